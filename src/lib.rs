@@ -1,1 +1,5 @@
+//! orchestrator-boss: one coding agent leads many.
+#![deny(clippy::print_stdout)]
 
+pub mod backend;
+pub mod mission;

@@ -1,0 +1,256 @@
+//! The adapters: what each CLI wants on its command line, and what its output lines mean.
+//!
+//! Pure. A backend turns a [`Turn`] into a [`LaunchPlan`] and lines of output into [`AgentEvent`]s; it never spawns,
+//! reads a file or looks at a clock. So each CLI is one short file with recorded streams as its tests. A new CLI is
+//! one file, one folder of recordings and one line in [`Backends::with_custom`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::mission::outcome::{Exit, Failure, Usage};
+use crate::mission::spec::{Mission, Permissions};
+
+/// One CLI.
+pub trait Backend: Send + Sync {
+    /// The name that missions use, such as `codex`.
+    fn name(&self) -> &str;
+
+    /// The program to look for on the PATH.
+    fn program(&self) -> &str;
+
+    /// What speaks against this mission, before anything is made for it: a model of another backend, a permission or a
+    /// budget that this CLI cannot keep. Returns how far it holds the worker to its permissions.
+    fn check(&self, mission: &Mission) -> Result<Enforcement, Refusal>;
+
+    /// How to start one turn.
+    fn plan(&self, turn: &Turn<'_>) -> LaunchPlan;
+
+    /// Reads this CLI's output, one process at a time.
+    fn decoder(&self, turn: &Turn<'_>) -> Box<dyn Decoder>;
+
+    /// A message for the running turn, as bytes for its stdin (with the newline). `None`: this CLI hears nothing while it runs.
+    fn live_message(&self, _id: Uuid, _text: &str) -> Option<String> {
+        None
+    }
+
+    /// How to find out what is installed and who is logged in.
+    fn probe(&self) -> Probe;
+}
+
+/// Everything that a plan may depend on.
+#[derive(Debug, Clone)]
+pub struct Turn<'a> {
+    pub mission: &'a Mission,
+    /// The text for this turn, frame included.
+    pub prompt: &'a str,
+    /// Where the CLI runs; absolute, symlinks resolved.
+    pub dir: &'a Path,
+    pub session: Session<'a>,
+    /// Known for every turn; marks the first message of it, for CLIs that give receipts.
+    pub message_id: Uuid,
+    /// The directories that a commit writes to, when `dir` is in a repository.
+    pub git: Option<GitDirs<'a>>,
+    /// Name and e-mail for commits, for CLIs that hide the user's git configuration from their tools.
+    pub identity: Option<(&'a str, &'a str)>,
+    /// A folder of this attempt's own, for files that the plan wants written.
+    pub scratch: &'a Path,
+    /// Names under which the user registered this server with this CLI, so that a worker does not start it again.
+    pub own_registrations: &'a [String],
+    /// Whether this process runs as root.
+    pub root: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct GitDirs<'a> {
+    /// The repository's own, shared by all its worktrees.
+    pub common: &'a Path,
+    /// The one of this worktree; the same as `common` in the main one.
+    pub own: &'a Path,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Session<'a> {
+    /// A new one; CLIs that let us choose the id take this one.
+    New(Uuid),
+    Resume(&'a str),
+}
+
+/// A process to start. The environment is what the supervisor has, less `env_remove`, plus `env_set`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaunchPlan {
+    pub program: String,
+    pub args: Vec<String>,
+    pub env_set: BTreeMap<String, String>,
+    /// Exact names, or prefixes that end in `*`.
+    pub env_remove: Vec<String>,
+    pub stdin: Stdin,
+    /// Files to write before the start: path (inside `scratch`) and content.
+    pub files: Vec<(std::path::PathBuf, String)>,
+    /// How to make the process end, from gentle to certain. SIGKILL and the sweep follow by themselves.
+    pub stop: Vec<StopStep>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stdin {
+    /// Written, then closed.
+    Once(String),
+    /// Written and held open for [`Backend::live_message`]; closed when the worker is done.
+    Held(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopStep {
+    pub signal: StopSignal,
+    pub grace: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignal {
+    Interrupt,
+    Terminate,
+}
+
+/// Who keeps a worker to its permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcement {
+    /// The kernel: the CLI runs its commands in a sandbox.
+    Sandbox,
+    /// The CLI refuses by its own rules.
+    Cli,
+    /// Nobody: the prompt asks for it.
+    None,
+}
+
+/// A mission that this backend cannot take, with the mend in the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error(
+        "the model {model:?} belongs to the backend {belongs_to:?}, not to {backend:?}: name that backend, or a model of {backend:?} (for example {example:?}), or leave model_override out"
+    )]
+    ForeignModel { model: String, belongs_to: String, backend: String, example: String },
+    #[error("{backend:?} does not know the effort {effort:?}; it accepts {accepted}")]
+    Effort { backend: String, effort: String, accepted: String },
+    #[error("{backend:?} cannot keep a worker to the permissions {permissions:?}: {mend}")]
+    Permissions { backend: String, permissions: Permissions, mend: String },
+    #[error(
+        "{backend:?} does not say what a run costs, so max_cost_usd cannot be kept: use max_tokens or timeout_minutes, or another backend"
+    )]
+    Cost { backend: String },
+}
+
+/// Reads one process's stdout.
+pub trait Decoder: Send {
+    /// One line, without its newline. A line that makes no sense is a `Warning` or nothing, never an error.
+    fn line(&mut self, line: &str) -> Vec<AgentEvent>;
+
+    /// The process is gone. `stderr_tail` is the end of its stderr, a few kB at most: for the words of a failure,
+    /// never for deciding whether there was one.
+    fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport;
+}
+
+/// What a turn came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TurnReport {
+    /// `Ok` only by the CLI's structured end.
+    pub end: Result<(), Failure>,
+    pub session_id: Option<String>,
+    pub final_message: String,
+    /// As this CLI counts: see `usage_is_cumulative`.
+    pub usage: Usage,
+    /// The numbers go on from turn to turn of one session (Codex, Claude Code's cost), so that a later report replaces
+    /// an earlier one. Otherwise the supervisor adds them up.
+    pub usage_is_cumulative: bool,
+    pub denials: u32,
+}
+
+/// What happened, in words that are the same for every CLI. One line of `events.jsonl` each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum AgentEvent {
+    Session {
+        id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        model: Option<String>,
+    },
+    Said {
+        text: String,
+    },
+    Thought {
+        text: String,
+    },
+    /// `what` is one line: the command, the path, the pattern.
+    ToolStarted {
+        id: String,
+        tool: String,
+        what: String,
+    },
+    /// `ok` is what the CLI says; `None` where it does not tell a failed command from a good one.
+    ToolEnded {
+        id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ok: Option<bool>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i32>,
+        /// The end of its output, a few kB at most.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        output: String,
+    },
+    Edited {
+        paths: Vec<String>,
+    },
+    /// The CLI refused itself something for want of permission.
+    Denied {
+        what: String,
+    },
+    /// The CLI tries again by itself. `fatal`: its retries are pointless (a refused key), stop it now.
+    Retrying {
+        failure: Failure,
+        fatal: bool,
+    },
+    /// A live message reached the model.
+    Received {
+        message_id: Uuid,
+    },
+    Usage {
+        usage: Usage,
+    },
+    Warning {
+        text: String,
+    },
+    /// The turn is over and nothing of it runs in the background: the process only waits for more input, if it lives.
+    Idle,
+    /// Another turn began by itself in the same process (a background task ended, a queued message was taken up).
+    Busy,
+}
+
+/// How to ask a CLI about itself. The answers are read here; asking is done elsewhere.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    pub version_args: Vec<String>,
+    /// The CLI's own status command, where it has one that needs no network.
+    pub auth_args: Option<Vec<String>>,
+    /// Environment variables of which one is enough to be logged in; only their presence is looked at.
+    pub key_variables: Vec<String>,
+    /// Files, relative to the home folder (or to the folder named by the variable in front), whose existence shows a login.
+    pub login_files: Vec<LoginFile>,
+    /// The command that mends a missing installation, and the one that mends a missing login.
+    pub install_command: String,
+    pub login_command: String,
+    /// Reads stdout and exit code of `auth_args`; `None` when they do not tell.
+    pub read_auth: fn(&str, i32) -> Option<bool>,
+    /// The versions that this adapter was tested with.
+    pub tested_version: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct LoginFile {
+    /// A variable that moves the folder, with the folder below the home that it stands for.
+    pub variable: Option<String>,
+    pub default_folder: String,
+    pub file: String,
+}

@@ -1,0 +1,9 @@
+//! The pure core: what is asked for, what may happen to it, what it came to.
+//!
+//! No I/O, no clock, no randomness in this room: time and ids come in as arguments, so that every rule here can be
+//! tested by a table or a property. The rooms above act on what it decides.
+
+pub mod id;
+pub mod lifecycle;
+pub mod outcome;
+pub mod spec;

@@ -1,0 +1,264 @@
+//! What an attempt came to, on three axes: the run, the verification, the changes. Facts, never opinions:
+//! exit status 0 alone is not success, and an end that nobody saw is `lost`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::id::{BackendName, WorkerId};
+use super::lifecycle::Ending;
+
+/// The record that settles an attempt: written once, by its supervisor (or, for one that was lost, by the server that
+/// found it), and never changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub worker_id: WorkerId,
+    pub attempt: u32,
+    pub backend: BackendName,
+    pub status: Ending,
+    pub run: Run,
+    pub verification: Verification,
+    pub changes: Changes,
+    pub cleanup: Cleanup,
+    pub settled_at: Timestamp,
+}
+
+/// The run as the CLI's structured end and the kernel tell it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Run {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// The agent's last words, whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub final_message: String,
+    /// Its last line began with `BLOCKED:`: a hint and no more.
+    #[serde(default)]
+    pub says_blocked: bool,
+    /// How often the CLI refused itself something for want of permission.
+    #[serde(default)]
+    pub denials: u32,
+    #[serde(default)]
+    pub usage: Usage,
+    #[serde(default)]
+    pub turns: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// Tokens and money, as the CLI counted them, over the whole attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    pub input_tokens: u64,
+    /// The part of `input_tokens` that was read from a cache.
+    #[serde(default)]
+    pub cached_tokens: u64,
+    pub output_tokens: u64,
+    /// Only where the CLI says it (Claude Code, OpenCode); never estimated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+}
+
+/// Why a run did not end well.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+    /// When the service says that it will take work again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resets_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Not logged in, a key refused, a bill not paid: trying again changes nothing.
+    Auth,
+    /// Too many requests just now.
+    RateLimit,
+    /// The plan's allowance is used up until it resets.
+    UsageLimit,
+    ModelNotFound,
+    BadRequest,
+    /// The service failed or is overloaded.
+    Server,
+    /// The connection broke.
+    Network,
+    ContextFull,
+    /// The CLI's own limit on turns or steps.
+    TurnLimit,
+    /// `max_cost_usd` or `max_tokens` was reached.
+    Budget,
+    /// It stopped because something was not permitted.
+    Permission,
+    /// It ended without the structured end that this CLI gives when it is done.
+    NoResult,
+    /// The program, the worktree or the supervisor could not be started.
+    CouldNotStart,
+    /// It wrote more than the cap on raw output.
+    OutputLimit,
+    /// The run was good, the verification was not.
+    Verification,
+    /// The end of the supervisor was not seen either.
+    Lost,
+    Other,
+}
+
+impl FailureKind {
+    /// Does not count against a backend's ability to do the task.
+    pub fn is_circumstance(self) -> bool {
+        matches!(
+            self,
+            FailureKind::Auth | FailureKind::RateLimit | FailureKind::UsageLimit | FailureKind::CouldNotStart
+        )
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureKind::Auth => "auth",
+            FailureKind::RateLimit => "rate_limit",
+            FailureKind::UsageLimit => "usage_limit",
+            FailureKind::ModelNotFound => "model_not_found",
+            FailureKind::BadRequest => "bad_request",
+            FailureKind::Server => "server",
+            FailureKind::Network => "network",
+            FailureKind::ContextFull => "context_full",
+            FailureKind::TurnLimit => "turn_limit",
+            FailureKind::Budget => "budget",
+            FailureKind::Permission => "permission",
+            FailureKind::NoResult => "no_result",
+            FailureKind::CouldNotStart => "could_not_start",
+            FailureKind::OutputLimit => "output_limit",
+            FailureKind::Verification => "verification",
+            FailureKind::Lost => "lost",
+            FailureKind::Other => "other",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Verification {
+    #[default]
+    NotAsked,
+    /// Asked for, but the run did not end well, so there was nothing to prove.
+    Skipped,
+    /// `commit` is what was proven; `None` in a directory that is not ours to commit in.
+    Passed {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        commit: Option<String>,
+        seconds: f64,
+    },
+    Failed {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        commit: Option<String>,
+        exit: Exit,
+        /// The end of its output.
+        log_tail: String,
+        seconds: f64,
+    },
+    TimedOut {
+        seconds: f64,
+        log_tail: String,
+    },
+    /// It says nothing about the work: command not found, no space, killed.
+    CouldNotRun {
+        why: String,
+    },
+    /// It passed, but the tree was changed while it ran.
+    NotProven {
+        why: String,
+    },
+}
+
+impl Verification {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Verification::NotAsked => "not_asked",
+            Verification::Skipped => "skipped",
+            Verification::Passed { .. } => "passed",
+            Verification::Failed { .. } => "failed",
+            Verification::TimedOut { .. } => "timed_out",
+            Verification::CouldNotRun { .. } => "could_not_run",
+            Verification::NotProven { .. } => "not_proven",
+        }
+    }
+}
+
+/// What is different in the worktree since the worker's base.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Changes {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_commit: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
+    pub commits: u32,
+    pub files_changed: u32,
+    pub insertions: u32,
+    pub deletions: u32,
+    /// The first of them, by path; `files_changed` counts all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// Files that are still not committed.
+    pub uncommitted: u32,
+    /// Files that the worker left uncommitted and that we committed for it.
+    #[serde(default)]
+    pub committed_by_us: u32,
+    /// What the facts cannot say, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// What became of the worker's processes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Cleanup {
+    pub survivors: u32,
+    pub proof: Proof,
+    /// Processes that outlived the CLI and that we ended.
+    #[serde(default)]
+    pub ended: u32,
+    /// Shared daemons that were left alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spared: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// Every process that could be ours was looked at.
+    Full,
+    /// The system hides what would be needed.
+    #[default]
+    BestEffort,
+}
+
+/// The agent says that it cannot go on: a hint, taken from the last line alone so that prose about blocking is not one.
+pub fn says_blocked(final_message: &str) -> bool {
+    final_message.trim_end().lines().next_back().is_some_and(|line| line.trim_start().starts_with("BLOCKED:"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_line_says_blocked() {
+        assert!(says_blocked("I tried.\nBLOCKED: no network\n\n"));
+        assert!(!says_blocked("BLOCKED: at first, then it worked\nDone."));
+        assert!(!says_blocked(""));
+    }
+}
