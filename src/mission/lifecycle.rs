@@ -40,6 +40,8 @@ pub enum Event {
     Settled(Ending),
     /// A retry, or a message to a settled worker, opened the next attempt.
     Requeued,
+    /// The server that admitted it died before anything ran, and that was proven.
+    StartAbandoned,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -59,7 +61,7 @@ pub fn next(from: WorkerStatus, event: Event) -> Result<WorkerStatus, IllegalTra
         // Nothing ran yet, so it can only have been called off, or found impossible to start.
         (S::Queued, Settled(Ending::Cancelled | Ending::Failed)) => Ok(to_settled(event)),
         (S::Starting | S::Running | S::Verifying, Settled(_)) => Ok(to_settled(event)),
-        (S::Settled(_), Requeued) => Ok(S::Queued),
+        (S::Settled(_), Requeued) | (S::Starting, StartAbandoned) => Ok(S::Queued),
         (from, event) => Err(IllegalTransition { from, event }),
     }
 }
@@ -125,6 +127,7 @@ mod tests {
             Just(Event::TurnStarted),
             Just(Event::VerificationStarted),
             Just(Event::Requeued),
+            Just(Event::StartAbandoned),
             prop::sample::select(&ENDINGS[..]).prop_map(Event::Settled),
         ]
     }

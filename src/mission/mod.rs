@@ -3,7 +3,14 @@
 //! No I/O, no clock, no randomness in this room: time and ids come in as arguments, so that every rule here can be
 //! tested by a table or a property. The rooms above act on what it decides.
 
+pub mod admission;
+pub mod create;
+pub mod entry;
+pub mod graph;
+pub mod handover;
 pub mod id;
 pub mod lifecycle;
 pub mod outcome;
+pub mod registry;
+pub mod retry;
 pub mod spec;

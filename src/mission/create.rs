@@ -1,0 +1,264 @@
+//! Registering a batch: which of the drafts become workers, and why the others do not. Pure; each item stands for
+//! itself, so that one bad item fails alone.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::entry::NewWorker;
+use super::id::{BackendName, BossId, TaskId, WorkerId};
+use super::registry::Registry;
+use super::spec::{Mission, Permissions, Place};
+
+/// A mission as the boss gave it, with its fields checked one by one, but not yet against the other missions.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub title: String,
+    pub prompt: String,
+    pub backend: BackendName,
+    pub model: Option<String>,
+    pub effort: Option<String>,
+    pub place: DraftPlace,
+    pub verify_command: Option<String>,
+    pub task_id: Option<TaskId>,
+    pub depends_on: Vec<String>,
+    pub timeout_minutes: u32,
+    pub max_cost_usd: Option<f64>,
+    pub max_tokens: Option<u64>,
+    pub fallback_backends: Vec<BackendName>,
+    pub max_attempts: u32,
+    pub request_id: Option<String>,
+    pub permissions: Permissions,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DraftPlace {
+    Directory(PathBuf),
+    /// What is left out is made from the worker's id.
+    Worktree {
+        branch: Option<String>,
+        base: Option<String>,
+        path: Option<PathBuf>,
+    },
+}
+
+/// What became of one draft.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Registered {
+    New(Box<NewWorker>),
+    /// The same `request_id` was here before.
+    Existing(WorkerId),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Rejection {
+    #[error(
+        "task_id {task:?} belongs to worker {worker}, which is still {status}: choose another task_id, or cancel_worker {worker} first"
+    )]
+    TaskOpen { task: TaskId, worker: WorkerId, status: &'static str },
+    #[error("task_id {task:?} is in this batch more than once: give each mission its own")]
+    TaskTwice { task: TaskId },
+    #[error(
+        "depends_on names {name:?}, which is no task or worker here: name a task_id of this batch or one of {known}"
+    )]
+    UnknownDependency { name: String, known: String },
+    #[error("depends_on makes a cycle: {path}: take one of these dependencies out")]
+    Cycle { path: String },
+    #[error(
+        "worker {worker} already works in {path}: use another directory or leave it out to get a worktree of its own, or wait until {worker} has settled"
+    )]
+    PlaceTaken { worker: WorkerId, path: PathBuf },
+    #[error("branch {branch:?} belongs to worker {worker}, which is not settled: choose another branch name")]
+    BranchTaken { worker: WorkerId, branch: String },
+}
+
+/// Where worktrees go, and what their branches are called, unless the boss says otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults<'a> {
+    pub worktrees: &'a Path,
+    pub branch_prefix: &'a str,
+}
+
+/// Decides on a batch, in order. The registry must be up to date and must not change until the result is journalled.
+pub fn register(
+    registry: &Registry,
+    boss: &BossId,
+    drafts: &[Draft],
+    defaults: Defaults<'_>,
+) -> Vec<Result<Registered, Rejection>> {
+    let mut batch = Batch::new(registry, drafts);
+    drafts.iter().map(|draft| batch.register(boss, draft, defaults)).collect()
+}
+
+struct Batch<'a> {
+    registry: &'a Registry,
+    next_number: u64,
+    /// Task ids that any draft of this batch bears, so that the order within it does not matter.
+    named: HashMap<TaskId, &'a Draft>,
+    taken_tasks: HashSet<TaskId>,
+    requests: HashMap<&'a str, WorkerId>,
+    paths: HashMap<PathBuf, WorkerId>,
+    branches: HashMap<String, WorkerId>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(registry: &'a Registry, drafts: &'a [Draft]) -> Self {
+        let named = drafts.iter().filter_map(|draft| Some((draft.task_id.clone()?, draft))).collect();
+        let mut paths = HashMap::new();
+        let mut branches = HashMap::new();
+        for worker in registry.workers().filter(|worker| !worker.status.is_settled()) {
+            if worker.mission.permissions != Permissions::ReadOnly {
+                paths.insert(worker.mission.place.path().to_owned(), worker.id.clone());
+            }
+            if let Some(branch) = worker.mission.place.branch() {
+                branches.insert(branch.to_owned(), worker.id.clone());
+            }
+        }
+        Self {
+            registry,
+            next_number: registry.last_number + 1,
+            named,
+            taken_tasks: HashSet::new(),
+            requests: HashMap::new(),
+            paths,
+            branches,
+        }
+    }
+
+    fn register(&mut self, boss: &BossId, draft: &'a Draft, defaults: Defaults<'_>) -> Result<Registered, Rejection> {
+        if let Some(existing) = self.same_request(draft) {
+            return Ok(Registered::Existing(existing));
+        }
+        let id = WorkerId::new(self.next_number, &draft.title);
+        let task_id = draft.task_id.clone().unwrap_or_else(|| TaskId(id.to_string()));
+        self.check_task(&task_id)?;
+        let depends_on = self.resolve_dependencies(draft)?;
+        self.check_cycle(&task_id, draft)?;
+        let place = self.claim_place(&id, draft, defaults)?;
+
+        self.next_number += 1;
+        self.taken_tasks.insert(task_id.clone());
+        if let Some(request) = &draft.request_id {
+            self.requests.insert(request, id.clone());
+        }
+        let mission = mission(draft, task_id, depends_on, place);
+        Ok(Registered::New(Box::new(NewWorker { id, boss: boss.clone(), mission })))
+    }
+
+    fn same_request(&self, draft: &Draft) -> Option<WorkerId> {
+        let request = draft.request_id.as_deref()?;
+        let earlier = self.registry.by_request(request).map(|worker| worker.id.clone());
+        earlier.or_else(|| self.requests.get(request).cloned())
+    }
+
+    fn check_task(&self, task: &TaskId) -> Result<(), Rejection> {
+        if self.taken_tasks.contains(task) {
+            return Err(Rejection::TaskTwice { task: task.clone() });
+        }
+        match self.registry.task(task).filter(|worker| !worker.status.is_settled()) {
+            None => Ok(()),
+            Some(worker) => Err(Rejection::TaskOpen {
+                task: task.clone(),
+                worker: worker.id.clone(),
+                status: worker.status.as_str(),
+            }),
+        }
+    }
+
+    fn resolve_dependencies(&self, draft: &Draft) -> Result<Vec<TaskId>, Rejection> {
+        draft.depends_on.iter().map(|name| self.resolve(name).ok_or_else(|| self.unknown(name))).collect()
+    }
+
+    /// A task of this batch comes before one of the registry with the same key: it is the newer one.
+    fn resolve(&self, name: &str) -> Option<TaskId> {
+        let task = TaskId::from(name);
+        if self.named.contains_key(&task) {
+            return Some(task);
+        }
+        self.registry.find(name).map(|worker| worker.task().clone())
+    }
+
+    fn unknown(&self, name: &str) -> Rejection {
+        let mut known: Vec<&str> = self.named.keys().map(TaskId::as_str).collect();
+        known.sort_unstable();
+        known.extend(self.registry.workers().rev().map(|worker| worker.task().as_str()));
+        let known = match known.len() {
+            0 => "(there are none yet)".to_owned(),
+            _ => known.into_iter().take(10).collect::<Vec<_>>().join(", "),
+        };
+        Rejection::UnknownDependency { name: name.to_owned(), known }
+    }
+
+    /// Walks what this draft needs, through the batch and then the registry, looking for itself.
+    fn check_cycle(&self, task: &TaskId, draft: &Draft) -> Result<(), Rejection> {
+        let needs = |task: &TaskId| -> Vec<TaskId> {
+            match (self.named.get(task), self.registry.task(task)) {
+                (Some(draft), _) => draft.depends_on.iter().filter_map(|name| self.resolve(name)).collect(),
+                (None, Some(worker)) if !worker.status.is_settled() => worker.mission.depends_on.clone(),
+                _ => Vec::new(),
+            }
+        };
+        let mut seen = HashSet::new();
+        let mut todo: Vec<Vec<TaskId>> =
+            draft.depends_on.iter().filter_map(|name| Some(vec![task.clone(), self.resolve(name)?])).collect();
+        while let Some(path) = todo.pop() {
+            let last = &path[path.len() - 1];
+            if last == task {
+                let path = path.iter().map(TaskId::as_str).collect::<Vec<_>>().join(" → ");
+                return Err(Rejection::Cycle { path });
+            }
+            if seen.insert(last.clone()) {
+                todo.extend(needs(last).into_iter().map(|next| [path.clone(), vec![next]].concat()));
+            }
+        }
+        Ok(())
+    }
+
+    fn claim_place(&mut self, id: &WorkerId, draft: &Draft, defaults: Defaults<'_>) -> Result<Place, Rejection> {
+        let place = match &draft.place {
+            DraftPlace::Directory(path) => Place::Directory { path: path.clone() },
+            DraftPlace::Worktree { branch, base, path } => Place::Worktree {
+                path: path.clone().unwrap_or_else(|| defaults.worktrees.join(id.as_str())),
+                branch: branch.clone().unwrap_or_else(|| format!("{}{id}", defaults.branch_prefix)),
+                base: base.clone(),
+            },
+        };
+        if draft.permissions != Permissions::ReadOnly {
+            if let Some(worker) = self.paths.get(place.path()) {
+                return Err(Rejection::PlaceTaken { worker: worker.clone(), path: place.path().to_owned() });
+            }
+        }
+        if let Some(branch) = place.branch() {
+            if let Some(worker) = self.branches.get(branch) {
+                return Err(Rejection::BranchTaken { worker: worker.clone(), branch: branch.to_owned() });
+            }
+            self.branches.insert(branch.to_owned(), id.clone());
+        }
+        if draft.permissions != Permissions::ReadOnly {
+            self.paths.insert(place.path().to_owned(), id.clone());
+        }
+        Ok(place)
+    }
+}
+
+fn mission(draft: &Draft, task_id: TaskId, depends_on: Vec<TaskId>, place: Place) -> Mission {
+    Mission {
+        title: draft.title.clone(),
+        prompt: draft.prompt.clone(),
+        backend: draft.backend.clone(),
+        model: draft.model.clone(),
+        effort: draft.effort.clone(),
+        place,
+        verify_command: draft.verify_command.clone(),
+        task_id,
+        depends_on,
+        timeout_minutes: draft.timeout_minutes,
+        max_cost_usd: draft.max_cost_usd,
+        max_tokens: draft.max_tokens,
+        fallback_backends: draft.fallback_backends.clone(),
+        max_attempts: draft.max_attempts,
+        request_id: draft.request_id.clone(),
+        permissions: draft.permissions,
+    }
+}

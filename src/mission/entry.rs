@@ -1,0 +1,181 @@
+//! What the journal says happened: one entry a change, and the registry is their fold.
+//!
+//! This is an on-disk form that several servers of different builds may share: fields are added with a default, never
+//! renamed or given a new meaning; a change that an older reader would misread raises [`FORMAT`].
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::id::{BackendName, BossId, ServerId, WorkerId};
+use super::lifecycle::Ending;
+use super::outcome::{Changes, FailureKind, Usage};
+use super::spec::Mission;
+
+/// Version of the journal and of the state file. A newer one is refused, never guessed at.
+pub const FORMAT: u32 = 1;
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    pub seq: u64,
+    pub at: Timestamp,
+    /// Who wrote it.
+    pub server: ServerId,
+    pub entry: Entry,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "did", rename_all = "snake_case")]
+pub enum Entry {
+    /// A server began to work on this state directory.
+    ServerJoined {
+        boss: BossId,
+        directory: PathBuf,
+    },
+    /// It went in order, or was found dead.
+    ServersGone {
+        servers: Vec<ServerId>,
+    },
+    /// A boss without a session took over what such bosses, now gone, left in the same directory.
+    BossSucceeded {
+        from: Vec<BossId>,
+        to: BossId,
+    },
+    IntegrationBranch {
+        branch: String,
+    },
+    /// A whole batch in one line, so that it is either there or not.
+    Created {
+        workers: Vec<NewWorker>,
+    },
+    /// A server took a worker out of the queue, and with it the right to start this one attempt.
+    Starting {
+        worker: WorkerId,
+        attempt: u32,
+    },
+    /// The attempt never began, provably: it goes back into the queue.
+    Unstarted {
+        worker: WorkerId,
+        attempt: u32,
+    },
+    Running {
+        worker: WorkerId,
+        attempt: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base_commit: Option<String>,
+    },
+    Verifying {
+        worker: WorkerId,
+        attempt: u32,
+    },
+    Settled {
+        worker: WorkerId,
+        brief: Box<Brief>,
+    },
+    /// A further attempt was asked for.
+    Requeued {
+        worker: WorkerId,
+        next: Box<NextAttempt>,
+    },
+    CancelRequested {
+        worker: WorkerId,
+        by: BossId,
+        reason: String,
+    },
+    /// Settlements and blocks that a wait is about to answer with. The line's `seq` is the name of this offer.
+    Offered {
+        boss: BossId,
+        settled: Vec<(WorkerId, u32)>,
+        blocked: Vec<WorkerId>,
+    },
+    /// A request of the boss showed that these offers have arrived.
+    Delivered {
+        offers: Vec<u64>,
+    },
+    /// The answer that an offer was made for was never sent.
+    Withdrawn {
+        offer: u64,
+    },
+    /// This server looks after these workers from now on.
+    LeaseTaken {
+        workers: Vec<WorkerId>,
+    },
+    Integrated {
+        worker: WorkerId,
+        into: String,
+        commit: String,
+    },
+    WorktreeRemoved {
+        worker: WorkerId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        salvage_ref: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewWorker {
+    pub id: WorkerId,
+    pub boss: BossId,
+    pub mission: Mission,
+}
+
+/// How the attempt that waits in the queue shall run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NextAttempt {
+    pub backend: BackendName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effort: Option<String>,
+    pub start: Start,
+}
+
+/// What the first turn of an attempt begins with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub enum Start {
+    /// The mission's own prompt, in a new session.
+    Mission,
+    /// Another text in a new session; what the former attempt left in the worktree is there.
+    Prompt { text: String },
+    /// A text for the session of the former attempt.
+    Resume { session_id: String, text: String },
+}
+
+/// An outcome as far as lists and waits need it; the whole record lies in the worker's folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Brief {
+    pub attempt: u32,
+    pub backend: BackendName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    pub status: Ending,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<BriefFailure>,
+    /// `passed`, `failed`, …: see [`super::outcome::Verification`].
+    pub verification: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification_note: Option<String>,
+    pub changes: Changes,
+    /// The end of the agent's last words.
+    pub final_message: String,
+    #[serde(default)]
+    pub says_blocked: bool,
+    #[serde(default)]
+    pub denials: u32,
+    #[serde(default)]
+    pub usage: Usage,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    pub seconds: u64,
+    pub survivors: u32,
+    pub settled_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BriefFailure {
+    pub kind: FailureKind,
+    pub message: String,
+}

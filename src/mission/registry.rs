@@ -1,0 +1,314 @@
+//! All that is known of all missions: the fold of the journal's entries. Pure; it never decides, it only takes in what
+//! was decided. Deciding is done beside it, on a registry that is up to date, under the journal's lock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Brief, Entry, Line, NewWorker, NextAttempt, Start};
+use super::id::{BossId, ServerId, TaskId, WorkerId};
+use super::lifecycle::{self, Event, WorkerStatus};
+use super::spec::Mission;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Registry {
+    /// The newest entry that is in here.
+    pub seq: u64,
+    pub last_number: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integration_branch: Option<String>,
+    pub servers: BTreeMap<ServerId, Server>,
+    /// By number, which is the order of creation.
+    workers: BTreeMap<u64, Worker>,
+    #[serde(skip)]
+    index: Index,
+}
+
+/// Rebuilt after loading: look-ups that would otherwise walk all workers.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Index {
+    requests: HashMap<String, u64>,
+    /// The newest worker of each task.
+    tasks: HashMap<TaskId, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    pub boss: BossId,
+    pub directory: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    pub id: WorkerId,
+    /// Who is told of its end; stays through every change of server.
+    pub boss: BossId,
+    pub mission: Mission,
+    pub status: WorkerStatus,
+    /// The server that looks after it while it is open.
+    pub lease: ServerId,
+    /// The attempt that runs or ran last; 0 before the first one started.
+    pub attempt: u32,
+    /// How the attempt that waits or runs was asked for.
+    pub next: NextAttempt,
+    /// One brief an attempt, oldest first.
+    pub settled: Vec<Brief>,
+    #[serde(default)]
+    pub report: Report,
+    /// The block that its boss was told of is reported no second time.
+    #[serde(default)]
+    pub block_report: Report,
+    pub created_at: Timestamp,
+    pub queued_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_commit: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integrated: Option<Integrated>,
+    #[serde(default)]
+    pub worktree_removed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub salvage_ref: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Integrated {
+    pub into: String,
+    pub commit: String,
+}
+
+/// How far the news of the last settlement (or block) has come on its way to the boss.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Report {
+    #[default]
+    Due,
+    /// An answer with it was handed to the client; nothing shows yet that it arrived.
+    Offered {
+        offer: u64,
+        server: ServerId,
+    },
+    Delivered,
+}
+
+impl Worker {
+    fn new(new: &NewWorker, line: &Line) -> Self {
+        let mission = new.mission.clone();
+        let next = NextAttempt {
+            backend: mission.backend.clone(),
+            model: mission.model.clone(),
+            effort: mission.effort.clone(),
+            start: Start::Mission,
+        };
+        Self {
+            id: new.id.clone(),
+            boss: new.boss.clone(),
+            mission,
+            status: WorkerStatus::Queued,
+            lease: line.server.clone(),
+            attempt: 0,
+            next,
+            settled: Vec::new(),
+            report: Report::Due,
+            block_report: Report::Due,
+            created_at: line.at,
+            queued_at: line.at,
+            started_at: None,
+            base_commit: None,
+            cancel: None,
+            integrated: None,
+            worktree_removed: false,
+            salvage_ref: None,
+        }
+    }
+
+    pub fn last(&self) -> Option<&Brief> {
+        self.settled.last()
+    }
+
+    pub fn task(&self) -> &TaskId {
+        &self.mission.task_id
+    }
+
+    /// Moves on as the lifecycle allows; an entry that it forbids changes nothing and says so.
+    fn advance(&mut self, event: Event) -> bool {
+        match lifecycle::next(self.status, event) {
+            Ok(status) => {
+                self.status = status;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+impl Registry {
+    pub fn workers(&self) -> impl DoubleEndedIterator<Item = &Worker> {
+        self.workers.values()
+    }
+
+    pub fn get(&self, id: &WorkerId) -> Option<&Worker> {
+        self.workers.get(&WorkerId::number_in(id.as_str())?).filter(|worker| worker.id == *id)
+    }
+
+    /// By id, or by a prefix of one with the whole number in it, or by task id.
+    pub fn find(&self, text: &str) -> Option<&Worker> {
+        WorkerId::number_in(text)
+            .and_then(|number| self.workers.get(&number))
+            .filter(|worker| worker.id.as_str().starts_with(text))
+            .or_else(|| self.task(&TaskId::from(text)))
+    }
+
+    /// The newest worker of a task.
+    pub fn task(&self, task: &TaskId) -> Option<&Worker> {
+        self.workers.get(self.index.tasks.get(task)?)
+    }
+
+    pub fn by_request(&self, request_id: &str) -> Option<&Worker> {
+        self.workers.get(self.index.requests.get(request_id)?)
+    }
+
+    /// To be called once after loading a saved registry.
+    pub fn reindex(&mut self) {
+        self.index = Index::default();
+        for (number, worker) in &self.workers {
+            self.index.add(*number, worker);
+        }
+    }
+
+    /// Takes in one line. What the lifecycle forbids is left out: the journal is ours, but files get damaged.
+    pub fn apply(&mut self, line: &Line) {
+        self.seq = line.seq;
+        match &line.entry {
+            Entry::ServerJoined { boss, directory } => {
+                let server = Server { boss: boss.clone(), directory: directory.clone() };
+                self.servers.insert(line.server.clone(), server);
+            }
+            Entry::ServersGone { servers } => self.servers.retain(|id, _| !servers.contains(id)),
+            Entry::BossSucceeded { from, to } => {
+                for worker in self.workers.values_mut().filter(|worker| from.contains(&worker.boss)) {
+                    worker.boss = to.clone();
+                }
+            }
+            Entry::IntegrationBranch { branch } => self.integration_branch = Some(branch.clone()),
+            Entry::Created { workers } => workers.iter().for_each(|new| self.add(new, line)),
+            Entry::Offered { settled, blocked, .. } => self.offer(line, settled, blocked),
+            Entry::Delivered { offers } => self.move_reports(|offer| offers.contains(&offer), Report::Delivered),
+            Entry::Withdrawn { offer } => self.move_reports(|it| it == *offer, Report::Due),
+            Entry::LeaseTaken { workers } => {
+                for id in workers {
+                    self.change(id, |worker| worker.lease = line.server.clone());
+                }
+            }
+            entry => self.apply_to_worker(entry, line),
+        }
+    }
+
+    fn apply_to_worker(&mut self, entry: &Entry, line: &Line) {
+        match entry {
+            Entry::Starting { worker, attempt } => self.change(worker, |worker| {
+                if worker.advance(Event::Admitted) {
+                    worker.attempt = *attempt;
+                    worker.lease = line.server.clone();
+                }
+            }),
+            Entry::Unstarted { worker, .. } => self.change(worker, |worker| {
+                worker.advance(Event::StartAbandoned);
+            }),
+            Entry::Running { worker, base_commit, .. } => self.change(worker, |worker| {
+                if worker.advance(Event::TurnStarted) {
+                    worker.started_at.get_or_insert(line.at);
+                    worker.base_commit = base_commit.clone().or(worker.base_commit.take());
+                }
+            }),
+            Entry::Verifying { worker, .. } => self.change(worker, |worker| {
+                worker.advance(Event::VerificationStarted);
+            }),
+            Entry::Settled { worker, brief } => self.change(worker, |worker| {
+                if worker.advance(Event::Settled(brief.status)) {
+                    worker.settled.push(Brief::clone(brief));
+                    worker.report = Report::Due;
+                }
+            }),
+            Entry::Requeued { worker, next } => self.requeue(worker, next, line),
+            Entry::CancelRequested { worker, reason, .. } => {
+                self.change(worker, |worker| worker.cancel = Some(reason.clone()))
+            }
+            Entry::Integrated { worker, into, commit } => self.change(worker, |worker| {
+                worker.integrated = Some(Integrated { into: into.clone(), commit: commit.clone() });
+            }),
+            Entry::WorktreeRemoved { worker, salvage_ref } => self.change(worker, |worker| {
+                worker.worktree_removed = true;
+                worker.salvage_ref = salvage_ref.clone().or(worker.salvage_ref.take());
+            }),
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, new: &NewWorker, line: &Line) {
+        let Some(number) = WorkerId::number_in(new.id.as_str()) else { return };
+        let worker = Worker::new(new, line);
+        self.last_number = self.last_number.max(number);
+        self.index.add(number, &worker);
+        self.workers.insert(number, worker);
+    }
+
+    fn requeue(&mut self, id: &WorkerId, next: &NextAttempt, line: &Line) {
+        self.change(id, |worker| {
+            if worker.advance(Event::Requeued) {
+                worker.next = next.clone();
+                worker.lease = line.server.clone();
+                worker.queued_at = line.at;
+                worker.started_at = None;
+                worker.cancel = None;
+                worker.report = Report::Due;
+                worker.block_report = Report::Due;
+            }
+        });
+    }
+
+    fn offer(&mut self, line: &Line, settled: &[(WorkerId, u32)], blocked: &[WorkerId]) {
+        let offered = Report::Offered { offer: line.seq, server: line.server.clone() };
+        for (id, attempt) in settled {
+            self.change(id, |worker| {
+                if worker.attempt == *attempt && worker.report != Report::Delivered {
+                    worker.report = offered.clone();
+                }
+            });
+        }
+        for id in blocked {
+            self.change(id, |worker| worker.block_report = offered.clone());
+        }
+    }
+
+    fn move_reports(&mut self, concerns: impl Fn(u64) -> bool, to: Report) {
+        for worker in self.workers.values_mut() {
+            for report in [&mut worker.report, &mut worker.block_report] {
+                if matches!(report, Report::Offered { offer, .. } if concerns(*offer)) {
+                    *report = to.clone();
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, id: &WorkerId, change: impl FnOnce(&mut Worker)) {
+        let Some(number) = WorkerId::number_in(id.as_str()) else { return };
+        if let Some(worker) = self.workers.get_mut(&number).filter(|worker| worker.id == *id) {
+            change(worker);
+        }
+    }
+}
+
+impl Index {
+    fn add(&mut self, number: u64, worker: &Worker) {
+        if let Some(request) = &worker.mission.request_id {
+            self.requests.insert(request.clone(), number);
+        }
+        self.tasks.insert(worker.mission.task_id.clone(), number);
+    }
+}
