@@ -1,0 +1,138 @@
+//! Files that are whole or absent, at every instant and through a crash: write beside, sync, rename.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+pub enum FileError {
+    #[error("no space left to write {}: free some space on that disk, nothing that was there before is lost", path.display())]
+    NoSpace { path: PathBuf },
+    #[error("not permitted to write {}: check the owner and mode of its folder, or choose another with --state-dir", path.display())]
+    NotPermitted { path: PathBuf, source: io::Error },
+    #[error("could not write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("could not read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{} was written before and is never changed", path.display())]
+    Exists { path: PathBuf },
+}
+
+impl FileError {
+    pub fn write(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FileError::NoSpace { path },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                FileError::NotPermitted { path, source }
+            }
+            io::ErrorKind::AlreadyExists => FileError::Exists { path },
+            _ => FileError::Write { path, source },
+        }
+    }
+
+    pub fn read(path: &Path, source: io::Error) -> Self {
+        FileError::Read { path: path.to_owned(), source }
+    }
+}
+
+/// Makes a folder and its parents, for its owner alone.
+pub fn make_private_dir(path: &Path) -> Result<(), FileError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| FileError::write(path, source))
+}
+
+/// Options for a file that only its owner may read.
+pub fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Replaces a file. Readers see the old or the new content, never a part.
+pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<(), FileError> {
+    let temporary = write_beside(path, content, durable)?;
+    temporary.persist(path).map_err(|error| FileError::write(path, error.error))?;
+    if durable { sync_parent(path) } else { Ok(()) }
+}
+
+/// Writes a file that must not be there yet, whole or not at all.
+pub fn create_once(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let temporary = write_beside(path, content, true)?;
+    temporary.persist_noclobber(path).map_err(|error| FileError::write(path, error.error))?;
+    sync_parent(path)
+}
+
+pub fn replace_json(path: &Path, value: &impl Serialize, durable: bool) -> Result<(), FileError> {
+    replace(path, &to_json(path, value)?, durable)
+}
+
+pub fn create_json_once(path: &Path, value: &impl Serialize) -> Result<(), FileError> {
+    create_once(path, &to_json(path, value)?)
+}
+
+/// `None` when the file is not there.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FileError> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| FileError::Damaged { path: path.to_owned(), reason: error.to_string() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError::read(path, source)),
+    }
+}
+
+/// What a rename or a new name in the folder of `path` needs to outlast a power failure.
+pub fn sync_parent(path: &Path) -> Result<(), FileError> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    File::open(parent).and_then(|folder| folder.sync_all()).map_err(|source| FileError::write(parent, source))
+}
+
+fn to_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, FileError> {
+    serde_json::to_vec_pretty(value)
+        .map_err(|error| FileError::Damaged { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn write_beside(path: &Path, content: &[u8], durable: bool) -> Result<tempfile::NamedTempFile, FileError> {
+    let fail = |source| FileError::write(path, source);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // tempfile makes them 0600.
+    let mut temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).map_err(fail)?;
+    temporary.write_all(content).map_err(fail)?;
+    if durable {
+        temporary.as_file().sync_data().map_err(fail)?;
+    }
+    Ok(temporary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_once_is_never_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outcome.json");
+        create_once(&path, b"first").unwrap();
+        assert!(matches!(create_once(&path, b"second"), Err(FileError::Exists { .. })));
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn files_and_folders_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        make_private_dir(&inner).unwrap();
+        replace(&inner.join("f"), b"x", false).unwrap();
+        assert_eq!(fs::metadata(&inner).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(inner.join("f")).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

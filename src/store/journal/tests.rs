@@ -1,0 +1,111 @@
+use std::fs::OpenOptions;
+
+use super::*;
+use crate::mission::create::{Defaults, Draft, DraftPlace, Registered, register};
+use crate::mission::id::BossId;
+use crate::mission::spec::Permissions;
+
+fn open(folder: &Path, name: &str) -> Journal {
+    Journal::open(folder, ServerId::from(name)).unwrap()
+}
+
+fn draft(title: &str) -> Draft {
+    Draft {
+        title: title.to_owned(),
+        prompt: "do it".to_owned(),
+        backend: "codex".into(),
+        model: None,
+        effort: None,
+        place: DraftPlace::Worktree { branch: None, base: None, path: None },
+        verify_command: None,
+        task_id: None,
+        depends_on: Vec::new(),
+        timeout_minutes: 120,
+        max_cost_usd: None,
+        max_tokens: None,
+        fallback_backends: Vec::new(),
+        max_attempts: 1,
+        request_id: None,
+        permissions: Permissions::Edit,
+    }
+}
+
+fn create(journal: &mut Journal, title: &str) -> u64 {
+    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
+    journal
+        .transact(Timestamp::UNIX_EPOCH, |registry| {
+            let made = register(registry, &BossId::from("b"), &[draft(title)], defaults);
+            let Ok(Registered::New(new)) = &made[0] else { panic!("{made:?}") };
+            (vec![Entry::Created { workers: vec![NewWorker::clone(new)] }], registry.last_number + 1)
+        })
+        .unwrap()
+}
+
+use crate::mission::entry::NewWorker;
+
+#[test]
+fn two_servers_never_give_the_same_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let numbers: Vec<u64> = std::thread::scope(|scope| {
+        let path = folder.path();
+        let threads: Vec<_> = (0..4)
+            .map(|server| {
+                scope.spawn(move || {
+                    let mut journal = open(path, &format!("s{server}"));
+                    (0..25).map(|i| create(&mut journal, &format!("task {i}"))).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (1..=100).collect::<Vec<_>>());
+    assert_eq!(open(folder.path(), "late").registry().workers().count(), 100);
+}
+
+#[test]
+fn a_torn_last_line_is_dropped_and_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = open(folder.path(), "a");
+    create(&mut journal, "one");
+    let path = generation_path(folder.path(), 1);
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"seq\":2,\"at\":\"20").unwrap();
+
+    let mut other = open(folder.path(), "b");
+    assert_eq!(other.registry().workers().count(), 1);
+    create(&mut other, "two");
+    assert!(journal.catch_up().unwrap());
+    assert_eq!(journal.registry().workers().count(), 2);
+    assert_eq!(journal.registry(), open(folder.path(), "c").registry());
+}
+
+#[test]
+fn a_new_generation_is_followed_by_all_and_nothing_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = open(folder.path(), "a");
+    let mut second = open(folder.path(), "b");
+    create(&mut first, "one");
+    first.rotate().unwrap();
+    create(&mut first, "two");
+    first.rotate().unwrap();
+    create(&mut first, "three");
+    assert!(second.catch_up().unwrap());
+    assert_eq!(second.registry(), first.registry());
+    assert_eq!(create(&mut second, "four"), 4);
+    let left: Vec<u64> = newest_generation(folder.path()).unwrap().into_iter().collect();
+    assert_eq!(left, [3]);
+}
+
+#[test]
+fn a_newer_format_is_refused_and_damage_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path(), "a"));
+    let path = generation_path(folder.path(), 1);
+    std::fs::write(&path, "{\"format\":99,\"strange\":true}\n").unwrap();
+    let error = Journal::open(folder.path(), ServerId::from("b")).unwrap_err();
+    assert!(matches!(error, JournalError::Newer { found: 99, .. }), "{error}");
+    std::fs::write(&path, "not json\n").unwrap();
+    let error = Journal::open(folder.path(), ServerId::from("b")).unwrap_err();
+    assert!(matches!(error, JournalError::Damaged { offset: 0, .. }), "{error}");
+}

@@ -1,0 +1,48 @@
+//! Whether a server or a supervisor lives: it holds a lock on a file of its own for as long as it does.
+//!
+//! A lock goes with its process, however that ends; a pid proves nothing.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use super::file::{self, FileError};
+
+/// Held until it is dropped, or the process ends.
+#[derive(Debug)]
+pub struct Lease {
+    _file: File,
+}
+
+/// Takes the lock; `None` when a living process holds it.
+pub fn take(path: &Path) -> Result<Option<Lease>, FileError> {
+    let file = file::private().create(true).append(true).open(path).map_err(|source| FileError::write(path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Lease { _file: file })),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(FileError::write(path, source)),
+    }
+}
+
+/// A living process holds the lock. A file that is not there was never locked, or its holder went in order.
+pub fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_held_by_one_and_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        assert!(!is_held(&path));
+        let lease = take(&path).unwrap().unwrap();
+        assert!(is_held(&path));
+        assert!(take(&path).unwrap().is_none());
+        drop(lease);
+        assert!(!is_held(&path));
+        assert!(take(&path).unwrap().is_some());
+    }
+}

@@ -1,0 +1,12 @@
+//! Everything on disk: the journal that several servers share, the state file for people and bosses, the folders of
+//! the workers, and which server is alive.
+//!
+//! Files have one writer each, or a lock. Folders of ours are 0700, files 0600. No value from the environment is
+//! written. This room decides nothing.
+
+pub mod file;
+pub mod journal;
+pub mod lease;
+pub mod state_dir;
+pub mod state_file;
+pub mod worker_dir;

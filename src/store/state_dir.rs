@@ -1,0 +1,51 @@
+//! The layout of `.orchestrator/`: which file lies where. Paths only.
+
+use std::path::{Path, PathBuf};
+
+use super::file::{self, FileError};
+use super::worker_dir::WorkerDir;
+use crate::mission::id::{ServerId, WorkerId};
+
+/// Root of everything that we keep for one repository (or one folder outside of any).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+pub const NAME: &str = ".orchestrator";
+
+impl StateDir {
+    /// Makes what is missing of it. Symlinks in the path are resolved, so that a folder has one name.
+    pub fn open(root: &Path) -> Result<Self, FileError> {
+        for folder in ["", "workers", "servers", "journal"] {
+            file::make_private_dir(&root.join(folder))?;
+        }
+        let root = root.canonicalize().map_err(|source| FileError::read(root, source))?;
+        Ok(Self { root })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
+    pub fn state_file(&self) -> PathBuf {
+        self.root.join("orchestrator-state.json")
+    }
+
+    /// Worktrees that we make without being given a path.
+    pub fn worktrees(&self) -> PathBuf {
+        self.root.join("worktrees")
+    }
+
+    pub fn worker(&self, id: &WorkerId) -> WorkerDir {
+        WorkerDir::new(self.root.join("workers").join(id.as_str()))
+    }
+
+    pub fn server_lock(&self, id: &ServerId) -> PathBuf {
+        self.root.join("servers").join(format!("{id}.lock"))
+    }
+}

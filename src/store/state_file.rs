@@ -1,0 +1,179 @@
+//! `orchestrator-state.json`: the state as bosses and people read it, in the shape that the skill publishes.
+//!
+//! A projection of the journal: nothing is ever read back from it but its version, so that a file of a newer build is
+//! not overwritten and a damaged one is set aside, never lost.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::file::{self, FileError};
+use crate::mission::entry::FORMAT;
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::registry::{Registry, Worker};
+use crate::mission::spec::Place;
+use crate::mission::{graph, handover};
+
+#[derive(Debug, Error)]
+pub enum StateFileError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{} was written by a newer version of orchestrator-boss (version {found}; this one knows {FORMAT}): use that version, or another --state-dir", path.display())]
+    Newer { path: PathBuf, found: u64 },
+}
+
+#[derive(Debug, Serialize)]
+pub struct StateFile<'a> {
+    version: u32,
+    /// The journal's entry that this file is as new as.
+    seq: u64,
+    as_of: Timestamp,
+    integration_branch: Option<&'a str>,
+    repository: Option<&'a Path>,
+    tasks: Vec<Task<'a>>,
+    completed_tasks: Vec<Task<'a>>,
+    blocked_tasks: Vec<Task<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Task<'a> {
+    id: &'a str,
+    description: &'a str,
+    status: &'a str,
+    worker_id: &'a str,
+    boss_id: &'a str,
+    backend: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worktree: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    working_directory: Option<&'a Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<&'a str>,
+    depends_on: Vec<&'a str>,
+    attempts: u32,
+    created_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integrated_into: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    salvage_ref: Option<&'a str>,
+}
+
+/// The file's content for a registry.
+pub fn project<'a>(registry: &'a Registry, repository: Option<&'a Path>, now: Timestamp) -> StateFile<'a> {
+    let mut file = StateFile {
+        version: FORMAT,
+        seq: registry.seq,
+        as_of: now,
+        integration_branch: registry.integration_branch.as_deref(),
+        repository,
+        tasks: Vec::new(),
+        completed_tasks: Vec::new(),
+        blocked_tasks: Vec::new(),
+    };
+    for worker in registry.workers() {
+        let block = graph::block(registry, worker)
+            .filter(|_| worker.status == WorkerStatus::Queued || handover::is_final(worker));
+        let list = match (&block, worker.status) {
+            (Some(_), _) => &mut file.blocked_tasks,
+            (None, WorkerStatus::Settled(Ending::Completed)) => &mut file.completed_tasks,
+            (None, _) => &mut file.tasks,
+        };
+        list.push(task(worker, block));
+    }
+    file
+}
+
+fn task(worker: &Worker, block: Option<String>) -> Task<'_> {
+    let mission = &worker.mission;
+    let last = worker.last().filter(|_| worker.status.is_settled());
+    let failure = last.and_then(|brief| brief.failure.as_ref()).map(|failure| failure.message.clone());
+    Task {
+        id: mission.task_id.as_str(),
+        description: &mission.title,
+        status: if block.is_some() { "blocked" } else { worker.status.as_str() },
+        worker_id: worker.id.as_str(),
+        boss_id: worker.boss.as_str(),
+        backend: worker.next.backend.as_str(),
+        model: worker.next.model.as_deref(),
+        worktree: matches!(mission.place, Place::Worktree { .. }).then(|| mission.place.path()),
+        working_directory: matches!(mission.place, Place::Directory { .. }).then(|| mission.place.path()),
+        branch: mission.place.branch(),
+        depends_on: mission.depends_on.iter().map(|task| task.as_str()).collect(),
+        attempts: worker.attempt,
+        created_at: worker.created_at,
+        started_at: worker.started_at,
+        settled_at: last.map(|brief| brief.settled_at),
+        verification: last.map(|brief| brief.verification.as_str()),
+        commit: last.and_then(|brief| brief.changes.head.as_deref()),
+        reason: block.or(failure),
+        integrated_into: worker.integrated.as_ref().map(|it| it.into.as_str()),
+        salvage_ref: worker.salvage_ref.as_deref(),
+    }
+}
+
+pub fn write(path: &Path, content: &StateFile<'_>) -> Result<(), FileError> {
+    file::replace_json(path, content, false)
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u64,
+}
+
+/// Looks at what lies there before it is overwritten for the first time. Returns where a damaged file was put.
+pub fn make_way(path: &Path, now: Timestamp) -> Result<Option<PathBuf>, StateFileError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(FileError::read(path, source).into()),
+    };
+    match serde_json::from_slice::<VersionOnly>(&bytes) {
+        Ok(VersionOnly { version }) if version > u64::from(FORMAT) => {
+            Err(StateFileError::Newer { path: path.to_owned(), found: version })
+        }
+        Ok(_) => Ok(None),
+        Err(_) => {
+            let aside = path.with_extension(format!("json.damaged-{}", now.as_second()));
+            fs::rename(path, &aside).map_err(|source| FileError::write(&aside, source))?;
+            Ok(Some(aside))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_set_aside_and_a_newer_one_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("orchestrator-state.json");
+        assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
+        write(&path, &project(&Registry::default(), None, Timestamp::UNIX_EPOCH)).unwrap();
+        assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
+
+        fs::write(&path, "{\"version\": 1, \"tas").unwrap();
+        let aside = make_way(&path, Timestamp::UNIX_EPOCH).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(aside).unwrap(), "{\"version\": 1, \"tas");
+        assert!(!path.exists());
+
+        fs::write(&path, "{\"version\": 2}").unwrap();
+        assert!(matches!(make_way(&path, Timestamp::UNIX_EPOCH), Err(StateFileError::Newer { found: 2, .. })));
+    }
+}

@@ -1,0 +1,293 @@
+//! `workers/<id>/`: one folder a worker, one folder in it for each attempt, one writer a file.
+//!
+//! The outcome record is what makes an attempt settled: it is created once, and space for it is kept free from the
+//! start, so that a full disk cannot swallow an ending. The inbox has many writers and is guarded by a lock of its own,
+//! so that no message falls between the last look of a supervisor and its end.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::file::{self, FileError};
+use crate::mission::outcome::Outcome;
+
+/// Room for an outcome record, in bytes; larger ones are cut to fit when the disk is full.
+const RESERVE: usize = 64 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerDir {
+    root: PathBuf,
+}
+
+impl WorkerDir {
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn attempt(&self, number: u32) -> AttemptDir {
+        AttemptDir { root: self.root.join("attempts").join(number.to_string()) }
+    }
+}
+
+/// `workers/<id>/attempts/<n>/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptDir {
+    root: PathBuf,
+}
+
+/// Something for the supervisor to act on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    pub id: Uuid,
+    pub at: Timestamp,
+    #[serde(flatten)]
+    pub content: Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Content {
+    Message { text: String, delivery: Delivery },
+    Cancel { reason: String },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Live where the CLI can hear it, else at the end of the turn.
+    #[default]
+    WhenReady,
+    /// Stops what the worker is doing.
+    Interrupt,
+}
+
+/// What became of a posted letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Posted {
+    Accepted,
+    /// The attempt is over: a message opens the next one.
+    Closed,
+}
+
+impl AttemptDir {
+    pub fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn assignment(&self) -> PathBuf {
+        self.root.join("assignment.json")
+    }
+
+    /// Created exclusively by whoever may run this attempt.
+    pub fn claim(&self) -> PathBuf {
+        self.root.join("claim")
+    }
+
+    /// Locked by the supervisor for as long as it lives.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub fn status(&self) -> PathBuf {
+        self.root.join("status.json")
+    }
+
+    pub fn events(&self) -> PathBuf {
+        self.root.join("events.jsonl")
+    }
+
+    /// Raw output of the CLI, all turns of the attempt one after another.
+    pub fn stdout(&self) -> PathBuf {
+        self.root.join("stdout.log")
+    }
+
+    pub fn stderr(&self) -> PathBuf {
+        self.root.join("stderr.log")
+    }
+
+    pub fn verify_log(&self) -> PathBuf {
+        self.root.join("verify.log")
+    }
+
+    /// What the supervisor itself has to say.
+    pub fn supervisor_log(&self) -> PathBuf {
+        self.root.join("supervisor.log")
+    }
+
+    /// Files that the CLI's launch needs.
+    pub fn scratch(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+
+    pub fn outcome_path(&self) -> PathBuf {
+        self.root.join("outcome.json")
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
+    }
+
+    fn inbox(&self) -> PathBuf {
+        self.root.join("inbox")
+    }
+
+    fn inbox_closed(&self) -> PathBuf {
+        self.root.join("inbox/closed")
+    }
+
+    /// Makes the folder, with the assignment in it.
+    pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
+        file::make_private_dir(&self.inbox())?;
+        file::replace_json(&self.assignment(), assignment, true)
+    }
+
+    /// Takes the right to run this attempt; `false` when it was taken before.
+    pub fn take_claim(&self) -> Result<bool, FileError> {
+        match file::create_once(&self.claim(), b"") {
+            Ok(()) => Ok(true),
+            Err(FileError::Exists { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn is_claimed(&self) -> bool {
+        self.claim().exists()
+    }
+
+    /// Keeps space free for the outcome.
+    pub fn reserve_outcome(&self) -> Result<(), FileError> {
+        // Written, not truncated to size: a hole reserves nothing.
+        file::replace(&self.reserve(), &vec![b' '; RESERVE], false)
+    }
+
+    /// Writes the record that settles the attempt. `false`: it was settled before, and stays as it was.
+    pub fn settle(&self, outcome: &Outcome) -> Result<bool, FileError> {
+        let _ = fs::remove_file(self.reserve());
+        match file::create_json_once(&self.outcome_path(), outcome) {
+            Ok(()) => Ok(true),
+            Err(FileError::Exists { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn outcome(&self) -> Result<Option<Outcome>, FileError> {
+        file::read_json(&self.outcome_path())
+    }
+
+    pub fn post(&self, letter: &Letter) -> Result<Posted, FileError> {
+        let _lock = self.lock_inbox()?;
+        if self.inbox_closed().exists() || self.outcome_path().exists() {
+            return Ok(Posted::Closed);
+        }
+        let path = self.inbox().join(format!("{:06}.json", self.count_letters()?));
+        file::replace_json(&path, letter, true)?;
+        Ok(Posted::Accepted)
+    }
+
+    /// All letters from number `from` on, in the order in which they were posted.
+    pub fn letters(&self, from: usize) -> Result<Vec<Letter>, FileError> {
+        let mut letters = Vec::new();
+        while let Some(letter) = file::read_json(&self.inbox().join(format!("{:06}.json", from + letters.len())))? {
+            letters.push(letter);
+        }
+        Ok(letters)
+    }
+
+    /// Closes the inbox, unless there are letters from number `read` on: then it stays open and they are returned.
+    pub fn close_inbox(&self, read: usize) -> Result<Vec<Letter>, FileError> {
+        let _lock = self.lock_inbox()?;
+        let unread = self.letters(read)?;
+        if unread.is_empty() {
+            file::replace(&self.inbox_closed(), b"", false)?;
+        }
+        Ok(unread)
+    }
+
+    fn count_letters(&self) -> Result<usize, FileError> {
+        let inbox = self.inbox();
+        let entries = fs::read_dir(&inbox).map_err(|source| FileError::read(&inbox, source))?;
+        let is_letter = |entry: io::Result<fs::DirEntry>| {
+            entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(|name| name.ends_with(".json")))
+        };
+        Ok(entries.filter_map(|entry| is_letter(entry).then_some(())).count())
+    }
+
+    /// Held until dropped.
+    fn lock_inbox(&self) -> Result<File, FileError> {
+        let path = self.root.join("inbox.lock");
+        let fail = |source| FileError::write(&path, source);
+        let file = file::private().create(true).append(true).open(&path).map_err(fail)?;
+        file.lock().map_err(fail)?;
+        Ok(file)
+    }
+}
+
+/// Appends JSON lines to one file.
+#[derive(Debug)]
+pub struct LineWriter {
+    path: PathBuf,
+    file: File,
+}
+
+impl LineWriter {
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let file =
+            file::private().create(true).append(true).open(path).map_err(|source| FileError::write(path, source))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    pub fn write(&mut self, value: &impl Serialize) -> Result<(), FileError> {
+        let mut line = serde_json::to_vec(value)
+            .map_err(|error| FileError::Damaged { path: self.path.clone(), reason: error.to_string() })?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(|source| FileError::write(&self.path, source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(text: &str) -> Letter {
+        let content = Content::Message { text: text.to_owned(), delivery: Delivery::WhenReady };
+        Letter { id: Uuid::new_v4(), at: Timestamp::UNIX_EPOCH, content }
+    }
+
+    #[test]
+    fn no_letter_falls_between_the_last_look_and_the_close() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
+        attempt.create(&()).unwrap();
+        let first = letter("one");
+        assert_eq!(attempt.post(&first).unwrap(), Posted::Accepted);
+        assert_eq!(attempt.letters(0).unwrap(), [first]);
+
+        let late = letter("two");
+        attempt.post(&late).unwrap();
+        assert_eq!(attempt.close_inbox(1).unwrap(), [late], "an unread letter keeps it open");
+        assert_eq!(attempt.post(&letter("three")).unwrap(), Posted::Accepted);
+        assert_eq!(attempt.close_inbox(3).unwrap(), []);
+        assert_eq!(attempt.post(&letter("four")).unwrap(), Posted::Closed);
+    }
+
+    #[test]
+    fn an_attempt_is_claimed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
+        attempt.create(&()).unwrap();
+        assert!(attempt.take_claim().unwrap());
+        assert!(!attempt.take_claim().unwrap());
+    }
+}
