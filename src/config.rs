@@ -1,0 +1,160 @@
+//! The user's settings: a file of their own, the environment, never anything from the repository being worked on, since
+//! that would let a repository run commands.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// All settings, each with its default. `deny_unknown_fields`: a misspelt setting is said, not ignored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Workers alive at once over all backends. Default: about one for each GiB of memory, 2 to 16.
+    pub max_workers: Option<usize>,
+    /// How long a wait lasts unless the boss says otherwise. Default: as long as the client allows.
+    pub wait_seconds: Option<u64>,
+    pub state_dir: Option<PathBuf>,
+    /// Default: the branch that is checked out in the main worktree at the first mission.
+    pub integration_branch: Option<String>,
+    /// Stands before the worker's id in the branches that we name.
+    pub branch_prefix: String,
+    /// Whether missions may ask for `permissions: full`.
+    pub allow_full_permissions: bool,
+    /// Folders in which worktrees may lie, beside the repository and its parent.
+    pub worktree_roots: Vec<PathBuf>,
+    /// The frame around each prompt: `{prompt}`, `{directory}`, `{branch}`, `{verify_command}`.
+    pub prompt_frame: Option<String>,
+    /// Commit what a worker leaves uncommitted in a worktree that we made.
+    pub commit_leftovers: bool,
+    /// For the commits that we make where the user has no git identity.
+    pub commit_name: String,
+    pub commit_email: String,
+    /// Names of daemons that are shared between projects and are never ended by us.
+    pub shared_daemons: Vec<String>,
+    pub verify_timeout_minutes: u32,
+    pub stall_minutes: u32,
+    /// Raw output of one attempt, in MiB, after which it is stopped.
+    pub max_output_mib: u64,
+    pub backends: BTreeMap<String, BackendSettings>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendSettings {
+    /// A path, or a name to look for on the PATH.
+    pub program: Option<String>,
+    pub max_workers: Option<usize>,
+    /// Used where a mission names none.
+    pub model: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_workers: None,
+            wait_seconds: None,
+            state_dir: None,
+            integration_branch: None,
+            branch_prefix: "orchestrator/".to_owned(),
+            allow_full_permissions: false,
+            worktree_roots: Vec::new(),
+            prompt_frame: None,
+            commit_leftovers: true,
+            commit_name: "orchestrator-boss".to_owned(),
+            commit_email: "orchestrator-boss@localhost".to_owned(),
+            shared_daemons: ["sccache", "gradle", "bazel", "buck2d", "watchman", "ccache", "turbo", "nx"]
+                .map(str::to_owned)
+                .to_vec(),
+            verify_timeout_minutes: 30,
+            stall_minutes: 15,
+            max_output_mib: 512,
+            backends: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("could not read the settings file {}: check that it exists and is readable", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the settings file {} is not valid: {reason}", path.display())]
+    Invalid { path: PathBuf, reason: String },
+    #[error("{variable}={value:?} is not a number: unset it or give a whole number")]
+    NotANumber { variable: &'static str, value: String },
+}
+
+/// Where the settings file lies unless `--config` names another: `~/.config/orchestrator-boss/config.toml`, or in
+/// `XDG_CONFIG_HOME`; on macOS too, as command-line users expect.
+pub fn default_path() -> Option<PathBuf> {
+    let base = etcetera::base_strategy::Xdg::new().ok()?;
+    Some(base.config_dir().join("orchestrator-boss").join("config.toml"))
+}
+
+impl Settings {
+    /// The named file, which must exist, or the default one, which need not; then the environment.
+    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut settings = match named {
+            Some(path) => Self::read(path)?,
+            None => match default_path().filter(|path| path.exists()) {
+                Some(path) => Self::read(&path)?,
+                None => Self::default(),
+            },
+        };
+        if let Some(workers) = number("ORCHESTRATOR_MAX_WORKERS")? {
+            settings.max_workers = Some(workers as usize);
+        }
+        if let Some(seconds) = number("ORCHESTRATOR_WAIT_SECONDS")? {
+            settings.wait_seconds = Some(seconds);
+        }
+        if let Some(folder) = env::var_os("ORCHESTRATOR_STATE_DIR").filter(|value| !value.is_empty()) {
+            settings.state_dir = Some(folder.into());
+        }
+        Ok(settings)
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|error| ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() })
+    }
+
+    pub fn backend(&self, name: &str) -> BackendSettings {
+        self.backends.get(name).cloned().unwrap_or_default()
+    }
+}
+
+fn number(variable: &'static str) -> Result<Option<u64>, ConfigError> {
+    match env::var(variable) {
+        Ok(value) if !value.is_empty() => {
+            value.trim().parse().map(Some).map_err(|_| ConfigError::NotANumber { variable, value })
+        }
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_setting_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "max_worker = 3\n").unwrap();
+        let error = Settings::load(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("max_worker") && error.contains("max_workers"), "{error}");
+    }
+
+    #[test]
+    fn backends_have_settings_of_their_own() {
+        let settings: Settings =
+            toml::from_str("[backends.codex]\nmax_workers = 2\nprogram = \"/opt/codex\"\n").unwrap();
+        assert_eq!(settings.backend("codex").max_workers, Some(2));
+        assert_eq!(settings.backend("gemini"), BackendSettings::default());
+    }
+}

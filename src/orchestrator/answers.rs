@@ -1,0 +1,268 @@
+//! What the handle's methods take and give: plain data, without the protocol's clothes.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::backend::AgentEvent;
+use crate::mission::id::{BackendName, TaskId, WorkerId};
+use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::outcome::{Outcome, Proof};
+use crate::mission::registry::Worker;
+use crate::store::worker_dir::{Delivery, Letter};
+use crate::supervisor::assignment::{LiveStatus, Receipt};
+
+/// One worker as far as the server knows it.
+#[derive(Debug, Clone)]
+pub struct WorkerView {
+    pub worker: Worker,
+    /// While it runs, as its supervisor said last.
+    pub live: Option<LiveStatus>,
+    /// Why its task waits for the boss, if it does.
+    pub block: Option<String>,
+    /// What a queued worker waits for.
+    pub waits_for: Option<String>,
+    pub redelivered: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Created {
+    pub worker_id: WorkerId,
+    pub status: WorkerStatus,
+    /// The `request_id` was known: nothing new was made.
+    pub existing: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitStatus {
+    Settled,
+    Attention,
+    Blocked,
+    StillRunning,
+    Idle,
+}
+
+#[derive(Debug, Clone)]
+pub struct WaitAnswer {
+    pub status: WaitStatus,
+    pub settled: Vec<WorkerView>,
+    /// Running workers that show no sign of life.
+    pub attention: Vec<WorkerView>,
+    pub blocked: Vec<(TaskId, String)>,
+    pub already_reported: Vec<WorkerView>,
+    pub still_running: Vec<WorkerView>,
+    pub queued: usize,
+    /// Settlements that did not fit and come with the next wait.
+    pub more: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    #[default]
+    Mine,
+    All,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListAnswer {
+    /// In order of creation, newest last; of the asked-for statuses only.
+    pub workers: Vec<WorkerView>,
+    /// Workers of other bosses that `mine` leaves out.
+    pub others: usize,
+}
+
+/// What to look up beside the worker itself.
+#[derive(Debug, Clone, Default)]
+pub struct Include {
+    pub log: bool,
+    pub diff: bool,
+    pub messages: bool,
+    pub attempts: bool,
+    /// Newest events to give.
+    pub log_lines: usize,
+    /// Byte offset into the diff.
+    pub diff_offset: usize,
+    /// Most bytes of diff to give.
+    pub diff_bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Details {
+    pub view: WorkerView,
+    pub log: Option<Vec<LoggedEvent>>,
+    pub diff: Option<DiffPage>,
+    pub messages: Option<Vec<MessageView>>,
+    pub attempts: Option<Vec<Outcome>>,
+    /// The folder with all files of the worker.
+    pub folder: PathBuf,
+}
+
+/// One line of an attempt's `events.jsonl`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LoggedEvent {
+    pub at: Timestamp,
+    #[serde(flatten)]
+    pub event: AgentEvent,
+}
+
+#[derive(Debug, Clone)]
+pub struct DiffPage {
+    pub text: String,
+    /// Where the next page begins, if there is one.
+    pub next_offset: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+pub struct MessageView {
+    pub letter: Letter,
+    pub receipt: Option<Receipt>,
+}
+
+#[derive(Debug, Clone)]
+pub struct MessageAnswer {
+    pub message_id: Uuid,
+    pub delivered: MessageDelivery,
+    pub status: WorkerStatus,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageDelivery {
+    /// Handed to the running CLI, or on the way there.
+    Live,
+    /// Heard at the end of the turn, or when the worker starts.
+    Queued,
+    /// It opened the next attempt.
+    NextAttempt,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    pub text: String,
+    pub delivery: Delivery,
+}
+
+#[derive(Debug, Clone)]
+pub struct CancelAnswer {
+    pub worker_id: WorkerId,
+    pub status: WorkerStatus,
+    pub survivors: u32,
+    pub proof: Proof,
+    /// It had settled before; nothing was done.
+    pub already_settled: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RetryRequest {
+    pub backend: Option<BackendName>,
+    pub model: Option<String>,
+    pub effort: Option<String>,
+    pub prompt: Option<String>,
+    pub feedback: Option<String>,
+    pub fresh: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct WorktreeRequest {
+    pub branch: String,
+    pub path: Option<PathBuf>,
+    pub base: Option<String>,
+    pub repo_path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct WorktreeAnswer {
+    pub path: PathBuf,
+    pub branch: String,
+    pub base_commit: String,
+    pub created_branch: bool,
+    pub repo_path: PathBuf,
+}
+
+#[derive(Debug, Clone)]
+pub enum RemovalTarget {
+    Path(PathBuf),
+    Worker(String),
+    /// Worktrees of all settled workers whose branch is integrated.
+    AllIntegrated,
+}
+
+#[derive(Debug, Clone)]
+pub struct RemovalRequest {
+    pub target: RemovalTarget,
+    pub repo_path: Option<PathBuf>,
+    pub force: bool,
+    pub delete_branch: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RemovalAnswer {
+    pub removed: Vec<RemovedWorktree>,
+    pub kept: Vec<KeptWorktree>,
+}
+
+#[derive(Debug, Clone)]
+pub struct RemovedWorktree {
+    pub path: PathBuf,
+    pub branch: Option<String>,
+    pub salvage_ref: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct KeptWorktree {
+    pub path: PathBuf,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IntegrationStrategy {
+    #[default]
+    Merge,
+    Squash,
+    CherryPick,
+}
+
+#[derive(Debug, Clone)]
+pub enum IntegrationSource {
+    Worker(String),
+    Branch(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct IntegrationRequest {
+    pub source: IntegrationSource,
+    pub into: Option<String>,
+    pub strategy: IntegrationStrategy,
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct IntegrationAnswer {
+    /// `merged`, `already_merged`, `would_merge`, `conflicts`.
+    pub status: String,
+    pub source: String,
+    pub into: String,
+    pub commit: Option<String>,
+    /// Path and kind of conflict.
+    pub conflicts: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct BackendView {
+    pub backend: BackendName,
+    pub installed: bool,
+    pub version: Option<String>,
+    pub path: Option<PathBuf>,
+    /// `None`: it cannot be told without spending.
+    pub authenticated: Option<bool>,
+    pub how_to_fix: Option<String>,
+    pub models: Vec<String>,
+    pub running: usize,
+    pub queued: usize,
+    pub limit: usize,
+}

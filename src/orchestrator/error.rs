@@ -1,0 +1,31 @@
+//! What can go wrong for the one who asks, in words that say what to do next.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::store::file::FileError;
+use crate::store::journal::JournalError;
+use crate::store::state_file::StateFileError;
+
+#[derive(Debug, Error)]
+pub enum OrchestratorError {
+    #[error("no worker is called {name:?}; {known}")]
+    UnknownWorker { name: String, known: String },
+    #[error("{name:?} is a worker of another boss: scope \"all\" shows those, and only its own boss may {what} it")]
+    NotYours { name: String, what: &'static str },
+    #[error("worker {worker} is still {status}: {mend}")]
+    NotSettled { worker: String, status: &'static str, mend: &'static str },
+    #[error("{0}")]
+    Refused(String),
+    #[error("the directory {} is not in a git repository: name one with repo_path, or use working_directory instead of a worktree", path.display())]
+    NoRepository { path: PathBuf },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    StateFile(#[from] StateFileError),
+    #[error("the server is shutting down; everything is saved and the workers go on: start it again and ask once more")]
+    ShuttingDown,
+}

@@ -1,0 +1,202 @@
+//! The handle: what the rooms above can ask of the orchestrator.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::actor::{self, Ask, Context};
+use super::answers::*;
+use super::error::OrchestratorError;
+use super::{checks, integrate, probe, worktrees};
+use crate::backend::registry::Backends;
+use crate::config::Settings;
+use crate::mission::create::Draft;
+use crate::mission::id::{BackendName, BossId};
+
+type Result<T> = std::result::Result<T, OrchestratorError>;
+
+/// Where and for whom a server starts.
+#[derive(Debug, Clone)]
+pub struct Startup {
+    pub settings: Settings,
+    /// The directory that the client started the server in.
+    pub directory: PathBuf,
+    /// `None`: this client names no session, so the boss is whoever works in this directory.
+    pub boss: Option<BossId>,
+    /// Our own program, to start supervisors with.
+    pub program: PathBuf,
+}
+
+/// Cheap to clone; the last one that is dropped does not stop anything: see [`Orchestrator::shut_down`].
+#[derive(Clone)]
+pub struct Orchestrator {
+    context: Arc<Context>,
+    mailbox: mpsc::UnboundedSender<Ask>,
+}
+
+/// Which workers to wait for, and how long.
+#[derive(Debug, Clone)]
+pub struct WaitRequest {
+    /// Empty: all of this boss's.
+    pub workers: Vec<String>,
+    pub timeout: Duration,
+    /// Most settlements to answer with; the others stay for the next wait.
+    pub most: usize,
+}
+
+impl Orchestrator {
+    /// Opens the state directory and starts the actor. Quick: what earlier servers left is taken over behind it.
+    pub fn start(startup: Startup, backends: Backends) -> Result<Self> {
+        let context = Arc::new(Context::new(startup, backends)?);
+        let mailbox = actor::start(Arc::clone(&context))?;
+        Ok(Self { context, mailbox })
+    }
+
+    /// The boss of requests that name no session themselves.
+    pub fn default_boss(&self) -> &BossId {
+        &self.context.boss
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.context.settings
+    }
+
+    pub fn backends(&self) -> &Backends {
+        &self.context.backends
+    }
+
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// A request of this boss came in: what it was answered before has arrived.
+    pub fn arrived(&self, boss: &BossId) {
+        self.tell(Ask::Arrived { boss: boss.clone() });
+    }
+
+    /// Registers the drafts, each by itself; answers in their order. Nothing slow has happened when this returns.
+    pub async fn create(
+        &self,
+        boss: &BossId,
+        drafts: Vec<std::result::Result<Draft, String>>,
+    ) -> Result<Vec<std::result::Result<Created, String>>> {
+        let drafts = checks::check_all(Arc::clone(&self.context), drafts).await;
+        let boss = boss.clone();
+        self.ask(|reply| Ask::Create { boss, drafts, reply }).await?
+    }
+
+    /// Waits until something is to be reported, the time is up, or `stop` is cancelled (then nothing is consumed).
+    pub async fn wait(&self, boss: &BossId, request: WaitRequest, stop: &CancellationToken) -> Result<WaitAnswer> {
+        let (ticket, reply) = self.begin_wait(boss, &request).await?;
+        tokio::pin!(reply);
+        tokio::select! {
+            answer = &mut reply => answer.map_err(|_| OrchestratorError::ShuttingDown),
+            () = tokio::time::sleep(request.timeout) => self.end_wait(ticket, reply.get_mut()).await,
+            () = stop.cancelled() => {
+                // Should the answer be on its way already, the actor takes it back.
+                self.tell(Ask::ForgetWait { ticket });
+                Err(OrchestratorError::ShuttingDown)
+            }
+        }
+    }
+
+    async fn begin_wait(&self, boss: &BossId, request: &WaitRequest) -> Result<(u64, oneshot::Receiver<WaitAnswer>)> {
+        let (answer, receiver) = oneshot::channel();
+        let (boss, workers, most) = (boss.clone(), request.workers.clone(), request.most);
+        let ticket = self.ask(|reply| Ask::Wait { boss, workers, most, answer, reply }).await??;
+        Ok((ticket, receiver))
+    }
+
+    /// The time is up. The actor may have answered at the same moment; that answer counts then.
+    async fn end_wait(&self, ticket: u64, reply: &mut oneshot::Receiver<WaitAnswer>) -> Result<WaitAnswer> {
+        let late = self.ask(|reply| Ask::EndWait { ticket, reply }).await?;
+        match late {
+            Some(answer) => Ok(answer),
+            None => reply.await.map_err(|_| OrchestratorError::ShuttingDown),
+        }
+    }
+
+    /// One line on who does what, for the progress of a wait.
+    pub async fn progress(&self, boss: &BossId, workers: &[String]) -> Result<String> {
+        let (boss, workers) = (boss.clone(), workers.to_vec());
+        self.ask(|reply| Ask::Progress { boss, workers, reply }).await
+    }
+
+    pub async fn list(&self, boss: &BossId, scope: Scope) -> Result<ListAnswer> {
+        let boss = boss.clone();
+        self.ask(|reply| Ask::List { boss, scope, reply }).await
+    }
+
+    pub async fn get(&self, name: &str) -> Result<WorkerView> {
+        let name = name.to_owned();
+        self.ask(|reply| Ask::Get { name, reply }).await?
+    }
+
+    pub async fn details(&self, name: &str, include: Include) -> Result<Details> {
+        let view = self.get(name).await?;
+        let context = Arc::clone(&self.context);
+        blocking(move || worktrees::details(&context, view, &include)).await
+    }
+
+    pub async fn send_message(&self, boss: &BossId, name: &str, message: NewMessage) -> Result<MessageAnswer> {
+        let (boss, name) = (boss.clone(), name.to_owned());
+        self.ask(|reply| Ask::Message { boss, name, message, reply }).await?
+    }
+
+    /// Ends the worker and proves that nothing of it is left; returns when that is done.
+    pub async fn cancel(&self, boss: &BossId, name: &str, reason: &str) -> Result<CancelAnswer> {
+        let (boss, name, reason) = (boss.clone(), name.to_owned(), reason.to_owned());
+        self.ask(|reply| Ask::Cancel { boss, name, reason, reply }).await?
+    }
+
+    pub async fn retry(&self, boss: &BossId, name: &str, request: RetryRequest) -> Result<WorkerView> {
+        let (boss, name) = (boss.clone(), name.to_owned());
+        self.ask(|reply| Ask::Retry { boss, name, request, reply }).await?
+    }
+
+    pub async fn create_worktree(&self, request: WorktreeRequest) -> Result<WorktreeAnswer> {
+        let context = Arc::clone(&self.context);
+        blocking(move || worktrees::create(&context, request)).await
+    }
+
+    pub async fn remove_worktree(&self, boss: &BossId, request: RemovalRequest) -> Result<RemovalAnswer> {
+        worktrees::remove(self, boss, request).await
+    }
+
+    pub async fn integrate(&self, boss: &BossId, request: IntegrationRequest) -> Result<IntegrationAnswer> {
+        integrate::integrate(self, boss, request).await
+    }
+
+    pub async fn backend_status(&self, only: Option<&BackendName>) -> Result<Vec<BackendView>> {
+        let counts = self.ask(|reply| Ask::Counts { reply }).await?;
+        probe::status(&self.context, only, &counts).await
+    }
+
+    /// Saves what is not saved and lets go of everything; the workers go on. Returns when that is done.
+    pub async fn shut_down(&self) {
+        let _ = self.ask(|reply| Ask::ShutDown { reply }).await;
+    }
+
+    pub(super) fn tell(&self, ask: Ask) {
+        // A closed mailbox means that the server is going: there is nobody left to tell.
+        let _ = self.mailbox.send(ask);
+    }
+
+    pub(super) async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(ask(reply)).map_err(|_| OrchestratorError::ShuttingDown)?;
+        answer.await.map_err(|_| OrchestratorError::ShuttingDown)
+    }
+}
+
+/// Git and the disk are asked off the runtime's threads.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(OrchestratorError::ShuttingDown),
+    }
+}

@@ -1,0 +1,25 @@
+//! The server's one stateful room: an actor that owns the journal, and the tasks that start and follow workers for it.
+//!
+//! [`Orchestrator`] is the handle that the rooms above hold: cheap to clone, each method one message and its answer.
+//! Inside, [`actor`] is a mailbox loop that decides, saves, then answers; [`schedule`] starts what may start;
+//! [`waiters`] holds the waits; [`recover`] takes over what dead servers left. No module but the actor touches the
+//! journal, and no lock is held across an await.
+
+mod actor;
+pub mod answers;
+mod checks;
+mod error;
+mod follow;
+mod handle;
+mod integrate;
+mod probe;
+mod recover;
+mod schedule;
+mod settle;
+mod start;
+mod waiters;
+mod worktrees;
+
+pub use answers::*;
+pub use error::OrchestratorError;
+pub use handle::{Orchestrator, Startup, WaitRequest};

@@ -1,0 +1,105 @@
+//! What a supervisor is told, and what it tells while it works. The files of an attempt in which the two kinds of
+//! process meet; each is written by one of them alone.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::config::Settings;
+use crate::mission::entry::Start;
+use crate::mission::id::{BackendName, WorkerId};
+use crate::mission::outcome::Usage;
+use crate::mission::spec::Mission;
+use crate::process::identity::Identity;
+
+/// Everything about one attempt that its supervisor does not find out by itself. Written by the server that starts it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub worker_id: WorkerId,
+    pub attempt: u32,
+    /// In the environment of every process of this attempt; unique for ever.
+    pub tag: String,
+    pub mission: Mission,
+    /// These three may differ from the mission's after a retry.
+    pub backend: BackendName,
+    pub model: Option<String>,
+    pub effort: Option<String>,
+    pub start: Start,
+    /// Where the CLI runs.
+    pub directory: PathBuf,
+    /// Whether we made the directory, and so may commit in it.
+    pub ours: bool,
+    /// `None` outside a repository.
+    pub base_commit: Option<String>,
+    /// As found on the PATH of the server.
+    pub program: PathBuf,
+    pub own_registrations: Vec<String>,
+    pub socket: PathBuf,
+    pub settings: Settings,
+}
+
+/// How the worker is doing. Written by its supervisor, and sent to whoever listens on its socket.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LiveStatus {
+    pub phase: Phase,
+    pub supervisor: Identity,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cli: Option<Identity>,
+    pub turn: u32,
+    /// What it did last, in one line.
+    pub activity: String,
+    pub last_event_at: Timestamp,
+    pub usage: Usage,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// The evidence, where neither output nor CPU time has moved for long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<String>,
+    pub receipts: Vec<Receipt>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Starting,
+    Running,
+    Verifying,
+}
+
+/// What became of one message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub message_id: Uuid,
+    pub how: Delivered,
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivered {
+    /// Written to the running CLI.
+    Sent,
+    /// The CLI says that the model has it.
+    Received,
+    /// It began a turn of its own.
+    Turn,
+}
+
+/// From the server to the supervisor, one JSON line each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum ToSupervisor {
+    /// There is something in the inbox.
+    Look,
+}
+
+/// From the supervisor to every server that is connected, one JSON line each. The end of the stream means that it ended:
+/// the outcome record is there, or it was lost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "tell", rename_all = "snake_case")]
+pub enum FromSupervisor {
+    Status { status: Box<LiveStatus> },
+    Settled,
+}
