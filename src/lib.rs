@@ -2,5 +2,8 @@
 #![deny(clippy::print_stdout)]
 
 pub mod backend;
+pub mod config;
 pub mod mission;
+pub mod process;
 pub mod store;
+pub mod supervisor;

@@ -30,6 +30,8 @@ pub struct Draft {
     pub max_attempts: u32,
     pub request_id: Option<String>,
     pub permissions: Permissions,
+    /// See [`NewWorker::needs`].
+    pub needs: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,7 +145,7 @@ impl<'a> Batch<'a> {
             self.requests.insert(request, id.clone());
         }
         let mission = mission(draft, task_id, depends_on, place);
-        Ok(Registered::New(Box::new(NewWorker { id, boss: boss.clone(), mission })))
+        Ok(Registered::New(Box::new(NewWorker { id, boss: boss.clone(), mission, needs: draft.needs.clone() })))
     }
 
     fn same_request(&self, draft: &Draft) -> Option<WorkerId> {

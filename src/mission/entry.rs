@@ -79,6 +79,11 @@ pub enum Entry {
         worker: WorkerId,
         next: Box<NextAttempt>,
     },
+    /// Something was added to what a queued worker will be told.
+    Amended {
+        worker: WorkerId,
+        next: Box<NextAttempt>,
+    },
     CancelRequested {
         worker: WorkerId,
         by: BossId,
@@ -119,6 +124,9 @@ pub struct NewWorker {
     pub id: WorkerId,
     pub boss: BossId,
     pub mission: Mission,
+    /// Names of environment variables (keys of its backend) that the server which took it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
 }
 
 /// How the attempt that waits in the queue shall run.

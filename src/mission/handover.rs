@@ -1,6 +1,8 @@
 //! Which news a boss is owed: every settlement reaches it once, and a second time only, and marked, where nothing shows
 //! that the first answer arrived. Pure.
 
+use std::sync::Arc;
+
 use super::graph;
 use super::id::{BossId, ServerId, WorkerId};
 use super::registry::{Registry, Report, Worker};
@@ -16,7 +18,7 @@ pub enum Selection {
 }
 
 impl Selection {
-    pub fn workers<'a>(&self, registry: &'a Registry, boss: &BossId) -> Vec<&'a Worker> {
+    pub fn workers<'a>(&self, registry: &'a Registry, boss: &BossId) -> Vec<&'a Arc<Worker>> {
         match self {
             Selection::Mine => registry.workers().filter(|worker| worker.boss == *boss).collect(),
             Selection::Named(ids) => ids.iter().filter_map(|id| registry.get(id)).collect(),
@@ -28,9 +30,9 @@ impl Selection {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct News<'a> {
     pub settled: Vec<Settlement<'a>>,
-    pub blocked: Vec<(&'a Worker, String)>,
+    pub blocked: Vec<(&'a Arc<Worker>, String)>,
     /// The wait named only workers whose news had been delivered: it must not hang for them.
-    pub already_reported: Vec<&'a Worker>,
+    pub already_reported: Vec<&'a Arc<Worker>>,
     /// Not settled and not blocked.
     pub open: usize,
     pub queued: usize,
@@ -38,7 +40,7 @@ pub struct News<'a> {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settlement<'a> {
-    pub worker: &'a Worker,
+    pub worker: &'a Arc<Worker>,
     /// It was offered before, by a server or connection that is gone, and may have arrived.
     pub redelivered: bool,
 }

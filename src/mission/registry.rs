@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ pub struct Registry {
     pub integration_branch: Option<String>,
     pub servers: BTreeMap<ServerId, Server>,
     /// By number, which is the order of creation.
-    workers: BTreeMap<u64, Worker>,
+    workers: BTreeMap<u64, Arc<Worker>>,
     #[serde(skip)]
     index: Index,
 }
@@ -53,6 +54,9 @@ pub struct Worker {
     pub attempt: u32,
     /// How the attempt that waits or runs was asked for.
     pub next: NextAttempt,
+    /// Names of the environment variables without which no server may start it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
     /// One brief an attempt, oldest first.
     pub settled: Vec<Brief>,
     #[serde(default)]
@@ -113,6 +117,7 @@ impl Worker {
             lease: line.server.clone(),
             attempt: 0,
             next,
+            needs: new.needs.clone(),
             settled: Vec::new(),
             report: Report::Due,
             block_report: Report::Due,
@@ -148,16 +153,16 @@ impl Worker {
 }
 
 impl Registry {
-    pub fn workers(&self) -> impl DoubleEndedIterator<Item = &Worker> {
+    pub fn workers(&self) -> impl DoubleEndedIterator<Item = &Arc<Worker>> {
         self.workers.values()
     }
 
-    pub fn get(&self, id: &WorkerId) -> Option<&Worker> {
+    pub fn get(&self, id: &WorkerId) -> Option<&Arc<Worker>> {
         self.workers.get(&WorkerId::number_in(id.as_str())?).filter(|worker| worker.id == *id)
     }
 
     /// By id, or by a prefix of one with the whole number in it, or by task id.
-    pub fn find(&self, text: &str) -> Option<&Worker> {
+    pub fn find(&self, text: &str) -> Option<&Arc<Worker>> {
         WorkerId::number_in(text)
             .and_then(|number| self.workers.get(&number))
             .filter(|worker| worker.id.as_str().starts_with(text))
@@ -165,11 +170,11 @@ impl Registry {
     }
 
     /// The newest worker of a task.
-    pub fn task(&self, task: &TaskId) -> Option<&Worker> {
+    pub fn task(&self, task: &TaskId) -> Option<&Arc<Worker>> {
         self.workers.get(self.index.tasks.get(task)?)
     }
 
-    pub fn by_request(&self, request_id: &str) -> Option<&Worker> {
+    pub fn by_request(&self, request_id: &str) -> Option<&Arc<Worker>> {
         self.workers.get(self.index.requests.get(request_id)?)
     }
 
@@ -192,7 +197,7 @@ impl Registry {
             Entry::ServersGone { servers } => self.servers.retain(|id, _| !servers.contains(id)),
             Entry::BossSucceeded { from, to } => {
                 for worker in self.workers.values_mut().filter(|worker| from.contains(&worker.boss)) {
-                    worker.boss = to.clone();
+                    Arc::make_mut(worker).boss = to.clone();
                 }
             }
             Entry::IntegrationBranch { branch } => self.integration_branch = Some(branch.clone()),
@@ -231,11 +236,13 @@ impl Registry {
             }),
             Entry::Settled { worker, brief } => self.change(worker, |worker| {
                 if worker.advance(Event::Settled(brief.status)) {
+                    worker.attempt = brief.attempt;
                     worker.settled.push(Brief::clone(brief));
                     worker.report = Report::Due;
                 }
             }),
             Entry::Requeued { worker, next } => self.requeue(worker, next, line),
+            Entry::Amended { worker, next } => self.change(worker, |worker| worker.next = NextAttempt::clone(next)),
             Entry::CancelRequested { worker, reason, .. } => {
                 self.change(worker, |worker| worker.cancel = Some(reason.clone()))
             }
@@ -255,7 +262,7 @@ impl Registry {
         let worker = Worker::new(new, line);
         self.last_number = self.last_number.max(number);
         self.index.add(number, &worker);
-        self.workers.insert(number, worker);
+        self.workers.insert(number, Arc::new(worker));
     }
 
     fn requeue(&mut self, id: &WorkerId, next: &NextAttempt, line: &Line) {
@@ -287,11 +294,13 @@ impl Registry {
     }
 
     fn move_reports(&mut self, concerns: impl Fn(u64) -> bool, to: Report) {
+        let concerned = |report: &Report| matches!(report, Report::Offered { offer, .. } if concerns(*offer));
         for worker in self.workers.values_mut() {
-            for report in [&mut worker.report, &mut worker.block_report] {
-                if matches!(report, Report::Offered { offer, .. } if concerns(*offer)) {
-                    *report = to.clone();
-                }
+            if concerned(&worker.report) {
+                Arc::make_mut(worker).report = to.clone();
+            }
+            if concerned(&worker.block_report) {
+                Arc::make_mut(worker).block_report = to.clone();
             }
         }
     }
@@ -299,7 +308,7 @@ impl Registry {
     fn change(&mut self, id: &WorkerId, change: impl FnOnce(&mut Worker)) {
         let Some(number) = WorkerId::number_in(id.as_str()) else { return };
         if let Some(worker) = self.workers.get_mut(&number).filter(|worker| worker.id == *id) {
-            change(worker);
+            change(Arc::make_mut(worker));
         }
     }
 }

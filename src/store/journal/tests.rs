@@ -27,6 +27,7 @@ fn draft(title: &str) -> Draft {
         max_attempts: 1,
         request_id: None,
         permissions: Permissions::Edit,
+        needs: Vec::new(),
     }
 }
 

@@ -1,0 +1,103 @@
+//! The process table of Linux, read from /proc, and signals through pidfds. Twin of `macos.rs`.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use procfs::FromRead;
+use procfs::process::{Stat, Status};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, geteuid, getpid, pidfd_open, pidfd_send_signal};
+
+use super::Identity;
+use super::identity::{Record, State};
+use super::signal::{Delivery, checked_kill};
+use super::usage::Usage;
+
+/// Start times come from one monotonic clock, so a worker's processes never start before its root.
+pub(super) const STARTS_IN_ORDER: bool = true;
+
+pub(super) fn record(pid: u32) -> Option<Record> {
+    let stat = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
+    Some(Record {
+        pid,
+        started: stat.starttime,
+        parent: u32::try_from(stat.ppid).ok()?,
+        group: u32::try_from(stat.pgrp).ok()?,
+        session: u32::try_from(stat.session).ok()?,
+        state: match stat.state {
+            'Z' | 'X' | 'x' => State::Zombie,
+            'T' | 't' => State::Stopped,
+            _ => State::Active,
+        },
+        name: stat.comm,
+    })
+}
+
+/// Every process that can be seen; empty if /proc cannot be read.
+pub(super) fn records() -> Vec<Record> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(record).collect()
+}
+
+/// `None` if the system hides the environment. A process that has gone has no environment: `Some(false)`.
+pub(super) fn environment_has(pid: u32, key: &str, value: &str) -> Option<bool> {
+    match fs::read(format!("/proc/{pid}/environ")) {
+        Ok(environment) => Some(environment.split(|byte| *byte == 0).any(|entry| is_entry(entry, key, value))),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+        Err(_) => Some(false),
+    }
+}
+
+fn is_entry(entry: &[u8], key: &str, value: &str) -> bool {
+    entry.strip_prefix(key.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) == Some(value.as_bytes())
+}
+
+pub(super) fn arguments(pid: u32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// Whether the process runs as our user. Asked of those with a hidden environment only: it is a slower file.
+pub(super) fn runs_as_us(pid: u32) -> bool {
+    let us = geteuid().as_raw();
+    Status::from_file(format!("/proc/{pid}/status"))
+        .is_ok_and(|status| [status.ruid, status.euid, status.suid].contains(&us))
+}
+
+/// CPU time of the process and of the children it has waited for, and its resident memory.
+pub(super) fn usage(pid: u32) -> Option<Usage> {
+    let stat = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
+    let waited_for = u64::try_from(stat.cutime + stat.cstime).unwrap_or(0);
+    let ticks = stat.utime + stat.stime + waited_for;
+    Some(Usage {
+        cpu_time: Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64),
+        rss_bytes: stat.rss * procfs::page_size(),
+        processes: 1,
+    })
+}
+
+/// The pidfd is opened before the start time is compared, so what was compared is what gets the signal.
+pub(super) fn signal(target: &Identity, signal: rustix::process::Signal) -> Delivery {
+    let Some(pid) = i32::try_from(target.pid).ok().and_then(Pid::from_raw) else {
+        return Delivery::Gone;
+    };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(_) if !target.is_alive() => Delivery::Gone,
+        Ok(process) => Delivery::from(pidfd_send_signal(process, signal)),
+        Err(Errno::SRCH) => Delivery::Gone,
+        // No free descriptor, or a sandbox that forbids the call: still better to signal than not to.
+        Err(_) => checked_kill(target, pid, signal),
+    }
+}
+
+pub(super) fn become_subreaper() -> rustix::io::Result<()> {
+    rustix::process::set_child_subreaper(Some(getpid()))
+}
+
+/// Whether orphans below this process become its children, so that descent alone finds them all.
+pub(super) fn is_subreaper() -> bool {
+    matches!(rustix::process::child_subreaper(), Ok(Some(_)))
+}

@@ -1,0 +1,162 @@
+//! The process table of macOS, by libproc and sysctl, and signals by `kill`. Twin of `linux.rs`.
+
+use std::ffi::c_int;
+use std::time::Duration;
+
+use libproc::libproc::bsd_info::BSDInfo;
+use libproc::libproc::pid_rusage::{RUsageInfoV2, pidrusage};
+use libproc::libproc::proc_pid::pidinfo;
+use libproc::processes::{ProcFilter, pids_by_type};
+use rustix::process::{Pid, geteuid, getsid};
+
+use super::Identity;
+use super::identity::{Record, State};
+use super::signal::{Delivery, checked_kill};
+use super::usage::Usage;
+
+/// Start times come from the wall clock, which may be set back; so nothing is concluded from their order.
+pub(super) const STARTS_IN_ORDER: bool = false;
+
+pub(super) fn record(pid: u32) -> Option<Record> {
+    let info = bsd_info(pid)?;
+    Some(Record {
+        pid,
+        started: info.pbi_start_tvsec * 1_000_000 + info.pbi_start_tvusec,
+        parent: info.pbi_ppid,
+        group: info.pbi_pgid,
+        session: raw_pid(pid)
+            .and_then(|pid| getsid(Some(pid)).ok())
+            .map_or(0, |leader| leader.as_raw_pid().unsigned_abs()),
+        state: match info.pbi_status {
+            libc::SZOMB => State::Zombie,
+            libc::SSTOP => State::Stopped,
+            _ => State::Active,
+        },
+        name: text(&info.pbi_name).or_else(|| text(&info.pbi_comm)).unwrap_or_default(),
+    })
+}
+
+/// Every process that can be seen; empty if the list cannot be read.
+pub(super) fn records() -> Vec<Record> {
+    pids_by_type(ProcFilter::All).unwrap_or_default().into_iter().filter_map(record).collect()
+}
+
+fn bsd_info(pid: u32) -> Option<BSDInfo> {
+    // The argument 1 asks for zombies too (xnu `proc_pidinfo`, PROC_PIDTBSDINFO); without it they are not found.
+    pidinfo::<BSDInfo>(i32::try_from(pid).ok()?, 1).ok()
+}
+
+fn raw_pid(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+fn text(field: &[std::ffi::c_char]) -> Option<String> {
+    let bytes: Vec<u8> = field.iter().map(|byte| byte.to_ne_bytes()[0]).take_while(|byte| *byte != 0).collect();
+    (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// `None` if the system hides the environment, as it does for its own protected programs, which show none at all.
+pub(super) fn environment_has(pid: u32, key: &str, value: &str) -> Option<bool> {
+    let Some((_, environment)) = arguments_and_environment(pid) else {
+        return if bsd_info(pid).is_some() { None } else { Some(false) };
+    };
+    let wanted = format!("{key}={value}");
+    (!environment.is_empty()).then(|| environment.iter().any(|entry| *entry == wanted))
+}
+
+pub(super) fn arguments(pid: u32) -> Vec<String> {
+    arguments_and_environment(pid).map(|(arguments, _)| arguments).unwrap_or_default()
+}
+
+fn arguments_and_environment(pid: u32) -> Option<(Vec<String>, Vec<String>)> {
+    parse_arguments(&process_arguments(c_int::try_from(pid).ok()?)?)
+}
+
+/// The layout of KERN_PROCARGS2: the number of arguments, the program's path, zero bytes as padding, the arguments,
+/// the environment, an empty string, and what the loader keeps for itself.
+fn parse_arguments(bytes: &[u8]) -> Option<(Vec<String>, Vec<String>)> {
+    let (count, rest) = bytes.split_first_chunk::<4>()?;
+    let count = usize::try_from(i32::from_ne_bytes(*count)).ok()?;
+    let path_end = rest.iter().position(|byte| *byte == 0)?;
+    let first = path_end + rest[path_end..].iter().position(|byte| *byte != 0)?;
+    let mut strings = rest[first..].split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+    let arguments = strings.by_ref().take(count).collect();
+    let environment = strings.take_while(|entry| !entry.is_empty()).collect();
+    Some((arguments, environment))
+}
+
+fn process_arguments(pid: c_int) -> Option<Vec<u8>> {
+    let mut name = [libc::CTL_KERN, libc::KERN_PROCARGS2, pid];
+    let mut size = argument_space()?;
+    let mut buffer = vec![0_u8; size];
+    // SAFETY: `name` has the three numbers announced, and `buffer` has the `size` bytes that the call may write.
+    let result =
+        unsafe { libc::sysctl(name.as_mut_ptr(), 3, buffer.as_mut_ptr().cast(), &mut size, std::ptr::null_mut(), 0) };
+    buffer.truncate(size);
+    (result == 0).then_some(buffer)
+}
+
+/// The most that arguments and environment of one process can take, in bytes.
+fn argument_space() -> Option<usize> {
+    let mut name = [libc::CTL_KERN, libc::KERN_ARGMAX];
+    let mut space: c_int = 0;
+    let mut size = size_of::<c_int>();
+    // SAFETY: `space` is the one int that KERN_ARGMAX writes, and `size` says so.
+    let result =
+        unsafe { libc::sysctl(name.as_mut_ptr(), 2, (&raw mut space).cast(), &mut size, std::ptr::null_mut(), 0) };
+    if result == 0 { usize::try_from(space).ok() } else { None }
+}
+
+/// Whether the process runs as our user.
+pub(super) fn runs_as_us(pid: u32) -> bool {
+    let us = geteuid().as_raw();
+    bsd_info(pid).is_some_and(|info| [info.pbi_uid, info.pbi_ruid, info.pbi_svuid].contains(&us))
+}
+
+/// CPU time of the process and of the children it has waited for, and its resident memory.
+pub(super) fn usage(pid: u32) -> Option<Usage> {
+    let usage = pidrusage::<RUsageInfoV2>(i32::try_from(pid).ok()?).ok()?;
+    let ticks = usage.ri_user_time + usage.ri_system_time + usage.ri_child_user_time + usage.ri_child_system_time;
+    Some(Usage { cpu_time: from_mach_time(ticks), rss_bytes: usage.ri_resident_size, processes: 1 })
+}
+
+/// Mach time is nanoseconds on Intel, but ticks of 125/3 ns on Apple silicon.
+#[allow(deprecated)] // libc points to another crate for two integers
+fn from_mach_time(ticks: u64) -> Duration {
+    let mut base = libc::mach_timebase_info { numer: 0, denom: 0 };
+    // SAFETY: the call fills the struct that it is given.
+    let known = unsafe { libc::mach_timebase_info(&mut base) } == 0 && base.denom != 0;
+    let factor = if known { f64::from(base.numer) / f64::from(base.denom) } else { 1.0 };
+    Duration::from_secs_f64(ticks as f64 * factor / 1e9)
+}
+
+/// There is no pidfd here; the start time is compared immediately before the call, and pids are handed out in a circle.
+pub(super) fn signal(target: &Identity, signal: rustix::process::Signal) -> Delivery {
+    match raw_pid(target.pid) {
+        Some(pid) => checked_kill(target, pid, signal),
+        None => Delivery::Gone,
+    }
+}
+
+/// macOS has no subreapers: orphans go to launchd, and only the tag and the session find them.
+pub(super) fn become_subreaper() -> rustix::io::Result<()> {
+    Ok(())
+}
+
+pub(super) fn is_subreaper() -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_and_environment_are_told_apart() {
+        let mut bytes = 2_i32.to_ne_bytes().to_vec();
+        bytes.extend_from_slice(b"/bin/sleep\0\0\0\0sleep\x0030\0A=1\0B=2\0\0loader=1\0");
+        let (arguments, environment) = parse_arguments(&bytes).unwrap();
+        assert_eq!(arguments, ["sleep", "30"]);
+        assert_eq!(environment, ["A=1", "B=2"]);
+    }
+}

@@ -1,0 +1,228 @@
+//! What belongs to a worker: one look at the process table, and the evidence for each process found.
+//!
+//! Evidence is the worker's tag in the environment, descent from a root, or the session that a proven process leads.
+//! A name is never evidence. Looking changes nothing; ending is in `sweep.rs`.
+//!
+//! Cost: the process table once, and the environment of those only that could be the worker's and are not already
+//! proven by descent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::identity::{Identity, Record, State};
+use super::platform;
+
+/// Every process of a worker carries this in its environment; the value is unique to the attempt.
+pub const TAG_VARIABLE: &str = "ORCHESTRATOR_WORKER_TAG";
+
+/// Whose processes to look for. This process itself never belongs to a scope, though what it started may.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// The value of [`TAG_VARIABLE`]. Empty: nothing is found by tag.
+    pub tag: String,
+    /// Whatever descends from these belongs to the scope, and so do they. A supervisor names itself here; a server that
+    /// cleans up names what the dead supervisor had started. The earliest also bounds the search in time.
+    pub roots: Vec<Identity>,
+    /// Daemons that a user shares between projects (sccache, GradleDaemon, …), by program name or Java main class.
+    /// They and what runs below them are left alone.
+    pub spare: Vec<String>,
+    /// Children of this process that somebody else in it waits for (tokio, std): their exit is not to be taken away.
+    pub own_children: Vec<u32>,
+}
+
+/// Why a process counts as the worker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// It carries the worker's tag.
+    Tag,
+    /// It is a root, or its parents lead to a process that is proven.
+    Descent,
+    /// It is in the session that a proven process leads: sessions are inherited and cannot be joined.
+    Session,
+}
+
+/// How much "nothing is left" is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// We adopt every orphan of the worker (a root and subreaper), and no process of this user hid its environment.
+    Full,
+    /// The system hid something, or orphans without the tag could have escaped before we looked.
+    BestEffort,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Found {
+    pub identity: Identity,
+    pub name: String,
+    pub by: Evidence,
+    pub stopped: bool,
+}
+
+/// What one look found; zombies are not in it.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub found: Vec<Found>,
+    pub spared: Vec<Found>,
+    /// The proof that it is all.
+    pub proof: Proof,
+    /// Process groups of which every living member was found.
+    pub(super) whole_groups: Vec<u32>,
+}
+
+/// Looks once. A few milliseconds; does not block on anything.
+pub fn look(scope: &Scope) -> Survey {
+    let table = platform::records();
+    let own = std::process::id();
+    let mut search = Search { scope, table: &table, own, proven: BTreeMap::new() };
+
+    let roots: Vec<&Record> = table.iter().filter(|record| scope.roots.contains(&record.identity())).collect();
+    search.prove(&roots, Evidence::Descent);
+    let hidden = search.prove_tagged();
+    search.survey(hidden)
+}
+
+struct Search<'a> {
+    scope: &'a Scope,
+    table: &'a [Record],
+    own: u32,
+    proven: BTreeMap<u32, Evidence>,
+}
+
+impl<'a> Search<'a> {
+    /// These are ours, and with them whatever descends from them or is in their sessions.
+    fn prove(&mut self, seeds: &[&'a Record], by: Evidence) {
+        let mut queue = seeds.to_vec();
+        self.proven.extend(seeds.iter().map(|record| (record.pid, by)));
+        while let Some(parent) = queue.pop() {
+            for (child, by) in self.unproven_below(parent) {
+                self.proven.insert(child.pid, by);
+                queue.push(child);
+            }
+        }
+    }
+
+    fn unproven_below(&self, parent: &Record) -> Vec<(&'a Record, Evidence)> {
+        let below: Vec<_> = self
+            .table
+            .iter()
+            .filter(|record| !self.proven.contains_key(&record.pid) && record.started >= parent.started)
+            .filter_map(|record| Some((record, link(parent, record)?)))
+            .collect();
+        // The table is not read in one instant. Only if the parent is still the same process now was it the parent
+        // then; otherwise its pid may have become a stranger's in between.
+        if !below.is_empty() && parent.identity().record().is_none() { Vec::new() } else { below }
+    }
+
+    /// Proves by tag. True if some process that could be ours hides its environment.
+    ///
+    /// In the middle of an exec an environment reads as empty, which is why a sweep trusts only two looks in a row.
+    fn prove_tagged(&mut self) -> bool {
+        let mut hidden = false;
+        for record in self.table {
+            if self.scope.tag.is_empty() || !self.could_be_tagged(record) {
+                continue;
+            }
+            match platform::environment_has(record.pid, TAG_VARIABLE, &self.scope.tag) {
+                Some(true) => self.prove(&[record], Evidence::Tag),
+                Some(false) => {}
+                None => hidden |= platform::runs_as_us(record.pid),
+            }
+        }
+        hidden
+    }
+
+    fn could_be_tagged(&self, record: &Record) -> bool {
+        let earliest = self.scope.roots.iter().map(|root| root.started).min().unwrap_or(0);
+        let in_time = !platform::STARTS_IN_ORDER || record.started >= earliest;
+        in_time && record.pid != self.own && record.state != State::Zombie && !self.proven.contains_key(&record.pid)
+    }
+
+    fn survey(&self, hidden: bool) -> Survey {
+        let daemons = self.shared_daemons();
+        let ours = |record: &&Record| {
+            self.proven.contains_key(&record.pid) && record.pid != self.own && record.state != State::Zombie
+        };
+        let (spared, found): (Vec<&Record>, Vec<&Record>) =
+            self.table.iter().filter(ours).partition(|record| self.is_below(record, &daemons));
+        Survey {
+            whole_groups: self.whole_groups(&found),
+            found: found.into_iter().map(|record| self.found(record)).collect(),
+            spared: spared.into_iter().map(|record| self.found(record)).collect(),
+            proof: if !hidden && self.adopts_orphans() { Proof::Full } else { Proof::BestEffort },
+        }
+    }
+
+    fn found(&self, record: &Record) -> Found {
+        Found {
+            identity: record.identity(),
+            name: record.name.clone(),
+            by: self.proven[&record.pid],
+            stopped: record.state == State::Stopped,
+        }
+    }
+
+    /// Whether descent alone finds all that we started, whatever it did to its environment.
+    fn adopts_orphans(&self) -> bool {
+        // If even we are not in the table, then the table could not be read.
+        self.proven.contains_key(&self.own) && platform::is_subreaper()
+    }
+
+    fn shared_daemons(&self) -> BTreeSet<u32> {
+        if self.scope.spare.is_empty() {
+            return BTreeSet::new();
+        }
+        let proven = self.table.iter().filter(|record| self.proven.contains_key(&record.pid) && record.pid != self.own);
+        proven.filter(|record| is_shared(record, &self.scope.spare)).map(|record| record.pid).collect()
+    }
+
+    /// True for the daemons and for all that has one of them among its parents.
+    fn is_below(&self, record: &Record, daemons: &BTreeSet<u32>) -> bool {
+        let mut pid = record.pid;
+        // A chain of parents cannot be longer than the table; a torn read must not make it endless.
+        for _ in 0..=self.table.len() {
+            if daemons.is_empty() || daemons.contains(&pid) {
+                break;
+            }
+            match self.table.iter().find(|other| other.pid == pid) {
+                Some(other) => pid = other.parent,
+                None => break,
+            }
+        }
+        daemons.contains(&pid)
+    }
+
+    fn whole_groups(&self, found: &[&Record]) -> Vec<u32> {
+        let groups: BTreeSet<u32> = found.iter().map(|record| record.group).collect();
+        let is_whole = |group: &u32| {
+            let mut living = self.table.iter().filter(|other| other.group == *group && other.state != State::Zombie);
+            living.all(|member| found.iter().any(|record| record.pid == member.pid))
+        };
+        groups.into_iter().filter(is_whole).collect()
+    }
+}
+
+fn link(parent: &Record, child: &Record) -> Option<Evidence> {
+    if child.parent == parent.pid {
+        return Some(Evidence::Descent);
+    }
+    let leads = parent.session == parent.pid;
+    (leads && child.session == parent.pid).then_some(Evidence::Session)
+}
+
+/// By the system's short name, the name the program was called by, or the main class of a Java program.
+fn is_shared(record: &Record, spare: &[String]) -> bool {
+    let is_named = |name: &str| spare.iter().any(|spared| spared == name);
+    if is_named(&record.name) {
+        return true;
+    }
+    let arguments = platform::arguments(record.pid);
+    let Some((called, rest)) = arguments.split_first() else {
+        return false;
+    };
+    let program = called.rsplit('/').next().unwrap_or(called);
+    let main_class = |word: &String| word.rsplit('.').next().is_some_and(is_named);
+    is_named(program) || (program == "java" && rest.iter().any(main_class))
+}

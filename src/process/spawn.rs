@@ -1,0 +1,170 @@
+//! Starts a worker's CLI: its own process group, output straight to files, a cleaned environment.
+//!
+//! Output goes to files and not down pipes, since a CLI whose pipe loses its reader dies (facts: Codex panics with
+//! EPIPE). Nothing here uses `pre_exec`, so the standard library can use posix_spawn.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use rustix::io::Errno;
+use tokio::process::{Child, ChildStdin, Command};
+
+use super::identity::Identity;
+
+/// What to start, and where its streams go.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// A path, or a name that is looked up in PATH.
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+    /// Also becomes its `PWD`: OpenCode believes that variable more than the real directory.
+    pub cwd: PathBuf,
+    /// Added to, or replacing, the inherited environment; applied after `env_remove`.
+    pub env_set: BTreeMap<String, OsString>,
+    pub env_remove: Vec<String>,
+    pub stdin: Stdin,
+    /// Appended to; made with mode 0600 if missing. May be the same file as `stderr`.
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stdin {
+    Null,
+    /// Read from the start of this file.
+    File(PathBuf),
+    /// Held open by us, for a CLI that takes messages while it works.
+    Pipe,
+}
+
+/// A running CLI. Dropping it kills nothing.
+#[derive(Debug)]
+pub struct Started {
+    pub child: Child,
+    pub identity: Identity,
+    /// Present if the launch asked for [`Stdin::Pipe`].
+    pub stdin: Option<ChildStdin>,
+}
+
+/// Why nothing was started. In none of these cases is a process left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    #[error("start {program}: no such program; install it, or give its full path in the settings")]
+    ProgramNotFound { program: PathBuf },
+    #[error(
+        "start {program}: the file is there, but not what runs it; its first line (#!) names a missing interpreter, or it is built for another system"
+    )]
+    InterpreterNotFound { program: PathBuf },
+    #[error("start {program}: not executable; check its permissions (chmod +x), and that it is a program")]
+    NotExecutable { program: PathBuf, source: io::Error },
+    #[error("start {program} in {directory}: no such directory")]
+    DirectoryMissing { program: PathBuf, directory: PathBuf },
+    #[error(
+        "start {program}: too many processes or open files ({source}); end some workers, or raise `ulimit -u` and `ulimit -n`"
+    )]
+    TooMany { program: PathBuf, source: io::Error },
+    #[error("write {path}: no space left on the device; free some and try again")]
+    NoSpace { path: PathBuf },
+    #[error("open {path} for the output of {program}")]
+    Output { path: PathBuf, program: PathBuf, source: io::Error },
+    #[error("open {path} as the input of {program}")]
+    Input { path: PathBuf, program: PathBuf, source: io::Error },
+    #[error("start {program}")]
+    Start { program: PathBuf, source: io::Error },
+    #[error(
+        "identify {program} (pid {pid}) after it was started: the process table is hidden; on Linux /proc must be mounted"
+    )]
+    Unidentified { program: PathBuf, pid: u32 },
+}
+
+/// Starts it as the leader of a new process group. Needs a tokio runtime, which reaps it when it is waited for.
+pub fn spawn(launch: &Launch) -> Result<Started, SpawnError> {
+    let mut command = command(&launch.program, &launch.args, &launch.cwd, &launch.env_set, &launch.env_remove);
+    command
+        .stdin(input(launch)?)
+        .stdout(append_to(&launch.stdout, &launch.program)?)
+        .stderr(append_to(&launch.stderr, &launch.program)?)
+        .process_group(0);
+    let (mut child, identity) = start(&mut command, &launch.program, &launch.cwd)?;
+    let stdin = child.stdin.take();
+    Ok(Started { child, identity, stdin })
+}
+
+pub(super) fn command(
+    program: &Path,
+    args: &[OsString],
+    cwd: &Path,
+    env_set: &BTreeMap<String, OsString>,
+    env_remove: &[String],
+) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(cwd);
+    for name in env_remove {
+        command.env_remove(name);
+    }
+    command.envs(env_set).env("PWD", cwd);
+    command
+}
+
+pub(super) fn start(command: &mut Command, program: &Path, cwd: &Path) -> Result<(Child, Identity), SpawnError> {
+    let mut child = command.spawn().map_err(|error| explain(error, program, cwd))?;
+    // It is not reaped before it is waited for, so its pid cannot be anybody else's yet.
+    let pid = child.id().unwrap_or_default();
+    match Identity::of(pid) {
+        Some(identity) => Ok((child, identity)),
+        None => {
+            // Without an identity it could never be signalled again; better not to have it at all.
+            let _ = child.start_kill();
+            Err(SpawnError::Unidentified { program: program.to_owned(), pid })
+        }
+    }
+}
+
+/// A private file (0600) that is only ever appended to.
+pub(super) fn append_to(path: &Path, program: &Path) -> Result<File, SpawnError> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(|source| match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => SpawnError::NoSpace { path: path.to_owned() },
+        _ => SpawnError::Output { path: path.to_owned(), program: program.to_owned(), source },
+    })
+}
+
+fn input(launch: &Launch) -> Result<Stdio, SpawnError> {
+    match &launch.stdin {
+        Stdin::Null => Ok(Stdio::null()),
+        Stdin::Pipe => Ok(Stdio::piped()),
+        Stdin::File(path) => File::open(path).map(Stdio::from).map_err(|source| SpawnError::Input {
+            path: path.clone(),
+            program: launch.program.clone(),
+            source,
+        }),
+    }
+}
+
+/// The system has one error for a missing program, a missing interpreter and a missing directory; people need three.
+fn explain(source: io::Error, program: &Path, cwd: &Path) -> SpawnError {
+    let program = program.to_owned();
+    match source.kind() {
+        _ if is_a_limit(&source) => SpawnError::TooMany { program, source },
+        _ if !cwd.is_dir() => SpawnError::DirectoryMissing { program, directory: cwd.to_owned() },
+        ErrorKind::NotFound if program.is_absolute() && program.exists() => SpawnError::InterpreterNotFound { program },
+        ErrorKind::NotFound => SpawnError::ProgramNotFound { program },
+        ErrorKind::PermissionDenied => SpawnError::NotExecutable { program, source },
+        _ if source.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+            SpawnError::NotExecutable { program, source }
+        }
+        _ => SpawnError::Start { program, source },
+    }
+}
+
+fn is_a_limit(error: &io::Error) -> bool {
+    let limits = [Errno::AGAIN, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| limits.iter().any(|limit| limit.raw_os_error() == code))
+}
+
+#[cfg(test)]
+mod tests;

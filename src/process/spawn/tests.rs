@@ -1,0 +1,138 @@
+use std::os::unix::fs::PermissionsExt;
+
+use tokio::io::AsyncWriteExt;
+
+use super::*;
+
+struct Bench {
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn launch(&self, script: &str) -> Launch {
+        Launch {
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            cwd: self.directory.path().to_owned(),
+            env_set: BTreeMap::new(),
+            env_remove: Vec::new(),
+            stdin: Stdin::Null,
+            stdout: self.path("stdout"),
+            stderr: self.path("stderr"),
+        }
+    }
+
+    /// Writes a file that is to be started, with this mode.
+    fn program(&self, text: &str, mode: u32) -> PathBuf {
+        let path = self.path("program");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn stdout(&self) -> String {
+        std::fs::read_to_string(self.path("stdout")).unwrap()
+    }
+}
+
+async fn run(launch: &Launch) -> Option<i32> {
+    spawn(launch).unwrap().child.wait().await.unwrap().code()
+}
+
+#[tokio::test]
+async fn output_is_appended_to_private_files() {
+    let bench = Bench::new();
+    let launch = bench.launch("echo out; echo err >&2; exit 4");
+    assert_eq!(run(&launch).await, Some(4));
+    assert_eq!(run(&launch).await, Some(4));
+    assert_eq!(bench.stdout(), "out\nout\n");
+    assert_eq!(std::fs::read_to_string(&launch.stderr).unwrap(), "err\nerr\n");
+    assert_eq!(launch.stdout.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn environment_and_directory_are_what_was_asked() {
+    let bench = Bench::new();
+    let mut launch = bench.launch("echo \"$PWD|$ADDED|${CARGO_MANIFEST_DIR-gone}|$(pwd -P)\"");
+    launch.env_set.insert("ADDED".into(), "a b".into());
+    launch.env_set.insert("PWD".into(), "/wrong".into());
+    launch.env_remove.push("CARGO_MANIFEST_DIR".into());
+    assert_eq!(run(&launch).await, Some(0));
+    let real = bench.directory.path().canonicalize().unwrap();
+    assert_eq!(bench.stdout(), format!("{}|a b|gone|{}\n", launch.cwd.display(), real.display()));
+}
+
+#[tokio::test]
+async fn it_leads_its_own_process_group() {
+    let bench = Bench::new();
+    let mut started = spawn(&bench.launch("exec sleep 30")).unwrap();
+    let record = started.identity.record().unwrap();
+    assert_eq!((record.pid, record.group), (started.child.id().unwrap(), record.pid));
+    started.child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn input_comes_from_a_file_or_a_pipe() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("prompt"), "from a file\n").unwrap();
+    let mut launch = bench.launch("cat");
+    launch.stdin = Stdin::File(bench.path("prompt"));
+    assert_eq!(run(&launch).await, Some(0));
+
+    launch.stdin = Stdin::Pipe;
+    let mut started = spawn(&launch).unwrap();
+    let mut stdin = started.stdin.take().unwrap();
+    stdin.write_all(b"from a pipe\n").await.unwrap();
+    drop(stdin);
+    assert!(started.child.wait().await.unwrap().success());
+    assert_eq!(bench.stdout(), "from a file\nfrom a pipe\n");
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_is_told_apart() {
+    let bench = Bench::new();
+    let mut launch = bench.launch("");
+    let mut error = |change: &dyn Fn(&mut Launch)| {
+        launch = bench.launch("");
+        change(&mut launch);
+        spawn(&launch).unwrap_err()
+    };
+
+    let missing = error(&|launch| launch.program = "no-such-cli".into());
+    assert!(matches!(missing, SpawnError::ProgramNotFound { .. }), "{missing:?}");
+    assert!(missing.to_string().contains("no-such-cli"));
+
+    let directory = error(&|launch| launch.cwd = "/nowhere".into());
+    assert!(matches!(directory, SpawnError::DirectoryMissing { .. }), "{directory:?}");
+
+    let plain = error(&|launch| launch.program = bench.program("text", 0o644));
+    assert!(matches!(plain, SpawnError::NotExecutable { .. }), "{plain:?}");
+
+    let orphaned = error(&|launch| launch.program = bench.program("#!/no/such/interpreter\n", 0o755));
+    assert!(matches!(orphaned, SpawnError::InterpreterNotFound { .. }), "{orphaned:?}");
+
+    let binary = error(&|launch| launch.program = bench.program("\u{1}\u{2}", 0o755));
+    assert!(matches!(binary, SpawnError::NotExecutable { .. }), "{binary:?}");
+
+    let output = error(&|launch| launch.stdout = "/nowhere/stdout".into());
+    assert!(matches!(output, SpawnError::Output { .. }), "{output:?}");
+
+    let input = error(&|launch| launch.stdin = Stdin::File("/nowhere/prompt".into()));
+    assert!(matches!(input, SpawnError::Input { .. }), "{input:?}");
+}
+
+#[test]
+fn limits_and_a_full_disk_have_their_own_errors() {
+    let explained = |errno: Errno| explain(errno.into(), Path::new("cli"), Path::new("/"));
+    assert!(matches!(explained(Errno::AGAIN), SpawnError::TooMany { .. }));
+    assert!(matches!(explained(Errno::MFILE), SpawnError::TooMany { .. }));
+    assert!(matches!(explained(Errno::TOOBIG), SpawnError::Start { .. }));
+}

@@ -1,0 +1,210 @@
+//! Follows a growing file line by line: complete lines only, soon after they are written, with bounded memory.
+//!
+//! Woken by inotify or kqueue; where watches are exhausted it polls. Knows nothing of what the lines mean.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// A longer line is cut, in bytes.
+pub const LINE_CAP: usize = 1024 * 1024;
+/// What is kept of a line that was cut, in bytes.
+pub const LINE_HEAD: usize = 256 * 1024;
+const CHUNK: usize = 64 * 1024;
+/// Without a watch.
+const POLL: Duration = Duration::from_millis(250);
+/// With a watch, in case an event is lost (a full queue, a network file system).
+const SAFETY_POLL: Duration = Duration::from_secs(2);
+
+/// One line, without its end (`\n` or `\r\n`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Invalid UTF-8 is replaced by U+FFFD.
+    pub text: String,
+    /// How many bytes of it were dropped because it was longer than [`LINE_CAP`]; else 0.
+    pub dropped_bytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TailError {
+    #[error("open {path} to follow it")]
+    Open { path: PathBuf, source: io::Error },
+    #[error("read {path} at byte {offset}")]
+    Read { path: PathBuf, offset: u64, source: io::Error },
+}
+
+/// A reader that waits for more. If the file is cut (shorter than what was read), it goes on from the file's start and
+/// forgets the unfinished line; a file that was cut and has grown past that point again cannot be told from one that grew.
+pub struct Tail {
+    path: PathBuf,
+    file: File,
+    position: u64,
+    /// Lines that were read and not yet handed out, each with the offset behind it.
+    ready: VecDeque<(Line, u64)>,
+    offset: u64,
+    unfinished: Unfinished,
+    finishing: bool,
+    wake: Arc<Notify>,
+    /// Held only for its life. `None`: watches are exhausted, so poll.
+    watcher: Option<RecommendedWatcher>,
+}
+
+impl Tail {
+    /// Begins at `offset` bytes, which must be the start of a line, such as an earlier [`Tail::offset`].
+    pub fn open(path: &Path, offset: u64) -> Result<Self, TailError> {
+        let file = File::open(path).map_err(|source| TailError::Open { path: path.to_owned(), source })?;
+        let wake = Arc::new(Notify::new());
+        let watcher = watch(path, Arc::clone(&wake))
+            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cannot watch, polling instead"))
+            .ok();
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            position: offset,
+            ready: VecDeque::new(),
+            offset,
+            unfinished: Unfinished::default(),
+            finishing: false,
+            wake,
+            watcher,
+        })
+    }
+
+    /// The next complete line; waits for it. `None` only after [`Tail::finish`], when all is read.
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Option<Line>, TailError> {
+        loop {
+            if let Some((line, end)) = self.ready.pop_front() {
+                self.offset = end;
+                return Ok(Some(line));
+            }
+            // A flood of output must not keep the other tasks of a one-thread runtime from running.
+            tokio::task::consume_budget().await;
+            if self.read_chunk()? {
+                continue;
+            }
+            if self.finishing {
+                if self.unfinished.is_empty() {
+                    return Ok(None);
+                }
+                self.ready.push_back((self.unfinished.end_line(), self.position));
+            } else {
+                let patience = if self.watcher.is_some() { SAFETY_POLL } else { POLL };
+                // The permit of an event that came since the read is kept, so none is missed.
+                let _ = timeout(patience, self.wake.notified()).await;
+            }
+        }
+    }
+
+    /// Nobody writes any more: from now on [`Tail::next`] reads to the end, hands out a last line even without a
+    /// newline, and then says `None`.
+    pub fn finish(&mut self) {
+        self.finishing = true;
+    }
+
+    /// The offset behind the last line that was handed out, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// False if there was nothing new.
+    fn read_chunk(&mut self) -> Result<bool, TailError> {
+        let mut chunk = [0; CHUNK];
+        match self.read_at_position(&mut chunk) {
+            Ok(count) => {
+                self.take(&chunk[..count]);
+                Ok(count > 0)
+            }
+            Err(source) => Err(TailError::Read { path: self.path.clone(), offset: self.position, source }),
+        }
+    }
+
+    fn read_at_position(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(chunk, self.position)?;
+        if count > 0 || self.file.metadata()?.len() >= self.position {
+            return Ok(count);
+        }
+        self.position = 0;
+        self.offset = 0;
+        self.unfinished = Unfinished::default();
+        self.file.read_at(chunk, 0)
+    }
+
+    fn take(&mut self, chunk: &[u8]) {
+        for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+            self.position += piece.len() as u64;
+            match piece.strip_suffix(b"\n") {
+                Some(rest) => {
+                    self.unfinished.push(rest);
+                    self.ready.push_back((self.unfinished.end_line(), self.position));
+                }
+                None => self.unfinished.push(piece),
+            }
+        }
+    }
+}
+
+fn watch(path: &Path, wake: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Opening and reading, by ourselves too, is not news.
+        if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
+            wake.notify_one();
+        }
+    })?;
+    watcher.watch(path, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+/// The line that is being read. Never holds more than [`LINE_CAP`] bytes and a chunk.
+#[derive(Default)]
+struct Unfinished {
+    kept: Vec<u8>,
+    dropped: u64,
+}
+
+impl Unfinished {
+    fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.dropped > 0 {
+            self.dropped += bytes.len() as u64;
+            return;
+        }
+        self.kept.extend_from_slice(bytes);
+        if self.kept.len() > LINE_CAP {
+            let head = character_boundary(&self.kept, LINE_HEAD);
+            self.dropped = (self.kept.len() - head) as u64;
+            self.kept.truncate(head);
+            self.kept.shrink_to_fit();
+        }
+    }
+
+    fn end_line(&mut self) -> Line {
+        let Self { mut kept, dropped } = std::mem::take(self);
+        if dropped == 0 && kept.last() == Some(&b'\r') {
+            kept.pop();
+        }
+        let text =
+            String::from_utf8(kept).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        Line { text, dropped_bytes: dropped }
+    }
+}
+
+/// The last place at or before `at` where no UTF-8 character is cut in two.
+fn character_boundary(bytes: &[u8], at: usize) -> usize {
+    let is_start = |index: &usize| bytes[*index] & 0b1100_0000 != 0b1000_0000;
+    (at.saturating_sub(3)..=at).rev().find(is_start).unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::time::Instant;
+
+use super::*;
+
+/// A file that grows, and its follower.
+struct Growing {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+    writer: File,
+}
+
+impl Growing {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("output");
+        let writer = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        Self { _directory: directory, path, writer }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.writer.write_all(bytes).unwrap();
+    }
+
+    fn tail(&self) -> Tail {
+        Tail::open(&self.path, 0).unwrap()
+    }
+}
+
+async fn text(tail: &mut Tail) -> String {
+    let line = timeout(Duration::from_secs(20), tail.next()).await.expect("a line within 20 s").unwrap();
+    line.expect("the tail was not finished").text
+}
+
+async fn rest(mut tail: Tail) -> Vec<String> {
+    tail.finish();
+    let mut lines = Vec::new();
+    while let Some(line) = tail.next().await.unwrap() {
+        lines.push(line.text);
+    }
+    lines
+}
+
+/// Nothing comes, as far as the tail can know now.
+async fn nothing_yet(tail: &mut Tail) -> bool {
+    timeout(Duration::from_millis(20), tail.next()).await.is_err()
+}
+
+#[tokio::test]
+async fn lines_come_whole_and_in_order() {
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    file.write(b"one\ntwo\nthr");
+    assert_eq!(text(&mut tail).await, "one");
+    assert_eq!(text(&mut tail).await, "two");
+    assert!(nothing_yet(&mut tail).await);
+    file.write(b"ee\n\n");
+    assert_eq!(text(&mut tail).await, "three");
+    assert_eq!(text(&mut tail).await, "");
+    assert_eq!(tail.offset(), 15);
+}
+
+#[tokio::test]
+async fn carriage_returns_go_and_broken_text_stays_readable() {
+    let mut file = Growing::new();
+    file.write(b"dos\r\nin\rside\nbad \xff\xfe end\n\r\n");
+    assert_eq!(rest(file.tail()).await, ["dos", "in\rside", "bad \u{fffd}\u{fffd} end", ""]);
+}
+
+#[tokio::test]
+async fn a_character_written_in_two_parts_is_one_character() {
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    file.write(b"gr\xc3");
+    assert!(nothing_yet(&mut tail).await);
+    file.write(b"\xbcn\n");
+    assert_eq!(text(&mut tail).await, "grün");
+}
+
+#[tokio::test]
+async fn the_last_line_needs_no_newline_once_finished() {
+    let mut file = Growing::new();
+    file.write(b"one\nlast");
+    let mut tail = file.tail();
+    assert_eq!(text(&mut tail).await, "one");
+    assert!(nothing_yet(&mut tail).await);
+    assert_eq!(tail.offset(), 4);
+    tail.finish();
+    assert_eq!(text(&mut tail).await, "last");
+    assert_eq!(tail.offset(), 8);
+    assert_eq!(tail.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn goes_on_from_an_offset() {
+    let mut file = Growing::new();
+    file.write(b"one\ntwo\nthree\n");
+    let mut first = file.tail();
+    assert_eq!(text(&mut first).await, "one");
+    let second = Tail::open(&file.path, first.offset()).unwrap();
+    assert_eq!(rest(second).await, ["two", "three"]);
+}
+
+#[tokio::test]
+async fn a_huge_line_is_cut_and_counted() {
+    const HUGE: usize = 10 * 1024 * 1024;
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    let writing = std::thread::spawn(move || {
+        for _ in 0..HUGE / 1024 {
+            file.write(&[b'x'; 1024]);
+        }
+        file.write(b"\nafter\n");
+        file
+    });
+    let line = tail.next().await.unwrap().unwrap();
+    assert_eq!(line.text.len(), LINE_HEAD);
+    assert_eq!(line.dropped_bytes, (HUGE - LINE_HEAD) as u64);
+    assert_eq!(text(&mut tail).await, "after");
+    assert!(tail.unfinished.kept.capacity() <= LINE_CAP + 2 * CHUNK);
+    writing.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_line_of_exactly_the_cap_is_whole() {
+    let mut file = Growing::new();
+    file.write(&vec![b'y'; LINE_CAP]);
+    file.write(b"\n");
+    let mut tail = file.tail();
+    let line = tail.next().await.unwrap().unwrap();
+    assert_eq!((line.text.len(), line.dropped_bytes), (LINE_CAP, 0));
+}
+
+#[tokio::test]
+async fn a_cut_does_not_split_a_character() {
+    let mut file = Growing::new();
+    // Three bytes each: 256 kB is not a multiple of three.
+    file.write("€".repeat(LINE_CAP / 2).as_bytes());
+    let mut tail = file.tail();
+    tail.finish();
+    let line = tail.next().await.unwrap().unwrap();
+    assert!(line.text.chars().all(|character| character == '€'));
+    assert_eq!(line.text.len() as u64 + line.dropped_bytes, 3 * (LINE_CAP / 2) as u64);
+}
+
+#[tokio::test]
+async fn survives_a_file_that_is_emptied() {
+    let mut file = Growing::new();
+    file.write(b"a long first line\nunfinis");
+    let mut tail = file.tail();
+    assert_eq!(text(&mut tail).await, "a long first line");
+    assert!(nothing_yet(&mut tail).await);
+    file.writer.set_len(0).unwrap();
+    assert!(nothing_yet(&mut tail).await);
+    file.write(b"new\n");
+    assert_eq!(text(&mut tail).await, "new");
+    assert_eq!(tail.offset(), 4);
+}
+
+#[tokio::test]
+async fn polls_where_it_cannot_watch() {
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    tail.watcher = None;
+    assert!(nothing_yet(&mut tail).await);
+    file.write(b"seen\n");
+    assert_eq!(text(&mut tail).await, "seen");
+}
+
+#[tokio::test]
+async fn a_line_wakes_the_reader_and_not_the_clock() {
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    let mut delays = Vec::new();
+    for number in 0..50 {
+        assert!(nothing_yet(&mut tail).await);
+        let written = Instant::now();
+        file.write(format!("{number}\n").as_bytes());
+        assert_eq!(text(&mut tail).await, number.to_string());
+        delays.push(written.elapsed());
+    }
+    delays.sort();
+    assert!(delays[25] < Duration::from_millis(5), "median {:?}, slowest {:?}", delays[25], delays[49]);
+}
+
+#[tokio::test]
+async fn a_missing_file_is_named() {
+    let error = Tail::open(Path::new("/nowhere/output"), 0).err().unwrap();
+    assert_eq!(error.to_string(), "open /nowhere/output to follow it");
+}

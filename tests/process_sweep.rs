@@ -1,0 +1,290 @@
+//! Sweeps over real processes, each from a supervisor of its own: the test starts itself again as a process that leads
+//! a session and adopts orphans, and looks from outside that nothing is left.
+//!
+//! Linux only, since the scripts need setsid(1) and the promise of a full proof holds there.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use orchestrator_boss::process::{
+    Evidence, Identity, Launch, Proof, Scope, Started, Stdin, Sweep, TAG_VARIABLE, become_session_leader,
+    become_subreaper, look, reap_orphans, spawn, sweep,
+};
+
+const GRACE: Duration = Duration::from_millis(50);
+const LONG_GRACE: Duration = Duration::from_secs(60);
+/// Set in the supervisor that a test starts itself again as; the value is the worker's tag.
+const SUPERVISED: &str = "TEST_SUPERVISED_TAG";
+
+/// A worker, seen from its supervisor.
+struct Worker {
+    directory: tempfile::TempDir,
+    scope: Scope,
+    started: Started,
+}
+
+impl Worker {
+    fn start(script: &str) -> Self {
+        become_session_leader().unwrap();
+        become_subreaper().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let tag = std::env::var(SUPERVISED).unwrap();
+        let started = spawn(&Launch {
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            cwd: directory.path().to_owned(),
+            env_set: BTreeMap::from([(TAG_VARIABLE.to_owned(), (&tag).into())]),
+            env_remove: vec![SUPERVISED.to_owned()],
+            stdin: Stdin::Null,
+            stdout: directory.path().join("stdout"),
+            stderr: directory.path().join("stderr"),
+        })
+        .unwrap();
+        let scope = Scope {
+            tag,
+            roots: vec![Identity::own().unwrap()],
+            spare: Vec::new(),
+            own_children: vec![started.identity.pid],
+        };
+        Self { directory, scope, started }
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.directory.path().join(file)
+    }
+
+    /// The process that wrote its pid to this file.
+    fn process(&self, file: &str) -> Identity {
+        let path = self.path(file);
+        let pid = eventually(&format!("a pid in {file}"), || std::fs::read_to_string(&path).ok()?.trim().parse().ok());
+        Identity::of(pid).expect("it writes its pid and stays")
+    }
+
+    async fn sweep(&self, grace: Duration) -> Sweep {
+        let swept = sweep(&self.scope, grace).await;
+        assert!(swept.survivors.is_empty(), "{swept:?}");
+        assert_eq!(reap_orphans(&self.scope.own_children), 0, "the sweep left zombies");
+        swept
+    }
+}
+
+/// Polls a condition that depends on other processes.
+fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "waited 30 s for {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// In the test: runs it again as a supervisor, checks that it passed, and returns how many of its worker's processes
+/// it had left. In the supervisor: runs `inside` and ends there.
+fn as_supervisor<F: Future<Output = ()>>(test: &str, inside: impl FnOnce() -> F) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if std::env::var_os(SUPERVISED).is_some() {
+        runtime.block_on(inside());
+        std::process::exit(0);
+    }
+    let tag = format!("w-1.1-{}", uuid::Uuid::new_v4());
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(SUPERVISED, &tag)
+        .output()
+        .unwrap();
+    let scope = Scope { tag, ..Scope::default() };
+    let left = runtime.block_on(sweep(&scope, GRACE));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(left.survivors.is_empty(), "{left:?}");
+    assert_eq!(left.proof, Proof::BestEffort, "nobody adopts orphans once the supervisor is gone");
+    left.ended
+}
+
+#[test]
+fn a_grandchild_in_its_own_session_ends() {
+    let left = as_supervisor("a_grandchild_in_its_own_session_ends", async || {
+        let mut worker = Worker::start("setsid sh -c 'echo $$ > deep; exec sleep 60' & wait");
+        let deep = worker.process("deep");
+        let swept = worker.sweep(LONG_GRACE).await;
+        assert!(!deep.is_alive());
+        assert_eq!(swept.proof, Proof::Full);
+        assert!(swept.ended >= 2, "{swept:?}");
+        // Its exit was left to tokio.
+        let status = worker.started.child.wait().await.unwrap();
+        assert!(!status.success());
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_daemon_that_outlived_the_cli_ends_and_is_reaped() {
+    let left = as_supervisor("a_daemon_that_outlived_the_cli_ends_and_is_reaped", async || {
+        let mut worker = Worker::start("(setsid sh -c 'echo $$ > daemon; exec sleep 60' &); exit 3");
+        let daemon = worker.process("daemon");
+        assert_eq!(worker.started.child.wait().await.unwrap().code(), Some(3));
+        let swept = worker.sweep(LONG_GRACE).await;
+        assert_eq!(Identity::of(daemon.pid).filter(|now| *now == daemon), None, "reaped, not only dead");
+        assert_eq!((swept.ended, swept.proof), (1, Proof::Full));
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn what_ignores_terminate_is_killed() {
+    let left = as_supervisor("what_ignores_terminate_is_killed", async || {
+        let worker = Worker::start("trap '' TERM; echo $$ > deaf; while :; do sleep 0.05; done");
+        let deaf = worker.process("deaf");
+        worker.sweep(GRACE).await;
+        assert!(!deaf.is_alive());
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn what_is_stopped_gets_to_end_by_itself() {
+    let left = as_supervisor("what_is_stopped_gets_to_end_by_itself", async || {
+        let script = "sh -c 'trap \"echo bye > farewell; exit\" TERM; echo $$ > pid; kill -STOP $$; sleep 60' & wait";
+        let worker = Worker::start(script);
+        let stopped = worker.process("pid");
+        eventually("it to be stopped", || {
+            let found = look(&worker.scope).found;
+            found.iter().any(|found| found.identity == stopped && found.stopped).then_some(())
+        });
+        worker.sweep(LONG_GRACE).await;
+        assert_eq!(std::fs::read_to_string(worker.path("farewell")).unwrap(), "bye\n");
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_fork_loop_is_frozen_and_killed() {
+    let left = as_supervisor("a_fork_loop_is_frozen_and_killed", async || {
+        let script = "trap '' TERM; i=0; while [ $i -lt 400 ]; do sleep 60 & i=$((i+1)); echo $i > count; done; wait";
+        let worker = Worker::start(script);
+        let count = worker.path("count");
+        eventually("some forks", || {
+            (std::fs::read_to_string(&count).ok()?.trim().parse::<u32>().ok()? > 20).then_some(())
+        });
+        let swept = worker.sweep(Duration::ZERO).await;
+        assert!(swept.ended > 20, "{swept:?}");
+        assert_eq!(swept.proof, Proof::Full);
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_process_that_lives_on_only_in_its_children_ends() {
+    let left = as_supervisor("a_process_that_lives_on_only_in_its_children_ends", async || {
+        // Each shell starts the next one and ends: no pid is there long enough to be signalled by itself.
+        let script =
+            "trap '' TERM; echo 'echo $1 > hop; [ $1 -lt 5000 ] && { sh hop.sh $(($1+1)) & }' > hop.sh; sh hop.sh 0";
+        let worker = Worker::start(script);
+        let hop = worker.path("hop");
+        let read = || std::fs::read_to_string(&hop).ok()?.trim().parse::<u32>().ok();
+        eventually("some hops", || (read()? > 20).then_some(()));
+        worker.sweep(GRACE).await;
+        let last = read();
+        assert!(last < Some(5000), "it ended by itself: {last:?}");
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_daemon_without_the_tag_is_found_by_descent() {
+    let left = as_supervisor("a_daemon_without_the_tag_is_found_by_descent", async || {
+        let script = "(env -i setsid /bin/sh -c 'echo $$ > bare; exec sleep 60' &); exit 0";
+        let mut worker = Worker::start(script);
+        let bare = worker.process("bare");
+        worker.started.child.wait().await.unwrap();
+        eventually("the daemon to be ours", || {
+            let found = look(&worker.scope).found;
+            found.iter().any(|found| found.identity == bare && found.by == Evidence::Descent).then_some(())
+        });
+        assert_eq!(bare.environment_has(TAG_VARIABLE, &worker.scope.tag), Some(false));
+        worker.sweep(LONG_GRACE).await;
+        assert!(!bare.is_alive());
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_stranger_that_looks_alike_is_untouched() {
+    const SCRIPT: &str = "echo $$ > same; while :; do sleep 0.05; done";
+    let outside = std::env::var_os(SUPERVISED).is_none();
+    let mut stranger = outside.then(|| stranger(SCRIPT));
+    let left = as_supervisor("a_stranger_that_looks_alike_is_untouched", async || {
+        let worker = Worker::start(SCRIPT);
+        let same = worker.process("same");
+        worker.sweep(GRACE).await;
+        assert!(!same.is_alive());
+    });
+    assert_eq!(left, 0);
+    let (child, _directory) = stranger.as_mut().expect("we are outside");
+    assert!(child.try_wait().unwrap().is_none(), "the stranger was ended");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// The same program with the same arguments, and the tag of another worker.
+fn stranger(script: &str) -> (Child, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]).current_dir(&directory).env(TAG_VARIABLE, "w-1.1-another");
+    (command.spawn().unwrap(), directory)
+}
+
+#[test]
+fn a_shared_daemon_lives_on_with_its_children() {
+    let left = as_supervisor("a_shared_daemon_lives_on_with_its_children", async || {
+        let script = "printf '#!/bin/sh\\necho $$ > shared\\nsleep 61 & echo $! > below\\nwait\\n' > sccache; \
+            chmod +x sccache; (setsid ./sccache &); echo $$ > cli; sleep 60";
+        let mut worker = Worker::start(script);
+        let (cli, shared) = (worker.process("cli"), worker.process("shared"));
+        let below = worker.process("below");
+        worker.scope.spare = vec!["sccache".to_owned()];
+        let swept = worker.sweep(GRACE).await;
+        assert!(!cli.is_alive());
+        assert!(shared.is_alive() && below.is_alive());
+        assert_eq!(swept.spared, ["sccache", "sleep"]);
+
+        worker.scope.spare.clear();
+        worker.sweep(GRACE).await;
+        assert!(!shared.is_alive() && !below.is_alive());
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn what_a_dead_supervisor_left_is_found_by_its_tag() {
+    let left = as_supervisor("what_a_dead_supervisor_left_is_found_by_its_tag", async || {
+        let worker = Worker::start("setsid sh -c 'echo $$ > deep; exec sleep 60' & echo $$ > cli; wait");
+        worker.process("deep");
+        worker.process("cli");
+    });
+    assert!(left >= 2, "{left}");
+}
+
+#[test]
+fn an_empty_scope_finds_nothing() {
+    let survey = look(&Scope::default());
+    assert_eq!((survey.found, survey.spared, survey.proof), (Vec::new(), Vec::new(), Proof::BestEffort));
+}
+
+#[test]
+fn roots_of_another_time_prove_nothing() {
+    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    let identity = Identity::of(child.id()).unwrap();
+    let earlier = Identity { started: identity.started - 1, ..identity };
+    let by_earlier = look(&Scope { roots: vec![earlier], ..Scope::default() }).found;
+    let by_identity = look(&Scope { roots: vec![identity], ..Scope::default() }).found;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(by_earlier, Vec::new());
+    assert_eq!(by_identity.iter().map(|found| found.identity).collect::<Vec<_>>(), [identity]);
+}
