@@ -33,7 +33,7 @@ pub fn admit(
         live += 1;
         *per_backend.entry(&worker.next.backend).or_default() += 1;
     }
-    let mut queue: Vec<&Worker> = registry
+    let mut queue: Vec<_> = registry
         .workers()
         .filter(|worker| worker.status == WorkerStatus::Queued && worker.lease == *server && worker.cancel.is_none())
         .collect();

@@ -1,6 +1,7 @@
 //! What the handle's methods take and give: plain data, without the protocol's clothes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use crate::supervisor::assignment::{LiveStatus, Receipt};
 /// One worker as far as the server knows it.
 #[derive(Debug, Clone)]
 pub struct WorkerView {
-    pub worker: Worker,
+    pub worker: Arc<Worker>,
     /// While it runs, as its supervisor said last.
     pub live: Option<LiveStatus>,
     /// Why its task waits for the boss, if it does.

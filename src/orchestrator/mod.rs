@@ -8,6 +8,7 @@
 mod actor;
 pub mod answers;
 mod checks;
+mod commands;
 mod error;
 mod follow;
 mod handle;

@@ -12,7 +12,7 @@ use crate::mission::entry::Start;
 use crate::mission::id::{BackendName, WorkerId};
 use crate::mission::outcome::Usage;
 use crate::mission::spec::Mission;
-use crate::process::identity::Identity;
+use crate::process::Identity;
 
 /// Everything about one attempt that its supervisor does not find out by itself. Written by the server that starts it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

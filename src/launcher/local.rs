@@ -1,0 +1,89 @@
+//! Supervisors on this host: started detached, so that they live on when the server dies, and woken over a socket.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use crate::process::{DetachedLaunch, Identity, SpawnError, TAG_VARIABLE, start_detached};
+use crate::store::worker_dir::AttemptDir;
+use crate::supervisor::assignment::ToSupervisor;
+
+/// The line that a supervisor prints when the attempt is its own and it can be reached.
+pub const READY: &str = "ready";
+
+/// A supervisor that has said nothing after this is hung; starting takes milliseconds.
+const READY_CEILING: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error("the supervisor did not start: {said}; its log is {}", log.display())]
+    NotReady { said: String, log: PathBuf },
+    #[error("the folder for sockets {} belongs to somebody else: remove it, or set XDG_RUNTIME_DIR to a folder of your own", path.display())]
+    ForeignFolder { path: PathBuf },
+    #[error("could not make the folder for sockets {}", path.display())]
+    SocketFolder { path: PathBuf, source: std::io::Error },
+}
+
+/// Starts the supervisor of one attempt; returns when it has claimed the attempt.
+pub async fn start(program: &Path, attempt: &AttemptDir) -> Result<Identity, LaunchError> {
+    let launch = DetachedLaunch {
+        program: program.to_owned(),
+        args: vec!["supervise".into(), attempt.root().into()],
+        // Not the worktree: a supervisor must not keep a folder busy that is to be removed.
+        cwd: attempt.root().to_owned(),
+        env_set: BTreeMap::new(),
+        env_remove: vec![TAG_VARIABLE.to_owned()],
+        log: attempt.supervisor_log(),
+    };
+    let started = start_detached(&launch)?;
+    let mut line = String::new();
+    let mut ready = BufReader::new(started.ready);
+    let said = match tokio::time::timeout(READY_CEILING, ready.read_line(&mut line)).await {
+        Ok(Ok(_)) if line.trim() == READY => return Ok(started.identity),
+        Ok(Ok(0)) => "it ended at once".to_owned(),
+        Ok(Ok(_)) => line.trim().to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it said nothing".to_owned(),
+    };
+    Err(LaunchError::NotReady { said, log: launch.log })
+}
+
+/// Where the sockets lie: the user's runtime folder, since socket paths must be short (104 bytes on macOS).
+pub fn socket_folder() -> Result<PathBuf, LaunchError> {
+    let uid = rustix::process::getuid().as_raw();
+    let folder = match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir()) {
+        Some(folder) => PathBuf::from(folder).join("orchestrator-boss"),
+        None => PathBuf::from(format!("/tmp/orchestrator-boss-{uid}")),
+    };
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    let fail = |source| LaunchError::SocketFolder { path: folder.clone(), source };
+    made.map_err(fail)?;
+    // In /tmp anybody could have made it before us.
+    let metadata = std::fs::symlink_metadata(&folder).map_err(fail)?;
+    if !metadata.is_dir() || metadata.uid() != uid {
+        return Err(LaunchError::ForeignFolder { path: folder });
+    }
+    Ok(folder)
+}
+
+/// The fast path to a supervisor; `None` where it cannot be reached (it looks at its files by itself then).
+pub async fn connect(socket: &Path) -> Option<UnixStream> {
+    UnixStream::connect(socket).await.ok()
+}
+
+/// Tells a supervisor that there is something in its inbox.
+pub async fn wake(socket: &Path) {
+    let Some(mut stream) = connect(socket).await else { return };
+    let Ok(mut line) = serde_json::to_vec(&ToSupervisor::Look) else { return };
+    line.push(b'\n');
+    // Not reached is not lost: the inbox is looked at every second.
+    let _ = stream.write_all(&line).await;
+    let _ = stream.shutdown().await;
+}

@@ -1,0 +1,402 @@
+//! The one writer: a mailbox loop that decides on the newest state, saves, then answers whoever waits.
+//!
+//! It runs on a thread of its own, so that taking the journal's lock and writing may block without holding up the
+//! protocol. Everything slow (git, starting and following workers) is done by tasks that report back by mail.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use notify::Watcher;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::answers::*;
+use super::error::OrchestratorError;
+use super::handle::Startup;
+use super::waiters::Waiters;
+use crate::backend::registry::Backends;
+use crate::config::Settings;
+use crate::git::Repository;
+use crate::mission::admission::Limits;
+use crate::mission::create::Draft;
+use crate::mission::entry::Entry;
+use crate::mission::id::{BackendName, BossId, ServerId, WorkerId};
+use crate::mission::outcome::Outcome;
+use crate::mission::registry::{Registry, Worker};
+use crate::mission::{graph, lifecycle::WorkerStatus};
+use crate::store::journal::Journal;
+use crate::store::lease::{self, Lease};
+use crate::store::state_dir::{self, StateDir};
+use crate::store::state_file;
+use crate::supervisor::assignment::LiveStatus;
+
+type Reply<T> = oneshot::Sender<T>;
+type Result<T> = std::result::Result<T, OrchestratorError>;
+
+/// What the actor is asked and told.
+pub enum Ask {
+    Arrived { boss: BossId },
+    Create { boss: BossId, drafts: Vec<std::result::Result<Draft, String>>, reply: Reply<Result<Vec<std::result::Result<Created, String>>>> },
+    Wait { boss: BossId, workers: Vec<String>, most: usize, answer: Reply<WaitAnswer>, reply: Reply<Result<u64>> },
+    EndWait { ticket: u64, reply: Reply<Option<WaitAnswer>> },
+    ForgetWait { ticket: u64 },
+    Progress { boss: BossId, workers: Vec<String>, reply: Reply<String> },
+    List { boss: BossId, scope: Scope, reply: Reply<ListAnswer> },
+    Get { name: String, reply: Reply<Result<WorkerView>> },
+    Counts { reply: Reply<HashMap<BackendName, Counts>> },
+    Message { boss: BossId, name: String, message: NewMessage, reply: Reply<Result<MessageAnswer>> },
+    Cancel { boss: BossId, name: String, reason: String, reply: Reply<Result<CancelAnswer>> },
+    Retry { boss: BossId, name: String, request: RetryRequest, reply: Reply<Result<WorkerView>> },
+    /// Something that was done outside and is to be remembered, for one worker.
+    Record { entry: Entry, reply: Reply<Result<()>> },
+    /// A snapshot of one worker's journal state and the integration branch, for work outside.
+    Lookup { name: Option<String>, reply: Reply<Result<Lookup>> },
+    /// From the task that starts and follows a worker.
+    Told { worker: WorkerId, attempt: u32, news: News },
+    /// Another server has written.
+    JournalChanged,
+    ShutDown { reply: Reply<()> },
+}
+
+/// What a worker's task reports.
+pub enum News {
+    /// Its supervisor runs.
+    Started { base_commit: Option<String> },
+    Status(Box<LiveStatus>),
+    /// The outcome record is there.
+    Ended(Box<Outcome>),
+    /// It is proven that this attempt never began.
+    NeverBegan,
+    /// The attempt may run on, but it cannot be followed; looked at again later.
+    OutOfSight { why: String },
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub running: usize,
+    pub queued: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    pub worker: Option<Arc<Worker>>,
+    /// All of them, when none was named.
+    pub all: Vec<Arc<Worker>>,
+    pub integration_branch: Option<String>,
+}
+
+/// What never changes while the server lives.
+pub struct Context {
+    pub settings: Settings,
+    pub backends: Backends,
+    pub directory: PathBuf,
+    pub program: PathBuf,
+    pub boss: BossId,
+    /// Whether `boss` stands for a client that names no session.
+    pub anonymous: bool,
+    pub server: ServerId,
+    pub repository: Option<Repository>,
+    pub state_root: PathBuf,
+    pub limits: Limits,
+}
+
+impl Context {
+    pub(super) fn new(startup: Startup, backends: Backends) -> Result<Self> {
+        let Startup { settings, directory, boss, program } = startup;
+        let directory = directory.canonicalize().unwrap_or(directory);
+        let repository =
+            Repository::discover(&directory).map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+        let state_root = match (&settings.state_dir, &repository) {
+            (Some(folder), _) => directory.join(folder),
+            (None, Some(repository)) => repository.root().join(state_dir::NAME),
+            (None, None) => directory.join(state_dir::NAME),
+        };
+        let server = ServerId(format!("s-{}", Uuid::new_v4().simple()));
+        let anonymous = boss.is_none();
+        let boss = boss.unwrap_or_else(|| BossId(format!("anon:{server}")));
+        let limits = super::schedule::limits(&settings);
+        Ok(Self { settings, backends, directory, program, boss, anonymous, server, repository, state_root, limits })
+    }
+}
+
+pub(super) struct Actor {
+    pub context: Arc<Context>,
+    pub runtime: Handle,
+    /// To ourselves, for the tasks that report back.
+    pub mailbox: mpsc::UnboundedSender<Ask>,
+    /// Opened when there is something to keep: a server that is only plugged in leaves no folder behind.
+    store: Option<Store>,
+    empty: Registry,
+    pub live: HashMap<WorkerId, LiveStatus>,
+    pub waiters: Waiters,
+    pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
+    /// Messages that came in the moment between the closing of an inbox and the settlement.
+    pub late_messages: HashMap<WorkerId, Vec<(NewMessage, Reply<Result<MessageAnswer>>)>>,
+    state_file_due: Option<Instant>,
+    next_look: Instant,
+}
+
+struct Store {
+    dir: StateDir,
+    journal: Journal,
+    _lease: Lease,
+    _watch: Option<notify::RecommendedWatcher>,
+}
+
+/// The state file follows the journal within this.
+const STATE_FILE_DELAY: Duration = Duration::from_millis(50);
+/// How often living servers look for dead ones, and for what file watching may have missed.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Starts the actor's thread, and in it what takes over from earlier servers.
+pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>> {
+    // Unbounded: control messages, each caused by a request or by one of a bounded number of workers.
+    let (mailbox, asks) = mpsc::unbounded_channel();
+    let mut actor = Actor {
+        context,
+        runtime: Handle::current(),
+        mailbox: mailbox.clone(),
+        store: None,
+        empty: Registry::default(),
+        live: HashMap::new(),
+        waiters: Waiters::default(),
+        cancels: HashMap::new(),
+        late_messages: HashMap::new(),
+        state_file_due: None,
+        next_look: Instant::now() + LOOK_EVERY,
+    };
+    if actor.context.state_root.join("journal").exists() {
+        actor.open_store()?;
+    }
+    let runtime = actor.runtime.clone();
+    std::thread::Builder::new()
+        .name("actor".to_owned())
+        .spawn(move || runtime.block_on(actor.run(asks)))
+        .map_err(|error| OrchestratorError::Refused(format!("could not start a thread: {error}")))?;
+    Ok(mailbox)
+}
+
+impl Actor {
+    async fn run(mut self, mut asks: mpsc::UnboundedReceiver<Ask>) {
+        self.take_over();
+        self.after_change();
+        loop {
+            tokio::select! {
+                ask = asks.recv() => match ask {
+                    Some(Ask::ShutDown { reply }) => return self.shut_down(reply),
+                    Some(ask) => self.handle(ask),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(self.next_timer()) => self.on_timer(),
+            }
+        }
+    }
+
+    fn handle(&mut self, ask: Ask) {
+        // A caller that has gone away wants no answer: every `let _` below drops one.
+        let before = self.registry().seq;
+        match ask {
+            Ask::Arrived { boss } => self.note_arrival(&boss),
+            Ask::Create { boss, drafts, reply } => drop(reply.send(self.create(&boss, drafts))),
+            Ask::Wait { boss, workers, most, answer, reply } => drop(reply.send(self.begin_wait(boss, &workers, most, answer))),
+            Ask::EndWait { ticket, reply } => drop(reply.send(self.end_wait(ticket))),
+            Ask::ForgetWait { ticket } => self.forget_wait(ticket),
+            Ask::Progress { boss, workers, reply } => drop(reply.send(self.progress(&boss, &workers))),
+            Ask::List { boss, scope, reply } => drop(reply.send(self.list(&boss, scope))),
+            Ask::Get { name, reply } => drop(reply.send(self.find(&name).map(|worker| self.view(&worker)))),
+            Ask::Counts { reply } => drop(reply.send(self.counts())),
+            Ask::Message { boss, name, message, reply } => self.message(&boss, &name, message, reply),
+            Ask::Cancel { boss, name, reason, reply } => self.cancel(&boss, &name, &reason, reply),
+            Ask::Retry { boss, name, request, reply } => drop(reply.send(self.retry(&boss, &name, request))),
+            Ask::Record { entry, reply } => drop(reply.send(self.record(entry))),
+            Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
+            Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
+            Ask::JournalChanged => self.look_at_journal(),
+            Ask::ShutDown { .. } => {}
+        }
+        if self.registry().seq != before {
+            self.after_change();
+        }
+    }
+
+    /// What follows from any change, whoever made it.
+    pub(super) fn after_change(&mut self) {
+        self.retry_automatically();
+        self.start_what_may();
+        self.answer_cancels();
+        self.answer_waits();
+        self.state_file_due.get_or_insert_with(|| Instant::now() + STATE_FILE_DELAY);
+    }
+
+    fn next_timer(&self) -> Instant {
+        self.state_file_due.map_or(self.next_look, |due| due.min(self.next_look))
+    }
+
+    fn on_timer(&mut self) {
+        let now = Instant::now();
+        if self.state_file_due.is_some_and(|due| due <= now) {
+            self.write_state_file();
+        }
+        if self.next_look <= now {
+            self.next_look = now + LOOK_EVERY;
+            let before = self.registry().seq;
+            self.take_over();
+            if self.registry().seq != before {
+                self.after_change();
+            }
+        }
+    }
+
+    fn look_at_journal(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        if let Err(error) = store.journal.catch_up() {
+            tracing::error!(%error, "could not read the journal");
+        }
+    }
+
+    fn shut_down(mut self, reply: Reply<()>) {
+        if self.store.is_some() {
+            let server = self.context.server.clone();
+            let _ = self.transact(|_| (vec![Entry::ServersGone { servers: vec![server] }], ()));
+            self.write_state_file();
+            if let Some(store) = &self.store {
+                let _ = std::fs::remove_file(store.dir.server_lock(&self.context.server));
+            }
+        }
+        let _ = reply.send(());
+    }
+
+    /// The newest state that this server has seen.
+    pub(super) fn registry(&self) -> &Registry {
+        self.store.as_ref().map_or(&self.empty, |store| store.journal.registry())
+    }
+
+    /// Decides and saves in one step that no other server can come between.
+    pub(super) fn transact<T>(&mut self, decide: impl FnOnce(&Registry) -> (Vec<Entry>, T)) -> Result<T> {
+        self.open_store()?;
+        let Some(store) = &mut self.store else { return Err(OrchestratorError::ShuttingDown) };
+        Ok(store.journal.transact(Timestamp::now(), decide)?)
+    }
+
+    pub(super) fn state_dir(&self) -> Option<&StateDir> {
+        self.store.as_ref().map(|store| &store.dir)
+    }
+
+    /// Makes the folder, if need be, and joins the servers that use it.
+    fn open_store(&mut self) -> Result<()> {
+        if self.store.is_some() {
+            return Ok(());
+        }
+        let context = Arc::clone(&self.context);
+        let dir = StateDir::open(&context.state_root)?;
+        if let Some(repository) = &context.repository
+            && dir.root().starts_with(repository.root())
+        {
+            let excluded = repository.exclude(&format!("{}/", state_dir::NAME));
+            excluded.map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+        }
+        let aside = state_file::make_way(&dir.state_file(), Timestamp::now())?;
+        if let Some(aside) = aside {
+            tracing::warn!(path = %aside.display(), "the state file was damaged; it was set aside and is written anew from the journal");
+        }
+        let lock = dir.server_lock(&context.server);
+        let lease = lease::take(&lock)?.ok_or(OrchestratorError::ShuttingDown)?;
+        let journal = Journal::open(&dir.journal(), context.server.clone())?;
+        let watch = watch(&dir.journal(), &self.mailbox);
+        self.store = Some(Store { dir, journal, _lease: lease, _watch: watch });
+        self.transact(|_| {
+            let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
+            (vec![joined], ())
+        })
+    }
+
+    fn write_state_file(&mut self) {
+        self.state_file_due = None;
+        let Some(store) = &self.store else { return };
+        let repository = self.context.repository.as_ref().map(|repository| repository.root());
+        let content = state_file::project(store.journal.registry(), repository, Timestamp::now());
+        if let Err(error) = state_file::write(&store.dir.state_file(), &content) {
+            // The journal has it all; the file follows when there is room again.
+            tracing::warn!(%error, "could not write the state file");
+            self.state_file_due = Some(Instant::now() + LOOK_EVERY);
+        }
+    }
+
+    pub(super) fn find(&self, name: &str) -> Result<Arc<Worker>> {
+        self.registry().find(name).cloned().ok_or_else(|| self.unknown(name))
+    }
+
+    /// The error for a name that nobody bears, with those that somebody does.
+    pub(super) fn unknown(&self, name: &str) -> OrchestratorError {
+        let open = self.registry().workers().rev().filter(|worker| !worker.status.is_settled());
+        let settled = self.registry().workers().rev().filter(|worker| worker.status.is_settled());
+        let known: Vec<String> =
+            open.chain(settled).take(10).map(|worker| format!("{} ({})", worker.id, worker.status)).collect();
+        let known = match known.is_empty() {
+            true => "there are no workers yet: batch_create_workers makes some".to_owned(),
+            false => format!("known are {}; list_worker_missions shows all", known.join(", ")),
+        };
+        OrchestratorError::UnknownWorker { name: name.to_owned(), known }
+    }
+
+    pub(super) fn view(&self, worker: &Arc<Worker>) -> WorkerView {
+        let waits_for = match graph::readiness(self.registry(), worker) {
+            graph::Readiness::Waiting(tasks) if worker.status == WorkerStatus::Queued => {
+                Some(tasks.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", "))
+            }
+            _ => None,
+        };
+        WorkerView {
+            live: self.live.get(&worker.id).filter(|_| worker.status.is_live()).cloned(),
+            block: graph::block(self.registry(), worker),
+            waits_for,
+            redelivered: false,
+            worker: Arc::clone(worker),
+        }
+    }
+
+    fn list(&self, boss: &BossId, scope: Scope) -> ListAnswer {
+        let (mine, others): (Vec<_>, Vec<_>) =
+            self.registry().workers().partition(|worker| scope == Scope::All || worker.boss == *boss);
+        ListAnswer { workers: mine.into_iter().map(|worker| self.view(worker)).collect(), others: others.len() }
+    }
+
+    fn counts(&self) -> HashMap<BackendName, Counts> {
+        let mut counts: HashMap<BackendName, Counts> = HashMap::new();
+        for worker in self.registry().workers() {
+            let of = counts.entry(worker.next.backend.clone()).or_default();
+            of.running += usize::from(worker.status.is_live());
+            of.queued += usize::from(worker.status == WorkerStatus::Queued);
+        }
+        counts
+    }
+
+    fn record(&mut self, entry: Entry) -> Result<()> {
+        self.transact(|_| (vec![entry], ()))
+    }
+
+    fn lookup(&self, name: Option<&str>) -> Result<Lookup> {
+        let worker = name.map(|name| self.find(name)).transpose()?;
+        let all = if worker.is_some() { Vec::new() } else { self.registry().workers().cloned().collect() };
+        Ok(Lookup { worker, all, integration_branch: self.registry().integration_branch.clone() })
+    }
+}
+
+/// Tells the actor when another server has appended. `None` where watching is not to be had: then the regular look does.
+fn watch(folder: &Path, mailbox: &mpsc::UnboundedSender<Ask>) -> Option<notify::RecommendedWatcher> {
+    let mailbox = mailbox.downgrade();
+    let on_event = move |event: notify::Result<notify::Event>| {
+        let written = event.is_ok_and(|event| event.kind.is_modify() || event.kind.is_create());
+        if let Some(mailbox) = mailbox.upgrade().filter(|_| written) {
+            let _ = mailbox.send(Ask::JournalChanged);
+        }
+    };
+    let mut watcher = notify::recommended_watcher(on_event).ok()?;
+    watcher.watch(folder, notify::RecursiveMode::NonRecursive).ok()?;
+    Some(watcher)
+}

@@ -1,0 +1,314 @@
+//! What bosses tell workers: begin, listen, stop, try again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::actor::Actor;
+use super::answers::*;
+use super::error::OrchestratorError;
+use super::{follow, settle};
+use crate::mission::create::{self, Defaults, Draft, Registered};
+use crate::mission::entry::{Entry, NextAttempt, Start};
+use crate::mission::id::{BackendName, BossId, WorkerId};
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::registry::Worker;
+use crate::mission::retry;
+use crate::store::worker_dir::{AttemptDir, Content, Delivery, Letter, Posted};
+use crate::supervisor::assignment::Phase;
+
+type Result<T> = std::result::Result<T, OrchestratorError>;
+
+/// A supervisor that has not ended its worker after this is itself ended, and its worker's processes with it.
+const CANCEL_CEILING: Duration = Duration::from_secs(60);
+
+impl Actor {
+    pub(super) fn create(
+        &mut self,
+        boss: &BossId,
+        drafts: Vec<std::result::Result<Draft, String>>,
+    ) -> Result<Vec<std::result::Result<Created, String>>> {
+        let good: Vec<Draft> = drafts.iter().filter_map(|draft| draft.as_ref().ok()).cloned().collect();
+        let mut made = match good.is_empty() {
+            true => Vec::new(),
+            false => self.register(boss, &good)?,
+        }
+        .into_iter();
+        let answer = drafts.into_iter().map(|draft| match draft {
+            Ok(_) => made.next().unwrap_or_else(|| Err("it was not registered".to_owned())),
+            Err(why) => Err(why),
+        });
+        Ok(answer.collect())
+    }
+
+    fn register(&mut self, boss: &BossId, drafts: &[Draft]) -> Result<Vec<std::result::Result<Created, String>>> {
+        let context = Arc::clone(&self.context);
+        let worktrees = context.state_root.join("worktrees");
+        let defaults = Defaults { worktrees: &worktrees, branch_prefix: &context.settings.branch_prefix };
+        let branch = self.integration_branch();
+        self.transact(|registry| {
+            let made = create::register(registry, boss, drafts, defaults);
+            let workers: Vec<_> = made
+                .iter()
+                .filter_map(|it| match it {
+                    Ok(Registered::New(new)) => Some((**new).clone()),
+                    _ => None,
+                })
+                .collect();
+            let mut entries = Vec::new();
+            if registry.integration_branch.is_none() {
+                entries.extend(branch.map(|branch| Entry::IntegrationBranch { branch }));
+            }
+            if !workers.is_empty() {
+                entries.push(Entry::Created { workers });
+            }
+            let status_of = |id: &WorkerId| registry.get(id).map_or(WorkerStatus::Queued, |worker| worker.status);
+            let created = made.into_iter().map(|it| match it {
+                Ok(Registered::New(new)) => {
+                    Ok(Created { worker_id: new.id, status: WorkerStatus::Queued, existing: false })
+                }
+                Ok(Registered::Existing(id)) => {
+                    Ok(Created { status: status_of(&id), worker_id: id, existing: true })
+                }
+                Err(rejection) => Err(rejection.to_string()),
+            });
+            (entries, created.collect())
+        })
+    }
+
+    /// Settled at the first mission: the branch that the user had checked out then.
+    fn integration_branch(&self) -> Option<String> {
+        if self.registry().integration_branch.is_some() {
+            return None;
+        }
+        let named = self.context.settings.integration_branch.clone();
+        named.or_else(|| self.context.repository.as_ref()?.integration_branch().ok())
+    }
+
+    pub(super) fn message(
+        &mut self,
+        boss: &BossId,
+        name: &str,
+        message: NewMessage,
+        reply: oneshot::Sender<Result<MessageAnswer>>,
+    ) {
+        let answer = self.mine(boss, name, "write to").and_then(|worker| match worker.status {
+            WorkerStatus::Queued => self.amend(&worker, &message).map(Some),
+            WorkerStatus::Settled(_) => self.reopen(&worker, &message).map(Some),
+            _ => self.post_message(&worker, &message),
+        });
+        match answer {
+            Ok(Some(answer)) => drop(reply.send(Ok(answer))),
+            Err(error) => drop(reply.send(Err(error))),
+            Ok(None) => {
+                // The attempt is just ending: its settlement is a moment away, and then this opens the next one.
+                let Ok(worker) = self.find(name) else { return };
+                self.late_messages.entry(worker.id.clone()).or_default().push((message, reply));
+            }
+        }
+    }
+
+    /// `None`: the inbox was closed a moment ago.
+    fn post_message(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
+        let content = Content::Message { text: message.text.clone(), delivery: message.delivery };
+        let Some(id) = self.post(worker, content)? else { return Ok(None) };
+        let running = self.live.get(&worker.id).is_some_and(|status| status.phase == Phase::Running);
+        let hears = self.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.hears_messages());
+        let live = running && (hears || message.delivery == Delivery::Interrupt);
+        Ok(Some(MessageAnswer {
+            message_id: id,
+            delivered: if live { MessageDelivery::Live } else { MessageDelivery::Queued },
+            status: worker.status,
+        }))
+    }
+
+    /// Puts a letter into the inbox of the running attempt and wakes its supervisor.
+    fn post(&self, worker: &Worker, content: Content) -> Result<Option<Uuid>> {
+        let Some(attempt) = self.attempt_dir(worker) else { return Err(OrchestratorError::ShuttingDown) };
+        let letter = Letter { id: Uuid::new_v4(), at: Timestamp::now(), content };
+        // The folder is made by the task that starts the worker; a letter may come first.
+        crate::store::file::make_private_dir(&attempt.root().join("inbox"))?;
+        match attempt.post(&letter)? {
+            Posted::Closed => Ok(None),
+            Posted::Accepted => {
+                self.runtime.spawn(follow::wake(attempt));
+                Ok(Some(letter.id))
+            }
+        }
+    }
+
+    fn attempt_dir(&self, worker: &Worker) -> Option<AttemptDir> {
+        self.state_dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt))
+    }
+
+    fn amend(&mut self, worker: &Worker, message: &NewMessage) -> Result<MessageAnswer> {
+        let mut next = worker.next.clone();
+        let add = |text: &str| format!("{text}\n\n{}", message.text);
+        next.start = match &next.start {
+            Start::Mission => Start::Prompt { text: add(&worker.mission.prompt) },
+            Start::Prompt { text } => Start::Prompt { text: add(text) },
+            Start::Resume { session_id, text } => Start::Resume { session_id: session_id.clone(), text: add(text) },
+        };
+        let id = worker.id.clone();
+        self.transact(|_| (vec![Entry::Amended { worker: id, next: Box::new(next) }], ()))?;
+        Ok(MessageAnswer { message_id: Uuid::new_v4(), delivered: MessageDelivery::Queued, status: worker.status })
+    }
+
+    /// A message to a settled worker opens its next attempt.
+    fn reopen(&mut self, worker: &Worker, message: &NewMessage) -> Result<MessageAnswer> {
+        let request = RetryRequest { feedback: Some(message.text.clone()), ..RetryRequest::default() };
+        self.requeue(worker, &request)?;
+        Ok(MessageAnswer {
+            message_id: Uuid::new_v4(),
+            delivered: MessageDelivery::NextAttempt,
+            status: WorkerStatus::Queued,
+        })
+    }
+
+    pub(super) fn send_late_messages(&mut self, id: &WorkerId) {
+        for (message, reply) in self.late_messages.remove(id).unwrap_or_default() {
+            let boss = match self.registry().get(id) {
+                Some(worker) => worker.boss.clone(),
+                None => return,
+            };
+            self.message(&boss, id.as_str(), message, reply);
+        }
+    }
+
+    pub(super) fn cancel(
+        &mut self,
+        boss: &BossId,
+        name: &str,
+        reason: &str,
+        reply: oneshot::Sender<Result<CancelAnswer>>,
+    ) {
+        match self.begin_cancel(boss, name, reason) {
+            Ok(Cancelling::Done(answer)) => drop(reply.send(Ok(answer))),
+            Ok(Cancelling::Under(id)) => self.cancels.entry(id).or_default().push(reply),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn begin_cancel(&mut self, boss: &BossId, name: &str, reason: &str) -> Result<Cancelling> {
+        let worker = self.mine(boss, name, "cancel")?;
+        match worker.status {
+            WorkerStatus::Settled(_) => Ok(Cancelling::Done(self.cancel_answer(&worker, true))),
+            WorkerStatus::Queued => {
+                self.settle_queued(&worker)?;
+                let worker = self.find(worker.id.as_str())?;
+                Ok(Cancelling::Done(self.cancel_answer(&worker, false)))
+            }
+            _ => {
+                let entry = Entry::CancelRequested {
+                    worker: worker.id.clone(),
+                    by: boss.clone(),
+                    reason: reason.to_owned(),
+                };
+                self.transact(|_| (vec![entry], ()))?;
+                self.post(&worker, Content::Cancel { reason: reason.to_owned() })?;
+                if let Some(attempt) = self.attempt_dir(&worker) {
+                    self.runtime.spawn(follow::insist(attempt, CANCEL_CEILING));
+                }
+                Ok(Cancelling::Under(worker.id.clone()))
+            }
+        }
+    }
+
+    /// A queued worker has no supervisor to write its record.
+    fn settle_queued(&mut self, worker: &Worker) -> Result<()> {
+        let attempt = worker.attempt + 1;
+        let outcome = settle::never_ran(worker, attempt, Ending::Cancelled, None);
+        let id = worker.id.clone();
+        let brief = Box::new(settle::brief(&outcome, worker.next.model.clone()));
+        let still_queued = self.transact(|registry| {
+            let queued = registry.get(&id).is_some_and(|worker| worker.status == WorkerStatus::Queued);
+            let entry = queued.then(|| Entry::Settled { worker: id.clone(), brief });
+            (entry.into_iter().collect(), queued)
+        })?;
+        if let Some(dir) = self.state_dir().filter(|_| still_queued) {
+            let dir = dir.worker(&worker.id).attempt(attempt);
+            crate::store::file::make_private_dir(dir.root())?;
+            dir.settle(&outcome)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn retry(&mut self, boss: &BossId, name: &str, request: RetryRequest) -> Result<WorkerView> {
+        let worker = self.mine(boss, name, "retry")?;
+        if !worker.status.is_settled() {
+            let mend = "send_message_to_worker tells it something, cancel_worker stops it; then it can be retried";
+            return Err(OrchestratorError::NotSettled {
+                worker: worker.id.to_string(),
+                status: worker.status.as_str(),
+                mend,
+            });
+        }
+        self.requeue(&worker, &request)?;
+        Ok(self.view(&self.find(worker.id.as_str())?))
+    }
+
+    fn requeue(&mut self, worker: &Worker, request: &RetryRequest) -> Result<()> {
+        let next = next_attempt(worker, request);
+        let backend = self.context.backends.get(next.backend.as_str());
+        let backend = backend.map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+        let mut mission = worker.mission.clone();
+        (mission.backend, mission.model, mission.effort) = (next.backend.clone(), next.model.clone(), next.effort.clone());
+        backend.check(&mission).map_err(|refusal| OrchestratorError::Refused(refusal.to_string()))?;
+        let id = worker.id.clone();
+        let requeued = self.transact(|registry| {
+            let settled = registry.get(&id).is_some_and(|worker| worker.status.is_settled());
+            let entry = settled.then(|| Entry::Requeued { worker: id.clone(), next: Box::new(next) });
+            (entry.into_iter().collect(), settled)
+        })?;
+        match requeued {
+            true => Ok(()),
+            false => Err(OrchestratorError::Refused(format!("{} was started again a moment ago", worker.id))),
+        }
+    }
+
+    /// The worker, if this boss leads it.
+    fn mine(&self, boss: &BossId, name: &str, what: &'static str) -> Result<Arc<Worker>> {
+        let worker = self.find(name)?;
+        match worker.boss == *boss {
+            true => Ok(worker),
+            false => Err(OrchestratorError::NotYours { name: worker.id.to_string(), what }),
+        }
+    }
+}
+
+enum Cancelling {
+    Done(CancelAnswer),
+    Under(WorkerId),
+}
+
+/// In the session of the last attempt where that can be, else anew with a digest of what was tried.
+fn next_attempt(worker: &Worker, request: &RetryRequest) -> NextAttempt {
+    let last = worker.last();
+    let backend = request.backend.clone().unwrap_or_else(|| worker.next.backend.clone());
+    let same: bool = last.is_none_or(|brief| brief.backend == backend);
+    let feedback = request.feedback.as_deref();
+    let session = last.and_then(|brief| brief.session_id.clone()).filter(|_| same && !request.fresh);
+    let start = match (session, &request.prompt) {
+        (Some(session_id), None) => {
+            let text = feedback.unwrap_or("Your last turn did not end well. Look at what is there, and finish the task.");
+            Start::Resume { session_id, text: text.to_owned() }
+        }
+        (_, prompt) => fresh_start(worker, prompt.as_deref(), feedback),
+    };
+    let kept = |value: &Option<String>| value.clone().filter(|_| same);
+    NextAttempt {
+        model: request.model.clone().or_else(|| kept(&worker.next.model)),
+        effort: request.effort.clone().or_else(|| kept(&worker.next.effort)),
+        backend: BackendName::clone(&backend),
+        start,
+    }
+}
+
+fn fresh_start(worker: &Worker, prompt: Option<&str>, feedback: Option<&str>) -> Start {
+    let task = prompt.unwrap_or(&worker.mission.prompt);
+    let parts = [Some(task.to_owned()), retry::digest(worker), feedback.map(str::to_owned)];
+    Start::Prompt { text: parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n") }
+}

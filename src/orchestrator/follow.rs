@@ -1,0 +1,181 @@
+//! Following a worker: its supervisor's words over the socket, its outcome record, and its loss when neither comes.
+//! Also how a supervisor is woken, and how one that does not end is ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+use super::actor::{Ask, News};
+use super::settle;
+use crate::launcher::local;
+use crate::mission::id::WorkerId;
+use crate::mission::lifecycle::Ending;
+use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run};
+use crate::mission::registry::Worker;
+use crate::process::{self, Scope, Signal};
+use crate::store::file;
+use crate::store::lease;
+use crate::store::worker_dir::AttemptDir;
+use crate::supervisor::assignment::{Assignment, FromSupervisor, LiveStatus};
+
+/// How often files are looked at where the socket cannot be used.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// What the processes of a lost worker get to end by themselves.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Reports on one attempt to the actor.
+pub(super) struct Reporter {
+    mailbox: mpsc::UnboundedSender<Ask>,
+    worker: WorkerId,
+    attempt: u32,
+}
+
+impl Reporter {
+    pub fn new(mailbox: mpsc::UnboundedSender<Ask>, worker: &Worker) -> Self {
+        Self { mailbox, worker: worker.id.clone(), attempt: worker.attempt }
+    }
+
+    pub fn tell(&self, news: News) {
+        // Without an actor the server is going; the next one finds the files.
+        let _ = self.mailbox.send(Ask::Told { worker: self.worker.clone(), attempt: self.attempt, news });
+    }
+}
+
+/// Stays with an attempt until it has settled. Dropping the future leaves the worker running.
+pub(super) async fn follow(attempt: AttemptDir, worker: Arc<Worker>, reporter: Reporter) {
+    loop {
+        match attempt.outcome() {
+            Ok(Some(outcome)) => return reporter.tell(News::Ended(Box::new(outcome))),
+            Ok(None) => {}
+            Err(error) => return reporter.tell(News::OutOfSight { why: error.to_string() }),
+        }
+        if !lease::is_held(&attempt.lock()) {
+            // It may have written its record and gone between the two looks.
+            if matches!(attempt.outcome(), Ok(None)) {
+                return lost_or_never_began(&attempt, &worker, &reporter).await;
+            }
+            continue;
+        }
+        match connect(&attempt).await {
+            Some(stream) => listen(stream, &reporter).await,
+            None => {
+                report_status_file(&attempt, &reporter);
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+}
+
+async fn connect(attempt: &AttemptDir) -> Option<UnixStream> {
+    local::connect(&assignment(attempt)?.socket).await
+}
+
+fn assignment(attempt: &AttemptDir) -> Option<Assignment> {
+    file::read_json(&attempt.assignment()).ok().flatten()
+}
+
+/// Until the supervisor closes the connection, which it does when it ends.
+async fn listen(stream: UnixStream, reporter: &Reporter) {
+    let mut lines = BufReader::new(stream).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(FromSupervisor::Status { status }) => reporter.tell(News::Status(status)),
+            Ok(FromSupervisor::Settled) => return,
+            Err(error) => tracing::warn!(%error, "a supervisor said something that makes no sense"),
+        }
+    }
+}
+
+fn report_status_file(attempt: &AttemptDir, reporter: &Reporter) {
+    if let Ok(Some(status)) = file::read_json::<LiveStatus>(&attempt.status()) {
+        reporter.tell(News::Status(Box::new(status)));
+    }
+}
+
+/// No supervisor lives and there is no record. Either none ever claimed the attempt, and by taking the claim we make
+/// sure that none will; or it died, and then whatever it started is ended and the end is `lost`.
+async fn lost_or_never_began(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter) {
+    let claimed = file::make_private_dir(attempt.root()).and_then(|()| attempt.take_claim());
+    match claimed {
+        Ok(true) => return reporter.tell(News::NeverBegan),
+        Ok(false) => {}
+        Err(error) => return reporter.tell(News::OutOfSight { why: error.to_string() }),
+    }
+    let outcome = clean_up_after(attempt, worker).await;
+    match attempt.settle(&outcome) {
+        Ok(true) => reporter.tell(News::Ended(Box::new(outcome))),
+        Ok(false) => match attempt.outcome() {
+            Ok(Some(outcome)) => reporter.tell(News::Ended(Box::new(outcome))),
+            _ => reporter.tell(News::OutOfSight { why: "the outcome record cannot be read".to_owned() }),
+        },
+        Err(error) => reporter.tell(News::OutOfSight { why: error.to_string() }),
+    }
+}
+
+/// Ends what a dead supervisor left running, and says what is known.
+async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
+    let assignment = assignment(attempt);
+    let status: Option<LiveStatus> = file::read_json(&attempt.status()).ok().flatten();
+    let swept = match &assignment {
+        Some(assignment) => {
+            let scope = Scope {
+                tag: assignment.tag.clone(),
+                roots: status.iter().filter_map(|status| status.cli).collect(),
+                spare: assignment.settings.shared_daemons.clone(),
+                own_children: Vec::new(),
+            };
+            Some(process::sweep(&scope, GRACE).await)
+        }
+        None => None,
+    };
+    let cleanup = swept.map_or(Cleanup::default(), |swept| Cleanup {
+        survivors: swept.survivors.len() as u32,
+        ended: swept.ended as u32,
+        spared: swept.spared,
+        // A dead supervisor adopted nobody: what hid its tag may have got away.
+        proof: Proof::BestEffort,
+    });
+    let message = "its supervisor died; what it did until then is in its directory and its log".to_owned();
+    let run = Run {
+        failure: Some(Failure { kind: FailureKind::Lost, message, resets_at: None }),
+        session_id: status.as_ref().and_then(|status| status.session_id.clone()),
+        usage: status.as_ref().map(|status| status.usage).unwrap_or_default(),
+        turns: status.as_ref().map_or(0, |status| status.turn),
+        ..Run::default()
+    };
+    let changes = assignment.as_ref().map(|it| crate::supervisor::facts::changes(it)).unwrap_or_default();
+    Outcome {
+        worker_id: worker.id.clone(),
+        attempt: worker.attempt,
+        backend: worker.next.backend.clone(),
+        status: if worker.cancel.is_some() { Ending::Cancelled } else { Ending::Lost },
+        run,
+        verification: settle::skipped(worker),
+        changes: Changes::clone(&changes),
+        cleanup,
+        settled_at: Timestamp::now(),
+    }
+}
+
+/// Tells the attempt's supervisor to look into its inbox. One that is only just starting looks by itself.
+pub(super) async fn wake(attempt: AttemptDir) {
+    if let Some(assignment) = assignment(&attempt) {
+        local::wake(&assignment.socket).await;
+    }
+}
+
+/// Ends a supervisor that has not settled its attempt within the ceiling; following it then finds the rest.
+pub(super) async fn insist(attempt: AttemptDir, ceiling: Duration) {
+    tokio::time::sleep(ceiling).await;
+    if attempt.outcome_path().exists() {
+        return;
+    }
+    if let Ok(Some(status)) = file::read_json::<LiveStatus>(&attempt.status()) {
+        tracing::warn!(pid = status.supervisor.pid, "a supervisor does not end its worker; ending both");
+        process::send(&status.supervisor, Signal::Kill);
+    }
+}

@@ -1,0 +1,90 @@
+//! Taking over from servers that are gone: their leases, exactly once, by whoever notices first; and what they had not
+//! finished. Whose worker it is does not change, but for bosses without a session, whose place the next one takes.
+
+use std::sync::Arc;
+
+use super::actor::Actor;
+use super::follow;
+use crate::mission::entry::Entry;
+use crate::mission::id::{BossId, ServerId, WorkerId};
+use crate::mission::registry::{Registry, Worker};
+use crate::store::lease;
+use crate::store::state_dir::StateDir;
+
+impl Actor {
+    /// Looks for dead servers; cheap when there are none. The actor does it at its start and every few seconds.
+    pub(super) fn take_over(&mut self) {
+        let Some(dir) = self.state_dir().cloned() else { return };
+        self.look_at_journal();
+        let me = self.context.server.clone();
+        if !anything_left(self.registry(), &me, &dir) {
+            return;
+        }
+        let (boss, directory, anonymous) =
+            (self.context.boss.clone(), self.context.directory.clone(), self.context.anonymous);
+        let taken = self.transact(|registry| {
+            let dead = dead_servers(registry, &me, &dir);
+            let left: Vec<WorkerId> = orphans(registry, &me, &dead).map(|worker| worker.id.clone()).collect();
+            let mut entries = Vec::new();
+            if anonymous {
+                let from: Vec<BossId> = predecessors(registry, &dead, &directory);
+                if !from.is_empty() {
+                    entries.push(Entry::BossSucceeded { from, to: boss });
+                }
+            }
+            if !left.is_empty() {
+                entries.push(Entry::LeaseTaken { workers: left.clone() });
+            }
+            if !dead.is_empty() {
+                entries.push(Entry::ServersGone { servers: dead });
+            }
+            (entries, left)
+        });
+        match taken {
+            Ok(workers) => self.adopt(&workers),
+            Err(error) => tracing::error!(%error, "could not take over from a dead server; trying again"),
+        }
+    }
+
+    /// Follows the live ones among them; queued ones are started as usual.
+    fn adopt(&mut self, workers: &[WorkerId]) {
+        for id in workers {
+            let Some(worker) = self.registry().get(id).filter(|worker| worker.status.is_live()).cloned() else {
+                continue;
+            };
+            let Some(attempt) = self.state_dir().map(|dir| dir.worker(id).attempt(worker.attempt)) else { continue };
+            let reporter = follow::Reporter::new(self.mailbox.clone(), &worker);
+            self.runtime.spawn(follow::follow(attempt, worker, reporter));
+        }
+    }
+}
+
+fn anything_left(registry: &Registry, me: &ServerId, dir: &StateDir) -> bool {
+    let dead = dead_servers(registry, me, dir);
+    !dead.is_empty() || orphans(registry, me, &dead).next().is_some()
+}
+
+/// A server lives as long as it holds the lock on its file.
+fn dead_servers(registry: &Registry, me: &ServerId, dir: &StateDir) -> Vec<ServerId> {
+    let others = registry.servers.keys().filter(|server| *server != me);
+    others.filter(|server| !lease::is_held(&dir.server_lock(server))).cloned().collect()
+}
+
+/// Open workers whose server is dead, or went in order.
+fn orphans<'a>(
+    registry: &'a Registry,
+    me: &'a ServerId,
+    dead: &'a [ServerId],
+) -> impl Iterator<Item = &'a Arc<Worker>> {
+    registry.workers().filter(move |worker| {
+        let gone = dead.contains(&worker.lease) || !registry.servers.contains_key(&worker.lease);
+        !worker.status.is_settled() && worker.lease != *me && gone
+    })
+}
+
+/// Bosses without a session that worked in this directory and whose servers are gone.
+fn predecessors(registry: &Registry, dead: &[ServerId], directory: &std::path::Path) -> Vec<BossId> {
+    let gone = dead.iter().filter_map(|server| registry.servers.get(server));
+    let here = gone.filter(|server| server.directory == directory && server.boss.as_str().starts_with("anon:"));
+    here.map(|server| server.boss.clone()).collect()
+}

@@ -1,0 +1,183 @@
+//! What the workers' tasks report, and the records of attempts that had no supervisor to write one.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::actor::{Actor, News};
+use super::answers::*;
+use crate::mission::entry::{Brief, BriefFailure, Entry};
+use crate::mission::id::WorkerId;
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::outcome::{Changes, Cleanup, Exit, Failure, FailureKind, Outcome, Proof, Run, Verification};
+use crate::mission::registry::Worker;
+use crate::supervisor::assignment::{LiveStatus, Phase};
+
+/// How much of the last words and of a verification's log a brief holds, in bytes.
+const BRIEF_TEXT: usize = 700;
+
+impl Actor {
+    pub(super) fn told(&mut self, id: WorkerId, attempt: u32, news: News) {
+        let Some(worker) = self.registry().get(&id).cloned() else { return };
+        if worker.attempt != attempt || worker.status.is_settled() {
+            return;
+        }
+        match news {
+            News::Started { base_commit } => self.note(Entry::Running { worker: id.clone(), attempt, base_commit }),
+            News::Status(status) => self.note_status(&worker, *status),
+            News::Ended(outcome) => self.settle(&worker, &outcome),
+            News::NeverBegan => self.note(Entry::Unstarted { worker: id.clone(), attempt }),
+            News::OutOfSight { why } => tracing::warn!(worker = %id, why, "a worker cannot be followed just now"),
+        }
+    }
+
+    fn note_status(&mut self, worker: &Worker, status: LiveStatus) {
+        match (worker.status, status.phase) {
+            (WorkerStatus::Starting | WorkerStatus::Verifying, Phase::Running) => {
+                let (worker, attempt) = (worker.id.clone(), worker.attempt);
+                self.note(Entry::Running { worker, attempt, base_commit: None });
+            }
+            (WorkerStatus::Running, Phase::Verifying) => {
+                self.note(Entry::Verifying { worker: worker.id.clone(), attempt: worker.attempt });
+            }
+            _ => {}
+        }
+        let stalled = status.stalled.is_some();
+        self.live.insert(worker.id.clone(), status);
+        if stalled {
+            self.answer_waits();
+        }
+    }
+
+    fn settle(&mut self, worker: &Worker, outcome: &Outcome) {
+        self.live.remove(&worker.id);
+        let brief = Box::new(brief(outcome, worker.next.model.clone()));
+        let id = worker.id.clone();
+        self.note(Entry::Settled { worker: id, brief });
+        self.send_late_messages(&worker.id);
+    }
+
+    fn note(&mut self, entry: Entry) {
+        if let Err(error) = self.transact(|_| (vec![entry], ())) {
+            // The record on disk stands; the regular look finds it again when there is room.
+            tracing::error!(%error, "could not save what became of a worker");
+        }
+    }
+
+    /// Answers the cancellations whose workers have settled.
+    pub(super) fn answer_cancels(&mut self) {
+        let settled: Vec<Arc<Worker>> = self
+            .cancels
+            .keys()
+            .filter_map(|id| self.registry().get(id).filter(|worker| worker.status.is_settled()).cloned())
+            .collect();
+        for worker in settled {
+            let answer = self.cancel_answer(&worker, false);
+            for reply in self.cancels.remove(&worker.id).unwrap_or_default() {
+                let _ = reply.send(Ok(answer.clone()));
+            }
+        }
+    }
+
+    pub(super) fn cancel_answer(&self, worker: &Worker, already_settled: bool) -> CancelAnswer {
+        let record = self.state_dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt).outcome());
+        let cleanup = record.and_then(|record| record.ok().flatten()).map(|outcome| outcome.cleanup);
+        let survivors = worker.last().map_or(0, |brief| brief.survivors);
+        CancelAnswer {
+            worker_id: worker.id.clone(),
+            status: worker.status,
+            survivors,
+            proof: cleanup.map_or(Proof::BestEffort, |cleanup| cleanup.proof),
+            already_settled,
+        }
+    }
+}
+
+/// The record of an attempt of which nothing ran.
+pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: Option<Failure>) -> Outcome {
+    Outcome {
+        worker_id: worker.id.clone(),
+        attempt,
+        backend: worker.next.backend.clone(),
+        status,
+        run: Run { failure, ..Run::default() },
+        verification: skipped(worker),
+        changes: Changes::default(),
+        // Nothing was started, so nothing can be left.
+        cleanup: Cleanup { proof: Proof::Full, ..Cleanup::default() },
+        settled_at: Timestamp::now(),
+    }
+}
+
+pub(super) fn could_not_start(worker: &Worker, attempt: u32, why: &str) -> Outcome {
+    let failure = Failure { kind: FailureKind::CouldNotStart, message: why.to_owned(), resets_at: None };
+    never_ran(worker, attempt, Ending::Failed, Some(failure))
+}
+
+pub(super) fn skipped(worker: &Worker) -> Verification {
+    match worker.mission.verify_command {
+        Some(_) => Verification::Skipped,
+        None => Verification::NotAsked,
+    }
+}
+
+/// What lists and waits show of an outcome.
+pub(super) fn brief(outcome: &Outcome, model: Option<String>) -> Brief {
+    let run = &outcome.run;
+    let seconds = match (run.started_at, run.ended_at) {
+        (Some(start), Some(end)) => u64::try_from(end.duration_since(start).as_secs()).unwrap_or(0),
+        _ => 0,
+    };
+    let mut changes = outcome.changes.clone();
+    changes.files.truncate(10);
+    Brief {
+        attempt: outcome.attempt,
+        backend: outcome.backend.clone(),
+        model,
+        status: outcome.status,
+        failure: run.failure.as_ref().map(|failure| BriefFailure {
+            kind: failure.kind,
+            message: head(&failure.message, BRIEF_TEXT).to_owned(),
+        }),
+        verification: outcome.verification.as_str().to_owned(),
+        verification_note: verification_note(&outcome.verification),
+        changes,
+        final_message: tail(&run.final_message, BRIEF_TEXT).to_owned(),
+        says_blocked: run.says_blocked,
+        denials: run.denials,
+        usage: run.usage,
+        session_id: run.session_id.clone(),
+        seconds,
+        survivors: outcome.cleanup.survivors,
+        settled_at: outcome.settled_at,
+    }
+}
+
+fn verification_note(verification: &Verification) -> Option<String> {
+    match verification {
+        Verification::Failed { exit, log_tail, .. } => {
+            let exit = match exit {
+                Exit::Code(code) => format!("exit status {code}"),
+                Exit::Signal(signal) => format!("ended by signal {signal}"),
+            };
+            Some(format!("{exit}\n{}", tail(log_tail, BRIEF_TEXT)))
+        }
+        Verification::TimedOut { seconds, log_tail } => {
+            Some(format!("stopped after {seconds:.0} s\n{}", tail(log_tail, BRIEF_TEXT)))
+        }
+        Verification::CouldNotRun { why } | Verification::NotProven { why } => Some(head(why, BRIEF_TEXT).to_owned()),
+        Verification::NotAsked | Verification::Skipped | Verification::Passed { .. } => None,
+    }
+}
+
+fn head(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
+fn tail(text: &str, most: usize) -> &str {
+    let mut from = text.len().saturating_sub(most);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    &text[from..]
+}

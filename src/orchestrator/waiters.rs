@@ -1,0 +1,258 @@
+//! The waits that block, and the hand-over of what they are told.
+//!
+//! A wait that begins after the end answers at once; one whose client has gone is forgotten and consumes nothing. What
+//! is told is journalled as offered before the answer goes out, and as delivered when a later request of the same boss
+//! shows that it arrived.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::actor::Actor;
+use super::answers::*;
+use super::error::OrchestratorError;
+use crate::mission::entry::Entry;
+use crate::mission::handover::{self, News, Selection};
+use crate::mission::id::{BossId, WorkerId};
+use crate::mission::lifecycle::WorkerStatus;
+
+/// A request that comes sooner than this after an answer may have been sent before the answer arrived (clients call in
+/// parallel), and so proves nothing.
+const PROOF_GAP: Duration = Duration::from_millis(100);
+
+#[derive(Default)]
+pub(super) struct Waiters {
+    next_ticket: u64,
+    waiting: Vec<Waiting>,
+    /// Answers that are on their way, until the boss's next request.
+    offers: Vec<Offer>,
+    /// Stalls that were told, so that each is told once.
+    told_stalls: HashSet<WorkerId>,
+}
+
+struct Waiting {
+    ticket: u64,
+    boss: BossId,
+    selection: Selection,
+    most: usize,
+    answer: oneshot::Sender<WaitAnswer>,
+}
+
+struct Offer {
+    ticket: u64,
+    boss: BossId,
+    /// Sequence number of the journal's line.
+    line: u64,
+    at: Instant,
+}
+
+impl Actor {
+    pub(super) fn begin_wait(
+        &mut self,
+        boss: &BossId,
+        names: &[String],
+        most: usize,
+        answer: oneshot::Sender<WaitAnswer>,
+    ) -> Result<u64, OrchestratorError> {
+        let selection = self.select(names)?;
+        let ticket = self.waiters.next_ticket;
+        self.waiters.next_ticket += 1;
+        self.waiters.waiting.push(Waiting { ticket, boss: boss.clone(), selection, most, answer });
+        self.answer_waits();
+        Ok(ticket)
+    }
+
+    fn select(&self, names: &[String]) -> Result<Selection, OrchestratorError> {
+        if names.is_empty() {
+            return Ok(Selection::Mine);
+        }
+        let mut ids = Vec::new();
+        for name in names {
+            let id = self.find(name)?.id.clone();
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        Ok(Selection::Named(ids))
+    }
+
+    /// The time is up: an answer that says who still runs. `None`: it was answered a moment ago.
+    pub(super) fn end_wait(&mut self, ticket: u64) -> Option<WaitAnswer> {
+        let at = self.waiters.waiting.iter().position(|waiting| waiting.ticket == ticket)?;
+        let waiting = self.waiters.waiting.swap_remove(at);
+        let news = handover::news(self.registry(), &waiting.boss, &waiting.selection, &self.context.server);
+        Some(self.to_answer(&news, &waiting.selection, &waiting.boss, waiting.most))
+    }
+
+    /// The client has gone, or called the wait off.
+    pub(super) fn forget_wait(&mut self, ticket: u64) {
+        self.waiters.waiting.retain(|waiting| waiting.ticket != ticket);
+        if let Some(at) = self.waiters.offers.iter().position(|offer| offer.ticket == ticket) {
+            let offer = self.waiters.offers.swap_remove(at);
+            self.save(vec![Entry::Withdrawn { offer: offer.line }]);
+        }
+    }
+
+    pub(super) fn note_arrival(&mut self, boss: &BossId) {
+        let proven = |offer: &Offer| offer.boss == *boss && offer.at.elapsed() >= PROOF_GAP;
+        let (arrived, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters.offers).into_iter().partition(proven);
+        self.waiters.offers = open;
+        if !arrived.is_empty() {
+            self.save(vec![Entry::Delivered { offers: arrived.into_iter().map(|offer| offer.line).collect() }]);
+        }
+    }
+
+    /// Answers every wait that has something to be told.
+    pub(super) fn answer_waits(&mut self) {
+        for waiting in std::mem::take(&mut self.waiters.waiting) {
+            if waiting.answer.is_closed() {
+                continue;
+            }
+            match self.try_answer(&waiting) {
+                Some(answer) => {
+                    let ticket = waiting.ticket;
+                    if waiting.answer.send(answer).is_err() {
+                        self.forget_wait(ticket);
+                    }
+                }
+                None => self.waiters.waiting.push(waiting),
+            }
+        }
+    }
+
+    fn try_answer(&mut self, waiting: &Waiting) -> Option<WaitAnswer> {
+        let server = self.context.server.clone();
+        let news = handover::news(self.registry(), &waiting.boss, &waiting.selection, &server);
+        let stalled = self.new_stalls(&waiting.selection, &waiting.boss);
+        if !news.is_pressing() && stalled.is_empty() {
+            return None;
+        }
+        let answer = self.to_answer(&news, &waiting.selection, &waiting.boss, waiting.most);
+        self.offer(waiting, &answer)?;
+        self.waiters.told_stalls.extend(stalled);
+        Some(answer)
+    }
+
+    /// Journals what is about to be told. `None`: it could not be saved, or another server of this boss was quicker;
+    /// then nothing is told now.
+    fn offer(&mut self, waiting: &Waiting, answer: &WaitAnswer) -> Option<()> {
+        let settled: Vec<_> = answer.settled.iter().map(|view| (view.worker.id.clone(), view.worker.attempt)).collect();
+        let told: Vec<_> = answer.blocked.iter().map(|(task, _)| task.clone()).collect();
+        if settled.is_empty() && told.is_empty() {
+            return Some(());
+        }
+        let (boss, server) = (waiting.boss.clone(), self.context.server.clone());
+        let line = self.transact(|registry| {
+            let now = handover::news(registry, &boss, &waiting.selection, &server);
+            let still = settled.iter().all(|(id, attempt)| {
+                now.settled.iter().any(|it| it.worker.id == *id && it.worker.attempt == *attempt)
+            });
+            if !still {
+                return (Vec::new(), None);
+            }
+            let blocked = now.blocked.iter().filter(|(worker, _)| told.contains(worker.task()));
+            let blocked = blocked.map(|(worker, _)| worker.id.clone()).collect();
+            (vec![Entry::Offered { boss: boss.clone(), settled, blocked }], Some(registry.seq + 1))
+        });
+        match line {
+            Ok(line) => {
+                let line = line?;
+                self.waiters.offers.push(Offer { ticket: waiting.ticket, boss, line, at: Instant::now() });
+                Some(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "could not save what a wait is told; it is told when there is room again");
+                None
+            }
+        }
+    }
+
+    fn new_stalls(&mut self, selection: &Selection, boss: &BossId) -> Vec<WorkerId> {
+        let stalled = |id: &WorkerId| self.live.get(id).is_some_and(|status| status.stalled.is_some());
+        let ids: Vec<WorkerId> =
+            selection.workers(self.registry(), boss).into_iter().map(|worker| worker.id.clone()).collect();
+        let recovered: Vec<WorkerId> = self.waiters.told_stalls.iter().filter(|id| !stalled(id)).cloned().collect();
+        let new = ids.into_iter().filter(|id| stalled(id) && !self.waiters.told_stalls.contains(id)).collect();
+        for id in recovered {
+            self.waiters.told_stalls.remove(&id);
+        }
+        new
+    }
+
+    fn to_answer(&self, news: &News<'_>, selection: &Selection, boss: &BossId, most: usize) -> WaitAnswer {
+        let settled: Vec<WorkerView> = news
+            .settled
+            .iter()
+            .take(most)
+            .map(|settlement| WorkerView { redelivered: settlement.redelivered, ..self.view(settlement.worker) })
+            .collect();
+        let open = selection.workers(self.registry(), boss).into_iter();
+        let running: Vec<WorkerView> =
+            open.filter(|worker| worker.status.is_live()).map(|worker| self.view(worker)).collect();
+        let attention: Vec<WorkerView> = running.iter().filter(|view| is_stalled(view)).cloned().collect();
+        let status = if !settled.is_empty() || !news.already_reported.is_empty() {
+            WaitStatus::Settled
+        } else if !news.blocked.is_empty() {
+            WaitStatus::Blocked
+        } else if news.open == 0 {
+            WaitStatus::Idle
+        } else if attention.iter().any(|view| !self.waiters.told_stalls.contains(&view.worker.id)) {
+            WaitStatus::Attention
+        } else {
+            WaitStatus::StillRunning
+        };
+        WaitAnswer {
+            status,
+            more: news.settled.len() - settled.len(),
+            settled,
+            attention,
+            blocked: news.blocked.iter().map(|(worker, why)| (worker.task().clone(), why.clone())).collect(),
+            already_reported: news.already_reported.iter().take(most).map(|worker| self.view(worker)).collect(),
+            still_running: running,
+            queued: news.queued,
+        }
+    }
+
+    /// One line for people: how many are done, and what the one that moved last does.
+    pub(super) fn progress(&self, boss: &BossId, names: &[String]) -> String {
+        let Ok(selection) = self.select(names) else { return String::new() };
+        let workers = selection.workers(self.registry(), boss);
+        let count = |wanted: fn(WorkerStatus) -> bool| workers.iter().filter(|worker| wanted(worker.status)).count();
+        let mut line = format!("{} of {} settled", count(WorkerStatus::is_settled), workers.len());
+        let queued = count(|status| status == WorkerStatus::Queued);
+        if queued > 0 {
+            line.push_str(&format!(", {queued} queued"));
+        }
+        let mut live: Vec<_> = workers.iter().filter_map(|worker| Some((worker, self.live.get(&worker.id)?))).collect();
+        live.sort_by_key(|(_, status)| std::cmp::Reverse(status.last_event_at));
+        for (worker, status) in live.into_iter().filter(|(worker, _)| worker.status.is_live()).take(3) {
+            let idle = jiff::Timestamp::now().duration_since(status.last_event_at).as_secs().max(0);
+            let number = WorkerId::number_in(worker.id.as_str()).unwrap_or_default();
+            line.push_str(&format!("; w-{number} {} ({idle} s)", status.activity));
+        }
+        line
+    }
+
+    /// For notes that cost at most a marked repetition when they are lost.
+    fn save(&mut self, entries: Vec<Entry>) {
+        if let Err(error) = self.transact(|_| (entries, ())) {
+            tracing::warn!(%error, "could not save a note of delivery; it may be told once more, marked");
+        }
+    }
+
+    /// How many waits block, by boss; for tests of leaks.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> HashMap<BossId, usize> {
+        let mut counts = HashMap::new();
+        for waiting in &self.waiters.waiting {
+            *counts.entry(waiting.boss.clone()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+fn is_stalled(view: &WorkerView) -> bool {
+    view.live.as_ref().is_some_and(|status| status.stalled.is_some())
+}
