@@ -86,7 +86,9 @@ pub fn add<'a>(
     if list.is_empty() {
         return Ok(());
     }
-    git.args(["--literal-pathspecs", "add"])
+    // A warning about line endings must not become a refusal to keep work.
+    git.config("core.safecrlf=false")
+        .args(["--literal-pathspecs", "add"])
         .args(options)
         .args(["--pathspec-from-file=-", "--pathspec-file-nul"])
         .input(list)

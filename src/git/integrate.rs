@@ -5,13 +5,14 @@
 //! has it checked out, by a fast-forward of git's own in a clean checkout, and not at all in a dirty one. Commits made
 //! here are not signed and run no hook.
 
+use std::fs;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
 use super::repository::{Repository, RepositoryError, branch_commit};
-use super::status::{Untracked, operation_in_progress, status};
+use super::status::{Untracked, git_dir, operation_in_progress, status};
 use super::worktree::list;
 
 /// How many files a refusal names.
@@ -42,7 +43,7 @@ pub enum IntegrateError {
         samples: Vec<String>,
     },
     #[error(
-        "move {branch}: it is checked out in {}, where a {operation} is not finished; finish it there, then integrate \
+        "move {branch}: in {} a {operation} of it is not finished; finish it there, then integrate \
          again",
         worktree.display()
     )]
@@ -356,6 +357,7 @@ fn move_branch(
     let checkout = list(repo)?
         .into_iter()
         .find(|worktree| !worktree.bare && worktree.branch.as_ref() == Some(&request.into));
+    refuse_rebased(repo, &request.into)?;
     let moved = match checkout {
         Some(checkout) => fast_forward(request, checkout.path, to)?,
         None => compare_and_swap(repo, request, from, to),
@@ -370,6 +372,28 @@ fn move_branch(
         expected: from.to_owned(),
         found,
     })
+}
+
+/// While a branch is rebased it is checked out nowhere by name, but the rebase will end by moving it.
+fn refuse_rebased(repo: &Repository, branch: &str) -> Result<(), IntegrateError> {
+    let detached = list(repo)?
+        .into_iter()
+        .filter(|worktree| worktree.branch.is_none() && !worktree.bare && !worktree.missing);
+    for worktree in detached {
+        let git_dir = git_dir(&worktree.path)?;
+        let rebased = ["rebase-merge", "rebase-apply"]
+            .iter()
+            .filter_map(|state| fs::read_to_string(git_dir.join(state).join("head-name")).ok())
+            .any(|name| name.trim_end().strip_prefix("refs/heads/") == Some(branch));
+        if rebased {
+            return Err(IntegrateError::TargetBusy {
+                branch: branch.to_owned(),
+                worktree: worktree.path,
+                operation: "rebase",
+            });
+        }
+    }
+    Ok(())
 }
 
 fn compare_and_swap(

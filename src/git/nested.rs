@@ -69,6 +69,13 @@ fn is_own_repository(path: &Path) -> Result<bool, CommandError> {
     }
     let top = Git::read(path)
         .args(["rev-parse", "--path-format=absolute", "--show-toplevel"])
-        .path()?;
-    Ok(path.canonicalize().is_ok_and(|real| real == top))
+        .path();
+    match top {
+        Ok(top) => Ok(path.canonicalize().is_ok_and(|real| real == top)),
+        // Something else that is called `.git`: the files around it are plain files.
+        Err(CommandError::Failed { stderr, .. }) if stderr.contains("not a git repository") => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }

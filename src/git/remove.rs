@@ -118,10 +118,10 @@ pub fn remove(repo: &Repository, request: &Remove) -> Result<Removed, RemoveErro
         }
         None
     };
-    delete(repo, request, &found)?;
+    let branch_deleted = delete(repo, request, &found)?;
     Ok(Removed {
         path: found.path,
-        branch_deleted: request.delete_branch && found.branch.is_some(),
+        branch_deleted,
         branch: found.branch,
         salvage_ref,
     })
@@ -325,7 +325,8 @@ fn salvage_missing(
         .transpose()?)
 }
 
-fn delete(repo: &Repository, request: &Remove, found: &Listed) -> Result<(), RemoveError> {
+/// Tells whether there was a branch to delete.
+fn delete(repo: &Repository, request: &Remove, found: &Listed) -> Result<bool, RemoveError> {
     let _lock = repo.lock()?;
     // Git refuses submodules altogether without force; that they are clean was seen above.
     let has_repositories = !found.missing && !nested_repositories(&found.path, &[])?.is_empty();
@@ -336,8 +337,9 @@ fn delete(repo: &Repository, request: &Remove, found: &Listed) -> Result<(), Rem
     git.arg("--").arg(&found.path).run()?;
     if let (true, Some(branch), Some(tip)) = (request.delete_branch, &found.branch, &found.head) {
         delete_branch(repo, branch, tip)?;
+        return Ok(true);
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Only where it still is what was looked at.

@@ -6,7 +6,7 @@
 //! other repositories inside, are further parents, so that the one ref keeps all of it. The worktree and its index are
 //! only read: the tree is built in a temporary index.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,11 @@ pub enum SalvageError {
     InvalidName { name: String },
     #[error(transparent)]
     Index(#[from] IndexError),
+    #[error(
+        "salvage {}: git in the folder around it takes it for a repository, but cannot work in it; move it away",
+        path.display()
+    )]
+    UnreadableRepository { path: PathBuf },
     #[error("find a free name for salvage ref {name}: delete old ones with `git update-ref -d`")]
     NoFreeName { name: String },
 }
@@ -154,7 +159,14 @@ fn fetch_nested(
     entries: &[Entry],
 ) -> Result<Vec<String>, SalvageError> {
     let mut fetched = Vec::new();
-    for repository in nested_repositories(worktree, entries)? {
+    let repositories = nested_repositories(worktree, entries)?;
+    let untracked = entries.iter().filter(|entry| entry.is_repository());
+    for path in untracked.map(|entry| worktree.join(&entry.path)) {
+        if !repositories.contains(&path) {
+            return Err(SalvageError::UnreadableRepository { path });
+        }
+    }
+    for repository in repositories {
         let whole = snapshot(&repository, title, &[])?;
         let commits = unpublished_commits(&repository, whole.as_deref())?;
         if commits.is_empty() {

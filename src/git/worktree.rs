@@ -108,7 +108,7 @@ pub struct Worktree {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listed {
     pub path: PathBuf,
-    /// `None` for a bare repository.
+    /// `None` for a bare repository and before the first commit.
     pub head: Option<String>,
     /// `None` when HEAD is detached.
     pub branch: Option<String>,
@@ -413,7 +413,7 @@ fn parse_list(records: &[u8]) -> Vec<Listed> {
         };
         let text = || String::from_utf8_lossy(value).into_owned();
         match name {
-            b"HEAD" => current.head = Some(text()),
+            b"HEAD" => current.head = Some(text()).filter(|id| *id != zero_id(id)),
             b"branch" => current.branch = text().strip_prefix("refs/heads/").map(str::to_owned),
             b"bare" => current.bare = true,
             b"locked" => current.locked = Some(text()),

@@ -255,3 +255,23 @@ fn a_missing_identity_is_said_before_anything_happens() {
     let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
     assert!(error.to_string().contains("git config --global"), "{error}");
 }
+
+#[test]
+fn a_branch_that_is_being_rebased_is_left_alone() {
+    let fixture = Fixture::new();
+    fixture.git(&["checkout", "-qb", "work"]);
+    fixture.commit("readme.txt", "work\n");
+    fixture.git(&["checkout", "-q", "main"]);
+    let before = fixture.commit("more.txt", "main\n");
+    fixture.git(&["checkout", "-qb", "other", "main~1"]);
+    fixture.commit("more.txt", "other\n");
+    fixture.git(&["checkout", "-q", "main"]);
+    let rebase = Git::write(fixture.root()).args(["rebase", "-q", "other"]);
+    assert!(!rebase.succeeds().unwrap());
+    let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
+    assert!(
+        matches!(error, IntegrateError::TargetBusy { .. }),
+        "{error}"
+    );
+    assert_eq!(fixture.git(&["rev-parse", "main"]), before);
+}

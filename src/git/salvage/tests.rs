@@ -203,3 +203,43 @@ fn a_missing_identity_does_not_stop_a_salvage() {
     let author = fixture.git(&["log", "-1", "--format=%an", &kept.name]);
     assert_eq!(author, Identity::fallback().name);
 }
+
+#[test]
+fn what_is_only_called_a_repository_is_kept_as_files_or_refused() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    write(&made.path, "plain/.git/nothing", "x\n");
+    write(&made.path, "plain/file.txt", "x\n");
+    let kept = keep_all(&fixture, &made.path).unwrap();
+    assert_eq!(show(&made.path, &kept.commit, "plain/file.txt"), "x\n");
+    git(&made.path, &["init", "-q", "odd"]);
+    git(&made.path.join("odd"), &["config", "core.worktree", "/"]);
+    let error = salvage(&fixture.repo, &made.path, "w-1", Keep::default()).unwrap_err();
+    assert!(
+        matches!(error, SalvageError::UnreadableRepository { .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn line_endings_do_not_stop_a_salvage() {
+    let fixture = Fixture::new();
+    fixture.git(&["config", "core.autocrlf", "input"]);
+    fixture.git(&["config", "core.safecrlf", "true"]);
+    let made = worktree(&fixture);
+    write(&made.path, "dos.txt", "a\r\nb\r\n");
+    let kept = keep_all(&fixture, &made.path).unwrap();
+    assert_eq!(show(&made.path, &kept.commit, "dos.txt"), "a\nb\n");
+}
+
+#[test]
+fn a_worktree_before_its_first_commit_is_kept() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    git(&made.path, &["checkout", "-q", "--orphan", "fresh"]);
+    git(&made.path, &["rm", "-rqf", "."]);
+    assert_eq!(keep_all(&fixture, &made.path), None);
+    write(&made.path, "a.txt", "a\n");
+    let kept = keep_all(&fixture, &made.path).unwrap();
+    assert_eq!(show(fixture.root(), &kept.commit, "a.txt"), "a\n");
+}
