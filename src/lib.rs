@@ -3,7 +3,10 @@
 
 pub mod backend;
 pub mod config;
+pub mod git;
+pub mod launcher;
 pub mod mission;
+pub mod orchestrator;
 pub mod process;
 pub mod store;
 pub mod supervisor;

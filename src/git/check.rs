@@ -1,0 +1,278 @@
+//! Whether a worktree can be made as asked, answered in milliseconds and before anything is made.
+//!
+//! Nothing is changed here. What passes can still fail later (a full disk, somebody who was faster), and creation says
+//! so then.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::repository::{Repository, branch_commit, resolve_commit};
+use super::worktree::{Listed, WorktreeError, list};
+
+/// Where worktrees go when the caller names no place, relative to the repository's root.
+const DEFAULT_FOLDER: &str = ".orchestrator/worktrees";
+
+/// In characters: file names end at 255 bytes, and this leaves room for a number behind it.
+const LONGEST_NAME: usize = 60;
+
+/// What a caller asks for, all of it from outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Made if it does not exist.
+    pub branch: String,
+    /// A branch, tag or commit that a new branch starts at; without it, what is checked out at the root.
+    pub base: Option<String>,
+    /// Absolute, or relative to the repository's root; without it, a folder under `.orchestrator/worktrees`.
+    pub path: Option<PathBuf>,
+    /// Folders outside that the user's settings allow.
+    pub allowed_roots: Vec<PathBuf>,
+}
+
+/// A request that was found to be possible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub place: Place,
+    pub branch: String,
+    pub base_commit: String,
+    pub new_branch: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Given(PathBuf),
+    /// Chosen when the worktree is made, so that two at once do not choose the same.
+    Default,
+}
+
+pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError> {
+    let branch = &request.branch;
+    check_branch_name(repo, branch)?;
+    let worktrees = list(repo)?;
+    let place = match &request.path {
+        Some(path) => Place::Given(check_path(repo, path, &request.allowed_roots, &worktrees)?),
+        None => Place::Default,
+    };
+    let used_by = |listed: &&Listed| listed.branch.as_ref() == Some(branch) && !listed.bare;
+    if let Some(user) = worktrees.iter().find(used_by) {
+        return Err(WorktreeError::BranchInUse {
+            branch: branch.clone(),
+            path: user.path.clone(),
+        });
+    }
+    let existing = branch_commit(repo.root(), branch)?;
+    let new_branch = existing.is_none();
+    let base_commit = match existing {
+        Some(commit) => check_existing_branch(repo, request, commit)?,
+        None => check_new_branch(repo, request)?,
+    };
+    Ok(Plan {
+        place,
+        branch: branch.clone(),
+        base_commit,
+        new_branch,
+    })
+}
+
+/// A folder that nobody uses yet. The caller holds the repository's lock until it exists.
+pub(super) fn free_default_path(repo: &Repository, branch: &str) -> PathBuf {
+    let folder = repo.root().join(DEFAULT_FOLDER);
+    let name: String = branch
+        .replace('/', "-")
+        .chars()
+        .take(LONGEST_NAME)
+        .collect();
+    let mut path = folder.join(&name);
+    let mut number = 2;
+    while path.symlink_metadata().is_ok() {
+        path = folder.join(format!("{name}-{number}"));
+        number += 1;
+    }
+    path
+}
+
+/// The absolute path without symbolic links and `..`; what does not exist yet may only be plain names.
+pub(super) fn resolve(repo: &Repository, path: &Path) -> Result<PathBuf, WorktreeError> {
+    let invalid = |why| WorktreeError::InvalidPath {
+        path: path.to_owned(),
+        why,
+    };
+    let absolute = repo.root().join(path);
+    match absolute.to_str() {
+        None => return Err(invalid("it is not UTF-8")),
+        Some(text) if text.contains(char::is_control) => {
+            return Err(invalid("it has control characters"));
+        }
+        Some(_) => {}
+    }
+    let mut existing = absolute.as_path();
+    let mut missing = Vec::new();
+    loop {
+        match existing.symlink_metadata() {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                missing.push(existing.file_name().ok_or_else(|| {
+                    invalid("it leads upwards from a folder that does not exist")
+                })?);
+                existing = existing.parent().unwrap_or(Path::new("/"));
+            }
+            Err(source) => return Err(read_error(path, source)),
+        }
+    }
+    let real = existing
+        .canonicalize()
+        .map_err(|source| read_error(existing, source))?;
+    Ok(missing
+        .iter()
+        .rev()
+        .fold(real, |path, name| path.join(name)))
+}
+
+fn check_branch_name(repo: &Repository, branch: &str) -> Result<(), WorktreeError> {
+    let invalid = || WorktreeError::InvalidBranch {
+        branch: branch.to_owned(),
+    };
+    // `check-ref-format` lets `@` pass, which other commands take for HEAD.
+    if branch.contains('\0') || branch == "@" {
+        return Err(invalid());
+    }
+    let checked = repo
+        .read()
+        .args(["check-ref-format", "--branch", branch])
+        .output()?;
+    // Git answers with another name for shorthands such as `@{-1}`.
+    let same = checked.stdout.strip_suffix(b"\n") == Some(branch.as_bytes());
+    if checked.code == Some(0) && same {
+        Ok(())
+    } else {
+        Err(invalid())
+    }
+}
+
+fn check_existing_branch(
+    repo: &Repository,
+    request: &Request,
+    commit: String,
+) -> Result<String, WorktreeError> {
+    match &request.base {
+        Some(base) if repo.resolve(base)? != commit => Err(WorktreeError::BranchExists {
+            branch: request.branch.clone(),
+            commit,
+            base: base.clone(),
+        }),
+        _ => Ok(commit),
+    }
+}
+
+fn check_new_branch(repo: &Repository, request: &Request) -> Result<String, WorktreeError> {
+    let base_commit = match &request.base {
+        Some(base) => repo.resolve(base)?,
+        None => resolve_commit(repo.root(), "HEAD")?.ok_or_else(|| WorktreeError::NoCommits {
+            root: repo.root().to_owned(),
+        })?,
+    };
+    if let Some(existing) = branch_in_the_way(repo, &request.branch)? {
+        return Err(WorktreeError::BranchInTheWay {
+            branch: request.branch.clone(),
+            existing,
+        });
+    }
+    Ok(base_commit)
+}
+
+/// `a` and `a/b` cannot both be branches.
+fn branch_in_the_way(repo: &Repository, branch: &str) -> Result<Option<String>, WorktreeError> {
+    let first = branch.split('/').next().unwrap_or(branch);
+    let neighbours = repo
+        .read()
+        .args(["for-each-ref", "--format=%(refname:lstrip=2)"])
+        .arg(format!("refs/heads/{first}"))
+        .text()?;
+    let contains = |outer: &str, inner: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    Ok(neighbours
+        .lines()
+        .find(|other| contains(other, branch) || contains(branch, other))
+        .map(str::to_owned))
+}
+
+fn check_path(
+    repo: &Repository,
+    given: &Path,
+    allowed_roots: &[PathBuf],
+    worktrees: &[Listed],
+) -> Result<PathBuf, WorktreeError> {
+    let path = resolve(repo, given)?;
+    check_place(repo, given, &path, allowed_roots)?;
+    if let Some(same) = worktrees.iter().find(|w| w.missing && w.path == path) {
+        return Err(WorktreeError::PathRegistered {
+            path: same.path.clone(),
+        });
+    }
+    // The main worktree comes first, and a place inside it is fine.
+    let around = worktrees.iter().skip(1).find(|w| path.starts_with(&w.path));
+    if let Some(around) = around {
+        return Err(WorktreeError::PathInWorktree {
+            path,
+            worktree: around.path.clone(),
+        });
+    }
+    if is_free(&path)? {
+        Ok(path)
+    } else {
+        Err(WorktreeError::PathTaken { path })
+    }
+}
+
+fn check_place(
+    repo: &Repository,
+    given: &Path,
+    path: &Path,
+    allowed_roots: &[PathBuf],
+) -> Result<(), WorktreeError> {
+    let root = resolve(repo, repo.root())?;
+    let common_dir = resolve(repo, &repo.common_dir)?;
+    // A bare repository's own folder is its root: only our folder in it is no part of git's files.
+    if path.starts_with(&common_dir) && !path.starts_with(common_dir.join(DEFAULT_FOLDER)) {
+        return Err(WorktreeError::InvalidPath {
+            path: given.to_owned(),
+            why: "it lies among git's own files",
+        });
+    }
+    let inside = path.starts_with(&root) && path != root;
+    let beside = path.parent().is_some() && path.parent() == root.parent() && path != root;
+    let allowed = allowed_roots
+        .iter()
+        .filter_map(|allowed| allowed.canonicalize().ok())
+        .any(|allowed| path.starts_with(allowed));
+    if inside || beside || allowed {
+        Ok(())
+    } else {
+        Err(WorktreeError::PathOutside {
+            path: path.to_owned(),
+            root,
+        })
+    }
+}
+
+/// Nothing is there, or an empty folder.
+fn is_free(path: &Path) -> Result<bool, WorktreeError> {
+    match path.read_dir() {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+        Err(source) => Err(read_error(path, source)),
+    }
+}
+
+fn read_error(path: &Path, source: io::Error) -> WorktreeError {
+    WorktreeError::ReadPath {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;

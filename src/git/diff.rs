@@ -1,0 +1,103 @@
+//! A worker's changes as text, page by page: what is committed since its base together with what is not.
+//!
+//! No external diff program or text conversion of the user's is run.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::CommandError;
+use super::index::{IndexError, TemporaryIndex, add};
+use super::repository::{RepositoryError, resolve_commit};
+use super::status::{Untracked, status};
+
+#[derive(Debug, thiserror::Error)]
+pub enum DiffError {
+    #[error(transparent)]
+    Git(#[from] CommandError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+/// A part of a diff. Bytes that are not UTF-8 are shown as replacement characters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffPage {
+    pub text: String,
+    /// Where the next page begins, in bytes; `None` at the end.
+    pub next_offset: Option<u64>,
+}
+
+/// The diff from `base` to the files in `worktree`, untracked ones included, at most `max_bytes` from `offset` on.
+pub fn diff(
+    worktree: &Path,
+    base: &str,
+    offset: u64,
+    max_bytes: usize,
+) -> Result<DiffPage, DiffError> {
+    let base = resolve_commit(worktree, base)?.ok_or_else(|| RepositoryError::UnknownCommit {
+        name: base.to_owned(),
+    })?;
+    let index = TemporaryIndex::copy_of(worktree)?;
+    let entries = status(worktree, Untracked::Files)?;
+    let untracked = entries.iter().filter(|e| e.untracked && !e.is_repository());
+    // Makes them show up without storing them.
+    let announce = ["--intent-to-add", "--sparse"];
+    add(index.git(), &announce, untracked.map(|e| e.path.as_path()))?;
+    let page = index
+        .git()
+        .args(["diff", "--no-color", "--no-ext-diff", "--no-textconv"])
+        .args(["--find-renames", "--submodule=short", &base, "--"])
+        .page(offset, max_bytes)?;
+    let mut bytes = page.bytes;
+    if page.more {
+        cut_at_character(&mut bytes);
+    }
+    Ok(DiffPage {
+        next_offset: page.more.then_some(offset + bytes.len() as u64),
+        text: String::from_utf8_lossy(&bytes).into_owned(),
+    })
+}
+
+/// Takes a character that is cut in two off the end. A page that would become empty stays as it is.
+fn cut_at_character(bytes: &mut Vec<u8>) {
+    let incomplete = match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => return,
+    };
+    if incomplete > 0 {
+        bytes.truncate(incomplete);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::Fixture;
+
+    #[test]
+    fn pages_add_up_to_the_whole_and_break_no_character() {
+        let fixture = Fixture::new();
+        let base = fixture.git(&["rev-parse", "HEAD"]);
+        fixture.commit("committed.txt", "ä€😀 committed\n");
+        fixture.write("readme.txt", "modified ä€😀\n");
+        fixture.write("untracked.txt", "ä€😀 untracked\n");
+        let whole = diff(fixture.root(), &base, 0, 1_000_000).unwrap();
+        assert_eq!(whole.next_offset, None);
+        for part in ["+ä€😀 committed", "+modified ä€😀", "+ä€😀 untracked"] {
+            assert!(whole.text.contains(part), "{part} in {}", whole.text);
+        }
+        let (mut text, mut offset) = (String::new(), Some(0));
+        while let Some(from) = offset {
+            let page = diff(fixture.root(), &base, from, 100).unwrap();
+            text.push_str(&page.text);
+            offset = page.next_offset;
+        }
+        assert_eq!(text, whole.text);
+        assert_eq!(
+            fixture.git(&["status", "--porcelain"]),
+            " M readme.txt\n?? untracked.txt"
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! What a worker did, from git and never from what it says: commits, files and lines since its base, and what is left
+//! uncommitted.
+//!
+//! Commits are read with libgit2. Where it cannot (sha256, reftable, a partial clone), the git program gives the same
+//! answer. What is uncommitted is always asked of the git program, which alone applies the user's filters.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{CommandError, Git};
+use super::repository::{RepositoryError, current_branch, resolve_commit};
+use super::status::{Untracked, status};
+
+/// So many files are named; the numbers count all.
+const MOST_FILES: usize = 200;
+
+/// The state of a worktree against the commit that it began at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// `None` when HEAD is detached.
+    pub branch: Option<String>,
+    pub head: String,
+    pub base: String,
+    /// Reachable from `head` and not from `base`.
+    pub commits: usize,
+    /// Committed changes between `base` and `head`, at most 200 of them.
+    pub files: Vec<FileChange>,
+    pub files_changed: usize,
+    pub insertions: usize,
+    pub deletions: usize,
+    /// Files that differ from `head`, untracked ones included and ignored ones not.
+    pub uncommitted: usize,
+}
+
+/// Lines are counted as zero in binary files. A renamed file is one change, under its new name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChange {
+    pub path: String,
+    pub insertions: usize,
+    pub deletions: usize,
+}
+
+pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> {
+    let commit = |name: &str| {
+        resolve_commit(worktree, name)?.ok_or_else(|| RepositoryError::UnknownCommit {
+            name: name.to_owned(),
+        })
+    };
+    let (base, head) = (commit(base)?, commit("HEAD")?);
+    let committed = match committed_by_libgit2(worktree, &base, &head) {
+        Ok(committed) => committed,
+        Err(reason) => {
+            tracing::debug!(%reason, "libgit2 cannot read here, the git program does");
+            committed_by_git(worktree, &base, &head)?
+        }
+    };
+    let mut files = committed.files;
+    let (files_changed, insertions, deletions) = (
+        files.len(),
+        files.iter().map(|file| file.insertions).sum(),
+        files.iter().map(|file| file.deletions).sum(),
+    );
+    files.truncate(MOST_FILES);
+    Ok(Changes {
+        branch: current_branch(worktree)?,
+        commits: committed.commits,
+        files,
+        files_changed,
+        insertions,
+        deletions,
+        uncommitted: status(worktree, Untracked::Files)?.len(),
+        head,
+        base,
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Committed {
+    commits: usize,
+    files: Vec<FileChange>,
+}
+
+fn committed_by_libgit2(worktree: &Path, base: &str, head: &str) -> Result<Committed, git2::Error> {
+    let repository = git2::Repository::open(worktree)?;
+    let (base, head) = (git2::Oid::from_str(base)?, git2::Oid::from_str(head)?);
+    let tree = |id| repository.find_commit(id)?.tree();
+    let mut diff = repository.diff_tree_to_tree(Some(&tree(base)?), Some(&tree(head)?), None)?;
+    diff.find_similar(Some(git2::DiffFindOptions::new().renames(true)))?;
+    let mut files = Vec::new();
+    for (index, delta) in diff.deltas().enumerate() {
+        let (_, insertions, deletions) = match git2::Patch::from_diff(&diff, index)? {
+            Some(patch) => patch.line_stats()?,
+            None => (0, 0, 0),
+        };
+        let path = delta.new_file().path_bytes().unwrap_or_default();
+        files.push(FileChange {
+            path: String::from_utf8_lossy(path).into_owned(),
+            insertions,
+            deletions,
+        });
+    }
+    let (commits, _) = repository.graph_ahead_behind(head, base)?;
+    Ok(Committed { commits, files })
+}
+
+fn committed_by_git(worktree: &Path, base: &str, head: &str) -> Result<Committed, CommandError> {
+    let commits = Git::read(worktree)
+        .args(["rev-list", "--count", head, "--not", base])
+        .text()?;
+    let numbers = Git::read(worktree)
+        .args(["diff", "--numstat", "-z", "--find-renames"])
+        .args(["--no-ext-diff", "--no-textconv", base, head])
+        .run()?;
+    Ok(Committed {
+        commits: commits.parse().unwrap_or(0),
+        files: parse_numstat(&numbers),
+    })
+}
+
+/// `<insertions> TAB <deletions> TAB <path>`, for a rename with an empty path and old and new path as records behind
+/// it; `-` instead of numbers for binary files.
+fn parse_numstat(records: &[u8]) -> Vec<FileChange> {
+    let text = String::from_utf8_lossy(records);
+    let mut records = text.split('\0');
+    let mut files = Vec::new();
+    while let Some(record) = records.next() {
+        let mut fields = record.splitn(3, '\t');
+        let (Some(insertions), Some(deletions), Some(path)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let path = if path.is_empty() {
+            records.nth(1).unwrap_or_default()
+        } else {
+            path
+        };
+        files.push(FileChange {
+            path: path.to_owned(),
+            insertions: insertions.parse().unwrap_or(0),
+            deletions: deletions.parse().unwrap_or(0),
+        });
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::{Fixture, git};
+    use std::fs;
+
+    fn work(fixture: &Fixture) -> String {
+        let lines: String = (0..50).map(|n| format!("line {n}\n")).collect();
+        fixture.write("old name.txt", &lines);
+        fixture.write("gone.txt", "1\n2\n");
+        let base = fixture.commit("blob.bin", "a\0b");
+        fixture.git(&["mv", "old name.txt", "new name.txt"]);
+        fixture.write("new name.txt", &format!("{lines}one more\n"));
+        fs::remove_file(fixture.root().join("gone.txt")).unwrap();
+        fixture.commit("blob.bin", "a\0c");
+        fixture.commit("readme.txt", "hello\nworld\n");
+        base
+    }
+
+    #[test]
+    fn both_readers_give_the_same_answer() {
+        let fixture = Fixture::new();
+        let base = work(&fixture);
+        let head = fixture.git(&["rev-parse", "HEAD"]);
+        let mut fast = committed_by_libgit2(fixture.root(), &base, &head).unwrap();
+        let mut plain = committed_by_git(fixture.root(), &base, &head).unwrap();
+        fast.files.sort_by(|a, b| a.path.cmp(&b.path));
+        plain.files.sort_by(|a, b| a.path.cmp(&b.path));
+        assert_eq!(fast, plain);
+        let change = |path: &str, insertions, deletions| FileChange {
+            path: path.to_owned(),
+            insertions,
+            deletions,
+        };
+        let expected = [
+            change("blob.bin", 0, 0),
+            change("gone.txt", 0, 2),
+            change("new name.txt", 1, 0),
+            change("readme.txt", 1, 0),
+        ];
+        assert_eq!((fast.commits, fast.files.as_slice()), (2, &expected[..]));
+    }
+
+    #[test]
+    fn committed_and_uncommitted_changes_are_counted_apart() {
+        let fixture = Fixture::new();
+        let base = work(&fixture);
+        fixture.write("readme.txt", "changed\n");
+        fixture.write("folder/untracked.txt", "x\n");
+        let found = changes(fixture.root(), &base).unwrap();
+        assert_eq!(found.branch.as_deref(), Some("main"));
+        assert_eq!(
+            (found.files_changed, found.insertions, found.deletions),
+            (4, 2, 2)
+        );
+        assert_eq!((found.commits, found.uncommitted), (2, 2));
+    }
+
+    #[test]
+    fn a_repository_that_libgit2_cannot_open_is_read_by_git() {
+        for option in ["--object-format=sha256", "--ref-format=reftable"] {
+            let fixture = Fixture::empty(&[option]);
+            let base = fixture.commit("a.txt", "1\n");
+            let head = fixture.commit("a.txt", "1\n2\n");
+            let dir = fixture.root();
+            assert!(committed_by_libgit2(dir, &base, &head).is_err(), "{option}");
+            let found = changes(dir, &base).unwrap();
+            assert_eq!((found.commits, found.insertions), (1, 1), "{option}");
+            assert_eq!(found.head, git(dir, &["rev-parse", "HEAD"]));
+        }
+    }
+}

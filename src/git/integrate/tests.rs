@@ -1,0 +1,277 @@
+use super::*;
+use crate::git::testing::{Fixture, read, show};
+use std::fs;
+
+/// `work` and `main` have both gone on from a common commit; `main` is checked out.
+fn diverged() -> Fixture {
+    let fixture = Fixture::new();
+    let lines: String = (0..20).map(|n| format!("line {n}\n")).collect();
+    fixture.commit("text.txt", &lines);
+    fixture.git(&["checkout", "-qb", "work"]);
+    fixture.commit("text.txt", &lines.replace("line 2\n", "line two\n"));
+    fixture.git(&["mv", "text.txt", "renamed.txt"]);
+    fixture.commit("work.txt", "work\n");
+    fixture.git(&["checkout", "-q", "main"]);
+    fixture.commit("text.txt", &lines.replace("line 18\n", "line eighteen\n"));
+    fixture
+}
+
+fn request(strategy: Strategy) -> Integrate {
+    Integrate {
+        source: "work".to_owned(),
+        into: "main".to_owned(),
+        strategy,
+        message: "integrate work".to_owned(),
+        dry_run: false,
+    }
+}
+
+fn tree(fixture: &Fixture, commit: &str) -> String {
+    fixture.git(&["rev-parse", &format!("{commit}^{{tree}}")])
+}
+
+#[test]
+fn the_result_is_the_tree_that_git_itself_makes() {
+    let by_git: [(Strategy, &[&str]); 3] = [
+        (Strategy::Merge, &["merge", "-q", "--no-edit", "work"]),
+        (Strategy::Squash, &["merge", "-q", "--no-edit", "work"]),
+        (Strategy::CherryPick, &["cherry-pick", "main..work"]),
+    ];
+    for (strategy, command) in by_git {
+        let fixture = diverged();
+        fixture.git(&["checkout", "-qb", "expected"]);
+        fixture.git(command);
+        fixture.git(&["checkout", "-q", "main"]);
+        let done = integrate(&fixture.repo, &request(strategy)).unwrap();
+        let commit = done.commit.unwrap();
+        assert_eq!(done.status, IntegrationStatus::Merged);
+        assert_eq!(
+            tree(&fixture, &commit),
+            tree(&fixture, "expected"),
+            "{strategy:?}"
+        );
+        assert_eq!(fixture.git(&["rev-parse", "main"]), commit);
+        assert_eq!(read(fixture.root(), "work.txt"), "work\n");
+        assert_eq!(fixture.git(&["status", "--porcelain"]), "");
+    }
+}
+
+#[test]
+fn each_strategy_leaves_its_own_history() {
+    let history = |strategy| {
+        let fixture = diverged();
+        integrate(&fixture.repo, &request(strategy)).unwrap();
+        let own = fixture.git(&["log", "--first-parent", "--format=%s|%p", "-2", "main"]);
+        let parents = |line: &str| line.split_once('|').unwrap().1.split(' ').count();
+        let subjects: Vec<String> = own
+            .lines()
+            .map(|line| format!("{} {}", line.split_once('|').unwrap().0, parents(line)))
+            .collect();
+        subjects
+    };
+    assert_eq!(history(Strategy::Merge), ["integrate work 2", "text.txt 1"]);
+    assert_eq!(
+        history(Strategy::Squash),
+        ["integrate work 1", "text.txt 1"]
+    );
+    assert_eq!(history(Strategy::CherryPick), ["work.txt 1", "text.txt 1"]);
+}
+
+#[test]
+fn picked_commits_keep_author_date_and_message() {
+    let fixture = diverged();
+    fixture.git(&["checkout", "-q", "work"]);
+    fixture.write("x.txt", "x\n");
+    fixture.git(&["add", "-A"]);
+    let message = "title\n\nbody of it\n# not a comment";
+    fixture.git(&[
+        "commit",
+        "-q",
+        "--cleanup=verbatim",
+        "--author=Ann Other <ann@example.org>",
+        "--date=2020-01-02T03:04:05+0600",
+        "-m",
+        message,
+    ]);
+    fixture.git(&["checkout", "-q", "main"]);
+    integrate(&fixture.repo, &request(Strategy::CherryPick)).unwrap();
+    let format = "--format=%an %ae %ad %cn%n%B";
+    let shown = fixture.git(&["show", "-s", "--date=iso", format, "main"]);
+    let expected =
+        format!("Ann Other ann@example.org 2020-01-02 03:04:05 +0600 Tess Ter\n{message}");
+    assert_eq!(shown.trim_end(), expected);
+}
+
+#[test]
+fn integrating_twice_does_nothing_the_second_time() {
+    for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
+        let fixture = diverged();
+        integrate(&fixture.repo, &request(strategy)).unwrap();
+        let before = fixture.git(&["rev-parse", "main"]);
+        let again = integrate(&fixture.repo, &request(strategy)).unwrap();
+        assert_eq!(
+            again.status,
+            IntegrationStatus::AlreadyMerged,
+            "{strategy:?}"
+        );
+        assert_eq!(fixture.git(&["rev-parse", "main"]), before);
+    }
+}
+
+#[test]
+fn conflicts_are_listed_by_path_and_kind_and_touch_nothing() {
+    let fixture = Fixture::new();
+    fixture.commit("both.txt", "0\n");
+    fixture.commit("deleted.txt", "0\n");
+    fixture.git(&["checkout", "-qb", "work"]);
+    fixture.git(&["rm", "-q", "deleted.txt"]);
+    fixture.commit("both.txt", "work\n");
+    fixture.git(&["checkout", "-q", "main"]);
+    fixture.write("deleted.txt", "changed\n");
+    let before = fixture.commit("both.txt", "main\n");
+    for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
+        let found = integrate(&fixture.repo, &request(strategy)).unwrap();
+        let conflict = |path: &str, kind: &str| Conflict {
+            path: path.to_owned(),
+            kind: kind.to_owned(),
+        };
+        assert_eq!(
+            found,
+            Integration {
+                status: IntegrationStatus::Conflicts,
+                commit: None,
+                conflicts: vec![
+                    conflict("both.txt", "contents"),
+                    conflict("deleted.txt", "modify/delete"),
+                ],
+            }
+        );
+    }
+    assert_eq!(fixture.git(&["rev-parse", "main"]), before);
+    assert_eq!(fixture.git(&["status", "--porcelain"]), "");
+}
+
+#[test]
+fn a_dirty_checkout_is_refused_with_its_files() {
+    let fixture = diverged();
+    fixture.write("readme.txt", "not committed\n");
+    let before = fixture.git(&["rev-parse", "main"]);
+    let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
+    let IntegrateError::TargetDirty { samples, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(samples, ["readme.txt"]);
+    assert_eq!(fixture.git(&["rev-parse", "main"]), before);
+    assert_eq!(read(fixture.root(), "readme.txt"), "not committed\n");
+}
+
+#[test]
+fn files_in_the_way_are_never_overwritten_even_if_ignored() {
+    let fixture = diverged();
+    fs::write(fixture.repo.common_dir.join("info/exclude"), "work.txt\n").unwrap();
+    fixture.write("work.txt", "mine\n");
+    let before = fixture.git(&["rev-parse", "main"]);
+    let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
+    assert!(error.to_string().contains("work.txt"), "{error}");
+    assert_eq!(fixture.git(&["rev-parse", "main"]), before);
+    assert_eq!(read(fixture.root(), "work.txt"), "mine\n");
+}
+
+#[test]
+fn a_branch_that_nobody_has_checked_out_moves_by_its_ref_alone() {
+    let fixture = diverged();
+    fixture.git(&["checkout", "-q", "--detach"]);
+    fixture.write("readme.txt", "not committed\n");
+    let head = fixture.git(&["rev-parse", "HEAD"]);
+    let done = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap();
+    assert_eq!(fixture.git(&["rev-parse", "main"]), done.commit.unwrap());
+    assert_eq!(show(fixture.root(), "main", "work.txt"), "work\n");
+    assert_eq!(fixture.git(&["rev-parse", "HEAD"]), head);
+    assert_eq!(read(fixture.root(), "readme.txt"), "not committed\n");
+}
+
+#[test]
+fn a_target_that_moved_meanwhile_is_not_overwritten() {
+    for checked_out in [true, false] {
+        let fixture = diverged();
+        let (old, new) = ("main~1", fixture.git(&["rev-parse", "main"]));
+        let old = fixture.git(&["rev-parse", old]);
+        if !checked_out {
+            fixture.git(&["checkout", "-q", "--detach"]);
+        }
+        let message = b"late".to_vec();
+        let git = fixture.repo.write();
+        let late = commit_tree(git, &tree(&fixture, "work"), &[&old], message).unwrap();
+        let moved = move_branch(&fixture.repo, &request(Strategy::Squash), &old, &late);
+        assert!(matches!(moved, Err(IntegrateError::TargetMoved { .. })));
+        assert_eq!(fixture.git(&["rev-parse", "main"]), new);
+    }
+}
+
+#[test]
+fn a_dry_run_tells_and_moves_nothing() {
+    for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
+        let fixture = diverged();
+        let before = fixture.git(&["for-each-ref"]);
+        let dry = Integrate {
+            dry_run: true,
+            ..request(strategy)
+        };
+        let told = integrate(&fixture.repo, &dry).unwrap();
+        assert_eq!(told.status, IntegrationStatus::WouldMerge);
+        assert_eq!(fixture.git(&["for-each-ref"]), before);
+    }
+}
+
+#[test]
+fn what_cannot_be_integrated_is_refused_by_name() {
+    let fixture = diverged();
+    let with = |source: &str, into: &str| Integrate {
+        source: source.to_owned(),
+        into: into.to_owned(),
+        ..request(Strategy::Merge)
+    };
+    for unknown in ["nothing", "--all", "HEAD", ""] {
+        let error = integrate(&fixture.repo, &with(unknown, "main")).unwrap_err();
+        assert!(matches!(error, IntegrateError::UnknownBranch { .. }));
+    }
+    let error = integrate(&fixture.repo, &with("main", "main")).unwrap_err();
+    assert!(matches!(error, IntegrateError::SameBranch { .. }));
+    fixture.git(&["checkout", "-q", "work"]);
+    fixture.git(&["merge", "-q", "--no-edit", "main"]);
+    fixture.git(&["checkout", "-q", "main"]);
+    fixture.commit("more.txt", "x\n");
+    let error = integrate(&fixture.repo, &request(Strategy::CherryPick)).unwrap_err();
+    assert!(matches!(error, IntegrateError::MergeCommit { .. }));
+}
+
+#[test]
+fn a_missing_identity_is_said_before_anything_happens() {
+    let fixture = diverged();
+    for setting in ["user.name", "user.email"] {
+        fixture.git(&["config", "--unset", setting]);
+    }
+    fixture.git(&["config", "user.useConfigOnly", "true"]);
+    let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
+    assert!(error.to_string().contains("git config --global"), "{error}");
+}
+
+#[test]
+fn a_branch_that_is_being_rebased_is_left_alone() {
+    let fixture = Fixture::new();
+    fixture.git(&["checkout", "-qb", "work"]);
+    fixture.commit("readme.txt", "work\n");
+    fixture.git(&["checkout", "-q", "main"]);
+    let before = fixture.commit("more.txt", "main\n");
+    fixture.git(&["checkout", "-qb", "other", "main~1"]);
+    fixture.commit("more.txt", "other\n");
+    fixture.git(&["checkout", "-q", "main"]);
+    let rebase = Git::write(fixture.root()).args(["rebase", "-q", "other"]);
+    assert!(!rebase.succeeds().unwrap());
+    let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
+    assert!(
+        matches!(error, IntegrateError::TargetBusy { .. }),
+        "{error}"
+    );
+    assert_eq!(fixture.git(&["rev-parse", "main"]), before);
+}

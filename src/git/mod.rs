@@ -1,0 +1,46 @@
+//! Everything that this program does with git: worktrees for workers, the facts of what they did, salvage before
+//! anything is deleted, and integration into a branch.
+//!
+//! The git program does whatever touches a worktree, an index or a ref that somebody may have checked out, because
+//! libgit2 ignores clean and smudge filters, sparse checkout and working-tree encodings, and deletes dirty work without
+//! a word. libgit2 only reads commits, and where it cannot open a repository (sha256, reftable, partial clones) the git
+//! program reads too.
+//!
+//! All functions here block: call them from a blocking task. This room knows nothing of workers, missions or the state
+//! folder; it runs no hook and no fsmonitor of the repository, and it never deletes what is not kept somewhere else.
+//!
+//! Start reading in [`command`], then [`repository`] and [`worktree`].
+
+pub mod check;
+pub mod command;
+pub mod diff;
+pub mod facts;
+pub mod fingerprint;
+pub mod include;
+mod index;
+pub mod integrate;
+pub mod leftovers;
+mod nested;
+pub mod remove;
+pub mod repository;
+pub mod salvage;
+mod status;
+pub mod worktree;
+
+#[cfg(test)]
+mod testing;
+
+pub use check::{Request, check};
+pub use command::{CommandError, Git};
+pub use diff::{DiffError, DiffPage, diff};
+pub use facts::{Changes, FileChange, changes};
+pub use fingerprint::{CheckoutChanges, Fingerprint, fingerprint, tree_state};
+pub use include::Copied;
+pub use integrate::{
+    Conflict, Integrate, IntegrateError, Integration, IntegrationStatus, Strategy, integrate,
+};
+pub use leftovers::{LeftoversError, commit_leftovers};
+pub use remove::{Remove, RemoveError, Removed, remove};
+pub use repository::{Identity, Repository, RepositoryError};
+pub use salvage::{Keep, SalvageError, SalvageRef, salvage};
+pub use worktree::{Worktree, WorktreeError, create, list, lock, unlock};

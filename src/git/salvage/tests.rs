@@ -1,0 +1,245 @@
+use super::*;
+use crate::git::testing::{Fixture, commit, git, show, write};
+use crate::git::worktree::create;
+use crate::git::{Request, Worktree};
+use std::fs;
+
+fn worktree(fixture: &Fixture) -> Worktree {
+    let request = Request {
+        branch: "work".to_owned(),
+        ..Request::default()
+    };
+    create(&fixture.repo, &request, None).unwrap()
+}
+
+fn keep_all(fixture: &Fixture, dir: &Path) -> Option<SalvageRef> {
+    salvage(&fixture.repo, dir, "w-1", Keep::default()).unwrap()
+}
+
+#[test]
+fn a_clean_worktree_on_a_branch_has_nothing_to_lose() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    commit(&made.path, "a.txt", "a\n");
+    assert_eq!(keep_all(&fixture, &made.path), None);
+    let keep = Keep {
+        branch_commits: true,
+        copies: &[],
+    };
+    let kept = salvage(&fixture.repo, &made.path, "w-1", keep).unwrap();
+    assert_eq!(
+        kept.unwrap(),
+        SalvageRef {
+            name: "refs/orchestrator/salvage/w-1".to_owned(),
+            commit: git(&made.path, &["rev-parse", "HEAD"]),
+        }
+    );
+}
+
+#[test]
+fn everything_uncommitted_is_kept_and_the_worktree_untouched() {
+    let fixture = Fixture::new();
+    fixture.write(".gitignore", "ignored\n");
+    fixture.write("gone.txt", "gone\n");
+    fixture.commit("twice.txt", "0\n");
+    let made = worktree(&fixture);
+    let dir = &made.path;
+    write(dir, "twice.txt", "staged\n");
+    write(dir, "only staged.txt", "deleted later\n");
+    git(dir, &["add", "-A"]);
+    fs::remove_file(dir.join("only staged.txt")).unwrap();
+    fs::remove_file(dir.join("gone.txt")).unwrap();
+    write(dir, "twice.txt", "changed again\n");
+    write(dir, "deep/untracked * file", "new\n");
+    write(dir, "ignored", "x\n");
+    let before = git(dir, &["status", "--porcelain"]);
+    let kept = keep_all(&fixture, dir).unwrap();
+    let listed = git(dir, &["ls-tree", "-r", "--name-only", &kept.name]);
+    assert_eq!(
+        listed,
+        ".gitignore\ndeep/untracked * file\nreadme.txt\ntwice.txt"
+    );
+    assert_eq!(show(dir, &kept.commit, "twice.txt"), "changed again\n");
+    let staged = format!("{}^2", kept.commit);
+    assert_eq!(show(dir, &staged, "twice.txt"), "staged\n");
+    assert_eq!(show(dir, &staged, "only staged.txt"), "deleted later\n");
+    assert_eq!(git(dir, &["status", "--porcelain"]), before);
+}
+
+#[test]
+fn conflicts_are_kept_as_they_stand() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    commit(&made.path, "readme.txt", "work\n");
+    fixture.commit("readme.txt", "main\n");
+    let merge = Git::write(&made.path).args(["merge", "-q", "main"]);
+    assert!(!merge.succeeds().unwrap());
+    let kept = keep_all(&fixture, &made.path).unwrap();
+    assert!(show(&made.path, &kept.commit, "readme.txt").contains("<<<<<<<"));
+}
+
+#[test]
+fn a_detached_head_is_kept_by_its_own_commit() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    git(&made.path, &["checkout", "-q", "--detach"]);
+    assert_eq!(keep_all(&fixture, &made.path), None);
+    let head = commit(&made.path, "a.txt", "a\n");
+    assert_eq!(keep_all(&fixture, &made.path).unwrap().commit, head);
+}
+
+#[test]
+fn a_taken_name_gets_a_number_and_the_same_commit_no_second_ref() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    git(&made.path, &["checkout", "-q", "--detach"]);
+    commit(&made.path, "a.txt", "a\n");
+    let first = keep_all(&fixture, &made.path).unwrap();
+    let keep = Keep {
+        branch_commits: true,
+        copies: &[],
+    };
+    let again = salvage(&fixture.repo, &made.path, "w-1", keep).unwrap();
+    assert_eq!(again, Some(first));
+    write(&made.path, "b.txt", "b\n");
+    let second = keep_all(&fixture, &made.path).unwrap();
+    assert_eq!(second.name, "refs/orchestrator/salvage/w-1-2");
+    for name in ["", "-x/..", "a b", "a\0"] {
+        let error = salvage(&fixture.repo, &made.path, name, Keep::default()).unwrap_err();
+        assert!(
+            matches!(error, SalvageError::InvalidName { .. }),
+            "{name:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn changed_copies_are_kept_and_unchanged_ones_not() {
+    let fixture = Fixture::new();
+    fixture.write(".worktreeinclude", ".env*\n");
+    fixture.commit(".gitignore", ".env*\n");
+    fixture.write(".env", "A=1\n");
+    fixture.write(".env.same", "A=1\n");
+    let made = worktree(&fixture);
+    let keep = Keep {
+        branch_commits: false,
+        copies: &made.copies,
+    };
+    assert_eq!(made.copies.len(), 2);
+    assert_eq!(
+        salvage(&fixture.repo, &made.path, "w-1", keep).unwrap(),
+        None
+    );
+    write(&made.path, ".env", "A=2\n");
+    let kept = salvage(&fixture.repo, &made.path, "w-1", keep).unwrap();
+    let commit = kept.unwrap().commit;
+    assert_eq!(show(fixture.root(), &commit, ".env"), "A=2\n");
+    let listed = fixture.git(&["ls-tree", "--name-only", &commit]);
+    assert!(!listed.contains(".env.same"), "{listed}");
+}
+
+#[test]
+fn submodules_and_repositories_inside_are_kept_with_all_their_work() {
+    let fixture = Fixture::new();
+    fixture.git(&["clone", "-q", "--bare", ".", "../library.git"]);
+    fixture.git(&[
+        "-c",
+        "protocol.file.allow=always",
+        "submodule",
+        "--quiet",
+        "add",
+        "../library.git",
+        "lib",
+    ]);
+    fixture.git(&["commit", "-qm", "library"]);
+    let made = worktree(&fixture);
+    let dir = &made.path;
+    git(
+        dir,
+        &[
+            "-c",
+            "protocol.file.allow=always",
+            "submodule",
+            "--quiet",
+            "update",
+            "--init",
+        ],
+    );
+    assert_eq!(keep_all(&fixture, dir), None, "a published submodule");
+    let lib = dir.join("lib");
+    for (name, value) in [("user.name", "L"), ("user.email", "l@example.org")] {
+        git(&lib, &["config", name, value]);
+    }
+    let in_library = commit(&lib, "lib.txt", "committed in the library\n");
+    write(&lib, "dirty.txt", "uncommitted in the library\n");
+    git(dir, &["init", "-q", "scratch"]);
+    write(dir, "scratch/unborn.txt", "never committed\n");
+    let kept = keep_all(&fixture, dir).unwrap();
+    fs::remove_dir_all(fixture.repo.common_dir.join("worktrees")).unwrap();
+    fs::remove_dir_all(dir).unwrap();
+    let root = fixture.root();
+    let reached = fixture.git(&["rev-list", &kept.name]);
+    assert!(reached.contains(&in_library));
+    let texts: Vec<String> = fixture
+        .git(&["rev-parse", &format!("{}^@", kept.commit)])
+        .lines()
+        .map(|parent| git(root, &["ls-tree", "-r", "--name-only", parent]))
+        .collect();
+    assert!(texts.iter().any(|t| t.contains("dirty.txt")), "{texts:?}");
+    assert!(texts.iter().any(|t| t.contains("unborn.txt")), "{texts:?}");
+    fixture.git(&["fsck", "--connectivity-only"]);
+}
+
+#[test]
+fn a_missing_identity_does_not_stop_a_salvage() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    for setting in ["user.name", "user.email"] {
+        fixture.git(&["config", "--unset", setting]);
+    }
+    fixture.git(&["config", "user.useConfigOnly", "true"]);
+    write(&made.path, "a.txt", "a\n");
+    let kept = keep_all(&fixture, &made.path).unwrap();
+    let author = fixture.git(&["log", "-1", "--format=%an", &kept.name]);
+    assert_eq!(author, Identity::fallback().name);
+}
+
+#[test]
+fn what_is_only_called_a_repository_is_kept_as_files_or_refused() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    write(&made.path, "plain/.git/nothing", "x\n");
+    write(&made.path, "plain/file.txt", "x\n");
+    let kept = keep_all(&fixture, &made.path).unwrap();
+    assert_eq!(show(&made.path, &kept.commit, "plain/file.txt"), "x\n");
+    git(&made.path, &["init", "-q", "odd"]);
+    git(&made.path.join("odd"), &["config", "core.worktree", "/"]);
+    let error = salvage(&fixture.repo, &made.path, "w-1", Keep::default()).unwrap_err();
+    assert!(
+        matches!(error, SalvageError::UnreadableRepository { .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn line_endings_do_not_stop_a_salvage() {
+    let fixture = Fixture::new();
+    fixture.git(&["config", "core.autocrlf", "input"]);
+    fixture.git(&["config", "core.safecrlf", "true"]);
+    let made = worktree(&fixture);
+    write(&made.path, "dos.txt", "a\r\nb\r\n");
+    let kept = keep_all(&fixture, &made.path).unwrap();
+    assert_eq!(show(&made.path, &kept.commit, "dos.txt"), "a\nb\n");
+}
+
+#[test]
+fn a_worktree_before_its_first_commit_is_kept() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    git(&made.path, &["checkout", "-q", "--orphan", "fresh"]);
+    git(&made.path, &["rm", "-rqf", "."]);
+    assert_eq!(keep_all(&fixture, &made.path), None);
+    write(&made.path, "a.txt", "a\n");
+    let kept = keep_all(&fixture, &made.path).unwrap();
+    assert_eq!(show(fixture.root(), &kept.commit, "a.txt"), "a\n");
+}

@@ -1,0 +1,165 @@
+//! What is uncommitted in a worktree, as the git program sees it: it alone applies the user's filters and encodings.
+//!
+//! Reading takes no lock and refreshes nothing, so that it can run beside a worker.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::command::{CommandError, Git};
+
+/// An operation of git that was begun and not ended: committing now would end it in a way that nobody asked for.
+const OPERATIONS: [(&str, &str); 6] = [
+    ("MERGE_HEAD", "merge"),
+    ("CHERRY_PICK_HEAD", "cherry-pick"),
+    ("REVERT_HEAD", "revert"),
+    ("rebase-merge", "rebase"),
+    ("rebase-apply", "rebase"),
+    ("sequencer", "cherry-pick"),
+];
+
+/// One path that differs from HEAD. Ignored files are never listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Relative to the worktree. A repository inside the worktree, which git does not look into, ends with a slash.
+    pub path: PathBuf,
+    /// The index differs from HEAD.
+    pub staged: bool,
+    /// The file differs from the index, is untracked or in conflict.
+    pub in_worktree: bool,
+    pub untracked: bool,
+}
+
+impl Entry {
+    /// An untracked repository inside the worktree: adding it would record a commit id and none of its files.
+    pub fn is_repository(&self) -> bool {
+        self.untracked && self.path.as_os_str().as_bytes().ends_with(b"/")
+    }
+}
+
+/// How much of the untracked files is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untracked {
+    /// Every file.
+    Files,
+    /// A folder with nothing tracked in it is one entry: cheaper in a large checkout.
+    Folders,
+}
+
+/// Everything that `git status` would show, submodules included whatever the configuration says.
+pub fn status(worktree: &Path, untracked: Untracked) -> Result<Vec<Entry>, CommandError> {
+    Ok(parse(&porcelain(worktree, untracked)?))
+}
+
+/// Git's own answer, unparsed: records that end with NUL.
+pub(super) fn porcelain(worktree: &Path, untracked: Untracked) -> Result<Vec<u8>, CommandError> {
+    let untracked = match untracked {
+        Untracked::Files => "--untracked-files=all",
+        Untracked::Folders => "--untracked-files=normal",
+    };
+    Git::read(worktree)
+        .args(["status", "--porcelain=v2", "-z", "--no-renames"])
+        .args(["--ignore-submodules=none", untracked])
+        .run()
+}
+
+/// The name of the operation that is under way in a worktree (`merge`, `rebase`, …).
+pub fn operation_in_progress(worktree: &Path) -> Result<Option<&'static str>, CommandError> {
+    let git_dir = git_dir(worktree)?;
+    Ok(OPERATIONS
+        .iter()
+        .find(|(file, _)| git_dir.join(file).exists())
+        .map(|(_, operation)| *operation))
+}
+
+/// The folder that holds this worktree's own HEAD and index.
+pub(super) fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
+    Git::read(worktree)
+        .args(["rev-parse", "--absolute-git-dir"])
+        .path()
+}
+
+pub(super) fn parse(records: &[u8]) -> Vec<Entry> {
+    records
+        .split(|byte| *byte == 0)
+        .filter_map(parse_record)
+        .collect()
+}
+
+/// `1 <XY> <6 fields> <path>` changed, `u <XY> <8 fields> <path>` in conflict, `? <path>` untracked.
+fn parse_record(record: &[u8]) -> Option<Entry> {
+    let fields_before_path = match record.first()? {
+        b'?' => 1,
+        b'1' => 8,
+        b'u' => 10,
+        _ => return None,
+    };
+    let path = record
+        .splitn(fields_before_path + 1, |byte| *byte == b' ')
+        .nth(fields_before_path)?;
+    let (untracked, conflict) = (record[0] == b'?', record[0] == b'u');
+    let changed_at = |column: usize| record.get(column).is_some_and(|state| *state != b'.');
+    Some(Entry {
+        path: PathBuf::from(OsStr::from_bytes(path)),
+        staged: !untracked && !conflict && changed_at(2),
+        in_worktree: untracked || conflict || changed_at(3),
+        untracked,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::Fixture;
+    use std::fs;
+
+    #[test]
+    fn every_kind_of_change_is_told_apart() {
+        let fixture = Fixture::new();
+        fixture.commit("gone.txt", "1\n");
+        fixture.write("a name with spaces.txt", "new\n");
+        fixture.write("staged.txt", "new\n");
+        fixture.git(&["add", "staged.txt"]);
+        fs::remove_file(fixture.root().join("gone.txt")).unwrap();
+        fs::create_dir(fixture.root().join("inner")).unwrap();
+        fixture.git(&["init", "-q", "inner"]);
+        let found: Vec<_> = status(fixture.root(), Untracked::Files)
+            .unwrap()
+            .into_iter()
+            .map(|e| {
+                let path = e.path.to_str().unwrap().to_owned();
+                (path, e.staged, e.in_worktree, e.is_repository())
+            })
+            .collect();
+        let expected = [
+            ("gone.txt", false, true, false),
+            ("staged.txt", true, false, false),
+            ("a name with spaces.txt", false, true, false),
+            ("inner/", false, true, true),
+        ];
+        assert_eq!(found.len(), expected.len());
+        for (path, staged, in_worktree, repository) in expected {
+            assert!(
+                found.contains(&(path.to_owned(), staged, in_worktree, repository)),
+                "{path} in {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unfinished_merge_is_named() {
+        let fixture = Fixture::new();
+        fixture.git(&["checkout", "-qb", "other"]);
+        fixture.commit("readme.txt", "other\n");
+        fixture.git(&["checkout", "-q", "main"]);
+        fixture.commit("readme.txt", "main\n");
+        assert_eq!(operation_in_progress(fixture.root()).unwrap(), None);
+        let merge = Git::write(fixture.root()).args(["merge", "-q", "other"]);
+        assert!(!merge.succeeds().unwrap());
+        assert_eq!(
+            operation_in_progress(fixture.root()).unwrap(),
+            Some("merge")
+        );
+        assert!(status(fixture.root(), Untracked::Files).unwrap()[0].in_worktree);
+    }
+}

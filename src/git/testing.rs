@@ -1,0 +1,105 @@
+//! A sealed temporary repository for the tests of this room. No test here sees the settings of the machine or its user.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Repository;
+use super::command::Git;
+
+/// Cuts a call of git in a test off from everything that the machine and its user have configured.
+pub fn seal(command: &mut Command) {
+    command
+        .env("HOME", "/nonexistent")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1");
+    for name in ["AUTHOR", "COMMITTER"] {
+        command.env_remove(format!("GIT_{name}_NAME"));
+        command.env_remove(format!("GIT_{name}_EMAIL"));
+        command.env_remove(format!("GIT_{name}_DATE"));
+    }
+    command.env_remove("EMAIL").env_remove("XDG_CONFIG_HOME");
+}
+
+/// A repository in `<temporary folder>/repo` with one commit of `readme.txt` on `main`.
+pub struct Fixture {
+    folder: tempfile::TempDir,
+    pub repo: Repository,
+}
+
+impl Fixture {
+    pub fn new() -> Fixture {
+        let fixture = Fixture::empty(&[]);
+        fixture.commit("readme.txt", "hello\n");
+        fixture
+    }
+
+    /// Without any commit; `options` go to `git init`.
+    pub fn empty(options: &[&str]) -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap().join("repo");
+        fs::create_dir(&root).unwrap();
+        git(&root, &[&["init", "-q", "-b", "main"], options].concat());
+        for setting in [
+            ["user.name", "Tess Ter"],
+            ["user.email", "tess@example.org"],
+        ] {
+            git(&root, &[&["config"][..], &setting].concat());
+        }
+        let repo = Repository::discover(&root).unwrap().unwrap();
+        Fixture { folder, repo }
+    }
+
+    /// The main worktree.
+    pub fn root(&self) -> &Path {
+        self.repo.root()
+    }
+
+    /// The folder that the repository lies in.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(name)
+    }
+
+    pub fn git(&self, args: &[&str]) -> String {
+        git(self.root(), args)
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        write(self.root(), path, text);
+    }
+
+    /// Commits one file in the main worktree and returns the commit.
+    pub fn commit(&self, path: &str, text: &str) -> String {
+        commit(self.root(), path, text)
+    }
+}
+
+pub fn git(dir: &Path, args: &[&str]) -> String {
+    Git::write(dir).args(args).text().unwrap()
+}
+
+pub fn write(dir: &Path, path: &str, text: &str) {
+    let file = dir.join(path);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, text).unwrap();
+}
+
+pub fn read(dir: &Path, path: &str) -> String {
+    fs::read_to_string(dir.join(path)).unwrap()
+}
+
+pub fn commit(dir: &Path, path: &str, text: &str) -> String {
+    write(dir, path, text);
+    git(dir, &["add", "-A"]);
+    git(dir, &["commit", "-qm", path]);
+    git(dir, &["rev-parse", "HEAD"])
+}
+
+/// The text of a file in a commit or ref.
+pub fn show(dir: &Path, commit: &str, path: &str) -> String {
+    Git::read(dir)
+        .args(["show", &format!("{commit}:{path}")])
+        .run()
+        .map(|bytes| String::from_utf8(bytes).unwrap())
+        .unwrap()
+}

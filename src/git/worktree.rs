@@ -1,0 +1,431 @@
+//! Worktrees: listing them, making them, and locking the ones that a worker lives in.
+//!
+//! Many are made at once. Only the registration is done under the repository's lock (it takes milliseconds, and git
+//! itself is not safe there); the files are checked out beside each other. A creation that fails is undone exactly:
+//! what was there before, a branch or an empty folder, stays. Removing is [`super::remove`]'s.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+
+use super::check::{self, Place, Plan, Request};
+use super::command::{CommandError, Git};
+use super::include::{self, Copied, IncludeError, Included};
+use super::repository::{Repository, RepositoryError, branch_commit};
+
+/// More at once only makes the disk busier (measured: two threads on two cores halve the time, more do not help).
+const MOST_CHECKOUTS_AT_ONCE: usize = 4;
+
+/// Hides our own folder, with the worktrees in it.
+const OWN_FOLDER_PATTERN: &str = ".orchestrator/";
+
+#[derive(Debug, thiserror::Error)]
+pub enum WorktreeError {
+    #[error(transparent)]
+    Git(#[from] CommandError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Include(#[from] IncludeError),
+    #[error(
+        "use {branch:?} as a branch name: git does not allow it; use letters, digits, `-`, `_`, `.` and `/`"
+    )]
+    InvalidBranch { branch: String },
+    #[error(
+        "create branch {branch}: branch {existing} is in its way, as git keeps branches like files and folders; \
+         choose another name"
+    )]
+    BranchInTheWay { branch: String, existing: String },
+    #[error(
+        "use branch {branch}: it is already checked out in {}; choose another name, or remove that worktree",
+        path.display()
+    )]
+    BranchInUse { branch: String, path: PathBuf },
+    #[error(
+        "start branch {branch} at {base}: the branch exists already, at {commit}; leave out `base` to go on with it, \
+         or choose another name"
+    )]
+    BranchExists {
+        branch: String,
+        commit: String,
+        base: String,
+    },
+    #[error("make a worktree of {}: it has no commit yet; commit something there first", root.display())]
+    NoCommits { root: PathBuf },
+    #[error("use {path:?} as the place of a worktree: {why}")]
+    InvalidPath { path: PathBuf, why: &'static str },
+    #[error(
+        "make a worktree at {}: it must lie inside {} or beside it in the same folder; other places must be allowed \
+         in the settings",
+        path.display(),
+        root.display()
+    )]
+    PathOutside { path: PathBuf, root: PathBuf },
+    #[error("make a worktree at {}: it lies inside the worktree {}", path.display(), worktree.display())]
+    PathInWorktree { path: PathBuf, worktree: PathBuf },
+    #[error("make a worktree at {}: there is something already; choose another path", path.display())]
+    PathTaken { path: PathBuf },
+    #[error(
+        "make a worktree at {}: git still knows one there whose folder is gone; remove that worktree first",
+        path.display()
+    )]
+    PathRegistered { path: PathBuf },
+    #[error("look at {}", path.display())]
+    ReadPath { path: PathBuf, source: io::Error },
+    #[error("find a worktree at {}: these exist: {}", path.display(), known.join(", "))]
+    NotAWorktree { path: PathBuf, known: Vec<String> },
+    #[error("make a worktree at {} ({cause}), and undo what was begun", path.display())]
+    Undo {
+        path: PathBuf,
+        cause: Box<WorktreeError>,
+        source: Box<WorktreeError>,
+    },
+}
+
+/// A worktree that we made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worktree {
+    pub path: PathBuf,
+    pub branch: String,
+    /// Where the branch stood when the worktree was made.
+    pub base_commit: String,
+    /// The branch did not exist before.
+    pub created_branch: bool,
+    pub repo_path: PathBuf,
+    /// What came along by `.worktreeinclude`. Keep it: removal tells by it which copies hold changes.
+    pub copies: Vec<Copied>,
+    /// What `.worktreeinclude` asked for and could not come along, with the reason.
+    pub not_copied: Vec<String>,
+}
+
+/// A worktree that git knows, the main one first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listed {
+    pub path: PathBuf,
+    /// `None` for a bare repository and before the first commit.
+    pub head: Option<String>,
+    /// `None` when HEAD is detached.
+    pub branch: Option<String>,
+    pub bare: bool,
+    /// The reason given when it was locked, maybe empty.
+    pub locked: Option<String>,
+    /// Its folder is gone.
+    pub missing: bool,
+}
+
+/// All worktrees of a repository, the main one (or the bare repository) first.
+pub fn list(repo: &Repository) -> Result<Vec<Listed>, CommandError> {
+    let records = repo
+        .read()
+        .args(["worktree", "list", "--porcelain", "-z"])
+        .run()?;
+    Ok(parse_list(&records))
+}
+
+/// Makes a worktree and fills it. `lock_reason` keeps everybody else from pruning or removing it from the first moment.
+pub fn create(
+    repo: &Repository,
+    request: &Request,
+    lock_reason: Option<&str>,
+) -> Result<Worktree, WorktreeError> {
+    let plan = check::check(repo, request)?;
+    hide(repo, &plan.place)?;
+    let begun = register(repo, &plan, lock_reason)?;
+    match fill(repo, &begun.path) {
+        Ok(included) => Ok(Worktree {
+            path: begun.path,
+            branch: plan.branch,
+            base_commit: plan.base_commit,
+            created_branch: plan.new_branch,
+            repo_path: repo.root().to_owned(),
+            copies: included.copied,
+            not_copied: included.skipped,
+        }),
+        Err(cause) => {
+            let _lock = repo.lock()?;
+            Err(undo(repo, &plan, &begun, cause))
+        }
+    }
+}
+
+/// Keeps a worktree from being removed or pruned, by us or by anybody else's git, until [`unlock`].
+pub fn lock(repo: &Repository, path: &Path, reason: &str) -> Result<(), WorktreeError> {
+    let _lock = repo.lock()?;
+    let found = find(repo, path)?;
+    if found.locked.as_deref() == Some(reason) {
+        return Ok(());
+    }
+    repo.write()
+        .args(["worktree", "lock", "--reason", reason, "--"])
+        .arg(&found.path)
+        .run()?;
+    Ok(())
+}
+
+/// Takes back [`lock`]. Unlocking twice is harmless.
+pub fn unlock(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
+    let _lock = repo.lock()?;
+    let found = find(repo, path)?;
+    if found.locked.is_none() {
+        return Ok(());
+    }
+    repo.write()
+        .args(["worktree", "unlock", "--"])
+        .arg(&found.path)
+        .run()?;
+    Ok(())
+}
+
+/// The worktree at `path`, which may be relative to the repository's root or lead through symbolic links.
+pub(super) fn find(repo: &Repository, path: &Path) -> Result<Listed, WorktreeError> {
+    let wanted = check::resolve(repo, path)?;
+    let worktrees = list(repo)?;
+    let known = || worktrees.iter().map(|w| w.path.display().to_string());
+    let found = worktrees.iter().find(|listed| {
+        listed.path == wanted || listed.path.canonicalize().is_ok_and(|p| p == wanted)
+    });
+    found.cloned().ok_or_else(|| WorktreeError::NotAWorktree {
+        path: wanted.clone(),
+        known: known().collect(),
+    })
+}
+
+/// Keeps a worktree that lies inside the main one from showing up there as untracked files.
+fn hide(repo: &Repository, place: &Place) -> Result<(), WorktreeError> {
+    let Some(main) = &repo.main_worktree else {
+        return Ok(());
+    };
+    let Place::Given(path) = place else {
+        return Ok(repo.exclude(OWN_FOLDER_PATTERN)?);
+    };
+    let Some(inside) = path.strip_prefix(main).ok().and_then(Path::to_str) else {
+        return Ok(());
+    };
+    let ignored = repo
+        .read()
+        .args(["check-ignore", "--quiet", "--"])
+        .arg(format!("{inside}/"))
+        .succeeds()?;
+    if !ignored {
+        repo.exclude(&anchored_pattern(inside))?;
+    }
+    Ok(())
+}
+
+/// A gitignore pattern for exactly one folder.
+fn anchored_pattern(folder: &str) -> String {
+    let mut pattern = String::from("/");
+    for character in folder.chars() {
+        if matches!(character, '*' | '?' | '[' | '\\' | ' ') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push('/');
+    pattern
+}
+
+/// What was there before a creation began, so that it can be undone and nothing else.
+struct Begun {
+    path: PathBuf,
+    path_existed: bool,
+    /// The outermost folder that had to be made.
+    first_new_folder: PathBuf,
+}
+
+/// Everything that must not run beside another creation: the branch and git's record of the worktree.
+fn register(
+    repo: &Repository,
+    plan: &Plan,
+    lock_reason: Option<&str>,
+) -> Result<Begun, WorktreeError> {
+    let _lock = repo.lock()?;
+    let path = match &plan.place {
+        Place::Given(path) => path.clone(),
+        Place::Default => check::free_default_path(repo, &plan.branch),
+    };
+    let begun = Begun {
+        path_existed: path.exists(),
+        first_new_folder: first_missing(&path).to_owned(),
+        path,
+    };
+    if plan.new_branch {
+        create_branch(repo, plan)?;
+    }
+    match add(repo, plan, &begun.path, lock_reason) {
+        Ok(()) => Ok(begun),
+        Err(cause) => Err(undo(repo, plan, &begun, cause.into())),
+    }
+}
+
+/// Made by us and not by `worktree add -b`, so that we know for certain whether the branch is ours to delete. It gets no
+/// upstream: git writes that to the shared configuration without waiting for its lock, and fails when many do.
+fn create_branch(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
+    let made = repo
+        .write()
+        .args(["update-ref", "-m", "branch: created for a worktree"])
+        .arg(format!("refs/heads/{}", plan.branch))
+        .args([&plan.base_commit, &zero_id(&plan.base_commit)])
+        .run();
+    let Err(error) = made else { return Ok(()) };
+    match branch_commit(repo.root(), &plan.branch)? {
+        Some(commit) => Err(WorktreeError::BranchExists {
+            branch: plan.branch.clone(),
+            commit,
+            base: plan.base_commit.clone(),
+        }),
+        None => Err(error.into()),
+    }
+}
+
+fn add(
+    repo: &Repository,
+    plan: &Plan,
+    path: &Path,
+    lock_reason: Option<&str>,
+) -> Result<(), CommandError> {
+    let mut git = repo
+        .write()
+        .args(["worktree", "add", "--quiet", "--no-checkout"]);
+    if let Some(reason) = lock_reason {
+        git = git.args(["--lock", "--reason", reason]);
+    }
+    git.arg("--").arg(path).arg(&plan.branch).run()?;
+    Ok(())
+}
+
+fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {
+    let _turn = CheckoutTurn::wait();
+    Git::write(path)
+        .args(["reset", "--hard", "--quiet", "--no-recurse-submodules"])
+        .run()?;
+    Ok(include::copy(repo, path)?)
+}
+
+/// Takes back what a failed creation has made. The caller holds the lock.
+fn undo(repo: &Repository, plan: &Plan, begun: &Begun, cause: WorktreeError) -> WorktreeError {
+    match try_undo(repo, plan, begun) {
+        Ok(()) => cause,
+        Err(source) => WorktreeError::Undo {
+            path: begun.path.clone(),
+            cause: Box::new(cause),
+            source: Box::new(source),
+        },
+    }
+}
+
+fn try_undo(repo: &Repository, plan: &Plan, begun: &Begun) -> Result<(), WorktreeError> {
+    if list(repo)?.iter().any(|listed| listed.path == begun.path) {
+        // Forced twice because it may be locked, by us.
+        repo.write()
+            .args(["worktree", "remove", "--force", "--force", "--"])
+            .arg(&begun.path)
+            .run()?;
+    }
+    restore_folders(begun);
+    if plan.new_branch {
+        // Only where it still stands where we put it.
+        repo.write()
+            .args(["update-ref", "-d"])
+            .arg(format!("refs/heads/{}", plan.branch))
+            .arg(&plan.base_commit)
+            .run()?;
+    }
+    Ok(())
+}
+
+/// Removes only folders that are empty and that we made; one that somebody else has begun to use stays.
+fn restore_folders(begun: &Begun) {
+    if begun.path_existed {
+        let _ = fs::create_dir_all(&begun.path);
+        return;
+    }
+    for folder in begun.path.ancestors() {
+        if !folder.starts_with(&begun.first_new_folder)
+            || fs::remove_dir(folder).is_err() && folder.exists()
+        {
+            break;
+        }
+    }
+}
+
+fn first_missing(path: &Path) -> &Path {
+    path.ancestors()
+        .take_while(|folder| !folder.exists())
+        .last()
+        .unwrap_or(path)
+}
+
+/// The id that stands for "no object", in the length of the repository's ids.
+pub(super) fn zero_id(like: &str) -> String {
+    "0".repeat(like.len())
+}
+
+/// One of the few checkouts that run at the same time in this process.
+struct CheckoutTurn;
+
+static CHECKOUTS: Mutex<usize> = Mutex::new(0);
+static CHECKOUT_ENDED: Condvar = Condvar::new();
+
+impl CheckoutTurn {
+    fn wait() -> CheckoutTurn {
+        let most = thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(MOST_CHECKOUTS_AT_ONCE);
+        let running = CHECKOUTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = CHECKOUT_ENDED
+            .wait_while(running, |running| *running >= most)
+            .unwrap_or_else(PoisonError::into_inner);
+        *running += 1;
+        CheckoutTurn
+    }
+}
+
+impl Drop for CheckoutTurn {
+    fn drop(&mut self) {
+        *CHECKOUTS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        CHECKOUT_ENDED.notify_one();
+    }
+}
+
+/// Attributes end with NUL, worktrees with one NUL more.
+fn parse_list(records: &[u8]) -> Vec<Listed> {
+    let mut worktrees = Vec::new();
+    for record in records.split(|byte| *byte == 0) {
+        let (name, value) = match record.iter().position(|byte| *byte == b' ') {
+            Some(space) => (&record[..space], &record[space + 1..]),
+            None => (record, &[][..]),
+        };
+        if name == b"worktree" {
+            worktrees.push(Listed {
+                path: PathBuf::from(OsStr::from_bytes(value)),
+                ..Listed::default()
+            });
+        }
+        let Some(current) = worktrees.last_mut() else {
+            continue;
+        };
+        let text = || String::from_utf8_lossy(value).into_owned();
+        match name {
+            b"HEAD" => current.head = Some(text()).filter(|id| *id != zero_id(id)),
+            b"branch" => current.branch = text().strip_prefix("refs/heads/").map(str::to_owned),
+            b"bare" => current.bare = true,
+            b"locked" => current.locked = Some(text()),
+            _ => {}
+        }
+    }
+    for worktree in &mut worktrees {
+        // Git's own `prunable` mark is not given for a locked worktree.
+        worktree.missing = !worktree.path.exists();
+    }
+    worktrees
+}
+
+#[cfg(test)]
+mod tests;
