@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::repository::{Repository, branch_commit, resolve_commit};
+use super::repository::{Repository, resolve_commit};
 use super::worktree::{Listed, WorktreeError, list};
 
 /// Where worktrees go when the caller names no place, relative to the repository's root.
@@ -46,7 +46,7 @@ pub enum Place {
 
 pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError> {
     let branch = &request.branch;
-    check_branch_name(repo, branch)?;
+    check_branch_name(branch)?;
     let worktrees = list(repo)?;
     let place = match &request.path {
         Some(path) => Place::Given(check_path(repo, path, &request.allowed_roots, &worktrees)?),
@@ -59,11 +59,11 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
             path: user.path.clone(),
         });
     }
-    let existing = branch_commit(repo.root(), branch)?;
+    let existing = look_up_branch(repo, branch)?;
     let new_branch = existing.is_none();
     let base_commit = match existing {
-        Some(commit) => check_existing_branch(repo, request, commit)?,
-        None => check_new_branch(repo, request)?,
+        Some(commit) => base_of_existing_branch(repo, request, commit)?,
+        None => base_of_new_branch(repo, request)?,
     };
     Ok(Plan {
         place,
@@ -127,28 +127,44 @@ pub(super) fn resolve(repo: &Repository, path: &Path) -> Result<PathBuf, Worktre
         .fold(real, |path, name| path.join(name)))
 }
 
-fn check_branch_name(repo: &Repository, branch: &str) -> Result<(), WorktreeError> {
-    let invalid = || WorktreeError::InvalidBranch {
-        branch: branch.to_owned(),
-    };
-    // `check-ref-format` lets `@` pass, which other commands take for HEAD.
-    if branch.contains('\0') || branch == "@" {
-        return Err(invalid());
-    }
-    let checked = repo
-        .read()
-        .args(["check-ref-format", "--branch", branch])
-        .output()?;
-    // Git answers with another name for shorthands such as `@{-1}`.
-    let same = checked.stdout.strip_suffix(b"\n") == Some(branch.as_bytes());
-    if checked.code == Some(0) && same {
-        Ok(())
-    } else {
-        Err(invalid())
-    }
+fn check_branch_name(branch: &str) -> Result<(), WorktreeError> {
+    // Git's own rules, and `@`, which they allow and other commands take for HEAD.
+    let valid = git2::Branch::name_is_valid(branch).unwrap_or(false) && branch != "@";
+    valid
+        .then_some(())
+        .ok_or_else(|| WorktreeError::InvalidBranch {
+            branch: branch.to_owned(),
+        })
 }
 
-fn check_existing_branch(
+/// The commit of the branch if it exists. `a` and `a/b` cannot both be branches.
+fn look_up_branch(repo: &Repository, branch: &str) -> Result<Option<String>, WorktreeError> {
+    let first = branch.split('/').next().unwrap_or(branch);
+    let neighbours = repo
+        .read()
+        .args(["for-each-ref", "--format=%(objectname) %(refname:lstrip=2)"])
+        .arg(format!("refs/heads/{first}"))
+        .text()?;
+    let contains = |outer: &str, inner: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    for (commit, other) in neighbours.lines().filter_map(|line| line.split_once(' ')) {
+        if other == branch {
+            return Ok(Some(commit.to_owned()));
+        }
+        if contains(other, branch) || contains(branch, other) {
+            return Err(WorktreeError::BranchInTheWay {
+                branch: branch.to_owned(),
+                existing: other.to_owned(),
+            });
+        }
+    }
+    Ok(None)
+}
+
+fn base_of_existing_branch(
     repo: &Repository,
     request: &Request,
     commit: String,
@@ -163,39 +179,13 @@ fn check_existing_branch(
     }
 }
 
-fn check_new_branch(repo: &Repository, request: &Request) -> Result<String, WorktreeError> {
-    let base_commit = match &request.base {
-        Some(base) => repo.resolve(base)?,
+fn base_of_new_branch(repo: &Repository, request: &Request) -> Result<String, WorktreeError> {
+    match &request.base {
+        Some(base) => Ok(repo.resolve(base)?),
         None => resolve_commit(repo.root(), "HEAD")?.ok_or_else(|| WorktreeError::NoCommits {
             root: repo.root().to_owned(),
-        })?,
-    };
-    if let Some(existing) = branch_in_the_way(repo, &request.branch)? {
-        return Err(WorktreeError::BranchInTheWay {
-            branch: request.branch.clone(),
-            existing,
-        });
+        }),
     }
-    Ok(base_commit)
-}
-
-/// `a` and `a/b` cannot both be branches.
-fn branch_in_the_way(repo: &Repository, branch: &str) -> Result<Option<String>, WorktreeError> {
-    let first = branch.split('/').next().unwrap_or(branch);
-    let neighbours = repo
-        .read()
-        .args(["for-each-ref", "--format=%(refname:lstrip=2)"])
-        .arg(format!("refs/heads/{first}"))
-        .text()?;
-    let contains = |outer: &str, inner: &str| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|rest| rest.starts_with('/'))
-    };
-    Ok(neighbours
-        .lines()
-        .find(|other| contains(other, branch) || contains(branch, other))
-        .map(str::to_owned))
 }
 
 fn check_path(
