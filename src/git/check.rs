@@ -40,8 +40,12 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     Given(PathBuf),
-    /// Chosen when the worktree is made, so that two at once do not choose the same.
-    Default,
+    /// A name in `folder` is chosen when the worktree is made, so that two at once do not choose the same.
+    Default {
+        folder: PathBuf,
+        /// Worktrees whose folder is gone: git does not let another have their place.
+        gone: Vec<PathBuf>,
+    },
 }
 
 pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError> {
@@ -50,7 +54,7 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
     let worktrees = list(repo)?;
     let place = match &request.path {
         Some(path) => Place::Given(check_path(repo, path, &request.allowed_roots, &worktrees)?),
-        None => Place::Default,
+        None => default_place(repo, &request.allowed_roots, &worktrees)?,
     };
     let used_by = |listed: &&Listed| listed.branch.as_ref() == Some(branch) && !listed.bare;
     if let Some(user) = worktrees.iter().find(used_by) {
@@ -73,9 +77,8 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
     })
 }
 
-/// A folder that nobody uses yet. The caller holds the repository's lock until it exists.
-pub(super) fn free_default_path(repo: &Repository, branch: &str) -> PathBuf {
-    let folder = repo.root().join(DEFAULT_FOLDER);
+/// A path that nobody uses yet. The caller holds the repository's lock until it exists.
+pub(super) fn free_path(folder: &Path, gone: &[PathBuf], branch: &str) -> PathBuf {
     let name: String = branch
         .replace('/', "-")
         .chars()
@@ -83,7 +86,7 @@ pub(super) fn free_default_path(repo: &Repository, branch: &str) -> PathBuf {
         .collect();
     let mut path = folder.join(&name);
     let mut number = 2;
-    while path.symlink_metadata().is_ok() {
+    while path.symlink_metadata().is_ok() || gone.contains(&path) {
         path = folder.join(format!("{name}-{number}"));
         number += 1;
     }
@@ -186,6 +189,21 @@ fn base_of_new_branch(repo: &Repository, request: &Request) -> Result<String, Wo
             root: repo.root().to_owned(),
         }),
     }
+}
+
+/// Our own folder, unless the repository brings a symbolic link in its place that leads outside.
+fn default_place(
+    repo: &Repository,
+    allowed_roots: &[PathBuf],
+    worktrees: &[Listed],
+) -> Result<Place, WorktreeError> {
+    let folder = resolve(repo, Path::new(DEFAULT_FOLDER))?;
+    check_place(repo, &folder, &folder, allowed_roots)?;
+    let gone = worktrees.iter().filter(|listed| listed.missing);
+    Ok(Place::Default {
+        gone: gone.map(|listed| listed.path.clone()).collect(),
+        folder,
+    })
 }
 
 fn check_path(
