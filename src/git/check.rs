@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::repository::{Repository, branch_commit, resolve_commit};
+use super::repository::{Repository, resolve_commit};
 use super::worktree::{Listed, WorktreeError, list};
 
 /// Where worktrees go when the caller names no place, relative to the repository's root.
@@ -40,17 +40,21 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     Given(PathBuf),
-    /// Chosen when the worktree is made, so that two at once do not choose the same.
-    Default,
+    /// A name in `folder` is chosen when the worktree is made, so that two at once do not choose the same.
+    Default {
+        folder: PathBuf,
+        /// Worktrees whose folder is gone: git does not let another have their place.
+        gone: Vec<PathBuf>,
+    },
 }
 
 pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError> {
     let branch = &request.branch;
-    check_branch_name(repo, branch)?;
+    check_branch_name(branch)?;
     let worktrees = list(repo)?;
     let place = match &request.path {
         Some(path) => Place::Given(check_path(repo, path, &request.allowed_roots, &worktrees)?),
-        None => Place::Default,
+        None => default_place(repo, &request.allowed_roots, &worktrees)?,
     };
     let used_by = |listed: &&Listed| listed.branch.as_ref() == Some(branch) && !listed.bare;
     if let Some(user) = worktrees.iter().find(used_by) {
@@ -59,11 +63,11 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
             path: user.path.clone(),
         });
     }
-    let existing = branch_commit(repo.root(), branch)?;
+    let existing = look_up_branch(repo, branch)?;
     let new_branch = existing.is_none();
     let base_commit = match existing {
-        Some(commit) => check_existing_branch(repo, request, commit)?,
-        None => check_new_branch(repo, request)?,
+        Some(commit) => base_of_existing_branch(repo, request, commit)?,
+        None => base_of_new_branch(repo, request)?,
     };
     Ok(Plan {
         place,
@@ -73,9 +77,8 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
     })
 }
 
-/// A folder that nobody uses yet. The caller holds the repository's lock until it exists.
-pub(super) fn free_default_path(repo: &Repository, branch: &str) -> PathBuf {
-    let folder = repo.root().join(DEFAULT_FOLDER);
+/// A path that nobody uses yet. The caller holds the repository's lock until it exists.
+pub(super) fn free_path(folder: &Path, gone: &[PathBuf], branch: &str) -> PathBuf {
     let name: String = branch
         .replace('/', "-")
         .chars()
@@ -83,7 +86,7 @@ pub(super) fn free_default_path(repo: &Repository, branch: &str) -> PathBuf {
         .collect();
     let mut path = folder.join(&name);
     let mut number = 2;
-    while path.symlink_metadata().is_ok() {
+    while path.symlink_metadata().is_ok() || gone.contains(&path) {
         path = folder.join(format!("{name}-{number}"));
         number += 1;
     }
@@ -127,28 +130,44 @@ pub(super) fn resolve(repo: &Repository, path: &Path) -> Result<PathBuf, Worktre
         .fold(real, |path, name| path.join(name)))
 }
 
-fn check_branch_name(repo: &Repository, branch: &str) -> Result<(), WorktreeError> {
-    let invalid = || WorktreeError::InvalidBranch {
-        branch: branch.to_owned(),
-    };
-    // `check-ref-format` lets `@` pass, which other commands take for HEAD.
-    if branch.contains('\0') || branch == "@" {
-        return Err(invalid());
-    }
-    let checked = repo
-        .read()
-        .args(["check-ref-format", "--branch", branch])
-        .output()?;
-    // Git answers with another name for shorthands such as `@{-1}`.
-    let same = checked.stdout.strip_suffix(b"\n") == Some(branch.as_bytes());
-    if checked.code == Some(0) && same {
-        Ok(())
-    } else {
-        Err(invalid())
-    }
+fn check_branch_name(branch: &str) -> Result<(), WorktreeError> {
+    // Git's own rules, and `@`, which they allow and other commands take for HEAD.
+    let valid = git2::Branch::name_is_valid(branch).unwrap_or(false) && branch != "@";
+    valid
+        .then_some(())
+        .ok_or_else(|| WorktreeError::InvalidBranch {
+            branch: branch.to_owned(),
+        })
 }
 
-fn check_existing_branch(
+/// The commit of the branch if it exists. `a` and `a/b` cannot both be branches.
+fn look_up_branch(repo: &Repository, branch: &str) -> Result<Option<String>, WorktreeError> {
+    let first = branch.split('/').next().unwrap_or(branch);
+    let neighbours = repo
+        .read()
+        .args(["for-each-ref", "--format=%(objectname) %(refname:lstrip=2)"])
+        .arg(format!("refs/heads/{first}"))
+        .text()?;
+    let contains = |outer: &str, inner: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    for (commit, other) in neighbours.lines().filter_map(|line| line.split_once(' ')) {
+        if other == branch {
+            return Ok(Some(commit.to_owned()));
+        }
+        if contains(other, branch) || contains(branch, other) {
+            return Err(WorktreeError::BranchInTheWay {
+                branch: branch.to_owned(),
+                existing: other.to_owned(),
+            });
+        }
+    }
+    Ok(None)
+}
+
+fn base_of_existing_branch(
     repo: &Repository,
     request: &Request,
     commit: String,
@@ -163,39 +182,28 @@ fn check_existing_branch(
     }
 }
 
-fn check_new_branch(repo: &Repository, request: &Request) -> Result<String, WorktreeError> {
-    let base_commit = match &request.base {
-        Some(base) => repo.resolve(base)?,
+fn base_of_new_branch(repo: &Repository, request: &Request) -> Result<String, WorktreeError> {
+    match &request.base {
+        Some(base) => Ok(repo.resolve(base)?),
         None => resolve_commit(repo.root(), "HEAD")?.ok_or_else(|| WorktreeError::NoCommits {
             root: repo.root().to_owned(),
-        })?,
-    };
-    if let Some(existing) = branch_in_the_way(repo, &request.branch)? {
-        return Err(WorktreeError::BranchInTheWay {
-            branch: request.branch.clone(),
-            existing,
-        });
+        }),
     }
-    Ok(base_commit)
 }
 
-/// `a` and `a/b` cannot both be branches.
-fn branch_in_the_way(repo: &Repository, branch: &str) -> Result<Option<String>, WorktreeError> {
-    let first = branch.split('/').next().unwrap_or(branch);
-    let neighbours = repo
-        .read()
-        .args(["for-each-ref", "--format=%(refname:lstrip=2)"])
-        .arg(format!("refs/heads/{first}"))
-        .text()?;
-    let contains = |outer: &str, inner: &str| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|rest| rest.starts_with('/'))
-    };
-    Ok(neighbours
-        .lines()
-        .find(|other| contains(other, branch) || contains(branch, other))
-        .map(str::to_owned))
+/// Our own folder, unless the repository brings a symbolic link in its place that leads outside.
+fn default_place(
+    repo: &Repository,
+    allowed_roots: &[PathBuf],
+    worktrees: &[Listed],
+) -> Result<Place, WorktreeError> {
+    let folder = resolve(repo, Path::new(DEFAULT_FOLDER))?;
+    check_place(repo, &folder, &folder, allowed_roots)?;
+    let gone = worktrees.iter().filter(|listed| listed.missing);
+    Ok(Place::Default {
+        gone: gone.map(|listed| listed.path.clone()).collect(),
+        folder,
+    })
 }
 
 fn check_path(

@@ -40,7 +40,7 @@ pub fn diff(
         name: base.to_owned(),
     })?;
     let index = TemporaryIndex::copy_of(worktree)?;
-    let entries = status(worktree, Untracked::Files)?;
+    let entries = status(worktree, Untracked::Files)?.entries;
     let untracked = entries.iter().filter(|e| e.untracked && !e.is_repository());
     // Makes them show up without storing them.
     let announce = ["--intent-to-add", "--sparse"];

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
-use super::repository::{RepositoryError, current_branch, resolve_commit};
+use super::repository::{RepositoryError, resolve_commit};
 use super::status::{Untracked, status};
 
 /// So many files are named; the numbers count all.
@@ -42,12 +42,12 @@ pub struct FileChange {
 }
 
 pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> {
-    let commit = |name: &str| {
-        resolve_commit(worktree, name)?.ok_or_else(|| RepositoryError::UnknownCommit {
-            name: name.to_owned(),
-        })
+    let unknown = |name: &str| RepositoryError::UnknownCommit {
+        name: name.to_owned(),
     };
-    let (base, head) = (commit(base)?, commit("HEAD")?);
+    let base = resolve_commit(worktree, base)?.ok_or_else(|| unknown(base))?;
+    let status = status(worktree, Untracked::Files)?;
+    let head = status.head.ok_or_else(|| unknown("HEAD"))?;
     let committed = match committed_by_libgit2(worktree, &base, &head) {
         Ok(committed) => committed,
         Err(reason) => {
@@ -63,13 +63,13 @@ pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> 
     );
     files.truncate(MOST_FILES);
     Ok(Changes {
-        branch: current_branch(worktree)?,
+        branch: status.branch,
         commits: committed.commits,
         files,
         files_changed,
         insertions,
         deletions,
-        uncommitted: status(worktree, Untracked::Files)?.len(),
+        uncommitted: status.entries.len(),
         head,
         base,
     })

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::CommandError;
 use super::repository::{Repository, current_branch, resolve_commit};
-use super::status::{Untracked, parse, porcelain};
+use super::status::{Status, Untracked, status};
 use super::worktree::list;
 
 /// The main checkout and what all worktrees share, at one moment.
@@ -61,13 +61,17 @@ impl Fingerprint {
 
 pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
     let root = repo.root();
-    let tree = match repo.main_worktree {
-        Some(_) => Some(hash(&uncommitted_state(root, Untracked::Folders)?)),
-        None => None,
+    let (head, branch, tree) = if repo.main_worktree.is_some() {
+        let status = status(root, Untracked::Folders)?;
+        let tree = hash(&uncommitted_state(root, &status));
+        (status.head, status.branch, Some(tree))
+    } else {
+        let head = resolve_commit(root, "HEAD")?;
+        (head, current_branch(root)?, None)
     };
     Ok(Fingerprint {
-        head: resolve_commit(root, "HEAD")?,
-        branch: current_branch(root)?,
+        head,
+        branch,
         tree,
         refs: hash(&shared_refs(repo)?),
         configuration: hash(&configuration(repo)?),
@@ -77,16 +81,15 @@ pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
 /// Differs whenever HEAD, the index or a file that git does not ignore has changed. Files that were already uncommitted
 /// are told by size and time of change.
 pub fn tree_state(worktree: &Path) -> Result<String, CommandError> {
-    let mut state = resolve_commit(worktree, "HEAD")?
-        .unwrap_or_default()
-        .into_bytes();
-    state.extend(uncommitted_state(worktree, Untracked::Files)?);
+    let status = status(worktree, Untracked::Files)?;
+    let mut state = uncommitted_state(worktree, &status);
+    state.extend(status.head.unwrap_or_default().into_bytes());
     Ok(hash(&state))
 }
 
-fn uncommitted_state(worktree: &Path, untracked: Untracked) -> Result<Vec<u8>, CommandError> {
-    let mut state = porcelain(worktree, untracked)?;
-    for entry in parse(&state) {
+fn uncommitted_state(worktree: &Path, status: &Status) -> Vec<u8> {
+    let mut state = status.records.clone();
+    for entry in &status.entries {
         if let Ok(file) = worktree.join(&entry.path).symlink_metadata() {
             let times = (
                 file.mtime(),
@@ -97,7 +100,7 @@ fn uncommitted_state(worktree: &Path, untracked: Untracked) -> Result<Vec<u8>, C
             state.extend(format!("{times:?} {} ", file.size()).into_bytes());
         }
     }
-    Ok(state)
+    state
 }
 
 fn shared_refs(repo: &Repository) -> Result<Vec<u8>, CommandError> {

@@ -425,7 +425,7 @@ fn fast_forward(
             operation,
         });
     }
-    let mut changed = status(&worktree, Untracked::Folders)?;
+    let mut changed = status(&worktree, Untracked::Folders)?.entries;
     // Untracked files are no reason: git refuses if one is in the way.
     changed.retain(|entry| !entry.untracked);
     if !changed.is_empty() {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::command::{CommandError, Git};
 use super::include::Copied;
 use super::index::stage;
-use super::repository::{Identity, current_branch, with_identity};
-use super::status::{Untracked, operation_in_progress, status};
+use super::repository::{Identity, commit_with};
+use super::status::{Status, Untracked, operation_in_progress, status};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoversError {
@@ -33,7 +33,11 @@ pub fn commit_leftovers(
     copies: &[Copied],
 ) -> Result<Option<String>, LeftoversError> {
     let is_copy = |path: &Path| copies.iter().any(|copy| Path::new(&copy.path) == path);
-    let mut entries = status(worktree, Untracked::Files)?;
+    let Status {
+        branch,
+        mut entries,
+        ..
+    } = status(worktree, Untracked::Files)?;
     entries.retain(|entry| !(entry.untracked && (entry.is_repository() || is_copy(&entry.path))));
     if entries.is_empty() {
         return Ok(None);
@@ -44,29 +48,36 @@ pub fn commit_leftovers(
             operation,
         });
     }
-    if current_branch(worktree)?.is_none() {
+    if branch.is_none() {
         return Err(LeftoversError::Detached {
             worktree: worktree.to_owned(),
         });
     }
     stage(Git::write(worktree), &entries)?;
-    let staged = ["diff", "--cached", "--quiet", "--ignore-submodules=none"];
-    if Git::read(worktree).args(staged).succeeds()? {
-        // Only a submodule's own files differ: they are in no commit of this repository.
-        return Ok(None);
+    commit_staged(worktree, message, fallback)
+}
+
+fn commit_staged(
+    worktree: &Path,
+    message: &str,
+    fallback: &Identity,
+) -> Result<Option<String>, LeftoversError> {
+    let committed = commit_with(worktree, fallback, |git| {
+        git.config("commit.gpgSign=false")
+            .args(["commit", "--quiet", "--no-verify", "--allow-empty-message"])
+            .args(["--cleanup=whitespace", "--no-status", "--file=-"])
+            .input(message)
+    });
+    if let Err(error) = committed {
+        let staged = ["diff", "--cached", "--quiet", "--ignore-submodules=none"];
+        if Git::read(worktree).args(staged).succeeds()? {
+            // Only a submodule's own files differ: they are in no commit of this repository.
+            return Ok(None);
+        }
+        return Err(error.into());
     }
-    with_identity(
-        Git::write(worktree).config("commit.gpgSign=false"),
-        worktree,
-        fallback,
-    )?
-    .args(["commit", "--quiet", "--no-verify", "--allow-empty-message"])
-    .args(["--cleanup=whitespace", "--no-status", "--file=-"])
-    .input(message)
-    .run()?;
-    Ok(Some(
-        Git::read(worktree).args(["rev-parse", "HEAD"]).text()?,
-    ))
+    let head = Git::read(worktree).args(["rev-parse", "HEAD"]).text()?;
+    Ok(Some(head))
 }
 
 #[cfg(test)]

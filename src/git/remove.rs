@@ -13,7 +13,9 @@ use super::command::{CommandError, Git};
 use super::fingerprint::tree_state;
 use super::include::Copied;
 use super::nested::{nested_repositories, unpublished_commits};
-use super::repository::{Identity, Repository, RepositoryError, branch_commit, resolve_commit};
+use super::repository::{
+    Identity, Repository, RepositoryError, branch_commit, commit_with, resolve_commit,
+};
 use super::salvage::{Keep, SalvageError, SalvageRef, is_on_a_ref, keep_commit, salvage};
 use super::status::{Untracked, status};
 use super::worktree::{Listed, WorktreeError, find, list};
@@ -160,7 +162,7 @@ fn refuse_losses(repo: &Repository, request: &Remove, found: &Listed) -> Result<
 }
 
 fn refuse_dirty(path: &Path, copies: &[Copied]) -> Result<(), RemoveError> {
-    let entries = status(path, Untracked::Files)?;
+    let entries = status(path, Untracked::Files)?.entries;
     let changed = entries.iter().map(|e| e.path.display().to_string());
     let copies = copies.iter().filter(|copy| copy.is_changed(path));
     let mut samples: Vec<String> = changed.chain(copies.map(|c| c.path.clone())).collect();
@@ -276,11 +278,10 @@ fn is_picked(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandEr
 
 /// All changes of a branch as one commit, which no ref points at.
 fn squash(repo: &Repository, tip: &str, base: &str) -> Result<String, CommandError> {
-    let identity = Identity::fallback();
-    super::repository::with_identity(repo.write(), repo.root(), &identity)?
-        .args(["commit-tree", &format!("{tip}^{{tree}}")])
-        .args(["-p", base, "-m", "squashed"])
-        .text()
+    commit_with(repo.root(), &Identity::fallback(), |git| {
+        git.args(["commit-tree", &format!("{tip}^{{tree}}")])
+            .args(["-p", base, "-m", "squashed"])
+    })
 }
 
 /// Salvages until nothing changes any more between the salvage and the look after it.

@@ -182,20 +182,24 @@ pub(super) fn identity(dir: &Path) -> Result<Option<Identity>, CommandError> {
     }))
 }
 
-/// Makes a call commit with the user's identity, or with `fallback` where there is none.
-pub(super) fn with_identity(
-    git: Git,
+/// Runs a call that commits, with the user's identity or, where git has none, with `fallback`. Asking git beforehand
+/// would cost every commit two more starts of it.
+pub(super) fn commit_with(
     dir: &Path,
     fallback: &Identity,
-) -> Result<Git, CommandError> {
-    if identity(dir)?.is_some() {
-        return Ok(git);
+    call: impl Fn(Git) -> Git,
+) -> Result<String, CommandError> {
+    match call(Git::write(dir)).text() {
+        Err(CommandError::Failed { .. }) if identity(dir)?.is_none() => {
+            let git = Git::write(dir)
+                .env("GIT_AUTHOR_NAME", &fallback.name)
+                .env("GIT_AUTHOR_EMAIL", &fallback.email)
+                .env("GIT_COMMITTER_NAME", &fallback.name)
+                .env("GIT_COMMITTER_EMAIL", &fallback.email);
+            call(git).text()
+        }
+        answer => answer,
     }
-    Ok(git
-        .env("GIT_AUTHOR_NAME", &fallback.name)
-        .env("GIT_AUTHOR_EMAIL", &fallback.email)
-        .env("GIT_COMMITTER_NAME", &fallback.name)
-        .env("GIT_COMMITTER_EMAIL", &fallback.email))
 }
 
 /// The branch that is checked out in `dir`, `None` when HEAD is detached.

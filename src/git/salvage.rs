@@ -14,8 +14,8 @@ use super::command::{CommandError, Git};
 use super::include::Copied;
 use super::index::{IndexError, TemporaryIndex, add, stage};
 use super::nested::{nested_repositories, unpublished_commits};
-use super::repository::{Identity, Repository, resolve_commit, with_identity};
-use super::status::{Entry, Untracked, status};
+use super::repository::{Identity, Repository, commit_with, resolve_commit};
+use super::status::{Entry, Status, Untracked, status};
 use super::worktree::zero_id;
 
 const PREFIX: &str = "refs/orchestrator/salvage/";
@@ -64,7 +64,7 @@ pub fn salvage(
     name: &str,
     keep: Keep,
 ) -> Result<Option<SalvageRef>, SalvageError> {
-    check_name(repo, name)?;
+    check_name(name)?;
     let Some(commit) = snapshot(worktree, name, keep.copies)? else {
         return Ok(None);
     };
@@ -78,7 +78,7 @@ pub fn keep_commit(
     name: &str,
     commit: &str,
 ) -> Result<SalvageRef, SalvageError> {
-    check_name(repo, name)?;
+    check_name(name)?;
     for number in 1..MOST_OF_ONE_NAME {
         let suffix = match number {
             1 => String::new(),
@@ -90,16 +90,15 @@ pub fn keep_commit(
             .args(["update-ref", "-m", "salvage", &full, commit])
             .arg(zero_id(commit))
             .run();
-        let kept = resolve_commit(repo.root(), &full)?;
-        match made {
-            _ if kept.as_deref() == Some(commit) => {
-                return Ok(SalvageRef {
-                    name: full,
-                    commit: commit.to_owned(),
-                });
-            }
-            Err(error) if kept.is_none() => return Err(error.into()),
-            _ => {}
+        let taken_by = match made {
+            Ok(_) => commit.to_owned(),
+            Err(error) => resolve_commit(repo.root(), &full)?.ok_or(error)?,
+        };
+        if taken_by == commit {
+            return Ok(SalvageRef {
+                name: full,
+                commit: commit.to_owned(),
+            });
         }
     }
     Err(SalvageError::NoFreeName {
@@ -124,8 +123,7 @@ fn snapshot(
     title: &str,
     copies: &[Copied],
 ) -> Result<Option<String>, SalvageError> {
-    let head = resolve_commit(worktree, "HEAD")?;
-    let entries = status(worktree, Untracked::Files)?;
+    let Status { head, entries, .. } = status(worktree, Untracked::Files)?;
     let nested = fetch_nested(worktree, title, &entries)?;
     let copies: Vec<&Copied> = copies.iter().filter(|c| c.is_changed(worktree)).collect();
     if entries.is_empty() && nested.is_empty() && copies.is_empty() {
@@ -191,22 +189,17 @@ fn commit_tree(
     parents: &[String],
     message: &str,
 ) -> Result<String, SalvageError> {
-    let git = with_identity(Git::write(dir), dir, &Identity::fallback())?;
-    let parents = parents.iter().flat_map(|parent| ["-p", parent]);
-    Ok(git
-        .args(["commit-tree", tree])
-        .args(parents)
-        .args(["-F", "-"])
-        .input(format!("salvage: {message}\n"))
-        .text()?)
+    let commit = commit_with(dir, &Identity::fallback(), |git| {
+        git.args(["commit-tree", tree])
+            .args(parents.iter().flat_map(|parent| ["-p", parent]))
+            .args(["-F", "-"])
+            .input(format!("salvage: {message}\n"))
+    });
+    Ok(commit?)
 }
 
-fn check_name(repo: &Repository, name: &str) -> Result<(), SalvageError> {
-    let valid = !name.contains('\0')
-        && repo
-            .read()
-            .args(["check-ref-format", &format!("{PREFIX}{name}")])
-            .succeeds()?;
+fn check_name(name: &str) -> Result<(), SalvageError> {
+    let valid = git2::Reference::is_valid_name(&format!("{PREFIX}{name}"));
     valid
         .then_some(())
         .ok_or_else(|| SalvageError::InvalidName {

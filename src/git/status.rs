@@ -3,10 +3,12 @@
 //! Reading takes no lock and refreshes nothing, so that it can run beside a worker.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
+use super::repository::current_branch;
 
 /// An operation of git that was begun and not ended: committing now would end it in a way that nobody asked for.
 const OPERATIONS: [(&str, &str); 6] = [
@@ -46,21 +48,35 @@ pub enum Untracked {
     Folders,
 }
 
-/// Everything that `git status` would show, submodules included whatever the configuration says.
-pub fn status(worktree: &Path, untracked: Untracked) -> Result<Vec<Entry>, CommandError> {
-    Ok(parse(&porcelain(worktree, untracked)?))
+/// One look at a worktree.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// `None` before the first commit.
+    pub head: Option<String>,
+    /// `None` when HEAD is detached.
+    pub branch: Option<String>,
+    pub entries: Vec<Entry>,
+    /// Git's own words for the entries.
+    pub(super) records: Vec<u8>,
 }
 
-/// Git's own answer, unparsed: records that end with NUL.
-pub(super) fn porcelain(worktree: &Path, untracked: Untracked) -> Result<Vec<u8>, CommandError> {
+/// Everything that `git status` would show, submodules included whatever the configuration says.
+pub fn status(worktree: &Path, untracked: Untracked) -> Result<Status, CommandError> {
     let untracked = match untracked {
         Untracked::Files => "--untracked-files=all",
         Untracked::Folders => "--untracked-files=normal",
     };
-    Git::read(worktree)
+    let answer = Git::read(worktree)
         .args(["status", "--porcelain=v2", "-z", "--no-renames"])
+        .args(["--branch", "--no-ahead-behind"])
         .args(["--ignore-submodules=none", untracked])
-        .run()
+        .run()?;
+    let mut status = parse(&answer);
+    if status.branch.as_deref() == Some("(detached)") {
+        // Which is also a name that git allows for a branch.
+        status.branch = current_branch(worktree)?;
+    }
+    Ok(status)
 }
 
 /// The name of the operation that is under way in a worktree (`merge`, `rebase`, …).
@@ -72,18 +88,46 @@ pub fn operation_in_progress(worktree: &Path) -> Result<Option<&'static str>, Co
         .map(|(_, operation)| *operation))
 }
 
-/// The folder that holds this worktree's own HEAD and index.
+/// The folder that holds the own HEAD and index of the worktree with this root.
 pub(super) fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
-    Git::read(worktree)
-        .args(["rev-parse", "--absolute-git-dir"])
-        .path()
+    // Read here in the usual cases, because a start of git takes longer than all else that callers do with it.
+    let dot_git = worktree.join(".git");
+    if dot_git.join("HEAD").is_file() {
+        return Ok(dot_git);
+    }
+    let linked = fs::read_to_string(&dot_git).ok().and_then(|text| {
+        let path = text.strip_prefix("gitdir: ")?.trim_end_matches('\n');
+        Some(worktree.join(path))
+    });
+    match linked {
+        Some(git_dir) if git_dir.join("HEAD").is_file() => Ok(git_dir),
+        _ => Git::read(worktree)
+            .args(["rev-parse", "--absolute-git-dir"])
+            .path(),
+    }
 }
 
-pub(super) fn parse(records: &[u8]) -> Vec<Entry> {
-    records
-        .split(|byte| *byte == 0)
-        .filter_map(parse_record)
-        .collect()
+/// Records that end with NUL; those about HEAD come first.
+fn parse(answer: &[u8]) -> Status {
+    let mut status = Status::default();
+    for record in answer.split(|byte| *byte == 0) {
+        if record.starts_with(b"# ") {
+            parse_header(&String::from_utf8_lossy(record), &mut status);
+        } else if let Some(entry) = parse_record(record) {
+            status.entries.push(entry);
+            status.records.extend_from_slice(record);
+            status.records.push(0);
+        }
+    }
+    status
+}
+
+fn parse_header(header: &str, status: &mut Status) {
+    if let Some(head) = header.strip_prefix("# branch.oid ") {
+        status.head = Some(head.to_owned()).filter(|head| head != "(initial)");
+    } else if let Some(branch) = header.strip_prefix("# branch.head ") {
+        status.branch = Some(branch.to_owned());
+    }
 }
 
 /// `1 <XY> <6 fields> <path>` changed, `u <XY> <8 fields> <path>` in conflict, `? <path>` untracked.
@@ -125,6 +169,7 @@ mod tests {
         fixture.git(&["init", "-q", "inner"]);
         let found: Vec<_> = status(fixture.root(), Untracked::Files)
             .unwrap()
+            .entries
             .into_iter()
             .map(|e| {
                 let path = e.path.to_str().unwrap().to_owned();
@@ -160,6 +205,23 @@ mod tests {
             operation_in_progress(fixture.root()).unwrap(),
             Some("merge")
         );
-        assert!(status(fixture.root(), Untracked::Files).unwrap()[0].in_worktree);
+        assert!(status(fixture.root(), Untracked::Files).unwrap().entries[0].in_worktree);
+    }
+
+    #[test]
+    fn head_and_branch_are_told_in_every_state() {
+        let fixture = Fixture::empty(&[]);
+        let look = || {
+            let status = status(fixture.root(), Untracked::Files).unwrap();
+            (status.head, status.branch)
+        };
+        let on = |branch: &str| Some(branch.to_owned());
+        assert_eq!(look(), (None, on("main")));
+        let head = Some(fixture.commit("a.txt", "a\n"));
+        assert_eq!(look(), (head.clone(), on("main")));
+        fixture.git(&["checkout", "-q", "--detach"]);
+        assert_eq!(look(), (head.clone(), None));
+        fixture.git(&["checkout", "-qb", "(detached)"]);
+        assert_eq!(look(), (head, on("(detached)")));
     }
 }

@@ -248,7 +248,7 @@ fn register(
     let _lock = repo.lock()?;
     let path = match &plan.place {
         Place::Given(path) => path.clone(),
-        Place::Default => check::free_default_path(repo, &plan.branch),
+        Place::Default { folder, gone } => check::free_path(folder, gone, &plan.branch),
     };
     let begun = Begun {
         path_existed: path.exists(),

@@ -191,3 +191,29 @@ fn places_that_are_in_use_are_refused() {
     let error = check(&fixture.repo, &at(&made.path)).unwrap_err();
     assert!(matches!(error, WorktreeError::PathRegistered { .. }));
 }
+
+#[test]
+fn the_default_place_does_not_follow_a_link_outside() {
+    let fixture = Fixture::new();
+    let outside = tempfile::tempdir().unwrap();
+    symlink(outside.path(), fixture.root().join(".orchestrator")).unwrap();
+    let error = check(&fixture.repo, &request("work")).unwrap_err();
+    assert!(
+        matches!(error, WorktreeError::PathOutside { .. }),
+        "{error}"
+    );
+    let allowed = Request {
+        allowed_roots: vec![outside.path().to_owned()],
+        ..request("work")
+    };
+    check(&fixture.repo, &allowed).unwrap();
+}
+
+#[test]
+fn the_default_place_avoids_one_whose_folder_is_gone() {
+    let fixture = Fixture::new();
+    let gone = create(&fixture.repo, &request("a/b"), None).unwrap();
+    fs::remove_dir_all(&gone.path).unwrap();
+    let made = create(&fixture.repo, &request("a-b"), None).unwrap();
+    assert!(made.path.ends_with("a-b-2"), "{}", made.path.display());
+}
