@@ -1,3 +1,19 @@
-//! The other process: one for each live worker, which owns it for its whole attempt and lives on when the server dies.
+//! The other process: one for each live worker. It owns the worker's CLI for a whole attempt and lives on when the server
+//! dies: it starts turns, delivers messages, keeps the limits, verifies, gathers the facts and writes the outcome, once.
+//!
+//! Its interface is the attempt's folder ([`assignment`] says what is in it); the socket only makes it quick. It never
+//! touches the journal and knows no other worker. Start reading in [`run`].
 
 pub mod assignment;
+mod board;
+pub mod facts;
+mod finish;
+mod inbox;
+mod limits;
+mod prompt;
+mod run;
+mod socket;
+mod turn;
+mod verify;
+
+pub use run::{SupervisorError, supervise};

@@ -1,0 +1,142 @@
+//! What the supervisor tells while it works: the status file, the event log, and whoever listens on the socket.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::assignment::{Delivered, LiveStatus, Phase, Receipt};
+use crate::backend::AgentEvent;
+use crate::mission::outcome::Usage;
+use crate::process::Identity;
+use crate::store::file;
+use crate::store::worker_dir::{AttemptDir, LineWriter};
+
+/// A busy CLI prints hundreds of lines a second; its status is written no more often than this.
+const WRITE_EVERY: Duration = Duration::from_millis(200);
+/// Longest activity line, in bytes.
+const ACTIVITY: usize = 120;
+
+pub struct Board {
+    dir: AttemptDir,
+    status: LiveStatus,
+    events: LineWriter,
+    listeners: watch::Sender<LiveStatus>,
+    /// When what has changed is to be written, if anything has.
+    due: Option<Instant>,
+    last_write: Option<Instant>,
+}
+
+#[derive(serde::Serialize)]
+struct Logged<'a> {
+    at: Timestamp,
+    #[serde(flatten)]
+    event: &'a AgentEvent,
+}
+
+impl Board {
+    pub fn new(dir: &AttemptDir, supervisor: Identity) -> Result<Self, file::FileError> {
+        let status = LiveStatus {
+            phase: Phase::Starting,
+            supervisor,
+            cli: None,
+            turn: 0,
+            activity: "starting".to_owned(),
+            last_event_at: Timestamp::now(),
+            usage: Usage::default(),
+            session_id: None,
+            stalled: None,
+            receipts: Vec::new(),
+        };
+        let events = LineWriter::open(&dir.events())?;
+        let (listeners, _) = watch::channel(status.clone());
+        Ok(Self { dir: dir.clone(), status, events, listeners, due: None, last_write: None })
+    }
+
+    pub fn status(&self) -> &LiveStatus {
+        &self.status
+    }
+
+    pub fn listen(&self) -> watch::Receiver<LiveStatus> {
+        self.listeners.subscribe()
+    }
+
+    /// Changes that somebody may be waiting for are written at once.
+    pub fn set_phase(&mut self, phase: Phase, activity: &str) {
+        self.status.phase = phase;
+        self.set_activity(activity);
+        self.write();
+    }
+
+    pub fn begin_turn(&mut self, cli: Identity) {
+        self.status.turn += 1;
+        self.status.cli = Some(cli);
+        self.set_phase(Phase::Running, "thinking");
+    }
+
+    pub fn set_usage(&mut self, usage: Usage) {
+        self.status.usage = usage;
+        self.touch();
+    }
+
+    pub fn set_stalled(&mut self, evidence: Option<String>) {
+        if self.status.stalled != evidence {
+            self.status.stalled = evidence;
+            self.write();
+        }
+    }
+
+    pub fn note_receipt(&mut self, message_id: Uuid, how: Delivered) {
+        self.status.receipts.push(Receipt { message_id, how, at: Timestamp::now() });
+        self.write();
+    }
+
+    /// Logs an event and takes from it what the status shows.
+    pub fn note(&mut self, event: &AgentEvent) {
+        if let Err(error) = self.events.write(&Logged { at: Timestamp::now(), event }) {
+            tracing::warn!(%error, "could not log an event; the raw output has it");
+        }
+        self.status.last_event_at = Timestamp::now();
+        self.status.stalled = None;
+        match event {
+            AgentEvent::Session { id, .. } => self.status.session_id = Some(id.clone()),
+            AgentEvent::Said { text } => self.set_activity(&format!("said: {}", first_line(text))),
+            AgentEvent::Thought { .. } => self.set_activity("thinking"),
+            AgentEvent::ToolStarted { tool, what, .. } => self.set_activity(&format!("{tool}: {}", first_line(what))),
+            AgentEvent::Edited { paths } => self.set_activity(&format!("edited {}", paths.join(", "))),
+            AgentEvent::Retrying { failure, .. } => self.set_activity(&format!("retrying: {}", first_line(&failure.message))),
+            _ => {}
+        }
+        self.touch();
+    }
+
+    fn set_activity(&mut self, activity: &str) {
+        self.status.activity = activity[..activity.floor_char_boundary(ACTIVITY)].to_owned();
+        self.touch();
+    }
+
+    fn touch(&mut self) {
+        let earliest = self.last_write.map_or_else(Instant::now, |last| last + WRITE_EVERY);
+        self.due.get_or_insert(earliest);
+    }
+
+    /// Sleeps until something is to be written; for ever when nothing has changed.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub fn write(&mut self) {
+        self.due = None;
+        self.last_write = Some(Instant::now());
+        self.listeners.send_replace(self.status.clone());
+        if let Err(error) = file::replace_json(&self.dir.status(), &self.status, false) {
+            tracing::warn!(%error, "could not write the status");
+        }
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim()
+}

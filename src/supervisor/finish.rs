@@ -1,0 +1,192 @@
+//! How an attempt ends, in this order: what was left is committed, that commit is verified, the tree is looked at once
+//! more, all processes are swept, the facts are read, the inbox is closed. Only then is there an outcome. Whatever comes
+//! in before the inbox closes takes the attempt back into its turns.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::assignment::Phase;
+use super::run::{Attempt, Stop, was_interrupted};
+use super::turn::{Begin, Ended};
+use super::{facts, verify};
+use crate::git;
+use crate::mission::lifecycle::Ending;
+use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Verification};
+use crate::process::{self, Sweep};
+
+/// What processes that outlive their turn get to end by themselves.
+pub(super) const SWEEP_GRACE: Duration = Duration::from_secs(3);
+
+pub(super) enum Finished {
+    Settled(Box<Outcome>),
+    GoOn(Begin),
+}
+
+/// The sweeps of all turns together.
+#[derive(Debug, Default)]
+pub(super) struct CleanupSoFar {
+    ended: u32,
+    last: Cleanup,
+}
+
+impl CleanupSoFar {
+    pub(super) fn add(&mut self, swept: Sweep) {
+        self.ended += swept.ended as u32;
+        let proof = match swept.proof {
+            process::Proof::Full => Proof::Full,
+            process::Proof::BestEffort => Proof::BestEffort,
+        };
+        let survivors = swept.survivors.len() as u32;
+        self.last = Cleanup { survivors, proof, ended: self.ended, spared: swept.spared };
+    }
+}
+
+/// What the end found out about the work.
+struct Proven {
+    verification: Verification,
+    committed: u32,
+    notes: Vec<String>,
+}
+
+impl Attempt {
+    pub(super) async fn finish(&mut self, ended: &Ended) -> Finished {
+        let proven = self.prove(ended).await;
+        self.sweep().await;
+        let changes = self.changes(&proven).await;
+        if let Some(begin) = self.next_turn(ended) {
+            return Finished::GoOn(begin);
+        }
+        match self.inbox.close() {
+            Ok(true) => {}
+            Ok(false) => {
+                if let Some(begin) = self.next_turn(ended) {
+                    return Finished::GoOn(begin);
+                }
+                // What came in opens no turn (a cancellation, or a message to a turn that failed): now it is closed.
+                if let Err(error) = self.inbox.close() {
+                    tracing::warn!(%error, "could not close the inbox");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "could not close the inbox"),
+        }
+        Finished::Settled(Box::new(self.outcome(ended, proven, changes)))
+    }
+
+    async fn prove(&mut self, ended: &Ended) -> Proven {
+        let mut proven = Proven { verification: Verification::NotAsked, committed: 0, notes: Vec::new() };
+        self.commit_leftovers(&mut proven).await;
+        let Some(command) = self.assignment.mission.verify_command.clone() else { return proven };
+        let ran_well = ended.stop.is_none() && ended.report.end.is_ok();
+        proven.verification = match ran_well {
+            true => self.verify(&command).await,
+            false => Verification::Skipped,
+        };
+        proven
+    }
+
+    /// Only in a worktree that we made: a user's own directory is never committed in.
+    async fn commit_leftovers(&mut self, proven: &mut Proven) {
+        let assignment = &self.assignment;
+        if !assignment.ours || !assignment.settings.commit_leftovers {
+            return;
+        }
+        let directory = assignment.directory.clone();
+        let message = format!("{}\n\nLeft uncommitted by {} and committed for it.", assignment.mission.title, assignment.worker_id);
+        let identity = git::Identity {
+            name: assignment.settings.commit_name.clone(),
+            email: assignment.settings.commit_email.clone(),
+        };
+        let copies = assignment.copies.clone();
+        let before = facts_uncommitted(assignment);
+        let committed = blocking(move || git::commit_leftovers(&directory, &message, &identity, &copies)).await;
+        match committed {
+            Ok(Some(_)) => proven.committed = before,
+            Ok(None) => {}
+            Err(error) => proven.notes.push(format!("what it left uncommitted could not be committed: {error}")),
+        }
+    }
+
+    async fn verify(&mut self, command: &str) -> Verification {
+        self.board.set_phase(Phase::Verifying, "verifying");
+        let state = self.tree_state().await;
+        let commit = if self.assignment.ours { self.head().await } else { None };
+        let result = verify::verify(&self.assignment, &self.dir, command, commit, &mut self.inbox).await;
+        // What it left running could still change the tree.
+        self.sweep().await;
+        match result {
+            None => Verification::Skipped,
+            Some(Verification::Passed { .. }) if self.tree_state().await != state => Verification::NotProven {
+                why: "it passed, but commits or tracked files were changed while it ran".to_owned(),
+            },
+            Some(verification) => verification,
+        }
+    }
+
+    /// HEAD and tracked files; what a verification builds beside them does not matter. `None` outside a repository.
+    async fn tree_state(&self) -> Option<String> {
+        self.git.as_ref()?;
+        let directory = self.assignment.directory.clone();
+        blocking(move || git::tracked_state(&directory)).await.ok()
+    }
+
+    async fn head(&self) -> Option<String> {
+        let directory = self.assignment.directory.clone();
+        blocking(move || git::head(&directory)).await.ok().flatten()
+    }
+
+    async fn changes(&self, proven: &Proven) -> Changes {
+        let assignment = self.assignment.clone();
+        let mut changes = blocking(move || facts::changes(&assignment)).await;
+        changes.committed_by_us = proven.committed;
+        changes.notes.extend(proven.notes.iter().cloned());
+        changes
+    }
+
+    fn outcome(&mut self, ended: &Ended, proven: Proven, changes: Changes) -> Outcome {
+        let status = self.status(ended, &proven.verification);
+        let mut run = std::mem::take(&mut self.run);
+        if status == Ending::Failed && run.failure.is_none() {
+            let message = format!("verification: {}", proven.verification.as_str());
+            run.failure = Some(Failure { kind: FailureKind::Verification, message, resets_at: None });
+        }
+        Outcome {
+            worker_id: self.assignment.worker_id.clone(),
+            attempt: self.assignment.attempt,
+            backend: self.assignment.backend.clone(),
+            status,
+            run,
+            verification: proven.verification,
+            changes,
+            cleanup: self.cleanup.last.clone(),
+            settled_at: Timestamp::now(),
+        }
+    }
+
+    fn status(&self, ended: &Ended, verification: &Verification) -> Ending {
+        let proven = matches!(verification, Verification::NotAsked | Verification::Passed { .. });
+        match &ended.stop {
+            Some(Stop::Cancelled) => Ending::Cancelled,
+            Some(Stop::TimedOut) => Ending::TimedOut,
+            Some(Stop::Failed(..)) => Ending::Failed,
+            Some(Stop::ForMessage) if self.inbox.is_cancelled() => Ending::Cancelled,
+            None if was_interrupted(ended) => Ending::Interrupted,
+            None if ended.report.end.is_ok() && proven => Ending::Completed,
+            // Called off while it was being verified: that is no failure.
+            None if *verification == Verification::Skipped && ended.report.end.is_ok() => Ending::Cancelled,
+            Some(Stop::ForMessage) | None => Ending::Failed,
+        }
+    }
+}
+
+fn facts_uncommitted(assignment: &super::assignment::Assignment) -> u32 {
+    facts::changes(assignment).uncommitted
+}
+
+/// Git is asked off the loop's thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,94 @@
+//! Letters from the boss, in order, each acted on once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::store::file::FileError;
+use crate::store::worker_dir::{AttemptDir, Content, Delivery};
+
+/// Where nobody knocks (another host, no socket), the folder is looked at this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub struct Inbox {
+    dir: AttemptDir,
+    knocked: Arc<Notify>,
+    read: usize,
+    /// Messages that wait for the end of the turn.
+    queue: VecDeque<Message>,
+    cancelled: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub id: Uuid,
+    pub text: String,
+    pub interrupt: bool,
+}
+
+impl Inbox {
+    pub fn new(dir: &AttemptDir, knocked: Arc<Notify>) -> Self {
+        Self { dir: dir.clone(), knocked, read: 0, queue: VecDeque::new(), cancelled: None }
+    }
+
+    /// Returns when it is worth looking again. Dropping the future loses nothing.
+    pub async fn knock(knocked: &Notify) {
+        let _ = tokio::time::timeout(LOOK_EVERY, knocked.notified()).await;
+    }
+
+    pub fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.knocked)
+    }
+
+    /// Takes in what is new; the messages among it, for the caller to deliver or to [`Inbox::keep`].
+    pub fn look(&mut self) -> Vec<Message> {
+        match self.dir.letters(self.read) {
+            Ok(letters) => self.take(letters),
+            Err(error) => {
+                tracing::warn!(%error, "could not read the inbox; trying again");
+                Vec::new()
+            }
+        }
+    }
+
+    fn take(&mut self, letters: Vec<crate::store::worker_dir::Letter>) -> Vec<Message> {
+        self.read += letters.len();
+        let mut messages = Vec::new();
+        for letter in letters {
+            match letter.content {
+                Content::Cancel { reason } => self.cancelled = Some(reason),
+                Content::Message { text, delivery } => {
+                    messages.push(Message { id: letter.id, text, interrupt: delivery == Delivery::Interrupt });
+                }
+            }
+        }
+        messages
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.is_some()
+    }
+
+    /// For the end of the turn.
+    pub fn keep(&mut self, message: Message) {
+        self.queue.push_back(message);
+    }
+
+    /// All that waits, oldest first.
+    pub fn take_queue(&mut self) -> Vec<Message> {
+        self.queue.drain(..).collect()
+    }
+
+    /// Closes it for good, unless something came in meanwhile; then that is taken in and it stays open.
+    pub fn close(&mut self) -> Result<bool, FileError> {
+        let unread = self.dir.close_inbox(self.read)?;
+        let closed = unread.is_empty();
+        for message in self.take(unread) {
+            self.keep(message);
+        }
+        Ok(closed)
+    }
+}

@@ -1,0 +1,79 @@
+//! What the worker is told: the boss's words and a short frame around them. The frame is the user's to change.
+
+use super::assignment::Assignment;
+use crate::mission::entry::Start;
+use crate::mission::spec::Permissions;
+
+/// `{prompt}`, `{directory}`, `{branch}` and `{verify_command}` are filled in; a line whose value is not there is left out.
+pub const DEFAULT_FRAME: &str = "\
+{prompt}
+
+---
+You are a worker; another agent leads you and reads your last message.
+- Work only in {directory} and leave everything outside it alone.
+- Your branch is {branch}. Commit your work there; do not switch branches, push or merge.
+- Your work is done when this command succeeds there: {verify_command}
+- End when you are done: do not ask questions, nobody answers. If you cannot finish, begin the last line of your last message with `BLOCKED:` and say what is missing.";
+
+const READ_ONLY: &str = "\
+{prompt}
+
+---
+You are a worker; another agent leads you and reads your last message.
+- Look around in {directory} and change nothing.
+- End when you are done: do not ask questions, nobody answers. If you cannot finish, begin the last line of your last message with `BLOCKED:` and say what is missing.";
+
+/// The text of an attempt's first turn, and the session that it goes to, if it goes on with one.
+pub fn first(assignment: &Assignment) -> (String, Option<String>) {
+    match &assignment.start {
+        Start::Mission => (framed(assignment, &assignment.mission.prompt), None),
+        Start::Prompt { text } => (framed(assignment, text), None),
+        // It was given the frame when the session began.
+        Start::Resume { session_id, text } => (text.clone(), Some(session_id.clone())),
+    }
+}
+
+/// For a turn that cannot go on in the session it should: the mission again, and then the messages.
+pub fn anew(assignment: &Assignment, messages: &str) -> String {
+    framed(assignment, &format!("{}\n\n{messages}", assignment.mission.prompt))
+}
+
+fn framed(assignment: &Assignment, prompt: &str) -> String {
+    let default = match assignment.mission.permissions {
+        Permissions::ReadOnly => READ_ONLY,
+        Permissions::Edit | Permissions::Full => DEFAULT_FRAME,
+    };
+    let frame = assignment.settings.prompt_frame.as_deref().unwrap_or(default);
+    let directory = assignment.directory.display().to_string();
+    let values = [
+        ("{directory}", Some(directory.as_str())),
+        ("{branch}", assignment.mission.place.branch()),
+        ("{verify_command}", assignment.mission.verify_command.as_deref()),
+    ];
+    let lines = frame.lines().filter_map(|line| fill(line, &values));
+    // Last, so that braces in the boss's own words stay as they are.
+    lines.collect::<Vec<_>>().join("\n").replacen("{prompt}", prompt, 1)
+}
+
+fn fill(line: &str, values: &[(&str, Option<&str>)]) -> Option<String> {
+    let mut filled = line.to_owned();
+    for (placeholder, value) in values {
+        if filled.contains(placeholder) {
+            filled = filled.replace(placeholder, (*value)?);
+        }
+    }
+    Some(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_without_its_value_is_left_out_and_braces_of_the_boss_stay() {
+        let values = [("{directory}", Some("/w")), ("{branch}", None)];
+        assert_eq!(fill("in {directory}", &values).as_deref(), Some("in /w"));
+        assert_eq!(fill("on {branch}", &values), None);
+        assert_eq!(fill("{prompt}", &values).as_deref(), Some("{prompt}"));
+    }
+}

@@ -1,0 +1,264 @@
+//! The loop of one attempt: begin, turn after turn, end. See [`super::turn`] for one turn and [`super::finish`] for the
+//! order in which an attempt ends, which is what makes its record true.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use thiserror::Error;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::assignment::{Assignment, Delivered};
+use super::board::Board;
+use super::inbox::{Inbox, Message};
+use super::limits::Limits;
+use super::socket::Socket;
+use super::{finish, prompt, turn};
+use crate::backend::{Backend, Backends, TurnReport, UnknownBackend};
+use crate::git::{self, Repository};
+use crate::mission::outcome::{Exit, Failure, FailureKind, Run, Usage, says_blocked};
+use crate::process::{self, Identity, Scope};
+use crate::store::file::{self, FileError};
+use crate::store::lease;
+use crate::store::worker_dir::AttemptDir;
+
+#[derive(Debug, Error)]
+pub enum SupervisorError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("there is no assignment in {0}")]
+    NoAssignment(String),
+    #[error("the attempt is claimed: another supervisor runs it or ran it")]
+    Claimed,
+    #[error(transparent)]
+    Identity(#[from] process::IdentityError),
+    #[error(transparent)]
+    Session(#[from] process::SessionError),
+    #[error(transparent)]
+    Backend(#[from] UnknownBackend),
+}
+
+/// Everything about the attempt that its parts share.
+pub(super) struct Attempt {
+    pub assignment: Assignment,
+    pub dir: AttemptDir,
+    pub backend: Arc<dyn Backend>,
+    pub board: Board,
+    pub inbox: Inbox,
+    pub limits: Limits,
+    pub me: Identity,
+    pub git: Option<GitContext>,
+    pub run: Run,
+    pub cleanup: finish::CleanupSoFar,
+}
+
+/// What CLIs need to know of the repository to commit in it.
+pub(super) struct GitContext {
+    pub common: std::path::PathBuf,
+    pub own: std::path::PathBuf,
+    pub identity: Option<git::Identity>,
+}
+
+/// Why a turn, or the attempt, was stopped by us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stop {
+    Cancelled,
+    TimedOut,
+    /// For a message that was to interrupt; the attempt goes on.
+    ForMessage,
+    /// A limit, or a failure that trying again cannot mend.
+    Failed(FailureKind, String),
+}
+
+/// Runs the attempt whose folder this is, to its outcome. Prints [`crate::launcher::local::READY`] when it has it.
+pub async fn supervise(root: &Path) -> Result<(), SupervisorError> {
+    process::become_session_leader()?;
+    process::become_subreaper()?;
+    let dir = AttemptDir::at(root.to_owned());
+    let assignment: Assignment = file::read_json(&dir.assignment())?
+        .ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
+    let _lease = take_lease(&dir).await?;
+    if !dir.take_claim()? {
+        return Err(SupervisorError::Claimed);
+    }
+    dir.reserve_outcome()?;
+    let backends = Backends::with_custom(assignment.settings.custom.clone());
+    let mut attempt = Attempt::new(assignment, dir, &backends)?;
+    attempt.board.write();
+    let knocked = attempt.inbox.bell();
+    let socket = Socket::bind(&attempt.assignment.socket, attempt.board.listen(), knocked);
+    if let Err(error) = &socket {
+        tracing::warn!(%error, "no socket: servers will look at the files");
+    }
+    say_ready();
+
+    let outcome = attempt.run_to_the_end().await;
+    if let Err(error) = attempt.dir.settle(&outcome) {
+        tracing::error!(%error, "could not write the outcome");
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Somebody who looks whether it is held holds it for a moment.
+async fn take_lease(dir: &AttemptDir) -> Result<lease::Lease, SupervisorError> {
+    for _ in 0..200 {
+        if let Some(lease) = lease::take(&dir.lock())? {
+            return Ok(lease);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(SupervisorError::Claimed)
+}
+
+/// The server reads one line and then nobody reads: never print again.
+fn say_ready() {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", crate::launcher::local::READY).and_then(|()| out.flush());
+}
+
+impl Attempt {
+    fn new(assignment: Assignment, dir: AttemptDir, backends: &Backends) -> Result<Self, SupervisorError> {
+        let me = Identity::own()?;
+        Ok(Self {
+            backend: backends.get(assignment.backend.as_str())?,
+            board: Board::new(&dir, me)?,
+            inbox: Inbox::new(&dir, Arc::new(Notify::new())),
+            limits: Limits::new(&assignment, &dir.stdout()),
+            git: git_context(&assignment.directory),
+            run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
+            cleanup: finish::CleanupSoFar::default(),
+            me,
+            assignment,
+            dir,
+        })
+    }
+
+    async fn run_to_the_end(&mut self) -> crate::mission::outcome::Outcome {
+        let (text, session) = prompt::first(&self.assignment);
+        let mut next = turn::Begin { text, session, messages: Vec::new() };
+        loop {
+            let ended = self.turn(next).await;
+            self.sweep().await;
+            self.take_in(&ended);
+            if let Some(begin) = self.next_turn(&ended) {
+                next = begin;
+                continue;
+            }
+            match self.finish(&ended).await {
+                finish::Finished::Settled(outcome) => return *outcome,
+                // A message came in while the attempt was ending: it is not lost, the work goes on.
+                finish::Finished::GoOn(begin) => next = begin,
+            }
+        }
+    }
+
+    /// Another turn, if messages wait and the attempt is not over.
+    pub(super) fn next_turn(&mut self, ended: &turn::Ended) -> Option<turn::Begin> {
+        for message in self.inbox.look() {
+            self.inbox.keep(message);
+        }
+        let over = self.inbox.is_cancelled() || matches!(ended.stop, Some(Stop::Cancelled | Stop::TimedOut | Stop::Failed(..)));
+        // A turn that failed is the boss's to judge; a message to it opens the next attempt.
+        let failed = ended.stop.is_none() && ended.report.end.is_err();
+        let messages = if over || failed { Vec::new() } else { self.inbox.take_queue() };
+        (!messages.is_empty()).then(|| self.begin_with(messages))
+    }
+
+    fn begin_with(&self, messages: Vec<Message>) -> turn::Begin {
+        let text = messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n\n");
+        let messages = messages.into_iter().map(|message| message.id).collect();
+        match &self.run.session_id {
+            Some(session) => turn::Begin { text, session: Some(session.clone()), messages },
+            None => turn::Begin { text: prompt::anew(&self.assignment, &text), session: None, messages },
+        }
+    }
+
+    /// What the record says of the run, over all turns.
+    fn take_in(&mut self, ended: &turn::Ended) {
+        let report: &TurnReport = &ended.report;
+        self.run.turns += 1;
+        self.run.exit = ended.exit;
+        self.run.denials += report.denials;
+        self.run.usage = add_usage(self.run.usage, report);
+        self.board.set_usage(self.run.usage);
+        if report.session_id.is_some() {
+            self.run.session_id.clone_from(&report.session_id);
+        }
+        if !report.final_message.is_empty() {
+            self.run.final_message.clone_from(&report.final_message);
+            self.run.says_blocked = says_blocked(&report.final_message);
+        }
+        self.run.failure = failure(ended);
+        self.run.ended_at = Some(Timestamp::now());
+    }
+
+    /// Ends whatever of the worker still runs.
+    pub(super) async fn sweep(&mut self) {
+        let swept = process::sweep(&self.scope(), finish::SWEEP_GRACE).await;
+        self.cleanup.add(swept);
+    }
+
+    pub(super) fn scope(&self) -> Scope {
+        Scope {
+            tag: self.assignment.tag.clone(),
+            roots: vec![self.me],
+            spare: self.assignment.settings.shared_daemons.clone(),
+            own_children: Vec::new(),
+        }
+    }
+
+    pub(super) fn note_received(&mut self, id: Uuid) {
+        self.board.note_receipt(id, Delivered::Received);
+    }
+}
+
+fn failure(ended: &turn::Ended) -> Option<Failure> {
+    let fail = |kind, message: &str| Some(Failure { kind, message: message.to_owned(), resets_at: None });
+    match (&ended.stop, &ended.report.end) {
+        (Some(Stop::Failed(kind, message)), _) => fail(*kind, message),
+        (Some(Stop::TimedOut), _) => fail(FailureKind::Other, "timeout_minutes was reached"),
+        (Some(Stop::Cancelled | Stop::ForMessage), _) | (None, Ok(())) => None,
+        (None, Err(failure)) => Some(failure.clone()),
+    }
+}
+
+fn add_usage(before: Usage, report: &TurnReport) -> Usage {
+    let now = report.usage;
+    let cost = |both: fn(f64, f64) -> f64| match (before.cost_usd, now.cost_usd) {
+        (Some(before), Some(now)) => Some(both(before, now)),
+        (before, now) => before.or(now),
+    };
+    if report.usage_is_cumulative {
+        // A turn that was killed may report less than is known.
+        Usage {
+            input_tokens: before.input_tokens.max(now.input_tokens),
+            cached_tokens: before.cached_tokens.max(now.cached_tokens),
+            output_tokens: before.output_tokens.max(now.output_tokens),
+            cost_usd: cost(f64::max),
+        }
+    } else {
+        Usage {
+            input_tokens: before.input_tokens + now.input_tokens,
+            cached_tokens: before.cached_tokens + now.cached_tokens,
+            output_tokens: before.output_tokens + now.output_tokens,
+            cost_usd: cost(|before, now| before + now),
+        }
+    }
+}
+
+fn git_context(directory: &Path) -> Option<GitContext> {
+    let repository = Repository::discover(directory).ok().flatten()?;
+    let own = git::git_dir(directory).ok()?;
+    Some(GitContext { identity: repository.identity().ok(), common: repository.common_dir, own })
+}
+
+/// Whether a signal that we did not send ended the process.
+pub(super) fn was_interrupted(ended: &turn::Ended) -> bool {
+    let by_signal = matches!(ended.exit, Some(Exit::Signal(_)));
+    let no_word = matches!(&ended.report.end, Err(failure) if failure.kind == FailureKind::NoResult);
+    ended.stop.is_none() && by_signal && no_word
+}

@@ -1,0 +1,447 @@
+//! One turn: the CLI is started, listened to, written to, and stopped where it must be.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::ChildStdin;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use super::assignment::Delivered;
+use super::inbox::{Inbox, Message};
+use super::limits::{self, Exceeded};
+use super::run::{Attempt, Stop};
+use crate::backend::{
+    self, AgentEvent, Decoder, GitDirs, LaunchPlan, Session, StopSignal, StopStep, Turn, TurnReport,
+};
+use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
+use crate::process::{self, Launch, Signal, Started, TAG_VARIABLE, Tail};
+use crate::store::file;
+
+/// What a turn begins with.
+#[derive(Debug)]
+pub(super) struct Begin {
+    pub text: String,
+    /// The session to go on with.
+    pub session: Option<String>,
+    /// Messages that this text delivers.
+    pub messages: Vec<Uuid>,
+}
+
+/// How a turn ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub report: TurnReport,
+    /// `None`: nothing was started.
+    pub exit: Option<Exit>,
+    pub stop: Option<Stop>,
+}
+
+/// After its last word a CLI that holds a session open gets this long for a background task to wake it.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// And this long to go once its stdin is closed.
+const CLOSING_GRACE: Duration = Duration::from_secs(15);
+/// What a process gets between SIGKILL and being given up on.
+const KILL_GRACE: Duration = Duration::from_secs(10);
+/// The end of stderr that failures may quote, in bytes.
+const STDERR_TAIL: u64 = 8 * 1024;
+
+impl Attempt {
+    pub(super) async fn turn(&mut self, begin: Begin) -> Ended {
+        match self.start(&begin) {
+            Ok(mut running) => running.listen(self).await,
+            Err(message) => Ended { report: not_started(message), exit: None, stop: None },
+        }
+    }
+
+    fn start(&mut self, begin: &Begin) -> Result<Running, String> {
+        let assignment = &self.assignment;
+        let scratch = self.dir.scratch();
+        file::make_private_dir(&scratch).map_err(|error| error.to_string())?;
+        let mut mission = assignment.mission.clone();
+        mission.backend = assignment.backend.clone();
+        (mission.model, mission.effort) = (assignment.model.clone(), assignment.effort.clone());
+        let git = self.git.as_ref();
+        let identity = git.and_then(|git| git.identity.as_ref());
+        let turn = Turn {
+            mission: &mission,
+            prompt: &begin.text,
+            dir: &assignment.directory,
+            session: match &begin.session {
+                Some(session) => Session::Resume(session),
+                None => Session::New(Uuid::new_v4()),
+            },
+            message_id: begin.messages.first().copied().unwrap_or_else(Uuid::new_v4),
+            git: git.map(|git| GitDirs { common: &git.common, own: &git.own }),
+            identity: identity.map(|identity| (identity.name.as_str(), identity.email.as_str())),
+            scratch: &scratch,
+            own_registrations: &assignment.own_registrations,
+            root: rustix::process::getuid().is_root(),
+        };
+        let plan = self.backend.plan(&turn);
+        let decoder = self.backend.decoder(&turn);
+        for (path, content) in &plan.files {
+            file::replace(path, content.as_bytes(), false).map_err(|error| error.to_string())?;
+        }
+        let stdout = self.dir.stdout();
+        let from = std::fs::metadata(&stdout).map_or(0, |metadata| metadata.len());
+        let stderr_from = std::fs::metadata(self.dir.stderr()).map_or(0, |metadata| metadata.len());
+        let started = process::spawn(&self.launch(&plan)).map_err(|error| error.to_string())?;
+        let tail = Tail::open(&stdout, from).map_err(|error| error.to_string())?;
+        self.board.begin_turn(started.identity);
+        for message in &begin.messages {
+            self.board.note_receipt(*message, Delivered::Turn);
+        }
+        Ok(Running::new(started, tail, decoder, plan, stderr_from))
+    }
+
+    fn launch(&self, plan: &LaunchPlan) -> Launch {
+        let mut env_set: BTreeMap<String, OsString> =
+            plan.env_set.iter().map(|(name, value)| (name.clone(), value.into())).collect();
+        env_set.insert(TAG_VARIABLE.to_owned(), self.assignment.tag.clone().into());
+        let inherited = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        Launch {
+            program: self.assignment.program.clone(),
+            args: plan.args.iter().map(OsString::from).collect(),
+            cwd: self.assignment.directory.clone(),
+            env_set,
+            env_remove: inherited.filter(|name| plan.removes(name)).collect(),
+            stdin: process::Stdin::Pipe,
+            stdout: self.dir.stdout(),
+            stderr: self.dir.stderr(),
+        }
+    }
+}
+
+/// A CLI that runs.
+struct Running {
+    started: Started,
+    stdin: Option<ChildStdin>,
+    /// Comes back when the first text is written, of a CLI whose stdin is held open.
+    held: Option<oneshot::Receiver<ChildStdin>>,
+    tail: Tail,
+    decoder: Box<dyn Decoder>,
+    plan: LaunchPlan,
+    stderr_from: u64,
+    stop: Option<Stop>,
+    ladder: Ladder,
+    /// The agent has said its last word, and when; its stdin is closed a little later.
+    idle_since: Option<Instant>,
+    /// Written to the CLI, and not yet acknowledged by it.
+    unconfirmed: Vec<Message>,
+}
+
+/// The steps of stopping a process, and which comes when.
+struct Ladder {
+    steps: std::collections::VecDeque<Step>,
+    due: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    Signal(StopStep),
+    Kill,
+    GiveUp,
+}
+
+/// Input that the loop of a turn acts on.
+enum Happening {
+    Line(Option<process::Line>),
+    Exited(Option<Exit>),
+    Knock,
+    StopStep,
+    Silence,
+    TimeUp,
+    Write,
+    Look,
+}
+
+impl Running {
+    fn new(mut started: Started, tail: Tail, decoder: Box<dyn Decoder>, plan: LaunchPlan, stderr_from: u64) -> Self {
+        let stdin = started.stdin.take();
+        Self {
+            started,
+            stdin,
+            held: None,
+            tail,
+            decoder,
+            plan,
+            stderr_from,
+            stop: None,
+            ladder: Ladder { steps: Default::default(), due: None },
+            idle_since: None,
+            unconfirmed: Vec::new(),
+        }
+    }
+
+    async fn listen(&mut self, attempt: &mut Attempt) -> Ended {
+        self.give_prompt();
+        let bell = attempt.inbox.bell();
+        let mut look = tokio::time::interval(limits::LOOK_EVERY);
+        let exit = loop {
+            let happening = tokio::select! {
+                biased;
+                exit = self.started.child.wait() => Happening::Exited(exit.ok().map(to_exit)),
+                line = self.tail.next() => Happening::Line(line.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "could not read the CLI's output");
+                    None
+                })),
+                () = Inbox::knock(&bell) => Happening::Knock,
+                () = until(self.ladder.due) => Happening::StopStep,
+                () = until(self.idle_deadline()) => Happening::Silence,
+                () = sleep_until(attempt.limits.deadline), if self.stop.is_none() => Happening::TimeUp,
+                () = until(attempt.board.due()) => Happening::Write,
+                _ = look.tick() => Happening::Look,
+            };
+            match happening {
+                Happening::Exited(exit) => break exit,
+                Happening::Line(Some(line)) => self.take_line(attempt, &line),
+                Happening::Line(None) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Happening::Knock => self.take_letters(attempt).await,
+                Happening::StopStep => {
+                    if self.next_stop_step() {
+                        break None;
+                    }
+                }
+                Happening::Silence => self.close_when_idle(),
+                Happening::TimeUp => self.begin_stop(Stop::TimedOut),
+                Happening::Write => attempt.board.write(),
+                Happening::Look => self.check_life(attempt),
+            }
+        };
+        self.read_rest(attempt).await;
+        self.end(attempt, exit)
+    }
+
+    /// In a task of its own: a CLI that does not read must not hold up the loop.
+    fn give_prompt(&mut self) {
+        let Some(mut stdin) = self.stdin.take() else { return };
+        match &self.plan.stdin {
+            backend::Stdin::Once(text) => {
+                let text = text.clone();
+                // A CLI that ends without reading closes the pipe; its exit tells the story.
+                tokio::spawn(async move {
+                    let _ = stdin.write_all(text.as_bytes()).await;
+                });
+            }
+            backend::Stdin::Held(text) => {
+                let (text, (sender, receiver)) = (text.clone(), oneshot::channel());
+                tokio::spawn(async move {
+                    let _ = stdin.write_all(text.as_bytes()).await;
+                    let _ = stdin.flush().await;
+                    let _ = sender.send(stdin);
+                });
+                self.held = Some(receiver);
+            }
+        }
+    }
+
+    fn take_line(&mut self, attempt: &mut Attempt, line: &process::Line) {
+        attempt.limits.note_life();
+        if line.dropped_bytes > 0 {
+            let text = format!("a line was cut: {} bytes of it were dropped", line.dropped_bytes);
+            attempt.board.note(&AgentEvent::Warning { text });
+            return;
+        }
+        for event in self.decoder.line(&line.text) {
+            self.take_event(attempt, &event);
+        }
+    }
+
+    fn take_event(&mut self, attempt: &mut Attempt, event: &AgentEvent) {
+        attempt.board.note(event);
+        match event {
+            AgentEvent::Session { id, .. } => attempt.run.session_id = Some(id.clone()),
+            AgentEvent::Idle => self.idle_since = Some(Instant::now()),
+            AgentEvent::Busy => self.idle_since = None,
+            AgentEvent::Received { message_id } => {
+                self.unconfirmed.retain(|message| message.id != *message_id);
+                attempt.note_received(*message_id);
+            }
+            AgentEvent::Usage { usage } => self.check_usage(attempt, usage),
+            AgentEvent::Retrying { failure, fatal: true } => {
+                self.begin_stop(Stop::Failed(failure.kind, failure.message.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    fn check_usage(&mut self, attempt: &mut Attempt, usage: &Usage) {
+        if let Some(Exceeded::Budget(why)) = attempt.limits.check_usage(usage) {
+            self.begin_stop(Stop::Failed(FailureKind::Budget, why));
+        }
+    }
+
+    async fn take_letters(&mut self, attempt: &mut Attempt) {
+        let messages = attempt.inbox.look();
+        if attempt.inbox.is_cancelled() {
+            self.begin_stop(Stop::Cancelled);
+        }
+        for message in messages {
+            self.deliver(attempt, message).await;
+        }
+    }
+
+    /// Live where the CLI hears it; by interrupt where that was asked for; else it waits for the end of the turn.
+    async fn deliver(&mut self, attempt: &mut Attempt, message: Message) {
+        if message.interrupt {
+            attempt.inbox.keep(message);
+            return self.begin_stop(Stop::ForMessage);
+        }
+        match attempt.backend.live_message(message.id, &message.text) {
+            Some(frame) if self.stop.is_none() && self.write(&frame).await => {
+                self.idle_since = None;
+                attempt.board.note_receipt(message.id, Delivered::Sent);
+                self.unconfirmed.push(message);
+            }
+            _ => attempt.inbox.keep(message),
+        }
+    }
+
+    /// False when the CLI does not take it (any more).
+    async fn write(&mut self, frame: &str) -> bool {
+        if let Some(held) = self.held.take() {
+            self.stdin = held.await.ok();
+        }
+        let Some(stdin) = &mut self.stdin else { return false };
+        let write = async { stdin.write_all(frame.as_bytes()).await.and(stdin.flush().await) };
+        matches!(tokio::time::timeout(Duration::from_secs(5), write).await, Ok(Ok(())))
+    }
+
+    fn idle_deadline(&self) -> Option<Instant> {
+        let open = self.stdin.is_some() || self.held.is_some();
+        self.idle_since.filter(|_| open && self.stop.is_none()).map(|since| since + IDLE_GRACE)
+    }
+
+    /// Nothing more will come by itself: closing stdin lets the CLI end. One that does not is stopped.
+    fn close_when_idle(&mut self) {
+        self.stdin = None;
+        self.held = None;
+        self.ladder = Ladder::down(&self.plan.stop);
+        self.ladder.due = Some(Instant::now() + CLOSING_GRACE);
+    }
+
+    /// The first reason counts, but a cancellation or the deadline overrules a message.
+    fn begin_stop(&mut self, stop: Stop) {
+        match self.stop {
+            None => {
+                self.ladder = Ladder::down(&self.plan.stop);
+                self.ladder.due = Some(Instant::now());
+                self.stop = Some(stop);
+            }
+            Some(Stop::ForMessage) => self.stop = Some(stop),
+            Some(_) => {}
+        }
+    }
+
+    /// True when there is nothing left to try.
+    fn next_stop_step(&mut self) -> bool {
+        let Some(step) = self.ladder.steps.pop_front() else { return true };
+        let grace = match step {
+            Step::Signal(step) => {
+                let signal = match step.signal {
+                    StopSignal::Interrupt => Signal::Interrupt,
+                    StopSignal::Terminate => Signal::Terminate,
+                };
+                process::send(&self.started.identity, signal);
+                step.grace
+            }
+            Step::Kill => {
+                process::send_group(&self.started.identity, Signal::Kill);
+                KILL_GRACE
+            }
+            Step::GiveUp => return true,
+        };
+        self.ladder.due = Some(Instant::now() + grace);
+        false
+    }
+
+    fn check_life(&mut self, attempt: &mut Attempt) {
+        if let Some(Exceeded::Output(why)) = attempt.limits.check_output() {
+            return self.begin_stop(Stop::Failed(FailureKind::OutputLimit, why));
+        }
+        let scope = process::Scope { own_children: self.children(), ..attempt.scope() };
+        if let Some(evidence) = attempt.limits.check_stall(&scope) {
+            attempt.board.set_stalled(Some(evidence));
+        }
+        process::reap_orphans(&self.children());
+    }
+
+    /// Children whose exit tokio waits for.
+    fn children(&self) -> Vec<u32> {
+        vec![self.started.identity.pid]
+    }
+
+    async fn read_rest(&mut self, attempt: &mut Attempt) {
+        self.tail.finish();
+        while let Ok(Some(line)) = self.tail.next().await {
+            self.take_line(attempt, &line);
+        }
+    }
+
+    fn end(&mut self, attempt: &mut Attempt, exit: Option<Exit>) -> Ended {
+        // What the CLI was given and never acknowledged begins the next turn.
+        for message in std::mem::take(&mut self.unconfirmed) {
+            attempt.inbox.keep(message);
+        }
+        let stderr = end_of(&attempt.dir.stderr(), self.stderr_from);
+        let report = self.decoder.end(exit.unwrap_or(Exit::Signal(9)), &stderr);
+        attempt.board.write();
+        Ended { report, exit, stop: self.stop.take() }
+    }
+}
+
+impl Ladder {
+    fn down(steps: &[StopStep]) -> Self {
+        let steps = steps.iter().copied().map(Step::Signal).chain([Step::Kill, Step::GiveUp]).collect();
+        Self { steps, due: None }
+    }
+}
+
+/// Never, when there is nothing to wait for.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) fn to_exit(status: ExitStatus) -> Exit {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+    }
+}
+
+fn not_started(message: String) -> TurnReport {
+    TurnReport {
+        end: Err(Failure { kind: FailureKind::CouldNotStart, message, resets_at: None }),
+        session_id: None,
+        final_message: String::new(),
+        usage: Usage::default(),
+        // Adds nothing either way.
+        usage_is_cumulative: false,
+        denials: 0,
+    }
+}
+
+/// The end of a file from an offset on, a few kB at most.
+pub(super) fn end_of(path: &Path, from: u64) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(from.max(length.saturating_sub(STDERR_TAIL))))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+}
