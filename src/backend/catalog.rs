@@ -1,0 +1,152 @@
+//! Which models plainly belong to which backend, and which efforts each takes. Rules on names and no list of models: a
+//! list ages within weeks. A name that no rule knows is left for the CLI to judge. Examples are examples.
+
+use super::Refusal;
+
+pub const CODEX: &str = "codex";
+pub const CLAUDE_CODE: &str = "claudecode";
+pub const GEMINI: &str = "gemini";
+pub const OPENCODE: &str = "opencode";
+
+/// The backend that a model plainly belongs to.
+pub fn owner_of(model: &str) -> Option<&'static str> {
+    let model = model.to_ascii_lowercase();
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| model.starts_with(prefix));
+    if model.starts_with("arn:") {
+        return None; // A Bedrock address; Claude Code takes these.
+    }
+    if model.contains('/') {
+        return Some(OPENCODE);
+    }
+    if starts(&["claude", "sonnet", "opus", "haiku", "fable"]) {
+        return Some(CLAUDE_CODE);
+    }
+    if starts(&["gemini-"]) {
+        return Some(GEMINI);
+    }
+    let o_series = model.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    (o_series || starts(&["gpt-", "chatgpt-", "codex"])).then_some(CODEX)
+}
+
+/// For error texts and hints.
+pub fn example_model(backend: &str) -> &'static str {
+    match backend {
+        CODEX => "gpt-5.5",
+        CLAUDE_CODE => "sonnet",
+        GEMINI => "gemini-2.5-pro",
+        OPENCODE => "anthropic/claude-sonnet-4-5",
+        _ => "",
+    }
+}
+
+/// The efforts that a built-in backend takes. Codex sends any word on and Claude Code ignores a wrong one, so only what
+/// they document is let through. OpenCode calls them variants and ignores one that its provider does not have.
+pub fn efforts_of(backend: &str) -> &'static [&'static str] {
+    match backend {
+        CODEX => &["none", "minimal", "low", "medium", "high", "xhigh"],
+        CLAUDE_CODE => &["low", "medium", "high", "xhigh", "max"],
+        OPENCODE => &["minimal", "low", "medium", "high", "xhigh", "max"],
+        _ => &[],
+    }
+}
+
+pub fn check_model(backend: &str, model: Option<&str>) -> Result<(), Refusal> {
+    let Some(model) = model else { return Ok(()) };
+    if let Some(why) = unusable(model) {
+        return Err(Refusal::Model { backend: backend.into(), model: model.into(), accepted: why.into() });
+    }
+    // Codex reaches models of other providers by such names too.
+    let through_a_provider = backend == CODEX && model.starts_with("openai/");
+    match owner_of(model) {
+        Some(owner) if owner != backend && !through_a_provider => Err(Refusal::ForeignModel {
+            model: model.into(),
+            belongs_to: owner.into(),
+            backend: backend.into(),
+            example: example_model(backend).into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A name that cannot be one, and that a command line could take for something else.
+pub fn unusable(model: &str) -> Option<&'static str> {
+    let odd =
+        model.is_empty() || model.starts_with('-') || model.contains(|c: char| c.is_whitespace() || c.is_control());
+    odd.then_some("a model name has no spaces and does not begin with a hyphen")
+}
+
+pub fn check_effort(backend: &str, effort: Option<&str>) -> Result<(), Refusal> {
+    let accepted = efforts_of(backend);
+    match effort {
+        Some(effort) if !accepted.contains(&effort) => Err(Refusal::Effort {
+            backend: backend.into(),
+            effort: effort.into(),
+            accepted: match accepted {
+                [] => "none: leave model_effort out".into(),
+                accepted => accepted.join(", "),
+            },
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// For the backends that never say what a run costs.
+pub fn check_no_cost_limit(backend: &str, max_cost_usd: Option<f64>) -> Result<(), Refusal> {
+    match max_cost_usd {
+        Some(_) => Err(Refusal::Cost { backend: backend.into() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_names_have_one_owner_and_the_rest_none() {
+        let cases = [
+            ("gpt-5.5", Some(CODEX)),
+            ("o3", Some(CODEX)),
+            ("codex-auto-review", Some(CODEX)),
+            ("claude-opus-5-5", Some(CLAUDE_CODE)),
+            ("Sonnet", Some(CLAUDE_CODE)),
+            ("opus[1m]", Some(CLAUDE_CODE)),
+            ("gemini-3.8-flash", Some(GEMINI)),
+            ("openai/gpt-5.5", Some(OPENCODE)),
+            ("arn:aws:bedrock:eu-west-1:1:inference-profile/x", None),
+            ("us.anthropic.claude-x", None),
+            ("auto", None),
+            ("opencoder", None),
+        ];
+        for (model, owner) in cases {
+            assert_eq!(owner_of(model), owner, "{model}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_model_is_refused_with_the_mend() {
+        let refusal = check_model(CODEX, Some("sonnet")).unwrap_err().to_string();
+        assert_eq!(
+            refusal,
+            r#"the model "sonnet" belongs to the backend "claudecode", not to "codex": name that backend, or a model of "codex" (for example "gpt-5.5"), or leave model_override out"#
+        );
+        assert!(check_model(CODEX, Some("openai/gpt-oss-20b")).is_ok());
+        assert!(check_model(CODEX, Some("--help")).is_err());
+        assert!(check_model(GEMINI, None).is_ok());
+    }
+
+    #[test]
+    fn every_example_belongs_to_its_backend() {
+        for backend in [CODEX, CLAUDE_CODE, GEMINI, OPENCODE] {
+            assert_eq!(owner_of(example_model(backend)), Some(backend));
+        }
+    }
+
+    #[test]
+    fn a_backend_without_efforts_says_so() {
+        let refusal = check_effort(GEMINI, Some("high")).unwrap_err().to_string();
+        assert_eq!(refusal, r#""gemini" does not know the effort "high"; it accepts none: leave model_effort out"#);
+        assert!(check_effort(CLAUDE_CODE, Some("max")).is_ok());
+        assert!(check_effort(CLAUDE_CODE, Some("ultra")).is_err());
+    }
+}

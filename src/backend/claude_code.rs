@@ -1,0 +1,113 @@
+//! Claude Code (tested with 2.1.330), driven by stream-json both ways with its stdin held open, so that messages reach a
+//! running turn. Its command lines are here, the meaning of its output in `claude_code/stream.rs`.
+
+mod failures;
+mod stream;
+
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::catalog::{CLAUDE_CODE, check_effort, check_model};
+use super::{
+    Backend, Decoder, Enforcement, LaunchPlan, Probe, Refusal, Session, Stdin, StopSignal, StopStep, Turn, environment,
+    probe,
+};
+use crate::mission::spec::{Mission, Permissions};
+
+pub struct ClaudeCode;
+
+impl Backend for ClaudeCode {
+    fn name(&self) -> &str {
+        CLAUDE_CODE
+    }
+
+    fn program(&self) -> &str {
+        "claude"
+    }
+
+    fn check(&self, mission: &Mission) -> Result<Enforcement, Refusal> {
+        check_model(CLAUDE_CODE, mission.model.as_deref())?;
+        check_effort(CLAUDE_CODE, mission.effort.as_deref())?;
+        Ok(match mission.permissions {
+            Permissions::ReadOnly => Enforcement::Cli,
+            // Its file tools stay in the directory, but the commands that it may run reach everywhere.
+            Permissions::Edit | Permissions::Full => Enforcement::None,
+        })
+    }
+
+    fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
+        // By itself it retries for minutes; beyond this the supervisor knows better what to do.
+        let mut env_set = environment::set(turn.dir, [("CLAUDE_CODE_MAX_RETRIES", "4"), ("DISABLE_AUTOUPDATER", "1")]);
+        if turn.root && turn.mission.permissions == Permissions::Full {
+            // Without it Claude Code refuses to skip permissions as root.
+            env_set.insert("IS_SANDBOX".into(), "1".into());
+        }
+        LaunchPlan {
+            program: self.program().into(),
+            args: args(turn),
+            env_set,
+            env_remove: environment::removed(&[]),
+            stdin: Stdin::Held(user_frame(turn.message_id, turn.prompt)),
+            files: Vec::new(),
+            // On SIGTERM it ends its commands and itself within 2 s; SIGKILL leaves them behind.
+            stop: vec![StopStep { signal: StopSignal::Terminate, grace: Duration::from_secs(5) }],
+        }
+    }
+
+    fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
+        Box::new(stream::Reader::default())
+    }
+
+    fn live_message(&self, id: Uuid, text: &str) -> Option<String> {
+        Some(user_frame(id, text))
+    }
+
+    fn probe(&self) -> Probe {
+        probe::claude_code()
+    }
+}
+
+/// A message on its stdin. The uuid comes back when the message reaches the model.
+fn user_frame(id: Uuid, text: &str) -> String {
+    let frame = json!({"type": "user", "message": {"role": "user", "content": text}, "uuid": id});
+    format!("{frame}\n")
+}
+
+fn args(turn: &Turn<'_>) -> Vec<String> {
+    let mission = turn.mission;
+    let fixed = [
+        "--print",
+        "--verbose",
+        "--output-format=stream-json",
+        "--input-format=stream-json",
+        "--replay-user-messages",
+        // Otherwise it starts every MCP server of the project and of the user, this one too, and without asking.
+        "--strict-mcp-config",
+    ];
+    let mut args: Vec<String> = fixed.map(str::to_owned).to_vec();
+    args.push(match turn.session {
+        Session::New(id) => format!("--session-id={id}"),
+        Session::Resume(id) => format!("--resume={id}"),
+    });
+    args.extend(permissions(mission.permissions).iter().map(|arg| (*arg).to_owned()));
+    args.extend(mission.model.as_ref().map(|model| format!("--model={model}")));
+    args.extend(mission.effort.as_ref().map(|effort| format!("--effort={effort}")));
+    args.extend(mission.max_cost_usd.map(|cost| format!("--max-budget-usd={cost}")));
+    args
+}
+
+/// Read-only is not `plan`, in which the agent is told to hand in a plan and waits for its approval.
+fn permissions(permissions: Permissions) -> &'static [&'static str] {
+    match permissions {
+        Permissions::ReadOnly => &[
+            "--permission-mode=manual",
+            "--allowedTools=WebFetch,WebSearch",
+            // Rules in the user's own settings could allow these; a refusal is stronger.
+            "--disallowedTools=Edit,Write,NotebookEdit",
+        ],
+        Permissions::Edit => &["--permission-mode=acceptEdits", "--allowedTools=Bash,Skill,WebFetch,WebSearch"],
+        Permissions::Full => &["--dangerously-skip-permissions"],
+    }
+}

@@ -1,0 +1,65 @@
+//! What went wrong, by the fields in which Claude Code 2.1.330 says it: `terminal_reason` and `subtype` of a result, `error`
+//! and `api_error_status` of an API failure. Names that were not seen in a run were read in the binary's own lists.
+
+use serde_json::Value;
+
+use crate::backend::failure::{failure, kind_of_status};
+use crate::backend::lines::{items, text};
+use crate::mission::outcome::{Failure, FailureKind};
+
+/// An API failure as the line of an assistant or of a retry reports it.
+pub fn api_kind(error: &str, status: Option<u64>) -> FailureKind {
+    match (error, status) {
+        ("authentication_failed" | "oauth_org_not_allowed" | "account_on_hold" | "verification_required", _) => {
+            FailureKind::Auth
+        }
+        ("billing_error" | "cloud_credential_error", _) => FailureKind::Auth,
+        ("rate_limit", _) => FailureKind::RateLimit,
+        ("model_not_found", _) => FailureKind::ModelNotFound,
+        ("overloaded", _) => FailureKind::Server,
+        ("invalid_request", _) => FailureKind::BadRequest,
+        (_, Some(status)) => kind_of_status(status),
+        // There was no answer to take a status from: refused, reset or cut connections come like this.
+        ("server_error" | "unknown", None) => FailureKind::Network,
+        (_, None) => FailureKind::Other,
+    }
+}
+
+/// Why a turn's result is not a good one. `api_error` is what the assistant lines of the turn said of the API.
+pub fn of_result(result: &Value, api_error: Option<&Failure>) -> Failure {
+    let reason = text(result, "/terminal_reason");
+    let kind = match (reason, text(result, "/subtype")) {
+        ("budget_exhausted", _) | (_, "error_max_budget_usd") => FailureKind::Budget,
+        ("max_turns", _) | (_, "error_max_turns") => FailureKind::TurnLimit,
+        ("prompt_too_long" | "rapid_refill_breaker" | "blocking_limit", _) => FailureKind::ContextFull,
+        // The turn was cut off: by a signal, by an interrupt, or by an urgent message that opened the next one.
+        ("aborted_tools" | "aborted_streaming", _) => FailureKind::NoResult,
+        _ => return of_api(result, api_error),
+    };
+    failure(kind, words(result))
+}
+
+fn of_api(result: &Value, api_error: Option<&Failure>) -> Failure {
+    if let Some(failure) = api_error {
+        return failure.clone();
+    }
+    let message = words(result);
+    let kind = match result["api_error_status"].as_u64() {
+        Some(status) => kind_of_status(status),
+        None if message.starts_with("No conversation found") => FailureKind::BadRequest,
+        None => FailureKind::Other,
+    };
+    failure(kind, message)
+}
+
+/// The CLI's own words: its list of errors, or the result's text, which for an API failure is no word of the agent's.
+fn words(result: &Value) -> String {
+    let errors: Vec<&str> = items(result, "/errors").filter_map(Value::as_str).collect();
+    let reason = text(result, "/terminal_reason");
+    match (errors.join("; "), text(result, "/result")) {
+        (errors, _) if !errors.is_empty() && !errors.starts_with("[ede_diagnostic]") => errors,
+        (_, told) if !told.is_empty() && result["is_error"] == true => told.to_owned(),
+        _ if reason.is_empty() => format!("the turn ended as {}", text(result, "/subtype")),
+        _ => format!("the turn ended as {reason}"),
+    }
+}

@@ -1,0 +1,344 @@
+//! What the lines of Claude Code's stream-json mean. One process runs many turns: each begins with an `init` and ends with
+//! a `result`, background tasks and queued messages open further ones, and only the last result counts. A good one is
+//! `!is_error && terminal_reason == "completed"`: `subtype` says "success" of API failures, and `is_error` says false of a
+//! turn that an urgent message cut off.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::failures::{api_kind, of_result};
+use crate::backend::failure::{failure, without_result};
+use crate::backend::lines::{
+    FINAL_LIMIT, Noise, OUTPUT_LIMIT, add, count, dollars, gist, items, object, one_line, said, tail, text, thought,
+    warning,
+};
+use crate::backend::{AgentEvent, Decoder, TurnReport};
+use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
+
+/// Things that the stream opens and may forget to close are followed up to this many.
+const FOLLOWED: usize = 10_000;
+
+#[derive(Default)]
+pub struct Reader {
+    noise: Noise,
+    session_id: Option<String>,
+    model: String,
+    /// Between an `init` and its `result`.
+    running: bool,
+    idle: bool,
+    end: Option<Result<(), Failure>>,
+    final_message: String,
+    background_tasks: usize,
+    /// Messages of ours that it holds and that the model has not seen.
+    queued: BTreeSet<Uuid>,
+    /// Tool calls without a result yet, by id.
+    calls: BTreeMap<String, Call>,
+    denied: BTreeSet<String>,
+    api_error: Option<Failure>,
+    /// A retry that can only fail again: the reason, should we or it give up before there is a result.
+    hopeless_retry: Option<Failure>,
+    resets_at: Option<Timestamp>,
+    /// By the last result: tokens and money of the whole session, subagents and earlier processes included.
+    usage: Usage,
+    /// What the calls to the model since then said of themselves, by message; too little, but in time.
+    since: BTreeMap<String, Usage>,
+}
+
+struct Call {
+    what: String,
+    edits: Option<String>,
+    is_command: bool,
+}
+
+impl Reader {
+    fn read(&mut self, event: &Value) -> Vec<AgentEvent> {
+        match text(event, "/type") {
+            "system" => self.system(event),
+            "assistant" => self.assistant(event),
+            "user" => self.user(event),
+            "result" => self.result(event),
+            "command_lifecycle" => self.lifecycle(event),
+            "rate_limit_event" => self.rate_limit(&event["rate_limit_info"]),
+            _ => Vec::new(),
+        }
+    }
+
+    fn system(&mut self, event: &Value) -> Vec<AgentEvent> {
+        match text(event, "/subtype") {
+            "init" => self.turn_started(event),
+            "api_retry" => self.retry(event),
+            "permission_denied" => self.denial(text(event, "/tool_use_id"), text(event, "/tool_name"), None),
+            "background_tasks_changed" => {
+                self.background_tasks = items(event, "/tasks").count();
+                self.idle_if_done()
+            }
+            "informational" => vec![warning(text(event, "/content"))],
+            _ => Vec::new(),
+        }
+    }
+
+    fn turn_started(&mut self, event: &Value) -> Vec<AgentEvent> {
+        let mut events = Vec::new();
+        let (id, model) = (text(event, "/session_id"), text(event, "/model"));
+        if !id.is_empty() && (self.session_id.as_deref() != Some(id) || self.model != model) {
+            self.session_id = Some(id.to_owned());
+            self.model = model.to_owned();
+            events.push(AgentEvent::Session { id: id.to_owned(), model: Some(model.to_owned()) });
+        }
+        if self.end.is_some() && !self.running {
+            events.push(AgentEvent::Busy);
+        }
+        self.running = true;
+        self.idle = false;
+        self.api_error = None;
+        events
+    }
+
+    fn retry(&mut self, event: &Value) -> Vec<AgentEvent> {
+        let error = text(event, "/error");
+        let status = event["error_status"].as_u64();
+        let status_words = status.map(|status| format!(" (HTTP {status})")).unwrap_or_default();
+        let (attempt, most) = (count(event, "/attempt"), count(event, "/max_retries"));
+        let failure = failure(api_kind(error, status), format!("{error}{status_words}, retry {attempt} of {most}"));
+        let fatal = failure.kind == FailureKind::Auth;
+        self.hopeless_retry = fatal.then(|| failure.clone());
+        vec![AgentEvent::Retrying { failure, fatal }]
+    }
+
+    fn denial(&mut self, id: &str, tool: &str, input: Option<&Value>) -> Vec<AgentEvent> {
+        if self.denied.len() >= FOLLOWED || !self.denied.insert(id.to_owned()) {
+            return Vec::new(); // Both the event and the result tell of it.
+        }
+        let what = match (self.calls.get(id), input) {
+            (Some(call), _) => call.what.clone(),
+            (None, input) => input.map(gist).unwrap_or_default(),
+        };
+        vec![AgentEvent::Denied { what: one_line(&format!("{tool}: {what}")) }]
+    }
+
+    fn assistant(&mut self, event: &Value) -> Vec<AgentEvent> {
+        let error = text(event, "/error");
+        if !error.is_empty() {
+            return self.failed_call(error, event);
+        }
+        self.hopeless_retry = None;
+        let of_main_agent = event["parent_tool_use_id"].is_null();
+        let mut events = Vec::new();
+        for part in items(event, "/message/content") {
+            match text(part, "/type") {
+                "text" if of_main_agent => {
+                    self.final_message = tail(text(part, "/text"), FINAL_LIMIT);
+                    events.extend(said(text(part, "/text")));
+                }
+                "thinking" if of_main_agent => events.extend(thought(text(part, "/thinking"))),
+                "tool_use" => events.push(self.tool_started(part)),
+                _ => {}
+            }
+        }
+        events.extend(self.call_used(&event["message"]));
+        events
+    }
+
+    /// An API failure comes as if the agent had said it.
+    fn failed_call(&mut self, error: &str, event: &Value) -> Vec<AgentEvent> {
+        let message: Vec<&str> = items(event, "/message/content").map(|part| text(part, "/text")).collect();
+        let mut failure = failure(api_kind(error, event["api_error_status"].as_u64()), message.join("\n"));
+        if failure.kind == FailureKind::RateLimit && self.resets_at.is_some() {
+            failure.kind = FailureKind::UsageLimit;
+            failure.resets_at = self.resets_at;
+        }
+        let told = warning(&failure.message);
+        self.api_error = Some(failure);
+        vec![told]
+    }
+
+    fn tool_started(&mut self, part: &Value) -> AgentEvent {
+        let (id, tool) = (text(part, "/id"), text(part, "/name"));
+        let what = gist(&part["input"]);
+        if self.calls.len() < FOLLOWED {
+            let path = ["/input/file_path", "/input/notebook_path"].map(|key| text(part, key));
+            let edits = matches!(tool, "Edit" | "MultiEdit" | "Write" | "NotebookEdit")
+                .then(|| path.concat())
+                .filter(|path| !path.is_empty());
+            self.calls.insert(id.to_owned(), Call { what: what.clone(), edits, is_command: tool == "Bash" });
+        }
+        AgentEvent::ToolStarted { id: id.to_owned(), tool: tool.to_owned(), what }
+    }
+
+    /// Several lines tell of one message with the same numbers, and `output_tokens` is what was known when it began.
+    fn call_used(&mut self, message: &Value) -> Option<AgentEvent> {
+        let id = text(message, "/id");
+        let used = used(&message["usage"]);
+        if id.is_empty() || used == Usage::default() || self.since.len() >= FOLLOWED {
+            return None;
+        }
+        match self.since.insert(id.to_owned(), used) {
+            Some(before) if before == used => None,
+            _ => Some(AgentEvent::Usage { usage: self.known_usage() }),
+        }
+    }
+
+    fn known_usage(&self) -> Usage {
+        let mut total = self.usage;
+        self.since.values().for_each(|used| add(&mut total, *used));
+        total
+    }
+
+    fn user(&mut self, event: &Value) -> Vec<AgentEvent> {
+        if event["isReplay"] == true {
+            return self.receipt(text(event, "/uuid"));
+        }
+        let mut events = Vec::new();
+        for part in items(event, "/message/content").filter(|part| text(part, "/type") == "tool_result") {
+            events.extend(self.tool_ended(part));
+        }
+        events
+    }
+
+    fn tool_ended(&mut self, part: &Value) -> Vec<AgentEvent> {
+        let id = text(part, "/tool_use_id");
+        let failed = part["is_error"] == true;
+        let output = tool_output(&part["content"]);
+        let call = self.calls.remove(id);
+        let is_command = call.as_ref().is_some_and(|call| call.is_command);
+        let exit_code = (failed && is_command).then(|| exit_code(&output)).flatten();
+        let ended = AgentEvent::ToolEnded {
+            id: id.to_owned(),
+            ok: Some(!failed),
+            exit_code,
+            output: tail(&output, OUTPUT_LIMIT),
+        };
+        let edited = call.and_then(|call| call.edits).filter(|_| !failed);
+        std::iter::once(ended).chain(edited.map(|path| AgentEvent::Edited { paths: vec![path] })).collect()
+    }
+
+    /// A message is echoed, with its uuid, when it reaches the model.
+    fn receipt(&mut self, id: &str) -> Vec<AgentEvent> {
+        let Ok(id) = Uuid::parse_str(id) else { return Vec::new() };
+        self.queued.remove(&id);
+        vec![AgentEvent::Received { message_id: id }]
+    }
+
+    /// Its queue: `started` comes before the echo and even before the turn, so it is no receipt.
+    fn lifecycle(&mut self, event: &Value) -> Vec<AgentEvent> {
+        match (text(event, "/state"), Uuid::parse_str(text(event, "/command_uuid"))) {
+            ("queued", Ok(id)) if self.queued.len() < FOLLOWED => {
+                self.queued.insert(id);
+                Vec::new()
+            }
+            ("queued" | "started", _) => Vec::new(),
+            (_, Ok(id)) if self.queued.remove(&id) => self.idle_if_done(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Read in the binary, never seen: only subscription accounts get it. `resetsAt` is in seconds since 1970.
+    fn rate_limit(&mut self, info: &Value) -> Vec<AgentEvent> {
+        let rejected = text(info, "/status") == "rejected";
+        let seconds = info["resetsAt"].as_i64().filter(|_| rejected);
+        self.resets_at = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        Vec::new()
+    }
+
+    fn result(&mut self, event: &Value) -> Vec<AgentEvent> {
+        let mut events = Vec::new();
+        for denial in items(event, "/permission_denials") {
+            let (id, tool) = (text(denial, "/tool_use_id"), text(denial, "/tool_name"));
+            events.extend(self.denial(id, tool, denial.get("tool_input")));
+        }
+        let completed = event["is_error"] == false && text(event, "/terminal_reason") == "completed";
+        if completed {
+            self.final_message = tail(text(event, "/result"), FINAL_LIMIT);
+        }
+        self.end = Some(if completed { Ok(()) } else { Err(of_result(event, self.api_error.as_ref())) });
+        self.running = false;
+        self.hopeless_retry = None;
+        events.extend(self.session_used(event));
+        if count(event, "/queued_turn_count") == 0 {
+            events.extend(self.idle_if_done());
+        }
+        events
+    }
+
+    /// `usage` of a result is of its turn and without subagents; `modelUsage` and the cost are of the whole session.
+    fn session_used(&mut self, result: &Value) -> Option<AgentEvent> {
+        self.since.clear();
+        let models = result["modelUsage"].as_object().filter(|models| !models.is_empty())?;
+        let mut total = Usage { cost_usd: dollars(result, "/total_cost_usd"), ..Usage::default() };
+        for model in models.values() {
+            let read = count(model, "/cacheReadInputTokens");
+            let written = count(model, "/cacheCreationInputTokens");
+            add(
+                &mut total,
+                Usage {
+                    input_tokens: count(model, "/inputTokens").saturating_add(read).saturating_add(written),
+                    cached_tokens: read,
+                    output_tokens: count(model, "/outputTokens"),
+                    cost_usd: None,
+                },
+            );
+        }
+        self.usage = total;
+        Some(AgentEvent::Usage { usage: total })
+    }
+
+    fn idle_if_done(&mut self) -> Vec<AgentEvent> {
+        let done = self.end.is_some() && !self.running && self.background_tasks == 0 && self.queued.is_empty();
+        if !done || self.idle {
+            return Vec::new();
+        }
+        self.idle = true;
+        vec![AgentEvent::Idle]
+    }
+}
+
+impl Decoder for Reader {
+    fn line(&mut self, line: &str) -> Vec<AgentEvent> {
+        match object(line) {
+            Some(event) => self.read(&event),
+            None => self.noise.event(line).into_iter().collect(),
+        }
+    }
+
+    fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {
+        let end = match (self.end.take(), self.hopeless_retry.take()) {
+            (Some(end), _) if !self.running => end,
+            (_, Some(failure)) => Err(failure),
+            _ => Err(without_result("claude", exit, stderr_tail)),
+        };
+        TurnReport {
+            end,
+            session_id: self.session_id.clone(),
+            final_message: std::mem::take(&mut self.final_message),
+            usage: self.known_usage(),
+            usage_is_cumulative: true,
+            denials: u32::try_from(self.denied.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+fn used(usage: &Value) -> Usage {
+    let read = count(usage, "/cache_read_input_tokens");
+    let written = count(usage, "/cache_creation_input_tokens");
+    Usage {
+        input_tokens: count(usage, "/input_tokens").saturating_add(read).saturating_add(written),
+        cached_tokens: read,
+        output_tokens: count(usage, "/output_tokens"),
+        cost_usd: None,
+    }
+}
+
+fn tool_output(content: &Value) -> String {
+    match content {
+        Value::String(output) => output.clone(),
+        parts => items(parts, "").map(|part| text(part, "/text")).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+/// A failed command's output begins with the line `Exit code 128`, written by the CLI.
+fn exit_code(output: &str) -> Option<i32> {
+    output.strip_prefix("Exit code ")?.lines().next()?.trim().parse().ok()
+}

@@ -1,0 +1,116 @@
+//! Codex CLI (tested with 0.169.0), driven by `codex exec --json` and `codex exec resume`. It reads its prompt once, so
+//! messages wait for the end of a turn. Its command lines are here, the meaning of its output in `codex/stream.rs`.
+
+mod stream;
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::catalog::{CODEX, check_effort, check_model, check_no_cost_limit};
+use super::{
+    Backend, Decoder, Enforcement, LaunchPlan, Probe, Refusal, Session, Stdin, StopSignal, StopStep, Turn, environment,
+    probe,
+};
+use crate::mission::spec::{Mission, Permissions};
+
+/// Codex, with the time zone in which it prints when a usage limit ends.
+pub struct Codex {
+    zone: TimeZone,
+}
+
+impl Codex {
+    pub fn in_zone(zone: TimeZone) -> Self {
+        Self { zone }
+    }
+}
+
+impl Default for Codex {
+    /// In this machine's zone, which is the one that a worker runs in too.
+    fn default() -> Self {
+        Self::in_zone(TimeZone::system())
+    }
+}
+
+impl Backend for Codex {
+    fn name(&self) -> &str {
+        CODEX
+    }
+
+    fn program(&self) -> &str {
+        "codex"
+    }
+
+    fn check(&self, mission: &Mission) -> Result<Enforcement, Refusal> {
+        check_model(CODEX, mission.model.as_deref())?;
+        check_effort(CODEX, mission.effort.as_deref())?;
+        check_no_cost_limit(CODEX, mission.max_cost_usd)?;
+        Ok(match mission.permissions {
+            Permissions::ReadOnly | Permissions::Edit => Enforcement::Sandbox,
+            Permissions::Full => Enforcement::None,
+        })
+    }
+
+    fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
+        LaunchPlan {
+            program: self.program().into(),
+            args: args(turn),
+            env_set: environment::set(turn.dir, []),
+            // With RUST_BACKTRACE its error messages end in stack traces.
+            env_remove: environment::removed(&["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"]),
+            stdin: Stdin::Once(turn.prompt.into()),
+            files: Vec::new(),
+            // On SIGINT it ends its commands and itself within 0.1 s; SIGTERM leaves grandchildren behind.
+            stop: vec![StopStep { signal: StopSignal::Interrupt, grace: Duration::from_secs(5) }],
+        }
+    }
+
+    fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
+        Box::new(stream::Reader::new(self.zone.clone()))
+    }
+
+    fn probe(&self) -> Probe {
+        probe::codex()
+    }
+}
+
+/// All options stand before `resume`, which takes neither a sandbox nor a directory after it, and remembers neither.
+fn args(turn: &Turn<'_>) -> Vec<String> {
+    let mission = turn.mission;
+    let mut args = vec!["exec".to_owned(), "--json".into(), "--skip-git-repo-check".into()];
+    args.push(format!("--sandbox={}", sandbox(mission.permissions)));
+    args.push(format!("--cd={}", turn.dir.display()));
+    if mission.permissions == Permissions::Edit {
+        args.extend(git_dirs(turn));
+        args.extend(["-c".into(), "sandbox_workspace_write.network_access=true".into()]);
+    }
+    args.extend(mission.model.as_ref().map(|model| format!("--model={model}")));
+    if let Some(effort) = &mission.effort {
+        args.extend(["-c".into(), format!("model_reasoning_effort={effort}")]);
+    }
+    for name in turn.own_registrations {
+        args.extend(["-c".into(), format!("mcp_servers.{name}.enabled=false")]);
+    }
+    if let Session::Resume(id) = turn.session {
+        args.extend(["resume".into(), id.into()]);
+    }
+    args.push("-".into());
+    args
+}
+
+fn sandbox(permissions: Permissions) -> &'static str {
+    match permissions {
+        Permissions::ReadOnly => "read-only",
+        Permissions::Edit => "workspace-write",
+        Permissions::Full => "danger-full-access",
+    }
+}
+
+/// A commit in a linked worktree writes to the repository's own folder and to the worktree's folder in it, and fails
+/// unless both are named: the sandbox makes every `.git` read-only.
+fn git_dirs(turn: &Turn<'_>) -> Vec<String> {
+    let Some(git) = turn.git else { return Vec::new() };
+    let mut dirs = vec![git.common, git.own];
+    dirs.dedup();
+    dirs.into_iter().map(|dir| format!("--add-dir={}", dir.display())).collect()
+}

@@ -1,0 +1,297 @@
+//! A backend that a user describes in the settings: a program that gets its prompt on stdin and prints either plain text
+//! or lines of JSON in the small vocabulary of `custom/stream.rs`.
+//!
+//! An argument may hold `{model}`, `{effort}`, `{session_id}`, `{dir}` and `{permissions}`. One whose value is not there
+//! (no model was asked for) is left out whole, so write `--model={model}` rather than two arguments.
+
+mod stream;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::catalog::{CLAUDE_CODE, CODEX, GEMINI, OPENCODE, unusable};
+use super::{
+    Backend, Decoder, Enforcement, LaunchPlan, Probe, Refusal, Session, Stdin, StopSignal, StopStep, Turn, environment,
+    permissions_word, probe,
+};
+use crate::mission::spec::{Mission, Permissions};
+
+/// One `[[backend]]` of the settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustomBackend {
+    pub name: String,
+    /// A name on the PATH, or a path.
+    pub program: String,
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// The arguments to go on with a session. Without them every turn is a new session.
+    #[serde(default)]
+    pub resume_args: Option<Vec<String>>,
+    #[serde(default)]
+    pub output: CustomOutput,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Variables of which one is enough to be logged in.
+    #[serde(default)]
+    pub key_variables: Vec<String>,
+    /// The models that may be asked for; empty: any.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// The efforts that may be asked for; empty: any.
+    #[serde(default)]
+    pub efforts: Vec<String>,
+    /// It says what a run costs, so that `max_cost_usd` can be kept.
+    #[serde(default)]
+    pub reports_cost: bool,
+    #[serde(default = "version_args")]
+    pub version_args: Vec<String>,
+    #[serde(default = "stop")]
+    pub stop: StopSignal,
+}
+
+/// What the program prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CustomOutput {
+    /// Text. Exit status 0 is then all that says it ended well, and its last words are the end of what it printed. That is
+    /// weak: a program that gives up politely counts as done. Use `verify_command` with it.
+    #[default]
+    Plain,
+    /// Lines of JSON, with a `result` at the end.
+    Jsonl,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CustomError {
+    #[error("the backend name {name:?} is taken by a built-in one: choose another")]
+    NameTaken { name: String },
+    #[error("the backend name {name:?} cannot be used: use lower-case letters, digits and hyphens")]
+    Name { name: String },
+    #[error("the backend {name:?} has no program: give the name of one on the PATH, or a path")]
+    NoProgram { name: String },
+    #[error(
+        "the backend {name:?} has {argument:?} in its arguments: the placeholders are {{model}}, {{effort}}, {{session_id}}, {{dir}} and {{permissions}}"
+    )]
+    Placeholder { name: String, argument: String },
+}
+
+const PLACEHOLDERS: [&str; 5] = ["{model}", "{effort}", "{session_id}", "{dir}", "{permissions}"];
+
+fn version_args() -> Vec<String> {
+    vec!["--version".into()]
+}
+
+fn stop() -> StopSignal {
+    StopSignal::Terminate
+}
+
+impl CustomBackend {
+    /// What is wrong with the description, for whoever reads the settings.
+    pub fn check_settings(&self) -> Result<(), CustomError> {
+        let name = self.name.clone();
+        if [CODEX, CLAUDE_CODE, GEMINI, OPENCODE].contains(&self.name.as_str()) {
+            return Err(CustomError::NameTaken { name });
+        }
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if self.name.is_empty() || !self.name.chars().all(plain) {
+            return Err(CustomError::Name { name });
+        }
+        if self.program.is_empty() {
+            return Err(CustomError::NoProgram { name });
+        }
+        match self.all_args().find(|argument| has_unknown_placeholder(argument)) {
+            Some(argument) => Err(CustomError::Placeholder { name, argument: argument.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn all_args(&self) -> impl Iterator<Item = &String> {
+        self.args.iter().chain(self.resume_args.iter().flatten())
+    }
+
+    fn takes(&self, placeholder: &str) -> bool {
+        self.args.iter().any(|argument| argument.contains(placeholder))
+    }
+
+    fn check_model(&self, model: &str) -> Result<(), Refusal> {
+        let accepted = if let Some(why) = unusable(model) {
+            why.to_owned()
+        } else if !self.takes("{model}") {
+            "its arguments have no {model}, so leave model_override out".to_owned()
+        } else if !self.models.is_empty() && !self.models.iter().any(|known| known == model) {
+            format!("its settings name {}", self.models.join(", "))
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::Model { backend: self.name.clone(), model: model.into(), accepted })
+    }
+
+    fn check_effort(&self, effort: &str) -> Result<(), Refusal> {
+        let accepted = if !self.takes("{effort}") {
+            "none: leave model_effort out".to_owned()
+        } else if !self.efforts.is_empty() && !self.efforts.iter().any(|known| known == effort) {
+            self.efforts.join(", ")
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::Effort { backend: self.name.clone(), effort: effort.into(), accepted })
+    }
+
+    fn check_permissions(&self, permissions: Permissions) -> Result<(), Refusal> {
+        if permissions == Permissions::ReadOnly && !self.takes("{permissions}") {
+            return Err(Refusal::Permissions {
+                backend: self.name.clone(),
+                permissions,
+                mend: "put {permissions} into its arguments if the program can, or use another backend".into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn fill(&self, turn: &Turn<'_>) -> Vec<String> {
+        let (template, session_id) = match (turn.session, &self.resume_args) {
+            (Session::Resume(id), Some(resume_args)) => (resume_args, id.to_owned()),
+            (Session::Resume(id), None) => (&self.args, id.to_owned()),
+            (Session::New(id), _) => (&self.args, id.to_string()),
+        };
+        let dir = turn.dir.to_string_lossy();
+        let values = [
+            turn.mission.model.as_deref(),
+            turn.mission.effort.as_deref(),
+            Some(session_id.as_str()),
+            Some(&*dir),
+            Some(permissions_word(turn.mission.permissions)),
+        ];
+        template.iter().filter_map(|argument| filled(argument, &values)).collect()
+    }
+}
+
+/// An argument with its values, or nothing where one of them is missing. A value is never searched for placeholders.
+fn filled(argument: &str, values: &[Option<&str>; 5]) -> Option<String> {
+    let mut filled = String::new();
+    let mut rest = argument;
+    while let Some((at, index)) = first_placeholder(rest) {
+        filled.push_str(&rest[..at]);
+        filled.push_str(values[index]?);
+        rest = &rest[at + PLACEHOLDERS[index].len()..];
+    }
+    Some(filled + rest)
+}
+
+fn first_placeholder(text: &str) -> Option<(usize, usize)> {
+    PLACEHOLDERS.iter().enumerate().filter_map(|(index, name)| Some((text.find(name)?, index))).min()
+}
+
+/// A lone word in braces that is none of ours; other braces (JSON, shell) are the program's business.
+fn has_unknown_placeholder(argument: &str) -> bool {
+    argument.split('{').skip(1).filter_map(|rest| rest.split_once('}')).any(|(word, _)| {
+        let is_word = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        is_word && !PLACEHOLDERS.contains(&format!("{{{word}}}").as_str())
+    })
+}
+
+impl Backend for CustomBackend {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn program(&self) -> &str {
+        &self.program
+    }
+
+    fn check(&self, mission: &Mission) -> Result<Enforcement, Refusal> {
+        mission.model.as_deref().map_or(Ok(()), |model| self.check_model(model))?;
+        mission.effort.as_deref().map_or(Ok(()), |effort| self.check_effort(effort))?;
+        self.check_permissions(mission.permissions)?;
+        if mission.max_cost_usd.is_some() && !self.reports_cost {
+            return Err(Refusal::Cost { backend: self.name.clone() });
+        }
+        Ok(Enforcement::None)
+    }
+
+    fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
+        let mut env_set = environment::set(turn.dir, []);
+        env_set.extend(self.env.clone());
+        LaunchPlan {
+            program: self.program.clone(),
+            args: self.fill(turn),
+            env_set,
+            env_remove: environment::removed(&[]),
+            stdin: Stdin::Once(turn.prompt.into()),
+            files: Vec::new(),
+            stop: vec![StopStep { signal: self.stop, grace: Duration::from_secs(5) }],
+        }
+    }
+
+    fn decoder(&self, turn: &Turn<'_>) -> Box<dyn Decoder> {
+        let known_session = match turn.session {
+            Session::New(id) if self.takes("{session_id}") => Some(id.to_string()),
+            Session::Resume(id) if self.resume_args.is_some() => Some(id.to_owned()),
+            _ => None,
+        };
+        match self.output {
+            CustomOutput::Plain => Box::new(stream::Plain::new(self.name.clone(), known_session)),
+            CustomOutput::Jsonl => Box::new(stream::Jsonl::new(self.name.clone(), known_session)),
+        }
+    }
+
+    fn probe(&self) -> Probe {
+        Probe {
+            version_args: self.version_args.clone(),
+            auth_args: None,
+            key_variables: self.key_variables.clone(),
+            login_files: Vec::new(),
+            install_command: format!("put {} on the PATH, or name its path in the settings", self.program),
+            login_command: format!("set one of: {}", self.key_variables.join(", ")),
+            read_auth: probe::read_nothing,
+            tested_version: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(toml: &str) -> CustomBackend {
+        toml::from_str(toml).expect("a description that can be read")
+    }
+
+    #[test]
+    fn a_description_needs_a_name_and_a_program() {
+        let mine = described("name = 'mine'\nprogram = 'mine'");
+        assert_eq!(mine.check_settings(), Ok(()));
+        assert_eq!((mine.output, mine.stop), (CustomOutput::Plain, StopSignal::Terminate));
+        assert!(toml::from_str::<CustomBackend>("name = 'mine'\nprogram = 'mine'\nargz = []").is_err());
+    }
+
+    #[test]
+    fn a_bad_description_is_refused_with_the_mend() {
+        let cases = [
+            ("name = 'codex'\nprogram = 'x'", "taken by a built-in one"),
+            ("name = 'My Agent'\nprogram = 'x'", "lower-case letters"),
+            ("name = 'mine'\nprogram = ''", "has no program"),
+            ("name = 'mine'\nprogram = 'x'\nargs = ['--m={modle}']", "the placeholders are {model}"),
+            ("name = 'mine'\nprogram = 'x'\nresume_args = ['{session}']", "the placeholders are {model}"),
+        ];
+        for (toml, words) in cases {
+            let error = described(toml).check_settings().unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        assert_eq!(
+            described("name = 'mine'\nprogram = 'x'\nargs = ['{\"a\": 1}', '${HOME}']").check_settings(),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn an_argument_without_its_value_is_left_out_and_values_are_taken_as_they_are() {
+        let values = [None, Some("{dir}"), Some("s"), Some("/d"), Some("edit")];
+        assert_eq!(filled("--model={model}", &values), None);
+        assert_eq!(filled("--e={effort}:{dir}:{session_id}", &values).as_deref(), Some("--e={dir}:/d:s"));
+        assert_eq!(filled("plain", &values).as_deref(), Some("plain"));
+    }
+}

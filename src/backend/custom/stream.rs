@@ -1,0 +1,192 @@
+//! What a custom program prints. Plain text is passed on line by line. JSON lines are this vocabulary, one object each;
+//! fields that a program does not know it leaves out, kinds that we do not know are ignored:
+//!
+//! ```text
+//! {"type":"session","id":"…"}                                        what to resume with
+//! {"type":"message","text":"…"}        {"type":"thought","text":"…"}
+//! {"type":"tool","id":"1","name":"shell","what":"cargo test"}
+//! {"type":"tool_end","id":"1","ok":true,"exit_code":0,"output":"…"}
+//! {"type":"edit","paths":["src/a.rs"]} {"type":"denied","what":"…"}  {"type":"warning","text":"…"}
+//! {"type":"usage","input_tokens":9,"cached_tokens":0,"output_tokens":3,"cost_usd":0.01}   of this process so far
+//! {"type":"retrying","kind":"rate_limit","message":"…","fatal":false}
+//! {"type":"result","status":"success","message":"…"}                 or "error", with a "kind"
+//! ```
+//!
+//! `kind` is one of the failure kinds of an outcome, such as `auth` or `server`. A run ended well only by a `result` with
+//! status `success` and exit status 0.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::backend::failure::{ended, failure, without_result};
+use crate::backend::lines::{
+    FINAL_LIMIT, Noise, OUTPUT_LIMIT, count, dollars, items, object, one_line, said, tail, text, thought, warning,
+};
+use crate::backend::{AgentEvent, Decoder, TurnReport};
+use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
+
+/// How much of a plain text's end is its final message.
+const PLAIN_LIMIT: usize = 16 * 1024;
+
+pub struct Plain {
+    name: String,
+    session_id: Option<String>,
+    printed: String,
+}
+
+impl Plain {
+    pub fn new(name: String, session_id: Option<String>) -> Self {
+        Self { name, session_id, printed: String::new() }
+    }
+}
+
+impl Decoder for Plain {
+    fn line(&mut self, line: &str) -> Vec<AgentEvent> {
+        self.printed.push_str(&tail(line, PLAIN_LIMIT));
+        self.printed.push('\n');
+        if self.printed.len() > 4 * PLAIN_LIMIT {
+            self.printed = tail(&self.printed, PLAIN_LIMIT);
+        }
+        said(line).into_iter().collect()
+    }
+
+    fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {
+        let end = match exit {
+            Exit::Code(0) => Ok(()),
+            Exit::Code(_) => Err(failure(FailureKind::Other, ended(&self.name, exit, "", stderr_tail))),
+            Exit::Signal(_) => Err(without_result(&self.name, exit, stderr_tail)),
+        };
+        TurnReport {
+            end,
+            session_id: self.session_id.clone(),
+            final_message: tail(self.printed.trim(), PLAIN_LIMIT),
+            usage: Usage::default(),
+            usage_is_cumulative: false,
+            denials: 0,
+        }
+    }
+}
+
+pub struct Jsonl {
+    name: String,
+    session_id: Option<String>,
+    noise: Noise,
+    final_message: String,
+    usage: Usage,
+    denials: u32,
+    end: Option<Result<(), Failure>>,
+    hopeless_retry: Option<Failure>,
+}
+
+impl Jsonl {
+    pub fn new(name: String, session_id: Option<String>) -> Self {
+        Self {
+            name,
+            session_id,
+            noise: Noise::default(),
+            final_message: String::new(),
+            usage: Usage::default(),
+            denials: 0,
+            end: None,
+            hopeless_retry: None,
+        }
+    }
+
+    fn read(&mut self, event: &Value) -> Option<AgentEvent> {
+        let id = text(event, "/id").to_owned();
+        let words = text(event, "/text");
+        Some(match text(event, "/type") {
+            "session" if !id.is_empty() => {
+                self.session_id = Some(id.clone());
+                AgentEvent::Session { id, model: event["model"].as_str().map(str::to_owned) }
+            }
+            "message" => {
+                self.hopeless_retry = None;
+                self.final_message = tail(words, FINAL_LIMIT);
+                return said(words);
+            }
+            "thought" => return thought(words),
+            "tool" => {
+                AgentEvent::ToolStarted { id, tool: text(event, "/name").into(), what: one_line(text(event, "/what")) }
+            }
+            "tool_end" => AgentEvent::ToolEnded {
+                id,
+                ok: event["ok"].as_bool(),
+                exit_code: event["exit_code"].as_i64().and_then(|code| i32::try_from(code).ok()),
+                output: tail(text(event, "/output"), OUTPUT_LIMIT),
+            },
+            "edit" => AgentEvent::Edited {
+                paths: items(event, "/paths").filter_map(Value::as_str).map(str::to_owned).collect(),
+            },
+            "denied" => {
+                self.denials = self.denials.saturating_add(1);
+                AgentEvent::Denied { what: one_line(text(event, "/what")) }
+            }
+            "warning" => warning(words),
+            "usage" => self.used(event),
+            "retrying" => self.retrying(event),
+            "result" => return self.result(event),
+            _ => return None,
+        })
+    }
+
+    fn used(&mut self, event: &Value) -> AgentEvent {
+        self.usage = Usage {
+            input_tokens: count(event, "/input_tokens"),
+            cached_tokens: count(event, "/cached_tokens"),
+            output_tokens: count(event, "/output_tokens"),
+            cost_usd: dollars(event, "/cost_usd"),
+        };
+        AgentEvent::Usage { usage: self.usage }
+    }
+
+    fn retrying(&mut self, event: &Value) -> AgentEvent {
+        let failure = failure_in(event);
+        let fatal = event["fatal"].as_bool().unwrap_or(failure.kind == FailureKind::Auth);
+        self.hopeless_retry = fatal.then(|| failure.clone());
+        AgentEvent::Retrying { failure, fatal }
+    }
+
+    fn result(&mut self, event: &Value) -> Option<AgentEvent> {
+        let succeeded = text(event, "/status") == "success";
+        let message = text(event, "/message");
+        if succeeded && !message.is_empty() {
+            self.final_message = tail(message, FINAL_LIMIT);
+        }
+        self.end = Some(if succeeded { Ok(()) } else { Err(failure_in(event)) });
+        None
+    }
+}
+
+impl Decoder for Jsonl {
+    fn line(&mut self, line: &str) -> Vec<AgentEvent> {
+        match object(line) {
+            Some(event) => self.read(&event).into_iter().collect(),
+            None => self.noise.event(line).into_iter().collect(),
+        }
+    }
+
+    fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {
+        let end = match (self.end.take(), self.hopeless_retry.take(), exit) {
+            (Some(Ok(())), _, Exit::Code(0)) => Ok(()),
+            (Some(Ok(())), _, exit) => {
+                Err(failure(FailureKind::NoResult, ended(&self.name, exit, "after its result", stderr_tail)))
+            }
+            (Some(Err(failure)), _, _) | (None, Some(failure), _) => Err(failure),
+            (None, None, exit) => Err(without_result(&self.name, exit, stderr_tail)),
+        };
+        TurnReport {
+            end,
+            session_id: self.session_id.clone(),
+            final_message: std::mem::take(&mut self.final_message),
+            usage: self.usage,
+            usage_is_cumulative: false,
+            denials: self.denials,
+        }
+    }
+}
+
+fn failure_in(event: &Value) -> Failure {
+    let kind = FailureKind::deserialize(&event["kind"]).unwrap_or(FailureKind::Other);
+    failure(kind, text(event, "/message"))
+}

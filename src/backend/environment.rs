@@ -1,0 +1,67 @@
+//! What no worker may inherit: the variables by which an agent CLI marks its own children, ours, and those by which a git
+//! hook or command points at another repository. What a user sets to log in or to configure a CLI (CLAUDE_CODE_OAUTH_TOKEN,
+//! CLAUDE_CODE_USE_BEDROCK, CLAUDE_CONFIG_DIR, CODEX_HOME, OPENCODE_CONFIG, keys, proxies) stays, hence no `CLAUDE_CODE_*`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Claude Code 2.1.330, Codex 0.169.0, Gemini CLI 0.61.0 and OpenCode 1.18.33 set these for what they start. The boss's
+/// messaging token among them would let a worker speak for the boss.
+const OF_THE_BOSS: &[&str] = &[
+    "AI_AGENT",
+    "CLAUDECODE",
+    "CLAUDE_CODE_CHILD_NOTES_DIR",
+    "CLAUDE_CODE_ENTRYPOINT",
+    "CLAUDE_CODE_LAUNCHED_BY_SESSION_IDS",
+    "CLAUDE_CODE_MESSAGING_SOCKET",
+    "CLAUDE_CODE_MESSAGING_TOKEN",
+    "CLAUDE_CODE_SESSION_ID",
+    "CLAUDE_CODE_SSE_PORT",
+    "CLAUDE_PID",
+    "CLAUDE_PLUGIN_*",
+    "CLAUDE_PROJECT_DIR",
+    "CODEX_CI",
+    "CODEX_SANDBOX",
+    "CODEX_SANDBOX_NETWORK_DISABLED",
+    "CODEX_SESSION_ID",
+    "CODEX_THREAD_ID",
+    "CODEX_VERSION",
+    "GEMINI_CLI",
+    "OPENCODE",
+    "OPENCODE_PID",
+    "ORCHESTRATOR_*",
+];
+
+/// What `git rev-parse --local-env-vars` lists, less GIT_CONFIG_COUNT, by which some machines configure git at all.
+const OF_ANOTHER_REPOSITORY: &[&str] = &[
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_NAMESPACE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+
+/// The variables to remove for any CLI, and those of this one.
+pub fn removed(more: &[&str]) -> Vec<String> {
+    [OF_THE_BOSS, OF_ANOTHER_REPOSITORY, more].concat().into_iter().map(str::to_owned).collect()
+}
+
+/// The variables to set for any CLI, and those of this one. PWD because changing a child's directory does not change it,
+/// and OpenCode believes it more than its real directory.
+pub fn set<const N: usize>(dir: &Path, more: [(&str, &str); N]) -> BTreeMap<String, String> {
+    let mut variables: BTreeMap<String, String> =
+        more.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    variables.insert("PWD".into(), dir.to_string_lossy().into_owned());
+    variables
+}

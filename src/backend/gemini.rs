@@ -1,0 +1,113 @@
+//! Gemini CLI (tested with 0.61.0), driven headless with stream-json. It hears nothing while it runs. Without a model it
+//! chooses by itself, at the price of one small extra call a turn; no name is put in here, since names age. Its command
+//! lines are here, the meaning of its output in `gemini/stream.rs`.
+
+mod stream;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::catalog::{GEMINI, check_effort, check_model, check_no_cost_limit};
+use super::{
+    Backend, Decoder, Enforcement, LaunchPlan, Probe, Refusal, Session, Stdin, StopSignal, StopStep, Turn, environment,
+    probe,
+};
+use crate::mission::spec::{Mission, Permissions};
+
+/// What holds a worker to reading. The approval mode alone does not: in `default` the agent may enter plan mode, and
+/// leaving it without a person to ask turns on `yolo`. A rule of this tier wins over the user's own.
+const READ_ONLY_POLICY: &str = r#"[[rule]]
+toolName = ["run_shell_command", "write_file", "replace", "enter_plan_mode", "exit_plan_mode"]
+decision = "deny"
+priority = 999
+denyMessage = "this worker may only read"
+"#;
+
+pub struct Gemini;
+
+impl Backend for Gemini {
+    fn name(&self) -> &str {
+        GEMINI
+    }
+
+    fn program(&self) -> &str {
+        "gemini"
+    }
+
+    fn check(&self, mission: &Mission) -> Result<Enforcement, Refusal> {
+        check_model(GEMINI, mission.model.as_deref())?;
+        check_effort(GEMINI, mission.effort.as_deref())?;
+        check_no_cost_limit(GEMINI, mission.max_cost_usd)?;
+        Ok(match mission.permissions {
+            Permissions::ReadOnly => Enforcement::Cli,
+            // Its file tools stay in the directory, but the commands that it may run reach everywhere.
+            Permissions::Edit | Permissions::Full => Enforcement::None,
+        })
+    }
+
+    fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
+        let read_only = turn.mission.permissions == Permissions::ReadOnly;
+        let policy = turn.scratch.join("gemini-read-only.toml");
+        let mut env_set = environment::set(
+            turn.dir,
+            [
+                // Its launcher ignores SIGTERM and does not pass it on.
+                ("GEMINI_CLI_NO_RELAUNCH", "1"),
+                // Otherwise it exits with 55 in a directory that nobody has confirmed.
+                ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
+            ],
+        );
+        env_set.extend(identity(turn));
+        LaunchPlan {
+            program: self.program().into(),
+            args: args(turn, read_only.then_some(&policy)),
+            env_set,
+            env_remove: environment::removed(&[]),
+            stdin: Stdin::Once(turn.prompt.into()),
+            files: if read_only { vec![(policy, READ_ONLY_POLICY.into())] } else { Vec::new() },
+            stop: vec![StopStep { signal: StopSignal::Terminate, grace: Duration::from_secs(5) }],
+        }
+    }
+
+    fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
+        Box::new(stream::Reader::default())
+    }
+
+    fn probe(&self) -> Probe {
+        probe::gemini()
+    }
+}
+
+fn args(turn: &Turn<'_>, read_only_policy: Option<&PathBuf>) -> Vec<String> {
+    let mut args = vec![
+        "--output-format=stream-json".to_owned(),
+        // A name that no server has: it starts none, this one included, whatever the trusted project configures.
+        "--allowed-mcp-server-names=none".into(),
+    ];
+    match read_only_policy {
+        Some(policy) => {
+            args.extend(["--approval-mode=default".into(), format!("--admin-policy={}", policy.display())]);
+        }
+        // In the milder modes the tools for commands are not even there.
+        None => args.push("--approval-mode=yolo".into()),
+    }
+    args.extend(turn.mission.model.as_ref().map(|model| format!("--model={model}")));
+    args.push(match turn.session {
+        Session::New(id) => format!("--session-id={id}"),
+        Session::Resume(id) => format!("--resume={id}"),
+    });
+    args
+}
+
+/// Its shell tool points git away from the user's configuration, so that a commit would not know who makes it.
+fn identity(turn: &Turn<'_>) -> Vec<(String, String)> {
+    let Some((name, email)) = turn.identity else { return Vec::new() };
+    [
+        ("GIT_AUTHOR_NAME", name),
+        ("GIT_AUTHOR_EMAIL", email),
+        ("GIT_COMMITTER_NAME", name),
+        ("GIT_COMMITTER_EMAIL", email),
+    ]
+    .map(|(variable, value)| (variable.to_owned(), value.to_owned()))
+    .to_vec()
+}

@@ -1,0 +1,101 @@
+//! OpenCode (tested with 1.18.33), driven by `opencode run --format json`. It hears nothing while it runs. Its command lines
+//! are here, the meaning of its output in `opencode/stream.rs`.
+
+mod stream;
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::catalog::{OPENCODE, check_effort, check_model, example_model};
+use super::{
+    Backend, Decoder, Enforcement, LaunchPlan, Probe, Refusal, Session, Stdin, StopSignal, StopStep, Turn, environment,
+    probe,
+};
+use crate::mission::spec::{Mission, Permissions};
+
+pub struct OpenCode;
+
+impl Backend for OpenCode {
+    fn name(&self) -> &str {
+        OPENCODE
+    }
+
+    fn program(&self) -> &str {
+        "opencode"
+    }
+
+    fn check(&self, mission: &Mission) -> Result<Enforcement, Refusal> {
+        check_model(OPENCODE, mission.model.as_deref())?;
+        check_provider(mission.model.as_deref())?;
+        check_effort(OPENCODE, mission.effort.as_deref())?;
+        Ok(match mission.permissions {
+            Permissions::ReadOnly => Enforcement::Cli,
+            Permissions::Edit | Permissions::Full => Enforcement::None,
+        })
+    }
+
+    fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
+        let mut env_set = environment::set(turn.dir, [("OPENCODE_DISABLE_AUTOUPDATE", "1")]);
+        if let Some(config) = without_this_server(turn.own_registrations) {
+            env_set.insert("OPENCODE_CONFIG_CONTENT".into(), config);
+        }
+        if turn.mission.permissions == Permissions::ReadOnly {
+            // Laid over every configuration file; `edit` covers all tools that write.
+            env_set.insert("OPENCODE_PERMISSION".into(), json!({"edit": "deny", "bash": "deny"}).to_string());
+        }
+        LaunchPlan {
+            program: self.program().into(),
+            args: args(turn),
+            env_set,
+            env_remove: environment::removed(&[]),
+            stdin: Stdin::Once(turn.prompt.into()),
+            files: Vec::new(),
+            // It ignores SIGINT.
+            stop: vec![StopStep { signal: StopSignal::Terminate, grace: Duration::from_secs(5) }],
+        }
+    }
+
+    fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
+        Box::new(stream::Reader::default())
+    }
+
+    fn probe(&self) -> Probe {
+        probe::opencode()
+    }
+}
+
+/// A model without its provider is not one that it can find.
+fn check_provider(model: Option<&str>) -> Result<(), Refusal> {
+    match model {
+        Some(model) if !model.contains('/') => Err(Refusal::Model {
+            backend: OPENCODE.into(),
+            model: model.into(),
+            accepted: format!("it wants provider/model, for example {:?}", example_model(OPENCODE)),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn args(turn: &Turn<'_>) -> Vec<String> {
+    let mission = turn.mission;
+    // Without --auto it stops, with status 0, at the first thing outside its directory.
+    let mut args = vec!["run".to_owned(), "--format=json".into(), "--auto".into()];
+    // For a session this must be the directory that it began in: with another one it hangs.
+    args.push(format!("--dir={}", turn.dir.display()));
+    args.extend(mission.model.as_ref().map(|model| format!("--model={model}")));
+    args.extend(mission.effort.as_ref().map(|effort| format!("--variant={effort}")));
+    args.push(match turn.session {
+        // Without a title it asks the model for one.
+        Session::New(_) => format!("--title={}", mission.title),
+        Session::Resume(id) => format!("--session={id}"),
+    });
+    args
+}
+
+/// Configuration that is merged over the user's own.
+fn without_this_server(own_registrations: &[String]) -> Option<String> {
+    let servers: Map<String, Value> =
+        own_registrations.iter().map(|name| (name.clone(), json!({"enabled": false}))).collect();
+    (!servers.is_empty()).then(|| json!({"mcp": servers}).to_string())
+}

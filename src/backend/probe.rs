@@ -1,0 +1,152 @@
+//! How to ask each CLI what version it is and whether it is logged in, and what its answers mean. Only the questions and
+//! the reading: asking is done by whoever may start processes. Nothing here sees a key, only whether a variable is set.
+
+use serde_json::Value;
+
+use super::lines::object;
+use super::{LoginFile, Probe};
+
+/// The version in what `--version` printed: `2.1.330 (Claude Code)`, `codex-cli 0.169.0`, `0.61.0`.
+pub fn read_version(stdout: &str) -> Option<String> {
+    stdout
+        .split_whitespace()
+        .map(|word| word.strip_prefix('v').unwrap_or(word))
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.'))
+        .map(str::to_owned)
+}
+
+pub fn claude_code() -> Probe {
+    Probe {
+        version_args: args(&["--version"]),
+        auth_args: Some(args(&["auth", "status"])),
+        key_variables: args(&[
+            "ANTHROPIC_API_KEY",
+            "ANTHROPIC_AUTH_TOKEN",
+            "CLAUDE_CODE_OAUTH_TOKEN",
+            "CLAUDE_CODE_USE_BEDROCK",
+            "CLAUDE_CODE_USE_VERTEX",
+        ]),
+        login_files: vec![login_file(Some("CLAUDE_CONFIG_DIR"), ".claude", ".credentials.json")],
+        install_command: "npm install -g @anthropic-ai/claude-code".into(),
+        login_command: "claude auth login".into(),
+        read_auth: read_claude_code,
+        tested_version: "2.1.330".into(),
+    }
+}
+
+pub fn codex() -> Probe {
+    Probe {
+        version_args: args(&["--version"]),
+        auth_args: Some(args(&["login", "status"])),
+        key_variables: args(&["CODEX_API_KEY"]),
+        login_files: vec![login_file(Some("CODEX_HOME"), ".codex", "auth.json")],
+        install_command: "npm install -g @openai/codex".into(),
+        login_command: "codex login".into(),
+        read_auth: read_codex,
+        tested_version: "0.169.0".into(),
+    }
+}
+
+pub fn gemini() -> Probe {
+    Probe {
+        version_args: args(&["--version"]),
+        auth_args: None,
+        key_variables: args(&["GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GENAI_USE_GCA", "GOOGLE_GENAI_USE_VERTEXAI"]),
+        login_files: vec![login_file(None, ".gemini", "oauth_creds.json")],
+        install_command: "npm install -g @google/gemini-cli".into(),
+        login_command: "gemini (and choose a login), or set GEMINI_API_KEY".into(),
+        read_auth: read_nothing,
+        tested_version: "0.61.0".into(),
+    }
+}
+
+pub fn opencode() -> Probe {
+    Probe {
+        version_args: args(&["--version"]),
+        auth_args: Some(args(&["auth", "list"])),
+        key_variables: args(&[
+            "ANTHROPIC_API_KEY",
+            "GEMINI_API_KEY",
+            "GOOGLE_GENERATIVE_AI_API_KEY",
+            "OPENAI_API_KEY",
+            "OPENCODE_API_KEY",
+            "OPENROUTER_API_KEY",
+        ]),
+        login_files: vec![login_file(Some("XDG_DATA_HOME"), ".local/share", "opencode/auth.json")],
+        install_command: "npm install -g opencode-ai".into(),
+        login_command: "opencode auth login".into(),
+        read_auth: read_opencode,
+        tested_version: "1.18.33".into(),
+    }
+}
+
+/// For backends that have no status command.
+pub fn read_nothing(_stdout: &str, _exit_code: i32) -> Option<bool> {
+    None
+}
+
+/// `claude auth status` prints one JSON object over several lines, and exits with 0 or 1.
+fn read_claude_code(stdout: &str, _exit_code: i32) -> Option<bool> {
+    object(stdout.trim())?.get("loggedIn").and_then(Value::as_bool)
+}
+
+/// `codex login status` exits with 0 when logged in and with 1 when not. It knows nothing of a provider that the user
+/// configured with a key of its own.
+fn read_codex(_stdout: &str, exit_code: i32) -> Option<bool> {
+    match exit_code {
+        0 => Some(true),
+        1 => Some(false),
+        _ => None,
+    }
+}
+
+/// `opencode auth list` ends its lists with `2 credentials` and `1 environment variable`, between drawing characters.
+/// None of them does not mean that it cannot work: a provider in the user's configuration may hold its own key.
+fn read_opencode(stdout: &str, exit_code: i32) -> Option<bool> {
+    let words: Vec<&str> = stdout.split_whitespace().collect();
+    let has_some = words.windows(2).any(|pair| {
+        let counted = ["credential", "environment"].iter().any(|noun| pair[1].starts_with(noun));
+        counted && pair[0].parse::<u32>().is_ok_and(|count| count > 0)
+    });
+    (exit_code == 0 && has_some).then_some(true)
+}
+
+fn args(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn login_file(variable: Option<&str>, default_folder: &str, file: &str) -> LoginFile {
+    LoginFile { variable: variable.map(str::to_owned), default_folder: default_folder.into(), file: file.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_what_each_cli_prints() {
+        for (printed, version) in [
+            ("2.1.330 (Claude Code)\n", Some("2.1.330")),
+            ("codex-cli 0.169.0\n", Some("0.169.0")),
+            ("0.61.0\n", Some("0.61.0")),
+            ("v1.18.33", Some("1.18.33")),
+            ("command not found", None),
+        ] {
+            assert_eq!(read_version(printed).as_deref(), version);
+        }
+    }
+
+    #[test]
+    fn logins_are_read_from_what_each_cli_answers() {
+        let claude = "{\n  \"loggedIn\": false,\n  \"authMethod\": \"none\"\n}\n";
+        assert_eq!(read_claude_code(claude, 1), Some(false));
+        assert_eq!(read_claude_code(r#"{"loggedIn":true}"#, 0), Some(true));
+        assert_eq!(read_claude_code("unknown command", 1), None);
+        assert_eq!(read_codex("Not logged in\n", 1), Some(false));
+        assert_eq!(read_codex("", 0), Some(true));
+        assert_eq!(read_codex("", 2), None);
+        assert_eq!(read_opencode("┌  Credentials ~/.local/share/opencode/auth.json\n│\n└  0 credentials\n", 0), None);
+        assert_eq!(read_opencode("└  2 credentials\n", 0), Some(true));
+        assert_eq!(read_opencode("└  0 credentials\n┌  Environment\n└  1 environment variable\n", 0), Some(true));
+    }
+}

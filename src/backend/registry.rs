@@ -1,0 +1,57 @@
+//! The backends by name: the four built in and those of the user's settings. It only finds them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Backend, ClaudeCode, Codex, CustomBackend, Gemini, OpenCode};
+
+/// All backends of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Backends {
+    by_name: BTreeMap<String, Arc<dyn Backend>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no backend {name:?}: use one of {}", known.join(", "))]
+pub struct UnknownBackend {
+    pub name: String,
+    pub known: Vec<String>,
+}
+
+impl Backends {
+    /// The built-in ones and the user's. A custom one cannot take a built-in's name ([`CustomBackend::check_settings`]
+    /// says so when the settings are read; here the built-in one wins).
+    pub fn with_custom(customs: Vec<CustomBackend>) -> Self {
+        let built_in: [Arc<dyn Backend>; 4] =
+            [Arc::new(Codex::default()), Arc::new(ClaudeCode), Arc::new(Gemini), Arc::new(OpenCode)];
+        let customs = customs.into_iter().map(|custom| Arc::new(custom) as Arc<dyn Backend>);
+        let by_name = customs.chain(built_in).map(|backend| (backend.name().to_owned(), backend)).collect();
+        Self { by_name }
+    }
+
+    pub fn get(&self, name: &str) -> Result<Arc<dyn Backend>, UnknownBackend> {
+        self.by_name
+            .get(name)
+            .cloned()
+            .ok_or_else(|| UnknownBackend { name: name.to_owned(), known: self.names().map(str::to_owned).collect() })
+    }
+
+    /// In alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_backend_is_answered_with_the_known_ones() {
+        let error = Backends::with_custom(Vec::new()).get("claude").err().map(|error| error.to_string());
+        assert_eq!(
+            error.as_deref(),
+            Some(r#"there is no backend "claude": use one of claudecode, codex, gemini, opencode"#)
+        );
+    }
+}
