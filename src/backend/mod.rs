@@ -4,6 +4,18 @@
 //! reads a file or looks at a clock. So each CLI is one short file with recorded streams as its tests. A new CLI is
 //! one file, one folder of recordings and one line in [`Backends::with_custom`].
 
+mod catalog;
+mod claude_code;
+mod codex;
+mod custom;
+mod environment;
+mod failure;
+mod gemini;
+mod lines;
+mod opencode;
+mod probe;
+mod registry;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +25,15 @@ use uuid::Uuid;
 
 use crate::mission::outcome::{Exit, Failure, Usage};
 use crate::mission::spec::{Mission, Permissions};
+
+pub use catalog::{efforts_of, example_model, owner_of};
+pub use claude_code::ClaudeCode;
+pub use codex::Codex;
+pub use custom::{CustomBackend, CustomError, CustomOutput};
+pub use gemini::Gemini;
+pub use opencode::OpenCode;
+pub use probe::read_version;
+pub use registry::{Backends, UnknownBackend};
 
 /// One CLI.
 pub trait Backend: Send + Sync {
@@ -94,6 +115,16 @@ pub struct LaunchPlan {
     pub stop: Vec<StopStep>,
 }
 
+impl LaunchPlan {
+    /// Whether a variable of the supervisor's own environment is kept from the process. `env_set` wins over this.
+    pub fn removes(&self, variable: &str) -> bool {
+        self.env_remove.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => variable.starts_with(prefix),
+            None => variable == pattern,
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stdin {
     /// Written, then closed.
@@ -108,7 +139,8 @@ pub struct StopStep {
     pub grace: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StopSignal {
     Interrupt,
     Terminate,
@@ -133,14 +165,25 @@ pub enum Refusal {
         "the model {model:?} belongs to the backend {belongs_to:?}, not to {backend:?}: name that backend, or a model of {backend:?} (for example {example:?}), or leave model_override out"
     )]
     ForeignModel { model: String, belongs_to: String, backend: String, example: String },
+    #[error("{backend:?} cannot use the model {model:?}: {accepted}")]
+    Model { backend: String, model: String, accepted: String },
     #[error("{backend:?} does not know the effort {effort:?}; it accepts {accepted}")]
     Effort { backend: String, effort: String, accepted: String },
-    #[error("{backend:?} cannot keep a worker to the permissions {permissions:?}: {mend}")]
+    #[error("{backend:?} cannot keep a worker to the permissions {}: {mend}", permissions_word(*permissions))]
     Permissions { backend: String, permissions: Permissions, mend: String },
     #[error(
         "{backend:?} does not say what a run costs, so max_cost_usd cannot be kept: use max_tokens or timeout_minutes, or another backend"
     )]
     Cost { backend: String },
+}
+
+/// As missions write it.
+fn permissions_word(permissions: Permissions) -> &'static str {
+    match permissions {
+        Permissions::ReadOnly => "read_only",
+        Permissions::Edit => "edit",
+        Permissions::Full => "full",
+    }
 }
 
 /// Reads one process's stdout.
@@ -154,7 +197,7 @@ pub trait Decoder: Send {
 }
 
 /// What a turn came to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TurnReport {
     /// `Ok` only by the CLI's structured end.
     pub end: Result<(), Failure>,
@@ -162,8 +205,10 @@ pub struct TurnReport {
     pub final_message: String,
     /// As this CLI counts: see `usage_is_cumulative`.
     pub usage: Usage,
-    /// The numbers go on from turn to turn of one session (Codex, Claude Code's cost), so that a later report replaces
-    /// an earlier one. Otherwise the supervisor adds them up.
+    /// The numbers go on from turn to turn of one session (Codex, Claude Code, whose cost and tokens both do), so keep
+    /// the larger of what was known and what is reported: a turn that failed or was killed may report less, or nothing.
+    /// Otherwise the supervisor adds the turns up. The same holds for `AgentEvent::Usage`, which within one process
+    /// always replaces the one before.
     pub usage_is_cumulative: bool,
     pub denials: u32,
 }
@@ -223,6 +268,7 @@ pub enum AgentEvent {
         text: String,
     },
     /// The turn is over and nothing of it runs in the background: the process only waits for more input, if it lives.
+    /// `Busy` may follow within a moment (a background task that has just ended wakes the agent), so give it a few seconds.
     Idle,
     /// Another turn began by itself in the same process (a background task ended, a queued message was taken up).
     Busy,

@@ -1,0 +1,222 @@
+//! The exact command line, environment and files of every backend, for each permission, in a new and in a resumed session.
+//! One snapshot: a change of how a CLI is started shows as a change of this file.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use orchestrator_boss::backend::{
+    Backends, CustomBackend, CustomOutput, GitDirs, LaunchPlan, Session, Stdin, StopSignal, Turn,
+};
+use orchestrator_boss::mission::id::{BackendName, TaskId};
+use orchestrator_boss::mission::spec::{Mission, Permissions, Place};
+use uuid::Uuid;
+
+const SESSION: Uuid = Uuid::from_u128(0x5e55);
+const MESSAGE: Uuid = Uuid::from_u128(0x3e55);
+
+#[test]
+fn every_backend_is_started_as_its_facts_recommend() {
+    let backends = Backends::with_custom(vec![custom()]);
+    let mut text = String::new();
+    for name in backends.names() {
+        let backend = backends.get(name).unwrap();
+        for permissions in [Permissions::ReadOnly, Permissions::Edit, Permissions::Full] {
+            let mission = mission(name, permissions);
+            let enforced = backend.check(&mission).map_err(|refusal| refusal.to_string());
+            for session in [Session::New(SESSION), Session::Resume("ses_1")] {
+                writeln!(text, "## {name} {permissions:?} {session:?}: enforced by {enforced:?}").unwrap();
+                describe(&mut text, &backend.plan(&turn(&mission, session)));
+            }
+        }
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn without_wishes_nothing_is_chosen_for_the_cli() {
+    let backends = Backends::with_custom(vec![custom()]);
+    let mut text = String::new();
+    for name in backends.names() {
+        let mission = Mission { model: None, effort: None, max_cost_usd: None, ..mission(name, Permissions::Edit) };
+        let turn = Turn {
+            git: None,
+            identity: None,
+            own_registrations: &[],
+            root: false,
+            ..turn(&mission, Session::New(SESSION))
+        };
+        writeln!(text, "## {name}").unwrap();
+        describe(&mut text, &backends.get(name).unwrap().plan(&turn));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn only_claude_code_hears_a_message_while_it_runs() {
+    let backends = Backends::with_custom(vec![custom()]);
+    let frame = backends.get("claudecode").unwrap().live_message(MESSAGE, "a \"b\"\nc").unwrap();
+    assert_eq!(
+        frame,
+        "{\"type\":\"user\",\"message\":{\"role\":\"user\",\"content\":\"a \\\"b\\\"\\nc\"},\"uuid\":\"00000000-0000-0000-0000-000000003e55\"}\n"
+    );
+    for name in ["codex", "gemini", "opencode", "mine"] {
+        assert_eq!(backends.get(name).unwrap().live_message(MESSAGE, "x"), None, "{name}");
+    }
+}
+
+#[test]
+fn no_worker_inherits_what_marks_the_boss() {
+    let backends = Backends::with_custom(vec![custom()]);
+    for name in backends.names() {
+        let mission = mission(name, Permissions::Edit);
+        let plan = backends.get(name).unwrap().plan(&turn(&mission, Session::New(SESSION)));
+        for gone in [
+            "CLAUDECODE",
+            "CLAUDE_CODE_SESSION_ID",
+            "CLAUDE_CODE_MESSAGING_TOKEN",
+            "CLAUDE_PLUGIN_ROOT",
+            "AI_AGENT",
+            "CODEX_THREAD_ID",
+            "GEMINI_CLI",
+            "OPENCODE",
+            "ORCHESTRATOR_STATE_DIR",
+            "GIT_DIR",
+            "GIT_INDEX_FILE",
+        ] {
+            assert!(plan.removes(gone), "{name} keeps {gone}");
+        }
+        for kept in [
+            "ANTHROPIC_API_KEY",
+            "CLAUDE_CODE_OAUTH_TOKEN",
+            "CLAUDE_CODE_USE_BEDROCK",
+            "CLAUDE_CODE_USE_VERTEX",
+            "CLAUDE_CONFIG_DIR",
+            "CODEX_HOME",
+            "CODEX_API_KEY",
+            "GEMINI_API_KEY",
+            "GEMINI_CLI_HOME",
+            "OPENCODE_CONFIG",
+            "GIT_CONFIG_COUNT",
+            "GIT_SSH_COMMAND",
+            "PATH",
+        ] {
+            assert!(!plan.removes(kept), "{name} loses {kept}");
+        }
+    }
+}
+
+#[test]
+fn what_a_backend_cannot_keep_is_refused_with_the_mend() {
+    let backends = Backends::with_custom(vec![CustomBackend { args: Vec::new(), ..custom() }]);
+    let cases = [
+        ("codex", Mission { model: Some("opus".into()), ..plain("codex") }),
+        ("codex", Mission { max_cost_usd: Some(1.0), ..plain("codex") }),
+        ("claudecode", Mission { effort: Some("ultra".into()), ..plain("claudecode") }),
+        ("gemini", Mission { effort: Some("high".into()), ..plain("gemini") }),
+        ("opencode", Mission { model: Some("qwen".into()), ..plain("opencode") }),
+        ("mine", Mission { model: Some("big".into()), ..plain("mine") }),
+        ("mine", Mission { permissions: Permissions::ReadOnly, ..plain("mine") }),
+    ];
+    let mut text = String::new();
+    for (name, mission) in cases {
+        writeln!(text, "{}", backends.get(name).unwrap().check(&mission).unwrap_err()).unwrap();
+    }
+    insta::assert_snapshot!(text);
+}
+
+fn describe(text: &mut String, plan: &LaunchPlan) {
+    writeln!(text, "{} {}", plan.program, plan.args.join(" ")).unwrap();
+    for (name, value) in &plan.env_set {
+        writeln!(text, "    {name}={value}").unwrap();
+    }
+    match &plan.stdin {
+        Stdin::Once(input) => writeln!(text, "    stdin, then closed: {input:?}").unwrap(),
+        Stdin::Held(input) => writeln!(text, "    stdin, held open: {input:?}").unwrap(),
+    }
+    for (path, content) in &plan.files {
+        writeln!(text, "    file {}: {content:?}", path.display()).unwrap();
+    }
+    for step in &plan.stop {
+        writeln!(text, "    stop: {:?}, {} s", step.signal, step.grace.as_secs()).unwrap();
+    }
+}
+
+fn plain(backend: &str) -> Mission {
+    Mission { model: None, effort: None, max_cost_usd: None, ..mission(backend, Permissions::Edit) }
+}
+
+/// With every wish that the backend can fulfil.
+fn mission(backend: &str, permissions: Permissions) -> Mission {
+    let (model, effort, max_cost_usd) = match backend {
+        "codex" => ("gpt-5.5", Some("high"), None),
+        "claudecode" => ("sonnet", Some("high"), Some(2.5)),
+        "gemini" => ("gemini-2.5-pro", None, None),
+        "opencode" => ("mock/model", Some("high"), Some(2.5)),
+        _ => ("big", Some("high"), None),
+    };
+    Mission {
+        title: "Fix parser".into(),
+        prompt: "boss's words".into(),
+        backend: BackendName::from(backend),
+        model: Some(model.into()),
+        effort: effort.map(str::to_owned),
+        place: Place::Directory { path: PathBuf::from("/work/tree") },
+        verify_command: None,
+        task_id: TaskId::from("t"),
+        depends_on: Vec::new(),
+        timeout_minutes: 120,
+        max_cost_usd,
+        max_tokens: None,
+        fallback_backends: Vec::new(),
+        max_attempts: 1,
+        request_id: None,
+        permissions,
+    }
+}
+
+fn turn<'a>(mission: &'a Mission, session: Session<'a>) -> Turn<'a> {
+    Turn {
+        mission,
+        prompt: "do it",
+        dir: Path::new("/work/tree"),
+        session,
+        message_id: MESSAGE,
+        git: Some(GitDirs { common: Path::new("/work/repo/.git"), own: Path::new("/work/repo/.git/worktrees/tree") }),
+        identity: Some(("Ann", "ann@example.com")),
+        scratch: Path::new("/work/scratch"),
+        own_registrations: registered_names(),
+        root: true,
+    }
+}
+
+fn registered_names() -> &'static [String] {
+    static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| vec!["orchestrator-boss".to_owned()]);
+    &NAMES
+}
+
+fn custom() -> CustomBackend {
+    CustomBackend {
+        name: "mine".into(),
+        program: "mine".into(),
+        args: [
+            "--model={model}",
+            "--effort={effort}",
+            "--in={dir}",
+            "--may={permissions}",
+            "--id={session_id}",
+            "{{}}",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        resume_args: Some(vec!["go-on".into(), "{session_id}".into()]),
+        output: CustomOutput::Jsonl,
+        env: [("MINE".to_owned(), "1".to_owned())].into(),
+        key_variables: Vec::new(),
+        models: Vec::new(),
+        efforts: Vec::new(),
+        reports_cost: false,
+        version_args: vec!["--version".into()],
+        stop: StopSignal::Interrupt,
+    }
+}

@@ -1,0 +1,122 @@
+//! Replays recorded output of each CLI through its decoder: `fixtures/<backend>/<case>/`.
+//!
+//! `stream.jsonl` is what the CLI printed, `case.json` how it ended and why the case is there. Expected are `events.jsonl`
+//! and `report.json`; `UPDATE_FIXTURES=1` writes them anew, to be read before they are committed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use orchestrator_boss::backend::{Backend, Backends, Codex, CustomBackend, Session, Turn};
+use orchestrator_boss::mission::id::{BackendName, TaskId};
+use orchestrator_boss::mission::outcome::Exit;
+use orchestrator_boss::mission::spec::{Mission, Permissions, Place};
+use serde::Deserialize;
+use uuid::Uuid;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    /// What this case proves, in words.
+    #[allow(dead_code)]
+    why: String,
+    exit: Exit,
+    #[serde(default)]
+    stderr: String,
+    custom: Option<CustomBackend>,
+}
+
+#[test]
+fn every_recorded_stream_is_understood() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut wrong = Vec::new();
+    for (backend, least) in [("claudecode", 12), ("codex", 12), ("gemini", 10), ("opencode", 10), ("custom", 4)] {
+        let cases = folders(&root.join(backend));
+        assert!(cases.len() >= least, "{backend} has only {} cases", cases.len());
+        for case in cases {
+            wrong.extend(replay(backend, &case));
+        }
+    }
+    assert!(wrong.is_empty(), "these differ from what is expected:\n{}", wrong.join("\n"));
+}
+
+fn replay(backend: &str, folder: &Path) -> Vec<String> {
+    let case: Case = serde_json::from_str(&read(&folder.join("case.json"))).unwrap();
+    let mission = mission(backend);
+    let mut decoder = adapter(backend, case.custom).decoder(&turn(&mission));
+    let mut events = String::new();
+    for line in fs::read(folder.join("stream.jsonl")).unwrap().split(|byte| *byte == b'\n') {
+        for event in decoder.line(&String::from_utf8_lossy(line)) {
+            events += &(serde_json::to_string(&event).unwrap() + "\n");
+        }
+    }
+    let report = decoder.end(case.exit, &case.stderr);
+    let report = serde_json::to_string_pretty(&report).unwrap() + "\n";
+    let found = [("events.jsonl", events), ("report.json", report)];
+    found.into_iter().filter_map(|(file, found)| compare(&folder.join(file), &found)).collect()
+}
+
+fn compare(expected: &Path, found: &str) -> Option<String> {
+    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+        fs::write(expected, found).unwrap();
+        return None;
+    }
+    let wanted = fs::read_to_string(expected).unwrap_or_default();
+    (wanted != found).then(|| format!("{}\n--- expected\n{wanted}--- found\n{found}", expected.display()))
+}
+
+fn adapter(name: &str, custom: Option<CustomBackend>) -> Arc<dyn Backend> {
+    match (name, custom) {
+        ("custom", Some(custom)) => Arc::new(custom),
+        // Codex prints times in the zone of its machine.
+        ("codex", _) => Arc::new(Codex::in_zone(TimeZone::UTC)),
+        _ => Backends::with_custom(Vec::new()).get(name).unwrap(),
+    }
+}
+
+fn mission(backend: &str) -> Mission {
+    Mission {
+        title: "Replay".into(),
+        prompt: "do it".into(),
+        backend: BackendName::from(backend),
+        model: None,
+        effort: None,
+        place: Place::Directory { path: PathBuf::from("/home/dev/project") },
+        verify_command: None,
+        task_id: TaskId::from("t"),
+        depends_on: Vec::new(),
+        timeout_minutes: 120,
+        max_cost_usd: None,
+        max_tokens: None,
+        fallback_backends: Vec::new(),
+        max_attempts: 1,
+        request_id: None,
+        permissions: Permissions::Edit,
+    }
+}
+
+fn turn(mission: &Mission) -> Turn<'_> {
+    Turn {
+        mission,
+        prompt: "do it",
+        dir: Path::new("/home/dev/project"),
+        session: Session::New(Uuid::nil()),
+        message_id: Uuid::nil(),
+        git: None,
+        identity: None,
+        scratch: Path::new("/home/dev/scratch"),
+        own_registrations: &[],
+        root: false,
+    }
+}
+
+fn folders(root: &Path) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    folders
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
