@@ -85,18 +85,33 @@ impl Conversation {
         for message in items(body, "messages") {
             let blocks = blocks_of(&message["content"]);
             match message["role"].as_str() {
-                Some("assistant") => blocks
-                    .iter()
-                    .for_each(|block| self.model(block["name"].as_str())),
+                Some("assistant") => {
+                    for block in blocks {
+                        self.model(block["name"].as_str());
+                    }
+                }
                 Some("user") => {
                     for block in blocks.iter().filter(|block| block["type"] == "tool_result") {
                         self.turns
                             .push(Turn::ToolResult(text_of(&block["content"])));
                     }
-                    self.user(&text_of(&message["content"]));
+                    let words = blocks.iter().map(text_of).filter(|text| !is_put_in(text));
+                    self.user(&words.collect::<Vec<_>>().join("\n"));
+                }
+                Some("system") => {
+                    self.message_in_the_middle_of_a_turn(&text_of(&message["content"]))
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Claude Code gives what the user says during a turn to the model as a system message.
+    fn message_in_the_middle_of_a_turn(&mut self, text: &str) {
+        const BEFORE: &str = "The user sent a new message while you were working:\n";
+        const AFTER: &str = "\n\nThis is how Claude Code surfaces";
+        if let Some((_, said)) = text.split_once(BEFORE) {
+            self.user(said.split(AFTER).next().unwrap_or(said));
         }
     }
 
@@ -163,14 +178,15 @@ impl Conversation {
     fn user(&mut self, text: &str) {
         let text = without_reminders(text);
         let text = text.trim();
-        if !text.is_empty()
-            && !PUT_IN_BY_THE_CLI
-                .iter()
-                .any(|start| text.starts_with(start))
-        {
+        if !text.is_empty() && !is_put_in(text) {
             self.turns.push(Turn::User(text.to_owned()));
         }
     }
+}
+
+fn is_put_in(text: &str) -> bool {
+    let starts_with = |start: &&str| text.starts_with(*start);
+    PUT_IN_BY_THE_CLI.iter().any(starts_with)
 }
 
 /// Codex's tools with which a model asks for more output of a running command.
