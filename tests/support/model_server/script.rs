@@ -21,7 +21,8 @@ pub enum Step {
     /// A new file by the CLI's own file tool, `path` relative to its working directory.
     /// Claude Code refuses to overwrite a file it has not read: change existing files with `Run`.
     Write { path: String, content: String },
-    /// Any tool by the name that this CLI gives it, for instance an MCP tool of the server under test.
+    /// Any tool by the name that this CLI gives it. A tool `t` of an MCP server `s` is `mcp__s__t` for Claude Code
+    /// and Codex, `mcp_s_t` for Gemini CLI and `s_t` for OpenCode.
     Call { tool: String, arguments: Value },
     /// An HTTP error instead of an answer: `times` requests long, or for ever.
     Fail(Failure),

@@ -142,8 +142,14 @@ fn responses_events(spoken: &Spoken) -> Vec<Value> {
             Input::Json(_) => ("function_call", "arguments"),
             Input::Freeform(_) => ("custom_tool_call", "input"),
         };
-        items.push(json!({"type": kind, "id": format!("item_{}", spoken.serial), "call_id": format!("call_{}", spoken.serial),
-            "name": call.name, field: input_as_text(call), "status": "completed"}));
+        let mut item = json!({"type": kind, "id": format!("item_{}", spoken.serial), "call_id": format!("call_{}", spoken.serial),
+            "name": call.name, field: input_as_text(call), "status": "completed"});
+        // Codex knows the tools of an MCP server only by the server's namespace.
+        if let Some((namespace, name)) = call.name.rsplit_once("__") {
+            item["namespace"] = namespace.into();
+            item["name"] = name.into();
+        }
+        items.push(item);
     }
     let mut events =
         vec![json!({"type": "response.created", "response": {"id": id, "status": "in_progress"}})];
