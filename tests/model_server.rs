@@ -1,0 +1,110 @@
+//! The scripted model itself: markers, the order of answers, and where a conversation stands.
+
+#[path = "support/model_server/mod.rs"]
+mod model_server;
+
+use std::collections::HashMap;
+
+use model_server::script::{Answer, answer_at, steps_named_in};
+use model_server::{Conversation, Dialect, Script, Step};
+use serde_json::json;
+
+fn speak(text: &str, tool: Option<Step>) -> Answer {
+    Answer::Speak {
+        text: text.into(),
+        tool,
+    }
+}
+
+#[test]
+fn a_prompt_carries_its_script_as_json_or_by_name() {
+    let script = Script::new().run("ls").say("done");
+    let registered = HashMap::from([("list-it".to_owned(), script.clone())]);
+    let inline = format!("do this: {}\nand end", script.marker());
+    assert_eq!(steps_named_in(&inline, &registered), Some(script.0.clone()));
+    assert_eq!(
+        steps_named_in("SCRIPT:list-it, please", &registered),
+        Some(script.0)
+    );
+    assert_eq!(steps_named_in("no script", &registered), None);
+}
+
+#[test]
+fn words_before_a_tool_belong_to_the_same_answer() {
+    let steps = Script::new().say("I list").run("ls").say("done").0;
+    let at = |position| answer_at(&steps, position, |_| 0).0;
+    assert_eq!(at(0), speak("I list", Some(Step::Run("ls".into()))));
+    assert_eq!(at(1), speak("done", None));
+    assert_eq!(at(2), speak("script finished", None));
+}
+
+#[test]
+fn a_failure_ends_after_its_times() {
+    let steps = Script::new().run("ls").fail_times(429, 2).say("done").0;
+    let Step::Fail(failure) = steps[1].clone() else {
+        panic!("the second step is the failure")
+    };
+    let after = |failed| answer_at(&steps, 1, move |_| failed).0;
+    assert_eq!(after(0), Answer::Fail(failure.clone()));
+    assert_eq!(after(1), Answer::Fail(failure));
+    assert_eq!(after(2), speak("done", None));
+}
+
+#[test]
+fn what_claude_code_puts_in_is_not_the_user() {
+    let body = json!({"messages": [
+        {"role": "user", "content": [
+            {"type": "text", "text": "<system-reminder>\nstatus\n</system-reminder>\n\n"},
+            {"type": "text", "text": "do it"},
+        ]},
+        {"role": "assistant", "content": [{"type": "text", "text": "I do"}, {"type": "tool_use", "name": "Bash"}]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "content": "ok"},
+            {"type": "text", "text": "<system-reminder>be good</system-reminder>"},
+        ]},
+    ]});
+    let conversation = Conversation::read(Dialect::Anthropic, &body);
+    assert_eq!(conversation.last_user_message(), Some(("do it", 1)));
+}
+
+#[test]
+fn a_message_in_the_middle_of_a_turn_is_the_user() {
+    let said = "The user sent a new message while you were working:\nstop it\n\nThis is how Claude Code surfaces it";
+    let body = json!({"messages": [
+        {"role": "user", "content": "do it"},
+        {"role": "assistant", "content": [{"type": "tool_use", "name": "Bash"}]},
+        {"role": "user", "content": [{"type": "tool_result", "content": "ok"}]},
+        {"role": "system", "content": [{"type": "text", "text": said}]},
+    ]});
+    let conversation = Conversation::read(Dialect::Anthropic, &body);
+    assert_eq!(conversation.last_user_message(), Some(("stop it", 0)));
+}
+
+#[test]
+fn a_message_after_an_interrupt_is_the_user() {
+    let body = json!({"messages": [
+        {"role": "user", "content": "do it"},
+        {"role": "assistant", "content": [{"type": "tool_use", "name": "Bash"}]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "content": "stopped"},
+            {"type": "text", "text": "[Request interrupted by user for tool use]"},
+            {"type": "text", "text": "do that"},
+        ]},
+    ]});
+    let conversation = Conversation::read(Dialect::Anthropic, &body);
+    assert_eq!(conversation.last_user_message(), Some(("do that", 0)));
+}
+
+#[test]
+fn asking_codex_for_more_output_is_no_answer() {
+    let call = |name: &str| json!({"type": "function_call", "name": name, "arguments": "{}"});
+    let output = |text: &str| json!({"type": "function_call_output", "output": text});
+    let body = json!({"input": [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "<environment_context>x</environment_context>"}]},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "do it"}]},
+        call("exec_command"), output("Process running with session ID 7"),
+        call("write_stdin"), output("Process exited with code 0"),
+    ]});
+    let conversation = Conversation::read(Dialect::Responses, &body);
+    assert_eq!(conversation.last_user_message(), Some(("do it", 1)));
+}

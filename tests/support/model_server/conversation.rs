@@ -1,0 +1,261 @@
+//! Reads what was said so far out of a request, the same for all four dialects.
+//!
+//! The step that comes next is found only from here, so a resumed session goes on where it stopped.
+
+use serde_json::Value;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// `POST /v1/messages`: Claude Code.
+    Anthropic,
+    /// `POST /v1/responses`: Codex.
+    Responses,
+    /// `POST /v1beta/models/<model>:streamGenerateContent`: Gemini CLI.
+    Gemini,
+    /// `POST /v1/chat/completions`: OpenCode with `@ai-sdk/openai-compatible`.
+    Chat,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Turn {
+    /// Words of the person or the program that drives the CLI, without what the CLI itself put in.
+    User(String),
+    /// One answer of the model, with the tools that it called.
+    Model {
+        tools: Vec<String>,
+    },
+    ToolResult(String),
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Conversation {
+    pub turns: Vec<Turn>,
+    /// The names of the tools that the CLI offers. None at all marks a side request, such as one for a title.
+    pub tools: Vec<String>,
+}
+
+/// How texts begin that a CLI puts into the conversation with the role `user`.
+const PUT_IN_BY_THE_CLI: [&str; 7] = [
+    "<environment_context>",
+    "<user_instructions>",
+    "# AGENTS.md instructions",
+    "<turn_aborted>",
+    "<session_context>",
+    "This is the Gemini CLI",
+    "[Request interrupted by user",
+];
+
+impl Conversation {
+    pub fn read(dialect: Dialect, body: &Value) -> Self {
+        let mut conversation = Self {
+            tools: tool_names(dialect, body),
+            ..Self::default()
+        };
+        match dialect {
+            Dialect::Anthropic => conversation.read_anthropic(body),
+            Dialect::Responses => conversation.read_responses(body),
+            Dialect::Gemini => conversation.read_gemini(body),
+            Dialect::Chat => conversation.read_chat(body),
+        }
+        conversation
+    }
+
+    /// The last words of the user, and how many answers the model has given since.
+    /// Answers that only ask for more output of a running command are not counted.
+    pub fn last_user_message(&self) -> Option<(&str, usize)> {
+        let at = self
+            .turns
+            .iter()
+            .rposition(|turn| matches!(turn, Turn::User(_)))?;
+        let Turn::User(text) = &self.turns[at] else {
+            return None;
+        };
+        let is_answer = |turn: &&Turn| matches!(turn, Turn::Model { tools } if !tools.iter().any(|tool| is_poll(tool)));
+        Some((text, self.turns[at..].iter().filter(is_answer).count()))
+    }
+
+    pub fn last_tool_result(&self) -> Option<&str> {
+        match self.turns.last()? {
+            Turn::ToolResult(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn read_anthropic(&mut self, body: &Value) {
+        for message in items(body, "messages") {
+            let blocks = blocks_of(&message["content"]);
+            match message["role"].as_str() {
+                Some("assistant") => {
+                    for block in blocks {
+                        self.model(block["name"].as_str());
+                    }
+                }
+                Some("user") => {
+                    for block in blocks.iter().filter(|block| block["type"] == "tool_result") {
+                        self.turns
+                            .push(Turn::ToolResult(text_of(&block["content"])));
+                    }
+                    let words = blocks.iter().map(text_of).filter(|text| !is_put_in(text));
+                    self.user(&words.collect::<Vec<_>>().join("\n"));
+                }
+                Some("system") => {
+                    self.message_in_the_middle_of_a_turn(&text_of(&message["content"]))
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Claude Code gives what the user says during a turn to the model as a system message.
+    fn message_in_the_middle_of_a_turn(&mut self, text: &str) {
+        const BEFORE: &str = "The user sent a new message while you were working:\n";
+        const AFTER: &str = "\n\nThis is how Claude Code surfaces";
+        if let Some((_, said)) = text.split_once(BEFORE) {
+            self.user(said.split(AFTER).next().unwrap_or(said));
+        }
+    }
+
+    fn read_responses(&mut self, body: &Value) {
+        for item in items(body, "input") {
+            match (item["type"].as_str(), item["role"].as_str()) {
+                (Some("function_call" | "custom_tool_call"), _) => {
+                    self.model(item["name"].as_str())
+                }
+                (Some("function_call_output" | "custom_tool_call_output"), _) => {
+                    self.turns.push(Turn::ToolResult(text_of(&item["output"])));
+                }
+                (_, Some("assistant")) => self.model(None),
+                (_, Some("user")) => self.user(&text_of(&item["content"])),
+                _ => {}
+            }
+        }
+    }
+
+    fn read_gemini(&mut self, body: &Value) {
+        for content in items(body, "contents") {
+            for part in items(content, "parts") {
+                if content["role"] == "model" {
+                    self.model(part["functionCall"]["name"].as_str());
+                } else if let Some(text) = part["text"].as_str() {
+                    self.user(text);
+                } else if part["functionResponse"].is_object() {
+                    self.turns.push(Turn::ToolResult(
+                        part["functionResponse"]["response"].to_string(),
+                    ));
+                }
+            }
+        }
+    }
+
+    fn read_chat(&mut self, body: &Value) {
+        for message in items(body, "messages") {
+            match message["role"].as_str() {
+                Some("assistant") => {
+                    self.model(None);
+                    for call in items(message, "tool_calls") {
+                        self.model(call["function"]["name"].as_str());
+                    }
+                }
+                Some("tool") => self
+                    .turns
+                    .push(Turn::ToolResult(text_of(&message["content"]))),
+                Some("user") => self.user(&text_of(&message["content"])),
+                _ => {}
+            }
+        }
+    }
+
+    /// A piece of a model's answer. Pieces with nothing between them are one answer.
+    fn model(&mut self, tool: Option<&str>) {
+        if !matches!(self.turns.last(), Some(Turn::Model { .. })) {
+            self.turns.push(Turn::Model { tools: Vec::new() });
+        }
+        if let (Some(Turn::Model { tools }), Some(tool)) = (self.turns.last_mut(), tool) {
+            tools.push(tool.to_owned());
+        }
+    }
+
+    fn user(&mut self, text: &str) {
+        let text = without_reminders(text);
+        let text = text.trim();
+        if !text.is_empty() && !is_put_in(text) {
+            self.turns.push(Turn::User(text.to_owned()));
+        }
+    }
+}
+
+fn is_put_in(text: &str) -> bool {
+    let starts_with = |start: &&str| text.starts_with(*start);
+    PUT_IN_BY_THE_CLI.iter().any(starts_with)
+}
+
+/// Codex's tools with which a model asks for more output of a running command.
+fn is_poll(tool: &str) -> bool {
+    tool == "write_stdin" || tool == "wait"
+}
+
+fn tool_names(dialect: Dialect, body: &Value) -> Vec<String> {
+    let name = |tool: &Value| tool["name"].as_str().map(str::to_owned);
+    match dialect {
+        Dialect::Anthropic => items(body, "tools").iter().filter_map(name).collect(),
+        Dialect::Responses => {
+            // The newer models of Codex get their tools in an input item, grouped by namespace.
+            let namespaces = items(body, "input")
+                .iter()
+                .flat_map(|item| items(item, "tools"));
+            let nested = namespaces.flat_map(|namespace| items(namespace, "tools"));
+            items(body, "tools")
+                .iter()
+                .chain(nested)
+                .filter_map(name)
+                .collect()
+        }
+        Dialect::Chat => items(body, "tools")
+            .iter()
+            .filter_map(|tool| name(&tool["function"]))
+            .collect(),
+        Dialect::Gemini => {
+            let groups = items(body, "tools").iter();
+            groups
+                .flat_map(|group| items(group, "functionDeclarations"))
+                .filter_map(name)
+                .collect()
+        }
+    }
+}
+
+fn items<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn blocks_of(content: &Value) -> &[Value] {
+    match content {
+        Value::Array(blocks) => blocks,
+        _ => std::slice::from_ref(content),
+    }
+}
+
+/// The text of a content that is either a string or a list of blocks with a `text`.
+fn text_of(content: &Value) -> String {
+    let text = |block: &Value| block.as_str().or(block["text"].as_str()).map(str::to_owned);
+    blocks_of(content)
+        .iter()
+        .filter_map(text)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Claude Code puts `<system-reminder>` blocks into the user's messages.
+fn without_reminders(text: &str) -> String {
+    const OPEN: &str = "<system-reminder>";
+    const CLOSE: &str = "</system-reminder>";
+    let mut kept = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(OPEN) {
+        kept.push_str(&rest[..start]);
+        rest = rest[start..]
+            .split_once(CLOSE)
+            .map_or("", |(_, after)| after);
+    }
+    kept + rest
+}

@@ -1,0 +1,191 @@
+//! What the scripted model shall do: steps, and how a prompt carries them.
+//!
+//! A prompt names its script by a marker, anywhere in its text: `SCRIPT:[...]` with the steps as JSON,
+//! or `SCRIPT:name` for steps that the test registered under that name.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const MARKER: &str = "SCRIPT:";
+
+/// One thing that the model does. Steps that use a tool name no CLI: each dialect uses the tools that its CLI offers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Text. Before a tool step it is commentary in the same answer; with nothing after it, it ends the turn.
+    Say(String),
+    /// A command in the CLI's own shell tool. Claude Code refuses a bare `sleep N`, Gemini CLI refuses `$(...)`.
+    Run(String),
+    /// A new file by the CLI's own file tool, `path` relative to its working directory.
+    /// Claude Code refuses to overwrite a file it has not read: change existing files with `Run`.
+    Write { path: String, content: String },
+    /// Any tool by the name that this CLI gives it. A tool `t` of an MCP server `s` is `mcp__s__t` for Claude Code
+    /// and Codex, `mcp_s_t` for Gemini CLI and `s_t` for OpenCode.
+    Call { tool: String, arguments: Value },
+    /// An HTTP error instead of an answer: `times` requests long, or for ever.
+    Fail(Failure),
+    /// No answer at all until the server stops.
+    Hang,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    pub status: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+    /// The provider's own word for it (`usage_limit_reached`, `insufficient_quota`, ...); a usual one without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u32>,
+}
+
+/// Steps, built in the order in which the model shall do them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Script(pub Vec<Step>);
+
+impl Script {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn say(self, text: &str) -> Self {
+        self.then(Step::Say(text.into()))
+    }
+
+    pub fn run(self, command: &str) -> Self {
+        self.then(Step::Run(command.into()))
+    }
+
+    pub fn write(self, path: &str, content: &str) -> Self {
+        self.then(Step::Write {
+            path: path.into(),
+            content: content.into(),
+        })
+    }
+
+    pub fn call(self, tool: &str, arguments: Value) -> Self {
+        self.then(Step::Call {
+            tool: tool.into(),
+            arguments,
+        })
+    }
+
+    pub fn fail(self, status: u16) -> Self {
+        self.fail_with(Failure {
+            status,
+            times: None,
+            kind: None,
+            retry_after_seconds: None,
+        })
+    }
+
+    pub fn fail_times(self, status: u16, times: u32) -> Self {
+        self.fail_with(Failure {
+            status,
+            times: Some(times),
+            kind: None,
+            retry_after_seconds: Some(1),
+        })
+    }
+
+    pub fn fail_with(self, failure: Failure) -> Self {
+        self.then(Step::Fail(failure))
+    }
+
+    pub fn hang(self) -> Self {
+        self.then(Step::Hang)
+    }
+
+    /// The marker that makes a prompt carry these steps.
+    pub fn marker(&self) -> String {
+        let steps = serde_json::to_string(&self.0).expect("steps are plain data");
+        format!("{MARKER}{steps}")
+    }
+
+    fn then(mut self, step: Step) -> Self {
+        self.0.push(step);
+        self
+    }
+}
+
+/// The steps that the last marker in `text` names; `None` where there is no marker.
+/// A marker that cannot be understood becomes a step that says so, so that the test shows it.
+pub fn steps_named_in(text: &str, registered: &HashMap<String, Script>) -> Option<Vec<Step>> {
+    let after = &text[text.rfind(MARKER)? + MARKER.len()..];
+    if after.starts_with('[') {
+        let mut values = serde_json::Deserializer::from_str(after).into_iter::<Vec<Step>>();
+        return Some(match values.next() {
+            Some(Ok(steps)) => steps,
+            Some(Err(error)) => vec![Step::Say(format!("bad script: {error}"))],
+            None => Vec::new(),
+        });
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let name = after.split(|c: char| !is_name(c)).next().unwrap_or("");
+    Some(match registered.get(name) {
+        Some(script) => script.0.clone(),
+        None => vec![Step::Say(format!("no script is registered as {name:?}"))],
+    })
+}
+
+/// What the model does in one answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// Text (may be empty) and at most one tool step. Without a tool the turn ends.
+    Speak {
+        text: String,
+        tool: Option<Step>,
+    },
+    Fail(Failure),
+    Hang,
+}
+
+/// The answer number `position` (from 0) of a script. `failed_before` says how often each step, by its index,
+/// has failed already: a failure leaves no trace in the conversation, so only the server can know.
+pub fn answer_at(
+    steps: &[Step],
+    position: usize,
+    failed_before: impl Fn(usize) -> u32,
+) -> (Answer, Option<usize>) {
+    let mut given = 0;
+    let mut said: Vec<&str> = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        match step {
+            Step::Say(text) => said.push(text),
+            Step::Fail(failure) if given == position => {
+                if failure
+                    .times
+                    .is_none_or(|times| failed_before(index) < times)
+                {
+                    return (Answer::Fail(failure.clone()), Some(index));
+                }
+            }
+            Step::Fail(_) => {}
+            Step::Hang if given == position => return (Answer::Hang, Some(index)),
+            Step::Hang => {}
+            tool if given == position => {
+                let tool = Some(tool.clone());
+                return (
+                    Answer::Speak {
+                        text: said.join("\n"),
+                        tool,
+                    },
+                    Some(index),
+                );
+            }
+            _ => {
+                given += 1;
+                said.clear();
+            }
+        }
+    }
+    let text = if said.is_empty() || given < position {
+        "script finished".into()
+    } else {
+        said.join("\n")
+    };
+    (Answer::Speak { text, tool: None }, None)
+}
