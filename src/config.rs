@@ -9,6 +9,8 @@ use etcetera::BaseStrategy;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::backend::CustomBackend;
+
 /// All settings, each with its default. `deny_unknown_fields`: a misspelt setting is said, not ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -40,6 +42,8 @@ pub struct Settings {
     /// Raw output of one attempt, in MiB, after which it is stopped.
     pub max_output_mib: u64,
     pub backends: BTreeMap<String, BackendSettings>,
+    /// Backends of the user's own: `[[custom]]`.
+    pub custom: Vec<CustomBackend>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +77,7 @@ impl Default for Settings {
             stall_minutes: 15,
             max_output_mib: 512,
             backends: BTreeMap::new(),
+            custom: Vec::new(),
         }
     }
 }

@@ -10,10 +10,7 @@ use model_server::{Conversation, Dialect, Script, Step};
 use serde_json::json;
 
 fn speak(text: &str, tool: Option<Step>) -> Answer {
-    Answer::Speak {
-        text: text.into(),
-        tool,
-    }
+    Answer::Speak { text: text.into(), tool }
 }
 
 #[test]
@@ -22,10 +19,7 @@ fn a_prompt_carries_its_script_as_json_or_by_name() {
     let registered = HashMap::from([("list-it".to_owned(), script.clone())]);
     let inline = format!("do this: {}\nand end", script.marker());
     assert_eq!(steps_named_in(&inline, &registered), Some(script.0.clone()));
-    assert_eq!(
-        steps_named_in("SCRIPT:list-it, please", &registered),
-        Some(script.0)
-    );
+    assert_eq!(steps_named_in("SCRIPT:list-it, please", &registered), Some(script.0));
     assert_eq!(steps_named_in("no script", &registered), None);
 }
 
@@ -41,9 +35,7 @@ fn words_before_a_tool_belong_to_the_same_answer() {
 #[test]
 fn a_failure_ends_after_its_times() {
     let steps = Script::new().run("ls").fail_times(429, 2).say("done").0;
-    let Step::Fail(failure) = steps[1].clone() else {
-        panic!("the second step is the failure")
-    };
+    let Step::Fail(failure) = steps[1].clone() else { panic!("the second step is the failure") };
     let after = |failed| answer_at(&steps, 1, move |_| failed).0;
     assert_eq!(after(0), Answer::Fail(failure.clone()));
     assert_eq!(after(1), Answer::Fail(failure));

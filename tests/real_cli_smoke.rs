@@ -50,10 +50,8 @@ fn commits_in_a_linked_worktree_and_resumes(cli: Cli) {
         return;
     }
     let scratch = Scratch::new();
-    let script = Script::new()
-        .write("new.txt", "one\n")
-        .run("git add new.txt && git commit -qm 'add new.txt'")
-        .say("committed");
+    let script =
+        Script::new().write("new.txt", "one\n").run("git add new.txt && git commit -qm 'add new.txt'").say("committed");
 
     let first = scratch.run(cli, &script.marker(), None);
     assert!(first.status.success(), "{first:?}");
@@ -84,11 +82,7 @@ impl Scratch {
         home.set("GEMINI_CLI_NO_RELAUNCH", "1");
         home.set("GEMINI_CLI_TRUST_WORKSPACE", "true");
         let worktree = home.path().join("worktree");
-        let scratch = Self {
-            _model: model,
-            home,
-            worktree,
-        };
+        let scratch = Self { _model: model, home, worktree };
         scratch.make_linked_worktree();
         scratch
     }
@@ -165,9 +159,7 @@ fn session_id(output: &Output) -> Option<String> {
     let names = ["session_id", "thread_id", "sessionID"];
     let id_in = |line: &str| {
         let line: Value = serde_json::from_str(line).ok()?;
-        names
-            .iter()
-            .find_map(|name| line[name].as_str().map(str::to_owned))
+        names.iter().find_map(|name| line[name].as_str().map(str::to_owned))
     };
     stdout(output).lines().find_map(id_in)
 }

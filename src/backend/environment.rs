@@ -52,6 +52,14 @@ const OF_ANOTHER_REPOSITORY: &[&str] = &[
     "GIT_WORK_TREE",
 ];
 
+/// Whether the boss's CLI set this variable for its own children.
+pub fn is_the_bosses(variable: &str) -> bool {
+    OF_THE_BOSS.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(prefix) => variable.starts_with(prefix),
+        None => variable == *pattern,
+    })
+}
+
 /// The variables to remove for any CLI, and those of this one.
 pub fn removed(more: &[&str]) -> Vec<String> {
     [OF_THE_BOSS, OF_ANOTHER_REPOSITORY, more].concat().into_iter().map(str::to_owned).collect()

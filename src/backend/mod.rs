@@ -30,6 +30,7 @@ pub use catalog::{efforts_of, example_model, owner_of};
 pub use claude_code::ClaudeCode;
 pub use codex::Codex;
 pub use custom::{CustomBackend, CustomError, CustomOutput};
+pub use environment::is_the_bosses;
 pub use gemini::Gemini;
 pub use opencode::OpenCode;
 pub use probe::read_version;
@@ -56,6 +57,11 @@ pub trait Backend: Send + Sync {
     /// A message for the running turn, as bytes for its stdin (with the newline). `None`: this CLI hears nothing while it runs.
     fn live_message(&self, _id: Uuid, _text: &str) -> Option<String> {
         None
+    }
+
+    /// Whether a running turn hears messages.
+    fn hears_messages(&self) -> bool {
+        self.live_message(Uuid::nil(), "").is_some()
     }
 
     /// How to find out what is installed and who is logged in.

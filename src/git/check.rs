@@ -58,10 +58,7 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
     };
     let used_by = |listed: &&Listed| listed.branch.as_ref() == Some(branch) && !listed.bare;
     if let Some(user) = worktrees.iter().find(used_by) {
-        return Err(WorktreeError::BranchInUse {
-            branch: branch.clone(),
-            path: user.path.clone(),
-        });
+        return Err(WorktreeError::BranchInUse { branch: branch.clone(), path: user.path.clone() });
     }
     let existing = look_up_branch(repo, branch)?;
     let new_branch = existing.is_none();
@@ -69,21 +66,12 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
         Some(commit) => base_of_existing_branch(repo, request, commit)?,
         None => base_of_new_branch(repo, request)?,
     };
-    Ok(Plan {
-        place,
-        branch: branch.clone(),
-        base_commit,
-        new_branch,
-    })
+    Ok(Plan { place, branch: branch.clone(), base_commit, new_branch })
 }
 
 /// A path that nobody uses yet. The caller holds the repository's lock until it exists.
 pub(super) fn free_path(folder: &Path, gone: &[PathBuf], branch: &str) -> PathBuf {
-    let name: String = branch
-        .replace('/', "-")
-        .chars()
-        .take(LONGEST_NAME)
-        .collect();
+    let name: String = branch.replace('/', "-").chars().take(LONGEST_NAME).collect();
     let mut path = folder.join(&name);
     let mut number = 2;
     while path.symlink_metadata().is_ok() || gone.contains(&path) {
@@ -95,10 +83,7 @@ pub(super) fn free_path(folder: &Path, gone: &[PathBuf], branch: &str) -> PathBu
 
 /// The absolute path without symbolic links and `..`; what does not exist yet may only be plain names.
 pub(super) fn resolve(repo: &Repository, path: &Path) -> Result<PathBuf, WorktreeError> {
-    let invalid = |why| WorktreeError::InvalidPath {
-        path: path.to_owned(),
-        why,
-    };
+    let invalid = |why| WorktreeError::InvalidPath { path: path.to_owned(), why };
     let absolute = repo.root().join(path);
     match absolute.to_str() {
         None => return Err(invalid("it is not UTF-8")),
@@ -113,31 +98,24 @@ pub(super) fn resolve(repo: &Repository, path: &Path) -> Result<PathBuf, Worktre
         match existing.symlink_metadata() {
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                missing.push(existing.file_name().ok_or_else(|| {
-                    invalid("it leads upwards from a folder that does not exist")
-                })?);
+                missing.push(
+                    existing
+                        .file_name()
+                        .ok_or_else(|| invalid("it leads upwards from a folder that does not exist"))?,
+                );
                 existing = existing.parent().unwrap_or(Path::new("/"));
             }
             Err(source) => return Err(read_error(path, source)),
         }
     }
-    let real = existing
-        .canonicalize()
-        .map_err(|source| read_error(existing, source))?;
-    Ok(missing
-        .iter()
-        .rev()
-        .fold(real, |path, name| path.join(name)))
+    let real = existing.canonicalize().map_err(|source| read_error(existing, source))?;
+    Ok(missing.iter().rev().fold(real, |path, name| path.join(name)))
 }
 
 fn check_branch_name(branch: &str) -> Result<(), WorktreeError> {
     // Git's own rules, and `@`, which they allow and other commands take for HEAD.
     let valid = git2::Branch::name_is_valid(branch).unwrap_or(false) && branch != "@";
-    valid
-        .then_some(())
-        .ok_or_else(|| WorktreeError::InvalidBranch {
-            branch: branch.to_owned(),
-        })
+    valid.then_some(()).ok_or_else(|| WorktreeError::InvalidBranch { branch: branch.to_owned() })
 }
 
 /// The commit of the branch if it exists. `a` and `a/b` cannot both be branches.
@@ -148,36 +126,23 @@ fn look_up_branch(repo: &Repository, branch: &str) -> Result<Option<String>, Wor
         .args(["for-each-ref", "--format=%(objectname) %(refname:lstrip=2)"])
         .arg(format!("refs/heads/{first}"))
         .text()?;
-    let contains = |outer: &str, inner: &str| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|rest| rest.starts_with('/'))
-    };
+    let contains = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
     for (commit, other) in neighbours.lines().filter_map(|line| line.split_once(' ')) {
         if other == branch {
             return Ok(Some(commit.to_owned()));
         }
         if contains(other, branch) || contains(branch, other) {
-            return Err(WorktreeError::BranchInTheWay {
-                branch: branch.to_owned(),
-                existing: other.to_owned(),
-            });
+            return Err(WorktreeError::BranchInTheWay { branch: branch.to_owned(), existing: other.to_owned() });
         }
     }
     Ok(None)
 }
 
-fn base_of_existing_branch(
-    repo: &Repository,
-    request: &Request,
-    commit: String,
-) -> Result<String, WorktreeError> {
+fn base_of_existing_branch(repo: &Repository, request: &Request, commit: String) -> Result<String, WorktreeError> {
     match &request.base {
-        Some(base) if repo.resolve(base)? != commit => Err(WorktreeError::BranchExists {
-            branch: request.branch.clone(),
-            commit,
-            base: base.clone(),
-        }),
+        Some(base) if repo.resolve(base)? != commit => {
+            Err(WorktreeError::BranchExists { branch: request.branch.clone(), commit, base: base.clone() })
+        }
         _ => Ok(commit),
     }
 }
@@ -185,25 +150,17 @@ fn base_of_existing_branch(
 fn base_of_new_branch(repo: &Repository, request: &Request) -> Result<String, WorktreeError> {
     match &request.base {
         Some(base) => Ok(repo.resolve(base)?),
-        None => resolve_commit(repo.root(), "HEAD")?.ok_or_else(|| WorktreeError::NoCommits {
-            root: repo.root().to_owned(),
-        }),
+        None => resolve_commit(repo.root(), "HEAD")?
+            .ok_or_else(|| WorktreeError::NoCommits { root: repo.root().to_owned() }),
     }
 }
 
 /// Our own folder, unless the repository brings a symbolic link in its place that leads outside.
-fn default_place(
-    repo: &Repository,
-    allowed_roots: &[PathBuf],
-    worktrees: &[Listed],
-) -> Result<Place, WorktreeError> {
+fn default_place(repo: &Repository, allowed_roots: &[PathBuf], worktrees: &[Listed]) -> Result<Place, WorktreeError> {
     let folder = resolve(repo, Path::new(DEFAULT_FOLDER))?;
     check_place(repo, &folder, &folder, allowed_roots)?;
     let gone = worktrees.iter().filter(|listed| listed.missing);
-    Ok(Place::Default {
-        gone: gone.map(|listed| listed.path.clone()).collect(),
-        folder,
-    })
+    Ok(Place::Default { gone: gone.map(|listed| listed.path.clone()).collect(), folder })
 }
 
 fn check_path(
@@ -215,54 +172,28 @@ fn check_path(
     let path = resolve(repo, given)?;
     check_place(repo, given, &path, allowed_roots)?;
     if let Some(same) = worktrees.iter().find(|w| w.missing && w.path == path) {
-        return Err(WorktreeError::PathRegistered {
-            path: same.path.clone(),
-        });
+        return Err(WorktreeError::PathRegistered { path: same.path.clone() });
     }
     // The main worktree comes first, and a place inside it is fine.
     let around = worktrees.iter().skip(1).find(|w| path.starts_with(&w.path));
     if let Some(around) = around {
-        return Err(WorktreeError::PathInWorktree {
-            path,
-            worktree: around.path.clone(),
-        });
+        return Err(WorktreeError::PathInWorktree { path, worktree: around.path.clone() });
     }
-    if is_free(&path)? {
-        Ok(path)
-    } else {
-        Err(WorktreeError::PathTaken { path })
-    }
+    if is_free(&path)? { Ok(path) } else { Err(WorktreeError::PathTaken { path }) }
 }
 
-fn check_place(
-    repo: &Repository,
-    given: &Path,
-    path: &Path,
-    allowed_roots: &[PathBuf],
-) -> Result<(), WorktreeError> {
+fn check_place(repo: &Repository, given: &Path, path: &Path, allowed_roots: &[PathBuf]) -> Result<(), WorktreeError> {
     let root = resolve(repo, repo.root())?;
     let common_dir = resolve(repo, &repo.common_dir)?;
     // A bare repository's own folder is its root: only our folder in it is no part of git's files.
     if path.starts_with(&common_dir) && !path.starts_with(common_dir.join(DEFAULT_FOLDER)) {
-        return Err(WorktreeError::InvalidPath {
-            path: given.to_owned(),
-            why: "it lies among git's own files",
-        });
+        return Err(WorktreeError::InvalidPath { path: given.to_owned(), why: "it lies among git's own files" });
     }
     let inside = path.starts_with(&root) && path != root;
     let beside = path.parent().is_some() && path.parent() == root.parent() && path != root;
-    let allowed = allowed_roots
-        .iter()
-        .filter_map(|allowed| allowed.canonicalize().ok())
-        .any(|allowed| path.starts_with(allowed));
-    if inside || beside || allowed {
-        Ok(())
-    } else {
-        Err(WorktreeError::PathOutside {
-            path: path.to_owned(),
-            root,
-        })
-    }
+    let allowed =
+        allowed_roots.iter().filter_map(|allowed| allowed.canonicalize().ok()).any(|allowed| path.starts_with(allowed));
+    if inside || beside || allowed { Ok(()) } else { Err(WorktreeError::PathOutside { path: path.to_owned(), root }) }
 }
 
 /// Nothing is there, or an empty folder.
@@ -276,10 +207,7 @@ fn is_free(path: &Path) -> Result<bool, WorktreeError> {
 }
 
 fn read_error(path: &Path, source: io::Error) -> WorktreeError {
-    WorktreeError::ReadPath {
-        path: path.to_owned(),
-        source,
-    }
+    WorktreeError::ReadPath { path: path.to_owned(), source }
 }
 
 #[cfg(test)]

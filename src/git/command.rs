@@ -64,22 +64,13 @@ pub enum CommandError {
     #[error("run git in {}: the directory does not exist", dir.display())]
     NoDirectory { dir: PathBuf },
     #[error("run `git {command}` in {}", dir.display())]
-    Start {
-        command: String,
-        dir: PathBuf,
-        source: io::Error,
-    },
+    Start { command: String, dir: PathBuf, source: io::Error },
     #[error(
         "run `git {command}` in {} ({}): {stderr}",
         dir.display(),
         code.map_or_else(|| "killed by a signal".to_owned(), |code| format!("exit code {code}"))
     )]
-    Failed {
-        command: String,
-        dir: PathBuf,
-        code: Option<i32>,
-        stderr: String,
-    },
+    Failed { command: String, dir: PathBuf, code: Option<i32>, stderr: String },
     #[error("read the output of `git {command}` as UTF-8")]
     NotUtf8 { command: String },
 }
@@ -122,21 +113,13 @@ impl Git {
         for name in INHERITED_VARIABLES {
             command.env_remove(name);
         }
-        command
-            .current_dir(&dir)
-            .env("LC_ALL", "C")
-            .env("GIT_TERMINAL_PROMPT", "0");
+        command.current_dir(&dir).env("LC_ALL", "C").env("GIT_TERMINAL_PROMPT", "0");
         for setting in SAFE_CONFIGURATION {
             command.args(["-c", setting]);
         }
         #[cfg(test)]
         super::testing::seal(&mut command);
-        Git {
-            command,
-            dir: dir.as_ref().to_owned(),
-            shown: Vec::new(),
-            input: None,
-        }
+        Git { command, dir: dir.as_ref().to_owned(), shown: Vec::new(), input: None }
     }
 
     /// One more setting for this call alone. Must come before the first argument.
@@ -151,8 +134,7 @@ impl Git {
     }
 
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Git {
-        self.shown
-            .push(argument.as_ref().to_string_lossy().into_owned());
+        self.shown.push(argument.as_ref().to_string_lossy().into_owned());
         self.command.arg(argument);
         self
     }
@@ -180,11 +162,7 @@ impl Git {
             child.wait_with_output()
         });
         let output = finished.map_err(|source| self.start_error(source))?;
-        Ok(Output {
-            code: output.status.code(),
-            stdout: output.stdout,
-            stderr: shorten(&output.stderr),
-        })
+        Ok(Output { code: output.status.code(), stdout: output.stdout, stderr: shorten(&output.stderr) })
     }
 
     /// The output of a call that must succeed.
@@ -193,20 +171,14 @@ impl Git {
         let output = self.output()?;
         match output.code {
             Some(0) => Ok(output.stdout),
-            code => Err(CommandError::Failed {
-                command,
-                dir,
-                code,
-                stderr: output.stderr,
-            }),
+            code => Err(CommandError::Failed { command, dir, code, stderr: output.stderr }),
         }
     }
 
     /// The output as text, without the newline at its end.
     pub fn text(self) -> Result<String, CommandError> {
         let command = self.shown.join(" ");
-        let mut text =
-            String::from_utf8(self.run()?).map_err(|_| CommandError::NotUtf8 { command })?;
+        let mut text = String::from_utf8(self.run()?).map_err(|_| CommandError::NotUtf8 { command })?;
         if text.ends_with('\n') {
             text.pop();
         }
@@ -229,12 +201,7 @@ impl Git {
         match output.code {
             Some(0) => Ok(Some(output.stdout)),
             Some(1) => Ok(None),
-            code => Err(CommandError::Failed {
-                command,
-                dir,
-                code,
-                stderr: output.stderr,
-            }),
+            code => Err(CommandError::Failed { command, dir, code, stderr: output.stderr }),
         }
     }
 
@@ -292,11 +259,7 @@ impl Git {
         match source.kind() {
             io::ErrorKind::NotFound if !dir.is_dir() => CommandError::NoDirectory { dir },
             io::ErrorKind::NotFound => CommandError::NotInstalled,
-            _ => CommandError::Start {
-                command: self.shown.join(" "),
-                dir,
-                source,
-            },
+            _ => CommandError::Start { command: self.shown.join(" "), dir, source },
         }
     }
 }
@@ -344,10 +307,7 @@ mod tests {
     #[test]
     fn versions_of_all_vendors_are_read() {
         assert_eq!(parse_version("git version 2.47.3"), Some((2, 47)));
-        assert_eq!(
-            parse_version("git version 2.39.5 (Apple Git-154)"),
-            Some((2, 39))
-        );
+        assert_eq!(parse_version("git version 2.39.5 (Apple Git-154)"), Some((2, 39)));
         assert_eq!(parse_version("git version 2.45.1.windows.1"), Some((2, 45)));
         assert_eq!(parse_version("tig version 2.5"), None);
         require_supported_version().unwrap();
@@ -355,15 +315,9 @@ mod tests {
 
     #[test]
     fn every_variable_that_git_calls_local_is_removed() {
-        let local = Git::read("/")
-            .args(["rev-parse", "--local-env-vars"])
-            .text()
-            .unwrap();
+        let local = Git::read("/").args(["rev-parse", "--local-env-vars"]).text().unwrap();
         for name in local.lines() {
-            assert!(
-                INHERITED_VARIABLES.contains(&name),
-                "{name} would be inherited"
-            );
+            assert!(INHERITED_VARIABLES.contains(&name), "{name} would be inherited");
         }
     }
 
@@ -376,30 +330,16 @@ mod tests {
     #[test]
     fn a_failure_carries_the_command_and_what_git_said() {
         let fixture = Fixture::new();
-        let error = Git::read(fixture.root())
-            .args(["rev-parse", "--verify", "nothing"])
-            .run()
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("git rev-parse --verify nothing") && error.contains("exit code 128"),
-            "{error}"
-        );
+        let error = Git::read(fixture.root()).args(["rev-parse", "--verify", "nothing"]).run().unwrap_err().to_string();
+        assert!(error.contains("git rev-parse --verify nothing") && error.contains("exit code 128"), "{error}");
     }
 
     #[test]
     fn large_input_and_output_do_not_block_each_other() {
         let fixture = Fixture::new();
         let lines = "HEAD\n".repeat(200_000);
-        let answer = Git::read(fixture.root())
-            .args(["cat-file", "--batch-check"])
-            .input(lines)
-            .run()
-            .unwrap();
-        assert_eq!(
-            answer.iter().filter(|byte| **byte == b'\n').count(),
-            200_000
-        );
+        let answer = Git::read(fixture.root()).args(["cat-file", "--batch-check"]).input(lines).run().unwrap();
+        assert_eq!(answer.iter().filter(|byte| **byte == b'\n').count(), 200_000);
     }
 
     #[test]
@@ -409,10 +349,7 @@ mod tests {
         fixture.git(&["add", "."]);
         let show = || Git::read(fixture.root()).args(["show", ":long.txt"]);
         let page = show().page(5, 10).unwrap();
-        assert_eq!(
-            (page.bytes.as_slice(), page.more),
-            (&b"5678901234"[..], true)
-        );
+        assert_eq!((page.bytes.as_slice(), page.more), (&b"5678901234"[..], true));
         let last = show().page(999_995, 10).unwrap();
         assert_eq!((last.bytes.as_slice(), last.more), (&b"56789"[..], false));
     }

@@ -30,15 +30,9 @@ pub struct DiffPage {
 }
 
 /// The diff from `base` to the files in `worktree`, untracked ones included, at most `max_bytes` from `offset` on.
-pub fn diff(
-    worktree: &Path,
-    base: &str,
-    offset: u64,
-    max_bytes: usize,
-) -> Result<DiffPage, DiffError> {
-    let base = resolve_commit(worktree, base)?.ok_or_else(|| RepositoryError::UnknownCommit {
-        name: base.to_owned(),
-    })?;
+pub fn diff(worktree: &Path, base: &str, offset: u64, max_bytes: usize) -> Result<DiffPage, DiffError> {
+    let base =
+        resolve_commit(worktree, base)?.ok_or_else(|| RepositoryError::UnknownCommit { name: base.to_owned() })?;
     let index = TemporaryIndex::copy_of(worktree)?;
     let entries = status(worktree, Untracked::Files)?.entries;
     let untracked = entries.iter().filter(|e| e.untracked && !e.is_repository());
@@ -95,9 +89,6 @@ mod tests {
             offset = page.next_offset;
         }
         assert_eq!(text, whole.text);
-        assert_eq!(
-            fixture.git(&["status", "--porcelain"]),
-            " M readme.txt\n?? untracked.txt"
-        );
+        assert_eq!(fixture.git(&["status", "--porcelain"]), " M readme.txt\n?? untracked.txt");
     }
 }

@@ -42,9 +42,7 @@ pub struct FileChange {
 }
 
 pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> {
-    let unknown = |name: &str| RepositoryError::UnknownCommit {
-        name: name.to_owned(),
-    };
+    let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
     let base = resolve_commit(worktree, base)?.ok_or_else(|| unknown(base))?;
     let status = status(worktree, Untracked::Files)?;
     let head = status.head.ok_or_else(|| unknown("HEAD"))?;
@@ -56,11 +54,8 @@ pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> 
         }
     };
     let mut files = committed.files;
-    let (files_changed, insertions, deletions) = (
-        files.len(),
-        files.iter().map(|file| file.insertions).sum(),
-        files.iter().map(|file| file.deletions).sum(),
-    );
+    let (files_changed, insertions, deletions) =
+        (files.len(), files.iter().map(|file| file.insertions).sum(), files.iter().map(|file| file.deletions).sum());
     files.truncate(MOST_FILES);
     Ok(Changes {
         branch: status.branch,
@@ -94,28 +89,19 @@ fn committed_by_libgit2(worktree: &Path, base: &str, head: &str) -> Result<Commi
             None => (0, 0, 0),
         };
         let path = delta.new_file().path_bytes().unwrap_or_default();
-        files.push(FileChange {
-            path: String::from_utf8_lossy(path).into_owned(),
-            insertions,
-            deletions,
-        });
+        files.push(FileChange { path: String::from_utf8_lossy(path).into_owned(), insertions, deletions });
     }
     let (commits, _) = repository.graph_ahead_behind(head, base)?;
     Ok(Committed { commits, files })
 }
 
 fn committed_by_git(worktree: &Path, base: &str, head: &str) -> Result<Committed, CommandError> {
-    let commits = Git::read(worktree)
-        .args(["rev-list", "--count", head, "--not", base])
-        .text()?;
+    let commits = Git::read(worktree).args(["rev-list", "--count", head, "--not", base]).text()?;
     let numbers = Git::read(worktree)
         .args(["diff", "--numstat", "-z", "--find-renames"])
         .args(["--no-ext-diff", "--no-textconv", base, head])
         .run()?;
-    Ok(Committed {
-        commits: commits.parse().unwrap_or(0),
-        files: parse_numstat(&numbers),
-    })
+    Ok(Committed { commits: commits.parse().unwrap_or(0), files: parse_numstat(&numbers) })
 }
 
 /// `<insertions> TAB <deletions> TAB <path>`, for a rename with an empty path and old and new path as records behind
@@ -126,16 +112,10 @@ fn parse_numstat(records: &[u8]) -> Vec<FileChange> {
     let mut files = Vec::new();
     while let Some(record) = records.next() {
         let mut fields = record.splitn(3, '\t');
-        let (Some(insertions), Some(deletions), Some(path)) =
-            (fields.next(), fields.next(), fields.next())
-        else {
+        let (Some(insertions), Some(deletions), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
         };
-        let path = if path.is_empty() {
-            records.nth(1).unwrap_or_default()
-        } else {
-            path
-        };
+        let path = if path.is_empty() { records.nth(1).unwrap_or_default() } else { path };
         files.push(FileChange {
             path: path.to_owned(),
             insertions: insertions.parse().unwrap_or(0),
@@ -174,11 +154,7 @@ mod tests {
         fast.files.sort_by(|a, b| a.path.cmp(&b.path));
         plain.files.sort_by(|a, b| a.path.cmp(&b.path));
         assert_eq!(fast, plain);
-        let change = |path: &str, insertions, deletions| FileChange {
-            path: path.to_owned(),
-            insertions,
-            deletions,
-        };
+        let change = |path: &str, insertions, deletions| FileChange { path: path.to_owned(), insertions, deletions };
         let expected = [
             change("blob.bin", 0, 0),
             change("gone.txt", 0, 2),
@@ -196,10 +172,7 @@ mod tests {
         fixture.write("folder/untracked.txt", "x\n");
         let found = changes(fixture.root(), &base).unwrap();
         assert_eq!(found.branch.as_deref(), Some("main"));
-        assert_eq!(
-            (found.files_changed, found.insertions, found.deletions),
-            (4, 2, 2)
-        );
+        assert_eq!((found.files_changed, found.insertions, found.deletions), (4, 2, 2));
         assert_eq!((found.commits, found.uncommitted), (2, 2));
     }
 

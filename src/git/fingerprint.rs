@@ -69,13 +69,7 @@ pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
         let head = resolve_commit(root, "HEAD")?;
         (head, current_branch(root)?, None)
     };
-    Ok(Fingerprint {
-        head,
-        branch,
-        tree,
-        refs: hash(&shared_refs(repo)?),
-        configuration: hash(&configuration(repo)?),
-    })
+    Ok(Fingerprint { head, branch, tree, refs: hash(&shared_refs(repo)?), configuration: hash(&configuration(repo)?) })
 }
 
 /// Differs whenever HEAD, the index or a file that git does not ignore has changed. Files that were already uncommitted
@@ -87,16 +81,25 @@ pub fn tree_state(worktree: &Path) -> Result<String, CommandError> {
     Ok(hash(&state))
 }
 
+/// Differs whenever HEAD, the index or a tracked file has changed. Builds and tests leave files beside those.
+pub fn tracked_state(worktree: &Path) -> Result<String, CommandError> {
+    let mut status = status(worktree, Untracked::Folders)?;
+    status.entries.retain(|entry| !entry.untracked);
+    let mut state = Vec::new();
+    for entry in &status.entries {
+        state.extend(format!("{} ", entry.path.display()).into_bytes());
+    }
+    status.records.clear();
+    state.extend(uncommitted_state(worktree, &status));
+    state.extend(status.head.unwrap_or_default().into_bytes());
+    Ok(hash(&state))
+}
+
 fn uncommitted_state(worktree: &Path, status: &Status) -> Vec<u8> {
     let mut state = status.records.clone();
     for entry in &status.entries {
         if let Ok(file) = worktree.join(&entry.path).symlink_metadata() {
-            let times = (
-                file.mtime(),
-                file.mtime_nsec(),
-                file.ctime(),
-                file.ctime_nsec(),
-            );
+            let times = (file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec());
             state.extend(format!("{times:?} {} ", file.size()).into_bytes());
         }
     }
@@ -110,27 +113,16 @@ fn shared_refs(repo: &Repository) -> Result<Vec<u8>, CommandError> {
         .filter_map(|worktree| worktree.branch)
         .map(|branch| format!("refs/heads/{branch} "))
         .collect();
-    let refs = repo
-        .read()
-        .args(["for-each-ref", "--format=%(refname) %(objectname)"])
-        .text()?;
+    let refs = repo.read().args(["for-each-ref", "--format=%(refname) %(objectname)"]).text()?;
     let counts = |line: &&str| {
         let name = &line[..line.find(' ').map_or(line.len(), |space| space + 1)];
         !name.starts_with("refs/orchestrator/") && !workers.contains(name)
     };
-    Ok(refs
-        .lines()
-        .filter(counts)
-        .flat_map(|line| [line, "\n"])
-        .collect::<String>()
-        .into_bytes())
+    Ok(refs.lines().filter(counts).flat_map(|line| [line, "\n"]).collect::<String>().into_bytes())
 }
 
 fn configuration(repo: &Repository) -> Result<Vec<u8>, CommandError> {
-    let settings = repo
-        .read()
-        .args(["config", "--local", "--includes", "--list", "-z"])
-        .run()?;
+    let settings = repo.read().args(["config", "--local", "--includes", "--list", "-z"]).run()?;
     Ok(settings
         .split(|byte| *byte == 0)
         .filter(|setting| !setting.starts_with(b"branch."))
@@ -173,10 +165,7 @@ mod tests {
     #[test]
     fn the_main_checkout_is_unchanged_by_a_worker_that_stays_in_its_worktree() {
         let fixture = Fixture::new();
-        let request = Request {
-            branch: "work".to_owned(),
-            ..Request::default()
-        };
+        let request = Request { branch: "work".to_owned(), ..Request::default() };
         let made = create(&fixture.repo, &request, None).unwrap();
         let before = fingerprint(&fixture.repo).unwrap();
         commit(&made.path, "a.txt", "a\n");
@@ -199,19 +188,10 @@ mod tests {
         fixture.git(&["tag", "v1"]);
         assert_eq!(changed(), CheckoutChanges { refs: true, ..none });
         fixture.git(&["config", "filter.x.smudge", "evil"]);
-        let expected = CheckoutChanges {
-            configuration: true,
-            ..none
-        };
+        let expected = CheckoutChanges { configuration: true, ..none };
         assert_eq!(changed(), expected);
         fixture.git(&["checkout", "-q", "--detach"]);
-        assert_eq!(
-            changed(),
-            CheckoutChanges {
-                branch: true,
-                ..none
-            }
-        );
+        assert_eq!(changed(), CheckoutChanges { branch: true, ..none });
         fixture.git(&["commit", "-q", "--allow-empty", "-m", "x"]);
         assert_eq!(changed(), CheckoutChanges { head: true, ..none });
     }

@@ -64,21 +64,15 @@ pub fn copy(repo: &Repository, worktree: &Path) -> Result<Included, IncludeError
     for path in included_paths(from)? {
         let Some(name) = path.to_str() else {
             let shown = path.display();
-            included
-                .skipped
-                .push(format!("{shown}: its name is not UTF-8"));
+            included.skipped.push(format!("{shown}: its name is not UTF-8"));
             continue;
         };
-        let failed = |source| IncludeError::Copy {
-            path: name.to_owned(),
-            source,
-        };
+        let failed = |source| IncludeError::Copy { path: name.to_owned(), source };
         match copy_one(from, worktree, &path).map_err(failed)? {
             Some(reason) => included.skipped.push(format!("{name}: {reason}")),
-            None => included.copied.push(Copied {
-                path: name.to_owned(),
-                hash: hash(&worktree.join(&path)).map_err(failed)?,
-            }),
+            None => included
+                .copied
+                .push(Copied { path: name.to_owned(), hash: hash(&worktree.join(&path)).map_err(failed)? }),
         }
     }
     Ok(included)
@@ -92,11 +86,7 @@ fn included_paths(from: &Path) -> Result<Vec<PathBuf>, CommandError> {
     if matching.is_empty() {
         return Ok(Vec::new());
     }
-    let ignored = Git::read(from)
-        .args(["check-ignore", "-z", "--stdin"])
-        .input(matching)
-        .answer()?
-        .unwrap_or_default();
+    let ignored = Git::read(from).args(["check-ignore", "-z", "--stdin"]).input(matching).answer()?.unwrap_or_default();
     Ok(ignored
         .split(|byte| *byte == 0)
         // A repository inside the main worktree ends with a slash; its files are not ours to copy.
@@ -113,9 +103,7 @@ fn copy_one(from: &Path, to: &Path, path: &Path) -> io::Result<Option<&'static s
         return Ok(Some("the branch has a file there"));
     }
     if !make_parents(to, path)? {
-        return Ok(Some(
-            "the branch has something else than a folder on the way to it",
-        ));
+        return Ok(Some("the branch has something else than a folder on the way to it"));
     }
     let kind = source.symlink_metadata()?.file_type();
     if kind.is_symlink() {
@@ -149,10 +137,7 @@ fn make_parents(root: &Path, path: &Path) -> io::Result<bool> {
 /// Of a file's content, or of where a symbolic link leads.
 fn hash(path: &Path) -> io::Result<String> {
     let hash = if path.symlink_metadata()?.is_symlink() {
-        Oid::hash_object(
-            ObjectType::Blob,
-            fs::read_link(path)?.as_os_str().as_bytes(),
-        )
+        Oid::hash_object(ObjectType::Blob, fs::read_link(path)?.as_os_str().as_bytes())
     } else {
         Oid::hash_file(ObjectType::Blob, path)
     };
@@ -178,10 +163,7 @@ mod tests {
     }
 
     fn worktree(fixture: &Fixture, branch: &str) -> crate::git::Worktree {
-        let request = Request {
-            branch: branch.to_owned(),
-            ..Request::default()
-        };
+        let request = Request { branch: branch.to_owned(), ..Request::default() };
         create(&fixture.repo, &request, None).unwrap()
     }
 

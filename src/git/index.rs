@@ -14,10 +14,7 @@ pub enum IndexError {
     #[error(transparent)]
     Git(#[from] CommandError),
     #[error("copy the index of {}", worktree.display())]
-    Copy {
-        worktree: PathBuf,
-        source: io::Error,
-    },
+    Copy { worktree: PathBuf, source: io::Error },
 }
 
 /// Deleted with its folder when it is dropped.
@@ -29,15 +26,9 @@ pub struct TemporaryIndex<'a> {
 impl TemporaryIndex<'_> {
     /// A copy and not an empty one, because it knows which files are unchanged: only the others are read again.
     pub fn copy_of(worktree: &Path) -> Result<TemporaryIndex<'_>, IndexError> {
-        let failed = |source| IndexError::Copy {
-            worktree: worktree.to_owned(),
-            source,
-        };
+        let failed = |source| IndexError::Copy { worktree: worktree.to_owned(), source };
         let folder = tempfile::tempdir().map_err(failed)?;
-        match fs::copy(
-            git_dir(worktree)?.join("index"),
-            folder.path().join("index"),
-        ) {
+        match fs::copy(git_dir(worktree)?.join("index"), folder.path().join("index")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             _ => Ok(TemporaryIndex { worktree, folder }),
         }
@@ -60,10 +51,7 @@ impl TemporaryIndex<'_> {
 
 /// Stages what differs from the index, without the untracked repositories inside: of those git would record only the
 /// commit id, and refuse altogether where there is no commit.
-pub fn stage<'a>(
-    git: Git,
-    entries: impl IntoIterator<Item = &'a Entry>,
-) -> Result<(), CommandError> {
+pub fn stage<'a>(git: Git, entries: impl IntoIterator<Item = &'a Entry>) -> Result<(), CommandError> {
     let paths = entries
         .into_iter()
         .filter(|entry| entry.in_worktree && !entry.is_repository())
@@ -72,11 +60,7 @@ pub fn stage<'a>(
 }
 
 /// `git add` of exactly these paths, whatever characters are in them.
-pub fn add<'a>(
-    git: Git,
-    options: &[&str],
-    paths: impl Iterator<Item = &'a Path>,
-) -> Result<(), CommandError> {
+pub fn add<'a>(git: Git, options: &[&str], paths: impl Iterator<Item = &'a Path>) -> Result<(), CommandError> {
     let mut list = Vec::new();
     for path in paths {
         list.extend_from_slice(path.as_os_str().as_bytes());

@@ -20,6 +20,10 @@ const SAMPLES: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrateError {
+    #[error(
+        "the branches to build on conflict: {branch:?} with those before it, in {paths}; integrate them one after another first"
+    )]
+    Apart { branch: String, paths: String },
     #[error(transparent)]
     Git(#[from] CommandError),
     #[error(transparent)]
@@ -36,28 +40,15 @@ pub enum IntegrateError {
         worktree.display(),
         samples.join(", ")
     )]
-    TargetDirty {
-        branch: String,
-        worktree: PathBuf,
-        count: usize,
-        samples: Vec<String>,
-    },
+    TargetDirty { branch: String, worktree: PathBuf, count: usize, samples: Vec<String> },
     #[error(
         "move {branch}: in {} a {operation} of it is not finished; finish it there, then integrate \
          again",
         worktree.display()
     )]
-    TargetBusy {
-        branch: String,
-        worktree: PathBuf,
-        operation: &'static str,
-    },
+    TargetBusy { branch: String, worktree: PathBuf, operation: &'static str },
     #[error("move {branch} from {expected}: it is at {found} meanwhile; integrate again")]
-    TargetMoved {
-        branch: String,
-        expected: String,
-        found: String,
-    },
+    TargetMoved { branch: String, expected: String, found: String },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,9 +101,7 @@ pub struct Conflict {
 
 pub fn integrate(repo: &Repository, request: &Integrate) -> Result<Integration, IntegrateError> {
     if request.source == request.into {
-        return Err(IntegrateError::SameBranch {
-            branch: request.into.clone(),
-        });
+        return Err(IntegrateError::SameBranch { branch: request.into.clone() });
     }
     let source = tip(repo, &request.source)?;
     let target = tip(repo, &request.into)?;
@@ -125,19 +114,35 @@ pub fn integrate(repo: &Repository, request: &Integrate) -> Result<Integration, 
     };
     match result {
         Computed::Nothing => Ok(plain(IntegrationStatus::AlreadyMerged)),
-        Computed::Conflicts(conflicts) => Ok(Integration {
-            conflicts,
-            ..plain(IntegrationStatus::Conflicts)
-        }),
+        Computed::Conflicts(conflicts) => Ok(Integration { conflicts, ..plain(IntegrationStatus::Conflicts) }),
         Computed::Clean(_) if request.dry_run => Ok(plain(IntegrationStatus::WouldMerge)),
         Computed::Clean(commit) => {
             move_branch(repo, request, &target, &commit)?;
-            Ok(Integration {
-                commit: Some(commit),
-                ..plain(IntegrationStatus::Merged)
-            })
+            Ok(Integration { commit: Some(commit), ..plain(IntegrationStatus::Merged) })
         }
     }
+}
+
+/// A commit with all of these branches in it, that no ref points at. For work that builds on several others.
+pub fn merge_of(repo: &Repository, branches: &[String]) -> Result<String, IntegrateError> {
+    let mut merged: Option<String> = None;
+    for branch in branches {
+        let next = tip(repo, branch)?;
+        merged = Some(match merged {
+            None => next,
+            Some(base) => join(repo, branch, &base, &next)?,
+        });
+    }
+    merged.ok_or_else(|| IntegrateError::UnknownBranch { branch: String::new() })
+}
+
+fn join(repo: &Repository, branch: &str, base: &str, next: &str) -> Result<String, IntegrateError> {
+    let tree = merge_trees(repo, base, next)?.map_err(|conflicts| IntegrateError::Apart {
+        branch: branch.to_owned(),
+        paths: conflicts.into_iter().map(|conflict| conflict.path).collect::<Vec<_>>().join(", "),
+    })?;
+    let message = format!("Merge {branch} as a base to build on").into_bytes();
+    Ok(commit_tree(repo.write(), &tree, &[base, next], message)?)
 }
 
 enum Computed {
@@ -149,25 +154,14 @@ enum Computed {
 }
 
 fn plain(status: IntegrationStatus) -> Integration {
-    Integration {
-        status,
-        commit: None,
-        conflicts: Vec::new(),
-    }
+    Integration { status, commit: None, conflicts: Vec::new() }
 }
 
 fn tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
-    branch_commit(repo.root(), branch)?.ok_or_else(|| IntegrateError::UnknownBranch {
-        branch: branch.to_owned(),
-    })
+    branch_commit(repo.root(), branch)?.ok_or_else(|| IntegrateError::UnknownBranch { branch: branch.to_owned() })
 }
 
-fn combine(
-    repo: &Repository,
-    request: &Integrate,
-    source: &str,
-    target: &str,
-) -> Result<Computed, IntegrateError> {
+fn combine(repo: &Repository, request: &Integrate, source: &str, target: &str) -> Result<Computed, IntegrateError> {
     let ancestor = ["merge-base", "--is-ancestor", source, target];
     if repo.read().args(ancestor).succeeds()? {
         return Ok(Computed::Nothing);
@@ -183,27 +177,13 @@ fn combine(
     if request.dry_run {
         return Ok(Computed::Clean(target.to_owned()));
     }
-    let parents = if squash {
-        &[target][..]
-    } else {
-        &[target, source]
-    };
+    let parents = if squash { &[target][..] } else { &[target, source] };
     let message = request.message.clone().into_bytes();
-    Ok(Computed::Clean(commit_tree(
-        repo.write(),
-        &tree,
-        parents,
-        message,
-    )?))
+    Ok(Computed::Clean(commit_tree(repo.write(), &tree, parents, message)?))
 }
 
 /// Applies the commits one after another, in memory.
-fn pick(
-    repo: &Repository,
-    request: &Integrate,
-    source: &str,
-    target: &str,
-) -> Result<Computed, IntegrateError> {
+fn pick(repo: &Repository, request: &Integrate, source: &str, target: &str) -> Result<Computed, IntegrateError> {
     let commits = repo
         .read()
         .args(["rev-list", "--reverse", "--topo-order", "--parents"])
@@ -213,21 +193,14 @@ fn pick(
     for line in commits.lines() {
         let ids: Vec<&str> = line.split(' ').collect();
         let [commit, parent] = ids[..] else {
-            return Err(IntegrateError::MergeCommit {
-                branch: request.source.clone(),
-                commit: ids[0].to_owned(),
-            });
+            return Err(IntegrateError::MergeCommit { branch: request.source.clone(), commit: ids[0].to_owned() });
         };
         match pick_one(repo, &onto, commit, parent)? {
             Ok(picked) => onto = picked,
             Err(conflicts) => return Ok(Computed::Conflicts(conflicts)),
         }
     }
-    Ok(if onto == target {
-        Computed::Nothing
-    } else {
-        Computed::Clean(onto)
-    })
+    Ok(if onto == target { Computed::Nothing } else { Computed::Clean(onto) })
 }
 
 /// Merges `commit` with what `onto` looks like, as if both came from `parent`. `merge-tree --merge-base` says the same,
@@ -239,12 +212,7 @@ fn pick_one(
     parent: &str,
 ) -> Result<Result<String, Vec<Conflict>>, IntegrateError> {
     let onto_tree = tree_of(repo, onto)?;
-    let stand_in = commit_tree(
-        repo.write(),
-        &onto_tree,
-        &[parent],
-        b"stand-in for a cherry-pick".to_vec(),
-    )?;
+    let stand_in = commit_tree(repo.write(), &onto_tree, &[parent], b"stand-in for a cherry-pick".to_vec())?;
     let tree = match merge_trees(repo, &stand_in, commit)? {
         Ok(tree) => tree,
         Err(conflicts) => return Ok(Err(conflicts)),
@@ -267,17 +235,10 @@ fn pick_one(
 }
 
 fn tree_of(repo: &Repository, commit: &str) -> Result<String, CommandError> {
-    repo.read()
-        .args(["rev-parse", &format!("{commit}^{{tree}}")])
-        .text()
+    repo.read().args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
 }
 
-fn commit_tree(
-    git: Git,
-    tree: &str,
-    parents: &[&str],
-    message: Vec<u8>,
-) -> Result<String, CommandError> {
+fn commit_tree(git: Git, tree: &str, parents: &[&str], message: Vec<u8>) -> Result<String, CommandError> {
     git.args(["commit-tree", tree])
         .args(parents.iter().flat_map(|parent| ["-p", parent]))
         .args(["-F", "-"])
@@ -286,19 +247,8 @@ fn commit_tree(
 }
 
 /// The tree of a clean merge, or what is in conflict.
-fn merge_trees(
-    repo: &Repository,
-    ours: &str,
-    theirs: &str,
-) -> Result<Result<String, Vec<Conflict>>, CommandError> {
-    let arguments = [
-        "merge-tree",
-        "--write-tree",
-        "-z",
-        "--messages",
-        ours,
-        theirs,
-    ];
+fn merge_trees(repo: &Repository, ours: &str, theirs: &str) -> Result<Result<String, Vec<Conflict>>, CommandError> {
+    let arguments = ["merge-tree", "--write-tree", "-z", "--messages", ours, theirs];
     let output = repo.write().args(arguments).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     match output.code {
@@ -327,36 +277,22 @@ fn parse_conflicts(text: &str) -> Vec<Conflict> {
         let paths: Vec<&str> = records.by_ref().take(count).collect();
         let kind = records.next().unwrap_or_default();
         records.next();
-        let kind = kind
-            .strip_prefix("CONFLICT (")
-            .map(|kind| kind.trim_end_matches(')'));
+        let kind = kind.strip_prefix("CONFLICT (").map(|kind| kind.trim_end_matches(')'));
         if let (Some(kind), Some(path)) = (kind, paths.first()) {
             unmerged.retain(|unmerged| !paths.contains(&unmerged.as_str()));
-            conflicts.push(Conflict {
-                path: (*path).to_owned(),
-                kind: kind.to_owned(),
-            });
+            conflicts.push(Conflict { path: (*path).to_owned(), kind: kind.to_owned() });
         }
     }
     unmerged.dedup();
-    conflicts.extend(unmerged.into_iter().map(|path| Conflict {
-        path,
-        kind: "unmerged".to_owned(),
-    }));
+    conflicts.extend(unmerged.into_iter().map(|path| Conflict { path, kind: "unmerged".to_owned() }));
     conflicts
 }
 
-fn move_branch(
-    repo: &Repository,
-    request: &Integrate,
-    from: &str,
-    to: &str,
-) -> Result<(), IntegrateError> {
+fn move_branch(repo: &Repository, request: &Integrate, from: &str, to: &str) -> Result<(), IntegrateError> {
     // Nobody may check the branch out between looking and moving.
     let _lock = repo.lock()?;
-    let checkout = list(repo)?
-        .into_iter()
-        .find(|worktree| !worktree.bare && worktree.branch.as_ref() == Some(&request.into));
+    let checkout =
+        list(repo)?.into_iter().find(|worktree| !worktree.bare && worktree.branch.as_ref() == Some(&request.into));
     refuse_rebased(repo, &request.into)?;
     let moved = match checkout {
         Some(checkout) => fast_forward(request, checkout.path, to)?,
@@ -367,18 +303,13 @@ fn move_branch(
     if found == from {
         return Err(error.into());
     }
-    Err(IntegrateError::TargetMoved {
-        branch: request.into.clone(),
-        expected: from.to_owned(),
-        found,
-    })
+    Err(IntegrateError::TargetMoved { branch: request.into.clone(), expected: from.to_owned(), found })
 }
 
 /// While a branch is rebased it is checked out nowhere by name, but the rebase will end by moving it.
 fn refuse_rebased(repo: &Repository, branch: &str) -> Result<(), IntegrateError> {
-    let detached = list(repo)?
-        .into_iter()
-        .filter(|worktree| worktree.branch.is_none() && !worktree.bare && !worktree.missing);
+    let detached =
+        list(repo)?.into_iter().filter(|worktree| worktree.branch.is_none() && !worktree.bare && !worktree.missing);
     for worktree in detached {
         let git_dir = git_dir(&worktree.path)?;
         let rebased = ["rebase-merge", "rebase-apply"]
@@ -396,34 +327,18 @@ fn refuse_rebased(repo: &Repository, branch: &str) -> Result<(), IntegrateError>
     Ok(())
 }
 
-fn compare_and_swap(
-    repo: &Repository,
-    request: &Integrate,
-    from: &str,
-    to: &str,
-) -> Result<(), CommandError> {
+fn compare_and_swap(repo: &Repository, request: &Integrate, from: &str, to: &str) -> Result<(), CommandError> {
     let reason = format!("integrate {}", request.source);
     let branch = format!("refs/heads/{}", request.into);
-    repo.write()
-        .args(["update-ref", "-m", &reason, &branch, to, from])
-        .run()
-        .map(drop)
+    repo.write().args(["update-ref", "-m", &reason, &branch, to, from]).run().map(drop)
 }
 
 /// The outer error says why the checkout must not be touched; the inner one is git's own refusal, for example because
 /// an untracked file is in the way.
-fn fast_forward(
-    request: &Integrate,
-    worktree: PathBuf,
-    to: &str,
-) -> Result<Result<(), CommandError>, IntegrateError> {
+fn fast_forward(request: &Integrate, worktree: PathBuf, to: &str) -> Result<Result<(), CommandError>, IntegrateError> {
     let branch = request.into.clone();
     if let Some(operation) = operation_in_progress(&worktree)? {
-        return Err(IntegrateError::TargetBusy {
-            branch,
-            worktree,
-            operation,
-        });
+        return Err(IntegrateError::TargetBusy { branch, worktree, operation });
     }
     let mut changed = status(&worktree, Untracked::Folders)?.entries;
     // Untracked files are no reason: git refuses if one is in the way.
@@ -438,13 +353,7 @@ fn fast_forward(
         });
     }
     let merge = Git::write(&worktree)
-        .args([
-            "merge",
-            "--ff-only",
-            "--no-squash",
-            "--no-autostash",
-            "--no-stat",
-        ])
+        .args(["merge", "--ff-only", "--no-squash", "--no-autostash", "--no-stat"])
         .args(["--quiet", "--no-overwrite-ignore", to]);
     Ok(merge.run().map(drop))
 }

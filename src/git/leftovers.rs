@@ -16,10 +16,7 @@ pub enum LeftoversError {
     #[error(transparent)]
     Git(#[from] CommandError),
     #[error("commit what is left in {}: a {operation} is not finished there", worktree.display())]
-    InProgress {
-        worktree: PathBuf,
-        operation: &'static str,
-    },
+    InProgress { worktree: PathBuf, operation: &'static str },
     #[error("commit what is left in {}: its HEAD is detached", worktree.display())]
     Detached { worktree: PathBuf },
 }
@@ -33,35 +30,22 @@ pub fn commit_leftovers(
     copies: &[Copied],
 ) -> Result<Option<String>, LeftoversError> {
     let is_copy = |path: &Path| copies.iter().any(|copy| Path::new(&copy.path) == path);
-    let Status {
-        branch,
-        mut entries,
-        ..
-    } = status(worktree, Untracked::Files)?;
+    let Status { branch, mut entries, .. } = status(worktree, Untracked::Files)?;
     entries.retain(|entry| !(entry.untracked && (entry.is_repository() || is_copy(&entry.path))));
     if entries.is_empty() {
         return Ok(None);
     }
     if let Some(operation) = operation_in_progress(worktree)? {
-        return Err(LeftoversError::InProgress {
-            worktree: worktree.to_owned(),
-            operation,
-        });
+        return Err(LeftoversError::InProgress { worktree: worktree.to_owned(), operation });
     }
     if branch.is_none() {
-        return Err(LeftoversError::Detached {
-            worktree: worktree.to_owned(),
-        });
+        return Err(LeftoversError::Detached { worktree: worktree.to_owned() });
     }
     stage(Git::write(worktree), &entries)?;
     commit_staged(worktree, message, fallback)
 }
 
-fn commit_staged(
-    worktree: &Path,
-    message: &str,
-    fallback: &Identity,
-) -> Result<Option<String>, LeftoversError> {
+fn commit_staged(worktree: &Path, message: &str, fallback: &Identity) -> Result<Option<String>, LeftoversError> {
     let committed = commit_with(worktree, fallback, |git| {
         git.config("commit.gpgSign=false")
             .args(["commit", "--quiet", "--no-verify", "--allow-empty-message"])
@@ -130,17 +114,11 @@ mod tests {
         fixture.write(".env", "SECRET=1\n");
         fixture.git(&["init", "-q", "inner"]);
         fixture.write("inner/file", "x\n");
-        let copies = [Copied {
-            path: ".env".to_owned(),
-            hash: String::new(),
-        }];
+        let copies = [Copied { path: ".env".to_owned(), hash: String::new() }];
         assert_eq!(commit(&fixture, &copies).unwrap(), None);
         fixture.write("new.txt", "x\n");
         let made = commit(&fixture, &copies).unwrap().unwrap();
-        assert_eq!(
-            fixture.git(&["ls-tree", "-r", "--name-only", &made]),
-            "new.txt\nreadme.txt"
-        );
+        assert_eq!(fixture.git(&["ls-tree", "-r", "--name-only", &made]), "new.txt\nreadme.txt");
     }
 
     #[test]

@@ -11,10 +11,7 @@ use super::command::{CommandError, Git};
 use super::status::Entry;
 
 /// The repositories directly inside `worktree`, as absolute paths. `entries` is the worktree's status.
-pub fn nested_repositories(
-    worktree: &Path,
-    entries: &[Entry],
-) -> Result<Vec<PathBuf>, CommandError> {
+pub fn nested_repositories(worktree: &Path, entries: &[Entry]) -> Result<Vec<PathBuf>, CommandError> {
     let mut found = submodules(worktree)?;
     let untracked = entries.iter().filter(|entry| entry.is_repository());
     found.extend(untracked.map(|entry| worktree.join(&entry.path)));
@@ -29,10 +26,7 @@ pub fn nested_repositories(
 
 /// The commits of a nested repository that exist nowhere else, as far as its remote-tracking branches tell: those of
 /// HEAD (or of `head` in its place), of every branch and of the newest stash. None of them contains another.
-pub fn unpublished_commits(
-    repository: &Path,
-    head: Option<&str>,
-) -> Result<Vec<String>, CommandError> {
+pub fn unpublished_commits(repository: &Path, head: Option<&str>) -> Result<Vec<String>, CommandError> {
     let tips = Git::read(repository)
         .args(["for-each-ref", "--format=%(objectname)"])
         .args(["refs/heads", "refs/stash"])
@@ -51,9 +45,7 @@ pub fn unpublished_commits(
 }
 
 fn submodules(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
-    let index = Git::read(worktree)
-        .args(["ls-files", "--stage", "-z"])
-        .run()?;
+    let index = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
     Ok(index
         .split(|byte| *byte == 0)
         .filter(|record| record.starts_with(b"160000 "))
@@ -67,15 +59,11 @@ fn is_own_repository(path: &Path) -> Result<bool, CommandError> {
     if path.join(".git").symlink_metadata().is_err() {
         return Ok(false);
     }
-    let top = Git::read(path)
-        .args(["rev-parse", "--path-format=absolute", "--show-toplevel"])
-        .path();
+    let top = Git::read(path).args(["rev-parse", "--path-format=absolute", "--show-toplevel"]).path();
     match top {
         Ok(top) => Ok(path.canonicalize().is_ok_and(|real| real == top)),
         // Something else that is called `.git`: the files around it are plain files.
-        Err(CommandError::Failed { stderr, .. }) if stderr.contains("not a git repository") => {
-            Ok(false)
-        }
+        Err(CommandError::Failed { stderr, .. }) if stderr.contains("not a git repository") => Ok(false),
         Err(error) => Err(error),
     }
 }

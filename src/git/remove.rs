@@ -13,9 +13,7 @@ use super::command::{CommandError, Git};
 use super::fingerprint::tree_state;
 use super::include::Copied;
 use super::nested::{nested_repositories, unpublished_commits};
-use super::repository::{
-    Identity, Repository, RepositoryError, branch_commit, commit_with, resolve_commit,
-};
+use super::repository::{Identity, Repository, RepositoryError, branch_commit, commit_with, resolve_commit};
 use super::salvage::{Keep, SalvageError, SalvageRef, is_on_a_ref, keep_commit, salvage};
 use super::status::{Untracked, status};
 use super::worktree::{Listed, WorktreeError, find, list};
@@ -46,11 +44,7 @@ pub enum RemoveError {
         path.display(),
         samples.join(", ")
     )]
-    Dirty {
-        path: PathBuf,
-        count: usize,
-        samples: Vec<String>,
-    },
+    Dirty { path: PathBuf, count: usize, samples: Vec<String> },
     #[error(
         "remove {}: its HEAD is detached at {commit}, which is on no branch; make a branch there, or use `force`, \
          which keeps it in a salvage ref",
@@ -62,19 +56,12 @@ pub enum RemoveError {
         path.display(),
         repositories.join(", ")
     )]
-    SubmoduleCommits {
-        path: PathBuf,
-        repositories: Vec<String>,
-    },
+    SubmoduleCommits { path: PathBuf, repositories: Vec<String> },
     #[error(
         "delete branch {branch}: {commits} of its commits are not in {into}; integrate it, leave out `delete_branch`, \
          or use `force`, which keeps them in a salvage ref"
     )]
-    Unmerged {
-        branch: String,
-        into: String,
-        commits: usize,
-    },
+    Unmerged { branch: String, into: String, commits: usize },
     #[error("delete branch {branch}: it is the integration branch; leave out `delete_branch`")]
     IntegrationBranch { branch: String },
     #[error("remove {}: something still changes files there; end it first", path.display())]
@@ -106,11 +93,8 @@ pub struct Removed {
 pub fn remove(repo: &Repository, request: &Remove) -> Result<Removed, RemoveError> {
     let found = find(repo, &request.path)?;
     check_removable(repo, &found)?;
-    let unmerged = if request.delete_branch {
-        find_unmerged(repo, &found, request.integration_branch.as_deref())?
-    } else {
-        None
-    };
+    let unmerged =
+        if request.delete_branch { find_unmerged(repo, &found, request.integration_branch.as_deref())? } else { None };
     let salvage_ref = if request.force {
         salvage_all(repo, request, &found, unmerged.is_some())?
     } else {
@@ -121,12 +105,7 @@ pub fn remove(repo: &Repository, request: &Remove) -> Result<Removed, RemoveErro
         None
     };
     let branch_deleted = delete(repo, request, &found)?;
-    Ok(Removed {
-        path: found.path,
-        branch_deleted,
-        branch: found.branch,
-        salvage_ref,
-    })
+    Ok(Removed { path: found.path, branch_deleted, branch: found.branch, salvage_ref })
 }
 
 fn check_removable(repo: &Repository, found: &Listed) -> Result<(), RemoveError> {
@@ -135,10 +114,7 @@ fn check_removable(repo: &Repository, found: &Listed) -> Result<(), RemoveError>
         return Err(RemoveError::MainWorktree { path });
     }
     match &found.locked {
-        Some(reason) => Err(RemoveError::Locked {
-            path,
-            reason: reason.clone(),
-        }),
+        Some(reason) => Err(RemoveError::Locked { path, reason: reason.clone() }),
         None => Ok(()),
     }
 }
@@ -171,11 +147,7 @@ fn refuse_dirty(path: &Path, copies: &[Copied]) -> Result<(), RemoveError> {
     if count == 0 {
         return Ok(());
     }
-    Err(RemoveError::Dirty {
-        path: path.to_owned(),
-        count,
-        samples,
-    })
+    Err(RemoveError::Dirty { path: path.to_owned(), count, samples })
 }
 
 /// The commit of a detached HEAD that goes with the worktree.
@@ -211,10 +183,7 @@ fn find_unmerged(
     };
     let (into, name) = match integration_branch {
         Some(name) => (branch_commit(repo.root(), name)?, name.to_owned()),
-        None => (
-            resolve_commit(repo.root(), "HEAD")?,
-            repo.integration_branch()?,
-        ),
+        None => (resolve_commit(repo.root(), "HEAD")?, repo.integration_branch()?),
     };
     if *branch == name {
         return Err(RemoveError::IntegrationBranch { branch: name });
@@ -223,23 +192,12 @@ fn find_unmerged(
     if is_integrated(repo, tip, &into)? {
         return Ok(None);
     }
-    let commits = repo
-        .read()
-        .args(["rev-list", "--count", tip, "--not", &into])
-        .text()?;
-    Ok(Some(RemoveError::Unmerged {
-        branch: branch.clone(),
-        into: name,
-        commits: commits.parse().unwrap_or(1),
-    }))
+    let commits = repo.read().args(["rev-list", "--count", tip, "--not", &into]).text()?;
+    Ok(Some(RemoveError::Unmerged { branch: branch.clone(), into: name, commits: commits.parse().unwrap_or(1) }))
 }
 
 /// Merged, or squashed or picked with the same effect.
-pub(super) fn is_integrated(
-    repo: &Repository,
-    tip: &str,
-    into: &str,
-) -> Result<bool, CommandError> {
+pub(super) fn is_integrated(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
     let ancestor = ["merge-base", "--is-ancestor", tip, into];
     if repo.read().args(ancestor).succeeds()? {
         return Ok(true);
@@ -254,23 +212,14 @@ pub(super) fn is_integrated(
 }
 
 fn merging_changes_nothing(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
-    let merged = repo
-        .read()
-        .args(["merge-tree", "--write-tree", "--no-messages", into, tip])
-        .answer()?;
-    let tree = repo
-        .read()
-        .args(["rev-parse", &format!("{into}^{{tree}}")])
-        .text()?;
+    let merged = repo.read().args(["merge-tree", "--write-tree", "--no-messages", into, tip]).answer()?;
+    let tree = repo.read().args(["rev-parse", &format!("{into}^{{tree}}")]).text()?;
     Ok(merged.is_some_and(|merged| merged.trim_ascii() == tree.as_bytes()))
 }
 
 /// Every commit has a twin with the same changes in `into`.
 fn is_picked(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
-    let merges = repo
-        .read()
-        .args(["rev-list", "--merges", "--count", tip, "--not", into])
-        .text()?;
+    let merges = repo.read().args(["rev-list", "--merges", "--count", tip, "--not", into]).text()?;
     let commits = repo.read().args(["cherry", into, tip]).text()?;
     // Merge commits are not compared by `git cherry`, and may hold changes of their own.
     Ok(merges == "0" && commits.lines().all(|line| line.starts_with('-')))
@@ -279,8 +228,7 @@ fn is_picked(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandEr
 /// All changes of a branch as one commit, which no ref points at.
 fn squash(repo: &Repository, tip: &str, base: &str) -> Result<String, CommandError> {
     commit_with(repo.root(), &Identity::fallback(), |git| {
-        git.args(["commit-tree", &format!("{tip}^{{tree}}")])
-            .args(["-p", base, "-m", "squashed"])
+        git.args(["commit-tree", &format!("{tip}^{{tree}}")]).args(["-p", base, "-m", "squashed"])
     })
 }
 
@@ -294,10 +242,7 @@ fn salvage_all(
     if found.missing {
         return salvage_missing(repo, request, found, keep_branch);
     }
-    let keep = Keep {
-        branch_commits: keep_branch,
-        copies: &request.copies,
-    };
+    let keep = Keep { branch_commits: keep_branch, copies: &request.copies };
     for _ in 0..ATTEMPTS {
         let before = tree_state(&found.path)?;
         let kept = salvage(repo, &found.path, &request.salvage_name, keep)?;
@@ -305,9 +250,7 @@ fn salvage_all(
             return Ok(kept);
         }
     }
-    Err(RemoveError::Busy {
-        path: found.path.clone(),
-    })
+    Err(RemoveError::Busy { path: found.path.clone() })
 }
 
 /// The folder is gone, but git still knows what was checked out there.
@@ -321,9 +264,7 @@ fn salvage_missing(
         Some(head) if keep_branch => Some(head.clone()),
         _ => loose_head(repo, found)?,
     };
-    Ok(commit
-        .map(|commit| keep_commit(repo, &request.salvage_name, &commit))
-        .transpose()?)
+    Ok(commit.map(|commit| keep_commit(repo, &request.salvage_name, &commit)).transpose()?)
 }
 
 /// Tells whether there was a branch to delete.
@@ -345,14 +286,10 @@ fn delete(repo: &Repository, request: &Remove, found: &Listed) -> Result<bool, R
 
 /// Only where it still is what was looked at.
 fn delete_branch(repo: &Repository, branch: &str, tip: &str) -> Result<(), CommandError> {
-    repo.write()
-        .args(["update-ref", "-d", &format!("refs/heads/{branch}"), tip])
-        .run()?;
+    repo.write().args(["update-ref", "-d", &format!("refs/heads/{branch}"), tip]).run()?;
     let section = format!("branch.{branch}");
     // There is a section only if the branch was pushed with an upstream.
-    Git::write(repo.root())
-        .args(["config", "--local", "--remove-section", &section])
-        .output()?;
+    Git::write(repo.root()).args(["config", "--local", "--remove-section", &section]).output()?;
     Ok(())
 }
 

@@ -38,11 +38,7 @@ pub enum RepositoryError {
     #[error("lock {}", path.display())]
     Lock { path: PathBuf, source: io::Error },
     #[error("add {pattern} to {}", path.display())]
-    Exclude {
-        pattern: String,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Exclude { pattern: String, path: PathBuf, source: io::Error },
 }
 
 /// A git repository with all its worktrees. Equal for every folder of one repository.
@@ -78,15 +74,8 @@ impl Repository {
             Err(error) => return Err(error.into()),
         };
         let common_dir = rev_parse_path(dir, "--git-common-dir")?;
-        let main_worktree = if is_bare(&common_dir)? {
-            None
-        } else {
-            Some(main_worktree(dir, &git_dir, &common_dir)?)
-        };
-        Ok(Some(Repository {
-            main_worktree,
-            common_dir,
-        }))
+        let main_worktree = if is_bare(&common_dir)? { None } else { Some(main_worktree(dir, &git_dir, &common_dir)?) };
+        Ok(Some(Repository { main_worktree, common_dir }))
     }
 
     /// The main worktree, or the folder of a bare repository: what relative paths are relative to.
@@ -104,23 +93,17 @@ impl Repository {
 
     /// The branch that is checked out in the main worktree, without `refs/heads/`. It may have no commit yet.
     pub fn integration_branch(&self) -> Result<String, RepositoryError> {
-        current_branch(self.root())?.ok_or_else(|| RepositoryError::Detached {
-            root: self.root().to_owned(),
-        })
+        current_branch(self.root())?.ok_or_else(|| RepositoryError::Detached { root: self.root().to_owned() })
     }
 
     /// The commit id behind a name that came from outside.
     pub fn resolve(&self, name: &str) -> Result<String, RepositoryError> {
-        resolve_commit(self.root(), name)?.ok_or_else(|| RepositoryError::UnknownCommit {
-            name: name.to_owned(),
-        })
+        resolve_commit(self.root(), name)?.ok_or_else(|| RepositoryError::UnknownCommit { name: name.to_owned() })
     }
 
     /// Who would commit here, by git's own rules.
     pub fn identity(&self) -> Result<Identity, RepositoryError> {
-        identity(self.root())?.ok_or_else(|| RepositoryError::MissingIdentity {
-            dir: self.root().to_owned(),
-        })
+        identity(self.root())?.ok_or_else(|| RepositoryError::MissingIdentity { dir: self.root().to_owned() })
     }
 
     /// Hides `pattern` from git in all worktrees, without touching a tracked file. Asking twice adds one line.
@@ -156,39 +139,27 @@ impl Repository {
 impl Identity {
     /// For commits that must be made although the user has told git no identity.
     pub fn fallback() -> Identity {
-        Identity {
-            name: "orchestrator-boss".to_owned(),
-            email: "orchestrator-boss@localhost".to_owned(),
-        }
+        Identity { name: "orchestrator-boss".to_owned(), email: "orchestrator-boss@localhost".to_owned() }
     }
 }
 
 /// The identity that git itself would commit with in `dir`, `None` when it would refuse to.
 pub(super) fn identity(dir: &Path) -> Result<Option<Identity>, CommandError> {
     let author = Git::read(dir).args(["var", "GIT_AUTHOR_IDENT"]).output()?;
-    let committer = Git::read(dir)
-        .args(["var", "GIT_COMMITTER_IDENT"])
-        .output()?;
+    let committer = Git::read(dir).args(["var", "GIT_COMMITTER_IDENT"]).output()?;
     if author.code != Some(0) || committer.code != Some(0) {
         return Ok(None);
     }
     let text = String::from_utf8_lossy(&author.stdout).into_owned();
     Ok(text.split_once(" <").and_then(|(name, rest)| {
         let (email, _) = rest.split_once('>')?;
-        Some(Identity {
-            name: name.to_owned(),
-            email: email.to_owned(),
-        })
+        Some(Identity { name: name.to_owned(), email: email.to_owned() })
     }))
 }
 
 /// Runs a call that commits, with the user's identity or, where git has none, with `fallback`. Asking git beforehand
 /// would cost every commit two more starts of it.
-pub(super) fn commit_with(
-    dir: &Path,
-    fallback: &Identity,
-    call: impl Fn(Git) -> Git,
-) -> Result<String, CommandError> {
+pub(super) fn commit_with(dir: &Path, fallback: &Identity, call: impl Fn(Git) -> Git) -> Result<String, CommandError> {
     match call(Git::write(dir)).text() {
         Err(CommandError::Failed { .. }) if identity(dir)?.is_none() => {
             let git = Git::write(dir)
@@ -213,6 +184,16 @@ pub(super) fn current_branch(dir: &Path) -> Result<Option<String>, CommandError>
 }
 
 /// The commit id behind any name that git understands; `None` for an unknown one. A name can never be an option.
+/// The commit that is checked out; `None` before the first one.
+pub fn head(worktree: &Path) -> Result<Option<String>, CommandError> {
+    resolve_commit(worktree, "HEAD")
+}
+
+/// The git directory of this very worktree: its index and HEAD lie there.
+pub fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
+    Git::read(worktree).args(["rev-parse", "--absolute-git-dir"]).path()
+}
+
 pub(super) fn resolve_commit(dir: &Path, name: &str) -> Result<Option<String>, CommandError> {
     if name.is_empty() || name.starts_with('-') || name.contains('\0') {
         return Ok(None);
@@ -233,9 +214,7 @@ pub(super) fn branch_commit(dir: &Path, branch: &str) -> Result<Option<String>, 
 }
 
 fn rev_parse_path(dir: &Path, question: &str) -> Result<PathBuf, CommandError> {
-    Git::read(dir)
-        .args(["rev-parse", "--path-format=absolute", question])
-        .path()
+    Git::read(dir).args(["rev-parse", "--path-format=absolute", question]).path()
 }
 
 fn is_outside_repository(error: &CommandError) -> bool {
@@ -244,17 +223,11 @@ fn is_outside_repository(error: &CommandError) -> bool {
 }
 
 fn is_bare(common_dir: &Path) -> Result<bool, CommandError> {
-    let answer = Git::read(common_dir)
-        .args(["rev-parse", "--is-bare-repository"])
-        .text()?;
+    let answer = Git::read(common_dir).args(["rev-parse", "--is-bare-repository"]).text()?;
     Ok(answer == "true")
 }
 
-fn main_worktree(
-    dir: &Path,
-    git_dir: &Path,
-    common_dir: &Path,
-) -> Result<PathBuf, RepositoryError> {
+fn main_worktree(dir: &Path, git_dir: &Path, common_dir: &Path) -> Result<PathBuf, RepositoryError> {
     if git_dir == common_dir
         && let Ok(top) = rev_parse_path(dir, "--show-toplevel")
     {
@@ -263,11 +236,8 @@ fn main_worktree(
     match common_dir.parent() {
         Some(parent) if common_dir.ends_with(".git") => Ok(parent.to_owned()),
         // A submodule's repository names its worktree in its configuration.
-        _ => rev_parse_path(common_dir, "--show-toplevel").map_err(|_| {
-            RepositoryError::NoMainWorktree {
-                common_dir: common_dir.to_owned(),
-            }
-        }),
+        _ => rev_parse_path(common_dir, "--show-toplevel")
+            .map_err(|_| RepositoryError::NoMainWorktree { common_dir: common_dir.to_owned() }),
     }
 }
 
@@ -277,25 +247,14 @@ fn add_line(path: &Path, line: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
-    if old
-        .split(|byte| *byte == b'\n')
-        .any(|l| l == line.as_bytes())
-    {
+    if old.split(|byte| *byte == b'\n').any(|l| l == line.as_bytes()) {
         return Ok(());
     }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let gap = if old.is_empty() || old.ends_with(b"\n") {
-        ""
-    } else {
-        "\n"
-    };
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)?
-        .write_all(format!("{gap}{line}\n").as_bytes())
+    let gap = if old.is_empty() || old.ends_with(b"\n") { "" } else { "\n" };
+    OpenOptions::new().append(true).create(true).open(path)?.write_all(format!("{gap}{line}\n").as_bytes())
 }
 
 #[cfg(test)]
@@ -310,11 +269,7 @@ mod tests {
         fixture.write("deep/er/file", "");
         let linked = fixture.beside("linked");
         fixture.git(&["worktree", "add", "-q", "-b", "x", linked.to_str().unwrap()]);
-        for dir in [
-            fixture.root().join("deep/er"),
-            fixture.root().join(".git"),
-            linked,
-        ] {
+        for dir in [fixture.root().join("deep/er"), fixture.root().join(".git"), linked] {
             let found = Repository::discover(&dir).unwrap().unwrap();
             assert_eq!(found, fixture.repo, "from {}", dir.display());
         }
@@ -350,10 +305,7 @@ mod tests {
         let fixture = Fixture::new();
         assert_eq!(fixture.repo.integration_branch().unwrap(), "main");
         fixture.git(&["checkout", "-q", "--detach"]);
-        assert!(matches!(
-            fixture.repo.integration_branch(),
-            Err(RepositoryError::Detached { .. })
-        ));
+        assert!(matches!(fixture.repo.integration_branch(), Err(RepositoryError::Detached { .. })));
     }
 
     #[test]
@@ -377,35 +329,15 @@ mod tests {
                 scope.spawn(|| fixture.repo.exclude(".orchestrator/").unwrap());
             }
         });
-        assert_eq!(
-            read(&fixture.repo.common_dir, "info/exclude"),
-            "*.swp\n.orchestrator/\n"
-        );
+        assert_eq!(read(&fixture.repo.common_dir, "info/exclude"), "*.swp\n.orchestrator/\n");
     }
 
     #[test]
     fn names_that_look_like_options_resolve_to_nothing() {
         let fixture = Fixture::new();
-        for name in [
-            "--all",
-            "-",
-            "",
-            "main\0",
-            "main..main",
-            "nothing",
-            "HEAD^{tree}",
-        ] {
-            assert!(
-                matches!(
-                    fixture.repo.resolve(name),
-                    Err(RepositoryError::UnknownCommit { .. })
-                ),
-                "{name:?}"
-            );
+        for name in ["--all", "-", "", "main\0", "main..main", "nothing", "HEAD^{tree}"] {
+            assert!(matches!(fixture.repo.resolve(name), Err(RepositoryError::UnknownCommit { .. })), "{name:?}");
         }
-        assert_eq!(
-            fixture.repo.resolve("main").unwrap(),
-            fixture.git(&["rev-parse", "HEAD"])
-        );
+        assert_eq!(fixture.repo.resolve("main").unwrap(), fixture.git(&["rev-parse", "HEAD"]));
     }
 }

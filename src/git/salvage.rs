@@ -58,12 +58,7 @@ pub struct Keep<'a> {
 
 /// Keeps the work in `worktree` as `refs/orchestrator/salvage/<name>`, or with a number behind the name if that is
 /// taken. `None` when there is nothing that would be lost with the worktree.
-pub fn salvage(
-    repo: &Repository,
-    worktree: &Path,
-    name: &str,
-    keep: Keep,
-) -> Result<Option<SalvageRef>, SalvageError> {
+pub fn salvage(repo: &Repository, worktree: &Path, name: &str, keep: Keep) -> Result<Option<SalvageRef>, SalvageError> {
     check_name(name)?;
     let Some(commit) = snapshot(worktree, name, keep.copies)? else {
         return Ok(None);
@@ -73,11 +68,7 @@ pub fn salvage(
 }
 
 /// Keeps a commit that is in no worktree any more. The caller knows that it is worth it.
-pub fn keep_commit(
-    repo: &Repository,
-    name: &str,
-    commit: &str,
-) -> Result<SalvageRef, SalvageError> {
+pub fn keep_commit(repo: &Repository, name: &str, commit: &str) -> Result<SalvageRef, SalvageError> {
     check_name(name)?;
     for number in 1..MOST_OF_ONE_NAME {
         let suffix = match number {
@@ -85,44 +76,27 @@ pub fn keep_commit(
             number => format!("-{number}"),
         };
         let full = format!("{PREFIX}{name}{suffix}");
-        let made = repo
-            .write()
-            .args(["update-ref", "-m", "salvage", &full, commit])
-            .arg(zero_id(commit))
-            .run();
+        let made = repo.write().args(["update-ref", "-m", "salvage", &full, commit]).arg(zero_id(commit)).run();
         let taken_by = match made {
             Ok(_) => commit.to_owned(),
             Err(error) => resolve_commit(repo.root(), &full)?.ok_or(error)?,
         };
         if taken_by == commit {
-            return Ok(SalvageRef {
-                name: full,
-                commit: commit.to_owned(),
-            });
+            return Ok(SalvageRef { name: full, commit: commit.to_owned() });
         }
     }
-    Err(SalvageError::NoFreeName {
-        name: name.to_owned(),
-    })
+    Err(SalvageError::NoFreeName { name: name.to_owned() })
 }
 
 /// Whether a branch, tag, remote branch, stash or any other ref that all worktrees share reaches the commit. Asked at
 /// the root, because refs of a linked worktree go with it.
 pub(super) fn is_on_a_ref(repo: &Repository, commit: &str) -> Result<bool, CommandError> {
-    let unreached = repo
-        .read()
-        .args(["rev-list", "--max-count=1", commit])
-        .args(["--not", "--glob=refs/"])
-        .text()?;
+    let unreached = repo.read().args(["rev-list", "--max-count=1", commit]).args(["--not", "--glob=refs/"]).text()?;
     Ok(unreached.is_empty())
 }
 
 /// The commit that holds all of a worktree: HEAD itself if nothing is uncommitted, `None` if there is nothing at all.
-fn snapshot(
-    worktree: &Path,
-    title: &str,
-    copies: &[Copied],
-) -> Result<Option<String>, SalvageError> {
+fn snapshot(worktree: &Path, title: &str, copies: &[Copied]) -> Result<Option<String>, SalvageError> {
     let Status { head, entries, .. } = status(worktree, Untracked::Files)?;
     let nested = fetch_nested(worktree, title, &entries)?;
     let copies: Vec<&Copied> = copies.iter().filter(|c| c.is_changed(worktree)).collect();
@@ -132,11 +106,7 @@ fn snapshot(
     let index = TemporaryIndex::copy_of(worktree)?;
     // While there are conflicts git can write no tree of what is staged.
     let overwritten = entries.iter().any(|e| e.staged && e.in_worktree);
-    let staged = if overwritten && !index.has_conflicts()? {
-        Some(index.write_tree()?)
-    } else {
-        None
-    };
+    let staged = if overwritten && !index.has_conflicts()? { Some(index.write_tree()?) } else { None };
     stage(index.git(), &entries)?;
     let copies = copies.iter().map(|copy| Path::new(&copy.path));
     add(index.git(), &["--force", "--sparse"], copies)?;
@@ -151,11 +121,7 @@ fn snapshot(
 
 /// Brings the unpublished commits and the uncommitted files of the repositories inside into the object store around
 /// them, where nothing keeps them yet.
-fn fetch_nested(
-    worktree: &Path,
-    title: &str,
-    entries: &[Entry],
-) -> Result<Vec<String>, SalvageError> {
+fn fetch_nested(worktree: &Path, title: &str, entries: &[Entry]) -> Result<Vec<String>, SalvageError> {
     let mut fetched = Vec::new();
     let repositories = nested_repositories(worktree, entries)?;
     let untracked = entries.iter().filter(|entry| entry.is_repository());
@@ -183,12 +149,7 @@ fn fetch_nested(
     Ok(fetched)
 }
 
-fn commit_tree(
-    dir: &Path,
-    tree: &str,
-    parents: &[String],
-    message: &str,
-) -> Result<String, SalvageError> {
+fn commit_tree(dir: &Path, tree: &str, parents: &[String], message: &str) -> Result<String, SalvageError> {
     let commit = commit_with(dir, &Identity::fallback(), |git| {
         git.args(["commit-tree", tree])
             .args(parents.iter().flat_map(|parent| ["-p", parent]))
@@ -200,11 +161,7 @@ fn commit_tree(
 
 fn check_name(name: &str) -> Result<(), SalvageError> {
     let valid = git2::Reference::is_valid_name(&format!("{PREFIX}{name}"));
-    valid
-        .then_some(())
-        .ok_or_else(|| SalvageError::InvalidName {
-            name: name.to_owned(),
-        })
+    valid.then_some(()).ok_or_else(|| SalvageError::InvalidName { name: name.to_owned() })
 }
 
 #[cfg(test)]

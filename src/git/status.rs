@@ -82,10 +82,7 @@ pub fn status(worktree: &Path, untracked: Untracked) -> Result<Status, CommandEr
 /// The name of the operation that is under way in a worktree (`merge`, `rebase`, …).
 pub fn operation_in_progress(worktree: &Path) -> Result<Option<&'static str>, CommandError> {
     let git_dir = git_dir(worktree)?;
-    Ok(OPERATIONS
-        .iter()
-        .find(|(file, _)| git_dir.join(file).exists())
-        .map(|(_, operation)| *operation))
+    Ok(OPERATIONS.iter().find(|(file, _)| git_dir.join(file).exists()).map(|(_, operation)| *operation))
 }
 
 /// The folder that holds the own HEAD and index of the worktree with this root.
@@ -101,9 +98,7 @@ pub(super) fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
     });
     match linked {
         Some(git_dir) if git_dir.join("HEAD").is_file() => Ok(git_dir),
-        _ => Git::read(worktree)
-            .args(["rev-parse", "--absolute-git-dir"])
-            .path(),
+        _ => Git::read(worktree).args(["rev-parse", "--absolute-git-dir"]).path(),
     }
 }
 
@@ -138,9 +133,7 @@ fn parse_record(record: &[u8]) -> Option<Entry> {
         b'u' => 10,
         _ => return None,
     };
-    let path = record
-        .splitn(fields_before_path + 1, |byte| *byte == b' ')
-        .nth(fields_before_path)?;
+    let path = record.splitn(fields_before_path + 1, |byte| *byte == b' ').nth(fields_before_path)?;
     let (untracked, conflict) = (record[0] == b'?', record[0] == b'u');
     let changed_at = |column: usize| record.get(column).is_some_and(|state| *state != b'.');
     Some(Entry {
@@ -184,10 +177,7 @@ mod tests {
         ];
         assert_eq!(found.len(), expected.len());
         for (path, staged, in_worktree, repository) in expected {
-            assert!(
-                found.contains(&(path.to_owned(), staged, in_worktree, repository)),
-                "{path} in {found:?}"
-            );
+            assert!(found.contains(&(path.to_owned(), staged, in_worktree, repository)), "{path} in {found:?}");
         }
     }
 
@@ -201,10 +191,7 @@ mod tests {
         assert_eq!(operation_in_progress(fixture.root()).unwrap(), None);
         let merge = Git::write(fixture.root()).args(["merge", "-q", "other"]);
         assert!(!merge.succeeds().unwrap());
-        assert_eq!(
-            operation_in_progress(fixture.root()).unwrap(),
-            Some("merge")
-        );
+        assert_eq!(operation_in_progress(fixture.root()).unwrap(), Some("merge"));
         assert!(status(fixture.root(), Untracked::Files).unwrap().entries[0].in_worktree);
     }
 

@@ -9,10 +9,7 @@ use super::command::Git;
 
 /// Cuts a call of git in a test off from everything that the machine and its user have configured.
 pub fn seal(command: &mut Command) {
-    command
-        .env("HOME", "/nonexistent")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1");
+    command.env("HOME", "/nonexistent").env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
     for name in ["AUTHOR", "COMMITTER"] {
         command.env_remove(format!("GIT_{name}_NAME"));
         command.env_remove(format!("GIT_{name}_EMAIL"));
@@ -40,10 +37,7 @@ impl Fixture {
         let root = folder.path().canonicalize().unwrap().join("repo");
         fs::create_dir(&root).unwrap();
         git(&root, &[&["init", "-q", "-b", "main"], options].concat());
-        for setting in [
-            ["user.name", "Tess Ter"],
-            ["user.email", "tess@example.org"],
-        ] {
+        for setting in [["user.name", "Tess Ter"], ["user.email", "tess@example.org"]] {
             git(&root, &[&["config"][..], &setting].concat());
         }
         let repo = Repository::discover(&root).unwrap().unwrap();

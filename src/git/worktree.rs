@@ -33,9 +33,7 @@ pub enum WorktreeError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Include(#[from] IncludeError),
-    #[error(
-        "use {branch:?} as a branch name: git does not allow it; use letters, digits, `-`, `_`, `.` and `/`"
-    )]
+    #[error("use {branch:?} as a branch name: git does not allow it; use letters, digits, `-`, `_`, `.` and `/`")]
     InvalidBranch { branch: String },
     #[error(
         "create branch {branch}: branch {existing} is in its way, as git keeps branches like files and folders; \
@@ -51,11 +49,7 @@ pub enum WorktreeError {
         "start branch {branch} at {base}: the branch exists already, at {commit}; leave out `base` to go on with it, \
          or choose another name"
     )]
-    BranchExists {
-        branch: String,
-        commit: String,
-        base: String,
-    },
+    BranchExists { branch: String, commit: String, base: String },
     #[error("make a worktree of {}: it has no commit yet; commit something there first", root.display())]
     NoCommits { root: PathBuf },
     #[error("use {path:?} as the place of a worktree: {why}")]
@@ -81,11 +75,7 @@ pub enum WorktreeError {
     #[error("find a worktree at {}: these exist: {}", path.display(), known.join(", "))]
     NotAWorktree { path: PathBuf, known: Vec<String> },
     #[error("make a worktree at {} ({cause}), and undo what was begun", path.display())]
-    Undo {
-        path: PathBuf,
-        cause: Box<WorktreeError>,
-        source: Box<WorktreeError>,
-    },
+    Undo { path: PathBuf, cause: Box<WorktreeError>, source: Box<WorktreeError> },
 }
 
 /// A worktree that we made.
@@ -121,19 +111,12 @@ pub struct Listed {
 
 /// All worktrees of a repository, the main one (or the bare repository) first.
 pub fn list(repo: &Repository) -> Result<Vec<Listed>, CommandError> {
-    let records = repo
-        .read()
-        .args(["worktree", "list", "--porcelain", "-z"])
-        .run()?;
+    let records = repo.read().args(["worktree", "list", "--porcelain", "-z"]).run()?;
     Ok(parse_list(&records))
 }
 
 /// Makes a worktree and fills it. `lock_reason` keeps everybody else from pruning or removing it from the first moment.
-pub fn create(
-    repo: &Repository,
-    request: &Request,
-    lock_reason: Option<&str>,
-) -> Result<Worktree, WorktreeError> {
+pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -> Result<Worktree, WorktreeError> {
     let plan = check::check(repo, request)?;
     hide(repo, &plan.place)?;
     let begun = register(repo, &plan, lock_reason)?;
@@ -161,10 +144,7 @@ pub fn lock(repo: &Repository, path: &Path, reason: &str) -> Result<(), Worktree
     if found.locked.as_deref() == Some(reason) {
         return Ok(());
     }
-    repo.write()
-        .args(["worktree", "lock", "--reason", reason, "--"])
-        .arg(&found.path)
-        .run()?;
+    repo.write().args(["worktree", "lock", "--reason", reason, "--"]).arg(&found.path).run()?;
     Ok(())
 }
 
@@ -175,10 +155,7 @@ pub fn unlock(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
     if found.locked.is_none() {
         return Ok(());
     }
-    repo.write()
-        .args(["worktree", "unlock", "--"])
-        .arg(&found.path)
-        .run()?;
+    repo.write().args(["worktree", "unlock", "--"]).arg(&found.path).run()?;
     Ok(())
 }
 
@@ -187,13 +164,9 @@ pub(super) fn find(repo: &Repository, path: &Path) -> Result<Listed, WorktreeErr
     let wanted = check::resolve(repo, path)?;
     let worktrees = list(repo)?;
     let known = || worktrees.iter().map(|w| w.path.display().to_string());
-    let found = worktrees.iter().find(|listed| {
-        listed.path == wanted || listed.path.canonicalize().is_ok_and(|p| p == wanted)
-    });
-    found.cloned().ok_or_else(|| WorktreeError::NotAWorktree {
-        path: wanted.clone(),
-        known: known().collect(),
-    })
+    let found =
+        worktrees.iter().find(|listed| listed.path == wanted || listed.path.canonicalize().is_ok_and(|p| p == wanted));
+    found.cloned().ok_or_else(|| WorktreeError::NotAWorktree { path: wanted.clone(), known: known().collect() })
 }
 
 /// Keeps a worktree that lies inside the main one from showing up there as untracked files.
@@ -207,11 +180,7 @@ fn hide(repo: &Repository, place: &Place) -> Result<(), WorktreeError> {
     let Some(inside) = path.strip_prefix(main).ok().and_then(Path::to_str) else {
         return Ok(());
     };
-    let ignored = repo
-        .read()
-        .args(["check-ignore", "--quiet", "--"])
-        .arg(format!("{inside}/"))
-        .succeeds()?;
+    let ignored = repo.read().args(["check-ignore", "--quiet", "--"]).arg(format!("{inside}/")).succeeds()?;
     if !ignored {
         repo.exclude(&anchored_pattern(inside))?;
     }
@@ -240,21 +209,13 @@ struct Begun {
 }
 
 /// Everything that must not run beside another creation: the branch and git's record of the worktree.
-fn register(
-    repo: &Repository,
-    plan: &Plan,
-    lock_reason: Option<&str>,
-) -> Result<Begun, WorktreeError> {
+fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result<Begun, WorktreeError> {
     let _lock = repo.lock()?;
     let path = match &plan.place {
         Place::Given(path) => path.clone(),
         Place::Default { folder, gone } => check::free_path(folder, gone, &plan.branch),
     };
-    let begun = Begun {
-        path_existed: path.exists(),
-        first_new_folder: first_missing(&path).to_owned(),
-        path,
-    };
+    let begun = Begun { path_existed: path.exists(), first_new_folder: first_missing(&path).to_owned(), path };
     if plan.new_branch {
         create_branch(repo, plan)?;
     }
@@ -275,24 +236,15 @@ fn create_branch(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
         .run();
     let Err(error) = made else { return Ok(()) };
     match branch_commit(repo.root(), &plan.branch)? {
-        Some(commit) => Err(WorktreeError::BranchExists {
-            branch: plan.branch.clone(),
-            commit,
-            base: plan.base_commit.clone(),
-        }),
+        Some(commit) => {
+            Err(WorktreeError::BranchExists { branch: plan.branch.clone(), commit, base: plan.base_commit.clone() })
+        }
         None => Err(error.into()),
     }
 }
 
-fn add(
-    repo: &Repository,
-    plan: &Plan,
-    path: &Path,
-    lock_reason: Option<&str>,
-) -> Result<(), CommandError> {
-    let mut git = repo
-        .write()
-        .args(["worktree", "add", "--quiet", "--no-checkout"]);
+fn add(repo: &Repository, plan: &Plan, path: &Path, lock_reason: Option<&str>) -> Result<(), CommandError> {
+    let mut git = repo.write().args(["worktree", "add", "--quiet", "--no-checkout"]);
     if let Some(reason) = lock_reason {
         git = git.args(["--lock", "--reason", reason]);
     }
@@ -302,9 +254,7 @@ fn add(
 
 fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {
     let _turn = CheckoutTurn::wait();
-    Git::write(path)
-        .args(["reset", "--hard", "--quiet", "--no-recurse-submodules"])
-        .run()?;
+    Git::write(path).args(["reset", "--hard", "--quiet", "--no-recurse-submodules"]).run()?;
     Ok(include::copy(repo, path)?)
 }
 
@@ -312,21 +262,16 @@ fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {
 fn undo(repo: &Repository, plan: &Plan, begun: &Begun, cause: WorktreeError) -> WorktreeError {
     match try_undo(repo, plan, begun) {
         Ok(()) => cause,
-        Err(source) => WorktreeError::Undo {
-            path: begun.path.clone(),
-            cause: Box::new(cause),
-            source: Box::new(source),
-        },
+        Err(source) => {
+            WorktreeError::Undo { path: begun.path.clone(), cause: Box::new(cause), source: Box::new(source) }
+        }
     }
 }
 
 fn try_undo(repo: &Repository, plan: &Plan, begun: &Begun) -> Result<(), WorktreeError> {
     if list(repo)?.iter().any(|listed| listed.path == begun.path) {
         // Forced twice because it may be locked, by us.
-        repo.write()
-            .args(["worktree", "remove", "--force", "--force", "--"])
-            .arg(&begun.path)
-            .run()?;
+        repo.write().args(["worktree", "remove", "--force", "--force", "--"]).arg(&begun.path).run()?;
     }
     restore_folders(begun);
     if plan.new_branch {
@@ -347,19 +292,14 @@ fn restore_folders(begun: &Begun) {
         return;
     }
     for folder in begun.path.ancestors() {
-        if !folder.starts_with(&begun.first_new_folder)
-            || fs::remove_dir(folder).is_err() && folder.exists()
-        {
+        if !folder.starts_with(&begun.first_new_folder) || fs::remove_dir(folder).is_err() && folder.exists() {
             break;
         }
     }
 }
 
 fn first_missing(path: &Path) -> &Path {
-    path.ancestors()
-        .take_while(|folder| !folder.exists())
-        .last()
-        .unwrap_or(path)
+    path.ancestors().take_while(|folder| !folder.exists()).last().unwrap_or(path)
 }
 
 /// The id that stands for "no object", in the length of the repository's ids.
@@ -375,13 +315,10 @@ static CHECKOUT_ENDED: Condvar = Condvar::new();
 
 impl CheckoutTurn {
     fn wait() -> CheckoutTurn {
-        let most = thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(MOST_CHECKOUTS_AT_ONCE);
+        let most = thread::available_parallelism().map_or(1, usize::from).min(MOST_CHECKOUTS_AT_ONCE);
         let running = CHECKOUTS.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut running = CHECKOUT_ENDED
-            .wait_while(running, |running| *running >= most)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut running =
+            CHECKOUT_ENDED.wait_while(running, |running| *running >= most).unwrap_or_else(PoisonError::into_inner);
         *running += 1;
         CheckoutTurn
     }
@@ -403,10 +340,7 @@ fn parse_list(records: &[u8]) -> Vec<Listed> {
             None => (record, &[][..]),
         };
         if name == b"worktree" {
-            worktrees.push(Listed {
-                path: PathBuf::from(OsStr::from_bytes(value)),
-                ..Listed::default()
-            });
+            worktrees.push(Listed { path: PathBuf::from(OsStr::from_bytes(value)), ..Listed::default() });
         }
         let Some(current) = worktrees.last_mut() else {
             continue;

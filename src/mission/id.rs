@@ -40,6 +40,22 @@ text_id! {
     /// Who leads: `claude:<session>`, `codex:<session>`, or `anon:<server>` for a client that names no session.
     BossId
 }
+impl BossId {
+    /// The boss of a client that names no session: known by the server that it started.
+    pub fn anonymous(server: &ServerId) -> Self {
+        Self(format!("anon:{server}"))
+    }
+
+    pub fn is_anonymous(&self) -> bool {
+        self.0.starts_with("anon:")
+    }
+
+    /// Whether this boss is the anonymous one of that server.
+    pub fn is_of(&self, server: &ServerId) -> bool {
+        self.0.strip_prefix("anon:") == Some(server.as_str())
+    }
+}
+
 text_id! {
     /// One running server process; its liveness is a file lock of the same name.
     ServerId

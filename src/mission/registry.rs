@@ -21,6 +21,9 @@ pub struct Registry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integration_branch: Option<String>,
     pub servers: BTreeMap<ServerId, Server>,
+    /// Where bosses without a session worked, so that the next one there can take their place.
+    #[serde(default)]
+    pub anonymous: BTreeMap<BossId, PathBuf>,
     /// By number, which is the order of creation.
     workers: BTreeMap<u64, Arc<Worker>>,
     #[serde(skip)]
@@ -191,11 +194,15 @@ impl Registry {
         self.seq = line.seq;
         match &line.entry {
             Entry::ServerJoined { boss, directory } => {
+                if boss.is_anonymous() {
+                    self.anonymous.insert(boss.clone(), directory.clone());
+                }
                 let server = Server { boss: boss.clone(), directory: directory.clone() };
                 self.servers.insert(line.server.clone(), server);
             }
             Entry::ServersGone { servers } => self.servers.retain(|id, _| !servers.contains(id)),
             Entry::BossSucceeded { from, to } => {
+                self.anonymous.retain(|boss, _| !from.contains(boss));
                 for worker in self.workers.values_mut().filter(|worker| from.contains(&worker.boss)) {
                     Arc::make_mut(worker).boss = to.clone();
                 }

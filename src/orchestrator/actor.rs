@@ -19,7 +19,7 @@ use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::Startup;
 use super::waiters::Waiters;
-use crate::backend::registry::Backends;
+use crate::backend::Backends;
 use crate::config::Settings;
 use crate::git::Repository;
 use crate::mission::admission::Limits;
@@ -40,40 +40,101 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 
 /// What the actor is asked and told.
 pub enum Ask {
-    Arrived { boss: BossId },
-    Create { boss: BossId, drafts: Vec<std::result::Result<Draft, String>>, reply: Reply<Result<Vec<std::result::Result<Created, String>>>> },
-    Wait { boss: BossId, workers: Vec<String>, most: usize, answer: Reply<WaitAnswer>, reply: Reply<Result<u64>> },
-    EndWait { ticket: u64, reply: Reply<Option<WaitAnswer>> },
-    ForgetWait { ticket: u64 },
-    Progress { boss: BossId, workers: Vec<String>, reply: Reply<String> },
-    List { boss: BossId, scope: Scope, reply: Reply<ListAnswer> },
-    Get { name: String, reply: Reply<Result<WorkerView>> },
-    Counts { reply: Reply<HashMap<BackendName, Counts>> },
-    Message { boss: BossId, name: String, message: NewMessage, reply: Reply<Result<MessageAnswer>> },
-    Cancel { boss: BossId, name: String, reason: String, reply: Reply<Result<CancelAnswer>> },
-    Retry { boss: BossId, name: String, request: RetryRequest, reply: Reply<Result<WorkerView>> },
+    Arrived {
+        boss: BossId,
+    },
+    Create {
+        boss: BossId,
+        drafts: Vec<std::result::Result<Draft, String>>,
+        reply: Reply<Result<Vec<std::result::Result<Created, String>>>>,
+    },
+    Wait {
+        boss: BossId,
+        workers: Vec<String>,
+        most: usize,
+        answer: Reply<WaitAnswer>,
+        reply: Reply<Result<u64>>,
+    },
+    EndWait {
+        ticket: u64,
+        reply: Reply<Option<WaitAnswer>>,
+    },
+    ForgetWait {
+        ticket: u64,
+    },
+    Progress {
+        boss: BossId,
+        workers: Vec<String>,
+        reply: Reply<String>,
+    },
+    List {
+        boss: BossId,
+        scope: Scope,
+        reply: Reply<ListAnswer>,
+    },
+    Get {
+        name: String,
+        reply: Reply<Result<WorkerView>>,
+    },
+    Counts {
+        reply: Reply<HashMap<BackendName, Counts>>,
+    },
+    Message {
+        boss: BossId,
+        name: String,
+        message: NewMessage,
+        reply: Reply<Result<MessageAnswer>>,
+    },
+    Cancel {
+        boss: BossId,
+        name: String,
+        reason: String,
+        reply: Reply<Result<CancelAnswer>>,
+    },
+    Retry {
+        boss: BossId,
+        name: String,
+        request: RetryRequest,
+        reply: Reply<Result<WorkerView>>,
+    },
     /// Something that was done outside and is to be remembered, for one worker.
-    Record { entry: Entry, reply: Reply<Result<()>> },
+    Record {
+        entry: Entry,
+        reply: Reply<Result<()>>,
+    },
     /// A snapshot of one worker's journal state and the integration branch, for work outside.
-    Lookup { name: Option<String>, reply: Reply<Result<Lookup>> },
+    Lookup {
+        name: Option<String>,
+        reply: Reply<Result<Lookup>>,
+    },
     /// From the task that starts and follows a worker.
-    Told { worker: WorkerId, attempt: u32, news: News },
+    Told {
+        worker: WorkerId,
+        attempt: u32,
+        news: News,
+    },
     /// Another server has written.
     JournalChanged,
-    ShutDown { reply: Reply<()> },
+    ShutDown {
+        reply: Reply<()>,
+    },
 }
 
 /// What a worker's task reports.
 pub enum News {
     /// Its supervisor runs.
-    Started { base_commit: Option<String> },
+    Started {
+        base_commit: Option<String>,
+    },
     Status(Box<LiveStatus>),
     /// The outcome record is there.
     Ended(Box<Outcome>),
     /// It is proven that this attempt never began.
     NeverBegan,
     /// The attempt may run on, but it cannot be followed; looked at again later.
-    OutOfSight { why: String },
+    OutOfSight {
+        why: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -118,9 +179,21 @@ impl Context {
         };
         let server = ServerId(format!("s-{}", Uuid::new_v4().simple()));
         let anonymous = boss.is_none();
-        let boss = boss.unwrap_or_else(|| BossId(format!("anon:{server}")));
+        let boss = boss.unwrap_or_else(|| BossId::anonymous(&server));
         let limits = super::schedule::limits(&settings);
         Ok(Self { settings, backends, directory, program, boss, anonymous, server, repository, state_root, limits })
+    }
+}
+
+impl Context {
+    /// Folders outside the repository in which worktrees may lie.
+    pub(super) fn allowed_roots(&self) -> Vec<PathBuf> {
+        self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).collect()
+    }
+
+    pub(super) fn repository(&self) -> Result<&Repository> {
+        let missing = || OrchestratorError::NoRepository { path: self.directory.clone() };
+        self.repository.as_ref().ok_or_else(missing)
     }
 }
 
@@ -203,7 +276,9 @@ impl Actor {
         match ask {
             Ask::Arrived { boss } => self.note_arrival(&boss),
             Ask::Create { boss, drafts, reply } => drop(reply.send(self.create(&boss, drafts))),
-            Ask::Wait { boss, workers, most, answer, reply } => drop(reply.send(self.begin_wait(boss, &workers, most, answer))),
+            Ask::Wait { boss, workers, most, answer, reply } => {
+                drop(reply.send(self.begin_wait(&boss, &workers, most, answer)))
+            }
             Ask::EndWait { ticket, reply } => drop(reply.send(self.end_wait(ticket))),
             Ask::ForgetWait { ticket } => self.forget_wait(ticket),
             Ask::Progress { boss, workers, reply } => drop(reply.send(self.progress(&boss, &workers))),
@@ -252,7 +327,7 @@ impl Actor {
         }
     }
 
-    fn look_at_journal(&mut self) {
+    pub(super) fn look_at_journal(&mut self) {
         let Some(store) = &mut self.store else { return };
         if let Err(error) = store.journal.catch_up() {
             tracing::error!(%error, "could not read the journal");

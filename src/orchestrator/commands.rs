@@ -70,9 +70,7 @@ impl Actor {
                 Ok(Registered::New(new)) => {
                     Ok(Created { worker_id: new.id, status: WorkerStatus::Queued, existing: false })
                 }
-                Ok(Registered::Existing(id)) => {
-                    Ok(Created { status: status_of(&id), worker_id: id, existing: true })
-                }
+                Ok(Registered::Existing(id)) => Ok(Created { status: status_of(&id), worker_id: id, existing: true }),
                 Err(rejection) => Err(rejection.to_string()),
             });
             (entries, created.collect())
@@ -202,11 +200,8 @@ impl Actor {
                 Ok(Cancelling::Done(self.cancel_answer(&worker, false)))
             }
             _ => {
-                let entry = Entry::CancelRequested {
-                    worker: worker.id.clone(),
-                    by: boss.clone(),
-                    reason: reason.to_owned(),
-                };
+                let entry =
+                    Entry::CancelRequested { worker: worker.id.clone(), by: boss.clone(), reason: reason.to_owned() };
                 self.transact(|_| (vec![entry], ()))?;
                 self.post(&worker, Content::Cancel { reason: reason.to_owned() })?;
                 if let Some(attempt) = self.attempt_dir(&worker) {
@@ -255,7 +250,8 @@ impl Actor {
         let backend = self.context.backends.get(next.backend.as_str());
         let backend = backend.map_err(|error| OrchestratorError::Refused(error.to_string()))?;
         let mut mission = worker.mission.clone();
-        (mission.backend, mission.model, mission.effort) = (next.backend.clone(), next.model.clone(), next.effort.clone());
+        (mission.backend, mission.model, mission.effort) =
+            (next.backend.clone(), next.model.clone(), next.effort.clone());
         backend.check(&mission).map_err(|refusal| OrchestratorError::Refused(refusal.to_string()))?;
         let id = worker.id.clone();
         let requeued = self.transact(|registry| {
@@ -293,7 +289,8 @@ fn next_attempt(worker: &Worker, request: &RetryRequest) -> NextAttempt {
     let session = last.and_then(|brief| brief.session_id.clone()).filter(|_| same && !request.fresh);
     let start = match (session, &request.prompt) {
         (Some(session_id), None) => {
-            let text = feedback.unwrap_or("Your last turn did not end well. Look at what is there, and finish the task.");
+            let text =
+                feedback.unwrap_or("Your last turn did not end well. Look at what is there, and finish the task.");
             Start::Resume { session_id, text: text.to_owned() }
         }
         (_, prompt) => fresh_start(worker, prompt.as_deref(), feedback),

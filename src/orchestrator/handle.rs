@@ -11,7 +11,7 @@ use super::actor::{self, Ask, Context};
 use super::answers::*;
 use super::error::OrchestratorError;
 use super::{checks, integrate, probe, worktrees};
-use crate::backend::registry::Backends;
+use crate::backend::Backends;
 use crate::config::Settings;
 use crate::mission::create::Draft;
 use crate::mission::id::{BackendName, BossId};
@@ -68,8 +68,8 @@ impl Orchestrator {
         &self.context.backends
     }
 
-    pub fn context(&self) -> &Context {
-        &self.context
+    pub(super) fn shared(&self) -> Arc<Context> {
+        Arc::clone(&self.context)
     }
 
     /// A request of this boss came in: what it was answered before has arrived.

@@ -1,6 +1,7 @@
 //! Taking over from servers that are gone: their leases, exactly once, by whoever notices first; and what they had not
 //! finished. Whose worker it is does not change, but for bosses without a session, whose place the next one takes.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::actor::Actor;
@@ -17,7 +18,9 @@ impl Actor {
         let Some(dir) = self.state_dir().cloned() else { return };
         self.look_at_journal();
         let me = self.context.server.clone();
-        if !anything_left(self.registry(), &me, &dir) {
+        let heir =
+            self.context.anonymous && !predecessors(self.registry(), &me, &[], &self.context.directory).is_empty();
+        if !heir && !anything_left(self.registry(), &me, &dir) {
             return;
         }
         let (boss, directory, anonymous) =
@@ -27,7 +30,7 @@ impl Actor {
             let left: Vec<WorkerId> = orphans(registry, &me, &dead).map(|worker| worker.id.clone()).collect();
             let mut entries = Vec::new();
             if anonymous {
-                let from: Vec<BossId> = predecessors(registry, &dead, &directory);
+                let from: Vec<BossId> = predecessors(registry, &me, &dead, &directory);
                 if !from.is_empty() {
                     entries.push(Entry::BossSucceeded { from, to: boss });
                 }
@@ -83,8 +86,11 @@ fn orphans<'a>(
 }
 
 /// Bosses without a session that worked in this directory and whose servers are gone.
-fn predecessors(registry: &Registry, dead: &[ServerId], directory: &std::path::Path) -> Vec<BossId> {
-    let gone = dead.iter().filter_map(|server| registry.servers.get(server));
-    let here = gone.filter(|server| server.directory == directory && server.boss.as_str().starts_with("anon:"));
-    here.map(|server| server.boss.clone()).collect()
+fn predecessors(registry: &Registry, me: &ServerId, dead: &[ServerId], directory: &Path) -> Vec<BossId> {
+    let lives = |boss: &BossId| {
+        let mut servers = registry.servers.keys().filter(|server| !dead.contains(server));
+        boss.is_of(me) || servers.any(|server| boss.is_of(server))
+    };
+    let here = registry.anonymous.iter().filter(|(boss, place)| *place == directory && !lives(boss));
+    here.map(|(boss, _)| boss.clone()).collect()
 }

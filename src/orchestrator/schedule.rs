@@ -36,10 +36,10 @@ impl Actor {
         }
         let admitted = self.transact(|registry| {
             let ids = admission::admit(registry, &context.limits, &context.server, can_start);
-            let entries = ids.iter().filter_map(|id| registry.get(id)).map(|worker| Entry::Starting {
-                worker: worker.id.clone(),
-                attempt: worker.attempt + 1,
-            });
+            let entries = ids
+                .iter()
+                .filter_map(|id| registry.get(id))
+                .map(|worker| Entry::Starting { worker: worker.id.clone(), attempt: worker.attempt + 1 });
             (entries.collect(), ids)
         });
         let admitted = match admitted {
@@ -48,8 +48,7 @@ impl Actor {
         };
         for id in admitted {
             let Some(worker) = self.registry().get(&id).cloned() else { continue };
-            let base_branches =
-                graph::base_branches(self.registry(), &worker).into_iter().map(str::to_owned).collect();
+            let base_branches = graph::base_branches(self.registry(), &worker).into_iter().map(str::to_owned).collect();
             self.live.remove(&id);
             self.start_worker(worker, base_branches);
         }

@@ -135,10 +135,10 @@ pub(super) fn brief(outcome: &Outcome, model: Option<String>) -> Brief {
         backend: outcome.backend.clone(),
         model,
         status: outcome.status,
-        failure: run.failure.as_ref().map(|failure| BriefFailure {
-            kind: failure.kind,
-            message: head(&failure.message, BRIEF_TEXT).to_owned(),
-        }),
+        failure: run
+            .failure
+            .as_ref()
+            .map(|failure| BriefFailure { kind: failure.kind, message: head(&failure.message, BRIEF_TEXT).to_owned() }),
         verification: outcome.verification.as_str().to_owned(),
         verification_note: verification_note(&outcome.verification),
         changes,

@@ -67,6 +67,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         effort: worker.next.effort.clone(),
         start: worker.next.start.clone(),
         directory,
+        copies: order.worker_dir.worktree()?.map(|made: git::Worktree| made.copies).unwrap_or_default(),
         ours,
         base_commit,
         program,
@@ -99,18 +100,19 @@ fn place(context: &Context, order: &Order) -> Result<(PathBuf, bool, Option<Stri
                 Some(base) => Some(base.clone()),
                 None => base_of(repository, order)?,
             };
-            let request = git::Request {
-                branch: branch.clone(),
-                base,
-                path: Some(path.clone()),
-                default_folder: context.state_root.join("worktrees"),
-                allowed_roots: context.allowed_roots(),
-            };
-            let made = git::create(repository, &request).map_err(refused)?;
+            let allowed_roots = context.allowed_roots();
+            let request = git::Request { branch: branch.clone(), base, path: Some(path.clone()), allowed_roots };
+            let made = git::create(repository, &request, Some(&lock_reason(&order.worker))).map_err(refused)?;
+            order.worker_dir.remember_worktree(&made)?;
             let base = order.worker.base_commit.clone().unwrap_or(made.base_commit);
             Ok((made.path, true, Some(base)))
         }
     }
+}
+
+/// Keeps everybody from removing the worktree while its worker is open.
+pub(super) fn lock_reason(worker: &Worker) -> String {
+    format!("orchestrator-boss: {} works here", worker.id)
 }
 
 /// What the mission depends on, merged; else the integration branch.

@@ -4,7 +4,7 @@
 //! is told is journalled as offered before the answer goes out, and as delivered when a later request of the same boss
 //! shows that it arrived.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -124,8 +124,8 @@ impl Actor {
 
     fn try_answer(&mut self, waiting: &Waiting) -> Option<WaitAnswer> {
         let server = self.context.server.clone();
-        let news = handover::news(self.registry(), &waiting.boss, &waiting.selection, &server);
         let stalled = self.new_stalls(&waiting.selection, &waiting.boss);
+        let news = handover::news(self.registry(), &waiting.boss, &waiting.selection, &server);
         if !news.is_pressing() && stalled.is_empty() {
             return None;
         }
@@ -146,9 +146,9 @@ impl Actor {
         let (boss, server) = (waiting.boss.clone(), self.context.server.clone());
         let line = self.transact(|registry| {
             let now = handover::news(registry, &boss, &waiting.selection, &server);
-            let still = settled.iter().all(|(id, attempt)| {
-                now.settled.iter().any(|it| it.worker.id == *id && it.worker.attempt == *attempt)
-            });
+            let still = settled
+                .iter()
+                .all(|(id, attempt)| now.settled.iter().any(|it| it.worker.id == *id && it.worker.attempt == *attempt));
             if !still {
                 return (Vec::new(), None);
             }
@@ -240,16 +240,6 @@ impl Actor {
         if let Err(error) = self.transact(|_| (entries, ())) {
             tracing::warn!(%error, "could not save a note of delivery; it may be told once more, marked");
         }
-    }
-
-    /// How many waits block, by boss; for tests of leaks.
-    #[cfg(test)]
-    pub(super) fn waiting(&self) -> HashMap<BossId, usize> {
-        let mut counts = HashMap::new();
-        for waiting in &self.waiters.waiting {
-            *counts.entry(waiting.boss.clone()).or_default() += 1;
-        }
-        counts
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod detached;
 mod identity;
+mod memory;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod platform;
@@ -25,6 +26,7 @@ mod usage;
 
 pub use detached::{Detached, DetachedLaunch, start_detached};
 pub use identity::{Identity, IdentityError};
+pub use memory::total_memory_bytes;
 pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, look};
 pub use session::{SessionError, become_session_leader, become_subreaper, raise_file_limit};
 pub use signal::{Delivery, Ladder, Signal, Step, descend, send, send_group};

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -30,6 +31,16 @@ impl WorkerDir {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Keeps what is known of the worktree that was made for this worker.
+    pub fn remember_worktree(&self, worktree: &impl Serialize) -> Result<(), FileError> {
+        file::make_private_dir(&self.root)?;
+        file::replace_json(&self.root.join("worktree.json"), worktree, true)
+    }
+
+    pub fn worktree<T: DeserializeOwned>(&self) -> Result<Option<T>, FileError> {
+        file::read_json(&self.root.join("worktree.json"))
     }
 
     pub fn attempt(&self, number: u32) -> AttemptDir {

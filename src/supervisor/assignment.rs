@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::Settings;
+use crate::git::Copied;
 use crate::mission::entry::Start;
 use crate::mission::id::{BackendName, WorkerId};
 use crate::mission::outcome::Usage;
@@ -33,6 +34,8 @@ pub struct Assignment {
     pub ours: bool,
     /// `None` outside a repository.
     pub base_commit: Option<String>,
+    /// What we put into the worktree from `.worktreeinclude`: never to be committed.
+    pub copies: Vec<Copied>,
     /// As found on the PATH of the server.
     pub program: PathBuf,
     pub own_registrations: Vec<String>,

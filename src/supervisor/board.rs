@@ -55,10 +55,6 @@ impl Board {
         Ok(Self { dir: dir.clone(), status, events, listeners, due: None, last_write: None })
     }
 
-    pub fn status(&self) -> &LiveStatus {
-        &self.status
-    }
-
     pub fn listen(&self) -> watch::Receiver<LiveStatus> {
         self.listeners.subscribe()
     }
@@ -106,7 +102,9 @@ impl Board {
             AgentEvent::Thought { .. } => self.set_activity("thinking"),
             AgentEvent::ToolStarted { tool, what, .. } => self.set_activity(&format!("{tool}: {}", first_line(what))),
             AgentEvent::Edited { paths } => self.set_activity(&format!("edited {}", paths.join(", "))),
-            AgentEvent::Retrying { failure, .. } => self.set_activity(&format!("retrying: {}", first_line(&failure.message))),
+            AgentEvent::Retrying { failure, .. } => {
+                self.set_activity(&format!("retrying: {}", first_line(&failure.message)))
+            }
             _ => {}
         }
         self.touch();

@@ -10,7 +10,10 @@ const NAMED_FILES: usize = 50;
 /// Never fails: what cannot be told is said in the notes. Blocks.
 pub fn changes(assignment: &Assignment) -> Changes {
     let Some(base) = &assignment.base_commit else {
-        return Changes { notes: vec!["not in a git repository: changes are not counted".to_owned()], ..Changes::default() };
+        return Changes {
+            notes: vec!["not in a git repository: changes are not counted".to_owned()],
+            ..Changes::default()
+        };
     };
     match git::changes(&assignment.directory, base) {
         Ok(changes) => Changes {

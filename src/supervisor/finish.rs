@@ -92,7 +92,10 @@ impl Attempt {
             return;
         }
         let directory = assignment.directory.clone();
-        let message = format!("{}\n\nLeft uncommitted by {} and committed for it.", assignment.mission.title, assignment.worker_id);
+        let message = format!(
+            "{}\n\nLeft uncommitted by {} and committed for it.",
+            assignment.mission.title, assignment.worker_id
+        );
         let identity = git::Identity {
             name: assignment.settings.commit_name.clone(),
             email: assignment.settings.commit_email.clone(),

@@ -78,8 +78,8 @@ pub async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     process::become_session_leader()?;
     process::become_subreaper()?;
     let dir = AttemptDir::at(root.to_owned());
-    let assignment: Assignment = file::read_json(&dir.assignment())?
-        .ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
+    let assignment: Assignment =
+        file::read_json(&dir.assignment())?.ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
     let _lease = take_lease(&dir).await?;
     if !dir.take_claim()? {
         return Err(SupervisorError::Claimed);
@@ -161,7 +161,8 @@ impl Attempt {
         for message in self.inbox.look() {
             self.inbox.keep(message);
         }
-        let over = self.inbox.is_cancelled() || matches!(ended.stop, Some(Stop::Cancelled | Stop::TimedOut | Stop::Failed(..)));
+        let over = self.inbox.is_cancelled()
+            || matches!(ended.stop, Some(Stop::Cancelled | Stop::TimedOut | Stop::Failed(..)));
         // A turn that failed is the boss's to judge; a message to it opens the next attempt.
         let failed = ended.stop.is_none() && ended.report.end.is_err();
         let messages = if over || failed { Vec::new() } else { self.inbox.take_queue() };

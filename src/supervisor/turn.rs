@@ -18,9 +18,7 @@ use super::assignment::Delivered;
 use super::inbox::{Inbox, Message};
 use super::limits::{self, Exceeded};
 use super::run::{Attempt, Stop};
-use crate::backend::{
-    self, AgentEvent, Decoder, GitDirs, LaunchPlan, Session, StopSignal, StopStep, Turn, TurnReport,
-};
+use crate::backend::{self, AgentEvent, Decoder, GitDirs, LaunchPlan, Session, StopSignal, StopStep, Turn, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 use crate::process::{self, Launch, Signal, Started, TAG_VARIABLE, Tail};
 use crate::store::file;
@@ -186,6 +184,7 @@ impl Running {
         let bell = attempt.inbox.bell();
         let mut look = tokio::time::interval(limits::LOOK_EVERY);
         let exit = loop {
+            let (idle, stopping) = (self.idle_deadline(), self.stop.is_some());
             let happening = tokio::select! {
                 biased;
                 exit = self.started.child.wait() => Happening::Exited(exit.ok().map(to_exit)),
@@ -195,8 +194,8 @@ impl Running {
                 })),
                 () = Inbox::knock(&bell) => Happening::Knock,
                 () = until(self.ladder.due) => Happening::StopStep,
-                () = until(self.idle_deadline()) => Happening::Silence,
-                () = sleep_until(attempt.limits.deadline), if self.stop.is_none() => Happening::TimeUp,
+                () = until(idle) => Happening::Silence,
+                () = sleep_until(attempt.limits.deadline), if !stopping => Happening::TimeUp,
                 () = until(attempt.board.due()) => Happening::Write,
                 _ = look.tick() => Happening::Look,
             };

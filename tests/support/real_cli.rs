@@ -62,10 +62,7 @@ pub fn skipped() -> bool {
     let Some(missing) = Cli::ALL.into_iter().find(|cli| !cli.path().exists()) else {
         return false;
     };
-    let why = format!(
-        "{} is not installed: run `npm ci` in tests/real",
-        missing.program()
-    );
+    let why = format!("{} is not installed: run `npm ci` in tests/real", missing.program());
     assert!(env::var("CI").as_deref() != Ok("true"), "{why}");
     println!("SKIPPED: {why}");
     true
@@ -82,10 +79,7 @@ impl ScratchHome {
     /// `model_url` is the scripted model's, without a path.
     pub fn new(model_url: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut home = Self {
-            dir,
-            env: BTreeMap::new(),
-        };
+        let mut home = Self { dir, env: BTreeMap::new() };
         home.seal();
         home.point_claude_at(model_url);
         home.point_codex_at(model_url);

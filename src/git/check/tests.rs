@@ -5,31 +5,21 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 fn request(branch: &str) -> Request {
-    Request {
-        branch: branch.to_owned(),
-        ..Request::default()
-    }
+    Request { branch: branch.to_owned(), ..Request::default() }
 }
 
 fn at(path: impl Into<PathBuf>) -> Request {
-    Request {
-        path: Some(path.into()),
-        ..request("work")
-    }
+    Request { path: Some(path.into()), ..request("work") }
 }
 
 #[test]
 fn names_that_git_refuses_or_could_misread_are_invalid() {
     let fixture = Fixture::new();
-    for name in [
-        "-d", "--force", "", "a b", "a..b", "@{-1}", "@", "HEAD", "a/", "/a", ".a", "a.lock",
-        "a\0b", "a\nb", "x~1",
-    ] {
+    for name in
+        ["-d", "--force", "", "a b", "a..b", "@{-1}", "@", "HEAD", "a/", "/a", ".a", "a.lock", "a\0b", "a\nb", "x~1"]
+    {
         let error = check(&fixture.repo, &request(name)).unwrap_err();
-        assert!(
-            matches!(error, WorktreeError::InvalidBranch { .. }),
-            "{name:?}: {error}"
-        );
+        assert!(matches!(error, WorktreeError::InvalidBranch { .. }), "{name:?}: {error}");
     }
     for name in ["a", "ü/ö", "refs/x", "it's-$(id)"] {
         check(&fixture.repo, &request(name)).unwrap();
@@ -40,10 +30,7 @@ fn names_that_git_refuses_or_could_misread_are_invalid() {
 fn an_unknown_base_is_refused_by_name() {
     let fixture = Fixture::new();
     for base in ["nowhere", "--all", "-", "main..main", "HEAD:readme.txt"] {
-        let request = Request {
-            base: Some(base.to_owned()),
-            ..request("work")
-        };
+        let request = Request { base: Some(base.to_owned()), ..request("work") };
         let error = check(&fixture.repo, &request).unwrap_err().to_string();
         assert!(error.contains(&format!("{base:?}")), "{error}");
     }
@@ -56,10 +43,7 @@ fn a_base_is_a_branch_a_tag_or_a_commit() {
     fixture.git(&["tag", "-am", "x", "v1"]);
     fixture.commit("more.txt", "x\n");
     for base in ["v1", &first, &first[..10], "main~1"] {
-        let request = Request {
-            base: Some(base.to_owned()),
-            ..request("work")
-        };
+        let request = Request { base: Some(base.to_owned()), ..request("work") };
         assert_eq!(check(&fixture.repo, &request).unwrap().base_commit, first);
     }
 }
@@ -69,10 +53,7 @@ fn an_existing_branch_takes_only_its_own_base() {
     let fixture = Fixture::new();
     fixture.git(&["branch", "work"]);
     let other = fixture.commit("more.txt", "x\n");
-    let with_base = |base: &str| Request {
-        base: Some(base.to_owned()),
-        ..request("work")
-    };
+    let with_base = |base: &str| Request { base: Some(base.to_owned()), ..request("work") };
     assert!(!check(&fixture.repo, &with_base("work")).unwrap().new_branch);
     let error = check(&fixture.repo, &with_base(&other)).unwrap_err();
     assert!(matches!(error, WorktreeError::BranchExists { .. }));
@@ -124,26 +105,12 @@ fn places_inside_and_beside_are_allowed_and_others_only_if_named() {
         check(&fixture.repo, &at(path)).unwrap();
     }
     let far = outside.join("far");
-    for path in [
-        PathBuf::from("../.."),
-        "../beside/deeper".into(),
-        far.clone(),
-    ] {
+    for path in [PathBuf::from("../.."), "../beside/deeper".into(), far.clone()] {
         let error = check(&fixture.repo, &at(&path)).unwrap_err();
-        assert!(
-            matches!(error, WorktreeError::PathOutside { .. }),
-            "{}: {error}",
-            path.display()
-        );
+        assert!(matches!(error, WorktreeError::PathOutside { .. }), "{}: {error}", path.display());
     }
-    let allowed = Request {
-        allowed_roots: vec![outside.clone()],
-        ..at(&far)
-    };
-    assert_eq!(
-        check(&fixture.repo, &allowed).unwrap().place,
-        Place::Given(far)
-    );
+    let allowed = Request { allowed_roots: vec![outside.clone()], ..at(&far) };
+    assert_eq!(check(&fixture.repo, &allowed).unwrap().place, Place::Given(far));
 }
 
 #[test]
@@ -152,21 +119,12 @@ fn links_and_climbing_do_not_lead_outside() {
     let outside = tempfile::tempdir().unwrap();
     symlink(outside.path(), fixture.root().join("link")).unwrap();
     symlink("nowhere", fixture.root().join("dangling")).unwrap();
-    assert!(matches!(
-        check(&fixture.repo, &at("link/work")),
-        Err(WorktreeError::PathOutside { .. })
-    ));
+    assert!(matches!(check(&fixture.repo, &at("link/work")), Err(WorktreeError::PathOutside { .. })));
     for path in ["missing/../../../work", "a\0b", "a\nb"] {
         let error = check(&fixture.repo, &at(path)).unwrap_err();
-        assert!(
-            matches!(error, WorktreeError::InvalidPath { .. }),
-            "{path:?}: {error}"
-        );
+        assert!(matches!(error, WorktreeError::InvalidPath { .. }), "{path:?}: {error}");
     }
-    assert!(matches!(
-        check(&fixture.repo, &at("dangling/work")),
-        Err(WorktreeError::ReadPath { .. })
-    ));
+    assert!(matches!(check(&fixture.repo, &at("dangling/work")), Err(WorktreeError::ReadPath { .. })));
 }
 
 #[test]
@@ -180,10 +138,7 @@ fn places_that_are_in_use_are_refused() {
         assert!(matches!(error, WorktreeError::PathTaken { .. }), "{error}");
     }
     let error = check(&fixture.repo, &at(".git/hooks/x")).unwrap_err();
-    assert!(
-        matches!(error, WorktreeError::InvalidPath { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, WorktreeError::InvalidPath { .. }), "{error}");
     let made = create(&fixture.repo, &request("other"), None).unwrap();
     let error = check(&fixture.repo, &at(made.path.join("inner"))).unwrap_err();
     assert!(matches!(error, WorktreeError::PathInWorktree { .. }));
@@ -198,14 +153,8 @@ fn the_default_place_does_not_follow_a_link_outside() {
     let outside = tempfile::tempdir().unwrap();
     symlink(outside.path(), fixture.root().join(".orchestrator")).unwrap();
     let error = check(&fixture.repo, &request("work")).unwrap_err();
-    assert!(
-        matches!(error, WorktreeError::PathOutside { .. }),
-        "{error}"
-    );
-    let allowed = Request {
-        allowed_roots: vec![outside.path().to_owned()],
-        ..request("work")
-    };
+    assert!(matches!(error, WorktreeError::PathOutside { .. }), "{error}");
+    let allowed = Request { allowed_roots: vec![outside.path().to_owned()], ..request("work") };
     check(&fixture.repo, &allowed).unwrap();
 }
 

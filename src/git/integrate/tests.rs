@@ -45,11 +45,7 @@ fn the_result_is_the_tree_that_git_itself_makes() {
         let done = integrate(&fixture.repo, &request(strategy)).unwrap();
         let commit = done.commit.unwrap();
         assert_eq!(done.status, IntegrationStatus::Merged);
-        assert_eq!(
-            tree(&fixture, &commit),
-            tree(&fixture, "expected"),
-            "{strategy:?}"
-        );
+        assert_eq!(tree(&fixture, &commit), tree(&fixture, "expected"), "{strategy:?}");
         assert_eq!(fixture.git(&["rev-parse", "main"]), commit);
         assert_eq!(read(fixture.root(), "work.txt"), "work\n");
         assert_eq!(fixture.git(&["status", "--porcelain"]), "");
@@ -63,17 +59,12 @@ fn each_strategy_leaves_its_own_history() {
         integrate(&fixture.repo, &request(strategy)).unwrap();
         let own = fixture.git(&["log", "--first-parent", "--format=%s|%p", "-2", "main"]);
         let parents = |line: &str| line.split_once('|').unwrap().1.split(' ').count();
-        let subjects: Vec<String> = own
-            .lines()
-            .map(|line| format!("{} {}", line.split_once('|').unwrap().0, parents(line)))
-            .collect();
+        let subjects: Vec<String> =
+            own.lines().map(|line| format!("{} {}", line.split_once('|').unwrap().0, parents(line))).collect();
         subjects
     };
     assert_eq!(history(Strategy::Merge), ["integrate work 2", "text.txt 1"]);
-    assert_eq!(
-        history(Strategy::Squash),
-        ["integrate work 1", "text.txt 1"]
-    );
+    assert_eq!(history(Strategy::Squash), ["integrate work 1", "text.txt 1"]);
     assert_eq!(history(Strategy::CherryPick), ["work.txt 1", "text.txt 1"]);
 }
 
@@ -97,8 +88,7 @@ fn picked_commits_keep_author_date_and_message() {
     integrate(&fixture.repo, &request(Strategy::CherryPick)).unwrap();
     let format = "--format=%an %ae %ad %cn%n%B";
     let shown = fixture.git(&["show", "-s", "--date=iso", format, "main"]);
-    let expected =
-        format!("Ann Other ann@example.org 2020-01-02 03:04:05 +0600 Tess Ter\n{message}");
+    let expected = format!("Ann Other ann@example.org 2020-01-02 03:04:05 +0600 Tess Ter\n{message}");
     assert_eq!(shown.trim_end(), expected);
 }
 
@@ -109,11 +99,7 @@ fn integrating_twice_does_nothing_the_second_time() {
         integrate(&fixture.repo, &request(strategy)).unwrap();
         let before = fixture.git(&["rev-parse", "main"]);
         let again = integrate(&fixture.repo, &request(strategy)).unwrap();
-        assert_eq!(
-            again.status,
-            IntegrationStatus::AlreadyMerged,
-            "{strategy:?}"
-        );
+        assert_eq!(again.status, IntegrationStatus::AlreadyMerged, "{strategy:?}");
         assert_eq!(fixture.git(&["rev-parse", "main"]), before);
     }
 }
@@ -131,19 +117,13 @@ fn conflicts_are_listed_by_path_and_kind_and_touch_nothing() {
     let before = fixture.commit("both.txt", "main\n");
     for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
         let found = integrate(&fixture.repo, &request(strategy)).unwrap();
-        let conflict = |path: &str, kind: &str| Conflict {
-            path: path.to_owned(),
-            kind: kind.to_owned(),
-        };
+        let conflict = |path: &str, kind: &str| Conflict { path: path.to_owned(), kind: kind.to_owned() };
         assert_eq!(
             found,
             Integration {
                 status: IntegrationStatus::Conflicts,
                 commit: None,
-                conflicts: vec![
-                    conflict("both.txt", "contents"),
-                    conflict("deleted.txt", "modify/delete"),
-                ],
+                conflicts: vec![conflict("both.txt", "contents"), conflict("deleted.txt", "modify/delete"),],
             }
         );
     }
@@ -213,10 +193,7 @@ fn a_dry_run_tells_and_moves_nothing() {
     for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
         let fixture = diverged();
         let before = fixture.git(&["for-each-ref"]);
-        let dry = Integrate {
-            dry_run: true,
-            ..request(strategy)
-        };
+        let dry = Integrate { dry_run: true, ..request(strategy) };
         let told = integrate(&fixture.repo, &dry).unwrap();
         assert_eq!(told.status, IntegrationStatus::WouldMerge);
         assert_eq!(fixture.git(&["for-each-ref"]), before);
@@ -269,9 +246,6 @@ fn a_branch_that_is_being_rebased_is_left_alone() {
     let rebase = Git::write(fixture.root()).args(["rebase", "-q", "other"]);
     assert!(!rebase.succeeds().unwrap());
     let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
-    assert!(
-        matches!(error, IntegrateError::TargetBusy { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, IntegrateError::TargetBusy { .. }), "{error}");
     assert_eq!(fixture.git(&["rev-parse", "main"]), before);
 }

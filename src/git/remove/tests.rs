@@ -5,34 +5,20 @@ use crate::git::{Request, Worktree};
 use std::fs;
 
 fn worktree(fixture: &Fixture) -> Worktree {
-    let request = Request {
-        branch: "work".to_owned(),
-        ..Request::default()
-    };
+    let request = Request { branch: "work".to_owned(), ..Request::default() };
     create(&fixture.repo, &request, None).unwrap()
 }
 
 fn removal(made: &Worktree) -> Remove {
-    Remove {
-        path: made.path.clone(),
-        salvage_name: "w-1".to_owned(),
-        copies: made.copies.clone(),
-        ..Remove::default()
-    }
+    Remove { path: made.path.clone(), salvage_name: "w-1".to_owned(), copies: made.copies.clone(), ..Remove::default() }
 }
 
 fn forced(made: &Worktree) -> Remove {
-    Remove {
-        force: true,
-        ..removal(made)
-    }
+    Remove { force: true, ..removal(made) }
 }
 
 fn with_branch(made: &Worktree) -> Remove {
-    Remove {
-        delete_branch: true,
-        ..removal(made)
-    }
+    Remove { delete_branch: true, ..removal(made) }
 }
 
 fn has_branch(fixture: &Fixture, branch: &str) -> bool {
@@ -47,12 +33,7 @@ fn a_clean_worktree_goes_and_its_commits_stay() {
     let removed = remove(&fixture.repo, &removal(&made)).unwrap();
     assert_eq!(
         removed,
-        Removed {
-            path: made.path.clone(),
-            branch: Some("work".to_owned()),
-            branch_deleted: false,
-            salvage_ref: None,
-        }
+        Removed { path: made.path.clone(), branch: Some("work".to_owned()), branch_deleted: false, salvage_ref: None }
     );
     assert!(!made.path.exists());
     assert_eq!(fixture.git(&["rev-parse", "work"]), tip);
@@ -176,10 +157,7 @@ fn a_branch_with_unmerged_commits_is_deleted_only_by_force() {
     };
     assert_eq!((commits, into.as_str()), (1, "main"));
     assert!(made.path.exists() && has_branch(&fixture, "work"));
-    let force = Remove {
-        force: true,
-        ..with_branch(&made)
-    };
+    let force = Remove { force: true, ..with_branch(&made) };
     let removed = remove(&fixture.repo, &force).unwrap();
     assert_eq!(removed.salvage_ref.unwrap().commit, tip);
     assert!(removed.branch_deleted && !has_branch(&fixture, "work"));
@@ -189,10 +167,7 @@ fn a_branch_with_unmerged_commits_is_deleted_only_by_force() {
 fn merged_squashed_and_picked_branches_may_go() {
     let integrations: [&[&[&str]]; 4] = [
         &[&["merge", "-q", "work"]],
-        &[
-            &["merge", "-q", "--squash", "work"],
-            &["commit", "-qm", "s"],
-        ],
+        &[&["merge", "-q", "--squash", "work"], &["commit", "-qm", "s"]],
         &[&["cherry-pick", "work~1", "work"]],
         &[
             &["merge", "-q", "--squash", "work"],
@@ -223,16 +198,10 @@ fn a_locked_and_the_main_worktree_stay_by_force_too() {
     lock(&fixture.repo, &made.path, "worker w-1 lives here").unwrap();
     let error = remove(&fixture.repo, &forced(&made)).unwrap_err();
     assert!(error.to_string().contains("w-1 lives here"), "{error}");
-    let main = Remove {
-        path: fixture.root().to_owned(),
-        ..forced(&made)
-    };
+    let main = Remove { path: fixture.root().to_owned(), ..forced(&made) };
     let error = remove(&fixture.repo, &main).unwrap_err();
     assert!(matches!(error, RemoveError::MainWorktree { .. }));
-    let inner = Remove {
-        path: fixture.beside("nothing"),
-        ..forced(&made)
-    };
+    let inner = Remove { path: fixture.beside("nothing"), ..forced(&made) };
     let error = remove(&fixture.repo, &inner).unwrap_err();
     assert!(error.to_string().contains("find a worktree"), "{error}");
     assert!(made.path.exists());

@@ -5,10 +5,7 @@ use crate::git::{Request, Worktree};
 use std::fs;
 
 fn worktree(fixture: &Fixture) -> Worktree {
-    let request = Request {
-        branch: "work".to_owned(),
-        ..Request::default()
-    };
+    let request = Request { branch: "work".to_owned(), ..Request::default() };
     create(&fixture.repo, &request, None).unwrap()
 }
 
@@ -22,10 +19,7 @@ fn a_clean_worktree_on_a_branch_has_nothing_to_lose() {
     let made = worktree(&fixture);
     commit(&made.path, "a.txt", "a\n");
     assert_eq!(keep_all(&fixture, &made.path), None);
-    let keep = Keep {
-        branch_commits: true,
-        copies: &[],
-    };
+    let keep = Keep { branch_commits: true, copies: &[] };
     let kept = salvage(&fixture.repo, &made.path, "w-1", keep).unwrap();
     assert_eq!(
         kept.unwrap(),
@@ -55,10 +49,7 @@ fn everything_uncommitted_is_kept_and_the_worktree_untouched() {
     let before = git(dir, &["status", "--porcelain"]);
     let kept = keep_all(&fixture, dir).unwrap();
     let listed = git(dir, &["ls-tree", "-r", "--name-only", &kept.name]);
-    assert_eq!(
-        listed,
-        ".gitignore\ndeep/untracked * file\nreadme.txt\ntwice.txt"
-    );
+    assert_eq!(listed, ".gitignore\ndeep/untracked * file\nreadme.txt\ntwice.txt");
     assert_eq!(show(dir, &kept.commit, "twice.txt"), "changed again\n");
     let staged = format!("{}^2", kept.commit);
     assert_eq!(show(dir, &staged, "twice.txt"), "staged\n");
@@ -95,10 +86,7 @@ fn a_taken_name_gets_a_number_and_the_same_commit_no_second_ref() {
     git(&made.path, &["checkout", "-q", "--detach"]);
     commit(&made.path, "a.txt", "a\n");
     let first = keep_all(&fixture, &made.path).unwrap();
-    let keep = Keep {
-        branch_commits: true,
-        copies: &[],
-    };
+    let keep = Keep { branch_commits: true, copies: &[] };
     let again = salvage(&fixture.repo, &made.path, "w-1", keep).unwrap();
     assert_eq!(again, Some(first));
     write(&made.path, "b.txt", "b\n");
@@ -106,10 +94,7 @@ fn a_taken_name_gets_a_number_and_the_same_commit_no_second_ref() {
     assert_eq!(second.name, "refs/orchestrator/salvage/w-1-2");
     for name in ["", "-x/..", "a b", "a\0"] {
         let error = salvage(&fixture.repo, &made.path, name, Keep::default()).unwrap_err();
-        assert!(
-            matches!(error, SalvageError::InvalidName { .. }),
-            "{name:?}: {error}"
-        );
+        assert!(matches!(error, SalvageError::InvalidName { .. }), "{name:?}: {error}");
     }
 }
 
@@ -121,15 +106,9 @@ fn changed_copies_are_kept_and_unchanged_ones_not() {
     fixture.write(".env", "A=1\n");
     fixture.write(".env.same", "A=1\n");
     let made = worktree(&fixture);
-    let keep = Keep {
-        branch_commits: false,
-        copies: &made.copies,
-    };
+    let keep = Keep { branch_commits: false, copies: &made.copies };
     assert_eq!(made.copies.len(), 2);
-    assert_eq!(
-        salvage(&fixture.repo, &made.path, "w-1", keep).unwrap(),
-        None
-    );
+    assert_eq!(salvage(&fixture.repo, &made.path, "w-1", keep).unwrap(), None);
     write(&made.path, ".env", "A=2\n");
     let kept = salvage(&fixture.repo, &made.path, "w-1", keep).unwrap();
     let commit = kept.unwrap().commit;
@@ -142,29 +121,11 @@ fn changed_copies_are_kept_and_unchanged_ones_not() {
 fn submodules_and_repositories_inside_are_kept_with_all_their_work() {
     let fixture = Fixture::new();
     fixture.git(&["clone", "-q", "--bare", ".", "../library.git"]);
-    fixture.git(&[
-        "-c",
-        "protocol.file.allow=always",
-        "submodule",
-        "--quiet",
-        "add",
-        "../library.git",
-        "lib",
-    ]);
+    fixture.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "../library.git", "lib"]);
     fixture.git(&["commit", "-qm", "library"]);
     let made = worktree(&fixture);
     let dir = &made.path;
-    git(
-        dir,
-        &[
-            "-c",
-            "protocol.file.allow=always",
-            "submodule",
-            "--quiet",
-            "update",
-            "--init",
-        ],
-    );
+    git(dir, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init"]);
     assert_eq!(keep_all(&fixture, dir), None, "a published submodule");
     let lib = dir.join("lib");
     for (name, value) in [("user.name", "L"), ("user.email", "l@example.org")] {
@@ -215,10 +176,7 @@ fn what_is_only_called_a_repository_is_kept_as_files_or_refused() {
     git(&made.path, &["init", "-q", "odd"]);
     git(&made.path.join("odd"), &["config", "core.worktree", "/"]);
     let error = salvage(&fixture.repo, &made.path, "w-1", Keep::default()).unwrap_err();
-    assert!(
-        matches!(error, SalvageError::UnreadableRepository { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, SalvageError::UnreadableRepository { .. }), "{error}");
 }
 
 #[test]

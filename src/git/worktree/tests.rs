@@ -4,10 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn on_branch(branch: &str) -> Request {
-    Request {
-        branch: branch.to_owned(),
-        ..Request::default()
-    }
+    Request { branch: branch.to_owned(), ..Request::default() }
 }
 
 fn branches(fixture: &Fixture) -> String {
@@ -72,10 +69,8 @@ fn thirty_two_at_once_from_a_remote_branch() {
         for _ in 0..32 {
             scope.spawn(|| {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                let request = Request {
-                    base: Some("origin/main".to_owned()),
-                    ..on_branch(&format!("parallel/{number}"))
-                };
+                let request =
+                    Request { base: Some("origin/main".to_owned()), ..on_branch(&format!("parallel/{number}")) };
                 let made = create(&fixture.repo, &request, Some("a worker")).unwrap();
                 assert_eq!(made.base_commit, base);
                 assert_eq!(read(&made.path, "readme.txt"), "hello\n");
@@ -98,10 +93,7 @@ fn a_failed_checkout_leaves_nothing_and_takes_nothing() {
     let empty = fixture.beside("empty");
     fs::create_dir(&empty).unwrap();
     for (branch, path) in [("new", "in/new/folders"), ("existing", "../empty")] {
-        let request = Request {
-            path: Some(PathBuf::from(path)),
-            ..on_branch(branch)
-        };
+        let request = Request { path: Some(PathBuf::from(path)), ..on_branch(branch) };
         let error = create(&fixture.repo, &request, Some("a worker")).unwrap_err();
         assert!(matches!(error, WorktreeError::Git(_)), "{error}");
     }
@@ -134,23 +126,15 @@ fn hooks_and_fsmonitor_of_the_repository_are_not_run() {
     let script = format!("#!/bin/sh\necho \"$0\" >> '{}'\n", trace.display());
     let hooks = fixture.beside("hooks");
     fs::create_dir(&hooks).unwrap();
-    for name in [
-        "post-checkout",
-        "post-index-change",
-        "reference-transaction",
-        "fsmonitor",
-    ] {
+    for name in ["post-checkout", "post-index-change", "reference-transaction", "fsmonitor"] {
         write_script(&hooks.join(name), &script);
     }
     fixture.git(&["config", "core.hooksPath", hooks.to_str().unwrap()]);
     let fsmonitor = hooks.join("fsmonitor");
     fixture.git(&["config", "core.fsmonitor", fsmonitor.to_str().unwrap()]);
     // The trap works: git of its own would run them.
-    let plain = std::process::Command::new("git")
-        .args(["status", "--porcelain"])
-        .current_dir(fixture.root())
-        .output()
-        .unwrap();
+    let plain =
+        std::process::Command::new("git").args(["status", "--porcelain"]).current_dir(fixture.root()).output().unwrap();
     assert!(plain.status.success() && trace.exists());
     fs::remove_file(&trace).unwrap();
     let made = create(&fixture.repo, &on_branch("work"), None).unwrap();
@@ -176,10 +160,7 @@ fn a_bare_repository_gets_worktrees_beside_it_and_in_our_folder() {
     fixture.git(&["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);
     let repo = Repository::discover(&bare).unwrap().unwrap();
     create(&repo, &on_branch("one"), None).unwrap();
-    let beside = Request {
-        path: Some(PathBuf::from("../two")),
-        ..on_branch("two")
-    };
+    let beside = Request { path: Some(PathBuf::from("../two")), ..on_branch("two") };
     let made = create(&repo, &beside, None).unwrap();
     assert_eq!(read(&made.path, "readme.txt"), "hello\n");
     assert_eq!(list(&repo).unwrap().len(), 3);
@@ -188,10 +169,7 @@ fn a_bare_repository_gets_worktrees_beside_it_and_in_our_folder() {
 #[test]
 fn a_worktree_inside_the_main_one_does_not_show_up_there() {
     let fixture = Fixture::new();
-    let request = Request {
-        path: Some(PathBuf::from("sub/odd [name]* here")),
-        ..on_branch("work")
-    };
+    let request = Request { path: Some(PathBuf::from("sub/odd [name]* here")), ..on_branch("work") };
     create(&fixture.repo, &request, None).unwrap();
     assert_eq!(fixture.git(&["status", "--porcelain"]), "");
 }

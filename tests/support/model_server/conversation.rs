@@ -47,10 +47,7 @@ const PUT_IN_BY_THE_CLI: [&str; 7] = [
 
 impl Conversation {
     pub fn read(dialect: Dialect, body: &Value) -> Self {
-        let mut conversation = Self {
-            tools: tool_names(dialect, body),
-            ..Self::default()
-        };
+        let mut conversation = Self { tools: tool_names(dialect, body), ..Self::default() };
         match dialect {
             Dialect::Anthropic => conversation.read_anthropic(body),
             Dialect::Responses => conversation.read_responses(body),
@@ -63,10 +60,7 @@ impl Conversation {
     /// The last words of the user, and how many answers the model has given since.
     /// Answers that only ask for more output of a running command are not counted.
     pub fn last_user_message(&self) -> Option<(&str, usize)> {
-        let at = self
-            .turns
-            .iter()
-            .rposition(|turn| matches!(turn, Turn::User(_)))?;
+        let at = self.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)))?;
         let Turn::User(text) = &self.turns[at] else {
             return None;
         };
@@ -92,15 +86,12 @@ impl Conversation {
                 }
                 Some("user") => {
                     for block in blocks.iter().filter(|block| block["type"] == "tool_result") {
-                        self.turns
-                            .push(Turn::ToolResult(text_of(&block["content"])));
+                        self.turns.push(Turn::ToolResult(text_of(&block["content"])));
                     }
                     let words = blocks.iter().map(text_of).filter(|text| !is_put_in(text));
                     self.user(&words.collect::<Vec<_>>().join("\n"));
                 }
-                Some("system") => {
-                    self.message_in_the_middle_of_a_turn(&text_of(&message["content"]))
-                }
+                Some("system") => self.message_in_the_middle_of_a_turn(&text_of(&message["content"])),
                 _ => {}
             }
         }
@@ -118,9 +109,7 @@ impl Conversation {
     fn read_responses(&mut self, body: &Value) {
         for item in items(body, "input") {
             match (item["type"].as_str(), item["role"].as_str()) {
-                (Some("function_call" | "custom_tool_call"), _) => {
-                    self.model(item["name"].as_str())
-                }
+                (Some("function_call" | "custom_tool_call"), _) => self.model(item["name"].as_str()),
                 (Some("function_call_output" | "custom_tool_call_output"), _) => {
                     self.turns.push(Turn::ToolResult(text_of(&item["output"])));
                 }
@@ -139,9 +128,7 @@ impl Conversation {
                 } else if let Some(text) = part["text"].as_str() {
                     self.user(text);
                 } else if part["functionResponse"].is_object() {
-                    self.turns.push(Turn::ToolResult(
-                        part["functionResponse"]["response"].to_string(),
-                    ));
+                    self.turns.push(Turn::ToolResult(part["functionResponse"]["response"].to_string()));
                 }
             }
         }
@@ -156,9 +143,7 @@ impl Conversation {
                         self.model(call["function"]["name"].as_str());
                     }
                 }
-                Some("tool") => self
-                    .turns
-                    .push(Turn::ToolResult(text_of(&message["content"]))),
+                Some("tool") => self.turns.push(Turn::ToolResult(text_of(&message["content"]))),
                 Some("user") => self.user(&text_of(&message["content"])),
                 _ => {}
             }
@@ -200,26 +185,14 @@ fn tool_names(dialect: Dialect, body: &Value) -> Vec<String> {
         Dialect::Anthropic => items(body, "tools").iter().filter_map(name).collect(),
         Dialect::Responses => {
             // The newer models of Codex get their tools in an input item, grouped by namespace.
-            let namespaces = items(body, "input")
-                .iter()
-                .flat_map(|item| items(item, "tools"));
+            let namespaces = items(body, "input").iter().flat_map(|item| items(item, "tools"));
             let nested = namespaces.flat_map(|namespace| items(namespace, "tools"));
-            items(body, "tools")
-                .iter()
-                .chain(nested)
-                .filter_map(name)
-                .collect()
+            items(body, "tools").iter().chain(nested).filter_map(name).collect()
         }
-        Dialect::Chat => items(body, "tools")
-            .iter()
-            .filter_map(|tool| name(&tool["function"]))
-            .collect(),
+        Dialect::Chat => items(body, "tools").iter().filter_map(|tool| name(&tool["function"])).collect(),
         Dialect::Gemini => {
             let groups = items(body, "tools").iter();
-            groups
-                .flat_map(|group| items(group, "functionDeclarations"))
-                .filter_map(name)
-                .collect()
+            groups.flat_map(|group| items(group, "functionDeclarations")).filter_map(name).collect()
         }
     }
 }
@@ -238,11 +211,7 @@ fn blocks_of(content: &Value) -> &[Value] {
 /// The text of a content that is either a string or a list of blocks with a `text`.
 fn text_of(content: &Value) -> String {
     let text = |block: &Value| block.as_str().or(block["text"].as_str()).map(str::to_owned);
-    blocks_of(content)
-        .iter()
-        .filter_map(text)
-        .collect::<Vec<_>>()
-        .join("\n")
+    blocks_of(content).iter().filter_map(text).collect::<Vec<_>>().join("\n")
 }
 
 /// Claude Code puts `<system-reminder>` blocks into the user's messages.
@@ -253,9 +222,7 @@ fn without_reminders(text: &str) -> String {
     let mut rest = text;
     while let Some(start) = rest.find(OPEN) {
         kept.push_str(&rest[..start]);
-        rest = rest[start..]
-            .split_once(CLOSE)
-            .map_or("", |(_, after)| after);
+        rest = rest[start..].split_once(CLOSE).map_or("", |(_, after)| after);
     }
     kept + rest
 }

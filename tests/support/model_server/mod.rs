@@ -45,10 +45,7 @@ pub struct Recorded {
 impl Recorded {
     /// The last words of the user in this request.
     pub fn user_message(&self) -> &str {
-        let last = self
-            .conversation
-            .as_ref()
-            .and_then(Conversation::last_user_message);
+        let last = self.conversation.as_ref().and_then(Conversation::last_user_message);
         last.map_or("", |(text, _)| text)
     }
 }
@@ -83,11 +80,7 @@ impl ModelServer {
             let (server, shared) = (server.clone(), shared.clone());
             move || accept(&server, &shared)
         });
-        Self {
-            server,
-            shared,
-            accepting: Some(accepting),
-        }
+        Self { server, shared, accepting: Some(accepting) }
     }
 
     /// `http://127.0.0.1:<port>`, without a path.
@@ -105,22 +98,11 @@ impl ModelServer {
     }
 
     /// Waits until one request satisfies `wanted` and returns it; `None` when `ceiling` is over.
-    pub fn wait_for_request(
-        &self,
-        ceiling: Duration,
-        wanted: impl Fn(&Recorded) -> bool,
-    ) -> Option<Recorded> {
+    pub fn wait_for_request(&self, ceiling: Duration, wanted: impl Fn(&Recorded) -> bool) -> Option<Recorded> {
         let missing = |state: &mut State| !state.requests.iter().any(&wanted);
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(self.shared.lock(), ceiling, missing);
+        let waited = self.shared.changed.wait_timeout_while(self.shared.lock(), ceiling, missing);
         let (state, _) = waited.expect("no thread of the server panics with the lock");
-        state
-            .requests
-            .iter()
-            .find(|request| wanted(request))
-            .cloned()
+        state.requests.iter().find(|request| wanted(request)).cloned()
     }
 }
 
@@ -137,9 +119,7 @@ impl Drop for ModelServer {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no thread of the server panics with the lock")
+        self.state.lock().expect("no thread of the server panics with the lock")
     }
 
     fn record(&self, request: Recorded) -> usize {
@@ -162,19 +142,10 @@ impl Shared {
         let Some(steps) = steps_named_in(message, &state.scripts) else {
             return speak(format!("heard: {message}"));
         };
-        let failures = |index| {
-            state
-                .failures
-                .get(&(message.to_owned(), index))
-                .copied()
-                .unwrap_or(0)
-        };
+        let failures = |index| state.failures.get(&(message.to_owned(), index)).copied().unwrap_or(0);
         let (answer, index) = answer_at(&steps, position, failures);
         if let (Answer::Fail(_), Some(index)) = (&answer, index) {
-            *state
-                .failures
-                .entry((message.to_owned(), index))
-                .or_default() += 1;
+            *state.failures.entry((message.to_owned(), index)).or_default() += 1;
         }
         answer
     }
@@ -211,26 +182,14 @@ fn handle(mut request: Request, shared: &Shared) {
     });
     match (dialect, conversation) {
         (Some(dialect), Some(conversation)) => {
-            let exchange = Exchange {
-                dialect,
-                conversation,
-                body,
-                path,
-                serial,
-            };
+            let exchange = Exchange { dialect, conversation, body, path, serial };
             exchange.finish(request, shared);
         }
         _ if path.contains("count_tokens") || path.contains("countTokens") => {
-            let count =
-                json!({"input_tokens": stream::INPUT_TOKENS, "totalTokens": stream::INPUT_TOKENS});
+            let count = json!({"input_tokens": stream::INPUT_TOKENS, "totalTokens": stream::INPUT_TOKENS});
             send_json(request, 200, &count, None);
         }
-        _ => send_json(
-            request,
-            404,
-            &json!({"error": {"message": "not a path of the scripted model"}}),
-            None,
-        ),
+        _ => send_json(request, 404, &json!({"error": {"message": "not a path of the scripted model"}}), None),
     }
 }
 
@@ -279,21 +238,12 @@ impl Exchange {
     /// Gemini's requests name the model in the path only.
     fn model(&self) -> &str {
         let in_path = || self.path.split("/models/").nth(1)?.split(':').next();
-        self.body["model"]
-            .as_str()
-            .or_else(in_path)
-            .unwrap_or("scripted")
+        self.body["model"].as_str().or_else(in_path).unwrap_or("scripted")
     }
 
     fn speak(&self, request: Request, text: &str, call: Option<&ToolCall>) {
-        let spoken = Spoken {
-            model: self.model(),
-            serial: self.serial,
-            text,
-            call,
-        };
-        let wants_stream =
-            self.path.contains(":streamGenerateContent") || self.body["stream"] == true;
+        let spoken = Spoken { model: self.model(), serial: self.serial, text, call };
+        let wants_stream = self.path.contains(":streamGenerateContent") || self.body["stream"] == true;
         if wants_stream {
             let events = stream(self.dialect, &spoken);
             send(request, 200, "text/event-stream", events, None);
@@ -304,26 +254,13 @@ impl Exchange {
 }
 
 fn send_json(request: Request, status: u16, body: &Value, retry_after_seconds: Option<u32>) {
-    send(
-        request,
-        status,
-        "application/json",
-        body.to_string(),
-        retry_after_seconds,
-    );
+    send(request, status, "application/json", body.to_string(), retry_after_seconds);
 }
 
 /// A CLI that was killed does not read its answer: that is its test's business, not an error here.
-fn send(
-    request: Request,
-    status: u16,
-    content_type: &str,
-    body: String,
-    retry_after_seconds: Option<u32>,
-) {
-    let mut response = Response::from_string(body)
-        .with_status_code(status)
-        .with_header(header("content-type", content_type));
+fn send(request: Request, status: u16, content_type: &str, body: String, retry_after_seconds: Option<u32>) {
+    let mut response =
+        Response::from_string(body).with_status_code(status).with_header(header("content-type", content_type));
     if let Some(seconds) = retry_after_seconds {
         response.add_header(header("retry-after", &seconds.to_string()));
     }

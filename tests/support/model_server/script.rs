@@ -60,35 +60,19 @@ impl Script {
     }
 
     pub fn write(self, path: &str, content: &str) -> Self {
-        self.then(Step::Write {
-            path: path.into(),
-            content: content.into(),
-        })
+        self.then(Step::Write { path: path.into(), content: content.into() })
     }
 
     pub fn call(self, tool: &str, arguments: Value) -> Self {
-        self.then(Step::Call {
-            tool: tool.into(),
-            arguments,
-        })
+        self.then(Step::Call { tool: tool.into(), arguments })
     }
 
     pub fn fail(self, status: u16) -> Self {
-        self.fail_with(Failure {
-            status,
-            times: None,
-            kind: None,
-            retry_after_seconds: None,
-        })
+        self.fail_with(Failure { status, times: None, kind: None, retry_after_seconds: None })
     }
 
     pub fn fail_times(self, status: u16, times: u32) -> Self {
-        self.fail_with(Failure {
-            status,
-            times: Some(times),
-            kind: None,
-            retry_after_seconds: Some(1),
-        })
+        self.fail_with(Failure { status, times: Some(times), kind: None, retry_after_seconds: Some(1) })
     }
 
     pub fn fail_with(self, failure: Failure) -> Self {
@@ -145,21 +129,14 @@ pub enum Answer {
 
 /// The answer number `position` (from 0) of a script. `failed_before` says how often each step, by its index,
 /// has failed already: a failure leaves no trace in the conversation, so only the server can know.
-pub fn answer_at(
-    steps: &[Step],
-    position: usize,
-    failed_before: impl Fn(usize) -> u32,
-) -> (Answer, Option<usize>) {
+pub fn answer_at(steps: &[Step], position: usize, failed_before: impl Fn(usize) -> u32) -> (Answer, Option<usize>) {
     let mut given = 0;
     let mut said: Vec<&str> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         match step {
             Step::Say(text) => said.push(text),
             Step::Fail(failure) if given == position => {
-                if failure
-                    .times
-                    .is_none_or(|times| failed_before(index) < times)
-                {
+                if failure.times.is_none_or(|times| failed_before(index) < times) {
                     return (Answer::Fail(failure.clone()), Some(index));
                 }
             }
@@ -168,13 +145,7 @@ pub fn answer_at(
             Step::Hang => {}
             tool if given == position => {
                 let tool = Some(tool.clone());
-                return (
-                    Answer::Speak {
-                        text: said.join("\n"),
-                        tool,
-                    },
-                    Some(index),
-                );
+                return (Answer::Speak { text: said.join("\n"), tool }, Some(index));
             }
             _ => {
                 given += 1;
@@ -182,10 +153,6 @@ pub fn answer_at(
             }
         }
     }
-    let text = if said.is_empty() || given < position {
-        "script finished".into()
-    } else {
-        said.join("\n")
-    };
+    let text = if said.is_empty() || given < position { "script finished".into() } else { said.join("\n") };
     (Answer::Speak { text, tool: None }, None)
 }

@@ -26,10 +26,7 @@ pub fn stream(dialect: Dialect, spoken: &Spoken) -> String {
         Dialect::Responses => named_events(&responses_events(spoken)),
         Dialect::Gemini => format!("data: {}\n\n", gemini_answer(spoken)),
         Dialect::Chat => {
-            chat_chunks(spoken)
-                .iter()
-                .map(|chunk| format!("data: {chunk}\n\n"))
-                .collect::<String>()
+            chat_chunks(spoken).iter().map(|chunk| format!("data: {chunk}\n\n")).collect::<String>()
                 + "data: [DONE]\n\n"
         }
     }
@@ -60,11 +57,7 @@ pub fn error_body(dialect: Dialect, failure: &Failure) -> Value {
         401 => ("authentication_error", "invalid_api_key", "UNAUTHENTICATED"),
         403 => ("permission_error", "permission_denied", "PERMISSION_DENIED"),
         404 => ("not_found_error", "model_not_found", "NOT_FOUND"),
-        429 => (
-            "rate_limit_error",
-            "rate_limit_exceeded",
-            "RESOURCE_EXHAUSTED",
-        ),
+        429 => ("rate_limit_error", "rate_limit_exceeded", "RESOURCE_EXHAUSTED"),
         _ => ("api_error", "server_error", "INTERNAL"),
     };
     let word = |usual: &str| failure.kind.clone().unwrap_or_else(|| usual.to_owned());
@@ -84,12 +77,7 @@ pub fn error_body(dialect: Dialect, failure: &Failure) -> Value {
 
 /// Events whose `type` is also the name of the event.
 fn named_events(events: &[Value]) -> String {
-    let event = |event: &Value| {
-        format!(
-            "event: {}\ndata: {event}\n\n",
-            event["type"].as_str().unwrap_or_default()
-        )
-    };
+    let event = |event: &Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default());
     events.iter().map(event).collect()
 }
 
@@ -107,23 +95,14 @@ fn anthropic_events(spoken: &Spoken) -> Vec<Value> {
         index += 1;
     };
     if !spoken.text.is_empty() {
-        block(
-            json!({"type": "text", "text": ""}),
-            json!({"type": "text_delta", "text": spoken.text}),
-        );
+        block(json!({"type": "text", "text": ""}), json!({"type": "text_delta", "text": spoken.text}));
     }
     if let Some(call) = spoken.call {
-        let start = json!({"type": "tool_use", "id": format!("toolu_{}", spoken.serial), "name": call.name, "input": {}});
-        block(
-            start,
-            json!({"type": "input_json_delta", "partial_json": input_as_text(call)}),
-        );
+        let start =
+            json!({"type": "tool_use", "id": format!("toolu_{}", spoken.serial), "name": call.name, "input": {}});
+        block(start, json!({"type": "input_json_delta", "partial_json": input_as_text(call)}));
     }
-    let stop_reason = if spoken.call.is_some() {
-        "tool_use"
-    } else {
-        "end_turn"
-    };
+    let stop_reason = if spoken.call.is_some() { "tool_use" } else { "end_turn" };
     events.push(json!({"type": "message_delta", "delta": {"stop_reason": stop_reason, "stop_sequence": null},
         "usage": {"output_tokens": OUTPUT_TOKENS}}));
     events.push(json!({"type": "message_stop"}));
@@ -151,21 +130,18 @@ fn responses_events(spoken: &Spoken) -> Vec<Value> {
         }
         items.push(item);
     }
-    let mut events =
-        vec![json!({"type": "response.created", "response": {"id": id, "status": "in_progress"}})];
+    let mut events = vec![json!({"type": "response.created", "response": {"id": id, "status": "in_progress"}})];
     for (index, item) in items.iter().enumerate() {
-        events.push(
-            json!({"type": "response.output_item.added", "output_index": index, "item": item}),
-        );
-        events.push(
-            json!({"type": "response.output_item.done", "output_index": index, "item": item}),
-        );
+        events.push(json!({"type": "response.output_item.added", "output_index": index, "item": item}));
+        events.push(json!({"type": "response.output_item.done", "output_index": index, "item": item}));
     }
-    events.push(json!({"type": "response.completed", "response": {"id": id, "status": "completed", "output": items, "usage": {
-        "input_tokens": INPUT_TOKENS, "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": OUTPUT_TOKENS, "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
-    }}}));
+    events.push(
+        json!({"type": "response.completed", "response": {"id": id, "status": "completed", "output": items, "usage": {
+            "input_tokens": INPUT_TOKENS, "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": OUTPUT_TOKENS, "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
+        }}}),
+    );
     events
 }
 
@@ -174,11 +150,7 @@ fn gemini_answer(spoken: &Spoken) -> Value {
     if !spoken.text.is_empty() {
         parts.push(json!({"text": spoken.text}));
     }
-    if let Some(ToolCall {
-        name,
-        input: Input::Json(arguments),
-    }) = spoken.call
-    {
+    if let Some(ToolCall { name, input: Input::Json(arguments) }) = spoken.call {
         parts.push(json!({"functionCall": {"name": name, "args": arguments}}));
     }
     json!({
@@ -193,26 +165,16 @@ fn chat_chunks(spoken: &Spoken) -> Vec<Value> {
         json!({"id": format!("chatcmpl-{}", spoken.serial), "object": "chat.completion.chunk", "created": 0,
             "model": spoken.model, "choices": choices, "usage": usage})
     };
-    let delta = |delta: Value| {
-        chunk(
-            json!([{"index": 0, "delta": delta, "finish_reason": null}]),
-            Value::Null,
-        )
-    };
+    let delta = |delta: Value| chunk(json!([{"index": 0, "delta": delta, "finish_reason": null}]), Value::Null);
     let mut chunks = vec![delta(json!({"role": "assistant", "content": spoken.text}))];
     if let Some(call) = spoken.call {
-        chunks.push(delta(json!({"tool_calls": [{"index": 0, "id": format!("call_{}", spoken.serial), "type": "function",
-            "function": {"name": call.name, "arguments": input_as_text(call)}}]})));
+        chunks.push(delta(
+            json!({"tool_calls": [{"index": 0, "id": format!("call_{}", spoken.serial), "type": "function",
+            "function": {"name": call.name, "arguments": input_as_text(call)}}]}),
+        ));
     }
-    let reason = if spoken.call.is_some() {
-        "tool_calls"
-    } else {
-        "stop"
-    };
-    chunks.push(chunk(
-        json!([{"index": 0, "delta": {}, "finish_reason": reason}]),
-        Value::Null,
-    ));
+    let reason = if spoken.call.is_some() { "tool_calls" } else { "stop" };
+    chunks.push(chunk(json!([{"index": 0, "delta": {}, "finish_reason": reason}]), Value::Null));
     chunks.push(chunk(json!([]), chat_usage()));
     chunks
 }

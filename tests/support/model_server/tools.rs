@@ -49,10 +49,7 @@ pub fn poll_running_command(conversation: &Conversation) -> Option<ToolCall> {
     let result = conversation.last_tool_result()?;
     let id_after = |words: &str| {
         let (_, after) = result.split_once(words)?;
-        let id: String = after
-            .chars()
-            .take_while(char::is_ascii_alphanumeric)
-            .collect();
+        let id: String = after.chars().take_while(char::is_ascii_alphanumeric).collect();
         (!id.is_empty()).then_some(id)
     };
     if let Some(cell) = id_after("Script running with cell ID ") {
@@ -89,15 +86,9 @@ fn write(dialect: Dialect, conversation: &Conversation, path: &str, content: &st
         Dialect::Responses => {
             let patch = add_file_patch(path, content);
             if in_code_mode(conversation) {
-                return code(&format!(
-                    "text(await tools.apply_patch({}));",
-                    Value::from(patch)
-                ));
+                return code(&format!("text(await tools.apply_patch({}));", Value::from(patch)));
             }
-            ToolCall {
-                name: "apply_patch".into(),
-                input: Input::Freeform(patch),
-            }
+            ToolCall { name: "apply_patch".into(), input: Input::Freeform(patch) }
         }
     }
 }
@@ -109,10 +100,7 @@ fn in_code_mode(conversation: &Conversation) -> bool {
 }
 
 fn code(script: &str) -> ToolCall {
-    ToolCall {
-        name: "exec".into(),
-        input: Input::Freeform(script.into()),
-    }
+    ToolCall { name: "exec".into(), input: Input::Freeform(script.into()) }
 }
 
 fn add_file_patch(path: &str, content: &str) -> String {
@@ -121,8 +109,5 @@ fn add_file_patch(path: &str, content: &str) -> String {
 }
 
 fn json_call(name: &str, arguments: Value) -> ToolCall {
-    ToolCall {
-        name: name.into(),
-        input: Input::Json(arguments),
-    }
+    ToolCall { name: name.into(), input: Input::Json(arguments) }
 }

@@ -1,0 +1,124 @@
+//! What can be known to fail before anything is made: checked before a batch is answered, off the actor's thread.
+
+use std::collections::HashMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::actor::Context;
+use super::error::OrchestratorError;
+use super::{handle, probe};
+use crate::git;
+use crate::mission::create::{Draft, DraftPlace};
+use crate::mission::id::{TaskId, WorkerId};
+use crate::mission::spec::{Mission, Permissions, Place};
+
+type Checked = Result<Draft, String>;
+
+pub(super) async fn check_all(context: Arc<Context>, drafts: Vec<Checked>) -> Vec<Checked> {
+    let total = drafts.len();
+    let checked = handle::blocking(move || {
+        let mut checks = Checks { context: &context, bases: HashMap::new() };
+        Ok(drafts.into_iter().map(|draft| checks.check(draft?)).collect())
+    });
+    match checked.await {
+        Ok(drafts) => drafts,
+        Err(error) => vec![Err(error.to_string()); total],
+    }
+}
+
+struct Checks<'a> {
+    context: &'a Context,
+    /// Answers that many missions of one batch share: a base is resolved once.
+    bases: HashMap<Option<String>, Result<(), String>>,
+}
+
+impl Checks<'_> {
+    fn check(&mut self, mut draft: Draft) -> Checked {
+        let fail = |error: &dyn std::fmt::Display| error.to_string();
+        let backend = self.context.backends.get(draft.backend.as_str()).map_err(|error| fail(&error))?;
+        let mission = as_mission(&draft);
+        backend.check(&mission).map_err(|error| fail(&error))?;
+        probe::find_program(self.context, &draft.backend).map_err(|error| fail(&error))?;
+        for fallback in &draft.fallback_backends {
+            self.context.backends.get(fallback.as_str()).map_err(|error| fail(&error))?;
+        }
+        if draft.permissions == Permissions::Full && !self.context.settings.allow_full_permissions {
+            return Err("permissions \"full\" are not allowed here: use \"edit\", or let the user set allow_full_permissions in the settings file".to_owned());
+        }
+        let present = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
+        draft.needs = backend.probe().key_variables.into_iter().filter(present).collect();
+        match &mut draft.place {
+            DraftPlace::Directory(path) => *path = self.directory(path)?,
+            DraftPlace::Worktree { branch, base, path } => self.worktree(branch.as_deref(), base, path.as_deref())?,
+        }
+        Ok(draft)
+    }
+
+    fn directory(&self, path: &Path) -> Result<PathBuf, String> {
+        let absolute = self.context.directory.join(path);
+        let found = absolute.canonicalize().map_err(|error| {
+            format!("working_directory {} cannot be used ({error}): name an existing directory, or leave it out to get a worktree", absolute.display())
+        })?;
+        match found.is_dir() {
+            true => Ok(found),
+            false => Err(format!("working_directory {} is not a directory", found.display())),
+        }
+    }
+
+    fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<(), String> {
+        let repository = self.context.repository().map_err(|error| error.to_string())?;
+        if branch.is_none() && path.is_none() {
+            // A branch and a folder of our own naming are free; only the base can be wrong, or the identity missing.
+            return self.base(base);
+        }
+        let request = git::Request {
+            branch: branch.map_or_else(|| format!("{}w-0", self.context.settings.branch_prefix), str::to_owned),
+            base: base.clone(),
+            path: path.map(Path::to_owned),
+            allowed_roots: self.context.allowed_roots(),
+        };
+        git::check(repository, &request).map_err(|error| error.to_string())?;
+        self.base(base)
+    }
+
+    fn base(&mut self, base: &Option<String>) -> Result<(), String> {
+        if let Some(known) = self.bases.get(base) {
+            return known.clone();
+        }
+        let repository = self.context.repository().map_err(|error| error.to_string())?;
+        let found = repository.identity().map(drop).map_err(|error| error.to_string()).and_then(|()| {
+            repository.resolve(base.as_deref().unwrap_or("HEAD")).map(drop).map_err(|error| error.to_string())
+        });
+        self.bases.insert(base.clone(), found.clone());
+        found
+    }
+}
+
+/// As far as a backend looks at it.
+fn as_mission(draft: &Draft) -> Mission {
+    Mission {
+        title: draft.title.clone(),
+        prompt: draft.prompt.clone(),
+        backend: draft.backend.clone(),
+        model: draft.model.clone(),
+        effort: draft.effort.clone(),
+        place: Place::Directory { path: PathBuf::new() },
+        verify_command: draft.verify_command.clone(),
+        task_id: TaskId(WorkerId::new(0, "").to_string()),
+        depends_on: Vec::new(),
+        timeout_minutes: draft.timeout_minutes,
+        max_cost_usd: draft.max_cost_usd,
+        max_tokens: draft.max_tokens,
+        fallback_backends: Vec::new(),
+        max_attempts: draft.max_attempts,
+        request_id: None,
+        permissions: draft.permissions,
+    }
+}
+
+impl From<OrchestratorError> for String {
+    fn from(error: OrchestratorError) -> Self {
+        error.to_string()
+    }
+}

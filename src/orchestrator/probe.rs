@@ -1,0 +1,136 @@
+//! Asking the CLIs about themselves: installed, which version, logged in. What to ask and how to read the answer is the
+//! backend's business; asking is done here, with a ceiling, and never spends anything.
+
+use std::collections::HashMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::actor::{Context, Counts};
+use super::answers::BackendView;
+use super::error::OrchestratorError;
+use crate::backend::{self, LoginFile, Probe};
+use crate::mission::id::BackendName;
+
+/// A CLI's `--version` takes up to 2 s on a loaded machine.
+const CEILING: Duration = Duration::from_secs(20);
+
+/// The program that a backend runs, as the user's settings or the PATH name it.
+pub(super) fn find_program(context: &Context, name: &BackendName) -> Result<PathBuf, OrchestratorError> {
+    let backend = context.backends.get(name.as_str()).map_err(super::start::refused)?;
+    let program = context.settings.backend(name.as_str()).program.unwrap_or_else(|| backend.program().to_owned());
+    which::which(&program).map_err(|_| {
+        let install = backend.probe().install_command;
+        OrchestratorError::Refused(format!(
+            "{name} is not installed ({program} is not on the PATH): {install}, or choose another backend; get_backend_status shows which are there"
+        ))
+    })
+}
+
+pub(super) async fn status(
+    context: &Context,
+    only: Option<&BackendName>,
+    counts: &HashMap<BackendName, Counts>,
+) -> Result<Vec<BackendView>, OrchestratorError> {
+    let names: Vec<BackendName> = match only {
+        Some(name) => vec![name.clone()],
+        None => context.backends.names().map(BackendName::from).collect(),
+    };
+    let views = names.iter().map(|name| view(context, name, counts.get(name).copied().unwrap_or_default()));
+    futures_util::future::try_join_all(views).await
+}
+
+async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<BackendView, OrchestratorError> {
+    let backend = context.backends.get(name.as_str()).map_err(super::start::refused)?;
+    let probe = backend.probe();
+    let path = find_program(context, name).ok();
+    let (version, authenticated) = match &path {
+        Some(path) => futures_util::future::join(version(path, &probe), authenticated(path, &probe)).await,
+        None => (None, None),
+    };
+    let how_to_fix = match (&path, authenticated) {
+        (None, _) => Some(probe.install_command.clone()),
+        (Some(_), Some(false)) => Some(probe.login_command.clone()),
+        _ => None,
+    };
+    Ok(BackendView {
+        backend: name.clone(),
+        installed: path.is_some(),
+        version,
+        path,
+        authenticated,
+        how_to_fix,
+        models: vec![backend::example_model(name.as_str()).to_owned()],
+        running: counts.running,
+        queued: counts.queued,
+        limit: context.limits.of(name),
+    })
+}
+
+async fn version(program: &Path, probe: &Probe) -> Option<String> {
+    let (stdout, _) = ask(program, &probe.version_args).await?;
+    backend::read_version(&stdout)
+}
+
+/// A key in the environment, the CLI's own word, or the file that a login leaves; `None` when nothing tells.
+async fn authenticated(program: &Path, probe: &Probe) -> Option<bool> {
+    let set = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
+    if probe.key_variables.iter().any(set) {
+        return Some(true);
+    }
+    if let Some(args) = &probe.auth_args
+        && let Some((stdout, code)) = ask(program, args).await
+        && let Some(answer) = (probe.read_auth)(&stdout, code)
+    {
+        return Some(answer);
+    }
+    probe.login_files.iter().any(exists).then_some(true)
+}
+
+fn exists(file: &LoginFile) -> bool {
+    let moved = file.variable.as_ref().and_then(env::var_os).map(PathBuf::from);
+    let folder = moved.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(&file.default_folder)));
+    folder.is_some_and(|folder| folder.join(&file.file).exists())
+}
+
+async fn ask(program: &Path, args: &[String]) -> Option<(String, i32)> {
+    let mut command = tokio::process::Command::new(program);
+    command.args(args).stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(CEILING, command.output()).await.ok()?.ok()?;
+    Some((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()?))
+}
+
+/// Names under which this server is registered with the CLI of a backend, so that a worker of it does not start it
+/// again. Claude Code and Gemini CLI workers start no MCP servers at all; the other two are told which to leave out.
+pub(super) fn own_registrations(backend: &BackendName) -> Vec<String> {
+    let home = |folder: &str| env::var_os("HOME").map(|home| PathBuf::from(home).join(folder));
+    let names = match backend.as_str() {
+        "codex" => {
+            let folder = env::var_os("CODEX_HOME").map(PathBuf::from).or_else(|| home(".codex"));
+            folder.and_then(|folder| registered_in_toml(&folder.join("config.toml")))
+        }
+        "opencode" => {
+            let folder = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| home(".config"));
+            folder.and_then(|folder| registered_in_json(&folder.join("opencode/opencode.json")))
+        }
+        _ => None,
+    };
+    names.unwrap_or_default()
+}
+
+fn registered_in_toml(path: &Path) -> Option<Vec<String>> {
+    let config: toml::Table = toml::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+    let servers = config.get("mcp_servers")?.as_table()?;
+    Some(servers.iter().filter(|(_, server)| is_ours(&format!("{server:?}"))).map(|(name, _)| name.clone()).collect())
+}
+
+fn registered_in_json(path: &Path) -> Option<Vec<String>> {
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    let servers = config.get("mcp")?.as_object()?;
+    Some(servers.iter().filter(|(_, server)| is_ours(&server.to_string())).map(|(name, _)| name.clone()).collect())
+}
+
+/// By the program's name in what the user registered.
+fn is_ours(registration: &str) -> bool {
+    registration.contains(env!("CARGO_PKG_NAME"))
+}
