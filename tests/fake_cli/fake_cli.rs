@@ -1,0 +1,55 @@
+//! The scripted fake CLI of the end-to-end tests: a worker that does exactly what its prompt says.
+//!
+//! It reads its prompt from stdin and carries out the lines after the last line that begins with `FAKE:`, up to an
+//! empty line, a line `END` or the end (so that a frame around the prompt does no harm). One command a line; `script.rs`
+//! lists them. A prompt without such a line gets `heard: <its last line>` and a good end; `--resume ID` is a later turn,
+//! which remembers nothing. Output is the JSONL vocabulary of custom backends, or with `--plain` plain text.
+//! A script that it cannot carry out ends it with status 64 and says so on stderr, so that a test cannot pass by a typo.
+
+mod output;
+mod script;
+mod unix;
+
+use std::env;
+use std::io::{self, Read};
+use std::process::ExitCode;
+
+use output::Output;
+use script::{Cannot, Script};
+
+fn main() -> ExitCode {
+    let mut plain = false;
+    let mut resume = None;
+    let mut args = env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--version" => return print_version(),
+            "--plain" => plain = true,
+            "--resume" => resume = args.next(),
+            // What a settings file may add, such as `--model x`, is no business of ours.
+            _ => {}
+        }
+    }
+    let mut prompt = Vec::new();
+    if let Err(error) = io::stdin().read_to_end(&mut prompt) {
+        return refuse(&Cannot::Io { what: "read the prompt".to_owned(), source: error });
+    }
+    let mut output = Output::new(plain);
+    if let Some(id) = resume {
+        output.session(&id);
+    }
+    match Script::of(&String::from_utf8_lossy(&prompt)).run(&mut output) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn print_version() -> ExitCode {
+    println!("fake-cli 1.0.0");
+    ExitCode::SUCCESS
+}
+
+fn refuse(error: &Cannot) -> ExitCode {
+    eprintln!("fake-cli: {error}");
+    ExitCode::from(64)
+}

@@ -1,0 +1,111 @@
+//! What the fake prints: one JSON object a line, or plain text. Every line is flushed at once, since tests wait for it.
+
+use std::io::{self, Write};
+use std::process::Output as Ended;
+
+use serde_json::{Value, json};
+
+pub struct Output {
+    plain: bool,
+    tools: u32,
+}
+
+impl Output {
+    pub fn new(plain: bool) -> Self {
+        Self { plain, tools: 0 }
+    }
+
+    pub fn session(&mut self, id: &str) {
+        self.line(&format!("session {id}"), json!({"type": "session", "id": id}));
+    }
+
+    pub fn say(&mut self, text: &str) {
+        self.line(text, json!({"type": "message", "text": text}));
+    }
+
+    /// Returns the id that its end must bear.
+    pub fn tool(&mut self, what: &str) -> String {
+        self.tools += 1;
+        let id = format!("tool-{}", self.tools);
+        self.line(&format!("$ {what}"), json!({"type": "tool", "id": id, "name": "shell", "what": what}));
+        id
+    }
+
+    pub fn tool_end(&mut self, id: &str, ended: &Ended) {
+        let text = [&ended.stdout[..], &ended.stderr[..]].concat();
+        let text = String::from_utf8_lossy(&text);
+        let code = ended.status.code();
+        self.line(
+            &text,
+            json!({"type": "tool_end", "id": id, "ok": ended.status.success(), "exit_code": code, "output": text}),
+        );
+    }
+
+    pub fn edit(&mut self, path: &str) {
+        self.line(&format!("edited {path}"), json!({"type": "edit", "paths": [path]}));
+    }
+
+    pub fn denied(&mut self, what: &str) {
+        self.line(&format!("denied {what}"), json!({"type": "denied", "what": what}));
+    }
+
+    pub fn usage(&mut self, input: u64, output: u64, cost: f64) {
+        self.line(
+            &format!("used {input} and {output} tokens, {cost} USD"),
+            json!({"type": "usage", "input_tokens": input, "output_tokens": output, "cost_usd": cost}),
+        );
+    }
+
+    /// `failure`: the message, and its kind where the fake is to name one. Plain output tells it by the exit code alone.
+    pub fn result(&mut self, failure: Option<(&str, Option<&str>)>) {
+        let Some((message, kind)) = failure else {
+            return self.line("", json!({"type": "result", "status": "success"}));
+        };
+        let mut result = json!({"type": "result", "status": "error", "message": message});
+        if let Some(kind) = kind {
+            result["kind"] = Value::from(kind);
+        }
+        self.line(message, result);
+    }
+
+    /// One message whose line is `bytes` long, newline included.
+    pub fn big_line(&mut self, bytes: usize) {
+        let around = if self.plain { 1 } else { json!({"type": "message", "text": ""}).to_string().len() + 1 };
+        self.say(&"x".repeat(bytes.saturating_sub(around)));
+    }
+
+    pub fn flood(&mut self, lines: u64) {
+        let mut stdout = io::BufWriter::new(io::stdout().lock());
+        for number in 1..=lines {
+            let text = format!("line {number}");
+            let line = if self.plain { text } else { json!({"type": "message", "text": text}).to_string() };
+            written(writeln!(stdout, "{line}"));
+        }
+        written(stdout.flush());
+    }
+
+    /// A line that is no UTF-8.
+    pub fn garbage(&mut self) {
+        let mut stdout = io::stdout().lock();
+        written(stdout.write_all(b"\xff\xfe\x00\xc3\x28 no text\n"));
+        written(stdout.flush());
+    }
+
+    fn line(&self, plain: &str, event: Value) {
+        let text = if self.plain { plain.to_owned() } else { event.to_string() };
+        if self.plain && text.is_empty() {
+            return;
+        }
+        let mut stdout = io::stdout().lock();
+        written(writeln!(stdout, "{text}"));
+        written(stdout.flush());
+    }
+}
+
+/// A CLI that cannot write has no way to go on; the real ones end here too.
+fn written(result: io::Result<()>) {
+    if let Err(error) = result {
+        eprintln!("fake-cli: failed printing to stdout: {error}");
+        std::process::exit(101);
+    }
+}

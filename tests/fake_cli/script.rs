@@ -1,0 +1,274 @@
+//! The script in a prompt, and how it is carried out. Paths are relative to the directory that the fake was started in.
+
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::{self, Command, Output as Ended, Stdio};
+use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::output::Output;
+use super::unix;
+
+/// How long `wait-file` waits unless it is told otherwise.
+const WAIT_SECONDS: u64 = 60;
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Each process of the loop starts the next one and ends, so that a sweep has to catch up with it.
+const FORK_LOOP: &str = r#"[ "$1" -gt 0 ] || exit 0; sleep 0.02; sh -c "$0" "$0" $(($1 - 1)) &"#;
+
+pub struct Script {
+    lines: Vec<String>,
+    /// What to say where there is nothing to carry out.
+    heard: Option<String>,
+}
+
+/// What one line leads to.
+enum Next {
+    Go,
+    Exit(u8),
+}
+
+#[derive(Debug)]
+pub enum Cannot {
+    Unknown(String),
+    Argument { line: String, wants: &'static str },
+    Io { what: String, source: io::Error },
+    Waited { path: String, seconds: u64 },
+}
+
+impl std::fmt::Display for Cannot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Cannot::Unknown(line) => write!(f, "there is no command {line:?}"),
+            Cannot::Argument { line, wants } => write!(f, "{line:?} is not a line like `{wants}`"),
+            Cannot::Io { what, source } => write!(f, "could not {what}: {source}"),
+            Cannot::Waited { path, seconds } => write!(f, "{path} was not there after {seconds} s"),
+        }
+    }
+}
+
+impl Script {
+    pub fn of(prompt: &str) -> Self {
+        let lines: Vec<&str> = prompt.lines().map(str::trim).collect();
+        let Some(marker) = lines.iter().rposition(|line| line.starts_with("FAKE:")) else {
+            let last = lines.iter().rev().find(|line| !line.is_empty()).copied().unwrap_or_default();
+            return Self { lines: Vec::new(), heard: Some(last.to_owned()) };
+        };
+        let beside = lines[marker].trim_start_matches("FAKE:").trim();
+        let below = lines[marker + 1..].iter().take_while(|line| !line.is_empty() && **line != "END");
+        let lines = Some(beside).filter(|line| !line.is_empty()).into_iter().chain(below.copied());
+        Self { lines: lines.map(str::to_owned).collect(), heard: None }
+    }
+
+    /// Returns the exit code. A script that names no end ends well: a result, and status 0.
+    pub fn run(&self, output: &mut Output) -> Result<u8, Cannot> {
+        if let Some(last) = &self.heard {
+            output.say(&format!("heard: {last}"));
+        }
+        let mut code = 0;
+        let mut has_result = false;
+        for line in &self.lines {
+            let (verb, _) = halves(line);
+            if matches!(verb, "result" | "fail") {
+                has_result = true;
+                code = if line.starts_with("result success") { 0 } else { 1 };
+            }
+            if let Next::Exit(code) = obey(line, output)? {
+                return Ok(code);
+            }
+        }
+        if !has_result {
+            output.result(None);
+        }
+        Ok(code)
+    }
+}
+
+fn obey(line: &str, output: &mut Output) -> Result<Next, Cannot> {
+    let (verb, rest) = halves(line);
+    match verb {
+        "say" => output.say(rest),
+        "session" => output.session(rest),
+        "edit" => output.edit(rest),
+        "denied" => output.denied(rest),
+        "garbage" => output.garbage(),
+        "big-line" => output.big_line(number(line, rest, "big-line BYTES")?),
+        "flood" => output.flood(number(line, rest, "flood LINES")?),
+        "usage" => usage(line, rest, output)?,
+        "result" => result(line, rest, output)?,
+        "fail" => {
+            let (kind, message) = halves(rest);
+            output.result(Some((message, Some(kind))));
+        }
+        "write" => write(rest)?,
+        "append" => append(rest)?,
+        "touch" => put(rest, "")?,
+        "pid" => put(rest, &process::id().to_string())?,
+        "env" => tell_variable(rest)?,
+        "commit" => commit(rest, output)?,
+        "run" => run(&["sh", "-c", rest], rest, output)?,
+        "sleep" => thread::sleep(Duration::from_secs_f64(number(line, rest, "sleep SECONDS")?)),
+        "wait-file" => wait_for_file(line, rest)?,
+        "ignore-term" => unix::ignore(unix::SIGTERM),
+        "ignore-int" => unix::ignore(unix::SIGINT),
+        "daemon" => start_daemon(line, rest)?,
+        "child" => start_child(line, rest, unix::in_own_session)?,
+        "clear-env-child" => start_child(line, rest, Command::env_clear)?,
+        "fork-loop" => start_fork_loop(line, rest)?,
+        "stop-self" => unix::stop_self(),
+        "die" => die(line, rest)?,
+        "exit" => return Ok(Next::Exit(number(line, rest, "exit CODE")?)),
+        "hang" => loop {
+            thread::park();
+        },
+        _ => return Err(Cannot::Unknown(line.to_owned())),
+    }
+    Ok(Next::Go)
+}
+
+fn usage(line: &str, rest: &str, output: &mut Output) -> Result<(), Cannot> {
+    const WANTS: &str = "usage INPUT OUTPUT COST";
+    let (input, rest) = halves(rest);
+    let (out, cost) = halves(rest);
+    output.usage(number(line, input, WANTS)?, number(line, out, WANTS)?, number(line, cost, WANTS)?);
+    Ok(())
+}
+
+fn result(line: &str, rest: &str, output: &mut Output) -> Result<(), Cannot> {
+    match halves(rest) {
+        ("success", "") => output.result(None),
+        ("error", message) => output.result(Some((message, None))),
+        _ => return Err(Cannot::Argument { line: line.to_owned(), wants: "result success` or `result error MESSAGE" }),
+    }
+    Ok(())
+}
+
+/// `write PATH CONTENT`; `\n` in the content is a newline, and it ends with one, as files do.
+fn write(rest: &str) -> Result<(), Cannot> {
+    let (path, content) = halves(rest);
+    put(path, &format!("{}\n", content.replace("\\n", "\n")))
+}
+
+fn append(rest: &str) -> Result<(), Cannot> {
+    let (path, text) = halves(rest);
+    make_parent(path)?;
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.and_then(|mut file| writeln!(file, "{text}")).map_err(|source| io_error("append to", path, source))
+}
+
+fn tell_variable(rest: &str) -> Result<(), Cannot> {
+    let (name, path) = halves(rest);
+    match env::var_os(name) {
+        Some(value) => put(path, &format!("set {}\n", value.to_string_lossy())),
+        None => put(path, "unset\n"),
+    }
+}
+
+/// Written beside and renamed, since tests wait for the file and read it at once.
+fn put(path: &str, content: &str) -> Result<(), Cannot> {
+    make_parent(path)?;
+    let beside = format!("{path}.{}.tmp", process::id());
+    fs::write(&beside, content)
+        .and_then(|()| fs::rename(&beside, path))
+        .map_err(|source| io_error("write", path, source))
+}
+
+fn make_parent(path: &str) -> Result<(), Cannot> {
+    match Path::new(path).parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => fs::create_dir_all(parent).map_err(|source| io_error("make the folder of", path, source)),
+        None => Ok(()),
+    }
+}
+
+fn commit(message: &str, output: &mut Output) -> Result<(), Cannot> {
+    run(&["git", "add", "-A"], "git add -A", output)?;
+    run(&["git", "commit", "--quiet", "-m", message], &format!("git commit -m {message:?}"), output)
+}
+
+/// Runs a program as an agent's tool would. That it fails is told and no more.
+fn run(command: &[&str], what: &str, output: &mut Output) -> Result<(), Cannot> {
+    let id = output.tool(what);
+    let ended = ended(command).map_err(|source| io_error("run", what, source))?;
+    output.tool_end(&id, &ended);
+    Ok(())
+}
+
+fn ended(command: &[&str]) -> io::Result<Ended> {
+    Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).output()
+}
+
+/// `wait-file PATH [SECONDS]`.
+fn wait_for_file(line: &str, rest: &str) -> Result<(), Cannot> {
+    let (path, seconds) = halves(rest);
+    let seconds = if seconds.is_empty() { WAIT_SECONDS } else { number(line, seconds, "wait-file PATH [SECONDS]")? };
+    let until = Instant::now() + Duration::from_secs(seconds);
+    while !Path::new(path).exists() {
+        if Instant::now() > until {
+            return Err(Cannot::Waited { path: path.to_owned(), seconds });
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+/// `daemon SECONDS [PIDFILE]`: in a session of its own, and nobody's child: the shell that starts it ends at once.
+fn start_daemon(line: &str, rest: &str) -> Result<(), Cannot> {
+    let (seconds, pid_file) = sleeper(line, rest)?;
+    let mut shell = unix::quiet("sh", &["-c", "sleep \"$0\" & echo $!", &seconds.to_string()]);
+    let ended = unix::in_own_session(shell.stdout(Stdio::piped())).spawn().and_then(|mut shell| {
+        let mut pid = String::new();
+        // One line: the sleeper holds the pipe too, so there is no end to wait for.
+        if let Some(stdout) = shell.stdout.take() {
+            io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut pid)?;
+        }
+        shell.wait()?;
+        Ok(pid)
+    });
+    let pid = ended.map_err(|source| io_error("start", "a daemon", source))?;
+    if pid_file.is_empty() { Ok(()) } else { put(pid_file, pid.trim()) }
+}
+
+/// `child SECONDS [PIDFILE]` and its like: a child that is left running.
+fn start_child(line: &str, rest: &str, change: impl FnOnce(&mut Command) -> &mut Command) -> Result<(), Cannot> {
+    let (seconds, pid_file) = sleeper(line, rest)?;
+    let mut command = unix::quiet("sleep", &[&seconds.to_string()]);
+    change(&mut command);
+    let child = command.spawn().map_err(|source| io_error("start", "a child", source))?;
+    if pid_file.is_empty() { Ok(()) } else { put(pid_file, &child.id().to_string()) }
+}
+
+fn sleeper<'a>(line: &str, rest: &'a str) -> Result<(f64, &'a str), Cannot> {
+    let (seconds, pid_file) = halves(rest);
+    Ok((number(line, seconds, "daemon|child|clear-env-child SECONDS [PIDFILE]")?, pid_file))
+}
+
+fn start_fork_loop(line: &str, rest: &str) -> Result<(), Cannot> {
+    let times: u32 = number(line, rest, "fork-loop N")?;
+    let mut shell = unix::quiet("sh", &["-c", FORK_LOOP, FORK_LOOP, &times.to_string()]);
+    shell.spawn().map(drop).map_err(|source| io_error("start", "the loop", source))
+}
+
+fn die(line: &str, rest: &str) -> Result<(), Cannot> {
+    let signal = unix::number(rest).ok_or(Cannot::Argument { line: line.to_owned(), wants: "die SIGNAL" })?;
+    unix::die_of(signal);
+    Ok(())
+}
+
+/// The first word, and what follows it.
+fn halves(text: &str) -> (&str, &str) {
+    match text.split_once(' ') {
+        Some((first, rest)) => (first, rest.trim_start()),
+        None => (text, ""),
+    }
+}
+
+fn number<T: FromStr>(line: &str, text: &str, wants: &'static str) -> Result<T, Cannot> {
+    text.parse().map_err(|_| Cannot::Argument { line: line.to_owned(), wants })
+}
+
+fn io_error(verb: &str, what: &str, source: io::Error) -> Cannot {
+    Cannot::Io { what: format!("{verb} {what}"), source }
+}
