@@ -1,0 +1,5 @@
+//! Workers from beginning to end: the orchestrator in this process, real supervisors, the fake CLI. The protocol is
+//! tested beside it.
+
+mod end;
+mod world;

@@ -1,0 +1,217 @@
+//! A sealed world for one test: a repository of its own, settings in which the fake CLI is a backend, and servers that
+//! start real supervisors. Nothing of the user's configuration is seen, and nothing is left running: `Drop` looks.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use orchestrator_boss::backend::Backends;
+use orchestrator_boss::config::Settings;
+use orchestrator_boss::mission::create::{Draft, DraftPlace};
+use orchestrator_boss::mission::id::BossId;
+use orchestrator_boss::mission::spec::Permissions;
+use orchestrator_boss::orchestrator::{Orchestrator, Startup, WaitAnswer, WaitRequest};
+use tokio_util::sync::CancellationToken;
+
+/// Nothing that is waited for takes this long on any machine.
+pub const CEILING: Duration = Duration::from_secs(60);
+
+pub struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let world = Self { folder };
+        std::fs::create_dir(world.repo()).expect("a folder for the repository");
+        world.git(&["init", "-q", "-b", "main"]);
+        world.git(&["config", "user.name", "Test"]);
+        world.git(&["config", "user.email", "test@localhost"]);
+        std::fs::write(world.repo().join("README"), "hello\n").expect("a file");
+        world.git(&["add", "."]);
+        world.git(&["commit", "-q", "-m", "first"]);
+        world
+    }
+
+    pub fn repo(&self) -> PathBuf {
+        self.folder.path().canonicalize().expect("the folder is there").join("repo")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().expect("the folder is there").join(name)
+    }
+
+    pub fn git(&self, args: &[&str]) -> String {
+        git(&self.repo(), args)
+    }
+
+    /// The fake CLI as the backends `fake` and `other`, and as `plain` without JSON.
+    pub fn settings(&self) -> Settings {
+        let fake = fake_cli();
+        let text = format!(
+            r#"
+            max_workers = 8
+            [[custom]]
+            name = "fake"
+            program = {fake:?}
+            resume_args = ["--resume", "{{session_id}}"]
+            output = "jsonl"
+            reports_cost = true
+            [[custom]]
+            name = "other"
+            program = {fake:?}
+            output = "jsonl"
+            [[custom]]
+            name = "plain"
+            program = {fake:?}
+            args = ["--plain"]
+            "#
+        );
+        toml::from_str(&text).expect("valid settings")
+    }
+
+    /// A server for the boss of this name; `None` for one without a session.
+    pub fn server(&self, boss: Option<&str>) -> Server {
+        self.server_with(boss, self.settings())
+    }
+
+    pub fn server_with(&self, boss: Option<&str>, settings: Settings) -> Server {
+        let backends = Backends::with_custom(settings.custom.clone());
+        let startup = Startup {
+            settings,
+            directory: self.repo(),
+            boss: boss.map(BossId::from),
+            program: PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-boss")),
+        };
+        let orchestrator = Orchestrator::start(startup, backends).expect("the server starts");
+        let boss = orchestrator.default_boss().clone();
+        Server { orchestrator, boss }
+    }
+
+    pub fn state_file(&self) -> serde_json::Value {
+        let path = self.repo().join(".orchestrator/orchestrator-state.json");
+        serde_json::from_slice(&std::fs::read(path).expect("the state file is there")).expect("it is valid")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let left = processes_in(self.folder.path());
+        assert!(left.is_empty(), "processes were left behind: {left:?}");
+    }
+}
+
+/// One boss and its server.
+pub struct Server {
+    pub orchestrator: Orchestrator,
+    pub boss: BossId,
+}
+
+impl Server {
+    pub async fn create(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
+        let drafts = drafts.into_iter().map(Ok).collect();
+        let created = self.orchestrator.create(&self.boss, drafts).await.expect("the batch is answered");
+        created.into_iter().map(|item| item.map(|created| created.worker_id.to_string())).collect()
+    }
+
+    pub async fn create_one(&self, draft: Draft) -> String {
+        self.create(vec![draft]).await.remove(0).expect("the mission is accepted")
+    }
+
+    pub async fn wait(&self, workers: &[&str], timeout: Duration) -> WaitAnswer {
+        let request =
+            WaitRequest { workers: workers.iter().map(|it| (*it).to_owned()).collect(), timeout, most: 100 };
+        self.orchestrator.wait(&self.boss, request, &CancellationToken::new()).await.expect("the wait is answered")
+    }
+
+    /// Waits until the worker has this status.
+    pub async fn until(&self, worker: &str, status: &str) {
+        let reached = async {
+            while self.orchestrator.get(worker).await.expect("it is known").worker.status.as_str() != status {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(CEILING, reached).await.is_err() {
+            let view = self.orchestrator.get(worker).await.expect("it is known");
+            panic!("{worker} is {} and never became {status}: {view:#?}", view.worker.status);
+        }
+    }
+}
+
+/// A mission for the fake CLI; its script is one command a line.
+pub fn mission(title: &str, script: &str) -> Draft {
+    Draft {
+        title: title.to_owned(),
+        prompt: format!("FAKE:\n{script}"),
+        backend: "fake".into(),
+        model: None,
+        effort: None,
+        place: DraftPlace::Worktree { branch: None, base: None, path: None },
+        verify_command: None,
+        task_id: None,
+        depends_on: Vec::new(),
+        timeout_minutes: 10,
+        max_cost_usd: None,
+        max_tokens: None,
+        fallback_backends: Vec::new(),
+        max_attempts: 1,
+        request_id: None,
+        permissions: Permissions::Edit,
+        needs: Vec::new(),
+    }
+}
+
+/// Waits until the file is there.
+pub async fn until_exists(path: &Path) {
+    let there = async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(CEILING, there).await.unwrap_or_else(|_| panic!("{} never came", path.display()));
+}
+
+pub fn git(dir: &Path, args: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(args)
+        .current_dir(dir)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .expect("git runs");
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Built by cargo with the tests.
+pub fn fake_cli() -> PathBuf {
+    let target = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).parent().expect("it lies in a folder");
+    let fake = target.join("examples/fake-cli");
+    assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples` (`cargo test` does)");
+    fake
+}
+
+/// Command lines of processes that name the folder or work in it.
+#[cfg(target_os = "linux")]
+fn processes_in(folder: &Path) -> Vec<String> {
+    let folder = folder.canonicalize().expect("it is there");
+    let entries = std::fs::read_dir("/proc").expect("Linux has /proc").flatten();
+    let pids = entries.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()));
+    pids.filter_map(|entry| {
+        let works_there = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let named = command.contains(&*folder.to_string_lossy());
+        (works_there || named).then_some(command)
+    })
+    .collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn processes_in(_folder: &Path) -> Vec<String> {
+    Vec::new()
+}
