@@ -2,9 +2,14 @@
 //!
 //! Reads only; nothing here signals or waits.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::platform;
+
+/// On a machine that starts processes all the time there is always somebody new.
+const LISTINGS: usize = 5;
 
 /// A process that cannot be confused with a later one of the same pid. Valid on this host until it reboots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -92,6 +97,26 @@ impl Record {
             started: self.started,
         }
     }
+}
+
+/// The process table, zombies included; empty if it cannot be read.
+///
+/// A list of pids is older than what is then read about them: a process that lives for a millisecond, and goes on in
+/// its child, is listed while it lives and read when it is gone. So it is listed again until there is nobody new.
+pub(super) fn records() -> Vec<Record> {
+    let mut listed = BTreeSet::new();
+    let mut records = Vec::new();
+    for _ in 0..LISTINGS {
+        let new: Vec<u32> = platform::pids()
+            .into_iter()
+            .filter(|pid| listed.insert(*pid))
+            .collect();
+        if new.is_empty() {
+            break;
+        }
+        records.extend(new.into_iter().filter_map(platform::record));
+    }
+    records
 }
 
 #[cfg(test)]
