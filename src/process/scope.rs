@@ -122,7 +122,7 @@ impl<'a> Search<'a> {
             .table
             .iter()
             .filter(|record| {
-                !self.proven.contains_key(&record.pid) && record.started >= parent.started
+                !self.proven.contains_key(&record.pid) && may_come_from(parent, record)
             })
             .filter_map(|record| Some((record, link(parent, record)?)))
             .collect();
@@ -215,7 +215,8 @@ impl<'a> Search<'a> {
     /// Whether descent alone finds all that we started, whatever it did to its environment.
     fn adopts_orphans(&self) -> bool {
         // If even we are not in the table, then the table could not be read.
-        self.proven.contains_key(&self.own) && platform::is_subreaper()
+        let is_root = self.scope.roots.iter().any(|root| root.pid == self.own);
+        is_root && self.proven.contains_key(&self.own) && platform::is_subreaper()
     }
 
     fn shared_daemons(&self) -> BTreeSet<u32> {
@@ -265,6 +266,11 @@ impl<'a> Search<'a> {
         };
         groups.into_iter().filter(is_whole).collect()
     }
+}
+
+/// Nobody is older than a parent; where the clock may be set back, start times cannot tell.
+fn may_come_from(parent: &Record, child: &Record) -> bool {
+    !platform::STARTS_IN_ORDER || child.started >= parent.started
 }
 
 fn link(parent: &Record, child: &Record) -> Option<Evidence> {
