@@ -136,6 +136,23 @@ fn a_daemon_that_outlived_the_cli_ends_and_is_reaped() {
 }
 
 #[test]
+fn an_orphan_that_ended_by_itself_is_reaped_between_sweeps() {
+    let left = as_supervisor("an_orphan_that_ended_by_itself_is_reaped_between_sweeps", async || {
+        let mut worker =
+            Worker::start("(setsid sh -c 'while [ ! -e go ]; do sleep 0.01; done' & echo $! > orphan); exit 3");
+        let orphan = worker.process("orphan");
+        eventually("the exit of the CLI", || (!worker.started.identity.is_alive()).then_some(()));
+        std::fs::write(worker.path("go"), "").unwrap();
+        eventually("the orphan's end", || (!orphan.is_alive()).then_some(()));
+        eventually("its reaping", || (reap_orphans(&worker.scope.own_children) > 0).then_some(()));
+        assert_ne!(Identity::of(orphan.pid), Some(orphan));
+        let status = worker.started.child.wait().await.unwrap();
+        assert_eq!(status.code(), Some(3), "the CLI's exit is not for us to reap");
+    });
+    assert_eq!(left, 0);
+}
+
+#[test]
 fn what_ignores_terminate_is_killed() {
     let left = as_supervisor("what_ignores_terminate_is_killed", async || {
         let worker = Worker::start("trap '' TERM; echo $$ > deaf; while :; do sleep 0.05; done");
@@ -188,7 +205,8 @@ fn a_process_that_lives_on_only_in_its_children_ends() {
         let hop = worker.path("hop");
         let read = || std::fs::read_to_string(&hop).ok()?.trim().parse::<u32>().ok();
         eventually("some hops", || (read()? > 20).then_some(()));
-        worker.sweep(GRACE).await;
+        let swept = worker.sweep(GRACE).await;
+        assert_eq!(swept.proof, Proof::Full);
         let last = read();
         assert!(last < Some(5000), "it ended by itself: {last:?}");
     });
@@ -226,17 +244,15 @@ fn a_stranger_that_looks_alike_is_untouched() {
     });
     assert_eq!(left, 0);
     let (child, _directory) = stranger.as_mut().expect("we are outside");
-    assert!(child.try_wait().unwrap().is_none(), "the stranger was ended");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    assert!(child.0.try_wait().unwrap().is_none(), "the stranger was ended");
 }
 
 /// The same program with the same arguments, and the tag of another worker.
-fn stranger(script: &str) -> (Child, tempfile::TempDir) {
+fn stranger(script: &str) -> (Guarded, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]).current_dir(&directory).env(TAG_VARIABLE, "w-1.1-another");
-    (command.spawn().unwrap(), directory)
+    (Guarded(command.spawn().unwrap()), directory)
 }
 
 #[test]
@@ -278,13 +294,46 @@ fn an_empty_scope_finds_nothing() {
 
 #[test]
 fn roots_of_another_time_prove_nothing() {
-    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-    let identity = Identity::of(child.id()).unwrap();
+    let child = Guarded(Command::new("sleep").arg("60").spawn().unwrap());
+    let identity = Identity::of(child.0.id()).unwrap();
     let earlier = Identity { started: identity.started - 1, ..identity };
     let by_earlier = look(&Scope { roots: vec![earlier], ..Scope::default() }).found;
     let by_identity = look(&Scope { roots: vec![identity], ..Scope::default() }).found;
-    child.kill().unwrap();
-    child.wait().unwrap();
     assert_eq!(by_earlier, Vec::new());
     assert_eq!(by_identity.iter().map(|found| found.identity).collect::<Vec<_>>(), [identity]);
+}
+
+#[test]
+fn a_zombie_that_nobody_reaps_does_not_hold_up_a_sweep() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    // `sleep` takes the place of the shell and never waits for the shell's child.
+    let script = "(while [ ! -e go ]; do sleep 0.01; done) & echo $! > pid; exec sleep 60";
+    let mut command = Command::new("/bin/sh");
+    let careless = Guarded(command.args(["-c", script]).current_dir(&directory).spawn().unwrap());
+    let parent = Identity::of(careless.0.id()).unwrap();
+    eventually("the exec", || (parent.name()? == "sleep").then_some(()));
+    let pid = std::fs::read_to_string(path("pid")).unwrap().trim().parse().unwrap();
+    let zombie = Identity::of(pid).unwrap();
+    std::fs::write(path("go"), "").unwrap();
+    eventually("its end", || (!zombie.is_alive()).then_some(()));
+
+    let scope = Scope { roots: vec![zombie], ..Scope::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let started = Instant::now();
+    let swept = runtime.block_on(sweep(&scope, LONG_GRACE));
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!((swept.ended, swept.survivors), (0, Vec::new()));
+    assert_eq!(Identity::of(pid), Some(zombie), "it was a zombie all the time");
+}
+
+/// A child that is ended with the test, passed or not.
+struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

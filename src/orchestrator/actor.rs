@@ -246,11 +246,11 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
     if actor.context.state_root.join("journal").exists() {
         actor.open_store()?;
     }
-    let runtime = actor.runtime.clone();
-    std::thread::Builder::new()
-        .name("actor".to_owned())
-        .spawn(move || runtime.block_on(actor.run(asks)))
-        .map_err(|error| OrchestratorError::Refused(format!("could not start a thread: {error}")))?;
+    // A clock of its own: the server's runtime may go before this thread does.
+    let failed = |error| OrchestratorError::Refused(format!("could not start a thread: {error}"));
+    let clock = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+    let thread = std::thread::Builder::new().name("actor".to_owned());
+    thread.spawn(move || clock.block_on(actor.run(asks))).map_err(failed)?;
     Ok(mailbox)
 }
 

@@ -2,9 +2,14 @@
 //!
 //! Reads only; nothing here signals or waits.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::platform;
+
+/// On a machine that starts processes all the time there is always somebody new.
+const LISTINGS: usize = 5;
 
 /// A process that cannot be confused with a later one of the same pid. Valid on this host until it reboots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,7 +47,8 @@ impl Identity {
     pub fn parent(&self) -> Option<Self> {
         let parent = Self::of(self.record()?.parent)?;
         // The parent may have ended, and its pid been used again, between the two reads.
-        let still = self.record()?.parent == parent.pid && parent.started <= self.started;
+        let in_order = !platform::STARTS_IN_ORDER || parent.started <= self.started;
+        let still = in_order && self.record()?.parent == parent.pid;
         still.then_some(parent)
     }
 
@@ -86,6 +92,23 @@ impl Record {
     pub fn identity(&self) -> Identity {
         Identity { pid: self.pid, started: self.started }
     }
+}
+
+/// The process table, zombies included; empty if it cannot be read.
+///
+/// A list of pids is older than what is then read about them: a process that lives for a millisecond, and goes on in
+/// its child, is listed while it lives and read when it is gone. So it is listed again until there is nobody new.
+pub(super) fn records() -> Vec<Record> {
+    let mut listed = BTreeSet::new();
+    let mut records = Vec::new();
+    for _ in 0..LISTINGS {
+        let new: Vec<u32> = platform::pids().into_iter().filter(|pid| listed.insert(*pid)).collect();
+        if new.is_empty() {
+            break;
+        }
+        records.extend(new.into_iter().filter_map(platform::record));
+    }
+    records
 }
 
 #[cfg(test)]

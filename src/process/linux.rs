@@ -26,7 +26,8 @@ pub(super) fn record(pid: u32) -> Option<Record> {
         group: u32::try_from(stat.pgrp).ok()?,
         session: u32::try_from(stat.session).ok()?,
         state: match stat.state {
-            'Z' | 'X' | 'x' => State::Zombie,
+            // A main thread that has ended looks like a zombie while the other threads go on.
+            'Z' | 'X' | 'x' if stat.num_threads <= 1 => State::Zombie,
             'T' | 't' => State::Stopped,
             _ => State::Active,
         },
@@ -34,12 +35,12 @@ pub(super) fn record(pid: u32) -> Option<Record> {
     })
 }
 
-/// Every process that can be seen; empty if /proc cannot be read.
-pub(super) fn records() -> Vec<Record> {
+/// Every pid that can be seen; empty if /proc cannot be read.
+pub(super) fn pids() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(record).collect()
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// `None` if the system hides the environment. A process that has gone has no environment: `Some(false)`.

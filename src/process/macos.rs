@@ -36,9 +36,9 @@ pub(super) fn record(pid: u32) -> Option<Record> {
     })
 }
 
-/// Every process that can be seen; empty if the list cannot be read.
-pub(super) fn records() -> Vec<Record> {
-    pids_by_type(ProcFilter::All).unwrap_or_default().into_iter().filter_map(record).collect()
+/// Every pid that can be seen; empty if the list cannot be read.
+pub(super) fn pids() -> Vec<u32> {
+    pids_by_type(ProcFilter::All).unwrap_or_default()
 }
 
 fn bsd_info(pid: u32) -> Option<BSDInfo> {
@@ -61,7 +61,7 @@ pub(super) fn environment_has(pid: u32, key: &str, value: &str) -> Option<bool> 
         return if bsd_info(pid).is_some() { None } else { Some(false) };
     };
     let wanted = format!("{key}={value}");
-    (!environment.is_empty()).then(|| environment.iter().any(|entry| *entry == wanted))
+    (!environment.is_empty()).then(|| environment.contains(&wanted))
 }
 
 pub(super) fn arguments(pid: u32) -> Vec<String> {

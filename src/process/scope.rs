@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Identity, Record, State};
+use super::identity::{self, Identity, Record, State};
 use super::platform;
 
 /// Every process of a worker carries this in its environment; the value is unique to the attempt.
@@ -21,8 +21,9 @@ pub const TAG_VARIABLE: &str = "ORCHESTRATOR_WORKER_TAG";
 pub struct Scope {
     /// The value of [`TAG_VARIABLE`]. Empty: nothing is found by tag.
     pub tag: String,
-    /// Whatever descends from these belongs to the scope, and so do they. A supervisor names itself here; a server that
-    /// cleans up names what the dead supervisor had started. The earliest also bounds the search in time.
+    /// Whatever descends from these belongs to the scope, and so do they. A supervisor (a session leader) names itself
+    /// here, and then what it runs for its own purposes belongs too; a server that cleans up names the dead supervisor
+    /// and what that had started. The earliest also bounds the search in time, which halves its cost.
     pub roots: Vec<Identity>,
     /// Daemons that a user shares between projects (sccache, GradleDaemon, …), by program name or Java main class.
     /// They and what runs below them are left alone.
@@ -68,13 +69,16 @@ pub struct Survey {
     pub spared: Vec<Found>,
     /// The proof that it is all.
     pub proof: Proof,
+    /// What has ended and was not reaped, but for `own_children`. One that was not there at the last look has lived
+    /// in between, so something may still be being born.
+    pub(super) zombies: Vec<Identity>,
     /// Process groups of which every living member was found.
     pub(super) whole_groups: Vec<u32>,
 }
 
 /// Looks once. A few milliseconds; does not block on anything.
 pub fn look(scope: &Scope) -> Survey {
-    let table = platform::records();
+    let table = identity::records();
     let own = std::process::id();
     let mut search = Search { scope, table: &table, own, proven: BTreeMap::new() };
 
@@ -108,7 +112,7 @@ impl<'a> Search<'a> {
         let below: Vec<_> = self
             .table
             .iter()
-            .filter(|record| !self.proven.contains_key(&record.pid) && record.started >= parent.started)
+            .filter(|record| !self.proven.contains_key(&record.pid) && may_come_from(parent, record))
             .filter_map(|record| Some((record, link(parent, record)?)))
             .collect();
         // The table is not read in one instant. Only if the parent is still the same process now was it the parent
@@ -142,16 +146,23 @@ impl<'a> Search<'a> {
 
     fn survey(&self, hidden: bool) -> Survey {
         let daemons = self.shared_daemons();
-        let ours = |record: &&Record| {
-            self.proven.contains_key(&record.pid) && record.pid != self.own && record.state != State::Zombie
+        let ours = self.table.iter().filter(|record| self.proven.contains_key(&record.pid) && record.pid != self.own);
+        let (spared, found): (Vec<&Record>, Vec<&Record>) = ours.partition(|record| self.is_below(record, &daemons));
+        let (zombies, found): (Vec<&Record>, Vec<&Record>) =
+            found.into_iter().partition(|record| record.state == State::Zombie);
+        let living = |records: &[&Record]| {
+            records.iter().filter(|record| record.state != State::Zombie).map(|record| self.found(record)).collect()
         };
-        let (spared, found): (Vec<&Record>, Vec<&Record>) =
-            self.table.iter().filter(ours).partition(|record| self.is_below(record, &daemons));
         Survey {
-            whole_groups: self.whole_groups(&found),
-            found: found.into_iter().map(|record| self.found(record)).collect(),
-            spared: spared.into_iter().map(|record| self.found(record)).collect(),
+            found: living(&found),
+            spared: living(&spared),
             proof: if !hidden && self.adopts_orphans() { Proof::Full } else { Proof::BestEffort },
+            whole_groups: self.whole_groups(&found, &zombies),
+            zombies: zombies
+                .iter()
+                .map(|record| record.identity())
+                .filter(|zombie| !self.scope.own_children.contains(&zombie.pid))
+                .collect(),
         }
     }
 
@@ -167,7 +178,8 @@ impl<'a> Search<'a> {
     /// Whether descent alone finds all that we started, whatever it did to its environment.
     fn adopts_orphans(&self) -> bool {
         // If even we are not in the table, then the table could not be read.
-        self.proven.contains_key(&self.own) && platform::is_subreaper()
+        let is_root = self.scope.roots.iter().any(|root| root.pid == self.own);
+        is_root && self.proven.contains_key(&self.own) && platform::is_subreaper()
     }
 
     fn shared_daemons(&self) -> BTreeSet<u32> {
@@ -194,14 +206,21 @@ impl<'a> Search<'a> {
         daemons.contains(&pid)
     }
 
-    fn whole_groups(&self, found: &[&Record]) -> Vec<u32> {
-        let groups: BTreeSet<u32> = found.iter().map(|record| record.group).collect();
+    /// The groups of zombies too, since an unreaped zombie keeps its group's number: a process that goes on only in
+    /// its children may be alive in there though no look catches it.
+    fn whole_groups(&self, found: &[&Record], zombies: &[&Record]) -> Vec<u32> {
+        let groups: BTreeSet<u32> = found.iter().chain(zombies).map(|record| record.group).collect();
         let is_whole = |group: &u32| {
             let mut living = self.table.iter().filter(|other| other.group == *group && other.state != State::Zombie);
             living.all(|member| found.iter().any(|record| record.pid == member.pid))
         };
         groups.into_iter().filter(is_whole).collect()
     }
+}
+
+/// Nobody is older than a parent; where the clock may be set back, start times cannot tell.
+fn may_come_from(parent: &Record, child: &Record) -> bool {
+    !platform::STARTS_IN_ORDER || child.started >= parent.started
 }
 
 fn link(parent: &Record, child: &Record) -> Option<Evidence> {
@@ -214,15 +233,38 @@ fn link(parent: &Record, child: &Record) -> Option<Evidence> {
 
 /// By the system's short name, the name the program was called by, or the main class of a Java program.
 fn is_shared(record: &Record, spare: &[String]) -> bool {
-    let is_named = |name: &str| spare.iter().any(|spared| spared == name);
-    if is_named(&record.name) {
-        return true;
-    }
-    let arguments = platform::arguments(record.pid);
+    is_one_of(spare, &record.name) || is_called_one_of(spare, &platform::arguments(record.pid))
+}
+
+fn is_called_one_of(spare: &[String], arguments: &[String]) -> bool {
     let Some((called, rest)) = arguments.split_first() else {
         return false;
     };
     let program = called.rsplit('/').next().unwrap_or(called);
-    let main_class = |word: &String| word.rsplit('.').next().is_some_and(is_named);
-    is_named(program) || (program == "java" && rest.iter().any(main_class))
+    let is_main_class = |word: &String| word.rsplit('.').next().is_some_and(|class| is_one_of(spare, class));
+    is_one_of(spare, program) || (program == "java" && rest.iter().any(is_main_class))
+}
+
+fn is_one_of(spare: &[String], name: &str) -> bool {
+    spare.iter().any(|spared| spared == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_spared(command_line: &str) -> bool {
+        let arguments: Vec<String> = command_line.split(' ').map(str::to_owned).collect();
+        is_called_one_of(&["sccache".to_owned(), "GradleDaemon".to_owned()], &arguments)
+    }
+
+    #[test]
+    fn daemons_are_known_by_program_or_main_class_only() {
+        assert!(is_spared("/usr/local/bin/sccache --start-server"));
+        assert!(is_spared("/opt/jdk/bin/java -Xmx512m org.gradle.launcher.daemon.bootstrap.GradleDaemon 8.5"));
+        assert!(!is_spared("vim sccache"));
+        assert!(!is_spared("sh -c sccache"));
+        assert!(!is_spared("/usr/bin/sccache-dist"));
+        assert!(!is_spared("/home/sccache/tool"));
+    }
 }

@@ -10,8 +10,7 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::identity::{Identity, State};
-use super::platform;
+use super::identity::{Identity, State, records};
 use super::scope::{Found, Proof, Scope, Survey, look};
 use super::signal::{Delivery, Signal, send, signal_group};
 
@@ -39,7 +38,8 @@ pub struct Sweep {
 /// Gives everything in the scope `grace` to end after SIGTERM, then kills. Takes at most `grace` and about 6 s.
 /// Dropping the future between two steps leaves the rest running, never stopped.
 pub async fn sweep(scope: &Scope, grace: Duration) -> Sweep {
-    let mut sweeper = Sweeper { scope, seen: BTreeSet::new(), last: look(scope) };
+    let mut sweeper =
+        Sweeper { scope, seen: BTreeSet::new(), zombies: BTreeSet::new(), restless: true, last: look(scope) };
     sweeper.ask(grace).await;
     sweeper.insist().await;
     sweeper.report()
@@ -49,7 +49,7 @@ pub async fn sweep(scope: &Scope, grace: Duration) -> Sweep {
 /// that runs for hours. Returns how many; never waits for a pid in `own_children`.
 pub fn reap_orphans(own_children: &[u32]) -> usize {
     let own = std::process::id();
-    let ended = platform::records()
+    let ended = records()
         .into_iter()
         .filter(|record| record.parent == own && record.state == State::Zombie && !own_children.contains(&record.pid));
     ended.filter(|record| reap(record.pid)).count()
@@ -63,7 +63,10 @@ fn reap(pid: u32) -> bool {
 struct Sweeper<'a> {
     scope: &'a Scope,
     seen: BTreeSet<Identity>,
+    zombies: BTreeSet<Identity>,
     last: Survey,
+    /// Whether the last look found something living, or traces of it.
+    restless: bool,
 }
 
 impl Sweeper<'_> {
@@ -105,11 +108,19 @@ impl Sweeper<'_> {
         self.look_again()
     }
 
+    /// False only if nothing lives, and nothing has ended since the last look.
     fn look_again(&mut self) -> bool {
-        reap_orphans(&self.scope.own_children);
+        // Not before the signals were sent: a zombie that is not reaped keeps the number of its group from others.
+        for zombie in &self.last.zombies {
+            reap(zombie.pid);
+        }
         self.last = look(self.scope);
         self.seen.extend(self.last.found.iter().map(|found| found.identity));
-        !self.last.found.is_empty()
+        // Only new ones count: under an init that does not reap, zombies are there for ever.
+        let known = self.zombies.len();
+        self.zombies.extend(&self.last.zombies);
+        self.restless = !self.last.found.is_empty() || self.zombies.len() > known;
+        self.restless
     }
 
     /// A process that forks in a loop makes children faster than they can be killed one by one; a stopped one does not.
@@ -148,11 +159,12 @@ impl Sweeper<'_> {
     }
 
     fn report(self) -> Sweep {
+        let proof = if self.restless { Proof::BestEffort } else { self.last.proof };
         Sweep {
             ended: self.seen.len() - self.last.found.len(),
             survivors: self.last.found,
             spared: self.last.spared.into_iter().map(|found| found.name).collect(),
-            proof: self.last.proof,
+            proof,
         }
     }
 }

@@ -123,8 +123,7 @@ impl Server {
     }
 
     pub async fn wait(&self, workers: &[&str], timeout: Duration) -> WaitAnswer {
-        let request =
-            WaitRequest { workers: workers.iter().map(|it| (*it).to_owned()).collect(), timeout, most: 100 };
+        let request = WaitRequest { workers: workers.iter().map(|it| (*it).to_owned()).collect(), timeout, most: 100 };
         self.orchestrator.wait(&self.boss, request, &CancellationToken::new()).await.expect("the wait is answered")
     }
 
