@@ -272,6 +272,7 @@ impl Actor {
 
     fn handle(&mut self, ask: Ask) {
         // A caller that has gone away wants no answer: every `let _` below drops one.
+        self.join_if_there();
         let before = self.registry().seq;
         match ask {
             Ask::Arrived { boss } => self.note_arrival(&boss),
@@ -360,6 +361,17 @@ impl Actor {
 
     pub(super) fn state_dir(&self) -> Option<&StateDir> {
         self.store.as_ref().map(|store| &store.dir)
+    }
+
+    /// Another server may have made the folder since this one started.
+    fn join_if_there(&mut self) {
+        if self.store.is_some() || !self.context.state_root.join("journal").exists() {
+            return;
+        }
+        match self.open_store() {
+            Ok(()) => self.take_over(),
+            Err(error) => tracing::error!(%error, "could not open the state directory"),
+        }
     }
 
     /// Makes the folder, if need be, and joins the servers that use it.

@@ -2,4 +2,6 @@
 //! tested beside it.
 
 mod end;
+mod lead;
+mod restart;
 mod world;

@@ -89,9 +89,17 @@ impl World {
         Server { orchestrator, boss }
     }
 
-    pub fn state_file(&self) -> serde_json::Value {
+    /// Waits until the state file says this; it follows the journal within 100 ms.
+    pub async fn until_state(&self, says: impl Fn(&serde_json::Value) -> bool) {
         let path = self.repo().join(".orchestrator/orchestrator-state.json");
-        serde_json::from_slice(&std::fs::read(path).expect("the state file is there")).expect("it is valid")
+        let read = || serde_json::from_slice(&std::fs::read(&path).unwrap_or_default()).unwrap_or_default();
+        let reached = async {
+            while !says(&read()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let reached = tokio::time::timeout(CEILING, reached).await;
+        assert!(reached.is_ok(), "the state file says {:#}", read());
     }
 }
 

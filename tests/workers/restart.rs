@@ -1,0 +1,93 @@
+//! Servers come and go; workers stay.
+
+use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
+use orchestrator_boss::orchestrator::WaitStatus;
+use orchestrator_boss::process::{Identity, Signal, send};
+
+use crate::world::{CEILING, World, mission, until_exists};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_server_goes_on_with_all_workers_of_an_earlier_one() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(2);
+    let gate = world.path("gate");
+    let script = format!("wait-file {} 60\nwrite a.txt x\ncommit a", gate.display());
+    let first = world.server_with(Some("boss"), settings.clone());
+    let ids = first.create((0..3).map(|n| mission(&format!("t{n}"), &script)).collect()).await;
+    let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
+    first.until("w-2", "running").await;
+    first.orchestrator.shut_down().await;
+
+    std::fs::write(&gate, "").unwrap();
+    until_exists(&world.repo().join(".orchestrator/workers/w-1-t0/attempts/1/outcome.json")).await;
+    let second = world.server_with(Some("boss"), settings);
+    for id in &ids {
+        second.until(id, "completed").await;
+    }
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        told.extend(second.wait(&[], CEILING).await.settled.into_iter().map(|view| view.worker.id.to_string()));
+    }
+    told.sort();
+    assert_eq!(told, ids);
+    assert_eq!(second.wait(&[], CEILING).await.status, WaitStatus::Idle);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_told_and_not_proven_to_have_arrived_is_told_once_more_and_marked() {
+    let world = World::new();
+    let first = world.server(Some("boss"));
+    let id = first.create_one(mission("t", "say done")).await;
+    assert_eq!(first.wait(&[], CEILING).await.settled.len(), 1);
+    first.orchestrator.shut_down().await;
+
+    let second = world.server(Some("boss"));
+    let answer = second.wait(&[], CEILING).await;
+    assert_eq!((answer.settled.len(), answer.settled[0].redelivered), (1, true));
+    // The client goes on, and so shows that it has heard.
+    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    second.orchestrator.arrived(&second.boss);
+    assert_eq!(second.wait(&[], CEILING).await.status, WaitStatus::Idle);
+    second.orchestrator.shut_down().await;
+
+    let third = world.server(Some("boss"));
+    assert_eq!(third.wait(&[], CEILING).await.status, WaitStatus::Idle);
+    assert_eq!(third.wait(&[&id], CEILING).await.already_reported.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_boss_without_a_session_takes_over_what_such_bosses_left_here() {
+    let world = World::new();
+    let first = world.server(None);
+    let gate = world.path("gate");
+    let id = first.create_one(mission("t", &format!("wait-file {} 60", gate.display()))).await;
+    first.until(&id, "running").await;
+    let beside = world.server(None);
+    assert_eq!(beside.wait(&[], CEILING).await.status, WaitStatus::Idle, "the first one lives");
+    first.orchestrator.shut_down().await;
+    beside.orchestrator.shut_down().await;
+
+    let next = world.server(None);
+    std::fs::write(&gate, "").unwrap();
+    let answer = next.wait(&[], CEILING).await;
+    assert_eq!((answer.status, answer.settled[0].worker.id.as_str()), (WaitStatus::Settled, id.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_supervisor_is_killed_is_lost_and_leaves_nothing() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("t", "write half.txt x\ndaemon 300\ntouch ready\nhang")).await;
+    until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    let status = world.repo().join(".orchestrator/workers").join(&id).join("attempts/1/status.json");
+    let status: serde_json::Value = serde_json::from_slice(&std::fs::read(status).unwrap()).unwrap();
+    let supervisor: Identity = serde_json::from_value(status["supervisor"].clone()).unwrap();
+    send(&supervisor, Signal::Kill);
+
+    server.until(&id, "lost").await;
+    let answer = server.wait(&[], CEILING).await;
+    let brief = answer.settled[0].worker.last().unwrap();
+    assert_eq!((brief.status, brief.changes.uncommitted, brief.survivors), (Ending::Lost, 2, 0), "{brief:#?}");
+    assert_eq!(answer.settled[0].worker.status, WorkerStatus::Settled(Ending::Lost));
+}
