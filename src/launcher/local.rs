@@ -11,10 +11,7 @@ use tokio::net::UnixStream;
 
 use crate::process::{DetachedLaunch, Identity, SpawnError, TAG_VARIABLE, start_detached};
 use crate::store::worker_dir::AttemptDir;
-use crate::supervisor::assignment::ToSupervisor;
-
-/// The line that a supervisor prints when the attempt is its own and it can be reached.
-pub const READY: &str = "ready";
+use crate::supervisor::assignment::{READY, ToSupervisor};
 
 /// A supervisor that has said nothing after this is hung; starting takes milliseconds.
 const READY_CEILING: Duration = Duration::from_secs(30);

@@ -54,3 +54,55 @@ pub fn admit(
     }
     admitted
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::entry::Entry;
+    use super::super::lifecycle::Ending;
+    use super::super::testing::{apply, brief, create, draft, needs};
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits { total: 4, per_backend: HashMap::from([("codex".into(), 3)]) }
+    }
+
+    proptest! {
+        /// However workers start and end, the limits hold, nobody runs twice at once, and in the end all have run.
+        #[test]
+        fn limits_hold_and_nobody_is_forgotten(ends in prop::collection::vec(0..8usize, 0..60)) {
+            let mut registry = Registry::default();
+            let drafts: Vec<_> = (0..8).map(|n| match n % 2 {
+                0 => draft(&format!("t{n}")),
+                _ => needs(&format!("t{n}"), &[&format!("t{}", n - 1)]),
+            }).collect();
+            let ids: Vec<_> = create(&mut registry, &drafts).into_iter().map(Result::unwrap).collect();
+            let me = ServerId::from("s");
+            for at in ends.into_iter().chain((0..8).cycle().take(24)) {
+                for id in admit(&registry, &limits(), &me, |_| true) {
+                    prop_assert_eq!(registry.get(&id).unwrap().status, WorkerStatus::Queued);
+                    apply(&mut registry, "s", Entry::Starting { worker: id, attempt: 1 });
+                }
+                let live = registry.workers().filter(|worker| worker.status.is_live()).count();
+                prop_assert!(live <= 3, "{live} at once");
+                if registry.get(&ids[at]).unwrap().status.is_live() {
+                    let brief = Box::new(brief(1, Ending::Completed));
+                    apply(&mut registry, "s", Entry::Settled { worker: ids[at].clone(), brief });
+                }
+            }
+            let open = registry.workers().filter(|worker| !worker.status.is_settled()).count();
+            prop_assert_eq!(open, 0);
+        }
+    }
+
+    #[test]
+    fn only_this_servers_workers_and_those_that_it_can_start() {
+        let mut registry = Registry::default();
+        create(&mut registry, &[draft("a"), draft("b")]);
+        assert!(admit(&registry, &limits(), &ServerId::from("other"), |_| true).is_empty());
+        let able = |worker: &Worker| worker.task().as_str() == "b";
+        let admitted = admit(&registry, &limits(), &ServerId::from("s"), able);
+        assert_eq!(admitted.iter().map(WorkerId::as_str).collect::<Vec<_>>(), ["w-2-b"]);
+    }
+}

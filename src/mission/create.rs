@@ -264,3 +264,6 @@ fn mission(draft: &Draft, task_id: TaskId, depends_on: Vec<TaskId>, place: Place
         permissions: draft.permissions,
     }
 }
+
+#[cfg(test)]
+mod tests;

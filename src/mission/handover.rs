@@ -85,7 +85,11 @@ pub fn is_final(worker: &Worker) -> bool {
 fn due(report: &Report, server: &ServerId) -> Option<bool> {
     match report {
         Report::Due => Some(false),
+        Report::Unproven => Some(true),
         Report::Offered { server: by, .. } if by != server => Some(true),
         Report::Offered { .. } | Report::Delivered => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

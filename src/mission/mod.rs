@@ -14,3 +14,5 @@ pub mod outcome;
 pub mod registry;
 pub mod retry;
 pub mod spec;
+#[cfg(test)]
+pub(crate) mod testing;

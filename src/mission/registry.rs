@@ -99,8 +99,21 @@ pub enum Report {
     Offered {
         offer: u64,
         server: ServerId,
+        /// It had been offered before.
+        again: bool,
     },
+    /// It was offered, may have arrived, and is to be told once more.
+    Unproven,
     Delivered,
+}
+
+impl Report {
+    fn offer(&mut self, line: &Line) {
+        if *self != Report::Delivered {
+            let again = *self != Report::Due;
+            *self = Report::Offered { offer: line.seq, server: line.server.clone(), again };
+        }
+    }
 }
 
 impl Worker {
@@ -210,8 +223,10 @@ impl Registry {
             Entry::IntegrationBranch { branch } => self.integration_branch = Some(branch.clone()),
             Entry::Created { workers } => workers.iter().for_each(|new| self.add(new, line)),
             Entry::Offered { settled, blocked, .. } => self.offer(line, settled, blocked),
-            Entry::Delivered { offers } => self.move_reports(|offer| offers.contains(&offer), Report::Delivered),
-            Entry::Withdrawn { offer } => self.move_reports(|it| it == *offer, Report::Due),
+            Entry::Delivered { offers } => self.move_reports(|offer| offers.contains(&offer), |_| Report::Delivered),
+            Entry::Withdrawn { offer } => {
+                self.move_reports(|it| it == *offer, |again| if again { Report::Unproven } else { Report::Due });
+            }
             Entry::LeaseTaken { workers } => {
                 for id in workers {
                     self.change(id, |worker| worker.lease = line.server.clone());
@@ -287,27 +302,29 @@ impl Registry {
     }
 
     fn offer(&mut self, line: &Line, settled: &[(WorkerId, u32)], blocked: &[WorkerId]) {
-        let offered = Report::Offered { offer: line.seq, server: line.server.clone() };
         for (id, attempt) in settled {
             self.change(id, |worker| {
-                if worker.attempt == *attempt && worker.report != Report::Delivered {
-                    worker.report = offered.clone();
+                if worker.attempt == *attempt {
+                    worker.report.offer(line);
                 }
             });
         }
         for id in blocked {
-            self.change(id, |worker| worker.block_report = offered.clone());
+            self.change(id, |worker| worker.block_report.offer(line));
         }
     }
 
-    fn move_reports(&mut self, concerns: impl Fn(u64) -> bool, to: Report) {
-        let concerned = |report: &Report| matches!(report, Report::Offered { offer, .. } if concerns(*offer));
+    fn move_reports(&mut self, concerns: impl Fn(u64) -> bool, to: impl Fn(bool) -> Report) {
+        let moved = |report: &Report| match report {
+            Report::Offered { offer, again, .. } if concerns(*offer) => Some(to(*again)),
+            _ => None,
+        };
         for worker in self.workers.values_mut() {
-            if concerned(&worker.report) {
-                Arc::make_mut(worker).report = to.clone();
+            if let Some(report) = moved(&worker.report) {
+                Arc::make_mut(worker).report = report;
             }
-            if concerned(&worker.block_report) {
-                Arc::make_mut(worker).block_report = to.clone();
+            if let Some(report) = moved(&worker.block_report) {
+                Arc::make_mut(worker).block_report = report;
             }
         }
     }

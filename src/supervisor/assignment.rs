@@ -15,6 +15,9 @@ use crate::mission::outcome::Usage;
 use crate::mission::spec::Mission;
 use crate::process::Identity;
 
+/// The line that a supervisor prints when the attempt is its own and it can be reached.
+pub const READY: &str = "ready";
+
 /// Everything about one attempt that its supervisor does not find out by itself. Written by the server that starts it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {

@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::assignment::{Assignment, Delivered};
+use super::assignment::{Assignment, Delivered, READY};
 use super::board::Board;
 use super::inbox::{Inbox, Message};
 use super::limits::Limits;
@@ -73,7 +73,7 @@ pub(super) enum Stop {
     Failed(FailureKind, String),
 }
 
-/// Runs the attempt whose folder this is, to its outcome. Prints [`crate::launcher::local::READY`] when it has it.
+/// Runs the attempt whose folder this is, to its outcome. Prints [`READY`] when it has it.
 pub async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     process::become_session_leader()?;
     process::become_subreaper()?;
@@ -117,7 +117,7 @@ async fn take_lease(dir: &AttemptDir) -> Result<lease::Lease, SupervisorError> {
 /// The server reads one line and then nobody reads: never print again.
 fn say_ready() {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{}", crate::launcher::local::READY).and_then(|()| out.flush());
+    let _ = writeln!(out, "{}", READY).and_then(|()| out.flush());
 }
 
 impl Attempt {

@@ -1,0 +1,76 @@
+use std::path::PathBuf;
+
+use super::super::lifecycle::Ending;
+use super::super::testing::{create, draft, needs, settle};
+use super::*;
+
+fn rejection(made: Vec<Result<WorkerId, Rejection>>, at: usize) -> String {
+    made[at].as_ref().unwrap_err().to_string()
+}
+
+#[test]
+fn one_bad_item_fails_alone() {
+    let mut registry = Registry::default();
+    let made = create(&mut registry, &[draft("a"), needs("b", &["nobody"]), draft("c")]);
+    assert_eq!((made[0].is_ok(), made[1].is_ok(), made[2].is_ok()), (true, false, true));
+    assert_eq!(made[2].as_ref().unwrap().as_str(), "w-2-c", "a refused item takes no number");
+    assert!(rejection(made, 1).contains("\"nobody\""));
+}
+
+#[test]
+fn dependencies_are_found_in_the_batch_in_any_order_and_among_earlier_workers() {
+    let mut registry = Registry::default();
+    create(&mut registry, &[draft("early")]);
+    let made = create(&mut registry, &[needs("x", &["y", "w-1"]), draft("y")]);
+    let x = registry.get(made[0].as_ref().unwrap()).unwrap();
+    assert_eq!(x.mission.depends_on, ["y".into(), "early".into()]);
+}
+
+#[test]
+fn cycles_are_refused_with_their_path() {
+    let mut registry = Registry::default();
+    let made =
+        create(&mut registry, &[needs("a", &["c"]), needs("b", &["a"]), needs("c", &["b"]), needs("self", &["self"])]);
+    assert!(rejection(made.clone(), 0).contains("a → c → b → a"), "{made:?}");
+    assert!(rejection(made, 3).contains("self → self"));
+}
+
+#[test]
+fn a_cycle_through_an_earlier_open_worker_is_found_too() {
+    let mut registry = Registry::default();
+    let made = create(&mut registry, &[draft("a"), needs("b", &["a"])]);
+    settle(&mut registry, made[0].as_ref().unwrap(), Ending::Failed);
+    let again = create(&mut registry, &[needs("a", &["b"])]);
+    assert!(rejection(again, 0).contains("a → b → a"));
+}
+
+#[test]
+fn a_task_id_is_free_again_when_its_worker_has_settled() {
+    let mut registry = Registry::default();
+    let first = create(&mut registry, &[draft("t"), draft("t")]);
+    assert!(rejection(first.clone(), 1).contains("more than once"));
+    assert!(rejection(create(&mut registry, &[draft("t")]), 0).contains("w-1-t"));
+    settle(&mut registry, first[0].as_ref().unwrap(), Ending::Completed);
+    assert!(create(&mut registry, &[draft("t")])[0].is_ok());
+}
+
+#[test]
+fn one_directory_has_one_live_writer() {
+    let mut registry = Registry::default();
+    let place = || DraftPlace::Directory(PathBuf::from("/src"));
+    let writer = |title| Draft { place: place(), ..draft(title) };
+    let reader = Draft { place: place(), permissions: Permissions::ReadOnly, ..draft("reader") };
+    let made = create(&mut registry, &[writer("first"), writer("second"), reader]);
+    assert!(rejection(made.clone(), 1).contains("w-1-first already works in /src"));
+    assert!(made[2].is_ok(), "readers do no harm");
+}
+
+#[test]
+fn one_branch_has_one_worker() {
+    let mut registry = Registry::default();
+    let on = |title| Draft {
+        place: DraftPlace::Worktree { branch: Some("feature/x".to_owned()), base: None, path: None },
+        ..draft(title)
+    };
+    assert!(rejection(create(&mut registry, &[on("a"), on("b")]), 1).contains("feature/x"));
+}

@@ -1,0 +1,130 @@
+use proptest::prelude::*;
+
+use super::super::create::Draft;
+use super::super::entry::{Entry, NextAttempt, Start};
+use super::super::lifecycle::Ending;
+use super::super::testing::{apply, create, draft, needs, settle};
+use super::*;
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Settle(usize),
+    Requeue(usize),
+    /// The server of this number answers a wait.
+    Answer(usize),
+    /// The boss's next request reaches it.
+    Arrive(usize),
+    /// The last answer was called off before it was sent.
+    Withdraw(usize),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..4usize).prop_map(Step::Settle),
+        (0..4usize).prop_map(Step::Requeue),
+        (0..2usize).prop_map(Step::Answer),
+        (0..2usize).prop_map(Step::Arrive),
+        (0..2usize).prop_map(Step::Withdraw),
+    ]
+}
+
+const SERVERS: [&str; 2] = ["s", "other"];
+
+/// A boss with two servers, one after the other or both at once.
+#[derive(Default)]
+struct Model {
+    registry: Registry,
+    ids: Vec<WorkerId>,
+    /// Offers of each server that nothing has proven yet, with what they hold.
+    open: [Vec<(u64, Vec<(WorkerId, u32)>)>; 2],
+    /// What the boss was told: worker, attempt, marked.
+    told: Vec<(WorkerId, u32, bool)>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let mut registry = Registry::default();
+        let made = create(&mut registry, &[draft("a"), draft("b"), draft("c"), draft("d")]);
+        Self { ids: made.into_iter().map(Result::unwrap).collect(), registry, ..Self::default() }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Settle(at) => settle(&mut self.registry, &self.ids[at].clone(), Ending::Completed),
+            Step::Requeue(at) => {
+                let next = NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission };
+                apply(&mut self.registry, "s", Entry::Requeued { worker: self.ids[at].clone(), next: Box::new(next) });
+            }
+            Step::Answer(server) => self.answer(server),
+            Step::Arrive(server) => {
+                let offers = self.open[server].drain(..).map(|(line, _)| line).collect();
+                apply(&mut self.registry, SERVERS[server], Entry::Delivered { offers });
+            }
+            Step::Withdraw(server) => {
+                let Some((offer, what)) = self.open[server].pop() else { return };
+                for (id, attempt) in what {
+                    let at = self.told.iter().rposition(|(told, number, _)| *told == id && *number == attempt);
+                    self.told.remove(at.expect("it was told"));
+                }
+                apply(&mut self.registry, SERVERS[server], Entry::Withdrawn { offer });
+            }
+        }
+    }
+
+    fn answer(&mut self, server: usize) {
+        let (boss, me) = (BossId::from("b"), ServerId::from(SERVERS[server]));
+        let news = news(&self.registry, &boss, &Selection::Mine, &me);
+        let settled: Vec<_> = news.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt)).collect();
+        self.told.extend(news.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt, it.redelivered)));
+        if settled.is_empty() {
+            return;
+        }
+        let offered = Entry::Offered { boss, settled: settled.clone(), blocked: Vec::new() };
+        apply(&mut self.registry, SERVERS[server], offered);
+        self.open[server].push((self.registry.seq, settled));
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order: nothing is told twice without a mark, and in the end nothing was left out.
+    #[test]
+    fn a_settlement_is_told_exactly_once_or_marked(steps in prop::collection::vec(any_step(), 0..60)) {
+        let mut model = Model::new();
+        for step in steps {
+            model.step(step);
+            // What was settled and then tried again before anybody asked is old news, not lost news.
+            for (id, attempt, marked) in model.told.clone() {
+                let unmarked = model.told.iter().filter(|it| (&it.0, it.1, it.2) == (&id, attempt, false)).count();
+                prop_assert!(unmarked <= 1, "{id} {attempt} was told {unmarked} times unmarked");
+                prop_assert!(!marked || model.told.iter().filter(|it| it.0 == id && it.1 == attempt).count() >= 1);
+            }
+        }
+        model.step(Step::Answer(0));
+        for worker in model.registry.workers().filter(|worker| worker.status.is_settled()) {
+            let told = model.told.iter().any(|(id, attempt, _)| *id == worker.id && *attempt == worker.attempt);
+            prop_assert!(told, "{} was never told", worker.id);
+        }
+    }
+}
+
+#[test]
+fn a_failure_with_a_retry_to_come_is_no_news() {
+    let mut registry = Registry::default();
+    let id = create(&mut registry, &[Draft { max_attempts: 2, ..draft("a") }]).remove(0).unwrap();
+    settle(&mut registry, &id, Ending::Failed);
+    let told = news(&registry, &BossId::from("b"), &Selection::Mine, &ServerId::from("s"));
+    assert_eq!((told.settled.len(), told.open), (0, 1));
+}
+
+#[test]
+fn a_block_is_told_once() {
+    let mut registry = Registry::default();
+    let (boss, me) = (BossId::from("b"), ServerId::from("s"));
+    let made = create(&mut registry, &[draft("a"), needs("b", &["a"])]);
+    let id = made[0].as_ref().unwrap();
+    settle(&mut registry, id, Ending::Failed);
+    let blocked = news(&registry, &boss, &Selection::Mine, &me).blocked.len();
+    let on = made[1].clone().unwrap();
+    apply(&mut registry, "s", Entry::Offered { boss: boss.clone(), settled: Vec::new(), blocked: vec![on] });
+    assert_eq!((blocked, news(&registry, &boss, &Selection::Mine, &me).blocked.len()), (1, 0));
+}

@@ -1,0 +1,89 @@
+//! Shorthands for the tests of this room.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use super::create::{Defaults, Draft, DraftPlace, Registered, Rejection, register};
+use super::entry::{Brief, Entry, Line};
+use super::id::{BossId, ServerId, WorkerId};
+use super::lifecycle::Ending;
+use super::outcome::{Changes, Usage};
+use super::registry::Registry;
+use super::spec::Permissions;
+
+pub fn draft(title: &str) -> Draft {
+    Draft {
+        title: title.to_owned(),
+        prompt: "do it".to_owned(),
+        backend: "codex".into(),
+        model: None,
+        effort: None,
+        place: DraftPlace::Worktree { branch: None, base: None, path: None },
+        verify_command: None,
+        task_id: Some(title.into()),
+        depends_on: Vec::new(),
+        timeout_minutes: 120,
+        max_cost_usd: None,
+        max_tokens: None,
+        fallback_backends: Vec::new(),
+        max_attempts: 1,
+        request_id: None,
+        permissions: Permissions::Edit,
+        needs: Vec::new(),
+    }
+}
+
+pub fn needs(title: &str, depends_on: &[&str]) -> Draft {
+    Draft { depends_on: depends_on.iter().map(|it| (*it).to_owned()).collect(), ..draft(title) }
+}
+
+pub fn apply(registry: &mut Registry, server: &str, entry: Entry) {
+    let line = Line { seq: registry.seq + 1, at: Timestamp::UNIX_EPOCH, server: ServerId::from(server), entry };
+    registry.apply(&line);
+}
+
+/// Registers as the server `s` for the boss `b`, and takes in what was accepted.
+pub fn create(registry: &mut Registry, drafts: &[Draft]) -> Vec<Result<WorkerId, Rejection>> {
+    let defaults = Defaults { worktrees: Path::new("/worktrees"), branch_prefix: "o/" };
+    let made = register(registry, &BossId::from("b"), drafts, defaults);
+    let new = made.iter().filter_map(|it| match it {
+        Ok(Registered::New(new)) => Some((**new).clone()),
+        _ => None,
+    });
+    let workers = new.collect();
+    apply(registry, "s", Entry::Created { workers });
+    let id = |registered| match registered {
+        Registered::New(new) => new.id.clone(),
+        Registered::Existing(id) => id,
+    };
+    made.into_iter().map(|it| it.map(id)).collect()
+}
+
+/// Starts and ends the next attempt of a worker.
+pub fn settle(registry: &mut Registry, id: &WorkerId, status: Ending) {
+    let attempt = registry.get(id).map_or(0, |worker| worker.attempt) + 1;
+    apply(registry, "s", Entry::Starting { worker: id.clone(), attempt });
+    apply(registry, "s", Entry::Settled { worker: id.clone(), brief: Box::new(brief(attempt, status)) });
+}
+
+pub fn brief(attempt: u32, status: Ending) -> Brief {
+    Brief {
+        attempt,
+        backend: "codex".into(),
+        model: None,
+        status,
+        failure: None,
+        verification: "not_asked".to_owned(),
+        verification_note: None,
+        changes: Changes::default(),
+        final_message: String::new(),
+        says_blocked: false,
+        denials: 0,
+        usage: Usage::default(),
+        session_id: None,
+        seconds: 1,
+        survivors: 0,
+        settled_at: Timestamp::UNIX_EPOCH,
+    }
+}
