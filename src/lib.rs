@@ -19,9 +19,11 @@
 #![deny(clippy::print_stdout)]
 
 pub mod backend;
+pub mod cli;
 pub mod config;
 pub mod git;
 pub mod launcher;
+pub mod mcp;
 pub mod mission;
 pub mod orchestrator;
 pub mod process;

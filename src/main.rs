@@ -1,15 +1,7 @@
-//! Dispatch.
-use std::path::Path;
+//! Dispatch: everything is in the library, so that tests can reach it.
 
-fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    if args.get(1).map(String::as_str) == Some("supervise") {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let result = runtime.block_on(orchestrator_boss::supervisor::supervise(Path::new(&args[2])));
-        if let Err(error) = result {
-            eprintln!("{error}");
-            std::process::exit(1);
-        }
-    }
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    orchestrator_boss::cli::run()
 }

@@ -52,6 +52,14 @@ pub(super) fn environment_has(pid: u32, key: &str, value: &str) -> Option<bool> 
     }
 }
 
+/// What a process was started with under this name, if that can be seen.
+pub(super) fn environment_value(pid: u32, key: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environment.split(|byte| *byte == 0);
+    let value = entries.find_map(|entry| entry.strip_prefix(key.as_bytes())?.strip_prefix(b"="))?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
 fn is_entry(entry: &[u8], key: &str, value: &str) -> bool {
     entry.strip_prefix(key.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) == Some(value.as_bytes())
 }

@@ -64,6 +64,12 @@ pub(super) fn environment_has(pid: u32, key: &str, value: &str) -> Option<bool> 
     (!environment.is_empty()).then(|| environment.contains(&wanted))
 }
 
+/// What a process was started with under this name, if that can be seen.
+pub(super) fn environment_value(pid: u32, key: &str) -> Option<String> {
+    let (_, environment) = arguments_and_environment(pid)?;
+    environment.iter().find_map(|entry| Some(entry.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
+}
+
 pub(super) fn arguments(pid: u32) -> Vec<String> {
     arguments_and_environment(pid).map(|(arguments, _)| arguments).unwrap_or_default()
 }

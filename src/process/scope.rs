@@ -16,6 +16,20 @@ use super::platform;
 /// Every process of a worker carries this in its environment; the value is unique to the attempt.
 pub const TAG_VARIABLE: &str = "ORCHESTRATOR_WORKER_TAG";
 
+/// The tag of the worker that this process runs in, by its own environment or that of a process above it: some CLIs give
+/// what they start an environment of their own making.
+pub fn inherited_tag() -> Option<String> {
+    let mut next = Identity::own().ok();
+    while let Some(process) = next {
+        let tag = platform::environment_value(process.pid, TAG_VARIABLE).filter(|tag| !tag.is_empty());
+        if tag.is_some() {
+            return tag;
+        }
+        next = process.parent();
+    }
+    None
+}
+
 /// Whose processes to look for. This process itself never belongs to a scope, though what it started may.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {

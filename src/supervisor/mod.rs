@@ -16,4 +16,4 @@ mod socket;
 mod turn;
 mod verify;
 
-pub use run::{SupervisorError, supervise};
+pub use run::run;

@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub enum SupervisorError {
     Identity(#[from] process::IdentityError),
     #[error(transparent)]
     Session(#[from] process::SessionError),
+    #[error("could not start the runtime")]
+    Runtime(#[source] std::io::Error),
     #[error(transparent)]
     Backend(#[from] UnknownBackend),
 }
@@ -73,8 +76,24 @@ pub(super) enum Stop {
     Failed(FailureKind, String),
 }
 
+/// The process of a supervisor, from its first act to its last. Quiet: what it has to say is in the attempt's folder.
+pub fn run(root: &Path) -> ExitCode {
+    let supervised = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(SupervisorError::Runtime)
+        .and_then(|runtime| runtime.block_on(supervise(root)));
+    match supervised {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the attempt could not be supervised");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs the attempt whose folder this is, to its outcome. Prints [`READY`] when it has it.
-pub async fn supervise(root: &Path) -> Result<(), SupervisorError> {
+async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     process::become_session_leader()?;
     process::become_subreaper()?;
     let dir = AttemptDir::at(root.to_owned());

@@ -1,0 +1,94 @@
+//! The command line: reads the arguments and hands on. The only room that may print to stdout, and `serve` must not even
+//! here: there, stdout is the protocol.
+#![allow(clippy::print_stdout)]
+
+mod demo;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::{mcp, supervisor};
+
+/// One coding agent leads many: real agent CLIs as workers, each in a git worktree of its own.
+#[derive(Debug, Parser)]
+#[command(name = "orchestrator-boss", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(Debug, Args)]
+struct Places {
+    /// Settings file [default: ~/.config/orchestrator-boss/config.toml, if it is there]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Where the state is kept [default: .orchestrator in the repository's main worktree]
+    #[arg(long, value_name = "DIR", global = true)]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve an MCP client on stdin and stdout (the default)
+    Serve,
+    /// See it work, without any key or agent CLI
+    Demo,
+    /// Look after one attempt of a worker; started by the server
+    #[command(hide = true)]
+    Supervise { folder: PathBuf },
+    /// Print the README's tool table, or all that a client sees of the tools
+    #[command(hide = true)]
+    Tools {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr();
+    match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(arguments.places),
+        Command::Demo => demo::run(),
+        Command::Supervise { folder } => supervisor::run(&folder),
+        Command::Tools { json } => print_tools(json),
+    }
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("ORCHESTRATOR_LOG")
+        .or_else(|_| EnvFilter::try_from_default_env())
+        .unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+fn print_tools(json: bool) -> ExitCode {
+    match json {
+        true => println!("{:#}", mcp::surface()),
+        false => print!("{}", mcp::tool_table()),
+    }
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_options_may_stand_on_either_side_of_the_command() {
+        Arguments::command().debug_assert();
+        for line in [["x", "--state-dir", "/s", "serve"], ["x", "serve", "--state-dir", "/s"]] {
+            let arguments = Arguments::parse_from(line);
+            assert_eq!(arguments.places.state_dir, Some(PathBuf::from("/s")));
+            assert!(matches!(arguments.command, Some(Command::Serve)));
+        }
+        assert!(Arguments::parse_from(["x"]).command.is_none());
+    }
+}

@@ -1,0 +1,89 @@
+//! `serve`: gathers what the orchestrator starts with, and ends the session on a signal. Nothing slow happens before the
+//! client is listened to.
+
+use std::env;
+use std::io;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::Places;
+use crate::backend::Backends;
+use crate::config::Settings;
+use crate::mcp::{self, ServeError};
+use crate::mission::id::BossId;
+use crate::orchestrator::{Orchestrator, Startup};
+use crate::process;
+
+pub(super) fn run(places: Places) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let result = runtime.block_on(serve(places));
+    // A thread may hang in a read of stdin, and what else still runs has been let go of.
+    runtime.shutdown_background();
+    match result {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => failed(&error),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    tracing::error!(error, "orchestrator-boss could not serve");
+    ExitCode::FAILURE
+}
+
+async fn serve(places: Places) -> io::Result<Result<(), ServeError>> {
+    let closing = CancellationToken::new();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        tokio::spawn(close_on(signal(kind)?, closing.clone()));
+    }
+    Ok(mcp::serve(move || start(places), closing).await)
+}
+
+async fn close_on(mut signal: Signal, closing: CancellationToken) {
+    signal.recv().await;
+    closing.cancel();
+}
+
+/// What speaks against leading is told to the boss by every tool.
+fn start(places: Places) -> Result<Orchestrator, String> {
+    if let Some(tag) = process::inherited_tag() {
+        return Err(format!(
+            "this is a worker of another orchestrator ({tag}); workers do not lead workers: do the mission yourself, \
+             and end with a line that begins with BLOCKED: if you cannot"
+        ));
+    }
+    let settings = Settings::load(places.config.as_deref()).map_err(|error| cannot(&error))?;
+    let state_dir = places.state_dir.or(settings.state_dir.clone());
+    let startup = Startup {
+        settings: Settings { state_dir, ..settings },
+        directory: env::current_dir().map_err(|error| cannot(&error))?,
+        boss: boss(),
+        program: env::current_exe().map_err(|error| cannot(&error))?,
+    };
+    let backends = Backends::with_custom(startup.settings.custom.clone());
+    Orchestrator::start(startup, backends).map_err(|error| cannot(&error))
+}
+
+fn cannot(error: &dyn std::error::Error) -> String {
+    let mut text = format!("orchestrator-boss cannot start: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    tracing::error!("{text}");
+    text + "; tell the user, who can mend it and restart this server"
+}
+
+/// Claude Code gives its servers the id of its session; other clients name it in each request, or never.
+fn boss() -> Option<BossId> {
+    let session = env::var("CLAUDE_CODE_SESSION_ID").ok()?;
+    let usable = !session.is_empty() && session.len() <= 200 && !session.contains(char::is_control);
+    usable.then(|| BossId(format!("claude:{session}")))
+}

@@ -1,0 +1,221 @@
+//! From a call's arguments to checked values, with errors that teach: which field, what is accepted.
+//!
+//! The protocol library does not hold a call to its schema, so everything is checked here by hand. What concerns the
+//! world outside of the call (does the branch exist, is the model the backend's) is not this room's business.
+
+use rmcp::model::JsonObject;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+
+/// Longest id, name of a branch or model, in bytes.
+pub(super) const NAME: usize = 200;
+/// Longest title, in bytes.
+pub(super) const TITLE: usize = 200;
+/// Longest key that a boss may give a task or a request, in bytes.
+pub(super) const KEY: usize = 100;
+/// Longest command line or path, in bytes.
+pub(super) const LINE: usize = 8 * 1024;
+/// Longest prompt or message, in bytes.
+pub(super) const PROMPT: usize = 1024 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Error)]
+pub(super) enum ArgumentError {
+    #[error("{message}")]
+    Shape { message: String },
+    #[error("{path}: {message}")]
+    ShapeAt { path: String, message: String },
+    #[error("{field} is empty: give it a text, or leave it out if it is optional")]
+    Empty { field: &'static str },
+    #[error("{field} is {is} bytes long, at most {most} are accepted: {mend}")]
+    TooLong { field: &'static str, is: usize, most: usize, mend: &'static str },
+    #[error("{field} holds the control character {character:?}: one plain line of text is accepted")]
+    Control { field: &'static str, character: char },
+    #[error("{field} holds a NUL character: take it out")]
+    Nul { field: &'static str },
+    #[error("{field} {text:?} begins with a dash, which programs would take for an option: choose another name")]
+    Dash { field: &'static str, text: String },
+    #[error("{field} is {is}: from {least} to {most} is accepted")]
+    Range { field: &'static str, is: String, least: u64, most: u64 },
+    #[error("{one} and {other} exclude each other: give one of them")]
+    Both { one: &'static str, other: &'static str },
+    #[error("one of {choices} is needed")]
+    NoneOf { choices: &'static str },
+    #[error("{0}")]
+    Backend(String),
+    #[error("max_cost_usd is {is}: more than 0 and at most {most} is accepted")]
+    Cost { is: f64, most: f64 },
+    #[error(
+        "permissions \"full\" is not allowed here: use \"edit\", or ask the user to set allow_full_permissions = true in the settings of orchestrator-boss"
+    )]
+    FullPermissions,
+    #[error("cursor {0:?} is not one that this tool gave: leave it out to begin at the start")]
+    Cursor(String),
+}
+
+type Result<T> = std::result::Result<T, ArgumentError>;
+
+/// Names under which other orchestrators know a parameter, and ours.
+const ALIASES: [(&str, &str); 3] = [("mission_id", "worker_id"), ("mission_ids", "worker_ids"), ("content", "message")];
+
+pub(super) fn parse<P: DeserializeOwned>(arguments: JsonObject) -> Result<P> {
+    let mut arguments = arguments;
+    for (alias, name) in ALIASES {
+        if !arguments.contains_key(name)
+            && let Some(value) = arguments.shift_remove(alias)
+        {
+            arguments.insert(name.to_owned(), value);
+        }
+    }
+    parse_value(Value::Object(arguments))
+}
+
+/// One object within the arguments; paths in errors begin there.
+pub(super) fn parse_value<P: DeserializeOwned>(mut value: Value) -> Result<P> {
+    drop_nulls(&mut value);
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let message = error.into_inner().to_string();
+        match path.as_str() {
+            "." => ArgumentError::Shape { message },
+            // An unknown field is named by the message already.
+            _ if message.starts_with("unknown field") && !path.contains(['.', '[']) => ArgumentError::Shape { message },
+            _ => ArgumentError::ShapeAt { path, message },
+        }
+    })
+}
+
+/// Models write `null` for what they leave out.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|_, value| !value.is_null());
+            object.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// One line: no control characters, nothing that turns the direction of what is shown after it.
+pub(super) fn line(field: &'static str, text: String, most: usize) -> Result<String> {
+    let text = filled(field, text, most)?;
+    match text.chars().find(|c| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')) {
+        Some(character) => Err(ArgumentError::Control { field, character }),
+        None => Ok(text.trim().to_owned()),
+    }
+}
+
+/// A line that becomes an argument of some program.
+pub(super) fn name(field: &'static str, text: String) -> Result<String> {
+    match line(field, text, NAME)? {
+        text if text.starts_with('-') => Err(ArgumentError::Dash { field, text }),
+        text => Ok(text),
+    }
+}
+
+/// Any text that a program can take.
+pub(super) fn text(field: &'static str, text: String, most: usize) -> Result<String> {
+    let text = filled(field, text, most)?;
+    match text.contains('\0') {
+        true => Err(ArgumentError::Nul { field }),
+        false => Ok(text),
+    }
+}
+
+fn filled(field: &'static str, text: String, most: usize) -> Result<String> {
+    if text.trim().is_empty() {
+        return Err(ArgumentError::Empty { field });
+    }
+    if text.len() > most {
+        let mend = match most {
+            PROMPT => "put long material into a file and name its path",
+            _ => "shorten it",
+        };
+        return Err(ArgumentError::TooLong { field, is: text.len(), most, mend });
+    }
+    Ok(text)
+}
+
+pub(super) fn range(field: &'static str, value: u64, least: u64, most: u64) -> Result<u64> {
+    match (least..=most).contains(&value) {
+        true => Ok(value),
+        false => Err(ArgumentError::Range { field, is: value.to_string(), least, most }),
+    }
+}
+
+/// Applies a check to a field that may be left out.
+pub(super) fn optional<T, U>(value: Option<T>, check: impl FnOnce(T) -> Result<U>) -> Result<Option<U>> {
+    value.map(check).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use serde_json::json;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        count: u32,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Probe {
+        worker_id: String,
+        #[serde(default)]
+        list: Vec<Inner>,
+    }
+
+    fn probe(arguments: Value) -> std::result::Result<Probe, String> {
+        let Value::Object(arguments) = arguments else { panic!("an object is needed") };
+        parse(arguments).map_err(|error: ArgumentError| error.to_string())
+    }
+
+    #[test]
+    fn errors_name_the_field_and_what_is_accepted() {
+        let cases = [
+            (json!({}), "missing field `worker_id`"),
+            (json!({"worker_id": "w-1", "verify": 1}), "unknown field `verify`, expected `worker_id` or `list`"),
+            (json!({"worker_id": 7}), "worker_id: invalid type: integer `7`, expected a string"),
+            (
+                json!({"worker_id": "w", "list": [{"count": 1}, {"count": "x"}]}),
+                "list[1].count: invalid type: string \"x\", expected u32",
+            ),
+            (
+                json!({"worker_id": "w", "list": [{"count": 1, "counts": 2}]}),
+                "list[0].counts: unknown field `counts`, expected `count`",
+            ),
+        ];
+        for (arguments, message) in cases {
+            assert_eq!(probe(arguments), Err(message.to_owned()));
+        }
+    }
+
+    #[test]
+    fn aliases_and_nulls_are_understood() {
+        let expected = Ok(Probe { worker_id: "w-1".into(), list: Vec::new() });
+        assert_eq!(probe(json!({"mission_id": "w-1", "list": null})), expected);
+    }
+
+    #[test]
+    fn hostile_texts_are_refused_by_name() {
+        assert_eq!(line("title", "  a b ".into(), TITLE).unwrap(), "a b");
+        let refused = [
+            line("title", " \n".into(), TITLE),
+            line("title", "a\u{1b}[31m".into(), TITLE),
+            line("title", "a\u{202e}b".into(), TITLE),
+            line("title", "x".repeat(TITLE + 1), TITLE),
+            name("branch", "--upload-pack=x".into()),
+            text("prompt", "a\0b".into(), PROMPT),
+        ];
+        for result in refused {
+            let message = result.unwrap_err().to_string();
+            assert!(message.starts_with("title") || message.starts_with("branch") || message.starts_with("prompt"));
+            assert!(message.len() < 300, "{message}");
+        }
+        assert_eq!(text("prompt", "a\nb".into(), PROMPT).unwrap(), "a\nb");
+    }
+}

@@ -1,0 +1,44 @@
+//! What a tool says when it cannot do what was asked. The boss reads it, so it names the next call to make.
+
+use thiserror::Error;
+
+use super::arguments::ArgumentError;
+use super::size;
+use crate::orchestrator::OrchestratorError;
+
+#[derive(Debug, Error)]
+pub(super) enum ToolError {
+    #[error("wrong arguments: {0}")]
+    Arguments(#[from] ArgumentError),
+    #[error("{0}; list_worker_missions shows them all")]
+    UnknownWorker(OrchestratorError),
+    #[error(transparent)]
+    Orchestrator(OrchestratorError),
+    /// Each item's own reason, one a line.
+    #[error(
+        "none of the {count} missions was created; nothing runs because of this call. Mend them and call again:\n{reasons}"
+    )]
+    NothingCreated { count: usize, reasons: String },
+    #[error("{reason}")]
+    CannotLead { reason: String },
+    #[error(
+        "{tool} failed inside of orchestrator-boss, which is a bug in it: the workers go on. Call list_worker_missions to see where things stand, then try once more"
+    )]
+    Panicked { tool: &'static str },
+}
+
+impl From<OrchestratorError> for ToolError {
+    fn from(error: OrchestratorError) -> Self {
+        match error {
+            OrchestratorError::UnknownWorker { .. } => ToolError::UnknownWorker(error),
+            error => ToolError::Orchestrator(error),
+        }
+    }
+}
+
+impl ToolError {
+    /// The whole answer. The word in front is for Codex, which shows its model errors without any mark.
+    pub(super) fn answer(&self) -> String {
+        format!("ERROR: {}", size::ends(&self.to_string(), size::ANSWER - 200))
+    }
+}

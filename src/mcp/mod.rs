@@ -1,0 +1,21 @@
+//! The protocol at the edge: what an MCP client sees of the orchestrator. The only room that names the protocol library.
+//!
+//! A call comes in as a line ([`transport`]), goes through the one choke point ([`server`]) to its tool (`tools/`), which
+//! checks its arguments ([`arguments`]), asks the orchestrator, and answers with wire types ([`wire`]) that keep to the
+//! sizes that clients bear ([`size`]). Nothing is decided here and nothing is kept: what must outlast a connection is the
+//! orchestrator's.
+
+mod arguments;
+mod client;
+mod error;
+mod instructions;
+mod schema;
+mod server;
+mod size;
+mod surface;
+mod tools;
+mod transport;
+mod wire;
+
+pub use server::{ServeError, serve};
+pub use surface::{surface, tool_table};

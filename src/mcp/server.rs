@@ -1,0 +1,255 @@
+//! The server: one session over stdin and stdout, and the one place that every tool call goes through.
+//!
+//! The session is answered at once, while the orchestrator still starts; only tool calls wait for it. Where it cannot lead
+//! (a damaged setting, a state of a newer version, a worker's own server) the session goes on all the same and every call
+//! says why: a client shows its user nothing of a server that ended.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest, CustomResult, ErrorCode,
+    ErrorData, Implementation, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ServerCapabilities,
+    ServerConfig,
+};
+use rmcp::service::{RequestContext, ServerInitializeError};
+use rmcp::{RoleServer, ServerHandler, ServiceExt};
+use serde_json::Value;
+use thiserror::Error;
+use tokio::time::{Instant, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::client::Client;
+use super::error::ToolError;
+use super::instructions::INSTRUCTIONS;
+use super::tools::{self, Call};
+use super::transport::Lines;
+use crate::mission::id::BossId;
+use crate::orchestrator::Orchestrator;
+
+/// Between two notes on the progress of a call.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// For answers that are on their way when the input ends or a signal comes. Claude Code insists after 500 ms.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
+/// For letting go in order. What was answered is in the journal already, so nothing is lost when it takes longer.
+const LETTING_GO: Duration = Duration::from_millis(120);
+
+#[derive(Debug, Error)]
+pub enum ServeError {
+    #[error("the session could not begin")]
+    Begin(#[source] Box<ServerInitializeError>),
+    #[error("the session broke")]
+    Session(#[from] tokio::task::JoinError),
+}
+
+/// Serves one client on stdin and stdout until the input ends or `closing` is cancelled; returns within 300 ms then, and
+/// the workers go on. `start` may take its time and runs beside the session.
+pub async fn serve(
+    start: impl FnOnce() -> Result<Orchestrator, String> + Send + 'static,
+    closing: CancellationToken,
+) -> Result<(), ServeError> {
+    let lead = lead(start);
+    let boss = Boss { lead: lead.clone(), closing: closing.clone() };
+    let (input, output) = rmcp::transport::io::stdio_pipes();
+    let session = session(boss, Lines::new(input, output, closing.clone()));
+    tokio::pin!(session);
+    let result = tokio::select! {
+        result = &mut session => result,
+        () = closing.cancelled() => timeout(LAST_ANSWERS, &mut session).await.unwrap_or(Ok(())),
+    };
+    if let Some(Ok(orchestrator)) = lead.now_or_never()
+        && timeout(LETTING_GO, orchestrator.shut_down()).await.is_err()
+    {
+        tracing::warn!("ending before everything was let go of; the next server takes it over");
+    }
+    result
+}
+
+async fn session<T>(boss: Boss, transport: T) -> Result<(), ServeError>
+where
+    T: rmcp::transport::Transport<RoleServer> + 'static,
+{
+    match boss.serve(transport).await {
+        Ok(service) => {
+            service.waiting().await?;
+            Ok(())
+        }
+        Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
+        Err(error) => Err(ServeError::Begin(Box::new(error))),
+    }
+}
+
+/// The orchestrator, once it has started, or why it cannot lead.
+type Lead = Shared<BoxFuture<'static, Result<Orchestrator, Arc<str>>>>;
+
+fn lead(start: impl FnOnce() -> Result<Orchestrator, String> + Send + 'static) -> Lead {
+    let started = tokio::task::spawn_blocking(start);
+    let lead = async {
+        match started.await {
+            Ok(Ok(orchestrator)) => Ok(orchestrator),
+            Ok(Err(reason)) => Err(Arc::from(reason)),
+            Err(_) => {
+                Err(Arc::from("orchestrator-boss could not start, which is a bug in it: its log (stderr) has more"))
+            }
+        }
+    };
+    let lead = lead.boxed().shared();
+    // Somebody has to drive it while no call waits for it.
+    tokio::spawn(lead.clone());
+    lead
+}
+
+struct Boss {
+    lead: Lead,
+    closing: CancellationToken,
+}
+
+impl ServerHandler for Boss {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(Implementation::new("orchestrator-boss", env!("CARGO_PKG_VERSION")))
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(tools::definitions().to_vec()))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(tool) = tools::ALL.iter().find(|tool| tool.name == request.name) else {
+            return Err(unknown_tool(&request.name));
+        };
+        let client = Client::of(&context);
+        let result = self.call(tool, request.arguments.unwrap_or_default(), client, &context).await;
+        Ok(match result {
+            Ok(answer) => success(answer, client).into(),
+            Err(error) => {
+                tracing::info!(tool = tool.name, %error, "refused");
+                CallToolResult::error(vec![ContentBlock::text(error.answer())]).into()
+            }
+        })
+    }
+
+    /// Where requests end up that have a known method and a shape that the library cannot read.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        Err(match request.method.as_str() {
+            "tools/call" => ErrorData::invalid_params(malformed_call(request.params.as_ref()), None),
+            method => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("unknown method {method:?}"), None),
+        })
+    }
+}
+
+impl Boss {
+    /// The choke point: whose call it is, signs of life while it runs, and no way out but an answer.
+    async fn call(
+        &self,
+        tool: &tools::Entry,
+        arguments: tools::Arguments,
+        client: Client,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<tools::Answer, ToolError> {
+        let lead = self.lead.clone().await;
+        let orchestrator = lead.map_err(|reason| ToolError::CannotLead { reason: reason.to_string() })?;
+        let boss = client.boss(&context.meta).unwrap_or_else(|| orchestrator.default_boss().clone());
+        orchestrator.arrived(&boss);
+
+        let stop = context.ct.child_token();
+        let watched = tools::named_workers(&arguments);
+        let call = Call {
+            orchestrator: orchestrator.clone(),
+            boss: boss.clone(),
+            client,
+            hears_progress: context.meta.get_progress_token().is_some(),
+            stop: stop.clone(),
+        };
+        tokio::select! {
+            result = AssertUnwindSafe((tool.run)(call, arguments)).catch_unwind() => {
+                result.unwrap_or(Err(ToolError::Panicked { tool: tool.name }))
+            }
+            never = heartbeat(context, &orchestrator, &boss, &watched) => match never {},
+            never = stop_when(&self.closing, &stop) => match never {},
+        }
+    }
+}
+
+/// Says who does what, so that the client knows that the call lives, and its user what happens meanwhile.
+async fn heartbeat(
+    context: &RequestContext<RoleServer>,
+    orchestrator: &Orchestrator,
+    boss: &BossId,
+    watched: &[String],
+) -> Infallible {
+    let Some(token) = context.meta.get_progress_token() else { return std::future::pending().await };
+    let start = Instant::now();
+    let mut beat = interval_at(start + HEARTBEAT, HEARTBEAT);
+    loop {
+        beat.tick().await;
+        if context.ct.is_cancelled() {
+            // After a cancellation nothing more may be said about this request.
+            return std::future::pending().await;
+        }
+        let note = ProgressNotificationParam::new(token.clone(), start.elapsed().as_secs() as f64);
+        let note = match orchestrator.progress(boss, watched).await {
+            Ok(message) => note.with_message(message),
+            Err(_) => note,
+        };
+        if let Err(error) = context.peer.notify_progress(note).await {
+            tracing::debug!(%error, "could not tell of progress");
+        }
+    }
+}
+
+async fn stop_when(closing: &CancellationToken, stop: &CancellationToken) -> Infallible {
+    closing.cancelled().await;
+    stop.cancel();
+    std::future::pending().await
+}
+
+/// Clients show their model either the structured content or the text, so both say the same where it matters.
+fn success(answer: tools::Answer, client: Client) -> CallToolResult {
+    let text = match client.shows_structured() {
+        true => answer.line,
+        false => answer.value.to_string(),
+    };
+    let mut result = CallToolResult::structured(answer.value);
+    result.content = vec![ContentBlock::text(text)];
+    result
+}
+
+fn unknown_tool(name: &str) -> ErrorData {
+    let known: Vec<&str> = tools::ALL.iter().map(|tool| tool.name).collect();
+    let name: String = name.chars().take(80).collect();
+    ErrorData::invalid_params(format!("there is no tool {name:?}; there are {}", known.join(", ")), None)
+}
+
+fn malformed_call(params: Option<&Value>) -> String {
+    let wrong = match params {
+        None => "it has no params",
+        Some(Value::Object(params)) => match (params.get("name"), params.get("arguments")) {
+            (None, _) => "params has no name",
+            (Some(name), _) if !name.is_string() => "params.name is no string",
+            (_, Some(arguments)) if !arguments.is_object() => "params.arguments is no object",
+            _ => "its params are malformed",
+        },
+        Some(_) => "params is no object",
+    };
+    format!(
+        "tools/call was sent wrongly: {wrong}; params must be {{\"name\": <tool>, \"arguments\": {{…}}}} with arguments an object, not a string"
+    )
+}

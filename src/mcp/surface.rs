@@ -1,0 +1,32 @@
+//! All that a client sees of the tools, as one value for the snapshot and one table for the README.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::instructions::INSTRUCTIONS;
+use super::tools;
+
+/// The instructions and the tools with their schemas, as `tools/list` gives them in both eras of the protocol.
+pub fn surface() -> Value {
+    json!({ "instructions": INSTRUCTIONS, "tools": tools::definitions() })
+}
+
+/// The README's table: what each tool is for, and its parameters, the necessary ones with a star.
+pub fn tool_table() -> String {
+    let mut table = "| tool | what it does | parameters |\n|---|---|---|\n".to_owned();
+    for tool in tools::definitions() {
+        let what = tool.description.as_deref().unwrap_or_default().split(". ").next().unwrap_or_default();
+        let required = tool.input_schema.get("required").and_then(Value::as_array);
+        let is_required = |name: &str| required.is_some_and(|names| names.iter().any(|required| required == name));
+        let parameters = tool.input_schema.get("properties").and_then(Value::as_object);
+        let parameters: Vec<String> = parameters
+            .into_iter()
+            .flat_map(|parameters| parameters.keys())
+            .map(|name| format!("`{name}`{}", if is_required(name) { "*" } else { "" }))
+            .collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "| `{}` | {} | {} |", tool.name, what.trim_end_matches('.'), parameters.join(", "));
+    }
+    table
+}

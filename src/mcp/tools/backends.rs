@@ -1,0 +1,139 @@
+//! Which agent CLIs can be used here.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::mission::backend;
+use super::{Call, Nature, Tool};
+use crate::mcp::arguments::optional;
+use crate::mcp::error::ToolError;
+use crate::mcp::size;
+use crate::orchestrator::BackendView;
+
+const ENVELOPE: usize = 300;
+const MODELS_SHOWN: usize = 12;
+
+pub(super) struct GetBackendStatus;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BackendArguments {
+    /// Only this one; default: all.
+    backend: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct BackendsReport {
+    backends: Vec<Backend>,
+    next_step: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Backend {
+    backend: String,
+    installed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// yes, no, or unknown where it cannot be told without spending.
+    authenticated: Authenticated,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    how_to_fix: Option<String>,
+    /// Examples.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    models: Vec<String>,
+    running: usize,
+    queued: usize,
+    /// Most workers of it at once.
+    limit: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Authenticated {
+    Yes,
+    No,
+    Unknown,
+}
+
+impl Tool for GetBackendStatus {
+    const NAME: &'static str = "get_backend_status";
+    const DESCRIPTION: &'static str = "\
+Show which agent CLIs (backends) can work here: installed, version, logged in, models, how many workers run and are \
+queued, and how to fix what is missing. Call it once before the first missions, and when a worker failed with auth_error \
+or could_not_start.";
+    const NATURE: Nature = Nature::Looks;
+    type Arguments = BackendArguments;
+    type Answer = BackendsReport;
+
+    async fn run(call: Call, arguments: BackendArguments) -> Result<BackendsReport, ToolError> {
+        let only = optional(arguments.backend, |name| backend(&call.orchestrator, name))?;
+        let views = call.orchestrator.backend_status(only.as_ref()).await?;
+        Ok(BackendsReport::new(&views))
+    }
+}
+
+impl BackendsReport {
+    fn new(views: &[BackendView]) -> Self {
+        let usable = |view: &&BackendView| view.installed && view.authenticated != Some(false);
+        let next_step = match views.iter().find(usable) {
+            Some(_) => "batch_create_workers with those that are installed and logged in".to_owned(),
+            None => "tell the user how_to_fix; nothing can run before".to_owned(),
+        };
+        let (backends, _) = size::fit(views.iter().map(Backend::new), size::ANSWER - ENVELOPE);
+        Self { backends, next_step }
+    }
+}
+
+impl Backend {
+    fn new(view: &BackendView) -> Self {
+        Self {
+            backend: size::line(view.backend.as_str(), 60),
+            installed: view.installed,
+            version: view.version.as_deref().map(|version| size::line(version, 60)),
+            path: view.path.as_ref().map(|path| size::line(&path.to_string_lossy(), 200)),
+            authenticated: match view.authenticated {
+                Some(true) => Authenticated::Yes,
+                Some(false) => Authenticated::No,
+                None => Authenticated::Unknown,
+            },
+            how_to_fix: view.how_to_fix.as_deref().map(|how| size::line(how, 300)),
+            models: view.models.iter().take(MODELS_SHOWN).map(|model| size::line(model, 60)).collect(),
+            running: view.running,
+            queued: view.queued,
+            limit: view.limit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mission::id::BackendName;
+
+    #[test]
+    fn a_backend_that_cannot_be_used_says_how_to_mend_it() {
+        let view = BackendView {
+            backend: BackendName::from("codex"),
+            installed: true,
+            version: Some("0.169.0".into()),
+            path: None,
+            authenticated: Some(false),
+            how_to_fix: Some("codex login".into()),
+            models: Vec::new(),
+            running: 0,
+            queued: 2,
+            limit: 4,
+        };
+        let report = serde_json::to_value(BackendsReport::new(&[view])).unwrap();
+        let expected = serde_json::json!({
+            "backends": [{
+                "backend": "codex", "installed": true, "version": "0.169.0", "authenticated": "no",
+                "how_to_fix": "codex login", "running": 0, "queued": 2, "limit": 4
+            }],
+            "next_step": "tell the user how_to_fix; nothing can run before"
+        });
+        assert_eq!(report, expected);
+    }
+}

@@ -1,0 +1,212 @@
+//! Ending workers, with proof that nothing of theirs is left.
+
+use futures_util::future::join_all;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::list::ScopeArgument;
+use super::{Call, Nature, Tool};
+use crate::mcp::arguments::{self, NAME, TITLE};
+use crate::mcp::error::ToolError;
+use crate::mcp::size;
+use crate::mission::outcome::Proof;
+use crate::orchestrator::{CancelAnswer, OrchestratorError, Scope, WorkerView};
+
+const ENVELOPE: usize = 600;
+
+pub(super) struct CancelWorker;
+pub(super) struct CancelAllWorkers;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CancelArguments {
+    /// The worker, such as w-3 or w-3-fix-parser.
+    worker_id: String,
+    /// Why, in one line of at most 200 bytes; it is kept with the outcome.
+    reason: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CancelAllArguments {
+    /// Why, in one line of at most 200 bytes; it is kept with the outcomes.
+    reason: Option<String>,
+    /// mine (default) or all, which ends the workers of other sessions on this repository too.
+    scope: Option<ScopeArgument>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct CancelReport {
+    worker_id: String,
+    status: &'static str,
+    /// Processes of its that are still there.
+    survivors: u32,
+    /// full: every process that could be its was looked at; best_effort: the system hides some.
+    proof: ProofReport,
+    /// It had settled before; nothing was done.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    already_settled: bool,
+    next_step: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum ProofReport {
+    Full,
+    BestEffort,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct CancelAllReport {
+    /// The ids of those that were ended now.
+    cancelled: Vec<String>,
+    already_settled: usize,
+    failed: Vec<NotCancelled>,
+    /// Processes of theirs that are still there.
+    survivors: u32,
+    /// Ids that had no room here; list_worker_missions has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_shown: Option<usize>,
+    next_step: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct NotCancelled {
+    worker_id: String,
+    why: String,
+}
+
+impl Tool for CancelWorker {
+    const NAME: &'static str = "cancel_worker";
+    const DESCRIPTION: &'static str = "\
+Cancel one worker agent: stop, kill, abort or terminate it and every process that it started. Returns when that is done, \
+with how many processes are left (survivors, normally 0) and how strong the proof is. Its work is kept: commits on its \
+branch, uncommitted files in its worktree. A queued one never starts; one that has settled stays as it is. retry_worker \
+begins again. To stop all use cancel_all_workers.";
+    const NATURE: Nature = Nature::Ends;
+    type Arguments = CancelArguments;
+    type Answer = CancelReport;
+
+    async fn run(call: Call, arguments: CancelArguments) -> Result<CancelReport, ToolError> {
+        let name = arguments::line("worker_id", arguments.worker_id, NAME)?;
+        let reason = reason(arguments.reason)?;
+        let answer = call.orchestrator.cancel(&call.boss, &name, &reason).await?;
+        Ok(CancelReport::new(answer))
+    }
+}
+
+fn reason(given: Option<String>) -> Result<String, ToolError> {
+    let reason = arguments::optional(given, |reason| arguments::line("reason", reason, TITLE))?;
+    Ok(reason.unwrap_or_else(|| "asked for by the boss".to_owned()))
+}
+
+impl CancelReport {
+    fn new(answer: CancelAnswer) -> Self {
+        let id = &answer.worker_id;
+        let next_step = match answer.survivors {
+            0 => format!("wait_for_any_worker for the others; retry_worker {id} begins this one again"),
+            left => {
+                format!("{left} of its processes could not be ended: tell the user, or cancel_worker {id} once more")
+            }
+        };
+        Self {
+            worker_id: id.to_string(),
+            status: answer.status.as_str(),
+            survivors: answer.survivors,
+            proof: match answer.proof {
+                Proof::Full => ProofReport::Full,
+                Proof::BestEffort => ProofReport::BestEffort,
+            },
+            already_settled: answer.already_settled,
+            next_step,
+        }
+    }
+}
+
+impl Tool for CancelAllWorkers {
+    const NAME: &'static str = "cancel_all_workers";
+    const DESCRIPTION: &'static str = "\
+Cancel all your worker agents: stop, kill or abort everything that runs or is queued. Returns when that is done. Their \
+work is kept: commits on their branches, uncommitted files in their worktrees. Use it when the plan has changed or the \
+user says stop; for one use cancel_worker. scope all ends the workers of other sessions too: only on the user's word.";
+    const NATURE: Nature = Nature::Ends;
+    type Arguments = CancelAllArguments;
+    type Answer = CancelAllReport;
+
+    async fn run(call: Call, arguments: CancelAllArguments) -> Result<CancelAllReport, ToolError> {
+        let reason = reason(arguments.reason)?;
+        let scope = arguments.scope.map(Scope::from).unwrap_or_default();
+        let list = call.orchestrator.list(&call.boss, scope).await?;
+        let (settled, open): (Vec<_>, Vec<_>) = list.workers.iter().partition(|view| view.worker.status.is_settled());
+        let results = join_all(open.into_iter().map(|view| cancel_as_its_boss(&call, view, &reason))).await;
+        Ok(CancelAllReport::new(settled.len(), results))
+    }
+}
+
+type Cancelled = (String, Result<CancelAnswer, OrchestratorError>);
+
+/// Scope `all` was asked for by name, so a worker of another boss is ended in that one's place.
+async fn cancel_as_its_boss(call: &Call, view: &WorkerView, reason: &str) -> Cancelled {
+    let id = view.worker.id.to_string();
+    let result = call.orchestrator.cancel(&view.worker.boss, &id, reason).await;
+    (id, result)
+}
+
+impl CancelAllReport {
+    fn new(settled_before: usize, results: Vec<Cancelled>) -> Self {
+        let mut cancelled = Vec::new();
+        let mut failed = Vec::new();
+        let mut already_settled = settled_before;
+        let mut survivors = 0;
+        for (worker_id, result) in results {
+            match result {
+                Ok(answer) if answer.already_settled => already_settled += 1,
+                Ok(answer) => {
+                    survivors += answer.survivors;
+                    cancelled.push(worker_id);
+                }
+                Err(error) => failed.push(NotCancelled { worker_id, why: size::line(&error.to_string(), 300) }),
+            }
+        }
+        let next_step = match (failed.len(), survivors) {
+            (0, 0) => "nothing of theirs is left; list_worker_missions has their outcomes".to_owned(),
+            (0, left) => format!("{left} processes could not be ended: tell the user, or cancel_all_workers once more"),
+            _ => "cancel_worker those that failed, by id".to_owned(),
+        };
+        let (failed, rest) = size::fit(failed, (size::ANSWER - ENVELOPE) / 2);
+        let (cancelled, others) = size::fit(cancelled, size::ANSWER - ENVELOPE - size::of(&failed));
+        let not_shown = Some(rest + others).filter(|count| *count > 0);
+        Self { cancelled, already_settled, failed, survivors, not_shown, next_step }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mission::id::WorkerId;
+    use crate::mission::lifecycle::{Ending, WorkerStatus};
+
+    #[test]
+    fn a_thousand_cancelled_workers_fit() {
+        let results = (1..=2_000).map(|number| {
+            let worker_id = WorkerId::new(number, "some rather long title of a mission");
+            let answer = CancelAnswer {
+                worker_id: worker_id.clone(),
+                status: WorkerStatus::Settled(Ending::Cancelled),
+                survivors: u32::from(number == 1),
+                proof: Proof::Full,
+                already_settled: number == 2,
+            };
+            let result = match number % 2 {
+                0 => Ok(answer),
+                _ if number == 1 => Ok(answer),
+                _ => Err(OrchestratorError::Refused("\u{1}".repeat(1_000))),
+            };
+            (worker_id.to_string(), result)
+        });
+        let report = CancelAllReport::new(7, results.collect());
+        assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
+        assert_eq!((report.already_settled, report.survivors), (8, 1));
+        assert_eq!(report.cancelled.len() + report.failed.len() + report.not_shown.unwrap(), 1_999);
+    }
+}

@@ -1,0 +1,240 @@
+//! Setting workers to work: a whole batch at once, or one.
+
+use std::ops::RangeInclusive;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::mission::MissionArguments;
+use super::{Call, Nature, Tool};
+use crate::mcp::error::ToolError;
+use crate::mcp::{arguments, size, wire};
+use crate::mission::create::Draft;
+use crate::mission::id::WorkerId;
+use crate::orchestrator::Created;
+
+/// Up to here each item is answered by itself, above it by ranges of ids.
+const LISTED: usize = 50;
+/// Bytes for the list; the rest of the answer is small.
+const ROOM: usize = size::ANSWER - 600;
+
+pub(super) struct BatchCreateWorkers;
+pub(super) struct CreateWorkerMission;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Batch {
+    /// The missions, any number; each becomes one worker.
+    #[schemars(with = "Vec<MissionArguments>")]
+    workers: Vec<Value>,
+}
+
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+pub(super) struct BatchAnswer {
+    created: usize,
+    failed: usize,
+    /// Of each mission, in order; over 50 missions only of those that failed.
+    results: Vec<ItemResult>,
+    /// Over 50 missions: the workers' ids as ranges of numbers, such as w-1..w-60; w-1 alone is an id too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    id_ranges: Vec<String>,
+    /// Results and ranges that had no room here; list_worker_missions has the workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<usize>,
+    next_step: String,
+}
+
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+pub(super) struct ItemResult {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    /// The request_id was known: this worker was there before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    existing: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct CreateAnswer {
+    worker: wire::Worker,
+    next_step: String,
+}
+
+impl Tool for BatchCreateWorkers {
+    const NAME: &'static str = "batch_create_workers";
+    const DESCRIPTION: &'static str = "\
+Start many coding agents in parallel, one worker for each mission. Use it to spawn, launch or delegate to subagents: \
+each worker is a real codex, claude, gemini or opencode process in a git worktree and branch of its own, and goes on when \
+you stop. Returns at once with the ids; missions over the limit on parallel workers are queued and start by themselves. \
+Each mission stands for itself: one that is refused fails alone, with its index and what to mend. Order them with task_id \
+and depends_on. Then call wait_for_any_worker. For one mission create_worker_mission does the same.";
+    const NATURE: Nature = Nature::SetsToWork;
+    type Arguments = Batch;
+    type Answer = BatchAnswer;
+
+    async fn run(call: Call, batch: Batch) -> Result<BatchAnswer, ToolError> {
+        if batch.workers.is_empty() {
+            return Err(arguments::ArgumentError::Empty { field: "workers" }.into());
+        }
+        let drafts = batch.workers.into_iter().map(|mission| draft(&call, mission)).collect();
+        let results = call.orchestrator.create(&call.boss, drafts).await?;
+        match results.iter().any(Result::is_ok) {
+            true => Ok(BatchAnswer::new(results)),
+            false => Err(nothing_created(results)),
+        }
+    }
+}
+
+fn draft(call: &Call, mission: Value) -> Result<Draft, String> {
+    arguments::parse_value::<MissionArguments>(mission)
+        .and_then(|mission| mission.draft(&call.orchestrator))
+        .map_err(|error| error.to_string())
+}
+
+fn nothing_created(results: Vec<Result<Created, String>>) -> ToolError {
+    let count = results.len();
+    let share = (ROOM / count).clamp(40, 600);
+    let reasons = results.into_iter().enumerate();
+    let reasons = reasons.filter_map(|(index, result)| Some(format!("{index}: {}", size::line(&result.err()?, share))));
+    let (reasons, _) = size::fit(reasons, ROOM);
+    ToolError::NothingCreated { count, reasons: reasons.join("\n") }
+}
+
+impl BatchAnswer {
+    fn new(results: Vec<Result<Created, String>>) -> Self {
+        let many = results.len() > LISTED;
+        let failed = results.iter().filter(|result| result.is_err()).count();
+        let created = results.len() - failed;
+        let (id_ranges, ranges_left) = match many {
+            true => size::fit(ranges(&results), ROOM / 2),
+            false => (Vec::new(), 0),
+        };
+        let room = ROOM - size::of(&id_ranges);
+        // So that each reason is told in part rather than some of them not at all.
+        let share = (room / results.len().min(LISTED)).saturating_sub(30).min(600);
+        let items = results.into_iter().enumerate().filter(|(_, result)| !many || result.is_err());
+        let (results, results_left) =
+            size::fit(items.map(|(index, result)| ItemResult::new(index, result, share)), room);
+        let left_out = Some(ranges_left + results_left).filter(|left| *left > 0);
+        let next_step = match failed {
+            0 => "wait_for_any_worker".to_owned(),
+            _ => "mend the failed missions and create them again; then wait_for_any_worker".to_owned(),
+        };
+        Self { created, failed, results, id_ranges, left_out, next_step }
+    }
+}
+
+impl ItemResult {
+    fn new(index: usize, result: Result<Created, String>, share: usize) -> Self {
+        let (created, error) = match result {
+            Ok(created) => (Some(created), None),
+            Err(error) => (None, Some(size::line(&error, share))),
+        };
+        Self {
+            index,
+            worker_id: created.as_ref().map(|created| created.worker_id.to_string()),
+            status: created.as_ref().map(|created| created.status.as_str()),
+            existing: created.is_some_and(|created| created.existing),
+            error,
+        }
+    }
+}
+
+/// Runs of numbers among the created.
+fn ranges(results: &[Result<Created, String>]) -> Vec<String> {
+    let numbers = results.iter().flatten().filter_map(|created| WorkerId::number_in(created.worker_id.as_str()));
+    let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some(last) if last.end() + 1 == number => *last = *last.start()..=number,
+            _ => ranges.push(number..=number),
+        }
+    }
+    let name = |range: &RangeInclusive<u64>| format!("w-{}..w-{}", range.start(), range.end());
+    ranges.iter().map(name).collect()
+}
+
+impl Tool for CreateWorkerMission {
+    const NAME: &'static str = "create_worker_mission";
+    const DESCRIPTION: &'static str = "\
+Start one coding agent on a mission of its own. Use it to spawn, launch or delegate to a subagent: a real codex, claude, \
+gemini or opencode process in a git worktree and branch of its own, which goes on when you stop. For several missions use \
+batch_create_workers, which starts them in parallel by one call. Returns at once with the worker's id; over the limit on \
+parallel workers it is queued and starts by itself. Then call wait_for_any_worker.";
+    const NATURE: Nature = Nature::SetsToWork;
+    type Arguments = MissionArguments;
+    type Answer = CreateAnswer;
+
+    async fn run(call: Call, mission: MissionArguments) -> Result<CreateAnswer, ToolError> {
+        let draft = mission.draft(&call.orchestrator)?;
+        let mut results = call.orchestrator.create(&call.boss, vec![Ok(draft)]).await?;
+        let created = match results.pop() {
+            Some(Ok(created)) => created,
+            refused => return Err(nothing_created(refused.into_iter().collect())),
+        };
+        let view = call.orchestrator.get(created.worker_id.as_str()).await?;
+        let next_step = match created.existing {
+            true => "this request_id was known, so nothing new was made; wait_for_any_worker".to_owned(),
+            false => "create the other missions, then wait_for_any_worker".to_owned(),
+        };
+        Ok(CreateAnswer { worker: wire::Worker::new(&view, Timestamp::now(), size::ANSWER - 500), next_step })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mission::lifecycle::WorkerStatus;
+
+    fn created(number: u64) -> Result<Created, String> {
+        let worker_id = WorkerId::new(number, &"long title ".repeat(20));
+        Ok(Created { worker_id, status: WorkerStatus::Queued, existing: false })
+    }
+
+    fn refused() -> Result<Created, String> {
+        Err("\"\n\u{1}é".repeat(500))
+    }
+
+    #[test]
+    fn a_small_batch_is_answered_item_by_item() {
+        let answer = BatchAnswer::new(vec![created(1), refused(), created(2)]);
+        assert_eq!((answer.created, answer.failed, answer.left_out), (2, 1, None));
+        let ids: Vec<_> = answer.results.iter().map(|item| (item.index, item.worker_id.as_deref())).collect();
+        let slug = "long-title-long-title-long-title";
+        assert_eq!(ids, [(0, Some(&*format!("w-1-{slug}"))), (1, None), (2, Some(&*format!("w-2-{slug}")))]);
+    }
+
+    #[test]
+    fn a_large_batch_is_answered_by_ranges_and_errors() {
+        let mut results: Vec<_> = (1..=1_000).map(created).collect();
+        results[500] = refused();
+        let answer = BatchAnswer::new(results);
+        assert_eq!(answer.id_ranges, ["w-1..w-500", "w-502..w-1000"]);
+        assert_eq!(answer.results.len(), 1);
+        assert_eq!(answer.results[0].index, 500);
+    }
+
+    #[test]
+    fn no_batch_makes_an_answer_too_long() {
+        let mixed = |count: u64| (1..=count).map(|n| if n % 2 == 0 { created(n) } else { refused() }).collect();
+        for count in [1, 2, 10, 50, 51, 1_000, 10_000] {
+            for results in [mixed(count), (1..=count).map(created).collect(), mixed(2 * count)] {
+                assert!(size::of(&BatchAnswer::new(results)) <= size::ANSWER, "{count}");
+            }
+            let error = nothing_created((0..count).map(|_| refused()).collect()).answer();
+            assert!(size::of(&error) <= size::ANSWER, "{count}: {}", size::of(&error));
+        }
+    }
+
+    #[test]
+    fn every_item_of_a_small_batch_is_told_of() {
+        let answer = BatchAnswer::new((1..=50).map(|n| if n == 1 { created(n) } else { refused() }).collect());
+        assert_eq!((answer.results.len(), answer.left_out), (50, None));
+    }
+}

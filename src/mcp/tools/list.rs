@@ -1,0 +1,257 @@
+//! The workers at a glance.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Call, Nature, Tool};
+use crate::mcp::arguments::{self, ArgumentError};
+use crate::mcp::error::ToolError;
+use crate::mcp::{size, wire};
+use crate::mission::id::WorkerId;
+use crate::orchestrator::{ListAnswer, Scope, WorkerView};
+
+const DEFAULT_LIMIT: u64 = 20;
+const MOST_LISTED: u64 = 100;
+const ENVELOPE: usize = 700;
+
+pub(super) struct ListWorkerMissions;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListArguments {
+    /// Only workers of these statuses; default: all.
+    #[serde(default)]
+    status: Vec<StatusFilter>,
+    /// mine (default) or all, which shows the workers of other sessions too.
+    scope: Option<ScopeArgument>,
+    /// 1 to 100 a page, default 20; fewer where they are long.
+    limit: Option<u64>,
+    /// next_cursor of the answer before.
+    cursor: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum StatusFilter {
+    Queued,
+    Starting,
+    Running,
+    Verifying,
+    Completed,
+    Failed,
+    Cancelled,
+    TimedOut,
+    Interrupted,
+    Lost,
+    Blocked,
+    Stalled,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ScopeArgument {
+    Mine,
+    All,
+}
+
+impl From<ScopeArgument> for Scope {
+    fn from(scope: ScopeArgument) -> Self {
+        match scope {
+            ScopeArgument::Mine => Scope::Mine,
+            ScopeArgument::All => Scope::All,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ListReport {
+    /// The newest first.
+    workers: Vec<wire::Brief>,
+    /// Of all in this scope, whatever was asked for.
+    counts: Counts,
+    /// Workers of other sessions that scope all would show.
+    others: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+    next_step: String,
+}
+
+/// Statuses that no worker has are left out.
+#[derive(Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(default)]
+struct Counts {
+    #[serde(skip_serializing_if = "is_zero")]
+    queued: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    starting: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    running: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    verifying: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    completed: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    failed: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    cancelled: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    timed_out: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    interrupted: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    lost: usize,
+    /// Tasks that wait for you; counted by their status too.
+    #[serde(skip_serializing_if = "is_zero")]
+    blocked: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+impl Tool for ListWorkerMissions {
+    const NAME: &'static str = "list_worker_missions";
+    const DESCRIPTION: &'static str = "\
+List your worker agents and their missions, with status, branch and what they do now. Use it after a restart to find your \
+workers again, or for an overview; to be told of what happens use wait_for_any_worker instead of listing again and again. \
+Filter by status, and page with limit and cursor. scope all shows the workers of other sessions on this repository too.";
+    const NATURE: Nature = Nature::Looks;
+    type Arguments = ListArguments;
+    type Answer = ListReport;
+
+    async fn run(call: Call, arguments: ListArguments) -> Result<ListReport, ToolError> {
+        let limit = arguments::range("limit", arguments.limit.unwrap_or(DEFAULT_LIMIT), 1, MOST_LISTED)?;
+        let before = arguments::optional(arguments.cursor, |cursor| {
+            WorkerId::number_in(&cursor).ok_or(ArgumentError::Cursor(size::line(&cursor, 80)))
+        })?;
+        let scope = arguments.scope.map(Scope::from).unwrap_or_default();
+        let list = call.orchestrator.list(&call.boss, scope).await?;
+        let page = Page { statuses: arguments.status, before, limit: limit as usize };
+        Ok(ListReport::new(&list, &page, Timestamp::now()))
+    }
+}
+
+struct Page {
+    /// Empty: all.
+    statuses: Vec<StatusFilter>,
+    /// The number of the last worker of the page before.
+    before: Option<u64>,
+    limit: usize,
+}
+
+impl Page {
+    fn admits(&self, view: &WorkerView) -> bool {
+        let older = self.before.is_none_or(|before| number(view) < before);
+        older && (self.statuses.is_empty() || self.statuses.iter().any(|status| status.matches(view)))
+    }
+}
+
+impl StatusFilter {
+    fn matches(self, view: &WorkerView) -> bool {
+        match self {
+            StatusFilter::Blocked => view.block.is_some(),
+            StatusFilter::Stalled => view.live.as_ref().is_some_and(|live| live.stalled.is_some()),
+            // Written the same by both.
+            status => serde_json::to_value(status).ok() == serde_json::to_value(view.worker.status).ok(),
+        }
+    }
+}
+
+fn number(view: &WorkerView) -> u64 {
+    WorkerId::number_in(view.worker.id.as_str()).unwrap_or(0)
+}
+
+impl ListReport {
+    fn new(list: &ListAnswer, page: &Page, now: Timestamp) -> Self {
+        let matching: Vec<&WorkerView> = list.workers.iter().rev().filter(|view| page.admits(view)).collect();
+        let briefs = matching.iter().take(page.limit).map(|view| wire::Brief::new(view, now));
+        let (workers, _) = size::fit(briefs, size::ANSWER - ENVELOPE);
+        let last = workers.len().checked_sub(1).filter(|_| workers.len() < matching.len());
+        let next_cursor = last.map(|last| format!("w-{}", number(matching[last])));
+        let counts = Counts::of(&list.workers);
+        let open = counts.queued + counts.starting + counts.running + counts.verifying;
+        let next_step = match (&next_cursor, open) {
+            (Some(cursor), _) => format!("list_worker_missions with cursor {cursor:?} shows older ones"),
+            (None, 0) => "nothing runs; get_worker_status has the outcome of each".to_owned(),
+            (None, _) => "wait_for_any_worker".to_owned(),
+        };
+        Self { workers, counts, others: list.others, next_cursor, next_step }
+    }
+}
+
+impl Counts {
+    fn of(views: &[WorkerView]) -> Self {
+        use crate::mission::lifecycle::{Ending, WorkerStatus};
+        let mut counts = Self::default();
+        for view in views {
+            counts.blocked += usize::from(view.block.is_some());
+            *match view.worker.status {
+                WorkerStatus::Queued => &mut counts.queued,
+                WorkerStatus::Starting => &mut counts.starting,
+                WorkerStatus::Running => &mut counts.running,
+                WorkerStatus::Verifying => &mut counts.verifying,
+                WorkerStatus::Settled(Ending::Completed) => &mut counts.completed,
+                WorkerStatus::Settled(Ending::Failed) => &mut counts.failed,
+                WorkerStatus::Settled(Ending::Cancelled) => &mut counts.cancelled,
+                WorkerStatus::Settled(Ending::TimedOut) => &mut counts.timed_out,
+                WorkerStatus::Settled(Ending::Interrupted) => &mut counts.interrupted,
+                WorkerStatus::Settled(Ending::Lost) => &mut counts.lost,
+            } += 1;
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::wire::tests::{longest, now, settled, view};
+    use crate::mission::lifecycle::{Ending, WorkerStatus};
+
+    fn page(statuses: Vec<StatusFilter>, before: Option<u64>) -> Page {
+        Page { statuses, before, limit: 100 }
+    }
+
+    #[test]
+    fn pages_show_every_worker_once_newest_first() {
+        let mut workers: Vec<_> = (1..=999).map(|n| view(n, WorkerStatus::Running)).collect();
+        workers.push(longest(1_000));
+        let list = ListAnswer { workers, others: 3 };
+        let mut before = None;
+        let mut seen = Vec::new();
+        loop {
+            let report = ListReport::new(&list, &page(Vec::new(), before), now());
+            assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
+            let json = serde_json::to_value(&report).unwrap();
+            assert_eq!(json["counts"], serde_json::json!({"running": 999, "failed": 1}));
+            for worker in json["workers"].as_array().unwrap() {
+                seen.push(WorkerId::number_in(worker["worker_id"].as_str().unwrap()).unwrap());
+            }
+            match report.next_cursor {
+                Some(cursor) => before = WorkerId::number_in(&cursor),
+                None => break,
+            }
+        }
+        assert_eq!(seen, (1..=1_000).rev().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn filters_know_every_status() {
+        let mut blocked = view(3, WorkerStatus::Queued);
+        blocked.block = Some("why".into());
+        let workers = vec![settled(1, Ending::TimedOut), view(2, WorkerStatus::Running), blocked];
+        let list = ListAnswer { workers, others: 0 };
+        let cases = [
+            (StatusFilter::TimedOut, "w-1-fix-parser"),
+            (StatusFilter::Running, "w-2-fix-parser"),
+            (StatusFilter::Blocked, "w-3-fix-parser"),
+        ];
+        for (status, id) in cases {
+            let report = ListReport::new(&list, &page(vec![status], None), now());
+            let json = serde_json::to_value(&report).unwrap();
+            assert_eq!(json["workers"].as_array().unwrap().len(), 1);
+            assert_eq!(json["workers"][0]["worker_id"], id);
+        }
+    }
+}

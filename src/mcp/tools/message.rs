@@ -1,0 +1,80 @@
+//! Telling a worker something.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Call, Nature, Tool};
+use crate::mcp::arguments::{self, NAME, PROMPT};
+use crate::mcp::error::ToolError;
+use crate::orchestrator::{MessageDelivery, NewMessage};
+use crate::store::worker_dir::Delivery;
+
+pub(super) struct SendMessageToWorker;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MessageArguments {
+    /// The worker, such as w-3 or w-3-fix-parser.
+    worker_id: String,
+    /// What to tell it, at most 1 MiB.
+    message: String,
+    /// when_ready (default: as soon as it listens, without stopping what it does) or interrupt (stops its turn first).
+    delivery: Option<DeliveryArgument>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum DeliveryArgument {
+    WhenReady,
+    Interrupt,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct MessageReport {
+    message_id: String,
+    /// live (handed to the running agent), queued (heard at the end of its turn or when it starts), next_attempt (it had
+    /// settled; the message began another attempt).
+    delivered: DeliveredReport,
+    status: &'static str,
+    next_step: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum DeliveredReport {
+    Live,
+    Queued,
+    NextAttempt,
+}
+
+impl Tool for SendMessageToWorker {
+    const NAME: &'static str = "send_message_to_worker";
+    const DESCRIPTION: &'static str = "\
+Send a message to a worker agent: steer it, answer its question, give feedback, add work. A running one hears it at once \
+(Claude Code) or at the end of its turn (the others), or right away with delivery interrupt, which stops the turn and \
+goes on in the same session. A settled one begins its next attempt with it, in the same worktree and, where its CLI can, \
+the same session. get_worker_status with include [\"messages\"] shows whether it arrived.";
+    const NATURE: Nature = Nature::SetsToWork;
+    type Arguments = MessageArguments;
+    type Answer = MessageReport;
+
+    async fn run(call: Call, arguments: MessageArguments) -> Result<MessageReport, ToolError> {
+        let name = arguments::line("worker_id", arguments.worker_id, NAME)?;
+        let text = arguments::text("message", arguments.message, PROMPT)?;
+        let delivery = match arguments.delivery {
+            None | Some(DeliveryArgument::WhenReady) => Delivery::WhenReady,
+            Some(DeliveryArgument::Interrupt) => Delivery::Interrupt,
+        };
+        let answer = call.orchestrator.send_message(&call.boss, &name, NewMessage { text, delivery }).await?;
+        Ok(MessageReport {
+            message_id: answer.message_id.to_string(),
+            delivered: match answer.delivered {
+                MessageDelivery::Live => DeliveredReport::Live,
+                MessageDelivery::Queued => DeliveredReport::Queued,
+                MessageDelivery::NextAttempt => DeliveredReport::NextAttempt,
+            },
+            status: answer.status.as_str(),
+            next_step: "wait_for_any_worker".to_owned(),
+        })
+    }
+}

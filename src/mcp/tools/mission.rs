@@ -1,0 +1,169 @@
+//! A mission as the boss gives it: its shape, its checks, and the draft that the orchestrator takes.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Settings;
+use crate::mcp::arguments::{self, ArgumentError, KEY, LINE, NAME, PROMPT, TITLE, optional};
+use crate::mission::create::{Draft, DraftPlace};
+use crate::mission::id::{BackendName, TaskId};
+use crate::mission::spec;
+use crate::orchestrator::Orchestrator;
+
+/// A week.
+const LONGEST_TIMEOUT_MINUTES: u64 = 7 * 24 * 60;
+const MOST_ATTEMPTS: u64 = 20;
+const MOST_DEPENDENCIES: u64 = 100;
+const MOST_FALLBACKS: u64 = 10;
+const MOST_COST_USD: f64 = 100_000.0;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MissionArguments {
+    /// A few words that say what it is, on one line, at most 200 bytes. They become part of the worker's id.
+    title: String,
+    /// All that the worker is told, at most 1 MiB: goal, context, files, constraints, how to check, what to report. It
+    /// sees nothing of this conversation.
+    prompt: String,
+    /// The agent CLI that does it: codex, claudecode, gemini, opencode, or one from the user's settings.
+    backend: String,
+    /// A model of that backend; default: the user's setting or the CLI's own.
+    model_override: Option<String>,
+    /// low, medium or high, and what the backend adds; default: the CLI's own.
+    model_effort: Option<String>,
+    /// An existing directory to work in, used as it is. Not together with worktree. With neither, the worker gets a
+    /// worktree of its own on a new branch from the integration branch.
+    working_directory: Option<String>,
+    /// The worktree to make for this worker.
+    worktree: Option<WorktreeArguments>,
+    /// A shell command that proves the work, such as cargo test. It runs in the worktree after the worker's turn; the
+    /// mission is completed only if it exits with 0.
+    verify_command: Option<String>,
+    /// Your own key for the task, at most 100 bytes, for depends_on and the state file. Default: the worker's id.
+    task_id: Option<String>,
+    /// Task or worker ids that must be completed before this starts; it begins on their branches.
+    #[serde(default)]
+    depends_on: Vec<String>,
+    /// 1 to 10080, default 120. Time in the queue does not count.
+    timeout_minutes: Option<u64>,
+    /// More than 0. Only for backends that tell their cost.
+    max_cost_usd: Option<f64>,
+    /// At least 1; read and written together.
+    max_tokens: Option<u64>,
+    /// Backends to try by itself, in order, when this one fails; at most 10.
+    #[serde(default)]
+    fallback_backends: Vec<String>,
+    /// 1 to 20; default 1 + the number of fallback_backends.
+    max_attempts: Option<u64>,
+    /// Any text of at most 100 bytes. A call repeated with the same one never starts a second worker.
+    request_id: Option<String>,
+    /// read_only, edit (default: change the worktree, run commands, commit, use the network) or full (no sandbox; only
+    /// where the user's settings allow it).
+    permissions: Option<Permissions>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WorktreeArguments {
+    /// A new or existing branch; default: made from the worker's id.
+    branch: Option<String>,
+    /// Branch, tag or commit to begin at; default: the integration branch.
+    base: Option<String>,
+    /// Where to put it, in the repository or beside it; default: under .orchestrator/worktrees.
+    path: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Permissions {
+    ReadOnly,
+    Edit,
+    Full,
+}
+
+impl MissionArguments {
+    pub(super) fn draft(self, orchestrator: &Orchestrator) -> Result<Draft, ArgumentError> {
+        let backend = backend(orchestrator, self.backend)?;
+        let fallbacks = self.fallback_backends.len() as u64;
+        arguments::range("fallback_backends (their number)", fallbacks, 0, MOST_FALLBACKS)?;
+        arguments::range("depends_on (their number)", self.depends_on.len() as u64, 0, MOST_DEPENDENCIES)?;
+        let attempts = self.max_attempts.unwrap_or(1 + fallbacks);
+        let timeout = self.timeout_minutes.unwrap_or(spec::DEFAULT_TIMEOUT_MINUTES.into());
+        Ok(Draft {
+            title: arguments::line("title", self.title, TITLE)?,
+            prompt: arguments::text("prompt", self.prompt, PROMPT)?,
+            backend,
+            model: optional(self.model_override, |model| arguments::name("model_override", model))?,
+            effort: optional(self.model_effort, |effort| arguments::name("model_effort", effort))?,
+            place: place(self.working_directory, self.worktree)?,
+            verify_command: optional(self.verify_command, |command| arguments::text("verify_command", command, LINE))?,
+            task_id: optional(self.task_id, |key| arguments::line("task_id", key, KEY))?.map(TaskId),
+            depends_on: lines("depends_on", self.depends_on, NAME)?,
+            timeout_minutes: small(arguments::range("timeout_minutes", timeout, 1, LONGEST_TIMEOUT_MINUTES)?),
+            max_cost_usd: optional(self.max_cost_usd, cost)?,
+            max_tokens: optional(self.max_tokens, |tokens| arguments::range("max_tokens", tokens, 1, u64::MAX))?,
+            fallback_backends: backends(orchestrator, self.fallback_backends)?,
+            max_attempts: small(arguments::range("max_attempts", attempts, 1, MOST_ATTEMPTS)?),
+            request_id: optional(self.request_id, |key| arguments::line("request_id", key, KEY))?,
+            permissions: permissions(self.permissions, orchestrator.settings())?,
+        })
+    }
+}
+
+pub(super) fn backend(orchestrator: &Orchestrator, name: String) -> Result<BackendName, ArgumentError> {
+    let name = arguments::name("backend", name)?;
+    match orchestrator.backends().get(&name) {
+        Ok(_) => Ok(BackendName(name)),
+        Err(unknown) => Err(ArgumentError::Backend(unknown.to_string())),
+    }
+}
+
+fn backends(orchestrator: &Orchestrator, names: Vec<String>) -> Result<Vec<BackendName>, ArgumentError> {
+    names.into_iter().map(|name| backend(orchestrator, name)).collect()
+}
+
+pub(super) fn lines(field: &'static str, texts: Vec<String>, most: usize) -> Result<Vec<String>, ArgumentError> {
+    texts.into_iter().map(|text| arguments::line(field, text, most)).collect()
+}
+
+pub(super) fn path(field: &'static str, text: String) -> Result<PathBuf, ArgumentError> {
+    arguments::line(field, text, LINE).map(PathBuf::from)
+}
+
+fn place(directory: Option<String>, worktree: Option<WorktreeArguments>) -> Result<DraftPlace, ArgumentError> {
+    match (directory, worktree) {
+        (Some(_), Some(_)) => Err(ArgumentError::Both { one: "working_directory", other: "worktree" }),
+        (Some(directory), None) => path("working_directory", directory).map(DraftPlace::Directory),
+        (None, worktree) => {
+            let worktree = worktree.unwrap_or_default();
+            Ok(DraftPlace::Worktree {
+                branch: optional(worktree.branch, |branch| arguments::name("worktree.branch", branch))?,
+                base: optional(worktree.base, |base| arguments::name("worktree.base", base))?,
+                path: optional(worktree.path, |text| path("worktree.path", text))?,
+            })
+        }
+    }
+}
+
+fn permissions(asked: Option<Permissions>, settings: &Settings) -> Result<spec::Permissions, ArgumentError> {
+    match asked {
+        None | Some(Permissions::Edit) => Ok(spec::Permissions::Edit),
+        Some(Permissions::ReadOnly) => Ok(spec::Permissions::ReadOnly),
+        Some(Permissions::Full) if settings.allow_full_permissions => Ok(spec::Permissions::Full),
+        Some(Permissions::Full) => Err(ArgumentError::FullPermissions),
+    }
+}
+
+fn cost(dollars: f64) -> Result<f64, ArgumentError> {
+    match dollars > 0.0 && dollars <= MOST_COST_USD {
+        true => Ok(dollars),
+        false => Err(ArgumentError::Cost { is: dollars, most: MOST_COST_USD }),
+    }
+}
+
+/// Of a number that was found in a small range.
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

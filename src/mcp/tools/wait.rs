@@ -1,0 +1,297 @@
+//! Waiting until something happened, without asking again and again.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::mission::lines;
+use super::{Call, Nature, Tool};
+use crate::mcp::arguments::{self, NAME};
+use crate::mcp::client::LONGEST_WAIT_SECONDS;
+use crate::mcp::error::ToolError;
+use crate::mcp::{size, wire};
+use crate::orchestrator::{self, WaitRequest, WaitStatus, WorkerView};
+
+/// Settlements in one answer: as many as have room for what they came to and for their last words.
+const AT_ONCE: usize = 4;
+const MOST_NAMED: u64 = 1_000;
+/// For everything in the answer that is no list.
+const ENVELOPE: usize = 600;
+/// Kept from the texts of the settled ones for the lists beside them.
+const FOR_OTHERS: usize = 900;
+
+pub(super) struct WaitForAnyWorker;
+pub(super) struct WaitForWorker;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AnyArguments {
+    /// Which workers; default: all of yours. At most 1000.
+    #[serde(default)]
+    worker_ids: Vec<String>,
+    /// 0 to 21600; default: as long as your client allows (Claude Code 600, Codex and Gemini CLI 240, others 50). More
+    /// than it allows is shortened.
+    timeout_seconds: Option<u64>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OneArguments {
+    /// The worker, such as w-3 or w-3-fix-parser.
+    worker_id: String,
+    /// 0 to 21600; default: as long as your client allows (Claude Code 600, Codex and Gemini CLI 240, others 50). More
+    /// than it allows is shortened.
+    timeout_seconds: Option<u64>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct WaitReport {
+    /// settled, attention (a worker shows no sign of life), blocked (a task waits for you), still_running (the time was
+    /// up, which is no error), idle (nothing is left that could settle).
+    status: WaitReportStatus,
+    settled: Vec<wire::Worker>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attention: Vec<wire::Worker>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<BlockedTask>,
+    still_running: Vec<wire::Brief>,
+    queued: usize,
+    /// Settlements that come with the next wait.
+    #[serde(skip_serializing_if = "is_zero")]
+    more: usize,
+    /// Workers and tasks that had no room in the lists here; list_worker_missions has them all.
+    #[serde(skip_serializing_if = "is_zero")]
+    not_shown: usize,
+    next_step: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum WaitReportStatus {
+    Settled,
+    Attention,
+    Blocked,
+    StillRunning,
+    Idle,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct BlockedTask {
+    task_id: String,
+    reason: String,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+impl Tool for WaitForAnyWorker {
+    const NAME: &'static str = "wait_for_any_worker";
+    const DESCRIPTION: &'static str = "\
+Wait until any worker agent has finished, failed, stalled or is blocked. Call it after starting workers, and again after \
+each answer, instead of polling for status. It returns everything that settled since you were last told, each once, with \
+its outcome, verification, changes and next_step; at once if something settled already. When the time is up it answers \
+status still_running, which is no error: call it again. It blocks nothing else. To wait for one worker alone use \
+wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
+    const NATURE: Nature = Nature::Looks;
+    type Arguments = AnyArguments;
+    type Answer = WaitReport;
+
+    async fn run(call: Call, arguments: AnyArguments) -> Result<WaitReport, ToolError> {
+        arguments::range("worker_ids (their number)", arguments.worker_ids.len() as u64, 0, MOST_NAMED)?;
+        let workers = lines("worker_ids", arguments.worker_ids, NAME)?;
+        wait(call, workers, arguments.timeout_seconds).await
+    }
+}
+
+impl Tool for WaitForWorker {
+    const NAME: &'static str = "wait_for_worker";
+    const DESCRIPTION: &'static str = "\
+Wait until one worker agent has finished, failed, stalled or is blocked. Use it when nothing else can go on before that \
+worker; otherwise wait_for_any_worker reacts to whichever is first. Same answer as wait_for_any_worker: outcome, \
+verification, changes, final message, next_step; at once if it has settled already, and status still_running when the \
+time is up, which is no error. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
+    const NATURE: Nature = Nature::Looks;
+    type Arguments = OneArguments;
+    type Answer = WaitReport;
+
+    async fn run(call: Call, arguments: OneArguments) -> Result<WaitReport, ToolError> {
+        let worker = arguments::line("worker_id", arguments.worker_id, NAME)?;
+        wait(call, vec![worker], arguments.timeout_seconds).await
+    }
+}
+
+async fn wait(call: Call, workers: Vec<String>, seconds: Option<u64>) -> Result<WaitReport, ToolError> {
+    let asked =
+        arguments::optional(seconds, |asked| arguments::range("timeout_seconds", asked, 0, LONGEST_WAIT_SECONDS))?;
+    let timeout = call.client.wait(asked, call.orchestrator.settings().wait_seconds, call.hears_progress);
+    let request = WaitRequest { workers, timeout, most: AT_ONCE };
+    let answer = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
+    Ok(WaitReport::new(answer, Timestamp::now()))
+}
+
+impl WaitReport {
+    fn new(answer: orchestrator::WaitAnswer, now: Timestamp) -> Self {
+        let mut room = Room { left: size::ANSWER - ENVELOPE, not_shown: 0 };
+        // What is told only once comes before what can be seen at any time.
+        let known = answer.already_reported.iter().map(|view| (view, true));
+        let settled = workers(answer.settled.iter().map(|view| (view, false)).chain(known), now, &mut room);
+        let (blocked, rest) = size::fit(answer.blocked.iter().map(BlockedTask::new), room.left / 2);
+        room.spend(&blocked, rest);
+        let attention = workers(answer.attention.iter().map(|view| (view, false)), now, &mut room);
+        let briefs = answer.still_running.iter().map(|view| wire::Brief::new(view, now));
+        let (still_running, rest) = size::fit(briefs, room.left);
+        room.spend(&still_running, rest);
+
+        let status = status(answer.status);
+        let next_step = next_step(status, &settled, answer.more, answer.blocked.first().map(|(task, _)| task.as_str()));
+        Self {
+            status,
+            settled,
+            attention,
+            blocked,
+            still_running,
+            queued: answer.queued,
+            more: answer.more,
+            not_shown: room.not_shown,
+            next_step,
+        }
+    }
+}
+
+struct Room {
+    left: usize,
+    not_shown: usize,
+}
+
+impl Room {
+    fn spend(&mut self, list: &impl Serialize, not_shown: usize) {
+        self.left = self.left.saturating_sub(size::of(list));
+        self.not_shown += not_shown;
+    }
+}
+
+/// In full as far as there is room for all of them, and at least the bare facts of each.
+fn workers<'a>(
+    views: impl Iterator<Item = (&'a WorkerView, bool)>,
+    now: Timestamp,
+    room: &mut Room,
+) -> Vec<wire::Worker> {
+    let views: Vec<(&WorkerView, bool)> = views.collect();
+    let share = room.left.saturating_sub(FOR_OTHERS) / views.len().clamp(1, AT_ONCE);
+    let reports = views.iter().map(|(view, known)| {
+        let report = wire::Worker::new(view, now, share.saturating_sub(1));
+        if *known { report.already_reported() } else { report }
+    });
+    let (reports, rest) = size::fit(reports, room.left);
+    room.spend(&reports, rest);
+    reports
+}
+
+impl BlockedTask {
+    fn new((task, reason): &(crate::mission::id::TaskId, String)) -> Self {
+        Self { task_id: size::line(task.as_str(), 110), reason: size::line(reason, 300) }
+    }
+}
+
+fn status(status: WaitStatus) -> WaitReportStatus {
+    match status {
+        WaitStatus::Settled => WaitReportStatus::Settled,
+        WaitStatus::Attention => WaitReportStatus::Attention,
+        WaitStatus::Blocked => WaitReportStatus::Blocked,
+        WaitStatus::StillRunning => WaitReportStatus::StillRunning,
+        WaitStatus::Idle => WaitReportStatus::Idle,
+    }
+}
+
+fn next_step(status: WaitReportStatus, settled: &[wire::Worker], more: usize, blocked: Option<&str>) -> String {
+    match (status, settled) {
+        (WaitReportStatus::Settled, [one]) if more == 0 => format!("{}; then wait_for_any_worker", one.next_step()),
+        (WaitReportStatus::Settled, _) => "follow each worker's next_step, then wait_for_any_worker".to_owned(),
+        (WaitReportStatus::Attention, _) => "follow the next_step of each worker under attention".to_owned(),
+        (WaitReportStatus::Blocked, _) => match blocked {
+            Some(task) => {
+                format!("narrow or retry what blocks task {}: retry_worker, or a new mission", size::line(task, 110))
+            }
+            None => "list_worker_missions with status [\"blocked\"]".to_owned(),
+        },
+        (WaitReportStatus::StillRunning, _) => "wait_for_any_worker again".to_owned(),
+        (WaitReportStatus::Idle, _) => {
+            "nothing runs and nothing is queued: batch_create_workers for the next missions, or finish".to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::wire::tests::{longest, now, settled, view};
+    use crate::mission::id::TaskId;
+    use crate::mission::lifecycle::{Ending, WorkerStatus};
+    use crate::orchestrator::WaitAnswer;
+
+    fn answer(status: WaitStatus) -> WaitAnswer {
+        WaitAnswer {
+            status,
+            settled: Vec::new(),
+            attention: Vec::new(),
+            blocked: Vec::new(),
+            already_reported: Vec::new(),
+            still_running: Vec::new(),
+            queued: 0,
+            more: 0,
+        }
+    }
+
+    #[test]
+    fn the_decision_comes_first() {
+        let mut answer = answer(WaitStatus::Settled);
+        answer.settled.push(settled(3, Ending::Completed));
+        answer.still_running.push(view(4, WorkerStatus::Running));
+        let report = serde_json::to_value(WaitReport::new(answer, now())).unwrap();
+        assert_eq!(report["status"], "settled");
+        assert_eq!(report["settled"][0]["worker_id"], "w-3-fix-parser");
+        assert_eq!(report["still_running"][0]["worker_id"], "w-4-fix-parser");
+        assert_eq!(report["next_step"], "integrate_worker w-3-fix-parser; then wait_for_any_worker");
+        assert_eq!(report.as_object().unwrap().keys().next().unwrap(), "status");
+    }
+
+    #[test]
+    fn a_named_worker_that_was_reported_is_marked() {
+        let mut answer = answer(WaitStatus::Settled);
+        answer.already_reported.push(settled(3, Ending::Failed));
+        let report = serde_json::to_value(WaitReport::new(answer, now())).unwrap();
+        assert_eq!(report["settled"][0]["already_reported"], true);
+    }
+
+    #[test]
+    fn last_words_are_whole_where_there_is_room() {
+        let mut answer = answer(WaitStatus::Settled);
+        let words = "word ".repeat(300).trim().to_owned();
+        for number in 1..=3 {
+            let mut view = settled(number, Ending::Completed);
+            view.worker.settled[0].final_message = words.clone();
+            answer.settled.push(view);
+        }
+        let report = serde_json::to_value(WaitReport::new(answer, now())).unwrap();
+        for worker in report["settled"].as_array().unwrap() {
+            assert_eq!(worker["final_message"], words);
+        }
+    }
+
+    #[test]
+    fn a_thousand_workers_fit_and_no_settlement_is_dropped() {
+        let mut full = answer(WaitStatus::Settled);
+        full.settled = (1..=AT_ONCE as u64).map(longest).collect();
+        full.attention = (10..=60).map(longest).collect();
+        full.already_reported = Vec::new();
+        full.blocked = (0..1_000).map(|n| (TaskId(format!("task-{n}")), "\u{1}\"".repeat(2_000))).collect();
+        full.still_running = (1_000..=2_000).map(|n| view(n, WorkerStatus::Running)).collect();
+        full.more = 996;
+        let report = WaitReport::new(full, now());
+        assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
+        assert_eq!(report.settled.len(), AT_ONCE);
+        let shown = report.attention.len() + report.blocked.len() + report.still_running.len();
+        assert_eq!(shown + report.not_shown, 51 + 1_000 + 1_001);
+    }
+}

@@ -1,0 +1,214 @@
+//! Worktrees by hand: making one, and taking away what is needed no more.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::mission::path;
+use super::{Call, Nature, Tool};
+use crate::mcp::arguments::{self, ArgumentError, NAME, optional};
+use crate::mcp::error::ToolError;
+use crate::mcp::size;
+use crate::orchestrator::{
+    KeptWorktree, RemovalAnswer, RemovalRequest, RemovalTarget, RemovedWorktree, WorktreeRequest,
+};
+
+const ENVELOPE: usize = 500;
+
+pub(super) struct CreateWorktree;
+pub(super) struct RemoveWorktree;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateArguments {
+    /// A new branch, or an existing one that is checked out nowhere.
+    branch: String,
+    /// Where to put it, in the repository or beside it; default: under .orchestrator/worktrees.
+    path: Option<String>,
+    /// Branch, tag or commit that a new branch begins at; default: the integration branch.
+    base: Option<String>,
+    /// A directory in the repository; default: where this server was started.
+    repo_path: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct CreateReport {
+    path: String,
+    branch: String,
+    base_commit: String,
+    created_branch: bool,
+    repo_path: String,
+    next_step: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoveArguments {
+    /// The worktree's directory. Give one of path, worker_id and all_integrated.
+    path: Option<String>,
+    /// The worker whose worktree it is, such as w-3.
+    worker_id: Option<String>,
+    /// true: the worktrees of all settled workers whose work is integrated.
+    all_integrated: Option<bool>,
+    /// A directory in the repository; default: where this server was started.
+    repo_path: Option<String>,
+    /// Also with uncommitted files; all of them are kept under a salvage ref first. Never a worktree in use. Default
+    /// false.
+    force: Option<bool>,
+    /// Delete its branch too, if that is merged (or force is given, and a salvage ref keeps it). Default false.
+    delete_branch: Option<bool>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct RemoveReport {
+    removed: Vec<Removed>,
+    kept: Vec<Kept>,
+    /// Worktrees that had no room in the lists here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_shown: Option<usize>,
+    next_step: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Removed {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<String>,
+    /// What was not merged is kept under this ref.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    salvage_ref: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Kept {
+    path: String,
+    why: String,
+}
+
+impl Tool for CreateWorktree {
+    const NAME: &'static str = "create_worktree";
+    const DESCRIPTION: &'static str = "\
+Make a git worktree: a second working directory of the repository on a branch of its own. A worker gets one by itself, so \
+this is only for a worktree that several missions shall use one after the other (as working_directory), or that you \
+want for yourself. Fails without a trace where the branch is checked out elsewhere or the path is taken.";
+    const NATURE: Nature = Nature::Makes;
+    type Arguments = CreateArguments;
+    type Answer = CreateReport;
+
+    async fn run(call: Call, arguments: CreateArguments) -> Result<CreateReport, ToolError> {
+        let request = WorktreeRequest {
+            branch: arguments::name("branch", arguments.branch)?,
+            path: optional(arguments.path, |text| path("path", text))?,
+            base: optional(arguments.base, |base| arguments::name("base", base))?,
+            repo_path: optional(arguments.repo_path, |text| path("repo_path", text))?,
+        };
+        let answer = call.orchestrator.create_worktree(request).await?;
+        Ok(CreateReport {
+            path: answer.path.to_string_lossy().into_owned(),
+            branch: answer.branch,
+            base_commit: answer.base_commit,
+            created_branch: answer.created_branch,
+            repo_path: answer.repo_path.to_string_lossy().into_owned(),
+            next_step: "create_worker_mission with this path as working_directory".to_owned(),
+        })
+    }
+}
+
+impl Tool for RemoveWorktree {
+    const NAME: &'static str = "remove_worktree";
+    const DESCRIPTION: &'static str = "\
+Remove a git worktree that is needed no more, by path, by worker, or all of those whose work is integrated. Nothing is \
+ever lost: one that a worker uses is kept, one with uncommitted files is removed only with force and after everything in \
+it was saved under a salvage ref that the answer names; commits stay on their branch.";
+    const NATURE: Nature = Nature::Ends;
+    type Arguments = RemoveArguments;
+    type Answer = RemoveReport;
+
+    async fn run(call: Call, arguments: RemoveArguments) -> Result<RemoveReport, ToolError> {
+        let request = RemovalRequest {
+            target: target(arguments.path, arguments.worker_id, arguments.all_integrated)?,
+            repo_path: optional(arguments.repo_path, |text| path("repo_path", text))?,
+            force: arguments.force.unwrap_or(false),
+            delete_branch: arguments.delete_branch.unwrap_or(false),
+        };
+        let answer = call.orchestrator.remove_worktree(&call.boss, request).await?;
+        Ok(RemoveReport::new(answer))
+    }
+}
+
+fn target(
+    directory: Option<String>,
+    worker: Option<String>,
+    all_integrated: Option<bool>,
+) -> Result<RemovalTarget, ArgumentError> {
+    match (directory, worker, all_integrated.unwrap_or(false)) {
+        (Some(directory), None, false) => path("path", directory).map(RemovalTarget::Path),
+        (None, Some(worker), false) => arguments::line("worker_id", worker, NAME).map(RemovalTarget::Worker),
+        (None, None, true) => Ok(RemovalTarget::AllIntegrated),
+        (None, None, false) => Err(ArgumentError::NoneOf { choices: "path, worker_id and all_integrated: true" }),
+        (Some(_), Some(_), _) => Err(ArgumentError::Both { one: "path", other: "worker_id" }),
+        (Some(_), None, true) => Err(ArgumentError::Both { one: "path", other: "all_integrated" }),
+        (None, Some(_), true) => Err(ArgumentError::Both { one: "worker_id", other: "all_integrated" }),
+    }
+}
+
+impl RemoveReport {
+    fn new(answer: RemovalAnswer) -> Self {
+        let next_step = match answer.kept.is_empty() {
+            true => "nothing; go on".to_owned(),
+            false => "see why each was kept; integrate_worker or cancel_worker first, or force, which saves everything under a salvage ref".to_owned(),
+        };
+        let room = size::ANSWER - ENVELOPE;
+        let (kept, rest) = size::fit(answer.kept.iter().map(Kept::new), room / 2);
+        let (removed, others) = size::fit(answer.removed.iter().map(Removed::new), room - size::of(&kept));
+        let not_shown = Some(rest + others).filter(|count| *count > 0);
+        Self { removed, kept, not_shown, next_step }
+    }
+}
+
+impl Removed {
+    fn new(removed: &RemovedWorktree) -> Self {
+        Self {
+            path: size::line(&removed.path.to_string_lossy(), 400),
+            branch: removed.branch.as_deref().map(|branch| size::line(branch, 200)),
+            salvage_ref: removed.salvage_ref.as_deref().map(|name| size::line(name, 200)),
+        }
+    }
+}
+
+impl Kept {
+    fn new(kept: &KeptWorktree) -> Self {
+        Self { path: size::line(&kept.path.to_string_lossy(), 400), why: size::line(&kept.why, 400) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_one_target_is_needed() {
+        let text = |text: &str| Some(text.to_owned());
+        assert!(matches!(target(text("/w"), None, None), Ok(RemovalTarget::Path(_))));
+        assert!(matches!(target(None, text("w-3"), Some(false)), Ok(RemovalTarget::Worker(_))));
+        assert!(matches!(target(None, None, Some(true)), Ok(RemovalTarget::AllIntegrated)));
+        let cases = [
+            (None, None, None, "one of path, worker_id and all_integrated: true is needed"),
+            (text("/w"), text("w-3"), None, "path and worker_id exclude each other: give one of them"),
+            (None, text("w-3"), Some(true), "worker_id and all_integrated exclude each other: give one of them"),
+        ];
+        for (path, worker, all, message) in cases {
+            assert_eq!(target(path, worker, all).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_thousand_removed_worktrees_fit() {
+        let long = "\u{1}/é".repeat(500);
+        let removed = RemovedWorktree { path: long.clone().into(), branch: Some(long.clone()), salvage_ref: None };
+        let kept = KeptWorktree { path: long.clone().into(), why: long };
+        let answer = RemovalAnswer { removed: vec![removed; 1_000], kept: vec![kept; 1_000] };
+        let report = RemoveReport::new(answer);
+        assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
+        assert_eq!(report.removed.len() + report.kept.len() + report.not_shown.unwrap(), 2_000);
+    }
+}

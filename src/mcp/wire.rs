@@ -1,0 +1,425 @@
+//! What the boss reads: twins of the domain's types, in the contract's words, with every text cut to size.
+//!
+//! Pure: time comes in as an argument. Each constructor keeps to the room it is given, so that an answer made of them
+//! keeps to its own.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::size;
+use crate::mission::entry;
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::outcome::{Changes, Exit, FailureKind, Outcome, Usage, Verification};
+use crate::mission::spec::Place;
+use crate::orchestrator::WorkerView;
+
+/// The agent's last words: the first 400 and the last 1,200 characters, roughly.
+const FINAL_MESSAGE: usize = 1_700;
+
+/// A worker in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct Brief {
+    /// How every other tool calls it; `w-3` alone is enough.
+    worker_id: String,
+    title: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+    /// queued, starting, running, verifying; settled: completed, failed, cancelled, timed_out, interrupted, lost.
+    status: &'static str,
+    backend: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<String>,
+    /// Since its attempt began; of a settled one, how long it took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elapsed_seconds: Option<u64>,
+    /// Since it last showed anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_seconds: Option<u64>,
+    /// No sign of life for long; get_worker_status has the evidence.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stalled: bool,
+    /// Why its task waits for the boss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<String>,
+    /// What a queued worker waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_activity: Option<String>,
+}
+
+/// One worker, with what it came to.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct Worker {
+    #[serde(flatten)]
+    brief: Brief,
+    /// The directory that it works in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worktree: Option<String>,
+    attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_usd: Option<f64>,
+    /// Read and written together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<OutcomeReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integrated: Option<Integrated>,
+    /// Its last line began with BLOCKED: it says that it cannot go on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    says_blocked: bool,
+    /// Processes of its that could not be ended.
+    #[serde(skip_serializing_if = "is_zero")]
+    survivors: u32,
+    /// This news may have reached you before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    redelivered: bool,
+    /// You were told before, and asked again by name.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    already_reported: bool,
+    /// Evidence of a stall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stall: Option<String>,
+    /// The worker's own last words; what it claims, not what was proven.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    final_message: String,
+    /// What to do about it.
+    next_step: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct Integrated {
+    into: String,
+    commit: String,
+}
+
+/// Three separate answers, from facts and never from prose.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct OutcomeReport {
+    run: Run,
+    verification: VerificationReport,
+    changes: ChangesReport,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct Run {
+    /// completed, failed, cancelled, timed_out, interrupted or lost.
+    result: &'static str,
+    /// turn_complete, verification_failed, auth_error, rate_limited, usage_limit, model_error, crashed, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct VerificationReport {
+    /// passed, failed, timed_out, could_not_run, not_proven, skipped (the run failed before) or not_requested.
+    result: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_tail: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct ChangesReport {
+    commits: u32,
+    files_changed: u32,
+    insertions: u32,
+    deletions: u32,
+    /// Files that are still not committed.
+    #[serde(skip_serializing_if = "is_zero")]
+    uncommitted: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_commit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_commit: Option<String>,
+    /// How often the worker's CLI refused itself something for want of permission.
+    #[serde(skip_serializing_if = "is_zero")]
+    permission_denials: u32,
+    /// The first of the changed files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    files: Vec<String>,
+    /// What the facts cannot say, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+}
+
+/// One attempt, as get_worker_status tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct Attempt {
+    attempt: u32,
+    backend: String,
+    outcome: OutcomeReport,
+    settled_at: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    final_message: String,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+impl Brief {
+    pub(super) fn new(view: &WorkerView, now: Timestamp) -> Self {
+        let worker = &view.worker;
+        let live = view.live.as_ref().filter(|_| worker.status.is_live());
+        let task = (worker.task().as_str() != worker.id.as_str()).then(|| size::line(worker.task().as_str(), 110));
+        let last = worker.last().filter(|_| worker.status.is_settled());
+        let backend = last.map_or(&worker.next.backend, |last| &last.backend);
+        let model = last.map_or(&worker.next.model, |last| &last.model);
+        let running_for = worker.started_at.filter(|_| worker.status.is_live()).map(|since| seconds(since, now));
+        Self {
+            worker_id: worker.id.to_string(),
+            title: size::line(&worker.mission.title, 80),
+            task_id: task,
+            status: worker.status.as_str(),
+            backend: size::line(backend.as_str(), 40),
+            model: model.as_deref().map(|model| size::line(model, 60)),
+            branch: worker.mission.place.branch().map(|branch| size::line(branch, 160)),
+            elapsed_seconds: last.map(|last| last.seconds).or(running_for),
+            idle_seconds: live.map(|live| seconds(live.last_event_at, now)),
+            stalled: live.is_some_and(|live| live.stalled.is_some()),
+            blocked: view.block.as_deref().map(|why| size::line(why, 160)),
+            waits_for: view.waits_for.as_deref().map(|what| size::line(what, 120)),
+            last_activity: live.map(|live| size::line(&live.activity, 120)).filter(|line| !line.is_empty()),
+        }
+    }
+}
+
+fn seconds(since: Timestamp, now: Timestamp) -> u64 {
+    u64::try_from((now - since).get_seconds()).unwrap_or(0)
+}
+
+impl Worker {
+    /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 1,700 (and 700 in
+    /// practice).
+    pub(super) fn new(view: &WorkerView, now: Timestamp, room: usize) -> Self {
+        let worker = &view.worker;
+        let last = worker.last().filter(|_| worker.status.is_settled());
+        let live = view.live.as_ref().filter(|_| worker.status.is_live());
+        let usage = last.map(|last| last.usage).or(live.map(|live| live.usage)).unwrap_or_default();
+        let session = last.and_then(|last| last.session_id.as_ref()).or(live.and_then(|live| live.session_id.as_ref()));
+        let mut report = Self {
+            brief: Brief::new(view, now),
+            worktree: directory(worker),
+            attempt: worker.attempt,
+            session_id: session.map(|id| size::line(id, 60)),
+            cost_usd: usage.cost_usd,
+            tokens: tokens(&usage),
+            outcome: last.map(OutcomeReport::of_brief),
+            integrated: worker.integrated.as_ref().map(|integrated| Integrated {
+                into: size::line(&integrated.into, 80),
+                commit: integrated.commit.clone(),
+            }),
+            says_blocked: last.is_some_and(|last| last.says_blocked),
+            survivors: last.map_or(0, |last| last.survivors),
+            redelivered: view.redelivered,
+            already_reported: false,
+            stall: None,
+            final_message: String::new(),
+            next_step: next_step(view),
+        };
+        report.fill(view, room);
+        report
+    }
+
+    pub(super) fn already_reported(mut self) -> Self {
+        self.already_reported = true;
+        self
+    }
+
+    pub(super) fn next_step(&self) -> &str {
+        &self.next_step
+    }
+
+    /// Spends the room that is left on the texts: first why it failed, then its last words, then the files.
+    fn fill(&mut self, view: &WorkerView, room: usize) {
+        // What the keys of the texts take, when all of them are there.
+        const KEYS: usize = 120;
+        let mut left = room.saturating_sub(size::of(self) + KEYS);
+        let mut share = |text: &str, most: usize| {
+            let cut = size::ends(text, most.min(left));
+            left = left.saturating_sub(size::of(&cut));
+            Some(cut).filter(|cut| !cut.is_empty() && most > 0)
+        };
+        if let Some(evidence) = view.live.as_ref().and_then(|live| live.stalled.as_deref()) {
+            self.stall = share(evidence, 300);
+        }
+        let Some(last) = view.worker.last().filter(|_| view.worker.status.is_settled()) else { return };
+        let Some(outcome) = &mut self.outcome else { return };
+        if let Some(failure) = &last.failure {
+            outcome.run.message = share(&failure.message, 400);
+        }
+        if let Some(note) = &last.verification_note {
+            outcome.verification.output_tail = share(note, 600);
+        }
+        self.final_message = share(&last.final_message, FINAL_MESSAGE).unwrap_or_default();
+        let notes = last.changes.notes.iter().map(|note| size::line(note, 150));
+        outcome.changes.notes = size::fit(notes, left.min(400)).0;
+        left = left.saturating_sub(size::of(&outcome.changes.notes));
+        let files = last.changes.files.iter().map(|file| size::line(file, 120)).take(20);
+        outcome.changes.files = size::fit(files, left.min(600)).0;
+    }
+}
+
+impl OutcomeReport {
+    /// Without the texts, which [`Worker::fill`] adds as there is room.
+    fn of_brief(brief: &entry::Brief) -> Self {
+        let reason = match (&brief.failure, brief.status) {
+            (Some(failure), _) => Some(reason(failure.kind)),
+            (None, Ending::Completed) => Some("turn_complete"),
+            (None, _) => None,
+        };
+        Self {
+            run: Run { result: brief.status.as_str(), reason, message: None, exit_code: None, signal: None },
+            verification: VerificationReport {
+                result: verification_result(&size::line(&brief.verification, 20)),
+                output_tail: None,
+            },
+            changes: ChangesReport::new(&brief.changes, brief.denials),
+        }
+    }
+
+    fn of_outcome(outcome: &Outcome, text: usize) -> Self {
+        let failure = outcome.run.failure.as_ref();
+        let (exit_code, signal) = match outcome.run.exit {
+            Some(Exit::Code(code)) => (Some(code), None),
+            Some(Exit::Signal(signal)) => (None, Some(signal)),
+            None => (None, None),
+        };
+        let tail = match &outcome.verification {
+            Verification::Failed { log_tail, .. } | Verification::TimedOut { log_tail, .. } => Some(log_tail),
+            Verification::CouldNotRun { why } | Verification::NotProven { why } => Some(why),
+            _ => None,
+        };
+        Self {
+            run: Run {
+                result: outcome.status.as_str(),
+                reason: failure.map(|failure| reason(failure.kind)),
+                message: failure.map(|failure| size::ends(&failure.message, text)),
+                exit_code,
+                signal,
+            },
+            verification: VerificationReport {
+                result: verification_result(outcome.verification.as_str()),
+                output_tail: tail.map(|tail| size::ends(tail, text)),
+            },
+            changes: ChangesReport::new(&outcome.changes, outcome.run.denials),
+        }
+    }
+}
+
+impl ChangesReport {
+    fn new(changes: &Changes, denials: u32) -> Self {
+        Self {
+            commits: changes.commits,
+            files_changed: changes.files_changed,
+            insertions: changes.insertions,
+            deletions: changes.deletions,
+            uncommitted: changes.uncommitted,
+            head_commit: changes.head.as_deref().map(|commit| size::line(commit, 64)),
+            base_commit: changes.base_commit.as_deref().map(|commit| size::line(commit, 64)),
+            permission_denials: denials,
+            files: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl Attempt {
+    pub(super) fn new(outcome: &Outcome) -> Self {
+        Self {
+            attempt: outcome.attempt,
+            backend: outcome.backend.to_string(),
+            outcome: OutcomeReport::of_outcome(outcome, 800),
+            settled_at: outcome.settled_at.to_string(),
+            final_message: size::ends(&outcome.run.final_message, FINAL_MESSAGE),
+        }
+    }
+}
+
+fn directory(worker: &crate::mission::registry::Worker) -> Option<String> {
+    let made = matches!(worker.mission.place, Place::Worktree { .. });
+    let gone = made && (worker.worktree_removed || worker.attempt == 0);
+    (!gone).then(|| size::line(&worker.mission.place.path().to_string_lossy(), 260))
+}
+
+fn tokens(usage: &Usage) -> Option<u64> {
+    Some(usage.input_tokens + usage.output_tokens).filter(|tokens| *tokens > 0)
+}
+
+/// In the contract's words.
+fn reason(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Auth => "auth_error",
+        FailureKind::RateLimit => "rate_limited",
+        FailureKind::Server => "model_error",
+        FailureKind::Network => "network_error",
+        FailureKind::NoResult => "crashed",
+        FailureKind::Verification => "verification_failed",
+        kind => kind.as_str(),
+    }
+}
+
+fn verification_result(result: &str) -> String {
+    match result {
+        "not_asked" => "not_requested",
+        result => result,
+    }
+    .to_owned()
+}
+
+/// Which tool to call next about this worker.
+fn next_step(view: &WorkerView) -> String {
+    let worker = &view.worker;
+    let id = &worker.id;
+    let stalled = view.live.as_ref().is_some_and(|live| live.stalled.is_some());
+    let Some(last) = worker.last().filter(|_| worker.status.is_settled()) else {
+        return match worker.status {
+            WorkerStatus::Queued if view.block.is_some() => {
+                format!("mend or retry what blocks it, or cancel_worker {id}")
+            }
+            _ if stalled => format!(
+                "get_worker_status {id} with include [\"log\"]; then send_message_to_worker with delivery interrupt, or cancel_worker"
+            ),
+            _ => "wait_for_any_worker tells you when it settles".to_owned(),
+        };
+    };
+    let integrable = worker.mission.place.branch().is_some() && last.changes.commits > 0;
+    match last.status {
+        _ if worker.integrated.is_some() => format!("done; remove_worktree {id} when you need it no more"),
+        _ if last.says_blocked => format!("read its final_message; answer it with send_message_to_worker {id}"),
+        Ending::Completed if integrable => format!("integrate_worker {id}"),
+        Ending::Completed => "read its final_message; it committed nothing that could be integrated".to_owned(),
+        Ending::Cancelled => format!("nothing, or retry_worker {id} to begin again; its work is kept"),
+        Ending::TimedOut => format!("retry_worker {id} to go on, or a narrower mission with create_worker_mission"),
+        Ending::Lost => format!("get_worker_status {id} with include [\"diff\"], then retry_worker {id}"),
+        Ending::Interrupted => format!("retry_worker {id}"),
+        Ending::Failed => after_failure(id.as_str(), last),
+    }
+}
+
+fn after_failure(id: &str, last: &entry::Brief) -> String {
+    let backend = size::line(last.backend.as_str(), 40);
+    match last.failure.as_ref().map(|failure| failure.kind) {
+        Some(FailureKind::Auth | FailureKind::CouldNotStart) => {
+            format!("get_backend_status {backend} says how to mend it; or retry_worker {id} with another backend")
+        }
+        Some(FailureKind::RateLimit | FailureKind::UsageLimit) => format!("retry_worker {id} with another backend"),
+        Some(FailureKind::Verification) => format!("retry_worker {id} with feedback on what failed"),
+        _ => format!("retry_worker {id} with feedback or another backend, or a narrower mission"),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

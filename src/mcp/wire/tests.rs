@@ -1,0 +1,172 @@
+use super::*;
+use crate::mission::entry::{BriefFailure, NextAttempt, Start};
+use crate::mission::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
+use crate::mission::registry::{self, Report};
+use crate::mission::spec::{Mission, Permissions};
+use serde_json::json;
+
+pub(in crate::mcp) fn now() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().unwrap()
+}
+
+/// A worker as a list or a wait meets it.
+pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
+    let id = WorkerId::new(number, "Fix parser");
+    let mission = Mission {
+        title: "Fix parser".into(),
+        prompt: "Fix it.".into(),
+        backend: BackendName::from("codex"),
+        model: None,
+        effort: None,
+        place: Place::Worktree { path: format!("/r/{id}").into(), branch: format!("orchestrator/{id}"), base: None },
+        verify_command: None,
+        task_id: TaskId(id.to_string()),
+        depends_on: Vec::new(),
+        timeout_minutes: 120,
+        max_cost_usd: None,
+        max_tokens: None,
+        fallback_backends: Vec::new(),
+        max_attempts: 1,
+        request_id: None,
+        permissions: Permissions::Edit,
+    };
+    let next = NextAttempt { backend: mission.backend.clone(), model: None, effort: None, start: Start::Mission };
+    let worker = registry::Worker {
+        id,
+        boss: BossId::from("claude:1"),
+        mission,
+        status,
+        lease: ServerId::from("s"),
+        attempt: 1,
+        next,
+        settled: Vec::new(),
+        report: Report::Due,
+        block_report: Report::Due,
+        created_at: now(),
+        queued_at: now(),
+        started_at: Some("2026-11-22T11:59:00Z".parse().unwrap()),
+        base_commit: None,
+        cancel: None,
+        integrated: None,
+        worktree_removed: false,
+        salvage_ref: None,
+    };
+    WorkerView { worker, live: None, block: None, waits_for: None, redelivered: false }
+}
+
+pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
+    let mut view = view(number, WorkerStatus::Settled(ending));
+    view.worker.settled.push(entry::Brief {
+        attempt: 1,
+        backend: BackendName::from("codex"),
+        model: None,
+        status: ending,
+        failure: None,
+        verification: "not_asked".into(),
+        verification_note: None,
+        changes: Changes {
+            commits: 2,
+            files_changed: 1,
+            insertions: 10,
+            deletions: 3,
+            head: Some("c".repeat(40)),
+            files: vec!["src/parser.rs".into()],
+            ..Changes::default()
+        },
+        final_message: "Fixed it.".into(),
+        says_blocked: false,
+        denials: 0,
+        usage: Usage { input_tokens: 1_000, cached_tokens: 0, output_tokens: 50, cost_usd: None },
+        session_id: Some("s-1".into()),
+        seconds: 42,
+        survivors: 0,
+        settled_at: now(),
+    });
+    view
+}
+
+/// Everything as long as it can get, in characters that take the most room.
+pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
+    let mut view = settled(number, Ending::Failed);
+    let long = |bytes: usize| "\u{1}\"é\n".repeat(bytes / 4);
+    view.worker.mission.title = long(800);
+    view.worker.mission.task_id = TaskId(long(400));
+    view.worker.mission.place = Place::Worktree { path: long(4_000).into(), branch: long(800), base: None };
+    view.worker.integrated = Some(registry::Integrated { into: long(800), commit: "c".repeat(64) });
+    view.redelivered = true;
+    let last = &mut view.worker.settled[0];
+    last.failure = Some(BriefFailure { kind: FailureKind::ModelNotFound, message: long(9_000) });
+    last.backend = BackendName(long(200));
+    last.model = Some(long(400));
+    last.session_id = Some(long(400));
+    last.verification_note = Some(long(9_000));
+    last.final_message = long(90_000);
+    last.changes.files = (0..500).map(|_| long(400)).collect();
+    last.changes.notes = (0..50).map(|_| long(400)).collect();
+    last.changes.base_commit = Some("c".repeat(64));
+    last.changes.head = Some("c".repeat(64));
+    view
+}
+
+#[test]
+fn a_settled_worker_reads_as_the_contract_says() {
+    let worker = Worker::new(&settled(3, Ending::Completed), now(), 4_000);
+    let expected = json!({
+        "worker_id": "w-3-fix-parser",
+        "title": "Fix parser",
+        "status": "completed",
+        "backend": "codex",
+        "branch": "orchestrator/w-3-fix-parser",
+        "elapsed_seconds": 42,
+        "worktree": "/r/w-3-fix-parser",
+        "attempt": 1,
+        "session_id": "s-1",
+        "tokens": 1050,
+        "outcome": {
+            "run": {"result": "completed", "reason": "turn_complete"},
+            "verification": {"result": "not_requested"},
+            "changes": {
+                "commits": 2, "files_changed": 1, "insertions": 10, "deletions": 3,
+                "head_commit": "c".repeat(40), "files": ["src/parser.rs"]
+            }
+        },
+        "final_message": "Fixed it.",
+        "next_step": "integrate_worker w-3-fix-parser"
+    });
+    assert_eq!(serde_json::to_value(worker).unwrap(), expected);
+}
+
+#[test]
+fn a_running_worker_shows_signs_of_life() {
+    let running = view(1, WorkerStatus::Running);
+    let brief = serde_json::to_value(Brief::new(&running, now())).unwrap();
+    assert_eq!(brief["elapsed_seconds"], 60);
+    assert!(brief.get("idle_seconds").is_none() && brief.get("stalled").is_none(), "{brief}");
+}
+
+#[test]
+fn texts_give_way_before_facts_do() {
+    for room in [0, 1_500, 3_000, 8_000] {
+        let worker = Worker::new(&longest(7), now(), room);
+        assert!(size::of(&worker) <= room.max(1_700), "{} of {room}", size::of(&worker));
+        assert_eq!(worker.outcome.unwrap().run.reason, Some("model_not_found"));
+    }
+}
+
+#[test]
+fn the_reason_of_a_failure_and_the_mend_come_with_it() {
+    let cases = [
+        (FailureKind::Auth, "auth_error", "get_backend_status codex"),
+        (FailureKind::UsageLimit, "usage_limit", "with another backend"),
+        (FailureKind::Verification, "verification_failed", "with feedback"),
+        (FailureKind::NoResult, "crashed", "retry_worker w-3-fix-parser"),
+    ];
+    for (kind, reason, mend) in cases {
+        let mut view = settled(3, Ending::Failed);
+        view.worker.settled[0].failure = Some(BriefFailure { kind, message: "why".into() });
+        let worker = Worker::new(&view, now(), 4_000);
+        assert!(worker.next_step.contains(mend), "{}", worker.next_step);
+        let run = worker.outcome.unwrap().run;
+        assert_eq!((run.reason, run.message.as_deref()), (Some(reason), Some("why")));
+    }
+}
