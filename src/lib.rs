@@ -2,6 +2,7 @@
 #![deny(clippy::print_stdout)]
 
 pub mod backend;
+pub mod cli;
 pub mod config;
 pub mod git;
 pub mod launcher;
