@@ -132,3 +132,31 @@ output = "jsonl"
 "#
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(project: &Project, language: &str) -> (bool, String) {
+        let ended = Command::new("sh").args(["check.sh", language]).current_dir(&project.repository).output().unwrap();
+        (ended.status.success(), String::from_utf8(ended.stdout).unwrap())
+    }
+
+    #[test]
+    fn the_repository_is_clean_and_its_check_tells_right_from_wrong() {
+        let project = Project::make(Path::new("/path/with \"quotes\"/orchestrator-boss")).unwrap();
+        assert_eq!(project.git(&["status", "--porcelain"]).unwrap(), "");
+        assert_eq!(project.git(&["log", "--format=%an %s"]).unwrap(), "Demo Begin with three languages to greet in\n");
+
+        let empty = "(nobody has written this yet)";
+        let said = format!("french: expected \"Bonjour, le monde!\", found \"{empty}\"\n");
+        assert_eq!(check(&project, "french"), (false, said));
+        let text = GREETINGS_TEXT.replacen(empty, "Hello, world!", 1);
+        fs::write(project.repository.join(GREETINGS), text).unwrap();
+        assert_eq!(check(&project, "english"), (true, String::new()));
+
+        let settings: toml::Table = fs::read_to_string(&project.settings).unwrap().parse().unwrap();
+        assert_eq!(settings["custom"][0]["program"].as_str(), Some("/path/with \"quotes\"/orchestrator-boss"));
+        fs::remove_dir_all(&project.folder).unwrap();
+    }
+}

@@ -38,7 +38,9 @@ impl Show {
         for worker in workers {
             let id = worker_id(worker);
             let status = text(worker, "/status");
-            let line = format!("{id:<26} {status:<10} {}", text(worker, "/last_activity"));
+            let waits_for = text(worker, "/waits_for");
+            let activity = if waits_for.is_empty() { text(worker, "/last_activity") } else { waits_for };
+            let line = format!("{id:<26} {status:<10} {activity}");
             if self.last_line_of.get(id) != Some(&line) {
                 self.draw(id, &line, is_settled(status));
                 self.last_line_of.insert(id.to_owned(), line);
@@ -89,7 +91,7 @@ pub fn table(workers: &[Value]) -> Table {
             number(worker, "/attempt"),
             text(worker, "/outcome/verification/result").to_owned(),
             number(worker, "/outcome/changes/commits"),
-            worker.pointer("/elapsed_seconds").and_then(Value::as_f64).map_or("".to_owned(), |s| format!("{s:.1}")),
+            number(worker, "/elapsed_seconds"),
         ]);
     }
     table
