@@ -24,9 +24,12 @@ impl Boss {
         let log = File::create(&project.server_log).map_err(|source| DemoError::Folder { source })?;
         let mut command = Command::new(program);
         command.arg("--config").arg(&project.settings).current_dir(&project.repository);
-        // What is set for the user's own servers, or by an agent that runs this demo, is not meant for this one.
-        for variable in ["ORCHESTRATOR_STATE_DIR", "ORCHESTRATOR_MAX_WORKERS", "ORCHESTRATOR_WAIT_SECONDS"] {
-            command.env_remove(variable);
+        // What is set for the user's own servers is not meant for this one; nor is what tells a worker's programs that they
+        // are a worker's, should a worker run this demo.
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("ORCHESTRATOR_") {
+                command.env_remove(variable);
+            }
         }
         let (transport, _) =
             TokioChildProcess::builder(command).stderr(log).spawn().map_err(|error| no_server(error.to_string()))?;
