@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 mod demo;
+mod demo_agent;
 mod serve;
 
 use std::path::PathBuf;
@@ -39,6 +40,9 @@ enum Command {
     Serve,
     /// See it work, without any key or agent CLI
     Demo,
+    /// The agent that the demo's workers run
+    #[command(hide = true)]
+    DemoAgent(demo_agent::AgentArgs),
     /// Look after one attempt of a worker; started by the server
     #[command(hide = true)]
     Supervise { folder: PathBuf },
@@ -55,10 +59,30 @@ pub fn run() -> ExitCode {
     log_to_stderr();
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.places),
-        Command::Demo => demo::run(),
+        Command::Demo => play_demo(),
+        Command::DemoAgent(args) => match demo_agent::run(&args) {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        },
         Command::Supervise { folder } => supervisor::run(&folder),
         Command::Tools { json } => print_tools(json),
     }
+}
+
+fn play_demo() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return demo_failed(&error),
+    };
+    match runtime.block_on(demo::run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => demo_failed(&error),
+    }
+}
+
+fn demo_failed(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("the demo failed: {error}");
+    ExitCode::FAILURE
 }
 
 fn log_to_stderr() {

@@ -108,6 +108,8 @@ impl MissionArguments {
             max_attempts: small(arguments::range("max_attempts", attempts, 1, MOST_ATTEMPTS)?),
             request_id: optional(self.request_id, |key| arguments::line("request_id", key, KEY))?,
             permissions: permissions(self.permissions, orchestrator.settings())?,
+            // Known when the mission is checked.
+            needs: Vec::new(),
         })
     }
 }

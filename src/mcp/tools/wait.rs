@@ -270,7 +270,7 @@ mod tests {
         let words = "word ".repeat(300).trim().to_owned();
         for number in 1..=3 {
             let mut view = settled(number, Ending::Completed);
-            view.worker.settled[0].final_message = words.clone();
+            std::sync::Arc::make_mut(&mut view.worker).settled[0].final_message = words.clone();
             answer.settled.push(view);
         }
         let report = serde_json::to_value(WaitReport::new(answer, now())).unwrap();

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::mission::entry::{BriefFailure, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
@@ -39,6 +41,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         lease: ServerId::from("s"),
         attempt: 1,
         next,
+        needs: Vec::new(),
         settled: Vec::new(),
         report: Report::Due,
         block_report: Report::Due,
@@ -51,12 +54,12 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         worktree_removed: false,
         salvage_ref: None,
     };
-    WorkerView { worker, live: None, block: None, waits_for: None, redelivered: false }
+    WorkerView { worker: Arc::new(worker), live: None, block: None, waits_for: None, redelivered: false }
 }
 
 pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
     let mut view = view(number, WorkerStatus::Settled(ending));
-    view.worker.settled.push(entry::Brief {
+    Arc::make_mut(&mut view.worker).settled.push(entry::Brief {
         attempt: 1,
         backend: BackendName::from("codex"),
         model: None,
@@ -89,10 +92,11 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
 pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     let mut view = settled(number, Ending::Failed);
     let long = |bytes: usize| "\u{1}\"é\n".repeat(bytes / 4);
-    view.worker.mission.title = long(800);
-    view.worker.mission.task_id = TaskId(long(400));
-    view.worker.mission.place = Place::Worktree { path: long(4_000).into(), branch: long(800), base: None };
-    view.worker.integrated = Some(registry::Integrated { into: long(800), commit: "c".repeat(64) });
+    Arc::make_mut(&mut view.worker).mission.title = long(800);
+    Arc::make_mut(&mut view.worker).mission.task_id = TaskId(long(400));
+    Arc::make_mut(&mut view.worker).mission.place =
+        Place::Worktree { path: long(4_000).into(), branch: long(800), base: None };
+    Arc::make_mut(&mut view.worker).integrated = Some(registry::Integrated { into: long(800), commit: "c".repeat(64) });
     view.redelivered = true;
     let last = &mut view.worker.settled[0];
     last.failure = Some(BriefFailure { kind: FailureKind::ModelNotFound, message: long(9_000) });

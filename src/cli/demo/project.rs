@@ -1,0 +1,162 @@
+//! The small real repository that the demo works in, and the settings beside it. Made with the git program, with an
+//! identity of its own and without the user's hooks and signing, so that it comes out the same everywhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::DemoError;
+use crate::cli::demo_agent::{DICTIONARY, GREETINGS};
+
+/// The backend that the settings declare.
+pub const BACKEND: &str = "demo-agent";
+pub const BRANCH: &str = "main";
+
+const GREETINGS_TEXT: &str = "\
+Greetings, a section for each language.
+
+[english]
+(nobody has written this yet)
+
+
+[french]
+(nobody has written this yet)
+
+
+[german]
+(nobody has written this yet)
+";
+
+const DICTIONARY_TEXT: &str = "\
+english: Hello, world!
+french: Bonjour, le monde!
+german: Hallo, Welt!
+";
+
+/// What the workers' results are verified with.
+const CHECK_TEXT: &str = r#"#!/bin/sh
+# Says whether a language's section of greetings.txt holds what the dictionary says.
+expected=$(sed -n "s/^$1: //p" dictionary.txt)
+found=$(sed -n "/^\[$1\]\$/{n;p;}" greetings.txt)
+[ "$found" = "$expected" ] && exit 0
+echo "$1: expected \"$expected\", found \"$found\""
+exit 1
+"#;
+
+pub struct Project {
+    /// Holds all that the demo makes, and is kept.
+    pub folder: PathBuf,
+    pub repository: PathBuf,
+    pub settings: PathBuf,
+    pub server_log: PathBuf,
+    /// Where agents show that they run at the same time.
+    pub meeting: PathBuf,
+}
+
+impl Project {
+    /// `agent`: the program that holds the embedded agent.
+    pub fn make(agent: &Path) -> Result<Self, DemoError> {
+        let folder = tempfile::Builder::new()
+            .prefix("orchestrator-boss-demo-")
+            .tempdir()
+            // The temporary folder is a symlink on macOS; workers are told and shown the real path.
+            .and_then(|folder| folder.keep().canonicalize())
+            .map_err(|source| DemoError::Folder { source })?;
+        let project = Self {
+            repository: folder.join("greetings"),
+            settings: folder.join("settings.toml"),
+            server_log: folder.join("server.log"),
+            meeting: folder.join("meeting"),
+            folder,
+        };
+        project.write_files(agent).map_err(|source| DemoError::Folder { source })?;
+        project.make_repository()?;
+        Ok(project)
+    }
+
+    fn write_files(&self, agent: &Path) -> std::io::Result<()> {
+        fs::create_dir(&self.meeting)?;
+        fs::create_dir(&self.repository)?;
+        fs::write(&self.settings, settings(agent))?;
+        fs::write(self.repository.join(GREETINGS), GREETINGS_TEXT)?;
+        fs::write(self.repository.join(DICTIONARY), DICTIONARY_TEXT)?;
+        fs::write(self.repository.join("check.sh"), CHECK_TEXT)
+    }
+
+    fn make_repository(&self) -> Result<(), DemoError> {
+        let hooks = self.repository.join(".git/hooks");
+        self.git(&["init", "--quiet", "--template=", "--initial-branch", BRANCH])?;
+        for (key, value) in [
+            ("user.name", "Demo"),
+            ("user.email", "demo@localhost"),
+            ("commit.gpgSign", "false"),
+            ("core.autocrlf", "false"),
+            ("core.hooksPath", &*hooks.to_string_lossy()),
+        ] {
+            self.git(&["config", key, value])?;
+        }
+        self.git(&["add", "--all"])?;
+        self.git(&["commit", "--quiet", "--message", "Begin with three languages to greet in"])?;
+        Ok(())
+    }
+
+    /// Runs git in the repository; returns what it printed.
+    pub fn git(&self, args: &[&str]) -> Result<String, DemoError> {
+        let failed = |said: String| DemoError::Git { command: args.join(" "), said };
+        let ended = Command::new("git")
+            .arg("-C")
+            .arg(&self.repository)
+            .args(args)
+            .output()
+            .map_err(|error| failed(format!("{error}; is git installed?")))?;
+        match ended.status.success() {
+            true => Ok(String::from_utf8_lossy(&ended.stdout).into_owned()),
+            false => Err(failed(String::from_utf8_lossy(&ended.stderr).trim().to_owned())),
+        }
+    }
+}
+
+/// A JSON string is a TOML string too, whatever the path holds.
+fn settings(agent: &Path) -> String {
+    let program = serde_json::Value::from(&*agent.to_string_lossy());
+    format!(
+        r#"# Made by `orchestrator-boss demo`. A custom backend: any program that reads its prompt from stdin.
+max_workers = 6
+
+[[custom]]
+name = "{BACKEND}"
+program = {program}
+args = ["demo-agent", "--session={{session_id}}", "{{dir}}"]
+resume_args = ["demo-agent", "--session={{session_id}}", "{{dir}}"]
+output = "jsonl"
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(project: &Project, language: &str) -> (bool, String) {
+        let ended = Command::new("sh").args(["check.sh", language]).current_dir(&project.repository).output().unwrap();
+        (ended.status.success(), String::from_utf8(ended.stdout).unwrap())
+    }
+
+    #[test]
+    fn the_repository_is_clean_and_its_check_tells_right_from_wrong() {
+        let project = Project::make(Path::new("/path/with \"quotes\"/orchestrator-boss")).unwrap();
+        assert_eq!(project.git(&["status", "--porcelain"]).unwrap(), "");
+        assert_eq!(project.git(&["log", "--format=%an %s"]).unwrap(), "Demo Begin with three languages to greet in\n");
+
+        let empty = "(nobody has written this yet)";
+        let said = format!("french: expected \"Bonjour, le monde!\", found \"{empty}\"\n");
+        assert_eq!(check(&project, "french"), (false, said));
+        let text = GREETINGS_TEXT.replacen(empty, "Hello, world!", 1);
+        fs::write(project.repository.join(GREETINGS), text).unwrap();
+        assert_eq!(check(&project, "english"), (true, String::new()));
+
+        let settings: toml::Table = fs::read_to_string(&project.settings).unwrap().parse().unwrap();
+        assert_eq!(settings["custom"][0]["program"].as_str(), Some("/path/with \"quotes\"/orchestrator-boss"));
+        fs::remove_dir_all(&project.folder).unwrap();
+    }
+}

@@ -1,0 +1,237 @@
+//! The agent that the demo's workers run: a deterministic little program in the place of a model, so that the demo needs
+//! no key and no network. It speaks the JSONL of custom backends, and does what the lines `DEMO: …` of its prompt say.
+//! It knows nothing of the orchestrator; to it this is a prompt, a directory and git, as to any agent.
+// Its stdout is its protocol.
+#![allow(clippy::print_stdout)]
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use thiserror::Error;
+
+const STEP: Duration = Duration::from_millis(150);
+/// Agents that are to meet but never do; and the agent that works until it is cancelled.
+const MEETING_CEILING: Duration = Duration::from_secs(20);
+const ENDLESS_CEILING: Duration = Duration::from_secs(60);
+
+pub const GREETINGS: &str = "greetings.txt";
+pub const DICTIONARY: &str = "dictionary.txt";
+pub const SHOUT: &str = "SHOUT.txt";
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct AgentArgs {
+    /// The id that this session gets, or that of the session to go on with.
+    #[arg(long)]
+    pub session: String,
+    /// Where it works. It is its current directory anyway; named, it can be seen in a list of processes.
+    pub directory: PathBuf,
+}
+
+#[derive(Debug, Error)]
+enum AgentError {
+    #[error("the prompt has no line that begins with DEMO:")]
+    NothingToDo,
+    #[error("{0:?} is nothing that this agent can do")]
+    Unknown(String),
+    #[error("could not {verb} {}", path.display())]
+    File { verb: &'static str, path: PathBuf, source: io::Error },
+    #[error("{file} has no line for {word}")]
+    Missing { file: &'static str, word: String },
+    #[error("git {what} failed: {said}")]
+    Git { what: String, said: String },
+    #[error("only {here} agents of {wanted} came to the meeting")]
+    Alone { here: usize, wanted: usize },
+}
+
+/// Reads the prompt from stdin and works in the current directory. The result line and the exit status both tell whether
+/// it went well.
+pub fn run(args: &AgentArgs) -> bool {
+    emit(json!({"type": "session", "id": args.session}));
+    let mut prompt = String::new();
+    let read = io::stdin().read_to_string(&mut prompt);
+    let worked = read
+        .map_err(|source| AgentError::File { verb: "read", path: "stdin".into(), source })
+        .and_then(|_| work(&prompt));
+    match &worked {
+        Ok(()) => emit(json!({"type": "result", "status": "success", "message": "Done and committed."})),
+        Err(error) => emit(json!({"type": "result", "status": "error", "kind": "other", "message": error.to_string()})),
+    }
+    worked.is_ok()
+}
+
+fn work(prompt: &str) -> Result<(), AgentError> {
+    let orders: Vec<&str> =
+        prompt.lines().filter_map(|line| line.trim().strip_prefix("DEMO:")).map(str::trim).collect();
+    if orders.is_empty() {
+        return Err(AgentError::NothingToDo);
+    }
+    orders.into_iter().try_for_each(obey)
+}
+
+fn obey(order: &str) -> Result<(), AgentError> {
+    let words: Vec<&str> = order.splitn(3, ' ').collect();
+    match words[..] {
+        ["think", steps] => think(steps.parse().map_err(|_| AgentError::Unknown(order.to_owned()))?),
+        ["meet", count, folder] => {
+            meet(count.parse().map_err(|_| AgentError::Unknown(order.to_owned()))?, Path::new(folder))?
+        }
+        ["greet", language] => greet(language, str::to_owned)?,
+        ["greet", language, "hastily"] => greet(language, hasty)?,
+        ["shout", language] => shout(language)?,
+        ["search-for-ever"] => search_for_ever()?,
+        _ => return Err(AgentError::Unknown(order.to_owned())),
+    }
+    Ok(())
+}
+
+fn think(steps: u32) {
+    for step in 1..=steps {
+        say(&format!("thinking, step {step} of {steps}"));
+        thread::sleep(STEP);
+    }
+}
+
+/// Goes on when so many agents are here: they can only all be here if they run at the same time.
+fn meet(wanted: usize, folder: &Path) -> Result<(), AgentError> {
+    say(&format!("waiting until {wanted} agents work at the same time"));
+    let mark = folder.join(std::process::id().to_string());
+    fs::write(&mark, "").map_err(|source| AgentError::File { verb: "write", path: mark, source })?;
+    let until = Instant::now() + MEETING_CEILING;
+    loop {
+        let here = fs::read_dir(folder).map_or(0, |entries| entries.count());
+        match here {
+            here if here >= wanted => return Ok(()),
+            here if Instant::now() > until => return Err(AgentError::Alone { here, wanted }),
+            _ => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+fn greet(language: &str, write: fn(&str) -> String) -> Result<(), AgentError> {
+    let greeting = entry(&read(DICTIONARY)?, language)
+        .ok_or_else(|| AgentError::Missing { file: DICTIONARY, word: language.to_owned() })?;
+    let text = with_section(&read(GREETINGS)?, language, &write(&greeting))
+        .ok_or_else(|| AgentError::Missing { file: GREETINGS, word: language.to_owned() })?;
+    save(GREETINGS, &text)?;
+    commit(GREETINGS, &format!("Greet in {language}"))
+}
+
+fn shout(language: &str) -> Result<(), AgentError> {
+    let greeting = section(&read(GREETINGS)?, language)
+        .ok_or_else(|| AgentError::Missing { file: GREETINGS, word: language.to_owned() })?;
+    save(SHOUT, &format!("{}\n", greeting.to_uppercase()))?;
+    commit(SHOUT, &format!("Shout the greeting in {language}"))
+}
+
+/// Works until it is cancelled, with a helper of its own that has to end with it.
+fn search_for_ever() -> Result<(), AgentError> {
+    let path = std::env::current_dir()
+        .map_err(|source| AgentError::File { verb: "find", path: ".".into(), source })?
+        .join(GREETINGS);
+    let helper = Command::new("tail").arg("-f").arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+    let mut helper = helper.map_err(|source| AgentError::File { verb: "watch", path, source })?;
+    let until = Instant::now() + ENDLESS_CEILING;
+    while Instant::now() < until {
+        say("still searching for one more language");
+        thread::sleep(STEP);
+    }
+    // Nobody cancelled it. That the helper is gone already is as good.
+    let _ = helper.kill();
+    let _ = helper.wait();
+    Ok(())
+}
+
+/// `language: greeting`, a line each.
+fn entry(dictionary: &str, language: &str) -> Option<String> {
+    dictionary.lines().find_map(|line| line.strip_prefix(language)?.strip_prefix(": ")).map(str::to_owned)
+}
+
+/// The line below `[language]`.
+fn section(text: &str, language: &str) -> Option<String> {
+    let heading = format!("[{language}]");
+    text.lines().skip_while(|line| *line != heading).nth(1).map(str::to_owned)
+}
+
+fn with_section(text: &str, language: &str, greeting: &str) -> Option<String> {
+    let heading = format!("[{language}]");
+    let mut lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|line| *line == heading)? + 1;
+    *lines.get_mut(at)? = greeting;
+    Some(lines.join("\n") + "\n")
+}
+
+/// The mistake that the demo's verification finds: two letters change places.
+fn hasty(greeting: &str) -> String {
+    let mut letters: Vec<char> = greeting.chars().collect();
+    if letters.len() > 5 {
+        letters.swap(4, 5);
+    }
+    letters.into_iter().collect()
+}
+
+fn read(file: &'static str) -> Result<String, AgentError> {
+    fs::read_to_string(file).map_err(|source| AgentError::File { verb: "read", path: file.into(), source })
+}
+
+fn save(file: &'static str, text: &str) -> Result<(), AgentError> {
+    fs::write(file, text).map_err(|source| AgentError::File { verb: "write", path: file.into(), source })?;
+    emit(json!({"type": "edit", "paths": [file]}));
+    Ok(())
+}
+
+fn commit(file: &str, message: &str) -> Result<(), AgentError> {
+    git(&["add", file])?;
+    git(&["commit", "--quiet", "--message", message])
+}
+
+fn git(args: &[&str]) -> Result<(), AgentError> {
+    let what = args.join(" ");
+    emit(json!({"type": "tool", "id": what, "name": "git", "what": format!("git {what}")}));
+    let ended = Command::new("git")
+        .args(args)
+        .output()
+        .map_err(|error| AgentError::Git { what: what.clone(), said: error.to_string() })?;
+    let said = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
+    let ok = ended.status.success();
+    emit(json!({"type": "tool_end", "id": what, "ok": ok, "exit_code": ended.status.code(), "output": said}));
+    if ok { Ok(()) } else { Err(AgentError::Git { what, said }) }
+}
+
+fn say(text: &str) {
+    emit(json!({"type": "message", "text": text}));
+}
+
+fn emit(event: Value) {
+    println!("{event}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "Greetings.\n\n[english]\n-\n\n[french]\n-\n";
+
+    #[test]
+    fn a_greeting_goes_into_its_own_section() {
+        let text = with_section(TEXT, "french", "Bonjour !").unwrap();
+        assert_eq!(text, "Greetings.\n\n[english]\n-\n\n[french]\nBonjour !\n");
+        assert_eq!(section(&text, "french").as_deref(), Some("Bonjour !"));
+        assert_eq!(with_section(TEXT, "latin", "Salve!"), None);
+    }
+
+    #[test]
+    fn a_hasty_agent_makes_a_mistake() {
+        assert_eq!(hasty("Bonjour, le monde!"), "Bonjuor, le monde!");
+    }
+
+    #[test]
+    fn an_agent_without_orders_says_so() {
+        assert_eq!(work("Please do something.").unwrap_err().to_string(), AgentError::NothingToDo.to_string());
+        assert!(matches!(work("DEMO: fly"), Err(AgentError::Unknown(order)) if order == "fly"));
+    }
+}

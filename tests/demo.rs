@@ -1,0 +1,49 @@
+//! The demo, as the README tells people to run it, on a machine where nothing is set up.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// Runs the demo with a home, a temporary folder and a git of its own.
+fn demo(home: &TempDir) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"))
+        .arg("demo")
+        .current_dir(home.path())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").expect("a PATH with git and a shell"))
+        .env("HOME", home.path())
+        .env("TMPDIR", home.path())
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .expect("the demo starts")
+}
+
+fn git(repository: &Path, args: &[&str]) -> String {
+    let ended = Command::new("git").arg("-C").arg(repository).args(args).output().expect("git starts");
+    assert!(ended.status.success(), "git {args:?}: {ended:?}");
+    String::from_utf8(ended.stdout).expect("git prints text")
+}
+
+#[test]
+fn the_demo_merges_what_its_workers_did_and_says_where() {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let ended = demo(&home);
+    let printed = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{printed}\n{}", String::from_utf8_lossy(&ended.stderr));
+
+    let repository = printed.lines().find_map(|line| line.strip_prefix("Look at it: ")).expect("the path is printed");
+    let repository = Path::new(repository);
+    let greetings = fs::read_to_string(repository.join("greetings.txt")).expect("the project is kept");
+    for greeting in ["Hello, world!", "Bonjour, le monde!", "Hallo, Welt!"] {
+        assert!(greetings.contains(greeting), "{greeting} is not in: {greetings}");
+    }
+    assert_eq!(git(repository, &["status", "--porcelain"]), "");
+    // The mistake and its correction are both there: a retry goes on where the first attempt ended.
+    assert_eq!(git(repository, &["log", "--format=%s", "--grep=french"]).matches("Greet in french").count(), 2);
+    for row in ["greet-in-french", "shout-in-english", "cancelled"] {
+        assert!(printed.contains(row), "{row} is not in: {printed}");
+    }
+}
