@@ -108,7 +108,13 @@ impl Drop for World {
         if std::thread::panicking() {
             return;
         }
-        let left = processes_in(self.folder.path());
+        // A supervisor that has written its outcome has a moment to go.
+        let began = std::time::Instant::now();
+        let mut left = processes_in(self.folder.path());
+        while !left.is_empty() && began.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+            left = processes_in(self.folder.path());
+        }
         assert!(left.is_empty(), "processes were left behind: {left:?}");
     }
 }

@@ -98,7 +98,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
         Place::Worktree { path: long(4_000).into(), branch: long(800), base: None };
     Arc::make_mut(&mut view.worker).integrated = Some(registry::Integrated { into: long(800), commit: "c".repeat(64) });
     view.redelivered = true;
-    let last = &mut view.worker.settled[0];
+    let last = &mut Arc::make_mut(&mut view.worker).settled[0];
     last.failure = Some(BriefFailure { kind: FailureKind::ModelNotFound, message: long(9_000) });
     last.backend = BackendName(long(200));
     last.model = Some(long(400));
@@ -167,7 +167,7 @@ fn the_reason_of_a_failure_and_the_mend_come_with_it() {
     ];
     for (kind, reason, mend) in cases {
         let mut view = settled(3, Ending::Failed);
-        view.worker.settled[0].failure = Some(BriefFailure { kind, message: "why".into() });
+        Arc::make_mut(&mut view.worker).settled[0].failure = Some(BriefFailure { kind, message: "why".into() });
         let worker = Worker::new(&view, now(), 4_000);
         assert!(worker.next_step.contains(mend), "{}", worker.next_step);
         let run = worker.outcome.unwrap().run;
