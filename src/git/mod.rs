@@ -43,4 +43,4 @@ pub use leftovers::{LeftoversError, commit_leftovers};
 pub use remove::{Remove, RemoveError, Removed, remove};
 pub use repository::{Identity, Repository, RepositoryError, git_dir, head};
 pub use salvage::{Keep, SalvageError, SalvageRef, salvage};
-pub use worktree::{Worktree, WorktreeError, create, list, lock, unlock};
+pub use worktree::{Worktree, WorktreeError, create, list, lock, refill, unlock};

@@ -137,6 +137,22 @@ pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -
     }
 }
 
+/// Finishes a creation that was cut off when git knew the worktree and its files were not all there. Whatever is in it is
+/// overwritten: only for a worktree in which nobody has worked.
+pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError> {
+    let found = find(repo, path)?;
+    let included = fill(repo, &found.path)?;
+    Ok(Worktree {
+        base_commit: found.head.unwrap_or_default(),
+        branch: found.branch.unwrap_or_default(),
+        path: found.path,
+        created_branch: false,
+        repo_path: repo.root().to_owned(),
+        copies: included.copied,
+        not_copied: included.skipped,
+    })
+}
+
 /// Keeps a worktree from being removed or pruned, by us or by anybody else's git, until [`unlock`].
 pub fn lock(repo: &Repository, path: &Path, reason: &str) -> Result<(), WorktreeError> {
     let _lock = repo.lock()?;

@@ -1,7 +1,7 @@
 //! From admitted to running: the directory, the worker's folder, the supervisor. One task for each worker; it ends in
 //! following what it started. Nothing here changes the registry: it reports to the actor.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -87,27 +87,43 @@ fn place(context: &Context, order: &Order) -> Result<(PathBuf, bool, Option<Stri
             let head = repository.and_then(|_| git::head(path).ok().flatten());
             Ok((path.clone(), false, head))
         }
-        Place::Worktree { path, .. } if path.join(".git").exists() => {
-            let base = order.worker.base_commit.clone().or_else(|| git::head(path).ok().flatten());
-            Ok((path.clone(), true, base))
-        }
         Place::Worktree { path, branch, base } => {
-            let repository = context
-                .repository
-                .as_ref()
-                .ok_or_else(|| OrchestratorError::NoRepository { path: context.directory.clone() })?;
-            let base = match base {
-                Some(base) => Some(base.clone()),
-                None => base_of(repository, order)?,
-            };
-            let allowed_roots = context.allowed_roots();
-            let request = git::Request { branch: branch.clone(), base, path: Some(path.clone()), allowed_roots };
-            let made = git::create(repository, &request, Some(&lock_reason(&order.worker))).map_err(refused)?;
-            order.worker_dir.remember_worktree(&made)?;
-            let base = order.worker.base_commit.clone().unwrap_or(made.base_commit);
+            let (made, fresh) = worktree(context, order, path, branch, base.as_deref())?;
+            let base = order.worker.base_commit.clone().unwrap_or_else(|| made.base_commit.clone());
+            if fresh {
+                order.worker_dir.remember_worktree(&git::Worktree { base_commit: base.clone(), ..made.clone() })?;
+            }
             Ok((made.path, true, Some(base)))
         }
     }
+}
+
+/// The worktree of the worker, and whether it was made now. One that is there is used as it is, unless its creation was
+/// cut off: then nobody has worked in it yet.
+fn worktree(
+    context: &Context,
+    order: &Order,
+    path: &Path,
+    branch: &str,
+    base: Option<&str>,
+) -> Result<(git::Worktree, bool), OrchestratorError> {
+    let repository = context.repository()?;
+    if path.join(".git").exists() {
+        return match order.worker_dir.worktree()? {
+            Some(made) => Ok((made, false)),
+            None => Ok((git::refill(repository, path).map_err(refused)?, true)),
+        };
+    }
+    // A branch that is there already, from an earlier attempt, says itself where to begin.
+    let base = match base {
+        _ if repository.resolve(&format!("refs/heads/{branch}")).is_ok() => None,
+        Some(base) => Some(base.to_owned()),
+        None => base_of(repository, order)?,
+    };
+    let allowed_roots = context.allowed_roots();
+    let request = git::Request { branch: branch.to_owned(), base, path: Some(path.to_owned()), allowed_roots };
+    let made = git::create(repository, &request, Some(&lock_reason(&order.worker))).map_err(refused)?;
+    Ok((made, true))
 }
 
 /// Keeps everybody from removing the worktree while its worker is open.

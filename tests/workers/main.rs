@@ -3,5 +3,6 @@
 
 mod end;
 mod lead;
+mod places;
 mod restart;
 mod world;

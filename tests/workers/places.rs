@@ -1,0 +1,205 @@
+//! Where workers work: worktrees of ours, directories of the user's, and what removal may not lose.
+
+use std::path::PathBuf;
+
+use orchestrator_boss::mission::create::DraftPlace;
+use orchestrator_boss::mission::outcome::FailureKind;
+use orchestrator_boss::orchestrator::{
+    RemovalAnswer, RemovalRequest, RemovalTarget, RetryRequest, WaitStatus, WorktreeRequest,
+};
+
+use crate::world::{CEILING, Server, World, git, mission};
+
+fn in_worktree(branch: &str, base: Option<&str>, path: Option<PathBuf>) -> DraftPlace {
+    DraftPlace::Worktree { branch: Some(branch.to_owned()), base: base.map(str::to_owned), path }
+}
+
+async fn remove(server: &Server, worker: &str, force: bool, delete_branch: bool) -> RemovalAnswer {
+    let target = RemovalTarget::Worker(worker.to_owned());
+    let request = RemovalRequest { target, repo_path: None, force, delete_branch };
+    server.orchestrator.remove_worktree(&server.boss, request).await.expect("removal is answered")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_own_directory_is_worked_in_and_never_committed_or_removed() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let mut draft = mission("here", "write mine.txt x");
+    draft.place = DraftPlace::Directory(PathBuf::from("."));
+    let id = server.create_one(draft).await;
+    server.until(&id, "completed").await;
+    let changes = server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().changes.clone();
+    assert_eq!((changes.commits, changes.uncommitted, changes.committed_by_us), (0, 1, 0));
+    assert_eq!(world.git(&["status", "--porcelain"]), "?? mine.txt");
+    let answer = remove(&server, &id, true, true).await;
+    assert!(answer.removed.is_empty() && answer.kept[0].why.contains("own directory"), "{answer:?}");
+    assert!(world.repo().join("mine.txt").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_outside_any_repository_is_worked_in_too() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let place = world.path("elsewhere");
+    std::fs::create_dir(&place).unwrap();
+    let mut draft = mission("there", "write a.txt x");
+    draft.place = DraftPlace::Directory(place.clone());
+    let id = server.create_one(draft).await;
+    server.until(&id, "completed").await;
+    assert!(place.join("a.txt").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_worktree_is_never_removed_and_a_dirty_one_only_with_salvage() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.commit_leftovers = false;
+    let server = world.server_with(Some("boss"), settings);
+    let id = server.create_one(mission("dirty", "write left.txt precious\nhang")).await;
+    let path = world.repo().join(".orchestrator/worktrees").join(&id);
+    crate::world::until_exists(&path.join("left.txt")).await;
+    let live = remove(&server, &id, true, false).await;
+    assert!(live.kept[0].why.contains("still running"), "{live:?}");
+
+    server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
+    let dirty = remove(&server, &id, false, false).await;
+    assert!(dirty.kept[0].why.contains("left.txt") && path.exists(), "{dirty:?}");
+    let forced = remove(&server, &id, true, false).await;
+    let salvage = forced.removed[0].salvage_ref.clone().expect("it is kept somewhere");
+    assert!(!path.exists());
+    assert_eq!(world.git(&["show", &format!("{salvage}:left.txt")]), "precious");
+    assert_eq!(server.orchestrator.get(&id).await.unwrap().worker.salvage_ref, Some(salvage));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_is_integrated_can_be_removed_at_once_and_a_removed_place_is_made_again_for_a_retry() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let ids =
+        server.create(vec![mission("a", "write a.txt x\ncommit a"), mission("b", "write b.txt x\ncommit b")]).await;
+    let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
+    for id in &ids {
+        server.until(id, "completed").await;
+    }
+    use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, IntegrationStrategy};
+    let request = IntegrationRequest {
+        source: IntegrationSource::Worker(ids[0].clone()),
+        into: None,
+        strategy: IntegrationStrategy::Squash,
+        dry_run: false,
+    };
+    server.orchestrator.integrate(&server.boss, request).await.unwrap();
+    let all =
+        RemovalRequest { target: RemovalTarget::AllIntegrated, repo_path: None, force: false, delete_branch: true };
+    let answer = server.orchestrator.remove_worktree(&server.boss, all).await.unwrap();
+    let removed: Vec<_> = answer.removed.iter().filter_map(|it| it.branch.clone()).collect();
+    assert_eq!(removed, [format!("orchestrator/{}", ids[0])], "{answer:?}");
+
+    let gone = remove(&server, &ids[1], false, false).await;
+    assert_eq!(gone.removed.len(), 1);
+    let retry =
+        RetryRequest { prompt: Some("FAKE:\nappend b.txt y\ncommit more".to_owned()), ..RetryRequest::default() };
+    server.orchestrator.retry(&server.boss, &ids[1], retry).await.unwrap();
+    server.until(&ids[1], "completed").await;
+    let worker = server.orchestrator.get(&ids[1]).await.unwrap().worker;
+    assert_eq!((worker.attempt, worker.last().unwrap().changes.commits), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_is_refused_by_name_and_leaves_nothing_half_made() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    world.git(&["branch", "taken"]);
+    world.git(&["worktree", "add", "-q", world.path("repo-taken").to_str().unwrap(), "taken"]);
+    let mut cases = Vec::new();
+    let mut case = |place, says: &'static str| {
+        let mut draft = mission(says, "say x");
+        draft.place = place;
+        cases.push((draft, says));
+    };
+    case(in_worktree("taken", None, None), "repo-taken");
+    case(in_worktree("--force", None, None), "--force");
+    case(in_worktree("a..b", None, None), "a..b");
+    case(in_worktree("fine", Some("no-such-base"), None), "no-such-base");
+    case(in_worktree("fine", Some("--help"), None), "--help");
+    case(in_worktree("fine", None, Some("../../../etc/x".into())), "/etc/x");
+    case(DraftPlace::Directory("no/such/dir".into()), "no/such/dir");
+    case(DraftPlace::Directory("README".into()), "not a directory");
+    let mut foreign = mission("foreign", "say x");
+    foreign.backend = "codex".into();
+    foreign.model = Some("claude-opus".to_owned());
+    cases.push((foreign, "claudecode"));
+    let mut unknown = mission("unknown", "say x");
+    unknown.backend = "claud".into();
+    cases.push((unknown, "claudecode, codex, fake, gemini"));
+
+    let (drafts, says): (Vec<_>, Vec<_>) = cases.into_iter().unzip();
+    let answers = server.create(drafts).await;
+    for (answer, says) in answers.into_iter().zip(says) {
+        let error = answer.expect_err(says);
+        assert!(error.contains(says), "{says}: {error}");
+    }
+    assert_eq!(world.git(&["branch", "--format=%(refname:short)"]), "main\ntaken");
+    assert_eq!(server.wait(&[], CEILING).await.status, WaitStatus::Idle);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_only_when_it_starts_settles_as_could_not_start() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(1);
+    let server = world.server_with(Some("boss"), settings);
+    let gate = world.path("gate");
+    let mut late = mission("late", "say x");
+    late.place = in_worktree("late", None, None);
+    let ids = server.create(vec![mission("first", &format!("wait-file {} 60", gate.display())), late]).await;
+    let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
+    server.until(&ids[0], "running").await;
+    world.git(&["worktree", "add", "-q", "-b", "late", world.path("repo-late").to_str().unwrap()]);
+    std::fs::write(&gate, "").unwrap();
+    server.until(&ids[1], "failed").await;
+    let failure = server.orchestrator.get(&ids[1]).await.unwrap().worker.last().unwrap().failure.clone().unwrap();
+    assert_eq!(failure.kind, FailureKind::CouldNotStart);
+    assert!(failure.message.contains("repo-late"), "{failure:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_git_identity_is_told_before_anything_is_made() {
+    let world = World::new();
+    world.git(&["config", "--unset", "user.name"]);
+    world.git(&["config", "user.useConfigOnly", "true"]);
+    let server = world.server(Some("boss"));
+    let answer = server.create(vec![mission("t", "say x")]).await.remove(0);
+    // A machine whose own settings name somebody is not told anything.
+    match answer {
+        Err(error) => assert!(error.contains("git config --global user.name"), "{error}"),
+        Ok(id) => {
+            assert!(!git(&world.repo(), &["config", "--get", "user.email"]).is_empty());
+            server.until(&id, "completed").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worktree_can_be_made_by_name_and_worked_in() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    std::fs::write(world.repo().join(".gitignore"), ".env\n").unwrap();
+    std::fs::write(world.repo().join(".worktreeinclude"), ".env\n").unwrap();
+    std::fs::write(world.repo().join(".env"), "A=1\n").unwrap();
+    world.git(&["add", ".gitignore", ".worktreeinclude"]);
+    world.git(&["commit", "-q", "-m", "ignore"]);
+    let request = WorktreeRequest { branch: "feature/x".to_owned(), path: None, base: None, repo_path: None };
+    let made = server.orchestrator.create_worktree(request).await.unwrap();
+    assert!(made.created_branch && made.path.join(".env").exists());
+    let mut draft = mission("in it", "write a.txt x\ncommit a");
+    draft.place = DraftPlace::Directory(made.path.clone());
+    let id = server.create_one(draft).await;
+    server.until(&id, "completed").await;
+    let changes = server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().changes.clone();
+    assert_eq!((changes.branch.as_deref(), changes.commits), (Some("feature/x"), 1));
+    let target = RemovalTarget::Path(made.path.clone());
+    let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
+    let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
+    assert!(answer.kept.is_empty() || answer.kept[0].why.contains("own directory"), "{answer:?}");
+}
