@@ -191,7 +191,8 @@ impl<'a> Game<'a> {
             return Err(unexpected(&format!("that {id} failed for another reason than its verification"), worker));
         }
         let said = text(worker, "/outcome/verification/output_tail").trim();
-        self.show.say(&format!("The boss tries {id} again: {said}"));
+        let gist = said.lines().next_back().unwrap_or_default();
+        self.show.say(&format!("The boss has {id} try again: {gist}"));
         let feedback = missions::feedback(language, said);
         self.boss.call("retry_worker", json!({"worker_id": id, "feedback": feedback})).await?;
         Ok(())

@@ -82,7 +82,7 @@ fn is_settled(status: &str) -> bool {
 /// The table of all workers, as `get_worker_status` tells of each.
 pub fn table(workers: &[Value]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
     table.set_header(["worker", "status", "attempts", "verification", "commits", "seconds"]);
     for worker in workers {
         table.add_row([
