@@ -35,6 +35,8 @@ impl Show {
 
     /// How the workers are doing, as `list_worker_missions` says.
     pub fn update(&mut self, workers: &[Value]) {
+        let mut workers: Vec<&Value> = workers.iter().collect();
+        workers.sort_by_key(|worker| worker_id(worker));
         for worker in workers {
             let id = worker_id(worker);
             let status = text(worker, "/status");
