@@ -2,7 +2,7 @@
 //! and the table at the end.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
@@ -29,7 +29,7 @@ impl Show {
         match &self.bars {
             // A terminal that cannot be drawn on is no reason to stop.
             Some(bars) => drop(bars.println(line)),
-            None => println!("{line}"),
+            None => print(line),
         }
     }
 
@@ -52,7 +52,7 @@ impl Show {
 
     fn draw(&mut self, id: &str, line: &str, settled: bool) {
         let Some(bars) = &self.bars else {
-            println!("  {}", line.trim_end());
+            print(&format!("  {}", line.trim_end()));
             return;
         };
         let bar = self.bar_of.entry(id.to_owned()).or_insert_with(|| bars.add(spinner()));
@@ -70,6 +70,11 @@ impl Show {
             bar.abandon();
         }
     }
+}
+
+/// When nobody reads any more the demo goes on all the same, so that it leaves nothing running.
+pub fn print(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn spinner() -> ProgressBar {
