@@ -3,8 +3,6 @@
 //! depends on another), merges, and then checks from outside that all is as promised. It needs no key and no CLI.
 //!
 //! It knows the server by its tools alone, like any boss.
-// A command for people: what it says goes to stdout.
-#![allow(clippy::print_stdout)]
 
 mod answer;
 mod boss;
@@ -46,6 +44,8 @@ pub enum DemoError {
     Tool { tool: &'static str, said: String },
     #[error("{what} was not to be expected: {answer}")]
     Unexpected { what: String, answer: Value },
+    #[error("it was stopped before its end")]
+    Stopped,
     #[error("the workers were not done after {} s", CEILING.as_secs())]
     TooSlow,
     #[error("{file} should hold {wanted:?} after the merges, and holds {found:?}")]
@@ -63,7 +63,7 @@ pub async fn run() -> Result<(), DemoError> {
     let began = Instant::now();
     let program = std::env::current_exe().map_err(|source| DemoError::OwnPath { source })?;
     let project = Project::make(&program)?;
-    println!("A repository for the demo: {}", project.repository.display());
+    show::print(&format!("A repository for the demo: {}", project.repository.display()));
 
     let boss = Boss::start(&program, &project).await?;
     let played = play(&boss, &project).await;
@@ -76,9 +76,9 @@ pub async fn run() -> Result<(), DemoError> {
     left?;
     check::nothing_left(&project).await?;
 
-    println!("\n{}", show::table(&workers));
-    println!("All merged and verified, nothing left running, {:.1} s.", began.elapsed().as_secs_f64());
-    println!("Look at it: {}", project.repository.display());
+    show::print(&format!("\n{}", show::table(&workers)));
+    show::print(&format!("All merged and verified, nothing left running, {:.1} s.", began.elapsed().as_secs_f64()));
+    show::print(&format!("Look at it: {}", project.repository.display()));
     Ok(())
 }
 
@@ -86,9 +86,13 @@ pub async fn run() -> Result<(), DemoError> {
 async fn play(boss: &Boss, project: &Project) -> Result<Vec<Value>, DemoError> {
     let plans = plans(project);
     let mut game = Game::begin(boss, &plans).await?;
-    let led = tokio::time::timeout(CEILING, game.lead()).await;
+    let led = tokio::select! {
+        led = game.lead() => led,
+        () = tokio::time::sleep(CEILING) => Err(DemoError::TooSlow),
+        _ = tokio::signal::ctrl_c() => Err(DemoError::Stopped),
+    };
     game.show.finish();
-    led.map_err(|_| DemoError::TooSlow)??;
+    led?;
     check::files(project)?;
     check::state(project, &plans).await?;
     game.workers().await
@@ -191,7 +195,8 @@ impl<'a> Game<'a> {
             return Err(unexpected(&format!("that {id} failed for another reason than its verification"), worker));
         }
         let said = text(worker, "/outcome/verification/output_tail").trim();
-        self.show.say(&format!("The boss tries {id} again: {said}"));
+        let gist = said.lines().next_back().unwrap_or_default();
+        self.show.say(&format!("The boss has {id} try again: {gist}"));
         let feedback = missions::feedback(language, said);
         self.boss.call("retry_worker", json!({"worker_id": id, "feedback": feedback})).await?;
         Ok(())

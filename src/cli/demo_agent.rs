@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-const STEP: Duration = Duration::from_millis(150);
+const STEP: Duration = Duration::from_millis(300);
 /// Agents that are to meet but never do; and the agent that works until it is cancelled.
 const MEETING_CEILING: Duration = Duration::from_secs(20);
 const ENDLESS_CEILING: Duration = Duration::from_secs(60);

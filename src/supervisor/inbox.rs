@@ -11,7 +11,7 @@ use crate::store::file::FileError;
 use crate::store::worker_dir::{AttemptDir, Content, Delivery};
 
 /// Where nobody knocks (another host, no socket), the folder is looked at this often.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub struct Inbox {
     dir: AttemptDir,
@@ -34,7 +34,8 @@ impl Inbox {
         Self { dir: dir.clone(), knocked, read: 0, queue: VecDeque::new(), cancelled: None }
     }
 
-    /// Returns when it is worth looking again. Dropping the future loses nothing.
+    /// Returns when it is worth looking again. Dropping the future loses no knock, but its time begins anew: where other
+    /// things happen more often than [`LOOK_EVERY`], use an interval.
     pub async fn knock(knocked: &Notify) {
         let _ = tokio::time::timeout(LOOK_EVERY, knocked.notified()).await;
     }

@@ -45,6 +45,8 @@ async fn serve(stream: UnixStream, mut status: watch::Receiver<LiveStatus>, knoc
     status.mark_changed();
     loop {
         tokio::select! {
+            // What was said counts even if whoever said it has gone already, and cannot be written to.
+            biased;
             line = lines.next_line() => match line {
                 // Whatever it says, it can only mean: look.
                 Ok(Some(_)) => knocked.notify_one(),
@@ -61,6 +63,33 @@ async fn serve(stream: UnixStream, mut status: watch::Receiver<LiveStatus>, knoc
                     return;
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::process::Identity;
+    use crate::store::worker_dir::AttemptDir;
+    use crate::supervisor::board::Board;
+
+    #[tokio::test]
+    async fn a_knock_counts_although_whoever_knocked_has_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let board = Board::new(&AttemptDir::at(folder.path().to_owned()), Identity::own().unwrap()).unwrap();
+        let knocked = Arc::new(Notify::new());
+        let path = folder.path().join("s");
+        let _socket = Socket::bind(&path, board.listen(), Arc::clone(&knocked)).unwrap();
+        for knock in 0..50 {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            stream.write_all(b"{\"ask\":\"look\"}\n").unwrap();
+            drop(stream);
+            let heard = tokio::time::timeout(Duration::from_secs(5), knocked.notified()).await;
+            assert!(heard.is_ok(), "knock {knock} was not heard");
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::assignment::Delivered;
-use super::inbox::{Inbox, Message};
+use super::inbox::{self, Message};
 use super::limits::{self, Exceeded};
 use super::run::{Attempt, Stop};
 use crate::backend::{self, AgentEvent, Decoder, GitDirs, LaunchPlan, Session, StopSignal, StopStep, Turn, TurnReport};
@@ -183,6 +183,7 @@ impl Running {
         self.give_prompt();
         let bell = attempt.inbox.bell();
         let mut look = tokio::time::interval(limits::LOOK_EVERY);
+        let mut letters = tokio::time::interval(inbox::LOOK_EVERY);
         let exit = loop {
             let (idle, stopping) = (self.idle_deadline(), self.stop.is_some());
             let happening = tokio::select! {
@@ -192,7 +193,9 @@ impl Running {
                     tracing::warn!(%error, "could not read the CLI's output");
                     None
                 })),
-                () = Inbox::knock(&bell) => Happening::Knock,
+                () = bell.notified() => Happening::Knock,
+                // On a clock of its own: a CLI that never stops printing would put off any wait that begins anew.
+                _ = letters.tick() => Happening::Knock,
                 () = until(self.ladder.due) => Happening::StopStep,
                 () = until(idle) => Happening::Silence,
                 () = sleep_until(attempt.limits.deadline), if !stopping => Happening::TimeUp,

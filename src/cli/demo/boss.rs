@@ -23,6 +23,8 @@ impl Boss {
         let no_server = |error: String| DemoError::Server { said: error, log: project.server_log.clone() };
         let log = File::create(&project.server_log).map_err(|source| DemoError::Folder { source })?;
         let mut command = Command::new(program);
+        // In a group of its own, so that Ctrl-C reaches the demo alone and the server is there to cancel the workers.
+        command.process_group(0);
         command.arg("--config").arg(&project.settings).current_dir(&project.repository);
         // What is set for the user's own servers is not meant for this one; nor is what tells a worker's programs that they
         // are a worker's, should a worker run this demo.

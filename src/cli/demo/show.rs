@@ -2,7 +2,7 @@
 //! and the table at the end.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
@@ -29,12 +29,14 @@ impl Show {
         match &self.bars {
             // A terminal that cannot be drawn on is no reason to stop.
             Some(bars) => drop(bars.println(line)),
-            None => println!("{line}"),
+            None => print(line),
         }
     }
 
     /// How the workers are doing, as `list_worker_missions` says.
     pub fn update(&mut self, workers: &[Value]) {
+        let mut workers: Vec<&Value> = workers.iter().collect();
+        workers.sort_by_key(|worker| worker_id(worker));
         for worker in workers {
             let id = worker_id(worker);
             let status = text(worker, "/status");
@@ -50,7 +52,7 @@ impl Show {
 
     fn draw(&mut self, id: &str, line: &str, settled: bool) {
         let Some(bars) = &self.bars else {
-            println!("  {}", line.trim_end());
+            print(&format!("  {}", line.trim_end()));
             return;
         };
         let bar = self.bar_of.entry(id.to_owned()).or_insert_with(|| bars.add(spinner()));
@@ -70,6 +72,11 @@ impl Show {
     }
 }
 
+/// When nobody reads any more the demo goes on all the same, so that it leaves nothing running.
+pub fn print(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
 fn spinner() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {wide_msg}");
     ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
@@ -82,7 +89,7 @@ fn is_settled(status: &str) -> bool {
 /// The table of all workers, as `get_worker_status` tells of each.
 pub fn table(workers: &[Value]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::UTF8_BORDERS_ONLY);
     table.set_header(["worker", "status", "attempts", "verification", "commits", "seconds"]);
     for worker in workers {
         table.add_row([
