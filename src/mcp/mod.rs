@@ -8,6 +8,7 @@
 mod arguments;
 mod client;
 mod error;
+mod in_flight;
 mod instructions;
 mod schema;
 mod server;

@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
 use super::error::ToolError;
+use super::in_flight::InFlight;
 use super::instructions::INSTRUCTIONS;
-use super::tools::{self, Call};
+use super::tools::{self, Call, Handover};
 use super::transport::Lines;
 use crate::mission::id::BossId;
 use crate::orchestrator::Orchestrator;
@@ -53,9 +54,10 @@ pub async fn serve(
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
     let lead = lead(start);
-    let boss = Boss { lead: lead.clone(), closing: closing.clone() };
+    let in_flight = InFlight::default();
+    let boss = Boss { lead: lead.clone(), in_flight: in_flight.clone(), closing: closing.clone() };
     let (input, output) = rmcp::transport::io::stdio_pipes();
-    let session = session(boss, Lines::new(input, output, closing.clone()));
+    let session = session(boss, Lines::new(input, output, in_flight, closing.clone()));
     tokio::pin!(session);
     let result = tokio::select! {
         result = &mut session => result,
@@ -105,6 +107,7 @@ fn lead(start: impl FnOnce() -> Result<Orchestrator, String> + Send + 'static) -
 
 struct Boss {
     lead: Lead,
+    in_flight: InFlight,
     closing: CancellationToken,
 }
 
@@ -177,15 +180,28 @@ impl Boss {
             client,
             hears_progress: context.meta.get_progress_token().is_some(),
             stop: stop.clone(),
+            handover: Handover::default(),
         };
-        tokio::select! {
-            result = AssertUnwindSafe((tool.run)(call, arguments)).catch_unwind() => {
-                result.unwrap_or(Err(ToolError::Panicked { tool: tool.name }))
-            }
+        let handover = call.handover.clone();
+        let result = tokio::select! {
+            result = always_answered(tool.name, (tool.run)(call, arguments)) => result,
             never = heartbeat(context, &orchestrator, &boss, &watched) => match never {},
             never = stop_when(&self.closing, &stop) => match never {},
+        };
+        // A cancellation frees the id for another request, and is known to the token by then.
+        if self.in_flight.answer(&context.id) && !context.ct.is_cancelled() {
+            handover.sent();
         }
+        result
     }
+}
+
+/// A call that panics would never be answered, and its client would hang.
+async fn always_answered<T>(
+    tool: &'static str,
+    run: impl Future<Output = Result<T, ToolError>>,
+) -> Result<T, ToolError> {
+    AssertUnwindSafe(run).catch_unwind().await.unwrap_or(Err(ToolError::Panicked { tool }))
 }
 
 /// Says who does what, so that the client knows that the call lives, and its user what happens meanwhile.
@@ -252,4 +268,43 @@ fn malformed_call(params: Option<&Value>) -> String {
     format!(
         "tools/call was sent wrongly: {wrong}; params must be {{\"name\": <tool>, \"arguments\": {{…}}}} with arguments an object, not a string"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_answer_that_says_what_to_do() {
+        let run = async { panic!("on purpose") };
+        let error = always_answered::<()>("cancel_worker", run).await.unwrap_err();
+        let answer = error.answer();
+        assert!(answer.contains("cancel_worker failed") && answer.contains("list_worker_missions"), "{answer}");
+    }
+
+    #[test]
+    fn a_malformed_call_is_told_what_is_wrong_with_it() {
+        let cases = [
+            (None, "it has no params"),
+            (Some(json!([])), "params is no object"),
+            (Some(json!({"arguments": {}})), "params has no name"),
+            (Some(json!({"name": 7})), "params.name is no string"),
+            (Some(json!({"name": "x", "arguments": "{}"})), "params.arguments is no object"),
+        ];
+        for (params, wrong) in cases {
+            let text = malformed_call(params.as_ref());
+            assert!(text.contains(wrong), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_client_gets_what_it_shows() {
+        let answer = || tools::Answer { value: json!({"status": "idle"}), line: "wait: done".to_owned() };
+        for (client, text) in [(Client::ClaudeCode, "wait: done"), (Client::Gemini, r#"{"status":"idle"}"#)] {
+            let result = success(answer(), client);
+            assert_eq!(result.structured_content, Some(json!({"status": "idle"})));
+            assert_eq!(result.content, vec![ContentBlock::text(text)]);
+        }
+    }
 }

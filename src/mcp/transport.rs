@@ -4,9 +4,8 @@
 //! request before the session began would end the server, a line over the limit would be dropped in silence, a repeated
 //! id would run a call twice. It also tells the rest of the server at once when the input has ended. It knows no tools.
 
-use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -18,6 +17,8 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
+use super::in_flight::InFlight;
+
 /// Longest line that is taken in, in bytes.
 pub(super) const LONGEST_LINE: usize = 16 * 1024 * 1024;
 
@@ -28,7 +29,7 @@ pub(super) struct Lines<R, W> {
     input: BufReader<R>,
     line: PartialLine,
     output: Arc<tokio::sync::Mutex<W>>,
-    in_flight: Arc<Mutex<HashSet<RequestId>>>,
+    in_flight: InFlight,
     /// A request has settled on a protocol version.
     begun: bool,
     /// Cancelled when the input has ended.
@@ -36,12 +37,12 @@ pub(super) struct Lines<R, W> {
 }
 
 impl<R: AsyncRead + Unpin, W> Lines<R, W> {
-    pub(super) fn new(input: R, output: W, closing: CancellationToken) -> Self {
+    pub(super) fn new(input: R, output: W, in_flight: InFlight, closing: CancellationToken) -> Self {
         Self {
             input: BufReader::new(input),
             line: PartialLine::default(),
             output: Arc::new(tokio::sync::Mutex::new(output)),
-            in_flight: Arc::default(),
+            in_flight,
             begun: false,
             closing,
         }
@@ -70,14 +71,14 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
     }
 
     /// What the session shall hear of this line, if anything.
-    fn read(&mut self, line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Malformed> {
+    fn read(&mut self, line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Box<Malformed>> {
         let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         if line.trim_ascii().is_empty() {
             return Ok(None);
         }
         let message = match serde_json::from_slice(line) {
             Ok(message) => message,
-            Err(error) => return malformed(line, &error).map_or(Ok(None), Err),
+            Err(error) => return malformed(line, &error).map_or(Ok(None), |malformed| Err(Box::new(malformed))),
         };
         Ok(self.admit(message))
     }
@@ -86,7 +87,7 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
     fn admit(&mut self, message: ClientJsonRpcMessage) -> Option<ClientJsonRpcMessage> {
         match &message {
             JsonRpcMessage::Request(request) => {
-                if !locked(&self.in_flight).insert(request.id.clone()) {
+                if !self.in_flight.begin(&request.id) {
                     // Its answer will be taken for the first one's, so there shall be one call and one answer.
                     tracing::warn!(id = %request.id, "a request repeats an id that is in flight; ignoring it");
                     return None;
@@ -94,11 +95,12 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
                 self.begun |= begins_session(&request.request);
             }
             JsonRpcMessage::Notification(notification) => {
-                if let ClientNotification::CancelledNotification(cancelled) = &notification.notification {
-                    // Never answered, so its id is free again.
-                    if let Some(id) = &cancelled.params.request_id {
-                        locked(&self.in_flight).remove(id);
-                    }
+                if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
+                    && let Some(id) = &cancelled.params.request_id
+                    && !self.in_flight.cancel(id)
+                {
+                    tracing::debug!(%id, "ignoring a cancellation that comes after the answer");
+                    return None;
                 }
             }
             _ => {}
@@ -109,10 +111,6 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
         }
         (!early).then_some(message)
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The library leaves its opening phase with this request: from then on it bears notifications.
@@ -129,10 +127,10 @@ fn begins_session(request: &ClientRequest) -> bool {
     }
 }
 
-/// JSON that is no message.
+/// JSON that is no message, and the answer to it.
 struct Malformed {
     id: Option<RequestId>,
-    why: String,
+    error: ErrorData,
 }
 
 /// `None`: to be ignored. What is no JSON gets no answer, as in all implementations of the protocol: there is no id to
@@ -142,16 +140,31 @@ fn malformed(line: &[u8], error: &serde_json::Error) -> Option<Malformed> {
         tracing::debug!(%error, "ignoring a line that is not JSON");
         return None;
     };
-    let id = value.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());
     if value.is_array() {
-        let why = "invalid request: batches are not part of this protocol, send one message a line".to_owned();
-        return Some(Malformed { id: None, why });
+        let why = "invalid request: batches are not part of this protocol, send one message a line";
+        return Some(Malformed { id: None, error: ErrorData::invalid_request(why, None) });
     }
-    if value.get("method").is_some() && value.get("id").is_none() {
-        tracing::debug!(%error, "ignoring a notification that makes no sense");
-        return None;
-    }
-    Some(Malformed { id, why: "invalid request: this is no JSON-RPC 2.0 message".to_owned() })
+    let id = value.get("id").and_then(|id| serde_json::from_value(id.clone()).ok());
+    let method = value.get("method").and_then(Value::as_str).filter(|_| value["jsonrpc"] == "2.0");
+    let error = match (method, &id) {
+        (Some(_), None) if value.get("id").is_none() => {
+            tracing::debug!(%error, "ignoring a notification that makes no sense");
+            return None;
+        }
+        (Some(method), Some(_)) => {
+            ErrorData::invalid_params(format!("{method} was sent wrongly: params must be an object"), None)
+        }
+        _ => ErrorData::invalid_request("invalid request: this is no JSON-RPC 2.0 message", None),
+    };
+    Some(Malformed { id, error })
+}
+
+fn too_long(id: RequestId) -> Malformed {
+    let most = LONGEST_LINE / 1024 / 1024;
+    let why = format!(
+        "the message is longer than {most} MiB and was not read: put long material into a file and name its path"
+    );
+    Malformed { id: Some(id), error: ErrorData::invalid_request(why, None) }
 }
 
 impl<R, W> Transport<RoleServer> for Lines<R, W>
@@ -168,7 +181,7 @@ where
             _ => None,
         };
         if let Some(id) = answered {
-            locked(&self.in_flight).remove(id);
+            self.in_flight.end(id);
         }
         let output = Arc::clone(&self.output);
         async move { write_line(&output, &message).await }
@@ -187,18 +200,11 @@ where
                     Err(malformed) => malformed,
                 },
                 Line::TooLong { head, tail } => match id_in(&head, &tail) {
-                    Some(id) => Malformed {
-                        id: Some(id),
-                        why: format!(
-                            "the message is longer than {} MiB and was not read: put long material into a file and name its path",
-                            LONGEST_LINE / 1024 / 1024
-                        ),
-                    },
+                    Some(id) => Box::new(too_long(id)),
                     None => continue,
                 },
             };
-            let error = ErrorData::invalid_request(refused.why, None);
-            self.refuse(ServerJsonRpcMessage::error(error, refused.id));
+            self.refuse(ServerJsonRpcMessage::error(refused.error, refused.id));
         }
     }
 

@@ -47,6 +47,32 @@ pub struct WaitRequest {
     pub most: usize,
 }
 
+/// The answer of a wait on its way to the boss. Dropped before [`Handing::sent`], the wait is forgotten, and what it was
+/// answered is answered to the next one.
+#[must_use]
+pub struct Handing {
+    orchestrator: Orchestrator,
+    ticket: u64,
+    sent: bool,
+}
+
+impl Handing {
+    /// The answer is being written and cannot be called back: from now on, this boss's next request shows that it arrived.
+    pub fn sent(mut self) {
+        self.sent = true;
+        self.orchestrator.tell(Ask::Sent { ticket: self.ticket });
+    }
+}
+
+impl Drop for Handing {
+    fn drop(&mut self) {
+        if !self.sent {
+            // Should the answer be on its way already, the actor takes it back.
+            self.orchestrator.tell(Ask::ForgetWait { ticket: self.ticket });
+        }
+    }
+}
+
 impl Orchestrator {
     /// Opens the state directory and starts the actor. Quick: what earlier servers left is taken over behind it.
     pub fn start(startup: Startup, backends: Backends) -> Result<Self> {
@@ -72,7 +98,7 @@ impl Orchestrator {
         Arc::clone(&self.context)
     }
 
-    /// A request of this boss came in: what it was answered before has arrived.
+    /// A request of this boss came in: the answers to waits that were sent before have arrived.
     pub fn arrived(&self, boss: &BossId) {
         self.tell(Ask::Arrived { boss: boss.clone() });
     }
@@ -88,26 +114,33 @@ impl Orchestrator {
         self.ask(|reply| Ask::Create { boss, drafts, reply }).await?
     }
 
-    /// Waits until something is to be reported, the time is up, or `stop` is cancelled (then nothing is consumed).
-    pub async fn wait(&self, boss: &BossId, request: WaitRequest, stop: &CancellationToken) -> Result<WaitAnswer> {
-        let (ticket, reply) = self.begin_wait(boss, &request).await?;
-        tokio::pin!(reply);
-        tokio::select! {
+    /// Waits until something is to be reported, the time is up, or `stop` is cancelled (then nothing is consumed). What it
+    /// answers counts as given only by [`Handing::sent`].
+    pub async fn wait(
+        &self,
+        boss: &BossId,
+        request: WaitRequest,
+        stop: &CancellationToken,
+    ) -> Result<(WaitAnswer, Handing)> {
+        let (handing, mut reply) = self.begin_wait(boss, &request).await?;
+        let answer = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(OrchestratorError::ShuttingDown),
             answer = &mut reply => answer.map_err(|_| OrchestratorError::ShuttingDown),
-            () = tokio::time::sleep(request.timeout) => self.end_wait(ticket, reply.get_mut()).await,
-            () = stop.cancelled() => {
-                // Should the answer be on its way already, the actor takes it back.
-                self.tell(Ask::ForgetWait { ticket });
-                Err(OrchestratorError::ShuttingDown)
-            }
-        }
+            () = tokio::time::sleep(request.timeout) => self.end_wait(handing.ticket, &mut reply).await,
+        };
+        Ok((answer?, handing))
     }
 
-    async fn begin_wait(&self, boss: &BossId, request: &WaitRequest) -> Result<(u64, oneshot::Receiver<WaitAnswer>)> {
+    async fn begin_wait(
+        &self,
+        boss: &BossId,
+        request: &WaitRequest,
+    ) -> Result<(Handing, oneshot::Receiver<WaitAnswer>)> {
         let (answer, receiver) = oneshot::channel();
         let (boss, workers, most) = (boss.clone(), request.workers.clone(), request.most);
         let ticket = self.ask(|reply| Ask::Wait { boss, workers, most, answer, reply }).await??;
-        Ok((ticket, receiver))
+        Ok((Handing { orchestrator: self.clone(), ticket, sent: false }, receiver))
     }
 
     /// The time is up. The actor may have answered at the same moment; that answer counts then.

@@ -23,4 +23,4 @@ mod worktrees;
 
 pub use answers::*;
 pub use error::OrchestratorError;
-pub use handle::{Orchestrator, Startup, WaitRequest};
+pub use handle::{Handing, Orchestrator, Startup, WaitRequest};

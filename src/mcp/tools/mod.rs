@@ -12,7 +12,7 @@ mod status;
 mod wait;
 mod worktree;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -27,7 +27,7 @@ use super::client::Client;
 use super::error::ToolError;
 use super::{arguments, schema};
 use crate::mission::id::BossId;
-use crate::orchestrator::Orchestrator;
+use crate::orchestrator::{Handing, Orchestrator};
 
 pub(super) type Arguments = JsonObject;
 
@@ -82,6 +82,30 @@ pub(super) struct Call {
     pub(super) hears_progress: bool,
     /// Cancelled when the client takes the call back or the server ends.
     pub(super) stop: CancellationToken,
+    pub(super) handover: Handover,
+}
+
+/// News that a wait took to the boss: given only once its answer is on the way, else kept for the next wait.
+#[derive(Clone, Default)]
+pub(super) struct Handover {
+    news: Arc<Mutex<Option<Handing>>>,
+}
+
+impl Handover {
+    fn hold(&self, news: Handing) {
+        *self.news() = Some(news);
+    }
+
+    /// The answer of this call can no longer be taken back.
+    pub(super) fn sent(&self) {
+        if let Some(news) = self.news().take() {
+            news.sent();
+        }
+    }
+
+    fn news(&self) -> MutexGuard<'_, Option<Handing>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A tool as the server sees it.

@@ -126,7 +126,8 @@ async fn wait(call: Call, workers: Vec<String>, seconds: Option<u64>) -> Result<
         arguments::optional(seconds, |asked| arguments::range("timeout_seconds", asked, 0, LONGEST_WAIT_SECONDS))?;
     let timeout = call.client.wait(asked, call.orchestrator.settings().wait_seconds, call.hears_progress);
     let request = WaitRequest { workers, timeout, most: AT_ONCE };
-    let answer = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
+    let (answer, handing) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
+    call.handover.hold(handing);
     Ok(WaitReport::new(answer, Timestamp::now()))
 }
 
