@@ -1,0 +1,180 @@
+//! A client that speaks raw JSON lines to the real program, so that it can also speak wrongly.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Nothing here takes this long unless it hangs.
+const CEILING: Duration = Duration::from_secs(20);
+
+pub struct Client {
+    server: Child,
+    input: Option<ChildStdin>,
+    output: Receiver<Value>,
+    /// Came while another answer was waited for.
+    pub others: Vec<Value>,
+    pub home: TempDir,
+}
+
+impl Client {
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// In a sealed environment in which no worker ever starts: what is created stays queued.
+    pub fn start_with(environment: &[(&str, &str)]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        fake_codex(&home.path().join("bin"));
+        let mut server = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"))
+            .env_clear()
+            .env("HOME", home.path())
+            .env("PATH", format!("{}:/usr/bin:/bin", home.path().join("bin").display()))
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("ORCHESTRATOR_MAX_WORKERS", "0")
+            .envs(environment.iter().copied())
+            .current_dir(home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        let (sender, output) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let message = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                if sender.send(message).is_err() {
+                    break;
+                }
+            }
+        });
+        let input = server.stdin.take();
+        Self { server, input, output, others: Vec::new(), home }
+    }
+
+    /// A session of the older era.
+    pub fn initialized(name: &str) -> Self {
+        let mut client = Self::start();
+        client.initialize(name, "2025-06-18");
+        client
+    }
+
+    pub fn initialize(&mut self, name: &str, version: &str) -> Value {
+        let info = json!({"name": name, "version": "1"});
+        let params = json!({"protocolVersion": version, "capabilities": {}, "clientInfo": info});
+        let answer = self.ask(0, "initialize", params);
+        self.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        answer
+    }
+
+    pub fn send(&mut self, message: &Value) {
+        self.send_bytes(message.to_string().as_bytes());
+    }
+
+    pub fn send_bytes(&mut self, line: &[u8]) {
+        let input = self.input.as_mut().expect("the input is open");
+        input.write_all(line).and_then(|()| input.write_all(b"\n")).unwrap();
+    }
+
+    pub fn send_request(&mut self, id: impl Into<Value>, method: &str, params: Value) {
+        self.send(&json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params}));
+    }
+
+    /// The next message with this id; what comes before it is kept in `others`.
+    pub fn answer(&mut self, id: impl Into<Value>) -> Value {
+        let id = id.into();
+        loop {
+            let message = self.output.recv_timeout(CEILING).unwrap_or_else(|_| panic!("no answer to {id}"));
+            if message["id"] == id {
+                return message;
+            }
+            self.others.push(message);
+        }
+    }
+
+    pub fn ask(&mut self, id: impl Into<Value> + Clone, method: &str, params: Value) -> Value {
+        self.send_request(id.clone(), method, params);
+        self.answer(id)
+    }
+
+    pub fn send_call(&mut self, id: impl Into<Value>, tool: &str, arguments: Value) {
+        self.send_request(id, "tools/call", json!({"name": tool, "arguments": arguments}));
+    }
+
+    /// The result of a tool call.
+    pub fn call(&mut self, id: i64, tool: &str, arguments: Value) -> Value {
+        self.send_call(id, tool, arguments);
+        let answer = self.answer(id);
+        assert!(answer.get("result").is_some(), "{answer}");
+        answer["result"].clone()
+    }
+
+    /// The structured part of a call that succeeds.
+    pub fn succeed(&mut self, id: i64, tool: &str, arguments: Value) -> Value {
+        let result = self.call(id, tool, arguments);
+        assert_ne!(result["isError"], true, "{result}");
+        result["structuredContent"].clone()
+    }
+
+    /// The text of a call that fails as a tool, not as a protocol.
+    pub fn refused(&mut self, id: i64, tool: &str, arguments: Value) -> String {
+        let result = self.call(id, tool, arguments);
+        assert_eq!(result["isError"], true, "{result}");
+        result["content"][0]["text"].as_str().unwrap().to_owned()
+    }
+
+    /// A worker that stays queued.
+    pub fn create_queued(&mut self, id: i64) -> String {
+        let mission = json!({
+            "title": "Stay queued", "prompt": "Nothing.", "backend": "codex", "working_directory": self.home.path()
+        });
+        let answer = self.succeed(id, "create_worker_mission", mission);
+        assert_eq!(answer["worker"]["status"], "queued");
+        answer["worker"]["worker_id"].as_str().unwrap().to_owned()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.server.id()
+    }
+
+    /// Closes the input and says how long the server took to end.
+    pub fn close(&mut self) -> (ExitStatus, Duration) {
+        drop(self.input.take());
+        self.end()
+    }
+
+    /// Waits for the server to end.
+    pub fn end(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.server.try_wait().unwrap() {
+                return (status, start.elapsed());
+            }
+            assert!(start.elapsed() < CEILING, "the server does not end");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// Enough of a CLI to be found and asked for its version.
+fn fake_codex(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    let program = folder.join("codex");
+    std::fs::write(&program, "#!/bin/sh\necho codex-cli 0.169.0\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+}

@@ -1,0 +1,147 @@
+//! The tool surface as a whole: one snapshot, portable schemas, the README's table.
+//!
+//! `ORCHESTRATOR_BLESS=1 cargo nextest run --test mcp` rewrites the snapshot and the table.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+const BEGIN: &str = "<!-- tools:begin -->\n";
+const END: &str = "<!-- tools:end -->";
+
+fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn blessed() -> bool {
+    std::env::var_os("ORCHESTRATOR_BLESS").is_some()
+}
+
+fn tools() -> Vec<Value> {
+    orchestrator_boss::mcp::surface()["tools"].as_array().unwrap().clone()
+}
+
+#[test]
+fn the_surface_is_the_committed_one() {
+    let path = in_repository("tests/snapshots/tools.json");
+    let surface = format!("{:#}\n", orchestrator_boss::mcp::surface());
+    if blessed() {
+        std::fs::write(&path, &surface).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        committed == surface,
+        "the tools changed: if that is meant, ORCHESTRATOR_BLESS=1 writes {}",
+        path.display()
+    );
+}
+
+#[test]
+fn the_readme_shows_the_tools_as_they_are() {
+    let path = in_repository("README.md");
+    let readme = std::fs::read_to_string(&path).expect("README.md is there");
+    let (before, rest) = readme.split_once(BEGIN).expect("README.md has <!-- tools:begin -->");
+    let (table, after) = rest.split_once(END).expect("README.md has <!-- tools:end -->");
+    let current = orchestrator_boss::mcp::tool_table();
+    if blessed() {
+        std::fs::write(&path, format!("{before}{BEGIN}{current}{END}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(table, current, "ORCHESTRATOR_BLESS=1 writes the table anew");
+}
+
+#[test]
+fn schemas_are_portable() {
+    for tool in tools() {
+        let name = tool["name"].as_str().unwrap();
+        for schema in ["inputSchema", "outputSchema"] {
+            assert_eq!(tool[schema]["type"], "object", "{name} {schema}");
+            walk(&tool[schema], &format!("{name} {schema}"));
+        }
+        described(&tool["inputSchema"], name);
+    }
+}
+
+/// Only what all clients' models accept.
+fn walk(schema: &Value, at: &str) {
+    const ACCEPTED: [&str; 7] =
+        ["type", "description", "properties", "required", "additionalProperties", "items", "enum"];
+    let schema = schema.as_object().unwrap_or_else(|| panic!("{at} is no schema: {schema}"));
+    for keyword in schema.keys() {
+        assert!(ACCEPTED.contains(&keyword.as_str()), "{at} uses {keyword}");
+    }
+    let kind = schema.get("type").and_then(Value::as_str).unwrap_or_else(|| panic!("{at} has no single type"));
+    assert_eq!(schema.contains_key("items"), kind == "array", "{at}");
+    if let Some(items) = schema.get("items") {
+        walk(items, &format!("{at}[]"));
+    }
+    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        walk(property, &format!("{at}.{name}"));
+    }
+}
+
+/// Every parameter says what it is for.
+fn described(schema: &Value, at: &str) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let at = format!("{at}.{name}");
+        let description = property["description"].as_str().unwrap_or_else(|| panic!("{at} has no description"));
+        assert!(!description.contains('\n') && description.len() <= 2_000, "{at}");
+        described(property, &at);
+        described(&property["items"], &at);
+    }
+}
+
+#[test]
+fn descriptions_are_short_and_hold_the_words_of_a_search() {
+    let tools = tools();
+    let mut all = String::new();
+    for tool in &tools {
+        let description = tool["description"].as_str().unwrap();
+        assert!((80..=2_000).contains(&description.len()), "{}: {}", tool["name"], description.len());
+        all.push_str(description);
+    }
+    for word in ["spawn", "agent", "delegate", "parallel", "stop", "kill", "cancel", "status", "merge", "message"] {
+        assert!(all.contains(word), "no description says {word}");
+    }
+}
+
+#[test]
+fn annotations_say_the_truth() {
+    for tool in tools() {
+        let name = tool["name"].as_str().unwrap();
+        let hints = &tool["annotations"];
+        let looks = ["wait_", "get_", "list_"].iter().any(|prefix| name.starts_with(prefix));
+        let ends = ["cancel_", "remove_", "integrate_"].iter().any(|prefix| name.starts_with(prefix));
+        assert_eq!(hints["readOnlyHint"], looks, "{name}");
+        assert_eq!(hints["destructiveHint"], ends, "{name}");
+        assert_eq!(hints["idempotentHint"], looks || ends, "{name}");
+        assert_eq!(tool["_meta"]["anthropic/alwaysLoad"], true, "{name}");
+    }
+}
+
+/// As much of JSON Schema as our schemas use.
+pub fn matches_schema(value: &Value, schema: &Value, at: &str) {
+    let matches = match schema["type"].as_str().unwrap() {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        other => panic!("{at}: type {other}"),
+    };
+    assert!(matches, "{at} is {value}, not {}", schema["type"]);
+    if let Some(values) = schema["enum"].as_array() {
+        assert!(values.contains(value), "{at} is {value}");
+    }
+    for required in schema["required"].as_array().into_iter().flatten() {
+        assert!(value.get(required.as_str().unwrap()).is_some(), "{at} lacks {required}: {value}");
+    }
+    for (name, field) in value.as_object().into_iter().flatten() {
+        let property = schema["properties"].get(name).unwrap_or_else(|| panic!("{at} has {name}, the schema has not"));
+        matches_schema(field, property, &format!("{at}.{name}"));
+    }
+    for item in value.as_array().into_iter().flatten() {
+        matches_schema(item, &schema["items"], &format!("{at}[]"));
+    }
+}
