@@ -226,10 +226,9 @@ impl<'a> Batch<'a> {
                 base: base.clone(),
             },
         };
-        if draft.permissions != Permissions::ReadOnly {
-            if let Some(worker) = self.paths.get(place.path()) {
-                return Err(Rejection::PlaceTaken { worker: worker.clone(), path: place.path().to_owned() });
-            }
+        let writes = draft.permissions != Permissions::ReadOnly;
+        if let Some(worker) = self.paths.get(place.path()).filter(|_| writes) {
+            return Err(Rejection::PlaceTaken { worker: worker.clone(), path: place.path().to_owned() });
         }
         if let Some(branch) = place.branch() {
             if let Some(worker) = self.branches.get(branch) {
@@ -237,7 +236,7 @@ impl<'a> Batch<'a> {
             }
             self.branches.insert(branch.to_owned(), id.clone());
         }
-        if draft.permissions != Permissions::ReadOnly {
+        if writes {
             self.paths.insert(place.path().to_owned(), id.clone());
         }
         Ok(place)

@@ -59,6 +59,9 @@ pub enum Ask {
         ticket: u64,
         reply: Reply<Option<WaitAnswer>>,
     },
+    Sent {
+        ticket: u64,
+    },
     ForgetWait {
         ticket: u64,
     },
@@ -209,10 +212,12 @@ pub(super) struct Actor {
     pub waiters: Waiters,
     pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
     /// Messages that came in the moment between the closing of an inbox and the settlement.
-    pub late_messages: HashMap<WorkerId, Vec<(NewMessage, Reply<Result<MessageAnswer>>)>>,
+    pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
     state_file_due: Option<Instant>,
     next_look: Instant,
 }
+
+pub(super) type LateMessage = (NewMessage, Reply<Result<MessageAnswer>>);
 
 struct Store {
     dir: StateDir,
@@ -281,6 +286,7 @@ impl Actor {
                 drop(reply.send(self.begin_wait(&boss, &workers, most, answer)))
             }
             Ask::EndWait { ticket, reply } => drop(reply.send(self.end_wait(ticket))),
+            Ask::Sent { ticket } => self.note_sent(ticket),
             Ask::ForgetWait { ticket } => self.forget_wait(ticket),
             Ask::Progress { boss, workers, reply } => drop(reply.send(self.progress(&boss, &workers))),
             Ask::List { boss, scope, reply } => drop(reply.send(self.list(&boss, scope))),

@@ -147,7 +147,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         turns: status.as_ref().map_or(0, |status| status.turn),
         ..Run::default()
     };
-    let changes = assignment.as_ref().map(|it| crate::supervisor::facts::changes(it)).unwrap_or_default();
+    let changes = assignment.as_ref().map(crate::supervisor::facts::changes).unwrap_or_default();
     Outcome {
         worker_id: worker.id.clone(),
         attempt: worker.attempt,

@@ -16,7 +16,8 @@ use crate::mission::{graph, retry};
 /// One worker for each GiB of memory: a CLI takes 0.2 to 0.6 GiB, and what it builds or tests takes the rest.
 pub(super) fn limits(settings: &Settings) -> Limits {
     let gib = crate::process::total_memory_bytes().unwrap_or_default() >> 30;
-    let total = settings.max_workers.unwrap_or((gib as usize).clamp(2, 16)).max(1);
+    // 0 is a choice too: nothing starts, and all stays queued.
+    let total = settings.max_workers.unwrap_or((gib as usize).clamp(2, 16));
     let per_backend = settings
         .backends
         .iter()

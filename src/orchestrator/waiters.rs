@@ -45,7 +45,8 @@ struct Offer {
     boss: BossId,
     /// Sequence number of the journal's line.
     line: u64,
-    at: Instant,
+    /// When the answer was written to the client; it may have been a moment before it got there.
+    sent: Option<Instant>,
 }
 
 impl Actor {
@@ -86,17 +87,25 @@ impl Actor {
         Some(self.to_answer(&news, &waiting.selection, &waiting.boss, waiting.most))
     }
 
-    /// The client has gone, or called the wait off.
+    /// The answer was written; from now on the boss's next request shows that it arrived.
+    pub(super) fn note_sent(&mut self, ticket: u64) {
+        for offer in self.waiters.offers.iter_mut().filter(|offer| offer.ticket == ticket) {
+            offer.sent = Some(Instant::now());
+        }
+    }
+
+    /// The client has gone, or called the wait off before it was answered.
     pub(super) fn forget_wait(&mut self, ticket: u64) {
         self.waiters.waiting.retain(|waiting| waiting.ticket != ticket);
-        if let Some(at) = self.waiters.offers.iter().position(|offer| offer.ticket == ticket) {
+        let unsent = |offer: &Offer| offer.ticket == ticket && offer.sent.is_none();
+        if let Some(at) = self.waiters.offers.iter().position(unsent) {
             let offer = self.waiters.offers.swap_remove(at);
             self.save(vec![Entry::Withdrawn { offer: offer.line }]);
         }
     }
 
     pub(super) fn note_arrival(&mut self, boss: &BossId) {
-        let proven = |offer: &Offer| offer.boss == *boss && offer.at.elapsed() >= PROOF_GAP;
+        let proven = |offer: &Offer| offer.boss == *boss && offer.sent.is_some_and(|sent| sent.elapsed() >= PROOF_GAP);
         let (arrived, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters.offers).into_iter().partition(proven);
         self.waiters.offers = open;
         if !arrived.is_empty() {
@@ -159,7 +168,7 @@ impl Actor {
         match line {
             Ok(line) => {
                 let line = line?;
-                self.waiters.offers.push(Offer { ticket: waiting.ticket, boss, line, at: Instant::now() });
+                self.waiters.offers.push(Offer { ticket: waiting.ticket, boss, line, sent: None });
                 Some(())
             }
             Err(error) => {

@@ -138,7 +138,10 @@ impl Server {
 
     pub async fn wait(&self, workers: &[&str], timeout: Duration) -> WaitAnswer {
         let request = WaitRequest { workers: workers.iter().map(|it| (*it).to_owned()).collect(), timeout, most: 100 };
-        self.orchestrator.wait(&self.boss, request, &CancellationToken::new()).await.expect("the wait is answered")
+        let waited = self.orchestrator.wait(&self.boss, request, &CancellationToken::new()).await;
+        let (answer, handing) = waited.expect("the wait is answered");
+        handing.sent();
+        answer
     }
 
     /// Waits until the worker has this status.

@@ -30,13 +30,16 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 const SERVERS: [&str; 2] = ["s", "other"];
 
+/// The line of an offer, and what is in it.
+type Offer = (u64, Vec<(WorkerId, u32)>);
+
 /// A boss with two servers, one after the other or both at once.
 #[derive(Default)]
 struct Model {
     registry: Registry,
     ids: Vec<WorkerId>,
     /// Offers of each server that nothing has proven yet, with what they hold.
-    open: [Vec<(u64, Vec<(WorkerId, u32)>)>; 2],
+    open: [Vec<Offer>; 2],
     /// What the boss was told: worker, attempt, marked.
     told: Vec<(WorkerId, u32, bool)>,
 }
