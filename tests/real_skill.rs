@@ -1,7 +1,6 @@
 //! The skill installs with `npx skills add`, and all four CLIs tell their model of it. What it says is in `skill.rs`.
 
 #[path = "support/model_server/mod.rs"]
-#[allow(dead_code)]
 mod model_server;
 #[path = "support/real_cli.rs"]
 mod real_cli;

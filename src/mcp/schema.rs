@@ -38,8 +38,12 @@ fn portable_object(mut schema: Value) -> JsonObject {
 /// drops the keywords that some client or other does not know.
 fn make_portable(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
-    for keyword in ["$schema", "title", "format", "default"] {
+    for keyword in ["$schema", "title", "format", "default", "minimum"] {
         object.shift_remove(keyword);
+    }
+    if let Some(Value::String(description)) = object.get_mut("description") {
+        // A doc comment's lines.
+        *description = description.replace('\n', " ");
     }
     if let Some(Value::Array(choices)) = object.shift_remove("anyOf") {
         let described = object.contains_key("description");
@@ -103,7 +107,7 @@ mod tests {
     fn optional_enums_structs_and_numbers_become_plain_types() {
         let inner = serde_json::json!({
             "type": "object",
-            "properties": {"many": {"description": "How many, 1 to 9.", "type": "integer", "minimum": 0}},
+            "properties": {"many": {"description": "How many, 1 to 9.", "type": "integer"}},
             "additionalProperties": false
         });
         let mut described = inner.clone();

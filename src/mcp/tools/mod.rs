@@ -70,7 +70,7 @@ enum Nature {
     Makes,
     /// Sets an agent to work, which talks to its model and may use the network.
     SetsToWork,
-    /// Ends or takes away, and may be asked twice.
+    /// Ends something, takes it away or moves it, and may be asked twice.
     Ends,
 }
 
