@@ -30,11 +30,15 @@ impl Backend for ClaudeCode {
     fn check(&self, mission: &Mission) -> Result<Enforcement, Refusal> {
         check_model(CLAUDE_CODE, mission.model.as_deref())?;
         check_effort(CLAUDE_CODE, mission.effort.as_deref())?;
-        Ok(match mission.permissions {
+        Ok(self.enforcement(mission.permissions))
+    }
+
+    fn enforcement(&self, permissions: Permissions) -> Enforcement {
+        match permissions {
             Permissions::ReadOnly => Enforcement::Cli,
             // Its file tools stay in the directory, but the commands that it may run reach everywhere.
             Permissions::Edit | Permissions::Full => Enforcement::None,
-        })
+        }
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

@@ -45,10 +45,14 @@ impl Backend for Codex {
         check_model(CODEX, mission.model.as_deref())?;
         check_effort(CODEX, mission.effort.as_deref())?;
         check_no_cost_limit(CODEX, mission.max_cost_usd)?;
-        Ok(match mission.permissions {
+        Ok(self.enforcement(mission.permissions))
+    }
+
+    fn enforcement(&self, permissions: Permissions) -> Enforcement {
+        match permissions {
             Permissions::ReadOnly | Permissions::Edit => Enforcement::Sandbox,
             Permissions::Full => Enforcement::None,
-        })
+        }
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

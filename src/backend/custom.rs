@@ -209,7 +209,11 @@ impl Backend for CustomBackend {
         if mission.max_cost_usd.is_some() && !self.reports_cost {
             return Err(Refusal::Cost { backend: self.name.clone() });
         }
-        Ok(Enforcement::None)
+        Ok(self.enforcement(mission.permissions))
+    }
+
+    fn enforcement(&self, _permissions: Permissions) -> Enforcement {
+        Enforcement::None
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

@@ -38,11 +38,15 @@ impl Backend for Gemini {
         check_model(GEMINI, mission.model.as_deref())?;
         check_effort(GEMINI, mission.effort.as_deref())?;
         check_no_cost_limit(GEMINI, mission.max_cost_usd)?;
-        Ok(match mission.permissions {
+        Ok(self.enforcement(mission.permissions))
+    }
+
+    fn enforcement(&self, permissions: Permissions) -> Enforcement {
+        match permissions {
             Permissions::ReadOnly => Enforcement::Cli,
             // Its file tools stay in the directory, but the commands that it may run reach everywhere.
             Permissions::Edit | Permissions::Full => Enforcement::None,
-        })
+        }
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

@@ -48,6 +48,9 @@ pub trait Backend: Send + Sync {
     /// budget that this CLI cannot keep. Returns how far it holds the worker to its permissions.
     fn check(&self, mission: &Mission) -> Result<Enforcement, Refusal>;
 
+    /// How far it holds a worker to these permissions.
+    fn enforcement(&self, permissions: Permissions) -> Enforcement;
+
     /// How to start one turn.
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan;
 

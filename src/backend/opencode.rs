@@ -29,10 +29,14 @@ impl Backend for OpenCode {
         check_model(OPENCODE, mission.model.as_deref())?;
         check_provider(mission.model.as_deref())?;
         check_effort(OPENCODE, mission.effort.as_deref())?;
-        Ok(match mission.permissions {
+        Ok(self.enforcement(mission.permissions))
+    }
+
+    fn enforcement(&self, permissions: Permissions) -> Enforcement {
+        match permissions {
             Permissions::ReadOnly => Enforcement::Cli,
             Permissions::Edit | Permissions::Full => Enforcement::None,
-        })
+        }
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {

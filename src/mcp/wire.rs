@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::size;
+use crate::backend::Enforcement;
 use crate::mission::entry;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, Outcome, Usage, Verification};
@@ -62,6 +63,9 @@ pub(super) struct Worker {
     attempt: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
+    /// Who keeps it to its permissions: sandbox, cli or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enforced: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_usd: Option<f64>,
     /// Read and written together.
@@ -124,8 +128,13 @@ pub(super) struct Run {
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct VerificationReport {
-    /// passed, failed, timed_out, could_not_run, not_proven, skipped (the run failed before) or not_requested.
-    result: String,
+    /// passed, failed, timed_out, could_not_run or not_requested.
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    /// What was verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_tail: Option<String>,
 }
@@ -136,7 +145,7 @@ pub(super) struct ChangesReport {
     files_changed: u32,
     insertions: u32,
     deletions: u32,
-    /// Files that are still not committed.
+    /// As found at the turn's end; in a worktree of its own they were then committed to its branch.
     #[serde(skip_serializing_if = "is_zero")]
     uncommitted: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -214,6 +223,7 @@ impl Worker {
             worktree: directory(worker),
             attempt: worker.attempt,
             session_id: session.map(|id| size::line(id, 60)),
+            enforced: view.enforced.map(enforced),
             cost_usd: usage.cost_usd,
             tokens: tokens(&usage),
             outcome: last.map(OutcomeReport::of_brief),
@@ -260,8 +270,8 @@ impl Worker {
         if let Some(failure) = &last.failure {
             outcome.run.message = share(&failure.message, 400);
         }
-        if let Some(note) = &last.verification_note {
-            outcome.verification.output_tail = share(note, 600);
+        if let Some(note) = last.verification.note() {
+            outcome.verification.output_tail = share(&note, 600);
         }
         self.final_message = share(&last.final_message, FINAL_MESSAGE).unwrap_or_default();
         let notes = last.changes.notes.iter().map(|note| size::line(note, 150));
@@ -280,28 +290,18 @@ impl OutcomeReport {
             (None, Ending::Completed) => Some("turn_complete"),
             (None, _) => None,
         };
+        let (exit_code, signal) = exit(brief.exit);
         Self {
-            run: Run { result: brief.status.as_str(), reason, message: None, exit_code: None, signal: None },
-            verification: VerificationReport {
-                result: verification_result(&size::line(&brief.verification, 20)),
-                output_tail: None,
-            },
+            run: Run { result: brief.status.as_str(), reason, message: None, exit_code, signal },
+            verification: VerificationReport::new(&brief.verification),
             changes: ChangesReport::new(&brief.changes, brief.denials),
         }
     }
 
     fn of_outcome(outcome: &Outcome, text: usize) -> Self {
         let failure = outcome.run.failure.as_ref();
-        let (exit_code, signal) = match outcome.run.exit {
-            Some(Exit::Code(code)) => (Some(code), None),
-            Some(Exit::Signal(signal)) => (None, Some(signal)),
-            None => (None, None),
-        };
-        let tail = match &outcome.verification {
-            Verification::Failed { log_tail, .. } | Verification::TimedOut { log_tail, .. } => Some(log_tail),
-            Verification::CouldNotRun { why } | Verification::NotProven { why } => Some(why),
-            _ => None,
-        };
+        let (exit_code, signal) = exit(outcome.run.exit);
+        let note = outcome.verification.note();
         Self {
             run: Run {
                 result: outcome.status.as_str(),
@@ -311,11 +311,24 @@ impl OutcomeReport {
                 signal,
             },
             verification: VerificationReport {
-                result: verification_result(outcome.verification.as_str()),
-                output_tail: tail.map(|tail| size::ends(tail, text)),
+                output_tail: note.map(|note| size::ends(&note, text)),
+                ..VerificationReport::new(&outcome.verification)
             },
             changes: ChangesReport::new(&outcome.changes, outcome.run.denials),
         }
+    }
+}
+
+impl VerificationReport {
+    /// Without its output, which is added as there is room.
+    fn new(verification: &Verification) -> Self {
+        let exit_code = match verification {
+            Verification::Passed { .. } => Some(0),
+            Verification::Failed { exit: Exit::Code(code), .. } => Some(*code),
+            _ => None,
+        };
+        let commit = verification.commit().map(|commit| size::line(commit, 64));
+        Self { result: verification.as_str(), exit_code, commit, output_tail: None }
     }
 }
 
@@ -326,7 +339,7 @@ impl ChangesReport {
             files_changed: changes.files_changed,
             insertions: changes.insertions,
             deletions: changes.deletions,
-            uncommitted: changes.uncommitted,
+            uncommitted: changes.uncommitted + changes.committed_by_us,
             head_commit: changes.head.as_deref().map(|commit| size::line(commit, 64)),
             base_commit: changes.base_commit.as_deref().map(|commit| size::line(commit, 64)),
             permission_denials: denials,
@@ -371,12 +384,20 @@ fn reason(kind: FailureKind) -> &'static str {
     }
 }
 
-fn verification_result(result: &str) -> String {
-    match result {
-        "not_asked" => "not_requested",
-        result => result,
+fn enforced(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Sandbox => "sandbox",
+        Enforcement::Cli => "cli",
+        Enforcement::None => "none",
     }
-    .to_owned()
+}
+
+fn exit(exit: Option<Exit>) -> (Option<i32>, Option<i32>) {
+    match exit {
+        Some(Exit::Code(code)) => (Some(code), None),
+        Some(Exit::Signal(signal)) => (None, Some(signal)),
+        None => (None, None),
+    }
 }
 
 /// Which tool to call next about this worker.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{BackendName, BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
-use super::outcome::{Changes, FailureKind, Usage};
+use super::outcome::{Changes, Exit, FailureKind, Usage, Verification};
 use super::spec::Mission;
 
 /// Version of the journal and of the state file. A newer one is refused, never guessed at.
@@ -162,12 +162,12 @@ pub struct Brief {
     pub status: Ending,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<BriefFailure>,
-    /// `passed`, `failed`, …: see [`super::outcome::Verification`].
-    pub verification: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verification_note: Option<String>,
+    pub exit: Option<Exit>,
+    /// With the end of its log alone.
+    pub verification: Verification,
     pub changes: Changes,
-    /// The end of the agent's last words.
+    /// The beginning and the end of the agent's last words.
     pub final_message: String,
     #[serde(default)]
     pub says_blocked: bool,

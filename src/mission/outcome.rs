@@ -184,15 +184,53 @@ pub enum Verification {
 }
 
 impl Verification {
+    /// In the contract's words. What was not, or not rightly, verified could not be; [`Verification::note`] says why.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Verification::NotAsked => "not_asked",
-            Verification::Skipped => "skipped",
+            Verification::NotAsked => "not_requested",
             Verification::Passed { .. } => "passed",
             Verification::Failed { .. } => "failed",
             Verification::TimedOut { .. } => "timed_out",
-            Verification::CouldNotRun { .. } => "could_not_run",
-            Verification::NotProven { .. } => "not_proven",
+            Verification::Skipped | Verification::CouldNotRun { .. } | Verification::NotProven { .. } => {
+                "could_not_run"
+            }
+        }
+    }
+
+    /// What there is to say about one that did not pass.
+    pub fn note(&self) -> Option<String> {
+        match self {
+            Verification::NotAsked | Verification::Passed { .. } => None,
+            Verification::Skipped => Some("the run did not end well, so there was nothing to verify".to_owned()),
+            Verification::Failed { exit: Exit::Code(code), log_tail, .. } => {
+                Some(format!("exit status {code}\n{log_tail}"))
+            }
+            Verification::Failed { exit: Exit::Signal(signal), log_tail, .. } => {
+                Some(format!("ended by signal {signal}\n{log_tail}"))
+            }
+            Verification::TimedOut { seconds, log_tail } => Some(format!("stopped after {seconds:.0} s\n{log_tail}")),
+            Verification::CouldNotRun { why } | Verification::NotProven { why } => Some(why.clone()),
+        }
+    }
+
+    /// The commit that it is about.
+    pub fn commit(&self) -> Option<&str> {
+        match self {
+            Verification::Passed { commit, .. } | Verification::Failed { commit, .. } => commit.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The same with at most the last `most` bytes of its log.
+    pub fn cut(self, most: usize) -> Self {
+        let end = |text: String| tail(&text, most).to_owned();
+        match self {
+            Verification::Failed { commit, exit, log_tail, seconds } => {
+                Verification::Failed { commit, exit, log_tail: end(log_tail), seconds }
+            }
+            Verification::TimedOut { seconds, log_tail } => Verification::TimedOut { seconds, log_tail: end(log_tail) },
+            Verification::CouldNotRun { why } => Verification::CouldNotRun { why: end(why) },
+            other => other,
         }
     }
 }
@@ -244,6 +282,11 @@ pub enum Proof {
     /// The system hides what would be needed.
     #[default]
     BestEffort,
+}
+
+/// The last `most` bytes of a text, or a few less where a character would be cut.
+pub fn tail(text: &str, most: usize) -> &str {
+    &text[text.ceil_char_boundary(text.len().saturating_sub(most))..]
 }
 
 /// The agent says that it cannot go on: a hint, taken from the last line alone so that prose about blocking is not one.

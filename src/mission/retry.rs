@@ -51,7 +51,7 @@ pub fn digest(worker: &Worker) -> Option<String> {
         last.status.as_str(),
         last.changes.commits,
     );
-    if let Some(note) = &last.verification_note {
+    if let Some(note) = last.verification.note() {
         digest.push_str(&format!("\nThe verification said:\n{note}"));
     }
     if !last.final_message.is_empty() {

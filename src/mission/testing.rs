@@ -8,7 +8,7 @@ use super::create::{Defaults, Draft, DraftPlace, Registered, Rejection, register
 use super::entry::{Brief, Entry, Line};
 use super::id::{BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
-use super::outcome::{Changes, Usage};
+use super::outcome::{Changes, Usage, Verification};
 use super::registry::Registry;
 use super::spec::Permissions;
 
@@ -74,8 +74,8 @@ pub fn brief(attempt: u32, status: Ending) -> Brief {
         model: None,
         status,
         failure: None,
-        verification: "not_asked".to_owned(),
-        verification_note: None,
+        exit: None,
+        verification: Verification::NotAsked,
         changes: Changes::default(),
         final_message: String::new(),
         says_blocked: false,

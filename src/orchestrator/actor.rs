@@ -19,7 +19,7 @@ use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::Startup;
 use super::waiters::Waiters;
-use crate::backend::Backends;
+use crate::backend::{Backends, Enforcement};
 use crate::config::Settings;
 use crate::git::Repository;
 use crate::mission::admission::Limits;
@@ -449,8 +449,14 @@ impl Actor {
             block: graph::block(self.registry(), worker),
             waits_for,
             redelivered: false,
+            enforced: self.enforcement(worker),
             worker: Arc::clone(worker),
         }
+    }
+
+    fn enforcement(&self, worker: &Worker) -> Option<Enforcement> {
+        let backend = self.context.backends.get(worker.next.backend.as_str()).ok()?;
+        Some(backend.enforcement(worker.mission.permissions))
     }
 
     fn list(&self, boss: &BossId, scope: Scope) -> ListAnswer {

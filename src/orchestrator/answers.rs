@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::backend::AgentEvent;
+use crate::backend::{AgentEvent, Enforcement};
 use crate::mission::id::{BackendName, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::{Outcome, Proof};
@@ -26,6 +26,8 @@ pub struct WorkerView {
     /// What a queued worker waits for.
     pub waits_for: Option<String>,
     pub redelivered: bool,
+    /// Who keeps it to its permissions.
+    pub enforced: Option<Enforcement>,
 }
 
 #[derive(Debug, Clone)]

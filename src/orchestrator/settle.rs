@@ -9,11 +9,11 @@ use super::answers::*;
 use crate::mission::entry::{Brief, BriefFailure, Entry};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::outcome::{Changes, Cleanup, Exit, Failure, FailureKind, Outcome, Proof, Run, Verification};
+use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run, Verification, tail};
 use crate::mission::registry::Worker;
 use crate::supervisor::assignment::{LiveStatus, Phase};
 
-/// How much of the last words and of a verification's log a brief holds, in bytes.
+/// How much of a failure's message and of a verification's log a brief holds, in bytes.
 const BRIEF_TEXT: usize = 700;
 
 impl Actor {
@@ -139,10 +139,10 @@ pub(super) fn brief(outcome: &Outcome, model: Option<String>) -> Brief {
             .failure
             .as_ref()
             .map(|failure| BriefFailure { kind: failure.kind, message: head(&failure.message, BRIEF_TEXT).to_owned() }),
-        verification: outcome.verification.as_str().to_owned(),
-        verification_note: verification_note(&outcome.verification),
+        exit: run.exit,
+        verification: outcome.verification.clone().cut(BRIEF_TEXT),
         changes,
-        final_message: tail(&run.final_message, BRIEF_TEXT).to_owned(),
+        final_message: ends(&run.final_message),
         says_blocked: run.says_blocked,
         denials: run.denials,
         usage: run.usage,
@@ -153,31 +153,16 @@ pub(super) fn brief(outcome: &Outcome, model: Option<String>) -> Brief {
     }
 }
 
-fn verification_note(verification: &Verification) -> Option<String> {
-    match verification {
-        Verification::Failed { exit, log_tail, .. } => {
-            let exit = match exit {
-                Exit::Code(code) => format!("exit status {code}"),
-                Exit::Signal(signal) => format!("ended by signal {signal}"),
-            };
-            Some(format!("{exit}\n{}", tail(log_tail, BRIEF_TEXT)))
-        }
-        Verification::TimedOut { seconds, log_tail } => {
-            Some(format!("stopped after {seconds:.0} s\n{}", tail(log_tail, BRIEF_TEXT)))
-        }
-        Verification::CouldNotRun { why } | Verification::NotProven { why } => Some(head(why, BRIEF_TEXT).to_owned()),
-        Verification::NotAsked | Verification::Skipped | Verification::Passed { .. } => None,
+/// The first 400 and the last 1,200 bytes: what it set out to do, and what it came to.
+fn ends(text: &str) -> String {
+    const HEAD: usize = 400;
+    const TAIL: usize = 1_200;
+    match text.len() <= HEAD + TAIL {
+        true => text.to_owned(),
+        false => format!("{}\n[…]\n{}", head(text, HEAD), tail(text, TAIL)),
     }
 }
 
 fn head(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
-}
-
-fn tail(text: &str, most: usize) -> &str {
-    let mut from = text.len().saturating_sub(most);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    &text[from..]
 }

@@ -64,7 +64,10 @@ fn answers_keep_to_their_schemas() {
     let mut client = Client::initialized("test");
     let surface = orchestrator_boss::mcp::surface();
     let worker = client.create_queued(1);
-    let missions = json!([{"title": "a", "prompt": "b", "backend": "codex"}, {"title": "c"}]);
+    let here = json!({
+        "title": "a", "prompt": "b", "backend": "codex", "working_directory": ".", "permissions": "read_only",
+    });
+    let missions = json!([here, {"title": "c"}]);
     let calls = [
         ("batch_create_workers", json!({"workers": missions})),
         ("wait_for_any_worker", json!({"timeout_seconds": 0})),

@@ -54,7 +54,14 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         worktree_removed: false,
         salvage_ref: None,
     };
-    WorkerView { worker: Arc::new(worker), live: None, block: None, waits_for: None, redelivered: false }
+    WorkerView {
+        worker: Arc::new(worker),
+        live: None,
+        block: None,
+        waits_for: None,
+        redelivered: false,
+        enforced: None,
+    }
 }
 
 pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
@@ -65,8 +72,8 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
         model: None,
         status: ending,
         failure: None,
-        verification: "not_asked".into(),
-        verification_note: None,
+        exit: Some(Exit::Code(0)),
+        verification: Verification::NotAsked,
         changes: Changes {
             commits: 2,
             files_changed: 1,
@@ -103,7 +110,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     last.backend = BackendName(long(200));
     last.model = Some(long(400));
     last.session_id = Some(long(400));
-    last.verification_note = Some(long(9_000));
+    last.verification = Verification::CouldNotRun { why: long(9_000) };
     last.final_message = long(90_000);
     last.changes.files = (0..500).map(|_| long(400)).collect();
     last.changes.notes = (0..50).map(|_| long(400)).collect();
@@ -127,7 +134,7 @@ fn a_settled_worker_reads_as_the_contract_says() {
         "session_id": "s-1",
         "tokens": 1050,
         "outcome": {
-            "run": {"result": "completed", "reason": "turn_complete"},
+            "run": {"result": "completed", "reason": "turn_complete", "exit_code": 0},
             "verification": {"result": "not_requested"},
             "changes": {
                 "commits": 2, "files_changed": 1, "insertions": 10, "deletions": 3,
