@@ -152,6 +152,12 @@ pub(super) struct ChangesReport {
     head_commit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     base_commit: Option<String>,
+    /// Files elsewhere that this worker edited, as its CLI says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    outside_worktree: Vec<String>,
+    /// What became different in the main checkout meanwhile; it may have been anybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    main_checkout_changed: Option<String>,
     /// How often the worker's CLI refused itself something for want of permission.
     #[serde(skip_serializing_if = "is_zero")]
     permission_denials: u32,
@@ -342,6 +348,8 @@ impl ChangesReport {
             uncommitted: changes.uncommitted + changes.committed_by_us,
             head_commit: changes.head.as_deref().map(|commit| size::line(commit, 64)),
             base_commit: changes.base_commit.as_deref().map(|commit| size::line(commit, 64)),
+            outside_worktree: changes.outside_worktree.iter().take(3).map(|path| size::line(path, 120)).collect(),
+            main_checkout_changed: main_checkout(&changes.main_checkout_changes),
             permission_denials: denials,
             files: Vec::new(),
             notes: Vec::new(),
@@ -382,6 +390,10 @@ fn reason(kind: FailureKind) -> &'static str {
         FailureKind::Verification => "verification_failed",
         kind => kind.as_str(),
     }
+}
+
+fn main_checkout(changes: &[String]) -> Option<String> {
+    (!changes.is_empty()).then(|| size::line(&changes.join("; "), 160))
 }
 
 fn enforced(enforcement: Enforcement) -> &'static str {

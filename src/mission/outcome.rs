@@ -256,6 +256,12 @@ pub struct Changes {
     /// Files that the worker left uncommitted and that we committed for it.
     #[serde(default)]
     pub committed_by_us: u32,
+    /// Files that the worker's CLI says it edited elsewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside_worktree: Vec<String>,
+    /// What became different in the main checkout while the worker ran, in words; it may have been anybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub main_checkout_changes: Vec<String>,
     /// What the facts cannot say, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

@@ -53,7 +53,12 @@ async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Option<Str
 fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorError> {
     let worker = &order.worker;
     let program = probe::find_program(context, &worker.next.backend)?;
-    let (directory, ours, base_commit) = place(context, order)?;
+    let (placed, main_checkout) = std::thread::scope(|scope| {
+        // Beside the making of the worktree, which takes longer and changes nothing of it.
+        let looking = scope.spawn(|| main_checkout(context, worker));
+        (place(context, order), looking.join().ok().flatten())
+    });
+    let (directory, ours, base_commit) = placed?;
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
     let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
     let folder = local::socket_folder().map_err(|error| OrchestratorError::Refused(error.to_string()))?;
@@ -70,6 +75,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         copies: order.worker_dir.worktree()?.map(|made: git::Worktree| made.copies).unwrap_or_default(),
         ours,
         base_commit,
+        main_checkout,
         program,
         own_registrations: probe::own_registrations(&worker.next.backend),
         socket: folder.join(socket_name),
@@ -77,6 +83,13 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
     };
     order.attempt_dir.create(&assignment)?;
     Ok(assignment)
+}
+
+/// What the main checkout looks like before this worker begins, so that it can be told whether it reached outside.
+fn main_checkout(context: &Context, worker: &Worker) -> Option<git::Fingerprint> {
+    let made_for_it = matches!(worker.mission.place, Place::Worktree { .. });
+    let repository = context.repository.as_ref().filter(|_| made_for_it)?;
+    git::fingerprint(repository).ok()
 }
 
 /// The directory to work in, whether it is ours, and the commit that its changes are counted from.

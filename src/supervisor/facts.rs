@@ -26,8 +26,7 @@ pub fn changes(assignment: &Assignment) -> Changes {
             deletions: changes.deletions as u32,
             files: changes.files.into_iter().take(NAMED_FILES).map(|file| file.path).collect(),
             uncommitted: changes.uncommitted as u32,
-            committed_by_us: 0,
-            notes: Vec::new(),
+            ..Changes::default()
         },
         Err(error) => Changes { notes: vec![format!("changes could not be read: {error}")], ..Changes::default() },
     }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::assignment::Phase;
 use super::run::{Attempt, Stop, was_interrupted};
 use super::turn::{Begin, Ended};
-use super::{facts, verify};
+use super::{facts, outside, verify};
 use crate::git;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Verification};
@@ -140,9 +140,14 @@ impl Attempt {
 
     async fn changes(&self, proven: &Proven) -> Changes {
         let assignment = self.assignment.clone();
-        let mut changes = blocking(move || facts::changes(&assignment)).await;
+        let mut changes = blocking(move || Changes {
+            main_checkout_changes: outside::main_checkout_changes(&assignment),
+            ..facts::changes(&assignment)
+        })
+        .await;
         changes.committed_by_us = proven.committed;
         changes.notes.extend(proven.notes.iter().cloned());
+        changes.outside_worktree = self.outside.edited();
         changes
     }
 

@@ -10,6 +10,7 @@ pub mod facts;
 mod finish;
 mod inbox;
 mod limits;
+mod outside;
 mod prompt;
 mod run;
 mod socket;

@@ -16,6 +16,7 @@ use super::assignment::{Assignment, Delivered, READY};
 use super::board::Board;
 use super::inbox::{Inbox, Message};
 use super::limits::Limits;
+use super::outside::Outside;
 use super::socket::Socket;
 use super::{finish, prompt, turn};
 use crate::backend::{Backend, Backends, TurnReport, UnknownBackend};
@@ -54,6 +55,7 @@ pub(super) struct Attempt {
     pub limits: Limits,
     pub me: Identity,
     pub git: Option<GitContext>,
+    pub outside: Outside,
     pub run: Run,
     pub cleanup: finish::CleanupSoFar,
 }
@@ -148,6 +150,7 @@ impl Attempt {
             inbox: Inbox::new(&dir, Arc::new(Notify::new())),
             limits: Limits::new(&assignment, &dir.stdout()),
             git: git_context(&assignment.directory),
+            outside: Outside::of(&assignment.directory),
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
             cleanup: finish::CleanupSoFar::default(),
             me,

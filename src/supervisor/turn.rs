@@ -261,6 +261,7 @@ impl Running {
         attempt.board.note(event);
         match event {
             AgentEvent::Session { id, .. } => attempt.run.session_id = Some(id.clone()),
+            AgentEvent::Edited { paths } => paths.iter().for_each(|path| attempt.outside.note_edit(path)),
             AgentEvent::Idle => self.idle_since = Some(Instant::now()),
             AgentEvent::Busy => self.idle_since = None,
             AgentEvent::Received { message_id } => {

@@ -203,3 +203,25 @@ async fn a_worktree_can_be_made_by_name_and_worked_in() {
     let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
     assert!(answer.kept.is_empty() || answer.kept[0].why.contains("own directory"), "{answer:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_reaches_outside_its_worktree_is_named() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let readme = world.repo().join("README");
+    let reaches = format!("edit {0}\nrun echo more >> {0}\nwrite in.txt x", readme.display());
+    let ids = server.create(vec![mission("reaches", &reaches), mission("stays", "write in.txt x\nedit in.txt")]).await;
+    let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
+    server.until(&ids[0], "completed").await;
+    server.until(&ids[1], "completed").await;
+    let reached = server.orchestrator.get(&ids[0]).await.unwrap().worker.last().unwrap().changes.clone();
+    assert_eq!(reached.outside_worktree, [readme.display().to_string()]);
+    assert_eq!(reached.main_checkout_changes, ["its index or files changed"]);
+    let stayed = server.orchestrator.get(&ids[1]).await.unwrap().worker.last().unwrap().changes.clone();
+    assert!(stayed.outside_worktree.is_empty(), "what happened meanwhile is not this worker's doing: {stayed:?}");
+
+    let alone = server.create_one(mission("alone", "write in.txt x")).await;
+    server.until(&alone, "completed").await;
+    let alone = server.orchestrator.get(&alone).await.unwrap().worker.last().unwrap().changes.clone();
+    assert!(alone.main_checkout_changes.is_empty(), "{alone:?}");
+}
