@@ -99,38 +99,3 @@ async fn ask(program: &Path, args: &[String]) -> Option<(String, i32)> {
     let output = tokio::time::timeout(CEILING, command.output()).await.ok()?.ok()?;
     Some((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()?))
 }
-
-/// Names under which this server is registered with the CLI of a backend, so that a worker of it does not start it
-/// again. Claude Code and Gemini CLI workers start no MCP servers at all; the other two are told which to leave out.
-pub(super) fn own_registrations(backend: &BackendName) -> Vec<String> {
-    let home = |folder: &str| env::var_os("HOME").map(|home| PathBuf::from(home).join(folder));
-    let names = match backend.as_str() {
-        "codex" => {
-            let folder = env::var_os("CODEX_HOME").map(PathBuf::from).or_else(|| home(".codex"));
-            folder.and_then(|folder| registered_in_toml(&folder.join("config.toml")))
-        }
-        "opencode" => {
-            let folder = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| home(".config"));
-            folder.and_then(|folder| registered_in_json(&folder.join("opencode/opencode.json")))
-        }
-        _ => None,
-    };
-    names.unwrap_or_default()
-}
-
-fn registered_in_toml(path: &Path) -> Option<Vec<String>> {
-    let config: toml::Table = toml::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
-    let servers = config.get("mcp_servers")?.as_table()?;
-    Some(servers.iter().filter(|(_, server)| is_ours(&format!("{server:?}"))).map(|(name, _)| name.clone()).collect())
-}
-
-fn registered_in_json(path: &Path) -> Option<Vec<String>> {
-    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    let servers = config.get("mcp")?.as_object()?;
-    Some(servers.iter().filter(|(_, server)| is_ours(&server.to_string())).map(|(name, _)| name.clone()).collect())
-}
-
-/// By the program's name in what the user registered.
-fn is_ours(registration: &str) -> bool {
-    registration.contains(env!("CARGO_PKG_NAME"))
-}
