@@ -81,16 +81,27 @@ async fn authenticated(program: &Path, probe: &Probe) -> Option<bool> {
     if let Some(args) = &probe.auth_args
         && let Some((stdout, code)) = ask(program, args).await
         && let Some(answer) = (probe.read_auth)(&stdout, code)
+        && (answer || !uses_a_service_of_its_own(probe))
     {
         return Some(answer);
     }
     probe.login_files.iter().any(exists).then_some(true)
 }
 
+fn uses_a_service_of_its_own(probe: &Probe) -> bool {
+    let Some(service) = &probe.own_service else { return false };
+    let config = place(&service.config).and_then(|path| std::fs::read_to_string(path).ok());
+    config.is_some_and(|config| (service.is_used)(&config))
+}
+
 fn exists(file: &LoginFile) -> bool {
+    place(file).is_some_and(|path| path.exists())
+}
+
+fn place(file: &LoginFile) -> Option<PathBuf> {
     let moved = file.variable.as_ref().and_then(env::var_os).map(PathBuf::from);
     let folder = moved.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(&file.default_folder)));
-    folder.is_some_and(|folder| folder.join(&file.file).exists())
+    Some(folder?.join(&file.file))
 }
 
 async fn ask(program: &Path, args: &[String]) -> Option<(String, i32)> {
