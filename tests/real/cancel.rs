@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::model_server::Script;
 use crate::world::{World, processes};
 
-with_each_cli!(leaves_nothing_of_a_worker_that_sleeps: claude codex gemini opencode);
+with_each_cli!(leaves_nothing_of_a_worker_that_sleeps: Claude Codex Gemini OpenCode);
 
 async fn leaves_nothing_of_a_worker_that_sleeps(world: &World) {
     // No other process on this machine sleeps exactly that long.

@@ -7,10 +7,10 @@ use serde_json::json;
 use crate::model_server::{Failure, Script};
 use crate::world::World;
 
-with_each_cli!(a_refused_key_ends_the_worker: claude codex gemini opencode);
+with_each_cli!(a_refused_key_ends_the_worker: Claude Codex Gemini OpenCode);
 // The other two try again in silence for minutes.
-with_each_cli!(a_rate_limit_ends_the_worker: claude codex);
-with_each_cli!(a_rate_limit_that_says_when_it_ends_is_not_waited_for: codex);
+with_each_cli!(a_rate_limit_ends_the_worker: Claude Codex);
+with_each_cli!(a_rate_limit_that_says_when_it_ends_is_not_waited_for: Codex);
 
 async fn a_refused_key_ends_the_worker(world: &World) {
     fails(world, &Script::new().fail(401), "auth_error").await;

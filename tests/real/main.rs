@@ -7,8 +7,9 @@ macro_rules! with_each_cli {
     ($test:ident: $($cli:ident)*) => {
         mod $test {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[allow(non_snake_case)]
             async fn $cli() {
-                crate::world::with(stringify!($cli), super::$test).await;
+                crate::world::with(crate::real_cli::Cli::$cli, super::$test).await;
             })*
         }
     };
@@ -26,5 +27,6 @@ mod permissions;
 #[path = "../support/real_cli.rs"]
 mod real_cli;
 mod registrations;
+mod wave;
 mod work;
 mod world;

@@ -9,9 +9,9 @@ use crate::model_server::Script;
 use crate::real_cli::Cli;
 use crate::world::World;
 
-with_each_cli!(is_heard_in_the_same_turn: claude);
-with_each_cli!(is_heard_at_the_end_of_the_turn: codex gemini opencode);
-with_each_cli!(interrupts_and_the_session_goes_on: claude codex gemini opencode);
+with_each_cli!(is_heard_in_the_same_turn: Claude);
+with_each_cli!(is_heard_at_the_end_of_the_turn: Codex Gemini OpenCode);
+with_each_cli!(interrupts_and_the_session_goes_on: Claude Codex Gemini OpenCode);
 
 /// A command that is told when to end by a file.
 fn until_told() -> Script {

@@ -10,7 +10,7 @@ use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
 use crate::world::{CEILING, World};
 
-with_each_cli!(a_worker_does_not_start_this_server: claude codex gemini opencode);
+with_each_cli!(a_worker_does_not_start_this_server: Claude Codex Gemini OpenCode);
 
 async fn a_worker_does_not_start_this_server(world: &World) {
     let server = Registered::with_everyone(world);

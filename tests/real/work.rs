@@ -4,21 +4,22 @@ use serde_json::json;
 
 use crate::model_server::{Script, Turn};
 use crate::real_cli::Cli;
-use crate::world::World;
+use crate::world::{OF_THE_BOSS, World};
 
-with_each_cli!(commits_and_is_resumed: claude codex gemini opencode);
+with_each_cli!(commits_and_is_resumed: Claude Codex Gemini OpenCode);
 
 async fn commits_and_is_resumed(world: &World) {
     let script = Script::new()
         .say("I begin")
         .write("new.txt", "one\ntwo\n")
         .run("git add new.txt && git commit -qm 'add new.txt' && echo committed-by-me")
+        .run("env | sort")
         .say("it is done");
     let worker = world.start(&script, json!({"verify_command": "test -f new.txt"})).await;
     let first = world.settled(&worker).await;
 
     assert_eq!(first["status"], "completed", "{first:#}");
-    assert_eq!(first["outcome"]["run"], json!({"result": "completed", "reason": "turn_complete"}));
+    assert_eq!(first["outcome"]["run"], json!({"result": "completed", "reason": "turn_complete", "exit_code": 0}));
     assert_eq!(first["outcome"]["verification"]["result"], "passed");
     assert_eq!(first["final_message"], "it is done");
     let changes = &first["outcome"]["changes"];
@@ -33,6 +34,8 @@ async fn commits_and_is_resumed(world: &World) {
     assert!(first["tokens"].as_u64() > Some(0), "{first:#}");
     assert_eq!(first["cost_usd"].is_number(), matches!(world.cli, Cli::Claude | Cli::OpenCode), "{first:#}");
     let session = first["session_id"].as_str().expect("it has a session");
+    let asked = world.asked().last().map(|it| it.body.to_string()).expect("it asked its model");
+    assert!(asked.contains("ORCHESTRATOR_WORKER_TAG") && !asked.contains(OF_THE_BOSS), "{asked}");
 
     let log = world.details(&worker, &["log"]).await["log"].to_string();
     for line in ["said: I begin", "git add new.txt", "edited ", "committed-by-me", "said: it is done"] {

@@ -15,6 +15,9 @@ use crate::real_cli::{Cli, ScratchHome, skipped};
 /// Nothing that is waited for takes this long, also on a loaded machine.
 pub const CEILING: Duration = Duration::from_secs(120);
 
+/// The value of variables that no worker may have.
+pub const OF_THE_BOSS: &str = "of-the-boss";
+
 pub struct World {
     pub cli: Cli,
     pub model: ModelServer,
@@ -23,11 +26,10 @@ pub struct World {
 }
 
 /// Runs a test in a world of its own, unless the CLIs are not installed.
-pub async fn with(program: &str, test: impl AsyncFnOnce(&World)) {
+pub async fn with(cli: Cli, test: impl AsyncFnOnce(&World)) {
     if skipped() {
         return;
     }
-    let cli = Cli::ALL.into_iter().find(|cli| cli.program() == program).expect("one of the four");
     let world = World::new(cli).await;
     test(&world).await;
     world.end().await;
@@ -36,12 +38,10 @@ pub async fn with(program: &str, test: impl AsyncFnOnce(&World)) {
 impl World {
     async fn new(cli: Cli) -> Self {
         let model = ModelServer::start();
-        let home = ScratchHome::new(&model.url());
+        let home = home(&model);
         let mut world = Self { cli, model, home, boss: None };
         fs::create_dir(world.repo()).expect("a new folder in the scratch home");
         world.git(&["init", "-q", "-b", "main"]);
-        world.git(&["config", "user.name", "Scratch"]);
-        world.git(&["config", "user.email", "scratch@example.com"]);
         fs::write(world.repo().join("README"), "hello\n").expect("a new file");
         world.git(&["add", "."]);
         world.git(&["commit", "-q", "-m", "begin"]);
@@ -78,10 +78,7 @@ impl World {
 
     /// Starts a worker whose model does this, and returns its id. `more` are further fields of the mission.
     pub async fn start(&self, script: &Script, more: Value) -> String {
-        let mut mission = json!({"title": "try", "backend": self.backend(), "prompt": script.marker()});
-        if matches!(self.cli, Cli::Gemini | Cli::OpenCode) {
-            mission["model_override"] = self.cli.model().into();
-        }
+        let mut mission = mission(self.cli, script);
         let fields = mission.as_object_mut().expect("a mission is an object");
         fields.extend(more.as_object().cloned().unwrap_or_default());
         let created = self.call("create_worker_mission", mission).await;
@@ -145,19 +142,40 @@ impl World {
         assert!(left.is_empty(), "processes were left behind: {left:?}");
     }
 
-    fn backend(&self) -> &'static str {
-        match self.cli {
-            Cli::Claude => "claudecode",
-            cli => cli.program(),
-        }
-    }
-
     fn processes(&self) -> Vec<Process> {
         let folder = self.path("");
         let here = folder.to_string_lossy();
         let here = here.trim_end_matches('/');
         processes().into_iter().filter(|it| it.directory.starts_with(here) || it.command.contains(here)).collect()
     }
+}
+
+pub fn backend(cli: Cli) -> &'static str {
+    match cli {
+        Cli::Claude => "claudecode",
+        cli => cli.program(),
+    }
+}
+
+/// The other two find a model by themselves.
+pub fn mission(cli: Cli, script: &Script) -> Value {
+    let mut mission = json!({"title": "try", "backend": backend(cli), "prompt": script.marker()});
+    if matches!(cli, Cli::Gemini | Cli::OpenCode) {
+        mission["model_override"] = cli.model().into();
+    }
+    mission
+}
+
+/// A home whose user has a git identity there and nowhere else, and runs a boss that marks what it starts.
+fn home(model: &ModelServer) -> ScratchHome {
+    let mut home = ScratchHome::new(&model.url());
+    let config = home.path().join("gitconfig");
+    fs::write(&config, "[user]\n\tname = Scratch\n\temail = scratch@example.com\n").expect("a new file");
+    home.set("GIT_CONFIG_GLOBAL", config.display().to_string());
+    for variable in ["CLAUDE_CODE_MESSAGING_TOKEN", "CODEX_THREAD_ID", "OPENCODE_PID", "ORCHESTRATOR_NOTE"] {
+        home.set(variable, OF_THE_BOSS);
+    }
+    home
 }
 
 /// A test that fails leaves nothing running either.
