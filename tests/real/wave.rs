@@ -43,7 +43,7 @@ async fn leads_all_four(world: &World) {
 
     for worker in &workers {
         let merged = world.call("integrate_worker", json!({"worker_id": worker})).await;
-        assert_eq!(merged["status"], "merged", "{merged:#}");
+        assert_eq!((&merged["status"], &merged["integrated"]), (&json!("merged"), &json!([worker])), "{merged:#}");
     }
     assert_eq!(world.git(&["ls-files"]), "README\nclaude.txt\ncodex.txt\ngemini.txt\nopencode.txt");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
