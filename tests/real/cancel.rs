@@ -25,4 +25,11 @@ async fn leaves_nothing_of_a_worker_that_sleeps(world: &World) {
     assert!(left.is_empty(), "{left:?} of {answer:#}");
     assert_eq!((&answer["status"], &answer["survivors"]), (&json!("cancelled"), &json!(0)), "{answer:#}");
     assert!(cfg!(not(target_os = "linux")) || answer["proof"] == "full", "{answer:#}");
+
+    // Its session is still there to go on with.
+    world.call("send_message_to_worker", json!({"worker_id": worker, "message": "go on"})).await;
+    let told = world.settled(&worker).await;
+    assert_eq!((&told["status"], &told["attempt"]), (&json!("completed"), &json!(2)), "{told:#}");
+    assert_eq!(told["final_message"], "heard: go on");
+    assert!(world.asked().last().is_some_and(|it| it.body.to_string().contains("SCRIPT:")), "it has forgotten");
 }
