@@ -93,6 +93,8 @@ fn args(turn: &Turn<'_>) -> Vec<String> {
         args.extend(["-c".into(), format!("model_reasoning_effort={effort}")]);
     }
     for name in turn.own_registrations {
+        // Without a command the whole configuration is invalid, should Codex not read the file that has the name.
+        args.extend(["-c".into(), format!("mcp_servers.{name}.command=\"\"")]);
         args.extend(["-c".into(), format!("mcp_servers.{name}.enabled=false")]);
     }
     if let Session::Resume(id) = turn.session {

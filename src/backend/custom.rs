@@ -251,6 +251,7 @@ impl Backend for CustomBackend {
             install_command: format!("put {} on the PATH, or name its path in the settings", self.program),
             login_command: format!("set one of: {}", self.key_variables.join(", ")),
             read_auth: probe::read_nothing,
+            own_service: None,
             tested_version: String::new(),
         }
     }

@@ -298,8 +298,17 @@ pub struct Probe {
     pub login_command: String,
     /// Reads stdout and exit code of `auth_args`; `None` when they do not tell.
     pub read_auth: fn(&str, i32) -> Option<bool>,
+    pub own_service: Option<OwnService>,
     /// The versions that this adapter was tested with.
     pub tested_version: String,
+}
+
+/// A CLI may be configured to talk to a service with a login of its own, of which its status command knows nothing.
+#[derive(Debug, Clone)]
+pub struct OwnService {
+    pub config: LoginFile,
+    /// Reads the configuration's content.
+    pub is_used: fn(&str) -> bool,
 }
 
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::lines::object;
-use super::{LoginFile, Probe};
+use super::{LoginFile, OwnService, Probe};
 
 /// The version in what `--version` printed: `2.1.330 (Claude Code)`, `codex-cli 0.169.0`, `0.61.0`.
 pub fn read_version(stdout: &str) -> Option<String> {
@@ -30,6 +30,7 @@ pub fn claude_code() -> Probe {
         install_command: "npm install -g @anthropic-ai/claude-code".into(),
         login_command: "claude auth login".into(),
         read_auth: read_claude_code,
+        own_service: None,
         tested_version: "2.1.330".into(),
     }
 }
@@ -43,6 +44,10 @@ pub fn codex() -> Probe {
         install_command: "npm install -g @openai/codex".into(),
         login_command: "codex login".into(),
         read_auth: read_codex,
+        own_service: Some(OwnService {
+            config: login_file(Some("CODEX_HOME"), ".codex", "config.toml"),
+            is_used: names_a_provider,
+        }),
         tested_version: "0.169.0".into(),
     }
 }
@@ -56,6 +61,7 @@ pub fn gemini() -> Probe {
         install_command: "npm install -g @google/gemini-cli".into(),
         login_command: "gemini (and choose a login), or set GEMINI_API_KEY".into(),
         read_auth: read_nothing,
+        own_service: None,
         tested_version: "0.61.0".into(),
     }
 }
@@ -76,6 +82,7 @@ pub fn opencode() -> Probe {
         install_command: "npm install -g opencode-ai".into(),
         login_command: "opencode auth login".into(),
         read_auth: read_opencode,
+        own_service: None,
         tested_version: "1.18.33".into(),
     }
 }
@@ -90,14 +97,22 @@ fn read_claude_code(stdout: &str, _exit_code: i32) -> Option<bool> {
     object(stdout.trim())?.get("loggedIn").and_then(Value::as_bool)
 }
 
-/// `codex login status` exits with 0 when logged in and with 1 when not. It knows nothing of a provider that the user
-/// configured with a key of its own.
+/// `codex login status` exits with 0 when logged in and with 1 when not.
 fn read_codex(_stdout: &str, exit_code: i32) -> Option<bool> {
     match exit_code {
         0 => Some(true),
         1 => Some(false),
         _ => None,
     }
+}
+
+/// A provider that the user configured has a key of its own, of which `codex login status` knows nothing.
+fn names_a_provider(config: &str) -> bool {
+    let Ok(config) = toml::from_str::<toml::Table>(config) else { return false };
+    let provider = |table: &toml::Table| table.get("model_provider").and_then(toml::Value::as_str).map(str::to_owned);
+    let profile = config.get("profile").and_then(toml::Value::as_str).unwrap_or_default();
+    let profile = config.get("profiles").and_then(|all| all.get(profile)?.as_table());
+    profile.and_then(provider).or_else(|| provider(&config)).is_some_and(|provider| provider != "openai")
 }
 
 /// `opencode auth list` ends its lists with `2 credentials` and `1 environment variable`, between drawing characters.
@@ -148,5 +163,18 @@ mod tests {
         assert_eq!(read_opencode("┌  Credentials ~/.local/share/opencode/auth.json\n│\n└  0 credentials\n", 0), None);
         assert_eq!(read_opencode("└  2 credentials\n", 0), Some(true));
         assert_eq!(read_opencode("└  0 credentials\n┌  Environment\n└  1 environment variable\n", 0), Some(true));
+    }
+    #[test]
+    fn another_provider_is_read_from_the_configuration_of_codex() {
+        for (config, named) in [
+            ("model_provider = 'mine'", true),
+            ("model_provider = 'openai'", false),
+            ("model = 'x'", false),
+            ("profile = 'p'\n[profiles.p]\nmodel_provider = 'mine'\n[profiles.q]", true),
+            ("[profiles.p]\nmodel_provider = 'mine'", false),
+            ("[", false),
+        ] {
+            assert_eq!(names_a_provider(config), named, "{config}");
+        }
     }
 }

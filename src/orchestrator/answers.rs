@@ -248,7 +248,10 @@ pub struct IntegrationRequest {
 pub struct IntegrationAnswer {
     /// `merged`, `already_merged`, `would_merge`, `conflicts`.
     pub status: String,
+    /// The branch.
     pub source: String,
+    /// Whose branch it is, where it was named by its worker.
+    pub worker: Option<WorkerId>,
     pub into: String,
     pub commit: Option<String>,
     /// Path and kind of conflict.

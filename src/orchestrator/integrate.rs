@@ -11,7 +11,7 @@ use super::start::refused;
 use super::worktrees;
 use crate::git::{self, IntegrationStatus, Strategy};
 use crate::mission::entry::Entry;
-use crate::mission::id::BossId;
+use crate::mission::id::{BossId, WorkerId};
 use crate::mission::registry::Worker;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -52,7 +52,8 @@ pub(super) async fn integrate(
         let entry = Entry::Integrated { worker: worker.id.clone(), into: into.clone(), commit: commit.clone() };
         orchestrator.ask(|reply| Ask::Record { entry, reply }).await??;
     }
-    Ok(answer(source, into, done))
+    let worker = lookup.worker.map(|worker| worker.id.clone());
+    Ok(answer(source, worker, into, done))
 }
 
 fn check(worker: &Worker, boss: &BossId) -> Result<()> {
@@ -102,7 +103,7 @@ fn message(source: &str, worker: Option<&Worker>) -> String {
     }
 }
 
-fn answer(source: String, into: String, done: git::Integration) -> IntegrationAnswer {
+fn answer(source: String, worker: Option<WorkerId>, into: String, done: git::Integration) -> IntegrationAnswer {
     let status = match done.status {
         IntegrationStatus::Merged => "merged",
         IntegrationStatus::AlreadyMerged => "already_merged",
@@ -112,6 +113,7 @@ fn answer(source: String, into: String, done: git::Integration) -> IntegrationAn
     IntegrationAnswer {
         status: status.to_owned(),
         source,
+        worker,
         into,
         commit: done.commit,
         conflicts: done.conflicts.into_iter().map(|conflict| (conflict.path, conflict.kind)).collect(),

@@ -15,6 +15,7 @@ mod handle;
 mod integrate;
 mod probe;
 mod recover;
+mod registrations;
 mod schedule;
 mod settle;
 mod start;

@@ -81,16 +81,27 @@ async fn authenticated(program: &Path, probe: &Probe) -> Option<bool> {
     if let Some(args) = &probe.auth_args
         && let Some((stdout, code)) = ask(program, args).await
         && let Some(answer) = (probe.read_auth)(&stdout, code)
+        && (answer || !uses_a_service_of_its_own(probe))
     {
         return Some(answer);
     }
     probe.login_files.iter().any(exists).then_some(true)
 }
 
+fn uses_a_service_of_its_own(probe: &Probe) -> bool {
+    let Some(service) = &probe.own_service else { return false };
+    let config = place(&service.config).and_then(|path| std::fs::read_to_string(path).ok());
+    config.is_some_and(|config| (service.is_used)(&config))
+}
+
 fn exists(file: &LoginFile) -> bool {
+    place(file).is_some_and(|path| path.exists())
+}
+
+fn place(file: &LoginFile) -> Option<PathBuf> {
     let moved = file.variable.as_ref().and_then(env::var_os).map(PathBuf::from);
     let folder = moved.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(&file.default_folder)));
-    folder.is_some_and(|folder| folder.join(&file.file).exists())
+    Some(folder?.join(&file.file))
 }
 
 async fn ask(program: &Path, args: &[String]) -> Option<(String, i32)> {
@@ -98,39 +109,4 @@ async fn ask(program: &Path, args: &[String]) -> Option<(String, i32)> {
     command.args(args).stdin(std::process::Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(CEILING, command.output()).await.ok()?.ok()?;
     Some((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()?))
-}
-
-/// Names under which this server is registered with the CLI of a backend, so that a worker of it does not start it
-/// again. Claude Code and Gemini CLI workers start no MCP servers at all; the other two are told which to leave out.
-pub(super) fn own_registrations(backend: &BackendName) -> Vec<String> {
-    let home = |folder: &str| env::var_os("HOME").map(|home| PathBuf::from(home).join(folder));
-    let names = match backend.as_str() {
-        "codex" => {
-            let folder = env::var_os("CODEX_HOME").map(PathBuf::from).or_else(|| home(".codex"));
-            folder.and_then(|folder| registered_in_toml(&folder.join("config.toml")))
-        }
-        "opencode" => {
-            let folder = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| home(".config"));
-            folder.and_then(|folder| registered_in_json(&folder.join("opencode/opencode.json")))
-        }
-        _ => None,
-    };
-    names.unwrap_or_default()
-}
-
-fn registered_in_toml(path: &Path) -> Option<Vec<String>> {
-    let config: toml::Table = toml::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
-    let servers = config.get("mcp_servers")?.as_table()?;
-    Some(servers.iter().filter(|(_, server)| is_ours(&format!("{server:?}"))).map(|(name, _)| name.clone()).collect())
-}
-
-fn registered_in_json(path: &Path) -> Option<Vec<String>> {
-    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    let servers = config.get("mcp")?.as_object()?;
-    Some(servers.iter().filter(|(_, server)| is_ours(&server.to_string())).map(|(name, _)| name.clone()).collect())
-}
-
-/// By the program's name in what the user registered.
-fn is_ours(registration: &str) -> bool {
-    registration.contains(env!("CARGO_PKG_NAME"))
 }

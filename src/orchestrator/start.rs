@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::actor::{Ask, Context, News};
 use super::error::OrchestratorError;
 use super::handle::blocking;
-use super::{follow, probe, settle};
+use super::{follow, probe, registrations, settle};
 use crate::git::{self, Repository};
 use crate::launcher::local;
 use crate::mission::registry::Worker;
@@ -71,13 +71,13 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         model: worker.next.model.clone().or_else(|| context.settings.backend(worker.next.backend.as_str()).model),
         effort: worker.next.effort.clone(),
         start: worker.next.start.clone(),
+        own_registrations: registrations::own(&worker.next.backend, &directory),
         directory,
         copies: order.worker_dir.worktree()?.map(|made: git::Worktree| made.copies).unwrap_or_default(),
         ours,
         base_commit,
         main_checkout,
         program,
-        own_registrations: probe::own_registrations(&worker.next.backend),
         socket: folder.join(socket_name),
         settings: context.settings.clone(),
     };

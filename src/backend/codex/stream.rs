@@ -111,14 +111,16 @@ impl Reader {
         vec![AgentEvent::Usage { usage: self.usage }]
     }
 
-    /// `Reconnecting... 2/5 (why)` is a retry; anything else is said again by `turn.failed`, if that comes.
+    /// `Reconnecting... 2/5 (why)` is a retry; anything else is said again by `turn.failed`, if that comes. When the
+    /// service limits the rate and says for how long, Codex waits that out in silence, be it hours; without that it
+    /// gives up at once.
     fn error(&mut self, message: &str) -> Vec<AgentEvent> {
         let failure = self.failure(message);
         self.last_error = Some(failure.clone());
         if !message.starts_with("Reconnecting...") {
             return Vec::new();
         }
-        let fatal = failure.kind == FailureKind::Auth;
+        let fatal = is_hopeless(&failure);
         vec![AgentEvent::Retrying { failure, fatal }]
     }
 
@@ -131,8 +133,7 @@ impl Reader {
     }
 
     fn without_end(&mut self, exit: Exit, stderr_tail: &str) -> Failure {
-        let hopeless = |failure: &Failure| matches!(failure.kind, FailureKind::Auth | FailureKind::UsageLimit);
-        if let Some(failure) = self.last_error.take().filter(hopeless) {
+        if let Some(failure) = self.last_error.take().filter(is_hopeless) {
             return failure;
         }
         let mut failure = without_result("codex", exit, stderr_tail);
@@ -162,6 +163,11 @@ impl Decoder for Reader {
             denials: self.denials,
         }
     }
+}
+
+/// Trying again soon cannot mend it.
+fn is_hopeless(failure: &Failure) -> bool {
+    matches!(failure.kind, FailureKind::Auth | FailureKind::RateLimit | FailureKind::UsageLimit)
 }
 
 fn started(item: &Value) -> Vec<AgentEvent> {

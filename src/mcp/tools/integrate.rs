@@ -106,25 +106,33 @@ fn source(worker: Option<String>, branch: Option<String>) -> Result<IntegrationS
     }
 }
 
+fn next_step(answer: &IntegrationAnswer) -> String {
+    let into = size::line(&answer.into, 200);
+    match (answer.status.as_str(), &answer.worker) {
+        ("conflicts", Some(worker)) => format!(
+            "send_message_to_worker {worker}: ask it to merge {into} and resolve the conflicts; then integrate_worker again"
+        ),
+        ("conflicts", None) => {
+            format!("have {into} merged into the branch and the conflicts resolved there; then integrate_worker again")
+        }
+        ("would_merge", _) => "integrate_worker without dry_run".to_owned(),
+        (_, Some(worker)) => format!("remove_worktree {worker}, or go on with wait_for_any_worker"),
+        (_, None) => "go on with wait_for_any_worker".to_owned(),
+    }
+}
+
 impl IntegrateReport {
     fn new(answer: IntegrationAnswer) -> Self {
-        let source = size::line(&answer.source, 200);
-        let (integrated, left_out, next_step) = match answer.status.as_str() {
-            "conflicts" => (
-                Vec::new(),
-                vec![LeftOut { worker_id: source.clone(), why: "it conflicts".to_owned() }],
-                format!(
-                    "send_message_to_worker {source}: ask it to merge {} and resolve the conflicts; then integrate_worker again",
-                    size::line(&answer.into, 200)
-                ),
-            ),
-            "would_merge" => (Vec::new(), Vec::new(), "integrate_worker without dry_run".to_owned()),
-            _ => (
-                vec![source.clone()],
-                Vec::new(),
-                format!("remove_worktree {source}, or go on with wait_for_any_worker"),
-            ),
+        let name = match &answer.worker {
+            Some(worker) => worker.to_string(),
+            None => size::line(&answer.source, 200),
         };
+        let (integrated, left_out) = match answer.status.as_str() {
+            "conflicts" => (Vec::new(), vec![LeftOut { worker_id: name, why: "it conflicts".to_owned() }]),
+            "would_merge" => (Vec::new(), Vec::new()),
+            _ => (vec![name], Vec::new()),
+        };
+        let next_step = next_step(&answer);
         let conflicts = answer
             .conflicts
             .iter()
@@ -146,6 +154,7 @@ impl IntegrateReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mission::id::WorkerId;
 
     #[test]
     fn any_number_of_conflicts_fits() {
@@ -153,6 +162,7 @@ mod tests {
         let answer = IntegrationAnswer {
             status: "conflicts".into(),
             source: "\u{1}".repeat(900),
+            worker: None,
             into: "\u{1}".repeat(900),
             commit: None,
             conflicts: conflicts.collect(),
@@ -161,5 +171,25 @@ mod tests {
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
         assert_eq!(report.conflicts.len() + report.more_conflicts, 1_000);
         assert!(report.integrated.is_empty());
+    }
+
+    #[test]
+    fn the_next_step_names_the_worker_and_never_its_branch() {
+        for (status, integrated) in [("merged", 1), ("already_merged", 1), ("conflicts", 0), ("would_merge", 0)] {
+            let answer = IntegrationAnswer {
+                status: status.into(),
+                source: "orchestrator/w-1-try".into(),
+                worker: Some(WorkerId::new(1, "try")),
+                into: "main".into(),
+                commit: None,
+                conflicts: Vec::new(),
+            };
+            let report = IntegrateReport::new(answer);
+            assert!(!report.next_step.contains("orchestrator/w-1-try"), "{}", report.next_step);
+            assert_eq!(
+                (report.integrated.len(), report.integrated.iter().all(|id| id == "w-1-try")),
+                (integrated, true)
+            );
+        }
     }
 }

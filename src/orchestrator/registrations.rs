@@ -1,0 +1,150 @@
+//! The names under which this server is registered with a CLI, by its user or by the project, so that a worker of that
+//! CLI does not start it again. Claude Code and Gemini CLI workers start no MCP servers at all; the other two are told
+//! which to leave out, and naming one too many does no harm. A registration that is missed here is caught later: a server
+//! below a worker refuses to lead.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::mission::id::BackendName;
+
+pub(super) fn own(backend: &BackendName, directory: &Path) -> Vec<String> {
+    let mut names = match backend.as_str() {
+        "codex" => names_in(&codex_files(directory), in_toml),
+        "opencode" => names_in(&opencode_files(directory), in_json),
+        _ => Vec::new(),
+    };
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn names_in(files: &[PathBuf], read: fn(&str) -> Option<Vec<String>>) -> Vec<String> {
+    files.iter().filter_map(|file| read(&fs::read_to_string(file).ok()?)).flatten().collect()
+}
+
+fn codex_files(directory: &Path) -> Vec<PathBuf> {
+    let user = env::var_os("CODEX_HOME").map(PathBuf::from).or_else(|| below_home(".codex"));
+    let project = directory.ancestors().map(|folder| folder.join(".codex"));
+    user.into_iter().chain(project).map(|folder| folder.join("config.toml")).collect()
+}
+
+/// As OpenCode 1.18.33 looks for them.
+fn opencode_files(directory: &Path) -> Vec<PathBuf> {
+    let user = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| below_home(".config"));
+    let user = user.map(|folder| folder.join("opencode"));
+    let named = env::var_os("OPENCODE_CONFIG_DIR").map(PathBuf::from);
+    let project = directory.ancestors().flat_map(|folder| [folder.to_owned(), folder.join(".opencode")]);
+    let folders = user.into_iter().chain(named).chain(project);
+    let files = folders.flat_map(|folder| ["config.json", "opencode.json", "opencode.jsonc"].map(|it| folder.join(it)));
+    files.chain(env::var_os("OPENCODE_CONFIG").map(PathBuf::from)).collect()
+}
+
+fn below_home(folder: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(env::var_os("HOME")?).join(folder))
+}
+
+fn in_toml(config: &str) -> Option<Vec<String>> {
+    let config: Value = toml::from_str(config).ok()?;
+    let mut servers = config.get("mcp_servers")?.as_object()?.clone();
+    // What is reached by an address is not started and can have no command, and other names Codex refuses itself.
+    let is_plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    servers.retain(|name, server| server.get("command").is_some() && is_plain(name));
+    Some(ours(&servers))
+}
+
+fn in_json(config: &str) -> Option<Vec<String>> {
+    let config: Value = serde_json::from_str(&plain_json(config)).ok()?;
+    Some(ours(config.get("mcp")?.as_object()?))
+}
+
+/// By the program's name, in the name or in what is started.
+fn ours(servers: &Map<String, Value>) -> Vec<String> {
+    let named = |text: &str| text.contains(env!("CARGO_PKG_NAME"));
+    let ours = servers.iter().filter(|(name, server)| named(name) || named(&server.to_string()));
+    ours.map(|(name, _)| name.clone()).collect()
+}
+
+/// JSON as people write it, without its comments and its commas before a closing bracket.
+fn plain_json(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let taken = match first {
+            '"' => string_length(rest),
+            '/' if rest.starts_with("//") => {
+                rest = rest.find('\n').map_or("", |end| &rest[end..]);
+                continue;
+            }
+            '/' if rest.starts_with("/*") => {
+                rest = rest.find("*/").map_or("", |end| &rest[end + 2..]);
+                continue;
+            }
+            '}' | ']' => {
+                plain.truncate(plain.trim_end().trim_end_matches(',').len());
+                1
+            }
+            other => other.len_utf8(),
+        };
+        plain.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    plain
+}
+
+/// How long the string is that `text` begins with, quotes included.
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(text.len(), |end| end + 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registrations_are_known_by_the_programs_name() {
+        let codex = r#"
+            [mcp_servers.boss]
+            command = "/opt/orchestrator-boss"
+            [mcp_servers.orchestrator-boss]
+            command = "run-it"
+            [mcp_servers.far]
+            url = "https://localhost/orchestrator-boss"
+            [mcp_servers.other]
+            command = "other"
+        "#;
+        assert_eq!(in_toml(codex).unwrap(), ["boss", "orchestrator-boss"]);
+        let opencode = r#"{
+            // The "boss" is started by
+            "mcp": {
+                "boss": {"type": "local", "command": ["npx", "orchestrator-boss"], /* "off": */},
+                "other": {"type": "local", "command": ["other", "a\"//b"]},
+            },
+        }"#;
+        assert_eq!(in_json(opencode).unwrap(), ["boss"]);
+        assert_eq!((in_toml("["), in_json("{"), in_json("{}")), (None, None, None));
+    }
+
+    #[test]
+    fn a_project_is_looked_at_up_to_the_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("a/b");
+        fs::create_dir_all(&below).unwrap();
+        fs::create_dir(folder.path().join(".codex")).unwrap();
+        fs::write(folder.path().join(".codex/config.toml"), "[mcp_servers.x]\ncommand = 'orchestrator-boss'\n")
+            .unwrap();
+        fs::write(folder.path().join("a/opencode.json"), r#"{"mcp": {"orchestrator-boss": {}}}"#).unwrap();
+        assert!(own(&"codex".into(), &below).contains(&"x".to_owned()));
+        assert!(own(&"opencode".into(), &below).contains(&"orchestrator-boss".to_owned()));
+        assert_eq!(own(&"gemini".into(), &below), [""; 0]);
+    }
+}

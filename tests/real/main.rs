@@ -1,0 +1,32 @@
+//! The four real CLIs as workers: a boss leads them through our real server over MCP, against a scripted model.
+//!
+//! Without the CLIs (`npm ci` in this folder) every test says SKIPPED; with `CI=true` that fails.
+
+/// A test for each of these CLIs out of one that takes a world.
+macro_rules! with_each_cli {
+    ($test:ident: $($cli:ident)*) => {
+        mod $test {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[allow(non_snake_case)]
+            async fn $cli() {
+                crate::world::with(crate::real_cli::Cli::$cli, super::$test).await;
+            })*
+        }
+    };
+}
+
+#[path = "../support/boss.rs"]
+mod boss;
+mod cancel;
+mod failures;
+mod inspector;
+mod messages;
+#[path = "../support/model_server/mod.rs"]
+mod model_server;
+mod permissions;
+#[path = "../support/real_cli.rs"]
+mod real_cli;
+mod registrations;
+mod wave;
+mod work;
+mod world;

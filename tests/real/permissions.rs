@@ -1,0 +1,48 @@
+//! What a worker may not do it cannot do, where its CLI is said to enforce that.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::model_server::Script;
+use crate::real_cli::Cli;
+use crate::world::World;
+
+with_each_cli!(a_worker_in_a_sandbox_stays_in_its_worktree: Codex);
+with_each_cli!(a_worker_that_may_only_read_changes_nothing: Claude Codex Gemini OpenCode);
+
+async fn a_worker_that_may_only_read_changes_nothing(world: &World) {
+    let script = Script::new()
+        .write("by-tool.txt", "x\n")
+        .run("echo x > by-command.txt")
+        .run("git commit -q --allow-empty -m 'by command'")
+        .say("I could not");
+    let worker = world.start(&script, json!({"permissions": "read_only"})).await;
+    let told = world.settled(&worker).await;
+
+    let worktree = world.worktree(&worker);
+    assert_eq!(world.git_in(&worktree, &["status", "--porcelain", "--ignored"]), "");
+    assert_eq!(world.git_in(&worktree, &["rev-parse", "HEAD"]), world.git(&["rev-parse", "main"]));
+    assert_eq!(fs::read_dir(&worktree).expect("it is kept").count(), 2, "README and .git");
+    assert_eq!(told["outcome"]["changes"]["commits"], 0);
+    assert_eq!(told["status"], "completed", "{told:#}");
+    assert_eq!(told["final_message"], "I could not", "{told:#}");
+    let enforced = if world.cli == Cli::Codex { "sandbox" } else { "cli" };
+    assert_eq!(told["enforced"], enforced, "{told:#}");
+    // That all three were tried is seen from what came back to the model.
+    let results = world.asked().last().and_then(|it| it.conversation.clone()).expect("it asked its model");
+    assert!(results.turns.len() >= 6, "{:?}", results.turns);
+}
+
+/// Temporary folders are open to it by Codex's own rules, but for this one.
+async fn a_worker_in_a_sandbox_stays_in_its_worktree(world: &World) {
+    let name = world.path("").file_name().expect("it has a name").to_string_lossy().into_owned();
+    let outside = Path::new("/var/tmp").join(name);
+    let script = Script::new().run(&format!("echo x > {}", outside.display())).run("echo x > inside.txt").say("done");
+    let worker = world.start(&script, json!({})).await;
+    let told = world.settled(&worker).await;
+    assert_eq!((&told["status"], &told["enforced"]), (&json!("completed"), &json!("sandbox")), "{told:#}");
+    assert_eq!(told["outcome"]["changes"]["files"], json!(["inside.txt"]));
+    assert!(fs::remove_file(&outside).is_err(), "it wrote {}", outside.display());
+}

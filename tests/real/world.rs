@@ -1,0 +1,218 @@
+//! A sealed world for one CLI: a scripted model, a home that knows nothing else, a repository, our server, and a boss who
+//! leads. Nothing may be left running: [`World::end`] looks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::boss::Boss;
+use crate::model_server::{ModelServer, Recorded, Script};
+use crate::real_cli::{Cli, ScratchHome, skipped};
+
+/// Nothing that is waited for takes this long, also on a loaded machine.
+pub const CEILING: Duration = Duration::from_secs(120);
+
+/// The value of variables that no worker may have.
+pub const OF_THE_BOSS: &str = "of-the-boss";
+
+pub struct World {
+    pub cli: Cli,
+    pub model: ModelServer,
+    pub home: ScratchHome,
+    boss: Option<Boss>,
+}
+
+/// Runs a test in a world of its own, unless the CLIs are not installed.
+pub async fn with(cli: Cli, test: impl AsyncFnOnce(&World)) {
+    if skipped() {
+        return;
+    }
+    let world = World::new(cli).await;
+    test(&world).await;
+    world.end().await;
+}
+
+impl World {
+    async fn new(cli: Cli) -> Self {
+        let model = ModelServer::start();
+        let home = home(&model);
+        let mut world = Self { cli, model, home, boss: None };
+        fs::create_dir(world.repo()).expect("a new folder in the scratch home");
+        world.git(&["init", "-q", "-b", "main"]);
+        fs::write(world.repo().join("README"), "hello\n").expect("a new file");
+        world.git(&["add", "."]);
+        world.git(&["commit", "-q", "-m", "begin"]);
+        let mut server = world.home.command(env!("CARGO_BIN_EXE_orchestrator-boss"));
+        server.current_dir(world.repo());
+        world.boss = Some(Boss::start(server, &world.path("server.log")).await);
+        world
+    }
+
+    /// A path in the scratch home, symlinks resolved.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().canonicalize().expect("it is there").join(name)
+    }
+
+    pub fn repo(&self) -> PathBuf {
+        self.path("repository")
+    }
+
+    pub fn git(&self, arguments: &[&str]) -> String {
+        self.git_in(&self.repo(), arguments)
+    }
+
+    pub fn git_in(&self, directory: &Path, arguments: &[&str]) -> String {
+        let output = self.home.command("git").args(arguments).current_dir(directory).output().expect("git starts");
+        assert!(output.status.success(), "git {arguments:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    pub async fn call(&self, tool: &'static str, arguments: Value) -> Value {
+        let boss = self.boss.as_ref().expect("the boss leads until the end");
+        let answer = tokio::time::timeout(CEILING, boss.call(tool, arguments)).await;
+        answer.unwrap_or_else(|_| panic!("{tool} was not answered")).unwrap_or_else(|error| panic!("{tool}: {error}"))
+    }
+
+    /// Starts a worker whose model does this, and returns its id. `more` are further fields of the mission.
+    pub async fn start(&self, script: &Script, more: Value) -> String {
+        let mut mission = mission(self.cli, script);
+        let fields = mission.as_object_mut().expect("a mission is an object");
+        fields.extend(more.as_object().cloned().unwrap_or_default());
+        let created = self.call("create_worker_mission", mission).await;
+        created["worker"]["worker_id"].as_str().expect("a worker has an id").to_owned()
+    }
+
+    /// Waits until the worker has settled, and returns what the boss is told.
+    pub async fn settled(&self, worker: &str) -> Value {
+        let began = Instant::now();
+        while began.elapsed() < CEILING {
+            let answer = self.call("wait_for_worker", json!({"worker_id": worker, "timeout_seconds": 20})).await;
+            if answer["status"] == "settled" {
+                return answer["settled"][0].clone();
+            }
+        }
+        panic!("{worker} did not settle: {:#}", self.details(worker, &["log"]).await);
+    }
+
+    /// What get_worker_status tells.
+    pub async fn details(&self, worker: &str, include: &[&str]) -> Value {
+        self.call("get_worker_status", json!({"worker_id": worker, "include": include})).await
+    }
+
+    pub fn worktree(&self, worker: &str) -> PathBuf {
+        self.repo().join(".orchestrator/worktrees").join(worker)
+    }
+
+    /// The requests in which a model with tools was asked for something.
+    pub fn asked(&self) -> Vec<Recorded> {
+        let requests = self.model.requests().into_iter();
+        requests.filter(|request| request.conversation.as_ref().is_some_and(|it| !it.tools.is_empty())).collect()
+    }
+
+    /// A file of an attempt that holds one JSON object.
+    pub fn attempt_file(&self, worker: &str, attempt: u32, file: &str) -> Value {
+        let folder = self.repo().join(".orchestrator/workers").join(worker).join("attempts").join(attempt.to_string());
+        serde_json::from_slice(&fs::read(folder.join(file)).expect("a file of the attempt")).expect("valid JSON")
+    }
+
+    /// Waits until the worker has made this file in its worktree.
+    pub async fn until_made(&self, worker: &str, file: &str) {
+        let path = self.worktree(worker).join(file);
+        let began = Instant::now();
+        while !path.exists() {
+            if began.elapsed() > CEILING {
+                panic!("{file} was never made: {:#}", self.details(worker, &["log"]).await);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The boss leaves. Everything must have gone a moment later.
+    async fn end(mut self) {
+        self.boss.take().expect("a world ends once").leave().await;
+        let began = Instant::now();
+        let mut left = self.processes();
+        while !left.is_empty() && began.elapsed() < Duration::from_secs(10) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            left = self.processes();
+        }
+        assert!(left.is_empty(), "processes were left behind: {left:?}");
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        let folder = self.path("");
+        let here = folder.to_string_lossy();
+        let here = here.trim_end_matches('/');
+        processes().into_iter().filter(|it| it.directory.starts_with(here) || it.command.contains(here)).collect()
+    }
+}
+
+pub fn backend(cli: Cli) -> &'static str {
+    match cli {
+        Cli::Claude => "claudecode",
+        cli => cli.program(),
+    }
+}
+
+/// The other two find a model by themselves.
+pub fn mission(cli: Cli, script: &Script) -> Value {
+    let mut mission = json!({"title": "try", "backend": backend(cli), "prompt": script.marker()});
+    if matches!(cli, Cli::Gemini | Cli::OpenCode) {
+        mission["model_override"] = cli.model().into();
+    }
+    mission
+}
+
+/// A home whose user has a git identity there and nowhere else, and runs a boss that marks what it starts.
+fn home(model: &ModelServer) -> ScratchHome {
+    let mut home = ScratchHome::new(&model.url());
+    let config = home.path().join("gitconfig");
+    fs::write(&config, "[user]\n\tname = Scratch\n\temail = scratch@example.com\n").expect("a new file");
+    home.set("GIT_CONFIG_GLOBAL", config.display().to_string());
+    for variable in ["CLAUDE_CODE_MESSAGING_TOKEN", "CODEX_THREAD_ID", "OPENCODE_PID", "ORCHESTRATOR_NOTE"] {
+        home.set(variable, OF_THE_BOSS);
+    }
+    home
+}
+
+/// A test that fails leaves nothing running either.
+impl Drop for World {
+    fn drop(&mut self) {
+        for process in self.processes() {
+            let _ = kill_process(process.pid, Signal::KILL);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Process {
+    pub pid: Pid,
+    pub command: String,
+    directory: PathBuf,
+    environment: Vec<u8>,
+}
+
+impl Process {
+    pub fn has_in_its_environment(&self, text: &str) -> bool {
+        self.environment.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+}
+
+/// All processes that can be looked at, without zombies. Looking at others' needs Linux.
+pub fn processes() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter_map(|entry| {
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+        let command = fs::read(entry.path().join("cmdline")).ok().filter(|command| !command.is_empty())?;
+        Some(Process {
+            pid,
+            command: String::from_utf8_lossy(&command).replace('\0', " "),
+            directory: fs::read_link(entry.path().join("cwd")).unwrap_or_default(),
+            environment: fs::read(entry.path().join("environ")).unwrap_or_default(),
+        })
+    });
+    processes.collect()
+}
