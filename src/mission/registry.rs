@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Brief, Entry, Line, NewWorker, NextAttempt, Start};
+use super::graph;
 use super::id::{BossId, ServerId, TaskId, WorkerId};
 use super::lifecycle::{self, Event, WorkerStatus};
 use super::spec::Mission;
@@ -166,6 +167,13 @@ impl Worker {
             Err(_) => false,
         }
     }
+
+    /// The same, for what is said of one attempt: two servers may follow it, and the slower one may speak of it when the
+    /// next has long begun. A queued worker has no attempt of its own yet, so only the next one can be meant.
+    fn advance_in(&mut self, attempt: u32, event: Event) -> bool {
+        let meant = if self.status == WorkerStatus::Queued { self.attempt + 1 } else { self.attempt };
+        attempt == meant && self.advance(event)
+    }
 }
 
 impl Registry {
@@ -221,7 +229,10 @@ impl Registry {
                 }
             }
             Entry::IntegrationBranch { branch } => self.integration_branch = Some(branch.clone()),
-            Entry::Created { workers } => workers.iter().for_each(|new| self.add(new, line)),
+            Entry::Created { workers } => {
+                workers.iter().for_each(|new| self.add(new, line));
+                self.forget_mended_blocks();
+            }
             Entry::Offered { settled, blocked, .. } => self.offer(line, settled, blocked),
             Entry::Delivered { offers } => self.move_reports(|offer| offers.contains(&offer), |_| Report::Delivered),
             Entry::Withdrawn { offer } => {
@@ -244,20 +255,20 @@ impl Registry {
                     worker.lease = line.server.clone();
                 }
             }),
-            Entry::Unstarted { worker, .. } => self.change(worker, |worker| {
-                worker.advance(Event::StartAbandoned);
+            Entry::Unstarted { worker, attempt } => self.change(worker, |worker| {
+                worker.advance_in(*attempt, Event::StartAbandoned);
             }),
-            Entry::Running { worker, base_commit, .. } => self.change(worker, |worker| {
-                if worker.advance(Event::TurnStarted) {
+            Entry::Running { worker, attempt, base_commit } => self.change(worker, |worker| {
+                if worker.advance_in(*attempt, Event::TurnStarted) {
                     worker.started_at.get_or_insert(line.at);
                     worker.base_commit = base_commit.clone().or(worker.base_commit.take());
                 }
             }),
-            Entry::Verifying { worker, .. } => self.change(worker, |worker| {
-                worker.advance(Event::VerificationStarted);
+            Entry::Verifying { worker, attempt } => self.change(worker, |worker| {
+                worker.advance_in(*attempt, Event::VerificationStarted);
             }),
             Entry::Settled { worker, brief } => self.change(worker, |worker| {
-                if worker.advance(Event::Settled(brief.status)) {
+                if worker.advance_in(brief.attempt, Event::Settled(brief.status)) {
                     worker.attempt = brief.attempt;
                     worker.settled.push(Brief::clone(brief));
                     worker.report = Report::Due;
@@ -299,6 +310,17 @@ impl Registry {
                 worker.block_report = Report::Due;
             }
         });
+        self.forget_mended_blocks();
+    }
+
+    /// What no longer blocks may block again, and that is news then.
+    fn forget_mended_blocks(&mut self) {
+        let told = self.workers.values().filter(|worker| worker.block_report != Report::Due);
+        let mended: Vec<WorkerId> =
+            told.filter(|worker| graph::block(self, worker).is_none()).map(|worker| worker.id.clone()).collect();
+        for id in mended {
+            self.change(&id, |worker| worker.block_report = Report::Due);
+        }
     }
 
     fn offer(&mut self, line: &Line, settled: &[(WorkerId, u32)], blocked: &[WorkerId]) {
@@ -345,3 +367,6 @@ impl Index {
         self.tasks.insert(worker.mission.task_id.clone(), number);
     }
 }
+
+#[cfg(test)]
+mod tests;

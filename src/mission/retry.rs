@@ -8,12 +8,12 @@ use super::registry::Worker;
 
 /// The attempt that follows a failed one by itself, if the mission allows one more.
 ///
-/// Never on a backend whose login or limits failed, never after a cancellation, never after an end that nobody saw:
-/// what the lost one did is for the boss to judge.
+/// Never on a backend whose login or limits failed, never after a cancellation (though it failed before that reached it),
+/// never after an end that nobody saw: what the lost one did is for the boss to judge.
 pub fn automatic(worker: &Worker) -> Option<NextAttempt> {
     let last = worker.last()?;
     let failed = matches!(worker.status, WorkerStatus::Settled(Ending::Failed | Ending::TimedOut));
-    if !failed || worker.settled.len() as u32 >= worker.mission.max_attempts {
+    if !failed || worker.cancel.is_some() || worker.settled.len() as u32 >= worker.mission.max_attempts {
         return None;
     }
     let backend = fallback(worker).or_else(|| {

@@ -1,0 +1,76 @@
+use super::super::lifecycle::Ending;
+use super::super::testing::{apply, brief, create, draft, needs, settle};
+use super::super::{graph, retry};
+use super::*;
+
+fn requeue(registry: &mut Registry, id: &WorkerId) {
+    let next = NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission };
+    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next) });
+}
+
+fn start(registry: &mut Registry, id: &WorkerId, attempt: u32) {
+    apply(registry, "s", Entry::Starting { worker: id.clone(), attempt });
+}
+
+#[test]
+fn what_a_slow_server_says_of_an_earlier_attempt_changes_nothing() {
+    let mut registry = Registry::default();
+    let id = create(&mut registry, &[draft("t")]).remove(0).unwrap();
+    settle(&mut registry, &id, Ending::Failed);
+    requeue(&mut registry, &id);
+    let late = [
+        Entry::Settled { worker: id.clone(), brief: Box::new(brief(1, Ending::Failed)) },
+        Entry::Running { worker: id.clone(), attempt: 1, base_commit: None },
+        Entry::Verifying { worker: id.clone(), attempt: 1 },
+        Entry::Unstarted { worker: id.clone(), attempt: 1 },
+    ];
+    for entry in &late {
+        apply(&mut registry, "slow", entry.clone());
+        assert_eq!(registry.get(&id).unwrap().status, WorkerStatus::Queued, "after {entry:?}");
+    }
+    start(&mut registry, &id, 2);
+    for entry in &late {
+        apply(&mut registry, "slow", entry.clone());
+        let worker = registry.get(&id).unwrap();
+        assert_eq!((worker.status, worker.attempt), (WorkerStatus::Starting, 2), "after {entry:?}");
+    }
+    apply(&mut registry, "s", Entry::Settled { worker: id.clone(), brief: Box::new(brief(2, Ending::Completed)) });
+    assert_eq!(registry.get(&id).unwrap().settled.len(), 2);
+}
+
+#[test]
+fn what_was_called_off_is_not_tried_again_by_itself() {
+    let mut registry = Registry::default();
+    let mut twice = draft("t");
+    twice.max_attempts = 3;
+    let id = create(&mut registry, &[twice]).remove(0).unwrap();
+    start(&mut registry, &id, 1);
+    let cancel = Entry::CancelRequested { worker: id.clone(), by: "b".into(), reason: "enough".to_owned() };
+    apply(&mut registry, "s", cancel);
+    // It failed at the same moment.
+    apply(&mut registry, "s", Entry::Settled { worker: id.clone(), brief: Box::new(brief(1, Ending::Failed)) });
+    assert_eq!(retry::automatic(registry.get(&id).unwrap()), None);
+    requeue(&mut registry, &id);
+    start(&mut registry, &id, 2);
+    apply(&mut registry, "s", Entry::Settled { worker: id.clone(), brief: Box::new(brief(2, Ending::Failed)) });
+    assert!(retry::automatic(registry.get(&id).unwrap()).is_some(), "the boss wanted it again");
+}
+
+#[test]
+fn a_dependant_that_is_blocked_again_is_told_again() {
+    let mut registry = Registry::default();
+    let made = create(&mut registry, &[draft("a"), needs("b", &["a"]), needs("c", &["b"])]);
+    let ids: Vec<WorkerId> = made.into_iter().map(Result::unwrap).collect();
+    settle(&mut registry, &ids[0], Ending::Failed);
+    let blocked = ids[1..].to_vec();
+    apply(&mut registry, "s", Entry::Offered { boss: "b".into(), settled: Vec::new(), blocked });
+    let offer = registry.seq;
+    apply(&mut registry, "s", Entry::Delivered { offers: vec![offer] });
+    assert_eq!(registry.get(&ids[1]).unwrap().block_report, Report::Delivered);
+
+    requeue(&mut registry, &ids[0]);
+    for id in &ids[1..] {
+        let worker = registry.get(id).unwrap();
+        assert_eq!((graph::block(&registry, worker), &worker.block_report), (None, &Report::Due), "{id}");
+    }
+}
