@@ -132,8 +132,10 @@ pub enum News {
     Status(Box<LiveStatus>),
     /// The outcome record is there.
     Ended(Box<Outcome>),
-    /// It is proven that this attempt never began.
-    NeverBegan,
+    /// It is proven that this attempt never began; these messages had been posted to it.
+    NeverBegan {
+        messages: Vec<String>,
+    },
     /// The attempt may run on, but it cannot be followed; looked at again later.
     OutOfSight {
         why: String,
@@ -308,6 +310,7 @@ impl Actor {
 
     /// What follows from any change, whoever made it.
     pub(super) fn after_change(&mut self) {
+        self.settle_called_off();
         self.retry_automatically();
         self.start_what_may();
         self.answer_cancels();

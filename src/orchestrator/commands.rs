@@ -143,13 +143,7 @@ impl Actor {
     }
 
     fn amend(&mut self, worker: &Worker, message: &NewMessage) -> Result<MessageAnswer> {
-        let mut next = worker.next.clone();
-        let add = |text: &str| format!("{text}\n\n{}", message.text);
-        next.start = match &next.start {
-            Start::Mission => Start::Prompt { text: add(&worker.mission.prompt) },
-            Start::Prompt { text } => Start::Prompt { text: add(text) },
-            Start::Resume { session_id, text } => Start::Resume { session_id: session_id.clone(), text: add(text) },
-        };
+        let next = amended(worker, &message.text);
         let id = worker.id.clone();
         self.transact(|_| (vec![Entry::Amended { worker: id, next: Box::new(next) }], ()))?;
         Ok(MessageAnswer { message_id: Uuid::new_v4(), delivered: MessageDelivery::Queued, status: worker.status })
@@ -208,6 +202,18 @@ impl Actor {
                     self.runtime.spawn(follow::insist(attempt, CANCEL_CEILING));
                 }
                 Ok(Cancelling::Under(worker.id.clone()))
+            }
+        }
+    }
+
+    /// What was called off while it started, and then never began, is back in the queue and must not begin again.
+    pub(super) fn settle_called_off(&mut self) {
+        let called_off = |worker: &&Arc<Worker>| {
+            worker.status == WorkerStatus::Queued && worker.cancel.is_some() && worker.lease == self.context.server
+        };
+        for worker in self.registry().workers().filter(called_off).cloned().collect::<Vec<_>>() {
+            if let Err(error) = self.settle_queued(&worker) {
+                tracing::error!(%error, worker = %worker.id, "could not save a cancellation; it is tried again with the next change");
             }
         }
     }
@@ -278,6 +284,17 @@ impl Actor {
 enum Cancelling {
     Done(CancelAnswer),
     Under(WorkerId),
+}
+
+/// The attempt that waits, with something added to what it will be told.
+pub(super) fn amended(worker: &Worker, message: &str) -> NextAttempt {
+    let add = |text: &str| format!("{text}\n\n{message}");
+    let start = match &worker.next.start {
+        Start::Mission => Start::Prompt { text: add(&worker.mission.prompt) },
+        Start::Prompt { text } => Start::Prompt { text: add(text) },
+        Start::Resume { session_id, text } => Start::Resume { session_id: session_id.clone(), text: add(text) },
+    };
+    NextAttempt { start, ..worker.next.clone() }
 }
 
 /// In the session of the last attempt where that can be, else anew with a digest of what was tried.

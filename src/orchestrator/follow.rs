@@ -17,9 +17,9 @@ use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run};
 use crate::mission::registry::Worker;
 use crate::process::{self, Scope, Signal};
-use crate::store::file;
+use crate::store::file::{self, FileError};
 use crate::store::lease;
-use crate::store::worker_dir::AttemptDir;
+use crate::store::worker_dir::{AttemptDir, Claim, Content, Letter};
 use crate::supervisor::assignment::{Assignment, FromSupervisor, LiveStatus};
 
 /// How often files are looked at where the socket cannot be used.
@@ -54,11 +54,12 @@ pub(super) async fn follow(attempt: AttemptDir, worker: Arc<Worker>, reporter: R
             Err(error) => return reporter.tell(News::OutOfSight { why: error.to_string() }),
         }
         if !lease::is_held(&attempt.lock()) {
-            // It may have written its record and gone between the two looks.
-            if matches!(attempt.outcome(), Ok(None)) {
-                return lost_or_never_began(&attempt, &worker, &reporter).await;
+            match who_has_it(&attempt) {
+                Ok(Holder::Nobody) => return reporter.tell(News::NeverBegan { messages: unread_messages(&attempt) }),
+                Ok(Holder::Dead) => return report_loss(&attempt, &worker, &reporter).await,
+                Ok(Holder::Lives) => continue,
+                Err(error) => return reporter.tell(News::OutOfSight { why: error.to_string() }),
             }
-            continue;
         }
         match connect(&attempt).await {
             Some(stream) => listen(stream, &reporter).await,
@@ -96,15 +97,28 @@ fn report_status_file(attempt: &AttemptDir, reporter: &Reporter) {
     }
 }
 
-/// No supervisor lives and there is no record. Either none ever claimed the attempt, and by taking the claim we make
-/// sure that none will; or it died, and then whatever it started is ended and the end is `lost`.
-async fn lost_or_never_began(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter) {
-    let claimed = file::make_private_dir(attempt.root()).and_then(|()| attempt.take_claim());
-    match claimed {
-        Ok(true) => return reporter.tell(News::NeverBegan),
-        Ok(false) => {}
-        Err(error) => return reporter.tell(News::OutOfSight { why: error.to_string() }),
+enum Holder {
+    /// Nobody, and by our claim nobody ever will.
+    Nobody,
+    /// A supervisor that died.
+    Dead,
+    /// A supervisor that took it a moment ago, or that has just written its record.
+    Lives,
+}
+
+/// Whose an attempt is whose lock was seen free. A supervisor takes the lock before the claim and keeps it to its end,
+/// so a claim of one whose lock is free is that of a dead one.
+fn who_has_it(attempt: &AttemptDir) -> Result<Holder, FileError> {
+    file::make_private_dir(attempt.root())?;
+    if attempt.take_claim(Claim::Abandoned)? || attempt.claim()? == Some(Claim::Abandoned) {
+        return Ok(Holder::Nobody);
     }
+    let gone = !lease::is_held(&attempt.lock()) && attempt.outcome()?.is_none();
+    Ok(if gone { Holder::Dead } else { Holder::Lives })
+}
+
+/// Whatever it started is ended, and the end is `lost`.
+async fn report_loss(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter) {
     let outcome = clean_up_after(attempt, worker).await;
     match attempt.settle(&outcome) {
         Ok(true) => reporter.tell(News::Ended(Box::new(outcome))),
@@ -114,6 +128,23 @@ async fn lost_or_never_began(attempt: &AttemptDir, worker: &Worker, reporter: &R
         },
         Err(error) => reporter.tell(News::OutOfSight { why: error.to_string() }),
     }
+}
+
+/// Closes the inbox of an attempt that never began, and takes out what was posted to it.
+fn unread_messages(attempt: &AttemptDir) -> Vec<String> {
+    let mut letters = Vec::new();
+    loop {
+        match attempt.close_inbox(letters.len()) {
+            Ok(unread) if !unread.is_empty() => letters.extend(unread),
+            // A folder without an inbox has no letters.
+            _ => break,
+        }
+    }
+    let text = |letter: Letter| match letter.content {
+        Content::Message { text, .. } => Some(text),
+        Content::Cancel { .. } => None,
+    };
+    letters.into_iter().filter_map(text).collect()
 }
 
 /// Ends what a dead supervisor left running, and says what is known.

@@ -26,9 +26,19 @@ impl Actor {
             News::Started { base_commit } => self.note(Entry::Running { worker: id.clone(), attempt, base_commit }),
             News::Status(status) => self.note_status(&worker, *status),
             News::Ended(outcome) => self.settle(&worker, &outcome),
-            News::NeverBegan => self.note(Entry::Unstarted { worker: id.clone(), attempt }),
+            News::NeverBegan { messages } => self.put_back(&worker, &messages),
             News::OutOfSight { why } => tracing::warn!(worker = %id, why, "a worker cannot be followed just now"),
         }
+    }
+
+    /// Back into the queue, and what was said to it is not lost.
+    fn put_back(&mut self, worker: &Worker, messages: &[String]) {
+        let mut entries = vec![Entry::Unstarted { worker: worker.id.clone(), attempt: worker.attempt }];
+        if !messages.is_empty() {
+            let next = Box::new(super::commands::amended(worker, &messages.join("\n\n")));
+            entries.push(Entry::Amended { worker: worker.id.clone(), next });
+        }
+        self.note_all(entries);
     }
 
     fn note_status(&mut self, worker: &Worker, status: LiveStatus) {
@@ -58,7 +68,11 @@ impl Actor {
     }
 
     fn note(&mut self, entry: Entry) {
-        if let Err(error) = self.transact(|_| (vec![entry], ())) {
+        self.note_all(vec![entry]);
+    }
+
+    fn note_all(&mut self, entries: Vec<Entry>) {
+        if let Err(error) = self.transact(|_| (entries, ())) {
             // The record on disk stands; the regular look finds it again when there is room.
             tracing::error!(%error, "could not save what became of a worker");
         }

@@ -15,7 +15,8 @@ use crate::git::{self, Repository};
 use crate::launcher::local;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
-use crate::store::worker_dir::{AttemptDir, WorkerDir};
+use crate::store::file;
+use crate::store::worker_dir::{AttemptDir, Claim, WorkerDir};
 use crate::supervisor::assignment::Assignment;
 
 pub(super) struct Order {
@@ -31,9 +32,7 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     let reporter = follow::Reporter::new(mailbox, &order.worker);
     match launch(&context, &order).await {
         Ok(base_commit) => reporter.tell(News::Started { base_commit }),
-        Err(error) if !order.attempt_dir.is_claimed() => {
-            return give_up(&reporter, &order, &error.to_string());
-        }
+        Err(error) if abandon(&order.attempt_dir) => return give_up(&reporter, &order, &error.to_string()),
         // It claimed the attempt and then went wrong: its record, or its loss, is found by following it.
         Err(error) => tracing::warn!(worker = %order.worker.id, %error, "a supervisor had trouble starting"),
     }
@@ -157,15 +156,22 @@ pub(super) fn refused(error: impl std::fmt::Display) -> OrchestratorError {
     OrchestratorError::Refused(error.to_string())
 }
 
-/// Nothing was started. Taking the claim makes sure that nothing ever will be, for this attempt.
-fn give_up(reporter: &follow::Reporter, order: &Order, why: &str) {
-    let attempt = &order.attempt_dir;
-    let recorded = crate::store::file::make_private_dir(attempt.root()).and_then(|()| attempt.take_claim());
-    if let Err(error) = recorded {
-        tracing::error!(%error, "could not record that a worker did not start");
+/// Makes sure that no supervisor ever runs this attempt. `false`: one does, or did. Where nothing can be written nothing
+/// can have begun either, since a supervisor's first act is to write.
+fn abandon(attempt: &AttemptDir) -> bool {
+    let taken = file::make_private_dir(attempt.root()).and_then(|()| attempt.take_claim(Claim::Abandoned));
+    match taken {
+        Ok(taken) => taken || matches!(attempt.claim(), Ok(Some(Claim::Abandoned))),
+        Err(error) => {
+            tracing::error!(%error, "could not record that a worker did not start");
+            true
+        }
     }
+}
+
+fn give_up(reporter: &follow::Reporter, order: &Order, why: &str) {
     let outcome = settle::could_not_start(&order.worker, order.worker.attempt, why);
-    if let Err(error) = attempt.settle(&outcome) {
+    if let Err(error) = order.attempt_dir.settle(&outcome) {
         tracing::error!(%error, "could not record that a worker did not start");
     }
     reporter.tell(News::Ended(Box::new(outcome)));

@@ -54,6 +54,16 @@ pub struct AttemptDir {
     root: PathBuf,
 }
 
+/// What became of the right to run an attempt; taken once, for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Claim {
+    /// A supervisor runs it or ran it.
+    Supervisor,
+    /// A server made sure that it never begins.
+    Abandoned,
+}
+
 /// Something for the supervisor to act on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
@@ -101,8 +111,7 @@ impl AttemptDir {
         self.root.join("assignment.json")
     }
 
-    /// Created exclusively by whoever may run this attempt.
-    pub fn claim(&self) -> PathBuf {
+    fn claim_path(&self) -> PathBuf {
         self.root.join("claim")
     }
 
@@ -164,17 +173,17 @@ impl AttemptDir {
         file::replace_json(&self.assignment(), assignment, true)
     }
 
-    /// Takes the right to run this attempt; `false` when it was taken before.
-    pub fn take_claim(&self) -> Result<bool, FileError> {
-        match file::create_once(&self.claim(), b"") {
+    /// Takes the attempt, to run it or so that nobody ever does; `false` when it was taken before.
+    pub fn take_claim(&self, claim: Claim) -> Result<bool, FileError> {
+        match file::create_json_once(&self.claim_path(), &claim) {
             Ok(()) => Ok(true),
             Err(FileError::Exists { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    pub fn is_claimed(&self) -> bool {
-        self.claim().exists()
+    pub fn claim(&self) -> Result<Option<Claim>, FileError> {
+        file::read_json(&self.claim_path())
     }
 
     /// Keeps space free for the outcome.
@@ -298,7 +307,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
         attempt.create(&()).unwrap();
-        assert!(attempt.take_claim().unwrap());
-        assert!(!attempt.take_claim().unwrap());
+        assert_eq!(attempt.claim().unwrap(), None);
+        assert!(attempt.take_claim(Claim::Supervisor).unwrap());
+        assert!(!attempt.take_claim(Claim::Abandoned).unwrap());
+        assert_eq!(attempt.claim().unwrap(), Some(Claim::Supervisor));
     }
 }

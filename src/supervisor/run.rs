@@ -25,7 +25,7 @@ use crate::mission::outcome::{Exit, Failure, FailureKind, Run, Usage, says_block
 use crate::process::{self, Identity, Scope};
 use crate::store::file::{self, FileError};
 use crate::store::lease;
-use crate::store::worker_dir::AttemptDir;
+use crate::store::worker_dir::{AttemptDir, Claim};
 
 #[derive(Debug, Error)]
 pub enum SupervisorError {
@@ -102,7 +102,7 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     let assignment: Assignment =
         file::read_json(&dir.assignment())?.ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
     let _lease = take_lease(&dir).await?;
-    if !dir.take_claim()? {
+    if !dir.take_claim(Claim::Supervisor)? {
         return Err(SupervisorError::Claimed);
     }
     dir.reserve_outcome()?;

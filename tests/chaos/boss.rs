@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -76,7 +77,7 @@ impl World {
             .spawn()
             .expect("the server starts");
         let input = server.stdin.take();
-        let output = BufReader::new(server.stdout.take().expect("it is piped"));
+        let output = lines_of(server.stdout.take().expect("it is piped"));
         let mut boss = Boss { server, input, output, next_id: 0, dead: false };
         let hello = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "chaos", "version": "1"}});
         boss.request("initialize", hello).expect("a new server answers");
@@ -101,7 +102,7 @@ impl World {
 pub struct Boss {
     server: Child,
     input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
+    output: Receiver<String>,
     next_id: u64,
     dead: bool,
 }
@@ -125,14 +126,18 @@ impl Boss {
     }
 
     fn request(&mut self, method: &str, params: Value) -> Option<Value> {
+        let named = params["name"].as_str().unwrap_or_default().to_owned();
         self.next_id += 1;
         self.send(&json!({"jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params}));
         loop {
-            let mut line = String::new();
-            if self.output.read_line(&mut line).unwrap_or(0) == 0 {
-                self.dead = true;
-                return None;
-            }
+            let line = match self.output.recv_timeout(CEILING) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.dead = true;
+                    return None;
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("no answer to {method} {named}"),
+            };
             let message: Value = serde_json::from_str(&line).expect("the server prints JSON lines");
             if message["id"] == self.next_id {
                 return Some(message);
@@ -170,6 +175,19 @@ impl Drop for Boss {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
+}
+
+/// Read by a thread of its own, so that waiting for one has a ceiling.
+fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
 }
 
 /// Command lines of the processes that name a folder or work in it.
