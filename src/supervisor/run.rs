@@ -146,7 +146,7 @@ impl Attempt {
             backend: backends.get(assignment.backend.as_str())?,
             board: Board::new(&dir, me)?,
             inbox: Inbox::new(&dir, Arc::new(Notify::new())),
-            limits: Limits::new(&assignment, &dir.stdout()),
+            limits: Limits::new(&assignment, &dir),
             git: git_context(&assignment.directory),
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
             cleanup: finish::CleanupSoFar::default(),
@@ -161,7 +161,6 @@ impl Attempt {
         let mut next = turn::Begin { text, session, messages: Vec::new() };
         loop {
             let ended = self.turn(next).await;
-            self.sweep().await;
             self.take_in(&ended);
             if let Some(begin) = self.next_turn(&ended) {
                 next = begin;
@@ -262,9 +261,9 @@ fn add_usage(before: Usage, report: &TurnReport) -> Usage {
         }
     } else {
         Usage {
-            input_tokens: before.input_tokens + now.input_tokens,
-            cached_tokens: before.cached_tokens + now.cached_tokens,
-            output_tokens: before.output_tokens + now.output_tokens,
+            input_tokens: before.input_tokens.saturating_add(now.input_tokens),
+            cached_tokens: before.cached_tokens.saturating_add(now.cached_tokens),
+            output_tokens: before.output_tokens.saturating_add(now.output_tokens),
             cost_usd: cost(|before, now| before + now),
         }
     }

@@ -3,6 +3,7 @@
 
 mod end;
 mod lead;
+mod loud;
 mod places;
 mod restart;
 mod world;
