@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use notify::Watcher;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -33,6 +34,7 @@ use crate::store::journal::Journal;
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
 use crate::store::state_file;
+use crate::store::worker_dir::Letter;
 use crate::supervisor::assignment::LiveStatus;
 
 type Reply<T> = oneshot::Sender<T>;
@@ -132,8 +134,10 @@ pub enum News {
     Status(Box<LiveStatus>),
     /// The outcome record is there.
     Ended(Box<Outcome>),
-    /// It is proven that this attempt never began.
-    NeverBegan,
+    /// It is proven that this attempt never began, and never will; what it was written meanwhile.
+    NeverBegan {
+        letters: Vec<Letter>,
+    },
     /// The attempt may run on, but it cannot be followed; looked at again later.
     OutOfSight {
         why: String,
@@ -210,6 +214,8 @@ pub(super) struct Actor {
     empty: Registry,
     pub live: HashMap<WorkerId, LiveStatus>,
     pub waiters: Waiters,
+    /// The tasks that start and follow workers for this server.
+    pub following: HashMap<WorkerId, JoinHandle<()>>,
     pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
     /// Messages that came in the moment between the closing of an inbox and the settlement.
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
@@ -217,7 +223,8 @@ pub(super) struct Actor {
     next_look: Instant,
 }
 
-pub(super) type LateMessage = (NewMessage, Reply<Result<MessageAnswer>>);
+/// A message to an attempt (of this number) that was just ending.
+pub(super) type LateMessage = (u32, NewMessage, Reply<Result<MessageAnswer>>);
 
 struct Store {
     dir: StateDir,
@@ -243,6 +250,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         empty: Registry::default(),
         live: HashMap::new(),
         waiters: Waiters::default(),
+        following: HashMap::new(),
         cancels: HashMap::new(),
         late_messages: HashMap::new(),
         state_file_due: None,
@@ -308,6 +316,8 @@ impl Actor {
 
     /// What follows from any change, whoever made it.
     pub(super) fn after_change(&mut self) {
+        self.settle_called_off();
+        self.send_late_messages();
         self.retry_automatically();
         self.start_what_may();
         self.answer_cancels();
@@ -328,6 +338,7 @@ impl Actor {
             self.next_look = now + LOOK_EVERY;
             let before = self.registry().seq;
             self.take_over();
+            self.follow_again();
             if self.registry().seq != before {
                 self.after_change();
             }
@@ -402,10 +413,13 @@ impl Actor {
         let journal = Journal::open(&dir.journal(), context.server.clone())?;
         let watch = watch(&dir.journal(), &self.mailbox);
         self.store = Some(Store { dir, journal, _lease: lease, _watch: watch });
-        self.transact(|_| {
-            let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
-            (vec![joined], ())
-        })
+        let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
+        let result = self.transact(|_| (vec![joined], ()));
+        if result.is_err() {
+            // To the others, what a server that never joined leases is nobody's.
+            self.store = None;
+        }
+        result
     }
 
     fn write_state_file(&mut self) {

@@ -99,10 +99,10 @@ fn report_status_file(attempt: &AttemptDir, reporter: &Reporter) {
 /// No supervisor lives and there is no record. Either none ever claimed the attempt, and by taking the claim we make
 /// sure that none will; or it died, and then whatever it started is ended and the end is `lost`.
 async fn lost_or_never_began(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter) {
-    let claimed = file::make_private_dir(attempt.root()).and_then(|()| attempt.take_claim());
-    match claimed {
-        Ok(true) => return reporter.tell(News::NeverBegan),
-        Ok(false) => {}
+    let letters = attempt.renounce().and_then(|never| never.then(|| attempt.close_inbox_unread()).transpose());
+    match letters {
+        Ok(Some(letters)) => return reporter.tell(News::NeverBegan { letters }),
+        Ok(None) => {}
         Err(error) => return reporter.tell(News::OutOfSight { why: error.to_string() }),
     }
     let outcome = clean_up_after(attempt, worker).await;
@@ -122,6 +122,8 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
     let status: Option<LiveStatus> = file::read_json(&attempt.status()).ok().flatten();
     let swept = match &assignment {
         Some(assignment) => {
+            // Its supervisor was ended before it could take it away.
+            let _ = std::fs::remove_file(&assignment.socket);
             let scope = Scope {
                 tag: assignment.tag.clone(),
                 roots: status.iter().filter_map(|status| status.cli).collect(),
@@ -152,7 +154,8 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         worker_id: worker.id.clone(),
         attempt: worker.attempt,
         backend: worker.next.backend.clone(),
-        status: if worker.cancel.is_some() { Ending::Cancelled } else { Ending::Lost },
+        // What was asked for has come about, though its supervisor did not live to say so.
+        status: if attempt.is_called_off() { Ending::Cancelled } else { Ending::Lost },
         run,
         verification: settle::skipped(worker),
         changes: Changes::clone(&changes),

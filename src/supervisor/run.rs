@@ -100,12 +100,13 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     let assignment: Assignment =
         file::read_json(&dir.assignment())?.ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
     let _lease = take_lease(&dir).await?;
-    if !dir.take_claim()? {
-        return Err(SupervisorError::Claimed);
-    }
     dir.reserve_outcome()?;
     let backends = Backends::with_custom(assignment.settings.custom.clone());
     let mut attempt = Attempt::new(assignment, dir, &backends)?;
+    // After all that can fail: what never had the claim has never begun, and the server says why.
+    if !attempt.dir.take_claim()? {
+        return Err(SupervisorError::Claimed);
+    }
     attempt.board.write();
     let knocked = attempt.inbox.bell();
     let socket = Socket::bind(&attempt.assignment.socket, attempt.board.listen(), knocked);

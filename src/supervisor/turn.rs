@@ -387,6 +387,10 @@ impl Running {
     }
 
     fn check_life(&mut self, attempt: &mut Attempt) {
+        if !attempt.dir.is_still_claimed() {
+            let why = "its folder was removed, so nobody could be told how it ends".to_owned();
+            return self.begin_stop(Stop::Failed(FailureKind::Lost, why));
+        }
         if let Some(Exceeded::Output(why)) = attempt.limits.check_output() {
             return self.begin_stop(Stop::Failed(FailureKind::OutputLimit, why));
         }

@@ -2,6 +2,7 @@
 //! tested beside it.
 
 mod end;
+mod fault;
 mod lead;
 mod loud;
 mod places;
