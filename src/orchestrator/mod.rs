@@ -18,6 +18,7 @@ mod recover;
 mod schedule;
 mod settle;
 mod start;
+mod views;
 mod waiters;
 mod worktrees;
 
