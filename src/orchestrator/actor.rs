@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use notify::Watcher;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::Startup;
 use super::waiters::Waiters;
-use crate::backend::{Backends, Enforcement};
+use crate::backend::Backends;
 use crate::config::Settings;
 use crate::git::Repository;
 use crate::mission::admission::Limits;
@@ -28,11 +29,11 @@ use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, ServerId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::{Registry, Worker};
-use crate::mission::{graph, lifecycle::WorkerStatus};
 use crate::store::journal::Journal;
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
 use crate::store::state_file;
+use crate::store::worker_dir::Letter;
 use crate::supervisor::assignment::LiveStatus;
 
 type Reply<T> = oneshot::Sender<T>;
@@ -132,9 +133,9 @@ pub enum News {
     Status(Box<LiveStatus>),
     /// The outcome record is there.
     Ended(Box<Outcome>),
-    /// It is proven that this attempt never began; these messages had been posted to it.
+    /// It is proven that this attempt never began, and never will; what it was written meanwhile.
     NeverBegan {
-        messages: Vec<String>,
+        letters: Vec<Letter>,
     },
     /// The attempt may run on, but it cannot be followed; looked at again later.
     OutOfSight {
@@ -212,6 +213,8 @@ pub(super) struct Actor {
     empty: Registry,
     pub live: HashMap<WorkerId, LiveStatus>,
     pub waiters: Waiters,
+    /// The tasks that start and follow workers for this server.
+    pub following: HashMap<WorkerId, JoinHandle<()>>,
     pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
     /// Messages that came in the moment between the closing of an inbox and the settlement.
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
@@ -219,7 +222,8 @@ pub(super) struct Actor {
     next_look: Instant,
 }
 
-pub(super) type LateMessage = (NewMessage, Reply<Result<MessageAnswer>>);
+/// A message to an attempt (of this number) that was just ending.
+pub(super) type LateMessage = (u32, NewMessage, Reply<Result<MessageAnswer>>);
 
 struct Store {
     dir: StateDir,
@@ -245,6 +249,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         empty: Registry::default(),
         live: HashMap::new(),
         waiters: Waiters::default(),
+        following: HashMap::new(),
         cancels: HashMap::new(),
         late_messages: HashMap::new(),
         state_file_due: None,
@@ -311,6 +316,7 @@ impl Actor {
     /// What follows from any change, whoever made it.
     pub(super) fn after_change(&mut self) {
         self.settle_called_off();
+        self.send_late_messages();
         self.retry_automatically();
         self.start_what_may();
         self.answer_cancels();
@@ -331,6 +337,7 @@ impl Actor {
             self.next_look = now + LOOK_EVERY;
             let before = self.registry().seq;
             self.take_over();
+            self.follow_again();
             if self.registry().seq != before {
                 self.after_change();
             }
@@ -405,10 +412,13 @@ impl Actor {
         let journal = Journal::open(&dir.journal(), context.server.clone())?;
         let watch = watch(&dir.journal(), &self.mailbox);
         self.store = Some(Store { dir, journal, _lease: lease, _watch: watch });
-        self.transact(|_| {
-            let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
-            (vec![joined], ())
-        })
+        let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
+        let result = self.transact(|_| (vec![joined], ()));
+        if result.is_err() {
+            // To the others, what a server that never joined leases is nobody's.
+            self.store = None;
+        }
+        result
     }
 
     fn write_state_file(&mut self) {
@@ -423,69 +433,8 @@ impl Actor {
         }
     }
 
-    pub(super) fn find(&self, name: &str) -> Result<Arc<Worker>> {
-        self.registry().find(name).cloned().ok_or_else(|| self.unknown(name))
-    }
-
-    /// The error for a name that nobody bears, with those that somebody does.
-    pub(super) fn unknown(&self, name: &str) -> OrchestratorError {
-        let open = self.registry().workers().rev().filter(|worker| !worker.status.is_settled());
-        let settled = self.registry().workers().rev().filter(|worker| worker.status.is_settled());
-        let known: Vec<String> =
-            open.chain(settled).take(10).map(|worker| format!("{} ({})", worker.id, worker.status)).collect();
-        let known = match known.is_empty() {
-            true => "there are no workers yet: batch_create_workers makes some".to_owned(),
-            false => format!("known are {}; list_worker_missions shows all", known.join(", ")),
-        };
-        OrchestratorError::UnknownWorker { name: name.to_owned(), known }
-    }
-
-    pub(super) fn view(&self, worker: &Arc<Worker>) -> WorkerView {
-        let waits_for = match graph::readiness(self.registry(), worker) {
-            graph::Readiness::Waiting(tasks) if worker.status == WorkerStatus::Queued => {
-                Some(tasks.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", "))
-            }
-            _ => None,
-        };
-        WorkerView {
-            live: self.live.get(&worker.id).filter(|_| worker.status.is_live()).cloned(),
-            block: graph::block(self.registry(), worker),
-            waits_for,
-            redelivered: false,
-            enforced: self.enforcement(worker),
-            worker: Arc::clone(worker),
-        }
-    }
-
-    fn enforcement(&self, worker: &Worker) -> Option<Enforcement> {
-        let backend = self.context.backends.get(worker.next.backend.as_str()).ok()?;
-        Some(backend.enforcement(worker.mission.permissions))
-    }
-
-    fn list(&self, boss: &BossId, scope: Scope) -> ListAnswer {
-        let (mine, others): (Vec<_>, Vec<_>) =
-            self.registry().workers().partition(|worker| scope == Scope::All || worker.boss == *boss);
-        ListAnswer { workers: mine.into_iter().map(|worker| self.view(worker)).collect(), others: others.len() }
-    }
-
-    fn counts(&self) -> HashMap<BackendName, Counts> {
-        let mut counts: HashMap<BackendName, Counts> = HashMap::new();
-        for worker in self.registry().workers() {
-            let of = counts.entry(worker.next.backend.clone()).or_default();
-            of.running += usize::from(worker.status.is_live());
-            of.queued += usize::from(worker.status == WorkerStatus::Queued);
-        }
-        counts
-    }
-
     fn record(&mut self, entry: Entry) -> Result<()> {
         self.transact(|_| (vec![entry], ()))
-    }
-
-    fn lookup(&self, name: Option<&str>) -> Result<Lookup> {
-        let worker = name.map(|name| self.find(name)).transpose()?;
-        let all = if worker.is_some() { Vec::new() } else { self.registry().workers().cloned().collect() };
-        Ok(Lookup { worker, all, integration_branch: self.registry().integration_branch.clone() })
     }
 }
 

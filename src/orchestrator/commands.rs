@@ -14,7 +14,7 @@ use super::{follow, settle};
 use crate::mission::create::{self, Defaults, Draft, Registered};
 use crate::mission::entry::{Entry, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId, WorkerId};
-use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::Worker;
 use crate::mission::retry;
 use crate::store::worker_dir::{AttemptDir, Content, Delivery, Letter, Posted};
@@ -93,18 +93,22 @@ impl Actor {
         message: NewMessage,
         reply: oneshot::Sender<Result<MessageAnswer>>,
     ) {
-        let answer = self.mine(boss, name, "write to").and_then(|worker| match worker.status {
-            WorkerStatus::Queued => self.amend(&worker, &message).map(Some),
+        let worker = match self.mine(boss, name, "write to") {
+            Ok(worker) => worker,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let answer = match worker.status {
+            WorkerStatus::Queued => self.amend(&worker, &message),
             WorkerStatus::Settled(_) => self.reopen(&worker, &message).map(Some),
             _ => self.post_message(&worker, &message),
-        });
+        };
         match answer {
             Ok(Some(answer)) => drop(reply.send(Ok(answer))),
             Err(error) => drop(reply.send(Err(error))),
+            // It is changing at this moment: what it becomes is a moment away, and then this is sent again.
             Ok(None) => {
-                // The attempt is just ending: its settlement is a moment away, and then this opens the next one.
-                let Ok(worker) = self.find(name) else { return };
-                self.late_messages.entry(worker.id.clone()).or_default().push((message, reply));
+                let late = self.late_messages.entry(worker.id.clone()).or_default();
+                late.push((worker.attempt, message, reply));
             }
         }
     }
@@ -142,11 +146,20 @@ impl Actor {
         self.state_dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt))
     }
 
-    fn amend(&mut self, worker: &Worker, message: &NewMessage) -> Result<MessageAnswer> {
-        let next = amended(worker, &message.text);
-        let id = worker.id.clone();
-        self.transact(|_| (vec![Entry::Amended { worker: id, next: Box::new(next) }], ()))?;
-        Ok(MessageAnswer { message_id: Uuid::new_v4(), delivered: MessageDelivery::Queued, status: worker.status })
+    /// `None`: another server has taken it out of the queue a moment ago.
+    fn amend(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
+        let amended = self.transact(|registry| {
+            let queued = registry.get(&worker.id).filter(|worker| worker.status == WorkerStatus::Queued);
+            let next = queued.map(|worker| settle::with_message(&worker.next, &worker.mission, &message.text));
+            let entry = next.map(|next| Entry::Amended { worker: worker.id.clone(), next: Box::new(next) });
+            (entry.iter().cloned().collect(), entry.is_some())
+        })?;
+        let answer = || MessageAnswer {
+            message_id: Uuid::new_v4(),
+            delivered: MessageDelivery::Queued,
+            status: WorkerStatus::Queued,
+        };
+        Ok(amended.then(answer))
     }
 
     /// A message to a settled worker opens its next attempt.
@@ -160,13 +173,17 @@ impl Actor {
         })
     }
 
-    pub(super) fn send_late_messages(&mut self, id: &WorkerId) {
-        for (message, reply) in self.late_messages.remove(id).unwrap_or_default() {
-            let boss = match self.registry().get(id) {
-                Some(worker) => worker.boss.clone(),
-                None => return,
-            };
-            self.message(&boss, id.as_str(), message, reply);
+    /// Those whose attempt has ended or was taken back, whichever server found out.
+    pub(super) fn send_late_messages(&mut self) {
+        for (id, late) in std::mem::take(&mut self.late_messages) {
+            let Some(worker) = self.registry().get(&id).cloned() else { continue };
+            for (attempt, message, reply) in late {
+                if worker.status.is_live() && worker.attempt == attempt {
+                    self.late_messages.entry(id.clone()).or_default().push((attempt, message, reply));
+                } else {
+                    self.message(&worker.boss, id.as_str(), message, reply);
+                }
+            }
         }
     }
 
@@ -177,62 +194,41 @@ impl Actor {
         reason: &str,
         reply: oneshot::Sender<Result<CancelAnswer>>,
     ) {
-        match self.begin_cancel(boss, name, reason) {
-            Ok(Cancelling::Done(answer)) => drop(reply.send(Ok(answer))),
-            Ok(Cancelling::Under(id)) => self.cancels.entry(id).or_default().push(reply),
+        let worker = match self.mine(boss, name, "cancel") {
+            Ok(worker) => worker,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        if worker.status.is_settled() {
+            return drop(reply.send(Ok(self.cancel_answer(&worker, true))));
+        }
+        match self.call_off(&worker, boss, reason) {
+            // Answered as soon as it has settled.
+            Ok(()) => self.cancels.entry(worker.id.clone()).or_default().push(reply),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
 
-    fn begin_cancel(&mut self, boss: &BossId, name: &str, reason: &str) -> Result<Cancelling> {
-        let worker = self.mine(boss, name, "cancel")?;
-        match worker.status {
-            WorkerStatus::Settled(_) => Ok(Cancelling::Done(self.cancel_answer(&worker, true))),
-            WorkerStatus::Queued => {
-                self.settle_queued(&worker)?;
-                let worker = self.find(worker.id.as_str())?;
-                Ok(Cancelling::Done(self.cancel_answer(&worker, false)))
-            }
-            _ => {
-                let entry =
-                    Entry::CancelRequested { worker: worker.id.clone(), by: boss.clone(), reason: reason.to_owned() };
-                self.transact(|_| (vec![entry], ()))?;
-                self.post(&worker, Content::Cancel { reason: reason.to_owned() })?;
-                if let Some(attempt) = self.attempt_dir(&worker) {
-                    self.runtime.spawn(follow::insist(attempt, CANCEL_CEILING));
-                }
-                Ok(Cancelling::Under(worker.id.clone()))
-            }
-        }
-    }
-
-    /// What was called off while it started, and then never began, is back in the queue and must not begin again.
-    pub(super) fn settle_called_off(&mut self) {
-        let called_off = |worker: &&Arc<Worker>| {
-            worker.status == WorkerStatus::Queued && worker.cancel.is_some() && worker.lease == self.context.server
-        };
-        for worker in self.registry().workers().filter(called_off).cloned().collect::<Vec<_>>() {
-            if let Err(error) = self.settle_queued(&worker) {
-                tracing::error!(%error, worker = %worker.id, "could not save a cancellation; it is tried again with the next change");
-            }
-        }
-    }
-
-    /// A queued worker has no supervisor to write its record.
-    fn settle_queued(&mut self, worker: &Worker) -> Result<()> {
-        let attempt = worker.attempt + 1;
-        let outcome = settle::never_ran(worker, attempt, Ending::Cancelled, None);
-        let id = worker.id.clone();
-        let brief = Box::new(settle::brief(&outcome, worker.next.model.clone()));
-        let still_queued = self.transact(|registry| {
-            let queued = registry.get(&id).is_some_and(|worker| worker.status == WorkerStatus::Queued);
-            let entry = queued.then(|| Entry::Settled { worker: id.clone(), brief });
-            (entry.into_iter().collect(), queued)
+    /// One that waits in the queue, also one that gets back there, is settled by what follows from this entry.
+    fn call_off(&mut self, worker: &Worker, boss: &BossId, reason: &str) -> Result<()> {
+        let worker = self.transact(|registry| {
+            let open = registry.get(&worker.id).filter(|worker| !worker.status.is_settled()).cloned();
+            let entry = open.as_ref().map(|worker| Entry::CancelRequested {
+                worker: worker.id.clone(),
+                by: boss.clone(),
+                reason: reason.to_owned(),
+            });
+            (entry.into_iter().collect(), open)
         })?;
-        if let Some(dir) = self.state_dir().filter(|_| still_queued) {
-            let dir = dir.worker(&worker.id).attempt(attempt);
-            crate::store::file::make_private_dir(dir.root())?;
-            dir.settle(&outcome)?;
+        match worker.filter(|worker| worker.status.is_live()) {
+            Some(worker) => self.post_cancel(&worker, reason),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn post_cancel(&self, worker: &Worker, reason: &str) -> Result<()> {
+        self.post(worker, Content::Cancel { reason: reason.to_owned() })?;
+        if let Some(attempt) = self.attempt_dir(worker) {
+            self.runtime.spawn(follow::insist(attempt, CANCEL_CEILING));
         }
         Ok(())
     }
@@ -279,22 +275,6 @@ impl Actor {
             false => Err(OrchestratorError::NotYours { name: worker.id.to_string(), what }),
         }
     }
-}
-
-enum Cancelling {
-    Done(CancelAnswer),
-    Under(WorkerId),
-}
-
-/// The attempt that waits, with something added to what it will be told.
-pub(super) fn amended(worker: &Worker, message: &str) -> NextAttempt {
-    let add = |text: &str| format!("{text}\n\n{message}");
-    let start = match &worker.next.start {
-        Start::Mission => Start::Prompt { text: add(&worker.mission.prompt) },
-        Start::Prompt { text } => Start::Prompt { text: add(text) },
-        Start::Resume { session_id, text } => Start::Resume { session_id: session_id.clone(), text: add(text) },
-    };
-    NextAttempt { start, ..worker.next.clone() }
 }
 
 /// In the session of the last attempt where that can be, else anew with a digest of what was tried.

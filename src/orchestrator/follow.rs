@@ -97,21 +97,14 @@ fn report_status_file(attempt: &AttemptDir, reporter: &Reporter) {
     }
 }
 
-enum Holder {
-    /// Nobody, and by our claim nobody ever will.
-    Nobody,
-    /// A supervisor that died.
-    Dead,
-    /// A supervisor that took it a moment ago, or that has just written its record.
-    Lives,
-}
-
-/// Whose an attempt is whose lock was seen free. A supervisor takes the lock before the claim and keeps it to its end,
-/// so a claim of one whose lock is free is that of a dead one.
-fn who_has_it(attempt: &AttemptDir) -> Result<Holder, FileError> {
-    file::make_private_dir(attempt.root())?;
-    if attempt.take_claim(Claim::Abandoned)? || attempt.claim()? == Some(Claim::Abandoned) {
-        return Ok(Holder::Nobody);
+/// No supervisor lives and there is no record. Either none ever claimed the attempt, and by taking the claim we make
+/// sure that none will; or it died, and then whatever it started is ended and the end is `lost`.
+async fn lost_or_never_began(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter) {
+    let letters = attempt.renounce().and_then(|never| never.then(|| attempt.close_inbox_unread()).transpose());
+    match letters {
+        Ok(Some(letters)) => return reporter.tell(News::NeverBegan { letters }),
+        Ok(None) => {}
+        Err(error) => return reporter.tell(News::OutOfSight { why: error.to_string() }),
     }
     let gone = !lease::is_held(&attempt.lock()) && attempt.outcome()?.is_none();
     Ok(if gone { Holder::Dead } else { Holder::Lives })
@@ -153,6 +146,8 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
     let status: Option<LiveStatus> = file::read_json(&attempt.status()).ok().flatten();
     let swept = match &assignment {
         Some(assignment) => {
+            // Its supervisor was ended before it could take it away.
+            let _ = std::fs::remove_file(&assignment.socket);
             let scope = Scope {
                 tag: assignment.tag.clone(),
                 roots: status.iter().filter_map(|status| status.cli).collect(),
@@ -183,7 +178,8 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         worker_id: worker.id.clone(),
         attempt: worker.attempt,
         backend: worker.next.backend.clone(),
-        status: if worker.cancel.is_some() { Ending::Cancelled } else { Ending::Lost },
+        // What was asked for has come about, though its supervisor did not live to say so.
+        status: if attempt.is_called_off() { Ending::Cancelled } else { Ending::Lost },
         run,
         verification: settle::skipped(worker),
         changes: Changes::clone(&changes),

@@ -19,6 +19,7 @@ mod registrations;
 mod schedule;
 mod settle;
 mod start;
+mod views;
 mod waiters;
 mod worktrees;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::actor::Actor;
 use super::follow;
 use crate::mission::entry::Entry;
+use crate::mission::handover;
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
 use crate::store::lease;
@@ -44,20 +45,38 @@ impl Actor {
             (entries, left)
         });
         match taken {
-            Ok(workers) => self.adopt(&workers),
+            Ok(workers) => {
+                self.cancel_again(&workers);
+                self.follow_again();
+            }
             Err(error) => tracing::error!(%error, "could not take over from a dead server; trying again"),
         }
     }
 
-    /// Follows the live ones among them; queued ones are started as usual.
-    fn adopt(&mut self, workers: &[WorkerId]) {
-        for id in workers {
-            let Some(worker) = self.registry().get(id).filter(|worker| worker.status.is_live()).cloned() else {
+    /// A server may have gone between noting a cancellation and telling the supervisor.
+    fn cancel_again(&self, workers: &[WorkerId]) {
+        for worker in workers.iter().filter_map(|id| self.registry().get(id)).filter(|it| it.status.is_live()) {
+            let Some(reason) = &worker.cancel else { continue };
+            if let Err(error) = self.post_cancel(worker, reason) {
+                tracing::error!(worker = %worker.id, %error, "could not tell a supervisor of a cancellation");
+            }
+        }
+    }
+
+    /// Follows those of this server's workers that nobody follows: what it took over, and what was lost sight of (a full
+    /// disk, too many open files) and may be seen again. Queued ones are started as usual.
+    pub(super) fn follow_again(&mut self) {
+        self.following.retain(|_, task| !task.is_finished());
+        let me = &self.context.server;
+        let mine = self.registry().workers().filter(|worker| worker.status.is_live() && worker.lease == *me);
+        let alone: Vec<_> = mine.filter(|worker| !self.following.contains_key(&worker.id)).cloned().collect();
+        for worker in alone {
+            let Some(attempt) = self.state_dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt)) else {
                 continue;
             };
-            let Some(attempt) = self.state_dir().map(|dir| dir.worker(id).attempt(worker.attempt)) else { continue };
             let reporter = follow::Reporter::new(self.mailbox.clone(), &worker);
-            self.runtime.spawn(follow::follow(attempt, worker, reporter));
+            let task = self.runtime.spawn(follow::follow(attempt, Arc::clone(&worker), reporter));
+            self.following.insert(worker.id.clone(), task);
         }
     }
 }
@@ -73,7 +92,7 @@ fn dead_servers(registry: &Registry, me: &ServerId, dir: &StateDir) -> Vec<Serve
     others.filter(|server| !lease::is_held(&dir.server_lock(server))).cloned().collect()
 }
 
-/// Open workers whose server is dead, or went in order.
+/// Workers whose server is dead, or went in order, and that are open or about to be tried again.
 fn orphans<'a>(
     registry: &'a Registry,
     me: &'a ServerId,
@@ -81,7 +100,7 @@ fn orphans<'a>(
 ) -> impl Iterator<Item = &'a Arc<Worker>> {
     registry.workers().filter(move |worker| {
         let gone = dead.contains(&worker.lease) || !registry.servers.contains_key(&worker.lease);
-        !worker.status.is_settled() && worker.lease != *me && gone
+        !handover::is_final(worker) && worker.lease != *me && gone
     })
 }
 

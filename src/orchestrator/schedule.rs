@@ -55,8 +55,9 @@ impl Actor {
         }
     }
 
-    fn start_worker(&self, worker: Arc<Worker>, base_branches: Vec<String>) {
+    fn start_worker(&mut self, worker: Arc<Worker>, base_branches: Vec<String>) {
         let Some(dir) = self.state_dir().map(|dir| dir.worker(&worker.id)) else { return };
+        let id = worker.id.clone();
         let order = start::Order {
             integration_branch: self.registry().integration_branch.clone(),
             base_branches,
@@ -64,7 +65,8 @@ impl Actor {
             worker_dir: dir,
             worker,
         };
-        self.runtime.spawn(start::start(Arc::clone(&self.context), self.mailbox.clone(), order));
+        let task = self.runtime.spawn(start::start(Arc::clone(&self.context), self.mailbox.clone(), order));
+        self.following.insert(id, task);
     }
 
     /// Puts failed workers whose missions allow another attempt back into the queue.

@@ -6,11 +6,14 @@ use jiff::Timestamp;
 
 use super::actor::{Actor, News};
 use super::answers::*;
-use crate::mission::entry::{Brief, BriefFailure, Entry};
+use super::error::OrchestratorError;
+use crate::mission::entry::{Brief, BriefFailure, Entry, NextAttempt, Start};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run, Verification, tail};
 use crate::mission::registry::Worker;
+use crate::mission::spec::Mission;
+use crate::store::worker_dir::{Content, Letter};
 use crate::supervisor::assignment::{LiveStatus, Phase};
 
 /// How much of a failure's message and of a verification's log a brief holds, in bytes.
@@ -19,14 +22,14 @@ const BRIEF_TEXT: usize = 700;
 impl Actor {
     pub(super) fn told(&mut self, id: WorkerId, attempt: u32, news: News) {
         let Some(worker) = self.registry().get(&id).cloned() else { return };
-        if worker.attempt != attempt || worker.status.is_settled() {
+        if worker.attempt != attempt || !worker.status.is_live() {
             return;
         }
         match news {
             News::Started { base_commit } => self.note(Entry::Running { worker: id.clone(), attempt, base_commit }),
             News::Status(status) => self.note_status(&worker, *status),
             News::Ended(outcome) => self.settle(&worker, &outcome),
-            News::NeverBegan { messages } => self.put_back(&worker, &messages),
+            News::NeverBegan { letters } => self.take_back(&worker, letters),
             News::OutOfSight { why } => tracing::warn!(worker = %id, why, "a worker cannot be followed just now"),
         }
     }
@@ -64,7 +67,24 @@ impl Actor {
         let brief = Box::new(brief(outcome, worker.next.model.clone()));
         let id = worker.id.clone();
         self.note(Entry::Settled { worker: id, brief });
-        self.send_late_messages(&worker.id);
+    }
+
+    /// Into the queue again, with what it was told meanwhile; one that was called off is settled from there.
+    fn take_back(&mut self, worker: &Worker, letters: Vec<Letter>) {
+        if worker.status != WorkerStatus::Starting {
+            // It did begin: the claim, and all else, was removed with its folder.
+            return self.settle(worker, &folder_removed(worker));
+        }
+        let messages = letters.into_iter().filter_map(|letter| match letter.content {
+            Content::Message { text, .. } => Some(text),
+            Content::Cancel { .. } => None,
+        });
+        let next = messages.fold(None, |next: Option<NextAttempt>, text| {
+            Some(with_message(next.as_ref().unwrap_or(&worker.next), &worker.mission, &text))
+        });
+        let amended = next.map(|next| Entry::Amended { worker: worker.id.clone(), next: Box::new(next) });
+        let unstarted = Entry::Unstarted { worker: worker.id.clone(), attempt: worker.attempt };
+        self.note_all(amended.into_iter().chain([unstarted]).collect());
     }
 
     fn note(&mut self, entry: Entry) {
@@ -73,9 +93,38 @@ impl Actor {
 
     fn note_all(&mut self, entries: Vec<Entry>) {
         if let Err(error) = self.transact(|_| (entries, ())) {
-            // The record on disk stands; the regular look finds it again when there is room.
+            // What is on disk stands; the regular look finds it again when there is room.
             tracing::error!(%error, "could not save what became of a worker");
         }
+    }
+
+    /// What was called off before anything ran has no supervisor to write its record.
+    pub(super) fn settle_called_off(&mut self) {
+        let called_off = |worker: &Worker| worker.status == WorkerStatus::Queued && worker.cancel.is_some();
+        let waiting: Vec<Arc<Worker>> = self.registry().workers().filter(|it| called_off(it)).cloned().collect();
+        for worker in waiting {
+            if let Err(error) = self.settle_queued(&worker) {
+                tracing::error!(%error, "could not save that a worker was called off; it stays in the queue and never starts");
+            }
+        }
+    }
+
+    fn settle_queued(&mut self, worker: &Worker) -> Result<(), OrchestratorError> {
+        let attempt = worker.attempt + 1;
+        let outcome = never_ran(worker, attempt, Ending::Cancelled, None);
+        let id = worker.id.clone();
+        let brief = Box::new(brief(&outcome, worker.next.model.clone()));
+        let still_queued = self.transact(|registry| {
+            let queued = registry.get(&id).is_some_and(|worker| worker.status == WorkerStatus::Queued);
+            let entry = queued.then(|| Entry::Settled { worker: id.clone(), brief });
+            (entry.into_iter().collect(), queued)
+        })?;
+        if let Some(dir) = self.state_dir().filter(|_| still_queued) {
+            let dir = dir.worker(&worker.id).attempt(attempt);
+            crate::store::file::make_private_dir(dir.root())?;
+            dir.settle(&outcome)?;
+        }
+        Ok(())
     }
 
     /// Answers the cancellations whose workers have settled.
@@ -121,6 +170,25 @@ pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: 
         cleanup: Cleanup { proof: Proof::Full, ..Cleanup::default() },
         settled_at: Timestamp::now(),
     }
+}
+
+fn folder_removed(worker: &Worker) -> Outcome {
+    let message =
+        "its folder was removed while it ran, so nobody can say how it ended; what it did is in its directory";
+    let failure = Failure { kind: FailureKind::Lost, message: message.to_owned(), resets_at: None };
+    let cleanup = Cleanup { proof: Proof::BestEffort, ..Cleanup::default() };
+    Outcome { cleanup, ..never_ran(worker, worker.attempt, Ending::Lost, Some(failure)) }
+}
+
+/// What the next attempt begins with, and this too.
+pub(super) fn with_message(next: &NextAttempt, mission: &Mission, message: &str) -> NextAttempt {
+    let add = |text: &str| format!("{text}\n\n{message}");
+    let start = match &next.start {
+        Start::Mission => Start::Prompt { text: add(&mission.prompt) },
+        Start::Prompt { text } => Start::Prompt { text: add(text) },
+        Start::Resume { session_id, text } => Start::Resume { session_id: session_id.clone(), text: add(text) },
+    };
+    NextAttempt { start, ..next.clone() }
 }
 
 pub(super) fn could_not_start(worker: &Worker, attempt: u32, why: &str) -> Outcome {

@@ -32,9 +32,12 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     let reporter = follow::Reporter::new(mailbox, &order.worker);
     match launch(&context, &order).await {
         Ok(base_commit) => reporter.tell(News::Started { base_commit }),
-        Err(error) if abandon(&order.attempt_dir) => return give_up(&reporter, &order, &error.to_string()),
-        // It claimed the attempt and then went wrong: its record, or its loss, is found by following it.
-        Err(error) => tracing::warn!(worker = %order.worker.id, %error, "a supervisor had trouble starting"),
+        Err(error) => match order.attempt_dir.renounce() {
+            Ok(true) => return give_up(&reporter, &order, &error.to_string()),
+            // It claimed the attempt and then went wrong: its record, or its loss, is found by following it.
+            Ok(false) => tracing::warn!(worker = %order.worker.id, %error, "a supervisor had trouble starting"),
+            Err(unsure) => return reporter.tell(News::OutOfSight { why: format!("{error}; {unsure}") }),
+        },
     }
     follow::follow(order.attempt_dir.clone(), order.worker.clone(), reporter).await;
 }
@@ -156,20 +159,9 @@ pub(super) fn refused(error: impl std::fmt::Display) -> OrchestratorError {
     OrchestratorError::Refused(error.to_string())
 }
 
-/// Makes sure that no supervisor ever runs this attempt. `false`: one does, or did. Where nothing can be written nothing
-/// can have begun either, since a supervisor's first act is to write.
-fn abandon(attempt: &AttemptDir) -> bool {
-    let taken = file::make_private_dir(attempt.root()).and_then(|()| attempt.take_claim(Claim::Abandoned));
-    match taken {
-        Ok(taken) => taken || matches!(attempt.claim(), Ok(Some(Claim::Abandoned))),
-        Err(error) => {
-            tracing::error!(%error, "could not record that a worker did not start");
-            true
-        }
-    }
-}
-
+/// Nothing was started, and for this attempt nothing ever will be.
 fn give_up(reporter: &follow::Reporter, order: &Order, why: &str) {
+    let attempt = &order.attempt_dir;
     let outcome = settle::could_not_start(&order.worker, order.worker.attempt, why);
     if let Err(error) = order.attempt_dir.settle(&outcome) {
         tracing::error!(%error, "could not record that a worker did not start");

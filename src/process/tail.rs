@@ -51,7 +51,8 @@ pub struct Tail {
     ready: VecDeque<(Line, u64)>,
     offset: u64,
     unfinished: Unfinished,
-    finishing: bool,
+    /// Set by [`Tail::finish`]: nothing behind this is read.
+    end: Option<u64>,
     wake: Arc<Notify>,
     /// Held only for its life. `None`: watches are exhausted, so poll.
     watcher: Option<RecommendedWatcher>,
@@ -72,7 +73,7 @@ impl Tail {
             ready: VecDeque::new(),
             offset,
             unfinished: Unfinished::default(),
-            finishing: false,
+            end: None,
             wake,
             watcher,
         })
@@ -91,7 +92,7 @@ impl Tail {
             if self.read_chunk()? {
                 continue;
             }
-            if self.finishing {
+            if self.end.is_some() {
                 if self.unfinished.is_empty() {
                     return Ok(None);
                 }
@@ -104,10 +105,23 @@ impl Tail {
         }
     }
 
-    /// Nobody writes any more: from now on [`Tail::next`] reads to the end, hands out a last line even without a
-    /// newline, and then says `None`.
+    /// What is there now is all: from now on [`Tail::next`] reads to that end, hands out a last line even without a
+    /// newline, and then says `None`. Should somebody still write, that is not waited for.
     pub fn finish(&mut self) {
-        self.finishing = true;
+        self.end = Some(self.length());
+    }
+
+    /// Leaves out what was not read yet, but for the last `most` bytes. The line that it cuts says how much is missing.
+    pub fn skip_to_last(&mut self, most: u64) {
+        let from = self.length().saturating_sub(most);
+        if from > self.position {
+            self.unfinished.dropped += from - self.position;
+            self.position = from;
+        }
+    }
+
+    fn length(&self) -> u64 {
+        self.file.metadata().map_or(self.position, |metadata| metadata.len())
     }
 
     /// The offset behind the last line that was handed out, in bytes.
@@ -118,7 +132,8 @@ impl Tail {
     /// False if there was nothing new.
     fn read_chunk(&mut self) -> Result<bool, TailError> {
         let mut chunk = [0; CHUNK];
-        match self.read_at_position(&mut chunk) {
+        let most = self.end.map_or(CHUNK as u64, |end| end.saturating_sub(self.position).min(CHUNK as u64));
+        match self.read_at_position(&mut chunk[..most as usize]) {
             Ok(count) => {
                 self.take(&chunk[..count]);
                 Ok(count > 0)
@@ -172,7 +187,7 @@ struct Unfinished {
 
 impl Unfinished {
     fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.kept.is_empty() && self.dropped == 0
     }
 
     fn push(&mut self, bytes: &[u8]) {

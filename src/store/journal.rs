@@ -86,12 +86,31 @@ impl Journal {
         &self.registry
     }
 
-    /// Takes in what others have written. True if there was anything.
-    pub fn catch_up(&mut self) -> Result<bool, JournalError> {
-        let before = self.registry.seq;
+    /// Takes in what others have written. Under the lock, since a writer whose disk is full takes back what it wrote.
+    pub fn catch_up(&mut self) -> Result<(), JournalError> {
+        if !self.is_behind()? {
+            return Ok(());
+        }
+        self.lock.lock_shared().map_err(|source| FileError::write(&self.folder, source))?;
+        let result = self.read_news();
+        self.unlock()?;
+        result
+    }
+
+    fn is_behind(&self) -> Result<bool, JournalError> {
+        let path = self.path();
+        let length = self.file.metadata().map_err(|source| FileError::read(&path, source))?.len();
+        Ok(length > self.offset || self.is_outdated())
+    }
+
+    fn read_news(&mut self) -> Result<(), JournalError> {
         self.follow_generations()?;
-        self.read_new_lines()?;
-        Ok(self.registry.seq != before)
+        self.read_new_lines()
+    }
+
+    /// Of the generations two stay, so one that slept through two others finds neither its own nor the next.
+    fn is_outdated(&self) -> bool {
+        generation_path(&self.folder, self.generation + 1).exists() || !self.path().exists()
     }
 
     /// Decides on the newest state and makes it so: `decide` sees every change of every server, and nobody else decides
@@ -112,7 +131,7 @@ impl Journal {
         now: Timestamp,
         decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
     ) -> Result<T, JournalError> {
-        self.catch_up()?;
+        self.read_news()?;
         self.cut_torn_tail()?;
         let (entries, answer) = decide(&self.registry);
         if !entries.is_empty() {
@@ -177,7 +196,7 @@ impl Journal {
     }
 
     fn follow_generations(&mut self) -> Result<(), JournalError> {
-        if !generation_path(&self.folder, self.generation + 1).exists() {
+        if !self.is_outdated() {
             return Ok(());
         }
         let newest = newest_generation(&self.folder)?.unwrap_or(self.generation + 1);

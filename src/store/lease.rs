@@ -3,6 +3,7 @@
 //! A lock goes with its process, however that ends; a pid proves nothing.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::file::{self, FileError};
@@ -23,10 +24,13 @@ pub fn take(path: &Path) -> Result<Option<Lease>, FileError> {
     }
 }
 
-/// A living process holds the lock. A file that is not there was never locked, or its holder went in order.
+/// A living process holds the lock. A file that is not there was never locked, or its holder went in order. Where it
+/// cannot be told (too many open files, no permission), the holder counts as living: whoever is called dead loses his work.
 pub fn is_held(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    match File::open(path) {
+        Ok(file) => file.try_lock_shared().is_err(),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
 }
 
 #[cfg(test)]
@@ -44,5 +48,14 @@ mod tests {
         drop(lease);
         assert!(!is_held(&path));
         assert!(take(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn nobody_is_called_dead_because_he_could_not_be_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        // A link to itself cannot be opened, whoever tries.
+        let path = folder.path().join("lock");
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert!(is_held(&path));
     }
 }

@@ -16,6 +16,9 @@ use uuid::Uuid;
 use super::file::{self, FileError};
 use crate::mission::outcome::Outcome;
 
+/// In the claim of an attempt that no supervisor will ever run.
+const NOBODY: &[u8] = b"nobody";
+
 /// Room for an outcome record, in bytes; larger ones are cut to fit when the disk is full.
 const RESERVE: usize = 64 * 1024;
 
@@ -182,8 +185,24 @@ impl AttemptDir {
         }
     }
 
-    pub fn claim(&self) -> Result<Option<Claim>, FileError> {
-        file::read_json(&self.claim_path())
+    /// Takes the claim for nobody, so that the attempt never begins. `false`: a supervisor has it.
+    pub fn renounce(&self) -> Result<bool, FileError> {
+        file::make_private_dir(&self.root)?;
+        match file::create_once(&self.claim(), NOBODY) {
+            Ok(()) => Ok(true),
+            Err(FileError::Exists { .. }) => self.is_renounced(),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_renounced(&self) -> Result<bool, FileError> {
+        let claim = self.claim();
+        fs::read(&claim).map(|by| by == NOBODY).map_err(|source| FileError::read(&claim, source))
+    }
+
+    /// Of the supervisor that took it. No longer, when somebody has removed the folder.
+    pub fn is_still_claimed(&self) -> bool {
+        self.claim().exists() && !self.is_renounced().unwrap_or(false)
     }
 
     /// Keeps space free for the outcome.
@@ -233,6 +252,20 @@ impl AttemptDir {
             file::replace(&self.inbox_closed(), b"", false)?;
         }
         Ok(unread)
+    }
+
+    /// Closes the inbox, and returns all letters that were ever posted.
+    pub fn close_inbox_unread(&self) -> Result<Vec<Letter>, FileError> {
+        file::make_private_dir(&self.inbox())?;
+        let _lock = self.lock_inbox()?;
+        file::replace(&self.inbox_closed(), b"", false)?;
+        self.letters(0)
+    }
+
+    /// Whether somebody has asked for its end.
+    pub fn is_called_off(&self) -> bool {
+        let letters = self.letters(0).unwrap_or_default();
+        letters.iter().any(|letter| matches!(letter.content, Content::Cancel { .. }))
     }
 
     fn count_letters(&self) -> Result<usize, FileError> {
@@ -303,13 +336,27 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_will_run_stays_so_and_its_letters_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
+        attempt.create(&()).unwrap();
+        let first = letter("one");
+        attempt.post(&first).unwrap();
+        for _server in 0..2 {
+            assert!(attempt.renounce().unwrap());
+            assert_eq!(attempt.close_inbox_unread().unwrap(), std::slice::from_ref(&first));
+        }
+        assert!(!attempt.take_claim().unwrap());
+        assert_eq!(attempt.post(&letter("two")).unwrap(), Posted::Closed);
+    }
+
+    #[test]
     fn an_attempt_is_claimed_once() {
         let folder = tempfile::tempdir().unwrap();
         let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
         attempt.create(&()).unwrap();
-        assert_eq!(attempt.claim().unwrap(), None);
-        assert!(attempt.take_claim(Claim::Supervisor).unwrap());
-        assert!(!attempt.take_claim(Claim::Abandoned).unwrap());
-        assert_eq!(attempt.claim().unwrap(), Some(Claim::Supervisor));
+        assert!(attempt.take_claim().unwrap());
+        assert!(!attempt.take_claim().unwrap());
+        assert!(!attempt.renounce().unwrap(), "a supervisor has it");
     }
 }

@@ -1,6 +1,6 @@
 //! What a worker may not exceed, and whether it still shows signs of life.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::assignment::Assignment;
 use crate::mission::outcome::Usage;
 use crate::process::{self, Scope};
+use crate::store::worker_dir::AttemptDir;
 
 /// Quiet workers are looked at this often; a look costs a walk through the process table.
 pub const LOOK_EVERY: Duration = Duration::from_secs(20);
@@ -18,7 +19,8 @@ pub struct Limits {
     max_tokens: Option<u64>,
     max_output: u64,
     stall_after: Duration,
-    stdout: PathBuf,
+    /// All that grows with what it prints.
+    output: [PathBuf; 3],
     life: Life,
 }
 
@@ -37,7 +39,7 @@ pub enum Exceeded {
 }
 
 impl Limits {
-    pub fn new(assignment: &Assignment, stdout: &Path) -> Self {
+    pub fn new(assignment: &Assignment, dir: &AttemptDir) -> Self {
         let now = Instant::now();
         let mission = &assignment.mission;
         Self {
@@ -46,13 +48,13 @@ impl Limits {
             max_tokens: mission.max_tokens,
             max_output: assignment.settings.max_output_mib << 20,
             stall_after: Duration::from_secs(60) * assignment.settings.stall_minutes,
-            stdout: stdout.to_owned(),
+            output: [dir.stdout(), dir.stderr(), dir.events()],
             life: Life { at: now, output: 0, cpu: Duration::ZERO },
         }
     }
 
     pub fn check_usage(&self, usage: &Usage) -> Option<Exceeded> {
-        let tokens = usage.input_tokens + usage.output_tokens;
+        let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
         if let Some(most) = self.max_tokens.filter(|most| tokens > *most) {
             return Some(Exceeded::Budget(format!("max_tokens {most} was reached ({tokens} used)")));
         }
@@ -98,6 +100,6 @@ impl Limits {
     }
 
     fn output_size(&self) -> u64 {
-        std::fs::metadata(&self.stdout).map_or(0, |metadata| metadata.len())
+        self.output.iter().map(|path| std::fs::metadata(path).map_or(0, |metadata| metadata.len())).sum()
     }
 }

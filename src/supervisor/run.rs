@@ -102,12 +102,13 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     let assignment: Assignment =
         file::read_json(&dir.assignment())?.ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
     let _lease = take_lease(&dir).await?;
-    if !dir.take_claim(Claim::Supervisor)? {
-        return Err(SupervisorError::Claimed);
-    }
     dir.reserve_outcome()?;
     let backends = Backends::with_custom(assignment.settings.custom.clone());
     let mut attempt = Attempt::new(assignment, dir, &backends)?;
+    // After all that can fail: what never had the claim has never begun, and the server says why.
+    if !attempt.dir.take_claim()? {
+        return Err(SupervisorError::Claimed);
+    }
     attempt.board.write();
     let knocked = attempt.inbox.bell();
     let socket = Socket::bind(&attempt.assignment.socket, attempt.board.listen(), knocked);
@@ -148,7 +149,7 @@ impl Attempt {
             backend: backends.get(assignment.backend.as_str())?,
             board: Board::new(&dir, me)?,
             inbox: Inbox::new(&dir, Arc::new(Notify::new())),
-            limits: Limits::new(&assignment, &dir.stdout()),
+            limits: Limits::new(&assignment, &dir),
             git: git_context(&assignment.directory),
             outside: Outside::of(&assignment.directory),
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
@@ -164,7 +165,6 @@ impl Attempt {
         let mut next = turn::Begin { text, session, messages: Vec::new() };
         loop {
             let ended = self.turn(next).await;
-            self.sweep().await;
             self.take_in(&ended);
             if let Some(begin) = self.next_turn(&ended) {
                 next = begin;
@@ -265,9 +265,9 @@ fn add_usage(before: Usage, report: &TurnReport) -> Usage {
         }
     } else {
         Usage {
-            input_tokens: before.input_tokens + now.input_tokens,
-            cached_tokens: before.cached_tokens + now.cached_tokens,
-            output_tokens: before.output_tokens + now.output_tokens,
+            input_tokens: before.input_tokens.saturating_add(now.input_tokens),
+            cached_tokens: before.cached_tokens.saturating_add(now.cached_tokens),
+            output_tokens: before.output_tokens.saturating_add(now.output_tokens),
             cost_usd: cost(|before, now| before + now),
         }
     }

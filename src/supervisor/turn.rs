@@ -48,15 +48,26 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 const CLOSING_GRACE: Duration = Duration::from_secs(15);
 /// What a process gets between SIGKILL and being given up on.
 const KILL_GRACE: Duration = Duration::from_secs(10);
+/// As much of what was not read at its exit is still read, in bytes: the end is in it, and a flood is not gone through.
+const REST: u64 = 8 * 1024 * 1024;
 /// The end of stderr that failures may quote, in bytes.
 const STDERR_TAIL: u64 = 8 * 1024;
 
 impl Attempt {
     pub(super) async fn turn(&mut self, begin: Begin) -> Ended {
-        match self.start(&begin) {
-            Ok(mut running) => running.listen(self).await,
-            Err(message) => Ended { report: not_started(message), exit: None, stop: None },
-        }
+        let mut running = match self.start(&begin) {
+            Ok(running) => running,
+            Err(message) => {
+                // It may be that only following it failed.
+                self.sweep().await;
+                return Ended { report: not_started(message), exit: None, stop: None };
+            }
+        };
+        let exit = running.listen(self).await;
+        // Before the rest is read: what outlives its CLI may go on printing for ever.
+        self.sweep().await;
+        running.read_rest(self).await;
+        running.end(self, exit)
     }
 
     fn start(&mut self, begin: &Begin) -> Result<Running, String> {
@@ -179,20 +190,17 @@ impl Running {
         }
     }
 
-    async fn listen(&mut self, attempt: &mut Attempt) -> Ended {
+    /// Until it has exited; `None` when it could not be made to.
+    async fn listen(&mut self, attempt: &mut Attempt) -> Option<Exit> {
         self.give_prompt();
         let bell = attempt.inbox.bell();
         let mut look = tokio::time::interval(limits::LOOK_EVERY);
         let mut letters = tokio::time::interval(inbox::LOOK_EVERY);
-        let exit = loop {
+        loop {
             let (idle, stopping) = (self.idle_deadline(), self.stop.is_some());
             let happening = tokio::select! {
                 biased;
                 exit = self.started.child.wait() => Happening::Exited(exit.ok().map(to_exit)),
-                line = self.tail.next() => Happening::Line(line.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "could not read the CLI's output");
-                    None
-                })),
                 () = bell.notified() => Happening::Knock,
                 // On a clock of its own: a CLI that never stops printing would put off any wait that begins anew.
                 _ = letters.tick() => Happening::Knock,
@@ -201,25 +209,30 @@ impl Running {
                 () = sleep_until(attempt.limits.deadline), if !stopping => Happening::TimeUp,
                 () = until(attempt.board.due()) => Happening::Write,
                 _ = look.tick() => Happening::Look,
+                // Last, so that a CLI that never stops printing keeps nothing else from happening.
+                line = self.tail.next() => Happening::Line(line.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "could not read the CLI's output");
+                    None
+                })),
             };
             match happening {
-                Happening::Exited(exit) => break exit,
+                Happening::Exited(exit) => return exit,
                 Happening::Line(Some(line)) => self.take_line(attempt, &line),
                 Happening::Line(None) => tokio::time::sleep(Duration::from_millis(50)).await,
                 Happening::Knock => self.take_letters(attempt).await,
                 Happening::StopStep => {
                     if self.next_stop_step() {
-                        break None;
+                        return None;
                     }
                 }
                 Happening::Silence => self.close_when_idle(),
                 Happening::TimeUp => self.begin_stop(Stop::TimedOut),
-                Happening::Write => attempt.board.write(),
+                Happening::Write => self.write_board(attempt),
                 Happening::Look => self.check_life(attempt),
             }
-        };
-        self.read_rest(attempt).await;
-        self.end(attempt, exit)
+            // Lines that are there already make no task wait, and on one thread the timers go only while it waits.
+            tokio::task::consume_budget().await;
+        }
     }
 
     /// In a task of its own: a CLI that does not read must not hold up the loop.
@@ -366,7 +379,19 @@ impl Running {
         false
     }
 
+    /// Comes soon after any output, and so is the moment to look how much it is.
+    fn write_board(&mut self, attempt: &mut Attempt) {
+        attempt.board.write();
+        if let Some(Exceeded::Output(why)) = attempt.limits.check_output() {
+            self.begin_stop(Stop::Failed(FailureKind::OutputLimit, why));
+        }
+    }
+
     fn check_life(&mut self, attempt: &mut Attempt) {
+        if !attempt.dir.is_still_claimed() {
+            let why = "its folder was removed, so nobody could be told how it ends".to_owned();
+            return self.begin_stop(Stop::Failed(FailureKind::Lost, why));
+        }
         if let Some(Exceeded::Output(why)) = attempt.limits.check_output() {
             return self.begin_stop(Stop::Failed(FailureKind::OutputLimit, why));
         }
@@ -383,6 +408,7 @@ impl Running {
     }
 
     async fn read_rest(&mut self, attempt: &mut Attempt) {
+        self.tail.skip_to_last(REST);
         self.tail.finish();
         while let Ok(Some(line)) = self.tail.next().await {
             self.take_line(attempt, &line);

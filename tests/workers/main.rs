@@ -2,7 +2,9 @@
 //! tested beside it.
 
 mod end;
+mod fault;
 mod lead;
+mod loud;
 mod places;
 mod restart;
 mod world;

@@ -189,3 +189,30 @@ async fn a_missing_file_is_named() {
     let error = Tail::open(Path::new("/nowhere/output"), 0).err().unwrap();
     assert_eq!(error.to_string(), "open /nowhere/output to follow it");
 }
+
+#[tokio::test]
+async fn what_is_written_after_the_end_is_not_waited_for() {
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    file.write(b"one\ntwo");
+    tail.finish();
+    file.write(b" and more\nthree\n");
+    assert_eq!(text(&mut tail).await, "one");
+    assert_eq!(text(&mut tail).await, "two");
+    assert_eq!(tail.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_middle_can_be_left_out_and_says_so() {
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    file.write(b"first\nsecond");
+    assert_eq!(text(&mut tail).await, "first");
+    file.write(b" line\nthird\nlast\n");
+    tail.skip_to_last(8);
+    tail.finish();
+    let cut = tail.next().await.unwrap().unwrap();
+    assert_eq!((cut.text.as_str(), cut.dropped_bytes), ("second", 11), "what of it was read, and how much is missing");
+    assert_eq!(text(&mut tail).await, "last");
+    assert_eq!(tail.next().await.unwrap(), None);
+}

@@ -1,0 +1,227 @@
+//! Servers and supervisors that die, or hang, in the moments where it hurts. What a dead server left in the files is
+//! laid there by hand, so that each moment is met exactly.
+
+use orchestrator_boss::mission::entry::Entry;
+use orchestrator_boss::mission::id::{ServerId, WorkerId};
+use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
+use orchestrator_boss::orchestrator::{MessageDelivery, NewMessage, WaitStatus};
+use orchestrator_boss::process::{Identity, Signal, send};
+use orchestrator_boss::store::journal::Journal;
+use orchestrator_boss::store::state_dir::StateDir;
+use orchestrator_boss::store::worker_dir::{AttemptDir, Content, Delivery, Letter};
+
+use crate::world::{CEILING, World, mission, until_exists};
+
+fn message(text: &str) -> NewMessage {
+    NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady }
+}
+
+fn letter(content: Content) -> Letter {
+    Letter { id: uuid::Uuid::new_v4(), at: jiff::Timestamp::UNIX_EPOCH, content }
+}
+
+/// What a server wrote before it was killed.
+struct Killed {
+    journal: Journal,
+    dir: StateDir,
+}
+
+impl Killed {
+    /// It had taken this mission out of the queue.
+    async fn while_starting(world: &World, script: &str) -> (Self, WorkerId) {
+        let mut settings = world.settings();
+        settings.max_workers = Some(0);
+        let first = world.server_with(Some("boss"), settings);
+        first.create_one(mission("t", script)).await;
+        first.orchestrator.shut_down().await;
+        let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+        let journal = Journal::open(&dir.journal(), ServerId::from("s-killed")).unwrap();
+        let worker = WorkerId::new(1, "t");
+        let mut killed = Self { journal, dir };
+        killed.write(Entry::Starting { worker: worker.clone(), attempt: 1 });
+        (killed, worker)
+    }
+
+    fn write(&mut self, entry: Entry) {
+        self.journal.transact(jiff::Timestamp::now(), |_| (vec![entry], ())).unwrap();
+    }
+
+    /// The attempt's folder, with this in its inbox.
+    fn attempt(&self, worker: &WorkerId, letters: Vec<Content>) -> AttemptDir {
+        let attempt = self.dir.worker(worker).attempt(1);
+        attempt.create(&()).unwrap();
+        for content in letters {
+            attempt.post(&letter(content)).unwrap();
+        }
+        attempt
+    }
+}
+
+fn told(text: &str) -> Content {
+    Content::Message { text: text.to_owned(), delivery: Delivery::WhenReady }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_worker_was_told_before_its_start_failed_reaches_its_next_attempt() {
+    let world = World::new();
+    let (killed, worker) = Killed::while_starting(&world, "say not this").await;
+    killed.attempt(&worker, vec![told("FAKE:\nsay heard")]);
+    let server = world.server(Some("boss"));
+    server.until("w-1", "completed").await;
+    let view = server.orchestrator.get("w-1").await.unwrap();
+    assert_eq!(view.worker.last().unwrap().final_message, "heard");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_was_called_off_while_it_started_never_begins() {
+    let world = World::new();
+    let (mut killed, worker) = Killed::while_starting(&world, "touch ran").await;
+    killed.write(Entry::CancelRequested { worker: worker.clone(), by: "boss".into(), reason: "no".to_owned() });
+    killed.attempt(&worker, vec![Content::Cancel { reason: "no".to_owned() }]);
+    let server = world.server(Some("boss"));
+    let answer = server.wait(&[], CEILING).await;
+    assert_eq!(answer.settled[0].worker.status, WorkerStatus::Settled(Ending::Cancelled));
+    assert!(!world.repo().join(".orchestrator/worktrees/w-1-t").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_was_given_up_is_made_again_and_not_called_lost() {
+    let world = World::new();
+    let (killed, worker) = Killed::while_starting(&world, "say done").await;
+    assert!(killed.attempt(&worker, Vec::new()).renounce().unwrap());
+    let server = world.server(Some("boss"));
+    let answer = server.wait(&[], CEILING).await;
+    assert_eq!(answer.settled[0].worker.status, WorkerStatus::Settled(Ending::Completed), "{answer:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancellation_that_was_noted_and_not_passed_on_is_passed_on_by_the_next_server() {
+    let world = World::new();
+    let first = world.server(Some("boss"));
+    let id = first.create_one(mission("t", "hang")).await;
+    first.until(&id, "running").await;
+    first.orchestrator.shut_down().await;
+    let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+    let mut journal = Journal::open(&dir.journal(), ServerId::from("s-killed")).unwrap();
+    let cancel = Entry::CancelRequested { worker: WorkerId::new(1, "t"), by: "boss".into(), reason: "no".to_owned() };
+    journal.transact(jiff::Timestamp::now(), |_| (vec![cancel], ())).unwrap();
+
+    let second = world.server(Some("boss"));
+    second.until(&id, "cancelled").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_that_a_dead_server_owed_is_made_by_the_next() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(0);
+    let first = world.server_with(Some("boss"), settings);
+    let mut twice = mission("t", "say done");
+    twice.max_attempts = 2;
+    first.create_one(twice).await;
+    first.orchestrator.shut_down().await;
+    let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+    let mut journal = Journal::open(&dir.journal(), ServerId::from("s-killed")).unwrap();
+    let worker = WorkerId::new(1, "t");
+    let failed = r#"{"attempt": 1, "backend": "fake", "status": "failed", "verification": {"status": "not_asked"},
+        "changes": {"commits": 0, "files_changed": 0, "insertions": 0, "deletions": 0, "uncommitted": 0,
+        "committed_by_us": 0}, "final_message": "", "seconds": 1, "survivors": 0, "settled_at": "2026-01-01T00:00:00Z"}"#;
+    let brief = serde_json::from_str(failed).unwrap();
+    let entries = vec![Entry::Starting { worker: worker.clone(), attempt: 1 }, Entry::Settled { worker, brief }];
+    journal.transact(jiff::Timestamp::now(), |_| (entries, ())).unwrap();
+
+    let second = world.server(Some("boss"));
+    let answer = second.wait(&[], CEILING).await;
+    assert_eq!((answer.status, answer.settled[0].worker.settled.len()), (WaitStatus::Settled, 2), "{answer:#?}");
+}
+
+fn supervisor(attempt: &AttemptDir) -> Identity {
+    let status: serde_json::Value = serde_json::from_slice(&std::fs::read(attempt.status()).unwrap()).unwrap();
+    serde_json::from_value(status["supervisor"].clone()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_was_called_off_is_cancelled_though_its_supervisor_hangs_and_is_killed() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("t", "touch ready\nhang")).await;
+    until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+    let attempt = dir.worker(&WorkerId::new(1, "t")).attempt(1);
+    let supervisor = supervisor(&attempt);
+    send(&supervisor, Signal::Stop);
+    let cancel = server.orchestrator.cancel(&server.boss, &id, "no");
+    let kill = async {
+        while !attempt.is_called_off() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        send(&supervisor, Signal::Kill);
+    };
+    let (answer, ()) = tokio::join!(cancel, kill);
+    assert_eq!(answer.unwrap().status, WorkerStatus::Settled(Ending::Cancelled));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_to_an_ending_attempt_reaches_the_next_though_another_server_settles_it() {
+    let world = World::new();
+    let (mut killed, worker) = Killed::while_starting(&world, "say never").await;
+    // The other server lives, and is slow: its inbox is closed, its settlement a moment away.
+    let lock = killed.dir.server_lock(&ServerId::from("s-killed"));
+    let _lives = orchestrator_boss::store::lease::take(&lock).unwrap();
+    killed.write(Entry::ServerJoined { boss: "boss".into(), directory: world.repo() });
+    killed.attempt(&worker, Vec::new()).close_inbox_unread().unwrap();
+    let server = world.server(Some("boss"));
+    let sending = server.orchestrator.send_message(&server.boss, "w-1", message("FAKE:\nsay heard"));
+    let settling = async {
+        // Answered after the message was taken in: requests are dealt with in their order.
+        server.orchestrator.get("w-1").await.unwrap();
+        let brief = serde_json::json!({"attempt": 1, "backend": "fake", "status": "completed",
+            "verification": {"status": "not_asked"}, "changes": {"commits": 0, "files_changed": 0, "insertions": 0,
+            "deletions": 0, "uncommitted": 0, "committed_by_us": 0}, "final_message": "", "seconds": 1, "survivors": 0,
+            "settled_at": "2026-01-01T00:00:00Z"});
+        killed.write(Entry::Settled { worker: worker.clone(), brief: serde_json::from_value(brief).unwrap() });
+    };
+    let both = async { tokio::join!(sending, settling) };
+    let (answer, ()) = tokio::time::timeout(CEILING, both).await.expect("the message is answered");
+    assert_eq!(answer.unwrap().delivered, MessageDelivery::NextAttempt);
+    server.until("w-1", "completed").await;
+    let view = server.orchestrator.get("w-1").await.unwrap();
+    assert_eq!((view.worker.settled.len(), view.worker.last().unwrap().final_message.as_str()), (2, "heard"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_was_lost_sight_of_is_found_again() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let gate = world.path("gate");
+    let id = server.create_one(mission("t", &format!("wait-file {} 60", gate.display()))).await;
+    server.until(&id, "running").await;
+    let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+    let attempt = dir.worker(&WorkerId::new(1, "t")).attempt(1);
+    let supervisor = supervisor(&attempt);
+    // Nobody can read this record, as long as it is there; and the supervisor cannot write its own.
+    std::fs::create_dir(attempt.outcome_path()).unwrap();
+    send(&supervisor, Signal::Kill);
+    let status = || async { server.orchestrator.get(&id).await.unwrap().worker.status };
+    while supervisor.is_alive() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    server.wait(&[&id], std::time::Duration::from_secs(1)).await;
+    assert_eq!(status().await, WorkerStatus::Running);
+    std::fs::remove_dir(attempt.outcome_path()).unwrap();
+    server.until(&id, "lost").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_folder_is_removed_is_lost_and_leaves_nothing() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("t", "touch ready\nhang")).await;
+    until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    server.until(&id, "running").await;
+    let folder = world.repo().join(".orchestrator/workers").join(&id);
+    let gone = world.path("gone");
+    std::fs::rename(&folder, &gone).unwrap();
+    std::fs::remove_dir_all(&gone).unwrap();
+    server.until(&id, "lost").await;
+}

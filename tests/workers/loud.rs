@@ -1,0 +1,71 @@
+//! Workers that print without end: nobody has to wait for them, and they do not fill the disk.
+
+use std::path::PathBuf;
+
+use orchestrator_boss::config::Settings;
+use orchestrator_boss::mission::create::Draft;
+use orchestrator_boss::mission::outcome::FailureKind;
+
+use crate::world::{World, mission};
+
+/// Settings in which the backend `shell` is this script, with plain output.
+fn shell(world: &World, script: &str) -> Settings {
+    use std::os::unix::fs::PermissionsExt;
+    let program: PathBuf = world.path("shell.sh");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = format!("max_workers = 8\nmax_output_mib = 64\n[[custom]]\nname = \"shell\"\nprogram = {program:?}\n");
+    toml::from_str(&text).unwrap()
+}
+
+fn shell_mission() -> Draft {
+    Draft { backend: "shell".into(), ..mission("loud", "") }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_worker_leaves_printing_does_not_keep_it_from_settling() {
+    let world = World::new();
+    let settings = shell(&world, "while :; do echo noise; done &\necho done");
+    let server = world.server_with(Some("boss"), settings);
+    let id = server.create_one(shell_mission()).await;
+    server.until(&id, "completed").await;
+    assert_eq!(server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().survivors, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_is_stopped_soon_and_its_end_is_not_waited_for() {
+    for stream in ["1", "2"] {
+        let world = World::new();
+        let script = format!(
+            "yes a line of the length that lines of programs have, more or less | head -c 400000000 >&{stream}\nexec sleep 300"
+        );
+        let server = world.server_with(Some("boss"), shell(&world, &script));
+        let id = server.create_one(shell_mission()).await;
+        server.until(&id, "failed").await;
+        let view = server.orchestrator.get(&id).await.unwrap();
+        let failure = view.worker.last().unwrap().failure.clone().unwrap();
+        assert_eq!(failure.kind, FailureKind::OutputLimit, "stream {stream}: {failure:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_never_stops_printing_is_cancelled_at_once() {
+    let world = World::new();
+    let settings = shell(&world, "echo begun\nwhile :; do echo y; done");
+    let server = world.server_with(Some("boss"), settings);
+    let id = server.create_one(shell_mission()).await;
+    server.until(&id, "running").await;
+    let answer = server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
+    assert_eq!((answer.status.as_str(), answer.survivors), ("cancelled", 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_beyond_all_bounds_do_no_harm() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let script = format!("usage {0} {0} 1\nsay done", u64::MAX);
+    let mut draft = mission("much", &script);
+    draft.max_tokens = Some(u64::MAX);
+    let id = server.create_one(draft).await;
+    server.until(&id, "completed").await;
+}
