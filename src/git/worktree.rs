@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -111,8 +112,22 @@ pub struct Listed {
 
 /// All worktrees of a repository, the main one (or the bare repository) first.
 pub fn list(repo: &Repository) -> Result<Vec<Listed>, CommandError> {
-    let records = repo.read().args(["worktree", "list", "--porcelain", "-z"]).run()?;
+    let records = patiently(|| repo.read().args(["worktree", "list", "--porcelain", "-z"]).run())?;
     Ok(parse_list(&records))
+}
+
+/// Git fails at every worktree of the repository while one of them is half made: `failed to read …/commondir: Success`
+/// (seen with git 2.47). Our own creations hold the lock, but a user's git does not, nor does one whose server was killed.
+fn patiently<T>(command: impl Fn() -> Result<T, CommandError>) -> Result<T, CommandError> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        match command() {
+            Err(CommandError::Failed { stderr, .. }) if stderr.contains("commondir") => thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+    command()
 }
 
 /// Makes a worktree and fills it. `lock_reason` keeps everybody else from pruning or removing it from the first moment.
@@ -260,12 +275,13 @@ fn create_branch(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
 }
 
 fn add(repo: &Repository, plan: &Plan, path: &Path, lock_reason: Option<&str>) -> Result<(), CommandError> {
-    let mut git = repo.write().args(["worktree", "add", "--quiet", "--no-checkout"]);
-    if let Some(reason) = lock_reason {
-        git = git.args(["--lock", "--reason", reason]);
-    }
-    git.arg("--").arg(path).arg(&plan.branch).run()?;
-    Ok(())
+    patiently(|| {
+        let mut git = repo.write().args(["worktree", "add", "--quiet", "--no-checkout"]);
+        if let Some(reason) = lock_reason {
+            git = git.args(["--lock", "--reason", reason]);
+        }
+        git.arg("--").arg(path).arg(&plan.branch).run().map(drop)
+    })
 }
 
 fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {

@@ -19,7 +19,7 @@ use crate::mission::registry::Worker;
 use crate::process::{self, Scope, Signal};
 use crate::store::file::{self, FileError};
 use crate::store::lease;
-use crate::store::worker_dir::{AttemptDir, Claim, Content, Letter};
+use crate::store::worker_dir::{AttemptDir, Letter};
 use crate::supervisor::assignment::{Assignment, FromSupervisor, LiveStatus};
 
 /// How often files are looked at where the socket cannot be used.
@@ -55,7 +55,7 @@ pub(super) async fn follow(attempt: AttemptDir, worker: Arc<Worker>, reporter: R
         }
         if !lease::is_held(&attempt.lock()) {
             match who_has_it(&attempt) {
-                Ok(Holder::Nobody) => return reporter.tell(News::NeverBegan { messages: unread_messages(&attempt) }),
+                Ok(Holder::Nobody(letters)) => return reporter.tell(News::NeverBegan { letters }),
                 Ok(Holder::Dead) => return report_loss(&attempt, &worker, &reporter).await,
                 Ok(Holder::Lives) => continue,
                 Err(error) => return reporter.tell(News::OutOfSight { why: error.to_string() }),
@@ -97,14 +97,20 @@ fn report_status_file(attempt: &AttemptDir, reporter: &Reporter) {
     }
 }
 
-/// No supervisor lives and there is no record. Either none ever claimed the attempt, and by taking the claim we make
-/// sure that none will; or it died, and then whatever it started is ended and the end is `lost`.
-async fn lost_or_never_began(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter) {
-    let letters = attempt.renounce().and_then(|never| never.then(|| attempt.close_inbox_unread()).transpose());
-    match letters {
-        Ok(Some(letters)) => return reporter.tell(News::NeverBegan { letters }),
-        Ok(None) => {}
-        Err(error) => return reporter.tell(News::OutOfSight { why: error.to_string() }),
+enum Holder {
+    /// Nobody, and by our claim nobody ever will; with what was posted to it.
+    Nobody(Vec<Letter>),
+    /// A supervisor that died.
+    Dead,
+    /// A supervisor that took it a moment ago, or that has just written its record.
+    Lives,
+}
+
+/// Whose an attempt is whose lock was seen free. A supervisor takes the lock before the claim and keeps it to its end,
+/// so a claim of one whose lock is free is that of a dead one.
+fn who_has_it(attempt: &AttemptDir) -> Result<Holder, FileError> {
+    if attempt.renounce()? {
+        return Ok(Holder::Nobody(attempt.close_inbox_unread()?));
     }
     let gone = !lease::is_held(&attempt.lock()) && attempt.outcome()?.is_none();
     Ok(if gone { Holder::Dead } else { Holder::Lives })
@@ -121,23 +127,6 @@ async fn report_loss(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter)
         },
         Err(error) => reporter.tell(News::OutOfSight { why: error.to_string() }),
     }
-}
-
-/// Closes the inbox of an attempt that never began, and takes out what was posted to it.
-fn unread_messages(attempt: &AttemptDir) -> Vec<String> {
-    let mut letters = Vec::new();
-    loop {
-        match attempt.close_inbox(letters.len()) {
-            Ok(unread) if !unread.is_empty() => letters.extend(unread),
-            // A folder without an inbox has no letters.
-            _ => break,
-        }
-    }
-    let text = |letter: Letter| match letter.content {
-        Content::Message { text, .. } => Some(text),
-        Content::Cancel { .. } => None,
-    };
-    letters.into_iter().filter_map(text).collect()
 }
 
 /// Ends what a dead supervisor left running, and says what is known.

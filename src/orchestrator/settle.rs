@@ -34,16 +34,6 @@ impl Actor {
         }
     }
 
-    /// Back into the queue, and what was said to it is not lost.
-    fn put_back(&mut self, worker: &Worker, messages: &[String]) {
-        let mut entries = vec![Entry::Unstarted { worker: worker.id.clone(), attempt: worker.attempt }];
-        if !messages.is_empty() {
-            let next = Box::new(super::commands::amended(worker, &messages.join("\n\n")));
-            entries.push(Entry::Amended { worker: worker.id.clone(), next });
-        }
-        self.note_all(entries);
-    }
-
     fn note_status(&mut self, worker: &Worker, status: LiveStatus) {
         match (worker.status, status.phase) {
             (WorkerStatus::Starting | WorkerStatus::Verifying, Phase::Running) => {

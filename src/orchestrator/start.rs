@@ -15,8 +15,7 @@ use crate::git::{self, Repository};
 use crate::launcher::local;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
-use crate::store::file;
-use crate::store::worker_dir::{AttemptDir, Claim, WorkerDir};
+use crate::store::worker_dir::{AttemptDir, WorkerDir};
 use crate::supervisor::assignment::Assignment;
 
 pub(super) struct Order {
@@ -161,7 +160,6 @@ pub(super) fn refused(error: impl std::fmt::Display) -> OrchestratorError {
 
 /// Nothing was started, and for this attempt nothing ever will be.
 fn give_up(reporter: &follow::Reporter, order: &Order, why: &str) {
-    let attempt = &order.attempt_dir;
     let outcome = settle::could_not_start(&order.worker, order.worker.attempt, why);
     if let Err(error) = order.attempt_dir.settle(&outcome) {
         tracing::error!(%error, "could not record that a worker did not start");

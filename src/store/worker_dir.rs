@@ -16,9 +16,6 @@ use uuid::Uuid;
 use super::file::{self, FileError};
 use crate::mission::outcome::Outcome;
 
-/// In the claim of an attempt that no supervisor will ever run.
-const NOBODY: &[u8] = b"nobody";
-
 /// Room for an outcome record, in bytes; larger ones are cut to fit when the disk is full.
 const RESERVE: usize = 64 * 1024;
 
@@ -57,14 +54,13 @@ pub struct AttemptDir {
     root: PathBuf,
 }
 
-/// What became of the right to run an attempt; taken once, for good.
+/// Who has the right to run an attempt; decided once, for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Claim {
-    /// A supervisor runs it or ran it.
+enum Claim {
     Supervisor,
     /// A server made sure that it never begins.
-    Abandoned,
+    Nobody,
 }
 
 /// Something for the supervisor to act on.
@@ -114,7 +110,8 @@ impl AttemptDir {
         self.root.join("assignment.json")
     }
 
-    fn claim_path(&self) -> PathBuf {
+    /// Created once, by whoever decides whether this attempt runs.
+    fn claim(&self) -> PathBuf {
         self.root.join("claim")
     }
 
@@ -176,33 +173,32 @@ impl AttemptDir {
         file::replace_json(&self.assignment(), assignment, true)
     }
 
-    /// Takes the attempt, to run it or so that nobody ever does; `false` when it was taken before.
-    pub fn take_claim(&self, claim: Claim) -> Result<bool, FileError> {
-        match file::create_json_once(&self.claim_path(), &claim) {
+    /// Takes the right to run this attempt; `false` when it was taken before.
+    pub fn take_claim(&self) -> Result<bool, FileError> {
+        self.claim_for(Claim::Supervisor)
+    }
+
+    /// Takes the claim for nobody, so that the attempt never begins. `false`: a supervisor has it.
+    pub fn renounce(&self) -> Result<bool, FileError> {
+        file::make_private_dir(&self.root)?;
+        Ok(self.claim_for(Claim::Nobody)? || self.claimed_for()? == Some(Claim::Nobody))
+    }
+
+    /// By the supervisor that took it. No longer, when somebody has removed the folder.
+    pub fn is_still_claimed(&self) -> bool {
+        matches!(self.claimed_for(), Ok(Some(Claim::Supervisor)))
+    }
+
+    fn claim_for(&self, claim: Claim) -> Result<bool, FileError> {
+        match file::create_json_once(&self.claim(), &claim) {
             Ok(()) => Ok(true),
             Err(FileError::Exists { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Takes the claim for nobody, so that the attempt never begins. `false`: a supervisor has it.
-    pub fn renounce(&self) -> Result<bool, FileError> {
-        file::make_private_dir(&self.root)?;
-        match file::create_once(&self.claim(), NOBODY) {
-            Ok(()) => Ok(true),
-            Err(FileError::Exists { .. }) => self.is_renounced(),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn is_renounced(&self) -> Result<bool, FileError> {
-        let claim = self.claim();
-        fs::read(&claim).map(|by| by == NOBODY).map_err(|source| FileError::read(&claim, source))
-    }
-
-    /// Of the supervisor that took it. No longer, when somebody has removed the folder.
-    pub fn is_still_claimed(&self) -> bool {
-        self.claim().exists() && !self.is_renounced().unwrap_or(false)
+    fn claimed_for(&self) -> Result<Option<Claim>, FileError> {
+        file::read_json(&self.claim())
     }
 
     /// Keeps space free for the outcome.

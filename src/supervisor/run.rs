@@ -25,7 +25,7 @@ use crate::mission::outcome::{Exit, Failure, FailureKind, Run, Usage, says_block
 use crate::process::{self, Identity, Scope};
 use crate::store::file::{self, FileError};
 use crate::store::lease;
-use crate::store::worker_dir::{AttemptDir, Claim};
+use crate::store::worker_dir::AttemptDir;
 
 #[derive(Debug, Error)]
 pub enum SupervisorError {

@@ -190,3 +190,20 @@ fn a_lock_is_listed_and_taken_back() {
     let error = lock(&fixture.repo, Path::new("nothing"), "x").unwrap_err();
     assert!(matches!(error, WorktreeError::NotAWorktree { .. }));
 }
+
+#[test]
+fn a_worktree_that_somebody_else_is_just_making_is_waited_for() {
+    let fixture = Fixture::new();
+    let half = fixture.repo.common_dir.join("worktrees/half");
+    fs::create_dir_all(&half).unwrap();
+    fs::write(half.join("gitdir"), "/nowhere/.git\n").unwrap();
+    fs::write(half.join("HEAD"), "ref: refs/heads/half\n").unwrap();
+    fs::write(half.join("commondir"), "").unwrap();
+    let plain = fixture.repo.read().args(["worktree", "list"]).run();
+    assert!(plain.is_err(), "the trap is set: git fails at it");
+    thread::scope(|scope| {
+        let listed = scope.spawn(|| list(&fixture.repo).unwrap().len());
+        fs::write(half.join("commondir"), "../..\n").unwrap();
+        assert_eq!(listed.join().unwrap(), 2);
+    });
+}
