@@ -1,4 +1,4 @@
-//! A cancelled worker leaves nothing, whatever its CLI does with the commands that it started.
+//! Nothing of a worker is left, whatever its CLI does with the commands that it started.
 
 use serde_json::json;
 
@@ -6,10 +6,13 @@ use crate::model_server::Script;
 use crate::world::{World, processes};
 
 with_each_cli!(leaves_nothing_of_a_worker_that_sleeps: Claude Codex Gemini OpenCode);
+with_each_cli!(leaves_nothing_of_a_daemon_that_outlives_its_turn: Claude Codex Gemini OpenCode);
+
+/// Elsewhere the tests cannot look at all processes.
+const NOT_LINUX: bool = cfg!(not(target_os = "linux"));
 
 async fn leaves_nothing_of_a_worker_that_sleeps(world: &World) {
-    // No other process on this machine sleeps exactly that long.
-    let sleep = format!("sleep 300.{}", world.model.url().rsplit(':').next().expect("an address has a port"));
+    let sleep = sleep_of(world);
     let command = format!("sh -c 'touch started; (setsid {sleep} &) ; {sleep}; true'");
     let worker = world.start(&Script::new().run(&command).say("slept"), json!({})).await;
     world.until_made(&worker, "started").await;
@@ -18,13 +21,13 @@ async fn leaves_nothing_of_a_worker_that_sleeps(world: &World) {
         let all = processes().into_iter();
         all.filter(|it| it.command.contains(&sleep) || it.has_in_its_environment(&tag)).collect::<Vec<_>>()
     };
-    assert!(cfg!(not(target_os = "linux")) || of_the_worker().len() >= 2, "{:?}", of_the_worker());
+    assert!(NOT_LINUX || of_the_worker().len() >= 2, "{:?}", of_the_worker());
 
     let answer = world.call("cancel_worker", json!({"worker_id": worker, "reason": "enough"})).await;
     let left = of_the_worker();
     assert!(left.is_empty(), "{left:?} of {answer:#}");
     assert_eq!((&answer["status"], &answer["survivors"]), (&json!("cancelled"), &json!(0)), "{answer:#}");
-    assert!(cfg!(not(target_os = "linux")) || answer["proof"] == "full", "{answer:#}");
+    assert!(NOT_LINUX || answer["proof"] == "full", "{answer:#}");
 
     // Its session is still there to go on with.
     world.call("send_message_to_worker", json!({"worker_id": worker, "message": "go on"})).await;
@@ -32,4 +35,20 @@ async fn leaves_nothing_of_a_worker_that_sleeps(world: &World) {
     assert_eq!((&told["status"], &told["attempt"]), (&json!("completed"), &json!(2)), "{told:#}");
     assert_eq!(told["final_message"], "heard: go on");
     assert!(world.asked().last().is_some_and(|it| it.body.to_string().contains("SCRIPT:")), "it has forgotten");
+}
+
+async fn leaves_nothing_of_a_daemon_that_outlives_its_turn(world: &World) {
+    let sleep = sleep_of(world);
+    let daemon = format!("(setsid {sleep} >/dev/null 2>&1 </dev/null & echo started; touch started)");
+    let worker = world.start(&Script::new().run(&daemon).say("it runs"), json!({})).await;
+    let told = world.settled(&worker).await;
+    assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("it runs")), "{told:#}");
+    assert!(world.worktree(&worker).join("started").exists());
+    let left: Vec<_> = processes().into_iter().filter(|it| it.command.contains(&sleep)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// No other process on this machine sleeps exactly that long.
+fn sleep_of(world: &World) -> String {
+    format!("sleep 300.{}", world.model.url().rsplit(':').next().expect("an address has a port"))
 }

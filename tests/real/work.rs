@@ -7,6 +7,10 @@ use crate::real_cli::Cli;
 use crate::world::{OF_THE_BOSS, World};
 
 with_each_cli!(commits_and_is_resumed: Claude Codex Gemini OpenCode);
+with_each_cli!(a_long_prompt_arrives_whole: Claude Codex Gemini OpenCode);
+
+/// OpenCode has no variants for a provider of the user's own, and Gemini CLI no efforts.
+const SENDS_EFFORT: [Cli; 2] = [Cli::Claude, Cli::Codex];
 
 async fn commits_and_is_resumed(world: &World) {
     let script = Script::new()
@@ -15,7 +19,11 @@ async fn commits_and_is_resumed(world: &World) {
         .run("git add new.txt && git commit -qm 'add new.txt' && echo committed-by-me")
         .run("env | sort")
         .say("it is done");
-    let worker = world.start(&script, json!({"verify_command": "test -f new.txt"})).await;
+    let mut more = json!({"verify_command": "test -f new.txt"});
+    if SENDS_EFFORT.contains(&world.cli) {
+        more["model_effort"] = "high".into();
+    }
+    let worker = world.start(&script, more).await;
     let first = world.settled(&worker).await;
 
     assert_eq!(first["status"], "completed", "{first:#}");
@@ -35,6 +43,7 @@ async fn commits_and_is_resumed(world: &World) {
     assert_eq!(first["cost_usd"].is_number(), matches!(world.cli, Cli::Claude | Cli::OpenCode), "{first:#}");
     let session = first["session_id"].as_str().expect("it has a session");
     let asked = world.asked().last().map(|it| it.body.to_string()).expect("it asked its model");
+    assert_eq!(asked.contains(r#""effort":"high""#), SENDS_EFFORT.contains(&world.cli), "{asked}");
     assert!(asked.contains("ORCHESTRATOR_WORKER_TAG") && !asked.contains(OF_THE_BOSS), "{asked}");
 
     let log = world.details(&worker, &["log"]).await["log"].to_string();
@@ -52,4 +61,15 @@ async fn commits_and_is_resumed(world: &World) {
     let asked = world.asked();
     let history = &asked.last().and_then(|it| it.conversation.as_ref()).expect("it asked its model").turns;
     assert!(history.len() > 3 && matches!(&history[0], Turn::User(text) if text.contains("SCRIPT:")), "{history:?}");
+}
+
+/// Nearly as long as a prompt may be, and far longer than an argument.
+async fn a_long_prompt_arrives_whole(world: &World) {
+    let long = "some line of the mission\n".repeat(40_000);
+    let prompt = format!("begin {long} {}", Script::new().say("I read it all").marker());
+    let worker = world.start(&Script::new(), json!({"prompt": prompt})).await;
+    let told = world.settled(&worker).await;
+    assert_eq!(told["final_message"], "I read it all", "{told:#}");
+    let asked = world.asked();
+    assert!(asked.iter().any(|it| it.user_message().starts_with(&prompt)), "it was cut");
 }
