@@ -225,3 +225,20 @@ async fn a_worker_whose_folder_is_removed_is_lost_and_leaves_nothing() {
     std::fs::remove_dir_all(&gone).unwrap();
     server.until(&id, "lost").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queued_mission_waits_for_a_server_that_has_its_backend() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(0);
+    let first = world.server_with(Some("boss"), settings);
+    let id = first.create_one(mission("t", "say done")).await;
+    first.orchestrator.shut_down().await;
+    let mut without = world.settings();
+    without.custom.clear();
+    let second = world.server_with(Some("other"), without);
+    second.wait(&[], CEILING).await;
+    assert_eq!(second.orchestrator.get(&id).await.unwrap().worker.status, WorkerStatus::Queued);
+    let third = world.server(Some("third"));
+    third.until(&id, "completed").await;
+}
