@@ -300,6 +300,8 @@ impl Running {
         let messages = attempt.inbox.look();
         if attempt.inbox.is_cancelled() {
             self.begin_stop(Stop::Cancelled);
+        } else if attempt.inbox.is_leaving() {
+            self.begin_stop(Stop::Interrupted);
         }
         for message in messages {
             self.deliver(attempt, message).await;
