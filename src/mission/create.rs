@@ -71,6 +71,10 @@ pub enum Rejection {
         "worker {worker} already works in {path}: use another directory or leave it out to get a worktree of its own, or wait until {worker} has settled"
     )]
     PlaceTaken { worker: WorkerId, path: PathBuf },
+    #[error(
+        "request_id {request:?} is one of another boss, for its worker {worker}: if that is this mission, leave it to that worker; if not, use another request_id"
+    )]
+    RequestTaken { request: String, worker: WorkerId },
     #[error("branch {branch:?} belongs to worker {worker}, which is not settled: choose another branch name")]
     BranchTaken { worker: WorkerId, branch: String },
 }
@@ -129,7 +133,7 @@ impl<'a> Batch<'a> {
     }
 
     fn register(&mut self, boss: &BossId, draft: &'a Draft, defaults: Defaults<'_>) -> Result<Registered, Rejection> {
-        if let Some(existing) = self.same_request(draft) {
+        if let Some(existing) = self.same_request(boss, draft)? {
             return Ok(Registered::Existing(existing));
         }
         let id = WorkerId::new(self.next_number, &draft.title);
@@ -148,10 +152,16 @@ impl<'a> Batch<'a> {
         Ok(Registered::New(Box::new(NewWorker { id, boss: boss.clone(), mission, needs: draft.needs.clone() })))
     }
 
-    fn same_request(&self, draft: &Draft) -> Option<WorkerId> {
-        let request = draft.request_id.as_deref()?;
-        let earlier = self.registry.by_request(request).map(|worker| worker.id.clone());
-        earlier.or_else(|| self.requests.get(request).cloned())
+    /// Another boss's request is neither repeated (it might be the same) nor taken for this one (it might be another).
+    fn same_request(&self, boss: &BossId, draft: &Draft) -> Result<Option<WorkerId>, Rejection> {
+        let Some(request) = draft.request_id.as_deref() else { return Ok(None) };
+        match self.registry.by_request(request) {
+            Some(worker) if worker.boss != *boss => {
+                Err(Rejection::RequestTaken { request: request.to_owned(), worker: worker.id.clone() })
+            }
+            Some(worker) => Ok(Some(worker.id.clone())),
+            None => Ok(self.requests.get(request).cloned()),
+        }
     }
 
     fn check_task(&self, task: &TaskId) -> Result<(), Rejection> {

@@ -268,7 +268,7 @@ impl Actor {
     }
 
     /// The worker, if this boss leads it.
-    fn mine(&self, boss: &BossId, name: &str, what: &'static str) -> Result<Arc<Worker>> {
+    pub(super) fn mine(&self, boss: &BossId, name: &str, what: &'static str) -> Result<Arc<Worker>> {
         let worker = self.find(name)?;
         match worker.boss == *boss {
             true => Ok(worker),

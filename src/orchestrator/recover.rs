@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::actor::Actor;
-use super::follow;
+use super::{follow, schedule};
 use crate::mission::entry::Entry;
 use crate::mission::handover;
 use crate::mission::id::{BossId, ServerId, WorkerId};
+use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
 use crate::store::lease;
 use crate::store::state_dir::StateDir;
@@ -21,14 +22,19 @@ impl Actor {
         let me = self.context.server.clone();
         let heir =
             self.context.anonymous && !predecessors(self.registry(), &me, &[], &self.context.directory).is_empty();
-        if !heir && !anything_left(self.registry(), &me, &dir) {
+        let context = Arc::clone(&self.context);
+        // What waits for a key that is not here waits for a server that has it.
+        let can_lead =
+            |worker: &Worker| worker.status != WorkerStatus::Queued || schedule::has_what_it_needs(&context, worker);
+        if !heir && !anything_left(self.registry(), &me, &dir, can_lead) {
             return;
         }
         let (boss, directory, anonymous) =
             (self.context.boss.clone(), self.context.directory.clone(), self.context.anonymous);
         let taken = self.transact(|registry| {
             let dead = dead_servers(registry, &me, &dir);
-            let left: Vec<WorkerId> = orphans(registry, &me, &dead).map(|worker| worker.id.clone()).collect();
+            let left: Vec<WorkerId> =
+                orphans(registry, &me, &dead).filter(|it| can_lead(it)).map(|worker| worker.id.clone()).collect();
             let mut entries = Vec::new();
             if anonymous {
                 let from: Vec<BossId> = predecessors(registry, &me, &dead, &directory);
@@ -81,9 +87,9 @@ impl Actor {
     }
 }
 
-fn anything_left(registry: &Registry, me: &ServerId, dir: &StateDir) -> bool {
+fn anything_left(registry: &Registry, me: &ServerId, dir: &StateDir, can_lead: impl Fn(&Worker) -> bool) -> bool {
     let dead = dead_servers(registry, me, dir);
-    !dead.is_empty() || orphans(registry, me, &dead).next().is_some()
+    !dead.is_empty() || orphans(registry, me, &dead).any(|worker| can_lead(worker))
 }
 
 /// A server lives as long as it holds the lock on its file.

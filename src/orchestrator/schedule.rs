@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::env;
 use std::sync::Arc;
 
-use super::actor::Actor;
+use super::actor::{Actor, Context};
 use super::start;
 use crate::config::Settings;
 use crate::mission::admission::{self, Limits};
@@ -30,7 +30,7 @@ impl Actor {
     /// Takes workers out of the queue, within the limits over all servers, and starts each in a task of its own.
     pub(super) fn start_what_may(&mut self) {
         let context = Arc::clone(&self.context);
-        let can_start = |worker: &Worker| has_what_it_needs(worker);
+        let can_start = |worker: &Worker| has_what_it_needs(&context, worker);
         // Most changes admit nobody: looking first keeps them off the lock.
         if admission::admit(self.registry(), &context.limits, &context.server, can_start).is_empty() {
             return;
@@ -89,7 +89,8 @@ impl Actor {
     }
 }
 
-/// Whether this server's environment has the keys that the worker's boss had when it asked.
-fn has_what_it_needs(worker: &Worker) -> bool {
-    worker.needs.iter().all(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
+/// Whether this server knows the worker's backend, and its environment has the keys that the boss's had when it asked.
+pub(super) fn has_what_it_needs(context: &Context, worker: &Worker) -> bool {
+    let known = context.backends.get(worker.next.backend.as_str()).is_ok();
+    known && worker.needs.iter().all(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
 }

@@ -57,7 +57,7 @@ impl Actor {
         most: usize,
         answer: oneshot::Sender<WaitAnswer>,
     ) -> Result<u64, OrchestratorError> {
-        let selection = self.select(names)?;
+        let selection = self.select(boss, names)?;
         let ticket = self.waiters.next_ticket;
         self.waiters.next_ticket += 1;
         self.waiters.waiting.push(Waiting { ticket, boss: boss.clone(), selection, most, answer });
@@ -65,13 +65,14 @@ impl Actor {
         Ok(ticket)
     }
 
-    fn select(&self, names: &[String]) -> Result<Selection, OrchestratorError> {
+    /// Of this boss's workers alone: what one boss is told of its worker, another cannot be told instead.
+    fn select(&self, boss: &BossId, names: &[String]) -> Result<Selection, OrchestratorError> {
         if names.is_empty() {
             return Ok(Selection::Mine);
         }
         let mut ids = Vec::new();
         for name in names {
-            let id = self.find(name)?.id.clone();
+            let id = self.mine(boss, name, "wait for")?.id.clone();
             if !ids.contains(&id) {
                 ids.push(id);
             }
@@ -226,7 +227,7 @@ impl Actor {
 
     /// One line for people: how many are done, and what the one that moved last does.
     pub(super) fn progress(&self, boss: &BossId, names: &[String]) -> String {
-        let Ok(selection) = self.select(names) else { return String::new() };
+        let Ok(selection) = self.select(boss, names) else { return String::new() };
         let workers = selection.workers(self.registry(), boss);
         let count = |wanted: fn(WorkerStatus) -> bool| workers.iter().filter(|worker| wanted(worker.status)).count();
         let mut line = format!("{} of {} settled", count(WorkerStatus::is_settled), workers.len());

@@ -176,14 +176,20 @@ impl Attempt {
         match &ended.stop {
             Some(Stop::Cancelled) => Ending::Cancelled,
             Some(Stop::TimedOut) => Ending::TimedOut,
+            Some(Stop::Interrupted) => Ending::Interrupted,
             Some(Stop::Failed(..)) => Ending::Failed,
-            Some(Stop::ForMessage) if self.inbox.is_cancelled() => Ending::Cancelled,
+            Some(Stop::ForMessage) if self.inbox.is_over() => self.called_off(),
             None if was_interrupted(ended) => Ending::Interrupted,
             None if ended.report.end.is_ok() && proven => Ending::Completed,
             // Called off while it was being verified: that is no failure.
-            None if *verification == Verification::Skipped && ended.report.end.is_ok() => Ending::Cancelled,
+            None if *verification == Verification::Skipped && ended.report.end.is_ok() => self.called_off(),
             Some(Stop::ForMessage) | None => Ending::Failed,
         }
+    }
+
+    /// By the boss, or else by the system.
+    fn called_off(&self) -> Ending {
+        if self.inbox.is_cancelled() { Ending::Cancelled } else { Ending::Interrupted }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -20,6 +22,8 @@ pub struct Inbox {
     /// Messages that wait for the end of the turn.
     queue: VecDeque<Message>,
     cancelled: Option<String>,
+    /// The system has asked this process to end (a logout, a shutdown).
+    leaving: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub struct Message {
 
 impl Inbox {
     pub fn new(dir: &AttemptDir, knocked: Arc<Notify>) -> Self {
-        Self { dir: dir.clone(), knocked, read: 0, queue: VecDeque::new(), cancelled: None }
+        Self { dir: dir.clone(), knocked, read: 0, queue: VecDeque::new(), cancelled: None, leaving: Arc::default() }
     }
 
     /// Returns when it is worth looking again. Dropping the future loses no knock, but its time begins anew: where other
@@ -71,6 +75,29 @@ impl Inbox {
 
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.is_some()
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// No turn may begin, and none that runs may go on.
+    pub fn is_over(&self) -> bool {
+        self.is_cancelled() || self.is_leaving()
+    }
+
+    /// From now on, what the system asks is heard like a letter: there is still time for the work to be kept and for a
+    /// record of how it ended.
+    pub fn heed(&self, kind: SignalKind) -> std::io::Result<()> {
+        let mut signal = signal(kind)?;
+        let (leaving, bell) = (Arc::clone(&self.leaving), self.bell());
+        tokio::spawn(async move {
+            while signal.recv().await.is_some() {
+                leaving.store(true, Ordering::Relaxed);
+                bell.notify_one();
+            }
+        });
+        Ok(())
     }
 
     /// For the end of the turn.

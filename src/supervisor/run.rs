@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use thiserror::Error;
+use tokio::signal::unix::SignalKind;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -72,6 +73,8 @@ pub(super) struct GitContext {
 pub(super) enum Stop {
     Cancelled,
     TimedOut,
+    /// The system asks everybody to end.
+    Interrupted,
     /// For a message that was to interrupt; the attempt goes on.
     ForMessage,
     /// A limit, or a failure that trying again cannot mend.
@@ -110,6 +113,11 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
         return Err(SupervisorError::Claimed);
     }
     attempt.board.write();
+    for kind in [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()] {
+        if let Err(error) = attempt.inbox.heed(kind) {
+            tracing::warn!(%error, "a signal cannot be heeded: it would end the supervisor as it stands");
+        }
+    }
     let knocked = attempt.inbox.bell();
     let socket = Socket::bind(&attempt.assignment.socket, attempt.board.listen(), knocked);
     if let Err(error) = &socket {
@@ -183,8 +191,7 @@ impl Attempt {
         for message in self.inbox.look() {
             self.inbox.keep(message);
         }
-        let over = self.inbox.is_cancelled()
-            || matches!(ended.stop, Some(Stop::Cancelled | Stop::TimedOut | Stop::Failed(..)));
+        let over = self.inbox.is_over() || !matches!(ended.stop, None | Some(Stop::ForMessage));
         // A turn that failed is the boss's to judge; a message to it opens the next attempt.
         let failed = ended.stop.is_none() && ended.report.end.is_err();
         let messages = if over || failed { Vec::new() } else { self.inbox.take_queue() };
@@ -243,6 +250,9 @@ fn failure(ended: &turn::Ended) -> Option<Failure> {
     let fail = |kind, message: &str| Some(Failure { kind, message: message.to_owned(), resets_at: None });
     match (&ended.stop, &ended.report.end) {
         (Some(Stop::Failed(kind, message)), _) => fail(*kind, message),
+        (Some(Stop::Interrupted), _) => {
+            fail(FailureKind::Other, "the system asked its supervisor to end (a logout or a shutdown)")
+        }
         (Some(Stop::TimedOut), _) => fail(FailureKind::Other, "timeout_minutes was reached"),
         (Some(Stop::Cancelled | Stop::ForMessage), _) | (None, Ok(())) => None,
         (None, Err(failure)) => Some(failure.clone()),

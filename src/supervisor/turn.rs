@@ -48,6 +48,8 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 const CLOSING_GRACE: Duration = Duration::from_secs(15);
 /// What a process gets between SIGKILL and being given up on.
 const KILL_GRACE: Duration = Duration::from_secs(10);
+/// A CLI that does not read for so long is told later.
+const WRITE_CEILING: Duration = Duration::from_secs(5);
 /// As much of what was not read at its exit is still read, in bytes: the end is in it, and a flood is not gone through.
 const REST: u64 = 8 * 1024 * 1024;
 /// The end of stderr that failures may quote, in bytes.
@@ -299,6 +301,8 @@ impl Running {
         let messages = attempt.inbox.look();
         if attempt.inbox.is_cancelled() {
             self.begin_stop(Stop::Cancelled);
+        } else if attempt.inbox.is_leaving() {
+            self.begin_stop(Stop::Interrupted);
         }
         for message in messages {
             self.deliver(attempt, message).await;
@@ -323,12 +327,14 @@ impl Running {
 
     /// False when the CLI does not take it (any more).
     async fn write(&mut self, frame: &str) -> bool {
-        if let Some(held) = self.held.take() {
-            self.stdin = held.await.ok();
+        if let Some(held) = &mut self.held {
+            // It may not even have read its first text; the loop cannot wait for that.
+            let Ok(stdin) = tokio::time::timeout(WRITE_CEILING, held).await else { return false };
+            (self.held, self.stdin) = (None, stdin.ok());
         }
         let Some(stdin) = &mut self.stdin else { return false };
         let write = async { stdin.write_all(frame.as_bytes()).await.and(stdin.flush().await) };
-        matches!(tokio::time::timeout(Duration::from_secs(5), write).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(WRITE_CEILING, write).await, Ok(Ok(())))
     }
 
     fn idle_deadline(&self) -> Option<Instant> {

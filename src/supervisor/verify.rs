@@ -21,7 +21,7 @@ const NOT_RUN: [i32; 2] = [126, 127];
 /// Parts of names of variables that hold secrets.
 const SECRET: [&str; 7] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "COOKIE"];
 
-/// `None`: a cancellation came in, and the command was stopped.
+/// `None`: a cancellation came in, or the system asks us to end, and the command was stopped.
 pub async fn verify(
     assignment: &Assignment,
     dir: &AttemptDir,
@@ -46,7 +46,7 @@ pub async fn verify(
                 for message in inbox.look() {
                     inbox.keep(message);
                 }
-                if inbox.is_cancelled() {
+                if inbox.is_over() {
                     stop(&mut started).await;
                     return None;
                 }

@@ -225,3 +225,44 @@ async fn a_worker_whose_folder_is_removed_is_lost_and_leaves_nothing() {
     std::fs::remove_dir_all(&gone).unwrap();
     server.until(&id, "lost").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queued_mission_waits_for_a_server_that_has_its_backend() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(0);
+    let first = world.server_with(Some("boss"), settings);
+    let id = first.create_one(mission("t", "say done")).await;
+    first.orchestrator.shut_down().await;
+    let mut without = world.settings();
+    without.custom.clear();
+    let second = world.server_with(Some("other"), without);
+    second.wait(&[], CEILING).await;
+    assert_eq!(second.orchestrator.get(&id).await.unwrap().worker.status, WorkerStatus::Queued);
+    let third = world.server(Some("third"));
+    third.until(&id, "completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_interrupts_a_worker_and_keeps_its_work() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let mut verified = mission("u", "say done");
+    let ready = world.path("verifying");
+    verified.verify_command = Some(format!("touch {} && sleep 300", ready.display()));
+    let ids = server.create(vec![mission("t", "write half.txt x\ntouch ready\nhang"), verified]).await;
+    let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
+    until_exists(&world.repo().join(".orchestrator/worktrees").join(&ids[0]).join("ready")).await;
+    until_exists(&ready).await;
+    let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+    for (id, title) in [(1, "t"), (2, "u")] {
+        send(&supervisor(&dir.worker(&WorkerId::new(id, title)).attempt(1)), Signal::Terminate);
+    }
+    for id in &ids {
+        server.until(id, "interrupted").await;
+    }
+    let view = server.orchestrator.get(&ids[0]).await.unwrap();
+    let brief = view.worker.last().unwrap();
+    assert_eq!((brief.changes.committed_by_us, brief.changes.uncommitted, brief.survivors), (2, 0, 0), "{brief:#?}");
+    assert!(brief.failure.as_ref().unwrap().message.contains("logout"));
+}

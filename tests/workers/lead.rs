@@ -168,7 +168,26 @@ async fn bosses_see_their_own_and_leave_others_alone() {
     assert_eq!((list.workers.len(), list.others), (0, 1));
     let refused = second.orchestrator.cancel(&second.boss, &id, "").await.unwrap_err().to_string();
     assert!(refused.contains("another boss"), "{refused}");
-    assert_eq!(first.wait(&[], CEILING).await.settled.len(), 1);
+    let request = WaitRequest { workers: vec![id.clone()], timeout: CEILING, most: 10 };
+    let waited = second.orchestrator.wait(&second.boss, request, &CancellationToken::new()).await;
+    assert!(waited.is_err_and(|error| error.to_string().contains("another boss")));
+    let answer = first.wait(&[], CEILING).await;
+    assert_eq!((answer.settled.len(), answer.settled[0].redelivered), (1, false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_of_one_boss_is_not_taken_for_that_of_another() {
+    let world = World::new();
+    let (first, second) = (world.server(Some("first")), world.server(Some("second")));
+    let asked = |title| {
+        let mut draft = mission(title, "say done");
+        draft.request_id = Some("1".to_owned());
+        draft
+    };
+    let id = first.create_one(asked("one")).await;
+    let refused = second.create(vec![asked("two")]).await.remove(0).unwrap_err();
+    assert!(refused.contains(&id) && refused.contains("another request_id"), "{refused}");
+    first.until(&id, "completed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,13 @@
 //! Workers that print without end: nobody has to wait for them, and they do not fill the disk.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use orchestrator_boss::config::Settings;
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::outcome::FailureKind;
+use orchestrator_boss::orchestrator::NewMessage;
+use orchestrator_boss::store::worker_dir::Delivery;
 
 use crate::world::{World, mission};
 
@@ -14,7 +17,9 @@ fn shell(world: &World, script: &str) -> Settings {
     let program: PathBuf = world.path("shell.sh");
     std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let text = format!("max_workers = 8\nmax_output_mib = 64\n[[custom]]\nname = \"shell\"\nprogram = {program:?}\n");
+    let text = format!(
+        "max_workers = 8\nmax_output_mib = 64\n[[custom]]\nname = \"shell\"\nprogram = {program:?}\n[backends.claudecode]\nprogram = {program:?}\n"
+    );
     toml::from_str(&text).unwrap()
 }
 
@@ -68,4 +73,23 @@ async fn numbers_beyond_all_bounds_do_no_harm() {
     draft.max_tokens = Some(u64::MAX);
     let id = server.create_one(draft).await;
     server.until(&id, "completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cli_that_reads_nothing_can_be_written_to_and_cancelled() {
+    let world = World::new();
+    let server = world.server_with(Some("boss"), shell(&world, "exec sleep 300"));
+    let mut draft = mission("deaf", "");
+    draft.backend = "claudecode".into();
+    draft.prompt = "more than a pipe holds ".repeat(20_000);
+    let id = server.create_one(draft).await;
+    server.until(&id, "running").await;
+    let message = NewMessage { text: "hello".to_owned(), delivery: Delivery::WhenReady };
+    server.orchestrator.send_message(&server.boss, &id, message).await.unwrap();
+    let waited = server.wait(&[], Duration::from_secs(1)).await;
+    assert_eq!(waited.still_running.len(), 1, "its supervisor has had the time to take the message");
+    // Sooner than its supervisor would be killed for not ending it.
+    let cancel = server.orchestrator.cancel(&server.boss, &id, "enough");
+    let answer = tokio::time::timeout(Duration::from_secs(40), cancel).await.expect("it is cancelled").unwrap();
+    assert_eq!((answer.status.as_str(), answer.survivors), ("cancelled", 0));
 }
