@@ -20,6 +20,7 @@ mod boss;
 mod cancel;
 mod failures;
 mod inspector;
+mod lead;
 mod messages;
 #[path = "../support/model_server/mod.rs"]
 mod model_server;

@@ -1,0 +1,105 @@
+//! The other side: each real CLI as the boss, with this server registered as the README says, leads a worker from its
+//! start to its merge.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::model_server::Script;
+use crate::real_cli::{Cli, run_to_end};
+use crate::world::{CEILING, World};
+
+with_each_cli!(a_boss_leads_a_worker_to_its_merge: Claude Codex Gemini OpenCode);
+
+async fn a_boss_leads_a_worker_to_its_merge(world: &World) {
+    let fake = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).with_file_name("examples/fake-cli");
+    let settings = format!("[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\n");
+    write(&world.path(".config/orchestrator-boss/config.toml"), &settings);
+    // Codex hands on no variable that says where the sealed home's git settings are.
+    world.git(&["config", "user.name", "Test"]);
+    world.git(&["config", "user.email", "test@localhost"]);
+    register(world);
+
+    let mission = json!({"title": "Add it", "prompt": "FAKE:\nwrite it.txt here\ncommit Add it", "backend": "fake"});
+    let tool = |name: &str| tool_name(world.cli, name);
+    let script = Script::new()
+        .call(&tool("batch_create_workers"), json!({"workers": [mission]}))
+        .call(&tool("wait_for_any_worker"), json!({"timeout_seconds": 30}))
+        .call(&tool("integrate_worker"), json!({"worker_id": "w-1"}))
+        .say("merged");
+    let ended = run_to_end(&mut command(world), &format!("Lead. {}", script.marker()), CEILING);
+    assert!(ended.status.success(), "{ended:?}");
+
+    let told = world.asked().iter().map(|request| request.body.to_string()).collect::<Vec<_>>().join("\n");
+    for words in ["w-1-add-it", "completed", "merged"] {
+        assert!(told.contains(words), "the model never read {words}: {ended:?}\n{told}");
+    }
+    assert_eq!(world.git(&["show", "HEAD:it.txt"]), "here");
+}
+
+/// As each CLI names a tool of ours to its model.
+fn tool_name(cli: Cli, tool: &str) -> String {
+    match cli {
+        Cli::Claude => format!("mcp__orchestrator-boss__{tool}"),
+        Cli::Codex => format!("mcp__orchestrator_boss__{tool}"),
+        Cli::Gemini => format!("mcp_orchestrator-boss_{tool}"),
+        Cli::OpenCode => format!("orchestrator-boss_{tool}"),
+    }
+}
+
+/// With the command or the lines of the README.
+fn register(world: &World) {
+    let program = env!("CARGO_BIN_EXE_orchestrator-boss");
+    match world.cli {
+        Cli::Claude => run(world, &["mcp", "add", "orchestrator-boss", "-s", "user", "--", program]),
+        Cli::Codex => {
+            run(world, &["mcp", "add", "orchestrator-boss", "--", program]);
+            let config = world.path(".codex/config.toml");
+            let header = "[mcp_servers.orchestrator-boss]\n";
+            let lines = "tool_timeout_sec = 600\nsupports_parallel_tool_calls = true\ndefault_tools_approval_mode = \"approve\"\n";
+            let text = fs::read_to_string(&config).expect("codex has written it");
+            assert!(text.contains(header), "{text}");
+            write(&config, &text.replace(header, &format!("{header}{lines}")));
+        }
+        Cli::Gemini => add(world, ".gemini/settings.json", "mcpServers", json!({"command": program})),
+        Cli::OpenCode => {
+            let server = json!({"type": "local", "command": [program]});
+            add(world, ".config/opencode/opencode.json", "mcp", server);
+        }
+    }
+}
+
+fn run(world: &World, arguments: &[&str]) {
+    let output = world.home.command(world.cli.path()).args(arguments).current_dir(world.repo()).output();
+    let output = output.expect("the CLI starts");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn add(world: &World, file: &str, key: &str, server: Value) {
+    let path = world.path(file);
+    let text = fs::read_to_string(&path).expect("the home has it");
+    let mut config: Value = serde_json::from_str(&text).expect("it is JSON");
+    config[key] = json!({ "orchestrator-boss": server });
+    write(&path, &config.to_string());
+}
+
+/// The boss without a terminal, allowed to use our tools.
+fn command(world: &World) -> std::process::Command {
+    let mut command = world.home.command(world.cli.path());
+    match world.cli {
+        Cli::Claude => command.args(["-p", "--allowedTools", "mcp__orchestrator-boss"]),
+        Cli::Codex => command.args(["exec", "-s", "workspace-write", "-"]),
+        Cli::Gemini => {
+            command.args(["-m", world.cli.model(), "--approval-mode", "yolo"]).env("GEMINI_CLI_TRUST_WORKSPACE", "true")
+        }
+        Cli::OpenCode => command.args(["run", "-m", world.cli.model(), "--title", "T"]),
+    };
+    command.current_dir(world.repo()).env("PWD", world.repo());
+    command
+}
+
+fn write(path: &Path, content: &str) {
+    fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a new folder");
+    fs::write(path, content).expect("it is ours");
+}
