@@ -202,26 +202,29 @@ impl<'a> Batch<'a> {
         Rejection::UnknownDependency { name: name.to_owned(), known }
     }
 
-    /// Walks what this draft needs, through the batch and then the registry, looking for itself.
+    /// Walks what this draft needs, through the batch and then the registry, looking for itself. What this batch has
+    /// accepted before is not walked again: it is in no cycle, and so not in one with this draft.
     fn check_cycle(&self, task: &TaskId, draft: &Draft) -> Result<(), Rejection> {
+        let resolved = |draft: &Draft| draft.depends_on.iter().filter_map(|name| self.resolve(name)).collect();
         let needs = |task: &TaskId| -> Vec<TaskId> {
             match (self.named.get(task), self.registry.task(task)) {
-                (Some(draft), _) => draft.depends_on.iter().filter_map(|name| self.resolve(name)).collect(),
+                (Some(draft), _) => resolved(draft),
                 (None, Some(worker)) if !worker.status.is_settled() => worker.mission.depends_on.clone(),
                 _ => Vec::new(),
             }
         };
-        let mut seen = HashSet::new();
-        let mut todo: Vec<Vec<TaskId>> =
-            draft.depends_on.iter().filter_map(|name| Some(vec![task.clone(), self.resolve(name)?])).collect();
-        while let Some(path) = todo.pop() {
-            let last = &path[path.len() - 1];
-            if last == task {
-                let path = path.iter().map(TaskId::as_str).collect::<Vec<_>>().join(" → ");
-                return Err(Rejection::Cycle { path });
-            }
-            if seen.insert(last.clone()) {
-                todo.extend(needs(last).into_iter().map(|next| [path.clone(), vec![next]].concat()));
+        let mut needed_by: HashMap<TaskId, TaskId> = HashMap::new();
+        let mut todo = vec![(task.clone(), resolved(draft))];
+        while let Some((at, below)) = todo.pop() {
+            for next in below {
+                if next == *task {
+                    return Err(Rejection::Cycle { path: way_back(task, &at, &needed_by) });
+                }
+                if !self.taken_tasks.contains(&next) && !needed_by.contains_key(&next) {
+                    needed_by.insert(next.clone(), at.clone());
+                    let below = needs(&next);
+                    todo.push((next, below));
+                }
             }
         }
         Ok(())
@@ -251,6 +254,19 @@ impl<'a> Batch<'a> {
         }
         Ok(place)
     }
+}
+
+/// From the task through what it needs, down to the last that needs it again.
+fn way_back(task: &TaskId, last: &TaskId, needed_by: &HashMap<TaskId, TaskId>) -> String {
+    let mut way = vec![task.as_str()];
+    let mut at = Some(last);
+    while let Some(here) = at.filter(|here| *here != task) {
+        way.push(here.as_str());
+        at = needed_by.get(here);
+    }
+    way.push(task.as_str());
+    way.reverse();
+    way.join(" → ")
 }
 
 fn mission(draft: &Draft, task_id: TaskId, depends_on: Vec<TaskId>, place: Place) -> Mission {

@@ -74,3 +74,19 @@ fn one_branch_has_one_worker() {
     };
     assert!(rejection(create(&mut registry, &[on("a"), on("b")]), 1).contains("feature/x"));
 }
+
+/// Under the journal's lock, so all servers wait for it.
+#[test]
+fn a_batch_of_many_waves_is_registered_at_once() {
+    let name = |wave: usize, at: usize| format!("t{wave}-{at}");
+    let mut drafts = Vec::new();
+    for wave in 0..10 {
+        let before: Vec<String> = (0..100).filter(|_| wave > 0).map(|at| name(wave - 1, at)).collect();
+        let before: Vec<&str> = before.iter().map(String::as_str).collect();
+        drafts.extend((0..100).map(|at| needs(&name(wave, at), &before)));
+    }
+    let began = std::time::Instant::now();
+    let made = create(&mut Registry::default(), &drafts);
+    assert!(made.iter().all(Result::is_ok));
+    assert!(began.elapsed().as_secs() < 10, "it took {:?}", began.elapsed());
+}
