@@ -196,7 +196,7 @@ fn mission(backend: &str) -> Mission {
         backend: BackendName::from(backend),
         model: None,
         effort: None,
-        place: Place::Directory { path: PathBuf::from("/work/tree") },
+        place: Place::Directory { path: PathBuf::from("/srv/tree") },
         verify_command: None,
         task_id: TaskId::from("t"),
         depends_on: Vec::new(),
@@ -214,12 +214,12 @@ fn turn(mission: &Mission) -> Turn<'_> {
     Turn {
         mission,
         prompt: "do it",
-        dir: Path::new("/work/tree"),
+        dir: Path::new("/srv/tree"),
         session: Session::New(Uuid::nil()),
         message_id: Uuid::nil(),
         git: None,
         identity: None,
-        scratch: Path::new("/work/scratch"),
+        scratch: Path::new("/srv/scratch"),
         own_registrations: &[],
         root: false,
     }

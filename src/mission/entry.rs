@@ -171,6 +171,9 @@ pub struct Brief {
     pub final_message: String,
     #[serde(default)]
     pub says_blocked: bool,
+    /// Messages that the attempt never heard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unheard: Vec<String>,
     #[serde(default)]
     pub denials: u32,
     #[serde(default)]

@@ -22,6 +22,16 @@ pub struct Outcome {
     pub settled_at: Timestamp,
 }
 
+impl Outcome {
+    /// Leaves out what is not needed to know how it ended, so that the record is as small as can be.
+    pub fn cut_texts(&mut self) {
+        const KEPT: usize = 500;
+        self.run.final_message = tail(&self.run.final_message, KEPT).to_owned();
+        self.verification = std::mem::take(&mut self.verification).cut(KEPT);
+        self.changes.files.clear();
+    }
+}
+
 /// The run as the CLI's structured end and the kernel tell it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Run {
@@ -42,6 +52,9 @@ pub struct Run {
     pub denials: u32,
     #[serde(default)]
     pub usage: Usage,
+    /// Messages that came too late to be heard; the next attempt hears them first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unheard: Vec<String>,
     #[serde(default)]
     pub turns: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]

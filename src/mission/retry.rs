@@ -57,7 +57,16 @@ pub fn digest(worker: &Worker) -> Option<String> {
     if !last.final_message.is_empty() {
         digest.push_str(&format!("\nIts last words were:\n{}", last.final_message));
     }
+    if let Some(unheard) = unheard(worker) {
+        digest.push_str(&format!("\n\n{unheard}"));
+    }
     Some(digest)
+}
+
+/// What the last attempt was told and never heard.
+pub fn unheard(worker: &Worker) -> Option<String> {
+    let messages = &worker.last()?.unheard;
+    (!messages.is_empty()).then(|| format!("The one who leads you had written meanwhile:\n{}", messages.join("\n\n")))
 }
 
 /// Two different backends have failed on the task: the reasons of both. Failures of circumstance do not count.

@@ -25,7 +25,7 @@ pub struct Mission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_command: Option<String>,
     pub task_id: TaskId,
-    /// Task ids as the registry resolved them, so that a later task of the same name changes nothing.
+    /// By task id: where a task is begun anew under the same id, the newest counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<TaskId>,
     pub timeout_minutes: u32,

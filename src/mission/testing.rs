@@ -79,6 +79,7 @@ pub fn brief(attempt: u32, status: Ending) -> Brief {
         changes: Changes::default(),
         final_message: String::new(),
         says_blocked: false,
+        unheard: Vec::new(),
         denials: 0,
         usage: Usage::default(),
         session_id: None,

@@ -288,7 +288,8 @@ fn next_attempt(worker: &Worker, request: &RetryRequest) -> NextAttempt {
         (Some(session_id), None) => {
             let text =
                 feedback.unwrap_or("Your last turn did not end well. Look at what is there, and finish the task.");
-            Start::Resume { session_id, text: text.to_owned() }
+            let parts = [retry::unheard(worker), Some(text.to_owned())];
+            Start::Resume { session_id, text: parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n") }
         }
         (_, prompt) => fresh_start(worker, prompt.as_deref(), feedback),
     };

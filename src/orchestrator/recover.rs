@@ -31,6 +31,7 @@ impl Actor {
         }
         let (boss, directory, anonymous) =
             (self.context.boss.clone(), self.context.directory.clone(), self.context.anonymous);
+        let dir_of_locks = dir.clone();
         let taken = self.transact(|registry| {
             let dead = dead_servers(registry, &me, &dir);
             let left: Vec<WorkerId> =
@@ -46,12 +47,15 @@ impl Actor {
                 entries.push(Entry::LeaseTaken { workers: left.clone() });
             }
             if !dead.is_empty() {
-                entries.push(Entry::ServersGone { servers: dead });
+                entries.push(Entry::ServersGone { servers: dead.clone() });
             }
-            (entries, left)
+            (entries, (left, dead))
         });
         match taken {
-            Ok(workers) => {
+            Ok((workers, dead)) => {
+                for server in dead {
+                    let _ = std::fs::remove_file(dir_of_locks.server_lock(&server));
+                }
                 self.cancel_again(&workers);
                 self.follow_again();
             }

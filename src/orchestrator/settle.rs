@@ -216,6 +216,7 @@ pub(super) fn brief(outcome: &Outcome, model: Option<String>) -> Brief {
         changes,
         final_message: ends(&run.final_message),
         says_blocked: run.says_blocked,
+        unheard: run.unheard.clone(),
         denials: run.denials,
         usage: run.usage,
         session_id: run.session_id.clone(),

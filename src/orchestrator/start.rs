@@ -15,7 +15,7 @@ use crate::git::{self, Repository};
 use crate::launcher::local;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
-use crate::store::worker_dir::{AttemptDir, WorkerDir};
+use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::Assignment;
 
 pub(super) struct Order {
@@ -160,9 +160,18 @@ pub(super) fn refused(error: impl std::fmt::Display) -> OrchestratorError {
 
 /// Nothing was started, and for this attempt nothing ever will be.
 fn give_up(reporter: &follow::Reporter, order: &Order, why: &str) {
-    let outcome = settle::could_not_start(&order.worker, order.worker.attempt, why);
+    let mut outcome = settle::could_not_start(&order.worker, order.worker.attempt, why);
+    outcome.run.unheard = messages(order.attempt_dir.close_inbox_unread().unwrap_or_default());
     if let Err(error) = order.attempt_dir.settle(&outcome) {
         tracing::error!(%error, "could not record that a worker did not start");
     }
     reporter.tell(News::Ended(Box::new(outcome)));
+}
+
+fn messages(letters: Vec<Letter>) -> Vec<String> {
+    let text = |letter: Letter| match letter.content {
+        Content::Message { text, .. } => Some(text),
+        Content::Cancel { .. } => None,
+    };
+    letters.into_iter().filter_map(text).collect()
 }

@@ -57,18 +57,20 @@ impl Attempt {
         if let Some(begin) = self.next_turn(ended) {
             return Finished::GoOn(begin);
         }
-        match self.inbox.close() {
-            Ok(true) => {}
-            Ok(false) => {
-                if let Some(begin) = self.next_turn(ended) {
-                    return Finished::GoOn(begin);
+        loop {
+            match self.inbox.close() {
+                Ok(true) => break,
+                // What came in may open another turn; a cancellation, or a message to a turn that failed, does not.
+                Ok(false) => {
+                    if let Some(begin) = self.next_turn(ended) {
+                        return Finished::GoOn(begin);
+                    }
                 }
-                // What came in opens no turn (a cancellation, or a message to a turn that failed): now it is closed.
-                if let Err(error) = self.inbox.close() {
+                Err(error) => {
                     tracing::warn!(%error, "could not close the inbox");
+                    break;
                 }
             }
-            Err(error) => tracing::warn!(%error, "could not close the inbox"),
         }
         Finished::Settled(Box::new(self.outcome(ended, proven, changes)))
     }
@@ -154,6 +156,7 @@ impl Attempt {
     fn outcome(&mut self, ended: &Ended, proven: Proven, changes: Changes) -> Outcome {
         let status = self.status(ended, &proven.verification);
         let mut run = std::mem::take(&mut self.run);
+        run.unheard = self.inbox.take_queue().into_iter().map(|message| message.text).collect();
         if status == Ending::Failed && run.failure.is_none() {
             let message = format!("verification: {}", proven.verification.as_str());
             run.failure = Some(Failure { kind: FailureKind::Verification, message, resets_at: None });

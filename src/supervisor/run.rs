@@ -22,7 +22,7 @@ use super::socket::Socket;
 use super::{finish, prompt, turn};
 use crate::backend::{Backend, Backends, TurnReport, UnknownBackend};
 use crate::git::{self, Repository};
-use crate::mission::outcome::{Exit, Failure, FailureKind, Run, Usage, says_blocked};
+use crate::mission::outcome::{Exit, Failure, FailureKind, Outcome, Run, Usage, says_blocked};
 use crate::process::{self, Identity, Scope};
 use crate::store::file::{self, FileError};
 use crate::store::lease;
@@ -45,6 +45,9 @@ pub enum SupervisorError {
     #[error(transparent)]
     Backend(#[from] UnknownBackend),
 }
+
+/// How long an outcome that cannot be written is tried again.
+const SETTLE_CEILING: Duration = Duration::from_secs(3_600);
 
 /// Everything about the attempt that its parts share.
 pub(super) struct Attempt {
@@ -126,9 +129,19 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     say_ready();
 
     let outcome = attempt.run_to_the_end().await;
-    if let Err(error) = attempt.dir.settle(&outcome) {
+    settle(&attempt.dir, outcome).await
+}
+
+/// The disk may be full beyond the room that was kept: then its texts are cut, and it is tried until there is room.
+async fn settle(dir: &AttemptDir, mut outcome: Outcome) -> Result<(), SupervisorError> {
+    let began = tokio::time::Instant::now();
+    while let Err(error) = dir.settle(&outcome) {
         tracing::error!(%error, "could not write the outcome");
-        return Err(error.into());
+        if began.elapsed() > SETTLE_CEILING || !dir.is_still_claimed() {
+            return Err(error.into());
+        }
+        outcome.cut_texts();
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Ok(())
 }
@@ -168,7 +181,7 @@ impl Attempt {
         })
     }
 
-    async fn run_to_the_end(&mut self) -> crate::mission::outcome::Outcome {
+    async fn run_to_the_end(&mut self) -> Outcome {
         let (text, session) = prompt::first(&self.assignment);
         let mut next = turn::Begin { text, session, messages: Vec::new() };
         loop {

@@ -276,3 +276,22 @@ async fn a_queued_worker_is_cancelled_without_ever_running() {
     }
     assert!(!world.repo().join(".orchestrator/worktrees").join(&ids[1]).exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_came_too_late_is_heard_by_the_next_attempt() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let gate = world.path("gate");
+    let script = format!("session s-1\nwait-file {} 60\nresult error no", gate.display());
+    let id = server.create_one(mission("late", &script)).await;
+    server.until(&id, "running").await;
+    let late = message("FAKE:\nwrite heard.txt x\ncommit heard", Delivery::WhenReady);
+    server.orchestrator.send_message(&server.boss, &id, late).await.unwrap();
+    std::fs::write(&gate, "").unwrap();
+    server.until(&id, "failed").await;
+    assert_eq!(server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().unheard.len(), 1);
+
+    server.orchestrator.retry(&server.boss, &id, RetryRequest::default()).await.unwrap();
+    server.until(&id, "completed").await;
+    assert_eq!(world.git(&["show", &format!("orchestrator/{id}:heard.txt")]), "x");
+}

@@ -85,6 +85,7 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
         },
         final_message: "Fixed it.".into(),
         says_blocked: false,
+        unheard: Vec::new(),
         denials: 0,
         usage: Usage { input_tokens: 1_000, cached_tokens: 0, output_tokens: 50, cost_usd: None },
         session_id: Some("s-1".into()),

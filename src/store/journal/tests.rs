@@ -1,41 +1,19 @@
 use std::fs::OpenOptions;
 
 use super::*;
-use crate::mission::create::{Defaults, Draft, DraftPlace, Registered, register};
+use crate::mission::create::{Defaults, Draft, Registered, register};
 use crate::mission::id::BossId;
-use crate::mission::spec::Permissions;
+use crate::mission::testing::draft;
 
 fn open(folder: &Path, name: &str) -> Journal {
     Journal::open(folder, ServerId::from(name)).unwrap()
-}
-
-fn draft(title: &str) -> Draft {
-    Draft {
-        title: title.to_owned(),
-        prompt: "do it".to_owned(),
-        backend: "codex".into(),
-        model: None,
-        effort: None,
-        place: DraftPlace::Worktree { branch: None, base: None, path: None },
-        verify_command: None,
-        task_id: None,
-        depends_on: Vec::new(),
-        timeout_minutes: 120,
-        max_cost_usd: None,
-        max_tokens: None,
-        fallback_backends: Vec::new(),
-        max_attempts: 1,
-        request_id: None,
-        permissions: Permissions::Edit,
-        needs: Vec::new(),
-    }
 }
 
 fn create(journal: &mut Journal, title: &str) -> u64 {
     let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
     journal
         .transact(Timestamp::UNIX_EPOCH, |registry| {
-            let made = register(registry, &BossId::from("b"), &[draft(title)], defaults);
+            let made = register(registry, &BossId::from("b"), &[Draft { task_id: None, ..draft(title) }], defaults);
             let Ok(Registered::New(new)) = &made[0] else { panic!("{made:?}") };
             (vec![Entry::Created { workers: vec![NewWorker::clone(new)] }], registry.last_number + 1)
         })
