@@ -125,7 +125,13 @@ fn worktree(
     if path.join(".git").exists() {
         return match order.worker_dir.worktree()? {
             Some(made) => Ok((made, false)),
-            None => Ok((git::refill(repository, path).map_err(refused)?, true)),
+            None if was_begun_for(repository, path, &order.worker)? => {
+                Ok((git::refill(repository, path).map_err(refused)?, true))
+            }
+            None => Err(OrchestratorError::Refused(format!(
+                "there is a worktree at {} that was not made for this worker: name another path, or work in it with working_directory",
+                path.display()
+            ))),
         };
     }
     // A branch that is there already, from an earlier attempt, says itself where to begin.
@@ -143,6 +149,13 @@ fn worktree(
 /// Keeps everybody from removing the worktree while its worker is open.
 pub(super) fn lock_reason(worker: &Worker) -> String {
     format!("orchestrator-boss: {} works here", worker.id)
+}
+
+/// Whether a worktree is one whose creation for this worker was cut off: it bears the worker's name from its first moment.
+fn was_begun_for(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool, OrchestratorError> {
+    let reason = lock_reason(worker);
+    let worktrees = git::list(repository).map_err(refused)?;
+    Ok(worktrees.iter().any(|it| it.path == path && it.locked.as_ref() == Some(&reason)))
 }
 
 /// What the mission depends on, merged; else the integration branch.

@@ -225,3 +225,25 @@ async fn a_worker_that_reaches_outside_its_worktree_is_named() {
     let alone = server.orchestrator.get(&alone).await.unwrap().worker.last().unwrap().changes.clone();
     assert!(alone.main_checkout_changes.is_empty(), "{alone:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worktree_that_somebody_made_in_the_way_is_left_as_it_is() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(1);
+    let server = world.server_with(Some("boss"), settings);
+    let gate = world.path("gate");
+    let theirs = world.path("repo-theirs");
+    let mut late = mission("late", "write README ours");
+    late.place = in_worktree("late", None, Some(theirs.clone()));
+    let ids = server.create(vec![mission("first", &format!("wait-file {} 60", gate.display())), late]).await;
+    let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
+    server.until(&ids[0], "running").await;
+    world.git(&["worktree", "add", "-q", "-b", "late", theirs.to_str().unwrap()]);
+    std::fs::write(theirs.join("README"), "precious").unwrap();
+    std::fs::write(&gate, "").unwrap();
+    server.until(&ids[1], "failed").await;
+    let failure = server.orchestrator.get(&ids[1]).await.unwrap().worker.last().unwrap().failure.clone().unwrap();
+    assert!(failure.message.contains("repo-theirs"), "{failure:?}");
+    assert_eq!(std::fs::read_to_string(theirs.join("README")).unwrap(), "precious");
+}
