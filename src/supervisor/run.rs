@@ -61,6 +61,8 @@ pub(super) struct Attempt {
     pub git: Option<GitContext>,
     pub outside: Outside,
     pub run: Run,
+    /// Each turn of this CLI counts from zero, so that the turns before are to be added.
+    pub turns_add_up: bool,
     pub cleanup: finish::CleanupSoFar,
 }
 
@@ -173,6 +175,7 @@ impl Attempt {
             limits: Limits::new(&assignment, &dir),
             git: git_context(&assignment.directory),
             outside: Outside::of(&assignment.directory),
+            turns_add_up: false,
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
             cleanup: finish::CleanupSoFar::default(),
             me,
@@ -226,7 +229,8 @@ impl Attempt {
         self.run.turns += 1;
         self.run.exit = ended.exit;
         self.run.denials += report.denials;
-        self.run.usage = add_usage(self.run.usage, report);
+        self.turns_add_up = !report.usage_is_cumulative;
+        self.run.usage = self.spent_with(report.usage);
         self.board.set_usage(self.run.usage);
         if report.session_id.is_some() {
             self.run.session_id.clone_from(&report.session_id);
@@ -237,6 +241,15 @@ impl Attempt {
         }
         self.run.failure = failure(ended);
         self.run.ended_at = Some(Timestamp::now());
+    }
+
+    /// What the attempt has used up, when its present turn has used this.
+    pub(super) fn spent_with(&self, now: Usage) -> Usage {
+        match self.turns_add_up {
+            true => joined(self.run.usage, now, u64::saturating_add, |before, now| before + now),
+            // A turn that was killed may report less than is known.
+            false => joined(self.run.usage, now, u64::max, f64::max),
+        }
     }
 
     /// Ends whatever of the worker still runs.
@@ -272,27 +285,15 @@ fn failure(ended: &turn::Ended) -> Option<Failure> {
     }
 }
 
-fn add_usage(before: Usage, report: &TurnReport) -> Usage {
-    let now = report.usage;
-    let cost = |both: fn(f64, f64) -> f64| match (before.cost_usd, now.cost_usd) {
-        (Some(before), Some(now)) => Some(both(before, now)),
-        (before, now) => before.or(now),
-    };
-    if report.usage_is_cumulative {
-        // A turn that was killed may report less than is known.
-        Usage {
-            input_tokens: before.input_tokens.max(now.input_tokens),
-            cached_tokens: before.cached_tokens.max(now.cached_tokens),
-            output_tokens: before.output_tokens.max(now.output_tokens),
-            cost_usd: cost(f64::max),
-        }
-    } else {
-        Usage {
-            input_tokens: before.input_tokens.saturating_add(now.input_tokens),
-            cached_tokens: before.cached_tokens.saturating_add(now.cached_tokens),
-            output_tokens: before.output_tokens.saturating_add(now.output_tokens),
-            cost_usd: cost(|before, now| before + now),
-        }
+fn joined(before: Usage, now: Usage, tokens: fn(u64, u64) -> u64, dollars: fn(f64, f64) -> f64) -> Usage {
+    Usage {
+        input_tokens: tokens(before.input_tokens, now.input_tokens),
+        cached_tokens: tokens(before.cached_tokens, now.cached_tokens),
+        output_tokens: tokens(before.output_tokens, now.output_tokens),
+        cost_usd: match (before.cost_usd, now.cost_usd) {
+            (Some(before), Some(now)) => Some(dollars(before, now)),
+            (before, now) => before.or(now),
+        },
     }
 }
 

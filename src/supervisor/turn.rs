@@ -292,7 +292,9 @@ impl Running {
     }
 
     fn check_usage(&mut self, attempt: &mut Attempt, usage: &Usage) {
-        if let Some(Exceeded::Budget(why)) = attempt.limits.check_usage(usage) {
+        let spent = attempt.spent_with(*usage);
+        attempt.board.set_usage(spent);
+        if let Some(Exceeded::Budget(why)) = attempt.limits.check_usage(&spent) {
             self.begin_stop(Stop::Failed(FailureKind::Budget, why));
         }
     }

@@ -295,3 +295,21 @@ async fn a_message_that_came_too_late_is_heard_by_the_next_attempt() {
     server.until(&id, "completed").await;
     assert_eq!(world.git(&["show", &format!("orchestrator/{id}:heard.txt")]), "x");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_is_of_all_turns_together() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let gate = world.path("gate");
+    let mut thrifty = mission("thrifty", &format!("session s-1\nusage 300 10 0.1\nwait-file {} 60", gate.display()));
+    thrifty.max_tokens = Some(500);
+    let id = server.create_one(thrifty).await;
+    server.until(&id, "running").await;
+    let more = message("FAKE:\nusage 300 10 0.1\nhang", Delivery::WhenReady);
+    server.orchestrator.send_message(&server.boss, &id, more).await.unwrap();
+    std::fs::write(&gate, "").unwrap();
+    server.until(&id, "failed").await;
+    let brief = server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().clone();
+    assert!(brief.failure.unwrap().message.contains("620 used"));
+    assert_eq!((brief.usage.input_tokens, brief.usage.output_tokens), (600, 20));
+}
