@@ -123,14 +123,14 @@ pub fn integrate(repo: &Repository, request: &Integrate) -> Result<Integration, 
     }
 }
 
-/// A commit with all of these branches in it, that no ref points at. For work that builds on several others.
-pub fn merge_of(repo: &Repository, branches: &[String]) -> Result<String, IntegrateError> {
+/// A commit with all of these branches or commits in it, that no ref points at. For work that builds on several others.
+pub fn merge_of(repo: &Repository, names: &[String]) -> Result<String, IntegrateError> {
     let mut merged: Option<String> = None;
-    for branch in branches {
-        let next = tip(repo, branch)?;
+    for name in names {
+        let next = repo.resolve(name)?;
         merged = Some(match merged {
             None => next,
-            Some(base) => join(repo, branch, &base, &next)?,
+            Some(base) => join(repo, name, &base, &next)?,
         });
     }
     merged.ok_or_else(|| IntegrateError::UnknownBranch { branch: String::new() })

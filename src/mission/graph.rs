@@ -92,14 +92,20 @@ pub fn block(registry: &Registry, worker: &Worker) -> Option<String> {
     }
 }
 
-/// What a dependant is built on: the branches of what it needs, in the order in which it names them.
-pub fn base_branches<'a>(registry: &'a Registry, worker: &Worker) -> Vec<&'a str> {
-    let needed = worker.mission.depends_on.iter().filter_map(|task| registry.task(task));
-    needed.filter(|worker| worker.last().is_some_and(has_commits)).filter_map(|it| it.mission.place.branch()).collect()
+/// What a dependant is built on: the commits of what it needs, in the order in which it names them. What was integrated
+/// meanwhile is in the integration branch, where its own branch may be gone. Empty: the integration branch alone.
+pub fn bases(registry: &Registry, worker: &Worker) -> Vec<String> {
+    let needed: Vec<_> = worker.mission.depends_on.iter().filter_map(|task| registry.task(task)).collect();
+    let (merged, own): (Vec<_>, Vec<_>) = needed.into_iter().partition(|worker| worker.integrated.is_some());
+    let own =
+        own.into_iter().filter(|worker| worker.mission.place.branch().is_some()).filter_map(|it| work_of(it.last()?));
+    let integration = registry.integration_branch.clone().filter(|_| !merged.is_empty());
+    integration.into_iter().chain(own).collect()
 }
 
-fn has_commits(brief: &Brief) -> bool {
-    brief.changes.commits > 0
+/// The commit that holds what an attempt did, if it did anything.
+fn work_of(brief: &Brief) -> Option<String> {
+    brief.changes.head.clone().filter(|_| brief.changes.commits > 0)
 }
 
 #[cfg(test)]

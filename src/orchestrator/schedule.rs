@@ -49,18 +49,18 @@ impl Actor {
         };
         for id in admitted {
             let Some(worker) = self.registry().get(&id).cloned() else { continue };
-            let base_branches = graph::base_branches(self.registry(), &worker).into_iter().map(str::to_owned).collect();
+            let bases = graph::bases(self.registry(), &worker);
             self.live.remove(&id);
-            self.start_worker(worker, base_branches);
+            self.start_worker(worker, bases);
         }
     }
 
-    fn start_worker(&mut self, worker: Arc<Worker>, base_branches: Vec<String>) {
+    fn start_worker(&mut self, worker: Arc<Worker>, bases: Vec<String>) {
         let Some(dir) = self.state_dir().map(|dir| dir.worker(&worker.id)) else { return };
         let id = worker.id.clone();
         let order = start::Order {
             integration_branch: self.registry().integration_branch.clone(),
-            base_branches,
+            bases,
             attempt_dir: dir.attempt(worker.attempt),
             worker_dir: dir,
             worker,

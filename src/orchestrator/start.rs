@@ -22,7 +22,8 @@ pub(super) struct Order {
     pub worker: Arc<Worker>,
     pub worker_dir: WorkerDir,
     pub attempt_dir: AttemptDir,
-    pub base_branches: Vec<String>,
+    /// See [`crate::mission::graph::bases`].
+    pub bases: Vec<String>,
     pub integration_branch: Option<String>,
 }
 
@@ -160,7 +161,7 @@ fn was_begun_for(repository: &Repository, path: &Path, worker: &Worker) -> Resul
 
 /// What the mission depends on, merged; else the integration branch.
 fn base_of(repository: &Repository, order: &Order) -> Result<Option<String>, OrchestratorError> {
-    match order.base_branches.as_slice() {
+    match order.bases.as_slice() {
         [] => Ok(order.integration_branch.clone()),
         [one] => Ok(Some(one.clone())),
         several => git::merge_of(repository, several).map(Some).map_err(refused),

@@ -313,3 +313,27 @@ async fn a_budget_is_of_all_turns_together() {
     assert!(brief.failure.unwrap().message.contains("620 used"));
     assert_eq!((brief.usage.input_tokens, brief.usage.output_tokens), (600, 20));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dependant_builds_on_what_was_merged_and_tidied_away_before_it_started() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let gate = world.path("gate");
+    let mut first = mission("first", "write first.txt one\ncommit first");
+    first.task_id = Some("first".into());
+    let mut slow = mission("slow", &format!("write slow.txt two\ncommit slow\nwait-file {} 60", gate.display()));
+    slow.task_id = Some("slow".into());
+    let mut last = mission("last", "run cat first.txt slow.txt > all.txt\ncommit all");
+    last.depends_on = vec!["first".to_owned(), "slow".to_owned()];
+    let ids: Vec<String> = server.create(vec![first, slow, last]).await.into_iter().map(Result::unwrap).collect();
+    server.until(&ids[0], "completed").await;
+    let source = IntegrationSource::Worker(ids[0].clone());
+    let request = IntegrationRequest { source, into: None, strategy: IntegrationStrategy::Squash, dry_run: false };
+    server.orchestrator.integrate(&server.boss, request).await.unwrap();
+    world.git(&["worktree", "unlock", &format!(".orchestrator/worktrees/{}", ids[0])]);
+    world.git(&["worktree", "remove", &format!(".orchestrator/worktrees/{}", ids[0])]);
+    world.git(&["branch", "-q", "-D", &format!("orchestrator/{}", ids[0])]);
+    std::fs::write(&gate, "").unwrap();
+    server.until(&ids[2], "completed").await;
+    assert_eq!(world.git(&["show", &format!("orchestrator/{}:all.txt", ids[2])]), "one\ntwo");
+}
