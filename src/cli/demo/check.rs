@@ -2,7 +2,6 @@
 //! processes, and nothing that the server says.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -94,7 +93,7 @@ async fn until_none<T>(look: impl Fn() -> Option<T>) -> Option<T> {
 fn command_lines() -> Vec<String> {
     // Not `ps`, which small container images lack.
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let line = |folder: &Path| {
+    let line = |folder: &std::path::Path| {
         let bytes = fs::read(folder.join("cmdline")).ok()?;
         Some(String::from_utf8_lossy(&bytes).replace('\0', " "))
     };
