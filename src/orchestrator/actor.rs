@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -170,6 +170,8 @@ pub struct Context {
     pub repository: Option<Repository>,
     pub state_root: PathBuf,
     pub limits: Limits,
+    /// When a backend was last found ready to work.
+    ready: Mutex<HashMap<BackendName, Instant>>,
 }
 
 impl Context {
@@ -187,7 +189,20 @@ impl Context {
         let anonymous = boss.is_none();
         let boss = boss.unwrap_or_else(|| BossId::anonymous(&server));
         let limits = super::schedule::limits(&settings);
-        Ok(Self { settings, backends, directory, program, boss, anonymous, server, repository, state_root, limits })
+        let ready = Mutex::default();
+        Ok(Self {
+            settings,
+            backends,
+            directory,
+            program,
+            boss,
+            anonymous,
+            server,
+            repository,
+            state_root,
+            limits,
+            ready,
+        })
     }
 }
 
@@ -195,6 +210,16 @@ impl Context {
     /// Folders outside the repository in which worktrees may lie.
     pub(super) fn allowed_roots(&self) -> Vec<PathBuf> {
         self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).collect()
+    }
+
+    /// Found ready to work a short while ago.
+    pub(super) fn was_ready(&self, backend: &BackendName) -> bool {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.get(backend).is_some_and(|at| at.elapsed() < READY_FOR)
+    }
+
+    pub(super) fn note_ready(&self, backend: BackendName) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(backend, Instant::now());
     }
 
     pub(super) fn repository(&self) -> Result<&Repository> {
@@ -234,6 +259,8 @@ struct Store {
 
 /// The state file follows the journal within this.
 const STATE_FILE_DELAY: Duration = Duration::from_millis(50);
+/// How long a backend that was logged in is not asked again.
+const READY_FOR: Duration = Duration::from_secs(300);
 /// How often living servers look for dead ones, and for what file watching may have missed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 

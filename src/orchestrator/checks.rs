@@ -1,6 +1,6 @@
 //! What can be known to fail before anything is made: checked before a batch is answered, off the actor's thread.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,21 +10,26 @@ use super::error::OrchestratorError;
 use super::{handle, probe};
 use crate::git;
 use crate::mission::create::{Draft, DraftPlace};
-use crate::mission::id::{TaskId, WorkerId};
+use crate::mission::id::{BackendName, TaskId, WorkerId};
 use crate::mission::spec::{Mission, Permissions, Place};
 
 type Checked = Result<Draft, String>;
 
 pub(super) async fn check_all(context: Arc<Context>, drafts: Vec<Checked>) -> Vec<Checked> {
     let total = drafts.len();
+    let inner = Arc::clone(&context);
     let checked = handle::blocking(move || {
-        let mut checks = Checks { context: &context, bases: HashMap::new() };
-        Ok(drafts.into_iter().map(|draft| checks.check(draft?)).collect())
+        let mut checks = Checks { context: &inner, bases: HashMap::new() };
+        Ok(drafts.into_iter().map(|draft| checks.check(draft?)).collect::<Vec<Checked>>())
     });
-    match checked.await {
+    let checked = match checked.await {
         Ok(drafts) => drafts,
-        Err(error) => vec![Err(error.to_string()); total],
-    }
+        Err(error) => return vec![Err(error.to_string()); total],
+    };
+    let asked: BTreeSet<BackendName> = checked.iter().flatten().map(|draft| draft.backend.clone()).collect();
+    let logged_out = probe::logged_out(&context, asked).await;
+    let check = |draft: Draft| logged_out.get(&draft.backend).map_or(Ok(draft.clone()), |why| Err(why.clone()));
+    checked.into_iter().map(|draft| check(draft?)).collect()
 }
 
 struct Checks<'a> {

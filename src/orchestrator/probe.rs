@@ -1,7 +1,7 @@
 //! Asking the CLIs about themselves: installed, which version, logged in. What to ask and how to read the answer is the
 //! backend's business; asking is done here, with a ceiling, and never spends anything.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -65,6 +65,27 @@ async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<B
         queued: counts.queued,
         limit: context.limits.of(name),
     })
+}
+
+/// Those of the backends that are certainly not logged in, with what to do about it: work would only be wasted on them.
+/// One that was found ready is not asked again for a while.
+pub(super) async fn logged_out(context: &Context, names: BTreeSet<BackendName>) -> HashMap<BackendName, String> {
+    let mut refused = HashMap::new();
+    for name in names {
+        let found = context.backends.get(name.as_str()).ok().zip(find_program(context, &name).ok());
+        let Some((backend, program)) = found.filter(|_| !context.was_ready(&name)) else { continue };
+        let probe = backend.probe();
+        if authenticated(&program, &probe).await == Some(false) {
+            let login = &probe.login_command;
+            let why = format!(
+                "{name} is not logged in: the user has to run `{login}`; or choose another backend, get_backend_status shows which are ready"
+            );
+            refused.insert(name, why);
+        } else {
+            context.note_ready(name);
+        }
+    }
+    refused
 }
 
 async fn version(program: &Path, probe: &Probe) -> Option<String> {

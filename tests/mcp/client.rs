@@ -140,6 +140,11 @@ impl Client {
         answer["worker"]["worker_id"].as_str().unwrap().to_owned()
     }
 
+    /// A script where the server looks for CLIs.
+    pub fn install(&self, program: &str, text: &str) {
+        script(&self.home.path().join("bin").join(program), text);
+    }
+
     pub fn pid(&self) -> u32 {
         self.server.id()
     }
@@ -174,7 +179,10 @@ impl Drop for Client {
 /// Enough of a CLI to be found and asked for its version.
 fn fake_codex(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
-    let program = folder.join("codex");
-    std::fs::write(&program, "#!/bin/sh\necho codex-cli 0.169.0\n").unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    script(&folder.join("codex"), "#!/bin/sh\necho codex-cli 0.169.0\n");
+}
+
+fn script(program: &Path, text: &str) {
+    std::fs::write(program, text).unwrap();
+    std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -214,3 +214,16 @@ fn the_bosses_of_two_codex_sessions_see_their_own_workers() {
     assert_eq!(theirs["result"]["structuredContent"]["workers"], json!([]));
     assert_eq!(theirs["result"]["structuredContent"]["others"], 1);
 }
+
+#[test]
+fn a_mission_for_a_cli_that_is_not_logged_in_is_refused_with_the_mend() {
+    let mut client = Client::initialized("test");
+    client.install("claude", "#!/bin/sh\n[ \"$1\" = auth ] && echo '{\"loggedIn\": false}' && exit 1\necho 2.1.330\n");
+    let mission = json!({"title": "a", "prompt": "b", "backend": "claudecode", "working_directory": "."});
+    let error = client.refused(1, "create_worker_mission", mission.clone());
+    assert!(error.contains("claude auth login") && error.contains("get_backend_status"), "{error}");
+    assert_eq!(client.succeed(2, "list_worker_missions", json!({}))["workers"], json!([]));
+
+    client.install("claude", "#!/bin/sh\n[ \"$1\" = auth ] && echo '{\"loggedIn\": true}' && exit 0\necho 2.1.330\n");
+    assert_eq!(client.succeed(3, "create_worker_mission", mission)["worker"]["status"], "queued");
+}
