@@ -1,6 +1,7 @@
 //! Servers come and go; workers stay.
 
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
+use orchestrator_boss::mission::registry::Report;
 use orchestrator_boss::orchestrator::WaitStatus;
 use orchestrator_boss::process::{Identity, Signal, send};
 
@@ -45,9 +46,13 @@ async fn what_was_told_and_not_proven_to_have_arrived_is_told_once_more_and_mark
     let second = world.server(Some("boss"));
     let answer = second.wait(&[], CEILING).await;
     assert_eq!((answer.settled.len(), answer.settled[0].redelivered), (1, true));
-    // The client goes on, and so shows that it has heard.
-    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
-    second.orchestrator.arrived(&second.boss);
+    // The client goes on, and so shows that it has heard; a request that comes at once could have crossed the answer.
+    let began = std::time::Instant::now();
+    while second.orchestrator.get(&id).await.unwrap().worker.report != Report::Delivered {
+        assert!(began.elapsed() < CEILING, "no later request counts as a proof");
+        second.orchestrator.arrived(&second.boss);
+        tokio::task::yield_now().await;
+    }
     assert_eq!(second.wait(&[], CEILING).await.status, WaitStatus::Idle);
     second.orchestrator.shut_down().await;
 
