@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("launcher", &["process", "store", "supervisor"]),
     ("orchestrator", &["backend", "config", "git", "launcher", "mission", "process", "store", "supervisor"]),
     ("mcp", &["backend", "config", "mission", "orchestrator", "process", "store", "supervisor"]),
-    ("cli", &["backend", "config", "mcp", "mission", "orchestrator", "process", "store", "supervisor"]),
+    ("cli", &["backend", "config", "git", "mcp", "mission", "orchestrator", "process", "store", "supervisor"]),
 ];
 
 #[test]

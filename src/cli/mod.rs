@@ -4,6 +4,7 @@
 
 mod demo;
 mod demo_agent;
+mod guard;
 mod serve;
 
 use std::path::PathBuf;
@@ -43,6 +44,9 @@ enum Command {
     /// The agent that the demo's workers run
     #[command(hide = true)]
     DemoAgent(demo_agent::AgentArgs),
+    /// Say whether the boss's own session may edit a file; called by the plugin's hook
+    #[command(hide = true)]
+    Guard,
     /// Look after one attempt of a worker; started by the server
     #[command(hide = true)]
     Supervise { folder: PathBuf },
@@ -64,6 +68,7 @@ pub fn run() -> ExitCode {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         },
+        Command::Guard => guard::run(&arguments.places),
         Command::Supervise { folder } => supervisor::run(&folder),
         Command::Tools { json } => print_tools(json),
     }

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::Startup;
+use super::place::state_root;
 use super::waiters::Waiters;
 use crate::backend::Backends;
 use crate::config::Settings;
@@ -180,11 +181,7 @@ impl Context {
         let directory = directory.canonicalize().unwrap_or(directory);
         let repository =
             Repository::discover(&directory).map_err(|error| OrchestratorError::Refused(error.to_string()))?;
-        let state_root = match (&settings.state_dir, &repository) {
-            (Some(folder), _) => directory.join(folder),
-            (None, Some(repository)) => repository.root().join(state_dir::NAME),
-            (None, None) => directory.join(state_dir::NAME),
-        };
+        let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
         let server = ServerId(format!("s-{}", Uuid::new_v4().simple()));
         let anonymous = boss.is_none();
         let boss = boss.unwrap_or_else(|| BossId::anonymous(&server));

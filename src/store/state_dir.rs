@@ -14,6 +14,11 @@ pub struct StateDir {
 
 pub const NAME: &str = ".orchestrator";
 
+/// Of the state directory with this root, which need not be there.
+pub fn state_file(root: &Path) -> PathBuf {
+    root.join("orchestrator-state.json")
+}
+
 impl StateDir {
     /// Makes what is missing of it. Symlinks in the path are resolved, so that a folder has one name.
     pub fn open(root: &Path) -> Result<Self, FileError> {
@@ -33,7 +38,7 @@ impl StateDir {
     }
 
     pub fn state_file(&self) -> PathBuf {
-        self.root.join("orchestrator-state.json")
+        state_file(&self.root)
     }
 
     /// Worktrees that we make without being given a path.

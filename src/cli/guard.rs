@@ -1,0 +1,99 @@
+//! `guard`: the hook of the Claude Code plugin. It refuses edits that a boss makes with its own hands, as the skill demands.
+//!
+//! Off unless the user has turned it on. It refuses only what it is sure of: a session that has missions in the state of
+//! this repository, editing a file of this repository. Everything else, and whatever cannot be read, is let through: a
+//! hook that fails must not hold up anybody's work. Claude Code 2.1.330 gives the call as JSON on stdin and reads the
+//! decision from stdout.
+
+use std::env;
+use std::io::{Read, stdin};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Places;
+use super::serve::boss_of_claude;
+use crate::config::Settings;
+use crate::git::Repository;
+use crate::orchestrator::state_root;
+use crate::process;
+use crate::store::{file, state_dir};
+
+/// How Claude Code hands on what the user chose for the plugin's option `guard`.
+const TURNED_ON: &str = "CLAUDE_PLUGIN_OPTION_GUARD";
+/// No edit is larger; the rest of the call is not needed.
+const LONGEST_CALL: u64 = 64 << 20;
+
+const REFUSAL: &str = "You are the boss of workers in this repository: you do not edit its files yourself. Give it to a \
+                       worker: send_message_to_worker or retry_worker with feedback for a worker's own work, \
+                       create_worker_mission for anything else. (The user can turn this guard off in the settings of \
+                       the orchestrator-boss plugin.)";
+
+#[derive(Deserialize)]
+struct HookCall {
+    session_id: String,
+    cwd: PathBuf,
+    tool_input: ToolInput,
+}
+
+#[derive(Deserialize)]
+struct ToolInput {
+    #[serde(alias = "notebook_path")]
+    file_path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct StateFile {
+    tasks: Vec<Task>,
+    completed_tasks: Vec<Task>,
+    blocked_tasks: Vec<Task>,
+}
+
+#[derive(Deserialize)]
+struct Task {
+    boss_id: String,
+}
+
+pub(super) fn run(places: &Places) -> ExitCode {
+    let on = env::var(TURNED_ON).is_ok_and(|value| matches!(value.as_str(), "true" | "1"));
+    // A worker inherits the plugin from its user; its edits are its job.
+    if on && process::inherited_tag().is_none() && is_edit_of_a_boss(places).unwrap_or(false) {
+        let decision = json!({"hookSpecificOutput": {
+            "hookEventName": "PreToolUse",
+            "permissionDecision": "deny",
+            "permissionDecisionReason": REFUSAL,
+        }});
+        println!("{decision}");
+    }
+    ExitCode::SUCCESS
+}
+
+/// `None` where something needed for the answer cannot be read.
+fn is_edit_of_a_boss(places: &Places) -> Option<bool> {
+    let mut text = Vec::new();
+    stdin().lock().take(LONGEST_CALL).read_to_end(&mut text).ok()?;
+    let call: HookCall = serde_json::from_slice(&text).ok()?;
+    let boss = boss_of_claude(&call.session_id)?;
+    let settings = Settings::load(places.config.as_deref()).ok()?;
+    let named = places.state_dir.as_deref().or(settings.state_dir.as_deref());
+    let repository = Repository::discover(&call.cwd).ok()?;
+    let root = state_root(named, repository.as_ref(), &call.cwd);
+    let file = call.cwd.join(&call.tool_input.file_path);
+    // The session may work in a linked worktree, which lies elsewhere.
+    let folders = [Some(call.cwd.as_path()), repository.as_ref().map(Repository::root)];
+    if !folders.into_iter().flatten().any(|folder| is_edited_in(folder, &file)) {
+        return Some(false);
+    }
+    let state: StateFile = file::read_json(&state_dir::state_file(&root)).ok()??;
+    let mut tasks = state.tasks.iter().chain(&state.completed_tasks).chain(&state.blocked_tasks);
+    Some(tasks.any(|task| task.boss_id == boss.as_str()))
+}
+
+/// The file may not be there yet, and the folder may be named by way of a link.
+fn is_edited_in(folder: &Path, file: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let Some(there) = file.ancestors().skip(1).find(|folder| folder.exists()) else { return false };
+    real(there).starts_with(real(folder))
+}
