@@ -99,7 +99,7 @@ fn command(world: &World) -> std::process::Command {
     command
 }
 
-fn write(path: &Path, content: &str) {
+pub fn write(path: &Path, content: &str) {
     fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a new folder");
     fs::write(path, content).expect("it is ours");
 }

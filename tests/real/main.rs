@@ -25,6 +25,7 @@ mod messages;
 #[path = "../support/model_server/mod.rs"]
 mod model_server;
 mod permissions;
+mod plugin;
 #[path = "../support/real_cli.rs"]
 mod real_cli;
 mod registrations;

@@ -1,0 +1,110 @@
+//! The Claude Code plugin, installed from a folder as its users install it from a repository: the server and the skill
+//! are there, and the guard holds its hand over the boss's own edits only where its user has turned it on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::json;
+
+use crate::lead::write;
+use crate::model_server::Script;
+use crate::real_cli::run_to_end;
+use crate::world::{CEILING, World};
+
+with_each_cli!(the_plugin_brings_the_server_and_the_skill: Claude);
+with_each_cli!(the_guard_refuses_what_the_boss_edits_itself: Claude);
+with_each_cli!(without_the_guard_the_boss_may_edit: Claude);
+
+const TOOLS: &str = "mcp__plugin_orchestrator-boss_orchestrator-boss";
+
+async fn the_plugin_brings_the_server_and_the_skill(world: &World) {
+    install(world, false);
+    let listed = claude(world, &["mcp", "list"], &world.repo());
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let ours = listed.lines().find(|line| line.contains("plugin:orchestrator-boss:orchestrator-boss"));
+    assert!(ours.is_some_and(|line| line.contains("Connected")), "{listed}");
+
+    let ended = lead(world, &Script::new().say("ready").marker());
+    assert!(ended.status.success(), "{ended:?}");
+    let asked = world.asked();
+    let told = asked.iter().map(|request| request.body.to_string()).collect::<String>();
+    for name in [format!("{TOOLS}__batch_create_workers"), "orchestrator-boss:orchestrator-boss".to_owned()] {
+        assert!(told.contains(&name), "the model never read {name}: {told}");
+    }
+}
+
+async fn the_guard_refuses_what_the_boss_edits_itself(world: &World) {
+    install(world, true);
+    let told = lead_and_edit(world);
+    assert!(told.contains("you do not edit its files yourself"), "{told}");
+    assert!(!world.repo().join("mine.txt").exists());
+    // The guard is for the boss: its worker has edited.
+    assert_eq!(world.git(&["show", "orchestrator/w-1-edit-it:theirs.txt"]), "theirs");
+}
+
+async fn without_the_guard_the_boss_may_edit(world: &World) {
+    install(world, false);
+    let told = lead_and_edit(world);
+    assert!(!told.contains("you do not edit its files yourself"), "{told}");
+    assert_eq!(fs::read_to_string(world.repo().join("mine.txt")).expect("it was written"), "mine");
+}
+
+/// The worker is a Claude Code of the same user, with the same plugin.
+fn lead_and_edit(world: &World) -> String {
+    let work = Script::new().write("theirs.txt", "theirs").say("done");
+    let mission = json!({"title": "Edit it", "prompt": work.marker(), "backend": "claudecode"});
+    world.model.register("lead", lead_script(mission));
+    let ended = lead(world, "SCRIPT:lead");
+    assert!(ended.status.success(), "{ended:?}");
+    world.asked().iter().map(|request| request.body.to_string()).collect()
+}
+
+fn lead_script(mission: serde_json::Value) -> Script {
+    Script::new()
+        .call(&format!("{TOOLS}__create_worker_mission"), mission)
+        .call(&format!("{TOOLS}__wait_for_any_worker"), json!({"timeout_seconds": 60}))
+        .write("mine.txt", "mine")
+        .say("led")
+}
+
+fn lead(world: &World, prompt: &str) -> Output {
+    let mut boss = command(world);
+    boss.args(["-p", "--permission-mode", "acceptEdits", "--allowedTools", TOOLS]).current_dir(world.repo());
+    run_to_end(&mut boss, &format!("Lead. {prompt}"), CEILING)
+}
+
+/// From a folder with what a clone of this repository has of the plugin.
+fn install(world: &World, guard: bool) {
+    let source = world.path("marketplace");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in [
+        ".claude-plugin/plugin.json",
+        ".claude-plugin/marketplace.json",
+        "skills/orchestrator-boss/SKILL.md",
+        "README.md",
+        "LICENSE",
+    ] {
+        write(&source.join(file), &fs::read_to_string(here.join(file)).expect("the repository has it"));
+    }
+    claude(world, &["plugin", "validate", "--strict", "."], &source);
+    claude(world, &["plugin", "marketplace", "add", "./"], &source);
+    let name = "orchestrator-boss@orchestrator-boss";
+    claude(world, &["plugin", "install", name, "--config", &format!("guard={guard}")], &source);
+}
+
+fn claude(world: &World, arguments: &[&str], directory: &Path) -> Output {
+    let output = command(world).args(arguments).current_dir(directory).output().expect("the CLI starts");
+    assert!(output.status.success(), "claude {arguments:?}: {output:?}");
+    output
+}
+
+/// Claude Code, with this program on its PATH as after `cargo install`.
+fn command(world: &World) -> Command {
+    let mut command = world.home.command(world.cli.path());
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-boss"));
+    let folder = program.parent().expect("it lies in a folder");
+    let path = world.home.env().get("PATH").cloned().unwrap_or_default();
+    command.env("PATH", format!("{}:{path}", folder.display()));
+    command
+}
