@@ -119,6 +119,20 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// Says how far the news came, or how far an attempt is, and changes nothing that another task could wait for.
+    pub(super) fn is_only_news(&self) -> bool {
+        matches!(
+            self,
+            Entry::Offered { .. }
+                | Entry::Delivered { .. }
+                | Entry::Withdrawn { .. }
+                | Entry::Running { .. }
+                | Entry::Verifying { .. }
+        )
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewWorker {
     pub id: WorkerId,

@@ -1,9 +1,9 @@
 //! All that is known of all missions: the fold of the journal's entries. Pure; it never decides, it only takes in what
 //! was decided. Deciding is done beside it, on a registry that is up to date, under the journal's lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,18 @@ pub struct Registry {
     workers: BTreeMap<u64, Arc<Worker>>,
     #[serde(skip)]
     index: Index,
+    #[serde(skip)]
+    broken_below: Derived<HashSet<u64>>,
+}
+
+/// Worked out from the rest when it is first asked for, and so no part of what is compared.
+#[derive(Debug, Clone, Default)]
+struct Derived<T>(OnceLock<T>);
+
+impl<T> PartialEq for Derived<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// Rebuilt after loading: look-ups that would otherwise walk all workers.
@@ -202,6 +214,12 @@ impl Registry {
         self.workers.get(self.index.requests.get(request_id)?)
     }
 
+    /// See [`graph::broken_below`]; asked for every worker at every change, and so worked out once for all of them.
+    pub(super) fn is_broken_below(&self, worker: &Worker) -> bool {
+        let broken = self.broken_below.0.get_or_init(|| graph::broken_below(self));
+        !broken.is_empty() && WorkerId::number_in(worker.id.as_str()).is_some_and(|number| broken.contains(&number))
+    }
+
     /// To be called once after loading a saved registry.
     pub fn reindex(&mut self) {
         self.index = Index::default();
@@ -213,6 +231,9 @@ impl Registry {
     /// Takes in one line. What the lifecycle forbids is left out: the journal is ours, but files get damaged.
     pub fn apply(&mut self, line: &Line) {
         self.seq = line.seq;
+        if !line.entry.is_only_news() {
+            self.broken_below = Derived::default();
+        }
         match &line.entry {
             Entry::ServerJoined { boss, directory } => {
                 if boss.is_anonymous() {

@@ -33,10 +33,8 @@ impl Actor {
     }
 
     pub(super) fn view(&self, worker: &Arc<Worker>) -> WorkerView {
-        let waits_for = match graph::readiness(self.registry(), worker) {
-            graph::Readiness::Waiting(tasks) if worker.status == WorkerStatus::Queued => {
-                Some(tasks.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", "))
-            }
+        let waits_for = match worker.status {
+            WorkerStatus::Queued => graph::readiness(self.registry(), worker).waits_for(),
             _ => None,
         };
         WorkerView {
