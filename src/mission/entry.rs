@@ -4,6 +4,7 @@
 //! renamed or given a new meaning; a change that an older reader would misread raises [`FORMAT`].
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::id::{BackendName, BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
 use super::outcome::{Changes, Exit, FailureKind, Usage, Verification};
+use super::registry::Worker;
 use super::spec::Mission;
 
 /// Version of the journal and of the state file. A newer one is refused, never guessed at.
@@ -116,6 +118,15 @@ pub enum Entry {
         worker: WorkerId,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         salvage_ref: Option<String>,
+    },
+    /// These have moved into the history, where they were written before this.
+    Archived {
+        workers: Vec<WorkerId>,
+    },
+    /// Put back as they are here, whole: from the history, where something of them is to be changed, or from what a
+    /// server knew of them when the journal was lost.
+    Recalled {
+        workers: Vec<Arc<Worker>>,
     },
 }
 

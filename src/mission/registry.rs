@@ -25,6 +25,9 @@ pub struct Registry {
     /// Where bosses without a session worked, so that the next one there can take their place.
     #[serde(default)]
     pub anonymous: BTreeMap<BossId, PathBuf>,
+    /// How many workers have ever moved into the history.
+    #[serde(default)]
+    pub archived: u64,
     /// By number, which is the order of creation.
     workers: BTreeMap<u64, Arc<Worker>>,
     #[serde(skip)]
@@ -165,6 +168,11 @@ impl Worker {
         self.settled.last()
     }
 
+    /// `None` for an id that is not one of ours.
+    pub fn number(&self) -> Option<u64> {
+        WorkerId::number_in(self.id.as_str())
+    }
+
     pub fn task(&self) -> &TaskId {
         &self.mission.task_id
     }
@@ -195,6 +203,10 @@ impl Registry {
 
     pub fn get(&self, id: &WorkerId) -> Option<&Arc<Worker>> {
         self.workers.get(&WorkerId::number_in(id.as_str())?).filter(|worker| worker.id == *id)
+    }
+
+    pub fn by_number(&self, number: u64) -> Option<&Arc<Worker>> {
+        self.workers.get(&number)
     }
 
     /// By id, or by a prefix of one with the whole number in it, or by task id.
@@ -264,6 +276,8 @@ impl Registry {
                     self.change(id, |worker| worker.lease = line.server.clone());
                 }
             }
+            Entry::Archived { workers } => workers.iter().for_each(|id| self.archive(id)),
+            Entry::Recalled { workers } => workers.iter().for_each(|worker| self.put(Arc::clone(worker))),
             entry => self.apply_to_worker(entry, line),
         }
     }
@@ -312,11 +326,22 @@ impl Registry {
     }
 
     fn add(&mut self, new: &NewWorker, line: &Line) {
-        let Some(number) = WorkerId::number_in(new.id.as_str()) else { return };
-        let worker = Worker::new(new, line);
+        self.put(Arc::new(Worker::new(new, line)));
+    }
+
+    fn put(&mut self, worker: Arc<Worker>) {
+        let Some(number) = worker.number() else { return };
         self.last_number = self.last_number.max(number);
         self.index.add(number, &worker);
-        self.workers.insert(number, Arc::new(worker));
+        self.workers.insert(number, worker);
+    }
+
+    fn archive(&mut self, id: &WorkerId) {
+        let Some(worker) = self.get(id).cloned() else { return };
+        let Some(number) = worker.number() else { return };
+        self.workers.remove(&number);
+        self.index.remove(number, &worker);
+        self.archived += 1;
     }
 
     fn requeue(&mut self, id: &WorkerId, next: &NextAttempt, line: &Line) {
@@ -385,7 +410,17 @@ impl Index {
         if let Some(request) = &worker.mission.request_id {
             self.requests.insert(request.clone(), number);
         }
-        self.tasks.insert(worker.mission.task_id.clone(), number);
+        let newest = self.tasks.entry(worker.mission.task_id.clone()).or_default();
+        *newest = number.max(*newest);
+    }
+
+    fn remove(&mut self, number: u64, worker: &Worker) {
+        if let Some(request) = &worker.mission.request_id {
+            self.requests.remove(request);
+        }
+        if self.tasks.get(worker.task()) == Some(&number) {
+            self.tasks.remove(worker.task());
+        }
     }
 }
 

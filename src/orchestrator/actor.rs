@@ -29,7 +29,7 @@ use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, ServerId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::{Registry, Worker};
-use crate::store::journal::Journal;
+use crate::store::journal::{Journal, Needed};
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
 use crate::store::state_file;
@@ -103,6 +103,7 @@ pub enum Ask {
     },
     /// Something that was done outside and is to be remembered, for one worker.
     Record {
+        worker: WorkerId,
         entry: Entry,
         reply: Reply<Result<()>>,
     },
@@ -152,7 +153,7 @@ pub struct Counts {
 #[derive(Debug, Clone)]
 pub struct Lookup {
     pub worker: Option<Arc<Worker>>,
-    /// All of them, when none was named.
+    /// All of them, when none was named; of those in the history, the ones whose worktree may still be there.
     pub all: Vec<Arc<Worker>>,
     pub integration_branch: Option<String>,
 }
@@ -329,7 +330,7 @@ impl Actor {
             Ask::Message { boss, name, message, reply } => self.message(&boss, &name, message, reply),
             Ask::Cancel { boss, name, reason, reply } => self.cancel(&boss, &name, &reason, reply),
             Ask::Retry { boss, name, request, reply } => drop(reply.send(self.retry(&boss, &name, request))),
-            Ask::Record { entry, reply } => drop(reply.send(self.record(entry))),
+            Ask::Record { worker, entry, reply } => drop(reply.send(self.record(&worker, entry))),
             Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
             Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
             Ask::JournalChanged => self.look_at_journal(),
@@ -402,6 +403,22 @@ impl Actor {
         Ok(store.journal.transact(Timestamp::now(), decide)?)
     }
 
+    /// The same, for a decision on workers that may have moved into the history: they come back.
+    pub(super) fn transact_with<T>(
+        &mut self,
+        needed: &Needed,
+        decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
+    ) -> Result<T> {
+        self.open_store()?;
+        let Some(store) = &mut self.store else { return Err(OrchestratorError::ShuttingDown) };
+        Ok(store.journal.transact_with(Timestamp::now(), needed, decide)?)
+    }
+
+    /// `None` as long as there is nothing to keep.
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.store.as_ref().map(|store| &store.journal)
+    }
+
     pub(super) fn state_dir(&self) -> Option<&StateDir> {
         self.store.as_ref().map(|store| &store.dir)
     }
@@ -460,8 +477,9 @@ impl Actor {
         }
     }
 
-    fn record(&mut self, entry: Entry) -> Result<()> {
-        self.transact(|_| (vec![entry], ()))
+    fn record(&mut self, worker: &WorkerId, entry: Entry) -> Result<()> {
+        let needed = Needed { names: vec![worker.to_string()], ..Needed::default() };
+        self.transact_with(&needed, |_| (vec![entry], ()))
     }
 }
 

@@ -7,15 +7,18 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::file::{self, FileError};
+use super::history::{History, Record};
+use crate::mission::archive::{self, Kept};
 use crate::mission::entry::{Entry, FORMAT, Line};
-use crate::mission::id::ServerId;
-use crate::mission::registry::Registry;
+use crate::mission::id::{ServerId, TaskId, WorkerId};
+use crate::mission::registry::{Registry, Worker};
 
 /// Lines after which a new generation begins: about a megabyte, read in some 10 ms.
 const LINES_PER_GENERATION: u64 = 2_000;
@@ -54,10 +57,23 @@ pub struct Journal {
     offset: u64,
     lines: u64,
     registry: Registry,
+    /// Settled workers beyond those that the registry keeps.
+    history: History,
+    pub(super) kept: Kept,
+}
+
+/// Who is needed in the registry for a decision, though he may have moved into the history.
+#[derive(Debug, Clone, Default)]
+pub struct Needed {
+    /// As [`Journal::find`] takes them.
+    pub names: Vec<String>,
+    pub requests: Vec<String>,
 }
 
 impl Journal {
     /// Opens the newest generation, or begins the first.
+    ///
+    /// `folder` is the `journal/` of a state directory; the history lies beside it.
     pub fn open(folder: &Path, server: ServerId) -> Result<Self, JournalError> {
         file::make_private_dir(folder)?;
         let lock_path = folder.join("lock");
@@ -75,8 +91,9 @@ impl Journal {
             }
         };
         let (file, offset, registry) = load(folder, generation)?;
-        let mut journal =
-            Self { folder: folder.to_owned(), server, lock, generation, file, offset, lines: 0, registry };
+        let history = History::open(folder.with_file_name("history.jsonl"))?;
+        let (folder, kept) = (folder.to_owned(), Kept::default());
+        let mut journal = Self { folder, server, lock, generation, file, offset, lines: 0, registry, history, kept };
         journal.read_new_lines()?;
         journal.unlock()?;
         Ok(journal)
@@ -84,6 +101,31 @@ impl Journal {
 
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// By id, by a prefix of one with the whole number in it, or by task id; whether it has moved into the history or not.
+    pub fn find(&self, text: &str) -> Option<Arc<Worker>> {
+        let number = WorkerId::number_in(text);
+        let numbered = number.and_then(|it| self.registry.by_number(it).cloned().or_else(|| self.history.worker(it)));
+        let task = TaskId::from(text);
+        numbered
+            .filter(|worker| worker.id.as_str().starts_with(text))
+            .or_else(|| self.registry.task(&task).cloned())
+            .or_else(|| self.history.task(&task))
+    }
+
+    /// How many workers are in the history alone.
+    pub fn in_history(&self) -> usize {
+        self.moved().count()
+    }
+
+    /// Those in the history alone, oldest first, each read from there.
+    pub fn archived(&self) -> impl Iterator<Item = Arc<Worker>> {
+        self.moved().filter_map(|number| self.history.worker(number))
+    }
+
+    fn moved(&self) -> impl Iterator<Item = u64> {
+        self.history.numbers().filter(|number| self.registry.by_number(*number).is_none())
     }
 
     /// Takes in what others have written. Under the lock, since a writer whose disk is full takes back what it wrote.
@@ -105,7 +147,9 @@ impl Journal {
 
     fn read_news(&mut self) -> Result<(), JournalError> {
         self.follow_generations()?;
-        self.read_new_lines()
+        self.read_new_lines()?;
+        // After the lines: what they say has moved was there before.
+        self.history.catch_up()
     }
 
     /// Of the generations two stay, so one that slept through two others finds neither its own nor the next.
@@ -120,8 +164,18 @@ impl Journal {
         now: Timestamp,
         decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
     ) -> Result<T, JournalError> {
+        self.transact_with(now, &Needed::default(), decide)
+    }
+
+    /// The same, with these workers back in the registry, should they be in the history.
+    pub fn transact_with<T>(
+        &mut self,
+        now: Timestamp,
+        needed: &Needed,
+        decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
+    ) -> Result<T, JournalError> {
         self.lock.lock().map_err(|source| FileError::write(&self.folder, source))?;
-        let result = self.transact_locked(now, decide);
+        let result = self.transact_locked(now, needed, decide);
         self.unlock()?;
         result
     }
@@ -129,13 +183,20 @@ impl Journal {
     fn transact_locked<T>(
         &mut self,
         now: Timestamp,
+        needed: &Needed,
         decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
     ) -> Result<T, JournalError> {
         self.read_news()?;
         self.cut_torn_tail()?;
+        self.recall(now, needed)?;
         let (entries, answer) = decide(&self.registry);
         if !entries.is_empty() {
+            self.note_succession(&entries)?;
+            let has_settled = entries.iter().any(|entry| matches!(entry, Entry::Settled { .. }));
             self.append(now, entries)?;
+            if has_settled && let Err(error) = self.archive(now) {
+                tracing::warn!(%error, "could not move settled workers into the history; they stay where they are");
+            }
             if self.lines >= LINES_PER_GENERATION {
                 // Not worth failing a change that is already made; the next one tries again.
                 if let Err(error) = self.rotate() {
@@ -144,6 +205,38 @@ impl Journal {
             }
         }
         Ok(answer)
+    }
+
+    fn recall(&mut self, now: Timestamp, needed: &Needed) -> Result<(), JournalError> {
+        let found = needed.names.iter().filter_map(|name| self.find(name));
+        // Where there is a newer worker of the same task, it is the one that counts.
+        let found = found.flat_map(|worker| [self.history.task(worker.task()), Some(worker)]).flatten();
+        let asked = needed.requests.iter().filter_map(|request| self.history.request(request));
+        let mut workers: Vec<_> = found.chain(asked).filter(|it| self.registry.get(&it.id).is_none()).collect();
+        workers.sort_by_key(|worker| worker.number());
+        workers.dedup_by_key(|worker| worker.number());
+        if workers.is_empty() { Ok(()) } else { self.append(now, vec![Entry::Recalled { workers }]) }
+    }
+
+    /// A boss is succeeded in all that was his, in the history too.
+    fn note_succession(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
+        let succeeded = entries.iter().filter_map(|entry| match entry {
+            Entry::BossSucceeded { from, to } => Some(Record::Succeeded { from: from.clone(), to: to.clone() }),
+            _ => None,
+        });
+        let records: Vec<Record> = succeeded.filter(|_| !self.history.is_empty()).collect();
+        if records.is_empty() { Ok(()) } else { self.history.append(&records) }
+    }
+
+    /// Into the history first: whatever happens in between, nobody is nowhere.
+    fn archive(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        let ids = archive::movable(&self.registry, self.kept, now);
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let workers = ids.iter().filter_map(|id| self.registry.get(id)).cloned();
+        self.history.append(&workers.map(Record::Worker).collect::<Vec<_>>())?;
+        self.append(now, vec![Entry::Archived { workers: ids }])
     }
 
     fn append(&mut self, now: Timestamp, entries: Vec<Entry>) -> Result<(), JournalError> {

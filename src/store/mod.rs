@@ -5,6 +5,7 @@
 //! written. This room decides nothing.
 
 pub mod file;
+pub mod history;
 pub mod journal;
 pub mod lease;
 pub mod state_dir;

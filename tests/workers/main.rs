@@ -3,6 +3,7 @@
 
 mod end;
 mod fault;
+mod history;
 mod lead;
 mod loud;
 mod places;

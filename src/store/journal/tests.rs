@@ -5,8 +5,13 @@ use crate::mission::create::{Defaults, Draft, Registered, register};
 use crate::mission::id::BossId;
 use crate::mission::testing::draft;
 
+/// The history lies beside it.
+fn journal_in(folder: &Path) -> PathBuf {
+    folder.join("journal")
+}
+
 fn open(folder: &Path, name: &str) -> Journal {
-    Journal::open(folder, ServerId::from(name)).unwrap()
+    Journal::open(&journal_in(folder), ServerId::from(name)).unwrap()
 }
 
 fn create(journal: &mut Journal, title: &str) -> u64 {
@@ -48,7 +53,7 @@ fn a_torn_last_line_is_dropped_and_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path(), "a");
     create(&mut journal, "one");
-    let path = generation_path(folder.path(), 1);
+    let path = generation_path(&journal_in(folder.path()), 1);
     OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"seq\":2,\"at\":\"20").unwrap();
 
     let mut other = open(folder.path(), "b");
@@ -72,7 +77,7 @@ fn a_new_generation_is_followed_by_all_and_nothing_is_missing() {
     second.catch_up().unwrap();
     assert_eq!(second.registry(), first.registry());
     assert_eq!(create(&mut second, "four"), 4);
-    let left: Vec<u64> = newest_generation(folder.path()).unwrap().into_iter().collect();
+    let left: Vec<u64> = newest_generation(&journal_in(folder.path())).unwrap().into_iter().collect();
     assert_eq!(left, [3]);
 }
 
@@ -124,11 +129,11 @@ fn what_a_writer_takes_back_was_seen_by_nobody() {
 fn a_newer_format_is_refused_and_damage_is_named() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path(), "a"));
-    let path = generation_path(folder.path(), 1);
+    let path = generation_path(&journal_in(folder.path()), 1);
     std::fs::write(&path, "{\"format\":99,\"strange\":true}\n").unwrap();
-    let error = Journal::open(folder.path(), ServerId::from("b")).unwrap_err();
+    let error = Journal::open(&journal_in(folder.path()), ServerId::from("b")).unwrap_err();
     assert!(matches!(error, JournalError::Newer { found: 99, .. }), "{error}");
     std::fs::write(&path, "not json\n").unwrap();
-    let error = Journal::open(folder.path(), ServerId::from("b")).unwrap_err();
+    let error = Journal::open(&journal_in(folder.path()), ServerId::from("b")).unwrap_err();
     assert!(matches!(error, JournalError::Damaged { offset: 0, .. }), "{error}");
 }
