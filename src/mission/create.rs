@@ -1,6 +1,7 @@
 //! Registering a batch: which of the drafts become workers, and why the others do not. Pure; each item stands for
 //! itself, so that one bad item fails alone.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -231,10 +232,10 @@ impl<'a> Batch<'a> {
         let mut needs: HashMap<TaskId, Vec<TaskId>> = HashMap::new();
         let mut todo: Vec<TaskId> = self.named.keys().cloned().collect();
         while let Some(task) = todo.pop() {
-            if !needs.contains_key(&task) {
-                let below = self.needs(&task);
+            if let Entry::Vacant(new) = needs.entry(task) {
+                let below = self.needs(new.key());
                 todo.extend(below.iter().cloned());
-                needs.insert(task, below);
+                new.insert(below);
             }
         }
         let mut needed_by: HashMap<&TaskId, Vec<&TaskId>> = HashMap::new();

@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod outcome;
 pub mod registry;
 pub mod retry;
+pub mod reunion;
 pub mod spec;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -28,6 +28,9 @@ pub struct Registry {
     /// How many workers have ever moved into the history.
     #[serde(default)]
     pub archived: u64,
+    /// What was done when the journal was last found damaged or missing, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<String>,
     /// By number, which is the order of creation.
     workers: BTreeMap<u64, Arc<Worker>>,
     #[serde(skip)]
@@ -230,6 +233,12 @@ impl Registry {
     pub(super) fn is_broken_below(&self, worker: &Worker) -> bool {
         let broken = self.broken_below.0.get_or_init(|| graph::broken_below(self));
         !broken.is_empty() && WorkerId::number_in(worker.id.as_str()).is_some_and(|number| broken.contains(&number))
+    }
+
+    /// Puts a worker in as it was found elsewhere. For a registry that is being rebuilt; all else comes in by [`Registry::apply`].
+    pub fn restore(&mut self, worker: Arc<Worker>) {
+        self.broken_below = Derived::default();
+        self.put(worker);
     }
 
     /// To be called once after loading a saved registry.

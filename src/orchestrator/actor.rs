@@ -213,6 +213,11 @@ impl Context {
         self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).collect()
     }
 
+    /// Whether there is something to take over. Should the journal be gone, the workers' folders tell what was in it.
+    fn has_state(&self) -> bool {
+        ["journal", "workers"].iter().any(|folder| self.state_root.join(folder).exists())
+    }
+
     /// Found ready to work a short while ago.
     pub(super) fn was_ready(&self, backend: &BackendName) -> bool {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
@@ -255,7 +260,7 @@ struct Store {
     dir: StateDir,
     journal: Journal,
     _lease: Lease,
-    _watch: Option<notify::RecommendedWatcher>,
+    watch: Option<notify::RecommendedWatcher>,
 }
 
 /// The state file follows the journal within this.
@@ -283,7 +288,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
     };
-    if actor.context.state_root.join("journal").exists() {
+    if actor.context.has_state() {
         actor.open_store()?;
     }
     // A clock of its own: the server's runtime may go before this thread does.
@@ -377,6 +382,9 @@ impl Actor {
         if let Err(error) = store.journal.catch_up() {
             tracing::error!(%error, "could not read the journal");
         }
+        if store.journal.take_is_new_folder() {
+            store.watch = watch(&store.dir.journal(), &self.mailbox);
+        }
     }
 
     fn shut_down(mut self, reply: Reply<()>) {
@@ -425,7 +433,7 @@ impl Actor {
 
     /// Another server may have made the folder since this one started.
     fn join_if_there(&mut self) {
-        if self.store.is_some() || !self.context.state_root.join("journal").exists() {
+        if self.store.is_some() || !self.context.has_state() {
             return;
         }
         match self.open_store() {
@@ -455,7 +463,7 @@ impl Actor {
         let lease = lease::take(&lock)?.ok_or(OrchestratorError::ShuttingDown)?;
         let journal = Journal::open(&dir.journal(), context.server.clone())?;
         let watch = watch(&dir.journal(), &self.mailbox);
-        self.store = Some(Store { dir, journal, _lease: lease, _watch: watch });
+        self.store = Some(Store { dir, journal, _lease: lease, watch });
         let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
         let result = self.transact(|_| (vec![joined], ()));
         if result.is_err() {

@@ -7,5 +7,6 @@ mod history;
 mod lead;
 mod loud;
 mod places;
+mod repair;
 mod restart;
 mod world;
