@@ -1,6 +1,7 @@
 //! Registering a batch: which of the drafts become workers, and why the others do not. Pure; each item stands for
 //! itself, so that one bad item fails alone.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -97,6 +98,9 @@ pub fn register(
     drafts.iter().map(|draft| batch.register(boss, draft, defaults)).collect()
 }
 
+/// How many tasks an error names at most.
+const MOST_KNOWN: usize = 10;
+
 struct Batch<'a> {
     registry: &'a Registry,
     next_number: u64,
@@ -106,11 +110,19 @@ struct Batch<'a> {
     requests: HashMap<&'a str, WorkerId>,
     paths: HashMap<PathBuf, WorkerId>,
     branches: HashMap<String, WorkerId>,
+    /// Tasks from which no way leads into a cycle, found once for the whole batch.
+    acyclic: HashSet<TaskId>,
+    /// What an error names as known.
+    known: Vec<TaskId>,
 }
 
 impl<'a> Batch<'a> {
     fn new(registry: &'a Registry, drafts: &'a [Draft]) -> Self {
-        let named = drafts.iter().filter_map(|draft| Some((draft.task_id.clone()?, draft))).collect();
+        let named: HashMap<_, _> = drafts.iter().filter_map(|draft| Some((draft.task_id.clone()?, draft))).collect();
+        let mut known: Vec<TaskId> = named.keys().cloned().collect();
+        known.sort_unstable();
+        known.extend(registry.workers().rev().map(|worker| worker.task().clone()).take(MOST_KNOWN));
+        known.truncate(MOST_KNOWN);
         let mut paths = HashMap::new();
         let mut branches = HashMap::new();
         for worker in registry.workers().filter(|worker| !worker.status.is_settled()) {
@@ -121,7 +133,7 @@ impl<'a> Batch<'a> {
                 branches.insert(branch.to_owned(), worker.id.clone());
             }
         }
-        Self {
+        let mut batch = Self {
             registry,
             next_number: registry.last_number + 1,
             named,
@@ -129,7 +141,11 @@ impl<'a> Batch<'a> {
             requests: HashMap::new(),
             paths,
             branches,
-        }
+            acyclic: HashSet::new(),
+            known,
+        };
+        batch.acyclic = batch.find_acyclic();
+        batch
     }
 
     fn register(&mut self, boss: &BossId, draft: &'a Draft, defaults: Defaults<'_>) -> Result<Registered, Rejection> {
@@ -192,29 +208,65 @@ impl<'a> Batch<'a> {
     }
 
     fn unknown(&self, name: &str) -> Rejection {
-        let mut known: Vec<&str> = self.named.keys().map(TaskId::as_str).collect();
-        known.sort_unstable();
-        known.extend(self.registry.workers().rev().map(|worker| worker.task().as_str()));
-        let known = match known.len() {
-            0 => "(there are none yet)".to_owned(),
-            _ => known.into_iter().take(10).collect::<Vec<_>>().join(", "),
+        let known = match self.known.is_empty() {
+            true => "(there are none yet)".to_owned(),
+            false => self.known.iter().map(TaskId::as_str).collect::<Vec<_>>().join(", "),
         };
         Rejection::UnknownDependency { name: name.to_owned(), known }
+    }
+
+    fn resolved(&self, draft: &Draft) -> Vec<TaskId> {
+        draft.depends_on.iter().filter_map(|name| self.resolve(name)).collect()
+    }
+
+    fn needs(&self, task: &TaskId) -> Vec<TaskId> {
+        match (self.named.get(task), self.registry.task(task)) {
+            (Some(draft), _) => self.resolved(draft),
+            (None, Some(worker)) if !worker.status.is_settled() => worker.mission.depends_on.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes away what needs nothing, then what needs only what was taken away, and so on: each need is looked at once.
+    fn find_acyclic(&self) -> HashSet<TaskId> {
+        let mut needs: HashMap<TaskId, Vec<TaskId>> = HashMap::new();
+        let mut todo: Vec<TaskId> = self.named.keys().cloned().collect();
+        while let Some(task) = todo.pop() {
+            if let Entry::Vacant(new) = needs.entry(task) {
+                let below = self.needs(new.key());
+                todo.extend(below.iter().cloned());
+                new.insert(below);
+            }
+        }
+        let mut needed_by: HashMap<&TaskId, Vec<&TaskId>> = HashMap::new();
+        for (task, below) in &needs {
+            below.iter().for_each(|it| needed_by.entry(it).or_default().push(task));
+        }
+        let mut left: HashMap<&TaskId, usize> = needs.iter().map(|(task, below)| (task, below.len())).collect();
+        let mut free: Vec<&TaskId> = left.iter().filter(|(_, left)| **left == 0).map(|(task, _)| *task).collect();
+        let mut acyclic = HashSet::new();
+        while let Some(task) = free.pop() {
+            acyclic.insert(task.clone());
+            for above in needed_by.remove(task).unwrap_or_default() {
+                let left = left.entry(above).or_default();
+                *left -= 1;
+                if *left == 0 {
+                    free.push(above);
+                }
+            }
+        }
+        acyclic
     }
 
     /// Walks what this draft needs, through the batch and then the registry, looking for itself. What this batch has
     /// accepted before is not walked again: it is in no cycle, and so not in one with this draft.
     fn check_cycle(&self, task: &TaskId, draft: &Draft) -> Result<(), Rejection> {
-        let resolved = |draft: &Draft| draft.depends_on.iter().filter_map(|name| self.resolve(name)).collect();
-        let needs = |task: &TaskId| -> Vec<TaskId> {
-            match (self.named.get(task), self.registry.task(task)) {
-                (Some(draft), _) => resolved(draft),
-                (None, Some(worker)) if !worker.status.is_settled() => worker.mission.depends_on.clone(),
-                _ => Vec::new(),
-            }
-        };
+        let is_named = self.named.get(task).is_some_and(|named| std::ptr::eq(*named, draft));
+        if draft.task_id.is_none() || is_named && self.acyclic.contains(task) {
+            return Ok(());
+        }
         let mut needed_by: HashMap<TaskId, TaskId> = HashMap::new();
-        let mut todo = vec![(task.clone(), resolved(draft))];
+        let mut todo = vec![(task.clone(), self.resolved(draft))];
         while let Some((at, below)) = todo.pop() {
             for next in below {
                 if next == *task {
@@ -222,7 +274,7 @@ impl<'a> Batch<'a> {
                 }
                 if !self.taken_tasks.contains(&next) && !needed_by.contains_key(&next) {
                     needed_by.insert(next.clone(), at.clone());
-                    let below = needs(&next);
+                    let below = self.needs(&next);
                     todo.push((next, below));
                 }
             }

@@ -4,13 +4,15 @@
 //! renamed or given a new meaning; a change that an older reader would misread raises [`FORMAT`].
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::id::{BackendName, BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
-use super::outcome::{Changes, Exit, FailureKind, Usage, Verification};
+use super::outcome::{Changes, Exit, FailureKind, Outcome, Usage, Verification, tail};
+use super::registry::Worker;
 use super::spec::Mission;
 
 /// Version of the journal and of the state file. A newer one is refused, never guessed at.
@@ -117,6 +119,29 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         salvage_ref: Option<String>,
     },
+    /// These have moved into the history, where they were written before this.
+    Archived {
+        workers: Vec<WorkerId>,
+    },
+    /// Put back as they are here, whole: from the history, where something of them is to be changed, or from what a
+    /// server knew of them when the journal was lost.
+    Recalled {
+        workers: Vec<Arc<Worker>>,
+    },
+}
+
+impl Entry {
+    /// Says how far the news came, or how far an attempt is, and changes nothing that another task could wait for.
+    pub(super) fn is_only_news(&self) -> bool {
+        matches!(
+            self,
+            Entry::Offered { .. }
+                | Entry::Delivered { .. }
+                | Entry::Withdrawn { .. }
+                | Entry::Running { .. }
+                | Entry::Verifying { .. }
+        )
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -189,4 +214,56 @@ pub struct Brief {
 pub struct BriefFailure {
     pub kind: FailureKind,
     pub message: String,
+}
+
+/// How much of a failure's message and of a verification's log a brief holds, in bytes.
+const BRIEF_TEXT: usize = 700;
+
+impl Brief {
+    /// What lists and waits show of an outcome.
+    pub fn of(outcome: &Outcome, model: Option<String>) -> Self {
+        let run = &outcome.run;
+        let seconds = match (run.started_at, run.ended_at) {
+            (Some(start), Some(end)) => u64::try_from(end.duration_since(start).as_secs()).unwrap_or(0),
+            _ => 0,
+        };
+        let mut changes = outcome.changes.clone();
+        changes.files.truncate(10);
+        Self {
+            attempt: outcome.attempt,
+            backend: outcome.backend.clone(),
+            model,
+            status: outcome.status,
+            failure: run.failure.as_ref().map(|failure| BriefFailure {
+                kind: failure.kind,
+                message: head(&failure.message, BRIEF_TEXT).to_owned(),
+            }),
+            exit: run.exit,
+            verification: outcome.verification.clone().cut(BRIEF_TEXT),
+            changes,
+            final_message: ends(&run.final_message),
+            says_blocked: run.says_blocked,
+            unheard: run.unheard.clone(),
+            denials: run.denials,
+            usage: run.usage,
+            session_id: run.session_id.clone(),
+            seconds,
+            survivors: outcome.cleanup.survivors,
+            settled_at: outcome.settled_at,
+        }
+    }
+}
+
+/// The first 400 and the last 1,200 bytes: what it set out to do, and what it came to.
+fn ends(text: &str) -> String {
+    const HEAD: usize = 400;
+    const TAIL: usize = 1_200;
+    match text.len() <= HEAD + TAIL {
+        true => text.to_owned(),
+        false => format!("{}\n[…]\n{}", head(text, HEAD), tail(text, TAIL)),
+    }
+}
+
+fn head(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }

@@ -1,9 +1,9 @@
 //! What a mission waits for: `depends_on`, read off the registry. Pure.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::entry::Brief;
-use super::id::TaskId;
+use super::id::{TaskId, WorkerId};
 use super::lifecycle::{Ending, WorkerStatus};
 use super::registry::{Registry, Worker};
 use super::retry;
@@ -15,6 +15,16 @@ pub enum Readiness {
     Waiting(Vec<TaskId>),
     /// Something it needs ended badly and nothing will mend that by itself.
     Blocked(String),
+}
+
+impl Readiness {
+    /// The tasks, in words.
+    pub fn waits_for(&self) -> Option<String> {
+        match self {
+            Readiness::Waiting(tasks) => Some(tasks.iter().map(TaskId::as_str).collect::<Vec<_>>().join(", ")),
+            Readiness::Ready | Readiness::Blocked(_) => None,
+        }
+    }
 }
 
 pub fn readiness(registry: &Registry, worker: &Worker) -> Readiness {
@@ -37,10 +47,12 @@ enum Dependency {
 
 fn dependency(registry: &Registry, task: &TaskId) -> Dependency {
     match end_of(registry, task) {
-        Dependency::Open if is_broken_below(registry, task) => {
-            let worker = registry.task(task).map_or_else(String::new, |worker| format!(" ({})", worker.id));
-            Dependency::Broken(format!("task {task}, which it depends on, is blocked itself{worker}"))
-        }
+        Dependency::Open => match registry.task(task).filter(|worker| registry.is_broken_below(worker)) {
+            Some(worker) => {
+                Dependency::Broken(format!("task {task}, which it depends on, is blocked itself ({})", worker.id))
+            }
+            None => Dependency::Open,
+        },
         end => end,
     }
 }
@@ -61,23 +73,32 @@ fn end_of(registry: &Registry, task: &TaskId) -> Dependency {
     }
 }
 
-/// Whether something that a queued task waits for, however far below, has ended badly. Each task is looked at once: in a
-/// plan of waves the ways down are too many to be walked.
-fn is_broken_below(registry: &Registry, task: &TaskId) -> bool {
-    let mut seen = HashSet::from([task]);
-    let mut todo = vec![task];
-    while let Some(task) = todo.pop() {
-        let Some(worker) = registry.task(task).filter(|worker| worker.status == WorkerStatus::Queued) else { continue };
-        for below in &worker.mission.depends_on {
-            if matches!(end_of(registry, below), Dependency::Broken(_)) {
-                return true;
-            }
-            if seen.insert(below) {
-                todo.push(below);
+/// The numbers of all queued workers for which something that they wait for, however far below, has ended badly. Each
+/// dependency is looked at once: in a plan of waves the ways down are too many to be walked.
+pub(super) fn broken_below(registry: &Registry) -> HashSet<u64> {
+    let number = |worker: &Worker| WorkerId::number_in(worker.id.as_str());
+    let mut waiting_for: HashMap<u64, Vec<u64>> = HashMap::new();
+    let mut todo = Vec::new();
+    for worker in registry.workers().filter(|worker| worker.status == WorkerStatus::Queued) {
+        let Some(above) = number(worker) else { continue };
+        for task in &worker.mission.depends_on {
+            match end_of(registry, task) {
+                Dependency::Broken(_) => todo.push(above),
+                Dependency::Open => {
+                    let below = registry.task(task).and_then(|worker| number(worker));
+                    below.into_iter().for_each(|below| waiting_for.entry(below).or_default().push(above));
+                }
+                Dependency::Met => {}
             }
         }
     }
-    false
+    let mut broken = HashSet::new();
+    while let Some(worker) = todo.pop() {
+        if broken.insert(worker) {
+            todo.extend(waiting_for.remove(&worker).unwrap_or_default());
+        }
+    }
+    broken
 }
 
 /// Why the boss has to decide about this worker's task, if it has to.
@@ -110,6 +131,8 @@ fn work_of(brief: &Brief) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::registry::Registry;
     use super::super::testing::{create, draft, needs, settle};
     use super::*;
@@ -142,5 +165,36 @@ mod tests {
         settle(&mut registry, &ids[0], Ending::Failed);
         let waits = Readiness::Waiting(vec!["a".into()]);
         assert_eq!(readiness(&registry, registry.get(&ids[1]).unwrap()), waits);
+    }
+
+    /// As the word says: something in the way down ended badly, and all above it waits.
+    fn is_broken_by_walking(registry: &Registry, worker: &Worker) -> bool {
+        worker.status == WorkerStatus::Queued
+            && worker.mission.depends_on.iter().any(|task| {
+                matches!(end_of(registry, task), Dependency::Broken(_))
+                    || registry.task(task).is_some_and(|below| is_broken_by_walking(registry, below))
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_worked_out_for_all_at_once_is_what_walking_from_each_finds(
+            below in prop::collection::vec(prop::collection::vec(0..12usize, 0..3), 12),
+            ends in prop::collection::vec((0..12usize, any::<bool>()), 0..8),
+        ) {
+            let name = |at: usize| format!("t{at}");
+            let drafts: Vec<_> = below.iter().enumerate().map(|(at, below)| {
+                let below: Vec<String> = below.iter().filter(|it| **it < at).map(|it| name(*it)).collect();
+                needs(&name(at), &below.iter().map(String::as_str).collect::<Vec<_>>())
+            }).collect();
+            let mut registry = Registry::default();
+            let ids: Vec<_> = create(&mut registry, &drafts).into_iter().map(Result::unwrap).collect();
+            for (at, good) in ends {
+                settle(&mut registry, &ids[at], if good { Ending::Completed } else { Ending::Failed });
+                for worker in registry.workers() {
+                    prop_assert_eq!(registry.is_broken_below(worker), is_broken_by_walking(&registry, worker));
+                }
+            }
+        }
     }
 }

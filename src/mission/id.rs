@@ -89,6 +89,11 @@ impl WorkerId {
         digits.parse().ok().filter(|_| canonical)
     }
 
+    /// From the name of a worker's folder.
+    pub fn from_folder(name: &str) -> Option<Self> {
+        Self::number_in(name).map(|_| Self(name.to_owned()))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

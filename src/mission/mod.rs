@@ -4,6 +4,7 @@
 //! tested by a table or a property. The rooms above act on what it decides.
 
 pub mod admission;
+pub mod archive;
 pub mod create;
 pub mod entry;
 pub mod graph;
@@ -13,6 +14,7 @@ pub mod lifecycle;
 pub mod outcome;
 pub mod registry;
 pub mod retry;
+pub mod reunion;
 pub mod spec;
 #[cfg(test)]
 pub(crate) mod testing;

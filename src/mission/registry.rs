@@ -1,9 +1,9 @@
 //! All that is known of all missions: the fold of the journal's entries. Pure; it never decides, it only takes in what
 //! was decided. Deciding is done beside it, on a registry that is up to date, under the journal's lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -25,10 +25,28 @@ pub struct Registry {
     /// Where bosses without a session worked, so that the next one there can take their place.
     #[serde(default)]
     pub anonymous: BTreeMap<BossId, PathBuf>,
+    /// How many workers have ever moved into the history.
+    #[serde(default)]
+    pub archived: u64,
+    /// What was done when the journal was last found damaged or missing, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repaired: Option<String>,
     /// By number, which is the order of creation.
     workers: BTreeMap<u64, Arc<Worker>>,
     #[serde(skip)]
     index: Index,
+    #[serde(skip)]
+    broken_below: Derived<HashSet<u64>>,
+}
+
+/// Worked out from the rest when it is first asked for, and so no part of what is compared.
+#[derive(Debug, Clone, Default)]
+struct Derived<T>(OnceLock<T>);
+
+impl<T> PartialEq for Derived<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// Rebuilt after loading: look-ups that would otherwise walk all workers.
@@ -153,6 +171,11 @@ impl Worker {
         self.settled.last()
     }
 
+    /// `None` for an id that is not one of ours.
+    pub fn number(&self) -> Option<u64> {
+        WorkerId::number_in(self.id.as_str())
+    }
+
     pub fn task(&self) -> &TaskId {
         &self.mission.task_id
     }
@@ -185,6 +208,10 @@ impl Registry {
         self.workers.get(&WorkerId::number_in(id.as_str())?).filter(|worker| worker.id == *id)
     }
 
+    pub fn by_number(&self, number: u64) -> Option<&Arc<Worker>> {
+        self.workers.get(&number)
+    }
+
     /// By id, or by a prefix of one with the whole number in it, or by task id.
     pub fn find(&self, text: &str) -> Option<&Arc<Worker>> {
         WorkerId::number_in(text)
@@ -202,6 +229,18 @@ impl Registry {
         self.workers.get(self.index.requests.get(request_id)?)
     }
 
+    /// See [`graph::broken_below`]; asked for every worker at every change, and so worked out once for all of them.
+    pub(super) fn is_broken_below(&self, worker: &Worker) -> bool {
+        let broken = self.broken_below.0.get_or_init(|| graph::broken_below(self));
+        !broken.is_empty() && WorkerId::number_in(worker.id.as_str()).is_some_and(|number| broken.contains(&number))
+    }
+
+    /// Puts a worker in as it was found elsewhere. For a registry that is being rebuilt; all else comes in by [`Registry::apply`].
+    pub fn restore(&mut self, worker: Arc<Worker>) {
+        self.broken_below = Derived::default();
+        self.put(worker);
+    }
+
     /// To be called once after loading a saved registry.
     pub fn reindex(&mut self) {
         self.index = Index::default();
@@ -213,6 +252,9 @@ impl Registry {
     /// Takes in one line. What the lifecycle forbids is left out: the journal is ours, but files get damaged.
     pub fn apply(&mut self, line: &Line) {
         self.seq = line.seq;
+        if !line.entry.is_only_news() {
+            self.broken_below = Derived::default();
+        }
         match &line.entry {
             Entry::ServerJoined { boss, directory } => {
                 if boss.is_anonymous() {
@@ -243,6 +285,8 @@ impl Registry {
                     self.change(id, |worker| worker.lease = line.server.clone());
                 }
             }
+            Entry::Archived { workers } => workers.iter().for_each(|id| self.archive(id)),
+            Entry::Recalled { workers } => workers.iter().for_each(|worker| self.put(Arc::clone(worker))),
             entry => self.apply_to_worker(entry, line),
         }
     }
@@ -291,11 +335,22 @@ impl Registry {
     }
 
     fn add(&mut self, new: &NewWorker, line: &Line) {
-        let Some(number) = WorkerId::number_in(new.id.as_str()) else { return };
-        let worker = Worker::new(new, line);
+        self.put(Arc::new(Worker::new(new, line)));
+    }
+
+    fn put(&mut self, worker: Arc<Worker>) {
+        let Some(number) = worker.number() else { return };
         self.last_number = self.last_number.max(number);
         self.index.add(number, &worker);
-        self.workers.insert(number, Arc::new(worker));
+        self.workers.insert(number, worker);
+    }
+
+    fn archive(&mut self, id: &WorkerId) {
+        let Some(worker) = self.get(id).cloned() else { return };
+        let Some(number) = worker.number() else { return };
+        self.workers.remove(&number);
+        self.index.remove(number, &worker);
+        self.archived += 1;
     }
 
     fn requeue(&mut self, id: &WorkerId, next: &NextAttempt, line: &Line) {
@@ -364,7 +419,17 @@ impl Index {
         if let Some(request) = &worker.mission.request_id {
             self.requests.insert(request.clone(), number);
         }
-        self.tasks.insert(worker.mission.task_id.clone(), number);
+        let newest = self.tasks.entry(worker.mission.task_id.clone()).or_default();
+        *newest = number.max(*newest);
+    }
+
+    fn remove(&mut self, number: u64, worker: &Worker) {
+        if let Some(request) = &worker.mission.request_id {
+            self.requests.remove(request);
+        }
+        if self.tasks.get(worker.task()) == Some(&number) {
+            self.tasks.remove(worker.task());
+        }
     }
 }
 

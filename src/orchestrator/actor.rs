@@ -30,7 +30,7 @@ use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, ServerId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::{Registry, Worker};
-use crate::store::journal::Journal;
+use crate::store::journal::{Journal, Needed};
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
 use crate::store::state_file;
@@ -104,6 +104,7 @@ pub enum Ask {
     },
     /// Something that was done outside and is to be remembered, for one worker.
     Record {
+        worker: WorkerId,
         entry: Entry,
         reply: Reply<Result<()>>,
     },
@@ -153,7 +154,7 @@ pub struct Counts {
 #[derive(Debug, Clone)]
 pub struct Lookup {
     pub worker: Option<Arc<Worker>>,
-    /// All of them, when none was named.
+    /// All of them, when none was named; of those in the history, the ones whose worktree may still be there.
     pub all: Vec<Arc<Worker>>,
     pub integration_branch: Option<String>,
 }
@@ -209,6 +210,11 @@ impl Context {
         self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).collect()
     }
 
+    /// Whether there is something to take over. Should the journal be gone, the workers' folders tell what was in it.
+    fn has_state(&self) -> bool {
+        ["journal", "workers"].iter().any(|folder| self.state_root.join(folder).exists())
+    }
+
     /// Found ready to work a short while ago.
     pub(super) fn was_ready(&self, backend: &BackendName) -> bool {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
@@ -251,7 +257,7 @@ struct Store {
     dir: StateDir,
     journal: Journal,
     _lease: Lease,
-    _watch: Option<notify::RecommendedWatcher>,
+    watch: Option<notify::RecommendedWatcher>,
 }
 
 /// The state file follows the journal within this.
@@ -279,7 +285,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
     };
-    if actor.context.state_root.join("journal").exists() {
+    if actor.context.has_state() {
         actor.open_store()?;
     }
     // A clock of its own: the server's runtime may go before this thread does.
@@ -326,7 +332,7 @@ impl Actor {
             Ask::Message { boss, name, message, reply } => self.message(&boss, &name, message, reply),
             Ask::Cancel { boss, name, reason, reply } => self.cancel(&boss, &name, &reason, reply),
             Ask::Retry { boss, name, request, reply } => drop(reply.send(self.retry(&boss, &name, request))),
-            Ask::Record { entry, reply } => drop(reply.send(self.record(entry))),
+            Ask::Record { worker, entry, reply } => drop(reply.send(self.record(&worker, entry))),
             Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
             Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
             Ask::JournalChanged => self.look_at_journal(),
@@ -373,6 +379,9 @@ impl Actor {
         if let Err(error) = store.journal.catch_up() {
             tracing::error!(%error, "could not read the journal");
         }
+        if store.journal.take_is_new_folder() {
+            store.watch = watch(&store.dir.journal(), &self.mailbox);
+        }
     }
 
     fn shut_down(mut self, reply: Reply<()>) {
@@ -399,13 +408,29 @@ impl Actor {
         Ok(store.journal.transact(Timestamp::now(), decide)?)
     }
 
+    /// The same, for a decision on workers that may have moved into the history: they come back.
+    pub(super) fn transact_with<T>(
+        &mut self,
+        needed: &Needed,
+        decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
+    ) -> Result<T> {
+        self.open_store()?;
+        let Some(store) = &mut self.store else { return Err(OrchestratorError::ShuttingDown) };
+        Ok(store.journal.transact_with(Timestamp::now(), needed, decide)?)
+    }
+
+    /// `None` as long as there is nothing to keep.
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.store.as_ref().map(|store| &store.journal)
+    }
+
     pub(super) fn state_dir(&self) -> Option<&StateDir> {
         self.store.as_ref().map(|store| &store.dir)
     }
 
     /// Another server may have made the folder since this one started.
     fn join_if_there(&mut self) {
-        if self.store.is_some() || !self.context.state_root.join("journal").exists() {
+        if self.store.is_some() || !self.context.has_state() {
             return;
         }
         match self.open_store() {
@@ -435,7 +460,7 @@ impl Actor {
         let lease = lease::take(&lock)?.ok_or(OrchestratorError::ShuttingDown)?;
         let journal = Journal::open(&dir.journal(), context.server.clone())?;
         let watch = watch(&dir.journal(), &self.mailbox);
-        self.store = Some(Store { dir, journal, _lease: lease, _watch: watch });
+        self.store = Some(Store { dir, journal, _lease: lease, watch });
         let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
         let result = self.transact(|_| (vec![joined], ()));
         if result.is_err() {
@@ -457,8 +482,9 @@ impl Actor {
         }
     }
 
-    fn record(&mut self, entry: Entry) -> Result<()> {
-        self.transact(|_| (vec![entry], ()))
+    fn record(&mut self, worker: &WorkerId, entry: Entry) -> Result<()> {
+        let needed = Needed { names: vec![worker.to_string()], ..Needed::default() };
+        self.transact_with(&needed, |_| (vec![entry], ()))
     }
 }
 

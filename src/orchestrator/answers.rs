@@ -76,6 +76,8 @@ pub struct ListAnswer {
     pub workers: Vec<WorkerView>,
     /// Workers of other bosses that `mine` leaves out.
     pub others: usize,
+    /// Settled long ago, of all bosses: found by name, and not among `workers`.
+    pub in_history: usize,
 }
 
 /// What to look up beside the worker itself.

@@ -17,6 +17,7 @@ use crate::mission::id::{BackendName, BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::Worker;
 use crate::mission::retry;
+use crate::store::journal::Needed;
 use crate::store::worker_dir::{AttemptDir, Content, Delivery, Letter, Posted};
 use crate::supervisor::assignment::Phase;
 
@@ -49,7 +50,11 @@ impl Actor {
         let worktrees = context.state_root.join("worktrees");
         let defaults = Defaults { worktrees: &worktrees, branch_prefix: &context.settings.branch_prefix };
         let branch = self.integration_branch();
-        self.transact(|registry| {
+        let needed = Needed {
+            names: drafts.iter().flat_map(|draft| draft.depends_on.iter().cloned()).collect(),
+            requests: drafts.iter().filter_map(|draft| draft.request_id.clone()).collect(),
+        };
+        self.transact_with(&needed, |registry| {
             let made = create::register(registry, boss, drafts, defaults);
             let workers: Vec<_> = made
                 .iter()
@@ -176,7 +181,7 @@ impl Actor {
     /// Those whose attempt has ended or was taken back, whichever server found out.
     pub(super) fn send_late_messages(&mut self) {
         for (id, late) in std::mem::take(&mut self.late_messages) {
-            let Some(worker) = self.registry().get(&id).cloned() else { continue };
+            let Ok(worker) = self.find(id.as_str()) else { continue };
             for (attempt, message, reply) in late {
                 if worker.status.is_live() && worker.attempt == attempt {
                     self.late_messages.entry(id.clone()).or_default().push((attempt, message, reply));
@@ -256,7 +261,10 @@ impl Actor {
             (next.backend.clone(), next.model.clone(), next.effort.clone());
         backend.check(&mission).map_err(|refusal| OrchestratorError::Refused(refusal.to_string()))?;
         let id = worker.id.clone();
-        let requeued = self.transact(|registry| {
+        // What it depends on, too: it is looked at again.
+        let depends_on = worker.mission.depends_on.iter().map(|task| task.as_str().to_owned());
+        let needed = Needed { names: depends_on.chain([id.to_string()]).collect(), ..Needed::default() };
+        let requeued = self.transact_with(&needed, |registry| {
             let settled = registry.get(&id).is_some_and(|worker| worker.status.is_settled());
             let entry = settled.then(|| Entry::Requeued { worker: id.clone(), next: Box::new(next) });
             (entry.into_iter().collect(), settled)

@@ -50,7 +50,8 @@ pub(super) async fn integrate(
     let done = blocking(move || git::integrate(inner.repository()?, &integrate).map_err(refused)).await?;
     if let (Some(worker), Some(commit)) = (&lookup.worker, &done.commit) {
         let entry = Entry::Integrated { worker: worker.id.clone(), into: into.clone(), commit: commit.clone() };
-        orchestrator.ask(|reply| Ask::Record { entry, reply }).await??;
+        let worker = worker.id.clone();
+        orchestrator.ask(|reply| Ask::Record { worker, entry, reply }).await??;
     }
     let worker = lookup.worker.map(|worker| worker.id.clone());
     Ok(answer(source, worker, into, done))

@@ -7,17 +7,14 @@ use jiff::Timestamp;
 use super::actor::{Actor, News};
 use super::answers::*;
 use super::error::OrchestratorError;
-use crate::mission::entry::{Brief, BriefFailure, Entry, NextAttempt, Start};
+use crate::mission::entry::{Brief, Entry, NextAttempt, Start};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run, Verification, tail};
+use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run, Verification};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Mission;
 use crate::store::worker_dir::{Content, Letter};
 use crate::supervisor::assignment::{LiveStatus, Phase};
-
-/// How much of a failure's message and of a verification's log a brief holds, in bytes.
-const BRIEF_TEXT: usize = 700;
 
 impl Actor {
     pub(super) fn told(&mut self, id: WorkerId, attempt: u32, news: News) {
@@ -54,7 +51,7 @@ impl Actor {
 
     fn settle(&mut self, worker: &Worker, outcome: &Outcome) {
         self.live.remove(&worker.id);
-        let brief = Box::new(brief(outcome, worker.next.model.clone()));
+        let brief = Box::new(Brief::of(outcome, worker.next.model.clone()));
         let id = worker.id.clone();
         self.note(Entry::Settled { worker: id, brief });
     }
@@ -103,13 +100,14 @@ impl Actor {
         let attempt = worker.attempt + 1;
         let outcome = never_ran(worker, attempt, Ending::Cancelled, None);
         let id = worker.id.clone();
-        let brief = Box::new(brief(&outcome, worker.next.model.clone()));
+        let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
         let still_queued = self.transact(|registry| {
             let queued = registry.get(&id).is_some_and(|worker| worker.status == WorkerStatus::Queued);
             let entry = queued.then(|| Entry::Settled { worker: id.clone(), brief });
             (entry.into_iter().collect(), queued)
         })?;
         if let Some(dir) = self.state_dir().filter(|_| still_queued) {
+            dir.worker(&worker.id).remember(worker)?;
             let dir = dir.worker(&worker.id).attempt(attempt);
             crate::store::file::make_private_dir(dir.root())?;
             dir.settle(&outcome)?;
@@ -191,51 +189,4 @@ pub(super) fn skipped(worker: &Worker) -> Verification {
         Some(_) => Verification::Skipped,
         None => Verification::NotAsked,
     }
-}
-
-/// What lists and waits show of an outcome.
-pub(super) fn brief(outcome: &Outcome, model: Option<String>) -> Brief {
-    let run = &outcome.run;
-    let seconds = match (run.started_at, run.ended_at) {
-        (Some(start), Some(end)) => u64::try_from(end.duration_since(start).as_secs()).unwrap_or(0),
-        _ => 0,
-    };
-    let mut changes = outcome.changes.clone();
-    changes.files.truncate(10);
-    Brief {
-        attempt: outcome.attempt,
-        backend: outcome.backend.clone(),
-        model,
-        status: outcome.status,
-        failure: run
-            .failure
-            .as_ref()
-            .map(|failure| BriefFailure { kind: failure.kind, message: head(&failure.message, BRIEF_TEXT).to_owned() }),
-        exit: run.exit,
-        verification: outcome.verification.clone().cut(BRIEF_TEXT),
-        changes,
-        final_message: ends(&run.final_message),
-        says_blocked: run.says_blocked,
-        unheard: run.unheard.clone(),
-        denials: run.denials,
-        usage: run.usage,
-        session_id: run.session_id.clone(),
-        seconds,
-        survivors: outcome.cleanup.survivors,
-        settled_at: outcome.settled_at,
-    }
-}
-
-/// The first 400 and the last 1,200 bytes: what it set out to do, and what it came to.
-fn ends(text: &str) -> String {
-    const HEAD: usize = 400;
-    const TAIL: usize = 1_200;
-    match text.len() <= HEAD + TAIL {
-        true => text.to_owned(),
-        false => format!("{}\n[…]\n{}", head(text, HEAD), tail(text, TAIL)),
-    }
-}
-
-fn head(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
 }

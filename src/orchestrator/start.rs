@@ -83,6 +83,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         socket: folder.join(socket_name),
         settings: context.settings.clone(),
     };
+    order.worker_dir.remember(&Worker { base_commit: assignment.base_commit.clone(), ..Worker::clone(worker) })?;
     order.attempt_dir.create(&assignment)?;
     Ok(assignment)
 }

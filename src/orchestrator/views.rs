@@ -11,12 +11,14 @@ use crate::mission::graph;
 use crate::mission::id::{BackendName, BossId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::Worker;
+use crate::mission::spec::Place;
+use crate::store::journal::Journal;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
 impl Actor {
     pub(super) fn find(&self, name: &str) -> Result<Arc<Worker>> {
-        self.registry().find(name).cloned().ok_or_else(|| self.unknown(name))
+        self.journal().and_then(|journal| journal.find(name)).ok_or_else(|| self.unknown(name))
     }
 
     /// The error for a name that nobody bears, with those that somebody does.
@@ -33,10 +35,8 @@ impl Actor {
     }
 
     pub(super) fn view(&self, worker: &Arc<Worker>) -> WorkerView {
-        let waits_for = match graph::readiness(self.registry(), worker) {
-            graph::Readiness::Waiting(tasks) if worker.status == WorkerStatus::Queued => {
-                Some(tasks.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", "))
-            }
+        let waits_for = match worker.status {
+            WorkerStatus::Queued => graph::readiness(self.registry(), worker).waits_for(),
             _ => None,
         };
         WorkerView {
@@ -57,7 +57,11 @@ impl Actor {
     pub(super) fn list(&self, boss: &BossId, scope: Scope) -> ListAnswer {
         let (mine, others): (Vec<_>, Vec<_>) =
             self.registry().workers().partition(|worker| scope == Scope::All || worker.boss == *boss);
-        ListAnswer { workers: mine.into_iter().map(|worker| self.view(worker)).collect(), others: others.len() }
+        ListAnswer {
+            workers: mine.into_iter().map(|worker| self.view(worker)).collect(),
+            others: others.len(),
+            in_history: self.journal().map_or(0, Journal::in_history),
+        }
     }
 
     pub(super) fn counts(&self) -> HashMap<BackendName, Counts> {
@@ -72,7 +76,15 @@ impl Actor {
 
     pub(super) fn lookup(&self, name: Option<&str>) -> Result<Lookup> {
         let worker = name.map(|name| self.find(name)).transpose()?;
-        let all = if worker.is_some() { Vec::new() } else { self.registry().workers().cloned().collect() };
+        let all = if worker.is_some() { Vec::new() } else { self.all_with_worktrees() };
         Ok(Lookup { worker, all, integration_branch: self.registry().integration_branch.clone() })
+    }
+
+    /// Reads the whole history: for what people ask for now and then.
+    fn all_with_worktrees(&self) -> Vec<Arc<Worker>> {
+        let may_be_there =
+            |worker: &Arc<Worker>| matches!(worker.mission.place, Place::Worktree { .. }) && !worker.worktree_removed;
+        let archived = self.journal().into_iter().flat_map(Journal::archived).filter(may_be_there);
+        archived.chain(self.registry().workers().cloned()).collect()
     }
 }

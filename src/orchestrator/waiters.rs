@@ -5,6 +5,7 @@
 //! shows that it arrived.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -17,6 +18,7 @@ use crate::mission::entry::Entry;
 use crate::mission::handover::{self, News, Selection};
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::registry::Registry;
 
 /// A request that comes sooner than this after an answer may have been sent before the answer arrived (clients call in
 /// parallel), and so proves nothing.
@@ -201,8 +203,9 @@ impl Actor {
         let open = selection.workers(self.registry(), boss).into_iter();
         let running: Vec<WorkerView> =
             open.filter(|worker| worker.status.is_live()).map(|worker| self.view(worker)).collect();
+        let already_reported = self.already_reported(news, selection, most);
         let attention: Vec<WorkerView> = running.iter().filter(|view| is_stalled(view)).cloned().collect();
-        let status = if !settled.is_empty() || !news.already_reported.is_empty() {
+        let status = if !settled.is_empty() || !already_reported.is_empty() {
             WaitStatus::Settled
         } else if !news.blocked.is_empty() {
             WaitStatus::Blocked
@@ -219,10 +222,24 @@ impl Actor {
             settled,
             attention,
             blocked: news.blocked.iter().map(|(worker, why)| (worker.task().clone(), why.clone())).collect(),
-            already_reported: news.already_reported.iter().take(most).map(|worker| self.view(worker)).collect(),
+            already_reported,
             still_running: running,
             queued: news.queued,
         }
+    }
+
+    /// Whoever has moved into the history was reported long ago.
+    fn already_reported(&self, news: &News<'_>, selection: &Selection, most: usize) -> Vec<WorkerView> {
+        let quiet = news.settled.is_empty() && news.blocked.is_empty() && news.open == 0;
+        let archived = archived(selection, self.registry()).filter(|_| quiet);
+        let archived = archived.filter_map(|id| self.find(id.as_str()).ok());
+        news.already_reported
+            .iter()
+            .map(|it| Arc::clone(it))
+            .chain(archived)
+            .take(most)
+            .map(|it| self.view(&it))
+            .collect()
     }
 
     /// One line for people: how many are done, and what the one that moved last does.
@@ -230,7 +247,9 @@ impl Actor {
         let Ok(selection) = self.select(boss, names) else { return String::new() };
         let workers = selection.workers(self.registry(), boss);
         let count = |wanted: fn(WorkerStatus) -> bool| workers.iter().filter(|worker| wanted(worker.status)).count();
-        let mut line = format!("{} of {} settled", count(WorkerStatus::is_settled), workers.len());
+        let archived = archived(&selection, self.registry()).count();
+        let settled = count(WorkerStatus::is_settled) + archived;
+        let mut line = format!("{settled} of {} settled", workers.len() + archived);
         let queued = count(|status| status == WorkerStatus::Queued);
         if queued > 0 {
             line.push_str(&format!(", {queued} queued"));
@@ -251,6 +270,15 @@ impl Actor {
             tracing::warn!(%error, "could not save a note of delivery; it may be told once more, marked");
         }
     }
+}
+
+/// Those of the named that the registry does not have.
+fn archived<'a>(selection: &'a Selection, registry: &'a Registry) -> impl Iterator<Item = &'a WorkerId> {
+    let named: &[WorkerId] = match selection {
+        Selection::Named(ids) => ids,
+        Selection::Mine => &[],
+    };
+    named.iter().filter(|id| registry.get(id).is_none())
 }
 
 fn is_stalled(view: &WorkerView) -> bool {

@@ -82,7 +82,8 @@ pub(super) async fn remove(
                 let salvage_ref = removed.salvage_ref.clone();
                 if let Some(worker) = worker {
                     let entry = Entry::WorktreeRemoved { worker: worker.id.clone(), salvage_ref };
-                    orchestrator.ask(|reply| Ask::Record { entry, reply }).await??;
+                    let worker = worker.id.clone();
+                    orchestrator.ask(|reply| Ask::Record { worker, entry, reply }).await??;
                 }
                 answer.removed.push(removed);
             }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -92,6 +92,15 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FileErro
 pub fn sync_parent(path: &Path) -> Result<(), FileError> {
     let parent = path.parent().unwrap_or(Path::new("."));
     File::open(parent).and_then(|folder| folder.sync_all()).map_err(|source| FileError::write(parent, source))
+}
+
+/// Whether an open file is the one that lies at this path now, and not one that was removed or replaced since.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => identity(ours) == identity(there),
+        _ => false,
+    }
 }
 
 fn to_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, FileError> {

@@ -3,19 +3,29 @@
 //! To decide anything, a server takes the lock, reads what others have appended, decides, appends, releases. So two
 //! servers never decide differently, and a change costs the same at ten tasks as at ten thousand. A file begins with a
 //! whole registry, then lines; when it has grown, the next generation begins with a new registry under the same lock.
+//!
+//! What somebody damaged or removed is mended under that lock, too: what is left of the lines, the registry that each
+//! server has in memory, and the workers' folders say together what was. A damaged file is kept under another name. Each
+//! server that meets a generation so begun puts back what it knows beyond it.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::file::{self, FileError};
+use super::generation::{self, Damage, Generation};
+use super::history::{History, Record};
+use super::rebuild;
+use super::state_dir::StateDir;
+use crate::mission::archive::{self, Kept};
 use crate::mission::entry::{Entry, FORMAT, Line};
-use crate::mission::id::ServerId;
-use crate::mission::registry::Registry;
+use crate::mission::id::{ServerId, TaskId, WorkerId};
+use crate::mission::registry::{Registry, Worker};
+use crate::mission::reunion;
 
 /// Lines after which a new generation begins: about a megabyte, read in some 10 ms.
 const LINES_PER_GENERATION: u64 = 2_000;
@@ -26,75 +36,104 @@ pub enum JournalError {
     File(#[from] FileError),
     #[error("{} was written by a newer version of orchestrator-boss (format {found}; this one knows {FORMAT}): use that version, or another --state-dir", path.display())]
     Newer { path: PathBuf, found: u32 },
-    #[error("{} is damaged at byte {offset}: {reason}; move the folder aside to begin anew, the workers' folders and branches stay", path.display())]
-    Damaged { path: PathBuf, offset: u64, reason: String },
-}
-
-/// First line of a generation.
-#[derive(Serialize, Deserialize)]
-struct Header {
-    format: u32,
-    registry: Registry,
-}
-
-#[derive(Deserialize)]
-struct FormatOnly {
-    format: u32,
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{} was removed while this was being saved, and another server began it anew meanwhile: nothing of this was saved, ask once more", path.display())]
+    Removed { path: PathBuf },
 }
 
 /// This process's view of the journal: a registry that is up to date as of the last look.
 #[derive(Debug)]
 pub struct Journal {
     folder: PathBuf,
+    dir: StateDir,
     server: ServerId,
     lock: File,
+    /// The folder was made anew since somebody last asked.
+    is_new_folder: bool,
     generation: u64,
     file: File,
     /// Bytes of `file` that `registry` holds.
     offset: u64,
     lines: u64,
     registry: Registry,
+    /// Settled workers beyond those that the registry keeps.
+    history: History,
+    pub(super) kept: Kept,
+}
+
+/// Who is needed in the registry for a decision, though he may have moved into the history.
+#[derive(Debug, Clone, Default)]
+pub struct Needed {
+    /// As [`Journal::find`] takes them.
+    pub names: Vec<String>,
+    pub requests: Vec<String>,
 }
 
 impl Journal {
     /// Opens the newest generation, or begins the first.
+    ///
+    /// `folder` is the `journal/` of a state directory; the history lies beside it.
     pub fn open(folder: &Path, server: ServerId) -> Result<Self, JournalError> {
         file::make_private_dir(folder)?;
-        let lock_path = folder.join("lock");
-        let lock = file::private()
-            .create(true)
-            .append(true)
-            .open(&lock_path)
-            .map_err(|source| FileError::write(&lock_path, source))?;
-        lock.lock().map_err(|source| FileError::write(&lock_path, source))?;
-        let generation = match newest_generation(folder)? {
-            Some(generation) => generation,
-            None => {
-                write_generation(folder, 1, &Registry::default())?;
-                1
-            }
+        let lock = lock(folder, None)?;
+        let dir = StateDir::around(folder);
+        let history = History::open(dir.history())?;
+        let Generation { number, file, offset, registry, .. } = open_newest(folder, &dir, &history)?;
+        let mut journal = Self {
+            folder: folder.to_owned(),
+            dir,
+            server,
+            lock,
+            is_new_folder: false,
+            generation: number,
+            file,
+            offset,
+            lines: 0,
+            registry,
+            history,
+            kept: Kept::default(),
         };
-        let (file, offset, registry) = load(folder, generation)?;
-        let mut journal =
-            Self { folder: folder.to_owned(), server, lock, generation, file, offset, lines: 0, registry };
-        journal.read_new_lines()?;
+        let opened = journal.read_new_lines().and_then(|()| journal.find_what_is_missing());
         journal.unlock()?;
-        Ok(journal)
+        opened.map(|()| journal)
     }
 
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
+    /// By id, by a prefix of one with the whole number in it, or by task id; whether it has moved into the history or not.
+    pub fn find(&self, text: &str) -> Option<Arc<Worker>> {
+        let number = WorkerId::number_in(text);
+        let numbered = number.and_then(|it| self.registry.by_number(it).cloned().or_else(|| self.history.worker(it)));
+        let task = TaskId::from(text);
+        numbered
+            .filter(|worker| worker.id.as_str().starts_with(text))
+            .or_else(|| self.registry.task(&task).cloned())
+            .or_else(|| self.history.task(&task))
+    }
+
+    /// How many workers are in the history alone.
+    pub fn in_history(&self) -> usize {
+        self.moved().count()
+    }
+
+    /// Those in the history alone, oldest first, each read from there.
+    pub fn archived(&self) -> impl Iterator<Item = Arc<Worker>> {
+        self.moved().filter_map(|number| self.history.worker(number))
+    }
+
+    fn moved(&self) -> impl Iterator<Item = u64> {
+        self.history.numbers().filter(|number| self.registry.by_number(*number).is_none())
+    }
+
     /// Takes in what others have written. Under the lock, since a writer whose disk is full takes back what it wrote.
     pub fn catch_up(&mut self) -> Result<(), JournalError> {
-        if !self.is_behind()? {
-            return Ok(());
+        match self.is_behind()? {
+            true => self.locked(Self::read_news),
+            false => Ok(()),
         }
-        self.lock.lock_shared().map_err(|source| FileError::write(&self.folder, source))?;
-        let result = self.read_news();
-        self.unlock()?;
-        result
     }
 
     fn is_behind(&self) -> Result<bool, JournalError> {
@@ -103,14 +142,38 @@ impl Journal {
         Ok(length > self.offset || self.is_outdated())
     }
 
-    fn read_news(&mut self) -> Result<(), JournalError> {
-        self.follow_generations()?;
-        self.read_new_lines()
+    /// Whether the folder was made anew, once: whoever watches it watches one that is gone.
+    pub fn take_is_new_folder(&mut self) -> bool {
+        std::mem::take(&mut self.is_new_folder)
     }
 
-    /// Of the generations two stay, so one that slept through two others finds neither its own nor the next.
+    fn locked<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, JournalError>) -> Result<T, JournalError> {
+        self.take_lock()?;
+        let result = work(self);
+        self.unlock()?;
+        result
+    }
+
+    fn take_lock(&mut self) -> Result<(), JournalError> {
+        let held = self.lock.try_clone().map_err(|source| FileError::read(&self.folder, source))?;
+        let there = lock(&self.folder, Some(held))?;
+        if !file::is_at(&self.lock, &self.folder.join(LOCK)) {
+            (self.lock, self.is_new_folder) = (there, true);
+        }
+        Ok(())
+    }
+
+    fn read_news(&mut self) -> Result<(), JournalError> {
+        self.follow_generations()?;
+        self.read_new_lines()?;
+        // After the lines: what they say has moved was there before.
+        self.history.catch_up()
+    }
+
+    /// Of the generations two stay, so one that slept through two others finds neither its own nor the next; nor does one
+    /// whose folder was removed.
     fn is_outdated(&self) -> bool {
-        generation_path(&self.folder, self.generation + 1).exists() || !self.path().exists()
+        generation::path(&self.folder, self.generation + 1).exists() || !file::is_at(&self.file, &self.path())
     }
 
     /// Decides on the newest state and makes it so: `decide` sees every change of every server, and nobody else decides
@@ -120,22 +183,36 @@ impl Journal {
         now: Timestamp,
         decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
     ) -> Result<T, JournalError> {
-        self.lock.lock().map_err(|source| FileError::write(&self.folder, source))?;
-        let result = self.transact_locked(now, decide);
-        self.unlock()?;
-        result
+        self.transact_with(now, &Needed::default(), decide)
+    }
+
+    /// The same, with these workers back in the registry, should they be in the history.
+    pub fn transact_with<T>(
+        &mut self,
+        now: Timestamp,
+        needed: &Needed,
+        decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
+    ) -> Result<T, JournalError> {
+        self.locked(|journal| journal.transact_locked(now, needed, decide))
     }
 
     fn transact_locked<T>(
         &mut self,
         now: Timestamp,
+        needed: &Needed,
         decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
     ) -> Result<T, JournalError> {
         self.read_news()?;
         self.cut_torn_tail()?;
+        self.recall(now, needed)?;
         let (entries, answer) = decide(&self.registry);
         if !entries.is_empty() {
+            self.note_succession(&entries)?;
+            let has_settled = entries.iter().any(|entry| matches!(entry, Entry::Settled { .. }));
             self.append(now, entries)?;
+            if has_settled && let Err(error) = self.archive(now) {
+                tracing::warn!(%error, "could not move settled workers into the history; they stay where they are");
+            }
             if self.lines >= LINES_PER_GENERATION {
                 // Not worth failing a change that is already made; the next one tries again.
                 if let Err(error) = self.rotate() {
@@ -144,6 +221,39 @@ impl Journal {
             }
         }
         Ok(answer)
+    }
+
+    fn recall(&mut self, now: Timestamp, needed: &Needed) -> Result<(), JournalError> {
+        let found = needed.names.iter().filter_map(|name| self.find(name));
+        // Where there is a newer worker of the same task, it is the one that counts.
+        let newest = |task: &TaskId| self.history.task(task).filter(|_| self.registry.task(task).is_none());
+        let found = found.flat_map(|worker| [newest(worker.task()), Some(worker)]).flatten();
+        let asked = needed.requests.iter().filter_map(|request| self.history.request(request));
+        let mut workers: Vec<_> = found.chain(asked).filter(|it| self.registry.get(&it.id).is_none()).collect();
+        workers.sort_by_key(|worker| worker.number());
+        workers.dedup_by_key(|worker| worker.number());
+        if workers.is_empty() { Ok(()) } else { self.append(now, vec![Entry::Recalled { workers }]) }
+    }
+
+    /// A boss is succeeded in all that was his, in the history too.
+    fn note_succession(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
+        let succeeded = entries.iter().filter_map(|entry| match entry {
+            Entry::BossSucceeded { from, to } => Some(Record::Succeeded { from: from.clone(), to: to.clone() }),
+            _ => None,
+        });
+        let records: Vec<Record> = succeeded.filter(|_| !self.history.is_empty()).collect();
+        if records.is_empty() { Ok(()) } else { self.history.append(&records) }
+    }
+
+    /// Into the history first: whatever happens in between, nobody is nowhere.
+    fn archive(&mut self, now: Timestamp) -> Result<(), JournalError> {
+        let ids = archive::movable(&self.registry, self.kept, now);
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let workers = ids.iter().filter_map(|id| self.registry.get(id)).cloned();
+        self.history.append(&workers.map(Record::Worker).collect::<Vec<_>>())?;
+        self.append(now, vec![Entry::Archived { workers: ids }])
     }
 
     fn append(&mut self, now: Timestamp, entries: Vec<Entry>) -> Result<(), JournalError> {
@@ -162,10 +272,38 @@ impl Journal {
             let _ = self.file.set_len(self.offset);
             return Err(FileError::write(&self.path(), source).into());
         }
+        let before = (!self.is_in_place()).then(|| (self.offset, self.lines, self.registry.clone()));
         self.offset += bytes.len() as u64;
         self.lines += lines.len() as u64;
         lines.iter().for_each(|line| self.registry.apply(line));
-        Ok(())
+        match before {
+            None => Ok(()),
+            Some(before) => self.save_elsewhere(&lines).inspect_err(|_| {
+                let _ = self.file.set_len(before.0);
+                (self.offset, self.lines, self.registry) = before;
+            }),
+        }
+    }
+
+    /// What was written is where everybody looks for it, and the lock that it was written under is the one that all take.
+    fn is_in_place(&self) -> bool {
+        file::is_at(&self.lock, &self.folder.join(LOCK)) && file::is_at(&self.file, &self.path())
+    }
+
+    /// The folder was removed while these lines were written. They are in memory now, and with that they are put back,
+    /// unless somebody else was quicker and gave the same numbers to others.
+    fn save_elsewhere(&mut self, lines: &[Line]) -> Result<(), JournalError> {
+        self.take_lock()?;
+        self.follow_generations()?;
+        self.read_new_lines()?;
+        let created = lines.iter().filter_map(|line| match &line.entry {
+            Entry::Created { workers } => Some(workers),
+            _ => None,
+        });
+        match created.flatten().all(|new| self.registry.get(&new.id).is_some()) {
+            true => Ok(()),
+            false => Err(JournalError::Removed { path: self.folder.clone() }),
+        }
     }
 
     fn write(&mut self, bytes: &[u8], durable: bool) -> io::Result<()> {
@@ -185,10 +323,10 @@ impl Journal {
     }
 
     fn rotate(&mut self) -> Result<(), JournalError> {
-        write_generation(&self.folder, self.generation + 1, &self.registry)?;
-        let older = self.generation.checked_sub(1).map(|older| generation_path(&self.folder, older));
+        generation::write(&self.folder, self.generation + 1, &self.registry, false)?;
+        let older = self.generation.checked_sub(1).map(|older| generation::path(&self.folder, older));
         self.follow_generations()?;
-        // One former generation stays, for a reader that has it open and for the curious.
+        // One former generation stays, for a reader that has it open, and should the new one get damaged.
         if let Some(older) = older {
             let _ = fs::remove_file(older);
         }
@@ -199,39 +337,142 @@ impl Journal {
         if !self.is_outdated() {
             return Ok(());
         }
-        let newest = newest_generation(&self.folder)?.unwrap_or(self.generation + 1);
-        let (file, offset, registry) = load(&self.folder, newest)?;
-        (self.generation, self.file, self.offset, self.registry, self.lines) = (newest, file, offset, registry, 0);
+        let newest = generation::newest(&self.folder)?.filter(|newest| *newest >= self.generation);
+        let Some(newest) = newest else { return self.begin_anew() };
+        match generation::load(&self.folder, newest) {
+            Ok(generation) => self.go_on_with(generation),
+            Err(JournalError::Damaged { reason, .. }) => self.mend_head(newest, &reason),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn go_on_with(&mut self, next: Generation) -> Result<(), JournalError> {
+        let begun = next.repaired.then(|| {
+            self.take_in_what_is_left();
+            next.registry.clone()
+        });
+        let before = (self.generation, self.offset, self.lines);
+        let file = std::mem::replace(&mut self.file, next.file);
+        let known = std::mem::replace(&mut self.registry, next.registry);
+        (self.generation, self.offset, self.lines) = (next.number, next.offset, 0);
+        let Some(begun) = begun else { return Ok(()) };
+        let put_back = self.read_new_lines().and_then(|()| self.put_back(&known, &begun));
+        if put_back.is_err() {
+            // As if it had not been seen: the next look tries again.
+            (self.generation, self.offset, self.lines) = before;
+            (self.file, self.registry) = (file, known);
+        }
+        put_back
+    }
+
+    /// What was appended to our file, wherever that is now, can be read by whoever has it open.
+    fn take_in_what_is_left(&mut self) {
+        match self.take_in_new_lines() {
+            Ok(Some(damage)) => apply_later(&mut self.registry, &damage.after),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the end of the former journal cannot be read"),
+        }
+    }
+
+    /// Ours is all that there is to know: nothing is to be put back.
+    fn adopt(&mut self, next: Generation) {
+        (self.generation, self.offset, self.lines) = (next.number, next.offset, 0);
+        (self.file, self.registry) = (next.file, next.registry);
+    }
+
+    fn put_back(&mut self, known: &Registry, begun: &Registry) -> Result<(), JournalError> {
+        self.history.catch_up()?;
+        for worker in reunion::conflicts(known, &self.registry) {
+            tracing::error!(worker = %worker.id, "its number was given to another while the journal was lost; its folder and branch are there, its mission is to be asked for again");
+        }
+        let is_archived = |number| self.history.contains(number);
+        let entries = reunion::missing(known, begun, &self.registry, &self.server, is_archived);
+        if entries.is_empty() {
+            return Ok(());
+        }
+        // The names of offers that are on their way are given to no others.
+        self.registry.seq = self.registry.seq.max(known.seq);
+        self.append(Timestamp::now(), entries)
+    }
+
+    /// Somebody removed the journal. What this server knows, and what others appended to the file that it still has open,
+    /// is what a new one begins with; what others know beyond that, they put back.
+    fn begin_anew(&mut self) -> Result<(), JournalError> {
+        self.take_in_what_is_left();
+        let mut registry = self.registry.clone();
+        mended(&mut registry, "the journal was removed; it was written again from a server's memory");
+        let next = self.generation + 1;
+        generation::write(&self.folder, next, &registry, true)?;
+        self.adopt(generation::load(&self.folder, next)?);
         Ok(())
     }
 
-    /// Whole lines only: what another writer is appending just now is read the next time.
+    /// What is damaged is set aside, and what it said is gathered from the lines around it and the workers' folders.
     fn read_new_lines(&mut self) -> Result<(), JournalError> {
+        match self.take_in_new_lines()? {
+            Some(damage) => self.mend(damage),
+            None => Ok(()),
+        }
+    }
+
+    fn take_in_new_lines(&mut self) -> Result<Option<Damage>, JournalError> {
         let path = self.path();
-        let fail = |source| FileError::read(&path, source);
-        let length = self.file.metadata().map_err(fail)?.len();
-        if length <= self.offset {
+        let read = generation::read_lines(&mut self.file, self.offset);
+        let read = read.map_err(|source| FileError::read(&path, source))?;
+        read.lines.iter().for_each(|line| self.registry.apply(line));
+        self.offset += read.length;
+        self.lines += read.lines.len() as u64;
+        Ok(read.damage)
+    }
+
+    fn mend(&mut self, damage: Damage) -> Result<(), JournalError> {
+        let mut registry = self.registry.clone();
+        apply_later(&mut registry, &damage.after);
+        let what = format!("{} lines could not be read ({})", damage.unreadable, damage.reason);
+        let next = replace_damaged(&self.folder, self.generation, registry, &self.dir, &self.history, &what)?;
+        self.adopt(next);
+        Ok(())
+    }
+
+    /// What this server knew leads up to the first line that is damaged.
+    fn mend_head(&mut self, number: u64, reason: &str) -> Result<(), JournalError> {
+        self.take_in_what_is_left();
+        let mut registry = self.registry.clone();
+        apply_later(&mut registry, &generation::lines_without_head(&self.folder, number)?);
+        let what = format!("its first line could not be read ({reason})");
+        let next = replace_damaged(&self.folder, number, registry, &self.dir, &self.history, &what)?;
+        self.adopt(next);
+        Ok(())
+    }
+
+    /// What was removed while no server ran, though what is left looks whole.
+    fn find_what_is_missing(&mut self) -> Result<(), JournalError> {
+        let told = rebuild::newest_told(&self.dir);
+        if told > self.registry.seq {
+            let what = format!("the journal ends at change {}, and change {told} was made", self.registry.seq);
+            let mut registry = self.registry.clone();
+            gather(&mut registry, &self.dir, &self.history, &what);
+            generation::write(&self.folder, self.generation + 1, &registry, true)?;
+            self.adopt(generation::load(&self.folder, self.generation + 1)?);
+        }
+        self.find_lost_history()
+    }
+
+    /// A history that was removed while no server ran is written again from the folders of those who were in it.
+    fn find_lost_history(&mut self) -> Result<(), JournalError> {
+        if self.registry.archived == 0 || !self.history.is_empty() {
             return Ok(());
         }
-        self.file.seek(SeekFrom::Start(self.offset)).map_err(fail)?;
-        let mut bytes = Vec::new();
-        (&self.file).take(length - self.offset).read_to_end(&mut bytes).map_err(fail)?;
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        for line in bytes[..whole].split_inclusive(|byte| *byte == b'\n') {
-            let parsed: Line = serde_json::from_slice(line).map_err(|error| JournalError::Damaged {
-                path: path.clone(),
-                offset: self.offset,
-                reason: error.to_string(),
-            })?;
-            self.registry.apply(&parsed);
-            self.offset += line.len() as u64;
-            self.lines += 1;
-        }
-        Ok(())
+        let mut all = self.registry.clone();
+        let found = rebuild::rebuild(&mut all, &self.dir, &self.history, Timestamp::now());
+        let moved = all.workers().filter(|worker| self.registry.get(&worker.id).is_none()).cloned();
+        let moved: Vec<Record> = moved.map(Record::Worker).collect();
+        tracing::warn!(rebuilt = moved.len(), lost = ?found.lost, "the history was missing; it was rebuilt from the workers' folders");
+        if moved.is_empty() { Ok(()) } else { self.history.append(&moved) }
     }
 
     fn path(&self) -> PathBuf {
-        generation_path(&self.folder, self.generation)
+        generation::path(&self.folder, self.generation)
     }
 
     fn unlock(&self) -> Result<(), JournalError> {
@@ -257,43 +498,116 @@ fn to_bytes(path: &Path, lines: &[Line]) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-fn generation_path(folder: &Path, generation: u64) -> PathBuf {
-    folder.join(format!("{generation:06}.jsonl"))
-}
+const LOCK: &str = "lock";
 
-fn newest_generation(folder: &Path) -> Result<Option<u64>, JournalError> {
-    let entries = fs::read_dir(folder).map_err(|source| FileError::read(folder, source))?;
-    let numbers = entries.filter_map(|entry| {
-        let name = entry.ok()?.file_name();
-        name.to_str()?.strip_suffix(".jsonl")?.parse().ok()
-    });
-    Ok(numbers.max())
-}
-
-fn write_generation(folder: &Path, generation: u64, registry: &Registry) -> Result<(), JournalError> {
-    let path = generation_path(folder, generation);
-    let header = Header { format: FORMAT, registry: registry.clone() };
-    let mut bytes = serde_json::to_vec(&header)
-        .map_err(|error| FileError::Damaged { path: path.clone(), reason: error.to_string() })?;
-    bytes.push(b'\n');
-    Ok(file::replace(&path, &bytes, true)?)
-}
-
-fn load(folder: &Path, generation: u64) -> Result<(File, u64, Registry), JournalError> {
-    let path = generation_path(folder, generation);
-    let fail = |source| FileError::read(&path, source);
-    let file = file::private().read(true).write(true).open(&path).map_err(fail)?;
-    let mut first = Vec::new();
-    BufReader::new(&file).read_until(b'\n', &mut first).map_err(fail)?;
-    let damaged =
-        |error: serde_json::Error| JournalError::Damaged { path: path.clone(), offset: 0, reason: error.to_string() };
-    let FormatOnly { format } = serde_json::from_slice(&first).map_err(damaged)?;
-    if format > FORMAT {
-        return Err(JournalError::Newer { path, found: format });
+/// Takes the lock that lies in the folder: one that was removed, or replaced, while it was waited for is nobody's, and
+/// whoever holds it holds nothing.
+fn lock(folder: &Path, held: Option<File>) -> Result<File, JournalError> {
+    let path = folder.join(LOCK);
+    let fail = |source| FileError::write(&path, source);
+    let mut held = held.filter(|file| file::is_at(file, &path));
+    loop {
+        let file = match held.take() {
+            Some(file) => file,
+            None => {
+                file::make_private_dir(folder)?;
+                file::private().create(true).append(true).open(&path).map_err(fail)?
+            }
+        };
+        file.lock().map_err(fail)?;
+        if file::is_at(&file, &path) {
+            return Ok(file);
+        }
     }
-    let mut header: Header = serde_json::from_slice(&first).map_err(damaged)?;
-    header.registry.reindex();
-    Ok((file, first.len() as u64, header.registry))
+}
+
+/// The newest generation, mended where its first line is damaged; begun where there is none.
+fn open_newest(folder: &Path, dir: &StateDir, history: &History) -> Result<Generation, JournalError> {
+    let Some(newest) = generation::newest(folder)? else {
+        let mut registry = Registry::default();
+        let is_lost = rebuild::is_possible(dir) || !history.is_empty();
+        if is_lost {
+            gather(&mut registry, dir, history, "the journal was missing");
+        }
+        generation::write(folder, 1, &registry, is_lost)?;
+        return generation::load(folder, 1);
+    };
+    let reason = match generation::load(folder, newest) {
+        Err(JournalError::Damaged { reason, .. }) => reason,
+        loaded => return loaded,
+    };
+    let mut registry = former(folder, newest)?;
+    apply_later(&mut registry, &generation::lines_without_head(folder, newest)?);
+    let what = format!("its first line could not be read ({reason})");
+    replace_damaged(folder, newest, registry, dir, history, &what)
+}
+
+/// Where the generation before this one led to; nothing where that is gone or damaged as well.
+fn former(folder: &Path, newest: u64) -> Result<Registry, JournalError> {
+    match generation::load(folder, newest.saturating_sub(1)) {
+        Ok(mut former) => {
+            let path = generation::path(folder, former.number);
+            let read = generation::read_lines(&mut former.file, former.offset);
+            let read = read.map_err(|source| FileError::read(&path, source))?;
+            apply_later(&mut former.registry, &read.lines);
+            apply_later(&mut former.registry, &read.damage.map(|damage| damage.after).unwrap_or_default());
+            Ok(former.registry)
+        }
+        Err(error @ JournalError::Newer { .. }) => Err(error),
+        Err(_) => Ok(Registry::default()),
+    }
+}
+
+/// Only what comes after: a line that is in already is not applied again.
+fn apply_later(registry: &mut Registry, lines: &[Line]) {
+    for line in lines {
+        if line.seq > registry.seq {
+            registry.apply(line);
+        }
+    }
+}
+
+/// Begins the next generation and keeps the damaged one under another name. At no instant is there neither.
+fn replace_damaged(
+    folder: &Path,
+    number: u64,
+    mut registry: Registry,
+    dir: &StateDir,
+    history: &History,
+    what: &str,
+) -> Result<Generation, JournalError> {
+    let aside = generation::keep_aside(folder, number, Timestamp::now())?;
+    let path = generation::path(folder, number);
+    gather(
+        &mut registry,
+        dir,
+        history,
+        &format!("{} was damaged: {what}; it is kept as {}", path.display(), aside.display()),
+    );
+    generation::write(folder, number + 1, &registry, true)?;
+    fs::remove_file(&path).map_err(|source| FileError::write(&path, source))?;
+    generation::load(folder, number + 1)
+}
+
+/// Adds what the workers' folders know, and says what was done.
+fn gather(registry: &mut Registry, dir: &StateDir, history: &History, what: &str) {
+    let found = rebuild::rebuild(registry, dir, history, Timestamp::now());
+    let mut said = format!(
+        "{what}; from the workers' folders, {} workers were rebuilt and {} brought up to date",
+        found.rebuilt, found.brought_up_to_date
+    );
+    if !found.lost.is_empty() {
+        said.push_str(&format!(
+            "; not to be rebuilt, and to be asked for again if still wanted: {}",
+            found.lost.join(", ")
+        ));
+    }
+    mended(registry, &said);
+}
+
+fn mended(registry: &mut Registry, what: &str) {
+    tracing::error!("{what}");
+    registry.repaired = Some(format!("{}: {what}", Timestamp::now()));
 }
 
 #[cfg(test)]

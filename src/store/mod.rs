@@ -5,8 +5,11 @@
 //! written. This room decides nothing.
 
 pub mod file;
+pub mod generation;
+pub mod history;
 pub mod journal;
 pub mod lease;
+mod rebuild;
 pub mod state_dir;
 pub mod state_file;
 pub mod worker_dir;

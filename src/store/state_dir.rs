@@ -29,6 +29,11 @@ impl StateDir {
         Ok(Self { root })
     }
 
+    /// The one whose `journal/` this is.
+    pub(super) fn around(journal: &Path) -> Self {
+        Self { root: journal.parent().unwrap_or(Path::new(".")).to_owned() }
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -46,8 +51,17 @@ impl StateDir {
         self.root.join("worktrees")
     }
 
+    pub fn workers(&self) -> PathBuf {
+        self.root.join("workers")
+    }
+
+    /// See [`super::history`].
+    pub fn history(&self) -> PathBuf {
+        self.root.join("history.jsonl")
+    }
+
     pub fn worker(&self, id: &WorkerId) -> WorkerDir {
-        WorkerDir::new(self.root.join("workers").join(id.as_str()))
+        WorkerDir::new(self.workers().join(id.as_str()))
     }
 
     pub fn server_lock(&self, id: &ServerId) -> PathBuf {

@@ -34,6 +34,9 @@ pub struct StateFile<'a> {
     as_of: Timestamp,
     integration_branch: Option<&'a str>,
     repository: Option<&'a Path>,
+    /// What was done when the journal was last found damaged or missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<&'a str>,
     tasks: Vec<Task<'a>>,
     completed_tasks: Vec<Task<'a>>,
     blocked_tasks: Vec<Task<'a>>,
@@ -82,6 +85,7 @@ pub fn project<'a>(registry: &'a Registry, repository: Option<&'a Path>, now: Ti
         as_of: now,
         integration_branch: registry.integration_branch.as_deref(),
         repository,
+        repaired: registry.repaired.as_deref(),
         tasks: Vec::new(),
         completed_tasks: Vec::new(),
         blocked_tasks: Vec::new(),

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::file::{self, FileError};
 use crate::mission::outcome::Outcome;
+use crate::mission::registry::Worker;
 
 /// Room for an outcome record, in bytes; larger ones are cut to fit when the disk is full.
 const RESERVE: usize = 64 * 1024;
@@ -41,6 +42,25 @@ impl WorkerDir {
 
     pub fn worktree<T: DeserializeOwned>(&self) -> Result<Option<T>, FileError> {
         file::read_json(&self.root.join("worktree.json"))
+    }
+
+    /// Keeps the worker as it is when an attempt begins: what a registry that was lost can be rebuilt from.
+    pub fn remember(&self, worker: &Worker) -> Result<(), FileError> {
+        file::make_private_dir(&self.root)?;
+        file::replace_json(&self.root.join("worker.json"), worker, true)
+    }
+
+    pub fn remembered(&self) -> Result<Option<Worker>, FileError> {
+        file::read_json(&self.root.join("worker.json"))
+    }
+
+    /// Numbers of the attempts that have a folder, in order.
+    pub fn attempts(&self) -> Vec<u32> {
+        let Ok(entries) = fs::read_dir(self.root.join("attempts")) else { return Vec::new() };
+        let mut numbers: Vec<u32> =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        numbers.sort_unstable();
+        numbers
     }
 
     pub fn attempt(&self, number: u32) -> AttemptDir {

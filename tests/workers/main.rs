@@ -3,8 +3,10 @@
 
 mod end;
 mod fault;
+mod history;
 mod lead;
 mod loud;
 mod places;
+mod repair;
 mod restart;
 mod world;

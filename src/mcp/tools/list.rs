@@ -177,6 +177,12 @@ impl ListReport {
             (None, 0) => "nothing runs; get_worker_status has the outcome of each".to_owned(),
             (None, _) => "wait_for_any_worker".to_owned(),
         };
+        let next_step = match list.in_history {
+            0 => next_step,
+            n => {
+                format!("{next_step}; {n} settled long ago are in the history: get_worker_status knows each by its id")
+            }
+        };
         Self { workers, counts, others: list.others, next_cursor, next_step }
     }
 }
@@ -218,7 +224,7 @@ mod tests {
     fn pages_show_every_worker_once_newest_first() {
         let mut workers: Vec<_> = (1..=999).map(|n| view(n, WorkerStatus::Running)).collect();
         workers.push(longest(1_000));
-        let list = ListAnswer { workers, others: 3 };
+        let list = ListAnswer { workers, others: 3, in_history: 0 };
         let mut before = None;
         let mut seen = Vec::new();
         loop {
@@ -242,7 +248,7 @@ mod tests {
         let mut blocked = view(3, WorkerStatus::Queued);
         blocked.block = Some("why".into());
         let workers = vec![settled(1, Ending::TimedOut), view(2, WorkerStatus::Running), blocked];
-        let list = ListAnswer { workers, others: 0 };
+        let list = ListAnswer { workers, others: 0, in_history: 2 };
         let cases = [
             (StatusFilter::TimedOut, "w-1-fix-parser"),
             (StatusFilter::Running, "w-2-fix-parser"),

@@ -1,0 +1,271 @@
+//! `history.jsonl`: the settled workers that no longer are in the registry, one a line, for good.
+//!
+//! Written under the journal's lock, before the journal says that they have moved: a crash in between leaves a worker in
+//! both, and then the registry's is the one that counts. In memory there is only where each line lies, so that a server
+//! does not grow with the years. Nothing is ever taken out: a worker that comes back and moves again has two lines, and
+//! the later one counts.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::hash::{Hash, Hasher};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::file::{self, FileError};
+use super::journal::JournalError;
+use crate::mission::entry::FORMAT;
+use crate::mission::id::{BossId, TaskId, WorkerId};
+use crate::mission::registry::Worker;
+
+#[derive(Debug)]
+pub struct History {
+    path: PathBuf,
+    /// `None`: nothing has moved yet.
+    file: Option<File>,
+    /// Bytes of it that are in the index.
+    read: u64,
+    index: Index,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    /// By number, where the worker's last line lies: its first byte and its length.
+    lines: BTreeMap<u64, (u64, u32)>,
+    /// By the hash of the text, the number of the newest; what is read is compared with what was looked for.
+    tasks: HashMap<u64, u64>,
+    requests: HashMap<u64, u64>,
+    /// Which boss took over from which.
+    successors: HashMap<BossId, BossId>,
+}
+
+/// One line after the first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    Worker(Arc<Worker>),
+    /// What was said in the journal of the bosses of workers, for those that are here.
+    Succeeded {
+        from: Vec<BossId>,
+        to: BossId,
+    },
+}
+
+/// The first line.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    format: u32,
+}
+
+/// As much of a record as the index needs.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Key {
+    Worker(WorkerKey),
+    Succeeded { from: Vec<BossId>, to: BossId },
+}
+
+#[derive(Deserialize)]
+struct WorkerKey {
+    id: WorkerId,
+    mission: MissionKey,
+}
+
+#[derive(Deserialize)]
+struct MissionKey {
+    task_id: TaskId,
+    request_id: Option<String>,
+}
+
+impl History {
+    /// To be called under the journal's lock, as is everything here that takes `&mut self`.
+    pub fn open(path: PathBuf) -> Result<Self, JournalError> {
+        let mut history = Self { path, file: None, read: 0, index: Index::default() };
+        history.catch_up()?;
+        Ok(history)
+    }
+
+    /// Whether there is anything in it.
+    pub fn is_empty(&self) -> bool {
+        self.index.lines.is_empty()
+    }
+
+    pub fn contains(&self, number: u64) -> bool {
+        self.index.lines.contains_key(&number)
+    }
+
+    pub fn numbers(&self) -> impl DoubleEndedIterator<Item = u64> {
+        self.index.lines.keys().copied()
+    }
+
+    pub fn worker(&self, number: u64) -> Option<Arc<Worker>> {
+        let (offset, length) = *self.index.lines.get(&number)?;
+        match self.read_worker(offset, length) {
+            Ok(worker) => Some(worker),
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), number, %error, "a line of the history cannot be read");
+                None
+            }
+        }
+    }
+
+    /// The newest worker of a task.
+    pub fn task(&self, task: &TaskId) -> Option<Arc<Worker>> {
+        let worker = self.worker(*self.index.tasks.get(&hash(task.as_str()))?)?;
+        (worker.task() == task).then_some(worker)
+    }
+
+    pub fn request(&self, request: &str) -> Option<Arc<Worker>> {
+        let worker = self.worker(*self.index.requests.get(&hash(request))?)?;
+        (worker.mission.request_id.as_deref() == Some(request)).then_some(worker)
+    }
+
+    fn read_worker(&self, offset: u64, length: u32) -> io::Result<Arc<Worker>> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let mut line = vec![0; length as usize];
+        file.read_exact_at(&mut line, offset)?;
+        match serde_json::from_slice(&line)? {
+            Record::Worker(mut worker) => {
+                if let Some(boss) = self.index.successor(&worker.boss) {
+                    Arc::make_mut(&mut worker).boss = boss;
+                }
+                Ok(worker)
+            }
+            Record::Succeeded { .. } => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Takes in what other servers have appended.
+    pub fn catch_up(&mut self) -> Result<(), JournalError> {
+        self.follow_path()?;
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let fail = |source| FileError::read(&self.path, source);
+        if file.metadata().map_err(fail)?.len() <= self.read {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(self.read)).and_then(|_| file.read_to_end(&mut bytes)).map_err(fail)?;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+            if self.read == 0 {
+                check_head(&self.path, line)?;
+            } else {
+                self.index.add(&self.path, self.read, line);
+            }
+            self.read += line.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The file at the path may be another one than ours: made by another server just now, or taken away by somebody.
+    fn follow_path(&mut self) -> Result<(), JournalError> {
+        let fail = |source| FileError::read(&self.path, source);
+        if self.file.as_ref().is_some_and(|ours| file::is_at(ours, &self.path)) {
+            return Ok(());
+        }
+        match file::private().read(true).write(true).open(&self.path) {
+            Ok(there) => (self.file, self.read, self.index) = (Some(there), 0, Index::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.put_back()?,
+            Err(source) => return Err(fail(source).into()),
+        }
+        Ok(())
+    }
+
+    /// Whoever took the file away, what we have open is still there to be read.
+    fn put_back(&mut self) -> Result<(), JournalError> {
+        let Some(ours) = &mut self.file else { return Ok(()) };
+        let fail = |source| FileError::read(&self.path, source);
+        let mut bytes = Vec::new();
+        ours.seek(SeekFrom::Start(0)).and_then(|_| ours.read_to_end(&mut bytes)).map_err(fail)?;
+        file::replace(&self.path, &bytes, true)?;
+        tracing::warn!(path = %self.path.display(), "the history was removed; it was written again");
+        self.file = Some(file::private().read(true).write(true).open(&self.path).map_err(fail)?);
+        Ok(())
+    }
+
+    /// On disk when this returns; on an error, none of them is.
+    pub fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        self.catch_up()?;
+        if self.file.is_none() {
+            file::replace(&self.path, &json_line(&self.path, &Head { format: FORMAT })?, true)?;
+            self.catch_up()?;
+        }
+        let mut bytes = Vec::new();
+        for record in records {
+            bytes.extend(json_line(&self.path, record)?);
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
+        // What a killed writer left of a line is written over.
+        let written = file
+            .set_len(self.read)
+            .and_then(|()| file.seek(SeekFrom::Start(self.read)))
+            .and_then(|_| file.write_all(&bytes))
+            .and_then(|()| file.sync_data());
+        if let Err(source) = written {
+            let _ = file.set_len(self.read);
+            return Err(FileError::write(&self.path, source).into());
+        }
+        self.catch_up()
+    }
+}
+
+impl Index {
+    /// A line that makes no sense is left out, and so is what it held; the others are as good as before.
+    fn add(&mut self, path: &Path, offset: u64, line: &[u8]) {
+        match serde_json::from_slice(line) {
+            Ok(Key::Worker(worker)) => {
+                let Some(number) = WorkerId::number_in(worker.id.as_str()) else { return };
+                self.lines.insert(number, (offset, line.len() as u32));
+                let newest = self.tasks.entry(hash(worker.mission.task_id.as_str())).or_default();
+                *newest = number.max(*newest);
+                if let Some(request) = worker.mission.request_id {
+                    self.requests.insert(hash(&request), number);
+                }
+            }
+            Ok(Key::Succeeded { from, to }) => {
+                self.successors.extend(from.into_iter().map(|boss| (boss, to.clone())));
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), offset, %error, "a line of the history is damaged; it is left out");
+            }
+        }
+    }
+
+    fn successor(&self, boss: &BossId) -> Option<BossId> {
+        let next = |boss: &&BossId| self.successors.get(*boss);
+        // As many steps as there can be without a circle.
+        let line = std::iter::successors(self.successors.get(boss), next).take(self.successors.len());
+        line.last().cloned()
+    }
+}
+
+fn check_head(path: &Path, line: &[u8]) -> Result<(), JournalError> {
+    match serde_json::from_slice(line) {
+        Ok(Head { format }) if format > FORMAT => Err(JournalError::Newer { path: path.to_owned(), found: format }),
+        Ok(_) => Ok(()),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the first line of the history is damaged; the others are read");
+            Ok(())
+        }
+    }
+}
+
+fn json_line(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, FileError> {
+    let mut line = serde_json::to_vec(value)
+        .map_err(|error| FileError::Damaged { path: path.to_owned(), reason: error.to_string() })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The same in every process of this build; it is never written down.
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;
