@@ -42,7 +42,7 @@ async fn serve(places: Places) -> io::Result<Result<(), ServeError>> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
         tokio::spawn(close_on(signal(kind)?, closing.clone()));
     }
-    Ok(mcp::serve(move || start(places), closing).await)
+    Ok(mcp::serve(move || start(&places), closing).await)
 }
 
 async fn close_on(mut signal: Signal, closing: CancellationToken) {
@@ -51,7 +51,7 @@ async fn close_on(mut signal: Signal, closing: CancellationToken) {
 }
 
 /// What speaks against leading is told to the boss by every tool.
-fn start(places: Places) -> Result<Orchestrator, String> {
+fn start(places: &Places) -> Result<Orchestrator, String> {
     if let Some(tag) = process::inherited_tag() {
         return Err(format!(
             "this is a worker of another orchestrator ({tag}); workers do not lead workers: do the mission yourself, \
@@ -59,7 +59,7 @@ fn start(places: Places) -> Result<Orchestrator, String> {
         ));
     }
     let settings = Settings::load(places.config.as_deref()).map_err(|error| cannot(&error))?;
-    let state_dir = places.state_dir.or(settings.state_dir.clone());
+    let state_dir = places.state_dir.clone().or(settings.state_dir.clone());
     let startup = Startup {
         settings: Settings { state_dir, ..settings },
         directory: env::current_dir().map_err(|error| cannot(&error))?,
@@ -78,7 +78,7 @@ fn cannot(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     tracing::error!("{text}");
-    text + "; tell the user, who can mend it and restart this server"
+    text + "; tell the user, who can mend it: the next call tries again, no restart is needed"
 }
 
 /// Claude Code gives its servers the id of its session; other clients name it in each request, or never.

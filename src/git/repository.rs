@@ -117,6 +117,14 @@ impl Repository {
         })
     }
 
+    /// Whether anything under `path` (relative to the root) is committed, or is to be.
+    pub fn tracks(&self, path: &str) -> Result<bool, CommandError> {
+        if self.main_worktree.is_none() {
+            return Ok(false);
+        }
+        Ok(!self.read().args(["ls-files", "-z", "--", path]).run()?.is_empty())
+    }
+
     /// Waits until nobody else changes worktrees of this repository, in this process or another. Without it, parallel
     /// `git worktree add` fails up to a third of the time (measured, git 2.47). Held only for milliseconds.
     ///

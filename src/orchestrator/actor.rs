@@ -29,6 +29,7 @@ use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, ServerId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::{Registry, Worker};
+use crate::store::file;
 use crate::store::journal::Journal;
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
@@ -362,6 +363,7 @@ impl Actor {
         }
         if self.next_look <= now {
             self.next_look = now + LOOK_EVERY;
+            self.miss_state_file();
             let before = self.registry().seq;
             self.take_over();
             self.follow_again();
@@ -423,6 +425,7 @@ impl Actor {
             return Ok(());
         }
         let context = Arc::clone(&self.context);
+        refuse_prepared_state(&context)?;
         let dir = StateDir::open(&context.state_root)?;
         if let Some(repository) = &context.repository
             && dir.root().starts_with(repository.root())
@@ -430,10 +433,7 @@ impl Actor {
             let excluded = repository.exclude(&format!("{}/", state_dir::NAME));
             excluded.map_err(|error| OrchestratorError::Refused(error.to_string()))?;
         }
-        let aside = state_file::make_way(&dir.state_file(), Timestamp::now())?;
-        if let Some(aside) = aside {
-            tracing::warn!(path = %aside.display(), "the state file was damaged; it was set aside and is written anew from the journal");
-        }
+        make_way_for_state_file(&dir)?;
         let lock = dir.server_lock(&context.server);
         let lease = lease::take(&lock)?.ok_or(OrchestratorError::ShuttingDown)?;
         let journal = Journal::open(&dir.journal(), context.server.clone())?;
@@ -446,6 +446,18 @@ impl Actor {
             self.store = None;
         }
         result
+    }
+
+    /// Somebody may have deleted it, or put something else in its place.
+    fn miss_state_file(&mut self) {
+        let Some(store) = &self.store else { return };
+        if state_file::is_there(&store.dir.state_file()) {
+            return;
+        }
+        match make_way_for_state_file(&store.dir) {
+            Ok(()) => self.state_file_due = self.state_file_due.or_else(|| Some(Instant::now())),
+            Err(error) => tracing::warn!(%error, "the state file cannot be written"),
+        }
     }
 
     fn write_state_file(&mut self) {
@@ -463,6 +475,30 @@ impl Actor {
     fn record(&mut self, entry: Entry) -> Result<()> {
         self.transact(|_| (vec![entry], ()))
     }
+}
+
+/// A repository may come from a stranger: it must not make us write elsewhere, nor hand us missions to start. A folder that
+/// the user named is the user's.
+fn refuse_prepared_state(context: &Context) -> Result<()> {
+    if context.settings.state_dir.is_some() {
+        return Ok(());
+    }
+    file::refuse_no_folder(&context.state_root)?;
+    let tracked = match &context.repository {
+        Some(repository) => repository.tracks(state_dir::NAME).map_err(super::start::refused)?,
+        None => false,
+    };
+    match tracked {
+        true => Err(OrchestratorError::TrackedState { path: context.state_root.clone() }),
+        false => Ok(()),
+    }
+}
+
+fn make_way_for_state_file(dir: &StateDir) -> Result<()> {
+    if let Some(aside) = state_file::make_way(&dir.state_file(), Timestamp::now())? {
+        tracing::warn!(path = %aside.display(), "what lay in the state file's place was damaged or no file; it was set aside, and the state file is written anew from the journal");
+    }
+    Ok(())
 }
 
 /// Tells the actor when another server has appended. `None` where watching is not to be had: then the regular look does.

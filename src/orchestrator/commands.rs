@@ -132,7 +132,7 @@ impl Actor {
         let Some(attempt) = self.attempt_dir(worker) else { return Err(OrchestratorError::ShuttingDown) };
         let letter = Letter { id: Uuid::new_v4(), at: Timestamp::now(), content };
         // The folder is made by the task that starts the worker; a letter may come first.
-        crate::store::file::make_private_dir(&attempt.root().join("inbox"))?;
+        attempt.make()?;
         match attempt.post(&letter)? {
             Posted::Closed => Ok(None),
             Posted::Accepted => {

@@ -111,7 +111,7 @@ impl Actor {
         })?;
         if let Some(dir) = self.state_dir().filter(|_| still_queued) {
             let dir = dir.worker(&worker.id).attempt(attempt);
-            crate::store::file::make_private_dir(dir.root())?;
+            dir.make()?;
             dir.settle(&outcome)?;
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::git::{self, Repository};
 use crate::launcher::local;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
+use crate::store::file::FileError;
 use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::Assignment;
 
@@ -36,6 +37,11 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
             Ok(true) => return give_up(&reporter, &order, &error.to_string()),
             // It claimed the attempt and then went wrong: its record, or its loss, is found by following it.
             Ok(false) => tracing::warn!(worker = %order.worker.id, %error, "a supervisor had trouble starting"),
+            // Its folder is not ours to use: nothing was started there, and nothing can be written down there.
+            Err(FileError::Foreign { .. }) => {
+                let outcome = settle::could_not_start(&order.worker, order.worker.attempt, &error.to_string());
+                return reporter.tell(News::Ended(Box::new(outcome)));
+            }
             Err(unsure) => return reporter.tell(News::OutOfSight { why: format!("{error}; {unsure}") }),
         },
     }

@@ -35,6 +35,7 @@ impl WorkerDir {
 
     /// Keeps what is known of the worktree that was made for this worker.
     pub fn remember_worktree(&self, worktree: &impl Serialize) -> Result<(), FileError> {
+        file::refuse_links_in(&self.root)?;
         file::make_private_dir(&self.root)?;
         file::replace_json(&self.root.join("worktree.json"), worktree, true)
     }
@@ -169,8 +170,16 @@ impl AttemptDir {
 
     /// Makes the folder, with the assignment in it.
     pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
-        file::make_private_dir(&self.inbox())?;
+        self.make()?;
         file::replace_json(&self.assignment(), assignment, true)
+    }
+
+    /// Makes what is missing of the folder. What lies there already may have been put there by anybody.
+    pub fn make(&self) -> Result<(), FileError> {
+        for folder in self.root.ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {
+            file::refuse_links_in(folder)?;
+        }
+        file::make_private_dir(&self.inbox())
     }
 
     /// Takes the right to run this attempt; `false` when it was taken before.
@@ -180,7 +189,7 @@ impl AttemptDir {
 
     /// Takes the claim for nobody, so that the attempt never begins. `false`: a supervisor has it.
     pub fn renounce(&self) -> Result<bool, FileError> {
-        file::make_private_dir(&self.root)?;
+        self.make()?;
         Ok(self.claim_for(Claim::Nobody)? || self.claimed_for()? == Some(Claim::Nobody))
     }
 
@@ -252,7 +261,7 @@ impl AttemptDir {
 
     /// Closes the inbox, and returns all letters that were ever posted.
     pub fn close_inbox_unread(&self) -> Result<Vec<Letter>, FileError> {
-        file::make_private_dir(&self.inbox())?;
+        self.make()?;
         let _lock = self.lock_inbox()?;
         file::replace(&self.inbox_closed(), b"", false)?;
         self.letters(0)
