@@ -12,6 +12,7 @@ use super::Places;
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::mcp::{self, ServeError};
+use crate::mission::causes::with_causes;
 use crate::mission::id::BossId;
 use crate::orchestrator::{Orchestrator, Startup};
 use crate::process;
@@ -71,12 +72,7 @@ fn start(places: &Places) -> Result<Orchestrator, String> {
 }
 
 fn cannot(error: &dyn std::error::Error) -> String {
-    let mut text = format!("orchestrator-boss cannot start: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
+    let text = format!("orchestrator-boss cannot start: {}", with_causes(error));
     tracing::error!("{text}");
     text + "; tell the user, who can mend it: the next call tries again, no restart is needed"
 }

@@ -4,6 +4,7 @@
 //! tested by a table or a property. The rooms above act on what it decides.
 
 pub mod admission;
+pub mod causes;
 pub mod create;
 pub mod entry;
 pub mod graph;

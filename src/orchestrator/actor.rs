@@ -22,14 +22,14 @@ use super::handle::Startup;
 use super::waiters::Waiters;
 use crate::backend::Backends;
 use crate::config::Settings;
-use crate::git::Repository;
+use crate::git::{Repository, RepositoryError};
 use crate::mission::admission::Limits;
 use crate::mission::create::Draft;
 use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, ServerId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::{Registry, Worker};
-use crate::store::file;
+use crate::store::file::{self, FileError};
 use crate::store::journal::Journal;
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
@@ -179,8 +179,7 @@ impl Context {
     pub(super) fn new(startup: Startup, backends: Backends) -> Result<Self> {
         let Startup { settings, directory, boss, program } = startup;
         let directory = directory.canonicalize().unwrap_or(directory);
-        let repository =
-            Repository::discover(&directory).map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+        let repository = Repository::discover(&directory).map_err(super::start::refused)?;
         let state_root = match (&settings.state_dir, &repository) {
             (Some(folder), _) => directory.join(folder),
             (None, Some(repository)) => repository.root().join(state_dir::NAME),
@@ -431,7 +430,12 @@ impl Actor {
             && dir.root().starts_with(repository.root())
         {
             let excluded = repository.exclude(&format!("{}/", state_dir::NAME));
-            excluded.map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+            excluded.map_err(|error| match error {
+                RepositoryError::Exclude { path, source, .. } | RepositoryError::Lock { path, source } => {
+                    FileError::write(&path, source).into()
+                }
+                error => super::start::refused(error),
+            })?;
         }
         make_way_for_state_file(&dir)?;
         let lock = dir.server_lock(&context.server);

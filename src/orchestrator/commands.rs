@@ -250,11 +250,11 @@ impl Actor {
     fn requeue(&mut self, worker: &Worker, request: &RetryRequest) -> Result<()> {
         let next = next_attempt(worker, request);
         let backend = self.context.backends.get(next.backend.as_str());
-        let backend = backend.map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+        let backend = backend.map_err(super::start::refused)?;
         let mut mission = worker.mission.clone();
         (mission.backend, mission.model, mission.effort) =
             (next.backend.clone(), next.model.clone(), next.effort.clone());
-        backend.check(&mission).map_err(|refusal| OrchestratorError::Refused(refusal.to_string()))?;
+        backend.check(&mission).map_err(super::start::refused)?;
         let id = worker.id.clone();
         let requeued = self.transact(|registry| {
             let settled = registry.get(&id).is_some_and(|worker| worker.status.is_settled());

@@ -13,6 +13,7 @@ use super::handle::blocking;
 use super::{follow, probe, registrations, settle};
 use crate::git::{self, Repository};
 use crate::launcher::local;
+use crate::mission::causes::with_causes;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::store::file::FileError;
@@ -34,12 +35,12 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     match launch(&context, &order).await {
         Ok(base_commit) => reporter.tell(News::Started { base_commit }),
         Err(error) => match order.attempt_dir.renounce() {
-            Ok(true) => return give_up(&reporter, &order, &error.to_string()),
+            Ok(true) => return give_up(&reporter, &order, &with_causes(&error)),
             // It claimed the attempt and then went wrong: its record, or its loss, is found by following it.
             Ok(false) => tracing::warn!(worker = %order.worker.id, %error, "a supervisor had trouble starting"),
             // Its folder is not ours to use: nothing was started there, and nothing can be written down there.
             Err(FileError::Foreign { .. }) => {
-                let outcome = settle::could_not_start(&order.worker, order.worker.attempt, &error.to_string());
+                let outcome = settle::could_not_start(&order.worker, order.worker.attempt, &with_causes(&error));
                 return reporter.tell(News::Ended(Box::new(outcome)));
             }
             Err(unsure) => return reporter.tell(News::OutOfSight { why: format!("{error}; {unsure}") }),
@@ -51,9 +52,7 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
 async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Option<String>, OrchestratorError> {
     let (inner, work) = (Arc::clone(context), Arc::clone(order));
     let assignment = blocking(move || prepare(&inner, &work)).await?;
-    local::start(&context.program, &order.attempt_dir)
-        .await
-        .map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+    local::start(&context.program, &order.attempt_dir).await.map_err(refused)?;
     Ok(assignment.base_commit)
 }
 
@@ -69,7 +68,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
     let (directory, ours, base_commit) = placed?;
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
     let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
-    let folder = local::socket_folder().map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+    let folder = local::socket_folder().map_err(refused)?;
     let assignment = Assignment {
         worker_id: worker.id.clone(),
         attempt: worker.attempt,
@@ -174,8 +173,8 @@ fn base_of(repository: &Repository, order: &Order) -> Result<Option<String>, Orc
     }
 }
 
-pub(super) fn refused(error: impl std::fmt::Display) -> OrchestratorError {
-    OrchestratorError::Refused(error.to_string())
+pub(super) fn refused(error: impl std::error::Error) -> OrchestratorError {
+    OrchestratorError::Refused(with_causes(&error))
 }
 
 /// Nothing was started, and for this attempt nothing ever will be.

@@ -9,6 +9,7 @@ use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::start::refused;
 use crate::git::{self, Repository};
+use crate::mission::causes::with_causes;
 use crate::mission::entry::Entry;
 use crate::mission::id::BossId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -86,7 +87,7 @@ pub(super) async fn remove(
                 }
                 answer.removed.push(removed);
             }
-            Err(error) => answer.kept.push(KeptWorktree { path, why: error.to_string() }),
+            Err(error) => answer.kept.push(KeptWorktree { path, why: with_causes(&error) }),
         }
     }
     Ok(answer)

@@ -77,6 +77,12 @@ pub fn refuse_links_in(folder: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Bytes that we may still write on the disk of `path`; `None` where that cannot be told.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Options for a file that only its owner may read.
 pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();

@@ -189,6 +189,10 @@ impl AttemptDir {
 
     /// Takes the claim for nobody, so that the attempt never begins. `false`: a supervisor has it.
     pub fn renounce(&self) -> Result<bool, FileError> {
+        // Looked at first: on a full disk it cannot be written, and it may be there.
+        if let Some(claim) = self.claimed_for()? {
+            return Ok(claim == Claim::Nobody);
+        }
         self.make()?;
         Ok(self.claim_for(Claim::Nobody)? || self.claimed_for()? == Some(Claim::Nobody))
     }
@@ -310,7 +314,14 @@ impl LineWriter {
         let mut line = serde_json::to_vec(value)
             .map_err(|error| FileError::Damaged { path: self.path.clone(), reason: error.to_string() })?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|source| FileError::write(&self.path, source))
+        let whole = self.file.metadata().map(|metadata| metadata.len());
+        self.file.write_all(&line).map_err(|source| {
+            // The disk is full: half a line would spoil the next one too.
+            if let Ok(whole) = whole {
+                let _ = self.file.set_len(whole);
+            }
+            FileError::write(&self.path, source)
+        })
     }
 }
 

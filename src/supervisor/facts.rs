@@ -2,6 +2,7 @@
 
 use super::assignment::Assignment;
 use crate::git;
+use crate::mission::causes::with_causes;
 use crate::mission::outcome::Changes;
 
 /// As many paths as a record names.
@@ -28,6 +29,8 @@ pub fn changes(assignment: &Assignment) -> Changes {
             uncommitted: changes.uncommitted as u32,
             ..Changes::default()
         },
-        Err(error) => Changes { notes: vec![format!("changes could not be read: {error}")], ..Changes::default() },
+        Err(error) => {
+            Changes { notes: vec![format!("changes could not be read: {}", with_causes(&error))], ..Changes::default() }
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::run::{Attempt, Stop, was_interrupted};
 use super::turn::{Begin, Ended};
 use super::{facts, outside, verify};
 use crate::git;
+use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Verification};
 use crate::process::{self, Sweep};
@@ -108,7 +109,12 @@ impl Attempt {
         match committed {
             Ok(Some(_)) => proven.committed = before,
             Ok(None) => {}
-            Err(error) => proven.notes.push(format!("what it left uncommitted could not be committed: {error}")),
+            Err(error) => {
+                let why = with_causes(&error);
+                proven
+                    .notes
+                    .push(format!("what it left uncommitted could not be committed, and is still there: {why}"));
+            }
         }
     }
 

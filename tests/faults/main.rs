@@ -3,6 +3,8 @@
 //! CLI. After each fault: no panic, no settled result lost, a message that says what was wrong and what to do, and all
 //! goes on once the fault is gone.
 
+mod disk;
+mod full;
 #[path = "../support/json_lines.rs"]
 mod json_lines;
 mod state_file;
