@@ -101,6 +101,17 @@ impl Repository {
         resolve_commit(self.root(), name)?.ok_or_else(|| RepositoryError::UnknownCommit { name: name.to_owned() })
     }
 
+    /// Makes a branch that was deleted again, where it was last seen. `false`: it is there, or that commit is not any more.
+    pub fn restore_branch(&self, branch: &str, commit: &str) -> Result<bool, RepositoryError> {
+        if branch_commit(self.root(), branch)?.is_some() || resolve_commit(self.root(), commit)?.is_none() {
+            return Ok(false);
+        }
+        let message = "branch: made again at its last commit";
+        let (name, absent) = (format!("refs/heads/{branch}"), "0".repeat(commit.len()));
+        self.write().args(["update-ref", "-m", message, &name, commit, &absent]).run()?;
+        Ok(true)
+    }
+
     /// Who would commit here, by git's own rules.
     pub fn identity(&self) -> Result<Identity, RepositoryError> {
         identity(self.root())?.ok_or_else(|| RepositoryError::MissingIdentity { dir: self.root().to_owned() })

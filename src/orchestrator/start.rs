@@ -128,10 +128,11 @@ fn worktree(
     base: Option<&str>,
 ) -> Result<(git::Worktree, bool), OrchestratorError> {
     let repository = context.repository()?;
+    restore_branch(repository, &order.worker, branch)?;
     if path.join(".git").exists() {
         return match order.worker_dir.worktree()? {
             Some(made) => Ok((made, false)),
-            None if was_begun_for(repository, path, &order.worker)? => {
+            None if is_registered_for(repository, path, &order.worker)? => {
                 Ok((git::refill(repository, path).map_err(refused)?, true))
             }
             None => Err(OrchestratorError::Refused(format!(
@@ -139,6 +140,10 @@ fn worktree(
                 path.display()
             ))),
         };
+    }
+    if order.worker.attempt > 1 && is_registered_for(repository, path, &order.worker)? {
+        // Its folder was removed; what it had committed is on its branch, from which it is made again.
+        git::forget(repository, path).map_err(refused)?;
     }
     // A branch that is there already, from an earlier attempt, says itself where to begin.
     let base = match base {
@@ -157,8 +162,18 @@ pub(super) fn lock_reason(worker: &Worker) -> String {
     format!("orchestrator-boss: {} works here", worker.id)
 }
 
-/// Whether a worktree is one whose creation for this worker was cut off: it bears the worker's name from its first moment.
-fn was_begun_for(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool, OrchestratorError> {
+/// Where somebody has deleted the branch since the last attempt, its last known commit still has the work. One that went
+/// with its worktree by our own hand was asked to go.
+fn restore_branch(repository: &Repository, worker: &Worker, branch: &str) -> Result<(), OrchestratorError> {
+    let last = worker.settled.iter().rev().find_map(|brief| brief.changes.head.as_ref());
+    if let Some(commit) = last.filter(|_| !worker.worktree_removed) {
+        repository.restore_branch(branch, commit).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Whether git knows a worktree there that was begun for this worker: it bears the worker's name from its first moment.
+fn is_registered_for(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool, OrchestratorError> {
     let reason = lock_reason(worker);
     let worktrees = git::list(repository).map_err(refused)?;
     Ok(worktrees.iter().any(|it| it.path == path && it.locked.as_ref() == Some(&reason)))

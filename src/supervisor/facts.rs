@@ -1,5 +1,7 @@
 //! What changed, from git: for the outcome record, and for a worker whose supervisor died.
 
+use std::path::Path;
+
 use super::assignment::Assignment;
 use crate::git;
 use crate::mission::causes::with_causes;
@@ -16,7 +18,20 @@ pub fn changes(assignment: &Assignment) -> Changes {
             ..Changes::default()
         };
     };
-    match git::changes(&assignment.directory, base) {
+    counted(git::changes(&assignment.directory, base))
+}
+
+/// The same for a worktree that is gone: what was committed there is on its branch. `common` is the repository's git
+/// directory.
+pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
+    match (&assignment.base_commit, assignment.mission.place.branch()) {
+        (Some(base), Some(branch)) => counted(git::branch_changes(common, branch, base)),
+        _ => Changes::default(),
+    }
+}
+
+fn counted(changes: Result<git::Changes, git::RepositoryError>) -> Changes {
+    match changes {
         Ok(changes) => Changes {
             branch: changes.branch,
             base_commit: Some(changes.base),

@@ -48,6 +48,8 @@ struct Proven {
     verification: Verification,
     committed: u32,
     notes: Vec<String>,
+    /// Somebody has removed the worktree.
+    place_is_gone: bool,
 }
 
 impl Attempt {
@@ -77,15 +79,27 @@ impl Attempt {
     }
 
     async fn prove(&mut self, ended: &Ended) -> Proven {
-        let mut proven = Proven { verification: Verification::NotAsked, committed: 0, notes: Vec::new() };
-        self.commit_leftovers(&mut proven).await;
+        let mut proven = Proven {
+            verification: Verification::NotAsked,
+            committed: 0,
+            notes: Vec::new(),
+            place_is_gone: self.place_is_gone(),
+        };
+        if !proven.place_is_gone {
+            self.commit_leftovers(&mut proven).await;
+        }
         let Some(command) = self.assignment.mission.verify_command.clone() else { return proven };
-        let ran_well = ended.stop.is_none() && ended.report.end.is_ok();
+        let ran_well = ended.stop.is_none() && ended.report.end.is_ok() && !proven.place_is_gone;
         proven.verification = match ran_well {
             true => self.verify(&command).await,
             false => Verification::Skipped,
         };
         proven
+    }
+
+    /// Of a worktree, its link to the repository goes with it.
+    fn place_is_gone(&self) -> bool {
+        self.assignment.ours && std::fs::symlink_metadata(self.assignment.directory.join(".git")).is_err()
     }
 
     /// Only in a worktree that we made: a user's own directory is never committed in.
@@ -148,9 +162,13 @@ impl Attempt {
 
     async fn changes(&self, proven: &Proven) -> Changes {
         let assignment = self.assignment.clone();
-        let mut changes = blocking(move || Changes {
-            main_checkout_changes: outside::main_checkout_changes(&assignment),
-            ..facts::changes(&assignment)
+        let gone = self.git.as_ref().filter(|_| proven.place_is_gone).map(|git| git.common.clone());
+        let mut changes = blocking(move || match gone {
+            Some(common) => facts::branch_changes(&assignment, &common),
+            None => Changes {
+                main_checkout_changes: outside::main_checkout_changes(&assignment),
+                ..facts::changes(&assignment)
+            },
         })
         .await;
         changes.committed_by_us = proven.committed;
@@ -160,9 +178,13 @@ impl Attempt {
     }
 
     fn outcome(&mut self, ended: &Ended, proven: Proven, changes: Changes) -> Outcome {
-        let status = self.status(ended, &proven.verification);
+        let mut status = self.status(ended, &proven.verification);
         let mut run = std::mem::take(&mut self.run);
         run.unheard = self.inbox.take_queue().into_iter().map(|message| message.text).collect();
+        if proven.place_is_gone && matches!(status, Ending::Completed | Ending::Failed | Ending::Interrupted) {
+            status = Ending::Failed;
+            run.failure = Some(self.worktree_removed());
+        }
         if status == Ending::Failed && run.failure.is_none() {
             let message = format!("verification: {}", proven.verification.as_str());
             run.failure = Some(Failure { kind: FailureKind::Verification, message, resets_at: None });
@@ -178,6 +200,14 @@ impl Attempt {
             cleanup: self.cleanup.last.clone(),
             settled_at: Timestamp::now(),
         }
+    }
+
+    fn worktree_removed(&self) -> Failure {
+        let branch = self.assignment.mission.place.branch().unwrap_or_default();
+        let message = format!(
+            "its worktree was removed while it ran: what it had committed is on branch {branch}, what it had not is gone; retry_worker makes the worktree again from there"
+        );
+        Failure { kind: FailureKind::Lost, message, resets_at: None }
     }
 
     fn status(&self, ended: &Ended, verification: &Verification) -> Ending {

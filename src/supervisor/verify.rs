@@ -48,7 +48,8 @@ pub async fn verify(
                 for message in inbox.look() {
                     inbox.keep(message);
                 }
-                if inbox.is_over() {
+                // Without its folder there is nobody to tell how it ended.
+                if inbox.is_over() || !dir.is_still_claimed() {
                     stop(&mut started).await;
                     return None;
                 }

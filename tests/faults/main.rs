@@ -9,4 +9,5 @@ mod full;
 mod json_lines;
 mod state_file;
 mod stranger;
+mod worker_files;
 mod world;
