@@ -224,7 +224,9 @@ impl Context {
 
     pub(super) fn repository(&self) -> Result<&Repository> {
         let missing = || OrchestratorError::NoRepository { path: self.directory.clone() };
-        self.repository.as_ref().ok_or_else(missing)
+        let repository = self.repository.as_ref().ok_or_else(missing)?;
+        refuse_moved(repository.root())?;
+        Ok(repository)
     }
 }
 
@@ -398,6 +400,7 @@ impl Actor {
 
     /// Decides and saves in one step that no other server can come between.
     pub(super) fn transact<T>(&mut self, decide: impl FnOnce(&Registry) -> (Vec<Entry>, T)) -> Result<T> {
+        refuse_moved(self.context.state_root.parent().unwrap_or(&self.context.state_root))?;
         self.open_store()?;
         let Some(store) = &mut self.store else { return Err(OrchestratorError::ShuttingDown) };
         Ok(store.journal.transact(Timestamp::now(), decide)?)
@@ -478,6 +481,17 @@ impl Actor {
 
     fn record(&mut self, entry: Entry) -> Result<()> {
         self.transact(|_| (vec![entry], ()))
+    }
+}
+
+/// A folder that was there when the server started and is not any more was moved, or removed with all that is in it.
+/// Nothing may be made at the old place: it would be in the way of what comes back.
+fn refuse_moved(folder: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(OrchestratorError::Moved { path: folder.to_owned() })
+        }
+        _ => Ok(()),
     }
 }
 

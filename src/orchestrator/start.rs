@@ -141,6 +141,7 @@ fn worktree(
             ))),
         };
     }
+    refuse_worktree_of_old(context, repository, &order.worker, path)?;
     if order.worker.attempt > 1 && is_registered_for(repository, path, &order.worker)? {
         // Its folder was removed; what it had committed is on its branch, from which it is made again.
         git::forget(repository, path).map_err(refused)?;
@@ -160,6 +161,27 @@ fn worktree(
 /// Keeps everybody from removing the worktree while its worker is open.
 pub(super) fn lock_reason(worker: &Worker) -> String {
     format!("orchestrator-boss: {} works here", worker.id)
+}
+
+/// A mission names its worktree by its whole path; a repository that was moved has it elsewhere now.
+fn refuse_worktree_of_old(
+    context: &Context,
+    repository: &Repository,
+    worker: &Worker,
+    path: &Path,
+) -> Result<(), OrchestratorError> {
+    let name = path.file_name().unwrap_or_default();
+    let now = context.state_root.join("worktrees").join(name);
+    if worker.attempt == 1 || path.starts_with(repository.root()) || !now.exists() {
+        return Ok(());
+    }
+    Err(OrchestratorError::Refused(format!(
+        "the repository was moved since this worker began, and its worktree {} with it to {}: `git worktree repair {}` mends git's links; its commits are on branch {}, which integrate_worker takes by `branch`, and a new mission can go on in that directory",
+        path.display(),
+        now.display(),
+        now.display(),
+        worker.mission.place.branch().unwrap_or_default()
+    )))
 }
 
 /// Where somebody has deleted the branch since the last attempt, its last known commit still has the work. One that went

@@ -216,7 +216,8 @@ fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Incl
 }
 
 fn messages(attempt: &AttemptDir) -> Result<Vec<MessageView>> {
-    let status: Option<LiveStatus> = file::read_json(&attempt.status())?;
+    // Without it only the receipts are missing, not the messages.
+    let status: Option<LiveStatus> = file::read_json(&attempt.status()).ok().flatten();
     let receipts = status.map(|status| status.receipts).unwrap_or_default();
     let letters = attempt.letters(0)?.into_iter().filter(|letter| matches!(letter.content, Content::Message { .. }));
     let view = |letter: crate::store::worker_dir::Letter| MessageView {

@@ -23,6 +23,8 @@ pub enum FileError {
     Damaged { path: PathBuf, reason: String },
     #[error("{} was written before and is never changed", path.display())]
     Exists { path: PathBuf },
+    #[error("{} is gone, moved or removed: nothing is made again at its old place", path.display())]
+    Gone { path: PathBuf },
     #[error("{} is not {expected} but something else, maybe a symbolic link: it is not used, since whoever prepared this folder could make us write elsewhere by it; move it away, or choose another folder with --state-dir", path.display())]
     Foreign { path: PathBuf, expected: &'static str },
 }

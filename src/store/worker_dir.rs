@@ -176,6 +176,10 @@ impl AttemptDir {
 
     /// Makes what is missing of the folder. What lies there already may have been put there by anybody.
     pub fn make(&self) -> Result<(), FileError> {
+        // Of the state folder: with the repository it may have been moved.
+        if let Some(home) = self.root.ancestors().nth(5).filter(|home| !home.exists()) {
+            return Err(FileError::Gone { path: home.to_owned() });
+        }
         for folder in self.root.ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {
             file::refuse_links_in(folder)?;
         }

@@ -2,15 +2,16 @@
 //! more, all processes are swept, the facts are read, the inbox is closed. Only then is there an outcome. Whatever comes
 //! in before the inbox closes takes the attempt back into its turns.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::assignment::Phase;
-use super::run::{Attempt, Stop, was_interrupted};
+use super::run::{Attempt, Stop, moved_to, was_interrupted};
 use super::turn::{Begin, Ended};
 use super::{facts, outside, verify};
-use crate::git;
+use crate::git::{self, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Verification};
@@ -162,7 +163,10 @@ impl Attempt {
 
     async fn changes(&self, proven: &Proven) -> Changes {
         let assignment = self.assignment.clone();
-        let gone = self.git.as_ref().filter(|_| proven.place_is_gone).map(|git| git.common.clone());
+        let gone = self.git.as_ref().filter(|_| proven.place_is_gone).map(|git| match moved_to(&self.dir) {
+            Some(now) => Repository::discover(now.root()).ok().flatten().map_or_else(PathBuf::new, |it| it.common_dir),
+            None => git.common.clone(),
+        });
         let mut changes = blocking(move || match gone {
             Some(common) => facts::branch_changes(&assignment, &common),
             None => Changes {
@@ -204,6 +208,15 @@ impl Attempt {
 
     fn worktree_removed(&self) -> Failure {
         let branch = self.assignment.mission.place.branch().unwrap_or_default();
+        if let Some(now) = moved_to(&self.dir) {
+            let name = self.assignment.directory.file_name().unwrap_or_default();
+            let worktree = now.root().ancestors().nth(4).unwrap_or(now.root()).join("worktrees").join(name);
+            let message = format!(
+                "its repository was moved while it ran, so it was not followed any further: what it had committed is on branch {branch}, what it had not is in {0}; `git worktree repair {0}` mends git's links",
+                worktree.display()
+            );
+            return Failure { kind: FailureKind::Lost, message, resets_at: None };
+        }
         let message = format!(
             "its worktree was removed while it ran: what it had committed is on branch {branch}, what it had not is gone; retry_worker makes the worktree again from there"
         );

@@ -3,10 +3,14 @@
 //! CLI. After each fault: no panic, no settled result lost, a message that says what was wrong and what to do, and all
 //! goes on once the fault is gone.
 
+mod clock;
 mod disk;
 mod full;
 #[path = "../support/json_lines.rs"]
 mod json_lines;
+mod moved;
+mod output;
+mod permission;
 mod state_file;
 mod stranger;
 mod worker_files;

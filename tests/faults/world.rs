@@ -1,7 +1,5 @@
 //! A repository, a server beside it, and workers that are scripted.
 
-#![allow(dead_code)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -214,11 +212,6 @@ pub fn settled(boss: &mut Boss, worker: &str) -> Value {
 /// What a settled worker says of why.
 pub fn reason(worker: &Value) -> &str {
     worker["outcome"]["run"]["message"].as_str().unwrap_or_default()
-}
-
-pub fn notes(boss: &mut Boss, worker: &str) -> String {
-    let answer = boss.succeed("get_worker_status", json!({"worker_id": worker}));
-    answer.to_string()
 }
 
 /// Polls; every fault shows itself in its own time.
