@@ -94,7 +94,14 @@ fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("ORCHESTRATOR_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
         .unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        // A log that cannot be written (its disk is full) must not end who writes it: that is told by `eprintln!`, which
+        // panics when stderr is that very log.
+        .log_internal_errors(false)
+        .init();
 }
 
 fn print_tools(json: bool) -> ExitCode {

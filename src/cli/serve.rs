@@ -12,6 +12,7 @@ use super::Places;
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::mcp::{self, ServeError};
+use crate::mission::causes::with_causes;
 use crate::mission::id::BossId;
 use crate::orchestrator::{Orchestrator, Startup};
 use crate::process;
@@ -42,7 +43,7 @@ async fn serve(places: Places) -> io::Result<Result<(), ServeError>> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
         tokio::spawn(close_on(signal(kind)?, closing.clone()));
     }
-    Ok(mcp::serve(move || start(places), closing).await)
+    Ok(mcp::serve(move || start(&places), closing).await)
 }
 
 async fn close_on(mut signal: Signal, closing: CancellationToken) {
@@ -51,7 +52,7 @@ async fn close_on(mut signal: Signal, closing: CancellationToken) {
 }
 
 /// What speaks against leading is told to the boss by every tool.
-fn start(places: Places) -> Result<Orchestrator, String> {
+fn start(places: &Places) -> Result<Orchestrator, String> {
     if let Some(tag) = process::inherited_tag() {
         return Err(format!(
             "this is a worker of another orchestrator ({tag}); workers do not lead workers: do the mission yourself, \
@@ -59,7 +60,7 @@ fn start(places: Places) -> Result<Orchestrator, String> {
         ));
     }
     let settings = Settings::load(places.config.as_deref()).map_err(|error| cannot(&error))?;
-    let state_dir = places.state_dir.or(settings.state_dir.clone());
+    let state_dir = places.state_dir.clone().or(settings.state_dir.clone());
     let startup = Startup {
         settings: Settings { state_dir, ..settings },
         directory: env::current_dir().map_err(|error| cannot(&error))?,
@@ -71,14 +72,9 @@ fn start(places: Places) -> Result<Orchestrator, String> {
 }
 
 fn cannot(error: &dyn std::error::Error) -> String {
-    let mut text = format!("orchestrator-boss cannot start: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
+    let text = format!("orchestrator-boss cannot start: {}", with_causes(error));
     tracing::error!("{text}");
-    text + "; tell the user, who can mend it and restart this server"
+    text + "; tell the user, who can mend it: the next call tries again, no restart is needed"
 }
 
 /// The boss that a session of Claude Code is; an id that is no usable one is nobody's.

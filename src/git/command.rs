@@ -171,7 +171,7 @@ impl Git {
         let output = self.output()?;
         match output.code {
             Some(0) => Ok(output.stdout),
-            code => Err(CommandError::Failed { command, dir, code, stderr: output.stderr }),
+            code => Err(CommandError::Failed { stderr: with_lack_of_space(output.stderr, &dir), command, dir, code }),
         }
     }
 
@@ -292,6 +292,16 @@ fn read_page(from: &mut impl Read, offset: u64, limit: usize) -> io::Result<Page
     from.by_ref().take(limit as u64).read_to_end(&mut bytes)?;
     let more = from.read(&mut [0])? > 0;
     Ok(Page { bytes, more })
+}
+
+/// Git often says only that it could not write (`unable to write file x`), and not that the disk is full.
+fn with_lack_of_space(stderr: String, dir: &Path) -> String {
+    const LITTLE: u64 = 1 << 20;
+    let free = rustix::fs::statvfs(dir).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    match free {
+        Ok(free) if free < LITTLE => format!("{stderr} (no space left: its disk has {} kB free)", free / 1024),
+        _ => stderr,
+    }
 }
 
 fn shorten(stderr: &[u8]) -> String {

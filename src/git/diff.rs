@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::CommandError;
+use super::command::{CommandError, Git};
 use super::index::{IndexError, TemporaryIndex, add};
-use super::repository::{RepositoryError, resolve_commit};
+use super::repository::{Repository, RepositoryError, resolve_commit};
 use super::status::{Untracked, status};
 
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +39,27 @@ pub fn diff(worktree: &Path, base: &str, offset: u64, max_bytes: usize) -> Resul
     // Makes them show up without storing them.
     let announce = ["--intent-to-add", "--sparse"];
     add(index.git(), &announce, untracked.map(|e| e.path.as_path()))?;
-    let page = index
-        .git()
-        .args(["diff", "--no-color", "--no-ext-diff", "--no-textconv"])
-        .args(["--find-renames", "--submodule=short", &base, "--"])
-        .page(offset, max_bytes)?;
+    Ok(page(shown(index.git()).args([&base, "--"]), offset, max_bytes)?)
+}
+
+/// The diff from `base` to a branch whose worktree is gone.
+pub fn branch_diff(
+    repo: &Repository,
+    branch: &str,
+    base: &str,
+    offset: u64,
+    max_bytes: usize,
+) -> Result<DiffPage, DiffError> {
+    let (base, tip) = (repo.resolve(base)?, repo.resolve(&format!("refs/heads/{branch}"))?);
+    Ok(page(shown(repo.read()).args([&base, &tip, "--"]), offset, max_bytes)?)
+}
+
+fn shown(git: Git) -> Git {
+    git.args(["diff", "--no-color", "--no-ext-diff", "--no-textconv", "--find-renames", "--submodule=short"])
+}
+
+fn page(git: Git, offset: u64, max_bytes: usize) -> Result<DiffPage, CommandError> {
+    let page = git.page(offset, max_bytes)?;
     let mut bytes = page.bytes;
     if page.more {
         cut_at_character(&mut bytes);

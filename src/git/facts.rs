@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
-use super::repository::{RepositoryError, resolve_commit};
+use super::repository::{RepositoryError, branch_commit, resolve_commit};
 use super::status::{Untracked, status};
 
 /// So many files are named; the numbers count all.
@@ -53,21 +53,24 @@ pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> 
             committed_by_git(worktree, &base, &head)?
         }
     };
+    Ok(counted(committed, status.branch, base, head, status.entries.len()))
+}
+
+/// What is committed on a branch whose worktree is gone. `repository` is its folder, or its git directory.
+pub fn branch_changes(repository: &Path, branch: &str, base: &str) -> Result<Changes, RepositoryError> {
+    let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
+    let base = resolve_commit(repository, base)?.ok_or_else(|| unknown(base))?;
+    let head = branch_commit(repository, branch)?.ok_or_else(|| unknown(branch))?;
+    let committed = committed_by_git(repository, &base, &head)?;
+    Ok(counted(committed, Some(branch.to_owned()), base, head, 0))
+}
+
+fn counted(committed: Committed, branch: Option<String>, base: String, head: String, uncommitted: usize) -> Changes {
     let mut files = committed.files;
     let (files_changed, insertions, deletions) =
         (files.len(), files.iter().map(|file| file.insertions).sum(), files.iter().map(|file| file.deletions).sum());
     files.truncate(MOST_FILES);
-    Ok(Changes {
-        branch: status.branch,
-        commits: committed.commits,
-        files,
-        files_changed,
-        insertions,
-        deletions,
-        uncommitted: status.entries.len(),
-        head,
-        base,
-    })
+    Changes { branch, commits: committed.commits, files, files_changed, insertions, deletions, uncommitted, head, base }
 }
 
 #[derive(Debug, PartialEq, Eq)]

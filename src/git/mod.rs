@@ -32,8 +32,8 @@ mod testing;
 
 pub use check::{Request, check};
 pub use command::{CommandError, Git};
-pub use diff::{DiffError, DiffPage, diff};
-pub use facts::{Changes, FileChange, changes};
+pub use diff::{DiffError, DiffPage, branch_diff, diff};
+pub use facts::{Changes, FileChange, branch_changes, changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, fingerprint, tracked_state, tree_state};
 pub use include::Copied;
 pub use integrate::{
@@ -43,4 +43,4 @@ pub use leftovers::{LeftoversError, commit_leftovers};
 pub use remove::{Remove, RemoveError, Removed, remove};
 pub use repository::{Identity, Repository, RepositoryError, git_dir, head};
 pub use salvage::{Keep, SalvageError, SalvageRef, salvage};
-pub use worktree::{Worktree, WorktreeError, create, list, lock, refill, unlock};
+pub use worktree::{Worktree, WorktreeError, create, forget, list, lock, refill, unlock};

@@ -80,6 +80,8 @@ pub struct Remove {
     pub salvage_name: String,
     /// As returned when the worktree was made.
     pub copies: Vec<Copied>,
+    /// The branch that it had when it was made, for one that was removed by somebody else already.
+    pub branch: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -91,8 +93,16 @@ pub struct Removed {
 }
 
 pub fn remove(repo: &Repository, request: &Remove) -> Result<Removed, RemoveError> {
-    let found = find(repo, &request.path)?;
-    check_removable(repo, &found)?;
+    let (found, known) = match (find(repo, &request.path), &request.branch) {
+        (Ok(found), _) => (found, true),
+        (Err(WorktreeError::NotAWorktree { path, .. }), Some(branch)) if !path.exists() => {
+            (removed_by_somebody(repo, path, branch)?, false)
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
+    if known {
+        check_removable(repo, &found)?;
+    }
     let unmerged =
         if request.delete_branch { find_unmerged(repo, &found, request.integration_branch.as_deref())? } else { None };
     let salvage_ref = if request.force {
@@ -104,7 +114,7 @@ pub fn remove(repo: &Repository, request: &Remove) -> Result<Removed, RemoveErro
         }
         None
     };
-    let branch_deleted = delete(repo, request, &found)?;
+    let branch_deleted = delete(repo, request, &found, known)?;
     Ok(Removed { path: found.path, branch_deleted, branch: found.branch, salvage_ref })
 }
 
@@ -267,21 +277,33 @@ fn salvage_missing(
     Ok(commit.map(|commit| keep_commit(repo, &request.salvage_name, &commit)).transpose()?)
 }
 
+/// Git has forgotten it, and its folder is gone; the branch is what can be left of it.
+fn removed_by_somebody(repo: &Repository, path: PathBuf, branch: &str) -> Result<Listed, CommandError> {
+    let head = branch_commit(repo.root(), branch)?;
+    Ok(Listed { path, branch: head.is_some().then(|| branch.to_owned()), head, missing: true, ..Listed::default() })
+}
+
 /// Tells whether there was a branch to delete.
-fn delete(repo: &Repository, request: &Remove, found: &Listed) -> Result<bool, RemoveError> {
+fn delete(repo: &Repository, request: &Remove, found: &Listed, known: bool) -> Result<bool, RemoveError> {
     let _lock = repo.lock()?;
+    if known {
+        delete_worktree(repo, request, found)?;
+    }
+    if let (true, Some(branch), Some(tip)) = (request.delete_branch, &found.branch, &found.head) {
+        delete_branch(repo, branch, tip)?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+fn delete_worktree(repo: &Repository, request: &Remove, found: &Listed) -> Result<(), CommandError> {
     // Git refuses submodules altogether without force; that they are clean was seen above.
     let has_repositories = !found.missing && !nested_repositories(&found.path, &[])?.is_empty();
     let mut git = repo.write().args(["worktree", "remove"]);
     if request.force || has_repositories {
         git = git.arg("--force");
     }
-    git.arg("--").arg(&found.path).run()?;
-    if let (true, Some(branch), Some(tip)) = (request.delete_branch, &found.branch, &found.head) {
-        delete_branch(repo, branch, tip)?;
-        return Ok(true);
-    }
-    Ok(false)
+    git.arg("--").arg(&found.path).run().map(drop)
 }
 
 /// Only where it still is what was looked at.

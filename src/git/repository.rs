@@ -101,6 +101,17 @@ impl Repository {
         resolve_commit(self.root(), name)?.ok_or_else(|| RepositoryError::UnknownCommit { name: name.to_owned() })
     }
 
+    /// Makes a branch that was deleted again, where it was last seen. `false`: it is there, or that commit is not any more.
+    pub fn restore_branch(&self, branch: &str, commit: &str) -> Result<bool, RepositoryError> {
+        if branch_commit(self.root(), branch)?.is_some() || resolve_commit(self.root(), commit)?.is_none() {
+            return Ok(false);
+        }
+        let message = "branch: made again at its last commit";
+        let (name, absent) = (format!("refs/heads/{branch}"), "0".repeat(commit.len()));
+        self.write().args(["update-ref", "-m", message, &name, commit, &absent]).run()?;
+        Ok(true)
+    }
+
     /// Who would commit here, by git's own rules.
     pub fn identity(&self) -> Result<Identity, RepositoryError> {
         identity(self.root())?.ok_or_else(|| RepositoryError::MissingIdentity { dir: self.root().to_owned() })
@@ -115,6 +126,14 @@ impl Repository {
             path,
             source,
         })
+    }
+
+    /// Whether anything under `path` (relative to the root) is committed, or is to be.
+    pub fn tracks(&self, path: &str) -> Result<bool, CommandError> {
+        if self.main_worktree.is_none() {
+            return Ok(false);
+        }
+        Ok(!self.read().args(["ls-files", "-z", "--", path]).run()?.is_empty())
     }
 
     /// Waits until nobody else changes worktrees of this repository, in this process or another. Without it, parallel

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{self, Place, Plan, Request};
 use super::command::{CommandError, Git};
 use super::include::{self, Copied, IncludeError, Included};
-use super::repository::{Repository, RepositoryError, branch_commit};
+use super::repository::{Repository, RepositoryError, branch_commit, git_dir};
 
 /// More at once only makes the disk busier (measured: two threads on two cores halve the time, more do not help).
 const MOST_CHECKOUTS_AT_ONCE: usize = 4;
@@ -152,11 +152,14 @@ pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -
     }
 }
 
-/// Finishes a creation that was cut off when git knew the worktree and its files were not all there. Whatever is in it is
-/// overwritten: only for a worktree in which nobody has worked.
+/// Finishes a creation that was cut off when git knew the worktree and its files were not all there. One whose files were
+/// all there may have been worked in: nothing in it is overwritten. Git writes the index last, so that tells.
 pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError> {
     let found = find(repo, path)?;
-    let included = fill(repo, &found.path)?;
+    let included = match git_dir(&found.path)?.join("index").exists() {
+        true => include::copy(repo, &found.path)?,
+        false => fill(repo, &found.path)?,
+    };
     Ok(Worktree {
         base_commit: found.head.unwrap_or_default(),
         branch: found.branch.unwrap_or_default(),
@@ -176,6 +179,19 @@ pub fn lock(repo: &Repository, path: &Path, reason: &str) -> Result<(), Worktree
         return Ok(());
     }
     repo.write().args(["worktree", "lock", "--reason", reason, "--"]).arg(&found.path).run()?;
+    Ok(())
+}
+
+/// Has git forget a worktree whose folder is gone, so that it can be made again. Its branch stays; one that is there, or
+/// whose HEAD was on no branch, is left alone.
+pub fn forget(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
+    let _lock = repo.lock()?;
+    let found = find(repo, path)?;
+    if !found.missing || found.branch.is_none() || found.path.exists() {
+        return Err(WorktreeError::PathRegistered { path: found.path });
+    }
+    // Forced twice because it may be locked, by us.
+    repo.write().args(["worktree", "remove", "--force", "--force", "--"]).arg(&found.path).run()?;
     Ok(())
 }
 

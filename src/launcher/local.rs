@@ -24,7 +24,7 @@ pub enum LaunchError {
     NotReady { said: String, log: PathBuf },
     #[error("the folder for sockets {} belongs to somebody else: remove it, or set XDG_RUNTIME_DIR to a folder of your own", path.display())]
     ForeignFolder { path: PathBuf },
-    #[error("could not make the folder for sockets {}", path.display())]
+    #[error("could not make the folder for sockets {}: make it writable, or set XDG_RUNTIME_DIR to a folder of your own", path.display())]
     SocketFolder { path: PathBuf, source: std::io::Error },
 }
 

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::arguments::ArgumentError;
 use super::size;
+use crate::mission::causes::with_causes;
 use crate::orchestrator::OrchestratorError;
 
 #[derive(Debug, Error)]
@@ -39,6 +40,6 @@ impl From<OrchestratorError> for ToolError {
 impl ToolError {
     /// The whole answer. The word in front is for Codex, which shows its model errors without any mark.
     pub(super) fn answer(&self) -> String {
-        format!("ERROR: {}", size::ends(&self.to_string(), size::ANSWER - 200))
+        format!("ERROR: {}", size::ends(&with_causes(self), size::ANSWER - 200))
     }
 }

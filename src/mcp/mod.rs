@@ -10,6 +10,7 @@ mod client;
 mod error;
 mod in_flight;
 mod instructions;
+mod lead;
 mod schema;
 mod server;
 mod size;

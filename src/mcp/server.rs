@@ -2,15 +2,13 @@
 //!
 //! The session is answered at once, while the orchestrator still starts; only tool calls wait for it. Where it cannot lead
 //! (a damaged setting, a state of a newer version, a worker's own server) the session goes on all the same and every call
-//! says why: a client shows its user nothing of a server that ended.
+//! says why, after trying anew: a client shows its user nothing of a server that ended.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest, CustomResult, ErrorCode,
     ErrorData, Implementation, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ServerCapabilities,
@@ -27,6 +25,7 @@ use super::client::Client;
 use super::error::ToolError;
 use super::in_flight::InFlight;
 use super::instructions::INSTRUCTIONS;
+use super::lead::Lead;
 use super::tools::{self, Call, Handover};
 use super::transport::Lines;
 use crate::mission::id::BossId;
@@ -48,12 +47,12 @@ pub enum ServeError {
 }
 
 /// Serves one client on stdin and stdout until the input ends or `closing` is cancelled; returns within 300 ms then, and
-/// the workers go on. `start` may take its time and runs beside the session.
+/// the workers go on. `start` may take its time and runs beside the session; the next call repeats one that failed.
 pub async fn serve(
-    start: impl FnOnce() -> Result<Orchestrator, String> + Send + 'static,
+    start: impl Fn() -> Result<Orchestrator, String> + Send + Sync + 'static,
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
-    let lead = lead(start);
+    let lead = Lead::start(start);
     let in_flight = InFlight::default();
     let boss = Boss { lead: lead.clone(), in_flight: in_flight.clone(), closing: closing.clone() };
     let (input, output) = rmcp::transport::io::stdio_pipes();
@@ -63,7 +62,7 @@ pub async fn serve(
         result = &mut session => result,
         () = closing.cancelled() => timeout(LAST_ANSWERS, &mut session).await.unwrap_or(Ok(())),
     };
-    if let Some(Ok(orchestrator)) = lead.now_or_never()
+    if let Some(orchestrator) = lead.now()
         && timeout(LETTING_GO, orchestrator.shut_down()).await.is_err()
     {
         tracing::warn!("ending before everything was let go of; the next server takes it over");
@@ -83,26 +82,6 @@ where
         Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
         Err(error) => Err(ServeError::Begin(Box::new(error))),
     }
-}
-
-/// The orchestrator, once it has started, or why it cannot lead.
-type Lead = Shared<BoxFuture<'static, Result<Orchestrator, Arc<str>>>>;
-
-fn lead(start: impl FnOnce() -> Result<Orchestrator, String> + Send + 'static) -> Lead {
-    let started = tokio::task::spawn_blocking(start);
-    let lead = async {
-        match started.await {
-            Ok(Ok(orchestrator)) => Ok(orchestrator),
-            Ok(Err(reason)) => Err(Arc::from(reason)),
-            Err(_) => {
-                Err(Arc::from("orchestrator-boss could not start, which is a bug in it: its log (stderr) has more"))
-            }
-        }
-    };
-    let lead = lead.boxed().shared();
-    // Somebody has to drive it while no call waits for it.
-    tokio::spawn(lead.clone());
-    lead
 }
 
 struct Boss {
@@ -167,7 +146,7 @@ impl Boss {
         client: Client,
         context: &RequestContext<RoleServer>,
     ) -> Result<tools::Answer, ToolError> {
-        let lead = self.lead.clone().await;
+        let lead = self.lead.get().await;
         let orchestrator = lead.map_err(|reason| ToolError::CannotLead { reason: reason.to_string() })?;
         let boss = client.boss(&context.meta).unwrap_or_else(|| orchestrator.default_boss().clone());
         orchestrator.arrived(&boss);

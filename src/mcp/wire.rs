@@ -1,9 +1,8 @@
 //! What the boss reads: twins of the domain's types, in the contract's words, with every text cut to size.
 //!
-//! Pure: time comes in as an argument. Each constructor keeps to the room it is given, so that an answer made of them
+//! Pure, and without a clock. Each constructor keeps to the room it is given, so that an answer made of them
 //! keeps to its own.
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -185,14 +184,13 @@ fn is_zero(count: &u32) -> bool {
 }
 
 impl Brief {
-    pub(super) fn new(view: &WorkerView, now: Timestamp) -> Self {
+    pub(super) fn new(view: &WorkerView) -> Self {
         let worker = &view.worker;
         let live = view.live.as_ref().filter(|_| worker.status.is_live());
         let task = (worker.task().as_str() != worker.id.as_str()).then(|| size::line(worker.task().as_str(), 110));
         let last = worker.last().filter(|_| worker.status.is_settled());
         let backend = last.map_or(&worker.next.backend, |last| &last.backend);
         let model = last.map_or(&worker.next.model, |last| &last.model);
-        let running_for = worker.started_at.filter(|_| worker.status.is_live()).map(|since| seconds(since, now));
         Self {
             worker_id: worker.id.to_string(),
             title: size::line(&worker.mission.title, 80),
@@ -201,8 +199,8 @@ impl Brief {
             backend: size::line(backend.as_str(), 40),
             model: model.as_deref().map(|model| size::line(model, 60)),
             branch: worker.mission.place.branch().map(|branch| size::line(branch, 160)),
-            elapsed_seconds: last.map(|last| last.seconds).or(running_for),
-            idle_seconds: live.map(|live| seconds(live.last_event_at, now)),
+            elapsed_seconds: last.map(|last| last.seconds).or(view.elapsed_seconds),
+            idle_seconds: view.idle_seconds,
             stalled: live.is_some_and(|live| live.stalled.is_some()),
             blocked: view.block.as_deref().map(|why| size::line(why, 160)),
             waits_for: view.waits_for.as_deref().map(|what| size::line(what, 120)),
@@ -211,21 +209,17 @@ impl Brief {
     }
 }
 
-fn seconds(since: Timestamp, now: Timestamp) -> u64 {
-    u64::try_from((now - since).get_seconds()).unwrap_or(0)
-}
-
 impl Worker {
     /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 1,700 (and 700 in
     /// practice).
-    pub(super) fn new(view: &WorkerView, now: Timestamp, room: usize) -> Self {
+    pub(super) fn new(view: &WorkerView, room: usize) -> Self {
         let worker = &view.worker;
         let last = worker.last().filter(|_| worker.status.is_settled());
         let live = view.live.as_ref().filter(|_| worker.status.is_live());
         let usage = last.map(|last| last.usage).or(live.map(|live| live.usage)).unwrap_or_default();
         let session = last.and_then(|last| last.session_id.as_ref()).or(live.and_then(|live| live.session_id.as_ref()));
         let mut report = Self {
-            brief: Brief::new(view, now),
+            brief: Brief::new(view),
             worktree: directory(worker),
             attempt: worker.attempt,
             session_id: session.map(|id| size::line(id, 60)),

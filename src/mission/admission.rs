@@ -37,7 +37,7 @@ pub fn admit(
         .workers()
         .filter(|worker| worker.status == WorkerStatus::Queued && worker.lease == *server && worker.cancel.is_none())
         .collect();
-    queue.sort_by_key(|worker| worker.queued_at);
+    queue.sort_by_key(|worker| worker.queued_seq);
 
     let mut admitted = Vec::new();
     for worker in queue {

@@ -223,10 +223,6 @@ impl Brief {
     /// What lists and waits show of an outcome.
     pub fn of(outcome: &Outcome, model: Option<String>) -> Self {
         let run = &outcome.run;
-        let seconds = match (run.started_at, run.ended_at) {
-            (Some(start), Some(end)) => u64::try_from(end.duration_since(start).as_secs()).unwrap_or(0),
-            _ => 0,
-        };
         let mut changes = outcome.changes.clone();
         changes.files.truncate(10);
         Self {
@@ -247,7 +243,7 @@ impl Brief {
             denials: run.denials,
             usage: run.usage,
             session_id: run.session_id.clone(),
-            seconds,
+            seconds: run.seconds.unwrap_or_default(),
             survivors: outcome.cleanup.survivors,
             settled_at: outcome.settled_at,
         }

@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod archive;
+pub mod causes;
 pub mod create;
 pub mod entry;
 pub mod graph;

@@ -88,6 +88,9 @@ pub struct Worker {
     pub block_report: Report,
     pub created_at: Timestamp,
     pub queued_at: Timestamp,
+    /// The journal's entry that queued it: what is first in the queue does not depend on a clock.
+    #[serde(default)]
+    pub queued_seq: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,6 +161,7 @@ impl Worker {
             block_report: Report::Due,
             created_at: line.at,
             queued_at: line.at,
+            queued_seq: line.seq,
             started_at: None,
             base_commit: None,
             cancel: None,
@@ -359,6 +363,7 @@ impl Registry {
                 worker.next = next.clone();
                 worker.lease = line.server.clone();
                 worker.queued_at = line.at;
+                worker.queued_seq = line.seq;
                 worker.started_at = None;
                 worker.cancel = None;
                 worker.report = Report::Due;

@@ -23,13 +23,14 @@ use super::place::state_root;
 use super::waiters::Waiters;
 use crate::backend::Backends;
 use crate::config::Settings;
-use crate::git::Repository;
+use crate::git::{Repository, RepositoryError};
 use crate::mission::admission::Limits;
 use crate::mission::create::Draft;
 use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, ServerId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::{Registry, Worker};
+use crate::store::file::{self, FileError};
 use crate::store::journal::{Journal, Needed};
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
@@ -180,8 +181,7 @@ impl Context {
     pub(super) fn new(startup: Startup, backends: Backends) -> Result<Self> {
         let Startup { settings, directory, boss, program } = startup;
         let directory = directory.canonicalize().unwrap_or(directory);
-        let repository =
-            Repository::discover(&directory).map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+        let repository = Repository::discover(&directory).map_err(super::start::refused)?;
         let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
         let server = ServerId(format!("s-{}", Uuid::new_v4().simple()));
         let anonymous = boss.is_none();
@@ -227,7 +227,9 @@ impl Context {
 
     pub(super) fn repository(&self) -> Result<&Repository> {
         let missing = || OrchestratorError::NoRepository { path: self.directory.clone() };
-        self.repository.as_ref().ok_or_else(missing)
+        let repository = self.repository.as_ref().ok_or_else(missing)?;
+        refuse_moved(repository.root())?;
+        Ok(repository)
     }
 }
 
@@ -365,6 +367,7 @@ impl Actor {
         }
         if self.next_look <= now {
             self.next_look = now + LOOK_EVERY;
+            self.miss_state_file();
             let before = self.registry().seq;
             self.take_over();
             self.follow_again();
@@ -403,6 +406,7 @@ impl Actor {
 
     /// Decides and saves in one step that no other server can come between.
     pub(super) fn transact<T>(&mut self, decide: impl FnOnce(&Registry) -> (Vec<Entry>, T)) -> Result<T> {
+        refuse_moved(self.context.state_root.parent().unwrap_or(&self.context.state_root))?;
         self.open_store()?;
         let Some(store) = &mut self.store else { return Err(OrchestratorError::ShuttingDown) };
         Ok(store.journal.transact(Timestamp::now(), decide)?)
@@ -445,17 +449,20 @@ impl Actor {
             return Ok(());
         }
         let context = Arc::clone(&self.context);
+        refuse_prepared_state(&context)?;
         let dir = StateDir::open(&context.state_root)?;
         if let Some(repository) = &context.repository
             && dir.root().starts_with(repository.root())
         {
             let excluded = repository.exclude(&format!("{}/", state_dir::NAME));
-            excluded.map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+            excluded.map_err(|error| match error {
+                RepositoryError::Exclude { path, source, .. } | RepositoryError::Lock { path, source } => {
+                    FileError::write(&path, source).into()
+                }
+                error => super::start::refused(error),
+            })?;
         }
-        let aside = state_file::make_way(&dir.state_file(), Timestamp::now())?;
-        if let Some(aside) = aside {
-            tracing::warn!(path = %aside.display(), "the state file was damaged; it was set aside and is written anew from the journal");
-        }
+        make_way_for_state_file(&dir)?;
         let lock = dir.server_lock(&context.server);
         let lease = lease::take(&lock)?.ok_or(OrchestratorError::ShuttingDown)?;
         let journal = Journal::open(&dir.journal(), context.server.clone())?;
@@ -468,6 +475,18 @@ impl Actor {
             self.store = None;
         }
         result
+    }
+
+    /// Somebody may have deleted it, or put something else in its place.
+    fn miss_state_file(&mut self) {
+        let Some(store) = &self.store else { return };
+        if state_file::is_there(&store.dir.state_file()) {
+            return;
+        }
+        match make_way_for_state_file(&store.dir) {
+            Ok(()) => self.state_file_due = self.state_file_due.or_else(|| Some(Instant::now())),
+            Err(error) => tracing::warn!(%error, "the state file cannot be written"),
+        }
     }
 
     fn write_state_file(&mut self) {
@@ -486,6 +505,41 @@ impl Actor {
         let needed = Needed { names: vec![worker.to_string()], ..Needed::default() };
         self.transact_with(&needed, |_| (vec![entry], ()))
     }
+}
+
+/// A folder that was there when the server started and is not any more was moved, or removed with all that is in it.
+/// Nothing may be made at the old place: it would be in the way of what comes back.
+fn refuse_moved(folder: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(OrchestratorError::Moved { path: folder.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A repository may come from a stranger: it must not make us write elsewhere, nor hand us missions to start. A folder that
+/// the user named is the user's.
+fn refuse_prepared_state(context: &Context) -> Result<()> {
+    if context.settings.state_dir.is_some() {
+        return Ok(());
+    }
+    file::refuse_no_folder(&context.state_root)?;
+    let tracked = match &context.repository {
+        Some(repository) => repository.tracks(state_dir::NAME).map_err(super::start::refused)?,
+        None => false,
+    };
+    match tracked {
+        true => Err(OrchestratorError::TrackedState { path: context.state_root.clone() }),
+        false => Ok(()),
+    }
+}
+
+fn make_way_for_state_file(dir: &StateDir) -> Result<()> {
+    if let Some(aside) = state_file::make_way(&dir.state_file(), Timestamp::now())? {
+        tracing::warn!(path = %aside.display(), "what lay in the state file's place was damaged or no file; it was set aside, and the state file is written anew from the journal");
+    }
+    Ok(())
 }
 
 /// Tells the actor when another server has appended. `None` where watching is not to be had: then the regular look does.

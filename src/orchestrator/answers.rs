@@ -21,6 +21,9 @@ pub struct WorkerView {
     pub worker: Arc<Worker>,
     /// While it runs, as its supervisor said last.
     pub live: Option<LiveStatus>,
+    /// Since its attempt began, and since it last showed anything; while it runs.
+    pub elapsed_seconds: Option<u64>,
+    pub idle_seconds: Option<u64>,
     /// Why its task waits for the boss, if it does.
     pub block: Option<String>,
     /// What a queued worker waits for.

@@ -9,6 +9,7 @@ use super::actor::Context;
 use super::error::OrchestratorError;
 use super::{handle, probe};
 use crate::git;
+use crate::mission::causes::with_causes;
 use crate::mission::create::{Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId, WorkerId};
 use crate::mission::spec::{Mission, Permissions, Place};
@@ -24,7 +25,7 @@ pub(super) async fn check_all(context: Arc<Context>, drafts: Vec<Checked>) -> Ve
     });
     let checked = match checked.await {
         Ok(drafts) => drafts,
-        Err(error) => return vec![Err(error.to_string()); total],
+        Err(error) => return vec![Err(with_causes(&error)); total],
     };
     let asked: BTreeSet<BackendName> = checked.iter().flatten().map(|draft| draft.backend.clone()).collect();
     let logged_out = probe::logged_out(&context, asked).await;
@@ -40,7 +41,7 @@ struct Checks<'a> {
 
 impl Checks<'_> {
     fn check(&mut self, mut draft: Draft) -> Checked {
-        let fail = |error: &dyn std::fmt::Display| error.to_string();
+        let fail = |error: &dyn std::error::Error| with_causes(error);
         let backend = self.context.backends.get(draft.backend.as_str()).map_err(|error| fail(&error))?;
         let mission = as_mission(&draft);
         backend.check(&mission).map_err(|error| fail(&error))?;
@@ -72,7 +73,7 @@ impl Checks<'_> {
     }
 
     fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<(), String> {
-        let repository = self.context.repository().map_err(|error| error.to_string())?;
+        let repository = self.context.repository().map_err(|error| with_causes(&error))?;
         if branch.is_none() && path.is_none() {
             // A branch and a folder of our own naming are free; only the base can be wrong, or the identity missing.
             return self.base(base);
@@ -83,7 +84,7 @@ impl Checks<'_> {
             path: path.map(Path::to_owned),
             allowed_roots: self.context.allowed_roots(),
         };
-        git::check(repository, &request).map_err(|error| error.to_string())?;
+        git::check(repository, &request).map_err(|error| with_causes(&error))?;
         self.base(base)
     }
 
@@ -91,9 +92,9 @@ impl Checks<'_> {
         if let Some(known) = self.bases.get(base) {
             return known.clone();
         }
-        let repository = self.context.repository().map_err(|error| error.to_string())?;
-        let found = repository.identity().map(drop).map_err(|error| error.to_string()).and_then(|()| {
-            repository.resolve(base.as_deref().unwrap_or("HEAD")).map(drop).map_err(|error| error.to_string())
+        let repository = self.context.repository().map_err(|error| with_causes(&error))?;
+        let found = repository.identity().map(drop).map_err(|error| with_causes(&error)).and_then(|()| {
+            repository.resolve(base.as_deref().unwrap_or("HEAD")).map(drop).map_err(|error| with_causes(&error))
         });
         self.bases.insert(base.clone(), found.clone());
         found
@@ -124,6 +125,6 @@ fn as_mission(draft: &Draft) -> Mission {
 
 impl From<OrchestratorError> for String {
     fn from(error: OrchestratorError) -> Self {
-        error.to_string()
+        with_causes(&error)
     }
 }

@@ -137,7 +137,7 @@ impl Actor {
         let Some(attempt) = self.attempt_dir(worker) else { return Err(OrchestratorError::ShuttingDown) };
         let letter = Letter { id: Uuid::new_v4(), at: Timestamp::now(), content };
         // The folder is made by the task that starts the worker; a letter may come first.
-        crate::store::file::make_private_dir(&attempt.root().join("inbox"))?;
+        attempt.make()?;
         match attempt.post(&letter)? {
             Posted::Closed => Ok(None),
             Posted::Accepted => {
@@ -255,11 +255,11 @@ impl Actor {
     fn requeue(&mut self, worker: &Worker, request: &RetryRequest) -> Result<()> {
         let next = next_attempt(worker, request);
         let backend = self.context.backends.get(next.backend.as_str());
-        let backend = backend.map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+        let backend = backend.map_err(super::start::refused)?;
         let mut mission = worker.mission.clone();
         (mission.backend, mission.model, mission.effort) =
             (next.backend.clone(), next.model.clone(), next.effort.clone());
-        backend.check(&mission).map_err(|refusal| OrchestratorError::Refused(refusal.to_string()))?;
+        backend.check(&mission).map_err(super::start::refused)?;
         let id = worker.id.clone();
         // What it depends on, too: it is looked at again.
         let depends_on = worker.mission.depends_on.iter().map(|task| task.as_str().to_owned());

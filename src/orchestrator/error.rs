@@ -20,6 +20,10 @@ pub enum OrchestratorError {
     Refused(String),
     #[error("the directory {} is not in a git repository: name one with repo_path, or use working_directory instead of a worktree", path.display())]
     NoRepository { path: PathBuf },
+    #[error("{} is part of the repository (git tracks files in it), so whoever wrote the repository could start missions by it: it is not used; take it out with `git rm -r --cached`, after looking at what it holds, or choose another folder with --state-dir", path.display())]
+    TrackedState { path: PathBuf },
+    #[error("{} is gone: move it back and all goes on, or start this server where it is now (`git worktree repair` there mends git's links to its worktrees); workers that ran there are stopped, and nothing is made at the old place", path.display())]
+    Moved { path: PathBuf },
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]

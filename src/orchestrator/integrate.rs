@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::actor::Ask;
+use super::actor::{Ask, Context};
 use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
@@ -35,6 +35,10 @@ pub(super) async fn integrate(
         (IntegrationSource::Worker(name), None) => return Err(OrchestratorError::Refused(format!("no worker {name}"))),
     };
     let context = orchestrator.shared();
+    if let Some(worker) = lookup.worker.clone() {
+        let (inner, branch) = (Arc::clone(&context), source.clone());
+        blocking(move || check_branch(&inner, &worker, &branch)).await?;
+    }
     let into = match request.into.clone().or(lookup.integration_branch) {
         Some(into) => into,
         None => context.repository()?.integration_branch().map_err(refused)?,
@@ -76,6 +80,21 @@ fn check(worker: &Worker, boss: &BossId) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Somebody may have deleted it; its last commit is known.
+fn check_branch(context: &Context, worker: &Worker, branch: &str) -> Result<()> {
+    let repository = context.repository()?;
+    let head = worker.last().and_then(|brief| brief.changes.head.as_deref());
+    match head {
+        Some(head) if repository.resolve(&format!("refs/heads/{branch}")).is_err() => {
+            Err(OrchestratorError::Refused(format!(
+                "branch {branch} of worker {} was deleted: `git branch {branch} {head}` brings it back as it was, as long as git has not cleaned up; then integrate again",
+                worker.id
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn branch_of(worker: &Worker) -> Result<String> {

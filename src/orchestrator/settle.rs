@@ -109,7 +109,7 @@ impl Actor {
         if let Some(dir) = self.state_dir().filter(|_| still_queued) {
             dir.worker(&worker.id).remember(worker)?;
             let dir = dir.worker(&worker.id).attempt(attempt);
-            crate::store::file::make_private_dir(dir.root())?;
+            dir.make()?;
             dir.settle(&outcome)?;
         }
         Ok(())

@@ -13,8 +13,10 @@ use super::handle::blocking;
 use super::{follow, probe, registrations, settle};
 use crate::git::{self, Repository};
 use crate::launcher::local;
+use crate::mission::causes::with_causes;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
+use crate::store::file::FileError;
 use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::Assignment;
 
@@ -33,9 +35,14 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     match launch(&context, &order).await {
         Ok(base_commit) => reporter.tell(News::Started { base_commit }),
         Err(error) => match order.attempt_dir.renounce() {
-            Ok(true) => return give_up(&reporter, &order, &error.to_string()),
+            Ok(true) => return give_up(&reporter, &order, &with_causes(&error)),
             // It claimed the attempt and then went wrong: its record, or its loss, is found by following it.
             Ok(false) => tracing::warn!(worker = %order.worker.id, %error, "a supervisor had trouble starting"),
+            // Its folder is not ours to use: nothing was started there, and nothing can be written down there.
+            Err(FileError::Foreign { .. }) => {
+                let outcome = settle::could_not_start(&order.worker, order.worker.attempt, &with_causes(&error));
+                return reporter.tell(News::Ended(Box::new(outcome)));
+            }
             Err(unsure) => return reporter.tell(News::OutOfSight { why: format!("{error}; {unsure}") }),
         },
     }
@@ -45,9 +52,7 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
 async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Option<String>, OrchestratorError> {
     let (inner, work) = (Arc::clone(context), Arc::clone(order));
     let assignment = blocking(move || prepare(&inner, &work)).await?;
-    local::start(&context.program, &order.attempt_dir)
-        .await
-        .map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+    local::start(&context.program, &order.attempt_dir).await.map_err(refused)?;
     Ok(assignment.base_commit)
 }
 
@@ -63,7 +68,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
     let (directory, ours, base_commit) = placed?;
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
     let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
-    let folder = local::socket_folder().map_err(|error| OrchestratorError::Refused(error.to_string()))?;
+    let folder = local::socket_folder().map_err(refused)?;
     let assignment = Assignment {
         worker_id: worker.id.clone(),
         attempt: worker.attempt,
@@ -124,10 +129,11 @@ fn worktree(
     base: Option<&str>,
 ) -> Result<(git::Worktree, bool), OrchestratorError> {
     let repository = context.repository()?;
+    restore_branch(repository, &order.worker, branch)?;
     if path.join(".git").exists() {
         return match order.worker_dir.worktree()? {
             Some(made) => Ok((made, false)),
-            None if was_begun_for(repository, path, &order.worker)? => {
+            None if is_registered_for(repository, path, &order.worker)? => {
                 Ok((git::refill(repository, path).map_err(refused)?, true))
             }
             None => Err(OrchestratorError::Refused(format!(
@@ -135,6 +141,11 @@ fn worktree(
                 path.display()
             ))),
         };
+    }
+    refuse_worktree_of_old(context, repository, &order.worker, path)?;
+    if order.worker.attempt > 1 && is_registered_for(repository, path, &order.worker)? {
+        // Its folder was removed; what it had committed is on its branch, from which it is made again.
+        git::forget(repository, path).map_err(refused)?;
     }
     // A branch that is there already, from an earlier attempt, says itself where to begin.
     let base = match base {
@@ -153,8 +164,39 @@ pub(super) fn lock_reason(worker: &Worker) -> String {
     format!("orchestrator-boss: {} works here", worker.id)
 }
 
-/// Whether a worktree is one whose creation for this worker was cut off: it bears the worker's name from its first moment.
-fn was_begun_for(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool, OrchestratorError> {
+/// A mission names its worktree by its whole path; a repository that was moved has it elsewhere now.
+fn refuse_worktree_of_old(
+    context: &Context,
+    repository: &Repository,
+    worker: &Worker,
+    path: &Path,
+) -> Result<(), OrchestratorError> {
+    let name = path.file_name().unwrap_or_default();
+    let now = context.state_root.join("worktrees").join(name);
+    if worker.attempt == 1 || path.starts_with(repository.root()) || !now.exists() {
+        return Ok(());
+    }
+    Err(OrchestratorError::Refused(format!(
+        "the repository was moved since this worker began, and its worktree {} with it to {}: `git worktree repair {}` mends git's links; its commits are on branch {}, which integrate_worker takes by `branch`, and a new mission can go on in that directory",
+        path.display(),
+        now.display(),
+        now.display(),
+        worker.mission.place.branch().unwrap_or_default()
+    )))
+}
+
+/// Where somebody has deleted the branch since the last attempt, its last known commit still has the work. One that went
+/// with its worktree by our own hand was asked to go.
+fn restore_branch(repository: &Repository, worker: &Worker, branch: &str) -> Result<(), OrchestratorError> {
+    let last = worker.settled.iter().rev().find_map(|brief| brief.changes.head.as_ref());
+    if let Some(commit) = last.filter(|_| !worker.worktree_removed) {
+        repository.restore_branch(branch, commit).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Whether git knows a worktree there that was begun for this worker: it bears the worker's name from its first moment.
+fn is_registered_for(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool, OrchestratorError> {
     let reason = lock_reason(worker);
     let worktrees = git::list(repository).map_err(refused)?;
     Ok(worktrees.iter().any(|it| it.path == path && it.locked.as_ref() == Some(&reason)))
@@ -169,8 +211,8 @@ fn base_of(repository: &Repository, order: &Order) -> Result<Option<String>, Orc
     }
 }
 
-pub(super) fn refused(error: impl std::fmt::Display) -> OrchestratorError {
-    OrchestratorError::Refused(error.to_string())
+pub(super) fn refused(error: impl std::error::Error) -> OrchestratorError {
+    OrchestratorError::Refused(with_causes(&error))
 }
 
 /// Nothing was started, and for this attempt nothing ever will be.

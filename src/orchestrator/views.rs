@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::actor::{Actor, Counts, Lookup};
 use super::answers::*;
@@ -12,6 +13,7 @@ use crate::mission::id::{BackendName, BossId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
+use crate::process;
 use crate::store::journal::Journal;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -39,8 +41,13 @@ impl Actor {
             WorkerStatus::Queued => graph::readiness(self.registry(), worker).waits_for(),
             _ => None,
         };
+        let live = self.live.get(&worker.id).filter(|_| worker.status.is_live()).cloned();
+        // Zero is what a supervisor of an older build leaves.
+        let since = |then: Duration| (!then.is_zero()).then(|| process::monotonic().saturating_sub(then).as_secs());
         WorkerView {
-            live: self.live.get(&worker.id).filter(|_| worker.status.is_live()).cloned(),
+            elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
+            idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),
+            live,
             block: graph::block(self.registry(), worker),
             waits_for,
             redelivered: false,

@@ -255,9 +255,9 @@ impl Actor {
             line.push_str(&format!(", {queued} queued"));
         }
         let mut live: Vec<_> = workers.iter().filter_map(|worker| Some((worker, self.live.get(&worker.id)?))).collect();
-        live.sort_by_key(|(_, status)| std::cmp::Reverse(status.last_event_at));
+        live.sort_by_key(|(_, status)| std::cmp::Reverse(status.last_event));
         for (worker, status) in live.into_iter().filter(|(worker, _)| worker.status.is_live()).take(3) {
-            let idle = jiff::Timestamp::now().duration_since(status.last_event_at).as_secs().max(0);
+            let idle = crate::process::monotonic().saturating_sub(status.last_event).as_secs();
             let number = WorkerId::number_in(worker.id.as_str()).unwrap_or_default();
             line.push_str(&format!("; w-{number} {} ({idle} s)", status.activity));
         }

@@ -9,6 +9,7 @@ use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::start::refused;
 use crate::git::{self, Repository};
+use crate::mission::causes::with_causes;
 use crate::mission::entry::Entry;
 use crate::mission::id::BossId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -87,7 +88,7 @@ pub(super) async fn remove(
                 }
                 answer.removed.push(removed);
             }
-            Err(error) => answer.kept.push(KeptWorktree { path, why: error.to_string() }),
+            Err(error) => answer.kept.push(KeptWorktree { path, why: with_causes(&error) }),
         }
     }
     Ok(answer)
@@ -138,6 +139,7 @@ fn remove_one(
         integration_branch,
         salvage_name,
         copies,
+        branch: target.worker.as_ref().and_then(|worker| worker.mission.place.branch().map(str::to_owned)),
     };
     let removed = git::remove(&repository, &remove).map_err(refused)?;
     Ok(RemovedWorktree {
@@ -182,7 +184,7 @@ pub(super) fn details(context: &Context, view: WorkerView, include: &Include) ->
     let attempt = folder.attempt(worker.attempt);
     Ok(Details {
         log: include.log.then(|| newest_events(&attempt, include.log_lines)),
-        diff: if include.diff { diff(&attempt, include)? } else { None },
+        diff: if include.diff { diff(context, &worker, &attempt, include)? } else { None },
         messages: include.messages.then(|| messages(&attempt)).transpose()?,
         attempts: include
             .attempts
@@ -201,16 +203,22 @@ fn newest_events(attempt: &AttemptDir, most: usize) -> Vec<LoggedEvent> {
     newest
 }
 
-fn diff(attempt: &AttemptDir, include: &Include) -> Result<Option<DiffPage>> {
-    let Some(assignment) = file::read_json::<Assignment>(&attempt.assignment())? else { return Ok(None) };
-    let Some(base) = &assignment.base_commit else { return Ok(None) };
-    let page =
-        git::diff(&assignment.directory, base, include.diff_offset as u64, include.diff_bytes).map_err(refused)?;
+/// Against the files in its directory; of a worktree that is gone, what is on its branch.
+fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Include) -> Result<Option<DiffPage>> {
+    let assignment = file::read_json::<Assignment>(&attempt.assignment())?;
+    let told = assignment.and_then(|assignment| assignment.base_commit);
+    let Some(base) = told.or_else(|| worker.base_commit.clone()) else { return Ok(None) };
+    let (directory, offset, most) = (worker.mission.place.path(), include.diff_offset as u64, include.diff_bytes);
+    let page = match worker.mission.place.branch().filter(|_| !directory.exists()) {
+        Some(branch) => git::branch_diff(context.repository()?, branch, &base, offset, most).map_err(refused)?,
+        None => git::diff(directory, &base, offset, most).map_err(refused)?,
+    };
     Ok(Some(DiffPage { text: page.text, next_offset: page.next_offset.map(|offset| offset as usize) }))
 }
 
 fn messages(attempt: &AttemptDir) -> Result<Vec<MessageView>> {
-    let status: Option<LiveStatus> = file::read_json(&attempt.status())?;
+    // Without it only the receipts are missing, not the messages.
+    let status: Option<LiveStatus> = file::read_json(&attempt.status()).ok().flatten();
     let receipts = status.map(|status| status.receipts).unwrap_or_default();
     let letters = attempt.letters(0)?.into_iter().filter(|letter| matches!(letter.content, Content::Message { .. }));
     let view = |letter: crate::store::worker_dir::Letter| MessageView {

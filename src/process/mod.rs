@@ -10,6 +10,7 @@
 //!
 //! Linux and macOS differ in one module each (`linux.rs`, `macos.rs`) that offer the same functions.
 
+mod clock;
 mod detached;
 mod identity;
 mod memory;
@@ -24,6 +25,7 @@ mod sweep;
 mod tail;
 mod usage;
 
+pub use clock::monotonic;
 pub use detached::{Detached, DetachedLaunch, start_detached};
 pub use identity::{Identity, IdentityError};
 pub use memory::total_memory_bytes;

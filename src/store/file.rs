@@ -23,6 +23,10 @@ pub enum FileError {
     Damaged { path: PathBuf, reason: String },
     #[error("{} was written before and is never changed", path.display())]
     Exists { path: PathBuf },
+    #[error("{} is gone, moved or removed: nothing is made again at its old place", path.display())]
+    Gone { path: PathBuf },
+    #[error("{} is not {expected} but something else, maybe a symbolic link: it is not used, since whoever prepared this folder could make us write elsewhere by it; move it away, or choose another folder with --state-dir", path.display())]
+    Foreign { path: PathBuf, expected: &'static str },
 }
 
 impl FileError {
@@ -46,6 +50,39 @@ impl FileError {
 /// Makes a folder and its parents, for its owner alone.
 pub fn make_private_dir(path: &Path) -> Result<(), FileError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| FileError::write(path, source))
+}
+
+/// Refuses a link, a pipe or whatever else lies where a folder of ours is, or will be.
+pub fn refuse_no_folder(path: &Path) -> Result<(), FileError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_dir() => Err(FileError::Foreign { path: path.to_owned(), expected: "a folder" }),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a folder in which something lies that is neither a file nor a folder. One that is not there is fine.
+pub fn refuse_links_in(folder: &Path) -> Result<(), FileError> {
+    refuse_no_folder(folder)?;
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(FileError::read(folder, source)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|source| FileError::read(folder, source))?;
+        // Of the entry itself: a link is not followed.
+        let kind = entry.file_type().map_err(|source| FileError::read(&entry.path(), source))?;
+        if !kind.is_file() && !kind.is_dir() {
+            return Err(FileError::Foreign { path: entry.path(), expected: "a file" });
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that we may still write on the disk of `path`; `None` where that cannot be told.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Options for a file that only its owner may read.

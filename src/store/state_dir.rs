@@ -20,8 +20,15 @@ pub fn state_file(root: &Path) -> PathBuf {
 }
 
 impl StateDir {
-    /// Makes what is missing of it. Symlinks in the path are resolved, so that a folder has one name.
+    /// Makes what is missing of it. Symlinks in the path are resolved, so that a folder has one name; inside it there may
+    /// be none, since all that is written lies under these folders.
     pub fn open(root: &Path) -> Result<Self, FileError> {
+        for folder in ["workers", "worktrees"] {
+            file::refuse_no_folder(&root.join(folder))?;
+        }
+        for folder in ["servers", "journal"] {
+            file::refuse_links_in(&root.join(folder))?;
+        }
         for folder in ["", "workers", "servers", "journal"] {
             file::make_private_dir(&root.join(folder))?;
         }

@@ -140,24 +140,38 @@ struct VersionOnly {
     version: u64,
 }
 
-/// Looks at what lies there before it is overwritten for the first time. Returns where a damaged file was put.
+/// Looks at what lies there before it is overwritten for the first time. Returns where a damaged file was put, or
+/// something else than a file: a link is not followed (its target may be anybody's), a pipe not waited for.
 pub fn make_way(path: &Path, now: Timestamp) -> Result<Option<PathBuf>, StateFileError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(FileError::read(path, source).into()),
     };
+    if !found.is_file() {
+        return set_aside(path, now).map(Some);
+    }
+    let bytes = fs::read(path).map_err(|source| FileError::read(path, source))?;
     match serde_json::from_slice::<VersionOnly>(&bytes) {
         Ok(VersionOnly { version }) if version > u64::from(FORMAT) => {
             Err(StateFileError::Newer { path: path.to_owned(), found: version })
         }
         Ok(_) => Ok(None),
-        Err(_) => {
-            let aside = path.with_extension(format!("json.damaged-{}", now.as_second()));
-            fs::rename(path, &aside).map_err(|source| FileError::write(&aside, source))?;
-            Ok(Some(aside))
-        }
+        Err(_) => set_aside(path, now).map(Some),
     }
+}
+
+/// Whether the file is there and is one: somebody may have deleted or replaced it since it was written.
+pub fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+}
+
+/// Under a name that is free.
+fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf, StateFileError> {
+    let name = |n: u32| path.with_extension(format!("json.damaged-{}-{n}", now.as_second()));
+    let aside = (0..).map(name).find(|aside| fs::symlink_metadata(aside).is_err()).unwrap_or_else(|| name(0));
+    fs::rename(path, &aside).map_err(|source| FileError::write(&aside, source))?;
+    Ok(aside)
 }
 
 #[cfg(test)]

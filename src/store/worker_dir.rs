@@ -36,6 +36,7 @@ impl WorkerDir {
 
     /// Keeps what is known of the worktree that was made for this worker.
     pub fn remember_worktree(&self, worktree: &impl Serialize) -> Result<(), FileError> {
+        file::refuse_links_in(&self.root)?;
         file::make_private_dir(&self.root)?;
         file::replace_json(&self.root.join("worktree.json"), worktree, true)
     }
@@ -189,8 +190,20 @@ impl AttemptDir {
 
     /// Makes the folder, with the assignment in it.
     pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
-        file::make_private_dir(&self.inbox())?;
+        self.make()?;
         file::replace_json(&self.assignment(), assignment, true)
+    }
+
+    /// Makes what is missing of the folder. What lies there already may have been put there by anybody.
+    pub fn make(&self) -> Result<(), FileError> {
+        // Of the state folder: with the repository it may have been moved.
+        if let Some(home) = self.root.ancestors().nth(5).filter(|home| !home.exists()) {
+            return Err(FileError::Gone { path: home.to_owned() });
+        }
+        for folder in self.root.ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {
+            file::refuse_links_in(folder)?;
+        }
+        file::make_private_dir(&self.inbox())
     }
 
     /// Takes the right to run this attempt; `false` when it was taken before.
@@ -200,7 +213,11 @@ impl AttemptDir {
 
     /// Takes the claim for nobody, so that the attempt never begins. `false`: a supervisor has it.
     pub fn renounce(&self) -> Result<bool, FileError> {
-        file::make_private_dir(&self.root)?;
+        // Looked at first: on a full disk it cannot be written, and it may be there.
+        if let Some(claim) = self.claimed_for()? {
+            return Ok(claim == Claim::Nobody);
+        }
+        self.make()?;
         Ok(self.claim_for(Claim::Nobody)? || self.claimed_for()? == Some(Claim::Nobody))
     }
 
@@ -272,7 +289,7 @@ impl AttemptDir {
 
     /// Closes the inbox, and returns all letters that were ever posted.
     pub fn close_inbox_unread(&self) -> Result<Vec<Letter>, FileError> {
-        file::make_private_dir(&self.inbox())?;
+        self.make()?;
         let _lock = self.lock_inbox()?;
         file::replace(&self.inbox_closed(), b"", false)?;
         self.letters(0)
@@ -321,7 +338,14 @@ impl LineWriter {
         let mut line = serde_json::to_vec(value)
             .map_err(|error| FileError::Damaged { path: self.path.clone(), reason: error.to_string() })?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|source| FileError::write(&self.path, source))
+        let whole = self.file.metadata().map(|metadata| metadata.len());
+        self.file.write_all(&line).map_err(|source| {
+            // The disk is full: half a line would spoil the next one too.
+            if let Ok(whole) = whole {
+                let _ = self.file.set_len(whole);
+            }
+            FileError::write(&self.path, source)
+        })
     }
 }
 

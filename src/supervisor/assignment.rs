@@ -2,6 +2,7 @@
 //! process meet; each is written by one of them alone.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,11 @@ pub struct LiveStatus {
     /// What it did last, in one line.
     pub activity: String,
     pub last_event_at: Timestamp,
+    /// When the attempt began and when it last showed anything, by [`crate::process::monotonic`].
+    #[serde(default)]
+    pub began: Duration,
+    #[serde(default)]
+    pub last_event: Duration,
     pub usage: Usage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::assignment::{Delivered, LiveStatus, Phase, Receipt};
 use crate::backend::AgentEvent;
 use crate::mission::outcome::Usage;
-use crate::process::Identity;
+use crate::process::{self, Identity};
 use crate::store::file;
 use crate::store::worker_dir::{AttemptDir, LineWriter};
 
@@ -45,6 +45,8 @@ impl Board {
             turn: 0,
             activity: "starting".to_owned(),
             last_event_at: Timestamp::now(),
+            began: process::monotonic(),
+            last_event: process::monotonic(),
             usage: Usage::default(),
             session_id: None,
             stalled: None,
@@ -95,6 +97,7 @@ impl Board {
             tracing::warn!(%error, "could not log an event; the raw output has it");
         }
         self.status.last_event_at = Timestamp::now();
+        self.status.last_event = process::monotonic();
         self.status.stalled = None;
         match event {
             AgentEvent::Session { id, .. } => self.status.session_id = Some(id.clone()),

@@ -1,7 +1,10 @@
 //! What changed, from git: for the outcome record, and for a worker whose supervisor died.
 
+use std::path::Path;
+
 use super::assignment::Assignment;
 use crate::git;
+use crate::mission::causes::with_causes;
 use crate::mission::outcome::Changes;
 
 /// As many paths as a record names.
@@ -15,7 +18,20 @@ pub fn changes(assignment: &Assignment) -> Changes {
             ..Changes::default()
         };
     };
-    match git::changes(&assignment.directory, base) {
+    counted(git::changes(&assignment.directory, base))
+}
+
+/// The same for a worktree that is gone: what was committed there is on its branch. `common` is the repository's git
+/// directory.
+pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
+    match (&assignment.base_commit, assignment.mission.place.branch()) {
+        (Some(base), Some(branch)) => counted(git::branch_changes(common, branch, base)),
+        _ => Changes::default(),
+    }
+}
+
+fn counted(changes: Result<git::Changes, git::RepositoryError>) -> Changes {
+    match changes {
         Ok(changes) => Changes {
             branch: changes.branch,
             base_commit: Some(changes.base),
@@ -28,6 +44,8 @@ pub fn changes(assignment: &Assignment) -> Changes {
             uncommitted: changes.uncommitted as u32,
             ..Changes::default()
         },
-        Err(error) => Changes { notes: vec![format!("changes could not be read: {error}")], ..Changes::default() },
+        Err(error) => {
+            Changes { notes: vec![format!("changes could not be read: {}", with_causes(&error))], ..Changes::default() }
+        }
     }
 }

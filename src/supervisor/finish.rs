@@ -2,15 +2,17 @@
 //! more, all processes are swept, the facts are read, the inbox is closed. Only then is there an outcome. Whatever comes
 //! in before the inbox closes takes the attempt back into its turns.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::assignment::Phase;
-use super::run::{Attempt, Stop, was_interrupted};
+use super::run::{Attempt, Stop, moved_to, was_interrupted};
 use super::turn::{Begin, Ended};
 use super::{facts, outside, verify};
-use crate::git;
+use crate::git::{self, Repository};
+use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Verification};
 use crate::process::{self, Sweep};
@@ -47,6 +49,8 @@ struct Proven {
     verification: Verification,
     committed: u32,
     notes: Vec<String>,
+    /// Somebody has removed the worktree.
+    place_is_gone: bool,
 }
 
 impl Attempt {
@@ -76,15 +80,27 @@ impl Attempt {
     }
 
     async fn prove(&mut self, ended: &Ended) -> Proven {
-        let mut proven = Proven { verification: Verification::NotAsked, committed: 0, notes: Vec::new() };
-        self.commit_leftovers(&mut proven).await;
+        let mut proven = Proven {
+            verification: Verification::NotAsked,
+            committed: 0,
+            notes: Vec::new(),
+            place_is_gone: self.place_is_gone(),
+        };
+        if !proven.place_is_gone {
+            self.commit_leftovers(&mut proven).await;
+        }
         let Some(command) = self.assignment.mission.verify_command.clone() else { return proven };
-        let ran_well = ended.stop.is_none() && ended.report.end.is_ok();
+        let ran_well = ended.stop.is_none() && ended.report.end.is_ok() && !proven.place_is_gone;
         proven.verification = match ran_well {
             true => self.verify(&command).await,
             false => Verification::Skipped,
         };
         proven
+    }
+
+    /// Of a worktree, its link to the repository goes with it.
+    fn place_is_gone(&self) -> bool {
+        self.assignment.ours && std::fs::symlink_metadata(self.assignment.directory.join(".git")).is_err()
     }
 
     /// Only in a worktree that we made: a user's own directory is never committed in.
@@ -108,7 +124,12 @@ impl Attempt {
         match committed {
             Ok(Some(_)) => proven.committed = before,
             Ok(None) => {}
-            Err(error) => proven.notes.push(format!("what it left uncommitted could not be committed: {error}")),
+            Err(error) => {
+                let why = with_causes(&error);
+                proven
+                    .notes
+                    .push(format!("what it left uncommitted could not be committed, and is still there: {why}"));
+            }
         }
     }
 
@@ -142,9 +163,16 @@ impl Attempt {
 
     async fn changes(&self, proven: &Proven) -> Changes {
         let assignment = self.assignment.clone();
-        let mut changes = blocking(move || Changes {
-            main_checkout_changes: outside::main_checkout_changes(&assignment),
-            ..facts::changes(&assignment)
+        let gone = self.git.as_ref().filter(|_| proven.place_is_gone).map(|git| match moved_to(&self.dir) {
+            Some(now) => Repository::discover(now.root()).ok().flatten().map_or_else(PathBuf::new, |it| it.common_dir),
+            None => git.common.clone(),
+        });
+        let mut changes = blocking(move || match gone {
+            Some(common) => facts::branch_changes(&assignment, &common),
+            None => Changes {
+                main_checkout_changes: outside::main_checkout_changes(&assignment),
+                ..facts::changes(&assignment)
+            },
         })
         .await;
         changes.committed_by_us = proven.committed;
@@ -154,9 +182,13 @@ impl Attempt {
     }
 
     fn outcome(&mut self, ended: &Ended, proven: Proven, changes: Changes) -> Outcome {
-        let status = self.status(ended, &proven.verification);
+        let mut status = self.status(ended, &proven.verification);
         let mut run = std::mem::take(&mut self.run);
         run.unheard = self.inbox.take_queue().into_iter().map(|message| message.text).collect();
+        if proven.place_is_gone && matches!(status, Ending::Completed | Ending::Failed | Ending::Interrupted) {
+            status = Ending::Failed;
+            run.failure = Some(self.worktree_removed());
+        }
         if status == Ending::Failed && run.failure.is_none() {
             let message = format!("verification: {}", proven.verification.as_str());
             run.failure = Some(Failure { kind: FailureKind::Verification, message, resets_at: None });
@@ -172,6 +204,23 @@ impl Attempt {
             cleanup: self.cleanup.last.clone(),
             settled_at: Timestamp::now(),
         }
+    }
+
+    fn worktree_removed(&self) -> Failure {
+        let branch = self.assignment.mission.place.branch().unwrap_or_default();
+        if let Some(now) = moved_to(&self.dir) {
+            let name = self.assignment.directory.file_name().unwrap_or_default();
+            let worktree = now.root().ancestors().nth(4).unwrap_or(now.root()).join("worktrees").join(name);
+            let message = format!(
+                "its repository was moved while it ran, so it was not followed any further: what it had committed is on branch {branch}, what it had not is in {0}; `git worktree repair {0}` mends git's links",
+                worktree.display()
+            );
+            return Failure { kind: FailureKind::Lost, message, resets_at: None };
+        }
+        let message = format!(
+            "its worktree was removed while it ran: what it had committed is on branch {branch}, what it had not is gone; retry_worker makes the worktree again from there"
+        );
+        Failure { kind: FailureKind::Lost, message, resets_at: None }
     }
 
     fn status(&self, ended: &Ended, verification: &Verification) -> Ending {

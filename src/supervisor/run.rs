@@ -58,6 +58,7 @@ pub(super) struct Attempt {
     pub inbox: Inbox,
     pub limits: Limits,
     pub me: Identity,
+    pub began: tokio::time::Instant,
     pub git: Option<GitContext>,
     pub outside: Outside,
     pub run: Run,
@@ -137,6 +138,8 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
 /// The disk may be full beyond the room that was kept: then its texts are cut, and it is tried until there is room.
 async fn settle(dir: &AttemptDir, mut outcome: Outcome) -> Result<(), SupervisorError> {
     let began = tokio::time::Instant::now();
+    let moved = moved_to(dir);
+    let dir = moved.as_ref().unwrap_or(dir);
     while let Err(error) = dir.settle(&outcome) {
         tracing::error!(%error, "could not write the outcome");
         if began.elapsed() > SETTLE_CEILING || !dir.is_still_claimed() {
@@ -146,6 +149,16 @@ async fn settle(dir: &AttemptDir, mut outcome: Outcome) -> Result<(), Supervisor
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Ok(())
+}
+
+/// Where the attempt's folder is now, if it was moved (with its repository) while the attempt ran: a supervisor works in it,
+/// so that the system knows.
+pub(super) fn moved_to(dir: &AttemptDir) -> Option<AttemptDir> {
+    if dir.is_still_claimed() {
+        return None;
+    }
+    let now = AttemptDir::at(std::env::current_dir().ok()?);
+    now.is_still_claimed().then_some(now)
 }
 
 /// Somebody who looks whether it is held holds it for a moment.
@@ -179,6 +192,7 @@ impl Attempt {
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
             cleanup: finish::CleanupSoFar::default(),
             me,
+            began: tokio::time::Instant::now(),
             assignment,
             dir,
         })
@@ -241,6 +255,7 @@ impl Attempt {
         }
         self.run.failure = failure(ended);
         self.run.ended_at = Some(Timestamp::now());
+        self.run.seconds = Some(self.began.elapsed().as_secs());
     }
 
     /// What the attempt has used up, when its present turn has used this.

@@ -19,6 +19,7 @@ use super::inbox::{self, Message};
 use super::limits::{self, Exceeded};
 use super::run::{Attempt, Stop};
 use crate::backend::{self, AgentEvent, Decoder, GitDirs, LaunchPlan, Session, StopSignal, StopStep, Turn, TurnReport};
+use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 use crate::process::{self, Launch, Signal, Started, TAG_VARIABLE, Tail};
 use crate::store::file;
@@ -75,7 +76,7 @@ impl Attempt {
     fn start(&mut self, begin: &Begin) -> Result<Running, String> {
         let assignment = &self.assignment;
         let scratch = self.dir.scratch();
-        file::make_private_dir(&scratch).map_err(|error| error.to_string())?;
+        file::make_private_dir(&scratch).map_err(|error| with_causes(&error))?;
         let mut mission = assignment.mission.clone();
         mission.backend = assignment.backend.clone();
         (mission.model, mission.effort) = (assignment.model.clone(), assignment.effort.clone());
@@ -99,13 +100,13 @@ impl Attempt {
         let plan = self.backend.plan(&turn);
         let decoder = self.backend.decoder(&turn);
         for (path, content) in &plan.files {
-            file::replace(path, content.as_bytes(), false).map_err(|error| error.to_string())?;
+            file::replace(path, content.as_bytes(), false).map_err(|error| with_causes(&error))?;
         }
         let stdout = self.dir.stdout();
         let from = std::fs::metadata(&stdout).map_or(0, |metadata| metadata.len());
         let stderr_from = std::fs::metadata(self.dir.stderr()).map_or(0, |metadata| metadata.len());
-        let started = process::spawn(&self.launch(&plan)).map_err(|error| error.to_string())?;
-        let tail = Tail::open(&stdout, from).map_err(|error| error.to_string())?;
+        let started = process::spawn(&self.launch(&plan)).map_err(|error| with_causes(&error))?;
+        let tail = Tail::open(&stdout, from).map_err(|error| with_causes(&error))?;
         self.board.begin_turn(started.identity);
         for message in &begin.messages {
             self.board.note_receipt(*message, Delivered::Turn);

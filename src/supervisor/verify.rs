@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use super::assignment::Assignment;
 use super::inbox::Inbox;
 use super::turn::{end_of, to_exit};
+use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Exit, Verification};
 use crate::process::{self, Launch, Signal, TAG_VARIABLE};
+use crate::store::file;
 use crate::store::worker_dir::AttemptDir;
 
 /// What a shell says when it cannot find, or cannot run, the command.
@@ -34,7 +36,7 @@ pub async fn verify(
     let log_from = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
     let mut started = match process::spawn(&launch(assignment, &log, command)) {
         Ok(started) => started,
-        Err(error) => return Some(Verification::CouldNotRun { why: error.to_string() }),
+        Err(error) => return Some(Verification::CouldNotRun { why: with_causes(&error) }),
     };
     let limit = Duration::from_secs(60) * assignment.settings.verify_timeout_minutes;
     let bell = inbox.bell();
@@ -46,7 +48,8 @@ pub async fn verify(
                 for message in inbox.look() {
                     inbox.keep(message);
                 }
-                if inbox.is_over() {
+                // Without its folder there is nobody to tell how it ended.
+                if inbox.is_over() || !dir.is_still_claimed() {
                     stop(&mut started).await;
                     return None;
                 }
@@ -61,12 +64,24 @@ pub async fn verify(
         Some(Exit::Signal(signal)) => {
             Verification::CouldNotRun { why: format!("it was ended by signal {signal}\n{log_tail}") }
         }
+        Some(_) if is_out_of_space(&assignment.directory, &log_tail) => {
+            Verification::CouldNotRun { why: format!("there was no space left on the disk\n{log_tail}") }
+        }
         Some(exit) => Verification::Failed { commit, exit, log_tail, seconds },
         None => {
             stop(&mut started).await;
             Verification::TimedOut { seconds, log_tail }
         }
     })
+}
+
+/// Whether it failed for want of space: it says so, or the disk that it wrote to is as good as full.
+fn is_out_of_space(directory: &Path, log: &str) -> bool {
+    /// What a build needs is more than this, whatever it is.
+    const LEAST: u64 = 1 << 20;
+    let says_so = ["No space left on device", "ENOSPC", "Disk quota exceeded", "EDQUOT"];
+    says_so.iter().any(|words| log.contains(words))
+        || [directory, &std::env::temp_dir()].iter().any(|path| file::free_space(path).is_some_and(|free| free < LEAST))
 }
 
 /// The group at once; what left it is swept afterwards.

@@ -1,15 +1,10 @@
 //! The world of one round, and a boss in it: a real server over raw JSON lines, which may die at any moment.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
-/// Nothing takes this long; what does hangs.
-pub const CEILING: Duration = Duration::from_secs(90);
+pub use crate::json_lines::{Boss, CEILING, processes_in};
 
 pub struct World {
     folder: tempfile::TempDir,
@@ -62,7 +57,8 @@ impl World {
 
     /// Always the same boss; each time another server.
     pub fn boss(&self) -> Boss {
-        let mut server = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"))
+        let mut server = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
+        server
             .arg("--config")
             .arg(self.path("config.toml"))
             .env("HOME", self.folder.path())
@@ -70,19 +66,8 @@ impl World {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("CLAUDE_CODE_SESSION_ID", "the-boss")
             .env_remove("ORCHESTRATOR_MAX_WORKERS")
-            .current_dir(self.repo())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        let input = server.stdin.take();
-        let output = lines_of(server.stdout.take().expect("it is piped"));
-        let mut boss = Boss { server, input, output, next_id: 0, dead: false };
-        let hello = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "chaos", "version": "1"}});
-        boss.request("initialize", hello).expect("a new server answers");
-        boss.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
-        boss
+            .current_dir(self.repo());
+        Boss::start(server)
     }
 
     /// No process names this world or works in it.
@@ -97,110 +82,4 @@ impl World {
             std::thread::yield_now();
         }
     }
-}
-
-pub struct Boss {
-    server: Child,
-    input: Option<ChildStdin>,
-    output: Receiver<String>,
-    next_id: u64,
-    dead: bool,
-}
-
-impl Boss {
-    /// The structured answer; the tool's refusal; or nothing, because the server died before it answered.
-    pub fn call(&mut self, tool: &str, arguments: Value) -> Option<Result<Value, String>> {
-        let answer = self.request("tools/call", json!({"name": tool, "arguments": arguments}))?;
-        let result = &answer["result"];
-        assert!(result.is_object(), "{tool}: {answer}");
-        let text = || result["content"][0]["text"].as_str().unwrap_or_default().to_owned();
-        Some(if result["isError"] == true { Err(text()) } else { Ok(result["structuredContent"].clone()) })
-    }
-
-    /// Sends a call and kills the server before it can have answered, or just after.
-    pub fn call_and_kill(&mut self, tool: &str, arguments: Value) {
-        self.next_id += 1;
-        let params = json!({"name": tool, "arguments": arguments});
-        self.send(&json!({"jsonrpc": "2.0", "id": self.next_id, "method": "tools/call", "params": params}));
-        self.kill_server();
-    }
-
-    fn request(&mut self, method: &str, params: Value) -> Option<Value> {
-        let named = params["name"].as_str().unwrap_or_default().to_owned();
-        self.next_id += 1;
-        self.send(&json!({"jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params}));
-        loop {
-            let line = match self.output.recv_timeout(CEILING) {
-                Ok(line) => line,
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.dead = true;
-                    return None;
-                }
-                Err(RecvTimeoutError::Timeout) => panic!("no answer to {method} {named}"),
-            };
-            let message: Value = serde_json::from_str(&line).expect("the server prints JSON lines");
-            if message["id"] == self.next_id {
-                return Some(message);
-            }
-        }
-    }
-
-    fn send(&mut self, message: &Value) {
-        if let Some(input) = &mut self.input
-            && writeln!(input, "{message}").is_err()
-        {
-            self.dead = true;
-        }
-    }
-
-    pub fn kill_server(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        self.dead = true;
-    }
-
-    pub fn is_dead(&self) -> bool {
-        self.dead
-    }
-
-    /// In order.
-    pub fn leave(mut self) {
-        self.input = None;
-        let _ = self.server.wait();
-    }
-}
-
-impl Drop for Boss {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-/// Read by a thread of its own, so that waiting for one has a ceiling.
-fn lines_of(output: ChildStdout) -> Receiver<String> {
-    let (sender, lines) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    lines
-}
-
-/// Command lines of the processes that name a folder or work in it.
-pub fn processes_in(folder: &Path) -> Vec<(u32, String)> {
-    let folder = folder.canonicalize().expect("it is there");
-    let entries = std::fs::read_dir("/proc").expect("this test runs on Linux").flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let works_there = std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
-        let command = std::fs::read(proc.join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        (works_there || command.contains(&*folder.to_string_lossy())).then_some((pid, command))
-    })
-    .collect()
 }

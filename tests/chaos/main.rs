@@ -7,6 +7,8 @@
 //! round prints its seed. The seed decides what is done; what it meets is up to the machine, so rounds are never quite alike.
 
 mod boss;
+#[path = "../support/json_lines.rs"]
+mod json_lines;
 mod model;
 
 use boss::World;

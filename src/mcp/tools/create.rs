@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -183,7 +182,7 @@ parallel workers it is queued and starts by itself. Then call wait_for_any_worke
             true => "this request_id was known, so nothing new was made; wait_for_any_worker".to_owned(),
             false => "create the other missions, then wait_for_any_worker".to_owned(),
         };
-        Ok(CreateAnswer { worker: wire::Worker::new(&view, Timestamp::now(), size::ANSWER - 500), next_step })
+        Ok(CreateAnswer { worker: wire::Worker::new(&view, size::ANSWER - 500), next_step })
     }
 }
 

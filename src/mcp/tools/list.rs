@@ -1,6 +1,5 @@
 //! The workers at a glance.
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -128,7 +127,7 @@ Filter by status, and page with limit and cursor. scope all shows the workers of
         let scope = arguments.scope.map(Scope::from).unwrap_or_default();
         let list = call.orchestrator.list(&call.boss, scope).await?;
         let page = Page { statuses: arguments.status, before, limit: limit as usize };
-        Ok(ListReport::new(&list, &page, Timestamp::now()))
+        Ok(ListReport::new(&list, &page))
     }
 }
 
@@ -163,9 +162,9 @@ fn number(view: &WorkerView) -> u64 {
 }
 
 impl ListReport {
-    fn new(list: &ListAnswer, page: &Page, now: Timestamp) -> Self {
+    fn new(list: &ListAnswer, page: &Page) -> Self {
         let matching: Vec<&WorkerView> = list.workers.iter().rev().filter(|view| page.admits(view)).collect();
-        let briefs = matching.iter().take(page.limit).map(|view| wire::Brief::new(view, now));
+        let briefs = matching.iter().take(page.limit).map(|view| wire::Brief::new(view));
         let (workers, _) = size::fit(briefs, size::ANSWER - ENVELOPE);
         let last = workers.len().checked_sub(1).filter(|_| workers.len() < matching.len());
         let next_cursor = last.map(|last| format!("w-{}", number(matching[last])));
@@ -213,7 +212,7 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::wire::tests::{longest, now, settled, view};
+    use crate::mcp::wire::tests::{longest, settled, view};
     use crate::mission::lifecycle::{Ending, WorkerStatus};
 
     fn page(statuses: Vec<StatusFilter>, before: Option<u64>) -> Page {
@@ -228,7 +227,7 @@ mod tests {
         let mut before = None;
         let mut seen = Vec::new();
         loop {
-            let report = ListReport::new(&list, &page(Vec::new(), before), now());
+            let report = ListReport::new(&list, &page(Vec::new(), before));
             assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
             let json = serde_json::to_value(&report).unwrap();
             assert_eq!(json["counts"], serde_json::json!({"running": 999, "failed": 1}));
@@ -255,7 +254,7 @@ mod tests {
             (StatusFilter::Blocked, "w-3-fix-parser"),
         ];
         for (status, id) in cases {
-            let report = ListReport::new(&list, &page(vec![status], None), now());
+            let report = ListReport::new(&list, &page(vec![status], None));
             let json = serde_json::to_value(&report).unwrap();
             assert_eq!(json["workers"].as_array().unwrap().len(), 1);
             assert_eq!(json["workers"][0]["worker_id"], id);

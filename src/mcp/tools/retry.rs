@@ -1,6 +1,5 @@
 //! Another attempt of the same worker.
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +60,7 @@ settles and is reported by itself: call wait_for_any_worker.";
         };
         let view = call.orchestrator.retry(&call.boss, &name, request).await?;
         Ok(RetryReport {
-            worker: wire::Worker::new(&view, Timestamp::now(), size::ANSWER - 300),
+            worker: wire::Worker::new(&view, size::ANSWER - 300),
             next_step: "wait_for_any_worker".to_owned(),
         })
     }

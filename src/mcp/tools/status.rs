@@ -1,6 +1,5 @@
 //! One worker in detail, with its log, diff, messages or attempts where they are asked for.
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +115,7 @@ Long diffs come in pages: pass next_cursor as cursor.";
         };
         let start = include.diff_offset;
         let details = call.orchestrator.details(&name, include).await?;
-        Ok(StatusReport::new(details, start, Timestamp::now()))
+        Ok(StatusReport::new(details, start))
     }
 }
 
@@ -127,12 +126,12 @@ fn diff_offset(cursor: &str) -> Result<usize, ArgumentError> {
 }
 
 impl StatusReport {
-    fn new(details: Details, diff_start: usize, now: Timestamp) -> Self {
+    fn new(details: Details, diff_start: usize) -> Self {
         let extras =
             [details.log.is_some(), details.diff.is_some(), details.messages.is_some(), details.attempts.is_some()];
         let extras = extras.into_iter().filter(|asked| *asked).count();
         let most = if extras == 0 { size::ANSWER } else { size::LONG_ANSWER };
-        let worker = wire::Worker::new(&details.view, now, WORKER);
+        let worker = wire::Worker::new(&details.view, WORKER);
         let mut shares = Shares { left: most - ENVELOPE - size::of(&worker), parts: extras, left_out: 0 };
 
         let attempts = details.attempts.map(|all| shares.fill(all.iter().rev().map(wire::Attempt::new)));
@@ -261,7 +260,7 @@ mod tests {
             let mut details = details(longest(1));
             let page = &whole[start..];
             details.diff = Some(DiffPage { text: page.to_owned(), next_offset: None });
-            let report = StatusReport::new(details, start, now());
+            let report = StatusReport::new(details, start);
             assert!(size::of(&report) <= size::LONG_ANSWER, "{}", size::of(&report));
             read.push_str(report.diff.as_deref().unwrap());
             match report.next_cursor {
@@ -274,7 +273,7 @@ mod tests {
 
     #[test]
     fn without_include_the_answer_is_short() {
-        let report = StatusReport::new(details(longest(1)), 0, now());
+        let report = StatusReport::new(details(longest(1)), 0);
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
     }
 
@@ -283,7 +282,7 @@ mod tests {
         let mut details = details(settled(1, Ending::Completed));
         let event = |n: usize| AgentEvent::Said { text: format!("{n} {}", "\u{1}x".repeat(900)) };
         details.log = Some((0..500).map(|n| LoggedEvent { at: now(), event: event(n) }).collect());
-        let report = StatusReport::new(details, 0, now());
+        let report = StatusReport::new(details, 0);
         let log = report.log.as_ref().unwrap();
         assert!(size::of(&report) <= size::LONG_ANSWER);
         assert_eq!(log.len() + report.left_out, 500);

@@ -1,6 +1,5 @@
 //! Waiting until something happened, without asking again and again.
 
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -128,19 +127,19 @@ async fn wait(call: Call, workers: Vec<String>, seconds: Option<u64>) -> Result<
     let request = WaitRequest { workers, timeout, most: AT_ONCE };
     let (answer, handing) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
     call.handover.hold(handing);
-    Ok(WaitReport::new(answer, Timestamp::now()))
+    Ok(WaitReport::new(answer))
 }
 
 impl WaitReport {
-    fn new(answer: orchestrator::WaitAnswer, now: Timestamp) -> Self {
+    fn new(answer: orchestrator::WaitAnswer) -> Self {
         let mut room = Room { left: size::ANSWER - ENVELOPE, not_shown: 0 };
         // What is told only once comes before what can be seen at any time.
         let known = answer.already_reported.iter().map(|view| (view, true));
-        let settled = workers(answer.settled.iter().map(|view| (view, false)).chain(known), now, &mut room);
+        let settled = workers(answer.settled.iter().map(|view| (view, false)).chain(known), &mut room);
         let (blocked, rest) = size::fit(answer.blocked.iter().map(BlockedTask::new), room.left / 2);
         room.spend(&blocked, rest);
-        let attention = workers(answer.attention.iter().map(|view| (view, false)), now, &mut room);
-        let briefs = answer.still_running.iter().map(|view| wire::Brief::new(view, now));
+        let attention = workers(answer.attention.iter().map(|view| (view, false)), &mut room);
+        let briefs = answer.still_running.iter().map(wire::Brief::new);
         let (still_running, rest) = size::fit(briefs, room.left);
         room.spend(&still_running, rest);
 
@@ -173,15 +172,11 @@ impl Room {
 }
 
 /// In full as far as there is room for all of them, and at least the bare facts of each.
-fn workers<'a>(
-    views: impl Iterator<Item = (&'a WorkerView, bool)>,
-    now: Timestamp,
-    room: &mut Room,
-) -> Vec<wire::Worker> {
+fn workers<'a>(views: impl Iterator<Item = (&'a WorkerView, bool)>, room: &mut Room) -> Vec<wire::Worker> {
     let views: Vec<(&WorkerView, bool)> = views.collect();
     let share = room.left.saturating_sub(FOR_OTHERS) / views.len().clamp(1, AT_ONCE);
     let reports = views.iter().map(|(view, known)| {
-        let report = wire::Worker::new(view, now, share.saturating_sub(1));
+        let report = wire::Worker::new(view, share.saturating_sub(1));
         if *known { report.already_reported() } else { report }
     });
     let (reports, rest) = size::fit(reports, room.left);
@@ -226,7 +221,7 @@ fn next_step(status: WaitReportStatus, settled: &[wire::Worker], more: usize, bl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::wire::tests::{longest, now, settled, view};
+    use crate::mcp::wire::tests::{longest, settled, view};
     use crate::mission::id::TaskId;
     use crate::mission::lifecycle::{Ending, WorkerStatus};
     use crate::orchestrator::WaitAnswer;
@@ -249,7 +244,7 @@ mod tests {
         let mut answer = answer(WaitStatus::Settled);
         answer.settled.push(settled(3, Ending::Completed));
         answer.still_running.push(view(4, WorkerStatus::Running));
-        let report = serde_json::to_value(WaitReport::new(answer, now())).unwrap();
+        let report = serde_json::to_value(WaitReport::new(answer)).unwrap();
         assert_eq!(report["status"], "settled");
         assert_eq!(report["settled"][0]["worker_id"], "w-3-fix-parser");
         assert_eq!(report["still_running"][0]["worker_id"], "w-4-fix-parser");
@@ -261,7 +256,7 @@ mod tests {
     fn a_named_worker_that_was_reported_is_marked() {
         let mut answer = answer(WaitStatus::Settled);
         answer.already_reported.push(settled(3, Ending::Failed));
-        let report = serde_json::to_value(WaitReport::new(answer, now())).unwrap();
+        let report = serde_json::to_value(WaitReport::new(answer)).unwrap();
         assert_eq!(report["settled"][0]["already_reported"], true);
     }
 
@@ -274,7 +269,7 @@ mod tests {
             std::sync::Arc::make_mut(&mut view.worker).settled[0].final_message = words.clone();
             answer.settled.push(view);
         }
-        let report = serde_json::to_value(WaitReport::new(answer, now())).unwrap();
+        let report = serde_json::to_value(WaitReport::new(answer)).unwrap();
         for worker in report["settled"].as_array().unwrap() {
             assert_eq!(worker["final_message"], words);
         }
@@ -289,7 +284,7 @@ mod tests {
         full.blocked = (0..1_000).map(|n| (TaskId(format!("task-{n}")), "\u{1}\"".repeat(2_000))).collect();
         full.still_running = (1_000..=2_000).map(|n| view(n, WorkerStatus::Running)).collect();
         full.more = 996;
-        let report = WaitReport::new(full, now());
+        let report = WaitReport::new(full);
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
         assert_eq!(report.settled.len(), AT_ONCE);
         let shown = report.attention.len() + report.blocked.len() + report.still_running.len();

@@ -1,3 +1,4 @@
+use jiff::Timestamp;
 use std::sync::Arc;
 
 use super::*;
@@ -47,6 +48,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         block_report: Report::Due,
         created_at: now(),
         queued_at: now(),
+        queued_seq: 0,
         started_at: Some("2026-11-22T11:59:00Z".parse().unwrap()),
         base_commit: None,
         cancel: None,
@@ -57,6 +59,8 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
     WorkerView {
         worker: Arc::new(worker),
         live: None,
+        elapsed_seconds: Some(60),
+        idle_seconds: None,
         block: None,
         waits_for: None,
         redelivered: false,
@@ -122,7 +126,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
 
 #[test]
 fn a_settled_worker_reads_as_the_contract_says() {
-    let worker = Worker::new(&settled(3, Ending::Completed), now(), 4_000);
+    let worker = Worker::new(&settled(3, Ending::Completed), 4_000);
     let expected = json!({
         "worker_id": "w-3-fix-parser",
         "title": "Fix parser",
@@ -151,7 +155,7 @@ fn a_settled_worker_reads_as_the_contract_says() {
 #[test]
 fn a_running_worker_shows_signs_of_life() {
     let running = view(1, WorkerStatus::Running);
-    let brief = serde_json::to_value(Brief::new(&running, now())).unwrap();
+    let brief = serde_json::to_value(Brief::new(&running)).unwrap();
     assert_eq!(brief["elapsed_seconds"], 60);
     assert!(brief.get("idle_seconds").is_none() && brief.get("stalled").is_none(), "{brief}");
 }
@@ -159,7 +163,7 @@ fn a_running_worker_shows_signs_of_life() {
 #[test]
 fn texts_give_way_before_facts_do() {
     for room in [0, 1_500, 3_000, 8_000] {
-        let worker = Worker::new(&longest(7), now(), room);
+        let worker = Worker::new(&longest(7), room);
         assert!(size::of(&worker) <= room.max(1_700), "{} of {room}", size::of(&worker));
         assert_eq!(worker.outcome.unwrap().run.reason, Some("model_not_found"));
     }
@@ -176,7 +180,7 @@ fn the_reason_of_a_failure_and_the_mend_come_with_it() {
     for (kind, reason, mend) in cases {
         let mut view = settled(3, Ending::Failed);
         Arc::make_mut(&mut view.worker).settled[0].failure = Some(BriefFailure { kind, message: "why".into() });
-        let worker = Worker::new(&view, now(), 4_000);
+        let worker = Worker::new(&view, 4_000);
         assert!(worker.next_step.contains(mend), "{}", worker.next_step);
         let run = worker.outcome.unwrap().run;
         assert_eq!((run.reason, run.message.as_deref()), (Some(reason), Some("why")));

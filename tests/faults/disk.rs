@@ -1,0 +1,136 @@
+//! A disk of a few MiB that a test has for itself: a tmpfs in a mount namespace of the test's own, so that nothing stays
+//! mounted however it ends; on macOS a disk image.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().canonicalize().expect("it is there").join("disk")
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.root().join("ballast")
+    }
+
+    /// Writes until there is no space for one more byte.
+    pub fn fill(&self) {
+        let mut file = File::options().create(true).append(true).open(self.ballast()).expect("an empty file fits");
+        for size in [64 * 1024, 1024, 1] {
+            let chunk = vec![b'x'; size];
+            while file.write_all(&chunk).is_ok() {}
+        }
+    }
+
+    pub fn fill_but(&self, bytes: u64) {
+        self.fill();
+        let file = File::options().write(true).open(self.ballast()).expect("the ballast");
+        let length = file.metadata().expect("its length").len();
+        file.set_len(length.saturating_sub(bytes)).expect("a file can be cut");
+    }
+
+    pub fn free(&self) {
+        fs::remove_file(self.ballast()).expect("the ballast is removed");
+    }
+}
+
+/// Runs `test` with a disk of this size; skips it, and says so, where none can be made.
+#[cfg(target_os = "linux")]
+pub fn with_disk(mib: u32, test: impl FnOnce(&Disk)) {
+    in_own_mounts(|| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let disk = Disk { folder };
+        fs::create_dir(disk.root()).expect("a folder");
+        let size = format!("size={mib}m,mode=0700");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(disk.root())).expect("a tmpfs");
+        test(&disk);
+    });
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg("-l").arg(self.root()));
+    }
+}
+
+#[cfg(target_os = "macos")]
+pub fn with_disk(mib: u32, test: impl FnOnce(&Disk)) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let disk = Disk { folder };
+    fs::create_dir(disk.root()).expect("a folder");
+    let image = disk.folder.path().join("image.dmg");
+    let size = format!("{}m", mib.max(8));
+    let made =
+        run(Command::new("hdiutil").args(["create", "-size", &size, "-fs", "HFS+", "-volname", "faults"]).arg(&image))
+            .and_then(|()| {
+                run(Command::new("hdiutil").args(["attach", "-nobrowse", "-mountpoint"]).arg(disk.root()).arg(&image))
+            });
+    match made {
+        Ok(()) => test(&disk),
+        Err(why) => crate::world::skip(&format!("no disk image can be attached: {why}")),
+    }
+}
+
+#[cfg(target_os = "macos")]
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = run(Command::new("hdiutil").args(["detach", "-force"]).arg(self.root()));
+    }
+}
+
+/// In a mount namespace of its own, for which this test is run once more in another process; with a user namespace
+/// where we are not root.
+#[cfg(target_os = "linux")]
+pub fn in_own_mounts(test: impl FnOnce()) {
+    const INSIDE: &str = "FAULTS_IN_OWN_MOUNTS";
+    if std::env::var_os(INSIDE).is_some() {
+        return test();
+    }
+    let flags = if rustix::process::getuid().is_root() { "-m" } else { "-rm" };
+    if let Err(why) = run(Command::new("unshare").args([flags, "mount", "-t", "tmpfs", "tmpfs", "/mnt"])) {
+        return crate::world::skip(&format!("nothing can be mounted here, not in a namespace either: {why}"));
+    }
+    let thread = std::thread::current();
+    let name = thread.name().expect("tests run in threads that bear their names");
+    let mut again = Command::new("unshare");
+    again.arg(flags).arg(std::env::current_exe().expect("the test's program"));
+    let status = again.args(["--exact", name, "--nocapture"]).env(INSIDE, "1").status().expect("unshare was there");
+    assert!(status.success(), "{name} failed in its own mount namespace: see above");
+}
+
+/// Another kind of mount is tried on macOS by nobody: what it stands for is tried with permissions there.
+#[cfg(target_os = "macos")]
+pub fn in_own_mounts(_: impl FnOnce()) {
+    eprintln!("SKIPPED: there are no mount namespaces on macOS; tests/faults/permission.rs has the like without them");
+}
+
+/// Makes a folder read-only from below, for root too, or writable again.
+#[cfg(target_os = "linux")]
+pub fn set_read_only(folder: &Path, read_only: bool) {
+    if read_only {
+        run(Command::new("mount").arg("--bind").args([folder, folder])).expect("a bind mount");
+        run(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(folder)).expect("a remount");
+    } else {
+        run(Command::new("umount").arg("-l").arg(folder)).expect("the mount goes");
+    }
+}
+
+#[cfg(target_os = "macos")]
+pub fn set_read_only(_: &Path, _: bool) {
+    unreachable!("only in mount namespaces");
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}

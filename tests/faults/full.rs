@@ -1,0 +1,235 @@
+//! A disk that fills up, with the repository and the state on it: at each moment at which something is to be written.
+//! What was settled stays, what cannot be done is said, and once there is room all goes on.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use serde_json::{Value, json};
+
+use crate::disk::{Disk, with_disk};
+use crate::world::{World, create, git_in, mission, reason, settled, status, until, until_exists, with};
+
+/// Reads the state file again and again: it is valid whenever it is there.
+struct Watch {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u32>>,
+}
+
+impl Watch {
+    fn over(world: &World) -> Self {
+        let (path, over): (PathBuf, Arc<AtomicBool>) = (world.state_file(), Arc::default());
+        let ended = Arc::clone(&over);
+        let thread = thread::spawn(move || {
+            let mut looks = 0;
+            while !ended.load(Ordering::Relaxed) {
+                if let Ok(bytes) = fs::read(&path) {
+                    let parsed: Result<Value, _> = serde_json::from_slice(&bytes);
+                    assert!(parsed.is_ok(), "the state file was seen invalid: {}", String::from_utf8_lossy(&bytes));
+                    looks += 1;
+                }
+                thread::yield_now();
+            }
+            looks
+        });
+        Self { over, thread: Some(thread) }
+    }
+
+    fn end(mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let looks = self.thread.take().expect("it ends once").join().expect("the state file was always valid");
+        assert!(looks > 0, "the state file was never there");
+    }
+}
+
+fn with_world(mib: u32, test: impl FnOnce(&Disk, World)) {
+    with_disk(mib, |disk| test(disk, World::at(&disk.root())));
+}
+
+#[test]
+fn a_worker_that_ends_on_a_full_disk_is_recorded_at_once_and_told_when_there_is_room() {
+    with_world(6, |disk, world| {
+        let mut boss = world.boss();
+        let gate = world.path("gate");
+        let script = format!("write a.txt x\ncommit work\ntouch ready\nwait-file {}", gate.display());
+        let worker = create(&mut boss, mission("t", &script));
+        let earlier = create(&mut boss, mission("earlier", "say done"));
+        assert_eq!(settled(&mut boss, &earlier)["status"], "completed");
+        until_exists(&world.worktree(&worker).join("ready"));
+        let watch = Watch::over(&world);
+        disk.fill();
+        fs::write(&gate, "").unwrap();
+        let record = world.attempt(&worker, 1).join("outcome.json");
+        until("the outcome is recorded on the full disk", || fs::metadata(&record).is_ok_and(|it| it.len() > 0));
+        let recorded = world.outcome(&worker, 1);
+        assert_eq!(recorded["changes"]["commits"], 1, "{recorded:#}");
+        assert_eq!(status(&mut boss, &earlier)["status"], "completed", "what was settled stays so");
+        disk.free();
+        let told = settled(&mut boss, &worker);
+        assert_eq!(told["status"], recorded["status"], "{told:#}");
+        assert_eq!(world.outcome(&worker, 1), recorded, "a record never changes");
+        until("the state file has both", || {
+            let state = world.state();
+            [&worker, &earlier].iter().all(|id| state.to_string().contains(&format!("\"worker_id\":\"{id}\"")))
+        });
+        watch.end();
+        assert_eq!(git_in(&world.repo(), &["show", &format!("orchestrator/{worker}:a.txt")]).unwrap(), "x");
+    });
+}
+
+#[test]
+fn the_end_of_a_worker_is_told_although_its_server_died_on_the_full_disk() {
+    with_world(6, |disk, world| {
+        let mut boss = world.boss();
+        let gate = world.path("gate");
+        let worker = create(&mut boss, mission("t", &format!("touch ready\nwait-file {}", gate.display())));
+        until_exists(&world.worktree(&worker).join("ready"));
+        disk.fill();
+        boss.kill_server();
+        fs::write(&gate, "").unwrap();
+        until("the outcome is recorded", || {
+            fs::metadata(world.attempt(&worker, 1).join("outcome.json")).is_ok_and(|it| it.len() > 0)
+        });
+        let mut next = world.boss();
+        // The record may have left as much room as a new server needs; else it says what it wants.
+        if let Some(Err(why)) = next.call("wait_for_worker", json!({"worker_id": worker})) {
+            assert!(why.contains("no space left") && why.contains(".orchestrator"), "{why}");
+        }
+        disk.free();
+        let told = settled(&mut next, &worker);
+        assert_eq!(told["status"], world.outcome(&worker, 1)["status"], "without another start");
+    });
+}
+
+#[test]
+fn what_cannot_be_saved_is_refused_and_never_half_made() {
+    with_world(8, |disk, world| {
+        let mut boss = world.boss();
+        let first = create(&mut boss, mission("first", "say done"));
+        settled(&mut boss, &first);
+        let watch = Watch::over(&world);
+        disk.fill();
+        // Longer than what is left of the journal's last block.
+        let long = |title: &str| mission(title, &format!("say done\nEND\n{}", "x".repeat(20_000)));
+        let why = boss.refused("create_worker_mission", with(long("t"), "request_id", "r0"));
+        assert!(why.contains("no space left") && why.contains("free some space"), "{why}");
+        let batch = json!({"workers": (1..=20).map(|n| {
+            with(long(&format!("t{n}")), "request_id", format!("r{n}"))
+        }).collect::<Vec<_>>()});
+        let why = boss.refused("batch_create_workers", batch.clone());
+        assert!(why.contains("no space left"), "{why}");
+        let why = boss.refused("retry_worker", json!({"worker_id": first, "feedback": "x".repeat(20_000)}));
+        assert!(why.contains("no space left"), "{why}");
+        let listed = boss.succeed("list_worker_missions", json!({}));
+        assert_eq!(listed["workers"].as_array().map(Vec::len), Some(1), "{listed:#}");
+        disk.free();
+        let answer = boss.succeed("batch_create_workers", batch);
+        let ids: Vec<String> = answer["results"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|it| it["worker_id"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(ids.len(), 20, "{answer:#}");
+        for id in &ids[..3] {
+            assert_eq!(settled(&mut boss, id)["status"], "completed");
+        }
+        watch.end();
+    });
+}
+
+#[test]
+fn a_first_mission_on_a_full_disk_is_refused_and_works_when_there_is_room() {
+    with_world(6, |disk, world| {
+        disk.fill();
+        let mut boss = world.boss();
+        let why = boss.refused("create_worker_mission", mission("t", "say done"));
+        assert!(why.contains("no space left"), "{why}");
+        disk.free();
+        let worker = create(&mut boss, mission("t", "say done"));
+        assert_eq!(settled(&mut boss, &worker)["status"], "completed");
+    });
+}
+
+#[test]
+fn a_worktree_that_does_not_fit_is_taken_back_and_made_when_there_is_room() {
+    with_world(12, |disk, world| {
+        let noise = format!("head -c 3000000 /dev/urandom > {}", world.repo().join("big").display());
+        assert!(std::process::Command::new("sh").args(["-c", &noise]).status().unwrap().success());
+        world.git(&["add", "."]);
+        world.git(&["commit", "-q", "-m", "big"]);
+        let mut boss = world.boss();
+        disk.fill_but(1_500_000);
+        let worker = create(&mut boss, mission("t", "say done"));
+        let ended = settled(&mut boss, &worker);
+        assert_eq!(ended["outcome"]["run"]["reason"], "could_not_start", "{ended:#}");
+        assert!(reason(&ended).contains("no space left"), "{ended:#}");
+        assert!(!world.worktree(&worker).exists(), "no half-made worktree is left");
+        assert_eq!(world.git(&["worktree", "list"]).lines().count(), 1);
+        assert_eq!(world.git(&["branch", "--list", "orchestrator/*"]), "");
+        disk.free();
+        boss.succeed("retry_worker", json!({"worker_id": worker}));
+        assert_eq!(settled(&mut boss, &worker)["status"], "completed");
+    });
+}
+
+#[test]
+fn leftovers_that_do_not_fit_into_a_commit_stay_and_are_committed_by_the_next_attempt() {
+    with_world(12, |disk, world| {
+        let mut boss = world.boss();
+        let gate = world.path("gate");
+        let script = format!(
+            "session s\nrun head -c 2000000 /dev/urandom > big\ntouch {{ready}}\nwait-file {}\nsay done",
+            gate.display()
+        );
+        let ready = world.path("ready");
+        let worker = create(&mut boss, mission("t", &script.replace("{ready}", &ready.to_string_lossy())));
+        until_exists(&ready);
+        disk.fill_but(1_000_000);
+        fs::write(&gate, "").unwrap();
+        let ended = settled(&mut boss, &worker);
+        let recorded = world.outcome(&worker, 1);
+        assert_eq!(recorded["changes"]["uncommitted"], 1, "{recorded:#}");
+        let notes = recorded["changes"]["notes"].to_string();
+        assert!(notes.contains("could not be committed") && notes.contains("No space left"), "{recorded:#}");
+        assert_ne!(ended["status"], "running");
+        assert_eq!(fs::metadata(world.worktree(&worker).join("big")).unwrap().len(), 2_000_000);
+        disk.free();
+        boss.succeed("retry_worker", json!({"worker_id": worker, "feedback": "FAKE:\nsay again"}));
+        assert_eq!(settled(&mut boss, &worker)["status"], "completed");
+        let size = world.git(&["cat-file", "-s", &format!("orchestrator/{worker}:big")]);
+        assert_eq!(size, "2000000");
+    });
+}
+
+#[test]
+fn a_verification_that_runs_out_of_space_could_not_run() {
+    with_world(6, |disk, world| {
+        let mut boss = world.boss();
+        let (ready, gate) = (world.path("verifying"), world.path("gate"));
+        // The second one keeps quiet about why it fails.
+        for (title, loud) in [("loud", ""), ("quiet", " 2>/dev/null")] {
+            let command = format!(
+                "touch {}; while [ ! -e {} ]; do sleep 0.01; done; head -c 500000 /dev/zero > probe{loud}",
+                ready.display(),
+                gate.display()
+            );
+            let worker = create(&mut boss, with(mission(title, "say done"), "verify_command", command));
+            until_exists(&ready);
+            disk.fill();
+            fs::write(&gate, "").unwrap();
+            until("it is recorded", || {
+                fs::metadata(world.attempt(&worker, 1).join("outcome.json")).is_ok_and(|it| it.len() > 0)
+            });
+            disk.free();
+            let ended = settled(&mut boss, &worker);
+            assert_eq!(ended["outcome"]["verification"]["result"], "could_not_run", "{title}: {ended:#}");
+            let recorded = world.outcome(&worker, 1);
+            assert!(recorded["verification"]["why"].as_str().unwrap().contains("space"), "{recorded:#}");
+            fs::remove_file(&ready).unwrap();
+            fs::remove_file(&gate).unwrap();
+        }
+    });
+}

@@ -1,0 +1,147 @@
+//! Folders that cannot be written: read-only mounts (for root too), and modes (for a server that modes hold for). The
+//! message names the path and the mend, and once it can be written again all goes on without a restart.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::disk::{in_own_mounts, set_read_only};
+use crate::world::{World, create, mission, reason, settled, skip, status, until, until_exists};
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("its owner may change its mode");
+}
+
+/// A world whose servers obey modes: as root they are started without the capabilities that override them.
+fn obedient() -> Option<World> {
+    if !rustix::process::getuid().is_root() {
+        return Some(World::new());
+    }
+    let drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner"];
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o500);
+    let probe = format!("! touch {}/x", folder.path().display());
+    let works = Command::new(drop[0]).args(&drop[1..]).args(["sh", "-c", &probe]).output();
+    match works.is_ok_and(|output| output.status.success()) {
+        true => Some(World::new().through(&drop)),
+        false => {
+            skip("root's capabilities cannot be dropped here (setpriv)");
+            None
+        }
+    }
+}
+
+fn check_message(why: &str, path: &Path) {
+    assert!(why.contains(&*path.to_string_lossy()), "it names {}: {why}", path.display());
+    assert!(why.contains("not permitted") && why.contains("--state-dir"), "{why}");
+}
+
+#[test]
+fn a_repository_that_may_not_be_written_is_told_and_used_once_it_may() {
+    let Some(world) = obedient() else { return };
+    set_mode(&world.repo(), 0o500);
+    let mut boss = world.boss();
+    let why = boss.refused("create_worker_mission", mission("t", "say done"));
+    check_message(&why, &world.state_dir());
+    boss.succeed("list_worker_missions", json!({}));
+    set_mode(&world.repo(), 0o700);
+    let worker = create(&mut boss, mission("t", "say done"));
+    assert_eq!(settled(&mut boss, &worker)["status"], "completed");
+}
+
+#[test]
+fn a_state_folder_that_may_not_be_written_or_read_is_told_and_used_once_it_may() {
+    // A folder that may only be read still has the journal that was begun in it, which can be written.
+    for (mode, folders) in [(0o500, &["servers"][..]), (0o000, &["journal", "servers"])] {
+        let Some(world) = obedient() else { return };
+        let mut boss = world.boss();
+        let worker = create(&mut boss, mission("t", "say done"));
+        settled(&mut boss, &worker);
+        boss.leave();
+        for folder in folders {
+            let folder = world.state_dir().join(folder);
+            set_mode(&folder, mode);
+            let mut boss = world.boss();
+            let why = boss.refused("create_worker_mission", mission("u", "say done"));
+            set_mode(&folder, 0o700);
+            assert!(why.contains(&*folder.to_string_lossy()), "{mode:o} {}: {why}", folder.display());
+            assert!(why.contains("--state-dir"), "{mode:o} {}: {why}", folder.display());
+            let told = settled(&mut boss, &worker);
+            assert_eq!(told["status"], "completed", "{mode:o}: without another start");
+            boss.leave();
+        }
+    }
+}
+
+#[test]
+fn a_workers_folder_that_may_not_be_written_is_told_and_nothing_is_lost() {
+    let Some(world) = obedient() else { return };
+    let mut boss = world.boss();
+    let workers = world.state_dir().join("workers");
+    let first = create(&mut boss, mission("first", "say done"));
+    settled(&mut boss, &first);
+    set_mode(&workers, 0o500);
+    let second = create(&mut boss, mission("second", "say done"));
+    until("somebody has tried to start it", || world.log().contains("not permitted"));
+    set_mode(&workers, 0o700);
+    let ended = settled(&mut boss, &second);
+    assert_eq!(ended["status"], "completed", "{ended:#}");
+}
+
+#[test]
+fn a_runtime_folder_that_may_not_be_written_is_told() {
+    let Some(world) = obedient() else { return };
+    let runtime = world.path("runtime");
+    fs::create_dir(&runtime).unwrap();
+    set_mode(&runtime, 0o500);
+    let world = world.env("XDG_RUNTIME_DIR", &runtime.to_string_lossy());
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("t", "say done"));
+    let ended = settled(&mut boss, &worker);
+    assert_eq!(ended["outcome"]["run"]["reason"], "could_not_start", "{ended:#}");
+    let why = reason(&ended);
+    assert!(why.contains(&*runtime.to_string_lossy()) && why.contains("XDG_RUNTIME_DIR"), "{why}");
+    set_mode(&runtime, 0o700);
+    boss.succeed("retry_worker", json!({"worker_id": worker}));
+    assert_eq!(settled(&mut boss, &worker)["status"], "completed");
+}
+
+#[test]
+fn a_repository_on_a_read_only_mount_is_told_and_used_once_it_is_writable() {
+    in_own_mounts(|| {
+        let world = World::new();
+        set_read_only(&world.repo(), true);
+        let mut boss = world.boss_in(Path::new(&world.repo()));
+        let why = boss.refused("create_worker_mission", mission("t", "say done"));
+        check_message(&why, &world.state_dir());
+        assert!(why.contains("Read-only file system"), "{why}");
+        // The server's own directory is in the mount that goes.
+        set_read_only(&world.repo(), false);
+        let mut boss = world.boss();
+        let worker = create(&mut boss, mission("t", "say done"));
+        assert_eq!(settled(&mut boss, &worker)["status"], "completed");
+    });
+}
+
+#[test]
+fn a_state_folder_that_becomes_read_only_while_a_worker_runs_loses_nothing() {
+    in_own_mounts(|| {
+        let world = World::new();
+        let mut boss = world.boss();
+        let gate = world.path("gate");
+        let worker = create(&mut boss, mission("t", &format!("touch ready\nwait-file {}\nsay done", gate.display())));
+        until_exists(&world.worktree(&worker).join("ready"));
+        until("it runs", || status(&mut boss, &worker)["status"] == "running");
+        let workers = world.state_dir().join("workers");
+        set_read_only(&workers, true);
+        let why = boss.refused("send_message_to_worker", json!({"worker_id": worker, "message": "hello"}));
+        assert!(why.contains("not permitted") && why.contains("inbox"), "{why}");
+        fs::write(&gate, "").unwrap();
+        set_read_only(&workers, false);
+        let ended = settled(&mut boss, &worker);
+        assert_eq!(ended["status"], "completed", "{ended:#}");
+    });
+}

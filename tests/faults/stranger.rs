@@ -1,0 +1,126 @@
+//! A repository that a stranger prepared: nothing in it makes us write outside, wait for ever, or start what the user did
+//! not ask for. Each is refused with the path and the mend, and once it is gone all goes on without a restart.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::world::{World, create, mission, reason, settled, with};
+
+/// A link at `place` (in the state folder) to a folder, or a file, outside.
+fn linked(place: &str, to_a_folder: bool) -> World {
+    let world = World::new();
+    let outside = world.path("outside");
+    match to_a_folder {
+        true => fs::create_dir(&outside).unwrap(),
+        false => fs::write(&outside, "precious").unwrap(),
+    }
+    let link = world.repo().join(place);
+    fs::create_dir_all(link.parent().expect("it lies in the repository")).unwrap();
+    symlink(&outside, link).unwrap();
+    world
+}
+
+fn untouched(outside: &Path) -> bool {
+    match outside.is_dir() {
+        true => fs::read_dir(outside).unwrap().next().is_none(),
+        false => fs::read_to_string(outside).unwrap() == "precious",
+    }
+}
+
+#[test]
+fn links_in_the_state_folder_are_refused_and_nothing_is_written_through_them() {
+    let places = [
+        (".orchestrator", true),
+        (".orchestrator/workers", true),
+        (".orchestrator/worktrees", true),
+        (".orchestrator/journal", true),
+        (".orchestrator/servers", true),
+        (".orchestrator/journal/lock", false),
+        (".orchestrator/journal/000001.jsonl", false),
+    ];
+    for (place, to_a_folder) in places {
+        let world = linked(place, to_a_folder);
+        let mut boss = world.boss();
+        let why = boss.refused("create_worker_mission", mission("t", "say done"));
+        assert!(why.contains(&*world.repo().join(place).to_string_lossy()), "{place}: {why}");
+        assert!(why.contains("symbolic link") && why.contains("--state-dir"), "{place}: {why}");
+        assert!(untouched(&world.path("outside")), "{place}");
+        fs::remove_file(world.repo().join(place)).unwrap();
+        let worker = create(&mut boss, mission("t", "say done"));
+        assert_eq!(settled(&mut boss, &worker)["status"], "completed", "{place}: without another start");
+        assert!(untouched(&world.path("outside")), "{place}");
+    }
+}
+
+#[test]
+fn a_link_in_place_of_a_workers_folder_is_refused() {
+    for place in ["w-1-t", "w-1-t/attempts", "w-1-t/attempts/1", "w-1-t/attempts/1/inbox"] {
+        let world = linked(&format!(".orchestrator/workers/{place}"), true);
+        let mut boss = world.boss();
+        let worker = create(&mut boss, mission("t", "say done"));
+        assert_eq!(worker, "w-1-t");
+        let ended = settled(&mut boss, &worker);
+        assert_eq!(ended["outcome"]["run"]["reason"], "could_not_start", "{place}: {ended:#}");
+        assert!(reason(&ended).contains("symbolic link"), "{place}: {ended:#}");
+        assert!(untouched(&world.path("outside")), "{place}");
+    }
+}
+
+#[test]
+fn a_link_in_place_of_a_workers_log_is_refused() {
+    let world = linked(".orchestrator/workers/w-1-t/attempts/1/stdout.log", false);
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("t", "say done"));
+    let ended = settled(&mut boss, &worker);
+    assert!(reason(&ended).contains("stdout.log is not a file"), "{ended:#}");
+    assert!(untouched(&world.path("outside")));
+}
+
+#[test]
+fn a_pipe_in_place_of_a_lock_hangs_nobody() {
+    let world = World::new();
+    let journal = world.state_dir().join("journal");
+    fs::create_dir_all(&journal).unwrap();
+    assert!(Command::new("mkfifo").arg(journal.join("lock")).status().unwrap().success());
+    let mut boss = world.boss();
+    let why = boss.refused("create_worker_mission", mission("t", "say done"));
+    assert!(why.contains("journal/lock is not a file"), "{why}");
+}
+
+#[test]
+fn a_folder_that_the_user_names_may_be_reached_by_a_link() {
+    let world = World::new();
+    fs::create_dir(world.path("elsewhere")).unwrap();
+    symlink(world.path("elsewhere"), world.path("link")).unwrap();
+    let link = world.path("link");
+    let mut boss = world.boss_with(&world.repo(), &["--state-dir", &link.to_string_lossy()]);
+    let worker = create(&mut boss, mission("t", "say done"));
+    assert_eq!(settled(&mut boss, &worker)["status"], "completed");
+    assert!(world.path("elsewhere/journal").is_dir());
+}
+
+/// Whoever clones a repository must not start its missions with the first look at the list.
+#[test]
+fn a_state_folder_that_came_with_the_repository_starts_nothing() {
+    let origin = World::new().set("max_workers = 0");
+    let mut boss = origin.boss();
+    let proof = origin.path("it-ran");
+    let script = format!("touch {}", proof.display());
+    create(&mut boss, with(mission("evil", &script), "working_directory", "."));
+    boss.kill_server();
+    origin.git(&["add", "-f", ".orchestrator/journal"]);
+    origin.git(&["commit", "-q", "-m", "a gift"]);
+
+    let world = World::new();
+    fs::remove_dir_all(world.repo()).unwrap();
+    crate::world::git_in(&world.path(""), &["clone", "-q", &origin.repo().to_string_lossy(), "repo"]).unwrap();
+    let mut boss = world.boss();
+    let why = boss.refused("list_worker_missions", json!({"scope": "all"}));
+    assert!(why.contains("git tracks") && why.contains("--state-dir"), "{why}");
+    boss.leave();
+    assert!(!proof.exists());
+}

@@ -1,0 +1,152 @@
+//! A boss over raw JSON lines: a real server, which may die at any moment, and may be started in any environment.
+
+// Each test binary uses another part of this.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// Nothing takes this long; what does hangs.
+pub const CEILING: Duration = Duration::from_secs(90);
+
+pub struct Boss {
+    server: Child,
+    input: Option<ChildStdin>,
+    output: Receiver<String>,
+    next_id: u64,
+    dead: bool,
+}
+
+impl Boss {
+    /// `command` brings the program, the directory and the environment.
+    pub fn start(command: Command) -> Self {
+        Self::start_logging(command, Stdio::null())
+    }
+
+    pub fn start_logging(mut command: Command, log: Stdio) -> Self {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut server = piped.spawn().expect("the server starts");
+        let input = server.stdin.take();
+        let output = lines_of(server.stdout.take().expect("it is piped"));
+        let mut boss = Self { server, input, output, next_id: 0, dead: false };
+        let hello = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}});
+        boss.request("initialize", hello).expect("a new server answers");
+        boss.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        boss
+    }
+
+    /// The answer of a call that succeeds.
+    pub fn succeed(&mut self, tool: &str, arguments: Value) -> Value {
+        let answer = self.call(tool, arguments).expect("the server lives");
+        answer.unwrap_or_else(|error| panic!("{tool}: {error}"))
+    }
+
+    /// What a refused call says.
+    pub fn refused(&mut self, tool: &str, arguments: Value) -> String {
+        match self.call(tool, arguments).expect("the server lives") {
+            Ok(answer) => panic!("{tool} was not refused: {answer:#}"),
+            Err(error) => error,
+        }
+    }
+
+    /// The structured answer; the tool's refusal; or nothing, because the server died before it answered.
+    pub fn call(&mut self, tool: &str, arguments: Value) -> Option<Result<Value, String>> {
+        let answer = self.request("tools/call", json!({"name": tool, "arguments": arguments}))?;
+        let result = &answer["result"];
+        assert!(result.is_object(), "{tool}: {answer}");
+        let text = || result["content"][0]["text"].as_str().unwrap_or_default().to_owned();
+        Some(if result["isError"] == true { Err(text()) } else { Ok(result["structuredContent"].clone()) })
+    }
+
+    /// Sends a call and kills the server before it can have answered, or just after.
+    pub fn call_and_kill(&mut self, tool: &str, arguments: Value) {
+        self.next_id += 1;
+        let params = json!({"name": tool, "arguments": arguments});
+        self.send(&json!({"jsonrpc": "2.0", "id": self.next_id, "method": "tools/call", "params": params}));
+        self.kill_server();
+    }
+
+    fn request(&mut self, method: &str, params: Value) -> Option<Value> {
+        let named = params["name"].as_str().unwrap_or_default().to_owned();
+        self.next_id += 1;
+        self.send(&json!({"jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params}));
+        loop {
+            let line = match self.output.recv_timeout(CEILING) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.dead = true;
+                    return None;
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("no answer to {method} {named}"),
+            };
+            let message: Value = serde_json::from_str(&line).expect("the server prints JSON lines");
+            if message["id"] == self.next_id {
+                return Some(message);
+            }
+        }
+    }
+
+    fn send(&mut self, message: &Value) {
+        if let Some(input) = &mut self.input
+            && writeln!(input, "{message}").is_err()
+        {
+            self.dead = true;
+        }
+    }
+
+    pub fn kill_server(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        self.dead = true;
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    /// In order.
+    pub fn leave(mut self) {
+        self.input = None;
+        let _ = self.server.wait();
+    }
+}
+
+impl Drop for Boss {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// Read by a thread of its own, so that waiting for one has a ceiling.
+fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// Command lines of the processes that name a folder or work in it.
+pub fn processes_in(folder: &Path) -> Vec<(u32, String)> {
+    let folder = folder.canonicalize().expect("it is there");
+    let entries = std::fs::read_dir("/proc").expect("this test runs on Linux").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let works_there = std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
+        let command = std::fs::read(proc.join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        (works_there || command.contains(&*folder.to_string_lossy())).then_some((pid, command))
+    })
+    .collect()
+}
