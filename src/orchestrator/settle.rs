@@ -13,7 +13,8 @@ use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run, Verification, tail};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Mission;
-use crate::store::worker_dir::{Content, Letter};
+use crate::store::file::{self, FileError};
+use crate::store::worker_dir::{AttemptDir, Content, Letter};
 use crate::supervisor::assignment::{LiveStatus, Phase};
 
 /// How much of a failure's message and of a verification's log a brief holds, in bytes.
@@ -99,22 +100,24 @@ impl Actor {
         }
     }
 
+    /// The record before the entry, and both under the journal's lock: nothing is told as settled that has no record, and
+    /// one that a server left which was killed in between stays as it is.
     fn settle_queued(&mut self, worker: &Worker) -> Result<(), OrchestratorError> {
         let attempt = worker.attempt + 1;
+        let Some(dir) = self.state_dir().map(|dir| dir.worker(&worker.id).attempt(attempt)) else { return Ok(()) };
         let outcome = never_ran(worker, attempt, Ending::Cancelled, None);
-        let id = worker.id.clone();
-        let brief = Box::new(brief(&outcome, worker.next.model.clone()));
-        let still_queued = self.transact(|registry| {
-            let queued = registry.get(&id).is_some_and(|worker| worker.status == WorkerStatus::Queued);
-            let entry = queued.then(|| Entry::Settled { worker: id.clone(), brief });
-            (entry.into_iter().collect(), queued)
+        let recorded = self.transact(|registry| {
+            let now = registry.get(&worker.id).filter(|now| now.status == WorkerStatus::Queued);
+            match now.filter(|now| now.attempt + 1 == attempt).map(|_| record(&dir, outcome)) {
+                None => (Vec::new(), Ok(())),
+                Some(Err(error)) => (Vec::new(), Err(error)),
+                Some(Ok(outcome)) => {
+                    let brief = Box::new(brief(&outcome, worker.next.model.clone()));
+                    (vec![Entry::Settled { worker: worker.id.clone(), brief }], Ok(()))
+                }
+            }
         })?;
-        if let Some(dir) = self.state_dir().filter(|_| still_queued) {
-            let dir = dir.worker(&worker.id).attempt(attempt);
-            crate::store::file::make_private_dir(dir.root())?;
-            dir.settle(&outcome)?;
-        }
-        Ok(())
+        Ok(recorded?)
     }
 
     /// Answers the cancellations whose workers have settled.
@@ -159,6 +162,15 @@ pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: 
         // Nothing was started, so nothing can be left.
         cleanup: Cleanup { proof: Proof::Full, ..Cleanup::default() },
         settled_at: Timestamp::now(),
+    }
+}
+
+/// Writes the record, or reads the one that is there.
+fn record(dir: &AttemptDir, outcome: Outcome) -> Result<Outcome, FileError> {
+    file::make_private_dir(dir.root())?;
+    match dir.settle(&outcome)? {
+        true => Ok(outcome),
+        false => Ok(dir.outcome()?.unwrap_or(outcome)),
     }
 }
 
