@@ -245,6 +245,9 @@ pub(super) struct Actor {
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
     state_file_due: Option<Instant>,
     next_look: Instant,
+    /// The newest entry whose consequences were drawn. A decision may take in what others wrote just before it, so what
+    /// was there when a request came in says nothing.
+    considered: u64,
 }
 
 /// A message to an attempt (of this number) that was just ending.
@@ -281,6 +284,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         late_messages: HashMap::new(),
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
+        considered: 0,
     };
     if actor.context.state_root.join("journal").exists() {
         actor.open_store()?;
@@ -312,7 +316,6 @@ impl Actor {
     fn handle(&mut self, ask: Ask) {
         // A caller that has gone away wants no answer: every `let _` below drops one.
         self.join_if_there();
-        let before = self.registry().seq;
         match ask {
             Ask::Arrived { boss } => self.note_arrival(&boss),
             Ask::Create { boss, drafts, reply } => drop(reply.send(self.create(&boss, drafts))),
@@ -335,7 +338,11 @@ impl Actor {
             Ask::JournalChanged => self.look_at_journal(),
             Ask::ShutDown { .. } => {}
         }
-        if self.registry().seq != before {
+        self.draw_consequences();
+    }
+
+    fn draw_consequences(&mut self) {
+        if self.registry().seq != self.considered {
             self.after_change();
         }
     }
@@ -347,6 +354,7 @@ impl Actor {
         self.retry_automatically();
         self.start_what_may();
         self.answer_cancels();
+        self.considered = self.registry().seq;
         self.answer_waits();
         self.state_file_due.get_or_insert_with(|| Instant::now() + STATE_FILE_DELAY);
     }
@@ -362,12 +370,9 @@ impl Actor {
         }
         if self.next_look <= now {
             self.next_look = now + LOOK_EVERY;
-            let before = self.registry().seq;
             self.take_over();
             self.follow_again();
-            if self.registry().seq != before {
-                self.after_change();
-            }
+            self.draw_consequences();
         }
     }
 

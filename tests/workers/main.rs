@@ -7,4 +7,5 @@ mod lead;
 mod loud;
 mod places;
 mod restart;
+mod share;
 mod world;
