@@ -22,6 +22,7 @@ use super::handle::Startup;
 use super::waiters::Waiters;
 use crate::backend::Backends;
 use crate::config::Settings;
+use crate::crash_point::{self, Point};
 use crate::git::Repository;
 use crate::mission::admission::Limits;
 use crate::mission::create::Draft;
@@ -387,6 +388,7 @@ impl Actor {
         if self.store.is_some() {
             let server = self.context.server.clone();
             let _ = self.transact(|_| (vec![Entry::ServersGone { servers: vec![server] }], ()));
+            crash_point::at(Point::Leaving);
             self.write_state_file();
             if let Some(store) = &self.store {
                 let _ = std::fs::remove_file(store.dir.server_lock(&self.context.server));
@@ -404,7 +406,9 @@ impl Actor {
     pub(super) fn transact<T>(&mut self, decide: impl FnOnce(&Registry) -> (Vec<Entry>, T)) -> Result<T> {
         self.open_store()?;
         let Some(store) = &mut self.store else { return Err(OrchestratorError::ShuttingDown) };
-        Ok(store.journal.transact(Timestamp::now(), decide)?)
+        let decided = store.journal.transact(Timestamp::now(), decide)?;
+        crash_point::at(Point::Decided);
+        Ok(decided)
     }
 
     pub(super) fn state_dir(&self) -> Option<&StateDir> {
@@ -446,6 +450,7 @@ impl Actor {
         self.store = Some(Store { dir, journal, _lease: lease, _watch: watch });
         let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
         let result = self.transact(|_| (vec![joined], ()));
+        crash_point::at(Point::Joined);
         if result.is_err() {
             // To the others, what a server that never joined leases is nobody's.
             self.store = None;

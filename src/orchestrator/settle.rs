@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::actor::{Actor, News};
 use super::answers::*;
 use super::error::OrchestratorError;
+use crate::crash_point::{self, Point};
 use crate::mission::entry::{Brief, BriefFailure, Entry, NextAttempt, Start};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -54,10 +55,12 @@ impl Actor {
     }
 
     fn settle(&mut self, worker: &Worker, outcome: &Outcome) {
+        crash_point::at(Point::EndSeen);
         self.live.remove(&worker.id);
         let brief = Box::new(brief(outcome, worker.next.model.clone()));
         let id = worker.id.clone();
         self.note(Entry::Settled { worker: id, brief });
+        crash_point::at(Point::EndNoted);
     }
 
     /// Into the queue again, with what it was told meanwhile; one that was called off is settled from there.
@@ -112,6 +115,7 @@ impl Actor {
                 None => (Vec::new(), Ok(())),
                 Some(Err(error)) => (Vec::new(), Err(error)),
                 Some(Ok(outcome)) => {
+                    crash_point::at(Point::CalledOffRecorded);
                     let brief = Box::new(brief(&outcome, worker.next.model.clone()));
                     (vec![Entry::Settled { worker: worker.id.clone(), brief }], Ok(()))
                 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
+use crate::crash_point::{self, Point};
 use crate::mission::entry::Entry;
 use crate::mission::handover::{self, News, Selection, Settlement};
 use crate::mission::id::{BossId, WorkerId};
@@ -98,6 +99,7 @@ impl Actor {
     pub(super) fn note_sent(&mut self, ticket: u64) {
         for offer in self.waiters.offers.iter_mut().filter(|offer| offer.ticket == ticket) {
             offer.sent = Some(Instant::now());
+            crash_point::at(Point::AnswerSent);
         }
     }
 
@@ -117,6 +119,7 @@ impl Actor {
         self.waiters.offers = open;
         if !arrived.is_empty() {
             self.save(vec![Entry::Delivered { offers: arrived.into_iter().map(|offer| offer.line).collect() }]);
+            crash_point::at(Point::Delivered);
         }
     }
 
@@ -178,6 +181,7 @@ impl Actor {
         match line {
             Ok(line) => {
                 let line = line?;
+                crash_point::at(Point::Offered);
                 self.waiters.offers.push(Offer { ticket: waiting.ticket, boss, line, sent: None });
                 Some(())
             }

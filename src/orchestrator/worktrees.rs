@@ -8,6 +8,7 @@ use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::start::refused;
+use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
 use crate::mission::entry::Entry;
 use crate::mission::id::BossId;
@@ -79,6 +80,7 @@ pub(super) async fn remove(
         let path = target.path.clone();
         match blocking(move || remove_one(&context, &request, target, branch)).await {
             Ok(removed) => {
+                crash_point::at(Point::WorktreeRemoved);
                 let salvage_ref = removed.salvage_ref.clone();
                 if let Some(worker) = worker {
                     let entry = Entry::WorktreeRemoved { worker: worker.id.clone(), salvage_ref };

@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::file::{self, FileError};
+use crate::crash_point::{self, Point};
 use crate::mission::entry::{Entry, FORMAT, Line};
 use crate::mission::id::ServerId;
 use crate::mission::registry::Registry;
 
 /// Lines after which a new generation begins: about a megabyte, read in some 10 ms.
-const LINES_PER_GENERATION: u64 = 2_000;
+const LINES_PER_GENERATION: u64 = if cfg!(feature = "crash-points") { 20 } else { 2_000 };
 
 #[derive(Debug, Error)]
 pub enum JournalError {
@@ -169,9 +170,14 @@ impl Journal {
     }
 
     fn write(&mut self, bytes: &[u8], durable: bool) -> io::Result<()> {
+        crash_point::at(Point::JournalAppend);
         self.file.seek(SeekFrom::Start(self.offset))?;
+        crash_point::in_the_middle(Point::JournalLine, || drop((&self.file).write_all(&bytes[..bytes.len() / 2])));
         self.file.write_all(bytes)?;
-        if durable { self.file.sync_data() } else { Ok(()) }
+        crash_point::at(Point::JournalWritten);
+        let synced = if durable { self.file.sync_data() } else { Ok(()) };
+        crash_point::at(Point::JournalSynced);
+        synced
     }
 
     /// A writer that was killed in the middle of a line left a part of it; what is not whole was never answered.
@@ -185,13 +191,17 @@ impl Journal {
     }
 
     fn rotate(&mut self) -> Result<(), JournalError> {
+        crash_point::at(Point::RotationBegins);
         write_generation(&self.folder, self.generation + 1, &self.registry)?;
+        crash_point::at(Point::GenerationWritten);
         let older = self.generation.checked_sub(1).map(|older| generation_path(&self.folder, older));
         self.follow_generations()?;
+        crash_point::at(Point::GenerationOpened);
         // One former generation stays, for a reader that has it open and for the curious.
         if let Some(older) = older {
             let _ = fs::remove_file(older);
         }
+        crash_point::at(Point::OldGenerationRemoved);
         Ok(())
     }
 

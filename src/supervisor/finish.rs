@@ -10,6 +10,7 @@ use super::assignment::Phase;
 use super::run::{Attempt, Stop, was_interrupted};
 use super::turn::{Begin, Ended};
 use super::{facts, outside, verify};
+use crate::crash_point::{self, Point};
 use crate::git;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Verification};
@@ -53,7 +54,9 @@ impl Attempt {
     pub(super) async fn finish(&mut self, ended: &Ended) -> Finished {
         let proven = self.prove(ended).await;
         self.sweep().await;
+        crash_point::at(Point::Swept);
         let changes = self.changes(&proven).await;
+        crash_point::at(Point::FactsRead);
         if let Some(begin) = self.next_turn(ended) {
             return Finished::GoOn(begin);
         }
@@ -72,12 +75,14 @@ impl Attempt {
                 }
             }
         }
+        crash_point::at(Point::InboxClosed);
         Finished::Settled(Box::new(self.outcome(ended, proven, changes)))
     }
 
     async fn prove(&mut self, ended: &Ended) -> Proven {
         let mut proven = Proven { verification: Verification::NotAsked, committed: 0, notes: Vec::new() };
         self.commit_leftovers(&mut proven).await;
+        crash_point::at(Point::LeftoversCommitted);
         let Some(command) = self.assignment.mission.verify_command.clone() else { return proven };
         let ran_well = ended.stop.is_none() && ended.report.end.is_ok();
         proven.verification = match ran_well {
@@ -117,6 +122,7 @@ impl Attempt {
         let state = self.tree_state().await;
         let commit = if self.assignment.ours { self.head().await } else { None };
         let result = verify::verify(&self.assignment, &self.dir, command, commit, &mut self.inbox).await;
+        crash_point::at(Point::Verified);
         // What it left running could still change the tree.
         self.sweep().await;
         match result {

@@ -15,11 +15,14 @@ pub struct Disturbed {
     pub retried: bool,
     pub supervisor_killed: bool,
     pub cli_killed: bool,
+    /// Its supervisor died before the attempt was its own.
+    pub start_failed: bool,
 }
 
 impl Disturbed {
     pub fn is_not(&self) -> bool {
-        !(self.cancelled || self.messaged || self.retried || self.supervisor_killed || self.cli_killed)
+        let killed = self.supervisor_killed || self.cli_killed || self.start_failed;
+        !(killed || self.cancelled || self.messaged || self.retried)
     }
 }
 
@@ -44,7 +47,7 @@ impl Mission {
         ending == self.kind.ending()
             || match ending {
                 // An automatic retry does not follow once it was called off.
-                "failed" => self.kind == Kind::FailsOnce && disturbed.cancelled,
+                "failed" => (self.kind == Kind::FailsOnce && disturbed.cancelled) || disturbed.start_failed,
                 "cancelled" => disturbed.cancelled,
                 "completed" => (disturbed.messaged || disturbed.retried) && self.kind != Kind::VerifyFails,
                 "lost" => disturbed.supervisor_killed,
