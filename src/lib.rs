@@ -14,6 +14,8 @@
 //! - [`backend`], [`process`], [`git`], [`store`]: CLIs (pure), processes, git, files; they do not know each other.
 //! - [`mission`]: the pure core: what is asked for, what may happen to it, what it came to.
 //!
+//! [`crash_point`] is for tests alone: steps at which a special build dies.
+//!
 //! New here? Read `mission/lifecycle.rs`, `orchestrator/actor.rs`, `backend/codex.rs`, `supervisor/finish.rs`, in that
 //! order.
 #![deny(clippy::print_stdout)]
@@ -21,6 +23,7 @@
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod crash_point;
 pub mod git;
 pub mod launcher;
 pub mod mcp;

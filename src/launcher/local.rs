@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+use crate::crash_point::{self, Point};
 use crate::process::{DetachedLaunch, Identity, SpawnError, TAG_VARIABLE, start_detached};
 use crate::store::worker_dir::AttemptDir;
 use crate::supervisor::assignment::{READY, ToSupervisor};
@@ -40,6 +41,7 @@ pub async fn start(program: &Path, attempt: &AttemptDir) -> Result<Identity, Lau
         log: attempt.supervisor_log(),
     };
     let started = start_detached(&launch)?;
+    crash_point::at(Point::SupervisorSpawned);
     let mut line = String::new();
     let mut ready = BufReader::new(started.ready);
     let said = match tokio::time::timeout(READY_CEILING, ready.read_line(&mut line)).await {

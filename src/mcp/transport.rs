@@ -18,6 +18,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 use tokio_util::sync::CancellationToken;
 
 use super::in_flight::InFlight;
+use crate::crash_point::{self, Point};
 
 /// Longest line that is taken in, in bytes.
 pub(super) const LONGEST_LINE: usize = 16 * 1024 * 1024;
@@ -184,7 +185,11 @@ where
             self.in_flight.end(id);
         }
         let output = Arc::clone(&self.output);
-        async move { write_line(&output, &message).await }
+        async move {
+            let written = write_line(&output, &message).await;
+            crash_point::at(Point::AnswerWritten);
+            written
+        }
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {

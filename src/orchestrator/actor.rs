@@ -23,6 +23,7 @@ use super::place::state_root;
 use super::waiters::Waiters;
 use crate::backend::Backends;
 use crate::config::Settings;
+use crate::crash_point::{self, Point};
 use crate::git::{Repository, RepositoryError};
 use crate::mission::admission::Limits;
 use crate::mission::create::Draft;
@@ -250,6 +251,9 @@ pub(super) struct Actor {
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
     state_file_due: Option<Instant>,
     next_look: Instant,
+    /// The newest entry whose consequences were drawn. A decision may take in what others wrote just before it, so what
+    /// was there when a request came in says nothing.
+    considered: u64,
 }
 
 /// A message to an attempt (of this number) that was just ending.
@@ -286,6 +290,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         late_messages: HashMap::new(),
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
+        considered: 0,
     };
     if actor.context.has_state() {
         actor.open_store()?;
@@ -317,7 +322,6 @@ impl Actor {
     fn handle(&mut self, ask: Ask) {
         // A caller that has gone away wants no answer: every `let _` below drops one.
         self.join_if_there();
-        let before = self.registry().seq;
         match ask {
             Ask::Arrived { boss } => self.note_arrival(&boss),
             Ask::Create { boss, drafts, reply } => drop(reply.send(self.create(&boss, drafts))),
@@ -340,7 +344,11 @@ impl Actor {
             Ask::JournalChanged => self.look_at_journal(),
             Ask::ShutDown { .. } => {}
         }
-        if self.registry().seq != before {
+        self.draw_consequences();
+    }
+
+    fn draw_consequences(&mut self) {
+        if self.registry().seq != self.considered {
             self.after_change();
         }
     }
@@ -352,6 +360,7 @@ impl Actor {
         self.retry_automatically();
         self.start_what_may();
         self.answer_cancels();
+        self.considered = self.registry().seq;
         self.answer_waits();
         self.state_file_due.get_or_insert_with(|| Instant::now() + STATE_FILE_DELAY);
     }
@@ -368,12 +377,9 @@ impl Actor {
         if self.next_look <= now {
             self.next_look = now + LOOK_EVERY;
             self.miss_state_file();
-            let before = self.registry().seq;
             self.take_over();
             self.follow_again();
-            if self.registry().seq != before {
-                self.after_change();
-            }
+            self.draw_consequences();
         }
     }
 
@@ -391,6 +397,7 @@ impl Actor {
         if self.store.is_some() {
             let server = self.context.server.clone();
             let _ = self.transact(|_| (vec![Entry::ServersGone { servers: vec![server] }], ()));
+            crash_point::at(Point::Leaving);
             self.write_state_file();
             if let Some(store) = &self.store {
                 let _ = std::fs::remove_file(store.dir.server_lock(&self.context.server));
@@ -406,10 +413,7 @@ impl Actor {
 
     /// Decides and saves in one step that no other server can come between.
     pub(super) fn transact<T>(&mut self, decide: impl FnOnce(&Registry) -> (Vec<Entry>, T)) -> Result<T> {
-        refuse_moved(self.context.state_root.parent().unwrap_or(&self.context.state_root))?;
-        self.open_store()?;
-        let Some(store) = &mut self.store else { return Err(OrchestratorError::ShuttingDown) };
-        Ok(store.journal.transact(Timestamp::now(), decide)?)
+        self.transact_with(&Needed::default(), decide)
     }
 
     /// The same, for a decision on workers that may have moved into the history: they come back.
@@ -418,9 +422,12 @@ impl Actor {
         needed: &Needed,
         decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
     ) -> Result<T> {
+        refuse_moved(self.context.state_root.parent().unwrap_or(&self.context.state_root))?;
         self.open_store()?;
         let Some(store) = &mut self.store else { return Err(OrchestratorError::ShuttingDown) };
-        Ok(store.journal.transact_with(Timestamp::now(), needed, decide)?)
+        let decided = store.journal.transact_with(Timestamp::now(), needed, decide)?;
+        crash_point::at(Point::Decided);
+        Ok(decided)
     }
 
     /// `None` as long as there is nothing to keep.
@@ -470,6 +477,7 @@ impl Actor {
         self.store = Some(Store { dir, journal, _lease: lease, watch });
         let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
         let result = self.transact(|_| (vec![joined], ()));
+        crash_point::at(Point::Joined);
         if result.is_err() {
             // To the others, what a server that never joined leases is nobody's.
             self.store = None;

@@ -11,6 +11,7 @@ use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
 use super::{follow, settle};
+use crate::crash_point::{self, Point};
 use crate::mission::create::{self, Defaults, Draft, Registered};
 use crate::mission::entry::{Entry, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId, WorkerId};
@@ -38,6 +39,7 @@ impl Actor {
             false => self.register(boss, &good)?,
         }
         .into_iter();
+        crash_point::at(Point::BatchRegistered);
         let answer = drafts.into_iter().map(|draft| match draft {
             Ok(_) => made.next().unwrap_or_else(|| Err("it was not registered".to_owned())),
             Err(why) => Err(why),
@@ -141,6 +143,7 @@ impl Actor {
         match attempt.post(&letter)? {
             Posted::Closed => Ok(None),
             Posted::Accepted => {
+                crash_point::at(Point::LetterPosted);
                 self.runtime.spawn(follow::wake(attempt));
                 Ok(Some(letter.id))
             }
@@ -224,6 +227,7 @@ impl Actor {
             });
             (entry.into_iter().collect(), open)
         })?;
+        crash_point::at(Point::CancelNoted);
         match worker.filter(|worker| worker.status.is_live()) {
             Some(worker) => self.post_cancel(&worker, reason),
             None => Ok(()),
@@ -269,6 +273,7 @@ impl Actor {
             let entry = settled.then(|| Entry::Requeued { worker: id.clone(), next: Box::new(next) });
             (entry.into_iter().collect(), settled)
         })?;
+        crash_point::at(Point::Requeued);
         match requeued {
             true => Ok(()),
             false => Err(OrchestratorError::Refused(format!("{} was started again a moment ago", worker.id))),

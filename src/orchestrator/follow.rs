@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::actor::{Ask, News};
 use super::settle;
+use crate::crash_point::{self, Point};
 use crate::launcher::local;
 use crate::mission::causes::with_causes;
 use crate::mission::id::WorkerId;
@@ -120,7 +121,10 @@ fn who_has_it(attempt: &AttemptDir) -> Result<Holder, FileError> {
 /// Whatever it started is ended, and the end is `lost`.
 async fn report_loss(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter) {
     let outcome = clean_up_after(attempt, worker).await;
-    match attempt.settle(&outcome) {
+    crash_point::at(Point::LossCleanedUp);
+    let settled = attempt.settle(&outcome);
+    crash_point::at(Point::LossRecorded);
+    match settled {
         Ok(true) => reporter.tell(News::Ended(Box::new(outcome))),
         Ok(false) => match attempt.outcome() {
             Ok(Some(outcome)) => reporter.tell(News::Ended(Box::new(outcome))),

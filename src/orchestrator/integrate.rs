@@ -9,6 +9,7 @@ use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::start::refused;
 use super::worktrees;
+use crate::crash_point::{self, Point};
 use crate::git::{self, IntegrationStatus, Strategy};
 use crate::mission::entry::Entry;
 use crate::mission::id::{BossId, WorkerId};
@@ -52,6 +53,7 @@ pub(super) async fn integrate(
     };
     let inner = Arc::clone(&context);
     let done = blocking(move || git::integrate(inner.repository()?, &integrate).map_err(refused)).await?;
+    crash_point::at(Point::Merged);
     if let (Some(worker), Some(commit)) = (&lookup.worker, &done.commit) {
         let entry = Entry::Integrated { worker: worker.id.clone(), into: into.clone(), commit: commit.clone() };
         let worker = worker.id.clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::actor::Actor;
 use super::{follow, schedule};
+use crate::crash_point::{self, Point};
 use crate::mission::entry::Entry;
 use crate::mission::handover;
 use crate::mission::id::{BossId, ServerId, WorkerId};
@@ -53,6 +54,7 @@ impl Actor {
         });
         match taken {
             Ok((workers, dead)) => {
+                crash_point::at(Point::TakenOver);
                 for server in dead {
                     let _ = std::fs::remove_file(dir_of_locks.server_lock(&server));
                 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::actor::{Actor, Context};
 use super::start;
 use crate::config::Settings;
+use crate::crash_point::{self, Point};
 use crate::mission::admission::{self, Limits};
 use crate::mission::entry::Entry;
 use crate::mission::id::BackendName;
@@ -47,6 +48,7 @@ impl Actor {
             Ok(ids) => ids,
             Err(error) => return tracing::error!(%error, "could not save which workers start; they stay queued"),
         };
+        crash_point::at(Point::Admitted);
         for id in admitted {
             let Some(worker) = self.registry().get(&id).cloned() else { continue };
             let bases = graph::bases(self.registry(), &worker);
@@ -83,6 +85,7 @@ impl Actor {
             });
             (next.collect(), ())
         });
+        crash_point::at(Point::RetriedByItself);
         if let Err(error) = requeued {
             tracing::error!(%error, "could not save a retry; it is tried again with the next change");
         }

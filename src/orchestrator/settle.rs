@@ -7,13 +7,15 @@ use jiff::Timestamp;
 use super::actor::{Actor, News};
 use super::answers::*;
 use super::error::OrchestratorError;
+use crate::crash_point::{self, Point};
 use crate::mission::entry::{Brief, Entry, NextAttempt, Start};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run, Verification};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Mission;
-use crate::store::worker_dir::{Content, Letter};
+use crate::store::file::FileError;
+use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::{LiveStatus, Phase};
 
 impl Actor {
@@ -50,10 +52,12 @@ impl Actor {
     }
 
     fn settle(&mut self, worker: &Worker, outcome: &Outcome) {
+        crash_point::at(Point::EndSeen);
         self.live.remove(&worker.id);
         let brief = Box::new(Brief::of(outcome, worker.next.model.clone()));
         let id = worker.id.clone();
         self.note(Entry::Settled { worker: id, brief });
+        crash_point::at(Point::EndNoted);
     }
 
     /// Into the queue again, with what it was told meanwhile; one that was called off is settled from there.
@@ -96,23 +100,26 @@ impl Actor {
         }
     }
 
+    /// The record before the entry, and both under the journal's lock: nothing is told as settled that has no record, and
+    /// one that a server left which was killed in between stays as it is.
     fn settle_queued(&mut self, worker: &Worker) -> Result<(), OrchestratorError> {
         let attempt = worker.attempt + 1;
+        let Some(folder) = self.state_dir().map(|dir| dir.worker(&worker.id)) else { return Ok(()) };
+        let dir = folder.attempt(attempt);
         let outcome = never_ran(worker, attempt, Ending::Cancelled, None);
-        let id = worker.id.clone();
-        let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
-        let still_queued = self.transact(|registry| {
-            let queued = registry.get(&id).is_some_and(|worker| worker.status == WorkerStatus::Queued);
-            let entry = queued.then(|| Entry::Settled { worker: id.clone(), brief });
-            (entry.into_iter().collect(), queued)
+        let recorded = self.transact(|registry| {
+            let now = registry.get(&worker.id).filter(|now| now.status == WorkerStatus::Queued);
+            match now.filter(|now| now.attempt + 1 == attempt).map(|now| record(&folder, now, &dir, outcome)) {
+                None => (Vec::new(), Ok(())),
+                Some(Err(error)) => (Vec::new(), Err(error)),
+                Some(Ok(outcome)) => {
+                    crash_point::at(Point::CalledOffRecorded);
+                    let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
+                    (vec![Entry::Settled { worker: worker.id.clone(), brief }], Ok(()))
+                }
+            }
         })?;
-        if let Some(dir) = self.state_dir().filter(|_| still_queued) {
-            dir.worker(&worker.id).remember(worker)?;
-            let dir = dir.worker(&worker.id).attempt(attempt);
-            dir.make()?;
-            dir.settle(&outcome)?;
-        }
-        Ok(())
+        Ok(recorded?)
     }
 
     /// Answers the cancellations whose workers have settled.
@@ -157,6 +164,16 @@ pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: 
         // Nothing was started, so nothing can be left.
         cleanup: Cleanup { proof: Proof::Full, ..Cleanup::default() },
         settled_at: Timestamp::now(),
+    }
+}
+
+/// Writes the record, or reads the one that is there.
+fn record(folder: &WorkerDir, worker: &Worker, dir: &AttemptDir, outcome: Outcome) -> Result<Outcome, FileError> {
+    folder.remember(worker)?;
+    dir.make()?;
+    match dir.settle(&outcome)? {
+        true => Ok(outcome),
+        false => Ok(dir.outcome()?.unwrap_or(outcome)),
     }
 }
 

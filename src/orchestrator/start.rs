@@ -11,6 +11,7 @@ use super::actor::{Ask, Context, News};
 use super::error::OrchestratorError;
 use super::handle::blocking;
 use super::{follow, probe, registrations, settle};
+use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
 use crate::launcher::local;
 use crate::mission::causes::with_causes;
@@ -52,7 +53,9 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
 async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Option<String>, OrchestratorError> {
     let (inner, work) = (Arc::clone(context), Arc::clone(order));
     let assignment = blocking(move || prepare(&inner, &work)).await?;
+    crash_point::at(Point::AttemptPrepared);
     local::start(&context.program, &order.attempt_dir).await.map_err(refused)?;
+    crash_point::at(Point::SupervisorReady);
     Ok(assignment.base_commit)
 }
 
@@ -110,10 +113,12 @@ fn place(context: &Context, order: &Order) -> Result<(PathBuf, bool, Option<Stri
         }
         Place::Worktree { path, branch, base } => {
             let (made, fresh) = worktree(context, order, path, branch, base.as_deref())?;
+            crash_point::at(Point::WorktreeMade);
             let base = order.worker.base_commit.clone().unwrap_or_else(|| made.base_commit.clone());
             if fresh {
                 order.worker_dir.remember_worktree(&git::Worktree { base_commit: base.clone(), ..made.clone() })?;
             }
+            crash_point::at(Point::WorktreeRemembered);
             Ok((made.path, true, Some(base)))
         }
     }

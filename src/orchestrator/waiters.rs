@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
+use crate::crash_point::{self, Point};
 use crate::mission::entry::Entry;
-use crate::mission::handover::{self, News, Selection};
+use crate::mission::handover::{self, News, Selection, Settlement};
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::Registry;
@@ -86,14 +87,21 @@ impl Actor {
     pub(super) fn end_wait(&mut self, ticket: u64) -> Option<WaitAnswer> {
         let at = self.waiters.waiting.iter().position(|waiting| waiting.ticket == ticket)?;
         let waiting = self.waiters.waiting.swap_remove(at);
-        let news = handover::news(self.registry(), &waiting.boss, &waiting.selection, &self.context.server);
-        Some(self.to_answer(&news, &waiting.selection, &waiting.boss, waiting.most))
+        let told = self.try_answer(&waiting);
+        told.or_else(|| {
+            let mut news = handover::news(self.registry(), &waiting.boss, &waiting.selection, &self.context.server);
+            // What could not be noted as told (a full disk) is not told: it stays for later.
+            news.open += news.settled.len() + news.blocked.len();
+            (news.settled, news.blocked) = (Vec::new(), Vec::new());
+            Some(self.to_answer(&news, &waiting.selection, &waiting.boss, waiting.most))
+        })
     }
 
     /// The answer was written; from now on the boss's next request shows that it arrived.
     pub(super) fn note_sent(&mut self, ticket: u64) {
         for offer in self.waiters.offers.iter_mut().filter(|offer| offer.ticket == ticket) {
             offer.sent = Some(Instant::now());
+            crash_point::at(Point::AnswerSent);
         }
     }
 
@@ -113,6 +121,7 @@ impl Actor {
         self.waiters.offers = open;
         if !arrived.is_empty() {
             self.save(vec![Entry::Delivered { offers: arrived.into_iter().map(|offer| offer.line).collect() }]);
+            crash_point::at(Point::Delivered);
         }
     }
 
@@ -151,6 +160,7 @@ impl Actor {
     /// then nothing is told now.
     fn offer(&mut self, waiting: &Waiting, answer: &WaitAnswer) -> Option<()> {
         let settled: Vec<_> = answer.settled.iter().map(|view| (view.worker.id.clone(), view.worker.attempt)).collect();
+        let marks: Vec<bool> = answer.settled.iter().map(|view| view.redelivered).collect();
         let told: Vec<_> = answer.blocked.iter().map(|(task, _)| task.clone()).collect();
         if settled.is_empty() && told.is_empty() {
             return Some(());
@@ -158,9 +168,11 @@ impl Actor {
         let (boss, server) = (waiting.boss.clone(), self.context.server.clone());
         let line = self.transact(|registry| {
             let now = handover::news(registry, &boss, &waiting.selection, &server);
-            let still = settled
-                .iter()
-                .all(|(id, attempt)| now.settled.iter().any(|it| it.worker.id == *id && it.worker.attempt == *attempt));
+            // With its mark: another server of this boss may have offered it since we looked.
+            let still = settled.iter().zip(&marks).all(|((id, attempt), mark)| {
+                let same = |it: &Settlement| it.worker.id == *id && it.worker.attempt == *attempt;
+                now.settled.iter().any(|it| same(it) && it.redelivered == *mark)
+            });
             if !still {
                 return (Vec::new(), None);
             }
@@ -171,6 +183,7 @@ impl Actor {
         match line {
             Ok(line) => {
                 let line = line?;
+                crash_point::at(Point::Offered);
                 self.waiters.offers.push(Offer { ticket: waiting.ticket, boss, line, sent: None });
                 Some(())
             }

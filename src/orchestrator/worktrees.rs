@@ -8,6 +8,7 @@ use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::start::refused;
+use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::entry::Entry;
@@ -80,6 +81,7 @@ pub(super) async fn remove(
         let path = target.path.clone();
         match blocking(move || remove_one(&context, &request, target, branch)).await {
             Ok(removed) => {
+                crash_point::at(Point::WorktreeRemoved);
                 let salvage_ref = removed.salvage_ref.clone();
                 if let Some(worker) = worker {
                     let entry = Entry::WorktreeRemoved { worker: worker.id.clone(), salvage_ref };

@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::crash_point::{self, Moment};
+
 #[derive(Debug, Error)]
 pub enum FileError {
     #[error("no space left to write {}: free some space on that disk, nothing that was there before is lost", path.display())]
@@ -95,14 +97,18 @@ pub fn private() -> OpenOptions {
 /// Replaces a file. Readers see the old or the new content, never a part.
 pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<(), FileError> {
     let temporary = write_beside(path, content, durable)?;
+    crash_point::at_file(path, Moment::Written);
     temporary.persist(path).map_err(|error| FileError::write(path, error.error))?;
+    crash_point::at_file(path, Moment::Named);
     if durable { sync_parent(path) } else { Ok(()) }
 }
 
 /// Writes a file that must not be there yet, whole or not at all.
 pub fn create_once(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let temporary = write_beside(path, content, true)?;
+    crash_point::at_file(path, Moment::Written);
     temporary.persist_noclobber(path).map_err(|error| FileError::write(path, error.error))?;
+    crash_point::at_file(path, Moment::Named);
     sync_parent(path)
 }
 

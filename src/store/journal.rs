@@ -21,6 +21,7 @@ use super::generation::{self, Damage, Generation};
 use super::history::{History, Record};
 use super::rebuild;
 use super::state_dir::StateDir;
+use crate::crash_point::{self, Point};
 use crate::mission::archive::{self, Kept};
 use crate::mission::entry::{Entry, FORMAT, Line};
 use crate::mission::id::{ServerId, TaskId, WorkerId};
@@ -28,7 +29,7 @@ use crate::mission::registry::{Registry, Worker};
 use crate::mission::reunion;
 
 /// Lines after which a new generation begins: about a megabyte, read in some 10 ms.
-const LINES_PER_GENERATION: u64 = 2_000;
+const LINES_PER_GENERATION: u64 = if cfg!(feature = "crash-points") { 20 } else { 2_000 };
 
 #[derive(Debug, Error)]
 pub enum JournalError {
@@ -307,9 +308,14 @@ impl Journal {
     }
 
     fn write(&mut self, bytes: &[u8], durable: bool) -> io::Result<()> {
+        crash_point::at(Point::JournalAppend);
         self.file.seek(SeekFrom::Start(self.offset))?;
+        crash_point::in_the_middle(Point::JournalLine, || drop((&self.file).write_all(&bytes[..bytes.len() / 2])));
         self.file.write_all(bytes)?;
-        if durable { self.file.sync_data() } else { Ok(()) }
+        crash_point::at(Point::JournalWritten);
+        let synced = if durable { self.file.sync_data() } else { Ok(()) };
+        crash_point::at(Point::JournalSynced);
+        synced
     }
 
     /// A writer that was killed in the middle of a line left a part of it; what is not whole was never answered.
@@ -323,13 +329,17 @@ impl Journal {
     }
 
     fn rotate(&mut self) -> Result<(), JournalError> {
+        crash_point::at(Point::RotationBegins);
         generation::write(&self.folder, self.generation + 1, &self.registry, false)?;
+        crash_point::at(Point::GenerationWritten);
         let older = self.generation.checked_sub(1).map(|older| generation::path(&self.folder, older));
         self.follow_generations()?;
+        crash_point::at(Point::GenerationOpened);
         // One former generation stays, for a reader that has it open, and should the new one get damaged.
         if let Some(older) = older {
             let _ = fs::remove_file(older);
         }
+        crash_point::at(Point::OldGenerationRemoved);
         Ok(())
     }
 

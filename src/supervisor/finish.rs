@@ -11,6 +11,7 @@ use super::assignment::Phase;
 use super::run::{Attempt, Stop, moved_to, was_interrupted};
 use super::turn::{Begin, Ended};
 use super::{facts, outside, verify};
+use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::Ending;
@@ -57,7 +58,9 @@ impl Attempt {
     pub(super) async fn finish(&mut self, ended: &Ended) -> Finished {
         let proven = self.prove(ended).await;
         self.sweep().await;
+        crash_point::at(Point::Swept);
         let changes = self.changes(&proven).await;
+        crash_point::at(Point::FactsRead);
         if let Some(begin) = self.next_turn(ended) {
             return Finished::GoOn(begin);
         }
@@ -76,6 +79,7 @@ impl Attempt {
                 }
             }
         }
+        crash_point::at(Point::InboxClosed);
         Finished::Settled(Box::new(self.outcome(ended, proven, changes)))
     }
 
@@ -89,6 +93,7 @@ impl Attempt {
         if !proven.place_is_gone {
             self.commit_leftovers(&mut proven).await;
         }
+        crash_point::at(Point::LeftoversCommitted);
         let Some(command) = self.assignment.mission.verify_command.clone() else { return proven };
         let ran_well = ended.stop.is_none() && ended.report.end.is_ok() && !proven.place_is_gone;
         proven.verification = match ran_well {
@@ -138,6 +143,7 @@ impl Attempt {
         let state = self.tree_state().await;
         let commit = if self.assignment.ours { self.head().await } else { None };
         let result = verify::verify(&self.assignment, &self.dir, command, commit, &mut self.inbox).await;
+        crash_point::at(Point::Verified);
         // What it left running could still change the tree.
         self.sweep().await;
         match result {

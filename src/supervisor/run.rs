@@ -21,6 +21,7 @@ use super::outside::Outside;
 use super::socket::Socket;
 use super::{finish, prompt, turn};
 use crate::backend::{Backend, Backends, TurnReport, UnknownBackend};
+use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Outcome, Run, Usage, says_blocked};
 use crate::process::{self, Identity, Scope};
@@ -118,6 +119,7 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     if !attempt.dir.take_claim()? {
         return Err(SupervisorError::Claimed);
     }
+    crash_point::at(Point::Claimed);
     attempt.board.write();
     for kind in [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()] {
         if let Err(error) = attempt.inbox.heed(kind) {
@@ -130,9 +132,12 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
         tracing::warn!(%error, "no socket: servers will look at the files");
     }
     say_ready();
+    crash_point::at(Point::SaidReady);
 
     let outcome = attempt.run_to_the_end().await;
-    settle(&attempt.dir, outcome).await
+    let settled = settle(&attempt.dir, outcome).await;
+    crash_point::at(Point::Settled);
+    settled
 }
 
 /// The disk may be full beyond the room that was kept: then its texts are cut, and it is tried until there is room.

@@ -19,6 +19,7 @@ use super::inbox::{self, Message};
 use super::limits::{self, Exceeded};
 use super::run::{Attempt, Stop};
 use crate::backend::{self, AgentEvent, Decoder, GitDirs, LaunchPlan, Session, StopSignal, StopStep, Turn, TurnReport};
+use crate::crash_point::{self, Point};
 use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 use crate::process::{self, Launch, Signal, Started, TAG_VARIABLE, Tail};
@@ -67,8 +68,10 @@ impl Attempt {
             }
         };
         let exit = running.listen(self).await;
+        crash_point::at(Point::CliEnded);
         // Before the rest is read: what outlives its CLI may go on printing for ever.
         self.sweep().await;
+        crash_point::at(Point::TurnSwept);
         running.read_rest(self).await;
         running.end(self, exit)
     }
@@ -106,6 +109,7 @@ impl Attempt {
         let from = std::fs::metadata(&stdout).map_or(0, |metadata| metadata.len());
         let stderr_from = std::fs::metadata(self.dir.stderr()).map_or(0, |metadata| metadata.len());
         let started = process::spawn(&self.launch(&plan)).map_err(|error| with_causes(&error))?;
+        crash_point::at(Point::CliSpawned);
         let tail = Tail::open(&stdout, from).map_err(|error| with_causes(&error))?;
         self.board.begin_turn(started.identity);
         for message in &begin.messages {

@@ -105,6 +105,8 @@ fn obey(line: &str, output: &mut Output) -> Result<Next, Cannot> {
         }
         "write" => write(rest)?,
         "append" => append(rest)?,
+        "trace" => trace(rest)?,
+        "fail-once" => return fail_once(rest, output),
         "touch" => put(rest, "")?,
         "pid" => put(rest, &process::id().to_string())?,
         "env" => tell_variable(rest)?,
@@ -157,6 +159,27 @@ fn append(rest: &str) -> Result<(), Cannot> {
     make_parent(path)?;
     let opened = OpenOptions::new().create(true).append(true).open(path);
     opened.and_then(|mut file| writeln!(file, "{text}")).map_err(|source| io_error("append to", path, source))
+}
+
+/// `trace PATH WORD`: one line, whole even when several write at once, that says which attempt came this far.
+fn trace(rest: &str) -> Result<(), Cannot> {
+    let (path, word) = halves(rest);
+    let tag = env::var("ORCHESTRATOR_WORKER_TAG").unwrap_or_default();
+    let line = format!("{tag} {word}\n");
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.and_then(|mut file| file.write_all(line.as_bytes())).map_err(|source| io_error("append to", path, source))
+}
+
+/// `fail-once PATH`: whoever comes first makes the file and fails; the others go on.
+fn fail_once(path: &str, output: &mut Output) -> Result<Next, Cannot> {
+    match OpenOptions::new().create_new(true).write(true).open(path) {
+        Ok(_) => {
+            output.result(Some(("the first time it fails", None)));
+            Ok(Next::Exit(1))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Next::Go),
+        Err(source) => Err(io_error("make", path, source)),
+    }
 }
 
 fn tell_variable(rest: &str) -> Result<(), Cannot> {

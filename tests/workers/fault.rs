@@ -4,6 +4,7 @@
 use orchestrator_boss::mission::entry::Entry;
 use orchestrator_boss::mission::id::{ServerId, WorkerId};
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
+use orchestrator_boss::mission::outcome::Outcome;
 use orchestrator_boss::orchestrator::{MessageDelivery, NewMessage, WaitStatus};
 use orchestrator_boss::process::{Identity, Signal, send};
 use orchestrator_boss::store::journal::Journal;
@@ -265,4 +266,35 @@ async fn a_logout_interrupts_a_worker_and_keeps_its_work() {
     let brief = view.worker.last().unwrap();
     assert_eq!((brief.changes.committed_by_us, brief.changes.uncommitted, brief.survivors), (2, 0, 0), "{brief:#?}");
     assert!(brief.failure.as_ref().unwrap().message.contains("logout"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mission_called_off_in_the_queue_settles_with_the_record_that_a_killed_server_left() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(0);
+    let first = world.server_with(Some("boss"), settings.clone());
+    let id = first.create_one(mission("t", "say done")).await;
+    first.orchestrator.cancel(&first.boss, &id, "no").await.unwrap();
+    let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+    let record = dir.worker(&WorkerId::new(1, "t")).attempt(1).outcome().unwrap().expect("what settled has a record");
+    first.orchestrator.shut_down().await;
+
+    // The same record beside a journal that does not know of it.
+    let id = WorkerId::new(2, "t");
+    let second = world.server_with(Some("boss"), settings.clone());
+    second.create_one(mission("t", "say done")).await;
+    second.orchestrator.shut_down().await;
+    let left = Outcome { worker_id: id.clone(), settled_at: jiff::Timestamp::UNIX_EPOCH, ..record };
+    let attempt = dir.worker(&id).attempt(1);
+    attempt.create(&()).unwrap();
+    assert!(attempt.settle(&left).unwrap());
+    let mut journal = Journal::open(&dir.journal(), ServerId::from("s-killed")).unwrap();
+    let cancel = Entry::CancelRequested { worker: id.clone(), by: "boss".into(), reason: "no".to_owned() };
+    journal.transact(jiff::Timestamp::now(), |_| (vec![cancel], ())).unwrap();
+
+    let third = world.server_with(Some("boss"), settings);
+    third.until("w-2", "cancelled").await;
+    let view = third.orchestrator.get("w-2").await.unwrap();
+    assert_eq!(view.worker.last().unwrap().settled_at, left.settled_at, "the record and the journal say the same");
 }

@@ -9,4 +9,5 @@ mod loud;
 mod places;
 mod repair;
 mod restart;
+mod share;
 mod world;

@@ -1,0 +1,121 @@
+//! Named steps at which a build with the feature `crash-points` can be made to die, for `tests/crash_points`. Without the
+//! feature nothing of this is in the program.
+//!
+//! `ORCHESTRATOR_CRASH_AT=<name>:<n>` names the step and which time it is; `ORCHESTRATOR_CRASH_LOG=<file>` counts the
+//! times over all processes, one line each with who came by, so that it is one process that dies, once.
+
+use std::path::Path;
+
+macro_rules! points {
+    ($($point:ident),* $(,)?) => {
+        /// A step of the store, the server or the supervisor. The test goes through all of them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Point { $($point),* }
+
+        #[cfg(feature = "crash-points")]
+        const POINTS: &[Point] = &[$(Point::$point),*];
+    };
+}
+
+points! {
+    // The journal.
+    JournalAppend, JournalLine, JournalWritten, JournalSynced,
+    RotationBegins, GenerationWritten, GenerationOpened, OldGenerationRemoved,
+    // The server: what it decided is saved, and not yet acted on or answered.
+    Joined, Decided, BatchRegistered, LetterPosted, CancelNoted, Requeued, RetriedByItself, Offered, Delivered,
+    AnswerSent, AnswerWritten, CalledOffRecorded, Merged, WorktreeRemoved, Leaving,
+    // The server, on the way from admitted to running, and to the end.
+    Admitted, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
+    TakenOver, LossCleanedUp, LossRecorded,
+    // The supervisor.
+    Claimed, SaidReady, CliSpawned, CliEnded, TurnSwept, LeftoversCommitted, Verified, Swept, FactsRead, InboxClosed,
+    Settled,
+}
+
+/// A moment of a file that is written beside its name and then moved there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    Written,
+    Named,
+}
+
+/// Kinds of files, by name, by folder or by ending.
+#[cfg(feature = "crash-points")]
+const FILES: [&str; 10] = [
+    "orchestrator-state.json",
+    "status.json",
+    "assignment.json",
+    "worktree.json",
+    "claim",
+    "outcome.json",
+    "reserve",
+    "closed",
+    "inbox",
+    "jsonl",
+];
+
+/// Dies here, if this is the step and the time.
+#[inline(always)]
+pub fn at(point: Point) {
+    in_the_middle(point, || {});
+}
+
+/// Dies here after half of what was to be done.
+#[inline(always)]
+pub fn in_the_middle(_point: Point, _half: impl FnOnce()) {
+    #[cfg(feature = "crash-points")]
+    if armed::is_due(&format!("{_point:?}")) {
+        _half();
+        std::process::abort();
+    }
+}
+
+#[inline(always)]
+pub fn at_file(_path: &Path, _moment: Moment) {
+    #[cfg(feature = "crash-points")]
+    if armed::is_due(&format!("{_moment:?}({})", armed::kind(_path))) {
+        std::process::abort();
+    }
+}
+
+/// All names that can be armed.
+#[cfg(feature = "crash-points")]
+pub fn names() -> Vec<String> {
+    let files = FILES.iter().flat_map(|file| [Moment::Written, Moment::Named].map(|it| format!("{it:?}({file})")));
+    POINTS.iter().map(|point| format!("{point:?}")).chain(files).collect()
+}
+
+#[cfg(feature = "crash-points")]
+mod armed {
+    use std::fs::OpenOptions;
+    use std::io::{Read, Write};
+    use std::path::Path;
+
+    pub fn is_due(name: &str) -> bool {
+        let variable = |name: &str| std::env::var(name).ok();
+        let Some(armed) = variable("ORCHESTRATOR_CRASH_AT") else { return false };
+        let (wanted, time) = armed.split_once(':').unwrap_or((&armed, "1"));
+        if wanted != name {
+            return false;
+        }
+        let path = variable("ORCHESTRATOR_CRASH_LOG").expect("ORCHESTRATOR_CRASH_LOG names a file");
+        let opened = OpenOptions::new().create(true).read(true).append(true).open(path);
+        let mut file = opened.expect("a log of crashes");
+        // Until this process ends, or the file is dropped: the count is right though several come by at once.
+        file.lock().expect("a lock on the log of crashes");
+        let mut before = String::new();
+        file.read_to_string(&mut before).expect("a readable log of crashes");
+        let who: Vec<String> = std::env::args().skip(1).collect();
+        file.write_all(format!("{}\n", who.join(" ")).as_bytes()).expect("room in the log of crashes");
+        Some(before.lines().count() + 1) == time.parse().ok()
+    }
+
+    /// A kind of file that is not in the table is an error, so that none is forgotten.
+    pub fn kind(path: &Path) -> &'static str {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let folder = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        let ending = path.extension().unwrap_or_default().to_string_lossy();
+        let known = |kind: &&&str| **kind == name || **kind == folder || **kind == ending;
+        super::FILES.iter().find(known).copied().unwrap_or_else(|| panic!("add {} to FILES", path.display()))
+    }
+}

@@ -1,0 +1,351 @@
+//! One round: the bosses, each with one or two servers, and all that is done to them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::dice::Dice;
+use crate::kind::KINDS;
+use crate::model::Model;
+use crate::server::{Answer, Server};
+use crate::world::{CEILING, World};
+use orchestrator_boss::process::{Signal, send};
+
+/// More would only make a round longer.
+const MOST_MISSIONS: usize = 9;
+const STEPS: usize = 16;
+/// The sessions of the bosses; the last one has none.
+pub const BOSSES: [Option<&str>; 3] = [Some("first-boss"), Some("second-boss"), None];
+/// The boss of each window: the first has two.
+const WINDOWS: [usize; 4] = [0, 0, 1, 2];
+
+pub struct Round<'a> {
+    world: &'a World,
+    dice: Dice,
+    pub model: Model,
+    windows: Vec<Option<Server>>,
+    /// Waits that were called off: window and request. Their answers may have gone out before.
+    called_off: Vec<(usize, u64)>,
+}
+
+impl<'a> Round<'a> {
+    pub fn new(world: &'a World, seed: u64) -> Self {
+        let windows = WINDOWS.iter().map(|_| None).collect();
+        Self { world, dice: Dice::new(seed), model: Model::default(), windows, called_off: Vec::new() }
+    }
+
+    pub fn run(&mut self) {
+        self.open(0);
+        self.create(0);
+        for _ in 0..STEPS {
+            let at = self.dice.below(WINDOWS.len() as u64) as usize;
+            // A dead one stays dead for a while, so that others take over what it left.
+            if self.windows[at].is_some() || self.dice.once_in(2) {
+                self.step(at);
+            }
+        }
+        self.finish();
+    }
+
+    fn step(&mut self, at: usize) {
+        self.open(at);
+        match self.dice.below(34) {
+            0..=6 => self.create(at),
+            7..=9 => self.wait(at),
+            10 | 11 => self.wait_side_by_side(at),
+            12 => self.wait_and_call_off(at),
+            13 | 14 => self.cancel(at),
+            15 => self.cancel_all(at),
+            16..=18 => self.message(at),
+            19 | 20 => self.retry(at),
+            21 | 22 => self.integrate(at),
+            23 => self.remove_worktree(at),
+            24 => self.meddle(at),
+            25 => self.kill(at),
+            26 => self.kill_two(at),
+            27 => self.stop(at),
+            28 => self.leave(at),
+            29 | 30 => self.kill_process_of(at, "supervisor"),
+            31 => {
+                self.kill_process_of(at, "supervisor");
+                self.kill(at);
+            }
+            _ => self.kill_process_of(at, "cli"),
+        }
+    }
+
+    /// A server in this window, and what its boss asked for and was not answered.
+    fn open(&mut self, at: usize) {
+        while self.windows[at].as_ref().is_none_or(Server::is_dead) {
+            self.windows[at] = Some(Server::start(self.world, BOSSES[WINDOWS[at]]));
+            self.repeat_unanswered(at);
+        }
+    }
+
+    fn repeat_unanswered(&mut self, at: usize) {
+        let mine = |model: &Model, it: usize| model.batches[it].boss == WINDOWS[at] && !model.batches[it].answered;
+        for batch in 0..self.model.batches.len() {
+            if mine(&self.model, batch) {
+                let call = self.model.call(batch, self.world);
+                let answer = self.call_safely(at, "batch_create_workers", call);
+                self.take_created(batch, answer);
+            }
+        }
+    }
+
+    /// Now and then the server is killed before it can have answered, or just after.
+    fn call(&mut self, at: usize, tool: &str, arguments: Value) -> Option<Answer> {
+        if self.dice.once_in(9) {
+            let pause = Duration::from_millis(self.dice.below(30));
+            let server = self.windows[at].as_mut()?;
+            server.begin(tool, arguments);
+            std::thread::sleep(pause);
+            self.kill(at);
+            return None;
+        }
+        self.call_safely(at, tool, arguments)
+    }
+
+    fn call_safely(&mut self, at: usize, tool: &str, arguments: Value) -> Option<Answer> {
+        self.windows[at].as_mut()?.call(tool, arguments)
+    }
+
+    fn create(&mut self, at: usize) {
+        if self.model.missions.len() >= MOST_MISSIONS {
+            return;
+        }
+        let boss = WINDOWS[at];
+        let first = self.model.missions.len() as u64;
+        let mut kinds = Vec::new();
+        for number in first..=first + self.dice.below(3) {
+            let kind = KINDS[self.dice.below(KINDS.len() as u64) as usize];
+            // Of this batch or before; of another boss too, once that was answered.
+            let mut before = self.model.known(boss, true);
+            before.extend(self.model.known(boss, false));
+            before.extend((first..number).map(|number| format!("r{number}")));
+            let needs = if self.dice.once_in(4) { self.dice.one_of(&before).cloned() } else { None };
+            kinds.push((kind, needs.into_iter().collect()));
+        }
+        let batch = self.model.plan(boss, &kinds);
+        let call = self.model.call(batch, self.world);
+        let answer = self.call(at, "batch_create_workers", call);
+        self.take_created(batch, answer);
+    }
+
+    fn take_created(&mut self, batch: usize, answer: Option<Answer>) {
+        if let Some(answer) = answer {
+            self.model.take_created(batch, &answer.expect("the batch is accepted"));
+        }
+    }
+
+    fn wait(&mut self, at: usize) {
+        let arguments = self.wait_arguments(at);
+        let answer = self.call(at, "wait_for_any_worker", arguments);
+        self.take_wait(at, answer);
+    }
+
+    /// With names or without.
+    fn wait_arguments(&mut self, at: usize) -> Value {
+        let mine = self.model.known(WINDOWS[at], true);
+        let named = if self.dice.once_in(2) { mine } else { Vec::new() };
+        let named: Vec<&String> = named.iter().filter(|_| self.dice.once_in(2)).collect();
+        let names: Vec<&str> = named.into_iter().map(|request| self.model.worker(request)).collect();
+        json!({ "worker_ids": names, "timeout_seconds": self.dice.below(2) })
+    }
+
+    fn take_wait(&mut self, at: usize, answer: Option<Answer>) -> Option<String> {
+        let answer = answer?.expect("a wait never fails");
+        self.model.take_wait(WINDOWS[at], &answer);
+        answer["status"].as_str().map(str::to_owned)
+    }
+
+    fn wait_side_by_side(&mut self, at: usize) {
+        let calls: Vec<Value> = (0..3).map(|_| self.wait_arguments(at)).collect();
+        let Some(server) = &mut self.windows[at] else { return };
+        let waits: Vec<u64> = calls.into_iter().map(|call| server.begin("wait_for_any_worker", call)).collect();
+        for wait in waits {
+            let answer = self.windows[at].as_mut().and_then(|server| server.answer(wait));
+            self.take_wait(at, answer);
+        }
+    }
+
+    fn wait_and_call_off(&mut self, at: usize) {
+        let pause = Duration::from_millis(self.dice.below(60));
+        let Some(server) = &mut self.windows[at] else { return };
+        let wait = server.begin("wait_for_any_worker", json!({ "timeout_seconds": 20 }));
+        std::thread::sleep(pause);
+        server.call_off(wait);
+        self.called_off.push((at, wait));
+    }
+
+    /// Answers of calls that were called off too late count as any other. Of a server that is gone none come any more.
+    fn take_called_off(&mut self) {
+        for (at, wait) in std::mem::take(&mut self.called_off) {
+            let Some(server) = &mut self.windows[at] else { continue };
+            match server.answer_that_came(wait) {
+                Some(answer) => drop(self.take_wait(at, Some(answer))),
+                None => self.called_off.push((at, wait)),
+            }
+        }
+    }
+
+    fn one_of_mine(&mut self, at: usize) -> Option<String> {
+        self.dice.one_of(&self.model.known(WINDOWS[at], true)).cloned()
+    }
+
+    fn cancel(&mut self, at: usize) {
+        let Some(request) = self.one_of_mine(at) else { return };
+        self.model.mission(&request).disturbed.cancelled = true;
+        let arguments = json!({ "worker_id": self.model.worker(&request) });
+        if let Some(answer) = self.call(at, "cancel_worker", arguments) {
+            let answer = answer.expect("a cancellation is answered");
+            assert_eq!(answer["survivors"], 0, "{answer}");
+        }
+    }
+
+    fn cancel_all(&mut self, at: usize) {
+        for mission in self.model.missions.values_mut().filter(|mission| mission.boss == WINDOWS[at]) {
+            mission.disturbed.cancelled = true;
+        }
+        if let Some(answer) = self.call(at, "cancel_all_workers", json!({})) {
+            let answer = answer.expect("a cancellation is answered");
+            assert_eq!(answer["failed"], json!([]), "{answer}");
+        }
+    }
+
+    fn message(&mut self, at: usize) {
+        let Some(request) = self.one_of_mine(at) else { return };
+        self.model.mission(&request).disturbed.messaged = true;
+        let delivery = if self.dice.once_in(2) { "when_ready" } else { "interrupt" };
+        let worker = self.model.worker(&request);
+        let message = json!({"worker_id": worker, "message": "FAKE:\nsay heard", "delivery": delivery});
+        if let Some(answer) = self.call(at, "send_message_to_worker", message) {
+            answer.expect("a message is taken");
+        }
+    }
+
+    fn retry(&mut self, at: usize) {
+        let Some(request) = self.one_of_mine(at) else { return };
+        let backend = if self.dice.once_in(3) { "other" } else { "fake" };
+        let worker = self.model.worker(&request);
+        let arguments = json!({"worker_id": worker, "fresh": self.dice.once_in(2), "backend": backend});
+        let answer = self.call(at, "retry_worker", arguments);
+        // Refused while it is open.
+        self.model.mission(&request).disturbed.retried |= !matches!(answer, Some(Err(_)));
+    }
+
+    fn integrate(&mut self, at: usize) {
+        let Some(request) = self.one_of_mine(at) else { return };
+        let dry_run = self.dice.once_in(4);
+        let strategy = if self.dice.once_in(3) { "squash" } else { "merge" };
+        let worker = self.model.worker(&request);
+        let arguments = json!({"worker_id": worker, "dry_run": dry_run, "strategy": strategy});
+        self.model.mission(&request).merge_asked |= !dry_run;
+        if let Some(Ok(answer)) = self.call(at, "integrate_worker", arguments) {
+            assert_eq!(answer["conflicts"], json!([]), "{answer}");
+            let mission = self.model.mission(&request);
+            assert!(mission.may_end_as("completed"), "{request} never completed, and was merged: {answer}");
+            mission.merged |= !dry_run;
+        }
+    }
+
+    fn remove_worktree(&mut self, at: usize) {
+        let Some(request) = self.one_of_mine(at) else { return };
+        let worker = self.model.worker(&request);
+        let (force, delete_branch) = (self.dice.once_in(2), self.dice.once_in(3));
+        let arguments = json!({"worker_id": worker, "force": force, "delete_branch": delete_branch});
+        // Refused while it is open, kept where work would be lost: the look at the end tells.
+        drop(self.call(at, "remove_worktree", arguments));
+    }
+
+    /// With what belongs to another boss.
+    fn meddle(&mut self, at: usize) {
+        let theirs = self.model.known(WINDOWS[at], false);
+        let Some(request) = self.dice.one_of(&theirs) else { return };
+        let arguments = json!({ "worker_id": self.model.worker(request) });
+        let tools = ["cancel_worker", "retry_worker", "wait_for_worker", "integrate_worker"];
+        let tool = tools[self.dice.below(tools.len() as u64) as usize];
+        if let Some(answer) = self.call(at, tool, arguments) {
+            assert!(answer.is_err(), "{tool} of another boss's {request}: {answer:?}");
+        }
+    }
+
+    fn kill(&mut self, at: usize) {
+        self.take_called_off();
+        if let Some(mut server) = self.windows[at].take() {
+            server.kill();
+        }
+        self.called_off.retain(|(window, _)| *window != at);
+    }
+
+    fn kill_two(&mut self, at: usize) {
+        self.kill(at);
+        self.kill((at + 1) % WINDOWS.len());
+    }
+
+    fn stop(&mut self, at: usize) {
+        let time = Duration::from_millis(100 + self.dice.below(900));
+        if let Some(server) = &self.windows[at] {
+            server.stop_for(time);
+        }
+    }
+
+    fn leave(&mut self, at: usize) {
+        self.take_called_off();
+        self.called_off.retain(|(window, _)| *window != at);
+        if let Some(server) = self.windows[at].take() {
+            server.leave();
+        }
+    }
+
+    /// By what the status file says, and only while that very process lives.
+    fn kill_process_of(&mut self, at: usize, which: &str) {
+        let Some(request) = self.one_of_mine(at) else { return };
+        let Some(process) = self.world.process_of(self.model.worker(&request), which) else { return };
+        let disturbed = &mut self.model.mission(&request).disturbed;
+        match which {
+            "supervisor" => disturbed.supervisor_killed = true,
+            _ => disturbed.cli_killed = true,
+        }
+        send(&process, Signal::Kill);
+    }
+
+    /// Everybody comes back, ends what hangs, and listens until there is no more news.
+    fn finish(&mut self) {
+        (0..WINDOWS.len()).for_each(|at| self.open(at));
+        for at in 1..WINDOWS.len() {
+            self.end_what_hangs(at);
+        }
+        for at in 0..WINDOWS.len() {
+            let began = Instant::now();
+            while self.wait_for_news(at) != "idle" {
+                assert!(began.elapsed() < CEILING, "not all settle: {:#?}", self.list(at));
+            }
+        }
+        self.take_called_off();
+        crate::check::leases(self.world);
+        (0..WINDOWS.len()).for_each(|at| self.leave(at));
+    }
+
+    fn end_what_hangs(&mut self, at: usize) {
+        let mine = self.model.known(WINDOWS[at], true);
+        let hanging: Vec<&String> = mine.iter().filter(|it| self.model.missions[*it].kind.hangs()).collect();
+        let server = self.windows[at].as_mut().expect("it was opened");
+        let cancel =
+            |request: &&String| server.begin("cancel_worker", json!({"worker_id": self.model.worker(request)}));
+        let calls: Vec<u64> = hanging.iter().map(cancel).collect();
+        for call in calls {
+            let answer = self.windows[at].as_mut().and_then(|server| server.answer(call)).expect("it lives");
+            assert_eq!(answer.as_ref().expect("answered")["survivors"], 0, "{answer:?}");
+        }
+    }
+
+    fn wait_for_news(&mut self, at: usize) -> String {
+        let answer = self.call_safely(at, "wait_for_any_worker", json!({ "timeout_seconds": 5 }));
+        self.take_wait(at, answer).expect("the server lives")
+    }
+
+    fn list(&mut self, at: usize) -> Option<Answer> {
+        self.call_safely(at, "list_worker_missions", json!({ "scope": "all" }))
+    }
+}

@@ -1,0 +1,190 @@
+//! One server, seen from its boss: the real binary over raw JSON lines. It may be killed, or stand still, at any moment;
+//! calls can overlap, and be called off.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use orchestrator_boss::process::{Identity, Signal, send};
+use serde_json::{Value, json};
+
+use crate::world::{CEILING, World};
+
+/// The structured answer, or the tool's refusal.
+pub type Answer = Result<Value, String>;
+
+pub struct Server {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Receiver<String>,
+    next_id: u64,
+    /// Came while another answer was waited for.
+    early: HashMap<u64, Value>,
+    dead: bool,
+}
+
+impl Server {
+    /// `boss`: its session, or none.
+    pub fn start(world: &World, boss: Option<&str>) -> Self {
+        Self::start_with(world, boss, &[])
+    }
+
+    pub fn start_with(world: &World, boss: Option<&str>, environment: &[(&str, String)]) -> Self {
+        let mut server = Self::spawn(world, boss, environment);
+        let hello = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "chaos", "version": "1"}});
+        let id = server.request("initialize", hello);
+        if server.response(id).is_some() {
+            server.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        }
+        server
+    }
+
+    fn spawn(world: &World, boss: Option<&str>, environment: &[(&str, String)]) -> Self {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(world.path("servers.log"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
+        command
+            .arg("--config")
+            .arg(world.path("config.toml"))
+            .env("HOME", world.root())
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env_remove("CLAUDE_CODE_SESSION_ID")
+            .env_remove("ORCHESTRATOR_MAX_WORKERS")
+            .envs(boss.map(|boss| ("CLAUDE_CODE_SESSION_ID", boss)))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(world.repo())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log.expect("a log file"));
+        let mut child = command.spawn().expect("the server starts");
+        let input = child.stdin.take();
+        let output = lines_of(child.stdout.take().expect("it is piped"));
+        Self { child, input, output, next_id: 0, early: HashMap::new(), dead: false }
+    }
+
+    /// Nothing when the server died before it answered.
+    pub fn call(&mut self, tool: &str, arguments: Value) -> Option<Answer> {
+        let id = self.begin(tool, arguments);
+        self.answer(id)
+    }
+
+    /// Sends a call; [`Server::answer`] has what comes of it.
+    pub fn begin(&mut self, tool: &str, arguments: Value) -> u64 {
+        self.request("tools/call", json!({"name": tool, "arguments": arguments}))
+    }
+
+    pub fn answer(&mut self, id: u64) -> Option<Answer> {
+        self.response(id).map(|message| to_answer(&message))
+    }
+
+    /// The answer to a call that was called off, if it had gone out before.
+    pub fn answer_that_came(&mut self, id: u64) -> Option<Answer> {
+        while let Ok(line) = self.output.try_recv() {
+            self.keep(&line);
+        }
+        self.early.remove(&id).map(|message| to_answer(&message))
+    }
+
+    pub fn call_off(&mut self, id: u64) {
+        self.send(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}));
+    }
+
+    fn request(&mut self, method: &str, params: Value) -> u64 {
+        self.next_id += 1;
+        self.send(&json!({"jsonrpc": "2.0", "id": self.next_id, "method": method, "params": params}));
+        self.next_id
+    }
+
+    fn response(&mut self, id: u64) -> Option<Value> {
+        let until = Instant::now() + CEILING;
+        loop {
+            if let Some(message) = self.early.remove(&id) {
+                return Some(message);
+            }
+            match self.output.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.keep(&line),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.dead = true;
+                    return None;
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("no answer to request {id} within {CEILING:?}"),
+            }
+        }
+    }
+
+    fn keep(&mut self, line: &str) {
+        let message: Value = serde_json::from_str(line).expect("the server prints JSON lines");
+        if let Some(id) = message["id"].as_u64() {
+            self.early.insert(id, message);
+        }
+    }
+
+    fn send(&mut self, message: &Value) {
+        if let Some(input) = &mut self.input
+            && writeln!(input, "{message}").is_err()
+        {
+            self.dead = true;
+        }
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.dead = true;
+    }
+
+    /// It stands still, and comes back with an old view of the world.
+    pub fn stop_for(&self, time: Duration) {
+        let Some(process) = Identity::of(self.child.id()) else { return };
+        send(&process, Signal::Stop);
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            send(&process, Signal::Continue);
+        });
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    /// In order.
+    pub fn leave(mut self) {
+        self.input = None;
+        let began = Instant::now();
+        while self.child.try_wait().expect("it is our child").is_none() {
+            assert!(began.elapsed() < CEILING, "the server does not leave though its boss has gone");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn to_answer(message: &Value) -> Answer {
+    let result = &message["result"];
+    assert!(result.is_object(), "a protocol error: {message}");
+    match result["isError"] == true {
+        true => Err(result["content"][0]["text"].as_str().unwrap_or_default().to_owned()),
+        false => Ok(result["structuredContent"].clone()),
+    }
+}
+
+/// Read by a thread of its own, so that waiting for one has a ceiling.
+fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}

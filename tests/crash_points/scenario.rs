@@ -1,0 +1,194 @@
+//! A little of everything, in a fixed order, led by a boss that asks again for whatever it was not answered.
+
+use std::time::Instant;
+
+use orchestrator_boss::process::{Signal, send};
+use serde_json::{Value, json};
+
+use crate::kind::Kind;
+use crate::model::Model;
+use crate::server::{Answer, Server};
+use crate::world::{CEILING, World};
+
+const BOSS: usize = 0;
+
+pub struct Scenario<'a> {
+    world: &'a World,
+    armed: String,
+    /// Which time it is that counts.
+    time: usize,
+    pub model: Model,
+    server: Option<Server>,
+}
+
+impl<'a> Scenario<'a> {
+    pub fn new(world: &'a World, armed: &str) -> Self {
+        let time = armed.split_once(':').and_then(|(_, time)| time.parse().ok()).unwrap_or(1);
+        Self { world, armed: armed.to_owned(), time, model: Model::default(), server: None }
+    }
+
+    pub fn run(&mut self) {
+        self.create();
+        self.message("r3");
+        self.cancel("r8");
+        self.wait_for("r0");
+        self.integrate("r0");
+        self.wait_for("r6");
+        self.retry("r6");
+        self.kill_supervisor_of("r7");
+        // The next server takes over.
+        self.server = None;
+        self.cancel("r3");
+        self.cancel("r7");
+        self.wait_until_idle();
+        self.remove_worktree("r0");
+        self.leave();
+        // If that was the crash, another one writes the state file. It is not armed.
+        self.armed.clear();
+        self.wait_until_idle();
+        self.leave();
+    }
+
+    /// And what that did to the worker whose supervisor died.
+    pub fn check_that_it_crashed(&mut self) -> Result<(), String> {
+        let log = std::fs::read_to_string(self.world.path("crashes")).unwrap_or_default();
+        let Some(dead) = log.lines().nth(self.time - 1) else {
+            return Err(format!("the scenario came by {} times", log.lines().count()));
+        };
+        for (request, mission) in &mut self.model.missions {
+            if dead.contains(&format!("-{request}/attempts/")) {
+                (mission.disturbed.supervisor_killed, mission.disturbed.start_failed) = (true, true);
+            }
+        }
+        Ok(())
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let log = self.world.path("crashes").display().to_string();
+        vec![("ORCHESTRATOR_CRASH_AT", self.armed.clone()), ("ORCHESTRATOR_CRASH_LOG", log)]
+    }
+
+    /// Asked again until somebody lives to answer.
+    fn ask(&mut self, tool: &str, arguments: &Value) -> Answer {
+        let began = Instant::now();
+        loop {
+            let environment = self.environment();
+            let server =
+                self.server.get_or_insert_with(|| Server::start_with(self.world, Some("first-boss"), &environment));
+            if let Some(answer) = server.call(tool, arguments.clone()) {
+                return answer;
+            }
+            assert!(began.elapsed() < CEILING, "it dies again and again");
+            self.server = None;
+        }
+    }
+
+    fn create(&mut self) {
+        let alone = |kind| (kind, Vec::new());
+        let after = |kind, need: &str| (kind, vec![need.to_owned()]);
+        let batch = self.model.plan(
+            BOSS,
+            &[
+                alone(Kind::Commits),
+                after(Kind::CommitsSlowly, "r0"),
+                alone(Kind::VerifyPasses),
+                alone(Kind::Hangs),
+                alone(Kind::LeavesWork),
+                alone(Kind::FailsOnce),
+                alone(Kind::Crashes),
+                alone(Kind::Hangs),
+                after(Kind::Commits, "r3"),
+            ],
+        );
+        let call = self.model.call(batch, self.world);
+        let answer = self.ask("batch_create_workers", &call).expect("the batch is accepted");
+        self.model.take_created(batch, &answer);
+    }
+
+    fn named(&self, request: &str) -> Value {
+        json!({ "worker_id": self.model.worker(request) })
+    }
+
+    fn message(&mut self, request: &str) {
+        self.model.mission(request).disturbed.messaged = true;
+        let message = json!({"worker_id": self.model.worker(request), "message": "FAKE:\nsay heard"});
+        self.ask("send_message_to_worker", &message).expect("a message is taken");
+    }
+
+    fn cancel(&mut self, request: &str) {
+        self.model.mission(request).disturbed.cancelled = true;
+        let answer = self.ask("cancel_worker", &self.named(request)).expect("a cancellation is answered");
+        assert_eq!(answer["survivors"], 0, "{answer}");
+    }
+
+    fn integrate(&mut self, request: &str) {
+        self.model.mission(request).merge_asked = true;
+        // Refused if the crash was its supervisor's.
+        let answer = self.ask("integrate_worker", &self.named(request));
+        self.model.mission(request).merged = answer.is_ok();
+    }
+
+    fn retry(&mut self, request: &str) {
+        self.model.mission(request).disturbed.retried = true;
+        // Refused when the call before was not answered, and yet done.
+        drop(self.ask("retry_worker", &self.named(request)));
+    }
+
+    fn remove_worktree(&mut self, request: &str) {
+        let answer = self.ask("remove_worktree", &self.named(request));
+        answer.expect("it is removed, or it is said why not");
+    }
+
+    fn kill_supervisor_of(&mut self, request: &str) {
+        self.model.mission(request).disturbed.supervisor_killed = true;
+        let began = Instant::now();
+        loop {
+            if let Some(supervisor) = self.world.process_of(self.model.worker(request), "supervisor") {
+                send(&supervisor, Signal::Kill);
+                return;
+            }
+            if self.has_settled(request) {
+                return;
+            }
+            assert!(began.elapsed() < CEILING, "{request} never starts");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    fn has_settled(&mut self, request: &str) -> bool {
+        let answer = self.ask("get_worker_status", &self.named(request)).expect("it is known");
+        !answer["worker"]["outcome"].is_null()
+    }
+
+    fn wait_for(&mut self, request: &str) {
+        let began = Instant::now();
+        loop {
+            let arguments = json!({"worker_ids": [self.model.worker(request)], "timeout_seconds": 20});
+            let answer = self.ask("wait_for_any_worker", &arguments).expect("a wait never fails");
+            self.model.take_wait(BOSS, &answer);
+            if answer["settled"] != json!([]) {
+                return;
+            }
+            assert!(began.elapsed() < CEILING, "{request} never settles: {answer:#}");
+        }
+    }
+
+    fn wait_until_idle(&mut self) {
+        let began = Instant::now();
+        loop {
+            let answer = self.ask("wait_for_any_worker", &json!({ "timeout_seconds": 5 }));
+            let answer = answer.expect("a wait never fails");
+            self.model.take_wait(BOSS, &answer);
+            if answer["status"] == "idle" {
+                return crate::check::leases(self.world);
+            }
+            assert!(began.elapsed() < CEILING, "not all settle: {answer:#}");
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.leave();
+        }
+    }
+}

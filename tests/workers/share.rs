@@ -1,0 +1,135 @@
+//! Several servers on one state directory: who is told, who may cancel, who takes over.
+
+use std::time::Duration;
+
+use orchestrator_boss::mission::entry::Entry;
+use orchestrator_boss::mission::id::ServerId;
+use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
+use orchestrator_boss::orchestrator::{Scope, WaitAnswer, WaitStatus};
+use orchestrator_boss::store::state_dir::StateDir;
+
+use crate::world::{CEILING, Server, World, mission};
+
+/// The file whose lock says that a server lives.
+fn lock_of(world: &World, server: &str) -> std::path::PathBuf {
+    let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+    dir.server_lock(&ServerId::from(server))
+}
+
+/// What the journal says, oldest first.
+fn journal(world: &World) -> Vec<(String, Entry)> {
+    let text = std::fs::read_to_string(world.repo().join(".orchestrator/journal/000001.jsonl")).unwrap();
+    let lines = text.lines().skip(1).map(|line| serde_json::from_str(line).unwrap());
+    lines.map(|line: orchestrator_boss::mission::entry::Line| (line.server.to_string(), line.entry)).collect()
+}
+
+/// How often both together are told of it without a mark.
+async fn told_unmarked(one: &Server, two: &Server, id: &str) -> usize {
+    let named = [id];
+    let (first, second): (WaitAnswer, WaitAnswer) = tokio::join!(one.wait(&named, CEILING), two.wait(&named, CEILING));
+    let settled = [first.settled, second.settled].concat();
+    settled.iter().filter(|view| view.worker.id.as_str() == id && !view.redelivered).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_of_a_boss_that_wait_together_tell_a_settlement_once_without_a_mark() {
+    let world = World::new();
+    let (one, two) = (world.server(Some("boss")), world.server(Some("boss")));
+    for round in 0..8 {
+        let id = one.create_one(mission(&format!("t{round}"), "say done")).await;
+        assert_eq!(told_unmarked(&one, &two, &id).await, 1, "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_hears_of_a_worker_that_another_server_of_its_boss_cancelled() {
+    let world = World::new();
+    let (one, two) = (world.server(Some("boss")), world.server(Some("boss")));
+    let id = one.create_one(mission("t", "hang")).await;
+    one.until(&id, "running").await;
+    let named = [id.as_str()];
+    let (answer, cancelled) = tokio::join!(one.wait(&named, CEILING), two.orchestrator.cancel(&two.boss, &id, "no"));
+    assert_eq!(cancelled.unwrap().survivors, 0);
+    assert_eq!(answer.settled[0].worker.status, WorkerStatus::Settled(Ending::Cancelled));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_three_servers_that_find_a_dead_one_a_single_one_takes_its_workers() {
+    let world = World::new();
+    let dying = world.server(Some("boss"));
+    let id = dying.create_one(mission("t", "hang")).await;
+    dying.until(&id, "running").await;
+    let others: Vec<Server> = (0..3).map(|n| world.server(Some(&format!("other-{n}")))).collect();
+    let old = dying.orchestrator.get(&id).await.unwrap().worker.lease.clone();
+    // To the others, who has no lock is dead.
+    std::fs::remove_file(lock_of(&world, old.as_str())).unwrap();
+    let taken = || journal(&world).into_iter().filter(|(_, entry)| matches!(entry, Entry::LeaseTaken { .. })).count();
+    let gone = async {
+        while taken() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(CEILING, gone).await.expect("somebody takes over");
+    // Each looks again before it answers.
+    for other in &others {
+        other.orchestrator.get(&id).await.unwrap();
+    }
+    dying.orchestrator.cancel(&dying.boss, &id, "no").await.unwrap();
+    assert_eq!(taken(), 1, "{:#?}", journal(&world));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_stay_their_boss_s_after_another_boss_s_server_took_them_over() {
+    let world = World::new();
+    let first = world.server(Some("boss"));
+    let id = first.create_one(mission("t", "hang")).await;
+    first.until(&id, "running").await;
+    first.orchestrator.shut_down().await;
+    let other = world.server(Some("other"));
+    let taken = async {
+        while !journal(&world).iter().any(|(_, entry)| matches!(entry, Entry::LeaseTaken { .. })) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(CEILING, taken).await.expect("the other server takes it over");
+
+    // What a call that names nobody reaches.
+    let its_own = other.orchestrator.list(&other.boss, Scope::Mine).await.unwrap();
+    assert!(its_own.workers.is_empty(), "{its_own:?}");
+    assert!(other.orchestrator.cancel(&other.boss, &id, "no").await.is_err());
+    let back = world.server(Some("boss"));
+    back.orchestrator.cancel(&back.boss, &id, "enough").await.unwrap();
+    assert_eq!(other.wait(&[], Duration::ZERO).await.status, WaitStatus::Idle, "it is not the other's news");
+    assert_eq!(back.wait(&[], CEILING).await.settled[0].worker.status, WorkerStatus::Settled(Ending::Cancelled));
+}
+
+/// It stood still for so long that its place was taken, and has yet to find out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_wakes_after_its_workers_were_taken_does_no_harm() {
+    let world = World::new();
+    let sleeper = world.server(Some("boss"));
+    let gate = world.path("gate");
+    let script = format!("wait-file {} 60\nappend {} ran\nsay done", gate.display(), world.path("runs").display());
+    let running = sleeper.create_one(mission("a", &script)).await;
+    sleeper.until(&running, "running").await;
+    let mut after = mission("b", &script);
+    after.depends_on = vec![running.clone()];
+    let queued = sleeper.create_one(after).await;
+    let old = sleeper.orchestrator.get(&running).await.unwrap().worker.lease.clone();
+    std::fs::remove_file(lock_of(&world, old.as_str())).unwrap();
+    let heir = world.server(Some("boss"));
+    let taken = async {
+        while heir.orchestrator.get(&queued).await.unwrap().worker.lease == old {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(CEILING, taken).await.expect("its place is taken");
+
+    std::fs::write(&gate, "").unwrap();
+    for id in [&running, &queued] {
+        assert_eq!(told_unmarked(&sleeper, &heir, id).await, 1, "{id}");
+    }
+    assert_eq!(std::fs::read_to_string(world.path("runs")).unwrap(), "ran\nran\n", "each ran once");
+    let settled = journal(&world).into_iter().filter(|(_, entry)| matches!(entry, Entry::Starting { .. })).count();
+    assert_eq!(settled, 2, "{:#?}", journal(&world));
+}
