@@ -8,7 +8,7 @@ use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::start::refused;
-use super::worktrees;
+use super::{configuration, worktrees};
 use crate::git::{self, IntegrationStatus, Strategy};
 use crate::mission::entry::Entry;
 use crate::mission::id::{BossId, WorkerId};
@@ -47,7 +47,11 @@ pub(super) async fn integrate(
         dry_run: request.dry_run,
     };
     let inner = Arc::clone(&context);
-    let done = blocking(move || git::integrate(inner.repository()?, &integrate).map_err(refused)).await?;
+    let done = blocking(move || {
+        configuration::check(&inner)?;
+        git::integrate(inner.repository()?, &integrate).map_err(refused)
+    })
+    .await?;
     if let (Some(worker), Some(commit)) = (&lookup.worker, &done.commit) {
         let entry = Entry::Integrated { worker: worker.id.clone(), into: into.clone(), commit: commit.clone() };
         orchestrator.ask(|reply| Ask::Record { entry, reply }).await??;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -21,6 +21,8 @@ pub enum FileError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
+    #[error("{} is a symbolic link, which may come from the repository and lead anywhere: remove it, or choose another place with --state-dir", path.display())]
+    Link { path: PathBuf },
     #[error("{} was written before and is never changed", path.display())]
     Exists { path: PathBuf },
 }
@@ -46,6 +48,16 @@ impl FileError {
 /// Makes a folder and its parents, for its owner alone.
 pub fn make_private_dir(path: &Path) -> Result<(), FileError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| FileError::write(path, source))
+}
+
+/// Takes from everybody but its owner what they may do with a folder that is there already.
+pub fn make_private(folder: &Path) -> Result<(), FileError> {
+    let mode = fs::metadata(folder).map_err(|source| FileError::read(folder, source))?.permissions().mode();
+    match mode & 0o077 {
+        0 => Ok(()),
+        _ => fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+            .map_err(|source| FileError::write(folder, source)),
+    }
 }
 
 /// Options for a file that only its owner may read.
@@ -127,7 +139,6 @@ mod tests {
 
     #[test]
     fn files_and_folders_are_private() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("a/b");
         make_private_dir(&inner).unwrap();

@@ -15,10 +15,19 @@ pub struct StateDir {
 pub const NAME: &str = ".orchestrator";
 
 impl StateDir {
-    /// Makes what is missing of it. Symlinks in the path are resolved, so that a folder has one name.
+    /// Makes what is missing of it, and takes from others what they could see of it. Symlinks in the path are resolved, so
+    /// that a folder has one name; in its place, or within it, there may be none of them.
     pub fn open(root: &Path) -> Result<Self, FileError> {
-        for folder in ["", "workers", "servers", "journal"] {
-            file::make_private_dir(&root.join(folder))?;
+        // A folder that the user names may be shared with other things; what is in `.orchestrator` is ours alone.
+        file::make_private_dir(root)?;
+        let named_by_us = root.ends_with(NAME).then(|| root.to_owned());
+        let inside = ["workers", "servers", "journal"].map(|name| root.join(name));
+        for folder in named_by_us.into_iter().chain(inside) {
+            if folder.is_symlink() {
+                return Err(FileError::Link { path: folder });
+            }
+            file::make_private_dir(&folder)?;
+            file::make_private(&folder)?;
         }
         let root = root.canonicalize().map_err(|source| FileError::read(root, source))?;
         Ok(Self { root })
