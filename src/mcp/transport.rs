@@ -136,9 +136,9 @@ struct Malformed {
 /// `None`: to be ignored. What is no JSON gets no answer, as in all implementations of the protocol: there is no id to
 /// answer to, and two programs could go on telling each other for ever.
 fn malformed(line: &[u8], error: &serde_json::Error) -> Option<Malformed> {
-    let Ok(value) = serde_json::from_slice::<Value>(line) else {
-        tracing::debug!(%error, "ignoring a line that is not JSON");
-        return None;
+    let value = match serde_json::from_slice::<Value>(line) {
+        Ok(value) => value,
+        Err(wrong) => return unreadable(line, &wrong),
     };
     if value.is_array() {
         let why = "invalid request: batches are not part of this protocol, send one message a line";
@@ -157,6 +157,24 @@ fn malformed(line: &[u8], error: &serde_json::Error) -> Option<Malformed> {
         _ => ErrorData::invalid_request("invalid request: this is no JSON-RPC 2.0 message", None),
     };
     Some(Malformed { id, error })
+}
+
+/// JSON as other programs write it, and more than can be held here: half a character (`"\\ud800"`, which JavaScript
+/// writes), a number without end, nesting without end. Whoever sent such a request waits for its answer.
+fn unreadable(line: &[u8], wrong: &serde_json::Error) -> Option<Malformed> {
+    let text = std::str::from_utf8(line).ok().filter(|text| text.contains("\"method\""));
+    match text.and_then(|text| id_in(text.as_bytes(), text.as_bytes())) {
+        Some(id) => {
+            let why = format!(
+                "parse error: {wrong}; send whole characters, numbers that fit into 64 bits, and no more than 100 levels of nesting"
+            );
+            Some(Malformed { id: Some(id), error: ErrorData::parse_error(why, None) })
+        }
+        None => {
+            tracing::debug!(error = %wrong, "ignoring a line that is not JSON");
+            None
+        }
+    }
 }
 
 fn too_long(id: RequestId) -> Malformed {
