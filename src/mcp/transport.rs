@@ -314,6 +314,8 @@ fn id_in(head: &[u8], tail: &[u8]) -> Option<RequestId> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy as _;
+
     use super::*;
 
     #[test]
@@ -352,5 +354,28 @@ mod tests {
         assert!(head.len() <= KEPT && tail.len() <= KEPT);
         line.push(b"{}");
         assert!(matches!(line.take(), Line::Whole(whole) if whole == b"{}"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_to_their_end(
+            pieces in proptest::collection::vec(
+                proptest::prop_oneof![
+                    proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..20),
+                    proptest::sample::select(vec![
+                        "{\"jsonrpc\":\"2.0\",", "\"id\":", "1", "1e999", "\"a\"", "\"method\":", "\"ping\"", "\"tools/call\"",
+                        ",", "\"params\":{", "\"params\":[", "}", "]", "\n", "null", "\"\\ud800\"", "\"result\":{}", "\u{feff}", "[[[[",
+                    ]).prop_map(|word| word.as_bytes().to_vec()),
+                ],
+                0..40,
+            )
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let input = io::Cursor::new(pieces.concat());
+                let mut lines = Lines::new(input, tokio::io::sink(), InFlight::default(), CancellationToken::new());
+                while lines.receive().await.is_some() {}
+            });
+        }
     }
 }
