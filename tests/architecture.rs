@@ -93,3 +93,23 @@ fn rooms_in(text: &str) -> BTreeSet<String> {
     }
     rooms
 }
+
+/// A text of a mission must never become a command. The demo's project is a script of its own.
+#[test]
+fn only_verify_command_runs_through_a_shell() {
+    // OpenCode calls a tool of its own "bash".
+    let shells = ["\"sh\"", "/bin/sh\"", "/bin/bash\"", "/bin/env\"", "\"zsh\"", "new(\"bash\")", "program: \"bash\""];
+    let mut found = Vec::new();
+    for file in sources(Path::new("src")) {
+        let name = file.to_string_lossy().into_owned();
+        if name.contains("tests") || name.contains("testing") || name.contains("src/cli/demo") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).expect("a readable source");
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        if shells.iter().any(|shell| code.contains(shell)) {
+            found.push(name);
+        }
+    }
+    assert_eq!(found, ["src/supervisor/verify.rs"]);
+}

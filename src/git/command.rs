@@ -1,6 +1,6 @@
 //! Every call of the git program goes through [`Git`], so that all of them are equally careful.
 //!
-//! A call never runs a hook or an fsmonitor, never starts background maintenance, never asks a question on the
+//! A call never runs a hook or an fsmonitor, nor a filter that came with a worker (see [`super::configuration`]), never starts background maintenance, never asks a question on the
 //! terminal, speaks English, and forgets the repository that the caller's own environment points at. Values that come
 //! from outside must be made harmless by the caller (a full ref name, an object id, or after `--`): this file does not
 //! know which argument is which.
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
+
+use super::configuration;
 
 /// The oldest git that we support: 2.38 brought `merge-tree --write-tree`.
 const OLDEST_SUPPORTED: (u32, u32) = (2, 38);
@@ -241,6 +243,7 @@ impl Git {
     }
 
     fn start(&mut self) -> Result<Child, CommandError> {
+        self.keep_to_what_was_configured();
         let stdin = match self.input {
             Some(_) => Stdio::piped(),
             None => Stdio::null(),
@@ -251,6 +254,16 @@ impl Git {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|source| self.start_error(source))
+    }
+
+    /// By variables, which count as much as `-c` and may be added last.
+    fn keep_to_what_was_configured(&mut self) {
+        let command = self.shown.iter().find(|argument| !argument.starts_with("--literal")).map_or("", String::as_str);
+        let overrides = configuration::overrides(&self.dir, command);
+        self.command.env("GIT_CONFIG_COUNT", overrides.len().to_string());
+        for (at, (name, value)) in overrides.iter().enumerate() {
+            self.command.env(format!("GIT_CONFIG_KEY_{at}"), name).env(format!("GIT_CONFIG_VALUE_{at}"), value);
+        }
     }
 
     fn start_error(&self, source: io::Error) -> CommandError {

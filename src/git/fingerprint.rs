@@ -11,6 +11,7 @@ use git2::{ObjectType, Oid};
 use serde::{Deserialize, Serialize};
 
 use super::command::CommandError;
+use super::configuration::Configuration;
 use super::repository::{Repository, current_branch, resolve_commit};
 use super::status::{Status, Untracked, status};
 use super::worktree::list;
@@ -26,7 +27,7 @@ pub struct Fingerprint {
     pub tree: Option<String>,
     /// All refs but our own and the branches that are checked out in linked worktrees: those may move at any time.
     pub refs: String,
-    /// The repository's settings, which can make git run programs. Upstreams of branches are left out.
+    /// The repository's settings, hooks and attributes, which can make git run programs; see [`Configuration`].
     pub configuration: String,
 }
 
@@ -122,14 +123,7 @@ fn shared_refs(repo: &Repository) -> Result<Vec<u8>, CommandError> {
 }
 
 fn configuration(repo: &Repository) -> Result<Vec<u8>, CommandError> {
-    let settings = repo.read().args(["config", "--local", "--includes", "--list", "-z"]).run()?;
-    Ok(settings
-        .split(|byte| *byte == 0)
-        .filter(|setting| !setting.starts_with(b"branch."))
-        .flat_map(|setting| [setting, b"\0"])
-        .flatten()
-        .copied()
-        .collect())
+    Ok(serde_json::to_vec(&Configuration::of(repo)?).expect("maps of strings are JSON"))
 }
 
 fn hash(bytes: &[u8]) -> String {

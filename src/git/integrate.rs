@@ -222,7 +222,7 @@ fn pick_one(
     }
     let show = |format: &str| {
         let format = format!("--format={format}");
-        let args = ["show", "--no-patch", "--date=raw", &format, commit];
+        let args = ["show", "--no-patch", "--no-show-signature", "--date=raw", &format, commit];
         repo.read().args(args).text()
     };
     let git = repo

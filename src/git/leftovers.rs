@@ -53,7 +53,7 @@ fn commit_staged(worktree: &Path, message: &str, fallback: &Identity) -> Result<
             .input(message)
     });
     if let Err(error) = committed {
-        let staged = ["diff", "--cached", "--quiet", "--ignore-submodules=none"];
+        let staged = ["diff", "--no-ext-diff", "--no-textconv", "--cached", "--quiet", "--ignore-submodules=none"];
         if Git::read(worktree).args(staged).succeeds()? {
             // Only a submodule's own files differ: they are in no commit of this repository.
             return Ok(None);

@@ -13,6 +13,7 @@
 
 pub mod check;
 pub mod command;
+pub mod configuration;
 pub mod diff;
 pub mod facts;
 pub mod fingerprint;
@@ -32,6 +33,7 @@ mod testing;
 
 pub use check::{Request, check};
 pub use command::{CommandError, Git};
+pub use configuration::Configuration;
 pub use diff::{DiffError, DiffPage, branch_diff, diff};
 pub use facts::{Changes, FileChange, branch_changes, changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, fingerprint, tracked_state, tree_state};

@@ -1,7 +1,6 @@
 //! Supervisors on this host: started detached, so that they live on when the server dies, and woken over a socket.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::crash_point::{self, Point};
 use crate::process::{DetachedLaunch, Identity, SpawnError, TAG_VARIABLE, start_detached};
 use crate::store::worker_dir::AttemptDir;
 use crate::supervisor::assignment::{READY, ToSupervisor};
+use crate::supervisor::secrets::Secrets;
 
 /// A supervisor that has said nothing after this is hung; starting takes milliseconds.
 const READY_CEILING: Duration = Duration::from_secs(30);
@@ -30,13 +30,15 @@ pub enum LaunchError {
 }
 
 /// Starts the supervisor of one attempt; returns when it has claimed the attempt.
-pub async fn start(program: &Path, attempt: &AttemptDir) -> Result<Identity, LaunchError> {
+///
+/// `secrets` is what the user's settings give to CLIs: told by the environment, so that it lies in no file of ours.
+pub async fn start(program: &Path, attempt: &AttemptDir, secrets: &Secrets) -> Result<Identity, LaunchError> {
     let launch = DetachedLaunch {
         program: program.to_owned(),
         args: vec!["supervise".into(), attempt.root().into()],
         // Not the worktree: a supervisor must not keep a folder busy that is to be removed.
         cwd: attempt.root().to_owned(),
-        env_set: BTreeMap::new(),
+        env_set: secrets.variable(),
         env_remove: vec![TAG_VARIABLE.to_owned()],
         log: attempt.supervisor_log(),
     };
@@ -68,6 +70,9 @@ pub fn socket_folder() -> Result<PathBuf, LaunchError> {
     let metadata = std::fs::symlink_metadata(&folder).map_err(fail)?;
     if !metadata.is_dir() || metadata.uid() != uid {
         return Err(LaunchError::ForeignFolder { path: folder });
+    }
+    if metadata.mode() & 0o077 != 0 {
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)).map_err(fail)?;
     }
     Ok(folder)
 }

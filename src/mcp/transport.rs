@@ -137,9 +137,9 @@ struct Malformed {
 /// `None`: to be ignored. What is no JSON gets no answer, as in all implementations of the protocol: there is no id to
 /// answer to, and two programs could go on telling each other for ever.
 fn malformed(line: &[u8], error: &serde_json::Error) -> Option<Malformed> {
-    let Ok(value) = serde_json::from_slice::<Value>(line) else {
-        tracing::debug!(%error, "ignoring a line that is not JSON");
-        return None;
+    let value = match serde_json::from_slice::<Value>(line) {
+        Ok(value) => value,
+        Err(wrong) => return unreadable(line, &wrong),
     };
     if value.is_array() {
         let why = "invalid request: batches are not part of this protocol, send one message a line";
@@ -158,6 +158,24 @@ fn malformed(line: &[u8], error: &serde_json::Error) -> Option<Malformed> {
         _ => ErrorData::invalid_request("invalid request: this is no JSON-RPC 2.0 message", None),
     };
     Some(Malformed { id, error })
+}
+
+/// JSON as other programs write it, and more than can be held here: half a character (`"\\ud800"`, which JavaScript
+/// writes), a number without end, nesting without end. Whoever sent such a request waits for its answer.
+fn unreadable(line: &[u8], wrong: &serde_json::Error) -> Option<Malformed> {
+    let text = std::str::from_utf8(line).ok().filter(|text| text.contains("\"method\""));
+    match text.and_then(|text| id_in(text.as_bytes(), text.as_bytes())) {
+        Some(id) => {
+            let why = format!(
+                "parse error: {wrong}; send whole characters, numbers that fit into 64 bits, and no more than 100 levels of nesting"
+            );
+            Some(Malformed { id: Some(id), error: ErrorData::parse_error(why, None) })
+        }
+        None => {
+            tracing::debug!(error = %wrong, "ignoring a line that is not JSON");
+            None
+        }
+    }
 }
 
 fn too_long(id: RequestId) -> Malformed {
@@ -301,6 +319,8 @@ fn id_in(head: &[u8], tail: &[u8]) -> Option<RequestId> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::strategy::Strategy as _;
+
     use super::*;
 
     #[test]
@@ -339,5 +359,28 @@ mod tests {
         assert!(head.len() <= KEPT && tail.len() <= KEPT);
         line.push(b"{}");
         assert!(matches!(line.take(), Line::Whole(whole) if whole == b"{}"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_to_their_end(
+            pieces in proptest::collection::vec(
+                proptest::prop_oneof![
+                    proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..20),
+                    proptest::sample::select(vec![
+                        "{\"jsonrpc\":\"2.0\",", "\"id\":", "1", "1e999", "\"a\"", "\"method\":", "\"ping\"", "\"tools/call\"",
+                        ",", "\"params\":{", "\"params\":[", "}", "]", "\n", "null", "\"\\ud800\"", "\"result\":{}", "\u{feff}", "[[[[",
+                    ]).prop_map(|word| word.as_bytes().to_vec()),
+                ],
+                0..40,
+            )
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let input = io::Cursor::new(pieces.concat());
+                let mut lines = Lines::new(input, tokio::io::sink(), InFlight::default(), CancellationToken::new());
+                while lines.receive().await.is_some() {}
+            });
+        }
     }
 }

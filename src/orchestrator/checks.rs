@@ -64,7 +64,13 @@ impl Checks<'_> {
     fn directory(&self, path: &Path) -> Result<PathBuf, String> {
         let absolute = self.context.directory.join(path);
         let found = absolute.canonicalize().map_err(|error| {
-            format!("working_directory {} cannot be used ({error}): name an existing directory, or leave it out to get a worktree", absolute.display())
+            let why = match error.kind() {
+                std::io::ErrorKind::NotFound => "it does not exist",
+                std::io::ErrorKind::NotADirectory => "a part of it is no directory",
+                std::io::ErrorKind::PermissionDenied => "it is not readable for this user",
+                _ => "it leads nowhere",
+            };
+            format!("working_directory {} cannot be used ({why}): name an existing directory, or leave it out to get a worktree", absolute.display())
         })?;
         match found.is_dir() {
             true => Ok(found),

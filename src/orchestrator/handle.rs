@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::actor::{self, Ask, Context};
 use super::answers::*;
 use super::error::OrchestratorError;
-use super::{checks, integrate, probe, worktrees};
+use super::{checks, configuration, integrate, probe, worktrees};
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::mission::create::Draft;
@@ -77,6 +77,7 @@ impl Orchestrator {
     /// Opens the state directory and starts the actor. Quick: what earlier servers left is taken over behind it.
     pub fn start(startup: Startup, backends: Backends) -> Result<Self> {
         let context = Arc::new(Context::new(startup, backends)?);
+        configuration::keep_to_what_is_remembered(&context);
         let mailbox = actor::start(Arc::clone(&context))?;
         Ok(Self { context, mailbox })
     }

@@ -8,7 +8,7 @@ use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::start::refused;
-use super::worktrees;
+use super::{configuration, worktrees};
 use crate::crash_point::{self, Point};
 use crate::git::{self, IntegrationStatus, Strategy};
 use crate::mission::entry::Entry;
@@ -52,7 +52,11 @@ pub(super) async fn integrate(
         dry_run: request.dry_run,
     };
     let inner = Arc::clone(&context);
-    let done = blocking(move || git::integrate(inner.repository()?, &integrate).map_err(refused)).await?;
+    let done = blocking(move || {
+        configuration::check(&inner)?;
+        git::integrate(inner.repository()?, &integrate).map_err(refused)
+    })
+    .await?;
     crash_point::at(Point::Merged);
     if let (Some(worker), Some(commit)) = (&lookup.worker, &done.commit) {
         let entry = Entry::Integrated { worker: worker.id.clone(), into: into.clone(), commit: commit.clone() };

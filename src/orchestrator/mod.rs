@@ -9,6 +9,7 @@ mod actor;
 pub mod answers;
 mod checks;
 mod commands;
+mod configuration;
 mod error;
 mod follow;
 mod handle;

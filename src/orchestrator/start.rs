@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::actor::{Ask, Context, News};
 use super::error::OrchestratorError;
 use super::handle::blocking;
-use super::{follow, probe, registrations, settle};
+use super::{configuration, follow, probe, registrations, settle};
 use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
 use crate::launcher::local;
@@ -20,6 +20,7 @@ use crate::mission::spec::Place;
 use crate::store::file::FileError;
 use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::Assignment;
+use crate::supervisor::secrets::Secrets;
 
 pub(super) struct Order {
     pub worker: Arc<Worker>,
@@ -54,7 +55,7 @@ async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Option<Str
     let (inner, work) = (Arc::clone(context), Arc::clone(order));
     let assignment = blocking(move || prepare(&inner, &work)).await?;
     crash_point::at(Point::AttemptPrepared);
-    local::start(&context.program, &order.attempt_dir).await.map_err(refused)?;
+    local::start(&context.program, &order.attempt_dir, &Secrets::of(&context.settings)).await.map_err(refused)?;
     crash_point::at(Point::SupervisorReady);
     Ok(assignment.base_commit)
 }
@@ -63,6 +64,10 @@ async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Option<Str
 fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorError> {
     let worker = &order.worker;
     let program = probe::find_program(context, &worker.next.backend)?;
+    if context.repository.is_some() {
+        // Before git writes a file of the new worktree.
+        configuration::remember_ours(context)?;
+    }
     let (placed, main_checkout) = std::thread::scope(|scope| {
         // Beside the making of the worktree, which takes longer and changes nothing of it.
         let looking = scope.spawn(|| main_checkout(context, worker));
@@ -81,6 +86,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         model: worker.next.model.clone().or_else(|| context.settings.backend(worker.next.backend.as_str()).model),
         effort: worker.next.effort.clone(),
         start: worker.next.start.clone(),
+        configuration: configuration::remember(context, &directory)?,
         own_registrations: registrations::own(&worker.next.backend, &directory),
         directory,
         copies: order.worker_dir.worktree()?.map(|made: git::Worktree| made.copies).unwrap_or_default(),
@@ -89,7 +95,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         main_checkout,
         program,
         socket: folder.join(socket_name),
-        settings: context.settings.clone(),
+        settings: Secrets::without(&context.settings),
     };
     order.worker_dir.remember(&Worker { base_commit: assignment.base_commit.clone(), ..Worker::clone(worker) })?;
     order.attempt_dir.create(&assignment)?;

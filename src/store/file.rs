@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -85,6 +85,16 @@ pub fn refuse_links_in(folder: &Path) -> Result<(), FileError> {
 pub fn free_space(path: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(path).ok()?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Takes from everybody but its owner what they may do with a folder that is there already.
+pub fn make_private(folder: &Path) -> Result<(), FileError> {
+    let mode = fs::metadata(folder).map_err(|source| FileError::read(folder, source))?.permissions().mode();
+    match mode & 0o077 {
+        0 => Ok(()),
+        _ => fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+            .map_err(|source| FileError::write(folder, source)),
+    }
 }
 
 /// Options for a file that only its owner may read.
@@ -179,7 +189,6 @@ mod tests {
 
     #[test]
     fn files_and_folders_are_private() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("a/b");
         make_private_dir(&inner).unwrap();

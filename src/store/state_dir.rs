@@ -20,17 +20,23 @@ pub fn state_file(root: &Path) -> PathBuf {
 }
 
 impl StateDir {
-    /// Makes what is missing of it. Symlinks in the path are resolved, so that a folder has one name; inside it there may
-    /// be none, since all that is written lies under these folders.
+    /// Makes what is missing of it, and takes from others what they could see of it. Symlinks in the path are resolved, so
+    /// that a folder has one name; in its place, or within it, there may be none, since all that is written lies there.
     pub fn open(root: &Path) -> Result<Self, FileError> {
-        for folder in ["workers", "worktrees"] {
-            file::refuse_no_folder(&root.join(folder))?;
+        // A folder that the user names may be a link and shared with other things; `.orchestrator` is ours alone.
+        let named_by_us = root.ends_with(NAME).then(|| root.to_owned());
+        let inside = ["workers", "worktrees"].map(|name| root.join(name));
+        for folder in named_by_us.iter().chain(&inside) {
+            file::refuse_no_folder(folder)?;
         }
         for folder in ["servers", "journal"] {
             file::refuse_links_in(&root.join(folder))?;
         }
-        for folder in ["", "workers", "servers", "journal"] {
-            file::make_private_dir(&root.join(folder))?;
+        file::make_private_dir(root)?;
+        let inside = ["workers", "servers", "journal"].map(|name| root.join(name));
+        for folder in named_by_us.into_iter().chain(inside) {
+            file::make_private_dir(&folder)?;
+            file::make_private(&folder)?;
         }
         let root = root.canonicalize().map_err(|source| FileError::read(root, source))?;
         Ok(Self { root })

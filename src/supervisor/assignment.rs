@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::Settings;
-use crate::git::{Copied, Fingerprint};
+use crate::git::{Configuration, Copied, Fingerprint};
 use crate::mission::entry::Start;
 use crate::mission::id::{BackendName, WorkerId};
 use crate::mission::outcome::Usage;
@@ -41,6 +41,9 @@ pub struct Assignment {
     /// The main checkout before the worktree was made; only where we made one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_checkout: Option<Fingerprint>,
+    /// What the directory's repository had configured before any worker; our calls of git there keep to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Configuration>,
     /// What we put into the worktree from `.worktreeinclude`: never to be committed.
     pub copies: Vec<Copied>,
     /// As found on the PATH of the server.

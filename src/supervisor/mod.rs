@@ -13,6 +13,7 @@ mod limits;
 mod outside;
 mod prompt;
 mod run;
+pub mod secrets;
 mod socket;
 mod turn;
 mod verify;

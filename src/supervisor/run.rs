@@ -18,6 +18,7 @@ use super::board::Board;
 use super::inbox::{Inbox, Message};
 use super::limits::Limits;
 use super::outside::Outside;
+use super::secrets::Secrets;
 use super::socket::Socket;
 use super::{finish, prompt, turn};
 use crate::backend::{Backend, Backends, TurnReport, UnknownBackend};
@@ -109,10 +110,11 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     process::become_session_leader()?;
     process::become_subreaper()?;
     let dir = AttemptDir::at(root.to_owned());
-    let assignment: Assignment =
+    let mut assignment: Assignment =
         file::read_json(&dir.assignment())?.ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
     let _lease = take_lease(&dir).await?;
     dir.reserve_outcome()?;
+    Secrets::inherited().give(&mut assignment.settings);
     let backends = Backends::with_custom(assignment.settings.custom.clone());
     let mut attempt = Attempt::new(assignment, dir, &backends)?;
     // After all that can fail: what never had the claim has never begun, and the server says why.
@@ -191,7 +193,7 @@ impl Attempt {
             board: Board::new(&dir, me)?,
             inbox: Inbox::new(&dir, Arc::new(Notify::new())),
             limits: Limits::new(&assignment, &dir),
-            git: git_context(&assignment.directory),
+            git: keep_to_what_was_configured(&assignment),
             outside: Outside::of(&assignment.directory),
             turns_add_up: false,
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
@@ -315,6 +317,17 @@ fn joined(before: Usage, now: Usage, tokens: fn(u64, u64) -> u64, dollars: fn(f6
             (before, now) => before.or(now),
         },
     }
+}
+
+/// Before the CLI runs for the first time: it could put another repository in the place of this one.
+fn keep_to_what_was_configured(assignment: &Assignment) -> Option<GitContext> {
+    git::configuration::keep_to_known();
+    if let (Ok(Some(repository)), Some(before)) =
+        (Repository::discover(&assignment.directory), assignment.configuration.clone())
+    {
+        git::configuration::keep_to(&repository, before);
+    }
+    git_context(&assignment.directory)
 }
 
 fn git_context(directory: &Path) -> Option<GitContext> {

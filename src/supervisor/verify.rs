@@ -21,7 +21,32 @@ use crate::store::worker_dir::AttemptDir;
 /// What a shell says when it cannot find, or cannot run, the command.
 const NOT_RUN: [i32; 2] = [126, 127];
 /// Parts of names of variables that hold secrets.
-const SECRET: [&str; 7] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "COOKIE"];
+const SECRET: [&str; 8] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "COOKIE"];
+/// Ends of such names.
+const SECRET_END: [&str; 5] = ["_PASS", "_AUTH", "_PAT", "_DSN", "_ASKPASS"];
+/// Ways to a program that signs or logs in for whoever asks.
+const AGENTS: [&str; 6] =
+    ["SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_ASKPASS", "GPG_AGENT_INFO", "GNOME_KEYRING_CONTROL", "KRB5CCNAME"];
+/// Of all that begin with `GIT_`, what neither points at another repository nor runs or unlocks anything: the others
+/// would make a test's own repositories those of whoever started the server.
+const GIT_KEPT: [&str; 16] = [
+    "GIT_AUTHOR_DATE",
+    "GIT_AUTHOR_EMAIL",
+    "GIT_AUTHOR_NAME",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_COMMITTER_DATE",
+    "GIT_COMMITTER_EMAIL",
+    "GIT_COMMITTER_NAME",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_DEFAULT_HASH",
+    "GIT_EXEC_PATH",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "GIT_TEMPLATE_DIR",
+    "GIT_TERMINAL_PROMPT",
+];
 
 /// `None`: a cancellation came in, or the system asks us to end, and the command was stopped.
 pub async fn verify(
@@ -99,7 +124,7 @@ fn launch(assignment: &Assignment, log: &Path, command: &str) -> Launch {
         env_set: BTreeMap::from([tag]),
         env_remove: std::env::vars_os()
             .filter_map(|(name, _)| name.into_string().ok())
-            .filter(|name| is_secret(name) || crate::backend::is_the_bosses(name))
+            .filter(|name| is_kept_back(name, assignment))
             .collect(),
         stdin: process::Stdin::Null,
         stdout: log.to_owned(),
@@ -107,7 +132,74 @@ fn launch(assignment: &Assignment, log: &Path, command: &str) -> Launch {
     }
 }
 
+/// A list of what is taken away, not of what is given: the user's toolchain may need any variable.
+fn is_kept_back(name: &str, assignment: &Assignment) -> bool {
+    let named_by_the_user =
+        || assignment.settings.custom.iter().any(|it| it.key_variables.iter().any(|key| key == name));
+    is_secret(name) || leads_elsewhere(name) || crate::backend::is_the_bosses(name) || named_by_the_user()
+}
+
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    SECRET.iter().any(|part| name.contains(part))
+    SECRET.iter().any(|part| name.contains(part)) || SECRET_END.iter().any(|end| name.ends_with(end))
+}
+
+fn leads_elsewhere(name: &str) -> bool {
+    AGENTS.contains(&name) || (name.starts_with("GIT_") && !GIT_KEPT.contains(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_agents_and_other_repositories_are_kept_back_and_the_toolchain_is_not() {
+        let back = [
+            "ANTHROPIC_API_KEY",
+            "GITHUB_TOKEN",
+            "db_password",
+            "NPM_AUTH",
+            "SENTRY_DSN",
+            "AZURE_DEVOPS_PAT",
+            "SSH_AUTH_SOCK",
+            "GPG_AGENT_INFO",
+            "SSH_ASKPASS",
+            "GIT_ASKPASS",
+            "GIT_DIR",
+            "GIT_INDEX_FILE",
+            "GIT_WORK_TREE",
+            "GIT_COMMON_DIR",
+            "GIT_SSH_COMMAND",
+            "GIT_EXTERNAL_DIFF",
+            "GIT_CONFIG_COUNT",
+            "GIT_CONFIG_KEY_0",
+            "GIT_CONFIG_VALUE_0",
+            "GIT_CONFIG_PARAMETERS",
+            "GIT_NAMESPACE",
+            "GIT_EDITOR",
+        ];
+        for name in back {
+            assert!(is_secret(name) || leads_elsewhere(name), "{name} would be seen");
+        }
+        let kept = [
+            "PATH",
+            "HOME",
+            "LANG",
+            "CARGO_HOME",
+            "JAVA_HOME",
+            "NODE_OPTIONS",
+            "VIRTUAL_ENV",
+            "GOFLAGS",
+            "DISPLAY",
+            "XAUTHORITY",
+            "HTTPS_PROXY",
+            "DATABASE_URL",
+            "GIT_CONFIG_GLOBAL",
+            "GIT_AUTHOR_NAME",
+            "CI",
+        ];
+        for name in kept {
+            assert!(!is_secret(name) && !leads_elsewhere(name), "{name} would be missed");
+        }
+    }
 }

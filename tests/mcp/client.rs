@@ -30,8 +30,17 @@ impl Client {
     /// In a sealed environment in which no worker ever starts: what is created stays queued.
     pub fn start_with(environment: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().unwrap();
+        let directory = home.path().to_owned();
+        Self::start_in(home, &directory, environment)
+    }
+
+    /// Whatever the umask of whoever starts it is, nobody else shall see what it writes: so it gets the widest. What it
+    /// says on stderr is in `server.log`.
+    pub fn start_in(home: TempDir, directory: &Path, environment: &[(&str, &str)]) -> Self {
         fake_codex(&home.path().join("bin"));
-        let mut server = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"))
+        let log = std::fs::File::create(home.path().join("server.log")).unwrap();
+        let mut server = Command::new("/bin/sh")
+            .args(["-c", "umask 000; exec \"$0\"", env!("CARGO_BIN_EXE_orchestrator-boss")])
             .env_clear()
             .env("HOME", home.path())
             .env("PATH", format!("{}:/usr/bin:/bin", home.path().join("bin").display()))
@@ -39,10 +48,10 @@ impl Client {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("ORCHESTRATOR_MAX_WORKERS", "0")
             .envs(environment.iter().copied())
-            .current_dir(home.path())
+            .current_dir(directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let lines = BufReader::new(server.stdout.take().unwrap()).lines();

@@ -1,0 +1,214 @@
+//! What the repository itself tells git: its own settings, hooks and attributes. A worker can write all of them, and git
+//! would run what they name. So what was there before the first worker is remembered ([`Configuration`]); a difference
+//! stops integration ([`Configuration::changes`]), and until then our own calls of git run nothing that was not there
+//! before ([`keep_to`]).
+//!
+//! The user's and the system's settings are not the repository's: they are always used as they are. What is remembered
+//! holds names and hashes, since a setting may be a secret; only the commands of filters and merge drivers are kept as
+//! they are, because without them files come out wrong.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use git2::{ObjectType, Oid};
+use serde::{Deserialize, Serialize};
+
+use super::command::{CommandError, Git};
+use super::repository::Repository;
+
+/// What a repository tells git, at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Each setting, and a hash of its values in order.
+    settings: BTreeMap<String, String>,
+    /// Hooks and `info/attributes`, relative to the folder that all worktrees share, and a hash of each.
+    files: BTreeMap<String, String>,
+    /// Filters and merge drivers in full.
+    drivers: BTreeMap<String, String>,
+}
+
+impl Configuration {
+    pub fn of(repo: &Repository) -> Result<Configuration, CommandError> {
+        let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let own = own_settings(repo.root())?.into_iter().filter(|(name, _)| counts(name));
+        own.for_each(|(name, value)| values.entry(name).or_default().push(value));
+        Ok(Configuration {
+            drivers: values
+                .iter()
+                .filter(|(name, _)| name.starts_with("filter.") || name.starts_with("merge."))
+                .filter_map(|(name, values)| Some((name.clone(), values.last()?.clone())))
+                .collect(),
+            settings: values.into_iter().map(|(name, values)| (name, hash(values.join("\0").as_bytes()))).collect(),
+            files: files(&repo.common_dir),
+        })
+    }
+
+    /// What is different in `now`, by name and never by value: `filter.x.clean (added)`, `hooks/pre-commit (changed)`.
+    pub fn changes(&self, now: &Configuration) -> Vec<String> {
+        let settings = differences(&self.settings, &now.settings);
+        settings.chain(differences(&self.files, &now.files)).collect()
+    }
+
+    /// Settings that keep a call of git from running what is set now and was not before.
+    fn overrides(&self, now: Vec<(String, String)>) -> Vec<(String, String)> {
+        let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        now.into_iter().for_each(|(name, value)| values.entry(name).or_default().push(value));
+        let is_new =
+            |name: &str, values: &[String]| self.settings.get(name) != Some(&hash(values.join("\0").as_bytes()));
+        let new = values.iter().filter(|(name, values)| is_new(name, values));
+        new.filter_map(|(name, _)| match self.drivers.get(name) {
+            Some(before) => Some((name.clone(), before.clone())),
+            None => harmless(name),
+        })
+        .collect()
+    }
+}
+
+fn differences<'a>(
+    before: &'a BTreeMap<String, String>,
+    now: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = String> + 'a {
+    let gone = before.keys().filter(|name| !now.contains_key(*name)).map(|name| format!("{name} (removed)"));
+    let others = now.iter().filter_map(|(name, value)| match before.get(name) {
+        None => Some(format!("{name} (added)")),
+        Some(old) if old != value => Some(format!("{name} (changed)")),
+        Some(_) => None,
+    });
+    gone.chain(others)
+}
+
+/// Workers set the upstreams of their branches and initialise submodules; neither makes git run anything.
+fn counts(name: &str) -> bool {
+    let of_a_submodule = name.starts_with("submodule.") && (name.ends_with(".active") || name.ends_with(".url"));
+    !name.starts_with("branch.") && !of_a_submodule
+}
+
+/// The settings of the repository and of this worktree, included files followed; the user's and the system's left out.
+/// Names as git writes them: all but the middle part in lower case.
+fn own_settings(dir: &Path) -> Result<Vec<(String, String)>, CommandError> {
+    let listed = Git::read(dir).args(["config", "--includes", "--list", "--show-scope", "-z"]).run()?;
+    let listed = String::from_utf8_lossy(&listed);
+    let mut records = listed.split('\0');
+    let mut own = Vec::new();
+    while let (Some(scope), Some(setting)) = (records.next(), records.next()) {
+        if matches!(scope, "local" | "worktree") {
+            let (name, value) = setting.split_once('\n').unwrap_or((setting, ""));
+            own.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    Ok(own)
+}
+
+fn files(common_dir: &Path) -> BTreeMap<String, String> {
+    let hooks = fs::read_dir(common_dir.join("hooks")).into_iter().flatten().flatten();
+    let hooks = hooks
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.ends_with(".sample"))
+        .map(|name| format!("hooks/{name}"));
+    hooks
+        .chain(["info/attributes".to_owned()])
+        .filter_map(|name| Some((hash_of_file(&common_dir.join(&name))?, name)))
+        .map(|(hash, name)| (name, hash))
+        .collect()
+}
+
+/// Of what a link leads to, where there is one. What cannot be read is still there.
+fn hash_of_file(path: &Path) -> Option<String> {
+    path.symlink_metadata().ok()?;
+    Some(fs::read(path).map_or_else(|_| "unreadable".to_owned(), |bytes| hash(&bytes)))
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Oid::hash_object(ObjectType::Blob, bytes)
+        .expect("hashing bytes in memory needs nothing that can be missing")
+        .to_string()
+}
+
+/// For a setting by which a call of ours could run a program or reach another one: what to set in its place.
+fn harmless(name: &str) -> Option<(String, String)> {
+    let (section, rest) = name.split_once('.')?;
+    let key = rest.rsplit('.').next()?;
+    let instead = |value: &str| Some((name.to_owned(), value.to_owned()));
+    match (section, key) {
+        ("filter", "clean" | "smudge" | "process") => instead(""),
+        ("filter", "required") => instead("false"),
+        // An empty driver would count as a merge that went well.
+        ("merge", "driver") => instead("false"),
+        // Those of an object that is fetched because a partial clone lacks it.
+        ("core", "sshcommand") | ("remote", "uploadpack") => instead("false"),
+        ("core", "askpass") => instead(""),
+        ("core", "gitproxy") | ("remote", "vcs") => instead("none"),
+        ("protocol", "allow") => instead("never"),
+        // An empty one forgets all before it.
+        ("credential", "helper") => Some(("credential.helper".to_owned(), String::new())),
+        ("gpg", "program") => instead("false"),
+        ("hook", "command") => Some((format!("{}enabled", name.strip_suffix("command")?), "false".to_owned())),
+        _ => None,
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    known: BTreeMap<PathBuf, Configuration>,
+    /// Of a repository that is not known, nothing is run.
+    only_known: bool,
+}
+
+static KEPT: RwLock<Option<Kept>> = RwLock::new(None);
+
+/// From now on, no call of git in this process runs what this repository has configured since `before`.
+pub fn keep_to(repo: &Repository, before: Configuration) {
+    let mut kept = KEPT.write().unwrap_or_else(PoisonError::into_inner);
+    let common_dir = repo.common_dir.canonicalize().unwrap_or_else(|_| repo.common_dir.clone());
+    kept.get_or_insert_default().known.insert(common_dir, before);
+}
+
+/// And nothing that any other repository has configured: a worker can put one in the place of its own.
+pub fn keep_to_known() {
+    KEPT.write().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().only_known = true;
+}
+
+/// Calls that look at names alone. Any that looks at objects can make git fetch one that a partial clone lacks.
+const OF_NAMES: [&str; 5] = ["--version", "config", "for-each-ref", "symbolic-ref", "var"];
+
+/// What to set for one call in this directory, so that it keeps to what was there before.
+pub(super) fn overrides(dir: &Path, command: &str) -> Vec<(String, String)> {
+    if OF_NAMES.contains(&command) {
+        return Vec::new();
+    }
+    let before = {
+        let kept = KEPT.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(kept) = &*kept else { return Vec::new() };
+        let known = common_dir(dir).and_then(|common| kept.known.get(&common).cloned());
+        match known {
+            Some(before) => before,
+            None if kept.only_known => Configuration::default(),
+            None => return Vec::new(),
+        }
+    };
+    // A configuration that cannot be read stops the call itself too.
+    own_settings(dir).map(|now| before.overrides(now)).unwrap_or_default()
+}
+
+/// The folder that all worktrees of a repository share, read as git finds it. A start of git would cost more.
+fn common_dir(dir: &Path) -> Option<PathBuf> {
+    let found = dir.ancestors().find_map(|folder| {
+        let entry = folder.join(".git");
+        if entry.is_dir() {
+            return Some(entry);
+        }
+        if let Ok(text) = fs::read_to_string(&entry) {
+            let git_dir = folder.join(text.strip_prefix("gitdir:")?.trim());
+            let common = fs::read_to_string(git_dir.join("commondir"));
+            return Some(common.map_or_else(|_| git_dir.clone(), |common| git_dir.join(common.trim())));
+        }
+        let is_one = folder.join("HEAD").is_file() && folder.join("objects").is_dir() && folder.join("refs").is_dir();
+        is_one.then(|| folder.to_owned())
+    });
+    found?.canonicalize().ok()
+}
+
+#[cfg(test)]
+mod tests;

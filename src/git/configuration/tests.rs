@@ -1,0 +1,225 @@
+use super::*;
+use crate::git::testing::{Fixture, commit, git, read, write};
+use crate::git::{Identity, Integrate, Request, Strategy, commit_leftovers, create, integrate, tree_state};
+
+/// A program that leaves a mark, and what the mark is called.
+fn trap(fixture: &Fixture, name: &str) -> (String, PathBuf) {
+    let mark = fixture.beside(&format!("ran-{name}"));
+    let script = fixture.beside(&format!("trap-{name}"));
+    fs::write(&script, format!("#!/bin/sh\necho \"$0 $*\" >> '{}'\n", mark.display())).unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    (script.to_string_lossy().into_owned(), mark)
+}
+
+#[test]
+fn changes_are_told_by_name_and_never_by_value() {
+    let fixture = Fixture::new();
+    fixture.git(&["config", "user.signingKey", "old-secret"]);
+    fixture.git(&["config", "core.pager", "less"]);
+    let before = Configuration::of(&fixture.repo).unwrap();
+    assert_eq!(before.changes(&before), Vec::<String>::new());
+    fixture.git(&["config", "branch.main.remote", "origin"]);
+    fixture.git(&["config", "submodule.lib.active", "true"]);
+    assert_eq!(before.changes(&Configuration::of(&fixture.repo).unwrap()), Vec::<String>::new());
+
+    fixture.git(&["config", "user.signingKey", "new-secret"]);
+    fixture.git(&["config", "--unset", "core.pager"]);
+    let included = fixture.beside("included");
+    fs::write(&included, "[filter \"Evil\"]\n\tclean = run-me\n").unwrap();
+    fixture.git(&["config", "include.path", included.to_str().unwrap()]);
+    write(&fixture.repo.common_dir, "hooks/pre-commit", "#!/bin/sh\n");
+    write(&fixture.repo.common_dir, "info/attributes", "* filter=Evil\n");
+    let now = Configuration::of(&fixture.repo).unwrap();
+    let expected = [
+        "core.pager (removed)",
+        "filter.Evil.clean (added)",
+        "include.path (added)",
+        "user.signingkey (changed)",
+        "hooks/pre-commit (added)",
+        "info/attributes (added)",
+    ];
+    assert_eq!(before.changes(&now), expected);
+    assert_eq!(now.changes(&before).len(), 6);
+    let kept = serde_json::to_string(&now).unwrap();
+    assert!(!kept.contains("secret") && kept.contains("run-me"), "{kept}");
+}
+
+/// Everything that git could be made to run by a repository, set up by whoever works in `worktree`.
+fn plant(fixture: &Fixture, worktree: &Path) -> Vec<PathBuf> {
+    let mut marks = Vec::new();
+    let mut trap = |name: &str| {
+        let (script, mark) = trap(fixture, name);
+        marks.push(mark);
+        script
+    };
+    let settings = [
+        ("filter.evil.clean", "clean"),
+        ("filter.evil.smudge", "smudge"),
+        ("filter.second.process", "process"),
+        ("diff.evil.textconv", "textconv"),
+        ("diff.evil.command", "diff-command"),
+        ("diff.external", "diff-external"),
+        ("merge.evil.driver", "merge-driver"),
+        ("core.sshCommand", "ssh"),
+        ("core.editor", "editor"),
+        ("core.pager", "pager"),
+        ("core.askPass", "askpass"),
+        ("core.fsmonitor", "fsmonitor"),
+        ("sequence.editor", "sequence-editor"),
+        ("gpg.program", "gpg"),
+        ("gpg.ssh.program", "gpg-ssh"),
+        ("hook.evil.command", "hook-of-the-settings"),
+    ];
+    for (name, mark) in settings {
+        git(worktree, &["config", name, &trap(mark)]);
+    }
+    for (name, mark) in [("credential.helper", "credential"), ("alias.status", "alias")] {
+        git(worktree, &["config", name, &format!("!{}", trap(mark))]);
+    }
+    let settings = [
+        ("filter.evil.required", "true"),
+        ("commit.gpgSign", "true"),
+        ("log.showSignature", "true"),
+        ("merge.verifySignatures", "true"),
+        ("hook.evil.event", "pre-commit"),
+        // Objects that are not there are fetched, by a program that the repository names.
+        ("extensions.partialClone", "far"),
+        ("remote.far.promisor", "true"),
+        ("remote.far.url", "ssh://nowhere.invalid/x"),
+        ("remote.far.uploadpack", "false"),
+    ];
+    for (name, value) in settings {
+        git(worktree, &["config", name, value]);
+    }
+    let hooks = fixture.beside("hooks");
+    fs::create_dir(&hooks).unwrap();
+    let client_hooks = [
+        "applypatch-msg",
+        "pre-applypatch",
+        "post-applypatch",
+        "pre-commit",
+        "pre-merge-commit",
+        "prepare-commit-msg",
+        "commit-msg",
+        "post-commit",
+        "pre-rebase",
+        "post-checkout",
+        "post-merge",
+        "pre-push",
+        "reference-transaction",
+        "post-rewrite",
+        "post-index-change",
+        "pre-auto-gc",
+        "fsmonitor-watchman",
+        "sendemail-validate",
+        "push-to-checkout",
+        "update",
+        "pre-receive",
+        "post-update",
+    ];
+    for name in client_hooks {
+        let script = trap(&format!("hook-{name}"));
+        for folder in [&hooks, &fixture.repo.common_dir.join("hooks")] {
+            fs::create_dir_all(folder).unwrap();
+            fs::copy(&script, folder.join(name)).unwrap();
+        }
+    }
+    git(worktree, &["config", "core.hooksPath", hooks.to_str().unwrap()]);
+    write(&fixture.repo.common_dir, "info/attributes", "*.txt filter=evil diff=evil merge=evil\n*.md filter=second\n");
+    marks
+}
+
+#[test]
+fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
+    let fixture = Fixture::new();
+    fixture.commit("notes.md", "notes\n");
+    let request = |branch: &str| Request { branch: branch.to_owned(), ..Request::default() };
+    let made = create(&fixture.repo, &request("work"), None).unwrap();
+    let base = made.base_commit.clone();
+    keep_to(&fixture.repo, Configuration::of(&fixture.repo).unwrap());
+    commit(&made.path, "readme.txt", "theirs\n");
+    commit(&made.path, "a.md", "a\n");
+    fixture.commit("readme.txt", "ours\n");
+    let marks = plant(&fixture, &made.path);
+
+    write(&made.path, "readme.txt", "uncommitted\n");
+    write(&made.path, "b.md", "b\n");
+    let fallback = Identity::fallback();
+    tree_state(&made.path).unwrap();
+    crate::git::fingerprint(&fixture.repo).unwrap();
+    crate::git::diff(&made.path, &base, 0, 10_000).unwrap();
+    crate::git::changes(&made.path, &base).unwrap();
+    commit_leftovers(&made.path, "left", &fallback, &[]).unwrap().expect("it is committed");
+    write(&made.path, "readme.txt", "again\n");
+    crate::git::salvage(&fixture.repo, &made.path, "kept", crate::git::Keep { branch_commits: true, copies: &[] })
+        .unwrap();
+    let second = create(&fixture.repo, &request("second"), None).unwrap();
+    assert_eq!(read(&second.path, "readme.txt"), "ours\n");
+    let integration = |strategy, into: &str| {
+        let (source, message) = ("work".to_owned(), "m".to_owned());
+        integrate(&fixture.repo, &Integrate { source, into: into.to_owned(), strategy, message, dry_run: false })
+    };
+    for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
+        // Both sides changed one file, so that a driver would be asked.
+        integration(strategy, "main").unwrap();
+    }
+    git(&made.path, &["update-ref", "refs/heads/ahead", &base]);
+    let _ = integration(Strategy::Merge, "ahead").unwrap();
+    let remove = crate::git::Remove {
+        path: made.path.clone(),
+        force: true,
+        delete_branch: true,
+        integration_branch: Some("main".into()),
+        salvage_name: "w".into(),
+        copies: Vec::new(),
+        branch: None,
+    };
+    crate::git::remove(&fixture.repo, &remove).unwrap();
+    // An object that is not there.
+    let missing = "1234567890123456789012345678901234567890";
+    assert!(fixture.repo.resolve(missing).is_err());
+    let _ = Git::read(fixture.root()).args(["cat-file", "-e", missing]).output();
+    let ran: Vec<_> = marks.iter().filter(|mark| mark.exists()).collect();
+    assert!(ran.is_empty(), "these were run: {ran:#?}");
+}
+
+#[test]
+fn a_filter_that_was_there_before_stays_in_use_whatever_a_worker_makes_of_it() {
+    let fixture = Fixture::new();
+    fixture.git(&["config", "filter.shout.clean", "tr a-z A-Z"]);
+    write(&fixture.repo.common_dir, "info/attributes", "*.txt filter=shout\n");
+    keep_to(&fixture.repo, Configuration::of(&fixture.repo).unwrap());
+    let made = create(&fixture.repo, &Request { branch: "work".to_owned(), ..Request::default() }, None).unwrap();
+    for clean in [None, Some("sed s/a/evil/")] {
+        if let Some(clean) = clean {
+            git(&made.path, &["config", "filter.shout.clean", clean]);
+        }
+        write(&made.path, "new.txt", &format!("abc {clean:?}\n"));
+        let commit = commit_leftovers(&made.path, "left", &Identity::fallback(), &[]).unwrap().unwrap();
+        assert!(crate::git::testing::show(&made.path, &commit, "new.txt").starts_with("ABC"));
+    }
+}
+
+#[test]
+fn a_repository_that_a_worker_puts_in_the_place_of_its_own_runs_nothing() {
+    // A process of its own would be needed to keep to known repositories alone, so this asks what would be set.
+    let fixture = Fixture::new();
+    let before = Configuration::default();
+    let (script, _) = trap(&fixture, "clean");
+    fixture.git(&["config", "filter.evil.clean", &script]);
+    let set = before.overrides(own_settings(fixture.root()).unwrap());
+    assert_eq!(set, [("filter.evil.clean".to_owned(), String::new())]);
+}
+
+#[test]
+fn the_shared_folder_is_found_from_everywhere() {
+    let fixture = Fixture::new();
+    let made = create(&fixture.repo, &Request { branch: "work".to_owned(), ..Request::default() }, None).unwrap();
+    fixture.write("deep/file", "");
+    let common = fixture.repo.common_dir.canonicalize().unwrap();
+    for dir in [fixture.root().to_owned(), fixture.root().join("deep"), made.path, common.clone(), common.join("refs")]
+    {
+        assert_eq!(common_dir(&dir), Some(common.clone()), "{}", dir.display());
+    }
+    assert_ne!(common_dir(&fixture.beside("nothing")), Some(common));
+}

@@ -1,0 +1,86 @@
+//! The repository's own git configuration as it was before the first worker, kept beside the state. A worker can change
+//! it, and git would run what it names: then nothing is integrated until a person has undone or accepted the change.
+//!
+//! Accepting is deleting the file: out of reach of a worker in a sandbox, and no call of a tool.
+
+use std::path::{Path, PathBuf};
+
+use super::actor::Context;
+use super::error::OrchestratorError;
+use super::start::refused;
+use crate::git::{self, Configuration, Repository};
+use crate::store::file::{self, FileError};
+
+type Result<T> = std::result::Result<T, OrchestratorError>;
+
+/// As many changes as a refusal names.
+const NAMED: usize = 12;
+
+fn path(context: &Context) -> PathBuf {
+    context.state_root.join("git-configuration.json")
+}
+
+/// Before a worker begins: what its directory's repository had configured before any worker. `None` outside of one.
+pub(super) fn remember(context: &Context, directory: &Path) -> Result<Option<Configuration>> {
+    let found = Repository::discover(directory).map_err(refused)?;
+    match (found, &context.repository) {
+        (Some(found), Some(ours)) if found == *ours => remember_ours(context).map(Some),
+        // Somebody's own directory: nobody of us has worked there before.
+        (Some(other), _) => Configuration::of(&other).map(Some).map_err(refused),
+        (None, _) => Ok(None),
+    }
+}
+
+/// The same for the repository of this state directory; from now on, our own calls of git keep to it.
+pub(super) fn remember_ours(context: &Context) -> Result<Configuration> {
+    let repository = context.repository()?;
+    let kept = match file::read_json(&path(context))? {
+        Some(kept) => kept,
+        None => {
+            let now = Configuration::of(repository).map_err(refused)?;
+            match file::create_json_once(&path(context), &now) {
+                Ok(()) => now,
+                // Another server was faster.
+                Err(FileError::Exists { .. }) => file::read_json(&path(context))?.unwrap_or(now),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    git::configuration::keep_to(repository, kept.clone());
+    Ok(kept)
+}
+
+/// When a server starts: its first call of git may be one for a boss who only looks.
+pub(super) fn keep_to_what_is_remembered(context: &Context) {
+    if path(context).exists()
+        && let Err(error) = remember_ours(context)
+    {
+        tracing::warn!(%error, "could not read what git was configured to before the first worker");
+    }
+}
+
+/// Refuses to integrate while the configuration is another one than before the first worker.
+pub(super) fn check(context: &Context) -> Result<()> {
+    if !context.state_root.exists() {
+        // There never was a worker.
+        return Ok(());
+    }
+    let before = remember_ours(context)?;
+    let repository = context.repository()?;
+    let changes = before.changes(&Configuration::of(repository).map_err(refused)?);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let more = changes.len().saturating_sub(NAMED);
+    let named = changes.iter().take(NAMED).map(|it| it.replace(char::is_control, "?")).collect::<Vec<_>>().join(", ");
+    let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(OrchestratorError::Refused(format!(
+        "the git configuration of {root} is not what it was before the first worker: {named}{and_more}. It can make git \
+         run programs, so nothing is integrated until a person has looked at it: `git -C {root} config --show-origin \
+         --list`, and the folder {common}/hooks. Ask the user either to undo the change (`git config --unset <name>`, or \
+         delete the file), or to accept it by deleting {file}; then integrate again",
+        root = repository.root().display(),
+        common = repository.common_dir.display(),
+        file = path(context).display(),
+    )))
+}

@@ -1,0 +1,49 @@
+//! One function for each kind of bytes that come from outside: it may refuse them, and it may not panic.
+//! Each takes what a coverage-guided fuzzer would give it too.
+
+use std::path::Path;
+
+use orchestrator_boss::backend::Backends;
+use orchestrator_boss::config::Settings;
+use orchestrator_boss::mission::id::ServerId;
+use orchestrator_boss::store::file;
+use orchestrator_boss::store::journal::Journal;
+use orchestrator_boss::store::worker_dir::AttemptDir;
+use orchestrator_boss::supervisor::assignment::{Assignment, LiveStatus};
+
+/// The user's settings.
+pub fn settings(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(settings) = toml::from_str::<Settings>(text) else { return };
+    let fine = settings.custom.iter().filter(|custom| custom.check_settings().is_ok()).count();
+    let backends = Backends::with_custom(settings.custom);
+    assert!(backends.names().count() <= fine + 4);
+}
+
+/// A journal that a crash, a full disk or another version left; `folder` is as a server left it, one file of it is these
+/// bytes. It is read, or refused.
+pub fn journal(folder: &Path, name: &str, bytes: &[u8]) {
+    std::fs::write(folder.join(name), bytes).expect("a file of the test's own");
+    let Ok(mut journal) = Journal::open(folder, ServerId("s-fuzz".to_owned())) else { return };
+    if journal.catch_up().is_ok() {
+        let registry = journal.registry();
+        for worker in registry.workers() {
+            assert!(registry.get(&worker.id).is_some());
+        }
+    }
+}
+
+/// Each file of an attempt, as its other side reads it.
+pub fn attempt(folder: &Path, bytes: &[u8]) {
+    let dir = AttemptDir::at(folder.to_owned());
+    for path in [dir.assignment(), dir.status(), dir.outcome_path()] {
+        std::fs::write(path, bytes).expect("a file of the test's own");
+    }
+    let _ = file::read_json::<Assignment>(&dir.assignment());
+    let _ = file::read_json::<LiveStatus>(&dir.status());
+    let _ = dir.outcome();
+    let inbox = folder.join("inbox");
+    std::fs::create_dir_all(&inbox).expect("a folder of the test's own");
+    std::fs::write(inbox.join("000001.json"), bytes).expect("a file of the test's own");
+    let _ = dir.letters(0);
+}

@@ -1,0 +1,117 @@
+//! A repository with a server in which nothing ever starts, and what every answer must be.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::world::git;
+
+/// The promised 8 kB, and what stands around them.
+const ANSWER: usize = 8_192;
+const LONG_ANSWER: usize = 40_960;
+
+pub struct Sealed {
+    pub client: Client,
+    /// Nothing may ever lie here.
+    outside: tempfile::TempDir,
+    id: i64,
+}
+
+impl Sealed {
+    pub fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let repo = home.path().join("around/repo");
+        std::fs::create_dir_all(&repo).unwrap();
+        git(&repo, &["init", "-q", "-b", "main"]);
+        git(&repo, &["config", "user.name", "T"]);
+        git(&repo, &["config", "user.email", "t@localhost"]);
+        std::fs::write(repo.join("README"), "hello\n").unwrap();
+        git(&repo, &["add", "."]);
+        git(&repo, &["commit", "-q", "-m", "first"]);
+        std::os::unix::fs::symlink(outside.path(), repo.join("link")).unwrap();
+        let mut client = Client::start_in(home, &repo, &[("ORCHESTRATOR_LOG", "info")]);
+        client.initialize("test", "2025-06-18");
+        Self { client, outside, id: 0 }
+    }
+
+    pub fn repo(&self) -> PathBuf {
+        self.client.home.path().join("around/repo")
+    }
+
+    pub fn outside(&self) -> &Path {
+        self.outside.path()
+    }
+
+    /// The answer to any call whatsoever: the result and its text, after it was found to be a proper one.
+    pub fn ask(&mut self, tool: &str, arguments: &Value) -> Result<(bool, String), String> {
+        self.id += 1;
+        let mut arguments = arguments.clone();
+        if tool.starts_with("wait_") && arguments["timeout_seconds"].as_u64() != Some(0) && arguments.is_object() {
+            // A right wait would wait.
+            arguments["timeout_seconds"] = json!(0);
+        }
+        self.client.send_call(self.id, tool, arguments.clone());
+        let answer = self.client.answer(self.id);
+        let result = &answer["result"];
+        if !result.is_object() {
+            return Err(format!("a protocol error: {answer}"));
+        }
+        let text = result["content"][0]["text"].as_str().unwrap_or_default().to_owned();
+        let refused = result["isError"] == true;
+        let most = if arguments["include"].is_array() { LONG_ANSWER } else { ANSWER };
+        for part in [&json!(text), &result["structuredContent"]] {
+            let size = part.to_string().len();
+            if size > most && tool != "list_worker_missions" || size > LONG_ANSWER {
+                return Err(format!("an answer of {size} bytes"));
+            }
+        }
+        if refused && (!text.starts_with("ERROR: ") || text.len() < 30) {
+            return Err(format!("a refusal that teaches nothing: {text}"));
+        }
+        if text.contains("bug in it") || text.contains("os error") || text.contains("panicked") {
+            return Err(format!("an inner failure: {text}"));
+        }
+        match first_control(&json!([text, result["structuredContent"]])) {
+            Some(text) => Err(format!("control characters: {text:?}")),
+            None => Ok((refused, text)),
+        }
+    }
+
+    /// After all the calls: the server lives, its files are whole, and nothing was made or run where none may be.
+    pub fn check_the_world(&mut self) {
+        let mission = json!({"title": "last", "prompt": "x", "backend": "codex"});
+        let (refused, text) = self.ask("create_worker_mission", &mission).unwrap();
+        assert!(!refused, "{text}");
+        assert_eq!(std::fs::read_dir(self.outside()).unwrap().count(), 0, "something was made outside, or run");
+        let state = self.repo().join(".orchestrator");
+        for entry in std::fs::read_dir(state.join("journal")).unwrap().flatten() {
+            let bytes = std::fs::read(entry.path()).unwrap();
+            for line in bytes.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")) {
+                serde_json::from_slice::<Value>(line).expect("each line of the journal is JSON");
+            }
+        }
+        let around: Vec<_> = std::fs::read_dir(self.client.home.path()).unwrap().flatten().collect();
+        let known = ["around", "bin", "server.log"];
+        for entry in around {
+            assert!(known.iter().any(|it| entry.file_name() == *it), "{} was made", entry.path().display());
+        }
+        let log = std::fs::read_to_string(self.client.home.path().join("server.log")).unwrap();
+        assert!(!log.contains("panicked"), "{log}");
+        let raw = log.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
+        assert_eq!(raw, None, "the log holds raw control characters");
+    }
+}
+
+/// The first text that would do more to a terminal than begin a line.
+fn first_control(value: &Value) -> Option<&str> {
+    match value {
+        Value::String(text) => {
+            text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r')).then_some(text)
+        }
+        Value::Array(items) => items.iter().find_map(first_control),
+        Value::Object(fields) => fields.values().find_map(first_control),
+        _ => None,
+    }
+}

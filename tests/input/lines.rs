@@ -1,0 +1,50 @@
+//! Lines that no careful client sends, and the one answer that each request gets.
+
+use serde_json::{Value, json};
+
+use crate::check::Sealed;
+
+#[test]
+fn json_that_cannot_be_held_is_refused_with_its_id() {
+    let mut sealed = Sealed::new();
+    let call = |id: u32, argument: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"list_worker_missions","arguments":{argument}}}}}"#
+        )
+    };
+    let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let lines = [
+        call(501, &format!(r#"{{"x":{}}}"#, deep(500))),
+        call(502, &format!(r#"{{"x":{}}}"#, deep(100_000))),
+        call(503, r#"{"limit":1e999}"#),
+        call(504, r#"{"cursor":"half a \ud83d character"}"#),
+        r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"x","arguments":{"limit":-1e999}},"id":505}"#
+            .to_owned(),
+    ];
+    for (at, line) in lines.iter().enumerate() {
+        sealed.client.send_bytes(line.as_bytes());
+        let answer = sealed.client.answer(501 + at as i64);
+        assert_eq!(answer["error"]["code"], -32700, "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains("levels of nesting"), "{answer}");
+    }
+    sealed.check_the_world();
+}
+
+#[test]
+fn keys_that_are_given_twice_get_one_answer() {
+    let mut sealed = Sealed::new();
+    for arguments in [r#"{"limit":1,"limit":2}"#, r#"{"limit":"x","limit":2}"#, r#"{"scope":"all","scope":"mine"}"#] {
+        let line = format!(
+            r#"{{"jsonrpc":"2.0","id":700,"method":"tools/call","params":{{"name":"list_worker_missions","arguments":{arguments}}}}}"#
+        );
+        sealed.client.send_bytes(line.as_bytes());
+        assert!(sealed.client.answer(700)["result"].is_object());
+    }
+    let line = r#"{"jsonrpc":"2.0","id":701,"id":702,"method":"ping"}"#;
+    sealed.client.send_bytes(line.as_bytes());
+    // Which of the two counts is not said anywhere; that the server lives is.
+    let alive = sealed.client.ask(703, "tools/list", json!({}));
+    assert_eq!(alive["result"]["tools"].as_array().map(Vec::len), Some(14));
+    sealed.client.others.retain(|message| message["method"] != Value::Null);
+    sealed.check_the_world();
+}
