@@ -14,6 +14,7 @@ mod outside;
 mod prompt;
 mod run;
 mod socket;
+mod tree;
 mod turn;
 mod verify;
 

@@ -19,7 +19,7 @@ use super::inbox::{Inbox, Message};
 use super::limits::Limits;
 use super::outside::Outside;
 use super::socket::Socket;
-use super::{finish, prompt, turn};
+use super::{finish, prompt, tree, turn};
 use crate::backend::{Backend, Backends, TurnReport, UnknownBackend};
 use crate::git::{self, Repository};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Outcome, Run, Usage, says_blocked};
@@ -128,9 +128,11 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     if let Err(error) = &socket {
         tracing::warn!(%error, "no socket: servers will look at the files");
     }
+    let tree = tree::keep(&attempt.dir);
     say_ready();
 
     let outcome = attempt.run_to_the_end().await;
+    tree.abort();
     settle(&attempt.dir, outcome).await
 }
 

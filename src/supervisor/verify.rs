@@ -69,9 +69,9 @@ pub async fn verify(
     })
 }
 
-/// The group at once; what left it is swept afterwards.
+/// The shell; what it has started is swept afterwards.
 async fn stop(started: &mut process::Started) {
-    process::send_group(&started.identity, Signal::Kill);
+    process::send(&started.identity, Signal::Kill);
     let _ = tokio::time::timeout(Duration::from_secs(5), started.child.wait()).await;
 }
 

@@ -5,6 +5,8 @@ mod end;
 mod fault;
 mod lead;
 mod loud;
+#[cfg(target_os = "linux")]
+mod own;
 mod places;
 mod restart;
 mod world;
