@@ -213,8 +213,10 @@ pub(super) async fn insist(attempt: AttemptDir, ceiling: Duration) {
         return;
     }
     let Ok(Some(status)) = file::read_json::<LiveStatus>(&attempt.status()) else { return };
-    // Of another boot, its pid and start time could be a stranger's.
-    if written_down(&attempt).contains(&status.supervisor) {
+    // Of another boot, its pid and start time could be a stranger's; where that could not be written down, the lock that
+    // a supervisor holds while it lives tells.
+    let known = written_down(&attempt).contains(&status.supervisor);
+    if known || (!attempt.processes().exists() && lease::is_held(&attempt.lock())) {
         tracing::warn!(pid = status.supervisor.pid, "a supervisor does not end its worker; ending both");
         process::send(&status.supervisor, Signal::Kill);
     }
