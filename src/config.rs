@@ -41,6 +41,12 @@ pub struct Settings {
     pub stall_minutes: u32,
     /// Raw output of one attempt, in MiB, after which it is stopped.
     pub max_output_mib: u64,
+    /// Below these nothing is started, and what is queued waits; 0 switches one off.
+    pub min_free_memory_mib: u64,
+    /// Of the file systems of the state directory and of the worktree.
+    pub min_free_disk_mib: u64,
+    /// Processes and threads that the system would still let us start.
+    pub min_free_processes: u64,
     pub backends: BTreeMap<String, BackendSettings>,
     /// Backends of the user's own: `[[custom]]`.
     pub custom: Vec<CustomBackend>,
@@ -76,6 +82,9 @@ impl Default for Settings {
             verify_timeout_minutes: 30,
             stall_minutes: 15,
             max_output_mib: 512,
+            min_free_memory_mib: 512,
+            min_free_disk_mib: 512,
+            min_free_processes: 128,
             backends: BTreeMap::new(),
             custom: Vec::new(),
         }

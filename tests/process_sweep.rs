@@ -11,8 +11,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use orchestrator_boss::process::{
-    Evidence, Identity, Launch, Proof, Scope, Started, Stdin, Sweep, TAG_VARIABLE, become_session_leader,
-    become_subreaper, look, reap_orphans, spawn, sweep,
+    Delivery, Evidence, Identity, Launch, Proof, Scope, Signal, Started, Stdin, Sweep, TAG_VARIABLE,
+    become_session_leader, become_subreaper, look, reap_orphans, send, spawn, sweep,
 };
 
 const GRACE: Duration = Duration::from_millis(50);
@@ -301,6 +301,53 @@ fn roots_of_another_time_prove_nothing() {
     let by_identity = look(&Scope { roots: vec![identity], ..Scope::default() }).found;
     assert_eq!(by_earlier, Vec::new());
     assert_eq!(by_identity.iter().map(|found| found.identity).collect::<Vec<_>>(), [identity]);
+}
+
+/// Really used again, in a namespace in which the next pid can be chosen.
+#[test]
+fn a_pid_that_is_used_again_is_somebody_else() {
+    const INSIDE: &str = "TEST_IN_A_NAMESPACE_OF_ITS_OWN";
+    if std::env::var_os(INSIDE).is_some() {
+        return use_a_pid_again();
+    }
+    let namespace = ["-rpf", "--mount-proc"];
+    let possible = Command::new("unshare").args(namespace).arg("true").status().is_ok_and(|status| status.success());
+    if !possible {
+        eprintln!("SKIPPED: no namespace of processes can be made here, so no pid can be used again");
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "nothing is skipped in continuous integration");
+        return;
+    }
+    let test = ["--exact", "a_pid_that_is_used_again_is_somebody_else", "--nocapture"];
+    let mut inside = Command::new("unshare");
+    inside.args(namespace).arg(std::env::current_exe().unwrap()).args(test).env(INSIDE, "1");
+    let output = inside.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("USED AGAIN"), "nothing was tested");
+}
+
+fn use_a_pid_again() {
+    let sleeper = || Guarded(Command::new("sleep").arg("60").spawn().unwrap());
+    let first = sleeper();
+    let ours = Identity::of(first.0.id()).unwrap();
+    drop(first);
+    assert_eq!(Identity::of(ours.pid), None);
+    // Another thread may take the number in between, and within one tick of the clock nobody is another.
+    let stranger = eventually("the pid to be used again", || {
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (ours.pid - 1).to_string()).unwrap();
+        let next = sleeper();
+        (next.0.id() == ours.pid && Identity::of(ours.pid) != Some(ours)).then_some(next)
+    });
+    let now = Identity::of(stranger.0.id()).unwrap();
+    assert_eq!(now.pid, ours.pid);
+    assert!(!ours.is_alive() && now.is_alive());
+    for signal in [Signal::Terminate, Signal::Kill] {
+        assert_eq!(send(&ours, signal), Delivery::Gone);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let swept = runtime.block_on(sweep(&Scope { roots: vec![ours], ..Scope::default() }, GRACE));
+    assert_eq!((swept.ended, swept.survivors), (0, Vec::new()));
+    assert!(now.is_alive(), "the stranger was ended");
+    println!("USED AGAIN: {ours:?}, then {now:?}");
 }
 
 #[test]

@@ -8,10 +8,15 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::configuration;
 
@@ -52,6 +57,12 @@ const SAFE_CONFIGURATION: [&str; 5] = [
 
 /// How much of git's error output an error carries, in bytes.
 const STDERR_KEPT: usize = 4_000;
+/// How long a call that changes something may take: a first checkout over a slow network, with large files fetched by a
+/// filter, takes minutes. What takes longer hangs, and would hold up the start or the end of a worker for ever.
+const WRITE_LIMIT: Duration = Duration::from_secs(30 * 60);
+const READ_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// What a git that is stopped gets to remove its lock files.
+const STOP_GRACE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -73,6 +84,13 @@ pub enum CommandError {
         code.map_or_else(|| "killed by a signal".to_owned(), |code| format!("exit code {code}"))
     )]
     Failed { command: String, dir: PathBuf, code: Option<i32>, stderr: String },
+    #[error(
+        "finish `git {command}` in {} within {} minutes; it was stopped. Look whether the disk or network that it lies on \
+         hangs, or whether a filter or a credential helper waits for an answer; then try again",
+        dir.display(),
+        seconds.div_ceil(60)
+    )]
+    TimeUp { command: String, dir: PathBuf, seconds: u64 },
     #[error("read the output of `git {command}` as UTF-8")]
     NotUtf8 { command: String },
 }
@@ -99,12 +117,14 @@ pub struct Git {
     dir: PathBuf,
     shown: Vec<String>,
     input: Option<Vec<u8>>,
+    limit: Duration,
 }
 
 impl Git {
     /// A call that reads: it takes no lock that could get in the way of somebody who works in `dir`.
     pub fn read(dir: impl AsRef<Path>) -> Git {
         let mut git = Git::write(dir);
+        git.limit = READ_LIMIT;
         git.command.env("GIT_OPTIONAL_LOCKS", "0");
         git
     }
@@ -121,7 +141,7 @@ impl Git {
         }
         #[cfg(test)]
         super::testing::seal(&mut command);
-        Git { command, dir: dir.as_ref().to_owned(), shown: Vec::new(), input: None }
+        Git { command, dir: dir.as_ref().to_owned(), shown: Vec::new(), input: None, limit: WRITE_LIMIT }
     }
 
     /// One more setting for this call alone. Must come before the first argument.
@@ -150,21 +170,20 @@ impl Git {
         self
     }
 
+    /// Instead of the usual limit on how long it may take.
+    #[cfg(test)]
+    fn limit(mut self, limit: Duration) -> Git {
+        self.limit = limit;
+        self
+    }
+
     /// Runs to the end, whatever the exit code is.
     pub fn output(mut self) -> Result<Output, CommandError> {
-        let mut child = self.start()?;
-        let input = self.input.take();
-        let stdin = child.stdin.take();
-        let finished = thread::scope(|scope| {
-            // Written beside reading, so that neither side waits for a full pipe. Git may stop reading early: the
-            // exit code tells whether that was a failure.
-            if let (Some(mut stdin), Some(input)) = (stdin, input) {
-                scope.spawn(move || stdin.write_all(&input));
-            }
-            child.wait_with_output()
-        });
-        let output = finished.map_err(|source| self.start_error(source))?;
-        Ok(Output { code: output.status.code(), stdout: output.stdout, stderr: shorten(&output.stderr) })
+        let ended = self.collect(|stdout| {
+            let mut bytes = Vec::new();
+            stdout.read_to_end(&mut bytes).map(|_| bytes)
+        })?;
+        Ok(Output { code: ended.status.code(), stdout: ended.stdout, stderr: shorten(&ended.stderr) })
     }
 
     /// The output of a call that must succeed.
@@ -214,23 +233,8 @@ impl Git {
 
     /// At most `limit` bytes of the output from `offset` on, without holding the rest in memory.
     pub fn page(mut self, offset: u64, limit: usize) -> Result<Page, CommandError> {
-        let mut child = self.start()?;
-        let stderr = child.stderr.take();
-        let complaint = thread::spawn(move || {
-            let mut bytes = Vec::new();
-            if let Some(mut stderr) = stderr {
-                // What cannot be read of a complaint is only missing from the error's text.
-                let _ = stderr.read_to_end(&mut bytes);
-            }
-            bytes
-        });
-        let mut stdout = child.stdout.take().expect("stdout was asked for as a pipe");
-        let read = read_page(&mut stdout, offset, limit);
-        drop(stdout);
         // Git ends by the closed pipe when there was more; its exit code then means nothing.
-        let status = child.wait().map_err(|source| self.start_error(source))?;
-        let stderr = complaint.join().unwrap_or_default();
-        let page = read.map_err(|source| self.start_error(source))?;
+        let Ended { status, stdout: page, stderr } = self.collect(move |stdout| read_page(stdout, offset, limit))?;
         if !page.more && !status.success() {
             return Err(CommandError::Failed {
                 command: self.shown.join(" "),
@@ -242,6 +246,45 @@ impl Git {
         Ok(page)
     }
 
+    /// Runs it to its end, or to its limit. Input and both outputs go on beside each other, so that none waits for a full
+    /// pipe; each in a thread that may be left behind, since what git has started may hold a pipe open for ever.
+    fn collect<T: Send + 'static>(
+        &mut self,
+        read: impl FnOnce(&mut ChildStdout) -> io::Result<T> + Send + 'static,
+    ) -> Result<Ended<T>, CommandError> {
+        let deadline = Instant::now() + self.limit;
+        let mut child = self.start()?;
+        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), self.input.take()) {
+            // Git may stop reading early: the exit code tells whether that was a failure.
+            thread::spawn(move || stdin.write_all(&input));
+        }
+        let mut stdout = child.stdout.take().expect("stdout was asked for as a pipe");
+        let mut stderr = child.stderr.take().expect("stderr was asked for as a pipe");
+        let output = in_a_thread(move || read(&mut stdout));
+        let complaint = in_a_thread(move || {
+            let mut bytes = Vec::new();
+            // What cannot be read of a complaint is only missing from the error's text.
+            let _ = stderr.read_to_end(&mut bytes);
+            bytes
+        });
+        let ended = (|| {
+            let stdout = output.recv_timeout(left(deadline)).ok()?;
+            let stderr = complaint.recv_timeout(left(deadline)).ok()?;
+            Some((wait_until(&mut child, deadline).transpose()?, stdout, stderr))
+        })();
+        match ended {
+            Some((status, stdout, stderr)) => {
+                let fail = |source| self.start_error(source);
+                Ok(Ended { status: status.map_err(fail)?, stdout: stdout.map_err(fail)?, stderr })
+            }
+            None => {
+                stop(child);
+                let (command, dir) = (self.shown.join(" "), self.dir.clone());
+                Err(CommandError::TimeUp { command, dir, seconds: self.limit.as_secs() })
+            }
+        }
+    }
+
     fn start(&mut self) -> Result<Child, CommandError> {
         self.keep_to_what_was_configured();
         let stdin = match self.input {
@@ -250,6 +293,8 @@ impl Git {
         };
         self.command
             .stdin(stdin)
+            // A group of its own, so that what it has started can be ended with it.
+            .process_group(0)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -274,6 +319,57 @@ impl Git {
             io::ErrorKind::NotFound => CommandError::NotInstalled,
             _ => CommandError::Start { command: self.shown.join(" "), dir, source },
         }
+    }
+}
+
+/// What came of a call that ran to its end.
+struct Ended<T> {
+    status: ExitStatus,
+    stdout: T,
+    stderr: Vec<u8>,
+}
+
+fn in_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || sender.send(work()));
+    receiver
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// The exit of a child whose outputs are closed, which as a rule is a matter of microseconds. `None`: not by then.
+fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        match began.elapsed() < Duration::from_millis(1) {
+            true => thread::yield_now(),
+            false => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// Asks git and what it has started to end, which removes its lock files, then kills. Git is not reaped before that, and
+/// so its group's number is nobody else's. One that hangs in the kernel is left to a thread that waits for it.
+fn stop(mut child: Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::TERM);
+        let until = Instant::now() + STOP_GRACE;
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        while matches!(waitid(WaitId::Pid(group), look), Ok(None)) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    if !matches!(wait_until(&mut child, Instant::now() + STOP_GRACE), Ok(Some(_))) {
+        thread::spawn(move || child.wait());
     }
 }
 
@@ -375,5 +471,30 @@ mod tests {
         assert_eq!((page.bytes.as_slice(), page.more), (&b"5678901234"[..], true));
         let last = show().page(999_995, 10).unwrap();
         assert_eq!((last.bytes.as_slice(), last.more), (&b"56789"[..], false));
+    }
+
+    #[test]
+    fn a_git_that_hangs_is_stopped_with_what_it_has_started() {
+        let fixture = Fixture::new();
+        let folder = fixture.root().to_owned();
+        // A filter that hangs, and does not heed being asked to end.
+        let script =
+            "#!/bin/sh\ntrap '' TERM\necho $$ > filter.new\nmv filter.new filter.pid\nwhile :; do sleep 0.05; done\n";
+        fixture.write("hang", script);
+        fixture.write(".gitattributes", "*.big filter=hang\n");
+        fixture.write("a.big", "x");
+        let add = Git::write(&folder).config("filter.hang.clean=sh ./hang").args(["add", "a.big"]);
+        let error = add.limit(Duration::from_secs(4)).run().unwrap_err();
+        assert!(matches!(error, CommandError::TimeUp { .. }), "{error}");
+        assert!(error.to_string().contains("git add a.big"), "{error}");
+        let pid = std::fs::read_to_string(folder.join("filter.pid")).expect("the filter had begun");
+        let alive = |pid: &str| rustix::process::test_kill_process(Pid::from_raw(pid.trim().parse().unwrap()).unwrap());
+        let began = Instant::now();
+        // An orphan is reaped by whoever inherits it.
+        while alive(&pid).is_ok() {
+            assert!(began.elapsed() < Duration::from_secs(20), "the filter lives on");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!folder.join(".git/index.lock").exists(), "the next call would find a lock");
     }
 }

@@ -203,7 +203,7 @@ impl Brief {
             idle_seconds: view.idle_seconds,
             stalled: live.is_some_and(|live| live.stalled.is_some()),
             blocked: view.block.as_deref().map(|why| size::line(why, 160)),
-            waits_for: view.waits_for.as_deref().map(|what| size::line(what, 120)),
+            waits_for: view.waits_for.as_deref().map(|what| size::line(what, 160)),
             last_activity: live.map(|live| size::line(&live.activity, 120)).filter(|line| !line.is_empty()),
         }
     }
@@ -415,6 +415,9 @@ fn next_step(view: &WorkerView) -> String {
         return match worker.status {
             WorkerStatus::Queued if view.block.is_some() => {
                 format!("mend or retry what blocks it, or cancel_worker {id}")
+            }
+            WorkerStatus::Queued if view.waits_for.is_some() => {
+                "wait_for_any_worker; it starts by itself when it has what it waits for".to_owned()
             }
             _ if stalled => format!(
                 "get_worker_status {id} with include [\"log\"]; then send_message_to_worker with delivery interrupt, or cancel_worker"

@@ -20,6 +20,7 @@ use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::Startup;
 use super::place::state_root;
+use super::schedule::Machine;
 use super::waiters::Waiters;
 use crate::backend::Backends;
 use crate::config::Settings;
@@ -147,10 +148,12 @@ pub enum News {
     },
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     pub running: usize,
     pub queued: usize,
+    /// What the first of the queued ones waits for.
+    pub waits_for: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -249,6 +252,7 @@ pub(super) struct Actor {
     pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
     /// Messages that came in the moment between the closing of an inbox and the settlement.
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
+    pub machine: Machine,
     state_file_due: Option<Instant>,
     next_look: Instant,
     /// The newest entry whose consequences were drawn. A decision may take in what others wrote just before it, so what
@@ -288,6 +292,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         following: HashMap::new(),
         cancels: HashMap::new(),
         late_messages: HashMap::new(),
+        machine: Machine::default(),
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
         considered: 0,
@@ -362,6 +367,10 @@ impl Actor {
         self.answer_cancels();
         self.considered = self.registry().seq;
         self.answer_waits();
+        self.write_state_file_soon();
+    }
+
+    pub(super) fn write_state_file_soon(&mut self) {
         self.state_file_due.get_or_insert_with(|| Instant::now() + STATE_FILE_DELAY);
     }
 
@@ -379,6 +388,11 @@ impl Actor {
             self.miss_state_file();
             self.take_over();
             self.follow_again();
+            // There may be room again on the machine, or none any more.
+            self.start_what_may();
+            if self.machine.holds {
+                self.answer_waits();
+            }
             self.draw_consequences();
         }
     }
@@ -501,7 +515,9 @@ impl Actor {
         self.state_file_due = None;
         let Some(store) = &self.store else { return };
         let repository = self.context.repository.as_ref().map(|repository| repository.root());
-        let content = state_file::project(store.journal.registry(), repository, Timestamp::now());
+        let load = self.load();
+        let waits_for = |worker: &Worker| self.hold(&load, worker).map(|hold| hold.to_string());
+        let content = state_file::project(store.journal.registry(), repository, Timestamp::now(), waits_for);
         if let Err(error) = state_file::write(&store.dir.state_file(), &content) {
             // The journal has it all; the file follows when there is room again.
             tracing::warn!(%error, "could not write the state file");

@@ -55,12 +55,14 @@ pub enum WaitStatus {
 pub struct WaitAnswer {
     pub status: WaitStatus,
     pub settled: Vec<WorkerView>,
-    /// Running workers that show no sign of life.
+    /// Running workers that show no sign of life; queued ones, when nothing runs and the machine is full.
     pub attention: Vec<WorkerView>,
     pub blocked: Vec<(TaskId, String)>,
     pub already_reported: Vec<WorkerView>,
     pub still_running: Vec<WorkerView>,
     pub queued: usize,
+    /// What the queued ones wait for, each reason once and with how many it holds up.
+    pub waits_for: Option<String>,
     /// Settlements that did not fit and come with the next wait.
     pub more: usize,
 }
@@ -276,4 +278,6 @@ pub struct BackendView {
     pub running: usize,
     pub queued: usize,
     pub limit: usize,
+    /// What the first of the queued ones waits for.
+    pub waits_for: Option<String>,
 }

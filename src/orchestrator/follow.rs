@@ -18,10 +18,10 @@ use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run};
 use crate::mission::registry::Worker;
-use crate::process::{self, Scope, Signal};
+use crate::process::{self, Identity, Scope, Signal, Tree};
 use crate::store::file::{self, FileError};
 use crate::store::lease;
-use crate::store::worker_dir::{AttemptDir, Letter};
+use crate::store::worker_dir::{AttemptDir, Letter, WorkerDir};
 use crate::supervisor::assignment::{Assignment, FromSupervisor, LiveStatus};
 
 /// How often files are looked at where the socket cannot be used.
@@ -142,13 +142,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         Some(assignment) => {
             // Its supervisor was ended before it could take it away.
             let _ = std::fs::remove_file(&assignment.socket);
-            let scope = Scope {
-                tag: assignment.tag.clone(),
-                roots: status.iter().filter_map(|status| status.cli).collect(),
-                spare: assignment.settings.shared_daemons.clone(),
-                own_children: Vec::new(),
-            };
-            Some(process::sweep(&scope, GRACE).await)
+            Some(process::sweep(&scope_of(attempt, assignment), GRACE).await)
         }
         None => None,
     };
@@ -182,6 +176,34 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
     }
 }
 
+/// What a supervisor that is gone had started: by the tag, and by what it had written down.
+fn scope_of(attempt: &AttemptDir, assignment: &Assignment) -> Scope {
+    Scope {
+        tag: assignment.tag.clone(),
+        roots: written_down(attempt),
+        spare: assignment.settings.shared_daemons.clone(),
+        own_children: Vec::new(),
+    }
+}
+
+/// The supervisor and what descended from it; nothing, if the machine was booted since.
+fn written_down(attempt: &AttemptDir) -> Vec<Identity> {
+    file::read_json::<Tree>(&attempt.processes()).ok().flatten().map(Tree::here).unwrap_or_default()
+}
+
+/// Looks once more at attempts of which it was not proven that nothing was left, and ends what there is.
+pub(super) async fn sweep_again(dir: &WorkerDir, attempts: u32) {
+    for attempt in (1..=attempts).map(|number| dir.attempt(number)) {
+        let proven = |outcome: Outcome| outcome.cleanup.proof == Proof::Full && outcome.cleanup.survivors == 0;
+        if attempt.outcome().ok().flatten().is_none_or(proven) {
+            continue;
+        }
+        if let Some(assignment) = assignment(&attempt) {
+            process::sweep(&scope_of(&attempt, &assignment), GRACE).await;
+        }
+    }
+}
+
 /// Tells the attempt's supervisor to look into its inbox. One that is only just starting looks by itself.
 pub(super) async fn wake(attempt: AttemptDir) {
     if let Some(assignment) = assignment(&attempt) {
@@ -195,7 +217,11 @@ pub(super) async fn insist(attempt: AttemptDir, ceiling: Duration) {
     if attempt.outcome_path().exists() {
         return;
     }
-    if let Ok(Some(status)) = file::read_json::<LiveStatus>(&attempt.status()) {
+    let Ok(Some(status)) = file::read_json::<LiveStatus>(&attempt.status()) else { return };
+    // Of another boot, its pid and start time could be a stranger's; where that could not be written down, the lock that
+    // a supervisor holds while it lives tells.
+    let known = written_down(&attempt).contains(&status.supervisor);
+    if known || (!attempt.processes().exists() && lease::is_held(&attempt.lock())) {
         tracing::warn!(pid = status.supervisor.pid, "a supervisor does not end its worker; ending both");
         process::send(&status.supervisor, Signal::Kill);
     }

@@ -36,7 +36,7 @@ pub(super) async fn status(
         Some(name) => vec![name.clone()],
         None => context.backends.names().map(BackendName::from).collect(),
     };
-    let views = names.iter().map(|name| view(context, name, counts.get(name).copied().unwrap_or_default()));
+    let views = names.iter().map(|name| view(context, name, counts.get(name).cloned().unwrap_or_default()));
     futures_util::future::try_join_all(views).await
 }
 
@@ -64,6 +64,7 @@ async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<B
         running: counts.running,
         queued: counts.queued,
         limit: context.limits.of(name),
+        waits_for: counts.waits_for,
     })
 }
 

@@ -26,7 +26,7 @@ impl Actor {
         let context = Arc::clone(&self.context);
         // What waits for a key that is not here waits for a server that has it.
         let can_lead =
-            |worker: &Worker| worker.status != WorkerStatus::Queued || schedule::has_what_it_needs(&context, worker);
+            |worker: &Worker| worker.status != WorkerStatus::Queued || schedule::lacks(&context, worker).is_none();
         if !heir && !anything_left(self.registry(), &me, &dir, can_lead) {
             return;
         }

@@ -8,6 +8,7 @@ use super::actor::{Actor, Counts, Lookup};
 use super::answers::*;
 use super::error::OrchestratorError;
 use crate::backend::Enforcement;
+use crate::mission::admission::Load;
 use crate::mission::graph;
 use crate::mission::id::{BackendName, BossId};
 use crate::mission::lifecycle::WorkerStatus;
@@ -37,13 +38,15 @@ impl Actor {
     }
 
     pub(super) fn view(&self, worker: &Arc<Worker>) -> WorkerView {
-        let waits_for = match worker.status {
-            WorkerStatus::Queued => graph::readiness(self.registry(), worker).waits_for(),
-            _ => None,
-        };
+        self.view_in(&self.load(), worker)
+    }
+
+    /// For many at once: the load is the same for all of them.
+    pub(super) fn view_in(&self, load: &Load<'_>, worker: &Arc<Worker>) -> WorkerView {
         let live = self.live.get(&worker.id).filter(|_| worker.status.is_live()).cloned();
         // Zero is what a supervisor of an older build leaves.
         let since = |then: Duration| (!then.is_zero()).then(|| process::monotonic().saturating_sub(then).as_secs());
+        let waits_for = self.hold(load, worker).map(|hold| hold.to_string());
         WorkerView {
             elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
             idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),
@@ -64,19 +67,21 @@ impl Actor {
     pub(super) fn list(&self, boss: &BossId, scope: Scope) -> ListAnswer {
         let (mine, others): (Vec<_>, Vec<_>) =
             self.registry().workers().partition(|worker| scope == Scope::All || worker.boss == *boss);
-        ListAnswer {
-            workers: mine.into_iter().map(|worker| self.view(worker)).collect(),
-            others: others.len(),
-            in_history: self.journal().map_or(0, Journal::in_history),
-        }
+        let load = self.load();
+        let workers = mine.into_iter().map(|worker| self.view_in(&load, worker)).collect();
+        ListAnswer { workers, others: others.len(), in_history: self.journal().map_or(0, Journal::in_history) }
     }
 
     pub(super) fn counts(&self) -> HashMap<BackendName, Counts> {
+        let load = self.load();
         let mut counts: HashMap<BackendName, Counts> = HashMap::new();
         for worker in self.registry().workers() {
             let of = counts.entry(worker.next.backend.clone()).or_default();
             of.running += usize::from(worker.status.is_live());
-            of.queued += usize::from(worker.status == WorkerStatus::Queued);
+            if worker.status == WorkerStatus::Queued {
+                of.queued += 1;
+                of.waits_for = of.waits_for.take().or_else(|| Some(self.hold(&load, worker)?.to_string()));
+            }
         }
         counts
     }

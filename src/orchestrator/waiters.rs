@@ -15,15 +15,22 @@ use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
 use crate::crash_point::{self, Point};
+use crate::mission::admission::Load;
 use crate::mission::entry::Entry;
 use crate::mission::handover::{self, News, Selection, Settlement};
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::Registry;
+use crate::mission::registry::Worker;
 
 /// A request that comes sooner than this after an answer may have been sent before the answer arrived (clients call in
 /// parallel), and so proves nothing.
 const PROOF_GAP: Duration = Duration::from_millis(100);
+
+/// So many different reasons why something is queued are told at once.
+const REASONS: usize = 3;
+/// When the machine is full, so many of those that it holds up are shown.
+const HELD_SHOWN: usize = 3;
 
 #[derive(Default)]
 pub(super) struct Waiters {
@@ -33,6 +40,8 @@ pub(super) struct Waiters {
     offers: Vec<Offer>,
     /// Stalls that were told, so that each is told once.
     told_stalls: HashSet<WorkerId>,
+    /// Bosses that were told that the machine is too full for any of their workers; forgotten when it has room again.
+    told_full: HashSet<BossId>,
 }
 
 struct Waiting {
@@ -146,12 +155,16 @@ impl Actor {
     fn try_answer(&mut self, waiting: &Waiting) -> Option<WaitAnswer> {
         let server = self.context.server.clone();
         let stalled = self.new_stalls(&waiting.selection, &waiting.boss);
+        let full = self.newly_full(&waiting.selection, &waiting.boss);
         let news = handover::news(self.registry(), &waiting.boss, &waiting.selection, &server);
-        if !news.is_pressing() && stalled.is_empty() {
+        if !news.is_pressing() && stalled.is_empty() && !full {
             return None;
         }
         let answer = self.to_answer(&news, &waiting.selection, &waiting.boss, waiting.most);
         self.offer(waiting, &answer)?;
+        if full {
+            self.waiters.told_full.insert(waiting.boss.clone());
+        }
         self.waiters.told_stalls.extend(stalled);
         Some(answer)
     }
@@ -206,6 +219,48 @@ impl Actor {
         new
     }
 
+    /// Nothing of it runs, and the machine is too full to start any: then nothing may ever happen by itself, and whoever
+    /// waits is told, once.
+    fn newly_full(&mut self, selection: &Selection, boss: &BossId) -> bool {
+        if !self.machine.holds {
+            self.waiters.told_full.clear();
+        }
+        self.machine.holds
+            && !self.waiters.told_full.contains(boss)
+            && !self.held_by_machine(selection, boss).is_empty()
+    }
+
+    /// The queued ones of a selection that the machine holds up, if none of it runs.
+    fn held_by_machine(&self, selection: &Selection, boss: &BossId) -> Vec<&Arc<Worker>> {
+        let workers = selection.workers(self.registry(), boss);
+        if workers.iter().any(|worker| worker.status.is_live()) {
+            return Vec::new();
+        }
+        let load = self.load();
+        let held = |worker: &&Arc<Worker>| self.hold(&load, worker).is_some_and(|hold| hold.is_of_the_machine());
+        workers.into_iter().filter(held).collect()
+    }
+
+    /// What queued workers wait for: each reason once, the commonest first, with how many it holds up.
+    fn reasons(&self, load: &Load<'_>, workers: &[&Arc<Worker>]) -> Option<String> {
+        let mut reasons: Vec<(String, usize)> = Vec::new();
+        for hold in workers.iter().filter_map(|worker| self.hold(load, worker)) {
+            let text = hold.to_string();
+            match reasons.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, count)) => *count += 1,
+                None => reasons.push((text, 1)),
+            }
+        }
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let more = reasons.len().saturating_sub(REASONS);
+        let mut texts: Vec<String> =
+            reasons.into_iter().take(REASONS).map(|(text, count)| format!("{count} for {text}")).collect();
+        if more > 0 {
+            texts.push(format!("{more} more reasons"));
+        }
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+
     fn to_answer(&self, news: &News<'_>, selection: &Selection, boss: &BossId, most: usize) -> WaitAnswer {
         let settled: Vec<WorkerView> = news
             .settled
@@ -213,11 +268,17 @@ impl Actor {
             .take(most)
             .map(|settlement| WorkerView { redelivered: settlement.redelivered, ..self.view(settlement.worker) })
             .collect();
-        let open = selection.workers(self.registry(), boss).into_iter();
-        let running: Vec<WorkerView> =
-            open.filter(|worker| worker.status.is_live()).map(|worker| self.view(worker)).collect();
+        let load = self.load();
+        let workers = selection.workers(self.registry(), boss);
+        let waits_for = self.reasons(&load, &workers);
+        let live = workers.into_iter().filter(|worker| worker.status.is_live());
+        let running: Vec<WorkerView> = live.map(|worker| self.view_in(&load, worker)).collect();
+        let mut attention: Vec<WorkerView> = running.iter().filter(|view| is_stalled(view)).cloned().collect();
+        if !self.waiters.told_full.contains(boss) {
+            let held = self.held_by_machine(selection, boss).into_iter().take(HELD_SHOWN);
+            attention.extend(held.map(|worker| self.view_in(&load, worker)));
+        }
         let already_reported = self.already_reported(news, selection, most);
-        let attention: Vec<WorkerView> = running.iter().filter(|view| is_stalled(view)).cloned().collect();
         let status = if !settled.is_empty() || !already_reported.is_empty() {
             WaitStatus::Settled
         } else if !news.blocked.is_empty() {
@@ -238,6 +299,7 @@ impl Actor {
             already_reported,
             still_running: running,
             queued: news.queued,
+            waits_for,
         }
     }
 
@@ -266,6 +328,9 @@ impl Actor {
         let queued = count(|status| status == WorkerStatus::Queued);
         if queued > 0 {
             line.push_str(&format!(", {queued} queued"));
+            if let Some(reasons) = self.reasons(&self.load(), &workers) {
+                line.push_str(&format!(" ({reasons})"));
+            }
         }
         let mut live: Vec<_> = workers.iter().filter_map(|worker| Some((worker, self.live.get(&worker.id)?))).collect();
         live.sort_by_key(|(_, status)| std::cmp::Reverse(status.last_event));

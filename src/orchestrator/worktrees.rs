@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::actor::{Ask, Context, Lookup};
 use super::answers::*;
 use super::error::OrchestratorError;
+use super::follow;
 use super::handle::{Orchestrator, blocking};
 use super::start::refused;
 use crate::crash_point::{self, Point};
@@ -79,6 +80,10 @@ pub(super) async fn remove(
         let (context, request, branch) = (Arc::clone(&context), request.clone(), integration_branch.clone());
         let worker = target.worker.clone();
         let path = target.path.clone();
+        if let Some(settled) = worker.as_ref().filter(|worker| worker.status.is_settled()) {
+            let dir = StateDir::open(&context.state_root)?.worker(&settled.id);
+            follow::sweep_again(&dir, settled.attempt).await;
+        }
         match blocking(move || remove_one(&context, &request, target, branch)).await {
             Ok(removed) => {
                 crash_point::at(Point::WorktreeRemoved);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use procfs::FromRead;
 use procfs::process::{Stat, Status};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, geteuid, getpid, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Resource, geteuid, getpid, getrlimit, getuid, pidfd_open, pidfd_send_signal};
 
 use super::Identity;
 use super::identity::{Record, State};
@@ -16,6 +16,9 @@ use super::usage::Usage;
 
 /// Start times come from one monotonic clock, so a worker's processes never start before its root.
 pub(super) const STARTS_IN_ORDER: bool = true;
+
+/// So near to the limit on processes it is looked at more closely.
+const NEAR: u64 = 2_000;
 
 pub(super) fn record(pid: u32) -> Option<Record> {
     let stat = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
@@ -41,6 +44,23 @@ pub(super) fn pids() -> Vec<u32> {
         return Vec::new();
     };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Its children, by each of its threads.
+pub(super) fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+}
+
+/// Where a pid and a start time mean one process: this boot, and this namespace of processes.
+pub(super) fn host() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    match boot.trim() {
+        "" => String::new(),
+        boot => format!("{boot} {}", namespace.display()),
+    }
 }
 
 /// `None` if the system hides the environment. A process that has gone has no environment: `Some(false)`.
@@ -100,6 +120,36 @@ pub(super) fn signal(target: &Identity, signal: rustix::process::Signal) -> Deli
         // No free descriptor, or a sandbox that forbids the call: still better to signal than not to.
         Err(_) => checked_kill(target, pid, signal),
     }
+}
+
+pub(super) fn total_memory() -> Option<u64> {
+    let physical = rustix::system::sysinfo();
+    Some(physical.totalram as u64 * u64::from(physical.mem_unit.max(1)))
+}
+
+pub(super) fn free_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(available.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// By the system's limits, and by this user's. Threads count as processes.
+pub(super) fn free_processes() -> Option<u64> {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    // "0.20 0.18 0.12 1/80 11206": those that run, and all that are there.
+    let load = fs::read_to_string("/proc/loadavg").ok()?;
+    let all: u64 = load.split(['/', ' ']).nth(4)?.parse().ok()?;
+    let most = [number("/proc/sys/kernel/pid_max"), number("/proc/sys/kernel/threads-max")].into_iter().flatten().min();
+    let own = getrlimit(Resource::Nproc).current.filter(|_| !geteuid().is_root());
+    // Only near the limit is it worth the walk to know whose they are.
+    let own = own.map(|limit| limit.saturating_sub(if limit < all + NEAR { threads_of_this_user() } else { all }));
+    own.into_iter().chain(most.map(|most| most.saturating_sub(all))).min()
+}
+
+fn threads_of_this_user() -> u64 {
+    let us = getuid().as_raw();
+    let statuses = pids().into_iter().filter_map(|pid| Status::from_file(format!("/proc/{pid}/status")).ok());
+    statuses.filter(|status| status.ruid == us).map(|status| status.threads).sum()
 }
 
 pub(super) fn become_subreaper() -> rustix::io::Result<()> {

@@ -7,7 +7,7 @@ use libproc::libproc::bsd_info::BSDInfo;
 use libproc::libproc::pid_rusage::{RUsageInfoV2, pidrusage};
 use libproc::libproc::proc_pid::pidinfo;
 use libproc::processes::{ProcFilter, pids_by_type};
-use rustix::process::{Pid, geteuid, getsid};
+use rustix::process::{Pid, Resource, geteuid, getrlimit, getsid, getuid};
 
 use super::Identity;
 use super::identity::{Record, State};
@@ -39,6 +39,15 @@ pub(super) fn record(pid: u32) -> Option<Record> {
 /// Every pid that can be seen; empty if the list cannot be read.
 pub(super) fn pids() -> Vec<u32> {
     pids_by_type(ProcFilter::All).unwrap_or_default()
+}
+
+pub(super) fn children(pid: u32) -> Vec<u32> {
+    pids_by_type(ProcFilter::ByParentProcess { ppid: pid }).unwrap_or_default()
+}
+
+/// Start times are microseconds since 1970 here: they tell one boot from another by themselves.
+pub(super) fn host() -> String {
+    "macos".to_owned()
 }
 
 fn bsd_info(pid: u32) -> Option<BSDInfo> {
@@ -142,6 +151,40 @@ pub(super) fn signal(target: &Identity, signal: rustix::process::Signal) -> Deli
         Some(pid) => checked_kill(target, pid, signal),
         None => Delivery::Gone,
     }
+}
+
+pub(super) fn total_memory() -> Option<u64> {
+    let mut bytes: u64 = 0;
+    let mut length = size_of::<u64>();
+    let name = c"hw.memsize";
+    // SAFETY: `hw.memsize` writes a u64 into a buffer of that length.
+    let failed =
+        unsafe { libc::sysctlbyname(name.as_ptr(), (&raw mut bytes).cast(), &mut length, std::ptr::null_mut(), 0) };
+    (failed == 0).then_some(bytes)
+}
+
+/// By the share that the system itself goes by when it is short of memory (`memory_pressure` prints it).
+pub(super) fn free_memory() -> Option<u64> {
+    let percent = small_number(c"kern.memorystatus_level")?;
+    Some(total_memory()? / 100 * percent)
+}
+
+pub(super) fn free_processes() -> Option<u64> {
+    let all = pids_by_type(ProcFilter::All).ok()?.len() as u64;
+    let own = pids_by_type(ProcFilter::ByRealUID { ruid: getuid().as_raw() }).ok()?.len() as u64;
+    let most = small_number(c"kern.maxproc").map(|most| most.saturating_sub(all));
+    let mine = small_number(c"kern.maxprocperuid").into_iter().chain(getrlimit(Resource::Nproc).current).min();
+    mine.map(|mine| mine.saturating_sub(own)).into_iter().chain(most).min()
+}
+
+/// A setting of the kernel that is a C int.
+fn small_number(name: &std::ffi::CStr) -> Option<u64> {
+    let mut number: c_int = 0;
+    let mut length = size_of::<c_int>();
+    // SAFETY: these names write one int into a buffer of that length.
+    let failed =
+        unsafe { libc::sysctlbyname(name.as_ptr(), (&raw mut number).cast(), &mut length, std::ptr::null_mut(), 0) };
+    if failed == 0 { u64::try_from(number).ok() } else { None }
 }
 
 /// macOS has no subreapers: orphans go to launchd, and only the tag and the session find them.

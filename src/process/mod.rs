@@ -1,19 +1,21 @@
 //! Operating-system processes: starting them, knowing them again, following what they write, and ending them.
 //!
-//! The supervisor is the main user: it starts the worker's CLI ([`spawn`]), follows its output files ([`Tail`]), ends it
-//! by the backend's own [`Ladder`], and proves with a [`sweep`] that nothing is left. The server asks only whether a
+//! The supervisor is the main user: it starts the worker's CLI ([`spawn`]), follows its output files ([`Tail`]), signals
+//! it ([`send`]), remembers what runs below it ([`tree()`]), and proves with a [`sweep`] that nothing is left. The server asks only whether a
 //! supervisor still lives ([`Identity`]), starts new ones ([`start_detached`]) and sweeps behind one that died.
 //!
 //! Rules of this room: a bare pid is never trusted, only pid and start time; no signal goes to a process that is not
-//! proven ours by tag or descent, a name proves nothing; no `pre_exec`, since it forces a fork that gets slower with
+//! proven ours by tag or descent (now, or when it was written down), a name proves nothing; no `pre_exec`, since it forces a fork that gets slower with
 //! the memory of the parent. It knows no backends, no missions and no state files.
 //!
 //! Linux and macOS differ in one module each (`linux.rs`, `macos.rs`) that offer the same functions.
 
+#[cfg(target_os = "linux")]
+mod cgroup;
 mod clock;
 mod detached;
+mod headroom;
 mod identity;
-mod memory;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod platform;
@@ -23,16 +25,19 @@ mod signal;
 mod spawn;
 mod sweep;
 mod tail;
+mod tree;
 mod usage;
 
 pub use clock::monotonic;
 pub use detached::{Detached, DetachedLaunch, start_detached};
+pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};
 pub use identity::{Identity, IdentityError};
-pub use memory::total_memory_bytes;
+
 pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, inherited_tag, look};
-pub use session::{SessionError, become_session_leader, become_subreaper, raise_file_limit};
-pub use signal::{Delivery, Ladder, Signal, Step, descend, send, send_group};
+pub use session::{SessionError, become_session_leader, become_subreaper};
+pub use signal::{Delivery, Signal, send};
 pub use spawn::{Launch, SpawnError, Started, Stdin, spawn};
 pub use sweep::{Sweep, reap_orphans, sweep};
 pub use tail::{Line, Tail, TailError};
+pub use tree::{Tree, tree};
 pub use usage::{Usage, tree_usage};

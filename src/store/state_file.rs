@@ -78,7 +78,13 @@ struct Task<'a> {
 }
 
 /// The file's content for a registry.
-pub fn project<'a>(registry: &'a Registry, repository: Option<&'a Path>, now: Timestamp) -> StateFile<'a> {
+/// `waits_for` says why a queued worker does not start.
+pub fn project<'a>(
+    registry: &'a Registry,
+    repository: Option<&'a Path>,
+    now: Timestamp,
+    waits_for: impl Fn(&Worker) -> Option<String>,
+) -> StateFile<'a> {
     let mut file = StateFile {
         version: FORMAT,
         seq: registry.seq,
@@ -98,7 +104,11 @@ pub fn project<'a>(registry: &'a Registry, repository: Option<&'a Path>, now: Ti
             (None, WorkerStatus::Settled(Ending::Completed)) => &mut file.completed_tasks,
             (None, _) => &mut file.tasks,
         };
-        list.push(task(worker, block));
+        let mut task = task(worker, block);
+        if worker.status == WorkerStatus::Queued && task.reason.is_none() {
+            task.reason = waits_for(worker).map(|what| format!("waits for {what}"));
+        }
+        list.push(task);
     }
     file
 }
@@ -183,7 +193,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("orchestrator-state.json");
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
-        write(&path, &project(&Registry::default(), None, Timestamp::UNIX_EPOCH)).unwrap();
+        write(&path, &project(&Registry::default(), None, Timestamp::UNIX_EPOCH, |_| None)).unwrap();
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
 
         fs::write(&path, "{\"version\": 1, \"tas").unwrap();

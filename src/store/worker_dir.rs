@@ -145,6 +145,11 @@ impl AttemptDir {
         self.root.join("status.json")
     }
 
+    /// What runs below the supervisor, as it was written down last.
+    pub fn processes(&self) -> PathBuf {
+        self.root.join("processes.json")
+    }
+
     pub fn events(&self) -> PathBuf {
         self.root.join("events.jsonl")
     }

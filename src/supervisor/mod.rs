@@ -15,6 +15,7 @@ mod prompt;
 mod run;
 pub mod secrets;
 mod socket;
+mod tree;
 mod turn;
 mod verify;
 

@@ -20,7 +20,7 @@ use super::limits::Limits;
 use super::outside::Outside;
 use super::secrets::Secrets;
 use super::socket::Socket;
-use super::{finish, prompt, turn};
+use super::{finish, prompt, tree, turn};
 use crate::backend::{Backend, Backends, TurnReport, UnknownBackend};
 use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
@@ -133,10 +133,12 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     if let Err(error) = &socket {
         tracing::warn!(%error, "no socket: servers will look at the files");
     }
+    let tree = tree::keep(&attempt.dir);
     say_ready();
     crash_point::at(Point::SaidReady);
 
     let outcome = attempt.run_to_the_end().await;
+    tree.abort();
     let settled = settle(&attempt.dir, outcome).await;
     crash_point::at(Point::Settled);
     settled

@@ -3,12 +3,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 
 use super::assignment::{FromSupervisor, LiveStatus};
+
+/// An accept that failed fails again at once, until somebody closes a file.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// Bound until dropped.
 pub struct Socket {
@@ -33,8 +37,15 @@ impl Drop for Socket {
 }
 
 async fn accept(listener: UnixListener, status: watch::Receiver<LiveStatus>, knocked: Arc<Notify>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve(stream, status.clone(), Arc::clone(&knocked)));
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(serve(stream, status.clone(), Arc::clone(&knocked)))),
+            // Too many open files, mostly: whoever knocks waits in the socket's queue until there is room.
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
     }
 }
 
@@ -70,7 +81,6 @@ async fn serve(stream: UnixStream, mut status: watch::Receiver<LiveStatus>, knoc
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::time::Duration;
 
     use super::*;
     use crate::process::Identity;

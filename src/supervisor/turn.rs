@@ -383,7 +383,8 @@ impl Running {
                 step.grace
             }
             Step::Kill => {
-                process::send_group(&self.started.identity, Signal::Kill);
+                // Not its group: a daemon that is shared between projects may be in there. The rest is swept.
+                process::send(&self.started.identity, Signal::Kill);
                 KILL_GRACE
             }
             Step::GiveUp => return true,

@@ -109,9 +109,9 @@ fn is_out_of_space(directory: &Path, log: &str) -> bool {
         || [directory, &std::env::temp_dir()].iter().any(|path| file::free_space(path).is_some_and(|free| free < LEAST))
 }
 
-/// The group at once; what left it is swept afterwards.
+/// The shell; what it has started is swept afterwards.
 async fn stop(started: &mut process::Started) {
-    process::send_group(&started.identity, Signal::Kill);
+    process::send(&started.identity, Signal::Kill);
     let _ = tokio::time::timeout(Duration::from_secs(5), started.child.wait()).await;
 }
 

@@ -239,7 +239,9 @@ async fn a_queued_mission_waits_for_a_server_that_has_its_backend() {
     without.custom.clear();
     let second = world.server_with(Some("other"), without);
     second.wait(&[], CEILING).await;
-    assert_eq!(second.orchestrator.get(&id).await.unwrap().worker.status, WorkerStatus::Queued);
+    let view = second.orchestrator.get(&id).await.unwrap();
+    assert_eq!(view.worker.status, WorkerStatus::Queued);
+    assert_eq!(view.waits_for.as_deref(), Some("a server whose settings have the backend fake"));
     let third = world.server(Some("third"));
     third.until(&id, "completed").await;
 }

@@ -6,6 +6,8 @@ mod fault;
 mod history;
 mod lead;
 mod loud;
+#[cfg(target_os = "linux")]
+mod own;
 mod places;
 mod repair;
 mod restart;

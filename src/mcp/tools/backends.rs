@@ -47,6 +47,9 @@ pub(super) struct Backend {
     queued: usize,
     /// Most workers of it at once.
     limit: usize,
+    /// What the first of the queued ones waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -103,6 +106,7 @@ impl Backend {
             running: view.running,
             queued: view.queued,
             limit: view.limit,
+            waits_for: view.waits_for.as_deref().map(|what| size::line(what, 160)),
         }
     }
 }
@@ -125,12 +129,14 @@ mod tests {
             running: 0,
             queued: 2,
             limit: 4,
+            waits_for: Some("a free place".into()),
         };
         let report = serde_json::to_value(BackendsReport::new(&[view])).unwrap();
         let expected = serde_json::json!({
             "backends": [{
                 "backend": "codex", "installed": true, "version": "0.169.0", "authenticated": "no",
-                "how_to_fix": "codex login", "running": 0, "queued": 2, "limit": 4
+                "how_to_fix": "codex login", "running": 0, "queued": 2, "limit": 4,
+                "waits_for": "a free place"
             }],
             "next_step": "tell the user how_to_fix; nothing can run before"
         });

@@ -16,6 +16,7 @@ const AT_ONCE: usize = 4;
 const MOST_NAMED: u64 = 1_000;
 /// For everything in the answer that is no list.
 const ENVELOPE: usize = 600;
+const WAITS_FOR: usize = 320;
 /// Kept from the texts of the settled ones for the lists beside them.
 const FOR_OTHERS: usize = 900;
 
@@ -45,7 +46,8 @@ pub(super) struct OneArguments {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct WaitReport {
-    /// settled, attention (a worker shows no sign of life), blocked (a task waits for you), still_running (the time was
+    /// settled, attention (a worker shows no sign of life, or nothing
+    /// can start: see waits_for), blocked (a task waits for you), still_running (the time was
     /// up, which is no error), idle (nothing is left that could settle).
     status: WaitReportStatus,
     settled: Vec<wire::Worker>,
@@ -55,6 +57,9 @@ pub(super) struct WaitReport {
     blocked: Vec<BlockedTask>,
     still_running: Vec<wire::Brief>,
     queued: usize,
+    /// What the queued ones wait for: tasks, a free place, or room on the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for: Option<String>,
     /// Settlements that come with the next wait.
     #[serde(skip_serializing_if = "is_zero")]
     more: usize,
@@ -132,7 +137,8 @@ async fn wait(call: Call, workers: Vec<String>, seconds: Option<u64>) -> Result<
 
 impl WaitReport {
     fn new(answer: orchestrator::WaitAnswer) -> Self {
-        let mut room = Room { left: size::ANSWER - ENVELOPE, not_shown: 0 };
+        let waits_for = answer.waits_for.as_deref().map(|what| size::line(what, WAITS_FOR));
+        let mut room = Room { left: size::ANSWER - ENVELOPE - waits_for.as_ref().map_or(0, size::of), not_shown: 0 };
         // What is told only once comes before what can be seen at any time.
         let known = answer.already_reported.iter().map(|view| (view, true));
         let settled = workers(answer.settled.iter().map(|view| (view, false)).chain(known), &mut room);
@@ -152,6 +158,7 @@ impl WaitReport {
             blocked,
             still_running,
             queued: answer.queued,
+            waits_for,
             more: answer.more,
             not_shown: room.not_shown,
             next_step,
@@ -211,7 +218,9 @@ fn next_step(status: WaitReportStatus, settled: &[wire::Worker], more: usize, bl
             }
             None => "list_worker_missions with status [\"blocked\"]".to_owned(),
         },
-        (WaitReportStatus::StillRunning, _) => "wait_for_any_worker again".to_owned(),
+        (WaitReportStatus::StillRunning, _) => {
+            "wait_for_any_worker again; what is queued starts by itself when it can".to_owned()
+        }
         (WaitReportStatus::Idle, _) => {
             "nothing runs and nothing is queued: batch_create_workers for the next missions, or finish".to_owned()
         }
@@ -235,6 +244,7 @@ mod tests {
             already_reported: Vec::new(),
             still_running: Vec::new(),
             queued: 0,
+            waits_for: None,
             more: 0,
         }
     }

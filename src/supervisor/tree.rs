@@ -1,0 +1,34 @@
+//! Writes down what runs below the supervisor, for whoever has to end it should the supervisor be killed.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::process::{self, Tree};
+use crate::store::file;
+use crate::store::worker_dir::AttemptDir;
+
+/// What is born and escapes within this is not known to a successor, who then says that its proof is `best_effort`.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Until it is aborted; first before anything is started.
+pub fn keep(dir: &AttemptDir) -> JoinHandle<()> {
+    let mut known = write_down(dir, &Tree::default());
+    let dir = dir.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            known = write_down(&dir, &known);
+        }
+    })
+}
+
+fn write_down(dir: &AttemptDir, known: &Tree) -> Tree {
+    let now = process::tree();
+    if now != *known
+        && let Err(error) = file::replace_json(&dir.processes(), &now, false)
+    {
+        tracing::warn!(%error, "could not write down which processes run");
+    }
+    now
+}

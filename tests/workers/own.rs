@@ -1,0 +1,361 @@
+//! What is ours is ended, and what is not is left alone: by a cancellation, a time-out, a removal, a loss, whoever does it.
+//!
+//! Linux only, where the scripts have setsid(1) and the promise of a full proof holds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use orchestrator_boss::mission::id::WorkerId;
+use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
+use orchestrator_boss::mission::outcome::{Outcome, Proof};
+use orchestrator_boss::orchestrator::{RemovalRequest, RemovalTarget};
+use orchestrator_boss::process::{Identity, Signal, TAG_VARIABLE, send};
+use orchestrator_boss::store::state_dir::StateDir;
+use orchestrator_boss::store::worker_dir::AttemptDir;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::Value;
+
+use crate::world::{CEILING, Server, World, mission, until_exists};
+
+/// Each starts something that is hard to get rid of, and lets it write its pid.
+const STUBBORN: [(&str, &str); 8] = [
+    ("child", "sleep 300 & echo $! > child"),
+    ("session", "setsid sh -c 'echo $$ > session; exec sleep 300' &"),
+    ("daemon", "(setsid sh -c '(sh -c \"echo \\$\\$ > daemon; exec sleep 300\" &)' &)"),
+    ("deaf", "setsid sh -c 'trap \"\" TERM INT HUP; echo $$ > deaf; while :; do sleep 1; done' &"),
+    ("stopped", "setsid sh -c 'echo $$ > stopped; kill -STOP $$; sleep 300' &"),
+    ("bare", "env -i setsid sh -c 'echo $$ > bare; exec sleep 300' &"),
+    ("bare-daemon", "(env -i setsid sh -c '(sh -c \"echo \\$\\$ > bare-daemon; exec sleep 300\" &)' &)"),
+    // All of it.
+    (
+        "worst",
+        "(env -i setsid sh -c '(sh -c \"trap \\\"\\\" TERM INT HUP; echo \\$\\$ > worst; kill -STOP \\$\\$; while :; do sleep 1; done\" &)' &)",
+    ),
+];
+
+/// A worker that has started all of these.
+struct Stubborn {
+    id: String,
+    processes: BTreeMap<&'static str, Identity>,
+}
+
+impl Stubborn {
+    async fn start(world: &World, server: &Server, minutes: u32) -> Self {
+        let pids = world.path("pids");
+        std::fs::create_dir_all(&pids).unwrap();
+        let lines: Vec<&str> = STUBBORN.iter().map(|(_, line)| *line).collect();
+        let script = format!("cd {}\nexec >/dev/null 2>&1 </dev/null\n{}\n", pids.display(), lines.join("\n"));
+        std::fs::write(world.path("stubborn.sh"), script).unwrap();
+        let script =
+            format!("ignore-term\nrun sh {}\nfork-loop 1000\ntouch ready\nhang", world.path("stubborn.sh").display());
+        let mut draft = mission("t", &script);
+        draft.timeout_minutes = minutes;
+        let id = server.create_one(draft).await;
+        let mut processes = BTreeMap::new();
+        for (name, _) in STUBBORN {
+            processes.insert(name, process(&pids.join(name)).await);
+        }
+        until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+        Self { id, processes }
+    }
+
+    fn check_gone(&self) {
+        let living: Vec<_> = self.processes.iter().filter(|(_, it)| it.is_alive()).map(|(name, _)| name).collect();
+        assert!(living.is_empty(), "these live on: {living:?}");
+    }
+}
+
+/// The process that wrote its pid to this file, and stays.
+async fn process(path: &Path) -> Identity {
+    until(&format!("a pid in {}", path.display()), || {
+        Identity::of(std::fs::read_to_string(path).ok()?.trim().parse().ok()?)
+    })
+    .await
+}
+
+async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(began.elapsed() < CEILING, "waited for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn attempt(world: &World) -> AttemptDir {
+    let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+    dir.worker(&WorkerId::new(1, "t")).attempt(1)
+}
+
+fn json(path: PathBuf) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap_or_default()).unwrap_or_default()
+}
+
+fn supervisor(attempt: &AttemptDir) -> Identity {
+    serde_json::from_value(json(attempt.status())["supervisor"].clone()).unwrap()
+}
+
+fn tag(attempt: &AttemptDir) -> String {
+    json(attempt.assignment())["tag"].as_str().unwrap().to_owned()
+}
+
+/// Waits until its supervisor has written all of them down.
+async fn until_written_down(attempt: &AttemptDir, stubborn: &Stubborn) {
+    until("the processes to be written down", || {
+        let known: Vec<Identity> = serde_json::from_value(json(attempt.processes())["processes"].clone()).ok()?;
+        stubborn.processes.values().all(|process| known.contains(process)).then_some(())
+    })
+    .await;
+}
+
+fn outcome(world: &World) -> Outcome {
+    attempt(world).outcome().unwrap().expect("it has settled")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancellation_leaves_nothing_whatever_was_done_to_escape() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let stubborn = Stubborn::start(&world, &server, 10).await;
+    let answer = server.orchestrator.cancel(&server.boss, &stubborn.id, "enough").await.unwrap();
+    assert_eq!((answer.status, answer.survivors), (WorkerStatus::Settled(Ending::Cancelled), 0));
+    assert_eq!(answer.proof, Proof::Full);
+    stubborn.check_gone();
+}
+
+/// The shortest time-out is a minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_out_leaves_nothing_whatever_was_done_to_escape() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let stubborn = Stubborn::start(&world, &server, 1).await;
+    let answer = server.wait(&[&stubborn.id], CEILING * 2).await;
+    assert_eq!(answer.settled[0].worker.status, WorkerStatus::Settled(Ending::TimedOut), "{answer:#?}");
+    let cleanup = outcome(&world).cleanup;
+    assert_eq!((cleanup.survivors, cleanup.proof), (0, Proof::Full));
+    stubborn.check_gone();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_another_server_adopted_leaves_nothing() {
+    let world = World::new();
+    let first = world.server(Some("boss"));
+    let stubborn = Stubborn::start(&world, &first, 10).await;
+    first.orchestrator.shut_down().await;
+    let second = world.server(Some("boss"));
+    let answer = second.orchestrator.cancel(&second.boss, &stubborn.id, "enough").await.unwrap();
+    assert_eq!((answer.survivors, answer.proof), (0, Proof::Full));
+    stubborn.check_gone();
+}
+
+/// Then descent from it is gone, and so is the tag of some: what it had written down finds them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_though_the_supervisor_is_killed_first() {
+    let world = World::new();
+    let first = world.server(Some("boss"));
+    let stubborn = Stubborn::start(&world, &first, 10).await;
+    let attempt = attempt(&world);
+    until_written_down(&attempt, &stubborn).await;
+    first.orchestrator.shut_down().await;
+    let supervisor = supervisor(&attempt);
+    send(&supervisor, Signal::Kill);
+    until("its end", || (!supervisor.is_alive()).then_some(())).await;
+    let second = world.server(Some("boss"));
+    second.until(&stubborn.id, "lost").await;
+    let cleanup = outcome(&world).cleanup;
+    assert_eq!(
+        (cleanup.survivors, cleanup.proof),
+        (0, Proof::BestEffort),
+        "what escaped between two looks is not known"
+    );
+    stubborn.check_gone();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_look_alike_live_on() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let stubborn = Stubborn::start(&world, &server, 10).await;
+    let (attempt, worktree) = (attempt(&world), world.repo().join(".orchestrator/worktrees").join(&stubborn.id));
+    let tag = tag(&attempt);
+    let shorter = tag[..tag.len() - 1].to_owned();
+    let strangers: Vec<(&str, Stranger)> = vec![
+        ("a shell in the worktree", Stranger::start(&worktree, &[])),
+        ("a worker of another state directory", Stranger::start(&world.repo(), &[(TAG_VARIABLE, "w-1-t.1.0")])),
+        ("a longer tag", Stranger::start(&worktree, &[(TAG_VARIABLE, &format!("{tag}0"))])),
+        ("a shorter tag", Stranger::start(&worktree, &[(TAG_VARIABLE, &shorter)])),
+        ("a longer name", Stranger::start(&worktree, &[("ORCHESTRATOR_WORKER_TAG_2", &tag)])),
+        ("another beginning", Stranger::start(&worktree, &[("X_ORCHESTRATOR_WORKER_TAG", &tag)])),
+        ("the tag in another value", Stranger::start(&worktree, &[("NOTE", &format!("{TAG_VARIABLE}={tag}"))])),
+    ];
+    let check = |after: &str| {
+        for (name, stranger) in &strangers {
+            assert!(stranger.identity.is_alive(), "{name} was ended by the {after}");
+        }
+    };
+    server.orchestrator.cancel(&server.boss, &stubborn.id, "enough").await.unwrap();
+    check("cancellation");
+
+    // It is said to have left something, so that the removal looks again; and finds one that is ours.
+    let mut changed = json(attempt.outcome_path());
+    changed["cleanup"]["proof"] = "best_effort".into();
+    std::fs::write(attempt.outcome_path(), changed.to_string()).unwrap();
+    let ours = Stranger::start(&world.repo(), &[(TAG_VARIABLE, &tag)]);
+    let target = RemovalTarget::Worker(stubborn.id.clone());
+    let request = RemovalRequest { target, repo_path: None, force: true, delete_branch: false };
+    let removed = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
+    assert_eq!(removed.removed.len(), 1, "{removed:?}");
+    assert!(!ours.identity.is_alive(), "it carries the worker's tag");
+    check("removal");
+}
+
+/// Somebody else's process, which looks like the worker's.
+struct Stranger {
+    child: Child,
+    identity: Identity,
+}
+
+impl Stranger {
+    fn start(directory: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("sleep");
+        command.arg("300").current_dir(directory).envs(environment.iter().copied()).stdin(Stdio::null());
+        let child = command.spawn().unwrap();
+        let identity = Identity::of(child.id()).unwrap();
+        Self { child, identity }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        // It may have been ended, which the test says better.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What is written down is a pid and a start time, and both must be right, on the right machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_with_the_pid_of_a_stranger_ends_nobody() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("t", "touch ready\nhang")).await;
+    until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    let attempt = attempt(&world);
+    until("the record", || attempt.processes().exists().then_some(())).await;
+    let supervisor = supervisor(&attempt);
+    send(&supervisor, Signal::Stop);
+    let (later, booted) = (Stranger::start(&world.repo(), &[]), Stranger::start(&world.repo(), &[]));
+    let mut record = json(attempt.processes());
+    let forged = Identity { started: later.identity.started - 1, ..later.identity };
+    record["processes"].as_array_mut().unwrap().push(serde_json::to_value(forged).unwrap());
+    std::fs::write(attempt.processes(), record.to_string()).unwrap();
+    send(&supervisor, Signal::Kill);
+    server.until(&id, "lost").await;
+    assert!(later.identity.is_alive(), "its pid was used again");
+
+    // The very same pid and start time, but written down before the machine was booted.
+    record["host"] = "another boot".into();
+    record["processes"].as_array_mut().unwrap().push(serde_json::to_value(booted.identity).unwrap());
+    std::fs::write(attempt.processes(), record.to_string()).unwrap();
+    let request =
+        RemovalRequest { target: RemovalTarget::Worker(id), repo_path: None, force: true, delete_branch: false };
+    server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
+    assert!(booted.identity.is_alive());
+}
+
+/// Two daemons: one is on the user's list and one is not; each once in a session of its own, and once in the CLI's group.
+async fn daemons(world: &World, settings: Vec<String>, end: &str, listed: &str, unlisted: &str) {
+    let mut with_list = world.settings();
+    with_list.shared_daemons = settings;
+    let server = world.server_with(Some("boss"), with_list);
+    let sleep =
+        String::from_utf8(Command::new("sh").args(["-c", "command -v sleep"]).output().unwrap().stdout).unwrap();
+    let pids = world.path("pids");
+    std::fs::create_dir_all(&pids).unwrap();
+    let mut script = format!("cd {}\nexec >/dev/null 2>&1 </dev/null\n", pids.display());
+    for name in [listed, unlisted] {
+        std::os::unix::fs::symlink(sleep.trim(), pids.join(name)).unwrap();
+        script.push_str(&format!(
+            "setsid ./{name} 300 & echo $! > {name}.session\n./{name} 300 & echo $! > {name}.group\n"
+        ));
+    }
+    std::fs::write(world.path("daemons.sh"), script).unwrap();
+    let script = format!("ignore-term\nrun sh {}\ntouch ready\n{end}", world.path("daemons.sh").display());
+    let id = server.create_one(mission("t", &script)).await;
+    let mut found = Vec::new();
+    for name in [listed, unlisted] {
+        for way in ["session", "group"] {
+            let identity = process(&pids.join(format!("{name}.{way}"))).await;
+            found.push((name, way, Ended(identity)));
+        }
+    }
+    if end == "hang" {
+        until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+        server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
+    } else {
+        server.until(&id, "completed").await;
+    }
+    for (name, way, Ended(identity)) in &found {
+        assert_eq!(identity.is_alive(), *name == listed, "{name} in the {way}, at its end by {end:?}");
+    }
+    let spared = outcome(world).cleanup.spared;
+    assert_eq!(spared, [listed, listed]);
+}
+
+/// Ended with the test.
+struct Ended(Identity);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        send(&self.0, Signal::Kill);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shared_daemons_live_on_when_their_worker_is_cancelled() {
+    let world = World::new();
+    let default = world.settings().shared_daemons;
+    daemons(&world, default, "hang", "sccache", "mydaemon").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shared_daemons_live_on_when_their_worker_ends() {
+    let world = World::new();
+    let default = world.settings().shared_daemons;
+    daemons(&world, default, "say done", "sccache", "mydaemon").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_users_list_says_which_daemons_are_shared() {
+    let world = World::new();
+    daemons(&world, vec!["mydaemon".to_owned()], "hang", "mydaemon", "sccache").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_supervisor_without_a_free_descriptor_listens_again_when_it_has_some() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("t", "touch ready\nhang")).await;
+    until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    server.until(&id, "running").await;
+    let attempt = attempt(&world);
+    let supervisor = supervisor(&attempt);
+    let pid = Pid::from_raw(supervisor.pid as i32);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", supervisor.pid)).unwrap().count() as u64;
+    let limit = prlimit(pid, Resource::Nofile, Rlimit { current: Some(open), maximum: Some(20_000) }).unwrap();
+    let socket = json(attempt.assignment())["socket"].as_str().unwrap().to_owned();
+    let crowd: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&socket).unwrap()).collect();
+    let log = attempt.supervisor_log();
+    until("a refusal", || std::fs::read_to_string(&log).ok()?.contains("could not accept").then_some(())).await;
+    drop(crowd);
+    prlimit(pid, Resource::Nofile, limit).unwrap();
+    let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+    let mut byte = [0];
+    let heard = tokio::time::timeout(CEILING, tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte)).await;
+    assert!(matches!(heard, Ok(Ok(_))), "{heard:?}");
+    server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
+}
