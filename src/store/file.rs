@@ -19,6 +19,8 @@ pub enum FileError {
     NotPermitted { path: PathBuf, source: io::Error },
     #[error("could not write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error("not permitted to read {}: check its owner and mode, or choose another folder with --state-dir", path.display())]
+    NotReadable { path: PathBuf, source: io::Error },
     #[error("could not read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is damaged: {reason}", path.display())]
@@ -45,7 +47,11 @@ impl FileError {
     }
 
     pub fn read(path: &Path, source: io::Error) -> Self {
-        FileError::Read { path: path.to_owned(), source }
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => FileError::NotReadable { path, source },
+            _ => FileError::Read { path, source },
+        }
     }
 }
 
