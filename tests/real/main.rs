@@ -17,6 +17,7 @@ macro_rules! with_each_cli {
 
 #[path = "../support/boss.rs"]
 mod boss;
+mod boss_loop;
 mod cancel;
 mod failures;
 mod inspector;
