@@ -19,7 +19,9 @@ use uuid::Uuid;
 use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::Startup;
+use super::logins::{Hold, Logins};
 use super::place::state_root;
+use super::probe::Login;
 use super::waiters::Waiters;
 use crate::backend::Backends;
 use crate::config::Settings;
@@ -30,6 +32,7 @@ use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, ServerId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::{Registry, Worker};
+use crate::process;
 use crate::store::journal::Journal;
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
@@ -118,6 +121,11 @@ pub enum Ask {
         attempt: u32,
         news: News,
     },
+    /// What a CLI says of its login now.
+    LoginSeen {
+        backend: BackendName,
+        login: Login,
+    },
     /// Another server has written.
     JournalChanged,
     ShutDown {
@@ -148,6 +156,8 @@ pub enum News {
 pub struct Counts {
     pub running: usize,
     pub queued: usize,
+    /// Nothing new of it starts before, unless its login is found to be back.
+    pub held_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -171,8 +181,12 @@ pub struct Context {
     pub repository: Option<Repository>,
     pub state_root: PathBuf,
     pub limits: Limits,
+    /// How many workers this server runs in: 0 for one that a user's CLI has started.
+    pub depth: u32,
     /// When a backend was last found ready to work.
     ready: Mutex<HashMap<BackendName, Instant>>,
+    /// The backends of which nothing is started now.
+    holds: Mutex<HashMap<BackendName, Hold>>,
 }
 
 impl Context {
@@ -186,7 +200,7 @@ impl Context {
         let anonymous = boss.is_none();
         let boss = boss.unwrap_or_else(|| BossId::anonymous(&server));
         let limits = super::schedule::limits(&settings);
-        let ready = Mutex::default();
+        let depth = process::inherited_tag().map_or(0, |tag| process::depth_of(&tag));
         Ok(Self {
             settings,
             backends,
@@ -198,7 +212,9 @@ impl Context {
             repository,
             state_root,
             limits,
-            ready,
+            depth,
+            ready: Mutex::default(),
+            holds: Mutex::default(),
         })
     }
 }
@@ -217,6 +233,20 @@ impl Context {
 
     pub(super) fn note_ready(&self, backend: BackendName) {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(backend, Instant::now());
+    }
+
+    /// Replaces what is held. A backend that is held was not ready after all.
+    pub(super) fn set_holds(&self, holds: HashMap<BackendName, Hold>) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).retain(|backend, _| !holds.contains_key(backend));
+        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = holds;
+    }
+
+    pub(super) fn hold_of(&self, backend: &BackendName) -> Option<Hold> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).get(backend).cloned()
+    }
+
+    pub(super) fn held(&self) -> Vec<BackendName> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
     pub(super) fn repository(&self) -> Result<&Repository> {
@@ -240,6 +270,7 @@ pub(super) struct Actor {
     pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
     /// Messages that came in the moment between the closing of an inbox and the settlement.
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
+    pub logins: Logins,
     state_file_due: Option<Instant>,
     next_look: Instant,
 }
@@ -276,6 +307,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         following: HashMap::new(),
         cancels: HashMap::new(),
         late_messages: HashMap::new(),
+        logins: Logins::default(),
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
     };
@@ -329,6 +361,7 @@ impl Actor {
             Ask::Record { entry, reply } => drop(reply.send(self.record(entry))),
             Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
             Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
+            Ask::LoginSeen { backend, login } => self.note_login(backend, login),
             Ask::JournalChanged => self.look_at_journal(),
             Ask::ShutDown { .. } => {}
         }
@@ -342,6 +375,7 @@ impl Actor {
         self.settle_called_off();
         self.send_late_messages();
         self.retry_automatically();
+        self.hold_queues();
         self.start_what_may();
         self.answer_cancels();
         self.answer_waits();
@@ -362,6 +396,7 @@ impl Actor {
             let before = self.registry().seq;
             self.take_over();
             self.follow_again();
+            self.look_after_logins();
             if self.registry().seq != before {
                 self.after_change();
             }

@@ -263,6 +263,8 @@ pub struct BackendView {
     pub backend: BackendName,
     pub installed: bool,
     pub version: Option<String>,
+    /// Where it is another version than the one that was tested: what that means.
+    pub untested: Option<String>,
     pub path: Option<PathBuf>,
     /// `None`: it cannot be told without spending.
     pub authenticated: Option<bool>,
@@ -271,4 +273,6 @@ pub struct BackendView {
     pub running: usize,
     pub queued: usize,
     pub limit: usize,
+    /// Its login was lost: nothing new of it is started before then, unless the login is found to be back.
+    pub held_until: Option<Timestamp>,
 }

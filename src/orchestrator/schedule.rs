@@ -92,5 +92,6 @@ impl Actor {
 /// Whether this server knows the worker's backend, and its environment has the keys that the boss's had when it asked.
 pub(super) fn has_what_it_needs(context: &Context, worker: &Worker) -> bool {
     let known = context.backends.get(worker.next.backend.as_str()).is_ok();
-    known && worker.needs.iter().all(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
+    let held = context.hold_of(&worker.next.backend).is_some_and(|hold| hold.holds(worker));
+    known && !held && worker.needs.iter().all(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
 }

@@ -15,6 +15,7 @@ use crate::git::{self, Repository};
 use crate::launcher::local;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
+use crate::process;
 use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::Assignment;
 
@@ -62,6 +63,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
     });
     let (directory, ours, base_commit) = placed?;
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
+    let tag = process::tag_at_depth(tag, context.depth + 1);
     let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
     let folder = local::socket_folder().map_err(|error| OrchestratorError::Refused(error.to_string()))?;
     let assignment = Assignment {

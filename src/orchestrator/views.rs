@@ -37,6 +37,9 @@ impl Actor {
             graph::Readiness::Waiting(tasks) if worker.status == WorkerStatus::Queued => {
                 Some(tasks.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", "))
             }
+            graph::Readiness::Ready if worker.status == WorkerStatus::Queued => {
+                self.context.hold_of(&worker.next.backend).map(|hold| hold.reason)
+            }
             _ => None,
         };
         WorkerView {
@@ -66,6 +69,10 @@ impl Actor {
             let of = counts.entry(worker.next.backend.clone()).or_default();
             of.running += usize::from(worker.status.is_live());
             of.queued += usize::from(worker.status == WorkerStatus::Queued);
+        }
+        for backend in self.context.held() {
+            let until = self.context.hold_of(&backend).map(|hold| hold.until);
+            counts.entry(backend).or_default().held_until = until;
         }
         counts
     }

@@ -27,7 +27,7 @@ mod usage;
 pub use detached::{Detached, DetachedLaunch, start_detached};
 pub use identity::{Identity, IdentityError};
 pub use memory::total_memory_bytes;
-pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, inherited_tag, look};
+pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, depth_of, inherited_tag, look, tag_at_depth};
 pub use session::{SessionError, become_session_leader, become_subreaper, raise_file_limit};
 pub use signal::{Delivery, Ladder, Signal, Step, descend, send, send_group};
 pub use spawn::{Launch, SpawnError, Started, Stdin, spawn};

@@ -29,7 +29,11 @@ impl Client {
 
     /// In a sealed environment in which no worker ever starts: what is created stays queued.
     pub fn start_with(environment: &[(&str, &str)]) -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), "", environment)
+    }
+
+    /// In a folder below a home that a test has prepared.
+    pub fn start_in(home: TempDir, folder: &str, environment: &[(&str, &str)]) -> Self {
         fake_codex(&home.path().join("bin"));
         let mut server = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"))
             .env_clear()
@@ -39,7 +43,7 @@ impl Client {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("ORCHESTRATOR_MAX_WORKERS", "0")
             .envs(environment.iter().copied())
-            .current_dir(home.path())
+            .current_dir(home.path().join(folder))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
