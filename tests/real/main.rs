@@ -21,6 +21,7 @@ mod boss_loop;
 mod cancel;
 mod failures;
 mod inspector;
+mod interactive;
 mod lead;
 mod messages;
 #[path = "../support/model_server/mod.rs"]
@@ -30,6 +31,7 @@ mod plugin;
 #[path = "../support/real_cli.rs"]
 mod real_cli;
 mod registrations;
+mod waits;
 mod wave;
 mod work;
 mod world;
