@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -91,7 +90,7 @@ impl Terminal {
         command.stdin(side()).stdout(side()).stderr(side());
         command.process_group(0);
         let child = command.spawn().expect("an installed CLI");
-        let keys = File::from(OwnedFd::from(controller));
+        let keys = File::from(controller);
         let shown = Arc::<Mutex<Vec<u8>>>::default();
         let (mut screen, kept) = (keys.try_clone().expect("a second handle"), shown.clone());
         std::thread::spawn(move || {
