@@ -17,6 +17,8 @@ use crate::backend::CustomBackend;
 pub struct Settings {
     /// Workers alive at once over all backends. Default: about one for each GiB of memory, 2 to 16.
     pub max_workers: Option<usize>,
+    /// How many workers deep may be led: 1, a worker leads nobody; 2, a worker may lead workers that lead nobody.
+    pub max_depth: u32,
     /// How long a wait lasts unless the boss says otherwise. Default: as long as the client allows.
     pub wait_seconds: Option<u64>,
     pub state_dir: Option<PathBuf>,
@@ -66,6 +68,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             max_workers: None,
+            max_depth: 1,
             wait_seconds: None,
             state_dir: None,
             integration_branch: None,

@@ -5,7 +5,7 @@ mod model_server;
 
 use std::collections::HashMap;
 
-use model_server::script::{Answer, answer_at, steps_named_in};
+use model_server::script::{Answer, answer_at, steps_named_in, with_ids};
 use model_server::{Conversation, Dialect, Script, Step};
 use serde_json::json;
 
@@ -26,7 +26,7 @@ fn a_prompt_carries_its_script_as_json_or_by_name() {
 #[test]
 fn words_before_a_tool_belong_to_the_same_answer() {
     let steps = Script::new().say("I list").run("ls").say("done").0;
-    let at = |position| answer_at(&steps, position, |_| 0).0;
+    let at = |position| answer_at(&steps, &[""; 9][..position], |_| 0).0;
     assert_eq!(at(0), speak("I list", Some(Step::Run("ls".into()))));
     assert_eq!(at(1), speak("done", None));
     assert_eq!(at(2), speak("script finished", None));
@@ -36,10 +36,29 @@ fn words_before_a_tool_belong_to_the_same_answer() {
 fn a_failure_ends_after_its_times() {
     let steps = Script::new().run("ls").fail_times(429, 2).say("done").0;
     let Step::Fail(failure) = steps[1].clone() else { panic!("the second step is the failure") };
-    let after = |failed| answer_at(&steps, 1, move |_| failed).0;
+    let after = |failed| answer_at(&steps, &[""], move |_| failed).0;
     assert_eq!(after(0), Answer::Fail(failure.clone()));
     assert_eq!(after(1), Answer::Fail(failure));
     assert_eq!(after(2), speak("done", None));
+}
+
+#[test]
+fn a_call_is_made_again_until_it_is_told_something() {
+    let steps = Script::new().run("ls").until("wait", json!({}), "status: idle").say("done").0;
+    let at = |results: &[&str]| answer_at(&steps, results, |_| 0).0;
+    let wait = speak("", Some(steps[1].clone()));
+    assert_eq!(at(&[]), speak("", Some(Step::Run("ls".into()))));
+    assert_eq!(at(&["status: idle"]), wait);
+    assert_eq!(at(&["", r#"{"status":"settled"}"#]), wait);
+    assert_eq!(at(&["", r#"{"status":"settled"}"#, r#"{\"status\": \"idle\"}"#]), speak("done", None));
+}
+
+#[test]
+fn ids_are_taken_from_what_the_model_was_told() {
+    let told = [r#"{"worker_id":"w-12-add-it","branch":"b/w-12-add-it"}, "w-13-it""#];
+    let arguments = json!({"worker_ids": ["{worker:it}", "w-1"], "worker_id": "{worker:add-it}", "dry_run": true});
+    let expected = json!({"worker_ids": ["w-13-it", "w-1"], "worker_id": "w-12-add-it", "dry_run": true});
+    assert_eq!(with_ids(&arguments, &told), expected);
 }
 
 #[test]
@@ -56,7 +75,7 @@ fn what_claude_code_puts_in_is_not_the_user() {
         ]},
     ]});
     let conversation = Conversation::read(Dialect::Anthropic, &body);
-    assert_eq!(conversation.last_user_message(), Some(("do it", 1)));
+    assert_eq!(conversation.last_user_message(), Some(("do it", vec!["ok"])));
 }
 
 #[test]
@@ -69,7 +88,7 @@ fn a_message_in_the_middle_of_a_turn_is_the_user() {
         {"role": "system", "content": [{"type": "text", "text": said}]},
     ]});
     let conversation = Conversation::read(Dialect::Anthropic, &body);
-    assert_eq!(conversation.last_user_message(), Some(("stop it", 0)));
+    assert_eq!(conversation.last_user_message(), Some(("stop it", vec![])));
 }
 
 #[test]
@@ -84,7 +103,7 @@ fn a_message_after_an_interrupt_is_the_user() {
         ]},
     ]});
     let conversation = Conversation::read(Dialect::Anthropic, &body);
-    assert_eq!(conversation.last_user_message(), Some(("do that", 0)));
+    assert_eq!(conversation.last_user_message(), Some(("do that", vec![])));
 }
 
 #[test]
@@ -98,5 +117,5 @@ fn asking_codex_for_more_output_is_no_answer() {
         call("write_stdin"), output("Process exited with code 0"),
     ]});
     let conversation = Conversation::read(Dialect::Responses, &body);
-    assert_eq!(conversation.last_user_message(), Some(("do it", 1)));
+    assert_eq!(conversation.last_user_message(), Some(("do it", vec!["Process exited with code 0"])));
 }

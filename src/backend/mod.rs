@@ -33,7 +33,7 @@ pub use custom::{CustomBackend, CustomError, CustomOutput};
 pub use environment::is_the_bosses;
 pub use gemini::Gemini;
 pub use opencode::OpenCode;
-pub use probe::read_version;
+pub use probe::{read_version, untested};
 pub use registry::{Backends, UnknownBackend};
 
 /// One CLI.

@@ -15,6 +15,19 @@ pub fn read_version(stdout: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
+/// What is to be said of a version that was not tested; `None` for the one that was, and where none was.
+pub fn untested(version: &str, tested: &str) -> Option<String> {
+    let number =
+        |version: &str| version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect::<Vec<u64>>();
+    if tested.is_empty() || version == tested {
+        return None;
+    }
+    Some(match number(version) < number(tested) {
+        true => format!("untested: older than {tested}, which was; update it if its workers fail at once"),
+        false => format!("untested: newer than {tested}, which was; most likely it works"),
+    })
+}
+
 pub fn claude_code() -> Probe {
     Probe {
         version_args: args(&["--version"]),
@@ -149,6 +162,15 @@ mod tests {
         ] {
             assert_eq!(read_version(printed).as_deref(), version);
         }
+    }
+
+    #[test]
+    fn a_version_that_was_not_tested_is_said_to_be_so() {
+        let said = |version| untested(version, "2.1.330").map(|text| text[..15].to_owned());
+        assert_eq!(said("2.1.330"), None);
+        assert_eq!(said("2.1.99").as_deref(), Some("untested: older"));
+        assert_eq!(said("2.10.0-beta.1").as_deref(), Some("untested: newer"));
+        assert_eq!(untested("1.0", ""), None);
     }
 
     #[test]

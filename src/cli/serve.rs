@@ -53,13 +53,15 @@ async fn close_on(mut signal: Signal, closing: CancellationToken) {
 
 /// What speaks against leading is told to the boss by every tool.
 fn start(places: &Places) -> Result<Orchestrator, String> {
-    if let Some(tag) = process::inherited_tag() {
+    let settings = Settings::load(places.config.as_deref());
+    let most = settings.as_ref().map_or(1, |settings| settings.max_depth);
+    if let Some(tag) = process::inherited_tag().filter(|tag| process::depth_of(tag) >= most) {
         return Err(format!(
-            "this is a worker of another orchestrator ({tag}); workers do not lead workers: do the mission yourself, \
-             and end with a line that begins with BLOCKED: if you cannot"
+            "this is a worker of another orchestrator ({tag}), and workers do not lead workers (the user's setting \
+             max_depth is {most}): do the mission yourself, and end with a line that begins with BLOCKED: if you cannot"
         ));
     }
-    let settings = Settings::load(places.config.as_deref()).map_err(|error| cannot(&error))?;
+    let settings = settings.map_err(|error| cannot(&error))?;
     let state_dir = places.state_dir.clone().or(settings.state_dir.clone());
     let startup = Startup {
         settings: Settings { state_dir, ..settings },

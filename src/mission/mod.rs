@@ -12,6 +12,7 @@ pub mod graph;
 pub mod handover;
 pub mod id;
 pub mod lifecycle;
+pub mod login;
 pub mod outcome;
 pub mod registry;
 pub mod retry;

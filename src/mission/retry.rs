@@ -29,6 +29,16 @@ fn fallback(worker: &Worker) -> Option<BackendName> {
     worker.mission.fallback_backends.iter().find(|name| !tried(name)).cloned()
 }
 
+/// What a queued worker runs instead of waiting for a backend that is held: the first fallback that is neither tried nor
+/// held. A session cannot go elsewhere.
+pub fn instead(worker: &Worker, held: impl Fn(&BackendName) -> bool) -> Option<NextAttempt> {
+    let tried = |name: &BackendName| worker.settled.iter().any(|brief| brief.backend == *name);
+    let usable = |name: &&BackendName| **name != worker.next.backend && !tried(name) && !held(name);
+    let backend = worker.mission.fallback_backends.iter().find(usable)?.clone();
+    let NextAttempt { start, .. } = worker.next.clone();
+    (!matches!(start, Start::Resume { .. })).then_some(NextAttempt { backend, model: None, effort: None, start })
+}
+
 /// The mission once more, for a backend that did not see the earlier attempt, in the same worktree.
 pub fn again(worker: &Worker, backend: BackendName, feedback: &str) -> NextAttempt {
     let same = backend == worker.mission.backend;

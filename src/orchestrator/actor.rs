@@ -19,7 +19,9 @@ use uuid::Uuid;
 use super::answers::*;
 use super::error::OrchestratorError;
 use super::handle::Startup;
+use super::logins::{Hold, Logins};
 use super::place::state_root;
+use super::probe::Login;
 use super::schedule::Machine;
 use super::waiters::Waiters;
 use crate::backend::Backends;
@@ -32,6 +34,7 @@ use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, ServerId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::{Registry, Worker};
+use crate::process;
 use crate::store::file::{self, FileError};
 use crate::store::journal::{Journal, Needed};
 use crate::store::lease::{self, Lease};
@@ -122,6 +125,11 @@ pub enum Ask {
         attempt: u32,
         news: News,
     },
+    /// What a CLI says of its login now.
+    LoginSeen {
+        backend: BackendName,
+        login: Login,
+    },
     /// Another server has written.
     JournalChanged,
     ShutDown {
@@ -154,6 +162,8 @@ pub struct Counts {
     pub queued: usize,
     /// What the first of the queued ones waits for.
     pub waits_for: Option<String>,
+    /// Nothing new of it starts before, unless its login is found to be back.
+    pub held_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -177,8 +187,12 @@ pub struct Context {
     pub repository: Option<Repository>,
     pub state_root: PathBuf,
     pub limits: Limits,
+    /// How many workers this server runs in: 0 for one that a user's CLI has started.
+    pub depth: u32,
     /// When a backend was last found ready to work.
     ready: Mutex<HashMap<BackendName, Instant>>,
+    /// The backends of which nothing is started now.
+    holds: Mutex<HashMap<BackendName, Hold>>,
 }
 
 impl Context {
@@ -191,7 +205,7 @@ impl Context {
         let anonymous = boss.is_none();
         let boss = boss.unwrap_or_else(|| BossId::anonymous(&server));
         let limits = super::schedule::limits(&settings);
-        let ready = Mutex::default();
+        let depth = process::inherited_tag().map_or(0, |tag| process::depth_of(&tag));
         Ok(Self {
             settings,
             backends,
@@ -203,7 +217,9 @@ impl Context {
             repository,
             state_root,
             limits,
-            ready,
+            depth,
+            ready: Mutex::default(),
+            holds: Mutex::default(),
         })
     }
 }
@@ -227,6 +243,20 @@ impl Context {
 
     pub(super) fn note_ready(&self, backend: BackendName) {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(backend, Instant::now());
+    }
+
+    /// Replaces what is held. A backend that is held was not ready after all.
+    pub(super) fn set_holds(&self, holds: HashMap<BackendName, Hold>) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).retain(|backend, _| !holds.contains_key(backend));
+        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = holds;
+    }
+
+    pub(super) fn hold_of(&self, backend: &BackendName) -> Option<Hold> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).get(backend).cloned()
+    }
+
+    pub(super) fn held(&self) -> Vec<BackendName> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
     pub(super) fn repository(&self) -> Result<&Repository> {
@@ -253,6 +283,7 @@ pub(super) struct Actor {
     /// Messages that came in the moment between the closing of an inbox and the settlement.
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
     pub machine: Machine,
+    pub logins: Logins,
     state_file_due: Option<Instant>,
     next_look: Instant,
     /// The newest entry whose consequences were drawn. A decision may take in what others wrote just before it, so what
@@ -293,6 +324,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         cancels: HashMap::new(),
         late_messages: HashMap::new(),
         machine: Machine::default(),
+        logins: Logins::default(),
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
         considered: 0,
@@ -346,6 +378,7 @@ impl Actor {
             Ask::Record { worker, entry, reply } => drop(reply.send(self.record(&worker, entry))),
             Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
             Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
+            Ask::LoginSeen { backend, login } => self.note_login(backend, login),
             Ask::JournalChanged => self.look_at_journal(),
             Ask::ShutDown { .. } => {}
         }
@@ -363,6 +396,7 @@ impl Actor {
         self.settle_called_off();
         self.send_late_messages();
         self.retry_automatically();
+        self.hold_queues();
         self.start_what_may();
         self.answer_cancels();
         self.considered = self.registry().seq;
@@ -388,6 +422,7 @@ impl Actor {
             self.miss_state_file();
             self.take_over();
             self.follow_again();
+            self.look_after_logins();
             // There may be room again on the machine, or none any more.
             self.start_what_may();
             if self.machine.holds {

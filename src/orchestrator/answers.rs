@@ -270,6 +270,8 @@ pub struct BackendView {
     pub backend: BackendName,
     pub installed: bool,
     pub version: Option<String>,
+    /// Where it is another version than the one that was tested: what that means.
+    pub untested: Option<String>,
     pub path: Option<PathBuf>,
     /// `None`: it cannot be told without spending.
     pub authenticated: Option<bool>,
@@ -280,4 +282,6 @@ pub struct BackendView {
     pub limit: usize,
     /// What the first of the queued ones waits for.
     pub waits_for: Option<String>,
+    /// Its login was lost: nothing new of it is started before then, unless the login is found to be back.
+    pub held_until: Option<Timestamp>,
 }

@@ -14,6 +14,7 @@ mod error;
 mod follow;
 mod handle;
 mod integrate;
+mod logins;
 mod place;
 mod probe;
 mod recover;

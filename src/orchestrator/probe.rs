@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::actor::{Context, Counts};
 use super::answers::BackendView;
@@ -48,15 +48,18 @@ async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<B
         Some(path) => futures_util::future::join(version(path, &probe), authenticated(path, &probe)).await,
         None => (None, None),
     };
+    let untested = version.as_deref().and_then(|version| backend::untested(version, &probe.tested_version));
     let how_to_fix = match (&path, authenticated) {
         (None, _) => Some(probe.install_command.clone()),
         (Some(_), Some(false)) => Some(probe.login_command.clone()),
+        _ if counts.held_until.is_some() => Some(probe.login_command.clone()),
         _ => None,
     };
     Ok(BackendView {
         backend: name.clone(),
         installed: path.is_some(),
         version,
+        untested,
         path,
         authenticated,
         how_to_fix,
@@ -65,6 +68,7 @@ async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<B
         queued: counts.queued,
         limit: context.limits.of(name),
         waits_for: counts.waits_for,
+        held_until: counts.held_until,
     })
 }
 
@@ -87,6 +91,26 @@ pub(super) async fn logged_out(context: &Context, names: BTreeSet<BackendName>) 
         }
     }
     refused
+}
+
+/// What tells of a login: another one after it was lost shows in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Login {
+    pub answer: Option<bool>,
+    /// When each file that a login leaves was last written, and its length.
+    files: Vec<Option<(SystemTime, u64)>>,
+}
+
+/// `None`: the backend, or its program, is not here.
+pub(super) async fn login(context: &Context, name: &BackendName) -> Option<Login> {
+    let probe = context.backends.get(name.as_str()).ok()?.probe();
+    let program = find_program(context, name).ok()?;
+    let seen = |file: &LoginFile| {
+        let metadata = std::fs::metadata(place(file)?).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    let files = probe.login_files.iter().map(seen).collect();
+    Some(Login { answer: authenticated(&program, &probe).await, files })
 }
 
 async fn version(program: &Path, probe: &Probe) -> Option<String> {

@@ -173,11 +173,14 @@ impl Actor {
     }
 }
 
-/// What this server would need to start the worker: its backend, and the keys that the boss's environment had when it
-/// asked.
+/// What this server would need to start the worker: its backend, logged in, and the keys that the boss's environment had
+/// when it asked.
 pub(super) fn lacks(context: &Context, worker: &Worker) -> Option<String> {
     if context.backends.get(worker.next.backend.as_str()).is_err() {
         return Some(format!("a server whose settings have the backend {}", worker.next.backend));
+    }
+    if let Some(hold) = context.hold_of(&worker.next.backend).filter(|hold| hold.holds(worker)) {
+        return Some(hold.reason);
     }
     let missing = |name: &&String| env::var_os(name).is_none_or(|value| value.is_empty());
     let missing: Vec<&str> = worker.needs.iter().filter(missing).map(String::as_str).collect();

@@ -17,6 +17,7 @@ use crate::launcher::local;
 use crate::mission::causes::with_causes;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
+use crate::process;
 use crate::store::file::FileError;
 use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::Assignment;
@@ -75,6 +76,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
     });
     let (directory, ours, base_commit) = placed?;
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
+    let tag = process::tag_at_depth(tag, context.depth + 1);
     let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
     let folder = local::socket_folder().map_err(refused)?;
     let assignment = Assignment {

@@ -83,6 +83,10 @@ impl Actor {
                 of.waits_for = of.waits_for.take().or_else(|| Some(self.hold(&load, worker)?.to_string()));
             }
         }
+        for backend in self.context.held() {
+            let until = self.context.hold_of(&backend).map(|hold| hold.until);
+            counts.entry(backend).or_default().held_until = until;
+        }
         counts
     }
 

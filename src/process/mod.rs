@@ -33,7 +33,7 @@ pub use detached::{Detached, DetachedLaunch, start_detached};
 pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};
 pub use identity::{Identity, IdentityError};
 
-pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, inherited_tag, look};
+pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, depth_of, inherited_tag, look, tag_at_depth};
 pub use session::{SessionError, become_session_leader, become_subreaper};
 pub use signal::{Delivery, Signal, send};
 pub use spawn::{Launch, SpawnError, Started, Stdin, spawn};

@@ -30,6 +30,19 @@ pub fn inherited_tag() -> Option<String> {
     None
 }
 
+/// Ends the tag of a worker that a worker leads, with how many workers that makes.
+const DEPTH: &str = ".depth-";
+
+/// A tag for a worker that is this many deep: 1 below a boss that is no worker itself.
+pub fn tag_at_depth(tag: String, depth: u32) -> String {
+    if depth > 1 { format!("{tag}{DEPTH}{depth}") } else { tag }
+}
+
+/// How many workers a process with this tag runs in.
+pub fn depth_of(tag: &str) -> u32 {
+    tag.rsplit_once(DEPTH).and_then(|(_, depth)| depth.parse().ok()).unwrap_or(1)
+}
+
 /// Whose processes to look for. This process itself never belongs to a scope, though what it started may.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {

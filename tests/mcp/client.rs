@@ -29,14 +29,13 @@ impl Client {
 
     /// In a sealed environment in which no worker ever starts: what is created stays queued.
     pub fn start_with(environment: &[(&str, &str)]) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let directory = home.path().to_owned();
-        Self::start_in(home, &directory, environment)
+        Self::start_in(tempfile::tempdir().unwrap(), "", environment)
     }
 
-    /// Whatever the umask of whoever starts it is, nobody else shall see what it writes: so it gets the widest. What it
+    /// In a home that a test has prepared, and a folder below it or elsewhere. Whatever the umask of whoever starts it is, nobody else shall see what it writes: so it gets the widest. What it
     /// says on stderr is in `server.log`.
-    pub fn start_in(home: TempDir, directory: &Path, environment: &[(&str, &str)]) -> Self {
+    pub fn start_in(home: TempDir, directory: impl AsRef<Path>, environment: &[(&str, &str)]) -> Self {
+        let directory = home.path().join(directory);
         fake_codex(&home.path().join("bin"));
         let log = std::fs::File::create(home.path().join("server.log")).unwrap();
         let mut server = Command::new("/bin/sh")

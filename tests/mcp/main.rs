@@ -1,6 +1,9 @@
 //! The server as its clients meet it: the real program, raw JSON lines in and out.
 
 mod client;
+mod depth;
 mod hazards;
+mod logins;
+mod places;
 mod session;
 mod surface;

@@ -39,7 +39,7 @@ async fn a_boss_leads_a_worker_to_its_merge(world: &World) {
 }
 
 /// As each CLI names a tool of ours to its model.
-fn tool_name(cli: Cli, tool: &str) -> String {
+pub fn tool_name(cli: Cli, tool: &str) -> String {
     match cli {
         Cli::Claude => format!("mcp__orchestrator-boss__{tool}"),
         Cli::Codex => format!("mcp__orchestrator_boss__{tool}"),
@@ -49,7 +49,7 @@ fn tool_name(cli: Cli, tool: &str) -> String {
 }
 
 /// With the command or the lines of the README.
-fn register(world: &World) {
+pub fn register(world: &World) {
     let program = env!("CARGO_BIN_EXE_orchestrator-boss");
     match world.cli {
         Cli::Claude => run(world, &["mcp", "add", "orchestrator-boss", "-s", "user", "--", program]),
@@ -85,7 +85,7 @@ fn add(world: &World, file: &str, key: &str, server: Value) {
 }
 
 /// The boss without a terminal, allowed to use our tools.
-fn command(world: &World) -> std::process::Command {
+pub fn command(world: &World) -> std::process::Command {
     let mut command = world.home.command(world.cli.path());
     match world.cli {
         Cli::Claude => command.args(["-p", "--allowedTools", "mcp__orchestrator-boss"]),

@@ -17,9 +17,11 @@ macro_rules! with_each_cli {
 
 #[path = "../support/boss.rs"]
 mod boss;
+mod boss_loop;
 mod cancel;
 mod failures;
 mod inspector;
+mod interactive;
 mod lead;
 mod messages;
 #[path = "../support/model_server/mod.rs"]
@@ -29,6 +31,7 @@ mod plugin;
 #[path = "../support/real_cli.rs"]
 mod real_cli;
 mod registrations;
+mod waits;
 mod wave;
 mod work;
 mod world;

@@ -6,16 +6,25 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::boss::Boss;
 use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
 use crate::world::{CEILING, World};
 
 with_each_cli!(a_worker_does_not_start_this_server: Claude Codex Gemini OpenCode);
+with_each_cli!(a_worker_does_not_lead_by_another_name: Codex OpenCode);
+with_each_cli!(a_worker_does_not_start_what_a_variable_names: OpenCode);
 
 async fn a_worker_does_not_start_this_server(world: &World) {
     let server = Registered::with_everyone(world);
     server.run_by_itself(world);
-    assert_eq!(server.starts(), ["project", "user"], "without us the CLI starts both");
+    // Of Codex's profiles none applies unless the command line names it, and a worker's names none.
+    let scopes: &[&str] = match world.cli {
+        Cli::Claude => &["local", "plugin", "project", "user"],
+        Cli::Codex | Cli::OpenCode => &["project", "user"],
+        Cli::Gemini => &["extension", "project", "user"],
+    };
+    assert_eq!(server.starts(), scopes, "without us the CLI starts all");
 
     let before = world.asked().len();
     let worker = world.start(&Script::new().run("git status").say("done"), json!({})).await;
@@ -28,6 +37,45 @@ async fn a_worker_does_not_start_this_server(world: &World) {
     }
 }
 
+/// Nothing in the settings says that this is our server, so it is started. It sees by its own environment, or that of the
+/// processes above it, where it is.
+async fn a_worker_does_not_lead_by_another_name(world: &World) {
+    let server = Registered::by_another_name(world);
+    let tool = match world.cli {
+        Cli::OpenCode => "helpers_batch_create_workers",
+        _ => "mcp__helpers__batch_create_workers",
+    };
+    let mission = json!({"title": "Recurse", "prompt": "no", "backend": crate::world::backend(world.cli)});
+    let script = Script::new().call(tool, json!({"workers": [mission]})).say("I was refused");
+    let worker = world.start(&script, json!({"permissions": "read_only"})).await;
+    let told = world.settled(&worker).await;
+    assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("I was refused")), "{told:#}");
+    assert_eq!(server.starts(), ["user"], "it was started, or this proves nothing");
+    let read = world.asked().iter().map(|request| request.body.to_string()).collect::<String>();
+    assert!(read.contains("workers do not lead workers"), "{read}");
+    let all = world.call("list_worker_missions", json!({"scope": "all"})).await;
+    assert_eq!(all["workers"].as_array().map(Vec::len), Some(1), "{all:#}");
+}
+
+async fn a_worker_does_not_start_what_a_variable_names(world: &World) {
+    let server = Registered::new(world);
+    let named = world.path("named.json");
+    let entry = json!({"boss-of-variable": {"type": "local", "command": [server.program, "variable"]}});
+    write(&named, &json!({"mcp": entry}).to_string());
+    let mut command = world.home.command(env!("CARGO_BIN_EXE_orchestrator-boss"));
+    command.current_dir(world.repo()).env("OPENCODE_CONFIG", &named);
+    let boss = Boss::start(command, &world.path("other-server.log")).await;
+    let mission = crate::world::mission(world.cli, &Script::new().say("done"));
+    boss.call("create_worker_mission", mission).await.expect("it is created");
+    let mut told = json!({});
+    while told["status"] != "settled" {
+        told = boss.call("wait_for_any_worker", json!({"timeout_seconds": 20})).await.expect("a wait is answered");
+    }
+    assert_eq!(told["settled"][0]["status"], "completed", "{told:#}");
+    assert_eq!(server.starts(), [""; 0]);
+    boss.leave().await;
+}
+
 /// This server as a user has registered it and as a project has, and a trace of every start of it.
 struct Registered {
     program: PathBuf,
@@ -35,12 +83,44 @@ struct Registered {
 }
 
 impl Registered {
-    fn with_everyone(world: &World) -> Self {
-        let server = Self { program: world.path("bin/orchestrator-boss"), trace: world.path("started") };
+    fn new(world: &World) -> Self {
+        Self::started_by(world, "bin/orchestrator-boss")
+    }
+
+    /// A program of another name, which starts ours.
+    fn by_another_name(world: &World) -> Self {
+        let server = Self::started_by(world, "bin/lead");
+        let (config, name) = match world.cli {
+            Cli::Codex => (world.path(".codex/config.toml"), "command"),
+            _ => (world.path(".config/opencode/opencode.json"), "mcp"),
+        };
+        let text = read(&config);
+        let text = match name {
+            "command" => format!(
+                "{text}\n[mcp_servers.helpers]\ncommand = {:?}\nargs = [\"user\"]\ndefault_tools_approval_mode = \"approve\"\nrequired = true\n",
+                server.program
+            ),
+            _ => {
+                let mut config: Value = serde_json::from_str(&text).expect("the home's is JSON");
+                config["mcp"] = json!({"helpers": {"type": "local", "command": [server.program, "user"]}});
+                config.to_string()
+            }
+        };
+        write(&config, &text);
+        server
+    }
+
+    fn started_by(world: &World, program: &str) -> Self {
+        let server = Self { program: world.path(program), trace: world.path("started") };
         let real = env!("CARGO_BIN_EXE_orchestrator-boss");
         let script = format!("#!/bin/sh\necho \"$1\" >> '{}'\nexec '{real}'\n", server.trace.display());
         write(&server.program, &script);
         fs::set_permissions(&server.program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        server
+    }
+
+    fn with_everyone(world: &World) -> Self {
+        let server = Self::new(world);
         match world.cli {
             Cli::Claude => server.with_claude(world),
             Cli::Codex => server.with_codex(world),
@@ -76,8 +156,27 @@ impl Registered {
     }
 
     fn with_claude(&self, world: &World) {
-        write(&world.path(".claude/.claude.json"), &self.mcp_servers("user").to_string());
+        let mut config = self.mcp_servers("user");
+        config["projects"] = json!({ world.repo().display().to_string(): self.mcp_servers("local") });
+        write(&world.path(".claude/.claude.json"), &config.to_string());
+        self.as_a_plugin(world);
         write(&world.repo().join(".mcp.json"), &self.mcp_servers("project").to_string());
+    }
+
+    fn as_a_plugin(&self, world: &World) {
+        let source = world.path("plugin");
+        let plugin = json!({"name": "boss", "source": "./", "description": "x"});
+        let market = json!({"name": "boss", "owner": {"name": "x"}, "plugins": [plugin]});
+        write(&source.join(".claude-plugin/marketplace.json"), &market.to_string());
+        let mut manifest = self.mcp_servers("plugin");
+        manifest["name"] = "boss".into();
+        manifest["version"] = "1.0.0".into();
+        write(&source.join(".claude-plugin/plugin.json"), &manifest.to_string());
+        for arguments in [&["marketplace", "add", "./"][..], &["install", "boss@boss"]] {
+            let mut claude = world.home.command(world.cli.path());
+            let done = claude.arg("plugin").args(arguments).current_dir(&source).output().expect("the CLI starts");
+            assert!(done.status.success(), "{done:?}");
+        }
     }
 
     fn with_codex(&self, world: &World) {
@@ -94,6 +193,10 @@ impl Registered {
         let mut config: Value = serde_json::from_str(&read(&settings)).expect("the home's is JSON");
         config["mcpServers"] = self.mcp_servers("user")["mcpServers"].take();
         write(&settings, &config.to_string());
+        let mut extension = self.mcp_servers("extension");
+        extension["name"] = "boss".into();
+        extension["version"] = "1.0.0".into();
+        write(&world.path(".gemini/extensions/boss/gemini-extension.json"), &extension.to_string());
         write(&world.repo().join(".gemini/settings.json"), &self.mcp_servers("project").to_string());
     }
 

@@ -34,6 +34,9 @@ pub(super) struct Backend {
     installed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
+    /// Says so where this version was not tested, and what that means.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    untested: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     /// yes, no, or unknown where it cannot be told without spending.
@@ -50,6 +53,9 @@ pub(super) struct Backend {
     /// What the first of the queued ones waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
+    /// Its login was lost while workers were queued: they wait until then, or until it is found to be back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_until: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -95,6 +101,7 @@ impl Backend {
             backend: size::line(view.backend.as_str(), 60),
             installed: view.installed,
             version: view.version.as_deref().map(|version| size::line(version, 60)),
+            untested: view.untested.as_deref().map(|what| size::line(what, 120)),
             path: view.path.as_ref().map(|path| size::line(&path.to_string_lossy(), 200)),
             authenticated: match view.authenticated {
                 Some(true) => Authenticated::Yes,
@@ -107,6 +114,7 @@ impl Backend {
             queued: view.queued,
             limit: view.limit,
             waits_for: view.waits_for.as_deref().map(|what| size::line(what, 160)),
+            held_until: view.held_until.map(|until| until.to_string()),
         }
     }
 }
@@ -122,6 +130,7 @@ mod tests {
             backend: BackendName::from("codex"),
             installed: true,
             version: Some("0.169.0".into()),
+            untested: None,
             path: None,
             authenticated: Some(false),
             how_to_fix: Some("codex login".into()),
@@ -130,6 +139,7 @@ mod tests {
             queued: 2,
             limit: 4,
             waits_for: Some("a free place".into()),
+            held_until: None,
         };
         let report = serde_json::to_value(BackendsReport::new(&[view])).unwrap();
         let expected = serde_json::json!({

@@ -57,15 +57,34 @@ impl Conversation {
         conversation
     }
 
-    /// The last words of the user, and how many answers the model has given since.
-    /// Answers that only ask for more output of a running command are not counted.
-    pub fn last_user_message(&self) -> Option<(&str, usize)> {
+    /// The last words of the user, and what each answer of the model since led to (the results of its tools, if any).
+    /// Answers that only ask for more output of a running command go with the one before.
+    pub fn last_user_message(&self) -> Option<(&str, Vec<&str>)> {
         let at = self.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)))?;
         let Turn::User(text) = &self.turns[at] else {
             return None;
         };
-        let is_answer = |turn: &&Turn| matches!(turn, Turn::Model { tools } if !tools.iter().any(|tool| is_poll(tool)));
-        Some((text, self.turns[at..].iter().filter(is_answer).count()))
+        let mut results = Vec::new();
+        for turn in &self.turns[at..] {
+            match turn {
+                Turn::Model { tools } if !tools.iter().any(|tool| is_poll(tool)) => results.push(""),
+                Turn::ToolResult(result) => {
+                    if let Some(last) = results.last_mut() {
+                        *last = result.as_str();
+                    }
+                }
+                _ => {}
+            }
+        }
+        Some((text, results))
+    }
+
+    pub fn tool_results(&self) -> Vec<&str> {
+        let results = self.turns.iter().map(|turn| match turn {
+            Turn::ToolResult(text) => Some(text.as_str()),
+            _ => None,
+        });
+        results.flatten().collect()
     }
 
     pub fn last_tool_result(&self) -> Option<&str> {

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tiny_http::{Header, Request, Response, Server};
 
 pub use conversation::{Conversation, Dialect, Turn};
-use script::{Answer, answer_at, steps_named_in};
+use script::{Answer, answer_at, steps_named_in, with_ids};
 pub use script::{Failure, Script, Step};
 use stream::{Spoken, error_body, stream, whole};
 use tools::{ToolCall, call_for, poll_running_command};
@@ -132,7 +132,7 @@ impl Shared {
     /// What the model does now, from the conversation and the scripts.
     fn answer(&self, conversation: &Conversation) -> Answer {
         let speak = |text: String| Answer::Speak { text, tool: None };
-        let Some((message, position)) = conversation.last_user_message() else {
+        let Some((message, results)) = conversation.last_user_message() else {
             return speak("no user message".into());
         };
         if conversation.tools.is_empty() {
@@ -143,9 +143,14 @@ impl Shared {
             return speak(format!("heard: {message}"));
         };
         let failures = |index| state.failures.get(&(message.to_owned(), index)).copied().unwrap_or(0);
-        let (answer, index) = answer_at(&steps, position, failures);
+        let (mut answer, index) = answer_at(&steps, &results, failures);
         if let (Answer::Fail(_), Some(index)) = (&answer, index) {
             *state.failures.entry((message.to_owned(), index)).or_default() += 1;
+        }
+        if let Answer::Speak { tool: Some(Step::Call { arguments, .. } | Step::Until { arguments, .. }), .. } =
+            &mut answer
+        {
+            *arguments = with_ids(arguments, &conversation.tool_results());
         }
         answer
     }

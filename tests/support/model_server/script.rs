@@ -23,7 +23,10 @@ pub enum Step {
     Write { path: String, content: String },
     /// Any tool by the name that this CLI gives it. A tool `t` of an MCP server `s` is `mcp__s__t` for Claude Code
     /// and Codex, `mcp_s_t` for Gemini CLI and `s_t` for OpenCode.
+    /// `{worker:x}` in a text of the arguments becomes the id `w-<number>-x` that the model was told before.
     Call { tool: String, arguments: Value },
+    /// A call made again and again until its result says these words, both without quotes and spaces: `status:idle`.
+    Until { tool: String, arguments: Value, words: String },
     /// An HTTP error instead of an answer: `times` requests long, or for ever.
     Fail(Failure),
     /// No answer at all until the server stops.
@@ -65,6 +68,10 @@ impl Script {
 
     pub fn call(self, tool: &str, arguments: Value) -> Self {
         self.then(Step::Call { tool: tool.into(), arguments })
+    }
+
+    pub fn until(self, tool: &str, arguments: Value, words: &str) -> Self {
+        self.then(Step::Until { tool: tool.into(), arguments, words: words.into() })
     }
 
     pub fn fail(self, status: u16) -> Self {
@@ -127,9 +134,10 @@ pub enum Answer {
     Hang,
 }
 
-/// The answer number `position` (from 0) of a script. `failed_before` says how often each step, by its index,
+/// The answer that follows those which had these results. `failed_before` says how often each step, by its index,
 /// has failed already: a failure leaves no trace in the conversation, so only the server can know.
-pub fn answer_at(steps: &[Step], position: usize, failed_before: impl Fn(usize) -> u32) -> (Answer, Option<usize>) {
+pub fn answer_at(steps: &[Step], results: &[&str], failed_before: impl Fn(usize) -> u32) -> (Answer, Option<usize>) {
+    let position = results.len();
     let mut given = 0;
     let mut said: Vec<&str> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
@@ -143,6 +151,14 @@ pub fn answer_at(steps: &[Step], position: usize, failed_before: impl Fn(usize) 
             Step::Fail(_) => {}
             Step::Hang if given == position => return (Answer::Hang, Some(index)),
             Step::Hang => {}
+            Step::Until { words, .. } if given < position => {
+                let told = results[given..].iter().position(|result| plain(result).contains(&plain(words)));
+                given = told.map_or(position, |rounds| given + rounds + 1);
+                said.clear();
+                if told.is_none() {
+                    return (Answer::Speak { text: String::new(), tool: Some(step.clone()) }, Some(index));
+                }
+            }
             tool if given == position => {
                 let tool = Some(tool.clone());
                 return (Answer::Speak { text: said.join("\n"), tool }, Some(index));
@@ -155,4 +171,36 @@ pub fn answer_at(steps: &[Step], position: usize, failed_before: impl Fn(usize) 
     }
     let text = if said.is_empty() || given < position { "script finished".into() } else { said.join("\n") };
     (Answer::Speak { text, tool: None }, None)
+}
+
+/// Results come as JSON, and as JSON in a text of JSON.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace() && !"\"\\".contains(*c)).collect()
+}
+
+/// The arguments with the ids in them that the model has read in these results.
+pub fn with_ids(arguments: &Value, results: &[&str]) -> Value {
+    match arguments {
+        Value::String(text) => {
+            let name = text.strip_prefix("{worker:").and_then(|rest| rest.strip_suffix('}'));
+            name.map_or_else(|| arguments.clone(), |name| worker_id(name, results).into())
+        }
+        Value::Array(items) => items.iter().map(|item| with_ids(item, results)).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| (key.clone(), with_ids(value, results)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
+}
+
+fn worker_id(name: &str, results: &[&str]) -> String {
+    let is_of_an_id = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let words = results.iter().flat_map(|result| result.split(|c| !is_of_an_id(c)));
+    let is_it = |word: &&str| {
+        let number = word.strip_prefix("w-").and_then(|rest| rest.strip_suffix(name)?.strip_suffix('-'));
+        number.is_some_and(|number| number.parse::<u64>().is_ok())
+    };
+    words.into_iter().find(is_it).map_or_else(|| format!("never told the id of {name}"), str::to_owned)
 }

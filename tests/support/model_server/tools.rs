@@ -36,10 +36,12 @@ pub fn call_for(dialect: Dialect, conversation: &Conversation, step: &Step) -> O
     match step {
         Step::Run(command) => Some(run(dialect, conversation, command)),
         Step::Write { path, content } => Some(write(dialect, conversation, path, content)),
-        Step::Call { tool, arguments } if in_code_mode(conversation) => {
+        Step::Call { tool, arguments } | Step::Until { tool, arguments, .. } if in_code_mode(conversation) => {
             Some(code(&format!("text(await tools.{tool}({arguments}));")))
         }
-        Step::Call { tool, arguments } => Some(json_call(tool, arguments.clone())),
+        Step::Call { tool, arguments } | Step::Until { tool, arguments, .. } => {
+            Some(json_call(tool, arguments.clone()))
+        }
         Step::Say(_) | Step::Fail(_) | Step::Hang => None,
     }
 }

@@ -1,0 +1,101 @@
+//! A login that expires while workers are queued stops that queue and no more, until it is back.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+
+/// It believes in a login that the service does not know any more.
+const CODEX: &str = r#"#!/bin/sh
+case "$*" in
+  --version) echo codex-cli 0.168.0; exit ;;
+  "login status") echo asked >> "$HOME/asked"; exit 0 ;;
+esac
+cat > /dev/null
+echo '{"type":"thread.started","thread_id":"t-1"}'
+echo '{"type":"turn.started"}'
+if [ -e "$HOME/.codex/auth.json" ]; then
+  echo '{"type":"item.completed","item":{"id":"1","type":"agent_message","text":"done"}}'
+  echo '{"type":"turn.completed","usage":{"input_tokens":1,"cached_input_tokens":0,"output_tokens":1}}'
+else
+  echo '{"type":"turn.failed","error":{"message":"unexpected status 401 Unauthorized: expired"}}'
+  exit 1
+fi
+"#;
+
+const GEMINI: &str = r#"#!/bin/sh
+[ "$1" = --version ] && { echo 0.61.0; exit; }
+cat > /dev/null
+echo '{"type":"init","session_id":"s-1","model":"m"}'
+echo '{"type":"message","role":"assistant","content":"done","delta":true}'
+echo '{"type":"result","status":"success","stats":{"total_tokens":2,"input_tokens":1,"output_tokens":1}}'
+"#;
+
+#[test]
+fn a_lost_login_stops_its_queue_until_it_is_back() {
+    let mut boss = Client::start_with(&[("ORCHESTRATOR_MAX_WORKERS", "1"), ("GEMINI_API_KEY", "x")]);
+    boss.install("codex", CODEX);
+    boss.install("gemini", GEMINI);
+    boss.initialize("test", "2025-06-18");
+    let mission = |title: &str, more: Value| {
+        let mut mission = json!({
+            "title": title, "prompt": "x", "backend": "codex", "working_directory": ".", "permissions": "read_only",
+        });
+        mission.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        mission
+    };
+    let workers = [
+        mission("First", json!({})),
+        mission("Second", json!({})),
+        mission("Elsewhere", json!({"fallback_backends": ["gemini"]})),
+    ];
+    boss.succeed(1, "batch_create_workers", json!({"workers": workers}));
+
+    // One tells of it, one goes to its fallback, one waits and says for what.
+    let (mut settled, mut call) = (Vec::new(), 2);
+    while settled.len() < 2 {
+        settled.extend(wait(&mut boss, &mut call));
+    }
+    settled.sort();
+    assert_eq!(settled, ["w-1-first codex auth_error", "w-3-elsewhere gemini turn_complete"]);
+    let second = boss.succeed(90, "get_worker_status", json!({"worker_id": "w-2"}));
+    assert_eq!(second["worker"]["status"], "queued", "{second:#}");
+    let reason = second["worker"]["waits_for"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("codex to be logged in again: `codex login`"), "{second:#}");
+    until_asked(&boss, 2);
+    let status = boss.succeed(91, "get_backend_status", json!({"backend": "codex"}));
+    let codex = &status["backends"][0];
+    assert_eq!((&codex["queued"], &codex["how_to_fix"]), (&json!(1), &json!("codex login")), "{codex:#}");
+    assert!(codex["held_until"].is_string(), "{codex:#}");
+    assert!(codex["untested"].as_str().unwrap().starts_with("untested: older than"), "{codex:#}");
+
+    fs::create_dir_all(boss.home.path().join(".codex")).unwrap();
+    fs::write(boss.home.path().join(".codex/auth.json"), "{}").unwrap();
+    assert_eq!(wait(&mut boss, &mut call), ["w-2-second codex turn_complete"]);
+    let status = boss.succeed(92, "get_backend_status", json!({"backend": "codex"}));
+    assert!(status["backends"][0]["held_until"].is_null(), "{status:#}");
+}
+
+/// What settled, with its backend and the reason of its end. The client is patient for 20 s.
+fn wait(boss: &mut Client, call: &mut i64) -> Vec<String> {
+    *call += 1;
+    let told = boss.succeed(*call, "wait_for_any_worker", json!({"timeout_seconds": 18}));
+    assert_eq!(told["status"], "settled", "{told:#}");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let told = told["settled"].as_array().unwrap().iter().map(|worker| {
+        let reason = text(&worker["outcome"]["run"]["reason"]);
+        format!("{} {} {reason}", text(&worker["worker_id"]), text(&worker["backend"]))
+    });
+    told.collect()
+}
+
+/// Before the batch was taken, and then when its login was found to be lost.
+fn until_asked(boss: &Client, times: usize) {
+    let began = Instant::now();
+    while fs::read_to_string(boss.home.path().join("asked")).unwrap_or_default().lines().count() < times {
+        assert!(began.elapsed() < Duration::from_secs(20), "it was never asked again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

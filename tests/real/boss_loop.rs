@@ -1,0 +1,101 @@
+//! A whole session of each real CLI as the boss: it looks at what is there, starts workers of other CLIs, waits, tells one
+//! something, calls one off, looks at a diff and merges. The model goes on from what it was told: ids are read, not known.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::lead::{command, register, tool_name, write};
+use crate::model_server::Script;
+use crate::real_cli::{Cli, run_to_end};
+use crate::world::{self, CEILING, World};
+
+with_each_cli!(a_boss_leads_workers_of_other_clis: Claude Codex Gemini OpenCode);
+
+async fn a_boss_leads_workers_of_other_clis(world: &World) {
+    lead_by(world);
+    world.model.register("loop", session(world));
+    let ended = run_to_end(&mut command(world), "Lead. SCRIPT:loop", CEILING);
+    let told = told(world);
+    assert!(ended.status.success(), "{ended:?}\n{told}");
+    assert!(told.contains("claudecode") && told.contains("installed"), "the backends: {told}");
+    assert!(told.contains("+heard"), "the diff: {told}");
+    assert!(!told.contains("never told"), "{told}");
+
+    assert_eq!(world.git(&["show", "HEAD:made.txt"]), "made");
+    assert_eq!(world.git(&["show", "HEAD:heard.txt"]), "heard");
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+    let state = state(world);
+    let tasks =
+        ["tasks", "completed_tasks", "blocked_tasks"].map(|list| state[list].as_array().expect("a list").clone());
+    let mut tasks: Vec<_> = tasks.concat().iter().map(ended_how).collect();
+    tasks.sort();
+    let expected = ["Hang: cancelled, -", "Make: completed, main", "Talk: completed, main"];
+    assert_eq!(tasks, expected, "{state:#}");
+}
+
+/// A worker that is open would have no settlement.
+fn ended_how(task: &Value) -> String {
+    let text = |key: &str| task[key].as_str().unwrap_or("-").to_owned();
+    assert!(task["settled_at"].is_string(), "{task:#}");
+    format!("{}: {}, {}", text("description"), text("status"), text("integrated_into"))
+}
+
+/// The settled order: the real worker has ended before the others are touched.
+fn session(world: &World) -> Script {
+    let make = Script::new().write("made.txt", "made\n").say("done");
+    let mut make = world::mission(worker_of(world.cli), &make);
+    make["title"] = "Make".into();
+    let fake =
+        |title: &str, lines: &str| json!({"title": title, "prompt": format!("FAKE:\n{lines}"), "backend": "fake"});
+    let missions = [make, fake("Talk", "session s-1\nhang"), fake("Hang", "ignore-term\nhang")];
+    let message = "FAKE:\nwrite heard.txt heard\ncommit Hear it";
+    let tool = |name: &str| tool_name(world.cli, name);
+    Script::new()
+        .call(&tool("get_backend_status"), json!({}))
+        .call(&tool("batch_create_workers"), json!({"workers": missions}))
+        .until(&tool("wait_for_worker"), json!({"worker_id": "{worker:make}", "timeout_seconds": 20}), "status:settled")
+        .until(&tool("get_worker_status"), json!({"worker_id": "{worker:talk}"}), "status:running")
+        .call(
+            &tool("send_message_to_worker"),
+            json!({"worker_id": "{worker:talk}", "message": message, "delivery": "interrupt"}),
+        )
+        .call(&tool("cancel_worker"), json!({"worker_id": "{worker:hang}", "reason": "it hangs"}))
+        .until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 20}), "status:idle")
+        .call(&tool("get_worker_status"), json!({"worker_id": "{worker:talk}", "include": ["diff"]}))
+        .call(&tool("integrate_worker"), json!({"worker_id": "{worker:make}"}))
+        .call(&tool("integrate_worker"), json!({"worker_id": "{worker:talk}"}))
+        .say("all is merged")
+}
+
+/// Another real CLI that needs nothing of the environment that this boss keeps from its servers.
+fn worker_of(boss: Cli) -> Cli {
+    match boss {
+        Cli::Claude | Cli::OpenCode => Cli::Codex,
+        Cli::Codex | Cli::Gemini => Cli::OpenCode,
+    }
+}
+
+/// Registers the server, with the fake CLI as one more backend.
+pub fn lead_by(world: &World) {
+    let fake = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).with_file_name("examples/fake-cli");
+    let settings = format!(
+        "max_workers = 4\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\nresume_args = [\"--resume\", \"{{session_id}}\"]\n"
+    );
+    write(&world.path(".config/orchestrator-boss/config.toml"), &settings);
+    // Codex hands on no variable that says where the sealed home's git settings are.
+    world.git(&["config", "user.name", "Test"]);
+    world.git(&["config", "user.email", "test@localhost"]);
+    register(world);
+}
+
+/// All that the boss's model was sent.
+pub fn told(world: &World) -> String {
+    world.asked().iter().map(|request| request.body.to_string()).collect::<Vec<_>>().join("\n")
+}
+
+fn state(world: &World) -> Value {
+    let path = world.repo().join(".orchestrator/orchestrator-state.json");
+    serde_json::from_slice(&fs::read(path).expect("the server wrote it")).expect("valid JSON")
+}

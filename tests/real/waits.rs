@@ -1,0 +1,195 @@
+//! Waits of each real CLI as the boss: by what name it is known, and what becomes of a settlement when the client gives up
+//! a wait or is killed in one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Value, json};
+
+use crate::boss_loop::{lead_by, told};
+use crate::lead::{command, tool_name, write};
+use crate::model_server::Script;
+use crate::real_cli::{Cli, run_to_end};
+use crate::world::{CEILING, World};
+
+with_each_cli!(a_client_is_known_by_the_name_that_it_gives: Claude Codex Gemini OpenCode);
+with_each_cli!(a_wait_that_the_client_gives_up_loses_nothing: Claude Codex Gemini OpenCode);
+with_each_cli!(a_boss_that_is_killed_in_a_wait_goes_on: Claude Codex Gemini OpenCode);
+
+/// The default wait goes by this name.
+async fn a_client_is_known_by_the_name_that_it_gives(world: &World) {
+    lead_by(world);
+    let heard = world.path("heard");
+    let real = env!("CARGO_BIN_EXE_orchestrator-boss");
+    replace_program(world, &format!("#!/bin/sh\ntee -a '{}' | '{real}'\n", heard.display()));
+    world
+        .model
+        .register("look", Script::new().call(&tool_name(world.cli, "list_worker_missions"), json!({})).say("ok"));
+    let ended = run_to_end(&mut command(world), "Look. SCRIPT:look", CEILING);
+    assert!(ended.status.success(), "{ended:?}");
+    let name = match world.cli {
+        Cli::Claude => "claude-code",
+        Cli::Codex => "codex-mcp-client",
+        Cli::Gemini => "gemini-cli-mcp-client",
+        Cli::OpenCode => "opencode",
+    };
+    let heard = fs::read_to_string(heard).expect("the client spoke");
+    let lines = heard.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    // In the newer protocol each request says it.
+    let in_meta = "io.modelcontextprotocol/clientInfo";
+    let name_in = |line: Value| {
+        let params = &line["params"];
+        let info = [&params["clientInfo"], &params["_meta"][in_meta]].into_iter().find(|info| info.is_object())?;
+        Some(info["name"].as_str()?.to_owned())
+    };
+    let names: Vec<_> = lines.filter_map(name_in).collect();
+    assert!(!names.is_empty() && names.iter().all(|it| it == name), "{names:?}");
+}
+
+async fn a_wait_that_the_client_gives_up_loses_nothing(world: &World) {
+    lead_by(world);
+    be_impatient(world);
+    let tool = |name: &str| tool_name(world.cli, name);
+    let script = Script::new()
+        .call(&tool("create_worker_mission"), slow_mission())
+        .call(&tool("wait_for_any_worker"), json!({"timeout_seconds": 60}))
+        .run("touch .orchestrator/worktrees/w-1-be-slow/go")
+        .until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 2}), "status:idle")
+        .say("all is told");
+    world.model.register("wait", script);
+    let mut boss = command(world);
+    if world.cli == Cli::Claude {
+        boss.args(["--allowedTools", "Bash", "mcp__orchestrator-boss"]).env("MCP_TOOL_TIMEOUT", "3000");
+    }
+    let ended = run_to_end(&mut boss, "Lead. SCRIPT:wait", CEILING);
+    assert!(ended.status.success(), "{ended:?}\n{}", told(world));
+    let results = results(world);
+    assert!(results.iter().any(|result| result.to_lowercase().contains("timed out")), "{results:#?}");
+    assert_told_once(&results);
+}
+
+async fn a_boss_that_is_killed_in_a_wait_goes_on(world: &World) {
+    lead_by(world);
+    let tool = |name: &str| tool_name(world.cli, name);
+    let script = Script::new()
+        .call(&tool("create_worker_mission"), slow_mission())
+        .call(&tool("wait_for_any_worker"), json!({"timeout_seconds": 200}))
+        .say("never said");
+    world.model.register("wait", script);
+    let mut boss = command(world);
+    if world.cli == Cli::Claude {
+        boss.arg(format!("--session-id={SESSION}"));
+    }
+    let prompt = world.path("prompt");
+    write(&prompt, "Lead. SCRIPT:wait");
+    boss.stdin(fs::File::open(prompt).expect("it was just written")).process_group(0);
+    let output = |name: &str| fs::File::create(world.path(name)).expect("a new file");
+    let mut boss = boss.stdout(output("out")).stderr(output("err")).spawn().expect("the CLI starts");
+    // Its model was told of the worker, and has asked for a wait, which is known to the server when it tells of progress;
+    // that it also began is not needed: a wait that never began has lost nothing.
+    world.until_made("w-1-be-slow", "started").await;
+    let asked = |request: &crate::model_server::Recorded| {
+        request
+            .conversation
+            .as_ref()
+            .is_some_and(|it| it.tool_results().iter().any(|told| told.contains("w-1-be-slow")))
+    };
+    assert!(world.model.wait_for_request(CEILING, asked).is_some(), "{}", told(world));
+    kill_process_group(Pid::from_child(&boss), Signal::KILL).expect("it runs");
+    boss.wait().expect("a child of ours");
+    fs::write(world.worktree("w-1-be-slow").join("go"), "").expect("the worktree is there");
+
+    let before = world.asked().len();
+    let script =
+        Script::new().until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 5}), "status:idle").say("ok");
+    world.model.register("again", script);
+    let ended = run_to_end(&mut continued(world), "Go on. SCRIPT:again", CEILING);
+    assert!(ended.status.success(), "{ended:?}");
+    assert!(world.asked().len() > before, "it asked its model");
+    assert_told_once(&results(world));
+}
+
+/// All results of tools that the model knows of in the end.
+fn results(world: &World) -> Vec<String> {
+    let asked = world.asked();
+    let last = asked.last().and_then(|request| request.conversation.as_ref()).expect("it asked its model");
+    last.tool_results().iter().map(|result| result.replace('\\', "")).collect()
+}
+
+fn assert_told_once(results: &[String]) {
+    let times = results.iter().filter(|result| result.contains(r#""status":"settled""#)).collect::<Vec<_>>();
+    let unmarked = times.iter().filter(|result| !result.contains(r#""redelivered":true"#)).count();
+    assert_eq!((unmarked, times.len() <= 2), (1, true), "{results:#?}");
+    assert!(times[0].contains("w-1-be-slow") && times[0].contains("completed"), "{times:#?}");
+}
+
+fn slow_mission() -> Value {
+    json!({"title": "Be slow", "prompt": "FAKE:\ntouch started\nwait-file go 100", "backend": "fake"})
+}
+
+const SESSION: &str = "5f0c1c1e-8d1b-4c0e-9a53-0d8f4a3c2b11";
+
+/// The session that was killed, once more, by its id: with `--continue` Claude Code 2.1.330 gives its servers the id of a
+/// session that is none. Gemini CLI and OpenCode name no session: whoever comes next in the directory
+/// goes on.
+fn continued(world: &World) -> Command {
+    let mut boss = command(world);
+    match world.cli {
+        Cli::Claude => {
+            boss.arg(format!("--resume={SESSION}"));
+        }
+        Cli::Codex => {
+            let mut again = world.home.command(world.cli.path());
+            again.args(["exec", "-s", "workspace-write", "resume", "--last", "-"]);
+            again.current_dir(world.repo()).env("PWD", world.repo());
+            boss = again;
+        }
+        Cli::Gemini | Cli::OpenCode => {}
+    }
+    boss
+}
+
+/// 3 s for a call, by each client's own setting.
+fn be_impatient(world: &World) {
+    match world.cli {
+        // By a variable, see the caller.
+        Cli::Claude => {}
+        Cli::Codex => {
+            let config = world.path(".codex/config.toml");
+            let text = fs::read_to_string(&config).expect("it was registered");
+            let lines = text.lines().filter(|line| !line.starts_with("tool_timeout_sec"));
+            let header = "[mcp_servers.orchestrator-boss]";
+            let text = lines.collect::<Vec<_>>().join("\n").replace(header, &format!("{header}\ntool_timeout_sec = 3"));
+            write(&config, &text);
+        }
+        Cli::Gemini => patience(&world.path(".gemini/settings.json"), "mcpServers"),
+        Cli::OpenCode => patience(&world.path(".config/opencode/opencode.json"), "mcp"),
+    }
+}
+
+fn patience(file: &Path, key: &str) {
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(file).expect("the home has it")).expect("JSON");
+    config[key]["orchestrator-boss"]["timeout"] = 3000.into();
+    write(file, &config.to_string());
+}
+
+/// Puts a script in the place of the program in what was registered.
+fn replace_program(world: &World, script: &str) {
+    let program = world.path("bin/orchestrator-boss");
+    write(&program, script);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let config = match world.cli {
+        Cli::Claude => ".claude/.claude.json",
+        Cli::Codex => ".codex/config.toml",
+        Cli::Gemini => ".gemini/settings.json",
+        Cli::OpenCode => ".config/opencode/opencode.json",
+    };
+    let text = fs::read_to_string(world.path(config)).expect("it was registered");
+    let real = env!("CARGO_BIN_EXE_orchestrator-boss");
+    assert!(text.contains(real), "{text}");
+    write(&world.path(config), &text.replace(real, &program.display().to_string()));
+}
