@@ -29,6 +29,7 @@ mod plugin;
 #[path = "../support/real_cli.rs"]
 mod real_cli;
 mod registrations;
+mod setup;
 mod wave;
 mod work;
 mod world;
