@@ -262,3 +262,30 @@ fn keys_that_are_set_are_named_and_never_written_down() {
     assert!(!codex.contains("CODEX_HOME"), "it is not set: {codex}");
     assert!(!(gemini + &codex).contains("secret-value"));
 }
+
+#[test]
+fn claude_code_changes_its_own_file_and_is_not_believed_blindly() {
+    let mut home = Home::new();
+    let old = "{\"mcpServers\": {\"orchestrator-boss\": {\"command\": \"/old\"}}}";
+    home.write(".claude.json", old);
+    home.search_path = home.path("bin").display().to_string();
+    let with_claude = |home: &Home, end: &str| {
+        home.write("bin/claude", &format!("#!/bin/sh\necho \"$*\" >> \"$HOME/asked\"\n{end}\n"));
+        fs::set_permissions(home.path("bin/claude"), fs::Permissions::from_mode(0o755)).expect("ours");
+        let output = home.run(&["setup", "claude"]);
+        assert!(!output.status.success());
+        assert_eq!(home.read(".claude.json"), old, "setup itself does not write it");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let told = with_claude(&home, "exit 0");
+    assert!(told.contains("said that it worked") && told.contains(".claude.json"), "{told}");
+
+    fs::remove_file(home.path("asked")).expect("it was asked");
+    let told = with_claude(&home, "[ \"$2\" = remove ] || { echo no room >&2; exit 3; }");
+    assert!(told.contains("no room"), "{told}");
+    let asked = home.read("asked");
+    let asked: Vec<&str> = asked.lines().collect();
+    assert_eq!(asked[0], "mcp remove orchestrator-boss -s user");
+    assert!(asked[1].starts_with("mcp add-json orchestrator-boss {") && !asked[1].contains("/old"));
+    assert!(asked[2].contains("/old"), "better the old one than none");
+}

@@ -67,10 +67,14 @@ pub fn apply(program: &Path, before: Option<&Value>, after: Option<&Value>) -> R
     if before.is_some() {
         run(program, &["mcp", "remove", NAME, "-s", "user"])?;
     }
-    if let Some(entry) = after {
-        run(program, &["mcp", "add-json", NAME, &entry.to_string(), "-s", "user"])?;
+    let add = |entry: &Value| run(program, &["mcp", "add-json", NAME, &entry.to_string(), "-s", "user"]);
+    let Some(entry) = after else { return Ok(()) };
+    let added = add(entry);
+    if let (Err(_), Some(before)) = (&added, before) {
+        // Better the old one than none; the first error is the one to tell.
+        let _ = add(before);
     }
-    Ok(())
+    added
 }
 
 fn run(program: &Path, arguments: &[&str]) -> Result<(), SetupError> {

@@ -88,7 +88,7 @@ pub(crate) enum SetupError {
     NotDone { line: String, path: PathBuf },
     #[error("there is no home directory: set HOME")]
     NoHome,
-    #[error("could not find out where this program or the current directory is")]
+    #[error("could not say where this program, its options' files or the current directory are")]
     Nowhere(#[source] io::Error),
 }
 

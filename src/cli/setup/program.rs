@@ -14,13 +14,26 @@ use crate::cli::Places;
 /// For a project's settings: the bare name where the PATH leads to this program, since others have it elsewhere.
 pub fn command(shared: bool) -> io::Result<String> {
     let this = env::current_exe()?;
+    if !this.exists() {
+        return Err(io::Error::other(format!(
+            "{} was replaced or removed while it runs: run it again",
+            this.display()
+        )));
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
     Ok(match on_the_path(&this, &folders) {
         Some(_) if shared && leads_to(&this, &folders) => NAME.to_owned(),
-        Some(entry) => entry.to_string_lossy().into_owned(),
-        None => this.to_string_lossy().into_owned(),
+        Some(entry) => text(&entry)?,
+        None => text(&this)?,
     })
+}
+
+/// Settings are text, and a path that is none would lead elsewhere.
+fn text(path: &Path) -> io::Result<String> {
+    let text =
+        path.to_str().ok_or_else(|| io::Error::other(format!("{} is not UTF-8: use another path", path.display())));
+    text.map(str::to_owned)
 }
 
 fn on_the_path(this: &Path, folders: &[PathBuf]) -> Option<PathBuf> {
@@ -41,7 +54,7 @@ pub fn arguments(places: &Places) -> io::Result<Vec<String>> {
     let mut arguments = Vec::new();
     for (option, path) in [("--config", &places.config), ("--state-dir", &places.state_dir)] {
         if let Some(path) = path {
-            arguments.extend([option.to_owned(), absolute(path)?.to_string_lossy().into_owned()]);
+            arguments.extend([option.to_owned(), text(&absolute(path)?)?]);
         }
     }
     Ok(arguments)

@@ -91,6 +91,8 @@ fn other_forms_of_tables_and_odd_line_ends_are_understood() {
 
 #[test]
 fn what_stands_in_a_removed_tables_neighbourhood_stays() {
+    let indented = "[a]\n  [mcp_servers.orchestrator-boss]\n  command = 'x'\n  [b]\n";
+    assert_eq!(Format::Toml.remove(indented, &["mcp_servers", NAME]).as_deref(), Ok("[a]\n  [b]\n"));
     let before = "a = 1\n\n# The boss. And:\n[mcp_servers.orchestrator-boss] # ours\ncommand = 'x'\nlist = [\n  1, # one\n] # tail\n\n\
                   [mcp_servers.orchestrator-boss.env]\nX = '1'\n# of f\n[f]\nx = 1\n";
     let after = Format::Toml.remove(before, &["mcp_servers", NAME]);

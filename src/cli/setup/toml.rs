@@ -76,7 +76,7 @@ fn lines_of(text: &str, table: &Table) -> Vec<Range<usize>> {
             item => own = own.zip(end_of(item)).map(|(own, end)| own.start..own.end.max(end)),
         }
     }
-    pieces.extend(own.map(|own| own.start..end_of_line(text, own.end)));
+    pieces.extend(own.map(|own| start_of_line(text, own.start)..end_of_line(text, own.end)));
     pieces.sort_by_key(|piece| piece.start);
     pieces
 }
@@ -87,6 +87,10 @@ fn end_of(item: &Item) -> Option<usize> {
         Item::Table(table) => table.iter().filter_map(|(_, item)| end_of(item)).max(),
         item => item.span().map(|span| span.end),
     }
+}
+
+fn start_of_line(text: &str, at: usize) -> usize {
+    text[..at].rfind('\n').map_or(0, |newline| newline + 1)
 }
 
 fn end_of_line(text: &str, at: usize) -> usize {
