@@ -6,6 +6,7 @@ mod demo;
 mod demo_agent;
 mod guard;
 mod serve;
+mod setup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
     Serve,
     /// See it work, without any key or agent CLI
     Demo,
+    /// Register this server with a coding agent: claude, codex, gemini or opencode
+    Setup(setup::SetupArgs),
     /// The agent that the demo's workers run
     #[command(hide = true)]
     DemoAgent(demo_agent::AgentArgs),
@@ -68,6 +71,7 @@ pub fn run() -> ExitCode {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         },
+        Command::Setup(args) => setup::run(&args, &arguments.places),
         Command::Guard => guard::run(&arguments.places),
         Command::Supervise { folder } => supervisor::run(&folder),
         Command::Tools { json } => print_tools(json),

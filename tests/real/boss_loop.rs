@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::lead::{command, register, tool_name, write};
+use crate::lead::{command, setup, tool_name, write};
 use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
 use crate::world::{self, CEILING, World};
@@ -87,7 +87,7 @@ pub fn lead_by(world: &World) {
     // Codex hands on no variable that says where the sealed home's git settings are.
     world.git(&["config", "user.name", "Test"]);
     world.git(&["config", "user.email", "test@localhost"]);
-    register(world);
+    setup(world, &[]);
 }
 
 /// All that the boss's model was sent.

@@ -1,10 +1,11 @@
-//! The other side: each real CLI as the boss, with this server registered as the README says, leads a worker from its
+//! The other side: each real CLI as the boss, with this server registered by `setup`, leads a worker from its
 //! start to its merge.
 
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
@@ -19,7 +20,7 @@ async fn a_boss_leads_a_worker_to_its_merge(world: &World) {
     // Codex hands on no variable that says where the sealed home's git settings are.
     world.git(&["config", "user.name", "Test"]);
     world.git(&["config", "user.email", "test@localhost"]);
-    register(world);
+    setup(world, &[]);
 
     let mission = json!({"title": "Add it", "prompt": "FAKE:\nwrite it.txt here\ncommit Add it", "backend": "fake"});
     let tool = |name: &str| tool_name(world.cli, name);
@@ -48,40 +49,13 @@ pub fn tool_name(cli: Cli, tool: &str) -> String {
     }
 }
 
-/// With the command or the lines of the README.
-pub fn register(world: &World) {
-    let program = env!("CARGO_BIN_EXE_orchestrator-boss");
-    match world.cli {
-        Cli::Claude => run(world, &["mcp", "add", "orchestrator-boss", "-s", "user", "--", program]),
-        Cli::Codex => {
-            run(world, &["mcp", "add", "orchestrator-boss", "--", program]);
-            let config = world.path(".codex/config.toml");
-            let header = "[mcp_servers.orchestrator-boss]\n";
-            let lines = "tool_timeout_sec = 600\nsupports_parallel_tool_calls = true\ndefault_tools_approval_mode = \"approve\"\n";
-            let text = fs::read_to_string(&config).expect("codex has written it");
-            assert!(text.contains(header), "{text}");
-            write(&config, &text.replace(header, &format!("{header}{lines}")));
-        }
-        Cli::Gemini => add(world, ".gemini/settings.json", "mcpServers", json!({"command": program})),
-        Cli::OpenCode => {
-            let server = json!({"type": "local", "command": [program]});
-            add(world, ".config/opencode/opencode.json", "mcp", server);
-        }
-    }
-}
-
-fn run(world: &World, arguments: &[&str]) {
-    let output = world.home.command(world.cli.path()).args(arguments).current_dir(world.repo()).output();
-    let output = output.expect("the CLI starts");
+/// As the README says.
+pub fn setup(world: &World, more: &[&str]) -> Output {
+    let mut command = world.home.command(env!("CARGO_BIN_EXE_orchestrator-boss"));
+    let output = command.args(["setup", world.cli.program()]).args(more).current_dir(world.repo()).output();
+    let output = output.expect("our own program");
     assert!(output.status.success(), "{output:?}");
-}
-
-fn add(world: &World, file: &str, key: &str, server: Value) {
-    let path = world.path(file);
-    let text = fs::read_to_string(&path).expect("the home has it");
-    let mut config: Value = serde_json::from_str(&text).expect("it is JSON");
-    config[key] = json!({ "orchestrator-boss": server });
-    write(&path, &config.to_string());
+    output
 }
 
 /// The boss without a terminal, allowed to use our tools.

@@ -31,6 +31,7 @@ mod plugin;
 #[path = "../support/real_cli.rs"]
 mod real_cli;
 mod registrations;
+mod setup;
 mod waits;
 mod wave;
 mod work;

@@ -1,0 +1,174 @@
+//! A client's settings as text: read, set one thing, take one thing out. Nothing else in it may change, and each edit is
+//! checked for that before anybody sees it.
+
+use serde_json::{Map, Value};
+use similar::{Algorithm, DiffTag};
+use thiserror::Error;
+
+use super::{json, toml};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Json(json::Dialect),
+    Toml,
+}
+
+/// Why a text is not of its format. Lines and columns begin with 1.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("line {line}, column {column}: {reason}")]
+pub struct Damage {
+    pub line: usize,
+    pub column: usize,
+    pub reason: String,
+}
+
+impl Damage {
+    pub fn at(text: &str, at: usize, reason: String) -> Self {
+        let before = text.get(..at).unwrap_or(text);
+        let line = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Self { line: before.matches('\n').count() + 1, column: before[line..].chars().count() + 1, reason }
+    }
+}
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+impl Format {
+    /// What lies at this path.
+    pub fn get(self, text: &str, path: &[&str]) -> Result<Option<Value>, Damage> {
+        let mut found = self.read(text)?;
+        for name in path {
+            match found.get_mut(name) {
+                Some(inner) => found = inner.take(),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(found))
+    }
+
+    pub fn set(self, text: &str, path: &[&str], value: &Value) -> Result<String, Damage> {
+        let edit = |body: &str| match self {
+            Format::Json(dialect) => json::set(dialect, body, path, value),
+            Format::Toml => toml::set(body, path, value).map(|edited| with_line_ends_of(body, &edited)),
+        };
+        self.edited(text, edit, |whole| put(whole, path, value.clone()))
+    }
+
+    pub fn remove(self, text: &str, path: &[&str]) -> Result<String, Damage> {
+        let edit = |body: &str| match self {
+            Format::Json(dialect) => json::remove(dialect, body, path),
+            Format::Toml => toml::remove(body, path).map(|edited| with_line_ends_of(body, &edited)),
+        };
+        self.edited(text, edit, |whole| take(whole, path))
+    }
+
+    /// Takes a text out of a list of texts. Only JSON files have such a list of ours.
+    pub fn remove_element(self, text: &str, path: &[&str], element: &str) -> Result<String, Damage> {
+        let Format::Json(dialect) = self else { return Ok(text.to_owned()) };
+        let edit = |body: &str| json::remove_element(dialect, body, path, element);
+        self.edited(text, edit, |whole| {
+            if let Some(list) = whole.pointer_mut(&pointer(path)).and_then(Value::as_array_mut)
+                && let Some(at) = list.iter().position(|it| it == element)
+            {
+                list.remove(at);
+            }
+        })
+    }
+
+    fn read(self, text: &str) -> Result<Value, Damage> {
+        let body = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        match self {
+            Format::Json(dialect) => json::read(dialect, body),
+            Format::Toml => toml::read(body),
+        }
+    }
+
+    /// An edit that did anything but what it should is thrown away. A name that stands twice in an object is what leads
+    /// to one.
+    fn edited(
+        self,
+        text: &str,
+        edit: impl FnOnce(&str) -> Result<String, Damage>,
+        meant: impl FnOnce(&mut Value),
+    ) -> Result<String, Damage> {
+        let mut expected = self.read(text)?;
+        let body = text.strip_prefix(BYTE_ORDER_MARK);
+        let mark = body.map_or(String::new(), |_| BYTE_ORDER_MARK.to_string());
+        let edited = mark + &edit(body.unwrap_or(text))?;
+        meant(&mut expected);
+        match without_empty(self.read(&edited)?) == without_empty(expected) {
+            true => Ok(edited),
+            false => {
+                let reason = "this file cannot be edited safely: does a name stand in it twice?".into();
+                Err(Damage { line: 1, column: 1, reason })
+            }
+        }
+    }
+}
+
+/// A TOML table may come and go with what is in it.
+fn without_empty(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members.into_iter().map(|(name, value)| (name, without_empty(value)));
+            Value::Object(members.filter(|(_, value)| value != &Value::Object(Map::new())).collect())
+        }
+        value => value,
+    }
+}
+
+fn put(whole: &mut Value, path: &[&str], value: Value) {
+    let mut place = whole;
+    for name in path {
+        if !place.is_object() {
+            return;
+        }
+        place = &mut place[*name];
+        if place.is_null() {
+            *place = Value::Object(Map::new());
+        }
+    }
+    *place = value;
+}
+
+fn take(whole: &mut Value, path: &[&str]) {
+    let Some((name, parents)) = path.split_last() else { return };
+    if let Some(parent) = whole.pointer_mut(&pointer(parents)).and_then(Value::as_object_mut) {
+        parent.shift_remove(*name);
+    }
+}
+
+fn pointer(path: &[&str]) -> String {
+    path.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect()
+}
+
+/// Gives a text that was edited with `\n` at the end of each line the line ends that it had before, each line its own.
+fn with_line_ends_of(before: &str, edited: &str) -> String {
+    let newline = if before.contains("\r\n") { "\r\n" } else { "\n" };
+    let old: Vec<&str> = before.split_inclusive('\n').collect();
+    let old_content: Vec<&str> = old.iter().map(|line| content(line)).collect();
+    let new: Vec<&str> = edited.split_inclusive('\n').map(content).collect();
+    let mut result = String::with_capacity(edited.len());
+    for change in similar::capture_diff_slices(Algorithm::Myers, &old_content, &new) {
+        match change.tag() {
+            DiffTag::Equal => change.old_range().for_each(|at| {
+                result.push_str(old[at]);
+                // It was the last.
+                if !old[at].ends_with('\n') {
+                    result.push_str(newline);
+                }
+            }),
+            _ => change.new_range().for_each(|at| {
+                result.push_str(new[at]);
+                result.push_str(newline);
+            }),
+        }
+    }
+    if !before.is_empty() && !before.ends_with('\n') {
+        result.truncate(result.trim_end_matches(['\r', '\n']).len());
+    }
+    result
+}
+
+fn content(line: &str) -> &str {
+    line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line))
+}

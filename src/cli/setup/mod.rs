@@ -1,0 +1,263 @@
+//! `setup`: registers this server with a client, with everything that the client's defaults lack, or takes it out again.
+//!
+//! Shows first what it would change. Of a file that people write, only our entry ever changes: comments, order,
+//! indentation and line ends stay, and a file that cannot be read is not touched. `entry.rs` says what in the entry is
+//! ours and what is the user's, `receipt.rs` how `--remove` knows what setup made. One file for each client.
+
+mod change;
+mod claude;
+mod client;
+mod codex;
+mod document;
+mod entry;
+mod file;
+mod gemini;
+mod json;
+mod opencode;
+mod program;
+mod receipt;
+mod show;
+mod skill;
+#[cfg(test)]
+mod tests;
+mod toml;
+mod variables;
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+use thiserror::Error;
+
+use self::change::Change;
+use self::client::{Client, Environment, Registration, Scope};
+use self::document::Damage;
+use self::receipt::Receipt;
+use super::Places;
+use crate::backend::Backends;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SetupArgs {
+    /// The client to set up
+    client: Client,
+    /// Where it applies
+    #[arg(long, value_name = "SCOPE", default_value = "user")]
+    scope: Scope,
+    /// Take out what setup has put in
+    #[arg(long)]
+    remove: bool,
+    /// Install the skill too, which teaches an agent how to lead (with --remove: remove it)
+    #[arg(long)]
+    skill: bool,
+    /// Let the client call this server's tools without asking (Codex and OpenCode need no such rule)
+    #[arg(long)]
+    allow_tools: bool,
+    /// Overwrite or remove a skill even if somebody has changed it
+    #[arg(long)]
+    force: bool,
+    /// Do not ask; nobody is asked where there is no terminal either
+    #[arg(long, short)]
+    yes: bool,
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON object, and do not ask
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Error)]
+pub(crate) enum SetupError {
+    #[error("could not read {}: check that it is a file and that you may read it", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("could not write {}: check the owner and mode of it and of its folder; if another program manages it, make the change there (--dry-run shows it)", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{} is not valid, and was not touched: {damage}; mend it there and run setup again", path.display())]
+    Damaged { path: PathBuf, damage: Damage },
+    #[error("{} was changed by somebody else meanwhile, and was not touched: run setup again", path.display())]
+    Changed { path: PathBuf },
+    #[error("{} is not the skill as this program has it, and was not touched: {then} with --force if nothing in it is yours", path.display())]
+    ChangedSkill { path: PathBuf, then: &'static str },
+    #[error("could not start `{line}`: check its installation")]
+    Start { line: String, source: io::Error },
+    #[error("`{line}` failed: {told}")]
+    Client { line: String, told: String },
+    #[error("`{line}` said that it worked, but {} does not have the entry that it should: look there", path.display())]
+    NotDone { line: String, path: PathBuf },
+    #[error("there is no home directory: set HOME")]
+    NoHome,
+    #[error("could not say where this program, its options' files or the current directory are")]
+    Nowhere(#[source] io::Error),
+}
+
+pub(super) fn run(args: &SetupArgs, places: &Places) -> ExitCode {
+    match set_up(args, places) {
+        Ok(code) => code,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                text.push_str(&format!(": {error}"));
+                cause = error.source();
+            }
+            if args.json {
+                println!("{}", json!({"status": "failed", "error": text}));
+            }
+            eprintln!("setup failed: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
+    let environment = Environment {
+        home: etcetera::home_dir().map_err(|_| SetupError::NoHome)?,
+        project: env::current_dir().map_err(SetupError::Nowhere)?,
+        command: program::command(args.scope == Scope::Project).map_err(SetupError::Nowhere)?,
+        arguments: program::arguments(places).map_err(SetupError::Nowhere)?,
+        allow_tools: args.allow_tools,
+    };
+    let registration = args.client.registration(&environment, args.scope);
+    let mut receipt = Receipt::load();
+    let changes = changes(args, &environment, &registration, &receipt)?;
+    let notes = notes(args, &registration)?;
+    let status = match () {
+        () if changes.iter().all(Change::is_none) => "already",
+        () if args.dry_run => "would_change",
+        () => "changed",
+    };
+    if !args.json {
+        changes.iter().filter(|change| !change.is_none()).for_each(|change| print!("{}", show::diff(change)));
+    }
+    if status == "changed" {
+        let ask = !args.yes && !args.json && show::is_interactive();
+        if ask && !show::confirm("Make this change?") {
+            println!("Nothing was changed.");
+            return Ok(ExitCode::FAILURE);
+        }
+        for change in changes.iter().filter(|change| !change.is_none()) {
+            apply(args, &registration, change, &mut receipt)?;
+        }
+    }
+    tell(args, &registration, &changes, &notes, status);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn changes(
+    args: &SetupArgs,
+    environment: &Environment,
+    registration: &Registration,
+    receipt: &Receipt,
+) -> Result<Vec<Change>, SetupError> {
+    let mut changes = vec![match args.remove {
+        true => change::unregister(registration, receipt)?,
+        false => change::register(registration, receipt)?,
+    }];
+    if let Some(rule) = &registration.rule {
+        if args.remove {
+            changes.push(change::disallow(rule, receipt, args.allow_tools)?);
+        } else if args.allow_tools {
+            changes.push(change::allow(rule, receipt)?);
+        }
+    }
+    if args.skill {
+        let skills = args.client.skills(environment, args.scope);
+        changes.push(match args.remove {
+            true => skill::uninstall(&skills, receipt, args.force)?,
+            false => skill::install(&skills, receipt, args.force)?,
+        });
+    }
+    Ok(changes)
+}
+
+fn notes(args: &SetupArgs, registration: &Registration) -> Result<Vec<String>, SetupError> {
+    let mut notes = Vec::new();
+    let backend = Backends::with_custom(Vec::new()).get(args.client.backend());
+    if let Ok(backend) = backend
+        && which::which(backend.program()).is_err()
+    {
+        let (title, install) = (args.client.title(), backend.probe().install_command);
+        notes.push(format!("{title} is not on the PATH; if it is not installed: {install}"));
+    }
+    if args.remove {
+        return Ok(notes);
+    }
+    let Registration { path, format, keys, fields, .. } = registration;
+    let text = file::read(path)?.unwrap_or_default();
+    let kept = entry::kept(*format, &text, keys, fields);
+    notes.extend(kept.map_err(|damage| SetupError::Damaged { path: path.clone(), damage })?);
+    notes.extend(registration.notes.iter().cloned());
+    Ok(notes)
+}
+
+fn apply(
+    args: &SetupArgs,
+    registration: &Registration,
+    change: &Change,
+    receipt: &mut Receipt,
+) -> Result<(), SetupError> {
+    if file::read(&change.path)? != change.before {
+        return Err(SetupError::Changed { path: change.path.clone() });
+    }
+    let by_itself = claude::program().filter(|_| is_claudes_own(args, registration, &change.path));
+    let mut made = change.made.clone();
+    match (&change.after, by_itself) {
+        (_, Some(program)) => return by_claude(&program, registration, change),
+        (Some(after), None) => {
+            let folders = file::write(&change.path, after, args.scope == Scope::Project)?;
+            if !folders.is_empty() {
+                made.folders = folders;
+            }
+        }
+        (None, None) => file::remove(&change.path, &change.made.folders)?,
+    }
+    receipt.set(&change.path, if args.remove { Default::default() } else { made });
+    if let Err(error) = receipt.save() {
+        tracing::warn!(%error, "setup could not note what it made: --remove will leave empty files and objects");
+    }
+    Ok(())
+}
+
+/// The file that every session of Claude Code writes to.
+fn is_claudes_own(args: &SetupArgs, registration: &Registration, path: &Path) -> bool {
+    args.client == Client::Claude && args.scope == Scope::User && path == registration.path
+}
+
+fn by_claude(program: &Path, registration: &Registration, change: &Change) -> Result<(), SetupError> {
+    let Registration { path, format, keys, .. } = registration;
+    let entry = |text: &Option<String>| match text {
+        Some(text) => format.get(text, keys).map_err(|damage| SetupError::Damaged { path: path.clone(), damage }),
+        None => Ok(None),
+    };
+    let wanted = entry(&change.after)?;
+    claude::apply(program, entry(&change.before)?.as_ref(), wanted.as_ref())?;
+    match entry(&file::read(path)?)? == wanted {
+        true => Ok(()),
+        false => Err(SetupError::NotDone { line: "claude mcp".into(), path: path.clone() }),
+    }
+}
+
+fn tell(args: &SetupArgs, registration: &Registration, changes: &[Change], notes: &[String], status: &str) {
+    if args.json {
+        let answer = json!({
+            "status": status,
+            "client": args.client.title(),
+            "removed": args.remove,
+            "files": show::as_json(changes),
+            "notes": notes,
+        });
+        println!("{answer:#}");
+        return;
+    }
+    let (title, path) = (args.client.title(), registration.path.display());
+    match (status, args.remove) {
+        ("already", false) => println!("{title} is already set up ({path})."),
+        ("already", true) => println!("{title} has no entry of this server ({path})."),
+        ("would_change", _) => println!("Nothing was changed (--dry-run)."),
+        (_, true) => println!("{title} does not start this server any more."),
+        (_, false) => println!("{title} starts this server from its next session on."),
+    }
+    notes.iter().for_each(|note| println!("Note: {note}."));
+}

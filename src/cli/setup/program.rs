@@ -1,0 +1,61 @@
+//! Which program a client is told to start, and with which arguments.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf, absolute};
+
+use super::entry::NAME;
+use crate::cli::Places;
+
+/// For the user's own settings: the absolute path, since clients are started with differing PATHs (from a desktop with
+/// hardly any). The entry of the PATH and not what it leads to: package managers put a link there that an update moves,
+/// while the file behind it goes. A program that lies on no PATH, as one of a build tree does, is named as it is.
+///
+/// For a project's settings: the bare name where the PATH leads to this program, since others have it elsewhere.
+pub fn command(shared: bool) -> io::Result<String> {
+    let this = env::current_exe()?;
+    if !this.exists() {
+        return Err(io::Error::other(format!(
+            "{} was replaced or removed while it runs: run it again",
+            this.display()
+        )));
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
+    Ok(match on_the_path(&this, &folders) {
+        Some(_) if shared && leads_to(&this, &folders) => NAME.to_owned(),
+        Some(entry) => text(&entry)?,
+        None => text(&this)?,
+    })
+}
+
+/// Settings are text, and a path that is none would lead elsewhere.
+fn text(path: &Path) -> io::Result<String> {
+    let text =
+        path.to_str().ok_or_else(|| io::Error::other(format!("{} is not UTF-8: use another path", path.display())));
+    text.map(str::to_owned)
+}
+
+fn on_the_path(this: &Path, folders: &[PathBuf]) -> Option<PathBuf> {
+    let real = this.canonicalize().ok()?;
+    let entries = folders.iter().map(|folder| folder.join(NAME));
+    let is_this = |entry: &PathBuf| entry.canonicalize().is_ok_and(|entry| entry == real);
+    entries.into_iter().find(is_this)
+}
+
+/// Whether the first program of our name is this one.
+fn leads_to(this: &Path, folders: &[PathBuf]) -> bool {
+    let first = folders.iter().map(|folder| folder.join(NAME)).find(|entry| entry.is_file());
+    first.and_then(|entry| entry.canonicalize().ok()) == this.canonicalize().ok()
+}
+
+/// What setup itself was given, for the server.
+pub fn arguments(places: &Places) -> io::Result<Vec<String>> {
+    let mut arguments = Vec::new();
+    for (option, path) in [("--config", &places.config), ("--state-dir", &places.state_dir)] {
+        if let Some(path) = path {
+            arguments.extend([option.to_owned(), text(&absolute(path)?)?]);
+        }
+    }
+    Ok(arguments)
+}

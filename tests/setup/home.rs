@@ -1,0 +1,73 @@
+//! A sealed home with a project in it, and no client on the PATH.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub struct Home {
+    folder: TempDir,
+    pub search_path: String,
+    pub variables: Vec<(&'static str, &'static str)>,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let home = Self { folder, search_path: "/nothing/here".into(), variables: Vec::new() };
+        fs::create_dir(home.path("project")).expect("a new folder");
+        home
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().expect("it is there").join(name)
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
+        program.env_clear().env("HOME", self.path("")).env("PATH", &self.search_path);
+        program.envs(self.variables.iter().copied()).current_dir(self.path("project")).stdin(Stdio::null());
+        program.args(arguments).output().expect("it starts")
+    }
+
+    /// Runs `setup`, which must succeed, and returns what it tells a program.
+    pub fn setup(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[&["setup", "--json"], arguments].concat());
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).expect("JSON on stdout")
+    }
+
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.path(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    }
+
+    pub fn json(&self, file: &str) -> Value {
+        serde_json::from_str(&self.read(file)).expect("it is JSON")
+    }
+
+    pub fn write(&self, file: &str, content: &str) {
+        let path = self.path(file);
+        fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a new folder");
+        fs::write(path, content).expect("it is ours");
+    }
+
+    /// All files. Folders do not count: some are nobody's.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        walk(&self.path(""), &mut files);
+        files.sort();
+        files
+    }
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => walk(&path, files),
+            false => files.push(path),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! `setup` as a person runs it: the real program in a sealed home, without any client installed.
+
+mod home;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use home::Home;
+use serde_json::Value;
+
+/// What each client has before, in its own file of the user's.
+const FILES: [(&str, &str); 4] = [
+    ("claude", ".claude.json"),
+    ("codex", ".codex/config.toml"),
+    ("gemini", ".gemini/settings.json"),
+    ("opencode", ".config/opencode/opencode.json"),
+];
+
+#[test]
+fn a_file_is_given_back_byte_for_byte() {
+    let json = [
+        "",
+        "{}",
+        "{}\n",
+        "{\n  \"mcpServers\": {},\n  \"mcp\": {}\n}\n",
+        "\u{feff}{\"a\": 1}",
+        "{\r\n\t\"a\": {\"b\": [1,2]},\r\n\t\"mcpServers\": {\r\n\t\t\"x\": {\"command\": \"x\"}\r\n\t}\r\n}",
+    ];
+    let commented = ["{\n  // a\n  \"mcpServers\": {\n    \"x\": 1 // one\n  }\n  /* end */\n}\n"];
+    let trailing = ["{\n  \"mcp\": {\n    \"x\": {\"enabled\": true,}, // one\n  },\n}\n", "{ // nothing yet\n}\n"];
+    let toml = [
+        "",
+        "\n",
+        "a = 1",
+        "# c\r\na = 1\r\n\r\n[mcp_servers.x]\r\ncommand = 'x'\r\n[f]\r\ny=2\r\n",
+        "\u{feff}a = 1\n",
+    ];
+    for (client, file) in FILES {
+        let texts = match client {
+            "codex" => toml.to_vec(),
+            "claude" => json.to_vec(),
+            "gemini" => [&json[..], &commented].concat(),
+            _ => [&json[..], &commented, &trailing].concat(),
+        };
+        for before in texts {
+            let home = Home::new();
+            home.write(file, before);
+            assert_eq!(home.setup(&[client])["status"], "changed", "{client} {before:?}");
+            let after = home.read(file);
+            assert!(after.contains("orchestrator-boss") && after != before, "{after}");
+            assert_eq!(home.setup(&[client])["status"], "already", "{client} {after}");
+            assert_eq!(home.read(file), after);
+            home.setup(&[client, "--remove"]);
+            assert_eq!(home.read(file), before, "{client} by way of {after}");
+            assert_eq!(home.setup(&[client, "--remove"])["status"], "already");
+        }
+    }
+}
+
+#[test]
+fn what_was_not_there_is_not_there_again() {
+    for client in ["claude", "codex", "gemini", "opencode"] {
+        for scope in ["user", "project"] {
+            let home = Home::new();
+            let before = home.files();
+            let made = home.setup(&[client, "--scope", scope, "--skill", "--allow-tools"]);
+            let made = made["files"].as_array().expect("a list").len();
+            assert_eq!(home.files().len(), before.len() + made + 1, "and a receipt: {:?}", home.files());
+            home.setup(&[client, "--scope", scope, "--skill", "--remove"]);
+            assert_eq!(home.files(), before, "{client} {scope}");
+        }
+    }
+}
+
+#[test]
+fn without_a_receipt_only_the_entry_goes() {
+    let home = Home::new();
+    home.setup(&["gemini"]);
+    fs::remove_dir_all(home.path(".local")).expect("it was made");
+    home.setup(&["gemini", "--remove"]);
+    assert_eq!(home.read(".gemini/settings.json"), "{\n  \"mcpServers\": {}\n}\n");
+}
+
+#[test]
+fn what_others_added_meanwhile_stays() {
+    let home = Home::new();
+    home.setup(&["claude", "--allow-tools"]);
+    let rules = home.read(".claude/settings.json").replace("[", "[\"Bash(ls)\", ");
+    home.write(".claude/settings.json", &rules);
+    home.setup(&["claude", "--remove"]);
+    assert_eq!(home.json(".claude/settings.json")["permissions"]["allow"], serde_json::json!(["Bash(ls)"]));
+
+    home.setup(&["codex"]);
+    home.write(
+        ".codex/config.toml",
+        &format!("model = 'm' # mine\n{}\n[mcp_servers.other]\n", home.read(".codex/config.toml")),
+    );
+    home.setup(&["codex", "--remove"]);
+    assert_eq!(home.read(".codex/config.toml"), "model = 'm' # mine\n\n[mcp_servers.other]\n");
+}
+
+#[test]
+fn a_dry_run_shows_the_same_and_changes_nothing() {
+    let home = Home::new();
+    let before = home.files();
+    let shown = home.run(&["setup", "codex", "--dry-run"]);
+    assert!(shown.status.success());
+    assert_eq!(home.files(), before);
+    let done = home.run(&["setup", "codex"]);
+    let diff = |output: &std::process::Output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().filter(|line| line.starts_with(['+', '-', '@', ' '])).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(diff(&shown), diff(&done));
+    let added: String =
+        diff(&done).iter().skip(2).filter_map(|line| line.strip_prefix('+')).map(|line| format!("{line}\n")).collect();
+    assert_eq!(added, home.read(".codex/config.toml"));
+}
+
+#[test]
+fn links_and_modes_are_kept() {
+    let home = Home::new();
+    home.write("dotfiles/gemini.json", "{}");
+    fs::set_permissions(home.path("dotfiles/gemini.json"), fs::Permissions::from_mode(0o640)).expect("ours");
+    fs::create_dir(home.path(".gemini")).expect("a new folder");
+    symlink("../dotfiles/gemini.json", home.path(".gemini/settings.json")).expect("a new link");
+    home.setup(&["gemini"]);
+    assert!(home.path(".gemini/settings.json").is_symlink());
+    assert!(home.read("dotfiles/gemini.json").contains("orchestrator-boss"));
+    let mode = |file: &str| fs::metadata(home.path(file)).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode("dotfiles/gemini.json"), 0o640);
+    home.setup(&["gemini", "--remove"]);
+    assert_eq!(home.read("dotfiles/gemini.json"), "{}");
+
+    // A link that leads to nothing yet.
+    fs::create_dir(home.path(".codex")).expect("a new folder");
+    symlink(home.path("dotfiles/codex.toml"), home.path(".codex/config.toml")).expect("a new link");
+    home.setup(&["codex"]);
+    assert!(home.path(".codex/config.toml").is_symlink());
+    assert_eq!(mode("dotfiles/codex.toml"), 0o600, "the user's own settings hold secrets");
+}
+
+#[test]
+fn a_damaged_file_is_refused_with_its_place_and_not_touched() {
+    for (client, file, text, place) in [
+        ("claude", ".claude.json", "{\n  // none here\n}", "line 2, column 3"),
+        ("codex", ".codex/config.toml", "a = 1\nb = = 2\n", "line 2, column 5"),
+        ("gemini", ".gemini/settings.json", "{\n  \"a\": 1,\n}", "line 2"),
+        ("opencode", ".config/opencode/opencode.json", "{\"mcp\": []}", "line 1, column 9"),
+    ] {
+        for more in [&[][..], &["--remove"]] {
+            let home = Home::new();
+            home.write(file, text);
+            let output = home.run(&[&["setup", client], more].concat());
+            // An entry that cannot be there needs not be removed.
+            if client == "opencode" && !more.is_empty() {
+                continue;
+            }
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && told.contains(place) && told.contains(file), "{told}");
+            assert_eq!(home.read(file), text);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_may_not_be_written_says_so() {
+    let home = Home::new();
+    home.write(".codex", "a file where the folder should be");
+    let output = home.run(&["setup", "codex"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains(".codex/config.toml"), "{told}");
+}
+
+#[test]
+fn unknown_names_are_answered_with_the_known_ones() {
+    let home = Home::new();
+    for (arguments, known) in [
+        (["setup", "cursor"].to_vec(), "claude, codex, gemini, opencode"),
+        (["setup", "claude", "--scope", "local"].to_vec(), "user, project"),
+    ] {
+        let output = home.run(&arguments);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let words = told.replace("- ", "");
+        assert!(!output.status.success(), "{told}");
+        for name in known.split(", ") {
+            assert!(words.contains(name), "{told}");
+        }
+    }
+}
+
+#[test]
+fn a_skill_that_somebody_changed_is_theirs() {
+    let home = Home::new();
+    let file = ".agents/skills/orchestrator-boss/SKILL.md";
+    home.setup(&["gemini", "--skill"]);
+    let skill = home.read(file);
+    home.write(file, &(skill.clone() + "\nMine.\n"));
+    for remove in [&[][..], &["--remove"]] {
+        let output = home.run(&[&["setup", "gemini", "--skill"], remove].concat());
+        assert!(!output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("--force"));
+        assert!(home.read(file).ends_with("Mine.\n"));
+    }
+    home.setup(&["gemini", "--skill", "--force"]);
+    assert_eq!(home.read(file), skill);
+}
+
+#[test]
+fn the_programs_options_are_handed_on() {
+    let home = Home::new();
+    home.setup(&["claude", "--state-dir", "state"]);
+    let state = home.path("project/state").display().to_string();
+    assert_eq!(
+        home.json(".claude.json")["mcpServers"]["orchestrator-boss"]["args"],
+        serde_json::json!(["--state-dir", state])
+    );
+    home.setup(&["claude"]);
+    assert_eq!(
+        home.json(".claude.json")["mcpServers"]["orchestrator-boss"]["args"][1],
+        state,
+        "the user's arguments stay"
+    );
+    home.setup(&["opencode", "--config", "/c.toml"]);
+    let command = home.json(".config/opencode/opencode.json")["mcp"]["orchestrator-boss"]["command"].take();
+    assert_eq!(command.as_array().expect("a list")[1..], ["--config", "/c.toml"]);
+}
+
+#[test]
+fn the_entry_of_the_path_is_named_and_not_what_it_leads_to() {
+    let mut home = Home::new();
+    let program = |home: &Home, scope: &str, file: &str| {
+        home.setup(&["gemini", "--scope", scope]);
+        home.json(file)["mcpServers"]["orchestrator-boss"]["command"].take()
+    };
+    let real = env!("CARGO_BIN_EXE_orchestrator-boss");
+    assert_eq!(program(&home, "user", ".gemini/settings.json"), real, "it lies on no PATH");
+    fs::create_dir(home.path("bin")).expect("a new folder");
+    symlink(real, home.path("bin/orchestrator-boss")).expect("a new link");
+    home.search_path = format!("{}:{}", home.path("bin").display(), home.search_path);
+    let entry = Value::from(home.path("bin/orchestrator-boss").display().to_string());
+    assert_eq!(program(&home, "user", ".gemini/settings.json"), entry);
+    assert_eq!(
+        program(&home, "project", "project/.gemini/settings.json"),
+        "orchestrator-boss",
+        "others have it elsewhere"
+    );
+}
+
+#[test]
+fn keys_that_are_set_are_named_and_never_written_down() {
+    let mut home = Home::new();
+    home.variables.push(("OPENAI_API_KEY", "secret-value"));
+    home.variables.push(("CLAUDE_CONFIG_DIR", "/elsewhere"));
+    home.setup(&["gemini"]);
+    home.setup(&["codex"]);
+    let (gemini, codex) = (home.read(".gemini/settings.json"), home.read(".codex/config.toml"));
+    assert!(gemini.contains("\"OPENAI_API_KEY\": \"$OPENAI_API_KEY\"") && !gemini.contains("ANTHROPIC"), "{gemini}");
+    for name in ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "CLAUDE_CONFIG_DIR"] {
+        assert!(codex.contains(&format!("\"{name}\"")), "{codex}");
+    }
+    assert!(!codex.contains("CODEX_HOME"), "it is not set: {codex}");
+    assert!(!(gemini + &codex).contains("secret-value"));
+}
+
+#[test]
+fn claude_code_changes_its_own_file_and_is_not_believed_blindly() {
+    let mut home = Home::new();
+    let old = "{\"mcpServers\": {\"orchestrator-boss\": {\"command\": \"/old\"}}}";
+    home.write(".claude.json", old);
+    home.search_path = home.path("bin").display().to_string();
+    let with_claude = |home: &Home, end: &str| {
+        home.write("bin/claude", &format!("#!/bin/sh\necho \"$*\" >> \"$HOME/asked\"\n{end}\n"));
+        fs::set_permissions(home.path("bin/claude"), fs::Permissions::from_mode(0o755)).expect("ours");
+        let output = home.run(&["setup", "claude"]);
+        assert!(!output.status.success());
+        assert_eq!(home.read(".claude.json"), old, "setup itself does not write it");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let told = with_claude(&home, "exit 0");
+    assert!(told.contains("said that it worked") && told.contains(".claude.json"), "{told}");
+
+    fs::remove_file(home.path("asked")).expect("it was asked");
+    let told = with_claude(&home, "[ \"$2\" = remove ] || { echo no room >&2; exit 3; }");
+    assert!(told.contains("no room"), "{told}");
+    let asked = home.read("asked");
+    let asked: Vec<&str> = asked.lines().collect();
+    assert_eq!(asked[0], "mcp remove orchestrator-boss -s user");
+    assert!(asked[1].starts_with("mcp add-json orchestrator-boss {") && !asked[1].contains("/old"));
+    assert!(asked[2].contains("/old"), "better the old one than none");
+}
