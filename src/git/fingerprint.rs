@@ -11,8 +11,9 @@ use git2::{ObjectType, Oid};
 use serde::{Deserialize, Serialize};
 
 use super::command::CommandError;
+use super::index::IndexError;
 use super::repository::{Repository, current_branch, resolve_commit};
-use super::status::{Status, Untracked, status};
+use super::status::{Status, Untracked, status, status_behind_marks};
 use super::worktree::list;
 
 /// The main checkout and what all worktrees share, at one moment.
@@ -74,8 +75,8 @@ pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
 
 /// Differs whenever HEAD, the index or a file that git does not ignore has changed. Files that were already uncommitted
 /// are told by size and time of change.
-pub fn tree_state(worktree: &Path) -> Result<String, CommandError> {
-    let status = status(worktree, Untracked::Files)?;
+pub fn tree_state(worktree: &Path) -> Result<String, IndexError> {
+    let status = status_behind_marks(worktree)?;
     let mut state = uncommitted_state(worktree, &status);
     state.extend(status.head.unwrap_or_default().into_bytes());
     Ok(hash(&state))

@@ -200,8 +200,25 @@ async fn a_worktree_can_be_made_by_name_and_worked_in() {
     assert_eq!((changes.branch.as_deref(), changes.commits), (Some("feature/x"), 1));
     let target = RemovalTarget::Path(made.path.clone());
     let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
+    let by_worker = remove(&server, &id, true, false).await;
+    assert!(by_worker.kept[0].why.contains("by its path"), "{by_worker:?}");
+    std::fs::write(made.path.join(".env"), "A=2\n").unwrap();
+    let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
+    assert!(answer.kept[0].why.contains(".env"), "a copy of ours that was changed is work: {answer:?}");
+    std::fs::write(made.path.join(".env"), "A=1\n").unwrap();
+    let busy = server.create_one({
+        let mut draft = mission("below", "hang");
+        std::fs::create_dir_all(made.path.join("sub")).unwrap();
+        draft.place = DraftPlace::Directory(made.path.join("sub"));
+        draft
+    });
+    let busy = busy.await;
+    server.until(&busy, "running").await;
+    let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
+    assert!(answer.kept[0].why.contains(&busy), "somebody works in a folder of it: {answer:?}");
+    server.orchestrator.cancel(&server.boss, &busy, "enough").await.unwrap();
     let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
-    assert!(answer.kept.is_empty() || answer.kept[0].why.contains("own directory"), "{answer:?}");
+    assert!(answer.kept.is_empty() && !made.path.exists(), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
