@@ -49,7 +49,7 @@ impl TemporaryIndex {
 
     fn copy(from: &Path, dir: &Path, git_dir: Option<PathBuf>) -> Result<TemporaryIndex, IndexError> {
         let index = Self::empty(dir, git_dir.as_deref())?;
-        match fs::copy(from.join("index"), index.folder.path().join("index")) {
+        match copy_with_time(&from.join("index"), &index.folder.path().join("index")) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(IndexError::Copy { worktree: dir.to_owned(), source })
             }
@@ -93,6 +93,14 @@ impl TemporaryIndex {
     pub fn set(&self, entries: Vec<u8>) -> Result<(), CommandError> {
         self.git().args(["update-index", "--add", "-z", "--index-info"]).input(entries).run().map(drop)
     }
+}
+
+/// Git looks at the content of files that were changed no earlier than the index was written, and believes their size
+/// and time otherwise: a copy with a time of its own would hide a change made within the same second.
+fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
+    let written = fs::metadata(from)?.modified()?;
+    fs::copy(from, to)?;
+    fs::File::options().write(true).open(to)?.set_modified(written)
 }
 
 /// Tracked files whose changes git was told not to look at, and that are there.

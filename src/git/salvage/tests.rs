@@ -204,3 +204,22 @@ fn a_worktree_before_its_first_commit_is_kept() {
     let kept = keep_all(&fixture, &made.path).unwrap();
     assert_eq!(show(fixture.root(), &kept.commit, "a.txt"), "a\n");
 }
+
+#[test]
+fn a_change_of_the_same_size_in_the_second_of_the_index_is_kept() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    let (file, index) = (made.path.join("racy.txt"), git_dir(&made.path).unwrap().join("index"));
+    commit(&made.path, "racy.txt", "1\n");
+    // As if all of it had happened within one moment, some time ago.
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(1_000);
+    let set = |path: &Path| fs::File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+    set(&file);
+    git(&made.path, &["update-index", "--refresh"]);
+    write(&made.path, "racy.txt", "2\n");
+    set(&file);
+    set(&index);
+    git(&made.path, &["config", "core.trustctime", "false"]);
+    let kept = keep_all(&fixture, &made.path).unwrap();
+    assert_eq!(show(fixture.root(), &kept.commit, "racy.txt"), "2\n");
+}
