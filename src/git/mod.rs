@@ -36,7 +36,7 @@ pub use check::{Request, check};
 pub use command::{CommandError, Git};
 pub use diff::{DiffError, DiffPage, diff};
 pub use facts::{Changes, FileChange, changes};
-pub use fingerprint::{CheckoutChanges, Fingerprint, fingerprint, tracked_state, tree_state};
+pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, tracked_state, tree_state};
 pub use include::Copied;
 pub use integrate::{
     Conflict, Integrate, IntegrateError, Integration, IntegrationStatus, Strategy, integrate, merge_of,
@@ -44,5 +44,5 @@ pub use integrate::{
 pub use leftovers::{LeftoversError, commit_leftovers};
 pub use remove::{Remove, RemoveError, Removed, remove};
 pub use repository::{Identity, Repository, RepositoryError, git_dir, head};
-pub use salvage::{Keep, SalvageError, SalvageRef, salvage};
+pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
 pub use worktree::{Worktree, WorktreeError, create, list, lock, made_by_us, refill, unlock};

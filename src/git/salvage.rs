@@ -139,11 +139,28 @@ pub fn keep_commit(repo: &Repository, name: &str, commit: &str) -> Result<Salvag
     Err(SalvageError::NoFreeName { name: name.to_owned() })
 }
 
-/// Keeps commits that something else has made unreachable, under one ref whose message is `why`.
-pub fn keep_lost(repo: &Repository, name: &str, commits: Vec<String>, why: &str) -> Result<SalvageRef, SalvageError> {
-    let tree = repo.write().args(["mktree"]).input("").text()?;
-    let commit = commit_tree(repo.root(), &tree, &commits, why)?;
-    keep_commit(repo, name, &commit)
+/// Keeps those of the commits that no ref reaches any more under one ref; `None` when all of them are reached.
+pub fn keep_lost(
+    repo: &Repository,
+    name: &str,
+    commits: Vec<String>,
+    why: &str,
+) -> Result<Option<SalvageRef>, SalvageError> {
+    let mut lost = Vec::new();
+    for commit in commits {
+        let commit = resolve_commit(repo.root(), &commit)?;
+        if let Some(commit) = commit.filter(|commit| !lost.contains(commit))
+            && !stays(repo, &commit, Stays::default())?
+        {
+            lost.push(commit);
+        }
+    }
+    if lost.is_empty() {
+        return Ok(None);
+    }
+    let tree = repo.write().arg("mktree").input("").text()?;
+    let commit = commit_tree(repo.root(), &tree, &lost, why)?;
+    keep_commit(repo, name, &commit).map(Some)
 }
 
 /// What is in a worktree beyond HEAD.
