@@ -188,10 +188,15 @@ impl Git {
 
     /// The output of a call that must succeed.
     pub fn run(self) -> Result<Vec<u8>, CommandError> {
+        self.run_and_listen().map(|(stdout, _)| stdout)
+    }
+
+    /// The output of a call that must succeed, and what git complained about all the same.
+    pub fn run_and_listen(self) -> Result<(Vec<u8>, String), CommandError> {
         let (command, dir) = (self.shown.join(" "), self.dir.clone());
         let output = self.output()?;
         match output.code {
-            Some(0) => Ok(output.stdout),
+            Some(0) => Ok((output.stdout, output.stderr)),
             code => Err(CommandError::Failed { stderr: with_lack_of_space(output.stderr, &dir), command, dir, code }),
         }
     }

@@ -1,9 +1,9 @@
-//! Cheap fingerprints: whether a tree is still the one that was verified, and whether the main checkout was changed
-//! while a worker ran.
+//! Cheap fingerprints: whether a tree is still the one that was verified, and what changed in the main checkout and in
+//! what all worktrees share while a worker ran.
 //!
-//! They say that something changed, not what; they read no file's content.
+//! They read no file's content, and they tell what is different, not who did it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -12,9 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::command::CommandError;
 use super::configuration::Configuration;
+use super::index::IndexError;
 use super::repository::{Repository, current_branch, resolve_commit};
-use super::status::{Status, Untracked, status};
+use super::status::{Status, Untracked, status, status_behind_marks};
 use super::worktree::list;
+
+/// With more than so many, refs or changed files are told by a hash of all of them: a fingerprint is kept in a file.
+const MOST_NAMED: usize = 5_000;
 
 /// The main checkout and what all worktrees share, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,22 +27,38 @@ pub struct Fingerprint {
     pub head: Option<String>,
     /// `None` when HEAD is detached.
     pub branch: Option<String>,
-    /// Index and files. `None` for a bare repository, which has none.
-    pub tree: Option<String>,
-    /// All refs but our own and the branches that are checked out in linked worktrees: those may move at any time.
-    pub refs: String,
-    /// The repository's settings, hooks and attributes, which can make git run programs; see [`Configuration`].
-    pub configuration: String,
+    /// What is uncommitted, by path, with a hash of how. `None` for a bare repository, which has no files.
+    pub files: Option<BTreeMap<String, String>>,
+    /// All refs but our own and the stash, with their commits.
+    pub refs: BTreeMap<String, String>,
+    /// Of these, the branches that are checked out in linked worktrees: those may move at any time.
+    pub worktree_branches: BTreeSet<String>,
+    /// The newest first.
+    pub stashes: Vec<String>,
+    /// What can make git run programs.
+    pub configuration: Configuration,
 }
 
 /// What differs between two fingerprints of one repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CheckoutChanges {
     pub head: bool,
     pub branch: bool,
-    pub tree: bool,
-    pub refs: bool,
-    pub configuration: bool,
+    /// By path.
+    pub files: Vec<String>,
+    pub refs: Vec<RefChange>,
+    pub stashes_pushed: Vec<String>,
+    pub stashes_dropped: Vec<String>,
+    /// Settings, hooks and attributes, each with what became of it; see [`Configuration::changes`].
+    pub configuration: Vec<String>,
+}
+
+/// A ref of nobody's worktree that is not what it was. `before` is `None` for a new one, `after` for a deleted one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefChange {
+    pub name: String,
+    pub before: Option<String>,
+    pub after: Option<String>,
 }
 
 impl CheckoutChanges {
@@ -48,35 +68,74 @@ impl CheckoutChanges {
 }
 
 impl Fingerprint {
-    /// What changed from `self` to `after`.
+    /// What changed from `self` to `after`. The branch that is checked out in the main worktree is told as its HEAD.
     pub fn compare(&self, after: &Fingerprint) -> CheckoutChanges {
+        let none = BTreeMap::new();
+        let files = |of: &Fingerprint| of.files.clone().unwrap_or_else(|| none.clone());
+        let missing = |from: &[String], in_: &[String]| {
+            let from = from.iter().filter(|id| !in_.contains(id));
+            from.cloned().collect::<Vec<_>>()
+        };
         CheckoutChanges {
             head: self.head != after.head,
             branch: self.branch != after.branch,
-            tree: self.tree != after.tree,
-            refs: self.refs != after.refs,
-            configuration: self.configuration != after.configuration,
+            files: differences(&files(self), &files(after)),
+            refs: self.ref_changes(after),
+            stashes_pushed: missing(&after.stashes, &self.stashes),
+            stashes_dropped: missing(&self.stashes, &after.stashes),
+            configuration: self.configuration.changes(&after.configuration),
         }
     }
+
+    fn ref_changes(&self, after: &Fingerprint) -> Vec<RefChange> {
+        let is_checked_out = |name: &String| {
+            let of_main =
+                |it: &Fingerprint| it.branch.as_ref().is_some_and(|branch| *name == format!("refs/heads/{branch}"));
+            let of_linked = |it: &Fingerprint| it.worktree_branches.contains(name);
+            of_linked(self) || of_linked(after) || of_main(self) && of_main(after)
+        };
+        let names = differences(&self.refs, &after.refs).into_iter().filter(|name| !is_checked_out(name));
+        names
+            .map(|name| RefChange {
+                before: self.refs.get(&name).cloned(),
+                after: after.refs.get(&name).cloned(),
+                name,
+            })
+            .collect()
+    }
+}
+
+/// The names whose values differ.
+fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    names.into_iter().filter(|name| before.get(*name) != after.get(*name)).cloned().collect()
 }
 
 pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
     let root = repo.root();
-    let (head, branch, tree) = if repo.main_worktree.is_some() {
+    let (head, branch, files) = if repo.main_worktree.is_some() {
         let status = status(root, Untracked::Folders)?;
-        let tree = hash(&uncommitted_state(root, &status));
-        (status.head, status.branch, Some(tree))
+        let files = uncommitted_files(root, &status);
+        (status.head, status.branch, Some(bounded(files)))
     } else {
-        let head = resolve_commit(root, "HEAD")?;
-        (head, current_branch(root)?, None)
+        (resolve_commit(root, "HEAD")?, current_branch(root)?, None)
     };
-    Ok(Fingerprint { head, branch, tree, refs: hash(&shared_refs(repo)?), configuration: hash(&configuration(repo)?) })
+    let linked = list(repo)?.into_iter().skip(1);
+    Ok(Fingerprint {
+        head,
+        branch,
+        files,
+        refs: bounded(refs(repo)?),
+        worktree_branches: linked.filter_map(|it| it.branch).map(|name| format!("refs/heads/{name}")).collect(),
+        stashes: stashes(repo)?,
+        configuration: Configuration::of(repo)?,
+    })
 }
 
 /// Differs whenever HEAD, the index or a file that git does not ignore has changed. Files that were already uncommitted
 /// are told by size and time of change.
-pub fn tree_state(worktree: &Path) -> Result<String, CommandError> {
-    let status = status(worktree, Untracked::Files)?;
+pub fn tree_state(worktree: &Path) -> Result<String, IndexError> {
+    let status = status_behind_marks(worktree)?;
     let mut state = uncommitted_state(worktree, &status);
     state.extend(status.head.unwrap_or_default().into_bytes());
     Ok(hash(&state))
@@ -107,23 +166,46 @@ fn uncommitted_state(worktree: &Path, status: &Status) -> Vec<u8> {
     state
 }
 
-fn shared_refs(repo: &Repository) -> Result<Vec<u8>, CommandError> {
-    let workers: HashSet<String> = list(repo)?
-        .into_iter()
-        .skip(1)
-        .filter_map(|worktree| worktree.branch)
-        .map(|branch| format!("refs/heads/{branch} "))
-        .collect();
-    let refs = repo.read().args(["for-each-ref", "--format=%(refname) %(objectname)"]).text()?;
-    let counts = |line: &&str| {
-        let name = &line[..line.find(' ').map_or(line.len(), |space| space + 1)];
-        !name.starts_with("refs/orchestrator/") && !workers.contains(name)
-    };
-    Ok(refs.lines().filter(counts).flat_map(|line| [line, "\n"]).collect::<String>().into_bytes())
+fn uncommitted_files(worktree: &Path, status: &Status) -> BTreeMap<String, String> {
+    let records = status.records.split(|byte| *byte == 0);
+    let entries = status.entries.iter().zip(records);
+    entries
+        .map(|(entry, record)| {
+            let mut state = record.to_vec();
+            if let Ok(file) = worktree.join(&entry.path).symlink_metadata() {
+                let times = (file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec());
+                state.extend(format!("{times:?} {} ", file.size()).into_bytes());
+            }
+            (entry.path.to_string_lossy().into_owned(), hash(&state))
+        })
+        .collect()
 }
 
-fn configuration(repo: &Repository) -> Result<Vec<u8>, CommandError> {
-    Ok(serde_json::to_vec(&Configuration::of(repo)?).expect("maps of strings are JSON"))
+fn bounded(named: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    if named.len() <= MOST_NAMED {
+        return named;
+    }
+    let all: String = named.iter().flat_map(|(name, value)| [name, " ", value, "\n"]).collect();
+    BTreeMap::from([(format!("more than {MOST_NAMED}, together"), hash(all.as_bytes()))])
+}
+
+fn refs(repo: &Repository) -> Result<BTreeMap<String, String>, CommandError> {
+    let refs = repo.read().args(["for-each-ref", "--format=%(objectname) %(refname)"]).run()?;
+    let text = String::from_utf8_lossy(&refs);
+    let refs = text.lines().filter_map(|line| line.split_once(' '));
+    let others = refs.filter(|(_, name)| !name.starts_with("refs/orchestrator/") && *name != "refs/stash");
+    Ok(others.map(|(id, name)| (name.to_owned(), id.to_owned())).collect())
+}
+
+fn stashes(repo: &Repository) -> Result<Vec<String>, CommandError> {
+    // There is none, most of the time. One without a reflog is one all the same.
+    let Some(newest) = resolve_commit(repo.root(), "refs/stash")? else { return Ok(Vec::new()) };
+    let listed = repo.read().args(["log", "--walk-reflogs", "--format=%H", "refs/stash", "--"]).output()?;
+    let mut stashes: Vec<String> = String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect();
+    if !stashes.contains(&newest) {
+        stashes.insert(0, newest);
+    }
+    Ok(stashes)
 }
 
 fn hash(bytes: &[u8]) -> String {
@@ -134,9 +216,12 @@ fn hash(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::git::testing::{Fixture, commit, git};
     use crate::git::{Request, create};
+    use std::collections::HashSet;
 
     #[test]
     fn a_tree_state_sees_a_second_change_of_the_same_file() {
@@ -176,17 +261,31 @@ mod tests {
             let after = fingerprint(&fixture.repo).unwrap();
             std::mem::replace(&mut before, after.clone()).compare(&after)
         };
-        let none = CheckoutChanges::default();
+        let none = CheckoutChanges::default;
+        let names = |name: &str| vec![name.to_owned()];
+        let head = fixture.git(&["rev-parse", "HEAD"]);
         fixture.write("new.txt", "x\n");
-        assert_eq!(changed(), CheckoutChanges { tree: true, ..none });
+        assert_eq!(changed(), CheckoutChanges { files: names("new.txt"), ..none() });
         fixture.git(&["tag", "v1"]);
-        assert_eq!(changed(), CheckoutChanges { refs: true, ..none });
+        let tag = |before, after| vec![RefChange { name: "refs/tags/v1".to_owned(), before, after }];
+        assert_eq!(changed(), CheckoutChanges { refs: tag(None, Some(head.clone())), ..none() });
+        fixture.git(&["tag", "-d", "v1"]);
+        assert_eq!(changed(), CheckoutChanges { refs: tag(Some(head), None), ..none() });
         fixture.git(&["config", "filter.x.smudge", "evil"]);
-        let expected = CheckoutChanges { configuration: true, ..none };
-        assert_eq!(changed(), expected);
+        assert_eq!(changed(), CheckoutChanges { configuration: names("filter.x.smudge (added)"), ..none() });
+        fs::create_dir_all(fixture.repo.common_dir.join("hooks")).unwrap();
+        fs::write(fixture.repo.common_dir.join("hooks/pre-commit"), "#!/bin/sh\n").unwrap();
+        assert_eq!(changed(), CheckoutChanges { configuration: names("hooks/pre-commit (added)"), ..none() });
+        fixture.git(&["stash", "push", "-q", "--include-untracked"]);
+        let stash = fixture.git(&["rev-parse", "refs/stash"]);
+        let files = names("new.txt");
+        let pushed = CheckoutChanges { files, stashes_pushed: names(&stash), ..none() };
+        assert_eq!(changed(), pushed);
+        fixture.git(&["stash", "drop", "-q"]);
+        assert_eq!(changed(), CheckoutChanges { stashes_dropped: names(&stash), ..none() });
         fixture.git(&["checkout", "-q", "--detach"]);
-        assert_eq!(changed(), CheckoutChanges { branch: true, ..none });
+        assert_eq!(changed(), CheckoutChanges { branch: true, ..none() });
         fixture.git(&["commit", "-q", "--allow-empty", "-m", "x"]);
-        assert_eq!(changed(), CheckoutChanges { head: true, ..none });
+        assert_eq!(changed(), CheckoutChanges { head: true, ..none() });
     }
 }

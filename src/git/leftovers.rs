@@ -22,7 +22,8 @@ pub enum LeftoversError {
 }
 
 /// Commits everything that git does not ignore, except `copies` (a worker may have stopped git from ignoring them) and
-/// repositories inside. Returns the new commit, `None` when nothing was left.
+/// repositories inside. What was staged and then changed or deleted gets a commit of its own before that: it would be
+/// nowhere else. Returns the newest commit, `None` when nothing was left.
 pub fn commit_leftovers(
     worktree: &Path,
     message: &str,
@@ -41,8 +42,12 @@ pub fn commit_leftovers(
     if branch.is_none() {
         return Err(LeftoversError::Detached { worktree: worktree.to_owned() });
     }
+    let mut committed = None;
+    if entries.iter().any(|entry| entry.staged && entry.in_worktree) {
+        committed = commit_staged(worktree, message, fallback)?;
+    }
     stage(Git::write(worktree), &entries)?;
-    commit_staged(worktree, message, fallback)
+    Ok(commit_staged(worktree, message, fallback)?.or(committed))
 }
 
 fn commit_staged(worktree: &Path, message: &str, fallback: &Identity) -> Result<Option<String>, LeftoversError> {
@@ -94,6 +99,22 @@ mod tests {
         assert_eq!(show(fixture.root(), &made, "readme.txt"), "changed\n");
         assert_eq!(fixture.git(&["status", "--porcelain"]), "");
         assert_eq!(fixture.git(&["log", "-1", "--format=%an"]), "Tess Ter");
+    }
+
+    #[test]
+    fn what_was_staged_and_then_changed_or_deleted_is_committed_too() {
+        let fixture = Fixture::new();
+        fixture.write("changed.txt", "staged\n");
+        fixture.write("gone.txt", "only staged\n");
+        fixture.git(&["add", "-A"]);
+        fixture.write("changed.txt", "after\n");
+        fs::remove_file(fixture.root().join("gone.txt")).unwrap();
+        let made = commit(&fixture, &[]).unwrap().unwrap();
+        let before = format!("{made}~1");
+        assert_eq!(show(fixture.root(), &made, "changed.txt"), "after\n");
+        assert_eq!(show(fixture.root(), &before, "changed.txt"), "staged\n");
+        assert_eq!(show(fixture.root(), &before, "gone.txt"), "only staged\n");
+        assert_eq!(fixture.git(&["status", "--porcelain"]), "");
     }
 
     #[test]

@@ -17,10 +17,12 @@ pub mod configuration;
 pub mod diff;
 pub mod facts;
 pub mod fingerprint;
+mod hidden;
 pub mod include;
 mod index;
 pub mod integrate;
 pub mod leftovers;
+mod loose;
 mod nested;
 pub mod remove;
 pub mod repository;
@@ -36,7 +38,7 @@ pub use command::{CommandError, Git};
 pub use configuration::Configuration;
 pub use diff::{DiffError, DiffPage, branch_diff, diff};
 pub use facts::{Changes, FileChange, branch_changes, changes};
-pub use fingerprint::{CheckoutChanges, Fingerprint, fingerprint, tracked_state, tree_state};
+pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, tracked_state, tree_state};
 pub use include::Copied;
 pub use integrate::{
     Conflict, Integrate, IntegrateError, Integration, IntegrationStatus, Strategy, integrate, merge_of,
@@ -44,5 +46,5 @@ pub use integrate::{
 pub use leftovers::{LeftoversError, commit_leftovers};
 pub use remove::{Remove, RemoveError, Removed, remove};
 pub use repository::{Identity, Repository, RepositoryError, git_dir, head};
-pub use salvage::{Keep, SalvageError, SalvageRef, salvage};
-pub use worktree::{Worktree, WorktreeError, create, forget, list, lock, refill, unlock};
+pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
+pub use worktree::{Worktree, WorktreeError, create, forget, list, lock, made_by_us, refill, unlock};

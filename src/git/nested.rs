@@ -4,10 +4,12 @@
 //! of `.git`: removing the worktree deletes it. This file only finds what would be lost; it changes nothing.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
+use super::loose::tips;
 use super::status::Entry;
 
 /// The repositories directly inside `worktree`, as absolute paths. `entries` is the worktree's status.
@@ -24,24 +26,57 @@ pub fn nested_repositories(worktree: &Path, entries: &[Entry]) -> Result<Vec<Pat
     Ok(repositories)
 }
 
-/// The commits of a nested repository that exist nowhere else, as far as its remote-tracking branches tell: those of
-/// HEAD (or of `head` in its place), of every branch and of the newest stash. None of them contains another.
+/// The newest commits of a nested repository that exist nowhere else, as far as its remote-tracking branches tell: of
+/// HEAD (or of `head` in its place), of every branch, tag and stash, and of its reflog. None of them contains another.
 pub fn unpublished_commits(repository: &Path, head: Option<&str>) -> Result<Vec<String>, CommandError> {
-    let tips = Git::read(repository)
-        .args(["for-each-ref", "--format=%(objectname)"])
-        .args(["refs/heads", "refs/stash"])
-        .text()?;
-    let mut unpublished: Vec<String> = Vec::new();
-    for tip in head.into_iter().chain(tips.lines()) {
-        let new = Git::read(repository)
-            .args(["rev-list", "--max-count=1", tip, "--not", "--remotes"])
-            .args(&unpublished)
-            .text()?;
-        if !new.is_empty() {
-            unpublished.push(tip.to_owned());
+    if !keeps_its_own_commits(repository)? {
+        // A linked worktree of a repository elsewhere, which stays: only what is on none of its refs would go.
+        let Some(head) = head else { return Ok(Vec::new()) };
+        let git = Git::read(repository).args(["rev-list", "--max-count=1", head, "--not", "--all"]);
+        return Ok(if git.text()?.is_empty() { Vec::new() } else { vec![head.to_owned()] });
+    }
+    unpublished(Git::read(repository), head)
+}
+
+/// The same for submodules whose files are gone, but not their repositories in the worktree's own part of `.git`.
+pub fn unpublished_modules(git_dir: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, CommandError> {
+    let mut found = Vec::new();
+    let mut folders = vec![git_dir.join("modules")];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()) {
+            if !path.join("HEAD").is_file() || !path.join("objects").is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let git = Git::read(&path).env("GIT_DIR", &path).env("GIT_WORK_TREE", &path);
+            let head = Git::read(&path).env("GIT_DIR", &path).env("GIT_WORK_TREE", &path);
+            let head = head.args(["rev-parse", "--verify", "--quiet", "HEAD"]).answer()?;
+            let head = head.map(|head| String::from_utf8_lossy(&head).trim().to_owned());
+            let commits = unpublished(git, head.as_deref())?;
+            if !commits.is_empty() {
+                found.push((path.clone(), commits));
+            }
+            folders.push(path.join("modules"));
         }
     }
-    Ok(unpublished)
+    Ok(found)
+}
+
+fn unpublished(git: Git, head: Option<&str>) -> Result<Vec<String>, CommandError> {
+    let listed = git
+        .args(["rev-list", "--topo-order", "--parents", "--ignore-missing"])
+        .args(["--exclude=refs/remotes/*", "--all", "--reflog"])
+        .args(head)
+        .args(["--not", "--remotes"])
+        .text()?;
+    Ok(tips(&listed))
+}
+
+/// Whether its commits would go with the folder, as they do not for a linked worktree.
+fn keeps_its_own_commits(repository: &Path) -> Result<bool, CommandError> {
+    let ask = |what| Git::read(repository).args(["rev-parse", "--path-format=absolute", what]).path();
+    Ok(ask("--git-dir")? == ask("--git-common-dir")?)
 }
 
 fn submodules(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {

@@ -1,9 +1,11 @@
 //! Removing worktrees without losing work.
 //!
-//! A locked worktree (a worker lives in it) and the main one are never removed. What would be lost is looked for first:
-//! uncommitted files, commits of a detached HEAD, commits of submodules, and with the branch also commits that are not
-//! integrated. Any of it is a refusal; with `force` it is salvaged and then removed. Ignored files go without a word,
-//! except copies of ours that were changed.
+//! A locked worktree (a worker lives in it), the main one and one that holds another are never removed. What would be
+//! lost is looked for first: uncommitted files, an unfinished merge or rebase, commits of a detached HEAD, commits of
+//! submodules, and with the branch also commits that are not integrated. Any of it is a refusal; with `force` it is
+//! salvaged and then removed. What nobody can see is salvaged without a refusal: commits that only the reflog knows, and
+//! files that are ignored only by rules made in the worktree. Files that the project ignores go without a word, except
+//! copies of ours that were changed.
 
 use std::path::{Path, PathBuf};
 
@@ -11,18 +13,25 @@ use serde::Serialize;
 
 use super::command::{CommandError, Git};
 use super::fingerprint::tree_state;
+use super::hidden::hidden;
 use super::include::Copied;
-use super::nested::{nested_repositories, unpublished_commits};
+use super::index::IndexError;
+use super::loose::{Stays, own_git_dir, stays};
+use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
 use super::repository::{Identity, Repository, RepositoryError, branch_commit, commit_with, resolve_commit};
-use super::salvage::{Keep, SalvageError, SalvageRef, is_on_a_ref, keep_commit, salvage};
-use super::status::{Untracked, status};
-use super::worktree::{Listed, WorktreeError, find, list};
+use super::salvage::{Keep, SalvageError, SalvageRef, keep_commit, salvage, salvage_missing};
+use super::status::{git_dir, operation_in_progress, status_behind_marks};
+use super::worktree::{Listed, WorktreeError, find, list, made_by_us};
 
 /// How many paths a refusal names.
 const SAMPLES: usize = 5;
 
 /// How often the work is salvaged again because it changed meanwhile.
 const ATTEMPTS: usize = 3;
+
+/// More than this is not put into the repository unasked: it may be what a package manager fetched.
+const MOST_HIDDEN_FILES: usize = 5_000;
+const MOST_HIDDEN_BYTES: u64 = 100 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
@@ -34,6 +43,8 @@ pub enum RemoveError {
     Worktree(#[from] WorktreeError),
     #[error(transparent)]
     Salvage(#[from] SalvageError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
     #[error("remove {}: it is the main worktree", path.display())]
     MainWorktree { path: PathBuf },
     #[error("remove {}: it is locked ({reason}); a worker's worktree is free when the worker has settled", path.display())]
@@ -64,6 +75,26 @@ pub enum RemoveError {
     Unmerged { branch: String, into: String, commits: usize },
     #[error("delete branch {branch}: it is the integration branch; leave out `delete_branch`")]
     IntegrationBranch { branch: String },
+    #[error(
+        "remove {}: a {operation} is not finished there; finish it, or use `force`, which keeps its state in a salvage ref",
+        path.display()
+    )]
+    InProgress { path: PathBuf, operation: &'static str },
+    #[error("remove {}: the worktree {} lies in it; remove that first", path.display(), inner.display())]
+    HoldsWorktree { path: PathBuf, inner: PathBuf },
+    #[error(
+        "remove {}: its `.git` file does not lead to git's record of it, so that nobody can tell what would be lost; run \
+         `git worktree repair {}`, or move the folder away",
+        path.display(),
+        path.display()
+    )]
+    Broken { path: PathBuf },
+    #[error(
+        "remove {}: {count} files ({megabytes} MB, such as {sample}) are ignored only by rules that were made there; delete \
+         what is not needed, commit the rules, or use `force`, which keeps all of it in a salvage ref",
+        path.display()
+    )]
+    MuchHidden { path: PathBuf, count: usize, megabytes: u64, sample: String },
     #[error("remove {}: something still changes files there; end it first", path.display())]
     Busy { path: PathBuf },
 }
@@ -82,6 +113,8 @@ pub struct Remove {
     pub copies: Vec<Copied>,
     /// The branch that it had when it was made, for one that was removed by somebody else already.
     pub branch: Option<String>,
+    /// Where the worktree began, if that is known: the ignore rules of that commit are the project's.
+    pub base: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -90,65 +123,130 @@ pub struct Removed {
     pub branch: Option<String>,
     pub branch_deleted: bool,
     pub salvage_ref: Option<SalvageRef>,
+    /// What did not go as asked although the worktree is gone.
+    pub note: Option<String>,
 }
 
 pub fn remove(repo: &Repository, request: &Remove) -> Result<Removed, RemoveError> {
-    let (found, known) = match (find(repo, &request.path), &request.branch) {
-        (Ok(found), _) => (found, true),
+    match (find(repo, &request.path), &request.branch) {
+        (Ok(found), _) => remove_found(repo, request, found),
         (Err(WorktreeError::NotAWorktree { path, .. }), Some(branch)) if !path.exists() => {
-            (removed_by_somebody(repo, path, branch)?, false)
+            finish_removal(repo, request, path, branch)
         }
-        (Err(error), _) => return Err(error.into()),
-    };
-    if known {
-        check_removable(repo, &found)?;
+        (Err(error), _) => Err(error.into()),
     }
-    let unmerged =
-        if request.delete_branch { find_unmerged(repo, &found, request.integration_branch.as_deref())? } else { None };
-    let salvage_ref = if request.force {
-        salvage_all(repo, request, &found, unmerged.is_some())?
-    } else {
-        refuse_losses(repo, request, &found)?;
-        if let Some(refusal) = unmerged {
-            return Err(refusal);
+}
+
+/// Git has forgotten the worktree, and its folder is gone; the branch is what can be left of it.
+fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &str) -> Result<Removed, RemoveError> {
+    let head = branch_commit(repo.root(), branch)?;
+    let branch = head.is_some().then(|| branch.to_owned());
+    let found = Listed { path, branch, head, missing: true, ..Listed::default() };
+    let mut salvage_ref = None;
+    if request.delete_branch {
+        match look_at_branch(repo, &found, request.integration_branch.as_deref())? {
+            Branch::Unmerged(refusal) if !request.force => return Err(refusal),
+            Branch::Unmerged(_) => {
+                let keep = |tip: &String| keep_commit(repo, &request.salvage_name, tip);
+                salvage_ref = found.head.as_ref().map(keep).transpose()?;
+            }
+            Branch::None | Branch::Merged => {}
         }
-        None
+    }
+    let _lock = repo.lock()?;
+    Ok(removed(repo, request, found, salvage_ref, Vec::new()))
+}
+
+fn remove_found(repo: &Repository, request: &Remove, found: Listed) -> Result<Removed, RemoveError> {
+    check_removable(repo, &found)?;
+    let request = &with_record(repo, request, &found);
+    let integrated = match request.delete_branch {
+        true => Some(look_at_branch(repo, &found, request.integration_branch.as_deref())?),
+        false => None,
     };
-    let branch_deleted = delete(repo, request, &found, known)?;
-    Ok(Removed { path: found.path, branch_deleted, branch: found.branch, salvage_ref })
+    if !request.force {
+        refuse_losses(repo, request, &found)?;
+    }
+    let merged = match integrated {
+        Some(Branch::Unmerged(refusal)) if !request.force => return Err(refusal),
+        Some(Branch::Merged) => found.head.as_deref(),
+        _ => None,
+    };
+    let going = found.branch.as_deref().filter(|_| request.delete_branch);
+    let salvage_ref = salvage_all(repo, request, &found, Stays { but_not: going, and: merged })?;
+    delete(repo, request, found, salvage_ref)
+}
+
+/// What the caller does not know of how the worktree was made.
+fn with_record(repo: &Repository, request: &Remove, found: &Listed) -> Remove {
+    let mut request = request.clone();
+    if let Some(made) = made_by_us(repo, &found.path) {
+        if request.copies.is_empty() {
+            request.copies = made.copies;
+        }
+        request.base.get_or_insert(made.base_commit);
+    }
+    request
+}
+
+/// What is to be said of a branch that shall go.
+enum Branch {
+    None,
+    /// All that is in it is in the integration branch, maybe as other commits.
+    Merged,
+    Unmerged(RemoveError),
 }
 
 fn check_removable(repo: &Repository, found: &Listed) -> Result<(), RemoveError> {
     let path = found.path.clone();
-    if list(repo)?.first().is_some_and(|main| main.path == path) {
+    let worktrees = list(repo)?;
+    if worktrees.first().is_some_and(|main| main.path == path) {
         return Err(RemoveError::MainWorktree { path });
     }
-    match &found.locked {
-        Some(reason) => Err(RemoveError::Locked { path, reason: reason.clone() }),
-        None => Ok(()),
+    if let Some(reason) = &found.locked {
+        return Err(RemoveError::Locked { path, reason: reason.clone() });
     }
+    let holds = |other: &&Listed| other.path != path && other.path.starts_with(&path) && !other.missing;
+    if let Some(inner) = worktrees.iter().find(holds) {
+        return Err(RemoveError::HoldsWorktree { inner: inner.path.clone(), path });
+    }
+    if !found.missing && !is_connected(repo, &path) {
+        return Err(RemoveError::Broken { path });
+    }
+    Ok(())
+}
+
+/// Git run in the folder would speak of this worktree, and not of another repository.
+fn is_connected(repo: &Repository, path: &Path) -> bool {
+    let real = |path: PathBuf| path.canonicalize().ok();
+    let own = own_git_dir(repo, path).and_then(real);
+    own.is_some() && own == git_dir(path).ok().and_then(real)
 }
 
 fn refuse_losses(repo: &Repository, request: &Remove, found: &Listed) -> Result<(), RemoveError> {
     let path = found.path.clone();
     if !found.missing {
         refuse_dirty(&path, &request.copies)?;
+        refuse_much_hidden(repo, request, found)?;
     }
     if let Some(commit) = loose_head(repo, found)? {
         return Err(RemoveError::Detached { path, commit });
     }
-    let repositories = match found.missing {
-        true => Vec::new(),
-        false => unpublished_repositories(&path)?,
-    };
+    if found.missing {
+        return Ok(());
+    }
+    let repositories = unpublished_repositories(&path)?;
     if !repositories.is_empty() {
         return Err(RemoveError::SubmoduleCommits { path, repositories });
     }
-    Ok(())
+    match operation_in_progress(&path)? {
+        Some(operation) => Err(RemoveError::InProgress { path, operation }),
+        None => Ok(()),
+    }
 }
 
 fn refuse_dirty(path: &Path, copies: &[Copied]) -> Result<(), RemoveError> {
-    let entries = status(path, Untracked::Files)?.entries;
+    let entries = status_behind_marks(path)?.entries;
     let changed = entries.iter().map(|e| e.path.display().to_string());
     let copies = copies.iter().filter(|copy| copy.is_changed(path));
     let mut samples: Vec<String> = changed.chain(copies.map(|c| c.path.clone())).collect();
@@ -160,36 +258,61 @@ fn refuse_dirty(path: &Path, copies: &[Copied]) -> Result<(), RemoveError> {
     Err(RemoveError::Dirty { path: path.to_owned(), count, samples })
 }
 
+fn refuse_much_hidden(repo: &Repository, request: &Remove, found: &Listed) -> Result<(), RemoveError> {
+    let hidden = hidden(&found.path, &trusted(repo, request, found)?)?;
+    let Some(sample) = hidden.files.first() else { return Ok(()) };
+    if hidden.files.len() <= MOST_HIDDEN_FILES && hidden.bytes <= MOST_HIDDEN_BYTES {
+        return Ok(());
+    }
+    Err(RemoveError::MuchHidden {
+        path: found.path.clone(),
+        count: hidden.files.len(),
+        megabytes: hidden.bytes >> 20,
+        sample: sample.display().to_string(),
+    })
+}
+
+/// The commits whose ignore rules are the project's: where the worktree began and the integration branch. Of a worktree
+/// that was not made for a worker nothing else is known than its own commit.
+fn trusted(repo: &Repository, request: &Remove, found: &Listed) -> Result<Vec<String>, CommandError> {
+    let integrated = match &request.integration_branch {
+        Some(name) => branch_commit(repo.root(), name)?,
+        None => resolve_commit(repo.root(), "HEAD")?,
+    };
+    let began = request.base.clone().or_else(|| found.head.clone());
+    Ok(began.into_iter().chain(integrated).collect())
+}
+
 /// The commit of a detached HEAD that goes with the worktree.
 fn loose_head(repo: &Repository, found: &Listed) -> Result<Option<String>, CommandError> {
     match (&found.branch, &found.head) {
-        (None, Some(head)) if !is_on_a_ref(repo, head)? => Ok(Some(head.clone())),
+        (None, Some(head)) if !stays(repo, head, Stays::default())? => Ok(Some(head.clone())),
         _ => Ok(None),
     }
 }
 
 fn unpublished_repositories(worktree: &Path) -> Result<Vec<String>, CommandError> {
     let mut names = Vec::new();
+    let name = |path: &Path| path.strip_prefix(worktree).unwrap_or(path).display().to_string();
     for repository in nested_repositories(worktree, &[])? {
         let head = resolve_commit(&repository, "HEAD")?;
         if !unpublished_commits(&repository, head.as_deref())?.is_empty()
             || !unpublished_repositories(&repository)?.is_empty()
         {
-            let inside = repository.strip_prefix(worktree).unwrap_or(&repository);
-            names.push(inside.display().to_string());
+            names.push(name(&repository));
         }
+    }
+    if names.is_empty() {
+        let modules = unpublished_modules(&git_dir(worktree)?)?;
+        names.extend(modules.iter().map(|(module, _)| name(module)));
     }
     Ok(names)
 }
 
-/// The refusal for a branch whose work would be lost with it.
-fn find_unmerged(
-    repo: &Repository,
-    found: &Listed,
-    integration_branch: Option<&str>,
-) -> Result<Option<RemoveError>, RemoveError> {
+/// Whether work would be lost with the branch.
+fn look_at_branch(repo: &Repository, found: &Listed, integration_branch: Option<&str>) -> Result<Branch, RemoveError> {
     let (Some(branch), Some(tip)) = (&found.branch, &found.head) else {
-        return Ok(None);
+        return Ok(Branch::None);
     };
     let (into, name) = match integration_branch {
         Some(name) => (branch_commit(repo.root(), name)?, name.to_owned()),
@@ -200,10 +323,11 @@ fn find_unmerged(
     }
     let into = into.ok_or_else(|| RepositoryError::UnknownCommit { name: name.clone() })?;
     if is_integrated(repo, tip, &into)? {
-        return Ok(None);
+        return Ok(Branch::Merged);
     }
     let commits = repo.read().args(["rev-list", "--count", tip, "--not", &into]).text()?;
-    Ok(Some(RemoveError::Unmerged { branch: branch.clone(), into: name, commits: commits.parse().unwrap_or(1) }))
+    let commits = commits.parse().unwrap_or(1);
+    Ok(Branch::Unmerged(RemoveError::Unmerged { branch: branch.clone(), into: name, commits }))
 }
 
 /// Merged, or squashed or picked with the same effect.
@@ -247,12 +371,13 @@ fn salvage_all(
     repo: &Repository,
     request: &Remove,
     found: &Listed,
-    keep_branch: bool,
+    stays: Stays,
 ) -> Result<Option<SalvageRef>, RemoveError> {
     if found.missing {
-        return salvage_missing(repo, request, found, keep_branch);
+        return Ok(salvage_missing(repo, &found.path, &request.salvage_name, stays)?);
     }
-    let keep = Keep { branch_commits: keep_branch, copies: &request.copies };
+    let trusted = trusted(repo, request, found)?;
+    let keep = Keep { stays, copies: &request.copies, trusted: &trusted };
     for _ in 0..ATTEMPTS {
         let before = tree_state(&found.path)?;
         let kept = salvage(repo, &found.path, &request.salvage_name, keep)?;
@@ -263,47 +388,49 @@ fn salvage_all(
     Err(RemoveError::Busy { path: found.path.clone() })
 }
 
-/// The folder is gone, but git still knows what was checked out there.
-fn salvage_missing(
+fn delete(
     repo: &Repository,
     request: &Remove,
-    found: &Listed,
-    keep_branch: bool,
-) -> Result<Option<SalvageRef>, RemoveError> {
-    let commit = match &found.head {
-        Some(head) if keep_branch => Some(head.clone()),
-        _ => loose_head(repo, found)?,
-    };
-    Ok(commit.map(|commit| keep_commit(repo, &request.salvage_name, &commit)).transpose()?)
-}
-
-/// Git has forgotten it, and its folder is gone; the branch is what can be left of it.
-fn removed_by_somebody(repo: &Repository, path: PathBuf, branch: &str) -> Result<Listed, CommandError> {
-    let head = branch_commit(repo.root(), branch)?;
-    Ok(Listed { path, branch: head.is_some().then(|| branch.to_owned()), head, missing: true, ..Listed::default() })
-}
-
-/// Tells whether there was a branch to delete.
-fn delete(repo: &Repository, request: &Remove, found: &Listed, known: bool) -> Result<bool, RemoveError> {
+    found: Listed,
+    salvage_ref: Option<SalvageRef>,
+) -> Result<Removed, RemoveError> {
     let _lock = repo.lock()?;
-    if known {
-        delete_worktree(repo, request, found)?;
-    }
-    if let (true, Some(branch), Some(tip)) = (request.delete_branch, &found.branch, &found.head) {
-        delete_branch(repo, branch, tip)?;
-        return Ok(true);
-    }
-    Ok(false)
-}
-
-fn delete_worktree(repo: &Repository, request: &Remove, found: &Listed) -> Result<(), CommandError> {
+    // Somebody may have begun to work there meanwhile.
+    check_removable(repo, &find(repo, &found.path)?)?;
     // Git refuses submodules altogether without force; that they are clean was seen above.
     let has_repositories = !found.missing && !nested_repositories(&found.path, &[])?.is_empty();
     let mut git = repo.write().args(["worktree", "remove"]);
     if request.force || has_repositories {
         git = git.arg("--force");
     }
-    git.arg("--").arg(&found.path).run().map(drop)
+    let mut notes = Vec::new();
+    if let Err(error) = git.arg("--").arg(&found.path).run() {
+        // Git forgets a worktree also where it could not delete all of its files.
+        if list(repo)?.iter().any(|listed| listed.path == found.path) {
+            return Err(error.into());
+        }
+        notes.push(format!("some of its files could not be deleted: {error}"));
+    }
+    Ok(removed(repo, request, found, salvage_ref, notes))
+}
+
+/// The worktree is gone; now its branch, if it shall go too.
+fn removed(
+    repo: &Repository,
+    request: &Remove,
+    found: Listed,
+    salvage_ref: Option<SalvageRef>,
+    mut notes: Vec<String>,
+) -> Removed {
+    let mut branch_deleted = false;
+    if let (true, Some(branch), Some(tip)) = (request.delete_branch, &found.branch, &found.head) {
+        match delete_branch(repo, branch, tip) {
+            Ok(()) => branch_deleted = true,
+            Err(error) => notes.push(format!("its branch {branch} was kept: {error}")),
+        }
+    }
+    let note = Some(notes.join("; ")).filter(|note| !note.is_empty());
+    Removed { path: found.path, branch_deleted, branch: found.branch, salvage_ref, note }
 }
 
 /// Only where it still is what was looked at.

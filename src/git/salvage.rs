@@ -2,20 +2,24 @@
 //! worktree may then be deleted.
 //!
 //! Modified, staged, untracked and conflicted files are in the commit's tree, as are changed copies of ours that git
-//! ignores. Its first parent is HEAD. What was staged and differs from the files, and the commits of submodules and
-//! other repositories inside, are further parents, so that the one ref keeps all of it. The worktree and its index are
-//! only read: the tree is built in a temporary index.
+//! ignores and files that are ignored only by rules made in this worktree. Its first parent is HEAD. What was staged and
+//! differs from the files, the state of an unfinished merge or rebase, commits that only the worktree's reflog knows, and
+//! the commits of submodules and other repositories inside are further parents, so that the one ref keeps all of it. The
+//! message says which is which. The worktree and its index are only read: the tree is built in a temporary index.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
+use super::hidden::hidden;
 use super::include::Copied;
 use super::index::{IndexError, TemporaryIndex, add, stage};
-use super::nested::{nested_repositories, unpublished_commits};
+use super::loose::{Stays, loose_commits, own_git_dir, stays};
+use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
 use super::repository::{Identity, Repository, commit_with, resolve_commit};
-use super::status::{Entry, Status, Untracked, status};
+use super::status::{Entry, Status, git_dir, operation_in_progress_in, status_behind_marks};
 use super::worktree::zero_id;
 
 const PREFIX: &str = "refs/orchestrator/salvage/";
@@ -36,11 +40,14 @@ pub enum SalvageError {
         path.display()
     )]
     UnreadableRepository { path: PathBuf },
+    #[error("salvage {}: git cannot look into all of it ({complaint}); make it readable, or take it away", worktree.display())]
+    Unreadable { worktree: PathBuf, complaint: String },
     #[error("find a free name for salvage ref {name}: delete old ones with `git update-ref -d`")]
     NoFreeName { name: String },
 }
 
-/// Where salvaged work is kept: `git show <name>` shows it, `git checkout <name> -- .` brings it back.
+/// Where salvaged work is kept: `git show <name>` tells what is in it, `git worktree add <folder> <name>` brings the
+/// files back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SalvageRef {
     pub name: String,
@@ -50,20 +57,64 @@ pub struct SalvageRef {
 /// What to keep, beyond what git itself sees as uncommitted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keep<'a> {
-    /// The commits too, although they are on a branch: the branch is about to go.
-    pub branch_commits: bool,
+    /// Which commits need not be kept, because they stay.
+    pub stays: Stays<'a>,
     /// What we copied into the worktree; those that were changed are kept.
     pub copies: &'a [Copied],
+    /// Commits whose ignore rules are the project's: what is ignored by others is kept.
+    pub trusted: &'a [String],
 }
 
 /// Keeps the work in `worktree` as `refs/orchestrator/salvage/<name>`, or with a number behind the name if that is
 /// taken. `None` when there is nothing that would be lost with the worktree.
 pub fn salvage(repo: &Repository, worktree: &Path, name: &str, keep: Keep) -> Result<Option<SalvageRef>, SalvageError> {
     check_name(name)?;
-    let Some(commit) = snapshot(worktree, name, keep.copies)? else {
-        return Ok(None);
+    let mut found = look(worktree, name, keep.copies, keep.trusted)?;
+    if let Some(own) = own_git_dir(repo, worktree) {
+        let loose = loose_commits(repo, &own, keep.stays, found.head.as_deref())?;
+        found.add_parents("commits that only the reflog knew", loose);
+    }
+    keep_found(repo, name, found, keep.stays)
+}
+
+/// The same for a worktree whose folder is gone: what git still knows of it is its index and its reflog.
+pub fn salvage_missing(
+    repo: &Repository,
+    worktree: &Path,
+    name: &str,
+    keep: Stays,
+) -> Result<Option<SalvageRef>, SalvageError> {
+    check_name(name)?;
+    let Some(own) = own_git_dir(repo, worktree) else { return Ok(None) };
+    let ask = || repo.read().env("GIT_DIR", &own);
+    let head = ask().args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).answer()?;
+    let head = head.map(|id| String::from_utf8_lossy(&id).trim().to_owned());
+    let mut found = Found { dir: repo.root().to_owned(), head, ..Found::default() };
+    if own.join("index").is_file() {
+        let index = TemporaryIndex::of_git_dir(repo.root(), &own)?;
+        found.take_operation(&index, &own)?;
+        let tree = index.write_tree()?;
+        let committed = found.head.as_ref().map(|head| found.tree_of(head)).transpose()?;
+        if committed.is_none_or(|committed| committed != tree) && !is_empty_tree(repo, &tree)? {
+            found.tree = Some(tree);
+        }
+    }
+    let loose = loose_commits(repo, &own, keep, found.head.as_deref())?;
+    found.add_parents("commits that only the reflog knew", loose);
+    for (module, commits) in unpublished_modules(&own)? {
+        fetch(repo.root(), &module, &commits)?;
+        found.add_parents(&module.display().to_string(), commits);
+    }
+    keep_found(repo, name, found, keep)
+}
+
+fn keep_found(repo: &Repository, name: &str, found: Found, keep: Stays) -> Result<Option<SalvageRef>, SalvageError> {
+    let commit = match found.is_only_head() {
+        true => found.head,
+        false => Some(found.commit(name)?),
     };
-    let lost = keep.branch_commits || !is_on_a_ref(repo, &commit)?;
+    let Some(commit) = commit else { return Ok(None) };
+    let lost = !stays(repo, &commit, keep)?;
     lost.then(|| keep_commit(repo, name, &commit)).transpose()
 }
 
@@ -88,65 +139,228 @@ pub fn keep_commit(repo: &Repository, name: &str, commit: &str) -> Result<Salvag
     Err(SalvageError::NoFreeName { name: name.to_owned() })
 }
 
-/// Whether a branch, tag, remote branch, stash or any other ref that all worktrees share reaches the commit. Asked at
-/// the root, because refs of a linked worktree go with it.
-pub(super) fn is_on_a_ref(repo: &Repository, commit: &str) -> Result<bool, CommandError> {
-    let unreached = repo.read().args(["rev-list", "--max-count=1", commit]).args(["--not", "--glob=refs/"]).text()?;
-    Ok(unreached.is_empty())
+/// Keeps those of the commits that no ref reaches any more under one ref; `None` when all of them are reached.
+pub fn keep_lost(
+    repo: &Repository,
+    name: &str,
+    commits: Vec<String>,
+    why: &str,
+) -> Result<Option<SalvageRef>, SalvageError> {
+    let mut lost = Vec::new();
+    for commit in commits {
+        let commit = resolve_commit(repo.root(), &commit)?;
+        if let Some(commit) = commit.filter(|commit| !lost.contains(commit))
+            && !stays(repo, &commit, Stays::default())?
+        {
+            lost.push(commit);
+        }
+    }
+    if lost.is_empty() {
+        return Ok(None);
+    }
+    let tree = repo.write().arg("mktree").input("").text()?;
+    let commit = commit_tree(repo.root(), &tree, &lost, why)?;
+    keep_commit(repo, name, &commit).map(Some)
 }
 
-/// The commit that holds all of a worktree: HEAD itself if nothing is uncommitted, `None` if there is nothing at all.
-fn snapshot(worktree: &Path, title: &str, copies: &[Copied]) -> Result<Option<String>, SalvageError> {
-    let Status { head, entries, .. } = status(worktree, Untracked::Files)?;
-    let nested = fetch_nested(worktree, title, &entries)?;
+/// What is in a worktree beyond HEAD.
+#[derive(Debug, Default)]
+struct Found {
+    dir: PathBuf,
+    head: Option<String>,
+    /// Of the files, if they differ from HEAD.
+    tree: Option<String>,
+    /// With what each of them is.
+    parents: Vec<(String, String)>,
+}
+
+impl Found {
+    fn is_only_head(&self) -> bool {
+        self.tree.is_none() && self.parents.is_empty()
+    }
+
+    fn add_parents(&mut self, what: &str, commits: Vec<String>) {
+        self.parents.extend(commits.into_iter().map(|commit| (what.to_owned(), commit)));
+    }
+
+    fn tree_of(&self, commit: &str) -> Result<String, CommandError> {
+        Git::read(&self.dir).args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
+    }
+
+    /// A commit of these files on HEAD, as one more parent.
+    fn add_tree(&mut self, what: &str, tree: &str) -> Result<(), SalvageError> {
+        let head: Vec<String> = self.head.iter().cloned().collect();
+        let commit = commit_tree(&self.dir, tree, &head, &format!("salvage: {what}"))?;
+        self.parents.push((what.to_owned(), commit));
+        Ok(())
+    }
+
+    /// The state of an unfinished operation, and all sides of what is in conflict, which is taken out of the index so
+    /// that the rest of it can be written as a tree. Tells whether anything was in conflict.
+    fn take_operation(&mut self, index: &TemporaryIndex, git_dir: &Path) -> Result<bool, SalvageError> {
+        let conflicts = index.conflicts()?;
+        let operation = operation_in_progress_in(git_dir);
+        if conflicts.is_empty() && operation.is_none() {
+            return Ok(false);
+        }
+        let own = TemporaryIndex::empty(&self.dir, None)?;
+        let mut entries = Vec::new();
+        let mut taken_out = Vec::new();
+        for record in conflicts.split(|byte| *byte == 0) {
+            let Some(tab) = record.iter().position(|byte| *byte == b'\t') else { continue };
+            let (fields, path) = (String::from_utf8_lossy(&record[..tab]).into_owned(), &record[tab + 1..]);
+            let [mode, id, stage] = fields.split(' ').collect::<Vec<_>>()[..] else { continue };
+            entries.extend_from_slice(format!("{mode} {id}\tconflicts/{stage}/").as_bytes());
+            entries.extend_from_slice(&[path, b"\0"].concat());
+            taken_out.extend_from_slice(format!("0 {}\t", zero_id(id)).as_bytes());
+            taken_out.extend_from_slice(&[path, b"\0"].concat());
+        }
+        for file in state_files(git_dir) {
+            let id = own.git().args(["hash-object", "-w", "--no-filters", "--"]).arg(git_dir.join(&file)).text()?;
+            entries.extend_from_slice(format!("100644 {id}\toperation/{}\0", file.display()).as_bytes());
+        }
+        own.set(entries)?;
+        if !taken_out.is_empty() {
+            index.set(taken_out)?;
+        }
+        let what = format!("state of an unfinished {}", operation.unwrap_or("merge"));
+        self.add_tree(&what, &own.write_tree()?)?;
+        Ok(!conflicts.is_empty())
+    }
+
+    fn commit(self, title: &str) -> Result<String, SalvageError> {
+        let tree = match (&self.tree, &self.head) {
+            (Some(tree), _) => tree.clone(),
+            (None, Some(head)) => self.tree_of(head)?,
+            (None, None) => Git::write(&self.dir).arg("mktree").input("").text()?,
+        };
+        let mut message = format!("salvage: {title}\n\n");
+        let mut parents: Vec<String> = Vec::new();
+        for (what, commit) in self.head.map(|head| ("HEAD".to_owned(), head)).into_iter().chain(self.parents) {
+            if !parents.contains(&commit) {
+                parents.push(commit);
+                message.push_str(&format!("^{}: {what}\n", parents.len()));
+            }
+        }
+        commit_tree(&self.dir, &tree, &parents, &message)
+    }
+}
+
+/// Everything that a worktree holds.
+fn look(worktree: &Path, title: &str, copies: &[Copied], trusted: &[String]) -> Result<Found, SalvageError> {
+    let Status { head, entries, complaint, .. } = status_behind_marks(worktree)?;
+    let mut hidden = hidden(worktree, trusted)?;
+    hidden.files.retain(|file| !copies.iter().any(|copy| Path::new(&copy.path) == file));
+    let unreadable = hidden.unreadable.first().map(|path| path.display().to_string());
+    if let Some(complaint) = complaint.or(unreadable) {
+        return Err(SalvageError::Unreadable { worktree: worktree.to_owned(), complaint });
+    }
+    let own = git_dir(worktree)?;
+    let mut found = Found { dir: worktree.to_owned(), head, ..Found::default() };
+    let mut index = TemporaryIndex::copy_of(worktree)?;
+    let in_conflict = found.take_operation(&index, &own)?;
+    found.take_nested(title, &entries, &hidden.repositories, &own)?;
     let copies: Vec<&Copied> = copies.iter().filter(|c| c.is_changed(worktree)).collect();
-    if entries.is_empty() && nested.is_empty() && copies.is_empty() {
-        return Ok(head);
+    if entries.is_empty() && copies.is_empty() && hidden.files.is_empty() {
+        return Ok(found);
     }
-    let index = TemporaryIndex::copy_of(worktree)?;
-    // While there are conflicts git can write no tree of what is staged.
-    let overwritten = entries.iter().any(|e| e.staged && e.in_worktree);
-    let staged = if overwritten && !index.has_conflicts()? { Some(index.write_tree()?) } else { None };
+    if entries.iter().any(|e| e.staged && e.in_worktree) {
+        found.add_tree("what was staged", &index.write_tree()?)?;
+    }
+    if in_conflict {
+        // Git adds a file that is gone only where its index knows it.
+        index = TemporaryIndex::copy_of(worktree)?;
+    }
     stage(index.git(), &entries)?;
-    let copies = copies.iter().map(|copy| Path::new(&copy.path));
-    add(index.git(), &["--force", "--sparse"], copies)?;
-    let tree = index.write_tree()?;
-    let mut parents: Vec<String> = head.into_iter().collect();
-    if let Some(staged) = staged {
-        parents.push(commit_tree(worktree, &staged, &parents, "staged")?);
-    }
-    parents.extend(nested);
-    commit_tree(worktree, &tree, &parents, title).map(Some)
+    let ignored = copies.iter().map(|copy| Path::new(&copy.path)).chain(hidden.files.iter().map(PathBuf::as_path));
+    add(index.git(), &["--force", "--sparse"], ignored)?;
+    found.tree = Some(index.write_tree()?);
+    Ok(found)
 }
 
-/// Brings the unpublished commits and the uncommitted files of the repositories inside into the object store around
-/// them, where nothing keeps them yet.
-fn fetch_nested(worktree: &Path, title: &str, entries: &[Entry]) -> Result<Vec<String>, SalvageError> {
-    let mut fetched = Vec::new();
-    let repositories = nested_repositories(worktree, entries)?;
-    let untracked = entries.iter().filter(|entry| entry.is_repository());
-    for path in untracked.map(|entry| worktree.join(&entry.path)) {
-        if !repositories.contains(&path) {
-            return Err(SalvageError::UnreadableRepository { path });
+impl Found {
+    /// Brings the unpublished commits and the uncommitted files of the repositories inside into the object store around
+    /// them, where nothing keeps them yet.
+    fn take_nested(
+        &mut self,
+        title: &str,
+        entries: &[Entry],
+        hidden: &[PathBuf],
+        own: &Path,
+    ) -> Result<(), SalvageError> {
+        let worktree = self.dir.clone();
+        let mut repositories = nested_repositories(&worktree, entries)?;
+        let untracked = entries.iter().filter(|entry| entry.is_repository());
+        for path in untracked.map(|entry| worktree.join(&entry.path)) {
+            if !repositories.contains(&path) {
+                return Err(SalvageError::UnreadableRepository { path });
+            }
         }
-    }
-    for repository in repositories {
-        let whole = snapshot(&repository, title, &[])?;
-        let commits = unpublished_commits(&repository, whole.as_deref())?;
-        if commits.is_empty() {
-            continue;
+        repositories.extend(hidden.iter().map(|path| worktree.join(path)));
+        for repository in repositories {
+            let head = resolve_commit(&repository, "HEAD")?;
+            let whole = look(&repository, title, &[], &head.into_iter().collect::<Vec<_>>())?;
+            let whole = match whole.is_only_head() {
+                true => whole.head,
+                false => Some(whole.commit(title)?),
+            };
+            self.take_commits(&repository, unpublished_commits(&repository, whole.as_deref())?)?;
         }
-        Git::write(worktree)
-            .config("protocol.file.allow=always")
-            .config("protocol.version=2")
-            .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"])
-            .args(["--no-recurse-submodules", "--update-shallow", "--"])
-            .arg(&repository)
-            .args(&commits)
-            .run()?;
-        fetched.extend(commits);
+        for (module, commits) in unpublished_modules(own)? {
+            self.take_commits(&module, commits)?;
+        }
+        Ok(())
     }
-    Ok(fetched)
+
+    fn take_commits(&mut self, from: &Path, commits: Vec<String>) -> Result<(), SalvageError> {
+        let (dir, name) = (self.dir.clone(), from.strip_prefix(&self.dir).unwrap_or(from).display().to_string());
+        let known = |commit: &String| self.parents.iter().any(|(_, parent)| parent == commit);
+        let new: Vec<String> = commits.into_iter().filter(|commit| !known(commit)).collect();
+        fetch(&dir, from, &new)?;
+        self.add_parents(&format!("repository {name}"), new);
+        Ok(())
+    }
+}
+
+fn fetch(into: &Path, from: &Path, commits: &[String]) -> Result<(), CommandError> {
+    if commits.is_empty() {
+        return Ok(());
+    }
+    let fetch = Git::write(into)
+        .config("protocol.file.allow=always")
+        .config("protocol.version=2")
+        .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"])
+        .args(["--no-recurse-submodules", "--update-shallow"])
+        // A submodule's repository may name a folder that is gone as the place of its files, and then git fails there.
+        .args(["--upload-pack", "GIT_WORK_TREE=. git upload-pack", "--"])
+        .arg(from)
+        .args(commits);
+    fetch.run().map(drop)
+}
+
+/// What tells of an operation that is not finished, relative to the worktree's own git folder.
+fn state_files(git_dir: &Path) -> Vec<PathBuf> {
+    const FOLDERS: [&str; 3] = ["rebase-merge", "rebase-apply", "sequencer"];
+    const OTHERS: [&str; 4] = ["HEAD", "FETCH_HEAD", "COMMIT_EDITMSG", "index"];
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+        files.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+    };
+    let is_state = |name: &String| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let mut files: Vec<PathBuf> = names(git_dir)
+        .into_iter()
+        .filter(|name| is_state(name) && !OTHERS.contains(&name.as_str()))
+        .map(PathBuf::from)
+        .collect();
+    for folder in FOLDERS {
+        files.extend(names(&git_dir.join(folder)).into_iter().map(|name| Path::new(folder).join(name)));
+    }
+    files
+}
+
+fn is_empty_tree(repo: &Repository, tree: &str) -> Result<bool, CommandError> {
+    Ok(repo.read().args(["ls-tree", tree]).run()?.is_empty())
 }
 
 fn commit_tree(dir: &Path, tree: &str, parents: &[String], message: &str) -> Result<String, SalvageError> {
@@ -154,7 +368,7 @@ fn commit_tree(dir: &Path, tree: &str, parents: &[String], message: &str) -> Res
         git.args(["commit-tree", tree])
             .args(parents.iter().flat_map(|parent| ["-p", parent]))
             .args(["-F", "-"])
-            .input(format!("salvage: {message}\n"))
+            .input(message)
     });
     Ok(commit?)
 }

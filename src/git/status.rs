@@ -8,16 +8,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
+use super::index::{IndexError, TemporaryIndex, hidden_by_marks};
 use super::repository::current_branch;
 
 /// An operation of git that was begun and not ended: committing now would end it in a way that nobody asked for.
-const OPERATIONS: [(&str, &str); 6] = [
+const OPERATIONS: [(&str, &str); 7] = [
     ("MERGE_HEAD", "merge"),
     ("CHERRY_PICK_HEAD", "cherry-pick"),
     ("REVERT_HEAD", "revert"),
     ("rebase-merge", "rebase"),
     ("rebase-apply", "rebase"),
     ("sequencer", "cherry-pick"),
+    ("BISECT_LOG", "bisect"),
 ];
 
 /// One path that differs from HEAD. Ignored files are never listed.
@@ -58,20 +60,37 @@ pub struct Status {
     pub entries: Vec<Entry>,
     /// Git's own words for the entries.
     pub(super) records: Vec<u8>,
+    /// What git complained about: folders that it could not look into.
+    pub(super) complaint: Option<String>,
 }
 
 /// Everything that `git status` would show, submodules included whatever the configuration says.
 pub fn status(worktree: &Path, untracked: Untracked) -> Result<Status, CommandError> {
+    status_by(Git::read(worktree), worktree, untracked)
+}
+
+/// Also what `git status` was told not to show: changes of files that are marked as unchanged. For those who are about
+/// to delete something.
+pub fn status_behind_marks(worktree: &Path) -> Result<Status, IndexError> {
+    if hidden_by_marks(worktree)?.is_empty() {
+        return Ok(status(worktree, Untracked::Files)?);
+    }
+    let index = TemporaryIndex::copy_of(worktree)?;
+    Ok(status_by(index.git(), worktree, Untracked::Files)?)
+}
+
+fn status_by(git: Git, worktree: &Path, untracked: Untracked) -> Result<Status, CommandError> {
     let untracked = match untracked {
         Untracked::Files => "--untracked-files=all",
         Untracked::Folders => "--untracked-files=normal",
     };
-    let answer = Git::read(worktree)
+    let (answer, complaint) = git
         .args(["status", "--porcelain=v2", "-z", "--no-renames"])
         .args(["--branch", "--no-ahead-behind"])
         .args(["--ignore-submodules=none", untracked])
-        .run()?;
+        .run_and_listen()?;
     let mut status = parse(&answer);
+    status.complaint = Some(complaint).filter(|complaint| complaint.contains("could not open directory"));
     if status.branch.as_deref() == Some("(detached)") {
         // Which is also a name that git allows for a branch.
         status.branch = current_branch(worktree)?;
@@ -81,8 +100,12 @@ pub fn status(worktree: &Path, untracked: Untracked) -> Result<Status, CommandEr
 
 /// The name of the operation that is under way in a worktree (`merge`, `rebase`, …).
 pub fn operation_in_progress(worktree: &Path) -> Result<Option<&'static str>, CommandError> {
-    let git_dir = git_dir(worktree)?;
-    Ok(OPERATIONS.iter().find(|(file, _)| git_dir.join(file).exists()).map(|(_, operation)| *operation))
+    Ok(operation_in_progress_in(&git_dir(worktree)?))
+}
+
+/// The same, by the folder in which git keeps the worktree's own HEAD.
+pub(super) fn operation_in_progress_in(git_dir: &Path) -> Option<&'static str> {
+    OPERATIONS.iter().find(|(file, _)| git_dir.join(file).exists()).map(|(_, operation)| *operation)
 }
 
 /// The folder that holds the own HEAD and index of the worktree with this root.

@@ -18,10 +18,15 @@ use serde::{Deserialize, Serialize};
 use super::check::{self, Place, Plan, Request};
 use super::command::{CommandError, Git};
 use super::include::{self, Copied, IncludeError, Included};
+use super::loose::own_git_dir;
 use super::repository::{Repository, RepositoryError, branch_commit, git_dir};
 
 /// More at once only makes the disk busier (measured: two threads on two cores halve the time, more do not help).
 const MOST_CHECKOUTS_AT_ONCE: usize = 4;
+
+/// In git's own folder of a worktree that we made: what we made, so that its removal can tell copies of ours that were
+/// changed. It goes with the worktree.
+pub(super) const MADE_FILE: &str = "orchestrator-boss.json";
 
 /// Hides our own folder, with the worktrees in it.
 const OWN_FOLDER_PATTERN: &str = ".orchestrator/";
@@ -71,6 +76,8 @@ pub enum WorktreeError {
         path.display()
     )]
     PathRegistered { path: PathBuf },
+    #[error("write {}", path.display())]
+    Remember { path: PathBuf, source: io::Error },
     #[error("look at {}", path.display())]
     ReadPath { path: PathBuf, source: io::Error },
     #[error("find a worktree at {}: these exist: {}", path.display(), known.join(", "))]
@@ -135,21 +142,35 @@ pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -
     let plan = check::check(repo, request)?;
     hide(repo, &plan.place)?;
     let begun = register(repo, &plan, lock_reason)?;
-    match fill(repo, &begun.path) {
-        Ok(included) => Ok(Worktree {
-            path: begun.path,
-            branch: plan.branch,
-            base_commit: plan.base_commit,
+    let filled = fill(repo, &begun.path).and_then(|included| {
+        let made = Worktree {
+            path: begun.path.clone(),
+            branch: plan.branch.clone(),
+            base_commit: plan.base_commit.clone(),
             created_branch: plan.new_branch,
             repo_path: repo.root().to_owned(),
             copies: included.copied,
             not_copied: included.skipped,
-        }),
-        Err(cause) => {
-            let _lock = repo.lock()?;
-            Err(undo(repo, &plan, &begun, cause))
-        }
-    }
+        };
+        remember(&made)?;
+        Ok(made)
+    });
+    filled.or_else(|cause| {
+        let _lock = repo.lock()?;
+        Err(undo(repo, &plan, &begun, cause))
+    })
+}
+
+fn remember(made: &Worktree) -> Result<(), WorktreeError> {
+    let path = git_dir(&made.path)?.join(MADE_FILE);
+    let text = serde_json::to_vec(made).expect("paths, names and ids are JSON");
+    fs::write(&path, text).map_err(|source| WorktreeError::Remember { path, source })
+}
+
+/// What we made at this place; `None` for a worktree that somebody else made.
+pub fn made_by_us(repo: &Repository, worktree: &Path) -> Option<Worktree> {
+    let record = fs::read(own_git_dir(repo, worktree)?.join(MADE_FILE)).ok()?;
+    serde_json::from_slice(&record).ok()
 }
 
 /// Finishes a creation that was cut off when git knew the worktree and its files were not all there. One whose files were
@@ -160,7 +181,7 @@ pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError>
         true => include::copy(repo, &found.path)?,
         false => fill(repo, &found.path)?,
     };
-    Ok(Worktree {
+    let made = Worktree {
         base_commit: found.head.unwrap_or_default(),
         branch: found.branch.unwrap_or_default(),
         path: found.path,
@@ -168,14 +189,17 @@ pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError>
         repo_path: repo.root().to_owned(),
         copies: included.copied,
         not_copied: included.skipped,
-    })
+    };
+    remember(&made)?;
+    Ok(made)
 }
 
 /// Keeps a worktree from being removed or pruned, by us or by anybody else's git, until [`unlock`].
 pub fn lock(repo: &Repository, path: &Path, reason: &str) -> Result<(), WorktreeError> {
     let _lock = repo.lock()?;
     let found = find(repo, path)?;
-    if found.locked.as_deref() == Some(reason) {
+    // Somebody else's lock keeps it as well.
+    if found.locked.is_some() {
         return Ok(());
     }
     repo.write().args(["worktree", "lock", "--reason", reason, "--"]).arg(&found.path).run()?;
@@ -251,6 +275,8 @@ fn anchored_pattern(folder: &str) -> String {
 struct Begun {
     path: PathBuf,
     path_existed: bool,
+    /// Git knows the worktree because of us. One that somebody else was faster to make is not ours to take back.
+    registered: bool,
     /// The outermost folder that had to be made.
     first_new_folder: PathBuf,
 }
@@ -262,12 +288,16 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
         Place::Given(path) => path.clone(),
         Place::Default { folder, gone } => check::free_path(folder, gone, &plan.branch),
     };
-    let begun = Begun { path_existed: path.exists(), first_new_folder: first_missing(&path).to_owned(), path };
+    let path_existed = path.exists();
+    let mut begun = Begun { path_existed, first_new_folder: first_missing(&path).to_owned(), registered: false, path };
     if plan.new_branch {
         create_branch(repo, plan)?;
     }
     match add(repo, plan, &begun.path, lock_reason) {
-        Ok(()) => Ok(begun),
+        Ok(()) => {
+            begun.registered = true;
+            Ok(begun)
+        }
         Err(cause) => Err(undo(repo, plan, &begun, cause.into())),
     }
 }
@@ -317,7 +347,7 @@ fn undo(repo: &Repository, plan: &Plan, begun: &Begun, cause: WorktreeError) -> 
 }
 
 fn try_undo(repo: &Repository, plan: &Plan, begun: &Begun) -> Result<(), WorktreeError> {
-    if list(repo)?.iter().any(|listed| listed.path == begun.path) {
+    if begun.registered {
         // Forced twice because it may be locked, by us.
         repo.write().args(["worktree", "remove", "--force", "--force", "--"]).arg(&begun.path).run()?;
     }

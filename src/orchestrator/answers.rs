@@ -219,7 +219,10 @@ pub struct RemovalAnswer {
 pub struct RemovedWorktree {
     pub path: PathBuf,
     pub branch: Option<String>,
+    pub branch_deleted: bool,
     pub salvage_ref: Option<String>,
+    /// What did not go as asked although it is gone.
+    pub note: Option<String>,
 }
 
 #[derive(Debug, Clone)]

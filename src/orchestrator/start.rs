@@ -144,12 +144,18 @@ fn worktree(
     let repository = context.repository()?;
     restore_branch(repository, &order.worker, branch)?;
     if path.join(".git").exists() {
+        let made_for_it =
+            |made: &git::Worktree| git::made_by_us(repository, path).is_some_and(|record| record.branch == made.branch);
         return match order.worker_dir.worktree()? {
-            Some(made) => Ok((made, false)),
+            Some(made) if made_for_it(&made) => {
+                // A removal that was asked for a moment ago, or refused, may have taken the lock off.
+                git::lock(repository, path, &lock_reason(&order.worker)).map_err(refused)?;
+                Ok((made, false))
+            }
             None if is_registered_for(repository, path, &order.worker)? => {
                 Ok((git::refill(repository, path).map_err(refused)?, true))
             }
-            None => Err(OrchestratorError::Refused(format!(
+            _ => Err(OrchestratorError::Refused(format!(
                 "there is a worktree at {} that was not made for this worker: name another path, or work in it with working_directory",
                 path.display()
             ))),

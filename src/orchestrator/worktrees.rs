@@ -48,10 +48,15 @@ pub(super) fn repository(context: &Context, named: Option<&Path>) -> Result<Repo
     Repository::discover(&path).map_err(refused)?.ok_or(OrchestratorError::NoRepository { path })
 }
 
-/// One worktree to remove, and the worker that it was made for, if any.
+/// One worktree to remove.
 struct Removal {
     path: PathBuf,
+    /// Asked for by its path, and not by the name of its worker.
+    by_path: bool,
+    /// The worker that it was made for, or that was the last to work in it.
     worker: Option<Arc<Worker>>,
+    /// Workers that are still open and work in it, or in a folder of it.
+    in_use_by: Vec<Arc<Worker>>,
 }
 
 pub(super) async fn remove(
@@ -62,16 +67,14 @@ pub(super) async fn remove(
     let lookup = orchestrator.ask(|reply| Ask::Lookup { name: None, reply }).await??;
     let context = orchestrator.shared();
     let targets = match &request.target {
-        RemovalTarget::Path(path) => {
-            let path = context.directory.join(path);
-            vec![Removal { worker: worker_in(&lookup, &path), path }]
-        }
+        RemovalTarget::Path(path) => vec![at_path(&lookup, &context.directory.join(path))],
         RemovalTarget::Worker(name) => {
             let worker = orchestrator.ask(|reply| Ask::Lookup { name: Some(name.clone()), reply }).await??.worker;
-            worker.into_iter().map(of_worker).collect()
+            worker.into_iter().map(|worker| of_worker(&lookup, worker)).collect()
         }
         RemovalTarget::AllIntegrated => {
-            lookup.all.iter().filter(|it| is_integrated(it, boss)).cloned().map(of_worker).collect()
+            let integrated = lookup.all.iter().filter(|it| is_integrated(it, boss)).cloned();
+            integrated.map(|worker| of_worker(&lookup, worker)).collect()
         }
     };
     let integration_branch = lookup.integration_branch;
@@ -101,14 +104,21 @@ pub(super) async fn remove(
     Ok(answer)
 }
 
-fn of_worker(worker: Arc<Worker>) -> Removal {
-    Removal { path: worker.mission.place.path().to_owned(), worker: Some(worker) }
+fn of_worker(lookup: &Lookup, worker: Arc<Worker>) -> Removal {
+    let path = worker.mission.place.path().to_owned();
+    Removal { in_use_by: open_in(lookup, &path), path, by_path: false, worker: Some(worker) }
 }
 
-/// The newest worker whose place this is.
-fn worker_in(lookup: &Lookup, path: &Path) -> Option<Arc<Worker>> {
+fn at_path(lookup: &Lookup, path: &Path) -> Removal {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    lookup.all.iter().rev().find(|worker| worker.mission.place.path() == path).cloned()
+    // The newest whose place this is.
+    let worker = lookup.all.iter().rev().find(|worker| worker.mission.place.path() == path).cloned();
+    Removal { in_use_by: open_in(lookup, &path), path, by_path: true, worker }
+}
+
+fn open_in(lookup: &Lookup, path: &Path) -> Vec<Arc<Worker>> {
+    let works_there = |it: &&Arc<Worker>| !it.status.is_settled() && it.mission.place.path().starts_with(path);
+    lookup.all.iter().filter(works_there).cloned().collect()
 }
 
 fn is_integrated(worker: &Worker, boss: &BossId) -> bool {
@@ -122,22 +132,15 @@ fn remove_one(
     target: Removal,
     integration_branch: Option<String>,
 ) -> Result<RemovedWorktree> {
-    if let Some(worker) = &target.worker {
-        check_removable(worker)?;
-    }
     let repository = repository(context, request.repo_path.as_deref())?;
-    let copies = match &target.worker {
-        Some(worker) => {
-            let dir = StateDir::open(&context.state_root)?.worker(&worker.id);
-            // Its own lock, from when it was made; nobody else's is taken off.
-            unlock(&repository, &target.path, worker)?;
-            dir.worktree()?.map(|made: git::Worktree| made.copies).unwrap_or_default()
-        }
-        None => Vec::new(),
+    check_removable(context, &repository, &target)?;
+    let made: Option<git::Worktree> = match &target.worker {
+        Some(worker) => StateDir::open(&context.state_root)?.worker(&worker.id).worktree()?,
+        None => None,
     };
     let salvage_name = match &target.worker {
         Some(worker) => worker.id.to_string(),
-        None => target.path.file_name().map_or("worktree".into(), |name| name.to_string_lossy().into_owned()),
+        None => salvage_name(&target.path),
     };
     let remove = git::Remove {
         path: target.path,
@@ -145,42 +148,75 @@ fn remove_one(
         delete_branch: request.delete_branch,
         integration_branch,
         salvage_name,
-        copies,
+        base: made.as_ref().map(|made| made.base_commit.clone()),
+        copies: made.map(|made| made.copies).unwrap_or_default(),
         branch: target.worker.as_ref().and_then(|worker| worker.mission.place.branch().map(str::to_owned)),
     };
-    let removed = git::remove(&repository, &remove).map_err(refused)?;
+    let removed = match &target.worker {
+        Some(worker) => {
+            // Its own lock, from when it was made; nobody else's is taken off.
+            let unlocked = unlock(&repository, &remove.path, worker)?;
+            let removed = git::remove(&repository, &remove);
+            if removed.is_err() && unlocked {
+                // One that stays is as safe as before.
+                git::lock(&repository, &remove.path, &super::start::lock_reason(worker)).map_err(refused)?;
+            }
+            removed
+        }
+        None => git::remove(&repository, &remove),
+    };
+    let removed = removed.map_err(refused)?;
     Ok(RemovedWorktree {
         path: removed.path,
         branch: removed.branch,
+        branch_deleted: removed.branch_deleted,
         salvage_ref: removed.salvage_ref.map(|salvaged| salvaged.name),
+        note: removed.note,
     })
 }
 
-/// Not by force either: a live worktree holds a worker's work.
-fn check_removable(worker: &Worker) -> Result<()> {
-    if let Place::Directory { path } = &worker.mission.place {
-        let why =
-            format!("{} is the user's own directory, not a worktree of ours: it is never removed", path.display());
-        return Err(OrchestratorError::Refused(why));
-    }
-    match worker.status {
-        WorkerStatus::Settled(_) => Ok(()),
-        status => Err(OrchestratorError::NotSettled {
-            worker: worker.id.to_string(),
-            status: status.as_str(),
-            mend: "wait for it, or cancel_worker it, before its worktree is removed",
-        }),
-    }
+/// A folder may have a name that no ref can have.
+fn salvage_name(path: &Path) -> String {
+    let name = path.file_name().map_or("worktree".into(), |name| name.to_string_lossy());
+    let plain = |character: char| if character.is_ascii_alphanumeric() || character == '-' { character } else { '-' };
+    name.chars().map(plain).collect()
 }
 
-fn unlock(repository: &Repository, path: &Path, worker: &Worker) -> Result<()> {
+/// Not by force either: a live worktree holds a worker's work.
+fn check_removable(context: &Context, repository: &Repository, target: &Removal) -> Result<()> {
+    if let Some(worker) = target.in_use_by.first() {
+        return Err(OrchestratorError::NotSettled {
+            worker: worker.id.to_string(),
+            status: worker.status.as_str(),
+            mend: "wait for it, or cancel_worker it, before its worktree is removed",
+        });
+    }
+    let users_own = target.worker.as_ref().is_some_and(|it| matches!(it.mission.place, Place::Directory { .. }));
+    // One that create_worktree made is taken away by its path, whoever worked in it.
+    if users_own && !(target.by_path && git::made_by_us(repository, &target.path).is_some()) {
+        let path = target.path.display();
+        let why = match git::made_by_us(repository, &target.path) {
+            Some(_) => format!("{path} was not made for this worker: remove it by its path"),
+            None => format!("{path} is the user's own directory, not a worktree of ours: it is never removed"),
+        };
+        return Err(OrchestratorError::Refused(why));
+    }
+    if context.directory.starts_with(&target.path) {
+        let why = format!("this server was started in {}: it is not removed from under it", target.path.display());
+        return Err(OrchestratorError::Refused(why));
+    }
+    Ok(())
+}
+
+/// Tells whether it was locked by us.
+fn unlock(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool> {
     let worktrees = git::list(repository).map_err(refused)?;
     let reason = super::start::lock_reason(worker);
     let locked_by_us = worktrees.iter().any(|it| it.path == path && it.locked.as_deref() == Some(&reason));
     if locked_by_us {
         git::unlock(repository, path).map_err(refused)?;
     }
-    Ok(())
+    Ok(locked_by_us)
 }
 
 /// What the files of a worker say beyond the registry. Blocks.

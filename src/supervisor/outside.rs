@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::assignment::Assignment;
-use crate::git::{self, Fingerprint, Repository};
+use crate::git::{self, Fingerprint, RefChange, Repository};
 
 /// As many paths as a record names.
 const NAMED_PATHS: usize = 20;
+
+/// As many names as one sentence has.
+const NAMED_CHANGES: usize = 5;
 
 pub struct Outside {
     directory: PathBuf,
@@ -33,24 +36,72 @@ impl Outside {
     }
 }
 
-/// What is different in the main checkout since before the worktree was made, in words. Blocks.
+/// What is different in the main checkout, and in what all worktrees share, since before the worktree was made, in
+/// words: it may have been anybody. What nothing reaches any more (a deleted branch, a dropped stash) is put under a
+/// salvage ref, which is named too. Blocks.
 pub fn main_checkout_changes(assignment: &Assignment) -> Vec<String> {
     let Some(before) = &assignment.main_checkout else { return Vec::new() };
     let repository = Repository::discover(&assignment.directory).ok().flatten();
-    match repository.map(|repository| git::fingerprint(&repository)) {
-        Some(Ok(after)) => changes(before, &after),
-        _ => vec!["it can no longer be read".to_owned()],
+    let after = repository.as_ref().map(|repository| (repository, git::fingerprint(repository)));
+    let Some((repository, Ok(after))) = after else { return vec!["it can no longer be read".to_owned()] };
+    let kept = keep_lost(repository, assignment, before, &after);
+    // First, since what is shown of all this is short.
+    kept.into_iter().chain(changes(before, &after, &assignment.settings.branch_prefix)).collect()
+}
+
+fn changes(before: &Fingerprint, after: &Fingerprint, our_branches: &str) -> Vec<String> {
+    let changed = before.compare(after);
+    let mut words = Vec::new();
+    if changed.branch {
+        let name = |branch: &Option<String>| branch.clone().unwrap_or_else(|| "no branch".to_owned());
+        words.push(format!("another branch is checked out: {} (was {})", name(&after.branch), name(&before.branch)));
+    }
+    if changed.head {
+        words.push(format!("its HEAD moved from {} to {}", short(&before.head), short(&after.head)));
+    }
+    words.extend(named("its index or files changed", changed.files));
+    // Workers' branches come and go with them; they are told of by those workers.
+    let others = changed.refs.iter().filter(|it| !it.name.starts_with(&format!("refs/heads/{our_branches}")));
+    words.extend(named("refs changed", others.map(in_words).collect()));
+    words.extend(named("a stash was pushed", changed.stashes_pushed));
+    words.extend(named("a stash was dropped", changed.stashes_dropped));
+    words.extend(named("the repository's configuration changed", changed.configuration));
+    words
+}
+
+fn in_words(changed: &RefChange) -> String {
+    match (&changed.before, &changed.after) {
+        (None, _) => format!("{} is new", changed.name),
+        (_, None) => format!("{} was deleted (was {})", changed.name, short(&changed.before)),
+        _ => format!("{} moved from {} to {}", changed.name, short(&changed.before), short(&changed.after)),
     }
 }
 
-/// Refs are left out: other workers' branches come and go all the time, and HEAD tells of the one that is checked out.
-fn changes(before: &Fingerprint, after: &Fingerprint) -> Vec<String> {
+fn short(commit: &Option<String>) -> &str {
+    commit.as_deref().map_or("none", |id| &id[..id.len().min(12)])
+}
+
+fn named(what: &str, names: Vec<String>) -> Option<String> {
+    let rest = names.len().saturating_sub(NAMED_CHANGES);
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    let shown = names.iter().take(NAMED_CHANGES).cloned().collect::<Vec<_>>().join(", ");
+    (!names.is_empty()).then(|| format!("{what}: {shown}{more}"))
+}
+
+/// Refs and stashes that are gone, and whose commits nothing else holds, are held by one ref of ours.
+fn keep_lost(
+    repository: &Repository,
+    assignment: &Assignment,
+    before: &Fingerprint,
+    after: &Fingerprint,
+) -> Option<String> {
     let changed = before.compare(after);
-    let words = [
-        (changed.branch, "another branch is checked out"),
-        (changed.head, "its HEAD moved"),
-        (changed.tree, "its index or files changed"),
-        (changed.configuration, "the repository's configuration changed"),
-    ];
-    words.into_iter().filter(|(changed, _)| *changed).map(|(_, words)| words.to_owned()).collect()
+    let moved = changed.refs.into_iter().filter_map(|it| it.before);
+    let head = before.head.clone().filter(|_| changed.head);
+    let gone: Vec<String> = moved.chain(changed.stashes_dropped).chain(head).collect();
+    let name = format!("{}-outside", assignment.worker_id);
+    match git::keep_lost(repository, &name, gone, "salvage: what refs and stashes outside the worktree held") {
+        Ok(kept) => kept.map(|kept| format!("what was lost is kept under {}", kept.name)),
+        Err(error) => Some(format!("what refs held before could not be kept: {error}")),
+    }
 }

@@ -200,8 +200,25 @@ async fn a_worktree_can_be_made_by_name_and_worked_in() {
     assert_eq!((changes.branch.as_deref(), changes.commits), (Some("feature/x"), 1));
     let target = RemovalTarget::Path(made.path.clone());
     let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
+    let by_worker = remove(&server, &id, true, false).await;
+    assert!(by_worker.kept[0].why.contains("by its path"), "{by_worker:?}");
+    std::fs::write(made.path.join(".env"), "A=2\n").unwrap();
+    let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
+    assert!(answer.kept[0].why.contains(".env"), "a copy of ours that was changed is work: {answer:?}");
+    std::fs::write(made.path.join(".env"), "A=1\n").unwrap();
+    let busy = server.create_one({
+        let mut draft = mission("below", "hang");
+        std::fs::create_dir_all(made.path.join("sub")).unwrap();
+        draft.place = DraftPlace::Directory(made.path.join("sub"));
+        draft
+    });
+    let busy = busy.await;
+    server.until(&busy, "running").await;
+    let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
+    assert!(answer.kept[0].why.contains(&busy), "somebody works in a folder of it: {answer:?}");
+    server.orchestrator.cancel(&server.boss, &busy, "enough").await.unwrap();
     let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
-    assert!(answer.kept.is_empty() || answer.kept[0].why.contains("own directory"), "{answer:?}");
+    assert!(answer.kept.is_empty() && !made.path.exists(), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,7 +233,7 @@ async fn a_worker_that_reaches_outside_its_worktree_is_named() {
     server.until(&ids[1], "completed").await;
     let reached = server.orchestrator.get(&ids[0]).await.unwrap().worker.last().unwrap().changes.clone();
     assert_eq!(reached.outside_worktree, [readme.display().to_string()]);
-    assert_eq!(reached.main_checkout_changes, ["its index or files changed"]);
+    assert_eq!(reached.main_checkout_changes, ["its index or files changed: README"]);
     let stayed = server.orchestrator.get(&ids[1]).await.unwrap().worker.last().unwrap().changes.clone();
     assert!(stayed.outside_worktree.is_empty(), "what happened meanwhile is not this worker's doing: {stayed:?}");
 
@@ -224,6 +241,70 @@ async fn a_worker_that_reaches_outside_its_worktree_is_named() {
     server.until(&alone, "completed").await;
     let alone = server.orchestrator.get(&alone).await.unwrap().worker.last().unwrap().changes.clone();
     assert!(alone.main_checkout_changes.is_empty(), "{alone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_thing_that_is_done_to_the_repository_around_a_worktree_is_told_and_can_be_undone() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let (repo, root) = (world.repo(), world.repo().display().to_string());
+    let commit_on = |branch: &str| {
+        world.git(&["checkout", "-q", "-B", branch]);
+        world.git(&["commit", "-q", "--allow-empty", "-m", branch]);
+        let made = world.git(&["rev-parse", "HEAD"]);
+        world.git(&["checkout", "-q", "main"]);
+        made
+    };
+    let feature = commit_on("feature");
+    let forced = commit_on("forced");
+    std::fs::write(repo.join("README"), "the user's\n").unwrap();
+    world.git(&["stash", "-q"]);
+    let stash = world.git(&["rev-parse", "refs/stash"]);
+    commit_on("later");
+    world.git(&["merge", "-q", "later"]);
+    let cases = [
+        ("commit", format!("run cd {root} && git commit -q --allow-empty -m outside"), "its HEAD moved from", None),
+        ("switch", format!("run cd {root} && git checkout -q -b another"), "checked out: another (was main)", None),
+        ("back", format!("run cd {root} && git checkout -q main"), "checked out: main (was another)", None),
+        (
+            "delete",
+            format!("run cd {root} && git branch -q -D feature"),
+            "refs/heads/feature was deleted",
+            Some(&feature),
+        ),
+        (
+            "force",
+            format!("run cd {root} && git branch -q -f forced main"),
+            "refs/heads/forced moved from",
+            Some(&forced),
+        ),
+        ("drop", format!("run cd {root} && git stash drop -q"), "a stash was dropped", Some(&stash)),
+        ("stash", "write README x\nrun git stash -q".to_owned(), "a stash was pushed", None),
+        ("config", format!("run cd {root} && git config core.pager evil"), "configuration changed: core.pager", None),
+        ("hook", format!("run echo > {root}/.git/hooks/pre-commit"), "hooks changed: pre-commit", None),
+        (
+            "reset",
+            format!("run cd {root} && git branch -q -D later; git -C {root} reset -q --hard HEAD~2"),
+            "HEAD moved",
+            // Workers' branches still hold it.
+            None,
+        ),
+        ("tag", "run git tag v1".to_owned(), "refs/tags/v1 is new", None),
+    ];
+    for (title, script, says, lost) in cases {
+        let id = server.create_one(mission(title, &script)).await;
+        server.until(&id, "completed").await;
+        let told = server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().changes.clone();
+        let told = told.main_checkout_changes.join("; ");
+        assert!(told.contains(says), "{title}: {told:?}");
+        let kept = format!("refs/orchestrator/salvage/{id}-outside");
+        assert_eq!(told.contains(&kept), lost.is_some(), "{title}: {told:?}");
+        if let Some(lost) = lost {
+            world.git(&["reflog", "expire", "--expire=now", "HEAD", "refs/heads/main"]);
+            world.git(&["gc", "-q", "--prune=now"]);
+            assert!(world.git(&["rev-list", &kept]).contains(lost.as_str()), "{title}: {told:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

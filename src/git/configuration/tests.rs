@@ -151,7 +151,7 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
     crate::git::changes(&made.path, &base).unwrap();
     commit_leftovers(&made.path, "left", &fallback, &[]).unwrap().expect("it is committed");
     write(&made.path, "readme.txt", "again\n");
-    crate::git::salvage(&fixture.repo, &made.path, "kept", crate::git::Keep { branch_commits: true, copies: &[] })
+    crate::git::salvage(&fixture.repo, &made.path, "kept", crate::git::Keep { copies: &[], ..Default::default() })
         .unwrap();
     let second = create(&fixture.repo, &request("second"), None).unwrap();
     assert_eq!(read(&second.path, "readme.txt"), "ours\n");
@@ -173,6 +173,7 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
         salvage_name: "w".into(),
         copies: Vec::new(),
         branch: None,
+        base: None,
     };
     crate::git::remove(&fixture.repo, &remove).unwrap();
     // An object that is not there.

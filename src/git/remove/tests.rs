@@ -33,7 +33,13 @@ fn a_clean_worktree_goes_and_its_commits_stay() {
     let removed = remove(&fixture.repo, &removal(&made)).unwrap();
     assert_eq!(
         removed,
-        Removed { path: made.path.clone(), branch: Some("work".to_owned()), branch_deleted: false, salvage_ref: None }
+        Removed {
+            path: made.path.clone(),
+            branch: Some("work".to_owned()),
+            branch_deleted: false,
+            salvage_ref: None,
+            note: None
+        }
     );
     assert!(!made.path.exists());
     assert_eq!(fixture.git(&["rev-parse", "work"]), tip);
@@ -205,4 +211,233 @@ fn a_locked_and_the_main_worktree_stay_by_force_too() {
     let error = remove(&fixture.repo, &inner).unwrap_err();
     assert!(error.to_string().contains("find a worktree"), "{error}");
     assert!(made.path.exists());
+}
+
+/// All that the answer's ref reaches.
+fn reached(fixture: &Fixture, kept: &Removed) -> String {
+    let name = &kept.salvage_ref.as_ref().expect("something was kept").name;
+    fixture.git(&["rev-list", name])
+}
+
+#[test]
+fn commits_that_only_the_reflog_knows_are_kept_without_being_asked() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    let reset = commit(&made.path, "a.txt", "reset away\n");
+    git(&made.path, &["reset", "-q", "--hard", "HEAD~1"]);
+    let amended = commit(&made.path, "b.txt", "amended\n");
+    git(&made.path, &["commit", "-q", "--amend", "-m", "another message"]);
+    let removed = remove(&fixture.repo, &removal(&made)).unwrap();
+    fixture.git(&["reflog", "expire", "--expire=now", "--all"]);
+    fixture.git(&["gc", "-q", "--prune=now"]);
+    let reached = reached(&fixture, &removed);
+    assert!(reached.contains(&reset) && reached.contains(&amended), "{reached}");
+}
+
+#[test]
+fn a_branch_that_was_squashed_goes_without_a_ref_and_its_reset_commits_with_one() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    commit(&made.path, "a.txt", "a\n");
+    fixture.git(&["merge", "-q", "--squash", "work"]);
+    fixture.git(&["commit", "-qm", "squashed"]);
+    let removed = remove(&fixture.repo, &with_branch(&made)).unwrap();
+    assert_eq!((removed.branch_deleted, removed.salvage_ref), (true, None));
+
+    let made = worktree(&fixture);
+    let lost = commit(&made.path, "b.txt", "b\n");
+    git(&made.path, &["reset", "-q", "--hard", "HEAD~1"]);
+    let removed = remove(&fixture.repo, &with_branch(&made)).unwrap();
+    assert!(removed.branch_deleted && reached(&fixture, &removed).contains(&lost));
+}
+
+#[test]
+fn changes_behind_marks_are_work() {
+    let fixture = Fixture::new();
+    fixture.commit("skipped.txt", "0\n");
+    for (mark, file) in [("--assume-unchanged", "readme.txt"), ("--skip-worktree", "skipped.txt")] {
+        let made = worktree(&fixture);
+        git(&made.path, &["update-index", mark, file]);
+        write(&made.path, file, "changed behind a mark\n");
+        assert_eq!(git(&made.path, &["status", "--porcelain"]), "");
+        let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
+        assert!(matches!(&error, RemoveError::Dirty { samples, .. } if samples == &[file]), "{error}");
+        let kept =
+            remove(&fixture.repo, &Remove { delete_branch: true, ..forced(&made) }).unwrap().salvage_ref.unwrap();
+        assert_eq!(show(fixture.root(), &kept.name, file), "changed behind a mark\n");
+    }
+}
+
+#[test]
+fn files_that_a_sparse_checkout_leaves_out_are_no_change() {
+    let fixture = Fixture::new();
+    fixture.write("out/side.txt", "x\n");
+    fixture.commit("in/side.txt", "x\n");
+    let made = worktree(&fixture);
+    git(&made.path, &["sparse-checkout", "set", "in"]);
+    assert!(!made.path.join("out").exists());
+    assert_eq!(remove(&fixture.repo, &removal(&made)).unwrap().salvage_ref, None);
+}
+
+#[test]
+fn work_that_its_maker_hid_is_kept_without_being_asked() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    write(&made.path, ".gitignore", "*\n");
+    write(&made.path, "deep/hidden.txt", "hidden\n");
+    git(&made.path, &["init", "-q", "inner"]);
+    write(&made.path, "inner/too.txt", "hidden in a repository\n");
+    assert_eq!(git(&made.path, &["status", "--porcelain"]), "");
+    let removed = remove(&fixture.repo, &removal(&made)).unwrap();
+    let kept = removed.salvage_ref.unwrap();
+    assert_eq!(show(fixture.root(), &kept.name, "deep/hidden.txt"), "hidden\n");
+    let parent = format!("{}^2", kept.name);
+    assert_eq!(show(fixture.root(), &parent, "too.txt"), "hidden in a repository\n");
+}
+
+#[test]
+fn what_was_staged_among_conflicts_and_all_their_sides_are_kept() {
+    let fixture = Fixture::new();
+    fixture.commit("both.txt", "0\n");
+    let made = worktree(&fixture);
+    commit(&made.path, "readme.txt", "work\n");
+    git(&made.path, &["rm", "-q", "both.txt"]);
+    git(&made.path, &["commit", "-qm", "rm"]);
+    fixture.commit("both.txt", "main\n");
+    fixture.commit("readme.txt", "main\n");
+    assert!(!Git::write(&made.path).args(["merge", "-q", "main"]).succeeds().unwrap());
+    std::fs::remove_file(made.path.join("both.txt")).unwrap();
+    write(&made.path, "staged.txt", "only staged\n");
+    git(&made.path, &["add", "staged.txt"]);
+    write(&made.path, "staged.txt", "changed after\n");
+    let kept = remove(&fixture.repo, &forced(&made)).unwrap().salvage_ref.unwrap().name;
+    let trees: Vec<String> = fixture
+        .git(&["rev-parse", &format!("{kept}^@")])
+        .lines()
+        .map(|parent| fixture.git(&["ls-tree", "-r", "--name-only", parent]))
+        .collect();
+    let state = trees.iter().position(|tree| tree.contains("operation/MERGE_HEAD")).expect("the merge's state") + 1;
+    assert!(trees[state - 1].contains("conflicts/3/both.txt"), "{trees:?}");
+    assert_eq!(show(fixture.root(), &format!("{kept}^{state}"), "conflicts/2/readme.txt"), "work\n");
+    assert_eq!(show(fixture.root(), &format!("{kept}^3"), "staged.txt"), "only staged\n");
+    assert_eq!(show(fixture.root(), &kept, "staged.txt"), "changed after\n");
+}
+
+#[test]
+fn an_unfinished_rebase_is_work() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    commit(&made.path, "a.txt", "a\n");
+    Git::write(&made.path)
+        .env("GIT_SEQUENCE_EDITOR", "sed -i.bak '1i break'")
+        .args(["rebase", "-q", "-i", "main"])
+        .run()
+        .unwrap();
+    let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
+    assert!(error.to_string().contains("a rebase is not finished"), "{error}");
+    let kept = remove(&fixture.repo, &forced(&made)).unwrap().salvage_ref.unwrap().name;
+    let listed = fixture.git(&["ls-tree", "-r", "--name-only", &format!("{kept}^2")]);
+    assert!(listed.contains("operation/rebase-merge/git-rebase-todo"), "{listed}");
+}
+
+#[test]
+fn what_was_staged_in_a_folder_that_is_gone_is_kept() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    write(&made.path, "staged.txt", "only in the index\n");
+    git(&made.path, &["add", "staged.txt"]);
+    let lost = commit(&made.path, "b.txt", "b\n");
+    git(&made.path, &["reset", "-q", "--soft", "HEAD~1"]);
+    fs::remove_dir_all(&made.path).unwrap();
+    let removed = remove(&fixture.repo, &removal(&made)).unwrap();
+    assert!(reached(&fixture, &removed).contains(&lost));
+    assert_eq!(
+        show(fixture.root(), &format!("{}^2", removed.salvage_ref.unwrap().name), "staged.txt"),
+        "only in the index\n"
+    );
+}
+
+#[test]
+fn a_worktree_that_holds_another_or_is_cut_off_stays_by_force_too() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    git(&made.path, &["worktree", "add", "-q", "-b", "inner", "deep/inner"]);
+    write(&made.path, "deep/inner/a.txt", "a\n");
+    let error = remove(&fixture.repo, &forced(&made)).unwrap_err();
+    assert!(matches!(error, RemoveError::HoldsWorktree { .. }), "{error}");
+    git(&made.path, &["worktree", "remove", "--force", "deep/inner"]);
+    write(&made.path, "work.txt", "work\n");
+    let link = fs::read(made.path.join(".git")).unwrap();
+    fs::remove_file(made.path.join(".git")).unwrap();
+    for broken in ["gone", "another repository"] {
+        if broken == "another repository" {
+            git(&made.path, &["init", "-q"]);
+        }
+        let error = remove(&fixture.repo, &forced(&made)).unwrap_err();
+        assert!(matches!(error, RemoveError::Broken { .. }), "{broken}: {error}");
+    }
+    fs::remove_dir_all(made.path.join(".git")).unwrap();
+    fs::write(made.path.join(".git"), link).unwrap();
+    let kept = remove(&fixture.repo, &forced(&made)).unwrap().salvage_ref.unwrap();
+    assert_eq!(show(fixture.root(), &kept.name, "work.txt"), "work\n");
+}
+
+#[test]
+fn everything_in_a_submodule_of_a_submodule_and_in_one_that_was_taken_out_is_kept() {
+    let fixture = Fixture::new();
+    let allow = ["-c", "protocol.file.allow=always"];
+    fixture.git(&["clone", "-q", "--bare", ".", "../inner.git"]);
+    fixture.git(&["clone", "-q", "--bare", ".", "../library.git"]);
+    fixture.git(&["clone", "-q", "../library.git", "../library"]);
+    let library = fixture.beside("library");
+    for dir in [fixture.root(), &library] {
+        let inner = if dir == library { "../inner.git" } else { "../library.git" };
+        for (name, value) in [("user.name", "L"), ("user.email", "l@example.org")] {
+            git(dir, &["config", name, value]);
+        }
+        git(dir, &[&allow[..], &["submodule", "--quiet", "add", inner, "sub"]].concat());
+        if dir == library {
+            git(dir, &["commit", "-qm", "inner"]);
+            git(dir, &["push", "-q", "origin", "main"]);
+        }
+    }
+    git(&fixture.root().join("sub"), &["pull", "-q"]);
+    fixture.git(&["add", "sub"]);
+    fixture.git(&["commit", "-qm", "library"]);
+    let made = worktree(&fixture);
+    git(&made.path, &[&allow[..], &["submodule", "--quiet", "update", "--init", "--recursive"]].concat());
+    let (sub, inner) = (made.path.join("sub"), made.path.join("sub/sub"));
+    for dir in [&sub, &inner] {
+        for (name, value) in [("user.name", "L"), ("user.email", "l@example.org")] {
+            git(dir, &["config", name, value]);
+        }
+    }
+    let deep = commit(&inner, "deep.txt", "committed two levels down\n");
+    git(&inner, &["reset", "-q", "--hard", "HEAD~1"]);
+    write(&inner, "dirty.txt", "uncommitted two levels down\n");
+    git(&sub, &["checkout", "-q", "--detach"]);
+    let middle = commit(&sub, "middle.txt", "m\n");
+    let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
+    assert!(error.to_string().contains("sub"), "{error}");
+    git(&made.path, &["rm", "-q", "-f", "sub"]);
+    git(&made.path, &["commit", "-qm", "without the library"]);
+    assert!(!sub.join(".git").exists());
+    let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
+    assert!(matches!(error, RemoveError::SubmoduleCommits { .. }), "{error}");
+    let removed = remove(&fixture.repo, &forced(&made)).unwrap();
+    let reached = reached(&fixture, &removed);
+    assert!(reached.contains(&middle) && reached.contains(&deep), "{reached}");
+}
+
+#[test]
+fn changed_copies_of_a_worktree_that_was_made_by_name_are_work() {
+    let fixture = Fixture::new();
+    fixture.write(".worktreeinclude", ".env\n");
+    fixture.commit(".gitignore", ".env\n");
+    fixture.write(".env", "A=1\n");
+    let made = worktree(&fixture);
+    write(&made.path, ".env", "A=2\n");
+    let unknowing = Remove { path: made.path.clone(), salvage_name: "w-1".to_owned(), ..Remove::default() };
+    let error = remove(&fixture.repo, &unknowing).unwrap_err();
+    assert!(matches!(&error, RemoveError::Dirty { samples, .. } if samples == &[".env"]), "{error}");
 }

@@ -10,7 +10,8 @@ fn worktree(fixture: &Fixture) -> Worktree {
 }
 
 fn keep_all(fixture: &Fixture, dir: &Path) -> Option<SalvageRef> {
-    salvage(&fixture.repo, dir, "w-1", Keep::default()).unwrap()
+    let trusted = [fixture.git(&["rev-parse", "main"])];
+    salvage(&fixture.repo, dir, "w-1", Keep { trusted: &trusted, ..Keep::default() }).unwrap()
 }
 
 #[test]
@@ -19,7 +20,7 @@ fn a_clean_worktree_on_a_branch_has_nothing_to_lose() {
     let made = worktree(&fixture);
     commit(&made.path, "a.txt", "a\n");
     assert_eq!(keep_all(&fixture, &made.path), None);
-    let keep = Keep { branch_commits: true, copies: &[] };
+    let keep = Keep { stays: Stays { but_not: Some("work"), and: None }, ..Keep::default() };
     let kept = salvage(&fixture.repo, &made.path, "w-1", keep).unwrap();
     assert_eq!(
         kept.unwrap(),
@@ -86,7 +87,8 @@ fn a_taken_name_gets_a_number_and_the_same_commit_no_second_ref() {
     git(&made.path, &["checkout", "-q", "--detach"]);
     commit(&made.path, "a.txt", "a\n");
     let first = keep_all(&fixture, &made.path).unwrap();
-    let keep = Keep { branch_commits: true, copies: &[] };
+    let keep = Keep { stays: Stays { but_not: Some("no-such"), and: None }, ..Keep::default() };
+    fixture.git(&["update-ref", "-d", &first.name]);
     let again = salvage(&fixture.repo, &made.path, "w-1", keep).unwrap();
     assert_eq!(again, Some(first));
     write(&made.path, "b.txt", "b\n");
@@ -106,7 +108,8 @@ fn changed_copies_are_kept_and_unchanged_ones_not() {
     fixture.write(".env", "A=1\n");
     fixture.write(".env.same", "A=1\n");
     let made = worktree(&fixture);
-    let keep = Keep { branch_commits: false, copies: &made.copies };
+    let trusted = [made.base_commit.clone()];
+    let keep = Keep { copies: &made.copies, trusted: &trusted, ..Keep::default() };
     assert_eq!(made.copies.len(), 2);
     assert_eq!(salvage(&fixture.repo, &made.path, "w-1", keep).unwrap(), None);
     write(&made.path, ".env", "A=2\n");
@@ -200,4 +203,23 @@ fn a_worktree_before_its_first_commit_is_kept() {
     write(&made.path, "a.txt", "a\n");
     let kept = keep_all(&fixture, &made.path).unwrap();
     assert_eq!(show(fixture.root(), &kept.commit, "a.txt"), "a\n");
+}
+
+#[test]
+fn a_change_of_the_same_size_in_the_second_of_the_index_is_kept() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    let (file, index) = (made.path.join("racy.txt"), git_dir(&made.path).unwrap().join("index"));
+    commit(&made.path, "racy.txt", "1\n");
+    // As if all of it had happened within one moment, some time ago.
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(1_000);
+    let set = |path: &Path| fs::File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
+    set(&file);
+    git(&made.path, &["update-index", "--refresh"]);
+    write(&made.path, "racy.txt", "2\n");
+    set(&file);
+    set(&index);
+    git(&made.path, &["config", "core.trustctime", "false"]);
+    let kept = keep_all(&fixture, &made.path).unwrap();
+    assert_eq!(show(fixture.root(), &kept.commit, "racy.txt"), "2\n");
 }

@@ -12,7 +12,10 @@ use crate::orchestrator::{
     KeptWorktree, RemovalAnswer, RemovalRequest, RemovalTarget, RemovedWorktree, WorktreeRequest,
 };
 
-const ENVELOPE: usize = 500;
+const ENVELOPE: usize = 1_000;
+
+const KEPT: &str = "see why each was kept; integrate_worker or cancel_worker first, or force, which saves everything under \
+                    a salvage ref";
 
 pub(super) struct CreateWorktree;
 pub(super) struct RemoveWorktree;
@@ -73,9 +76,12 @@ pub(super) struct Removed {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     branch: Option<String>,
-    /// What was not merged is kept under this ref.
+    /// What would have been lost is kept under this ref.
     #[serde(skip_serializing_if = "Option::is_none")]
     salvage_ref: Option<String>,
+    /// What did not go as asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -153,10 +159,9 @@ fn target(
 
 impl RemoveReport {
     fn new(answer: RemovalAnswer) -> Self {
-        let next_step = match answer.kept.is_empty() {
-            true => "nothing; go on".to_owned(),
-            false => "see why each was kept; integrate_worker or cancel_worker first, or force, which saves everything under a salvage ref".to_owned(),
-        };
+        let next_step = [(!answer.kept.is_empty()).then(|| KEPT.to_owned()), answer.removed.iter().find_map(restore)];
+        let next_step = next_step.into_iter().flatten().collect::<Vec<_>>();
+        let next_step = if next_step.is_empty() { "nothing; go on".to_owned() } else { next_step.join("; ") };
         let room = size::ANSWER - ENVELOPE;
         let (kept, rest) = size::fit(answer.kept.iter().map(Kept::new), room / 2);
         let (removed, others) = size::fit(answer.removed.iter().map(Removed::new), room - size::of(&kept));
@@ -165,12 +170,22 @@ impl RemoveReport {
     }
 }
 
+/// How to get back what was saved, by the first of those that have something.
+fn restore(removed: &RemovedWorktree) -> Option<String> {
+    let name = size::line(removed.salvage_ref.as_deref()?, 200);
+    Some(format!(
+        "`git show {name}` tells what was saved, `git worktree add --detach FOLDER {name}` brings its files back \
+         (then `git reset {name}^` there makes them uncommitted again)"
+    ))
+}
+
 impl Removed {
     fn new(removed: &RemovedWorktree) -> Self {
         Self {
             path: size::line(&removed.path.to_string_lossy(), 400),
             branch: removed.branch.as_deref().map(|branch| size::line(branch, 200)),
             salvage_ref: removed.salvage_ref.as_deref().map(|name| size::line(name, 200)),
+            note: removed.note.as_deref().map(|note| size::line(note, 400)),
         }
     }
 }
@@ -204,7 +219,13 @@ mod tests {
     #[test]
     fn a_thousand_removed_worktrees_fit() {
         let long = "\u{1}/é".repeat(500);
-        let removed = RemovedWorktree { path: long.clone().into(), branch: Some(long.clone()), salvage_ref: None };
+        let removed = RemovedWorktree {
+            path: long.clone().into(),
+            branch: Some(long.clone()),
+            branch_deleted: false,
+            salvage_ref: Some(long.clone()),
+            note: Some(long.clone()),
+        };
         let kept = KeptWorktree { path: long.clone().into(), why: long };
         let answer = RemovalAnswer { removed: vec![removed; 1_000], kept: vec![kept; 1_000] };
         let report = RemoveReport::new(answer);

@@ -1,0 +1,197 @@
+//! Work that git ignores although nobody but the one who made it wanted that: a `.gitignore` that was written in the
+//! worktree itself and is in no commit that counts.
+//!
+//! What the project ignores by its own rules is not work. A folder that says itself that it can be made again (a cache,
+//! a Python environment) is not work either. This file only finds; it changes nothing.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::command::{CommandError, Git};
+
+/// In a folder, it says that tools can make the folder again: <https://bford.info/cachedir/>, and Python's own mark.
+const CAN_BE_MADE_AGAIN: [&str; 2] = ["CACHEDIR.TAG", "pyvenv.cfg"];
+
+/// Relative to the worktree.
+#[derive(Debug, Default)]
+pub struct Hidden {
+    pub files: Vec<PathBuf>,
+    /// Repositories of their own, in which git would not look.
+    pub repositories: Vec<PathBuf>,
+    pub bytes: u64,
+    /// Folders that could not be looked into.
+    pub unreadable: Vec<PathBuf>,
+}
+
+/// `trusted`: commits whose `.gitignore` files are the project's.
+pub fn hidden(worktree: &Path, trusted: &[String]) -> Result<Hidden, CommandError> {
+    let mut found = Hidden::default();
+    for path in ignored_by_others(worktree, trusted)? {
+        if !path.ancestors().skip(1).any(|folder| can_be_made_again(&worktree.join(folder))) {
+            found.take_in(worktree, &path);
+        }
+    }
+    Ok(found)
+}
+
+impl Hidden {
+    fn take_in(&mut self, worktree: &Path, path: &Path) {
+        let absolute = worktree.join(path);
+        let Ok(kind) = absolute.symlink_metadata() else { return };
+        if !kind.is_dir() {
+            if kind.is_file() || kind.is_symlink() {
+                self.bytes += kind.len();
+                self.files.push(path.to_owned());
+            }
+            return;
+        }
+        if absolute.join(".git").symlink_metadata().is_ok() {
+            return self.repositories.push(path.to_owned());
+        }
+        if can_be_made_again(&absolute) {
+            return;
+        }
+        match fs::read_dir(&absolute) {
+            Ok(entries) => {
+                for entry in entries.flatten() {
+                    self.take_in(worktree, &path.join(entry.file_name()));
+                }
+            }
+            Err(_) => self.unreadable.push(path.to_owned()),
+        }
+    }
+}
+
+fn can_be_made_again(folder: &Path) -> bool {
+    CAN_BE_MADE_AGAIN.iter().any(|mark| folder.join(mark).is_file())
+}
+
+fn ignored_by_others(worktree: &Path, trusted: &[String]) -> Result<Vec<PathBuf>, CommandError> {
+    let mut ignored = ignored(worktree)?;
+    if ignored.is_empty() {
+        return Ok(ignored);
+    }
+    let mut rules = Rules { worktree, trusted, read: HashMap::new() };
+    let mut known = Vec::new();
+    for decision in decisions(worktree, &ignored)? {
+        if rules.is_the_projects(&decision.source, &decision.pattern)? {
+            known.push(decision.path);
+        }
+    }
+    // One about which git says nothing stays: it is not for us to say that nobody wants it.
+    ignored.retain(|path| !known.contains(path));
+    Ok(ignored)
+}
+
+/// Ignored files, and folders that are ignored as a whole.
+fn ignored(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
+    let answer = Git::read(worktree)
+        .args(["status", "--porcelain=v2", "-z", "--no-renames", "--ignore-submodules=all"])
+        .args(["--ignored=matching", "--untracked-files=all"])
+        .run()?;
+    let path = |record: &[u8]| {
+        let path = record.strip_prefix(b"! ")?;
+        Some(PathBuf::from(OsStr::from_bytes(path.strip_suffix(b"/").unwrap_or(path))))
+    };
+    Ok(answer.split(|byte| *byte == 0).filter_map(path).collect())
+}
+
+/// Which rule made git ignore a path.
+struct Decision {
+    source: String,
+    pattern: String,
+    path: PathBuf,
+}
+
+fn decisions(worktree: &Path, paths: &[PathBuf]) -> Result<Vec<Decision>, CommandError> {
+    let list: Vec<u8> = paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
+    let answer = Git::read(worktree).args(["check-ignore", "--verbose", "-z", "--stdin"]).input(list).answer()?;
+    let answer = answer.unwrap_or_default();
+    let fields: Vec<&[u8]> = answer.split(|byte| *byte == 0).collect();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(fields
+        .chunks_exact(4)
+        .map(|of| Decision { source: text(of[0]), pattern: text(of[2]), path: PathBuf::from(OsStr::from_bytes(of[3])) })
+        .collect())
+}
+
+struct Rules<'a> {
+    worktree: &'a Path,
+    trusted: &'a [String],
+    read: HashMap<String, String>,
+}
+
+impl Rules<'_> {
+    /// Rules outside the worktree (the user's own file, `info/exclude`) are the user's.
+    fn is_the_projects(&mut self, source: &str, pattern: &str) -> Result<bool, CommandError> {
+        if Path::new(source).is_absolute() || source.starts_with(".git/") {
+            return Ok(true);
+        }
+        if !self.read.contains_key(source) {
+            let mut lines = String::new();
+            for commit in self.trusted {
+                let file = Git::read(self.worktree).args(["show", &format!("{commit}:{source}")]).output()?;
+                // It may not be in this commit.
+                if file.code == Some(0) {
+                    lines.push_str(&String::from_utf8_lossy(&file.stdout));
+                    lines.push('\n');
+                }
+            }
+            self.read.insert(source.to_owned(), lines);
+        }
+        Ok(self.read[source].lines().any(|line| line.trim_end() == pattern.trim_end()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::Fixture;
+
+    fn found(fixture: &Fixture, trusted: &str) -> Vec<String> {
+        let hidden = hidden(fixture.root(), &[fixture.git(&["rev-parse", trusted])]).unwrap();
+        let mut names: Vec<_> = hidden.files.iter().map(|path| path.display().to_string()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_the_project_ignores_is_not_work_and_what_a_new_rule_hides_is() {
+        let fixture = Fixture::new();
+        fixture.commit(".gitignore", "build/\n*.log\n");
+        fixture.write("build/out", "x");
+        fixture.write("a.log", "x");
+        assert!(found(&fixture, "HEAD").is_empty());
+        fixture.write(".gitignore", "build/\n*.log\nsecret/\n*.key\n");
+        fixture.write("secret/deep/er.txt", "x");
+        fixture.write("deep/my.key", "x");
+        assert_eq!(found(&fixture, "HEAD"), ["deep/my.key", "secret/deep/er.txt"]);
+        fixture.git(&["commit", "-qam", "rules"]);
+        assert!(found(&fixture, "HEAD").is_empty());
+        assert_eq!(found(&fixture, "HEAD~").len(), 2, "a commit that does not count");
+    }
+
+    #[test]
+    fn a_rule_that_hides_itself_hides_nothing_from_us() {
+        let fixture = Fixture::new();
+        fixture.write(".gitignore", "*\n");
+        fixture.write("work/a.txt", "x");
+        fixture.git(&["init", "-q", "work/inner"]);
+        let names = found(&fixture, "HEAD");
+        assert_eq!(names, [".gitignore", "work/a.txt"]);
+        let hidden = hidden(fixture.root(), &[]).unwrap();
+        assert_eq!(hidden.repositories, [Path::new("work/inner")]);
+    }
+
+    #[test]
+    fn a_folder_that_can_be_made_again_is_no_work() {
+        let fixture = Fixture::new();
+        fixture.write("cache/.gitignore", "*\n");
+        fixture.write("cache/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
+        fixture.write("cache/deep/x", "x");
+        assert!(found(&fixture, "HEAD").is_empty());
+    }
+}

@@ -1,0 +1,108 @@
+//! Every content that was ever made in a test, and where it can still be found: in a file of a worktree, or from a ref.
+//! A reflog counts only while its worktree is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use git2::{ObjectType, Oid};
+
+#[derive(Default)]
+pub struct Ledger {
+    /// By the id of its blob.
+    known: BTreeMap<String, String>,
+}
+
+impl Ledger {
+    /// A content that nothing else has, and its name.
+    pub fn make(&mut self, what: &str) -> String {
+        let text = format!("{what} {}\n", self.known.len() + 1);
+        let id = Oid::hash_object(ObjectType::Blob, text.as_bytes()).expect("bytes can be hashed");
+        self.known.insert(id.to_string(), text.trim().to_owned());
+        text
+    }
+
+    /// The contents that can still be found in the repository with this root and the worktrees in and beside it.
+    pub fn findable(&self, root: &Path) -> BTreeSet<String> {
+        let mut ids = BTreeSet::new();
+        for repository in repositories_under(root.parent().expect("it lies in a folder")) {
+            ids.extend(objects(&repository));
+        }
+        files_under(root, &mut |bytes| {
+            if let Ok(id) = Oid::hash_object(ObjectType::Blob, bytes) {
+                ids.insert(id.to_string());
+            }
+        });
+        self.known.iter().filter(|(id, _)| ids.contains(*id)).map(|(_, text)| text.clone()).collect()
+    }
+}
+
+/// What refs, stashes and indexes reach, and the reflogs of HEAD of the worktrees that are there.
+fn objects(git_dir: &Path) -> BTreeSet<String> {
+    let mut tips = lines(git_dir, &["reflog", "show", "--format=%H", "refs/stash"]);
+    tips.extend(lines(git_dir, &["reflog", "show", "--format=%H", "HEAD"]));
+    for own in folders(&git_dir.join("worktrees")) {
+        let place = fs::read_to_string(own.join("gitdir")).unwrap_or_default();
+        if Path::new(place.trim()).exists() {
+            tips.extend(lines(&own, &["reflog", "show", "--format=%H", "HEAD"]));
+            tips.extend(
+                ["MERGE_HEAD", "CHERRY_PICK_HEAD"].map(|name| lines(&own, &["rev-parse", "-q", name])).concat(),
+            );
+        }
+    }
+    let args = ["rev-list", "--objects", "--all", "--indexed-objects", "--ignore-missing", "--stdin"];
+    let mut command = git(git_dir, &args);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("git runs");
+    let list = tips.iter().filter(|line| line.len() == 40).map(|line| format!("{line}\n")).collect::<String>();
+    child.stdin.take().expect("a pipe").write_all(list.as_bytes()).expect("git reads");
+    let output = child.wait_with_output().expect("git ends");
+    assert!(output.status.success(), "git cannot walk {}", git_dir.display());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+fn git(git_dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    command.args(args).current_dir(git_dir).env("GIT_DIR", git_dir).env("GIT_WORK_TREE", git_dir);
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").stderr(Stdio::null());
+    command
+}
+
+fn lines(git_dir: &Path, args: &[&str]) -> Vec<String> {
+    let output = git(git_dir, args).output().expect("git runs");
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
+/// The git folders of all repositories below, submodules' included.
+fn repositories_under(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for inner in folders(folder) {
+        if inner.join("HEAD").is_file() && inner.join("objects").is_dir() {
+            found.push(inner.clone());
+        }
+        if inner.file_name().is_none_or(|name| name != "objects") {
+            found.extend(repositories_under(&inner));
+        }
+    }
+    found
+}
+
+fn files_under(folder: &Path, see: &mut dyn FnMut(&[u8])) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().expect("it is there"));
+        if kind.is_dir() && entry.file_name() != ".git" {
+            files_under(&path, see);
+        } else if kind.is_symlink() {
+            see(fs::read_link(&path).expect("a link").as_os_str().as_encoded_bytes());
+        } else if kind.is_file() {
+            see(&fs::read(&path).unwrap_or_default());
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A directory of the user's is worked in and otherwise left alone: nothing of ours commits, resets, cleans, checks out
+//! or stashes there, however the worker ends. The index is compared byte for byte: we never refresh it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use orchestrator_boss::mission::create::DraftPlace;
+use orchestrator_boss::orchestrator::{RemovalRequest, RemovalTarget, RetryRequest};
+
+use crate::world::{World, git, mission};
+
+/// Ours, and nobody's work: the state folder, its line in `info/exclude`, the lock beside it.
+const OURS: [&str; 3] = [".orchestrator", "exclude", "orchestrator-boss.lock"];
+
+/// Every file below, git's own included (HEAD, index, refs, reflogs, configuration, stashes).
+fn picture(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if OURS.iter().any(|ours| name == *ours) {
+            continue;
+        }
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => found.extend(picture(&path)),
+            kind if kind.is_symlink() => {
+                found.insert(path.clone(), fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes());
+            }
+            _ => {
+                found.insert(path.clone(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// Work of the user's that any careless git command would touch.
+fn make_dirty(dir: &Path) {
+    fs::write(dir.join("stashed"), "s\n").unwrap();
+    git(dir, &["add", "stashed"]);
+    git(dir, &["stash", "-q"]);
+    fs::write(dir.join("staged"), "1\n").unwrap();
+    git(dir, &["add", "staged"]);
+    fs::write(dir.join("staged"), "2\n").unwrap();
+    fs::write(dir.join("untracked"), "u\n").unwrap();
+    // The same content with another time: `git status` would write the index to remember that.
+    let readme = fs::File::options().write(true).open(dir.join("README")).unwrap();
+    readme.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(5_000)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_own_directory_is_the_same_byte_for_byte_after_every_ending() {
+    let world = World::new();
+    world.git(&["worktree", "add", "-q", "-b", "theirs", world.path("linked").to_str().unwrap()]);
+    world.git(&["worktree", "add", "-q", "--detach", world.path("detached").to_str().unwrap()]);
+    world.git(&["clone", "-q", "--bare", ".", world.path("bare.git").to_str().unwrap()]);
+    fs::create_dir(world.path("plain")).unwrap();
+    fs::write(world.path("plain").join("notes"), "n\n").unwrap();
+    for dir in [world.repo(), world.path("linked"), world.path("detached")] {
+        make_dirty(&dir);
+    }
+    let server = world.server(Some("boss"));
+    let all = world.repo().parent().unwrap().to_owned();
+    let before = picture(&all);
+    let places =
+        [world.repo(), world.path("linked"), world.path("detached"), world.path("bare.git"), world.path("plain")];
+    let endings = [
+        ("say x", None, "completed"),
+        ("exit 3", None, "failed"),
+        ("say x", Some("exit 1"), "failed"),
+        ("say here\nhang", None, "cancelled"),
+        ("run kill -9 $(ps -o ppid= -p $PPID)\nhang", None, "lost"),
+    ];
+    for place in &places {
+        for (script, verify, ends) in endings {
+            // It takes a while until a supervisor is given up, and it is the same everywhere.
+            if ends == "lost" && *place != world.repo() {
+                continue;
+            }
+            let mut draft = mission("in the user's own", script);
+            draft.place = DraftPlace::Directory(place.clone());
+            draft.verify_command = verify.map(str::to_owned);
+            let id = server.create_one(draft).await;
+            if ends == "cancelled" {
+                server.until(&id, "running").await;
+                server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
+            }
+            server.until(&id, ends).await;
+            let retry =
+                RetryRequest { prompt: Some("FAKE:\nsay again".to_owned()), fresh: true, ..RetryRequest::default() };
+            if ends == "failed" {
+                server.orchestrator.retry(&server.boss, &id, retry).await.unwrap();
+                server.until(&id, if verify.is_some() { "failed" } else { "completed" }).await;
+            }
+            for target in [RemovalTarget::Worker(id.clone()), RemovalTarget::Path(place.clone())] {
+                let request = RemovalRequest { target, repo_path: None, force: true, delete_branch: true };
+                let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
+                assert!(answer.kept[0].why.contains("own directory"), "{} {ends}: {answer:?}", place.display());
+            }
+            let after = picture(&all);
+            let changed: Vec<_> = before
+                .iter()
+                .filter(|(path, bytes)| after.get(*path) != Some(bytes))
+                .map(|(path, _)| path)
+                .chain(after.keys().filter(|path| !before.contains_key(*path)))
+                .collect();
+            assert!(changed.is_empty(), "{} {ends}: {changed:?}", place.display());
+        }
+    }
+}
