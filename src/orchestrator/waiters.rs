@@ -112,6 +112,7 @@ impl Actor {
             offer.sent = Some(Instant::now());
             crash_point::at(Point::AnswerSent);
         }
+        self.answer_waits();
     }
 
     /// The client has gone, or called the wait off before it was answered.
@@ -158,6 +159,11 @@ impl Actor {
         let full = self.newly_full(&waiting.selection, &waiting.boss);
         let news = handover::news(self.registry(), &waiting.boss, &waiting.selection, &server);
         if !news.is_pressing() && stalled.is_empty() && !full {
+            return None;
+        }
+        // What another wait was answered and may still be called off is this one's news then.
+        let has_news = !news.settled.is_empty() || !news.blocked.is_empty() || !stalled.is_empty();
+        if !has_news && self.waiters.offers.iter().any(|it| it.boss == waiting.boss && it.sent.is_none()) {
             return None;
         }
         let answer = self.to_answer(&news, &waiting.selection, &waiting.boss, waiting.most);

@@ -2,8 +2,9 @@
 
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::registry::Report;
-use orchestrator_boss::orchestrator::WaitStatus;
+use orchestrator_boss::orchestrator::{WaitRequest, WaitStatus};
 use orchestrator_boss::process::{Identity, Signal, send};
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{CEILING, World, mission, until_exists};
 
@@ -59,6 +60,21 @@ async fn what_was_told_and_not_proven_to_have_arrived_is_told_once_more_and_mark
     let third = world.server(Some("boss"));
     assert_eq!(third.wait(&[], CEILING).await.status, WaitStatus::Idle);
     assert_eq!(third.wait(&[&id], CEILING).await.already_reported.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_beside_one_that_is_called_off_is_told_what_that_one_was_not() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("t", "say done")).await;
+    let request = WaitRequest { workers: Vec::new(), timeout: CEILING, most: 100 };
+    let stop = CancellationToken::new();
+    let (answer, handing) = server.orchestrator.wait(&server.boss, request, &stop).await.unwrap();
+    assert_eq!(answer.settled.len(), 1);
+    // The other one begins before this answer is given up.
+    let (beside, ()) = tokio::join!(biased; server.wait(&[], CEILING), async { drop(handing) });
+    assert_eq!(beside.status, WaitStatus::Settled);
+    assert_eq!(beside.settled[0].worker.id.as_str(), id);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
