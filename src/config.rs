@@ -136,7 +136,14 @@ impl Settings {
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() })
+        Self::parse(&text).map_err(|reason| ConfigError::Invalid { path: path.to_owned(), reason })
+    }
+
+    /// The text of a settings file, or what is wrong in it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let settings: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        settings.custom.iter().try_for_each(CustomBackend::check_settings).map_err(|error| error.to_string())?;
+        Ok(settings)
     }
 
     pub fn backend(&self, name: &str) -> BackendSettings {
@@ -164,6 +171,12 @@ mod tests {
         std::fs::write(&path, "max_worker = 3\n").unwrap();
         let error = Settings::load(Some(&path)).unwrap_err().to_string();
         assert!(error.contains("max_worker") && error.contains("max_workers"), "{error}");
+    }
+
+    #[test]
+    fn a_backend_of_the_users_own_is_checked_when_the_settings_are_read() {
+        let error = Settings::parse("[[custom]]\nname = \"codex\"\nprogram = \"x\"\n").unwrap_err();
+        assert!(error.contains("codex"), "{error}");
     }
 
     #[test]

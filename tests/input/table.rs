@@ -48,7 +48,7 @@ fn what_is_refused_is_named_with_what_is_accepted() {
         ("get_worker_status", json!({"worker_id": "../w-1"}), "no worker is called"),
         ("create_worktree", json!({"branch": "x", "path": "/elsewhere"}), "/elsewhere"),
         ("create_worktree", json!({"branch": "x", "repo_path": "link"}), "not in a git repository"),
-        ("remove_worktree", json!({"path": "link"}), "link"),
+        ("remove_worktree", json!({"path": "link"}), "find a worktree"),
         ("integrate_worker", json!({"branch": "nothing"}), "nothing"),
         ("integrate_worker", json!({"branch": "main", "into": "-f"}), "begins with a dash"),
         ("get_backend_status", json!({"backend": "\u{1b}[31m"}), "control character"),

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 
-const PROMPTLY: Duration = Duration::from_millis(300);
+/// Left to itself the library waits 5 s for a call that is not answered yet.
+const PROMPTLY: Duration = Duration::from_secs(3);
 
 /// The connection lives, and nothing but this answer comes.
 fn lives(client: &mut Client) {
