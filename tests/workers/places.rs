@@ -281,7 +281,12 @@ async fn each_thing_that_is_done_to_the_repository_around_a_worktree_is_told_and
         ("drop", format!("run cd {root} && git stash drop -q"), "a stash was dropped", Some(&stash)),
         ("stash", "write README x\nrun git stash -q".to_owned(), "a stash was pushed", None),
         ("config", format!("run cd {root} && git config core.pager evil"), "configuration changed: core.pager", None),
-        ("hook", format!("run echo > {root}/.git/hooks/pre-commit"), "hooks changed: pre-commit", None),
+        (
+            "hook",
+            format!("run echo > {root}/.git/hooks/pre-commit"),
+            "configuration changed: hooks/pre-commit (added)",
+            None,
+        ),
         (
             "reset",
             format!("run cd {root} && git branch -q -D later; git -C {root} reset -q --hard HEAD~2"),
