@@ -59,11 +59,6 @@ fn damage(path: &Path, text: &str) {
     std::fs::write(path, bytes).unwrap();
 }
 
-fn kept_aside(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(journal_in(folder)).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.to_string_lossy().contains("damaged")).collect()
-}
-
 #[test]
 fn a_damaged_line_costs_nothing_that_lines_around_it_and_folders_know() {
     let folder = tempfile::tempdir().unwrap();
@@ -254,7 +249,9 @@ fn what_could_not_be_saved_in_a_removed_folder_takes_nothing_from_the_new_one() 
     let meanwhile = |registry: &Registry| {
         std::fs::remove_dir_all(&path).unwrap();
         let mut began = open(folder.path(), "b");
-        ["x", "y", "z"].iter().for_each(|title| drop(create(&mut began, title)));
+        for title in ["x", "y", "z"] {
+            create(&mut began, title);
+        }
         other = Some(began);
         let made = register(registry, &BossId::from("b"), &[draft("two")], defaults);
         let Ok(Registered::New(new)) = &made[0] else { panic!("{made:?}") };
