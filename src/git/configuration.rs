@@ -47,7 +47,9 @@ impl Configuration {
 
     /// What is different in `now`, by name and never by value: `filter.x.clean (added)`, `hooks/pre-commit (changed)`.
     pub fn changes(&self, now: &Configuration) -> Vec<String> {
-        let settings = differences(&self.settings, &now.settings);
+        // One that was remembered by another build may have counted other names.
+        let settings =
+            differences(&self.settings, &now.settings).filter(|change| change.split(' ').next().is_none_or(counts));
         settings.chain(differences(&self.files, &now.files)).collect()
     }
 
@@ -79,10 +81,18 @@ fn differences<'a>(
     gone.chain(others)
 }
 
-/// Workers set the upstreams of their branches and initialise submodules; neither makes git run anything.
+/// What everyday commands write by themselves and what makes git run nothing: upstreams of branches, `git submodule init`,
+/// `git sparse-checkout` (its patterns are the worktree's own), git-lfs at its first use, `gh`.
 fn counts(name: &str) -> bool {
-    let of_a_submodule = name.starts_with("submodule.") && (name.ends_with(".active") || name.ends_with(".url"));
-    !name.starts_with("branch.") && !of_a_submodule
+    const NAMES: [&str; 3] =
+        ["extensions.worktreeconfig", "core.repositoryformatversion", "lfs.repositoryformatversion"];
+    let is_of = |section: &str, keys: &[&str]| name.starts_with(section) && keys.iter().any(|key| name.ends_with(key));
+    let harmless = NAMES.contains(&name)
+        || name.starts_with("branch.")
+        || is_of("submodule.", &[".active", ".url"])
+        || is_of("lfs.", &[".access", ".locksverify"])
+        || is_of("remote.", &[".gh-resolved"]);
+    !harmless
 }
 
 /// The settings of the repository and of this worktree, included files followed; the user's and the system's left out.

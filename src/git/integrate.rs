@@ -328,7 +328,7 @@ fn refuse_rebased(repo: &Repository, branch: &str) -> Result<(), IntegrateError>
 }
 
 fn compare_and_swap(repo: &Repository, request: &Integrate, from: &str, to: &str) -> Result<(), CommandError> {
-    let reason = format!("integrate {}", request.source);
+    let reason = reason(request);
     let branch = format!("refs/heads/{}", request.into);
     repo.write().args(["update-ref", "-m", &reason, &branch, to, from]).run().map(drop)
 }
@@ -353,9 +353,30 @@ fn fast_forward(request: &Integrate, worktree: PathBuf, to: &str) -> Result<Resu
         });
     }
     let merge = Git::write(&worktree)
+        .env("GIT_REFLOG_ACTION", reason(request))
         .args(["merge", "--ff-only", "--no-squash", "--no-autostash", "--no-stat"])
         .args(["--quiet", "--no-overwrite-ignore", to]);
     Ok(merge.run().map(drop))
+}
+
+const REASON: &str = "orchestrator-boss: integrate ";
+
+/// What the reflog says of it.
+fn reason(request: &Integrate) -> String {
+    format!("{REASON}{}", request.source)
+}
+
+/// Whether nothing but integrations of ours moved this ref from one commit to the other, by what its reflog says. Without
+/// a reflog: no.
+pub fn only_integrated(repo: &Repository, name: &str, from: &str, to: &str) -> Result<bool, CommandError> {
+    let log = repo.read().args(["log", "--walk-reflogs", "--format=%H %gs", name, "--"]).output()?;
+    let log = String::from_utf8_lossy(&log.stdout);
+    let mut moves = log.lines().filter_map(|line| line.split_once(' ')).peekable();
+    if moves.peek().is_none_or(|(newest, _)| *newest != to) {
+        return Ok(false);
+    }
+    let others = moves.find(|(commit, why)| *commit == from || !why.starts_with(REASON));
+    Ok(others.is_some_and(|(commit, _)| commit == from))
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub use facts::{Changes, FileChange, branch_changes, changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, tracked_state, tree_state};
 pub use include::Copied;
 pub use integrate::{
-    Conflict, Integrate, IntegrateError, Integration, IntegrationStatus, Strategy, integrate, merge_of,
+    Conflict, Integrate, IntegrateError, Integration, IntegrationStatus, Strategy, integrate, merge_of, only_integrated,
 };
 pub use leftovers::{LeftoversError, commit_leftovers};
 pub use remove::{Remove, RemoveError, Removed, remove};

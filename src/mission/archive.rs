@@ -80,7 +80,7 @@ mod tests {
 
     fn deliver(registry: &mut Registry) {
         let offers = (0..=registry.seq).collect();
-        apply(registry, "s", Entry::Delivered { offers });
+        apply(registry, "s", Entry::Delivered { offers, settled: Vec::new(), blocked: Vec::new() });
     }
 
     fn moved(registry: &Registry, now: Timestamp) -> Vec<String> {

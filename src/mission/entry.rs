@@ -97,9 +97,14 @@ pub enum Entry {
         settled: Vec<(WorkerId, u32)>,
         blocked: Vec<WorkerId>,
     },
-    /// A request of the boss showed that these offers have arrived.
+    /// A request of the boss showed that these offers have arrived; and so what was in them, which another server may have
+    /// offered again meanwhile.
     Delivered {
         offers: Vec<u64>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        settled: Vec<(WorkerId, u32)>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        blocked: Vec<WorkerId>,
     },
     /// The answer that an offer was made for was never sent.
     Withdrawn {

@@ -280,7 +280,10 @@ impl Registry {
                 self.forget_mended_blocks();
             }
             Entry::Offered { settled, blocked, .. } => self.offer(line, settled, blocked),
-            Entry::Delivered { offers } => self.move_reports(|offer| offers.contains(&offer), |_| Report::Delivered),
+            Entry::Delivered { offers, settled, blocked } => {
+                self.move_reports(|offer| offers.contains(&offer), |_| Report::Delivered);
+                self.note_arrived(settled, blocked);
+            }
             Entry::Withdrawn { offer } => {
                 self.move_reports(|it| it == *offer, |again| if again { Report::Unproven } else { Report::Due });
             }
@@ -393,6 +396,25 @@ impl Registry {
         }
         for id in blocked {
             self.change(id, |worker| worker.block_report.offer(line));
+        }
+    }
+
+    /// Whoever offered it last: the boss has it.
+    fn note_arrived(&mut self, settled: &[(WorkerId, u32)], blocked: &[WorkerId]) {
+        let arrived = |report: &mut Report| {
+            if *report != Report::Due {
+                *report = Report::Delivered;
+            }
+        };
+        for (id, attempt) in settled {
+            self.change(id, |worker| {
+                if worker.attempt == *attempt {
+                    arrived(&mut worker.report);
+                }
+            });
+        }
+        for id in blocked {
+            self.change(id, |worker| arrived(&mut worker.block_report));
         }
     }
 

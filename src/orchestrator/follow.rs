@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::actor::{Ask, News};
+use super::handle::blocking;
 use super::settle;
 use crate::crash_point::{self, Point};
 use crate::launcher::local;
@@ -23,6 +24,7 @@ use crate::store::file::{self, FileError};
 use crate::store::lease;
 use crate::store::worker_dir::{AttemptDir, Letter, WorkerDir};
 use crate::supervisor::assignment::{Assignment, FromSupervisor, LiveStatus};
+use crate::supervisor::facts;
 
 /// How often files are looked at where the socket cannot be used.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -161,7 +163,11 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         turns: status.as_ref().map_or(0, |status| status.turn),
         ..Run::default()
     };
-    let changes = assignment.as_ref().map(crate::supervisor::facts::changes).unwrap_or_default();
+    // Git may take minutes, and the protocol runs on these few threads.
+    let changes = match assignment {
+        Some(assignment) => blocking(move || Ok(facts::changes(&assignment))).await.unwrap_or_default(),
+        None => Changes::default(),
+    };
     Outcome {
         worker_id: worker.id.clone(),
         attempt: worker.attempt,
@@ -170,7 +176,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         status: if attempt.is_called_off() { Ending::Cancelled } else { Ending::Lost },
         run,
         verification: settle::skipped(worker),
-        changes: Changes::clone(&changes),
+        changes,
         cleanup,
         settled_at: Timestamp::now(),
     }

@@ -57,6 +57,8 @@ struct Offer {
     boss: BossId,
     /// Sequence number of the journal's line.
     line: u64,
+    settled: Vec<(WorkerId, u32)>,
+    blocked: Vec<WorkerId>,
     /// When the answer was written to the client; it may have been a moment before it got there.
     sent: Option<Instant>,
 }
@@ -130,7 +132,11 @@ impl Actor {
         let (arrived, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters.offers).into_iter().partition(proven);
         self.waiters.offers = open;
         if !arrived.is_empty() {
-            self.save(vec![Entry::Delivered { offers: arrived.into_iter().map(|offer| offer.line).collect() }]);
+            self.save(vec![Entry::Delivered {
+                offers: arrived.iter().map(|offer| offer.line).collect(),
+                settled: arrived.iter().flat_map(|offer| offer.settled.clone()).collect(),
+                blocked: arrived.iter().flat_map(|offer| offer.blocked.clone()).collect(),
+            }]);
             crash_point::at(Point::Delivered);
         }
     }
@@ -196,14 +202,24 @@ impl Actor {
                 return (Vec::new(), None);
             }
             let blocked = now.blocked.iter().filter(|(worker, _)| told.contains(worker.task()));
-            let blocked = blocked.map(|(worker, _)| worker.id.clone()).collect();
-            (vec![Entry::Offered { boss: boss.clone(), settled, blocked }], Some(registry.seq + 1))
+            let blocked: Vec<WorkerId> = blocked.map(|(worker, _)| worker.id.clone()).collect();
+            let (line, boss) = (registry.seq + 1, boss.clone());
+            let ticket = waiting.ticket;
+            let offer = Offer {
+                ticket,
+                boss: boss.clone(),
+                line,
+                settled: settled.clone(),
+                blocked: blocked.clone(),
+                sent: None,
+            };
+            (vec![Entry::Offered { boss, settled, blocked }], Some(offer))
         });
         match line {
-            Ok(line) => {
-                let line = line?;
+            Ok(offer) => {
+                let offer = offer?;
                 crash_point::at(Point::Offered);
-                self.waiters.offers.push(Offer { ticket: waiting.ticket, boss, line, sent: None });
+                self.waiters.offers.push(offer);
                 Some(())
             }
             Err(error) => {

@@ -63,6 +63,15 @@ pub struct Journal {
     pub(super) kept: Kept,
 }
 
+/// Where a journal stood before a change that may come to nothing.
+struct Before {
+    generation: u64,
+    file: File,
+    offset: u64,
+    lines: u64,
+    registry: Registry,
+}
+
 /// Who is needed in the registry for a decision, though he may have moved into the history.
 #[derive(Debug, Clone, Default)]
 pub struct Needed {
@@ -273,17 +282,30 @@ impl Journal {
             let _ = self.file.set_len(self.offset);
             return Err(FileError::write(&self.path(), source).into());
         }
-        let before = (!self.is_in_place()).then(|| (self.offset, self.lines, self.registry.clone()));
+        let before = match self.is_in_place() {
+            true => None,
+            false => Some(self.before()?),
+        };
         self.offset += bytes.len() as u64;
         self.lines += lines.len() as u64;
         lines.iter().for_each(|line| self.registry.apply(line));
         match before {
             None => Ok(()),
-            Some(before) => self.save_elsewhere(&lines).inspect_err(|_| {
-                let _ = self.file.set_len(before.0);
-                (self.offset, self.lines, self.registry) = before;
-            }),
+            Some(before) => self.save_elsewhere(&lines).inspect_err(|_| self.go_back_to(before)),
         }
+    }
+
+    fn before(&self) -> Result<Before, JournalError> {
+        let file = self.file.try_clone().map_err(|source| FileError::read(&self.path(), source))?;
+        let (generation, offset, lines) = (self.generation, self.offset, self.lines);
+        Ok(Before { generation, file, offset, lines, registry: self.registry.clone() })
+    }
+
+    /// In the file that was ours, which is not the one that others began meanwhile: the next look follows those.
+    fn go_back_to(&mut self, before: Before) {
+        let _ = before.file.set_len(before.offset);
+        (self.generation, self.offset, self.lines) = (before.generation, before.offset, before.lines);
+        (self.file, self.registry) = (before.file, before.registry);
     }
 
     /// What was written is where everybody looks for it, and the lock that it was written under is the one that all take.

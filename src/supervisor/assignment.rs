@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::config::Settings;
@@ -39,7 +39,7 @@ pub struct Assignment {
     /// `None` outside a repository.
     pub base_commit: Option<String>,
     /// The main checkout before the worktree was made; only where we made one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "of_this_build")]
     pub main_checkout: Option<Fingerprint>,
     /// What the directory's repository had configured before any worker; our calls of git there keep to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,4 +120,30 @@ pub enum ToSupervisor {
 pub enum FromSupervisor {
     Status { status: Box<LiveStatus> },
     Settled,
+}
+
+/// Evidence that another build wrote in another shape is as none: the rest must be read, to find the worker's processes.
+fn of_this_build<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Fingerprint>, D::Error> {
+    let found = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(found).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mission::outcome::Outcome;
+
+    #[test]
+    fn what_an_earlier_build_wrote_is_read() {
+        let assignment = include_str!("../../tests/fixtures/state/assignment.json");
+        let assignment: Assignment = serde_json::from_str(assignment).unwrap();
+        assert_eq!(assignment.worker_id.as_str(), "w-2-greet-in-french");
+        assert_eq!(assignment.main_checkout, None);
+        let status: LiveStatus = serde_json::from_str(include_str!("../../tests/fixtures/state/status.json")).unwrap();
+        assert_eq!((status.phase, status.began), (Phase::Verifying, Duration::ZERO));
+        let outcome: Outcome = serde_json::from_str(include_str!("../../tests/fixtures/state/outcome.json")).unwrap();
+        assert_eq!(outcome.attempt, 2);
+        let worktree = include_str!("../../tests/fixtures/state/worktree.json");
+        assert!(serde_json::from_str::<crate::git::Worktree>(worktree).unwrap().created_branch);
+    }
 }

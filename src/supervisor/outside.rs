@@ -46,11 +46,23 @@ pub fn main_checkout_changes(assignment: &Assignment) -> Vec<String> {
     let Some((repository, Ok(after))) = after else { return vec!["it can no longer be read".to_owned()] };
     let kept = keep_lost(repository, assignment, before, &after);
     // First, since what is shown of all this is short.
-    kept.into_iter().chain(changes(before, &after, &assignment.settings.branch_prefix)).collect()
+    let integrated = |name: &str, from: &Option<String>, to: &Option<String>| match (from, to) {
+        (Some(from), Some(to)) => git::only_integrated(repository, name, from, to).unwrap_or(false),
+        _ => false,
+    };
+    kept.into_iter().chain(changes(before, &after, &assignment.settings.branch_prefix, integrated)).collect()
 }
 
-fn changes(before: &Fingerprint, after: &Fingerprint, our_branches: &str) -> Vec<String> {
-    let changed = before.compare(after);
+/// `integrated` tells whether a ref moved from one commit to the other by integrations alone, which the boss asked for.
+fn changes(
+    before: &Fingerprint,
+    after: &Fingerprint,
+    our_branches: &str,
+    integrated: impl Fn(&str, &Option<String>, &Option<String>) -> bool,
+) -> Vec<String> {
+    let mut changed = before.compare(after);
+    changed.head &= changed.branch || !integrated("HEAD", &before.head, &after.head);
+    changed.refs.retain(|it| !integrated(&it.name, &it.before, &it.after));
     let mut words = Vec::new();
     if changed.branch {
         let name = |branch: &Option<String>| branch.clone().unwrap_or_else(|| "no branch".to_owned());

@@ -20,6 +20,12 @@ fn changes_are_told_by_name_and_never_by_value() {
     assert_eq!(before.changes(&before), Vec::<String>::new());
     fixture.git(&["config", "branch.main.remote", "origin"]);
     fixture.git(&["config", "submodule.lib.active", "true"]);
+    fixture.git(&["config", "lfs.repositoryformatversion", "0"]);
+    fixture.git(&["config", "lfs.https://example.org/x.git/info/lfs.access", "basic"]);
+    fixture.git(&["config", "remote.origin.gh-resolved", "base"]);
+    let linked = fixture.beside("linked");
+    fixture.git(&["worktree", "add", "-q", linked.to_str().unwrap()]);
+    git(&linked, &["sparse-checkout", "set", "some"]);
     assert_eq!(before.changes(&Configuration::of(&fixture.repo).unwrap()), Vec::<String>::new());
 
     fixture.git(&["config", "user.signingKey", "new-secret"]);

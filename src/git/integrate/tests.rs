@@ -249,3 +249,21 @@ fn a_branch_that_is_being_rebased_is_left_alone() {
     assert!(matches!(error, IntegrateError::TargetBusy { .. }), "{error}");
     assert_eq!(fixture.git(&["rev-parse", "main"]), before);
 }
+
+#[test]
+fn what_moved_by_integration_alone_is_told_from_what_somebody_else_moved() {
+    let fixture = diverged();
+    fixture.git(&["branch", "more", "work"]);
+    fixture.git(&["branch", "aside", "main"]);
+    let main = fixture.git(&["rev-parse", "main"]);
+    let moved = |name: &str| {
+        let to = fixture.git(&["rev-parse", name]);
+        only_integrated(&fixture.repo, name, &main, &to).unwrap()
+    };
+    integrate(&fixture.repo, &request(Strategy::Merge)).unwrap();
+    integrate(&fixture.repo, &Integrate { into: "aside".to_owned(), ..request(Strategy::Squash) }).unwrap();
+    assert!(moved("HEAD") && moved("refs/heads/main") && moved("refs/heads/aside"));
+    fixture.commit("users.txt", "x\n");
+    fixture.git(&["update-ref", "refs/heads/aside", "HEAD"]);
+    assert!(!moved("HEAD") && !moved("refs/heads/main") && !moved("refs/heads/aside"));
+}

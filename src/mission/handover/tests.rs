@@ -60,8 +60,9 @@ impl Model {
             }
             Step::Answer(server) => self.answer(server),
             Step::Arrive(server) => {
-                let offers = self.open[server].drain(..).map(|(line, _)| line).collect();
-                apply(&mut self.registry, SERVERS[server], Entry::Delivered { offers });
+                let (offers, settled): (Vec<_>, Vec<_>) = self.open[server].drain(..).unzip();
+                let delivered = Entry::Delivered { offers, settled: settled.concat(), blocked: Vec::new() };
+                apply(&mut self.registry, SERVERS[server], delivered);
             }
             Step::Withdraw(server) => {
                 let Some((offer, what)) = self.open[server].pop() else { return };
@@ -108,6 +109,20 @@ proptest! {
             prop_assert!(told, "{} was never told", worker.id);
         }
     }
+}
+
+#[test]
+fn two_servers_that_wait_in_turns_do_not_tell_the_same_for_ever() {
+    let mut model = Model::new();
+    model.step(Step::Settle(0));
+    for _wait in 0..5 {
+        for server in 0..2 {
+            model.step(Step::Arrive(server));
+            model.step(Step::Answer(server));
+        }
+    }
+    let marks: Vec<bool> = model.told.iter().map(|(_, _, marked)| *marked).collect();
+    assert_eq!(marks, [false, true]);
 }
 
 #[test]

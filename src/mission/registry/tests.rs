@@ -65,7 +65,7 @@ fn a_dependant_that_is_blocked_again_is_told_again() {
     let blocked = ids[1..].to_vec();
     apply(&mut registry, "s", Entry::Offered { boss: "b".into(), settled: Vec::new(), blocked });
     let offer = registry.seq;
-    apply(&mut registry, "s", Entry::Delivered { offers: vec![offer] });
+    apply(&mut registry, "s", Entry::Delivered { offers: vec![offer], settled: Vec::new(), blocked: Vec::new() });
     assert_eq!(registry.get(&ids[1]).unwrap().block_report, Report::Delivered);
 
     requeue(&mut registry, &ids[0]);

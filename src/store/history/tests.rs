@@ -122,7 +122,11 @@ impl Pair {
         let settled = vec![(worker.id.clone(), worker.attempt)];
         self.change(by, &Needed::default(), vec![Entry::Offered { boss: self.boss.clone(), settled, blocked: vec![] }]);
         let offers = vec![self.all.seq];
-        self.change(by, &Needed::default(), vec![Entry::Delivered { offers }]);
+        self.change(
+            by,
+            &Needed::default(),
+            vec![Entry::Delivered { offers, settled: Vec::new(), blocked: Vec::new() }],
+        );
     }
 
     fn retry(&mut self, by: usize, at: usize) {

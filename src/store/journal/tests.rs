@@ -31,6 +31,42 @@ use crate::mission::entry::NewWorker;
 
 mod repair;
 
+/// As the demo left it, of the first build that was shown to anybody.
+#[test]
+fn the_journal_of_an_earlier_build_is_read_and_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    file::make_private_dir(&journal_in(folder.path())).unwrap();
+    let earlier = include_str!("../../../tests/fixtures/state/journal.jsonl");
+    fs::write(generation::path(&journal_in(folder.path()), 1), earlier).unwrap();
+    let mut journal = open(folder.path(), "a");
+    assert!(kept_aside(folder.path()).is_empty() && journal.registry().repaired.is_none());
+    let ends: Vec<String> = journal.registry().workers().map(|worker| worker.status.to_string()).collect();
+    assert_eq!(ends, ["completed", "completed", "completed", "cancelled", "completed"]);
+    assert_eq!(journal.registry().by_number(2).unwrap().settled.len(), 2);
+    assert_eq!(create(&mut journal, "next"), 6);
+    assert_eq!(open(folder.path(), "late").registry(), journal.registry());
+}
+
+/// What a generation of an earlier build begins with: workers without the fields that came later.
+#[test]
+fn a_registry_without_later_fields_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = open(folder.path(), "a");
+    create(&mut journal, "one");
+    let mut header: serde_json::Value =
+        serde_json::from_str(&serde_json::json!({"format": 1, "registry": journal.registry()}).to_string()).unwrap();
+    header["registry"].as_object_mut().unwrap().remove("archived");
+    header["registry"]["workers"]["1"].as_object_mut().unwrap().remove("queued_seq");
+    fs::write(generation::path(&journal_in(folder.path()), 2), format!("{header}\n")).unwrap();
+    let late = open(folder.path(), "late");
+    assert_eq!((late.generation, late.registry().workers().count()), (2, 1));
+}
+
+fn kept_aside(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(journal_in(folder)).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.to_string_lossy().contains("damaged")).collect()
+}
+
 #[test]
 fn two_servers_never_give_the_same_number() {
     let folder = tempfile::tempdir().unwrap();

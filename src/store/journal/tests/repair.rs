@@ -59,11 +59,6 @@ fn damage(path: &Path, text: &str) {
     std::fs::write(path, bytes).unwrap();
 }
 
-fn kept_aside(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(journal_in(folder)).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.to_string_lossy().contains("damaged")).collect()
-}
-
 #[test]
 fn a_damaged_line_costs_nothing_that_lines_around_it_and_folders_know() {
     let folder = tempfile::tempdir().unwrap();
@@ -240,6 +235,37 @@ fn what_was_written_into_a_removed_folder_is_called_saved_only_when_it_is() {
     let late = open(folder.path(), "late");
     assert_eq!(late.registry().integration_branch.as_deref(), Some("main"));
     assert_eq!(late.registry(), journal.registry());
+}
+
+#[test]
+fn what_could_not_be_saved_in_a_removed_folder_takes_nothing_from_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = open(folder.path(), "a");
+    create(&mut journal, "one");
+    let path = journal_in(folder.path());
+    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
+    // Another server begins anew and gives the number away that this decision gave.
+    let mut other = None;
+    let meanwhile = |registry: &Registry| {
+        std::fs::remove_dir_all(&path).unwrap();
+        let mut began = open(folder.path(), "b");
+        for title in ["x", "y", "z"] {
+            create(&mut began, title);
+        }
+        other = Some(began);
+        let made = register(registry, &BossId::from("b"), &[draft("two")], defaults);
+        let Ok(Registered::New(new)) = &made[0] else { panic!("{made:?}") };
+        (vec![Entry::Created { workers: vec![NewWorker::clone(new)] }], ())
+    };
+    let saved = journal.transact(Timestamp::UNIX_EPOCH, meanwhile);
+    assert!(matches!(saved, Err(JournalError::Removed { .. })), "{saved:?}");
+    let late = open(folder.path(), "late");
+    assert!(kept_aside(folder.path()).is_empty(), "nothing of it was damaged");
+    assert_eq!(late.registry().workers().count(), 3);
+    journal.catch_up().unwrap();
+    assert_eq!(journal.registry(), late.registry());
+    assert_eq!(create(&mut journal, "next"), 4);
+    assert_eq!(open(folder.path(), "last").registry().workers().count(), 4);
 }
 
 #[test]
