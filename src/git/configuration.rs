@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
 use super::repository::Repository;
+use super::worktree::MADE_FILE;
 
 /// What a repository tells git, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,7 @@ impl Configuration {
     pub fn of(repo: &Repository) -> Result<Configuration, CommandError> {
         let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let own = own_settings(repo.root())?.into_iter().filter(|(name, _)| counts(name));
+        let own = own.chain(settings_of_others_worktrees(repo)?);
         own.for_each(|(name, value)| values.entry(name).or_default().push(value));
         Ok(Configuration {
             drivers: values
@@ -109,6 +111,25 @@ fn own_settings(dir: &Path) -> Result<Vec<(String, String)>, CommandError> {
         }
     }
     Ok(own)
+}
+
+/// What a linked worktree that is not ours has for itself alone, beyond its sparse checkout: a worker can write that too.
+fn settings_of_others_worktrees(repo: &Repository) -> Result<Vec<(String, String)>, CommandError> {
+    const SPARSE: [&str; 3] = ["core.sparsecheckout", "core.sparsecheckoutcone", "index.sparse"];
+    let mut found = Vec::new();
+    for folder in fs::read_dir(repo.common_dir.join("worktrees")).into_iter().flatten().flatten() {
+        let file = folder.path().join("config.worktree");
+        if folder.path().join(MADE_FILE).exists() || !file.is_file() {
+            continue;
+        }
+        let listed = repo.read().args(["config", "--includes", "--list", "-z", "--file"]).arg(file).run()?;
+        let listed = String::from_utf8_lossy(&listed);
+        let settings = listed.split_terminator('\0').map(|it| it.split_once('\n').unwrap_or((it, "")));
+        let name = folder.file_name().to_string_lossy().into_owned();
+        let others = settings.filter(|(setting, _)| !SPARSE.contains(setting));
+        found.extend(others.map(|(setting, value)| (format!("worktrees/{name}: {setting}"), value.to_owned())));
+    }
+    Ok(found)
 }
 
 fn files(common_dir: &Path) -> BTreeMap<String, String> {

@@ -471,7 +471,10 @@ impl Actor {
         needed: &Needed,
         decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
     ) -> Result<T> {
-        refuse_moved(self.context.state_root.parent().unwrap_or(&self.context.state_root))?;
+        // What lies above a folder that the user named may be made with it.
+        if self.store.is_some() || self.context.settings.state_dir.is_none() {
+            refuse_moved(self.context.state_root.parent().unwrap_or(&self.context.state_root))?;
+        }
         self.open_store()?;
         let Some(store) = &mut self.store else { return Err(OrchestratorError::ShuttingDown) };
         let decided = store.journal.transact_with(Timestamp::now(), needed, decide)?;

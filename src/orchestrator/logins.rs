@@ -93,7 +93,7 @@ impl Actor {
         if its().any(|worker| worker.status.is_live()) {
             return None;
         }
-        its().filter(can_start).min_by_key(|worker| worker.queued_at).map(|worker| worker.id.clone())
+        its().filter(can_start).min_by_key(|worker| worker.queued_seq).map(|worker| worker.id.clone())
     }
 
     /// What waits for a held backend and may go to another one goes there.

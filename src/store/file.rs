@@ -87,12 +87,6 @@ pub fn refuse_links_in(folder: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Bytes that we may still write on the disk of `path`; `None` where that cannot be told.
-pub fn free_space(path: &Path) -> Option<u64> {
-    let found = rustix::fs::statvfs(path).ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize))
-}
-
 /// Takes from everybody but its owner what they may do with a folder that is there already.
 pub fn make_private(folder: &Path) -> Result<(), FileError> {
     let mode = fs::metadata(folder).map_err(|source| FileError::read(folder, source))?.permissions().mode();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::assignment::Phase;
+use super::assignment::{Assignment, Phase};
 use super::run::{Attempt, Stop, moved_to, was_interrupted};
 use super::turn::{Begin, Ended};
 use super::{facts, outside, verify};
@@ -124,10 +124,17 @@ impl Attempt {
             email: assignment.settings.commit_email.clone(),
         };
         let copies = assignment.copies.clone();
-        let before = facts_uncommitted(assignment);
+        let asked = assignment.clone();
+        let before = blocking(move || facts::changes(&asked)).await;
+        if let Some(branch) = before.branch.filter(|branch| before.uncommitted > 0 && is_anothers(assignment, branch)) {
+            proven.notes.push(format!(
+                "what it left uncommitted is still there: it went to branch {branch}, which was there before it, and nothing is committed there for it"
+            ));
+            return;
+        }
         let committed = blocking(move || git::commit_leftovers(&directory, &message, &identity, &copies)).await;
         match committed {
-            Ok(Some(_)) => proven.committed = before,
+            Ok(Some(_)) => proven.committed = before.uncommitted,
             Ok(None) => {}
             Err(error) => {
                 let why = with_causes(&error);
@@ -251,8 +258,11 @@ impl Attempt {
     }
 }
 
-fn facts_uncommitted(assignment: &super::assignment::Assignment) -> u32 {
-    facts::changes(assignment).uncommitted
+/// A branch that was there when the attempt began, in nobody's worktree, and that was not given to this worker.
+fn is_anothers(assignment: &Assignment, branch: &str) -> bool {
+    let name = format!("refs/heads/{branch}");
+    let before = |it: &git::Fingerprint| it.refs.contains_key(&name) && !it.worktree_branches.contains(&name);
+    assignment.mission.place.branch() != Some(branch) && assignment.main_checkout.as_ref().is_some_and(before)
 }
 
 /// Git is asked off the loop's thread.

@@ -15,7 +15,6 @@ use super::turn::{end_of, to_exit};
 use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Exit, Verification};
 use crate::process::{self, Launch, Signal, TAG_VARIABLE};
-use crate::store::file;
 use crate::store::worker_dir::AttemptDir;
 
 /// What a shell says when it cannot find, or cannot run, the command.
@@ -106,7 +105,9 @@ fn is_out_of_space(directory: &Path, log: &str) -> bool {
     const LEAST: u64 = 1 << 20;
     let says_so = ["No space left on device", "ENOSPC", "Disk quota exceeded", "EDQUOT"];
     says_so.iter().any(|words| log.contains(words))
-        || [directory, &std::env::temp_dir()].iter().any(|path| file::free_space(path).is_some_and(|free| free < LEAST))
+        || [directory, &std::env::temp_dir()]
+            .iter()
+            .any(|path| process::free_disk_bytes(path).is_some_and(|free| free < LEAST))
 }
 
 /// The shell; what it has started is swept afterwards.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::{
-    RemovalAnswer, RemovalRequest, RemovalTarget, RetryRequest, WaitStatus, WorktreeRequest,
+    IntegrationRequest, IntegrationSource, IntegrationStrategy, RemovalAnswer, RemovalRequest, RemovalTarget,
+    RetryRequest, WaitStatus, WorktreeRequest,
 };
 
 use crate::world::{CEILING, Server, World, git, mission};
@@ -281,12 +282,7 @@ async fn each_thing_that_is_done_to_the_repository_around_a_worktree_is_told_and
         ("drop", format!("run cd {root} && git stash drop -q"), "a stash was dropped", Some(&stash)),
         ("stash", "write README x\nrun git stash -q".to_owned(), "a stash was pushed", None),
         ("config", format!("run cd {root} && git config core.pager evil"), "configuration changed: core.pager", None),
-        (
-            "hook",
-            format!("run echo > {root}/.git/hooks/pre-commit"),
-            "configuration changed: hooks/pre-commit (added)",
-            None,
-        ),
+        ("hook", format!("run echo > {root}/.git/hooks/pre-commit"), "configuration changed: hooks/pre-commit", None),
         (
             "reset",
             format!("run cd {root} && git branch -q -D later; git -C {root} reset -q --hard HEAD~2"),
@@ -332,4 +328,56 @@ async fn a_worktree_that_somebody_made_in_the_way_is_left_as_it_is() {
     let failure = server.orchestrator.get(&ids[1]).await.unwrap().worker.last().unwrap().failure.clone().unwrap();
     assert!(failure.message.contains("repo-theirs"), "{failure:?}");
     assert_eq!(std::fs::read_to_string(theirs.join("README")).unwrap(), "precious");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_folder_that_the_user_names_is_made_with_what_lies_above_it() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.state_dir = Some(world.path("not/yet/there"));
+    let server = world.server_with(Some("boss"), settings);
+    let id = server.create_one(mission("t", "write new.txt x")).await;
+    server.until(&id, "completed").await;
+    assert!(world.path("not/yet/there/orchestrator-state.json").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_worker_leaves_on_a_branch_of_the_users_is_not_committed_there() {
+    let world = World::new();
+    world.git(&["branch", "users"]);
+    let server = world.server(Some("boss"));
+    let script = |branch: &str| format!("run git checkout -q {branch}\nwrite left.txt x");
+    let strays = server.create_one(mission("strays", &script("users"))).await;
+    let own = server.create_one(mission("own", &script("-b its-own"))).await;
+    server.until(&strays, "completed").await;
+    server.until(&own, "completed").await;
+    assert_eq!(world.git(&["rev-parse", "users"]), world.git(&["rev-parse", "main"]));
+    let strayed = server.orchestrator.get(&strays).await.unwrap().worker.last().unwrap().changes.clone();
+    assert_eq!((strayed.uncommitted, strayed.committed_by_us), (1, 0));
+    assert!(strayed.notes.iter().any(|note| note.contains("branch users")), "{strayed:?}");
+    let own = server.orchestrator.get(&own).await.unwrap().worker.last().unwrap().changes.clone();
+    assert_eq!((own.uncommitted, own.committed_by_us), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_not_told_of_an_integration_as_of_somebody_elses_change() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let go = world.path("go");
+    let first = server.create_one(mission("first", "write in.txt x")).await;
+    let meanwhile = server.create_one(mission("meanwhile", &format!("wait-file {}", go.display()))).await;
+    server.until(&first, "completed").await;
+    server.until(&meanwhile, "running").await;
+    let request = IntegrationRequest {
+        source: IntegrationSource::Worker(first),
+        into: None,
+        strategy: IntegrationStrategy::Merge,
+        dry_run: false,
+    };
+    let merged = server.orchestrator.integrate(&server.boss, request).await.unwrap();
+    assert_eq!(merged.status, "merged");
+    std::fs::write(&go, "").unwrap();
+    server.until(&meanwhile, "completed").await;
+    let changes = server.orchestrator.get(&meanwhile).await.unwrap().worker.last().unwrap().changes.clone();
+    assert!(changes.main_checkout_changes.is_empty(), "{changes:?}");
 }

@@ -28,6 +28,7 @@ fn changes_are_told_by_name_and_never_by_value() {
     git(&linked, &["sparse-checkout", "set", "some"]);
     assert_eq!(before.changes(&Configuration::of(&fixture.repo).unwrap()), Vec::<String>::new());
 
+    git(&linked, &["config", "--worktree", "core.fsmonitor", "run-me"]);
     fixture.git(&["config", "user.signingKey", "new-secret"]);
     fixture.git(&["config", "--unset", "core.pager"]);
     let included = fixture.beside("included");
@@ -41,11 +42,12 @@ fn changes_are_told_by_name_and_never_by_value() {
         "filter.Evil.clean (added)",
         "include.path (added)",
         "user.signingkey (changed)",
+        "worktrees/linked: core.fsmonitor (added)",
         "hooks/pre-commit (added)",
         "info/attributes (added)",
     ];
     assert_eq!(before.changes(&now), expected);
-    assert_eq!(now.changes(&before).len(), 6);
+    assert_eq!(now.changes(&before).len(), 7);
     let kept = serde_json::to_string(&now).unwrap();
     assert!(!kept.contains("secret") && kept.contains("run-me"), "{kept}");
 }
