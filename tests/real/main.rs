@@ -19,6 +19,7 @@ macro_rules! with_each_cli {
 mod boss;
 mod boss_loop;
 mod cancel;
+mod conversations;
 mod failures;
 mod inspector;
 mod interactive;
