@@ -14,9 +14,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Places;
-use super::serve::boss_of_claude;
 use crate::config::Settings;
 use crate::git::Repository;
+use crate::mission::id::BossId;
 use crate::orchestrator::state_root;
 use crate::process;
 use crate::store::{file, state_dir};
@@ -75,7 +75,7 @@ fn is_edit_of_a_boss(places: &Places) -> Option<bool> {
     let mut text = Vec::new();
     stdin().lock().take(LONGEST_CALL).read_to_end(&mut text).ok()?;
     let call: HookCall = serde_json::from_slice(&text).ok()?;
-    let boss = boss_of_claude(&call.session_id)?;
+    let boss = BossId::of_claude(&call.session_id)?;
     let settings = Settings::load(places.config.as_deref()).ok()?;
     let named = places.state_dir.as_deref().or(settings.state_dir.as_deref());
     let repository = Repository::discover(&call.cwd).ok()?;

@@ -79,14 +79,8 @@ fn cannot(error: &dyn std::error::Error) -> String {
     text + "; tell the user, who can mend it: the next call tries again, no restart is needed"
 }
 
-/// The boss that a session of Claude Code is; an id that is no usable one is nobody's.
-pub(super) fn boss_of_claude(session: &str) -> Option<BossId> {
-    let usable = !session.is_empty() && session.len() <= 200 && !session.contains(char::is_control);
-    usable.then(|| BossId(format!("claude:{session}")))
-}
-
 /// Claude Code gives its servers the id of its session; other clients name it in each request, or never.
 fn boss() -> Option<BossId> {
     let session = env::var("CLAUDE_CODE_SESSION_ID").ok()?;
-    boss_of_claude(&session)
+    BossId::of_claude(&session)
 }

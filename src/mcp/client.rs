@@ -87,6 +87,11 @@ impl Client {
             .or_else(|| text(meta.get("threadId")))?;
         Some(BossId(format!("codex:{session}")))
     }
+
+    /// What Claude Code calls this call in the transcript of its conversation.
+    pub(super) fn call(self, meta: &RequestMetaObject) -> Option<&str> {
+        text(meta.get("claudecode/toolUseId")).filter(|_| self == Client::ClaudeCode)
+    }
 }
 
 /// A usable id; anything else is as good as none.

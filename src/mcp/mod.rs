@@ -7,6 +7,7 @@
 
 mod arguments;
 mod client;
+mod conversation;
 mod error;
 mod in_flight;
 mod instructions;

@@ -22,6 +22,7 @@ use tokio::time::{Instant, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
+use super::conversation::Conversations;
 use super::error::ToolError;
 use super::in_flight::InFlight;
 use super::instructions::INSTRUCTIONS;
@@ -54,7 +55,8 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let lead = Lead::start(start);
     let in_flight = InFlight::default();
-    let boss = Boss { lead: lead.clone(), in_flight: in_flight.clone(), closing: closing.clone() };
+    let conversations = Conversations::of_this_directory();
+    let boss = Boss { lead: lead.clone(), in_flight: in_flight.clone(), closing: closing.clone(), conversations };
     let (input, output) = rmcp::transport::io::stdio_pipes();
     let session = session(boss, Lines::new(input, output, in_flight, closing.clone()));
     tokio::pin!(session);
@@ -88,6 +90,7 @@ struct Boss {
     lead: Lead,
     in_flight: InFlight,
     closing: CancellationToken,
+    conversations: Conversations,
 }
 
 impl ServerHandler for Boss {
@@ -138,6 +141,16 @@ impl ServerHandler for Boss {
 }
 
 impl Boss {
+    async fn whose(&self, client: Client, context: &RequestContext<RoleServer>, orchestrator: &Orchestrator) -> BossId {
+        if let Some(boss) = client.boss(&context.meta) {
+            return boss;
+        }
+        match client.call(&context.meta) {
+            Some(call) => self.conversations.boss(call, orchestrator).await,
+            None => orchestrator.default_boss().clone(),
+        }
+    }
+
     /// The choke point: whose call it is, signs of life while it runs, and no way out but an answer.
     async fn call(
         &self,
@@ -148,7 +161,7 @@ impl Boss {
     ) -> Result<tools::Answer, ToolError> {
         let lead = self.lead.get().await;
         let orchestrator = lead.map_err(|reason| ToolError::CannotLead { reason: reason.to_string() })?;
-        let boss = client.boss(&context.meta).unwrap_or_else(|| orchestrator.default_boss().clone());
+        let boss = self.whose(client, context, &orchestrator).await;
         orchestrator.arrived(&boss);
 
         let stop = context.ct.child_token();

@@ -183,6 +183,15 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
+/// For a boss that leads nobody where others do or did, which may have been itself in an earlier session.
+pub(super) fn of_others(others: usize) -> String {
+    format!(
+        "you lead no workers, but there are {others} of other sessions here: list_worker_missions with scope all shows them, \
+         and get_worker_status each; if you started them in an earlier session, go on with that one to be told of them; \
+         otherwise batch_create_workers"
+    )
+}
+
 impl Brief {
     pub(super) fn new(view: &WorkerView) -> Self {
         let worker = &view.worker;

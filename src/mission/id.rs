@@ -46,6 +46,12 @@ impl BossId {
         Self(format!("anon:{server}"))
     }
 
+    /// A session of Claude Code; an id that is no usable one is nobody's.
+    pub fn of_claude(session: &str) -> Option<Self> {
+        let usable = !session.is_empty() && session.len() <= 200 && !session.contains(char::is_control);
+        usable.then(|| Self(format!("claude:{session}")))
+    }
+
     pub fn is_anonymous(&self) -> bool {
         self.0.starts_with("anon:")
     }

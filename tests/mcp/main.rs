@@ -1,6 +1,7 @@
 //! The server as its clients meet it: the real program, raw JSON lines in and out.
 
 mod client;
+mod conversations;
 mod depth;
 mod hazards;
 mod logins;

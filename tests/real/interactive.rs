@@ -60,7 +60,7 @@ async fn the_return_of_a_wait_in_the_background_wakes_the_boss(world: &World) {
 }
 
 /// Which theme, whether to trust this folder, whether to use that key.
-fn answer_first_questions(world: &World) {
+pub fn answer_first_questions(world: &World) {
     let path = world.path(".claude/.claude.json");
     let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).expect("it was registered")).expect("JSON");
     config["hasCompletedOnboarding"] = true.into();
@@ -72,14 +72,14 @@ fn answer_first_questions(world: &World) {
 }
 
 /// A program in a terminal of its own, and all that it has shown.
-struct Terminal {
+pub struct Terminal {
     child: Child,
     keys: File,
     shown: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Terminal {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("it is ours");
         let name = ptsname(&controller, Vec::new()).expect("it has a name");
@@ -103,12 +103,12 @@ impl Terminal {
         Self { child, keys, shown }
     }
 
-    fn send(&mut self, keys: &str) {
+    pub fn send(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).expect("the terminal is open");
     }
 
     /// Without the codes that move and colour, and without spaces, which are shown by moving.
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         let bytes = self.shown.lock().expect("nobody panics with it").clone();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let mut plain = String::new();
@@ -123,7 +123,7 @@ impl Terminal {
         plain
     }
 
-    fn until_shown(&self, words: &str) {
+    pub fn until_shown(&self, words: &str) {
         let began = Instant::now();
         while !self.shown().contains(words) {
             assert!(began.elapsed() < CEILING, "{words} was never shown: {}", self.shown());
@@ -131,7 +131,7 @@ impl Terminal {
         }
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::TERM);
         let began = Instant::now();
         while self.child.try_wait().expect("a child of ours").is_none() {

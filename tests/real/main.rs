@@ -19,6 +19,8 @@ macro_rules! with_each_cli {
 mod boss;
 mod boss_loop;
 mod cancel;
+mod conformance;
+mod conversations;
 mod failures;
 mod inspector;
 mod interactive;

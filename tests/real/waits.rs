@@ -133,8 +133,7 @@ fn slow_mission() -> Value {
 
 const SESSION: &str = "5f0c1c1e-8d1b-4c0e-9a53-0d8f4a3c2b11";
 
-/// The session that was killed, once more, by its id: with `--continue` Claude Code 2.1.330 gives its servers the id of a
-/// session that is none. Gemini CLI and OpenCode name no session: whoever comes next in the directory
+/// The session that was killed, once more. Gemini CLI and OpenCode name no session: whoever comes next in the directory
 /// goes on.
 fn continued(world: &World) -> Command {
     let mut boss = command(world);

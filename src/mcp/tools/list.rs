@@ -172,6 +172,7 @@ impl ListReport {
         let open = counts.queued + counts.starting + counts.running + counts.verifying;
         let next_step = match (&next_cursor, open) {
             (Some(cursor), _) => format!("list_worker_missions with cursor {cursor:?} shows older ones"),
+            (None, 0) if list.workers.is_empty() && list.others > 0 => wire::of_others(list.others),
             (None, 0) if list.workers.is_empty() => "there are none yet: batch_create_workers".to_owned(),
             (None, 0) => "nothing runs; get_worker_status has the outcome of each".to_owned(),
             (None, _) => "wait_for_any_worker".to_owned(),

@@ -9,7 +9,7 @@ use crate::mcp::arguments::{self, NAME};
 use crate::mcp::client::LONGEST_WAIT_SECONDS;
 use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
-use crate::orchestrator::{self, WaitRequest, WaitStatus, WorkerView};
+use crate::orchestrator::{self, Scope, WaitRequest, WaitStatus, WorkerView};
 
 /// Settlements in one answer: as many as have room for what they came to and for their last words.
 const AT_ONCE: usize = 4;
@@ -132,7 +132,14 @@ async fn wait(call: Call, workers: Vec<String>, seconds: Option<u64>) -> Result<
     let request = WaitRequest { workers, timeout, most: AT_ONCE };
     let (answer, handing) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
     call.handover.hold(handing);
-    Ok(WaitReport::new(answer))
+    let mut report = WaitReport::new(answer);
+    if report.is_empty() {
+        let list = call.orchestrator.list(&call.boss, Scope::Mine).await;
+        if let Some(list) = list.ok().filter(|list| list.workers.is_empty() && list.others > 0) {
+            report.next_step = wire::of_others(list.others);
+        }
+    }
+    Ok(report)
 }
 
 impl WaitReport {
@@ -163,6 +170,12 @@ impl WaitReport {
             not_shown: room.not_shown,
             next_step,
         }
+    }
+}
+
+impl WaitReport {
+    fn is_empty(&self) -> bool {
+        self.status == WaitReportStatus::Idle && self.settled.is_empty()
     }
 }
 
