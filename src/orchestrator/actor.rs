@@ -4,268 +4,38 @@
 //! protocol. Everything slow (git, starting and following workers) is done by tasks that report back by mail.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use notify::Watcher;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::answers::*;
+use super::context::Context;
 use super::error::OrchestratorError;
-use super::handle::Startup;
-use super::logins::{Hold, Logins};
-use super::place::state_root;
-use super::probe::Login;
+use super::logins::Logins;
+use super::mail::{Ask, LateMessage, Reply};
+use super::place::refuse_moved;
 use super::schedule::Machine;
 use super::waiters::Waiters;
-use crate::backend::Backends;
-use crate::config::Settings;
 use crate::crash_point::{self, Point};
-use crate::git::{Repository, RepositoryError};
-use crate::mission::admission::Limits;
-use crate::mission::create::Draft;
+use crate::git::RepositoryError;
 use crate::mission::entry::Entry;
-use crate::mission::id::{BackendName, BossId, ServerId, WorkerId};
-use crate::mission::outcome::Outcome;
+use crate::mission::id::WorkerId;
 use crate::mission::registry::{Registry, Worker};
-use crate::process;
 use crate::store::file::{self, FileError};
 use crate::store::journal::{Journal, Needed};
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
 use crate::store::state_file;
-use crate::store::worker_dir::Letter;
 use crate::supervisor::assignment::LiveStatus;
 
-type Reply<T> = oneshot::Sender<T>;
 type Result<T> = std::result::Result<T, OrchestratorError>;
-
-/// What the actor is asked and told.
-pub enum Ask {
-    Arrived {
-        boss: BossId,
-    },
-    Create {
-        boss: BossId,
-        drafts: Vec<std::result::Result<Draft, String>>,
-        reply: Reply<Result<Vec<std::result::Result<Created, String>>>>,
-    },
-    Wait {
-        boss: BossId,
-        workers: Vec<String>,
-        most: usize,
-        answer: Reply<WaitAnswer>,
-        reply: Reply<Result<u64>>,
-    },
-    EndWait {
-        ticket: u64,
-        reply: Reply<Option<WaitAnswer>>,
-    },
-    Sent {
-        ticket: u64,
-    },
-    ForgetWait {
-        ticket: u64,
-    },
-    Progress {
-        boss: BossId,
-        workers: Vec<String>,
-        reply: Reply<String>,
-    },
-    List {
-        boss: BossId,
-        scope: Scope,
-        reply: Reply<ListAnswer>,
-    },
-    Get {
-        name: String,
-        reply: Reply<Result<WorkerView>>,
-    },
-    Counts {
-        reply: Reply<HashMap<BackendName, Counts>>,
-    },
-    Message {
-        boss: BossId,
-        name: String,
-        message: NewMessage,
-        reply: Reply<Result<MessageAnswer>>,
-    },
-    Cancel {
-        boss: BossId,
-        name: String,
-        reason: String,
-        reply: Reply<Result<CancelAnswer>>,
-    },
-    Retry {
-        boss: BossId,
-        name: String,
-        request: RetryRequest,
-        reply: Reply<Result<WorkerView>>,
-    },
-    /// Something that was done outside and is to be remembered, for one worker.
-    Record {
-        worker: WorkerId,
-        entry: Entry,
-        reply: Reply<Result<()>>,
-    },
-    /// A snapshot of one worker's journal state and the integration branch, for work outside.
-    Lookup {
-        name: Option<String>,
-        reply: Reply<Result<Lookup>>,
-    },
-    /// From the task that starts and follows a worker.
-    Told {
-        worker: WorkerId,
-        attempt: u32,
-        news: News,
-    },
-    /// What a CLI says of its login now.
-    LoginSeen {
-        backend: BackendName,
-        login: Login,
-    },
-    /// Another server has written.
-    JournalChanged,
-    ShutDown {
-        reply: Reply<()>,
-    },
-}
-
-/// What a worker's task reports.
-pub enum News {
-    /// Its supervisor runs.
-    Started {
-        base_commit: Option<String>,
-    },
-    Status(Box<LiveStatus>),
-    /// The outcome record is there.
-    Ended(Box<Outcome>),
-    /// It is proven that this attempt never began, and never will; what it was written meanwhile.
-    NeverBegan {
-        letters: Vec<Letter>,
-    },
-    /// The attempt may run on, but it cannot be followed; looked at again later.
-    OutOfSight {
-        why: String,
-    },
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub running: usize,
-    pub queued: usize,
-    /// What the first of the queued ones waits for.
-    pub waits_for: Option<String>,
-    /// Nothing new of it starts before, unless its login is found to be back.
-    pub held_until: Option<Timestamp>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Lookup {
-    pub worker: Option<Arc<Worker>>,
-    /// All of them, when none was named; of those in the history, the ones whose worktree may still be there.
-    pub all: Vec<Arc<Worker>>,
-    pub integration_branch: Option<String>,
-}
-
-/// What never changes while the server lives.
-pub struct Context {
-    pub settings: Settings,
-    pub backends: Backends,
-    pub directory: PathBuf,
-    pub program: PathBuf,
-    pub boss: BossId,
-    /// Whether `boss` stands for a client that names no session.
-    pub anonymous: bool,
-    pub server: ServerId,
-    pub repository: Option<Repository>,
-    pub state_root: PathBuf,
-    pub limits: Limits,
-    /// How many workers this server runs in: 0 for one that a user's CLI has started.
-    pub depth: u32,
-    /// When a backend was last found ready to work.
-    ready: Mutex<HashMap<BackendName, Instant>>,
-    /// The backends of which nothing is started now.
-    holds: Mutex<HashMap<BackendName, Hold>>,
-}
-
-impl Context {
-    pub(super) fn new(startup: Startup, backends: Backends) -> Result<Self> {
-        let Startup { settings, directory, boss, program } = startup;
-        let directory = directory.canonicalize().unwrap_or(directory);
-        let repository = Repository::discover(&directory).map_err(super::start::refused)?;
-        let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
-        let server = ServerId(format!("s-{}", Uuid::new_v4().simple()));
-        let anonymous = boss.is_none();
-        let boss = boss.unwrap_or_else(|| BossId::anonymous(&server));
-        let limits = super::schedule::limits(&settings);
-        let depth = process::inherited_tag().map_or(0, |tag| process::depth_of(&tag));
-        Ok(Self {
-            settings,
-            backends,
-            directory,
-            program,
-            boss,
-            anonymous,
-            server,
-            repository,
-            state_root,
-            limits,
-            depth,
-            ready: Mutex::default(),
-            holds: Mutex::default(),
-        })
-    }
-}
-
-impl Context {
-    /// Folders outside the repository in which worktrees may lie.
-    pub(super) fn allowed_roots(&self) -> Vec<PathBuf> {
-        self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).collect()
-    }
-
-    /// Whether there is something to take over. Should the journal be gone, the workers' folders tell what was in it.
-    fn has_state(&self) -> bool {
-        ["journal", "workers"].iter().any(|folder| self.state_root.join(folder).exists())
-    }
-
-    /// Found ready to work a short while ago.
-    pub(super) fn was_ready(&self, backend: &BackendName) -> bool {
-        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        ready.get(backend).is_some_and(|at| at.elapsed() < READY_FOR)
-    }
-
-    pub(super) fn note_ready(&self, backend: BackendName) {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(backend, Instant::now());
-    }
-
-    /// Replaces what is held. A backend that is held was not ready after all.
-    pub(super) fn set_holds(&self, holds: HashMap<BackendName, Hold>) {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).retain(|backend, _| !holds.contains_key(backend));
-        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = holds;
-    }
-
-    pub(super) fn hold_of(&self, backend: &BackendName) -> Option<Hold> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner).get(backend).cloned()
-    }
-
-    pub(super) fn held(&self) -> Vec<BackendName> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
-    }
-
-    pub(super) fn repository(&self) -> Result<&Repository> {
-        let missing = || OrchestratorError::NoRepository { path: self.directory.clone() };
-        let repository = self.repository.as_ref().ok_or_else(missing)?;
-        refuse_moved(repository.root())?;
-        Ok(repository)
-    }
-}
 
 pub(super) struct Actor {
     pub context: Arc<Context>,
@@ -291,9 +61,6 @@ pub(super) struct Actor {
     considered: u64,
 }
 
-/// A message to an attempt (of this number) that was just ending.
-pub(super) type LateMessage = (u32, NewMessage, Reply<Result<MessageAnswer>>);
-
 struct Store {
     dir: StateDir,
     journal: Journal,
@@ -303,8 +70,6 @@ struct Store {
 
 /// The state file follows the journal within this.
 const STATE_FILE_DELAY: Duration = Duration::from_millis(50);
-/// How long a backend that was logged in is not asked again.
-const READY_FOR: Duration = Duration::from_secs(300);
 /// How often living servers look for dead ones, and for what file watching may have missed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -566,17 +331,6 @@ impl Actor {
     fn record(&mut self, worker: &WorkerId, entry: Entry) -> Result<()> {
         let needed = Needed { names: vec![worker.to_string()], ..Needed::default() };
         self.transact_with(&needed, |_| (vec![entry], ()))
-    }
-}
-
-/// A folder that was there when the server started and is not any more was moved, or removed with all that is in it.
-/// Nothing may be made at the old place: it would be in the way of what comes back.
-fn refuse_moved(folder: &Path) -> Result<()> {
-    match std::fs::symlink_metadata(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(OrchestratorError::Moved { path: folder.to_owned() })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::actor::Context;
+use super::context::Context;
 use super::error::OrchestratorError;
 use super::{handle, probe};
 use crate::git;

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::actor::Context;
+use super::context::Context;
 use super::error::OrchestratorError;
 use super::start::refused;
 use crate::git::{self, Configuration, Repository};

@@ -9,8 +9,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use super::actor::{Ask, News};
 use super::handle::blocking;
+use super::mail::{Ask, News};
 use super::settle;
 use crate::crash_point::{self, Point};
 use crate::launcher::local;

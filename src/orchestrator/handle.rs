@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::actor::{self, Ask, Context};
+use super::actor;
 use super::answers::*;
+use super::context::Context;
 use super::error::OrchestratorError;
+use super::mail::Ask;
 use super::{checks, configuration, integrate, probe, worktrees};
 use crate::backend::Backends;
 use crate::config::Settings;

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use super::actor::{Ask, Context};
 use super::answers::*;
+use super::context::Context;
 use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
+use super::mail::Ask;
 use super::start::refused;
 use super::{configuration, worktrees};
 use crate::crash_point::{self, Point};

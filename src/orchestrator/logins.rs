@@ -11,7 +11,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use super::actor::{Actor, Ask};
+use super::actor::Actor;
+use super::mail::Ask;
 use super::probe::{self, Login};
 use crate::mission::entry::{Entry, NextAttempt};
 use crate::mission::id::{BackendName, WorkerId};

@@ -6,9 +6,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::actor::{Context, Counts};
 use super::answers::BackendView;
+use super::context::Context;
 use super::error::OrchestratorError;
+use super::mail::Counts;
 use crate::backend::{self, LoginFile, Probe};
 use crate::mission::id::BackendName;
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::actor::{Actor, Context};
+use super::actor::Actor;
+use super::context::Context;
 use super::start;
 use crate::config::Settings;
 use crate::crash_point::{self, Point};

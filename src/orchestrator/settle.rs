@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::actor::{Actor, News};
+use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
+use super::mail::News;
 use crate::crash_point::{self, Point};
 use crate::mission::entry::{Brief, Entry, NextAttempt, Start};
 use crate::mission::id::WorkerId;

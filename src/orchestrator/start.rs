@@ -7,9 +7,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::actor::{Ask, Context, News};
+use super::context::Context;
 use super::error::OrchestratorError;
 use super::handle::blocking;
+use super::mail::{Ask, News};
 use super::{configuration, follow, probe, registrations, settle};
 use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};

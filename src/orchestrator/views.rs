@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::actor::{Actor, Counts, Lookup};
+use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
+use super::mail::{Counts, Lookup};
 use crate::backend::Enforcement;
 use crate::mission::admission::Load;
 use crate::mission::graph;

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::actor::{Ask, Context, Lookup};
 use super::answers::*;
+use super::context::Context;
 use super::error::OrchestratorError;
 use super::follow;
 use super::handle::{Orchestrator, blocking};
+use super::mail::{Ask, Lookup};
 use super::start::refused;
 use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};

@@ -1,0 +1,119 @@
+//! What a server knows for as long as it lives: its settings and places, and what it remembers of its backends. No state
+//! of workers.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::error::OrchestratorError;
+use super::handle::Startup;
+use super::logins::Hold;
+use super::place::{refuse_moved, state_root};
+use crate::backend::Backends;
+use crate::config::Settings;
+use crate::git::Repository;
+use crate::mission::admission::Limits;
+use crate::mission::id::{BackendName, BossId, ServerId};
+use crate::process;
+
+type Result<T> = std::result::Result<T, OrchestratorError>;
+
+/// How long a backend that was logged in is not asked again.
+const READY_FOR: Duration = Duration::from_secs(300);
+
+/// What never changes while the server lives.
+pub struct Context {
+    pub settings: Settings,
+    pub backends: Backends,
+    pub directory: PathBuf,
+    pub program: PathBuf,
+    pub boss: BossId,
+    /// Whether `boss` stands for a client that names no session.
+    pub anonymous: bool,
+    pub server: ServerId,
+    pub repository: Option<Repository>,
+    pub state_root: PathBuf,
+    pub limits: Limits,
+    /// How many workers this server runs in: 0 for one that a user's CLI has started.
+    pub depth: u32,
+    /// When a backend was last found ready to work.
+    ready: Mutex<HashMap<BackendName, Instant>>,
+    /// The backends of which nothing is started now.
+    holds: Mutex<HashMap<BackendName, Hold>>,
+}
+
+impl Context {
+    pub(super) fn new(startup: Startup, backends: Backends) -> Result<Self> {
+        let Startup { settings, directory, boss, program } = startup;
+        let directory = directory.canonicalize().unwrap_or(directory);
+        let repository = Repository::discover(&directory).map_err(super::start::refused)?;
+        let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
+        let server = ServerId(format!("s-{}", Uuid::new_v4().simple()));
+        let anonymous = boss.is_none();
+        let boss = boss.unwrap_or_else(|| BossId::anonymous(&server));
+        let limits = super::schedule::limits(&settings);
+        let depth = process::inherited_tag().map_or(0, |tag| process::depth_of(&tag));
+        Ok(Self {
+            settings,
+            backends,
+            directory,
+            program,
+            boss,
+            anonymous,
+            server,
+            repository,
+            state_root,
+            limits,
+            depth,
+            ready: Mutex::default(),
+            holds: Mutex::default(),
+        })
+    }
+}
+
+impl Context {
+    /// Folders outside the repository in which worktrees may lie.
+    pub(super) fn allowed_roots(&self) -> Vec<PathBuf> {
+        self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).collect()
+    }
+
+    /// Whether there is something to take over. Should the journal be gone, the workers' folders tell what was in it.
+    pub(super) fn has_state(&self) -> bool {
+        ["journal", "workers"].iter().any(|folder| self.state_root.join(folder).exists())
+    }
+
+    /// Found ready to work a short while ago.
+    pub(super) fn was_ready(&self, backend: &BackendName) -> bool {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.get(backend).is_some_and(|at| at.elapsed() < READY_FOR)
+    }
+
+    pub(super) fn note_ready(&self, backend: BackendName) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(backend, Instant::now());
+    }
+
+    /// Replaces what is held. A backend that is held was not ready after all.
+    pub(super) fn set_holds(&self, holds: HashMap<BackendName, Hold>) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).retain(|backend, _| !holds.contains_key(backend));
+        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = holds;
+    }
+
+    pub(super) fn hold_of(&self, backend: &BackendName) -> Option<Hold> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).get(backend).cloned()
+    }
+
+    pub(super) fn held(&self) -> Vec<BackendName> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    pub(super) fn repository(&self) -> Result<&Repository> {
+        let missing = || OrchestratorError::NoRepository { path: self.directory.clone() };
+        let repository = self.repository.as_ref().ok_or_else(missing)?;
+        refuse_moved(repository.root())?;
+        Ok(repository)
+    }
+}

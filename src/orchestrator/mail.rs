@@ -1,0 +1,153 @@
+//! All messages that reach the actor: what the handle asks for, what the tasks that follow workers report, and the
+//! snapshots that are given away. No logic.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use super::answers::*;
+use super::error::OrchestratorError;
+use super::probe::Login;
+use crate::mission::create::Draft;
+use crate::mission::entry::Entry;
+use crate::mission::id::{BackendName, BossId, WorkerId};
+use crate::mission::outcome::Outcome;
+use crate::mission::registry::Worker;
+use crate::store::worker_dir::Letter;
+use crate::supervisor::assignment::LiveStatus;
+
+pub(super) type Reply<T> = oneshot::Sender<T>;
+type Result<T> = std::result::Result<T, OrchestratorError>;
+
+/// What the actor is asked and told.
+pub enum Ask {
+    Arrived {
+        boss: BossId,
+    },
+    Create {
+        boss: BossId,
+        drafts: Vec<std::result::Result<Draft, String>>,
+        reply: Reply<Result<Vec<std::result::Result<Created, String>>>>,
+    },
+    Wait {
+        boss: BossId,
+        workers: Vec<String>,
+        most: usize,
+        answer: Reply<WaitAnswer>,
+        reply: Reply<Result<u64>>,
+    },
+    EndWait {
+        ticket: u64,
+        reply: Reply<Option<WaitAnswer>>,
+    },
+    Sent {
+        ticket: u64,
+    },
+    ForgetWait {
+        ticket: u64,
+    },
+    Progress {
+        boss: BossId,
+        workers: Vec<String>,
+        reply: Reply<String>,
+    },
+    List {
+        boss: BossId,
+        scope: Scope,
+        reply: Reply<ListAnswer>,
+    },
+    Get {
+        name: String,
+        reply: Reply<Result<WorkerView>>,
+    },
+    Counts {
+        reply: Reply<HashMap<BackendName, Counts>>,
+    },
+    Message {
+        boss: BossId,
+        name: String,
+        message: NewMessage,
+        reply: Reply<Result<MessageAnswer>>,
+    },
+    Cancel {
+        boss: BossId,
+        name: String,
+        reason: String,
+        reply: Reply<Result<CancelAnswer>>,
+    },
+    Retry {
+        boss: BossId,
+        name: String,
+        request: RetryRequest,
+        reply: Reply<Result<WorkerView>>,
+    },
+    /// Something that was done outside and is to be remembered, for one worker.
+    Record {
+        worker: WorkerId,
+        entry: Entry,
+        reply: Reply<Result<()>>,
+    },
+    /// A snapshot of one worker's journal state and the integration branch, for work outside.
+    Lookup {
+        name: Option<String>,
+        reply: Reply<Result<Lookup>>,
+    },
+    /// From the task that starts and follows a worker.
+    Told {
+        worker: WorkerId,
+        attempt: u32,
+        news: News,
+    },
+    /// What a CLI says of its login now.
+    LoginSeen {
+        backend: BackendName,
+        login: Login,
+    },
+    /// Another server has written.
+    JournalChanged,
+    ShutDown {
+        reply: Reply<()>,
+    },
+}
+
+/// What a worker's task reports.
+pub enum News {
+    /// Its supervisor runs.
+    Started {
+        base_commit: Option<String>,
+    },
+    Status(Box<LiveStatus>),
+    /// The outcome record is there.
+    Ended(Box<Outcome>),
+    /// It is proven that this attempt never began, and never will; what it was written meanwhile.
+    NeverBegan {
+        letters: Vec<Letter>,
+    },
+    /// The attempt may run on, but it cannot be followed; looked at again later.
+    OutOfSight {
+        why: String,
+    },
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub running: usize,
+    pub queued: usize,
+    /// What the first of the queued ones waits for.
+    pub waits_for: Option<String>,
+    /// Nothing new of it starts before, unless its login is found to be back.
+    pub held_until: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    pub worker: Option<Arc<Worker>>,
+    /// All of them, when none was named; of those in the history, the ones whose worktree may still be there.
+    pub all: Vec<Arc<Worker>>,
+    pub integration_branch: Option<String>,
+}
+
+/// A message to an attempt (of this number) that was just ending.
+pub(super) type LateMessage = (u32, NewMessage, Reply<Result<MessageAnswer>>);
