@@ -21,6 +21,7 @@ mod boss_loop;
 mod cancel;
 mod failures;
 mod inspector;
+mod inspector_resources;
 mod interactive;
 mod lead;
 mod messages;
