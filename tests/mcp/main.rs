@@ -9,5 +9,6 @@ mod prompts;
 mod resources;
 mod search;
 mod session;
+mod sizes;
 mod surface;
 mod traffic;
