@@ -156,9 +156,9 @@ async fn state_page(orchestrator: &Orchestrator, cursor: Option<usize>) -> Resul
     let text = off_the_runtime(move || std::fs::read_to_string(path)).await?;
     let text = match text {
         Ok(text) => text,
+        // It is written with the first mission; it is listed before, so it has to be readable.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let why = "there is no state yet: batch_create_workers makes the first missions";
-            return Err(ErrorData::resource_not_found(why, Some(json!({"uri": STATE}))));
+            json!({"tasks": [], "completed_tasks": [], "blocked_tasks": []}).to_string()
         }
         Err(error) => return Err(ErrorData::internal_error(format!("the state file cannot be read: {error}"), None)),
     };
