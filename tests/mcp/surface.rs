@@ -105,6 +105,16 @@ fn descriptions_are_short_and_hold_the_words_of_a_search() {
     }
 }
 
+/// Codex's code mode gives a script 30 s unless it begins so, and then asks again and again.
+#[test]
+fn waits_say_how_to_wait_in_code_mode() {
+    for tool in tools() {
+        let waits = tool["name"].as_str().unwrap().starts_with("wait_");
+        let hint = tool["description"].as_str().unwrap().contains(r#"// @exec: {"yield_time_ms": 280000}"#);
+        assert_eq!(hint, waits, "{}", tool["name"]);
+    }
+}
+
 #[test]
 fn annotations_say_the_truth() {
     for tool in tools() {
