@@ -2,7 +2,7 @@
 //!
 //! A call comes in as a line ([`transport`]), goes through the one choke point ([`server`]) to its tool (`tools/`), which
 //! checks its arguments ([`arguments`]), asks the orchestrator, and answers with wire types ([`wire`]) that keep to the
-//! sizes that clients bear ([`size`]). Nothing is decided here and nothing is kept: what must outlast a connection is the
+//! sizes that clients bear ([`size`]). Beside the tools, [`resources`] can be read and [`prompts`] be taken. Nothing is decided here and nothing is kept: what must outlast a connection is the
 //! orchestrator's.
 
 mod arguments;
@@ -12,12 +12,16 @@ mod error;
 mod in_flight;
 mod instructions;
 mod lead;
+mod prompts;
+mod resources;
 mod schema;
 mod server;
 mod size;
 mod surface;
 mod tools;
+mod transcript;
 mod transport;
+mod watch;
 mod wire;
 
 pub use server::{ServeError, serve};

@@ -9,12 +9,15 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest, CustomResult, ErrorCode,
-    ErrorData, Implementation, ListToolsResult, PaginatedRequestParams, ProgressNotificationParam, ServerCapabilities,
-    ServerConfig,
+    ErrorData, GetPromptRequestParams, GetPromptResponse, Implementation, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ProgressNotificationParam, ReadResourceRequestParams, ReadResourceResponse, ResourceUpdatedNotificationParam,
+    ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequestParams,
 };
-use rmcp::service::{RequestContext, ServerInitializeError};
+use rmcp::service::{RequestContext, ServerInitializeError, SubscriptionContext};
 use rmcp::{RoleServer, ServerHandler, ServiceExt};
 use serde_json::Value;
 use thiserror::Error;
@@ -27,8 +30,11 @@ use super::error::ToolError;
 use super::in_flight::InFlight;
 use super::instructions::INSTRUCTIONS;
 use super::lead::Lead;
+use super::resources::Address;
 use super::tools::{self, Call, Handover};
 use super::transport::Lines;
+use super::watch::{self, Seen, Subscriptions};
+use super::{prompts, resources};
 use crate::mission::id::BossId;
 use crate::orchestrator::Orchestrator;
 
@@ -55,8 +61,13 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let lead = Lead::start(start);
     let in_flight = InFlight::default();
-    let conversations = Conversations::of_this_directory();
-    let boss = Boss { lead: lead.clone(), in_flight: in_flight.clone(), closing: closing.clone(), conversations };
+    let boss = Boss {
+        lead: lead.clone(),
+        in_flight: in_flight.clone(),
+        closing: closing.clone(),
+        conversations: Conversations::of_this_directory(),
+        subscriptions: Subscriptions::default(),
+    };
     let (input, output) = rmcp::transport::io::stdio_pipes();
     let session = session(boss, Lines::new(input, output, in_flight, closing.clone()));
     tokio::pin!(session);
@@ -91,11 +102,13 @@ struct Boss {
     in_flight: InFlight,
     closing: CancellationToken,
     conversations: Conversations,
+    subscriptions: Subscriptions,
 }
 
 impl ServerHandler for Boss {
     fn get_info(&self) -> ServerConfig {
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+        let offers = ServerCapabilities::builder().enable_tools().enable_prompts();
+        ServerConfig::new(offers.enable_resources().enable_resources_subscribe().build())
             .with_server_info(Implementation::new("orchestrator-boss", env!("CARGO_PKG_VERSION")))
             .with_instructions(INSTRUCTIONS)
     }
@@ -125,6 +138,132 @@ impl ServerHandler for Boss {
                 CallToolResult::error(vec![ContentBlock::text(error.answer())]).into()
             }
         })
+    }
+
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Ok(ListPromptsResult::with_all_items(prompts::list()))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        prompts::get(&request.name, request.arguments).map(GetPromptResponse::from)
+    }
+
+    /// Clients ask at their start, so nothing is waited for.
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let lead = match self.lead.now() {
+            Some(orchestrator) => {
+                let boss = self.whose(Client::of(&context), &context, &orchestrator).await;
+                Some((orchestrator, boss))
+            }
+            None => None,
+        };
+        Ok(ListResourcesResult::with_all_items(resources::list(lead).await))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(ListResourceTemplatesResult::with_all_items(resources::templates()))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let lead = self.lead.get().await;
+        let orchestrator = lead.map_err(|reason| ErrorData::internal_error(reason.to_string(), None))?;
+        resources::read(&orchestrator, &request.uri).await.map(ReadResourceResponse::from)
+    }
+
+    #[allow(deprecated)] // The older era has nothing else.
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let uri = request.uri;
+        let (address, _) = Address::parse(&uri).ok_or_else(|| resources::unknown(&uri))?;
+        let begun = self.subscriptions.add(&uri, &self.closing);
+        let begun = begun.map_err(|()| {
+            let why = format!("at most {} resources can be subscribed to: unsubscribe from others first", watch::MOST);
+            ErrorData::invalid_params(why, None)
+        })?;
+        if let Some(stop) = begun {
+            // Before the answer, so that no change after it is missed.
+            let mut seen = watch::now(&self.lead, &address).await;
+            let lead = self.lead.clone();
+            let tell = async move {
+                loop {
+                    watch::changed(&lead, &address, &mut seen).await;
+                    let note = ResourceUpdatedNotificationParam::new(uri.clone());
+                    if context.peer.notify_resource_updated(note).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::spawn(async move { stop.run_until_cancelled(tell).await });
+        }
+        Ok(())
+    }
+
+    #[allow(deprecated)] // The older era has nothing else.
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.subscriptions.remove(&request.uri);
+        Ok(())
+    }
+
+    /// Addresses of ours, whether or not anything lies there yet.
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        let uris = requested.resource_subscriptions.iter().flatten();
+        let ours = uris.filter(|uri| Address::parse(uri).is_some()).take(watch::MOST);
+        Some(SubscriptionFilter::builder().resource_subscriptions(ours.cloned()).build())
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        let uris = context.accepted().resource_subscriptions.iter().flatten();
+        let told = uris.filter_map(|uri| Some((uri, Address::parse(uri)?.0))).map(|(uri, address)| {
+            let sink = context.sink();
+            async move {
+                // It was acknowledged before anything could be looked at, so the first look is told of.
+                let mut seen = Seen::default();
+                loop {
+                    watch::changed(&self.lead, &address, &mut seen).await;
+                    if sink.notify_resource_updated(uri.clone()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        let told = async {
+            join_all(told).await;
+            // With nothing to tell it stays open, as the client asked.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = told => {}
+            () = context.cancelled() => {}
+            () = self.closing.cancelled() => {}
+        }
+        Ok(())
     }
 
     /// Where requests end up that have a known method and a shape that the library cannot read.

@@ -20,13 +20,25 @@ const FINAL_MESSAGE: usize = 1_700;
 /// A worker in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Brief {
+    #[serde(flatten)]
+    head: Head,
+    #[serde(flatten)]
+    about: About,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+struct Head {
     /// How every other tool calls it; `w-3` alone is enough.
     worker_id: String,
+    /// queued, starting, running, verifying; settled: completed, failed, cancelled, timed_out, interrupted, lost.
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+struct About {
     title: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<String>,
-    /// queued, starting, running, verifying; settled: completed, failed, cancelled, timed_out, interrupted, lost.
-    status: &'static str,
     backend: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
@@ -51,15 +63,40 @@ pub(super) struct Brief {
     last_activity: Option<String>,
 }
 
-/// One worker, with what it came to.
+/// One worker, with what it came to. The order is that in which it is read: how it ended, what changed, whether it
+/// verifies and what to do next come before everything that could be cut off.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Worker {
     #[serde(flatten)]
-    brief: Brief,
+    head: Head,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<OutcomeReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integrated: Option<Integrated>,
+    /// Its last line began with BLOCKED: it says that it cannot go on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    says_blocked: bool,
+    /// What to do about it; not said twice where the whole answer is about this worker.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    next_step: String,
+    /// This news may have reached you before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    redelivered: bool,
+    /// You were told before, and asked again by name.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    already_reported: bool,
+    /// Processes of its that could not be ended.
+    #[serde(skip_serializing_if = "is_zero")]
+    survivors: u32,
+    /// Evidence of a stall.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stall: Option<String>,
+    #[serde(flatten)]
+    about: About,
+    attempt: u32,
     /// The directory that it works in.
     #[serde(skip_serializing_if = "Option::is_none")]
     worktree: Option<String>,
-    attempt: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
     /// Who keeps it to its permissions: sandbox, cli or none.
@@ -70,31 +107,16 @@ pub(super) struct Worker {
     /// Read and written together.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<OutcomeReport>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    integrated: Option<Integrated>,
-    /// Its last line began with BLOCKED: it says that it cannot go on.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    says_blocked: bool,
-    /// Processes of its that could not be ended.
-    #[serde(skip_serializing_if = "is_zero")]
-    survivors: u32,
-    /// This news may have reached you before.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    redelivered: bool,
-    /// You were told before, and asked again by name.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    already_reported: bool,
-    /// Evidence of a stall.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stall: Option<String>,
     /// The worker's own last words; what it claims, not what was proven.
     #[serde(skip_serializing_if = "String::is_empty")]
     final_message: String,
-    /// What to do about it.
-    next_step: String,
 }
+
+/// Stands for a [`Worker`] in the schemas of all tools but one: the shape of it is long, and a client would hold it
+/// seven times.
+#[derive(JsonSchema)]
+#[schemars(description = "A worker, as wait_for_any_worker describes it.")]
+pub(super) struct SomeWorker {}
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Integrated {
@@ -200,11 +222,10 @@ impl Brief {
         let last = worker.last().filter(|_| worker.status.is_settled());
         let backend = last.map_or(&worker.next.backend, |last| &last.backend);
         let model = last.map_or(&worker.next.model, |last| &last.model);
-        Self {
-            worker_id: worker.id.to_string(),
+        let head = Head { worker_id: worker.id.to_string(), status: worker.status.as_str() };
+        let about = About {
             title: size::line(&worker.mission.title, 80),
             task_id: task,
-            status: worker.status.as_str(),
             backend: size::line(backend.as_str(), 40),
             model: model.as_deref().map(|model| size::line(model, 60)),
             branch: worker.mission.place.branch().map(|branch| size::line(branch, 160)),
@@ -214,7 +235,8 @@ impl Brief {
             blocked: view.block.as_deref().map(|why| size::line(why, 160)),
             waits_for: view.waits_for.as_deref().map(|what| size::line(what, 160)),
             last_activity: live.map(|live| size::line(&live.activity, 120)).filter(|line| !line.is_empty()),
-        }
+        };
+        Self { head, about }
     }
 }
 
@@ -227,8 +249,10 @@ impl Worker {
         let live = view.live.as_ref().filter(|_| worker.status.is_live());
         let usage = last.map(|last| last.usage).or(live.map(|live| live.usage)).unwrap_or_default();
         let session = last.and_then(|last| last.session_id.as_ref()).or(live.and_then(|live| live.session_id.as_ref()));
+        let Brief { head, about } = Brief::new(view);
         let mut report = Self {
-            brief: Brief::new(view),
+            head,
+            about,
             worktree: directory(worker),
             attempt: worker.attempt,
             session_id: session.map(|id| size::line(id, 60)),
@@ -259,6 +283,11 @@ impl Worker {
 
     pub(super) fn next_step(&self) -> &str {
         &self.next_step
+    }
+
+    /// For an answer that is about this worker alone and says it by itself.
+    pub(super) fn take_next_step(&mut self) -> String {
+        std::mem::take(&mut self.next_step)
     }
 
     /// Spends the room that is left on the texts: first why it failed, then its last words, then the files.

@@ -16,7 +16,9 @@ use super::{checks, configuration, integrate, probe, worktrees};
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::mission::create::Draft;
-use crate::mission::id::{BackendName, BossId};
+use crate::mission::id::{BackendName, BossId, WorkerId};
+use crate::store::state_dir;
+use crate::store::worker_dir::WorkerDir;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -91,6 +93,16 @@ impl Orchestrator {
 
     pub fn settings(&self) -> &Settings {
         &self.context.settings
+    }
+
+    /// The record that bosses and people may read; written within 100 ms of each change.
+    pub fn state_file(&self) -> PathBuf {
+        state_dir::state_file(&self.context.state_root)
+    }
+
+    /// Where all files of a worker lie. Nothing of it is there before its first attempt.
+    pub fn folder(&self, worker: &WorkerId) -> WorkerDir {
+        WorkerDir::new(self.context.state_root.join("workers").join(worker.as_str()))
     }
 
     pub fn backends(&self) -> &Backends {

@@ -11,7 +11,7 @@ mod finish;
 mod inbox;
 mod limits;
 mod outside;
-mod prompt;
+pub mod prompt;
 mod run;
 pub mod secrets;
 mod socket;

@@ -107,6 +107,20 @@ impl Client {
         }
     }
 
+    /// The next message that was meant, also of those that came before.
+    pub fn next(&mut self, meant: impl Fn(&Value) -> bool) -> Value {
+        if let Some(at) = self.others.iter().position(&meant) {
+            return self.others.remove(at);
+        }
+        loop {
+            let message = self.output.recv_timeout(CEILING).expect("it comes");
+            if meant(&message) {
+                return message;
+            }
+            self.others.push(message);
+        }
+    }
+
     pub fn ask(&mut self, id: impl Into<Value> + Clone, method: &str, params: Value) -> Value {
         self.send_request(id.clone(), method, params);
         self.answer(id)

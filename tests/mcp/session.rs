@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::surface::matches_schema;
 
-fn modern(client: &str) -> Value {
+pub fn modern(client: &str) -> Value {
     json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
@@ -178,7 +178,8 @@ fn a_wait_tells_of_progress_every_ten_seconds() {
     assert_eq!(note["method"], "notifications/progress");
     assert_eq!(note["params"]["progressToken"], "p-1");
     assert_eq!(note["params"]["progress"].as_f64(), Some(10.0));
-    assert!(!note["params"]["message"].as_str().unwrap().is_empty());
+    let line = note["params"]["message"].as_str().unwrap();
+    assert!(line.starts_with("0 of 1 settled, 1 queued"), "{line}");
 }
 
 #[test]

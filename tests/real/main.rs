@@ -23,6 +23,7 @@ mod conformance;
 mod conversations;
 mod failures;
 mod inspector;
+mod inspector_resources;
 mod interactive;
 mod lead;
 mod messages;

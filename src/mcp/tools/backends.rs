@@ -24,8 +24,8 @@ pub(super) struct BackendArguments {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct BackendsReport {
-    backends: Vec<Backend>,
     next_step: String,
+    backends: Vec<Backend>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -70,7 +70,8 @@ impl Tool for GetBackendStatus {
     const NAME: &'static str = "get_backend_status";
     const DESCRIPTION: &'static str = "\
 Show which agent CLIs (backends) can work here: installed, version, logged in, models, how many workers run and are \
-queued, and how to fix what is missing. Call it once before the first missions, and when a worker failed with auth_error \
+queued, and how to fix what is missing (install, login). Call it once before the first missions, and when a worker failed with \
+auth_error \
 or could_not_start.";
     const NATURE: Nature = Nature::Looks;
     type Arguments = BackendArguments;

@@ -58,16 +58,16 @@ enum ProofReport {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct CancelAllReport {
-    /// The ids of those that were ended now.
-    cancelled: Vec<String>,
-    already_settled: usize,
-    failed: Vec<NotCancelled>,
     /// Processes of theirs that are still there.
     survivors: u32,
+    already_settled: usize,
+    next_step: String,
+    /// The ids of those that were ended now.
+    cancelled: Vec<String>,
+    failed: Vec<NotCancelled>,
     /// Ids that had no room here; list_worker_missions has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_shown: Option<usize>,
-    next_step: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

@@ -34,6 +34,7 @@ pub(super) struct Batch {
 pub(super) struct BatchAnswer {
     created: usize,
     failed: usize,
+    next_step: String,
     /// Of each mission, in order; over 50 missions only of those that failed.
     results: Vec<ItemResult>,
     /// Over 50 missions: the workers' ids as ranges of numbers, such as w-1..w-60; w-1 alone is an id too.
@@ -42,7 +43,6 @@ pub(super) struct BatchAnswer {
     /// Results and ranges that had no room here; list_worker_missions has the workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<usize>,
-    next_step: String,
 }
 
 #[derive(Debug, PartialEq, Serialize, JsonSchema)]
@@ -61,15 +61,16 @@ pub(super) struct ItemResult {
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct CreateAnswer {
-    worker: wire::Worker,
     next_step: String,
+    #[schemars(with = "wire::SomeWorker")]
+    worker: wire::Worker,
 }
 
 impl Tool for BatchCreateWorkers {
     const NAME: &'static str = "batch_create_workers";
     const DESCRIPTION: &'static str = "\
-Start many coding agents in parallel, one worker for each mission. Use it to spawn, launch or delegate to subagents: \
-each worker is a real codex, claude, gemini or opencode process in a git worktree and branch of its own, and goes on when \
+Start many coding agents in parallel, one worker for each mission. Use it to run tasks in parallel, to spawn, \
+launch or delegate to subagents: each worker is a real codex, claude, gemini or opencode process in a git worktree and branch of its own, and goes on when \
 you stop. Returns at once with the ids; missions over the limit on parallel workers are queued and start by themselves. \
 Each mission stands for itself: one that is refused fails alone, with its index and what to mend. Order them with task_id \
 and depends_on. Then call wait_for_any_worker. For one mission create_worker_mission does the same.";
@@ -164,8 +165,8 @@ impl Tool for CreateWorkerMission {
     const DESCRIPTION: &'static str = "\
 Start one coding agent on a mission of its own. Use it to spawn, launch or delegate to a subagent: a real codex, claude, \
 gemini or opencode process in a git worktree and branch of its own, which goes on when you stop. For several missions use \
-batch_create_workers, which starts them in parallel by one call. Returns at once with the worker's id; over the limit on \
-parallel workers it is queued and starts by itself. Then call wait_for_any_worker.";
+batch_create_workers, which starts them all by one call. Returns at once with the worker's id; over the \
+limit on workers it is queued and starts by itself. Then call wait_for_any_worker.";
     const NATURE: Nature = Nature::SetsToWork;
     type Arguments = MissionArguments;
     type Answer = CreateAnswer;
@@ -182,7 +183,9 @@ parallel workers it is queued and starts by itself. Then call wait_for_any_worke
             true => "this request_id was known, so nothing new was made; wait_for_any_worker".to_owned(),
             false => "create the other missions, then wait_for_any_worker".to_owned(),
         };
-        Ok(CreateAnswer { worker: wire::Worker::new(&view, size::ANSWER - 500), next_step })
+        let mut worker = wire::Worker::new(&view, size::ANSWER - 500);
+        worker.take_next_step();
+        Ok(CreateAnswer { next_step, worker })
     }
 }
 

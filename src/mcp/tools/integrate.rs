@@ -42,15 +42,15 @@ pub(super) struct IntegrateReport {
     status: String,
     /// What is in now: the worker or branch.
     integrated: Vec<String>,
-    left_out: Vec<LeftOut>,
     into: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
+    next_step: String,
+    left_out: Vec<LeftOut>,
     conflicts: Vec<Conflict>,
     /// Conflicts that had no room here.
     #[serde(skip_serializing_if = "is_zero")]
     more_conflicts: usize,
-    next_step: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]

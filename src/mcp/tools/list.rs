@@ -65,15 +65,15 @@ impl From<ScopeArgument> for Scope {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ListReport {
-    /// The newest first.
-    workers: Vec<wire::Brief>,
     /// Of all in this scope, whatever was asked for.
     counts: Counts,
+    next_step: String,
+    /// The newest first.
+    workers: Vec<wire::Brief>,
     /// Workers of other sessions that scope all would show.
     others: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
-    next_step: String,
 }
 
 /// Statuses that no worker has are left out.
@@ -114,7 +114,7 @@ impl Tool for ListWorkerMissions {
     const DESCRIPTION: &'static str = "\
 List your worker agents and their missions, with status, branch and what they do now. Use it after a restart to find your \
 workers again, or for an overview; to be told of what happens use wait_for_any_worker instead of listing again and again. \
-Filter by status, and page with limit and cursor. scope all shows the workers of other sessions on this repository too.";
+Page with limit and cursor. scope all shows the workers of other sessions on this repository too.";
     const NATURE: Nature = Nature::Looks;
     type Arguments = ListArguments;
     type Answer = ListReport;

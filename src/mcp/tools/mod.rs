@@ -58,6 +58,11 @@ trait Tool {
     type Arguments: DeserializeOwned + JsonSchema + Send;
     type Answer: Serialize + JsonSchema;
 
+    /// The schema of the answer.
+    fn output() -> JsonObject {
+        schema::output::<Self::Answer>()
+    }
+
     fn run(call: Call, arguments: Self::Arguments) -> impl Future<Output = Result<Self::Answer, ToolError>> + Send;
 }
 
@@ -162,7 +167,7 @@ fn definition<T: Tool>() -> rmcp::model::Tool {
     let meta = json!({"anthropic/alwaysLoad": true});
     let meta = meta.as_object().cloned().map(MetaObject::from).unwrap_or_default();
     rmcp::model::Tool::new(T::NAME, T::DESCRIPTION, schema::input::<T::Arguments>())
-        .with_raw_output_schema(schema::output::<T::Answer>().into())
+        .with_raw_output_schema(T::output().into())
         .with_annotations(annotations)
         .with_meta(meta)
 }

@@ -33,8 +33,9 @@ pub(super) struct RetryArguments {
 
 #[derive(Serialize, JsonSchema)]
 pub(super) struct RetryReport {
-    worker: wire::Worker,
     next_step: String,
+    #[schemars(with = "wire::SomeWorker")]
+    worker: wire::Worker,
 }
 
 impl Tool for RetryWorker {
@@ -59,9 +60,8 @@ settles and is reported by itself: call wait_for_any_worker.";
             fresh: arguments.fresh.unwrap_or(false),
         };
         let view = call.orchestrator.retry(&call.boss, &name, request).await?;
-        Ok(RetryReport {
-            worker: wire::Worker::new(&view, size::ANSWER - 300),
-            next_step: "wait_for_any_worker".to_owned(),
-        })
+        let mut worker = wire::Worker::new(&view, size::ANSWER - 300);
+        worker.take_next_step();
+        Ok(RetryReport { next_step: "wait_for_any_worker".to_owned(), worker })
     }
 }

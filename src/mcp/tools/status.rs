@@ -4,9 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Nature, Tool};
-use crate::backend::AgentEvent;
 use crate::mcp::arguments::{self, ArgumentError, NAME};
 use crate::mcp::error::ToolError;
+use crate::mcp::transcript::{LINE, words};
 use crate::mcp::{size, wire};
 use crate::orchestrator::{self, Details, DiffPage, LoggedEvent, MessageView};
 use crate::store::worker_dir::Content;
@@ -43,6 +43,9 @@ enum IncludeArgument {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct StatusReport {
+    /// What to do about the worker, or how to read on.
+    next_step: String,
+    #[schemars(with = "wire::SomeWorker")]
     worker: wire::Worker,
     /// Oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,7 +67,6 @@ pub(super) struct StatusReport {
     /// Give it as cursor to go on with the diff.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
-    next_step: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -90,9 +92,9 @@ fn is_zero(count: &usize) -> bool {
 impl Tool for GetWorkerStatus {
     const NAME: &'static str = "get_worker_status";
     const DESCRIPTION: &'static str = "\
-Show one worker agent in detail: status, outcome, verification, changes, final message, cost. include adds its log (what \
+Get the status of one worker agent in detail: outcome, verification, changes, final message, cost. include adds its log (what \
 it did, tool by tool), its diff, your messages to it with their receipts, or all its attempts. Use it to judge a worker \
-that failed, stalled or is to be merged; to learn when something changes use wait_for_any_worker instead of asking again. \
+that failed, stalled or is to be merged; to learn when something changes use wait_for_any_worker instead of asking for the status again. \
 Long diffs come in pages: pass next_cursor as cursor.";
     const NATURE: Nature = Nature::Looks;
     type Arguments = StatusArguments;
@@ -131,7 +133,7 @@ impl StatusReport {
             [details.log.is_some(), details.diff.is_some(), details.messages.is_some(), details.attempts.is_some()];
         let extras = extras.into_iter().filter(|asked| *asked).count();
         let most = if extras == 0 { size::ANSWER } else { size::LONG_ANSWER };
-        let worker = wire::Worker::new(&details.view, WORKER);
+        let mut worker = wire::Worker::new(&details.view, WORKER);
         let mut shares = Shares { left: most - ENVELOPE - size::of(&worker), parts: extras, left_out: 0 };
 
         let attempts = details.attempts.map(|all| shares.fill(all.iter().rev().map(wire::Attempt::new)));
@@ -147,9 +149,10 @@ impl StatusReport {
         };
         let next_step = match &next_cursor {
             Some(cursor) => format!("get_worker_status with cursor {cursor:?} goes on with the diff"),
-            None => worker.next_step().to_owned(),
+            None => worker.take_next_step(),
         };
         Self {
+            next_step,
             worker,
             log,
             diff,
@@ -158,7 +161,6 @@ impl StatusReport {
             left_out: shares.left_out,
             folder: size::line(&details.folder.to_string_lossy(), 400),
             next_cursor,
-            next_step,
         }
     }
 }
@@ -197,33 +199,7 @@ impl Shares {
 
 impl LogLine {
     fn new(logged: &LoggedEvent) -> Self {
-        Self { at: logged.at.to_string(), what: size::line(&what(&logged.event), 400) }
-    }
-}
-
-fn what(event: &AgentEvent) -> String {
-    match event {
-        AgentEvent::Session { id, model } => format!("session {id} ({})", model.as_deref().unwrap_or("default model")),
-        AgentEvent::Said { text } => format!("said: {text}"),
-        AgentEvent::Thought { text } => format!("thought: {text}"),
-        AgentEvent::ToolStarted { tool, what, .. } => format!("{tool}: {what}"),
-        AgentEvent::ToolEnded { ok, exit_code, output, .. } => {
-            let how = match (exit_code, ok) {
-                (Some(code), _) => format!("exit {code}"),
-                (None, Some(true)) => "ok".to_owned(),
-                (None, Some(false)) => "failed".to_owned(),
-                (None, None) => "ended".to_owned(),
-            };
-            format!("  {how}: {output}").trim_end_matches(": ").to_owned()
-        }
-        AgentEvent::Edited { paths } => format!("edited {}", paths.join(", ")),
-        AgentEvent::Denied { what } => format!("was not permitted: {what}"),
-        AgentEvent::Retrying { failure, .. } => format!("tries again after: {}", failure.message),
-        AgentEvent::Received { message_id } => format!("received message {message_id}"),
-        AgentEvent::Usage { usage } => format!("used {} tokens", usage.input_tokens + usage.output_tokens),
-        AgentEvent::Warning { text } => format!("warning: {text}"),
-        AgentEvent::Idle => "turn over".to_owned(),
-        AgentEvent::Busy => "another turn".to_owned(),
+        Self { at: logged.at.to_string(), what: size::line(&words(&logged.event), LINE) }
     }
 }
 
@@ -244,6 +220,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::AgentEvent;
     use crate::mcp::wire::tests::{longest, now, settled};
     use crate::mission::lifecycle::Ending;
 

@@ -1,5 +1,6 @@
 //! Waiting until something happened, without asking again and again.
 
+use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,7 @@ use super::{Call, Nature, Tool};
 use crate::mcp::arguments::{self, NAME};
 use crate::mcp::client::LONGEST_WAIT_SECONDS;
 use crate::mcp::error::ToolError;
-use crate::mcp::{size, wire};
+use crate::mcp::{schema, size, wire};
 use crate::orchestrator::{self, Scope, WaitRequest, WaitStatus, WorkerView};
 
 /// Settlements in one answer: as many as have room for what they came to and for their last words.
@@ -50,8 +51,10 @@ pub(super) struct WaitReport {
     /// can start: see waits_for), blocked (a task waits for you), still_running (the time was
     /// up, which is no error), idle (nothing is left that could settle).
     status: WaitReportStatus,
+    next_step: String,
     settled: Vec<wire::Worker>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<wire::SomeWorker>")]
     attention: Vec<wire::Worker>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blocked: Vec<BlockedTask>,
@@ -66,7 +69,6 @@ pub(super) struct WaitReport {
     /// Workers and tasks that had no room in the lists here; list_worker_missions has them all.
     #[serde(skip_serializing_if = "is_zero")]
     not_shown: usize,
-    next_step: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -118,6 +120,17 @@ time is up, which is no error. In Codex's code mode put // @exec: {\"yield_time_
     const NATURE: Nature = Nature::Looks;
     type Arguments = OneArguments;
     type Answer = WaitReport;
+
+    /// The same as the other's, which says what a worker looks like.
+    fn output() -> JsonObject {
+        let mut schema = schema::output::<WaitReport>();
+        for list in ["settled", "still_running"] {
+            if let Some(list) = schema.get_mut("properties").and_then(|properties| properties.get_mut(list)) {
+                list["items"] = schema::output::<wire::SomeWorker>().into();
+            }
+        }
+        schema
+    }
 
     async fn run(call: Call, arguments: OneArguments) -> Result<WaitReport, ToolError> {
         let worker = arguments::line("worker_id", arguments.worker_id, NAME)?;

@@ -63,12 +63,12 @@ pub(super) struct RemoveArguments {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct RemoveReport {
+    next_step: String,
     removed: Vec<Removed>,
     kept: Vec<Kept>,
     /// Worktrees that had no room in the lists here.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_shown: Option<usize>,
-    next_step: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -109,11 +109,12 @@ want for yourself. Fails without a trace where the branch is checked out elsewhe
         };
         let answer = call.orchestrator.create_worktree(request).await?;
         Ok(CreateReport {
-            path: answer.path.to_string_lossy().into_owned(),
+            // Longer ones no system has; they would be cut, since no answer may be too long.
+            path: size::line(&answer.path.to_string_lossy(), 4_200),
             branch: answer.branch,
             base_commit: answer.base_commit,
             created_branch: answer.created_branch,
-            repo_path: answer.repo_path.to_string_lossy().into_owned(),
+            repo_path: size::line(&answer.repo_path.to_string_lossy(), 2_000),
             next_step: "create_worker_mission with this path as working_directory".to_owned(),
         })
     }

@@ -1,0 +1,177 @@
+//! What a worker did, in words: its normalised events as lines that a model or a person reads. Reads files of events one
+//! line at a time, whatever their length; a page is all that is held.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use super::size;
+use crate::backend::AgentEvent;
+use crate::orchestrator::LoggedEvent;
+
+/// Longest line of a log, in bytes.
+pub(super) const LINE: usize = 400;
+
+/// One event in words, whole.
+pub(super) fn words(event: &AgentEvent) -> String {
+    match event {
+        AgentEvent::Session { id, model } => format!("session {id} ({})", model.as_deref().unwrap_or("default model")),
+        AgentEvent::Said { text } => format!("said: {text}"),
+        AgentEvent::Thought { text } => format!("thought: {text}"),
+        AgentEvent::ToolStarted { tool, what, .. } => format!("{tool}: {what}"),
+        AgentEvent::ToolEnded { ok, exit_code, output, .. } => {
+            let how = match (exit_code, ok) {
+                (Some(code), _) => format!("exit {code}"),
+                (None, Some(true)) => "ok".to_owned(),
+                (None, Some(false)) => "failed".to_owned(),
+                (None, None) => "ended".to_owned(),
+            };
+            format!("  {how}: {output}").trim_end_matches(": ").to_owned()
+        }
+        AgentEvent::Edited { paths } => format!("edited {}", paths.join(", ")),
+        AgentEvent::Denied { what } => format!("was not permitted: {what}"),
+        AgentEvent::Retrying { failure, .. } => format!("tries again after: {}", failure.message),
+        AgentEvent::Received { message_id } => format!("received message {message_id}"),
+        AgentEvent::Usage { usage } => format!("used {} tokens", usage.input_tokens + usage.output_tokens),
+        AgentEvent::Warning { text } => format!("warning: {text}"),
+        AgentEvent::Idle => "turn over".to_owned(),
+        AgentEvent::Busy => "another turn".to_owned(),
+    }
+}
+
+/// The newest lines of a log that fit into `room` bytes, of those before line `before`, and the number of the first.
+pub(super) fn newest_lines(events: &Path, before: Option<usize>, room: usize) -> (String, usize) {
+    let mut lines: VecDeque<String> = VecDeque::new();
+    let (mut used, mut count) = (0, 0);
+    for logged in read(events).take(before.unwrap_or(usize::MAX)) {
+        let line = format!("{} {}\n", logged.at.strftime("%H:%M:%S"), size::line(&words(&logged.event), LINE));
+        used += size::of(&line);
+        lines.push_back(line);
+        count += 1;
+        while used > room {
+            let Some(oldest) = lines.pop_front() else { break };
+            used -= size::of(&oldest);
+        }
+    }
+    let first = count - lines.len();
+    (lines.into_iter().collect(), first)
+}
+
+/// A part of a long text that is told piece by piece.
+pub(super) struct Page {
+    text: String,
+    /// Bytes to pass over.
+    skip: usize,
+    start: usize,
+    room: usize,
+    full: bool,
+}
+
+impl Page {
+    /// `start`: bytes of the whole text before this page. `room`: most bytes of it as JSON.
+    pub(super) fn new(start: usize, room: usize) -> Self {
+        Self { text: String::new(), skip: start, start, room, full: false }
+    }
+
+    pub(super) fn push(&mut self, piece: &str) {
+        if self.skip >= piece.len() {
+            self.skip -= piece.len();
+            return;
+        }
+        // A cursor that was made up may point into a character.
+        let from = (self.skip..piece.len()).find(|at| piece.is_char_boundary(*at)).unwrap_or(piece.len());
+        self.start += from - self.skip;
+        self.skip = 0;
+        let piece = &piece[from..];
+        let fits = size::head(piece, self.room);
+        self.text.push_str(fits);
+        self.full = fits.len() < piece.len();
+        self.room = if self.full { 0 } else { self.room.saturating_sub(size::of(&fits) - 2) };
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// The text, and where the next page begins.
+    pub(super) fn end(self) -> (String, Option<usize>) {
+        let next = self.full.then_some(self.start + self.text.len());
+        (self.text, next)
+    }
+}
+
+/// What an attempt said, ran and edited, in full; without the bookkeeping between it.
+pub(super) fn tell(events: &Path, page: &mut Page) {
+    for logged in read(events) {
+        if page.is_full() {
+            return;
+        }
+        if !matches!(logged.event, AgentEvent::Usage { .. } | AgentEvent::Idle | AgentEvent::Busy) {
+            page.push(&format!("[{}] {}\n", logged.at.strftime("%H:%M:%S"), words(&logged.event).trim_end()));
+        }
+    }
+}
+
+/// Lines that are no events (half of one, after a crash) are passed over.
+fn read(events: &Path) -> impl Iterator<Item = LoggedEvent> {
+    let lines = File::open(events).ok().map(|file| BufReader::new(file).lines().map_while(Result::ok));
+    lines.into_iter().flatten().filter_map(|line| serde_json::from_str(&line).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn events(count: usize, text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let line = |n: usize| json!({"at": "2026-11-22T12:00:00Z", "event": "said", "text": format!("{n} {text}")});
+        let lines: String = (0..count).map(|n| format!("{}\n", line(n))).collect();
+        std::fs::write(file.path(), lines).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_log_is_read_backwards_line_by_line() {
+        let file = events(2_000, "\u{1}\"é x");
+        let mut before = None;
+        let mut seen = Vec::new();
+        loop {
+            let (text, first) = newest_lines(file.path(), before, 5_000);
+            assert!(size::of(&text) <= 5_000 && !text.is_empty());
+            let numbers = text.lines().map(|line| line.split(' ').nth(2).unwrap().parse::<usize>().unwrap());
+            seen.splice(0..0, numbers);
+            if first == 0 {
+                break;
+            }
+            before = Some(first);
+        }
+        assert_eq!(seen, (0..2_000).collect::<Vec<_>>());
+    }
+
+    proptest! {
+        #[test]
+        fn pages_put_together_are_the_whole_text(pieces in prop::collection::vec(any::<String>(), 0..30), room in 20usize..200) {
+            let (mut start, mut whole) = (0, String::new());
+            loop {
+                let mut page = Page::new(start, room);
+                for piece in &pieces {
+                    if page.is_full() {
+                        break;
+                    }
+                    page.push(piece);
+                }
+                let (text, next) = page.end();
+                prop_assert!(size::of(&text) <= room + 2);
+                whole.push_str(&text);
+                match next {
+                    Some(next) => start = next,
+                    None => break,
+                }
+            }
+            prop_assert_eq!(whole, pieces.concat());
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! No answer is too long, whatever is in it, and each says first what the boss decides by.
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+
+const ANSWER: usize = 8_000;
+const LONG_ANSWER: usize = 40_000;
+const WORKERS: usize = 1_000;
+
+/// As long as a title may be, in characters that JSON writes longer.
+fn title(number: usize) -> String {
+    format!("{number} {}", "\"\\".repeat(95))
+}
+
+fn missions(client: &Client, count: usize) -> Vec<Value> {
+    let mission = |number| {
+        json!({
+            "title": title(number), "prompt": "\"\\\n".repeat(300), "backend": "codex", "permissions": "read_only",
+            "working_directory": client.home.path(), "task_id": format!("{number}{}", "\"".repeat(90)),
+        })
+    };
+    (0..count).map(mission).collect()
+}
+
+/// The first keys of an answer.
+fn begins(answer: &Value, keys: &[&str]) {
+    let first: Vec<&String> = answer.as_object().unwrap().keys().take(keys.len()).collect();
+    assert_eq!(first, keys, "{answer:.300}");
+}
+
+#[test]
+fn a_thousand_workers_with_the_worst_texts_fit_into_every_answer() {
+    let mut client = Client::initialized("test");
+    let created = client.succeed(1, "batch_create_workers", json!({"workers": missions(&client, WORKERS)}));
+    assert_eq!(created["created"], WORKERS, "{created:.500}");
+    begins(&created, &["created", "failed", "next_step"]);
+    let bad: Vec<Value> = (0..WORKERS).map(|n| json!({"title": title(n), "backend": "\"".repeat(150)})).collect();
+    let refused = client.refused(2, "batch_create_workers", json!({ "workers": bad }));
+    assert!(refused.len() <= ANSWER, "{}", refused.len());
+    for id in 3..20 {
+        let message = json!({"worker_id": "w-1", "message": "\"\\\n".repeat(100_000)});
+        client.succeed(id, "send_message_to_worker", message);
+    }
+    let whole = ["log", "diff", "messages", "attempts"];
+    let calls = [
+        ("wait_for_any_worker", json!({"timeout_seconds": 0}), ANSWER, &["status", "next_step", "settled"][..]),
+        ("wait_for_worker", json!({"worker_id": "w-1", "timeout_seconds": 0}), ANSWER, &["status", "next_step"]),
+        ("list_worker_missions", json!({"limit": 100}), ANSWER, &["counts", "next_step", "workers"]),
+        ("get_worker_status", json!({"worker_id": "w-1"}), ANSWER, &["next_step", "worker"]),
+        ("get_worker_status", json!({"worker_id": "w-1", "include": whole}), LONG_ANSWER, &["next_step", "worker"]),
+        ("create_worker_mission", missions(&client, 1_001)[1_000].clone(), ANSWER, &["next_step", "worker"]),
+        ("send_message_to_worker", json!({"worker_id": "w-1", "message": "x"}), ANSWER, &["message_id", "delivered"]),
+        ("get_backend_status", json!({}), ANSWER, &["next_step", "backends"]),
+        ("cancel_worker", json!({"worker_id": "w-1"}), ANSWER, &["worker_id", "status"]),
+        (
+            "retry_worker",
+            json!({"worker_id": "w-1", "feedback": "\"".repeat(100_000)}),
+            ANSWER,
+            &["next_step", "worker"],
+        ),
+    ];
+    check(&mut client, calls);
+}
+
+/// Fewer, since each is ended by itself.
+#[test]
+fn the_ends_of_many_workers_fit_into_every_answer() {
+    let mut client = Client::initialized("test");
+    client.succeed(1, "batch_create_workers", json!({"workers": missions(&client, 60)}));
+    let calls = [
+        (
+            "cancel_all_workers",
+            json!({"reason": "\"".repeat(199)}),
+            ANSWER,
+            &["survivors", "already_settled", "next_step"][..],
+        ),
+        ("wait_for_any_worker", json!({"timeout_seconds": 0}), ANSWER, &["status", "next_step", "settled"]),
+        ("list_worker_missions", json!({"limit": 100}), ANSWER, &["counts", "next_step", "workers"]),
+    ];
+    check(&mut client, calls);
+}
+
+/// Each call succeeds, keeps to its size, and begins as it should.
+fn check<'a>(client: &mut Client, calls: impl IntoIterator<Item = (&'a str, Value, usize, &'a [&'a str])>) {
+    for (id, (tool, arguments, most, first)) in calls.into_iter().enumerate() {
+        let answer = client.succeed(id as i64 + 100, tool, arguments);
+        let size = answer.to_string().len();
+        println!("{tool}: {size} bytes");
+        assert!(size <= most, "{tool}: {size} bytes");
+        begins(&answer, first);
+        for worker in answer["settled"].as_array().into_iter().flatten() {
+            begins(worker, &["worker_id", "status", "outcome", "next_step"]);
+            begins(&worker["outcome"], &["run", "verification", "changes"]);
+        }
+    }
+}
+
+#[test]
+fn the_commonest_errors_say_what_to_do_next() {
+    let mut client = Client::initialized("test");
+    let none = client.refused(1, "wait_for_any_worker", json!({"worker_ids": ["w-9"]}));
+    assert!(none.contains("batch_create_workers"), "{none}");
+    let worker = client.create_queued(2);
+    let known = [worker.as_str(), "list_worker_missions"];
+    let here = client.home.path().to_owned();
+    let mission = |more: Value| {
+        let mut mission = json!({"title": "t", "prompt": "p", "backend": "codex"});
+        mission.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        mission
+    };
+    let cases = [
+        ("wait_for_any_worker", json!({"worker_ids": ["w-9", "w-1"]}), &known[..]),
+        ("wait_for_worker", json!({"worker_id": "fix"}), &known),
+        ("get_worker_status", json!({"worker_id": "w-9"}), &known),
+        ("send_message_to_worker", json!({"worker_id": "w-9", "message": "x"}), &known),
+        ("cancel_worker", json!({"worker_id": "w-9"}), &known),
+        ("retry_worker", json!({"worker_id": "w-9"}), &known),
+        ("integrate_worker", json!({"worker_id": "w-9"}), &known),
+        ("remove_worktree", json!({"worker_id": "w-9"}), &known),
+        ("retry_worker", json!({"worker_id": "w-1"}), &["still queued", "send_message_to_worker"]),
+        ("integrate_worker", json!({}), &["one of worker_id and branch"]),
+        ("integrate_worker", json!({"worker_id": "w-1", "strategy": "rebase"}), &["`merge`, `squash`"]),
+        ("create_worker_mission", mission(json!({})), &["working_directory"]),
+        ("create_worker_mission", mission(json!({"backend": "claude"})), &["claudecode, codex, gemini, opencode"]),
+        ("create_worker_mission", mission(json!({"backend": "gemini"})), &["not installed", "get_backend_status"]),
+        ("create_worker_mission", mission(json!({"working_directory": "/nowhere"})), &["/nowhere"]),
+        ("create_worker_mission", mission(json!({"working_directory": here})), &["another directory", worker.as_str()]),
+        ("create_worker_mission", mission(json!({"working_directory": here, "depends_on": ["w-77"]})), &["w-77"]),
+        ("create_worktree", json!({"branch": "x"}), &["repo_path"]),
+        ("list_worker_missions", json!({"status": ["done"]}), &["`completed`"]),
+        ("get_worker_status", json!({}), &["missing field `worker_id`"]),
+    ];
+    for (id, (tool, arguments, needed)) in cases.into_iter().enumerate() {
+        let text = client.refused(id as i64 + 10, tool, arguments.clone());
+        for needed in needed {
+            assert!(text.contains(needed), "{tool} {arguments} lacks {needed:?}: {text}");
+        }
+        assert!(text.len() < 1_500 && !text.contains("Error {"), "{text}");
+    }
+}
