@@ -122,8 +122,10 @@ impl Actor {
     }
 
     fn handle(&mut self, ask: Ask) {
-        // A caller that has gone away wants no answer: every `let _` below drops one.
         self.join_if_there();
+        // What another server has answered is true for this one too, though the watch has not told of it yet.
+        self.look_at_journal();
+        // A caller that has gone away wants no answer: every `drop` below drops one.
         match ask {
             Ask::Arrived { boss } => self.note_arrival(&boss),
             Ask::Create { boss, drafts, reply } => drop(reply.send(self.create(&boss, drafts))),
@@ -144,8 +146,8 @@ impl Actor {
             Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
             Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
             Ask::LoginSeen { backend, login } => self.note_login(backend, login),
-            Ask::JournalChanged => self.look_at_journal(),
-            Ask::ShutDown { .. } => {}
+            // It was looked at above.
+            Ask::JournalChanged | Ask::ShutDown { .. } => {}
         }
         self.draw_consequences();
     }

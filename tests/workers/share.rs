@@ -42,6 +42,19 @@ async fn two_servers_of_a_boss_that_wait_together_tell_a_settlement_once_without
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_is_known_at_once_to_all_servers_once_its_creation_was_answered() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(0);
+    let (one, two) = (world.server_with(Some("boss"), settings.clone()), world.server_with(Some("boss"), settings));
+    one.create_one(mission("first", "say done")).await;
+    for round in 0..30 {
+        let id = one.create_one(mission(&format!("t{round}"), "say done")).await;
+        assert!(two.orchestrator.get(&id).await.is_ok(), "{id} is unknown to the other server");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wait_hears_of_a_worker_that_another_server_of_its_boss_cancelled() {
     let world = World::new();
     let (one, two) = (world.server(Some("boss")), world.server(Some("boss")));
