@@ -8,6 +8,7 @@ mod targets;
 
 use std::path::Path;
 
+use orchestrator_boss::mission::spec::Mission;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
@@ -94,7 +95,11 @@ fn damaged(whole: &[u8], damages: &[Damage]) -> Vec<u8> {
 }
 
 fn run(whole: &[u8], target: impl Fn(&[u8])) {
-    let cases = std::env::var("ORCHESTRATOR_INPUT_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300);
+    run_cases(300, whole, target);
+}
+
+fn run_cases(usual: u32, whole: &[u8], target: impl Fn(&[u8])) {
+    let cases = std::env::var("ORCHESTRATOR_INPUT_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     target(whole);
     let found = TestRunner::new(config).run(&damages(), |damages| {
@@ -108,6 +113,32 @@ fn run(whole: &[u8], target: impl Fn(&[u8])) {
 fn damaged_settings_are_refused_and_never_a_panic() {
     assert!(toml::from_str::<orchestrator_boss::config::Settings>(SETTINGS).is_ok(), "the material is good");
     run(SETTINGS.as_bytes(), targets::settings);
+}
+
+#[test]
+fn a_damaged_state_file_is_set_aside_or_refused_and_never_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole =
+        json!({"version": 1, "seq": 7, "as_of": "2026-01-01T00:00:00Z", "tasks": [{"id": "t", "status": "running"}]});
+    run(whole.to_string().as_bytes(), |bytes| targets::state_file(folder.path(), bytes));
+}
+
+#[test]
+fn damaged_streams_of_each_cli_are_read_to_their_end() {
+    let mission: Mission = serde_json::from_value(json!({
+        "title": "t", "prompt": "do it", "backend": "codex", "place": {"kind": "directory", "path": "/srv/tree"},
+        "task_id": "t", "depends_on": [], "timeout_minutes": 120, "fallback_backends": [], "max_attempts": 1, "permissions": "edit",
+    }))
+    .unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for backend in ["claudecode", "codex", "gemini", "opencode"] {
+        let cases: Vec<_> = std::fs::read_dir(fixtures.join(backend)).unwrap().flatten().collect();
+        assert!(cases.len() >= 10, "{backend} has only {} recorded streams", cases.len());
+        for case in cases {
+            let stream = std::fs::read(case.path().join("stream.jsonl")).unwrap();
+            run_cases(20, &stream, |bytes| targets::cli_stream(backend, &mission, bytes));
+        }
+    }
 }
 
 /// As a real server leaves it.

@@ -3,13 +3,17 @@
 
 use std::path::Path;
 
-use orchestrator_boss::backend::Backends;
+use jiff::Timestamp;
+use orchestrator_boss::backend::{Backends, Session, Turn};
 use orchestrator_boss::config::Settings;
 use orchestrator_boss::mission::id::ServerId;
-use orchestrator_boss::store::file;
+use orchestrator_boss::mission::outcome::Exit;
+use orchestrator_boss::mission::spec::Mission;
 use orchestrator_boss::store::journal::Journal;
 use orchestrator_boss::store::worker_dir::AttemptDir;
+use orchestrator_boss::store::{file, state_file};
 use orchestrator_boss::supervisor::assignment::{Assignment, LiveStatus};
+use uuid::Uuid;
 
 /// The user's settings.
 pub fn settings(bytes: &[u8]) {
@@ -20,6 +24,41 @@ pub fn settings(bytes: &[u8]) {
     }
     let backends = Backends::with_custom(settings.custom);
     assert!(backends.names().count() >= 4, "the built-in ones are always there");
+}
+
+/// What a CLI prints, to its end.
+pub fn cli_stream(backend: &str, mission: &Mission, bytes: &[u8]) {
+    let backend = Backends::with_custom(Vec::new()).get(backend).expect("a built-in one");
+    let turn = Turn {
+        mission,
+        prompt: "do it",
+        dir: Path::new("/srv/tree"),
+        session: Session::New(Uuid::nil()),
+        message_id: Uuid::nil(),
+        git: None,
+        identity: None,
+        scratch: Path::new("/srv/scratch"),
+        own_registrations: &[],
+        root: false,
+    };
+    let mut decoder = backend.decoder(&turn);
+    for line in String::from_utf8_lossy(bytes).lines() {
+        for event in decoder.line(line) {
+            let written = serde_json::to_string(&event).expect("events are JSON");
+            assert!(!written.contains('\n'), "an event is one line of the event log");
+        }
+    }
+    decoder.end(Exit::Code(0), &String::from_utf8_lossy(bytes));
+}
+
+/// What lies where the state file shall be written: it is made way for, or refused, and never lost.
+pub fn state_file(folder: &Path, bytes: &[u8]) {
+    let path = folder.join("orchestrator-state.json");
+    std::fs::write(&path, bytes).expect("a file of the test's own");
+    let aside = state_file::make_way(&path, Timestamp::UNIX_EPOCH);
+    let kept = aside.ok().flatten().unwrap_or(path);
+    assert_eq!(std::fs::read(&kept).expect("it is kept"), bytes);
+    std::fs::remove_file(kept).expect("a file of the test's own");
 }
 
 /// A journal that a crash, a full disk or another version left; `folder` is as a server left it, one file of it is these
