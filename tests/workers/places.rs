@@ -59,6 +59,8 @@ async fn a_live_worktree_is_never_removed_and_a_dirty_one_only_with_salvage() {
     let id = server.create_one(mission("dirty", "write left.txt precious\nhang")).await;
     let path = world.repo().join(".orchestrator/worktrees").join(&id);
     crate::world::until_exists(&path.join("left.txt")).await;
+    // The worker may be quicker than the news of its start.
+    server.until(&id, "running").await;
     let live = remove(&server, &id, true, false).await;
     assert!(live.kept[0].why.contains("still running"), "{live:?}");
 
