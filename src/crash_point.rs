@@ -41,7 +41,10 @@ pub enum Moment {
 
 /// Kinds of files, by name, by folder or by ending.
 #[cfg(feature = "crash-points")]
-const FILES: [&str; 10] = [
+const FILES: [&str; 13] = [
+    "git-configuration.json",
+    "worker.json",
+    "processes.json",
     "orchestrator-state.json",
     "status.json",
     "assignment.json",
