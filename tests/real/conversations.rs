@@ -85,6 +85,8 @@ fn begin(world: &World, number: u32, session: String) {
     let mission = json!({"title": "Go on", "prompt": "FAKE:\nwait-file go 100\nsay I went on", "backend": "fake"});
     let script = Script::new()
         .call(&tool_name(world.cli, "create_worker_mission"), mission)
+        // What has not begun when its server goes begins with the next one.
+        .until(&tool_name(world.cli, "get_worker_status"), json!({"worker_id": worker(number)}), "status:running")
         .say(&format!("I have set {number} to work"));
     let name = format!("begin{number}");
     world.model.register(&name, script);
