@@ -9,6 +9,7 @@ pub mod generation;
 pub mod history;
 pub mod journal;
 pub mod lease;
+mod mend;
 mod rebuild;
 pub mod state_dir;
 pub mod state_file;
