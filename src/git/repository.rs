@@ -269,8 +269,10 @@ fn add_line(path: &Path, line: &str) -> io::Result<()> {
     if old.split(|byte| *byte == b'\n').any(|l| l == line.as_bytes()) {
         return Ok(());
     }
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+    // Only `info` itself: a repository that was moved is not begun again at its old place.
+    match path.parent().map(fs::create_dir) {
+        Some(Err(error)) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
     }
     let gap = if old.is_empty() || old.ends_with(b"\n") { "" } else { "\n" };
     OpenOptions::new().append(true).create(true).open(path)?.write_all(format!("{gap}{line}\n").as_bytes())

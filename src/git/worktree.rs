@@ -366,7 +366,7 @@ fn try_undo(repo: &Repository, plan: &Plan, begun: &Begun) -> Result<(), Worktre
 /// Removes only folders that are empty and that we made; one that somebody else has begun to use stays.
 fn restore_folders(begun: &Begun) {
     if begun.path_existed {
-        let _ = fs::create_dir_all(&begun.path);
+        let _ = fs::create_dir(&begun.path);
         return;
     }
     for folder in begun.path.ancestors() {

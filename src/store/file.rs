@@ -60,6 +60,23 @@ pub fn make_private_dir(path: &Path) -> Result<(), FileError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| FileError::write(path, source))
 }
 
+/// Makes `base`, a folder within it, and what lies between them. What `base` lies in must be there: one that was moved is not
+/// made again at its old place, not even when it is moved at this instant.
+pub fn make_private_dir_within(base: &Path, folder: &Path) -> Result<(), FileError> {
+    let between: Vec<&Path> = folder.ancestors().take_while(|it| it.starts_with(base)).collect();
+    for folder in between.into_iter().rev() {
+        match fs::DirBuilder::new().mode(0o700).create(folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(FileError::Gone { path: folder.parent().unwrap_or(folder).to_owned() });
+            }
+            Err(source) => return Err(FileError::write(folder, source)),
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a link, a pipe or whatever else lies where a folder of ours is, or will be.
 pub fn refuse_no_folder(path: &Path) -> Result<(), FileError> {
     match fs::symlink_metadata(path) {
@@ -185,6 +202,19 @@ mod tests {
         assert!(matches!(create_once(&path, b"second"), Err(FileError::Exists { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn nothing_is_made_where_the_folder_above_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (base, deep) = (folder.path().join("repo/state"), folder.path().join("repo/state/a/b"));
+        let refused = make_private_dir_within(&base, &deep).unwrap_err();
+        assert!(matches!(&refused, FileError::Gone { path } if path.ends_with("repo")), "{refused}");
+        assert!(!folder.path().join("repo").exists());
+        fs::create_dir(folder.path().join("repo")).unwrap();
+        make_private_dir_within(&base, &deep).unwrap();
+        make_private_dir_within(&base, &deep).unwrap();
+        assert!(deep.is_dir());
     }
 
     #[test]

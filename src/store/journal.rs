@@ -86,7 +86,6 @@ impl Journal {
     ///
     /// `folder` is the `journal/` of a state directory; the history lies beside it.
     pub fn open(folder: &Path, server: ServerId) -> Result<Self, JournalError> {
-        file::make_private_dir(folder)?;
         let lock = lock(folder, None)?;
         let dir = StateDir::around(folder);
         let history = History::open(dir.history())?;
@@ -543,7 +542,7 @@ fn lock(folder: &Path, held: Option<File>) -> Result<File, JournalError> {
         let file = match held.take() {
             Some(file) => file,
             None => {
-                file::make_private_dir(folder)?;
+                file::make_private_dir_within(StateDir::around(folder).root(), folder)?;
                 file::private().create(true).append(true).open(&path).map_err(fail)?
             }
         };

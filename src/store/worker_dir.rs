@@ -34,10 +34,16 @@ impl WorkerDir {
         &self.root
     }
 
+    /// Within `<state folder>/workers/`, which may be gone as well.
+    fn make(&self) -> Result<(), FileError> {
+        let state = self.root.ancestors().nth(2).unwrap_or(&self.root);
+        file::make_private_dir_within(state, &self.root)
+    }
+
     /// Keeps what is known of the worktree that was made for this worker.
     pub fn remember_worktree(&self, worktree: &impl Serialize) -> Result<(), FileError> {
         file::refuse_links_in(&self.root)?;
-        file::make_private_dir(&self.root)?;
+        self.make()?;
         file::replace_json(&self.root.join("worktree.json"), worktree, true)
     }
 
@@ -47,7 +53,7 @@ impl WorkerDir {
 
     /// Keeps the worker as it is when an attempt begins: what a registry that was lost can be rebuilt from.
     pub fn remember(&self, worker: &Worker) -> Result<(), FileError> {
-        file::make_private_dir(&self.root)?;
+        self.make()?;
         file::replace_json(&self.root.join("worker.json"), worker, true)
     }
 
@@ -201,14 +207,12 @@ impl AttemptDir {
 
     /// Makes what is missing of the folder. What lies there already may have been put there by anybody.
     pub fn make(&self) -> Result<(), FileError> {
-        // Of the state folder: with the repository it may have been moved.
-        if let Some(home) = self.root.ancestors().nth(5).filter(|home| !home.exists()) {
-            return Err(FileError::Gone { path: home.to_owned() });
-        }
         for folder in self.root.ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {
             file::refuse_links_in(folder)?;
         }
-        file::make_private_dir(&self.inbox())
+        // `<state folder>/workers/<id>/attempts/<number>`.
+        let state = self.root.ancestors().nth(4).unwrap_or(&self.root);
+        file::make_private_dir_within(state, &self.inbox())
     }
 
     /// Takes the right to run this attempt; `false` when it was taken before.

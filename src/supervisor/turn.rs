@@ -79,7 +79,7 @@ impl Attempt {
     fn start(&mut self, begin: &Begin) -> Result<Running, String> {
         let assignment = &self.assignment;
         let scratch = self.dir.scratch();
-        file::make_private_dir(&scratch).map_err(|error| with_causes(&error))?;
+        file::make_private_dir_within(&scratch, &scratch).map_err(|error| with_causes(&error))?;
         let mut mission = assignment.mission.clone();
         mission.backend = assignment.backend.clone();
         (mission.model, mission.effort) = (assignment.model.clone(), assignment.effort.clone());

@@ -326,3 +326,22 @@ fn a_newer_generation_is_not_touched_however_damaged_the_rest_is() {
     assert_eq!(std::fs::read(&second).unwrap(), b"{\"format\":99}\n");
     assert_eq!(kept_aside(folder.path()), Vec::<PathBuf>::new());
 }
+
+#[test]
+fn a_state_folder_that_was_moved_is_not_made_again_at_its_old_place() {
+    let above = tempfile::tempdir().unwrap();
+    let (here, elsewhere) = (above.path().join("here"), above.path().join("elsewhere"));
+    fs::create_dir_all(here.join("state")).unwrap();
+    let mut journal = open(&here.join("state"), "a");
+    create(&mut journal, "one");
+    fs::rename(&here, &elsewhere).unwrap();
+    for refused in [journal.catch_up().unwrap_err(), try_create(&mut journal, "two").unwrap_err()] {
+        assert!(matches!(&refused, JournalError::File(FileError::Gone { path }) if *path == here), "{refused}");
+    }
+    assert!(!here.exists());
+    assert_eq!(journal.registry().last_number, 1, "what it knew it knows");
+    fs::rename(&elsewhere, &here).unwrap();
+    journal.catch_up().unwrap();
+    assert_eq!(create(&mut journal, "two"), 2);
+    assert!(journal.registry().repaired.is_none());
+}
