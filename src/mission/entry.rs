@@ -16,7 +16,7 @@ use super::registry::Worker;
 use super::spec::Mission;
 
 /// Version of the journal and of the state file. A newer one is refused, never guessed at.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

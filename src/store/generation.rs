@@ -31,6 +31,8 @@ struct FormatOnly {
 /// One that was just opened.
 pub struct Generation {
     pub number: u64,
+    /// Of the build that began it.
+    pub format: u32,
     pub file: File,
     /// Where the lines begin.
     pub offset: u64,
@@ -92,7 +94,7 @@ pub fn load(folder: &Path, number: u64) -> Result<Generation, JournalError> {
     let mut header: Header = serde_json::from_slice(&first).map_err(damaged)?;
     header.registry.reindex();
     let Header { registry, repaired, .. } = header;
-    Ok(Generation { number, file, offset: first.len() as u64, registry, repaired })
+    Ok(Generation { number, format, file, offset: first.len() as u64, registry, repaired })
 }
 
 /// Whole lines only: what another writer is appending just now is read the next time.

@@ -89,7 +89,7 @@ impl Journal {
         let lock = lock(folder, None)?;
         let dir = StateDir::around(folder);
         let history = History::open(dir.history())?;
-        let Generation { number, file, offset, registry, .. } = open_newest(folder, &dir, &history)?;
+        let Generation { number, format, file, offset, registry, .. } = open_newest(folder, &dir, &history)?;
         let mut journal = Self {
             folder: folder.to_owned(),
             dir,
@@ -104,7 +104,11 @@ impl Journal {
             history,
             kept: Kept::default(),
         };
-        let opened = journal.read_new_lines().and_then(|()| journal.find_what_is_missing());
+        let mut opened = journal.read_new_lines().and_then(|()| journal.find_what_is_missing());
+        if format < FORMAT {
+            // A server of the former build refuses that clearly; lines of ours after its own it would take for damage.
+            opened = opened.and_then(|()| journal.rotate());
+        }
         journal.unlock()?;
         opened.map(|()| journal)
     }

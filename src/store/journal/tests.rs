@@ -45,6 +45,10 @@ fn the_journal_of_an_earlier_build_is_read_and_gone_on_with() {
     assert_eq!(journal.registry().by_number(2).unwrap().settled.len(), 2);
     assert_eq!(create(&mut journal, "next"), 6);
     assert_eq!(open(folder.path(), "late").registry(), journal.registry());
+    // A server of that build which still lives finds a newer format, and no line that it would take for damage.
+    let begun = fs::read_to_string(generation::path(&journal_in(folder.path()), 2)).unwrap();
+    assert!(begun.starts_with(&format!("{{\"format\":{FORMAT},")), "{begun}");
+    assert_eq!(fs::read_to_string(generation::path(&journal_in(folder.path()), 1)).unwrap(), earlier);
 }
 
 /// What a generation of an earlier build begins with: workers without the fields that came later.
@@ -59,7 +63,7 @@ fn a_registry_without_later_fields_is_read() {
     header["registry"]["workers"]["1"].as_object_mut().unwrap().remove("queued_seq");
     fs::write(generation::path(&journal_in(folder.path()), 2), format!("{header}\n")).unwrap();
     let late = open(folder.path(), "late");
-    assert_eq!((late.generation, late.registry().workers().count()), (2, 1));
+    assert_eq!((late.generation, late.registry().workers().count()), (3, 1));
 }
 
 fn kept_aside(folder: &Path) -> Vec<PathBuf> {
