@@ -24,6 +24,7 @@ pub mod integrate;
 pub mod leftovers;
 mod loose;
 mod nested;
+pub mod radar;
 pub mod remove;
 pub mod repository;
 pub mod salvage;

@@ -12,7 +12,7 @@ use crate::mission::entry;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, Outcome, Usage, Verification};
 use crate::mission::spec::Place;
-use crate::orchestrator::WorkerView;
+use crate::orchestrator::{Collision, WorkerView};
 
 /// The agent's last words: the first 400 and the last 1,200 characters, roughly.
 const FINAL_MESSAGE: usize = 1_700;
@@ -59,6 +59,9 @@ struct About {
     /// What a queued worker waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
+    /// What its branch, as it stands, does not merge cleanly with: other workers, or the integration branch by its name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conflicts_with: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_activity: Option<String>,
 }
@@ -234,14 +237,23 @@ impl Brief {
             stalled: live.is_some_and(|live| live.stalled.is_some()),
             blocked: view.block.as_deref().map(|why| size::line(why, 160)),
             waits_for: view.waits_for.as_deref().map(|what| size::line(what, 160)),
+            conflicts_with: conflicts(view),
             last_activity: live.map(|live| size::line(&live.activity, 120)).filter(|line| !line.is_empty()),
         };
         Self { head, about }
     }
 }
 
+/// The first of them, and how many more.
+fn conflicts(view: &WorkerView) -> Vec<String> {
+    const NAMED: usize = 5;
+    let named = view.collisions.iter().take(NAMED).map(|it| size::line(&it.with, 40));
+    let more = view.collisions.len().saturating_sub(NAMED);
+    named.chain((more > 0).then(|| format!("and {more} more"))).collect()
+}
+
 impl Worker {
-    /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 1,700 (and 700 in
+    /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 2,000 (and 700 in
     /// practice).
     pub(super) fn new(view: &WorkerView, room: usize) -> Self {
         let worker = &view.worker;
@@ -467,7 +479,10 @@ fn next_step(view: &WorkerView) -> String {
     match last.status {
         _ if worker.integrated.is_some() => format!("done; remove_worktree {id} when you need it no more"),
         _ if last.says_blocked => format!("read its final_message; answer it with send_message_to_worker {id}"),
-        Ending::Completed if integrable => format!("integrate_worker {id}"),
+        Ending::Completed if integrable => match view.collisions.iter().find(|it| it.is_integration_branch) {
+            Some(collision) => after_collision(id.as_str(), collision),
+            None => format!("integrate_worker {id}"),
+        },
         Ending::Completed => "read its final_message; it committed nothing that could be integrated".to_owned(),
         Ending::Cancelled => format!("nothing, or retry_worker {id} to begin again; its work is kept"),
         Ending::TimedOut => format!("retry_worker {id} to go on, or a narrower mission with create_worker_mission"),
@@ -475,6 +490,14 @@ fn next_step(view: &WorkerView) -> String {
         Ending::Interrupted => format!("retry_worker {id}"),
         Ending::Failed => after_failure(id.as_str(), last),
     }
+}
+
+fn after_collision(id: &str, collision: &Collision) -> String {
+    let branch = size::line(&collision.with, 40);
+    let paths = size::line(&collision.paths.join(", "), 120);
+    format!(
+        "it conflicts with {branch} in {paths}: send_message_to_worker {id} to merge {branch} into its branch, then integrate_worker"
+    )
 }
 
 fn after_failure(id: &str, last: &entry::Brief) -> String {

@@ -21,6 +21,7 @@ use super::error::OrchestratorError;
 use super::logins::Logins;
 use super::mail::{Ask, LateMessage, Reply};
 use super::place::refuse_moved;
+use super::radar::{Collisions, Radar};
 use super::schedule::Machine;
 use super::waiters::Waiters;
 use crate::crash_point::{self, Point};
@@ -54,6 +55,9 @@ pub(super) struct Actor {
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
     pub machine: Machine,
     pub logins: Logins,
+    /// `None` while a look is under way.
+    pub radar: Option<Radar>,
+    pub collisions: Collisions,
     state_file_due: Option<Instant>,
     next_look: Instant,
     /// The newest entry whose consequences were drawn. A decision may take in what others wrote just before it, so what
@@ -90,6 +94,8 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         late_messages: HashMap::new(),
         machine: Machine::default(),
         logins: Logins::default(),
+        radar: Some(Radar::default()),
+        collisions: Collisions::new(),
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
         considered: 0,
@@ -145,6 +151,7 @@ impl Actor {
             Ask::Record { worker, entry, reply } => drop(reply.send(self.record(&worker, entry))),
             Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
             Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
+            Ask::Radar { radar, found } => self.note_radar(*radar, found),
             Ask::LoginSeen { backend, login } => self.note_login(backend, login),
             // It was looked at above.
             Ask::JournalChanged | Ask::ShutDown { .. } => {}
@@ -190,6 +197,7 @@ impl Actor {
             self.take_over();
             self.follow_again();
             self.look_after_logins();
+            self.look_at_radar();
             // There may be room again on the machine, or none any more.
             self.start_what_may();
             if self.machine.holds {
@@ -322,7 +330,8 @@ impl Actor {
         let repository = self.context.repository.as_ref().map(|repository| repository.root());
         let load = self.load();
         let waits_for = |worker: &Worker| self.hold(&load, worker).map(|hold| hold.to_string());
-        let content = state_file::project(store.journal.registry(), repository, Timestamp::now(), waits_for);
+        let collides = |worker: &Worker| self.collisions_of(worker).into_iter().map(|it| it.with).collect();
+        let content = state_file::project(store.journal.registry(), repository, Timestamp::now(), waits_for, collides);
         if let Err(error) = state_file::write(&store.dir.state_file(), &content) {
             // The journal has it all; the file follows when there is room again.
             tracing::warn!(%error, "could not write the state file");

@@ -28,9 +28,19 @@ pub struct WorkerView {
     pub block: Option<String>,
     /// What a queued worker waits for.
     pub waits_for: Option<String>,
+    /// What its branch does not merge cleanly with, as far as that was looked at.
+    pub collisions: Vec<Collision>,
     pub redelivered: bool,
     /// Who keeps it to its permissions.
     pub enforced: Option<Enforcement>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collision {
+    /// Another worker's id, or the name of the integration branch.
+    pub with: String,
+    pub is_integration_branch: bool,
+    pub paths: Vec<String>,
 }
 
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::answers::*;
 use super::error::OrchestratorError;
 use super::probe::Login;
+use super::radar::{Collisions, Radar};
 use crate::mission::create::Draft;
 use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, WorkerId};
@@ -104,6 +105,11 @@ pub enum Ask {
     LoginSeen {
         backend: BackendName,
         login: Login,
+    },
+    /// A look at which branches collide has ended; `found` unless nothing had moved.
+    Radar {
+        radar: Box<Radar>,
+        found: Option<Collisions>,
     },
     /// Another server has written.
     JournalChanged,

@@ -19,6 +19,7 @@ mod logins;
 mod mail;
 mod place;
 mod probe;
+mod radar;
 mod recover;
 mod registrations;
 mod schedule;

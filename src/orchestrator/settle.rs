@@ -59,6 +59,7 @@ impl Actor {
         let id = worker.id.clone();
         self.note(Entry::Settled { worker: id, brief });
         crash_point::at(Point::EndNoted);
+        self.look_at_radar();
     }
 
     /// Into the queue again, with what it was told meanwhile; one that was called off is settled from there.

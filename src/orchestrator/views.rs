@@ -54,6 +54,7 @@ impl Actor {
             live,
             block: graph::block(self.registry(), worker),
             waits_for,
+            collisions: self.collisions_of(worker),
             redelivered: false,
             enforced: self.enforcement(worker),
             worker: Arc::clone(worker),

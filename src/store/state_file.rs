@@ -75,15 +75,18 @@ struct Task<'a> {
     integrated_into: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     salvage_ref: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conflicts_with: Vec<String>,
 }
 
 /// The file's content for a registry.
-/// `waits_for` says why a queued worker does not start.
+/// `waits_for` says why a queued worker does not start, `collides` what a worker's branch does not merge cleanly with.
 pub fn project<'a>(
     registry: &'a Registry,
     repository: Option<&'a Path>,
     now: Timestamp,
     waits_for: impl Fn(&Worker) -> Option<String>,
+    collides: impl Fn(&Worker) -> Vec<String>,
 ) -> StateFile<'a> {
     let mut file = StateFile {
         version: FORMAT,
@@ -108,6 +111,7 @@ pub fn project<'a>(
         if worker.status == WorkerStatus::Queued && task.reason.is_none() {
             task.reason = waits_for(worker).map(|what| format!("waits for {what}"));
         }
+        task.conflicts_with = collides(worker);
         list.push(task);
     }
     file
@@ -138,6 +142,7 @@ fn task(worker: &Worker, block: Option<String>) -> Task<'_> {
         reason: block.or(failure),
         integrated_into: worker.integrated.as_ref().map(|it| it.into.as_str()),
         salvage_ref: worker.salvage_ref.as_deref(),
+        conflicts_with: Vec::new(),
     }
 }
 
@@ -193,7 +198,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("orchestrator-state.json");
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
-        write(&path, &project(&Registry::default(), None, Timestamp::UNIX_EPOCH, |_| None)).unwrap();
+        write(&path, &project(&Registry::default(), None, Timestamp::UNIX_EPOCH, |_| None, |_| vec![])).unwrap();
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
 
         fs::write(&path, "{\"version\": 1, \"tas").unwrap();

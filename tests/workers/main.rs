@@ -9,6 +9,7 @@ mod loud;
 #[cfg(target_os = "linux")]
 mod own;
 mod places;
+mod radar;
 mod repair;
 mod restart;
 mod share;

@@ -63,6 +63,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         idle_seconds: None,
         block: None,
         waits_for: None,
+        collisions: Vec::new(),
         redelivered: false,
         enforced: None,
     }
@@ -121,7 +122,26 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     last.changes.notes = (0..50).map(|_| long(400)).collect();
     last.changes.base_commit = Some("c".repeat(64));
     last.changes.head = Some("c".repeat(64));
+    let collision = Collision { with: long(400), is_integration_branch: true, paths: vec![long(4_000); 9] };
+    view.collisions = vec![collision; 40];
     view
+}
+
+#[test]
+fn a_worker_that_collides_says_with_whom_and_what_to_do() {
+    let mut view = settled(3, Ending::Completed);
+    let with = |name: &str, is_integration_branch| Collision {
+        with: name.into(),
+        is_integration_branch,
+        paths: vec!["a.rs".into(), "b.rs".into()],
+    };
+    view.collisions = (4..11).map(|number| with(&format!("w-{number}"), false)).collect();
+    let brief = serde_json::to_value(Brief::new(&view)).unwrap();
+    assert_eq!(brief["conflicts_with"], json!(["w-4", "w-5", "w-6", "w-7", "w-8", "and 2 more"]));
+    assert_eq!(Worker::new(&view, 4_000).next_step(), "integrate_worker w-3-fix-parser");
+    view.collisions = vec![with("main", true)];
+    let next_step = Worker::new(&view, 4_000).next_step().to_owned();
+    assert!(next_step.contains("main in a.rs, b.rs") && next_step.contains("send_message_to_worker"), "{next_step}");
 }
 
 #[test]
@@ -164,7 +184,7 @@ fn a_running_worker_shows_signs_of_life() {
 fn texts_give_way_before_facts_do() {
     for room in [0, 1_500, 3_000, 8_000] {
         let worker = Worker::new(&longest(7), room);
-        assert!(size::of(&worker) <= room.max(1_700), "{} of {room}", size::of(&worker));
+        assert!(size::of(&worker) <= room.max(2_000), "{} of {room}", size::of(&worker));
         assert_eq!(worker.outcome.unwrap().run.reason, Some("model_not_found"));
     }
 }

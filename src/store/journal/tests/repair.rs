@@ -42,7 +42,11 @@ fn run(folder: &Path, journal: &mut Journal, number: u64, attempt: u32, ends: bo
 
 fn write_state_file(folder: &Path, journal: &Journal) {
     let path = StateDir::around(&journal_in(folder)).state_file();
-    state_file::write(&path, &state_file::project(journal.registry(), None, Timestamp::UNIX_EPOCH, |_| None)).unwrap();
+    state_file::write(
+        &path,
+        &state_file::project(journal.registry(), None, Timestamp::UNIX_EPOCH, |_| None, |_| vec![]),
+    )
+    .unwrap();
 }
 
 fn status(journal: &Journal, number: u64) -> WorkerStatus {

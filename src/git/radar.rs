@@ -1,0 +1,168 @@
+//! Which branches would merge cleanly into which others: computed by `git merge-tree`, as an integration would, and without
+//! leaving anything behind in the repository.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::command::{CommandError, Git};
+use super::repository::Repository;
+
+/// Two commits; the first is the one that the other would be merged into.
+pub type Pair = (String, String);
+
+/// What tells cheaply, without starting git, that branches may have moved: a ref is written by replacing a file.
+pub type Stamp = Vec<Option<(u64, SystemTime, u64)>>;
+
+/// For each pair the paths in conflict, none for a clean merge; `None` where git cannot say, as for unrelated histories.
+pub fn collisions(repo: &Repository, pairs: &[Pair]) -> Result<Vec<Option<Vec<String>>>, CommandError> {
+    // The trees and marked-up files of merges that nobody asked for go where they can be thrown away.
+    let scratch = tempfile::tempdir().map_err(|source| CommandError::Start {
+        command: "merge-tree".into(),
+        dir: std::env::temp_dir(),
+        source,
+    })?;
+    let mut found: Vec<Option<Vec<String>>> = Vec::new();
+    while found.len() < pairs.len() {
+        let rest = &pairs[found.len()..];
+        found.extend(together(repo, scratch.path(), rest)?.into_iter().map(Some));
+        // The next one is what git stopped at; git 2.38 stops at the first, since it knows no `--stdin`.
+        if let Some(pair) = pairs.get(found.len()) {
+            found.push(alone(repo, scratch.path(), pair)?);
+        }
+    }
+    Ok(found)
+}
+
+/// All in one process, which saves most of the time.
+fn together(repo: &Repository, scratch: &Path, pairs: &[Pair]) -> Result<Vec<Vec<String>>, CommandError> {
+    let lines: String = pairs.iter().map(|(onto, other)| format!("{onto} {other}\n")).collect();
+    let output = git(repo, scratch).args(["--stdin", "--no-messages", "--name-only"]).input(lines).output()?;
+    Ok(parse(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Each merge is `1` or `0`, the tree, the files in conflict if it was `0`, and an empty record. One that is cut off at the
+/// end of what git said is left out.
+fn parse(text: &str) -> Vec<Vec<String>> {
+    let whole = &text[..text.rfind("\0\0").map_or(0, |end| end + 1)];
+    let mut records = whole.split_terminator('\0');
+    let mut merges = Vec::new();
+    while let (Some("0" | "1"), Some(_tree)) = (records.next(), records.next()) {
+        merges.push(records.by_ref().take_while(|record| !record.is_empty()).map(str::to_owned).collect());
+    }
+    merges
+}
+
+fn alone(repo: &Repository, scratch: &Path, (onto, other): &Pair) -> Result<Option<Vec<String>>, CommandError> {
+    let output = git(repo, scratch).args(["-z", "--no-messages", "--name-only", onto, other]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(match output.code {
+        Some(0) => Some(Vec::new()),
+        Some(1) => Some(text.split('\0').skip(1).filter(|path| !path.is_empty()).map(str::to_owned).collect()),
+        _ => None,
+    })
+}
+
+fn git(repo: &Repository, scratch: &Path) -> Git {
+    repo.read()
+        .env("GIT_OBJECT_DIRECTORY", scratch)
+        .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", repo.common_dir.join("objects"))
+        // Of a partial clone, nothing is fetched for this.
+        .env("GIT_NO_LAZY_FETCH", "1")
+        .args(["merge-tree", "--write-tree"])
+}
+
+/// Where these local branches stand. One that is not there is left out.
+pub fn tips(repo: &Repository, branches: &[String]) -> Result<HashMap<String, String>, CommandError> {
+    const PREFIX: &str = "refs/heads/";
+    let names = branches.iter().map(|branch| format!("{PREFIX}{branch}"));
+    let text = repo.read().args(["for-each-ref", "--format=%(objectname) %(refname)"]).args(names).text()?;
+    let tip = |line: &str| {
+        let (commit, name) = line.split_once(' ')?;
+        // A pattern is a folder of refs, too.
+        let branch = name.strip_prefix(PREFIX).filter(|branch| branches.iter().any(|it| it == branch))?;
+        Some((branch.to_owned(), commit.to_owned()))
+    };
+    Ok(text.lines().filter_map(tip).collect())
+}
+
+pub fn stamp(repo: &Repository, branches: &[String]) -> Stamp {
+    let loose = branches.iter().map(|branch| format!("refs/heads/{branch}"));
+    let shared = ["packed-refs", "reftable/tables.list"].map(str::to_owned);
+    let of = |name: String| {
+        let found = fs::symlink_metadata(repo.common_dir.join(name)).ok()?;
+        Some((found.ino(), found.modified().ok()?, found.len()))
+    };
+    loose.chain(shared).map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::Fixture;
+
+    /// One branch a file: `(name, path, text)`, each from `main`.
+    fn with_branches(branches: &[(&str, &str, &str)]) -> (Fixture, HashMap<String, String>) {
+        let fixture = Fixture::new();
+        for (name, path, text) in branches {
+            fixture.git(&["checkout", "-q", "-b", name, "main"]);
+            fixture.commit(path, text);
+        }
+        fixture.git(&["checkout", "-q", "main"]);
+        let names: Vec<String> = branches.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        let tips = tips(&fixture.repo, &names).unwrap();
+        (fixture, tips)
+    }
+
+    #[test]
+    fn each_pair_is_told_apart_and_nothing_is_left_in_the_repository() {
+        let (fixture, tips) =
+            with_branches(&[("a", "readme.txt", "a\n"), ("b", "readme.txt", "b\n"), ("c", "c.txt", "c\n")]);
+        fixture.git(&["checkout", "-q", "--orphan", "stranger"]);
+        let stranger = fixture.commit("other.txt", "x\n");
+        let objects = || fixture.git(&["count-objects", "-v"]);
+        let before = objects();
+        let pair = |one: &str, other: &str| (tips[one].clone(), tips[other].clone());
+        let pairs = [
+            pair("a", "b"),
+            pair("a", "c"),
+            (tips["a"].clone(), stranger.clone()),
+            pair("c", "b"),
+            (stranger, tips["c"].clone()),
+            pair("b", "a"),
+        ];
+        let readme = Some(vec!["readme.txt".to_owned()]);
+        let expected = [readme.clone(), Some(vec![]), None, Some(vec![]), None, readme];
+        assert_eq!(collisions(&fixture.repo, &pairs).unwrap(), expected);
+        let scratch = tempfile::tempdir().unwrap();
+        let one_by_one: Vec<_> = pairs.iter().map(|pair| alone(&fixture.repo, scratch.path(), pair).unwrap()).collect();
+        assert_eq!(one_by_one, expected);
+        assert_eq!(objects(), before, "no tree of a merge is kept");
+    }
+
+    #[test]
+    fn a_branch_that_moves_is_noticed_without_git() {
+        let (fixture, tips) = with_branches(&[("a", "a.txt", "a\n"), ("deep/b", "b.txt", "b\n")]);
+        let names = ["a".to_owned(), "deep".to_owned(), "deep/b".to_owned()];
+        assert_eq!(tips.len(), 2);
+        assert_eq!(super::tips(&fixture.repo, &names).unwrap(), tips, "a folder of branches is no branch");
+        let before = stamp(&fixture.repo, &names);
+        assert_eq!(stamp(&fixture.repo, &names), before);
+        fixture.git(&["branch", "-f", "a", "deep/b"]);
+        let moved = stamp(&fixture.repo, &names);
+        assert_ne!(moved, before);
+        fixture.git(&["pack-refs", "--all"]);
+        assert_ne!(stamp(&fixture.repo, &names), moved);
+        assert_eq!(super::tips(&fixture.repo, &names).unwrap()["a"], tips["deep/b"]);
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_none() {
+        assert_eq!(parse(""), Vec::<Vec<String>>::new());
+        assert_eq!(parse("1\0abc\0\0"), [Vec::<String>::new()]);
+        assert_eq!(parse("0\0abc\0f\0g\0\x001\0def\0\0"), [vec!["f".to_owned(), "g".to_owned()], vec![]]);
+        assert_eq!(parse("0\0abc\0f\0\x000\0def\0half"), [vec!["f".to_owned()]]);
+    }
+}
