@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::size;
 use crate::backend::Enforcement;
+use crate::mission::budget::Spent;
 use crate::mission::entry;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, Outcome, Usage, Verification};
@@ -102,6 +103,12 @@ pub(super) struct Worker {
     /// Who keeps it to its permissions: sandbox, cli or none.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<&'static str>,
+    /// What it may use up, and whether that is enforced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<String>,
+    /// Why it went to another backend than it was to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diverted: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_usd: Option<f64>,
     /// Read and written together.
@@ -205,6 +212,24 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
+/// What all workers of the boss have used up.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct SpentReport {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_usd: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<u64>,
+}
+
+impl SpentReport {
+    /// `None`, where no CLI has told of anything.
+    pub(super) fn new(spent: &Spent) -> Option<Self> {
+        let cost_usd = Some((spent.cost_usd * 1e4).round() / 1e4).filter(|cost| *cost > 0.0);
+        let tokens = Some(spent.tokens).filter(|tokens| *tokens > 0);
+        (cost_usd.is_some() || tokens.is_some()).then_some(Self { cost_usd, tokens })
+    }
+}
+
 /// For a boss that leads nobody where others do or did, which may have been itself in an earlier session.
 pub(super) fn of_others(others: usize) -> String {
     format!(
@@ -257,6 +282,8 @@ impl Worker {
             attempt: worker.attempt,
             session_id: session.map(|id| size::line(id, 60)),
             enforced: view.enforced.map(enforced),
+            budget: view.budget.as_deref().map(|budget| size::line(budget, 140)),
+            diverted: worker.diverted.as_deref().map(|why| size::line(why, 160)),
             cost_usd: usage.cost_usd,
             tokens: tokens(&usage),
             outcome: last.map(OutcomeReport::of_brief),
@@ -483,7 +510,9 @@ fn after_failure(id: &str, last: &entry::Brief) -> String {
         Some(FailureKind::Auth | FailureKind::CouldNotStart) => {
             format!("get_backend_status {backend} says how to mend it; or retry_worker {id} with another backend")
         }
-        Some(FailureKind::RateLimit | FailureKind::UsageLimit) => format!("retry_worker {id} with another backend"),
+        Some(FailureKind::RateLimit | FailureKind::UsageLimit) => {
+            format!("retry_worker {id} with another backend, or without one to wait until {backend} takes work again")
+        }
         Some(FailureKind::Verification) => format!("retry_worker {id} with feedback on what failed"),
         _ => format!("retry_worker {id} with feedback or another backend, or a narrower mission"),
     }

@@ -19,6 +19,9 @@ use crate::store::file::FileError;
 use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::{LiveStatus, Phase};
 
+/// A record is a few small files and takes about a millisecond.
+const SETTLED_AT_ONCE: usize = 200;
+
 impl Actor {
     pub(super) fn told(&mut self, id: WorkerId, attempt: u32, news: News) {
         let Some(worker) = self.registry().get(&id).cloned() else { return };
@@ -45,8 +48,12 @@ impl Actor {
             }
             _ => {}
         }
-        let stalled = status.stalled.is_some();
+        let (stalled, answered) = (status.stalled.is_some(), status.answered);
         self.live.insert(worker.id.clone(), status);
+        if answered && let Some(worker) = self.registry().get(&worker.id).cloned() {
+            self.note_answer(&worker);
+        }
+        self.keep_to_budget();
         if stalled {
             self.answer_waits();
         }
@@ -69,7 +76,7 @@ impl Actor {
         }
         let messages = letters.into_iter().filter_map(|letter| match letter.content {
             Content::Message { text, .. } => Some(text),
-            Content::Cancel { .. } => None,
+            Content::Cancel { .. } | Content::OverBudget { .. } => None,
         });
         let next = messages.fold(None, |next: Option<NextAttempt>, text| {
             Some(with_message(next.as_ref().unwrap_or(&worker.next), &worker.mission, &text))
@@ -79,7 +86,7 @@ impl Actor {
         self.note_all(amended.into_iter().chain([unstarted]).collect());
     }
 
-    fn note(&mut self, entry: Entry) {
+    pub(super) fn note(&mut self, entry: Entry) {
         self.note_all(vec![entry]);
     }
 
@@ -93,34 +100,38 @@ impl Actor {
     /// What was called off before anything ran has no supervisor to write its record.
     pub(super) fn settle_called_off(&mut self) {
         let called_off = |worker: &Worker| worker.status == WorkerStatus::Queued && worker.cancel.is_some();
-        let waiting: Vec<Arc<Worker>> = self.registry().workers().filter(|it| called_off(it)).cloned().collect();
-        for worker in waiting {
-            if let Err(error) = self.settle_queued(&worker) {
-                tracing::error!(%error, "could not save that a worker was called off; it stays in the queue and never starts");
+        let waiting: Vec<WorkerId> =
+            self.registry().workers().filter(|it| called_off(it)).map(|worker| worker.id.clone()).collect();
+        // Others wait for the journal's lock meanwhile.
+        for ids in waiting.chunks(SETTLED_AT_ONCE) {
+            if let Err(error) = self.settle_queued(ids) {
+                return tracing::error!(%error, "could not save that workers were called off; they stay in the queue and never start");
             }
         }
     }
 
-    /// The record before the entry, and both under the journal's lock: nothing is told as settled that has no record, and
+    /// The records before the entries, and both under the journal's lock: nothing is told as settled that has no record, and
     /// one that a server left which was killed in between stays as it is.
-    fn settle_queued(&mut self, worker: &Worker) -> Result<(), OrchestratorError> {
-        let attempt = worker.attempt + 1;
-        let Some(folder) = self.state_dir().map(|dir| dir.worker(&worker.id)) else { return Ok(()) };
-        let dir = folder.attempt(attempt);
-        let outcome = never_ran(worker, attempt, Ending::Cancelled, None);
-        let recorded = self.transact(|registry| {
-            let now = registry.get(&worker.id).filter(|now| now.status == WorkerStatus::Queued);
-            match now.filter(|now| now.attempt + 1 == attempt).map(|now| record(&folder, now, &dir, outcome)) {
-                None => (Vec::new(), Ok(())),
-                Some(Err(error)) => (Vec::new(), Err(error)),
-                Some(Ok(outcome)) => {
-                    crash_point::at(Point::CalledOffRecorded);
-                    let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
-                    (vec![Entry::Settled { worker: worker.id.clone(), brief }], Ok(()))
+    fn settle_queued(&mut self, ids: &[WorkerId]) -> Result<(), OrchestratorError> {
+        let Some(dir) = self.state_dir().cloned() else { return Ok(()) };
+        self.transact(|registry| {
+            let mut entries = Vec::new();
+            let queued = ids.iter().filter_map(|id| registry.get(id)).filter(|it| it.status == WorkerStatus::Queued);
+            for worker in queued {
+                let attempt = worker.attempt + 1;
+                let outcome = never_ran(worker, attempt, Ending::Cancelled, None);
+                let folder = dir.worker(&worker.id);
+                match record(&folder, worker, &folder.attempt(attempt), outcome) {
+                    Ok(outcome) => {
+                        crash_point::at(Point::CalledOffRecorded);
+                        let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
+                        entries.push(Entry::Settled { worker: worker.id.clone(), brief });
+                    }
+                    Err(error) => tracing::error!(worker = %worker.id, %error, "could not record that a worker was called off; it stays in the queue and never starts"),
                 }
             }
-        })?;
-        Ok(recorded?)
+            (entries, ())
+        })
     }
 
     /// Answers the cancellations whose workers have settled.
