@@ -16,11 +16,13 @@ use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, P
 use crate::mission::registry::Worker;
 use crate::mission::spec::Mission;
 use crate::store::file::FileError;
+use crate::store::state_dir::StateDir;
 use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::{LiveStatus, Phase};
 
-/// A record is a few small files and takes about a millisecond.
 const SETTLED_AT_ONCE: usize = 200;
+/// A record is a few small files, and most of its time is waiting for the disk.
+const RECORDERS: usize = 8;
 
 impl Actor {
     pub(super) fn told(&mut self, id: WorkerId, attempt: u32, news: News) {
@@ -115,21 +117,24 @@ impl Actor {
     fn settle_queued(&mut self, ids: &[WorkerId]) -> Result<(), OrchestratorError> {
         let Some(dir) = self.state_dir().cloned() else { return Ok(()) };
         self.transact(|registry| {
-            let mut entries = Vec::new();
             let queued = ids.iter().filter_map(|id| registry.get(id)).filter(|it| it.status == WorkerStatus::Queued);
-            for worker in queued {
-                let attempt = worker.attempt + 1;
-                let outcome = never_ran(worker, attempt, Ending::Cancelled, None);
-                let folder = dir.worker(&worker.id);
-                match record(&folder, worker, &folder.attempt(attempt), outcome) {
-                    Ok(outcome) => {
-                        crash_point::at(Point::CalledOffRecorded);
-                        let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
-                        entries.push(Entry::Settled { worker: worker.id.clone(), brief });
-                    }
-                    Err(error) => tracing::error!(worker = %worker.id, %error, "could not record that a worker was called off; it stays in the queue and never starts"),
-                }
-            }
+            let queued: Vec<&Arc<Worker>> = queued.collect();
+            let parts: Vec<&[&Arc<Worker>]> = queued.chunks(queued.len().div_ceil(RECORDERS).max(1)).collect();
+            let entries = std::thread::scope(|scope| {
+                let record = |part| record_called_off(&dir, part);
+                let threads = parts.iter().map(|part| {
+                    let thread = std::thread::Builder::new().name("records".to_owned());
+                    (*part, thread.spawn_scoped(scope, move || record(part)))
+                });
+                let threads: Vec<_> = threads.collect();
+                let entries = threads.into_iter().flat_map(|(part, thread)| match thread.map(|it| it.join()) {
+                    Ok(Ok(entries)) => entries,
+                    Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                    // There may be no room for another thread.
+                    Err(_) => record(part),
+                });
+                entries.collect::<Vec<Entry>>()
+            });
             (entries, ())
         })
     }
@@ -161,6 +166,27 @@ impl Actor {
             already_settled,
         }
     }
+}
+
+/// Writes the records of workers that never ran; an entry for each that has one.
+fn record_called_off(dir: &StateDir, workers: &[&Arc<Worker>]) -> Vec<Entry> {
+    let settled = workers.iter().filter_map(|worker| {
+        let attempt = worker.attempt + 1;
+        let (folder, outcome) = (dir.worker(&worker.id), never_ran(worker, attempt, Ending::Cancelled, None));
+        let recorded = record(&folder, worker, &folder.attempt(attempt), outcome);
+        crash_point::at(Point::CalledOffRecorded);
+        match recorded {
+            Ok(outcome) => {
+                let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
+                Some(Entry::Settled { worker: worker.id.clone(), brief })
+            }
+            Err(error) => {
+                tracing::error!(worker = %worker.id, %error, "could not record that a worker was called off; it stays in the queue and never starts");
+                None
+            }
+        }
+    });
+    settled.collect()
 }
 
 /// The record of an attempt of which nothing ran.
