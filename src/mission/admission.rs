@@ -64,6 +64,8 @@ pub struct Headroom {
     pub disk_mib: BTreeMap<PathBuf, u64>,
     /// Folders whose file system was asked, and has not answered yet for the first time.
     pub unseen: BTreeSet<PathBuf>,
+    /// Those of them that were asked a moment ago: who works there keeps its place meanwhile.
+    pub just_asked: BTreeSet<PathBuf>,
 }
 
 /// Why a queued worker does not start. As text it is what the worker waits for.
@@ -201,10 +203,12 @@ pub fn admit(
     while load.live < limits.total {
         let Some(worker) = turns.next(&load) else { break };
         let mine = worker.lease == *server;
-        let able = load.hold(worker).is_none() && if mine { can_start(worker) } else { leaves(worker) };
+        let hold = load.hold(worker);
+        let soon = matches!(&hold, Some(Hold::Unseen(folder)) if load.moment.free.just_asked.contains(folder));
+        let able = (hold.is_none() || soon) && if mine { can_start(worker) } else { leaves(worker) };
         if able && graph::readiness(registry, worker) == Readiness::Ready {
             load.take(worker);
-            if mine {
+            if mine && !soon {
                 admitted.push(worker.id.clone());
             }
         }

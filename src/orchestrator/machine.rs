@@ -31,7 +31,8 @@ struct Disk {
     /// `Some(None)`: it answered, and does not tell.
     free_mib: Option<Option<u64>>,
     answered: Option<Instant>,
-    is_asked: bool,
+    /// And has not answered since.
+    asked: Option<Instant>,
     /// How many were started on it since it was asked.
     started: u64,
 }
@@ -63,8 +64,8 @@ impl Machine {
                 self.disks.insert(folder.to_owned(), Disk::default());
             }
             let Some(disk) = self.disks.get_mut(folder) else { continue };
-            if !disk.is_asked && is_old(disk.answered) {
-                (disk.is_asked, disk.started) = (ask(folder), 0);
+            if disk.asked.is_none() && is_old(disk.answered) {
+                (disk.asked, disk.started) = (ask(folder).then_some(now), 0);
             }
         }
     }
@@ -89,7 +90,12 @@ impl Machine {
         for (folder, disk) in &self.disks {
             match disk.free_mib {
                 Some(mib) => free.disk_mib.extend(mib.map(|mib| (folder.clone(), mib))),
-                None => drop(free.unseen.insert(folder.clone())),
+                None => {
+                    free.unseen.insert(folder.clone());
+                    if disk.asked.is_some_and(|asked| asked.elapsed() < SEEN_FOR) {
+                        free.just_asked.insert(folder.clone());
+                    }
+                }
             }
         }
         free
@@ -126,7 +132,7 @@ mod tests {
         assert_eq!(look(&mut machine, 0), Vec::<PathBuf>::new(), "it was just looked at");
         for looks in 1..4 {
             // The one that has answered is asked again; the other one still hangs.
-            assert_eq!(look(&mut machine, looks), [here.clone()]);
+            assert_eq!(look(&mut machine, looks), std::slice::from_ref(&here));
             assert_eq!(machine.free().disk_mib.get(&here), Some(&900));
             assert!(machine.free().unseen.contains(&there));
             machine.note_disk(here.clone(), Some(900));

@@ -188,3 +188,24 @@ async fn a_thousand_queued_workers_are_called_off_in_one_step_each_with_its_reco
         assert_eq!(record.map(|record| record.status), Some(Ending::Cancelled), "{id}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_is_told_with_how_it_is_enforced() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(0);
+    let server = world.server_with(Some("boss"), settings);
+    let mut told = mission("told", "say done");
+    (told.max_tokens, told.max_cost_usd) = (Some(500), Some(1.5));
+    let mut silent = mission("silent", "say done");
+    (silent.backend, silent.max_tokens) = ("plain".into(), Some(500));
+    let cases = [
+        (told, Some("max_cost_usd 1.5, max_tokens 500 (enforced while it works)")),
+        (silent, Some("max_tokens 500 (enforced: none, the CLI tells what it used only at the end of a turn)")),
+        (mission("free", "say done"), None),
+    ];
+    for (draft, expected) in cases {
+        let id = server.create_one(draft).await;
+        assert_eq!(server.orchestrator.get(&id).await.unwrap().budget.as_deref(), expected);
+    }
+}

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use std::path::Path;
 
-use super::super::create::{Defaults, Draft, Registered, register};
+use super::super::create::{Defaults, Draft, DraftPlace, Registered, register};
 use super::super::entry::{BriefFailure, Entry, Line};
 use super::super::lifecycle::Ending;
 use super::super::outcome::Usage;
@@ -159,9 +159,24 @@ fn a_thousand_of_one_boss_do_not_keep_the_one_of_another_waiting() {
             assert_eq!(starts(&registry, &me, true), [], "the place is left to it");
             assert_eq!(starts(&registry, &me, false), [many[3].clone()], "but not for ever");
         }
-        assert_eq!(starts(&registry, &server.into(), true), [id.clone()]);
+        assert_eq!(starts(&registry, &server.into(), true), std::slice::from_ref(&id));
         apply(&mut registry, server, Entry::Starting { worker: id, attempt: 1 });
     }
+}
+
+#[test]
+fn nobody_is_overtaken_while_a_file_system_answers_and_everybody_by_one_that_hangs() {
+    let mut registry = Registry::default();
+    let place = |folder: &str| DraftPlace::Worktree { branch: None, base: None, path: Some(folder.into()) };
+    let drafts = [Draft { place: place("/slow/a"), ..draft("a") }, Draft { place: place("/quick/b"), ..draft("b") }];
+    let ids: Vec<_> = create(&mut registry, &drafts).into_iter().map(Result::unwrap).collect();
+    let one = Limits { total: 1, ..limits() };
+    let starts = |free: Headroom| admit(&registry, &one, &"s".into(), moment(free), |_| true, |_| true).0;
+    let unseen = Headroom { unseen: BTreeSet::from(["/slow".into()]), ..Headroom::default() };
+    let asked = Headroom { just_asked: unseen.unseen.clone(), ..unseen.clone() };
+    assert_eq!(starts(asked), []);
+    assert_eq!(starts(unseen), std::slice::from_ref(&ids[1]));
+    assert_eq!(starts(Headroom::default()), std::slice::from_ref(&ids[0]));
 }
 
 #[test]
