@@ -103,10 +103,10 @@ pub(super) struct Worker {
     /// Who keeps it to its permissions: sandbox, cli or none.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<&'static str>,
-    /// What it may use up, and whether that is enforced.
+    /// And whether it is enforced.
     #[serde(skip_serializing_if = "Option::is_none")]
     budget: Option<String>,
-    /// Why it went to another backend than it was to.
+    /// Why it is not on its first backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     diverted: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,22 +212,12 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
-/// What all workers of the boss have used up.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(super) struct SpentReport {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cost_usd: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tokens: Option<u64>,
-}
-
-impl SpentReport {
-    /// `None`, where no CLI has told of anything.
-    pub(super) fn new(spent: &Spent) -> Option<Self> {
-        let cost_usd = Some((spent.cost_usd * 1e4).round() / 1e4).filter(|cost| *cost > 0.0);
-        let tokens = Some(spent.tokens).filter(|tokens| *tokens > 0);
-        (cost_usd.is_some() || tokens.is_some()).then_some(Self { cost_usd, tokens })
-    }
+/// What all workers of the boss have used up. `None`, where no CLI has told of anything.
+pub(super) fn spent(spent: &Spent) -> Option<String> {
+    let cost = (spent.cost_usd > 0.0).then(|| format!("{:.2} USD", spent.cost_usd));
+    let tokens = (spent.tokens > 0).then(|| format!("{} tokens", spent.tokens));
+    let parts: Vec<String> = cost.into_iter().chain(tokens).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// For a boss that leads nobody where others do or did, which may have been itself in an earlier session.

@@ -53,7 +53,7 @@ pub(super) struct Backend {
     /// What the first of the queued ones waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
-    /// Its login was lost, or its rate or usage limit is reached: what is queued waits until then, or until it is back.
+    /// Its login is lost or its limit reached: what is queued waits until then, or until it is back.
     #[serde(skip_serializing_if = "Option::is_none")]
     held_until: Option<String>,
 }

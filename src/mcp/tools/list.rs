@@ -72,9 +72,8 @@ pub(super) struct ListReport {
     workers: Vec<wire::Brief>,
     /// Workers of other sessions that scope all would show.
     others: usize,
-    /// By all your workers together, as far as their CLIs tell.
     #[serde(skip_serializing_if = "Option::is_none")]
-    spent: Option<wire::SpentReport>,
+    spent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -186,14 +185,7 @@ impl ListReport {
                 format!("{next_step}; {n} settled long ago are in the history: get_worker_status knows each by its id")
             }
         };
-        Self {
-            workers,
-            counts,
-            others: list.others,
-            spent: wire::SpentReport::new(&list.spent),
-            next_cursor,
-            next_step,
-        }
+        Self { workers, counts, others: list.others, spent: wire::spent(&list.spent), next_cursor, next_step }
     }
 }
 

@@ -66,9 +66,9 @@ pub(super) struct WaitReport {
     /// Settlements that come with the next wait.
     #[serde(skip_serializing_if = "is_zero")]
     more: usize,
-    /// By all your workers together, as far as their CLIs tell.
+    /// By all your workers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    spent: Option<wire::SpentReport>,
+    spent: Option<String>,
     /// Workers and tasks that had no room in the lists here; list_worker_missions has them all.
     #[serde(skip_serializing_if = "is_zero")]
     not_shown: usize,
@@ -183,7 +183,7 @@ impl WaitReport {
             queued: answer.queued,
             waits_for,
             more: answer.more,
-            spent: wire::SpentReport::new(&answer.spent),
+            spent: wire::spent(&answer.spent),
             not_shown: room.not_shown,
             next_step,
         }
