@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use etcetera::BaseStrategy;
 use serde::{Deserialize, Serialize};
@@ -34,13 +35,19 @@ pub struct Settings {
     pub prompt_frame: Option<String>,
     /// Commit what a worker leaves uncommitted in a worktree that we made.
     pub commit_leftovers: bool,
-    /// For the commits that we make where the user has no git identity.
-    pub commit_name: String,
-    pub commit_email: String,
+    /// The message of that commit: `{title}`, `{worker_id}`.
+    pub commit_message: String,
+    /// Whose that commit is. Default: the user's own git identity, or ours where there is none. Both or neither.
+    pub commit_name: Option<String>,
+    pub commit_email: Option<String>,
     /// Names of daemons that are shared between projects and are never ended by us.
     pub shared_daemons: Vec<String>,
     pub verify_timeout_minutes: u32,
-    pub stall_minutes: u32,
+    /// Silence, of output and of CPU time, after which a worker counts as stalled; 0: never.
+    pub stall_minutes: f64,
+    pub on_stall: OnStall,
+    /// What the workers of one boss may use up together.
+    pub boss: BossSettings,
     /// Raw output of one attempt, in MiB, after which it is stopped.
     pub max_output_mib: u64,
     /// Below these nothing is started, and what is queued waits; 0 switches one off.
@@ -52,6 +59,30 @@ pub struct Settings {
     pub backends: BTreeMap<String, BackendSettings>,
     /// Backends of the user's own: `[[custom]]`.
     pub custom: Vec<CustomBackend>,
+}
+
+/// What is left out is not limited.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BossSettings {
+    pub max_cost_usd: Option<f64>,
+    /// Read and written together.
+    pub max_tokens: Option<u64>,
+    /// For which its workers run, all of them together.
+    pub timeout_minutes: Option<u64>,
+}
+
+/// What is done about a worker that shows no sign of life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStall {
+    /// Its boss is told.
+    #[default]
+    Tell,
+    /// It is also interrupted and goes on in its session, once.
+    Resume,
+    /// The same, and it is ended if it stalls again.
+    End,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -77,13 +108,16 @@ impl Default for Settings {
             worktree_roots: Vec::new(),
             prompt_frame: None,
             commit_leftovers: true,
-            commit_name: "orchestrator-boss".to_owned(),
-            commit_email: "orchestrator-boss@localhost".to_owned(),
+            commit_message: "{title}\n\nLeft uncommitted by {worker_id} and committed for it.".to_owned(),
+            commit_name: None,
+            commit_email: None,
             shared_daemons: ["sccache", "gradle", "bazel", "buck2d", "watchman", "ccache", "turbo", "nx"]
                 .map(str::to_owned)
                 .to_vec(),
             verify_timeout_minutes: 30,
-            stall_minutes: 15,
+            stall_minutes: 15.0,
+            on_stall: OnStall::Tell,
+            boss: BossSettings::default(),
             max_output_mib: 512,
             min_free_memory_mib: 512,
             min_free_disk_mib: 512,
@@ -127,6 +161,10 @@ impl Settings {
         if let Some(seconds) = number("ORCHESTRATOR_WAIT_SECONDS")? {
             settings.wait_seconds = Some(seconds);
         }
+        let boss = &mut settings.boss;
+        boss.max_cost_usd = amount("ORCHESTRATOR_BOSS_MAX_COST_USD")?.or(boss.max_cost_usd);
+        boss.max_tokens = number("ORCHESTRATOR_BOSS_MAX_TOKENS")?.or(boss.max_tokens);
+        boss.timeout_minutes = number("ORCHESTRATOR_BOSS_TIMEOUT_MINUTES")?.or(boss.timeout_minutes);
         if let Some(folder) = env::var_os("ORCHESTRATOR_STATE_DIR").filter(|value| !value.is_empty()) {
             settings.state_dir = Some(folder.into());
         }
@@ -143,7 +181,26 @@ impl Settings {
     pub fn parse(text: &str) -> Result<Self, String> {
         let settings: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         settings.custom.iter().try_for_each(CustomBackend::check_settings).map_err(|error| error.to_string())?;
+        settings.check()?;
         Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !self.stall_minutes.is_finite() || self.stall_minutes < 0.0 {
+            return Err(format!("stall_minutes = {}: give a number of minutes, or 0 for never", self.stall_minutes));
+        }
+        if self.commit_name.is_some() != self.commit_email.is_some() {
+            return Err("commit_name and commit_email: give both, or neither to use your git identity".to_owned());
+        }
+        match self.boss.max_cost_usd.filter(|most| !most.is_finite() || *most < 0.0) {
+            Some(most) => Err(format!("[boss] max_cost_usd = {most}: give an amount of US dollars, or leave it out")),
+            None => Ok(()),
+        }
+    }
+
+    /// `None`: never.
+    pub fn stall_after(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.stall_minutes * 60.0).ok().filter(|after| !after.is_zero())
     }
 
     pub fn backend(&self, name: &str) -> BackendSettings {
@@ -160,9 +217,38 @@ fn number(variable: &'static str) -> Result<Option<u64>, ConfigError> {
     }
 }
 
+fn amount(variable: &'static str) -> Result<Option<f64>, ConfigError> {
+    match env::var(variable) {
+        Ok(value) if !value.is_empty() => {
+            let amount = value.trim().parse().ok().filter(|amount: &f64| amount.is_finite() && *amount >= 0.0);
+            amount.map(Some).ok_or(ConfigError::NotANumber { variable, value })
+        }
+        _ => Ok(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_that_makes_no_sense_is_refused_with_the_mend() {
+        for (text, said) in [
+            ("stall_minutes = -1", "0 for never"),
+            ("stall_minutes = nan", "0 for never"),
+            ("commit_name = \"A\"", "give both"),
+            ("[boss]\nmax_cost_usd = -1.0", "US dollars"),
+            ("[boss]\nmax_cost = 1.0", "max_cost_usd"),
+            ("on_stall = \"kill\"", "resume"),
+        ] {
+            let error = Settings::parse(text).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+        let settings = Settings::parse("stall_minutes = 15\n[boss]\nmax_cost_usd = 5").unwrap();
+        assert_eq!(settings.stall_after(), Some(Duration::from_secs(900)));
+        assert_eq!(settings.boss.max_cost_usd, Some(5.0));
+        assert_eq!(Settings::parse("stall_minutes = 0").unwrap().stall_after(), None);
+    }
 
     #[test]
     fn a_misspelt_setting_is_named() {

@@ -41,6 +41,10 @@ impl Backend for ClaudeCode {
         }
     }
 
+    fn tells_usage_in_time(&self) -> bool {
+        true
+    }
+
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
         // By itself it retries for minutes; beyond this the supervisor knows better what to do.
         let mut env_set = environment::set(turn.dir, [("CLAUDE_CODE_MAX_RETRIES", "4"), ("DISABLE_AUTOUPDATER", "1")]);

@@ -216,6 +216,10 @@ impl Backend for CustomBackend {
         Enforcement::None
     }
 
+    fn tells_usage_in_time(&self) -> bool {
+        self.output == CustomOutput::Jsonl
+    }
+
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
         let mut env_set = environment::set(turn.dir, []);
         env_set.extend(self.env.clone());

@@ -51,6 +51,12 @@ pub trait Backend: Send + Sync {
     /// How far it holds a worker to these permissions.
     fn enforcement(&self, permissions: Permissions) -> Enforcement;
 
+    /// Whether it says what it has used while it works, so that a budget can be kept; the others say it at the end of a
+    /// turn.
+    fn tells_usage_in_time(&self) -> bool {
+        false
+    }
+
     /// How to start one turn.
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan;
 

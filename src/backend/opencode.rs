@@ -39,6 +39,10 @@ impl Backend for OpenCode {
         }
     }
 
+    fn tells_usage_in_time(&self) -> bool {
+        true
+    }
+
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
         let mut env_set = environment::set(turn.dir, [("OPENCODE_DISABLE_AUTOUPDATE", "1")]);
         if let Some(config) = without_this_server(turn.own_registrations) {

@@ -23,11 +23,13 @@ pub enum LeftoversError {
 
 /// Commits everything that git does not ignore, except `copies` (a worker may have stopped git from ignoring them) and
 /// repositories inside. What was staged and then changed or deleted gets a commit of its own before that: it would be
-/// nowhere else. Returns the newest commit, `None` when nothing was left.
+/// nowhere else. The commit is `own`'s, else the user's, else `fallback`'s. Returns the newest commit, `None` when nothing was
+/// left.
 pub fn commit_leftovers(
     worktree: &Path,
     message: &str,
     fallback: &Identity,
+    own: Option<&Identity>,
     copies: &[Copied],
 ) -> Result<Option<String>, LeftoversError> {
     let is_copy = |path: &Path| copies.iter().any(|copy| Path::new(&copy.path) == path);
@@ -44,14 +46,20 @@ pub fn commit_leftovers(
     }
     let mut committed = None;
     if entries.iter().any(|entry| entry.staged && entry.in_worktree) {
-        committed = commit_staged(worktree, message, fallback)?;
+        committed = commit_staged(worktree, message, fallback, own)?;
     }
     stage(Git::write(worktree), &entries)?;
-    Ok(commit_staged(worktree, message, fallback)?.or(committed))
+    Ok(commit_staged(worktree, message, fallback, own)?.or(committed))
 }
 
-fn commit_staged(worktree: &Path, message: &str, fallback: &Identity) -> Result<Option<String>, LeftoversError> {
+fn commit_staged(
+    worktree: &Path,
+    message: &str,
+    fallback: &Identity,
+    own: Option<&Identity>,
+) -> Result<Option<String>, LeftoversError> {
     let committed = commit_with(worktree, fallback, |git| {
+        let git = own.into_iter().fold(git, |git, own| own.commit_as(git));
         git.config("commit.gpgSign=false")
             .args(["commit", "--quiet", "--no-verify", "--allow-empty-message"])
             .args(["--cleanup=whitespace", "--no-status", "--file=-"])
@@ -77,7 +85,7 @@ mod tests {
 
     fn commit(fixture: &Fixture, copies: &[Copied]) -> Result<Option<String>, LeftoversError> {
         let fallback = Identity::fallback();
-        commit_leftovers(fixture.root(), "left by the worker", &fallback, copies)
+        commit_leftovers(fixture.root(), "left by the worker", &fallback, None, copies)
     }
 
     #[test]

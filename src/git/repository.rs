@@ -160,6 +160,13 @@ impl Identity {
     pub fn fallback() -> Identity {
         Identity { name: "orchestrator-boss".to_owned(), email: "orchestrator-boss@localhost".to_owned() }
     }
+
+    pub(super) fn commit_as(&self, git: Git) -> Git {
+        git.env("GIT_AUTHOR_NAME", &self.name)
+            .env("GIT_AUTHOR_EMAIL", &self.email)
+            .env("GIT_COMMITTER_NAME", &self.name)
+            .env("GIT_COMMITTER_EMAIL", &self.email)
+    }
 }
 
 /// The identity that git itself would commit with in `dir`, `None` when it would refuse to.
@@ -181,12 +188,7 @@ pub(super) fn identity(dir: &Path) -> Result<Option<Identity>, CommandError> {
 pub(super) fn commit_with(dir: &Path, fallback: &Identity, call: impl Fn(Git) -> Git) -> Result<String, CommandError> {
     match call(Git::write(dir)).text() {
         Err(CommandError::Failed { .. }) if identity(dir)?.is_none() => {
-            let git = Git::write(dir)
-                .env("GIT_AUTHOR_NAME", &fallback.name)
-                .env("GIT_AUTHOR_EMAIL", &fallback.email)
-                .env("GIT_COMMITTER_NAME", &fallback.name)
-                .env("GIT_COMMITTER_EMAIL", &fallback.email);
-            call(git).text()
+            call(fallback.commit_as(Git::write(dir))).text()
         }
         answer => answer,
     }

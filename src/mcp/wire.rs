@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::size;
 use crate::backend::Enforcement;
+use crate::mission::budget::Spent;
 use crate::mission::entry;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, Outcome, Usage, Verification};
@@ -105,6 +106,12 @@ pub(super) struct Worker {
     /// Who keeps it to its permissions: sandbox, cli or none.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<&'static str>,
+    /// And whether it is enforced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<String>,
+    /// Why it is not on its first backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diverted: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_usd: Option<f64>,
     /// Read and written together.
@@ -208,6 +215,14 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
+/// What all workers of the boss have used up. `None`, where no CLI has told of anything.
+pub(super) fn spent(spent: &Spent) -> Option<String> {
+    let cost = (spent.cost_usd > 0.0).then(|| format!("{:.2} USD", spent.cost_usd));
+    let tokens = (spent.tokens > 0).then(|| format!("{} tokens", spent.tokens));
+    let parts: Vec<String> = cost.into_iter().chain(tokens).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
 /// For a boss that leads nobody where others do or did, which may have been itself in an earlier session.
 pub(super) fn of_others(others: usize) -> String {
     format!(
@@ -269,6 +284,8 @@ impl Worker {
             attempt: worker.attempt,
             session_id: session.map(|id| size::line(id, 60)),
             enforced: view.enforced.map(enforced),
+            budget: view.budget.as_deref().map(|budget| size::line(budget, 140)),
+            diverted: worker.diverted.as_deref().map(|why| size::line(why, 160)),
             cost_usd: usage.cost_usd,
             tokens: tokens(&usage),
             outcome: last.map(OutcomeReport::of_brief),
@@ -506,7 +523,9 @@ fn after_failure(id: &str, last: &entry::Brief) -> String {
         Some(FailureKind::Auth | FailureKind::CouldNotStart) => {
             format!("get_backend_status {backend} says how to mend it; or retry_worker {id} with another backend")
         }
-        Some(FailureKind::RateLimit | FailureKind::UsageLimit) => format!("retry_worker {id} with another backend"),
+        Some(FailureKind::RateLimit | FailureKind::UsageLimit) => {
+            format!("retry_worker {id} with another backend, or without one to wait until {backend} takes work again")
+        }
         Some(FailureKind::Verification) => format!("retry_worker {id} with feedback on what failed"),
         _ => format!("retry_worker {id} with feedback or another backend, or a narrower mission"),
     }

@@ -1,26 +1,44 @@
-//! Who may start now, and why the others may not: limits over all and per backend, what the machine has left, first come
-//! first served. Pure: what the machine has left comes in as an argument.
+//! Who may start now, and why the others may not: limits over all and per backend, backends that take no work now, budgets,
+//! what the machine has left. Bosses take turns, and each one's workers start in the order in which they were asked for.
+//! Pure: what the machine has left, and what time it is, come in as arguments.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use jiff::Timestamp;
+
+use super::budget::{Budget, Spent};
 use super::graph::{self, Readiness};
-use super::id::{BackendName, ServerId, WorkerId};
+use super::hold::{self, Held};
+use super::id::{BackendName, BossId, ServerId, WorkerId};
 use super::lifecycle::WorkerStatus;
+use super::outcome::FailureKind;
 use super::registry::{Registry, Worker};
 use super::spec::Place;
 
 /// What a worker that has just been started is reckoned to take before it shows in what is free: a CLI takes 200 to
 /// 600 MiB within seconds, tens of threads, and a checkout.
-const TAKES: Floors = Floors { memory_mib: 256, disk_mib: 64, processes: 32, files: 12 };
+pub const TAKES: Floors = Floors { memory_mib: 256, disk_mib: 64, processes: 32, files: 12 };
 
 /// How many workers may live at once, over all servers of a state directory, and what must be left of the machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     pub total: usize,
     pub per_backend: HashMap<BackendName, usize>,
     pub floors: Floors,
+    /// Of each boss.
+    pub budget: Budget,
+}
+
+/// What the registry does not tell, at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moment {
+    pub now: Timestamp,
+    pub free: Headroom,
+    /// What attempts that have not settled have used up, as far as it is known.
+    pub spending: HashMap<BossId, Spent>,
 }
 
 /// What must be free for a worker to start; 0 switches one off.
@@ -44,6 +62,10 @@ pub struct Headroom {
     pub state_disk_mib: Option<u64>,
     /// Of those that workers are to work in, by [`folder`].
     pub disk_mib: BTreeMap<PathBuf, u64>,
+    /// Folders whose file system was asked, and has not answered yet for the first time.
+    pub unseen: BTreeSet<PathBuf>,
+    /// Those of them that were asked a moment ago: who works there keeps its place meanwhile.
+    pub just_asked: BTreeSet<PathBuf>,
 }
 
 /// Why a queued worker does not start. As text it is what the worker waits for.
@@ -62,6 +84,17 @@ pub enum Hold {
         running: usize,
         limit: usize,
     },
+    /// A backend that takes no work now.
+    Backend(Held),
+    /// It may take work again, and this one tries.
+    Trial {
+        backend: BackendName,
+        by: WorkerId,
+    },
+    /// What the boss's workers may use up is used up.
+    Budget(String),
+    /// A file system that has not said yet what is free.
+    Unseen(PathBuf),
     Memory {
         free: u64,
         floor: u64,
@@ -87,12 +120,24 @@ impl Hold {
     pub fn is_of_the_machine(&self) -> bool {
         matches!(self, Hold::Memory { .. } | Hold::Processes { .. } | Hold::Files { .. } | Hold::Disk { .. })
     }
+
+    /// Where nothing else of a boss runs, nothing may happen by itself for long, if ever.
+    pub fn is_lasting(&self) -> bool {
+        let backend = |held: &Held| held.kind != FailureKind::RateLimit;
+        self.is_of_the_machine()
+            || matches!(self, Hold::Budget(_))
+            || matches!(self, Hold::Backend(held) if backend(held))
+    }
 }
 
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Hold::Tasks(what) | Hold::Server(what) => f.write_str(what),
+            Hold::Backend(held) => held.fmt(f),
+            Hold::Trial { backend, by } => write!(f, "{by}, which tries whether {backend} takes work again"),
+            Hold::Budget(what) => write!(f, "the user to raise the budget: {what}"),
+            Hold::Unseen(folder) => write!(f, "the file system at {} to say what is free", folder.display()),
             Hold::Limit { running, limit } => write!(f, "a free place: {running} of {limit} workers run (max_workers)"),
             Hold::BackendLimit { backend, running, limit } => {
                 write!(f, "a free place: {running} of {limit} {backend} workers run (its max_workers)")
@@ -133,37 +178,73 @@ pub fn folder(worker: &Worker) -> &Path {
 }
 
 /// Those who wait for this server to start them.
-pub fn queue<'a>(registry: &'a Registry, server: &'a ServerId) -> impl Iterator<Item = &'a Worker> {
-    let waits = move |worker: &&Worker| {
+pub fn queue<'a>(registry: &'a Registry, server: &'a ServerId) -> impl Iterator<Item = &'a Arc<Worker>> {
+    let waits = move |worker: &&Arc<Worker>| {
         worker.status == WorkerStatus::Queued && worker.lease == *server && worker.cancel.is_none()
     };
-    registry.workers().map(AsRef::as_ref).filter(waits)
+    registry.workers().filter(waits)
 }
 
-/// The queued workers of this server that can start now, in the order in which they were asked for; and what is then
-/// left of the machine.
+/// The queued workers of this server that can start now, in the order in which they get their turn; and what is then left
+/// of the machine. A worker that another server looks after gets its turn too, if this one `leaves` it the place: the
+/// server that is quicker would else take them all.
 pub fn admit(
     registry: &Registry,
     limits: &Limits,
     server: &ServerId,
-    free: Headroom,
+    moment: Moment,
     can_start: impl Fn(&Worker) -> bool,
+    leaves: impl Fn(&Worker) -> bool,
 ) -> (Vec<WorkerId>, Headroom) {
-    let mut load = Load::of(registry, limits, free);
-    let mut queue: Vec<_> = queue(registry, server).collect();
-    queue.sort_by_key(|worker| worker.queued_seq);
+    let mut load = Load::of(registry, limits, moment);
     let mut admitted = Vec::new();
-    for worker in queue {
-        if load.live >= limits.total {
-            break;
-        }
-        let free = load.hold(worker).is_none();
-        if free && can_start(worker) && graph::readiness(registry, worker) == Readiness::Ready {
+    // Most changes find nobody a place.
+    let mut turns = if load.live < limits.total { Turns::of(registry) } else { Turns::default() };
+    while load.live < limits.total {
+        let Some(worker) = turns.next(&load) else { break };
+        let mine = worker.lease == *server;
+        let hold = load.hold(worker);
+        let soon = matches!(&hold, Some(Hold::Unseen(folder)) if load.moment.free.just_asked.contains(folder));
+        let able = (hold.is_none() || soon) && if mine { can_start(worker) } else { leaves(worker) };
+        if able && graph::readiness(registry, worker) == Readiness::Ready {
             load.take(worker);
-            admitted.push(worker.id.clone());
+            if mine && !soon {
+                admitted.push(worker.id.clone());
+            }
         }
     }
-    (admitted, load.free)
+    (admitted, load.moment.free)
+}
+
+/// The queues of all bosses.
+#[derive(Default)]
+struct Turns<'a> {
+    queues: HashMap<&'a BossId, VecDeque<&'a Worker>>,
+}
+
+impl<'a> Turns<'a> {
+    fn of(registry: &'a Registry) -> Self {
+        let waits = |worker: &&Worker| worker.status == WorkerStatus::Queued && worker.cancel.is_none();
+        let mut queue: Vec<&Worker> = registry.workers().map(AsRef::as_ref).filter(waits).collect();
+        queue.sort_by_key(|worker| worker.queued_seq);
+        let mut turns = Self::default();
+        for worker in queue {
+            turns.queues.entry(&worker.boss).or_default().push_back(worker);
+        }
+        turns
+    }
+
+    /// The first one of the boss of whom fewest run; of two, the one that was last given a place longer ago.
+    fn next(&mut self, load: &Load<'_>) -> Option<&'a Worker> {
+        let turn = |boss: &BossId, first: &Worker| {
+            let (runs, served) = (load.per_boss.get(boss), load.served.get(boss));
+            (runs.copied().unwrap_or(0), served.copied().unwrap_or(0), first.queued_seq)
+        };
+        let firsts = self.queues.iter().filter_map(|(boss, queue)| Some((*boss, *queue.front()?)));
+        let (boss, first) = firsts.min_by_key(|(boss, first)| (turn(boss, first), first.number()))?;
+        self.queues.get_mut(boss)?.pop_front();
+        Some(first)
+    }
 }
 
 /// Why a queued worker does not start; `None` if it is not queued, or is just about to. `lacks` says what this server
@@ -186,7 +267,7 @@ pub fn hold(
         Readiness::Blocked(_) => return None,
         Readiness::Ready => {}
     }
-    if let Some(full) = load.no_place(&worker.next.backend) {
+    if let Some(full) = load.no_place(worker) {
         return Some(full);
     }
     match (worker.lease == *server, registry.servers.contains_key(&worker.lease)) {
@@ -198,26 +279,70 @@ pub fn hold(
 /// How much runs, and what is left, at one moment.
 pub struct Load<'a> {
     limits: &'a Limits,
-    free: Headroom,
+    moment: Moment,
     live: usize,
     per_backend: HashMap<&'a BackendName, usize>,
+    per_boss: HashMap<&'a BossId, usize>,
+    /// When each boss was last given a place: larger is later.
+    served: HashMap<&'a BossId, u64>,
+    held: HashMap<BackendName, Held>,
+    /// Who tries whether a held backend takes work again.
+    trials: HashMap<&'a BackendName, &'a WorkerId>,
+    /// Bosses whose budget is used up, with what of it.
+    spent: HashMap<&'a BossId, String>,
 }
 
 impl<'a> Load<'a> {
-    pub fn of(registry: &'a Registry, limits: &'a Limits, free: Headroom) -> Self {
-        let mut load = Self { limits, free, live: 0, per_backend: HashMap::new() };
+    pub fn of(registry: &'a Registry, limits: &'a Limits, moment: Moment) -> Self {
+        let held = hold::held(registry);
+        let spent = over_budget(registry, limits, &moment);
+        let mut load = Self {
+            limits,
+            moment,
+            live: 0,
+            per_backend: HashMap::new(),
+            per_boss: HashMap::new(),
+            served: HashMap::new(),
+            held,
+            trials: HashMap::new(),
+            spent,
+        };
+        for worker in registry.workers().filter(|worker| worker.admitted_seq > 0) {
+            let last = load.served.entry(&worker.boss).or_default();
+            *last = worker.admitted_seq.max(*last);
+        }
         for worker in registry.workers().filter(|worker| worker.status.is_live()) {
-            load.live += 1;
-            *load.per_backend.entry(&worker.next.backend).or_default() += 1;
+            load.count(worker);
+            if load.held.get(&worker.next.backend).is_some_and(|held| held.is_tried_by(worker)) {
+                load.trials.insert(&worker.next.backend, &worker.id);
+            }
         }
         load
     }
 
-    fn hold(&self, worker: &Worker) -> Option<Hold> {
-        self.no_place(&worker.next.backend).or_else(|| self.no_room(worker))
+    fn count(&mut self, worker: &'a Worker) {
+        self.live += 1;
+        *self.per_backend.entry(&worker.next.backend).or_default() += 1;
+        *self.per_boss.entry(&worker.boss).or_default() += 1;
     }
 
-    fn no_place(&self, backend: &BackendName) -> Option<Hold> {
+    fn hold(&self, worker: &Worker) -> Option<Hold> {
+        self.no_place(worker).or_else(|| self.no_room(worker))
+    }
+
+    fn no_place(&self, worker: &Worker) -> Option<Hold> {
+        let backend = &worker.next.backend;
+        if let Some(what) = self.spent.get(&worker.boss) {
+            return Some(Hold::Budget(what.clone()));
+        }
+        if let Some(held) = self.held.get(backend) {
+            if held.lasts(self.moment.now) {
+                return Some(Hold::Backend(held.clone()));
+            }
+            if let Some(by) = self.trials.get(backend) {
+                return Some(Hold::Trial { backend: backend.clone(), by: (*by).clone() });
+            }
+        }
         if self.live >= self.limits.total {
             return Some(Hold::Limit { running: self.live, limit: self.limits.total });
         }
@@ -228,163 +353,90 @@ impl<'a> Load<'a> {
     fn no_room(&self, worker: &Worker) -> Option<Hold> {
         let below = |free: Option<u64>, floor: u64| free.filter(|free| *free < floor).map(|free| (free, floor));
         let Floors { memory_mib, disk_mib, processes, files } = self.limits.floors;
-        if let Some((free, floor)) = below(self.free.memory_mib, memory_mib) {
+        if let Some((free, floor)) = below(self.moment.free.memory_mib, memory_mib) {
             return Some(Hold::Memory { free, floor });
         }
-        if let Some((free, floor)) = below(self.free.processes, processes) {
+        if let Some((free, floor)) = below(self.moment.free.processes, processes) {
             return Some(Hold::Processes { free, floor });
         }
-        if let Some((free, floor)) = below(self.free.files, files) {
+        if let Some((free, floor)) = below(self.moment.free.files, files) {
             return Some(Hold::Files { free, floor });
         }
-        if let Some((free, floor)) = below(self.free.state_disk_mib, disk_mib) {
+        if let Some((free, floor)) = below(self.moment.free.state_disk_mib, disk_mib) {
             return Some(Hold::Disk { folder: None, free, floor });
         }
         let folder = folder(worker);
-        let (free, floor) = below(self.free.disk_mib.get(folder).copied(), disk_mib)?;
+        if disk_mib > 0 && self.moment.free.unseen.contains(folder) {
+            return Some(Hold::Unseen(folder.to_owned()));
+        }
+        let (free, floor) = below(self.moment.free.disk_mib.get(folder).copied(), disk_mib)?;
         Some(Hold::Disk { folder: Some(folder.to_owned()), free, floor })
     }
 
     /// Whether anything is below its floor, for some worker at least.
     pub fn is_full(&self) -> bool {
         let Floors { memory_mib, disk_mib, processes, files } = self.limits.floors;
-        let disks = self.free.disk_mib.values().copied().chain(self.free.state_disk_mib);
-        self.free.memory_mib.is_some_and(|free| free < memory_mib)
-            || self.free.processes.is_some_and(|free| free < processes)
-            || self.free.files.is_some_and(|free| free < files)
+        let disks = self.moment.free.disk_mib.values().copied().chain(self.moment.free.state_disk_mib);
+        self.moment.free.memory_mib.is_some_and(|free| free < memory_mib)
+            || self.moment.free.processes.is_some_and(|free| free < processes)
+            || self.moment.free.files.is_some_and(|free| free < files)
             || disks.into_iter().any(|free| free < disk_mib)
     }
 
-    fn take(&mut self, worker: &'a Worker) {
-        self.live += 1;
-        *self.per_backend.entry(&worker.next.backend).or_default() += 1;
-        let take = |free: &mut u64, what: u64| *free = free.saturating_sub(what);
-        self.free.memory_mib.iter_mut().for_each(|free| take(free, TAKES.memory_mib));
-        self.free.processes.iter_mut().for_each(|free| take(free, TAKES.processes));
-        self.free.files.iter_mut().for_each(|free| take(free, TAKES.files));
-        self.free.state_disk_mib.iter_mut().for_each(|free| take(free, TAKES.disk_mib));
-        self.free.disk_mib.get_mut(folder(worker)).into_iter().for_each(|free| take(free, TAKES.disk_mib));
+    /// Whether there is any reason to wait that [`Hold::is_lasting`].
+    pub fn holds_for_long(&self) -> bool {
+        let is_lasting = |held: &Held| Hold::Backend(held.clone()).is_lasting();
+        self.is_full() || !self.spent.is_empty() || self.held.values().any(is_lasting)
     }
+
+    /// The backends of which nothing new is started, or only one that tries.
+    pub fn held(&self) -> &HashMap<BackendName, Held> {
+        &self.held
+    }
+
+    fn take(&mut self, worker: &'a Worker) {
+        let latest = self.served.values().max().copied().unwrap_or_default();
+        self.served.insert(&worker.boss, latest + 1);
+        self.count(worker);
+        if self.held.contains_key(&worker.next.backend) {
+            self.trials.insert(&worker.next.backend, &worker.id);
+        }
+        self.moment.free.take(worker);
+    }
+}
+
+impl Headroom {
+    /// Less what a worker takes that was just started.
+    pub fn take(&mut self, worker: &Worker) {
+        let take = |free: &mut u64, what: u64| *free = free.saturating_sub(what);
+        self.memory_mib.iter_mut().for_each(|free| take(free, TAKES.memory_mib));
+        self.processes.iter_mut().for_each(|free| take(free, TAKES.processes));
+        self.files.iter_mut().for_each(|free| take(free, TAKES.files));
+        self.state_disk_mib.iter_mut().for_each(|free| take(free, TAKES.disk_mib));
+        self.disk_mib.get_mut(folder(worker)).into_iter().for_each(|free| take(free, TAKES.disk_mib));
+    }
+}
+
+/// What a boss's attempts have used up, settled or not.
+pub fn spent(registry: &Registry, moment: &Moment, boss: &BossId) -> Spent {
+    let mut spent = registry.spent.get(boss).copied().unwrap_or_default();
+    moment.spending.get(boss).into_iter().for_each(|now| spent.add(*now));
+    spent
+}
+
+fn over_budget<'a>(registry: &'a Registry, limits: &Limits, moment: &Moment) -> HashMap<&'a BossId, String> {
+    let mut over = HashMap::new();
+    if limits.budget.is_set() {
+        for worker in registry.workers().filter(|worker| worker.status == WorkerStatus::Queued) {
+            if !over.contains_key(&worker.boss)
+                && let Some(what) = limits.budget.reached(&spent(registry, moment, &worker.boss))
+            {
+                over.insert(&worker.boss, what);
+            }
+        }
+    }
+    over
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::entry::Entry;
-    use super::super::lifecycle::Ending;
-    use super::super::testing::{apply, brief, create, draft, needs};
-    use super::*;
-
-    const FLOORS: Floors = Floors { memory_mib: 500, disk_mib: 100, processes: 50, files: 20 };
-
-    fn limits() -> Limits {
-        Limits { total: 4, per_backend: HashMap::from([("codex".into(), 3)]), floors: FLOORS }
-    }
-
-    proptest! {
-        /// However workers start and end, the limits hold, nobody runs twice at once, and in the end all have run.
-        #[test]
-        fn limits_hold_and_nobody_is_forgotten(ends in prop::collection::vec(0..8usize, 0..60)) {
-            let mut registry = Registry::default();
-            let drafts: Vec<_> = (0..8).map(|n| match n % 2 {
-                0 => draft(&format!("t{n}")),
-                _ => needs(&format!("t{n}"), &[&format!("t{}", n - 1)]),
-            }).collect();
-            let ids: Vec<_> = create(&mut registry, &drafts).into_iter().map(Result::unwrap).collect();
-            let me = ServerId::from("s");
-            for at in ends.into_iter().chain((0..8).cycle().take(24)) {
-                for id in admit(&registry, &limits(), &me, Headroom::default(), |_| true).0 {
-                    prop_assert_eq!(registry.get(&id).unwrap().status, WorkerStatus::Queued);
-                    apply(&mut registry, "s", Entry::Starting { worker: id, attempt: 1 });
-                }
-                let live = registry.workers().filter(|worker| worker.status.is_live()).count();
-                prop_assert!(live <= 3, "{live} at once");
-                if registry.get(&ids[at]).unwrap().status.is_live() {
-                    let brief = Box::new(brief(1, Ending::Completed));
-                    apply(&mut registry, "s", Entry::Settled { worker: ids[at].clone(), brief });
-                }
-            }
-            let open = registry.workers().filter(|worker| !worker.status.is_settled()).count();
-            prop_assert_eq!(open, 0);
-        }
-    }
-
-    #[test]
-    fn only_this_servers_workers_and_those_that_it_can_start() {
-        let mut registry = Registry::default();
-        create(&mut registry, &[draft("a"), draft("b")]);
-        assert!(admit(&registry, &limits(), &"other".into(), Headroom::default(), |_| true).0.is_empty());
-        let able = |worker: &Worker| worker.task().as_str() == "b";
-        let (admitted, _) = admit(&registry, &limits(), &"s".into(), Headroom::default(), able);
-        assert_eq!(admitted.iter().map(WorkerId::as_str).collect::<Vec<_>>(), ["w-2-b"]);
-    }
-
-    /// Two queued workers; the names of those that start, why the second does not, and what is left.
-    fn with(limits: &Limits, free: Headroom) -> (Vec<String>, Option<String>, Headroom) {
-        let mut registry = Registry::default();
-        let ids: Vec<_> = create(&mut registry, &[draft("a"), draft("b")]).into_iter().map(Result::unwrap).collect();
-        let me = ServerId::from("s");
-        let (admitted, left) = admit(&registry, limits, &me, free, |_| true);
-        for id in &admitted {
-            apply(&mut registry, "s", Entry::Starting { worker: id.clone(), attempt: 1 });
-        }
-        let load = Load::of(&registry, limits, left.clone());
-        let why = hold(&registry, &load, &me, registry.get(&ids[1]).unwrap(), |_| None).map(|hold| hold.to_string());
-        (admitted.iter().map(ToString::to_string).collect(), why, left)
-    }
-
-    #[test]
-    fn below_a_floor_nobody_starts_and_the_reason_names_the_setting() {
-        let disk =
-            |folder: &str, free| Headroom { disk_mib: BTreeMap::from([(folder.into(), free)]), ..Headroom::default() };
-        let cases = [
-            (Headroom { memory_mib: Some(499), ..Headroom::default() }, "min_free_memory_mib"),
-            (Headroom { processes: Some(49), ..Headroom::default() }, "min_free_processes"),
-            (Headroom { files: Some(19), ..Headroom::default() }, "ulimit -n"),
-            (Headroom { state_disk_mib: Some(99), ..Headroom::default() }, "min_free_disk_mib"),
-            (disk("/worktrees", 99), "at /worktrees"),
-        ];
-        for (free, setting) in cases {
-            let (admitted, why, _) = with(&limits(), free);
-            assert!(admitted.is_empty(), "{admitted:?}");
-            assert!(why.as_ref().is_some_and(|why| why.contains(setting)), "{why:?}");
-        }
-        let none = Limits { floors: Floors::default(), ..limits() };
-        let nothing =
-            Headroom { memory_mib: Some(0), processes: Some(0), state_disk_mib: Some(0), ..disk("/worktrees", 0) };
-        assert_eq!(with(&none, nothing).0.len(), 2, "0 switches a floor off");
-        assert_eq!(with(&limits(), disk("/elsewhere", 0)).0.len(), 2);
-    }
-
-    #[test]
-    fn what_has_just_started_is_reckoned_with_before_it_shows() {
-        let (admitted, why, left) = with(&limits(), Headroom { memory_mib: Some(700), ..Headroom::default() });
-        assert_eq!(admitted, ["w-1-a"]);
-        assert_eq!(left.memory_mib, Some(444));
-        assert_eq!(why.unwrap(), "memory: 444 MiB are free, less than 500 (min_free_memory_mib)");
-    }
-
-    #[test]
-    fn every_reason_to_wait_is_told() {
-        let one = Limits { total: 1, ..limits() };
-        assert_eq!(with(&one, Headroom::default()).1.unwrap(), "a free place: 1 of 1 workers run (max_workers)");
-        let one = Limits { per_backend: HashMap::from([("codex".into(), 1)]), ..limits() };
-        let why = with(&one, Headroom::default()).1.unwrap();
-        assert_eq!(why, "a free place: 1 of 1 codex workers run (its max_workers)");
-
-        let mut registry = Registry::default();
-        create(&mut registry, &[draft("a"), needs("b", &["a"])]);
-        let (limits, me, other) = (limits(), ServerId::from("s"), ServerId::from("other"));
-        let load = Load::of(&registry, &limits, Headroom::default());
-        let lacks = |_: &Worker| Some("a server with KEY".to_owned());
-        let why = |server: &ServerId, task: &str| {
-            let worker = registry.task(&task.into()).unwrap();
-            hold(&registry, &load, server, worker, lacks).map(|hold| hold.to_string()).unwrap()
-        };
-        assert_eq!(why(&me, "b"), "a");
-        assert_eq!(why(&me, "a"), "a server with KEY");
-        // The server that led it is gone, and this one cannot.
-        assert_eq!(why(&other, "a"), "a server with KEY");
-    }
-}
+mod tests;

@@ -86,6 +86,16 @@ pub enum Entry {
         worker: WorkerId,
         next: Box<NextAttempt>,
     },
+    /// A queued worker goes to another backend than it was to, which takes no work now.
+    Diverted {
+        worker: WorkerId,
+        next: Box<NextAttempt>,
+        why: String,
+    },
+    /// A backend that was held was seen to answer, or to be logged in again.
+    Answered {
+        backend: BackendName,
+    },
     CancelRequested {
         worker: WorkerId,
         by: BossId,
@@ -143,6 +153,7 @@ impl Entry {
             Entry::Offered { .. }
                 | Entry::Delivered { .. }
                 | Entry::Withdrawn { .. }
+                | Entry::Answered { .. }
                 | Entry::Running { .. }
                 | Entry::Verifying { .. }
         )
@@ -210,6 +221,14 @@ pub struct Brief {
     pub usage: Usage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
+    /// In a session that goes on, `usage` holds what earlier attempts in it used.
+    #[serde(default)]
+    pub usage_goes_on: bool,
+    /// When the service said that it takes work again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resets_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
     pub seconds: u64,
     pub survivors: u32,
     pub settled_at: Timestamp,
@@ -248,6 +267,9 @@ impl Brief {
             denials: run.denials,
             usage: run.usage,
             session_id: run.session_id.clone(),
+            usage_goes_on: run.usage_goes_on,
+            resets_at: run.failure.as_ref().and_then(|failure| failure.resets_at),
+            started_at: run.started_at,
             seconds: run.seconds.unwrap_or_default(),
             survivors: outcome.cleanup.survivors,
             settled_at: outcome.settled_at,

@@ -5,14 +5,15 @@
 
 pub mod admission;
 pub mod archive;
+pub mod budget;
 pub mod causes;
 pub mod create;
 pub mod entry;
 pub mod graph;
 pub mod handover;
+pub mod hold;
 pub mod id;
 pub mod lifecycle;
-pub mod login;
 pub mod outcome;
 pub mod registry;
 pub mod retry;

@@ -52,6 +52,9 @@ pub struct Run {
     pub denials: u32,
     #[serde(default)]
     pub usage: Usage,
+    /// The CLI counts on when a session is resumed, so that `usage` holds earlier attempts in it too.
+    #[serde(default)]
+    pub usage_goes_on: bool,
     /// Messages that came too late to be heard; the next attempt hears them first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unheard: Vec<String>,
@@ -125,6 +128,8 @@ pub enum FailureKind {
     CouldNotStart,
     /// It wrote more than the cap on raw output.
     OutputLimit,
+    /// It showed no sign of life, twice, and the settings say that it is ended then.
+    Stalled,
     /// The run was good, the verification was not.
     Verification,
     /// The end of the supervisor was not seen either.
@@ -157,6 +162,7 @@ impl FailureKind {
             FailureKind::NoResult => "no_result",
             FailureKind::CouldNotStart => "could_not_start",
             FailureKind::OutputLimit => "output_limit",
+            FailureKind::Stalled => "stalled",
             FailureKind::Verification => "verification",
             FailureKind::Lost => "lost",
             FailureKind::Other => "other",

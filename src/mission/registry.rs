@@ -8,9 +8,10 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::budget::Spent;
 use super::entry::{Brief, Entry, Line, NewWorker, NextAttempt, Start};
 use super::graph;
-use super::id::{BossId, ServerId, TaskId, WorkerId};
+use super::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
 use super::lifecycle::{self, Event, WorkerStatus};
 use super::spec::Mission;
 
@@ -31,6 +32,12 @@ pub struct Registry {
     /// What was done when the journal was last found damaged or missing, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repaired: Option<String>,
+    /// When a backend that was held was last seen to answer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answered: BTreeMap<BackendName, Timestamp>,
+    /// What each boss's settled attempts have used up, those in the history included.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spent: BTreeMap<BossId, Spent>,
     /// By number, which is the order of creation.
     workers: BTreeMap<u64, Arc<Worker>>,
     #[serde(skip)]
@@ -91,6 +98,9 @@ pub struct Worker {
     /// The journal's entry that queued it: what is first in the queue does not depend on a clock.
     #[serde(default)]
     pub queued_seq: u64,
+    /// The one that took it out of the queue last: whose turn it is does not depend on a clock either.
+    #[serde(default)]
+    pub admitted_seq: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +113,9 @@ pub struct Worker {
     pub worktree_removed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub salvage_ref: Option<String>,
+    /// Why it goes to another backend than it was to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diverted: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -162,12 +175,14 @@ impl Worker {
             created_at: line.at,
             queued_at: line.at,
             queued_seq: line.seq,
+            admitted_seq: 0,
             started_at: None,
             base_commit: None,
             cancel: None,
             integrated: None,
             worktree_removed: false,
             salvage_ref: None,
+            diverted: None,
         }
     }
 
@@ -242,11 +257,17 @@ impl Registry {
     /// Puts a worker in as it was found elsewhere. For a registry that is being rebuilt; all else comes in by [`Registry::apply`].
     pub fn restore(&mut self, worker: Arc<Worker>) {
         self.broken_below = Derived::default();
+        self.count_all(&worker);
         self.put(worker);
     }
 
     /// To be called once after loading a saved registry.
     pub fn reindex(&mut self) {
+        // What an earlier build saved has no sums.
+        if self.spent.is_empty() {
+            let workers: Vec<Arc<Worker>> = self.workers.values().cloned().collect();
+            workers.iter().for_each(|worker| self.count_all(worker));
+        }
         self.index = Index::default();
         for (number, worker) in &self.workers {
             self.index.add(*number, worker);
@@ -270,10 +291,19 @@ impl Registry {
             Entry::ServersGone { servers } => self.servers.retain(|id, _| !servers.contains(id)),
             Entry::BossSucceeded { from, to } => {
                 self.anonymous.retain(|boss, _| !from.contains(boss));
+                for spent in from
+                    .iter()
+                    .filter(|boss| *boss != to)
+                    .filter_map(|boss| self.spent.remove(boss))
+                    .collect::<Vec<_>>()
+                {
+                    self.spent.entry(to.clone()).or_default().add(spent);
+                }
                 for worker in self.workers.values_mut().filter(|worker| from.contains(&worker.boss)) {
                     Arc::make_mut(worker).boss = to.clone();
                 }
             }
+            Entry::Answered { backend } => drop(self.answered.insert(backend.clone(), line.at)),
             Entry::IntegrationBranch { branch } => self.integration_branch = Some(branch.clone()),
             Entry::Created { workers } => {
                 workers.iter().for_each(|new| self.add(new, line));
@@ -303,6 +333,7 @@ impl Registry {
             Entry::Starting { worker, attempt } => self.change(worker, |worker| {
                 if worker.advance(Event::Admitted) {
                     worker.attempt = *attempt;
+                    worker.admitted_seq = line.seq;
                     worker.lease = line.server.clone();
                 }
             }),
@@ -318,15 +349,15 @@ impl Registry {
             Entry::Verifying { worker, attempt } => self.change(worker, |worker| {
                 worker.advance_in(*attempt, Event::VerificationStarted);
             }),
-            Entry::Settled { worker, brief } => self.change(worker, |worker| {
-                if worker.advance_in(brief.attempt, Event::Settled(brief.status)) {
-                    worker.attempt = brief.attempt;
-                    worker.settled.push(Brief::clone(brief));
-                    worker.report = Report::Due;
-                }
-            }),
+            Entry::Settled { worker, brief } => self.settle(worker, brief),
             Entry::Requeued { worker, next } => self.requeue(worker, next, line),
             Entry::Amended { worker, next } => self.change(worker, |worker| worker.next = NextAttempt::clone(next)),
+            Entry::Diverted { worker, next, why } => self.change(worker, |worker| {
+                if worker.status == WorkerStatus::Queued {
+                    worker.next = NextAttempt::clone(next);
+                    worker.diverted = Some(why.clone());
+                }
+            }),
             Entry::CancelRequested { worker, reason, .. } => {
                 self.change(worker, |worker| worker.cancel = Some(reason.clone()))
             }
@@ -338,6 +369,29 @@ impl Registry {
                 worker.salvage_ref = salvage_ref.clone().or(worker.salvage_ref.take());
             }),
             _ => {}
+        }
+    }
+
+    fn settle(&mut self, id: &WorkerId, brief: &Brief) {
+        let mut spent = None;
+        self.change(id, |worker| {
+            if worker.advance_in(brief.attempt, Event::Settled(brief.status)) {
+                spent = Some((worker.boss.clone(), Spent::by(brief, &worker.settled)));
+                worker.attempt = brief.attempt;
+                worker.settled.push(brief.clone());
+                worker.report = Report::Due;
+            }
+        });
+        if let Some((boss, spent)) = spent {
+            self.spent.entry(boss).or_default().add(spent);
+        }
+    }
+
+    /// Of a worker that comes in with what it has behind it.
+    fn count_all(&mut self, worker: &Worker) {
+        for (at, brief) in worker.settled.iter().enumerate() {
+            let spent = Spent::by(brief, &worker.settled[..at]);
+            self.spent.entry(worker.boss.clone()).or_default().add(spent);
         }
     }
 
@@ -369,6 +423,7 @@ impl Registry {
                 worker.queued_seq = line.seq;
                 worker.started_at = None;
                 worker.cancel = None;
+                worker.diverted = None;
                 worker.report = Report::Due;
                 worker.block_report = Report::Due;
             }

@@ -3,7 +3,7 @@
 //! It runs on a thread of its own, so that taking the journal's lock and writing may block without holding up the
 //! protocol. Everything slow (git, starting and following workers) is done by tasks that report back by mail.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use super::answers::*;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::logins::Logins;
+use super::machine::Machine;
 use super::mail::{Ask, LateMessage, Reply};
 use super::place::refuse_moved;
 use super::radar::{Collisions, Radar};
-use super::schedule::Machine;
 use super::waiters::Waiters;
 use crate::crash_point::{self, Point};
 use crate::git::RepositoryError;
@@ -54,6 +54,10 @@ pub(super) struct Actor {
     /// Messages that came in the moment between the closing of an inbox and the settlement.
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
     pub machine: Machine,
+    /// Workers of other servers to which a place is left, and since when.
+    pub left_to: HashMap<WorkerId, Instant>,
+    /// Attempts that were told to end for their boss's budget.
+    pub stopped: HashSet<(WorkerId, u32)>,
     pub logins: Logins,
     /// `None` while a look is under way.
     pub radar: Option<Radar>,
@@ -93,6 +97,8 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         cancels: HashMap::new(),
         late_messages: HashMap::new(),
         machine: Machine::default(),
+        left_to: HashMap::new(),
+        stopped: HashSet::new(),
         logins: Logins::default(),
         radar: Some(Radar::default()),
         collisions: Collisions::new(),
@@ -147,12 +153,14 @@ impl Actor {
             Ask::Counts { reply } => drop(reply.send(self.counts())),
             Ask::Message { boss, name, message, reply } => self.message(&boss, &name, message, reply),
             Ask::Cancel { boss, name, reason, reply } => self.cancel(&boss, &name, &reason, reply),
+            Ask::CancelAll { boss, scope, reason, reply } => drop(reply.send(self.cancel_all(&boss, scope, &reason))),
             Ask::Retry { boss, name, request, reply } => drop(reply.send(self.retry(&boss, &name, request))),
             Ask::Record { worker, entry, reply } => drop(reply.send(self.record(&worker, entry))),
             Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
             Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
             Ask::Radar { radar, found } => self.note_radar(*radar, found),
             Ask::LoginSeen { backend, login } => self.note_login(backend, login),
+            Ask::DiskSeen { folder, free_mib } => self.note_disk(folder, free_mib),
             // It was looked at above.
             Ask::JournalChanged | Ask::ShutDown { .. } => {}
         }
@@ -170,7 +178,7 @@ impl Actor {
         self.settle_called_off();
         self.send_late_messages();
         self.retry_automatically();
-        self.hold_queues();
+        self.divert();
         self.start_what_may();
         self.answer_cancels();
         self.considered = self.registry().seq;
@@ -198,7 +206,8 @@ impl Actor {
             self.follow_again();
             self.look_after_logins();
             self.look_at_radar();
-            // There may be room again on the machine, or none any more.
+            self.keep_to_budget();
+            // There may be room again on the machine, or none any more; a backend may take work again.
             self.start_what_may();
             if self.machine.holds {
                 self.answer_waits();

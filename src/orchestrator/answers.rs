@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::error::OrchestratorError;
 use crate::backend::{AgentEvent, Enforcement};
+use crate::mission::budget::Spent;
 use crate::mission::id::{BackendName, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::{Outcome, Proof};
@@ -33,6 +36,8 @@ pub struct WorkerView {
     pub redelivered: bool,
     /// Who keeps it to its permissions.
     pub enforced: Option<Enforcement>,
+    /// What it may use up, where that was said, and how it is kept to it.
+    pub budget: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +80,8 @@ pub struct WaitAnswer {
     pub waits_for: Option<String>,
     /// Settlements that did not fit and come with the next wait.
     pub more: usize,
+    /// By all workers of this boss, as far as the CLIs tell.
+    pub spent: Spent,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -93,6 +100,8 @@ pub struct ListAnswer {
     pub others: usize,
     /// Settled long ago, of all bosses: found by name, and not among `workers`.
     pub in_history: usize,
+    /// By all workers of this boss, as far as the CLIs tell.
+    pub spent: Spent,
 }
 
 /// What to look up beside the worker itself.
@@ -174,6 +183,12 @@ pub struct CancelAnswer {
     pub proof: Proof,
     /// It had settled before; nothing was done.
     pub already_settled: bool,
+}
+
+/// Those that were open, each with what is answered when it has settled.
+pub struct CancelAllAnswer {
+    pub ending: Vec<(WorkerId, oneshot::Receiver<Result<CancelAnswer, OrchestratorError>>)>,
+    pub already_settled: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -295,6 +310,7 @@ pub struct BackendView {
     pub limit: usize,
     /// What the first of the queued ones waits for.
     pub waits_for: Option<String>,
-    /// Its login was lost: nothing new of it is started before then, unless the login is found to be back.
+    /// Its login was lost, or it takes no work just now: nothing new of it is started before then, unless it is found to be
+    /// back.
     pub held_until: Option<Timestamp>,
 }

@@ -135,7 +135,7 @@ impl Actor {
     }
 
     /// Puts a letter into the inbox of the running attempt and wakes its supervisor.
-    fn post(&self, worker: &Worker, content: Content) -> Result<Option<Uuid>> {
+    pub(super) fn post(&self, worker: &Worker, content: Content) -> Result<Option<Uuid>> {
         let Some(attempt) = self.attempt_dir(worker) else { return Err(OrchestratorError::ShuttingDown) };
         let letter = Letter { id: Uuid::new_v4(), at: Timestamp::now(), content };
         // The folder is made by the task that starts the worker; a letter may come first.
@@ -214,6 +214,35 @@ impl Actor {
             Ok(()) => self.cancels.entry(worker.id.clone()).or_default().push(reply),
             Err(error) => drop(reply.send(Err(error))),
         }
+    }
+
+    /// All open workers of a boss, or of all bosses, in one step; those of others are ended in their bosses' place.
+    pub(super) fn cancel_all(&mut self, boss: &BossId, scope: Scope, reason: &str) -> Result<CancelAllAnswer> {
+        let mine = |worker: &Worker| scope == Scope::All || worker.boss == *boss;
+        let (open, settled) = self.transact(|registry| {
+            let (settled, open): (Vec<_>, Vec<_>) = registry
+                .workers()
+                .filter(|worker| mine(worker))
+                .cloned()
+                .partition(|worker| worker.status.is_settled());
+            let entries = open.iter().map(|worker| Entry::CancelRequested {
+                worker: worker.id.clone(),
+                by: worker.boss.clone(),
+                reason: reason.to_owned(),
+            });
+            (entries.collect(), (open, settled.len()))
+        })?;
+        crash_point::at(Point::CancelNoted);
+        let ending = open.into_iter().map(|worker| {
+            let (reply, answer) = oneshot::channel();
+            let told = if worker.status.is_live() { self.post_cancel(&worker, reason) } else { Ok(()) };
+            match told {
+                Ok(()) => self.cancels.entry(worker.id.clone()).or_default().push(reply),
+                Err(error) => drop(reply.send(Err(error))),
+            }
+            (worker.id.clone(), answer)
+        });
+        Ok(CancelAllAnswer { ending: ending.collect(), already_settled: settled })
     }
 
     /// One that waits in the queue, also one that gets back there, is settled by what follows from this entry.

@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::error::OrchestratorError;
 use super::handle::Startup;
-use super::logins::Hold;
 use super::place::{refuse_moved, state_root};
 use crate::backend::Backends;
 use crate::config::Settings;
@@ -42,8 +41,6 @@ pub struct Context {
     pub depth: u32,
     /// When a backend was last found ready to work.
     ready: Mutex<HashMap<BackendName, Instant>>,
-    /// The backends of which nothing is started now.
-    holds: Mutex<HashMap<BackendName, Hold>>,
 }
 
 impl Context {
@@ -70,7 +67,6 @@ impl Context {
             limits,
             depth,
             ready: Mutex::default(),
-            holds: Mutex::default(),
         })
     }
 }
@@ -96,18 +92,9 @@ impl Context {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(backend, Instant::now());
     }
 
-    /// Replaces what is held. A backend that is held was not ready after all.
-    pub(super) fn set_holds(&self, holds: HashMap<BackendName, Hold>) {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).retain(|backend, _| !holds.contains_key(backend));
-        *self.holds.lock().unwrap_or_else(PoisonError::into_inner) = holds;
-    }
-
-    pub(super) fn hold_of(&self, backend: &BackendName) -> Option<Hold> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner).get(backend).cloned()
-    }
-
-    pub(super) fn held(&self) -> Vec<BackendName> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    /// It was not ready after all.
+    pub(super) fn forget_ready(&self, backend: &BackendName) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).remove(backend);
     }
 
     pub(super) fn repository(&self) -> Result<&Repository> {

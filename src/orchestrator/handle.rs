@@ -200,6 +200,22 @@ impl Orchestrator {
         self.ask(|reply| Ask::Cancel { boss, name, reason, reply }).await?
     }
 
+    /// Ends all open workers of the boss, or of all bosses, each as [`Orchestrator::cancel`] does; with how each ended.
+    pub async fn cancel_all(
+        &self,
+        boss: &BossId,
+        scope: Scope,
+        reason: &str,
+    ) -> Result<(Vec<(WorkerId, Result<CancelAnswer>)>, usize)> {
+        let (boss, reason) = (boss.clone(), reason.to_owned());
+        let CancelAllAnswer { ending, already_settled } =
+            self.ask(|reply| Ask::CancelAll { boss, scope, reason, reply }).await??;
+        let ended = ending
+            .into_iter()
+            .map(|(id, answer)| async move { (id, answer.await.unwrap_or(Err(OrchestratorError::ShuttingDown))) });
+        Ok((futures_util::future::join_all(ended).await, already_settled))
+    }
+
     pub async fn retry(&self, boss: &BossId, name: &str, request: RetryRequest) -> Result<WorkerView> {
         let (boss, name) = (boss.clone(), name.to_owned());
         self.ask(|reply| Ask::Retry { boss, name, request, reply }).await?

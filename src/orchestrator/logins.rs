@@ -1,59 +1,42 @@
-//! Holding the queue of a backend whose login was lost, until it is back. Those that run end by themselves.
+//! Backends that take no work just now: what waits for one goes to its fallback, and a lost login is watched until it is
+//! back. Who is held, and for how long, is [`hold::held`]; those that run end by themselves.
 //!
-//! The login counts as back when the CLI's own answer, or the files of its login, have changed since (a token that the
-//! service refuses may well be one that the CLI believes in), or when a worker of it did well. Where nothing tells, one
-//! worker may try after a while.
+//! A login counts as back when the CLI's own answer, or the files of its login, have changed since (a token that the
+//! service refuses may well be one that the CLI believes in).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::actor::Actor;
+use super::context::Context;
 use super::mail::Ask;
 use super::probe::{self, Login};
-use crate::mission::entry::{Entry, NextAttempt};
-use crate::mission::id::{BackendName, WorkerId};
+use crate::mission::entry::Entry;
+use crate::mission::graph::{self, Readiness};
+use crate::mission::hold::{self, Held};
+use crate::mission::id::BackendName;
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::login::{self, Loss};
-use crate::mission::registry::Worker;
-use crate::mission::{graph, retry};
+use crate::mission::outcome::FailureKind;
+use crate::mission::registry::{Registry, Worker};
+use crate::mission::retry;
 
 /// Asking a CLI takes up to 2 s of a processor.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// After so long one worker tries.
-const TRY_AFTER: SignedDuration = SignedDuration::from_mins(10);
-
-/// Why nothing new of a backend is started.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
-    since: Timestamp,
-    pub until: Timestamp,
-    /// What those in the queue wait for.
-    pub reason: String,
-    /// The one that tries whether the login is back.
-    trial: Option<WorkerId>,
-}
-
-impl Hold {
-    pub(super) fn holds(&self, worker: &Worker) -> bool {
-        self.trial.as_ref() != Some(&worker.id)
-    }
-}
 
 /// What this server has seen of the logins that were lost.
 pub(super) struct Logins {
     /// Whoever starts a server again may have mended what was lost before.
     begun: Timestamp,
-    back: HashMap<BackendName, Timestamp>,
     watched: HashMap<BackendName, Watched>,
 }
 
 impl Default for Logins {
     fn default() -> Self {
-        Self { begun: Timestamp::now(), back: HashMap::new(), watched: HashMap::new() }
+        Self { begun: Timestamp::now(), watched: HashMap::new() }
     }
 }
 
@@ -64,62 +47,25 @@ struct Watched {
 }
 
 impl Actor {
-    /// Finds out whose queue is held, and sends those that may go elsewhere.
-    pub(super) fn hold_queues(&mut self) {
-        let lost = login::lost(self.registry(), |backend| self.logins.back.get(backend).copied());
-        self.logins.watched.retain(|backend, _| lost.contains_key(backend));
-        let holds = lost.into_iter().map(|(backend, loss)| {
-            let hold = self.hold_after(&backend, &loss);
-            (backend, hold)
-        });
-        self.context.set_holds(holds.collect());
-        self.divert();
-    }
-
-    fn hold_after(&self, backend: &BackendName, loss: &Loss) -> Hold {
-        let until = loss.at.checked_add(TRY_AFTER).unwrap_or(Timestamp::MAX);
-        let trial = if Timestamp::now() < until { None } else { self.next_of(backend) };
-        let login = self.context.backends.get(backend.as_str()).map(|it| it.probe().login_command).unwrap_or_default();
-        let why = loss.message.lines().next().unwrap_or_default();
-        Hold { since: loss.at, until, reason: format!("{backend} to be logged in again: `{login}` ({why})"), trial }
-    }
-
-    /// The one that would start next, if none of this backend runs.
-    fn next_of(&self, backend: &BackendName) -> Option<WorkerId> {
-        let its = || self.registry().workers().filter(|worker| worker.next.backend == *backend);
-        let can_start = |worker: &&Arc<Worker>| {
-            let waits = worker.status == WorkerStatus::Queued && worker.cancel.is_none();
-            waits && graph::readiness(self.registry(), worker) == graph::Readiness::Ready
-        };
-        if its().any(|worker| worker.status.is_live()) {
-            return None;
-        }
-        its().filter(can_start).min_by_key(|worker| worker.queued_seq).map(|worker| worker.id.clone())
-    }
-
-    /// What waits for a held backend and may go to another one goes there.
-    fn divert(&mut self) {
-        let server = self.context.server.clone();
+    /// What waits for a backend that takes no work now, and may go to another one, goes there.
+    pub(super) fn divert(&mut self) {
+        let held = hold::held(self.registry());
+        held.keys().for_each(|backend| self.context.forget_ready(backend));
+        self.logins.watched.retain(|backend, _| held.contains_key(backend));
         let context = Arc::clone(&self.context);
-        let next = move |worker: &Worker| -> Option<NextAttempt> {
-            let waits = worker.status == WorkerStatus::Queued && worker.lease == server && worker.cancel.is_none();
-            let held = |backend: &BackendName| context.hold_of(backend).is_some();
-            retry::instead(worker, held).filter(|_| waits && held(&worker.next.backend))
-        };
-        let ids: Vec<WorkerId> =
-            self.registry().workers().filter(|worker| next(worker).is_some()).map(|worker| worker.id.clone()).collect();
-        if ids.is_empty() {
+        if held.is_empty() || diversions(&context, self.registry()).is_empty() {
             return;
         }
-        let diverted = self.transact(|registry| {
-            let entries = ids.into_iter().filter_map(|id| {
-                let next = Box::new(next(registry.get(&id)?)?);
-                Some(Entry::Amended { worker: id, next })
-            });
-            (entries.collect(), ())
-        });
-        if let Err(error) = diverted {
+        if let Err(error) = self.transact(|registry| (diversions(&context, registry), ())) {
             tracing::error!(%error, "could not save that workers go to another backend; they wait");
+        }
+    }
+
+    /// A worker that was started to try whether its backend takes work again has had an answer of its model.
+    pub(super) fn note_answer(&mut self, worker: &Worker) {
+        let backend = &worker.next.backend;
+        if hold::held(self.registry()).get(backend).is_some_and(|held| held.is_tried_by(worker)) {
+            self.note(Entry::Answered { backend: backend.clone() });
         }
     }
 
@@ -129,8 +75,9 @@ impl Actor {
             let queued = |worker: &&Arc<Worker>| worker.status == WorkerStatus::Queued;
             self.registry().workers().filter(queued).any(|worker| worker.next.backend == *backend)
         };
-        let held: Vec<BackendName> = self.context.held().into_iter().filter(waited_for).collect();
-        for backend in held {
+        let lost = hold::held(self.registry()).into_values().filter(|held| held.kind == FailureKind::Auth);
+        let lost: Vec<BackendName> = lost.map(|held| held.backend).filter(waited_for).collect();
+        for backend in lost {
             let watched = self.logins.watched.get(&backend);
             if watched.is_some_and(|watched| watched.asked.elapsed() < ASK_EVERY) {
                 continue;
@@ -144,23 +91,57 @@ impl Actor {
                 }
             });
         }
-        if !self.context.held().is_empty() {
-            self.hold_queues();
-            self.start_what_may();
-        }
     }
 
     pub(super) fn note_login(&mut self, backend: BackendName, login: Login) {
-        let was_lost_before = self.context.hold_of(&backend).is_some_and(|hold| hold.since < self.logins.begun);
+        let held = hold::held(self.registry());
+        let was_lost_before = held.get(&backend).is_some_and(|held| held.since < self.logins.begun);
         let Some(watched) = self.logins.watched.get_mut(&backend) else { return };
         let changed = was_lost_before || watched.first.as_ref().is_some_and(|first| *first != login);
         if changed && login.answer != Some(false) {
             self.logins.watched.remove(&backend);
-            self.logins.back.insert(backend, Timestamp::now());
-            self.hold_queues();
-            self.start_what_may();
+            self.note(Entry::Answered { backend });
         } else if watched.first.is_none() || changed {
             watched.first = Some(login);
         }
+    }
+}
+
+fn diversions(context: &Context, registry: &Registry) -> Vec<Entry> {
+    let held = hold::held(registry);
+    let mut usable: HashMap<BackendName, bool> = HashMap::new();
+    let waiting = registry.workers().filter(|worker| {
+        let waits = worker.status == WorkerStatus::Queued && worker.cancel.is_none();
+        waits && worker.lease == context.server && !worker.mission.fallback_backends.is_empty()
+    });
+    let diverted = waiting.filter_map(|worker| {
+        let now = held.get(&worker.next.backend)?;
+        if graph::readiness(registry, worker) != Readiness::Ready {
+            return None;
+        }
+        for backend in &worker.mission.fallback_backends {
+            let find = || probe::find_program(context, backend).is_ok();
+            usable.entry(backend.clone()).or_insert_with(find);
+        }
+        let takes = |backend: &BackendName| usable.get(backend) == Some(&true) && can_take(context, worker, backend);
+        let next = retry::instead(worker, |backend| held.contains_key(backend) || !takes(backend))?;
+        let why = format!("{} instead of waiting for {}", next.backend, with_login_command(context, now.clone()));
+        Some(Entry::Diverted { worker: worker.id.clone(), next: Box::new(next), why })
+    });
+    diverted.collect()
+}
+
+fn can_take(context: &Context, worker: &Worker, backend: &BackendName) -> bool {
+    let mut mission = worker.mission.clone();
+    (mission.backend, mission.model, mission.effort) = (backend.clone(), None, None);
+    context.backends.get(backend.as_str()).is_ok_and(|adapter| adapter.check(&mission).is_ok())
+}
+
+/// Of a lost login it is said how to mend it.
+pub(super) fn with_login_command(context: &Context, held: Held) -> Held {
+    let adapter = context.backends.get(held.backend.as_str()).ok().filter(|_| held.kind == FailureKind::Auth);
+    match adapter.map(|adapter| adapter.probe().login_command) {
+        Some(login) => Held { message: format!("`{login}` ({})", held.message), ..held },
+        None => held,
     }
 }

@@ -2,6 +2,7 @@
 //! snapshots that are given away. No logic.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -78,6 +79,12 @@ pub enum Ask {
         reason: String,
         reply: Reply<Result<CancelAnswer>>,
     },
+    CancelAll {
+        boss: BossId,
+        scope: Scope,
+        reason: String,
+        reply: Reply<Result<CancelAllAnswer>>,
+    },
     Retry {
         boss: BossId,
         name: String,
@@ -111,6 +118,11 @@ pub enum Ask {
         radar: Box<Radar>,
         found: Option<Collisions>,
     },
+    /// What is free where workers are to work.
+    DiskSeen {
+        folder: PathBuf,
+        free_mib: Option<u64>,
+    },
     /// Another server has written.
     JournalChanged,
     ShutDown {
@@ -143,8 +155,10 @@ pub struct Counts {
     pub queued: usize,
     /// What the first of the queued ones waits for.
     pub waits_for: Option<String>,
-    /// Nothing new of it starts before, unless its login is found to be back.
+    /// Nothing new of it starts before, unless it is found to be back.
     pub held_until: Option<Timestamp>,
+    /// It is held for a login that was lost.
+    pub login_lost: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@
 
 mod actor;
 pub mod answers;
+mod budget;
 mod checks;
 mod commands;
 mod configuration;
@@ -16,6 +17,7 @@ mod follow;
 mod handle;
 mod integrate;
 mod logins;
+mod machine;
 mod mail;
 mod place;
 mod probe;

@@ -53,7 +53,7 @@ async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<B
     let how_to_fix = match (&path, authenticated) {
         (None, _) => Some(probe.install_command.clone()),
         (Some(_), Some(false)) => Some(probe.login_command.clone()),
-        _ if counts.held_until.is_some() => Some(probe.login_command.clone()),
+        _ if counts.login_lost => Some(probe.login_command.clone()),
         _ => None,
     };
     Ok(BackendView {

@@ -1,38 +1,34 @@
 //! Starting what may start, and trying again what failed.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::actor::Actor;
 use super::context::Context;
-use super::start;
+use super::mail::Ask;
+use super::{logins, machine, start};
 use crate::config::Settings;
 use crate::crash_point::{self, Point};
-use crate::mission::admission::{self, Floors, Headroom, Hold, Limits, Load};
+use crate::mission::admission::{self, Floors, Hold, Limits, Load, Moment};
+use crate::mission::budget::Budget;
 use crate::mission::entry::Entry;
 use crate::mission::id::BackendName;
-use crate::mission::registry::Worker;
+use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::registry::{Registry, Worker};
 use crate::mission::{graph, retry};
-use crate::process;
 
 /// Files that the server must be able to open beside those of workers that start: its journal, its clients, git.
 const MIN_FREE_FILES: u64 = 24;
-/// So long what was seen of the machine counts: a batch of a thousand looks once.
-const SEEN_FOR: Duration = Duration::from_secs(1);
-
-/// What was last seen of the machine, less what was started since.
-#[derive(Default)]
-pub(super) struct Machine {
-    free: Headroom,
-    seen: Option<Instant>,
-    /// Whether somebody is held up by it; told in the state file when it changes.
-    pub holds: bool,
-}
+/// So long a place is left to a worker of another server whose turn it is. One that does not take it cannot.
+const LEFT_FOR: Duration = Duration::from_secs(5);
 
 /// One worker for each GiB of memory: a CLI takes 0.2 to 0.6 GiB, and what it builds or tests takes the rest.
 pub(super) fn limits(settings: &Settings) -> Limits {
@@ -50,39 +46,53 @@ pub(super) fn limits(settings: &Settings) -> Limits {
         processes: settings.min_free_processes,
         files: MIN_FREE_FILES,
     };
-    Limits { total, per_backend, floors }
+    let boss = &settings.boss;
+    let (max_cost_usd, max_tokens) = (boss.max_cost_usd, boss.max_tokens);
+    let budget = Budget { max_cost_usd, max_tokens, timeout_minutes: boss.timeout_minutes };
+    Limits { total, per_backend, floors, budget }
 }
 
 impl Actor {
     /// Takes workers out of the queue, within the limits over all servers, and starts each in a task of its own.
     pub(super) fn start_what_may(&mut self) {
         let context = Arc::clone(&self.context);
-        let can_start = |worker: &Worker| lacks(&context, worker).is_none();
         self.look_at_machine();
-        let mut free = self.machine.free.clone();
+        let moment = self.moment();
+        let mut turns = std::mem::take(&mut self.left_to);
+        turns.retain(|id, _| self.registry().get(id).is_some_and(|worker| worker.status == WorkerStatus::Queued));
+        let turns = RefCell::new(turns);
+        let admit = |registry: &Registry| {
+            let can_start = |worker: &Worker| lacks(&context, worker).is_none();
+            let leaves = |worker: &Worker| {
+                let first = *turns.borrow_mut().entry(worker.id.clone()).or_insert_with(Instant::now);
+                first.elapsed() < LEFT_FOR && registry.servers.contains_key(&worker.lease)
+            };
+            admission::admit(registry, &context.limits, &context.server, moment.clone(), can_start, leaves).0
+        };
         // Most changes admit nobody: looking first keeps them off the lock.
-        let admit = |registry, free| admission::admit(registry, &context.limits, &context.server, free, can_start);
-        if admit(self.registry(), free.clone()).0.is_empty() {
-            return self.note_holds();
-        }
-        let admitted = self.transact(|registry| {
-            let (ids, left) = admission::admit(registry, &context.limits, &context.server, free.clone(), can_start);
-            free = left;
-            let entries = ids
-                .iter()
-                .filter_map(|id| registry.get(id))
-                .map(|worker| Entry::Starting { worker: worker.id.clone(), attempt: worker.attempt + 1 });
-            (entries.collect(), ids)
-        });
+        let admitted = match admit(self.registry()).is_empty() {
+            true => Ok(Vec::new()),
+            false => self.transact(|registry| {
+                let ids = admit(registry);
+                let entries = ids
+                    .iter()
+                    .filter_map(|id| registry.get(id))
+                    .map(|worker| Entry::Starting { worker: worker.id.clone(), attempt: worker.attempt + 1 });
+                (entries.collect(), ids)
+            }),
+        };
+        self.left_to = turns.into_inner();
         let admitted = match admitted {
             Ok(ids) => ids,
             Err(error) => return tracing::error!(%error, "could not save which workers start; they stay queued"),
         };
-        crash_point::at(Point::Admitted);
-        self.machine.free = free;
+        if !admitted.is_empty() {
+            crash_point::at(Point::Admitted);
+        }
         for id in admitted {
             let Some(worker) = self.registry().get(&id).cloned() else { continue };
             let bases = graph::bases(self.registry(), &worker);
+            self.machine.note_started(&worker);
             self.live.remove(&id);
             self.start_worker(worker, bases);
         }
@@ -91,27 +101,17 @@ impl Actor {
 
     /// Reads what the machine has left, if anybody waits to be started and it was not just read.
     fn look_at_machine(&mut self) {
-        let (registry, server) = (self.registry(), &self.context.server);
-        let mut queue = admission::queue(registry, server).peekable();
-        if queue.peek().is_none() || self.machine.seen.is_some_and(|seen| seen.elapsed() < SEEN_FOR) {
+        let context = Arc::clone(&self.context);
+        let queue: Vec<Arc<Worker>> = admission::queue(self.registry(), &context.server).cloned().collect();
+        if queue.is_empty() {
             return;
         }
-        let mib = |bytes: u64| bytes >> 20;
-        let disk = |folder: &Path| process::free_disk_bytes(folder).map(mib);
-        let mut free = Headroom {
-            memory_mib: process::free_memory_bytes().map(mib),
-            processes: process::free_processes(),
-            files: process::free_files(),
-            state_disk_mib: disk(&self.context.state_root),
-            ..Headroom::default()
-        };
-        for folder in queue.map(admission::folder) {
-            if !free.disk_mib.contains_key(folder) {
-                free.disk_mib.extend(disk(folder).map(|left| (folder.to_owned(), left)));
-            }
-        }
-        self.machine.free = free;
-        self.machine.seen = Some(Instant::now());
+        let folders: BTreeSet<&Path> = queue.iter().map(|worker| admission::folder(worker)).collect();
+        let floor = context.limits.floors.disk_mib;
+        let folders = folders.into_iter().filter(|_| floor > 0);
+        self.machine.look(Instant::now(), &context.state_root, folders, |folder| {
+            ask_disk(self.mailbox.clone(), folder.to_owned())
+        });
     }
 
     /// The machine changes without an entry in the journal, and the state file is to say so.
@@ -125,18 +125,34 @@ impl Actor {
 
     fn machine_holds_somebody(&self) -> bool {
         let load = self.load();
-        let is_held = |worker| self.hold(&load, worker).is_some_and(|hold| hold.is_of_the_machine());
+        let is_held = |worker: &Arc<Worker>| self.hold(&load, worker).is_some_and(|hold| hold.is_of_the_machine());
         load.is_full() && admission::queue(self.registry(), &self.context.server).any(is_held)
     }
 
     /// How much runs, and what is left: to say why others wait.
     pub(super) fn load(&self) -> Load<'_> {
-        Load::of(self.registry(), &self.context.limits, self.machine.free.clone())
+        Load::of(self.registry(), &self.context.limits, self.moment())
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        Moment { now: Timestamp::now(), free: self.machine.free(), spending: self.spending() }
     }
 
     pub(super) fn hold(&self, load: &Load<'_>, worker: &Worker) -> Option<Hold> {
         let context = &self.context;
-        admission::hold(self.registry(), load, &context.server, worker, |worker| lacks(context, worker))
+        let hold = admission::hold(self.registry(), load, &context.server, worker, |worker| lacks(context, worker))?;
+        Some(match hold {
+            Hold::Backend(held) => Hold::Backend(logins::with_login_command(context, held)),
+            other => other,
+        })
+    }
+
+    pub(super) fn note_disk(&mut self, folder: PathBuf, free_mib: Option<u64>) {
+        self.machine.note_disk(folder, free_mib);
+        self.start_what_may();
+        if self.machine.holds {
+            self.answer_waits();
+        }
     }
 
     fn start_worker(&mut self, worker: Arc<Worker>, bases: Vec<String>) {
@@ -174,16 +190,23 @@ impl Actor {
     }
 }
 
-/// What this server would need to start the worker: its backend, logged in, and the keys that the boss's environment had
+/// What this server would need to start the worker: its backend, and the keys that the boss's environment had
 /// when it asked.
 pub(super) fn lacks(context: &Context, worker: &Worker) -> Option<String> {
     if context.backends.get(worker.next.backend.as_str()).is_err() {
         return Some(format!("a server whose settings have the backend {}", worker.next.backend));
     }
-    if let Some(hold) = context.hold_of(&worker.next.backend).filter(|hold| hold.holds(worker)) {
-        return Some(hold.reason);
-    }
     let missing = |name: &&String| env::var_os(name).is_none_or(|value| value.is_empty());
     let missing: Vec<&str> = worker.needs.iter().filter(missing).map(String::as_str).collect();
     (!missing.is_empty()).then(|| format!("a server whose environment has {}", missing.join(" and ")))
+}
+
+/// On a thread of its own, which may hang for ever. False where none can be started: then it is asked later.
+fn ask_disk(mailbox: mpsc::UnboundedSender<Ask>, folder: PathBuf) -> bool {
+    let thread = std::thread::Builder::new().name("disk".to_owned());
+    let asked = thread.spawn(move || {
+        let free_mib = machine::free_disk_mib(&folder);
+        let _ = mailbox.send(Ask::DiskSeen { folder, free_mib });
+    });
+    asked.is_ok()
 }

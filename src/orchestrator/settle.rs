@@ -16,8 +16,13 @@ use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, P
 use crate::mission::registry::Worker;
 use crate::mission::spec::Mission;
 use crate::store::file::FileError;
+use crate::store::state_dir::StateDir;
 use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::{LiveStatus, Phase};
+
+const SETTLED_AT_ONCE: usize = 200;
+/// A record is a few small files, and most of its time is waiting for the disk.
+const RECORDERS: usize = 8;
 
 impl Actor {
     pub(super) fn told(&mut self, id: WorkerId, attempt: u32, news: News) {
@@ -45,8 +50,12 @@ impl Actor {
             }
             _ => {}
         }
-        let stalled = status.stalled.is_some();
+        let (stalled, answered) = (status.stalled.is_some(), status.answered);
         self.live.insert(worker.id.clone(), status);
+        if answered && let Some(worker) = self.registry().get(&worker.id).cloned() {
+            self.note_answer(&worker);
+        }
+        self.keep_to_budget();
         if stalled {
             self.answer_waits();
         }
@@ -70,7 +79,7 @@ impl Actor {
         }
         let messages = letters.into_iter().filter_map(|letter| match letter.content {
             Content::Message { text, .. } => Some(text),
-            Content::Cancel { .. } => None,
+            Content::Cancel { .. } | Content::OverBudget { .. } => None,
         });
         let next = messages.fold(None, |next: Option<NextAttempt>, text| {
             Some(with_message(next.as_ref().unwrap_or(&worker.next), &worker.mission, &text))
@@ -80,7 +89,7 @@ impl Actor {
         self.note_all(amended.into_iter().chain([unstarted]).collect());
     }
 
-    fn note(&mut self, entry: Entry) {
+    pub(super) fn note(&mut self, entry: Entry) {
         self.note_all(vec![entry]);
     }
 
@@ -94,34 +103,41 @@ impl Actor {
     /// What was called off before anything ran has no supervisor to write its record.
     pub(super) fn settle_called_off(&mut self) {
         let called_off = |worker: &Worker| worker.status == WorkerStatus::Queued && worker.cancel.is_some();
-        let waiting: Vec<Arc<Worker>> = self.registry().workers().filter(|it| called_off(it)).cloned().collect();
-        for worker in waiting {
-            if let Err(error) = self.settle_queued(&worker) {
-                tracing::error!(%error, "could not save that a worker was called off; it stays in the queue and never starts");
+        let waiting: Vec<WorkerId> =
+            self.registry().workers().filter(|it| called_off(it)).map(|worker| worker.id.clone()).collect();
+        // Others wait for the journal's lock meanwhile.
+        for ids in waiting.chunks(SETTLED_AT_ONCE) {
+            if let Err(error) = self.settle_queued(ids) {
+                return tracing::error!(%error, "could not save that workers were called off; they stay in the queue and never start");
             }
         }
     }
 
-    /// The record before the entry, and both under the journal's lock: nothing is told as settled that has no record, and
+    /// The records before the entries, and both under the journal's lock: nothing is told as settled that has no record, and
     /// one that a server left which was killed in between stays as it is.
-    fn settle_queued(&mut self, worker: &Worker) -> Result<(), OrchestratorError> {
-        let attempt = worker.attempt + 1;
-        let Some(folder) = self.state_dir().map(|dir| dir.worker(&worker.id)) else { return Ok(()) };
-        let dir = folder.attempt(attempt);
-        let outcome = never_ran(worker, attempt, Ending::Cancelled, None);
-        let recorded = self.transact(|registry| {
-            let now = registry.get(&worker.id).filter(|now| now.status == WorkerStatus::Queued);
-            match now.filter(|now| now.attempt + 1 == attempt).map(|now| record(&folder, now, &dir, outcome)) {
-                None => (Vec::new(), Ok(())),
-                Some(Err(error)) => (Vec::new(), Err(error)),
-                Some(Ok(outcome)) => {
-                    crash_point::at(Point::CalledOffRecorded);
-                    let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
-                    (vec![Entry::Settled { worker: worker.id.clone(), brief }], Ok(()))
-                }
-            }
-        })?;
-        Ok(recorded?)
+    fn settle_queued(&mut self, ids: &[WorkerId]) -> Result<(), OrchestratorError> {
+        let Some(dir) = self.state_dir().cloned() else { return Ok(()) };
+        self.transact(|registry| {
+            let queued = ids.iter().filter_map(|id| registry.get(id)).filter(|it| it.status == WorkerStatus::Queued);
+            let queued: Vec<&Arc<Worker>> = queued.collect();
+            let parts: Vec<&[&Arc<Worker>]> = queued.chunks(queued.len().div_ceil(RECORDERS).max(1)).collect();
+            let entries = std::thread::scope(|scope| {
+                let record = |part| record_called_off(&dir, part);
+                let threads = parts.iter().map(|part| {
+                    let thread = std::thread::Builder::new().name("records".to_owned());
+                    (*part, thread.spawn_scoped(scope, move || record(part)))
+                });
+                let threads: Vec<_> = threads.collect();
+                let entries = threads.into_iter().flat_map(|(part, thread)| match thread.map(|it| it.join()) {
+                    Ok(Ok(entries)) => entries,
+                    Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                    // There may be no room for another thread.
+                    Err(_) => record(part),
+                });
+                entries.collect::<Vec<Entry>>()
+            });
+            (entries, ())
+        })
     }
 
     /// Answers the cancellations whose workers have settled.
@@ -151,6 +167,27 @@ impl Actor {
             already_settled,
         }
     }
+}
+
+/// Writes the records of workers that never ran; an entry for each that has one.
+fn record_called_off(dir: &StateDir, workers: &[&Arc<Worker>]) -> Vec<Entry> {
+    let settled = workers.iter().filter_map(|worker| {
+        let attempt = worker.attempt + 1;
+        let (folder, outcome) = (dir.worker(&worker.id), never_ran(worker, attempt, Ending::Cancelled, None));
+        let recorded = record(&folder, worker, &folder.attempt(attempt), outcome);
+        crash_point::at(Point::CalledOffRecorded);
+        match recorded {
+            Ok(outcome) => {
+                let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
+                Some(Entry::Settled { worker: worker.id.clone(), brief })
+            }
+            Err(error) => {
+                tracing::error!(worker = %worker.id, %error, "could not record that a worker was called off; it stays in the queue and never starts");
+                None
+            }
+        }
+    });
+    settled.collect()
 }
 
 /// The record of an attempt of which nothing ran.

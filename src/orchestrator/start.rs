@@ -248,7 +248,7 @@ fn give_up(reporter: &follow::Reporter, order: &Order, why: &str) {
 fn messages(letters: Vec<Letter>) -> Vec<String> {
     let text = |letter: Letter| match letter.content {
         Content::Message { text, .. } => Some(text),
-        Content::Cancel { .. } => None,
+        Content::Cancel { .. } | Content::OverBudget { .. } => None,
     };
     letters.into_iter().filter_map(text).collect()
 }

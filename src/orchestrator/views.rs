@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
@@ -13,6 +15,7 @@ use crate::mission::admission::Load;
 use crate::mission::graph;
 use crate::mission::id::{BackendName, BossId};
 use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::outcome::FailureKind;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::process;
@@ -57,6 +60,7 @@ impl Actor {
             collisions: self.collisions_of(worker),
             redelivered: false,
             enforced: self.enforcement(worker),
+            budget: self.budget_of(worker),
             worker: Arc::clone(worker),
         }
     }
@@ -66,12 +70,30 @@ impl Actor {
         Some(backend.enforcement(worker.mission.permissions))
     }
 
+    /// Claude Code keeps to a cost by itself; the supervisor does the rest, where the CLI tells in time.
+    fn budget_of(&self, worker: &Worker) -> Option<String> {
+        let backend = self.context.backends.get(worker.next.backend.as_str()).ok()?;
+        let how = match backend.tells_usage_in_time() {
+            true => "enforced while it works",
+            false => "enforced: none, the CLI tells what it used only at the end of a turn",
+        };
+        let (cost, tokens) = (worker.mission.max_cost_usd, worker.mission.max_tokens);
+        let limits = [cost.map(|most| format!("max_cost_usd {most}")), tokens.map(|most| format!("max_tokens {most}"))];
+        let limits: Vec<String> = limits.into_iter().flatten().collect();
+        (!limits.is_empty()).then(|| format!("{} ({how})", limits.join(", ")))
+    }
+
     pub(super) fn list(&self, boss: &BossId, scope: Scope) -> ListAnswer {
         let (mine, others): (Vec<_>, Vec<_>) =
             self.registry().workers().partition(|worker| scope == Scope::All || worker.boss == *boss);
         let load = self.load();
         let workers = mine.into_iter().map(|worker| self.view_in(&load, worker)).collect();
-        ListAnswer { workers, others: others.len(), in_history: self.journal().map_or(0, Journal::in_history) }
+        ListAnswer {
+            workers,
+            others: others.len(),
+            in_history: self.journal().map_or(0, Journal::in_history),
+            spent: self.spent(boss),
+        }
     }
 
     pub(super) fn counts(&self) -> HashMap<BackendName, Counts> {
@@ -85,9 +107,10 @@ impl Actor {
                 of.waits_for = of.waits_for.take().or_else(|| Some(self.hold(&load, worker)?.to_string()));
             }
         }
-        for backend in self.context.held() {
-            let until = self.context.hold_of(&backend).map(|hold| hold.until);
-            counts.entry(backend).or_default().held_until = until;
+        for (backend, held) in load.held() {
+            let counts = counts.entry(backend.clone()).or_default();
+            counts.held_until = held.lasts(Timestamp::now()).then_some(held.until);
+            counts.login_lost = held.kind == FailureKind::Auth;
         }
         counts
     }

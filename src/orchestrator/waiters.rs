@@ -40,7 +40,8 @@ pub(super) struct Waiters {
     offers: Vec<Offer>,
     /// Stalls that were told, so that each is told once.
     told_stalls: HashSet<WorkerId>,
-    /// Bosses that were told that the machine is too full for any of their workers; forgotten when it has room again.
+    /// Bosses that were told that none of their workers can start (the machine is full, a plan or a budget is used up);
+    /// forgotten when one can again.
     told_full: HashSet<BossId>,
 }
 
@@ -241,25 +242,27 @@ impl Actor {
         new
     }
 
-    /// Nothing of it runs, and the machine is too full to start any: then nothing may ever happen by itself, and whoever
-    /// waits is told, once.
+    /// Nothing of it runs, and nothing can start for long: then nothing may ever happen by itself, and whoever waits is
+    /// told, once.
     fn newly_full(&mut self, selection: &Selection, boss: &BossId) -> bool {
-        if !self.machine.holds {
-            self.waiters.told_full.clear();
+        if !self.waiters.told_full.contains(boss) {
+            return !self.held_up(selection, boss).is_empty();
         }
-        self.machine.holds
-            && !self.waiters.told_full.contains(boss)
-            && !self.held_by_machine(selection, boss).is_empty()
+        if self.held_up(&Selection::Mine, boss).is_empty() {
+            // Told anew when it comes again.
+            self.waiters.told_full.remove(boss);
+        }
+        false
     }
 
-    /// The queued ones of a selection that the machine holds up, if none of it runs.
-    fn held_by_machine(&self, selection: &Selection, boss: &BossId) -> Vec<&Arc<Worker>> {
+    /// The queued ones of a selection that are held up for long, if none of it runs.
+    fn held_up(&self, selection: &Selection, boss: &BossId) -> Vec<&Arc<Worker>> {
         let workers = selection.workers(self.registry(), boss);
-        if workers.iter().any(|worker| worker.status.is_live()) {
+        let load = self.load();
+        if !load.holds_for_long() || workers.iter().any(|worker| worker.status.is_live()) {
             return Vec::new();
         }
-        let load = self.load();
-        let held = |worker: &&Arc<Worker>| self.hold(&load, worker).is_some_and(|hold| hold.is_of_the_machine());
+        let held = |worker: &&Arc<Worker>| self.hold(&load, worker).is_some_and(|hold| hold.is_lasting());
         workers.into_iter().filter(held).collect()
     }
 
@@ -297,7 +300,7 @@ impl Actor {
         let running: Vec<WorkerView> = live.map(|worker| self.view_in(&load, worker)).collect();
         let mut attention: Vec<WorkerView> = running.iter().filter(|view| is_stalled(view)).cloned().collect();
         if !self.waiters.told_full.contains(boss) {
-            let held = self.held_by_machine(selection, boss).into_iter().take(HELD_SHOWN);
+            let held = self.held_up(selection, boss).into_iter().take(HELD_SHOWN);
             attention.extend(held.map(|worker| self.view_in(&load, worker)));
         }
         let already_reported = self.already_reported(news, selection, most);
@@ -322,6 +325,7 @@ impl Actor {
             still_running: running,
             queued: news.queued,
             waits_for,
+            spent: self.spent(boss),
         }
     }
 

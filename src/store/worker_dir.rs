@@ -102,8 +102,17 @@ pub struct Letter {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Content {
-    Message { text: String, delivery: Delivery },
-    Cancel { reason: String },
+    Message {
+        text: String,
+        delivery: Delivery,
+    },
+    Cancel {
+        reason: String,
+    },
+    /// What its boss's workers may use up together is used up.
+    OverBudget {
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -75,6 +75,9 @@ pub struct LiveStatus {
     /// The evidence, where neither output nor CPU time has moved for long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<String>,
+    /// The model has answered in this attempt.
+    #[serde(default)]
+    pub answered: bool,
     pub receipts: Vec<Receipt>,
 }
 

@@ -50,6 +50,7 @@ impl Board {
             usage: Usage::default(),
             session_id: None,
             stalled: None,
+            answered: false,
             receipts: Vec::new(),
         };
         let events = LineWriter::open(&dir.events())?;
@@ -99,6 +100,10 @@ impl Board {
         self.status.last_event_at = Timestamp::now();
         self.status.last_event = process::monotonic();
         self.status.stalled = None;
+        use AgentEvent::{Said, Thought, ToolStarted};
+        let answers = matches!(event, Said { .. } | Thought { .. } | ToolStarted { .. });
+        let first = answers && !self.status.answered;
+        self.status.answered |= answers;
         match event {
             AgentEvent::Session { id, .. } => self.status.session_id = Some(id.clone()),
             AgentEvent::Said { text } => self.set_activity(&format!("said: {}", first_line(text))),
@@ -110,7 +115,8 @@ impl Board {
             }
             _ => {}
         }
-        self.touch();
+        // Others of its backend may wait for just that.
+        if first { self.write() } else { self.touch() }
     }
 
     fn set_activity(&mut self, activity: &str) {

@@ -49,6 +49,8 @@ impl CleanupSoFar {
 struct Proven {
     verification: Verification,
     committed: u32,
+    /// Files that stay uncommitted in a worktree that we made.
+    left: u32,
     notes: Vec<String>,
     /// Somebody has removed the worktree.
     place_is_gone: bool,
@@ -87,6 +89,7 @@ impl Attempt {
         let mut proven = Proven {
             verification: Verification::NotAsked,
             committed: 0,
+            left: 0,
             notes: Vec::new(),
             place_is_gone: self.place_is_gone(),
         };
@@ -97,7 +100,7 @@ impl Attempt {
         let Some(command) = self.assignment.mission.verify_command.clone() else { return proven };
         let ran_well = ended.stop.is_none() && ended.report.end.is_ok() && !proven.place_is_gone;
         proven.verification = match ran_well {
-            true => self.verify(&command).await,
+            true => of_a_commit(self.verify(&command).await, proven.left),
             false => Verification::Skipped,
         };
         proven
@@ -111,31 +114,30 @@ impl Attempt {
     /// Only in a worktree that we made: a user's own directory is never committed in.
     async fn commit_leftovers(&mut self, proven: &mut Proven) {
         let assignment = &self.assignment;
-        if !assignment.ours || !assignment.settings.commit_leftovers {
+        if !assignment.ours {
             return;
         }
-        let directory = assignment.directory.clone();
-        let message = format!(
-            "{}\n\nLeft uncommitted by {} and committed for it.",
-            assignment.mission.title, assignment.worker_id
-        );
-        let identity = git::Identity {
-            name: assignment.settings.commit_name.clone(),
-            email: assignment.settings.commit_email.clone(),
-        };
-        let copies = assignment.copies.clone();
         let asked = assignment.clone();
         let before = blocking(move || facts::changes(&asked)).await;
+        proven.left = before.uncommitted;
+        if !assignment.settings.commit_leftovers {
+            return;
+        }
         if let Some(branch) = before.branch.filter(|branch| before.uncommitted > 0 && is_anothers(assignment, branch)) {
             proven.notes.push(format!(
                 "what it left uncommitted is still there: it went to branch {branch}, which was there before it, and nothing is committed there for it"
             ));
             return;
         }
-        let committed = blocking(move || git::commit_leftovers(&directory, &message, &identity, &copies)).await;
-        match committed {
-            Ok(Some(_)) => proven.committed = before.uncommitted,
-            Ok(None) => {}
+        let (directory, copies) = (assignment.directory.clone(), assignment.copies.clone());
+        let (message, own) = (leftovers_message(assignment), own_identity(assignment));
+        let fallback = git::Identity::fallback();
+        let commit = move || git::commit_leftovers(&directory, &message, &fallback, own.as_ref(), &copies);
+        match blocking(commit).await {
+            Ok(committed) => {
+                proven.left = 0;
+                proven.committed = committed.map_or(0, |_| before.uncommitted);
+            }
             Err(error) => {
                 let why = with_causes(&error);
                 proven
@@ -255,6 +257,29 @@ impl Attempt {
     /// By the boss, or else by the system.
     fn called_off(&self) -> Ending {
         if self.inbox.is_cancelled() { Ending::Cancelled } else { Ending::Interrupted }
+    }
+}
+
+fn leftovers_message(assignment: &Assignment) -> String {
+    // The title last: what is in it stays as it is.
+    let template = assignment.settings.commit_message.replace("{worker_id}", assignment.worker_id.as_str());
+    template.replace("{title}", &assignment.mission.title)
+}
+
+fn own_identity(assignment: &Assignment) -> Option<git::Identity> {
+    let settings = &assignment.settings;
+    Some(git::Identity { name: settings.commit_name.clone()?, email: settings.commit_email.clone()? })
+}
+
+/// What passed with files there that are in no commit proves none.
+fn of_a_commit(verification: Verification, left: u32) -> Verification {
+    match verification {
+        Verification::Passed { .. } if left > 0 => Verification::NotProven {
+            why: format!(
+                "it passed, but with {left} uncommitted files, and so proves no commit: send_message_to_worker to commit them, or let the user set commit_leftovers"
+            ),
+        },
+        other => other,
     }
 }
 

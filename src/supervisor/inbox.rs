@@ -22,6 +22,7 @@ pub struct Inbox {
     /// Messages that wait for the end of the turn.
     queue: VecDeque<Message>,
     cancelled: Option<String>,
+    over_budget: Option<String>,
     /// The system has asked this process to end (a logout, a shutdown).
     leaving: Arc<AtomicBool>,
 }
@@ -35,7 +36,15 @@ pub struct Message {
 
 impl Inbox {
     pub fn new(dir: &AttemptDir, knocked: Arc<Notify>) -> Self {
-        Self { dir: dir.clone(), knocked, read: 0, queue: VecDeque::new(), cancelled: None, leaving: Arc::default() }
+        Self {
+            dir: dir.clone(),
+            knocked,
+            read: 0,
+            queue: VecDeque::new(),
+            cancelled: None,
+            over_budget: None,
+            leaving: Arc::default(),
+        }
     }
 
     /// Returns when it is worth looking again. Dropping the future loses no knock, but its time begins anew: where other
@@ -65,6 +74,7 @@ impl Inbox {
         for letter in letters {
             match letter.content {
                 Content::Cancel { reason } => self.cancelled = Some(reason),
+                Content::OverBudget { reason } => self.over_budget = Some(reason),
                 Content::Message { text, delivery } => {
                     messages.push(Message { id: letter.id, text, interrupt: delivery == Delivery::Interrupt });
                 }
@@ -75,6 +85,11 @@ impl Inbox {
 
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.is_some()
+    }
+
+    /// That no turn may begin, nor go on: what is done may still be verified.
+    pub fn over_budget(&self) -> Option<&String> {
+        self.over_budget.as_ref()
     }
 
     pub fn is_leaving(&self) -> bool {

@@ -64,6 +64,8 @@ pub(super) struct Attempt {
     pub git: Option<GitContext>,
     pub outside: Outside,
     pub run: Run,
+    /// It was interrupted once for showing no sign of life.
+    pub woken: bool,
     /// Each turn of this CLI counts from zero, so that the turns before are to be added.
     pub turns_add_up: bool,
     pub cleanup: finish::CleanupSoFar,
@@ -198,6 +200,7 @@ impl Attempt {
             git: keep_to_what_was_configured(&assignment),
             outside: Outside::of(&assignment.directory),
             turns_add_up: false,
+            woken: false,
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
             cleanup: finish::CleanupSoFar::default(),
             me,
@@ -230,7 +233,9 @@ impl Attempt {
         for message in self.inbox.look() {
             self.inbox.keep(message);
         }
-        let over = self.inbox.is_over() || !matches!(ended.stop, None | Some(Stop::ForMessage));
+        let over = self.inbox.is_over()
+            || self.inbox.over_budget().is_some()
+            || !matches!(ended.stop, None | Some(Stop::ForMessage));
         // A turn that failed is the boss's to judge; a message to it opens the next attempt.
         let failed = ended.stop.is_none() && ended.report.end.is_err();
         let messages = if over || failed { Vec::new() } else { self.inbox.take_queue() };
@@ -254,6 +259,7 @@ impl Attempt {
         self.run.denials += report.denials;
         self.turns_add_up = !report.usage_is_cumulative;
         self.run.usage = self.spent_with(report.usage);
+        self.run.usage_goes_on = report.usage_is_cumulative;
         self.board.set_usage(self.run.usage);
         if report.session_id.is_some() {
             self.run.session_id.clone_from(&report.session_id);

@@ -16,9 +16,10 @@ use uuid::Uuid;
 
 use super::assignment::Delivered;
 use super::inbox::{self, Message};
-use super::limits::{self, Exceeded};
+use super::limits::Exceeded;
 use super::run::{Attempt, Stop};
 use crate::backend::{self, AgentEvent, Decoder, GitDirs, LaunchPlan, Session, StopSignal, StopStep, Turn, TurnReport};
+use crate::config::OnStall;
 use crate::crash_point::{self, Point};
 use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
@@ -201,7 +202,9 @@ impl Running {
     async fn listen(&mut self, attempt: &mut Attempt) -> Option<Exit> {
         self.give_prompt();
         let bell = attempt.inbox.bell();
-        let mut look = tokio::time::interval(limits::LOOK_EVERY);
+        let mut look = tokio::time::interval(attempt.limits.look_every());
+        attempt.limits.note_life();
+        attempt.board.set_stalled(None);
         let mut letters = tokio::time::interval(inbox::LOOK_EVERY);
         loop {
             let (idle, stopping) = (self.idle_deadline(), self.stop.is_some());
@@ -308,6 +311,8 @@ impl Running {
         let messages = attempt.inbox.look();
         if attempt.inbox.is_cancelled() {
             self.begin_stop(Stop::Cancelled);
+        } else if let Some(why) = attempt.inbox.over_budget().cloned() {
+            self.begin_stop(Stop::Failed(FailureKind::Budget, why));
         } else if attempt.inbox.is_leaving() {
             self.begin_stop(Stop::Interrupted);
         }
@@ -410,10 +415,33 @@ impl Running {
             return self.begin_stop(Stop::Failed(FailureKind::OutputLimit, why));
         }
         let scope = process::Scope { own_children: self.children(), ..attempt.scope() };
-        if let Some(evidence) = attempt.limits.check_stall(&scope) {
-            attempt.board.set_stalled(Some(evidence));
+        let evidence = attempt.limits.check_stall(&scope);
+        if let Some(evidence) = &evidence {
+            self.wake(attempt, evidence);
         }
+        attempt.board.set_stalled(evidence);
         process::reap_orphans(&self.children());
+    }
+
+    /// Where the settings say so: it is interrupted and goes on in its session, once; the second time it may be ended.
+    fn wake(&mut self, attempt: &mut Attempt, evidence: &str) {
+        if self.stop.is_some() {
+            return;
+        }
+        match (attempt.assignment.settings.on_stall, attempt.woken) {
+            (OnStall::Tell, _) | (OnStall::Resume, true) => {}
+            (OnStall::Resume | OnStall::End, false) => {
+                attempt.woken = true;
+                let text =
+                    format!("You were interrupted, since there was {evidence}. Look at what is there, and go on.");
+                attempt.inbox.keep(Message { id: Uuid::new_v4(), text, interrupt: true });
+                self.begin_stop(Stop::ForMessage);
+            }
+            (OnStall::End, true) => {
+                let why = format!("{evidence}, again after it was interrupted and went on");
+                self.begin_stop(Stop::Failed(FailureKind::Stalled, why));
+            }
+        }
     }
 
     /// Children whose exit tokio waits for.

@@ -68,6 +68,13 @@ impl Output {
         self.line(message, result);
     }
 
+    pub fn used_up(&mut self, message: &str, resets_at: u64) {
+        let result = json!({
+            "type": "result", "status": "error", "kind": "usage_limit", "message": message, "resets_at": resets_at,
+        });
+        self.line(message, result);
+    }
+
     /// One message whose line is `bytes` long, newline included.
     pub fn big_line(&mut self, bytes: usize) {
         let around = if self.plain { 1 } else { json!({"type": "message", "text": ""}).to_string().len() + 1 };

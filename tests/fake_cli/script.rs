@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{self, Command, Output as Ended, Stdio};
 use std::str::FromStr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::output::Output;
 use super::unix;
@@ -72,7 +72,7 @@ impl Script {
         let mut has_result = false;
         for line in &self.lines {
             let (verb, _) = halves(line);
-            if matches!(verb, "result" | "fail") {
+            if matches!(verb, "result" | "fail" | "limited") {
                 has_result = true;
                 code = if line.starts_with("result success") { 0 } else { 1 };
             }
@@ -103,6 +103,8 @@ fn obey(line: &str, output: &mut Output) -> Result<Next, Cannot> {
             let (kind, message) = halves(rest);
             output.result(Some((message, Some(kind))));
         }
+        "limited" => limited(line, rest, output)?,
+        "burn-until" => burn_until(rest),
         "write" => write(rest)?,
         "append" => append(rest)?,
         "trace" => trace(rest)?,
@@ -146,6 +148,22 @@ fn result(line: &str, rest: &str, output: &mut Output) -> Result<(), Cannot> {
         _ => return Err(Cannot::Argument { line: line.to_owned(), wants: "result success` or `result error MESSAGE" }),
     }
     Ok(())
+}
+
+/// `limited SECONDS MESSAGE`: the plan is used up, and says for how long.
+fn limited(line: &str, rest: &str, output: &mut Output) -> Result<(), Cannot> {
+    let (seconds, message) = halves(rest);
+    let seconds: u64 = number(line, seconds, "limited SECONDS MESSAGE")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    output.used_up(message, now + seconds);
+    Ok(())
+}
+
+/// Works without a word, until the file is there.
+fn burn_until(path: &str) {
+    while !Path::new(path).exists() {
+        std::hint::black_box((0..100_000u64).sum::<u64>());
+    }
 }
 
 /// `write PATH CONTENT`; `\n` in the content is a newline, and it ends with one, as files do.

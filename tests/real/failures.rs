@@ -11,6 +11,7 @@ with_each_cli!(a_refused_key_ends_the_worker: Claude Codex Gemini OpenCode);
 // The other two try again in silence for minutes.
 with_each_cli!(a_rate_limit_ends_the_worker: Claude Codex);
 with_each_cli!(a_rate_limit_that_says_when_it_ends_is_not_waited_for: Codex);
+with_each_cli!(a_rate_limit_holds_its_backend_and_what_may_go_elsewhere_goes: Codex);
 
 async fn a_refused_key_ends_the_worker(world: &World) {
     fails(world, &Script::new().fail(401), "auth_error").await;
@@ -24,6 +25,26 @@ async fn a_rate_limit_ends_the_worker(world: &World) {
 async fn a_rate_limit_that_says_when_it_ends_is_not_waited_for(world: &World) {
     let failure = Failure { status: 429, times: None, kind: None, retry_after_seconds: Some(600) };
     fails(world, &Script::new().fail_with(failure), "rate_limited").await;
+}
+
+/// Codex gives up at the first 429, so the waiting is ours.
+async fn a_rate_limit_holds_its_backend_and_what_may_go_elsewhere_goes(world: &World) {
+    fails(world, &Script::new().fail(429), "rate_limited").await;
+    let elsewhere = world.start(&Script::new().say("done there"), json!({"fallback_backends": ["claudecode"]})).await;
+    let waits = world.start(&Script::new().say("done here"), json!({})).await;
+
+    let status = world.call("get_backend_status", json!({"backend": "codex"})).await;
+    assert!(status["backends"][0]["held_until"].is_string(), "{status:#}");
+    let waiting = world.details(&waits, &[]).await;
+    let why = waiting["worker"]["waits_for"].as_str().unwrap_or_default();
+    assert!(why.starts_with("codex to take work again at") && why.contains("429"), "{waiting:#}");
+
+    let told = world.settled(&elsewhere).await;
+    assert_eq!((&told["status"], &told["backend"]), (&json!("completed"), &json!("claudecode")), "{told:#}");
+    assert_eq!(told["final_message"], "done there");
+    assert!(told["diverted"].as_str().unwrap_or_default().contains("instead of waiting for codex"), "{told:#}");
+    let told = world.settled(&waits).await;
+    assert_eq!((&told["status"], &told["backend"]), (&json!("completed"), &json!("codex")), "{told:#}");
 }
 
 async fn fails(world: &World, script: &Script, reason: &str) {

@@ -300,3 +300,44 @@ async fn a_mission_called_off_in_the_queue_settles_with_the_record_that_a_killed
     let view = third.orchestrator.get("w-2").await.unwrap();
     assert_eq!(view.worker.last().unwrap().settled_at, left.settled_at, "the record and the journal say the same");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_killed_while_it_called_many_off_leaves_the_rest_to_the_next() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(0);
+    let first = world.server_with(Some("boss"), settings);
+    let ids = first.create((0..6).map(|n| mission(&format!("t{n}"), "touch ran")).collect()).await;
+    assert!(ids.iter().all(Result::is_ok));
+    let ids: Vec<WorkerId> = (0..6).map(|n| WorkerId::new(n + 1, &format!("t{n}"))).collect();
+    first.orchestrator.shut_down().await;
+    let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
+    let journal = Journal::open(&dir.journal(), ServerId::from("s-killed")).unwrap();
+    let mut killed = Killed { journal, dir };
+    for id in &ids {
+        killed.write(Entry::CancelRequested { worker: id.clone(), by: "boss".into(), reason: "no".to_owned() });
+    }
+    // It had written two records, and no entry.
+    let record = |id: &WorkerId| {
+        let json = serde_json::json!({
+            "worker_id": id, "attempt": 1, "backend": "fake", "status": "cancelled", "run": {},
+            "verification": {"status": "not_asked"}, "cleanup": {"survivors": 0, "proof": "full"},
+            "changes": {"commits": 0, "files_changed": 0, "insertions": 0, "deletions": 0, "uncommitted": 0},
+            "settled_at": "2026-01-01T00:00:00Z",
+        });
+        serde_json::from_value::<Outcome>(json).unwrap()
+    };
+    for id in &ids[..2] {
+        let attempt = killed.dir.worker(id).attempt(1);
+        attempt.make().unwrap();
+        assert!(attempt.settle(&record(id)).unwrap());
+    }
+
+    let server = world.server(Some("boss"));
+    for id in &ids {
+        server.until(id.as_str(), "cancelled").await;
+        let kept = killed.dir.worker(id).attempt(1).outcome().unwrap().unwrap();
+        let is_old = ids[..2].contains(id);
+        assert_eq!((kept == record(id), kept.status), (is_old, Ending::Cancelled), "{id}");
+    }
+}

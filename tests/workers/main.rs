@@ -1,6 +1,7 @@
 //! Workers from beginning to end: the orchestrator in this process, real supervisors, the fake CLI. The protocol is
 //! tested beside it.
 
+mod admission;
 mod end;
 mod fault;
 mod history;
@@ -13,4 +14,5 @@ mod radar;
 mod repair;
 mod restart;
 mod share;
+mod stalls;
 mod world;

@@ -383,3 +383,46 @@ async fn a_worker_is_not_told_of_an_integration_as_of_somebody_elses_change() {
     let changes = server.orchestrator.get(&meanwhile).await.unwrap().worker.last().unwrap().changes.clone();
     assert!(changes.main_checkout_changes.is_empty(), "{changes:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_commit_it_is_and_what_it_says_is_the_users_to_choose() {
+    let world = World::new();
+    let log = |id: &str| world.git(&["log", "-1", "--format=%an <%ae>|%cn|%s", &format!("orchestrator/{id}")]);
+    let plain = world.server(Some("plain"));
+    let id = plain.create_one(mission("left", "write a.txt x")).await;
+    plain.until(&id, "completed").await;
+    assert_eq!(log(&id), "Test <test@localhost>|Test|left", "it is the user's, as git says");
+
+    let mut settings = world.settings();
+    settings.commit_message = "chore: {title} by {worker_id}".to_owned();
+    (settings.commit_name, settings.commit_email) = (Some("Bot".to_owned()), Some("bot@example.com".to_owned()));
+    let own = world.server_with(Some("own"), settings);
+    let id = own.create_one(mission("left {worker_id}", "write a.txt x")).await;
+    own.until(&id, "completed").await;
+    assert_eq!(log(&id), format!("Bot <bot@example.com>|Bot|chore: left {{worker_id}} by {id}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passed_with_uncommitted_files_proves_no_commit() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.commit_leftovers = false;
+    let server = world.server_with(Some("boss"), settings);
+    let verified = |script: &str| {
+        let mut draft = mission("t", script);
+        draft.verify_command = Some("test -e a.txt && touch built".to_owned());
+        draft
+    };
+    let left = server.create_one(verified("write a.txt x")).await;
+    server.until(&left, "failed").await;
+    let worker = server.orchestrator.get(&left).await.unwrap().worker;
+    let brief = worker.last().unwrap();
+    assert_eq!((brief.verification.as_str(), brief.changes.commits), ("could_not_run", 0));
+    let why = brief.verification.note().unwrap();
+    assert!(why.contains("1 uncommitted files") && why.contains("commit_leftovers"), "{why}");
+    assert!(brief.changes.uncommitted > 0);
+
+    // What it builds itself beside what is committed does not count.
+    let committed = server.create_one(verified("write a.txt x\ncommit a")).await;
+    server.until(&committed, "completed").await;
+}

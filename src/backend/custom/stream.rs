@@ -12,9 +12,11 @@
 //! {"type":"result","status":"success","message":"…"}                 or "error", with a "kind"
 //! ```
 //!
-//! `kind` is one of the failure kinds of an outcome, such as `auth` or `server`. A run ended well only by a `result` with
+//! `kind` is one of the failure kinds of an outcome, such as `auth` or `server`; with `rate_limit` and `usage_limit`,
+//! `"resets_at"` may say when the service takes work again, in seconds since 1970. A run ended well only by a `result` with
 //! status `success` and exit status 0.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -188,5 +190,6 @@ impl Decoder for Jsonl {
 
 fn failure_in(event: &Value) -> Failure {
     let kind = FailureKind::deserialize(&event["kind"]).unwrap_or(FailureKind::Other);
-    failure(kind, text(event, "/message"))
+    let resets_at = event["resets_at"].as_i64().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    Failure { resets_at, ..failure(kind, text(event, "/message")) }
 }

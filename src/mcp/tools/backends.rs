@@ -53,7 +53,7 @@ pub(super) struct Backend {
     /// What the first of the queued ones waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
-    /// Its login was lost while workers were queued: they wait until then, or until it is found to be back.
+    /// Its login is lost or its limit reached: what is queued waits until then, or until it is back.
     #[serde(skip_serializing_if = "Option::is_none")]
     held_until: Option<String>,
 }

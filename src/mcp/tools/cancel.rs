@@ -1,6 +1,5 @@
 //! Ending workers, with proof that nothing of theirs is left.
 
-use futures_util::future::join_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +8,9 @@ use super::{Call, Nature, Tool};
 use crate::mcp::arguments::{self, NAME, TITLE};
 use crate::mcp::error::ToolError;
 use crate::mcp::size;
+use crate::mission::id::WorkerId;
 use crate::mission::outcome::Proof;
-use crate::orchestrator::{CancelAnswer, OrchestratorError, Scope, WorkerView};
+use crate::orchestrator::{CancelAnswer, OrchestratorError, Scope};
 
 const ENVELOPE: usize = 600;
 
@@ -136,21 +136,13 @@ user says stop; for one use cancel_worker. scope all ends the workers of other s
     async fn run(call: Call, arguments: CancelAllArguments) -> Result<CancelAllReport, ToolError> {
         let reason = reason(arguments.reason)?;
         let scope = arguments.scope.map(Scope::from).unwrap_or_default();
-        let list = call.orchestrator.list(&call.boss, scope).await?;
-        let (settled, open): (Vec<_>, Vec<_>) = list.workers.iter().partition(|view| view.worker.status.is_settled());
-        let results = join_all(open.into_iter().map(|view| cancel_as_its_boss(&call, view, &reason))).await;
-        Ok(CancelAllReport::new(settled.len(), results))
+        // Scope `all` was asked for by name, so workers of other bosses are ended in their bosses' place.
+        let (ended, already_settled) = call.orchestrator.cancel_all(&call.boss, scope, &reason).await?;
+        Ok(CancelAllReport::new(already_settled, ended))
     }
 }
 
-type Cancelled = (String, Result<CancelAnswer, OrchestratorError>);
-
-/// Scope `all` was asked for by name, so a worker of another boss is ended in that one's place.
-async fn cancel_as_its_boss(call: &Call, view: &WorkerView, reason: &str) -> Cancelled {
-    let id = view.worker.id.to_string();
-    let result = call.orchestrator.cancel(&view.worker.boss, &id, reason).await;
-    (id, result)
-}
+type Cancelled = (WorkerId, Result<CancelAnswer, OrchestratorError>);
 
 impl CancelAllReport {
     fn new(settled_before: usize, results: Vec<Cancelled>) -> Self {
@@ -163,9 +155,10 @@ impl CancelAllReport {
                 Ok(answer) if answer.already_settled => already_settled += 1,
                 Ok(answer) => {
                     survivors += answer.survivors;
-                    cancelled.push(worker_id);
+                    cancelled.push(worker_id.to_string());
                 }
-                Err(error) => failed.push(NotCancelled { worker_id, why: size::line(&error.to_string(), 300) }),
+                Err(error) => failed
+                    .push(NotCancelled { worker_id: worker_id.to_string(), why: size::line(&error.to_string(), 300) }),
             }
         }
         let next_step = match (failed.len(), survivors) {
@@ -183,7 +176,6 @@ impl CancelAllReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mission::id::WorkerId;
     use crate::mission::lifecycle::{Ending, WorkerStatus};
 
     #[test]
@@ -202,7 +194,7 @@ mod tests {
                 _ if number == 1 => Ok(answer),
                 _ => Err(OrchestratorError::Refused("\u{1}".repeat(1_000))),
             };
-            (worker_id.to_string(), result)
+            (worker_id, result)
         });
         let report = CancelAllReport::new(7, results.collect());
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));

@@ -12,7 +12,7 @@ use crate::orchestrator::{ListAnswer, Scope, WorkerView};
 
 const DEFAULT_LIMIT: u64 = 20;
 const MOST_LISTED: u64 = 100;
-const ENVELOPE: usize = 700;
+const ENVELOPE: usize = 760;
 
 pub(super) struct ListWorkerMissions;
 
@@ -72,6 +72,8 @@ pub(super) struct ListReport {
     workers: Vec<wire::Brief>,
     /// Workers of other sessions that scope all would show.
     others: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spent: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -183,7 +185,7 @@ impl ListReport {
                 format!("{next_step}; {n} settled long ago are in the history: get_worker_status knows each by its id")
             }
         };
-        Self { workers, counts, others: list.others, next_cursor, next_step }
+        Self { workers, counts, others: list.others, spent: wire::spent(&list.spent), next_cursor, next_step }
     }
 }
 
@@ -224,7 +226,7 @@ mod tests {
     fn pages_show_every_worker_once_newest_first() {
         let mut workers: Vec<_> = (1..=999).map(|n| view(n, WorkerStatus::Running)).collect();
         workers.push(longest(1_000));
-        let list = ListAnswer { workers, others: 3, in_history: 0 };
+        let list = ListAnswer { workers, others: 3, in_history: 0, spent: Default::default() };
         let mut before = None;
         let mut seen = Vec::new();
         loop {
@@ -248,7 +250,7 @@ mod tests {
         let mut blocked = view(3, WorkerStatus::Queued);
         blocked.block = Some("why".into());
         let workers = vec![settled(1, Ending::TimedOut), view(2, WorkerStatus::Running), blocked];
-        let list = ListAnswer { workers, others: 0, in_history: 2 };
+        let list = ListAnswer { workers, others: 0, in_history: 2, spent: Default::default() };
         let cases = [
             (StatusFilter::TimedOut, "w-1-fix-parser"),
             (StatusFilter::Running, "w-2-fix-parser"),

@@ -208,6 +208,7 @@ impl Message {
         let text = match &view.letter.content {
             Content::Message { text, .. } => size::ends(text, 1_000),
             Content::Cancel { reason } => format!("(cancel) {}", size::line(reason, 900)),
+            Content::OverBudget { reason } => format!("(budget) {}", size::line(reason, 900)),
         };
         let receipt = view
             .receipt

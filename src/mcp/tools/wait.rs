@@ -16,7 +16,7 @@ use crate::orchestrator::{self, Scope, WaitRequest, WaitStatus, WorkerView};
 const AT_ONCE: usize = 4;
 const MOST_NAMED: u64 = 1_000;
 /// For everything in the answer that is no list.
-const ENVELOPE: usize = 600;
+const ENVELOPE: usize = 660;
 const WAITS_FOR: usize = 320;
 /// Kept from the texts of the settled ones for the lists beside them.
 const FOR_OTHERS: usize = 900;
@@ -66,6 +66,9 @@ pub(super) struct WaitReport {
     /// Settlements that come with the next wait.
     #[serde(skip_serializing_if = "is_zero")]
     more: usize,
+    /// By all your workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spent: Option<String>,
     /// Workers and tasks that had no room in the lists here; list_worker_missions has them all.
     #[serde(skip_serializing_if = "is_zero")]
     not_shown: usize,
@@ -180,6 +183,7 @@ impl WaitReport {
             queued: answer.queued,
             waits_for,
             more: answer.more,
+            spent: wire::spent(&answer.spent),
             not_shown: room.not_shown,
             next_step,
         }
@@ -272,6 +276,7 @@ mod tests {
             queued: 0,
             waits_for: None,
             more: 0,
+            spent: Default::default(),
         }
     }
 

@@ -49,12 +49,14 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         created_at: now(),
         queued_at: now(),
         queued_seq: 0,
+        admitted_seq: 0,
         started_at: Some("2026-11-22T11:59:00Z".parse().unwrap()),
         base_commit: None,
         cancel: None,
         integrated: None,
         worktree_removed: false,
         salvage_ref: None,
+        diverted: None,
     };
     WorkerView {
         worker: Arc::new(worker),
@@ -66,6 +68,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         collisions: Vec::new(),
         redelivered: false,
         enforced: None,
+        budget: None,
     }
 }
 
@@ -94,6 +97,9 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
         denials: 0,
         usage: Usage { input_tokens: 1_000, cached_tokens: 0, output_tokens: 50, cost_usd: None },
         session_id: Some("s-1".into()),
+        usage_goes_on: false,
+        resets_at: None,
+        started_at: None,
         seconds: 42,
         survivors: 0,
         settled_at: now(),

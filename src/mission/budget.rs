@@ -1,0 +1,120 @@
+//! What all workers of one boss may use up together, and what they have. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::Brief;
+use super::outcome::Usage;
+
+/// The user's settings `[boss]`; what is left out is not limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Budget {
+    pub max_cost_usd: Option<f64>,
+    /// Read and written together.
+    pub max_tokens: Option<u64>,
+    /// For which its workers run, all of them together.
+    pub timeout_minutes: Option<u64>,
+}
+
+/// As far as the CLIs told it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    pub cost_usd: f64,
+    pub tokens: u64,
+    pub seconds: u64,
+}
+
+impl Budget {
+    /// What is used up, in words.
+    pub fn reached(&self, spent: &Spent) -> Option<String> {
+        let Spent { cost_usd, tokens, seconds } = spent;
+        if let Some(most) = self.max_cost_usd.filter(|most| cost_usd >= most) {
+            return Some(format!("max_cost_usd {most} of [boss] is reached ({cost_usd:.2} USD spent)"));
+        }
+        if let Some(most) = self.max_tokens.filter(|most| tokens >= most) {
+            return Some(format!("max_tokens {most} of [boss] is reached ({tokens} used)"));
+        }
+        let most = self.timeout_minutes.filter(|most| *seconds >= most.saturating_mul(60))?;
+        Some(format!("timeout_minutes {most} of [boss] is reached (its workers ran {} minutes)", seconds / 60))
+    }
+
+    pub fn is_set(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+impl Spent {
+    pub fn of(usage: &Usage, seconds: u64) -> Self {
+        Self {
+            cost_usd: usage.cost_usd.unwrap_or_default(),
+            tokens: usage.input_tokens.saturating_add(usage.output_tokens),
+            seconds,
+        }
+    }
+
+    /// What an attempt added to those before it. In a session that goes on, some CLIs go on counting.
+    pub fn by(brief: &Brief, before: &[Brief]) -> Self {
+        let whole = Self::of(&brief.usage, brief.seconds);
+        let same = |it: &&Brief| it.session_id == brief.session_id && it.backend == brief.backend;
+        let counts_on = brief.usage_goes_on && brief.session_id.is_some();
+        match before.iter().rev().filter(|_| counts_on).find(same) {
+            Some(before) => whole.since(&before.usage),
+            None => whole,
+        }
+    }
+
+    /// Without what was counted up to then.
+    pub fn since(self, before: &Usage) -> Self {
+        let before = Self::of(before, 0);
+        Self {
+            cost_usd: (self.cost_usd - before.cost_usd).max(0.0),
+            tokens: self.tokens.saturating_sub(before.tokens),
+            ..self
+        }
+    }
+
+    pub fn add(&mut self, more: Spent) {
+        self.cost_usd += more.cost_usd;
+        self.tokens = self.tokens.saturating_add(more.tokens);
+        self.seconds = self.seconds.saturating_add(more.seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lifecycle::Ending;
+    use super::super::testing::brief;
+    use super::*;
+
+    #[test]
+    fn a_session_that_counts_on_is_counted_once() {
+        let attempt = |number, tokens, session: &str, usage_goes_on| {
+            let usage = Usage { input_tokens: tokens, cost_usd: Some(tokens as f64), ..Usage::default() };
+            let session_id = Some(session.to_owned());
+            Brief { usage, session_id, usage_goes_on, ..brief(number, Ending::Failed) }
+        };
+        let first = attempt(1, 100, "s", true);
+        for (second, added) in [
+            (attempt(2, 150, "s", true), 50),
+            (attempt(2, 150, "other", true), 150),
+            (attempt(2, 150, "s", false), 150),
+            // Killed before it told anything.
+            (attempt(2, 0, "s", true), 0),
+        ] {
+            let spent = Spent::by(&second, std::slice::from_ref(&first));
+            assert_eq!((spent.tokens, spent.cost_usd, spent.seconds), (added, added as f64, 1));
+        }
+    }
+
+    #[test]
+    fn what_is_reached_is_named_with_what_was_spent() {
+        let spent = Spent { cost_usd: 5.2, tokens: 900, seconds: 125 };
+        let budget = Budget { max_cost_usd: Some(5.0), ..Budget::default() };
+        assert_eq!(budget.reached(&spent).unwrap(), "max_cost_usd 5 of [boss] is reached (5.20 USD spent)");
+        let budget = Budget { max_tokens: Some(900), ..Budget::default() };
+        assert_eq!(budget.reached(&spent).unwrap(), "max_tokens 900 of [boss] is reached (900 used)");
+        let budget = Budget { timeout_minutes: Some(2), ..Budget::default() };
+        assert!(budget.reached(&spent).unwrap().contains("ran 2 minutes"));
+        let roomy = Budget { max_cost_usd: Some(6.0), max_tokens: Some(901), timeout_minutes: Some(3) };
+        assert_eq!((roomy.reached(&spent), Budget::default().reached(&spent)), (None, None));
+    }
+}

@@ -1,0 +1,211 @@
+//! Who starts when: a backend that takes no work holds its queue and is tried by one, bosses take turns, budgets are kept.
+
+use std::time::Duration;
+
+use orchestrator_boss::mission::id::BackendName;
+use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
+use orchestrator_boss::mission::outcome::FailureKind;
+use orchestrator_boss::orchestrator::{BackendView, Scope, WaitStatus};
+
+use crate::world::{CEILING, Server, World, mission, until_exists};
+
+async fn fake(server: &Server) -> BackendView {
+    let views = server.orchestrator.backend_status(Some(&BackendName::from("fake"))).await.unwrap();
+    views.into_iter().next().unwrap()
+}
+
+async fn waits_for(server: &Server, worker: &str) -> String {
+    server.orchestrator.get(worker).await.unwrap().waits_for.unwrap_or_default()
+}
+
+async fn until_waits_for(server: &Server, worker: &str, what: &str) {
+    let reached = async {
+        while !waits_for(server, worker).await.contains(what) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(CEILING, reached).await.is_err() {
+        panic!("{worker} waits for {:?}, not {what:?}", waits_for(server, worker).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_used_up_plan_holds_its_queue_until_it_resets_and_sends_what_may_go_elsewhere() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(1);
+    let server = world.server_with(Some("boss"), settings);
+    let mut elsewhere = mission("elsewhere", "say there");
+    elsewhere.fallback_backends = vec!["other".into()];
+    let drafts = vec![mission("refused", "limited 4 the plan is used up"), mission("waits", "say here"), elsewhere];
+    let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
+
+    server.until(&ids[2], "completed").await;
+    let refused = server.orchestrator.get(&ids[0]).await.unwrap().worker;
+    let refused = refused.last().unwrap();
+    assert_eq!(refused.failure.as_ref().map(|failure| failure.kind), Some(FailureKind::UsageLimit));
+    let until = refused.resets_at.expect("it was stated");
+    let third = server.orchestrator.get(&ids[2]).await.unwrap().worker;
+    assert_eq!(third.last().unwrap().backend.as_str(), "other");
+    let why = third.diverted.clone().unwrap_or_default();
+    assert!(why.contains("other instead of waiting for fake") && why.contains("the plan is used up"), "{why}");
+
+    server.until(&ids[1], "completed").await;
+    let waited = server.orchestrator.get(&ids[1]).await.unwrap().worker;
+    let brief = waited.last().unwrap();
+    assert!(brief.started_at.unwrap() >= until, "it started at {:?}, before {until}", brief.started_at);
+    // Time in the queue is no time of the task.
+    let since_the_reset = brief.settled_at.duration_since(until).as_secs();
+    assert!(brief.seconds as i64 <= since_the_reset + 1, "{} s, of {since_the_reset}", brief.seconds);
+    assert_eq!(fake(&server).await.held_until, None);
+    // Those that waited were told of once, and not as failures.
+    let mut settled = Vec::new();
+    while settled.len() < 3 {
+        settled.extend(server.wait(&[], CEILING).await.settled);
+    }
+    let failed = settled.iter().filter(|view| view.worker.status == WorkerStatus::Settled(Ending::Failed)).count();
+    assert_eq!((settled.len(), failed), (3, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_is_told_once_and_outlives_the_server() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(1);
+    let server = world.server_with(Some("boss"), settings.clone());
+    let drafts =
+        vec![mission("refused", "limited 3000 the plan is used up"), mission("a", "say a"), mission("b", "say b")];
+    let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
+    let answer = server.wait(&[], CEILING).await;
+    assert_eq!((answer.settled.len(), answer.queued, answer.attention.len()), (1, 2, 2), "{answer:#?}");
+    assert!(answer.waits_for.unwrap_or_default().starts_with("2 for fake to take work again at"));
+    let answer = server.wait(&[], Duration::from_millis(200)).await;
+    assert_eq!((answer.status, answer.attention.len()), (WaitStatus::StillRunning, 0), "it was told");
+    let until = fake(&server).await.held_until.expect("it is held");
+    server.orchestrator.shut_down().await;
+
+    let next = world.server_with(Some("boss"), settings);
+    until_waits_for(&next, &ids[2], "(usage limit): the plan is used up").await;
+    assert_eq!(fake(&next).await.held_until, Some(until));
+    let (ended, _) = next.orchestrator.cancel_all(&next.boss, Scope::Mine, "no").await.unwrap();
+    assert_eq!(ended.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_tries_whether_a_backend_is_back_and_its_first_answer_frees_the_others() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let refused = server.create_one(mission("refused", "limited 2 not now")).await;
+    server.until(&refused, "failed").await;
+    let (answer, end) = (world.path("answer"), world.path("end"));
+    let script = format!("touch began\nwait-file {}\nsay hello\nwait-file {}", answer.display(), end.display());
+    let drafts = vec![mission("tries", &script), mission("b", "say b"), mission("c", "say c")];
+    let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
+
+    until_exists(&world.repo().join(".orchestrator/worktrees").join(&ids[0]).join("began")).await;
+    for id in &ids[1..] {
+        until_waits_for(&server, id, "which tries whether fake takes work again").await;
+    }
+    std::fs::write(&answer, "").unwrap();
+    for id in &ids[1..] {
+        server.until(id, "completed").await;
+    }
+    assert!(server.orchestrator.get(&ids[0]).await.unwrap().worker.status.is_live());
+    std::fs::write(&end, "").unwrap();
+    server.until(&ids[0], "completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bosses_take_turns_whichever_server_is_quicker() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(1);
+    let (many, one) = (world.server_with(Some("many"), settings.clone()), world.server_with(Some("one"), settings));
+    let (gate, log) = (world.path("gate"), world.path("log"));
+    let script = |name: &str| format!("wait-file {}\ntrace {} {name}", gate.display(), log.display());
+    let drafts = ["a", "b", "c", "d"].map(|name| mission(name, &script(name))).to_vec();
+    let first: Vec<String> = many.create(drafts).await.into_iter().map(Result::unwrap).collect();
+    many.until(&first[0], "running").await;
+    let other = one.create_one(mission("other", &script("other"))).await;
+    std::fs::write(&gate, "").unwrap();
+    many.until(&first[3], "completed").await;
+    one.until(&other, "completed").await;
+    let log = std::fs::read_to_string(&log).unwrap();
+    let order: Vec<&str> = log.lines().filter_map(|line| line.split(' ').next_back()).collect();
+    assert_eq!(order, ["a", "other", "b", "c", "d"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_boss_is_kept_to_its_budget_while_its_workers_run_and_after() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.boss.max_tokens = Some(100);
+    let server = world.server_with(Some("boss"), settings);
+    let ids = server.create(vec![mission("a", "usage 40 10 0.5\nhang"), mission("b", "usage 40 10 0.25\nhang")]).await;
+    let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
+    for id in &ids {
+        server.until(id, "failed").await;
+        let failure = server.orchestrator.get(id).await.unwrap().worker.last().unwrap().failure.clone().unwrap();
+        assert_eq!(failure.kind, FailureKind::Budget);
+        assert!(failure.message.contains("max_tokens 100 of [boss] is reached (100 used)"), "{failure:?}");
+    }
+    let late = server.create_one(mission("late", "say late")).await;
+    let mut answer = server.wait(&[], CEILING).await;
+    while answer.attention.is_empty() {
+        answer = server.wait(&[], CEILING).await;
+    }
+    assert_eq!(answer.attention[0].worker.id.as_str(), late);
+    let why = answer.attention[0].waits_for.clone().unwrap_or_default();
+    assert!(why.contains("the user to raise the budget: max_tokens 100 of [boss]"), "{why}");
+    assert_eq!((answer.spent.tokens, answer.spent.cost_usd), (100, 0.75));
+    // Another boss has its own.
+    let other = world.server(Some("other"));
+    let free = other.create_one(mission("free", "say free")).await;
+    other.until(&free, "completed").await;
+    server.orchestrator.cancel(&server.boss, &late, "no").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_queued_workers_are_called_off_in_one_step_each_with_its_record() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(1);
+    let server = world.server_with(Some("boss"), settings);
+    let runs = server.create_one(mission("runs", "hang")).await;
+    server.until(&runs, "running").await;
+    let drafts = (0..1_000).map(|n| mission(&format!("t{n}"), "say done")).collect();
+    let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
+    let began = std::time::Instant::now();
+    let (ended, settled_before) = server.orchestrator.cancel_all(&server.boss, Scope::Mine, "no").await.unwrap();
+    eprintln!("1001 workers were called off in {:?}", began.elapsed());
+    assert_eq!((ended.len(), settled_before), (1_001, 0));
+    for (id, answer) in &ended {
+        let answer = answer.as_ref().unwrap();
+        assert_eq!((answer.status, answer.survivors), (WorkerStatus::Settled(Ending::Cancelled), 0), "{id}");
+    }
+    for (id, _) in ended.iter().filter(|(id, _)| ids.contains(&id.to_string())) {
+        let record = server.orchestrator.folder(id).attempt(1).outcome().unwrap();
+        assert_eq!(record.map(|record| record.status), Some(Ending::Cancelled), "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_is_told_with_how_it_is_enforced() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(0);
+    let server = world.server_with(Some("boss"), settings);
+    let mut told = mission("told", "say done");
+    (told.max_tokens, told.max_cost_usd) = (Some(500), Some(1.5));
+    let mut silent = mission("silent", "say done");
+    (silent.backend, silent.max_tokens) = ("plain".into(), Some(500));
+    let cases = [
+        (told, Some("max_cost_usd 1.5, max_tokens 500 (enforced while it works)")),
+        (silent, Some("max_tokens 500 (enforced: none, the CLI tells what it used only at the end of a turn)")),
+        (mission("free", "say done"), None),
+    ];
+    for (draft, expected) in cases {
+        let id = server.create_one(draft).await;
+        assert_eq!(server.orchestrator.get(&id).await.unwrap().budget.as_deref(), expected);
+    }
+}

@@ -1,0 +1,97 @@
+//! Workers that show no sign of life are told of, with the evidence, and otherwise left alone unless the settings say so.
+
+use std::time::Duration;
+
+use orchestrator_boss::config::{OnStall, Settings};
+use orchestrator_boss::mission::outcome::FailureKind;
+use orchestrator_boss::orchestrator::WaitStatus;
+
+use crate::world::{CEILING, Server, World, mission};
+
+/// A stall is a second of silence.
+fn settings(world: &World) -> Settings {
+    Settings { stall_minutes: 1.0 / 60.0, ..world.settings() }
+}
+
+async fn stall(server: &Server, worker: &str) -> Option<String> {
+    server.orchestrator.get(worker).await.unwrap().live.and_then(|live| live.stalled)
+}
+
+/// Waits until it counts as stalled, or does not.
+async fn until_stalled(server: &Server, worker: &str, stalled: bool) {
+    let reached = async {
+        while stall(server, worker).await.is_some() != stalled {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(CEILING, reached).await.expect("it stalls, or goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_only_sleeps_is_told_of_once_and_those_that_work_in_silence_are_not() {
+    let world = World::new();
+    let server = world.server_with(Some("boss"), settings(&world));
+    let gate = world.path("gate");
+    let busy = server.create_one(mission("busy", &format!("burn-until {}", gate.display()))).await;
+    let parent = mission("parent", &format!("run while [ ! -e {} ]; do :; done", gate.display()));
+    let parent = server.create_one(parent).await;
+    server.until(&busy, "running").await;
+    server.until(&parent, "running").await;
+    let sleeper = server.create_one(mission("sleeper", &format!("wait-file {}", gate.display()))).await;
+
+    let answer = server.wait(&[], CEILING).await;
+    assert_eq!(answer.status, WaitStatus::Attention, "{answer:#?}");
+    let told: Vec<&str> = answer.attention.iter().map(|view| view.worker.id.as_str()).collect();
+    assert_eq!(told, [sleeper.as_str()]);
+    let evidence = answer.attention[0].live.as_ref().and_then(|live| live.stalled.clone()).unwrap_or_default();
+    assert!(evidence.starts_with("no event, no output and no CPU time in 1 processes for "), "{evidence}");
+    let answer = server.wait(&[], Duration::from_millis(1_500)).await;
+    assert_eq!(answer.status, WaitStatus::StillRunning, "it was told once");
+    assert_eq!((stall(&server, &busy).await, stall(&server, &parent).await), (None, None));
+
+    std::fs::write(&gate, "").unwrap();
+    for id in [&busy, &parent, &sleeper] {
+        server.until(id, "completed").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_goes_on_is_stalled_no_more_and_told_of_again_when_it_stalls_again() {
+    let world = World::new();
+    let server = world.server_with(Some("boss"), settings(&world));
+    let (first, second) = (world.path("first"), world.path("second"));
+    let script = format!("wait-file {}\nsay awake\nwait-file {}", first.display(), second.display());
+    let id = server.create_one(mission("sleeper", &script)).await;
+    assert_eq!(server.wait(&[], CEILING).await.status, WaitStatus::Attention);
+    std::fs::write(&first, "").unwrap();
+    until_stalled(&server, &id, false).await;
+    assert_eq!(server.wait(&[], CEILING).await.status, WaitStatus::Attention);
+    std::fs::write(&second, "").unwrap();
+    server.until(&id, "completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_settings_say_so_it_is_interrupted_and_goes_on_in_its_session() {
+    let world = World::new();
+    let server = world.server_with(Some("boss"), Settings { on_stall: OnStall::Resume, ..settings(&world) });
+    let id = server.create_one(mission("sleeper", "session s-1\nhang")).await;
+    server.until(&id, "completed").await;
+    let worker = server.orchestrator.get(&id).await.unwrap().worker;
+    let brief = worker.last().unwrap();
+    assert_eq!((brief.attempt, brief.session_id.as_deref()), (1, Some("s-1")));
+    assert!(brief.final_message.contains("You were interrupted, since there was no event"), "{}", brief.final_message);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_ended_only_if_the_settings_say_so_and_it_stalls_again() {
+    let world = World::new();
+    let server = world.server_with(Some("boss"), Settings { on_stall: OnStall::End, ..settings(&world) });
+    // Without a session the mission is begun anew, and so it hangs again.
+    let id = server.create_one(mission("sleeper", "append turns x\nhang")).await;
+    server.until(&id, "failed").await;
+    let worker = server.orchestrator.get(&id).await.unwrap().worker;
+    let failure = worker.last().unwrap().failure.clone().unwrap();
+    assert_eq!(failure.kind, FailureKind::Stalled);
+    assert!(failure.message.contains("again after it was interrupted"), "{failure:?}");
+    assert_eq!(world.git(&["show", &format!("orchestrator/{id}:turns")]), "x\nx");
+}
