@@ -358,6 +358,12 @@ impl OutcomeReport {
 }
 
 impl VerificationReport {
+    /// With the end of what it said, if it did not pass.
+    pub(super) fn with_tail(verification: &Verification, most: usize) -> Self {
+        let output_tail = verification.note().map(|note| size::ends(&note, most));
+        Self { output_tail, ..Self::new(verification) }
+    }
+
     /// Without its output, which is added as there is room.
     fn new(verification: &Verification) -> Self {
         let exit_code = match verification {

@@ -21,6 +21,7 @@ use super::error::OrchestratorError;
 use super::logins::Logins;
 use super::mail::{Ask, LateMessage, Reply};
 use super::place::refuse_moved;
+use super::prove;
 use super::schedule::Machine;
 use super::waiters::Waiters;
 use crate::crash_point::{self, Point};
@@ -54,6 +55,7 @@ pub(super) struct Actor {
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
     pub machine: Machine,
     pub logins: Logins,
+    taking_away: Option<JoinHandle<()>>,
     state_file_due: Option<Instant>,
     next_look: Instant,
     /// The newest entry whose consequences were drawn. A decision may take in what others wrote just before it, so what
@@ -90,6 +92,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         late_messages: HashMap::new(),
         machine: Machine::default(),
         logins: Logins::default(),
+        taking_away: None,
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
         considered: 0,
@@ -108,6 +111,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
 impl Actor {
     async fn run(mut self, mut asks: mpsc::UnboundedReceiver<Ask>) {
         self.take_over();
+        self.take_away_left_trials();
         self.after_change();
         loop {
             tokio::select! {
@@ -143,6 +147,7 @@ impl Actor {
             Ask::Cancel { boss, name, reason, reply } => self.cancel(&boss, &name, &reason, reply),
             Ask::Retry { boss, name, request, reply } => drop(reply.send(self.retry(&boss, &name, request))),
             Ask::Record { worker, entry, reply } => drop(reply.send(self.record(&worker, entry))),
+            Ask::StateDir { reply } => drop(reply.send(self.make_state_dir())),
             Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
             Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
             Ask::LoginSeen { backend, login } => self.note_login(backend, login),
@@ -187,6 +192,7 @@ impl Actor {
         if self.next_look <= now {
             self.next_look = now + LOOK_EVERY;
             self.miss_state_file();
+            self.take_away_left_trials();
             self.take_over();
             self.follow_again();
             self.look_after_logins();
@@ -267,6 +273,20 @@ impl Actor {
             Ok(()) => self.take_over(),
             Err(error) => tracing::error!(%error, "could not open the state directory"),
         }
+    }
+
+    fn make_state_dir(&mut self) -> Result<StateDir> {
+        self.open_store()?;
+        self.state_dir().cloned().ok_or(OrchestratorError::ShuttingDown)
+    }
+
+    /// What verifications of integrations left behind whose server is dead.
+    fn take_away_left_trials(&mut self) {
+        let Some(dir) = self.state_dir().cloned() else { return };
+        if !dir.trials().exists() || self.taking_away.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        self.taking_away = Some(self.runtime.spawn(prove::take_away_left(Arc::clone(&self.context), dir)));
     }
 
     /// Makes the folder, if need be, and joins the servers that use it.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::error::OrchestratorError;
 use super::handle::Startup;
+use super::jobs::Jobs;
 use super::logins::Hold;
 use super::place::{refuse_moved, state_root};
 use crate::backend::Backends;
@@ -44,6 +45,7 @@ pub struct Context {
     ready: Mutex<HashMap<BackendName, Instant>>,
     /// The backends of which nothing is started now.
     holds: Mutex<HashMap<BackendName, Hold>>,
+    pub(super) jobs: Jobs,
 }
 
 impl Context {
@@ -71,6 +73,7 @@ impl Context {
             depth,
             ready: Mutex::default(),
             holds: Mutex::default(),
+            jobs: Jobs::default(),
         })
     }
 }

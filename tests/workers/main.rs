@@ -4,6 +4,7 @@
 mod end;
 mod fault;
 mod history;
+mod integrate;
 mod lead;
 mod loud;
 #[cfg(target_os = "linux")]
