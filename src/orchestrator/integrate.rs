@@ -34,7 +34,7 @@ pub(super) async fn integrate(
     let target = blocking(move || Ok(git::integrate::tip(inner.repository()?, &into).ok())).await?;
     let begin = |teller| train::run(orchestrator.clone(), order.clone(), left_out, teller);
     match context.jobs.join(&order, target.as_deref(), request.patience, begin).await {
-        Joined::Done(answer) => answer,
+        Joined::Done(answer) => *answer,
         Joined::Running(doing) => Ok(running(&order, doing)),
     }
 }

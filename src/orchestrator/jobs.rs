@@ -51,7 +51,7 @@ impl Teller {
 
 /// What came of waiting for a job.
 pub(super) enum Joined {
-    Done(Result<IntegrationAnswer>),
+    Done(Box<Result<IntegrationAnswer>>),
     /// It goes on; what it does.
     Running(String),
 }
@@ -85,10 +85,10 @@ impl Jobs {
         };
         let Ok(done) = done else { return Joined::Running(news.borrow().doing.clone()) };
         self.forget(order, done.as_ref());
-        Joined::Done(match done {
+        Joined::Done(Box::new(match done {
             Some(done) => done.0.clone().map_err(OrchestratorError::Refused),
             None => Err(OrchestratorError::ShuttingDown),
-        })
+        }))
     }
 
     fn find_or_begin<F>(
