@@ -118,6 +118,11 @@ pub(super) struct Worker {
 #[schemars(description = "A worker, as wait_for_any_worker describes it.")]
 pub(super) struct SomeWorker {}
 
+/// Stands for an object whose shape is told in words, or with a worker's outcome.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+pub(super) struct Described {}
+
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Integrated {
     into: String,

@@ -30,8 +30,7 @@ pub(super) struct IntegrateWorker;
 pub(super) struct IntegrateArguments {
     /// The worker whose branch to integrate, such as w-3. Give one of it, worker_ids and branch.
     worker_id: Option<String>,
-    /// Several as a train: one after another in this order, verified as a whole; what conflicts or makes it fail is left
-    /// out. At most 100.
+    /// A train, in this order, verified as a whole; what conflicts or fails is left out. At most 100.
     #[serde(default)]
     worker_ids: Vec<String>,
     /// Any other branch to integrate.
@@ -40,9 +39,9 @@ pub(super) struct IntegrateArguments {
     into: Option<String>,
     /// merge (default), squash or cherry_pick.
     strategy: Option<StrategyArgument>,
-    /// Shell command, run on the result in a private worktree; only if it passes does the branch move.
+    /// Shell command that must pass on the result, in a private worktree, before the branch moves.
     verify_command: Option<String>,
-    /// true: then push the branch to its upstream, never by force. Default false.
+    /// true: then push to its upstream, never by force. Default false.
     push: Option<bool>,
     /// true: only say what would happen. Default false.
     dry_run: Option<bool>,
@@ -59,23 +58,24 @@ enum StrategyArgument {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct IntegrateReport {
     /// merged, already_merged, already_integrated, would_merge, conflicts, verification_failed, verification_timed_out,
-    /// could_not_verify, refused or running (the same call again joins it).
+    /// could_not_verify, refused or running.
     status: String,
-    /// What is in now: workers or the branch.
+    /// What is in now.
     integrated: Vec<String>,
     into: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
     next_step: String,
-    /// Of what is in now, or of what failed.
+    /// As in a worker's outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "wire::Described")]
     verification: Option<wire::VerificationReport>,
-    /// How often verify_command was run.
     #[serde(skip_serializing_if = "is_zero")]
     verifications: usize,
+    /// Its result (pushed, rejected, declined, …) and what the remote said.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "wire::Described")]
     push: Option<PushReport>,
-    /// What was not done as your git would, or what goes on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     left_out: Vec<LeftOut>,
@@ -91,15 +91,13 @@ pub(super) struct LeftOut {
     why: String,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
 pub(super) struct PushReport {
-    /// pushed, up_to_date, would_push, no_upstream, rejected, declined, not_authorised, timed_out or failed.
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     remote: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     branch: Option<String>,
-    /// What the remote said.
     #[serde(skip_serializing_if = "String::is_empty")]
     said: String,
 }
@@ -117,11 +115,10 @@ fn is_zero(count: &usize) -> bool {
 impl Tool for IntegrateWorker {
     const NAME: &'static str = "integrate_worker";
     const DESCRIPTION: &'static str = "\
-Integrate worker agents' branches: merge, squash or cherry-pick their commits into the integration branch (or another), \
-one or several in order, verified first if you give verify_command, and pushed if you ask. Where they conflict or fail, \
-nothing is touched and the answer says why. A branch that is checked out is moved only if that checkout is clean. Status \
-running is no error: call again with the same arguments. Look at the worker's outcome first: completed and verified is \
-worth merging.";
+Integrate a worker agent's branch, or a train of them: merge, squash or cherry-pick commits into the integration branch (or \
+another). With verify_command the result is verified first. Where it conflicts or fails, nothing is touched and the answer \
+says why. A branch that is checked out is moved only if that checkout is clean. Status running: call again with the same \
+arguments. Look at the worker's outcome first: completed and verified is worth merging.";
     const NATURE: Nature = Nature::Ends;
     type Arguments = IntegrateArguments;
     type Answer = IntegrateReport;
