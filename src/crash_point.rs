@@ -23,13 +23,15 @@ points! {
     RotationBegins, GenerationWritten, GenerationOpened, OldGenerationRemoved,
     // The server: what it decided is saved, and not yet acted on or answered.
     Joined, Decided, BatchRegistered, LetterPosted, CancelNoted, Requeued, RetriedByItself, Offered, Delivered,
-    AnswerSent, AnswerWritten, CalledOffRecorded, Merged, WorktreeRemoved, Leaving,
+    AnswerSent, AnswerWritten, CalledOffRecorded, TrialPrepared, Proven, Merged, WorktreeRemoved, Leaving,
     // The server, on the way from admitted to running, and to the end.
     Admitted, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
     TakenOver, LossCleanedUp, LossRecorded,
     // The supervisor.
     Claimed, SaidReady, CliSpawned, CliEnded, TurnSwept, LeftoversCommitted, Verified, Swept, FactsRead, InboxClosed,
     Settled,
+    // The supervisor of a verification of an integration.
+    TrialBegun, TrialTreeMade, TrialVerified, TrialTreeRemoved,
 }
 
 /// A moment of a file that is written beside its name and then moved there.
@@ -41,7 +43,7 @@ pub enum Moment {
 
 /// Kinds of files, by name, by folder or by ending.
 #[cfg(feature = "crash-points")]
-const FILES: [&str; 13] = [
+const FILES: [&str; 15] = [
     "git-configuration.json",
     "worker.json",
     "processes.json",
@@ -50,6 +52,8 @@ const FILES: [&str; 13] = [
     "assignment.json",
     "worktree.json",
     "claim",
+    "trial.json",
+    "proof.json",
     "outcome.json",
     "reserve",
     "closed",

@@ -55,6 +55,9 @@ enum Command {
     /// Look after one attempt of a worker; started by the server
     #[command(hide = true)]
     Supervise { folder: PathBuf },
+    /// Verify an integration in a worktree of its own; started by the server, and ends with it
+    #[command(hide = true)]
+    Verify { folder: PathBuf },
     /// Print the README's tool table, or all that a client sees of the tools
     #[command(hide = true)]
     Tools {
@@ -76,6 +79,7 @@ pub fn run() -> ExitCode {
         Command::Setup(args) => setup::run(&args, &arguments.places),
         Command::Guard => guard::run(&arguments.places),
         Command::Supervise { folder } => supervisor::run(&folder),
+        Command::Verify { folder } => supervisor::run_trial(&folder),
         Command::Tools { json } => print_tools(json),
     }
 }

@@ -1,22 +1,17 @@
 //! Integrating a worker's branch into another branch: a merge, a squash or a cherry-pick.
 //!
 //! The result is computed without a working tree, by `git merge-tree`: it is the tree that the user's own `git merge`
-//! would make. Conflicts touch nothing. Only a clean result moves the target branch: by compare-and-swap where nobody
-//! has it checked out, by a fast-forward of git's own in a clean checkout, and not at all in a dirty one. Commits made
-//! here are not signed and run no hook.
+//! would make. Nothing is touched: [`super::land`] moves the target branch to a clean result. Commits made here are not
+//! signed and run no hook.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use super::command::{CommandError, Git};
-use super::repository::{Repository, RepositoryError, branch_commit};
-use super::status::{Untracked, git_dir, operation_in_progress, status};
-use super::worktree::list;
-
-/// How many files a refusal names.
-const SAMPLES: usize = 5;
+use super::repository::{Identity, Repository, RepositoryError, branch_commit};
 
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrateError {
@@ -47,11 +42,13 @@ pub enum IntegrateError {
         worktree.display()
     )]
     TargetBusy { branch: String, worktree: PathBuf, operation: &'static str },
+    #[error("make a temporary folder to compute in; look at TMPDIR")]
+    Scratch(#[source] std::io::Error),
     #[error("move {branch} from {expected}: it is at {found} meanwhile; integrate again")]
     TargetMoved { branch: String, expected: String, found: String },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// One merge commit, also where a fast-forward would do: it records what came from where.
@@ -62,34 +59,26 @@ pub enum Strategy {
     CherryPick,
 }
 
+/// One branch that is to come in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Integrate {
-    /// A local branch.
+pub struct Step {
+    /// The branch's name, for what is said of it.
     pub source: String,
-    /// A local branch.
-    pub into: String,
+    /// Where it stands.
+    pub tip: String,
     pub strategy: Strategy,
     /// Of the merge or squash commit; picked commits keep their own.
     pub message: String,
-    /// Says what would happen and moves nothing.
-    pub dry_run: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Integration {
-    pub status: IntegrationStatus,
-    /// Where the target branch stands now, `None` unless something was merged.
-    pub commit: Option<String>,
-    pub conflicts: Vec<Conflict>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum IntegrationStatus {
-    Merged,
-    AlreadyMerged,
-    Conflicts,
-    WouldMerge,
+/// What came of computing one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Coupled {
+    /// It is all there already.
+    Nothing,
+    Conflicts(Vec<Conflict>),
+    /// A new commit, that no ref points at yet.
+    Clean(String),
 }
 
 /// `kind` is git's own word: `contents`, `modify/delete`, `rename/rename`, `binary`, …
@@ -99,26 +88,141 @@ pub struct Conflict {
     pub kind: String,
 }
 
-pub fn integrate(repo: &Repository, request: &Integrate) -> Result<Integration, IntegrateError> {
-    if request.source == request.into {
-        return Err(IntegrateError::SameBranch { branch: request.into.clone() });
+/// Where results are computed, one on top of another.
+pub struct Bench<'a> {
+    repo: &'a Repository,
+    /// What is made on a dry run lies there, and goes with it.
+    scratch: Option<TempDir>,
+}
+
+impl<'a> Bench<'a> {
+    /// What is made stays in the repository, until git cleans up what no ref leads to.
+    pub fn new(repo: &'a Repository) -> Self {
+        Self { repo, scratch: None }
     }
-    let source = tip(repo, &request.source)?;
-    let target = tip(repo, &request.into)?;
-    if !request.dry_run {
-        repo.identity()?;
+
+    /// Nothing is written to the repository.
+    pub fn dry(repo: &'a Repository) -> Result<Self, IntegrateError> {
+        Ok(Self { repo, scratch: Some(tempfile::tempdir().map_err(IntegrateError::Scratch)?) })
     }
-    let result = match request.strategy {
-        Strategy::Merge | Strategy::Squash => combine(repo, request, &source, &target)?,
-        Strategy::CherryPick => pick(repo, request, &source, &target)?,
-    };
-    match result {
-        Computed::Nothing => Ok(plain(IntegrationStatus::AlreadyMerged)),
-        Computed::Conflicts(conflicts) => Ok(Integration { conflicts, ..plain(IntegrationStatus::Conflicts) }),
-        Computed::Clean(_) if request.dry_run => Ok(plain(IntegrationStatus::WouldMerge)),
-        Computed::Clean(commit) => {
-            move_branch(repo, request, &target, &commit)?;
-            Ok(Integration { commit: Some(commit), ..plain(IntegrationStatus::Merged) })
+
+    /// The commit with which this comes in on top of `onto`.
+    pub fn couple(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
+        match step.strategy {
+            Strategy::Merge | Strategy::Squash => self.combine(onto, step),
+            Strategy::CherryPick => self.pick(onto, step),
+        }
+    }
+
+    fn read(&self) -> Git {
+        self.with_scratch(self.repo.read())
+    }
+
+    fn write(&self) -> Git {
+        self.with_scratch(self.repo.write())
+    }
+
+    fn with_scratch(&self, git: Git) -> Git {
+        let Some(scratch) = &self.scratch else { return git };
+        let objects = self.repo.common_dir.join("objects");
+        // In quotes a colon in it does not end it.
+        let objects = objects.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+        let us = Identity::fallback();
+        git.env("GIT_OBJECT_DIRECTORY", scratch.path())
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", format!("\"{objects}\""))
+            .env("GIT_AUTHOR_NAME", &us.name)
+            .env("GIT_AUTHOR_EMAIL", &us.email)
+            .env("GIT_COMMITTER_NAME", &us.name)
+            .env("GIT_COMMITTER_EMAIL", &us.email)
+    }
+
+    fn combine(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
+        if self.read().args(["merge-base", "--is-ancestor", &step.tip, onto]).succeeds()? {
+            return Ok(Coupled::Nothing);
+        }
+        let tree = match self.merge_trees(onto, &step.tip)? {
+            Ok(tree) => tree,
+            Err(conflicts) => return Ok(Coupled::Conflicts(conflicts)),
+        };
+        let squash = step.strategy == Strategy::Squash;
+        if squash && tree == self.tree_of(onto)? {
+            return Ok(Coupled::Nothing);
+        }
+        let parents = if squash { &[onto][..] } else { &[onto, &step.tip] };
+        Ok(Coupled::Clean(commit_tree(self.write(), &tree, parents, step.message.clone().into_bytes())?))
+    }
+
+    /// Applies the commits one after another.
+    fn pick(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
+        let commits = self
+            .read()
+            .args(["rev-list", "--reverse", "--topo-order", "--parents"])
+            .args([&step.tip, "--not", onto])
+            .text()?;
+        let mut picked = onto.to_owned();
+        for line in commits.lines() {
+            let ids: Vec<&str> = line.split(' ').collect();
+            let [commit, parent] = ids[..] else {
+                return Err(IntegrateError::MergeCommit { branch: step.source.clone(), commit: ids[0].to_owned() });
+            };
+            match self.pick_one(&picked, commit, parent)? {
+                Ok(next) => picked = next,
+                Err(conflicts) => return Ok(Coupled::Conflicts(conflicts)),
+            }
+        }
+        Ok(if picked == onto { Coupled::Nothing } else { Coupled::Clean(picked) })
+    }
+
+    /// Merges `commit` with what `onto` looks like, as if both came from `parent`. `merge-tree --merge-base` says the
+    /// same, but only since git 2.40.
+    fn pick_one(
+        &self,
+        onto: &str,
+        commit: &str,
+        parent: &str,
+    ) -> Result<Result<String, Vec<Conflict>>, IntegrateError> {
+        let onto_tree = self.tree_of(onto)?;
+        let stand_in = commit_tree(self.write(), &onto_tree, &[parent], b"stand-in for a cherry-pick".to_vec())?;
+        let tree = match self.merge_trees(&stand_in, commit)? {
+            Ok(tree) => tree,
+            Err(conflicts) => return Ok(Err(conflicts)),
+        };
+        if tree == onto_tree {
+            return Ok(Ok(onto.to_owned()));
+        }
+        let show = |format: &str| {
+            let format = format!("--format={format}");
+            let args = ["show", "--no-patch", "--no-show-signature", "--date=raw", &format, commit];
+            self.read().args(args).text()
+        };
+        let git = self
+            .write()
+            .env("GIT_AUTHOR_NAME", show("%an")?)
+            .env("GIT_AUTHOR_EMAIL", show("%ae")?)
+            .env("GIT_AUTHOR_DATE", show("%ad")?);
+        let message = show("%B")?.into_bytes();
+        Ok(Ok(commit_tree(git, &tree, &[onto], message)?))
+    }
+
+    fn tree_of(&self, commit: &str) -> Result<String, CommandError> {
+        self.read().args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
+    }
+
+    /// The tree of a clean merge, or what is in conflict.
+    fn merge_trees(&self, ours: &str, theirs: &str) -> Result<Result<String, Vec<Conflict>>, CommandError> {
+        let arguments = ["merge-tree", "--write-tree", "-z", "--messages", ours, theirs];
+        // As in the checkout that the user would merge in: not in whatever is checked out at the root.
+        let output = self.write().env("GIT_ATTR_SOURCE", ours).args(arguments).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        match output.code {
+            Some(0) => Ok(Ok(text.split('\0').next().unwrap_or_default().to_owned())),
+            Some(1) => Ok(Err(parse_conflicts(&text, &[ours, theirs]))),
+            code => Err(CommandError::Failed {
+                command: arguments.join(" "),
+                dir: self.repo.root().to_owned(),
+                code,
+                stderr: output.stderr,
+            }),
         }
     }
 }
@@ -137,7 +241,7 @@ pub fn merge_of(repo: &Repository, names: &[String]) -> Result<String, Integrate
 }
 
 fn join(repo: &Repository, branch: &str, base: &str, next: &str) -> Result<String, IntegrateError> {
-    let tree = merge_trees(repo, base, next)?.map_err(|conflicts| IntegrateError::Apart {
+    let tree = Bench::new(repo).merge_trees(base, next)?.map_err(|conflicts| IntegrateError::Apart {
         branch: branch.to_owned(),
         paths: conflicts.into_iter().map(|conflict| conflict.path).collect::<Vec<_>>().join(", "),
     })?;
@@ -145,97 +249,13 @@ fn join(repo: &Repository, branch: &str, base: &str, next: &str) -> Result<Strin
     Ok(commit_tree(repo.write(), &tree, &[base, next], message)?)
 }
 
-enum Computed {
-    /// The target has it all already.
-    Nothing,
-    Conflicts(Vec<Conflict>),
-    /// A new commit on top of the target, that no ref points at yet. In a dry run, the target itself.
-    Clean(String),
-}
-
-fn plain(status: IntegrationStatus) -> Integration {
-    Integration { status, commit: None, conflicts: Vec::new() }
-}
-
-fn tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
+pub fn tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
     branch_commit(repo.root(), branch)?.ok_or_else(|| IntegrateError::UnknownBranch { branch: branch.to_owned() })
 }
 
-fn combine(repo: &Repository, request: &Integrate, source: &str, target: &str) -> Result<Computed, IntegrateError> {
-    let ancestor = ["merge-base", "--is-ancestor", source, target];
-    if repo.read().args(ancestor).succeeds()? {
-        return Ok(Computed::Nothing);
-    }
-    let tree = match merge_trees(repo, target, source)? {
-        Ok(tree) => tree,
-        Err(conflicts) => return Ok(Computed::Conflicts(conflicts)),
-    };
-    let squash = request.strategy == Strategy::Squash;
-    if squash && tree == tree_of(repo, target)? {
-        return Ok(Computed::Nothing);
-    }
-    if request.dry_run {
-        return Ok(Computed::Clean(target.to_owned()));
-    }
-    let parents = if squash { &[target][..] } else { &[target, source] };
-    let message = request.message.clone().into_bytes();
-    Ok(Computed::Clean(commit_tree(repo.write(), &tree, parents, message)?))
-}
-
-/// Applies the commits one after another, in memory.
-fn pick(repo: &Repository, request: &Integrate, source: &str, target: &str) -> Result<Computed, IntegrateError> {
-    let commits = repo
-        .read()
-        .args(["rev-list", "--reverse", "--topo-order", "--parents"])
-        .args([source, "--not", target])
-        .text()?;
-    let mut onto = target.to_owned();
-    for line in commits.lines() {
-        let ids: Vec<&str> = line.split(' ').collect();
-        let [commit, parent] = ids[..] else {
-            return Err(IntegrateError::MergeCommit { branch: request.source.clone(), commit: ids[0].to_owned() });
-        };
-        match pick_one(repo, &onto, commit, parent)? {
-            Ok(picked) => onto = picked,
-            Err(conflicts) => return Ok(Computed::Conflicts(conflicts)),
-        }
-    }
-    Ok(if onto == target { Computed::Nothing } else { Computed::Clean(onto) })
-}
-
-/// Merges `commit` with what `onto` looks like, as if both came from `parent`. `merge-tree --merge-base` says the same,
-/// but only since git 2.40.
-fn pick_one(
-    repo: &Repository,
-    onto: &str,
-    commit: &str,
-    parent: &str,
-) -> Result<Result<String, Vec<Conflict>>, IntegrateError> {
-    let onto_tree = tree_of(repo, onto)?;
-    let stand_in = commit_tree(repo.write(), &onto_tree, &[parent], b"stand-in for a cherry-pick".to_vec())?;
-    let tree = match merge_trees(repo, &stand_in, commit)? {
-        Ok(tree) => tree,
-        Err(conflicts) => return Ok(Err(conflicts)),
-    };
-    if tree == onto_tree {
-        return Ok(Ok(onto.to_owned()));
-    }
-    let show = |format: &str| {
-        let format = format!("--format={format}");
-        let args = ["show", "--no-patch", "--no-show-signature", "--date=raw", &format, commit];
-        repo.read().args(args).text()
-    };
-    let git = repo
-        .write()
-        .env("GIT_AUTHOR_NAME", show("%an")?)
-        .env("GIT_AUTHOR_EMAIL", show("%ae")?)
-        .env("GIT_AUTHOR_DATE", show("%ad")?);
-    let message = show("%B")?.into_bytes();
-    Ok(Ok(commit_tree(git, &tree, &[onto], message)?))
-}
-
-fn tree_of(repo: &Repository, commit: &str) -> Result<String, CommandError> {
-    repo.read().args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
+/// Whether all of the one is in the other.
+pub fn contains(repo: &Repository, whole: &str, part: &str) -> bool {
+    repo.read().args(["merge-base", "--is-ancestor", part, whole]).output().is_ok_and(|it| it.code == Some(0))
 }
 
 fn commit_tree(git: Git, tree: &str, parents: &[&str], message: Vec<u8>) -> Result<String, CommandError> {
@@ -246,125 +266,47 @@ fn commit_tree(git: Git, tree: &str, parents: &[&str], message: Vec<u8>) -> Resu
         .text()
 }
 
-/// The tree of a clean merge, or what is in conflict.
-fn merge_trees(repo: &Repository, ours: &str, theirs: &str) -> Result<Result<String, Vec<Conflict>>, CommandError> {
-    let arguments = ["merge-tree", "--write-tree", "-z", "--messages", ours, theirs];
-    let output = repo.write().args(arguments).output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    match output.code {
-        Some(0) => Ok(Ok(text.split('\0').next().unwrap_or_default().to_owned())),
-        Some(1) => Ok(Err(parse_conflicts(&text))),
-        code => Err(CommandError::Failed {
-            command: arguments.join(" "),
-            dir: repo.root().to_owned(),
-            code,
-            stderr: output.stderr,
-        }),
-    }
-}
-
 /// The tree; the files in conflict (`<mode> <id> <stage> TAB <path>`) up to an empty record; then the messages: the
 /// number of paths, the paths, the type (`CONFLICT (contents)`, `Auto-merging`) and the text.
-fn parse_conflicts(text: &str) -> Vec<Conflict> {
+fn parse_conflicts(text: &str, sides: &[&str]) -> Vec<Conflict> {
+    let own = |path: &str| own_name(path, sides).to_owned();
     let mut records = text.split('\0').skip(1);
     let mut unmerged: Vec<String> = records
         .by_ref()
         .take_while(|record| !record.is_empty())
-        .filter_map(|record| Some(record.split_once('\t')?.1.to_owned()))
+        .filter_map(|record| Some(own(record.split_once('\t')?.1)))
         .collect();
     let mut conflicts = Vec::new();
+    let mut named = BTreeSet::new();
     while let Some(count) = records.next().and_then(|count| count.parse().ok()) {
-        let paths: Vec<&str> = records.by_ref().take(count).collect();
+        let paths: Vec<String> = records.by_ref().take(count).map(own).collect();
         let kind = records.next().unwrap_or_default();
         records.next();
         let kind = kind.strip_prefix("CONFLICT (").map(|kind| kind.trim_end_matches(')'));
-        if let (Some(kind), Some(path)) = (kind, paths.first()) {
-            unmerged.retain(|unmerged| !paths.contains(&unmerged.as_str()));
-            conflicts.push(Conflict { path: (*path).to_owned(), kind: kind.to_owned() });
-        }
+        let (Some(kind), Some(first)) = (kind, paths.first()) else { continue };
+        // A conflict of several paths is one of those that are unmerged; a few leave no path so.
+        let open: Vec<&String> = paths.iter().filter(|path| unmerged.contains(path)).collect();
+        let of = if open.is_empty() { vec![first] } else { open };
+        named.extend(of.iter().map(|path| (*path).clone()));
+        conflicts.extend(of.into_iter().map(|path| Conflict { path: path.clone(), kind: kind.to_owned() }));
     }
+    conflicts.dedup();
+    unmerged.retain(|path| !named.contains(path));
     unmerged.dedup();
     conflicts.extend(unmerged.into_iter().map(|path| Conflict { path, kind: "unmerged".to_owned() }));
     conflicts
 }
 
-fn move_branch(repo: &Repository, request: &Integrate, from: &str, to: &str) -> Result<(), IntegrateError> {
-    // Nobody may check the branch out between looking and moving.
-    let _lock = repo.lock()?;
-    let checkout =
-        list(repo)?.into_iter().find(|worktree| !worktree.bare && worktree.branch.as_ref() == Some(&request.into));
-    refuse_rebased(repo, &request.into)?;
-    let moved = match checkout {
-        Some(checkout) => fast_forward(request, checkout.path, to)?,
-        None => compare_and_swap(repo, request, from, to),
-    };
-    let Err(error) = moved else { return Ok(()) };
-    let found = tip(repo, &request.into)?;
-    if found == from {
-        return Err(error.into());
+/// Where both sides would have one path, git moves one aside as `<path>~<side>`: that file is nowhere yet.
+fn own_name<'a>(path: &'a str, sides: &[&str]) -> &'a str {
+    match path.rsplit_once('~') {
+        Some((own, side)) if sides.contains(&side) => own,
+        _ => path,
     }
-    Err(IntegrateError::TargetMoved { branch: request.into.clone(), expected: from.to_owned(), found })
 }
 
-/// While a branch is rebased it is checked out nowhere by name, but the rebase will end by moving it.
-fn refuse_rebased(repo: &Repository, branch: &str) -> Result<(), IntegrateError> {
-    let detached =
-        list(repo)?.into_iter().filter(|worktree| worktree.branch.is_none() && !worktree.bare && !worktree.missing);
-    for worktree in detached {
-        let git_dir = git_dir(&worktree.path)?;
-        let rebased = ["rebase-merge", "rebase-apply"]
-            .iter()
-            .filter_map(|state| fs::read_to_string(git_dir.join(state).join("head-name")).ok())
-            .any(|name| name.trim_end().strip_prefix("refs/heads/") == Some(branch));
-        if rebased {
-            return Err(IntegrateError::TargetBusy {
-                branch: branch.to_owned(),
-                worktree: worktree.path,
-                operation: "rebase",
-            });
-        }
-    }
-    Ok(())
-}
-
-fn compare_and_swap(repo: &Repository, request: &Integrate, from: &str, to: &str) -> Result<(), CommandError> {
-    let reason = reason(request);
-    let branch = format!("refs/heads/{}", request.into);
-    repo.write().args(["update-ref", "-m", &reason, &branch, to, from]).run().map(drop)
-}
-
-/// The outer error says why the checkout must not be touched; the inner one is git's own refusal, for example because
-/// an untracked file is in the way.
-fn fast_forward(request: &Integrate, worktree: PathBuf, to: &str) -> Result<Result<(), CommandError>, IntegrateError> {
-    let branch = request.into.clone();
-    if let Some(operation) = operation_in_progress(&worktree)? {
-        return Err(IntegrateError::TargetBusy { branch, worktree, operation });
-    }
-    let mut changed = status(&worktree, Untracked::Folders)?.entries;
-    // Untracked files are no reason: git refuses if one is in the way.
-    changed.retain(|entry| !entry.untracked);
-    if !changed.is_empty() {
-        let names = changed.iter().map(|entry| entry.path.display().to_string());
-        return Err(IntegrateError::TargetDirty {
-            branch,
-            worktree,
-            count: changed.len(),
-            samples: names.take(SAMPLES).collect(),
-        });
-    }
-    let merge = Git::write(&worktree)
-        .env("GIT_REFLOG_ACTION", reason(request))
-        .args(["merge", "--ff-only", "--no-squash", "--no-autostash", "--no-stat"])
-        .args(["--quiet", "--no-overwrite-ignore", to]);
-    Ok(merge.run().map(drop))
-}
-
-const REASON: &str = "orchestrator-boss: integrate ";
-
-/// What the reflog says of it.
-fn reason(request: &Integrate) -> String {
-    format!("{REASON}{}", request.source)
-}
+/// How the reflog's lines of our moves begin.
+pub(super) const REASON: &str = "orchestrator-boss: integrate ";
 
 /// Whether nothing but integrations of ours moved this ref from one commit to the other, by what its reflog says. Without
 /// a reflog: no.
@@ -380,4 +322,8 @@ pub fn only_integrated(repo: &Repository, name: &str, from: &str, to: &str) -> R
 }
 
 #[cfg(test)]
-mod tests;
+mod as_git;
+#[cfg(test)]
+mod repositories;
+#[cfg(test)]
+pub(super) mod tests;

@@ -21,14 +21,18 @@ mod hidden;
 pub mod include;
 mod index;
 pub mod integrate;
+pub mod land;
 pub mod leftovers;
 mod loose;
 mod nested;
+pub mod push;
 pub mod radar;
 pub mod remove;
 pub mod repository;
 pub mod salvage;
 mod status;
+pub mod trial;
+pub mod unheeded;
 pub mod worktree;
 
 #[cfg(test)]
@@ -41,10 +45,10 @@ pub use diff::{DiffError, DiffPage, branch_diff, diff};
 pub use facts::{Changes, FileChange, branch_changes, changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, tracked_state, tree_state};
 pub use include::Copied;
-pub use integrate::{
-    Conflict, Integrate, IntegrateError, Integration, IntegrationStatus, Strategy, integrate, merge_of, only_integrated,
-};
+pub use integrate::{Bench, Conflict, Coupled, IntegrateError, Step, Strategy, merge_of, only_integrated};
+pub use land::{Move, can_land, land};
 pub use leftovers::{LeftoversError, commit_leftovers};
+pub use push::{PushResult, Pushed, push};
 pub use remove::{Remove, RemoveError, Removed, remove};
 pub use repository::{Identity, Repository, RepositoryError, git_dir, head};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};

@@ -76,6 +76,8 @@ pub enum WorktreeError {
         path.display()
     )]
     PathRegistered { path: PathBuf },
+    #[error("take away the worktree {}, in which an integration was verified", path.display())]
+    RemoveTrial { path: PathBuf, source: io::Error },
     #[error("write {}", path.display())]
     Remember { path: PathBuf, source: io::Error },
     #[error("look at {}", path.display())]
@@ -125,7 +127,7 @@ pub fn list(repo: &Repository) -> Result<Vec<Listed>, CommandError> {
 
 /// Git fails at every worktree of the repository while one of them is half made: `failed to read …/commondir: Success`
 /// (seen with git 2.47). Our own creations hold the lock, but a user's git does not, nor does one whose server was killed.
-fn patiently<T>(command: impl Fn() -> Result<T, CommandError>) -> Result<T, CommandError> {
+pub(super) fn patiently<T>(command: impl Fn() -> Result<T, CommandError>) -> Result<T, CommandError> {
     const PAUSE: Duration = Duration::from_millis(20);
     const TRIES: usize = 100;
     for _ in 0..TRIES {
@@ -330,7 +332,7 @@ fn add(repo: &Repository, plan: &Plan, path: &Path, lock_reason: Option<&str>) -
     })
 }
 
-fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {
+pub(super) fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {
     let _turn = CheckoutTurn::wait();
     Git::write(path).args(["reset", "--hard", "--quiet", "--no-recurse-submodules"]).run()?;
     Ok(include::copy(repo, path)?)

@@ -1,15 +1,20 @@
 //! Supervisors on this host: started detached, so that they live on when the server dies, and woken over a socket.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::process::ChildStdin;
+use tokio::task::JoinHandle;
 
 use crate::crash_point::{self, Point};
-use crate::process::{DetachedLaunch, Identity, SpawnError, TAG_VARIABLE, start_detached};
+use crate::process::{Detached, DetachedLaunch, Identity, SpawnError, TAG_VARIABLE, start_detached};
+use crate::store::trial_dir::TrialDir;
 use crate::store::worker_dir::AttemptDir;
 use crate::supervisor::assignment::{READY, ToSupervisor};
 use crate::supervisor::secrets::Secrets;
@@ -41,19 +46,55 @@ pub async fn start(program: &Path, attempt: &AttemptDir, secrets: &Secrets) -> R
         env_set: secrets.variable(),
         env_remove: vec![TAG_VARIABLE.to_owned()],
         log: attempt.supervisor_log(),
+        held: false,
     };
     let started = start_detached(&launch)?;
     crash_point::at(Point::SupervisorSpawned);
+    until_ready(started, launch.log).await.map(|started| started.identity)
+}
+
+/// One that verifies an integration, and ends with us.
+#[derive(Debug)]
+pub struct Trial {
+    /// Dropped, or gone with this process, it tells the supervisor to end and to take everything away.
+    pub held: Option<ChildStdin>,
+    pub exited: JoinHandle<std::io::Result<ExitStatus>>,
+}
+
+/// Starts the supervisor of one verification of an integration; returns when it has begun.
+pub async fn start_trial(program: &Path, dir: &TrialDir) -> Result<Trial, LaunchError> {
+    let launch = DetachedLaunch {
+        program: program.to_owned(),
+        args: vec!["verify".into(), dir.root().into()],
+        cwd: dir.root().parent().unwrap_or(dir.root()).to_owned(),
+        env_set: BTreeMap::new(),
+        env_remove: vec![TAG_VARIABLE.to_owned()],
+        log: dir.supervisor_log(),
+        held: true,
+    };
+    let Started { held, exited, .. } = until_ready(start_detached(&launch)?, launch.log).await?;
+    Ok(Trial { held, exited })
+}
+
+/// Without the stream on which it says that it is ready.
+struct Started {
+    identity: Identity,
+    held: Option<ChildStdin>,
+    exited: JoinHandle<std::io::Result<ExitStatus>>,
+}
+
+async fn until_ready(started: Detached, log: PathBuf) -> Result<Started, LaunchError> {
+    let Detached { identity, ready, held, exited } = started;
     let mut line = String::new();
-    let mut ready = BufReader::new(started.ready);
+    let mut ready = BufReader::new(ready);
     let said = match tokio::time::timeout(READY_CEILING, ready.read_line(&mut line)).await {
-        Ok(Ok(_)) if line.trim() == READY => return Ok(started.identity),
+        Ok(Ok(_)) if line.trim() == READY => return Ok(Started { identity, held, exited }),
         Ok(Ok(0)) => "it ended at once".to_owned(),
         Ok(Ok(_)) => line.trim().to_owned(),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "it said nothing".to_owned(),
     };
-    Err(LaunchError::NotReady { said, log: launch.log })
+    Err(LaunchError::NotReady { said, log })
 }
 
 /// Where the sockets lie: the user's runtime folder, since socket paths must be short (104 bytes on macOS).

@@ -128,6 +128,11 @@ pub(super) struct Worker {
 #[schemars(description = "A worker, as wait_for_any_worker describes it.")]
 pub(super) struct SomeWorker {}
 
+/// Stands for an object whose shape is told in words, or with a worker's outcome.
+#[derive(JsonSchema)]
+#[schemars(inline)]
+pub(super) struct Described {}
+
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Integrated {
     into: String,
@@ -387,6 +392,12 @@ impl OutcomeReport {
 }
 
 impl VerificationReport {
+    /// With the end of what it said, if it did not pass.
+    pub(super) fn with_tail(verification: &Verification, most: usize) -> Self {
+        let output_tail = verification.note().map(|note| size::ends(&note, most));
+        Self { output_tail, ..Self::new(verification) }
+    }
+
     /// Without its output, which is added as there is room.
     fn new(verification: &Verification) -> Self {
         let exit_code = match verification {

@@ -128,6 +128,9 @@ pub enum Entry {
         worker: WorkerId,
         into: String,
         commit: String,
+        /// Where the worker's branch stood then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
     },
     WorktreeRemoved {
         worker: WorkerId,

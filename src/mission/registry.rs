@@ -122,6 +122,9 @@ pub struct Worker {
 pub struct Integrated {
     pub into: String,
     pub commit: String,
+    /// The commit of the worker's branch that went in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// How far the news of the last settlement (or block) has come on its way to the boss.
@@ -361,8 +364,9 @@ impl Registry {
             Entry::CancelRequested { worker, reason, .. } => {
                 self.change(worker, |worker| worker.cancel = Some(reason.clone()))
             }
-            Entry::Integrated { worker, into, commit } => self.change(worker, |worker| {
-                worker.integrated = Some(Integrated { into: into.clone(), commit: commit.clone() });
+            Entry::Integrated { worker, into, commit, source } => self.change(worker, |worker| {
+                let (into, commit, source) = (into.clone(), commit.clone(), source.clone());
+                worker.integrated = Some(Integrated { into, commit, source });
             }),
             Entry::WorktreeRemoved { worker, salvage_ref } => self.change(worker, |worker| {
                 worker.worktree_removed = true;

@@ -22,6 +22,7 @@ use super::logins::Logins;
 use super::machine::Machine;
 use super::mail::{Ask, LateMessage, Reply};
 use super::place::refuse_moved;
+use super::prove;
 use super::radar::{Collisions, Radar};
 use super::waiters::Waiters;
 use crate::crash_point::{self, Point};
@@ -62,6 +63,7 @@ pub(super) struct Actor {
     /// `None` while a look is under way.
     pub radar: Option<Radar>,
     pub collisions: Collisions,
+    taking_away: Option<JoinHandle<()>>,
     state_file_due: Option<Instant>,
     next_look: Instant,
     /// The newest entry whose consequences were drawn. A decision may take in what others wrote just before it, so what
@@ -102,6 +104,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         logins: Logins::default(),
         radar: Some(Radar::default()),
         collisions: Collisions::new(),
+        taking_away: None,
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
         considered: 0,
@@ -120,6 +123,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
 impl Actor {
     async fn run(mut self, mut asks: mpsc::UnboundedReceiver<Ask>) {
         self.take_over();
+        self.take_away_left_trials();
         self.after_change();
         loop {
             tokio::select! {
@@ -156,6 +160,7 @@ impl Actor {
             Ask::CancelAll { boss, scope, reason, reply } => drop(reply.send(self.cancel_all(&boss, scope, &reason))),
             Ask::Retry { boss, name, request, reply } => drop(reply.send(self.retry(&boss, &name, request))),
             Ask::Record { worker, entry, reply } => drop(reply.send(self.record(&worker, entry))),
+            Ask::StateDir { reply } => drop(reply.send(self.make_state_dir())),
             Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
             Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
             Ask::Radar { radar, found } => self.note_radar(*radar, found),
@@ -202,6 +207,7 @@ impl Actor {
         if self.next_look <= now {
             self.next_look = now + LOOK_EVERY;
             self.miss_state_file();
+            self.take_away_left_trials();
             self.take_over();
             self.follow_again();
             self.look_after_logins();
@@ -284,6 +290,20 @@ impl Actor {
             Ok(()) => self.take_over(),
             Err(error) => tracing::error!(%error, "could not open the state directory"),
         }
+    }
+
+    fn make_state_dir(&mut self) -> Result<StateDir> {
+        self.open_store()?;
+        self.state_dir().cloned().ok_or(OrchestratorError::ShuttingDown)
+    }
+
+    /// What verifications of integrations left behind whose server is dead.
+    fn take_away_left_trials(&mut self) {
+        let Some(dir) = self.state_dir().cloned() else { return };
+        if !dir.trials().exists() || self.taking_away.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        self.taking_away = Some(self.runtime.spawn(prove::take_away_left(Arc::clone(&self.context), dir)));
     }
 
     /// Makes the folder, if need be, and joins the servers that use it.

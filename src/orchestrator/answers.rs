@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,10 +11,11 @@ use uuid::Uuid;
 
 use super::error::OrchestratorError;
 use crate::backend::{AgentEvent, Enforcement};
+pub use crate::git::{PushResult, Pushed};
 use crate::mission::budget::Spent;
 use crate::mission::id::{BackendName, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::outcome::{Outcome, Proof};
+use crate::mission::outcome::{Outcome, Proof, Verification};
 use crate::mission::registry::Worker;
 use crate::store::worker_dir::{Delivery, Letter};
 use crate::supervisor::assignment::{LiveStatus, Receipt};
@@ -268,6 +270,8 @@ pub enum IntegrationStrategy {
 #[derive(Debug, Clone)]
 pub enum IntegrationSource {
     Worker(String),
+    /// One after another; one that cannot come in is left out.
+    Train(Vec<String>),
     Branch(String),
 }
 
@@ -276,21 +280,53 @@ pub struct IntegrationRequest {
     pub source: IntegrationSource,
     pub into: Option<String>,
     pub strategy: IntegrationStrategy,
+    /// Run in a worktree of the result; the branch moves only if it passes.
+    pub verify_command: Option<String>,
+    /// Sends the branch to its upstream afterwards.
+    pub push: bool,
     pub dry_run: bool,
+    /// After this it is answered `running`, and goes on; the same request joins it. `None`: not before it is done.
+    pub patience: Option<Duration>,
+}
+
+impl IntegrationRequest {
+    /// A plain merge into the integration branch.
+    pub fn of(source: IntegrationSource) -> Self {
+        Self {
+            source,
+            into: None,
+            strategy: IntegrationStrategy::Merge,
+            verify_command: None,
+            push: false,
+            dry_run: false,
+            patience: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
 pub struct IntegrationAnswer {
-    /// `merged`, `already_merged`, `would_merge`, `conflicts`.
+    /// `merged`, `already_merged` (git says so), `already_integrated` (by us, earlier), `would_merge`, `conflicts`,
+    /// `verification_failed`, `verification_timed_out`, `could_not_verify`, `refused`, `running`.
     pub status: String,
-    /// The branch.
-    pub source: String,
-    /// Whose branch it is, where it was named by its worker.
+    /// What is in now: workers, or the branch.
+    pub integrated: Vec<String>,
+    /// And what is not, with the reason.
+    pub left_out: Vec<(String, String)>,
+    /// Whose work it is about, where that is one worker.
     pub worker: Option<WorkerId>,
     pub into: String,
+    /// Where the branch stands now, if it was moved.
     pub commit: Option<String>,
     /// Path and kind of conflict.
     pub conflicts: Vec<(String, String)>,
+    /// The last one: of what is in now, if anything came in.
+    pub verification: Option<Verification>,
+    /// How often the command was run.
+    pub verifications: usize,
+    pub push: Option<Pushed>,
+    /// What was not done as the user's git would, and what goes on.
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::error::OrchestratorError;
 use super::handle::Startup;
+use super::jobs::Jobs;
 use super::place::{refuse_moved, state_root};
 use crate::backend::Backends;
 use crate::config::Settings;
@@ -41,6 +42,7 @@ pub struct Context {
     pub depth: u32,
     /// When a backend was last found ready to work.
     ready: Mutex<HashMap<BackendName, Instant>>,
+    pub(super) jobs: Jobs,
 }
 
 impl Context {
@@ -67,6 +69,7 @@ impl Context {
             limits,
             depth,
             ready: Mutex::default(),
+            jobs: Jobs::default(),
         })
     }
 }

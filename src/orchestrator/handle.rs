@@ -230,6 +230,7 @@ impl Orchestrator {
         worktrees::remove(self, boss, request).await
     }
 
+    /// Goes on behind it when `patience` is over or the future is dropped; the same request joins it.
     pub async fn integrate(&self, boss: &BossId, request: IntegrationRequest) -> Result<IntegrationAnswer> {
         integrate::integrate(self, boss, request).await
     }
@@ -241,6 +242,8 @@ impl Orchestrator {
 
     /// Saves what is not saved and lets go of everything; the workers go on. Returns when that is done.
     pub async fn shut_down(&self) {
+        // Nothing is integrated that could not be remembered.
+        self.context.jobs.end_all();
         let _ = self.ask(|reply| Ask::ShutDown { reply }).await;
     }
 

@@ -1,5 +1,5 @@
-//! Merging a worker's branch into another. Computed without a working tree; git's own room does it, this one names the
-//! branches and remembers what was merged.
+//! Bringing workers' branches into another. This file reads what is asked for: which branches, from which commits, into
+//! which; [`super::train`] does it, as a job of [`super::jobs`].
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use super::answers::*;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
+use super::jobs::Joined;
 use super::mail::Ask;
 use super::start::refused;
+use super::train::{self, Order, Source};
 use super::{configuration, worktrees};
-use crate::crash_point::{self, Point};
-use crate::git::{self, IntegrationStatus, Strategy};
-use crate::mission::entry::Entry;
-use crate::mission::id::{BossId, WorkerId};
+use crate::git::{self, IntegrateError, Repository, Strategy};
+use crate::mission::id::BossId;
 use crate::mission::registry::Worker;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -23,55 +23,103 @@ pub(super) async fn integrate(
     boss: &BossId,
     request: IntegrationRequest,
 ) -> Result<IntegrationAnswer> {
-    let name = match &request.source {
-        IntegrationSource::Worker(name) => Some(name.clone()),
-        IntegrationSource::Branch(_) => None,
-    };
-    let lookup = orchestrator.ask(|reply| Ask::Lookup { name, reply }).await??;
-    if let Some(worker) = &lookup.worker {
-        check(worker, boss)?;
-    }
-    let source = match (&request.source, &lookup.worker) {
-        (IntegrationSource::Branch(branch), _) => branch.clone(),
-        (IntegrationSource::Worker(_), Some(worker)) => branch_of(worker)?,
-        (IntegrationSource::Worker(name), None) => return Err(OrchestratorError::Refused(format!("no worker {name}"))),
-    };
     let context = orchestrator.shared();
-    if let Some(worker) = lookup.worker.clone() {
-        let (inner, branch) = (Arc::clone(&context), source.clone());
-        blocking(move || check_branch(&inner, &worker, &branch)).await?;
+    let (order, left_out) = read(orchestrator, boss, &request).await?;
+    let inner = Arc::clone(&context);
+    blocking(move || configuration::check(&inner)).await?;
+    if request.dry_run {
+        return train::try_out(orchestrator, &order, left_out).await;
     }
-    let into = match request.into.clone().or(lookup.integration_branch) {
+    let (inner, into) = (Arc::clone(&context), order.into.clone());
+    let target = blocking(move || Ok(git::integrate::tip(inner.repository()?, &into).ok())).await?;
+    let begin = |teller| train::run(orchestrator.clone(), order.clone(), left_out, teller);
+    match context.jobs.join(&order, target.as_deref(), request.patience, begin).await {
+        Joined::Done(answer) => *answer,
+        Joined::Running(doing) => Ok(running(&order, doing)),
+    }
+}
+
+fn running(order: &Order, doing: String) -> IntegrationAnswer {
+    IntegrationAnswer { status: "running".to_owned(), notes: vec![doing], ..train::answer(order) }
+}
+
+/// The order, and what cannot be part of it, with the reason. Alone, that is an error.
+async fn read(
+    orchestrator: &Orchestrator,
+    boss: &BossId,
+    request: &IntegrationRequest,
+) -> Result<(Order, Vec<(String, String)>)> {
+    let names = match &request.source {
+        IntegrationSource::Worker(name) => vec![name.clone()],
+        IntegrationSource::Train(names) => names.clone(),
+        IntegrationSource::Branch(_) => Vec::new(),
+    };
+    let mut workers = Vec::new();
+    let mut known = None;
+    for name in names {
+        let lookup = orchestrator.ask(|reply| Ask::Lookup { name: Some(name.clone()), reply }).await??;
+        let worker = lookup.worker.ok_or_else(|| OrchestratorError::Refused(format!("no worker {name}")))?;
+        if worker.boss != *boss {
+            return Err(OrchestratorError::NotYours { name: worker.id.to_string(), what: "integrate" });
+        }
+        known = lookup.integration_branch;
+        if !workers.iter().any(|it: &Arc<Worker>| it.id == worker.id) {
+            workers.push(worker);
+        }
+    }
+    if workers.is_empty() && request.into.is_none() {
+        let lookup = orchestrator.ask(|reply| Ask::Lookup { name: None, reply }).await??;
+        known = lookup.integration_branch;
+    }
+    let (context, request) = (orchestrator.shared(), request.clone());
+    blocking(move || order(&context, &request, known, &workers)).await
+}
+
+fn order(
+    context: &Context,
+    request: &IntegrationRequest,
+    known: Option<String>,
+    workers: &[Arc<Worker>],
+) -> Result<(Order, Vec<(String, String)>)> {
+    let mut left_out = Vec::new();
+    let mut sources = Vec::new();
+    if let IntegrationSource::Branch(branch) = &request.source {
+        let tip = git::integrate::tip(context.repository()?, branch).map_err(refused)?;
+        sources.push(Source { worker: None, message: format!("Merge branch '{branch}'"), branch: branch.clone(), tip });
+    }
+    for worker in workers {
+        match (source(context, worker), &request.source) {
+            (Ok(source), _) => sources.push(source),
+            (Err(why), IntegrationSource::Train(_)) => left_out.push((worker.id.to_string(), why.to_string())),
+            (Err(why), _) => return Err(why),
+        }
+    }
+    let into = match request.into.clone().or(known) {
         Some(into) => into,
         None => context.repository()?.integration_branch().map_err(refused)?,
     };
-    let integrate = git::Integrate {
-        source: source.clone(),
-        into: into.clone(),
-        strategy: strategy(request.strategy),
-        message: message(&source, lookup.worker.as_deref()),
-        dry_run: request.dry_run,
-    };
-    let inner = Arc::clone(&context);
-    let done = blocking(move || {
-        configuration::check(&inner)?;
-        git::integrate(inner.repository()?, &integrate).map_err(refused)
-    })
-    .await?;
-    crash_point::at(Point::Merged);
-    if let (Some(worker), Some(commit)) = (&lookup.worker, &done.commit) {
-        let entry = Entry::Integrated { worker: worker.id.clone(), into: into.clone(), commit: commit.clone() };
-        let worker = worker.id.clone();
-        orchestrator.ask(|reply| Ask::Record { worker, entry, reply }).await??;
+    if let Some(same) = sources.iter().find(|source| source.branch == into) {
+        return Err(refused(IntegrateError::SameBranch { branch: same.branch.clone() }));
     }
-    let worker = lookup.worker.map(|worker| worker.id.clone());
-    Ok(answer(source, worker, into, done))
+    let order = Order {
+        sources,
+        into,
+        strategy: strategy(request.strategy),
+        verify_command: request.verify_command.clone(),
+        push: request.push,
+    };
+    Ok((order, left_out))
 }
 
-fn check(worker: &Worker, boss: &BossId) -> Result<()> {
-    if worker.boss != *boss {
-        return Err(OrchestratorError::NotYours { name: worker.id.to_string(), what: "integrate" });
-    }
+fn source(context: &Context, worker: &Worker) -> Result<Source> {
+    check(worker)?;
+    let branch = branch_of(worker)?;
+    let tip = tip_of(context.repository()?, worker, &branch)?;
+    let message = format!("{}\n\nMerged from {branch} ({}).", worker.mission.title, worker.id);
+    Ok(Source { worker: Some(worker.id.clone()), branch, tip, message })
+}
+
+fn check(worker: &Worker) -> Result<()> {
     if !worker.status.is_settled() {
         return Err(OrchestratorError::NotSettled {
             worker: worker.id.to_string(),
@@ -90,17 +138,14 @@ fn check(worker: &Worker, boss: &BossId) -> Result<()> {
 }
 
 /// Somebody may have deleted it; its last commit is known.
-fn check_branch(context: &Context, worker: &Worker, branch: &str) -> Result<()> {
-    let repository = context.repository()?;
+fn tip_of(repository: &Repository, worker: &Worker, branch: &str) -> Result<String> {
     let head = worker.last().and_then(|brief| brief.changes.head.as_deref());
-    match head {
-        Some(head) if repository.resolve(&format!("refs/heads/{branch}")).is_err() => {
-            Err(OrchestratorError::Refused(format!(
-                "branch {branch} of worker {} was deleted: `git branch {branch} {head}` brings it back as it was, as long as git has not cleaned up; then integrate again",
-                worker.id
-            )))
-        }
-        _ => Ok(()),
+    match (git::integrate::tip(repository, branch), head) {
+        (Err(IntegrateError::UnknownBranch { .. }), Some(head)) => Err(OrchestratorError::Refused(format!(
+            "branch {branch} of worker {} was deleted: `git branch {branch} {head}` brings it back as it was, as long as git has not cleaned up; then integrate again",
+            worker.id
+        ))),
+        (tip, _) => tip.map_err(refused),
     }
 }
 
@@ -120,29 +165,5 @@ fn strategy(strategy: IntegrationStrategy) -> Strategy {
         IntegrationStrategy::Merge => Strategy::Merge,
         IntegrationStrategy::Squash => Strategy::Squash,
         IntegrationStrategy::CherryPick => Strategy::CherryPick,
-    }
-}
-
-fn message(source: &str, worker: Option<&Worker>) -> String {
-    match worker {
-        Some(worker) => format!("{}\n\nMerged from {source} ({}).", worker.mission.title, worker.id),
-        None => format!("Merge branch '{source}'"),
-    }
-}
-
-fn answer(source: String, worker: Option<WorkerId>, into: String, done: git::Integration) -> IntegrationAnswer {
-    let status = match done.status {
-        IntegrationStatus::Merged => "merged",
-        IntegrationStatus::AlreadyMerged => "already_merged",
-        IntegrationStatus::Conflicts => "conflicts",
-        IntegrationStatus::WouldMerge => "would_merge",
-    };
-    IntegrationAnswer {
-        status: status.to_owned(),
-        source,
-        worker,
-        into,
-        commit: done.commit,
-        conflicts: done.conflicts.into_iter().map(|conflict| (conflict.path, conflict.kind)).collect(),
     }
 }

@@ -17,6 +17,7 @@ use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::Worker;
+use crate::store::state_dir::StateDir;
 use crate::store::worker_dir::Letter;
 use crate::supervisor::assignment::LiveStatus;
 
@@ -96,6 +97,10 @@ pub enum Ask {
         worker: WorkerId,
         entry: Entry,
         reply: Reply<Result<()>>,
+    },
+    /// The state directory, made if need be; and which server this is to others.
+    StateDir {
+        reply: Reply<Result<StateDir>>,
     },
     /// A snapshot of one worker's journal state and the integration branch, for work outside.
     Lookup {

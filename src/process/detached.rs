@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 
-use tokio::process::ChildStdout;
+use tokio::process::{ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
 use super::identity::Identity;
@@ -25,6 +25,8 @@ pub struct DetachedLaunch {
     pub env_remove: Vec<String>,
     /// Its stderr is appended here; made with mode 0600 if missing.
     pub log: PathBuf,
+    /// Its stdin ends when we do, so that it can end with us. Else it has none.
+    pub held: bool,
 }
 
 #[derive(Debug)]
@@ -32,18 +34,22 @@ pub struct Detached {
     pub identity: Identity,
     /// Its stdout, on which it prints one line when it is ready and nothing after: the reader may be gone by then.
     pub ready: ChildStdout,
+    /// To be kept for as long as it shall run, where that was asked for.
+    pub held: Option<ChildStdin>,
     /// Its exit. A task of the runtime reaps it whether or not anybody awaits this; dropping it is fine.
     pub exited: JoinHandle<io::Result<ExitStatus>>,
 }
 
-/// Starts it with no stdin. Must be called on a tokio runtime.
+/// Must be called on a tokio runtime.
 pub fn start_detached(launch: &DetachedLaunch) -> Result<Detached, SpawnError> {
     let mut command = command(&launch.program, &launch.args, &launch.cwd, &launch.env_set, &launch.env_remove);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(append_to(&launch.log, &launch.program)?);
+    let stdin = if launch.held { Stdio::piped() } else { Stdio::null() };
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(append_to(&launch.log, &launch.program)?);
     let (mut child, identity) = start(&mut command, &launch.program, &launch.cwd)?;
     let ready = child.stdout.take().expect("stdout was asked for as a pipe three lines above");
+    let held = child.stdin.take();
     let exited = tokio::spawn(async move { child.wait().await });
-    Ok(Detached { identity, ready, exited })
+    Ok(Detached { identity, ready, held, exited })
 }
 
 #[cfg(test)]
@@ -60,6 +66,7 @@ mod tests {
             env_set: BTreeMap::from([("GREETING".to_owned(), "ready".into())]),
             env_remove: vec!["PATH".to_owned()],
             log: directory.path().join("log"),
+            held: false,
         }
     }
 

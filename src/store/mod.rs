@@ -13,4 +13,5 @@ mod mend;
 mod rebuild;
 pub mod state_dir;
 pub mod state_file;
+pub mod trial_dir;
 pub mod worker_dir;

@@ -77,6 +77,11 @@ impl StateDir {
         WorkerDir::new(self.workers().join(id.as_str()))
     }
 
+    /// Verifications of integrations that are going on: one folder each, gone when it is over.
+    pub fn trials(&self) -> PathBuf {
+        self.root.join("integrations")
+    }
+
     pub fn server_lock(&self, id: &ServerId) -> PathBuf {
         self.root.join("servers").join(format!("{id}.lock"))
     }

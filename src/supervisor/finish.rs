@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::assignment::{Assignment, Phase};
+use super::inbox::Inbox;
 use super::run::{Attempt, Stop, moved_to, was_interrupted};
 use super::turn::{Begin, Ended};
 use super::{facts, outside, verify};
@@ -17,6 +18,7 @@ use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Verification};
 use crate::process::{self, Sweep};
+use crate::store::worker_dir::AttemptDir;
 
 /// What processes that outlive their turn get to end by themselves.
 pub(super) const SWEEP_GRACE: Duration = Duration::from_secs(3);
@@ -151,7 +153,16 @@ impl Attempt {
         self.board.set_phase(Phase::Verifying, "verifying");
         let state = self.tree_state().await;
         let commit = if self.assignment.ours { self.head().await } else { None };
-        let result = verify::verify(&self.assignment, &self.dir, command, commit, &mut self.inbox).await;
+        let log = self.dir.verify_log();
+        let check = verify::Check {
+            command,
+            directory: &self.assignment.directory,
+            tag: &self.assignment.tag,
+            log: &log,
+            settings: &self.assignment.settings,
+            commit,
+        };
+        let result = verify::verify(check, called_off(&mut self.inbox, &self.dir)).await;
         crash_point::at(Point::Verified);
         // What it left running could still change the tree.
         self.sweep().await;
@@ -280,6 +291,20 @@ fn of_a_commit(verification: Verification, left: u32) -> Verification {
             ),
         },
         other => other,
+    }
+}
+
+/// Until a cancellation comes in, or the system asks us to end. Without its folder there is nobody to tell how it ended.
+async fn called_off(inbox: &mut Inbox, dir: &AttemptDir) {
+    let bell = inbox.bell();
+    loop {
+        Inbox::knock(&bell).await;
+        for message in inbox.look() {
+            inbox.keep(message);
+        }
+        if inbox.is_over() || !dir.is_still_claimed() {
+            return;
+        }
     }
 }
 

@@ -16,7 +16,9 @@ mod run;
 pub mod secrets;
 mod socket;
 mod tree;
+pub mod trial;
 mod turn;
 mod verify;
 
 pub use run::run;
+pub use trial::run as run_trial;

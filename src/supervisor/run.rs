@@ -114,7 +114,7 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     let dir = AttemptDir::at(root.to_owned());
     let mut assignment: Assignment =
         file::read_json(&dir.assignment())?.ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
-    let _lease = take_lease(&dir).await?;
+    let _lease = take_lease(&dir.lock()).await?;
     dir.reserve_outcome()?;
     Secrets::inherited().give(&mut assignment.settings);
     let backends = Backends::with_custom(assignment.settings.custom.clone());
@@ -135,7 +135,7 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     if let Err(error) = &socket {
         tracing::warn!(%error, "no socket: servers will look at the files");
     }
-    let tree = tree::keep(&attempt.dir);
+    let tree = tree::keep(attempt.dir.processes());
     say_ready();
     crash_point::at(Point::SaidReady);
 
@@ -173,9 +173,9 @@ pub(super) fn moved_to(dir: &AttemptDir) -> Option<AttemptDir> {
 }
 
 /// Somebody who looks whether it is held holds it for a moment.
-async fn take_lease(dir: &AttemptDir) -> Result<lease::Lease, SupervisorError> {
+pub(super) async fn take_lease(lock: &Path) -> Result<lease::Lease, SupervisorError> {
     for _ in 0..200 {
-        if let Some(lease) = lease::take(&dir.lock())? {
+        if let Some(lease) = lease::take(lock)? {
             return Ok(lease);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -184,7 +184,7 @@ async fn take_lease(dir: &AttemptDir) -> Result<lease::Lease, SupervisorError> {
 }
 
 /// The server reads one line and then nobody reads: never print again.
-fn say_ready() {
+pub(super) fn say_ready() {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{}", READY).and_then(|()| out.flush());
 }

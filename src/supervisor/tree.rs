@@ -1,32 +1,31 @@
 //! Writes down what runs below the supervisor, for whoever has to end it should the supervisor be killed.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use crate::process::{self, Tree};
 use crate::store::file;
-use crate::store::worker_dir::AttemptDir;
 
 /// What is born and escapes within this is not known to a successor, who then says that its proof is `best_effort`.
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Until it is aborted; first before anything is started.
-pub fn keep(dir: &AttemptDir) -> JoinHandle<()> {
-    let mut known = write_down(dir, &Tree::default());
-    let dir = dir.clone();
+pub fn keep(file: PathBuf) -> JoinHandle<()> {
+    let mut known = write_down(&file, &Tree::default());
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(EVERY).await;
-            known = write_down(&dir, &known);
+            known = write_down(&file, &known);
         }
     })
 }
 
-fn write_down(dir: &AttemptDir, known: &Tree) -> Tree {
+fn write_down(file: &Path, known: &Tree) -> Tree {
     let now = process::tree();
     if now != *known
-        && let Err(error) = file::replace_json(&dir.processes(), &now, false)
+        && let Err(error) = file::replace_json(file, &now, false)
     {
         tracing::warn!(%error, "could not write down which processes run");
     }

@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::assignment::Assignment;
-use super::inbox::Inbox;
 use super::turn::{end_of, to_exit};
+use crate::config::Settings;
 use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Exit, Verification};
 use crate::process::{self, Launch, Signal, TAG_VARIABLE};
-use crate::store::worker_dir::AttemptDir;
 
 /// What a shell says when it cannot find, or cannot run, the command.
 const NOT_RUN: [i32; 2] = [126, 127];
@@ -47,48 +45,46 @@ const GIT_KEPT: [&str; 16] = [
     "GIT_TERMINAL_PROMPT",
 ];
 
-/// `None`: a cancellation came in, or the system asks us to end, and the command was stopped.
-pub async fn verify(
-    assignment: &Assignment,
-    dir: &AttemptDir,
-    command: &str,
-    commit: Option<String>,
-    inbox: &mut Inbox,
-) -> Option<Verification> {
+/// What is run, where, and for which commit.
+pub struct Check<'a> {
+    pub command: &'a str,
+    pub directory: &'a Path,
+    /// In the environment of all that it starts.
+    pub tag: &'a str,
+    /// Appended to.
+    pub log: &'a Path,
+    pub settings: &'a Settings,
+    /// What it proves, if it passes.
+    pub commit: Option<String>,
+}
+
+/// `None`: it was `called_off`, and the command was stopped.
+pub async fn verify(check: Check<'_>, called_off: impl Future<Output = ()>) -> Option<Verification> {
     let began = Instant::now();
-    let log = dir.verify_log();
-    let log_from = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
-    let mut started = match process::spawn(&launch(assignment, &log, command)) {
+    let log_from = std::fs::metadata(check.log).map_or(0, |metadata| metadata.len());
+    let mut started = match process::spawn(&launch(&check)) {
         Ok(started) => started,
         Err(error) => return Some(Verification::CouldNotRun { why: with_causes(&error) }),
     };
-    let limit = Duration::from_secs(60) * assignment.settings.verify_timeout_minutes;
-    let bell = inbox.bell();
-    let exit = loop {
-        tokio::select! {
-            exit = started.child.wait() => break exit.ok().map(to_exit),
-            () = tokio::time::sleep_until(began + limit) => break None,
-            () = Inbox::knock(&bell) => {
-                for message in inbox.look() {
-                    inbox.keep(message);
-                }
-                // Without its folder there is nobody to tell how it ended.
-                if inbox.is_over() || !dir.is_still_claimed() {
-                    stop(&mut started).await;
-                    return None;
-                }
-            }
+    let limit = Duration::from_secs(60) * check.settings.verify_timeout_minutes;
+    let exit = tokio::select! {
+        exit = started.child.wait() => exit.ok().map(to_exit),
+        () = tokio::time::sleep_until(began + limit) => None,
+        () = called_off => {
+            stop(&mut started).await;
+            return None;
         }
     };
     let seconds = began.elapsed().as_secs_f64();
-    let log_tail = end_of(&log, log_from);
+    let log_tail = end_of(check.log, log_from);
+    let commit = check.commit;
     Some(match exit {
         Some(Exit::Code(0)) => Verification::Passed { commit, seconds },
         Some(Exit::Code(code)) if NOT_RUN.contains(&code) => Verification::CouldNotRun { why: log_tail },
         Some(Exit::Signal(signal)) => {
             Verification::CouldNotRun { why: format!("it was ended by signal {signal}\n{log_tail}") }
         }
-        Some(_) if is_out_of_space(&assignment.directory, &log_tail) => {
+        Some(_) if is_out_of_space(check.directory, &log_tail) => {
             Verification::CouldNotRun { why: format!("there was no space left on the disk\n{log_tail}") }
         }
         Some(exit) => Verification::Failed { commit, exit, log_tail, seconds },
@@ -116,27 +112,26 @@ async fn stop(started: &mut process::Started) {
     let _ = tokio::time::timeout(Duration::from_secs(5), started.child.wait()).await;
 }
 
-fn launch(assignment: &Assignment, log: &Path, command: &str) -> Launch {
-    let tag = (TAG_VARIABLE.to_owned(), assignment.tag.clone().into());
+fn launch(check: &Check<'_>) -> Launch {
+    let tag = (TAG_VARIABLE.to_owned(), check.tag.into());
     Launch {
         program: "/bin/sh".into(),
-        args: vec!["-c".into(), command.into()],
-        cwd: assignment.directory.clone(),
+        args: vec!["-c".into(), check.command.into()],
+        cwd: check.directory.to_owned(),
         env_set: BTreeMap::from([tag]),
         env_remove: std::env::vars_os()
             .filter_map(|(name, _)| name.into_string().ok())
-            .filter(|name| is_kept_back(name, assignment))
+            .filter(|name| is_kept_back(name, check.settings))
             .collect(),
         stdin: process::Stdin::Null,
-        stdout: log.to_owned(),
-        stderr: log.to_owned(),
+        stdout: check.log.to_owned(),
+        stderr: check.log.to_owned(),
     }
 }
 
 /// A list of what is taken away, not of what is given: the user's toolchain may need any variable.
-fn is_kept_back(name: &str, assignment: &Assignment) -> bool {
-    let named_by_the_user =
-        || assignment.settings.custom.iter().any(|it| it.key_variables.iter().any(|key| key == name));
+fn is_kept_back(name: &str, settings: &Settings) -> bool {
+    let named_by_the_user = || settings.custom.iter().any(|it| it.key_variables.iter().any(|key| key == name));
     is_secret(name) || leads_elsewhere(name) || crate::backend::is_the_bosses(name) || named_by_the_user()
 }
 

@@ -239,13 +239,17 @@ impl<'a> Round<'a> {
         let dry_run = self.dice.once_in(4);
         let strategy = if self.dice.once_in(3) { "squash" } else { "merge" };
         let worker = self.model.worker(&request);
-        let arguments = json!({"worker_id": worker, "dry_run": dry_run, "strategy": strategy});
+        let mut arguments = json!({"worker_id": worker, "dry_run": dry_run, "strategy": strategy});
+        if self.dice.once_in(3) {
+            arguments["verify_command"] = json!("true");
+        }
         self.model.mission(&request).merge_asked |= !dry_run;
         if let Some(Ok(answer)) = self.call(at, "integrate_worker", arguments) {
             assert_eq!(answer["conflicts"], json!([]), "{answer}");
             let mission = self.model.mission(&request);
             assert!(mission.may_end_as("completed"), "{request} never completed, and was merged: {answer}");
-            mission.merged |= !dry_run;
+            // Its supervisor may be killed, too.
+            mission.merged |= !dry_run && answer["status"] != "could_not_verify";
         }
     }
 

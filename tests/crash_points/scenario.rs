@@ -124,8 +124,28 @@ impl<'a> Scenario<'a> {
     fn integrate(&mut self, request: &str) {
         self.model.mission(request).merge_asked = true;
         // Refused if the crash was its supervisor's.
-        let answer = self.ask("integrate_worker", &self.named(request));
+        let order = json!({"worker_id": self.model.worker(request), "verify_command": "true"});
+        let mut answer = self.ask("integrate_worker", &order);
+        if answer.as_ref().is_ok_and(|answer| answer["status"] == "could_not_verify") {
+            // The supervisor of the verification died: it says so, and nothing was moved.
+            answer = self.ask("integrate_worker", &order);
+        }
+        let is_in = |answer: &Value| {
+            ["merged", "already_merged", "already_integrated"].iter().any(|it| answer["status"] == *it)
+        };
+        assert!(answer.as_ref().is_ok_and(is_in) || answer.is_err(), "{answer:?}");
         self.model.mission(request).merged = answer.is_ok();
+        self.until_trials_are_gone();
+    }
+
+    /// What a server that died has left of them is found by the next.
+    fn until_trials_are_gone(&mut self) {
+        let began = Instant::now();
+        while self.world.state().join("integrations").exists() {
+            assert!(began.elapsed() < CEILING, "a verification was left");
+            self.ask("list_worker_missions", &json!({})).expect("a list");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 
     fn retry(&mut self, request: &str) {

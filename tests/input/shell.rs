@@ -2,7 +2,7 @@
 
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::id::TaskId;
-use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, IntegrationStrategy, RetryRequest};
+use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, RetryRequest};
 
 use crate::hostile::commands;
 use crate::world::{World, mission};
@@ -40,7 +40,7 @@ async fn shell_commands_in_every_text_are_texts() {
         server.orchestrator.cancel(&server.boss, id, command).await.unwrap();
         let branch = server.orchestrator.get(id).await.unwrap().worker.mission.place.branch().unwrap().to_owned();
         let source = IntegrationSource::Branch(branch);
-        let request = IntegrationRequest { source, into: None, strategy: IntegrationStrategy::Merge, dry_run: false };
+        let request = IntegrationRequest::of(source);
         // Only the first changes anything; that the others are answered is enough.
         server.orchestrator.integrate(&server.boss, request).await.unwrap();
     }

@@ -146,10 +146,9 @@ impl Run {
         let source = self.chance.of(&self.branches()).clone();
         let strategies = [IntegrationStrategy::Merge, IntegrationStrategy::Squash, IntegrationStrategy::CherryPick];
         let request = IntegrationRequest {
-            source: IntegrationSource::Branch(source),
-            into: None,
             strategy: *self.chance.of(&strategies),
             dry_run: self.chance.coin(),
+            ..IntegrationRequest::of(IntegrationSource::Branch(source))
         };
         let contents = self.ledger.findable(&self.world.repo());
         let answer = self.server.orchestrator.integrate(&self.server.boss, request.clone()).await;
@@ -388,10 +387,8 @@ async fn whatever_order_workers_are_started_cancelled_told_retried_and_removed_i
                 }
                 3 => {
                     let request = IntegrationRequest {
-                        source: IntegrationSource::Worker(worker.clone()),
-                        into: None,
                         strategy: IntegrationStrategy::Squash,
-                        dry_run: false,
+                        ..IntegrationRequest::of(IntegrationSource::Worker(worker.clone()))
                     };
                     format!("integrate: {:?}", orchestrator.integrate(boss, request).await)
                 }

@@ -177,6 +177,13 @@ impl Client {
         self.end()
     }
 
+    /// Ends the server as if the power failed; its home stays.
+    pub fn kill(mut self) -> TempDir {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        std::mem::replace(&mut self.home, tempfile::tempdir().unwrap())
+    }
+
     /// Waits for the server to end.
     pub fn end(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();

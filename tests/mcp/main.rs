@@ -4,6 +4,7 @@ mod client;
 mod conversations;
 mod depth;
 mod hazards;
+mod integrate;
 mod logins;
 mod places;
 mod prompts;

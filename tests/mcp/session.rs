@@ -143,7 +143,7 @@ fn wrong_arguments_are_answered_with_the_mend() {
         ("list_worker_missions", json!({"cursor": "abc"}), "cursor \"abc\" is not one that this tool gave"),
         ("remove_worktree", json!({}), "one of path, worker_id and all_integrated"),
         ("integrate_worker", json!({"worker_id": "w-1", "branch": "x"}), "exclude each other"),
-        ("integrate_worker", json!({"worker_ids": ["w-1"]}), "unknown field `worker_ids`, expected one of `worker_id`"),
+        ("integrate_worker", json!({"workers": ["w-1"]}), "unknown field `workers`, expected one of `worker_id`"),
         ("create_worktree", json!({"branch": ""}), "branch is empty"),
         ("get_backend_status", json!({"backend": "gpt"}), "use one of claudecode, codex, gemini, opencode"),
     ];

@@ -119,7 +119,7 @@ fn the_commonest_errors_say_what_to_do_next() {
         ("integrate_worker", json!({"worker_id": "w-9"}), &known),
         ("remove_worktree", json!({"worker_id": "w-9"}), &known),
         ("retry_worker", json!({"worker_id": "w-1"}), &["still queued", "send_message_to_worker"]),
-        ("integrate_worker", json!({}), &["one of worker_id and branch"]),
+        ("integrate_worker", json!({}), &["one of worker_id, worker_ids and branch"]),
         ("integrate_worker", json!({"worker_id": "w-1", "strategy": "rebase"}), &["`merge`, `squash`"]),
         ("create_worker_mission", mission(json!({})), &["working_directory"]),
         ("create_worker_mission", mission(json!({"backend": "claude"})), &["claudecode, codex, gemini, opencode"]),

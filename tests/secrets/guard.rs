@@ -1,12 +1,12 @@
 //! A git configuration that changed while workers ran: shown, nothing merged, nothing run, until a person mends it.
 
-use orchestrator_boss::orchestrator::{IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy};
+use orchestrator_boss::orchestrator::{IntegrationAnswer, IntegrationRequest, IntegrationSource};
 
 use crate::world::{Server, World, mission};
 
 async fn integrate(server: &Server, worker: &str, dry_run: bool) -> Result<IntegrationAnswer, String> {
     let source = IntegrationSource::Worker(worker.to_owned());
-    let request = IntegrationRequest { source, into: None, strategy: IntegrationStrategy::Merge, dry_run };
+    let request = IntegrationRequest { dry_run, ..IntegrationRequest::of(source) };
     server.orchestrator.integrate(&server.boss, request).await.map_err(|error| error.to_string())
 }
 

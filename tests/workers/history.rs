@@ -76,7 +76,7 @@ async fn one_of_old_is_found_read_merged_and_tidied_by_its_name() {
     assert_eq!((answer.status, answer.already_reported.len()), (WaitStatus::Settled, 1));
 
     let source = IntegrationSource::Worker("w-1".to_owned());
-    let request = IntegrationRequest { source, into: None, strategy: IntegrationStrategy::Merge, dry_run: false };
+    let request = IntegrationRequest::of(source);
     let merged = orchestrator.integrate(&server.boss, request).await.unwrap();
     assert_eq!(merged.status, "merged");
     assert!(world.repo().join("a.txt").exists());

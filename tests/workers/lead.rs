@@ -223,13 +223,13 @@ async fn a_branch_is_integrated_once_and_conflicts_touch_nothing() {
     }
     let integrate = |id: &str, dry_run| {
         let source = IntegrationSource::Worker(id.to_owned());
-        let request = IntegrationRequest { source, into: None, strategy: IntegrationStrategy::Merge, dry_run };
+        let request = IntegrationRequest { dry_run, ..IntegrationRequest::of(source) };
         let (orchestrator, boss) = (server.orchestrator.clone(), server.boss.clone());
         async move { orchestrator.integrate(&boss, request).await.unwrap() }
     };
     assert_eq!(integrate(&ids[0], true).await.status, "would_merge");
     assert_eq!(integrate(&ids[0], false).await.status, "merged");
-    assert_eq!(integrate(&ids[0], false).await.status, "already_merged");
+    assert_eq!(integrate(&ids[0], false).await.status, "already_integrated");
     let before = world.git(&["rev-parse", "main"]);
     let conflict = integrate(&ids[1], false).await;
     assert_eq!((conflict.status.as_str(), conflict.conflicts[0].0.as_str()), ("conflicts", "README"));
@@ -328,7 +328,7 @@ async fn a_dependant_builds_on_what_was_merged_and_tidied_away_before_it_started
     let ids: Vec<String> = server.create(vec![first, slow, last]).await.into_iter().map(Result::unwrap).collect();
     server.until(&ids[0], "completed").await;
     let source = IntegrationSource::Worker(ids[0].clone());
-    let request = IntegrationRequest { source, into: None, strategy: IntegrationStrategy::Squash, dry_run: false };
+    let request = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..IntegrationRequest::of(source) };
     server.orchestrator.integrate(&server.boss, request).await.unwrap();
     world.git(&["worktree", "unlock", &format!(".orchestrator/worktrees/{}", ids[0])]);
     world.git(&["worktree", "remove", &format!(".orchestrator/worktrees/{}", ids[0])]);

@@ -5,6 +5,7 @@ mod admission;
 mod end;
 mod fault;
 mod history;
+mod integrate;
 mod lead;
 mod loud;
 #[cfg(target_os = "linux")]

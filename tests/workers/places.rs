@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::{
-    IntegrationRequest, IntegrationSource, IntegrationStrategy, RemovalAnswer, RemovalRequest, RemovalTarget,
-    RetryRequest, WaitStatus, WorktreeRequest,
+    IntegrationRequest, IntegrationSource, RemovalAnswer, RemovalRequest, RemovalTarget, RetryRequest, WaitStatus,
+    WorktreeRequest,
 };
 
 use crate::world::{CEILING, Server, World, git, mission};
@@ -86,10 +86,8 @@ async fn all_that_is_integrated_can_be_removed_at_once_and_a_removed_place_is_ma
     }
     use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, IntegrationStrategy};
     let request = IntegrationRequest {
-        source: IntegrationSource::Worker(ids[0].clone()),
-        into: None,
         strategy: IntegrationStrategy::Squash,
-        dry_run: false,
+        ..IntegrationRequest::of(IntegrationSource::Worker(ids[0].clone()))
     };
     server.orchestrator.integrate(&server.boss, request).await.unwrap();
     let all =
@@ -370,12 +368,7 @@ async fn a_worker_is_not_told_of_an_integration_as_of_somebody_elses_change() {
     let meanwhile = server.create_one(mission("meanwhile", &format!("wait-file {}", go.display()))).await;
     server.until(&first, "completed").await;
     server.until(&meanwhile, "running").await;
-    let request = IntegrationRequest {
-        source: IntegrationSource::Worker(first),
-        into: None,
-        strategy: IntegrationStrategy::Merge,
-        dry_run: false,
-    };
+    let request = IntegrationRequest::of(IntegrationSource::Worker(first));
     let merged = server.orchestrator.integrate(&server.boss, request).await.unwrap();
     assert_eq!(merged.status, "merged");
     std::fs::write(&go, "").unwrap();

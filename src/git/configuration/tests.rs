@@ -1,6 +1,7 @@
 use super::*;
+use crate::git::integrate::tests::{Integrate, integrate};
 use crate::git::testing::{Fixture, commit, git, read, write};
-use crate::git::{Identity, Integrate, Request, Strategy, commit_leftovers, create, integrate, tree_state};
+use crate::git::{Identity, Request, Strategy, commit_leftovers, create, tree_state};
 
 /// A program that leaves a mark, and what the mark is called.
 fn trap(fixture: &Fixture, name: &str) -> (String, PathBuf) {

@@ -1,29 +1,48 @@
 //! Bringing a worker's branch into another.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::mission::lines;
 use super::{Call, Nature, Tool};
 use crate::mcp::arguments::{self, ArgumentError, NAME, optional};
 use crate::mcp::error::ToolError;
-use crate::mcp::size;
-use crate::orchestrator::{IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy};
+use crate::mcp::{size, wire};
+use crate::orchestrator::{
+    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, OrchestratorError, PushResult,
+    Pushed,
+};
 
+/// For everything in the answer that is no list.
 const ENVELOPE: usize = 1_500;
+/// Of what a verification that did not pass said; of what the remote said; and of why each is left out. In bytes.
+const TAIL: usize = 900;
+const SAID: usize = 600;
+const WHY: usize = 500;
+const MOST_NAMED: u64 = 100;
 
 pub(super) struct IntegrateWorker;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IntegrateArguments {
-    /// The worker whose branch to integrate, such as w-3. Give it or branch.
+    /// The worker whose branch to integrate, such as w-3. Give one of it, worker_ids and branch.
     worker_id: Option<String>,
+    /// A train, in this order, verified as a whole; what conflicts or fails is left out. At most 100.
+    #[serde(default)]
+    worker_ids: Vec<String>,
     /// Any other branch to integrate.
     branch: Option<String>,
     /// The branch that it goes into; default: the integration branch.
     into: Option<String>,
     /// merge (default), squash or cherry_pick.
     strategy: Option<StrategyArgument>,
+    /// Shell command that must pass on the result, in a private worktree, before the branch moves.
+    verify_command: Option<String>,
+    /// true: then push to its upstream, never by force. Default false.
+    push: Option<bool>,
     /// true: only say what would happen. Default false.
     dry_run: Option<bool>,
 }
@@ -38,14 +57,27 @@ enum StrategyArgument {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct IntegrateReport {
-    /// merged, already_merged, would_merge or conflicts.
+    /// merged, already_merged, already_integrated, would_merge, conflicts, verification_failed, verification_timed_out,
+    /// could_not_verify, refused or running.
     status: String,
-    /// What is in now: the worker or branch.
+    /// What is in now.
     integrated: Vec<String>,
     into: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
     next_step: String,
+    /// As in a worker's outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "wire::Described")]
+    verification: Option<wire::VerificationReport>,
+    #[serde(skip_serializing_if = "is_zero")]
+    verifications: usize,
+    /// Its result (pushed, rejected, declined, …) and what the remote said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "wire::Described")]
+    push: Option<PushReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     left_out: Vec<LeftOut>,
     conflicts: Vec<Conflict>,
     /// Conflicts that had no room here.
@@ -57,6 +89,17 @@ pub(super) struct IntegrateReport {
 pub(super) struct LeftOut {
     worker_id: String,
     why: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct PushReport {
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    said: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -72,81 +115,142 @@ fn is_zero(count: &usize) -> bool {
 impl Tool for IntegrateWorker {
     const NAME: &'static str = "integrate_worker";
     const DESCRIPTION: &'static str = "\
-Integrate a worker agent's branch: merge, squash or cherry-pick its commits into the integration branch (or another). \
-Where they conflict, nothing is touched and the answer lists the conflicting files. A branch that is checked out is \
-moved only if that checkout is clean. dry_run only says what would happen. Look at the worker's outcome first: completed \
-and verified is worth merging.";
+Integrate a worker agent's branch, or a train of them: merge, squash or cherry-pick commits into the integration branch (or \
+another). With verify_command the result is verified first. Where it conflicts or fails, nothing is touched and the answer \
+says why. A branch that is checked out is moved only if that checkout is clean. Status running: call again with the same \
+arguments. Look at the worker's outcome first: completed and verified is worth merging.";
     const NATURE: Nature = Nature::Ends;
     type Arguments = IntegrateArguments;
     type Answer = IntegrateReport;
 
     async fn run(call: Call, arguments: IntegrateArguments) -> Result<IntegrateReport, ToolError> {
-        let source = source(arguments.worker_id, arguments.branch)?;
+        let source = source(arguments.worker_id, arguments.worker_ids, arguments.branch)?;
+        let patience = call.client.wait(None, call.orchestrator.settings().wait_seconds, call.hears_progress);
+        let patience = patience.max(Duration::from_secs(1));
         let request = IntegrationRequest {
-            source,
             into: optional(arguments.into, |branch| arguments::name("into", branch))?,
             strategy: match arguments.strategy {
                 None | Some(StrategyArgument::Merge) => IntegrationStrategy::Merge,
                 Some(StrategyArgument::Squash) => IntegrationStrategy::Squash,
                 Some(StrategyArgument::CherryPick) => IntegrationStrategy::CherryPick,
             },
+            verify_command: optional(arguments.verify_command, |it| {
+                arguments::text("verify_command", it, arguments::LINE)
+            })?,
+            push: arguments.push.unwrap_or(false),
             dry_run: arguments.dry_run.unwrap_or(false),
+            patience: Some(patience),
+            ..IntegrationRequest::of(source)
         };
-        let answer = call.orchestrator.integrate(&call.boss, request).await?;
+        let answer = tokio::select! {
+            answer = call.orchestrator.integrate(&call.boss, request) => answer?,
+            // Nobody hears it any more; it goes on.
+            () = call.stop.cancelled() => return Err(OrchestratorError::ShuttingDown.into()),
+        };
         Ok(IntegrateReport::new(answer))
     }
 }
 
-fn source(worker: Option<String>, branch: Option<String>) -> Result<IntegrationSource, ArgumentError> {
-    match (worker, branch) {
-        (Some(worker), None) => arguments::line("worker_id", worker, NAME).map(IntegrationSource::Worker),
-        (None, Some(branch)) => arguments::name("branch", branch).map(IntegrationSource::Branch),
-        (Some(_), Some(_)) => Err(ArgumentError::Both { one: "worker_id", other: "branch" }),
-        (None, None) => Err(ArgumentError::NoneOf { choices: "worker_id and branch" }),
+fn source(
+    worker: Option<String>,
+    workers: Vec<String>,
+    branch: Option<String>,
+) -> Result<IntegrationSource, ArgumentError> {
+    match (worker, workers.is_empty(), branch) {
+        (Some(worker), true, None) => arguments::line("worker_id", worker, NAME).map(IntegrationSource::Worker),
+        (None, true, Some(branch)) => arguments::name("branch", branch).map(IntegrationSource::Branch),
+        (None, false, None) => {
+            arguments::range("worker_ids (their number)", workers.len() as u64, 1, MOST_NAMED)?;
+            lines("worker_ids", workers, NAME).map(IntegrationSource::Train)
+        }
+        (None, true, None) => Err(ArgumentError::NoneOf { choices: "worker_id, worker_ids and branch" }),
+        (Some(_), _, Some(_)) => Err(ArgumentError::Both { one: "worker_id", other: "branch" }),
+        (Some(_), false, None) => Err(ArgumentError::Both { one: "worker_id", other: "worker_ids" }),
+        (None, false, Some(_)) => Err(ArgumentError::Both { one: "worker_ids", other: "branch" }),
     }
 }
 
 fn next_step(answer: &IntegrationAnswer) -> String {
     let into = size::line(&answer.into, 200);
     match (answer.status.as_str(), &answer.worker) {
+        ("running", _) => "integrate_worker with the same arguments again: it joins what goes on".to_owned(),
         ("conflicts", Some(worker)) => format!(
             "send_message_to_worker {worker}: ask it to merge {into} and resolve the conflicts; then integrate_worker again"
         ),
-        ("conflicts", None) => {
-            format!("have {into} merged into the branch and the conflicts resolved there; then integrate_worker again")
+        ("verification_failed" | "verification_timed_out", Some(worker)) => format!(
+            "send_message_to_worker {worker}: ask it to merge {into} and make the verification pass; then integrate_worker again"
+        ),
+        ("conflicts" | "verification_failed" | "verification_timed_out", None) => {
+            format!(
+                "have {into} merged into each that was left out, and what is said mended there; then integrate_worker again"
+            )
+        }
+        ("could_not_verify", _) => {
+            "look at verification: the command itself has to run; then integrate_worker again".to_owned()
         }
         ("would_merge", _) => "integrate_worker without dry_run".to_owned(),
+        ("refused", _) => "look at left_out".to_owned(),
+        _ if answer.push.as_ref().is_some_and(|push| !is_sent(push)) => {
+            format!(
+                "it is integrated here, but not pushed: see push; integrate_worker again with push once {into} can be sent"
+            )
+        }
+        _ if !answer.left_out.is_empty() => {
+            format!(
+                "send_message_to_worker to each that was left out: ask it to merge {into} and mend it; then integrate_worker again"
+            )
+        }
         (_, Some(worker)) => format!("remove_worktree {worker}, or go on with wait_for_any_worker"),
         (_, None) => "go on with wait_for_any_worker".to_owned(),
     }
 }
 
+fn is_sent(push: &Pushed) -> bool {
+    matches!(push.result, PushResult::Pushed | PushResult::UpToDate | PushResult::WouldPush)
+}
+
 impl IntegrateReport {
     fn new(answer: IntegrationAnswer) -> Self {
-        let name = match &answer.worker {
-            Some(worker) => worker.to_string(),
-            None => size::line(&answer.source, 200),
-        };
-        let (integrated, left_out) = match answer.status.as_str() {
-            "conflicts" => (Vec::new(), vec![LeftOut { worker_id: name, why: "it conflicts".to_owned() }]),
-            "would_merge" => (Vec::new(), Vec::new()),
-            _ => (vec![name], Vec::new()),
-        };
         let next_step = next_step(&answer);
+        let verification = answer.verification.as_ref().map(|it| wire::VerificationReport::with_tail(it, TAIL));
+        let push = answer.push.as_ref().map(PushReport::new);
+        let notes: Vec<String> = answer.notes.iter().map(|note| size::line(note, 300)).take(4).collect();
+        let mut room = size::ANSWER - ENVELOPE - size::of(&verification) - size::of(&push) - size::of(&notes);
+        let left_out = answer.left_out.iter();
+        let left_out = left_out.map(|(id, why)| LeftOut { worker_id: size::line(id, 120), why: size::ends(why, WHY) });
+        let (left_out, _) = size::fit(left_out, room / 2);
+        room -= size::of(&left_out);
+        let (integrated, _) = size::fit(answer.integrated.iter().map(|name| size::line(name, 200)), room / 2);
+        room -= size::of(&integrated);
         let conflicts = answer
             .conflicts
             .iter()
             .map(|(path, kind)| Conflict { path: size::line(path, 300), kind: size::line(kind, 100) });
-        let (conflicts, more_conflicts) = size::fit(conflicts, size::ANSWER - ENVELOPE);
+        let (conflicts, more_conflicts) = size::fit(conflicts, room);
         Self {
             status: answer.status,
             integrated,
             left_out,
             into: size::line(&answer.into, 200),
             commit: answer.commit,
+            verification,
+            verifications: answer.verifications,
+            push,
+            notes,
             conflicts,
             more_conflicts,
             next_step,
+        }
+    }
+}
+
+impl PushReport {
+    fn new(push: &Pushed) -> Self {
+        Self {
+            result: push.result.as_str(),
+            remote: push.remote.as_deref().map(|remote| size::line(remote, 100)),
+            branch: push.branch.as_deref().map(|branch| size::line(branch, 200)),
+            said: size::ends(&push.said, SAID),
         }
     }
 }
@@ -155,41 +259,66 @@ impl IntegrateReport {
 mod tests {
     use super::*;
     use crate::mission::id::WorkerId;
+    use crate::mission::outcome::{Exit, Verification};
+
+    fn answer(status: &str, into: &str) -> IntegrationAnswer {
+        IntegrationAnswer {
+            status: status.into(),
+            integrated: Vec::new(),
+            left_out: Vec::new(),
+            worker: None,
+            into: into.into(),
+            commit: None,
+            conflicts: Vec::new(),
+            verification: None,
+            verifications: 0,
+            push: None,
+            notes: Vec::new(),
+        }
+    }
 
     #[test]
     fn any_number_of_conflicts_fits() {
-        let conflicts = (0..1_000).map(|n| (format!("{n}{}", "\u{1}é".repeat(300)), "content".to_owned()));
-        let answer = IntegrationAnswer {
-            status: "conflicts".into(),
-            source: "\u{1}".repeat(900),
-            worker: None,
-            into: "\u{1}".repeat(900),
-            commit: None,
-            conflicts: conflicts.collect(),
+        let nasty = "\u{1}é".repeat(900);
+        let exit = Exit::Code(1);
+        let pushed = Pushed {
+            result: PushResult::Failed,
+            remote: Some(nasty.clone()),
+            branch: Some(nasty.clone()),
+            said: nasty.clone(),
         };
-        let report = IntegrateReport::new(answer);
+        let report = IntegrateReport::new(IntegrationAnswer {
+            integrated: vec![nasty.clone(); 100],
+            left_out: vec![(nasty.clone(), nasty.clone()); 100],
+            conflicts: (0..1_000).map(|n| (format!("{n}{nasty}"), "content".to_owned())).collect(),
+            verification: Some(Verification::Failed { commit: None, exit, log_tail: nasty.clone(), seconds: 1.0 }),
+            push: Some(pushed),
+            notes: vec![nasty.clone(); 9],
+            ..answer("conflicts", &nasty)
+        });
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
         assert_eq!(report.conflicts.len() + report.more_conflicts, 1_000);
-        assert!(report.integrated.is_empty());
+        assert!(!report.left_out.is_empty() && !report.integrated.is_empty());
     }
 
     #[test]
     fn the_next_step_names_the_worker_and_never_its_branch() {
-        for (status, integrated) in [("merged", 1), ("already_merged", 1), ("conflicts", 0), ("would_merge", 0)] {
-            let answer = IntegrationAnswer {
-                status: status.into(),
-                source: "orchestrator/w-1-try".into(),
-                worker: Some(WorkerId::new(1, "try")),
-                into: "main".into(),
-                commit: None,
-                conflicts: Vec::new(),
-            };
-            let report = IntegrateReport::new(answer);
+        let all = ["merged", "already_merged", "already_integrated", "conflicts", "would_merge", "verification_failed"];
+        for status in all {
+            let worker = Some(WorkerId::new(1, "try"));
+            let report = IntegrateReport::new(IntegrationAnswer { worker, ..answer(status, "main") });
             assert!(!report.next_step.contains("orchestrator/w-1-try"), "{}", report.next_step);
-            assert_eq!(
-                (report.integrated.len(), report.integrated.iter().all(|id| id == "w-1-try")),
-                (integrated, true)
-            );
+            assert_eq!(report.next_step.contains("w-1-try"), status != "would_merge", "{}", report.next_step);
         }
+    }
+
+    #[test]
+    fn one_of_the_three_is_named() {
+        let id = || Some("w-1".to_owned());
+        assert!(matches!(source(id(), Vec::new(), None), Ok(IntegrationSource::Worker(_))));
+        assert!(matches!(source(None, vec!["w-1".to_owned()], None), Ok(IntegrationSource::Train(_))));
+        assert!(source(None, Vec::new(), None).is_err());
+        assert!(source(id(), vec!["w-1".to_owned()], None).is_err());
+        assert!(source(None, vec!["w-1".to_owned()], id()).is_err());
     }
 }

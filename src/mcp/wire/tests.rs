@@ -115,7 +115,8 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     Arc::make_mut(&mut view.worker).mission.task_id = TaskId(long(400));
     Arc::make_mut(&mut view.worker).mission.place =
         Place::Worktree { path: long(4_000).into(), branch: long(800), base: None };
-    Arc::make_mut(&mut view.worker).integrated = Some(registry::Integrated { into: long(800), commit: "c".repeat(64) });
+    let integrated = registry::Integrated { into: long(800), commit: "c".repeat(64), source: None };
+    Arc::make_mut(&mut view.worker).integrated = Some(integrated);
     view.redelivered = true;
     let last = &mut Arc::make_mut(&mut view.worker).settled[0];
     last.failure = Some(BriefFailure { kind: FailureKind::ModelNotFound, message: long(9_000) });

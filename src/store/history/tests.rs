@@ -73,7 +73,11 @@ impl Pair {
                 let Some(worker) = self.worker(at) else { return };
                 let needed = Needed { names: vec![worker.id.to_string()], ..Needed::default() };
                 let (into, commit) = ("main".to_owned(), "c".to_owned());
-                self.change(by, &needed, vec![Entry::Integrated { worker: worker.id.clone(), into, commit }]);
+                self.change(
+                    by,
+                    &needed,
+                    vec![Entry::Integrated { worker: worker.id.clone(), into, commit, source: None }],
+                );
             }
             Step::Succeed => {
                 let to = BossId(format!("anon:{}", self.all.seq));

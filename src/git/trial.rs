@@ -1,0 +1,75 @@
+//! A worktree to verify a commit in: on no branch, ours alone, and taken away with all that is in it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::repository::Repository;
+use super::worktree::{WorktreeError, fill, list, patiently};
+
+/// Keeps everybody else from pruning it.
+const REASON: &str = "orchestrator-boss: an integration is verified here";
+
+/// Makes and fills it, with what `.worktreeinclude` names. The folder that it lies in must be there.
+pub fn make(repo: &Repository, path: &Path, commit: &str) -> Result<(), WorktreeError> {
+    {
+        let _lock = repo.lock()?;
+        patiently(|| {
+            let add = repo.write().args(["worktree", "add", "--quiet", "--no-checkout", "--detach"]);
+            add.args(["--lock", "--reason", REASON, "--"]).arg(path).arg(commit).run()
+        })?;
+    }
+    fill(repo, path).map(drop)
+}
+
+/// Takes it away, whatever is in it and however far its making came. One that is gone already is fine.
+pub fn remove(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(WorktreeError::RemoveTrial { path: path.to_owned(), source: error });
+        }
+        _ => {}
+    }
+    let _lock = repo.lock()?;
+    if list(repo)?.iter().any(|listed| listed.path == path) {
+        // Forced twice because it is locked, by us.
+        repo.write().args(["worktree", "remove", "--force", "--force", "--"]).arg(path).run()?;
+    }
+    Ok(())
+}
+
+/// Whether a commit has submodules, which are left empty in a worktree.
+pub fn has_submodules(repo: &Repository, commit: &str) -> bool {
+    let exists = repo.read().args(["cat-file", "-e", &format!("{commit}:.gitmodules")]).output();
+    exists.is_ok_and(|output| output.code == Some(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::{Fixture, read};
+
+    #[test]
+    fn it_is_at_the_commit_and_nothing_is_left_of_it() {
+        let fixture = Fixture::new();
+        let first = fixture.git(&["rev-parse", "HEAD"]);
+        fixture.commit("readme.txt", "changed\n");
+        let before = fixture.git(&["for-each-ref"]);
+        let path = fixture.beside("trial");
+        make(&fixture.repo, &path, &first).unwrap();
+        assert_eq!(read(&path, "readme.txt"), "hello\n");
+        fixture_leaves_something(&path);
+        for _again in 0..2 {
+            remove(&fixture.repo, &path).unwrap();
+            assert!(!path.exists());
+            assert_eq!(list(&fixture.repo).unwrap().len(), 1);
+        }
+        assert_eq!(fixture.git(&["for-each-ref"]), before);
+        assert!(!fixture.repo.common_dir.join("worktrees").exists());
+    }
+
+    fn fixture_leaves_something(path: &Path) {
+        crate::git::testing::commit(path, "readme.txt", "changed there\n");
+        crate::git::testing::write(path, "build/out.o", "x");
+    }
+}

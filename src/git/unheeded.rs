@@ -1,0 +1,69 @@
+//! What of the user's git settings is not heeded when we commit, merge and push: an answer says so. A hook would run what a
+//! worker may have written, and a signature could ask for a passphrase that nobody is there to type.
+
+use std::path::PathBuf;
+
+use super::command::{CommandError, Git};
+use super::repository::Repository;
+
+/// What `git merge` and `git commit` run.
+const HOOKS: [&str; 7] = [
+    "pre-merge-commit",
+    "pre-commit",
+    "prepare-commit-msg",
+    "commit-msg",
+    "post-merge",
+    "post-commit",
+    "reference-transaction",
+];
+
+/// Sentences for people; none where there is nothing to say.
+pub fn unheeded(repo: &Repository, push: bool) -> Result<Vec<String>, CommandError> {
+    let mut notes = Vec::new();
+    let folder = hooks_folder(repo)?;
+    let named = HOOKS.iter().chain(push.then_some(&"pre-push"));
+    let hooks: Vec<&str> = named.filter(|name| folder.join(name).is_file()).copied().collect();
+    if !hooks.is_empty() {
+        notes.push(format!("hooks were not run: {}", hooks.join(", ")));
+    }
+    let signs = Git::read(repo.root()).args(["config", "--type=bool", "--get", "commit.gpgsign"]).output()?;
+    if signs.stdout.starts_with(b"true") {
+        notes.push("commit.gpgsign is set, but commits made here are not signed".to_owned());
+    }
+    Ok(notes)
+}
+
+/// As the user's own git would find it: our calls set another one.
+fn hooks_folder(repo: &Repository) -> Result<PathBuf, CommandError> {
+    let set = repo.read().args(["config", "--type=path", "--show-scope", "--get-all", "core.hooksPath"]).output()?;
+    let set = String::from_utf8_lossy(&set.stdout);
+    let mut set = set.lines().filter_map(|line| line.split_once('\t')).filter(|(scope, _)| *scope != "command");
+    Ok(match set.next_back() {
+        Some((_, folder)) => repo.root().join(folder),
+        None => repo.common_dir.join("hooks"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::Fixture;
+
+    #[test]
+    fn hooks_and_signing_are_told_where_they_are_set() {
+        let fixture = Fixture::new();
+        assert_eq!(unheeded(&fixture.repo, true).unwrap(), Vec::<String>::new());
+        for hook in ["hooks/post-merge", "hooks/pre-push"] {
+            std::fs::create_dir_all(fixture.repo.common_dir.join("hooks")).unwrap();
+            std::fs::write(fixture.repo.common_dir.join(hook), "#!/bin/sh\n").unwrap();
+        }
+        fixture.git(&["config", "commit.gpgsign", "yes"]);
+        let notes = unheeded(&fixture.repo, false).unwrap();
+        assert_eq!(notes.len(), 2);
+        assert!(notes[0].ends_with(": post-merge") && notes[1].contains("not signed"), "{notes:?}");
+        assert!(unheeded(&fixture.repo, true).unwrap()[0].ends_with("post-merge, pre-push"));
+        fixture.write("own/commit-msg", "");
+        fixture.git(&["config", "core.hooksPath", "own"]);
+        assert!(unheeded(&fixture.repo, false).unwrap()[0].ends_with(": commit-msg"));
+    }
+}

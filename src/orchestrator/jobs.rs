@@ -1,0 +1,145 @@
+//! Integrations that are going on: each a task of its own, so that it outlasts the call that began it, and is joined by the
+//! same call. Those into one branch go one after another. Nothing of this is on disk: what dies with the server was either
+//! landed and recorded, or not begun.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::answers::IntegrationAnswer;
+use super::error::OrchestratorError;
+use super::train::Order;
+
+type Result<T> = std::result::Result<T, OrchestratorError>;
+/// The answer, and where the target branch stood then: to whoever asks after that has moved on, it says nothing any more.
+pub(super) type Done = (std::result::Result<IntegrationAnswer, String>, Option<String>);
+
+/// Answers that nobody has fetched; more than a boss forgets.
+const MOST_UNFETCHED: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Jobs {
+    jobs: Mutex<HashMap<Order, Job>>,
+    /// By target branch: taken for as long as a job is at work on it.
+    lanes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+#[derive(Clone)]
+struct Job {
+    news: watch::Receiver<News>,
+    task: AbortHandle,
+}
+
+#[derive(Clone, Default)]
+struct News {
+    doing: String,
+    done: Option<Arc<Done>>,
+}
+
+/// How a job tells what it does.
+#[derive(Clone)]
+pub(super) struct Teller(watch::Sender<News>);
+
+impl Teller {
+    pub fn doing(&self, what: String) {
+        self.0.send_modify(|news| news.doing = what);
+    }
+}
+
+/// What came of waiting for a job.
+pub(super) enum Joined {
+    Done(Box<Result<IntegrationAnswer>>),
+    /// It goes on; what it does.
+    Running(String),
+}
+
+impl Jobs {
+    pub fn lane(&self, branch: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(lanes.entry(branch.to_owned()).or_default())
+    }
+
+    /// Joins the job of this order, or begins it. `target`: where the branch stands now. Dropping the future leaves it
+    /// running.
+    pub async fn join<F>(
+        &self,
+        order: &Order,
+        target: Option<&str>,
+        patience: Option<Duration>,
+        begin: impl FnOnce(Teller) -> F,
+    ) -> Joined
+    where
+        F: Future<Output = Done> + Send + 'static,
+    {
+        let mut news = self.find_or_begin(order, target, begin);
+        let until_done = async {
+            let done = news.wait_for(|news| news.done.is_some()).await;
+            done.ok().and_then(|news| news.done.clone())
+        };
+        let done = match patience {
+            None => Ok(until_done.await),
+            Some(patience) => tokio::time::timeout(patience, until_done).await,
+        };
+        let Ok(done) = done else { return Joined::Running(news.borrow().doing.clone()) };
+        self.forget(order, done.as_ref());
+        Joined::Done(Box::new(match done {
+            Some(done) => done.0.clone().map_err(OrchestratorError::Refused),
+            None => Err(OrchestratorError::ShuttingDown),
+        }))
+    }
+
+    fn find_or_begin<F>(
+        &self,
+        order: &Order,
+        target: Option<&str>,
+        begin: impl FnOnce(Teller) -> F,
+    ) -> watch::Receiver<News>
+    where
+        F: Future<Output = Done> + Send + 'static,
+    {
+        let mut jobs = self.jobs();
+        if let Some(job) = jobs.get(order) {
+            let news = job.news.borrow();
+            // One that panicked or was ended has told nothing and never will.
+            let goes_on = news.done.is_none() && !job.task.is_finished();
+            if goes_on || news.done.as_ref().is_some_and(|done| done.1.as_deref() == target) {
+                return job.news.clone();
+            }
+        }
+        if jobs.len() >= MOST_UNFETCHED {
+            jobs.retain(|_, job| !job.task.is_finished());
+        }
+        let (sender, news) = watch::channel(News::default());
+        let work = begin(Teller(sender.clone()));
+        let task = tokio::spawn(async move {
+            let done = work.await;
+            sender.send_modify(|news| news.done = Some(Arc::new(done)));
+        });
+        jobs.insert(order.clone(), Job { news: news.clone(), task: task.abort_handle() });
+        news
+    }
+
+    /// It was told. The same order may have begun anew meanwhile, for another caller.
+    fn forget(&self, order: &Order, told: Option<&Arc<Done>>) {
+        let mut jobs = self.jobs();
+        let same = |job: &Job| match (&job.news.borrow().done, told) {
+            (Some(done), Some(told)) => Arc::ptr_eq(done, told),
+            _ => job.task.is_finished(),
+        };
+        if jobs.get(order).is_some_and(same) {
+            jobs.remove(order);
+        }
+    }
+
+    /// What is going on stops where it is; its processes and worktrees go with it.
+    pub fn end_all(&self) {
+        self.jobs().drain().for_each(|(_, job)| job.task.abort());
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<Order, Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

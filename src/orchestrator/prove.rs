@@ -1,0 +1,102 @@
+//! Verifying a commit in a worktree of its own, by a supervisor that ends with this server; and taking away what one that
+//! was killed has left.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::configuration;
+use super::context::Context;
+use super::error::OrchestratorError;
+use super::handle::{Orchestrator, blocking};
+use super::mail::Ask;
+use super::start::refused;
+use crate::crash_point::{self, Point};
+use crate::git;
+use crate::launcher::local;
+use crate::mission::causes::with_causes;
+use crate::mission::outcome::Verification;
+use crate::process::{self, Scope, Tree};
+use crate::store::file;
+use crate::store::lease;
+use crate::store::state_dir::StateDir;
+use crate::store::trial_dir::TrialDir;
+use crate::supervisor::secrets::Secrets;
+use crate::supervisor::trial::Trial;
+
+type Result<T> = std::result::Result<T, OrchestratorError>;
+
+/// What its processes get to end by themselves, where its supervisor did not live to see to it.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Runs the command on the commit. Dropping the future ends it all.
+pub(super) async fn prove(orchestrator: &Orchestrator, commit: &str, command: &str) -> Result<Verification> {
+    let context = orchestrator.shared();
+    let state = orchestrator.ask(|reply| Ask::StateDir { reply }).await??;
+    let dir = TrialDir::new(&state, &context.server);
+    let (inner, place, commit, command) = (Arc::clone(&context), dir.clone(), commit.to_owned(), command.to_owned());
+    blocking(move || prepare(&inner, &place, commit, command)).await?;
+    crash_point::at(Point::TrialPrepared);
+    let result = match local::start_trial(&context.program, &dir).await {
+        Ok(mut trial) => {
+            // Its end alone counts: what it says lies in its folder by then.
+            let _ = (&mut trial.exited).await;
+            drop(trial.held.take());
+            file::read_json(&dir.result()).map_err(|error| with_causes(&error))
+        }
+        Err(error) => Err(with_causes(&error)),
+    };
+    take_away(&context, &dir).await;
+    Ok(match result {
+        Ok(Some(result)) => result,
+        Ok(None) => Verification::CouldNotRun { why: "its supervisor died".to_owned() },
+        Err(why) => Verification::CouldNotRun { why },
+    })
+}
+
+fn prepare(context: &Context, dir: &TrialDir, commit: String, command: String) -> Result<()> {
+    let tag = process::tag_at_depth(format!("integration.{}", Uuid::new_v4().simple()), context.depth + 1);
+    let trial = Trial {
+        tag,
+        repository: context.repository()?.clone(),
+        configuration: configuration::remember_ours(context)?,
+        commit,
+        command,
+        settings: Secrets::without(&context.settings),
+    };
+    Ok(dir.create(&trial)?)
+}
+
+/// What dead servers left. A supervisor that still ends by itself is left to that; it is looked at again.
+pub(super) async fn take_away_left(context: Arc<Context>, state: StateDir) {
+    for dir in TrialDir::all(&state) {
+        let Some(server) = dir.server() else { continue };
+        if server != context.server && !lease::is_held(&state.server_lock(&server)) {
+            take_away(&context, &dir).await;
+        }
+    }
+}
+
+/// The lock keeps its supervisor from beginning now, and another server from doing the same.
+async fn take_away(context: &Arc<Context>, dir: &TrialDir) {
+    if !dir.root().exists() {
+        return;
+    }
+    let Ok(Some(_lease)) = lease::take(&dir.lock()) else { return };
+    let trial: Option<Trial> = file::read_json(&dir.assignment()).ok().flatten();
+    if let Some(trial) = &trial {
+        let known = file::read_json::<Tree>(&dir.processes()).ok().flatten().map(Tree::here).unwrap_or_default();
+        let spare = trial.settings.shared_daemons.clone();
+        process::sweep(&Scope { tag: trial.tag.clone(), roots: known, spare, own_children: Vec::new() }, GRACE).await;
+    }
+    let (inner, place) = (Arc::clone(context), dir.clone());
+    let removed = blocking(move || {
+        if trial.is_some() {
+            git::trial::remove(inner.repository()?, &place.tree()).map_err(refused)?;
+        }
+        Ok(place.remove()?)
+    });
+    if let Err(error) = removed.await {
+        tracing::warn!(error = %with_causes(&error), folder = %dir.root().display(), "what is left of a verification could not be taken away");
+    }
+}

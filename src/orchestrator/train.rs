@@ -1,0 +1,474 @@
+//! One integration from its commits to the moved branch. One branch or several make a train: coupled one on top of another
+//! in memory, proven as a whole if a command is given, and only then landed. What conflicts is left out; where the whole
+//! does not pass, what spoils it is found by bisection over the prefixes and left out too. Nothing is touched before
+//! the branch moves, by compare-and-swap, to the very commit that was proven; then it is recorded.
+
+use super::answers::*;
+use super::context::Context;
+use super::error::OrchestratorError;
+use super::handle::{Orchestrator, blocking};
+use super::jobs::{Done, Teller};
+use super::mail::Ask;
+use super::prove::prove;
+use super::start::refused;
+use crate::crash_point::{self, Point};
+use crate::git::{self, Bench, Conflict, Coupled, IntegrateError, Move, Step, Strategy};
+use crate::mission::causes::with_causes;
+use crate::mission::entry::Entry;
+use crate::mission::id::WorkerId;
+use crate::mission::outcome::Verification;
+use crate::mission::registry::Integrated;
+
+type Result<T> = std::result::Result<T, OrchestratorError>;
+
+/// What is asked for: two that are equal are the same job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Order {
+    pub sources: Vec<Source>,
+    pub into: String,
+    pub strategy: Strategy,
+    pub verify_command: Option<String>,
+    pub push: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    pub worker: Option<WorkerId>,
+    pub branch: String,
+    /// Where the branch stood when it was asked for.
+    pub tip: String,
+    /// Of the merge or squash commit.
+    pub message: String,
+}
+
+impl Source {
+    fn name(&self) -> String {
+        self.worker.as_ref().map_or_else(|| self.branch.clone(), ToString::to_string)
+    }
+}
+
+/// A source, by its place in the order, and the commit with which it is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Car {
+    source: usize,
+    commit: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Why {
+    Conflicts(Vec<Conflict>),
+    NotProven(Verification),
+    /// The target alone does not pass.
+    TargetFails(Verification),
+    Refused(String),
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Train {
+    /// Where the target stands; all else is on top of it.
+    from: String,
+    cars: Vec<Car>,
+    /// What has nothing to bring, and the commit with which it came in; by our own record or by git's word.
+    there: Vec<(Car, bool)>,
+    left: Vec<(usize, Why)>,
+    verification: Option<Verification>,
+    verifications: usize,
+}
+
+impl Train {
+    fn end(&self) -> &str {
+        self.cars.last().map_or(&self.from, |car| &car.commit)
+    }
+}
+
+/// For an order of which nothing is known yet.
+pub(super) fn answer(order: &Order) -> IntegrationAnswer {
+    let worker = match order.sources.as_slice() {
+        [one] => one.worker.clone(),
+        _ => None,
+    };
+    IntegrationAnswer {
+        status: String::new(),
+        integrated: Vec::new(),
+        left_out: Vec::new(),
+        worker,
+        into: order.into.clone(),
+        commit: None,
+        conflicts: Vec::new(),
+        verification: None,
+        verifications: 0,
+        push: None,
+        notes: Vec::new(),
+    }
+}
+
+/// What would come of it. Writes nothing, runs nothing and asks no remote.
+pub(super) async fn try_out(
+    orchestrator: &Orchestrator,
+    order: &Order,
+    left_out: Vec<(String, String)>,
+) -> Result<IntegrationAnswer> {
+    let recorded = recorded(orchestrator, order).await?;
+    let (context, order) = (orchestrator.shared(), order.clone());
+    blocking(move || {
+        let repository = context.repository()?;
+        let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
+        let train = couple(&context, &order, &recorded, from, true)?;
+        let would_move = !train.cars.is_empty();
+        let mut answer = tell(&order, &train, left_out);
+        if would_move {
+            answer.status = "would_merge".to_owned();
+            answer.integrated.clear();
+        }
+        answer.commit = None;
+        answer.notes = notes(&context, &order, &train)?;
+        if order.push {
+            answer.push = Some(git::push(repository, &order.into, true).map_err(refused)?);
+        }
+        Ok(answer)
+    })
+    .await
+}
+
+/// The job. Dropping the future leaves nothing half done: the branch has moved or it has not.
+pub(super) async fn run(
+    orchestrator: Orchestrator,
+    order: Order,
+    left_out: Vec<(String, String)>,
+    teller: Teller,
+) -> Done {
+    let context = orchestrator.shared();
+    teller.doing(format!("waits for another integration into {}", order.into));
+    let lane = context.jobs.lane(&order.into);
+    let _turn = lane.lock().await;
+    let answer = Run { orchestrator, order: &order, teller }.run(left_out).await;
+    let target = blocking(move || Ok(git::integrate::tip(context.repository()?, &order.into).ok())).await;
+    (answer.map_err(|error| with_causes(&error)), target.ok().flatten())
+}
+
+/// What our own records say of each source.
+async fn recorded(orchestrator: &Orchestrator, order: &Order) -> Result<Vec<Recorded>> {
+    let mut recorded = Vec::new();
+    for source in &order.sources {
+        let Some(worker) = &source.worker else {
+            recorded.push(Recorded::default());
+            continue;
+        };
+        let name = Some(worker.to_string());
+        let worker = orchestrator.ask(|reply| Ask::Lookup { name, reply }).await??.worker;
+        let worked = worker.as_ref().and_then(|it| it.last()).is_some_and(|last| last.changes.commits > 0);
+        recorded.push(Recorded { integrated: worker.and_then(|worker| worker.integrated.clone()), worked });
+    }
+    Ok(recorded)
+}
+
+#[derive(Debug, Clone, Default)]
+struct Recorded {
+    integrated: Option<Integrated>,
+    /// It has committed something.
+    worked: bool,
+}
+
+impl Recorded {
+    /// The commit with which this very work came in, if it is still there.
+    fn commit_in(&self, context: &Context, order: &Order, source: &Source, from: &str) -> Result<Option<String>> {
+        let same = |it: &&Integrated| it.into == order.into && it.source.as_deref() == Some(&source.tip);
+        let Some(found) = self.integrated.as_ref().filter(same) else { return Ok(None) };
+        let there = git::integrate::contains(context.repository()?, from, &found.commit);
+        Ok(there.then(|| found.commit.clone()))
+    }
+}
+
+fn couple(context: &Context, order: &Order, recorded: &[Recorded], from: String, dry: bool) -> Result<Train> {
+    let repository = context.repository()?;
+    let bench = if dry { Bench::dry(repository).map_err(refused)? } else { Bench::new(repository) };
+    let mut train = Train { from, ..Train::default() };
+    let mut rest = Vec::new();
+    for (at, source) in order.sources.iter().enumerate() {
+        match recorded[at].commit_in(context, order, source, &train.from)? {
+            Some(commit) => train.there.push((Car { source: at, commit }, true)),
+            None => rest.push(at),
+        }
+    }
+    couple_on(&bench, order, &mut train, &rest)?;
+    Ok(train)
+}
+
+fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usize]) -> Result<()> {
+    for &at in sources {
+        let source = &order.sources[at];
+        let step = Step {
+            source: source.branch.clone(),
+            tip: source.tip.clone(),
+            strategy: order.strategy,
+            message: source.message.clone(),
+        };
+        match bench.couple(train.end(), &step) {
+            Ok(Coupled::Clean(commit)) => train.cars.push(Car { source: at, commit }),
+            Ok(Coupled::Nothing) => train.there.push((Car { source: at, commit: train.end().to_owned() }, false)),
+            Ok(Coupled::Conflicts(conflicts)) => train.left.push((at, Why::Conflicts(conflicts))),
+            Err(error @ IntegrateError::MergeCommit { .. }) if order.sources.len() > 1 => {
+                train.left.push((at, Why::Refused(with_causes(&error))));
+            }
+            Err(error) => return Err(refused(error)),
+        }
+    }
+    Ok(())
+}
+
+struct Run<'a> {
+    orchestrator: Orchestrator,
+    order: &'a Order,
+    teller: Teller,
+}
+
+impl Run<'_> {
+    async fn run(&self, left_out: Vec<(String, String)>) -> Result<IntegrationAnswer> {
+        let mut train = self.assemble().await?;
+        if !train.cars.is_empty()
+            && let Err(moved) = self.land(&train).await?
+        {
+            // Once more, with what is there now; whoever moves it all the time has to be told.
+            let before = train.verifications;
+            train = self.assemble().await?;
+            train.verifications += before;
+            if !train.cars.is_empty() {
+                self.land(&train).await?.map_err(|_| refused(moved))?;
+            }
+        }
+        crash_point::at(Point::Merged);
+        self.record(&train).await?;
+        self.conclude(train, left_out).await
+    }
+
+    /// What may land, on top of where the target stands now.
+    async fn assemble(&self) -> Result<Train> {
+        self.teller.doing(format!("merges into {}", self.order.into));
+        let recorded = recorded(&self.orchestrator, self.order).await?;
+        let (context, order) = (self.orchestrator.shared(), self.order.clone());
+        let train = blocking(move || {
+            let repository = context.repository()?;
+            repository.identity().map_err(refused)?;
+            let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
+            let train = couple(&context, &order, &recorded, from, false)?;
+            if !train.cars.is_empty() {
+                git::can_land(repository, &order.into).map_err(refused)?;
+            }
+            Ok(train)
+        })
+        .await?;
+        match &self.order.verify_command {
+            Some(command) if !train.cars.is_empty() => self.prove(train, command).await,
+            _ => Ok(train),
+        }
+    }
+
+    /// Leaves out what keeps the whole from passing. What is left has passed as it is, or there is nothing left.
+    async fn prove(&self, mut train: Train, command: &str) -> Result<Train> {
+        // So many of the first cars have passed together, by this.
+        let (mut good, mut passed) = (0, None);
+        while train.cars.len() > good {
+            let whole = self.verify(&mut train, None, command).await?;
+            if is_passed(&whole) {
+                passed = Some(whole);
+                break;
+            }
+            if good == 0 && self.order.sources.len() > 1 && train.left.iter().all(|(_, why)| !is_of_proof(why)) {
+                let alone = self.verify(&mut train, Some(0), command).await?;
+                if !is_passed(&alone) {
+                    let cars = std::mem::take(&mut train.cars);
+                    train.left.extend(cars.into_iter().map(|car| (car.source, Why::TargetFails(alone.clone()))));
+                    train.verification = Some(alone);
+                    return Ok(train);
+                }
+            }
+            let (mut bad, mut why) = (train.cars.len(), whole);
+            while bad - good > 1 {
+                let middle = good + (bad - good) / 2;
+                let part = self.verify(&mut train, Some(middle), command).await?;
+                if is_passed(&part) {
+                    (good, passed) = (middle, Some(part));
+                } else {
+                    (bad, why) = (middle, part);
+                }
+            }
+            train.verification = Some(why.clone());
+            let rest: Vec<usize> = train.cars.drain(good..).map(|car| car.source).collect();
+            train.left.push((rest[0], Why::NotProven(why)));
+            train = self.couple_rest(train, rest[1..].to_vec()).await?;
+        }
+        train.verification = passed.or(train.verification);
+        crash_point::at(Point::Proven);
+        Ok(train)
+    }
+
+    /// The first so many cars; `None`: all of them.
+    async fn verify(&self, train: &mut Train, first: Option<usize>, command: &str) -> Result<Verification> {
+        let cars = &train.cars[..first.unwrap_or(train.cars.len())];
+        let commit = cars.last().map_or(&train.from, |car| &car.commit).clone();
+        train.verifications += 1;
+        let names: Vec<String> = cars.iter().map(|car| self.order.sources[car.source].name()).collect();
+        let with = if names.is_empty() { "alone".to_owned() } else { format!("with {}", names.join(", ")) };
+        self.teller.doing(format!("verifies {} {with} (run {})", self.order.into, train.verifications));
+        prove(&self.orchestrator, &commit, command).await
+    }
+
+    async fn couple_rest(&self, mut train: Train, rest: Vec<usize>) -> Result<Train> {
+        let (context, order) = (self.orchestrator.shared(), self.order.clone());
+        blocking(move || {
+            couple_on(&Bench::new(context.repository()?), &order, &mut train, &rest)?;
+            Ok(train)
+        })
+        .await
+    }
+
+    /// The inner error: the target has moved meanwhile, and nothing was done.
+    async fn land(&self, train: &Train) -> Result<std::result::Result<(), IntegrateError>> {
+        let (context, order, train) = (self.orchestrator.shared(), self.order.clone(), train.clone());
+        blocking(move || {
+            let what = train.cars.iter().map(|car| order.sources[car.source].branch.clone()).collect::<Vec<_>>();
+            let what = what.join(", ");
+            let step = Move { branch: &order.into, from: &train.from, to: train.end(), what: &what };
+            match git::land(context.repository()?, step) {
+                Ok(()) => Ok(Ok(())),
+                Err(moved @ IntegrateError::TargetMoved { .. }) => Ok(Err(moved)),
+                Err(error) => Err(refused(error)),
+            }
+        })
+        .await
+    }
+
+    /// What came in, and what was in already and not known to be: a server that died between landing and this.
+    async fn record(&self, train: &Train) -> Result<()> {
+        let recorded = recorded(&self.orchestrator, self.order).await?;
+        let found = train.there.iter().filter(|(_, known)| !known).map(|(car, _)| car);
+        let found = found.filter(|car| recorded[car.source].worked);
+        for car in train.cars.iter().chain(found) {
+            let source = &self.order.sources[car.source];
+            let Some(worker) = source.worker.clone() else { continue };
+            let (into, commit, source) = (self.order.into.clone(), car.commit.clone(), Some(source.tip.clone()));
+            let entry = Entry::Integrated { worker: worker.clone(), into, commit, source };
+            self.orchestrator.ask(|reply| Ask::Record { worker, entry, reply }).await??;
+        }
+        Ok(())
+    }
+
+    async fn conclude(&self, train: Train, left_out: Vec<(String, String)>) -> Result<IntegrationAnswer> {
+        let is_in = !train.cars.is_empty() || !train.there.is_empty();
+        let push = self.order.push && is_in;
+        if push {
+            self.teller.doing(format!("pushes {}", self.order.into));
+        }
+        let (context, order) = (self.orchestrator.shared(), self.order.clone());
+        blocking(move || {
+            let mut answer = tell(&order, &train, left_out);
+            answer.notes = notes(&context, &order, &train)?;
+            if push {
+                // What was merged is merged, whatever becomes of this.
+                let pushed = git::push(context.repository()?, &order.into, false);
+                answer.push = Some(pushed.unwrap_or_else(|error| Pushed {
+                    result: PushResult::Failed,
+                    remote: None,
+                    branch: None,
+                    said: with_causes(&error),
+                }));
+            }
+            Ok(answer)
+        })
+        .await
+    }
+}
+
+fn is_passed(verification: &Verification) -> bool {
+    matches!(verification, Verification::Passed { .. })
+}
+
+fn is_of_proof(why: &Why) -> bool {
+    matches!(why, Why::NotProven(_))
+}
+
+fn notes(context: &Context, order: &Order, train: &Train) -> Result<Vec<String>> {
+    if train.cars.is_empty() {
+        return Ok(Vec::new());
+    }
+    let repository = context.repository()?;
+    let mut notes = git::unheeded::unheeded(repository, order.push).map_err(refused)?;
+    if order.verify_command.is_some() && git::trial::has_submodules(repository, &train.from) {
+        notes.push("submodules are empty where it is verified: the command has to fetch them".to_owned());
+    }
+    Ok(notes)
+}
+
+fn tell(order: &Order, train: &Train, mut left_out: Vec<(String, String)>) -> IntegrationAnswer {
+    let name = |at: usize| order.sources[at].name();
+    let mut inside: Vec<usize> =
+        train.cars.iter().chain(train.there.iter().map(|(car, _)| car)).map(|car| car.source).collect();
+    inside.sort_unstable();
+    left_out.extend(train.left.iter().map(|(at, why)| (name(*at), reason(order, why))));
+    let conflicts = train.left.iter().filter_map(|(_, why)| match why {
+        Why::Conflicts(conflicts) => Some(conflicts.iter().map(|it| (it.path.clone(), it.kind.clone()))),
+        _ => None,
+    });
+    IntegrationAnswer {
+        status: status(train).to_owned(),
+        integrated: inside.into_iter().map(name).collect(),
+        left_out,
+        conflicts: conflicts.flatten().collect(),
+        commit: match (train.cars.last(), train.there.as_slice()) {
+            (Some(car), _) => Some(car.commit.clone()),
+            (None, [(car, true)]) => Some(car.commit.clone()),
+            _ => None,
+        },
+        verification: train.verification.clone(),
+        verifications: train.verifications,
+        ..answer(order)
+    }
+}
+
+fn status(train: &Train) -> &'static str {
+    if !train.cars.is_empty() {
+        return "merged";
+    }
+    let unproven = train.left.iter().find_map(|(_, why)| match why {
+        Why::NotProven(verification) | Why::TargetFails(verification) => Some(verification),
+        _ => None,
+    });
+    let conflicts = train.left.iter().any(|(_, why)| matches!(why, Why::Conflicts(_)));
+    match unproven {
+        Some(Verification::Failed { .. }) => "verification_failed",
+        Some(Verification::TimedOut { .. }) => "verification_timed_out",
+        Some(_) => "could_not_verify",
+        None if conflicts => "conflicts",
+        None if train.there.is_empty() => "refused",
+        None if train.there.iter().all(|(_, known)| *known) => "already_integrated",
+        None => "already_merged",
+    }
+}
+
+fn reason(order: &Order, why: &Why) -> String {
+    match why {
+        Why::Conflicts(conflicts) => {
+            let named = conflicts.iter().take(5).map(|it| format!("{} ({})", it.path, it.kind)).collect::<Vec<_>>();
+            let more = conflicts.len().saturating_sub(5);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("it conflicts: {}{more}", named.join(", "))
+        }
+        Why::NotProven(found) => format!("with it the verification {}", found_out(found)),
+        Why::TargetFails(found) => {
+            format!("{} alone does not pass: the verification {}; mend that first", order.into, found_out(found))
+        }
+        Why::Refused(why) => why.clone(),
+    }
+}
+
+fn found_out(verification: &Verification) -> String {
+    let word = match verification.as_str() {
+        "could_not_run" => "could not run",
+        "timed_out" => "timed out",
+        word => word,
+    };
+    match verification.note() {
+        Some(note) => format!("{word}: {note}"),
+        None => word.to_owned(),
+    }
+}

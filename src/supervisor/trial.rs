@@ -1,0 +1,144 @@
+//! One verification of an integration: a worktree of its own at the commit that is to be proven, the command in it, the
+//! sweep, and the worktree taken away. It ends with the server that wants to know: no process and no worktree outlives
+//! that, and what a killed one of us leaves, any server finds by the folder and takes away.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::finish::SWEEP_GRACE;
+use super::run::{SupervisorError, say_ready, take_lease};
+use super::{tree, verify};
+use crate::config::Settings;
+use crate::crash_point::{self, Point};
+use crate::git::{self, Configuration, Repository};
+use crate::mission::causes::with_causes;
+use crate::mission::outcome::Verification;
+use crate::process::{self, Identity, Scope};
+use crate::store::file;
+use crate::store::trial_dir::TrialDir;
+
+/// Everything that its supervisor needs to know. Written by the server that starts it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// In the environment of every process of it; unique for ever.
+    pub tag: String,
+    pub repository: Repository,
+    /// What the repository had configured before any worker.
+    pub configuration: Configuration,
+    pub commit: String,
+    pub command: String,
+    pub settings: Settings,
+}
+
+/// The process, from its first act to its last.
+pub fn run(root: &Path) -> ExitCode {
+    let ran = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(SupervisorError::Runtime)
+        .and_then(|runtime| runtime.block_on(supervise(TrialDir::at(root.to_owned()))));
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "an integration could not be verified");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn supervise(dir: TrialDir) -> Result<(), SupervisorError> {
+    process::become_session_leader()?;
+    process::become_subreaper()?;
+    let assignment: Option<Trial> = file::read_json(&dir.assignment())?;
+    let trial = assignment.ok_or_else(|| SupervisorError::NoAssignment(dir.root().display().to_string()))?;
+    let _lease = take_lease(&dir.lock()).await?;
+    let me = Identity::own()?;
+    git::configuration::keep_to_known();
+    git::configuration::keep_to(&trial.repository, trial.configuration.clone());
+    let unwanted = until_unwanted();
+    let processes = tree::keep(dir.processes());
+    say_ready();
+    crash_point::at(Point::TrialBegun);
+    let result = prove(&trial, &dir, me, &unwanted).await;
+    crash_point::at(Point::TrialVerified);
+    processes.abort();
+    let (repository, worktree) = (trial.repository.clone(), dir.tree());
+    let removed = blocking(move || git::trial::remove(&repository, &worktree)).await;
+    crash_point::at(Point::TrialTreeRemoved);
+    match (result, removed) {
+        (Some(result), _) => file::replace_json(&dir.result(), &result, false)?,
+        // There is nobody to tell.
+        (None, Ok(())) => dir.remove()?,
+        (None, Err(error)) => tracing::warn!(error = %with_causes(&error), "a worktree could not be taken away"),
+    }
+    Ok(())
+}
+
+/// `None`: nobody wants to know any more.
+async fn prove(trial: &Trial, dir: &TrialDir, me: Identity, unwanted: &CancellationToken) -> Option<Verification> {
+    let (repository, worktree, commit) = (trial.repository.clone(), dir.tree(), trial.commit.clone());
+    if let Err(error) = blocking(move || git::trial::make(&repository, &worktree, &commit)).await {
+        let why = format!("the worktree to verify it in could not be made: {}", with_causes(&error));
+        return Some(Verification::CouldNotRun { why });
+    }
+    crash_point::at(Point::TrialTreeMade);
+    let before = state(dir.tree()).await;
+    let (worktree, log) = (dir.tree(), dir.log());
+    let check = verify::Check {
+        command: &trial.command,
+        directory: &worktree,
+        tag: &trial.tag,
+        log: &log,
+        settings: &trial.settings,
+        commit: Some(trial.commit.clone()),
+    };
+    let result = verify::verify(check, unwanted.cancelled()).await;
+    let spare = trial.settings.shared_daemons.clone();
+    let scope = Scope { tag: trial.tag.clone(), roots: vec![me], spare, own_children: Vec::new() };
+    process::sweep(&scope, SWEEP_GRACE).await;
+    match result {
+        Some(Verification::Passed { .. }) if state(dir.tree()).await != before => Some(Verification::NotProven {
+            why: "it passed, but commits or tracked files were changed while it ran".to_owned(),
+        }),
+        result => result,
+    }
+}
+
+async fn state(worktree: PathBuf) -> Option<String> {
+    blocking(move || git::tracked_state(&worktree)).await.ok()
+}
+
+/// Cancelled when our stdin ends, which it does with the server, or when the system asks us to end.
+fn until_unwanted() -> CancellationToken {
+    let unwanted = CancellationToken::new();
+    let ended = unwanted.clone();
+    // Not by the runtime: at its end it would wait for a read that does not return.
+    std::thread::spawn(move || {
+        let mut byte = [0];
+        while matches!(std::io::stdin().read(&mut byte), Ok(1)) {}
+        ended.cancel();
+    });
+    for kind in [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()] {
+        let asked = unwanted.clone();
+        match signal(kind) {
+            Ok(mut signal) => drop(tokio::spawn(async move {
+                signal.recv().await;
+                asked.cancel();
+            })),
+            Err(error) => tracing::warn!(%error, "a signal cannot be heeded"),
+        }
+    }
+    unwanted
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,111 @@
+//! Integration by the real program: what outlasts a call is joined by the next, and what dies with a server is begun anew.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+
+fn git(dir: &Path, args: &[&str]) -> String {
+    let identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"];
+    let git =
+        Command::new("git").args(identity).args(args).current_dir(dir).env("GIT_CONFIG_GLOBAL", "/dev/null").output();
+    let output = git.unwrap();
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A repository with a branch `work` that is one commit ahead of `main`.
+fn repository(home: &Path) -> PathBuf {
+    let repo = home.join("repo");
+    std::fs::create_dir(&repo).unwrap();
+    git(&repo, &["init", "-q", "-b", "main"]);
+    git(&repo, &["config", "user.name", "T"]);
+    git(&repo, &["config", "user.email", "t@example.org"]);
+    git(&repo, &["commit", "-q", "--allow-empty", "-m", "first"]);
+    git(&repo, &["checkout", "-q", "-b", "work"]);
+    std::fs::write(repo.join("work.txt"), "work\n").unwrap();
+    git(&repo, &["add", "."]);
+    git(&repo, &["commit", "-q", "-m", "work"]);
+    git(&repo, &["checkout", "-q", "main"]);
+    repo
+}
+
+fn until(what: &str, is: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is() {
+        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn start(home: tempfile::TempDir) -> Client {
+    let mut client = Client::start_in(home, "repo", &[("ORCHESTRATOR_WAIT_SECONDS", "1")]);
+    client.initialize("test", "2025-06-18");
+    client
+}
+
+fn gated(home: &Path) -> (PathBuf, PathBuf, Value) {
+    let (here, gate) = (home.join("here"), home.join("gate"));
+    let command = format!("touch '{}'; while [ ! -e '{}' ]; do sleep 0.02; done", here.display(), gate.display());
+    (here, gate, json!({"branch": "work", "verify_command": command}))
+}
+
+#[test]
+fn what_outlasts_the_call_is_running_and_the_same_call_joins_it() {
+    let home = tempfile::tempdir().unwrap();
+    let repo = repository(home.path());
+    let (here, gate, arguments) = gated(home.path());
+    let mut boss = start(home);
+    let running = boss.succeed(1, "integrate_worker", arguments.clone());
+    assert_eq!(running["status"], "running", "{running}");
+    assert!(running["next_step"].as_str().unwrap().contains("same arguments"));
+    until("it is verified", || here.exists());
+    assert_eq!(boss.succeed(2, "integrate_worker", arguments.clone())["status"], "running");
+    std::fs::write(gate, "").unwrap();
+    let mut id = 2;
+    let merged = loop {
+        id += 1;
+        let answer = boss.succeed(id, "integrate_worker", arguments.clone());
+        if answer["status"] != "running" {
+            break answer;
+        }
+    };
+    assert_eq!(
+        (&merged["status"], &merged["verification"]["result"]),
+        (&json!("merged"), &json!("passed")),
+        "{merged}"
+    );
+    assert_eq!(merged["verification"]["commit"], merged["commit"]);
+    assert_eq!(merged["commit"], git(&repo, &["rev-parse", "main"]));
+    assert_eq!(boss.succeed(99, "integrate_worker", arguments)["status"], "already_merged");
+}
+
+#[test]
+fn a_server_that_is_killed_in_the_middle_leaves_no_process_and_no_worktree() {
+    let home = tempfile::tempdir().unwrap();
+    let repo = repository(home.path());
+    let (here, gate, arguments) = gated(home.path());
+    let mut first = start(home);
+    assert_eq!(first.succeed(1, "integrate_worker", arguments.clone())["status"], "running");
+    until("it is verified", || here.exists());
+    let before = git(&repo, &["rev-parse", "main"]);
+    let home = first.kill();
+    until("all is taken away", || !repo.join(".orchestrator/integrations").exists());
+    assert_eq!(git(&repo, &["worktree", "list"]).lines().count(), 1);
+    assert_eq!(git(&repo, &["rev-parse", "main"]), before);
+    assert_eq!(working_in(&repo), Vec::<String>::new());
+    std::fs::write(gate, "").unwrap();
+    let mut second = start(home);
+    assert_eq!(second.succeed(1, "integrate_worker", arguments)["status"], "merged");
+}
+
+/// Processes that work in the folder or name it.
+fn working_in(folder: &Path) -> Vec<String> {
+    let listed = Command::new("ps").args(["-A", "-o", "args="]).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let name = folder.to_string_lossy().into_owned();
+    listed.lines().filter(|line| line.contains(&name)).map(str::to_owned).collect()
+}

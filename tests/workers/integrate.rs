@@ -1,0 +1,314 @@
+//! Integrations with a verification: trains, culprits, joined calls, servers and supervisors that die in the middle, pushes.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use orchestrator_boss::mission::outcome::Verification;
+use orchestrator_boss::orchestrator::{
+    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, PushResult,
+};
+use orchestrator_boss::process::{Signal, Tree, send};
+
+use crate::world::{CEILING, Server, World, git, mission, until_exists};
+
+async fn completed(server: &Server, missions: &[(&str, &str)]) -> Vec<String> {
+    let drafts = missions.iter().map(|(title, script)| mission(title, script)).collect();
+    let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
+    for id in &ids {
+        server.until(id, "completed").await;
+    }
+    ids
+}
+
+fn of(id: &str, command: &str) -> IntegrationRequest {
+    let verify_command = Some(command.to_owned());
+    IntegrationRequest { verify_command, ..IntegrationRequest::of(IntegrationSource::Worker(id.to_owned())) }
+}
+
+fn train(ids: &[String], command: &str) -> IntegrationRequest {
+    let verify_command = Some(command.to_owned());
+    IntegrationRequest { verify_command, ..IntegrationRequest::of(IntegrationSource::Train(ids.to_vec())) }
+}
+
+async fn integrate(server: &Server, request: &IntegrationRequest) -> IntegrationAnswer {
+    server.orchestrator.integrate(&server.boss, request.clone()).await.unwrap()
+}
+
+fn trials(world: &World) -> PathBuf {
+    world.repo().join(".orchestrator/integrations")
+}
+
+/// Neither folder nor worktree.
+fn nothing_is_left(world: &World) {
+    assert!(!trials(world).exists(), "{:?}", std::fs::read_dir(trials(world)).map(Iterator::count));
+    assert!(!world.git(&["worktree", "list", "--porcelain"]).contains("integrations"));
+}
+
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let reached = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(CEILING, reached).await.is_ok(), "never: {what}");
+}
+
+/// Waits for the gate, and says before that it is there.
+fn gated(world: &World) -> (PathBuf, PathBuf, String) {
+    let (here, gate) = (world.path("here"), world.path("gate"));
+    let command = format!("echo x >> '{}'; while [ ! -e '{}' ]; do sleep 0.02; done", here.display(), gate.display());
+    (here, gate, command)
+}
+
+fn runs(here: &Path) -> usize {
+    std::fs::read_to_string(here).map_or(0, |text| text.lines().count())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_train_the_culprit_and_what_conflicts_are_left_out_and_the_rest_lands_proven() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let ids = completed(
+        &server,
+        &[
+            ("a", "write a.txt a\ncommit a"),
+            ("r", "write README one\ncommit r"),
+            ("s", "write README two\ncommit s"),
+            ("bad", "write bad.txt x\ncommit bad"),
+            ("c", "write c.txt c\ncommit c"),
+        ],
+    )
+    .await;
+    let dry = IntegrationRequest { dry_run: true, ..train(&ids, "exit 1") };
+    let objects = world.git(&["count-objects", "-v"]);
+    let would = integrate(&server, &dry).await;
+    assert_eq!((would.status.as_str(), would.left_out.len(), would.verification), ("would_merge", 1, None));
+    assert_eq!(world.git(&["count-objects", "-v"]), objects);
+
+    let answer = integrate(&server, &train(&ids, "test ! -e bad.txt")).await;
+    assert_eq!(answer.status, "merged", "{answer:#?}");
+    assert_eq!(answer.integrated, [&*ids[0], &ids[1], &ids[4]]);
+    let why = |id: &str| &answer.left_out.iter().find(|(left, _)| left == id).unwrap().1;
+    assert!(why(&ids[2]).contains("README (contents)"), "{answer:#?}");
+    assert!(why(&ids[3]).contains("verification failed"), "{answer:#?}");
+    let main = world.git(&["rev-parse", "main"]);
+    assert_eq!(answer.commit.as_ref(), Some(&main));
+    assert_eq!(answer.verification.as_ref().unwrap().commit(), Some(&*main), "{answer:#?}");
+    // The whole, the target alone, two for the bisection of four, the rest.
+    assert_eq!(answer.verifications, 5);
+    assert!(world.repo().join("c.txt").exists() && !world.repo().join("bad.txt").exists());
+    assert_eq!(world.git(&["status", "--porcelain"]), "");
+    for id in [&ids[0], &ids[1], &ids[4]] {
+        let worker = server.orchestrator.get(id).await.unwrap().worker;
+        assert_eq!(worker.integrated.as_ref().unwrap().into, "main");
+    }
+    nothing_is_left(&world);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_target_alone_does_not_pass_nobody_is_blamed() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let ids = completed(&server, &[("a", "write a.txt a\ncommit a"), ("b", "write b.txt b\ncommit b")]).await;
+    let before = world.git(&["rev-parse", "main"]);
+    let answer = integrate(&server, &train(&ids, "exit 3")).await;
+    assert_eq!((answer.status.as_str(), answer.verifications), ("verification_failed", 2));
+    assert!(answer.left_out.iter().all(|(_, why)| why.contains("main alone does not pass")), "{answer:#?}");
+    assert_eq!(world.git(&["rev-parse", "main"]), before);
+    nothing_is_left(&world);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_verified_in_a_worktree_of_its_own_before_the_branch_moves() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
+    let (before, out) = (world.git(&["rev-parse", "main"]), world.path("out"));
+    let fails = "echo it is broken; exit 7";
+    for (command, status) in [
+        (fails, "verification_failed"),
+        ("no-such-program-here", "could_not_verify"),
+        ("echo x >> a.txt", "could_not_verify"),
+    ] {
+        let answer = integrate(&server, &of(&ids[0], command)).await;
+        assert_eq!(answer.status, status, "{answer:#?}");
+        assert_eq!((answer.integrated.len(), answer.commit), (0, None));
+        if command == fails {
+            let note = answer.verification.unwrap().note().unwrap();
+            assert!(note.contains("status 7") && note.contains("it is broken"), "{note}");
+        }
+    }
+    assert_eq!(world.git(&["rev-parse", "main"]), before);
+    let command = format!(
+        "(git rev-parse HEAD main; pwd; git symbolic-ref -q HEAD; test -e a.txt && echo there) > '{}'",
+        out.display()
+    );
+    let answer = integrate(&server, &of(&ids[0], &command)).await;
+    let said = std::fs::read_to_string(out).unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(said[..2], [answer.commit.as_ref().unwrap(), &before], "the very commit, and nothing has moved");
+    assert!(said[2].starts_with(&*trials(&world).to_string_lossy()) && said[3..] == ["there"], "{said:?}");
+    assert_eq!(world.git(&["rev-parse", "main"]), *said[0]);
+    nothing_is_left(&world);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verification_that_takes_too_long_is_ended_and_told() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.verify_timeout_minutes = 0;
+    let server = world.server_with(Some("boss"), settings);
+    let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
+    let answer = integrate(&server, &of(&ids[0], "sleep 600 & sleep 600")).await;
+    assert_eq!(answer.status, "verification_timed_out", "{answer:#?}");
+    nothing_is_left(&world);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_on_is_joined_by_the_same_call_and_done_once() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
+    let (here, gate, command) = gated(&world);
+    let request = of(&ids[0], &command);
+    let hasty = IntegrationRequest { patience: Some(Duration::from_millis(1)), ..request.clone() };
+    let running = integrate(&server, &hasty).await;
+    assert_eq!((running.status.as_str(), running.integrated.len()), ("running", 0));
+    until_exists(&here).await;
+    assert!(integrate(&server, &hasty).await.notes[0].contains("verifies main with w-1"));
+    let both = async { tokio::join!(integrate(&server, &request), integrate(&server, &request)) };
+    let open = async { std::fs::write(&gate, "").unwrap() };
+    let ((one, other), ()) = tokio::join!(both, open);
+    assert_eq!((one.status.as_str(), &one.commit), ("merged", &other.commit));
+    assert_eq!((other.status.as_str(), runs(&here)), ("merged", 1));
+    let again = integrate(&server, &request).await;
+    assert_eq!((again.status.as_str(), again.commit, runs(&here)), ("already_integrated", one.commit, 1));
+    nothing_is_left(&world);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_nobody_fetched_waits_for_the_same_call() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
+    let before = world.git(&["rev-parse", "main"]);
+    let hasty = IntegrationRequest { patience: Some(Duration::ZERO), ..of(&ids[0], "true") };
+    assert_eq!(integrate(&server, &hasty).await.status, "running");
+    until("it lands", || world.git(&["rev-parse", "main"]) != before).await;
+    let answer = integrate(&server, &of(&ids[0], "true")).await;
+    assert_eq!((answer.status.as_str(), answer.verifications), ("merged", 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_moved_meanwhile_is_merged_into_and_verified_once_more() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
+    let (here, gate, command) = gated(&world);
+    let move_it = async {
+        until_exists(&here).await;
+        world.git(&["commit", "-q", "--allow-empty", "-m", "by the user"]);
+        std::fs::write(&gate, "").unwrap();
+    };
+    let request = of(&ids[0], &command);
+    let (answer, ()) = tokio::join!(integrate(&server, &request), move_it);
+    assert_eq!((answer.status.as_str(), answer.verifications, runs(&here)), ("merged", 2, 2));
+    assert_eq!(answer.verification.unwrap().commit(), answer.commit.as_deref());
+    assert_eq!(world.git(&["log", "--first-parent", "--format=%s", "-2"]), "a\nby the user");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_leaves_in_the_middle_leaves_nothing_and_the_next_one_does_it() {
+    let world = World::new();
+    let first = world.server(Some("boss"));
+    let ids = completed(&first, &[("a", "write a.txt a\ncommit a")]).await;
+    let (here, gate, command) = gated(&world);
+    let before = world.git(&["rev-parse", "main"]);
+    let request = of(&ids[0], &format!("(setsid sleep 600 &) ; {command}"));
+    let hasty = IntegrationRequest { patience: Some(Duration::from_millis(1)), ..request.clone() };
+    assert_eq!(integrate(&first, &hasty).await.status, "running");
+    until_exists(&here).await;
+    first.orchestrator.shut_down().await;
+    until("it takes everything away", || !trials(&world).exists()).await;
+    nothing_is_left(&world);
+    assert_eq!(world.git(&["rev-parse", "main"]), before);
+    std::fs::write(&gate, "").unwrap();
+    let second = world.server(Some("boss"));
+    assert_eq!(integrate(&second, &request).await.status, "merged");
+    second.orchestrator.shut_down().await;
+    let third = world.server(Some("boss"));
+    assert_eq!(integrate(&third, &request).await.status, "already_integrated", "it is remembered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_supervisor_that_is_killed_leaves_nothing_and_lands_nothing() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
+    let (here, gate, command) = gated(&world);
+    let before = world.git(&["rev-parse", "main"]);
+    let kill = async {
+        until_exists(&here).await;
+        let folder = std::fs::read_dir(trials(&world)).unwrap().flatten().next().unwrap().path();
+        let tree: Tree = serde_json::from_slice(&std::fs::read(folder.join("processes.json")).unwrap()).unwrap();
+        // Written down first before it started anything: itself alone.
+        send(tree.processes.first().unwrap(), Signal::Kill);
+    };
+    let request = of(&ids[0], &command);
+    let (answer, ()) = tokio::join!(integrate(&server, &request), kill);
+    assert_eq!(answer.status, "could_not_verify", "{answer:#?}");
+    assert!(matches!(answer.verification, Some(Verification::CouldNotRun { why }) if why.contains("died")));
+    assert_eq!(world.git(&["rev-parse", "main"]), before);
+    nothing_is_left(&world);
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(integrate(&server, &request).await.status, "merged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_in_by_squash_is_known_though_the_target_went_on() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let ids = completed(&server, &[("a", "write README a\ncommit a")]).await;
+    let source = IntegrationSource::Worker(ids[0].clone());
+    let request = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..IntegrationRequest::of(source) };
+    let merged = integrate(&server, &request).await;
+    assert_eq!(merged.status, "merged");
+    std::fs::write(world.repo().join("README"), "changed by the user\n").unwrap();
+    world.git(&["commit", "-q", "-a", "-m", "by the user"]);
+    let again = integrate(&server, &request).await;
+    assert_eq!((again.status.as_str(), again.commit), ("already_integrated", merged.commit));
+    // What is no longer there is no longer in.
+    world.git(&["reset", "-q", "--hard", "HEAD~2"]);
+    assert_eq!(integrate(&server, &request).await.status, "merged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_says_what_the_remote_said_and_can_be_asked_for_again() {
+    let world = World::new();
+    let bare = world.path("remote.git");
+    world.git(&["clone", "-q", "--bare", ".", &bare.to_string_lossy()]);
+    world.git(&["remote", "add", "origin", &bare.to_string_lossy()]);
+    let server = world.server(Some("boss"));
+    let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
+    let source = IntegrationSource::Worker(ids[0].clone());
+    let request = IntegrationRequest { push: true, ..IntegrationRequest::of(source) };
+    let answer = integrate(&server, &request).await;
+    assert_eq!((answer.status.as_str(), answer.push.as_ref().unwrap().result), ("merged", PushResult::NoUpstream));
+    assert!(answer.push.unwrap().said.contains("git push -u origin main"));
+
+    world.git(&["fetch", "-q", "origin"]);
+    world.git(&["branch", "-q", "--set-upstream-to=origin/main", "main"]);
+    let hook = bare.join("hooks/pre-receive");
+    std::fs::create_dir_all(bare.join("hooks")).unwrap();
+    std::fs::write(&hook, "#!/bin/sh\necho no merges today >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let answer = integrate(&server, &request).await;
+    let push = answer.push.unwrap();
+    assert_eq!((answer.status.as_str(), push.result), ("already_integrated", PushResult::Declined), "{push:?}");
+    assert!(push.said.contains("no merges today"), "{push:?}");
+
+    std::fs::remove_file(hook).unwrap();
+    assert_eq!(integrate(&server, &request).await.push.unwrap().result, PushResult::Pushed);
+    assert_eq!(git(&bare, &["rev-parse", "main"]), world.git(&["rev-parse", "main"]));
+}
