@@ -14,6 +14,7 @@ pub mod id;
 pub mod lifecycle;
 pub mod login;
 pub mod outcome;
+pub mod race;
 pub mod registry;
 pub mod retry;
 pub mod reunion;

@@ -3,7 +3,7 @@
 //! It runs on a thread of its own, so that taking the journal's lock and writing may block without holding up the
 //! protocol. Everything slow (git, starting and following workers) is done by tasks that report back by mail.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub(super) struct Actor {
     /// The tasks that start and follow workers for this server.
     pub following: HashMap<WorkerId, JoinHandle<()>>,
     pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
+    /// Attempts that were told that another has won their race.
+    pub told_losers: HashSet<(WorkerId, u32)>,
     /// Messages that came in the moment between the closing of an inbox and the settlement.
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
     pub machine: Machine,
@@ -87,6 +89,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         waiters: Waiters::default(),
         following: HashMap::new(),
         cancels: HashMap::new(),
+        told_losers: HashSet::new(),
         late_messages: HashMap::new(),
         machine: Machine::default(),
         logins: Logins::default(),
@@ -128,7 +131,7 @@ impl Actor {
         // A caller that has gone away wants no answer: every `drop` below drops one.
         match ask {
             Ask::Arrived { boss } => self.note_arrival(&boss),
-            Ask::Create { boss, drafts, reply } => drop(reply.send(self.create(&boss, drafts))),
+            Ask::Create { boss, drafts, race, reply } => drop(reply.send(self.create(&boss, drafts, race))),
             Ask::Wait { boss, workers, most, answer, reply } => {
                 drop(reply.send(self.begin_wait(&boss, &workers, most, answer)))
             }
@@ -161,6 +164,7 @@ impl Actor {
     /// What follows from any change, whoever made it.
     pub(super) fn after_change(&mut self) {
         self.settle_called_off();
+        self.stop_losers();
         self.send_late_messages();
         self.retry_automatically();
         self.hold_queues();
@@ -189,6 +193,7 @@ impl Actor {
             self.miss_state_file();
             self.take_over();
             self.follow_again();
+            self.stop_losers();
             self.look_after_logins();
             // There may be room again on the machine, or none any more.
             self.start_what_may();

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::backend::{AgentEvent, Enforcement};
-use crate::mission::id::{BackendName, TaskId, WorkerId};
+use crate::mission::id::{BackendName, RaceId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::outcome::{Outcome, Proof};
+use crate::mission::outcome::{Outcome, Proof, Usage};
 use crate::mission::registry::Worker;
 use crate::store::worker_dir::{Delivery, Letter};
 use crate::supervisor::assignment::{LiveStatus, Receipt};
@@ -31,6 +31,25 @@ pub struct WorkerView {
     pub redelivered: bool,
     /// Who keeps it to its permissions.
     pub enforced: Option<Enforcement>,
+    pub race: Option<RaceView>,
+}
+
+/// The race that a worker runs or ran in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RaceView {
+    pub id: RaceId,
+    pub winner: Option<WorkerId>,
+    /// In the order in which they were asked for.
+    pub racers: Vec<RacerView>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RacerView {
+    pub worker_id: WorkerId,
+    pub backend: BackendName,
+    pub status: WorkerStatus,
+    /// Over all its attempts, so far; `None`: its CLI did not say.
+    pub spent: Option<Usage>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,6 +58,7 @@ pub struct Created {
     pub status: WorkerStatus,
     /// The `request_id` was known: nothing new was made.
     pub existing: bool,
+    pub race: Option<RaceId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,6 +286,8 @@ pub struct IntegrationAnswer {
     pub commit: Option<String>,
     /// Path and kind of conflict.
     pub conflicts: Vec<(String, String)>,
+    /// What else there is to say.
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone)]

@@ -14,6 +14,7 @@ use crate::crash_point::{self, Point};
 use crate::git::{self, IntegrationStatus, Strategy};
 use crate::mission::entry::Entry;
 use crate::mission::id::{BossId, WorkerId};
+use crate::mission::race;
 use crate::mission::registry::Worker;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -64,8 +65,9 @@ pub(super) async fn integrate(
         let worker = worker.id.clone();
         orchestrator.ask(|reply| Ask::Record { worker, entry, reply }).await??;
     }
+    let notes = lookup.worker.iter().filter_map(|worker| race::note_on_loser(worker)).collect();
     let worker = lookup.worker.map(|worker| worker.id.clone());
-    Ok(answer(source, worker, into, done))
+    Ok(IntegrationAnswer { notes, ..answer(source, worker, into, done) })
 }
 
 fn check(worker: &Worker, boss: &BossId) -> Result<()> {
@@ -144,5 +146,6 @@ fn answer(source: String, worker: Option<WorkerId>, into: String, done: git::Int
         into,
         commit: done.commit,
         conflicts: done.conflicts.into_iter().map(|conflict| (conflict.path, conflict.kind)).collect(),
+        notes: Vec::new(),
     }
 }

@@ -89,6 +89,7 @@ pub fn rebuild(registry: &mut Registry, dir: &StateDir, history: &History, now: 
             },
         }
     }
+    registry.decide_races();
     let numbers = ids.iter().chain(remembered.tasks().map(|task| &task.worker_id));
     let numbers = numbers.filter_map(|id| WorkerId::number_in(id.as_str())).chain(history.numbers());
     registry.last_number = numbers.max().unwrap_or(0).max(registry.last_number);

@@ -9,7 +9,9 @@ mod loud;
 #[cfg(target_os = "linux")]
 mod own;
 mod places;
+mod race;
 mod repair;
 mod restart;
+mod retry;
 mod share;
 mod world;

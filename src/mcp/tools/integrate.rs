@@ -51,6 +51,9 @@ pub(super) struct IntegrateReport {
     /// Conflicts that had no room here.
     #[serde(skip_serializing_if = "is_zero")]
     more_conflicts: usize,
+    /// What else there is to say, such as that it is not the winner of its race.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -137,7 +140,8 @@ impl IntegrateReport {
             .conflicts
             .iter()
             .map(|(path, kind)| Conflict { path: size::line(path, 300), kind: size::line(kind, 100) });
-        let (conflicts, more_conflicts) = size::fit(conflicts, size::ANSWER - ENVELOPE);
+        let (conflicts, more_conflicts) =
+            size::fit(conflicts, size::ANSWER - ENVELOPE - size::of(&answer.notes).min(1_300));
         Self {
             status: answer.status,
             integrated,
@@ -146,6 +150,7 @@ impl IntegrateReport {
             commit: answer.commit,
             conflicts,
             more_conflicts,
+            notes: answer.notes.iter().map(|note| size::line(note, 300)).take(4).collect(),
             next_step,
         }
     }
@@ -166,6 +171,7 @@ mod tests {
             into: "\u{1}".repeat(900),
             commit: None,
             conflicts: conflicts.collect(),
+            notes: Vec::new(),
         };
         let report = IntegrateReport::new(answer);
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
@@ -183,6 +189,7 @@ mod tests {
                 into: "main".into(),
                 commit: None,
                 conflicts: Vec::new(),
+                notes: Vec::new(),
             };
             let report = IntegrateReport::new(answer);
             assert!(!report.next_step.contains("orchestrator/w-1-try"), "{}", report.next_step);
