@@ -83,6 +83,12 @@ pub fn is_undecided(worker: &Worker) -> bool {
     worker.race.as_ref().is_some_and(|race| race.winner.is_none())
 }
 
+/// Whether this name of the worker is that of the task, for which others race too and nobody has won.
+pub fn is_named_by_task(worker: &Worker, name: &str) -> bool {
+    let by_id = WorkerId::number_in(name).is_some() && worker.id.as_str().starts_with(name);
+    is_undecided(worker) && !by_id
+}
+
 /// Another one won, and this one was not begun again since.
 pub fn has_lost(worker: &Worker) -> bool {
     worker

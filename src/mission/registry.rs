@@ -403,8 +403,9 @@ impl Registry {
         }
     }
 
-    /// For a registry that was rebuilt from the workers' folders: see [`race::winners_by_time`].
-    pub fn decide_races(&mut self) {
+    /// For a registry that was rebuilt from the workers' folders: as it was told, else by [`race::winners_by_time`].
+    pub fn decide_races(&mut self, told: &[WorkerId]) {
+        told.iter().for_each(|winner| self.decide_race(winner));
         race::winners_by_time(self).iter().for_each(|winner| self.decide_race(winner));
     }
 

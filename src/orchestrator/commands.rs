@@ -325,7 +325,7 @@ impl Actor {
     /// One worker and no other: a task for which several race is nobody's name until one has won.
     fn one_of_mine(&self, boss: &BossId, name: &str, what: &'static str) -> Result<Arc<Worker>> {
         let worker = self.mine(boss, name, what)?;
-        let racers = match race::is_undecided(&worker) && !worker.id.as_str().starts_with(name) {
+        let racers = match race::is_named_by_task(&worker, name) {
             true => race::racers(self.registry(), &worker).map(|it| it.id.to_string()).collect::<Vec<_>>(),
             false => return Ok(worker),
         };

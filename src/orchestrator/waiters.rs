@@ -89,7 +89,7 @@ impl Actor {
         for name in names {
             let worker = self.mine(boss, name, "wait for")?;
             // Named by a task for which several race, all of them are meant.
-            let by_task = race::is_undecided(&worker) && !worker.id.as_str().starts_with(name.as_str());
+            let by_task = race::is_named_by_task(&worker, name);
             let racers = race::racers(self.registry(), &worker).filter(|_| by_task).map(|it| it.id.clone());
             for id in std::iter::once(worker.id.clone()).chain(racers) {
                 if !ids.contains(&id) {
