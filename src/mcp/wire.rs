@@ -129,19 +129,24 @@ pub(super) struct Integrated {
     commit: String,
 }
 
-/// Several workers do the same task, and the first to do it wins.
+/// The first to do the task wins; the losers' work stays on their branches.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct RaceReport {
     race_id: String,
-    /// Its worker_id; absent until somebody has won.
+    /// Absent until somebody has won.
     #[serde(skip_serializing_if = "Option::is_none")]
     winner: Option<String>,
-    /// All of them, with what each cost so far. The losers' work stays on their branches.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<SomeRacer>")]
     racers: Vec<Racer>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+/// Stands for a [`Racer`] in the schemas.
+#[derive(JsonSchema)]
+#[schemars(description = "worker_id, status, backend, cost_usd and tokens so far, or cost_unknown.")]
+struct SomeRacer {}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Racer {
     worker_id: String,
     status: &'static str,

@@ -241,17 +241,16 @@ impl Journal {
     }
 
     fn recall(&mut self, now: Timestamp, needed: &Needed) -> Result<(), JournalError> {
-        let found = needed.names.iter().filter_map(|name| self.find(name));
+        let named = needed.names.iter().filter_map(|name| self.find(name));
+        let asked = needed.requests.iter().filter_map(|request| self.history.request(request));
         // Where there is a newer worker of the same task, it is the one that counts.
         let newest = |task: &TaskId| self.history.task(task).filter(|_| self.registry.task(task).is_none());
-        let found = found.flat_map(|worker| [newest(worker.task()), Some(worker)]).flatten();
-        let asked = needed.requests.iter().filter_map(|request| self.history.request(request));
+        let found = named.chain(asked).flat_map(|worker| [newest(worker.task()), Some(worker)]).flatten();
         let racers = |worker: &Arc<Worker>| -> Vec<Arc<Worker>> {
             let race = worker.race.iter().flat_map(|race| &race.racers);
             race.filter_map(|id| self.find(id.as_str())).collect()
         };
-        let found =
-            found.chain(asked).flat_map(|worker| racers(&worker).into_iter().chain([worker]).collect::<Vec<_>>());
+        let found = found.flat_map(|worker| racers(&worker).into_iter().chain([worker]).collect::<Vec<_>>());
         let mut workers: Vec<_> = found.filter(|it| self.registry.get(&it.id).is_none()).collect();
         workers.sort_by_key(|worker| worker.number());
         workers.dedup_by_key(|worker| worker.number());

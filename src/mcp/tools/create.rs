@@ -28,8 +28,8 @@ pub(super) struct Batch {
     /// The missions, any number; each becomes one worker.
     #[schemars(with = "Vec<MissionArguments>")]
     workers: Vec<Value>,
-    /// true: all of them do one and the same task, with the same prompt, and race: the first that is completed and
-    /// verified (without verify_command, completed with changes) wins, and the others are cancelled. Default false.
+    /// true: all get the same prompt and race: the first that is completed and verified (without verify_command,
+    /// completed with changes) wins, and the others are cancelled. Default false.
     race: Option<bool>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct BatchAnswer {
     next_step: String,
     /// Of each mission, in order; over 50 missions only of those that failed.
     results: Vec<ItemResult>,
-    /// Of a race: its id, and the task_id of all its workers unless you gave one.
+    /// And its task_id, unless you gave one.
     #[serde(skip_serializing_if = "Option::is_none")]
     race_id: Option<String>,
     /// Over 50 missions: the workers' ids as ranges of numbers, such as w-1..w-60; w-1 alone is an id too.
@@ -79,8 +79,7 @@ Start many coding agents in parallel, one worker for each mission. Use it to run
 launch or delegate to subagents: each worker is a real codex, claude, gemini or opencode process in a git worktree and branch of its own, and goes on when \
 you stop. Returns at once with the ids; missions over the limit on parallel workers are queued and start by themselves. \
 Each mission stands for itself: one that is refused fails alone, with its index and what to mend. Order them with task_id \
-and depends_on. With race true several agents or models compete at one task: the first that is right wins, the others are \
-cancelled; a race starts whole or not at all. Then call wait_for_any_worker. For one mission create_worker_mission does the same.";
+and depends_on. With race true they compete at one task; a race starts whole or not at all. Then call wait_for_any_worker. For one mission create_worker_mission does the same.";
     const NATURE: Nature = Nature::SetsToWork;
     type Arguments = Batch;
     type Answer = BatchAnswer;

@@ -51,7 +51,6 @@ pub(super) struct IntegrateReport {
     /// Conflicts that had no room here.
     #[serde(skip_serializing_if = "is_zero")]
     more_conflicts: usize,
-    /// What else there is to say, such as that it is not the winner of its race.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
 }
