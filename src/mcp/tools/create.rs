@@ -79,7 +79,7 @@ Start many coding agents in parallel, one worker for each mission. Use it to run
 launch or delegate to subagents: each worker is a real codex, claude, gemini or opencode process in a git worktree and branch of its own, and goes on when \
 you stop. Returns at once with the ids; missions over the limit on parallel workers are queued and start by themselves. \
 Each mission stands for itself: one that is refused fails alone, with its index and what to mend. Order them with task_id \
-and depends_on. With race true they compete at one task; a race starts whole or not at all. Then call wait_for_any_worker. For one mission create_worker_mission does the same.";
+and depends_on. With race true several agents compete at one task; a race starts whole or not at all. Then call wait_for_any_worker. For one mission create_worker_mission does the same.";
     const NATURE: Nature = Nature::SetsToWork;
     type Arguments = Batch;
     type Answer = BatchAnswer;
