@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::graph;
 use super::handover;
 use super::id::{TaskId, WorkerId};
+use super::race;
 use super::registry::{Registry, Report, Worker};
 
 /// What was handed to a client this long ago and never proven to have arrived is not waited for any longer.
@@ -39,17 +40,30 @@ pub fn movable(registry: &Registry, kept: Kept, now: Timestamp) -> Vec<WorkerId>
     let open = registry.workers().filter(|worker| !handover::is_final(worker));
     let mut held: HashSet<&TaskId> = open.flat_map(|worker| &worker.mission.depends_on).collect();
     let mut moved = Vec::new();
+    let mut racers = HashSet::new();
     for worker in registry.workers() {
-        if moved.len() == settled - kept.newest {
+        if racers.contains(&worker.id) {
+            continue;
+        }
+        if moved.len() >= settled - kept.newest {
             break;
         }
-        if !held.contains(worker.task()) && is_done_with(registry, worker, now) {
-            moved.push(worker.id.clone());
+        let together = together(registry, worker);
+        if !held.contains(worker.task()) && together.iter().all(|it| is_done_with(registry, it, now)) {
+            moved.extend(together.iter().map(|worker| worker.id.clone()));
+            racers.extend(together.iter().skip(1).map(|worker| worker.id.clone()));
         } else {
             held.insert(worker.task());
         }
     }
+    moved.sort_by_key(|id| WorkerId::number_in(id.as_str()));
     moved
+}
+
+/// A race moves whole, so that whoever has one of its racers has its end.
+fn together<'a>(registry: &'a Registry, worker: &'a Worker) -> Vec<&'a Worker> {
+    let racers: Vec<&Worker> = race::racers(registry, worker).map(AsRef::as_ref).collect();
+    if racers.is_empty() { vec![worker] } else { racers }
 }
 
 fn is_done_with(registry: &Registry, worker: &Worker, now: Timestamp) -> bool {

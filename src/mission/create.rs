@@ -4,12 +4,14 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::entry::NewWorker;
-use super::id::{BackendName, BossId, TaskId, WorkerId};
-use super::registry::Registry;
+use super::id::{BackendName, BossId, RaceId, TaskId, WorkerId};
+use super::race::{self, Race};
+use super::registry::{Registry, Worker};
 use super::spec::{Mission, Permissions, Place};
 
 /// A mission as the boss gave it, with its fields checked one by one, but not yet against the other missions.
@@ -76,6 +78,18 @@ pub enum Rejection {
         "request_id {request:?} is one of another boss, for its worker {worker}: if that is this mission, leave it to that worker; if not, use another request_id"
     )]
     RequestTaken { request: String, worker: WorkerId },
+    #[error("a race needs two missions or more: add one with another backend or model_override, or leave race out")]
+    RaceOfOne,
+    #[error(
+        "a race is one task given to several: {field} must be the same in all its missions, but that of mission {index} differs; make it the same, or leave race out and give each a task_id of its own"
+    )]
+    RaceDiffers { field: &'static str, index: usize },
+    #[error(
+        "request_id {request:?} is known already, and not as a part of this very race: repeat the whole race as it was, or use new request_ids"
+    )]
+    RaceRequest { request: String },
+    #[error("the race was not started: mission {index} of it was refused; mend that one and create the race again")]
+    RaceRefused { index: usize },
     #[error("branch {branch:?} belongs to worker {worker}, which is not settled: choose another branch name")]
     BranchTaken { worker: WorkerId, branch: String },
 }
@@ -98,6 +112,84 @@ pub fn register(
     drafts.iter().map(|draft| batch.register(boss, draft, defaults)).collect()
 }
 
+/// The same for missions that race each other: all of them are registered, or none is.
+pub fn register_race(
+    registry: &Registry,
+    boss: &BossId,
+    drafts: &[Draft],
+    defaults: Defaults<'_>,
+) -> Vec<Result<Registered, Rejection>> {
+    let refuse_all = |why: Rejection| drafts.iter().map(|_| Err(why.clone())).collect();
+    if let Err(why) = check_race(drafts) {
+        return refuse_all(why);
+    }
+    let id = RaceId(format!("race-{}", registry.last_number + 1));
+    let drafts: Vec<Draft> = drafts
+        .iter()
+        .map(|draft| Draft { task_id: draft.task_id.clone().or_else(|| Some(id.as_str().into())), ..draft.clone() })
+        .collect();
+    let mut batch = Batch { is_race: true, ..Batch::new(registry, &drafts) };
+    let mut made: Vec<_> = drafts.iter().map(|draft| batch.register(boss, draft, defaults)).collect();
+    if let Some(refused) = made.iter().position(Result::is_err) {
+        for other in made.iter_mut().filter(|it| it.is_ok()) {
+            *other = Err(Rejection::RaceRefused { index: refused });
+        }
+        return made;
+    }
+    if let Some(request) = known_request(registry, &drafts, &made) {
+        return refuse_all(Rejection::RaceRequest { request });
+    }
+    let racers: Vec<WorkerId> = made.iter().flatten().filter_map(|it| Some(it.new_worker()?.id.clone())).collect();
+    for new in made.iter_mut().flatten() {
+        if let Registered::New(new) = new {
+            new.race = Some(Race::new(id.clone(), racers.clone()));
+        }
+    }
+    made
+}
+
+/// What makes one task of several missions.
+fn check_race(drafts: &[Draft]) -> Result<(), Rejection> {
+    let Some(first) = drafts.first().filter(|_| drafts.len() > 1) else { return Err(Rejection::RaceOfOne) };
+    for (index, draft) in drafts.iter().enumerate() {
+        let same = [
+            ("prompt", draft.prompt == first.prompt),
+            ("task_id", draft.task_id == first.task_id),
+            ("verify_command", draft.verify_command == first.verify_command),
+            ("depends_on", draft.depends_on == first.depends_on),
+            ("permissions", draft.permissions == first.permissions),
+        ];
+        if let Some((field, _)) = same.into_iter().find(|(_, same)| !same) {
+            return Err(Rejection::RaceDiffers { field, index });
+        }
+    }
+    Ok(())
+}
+
+/// A request id for which nothing new is made, unless all of them are those of one whole race: then it was asked again.
+fn known_request(registry: &Registry, drafts: &[Draft], made: &[Result<Registered, Rejection>]) -> Option<String> {
+    let existing = |it: &Result<Registered, Rejection>| match it {
+        Ok(Registered::Existing(id)) => Some(id.clone()),
+        _ => None,
+    };
+    let known: Vec<WorkerId> = made.iter().filter_map(existing).collect();
+    let race = known.first().and_then(|id| registry.get(id)?.race.as_ref());
+    if known.is_empty() || race.is_some_and(|race| race.racers == known) && known.len() == made.len() {
+        return None;
+    }
+    let at = made.iter().position(|it| existing(it).is_some())?;
+    drafts[at].request_id.clone()
+}
+
+impl Registered {
+    pub fn new_worker(&self) -> Option<&NewWorker> {
+        match self {
+            Registered::New(new) => Some(new),
+            Registered::Existing(_) => None,
+        }
+    }
+}
+
 /// How many tasks an error names at most.
 const MOST_KNOWN: usize = 10;
 
@@ -114,6 +206,8 @@ struct Batch<'a> {
     acyclic: HashSet<TaskId>,
     /// What an error names as known.
     known: Vec<TaskId>,
+    /// All of them bear the same task id.
+    is_race: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -143,6 +237,7 @@ impl<'a> Batch<'a> {
             branches,
             acyclic: HashSet::new(),
             known,
+            is_race: false,
         };
         batch.acyclic = batch.find_acyclic();
         batch
@@ -165,7 +260,13 @@ impl<'a> Batch<'a> {
             self.requests.insert(request, id.clone());
         }
         let mission = mission(draft, task_id, depends_on, place);
-        Ok(Registered::New(Box::new(NewWorker { id, boss: boss.clone(), mission, needs: draft.needs.clone() })))
+        Ok(Registered::New(Box::new(NewWorker {
+            id,
+            boss: boss.clone(),
+            mission,
+            needs: draft.needs.clone(),
+            race: None,
+        })))
     }
 
     /// Another boss's request is neither repeated (it might be the same) nor taken for this one (it might be another).
@@ -181,10 +282,13 @@ impl<'a> Batch<'a> {
     }
 
     fn check_task(&self, task: &TaskId) -> Result<(), Rejection> {
-        if self.taken_tasks.contains(task) {
+        if self.taken_tasks.contains(task) && !self.is_race {
             return Err(Rejection::TaskTwice { task: task.clone() });
         }
-        match self.registry.task(task).filter(|worker| !worker.status.is_settled()) {
+        let open = |worker: &&Arc<Worker>| !worker.status.is_settled();
+        let newest = self.registry.task(task);
+        let racers = newest.into_iter().flat_map(|worker| race::racers(self.registry, worker));
+        match newest.into_iter().chain(racers).find(open) {
             None => Ok(()),
             Some(worker) => Err(Rejection::TaskOpen {
                 task: task.clone(),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::id::{BackendName, BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
 use super::outcome::{Changes, Exit, FailureKind, Outcome, Usage, Verification, tail};
+use super::race::Race;
 use super::registry::Worker;
 use super::spec::Mission;
 
@@ -171,6 +172,9 @@ pub struct NewWorker {
     /// Names of environment variables (keys of its backend) that the server which took it has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
+    /// Others do the same task, and the first to do it wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub race: Option<Race>,
 }
 
 /// How the attempt that waits in the queue shall run.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::entry::Brief;
 use super::id::{TaskId, WorkerId};
 use super::lifecycle::{Ending, WorkerStatus};
+use super::race::{self, Standing};
 use super::registry::{Registry, Worker};
 use super::retry;
 
@@ -62,6 +63,15 @@ fn end_of(registry: &Registry, task: &TaskId) -> Dependency {
     let Some(worker) = registry.task(task) else {
         return Dependency::Broken(format!("task {task}, which it depends on, is not known any more"));
     };
+    match race::standing(registry, worker) {
+        Some(Standing::On) => return Dependency::Open,
+        Some(Standing::Lost(reasons)) => {
+            return Dependency::Broken(format!(
+                "nobody won the race for task {task}, which it depends on ({reasons}): retry_worker one of them would unblock it, cancel_worker drops it"
+            ));
+        }
+        Some(Standing::Won(_)) | None => {}
+    }
     match worker.status {
         WorkerStatus::Settled(Ending::Completed) => Dependency::Met,
         WorkerStatus::Settled(ending) if retry::automatic(worker).is_none() => Dependency::Broken(format!(
@@ -108,6 +118,9 @@ pub fn block(registry: &Registry, worker: &Worker) -> Option<String> {
             Readiness::Blocked(why) => Some(why),
             _ => None,
         },
+        WorkerStatus::Settled(_) if race::is_undecided(worker) => race::block(registry, worker),
+        // The task was done by another.
+        WorkerStatus::Settled(_) if race::lost_to(worker).is_some() => None,
         WorkerStatus::Settled(ending) if ending != Ending::Completed => retry::exhausted(worker),
         _ => None,
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::graph;
 use super::id::{BossId, ServerId, WorkerId};
+use super::race;
 use super::registry::{Registry, Report, Worker};
 use super::retry;
 
@@ -43,12 +44,17 @@ pub struct Settlement<'a> {
     pub worker: &'a Arc<Worker>,
     /// It was offered before, by a server or connection that is gone, and may have arrived.
     pub redelivered: bool,
+    /// Told with other news, or when there is nothing left to wait for: see [`race::ends_quietly`].
+    pub is_quiet: bool,
 }
 
 impl News<'_> {
     /// A wait must answer at once.
     pub fn is_pressing(&self) -> bool {
-        !self.settled.is_empty() || !self.blocked.is_empty() || !self.already_reported.is_empty() || self.open == 0
+        self.settled.iter().any(|settlement| !settlement.is_quiet)
+            || !self.blocked.is_empty()
+            || !self.already_reported.is_empty()
+            || self.open == 0
     }
 }
 
@@ -66,9 +72,12 @@ pub fn news<'a>(registry: &'a Registry, boss: &BossId, selection: &Selection, se
             news.queued += usize::from(worker.status == super::lifecycle::WorkerStatus::Queued);
         }
         if let Some(redelivered) = due(&worker.report, server).filter(|_| is_final(worker)) {
-            news.settled.push(Settlement { worker, redelivered });
+            let is_quiet = race::ends_quietly(registry, worker);
+            news.settled.push(Settlement { worker, redelivered, is_quiet });
         }
     }
+    // First what was waited for, of which an answer may have room for a part only.
+    news.settled.sort_by_key(|settlement| settlement.is_quiet);
     let quiet = news.settled.is_empty() && news.blocked.is_empty() && news.open == 0;
     if quiet && matches!(selection, Selection::Named(_)) {
         news.already_reported = workers.into_iter().filter(|worker| worker.status.is_settled()).collect();

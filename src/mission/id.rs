@@ -37,6 +37,10 @@ text_id! {
     TaskId
 }
 text_id! {
+    /// `race-<number of its first worker>`: unique for ever, as that number is.
+    RaceId
+}
+text_id! {
     /// Who leads: `claude:<session>`, `codex:<session>`, or `anon:<server>` for a client that names no session.
     BossId
 }

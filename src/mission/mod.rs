@@ -15,6 +15,7 @@ pub mod hold;
 pub mod id;
 pub mod lifecycle;
 pub mod outcome;
+pub mod race;
 pub mod registry;
 pub mod retry;
 pub mod reunion;

@@ -13,6 +13,7 @@ use super::entry::{Brief, Entry, Line, NewWorker, NextAttempt, Start};
 use super::graph;
 use super::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
 use super::lifecycle::{self, Event, WorkerStatus};
+use super::race::{self, Race};
 use super::spec::Mission;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -86,6 +87,8 @@ pub struct Worker {
     /// Names of the environment variables without which no server may start it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub race: Option<Race>,
     /// One brief an attempt, oldest first.
     pub settled: Vec<Brief>,
     #[serde(default)]
@@ -172,6 +175,7 @@ impl Worker {
             attempt: 0,
             next,
             needs: new.needs.clone(),
+            race: new.race.clone(),
             settled: Vec::new(),
             report: Report::Due,
             block_report: Report::Due,
@@ -242,9 +246,10 @@ impl Registry {
             .or_else(|| self.task(&TaskId::from(text)))
     }
 
-    /// The newest worker of a task.
+    /// The newest worker of a task; of a race, the winner, or before there is one a racer that may still win.
     pub fn task(&self, task: &TaskId) -> Option<&Arc<Worker>> {
-        self.workers.get(self.index.tasks.get(task)?)
+        let newest = self.workers.get(self.index.tasks.get(task)?)?;
+        Some(race::spokesman(self, newest))
     }
 
     pub fn by_request(&self, request_id: &str) -> Option<&Arc<Worker>> {
@@ -352,7 +357,10 @@ impl Registry {
             Entry::Verifying { worker, attempt } => self.change(worker, |worker| {
                 worker.advance_in(*attempt, Event::VerificationStarted);
             }),
-            Entry::Settled { worker, brief } => self.settle(worker, brief),
+            Entry::Settled { worker, brief } => {
+                self.settle(worker, brief);
+                self.decide_race(worker);
+            }
             Entry::Requeued { worker, next } => self.requeue(worker, next, line),
             Entry::Amended { worker, next } => self.change(worker, |worker| worker.next = NextAttempt::clone(next)),
             Entry::Diverted { worker, next, why } => self.change(worker, |worker| {
@@ -430,9 +438,34 @@ impl Registry {
                 worker.diverted = None;
                 worker.report = Report::Due;
                 worker.block_report = Report::Due;
+                if let Some(race) = &mut worker.race {
+                    race.is_over_for_it = race.winner.is_some();
+                }
             }
         });
         self.forget_mended_blocks();
+    }
+
+    /// If this worker has just won its race, all racers know it and the others are called off. Once for ever.
+    fn decide_race(&mut self, winner: &WorkerId) {
+        let Some(decision) = self.get(winner).and_then(|worker| race::decide(self, worker)) else { return };
+        for id in decision.racers {
+            let is_called_off = decision.called_off.contains(&id);
+            self.change(&id, |worker| {
+                if let Some(race) = &mut worker.race {
+                    race.winner = Some(winner.clone());
+                }
+                if is_called_off {
+                    worker.cancel.get_or_insert_with(|| format!("{winner} won the race"));
+                }
+            });
+        }
+    }
+
+    /// For a registry that was rebuilt from the workers' folders: as it was told, else by [`race::winners_by_time`].
+    pub fn decide_races(&mut self, told: &[WorkerId]) {
+        told.iter().for_each(|winner| self.decide_race(winner));
+        race::winners_by_time(self).iter().for_each(|winner| self.decide_race(winner));
     }
 
     /// What no longer blocks may block again, and that is news then.

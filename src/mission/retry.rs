@@ -1,19 +1,25 @@
 //! Trying again: when a failed attempt is followed by another without the boss being asked, and when no more tries make
 //! sense. Pure.
 
-use super::entry::{NextAttempt, Start};
+use super::entry::{Brief, NextAttempt, Start};
 use super::id::BackendName;
 use super::lifecycle::{Ending, WorkerStatus};
+use super::outcome::FailureKind;
 use super::registry::Worker;
 
 /// The attempt that follows a failed one by itself, if the mission allows one more.
 ///
 /// Never on a backend whose login or limits failed, never after a cancellation (though it failed before that reached it),
-/// never after an end that nobody saw: what the lost one did is for the boss to judge.
+/// never after an end that nobody saw: what the lost one did is for the boss to judge. And never beside what is left of
+/// the failed one.
 pub fn automatic(worker: &Worker) -> Option<NextAttempt> {
     let last = worker.last()?;
     let failed = matches!(worker.status, WorkerStatus::Settled(Ending::Failed | Ending::TimedOut));
-    if !failed || worker.cancel.is_some() || worker.settled.len() as u32 >= worker.mission.max_attempts {
+    if !failed
+        || last.survivors > 0
+        || worker.cancel.is_some()
+        || worker.settled.len() as u32 >= worker.mission.max_attempts
+    {
         return None;
     }
     let backend = fallback(worker).or_else(|| {
@@ -79,12 +85,21 @@ pub fn unheard(worker: &Worker) -> Option<String> {
     (!messages.is_empty()).then(|| format!("The one who leads you had written meanwhile:\n{}", messages.join("\n\n")))
 }
 
-/// Two different backends have failed on the task: the reasons of both. Failures of circumstance do not count.
+/// Whether it says that the backend cannot do the task. Login, limits, what could not be started or verified, and ends
+/// that came from outside say nothing about that.
+fn is_failure_of_the_backend(brief: &Brief) -> bool {
+    let circumstance = brief.failure.as_ref().is_some_and(|failure| {
+        failure.kind.is_circumstance()
+            || (failure.kind == FailureKind::Verification && brief.verification.as_str() == "could_not_run")
+    });
+    matches!(brief.status, Ending::Failed | Ending::TimedOut) && !circumstance
+}
+
+/// Two different backends have failed on the task: the reasons of both.
 pub fn exhausted(worker: &Worker) -> Option<String> {
     let mut reasons: Vec<(&BackendName, String)> = Vec::new();
-    for brief in worker.settled.iter().filter(|brief| brief.status != Ending::Cancelled) {
-        let circumstance = brief.failure.as_ref().is_some_and(|failure| failure.kind.is_circumstance());
-        if circumstance || reasons.iter().any(|(backend, _)| *backend == &brief.backend) {
+    for brief in worker.settled.iter().filter(|brief| is_failure_of_the_backend(brief)) {
+        if reasons.iter().any(|(backend, _)| *backend == &brief.backend) {
             continue;
         }
         let why = brief.failure.as_ref().map_or(brief.status.as_str(), |failure| failure.message.as_str());
@@ -95,3 +110,6 @@ pub fn exhausted(worker: &Worker) -> Option<String> {
         format!("two backends failed on it ({reasons}): narrow the task, or do without it")
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::create::{Defaults, Draft, DraftPlace, Registered, Rejection, register};
+use super::create::{Defaults, Draft, DraftPlace, Registered, Rejection, register, register_race};
 use super::entry::{Brief, Entry, Line};
 use super::id::{BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
@@ -45,8 +45,15 @@ pub fn apply(registry: &mut Registry, server: &str, entry: Entry) {
 
 /// Registers as the server `s` for the boss `b`, and takes in what was accepted.
 pub fn create(registry: &mut Registry, drafts: &[Draft]) -> Vec<Result<WorkerId, Rejection>> {
-    let defaults = Defaults { worktrees: Path::new("/worktrees"), branch_prefix: "o/" };
-    let made = register(registry, &BossId::from("b"), drafts, defaults);
+    let made = register(registry, &BossId::from("b"), drafts, defaults());
+    take_in(registry, made)
+}
+
+fn defaults() -> Defaults<'static> {
+    Defaults { worktrees: Path::new("/worktrees"), branch_prefix: "o/" }
+}
+
+fn take_in(registry: &mut Registry, made: Vec<Result<Registered, Rejection>>) -> Vec<Result<WorkerId, Rejection>> {
     let new = made.iter().filter_map(|it| match it {
         Ok(Registered::New(new)) => Some((**new).clone()),
         _ => None,
@@ -58,6 +65,11 @@ pub fn create(registry: &mut Registry, drafts: &[Draft]) -> Vec<Result<WorkerId,
         Registered::Existing(id) => id,
     };
     made.into_iter().map(|it| it.map(id)).collect()
+}
+
+/// The same for missions that race each other.
+pub fn create_race(registry: &mut Registry, drafts: &[Draft]) -> Vec<Result<WorkerId, Rejection>> {
+    take_in(registry, register_race(registry, &BossId::from("b"), drafts, defaults()))
 }
 
 /// Starts and ends the next attempt of a worker.

@@ -52,6 +52,8 @@ pub(super) struct Actor {
     /// The tasks that start and follow workers for this server.
     pub following: HashMap<WorkerId, JoinHandle<()>>,
     pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
+    /// Attempts that were told that another has won their race.
+    pub told_losers: HashSet<(WorkerId, u32)>,
     /// Messages that came in the moment between the closing of an inbox and the settlement.
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
     pub machine: Machine,
@@ -97,6 +99,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         waiters: Waiters::default(),
         following: HashMap::new(),
         cancels: HashMap::new(),
+        told_losers: HashSet::new(),
         late_messages: HashMap::new(),
         machine: Machine::default(),
         left_to: HashMap::new(),
@@ -144,7 +147,7 @@ impl Actor {
         // A caller that has gone away wants no answer: every `drop` below drops one.
         match ask {
             Ask::Arrived { boss } => self.note_arrival(&boss),
-            Ask::Create { boss, drafts, reply } => drop(reply.send(self.create(&boss, drafts))),
+            Ask::Create { boss, drafts, race, reply } => drop(reply.send(self.create(&boss, drafts, race))),
             Ask::Wait { boss, workers, most, answer, reply } => {
                 drop(reply.send(self.begin_wait(&boss, &workers, most, answer)))
             }
@@ -181,6 +184,7 @@ impl Actor {
     /// What follows from any change, whoever made it.
     pub(super) fn after_change(&mut self) {
         self.settle_called_off();
+        self.stop_losers();
         self.send_late_messages();
         self.retry_automatically();
         self.divert();
@@ -210,6 +214,7 @@ impl Actor {
             self.take_away_left_trials();
             self.take_over();
             self.follow_again();
+            self.stop_losers();
             self.look_after_logins();
             self.look_at_radar();
             self.keep_to_budget();

@@ -13,9 +13,9 @@ use super::error::OrchestratorError;
 use crate::backend::{AgentEvent, Enforcement};
 pub use crate::git::{PushResult, Pushed};
 use crate::mission::budget::Spent;
-use crate::mission::id::{BackendName, TaskId, WorkerId};
+use crate::mission::id::{BackendName, RaceId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::outcome::{Outcome, Proof, Verification};
+use crate::mission::outcome::{Outcome, Proof, Usage, Verification};
 use crate::mission::registry::Worker;
 use crate::store::worker_dir::{Delivery, Letter};
 use crate::supervisor::assignment::{LiveStatus, Receipt};
@@ -40,6 +40,7 @@ pub struct WorkerView {
     pub enforced: Option<Enforcement>,
     /// What it may use up, where that was said, and how it is kept to it.
     pub budget: Option<String>,
+    pub race: Option<RaceView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +51,31 @@ pub struct Collision {
     pub paths: Vec<String>,
 }
 
+/// The race that a worker runs or ran in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RaceView {
+    pub id: RaceId,
+    pub winner: Option<WorkerId>,
+    /// In the order in which they were asked for.
+    pub racers: Vec<RacerView>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RacerView {
+    pub worker_id: WorkerId,
+    pub backend: BackendName,
+    pub status: WorkerStatus,
+    /// Over all its attempts, so far; `None`: its CLI did not say.
+    pub spent: Option<Usage>,
+}
+
 #[derive(Debug, Clone)]
 pub struct Created {
     pub worker_id: WorkerId,
     pub status: WorkerStatus,
     /// The `request_id` was known: nothing new was made.
     pub existing: bool,
+    pub race: Option<RaceId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,10 +14,10 @@ use super::{follow, settle};
 use crate::crash_point::{self, Point};
 use crate::mission::create::{self, Defaults, Draft, Registered};
 use crate::mission::entry::{Entry, NextAttempt, Start};
-use crate::mission::id::{BackendName, BossId, WorkerId};
+use crate::mission::id::{BackendName, BossId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::Worker;
-use crate::mission::retry;
+use crate::mission::{race, retry};
 use crate::store::journal::Needed;
 use crate::store::worker_dir::{AttemptDir, Content, Delivery, Letter, Posted};
 use crate::supervisor::assignment::Phase;
@@ -32,11 +32,16 @@ impl Actor {
         &mut self,
         boss: &BossId,
         drafts: Vec<std::result::Result<Draft, String>>,
+        race: bool,
     ) -> Result<Vec<std::result::Result<Created, String>>> {
+        if let Some(index) = drafts.iter().position(|draft| draft.is_err()).filter(|_| race) {
+            let refused = create::Rejection::RaceRefused { index }.to_string();
+            return Ok(drafts.into_iter().map(|draft| Err(draft.err().unwrap_or_else(|| refused.clone()))).collect());
+        }
         let good: Vec<Draft> = drafts.iter().filter_map(|draft| draft.as_ref().ok()).cloned().collect();
         let mut made = match good.is_empty() {
             true => Vec::new(),
-            false => self.register(boss, &good)?,
+            false => self.register(boss, &good, race)?,
         }
         .into_iter();
         crash_point::at(Point::BatchRegistered);
@@ -47,7 +52,12 @@ impl Actor {
         Ok(answer.collect())
     }
 
-    fn register(&mut self, boss: &BossId, drafts: &[Draft]) -> Result<Vec<std::result::Result<Created, String>>> {
+    fn register(
+        &mut self,
+        boss: &BossId,
+        drafts: &[Draft],
+        race: bool,
+    ) -> Result<Vec<std::result::Result<Created, String>>> {
         let context = Arc::clone(&self.context);
         let worktrees = context.state_root.join("worktrees");
         let defaults = Defaults { worktrees: &worktrees, branch_prefix: &context.settings.branch_prefix };
@@ -57,7 +67,8 @@ impl Actor {
             requests: drafts.iter().filter_map(|draft| draft.request_id.clone()).collect(),
         };
         self.transact_with(&needed, |registry| {
-            let made = create::register(registry, boss, drafts, defaults);
+            let register = if race { create::register_race } else { create::register };
+            let made = register(registry, boss, drafts, defaults);
             let workers: Vec<_> = made
                 .iter()
                 .filter_map(|it| match it {
@@ -72,12 +83,17 @@ impl Actor {
             if !workers.is_empty() {
                 entries.push(Entry::Created { workers });
             }
-            let status_of = |id: &WorkerId| registry.get(id).map_or(WorkerStatus::Queued, |worker| worker.status);
             let created = made.into_iter().map(|it| match it {
                 Ok(Registered::New(new)) => {
-                    Ok(Created { worker_id: new.id, status: WorkerStatus::Queued, existing: false })
+                    let race = new.race.map(|race| race.id);
+                    Ok(Created { worker_id: new.id, status: WorkerStatus::Queued, existing: false, race })
                 }
-                Ok(Registered::Existing(id)) => Ok(Created { status: status_of(&id), worker_id: id, existing: true }),
+                Ok(Registered::Existing(id)) => {
+                    let known = registry.get(&id);
+                    let status = known.map_or(WorkerStatus::Queued, |worker| worker.status);
+                    let race = known.and_then(|worker| Some(worker.race.as_ref()?.id.clone()));
+                    Ok(Created { worker_id: id, status, existing: true, race })
+                }
                 Err(rejection) => Err(rejection.to_string()),
             });
             (entries, created.collect())
@@ -100,7 +116,7 @@ impl Actor {
         message: NewMessage,
         reply: oneshot::Sender<Result<MessageAnswer>>,
     ) {
-        let worker = match self.mine(boss, name, "write to") {
+        let worker = match self.one_of_mine(boss, name, "write to") {
             Ok(worker) => worker,
             Err(error) => return drop(reply.send(Err(error))),
         };
@@ -202,7 +218,7 @@ impl Actor {
         reason: &str,
         reply: oneshot::Sender<Result<CancelAnswer>>,
     ) {
-        let worker = match self.mine(boss, name, "cancel") {
+        let worker = match self.one_of_mine(boss, name, "cancel") {
             Ok(worker) => worker,
             Err(error) => return drop(reply.send(Err(error))),
         };
@@ -272,7 +288,7 @@ impl Actor {
     }
 
     pub(super) fn retry(&mut self, boss: &BossId, name: &str, request: RetryRequest) -> Result<WorkerView> {
-        let worker = self.mine(boss, name, "retry")?;
+        let worker = self.one_of_mine(boss, name, "retry")?;
         if !worker.status.is_settled() {
             let mend = "send_message_to_worker tells it something, cancel_worker stops it; then it can be retried";
             return Err(OrchestratorError::NotSettled {
@@ -307,6 +323,45 @@ impl Actor {
             true => Ok(()),
             false => Err(OrchestratorError::Refused(format!("{} was started again a moment ago", worker.id))),
         }
+    }
+
+    /// Tells the supervisors of this server's racers that another has won. That they are called off is in the journal
+    /// with the winner's settlement; should this server be killed first, whoever takes over tells them.
+    pub(super) fn stop_losers(&mut self) {
+        let me = &self.context.server;
+        let mut told = std::mem::take(&mut self.told_losers);
+        let is_live = |worker: &Arc<Worker>, attempt: u32| worker.status.is_live() && worker.attempt == attempt;
+        told.retain(|(id, attempt)| self.registry().get(id).is_some_and(|worker| is_live(worker, *attempt)));
+        let is_to_stop = |worker: &&Arc<Worker>| {
+            worker.status.is_live()
+                && worker.lease == *me
+                && worker.cancel.is_some()
+                && race::has_lost(worker)
+                && !told.contains(&(worker.id.clone(), worker.attempt))
+        };
+        let losers: Vec<Arc<Worker>> = self.registry().workers().filter(is_to_stop).cloned().collect();
+        for worker in losers {
+            match self.post_cancel(&worker, worker.cancel.as_deref().unwrap_or_default()) {
+                Ok(()) => drop(told.insert((worker.id.clone(), worker.attempt))),
+                Err(error) => {
+                    tracing::error!(worker = %worker.id, %error, "could not stop the loser of a race; trying again")
+                }
+            }
+        }
+        self.told_losers = told;
+    }
+
+    /// One worker and no other: a task for which several race is nobody's name until one has won.
+    fn one_of_mine(&self, boss: &BossId, name: &str, what: &'static str) -> Result<Arc<Worker>> {
+        let worker = self.mine(boss, name, what)?;
+        let racers = match race::is_named_by_task(&worker, name) {
+            true => race::racers(self.registry(), &worker).map(|it| it.id.to_string()).collect::<Vec<_>>(),
+            false => return Ok(worker),
+        };
+        Err(OrchestratorError::Refused(format!(
+            "several workers race for {name} and none has won: name the one to {what} ({})",
+            racers.join(", ")
+        )))
     }
 
     /// The worker, if this boss leads it.

@@ -124,9 +124,27 @@ impl Orchestrator {
         boss: &BossId,
         drafts: Vec<std::result::Result<Draft, String>>,
     ) -> Result<Vec<std::result::Result<Created, String>>> {
+        self.create_batch(boss, drafts, false).await
+    }
+
+    /// Registers drafts of one and the same task, whose workers race each other; all of them or none.
+    pub async fn create_race(
+        &self,
+        boss: &BossId,
+        drafts: Vec<std::result::Result<Draft, String>>,
+    ) -> Result<Vec<std::result::Result<Created, String>>> {
+        self.create_batch(boss, drafts, true).await
+    }
+
+    async fn create_batch(
+        &self,
+        boss: &BossId,
+        drafts: Vec<std::result::Result<Draft, String>>,
+        race: bool,
+    ) -> Result<Vec<std::result::Result<Created, String>>> {
         let drafts = checks::check_all(Arc::clone(&self.context), drafts).await;
         let boss = boss.clone();
-        self.ask(|reply| Ask::Create { boss, drafts, reply }).await?
+        self.ask(|reply| Ask::Create { boss, drafts, race, reply }).await?
     }
 
     /// Waits until something is to be reported, the time is up, or `stop` is cancelled (then nothing is consumed). What it

@@ -14,6 +14,7 @@ use super::train::{self, Order, Source};
 use super::{configuration, worktrees};
 use crate::git::{self, IntegrateError, Repository, Strategy};
 use crate::mission::id::BossId;
+use crate::mission::race;
 use crate::mission::registry::Worker;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -85,7 +86,8 @@ fn order(
     let mut sources = Vec::new();
     if let IntegrationSource::Branch(branch) = &request.source {
         let tip = git::integrate::tip(context.repository()?, branch).map_err(refused)?;
-        sources.push(Source { worker: None, message: format!("Merge branch '{branch}'"), branch: branch.clone(), tip });
+        let message = format!("Merge branch '{branch}'");
+        sources.push(Source { worker: None, branch: branch.clone(), tip, message, note: None });
     }
     for worker in workers {
         match (source(context, worker), &request.source) {
@@ -116,7 +118,7 @@ fn source(context: &Context, worker: &Worker) -> Result<Source> {
     let branch = branch_of(worker)?;
     let tip = tip_of(context.repository()?, worker, &branch)?;
     let message = format!("{}\n\nMerged from {branch} ({}).", worker.mission.title, worker.id);
-    Ok(Source { worker: Some(worker.id.clone()), branch, tip, message })
+    Ok(Source { worker: Some(worker.id.clone()), branch, tip, message, note: race::note_on_loser(worker) })
 }
 
 fn check(worker: &Worker) -> Result<()> {

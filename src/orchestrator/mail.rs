@@ -32,6 +32,8 @@ pub enum Ask {
     Create {
         boss: BossId,
         drafts: Vec<std::result::Result<Draft, String>>,
+        /// One task for all of them: see [`crate::mission::race`].
+        race: bool,
         reply: Reply<Result<Vec<std::result::Result<Created, String>>>>,
     },
     Wait {

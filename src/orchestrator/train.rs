@@ -39,6 +39,8 @@ pub(super) struct Source {
     pub tip: String,
     /// Of the merge or squash commit.
     pub message: String,
+    /// What is to be known by whoever takes it in.
+    pub note: Option<String>,
 }
 
 impl Source {
@@ -388,11 +390,12 @@ fn is_of_proof(why: &Why) -> bool {
 }
 
 fn notes(context: &Context, order: &Order, train: &Train) -> Result<Vec<String>> {
+    let mut notes: Vec<String> = order.sources.iter().filter_map(|source| source.note.clone()).collect();
     if train.cars.is_empty() {
-        return Ok(Vec::new());
+        return Ok(notes);
     }
     let repository = context.repository()?;
-    let mut notes = git::unheeded::unheeded(repository, order.push).map_err(refused)?;
+    notes.extend(git::unheeded::unheeded(repository, order.push).map_err(refused)?);
     if order.verify_command.is_some() && git::trial::has_submodules(repository, &train.from) {
         notes.push("submodules are empty where it is verified: the command has to fetch them".to_owned());
     }

@@ -12,12 +12,12 @@ use super::error::OrchestratorError;
 use super::mail::{Counts, Lookup};
 use crate::backend::Enforcement;
 use crate::mission::admission::Load;
-use crate::mission::graph;
-use crate::mission::id::{BackendName, BossId};
+use crate::mission::id::{BackendName, BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::FailureKind;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
+use crate::mission::{graph, race};
 use crate::process;
 use crate::store::journal::Journal;
 
@@ -61,8 +61,22 @@ impl Actor {
             redelivered: false,
             enforced: self.enforcement(worker),
             budget: self.budget_of(worker),
+            race: self.race_view(worker),
             worker: Arc::clone(worker),
         }
+    }
+
+    fn race_view(&self, worker: &Worker) -> Option<RaceView> {
+        let race = worker.race.as_ref()?;
+        let racer = |id: &WorkerId| {
+            let racer = self.find(id.as_str()).ok()?;
+            let live = self.live.get(id).filter(|_| racer.status.is_live()).map(|live| live.usage);
+            let backend = racer.last().map_or(&racer.next.backend, |last| &last.backend).clone();
+            let spent = race::spent(&racer, live);
+            Some(RacerView { worker_id: id.clone(), backend, status: racer.status, spent })
+        };
+        let racers = race.racers.iter().filter_map(racer).collect();
+        Some(RaceView { id: race.id.clone(), winner: race.winner.clone(), racers })
     }
 
     fn enforcement(&self, worker: &Worker) -> Option<Enforcement> {

@@ -18,8 +18,9 @@ use crate::crash_point::{self, Point};
 use crate::mission::admission::Load;
 use crate::mission::entry::Entry;
 use crate::mission::handover::{self, News, Selection, Settlement};
-use crate::mission::id::{BossId, WorkerId};
+use crate::mission::id::{BossId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::race;
 use crate::mission::registry::Registry;
 use crate::mission::registry::Worker;
 
@@ -87,9 +88,14 @@ impl Actor {
         }
         let mut ids = Vec::new();
         for name in names {
-            let id = self.mine(boss, name, "wait for")?.id.clone();
-            if !ids.contains(&id) {
-                ids.push(id);
+            let worker = self.mine(boss, name, "wait for")?;
+            // Named by a task for which several race, all of them are meant.
+            let by_task = race::is_named_by_task(&worker, name);
+            let racers = race::racers(self.registry(), &worker).filter(|_| by_task).map(|it| it.id.clone());
+            for id in std::iter::once(worker.id.clone()).chain(racers) {
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
             }
         }
         Ok(Selection::Named(ids))
@@ -320,7 +326,7 @@ impl Actor {
             more: news.settled.len() - settled.len(),
             settled,
             attention,
-            blocked: news.blocked.iter().map(|(worker, why)| (worker.task().clone(), why.clone())).collect(),
+            blocked: blocked_tasks(news),
             already_reported,
             still_running: running,
             queued: news.queued,
@@ -374,6 +380,18 @@ impl Actor {
             tracing::warn!(%error, "could not save a note of delivery; it may be told once more, marked");
         }
     }
+}
+
+/// Each task once, though several race for it.
+fn blocked_tasks(news: &News<'_>) -> Vec<(TaskId, String)> {
+    let mut tasks: Vec<(TaskId, String)> = Vec::new();
+    for (worker, why) in &news.blocked {
+        let is_told = worker.race.is_some() && tasks.iter().any(|(task, _)| task == worker.task());
+        if !is_told {
+            tasks.push((worker.task().clone(), why.clone()));
+        }
+    }
+    tasks
 }
 
 /// Those of the named that the registry does not have.

@@ -26,6 +26,7 @@ use crate::crash_point::{self, Point};
 use crate::mission::archive::{self, Kept};
 use crate::mission::entry::{Entry, FORMAT, Line};
 use crate::mission::id::{ServerId, TaskId, WorkerId};
+use crate::mission::race;
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::reunion;
 
@@ -125,7 +126,13 @@ impl Journal {
         numbered
             .filter(|worker| worker.id.as_str().starts_with(text))
             .or_else(|| self.registry.task(&task).cloned())
-            .or_else(|| self.history.task(&task))
+            .or_else(|| self.history.task(&task).map(|newest| self.winner_instead_of(newest)))
+    }
+
+    /// Of a race it is the winner who stands for the task.
+    fn winner_instead_of(&self, worker: Arc<Worker>) -> Arc<Worker> {
+        let winner = race::lost_to(&worker).and_then(|winner| self.find(winner.as_str()));
+        winner.unwrap_or(worker)
     }
 
     /// How many workers are in the history alone.
@@ -238,12 +245,17 @@ impl Journal {
     }
 
     fn recall(&mut self, now: Timestamp, needed: &Needed) -> Result<(), JournalError> {
-        let found = needed.names.iter().filter_map(|name| self.find(name));
+        let named = needed.names.iter().filter_map(|name| self.find(name));
+        let asked = needed.requests.iter().filter_map(|request| self.history.request(request));
         // Where there is a newer worker of the same task, it is the one that counts.
         let newest = |task: &TaskId| self.history.task(task).filter(|_| self.registry.task(task).is_none());
-        let found = found.flat_map(|worker| [newest(worker.task()), Some(worker)]).flatten();
-        let asked = needed.requests.iter().filter_map(|request| self.history.request(request));
-        let mut workers: Vec<_> = found.chain(asked).filter(|it| self.registry.get(&it.id).is_none()).collect();
+        let found = named.chain(asked).flat_map(|worker| [newest(worker.task()), Some(worker)]).flatten();
+        let racers = |worker: &Arc<Worker>| -> Vec<Arc<Worker>> {
+            let race = worker.race.iter().flat_map(|race| &race.racers);
+            race.filter_map(|id| self.find(id.as_str())).collect()
+        };
+        let found = found.flat_map(|worker| racers(&worker).into_iter().chain([worker]).collect::<Vec<_>>());
+        let mut workers: Vec<_> = found.filter(|it| self.registry.get(&it.id).is_none()).collect();
         workers.sort_by_key(|worker| worker.number());
         workers.dedup_by_key(|worker| worker.number());
         if workers.is_empty() { Ok(()) } else { self.append(now, vec![Entry::Recalled { workers }]) }

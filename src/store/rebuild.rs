@@ -47,6 +47,14 @@ struct Task {
     description: String,
     status: String,
     worker_id: WorkerId,
+    #[serde(default)]
+    race: Option<Race>,
+}
+
+#[derive(Deserialize)]
+struct Race {
+    #[serde(default)]
+    winner: Option<WorkerId>,
 }
 
 impl Remembered {
@@ -89,6 +97,8 @@ pub fn rebuild(registry: &mut Registry, dir: &StateDir, history: &History, now: 
             },
         }
     }
+    let winners: Vec<WorkerId> = remembered.tasks().filter_map(|task| task.race.as_ref()?.winner.clone()).collect();
+    registry.decide_races(&winners);
     let numbers = ids.iter().chain(remembered.tasks().map(|task| &task.worker_id));
     let numbers = numbers.filter_map(|id| WorkerId::number_in(id.as_str())).chain(history.numbers());
     registry.last_number = numbers.max().unwrap_or(0).max(registry.last_number);

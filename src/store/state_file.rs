@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::file::{self, FileError};
 use crate::mission::entry::FORMAT;
+use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::spec::Place;
@@ -77,6 +78,15 @@ struct Task<'a> {
     salvage_ref: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conflicts_with: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    race: Option<TaskRace<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct TaskRace<'a> {
+    race_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    winner: Option<&'a str>,
 }
 
 /// The file's content for a registry.
@@ -143,6 +153,10 @@ fn task(worker: &Worker, block: Option<String>) -> Task<'_> {
         integrated_into: worker.integrated.as_ref().map(|it| it.into.as_str()),
         salvage_ref: worker.salvage_ref.as_deref(),
         conflicts_with: Vec::new(),
+        race: worker
+            .race
+            .as_ref()
+            .map(|race| TaskRace { race_id: race.id.as_str(), winner: race.winner.as_ref().map(WorkerId::as_str) }),
     }
 }
 

@@ -38,6 +38,7 @@ pub fn all(world: &World, model: &Model) {
         looked.check_ending(request, worker, mission);
         looked.check_starts(worker, mission);
         looked.check_work(request, worker, mission);
+        looked.check_race(request, worker, mission);
     }
     looked.check_main_checkout();
 }
@@ -74,7 +75,10 @@ impl<'a> Looked<'a> {
         }
         let task = self.task(worker);
         if is_waiting(task) {
-            return assert!(self.model.told_blocked.contains(request), "nobody was told that {request} is blocked");
+            return assert!(
+                self.model.told_blocked.contains(&mission.task),
+                "nobody was told that {request} is blocked"
+            );
         }
         let last = task["attempts"].as_u64().expect("a number");
         assert!(told.iter().any(|((_, attempt), _)| *attempt == last), "the end of {worker} was never told: {task:#}");
@@ -88,8 +92,11 @@ impl<'a> Looked<'a> {
         let attempt = task["attempts"].as_u64().expect("a number");
         if is_waiting(task) {
             let broken = mission.needs.iter().any(|need| {
-                let need = self.task(self.model.worker(need));
-                need["status"] != "completed"
+                // Of a race, its winner has to complete.
+                let racers = self.model.racers(need).map(|racer| self.task(self.model.worker(racer)));
+                let mut decisive =
+                    racers.filter(|task| task["race"].is_null() || task["race"]["winner"] == task["worker_id"]);
+                decisive.all(|need| need["status"] != "completed")
             });
             assert!(broken, "{request} waits for nothing: {task:#}");
             // Earlier attempts began when nothing blocked it yet.
@@ -119,7 +126,7 @@ impl<'a> Looked<'a> {
         assert_eq!(attempts.len(), starts, "an attempt of {worker} was started twice");
         if mission.disturbed.is_not() && !is_waiting(self.task(worker)) {
             // What hangs is called off in the end, maybe before it came to its first line.
-            let few = mission.kind.hangs() && starts == 0;
+            let few = (mission.kind.hangs() || mission.kind.races()) && starts == 0;
             assert!(few || starts == mission.kind.starts(), "{worker} was started {starts} times: {mission:?}");
         }
     }
@@ -137,6 +144,24 @@ impl<'a> Looked<'a> {
         if task["status"] == "completed" {
             assert!(self.committed.contains(&file), "{worker} completed, and its work is not committed: {task:#}");
         }
+    }
+
+    /// All racers tell of the same winner, if of any, and that one did complete at some time. Where there is none, no
+    /// record says that there should be. That all of them settle, and nothing of them is left, is looked at for everybody.
+    fn check_race(&self, request: &str, worker: &str, mission: &Mission) {
+        if !mission.kind.races() {
+            return;
+        }
+        let winner = &self.task(worker)["race"]["winner"];
+        let told_of = |racer: &String| &self.task(self.model.worker(racer))["race"]["winner"];
+        assert!(self.model.racers(request).all(|racer| told_of(racer) == winner), "{request}: not one winner");
+        let is_winner = winner == worker;
+        let completed = self.world.attempts(worker).into_iter().any(|(_, attempt)| {
+            let record = std::fs::read(attempt.join("outcome.json")).unwrap_or_default();
+            serde_json::from_slice::<Value>(&record).is_ok_and(|outcome| outcome["status"] == "completed")
+        });
+        assert!(completed || !is_winner, "{worker} has won and never completed");
+        assert!(!completed || !winner.is_null(), "{worker} completed, and nobody has won");
     }
 
     fn has_come(&self, worker: &str, how_far: &str) -> bool {
@@ -166,7 +191,8 @@ impl<'a> Looked<'a> {
 
     fn add_with_needs(&self, request: &str, files: &mut BTreeSet<String>) {
         files.insert(format!("{request}.txt"));
-        for need in &self.model.missions[request].needs {
+        let needs = self.model.missions[request].needs.iter();
+        for need in needs.flat_map(|need| self.model.racers(need)) {
             self.add_with_needs(need, files);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::kind::Kind;
+use crate::kind::{Kind, RACE};
 use crate::world::World;
 
 /// What was done to a mission beyond asking for it: then more endings are true.
@@ -30,6 +30,8 @@ impl Disturbed {
 pub struct Mission {
     pub boss: usize,
     pub kind: Kind,
+    /// Its own request, or that of the first of its race.
+    pub task: String,
     /// Requests that it depends on.
     pub needs: Vec<String>,
     /// Known once a creation was answered.
@@ -48,7 +50,7 @@ impl Mission {
             || match ending {
                 // An automatic retry does not follow once it was called off.
                 "failed" => (self.kind == Kind::FailsOnce && disturbed.cancelled) || disturbed.start_failed,
-                "cancelled" => disturbed.cancelled,
+                "cancelled" => disturbed.cancelled || self.kind.races(),
                 "completed" => (disturbed.messaged || disturbed.retried) && self.kind != Kind::VerifyFails,
                 "lost" => disturbed.supervisor_killed,
                 "interrupted" => disturbed.cli_killed,
@@ -77,11 +79,14 @@ pub struct Model {
 
 impl Model {
     pub fn plan(&mut self, boss: usize, kinds: &[(Kind, Vec<String>)]) -> usize {
+        let first = format!("r{}", self.missions.len());
         let requests = kinds.iter().map(|(kind, needs)| {
             let request = format!("r{}", self.missions.len());
+            let task = if kind.races() { first.clone() } else { request.clone() };
             let mission = Mission {
                 boss,
                 kind: *kind,
+                task,
                 needs: needs.clone(),
                 worker: None,
                 disturbed: Disturbed::default(),
@@ -96,13 +101,26 @@ impl Model {
         self.batches.len() - 1
     }
 
+    /// One task for all of them.
+    pub fn plan_race(&mut self, boss: usize, needs: &[String]) -> usize {
+        self.plan(boss, &RACE.map(|kind| (kind, needs.to_vec())))
+    }
+
+    /// Those that do the same task, itself among them.
+    pub fn racers(&self, request: &str) -> impl Iterator<Item = &String> {
+        let task = &self.missions[request].task;
+        self.missions.iter().filter(move |(_, mission)| mission.task == *task).map(|(request, _)| request)
+    }
+
     /// The call that asks for a batch.
     pub fn call(&self, batch: usize, world: &World) -> Value {
         let workers = self.batches[batch].requests.iter().map(|request| {
             let mission = &self.missions[request];
-            mission.kind.mission(request, &mission.needs, &world.trace())
+            let needs: Vec<&str> = mission.needs.iter().map(|need| &*self.missions[need].task).collect();
+            mission.kind.mission(request, &mission.task, &needs, &world.trace())
         });
-        json!({ "workers": workers.collect::<Vec<_>>() })
+        let race = self.batches[batch].requests.iter().all(|request| self.missions[request].kind.races());
+        json!({ "workers": workers.collect::<Vec<_>>(), "race": race })
     }
 
     /// An answer to that call, maybe not the first. What was not answered before is there whole or not at all.

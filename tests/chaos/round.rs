@@ -115,6 +115,9 @@ impl<'a> Round<'a> {
             return;
         }
         let boss = WINDOWS[at];
+        if self.dice.once_in(4) {
+            return self.create_race(at);
+        }
         let first = self.model.missions.len() as u64;
         let mut kinds = Vec::new();
         for number in first..=first + self.dice.below(3) {
@@ -127,6 +130,16 @@ impl<'a> Round<'a> {
             kinds.push((kind, needs.into_iter().collect()));
         }
         let batch = self.model.plan(boss, &kinds);
+        let call = self.model.call(batch, self.world);
+        let answer = self.call(at, "batch_create_workers", call);
+        self.take_created(batch, answer);
+    }
+
+    fn create_race(&mut self, at: usize) {
+        let boss = WINDOWS[at];
+        let before = self.model.known(boss, true);
+        let needs = if self.dice.once_in(4) { self.dice.one_of(&before).cloned() } else { None };
+        let batch = self.model.plan_race(boss, needs.as_slice());
         let call = self.model.call(batch, self.world);
         let answer = self.call(at, "batch_create_workers", call);
         self.take_created(batch, answer);

@@ -29,6 +29,7 @@ impl<'a> Scenario<'a> {
 
     pub fn run(&mut self) {
         self.create();
+        self.race();
         self.message("r3");
         self.cancel("r8");
         self.wait_for("r0");
@@ -102,6 +103,13 @@ impl<'a> Scenario<'a> {
         );
         let call = self.model.call(batch, self.world);
         let answer = self.ask("batch_create_workers", &call).expect("the batch is accepted");
+        self.model.take_created(batch, &answer);
+    }
+
+    fn race(&mut self) {
+        let batch = self.model.plan_race(BOSS, &[]);
+        let call = self.model.call(batch, self.world);
+        let answer = self.ask("batch_create_workers", &call).expect("the race is accepted");
         self.model.take_created(batch, &answer);
     }
 

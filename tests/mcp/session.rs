@@ -67,9 +67,11 @@ fn answers_keep_to_their_schemas() {
     let here = json!({
         "title": "a", "prompt": "b", "backend": "codex", "working_directory": ".", "permissions": "read_only",
     });
-    let missions = json!([here, {"title": "c"}]);
+    let missions = json!([here.clone(), {"title": "c"}]);
     let calls = [
         ("batch_create_workers", json!({"workers": missions})),
+        ("batch_create_workers", json!({"workers": [here, here], "race": true})),
+        ("get_worker_status", json!({"worker_id": "w-4"})),
         ("wait_for_any_worker", json!({"timeout_seconds": 0})),
         ("list_worker_missions", json!({})),
         ("get_worker_status", json!({"worker_id": worker, "include": ["messages", "attempts"]})),
@@ -118,6 +120,7 @@ fn wrong_arguments_are_answered_with_the_mend() {
         mission.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         mission
     };
+    let looks = |prompt| json!({"title": "t", "prompt": prompt, "backend": "codex", "working_directory": ".", "permissions": "read_only"});
     let cases = [
         ("create_worker_mission", json!({"title": "t"}), "missing field `prompt`"),
         ("create_worker_mission", mission(json!({"title": " "})), "title is empty"),
@@ -133,7 +136,9 @@ fn wrong_arguments_are_answered_with_the_mend() {
         ("create_worker_mission", mission(json!({"worktree": {"brunch": "x"}})), "worktree.brunch: unknown field"),
         ("batch_create_workers", json!({"workers": []}), "workers is empty"),
         ("batch_create_workers", json!({"workers": "[]"}), "workers: invalid type: string"),
-        ("batch_create_workers", json!({"workers": [], "race": true}), "unknown field `race`"),
+        ("batch_create_workers", json!({"workers": [], "races": true}), "unknown field `races`"),
+        ("batch_create_workers", json!({"race": true, "workers": [looks("b")]}), "needs two missions or more: add one"),
+        ("batch_create_workers", json!({"race": true, "workers": [looks("b"), looks("c")]}), "prompt must be the same"),
         ("batch_create_workers", json!({"workers": [{}, {}]}), "0: missing field `title`"),
         ("wait_for_any_worker", json!({"timeout_seconds": 99999}), "timeout_seconds is 99999: from 0 to 21600"),
         ("wait_for_any_worker", json!({"worker_ids": ["w-9"]}), "list_worker_missions"),

@@ -31,6 +31,7 @@ mod messages;
 mod model_server;
 mod permissions;
 mod plugin;
+mod race;
 #[path = "../support/real_cli.rs"]
 mod real_cli;
 mod registrations;

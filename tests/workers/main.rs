@@ -11,9 +11,11 @@ mod loud;
 #[cfg(target_os = "linux")]
 mod own;
 mod places;
+mod race;
 mod radar;
 mod repair;
 mod restart;
+mod retry;
 mod share;
 mod stalls;
 mod world;

@@ -132,6 +132,13 @@ impl Server {
         created.into_iter().map(|item| item.map(|created| created.worker_id.to_string())).collect()
     }
 
+    /// All of them race for the same task.
+    pub async fn create_race(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
+        let drafts = drafts.into_iter().map(Ok).collect();
+        let created = self.orchestrator.create_race(&self.boss, drafts).await.expect("the race is answered");
+        created.into_iter().map(|item| item.map(|created| created.worker_id.to_string())).collect()
+    }
+
     pub async fn create_one(&self, draft: Draft) -> String {
         self.create(vec![draft]).await.remove(0).expect("the mission is accepted")
     }

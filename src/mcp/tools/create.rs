@@ -28,6 +28,9 @@ pub(super) struct Batch {
     /// The missions, any number; each becomes one worker.
     #[schemars(with = "Vec<MissionArguments>")]
     workers: Vec<Value>,
+    /// true: all get the same prompt and race: the first that is completed and verified (without verify_command,
+    /// completed with changes) wins, and the others are cancelled. Default false.
+    race: Option<bool>,
 }
 
 #[derive(Debug, PartialEq, Serialize, JsonSchema)]
@@ -37,6 +40,9 @@ pub(super) struct BatchAnswer {
     next_step: String,
     /// Of each mission, in order; over 50 missions only of those that failed.
     results: Vec<ItemResult>,
+    /// And its task_id, unless you gave one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    race_id: Option<String>,
     /// Over 50 missions: the workers' ids as ranges of numbers, such as w-1..w-60; w-1 alone is an id too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     id_ranges: Vec<String>,
@@ -73,7 +79,7 @@ Start many coding agents in parallel, one worker for each mission. Use it to run
 launch or delegate to subagents: each worker is a real codex, claude, gemini or opencode process in a git worktree and branch of its own, and goes on when \
 you stop. Returns at once with the ids; missions over the limit on parallel workers are queued and start by themselves. \
 Each mission stands for itself: one that is refused fails alone, with its index and what to mend. Order them with task_id \
-and depends_on. Then call wait_for_any_worker. For one mission create_worker_mission does the same.";
+and depends_on. With race true several agents compete at one task; a race starts whole or not at all. Then call wait_for_any_worker. For one mission create_worker_mission does the same.";
     const NATURE: Nature = Nature::SetsToWork;
     type Arguments = Batch;
     type Answer = BatchAnswer;
@@ -83,7 +89,10 @@ and depends_on. Then call wait_for_any_worker. For one mission create_worker_mis
             return Err(arguments::ArgumentError::Empty { field: "workers" }.into());
         }
         let drafts = batch.workers.into_iter().map(|mission| draft(&call, mission)).collect();
-        let results = call.orchestrator.create(&call.boss, drafts).await?;
+        let results = match batch.race.unwrap_or(false) {
+            true => call.orchestrator.create_race(&call.boss, drafts).await?,
+            false => call.orchestrator.create(&call.boss, drafts).await?,
+        };
         match results.iter().any(Result::is_ok) {
             true => Ok(BatchAnswer::new(results)),
             false => Err(nothing_created(results)),
@@ -109,6 +118,7 @@ fn nothing_created(results: Vec<Result<Created, String>>) -> ToolError {
 impl BatchAnswer {
     fn new(results: Vec<Result<Created, String>>) -> Self {
         let many = results.len() > LISTED;
+        let race_id = results.iter().flatten().find_map(|created| Some(created.race.as_ref()?.to_string()));
         let failed = results.iter().filter(|result| result.is_err()).count();
         let created = results.len() - failed;
         let (id_ranges, ranges_left) = match many {
@@ -123,10 +133,11 @@ impl BatchAnswer {
             size::fit(items.map(|(index, result)| ItemResult::new(index, result, share)), room);
         let left_out = Some(ranges_left + results_left).filter(|left| *left > 0);
         let next_step = match failed {
+            0 if race_id.is_some() => "wait_for_any_worker: it answers when one has won, or none can".to_owned(),
             0 => "wait_for_any_worker".to_owned(),
             _ => "mend the failed missions and create them again; then wait_for_any_worker".to_owned(),
         };
-        Self { created, failed, results, id_ranges, left_out, next_step }
+        Self { created, failed, results, race_id, id_ranges, left_out, next_step }
     }
 }
 
@@ -196,7 +207,7 @@ mod tests {
 
     fn created(number: u64) -> Result<Created, String> {
         let worker_id = WorkerId::new(number, &"long title ".repeat(20));
-        Ok(Created { worker_id, status: WorkerStatus::Queued, existing: false })
+        Ok(Created { worker_id, status: WorkerStatus::Queued, existing: false, race: None })
     }
 
     fn refused() -> Result<Created, String> {

@@ -43,6 +43,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         attempt: 1,
         next,
         needs: Vec::new(),
+        race: None,
         settled: Vec::new(),
         report: Report::Due,
         block_report: Report::Due,
@@ -69,6 +70,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         redelivered: false,
         enforced: None,
         budget: None,
+        race: None,
     }
 }
 
@@ -118,6 +120,14 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     let integrated = registry::Integrated { into: long(800), commit: "c".repeat(64), source: None };
     Arc::make_mut(&mut view.worker).integrated = Some(integrated);
     view.redelivered = true;
+    let racer = |number| RacerView {
+        worker_id: WorkerId::new(number, &"long title ".repeat(20)),
+        backend: BackendName(long(200)),
+        status: WorkerStatus::Settled(Ending::Interrupted),
+        spent: Some(Usage { input_tokens: u64::MAX / 2, cost_usd: Some(1.0 / 3.0), ..Usage::default() }),
+    };
+    let winner = Some(WorkerId::new(u64::MAX, &"long title ".repeat(20)));
+    view.race = Some(RaceView { id: "race-18446744073709551615".into(), winner, racers: (0..50).map(racer).collect() });
     let last = &mut Arc::make_mut(&mut view.worker).settled[0];
     last.failure = Some(BriefFailure { kind: FailureKind::ModelNotFound, message: long(9_000) });
     last.backend = BackendName(long(200));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mission::archive::Kept;
-use crate::mission::create::{Defaults, Draft, Registered, register};
+use crate::mission::create::{Defaults, Draft, Registered, register, register_race};
 use crate::mission::entry::{Entry, Line, NextAttempt, Start};
 use crate::mission::id::ServerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -25,6 +25,8 @@ fn open(folder: &Path, name: &str) -> Journal {
 enum Step {
     /// A mission for this task, asked for under this request, that needs this task.
     Create(usize, Option<usize>, Option<usize>),
+    /// Two that race for this task, which needs that one.
+    Race(usize, Option<usize>),
     /// The next attempt of a worker begins and ends.
     Settle(usize, bool),
     Tell(usize),
@@ -39,6 +41,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let few = prop::option::of(0..4usize);
     prop_oneof![
         4 => (0..6usize, few.clone(), few).prop_map(|(task, request, needs)| Step::Create(task, request, needs)),
+        2 => (0..6usize, prop::option::of(0..4usize)).prop_map(|(task, needs)| Step::Race(task, needs)),
         6 => (0..12usize, any::<bool>()).prop_map(|(at, good)| Step::Settle(at, good)),
         6 => (0..12usize).prop_map(Step::Tell),
         1 => (0..12usize).prop_map(Step::Retry),
@@ -66,6 +69,7 @@ impl Pair {
     fn step(&mut self, by: usize, step: Step) {
         match step {
             Step::Create(task, request, needs) => self.create(by, task, request, needs),
+            Step::Race(task, needs) => self.create_all(by, task, None, needs, 2),
             Step::Settle(at, good) => self.settle(by, at, if good { Ending::Completed } else { Ending::Failed }),
             Step::Tell(at) => self.tell(by, at),
             Step::Retry(at) => self.retry(by, at),
@@ -89,6 +93,10 @@ impl Pair {
     }
 
     fn create(&mut self, by: usize, task: usize, request: Option<usize>, needs: Option<usize>) {
+        self.create_all(by, task, request, needs, 1);
+    }
+
+    fn create_all(&mut self, by: usize, task: usize, request: Option<usize>, needs: Option<usize>, racers: usize) {
         let draft = Draft {
             task_id: Some(TaskId(format!("t{task}"))),
             request_id: request.map(|it| format!("r{it}")),
@@ -96,27 +104,31 @@ impl Pair {
             ..draft("t")
         };
         let needed = Needed { names: draft.depends_on.clone(), requests: draft.request_id.iter().cloned().collect() };
-        let drafts = [draft];
+        let drafts = vec![draft; racers];
         let (boss, all) = (self.boss.clone(), self.all.clone());
         let decide = |registry: &Registry| {
             let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
-            register(registry, &boss, &drafts, defaults).remove(0).map_err(|_| ())
+            let register = if racers > 1 { register_race } else { register };
+            let made = register(registry, &boss, &drafts, defaults);
+            made.into_iter().map(|made| made.map_err(|_| ())).collect::<Vec<_>>()
         };
         let (made, seq) = self.servers[by]
             .transact_with(Timestamp::UNIX_EPOCH, &needed, |registry| {
                 let made = decide(registry);
-                let entries = created(&made).into_iter().collect();
+                let entries = made.iter().filter_map(created).collect();
                 (entries, (made, registry.seq + 1))
             })
             .unwrap();
         assert_eq!(made, decide(&all), "it is decided as if nothing had moved");
-        self.note(by, seq, created(&made).into_iter().collect());
+        self.note(by, seq, made.iter().filter_map(created).collect());
     }
 
     fn settle(&mut self, by: usize, at: usize, ending: Ending) {
         let Some(worker) = self.worker(at).filter(|worker| worker.status == WorkerStatus::Queued) else { return };
         let attempt = worker.attempt + 1;
-        let settled = Entry::Settled { worker: worker.id.clone(), brief: Box::new(brief(attempt, ending)) };
+        let mut brief = Box::new(brief(attempt, ending));
+        brief.changes.commits = 1;
+        let settled = Entry::Settled { worker: worker.id.clone(), brief };
         let entries = vec![Entry::Starting { worker: worker.id.clone(), attempt }, settled];
         self.change(by, &Needed::default(), entries);
     }

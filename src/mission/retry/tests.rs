@@ -1,0 +1,120 @@
+use super::super::create::Draft;
+use super::super::entry::{BriefFailure, Entry};
+use super::super::id::WorkerId;
+use super::super::outcome::Verification;
+use super::super::registry::Registry;
+use super::super::testing::{apply, brief, create, draft};
+use super::*;
+
+/// A worker whose attempts ended so, each on the backend that its predecessor's end led to.
+struct Tried {
+    registry: Registry,
+    id: WorkerId,
+}
+
+impl Tried {
+    fn new(fallbacks: &[&str], max_attempts: u32) -> Self {
+        let mut registry = Registry::default();
+        let fallback_backends = fallbacks.iter().map(|name| BackendName::from(*name)).collect();
+        let draft = Draft { fallback_backends, max_attempts, ..draft("t") };
+        let id = create(&mut registry, &[draft]).remove(0).unwrap();
+        Self { registry, id }
+    }
+
+    fn worker(&self) -> &Worker {
+        self.registry.get(&self.id).unwrap()
+    }
+
+    fn ends(&mut self, kind: FailureKind) -> Option<NextAttempt> {
+        self.ends_as(Ending::Failed, Some(kind), |_| {})
+    }
+
+    fn ends_as(
+        &mut self,
+        status: Ending,
+        kind: Option<FailureKind>,
+        change: impl FnOnce(&mut Brief),
+    ) -> Option<NextAttempt> {
+        let mut brief = brief(self.worker().attempt + 1, status);
+        brief.backend = self.worker().next.backend.clone();
+        brief.failure = kind.map(|kind| BriefFailure { kind, message: format!("{} failed", brief.backend) });
+        change(&mut brief);
+        apply(&mut self.registry, "s", Entry::Starting { worker: self.id.clone(), attempt: brief.attempt });
+        apply(&mut self.registry, "s", Entry::Settled { worker: self.id.clone(), brief: Box::new(brief) });
+        let next = automatic(self.worker())?;
+        apply(&mut self.registry, "s", Entry::Requeued { worker: self.id.clone(), next: Box::new(next.clone()) });
+        Some(next)
+    }
+}
+
+const CIRCUMSTANCES: [FailureKind; 4] =
+    [FailureKind::Auth, FailureKind::RateLimit, FailureKind::UsageLimit, FailureKind::CouldNotStart];
+
+#[test]
+fn after_login_or_limits_it_is_tried_elsewhere_or_not_at_all() {
+    for kind in CIRCUMSTANCES {
+        assert_eq!(Tried::new(&[], 5).ends(kind), None, "{kind:?}");
+        let mut tried = Tried::new(&["other"], 5);
+        assert_eq!(tried.ends(kind).unwrap().backend.as_str(), "other", "{kind:?}");
+        assert_eq!(tried.ends(kind), None, "{kind:?}: never back to the first either");
+    }
+    assert_eq!(Tried::new(&[], 2).ends(FailureKind::NoResult).unwrap().backend.as_str(), "codex");
+}
+
+#[test]
+fn never_beside_what_may_still_run_nor_after_an_end_that_nobody_saw() {
+    let failed = Some(FailureKind::NoResult);
+    for status in [Ending::Lost, Ending::Interrupted, Ending::Cancelled, Ending::Completed] {
+        assert_eq!(Tried::new(&["other"], 5).ends_as(status, failed, |_| {}), None, "{status:?}");
+    }
+    assert_eq!(Tried::new(&["other"], 5).ends_as(Ending::Failed, failed, |brief| brief.survivors = 1), None);
+}
+
+#[test]
+fn attempts_are_counted_and_the_next_one_knows_what_was_tried() {
+    let mut tried = Tried::new(&["other"], 2);
+    let next = tried.ends_as(Ending::Failed, Some(FailureKind::Verification), |brief| {
+        brief.verification = Verification::Failed {
+            commit: None,
+            exit: crate::mission::outcome::Exit::Code(7),
+            log_tail: "1 of 2 tests".to_owned(),
+            seconds: 1.0,
+        };
+        brief.final_message = "I did it".to_owned();
+    });
+    let Some(NextAttempt { start: Start::Prompt { text }, .. }) = next else { panic!("{next:?}") };
+    for said in ["do it", "codex failed", "1 of 2 tests", "I did it"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert_eq!(tried.ends(FailureKind::NoResult), None, "two attempts were asked for");
+}
+
+#[test]
+fn two_backends_that_failed_block_and_what_says_nothing_of_them_does_not() {
+    let mut tried = Tried::new(&["other"], 2);
+    tried.ends(FailureKind::NoResult);
+    tried.ends(FailureKind::ModelNotFound);
+    let why = exhausted(tried.worker()).expect("it is blocked");
+    assert!(why.contains("codex: codex failed") && why.contains("other: other failed"), "{why}");
+
+    for kind in CIRCUMSTANCES {
+        let mut tried = Tried::new(&["other"], 2);
+        tried.ends(FailureKind::NoResult);
+        tried.ends(kind);
+        assert_eq!(exhausted(tried.worker()), None, "{kind:?}");
+    }
+    let mut tried = Tried::new(&["other"], 2);
+    tried.ends(FailureKind::NoResult);
+    tried.ends_as(Ending::Failed, Some(FailureKind::Verification), |brief| {
+        brief.verification = Verification::CouldNotRun { why: "command not found".to_owned() };
+    });
+    assert_eq!(exhausted(tried.worker()), None, "what could not be verified is no failure of the backend");
+    let mut same = Tried::new(&[], 2);
+    same.ends(FailureKind::NoResult);
+    same.ends(FailureKind::NoResult);
+    assert_eq!(exhausted(same.worker()), None, "it was one backend twice");
+    let mut tried = Tried::new(&["other"], 3);
+    tried.ends(FailureKind::NoResult);
+    tried.ends_as(Ending::Interrupted, None, |_| {});
+    assert_eq!(exhausted(tried.worker()), None, "it was stopped from outside");
+}

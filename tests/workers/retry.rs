@@ -1,0 +1,85 @@
+//! Trying again: elsewhere by itself, on request, and when no more tries make sense.
+
+use orchestrator_boss::mission::create::Draft;
+use orchestrator_boss::mission::entry::Start;
+use orchestrator_boss::mission::outcome::FailureKind;
+use orchestrator_boss::orchestrator::RetryRequest;
+
+use crate::world::{CEILING, World, mission};
+
+fn with_fallback(title: &str, script: &str) -> Draft {
+    Draft { fallback_backends: vec!["other".into()], max_attempts: 4, ..mission(title, script) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_backends_that_failed_are_both_told_with_their_reasons_in_the_wait_and_in_the_state_file() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let mut hard = with_fallback("hard", "run echo half >> tried.txt\ncommit half\nresult error no way");
+    hard.max_attempts = 2;
+    hard.task_id = Some("hard".into());
+    let id = server.create_one(hard).await;
+    let told = server.wait(&[&id], CEILING).await;
+    let (task, why) = &told.blocked[0];
+    assert_eq!(task.as_str(), "hard");
+    for said in ["fake: no way", "other: no way"] {
+        assert!(why.contains(said), "{said}: {why}");
+    }
+    world
+        .until_state(|file| {
+            let task = &file["blocked_tasks"][0];
+            let reason = task["reason"].as_str().unwrap_or_default();
+            task["id"] == "hard" && reason.contains("fake: no way") && reason.contains("other: no way")
+        })
+        .await;
+    assert_eq!(world.git(&["show", &format!("orchestrator/{id}:tried.txt")]), "half\nhalf", "in the same worktree");
+    let Start::Prompt { text } = &told.settled[0].worker.next.start else { panic!("{told:#?}") };
+    assert!(text.contains("An earlier attempt at this (fake) ended as failed: no way"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_usage_limit_or_a_refused_login_sends_it_to_the_fallback_once_and_nowhere_twice() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    for (title, kind) in [("limit", FailureKind::UsageLimit), ("login", FailureKind::Auth)] {
+        let id = server.create_one(with_fallback(title, &format!("fail {} no more", kind.as_str()))).await;
+        let told = server.wait(&[&id], CEILING).await;
+        let tried: Vec<_> = told.settled[0].worker.settled.iter().map(|brief| brief.backend.as_str()).collect();
+        assert_eq!(tried, ["fake", "other"], "{title}");
+        assert_eq!(told.settled[0].worker.last().unwrap().failure.as_ref().unwrap().kind, kind);
+        assert!(told.blocked.is_empty(), "it says nothing about the task: {:?}", told.blocked);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_verified_is_no_failure_of_the_backends() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let mut unproven = with_fallback("unproven", "write a.txt x\ncommit a");
+    unproven.max_attempts = 2;
+    unproven.verify_command = Some("no-such-program-anywhere".to_owned());
+    let id = server.create_one(unproven).await;
+    let told = server.wait(&[&id], CEILING).await;
+    let worker = &told.settled[0].worker;
+    assert_eq!(worker.last().unwrap().verification.as_str(), "could_not_run", "{worker:#?}");
+    assert!(told.blocked.is_empty(), "{:?}", told.blocked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_goes_on_in_its_session_unless_it_shall_be_fresh() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("t", "session s-1\nwrite a.txt x\nresult error no")).await;
+    let start = async |request: RetryRequest| {
+        server.until(&id, "failed").await;
+        server.orchestrator.retry(&server.boss, &id, request).await.unwrap().worker.next.start.clone()
+    };
+    let feedback = Some("FAKE:\nsession s-1\nresult error again".to_owned());
+    let resumed = start(RetryRequest { feedback: feedback.clone(), ..RetryRequest::default() }).await;
+    assert!(matches!(&resumed, Start::Resume { session_id, .. } if session_id == "s-1"), "{resumed:?}");
+    let fresh = start(RetryRequest { feedback, fresh: true, ..RetryRequest::default() }).await;
+    let Start::Prompt { text } = fresh else { panic!("{fresh:?}") };
+    assert!(text.contains("An earlier attempt") && text.contains("write a.txt x"), "{text}");
+    server.until(&id, "failed").await;
+    assert!(world.repo().join(".orchestrator/worktrees").join(&id).join("a.txt").exists(), "the same worktree");
+}
