@@ -6,8 +6,7 @@ use std::time::Duration;
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::orchestrator::{
-    IntegrationRequest, IntegrationSource, IntegrationStrategy, NewMessage, RaceView, RetryRequest, WaitStatus,
-    WorkerView,
+    IntegrationRequest, IntegrationSource, NewMessage, RaceView, RetryRequest, WaitStatus, WorkerView,
 };
 use orchestrator_boss::store::worker_dir::Delivery;
 
