@@ -302,14 +302,14 @@ impl Brief {
 
 /// The first of them, and how many more.
 fn conflicts(view: &WorkerView) -> Vec<String> {
-    const NAMED: usize = 5;
-    let named = view.collisions.iter().take(NAMED).map(|it| size::line(&it.with, 40));
+    const NAMED: usize = 3;
+    let named = view.collisions.iter().take(NAMED).map(|it| size::line(&it.with, 24));
     let more = view.collisions.len().saturating_sub(NAMED);
     named.chain((more > 0).then(|| format!("and {more} more"))).collect()
 }
 
 impl Worker {
-    /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 2,000 (and 700 in
+    /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 1,820 (and 700 in
     /// practice).
     pub(super) fn new(view: &WorkerView, room: usize) -> Self {
         let worker = &view.worker;

@@ -120,7 +120,7 @@ pub enum Ask {
         backend: BackendName,
         login: Login,
     },
-    /// A look at which branches collide has ended; `found` unless nothing had moved.
+    /// A look at which branches collide has ended; `found` unless git could not say.
     Radar {
         radar: Box<Radar>,
         found: Option<Collisions>,

@@ -22,7 +22,26 @@ pub type Collisions = HashMap<WorkerId, Vec<Collision>>;
 #[derive(Debug, Default)]
 pub struct Radar {
     known: HashMap<Pair, Option<Vec<String>>>,
-    last: Option<(Vec<Arc<Worker>>, Stamp)>,
+    last: Option<Scene>,
+}
+
+/// What there is to look at.
+#[derive(Debug)]
+struct Scene {
+    watched: Vec<Arc<Worker>>,
+    /// Theirs and the target.
+    branches: Vec<String>,
+    target: String,
+    stamp: Stamp,
+}
+
+impl Scene {
+    fn is_like(&self, other: &Scene) -> bool {
+        let same = |(one, other)| Arc::ptr_eq(one, other);
+        self.stamp == other.stamp
+            && self.branches == other.branches
+            && self.watched.iter().zip(&other.watched).all(same)
+    }
 }
 
 impl Actor {
@@ -35,14 +54,21 @@ impl Actor {
             self.collisions.clear();
             return;
         }
+        let Some(radar) = &self.radar else { return };
+        let branch_of = |worker: &Arc<Worker>| worker.mission.place.branch().map(str::to_owned);
+        let branches: Vec<String> = watched.iter().filter_map(branch_of).chain([target.clone()]).collect();
+        // Here, and before the branches are read: a server at rest starts no thread for this, and what moves while a look
+        // is under way is noticed at the next one.
+        let scene = Scene { stamp: radar::stamp(&repository, &branches), watched, branches, target };
+        if radar.last.as_ref().is_some_and(|last| last.is_like(&scene)) {
+            return;
+        }
         let Some(mut radar) = self.radar.take() else { return };
         let mailbox = self.mailbox.clone();
         self.runtime.spawn_blocking(move || {
-            let found = radar.look(&repository, &target, watched).unwrap_or_else(|error| {
-                tracing::debug!(%error, "could not look which branches collide");
-                None
-            });
-            let _ = mailbox.send(Ask::Radar { radar: Box::new(radar), found });
+            let found = radar.look(&repository, scene);
+            let found = found.inspect_err(|error| tracing::debug!(%error, "could not look which branches collide"));
+            let _ = mailbox.send(Ask::Radar { radar: Box::new(radar), found: found.ok() });
         });
     }
 
@@ -76,22 +102,10 @@ fn leads(registry: &Registry, server: &ServerId, worker: &Worker) -> bool {
 }
 
 impl Radar {
-    /// `None`: all is as it was at the last look.
-    fn look(
-        &mut self,
-        repository: &Repository,
-        target: &str,
-        watched: Vec<Arc<Worker>>,
-    ) -> Result<Option<Collisions>, CommandError> {
-        let branch_of = |worker: &Arc<Worker>| worker.mission.place.branch().map(str::to_owned);
-        let branches: Vec<String> = watched.iter().filter_map(branch_of).chain([target.to_owned()]).collect();
-        // Before the branches are read: what moves in between is noticed at the next look.
-        let stamp = radar::stamp(repository, &branches);
-        if self.last.as_ref().is_some_and(|(workers, last)| *last == stamp && same(workers, &watched)) {
-            return Ok(None);
-        }
-        let tips = radar::tips(repository, &branches)?;
-        let with_commits = watched.iter().filter_map(|worker| {
+    fn look(&mut self, repository: &Repository, scene: Scene) -> Result<Collisions, CommandError> {
+        let target = scene.target.as_str();
+        let tips = radar::tips(repository, &scene.branches)?;
+        let with_commits = scene.watched.iter().filter_map(|worker| {
             let tip = tips.get(worker.mission.place.branch()?)?;
             (worker.base_commit.as_ref() != Some(tip)).then_some((worker, tip))
         });
@@ -116,8 +130,8 @@ impl Radar {
             note(one, other);
             other.into_iter().for_each(|other| note(other, Some(one)));
         }
-        self.last = Some((watched, stamp));
-        Ok(Some(found))
+        self.last = Some(scene);
+        Ok(found)
     }
 
     /// Asks git about pairs that are new, and forgets those that are no pairs any more.
@@ -152,8 +166,4 @@ fn pairs<'a>(workers: &[(&'a Arc<Worker>, &String)], target: Option<&String>) ->
         }
     }
     pairs
-}
-
-fn same(one: &[Arc<Worker>], other: &[Arc<Worker>]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
 }

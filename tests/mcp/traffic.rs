@@ -132,6 +132,6 @@ fn the_list_of_tools_is_short() {
     };
     let read: usize = tools.iter().map(of).sum();
     println!("tools/list: {whole} bytes; read by models: {read} bytes, about {} tokens", read / BYTES_A_TOKEN);
-    assert!(whole < 42_000, "{whole} bytes");
+    assert!(whole < 43_000, "{whole} bytes");
     assert!(read / BYTES_A_TOKEN < 5_000, "{read} bytes");
 }

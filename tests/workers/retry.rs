@@ -39,9 +39,10 @@ async fn two_backends_that_failed_are_both_told_with_their_reasons_in_the_wait_a
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_usage_limit_or_a_refused_login_sends_it_to_the_fallback_once_and_nowhere_twice() {
-    let world = World::new();
-    let server = world.server(Some("boss"));
     for (title, kind) in [("limit", FailureKind::UsageLimit), ("login", FailureKind::Auth)] {
+        // Each time another: what was refused holds both backends.
+        let world = World::new();
+        let server = world.server(Some("boss"));
         let id = server.create_one(with_fallback(title, &format!("fail {} no more", kind.as_str()))).await;
         let told = server.wait(&[&id], CEILING).await;
         let tried: Vec<_> = told.settled[0].worker.settled.iter().map(|brief| brief.backend.as_str()).collect();
