@@ -5,7 +5,7 @@
 //! signed and run no hook.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -124,12 +124,8 @@ impl<'a> Bench<'a> {
 
     fn with_scratch(&self, git: Git) -> Git {
         let Some(scratch) = &self.scratch else { return git };
-        let objects = self.repo.common_dir.join("objects");
-        // In quotes a colon in it does not end it.
-        let objects = objects.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
         let us = Identity::fallback();
-        git.env("GIT_OBJECT_DIRECTORY", scratch.path())
-            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", format!("\"{objects}\""))
+        with_objects_in(git, self.repo, scratch.path())
             .env("GIT_AUTHOR_NAME", &us.name)
             .env("GIT_AUTHOR_EMAIL", &us.email)
             .env("GIT_COMMITTER_NAME", &us.name)
@@ -253,6 +249,14 @@ pub fn tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
     branch_commit(repo.root(), branch)?.ok_or_else(|| IntegrateError::UnknownBranch { branch: branch.to_owned() })
 }
 
+/// What this call makes lies in that folder; what the repository has it sees.
+pub(super) fn with_objects_in(git: Git, repo: &Repository, folder: &Path) -> Git {
+    let objects = repo.common_dir.join("objects");
+    // In quotes a colon in it does not end it.
+    let objects = objects.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+    git.env("GIT_OBJECT_DIRECTORY", folder).env("GIT_ALTERNATE_OBJECT_DIRECTORIES", format!("\"{objects}\""))
+}
+
 /// Whether all of the one is in the other.
 pub fn contains(repo: &Repository, whole: &str, part: &str) -> bool {
     repo.read().args(["merge-base", "--is-ancestor", part, whole]).output().is_ok_and(|it| it.code == Some(0))
@@ -298,7 +302,7 @@ fn parse_conflicts(text: &str, sides: &[&str]) -> Vec<Conflict> {
 }
 
 /// Where both sides would have one path, git moves one aside as `<path>~<side>`: that file is nowhere yet.
-fn own_name<'a>(path: &'a str, sides: &[&str]) -> &'a str {
+pub(super) fn own_name<'a>(path: &'a str, sides: &[&str]) -> &'a str {
     match path.rsplit_once('~') {
         Some((own, side)) if sides.contains(&side) => own,
         _ => path,

@@ -1,13 +1,14 @@
 //! Which branches would merge cleanly into which others: computed by `git merge-tree`, as an integration would, and without
 //! leaving anything behind in the repository.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
 use super::command::{CommandError, Git};
+use super::integrate::{own_name, with_objects_in};
 use super::repository::Repository;
 
 /// Two commits; the first is the one that the other would be merged into.
@@ -17,30 +18,39 @@ pub type Pair = (String, String);
 pub type Stamp = Vec<Option<(u64, SystemTime, u64)>>;
 
 /// For each pair the paths in conflict, none for a clean merge; `None` where git cannot say, as for unrelated histories.
-pub fn collisions(repo: &Repository, pairs: &[Pair]) -> Result<Vec<Option<Vec<String>>>, CommandError> {
+/// `target` says how files are merged, as it does when they are integrated.
+pub fn collisions(repo: &Repository, target: &str, pairs: &[Pair]) -> Result<Vec<Option<Vec<String>>>, CommandError> {
     // The trees and marked-up files of merges that nobody asked for go where they can be thrown away.
     let scratch = tempfile::tempdir().map_err(|source| CommandError::Start {
         command: "merge-tree".into(),
         dir: std::env::temp_dir(),
         source,
     })?;
+    let git = || git(repo, target, scratch.path());
     let mut found: Vec<Option<Vec<String>>> = Vec::new();
     while found.len() < pairs.len() {
         let rest = &pairs[found.len()..];
-        found.extend(together(repo, scratch.path(), rest)?.into_iter().map(Some));
+        found.extend(together(git(), rest)?.into_iter().map(Some));
         // The next one is what git stopped at; git 2.38 stops at the first, since it knows no `--stdin`.
         if let Some(pair) = pairs.get(found.len()) {
-            found.push(alone(repo, scratch.path(), pair)?);
+            found.push(alone(git(), pair)?);
         }
     }
     Ok(found)
 }
 
 /// All in one process, which saves most of the time.
-fn together(repo: &Repository, scratch: &Path, pairs: &[Pair]) -> Result<Vec<Vec<String>>, CommandError> {
+fn together(git: Git, pairs: &[Pair]) -> Result<Vec<Vec<String>>, CommandError> {
     let lines: String = pairs.iter().map(|(onto, other)| format!("{onto} {other}\n")).collect();
-    let output = git(repo, scratch).args(["--stdin", "--no-messages", "--name-only"]).input(lines).output()?;
-    Ok(parse(&String::from_utf8_lossy(&output.stdout)))
+    let output = git.args(["--stdin", "--no-messages", "--name-only"]).input(lines).output()?;
+    let merges = parse(&String::from_utf8_lossy(&output.stdout));
+    Ok(merges.into_iter().zip(pairs).map(|(paths, pair)| own_names(paths, pair)).collect())
+}
+
+fn own_names(paths: Vec<String>, (onto, other): &Pair) -> Vec<String> {
+    let own = |path: String| own_name(&path, &[onto, other]).to_owned();
+    let named: BTreeSet<String> = paths.into_iter().map(own).collect();
+    named.into_iter().collect()
 }
 
 /// Each merge is `1` or `0`, the tree, the files in conflict if it was `0`, and an empty record. One that is cut off at the
@@ -55,20 +65,22 @@ fn parse(text: &str) -> Vec<Vec<String>> {
     merges
 }
 
-fn alone(repo: &Repository, scratch: &Path, (onto, other): &Pair) -> Result<Option<Vec<String>>, CommandError> {
-    let output = git(repo, scratch).args(["-z", "--no-messages", "--name-only", onto, other]).output()?;
+fn alone(git: Git, pair: &Pair) -> Result<Option<Vec<String>>, CommandError> {
+    let output = git.args(["-z", "--no-messages", "--name-only", &pair.0, &pair.1]).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(match output.code {
         Some(0) => Some(Vec::new()),
-        Some(1) => Some(text.split('\0').skip(1).filter(|path| !path.is_empty()).map(str::to_owned).collect()),
+        Some(1) => {
+            let paths = text.split('\0').skip(1).filter(|path| !path.is_empty());
+            Some(own_names(paths.map(str::to_owned).collect(), pair))
+        }
         _ => None,
     })
 }
 
-fn git(repo: &Repository, scratch: &Path) -> Git {
-    repo.read()
-        .env("GIT_OBJECT_DIRECTORY", scratch)
-        .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", repo.common_dir.join("objects"))
+fn git(repo: &Repository, target: &str, scratch: &Path) -> Git {
+    with_objects_in(repo.read(), repo, scratch)
+        .env("GIT_ATTR_SOURCE", target)
         // Of a partial clone, nothing is fetched for this.
         .env("GIT_NO_LAZY_FETCH", "1")
         .args(["merge-tree", "--write-tree"])
@@ -135,9 +147,10 @@ mod tests {
         ];
         let readme = Some(vec!["readme.txt".to_owned()]);
         let expected = [readme.clone(), Some(vec![]), None, Some(vec![]), None, readme];
-        assert_eq!(collisions(&fixture.repo, &pairs).unwrap(), expected);
+        assert_eq!(collisions(&fixture.repo, "main", &pairs).unwrap(), expected);
         let scratch = tempfile::tempdir().unwrap();
-        let one_by_one: Vec<_> = pairs.iter().map(|pair| alone(&fixture.repo, scratch.path(), pair).unwrap()).collect();
+        let one_by_one: Vec<_> =
+            pairs.iter().map(|pair| alone(git(&fixture.repo, "main", scratch.path()), pair).unwrap()).collect();
         assert_eq!(one_by_one, expected);
         assert_eq!(objects(), before, "no tree of a merge is kept");
     }

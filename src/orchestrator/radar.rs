@@ -105,13 +105,14 @@ impl Radar {
     fn look(&mut self, repository: &Repository, scene: Scene) -> Result<Collisions, CommandError> {
         let target = scene.target.as_str();
         let tips = radar::tips(repository, &scene.branches)?;
+        let Some(onto) = tips.get(target) else { return Ok(Collisions::new()) };
         let with_commits = scene.watched.iter().filter_map(|worker| {
             let tip = tips.get(worker.mission.place.branch()?)?;
             (worker.base_commit.as_ref() != Some(tip)).then_some((worker, tip))
         });
         let with_commits: Vec<(&Arc<Worker>, &String)> = with_commits.collect();
-        let pairs = pairs(&with_commits, tips.get(target));
-        self.learn(repository, pairs.iter().map(|(pair, _)| pair))?;
+        let pairs = pairs(&with_commits, onto);
+        self.learn(repository, onto, pairs.iter().map(|(pair, _)| pair))?;
         let mut found = Collisions::new();
         for (pair, between) in pairs {
             let Some(Some(paths)) = self.known.get(&pair) else { continue };
@@ -138,12 +139,13 @@ impl Radar {
     fn learn<'a>(
         &mut self,
         repository: &Repository,
+        target: &str,
         pairs: impl Iterator<Item = &'a Pair> + Clone,
     ) -> Result<(), CommandError> {
         let mut former = std::mem::take(&mut self.known);
         self.known = pairs.clone().filter_map(|pair| former.remove_entry(pair)).collect();
         let new: Vec<Pair> = pairs.filter(|pair| !self.known.contains_key(*pair)).cloned().collect();
-        let answers = radar::collisions(repository, &new)?;
+        let answers = radar::collisions(repository, target, &new)?;
         self.known.extend(new.into_iter().zip(answers));
         Ok(())
     }
@@ -152,11 +154,10 @@ impl Radar {
 type Between<'a> = (&'a Arc<Worker>, Option<&'a Arc<Worker>>);
 
 /// Each with the target, and each with each but its rivals for the same task.
-fn pairs<'a>(workers: &[(&'a Arc<Worker>, &String)], target: Option<&String>) -> Vec<(Pair, Between<'a>)> {
+fn pairs<'a>(workers: &[(&'a Arc<Worker>, &String)], target: &str) -> Vec<(Pair, Between<'a>)> {
     let mut pairs = Vec::new();
     for (at, (worker, tip)) in workers.iter().enumerate() {
-        let onto_target = target.map(|target| ((target.clone(), (*tip).clone()), (*worker, None)));
-        pairs.extend(onto_target);
+        pairs.push(((target.to_owned(), (*tip).clone()), (*worker, None)));
         for (other, others_tip) in &workers[at + 1..] {
             if other.task() != worker.task() {
                 // In one order, whoever of the two comes first in the list the next time.

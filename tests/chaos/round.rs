@@ -248,6 +248,9 @@ impl<'a> Round<'a> {
     }
 
     fn integrate(&mut self, at: usize) {
+        if self.dice.once_in(4) {
+            return self.integrate_train(at);
+        }
         let Some(request) = self.one_of_mine(at) else { return };
         let dry_run = self.dice.once_in(4);
         let strategy = if self.dice.once_in(3) { "squash" } else { "merge" };
@@ -263,6 +266,25 @@ impl<'a> Round<'a> {
             assert!(mission.may_end_as("completed"), "{request} never completed, and was merged: {answer}");
             // Its supervisor may be killed, too.
             mission.merged |= !dry_run && answer["status"] != "could_not_verify";
+        }
+    }
+
+    fn integrate_train(&mut self, at: usize) {
+        let requests: Vec<_> = (0..3).filter_map(|_| self.one_of_mine(at)).collect();
+        let ids: Vec<String> = requests.iter().map(|request| self.model.worker(request).to_owned()).collect();
+        if ids.is_empty() {
+            return;
+        }
+        requests.iter().for_each(|request| self.model.mission(request).merge_asked = true);
+        let arguments = json!({"worker_ids": ids, "verify_command": "true"});
+        // Those that have not completed are left out.
+        let Some(Ok(answer)) = self.call(at, "integrate_worker", arguments) else { return };
+        for (request, id) in requests.iter().zip(&ids) {
+            if answer["integrated"].as_array().is_some_and(|integrated| integrated.contains(&json!(id))) {
+                let mission = self.model.mission(request);
+                assert!(mission.may_end_as("completed"), "{request} never completed, and was merged: {answer}");
+                mission.merged = true;
+            }
         }
     }
 

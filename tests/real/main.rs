@@ -22,6 +22,7 @@ mod cancel;
 mod conformance;
 mod conversations;
 mod failures;
+mod graph;
 mod inspector;
 mod inspector_resources;
 mod interactive;

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::git::radar;
 use crate::git::testing::{Fixture, git};
 
 const CASES: u64 = 60;
@@ -191,6 +192,20 @@ impl Case {
         result
     }
 
+    /// What is foretold is what a merge comes to.
+    fn check_radar(&self) -> Result<(), String> {
+        let repo = &self.fixture.repo;
+        let (main, work) = (tip(repo, "main").unwrap(), tip(repo, "work").unwrap());
+        let merged = Bench::new(repo).merge_trees(&main, &work).map_err(|error| error.to_string())?;
+        let conflicts: BTreeSet<String> = merged.err().into_iter().flatten().map(|it| it.path).collect();
+        let foretold = radar::collisions(repo, &main, &[(main.clone(), work)]).map_err(|error| error.to_string())?;
+        let Some(foretold) = &foretold[0] else { return Err("nothing is foretold".to_owned()) };
+        match foretold.is_empty() == conflicts.is_empty() && foretold.iter().all(|path| conflicts.contains(path)) {
+            true => Ok(()),
+            false => Err(format!("foretold: {foretold:?}, and then it is {conflicts:?}")),
+        }
+    }
+
     fn check(&self, scratch: &Path, strategy: Strategy) -> Result<bool, String> {
         let repo = &self.fixture.repo;
         let main = tip(repo, "main").unwrap();
@@ -258,6 +273,9 @@ fn trees_and_conflicts_are_those_of_git_itself() {
                     case.fixture.git(&["clone", "-q", "--shared", "--no-checkout", ".", scratch.to_str().unwrap()]);
                     for setting in [["user.name", "S"], ["user.email", "s@example.org"]] {
                         git(&scratch, &[&["config"][..], &setting].concat());
+                    }
+                    if let Err(why) = case.check_radar() {
+                        wrong.lock().unwrap().push(format!("seed {seed}, radar: {why}"));
                     }
                     for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
                         match case.check(&scratch, strategy) {
