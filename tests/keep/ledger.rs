@@ -6,8 +6,11 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use git2::{ObjectType, Oid};
+
+use crate::world::CEILING;
 
 #[derive(Default)]
 pub struct Ledger {
@@ -52,15 +55,30 @@ fn objects(git_dir: &Path) -> BTreeSet<String> {
             );
         }
     }
-    let args = ["rev-list", "--objects", "--all", "--indexed-objects", "--ignore-missing", "--stdin"];
-    let mut command = git(git_dir, &args);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("git runs");
     let list = tips.iter().filter(|line| line.len() == 40).map(|line| format!("{line}\n")).collect::<String>();
-    child.stdin.take().expect("a pipe").write_all(list.as_bytes()).expect("git reads");
-    let output = child.wait_with_output().expect("git ends");
-    assert!(output.status.success(), "git cannot walk {}", git_dir.display());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = walk(git_dir, &list);
     text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// Git fails while a worktree is half made or half removed, as a server may do beside this: then once more.
+fn walk(git_dir: &Path, tips: &str) -> String {
+    let args = ["rev-list", "--objects", "--all", "--indexed-objects", "--ignore-missing", "--stdin"];
+    let began = Instant::now();
+    loop {
+        let mut command = git(git_dir, &args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("git runs");
+        // One that has failed already reads nothing.
+        let _ = child.stdin.take().expect("a pipe").write_all(tips.as_bytes());
+        let output = child.wait_with_output().expect("git ends");
+        if output.status.success() {
+            return String::from_utf8_lossy(&output.stdout).into_owned();
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(began.elapsed() < CEILING, "git cannot walk {}: {said}", git_dir.display());
+        eprintln!("git could not walk {} just now: {said}", git_dir.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn git(git_dir: &Path, args: &[&str]) -> Command {

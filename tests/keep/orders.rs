@@ -10,7 +10,7 @@ use std::process::Command;
 
 use orchestrator_boss::orchestrator::{
     IntegrationRequest, IntegrationSource, IntegrationStrategy, NewMessage, RemovalAnswer, RemovalRequest,
-    RemovalTarget, RetryRequest, WorktreeRequest,
+    RemovalTarget, RetryRequest, Scope, WorktreeRequest,
 };
 use orchestrator_boss::store::worker_dir::Delivery;
 
@@ -124,7 +124,7 @@ impl Run {
         // A worktree whose folder the user deleted goes with the user's prune.
         let listed = self.world.git(&["worktree", "list", "--porcelain"]);
         if self.chance.coin() && !listed.contains("prunable") {
-            self.user_cleans_up();
+            self.user_cleans_up().await;
         }
         self.is_all_there(&contents);
         if let Ok(answer) = answer {
@@ -132,14 +132,21 @@ impl Run {
         }
     }
 
-    fn user_cleans_up(&mut self) {
+    async fn user_cleans_up(&mut self) {
         self.log.push("  the user's gc and prune".to_owned());
         assert!(try_git(
             &self.world.repo(),
             &["reflog", "expire", "--expire=now", "--expire-unreachable=never", "HEAD"]
         ));
         assert!(try_git(&self.world.repo(), &["worktree", "prune"]));
-        assert!(try_git(&self.world.repo(), &["gc", "-q", "--prune=now"]));
+        let list = self.server.orchestrator.list(&self.server.boss, Scope::All).await.unwrap();
+        if list.workers.iter().all(|view| view.worker.status.is_settled()) {
+            assert!(try_git(&self.world.repo(), &["gc", "-q", "--prune=now"]));
+        } else {
+            // Git's manual says that `--prune=now` breaks a repository in which somebody writes at that moment, and then
+            // a collection may fail.
+            try_git(&self.world.repo(), &["gc", "-q"]);
+        }
     }
 
     async fn integrate(&mut self) {
