@@ -6,20 +6,21 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use self::race::RaceReport;
 use super::size;
 use crate::backend::Enforcement;
 use crate::mission::budget::Spent;
 use crate::mission::entry;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, Outcome, Usage, Verification};
-use crate::mission::race;
+use crate::mission::race as races;
 use crate::mission::spec::Place;
-use crate::orchestrator::{Collision, RaceView, RacerView, WorkerView};
+use crate::orchestrator::{Collision, WorkerView};
+
+mod race;
 
 /// The agent's last words: the first 400 and the last 1,200 characters, roughly.
 const FINAL_MESSAGE: usize = 1_700;
-/// Bytes for the racers of one race; about ten.
-const RACERS: usize = 1_300;
 
 /// A worker in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -142,37 +143,6 @@ pub(super) struct Described {}
 pub(super) struct Integrated {
     into: String,
     commit: String,
-}
-
-/// The first to do the task wins; the losers' work stays on their branches.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(super) struct RaceReport {
-    race_id: String,
-    /// Absent until somebody has won.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    winner: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<SomeRacer>")]
-    racers: Vec<Racer>,
-}
-
-/// Stands for a [`Racer`] in the schemas.
-#[derive(JsonSchema)]
-#[schemars(description = "worker_id, status, backend, cost_usd and tokens so far, or cost_unknown.")]
-struct SomeRacer {}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Racer {
-    worker_id: String,
-    status: &'static str,
-    backend: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cost_usd: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tokens: Option<u64>,
-    /// Its CLI has told neither its cost nor its tokens.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    cost_unknown: bool,
 }
 
 /// Three separate answers, from facts and never from prose.
@@ -367,8 +337,7 @@ impl Worker {
         const KEYS: usize = 120;
         let mut left = room.saturating_sub(size::of(self) + KEYS);
         if let (Some(report), Some(race)) = (&mut self.race, &view.race) {
-            report.racers = size::fit(race.racers.iter().map(Racer::new), left.min(RACERS)).0;
-            left = left.saturating_sub(size::of(&report.racers) + 12);
+            left = left.saturating_sub(report.fill(race, left));
         }
         let mut share = |text: &str, most: usize| {
             let cut = size::ends(text, most.min(left));
@@ -392,27 +361,6 @@ impl Worker {
         left = left.saturating_sub(size::of(&outcome.changes.notes));
         let files = last.changes.files.iter().map(|file| size::line(file, 120)).take(20);
         outcome.changes.files = size::fit(files, left.min(600)).0;
-    }
-}
-
-impl RaceReport {
-    /// Without the racers, which [`Worker::fill`] adds as there is room.
-    fn new(race: &RaceView) -> Self {
-        let winner = race.winner.as_ref().map(ToString::to_string);
-        Self { race_id: race.id.to_string(), winner, racers: Vec::new() }
-    }
-}
-
-impl Racer {
-    fn new(racer: &RacerView) -> Self {
-        Self {
-            worker_id: racer.worker_id.to_string(),
-            status: racer.status.as_str(),
-            backend: size::line(racer.backend.as_str(), 40),
-            cost_usd: racer.spent.and_then(|usage| usage.cost_usd),
-            tokens: racer.spent.as_ref().and_then(tokens),
-            cost_unknown: racer.spent.is_none(),
-        }
     }
 }
 
@@ -566,13 +514,13 @@ fn next_step(view: &WorkerView) -> String {
         };
     };
     let integrable = worker.mission.place.branch().is_some() && last.changes.commits > 0;
-    let winner = race::lost_to(worker).filter(|_| worker.integrated.is_none() && race::has_lost(worker));
+    let winner = races::lost_to(worker).filter(|_| worker.integrated.is_none() && races::has_lost(worker));
     if let Some(winner) = winner {
         return format!(
             "nothing: {winner} won the race; its work is kept: get_worker_status {id} with include [\"diff\"] shows it"
         );
     }
-    if race::is_undecided(worker) && view.block.is_none() {
+    if races::is_undecided(worker) && view.block.is_none() {
         return "wait_for_any_worker: others still race for this task".to_owned();
     }
     match last.status {

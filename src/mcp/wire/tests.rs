@@ -6,6 +6,7 @@ use crate::mission::entry::{BriefFailure, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
 use crate::mission::registry::{self, Report};
 use crate::mission::spec::{Mission, Permissions};
+use crate::orchestrator::{RaceView, RacerView};
 use serde_json::json;
 
 pub(in crate::mcp) fn now() -> Timestamp {
