@@ -7,7 +7,7 @@ use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::{BackendView, Scope, WaitStatus};
 
-use crate::world::{CEILING, Server, World, mission, until_exists};
+use crate::world::{CEILING, Server, World, in_time, mission, until_exists};
 
 async fn fake(server: &Server) -> BackendView {
     let views = server.orchestrator.backend_status(Some(&BackendName::from("fake"))).await.unwrap();
@@ -19,12 +19,7 @@ async fn waits_for(server: &Server, worker: &str) -> String {
 }
 
 async fn until_waits_for(server: &Server, worker: &str, what: &str) {
-    let reached = async {
-        while !waits_for(server, worker).await.contains(what) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    if tokio::time::timeout(CEILING, reached).await.is_err() {
+    if !in_time(async || waits_for(server, worker).await.contains(what)).await {
         panic!("{worker} waits for {:?}, not {what:?}", waits_for(server, worker).await);
     }
 }

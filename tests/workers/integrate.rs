@@ -10,7 +10,7 @@ use orchestrator_boss::orchestrator::{
 };
 use orchestrator_boss::process::{Signal, Tree, send};
 
-use crate::world::{CEILING, Server, World, git, mission, until_exists};
+use crate::world::{Server, World, git, in_time, mission, until_exists};
 
 async fn completed(server: &Server, missions: &[(&str, &str)]) -> Vec<String> {
     let drafts = missions.iter().map(|(title, script)| mission(title, script)).collect();
@@ -46,12 +46,7 @@ fn nothing_is_left(world: &World) {
 }
 
 async fn until(what: &str, is: impl Fn() -> bool) {
-    let reached = async {
-        while !is() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(tokio::time::timeout(CEILING, reached).await.is_ok(), "never: {what}");
+    assert!(in_time(async || is()).await, "never: {what}");
 }
 
 /// Waits for the gate, and says before that it is there.

@@ -1,31 +1,24 @@
 //! The conflict radar: what does not merge cleanly is told while there is time, and no longer when it does.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use crate::world::{CEILING, Server, World, mission};
+use crate::world::{CEILING, Server, World, in_time, mission};
 
 /// The ids of those that are named, each with what its branch collides with.
 async fn until_collides(server: &Server, expected: &[(&str, &[&str])]) {
     let expected: BTreeMap<&str, Vec<String>> =
         expected.iter().map(|(id, with)| (*id, with.iter().map(ToString::to_string).collect())).collect();
     let mut found = BTreeMap::new();
-    let reached = async {
-        loop {
-            for id in expected.keys() {
-                let mut with: Vec<String> =
-                    server.orchestrator.get(id).await.unwrap().collisions.iter().map(|it| it.with.clone()).collect();
-                with.sort();
-                found.insert(*id, with);
-            }
-            if found == expected {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    let reached = in_time(async || {
+        for id in expected.keys() {
+            let view = server.orchestrator.get(id).await.unwrap();
+            let mut with: Vec<String> = view.collisions.into_iter().map(|it| it.with).collect();
+            with.sort();
+            found.insert(*id, with);
         }
-    };
-    let reached = tokio::time::timeout(CEILING, reached).await;
-    assert!(reached.is_ok(), "{found:?} instead of {expected:?}");
+        found == expected
+    });
+    assert!(reached.await, "{found:?} instead of {expected:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

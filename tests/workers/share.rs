@@ -8,7 +8,7 @@ use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::orchestrator::{Scope, WaitAnswer, WaitStatus};
 use orchestrator_boss::store::state_dir::StateDir;
 
-use crate::world::{CEILING, Server, World, mission};
+use crate::world::{CEILING, Server, World, in_time, mission};
 
 /// The file whose lock says that a server lives.
 fn lock_of(world: &World, server: &str) -> std::path::PathBuf {
@@ -77,12 +77,7 @@ async fn of_three_servers_that_find_a_dead_one_a_single_one_takes_its_workers() 
     // To the others, who has no lock is dead.
     std::fs::remove_file(lock_of(&world, old.as_str())).unwrap();
     let taken = || journal(&world).into_iter().filter(|(_, entry)| matches!(entry, Entry::LeaseTaken { .. })).count();
-    let gone = async {
-        while taken() == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(CEILING, gone).await.expect("somebody takes over");
+    assert!(in_time(async || taken() > 0).await, "somebody takes over");
     // Each looks again before it answers.
     for other in &others {
         other.orchestrator.get(&id).await.unwrap();

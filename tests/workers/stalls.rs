@@ -6,7 +6,7 @@ use orchestrator_boss::config::{OnStall, Settings};
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::WaitStatus;
 
-use crate::world::{CEILING, Server, World, mission};
+use crate::world::{CEILING, Server, World, in_time, mission};
 
 /// A stall is a second of silence.
 fn settings(world: &World) -> Settings {
@@ -19,12 +19,7 @@ async fn stall(server: &Server, worker: &str) -> Option<String> {
 
 /// Waits until it counts as stalled, or does not.
 async fn until_stalled(server: &Server, worker: &str, stalled: bool) {
-    let reached = async {
-        while stall(server, worker).await.is_some() != stalled {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(CEILING, reached).await.expect("it stalls, or goes on");
+    assert!(in_time(async || stall(server, worker).await.is_some() == stalled).await, "it stalls, or goes on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

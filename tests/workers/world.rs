@@ -93,13 +93,7 @@ impl World {
     pub async fn until_state(&self, says: impl Fn(&serde_json::Value) -> bool) {
         let path = self.repo().join(".orchestrator/orchestrator-state.json");
         let read = || serde_json::from_slice(&std::fs::read(&path).unwrap_or_default()).unwrap_or_default();
-        let reached = async {
-            while !says(&read()) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let reached = tokio::time::timeout(CEILING, reached).await;
-        assert!(reached.is_ok(), "the state file says {:#}", read());
+        assert!(in_time(async || says(&read())).await, "the state file says {:#}", read());
     }
 }
 
@@ -153,13 +147,9 @@ impl Server {
 
     /// Waits until the worker has this status.
     pub async fn until(&self, worker: &str, status: &str) {
-        let reached = async {
-            while self.orchestrator.get(worker).await.expect("it is known").worker.status.as_str() != status {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        if tokio::time::timeout(CEILING, reached).await.is_err() {
-            let view = self.orchestrator.get(worker).await.expect("it is known");
+        let view = async || self.orchestrator.get(worker).await.expect("it is known");
+        if !in_time(async || view().await.worker.status.as_str() == status).await {
+            let view = view().await;
             panic!("{worker} is {} and never became {status}: {view:#?}", view.worker.status);
         }
     }
@@ -190,12 +180,17 @@ pub fn mission(title: &str, script: &str) -> Draft {
 
 /// Waits until the file is there.
 pub async fn until_exists(path: &Path) {
-    let there = async {
-        while !path.exists() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(in_time(async || path.exists()).await, "{} never came", path.display());
+}
+
+/// Whether it came true before the ceiling. Looked at again and again: it depends on other processes.
+pub async fn in_time(mut is: impl AsyncFnMut() -> bool) -> bool {
+    let reached = async {
+        while !is().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(CEILING, there).await.unwrap_or_else(|_| panic!("{} never came", path.display()));
+    tokio::time::timeout(CEILING, reached).await.is_ok()
 }
 
 pub fn git(dir: &Path, args: &[&str]) -> String {
