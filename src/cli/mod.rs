@@ -2,11 +2,15 @@
 //! here: there, stdout is the protocol.
 #![allow(clippy::print_stdout)]
 
+mod cancel;
 mod demo;
 mod demo_agent;
 mod guard;
+mod out;
+mod retry;
 mod serve;
 mod setup;
+mod visit;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +48,10 @@ enum Command {
     Serve,
     /// See it work, without any key or agent CLI
     Demo,
+    /// End workers, with proof that nothing of theirs is left running
+    Cancel(cancel::CancelArgs),
+    /// Begin the next attempt of a settled worker
+    Retry(retry::RetryArgs),
     /// Register this server with a coding agent: claude, codex, gemini or opencode
     Setup(setup::SetupArgs),
     /// The agent that the demo's workers run
@@ -72,6 +80,8 @@ pub fn run() -> ExitCode {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.places),
         Command::Demo => play_demo(),
+        Command::Cancel(args) => cancel::run(&args, &arguments.places),
+        Command::Retry(args) => retry::run(&args, &arguments.places),
         Command::DemoAgent(args) => match demo_agent::run(&args) {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
