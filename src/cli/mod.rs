@@ -6,10 +6,12 @@ mod cancel;
 mod demo;
 mod demo_agent;
 mod guard;
+mod here;
 mod out;
 mod retry;
 mod serve;
 mod setup;
+mod terminal;
 mod visit;
 
 use std::path::PathBuf;

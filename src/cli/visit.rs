@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Places;
+use super::here::Here;
 use super::out::End;
 use crate::backend::Backends;
-use crate::config::Settings;
 use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::orchestrator::{
@@ -40,21 +40,20 @@ pub(super) struct Begun {
 
 /// Refused where a worker calls it: workers do not lead workers. Where nothing was ever asked for, nothing is made.
 pub(super) async fn visit(places: &Places) -> Result<Visit, End> {
-    let settings = Settings::load(places.config.as_deref()).map_err(|error| End::Failed(with_causes(&error)))?;
+    let Here { settings, directory, .. } = Here::find(places).map_err(End::Failed)?;
     if let Some(tag) = process::inherited_tag().filter(|tag| process::depth_of(tag) >= settings.max_depth) {
         let most = settings.max_depth;
         return Err(End::Failed(format!(
             "this is a worker of an orchestrator ({tag}), and workers do not lead workers (the user's setting max_depth is {most})"
         )));
     }
-    let state_dir = places.state_dir.clone().or(settings.state_dir.clone());
     let startup = Startup {
-        settings: Settings { state_dir, ..settings },
-        directory: env::current_dir().map_err(|error| cannot("tell the working directory", error))?,
+        settings,
+        directory: directory.clone(),
         boss: None,
-        program: env::current_exe().map_err(|error| cannot("find the path of this program", error))?,
+        program: env::current_exe()
+            .map_err(|error| End::Failed(format!("could not find the path of this program: {error}")))?,
     };
-    let directory = startup.directory.clone();
     let backends = Backends::with_custom(startup.settings.custom.clone());
     let visiting = tokio::task::spawn_blocking(move || {
         let _runtime = tokio::runtime::Handle::current().enter();
@@ -66,10 +65,6 @@ pub(super) async fn visit(places: &Places) -> Result<Visit, End> {
         Some(orchestrator) => Ok(Visit { orchestrator }),
         None => Err(nobody(&directory)),
     }
-}
-
-fn cannot(what: &str, error: std::io::Error) -> End {
-    End::Failed(format!("could not {what}: {error}"))
 }
 
 /// Nothing was ever asked for here.

@@ -42,6 +42,11 @@ impl StateDir {
         Ok(Self { root })
     }
 
+    /// For looking at: makes nothing, and nothing of it need be there.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.canonicalize().unwrap_or_else(|_| root.to_owned()) }
+    }
+
     /// The one whose `journal/` this is.
     pub(super) fn around(journal: &Path) -> Self {
         Self { root: journal.parent().unwrap_or(Path::new(".")).to_owned() }
