@@ -3,16 +3,22 @@
 #![allow(clippy::print_stdout)]
 
 mod cancel;
+mod changes;
+mod clean;
 mod demo;
 mod demo_agent;
+mod diff;
 mod guard;
 mod here;
+mod integrate;
+mod logs;
 mod out;
 mod retry;
 mod serve;
 mod setup;
 mod terminal;
 mod visit;
+mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +56,16 @@ enum Command {
     Serve,
     /// See it work, without any key or agent CLI
     Demo,
+    /// Show what a worker did, as it does it if you like
+    Logs(logs::LogsArgs),
+    /// Show what a worker changed
+    Diff(diff::DiffArgs),
+    /// Wait until workers have settled
+    Wait(wait::WaitArgs),
+    /// Bring workers' branches into another
+    Integrate(integrate::IntegrateArgs),
+    /// Remove worktrees that are merged, and say what stays and why
+    Clean(clean::CleanArgs),
     /// End workers, with proof that nothing of theirs is left running
     Cancel(cancel::CancelArgs),
     /// Begin the next attempt of a settled worker
@@ -82,6 +98,11 @@ pub fn run() -> ExitCode {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.places),
         Command::Demo => play_demo(),
+        Command::Logs(args) => logs::run(&args, &arguments.places),
+        Command::Diff(args) => diff::run(&args, &arguments.places),
+        Command::Wait(args) => wait::run(&args, &arguments.places),
+        Command::Integrate(args) => integrate::run(&args, &arguments.places),
+        Command::Clean(args) => clean::run(&args, &arguments.places),
         Command::Cancel(args) => cancel::run(&args, &arguments.places),
         Command::Retry(args) => retry::run(&args, &arguments.places),
         Command::DemoAgent(args) => match demo_agent::run(&args) {

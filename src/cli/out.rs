@@ -122,8 +122,10 @@ pub(super) async fn interrupted() {
 /// The result of the work, or that it was interrupted; dropped then.
 pub(super) async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, End> {
     tokio::select! {
-        done = work => Ok(done),
+        // First, so that it hears of a Ctrl-C before the work prints anything.
+        biased;
         () = interrupted() => Err(End::Interrupted),
+        done = work => Ok(done),
     }
 }
 
@@ -149,6 +151,38 @@ pub(super) async fn with_progress<T>(doing: impl Fn() -> String, work: impl Futu
     };
     bar.into_iter().for_each(|bar| bar.finish_and_clear());
     done
+}
+
+/// A line on stderr that says what goes on, where that is a terminal; gone when it is dropped.
+pub(super) struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    pub fn new() -> Self {
+        Self(io::stderr().is_terminal().then(spinner))
+    }
+
+    pub fn say(&self, what: &str) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(harmless(what));
+            bar.tick();
+        }
+    }
+
+    /// Something that stays, on stdout.
+    pub fn line(&self, text: &str) -> Result<(), End> {
+        match &self.0 {
+            Some(bar) => bar.suspend(|| line(text)),
+            None => line(text),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 fn spinner() -> ProgressBar {

@@ -118,7 +118,7 @@ impl Visit {
             let view = self.find(id).await?;
             let ours = self.orchestrator.leads(&view.worker);
             match view.worker.status {
-                WorkerStatus::Starting if ours => {}
+                WorkerStatus::Starting if ours || began.elapsed() < PATIENCE_WITH_OTHERS => {}
                 WorkerStatus::Queued => {
                     let patience = if ours { PATIENCE } else { PATIENCE_WITH_OTHERS };
                     let is_known = ours && view.waits_for.is_some();

@@ -102,6 +102,15 @@ impl Orchestrator {
         Ok(Self { context, mailbox })
     }
 
+    pub(super) fn visits(&self) -> bool {
+        self.context.visitor
+    }
+
+    /// What the integrations that go on do just now.
+    pub fn integrations(&self) -> Vec<String> {
+        self.context.jobs.doing()
+    }
+
     /// Whether this very server looks after the worker.
     pub fn leads(&self, worker: &Worker) -> bool {
         worker.lease == self.context.server

@@ -134,6 +134,13 @@ impl Jobs {
         }
     }
 
+    /// What each does that is not done.
+    pub fn doing(&self) -> Vec<String> {
+        let jobs = self.jobs();
+        let going_on = jobs.values().map(|job| job.news.borrow()).filter(|news| news.done.is_none());
+        going_on.map(|news| news.doing.clone()).filter(|doing| !doing.is_empty()).collect()
+    }
+
     /// What is going on stops where it is; its processes and worktrees go with it.
     pub fn end_all(&self) {
         self.jobs().drain().for_each(|(_, job)| job.task.abort());
