@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use tokio::time::Instant;
 
 use super::Places;
 use super::out::{self, End, Progress};
@@ -151,14 +150,12 @@ async fn integrate(args: &IntegrateArgs, visit: &Visit) -> Result<IntegrationAns
     let work = orchestrator.integrate(&boss, request);
     tokio::pin!(work);
     let progress = Progress::new();
-    let began = Instant::now();
     loop {
         tokio::select! {
             answer = &mut work => return answer.map_err(visit::refused),
             () = tokio::time::sleep(REDRAW) => {
                 let doing = orchestrator.integrations().join("; ");
-                let doing = if doing.is_empty() { "integrating".to_owned() } else { doing };
-                progress.say(&format!("{doing} … {} s", began.elapsed().as_secs()));
+                progress.say(if doing.is_empty() { "integrating" } else { &doing });
             }
         }
     }
