@@ -15,7 +15,7 @@ use super::Places;
 use super::here::Here;
 use super::out::{self, End};
 use super::{terminal, visit};
-use crate::git::{self, DiffError, Look, Repository};
+use crate::git::{self, DiffError, Git, Look, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::registry::Worker;
 use crate::orchestrator::{self, keep_git_to_what_is_remembered};
@@ -156,10 +156,6 @@ fn pager(directory: &Path) -> Option<Child> {
 
 /// From the user's own configuration alone: the repository's may be a worker's.
 fn own_pager(directory: &Path) -> Option<String> {
-    let ask = |scope: &str| {
-        let asked = Command::new("git").args(["config", scope, "--get", "core.pager"]).current_dir(directory).output();
-        let asked = asked.ok().filter(|asked| asked.status.success())?;
-        Some(String::from_utf8_lossy(&asked.stdout).trim().to_owned())
-    };
+    let ask = |scope| Git::read(directory).args(["config", scope, "--get", "core.pager"]).text().ok();
     ask("--global").or_else(|| ask("--system"))
 }

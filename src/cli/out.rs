@@ -77,7 +77,6 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), End> {
     line(&serde_json::to_string_pretty(value).map_err(|error| End::Failed(error.to_string()))?)
 }
 
-#[allow(dead_code)]
 pub(super) fn json_line(value: &impl Serialize) -> Result<(), End> {
     line(&serde_json::to_string(value).map_err(|error| End::Failed(error.to_string()))?)
 }

@@ -4,6 +4,7 @@
 mod cancel;
 mod clean;
 mod diff;
+mod faults;
 mod integrate;
 #[path = "../support/json_lines.rs"]
 mod json_lines;
