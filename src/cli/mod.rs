@@ -4,8 +4,10 @@
 
 mod demo;
 mod demo_agent;
+mod doctor;
 mod guard;
 mod here;
+mod report;
 mod serve;
 mod setup;
 mod terminal;
@@ -46,6 +48,10 @@ enum Command {
     Serve,
     /// See it work, without any key or agent CLI
     Demo,
+    /// Say whether a run would work here, and what is in its way; changes nothing
+    Doctor(doctor::DoctorArgs),
+    /// Write one HTML file about what the workers did, for people
+    Report(report::ReportArgs),
     /// Register this server with a coding agent: claude, codex, gemini or opencode
     Setup(setup::SetupArgs),
     /// The agent that the demo's workers run
@@ -78,6 +84,8 @@ pub fn run() -> ExitCode {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         },
+        Command::Doctor(args) => doctor::run(&args, &arguments.places),
+        Command::Report(args) => report::run(&args, &arguments.places),
         Command::Setup(args) => setup::run(&args, &arguments.places),
         Command::Guard => guard::run(&arguments.places),
         Command::Supervise { folder } => supervisor::run(&folder),

@@ -41,3 +41,4 @@ pub use error::OrchestratorError;
 pub use handle::{Handing, Orchestrator, Startup, WaitRequest};
 pub use observer::{BossOverview, Observer, Overview};
 pub use place::state_root;
+pub use probe::{Looked, look_at_backends};
