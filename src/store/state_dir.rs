@@ -87,6 +87,11 @@ impl StateDir {
         self.root.join("integrations")
     }
 
+    /// What verifications of integrations said that did not pass.
+    pub fn kept_logs(&self) -> PathBuf {
+        self.root.join("verifications")
+    }
+
     pub fn server_lock(&self, id: &ServerId) -> PathBuf {
         self.root.join("servers").join(format!("{id}.lock"))
     }

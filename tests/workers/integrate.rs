@@ -132,6 +132,8 @@ async fn it_is_verified_in_a_worktree_of_its_own_before_the_branch_moves() {
         if command == fails {
             let note = answer.verification.unwrap().note().unwrap();
             assert!(note.contains("status 7") && note.contains("it is broken"), "{note}");
+            let (_, log) = answer.notes[0].split_once("said: ").expect("where the whole log lies");
+            assert_eq!(std::fs::read_to_string(log).unwrap(), "it is broken\n");
         }
     }
     assert_eq!(world.git(&["rev-parse", "main"]), before);
