@@ -43,23 +43,34 @@ impl Browser {
         Some(Self { program: find()?, profile: tempfile::tempdir().expect("a temporary folder") })
     }
 
-    /// What the script finds, as JSON: it runs in a copy of the page whose policy lets it, when all is loaded.
+    /// What the script finds, as JSON: it runs in a copy of the page whose policy lets it, when all is loaded. In a frame,
+    /// since a window is never narrower than 500.
     pub fn ask(&self, html: &str, script: &str, width: u32, scheme: Scheme) -> Value {
-        let page = self.profile.path().join("asked.html");
         let policy = "default-src 'none'; style-src 'unsafe-inline'";
         assert!(html.contains(policy), "the page has its policy");
         let html = html.replacen(policy, &format!("{policy}; script-src 'unsafe-inline'"), 1);
         let probe = format!(
             "<script data-probe>addEventListener('load', () => {{ const found = (() => {{ {script} }})(); \
-             const told = document.createElement('pre'); told.id = 'findings'; \
-             told.textContent = encodeURIComponent(JSON.stringify(found)); document.body.append(told); }});</script></body>"
+             const told = parent.document.createElement('pre'); told.id = 'findings'; \
+             told.textContent = encodeURIComponent(JSON.stringify(found)); parent.document.body.append(told); }});</script></body>"
         );
-        std::fs::write(&page, html.replacen("</body>", &probe, 1)).expect("the copy is written");
-        let dom = self.run(&["--dump-dom"], &page, (width, 900), scheme);
+        let page = self.framed(&html.replacen("</body>", &probe, 1), (width, 900));
+        let dom = self.run(&["--dump-dom"], &page, (1400, 900), scheme);
         let findings = dom.split("<pre id=\"findings\">").nth(1).and_then(|rest| rest.split("</pre>").next());
-        let findings =
-            findings.unwrap_or_else(|| panic!("the script told nothing: {}", &dom[dom.len().saturating_sub(600)..]));
+        let findings = findings.unwrap_or_else(|| panic!("the script told nothing: {}", &dom[dom.len().min(600)..]));
         serde_json::from_str(&decoded(findings)).expect("it tells JSON")
+    }
+
+    fn framed(&self, html: &str, (width, height): (u32, u32)) -> PathBuf {
+        let html = html.replace('&', "&amp;").replace('"', "&quot;");
+        let frame = format!(
+            "<!DOCTYPE html><meta charset=\"utf-8\"><meta name=\"color-scheme\" content=\"light dark\">\
+             <body style=\"margin: 0\"><iframe style=\"border: 0; display: block; width: {width}px; height: {height}px\" \
+             srcdoc=\"{html}\"></iframe></body>"
+        );
+        let page = self.profile.path().join("framed.html");
+        std::fs::write(&page, frame).expect("the copy is written");
+        page
     }
 
     /// Loads a page as it is.
@@ -67,8 +78,9 @@ impl Browser {
         self.run(&["--dump-dom"], page, (1280, 900), Scheme::Light)
     }
 
-    pub fn picture(&self, page: &Path, to: &Path, size: (u32, u32), scheme: Scheme) {
-        self.run(&[&format!("--screenshot={}", to.display()), "--hide-scrollbars"], page, size, scheme);
+    pub fn picture(&self, html: &str, to: &Path, size: (u32, u32), scheme: Scheme) {
+        let page = self.framed(html, size);
+        self.run(&[&format!("--screenshot={}", to.display()), "--hide-scrollbars"], &page, size, scheme);
         assert!(to.is_file(), "there is a picture");
     }
 

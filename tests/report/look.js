@@ -21,8 +21,9 @@ const all = [...document.body.querySelectorAll('*')].filter((it) => !it.closest(
 
 // What is pushed out to the left on purpose is for screen readers.
 const beyond = () => {
-  const wide = all.filter(is_seen).filter((it) => it.getBoundingClientRect().right > innerWidth + 1 && !it.closest('svg'));
-  const scrolls = document.documentElement.scrollWidth > innerWidth ? ['the page'] : [];
+  const edge = document.documentElement.clientWidth;
+  const wide = all.filter(is_seen).filter((it) => it.getBoundingClientRect().right > edge + 1 && !it.closest('svg'));
+  const scrolls = document.documentElement.scrollWidth > edge ? ['the page'] : [];
   return [...scrolls, ...wide.map(name)].slice(0, 5);
 };
 const texts = () => all.filter(is_seen).filter((it) =>

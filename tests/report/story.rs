@@ -54,7 +54,7 @@ fn lines(script: &[&str]) -> Vec<String> {
 const CHECK: &str = "sh check.sh";
 
 /// A retry asks for rounding; the check knows whether it is there.
-fn project(world: &World) {
+fn project(world: &World, pace: &Pace) {
     let write = |path: &str, text: &str| {
         let path = world.repo().join(path);
         std::fs::create_dir_all(path.parent().expect("it has a folder")).expect("a folder");
@@ -67,7 +67,10 @@ fn project(world: &World) {
     );
     write(
         "check.sh",
-        "grep -q 'int(float' src/money.py && { echo 'FAIL cents(\"1.15\"): expected 115, got 114'; exit 1; }\necho ok\n",
+        &format!(
+            "{}\ngrep -q 'int(float' src/money.py && {{ echo 'FAIL cents(\"1.15\"): expected 115, got 114'; exit 1; }}\necho ok\n",
+            pace.work(1.2),
+        ),
     );
     write("README", "# ledger\n\nBooks in plain text.\n");
     world.git(&["add", "-A"]);
@@ -78,7 +81,7 @@ fn project(world: &World) {
 pub async fn tell(seconds: f64) -> Story {
     let pace = Pace(seconds);
     let world = World::named("ledger");
-    project(&world);
+    project(&world, &pace);
     let server = world.server_with(Some("boss"), settings());
     let mut workers = Vec::new();
     workers.extend(server.create(first_wave(&pace, &world)).await);
@@ -128,7 +131,7 @@ fn first_wave(pace: &Pace, world: &World) -> Vec<Draft> {
         "Amounts such as 1,250.00 and 1 250.00 are refused today. Accept both when reading.",
         &[lines(&["session s-1", "say I start with how amounts are read today.", "run cat src/import_csv.py"]), vec![pace.work(3.0)], lines(&[
             "edit src/import_csv.py",
-            "write src/amounts.py def plain(text):\\n    \\\"\\\"\\\"1,250.00 and 1 250.00 are the same.\\\"\\\"\\\"\\n    return text.replace(\\\",\\\", \\\"\\\").replace(\\\" \\\", \\\"\\\")",
+            "write src/amounts.py def plain(text):\\n    \"\"\"1,250.00 and 1 250.00 are the same.\"\"\"\\n    return text.replace(\",\", \"\").replace(\" \", \"\")",
             "run python3 --version || true",
             "commit Accept thousands separators",
             "usage 38200 2900 0.14",
@@ -214,7 +217,7 @@ fn race(pace: &Pace) -> Vec<Draft> {
         lines(&["say Measuring first.", "run wc -l src/import_csv.py"]),
         vec![format!("run case \"$PWD\" in *streaming) sleep {:.2};; *) sleep {:.2};; esac", 3.5 * pace.0, 9.0 * pace.0)],
         lines(&[
-            "write src/fast.py import csv\\n\\ndef rows(path):\\n    with open(path, newline=\\\"\\\") as file:\\n        yield from csv.reader(file)",
+            "write src/fast.py import csv\\n\\ndef rows(path):\\n    with open(path, newline=\"\") as file:\\n        yield from csv.reader(file)",
             "edit src/fast.py",
             "commit Read row by row",
             "usage 26400 3100 0.12",
@@ -233,7 +236,12 @@ fn race(pace: &Pace) -> Vec<Draft> {
 /// A message for the one that writes, and the end of the one that nobody needs any more.
 async fn steer(server: &Server, world: &World, workers: &[String]) {
     until_exists(&world.path("told.ready")).await;
-    let message = NewMessage { text: "Add an example of three lines, please.".into(), delivery: Delivery::WhenReady };
+    let message = NewMessage {
+        text: "Add an example of three lines, please.\n\nFAKE:\nappend README 2026-01-31, rent, 950.00\ncommit Show an example\n\
+               say The README has a section about the format now, with an example."
+            .into(),
+        delivery: Delivery::WhenReady,
+    };
     server.orchestrator.send_message(&server.boss, &workers[2], message).await.expect("it is told");
     std::fs::write(world.path("told"), "").expect("a file");
     server.until(&workers[0], "completed").await;

@@ -29,9 +29,10 @@ use crate::orchestrator::state_root;
 /// For each look, longer than the CLIs are given to answer.
 const LIMIT: Duration = Duration::from_secs(25);
 
-/// Exit status: 0 a run would work (there may be warnings), 1 it would not, 2 the command line is wrong.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    after_help = "Exit status: 0 a run would work (there may be warnings), 1 it would not, 2 the command line is wrong."
+)]
 pub(super) struct DoctorArgs {
     /// Print one JSON object
     #[arg(long)]

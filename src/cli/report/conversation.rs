@@ -13,9 +13,9 @@ use crate::backend::AgentEvent;
 use crate::orchestrator::LoggedEvent;
 use crate::store::worker_dir::{AttemptDir, Content, Letter};
 
-/// What is read of a log: so much of its beginning, and of its end.
-const READ_HEAD: u64 = 256 << 10;
-const READ_TAIL: u64 = 512 << 10;
+/// What is read of a log: so many times the room for it, of its beginning and of its end.
+const READ_HEAD: u64 = 1;
+const READ_TAIL: u64 = 3;
 /// Of what was said at once, and of what a command printed.
 const SAID: usize = 8_000;
 const PRINTED: usize = 2_000;
@@ -67,7 +67,7 @@ impl Conversation {
     /// `room`: most bytes of HTML, about.
     pub fn of(attempt: &AttemptDir, room: usize) -> Self {
         let log = attempt.events();
-        let (head, tail) = read_ends(&log).unwrap_or_default();
+        let (head, tail) = read_ends(&log, room as u64).unwrap_or_default();
         let letters = attempt.letters(0).unwrap_or_default();
         let head = events(&head);
         let (items, gap) = match tail.as_deref().map(events) {
@@ -90,18 +90,19 @@ impl Conversation {
 }
 
 /// The beginning and the end of the file; no end where the beginning is all of it.
-fn read_ends(path: &Path) -> io::Result<(Vec<u8>, Option<Vec<u8>>)> {
+fn read_ends(path: &Path, room: u64) -> io::Result<(Vec<u8>, Option<Vec<u8>>)> {
+    let (most_of_head, most_of_tail) = (room * READ_HEAD, room * READ_TAIL);
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     let mut head = Vec::new();
-    if length <= READ_HEAD + READ_TAIL {
-        file.take(READ_HEAD + READ_TAIL).read_to_end(&mut head)?;
+    if length <= most_of_head + most_of_tail {
+        file.take(length).read_to_end(&mut head)?;
         return Ok((head, None));
     }
-    file.by_ref().take(READ_HEAD).read_to_end(&mut head)?;
-    file.seek(SeekFrom::Start(length - READ_TAIL))?;
+    file.by_ref().take(most_of_head).read_to_end(&mut head)?;
+    file.seek(SeekFrom::Start(length - most_of_tail))?;
     let mut tail = Vec::new();
-    file.take(READ_TAIL).read_to_end(&mut tail)?;
+    file.take(most_of_tail).read_to_end(&mut tail)?;
     Ok((head, Some(tail)))
 }
 

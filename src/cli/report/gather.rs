@@ -9,13 +9,15 @@ use jiff::Timestamp;
 use super::conversation::Conversation;
 use crate::git::{self, FileChange};
 use crate::mission::budget::Spent;
-use crate::mission::entry::Brief;
+use crate::mission::entry::{Brief, Start};
 use crate::mission::id::BossId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Verification};
 use crate::mission::registry::Worker;
 use crate::orchestrator::{Observer, OrchestratorError, Overview, WorkerView};
+use crate::store::file;
 use crate::store::worker_dir::AttemptDir;
+use crate::supervisor::assignment::Assignment;
 
 /// The newest so many are told of.
 const MOST_WORKERS: usize = 500;
@@ -86,6 +88,8 @@ pub struct Attempt {
     pub brief: Option<Brief>,
     /// The last words, whole as far as they are kept.
     pub final_message: String,
+    /// What it began with, where that was not the mission's prompt.
+    pub asked: Option<String>,
     pub conversation: Option<Conversation>,
 }
 
@@ -214,6 +218,7 @@ impl Attempt {
             verifying_seconds,
             brief: Some(brief.clone()),
             final_message,
+            asked: asked(dir),
             conversation: room.map(|room| Conversation::of(dir, room)),
         }
     }
@@ -232,12 +237,22 @@ impl Attempt {
             verifying_seconds: 0.0,
             brief: None,
             final_message: String::new(),
+            asked: asked(dir),
             conversation: Some(Conversation::of(dir, room)),
         }
     }
 
     pub fn is_completed(&self) -> bool {
         self.status == WorkerStatus::Settled(Ending::Completed)
+    }
+}
+
+/// A retry's words, as they lie in the folder of the attempt.
+fn asked(dir: &AttemptDir) -> Option<String> {
+    let Assignment { start, .. } = file::read_json(&dir.assignment()).ok().flatten()?;
+    match start {
+        Start::Mission => None,
+        Start::Prompt { text } | Start::Resume { text, .. } => Some(text),
     }
 }
 

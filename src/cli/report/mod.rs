@@ -24,9 +24,10 @@ use super::Places;
 use super::here::Here;
 use crate::mission::causes::with_causes;
 
-/// Exit status: 0 it was written, 1 it could not be or there is nothing to report, 2 the command line is wrong.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    after_help = "Exit status: 0 it was written, 1 it could not be or there is nothing to report, 2 the command line is wrong."
+)]
 pub(super) struct ReportArgs {
     /// Where to write it; `-` for stdout [default: orchestrator-report-<date>.html in the current directory]
     #[arg(long, short, value_name = "FILE")]

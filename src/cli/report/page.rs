@@ -88,7 +88,7 @@ fn figures(story: &Story) -> Markup {
     let bosses = story.bosses.iter().map(|boss| Scale::of(&boss.workers, story.as_of).seconds());
     let took = bosses.fold(0.0, f64::max) as u64;
     let figure = |value: Markup, name: &str, more: Option<String>| {
-        html! { div { dt { (name) } dd { (value) @if let Some(more) = more { small { (more) } } } } }
+        html! { div { dt { (name) @if let Some(more) = more { small { (more) } } } dd { (value) } } }
     };
     html! {
         dl.figures {
@@ -98,7 +98,7 @@ fn figures(story: &Story) -> Markup {
             (figure(lines(plus, minus), "lines", None))
             (figure(html! { (text::seconds(took)) }, "elapsed", Some(format!("{} of work", text::seconds(spent.seconds)))))
             @if spent.tokens > 0 { (figure(html! { (text::tokens(spent.tokens)) }, "tokens", None)) }
-            @if spent.cost_usd > 0.0 { (figure(html! { (text::dollars(spent.cost_usd)) }, "as far as told", None)) }
+            @if spent.cost_usd > 0.0 { (figure(html! { (text::dollars(spent.cost_usd)) }, "cost", None)) }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! When each worker waited, ran and was verified: one bar a worker. Lengths are in percent of the whole time, so the bars
 //! are as wide as the page.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use maud::{Markup, html};
 
@@ -49,12 +51,13 @@ impl Scale {
 
     /// About five, at even times.
     fn ticks(&self) -> Vec<(f64, String)> {
-        const STEPS: [f64; 20] = [
+        const STEPS: [f64; 21] = [
             1.0,
             2.0,
             5.0,
             10.0,
             15.0,
+            20.0,
             30.0,
             60.0,
             120.0,
@@ -90,6 +93,8 @@ fn tick((percent, seconds): (f64, f64)) -> (f64, String) {
 
 pub fn timeline(workers: &[Told], as_of: Timestamp) -> Markup {
     let scale = Scale::of(workers, as_of);
+    let all = workers.iter().flat_map(|told| &told.attempts).map(|attempt| attempt.status);
+    let endings: BTreeSet<WorkerStatus> = all.collect();
     let has = |kind: &str| workers.iter().any(|told| pieces(told, &scale, as_of).iter().any(|it| it.kind == kind));
     html! {
         div.timeline role="list" aria-label="Timeline" {
@@ -106,12 +111,11 @@ pub fn timeline(workers: &[Told], as_of: Timestamp) -> Markup {
             }
         }
         p.legend {
-            span.key { svg.queued width="18" height="10" { rect.queued y="4" width="18" height="2" {} } "waiting" }
-            span.key { svg width="18" height="10" { rect.ran.any width="18" height="10" rx="2" {} } "running" }
-            @if has("verified") {
-                span.key { svg width="18" height="10" { rect.verified.any width="18" height="10" rx="2" {} } "verifying" }
+            @for status in endings {
+                span.key { svg width="18" height="10" { rect.ran.(status.as_str()) width="18" height="10" rx="2" {} } (status.as_str().replace('_', " ")) }
             }
-            span.key { "The colour says how it ended." }
+            @if has("queued") { span.key { svg width="18" height="10" { rect.queued y="4" width="18" height="2" {} } "waiting" } }
+            @if has("verified") { span.key { svg width="18" height="10" { rect.verified.any width="18" height="10" rx="2" {} } "verifying" } }
         }
     }
 }

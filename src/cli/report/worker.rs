@@ -5,9 +5,10 @@ use maud::{Markup, html};
 use super::conversation::{Conversation, End, Item, What};
 use super::gather::{Attempt, Told};
 use super::text;
+use crate::mission::entry::Brief;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::outcome::Verification;
+use crate::mission::outcome::{FailureKind, Verification};
 use crate::mission::spec::Place;
 
 const TITLE: usize = 300;
@@ -107,7 +108,9 @@ fn meta(told: &Told) -> Markup {
 
 fn facts(told: &Told) -> Markup {
     let worker = &told.view.worker;
+    // A verification tells of itself below.
     let failure = told.brief().and_then(|brief| brief.failure.as_ref());
+    let failure = failure.filter(|failure| failure.kind != FailureKind::Verification);
     let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
     let code = |text: &str| html! { code { (text::head(&text::clean(text), REASON)) } };
     let plain = |text: &str| html! { (text::head(&text::clean(text), REASON)) };
@@ -165,26 +168,23 @@ fn facts(told: &Told) -> Markup {
 }
 
 fn verified(told: &Told) -> Markup {
-    let brief = told.brief();
-    let command = told.view.worker.mission.verify_command.as_deref();
-    let Some((brief, command)) = brief.zip(command) else { return html! {} };
-    let Some(result) = verification(&brief.verification) else { return html! {} };
-    let log = match &brief.verification {
+    let Some(proof) = told.brief().and_then(|brief| proof(told, &brief.verification)) else { return html! {} };
+    html! { div { dt { "Verification" } dd { (proof) } } }
+}
+
+/// What was run, how it went, and what it printed where it did not pass.
+fn proof(told: &Told, found: &Verification) -> Option<Markup> {
+    let command = told.view.worker.mission.verify_command.as_deref()?;
+    let result = verification(found)?;
+    let log = match found {
         Verification::Failed { log_tail, .. } | Verification::TimedOut { log_tail, .. } => log_tail.clone(),
         other => other.note().unwrap_or_default(),
     };
-    html! {
-        div {
-            dt { "Verification" }
-            dd {
-                (result) " " code { (text::head(&text::clean(command), REASON)) }
-                @if let Some(commit) = brief.verification.commit() {
-                    " at " code title=(commit) { (short(commit)) }
-                }
-                @if !log.trim().is_empty() { pre { (text::clean(log.trim())) } }
-            }
-        }
-    }
+    Some(html! {
+        (result) " " code { (text::head(&text::clean(command), REASON)) }
+        @if let Some(commit) = found.commit() { " at " code title=(commit) { (short(commit)) } }
+        @if !log.trim().is_empty() { pre { (text::clean(log.trim())) } }
+    })
 }
 
 fn changed_files(told: &Told) -> Markup {
@@ -243,17 +243,19 @@ fn conversation(told: &Told, attempt: &Attempt) -> Markup {
                     @if let Some(began) = attempt.began { ", from " (text::clock(began)) }
                 }
             }
-            @if !is_last && !attempt.is_completed() {
-                @if let Some(failure) = attempt.brief.as_ref().and_then(|brief| brief.failure.as_ref()) {
-                    p.note { "Ended by " (failure.kind.as_str().replace('_', " ")) ": " (text::head(&text::clean(&failure.message), REASON)) }
-                }
-            }
+            @if let Some(brief) = attempt.brief.as_ref().filter(|_| !is_last) { (earlier(told, brief)) }
             @if attempt.conversation.is_none() {
                 p.note { "Left out: " code { (told.folder.to_string_lossy()) } " has it." }
             } @else if conversation.items.is_empty() && conversation.gap.is_none() {
                 p.note { "Nothing was said." }
             }
             ol {
+                @if let Some(text) = &attempt.asked {
+                    li.message {
+                        time { @if let Some(began) = attempt.began { (text::clock(began)) } }
+                        div { p { b { "Boss: " } (text::head(text::clean(text).trim(), PROMPT)) } }
+                    }
+                }
                 @for (at, item) in conversation.items.iter().enumerate() {
                     @if conversation.gap == Some(at) { (gap(conversation)) }
                     (line(item))
@@ -261,6 +263,20 @@ fn conversation(told: &Told, attempt: &Attempt) -> Markup {
                 @if conversation.gap == Some(conversation.items.len()) { (gap(conversation)) }
             }
         }
+    }
+}
+
+/// How an attempt ended that was not the last.
+fn earlier(told: &Told, brief: &Brief) -> Markup {
+    let failure = brief.failure.as_ref().filter(|failure| failure.kind != FailureKind::Verification);
+    html! {
+        @if let Some(failure) = failure {
+            p.note {
+                "Ended by " (failure.kind.as_str().replace('_', " ")) ": "
+                (text::head(&text::clean(&failure.message), REASON))
+            }
+        }
+        @if let Some(proof) = proof(told, &brief.verification) { div.note { "Verification " (proof) } }
     }
 }
 
