@@ -3,7 +3,7 @@
 //!
 //! Accepting is deleting the file: out of reach of a worker in a sandbox, and no call of a tool.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::context::Context;
 use super::error::OrchestratorError;
@@ -21,12 +21,11 @@ fn path(context: &Context) -> PathBuf {
 }
 
 /// Before a worker begins: what its directory's repository had configured before any worker. `None` outside of one.
-pub(super) fn remember(context: &Context, directory: &Path) -> Result<Option<Configuration>> {
-    let found = Repository::discover(directory).map_err(refused)?;
-    match (found, &context.repository) {
-        (Some(found), Some(ours)) if found == *ours => remember_ours(context).map(Some),
+pub(super) fn remember(context: &Context, repository: Option<&Repository>) -> Result<Option<Configuration>> {
+    match (repository, &context.repository) {
+        (Some(found), Some(ours)) if found == ours => remember_ours(context).map(Some),
         // Somebody's own directory: nobody of us has worked there before.
-        (Some(other), _) => Configuration::of(&other).map(Some).map_err(refused),
+        (Some(other), _) => Configuration::of(other).map(Some).map_err(refused),
         (None, _) => Ok(None),
     }
 }
