@@ -5,8 +5,10 @@
 mod demo;
 mod demo_agent;
 mod guard;
+mod here;
 mod serve;
 mod setup;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

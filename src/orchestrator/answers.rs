@@ -69,6 +69,13 @@ pub struct RacerView {
     pub spent: Option<Usage>,
 }
 
+impl RacerView {
+    pub(super) fn of(worker: &Worker, spent: Option<Usage>) -> Self {
+        let backend = worker.last().map_or(&worker.next.backend, |last| &last.backend).clone();
+        Self { worker_id: worker.id.clone(), backend, status: worker.status, spent }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Created {
     pub worker_id: WorkerId,

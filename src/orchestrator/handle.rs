@@ -185,10 +185,12 @@ impl Orchestrator {
         }
     }
 
-    /// One line on who does what, for the progress of a wait.
+    /// One line on who does what, and how far integrations are, for the progress of a call.
     pub async fn progress(&self, boss: &BossId, workers: &[String]) -> Result<String> {
         let (boss, workers) = (boss.clone(), workers.to_vec());
-        self.ask(|reply| Ask::Progress { boss, workers, reply }).await
+        let mut said = self.context.jobs.doing();
+        said.push(self.ask(|reply| Ask::Progress { boss, workers, reply }).await?);
+        Ok(said.join("; "))
     }
 
     pub async fn list(&self, boss: &BossId, scope: Scope) -> Result<ListAnswer> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::answers::IntegrationAnswer;
 use super::error::OrchestratorError;
@@ -33,9 +34,10 @@ struct Job {
     task: AbortHandle,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct News {
     doing: String,
+    since: Instant,
     done: Option<Arc<Done>>,
 }
 
@@ -45,7 +47,7 @@ pub(super) struct Teller(watch::Sender<News>);
 
 impl Teller {
     pub fn doing(&self, what: String) {
-        self.0.send_modify(|news| news.doing = what);
+        self.0.send_modify(|news| (news.doing, news.since) = (what, Instant::now()));
     }
 }
 
@@ -112,7 +114,7 @@ impl Jobs {
         if jobs.len() >= MOST_UNFETCHED {
             jobs.retain(|_, job| !job.task.is_finished());
         }
-        let (sender, news) = watch::channel(News::default());
+        let (sender, news) = watch::channel(News { doing: String::new(), since: Instant::now(), done: None });
         let work = begin(Teller(sender.clone()));
         let task = tokio::spawn(async move {
             let done = work.await;
@@ -132,6 +134,17 @@ impl Jobs {
         if jobs.get(order).is_some_and(same) {
             jobs.remove(order);
         }
+    }
+
+    /// What those that are going on do, each with how long it has done so.
+    pub fn doing(&self) -> Vec<String> {
+        let jobs = self.jobs();
+        let going_on = jobs.values().filter(|job| !job.task.is_finished());
+        let doing = going_on.map(|job| {
+            let news = job.news.borrow();
+            format!("{} ({} s)", news.doing, news.since.elapsed().as_secs())
+        });
+        doing.collect()
     }
 
     /// What is going on stops where it is; its processes and worktrees go with it.

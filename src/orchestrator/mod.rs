@@ -1,6 +1,7 @@
 //! The server's one stateful room: an actor that owns the journal, and the tasks that start and follow workers for it.
 //!
 //! [`Orchestrator`] is the handle that the rooms above hold: cheap to clone, each method one message and its answer.
+//! [`Observer`] reads the same state without being a server.
 //! Inside, [`actor`] is a mailbox loop that decides, saves, then answers; [`schedule`] starts what may start;
 //! [`waiters`] holds the waits; [`recover`] takes over what dead servers left. No module but the actor touches the
 //! journal, and no lock is held across an await.
@@ -20,6 +21,7 @@ mod jobs;
 mod logins;
 mod machine;
 mod mail;
+mod observer;
 mod place;
 mod probe;
 mod prove;
@@ -37,4 +39,5 @@ mod worktrees;
 pub use answers::*;
 pub use error::OrchestratorError;
 pub use handle::{Handing, Orchestrator, Startup, WaitRequest};
+pub use observer::{BossOverview, Observer, Overview};
 pub use place::state_root;

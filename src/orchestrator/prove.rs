@@ -1,6 +1,7 @@
 //! Verifying a commit in a worktree of its own, by a supervisor that ends with this server; and taking away what one that
 //! was killed has left.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -29,13 +30,19 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 /// What its processes get to end by themselves, where its supervisor did not live to see to it.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// What came of it, and where all that it said lies, if it did not pass and said anything.
+pub(super) struct Proof {
+    pub result: Verification,
+    pub log: Option<PathBuf>,
+}
+
 /// Runs the command on the commit. Dropping the future ends it all.
-pub(super) async fn prove(orchestrator: &Orchestrator, commit: &str, command: &str) -> Result<Verification> {
+pub(super) async fn prove(orchestrator: &Orchestrator, commit: &str, command: &str) -> Result<Proof> {
     let context = orchestrator.shared();
     let state = orchestrator.ask(|reply| Ask::StateDir { reply }).await??;
     let dir = TrialDir::new(&state, &context.server);
-    let (inner, place, commit, command) = (Arc::clone(&context), dir.clone(), commit.to_owned(), command.to_owned());
-    blocking(move || prepare(&inner, &place, commit, command)).await?;
+    let (inner, place, what, command) = (Arc::clone(&context), dir.clone(), commit.to_owned(), command.to_owned());
+    blocking(move || prepare(&inner, &place, what, command)).await?;
     crash_point::at(Point::TrialPrepared);
     let result = match local::start_trial(&context.program, &dir).await {
         Ok(mut trial) => {
@@ -46,11 +53,20 @@ pub(super) async fn prove(orchestrator: &Orchestrator, commit: &str, command: &s
         }
         Err(error) => Err(with_causes(&error)),
     };
-    take_away(&context, &dir).await;
-    Ok(match result {
+    let result = match result {
         Ok(Some(result)) => result,
         Ok(None) => Verification::CouldNotRun { why: "its supervisor died".to_owned() },
         Err(why) => Verification::CouldNotRun { why },
+    };
+    let log = if matches!(result, Verification::Passed { .. }) { None } else { keep_log(&dir, &state, commit) };
+    take_away(&context, &dir).await;
+    Ok(Proof { result, log })
+}
+
+fn keep_log(dir: &TrialDir, state: &StateDir, commit: &str) -> Option<PathBuf> {
+    dir.keep_log(state, commit).unwrap_or_else(|error| {
+        tracing::warn!(error = %with_causes(&error), "what a verification said could not be kept");
+        None
     })
 }
 

@@ -3,13 +3,15 @@
 //! does not pass, what spoils it is found by bisection over the prefixes and left out too. Nothing is touched before
 //! the branch moves, by compare-and-swap, to the very commit that was proven; then it is recorded.
 
+use std::path::PathBuf;
+
 use super::answers::*;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::jobs::{Done, Teller};
 use super::mail::Ask;
-use super::prove::prove;
+use super::prove::{Proof, prove};
 use super::start::refused;
 use crate::crash_point::{self, Point};
 use crate::git::{self, Bench, Conflict, Coupled, IntegrateError, Move, Step, Strategy};
@@ -75,6 +77,8 @@ struct Train {
     left: Vec<(usize, Why)>,
     verification: Option<Verification>,
     verifications: usize,
+    /// All that the last one said that did not pass.
+    log: Option<PathBuf>,
 }
 
 impl Train {
@@ -312,7 +316,9 @@ impl Run<'_> {
         let names: Vec<String> = cars.iter().map(|car| self.order.sources[car.source].name()).collect();
         let with = if names.is_empty() { "alone".to_owned() } else { format!("with {}", names.join(", ")) };
         self.teller.doing(format!("verifies {} {with} (run {})", self.order.into, train.verifications));
-        prove(&self.orchestrator, &commit, command).await
+        let Proof { result, log } = prove(&self.orchestrator, &commit, command).await?;
+        train.log = log.or(train.log.take());
+        Ok(result)
     }
 
     async fn couple_rest(&self, mut train: Train, rest: Vec<usize>) -> Result<Train> {
@@ -390,7 +396,9 @@ fn is_of_proof(why: &Why) -> bool {
 }
 
 fn notes(context: &Context, order: &Order, train: &Train) -> Result<Vec<String>> {
-    let mut notes: Vec<String> = order.sources.iter().filter_map(|source| source.note.clone()).collect();
+    let log =
+        train.log.iter().map(|log| format!("all that the verification that did not pass said: {}", log.display()));
+    let mut notes: Vec<String> = log.chain(order.sources.iter().filter_map(|source| source.note.clone())).collect();
     if train.cars.is_empty() {
         return Ok(notes);
     }

@@ -15,7 +15,7 @@ use crate::mission::admission::Load;
 use crate::mission::id::{BackendName, BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::FailureKind;
-use crate::mission::registry::Worker;
+use crate::mission::registry::{Registry, Worker};
 use crate::mission::spec::Place;
 use crate::mission::{graph, race};
 use crate::process;
@@ -28,17 +28,8 @@ impl Actor {
         self.journal().and_then(|journal| journal.find(name)).ok_or_else(|| self.unknown(name))
     }
 
-    /// The error for a name that nobody bears, with those that somebody does.
     pub(super) fn unknown(&self, name: &str) -> OrchestratorError {
-        let open = self.registry().workers().rev().filter(|worker| !worker.status.is_settled());
-        let settled = self.registry().workers().rev().filter(|worker| worker.status.is_settled());
-        let known: Vec<String> =
-            open.chain(settled).take(10).map(|worker| format!("{} ({})", worker.id, worker.status)).collect();
-        let known = match known.is_empty() {
-            true => "there are no workers yet: batch_create_workers makes some".to_owned(),
-            false => format!("known are {}; list_worker_missions shows all", known.join(", ")),
-        };
-        OrchestratorError::UnknownWorker { name: name.to_owned(), known }
+        unknown(self.registry(), name)
     }
 
     pub(super) fn view(&self, worker: &Arc<Worker>) -> WorkerView {
@@ -71,9 +62,7 @@ impl Actor {
         let racer = |id: &WorkerId| {
             let racer = self.find(id.as_str()).ok()?;
             let live = self.live.get(id).filter(|_| racer.status.is_live()).map(|live| live.usage);
-            let backend = racer.last().map_or(&racer.next.backend, |last| &last.backend).clone();
-            let spent = race::spent(&racer, live);
-            Some(RacerView { worker_id: id.clone(), backend, status: racer.status, spent })
+            Some(RacerView::of(&racer, race::spent(&racer, live)))
         };
         let racers = race.racers.iter().filter_map(racer).collect();
         Some(RaceView { id: race.id.clone(), winner: race.winner.clone(), racers })
@@ -142,4 +131,17 @@ impl Actor {
         let archived = self.journal().into_iter().flat_map(Journal::archived).filter(may_be_there);
         archived.chain(self.registry().workers().cloned()).collect()
     }
+}
+
+/// The error for a name that nobody bears, with those that somebody does.
+pub(super) fn unknown(registry: &Registry, name: &str) -> OrchestratorError {
+    let open = registry.workers().rev().filter(|worker| !worker.status.is_settled());
+    let settled = registry.workers().rev().filter(|worker| worker.status.is_settled());
+    let known: Vec<String> =
+        open.chain(settled).take(10).map(|worker| format!("{} ({})", worker.id, worker.status)).collect();
+    let known = match known.is_empty() {
+        true => "there are no workers yet: batch_create_workers makes some".to_owned(),
+        false => format!("known are {}; list_worker_missions shows all", known.join(", ")),
+    };
+    OrchestratorError::UnknownWorker { name: name.to_owned(), known }
 }

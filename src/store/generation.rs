@@ -1,7 +1,7 @@
 //! The journal's files: a generation begins with a line that holds a whole registry, and goes on with one line a change.
 //! Reading and writing them, and nothing about when; damage is reported here and mended by the journal.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -81,9 +81,18 @@ pub fn write(folder: &Path, number: u64, registry: &Registry, repaired: bool) ->
 
 /// Opens one for reading and writing. A newer format is refused before anything else is looked at.
 pub fn load(folder: &Path, number: u64) -> Result<Generation, JournalError> {
+    load_with(file::private().write(true), folder, number)
+}
+
+/// The same, for reading alone.
+pub fn look_at(folder: &Path, number: u64) -> Result<Generation, JournalError> {
+    load_with(&mut file::private(), folder, number)
+}
+
+fn load_with(options: &mut OpenOptions, folder: &Path, number: u64) -> Result<Generation, JournalError> {
     let path = path(folder, number);
     let fail = |source| FileError::read(&path, source);
-    let file = file::private().read(true).write(true).open(&path).map_err(fail)?;
+    let file = options.read(true).open(&path).map_err(fail)?;
     let mut first = Vec::new();
     BufReader::new(&file).read_until(b'\n', &mut first).map_err(fail)?;
     let damaged = |error: serde_json::Error| JournalError::Damaged { path: path.clone(), reason: error.to_string() };

@@ -20,7 +20,8 @@ use super::file::{self, FileError};
 use super::journal::JournalError;
 use crate::mission::entry::FORMAT;
 use crate::mission::id::{BossId, TaskId, WorkerId};
-use crate::mission::registry::Worker;
+use crate::mission::race;
+use crate::mission::registry::{Registry, Worker};
 
 #[derive(Debug)]
 pub struct History {
@@ -124,6 +125,24 @@ impl History {
         (worker.mission.request_id.as_deref() == Some(request)).then_some(worker)
     }
 
+    /// By id, by a prefix of one with the whole number in it, or by task id; in the registry or here.
+    pub fn find_with(&self, registry: &Registry, text: &str) -> Option<Arc<Worker>> {
+        let number = WorkerId::number_in(text);
+        let numbered = number.and_then(|it| registry.by_number(it).cloned().or_else(|| self.worker(it)));
+        let task = TaskId::from(text);
+        // Of a race it is the winner who stands for the task.
+        let winner = |newest: &Worker| self.find_with(registry, race::lost_to(newest)?.as_str());
+        numbered
+            .filter(|worker| worker.id.as_str().starts_with(text))
+            .or_else(|| registry.task(&task).cloned())
+            .or_else(|| self.task(&task).map(|newest| winner(&newest).unwrap_or(newest)))
+    }
+
+    /// The numbers of those who are here alone, oldest first.
+    pub fn moved_from(&self, registry: &Registry) -> impl DoubleEndedIterator<Item = u64> {
+        self.numbers().filter(|number| registry.by_number(*number).is_none())
+    }
+
     fn read_worker(&self, offset: u64, length: u32) -> io::Result<Arc<Worker>> {
         let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let mut line = vec![0; length as usize];
@@ -166,7 +185,12 @@ impl History {
         if self.file.as_ref().is_some_and(|ours| file::is_at(ours, &self.path)) {
             return Ok(());
         }
-        match file::private().read(true).write(true).open(&self.path) {
+        let opened = file::private().read(true).write(true).open(&self.path);
+        // Whoever may not write may still read.
+        match opened.or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => File::open(&self.path),
+            _ => Err(error),
+        }) {
             Ok(there) => (self.file, self.read, self.index) = (Some(there), 0, Index::default()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.put_back()?,
             Err(source) => return Err(fail(source).into()),

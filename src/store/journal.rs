@@ -25,8 +25,7 @@ use super::state_dir::StateDir;
 use crate::crash_point::{self, Point};
 use crate::mission::archive::{self, Kept};
 use crate::mission::entry::{Entry, FORMAT, Line};
-use crate::mission::id::{ServerId, TaskId, WorkerId};
-use crate::mission::race;
+use crate::mission::id::{ServerId, TaskId};
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::reunion;
 
@@ -120,33 +119,17 @@ impl Journal {
 
     /// By id, by a prefix of one with the whole number in it, or by task id; whether it has moved into the history or not.
     pub fn find(&self, text: &str) -> Option<Arc<Worker>> {
-        let number = WorkerId::number_in(text);
-        let numbered = number.and_then(|it| self.registry.by_number(it).cloned().or_else(|| self.history.worker(it)));
-        let task = TaskId::from(text);
-        numbered
-            .filter(|worker| worker.id.as_str().starts_with(text))
-            .or_else(|| self.registry.task(&task).cloned())
-            .or_else(|| self.history.task(&task).map(|newest| self.winner_instead_of(newest)))
-    }
-
-    /// Of a race it is the winner who stands for the task.
-    fn winner_instead_of(&self, worker: Arc<Worker>) -> Arc<Worker> {
-        let winner = race::lost_to(&worker).and_then(|winner| self.find(winner.as_str()));
-        winner.unwrap_or(worker)
+        self.history.find_with(&self.registry, text)
     }
 
     /// How many workers are in the history alone.
     pub fn in_history(&self) -> usize {
-        self.moved().count()
+        self.history.moved_from(&self.registry).count()
     }
 
     /// Those in the history alone, oldest first, each read from there.
     pub fn archived(&self) -> impl Iterator<Item = Arc<Worker>> {
-        self.moved().filter_map(|number| self.history.worker(number))
-    }
-
-    fn moved(&self) -> impl Iterator<Item = u64> {
-        self.history.numbers().filter(|number| self.registry.by_number(*number).is_none())
+        self.history.moved_from(&self.registry).filter_map(|number| self.history.worker(number))
     }
 
     /// Takes in what others have written. Under the lock, since a writer whose disk is full takes back what it wrote.
@@ -546,7 +529,7 @@ fn to_bytes(path: &Path, lines: &[Line]) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// Takes the lock that lies in the folder: one that was removed, or replaced, while it was waited for is nobody's, and
 /// whoever holds it holds nothing.

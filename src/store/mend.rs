@@ -30,15 +30,21 @@ pub(super) fn open_newest(folder: &Path, dir: &StateDir, history: &History) -> R
         Err(JournalError::Damaged { reason, .. }) => reason,
         loaded => return loaded,
     };
-    let mut registry = former(folder, newest)?;
-    apply_later(&mut registry, &generation::lines_without_head(folder, newest)?);
+    let registry = around_damaged_head(folder, newest)?;
     let what = format!("its first line could not be read ({reason})");
     replace_damaged(folder, newest, registry, dir, history, &what)
 }
 
+/// What the generation before and the lines that can be read lead to. Changes nothing.
+pub(super) fn around_damaged_head(folder: &Path, newest: u64) -> Result<Registry, JournalError> {
+    let mut registry = former(folder, newest)?;
+    apply_later(&mut registry, &generation::lines_without_head(folder, newest)?);
+    Ok(registry)
+}
+
 /// Where the generation before this one led to; nothing where that is gone or damaged as well.
 fn former(folder: &Path, newest: u64) -> Result<Registry, JournalError> {
-    match generation::load(folder, newest.saturating_sub(1)) {
+    match generation::look_at(folder, newest.saturating_sub(1)) {
         Ok(mut former) => {
             let path = generation::path(folder, former.number);
             let read = generation::read_lines(&mut former.file, former.offset);

@@ -10,6 +10,7 @@ pub mod history;
 pub mod journal;
 pub mod lease;
 mod mend;
+pub mod reader;
 mod rebuild;
 pub mod state_dir;
 pub mod state_file;

@@ -141,7 +141,7 @@ fn newly_found(worker: &Worker, folder: &WorkerDir, now: Timestamp) -> Worker {
 }
 
 /// With the attempts that its folder has and it has not.
-fn up_to_date(worker: &Worker, folder: &WorkerDir, report: Report) -> Worker {
+pub(super) fn up_to_date(worker: &Worker, folder: &WorkerDir, report: Report) -> Worker {
     let mut worker = worker.clone();
     for number in folder.attempts() {
         let known = worker.settled.iter().any(|brief| brief.attempt == number);

@@ -42,6 +42,11 @@ impl StateDir {
         Ok(Self { root })
     }
 
+    /// For looking at: makes nothing, and nothing of it need be there.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.canonicalize().unwrap_or_else(|_| root.to_owned()) }
+    }
+
     /// The one whose `journal/` this is.
     pub(super) fn around(journal: &Path) -> Self {
         Self { root: journal.parent().unwrap_or(Path::new(".")).to_owned() }
@@ -80,6 +85,11 @@ impl StateDir {
     /// Verifications of integrations that are going on: one folder each, gone when it is over.
     pub fn trials(&self) -> PathBuf {
         self.root.join("integrations")
+    }
+
+    /// What verifications of integrations said that did not pass.
+    pub fn kept_logs(&self) -> PathBuf {
+        self.root.join("verifications")
     }
 
     pub fn server_lock(&self, id: &ServerId) -> PathBuf {

@@ -10,6 +10,9 @@ use super::file::{self, FileError};
 use super::state_dir::StateDir;
 use crate::mission::id::ServerId;
 
+/// Of verifications that did not pass.
+const KEPT_LOGS: usize = 10;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrialDir {
     root: PathBuf,
@@ -83,6 +86,22 @@ impl TrialDir {
         file::replace_json(&self.assignment(), assignment, false)
     }
 
+    /// Keeps what the command said when the rest of it goes; of earlier ones the newest few stay. `None`: it said nothing.
+    pub fn keep_log(&self, state: &StateDir, commit: &str) -> Result<Option<PathBuf>, FileError> {
+        let log = self.log();
+        if std::fs::metadata(&log).map_or(0, |log| log.len()) == 0 {
+            return Ok(None);
+        }
+        let kept = state.kept_logs();
+        file::refuse_no_folder(&kept)?;
+        file::make_private_dir_within(state.root(), &kept)?;
+        forget_old_logs(&kept);
+        let short = commit.get(..12).unwrap_or(commit);
+        let path = kept.join(format!("{short}-{}.log", &Uuid::new_v4().simple().to_string()[..8]));
+        std::fs::rename(&log, &path).map_err(|source| FileError::write(&path, source))?;
+        Ok(Some(path))
+    }
+
     /// Takes away what is left of it, and the folder of all of them if it was the last one. Gone already is fine.
     pub fn remove(&self) -> Result<(), FileError> {
         match std::fs::remove_dir_all(&self.root) {
@@ -94,5 +113,40 @@ impl TrialDir {
         // Only an empty one can be removed so.
         let _ = self.root.parent().map(std::fs::remove_dir);
         Ok(())
+    }
+}
+
+/// Leaves room for one more.
+fn forget_old_logs(folder: &Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut logs: Vec<_> = entries.filter_map(|it| Some((it.metadata().ok()?.modified().ok()?, it.path()))).collect();
+    logs.sort();
+    for (_, old) in logs.iter().rev().skip(KEPT_LOGS - 1) {
+        let _ = std::fs::remove_file(old);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_logs_are_kept_and_an_empty_one_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&folder.path().join("state")).unwrap();
+        let mut kept = Vec::new();
+        for n in 0..KEPT_LOGS + 3 {
+            let dir = TrialDir::new(&state, &ServerId::from("s"));
+            dir.create(&()).unwrap();
+            assert_eq!(dir.keep_log(&state, "0123456789abcdef").unwrap(), None);
+            std::fs::write(dir.log(), format!("{n}")).unwrap();
+            let path = dir.keep_log(&state, "0123456789abcdef").unwrap().expect("it said something");
+            let told = std::fs::File::options().write(true).open(&path).unwrap();
+            told.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(n as u64)).unwrap();
+            kept.push(path);
+            dir.remove().unwrap();
+        }
+        let there: Vec<bool> = kept.iter().map(|path| path.exists()).collect();
+        assert_eq!(there, [vec![false; 3], vec![true; KEPT_LOGS]].concat());
     }
 }

@@ -132,6 +132,8 @@ async fn it_is_verified_in_a_worktree_of_its_own_before_the_branch_moves() {
         if command == fails {
             let note = answer.verification.unwrap().note().unwrap();
             assert!(note.contains("status 7") && note.contains("it is broken"), "{note}");
+            let (_, log) = answer.notes[0].split_once("said: ").expect("where the whole log lies");
+            assert_eq!(std::fs::read_to_string(log).unwrap(), "it is broken\n");
         }
     }
     assert_eq!(world.git(&["rev-parse", "main"]), before);
@@ -172,6 +174,8 @@ async fn what_goes_on_is_joined_by_the_same_call_and_done_once() {
     assert_eq!((running.status.as_str(), running.integrated.len()), ("running", 0));
     until_exists(&here).await;
     assert!(integrate(&server, &hasty).await.notes[0].contains("verifies main with w-1"));
+    let line = server.orchestrator.progress(&server.boss, &ids).await.unwrap();
+    assert!(line.starts_with("verifies main with w-1") && line.ends_with("s); 1 of 1 settled"), "{line}");
     let both = async { tokio::join!(integrate(&server, &request), integrate(&server, &request)) };
     let open = async { std::fs::write(&gate, "").unwrap() };
     let ((one, other), ()) = tokio::join!(both, open);

@@ -8,6 +8,7 @@ mod history;
 mod integrate;
 mod lead;
 mod loud;
+mod observe;
 #[cfg(target_os = "linux")]
 mod own;
 mod places;

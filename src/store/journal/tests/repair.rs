@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::mission::entry::{Brief, NextAttempt, Start};
+use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Cleanup, Outcome, Run, Verification};
 use crate::mission::registry::Report;

@@ -1,0 +1,118 @@
+//! How commands speak to people: colours where they are wanted, lengths of time and sizes in few characters. Colours add to
+//! words and never stand for them.
+
+use std::env;
+use std::io::{IsTerminal, stdout};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+
+/// What a colour says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Good,
+    Bad,
+    /// Something is being done.
+    Busy,
+    /// Somebody may have to do something.
+    Waiting,
+    /// For those who look twice.
+    Quiet,
+    Strong,
+}
+
+impl Tone {
+    fn style(self) -> Style {
+        let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
+        match self {
+            Tone::Good => colour(AnsiColor::Green),
+            Tone::Bad => colour(AnsiColor::Red),
+            Tone::Busy => colour(AnsiColor::Cyan),
+            Tone::Waiting => colour(AnsiColor::Yellow),
+            Tone::Quiet => Style::new().dimmed(),
+            Tone::Strong => Style::new().bold(),
+        }
+    }
+}
+
+pub(super) fn tone(status: WorkerStatus) -> Tone {
+    match status {
+        WorkerStatus::Queued => Tone::Quiet,
+        WorkerStatus::Starting | WorkerStatus::Running | WorkerStatus::Verifying => Tone::Busy,
+        WorkerStatus::Settled(Ending::Completed) => Tone::Good,
+        WorkerStatus::Settled(Ending::Failed | Ending::TimedOut | Ending::Lost) => Tone::Bad,
+        WorkerStatus::Settled(Ending::Cancelled | Ending::Interrupted) => Tone::Waiting,
+    }
+}
+
+pub(super) fn is_terminal() -> bool {
+    stdout().is_terminal()
+}
+
+/// Columns of the terminal; 80 where there is none, or it does not say.
+pub(super) fn width() -> usize {
+    let named = env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let asked = || rustix::termios::tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_col));
+    asked().or(named).filter(|columns| *columns > 0).unwrap_or(80)
+}
+
+/// See <https://no-color.org>, and <https://bixense.com/clicolors> for the variable that asks for colours in a pipe.
+fn wants_colours() -> bool {
+    let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    if is_set("NO_COLOR") {
+        return false;
+    }
+    let forced = env::var_os("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
+    forced || (is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb"))
+}
+
+pub(super) fn paint(tone: Tone, text: &str) -> String {
+    if text.is_empty() || !wants_colours() {
+        return text.to_owned();
+    }
+    let style = tone.style();
+    format!("{style}{text}{style:#}")
+}
+
+/// Two units at most: `8s`, `4m 10s`, `3h 20m`, `2d 5h`.
+pub(super) fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{minutes}m {}s", seconds % 60),
+        3_600..86_400 => format!("{hours}h {}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
+/// In units of 1,024, as `du -h` counts.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1_024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1_024.0;
+    let mut unit = UNITS[0];
+    for larger in &UNITS[1..] {
+        if value < 1_023.95 {
+            break;
+        }
+        value /= 1_024.0;
+        unit = larger;
+    }
+    if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_and_sizes_are_short() {
+        let said = [0, 59, 60, 250, 3_600, 86_399, 86_400, 190_000].map(duration);
+        assert_eq!(said, ["0s", "59s", "1m 0s", "4m 10s", "1h 0m", "23h 59m", "1d 0h", "2d 4h"]);
+        let said = [0, 1_023, 1_024, 10_239, 1 << 20, (1 << 20) - 1, 5 << 30, 3 << 40].map(bytes);
+        assert_eq!(said, ["0 B", "1023 B", "1.0 KiB", "10 KiB", "1.0 MiB", "1.0 MiB", "5.0 GiB", "3.0 TiB"]);
+    }
+}

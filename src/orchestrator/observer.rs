@@ -1,0 +1,209 @@
+//! A state directory as people look at it: all that a server would tell, read off the files, whether one lives or not.
+//!
+//! Changes nothing, asks nothing of any process, and consumes no news of any boss.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::answers::{Collision, RaceView, RacerView, WorkerView};
+use super::error::OrchestratorError;
+use super::views;
+use crate::mission::budget::Spent;
+use crate::mission::id::{BossId, ServerId, WorkerId};
+use crate::mission::registry::{Registry, Worker};
+use crate::mission::{graph, handover, race};
+use crate::process;
+use crate::store::reader::Reader;
+use crate::store::worker_dir::WorkerDir;
+use crate::store::{file, lease, state_dir};
+use crate::supervisor::assignment::LiveStatus;
+
+type Result<T> = std::result::Result<T, OrchestratorError>;
+
+/// Reads one state directory, again and again.
+#[derive(Debug)]
+pub struct Observer {
+    reader: Reader,
+}
+
+/// All of it at one moment.
+#[derive(Debug, Clone)]
+pub struct Overview {
+    pub as_of: Timestamp,
+    pub repository: Option<PathBuf>,
+    pub integration_branch: Option<String>,
+    /// In the order of their first workers; only those that have one here.
+    pub bosses: Vec<BossOverview>,
+    /// Workers that settled long ago and are not among those of the bosses.
+    pub in_history: usize,
+    /// What was done when the journal was last found damaged or missing.
+    pub repaired: Option<String>,
+    alive: BTreeSet<ServerId>,
+}
+
+#[derive(Debug, Clone)]
+pub struct BossOverview {
+    pub boss: BossId,
+    /// Where it works, as far as that is known.
+    pub directory: Option<PathBuf>,
+    /// A server of it lives.
+    pub is_here: bool,
+    /// In order of creation.
+    pub workers: Vec<WorkerView>,
+    /// By all of its workers ever, as far as the CLIs tell.
+    pub spent: Spent,
+}
+
+impl Overview {
+    pub fn workers(&self) -> impl Iterator<Item = &WorkerView> {
+        self.bosses.iter().flat_map(|boss| &boss.workers)
+    }
+
+    /// Its server lives, or it needs none any more.
+    pub fn is_led(&self, worker: &Worker) -> bool {
+        handover::is_final(worker) || self.alive.contains(&worker.lease)
+    }
+}
+
+/// What only servers know and write down for people: the state file's part of it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    repository: Option<PathBuf>,
+    tasks: Vec<Task>,
+    completed_tasks: Vec<Task>,
+    blocked_tasks: Vec<Task>,
+}
+
+#[derive(Deserialize)]
+struct Task {
+    worker_id: WorkerId,
+    status: String,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    conflicts_with: Vec<String>,
+}
+
+impl Observer {
+    /// `None`: nothing was ever asked for here.
+    pub fn open(state_root: &Path) -> Result<Option<Self>> {
+        Ok(Reader::open(state_root)?.map(|reader| Self { reader }))
+    }
+
+    pub fn state_root(&self) -> &Path {
+        self.reader.dir().root()
+    }
+
+    pub fn folder(&self, id: &WorkerId) -> WorkerDir {
+        self.reader.folder(id)
+    }
+
+    /// Takes in what changed, and tells all; cheap when nothing did.
+    pub fn look(&mut self) -> Result<Overview> {
+        self.reader.catch_up()?;
+        let registry = self.reader.registry();
+        let told: Told = file::read_json(&state_dir::state_file(self.state_root())).ok().flatten().unwrap_or_default();
+        let tasks = told.tasks.into_iter().chain(told.completed_tasks).chain(told.blocked_tasks);
+        let tasks: HashMap<WorkerId, Task> = tasks.map(|task| (task.worker_id.clone(), task)).collect();
+        let alive = self.alive();
+        let mut bosses: Vec<BossOverview> = Vec::new();
+        for worker in registry.workers() {
+            let view = self.view(worker, &alive, tasks.get(&worker.id));
+            match bosses.iter_mut().find(|it| it.boss == worker.boss) {
+                Some(boss) => boss.workers.push(view),
+                None => bosses.push(BossOverview { workers: vec![view], ..boss_of(registry, &alive, &worker.boss) }),
+            }
+        }
+        Ok(Overview {
+            as_of: Timestamp::now(),
+            repository: told.repository,
+            integration_branch: registry.integration_branch.clone(),
+            bosses,
+            in_history: self.reader.in_history(),
+            repaired: registry.repaired.clone(),
+            alive,
+        })
+    }
+
+    /// As of the last look. By id, by a prefix of one with the whole number in it, or by task id; history included.
+    pub fn find(&self, name: &str) -> Result<WorkerView> {
+        let worker = self.reader.find(name).ok_or_else(|| views::unknown(self.reader.registry(), name))?;
+        Ok(self.view(&worker, &self.alive(), None))
+    }
+
+    /// Those that settled long ago, oldest first.
+    pub fn archived(&self) -> Vec<Arc<Worker>> {
+        self.reader.archived().collect()
+    }
+
+    fn alive(&self) -> BTreeSet<ServerId> {
+        let servers = self.reader.registry().servers.keys();
+        servers.filter(|server| lease::is_held(&self.reader.dir().server_lock(server))).cloned().collect()
+    }
+
+    fn view(&self, worker: &Arc<Worker>, alive: &BTreeSet<ServerId>, task: Option<&Task>) -> WorkerView {
+        let registry = self.reader.registry();
+        // Nobody but its server notes its end, and without one its folder knows more than the journal.
+        let worker = match worker.status.is_live() && !alive.contains(&worker.lease) {
+            true => self.reader.up_to_date(worker),
+            false => Arc::clone(worker),
+        };
+        let live = worker.status.is_live().then(|| self.live(&worker)).flatten();
+        let since = |then: Duration| (!then.is_zero()).then(|| process::monotonic().saturating_sub(then).as_secs());
+        let task = task.filter(|task| task.status == worker.status.as_str());
+        let waits = task.and_then(|task| task.reason.as_deref()?.strip_prefix("waits for "));
+        let collisions = task.into_iter().flat_map(|task| &task.conflicts_with).map(|with| Collision {
+            with: with.clone(),
+            is_integration_branch: registry.integration_branch.as_ref() == Some(with),
+            paths: Vec::new(),
+        });
+        WorkerView {
+            elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
+            idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),
+            live,
+            block: graph::block(registry, &worker),
+            waits_for: waits.map(str::to_owned),
+            collisions: collisions.collect(),
+            redelivered: false,
+            enforced: None,
+            budget: None,
+            race: self.race(&worker),
+            worker,
+        }
+    }
+
+    fn live(&self, worker: &Worker) -> Option<LiveStatus> {
+        file::read_json(&self.folder(&worker.id).attempt(worker.attempt).status()).ok().flatten()
+    }
+
+    fn race(&self, worker: &Worker) -> Option<RaceView> {
+        let race = worker.race.as_ref()?;
+        let racer = |id: &WorkerId| {
+            let racer = self.reader.find(id.as_str())?;
+            let live = if racer.status.is_live() { self.live(&racer).map(|live| live.usage) } else { None };
+            Some(RacerView::of(&racer, race::spent(&racer, live)))
+        };
+        let racers = race.racers.iter().filter_map(racer).collect();
+        Some(RaceView { id: race.id.clone(), winner: race.winner.clone(), racers })
+    }
+}
+
+/// Without its workers.
+fn boss_of(registry: &Registry, alive: &BTreeSet<ServerId>, boss: &BossId) -> BossOverview {
+    let mut servers = registry.servers.iter().filter(|(_, server)| server.boss == *boss).peekable();
+    let directory =
+        servers.peek().map(|(_, server)| &server.directory).or_else(|| registry.anonymous.get(boss)).cloned();
+    BossOverview {
+        boss: boss.clone(),
+        directory,
+        is_here: servers.any(|(id, _)| alive.contains(id)),
+        workers: Vec::new(),
+        spent: registry.spent.get(boss).copied().unwrap_or_default(),
+    }
+}

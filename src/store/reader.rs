@@ -1,0 +1,150 @@
+//! The journal for those who only look: commands that show a state, whether a server lives or not. Changes nothing, makes
+//! nothing, and mends nothing: what is damaged is read around, as a server would, and left as it lies.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::file::{self, FileError};
+use super::generation::{self, Generation};
+use super::history::History;
+use super::journal::{JournalError, LOCK};
+use super::mend::{apply_later, around_damaged_head};
+use super::rebuild;
+use super::state_dir::StateDir;
+use crate::mission::id::WorkerId;
+use crate::mission::registry::{Registry, Report, Worker};
+
+/// A state directory as of the last look.
+#[derive(Debug)]
+pub struct Reader {
+    dir: StateDir,
+    /// `None`: the journal, or its first line, was lost, and the registry is what other files know.
+    open: Option<Open>,
+    registry: Registry,
+    history: History,
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    file: File,
+    /// Bytes of it that the registry holds.
+    offset: u64,
+    /// What follows makes no sense.
+    is_damaged: bool,
+}
+
+impl Reader {
+    /// `None`: there is no state here, and never was as far as can be seen.
+    pub fn open(root: &Path) -> Result<Option<Self>, JournalError> {
+        let dir = StateDir::at(root);
+        if !dir.journal().exists() && !rebuild::is_possible(&dir) {
+            return Ok(None);
+        }
+        let history = History::open(dir.history())?;
+        let mut reader = Self { dir, open: None, registry: Registry::default(), history };
+        reader.catch_up()?;
+        Ok(Some(reader))
+    }
+
+    pub fn dir(&self) -> &StateDir {
+        &self.dir
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// By id, by a prefix of one with the whole number in it, or by task id; in the history, too.
+    pub fn find(&self, text: &str) -> Option<Arc<Worker>> {
+        self.history.find_with(&self.registry, text)
+    }
+
+    /// How many workers are in the history alone.
+    pub fn in_history(&self) -> usize {
+        self.history.moved_from(&self.registry).count()
+    }
+
+    /// Those in the history alone, oldest first, each read from there.
+    pub fn archived(&self) -> impl Iterator<Item = Arc<Worker>> {
+        self.history.moved_from(&self.registry).filter_map(|number| self.history.worker(number))
+    }
+
+    /// With what its folder knows already and the journal does not: where no server lives, nobody notes an end.
+    pub fn up_to_date(&self, worker: &Arc<Worker>) -> Arc<Worker> {
+        let brought = rebuild::up_to_date(worker, &self.dir.worker(&worker.id), Report::Due);
+        if brought == **worker { Arc::clone(worker) } else { Arc::new(brought) }
+    }
+
+    pub fn folder(&self, id: &WorkerId) -> super::worker_dir::WorkerDir {
+        self.dir.worker(id)
+    }
+
+    /// Takes in what was written since; next to nothing when nothing was.
+    pub fn catch_up(&mut self) -> Result<(), JournalError> {
+        // A writer whose disk is full takes back what it wrote: nobody writes while this is read.
+        let _lock = self.wait_for_writers()?;
+        let journal = self.dir.journal();
+        let newest = if journal.exists() { generation::newest(&journal)? } else { None };
+        let is_same = |open: &Open| {
+            newest == Some(open.number) && file::is_at(&open.file, &generation::path(&journal, open.number))
+        };
+        match newest {
+            Some(_) if self.open.as_ref().is_some_and(is_same) => {}
+            Some(number) => self.begin(&journal, number)?,
+            None => self.gather(),
+        }
+        self.read_lines(&journal)?;
+        self.history.catch_up()
+    }
+
+    /// `None`: nobody ever wrote here.
+    fn wait_for_writers(&self) -> Result<Option<File>, JournalError> {
+        let path = self.dir.journal().join(LOCK);
+        let Ok(lock) = File::open(&path) else { return Ok(None) };
+        lock.lock_shared().map_err(|source| FileError::read(&path, source))?;
+        Ok(Some(lock))
+    }
+
+    fn begin(&mut self, journal: &Path, number: u64) -> Result<(), JournalError> {
+        match generation::look_at(journal, number) {
+            Ok(Generation { number, file, offset, registry, .. }) => {
+                self.open = Some(Open { number, file, offset, is_damaged: false });
+                self.registry = registry;
+            }
+            Err(JournalError::Damaged { .. }) => {
+                self.open = None;
+                self.registry = around_damaged_head(journal, number)?;
+                rebuild::rebuild(&mut self.registry, &self.dir, &self.history, Timestamp::now());
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self) {
+        (self.open, self.registry) = (None, Registry::default());
+        rebuild::rebuild(&mut self.registry, &self.dir, &self.history, Timestamp::now());
+    }
+
+    fn read_lines(&mut self, journal: &Path) -> Result<(), JournalError> {
+        let Some(open) = self.open.as_mut().filter(|open| !open.is_damaged) else { return Ok(()) };
+        let path: PathBuf = generation::path(journal, open.number);
+        let read = generation::read_lines(&mut open.file, open.offset);
+        let read = read.map_err(|source| FileError::read(&path, source))?;
+        read.lines.iter().for_each(|line| self.registry.apply(line));
+        open.offset += read.length;
+        if let Some(damage) = read.damage {
+            // Whoever writes next mends it, and that begins another generation.
+            open.is_damaged = true;
+            apply_later(&mut self.registry, &damage.after);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

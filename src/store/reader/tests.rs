@@ -1,0 +1,109 @@
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::*;
+use crate::mission::create::{Defaults, Registered, register};
+use crate::mission::entry::{Entry, NewWorker};
+use crate::mission::id::{BossId, ServerId};
+use crate::mission::testing::draft;
+use crate::store::journal::Journal;
+
+fn create(journal: &mut Journal, title: &str) {
+    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
+    let made = journal.transact(Timestamp::UNIX_EPOCH, |registry| {
+        let made = register(registry, &BossId::from("b"), &[draft(title)], defaults);
+        let Ok(Registered::New(new)) = &made[0] else { panic!("{made:?}") };
+        (vec![Entry::Created { workers: vec![NewWorker::clone(new)] }], ())
+    });
+    made.unwrap();
+}
+
+fn journal(root: &Path) -> Journal {
+    Journal::open(&root.join("journal"), ServerId::from("s")).unwrap()
+}
+
+/// Every file with what is in it.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    found
+}
+
+fn titles(reader: &Reader) -> Vec<&str> {
+    reader.registry().workers().map(|worker| worker.mission.title.as_str()).collect()
+}
+
+#[test]
+fn where_nothing_was_there_is_nothing_and_nothing_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Reader::open(&folder.path().join("gone")).unwrap().is_none());
+    assert!(Reader::open(folder.path()).unwrap().is_none());
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
+fn it_follows_what_servers_write_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = journal(folder.path());
+    create(&mut journal, "one");
+    let mut reader = Reader::open(folder.path()).unwrap().unwrap();
+    assert_eq!(reader.registry(), journal.registry());
+    create(&mut journal, "two");
+    let before = files(folder.path());
+    reader.catch_up().unwrap();
+    reader.catch_up().unwrap();
+    assert_eq!((reader.registry(), titles(&reader)), (journal.registry(), vec!["one", "two"]));
+    assert_eq!(reader.find("w-2").unwrap().mission.title, "two");
+    assert_eq!(files(folder.path()), before);
+}
+
+#[test]
+fn generations_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = journal(folder.path());
+    create(&mut journal, "one");
+    let mut reader = Reader::open(folder.path()).unwrap().unwrap();
+    let begun = journal.registry().clone();
+    generation::write(&folder.path().join("journal"), 2, &begun, false).unwrap();
+    create(&mut journal, "two");
+    reader.catch_up().unwrap();
+    assert_eq!(titles(&reader), ["one", "two"]);
+}
+
+#[test]
+fn what_is_damaged_is_read_around_and_left_as_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = journal(folder.path());
+    for title in ["one", "two", "three"] {
+        create(&mut journal, title);
+    }
+    let path = generation::path(&folder.path().join("journal"), 1);
+    let whole = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    for (damaged, expected) in [(0, &["one", "two", "three"][..]), (2, &["one", "three"][..])] {
+        let mut lines = lines.clone();
+        lines[damaged] = "{\"half\":";
+        fs::write(&path, lines.join("\n") + "\n").unwrap();
+        let before = files(folder.path());
+        let mut reader = Reader::open(folder.path()).unwrap().unwrap();
+        assert_eq!(titles(&reader), expected, "line {damaged}");
+        reader.catch_up().unwrap();
+        assert_eq!(titles(&reader), expected, "line {damaged}, once more");
+        assert_eq!(files(folder.path()), before);
+    }
+}
+
+#[test]
+fn a_state_of_a_newer_build_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    create(&mut journal(folder.path()), "one");
+    let path = generation::path(&folder.path().join("journal"), 1);
+    fs::write(&path, "{\"format\":99}\n").unwrap();
+    assert!(matches!(Reader::open(folder.path()), Err(JournalError::Newer { found: 99, .. })));
+}

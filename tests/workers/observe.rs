@@ -1,0 +1,88 @@
+//! What people see without a server is what a server tells, and looking changes nothing.
+
+use orchestrator_boss::orchestrator::{Observer, Overview, Scope};
+
+use crate::world::{CEILING, Server, World, in_time, mission, until_exists};
+
+fn observer(world: &World) -> Observer {
+    Observer::open(&world.repo().join(".orchestrator")).unwrap().expect("there is a state")
+}
+
+fn status(overview: &Overview, id: &str) -> String {
+    overview.workers().find(|view| view.worker.id.as_str() == id).expect("it is there").worker.status.to_string()
+}
+
+/// Ids with what each is said to be and to wait for.
+async fn told_by(server: &Server) -> Vec<(String, String, Option<String>)> {
+    let list = server.orchestrator.list(&server.boss, Scope::All).await.unwrap().workers;
+    list.iter()
+        .map(|view| (view.worker.id.to_string(), view.worker.status.to_string(), view.waits_for.clone()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_observer_sees_what_a_server_tells() {
+    let world = World::new();
+    assert!(Observer::open(&world.repo().join(".orchestrator")).unwrap().is_none());
+    let mut settings = world.settings();
+    settings.max_workers = Some(2);
+    let gate = world.path("gate");
+    let server = world.server_with(Some("boss"), settings);
+    let done = server.create_one(mission("done", "commit a")).await;
+    server.until(&done, "completed").await;
+    let script = format!("say hello\nwait-file {} 60", gate.display());
+    for n in 0..3 {
+        server.create_one(mission(&format!("t{n}"), &script)).await;
+    }
+    server.until("w-3", "running").await;
+
+    let mut observer = observer(&world);
+    let seen = |overview: &Overview| -> Vec<(String, String, Option<String>)> {
+        let views = overview.workers();
+        views.map(|view| (view.worker.id.to_string(), view.worker.status.to_string(), view.waits_for.clone())).collect()
+    };
+    // Why one waits stands in the state file, which follows within 100 ms.
+    let is_same = async || seen(&observer.look().unwrap()) == told_by(&server).await;
+    assert!(in_time(is_same).await, "the server tells {:?}", told_by(&server).await);
+
+    let overview = observer.look().unwrap();
+    let [boss] = &overview.bosses[..] else { panic!("{:?}", overview.bosses) };
+    assert!(boss.is_here && boss.boss == server.boss);
+    assert_eq!(boss.directory.as_deref(), Some(world.repo().as_path()));
+    assert_eq!(overview.integration_branch.as_deref(), Some("main"));
+    assert!(overview.workers().all(|view| overview.is_led(&view.worker)));
+    let running = overview.workers().find(|view| view.worker.id.as_str() == "w-2-t0").unwrap();
+    assert!(running.live.is_some() && running.elapsed_seconds.is_some());
+    assert_eq!(observer.find("w-1").unwrap().worker.status.as_str(), "completed");
+    let unknown = observer.find("w-9").unwrap_err().to_string();
+    assert!(unknown.contains("w-4-t2 (queued)"), "{unknown}");
+
+    // Its news was consumed by nobody.
+    std::fs::write(&gate, "").unwrap();
+    let mut told = 0;
+    while told < 4 {
+        told += server.wait(&[], CEILING).await.settled.len();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_no_server_saw_is_seen_by_an_observer() {
+    let world = World::new();
+    let gate = world.path("gate");
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("t", &format!("wait-file {} 60\nwrite a x\ncommit a", gate.display()))).await;
+    server.until(&id, "running").await;
+    server.orchestrator.shut_down().await;
+
+    let mut observer = observer(&world);
+    let overview = observer.look().unwrap();
+    assert_eq!(status(&overview, &id), "running");
+    let worker = &overview.workers().next().unwrap().worker;
+    assert!(!overview.is_led(worker) && !overview.bosses[0].is_here);
+
+    std::fs::write(&gate, "").unwrap();
+    until_exists(&world.repo().join(".orchestrator/workers/w-1-t/attempts/1/outcome.json")).await;
+    let overview = observer.look().unwrap();
+    assert_eq!(status(&overview, &id), "completed");
+    assert_eq!(observer.find(&id).unwrap().worker.last().unwrap().changes.commits, 1);
+}
