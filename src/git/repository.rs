@@ -242,8 +242,13 @@ fn rev_parse_path(dir: &Path, question: &str) -> Result<PathBuf, CommandError> {
 /// Told without git: there is nothing around that it could take for a repository.
 fn is_surely_outside(dir: &Path) -> bool {
     let is_absent =
-        |path: PathBuf| fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    let holds_none = |folder: &Path| is_absent(folder.join(".git")) && is_absent(folder.join("HEAD"));
+        |path: &Path| fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let holds_none = |folder: &Path| {
+        let git = folder.join(".git");
+        // A folder without a HEAD is none, whatever its name.
+        let is_other = fs::symlink_metadata(&git).is_ok_and(|found| found.is_dir()) && is_absent(&git.join("HEAD"));
+        (is_other || is_absent(&git)) && is_absent(&folder.join("HEAD"))
+    };
     dir.canonicalize().is_ok_and(|dir| dir.ancestors().all(holds_none))
 }
 
@@ -315,7 +320,7 @@ mod tests {
             assert_eq!(found, fixture.repo, "from {}", dir.display());
         }
         let outside = fixture.beside("outside");
-        fs::create_dir(&outside).unwrap();
+        fs::create_dir_all(outside.join(".git")).unwrap();
         assert_eq!(Repository::discover(&outside).unwrap(), None);
     }
 

@@ -332,11 +332,11 @@ fn joined(before: Usage, now: Usage, tokens: fn(u64, u64) -> u64, dollars: fn(f6
 /// Before the CLI runs for the first time: it could put another repository in the place of this one.
 fn keep_to_what_was_configured(assignment: &Assignment, backend: &dyn Backend) -> Option<GitContext> {
     git::configuration::keep_to_known();
+    // Outside of a repository there is none.
+    let before = assignment.configuration.clone()?;
     let told = assignment.repository.clone();
     let repository = told.or_else(|| Repository::discover(&assignment.directory).ok().flatten())?;
-    if let Some(before) = assignment.configuration.clone() {
-        git::configuration::keep_to(&repository, before);
-    }
+    git::configuration::keep_to(&repository, before);
     let own = git::git_dir(&assignment.directory).ok()?;
     let identity = backend.hides_identity().then(|| repository.identity().ok()).flatten();
     Some(GitContext { identity, common: repository.common_dir, own })
