@@ -77,6 +77,10 @@ impl Backend for Gemini {
         Box::new(stream::Reader::default())
     }
 
+    fn hides_identity(&self) -> bool {
+        true
+    }
+
     fn probe(&self) -> Probe {
         probe::gemini()
     }

@@ -74,6 +74,11 @@ pub trait Backend: Send + Sync {
         self.live_message(Uuid::nil(), "").is_some()
     }
 
+    /// Whether it hides the user's git configuration from its tools, so that it must be told who commits.
+    fn hides_identity(&self) -> bool {
+        false
+    }
+
     /// How to find out what is installed and who is logged in.
     fn probe(&self) -> Probe;
 }
@@ -91,7 +96,7 @@ pub struct Turn<'a> {
     pub message_id: Uuid,
     /// The directories that a commit writes to, when `dir` is in a repository.
     pub git: Option<GitDirs<'a>>,
-    /// Name and e-mail for commits, for CLIs that hide the user's git configuration from their tools.
+    /// Name and e-mail for commits, for those that [`Backend::hides_identity`].
     pub identity: Option<(&'a str, &'a str)>,
     /// A folder of this attempt's own, for files that the plan wants written.
     pub scratch: &'a Path,

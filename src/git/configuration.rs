@@ -28,11 +28,22 @@ pub struct Configuration {
     files: BTreeMap<String, String>,
     /// Filters and merge drivers in full.
     drivers: BTreeMap<String, String>,
+    /// A hash of the repository's own file, where it includes no other: while that is the same, so are the settings, and
+    /// git need not be asked. `None`: always ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    whole: Option<String>,
 }
+
+/// Before the names of those settings.
+const OF_WORKTREES: &str = "worktrees/";
 
 impl Configuration {
     pub fn of(repo: &Repository) -> Result<Configuration, CommandError> {
+        if let Some(same) = still_known(repo) {
+            return Ok(same);
+        }
         let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let whole = own_file(&repo.common_dir);
         let own = own_settings(repo.root())?.into_iter().filter(|(name, _)| counts(name));
         let own = own.chain(settings_of_others_worktrees(repo)?);
         own.for_each(|(name, value)| values.entry(name).or_default().push(value));
@@ -42,9 +53,20 @@ impl Configuration {
                 .filter(|(name, _)| name.starts_with("filter.") || name.starts_with("merge."))
                 .filter_map(|(name, values)| Some((name.clone(), values.last()?.clone())))
                 .collect(),
+            // Not one that was changed while git was asked.
+            whole: whole.filter(|whole| {
+                let includes = values.keys().any(|name| name.starts_with("include.") || name.starts_with("includeif."));
+                !includes && own_file(&repo.common_dir).as_ref() == Some(whole)
+            }),
             settings: values.into_iter().map(|(name, values)| (name, hash(values.join("\0").as_bytes()))).collect(),
             files: files(&repo.common_dir),
         })
+    }
+
+    /// Told without git; `false` where only git knows.
+    fn is_surely_unchanged(&self, folders: &Folders) -> bool {
+        let of_worktrees = [&folders.common, &folders.own].into_iter().any(|it| it.join("config.worktree").exists());
+        self.whole.is_some() && self.whole == own_file(&folders.common) && !of_worktrees
     }
 
     /// What is different in `now`, by name and never by value: `filter.x.clean (added)`, `hooks/pre-commit (changed)`.
@@ -117,19 +139,27 @@ fn own_settings(dir: &Path) -> Result<Vec<(String, String)>, CommandError> {
 fn settings_of_others_worktrees(repo: &Repository) -> Result<Vec<(String, String)>, CommandError> {
     const SPARSE: [&str; 3] = ["core.sparsecheckout", "core.sparsecheckoutcone", "index.sparse"];
     let mut found = Vec::new();
-    for folder in fs::read_dir(repo.common_dir.join("worktrees")).into_iter().flatten().flatten() {
-        let file = folder.path().join("config.worktree");
-        if folder.path().join(MADE_FILE).exists() || !file.is_file() {
-            continue;
-        }
+    for folder in others_worktrees(repo) {
+        let file = folder.join("config.worktree");
         let listed = repo.read().args(["config", "--includes", "--list", "-z", "--file"]).arg(file).run()?;
         let listed = String::from_utf8_lossy(&listed);
         let settings = listed.split_terminator('\0').map(|it| it.split_once('\n').unwrap_or((it, "")));
-        let name = folder.file_name().to_string_lossy().into_owned();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let others = settings.filter(|(setting, _)| !SPARSE.contains(setting));
-        found.extend(others.map(|(setting, value)| (format!("worktrees/{name}: {setting}"), value.to_owned())));
+        found.extend(others.map(|(setting, value)| (format!("{OF_WORKTREES}{name}: {setting}"), value.to_owned())));
     }
     Ok(found)
+}
+
+/// Git's folders of the worktrees that are not ours and have settings of their own.
+fn others_worktrees(repo: &Repository) -> impl Iterator<Item = PathBuf> {
+    let folders = fs::read_dir(repo.common_dir.join("worktrees")).into_iter().flatten().flatten();
+    let folders = folders.map(|folder| folder.path());
+    folders.filter(|folder| !folder.join(MADE_FILE).exists() && folder.join("config.worktree").is_file())
+}
+
+fn own_file(common_dir: &Path) -> Option<String> {
+    Some(hash(&fs::read(common_dir.join("config")).ok()?))
 }
 
 fn files(common_dir: &Path) -> BTreeMap<String, String> {
@@ -187,6 +217,17 @@ struct Kept {
     only_known: bool,
 }
 
+/// What is kept, where its settings are surely still the same, with the files as they are now.
+fn still_known(repo: &Repository) -> Option<Configuration> {
+    let folders = folders(repo.root())?;
+    let kept = KEPT.read().unwrap_or_else(PoisonError::into_inner);
+    let known = kept.as_ref()?.known.get(&folders.common)?;
+    let of_worktrees = |name: &String| name.starts_with(OF_WORKTREES);
+    let none_of_worktrees = !known.settings.keys().any(of_worktrees) && others_worktrees(repo).next().is_none();
+    let same = none_of_worktrees && known.is_surely_unchanged(&folders);
+    same.then(|| Configuration { files: files(&repo.common_dir), ..known.clone() })
+}
+
 static KEPT: RwLock<Option<Kept>> = RwLock::new(None);
 
 /// From now on, no call of git in this process runs what this repository has configured since `before`.
@@ -212,9 +253,11 @@ pub(super) fn overrides(dir: &Path, command: &str) -> Vec<(String, String)> {
     let before = {
         let kept = KEPT.read().unwrap_or_else(PoisonError::into_inner);
         let Some(kept) = &*kept else { return Vec::new() };
-        let known = common_dir(dir).and_then(|common| kept.known.get(&common).cloned());
+        let folders = folders(dir);
+        let known = folders.as_ref().and_then(|folders| Some((folders, kept.known.get(&folders.common)?)));
         match known {
-            Some(before) => before,
+            Some((folders, before)) if before.is_surely_unchanged(folders) => return Vec::new(),
+            Some((_, before)) => before.clone(),
             None if kept.only_known => Configuration::default(),
             None => return Vec::new(),
         }
@@ -223,22 +266,31 @@ pub(super) fn overrides(dir: &Path, command: &str) -> Vec<(String, String)> {
     own_settings(dir).map(|now| before.overrides(now)).unwrap_or_default()
 }
 
-/// The folder that all worktrees of a repository share, read as git finds it. A start of git would cost more.
-fn common_dir(dir: &Path) -> Option<PathBuf> {
-    let found = dir.ancestors().find_map(|folder| {
+/// Where git keeps what belongs to one worktree.
+struct Folders {
+    /// Its own.
+    own: PathBuf,
+    /// The one that all worktrees of the repository share.
+    common: PathBuf,
+}
+
+/// Read as git finds them. A start of git would cost more.
+fn folders(dir: &Path) -> Option<Folders> {
+    let (own, common) = dir.ancestors().find_map(|folder| {
         let entry = folder.join(".git");
         if entry.is_dir() {
-            return Some(entry);
+            return Some((entry.clone(), entry));
         }
         if let Ok(text) = fs::read_to_string(&entry) {
-            let git_dir = folder.join(text.strip_prefix("gitdir:")?.trim());
-            let common = fs::read_to_string(git_dir.join("commondir"));
-            return Some(common.map_or_else(|_| git_dir.clone(), |common| git_dir.join(common.trim())));
+            let own = folder.join(text.strip_prefix("gitdir:")?.trim());
+            let common = fs::read_to_string(own.join("commondir"));
+            let common = common.map_or_else(|_| own.clone(), |common| own.join(common.trim()));
+            return Some((own, common));
         }
         let is_one = folder.join("HEAD").is_file() && folder.join("objects").is_dir() && folder.join("refs").is_dir();
-        is_one.then(|| folder.to_owned())
-    });
-    found?.canonicalize().ok()
+        is_one.then(|| (folder.to_owned(), folder.to_owned()))
+    })?;
+    Some(Folders { own: own.canonicalize().ok()?, common: common.canonicalize().ok()? })
 }
 
 #[cfg(test)]

@@ -43,7 +43,11 @@ pub struct FileChange {
 
 pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> {
     let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
-    let base = resolve_commit(worktree, base)?.ok_or_else(|| unknown(base))?;
+    let base = match is_whole_id(base) {
+        // Whether it is there, the readers find out.
+        true => base.to_owned(),
+        false => resolve_commit(worktree, base)?.ok_or_else(|| unknown(base))?,
+    };
     let status = status(worktree, Untracked::Files)?;
     let head = status.head.ok_or_else(|| unknown("HEAD"))?;
     let committed = match committed_by_libgit2(worktree, &base, &head) {
@@ -54,6 +58,10 @@ pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> 
         }
     };
     Ok(counted(committed, status.branch, base, head, status.entries.len()))
+}
+
+fn is_whole_id(name: &str) -> bool {
+    matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// What is committed on a branch whose worktree is gone. `repository` is its folder, or its git directory.

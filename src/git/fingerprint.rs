@@ -120,14 +120,15 @@ pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
     } else {
         (resolve_commit(root, "HEAD")?, current_branch(root)?, None)
     };
+    let (refs, has_stash) = refs(repo)?;
     let linked = list(repo)?.into_iter().skip(1);
     Ok(Fingerprint {
         head,
         branch,
         files,
-        refs: bounded(refs(repo)?),
+        refs: bounded(refs),
         worktree_branches: linked.filter_map(|it| it.branch).map(|name| format!("refs/heads/{name}")).collect(),
-        stashes: stashes(repo)?,
+        stashes: if has_stash { stashes(repo)? } else { Vec::new() },
         configuration: Configuration::of(repo)?,
     })
 }
@@ -189,16 +190,18 @@ fn bounded(named: BTreeMap<String, String>) -> BTreeMap<String, String> {
     BTreeMap::from([(format!("more than {MOST_NAMED}, together"), hash(all.as_bytes()))])
 }
 
-fn refs(repo: &Repository) -> Result<BTreeMap<String, String>, CommandError> {
+/// All but our own and the stash, and whether there is one of those.
+fn refs(repo: &Repository) -> Result<(BTreeMap<String, String>, bool), CommandError> {
     let refs = repo.read().args(["for-each-ref", "--format=%(objectname) %(refname)"]).run()?;
     let text = String::from_utf8_lossy(&refs);
     let refs = text.lines().filter_map(|line| line.split_once(' '));
+    let has_stash = refs.clone().any(|(_, name)| name == "refs/stash");
     let others = refs.filter(|(_, name)| !name.starts_with("refs/orchestrator/") && *name != "refs/stash");
-    Ok(others.map(|(id, name)| (name.to_owned(), id.to_owned())).collect())
+    Ok((others.map(|(id, name)| (name.to_owned(), id.to_owned())).collect(), has_stash))
 }
 
 fn stashes(repo: &Repository) -> Result<Vec<String>, CommandError> {
-    // There is none, most of the time. One without a reflog is one all the same.
+    // One without a reflog is one all the same.
     let Some(newest) = resolve_commit(repo.root(), "refs/stash")? else { return Ok(Vec::new()) };
     let listed = repo.read().args(["log", "--walk-reflogs", "--format=%H", "refs/stash", "--"]).output()?;
     let mut stashes: Vec<String> = String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect();

@@ -50,6 +50,7 @@ pub use land::{Move, can_land, land};
 pub use leftovers::{LeftoversError, commit_leftovers};
 pub use push::{PushResult, Pushed, push};
 pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
-pub use repository::{Identity, Repository, RepositoryError, git_dir, head};
+pub use repository::{Identity, Repository, RepositoryError, head};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
+pub use status::git_dir;
 pub use worktree::{Worktree, WorktreeError, create, forget, list, lock, made_by_us, refill, unlock};

@@ -67,7 +67,13 @@ impl Repository {
     /// The repository that `dir` lies in: a subfolder, a linked worktree and a bare repository are all fine. `None`
     /// when there is none.
     pub fn discover(dir: &Path) -> Result<Option<Repository>, RepositoryError> {
+        if is_surely_outside(dir) {
+            return Ok(None);
+        }
         require_supported_version()?;
+        if let Some(found) = main_worktree_around(dir) {
+            return Ok(Some(found));
+        }
         let git_dir = match rev_parse_path(dir, "--absolute-git-dir") {
             Ok(git_dir) => git_dir,
             Err(error) if is_outside_repository(&error) => return Ok(None),
@@ -210,11 +216,6 @@ pub fn head(worktree: &Path) -> Result<Option<String>, CommandError> {
     resolve_commit(worktree, "HEAD")
 }
 
-/// The git directory of this very worktree: its index and HEAD lie there.
-pub fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
-    Git::read(worktree).args(["rev-parse", "--absolute-git-dir"]).path()
-}
-
 pub(super) fn resolve_commit(dir: &Path, name: &str) -> Result<Option<String>, CommandError> {
     if name.is_empty() || name.starts_with('-') || name.contains('\0') {
         return Ok(None);
@@ -236,6 +237,28 @@ pub(super) fn branch_commit(dir: &Path, branch: &str) -> Result<Option<String>, 
 
 fn rev_parse_path(dir: &Path, question: &str) -> Result<PathBuf, CommandError> {
     Git::read(dir).args(["rev-parse", "--path-format=absolute", question]).path()
+}
+
+/// Told without git: there is nothing around that it could take for a repository.
+fn is_surely_outside(dir: &Path) -> bool {
+    let is_absent =
+        |path: &Path| fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let holds_none = |folder: &Path| {
+        let git = folder.join(".git");
+        // A folder without a HEAD is none, whatever its name.
+        let is_other = fs::symlink_metadata(&git).is_ok_and(|found| found.is_dir()) && is_absent(&git.join("HEAD"));
+        (is_other || is_absent(&git)) && is_absent(&folder.join("HEAD"))
+    };
+    dir.canonicalize().is_ok_and(|dir| dir.ancestors().all(holds_none))
+}
+
+/// The usual case, in one start of git: a main worktree and its repository. `None` asks for a closer look.
+fn main_worktree_around(dir: &Path) -> Option<Repository> {
+    let questions = ["--absolute-git-dir", "--git-common-dir", "--show-toplevel"];
+    let said = Git::read(dir).args(["rev-parse", "--path-format=absolute"]).args(questions).text().ok()?;
+    // A path may hold a newline; then there are more lines.
+    let [git_dir, common_dir, root] = said.split('\n').collect::<Vec<_>>()[..] else { return None };
+    (git_dir == common_dir).then(|| Repository { main_worktree: Some(root.into()), common_dir: common_dir.into() })
 }
 
 fn is_outside_repository(error: &CommandError) -> bool {
@@ -297,7 +320,7 @@ mod tests {
             assert_eq!(found, fixture.repo, "from {}", dir.display());
         }
         let outside = fixture.beside("outside");
-        fs::create_dir(&outside).unwrap();
+        fs::create_dir_all(outside.join(".git")).unwrap();
         assert_eq!(Repository::discover(&outside).unwrap(), None);
     }
 

@@ -109,7 +109,7 @@ pub(super) fn operation_in_progress_in(git_dir: &Path) -> Option<&'static str> {
 }
 
 /// The folder that holds the own HEAD and index of the worktree with this root.
-pub(super) fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
+pub fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
     // Read here in the usual cases, because a start of git takes longer than all else that callers do with it.
     let dot_git = worktree.join(".git");
     if dot_git.join("HEAD").is_file() {
@@ -117,7 +117,7 @@ pub(super) fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
     }
     let linked = fs::read_to_string(&dot_git).ok().and_then(|text| {
         let path = text.strip_prefix("gitdir: ")?.trim_end_matches('\n');
-        Some(worktree.join(path))
+        worktree.join(path).canonicalize().ok()
     });
     match linked {
         Some(git_dir) if git_dir.join("HEAD").is_file() => Ok(git_dir),

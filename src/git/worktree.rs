@@ -19,7 +19,8 @@ use super::check::{self, Place, Plan, Request};
 use super::command::{CommandError, Git};
 use super::include::{self, Copied, IncludeError, Included};
 use super::loose::own_git_dir;
-use super::repository::{Repository, RepositoryError, branch_commit, git_dir};
+use super::repository::{Repository, RepositoryError, branch_commit};
+use super::status::git_dir;
 
 /// More at once only makes the disk busier (measured: two threads on two cores halve the time, more do not help).
 const MOST_CHECKOUTS_AT_ONCE: usize = 4;
@@ -253,6 +254,9 @@ fn hide(repo: &Repository, place: &Place) -> Result<(), WorktreeError> {
     let Some(inside) = path.strip_prefix(main).ok().and_then(Path::to_str) else {
         return Ok(());
     };
+    if inside.starts_with(OWN_FOLDER_PATTERN) {
+        return Ok(repo.exclude(OWN_FOLDER_PATTERN)?);
+    }
     let ignored = repo.read().args(["check-ignore", "--quiet", "--"]).arg(format!("{inside}/")).succeeds()?;
     if !ignored {
         repo.exclude(&anchored_pattern(inside))?;

@@ -99,7 +99,7 @@ impl Checks<'_> {
             return known.clone();
         }
         let repository = self.context.repository().map_err(|error| with_causes(&error))?;
-        let found = repository.identity().map(drop).map_err(|error| with_causes(&error)).and_then(|()| {
+        let found = self.context.require_identity().map_err(|error| with_causes(&error)).and_then(|()| {
             repository.resolve(base.as_deref().unwrap_or("HEAD")).map(drop).map_err(|error| with_causes(&error))
         });
         self.bases.insert(base.clone(), found.clone());

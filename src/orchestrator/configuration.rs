@@ -31,12 +31,11 @@ pub fn keep_git_to_what_is_remembered(state_root: &Path, repository: &Repository
 }
 
 /// Before a worker begins: what its directory's repository had configured before any worker. `None` outside of one.
-pub(super) fn remember(context: &Context, directory: &Path) -> Result<Option<Configuration>> {
-    let found = Repository::discover(directory).map_err(refused)?;
-    match (found, &context.repository) {
-        (Some(found), Some(ours)) if found == *ours => remember_ours(context).map(Some),
+pub(super) fn remember(context: &Context, repository: Option<&Repository>) -> Result<Option<Configuration>> {
+    match (repository, &context.repository) {
+        (Some(found), Some(ours)) if found == ours => remember_ours(context).map(Some),
         // Somebody's own directory: nobody of us has worked there before.
-        (Some(other), _) => Configuration::of(&other).map(Some).map_err(refused),
+        (Some(other), _) => Configuration::of(other).map(Some).map_err(refused),
         (None, _) => Ok(None),
     }
 }

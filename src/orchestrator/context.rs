@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Context {
     pub depth: u32,
     /// When a backend was last found ready to work.
     ready: Mutex<HashMap<BackendName, Instant>>,
+    /// Git was asked who commits here, and knew.
+    has_identity: AtomicBool,
     pub(super) jobs: Jobs,
 }
 
@@ -75,6 +78,7 @@ impl Context {
             limits,
             depth,
             ready: Mutex::default(),
+            has_identity: AtomicBool::new(false),
             jobs: Jobs::default(),
         })
     }
@@ -104,6 +108,15 @@ impl Context {
     /// It was not ready after all.
     pub(super) fn forget_ready(&self, backend: &BackendName) {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).remove(backend);
+    }
+
+    /// Refuses where git does not know who commits. Only a yes is remembered.
+    pub(super) fn require_identity(&self) -> Result<()> {
+        if !self.has_identity.load(Ordering::Relaxed) {
+            self.repository()?.identity().map_err(super::start::refused)?;
+            self.has_identity.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     pub(super) fn repository(&self) -> Result<&Repository> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::actor::Actor;
 use super::{follow, schedule};
 use crate::crash_point::{self, Point};
-use crate::mission::entry::Entry;
+use crate::mission::entry::{Brief, Entry};
 use crate::mission::handover;
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
@@ -69,10 +69,39 @@ impl Actor {
                 for server in dead {
                     let _ = std::fs::remove_file(dir_of_locks.server_lock(&server));
                 }
+                self.settle_found(&workers);
                 self.cancel_again(&workers);
                 self.follow_again();
             }
             Err(error) => tracing::error!(%error, "could not take over from a dead server; trying again"),
+        }
+    }
+
+    /// Of those that ended while nobody looked, all at once and before anything is answered: what is told first is true.
+    fn settle_found(&mut self, workers: &[WorkerId]) {
+        let Some(dir) = self.state_dir().cloned() else { return };
+        let live = workers.iter().filter_map(|id| self.registry().get(id)).filter(|worker| worker.status.is_live());
+        let found = live.filter_map(|worker| {
+            // One that cannot be read is told by following it.
+            let outcome = dir.worker(&worker.id).attempt(worker.attempt).outcome().ok().flatten()?;
+            let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
+            Some((worker.attempt, Entry::Settled { worker: worker.id.clone(), brief }))
+        });
+        let found: Vec<(u32, Entry)> = found.collect();
+        if found.is_empty() {
+            return;
+        }
+        let me = self.context.server.clone();
+        let settled = self.transact(|registry| {
+            let is_still = |(attempt, entry): &(u32, Entry)| {
+                let Entry::Settled { worker, .. } = entry else { return false };
+                let worker = registry.get(worker);
+                worker.is_some_and(|it| it.lease == me && it.attempt == *attempt && it.status.is_live())
+            };
+            (found.into_iter().filter(is_still).map(|(_, entry)| entry).collect(), ())
+        });
+        if let Err(error) = settled {
+            tracing::error!(%error, "could not save what became of workers; they are looked at one by one");
         }
     }
 

@@ -70,10 +70,14 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         // Before git writes a file of the new worktree.
         configuration::remember_ours(context)?;
     }
+    let repository = match &worker.mission.place {
+        Place::Directory { path } => Repository::discover(path).map_err(refused)?,
+        Place::Worktree { .. } => context.repository.clone(),
+    };
     let (placed, main_checkout) = std::thread::scope(|scope| {
         // Beside the making of the worktree, which takes longer and changes nothing of it.
         let looking = scope.spawn(|| main_checkout(context, worker));
-        (place(context, order), looking.join().ok().flatten())
+        (place(context, order, repository.as_ref()), looking.join().ok().flatten())
     });
     let (directory, ours, base_commit) = placed?;
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
@@ -89,7 +93,8 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         model: worker.next.model.clone().or_else(|| context.settings.backend(worker.next.backend.as_str()).model),
         effort: worker.next.effort.clone(),
         start: worker.next.start.clone(),
-        configuration: configuration::remember(context, &directory)?,
+        configuration: configuration::remember(context, repository.as_ref())?,
+        repository,
         own_registrations: registrations::own(&worker.next.backend, &directory),
         directory,
         copies: order.worker_dir.worktree()?.map(|made: git::Worktree| made.copies).unwrap_or_default(),
@@ -113,10 +118,13 @@ fn main_checkout(context: &Context, worker: &Worker) -> Option<git::Fingerprint>
 }
 
 /// The directory to work in, whether it is ours, and the commit that its changes are counted from.
-fn place(context: &Context, order: &Order) -> Result<(PathBuf, bool, Option<String>), OrchestratorError> {
+fn place(
+    context: &Context,
+    order: &Order,
+    repository: Option<&Repository>,
+) -> Result<(PathBuf, bool, Option<String>), OrchestratorError> {
     match &order.worker.mission.place {
         Place::Directory { path } => {
-            let repository = Repository::discover(path).ok().flatten();
             let head = repository.and_then(|_| git::head(path).ok().flatten());
             Ok((path.clone(), false, head))
         }

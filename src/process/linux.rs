@@ -1,13 +1,16 @@
 //! The process table of Linux, read from /proc, and signals through pidfds. Twin of `macos.rs`.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use procfs::FromRead;
 use procfs::process::{Stat, Status};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Resource, geteuid, getpid, getrlimit, getuid, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, WaitId, WaitIdOptions, geteuid, getpid, getrlimit, getuid, pidfd_open,
+    pidfd_send_signal, waitid,
+};
 
 use super::Identity;
 use super::identity::{Record, State};
@@ -17,24 +20,37 @@ use super::usage::Usage;
 /// Start times come from one monotonic clock, so a worker's processes never start before its root.
 pub(super) const STARTS_IN_ORDER: bool = true;
 
+/// Of the line of one process: a name of 64 characters and 51 numbers are fewer bytes.
+const STAT_MOST: usize = 2_048;
+
 /// So near to the limit on processes it is looked at more closely.
 const NEAR: u64 = 2_000;
 
+/// Read by hand: a look asks about every process of the machine, and reading all fields of each takes twice the time.
 pub(super) fn record(pid: u32) -> Option<Record> {
-    let stat = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
+    let mut buffer = [0; STAT_MOST];
+    let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)).ok()?;
+    parse(pid, &String::from_utf8_lossy(&buffer[..length]))
+}
+
+/// `<pid> (<name>) <state> <parent> <group> <session> …`, see proc(5); a name may hold anything.
+fn parse(pid: u32, stat: &str) -> Option<Record> {
+    let (head, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().take(20).collect();
+    let number = |at: usize| fields.get(at)?.parse().ok();
     Some(Record {
         pid,
-        started: stat.starttime,
-        parent: u32::try_from(stat.ppid).ok()?,
-        group: u32::try_from(stat.pgrp).ok()?,
-        session: u32::try_from(stat.session).ok()?,
-        state: match stat.state {
+        started: fields.get(19)?.parse().ok()?,
+        parent: number(1)?,
+        group: number(2)?,
+        session: number(3)?,
+        state: match *fields.first()? {
             // A main thread that has ended looks like a zombie while the other threads go on.
-            'Z' | 'X' | 'x' if stat.num_threads <= 1 => State::Zombie,
-            'T' | 't' => State::Stopped,
+            "Z" | "X" | "x" if number(17)? <= 1 => State::Zombie,
+            "T" | "t" => State::Stopped,
             _ => State::Active,
         },
-        name: stat.comm,
+        name: head.split_once('(')?.1.to_owned(),
     })
 }
 
@@ -156,7 +172,42 @@ pub(super) fn become_subreaper() -> rustix::io::Result<()> {
     rustix::process::set_child_subreaper(Some(getpid()))
 }
 
+/// Whether this process has no child, dead or alive, and so, as the one that adopts all orphans below it, no descendant.
+pub(super) fn has_no_descendants() -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    is_subreaper() && matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
+}
+
 /// Whether orphans below this process become its children, so that descent alone finds them all.
 pub(super) fn is_subreaper() -> bool {
     matches!(rustix::process::child_subreaper(), Ok(Some(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The library reads every field, and so knows where each is.
+    #[test]
+    fn a_process_is_read_as_the_library_reads_it() {
+        let own = std::process::id();
+        let stat = Stat::from_file("/proc/self/stat").unwrap();
+        let record = record(own).unwrap();
+        let numbers = (record.started, record.parent as i32, record.group as i32, record.session as i32);
+        assert_eq!(numbers, (stat.starttime, stat.ppid, stat.pgrp, stat.session));
+        assert_eq!((record.name, record.state), (stat.comm, State::Active));
+    }
+
+    #[test]
+    fn a_name_may_hold_anything_and_a_main_thread_may_end_first() {
+        let line = |state: &str, threads: u32| {
+            format!("7 (a) (Z 1) b) {state} 1 2 3 0 -1 4 5 6 7 8 9 10 11 12 20 0 {threads} 0 99 1000 1")
+        };
+        let found = parse(7, &line("Z", 1)).unwrap();
+        assert_eq!((found.name.as_str(), found.parent, found.session, found.started), ("a) (Z 1) b", 1, 3, 99));
+        assert_eq!(found.state, State::Zombie);
+        assert_eq!(parse(7, &line("Z", 2)).unwrap().state, State::Active);
+        assert_eq!(parse(7, &line("T", 1)).unwrap().state, State::Stopped);
+        assert!(parse(7, "7 (cut) S 1").is_none());
+    }
 }

@@ -192,6 +192,11 @@ pub(super) fn become_subreaper() -> rustix::io::Result<()> {
     Ok(())
 }
 
+/// Orphans go to launchd, so there is no telling.
+pub(super) fn has_no_descendants() -> bool {
+    false
+}
+
 pub(super) fn is_subreaper() -> bool {
     false
 }

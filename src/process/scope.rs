@@ -72,12 +72,13 @@ pub enum Evidence {
 }
 
 /// How much "nothing is left" is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {
     /// We adopt every orphan of the worker (a root and subreaper), and no process of this user hid its environment.
     Full,
     /// The system hid something, or orphans without the tag could have escaped before we looked.
+    #[default]
     BestEffort,
 }
 
@@ -90,7 +91,7 @@ pub struct Found {
 }
 
 /// What one look found; zombies are not in it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Survey {
     pub found: Vec<Found>,
     pub spared: Vec<Found>,

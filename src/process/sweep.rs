@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::identity::{Identity, State, records};
+use super::platform;
 use super::scope::{Found, Proof, Scope, Survey, look};
 use super::signal::{Delivery, Signal, send, signal_group};
 
@@ -39,9 +40,10 @@ pub struct Sweep {
 /// Dropping the future between two steps leaves the rest running, never stopped.
 pub async fn sweep(scope: &Scope, grace: Duration) -> Sweep {
     let mut sweeper =
-        Sweeper { scope, seen: BTreeSet::new(), zombies: BTreeSet::new(), restless: true, last: look(scope) };
-    sweeper.ask(grace).await;
-    sweeper.insist().await;
+        Sweeper { scope, seen: BTreeSet::new(), zombies: BTreeSet::new(), restless: true, last: Survey::default() };
+    if !sweeper.ask(grace).await {
+        sweeper.insist().await;
+    }
     sweeper.report()
 }
 
@@ -70,7 +72,8 @@ struct Sweeper<'a> {
 }
 
 impl Sweeper<'_> {
-    async fn ask(&mut self, grace: Duration) {
+    /// Whether nothing is left.
+    async fn ask(&mut self, grace: Duration) -> bool {
         let deadline = Instant::now() + grace;
         let mut asked = BTreeSet::new();
         while self.anything_left().await {
@@ -81,10 +84,11 @@ impl Sweeper<'_> {
                 }
             }
             if Instant::now() >= deadline {
-                return;
+                return false;
             }
             self.wait_for_ends(deadline.min(Instant::now() + LOOK_AGAIN)).await;
         }
+        true
     }
 
     async fn insist(&mut self) {
@@ -99,10 +103,14 @@ impl Sweeper<'_> {
         }
     }
 
-    /// Two looks, since the first can miss a process that is in the middle of a fork or an exec.
+    /// Two looks, since the first can miss a process that is in the middle of a fork or an exec. One where the kernel says
+    /// that nobody descends from us: whoever carries the tag all the same was started by a stranger, a while ago.
     async fn anything_left(&mut self) -> bool {
         if self.look_again() {
             return true;
+        }
+        if self.last.proof == Proof::Full && platform::has_no_descendants() {
+            return false;
         }
         sleep(PAUSE).await;
         self.look_again()

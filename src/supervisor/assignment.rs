@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
 use crate::config::Settings;
-use crate::git::{Configuration, Copied, Fingerprint};
+use crate::git::{Configuration, Copied, Fingerprint, Repository};
 use crate::mission::entry::Start;
 use crate::mission::id::{BackendName, WorkerId};
 use crate::mission::outcome::Usage;
@@ -41,6 +41,9 @@ pub struct Assignment {
     /// The main checkout before the worktree was made; only where we made one.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "of_this_build")]
     pub main_checkout: Option<Fingerprint>,
+    /// The one that the directory lies in. `None` outside of any, and from a server of an older build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Repository>,
     /// What the directory's repository had configured before any worker; our calls of git there keep to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<Configuration>,

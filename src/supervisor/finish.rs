@@ -61,7 +61,9 @@ struct Proven {
 impl Attempt {
     pub(super) async fn finish(&mut self, ended: &Ended) -> Finished {
         let proven = self.prove(ended).await;
-        self.sweep().await;
+        if self.was_anything_started_since() {
+            self.sweep().await;
+        }
         crash_point::at(Point::Swept);
         let changes = self.changes(&proven).await;
         crash_point::at(Point::FactsRead);
@@ -106,6 +108,13 @@ impl Attempt {
             false => Verification::Skipped,
         };
         proven
+    }
+
+    /// Since the turn was swept: by git or by the verification. If that sweep left a doubt, it is made again in any case.
+    fn was_anything_started_since(&self) -> bool {
+        let swept = &self.cleanup.last;
+        let in_doubt = swept.survivors > 0 || swept.proof != Proof::Full;
+        in_doubt || self.assignment.ours || self.assignment.mission.verify_command.is_some()
     }
 
     /// Of a worktree, its link to the repository goes with it.
@@ -195,10 +204,13 @@ impl Attempt {
         });
         let mut changes = blocking(move || match gone {
             Some(common) => facts::branch_changes(&assignment, &common),
-            None => Changes {
-                main_checkout_changes: outside::main_checkout_changes(&assignment),
-                ..facts::changes(&assignment)
-            },
+            None => std::thread::scope(|scope| {
+                // Beside each other: both are mostly starts of git, and neither changes anything.
+                let outside = scope.spawn(|| outside::main_checkout_changes(&assignment));
+                let changes = facts::changes(&assignment);
+                let main_checkout_changes = outside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                Changes { main_checkout_changes, ..changes }
+            }),
         })
         .await;
         changes.committed_by_us = proven.committed;

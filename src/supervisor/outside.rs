@@ -41,7 +41,8 @@ impl Outside {
 /// salvage ref, which is named too. Blocks.
 pub fn main_checkout_changes(assignment: &Assignment) -> Vec<String> {
     let Some(before) = &assignment.main_checkout else { return Vec::new() };
-    let repository = Repository::discover(&assignment.directory).ok().flatten();
+    let told = assignment.repository.clone();
+    let repository = told.or_else(|| Repository::discover(&assignment.directory).ok().flatten());
     let after = repository.as_ref().map(|repository| (repository, git::fingerprint(repository)));
     let Some((repository, Ok(after))) = after else { return vec!["it can no longer be read".to_owned()] };
     let kept = keep_lost(repository, assignment, before, &after);

@@ -75,6 +75,7 @@ pub(super) struct Attempt {
 pub(super) struct GitContext {
     pub common: std::path::PathBuf,
     pub own: std::path::PathBuf,
+    /// Where the backend asks for it.
     pub identity: Option<git::Identity>,
 }
 
@@ -192,12 +193,13 @@ pub(super) fn say_ready() {
 impl Attempt {
     fn new(assignment: Assignment, dir: AttemptDir, backends: &Backends) -> Result<Self, SupervisorError> {
         let me = Identity::own()?;
+        let backend = backends.get(assignment.backend.as_str())?;
         Ok(Self {
-            backend: backends.get(assignment.backend.as_str())?,
             board: Board::new(&dir, me)?,
             inbox: Inbox::new(&dir, Arc::new(Notify::new())),
             limits: Limits::new(&assignment, &dir),
-            git: keep_to_what_was_configured(&assignment),
+            git: keep_to_what_was_configured(&assignment, backend.as_ref()),
+            backend,
             outside: Outside::of(&assignment.directory),
             turns_add_up: false,
             woken: false,
@@ -328,20 +330,16 @@ fn joined(before: Usage, now: Usage, tokens: fn(u64, u64) -> u64, dollars: fn(f6
 }
 
 /// Before the CLI runs for the first time: it could put another repository in the place of this one.
-fn keep_to_what_was_configured(assignment: &Assignment) -> Option<GitContext> {
+fn keep_to_what_was_configured(assignment: &Assignment, backend: &dyn Backend) -> Option<GitContext> {
     git::configuration::keep_to_known();
-    if let (Ok(Some(repository)), Some(before)) =
-        (Repository::discover(&assignment.directory), assignment.configuration.clone())
-    {
-        git::configuration::keep_to(&repository, before);
-    }
-    git_context(&assignment.directory)
-}
-
-fn git_context(directory: &Path) -> Option<GitContext> {
-    let repository = Repository::discover(directory).ok().flatten()?;
-    let own = git::git_dir(directory).ok()?;
-    Some(GitContext { identity: repository.identity().ok(), common: repository.common_dir, own })
+    // Outside of a repository there is none.
+    let before = assignment.configuration.clone()?;
+    let told = assignment.repository.clone();
+    let repository = told.or_else(|| Repository::discover(&assignment.directory).ok().flatten())?;
+    git::configuration::keep_to(&repository, before);
+    let own = git::git_dir(&assignment.directory).ok()?;
+    let identity = backend.hides_identity().then(|| repository.identity().ok()).flatten();
+    Some(GitContext { identity, common: repository.common_dir, own })
 }
 
 /// Whether a signal that we did not send ended the process.

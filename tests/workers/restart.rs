@@ -2,7 +2,7 @@
 
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::registry::Report;
-use orchestrator_boss::orchestrator::{WaitRequest, WaitStatus};
+use orchestrator_boss::orchestrator::{Scope, WaitRequest, WaitStatus};
 use orchestrator_boss::process::{Identity, Signal, send};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,28 @@ async fn a_new_server_goes_on_with_all_workers_of_an_earlier_one() {
     told.sort();
     assert_eq!(told, ids);
     assert_eq!(second.wait(&[], CEILING).await.status, WaitStatus::Idle);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_answer_after_a_restart_knows_what_ended_meanwhile() {
+    let world = World::new();
+    let gate = world.path("gate");
+    let first = world.server(Some("boss"));
+    let script = format!("wait-file {} 60\nsay done", gate.display());
+    let ids = first.create((0..6).map(|n| mission(&format!("t{n}"), &script)).collect()).await;
+    let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
+    for id in &ids {
+        first.until(id, "running").await;
+    }
+    first.orchestrator.shut_down().await;
+    std::fs::write(&gate, "").unwrap();
+    for id in &ids {
+        until_exists(&world.repo().join(".orchestrator/workers").join(id).join("attempts/1/outcome.json")).await;
+    }
+    let second = world.server(Some("boss"));
+    let answer = second.orchestrator.list(&second.boss, Scope::Mine).await.unwrap();
+    let statuses: Vec<&str> = answer.workers.iter().map(|view| view.worker.status.as_str()).collect();
+    assert_eq!(statuses, ["completed"; 6]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

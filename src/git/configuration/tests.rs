@@ -222,6 +222,35 @@ fn a_repository_that_a_worker_puts_in_the_place_of_its_own_runs_nothing() {
 }
 
 #[test]
+fn what_an_included_file_says_is_noticed_though_the_repositorys_own_is_the_same() {
+    let fixture = Fixture::new();
+    let included = fixture.beside("included");
+    fs::write(&included, "[core]\n\tpager = less\n").unwrap();
+    fixture.git(&["config", "include.path", included.to_str().unwrap()]);
+    let before = Configuration::of(&fixture.repo).unwrap();
+    keep_to(&fixture.repo, before.clone());
+    assert_eq!(overrides(fixture.root(), "status"), []);
+    fs::write(&included, "[core]\n\tpager = less\n[filter \"Evil\"]\n\tclean = run-me\n").unwrap();
+    assert_eq!(overrides(fixture.root(), "status"), [("filter.Evil.clean".to_owned(), String::new())]);
+    assert_eq!(before.changes(&Configuration::of(&fixture.repo).unwrap()), ["filter.Evil.clean (added)"]);
+}
+
+#[test]
+fn what_a_worktree_has_for_itself_is_noticed_though_the_repositorys_own_is_the_same() {
+    let fixture = Fixture::new();
+    fixture.git(&["config", "extensions.worktreeConfig", "true"]);
+    let linked = fixture.beside("linked");
+    fixture.git(&["worktree", "add", "-q", linked.to_str().unwrap()]);
+    let before = Configuration::of(&fixture.repo).unwrap();
+    keep_to(&fixture.repo, before.clone());
+    assert_eq!(overrides(&linked, "status"), []);
+    git(&linked, &["config", "--worktree", "filter.Evil.clean", "run-me"]);
+    assert_eq!(overrides(&linked, "status"), [("filter.Evil.clean".to_owned(), String::new())]);
+    let changes = before.changes(&Configuration::of(&fixture.repo).unwrap());
+    assert_eq!(changes, ["worktrees/linked: filter.Evil.clean (added)"]);
+}
+
+#[test]
 fn the_shared_folder_is_found_from_everywhere() {
     let fixture = Fixture::new();
     let made = create(&fixture.repo, &Request { branch: "work".to_owned(), ..Request::default() }, None).unwrap();
@@ -229,7 +258,7 @@ fn the_shared_folder_is_found_from_everywhere() {
     let common = fixture.repo.common_dir.canonicalize().unwrap();
     for dir in [fixture.root().to_owned(), fixture.root().join("deep"), made.path, common.clone(), common.join("refs")]
     {
-        assert_eq!(common_dir(&dir), Some(common.clone()), "{}", dir.display());
+        assert_eq!(folders(&dir).map(|it| it.common), Some(common.clone()), "{}", dir.display());
     }
-    assert_ne!(common_dir(&fixture.beside("nothing")), Some(common));
+    assert_ne!(folders(&fixture.beside("nothing")).map(|it| it.common), Some(common));
 }

@@ -1,0 +1,79 @@
+//! How fast it is, as ratios to what nobody can be faster than: `cargo bench --bench floors [-- ROW…]`.
+//!
+//! Each row measures our side and a floor beside it in turns, in one run, since figures of two runs or two machines
+//! cannot be compared. The floors are programs and system calls that do the same without us. What misses its target is
+//! marked; the exit status tells only whether everything could be measured. Linux only: memory and CPU are read from /proc.
+#![cfg(target_os = "linux")]
+
+mod agent;
+mod clock;
+mod rows;
+mod server;
+mod stats;
+mod table;
+mod world;
+
+use std::env;
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    let began = clock::now();
+    let mut arguments = env::args_os().skip(1);
+    match arguments.next().and_then(|first| first.into_string().ok()).as_deref() {
+        Some("agent") => agent::run(began, arguments),
+        Some("stamp") => println!("{began}"),
+        Some("spawner") => rows::spawn_on_demand(number(arguments)),
+        Some("serve-nothing") => rows::serve_nothing(),
+        // Somebody asks what the backend `bench` is.
+        Some("--version") => println!("bench 1"),
+        _ => return measure(&env::args().skip(1).filter(|word| !word.starts_with('-')).collect::<Vec<_>>()),
+    }
+    ExitCode::SUCCESS
+}
+
+fn number(mut arguments: impl Iterator<Item = OsString>) -> usize {
+    let word = arguments.next().and_then(|word| word.into_string().ok());
+    word.and_then(|word| word.parse().ok()).expect("a number")
+}
+
+/// Rows are chosen by number, or by words in their names; none chosen means all.
+fn measure(chosen: &[String]) -> ExitCode {
+    println!("{}\n", machine());
+    table::print_head();
+    let (began, mut missed, mut failed) = (Instant::now(), 0, Vec::new());
+    for (number, row) in (1..).zip(rows::ALL) {
+        let is_chosen =
+            |word: &String| word.parse().map_or_else(|_| row.name.contains(word.as_str()), |it: usize| it == number);
+        if !chosen.is_empty() && !chosen.iter().any(is_chosen) {
+            continue;
+        }
+        match catch_unwind(AssertUnwindSafe(row.measure)) {
+            Ok(lines) => {
+                lines.iter().for_each(|line| line.print(number));
+                missed += lines.iter().filter(|line| !line.is_reached()).count();
+            }
+            Err(_) => failed.push(number),
+        }
+    }
+    println!("\n{:.0} s; {missed} missed; median (5th to 95th percentile)", began.elapsed().as_secs_f64());
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("could not be measured: {failed:?}");
+    ExitCode::FAILURE
+}
+
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let said = |program: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(program).args(arguments).output().expect("it runs");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let folder = env::temp_dir().display().to_string();
+    let (files, git) = (said("stat", &["-f", "-c", "%T", &folder]), said("git", &["--version"]));
+    format!("{cores} cores, {files}, Linux {}, {git}", kernel.trim())
+}

@@ -1,0 +1,156 @@
+//! What it takes to do nothing, and to follow those who talk.
+
+use std::fs;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::agent::Agent;
+use crate::clock;
+use crate::rows::many::with_a_thousand;
+use crate::stats::{Samples, number};
+use crate::table::Line;
+use crate::world::{World, mission_in};
+
+/// Threads for blocking work end after 10 s without any.
+const SETTLE_DOWN: Duration = Duration::from_secs(12);
+const MINUTE: Duration = Duration::from_secs(60);
+
+pub fn server() -> Vec<Line> {
+    let (few, many) = (World::with_repository(1), World::with_repository(1));
+    let mut empty = few.server(16);
+    empty.call("list_worker_missions", json!({}));
+    let mut full = many.server(0);
+    with_a_thousand(&mut full);
+    std::thread::sleep(SETTLE_DOWN);
+    let memory = |tasks: &str, pid: u32, most: f64| {
+        let holds = Holds::of(pid);
+        let what = format!("server at rest, {tasks} tasks: memory (RSS, the program's own pages included)");
+        let ours = format!("{} MB, of which {} MB anonymous", number(holds.resident), number(holds.anonymous));
+        Line::alone(&what, ours, "–".to_owned(), &format!("{most} MB"), holds.resident <= most)
+    };
+    let lines = [memory("0", empty.pid(), 12.0), memory("1,000", full.pid(), 24.0)];
+    drop((empty, full));
+    let quiet = Quiet::new(16);
+    let began = cpu(quiet.server.pid());
+    std::thread::sleep(MINUTE);
+    let took = cpu(quiet.server.pid()) - began;
+    let what = "server with 16 quiet workers: CPU in 60 s";
+    lines.into_iter().chain([Line::seconds(what, took, 0.2)]).collect()
+}
+
+pub fn supervisor() -> Vec<Line> {
+    let quiet = Quiet::new(16);
+    let pids = quiet.supervisors();
+    let began: Vec<f64> = pids.iter().map(|pid| cpu(*pid)).collect();
+    std::thread::sleep(MINUTE);
+    let took: Samples = pids.iter().zip(began).map(|(pid, began)| cpu(*pid) - began).collect();
+    let holds: Vec<Holds> = pids.iter().map(|pid| Holds::of(*pid)).collect();
+    let of = |value: fn(&Holds) -> f64| holds.iter().map(value).collect::<Samples>();
+    let (share, resident) = (of(|it| it.share), of(|it| it.resident));
+    let ours = format!("{} MB, RSS {} MB", number(share.largest()), number(resident.largest()));
+    let what = "supervisor at rest, the largest of 16: memory (PSS: pages that several share are divided among them)";
+    let memory = Line::alone(what, ours, "–".to_owned(), "5 MB", share.largest() <= 5.0);
+    vec![memory, Line::seconds("supervisor at rest, the busiest of 16: CPU in 60 s", took.largest(), 0.05)]
+}
+
+pub fn follow() -> Vec<Line> {
+    const WORKERS: usize = 64;
+    const LINE: usize = 512;
+    const WINDOW: Duration = Duration::from_secs(20);
+    let mut quiet = Quiet::new(WORKERS);
+    // 1 MB/s in all.
+    let pause = Duration::from_secs_f64((WORKERS * LINE) as f64 / 1e6);
+    quiet.agents.iter_mut().for_each(|agent| agent.talk(pause, LINE));
+    std::thread::sleep(Duration::from_secs(2));
+    let pids: Vec<u32> = quiet.supervisors().into_iter().chain([quiet.server.pid()]).collect();
+    let total = || pids.iter().map(|pid| cpu(*pid)).sum::<f64>();
+    let (began, from) = (total(), Timestamp::now());
+    std::thread::sleep(WINDOW);
+    let share = (total() - began) / WINDOW.as_secs_f64() * 100.0;
+    let delays = quiet.delays(from);
+    let what = "following 64 workers that print 1 MB/s in all, in lines of 512 bytes: CPU of the server and of all supervisors";
+    let cpu = Line::alone(what, format!("{} % of a core", number(share)), "–".to_owned(), "5 %", share < 5.0);
+    vec![cpu, Line::at_most("the same: from the print of a line to its event in the log", &delays, 5.0)]
+}
+
+/// A server with workers that wait.
+struct Quiet {
+    server: crate::server::Server,
+    agents: Vec<Agent>,
+    workers: Vec<Value>,
+    world: World,
+}
+
+impl Quiet {
+    fn new(number: usize) -> Self {
+        let world = World::plain();
+        let mut server = world.server(number);
+        let missions: Vec<Value> = (0..number)
+            .map(|number| {
+                let mut mission = mission_in(&number.to_string(), &world.place(&number.to_string()));
+                mission["backend"] = json!("lines");
+                mission
+            })
+            .collect();
+        let answer = server.call("batch_create_workers", json!({"workers": missions}));
+        let agents = missions.iter().map(|_| world.bell.answer()).collect();
+        let workers = answer["results"].as_array().expect("a list").clone();
+        std::thread::sleep(SETTLE_DOWN);
+        Self { server, agents, workers, world }
+    }
+
+    fn attempts(&self) -> impl Iterator<Item = std::path::PathBuf> {
+        let folder = self.world.repo().join(".orchestrator/workers");
+        let id = |worker: &Value| worker["worker_id"].as_str().expect("an id").to_owned();
+        self.workers.iter().map(move |worker| folder.join(id(worker)).join("attempts/1"))
+    }
+
+    fn supervisors(&self) -> Vec<u32> {
+        let status = |attempt: std::path::PathBuf| fs::read(attempt.join("status.json")).expect("it is there");
+        let pid = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).ok()?["supervisor"]["pid"].as_u64();
+        self.attempts().map(|it| pid(status(it)).expect("it has one") as u32).collect()
+    }
+
+    /// Of each line printed since, in milliseconds: until its event was written down.
+    fn delays(&self, from: Timestamp) -> Samples {
+        let logs = self.attempts().map(|attempt| fs::read_to_string(attempt.join("events.jsonl")).expect("a log"));
+        let delay = |line: &str| {
+            let event: Value = serde_json::from_str(line).ok()?;
+            let at: Timestamp = event["at"].as_str()?.parse().ok()?;
+            let printed: u64 = event["text"].as_str()?.split(' ').nth(1)?.parse().ok()?;
+            (at >= from).then(|| clock::between(printed, at.as_nanosecond() as u64))
+        };
+        let delays: Samples = logs.flat_map(|log| log.lines().filter_map(delay).collect::<Vec<_>>()).collect();
+        delays
+    }
+}
+
+/// What a process holds, in MB.
+struct Holds {
+    resident: f64,
+    /// Its resident pages, those shared with others divided among them.
+    share: f64,
+    anonymous: f64,
+}
+
+impl Holds {
+    fn of(pid: u32) -> Self {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("Linux tells");
+            let kib: f64 = line.split_whitespace().next().and_then(|it| it.parse().ok()).expect("a number");
+            kib * 1024.0 / 1e6
+        };
+        Self { resident: field("Rss:"), share: field("Pss:"), anonymous: field("Anonymous:") }
+    }
+}
+
+/// What a process has used so far, in seconds, in steps of 10 ms.
+fn cpu(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|it| it.parse::<u64>().expect("a number")).sum();
+    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+}
