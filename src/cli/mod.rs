@@ -8,6 +8,7 @@ mod guard;
 mod here;
 mod serve;
 mod setup;
+mod status;
 mod terminal;
 
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ struct Places {
 enum Command {
     /// Serve an MCP client on stdin and stdout (the default)
     Serve,
+    /// Show all workers: what they do, what they came to, what they need
+    Status(status::StatusArgs),
     /// See it work, without any key or agent CLI
     Demo,
     /// Register this server with a coding agent: claude, codex, gemini or opencode
@@ -73,6 +76,7 @@ pub fn run() -> ExitCode {
     log_to_stderr();
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.places),
+        Command::Status(args) => status::run(&args, &arguments.places),
         Command::Demo => play_demo(),
         Command::DemoAgent(args) => match demo_agent::run(&args) {
             true => ExitCode::SUCCESS,
