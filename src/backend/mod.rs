@@ -15,6 +15,7 @@ mod lines;
 mod opencode;
 mod probe;
 mod registry;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;

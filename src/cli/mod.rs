@@ -2,19 +2,30 @@
 //! here: there, stdout is the protocol.
 #![allow(clippy::print_stdout)]
 
+mod cancel;
+mod changes;
+mod clean;
 mod demo;
 mod demo_agent;
+mod diff;
 mod guard;
+mod help;
 mod here;
+mod integrate;
+mod logs;
+mod out;
+mod retry;
 mod serve;
 mod setup;
 mod status;
 mod terminal;
+mod visit;
+mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -44,12 +55,33 @@ struct Places {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve an MCP client on stdin and stdout (the default)
+    #[command(after_help = SERVE_HELP)]
     Serve,
     /// Show all workers: what they do, what they came to, what they need
     Status(status::StatusArgs),
     /// See it work, without any key or agent CLI
+    #[command(after_help = DEMO_HELP)]
     Demo,
-    /// Register this server with a coding agent: claude, codex, gemini or opencode
+    /// Show what a worker did, as it does it if you like
+    Logs(logs::LogsArgs),
+    /// Show what a worker changed
+    Diff(diff::DiffArgs),
+    /// Wait until workers have settled
+    Wait(wait::WaitArgs),
+    /// Bring workers' branches into another
+    Integrate(integrate::IntegrateArgs),
+    /// Remove worktrees that are merged, and say what stays and why
+    Clean(clean::CleanArgs),
+    /// End workers, with proof that nothing of theirs is left running
+    Cancel(cancel::CancelArgs),
+    /// Begin the next attempt of a settled worker
+    Retry(retry::RetryArgs),
+    /// Print a script that completes commands and options in a shell
+    Completions(help::CompletionsArgs),
+    /// Print the manual page: orchestrator-boss man | man -l -
+    #[command(after_help = MAN_HELP)]
+    Man,
+    /// Register this server with claude, codex, gemini or opencode
     Setup(setup::SetupArgs),
     /// The agent that the demo's workers run
     #[command(hide = true)]
@@ -71,17 +103,53 @@ enum Command {
     },
 }
 
+const SERVE_HELP: &str = "\
+Examples:
+  orchestrator-boss
+  orchestrator-boss serve --state-dir /srv/orchestrator
+
+A client starts it: `orchestrator-boss setup` registers it with one.
+
+Exit codes:
+  0    the client has gone, or a signal came; the workers go on
+  1    it could not serve";
+
+const DEMO_HELP: &str = "\
+Examples:
+  orchestrator-boss demo
+
+Exit codes:
+  0    all went as promised
+  1    something did not, and it says what";
+
+const MAN_HELP: &str = "\
+Examples:
+  orchestrator-boss man > ~/.local/share/man/man1/orchestrator-boss.1
+
+Exit codes:
+  0    it was printed";
+
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = help::command().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     log_to_stderr();
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.places),
         Command::Status(args) => status::run(&args, &arguments.places),
         Command::Demo => play_demo(),
+        Command::Logs(args) => logs::run(&args, &arguments.places),
+        Command::Diff(args) => diff::run(&args, &arguments.places),
+        Command::Wait(args) => wait::run(&args, &arguments.places),
+        Command::Integrate(args) => integrate::run(&args, &arguments.places),
+        Command::Clean(args) => clean::run(&args, &arguments.places),
+        Command::Cancel(args) => cancel::run(&args, &arguments.places),
+        Command::Retry(args) => retry::run(&args, &arguments.places),
         Command::DemoAgent(args) => match demo_agent::run(&args) {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         },
+        Command::Completions(args) => help::completions(&args),
+        Command::Man => help::man(),
         Command::Setup(args) => setup::run(&args, &arguments.places),
         Command::Guard => guard::run(&arguments.places),
         Command::Supervise { folder } => supervisor::run(&folder),

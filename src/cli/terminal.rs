@@ -58,7 +58,7 @@ pub(super) fn width() -> usize {
 }
 
 /// See <https://no-color.org>, and <https://bixense.com/clicolors> for the variable that asks for colours in a pipe.
-fn wants_colours() -> bool {
+pub(super) fn wants_colours() -> bool {
     let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
     if is_set("NO_COLOR") {
         return false;

@@ -250,6 +250,30 @@ impl Git {
         Ok(page)
     }
 
+    /// Its output as it comes, to the end or until it is not taken any more; that is no failure.
+    pub fn pass_on(mut self, mut out: impl Write + Send + 'static) -> Result<(), CommandError> {
+        let copy = move |stdout: &mut ChildStdout| match io::copy(stdout, &mut out).and_then(|_| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            copied => copied.map(|()| true),
+        };
+        let Ended { status, stdout: all_taken, stderr } = self.collect(copy)?;
+        match status.success() || !all_taken {
+            true => Ok(()),
+            false => Err(CommandError::Failed {
+                command: self.shown.join(" "),
+                dir: self.dir,
+                code: status.code(),
+                stderr: shorten(&stderr),
+            }),
+        }
+    }
+
+    /// However long it takes: somebody reads its output in a pager.
+    pub fn unlimited(mut self) -> Self {
+        self.limit = Duration::from_secs(30 * 24 * 3_600);
+        self
+    }
+
     /// Runs it to its end, or to its limit. Input and both outputs go on beside each other, so that none waits for a full
     /// pipe; each in a thread that may be left behind, since what git has started may hold a pipe open for ever.
     fn collect<T: Send + 'static>(

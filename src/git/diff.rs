@@ -31,6 +31,53 @@ pub struct DiffPage {
 
 /// The diff from `base` to the files in `worktree`, untracked ones included, at most `max_bytes` from `offset` on.
 pub fn diff(worktree: &Path, base: &str, offset: u64, max_bytes: usize) -> Result<DiffPage, DiffError> {
+    let (base, index) = announced(worktree, base)?;
+    Ok(page(shown(index.git()).args([&base, "--"]), offset, max_bytes)?)
+}
+
+/// How a person sees a diff.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub colour: bool,
+    /// Only how much changed in each file, in lines of this many columns.
+    pub stat: Option<usize>,
+}
+
+/// All of [`diff`], as it comes, to whoever reads it.
+pub fn show_diff(
+    worktree: &Path,
+    base: &str,
+    look: Look,
+    out: impl std::io::Write + Send + 'static,
+) -> Result<(), DiffError> {
+    let (base, index) = announced(worktree, base)?;
+    Ok(look.at(index.git()).args([&base, "--"]).unlimited().pass_on(out)?)
+}
+
+/// All of [`branch_diff`].
+pub fn show_branch_diff(
+    repo: &Repository,
+    branch: &str,
+    base: &str,
+    look: Look,
+    out: impl std::io::Write + Send + 'static,
+) -> Result<(), DiffError> {
+    let (base, tip) = (repo.resolve(base)?, repo.resolve(&format!("refs/heads/{branch}"))?);
+    Ok(look.at(repo.read()).args([&base, &tip, "--"]).unlimited().pass_on(out)?)
+}
+
+impl Look {
+    fn at(self, git: Git) -> Git {
+        let git = shown(git).args([if self.colour { "--color=always" } else { "--no-color" }]);
+        match self.stat {
+            Some(columns) => git.args([format!("--stat={columns}")]),
+            None => git,
+        }
+    }
+}
+
+/// The commit that `base` names, and an index in which untracked files show up.
+fn announced(worktree: &Path, base: &str) -> Result<(String, TemporaryIndex), DiffError> {
     let base =
         resolve_commit(worktree, base)?.ok_or_else(|| RepositoryError::UnknownCommit { name: base.to_owned() })?;
     let index = TemporaryIndex::copy_of(worktree)?;
@@ -39,7 +86,7 @@ pub fn diff(worktree: &Path, base: &str, offset: u64, max_bytes: usize) -> Resul
     // Makes them show up without storing them.
     let announce = ["--intent-to-add", "--sparse"];
     add(index.git(), &announce, untracked.map(|e| e.path.as_path()))?;
-    Ok(page(shown(index.git()).args([&base, "--"]), offset, max_bytes)?)
+    Ok((base, index))
 }
 
 /// The diff from `base` to a branch whose worktree is gone.

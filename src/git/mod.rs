@@ -41,7 +41,7 @@ mod testing;
 pub use check::{Request, check};
 pub use command::{CommandError, Git};
 pub use configuration::Configuration;
-pub use diff::{DiffError, DiffPage, branch_diff, diff};
+pub use diff::{DiffError, DiffPage, Look, branch_diff, diff, show_branch_diff, show_diff};
 pub use facts::{Changes, FileChange, branch_changes, changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, tracked_state, tree_state};
 pub use include::Copied;
@@ -49,7 +49,7 @@ pub use integrate::{Bench, Conflict, Coupled, IntegrateError, Step, Strategy, me
 pub use land::{Move, can_land, land};
 pub use leftovers::{LeftoversError, commit_leftovers};
 pub use push::{PushResult, Pushed, push};
-pub use remove::{Remove, RemoveError, Removed, remove};
+pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
 pub use repository::{Identity, Repository, RepositoryError, git_dir, head};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
 pub use worktree::{Worktree, WorktreeError, create, forget, list, lock, made_by_us, refill, unlock};

@@ -137,6 +137,18 @@ pub fn remove(repo: &Repository, request: &Remove) -> Result<Removed, RemoveErro
     }
 }
 
+/// Whether it can be removed and nothing in it, or on its branch, is in no other place: what speaks against that. Changes
+/// nothing. A lock of our own, with which a worker's worktree is guarded, does not count.
+pub fn check_merged(repo: &Repository, request: &Remove, own_lock: &str) -> Result<(), RemoveError> {
+    let mut found = find(repo, &request.path)?;
+    found.locked = found.locked.take().filter(|reason| reason != own_lock);
+    check_removable(repo, &found)?;
+    if let Branch::Unmerged(refusal) = look_at_branch(repo, &found, request.integration_branch.as_deref())? {
+        return Err(refusal);
+    }
+    refuse_losses(repo, &with_record(repo, request, &found), &found)
+}
+
 /// Git has forgotten the worktree, and its folder is gone; the branch is what can be left of it.
 fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &str) -> Result<Removed, RemoveError> {
     let head = branch_commit(repo.root(), branch)?;

@@ -13,39 +13,12 @@ use crate::orchestrator::LoggedEvent;
 /// Longest line of a log, in bytes.
 pub(super) const LINE: usize = 400;
 
-/// One event in words, whole.
-pub(super) fn words(event: &AgentEvent) -> String {
-    match event {
-        AgentEvent::Session { id, model } => format!("session {id} ({})", model.as_deref().unwrap_or("default model")),
-        AgentEvent::Said { text } => format!("said: {text}"),
-        AgentEvent::Thought { text } => format!("thought: {text}"),
-        AgentEvent::ToolStarted { tool, what, .. } => format!("{tool}: {what}"),
-        AgentEvent::ToolEnded { ok, exit_code, output, .. } => {
-            let how = match (exit_code, ok) {
-                (Some(code), _) => format!("exit {code}"),
-                (None, Some(true)) => "ok".to_owned(),
-                (None, Some(false)) => "failed".to_owned(),
-                (None, None) => "ended".to_owned(),
-            };
-            format!("  {how}: {output}").trim_end_matches(": ").to_owned()
-        }
-        AgentEvent::Edited { paths } => format!("edited {}", paths.join(", ")),
-        AgentEvent::Denied { what } => format!("was not permitted: {what}"),
-        AgentEvent::Retrying { failure, .. } => format!("tries again after: {}", failure.message),
-        AgentEvent::Received { message_id } => format!("received message {message_id}"),
-        AgentEvent::Usage { usage } => format!("used {} tokens", usage.input_tokens + usage.output_tokens),
-        AgentEvent::Warning { text } => format!("warning: {text}"),
-        AgentEvent::Idle => "turn over".to_owned(),
-        AgentEvent::Busy => "another turn".to_owned(),
-    }
-}
-
 /// The newest lines of a log that fit into `room` bytes, of those before line `before`, and the number of the first.
 pub(super) fn newest_lines(events: &Path, before: Option<usize>, room: usize) -> (String, usize) {
     let mut lines: VecDeque<String> = VecDeque::new();
     let (mut used, mut count) = (0, 0);
     for logged in read(events).take(before.unwrap_or(usize::MAX)) {
-        let line = format!("{} {}\n", logged.at.strftime("%H:%M:%S"), size::line(&words(&logged.event), LINE));
+        let line = format!("{} {}\n", logged.at.strftime("%H:%M:%S"), size::line(&logged.event.words(), LINE));
         used += size::of(&line);
         lines.push_back(line);
         count += 1;
@@ -108,7 +81,7 @@ pub(super) fn tell(events: &Path, page: &mut Page) {
             return;
         }
         if !matches!(logged.event, AgentEvent::Usage { .. } | AgentEvent::Idle | AgentEvent::Busy) {
-            page.push(&format!("[{}] {}\n", logged.at.strftime("%H:%M:%S"), words(&logged.event).trim_end()));
+            page.push(&format!("[{}] {}\n", logged.at.strftime("%H:%M:%S"), logged.event.words().trim_end()));
         }
     }
 }

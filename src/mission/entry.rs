@@ -81,6 +81,9 @@ pub enum Entry {
     Requeued {
         worker: WorkerId,
         next: Box<NextAttempt>,
+        /// The server that is to start it; whoever wrote this, where none is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lead: Option<ServerId>,
     },
     /// Something was added to what a queued worker will be told.
     Amended {

@@ -56,6 +56,15 @@ impl BossId {
         usable.then(|| Self(format!("claude:{session}")))
     }
 
+    /// Whoever acts by a command and goes again. No worker is a visitor's own.
+    pub fn visitor(server: &ServerId) -> Self {
+        Self(format!("visitor:{server}"))
+    }
+
+    pub fn is_visitor(&self) -> bool {
+        self.0.starts_with("visitor:")
+    }
+
     pub fn is_anonymous(&self) -> bool {
         self.0.starts_with("anon:")
     }

@@ -361,7 +361,9 @@ impl Registry {
                 self.settle(worker, brief);
                 self.decide_race(worker);
             }
-            Entry::Requeued { worker, next } => self.requeue(worker, next, line),
+            Entry::Requeued { worker, next, lead } => {
+                self.requeue(worker, next, lead.as_ref().unwrap_or(&line.server), line)
+            }
             Entry::Amended { worker, next } => self.change(worker, |worker| worker.next = NextAttempt::clone(next)),
             Entry::Diverted { worker, next, why } => self.change(worker, |worker| {
                 if worker.status == WorkerStatus::Queued {
@@ -426,11 +428,11 @@ impl Registry {
         self.archived += 1;
     }
 
-    fn requeue(&mut self, id: &WorkerId, next: &NextAttempt, line: &Line) {
+    fn requeue(&mut self, id: &WorkerId, next: &NextAttempt, lead: &ServerId, line: &Line) {
         self.change(id, |worker| {
             if worker.advance(Event::Requeued) {
                 worker.next = next.clone();
-                worker.lease = line.server.clone();
+                worker.lease = lead.clone();
                 worker.queued_at = line.at;
                 worker.queued_seq = line.seq;
                 worker.started_at = None;

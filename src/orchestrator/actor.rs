@@ -125,8 +125,10 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
 
 impl Actor {
     async fn run(mut self, mut asks: mpsc::UnboundedReceiver<Ask>) {
-        self.take_over();
-        self.take_away_left_trials();
+        if !self.context.visitor {
+            self.take_over();
+            self.take_away_left_trials();
+        }
         self.after_change();
         loop {
             tokio::select! {
@@ -172,6 +174,9 @@ impl Actor {
             // It was looked at above.
             Ask::JournalChanged | Ask::ShutDown { .. } => {}
         }
+        if self.context.visitor {
+            self.take_over();
+        }
         self.draw_consequences();
     }
 
@@ -210,12 +215,14 @@ impl Actor {
         }
         if self.next_look <= now {
             self.next_look = now + LOOK_EVERY;
-            self.miss_state_file();
-            self.take_away_left_trials();
+            if !self.context.visitor {
+                self.miss_state_file();
+                self.take_away_left_trials();
+                self.look_after_logins();
+            }
             self.take_over();
             self.follow_again();
             self.stop_losers();
-            self.look_after_logins();
             self.look_at_radar();
             self.keep_to_budget();
             // There may be room again on the machine, or none any more; a backend may take work again.
@@ -361,6 +368,10 @@ impl Actor {
     fn write_state_file(&mut self) {
         self.state_file_due = None;
         let Some(store) = &self.store else { return };
+        if self.context.visitor && self.others_live(store) {
+            // They know what a visitor never looks at: which branches collide.
+            return;
+        }
         let repository = self.context.repository.as_ref().map(|repository| repository.root());
         let load = self.load();
         let waits_for = |worker: &Worker| self.hold(&load, worker).map(|hold| hold.to_string());
@@ -371,6 +382,16 @@ impl Actor {
             tracing::warn!(%error, "could not write the state file");
             self.state_file_due = Some(Instant::now() + LOOK_EVERY);
         }
+    }
+
+    fn others_live(&self, store: &Store) -> bool {
+        let others = store
+            .journal
+            .registry()
+            .servers
+            .iter()
+            .filter(|(id, it)| **id != self.context.server && !it.boss.is_visitor());
+        others.into_iter().any(|(id, _)| lease::is_held(&store.dir.server_lock(id)))
     }
 
     fn record(&mut self, worker: &WorkerId, entry: Entry) -> Result<()> {

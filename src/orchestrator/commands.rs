@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
-use super::{follow, settle};
+use super::{follow, recover, settle};
 use crate::crash_point::{self, Point};
 use crate::mission::create::{self, Defaults, Draft, Registered};
 use crate::mission::entry::{Entry, NextAttempt, Start};
@@ -313,10 +313,16 @@ impl Actor {
         // What it depends on, too: it is looked at again.
         let depends_on = worker.mission.depends_on.iter().map(|task| task.as_str().to_owned());
         let needed = Needed { names: depends_on.chain([id.to_string()]).collect(), ..Needed::default() };
+        let visited = self.state_dir().cloned().filter(|_| self.context.visitor);
         let requeued = self.transact_with(&needed, |registry| {
-            let settled = registry.get(&id).is_some_and(|worker| worker.status.is_settled());
-            let entry = settled.then(|| Entry::Requeued { worker: id.clone(), next: Box::new(next) });
-            (entry.into_iter().collect(), settled)
+            let settled = registry.get(&id).filter(|worker| worker.status.is_settled());
+            let entry = settled.map(|worker| Entry::Requeued {
+                worker: id.clone(),
+                next: Box::new(next),
+                lead: visited.and_then(|dir| recover::leader(registry, worker, &dir)),
+            });
+            let requeued = entry.is_some();
+            (entry.into_iter().collect(), requeued)
         })?;
         crash_point::at(Point::Requeued);
         match requeued {

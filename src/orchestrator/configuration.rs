@@ -16,8 +16,18 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 /// As many changes as a refusal names.
 const NAMED: usize = 12;
 
+const FILE: &str = "git-configuration.json";
+
 fn path(context: &Context) -> PathBuf {
-    context.state_root.join("git-configuration.json")
+    context.state_root.join(FILE)
+}
+
+/// For a command that looks at what workers did: git runs with what the repository had configured before them.
+pub fn keep_git_to_what_is_remembered(state_root: &Path, repository: &Repository) -> Result<()> {
+    if let Some(kept) = file::read_json(&state_root.join(FILE))? {
+        git::configuration::keep_to(repository, kept);
+    }
+    Ok(())
 }
 
 /// Before a worker begins: what its directory's repository had configured before any worker. `None` outside of one.

@@ -35,6 +35,8 @@ pub struct Context {
     /// Whether `boss` stands for a client that names no session.
     pub anonymous: bool,
     pub server: ServerId,
+    /// A command that acts and goes again: it takes nothing over, and leads what it began until somebody else does.
+    pub visitor: bool,
     pub repository: Option<Repository>,
     pub state_root: PathBuf,
     pub limits: Limits,
@@ -46,14 +48,17 @@ pub struct Context {
 }
 
 impl Context {
-    pub(super) fn new(startup: Startup, backends: Backends) -> Result<Self> {
+    pub(super) fn new(startup: Startup, backends: Backends, visitor: bool) -> Result<Self> {
         let Startup { settings, directory, boss, program } = startup;
         let directory = directory.canonicalize().unwrap_or(directory);
         let repository = Repository::discover(&directory).map_err(super::start::refused)?;
         let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
         let server = ServerId(format!("s-{}", Uuid::new_v4().simple()));
-        let anonymous = boss.is_none();
-        let boss = boss.unwrap_or_else(|| BossId::anonymous(&server));
+        let anonymous = boss.is_none() && !visitor;
+        let boss = boss.unwrap_or_else(|| match visitor {
+            true => BossId::visitor(&server),
+            false => BossId::anonymous(&server),
+        });
         let limits = super::schedule::limits(&settings);
         let depth = process::inherited_tag().map_or(0, |tag| process::depth_of(&tag));
         Ok(Self {
@@ -64,6 +69,7 @@ impl Context {
             boss,
             anonymous,
             server,
+            visitor,
             repository,
             state_root,
             limits,

@@ -17,6 +17,7 @@ use crate::backend::Backends;
 use crate::config::Settings;
 use crate::mission::create::Draft;
 use crate::mission::id::{BackendName, BossId, WorkerId};
+use crate::mission::registry::Worker;
 use crate::store::state_dir;
 use crate::store::worker_dir::WorkerDir;
 
@@ -80,10 +81,39 @@ impl Drop for Handing {
 impl Orchestrator {
     /// Opens the state directory and starts the actor. Quick: what earlier servers left is taken over behind it.
     pub fn start(startup: Startup, backends: Backends) -> Result<Self> {
-        let context = Arc::new(Context::new(startup, backends)?);
+        Self::start_in(Context::new(startup, backends, false)?)
+    }
+
+    /// For a command that acts and goes again. It takes nothing over from dead servers but what it is asked to end, starts
+    /// nothing but what it is asked to retry, and leads nothing after [`Orchestrator::shut_down`]. `None` where nothing was
+    /// ever asked for: then nothing is made either.
+    pub fn visit(startup: Startup, backends: Backends) -> Result<Option<Self>> {
+        let context = Context::new(startup, backends, true)?;
+        match context.has_state() {
+            true => Self::start_in(context).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn start_in(context: Context) -> Result<Self> {
+        let context = Arc::new(context);
         configuration::keep_to_what_is_remembered(&context);
         let mailbox = actor::start(Arc::clone(&context))?;
         Ok(Self { context, mailbox })
+    }
+
+    pub(super) fn visits(&self) -> bool {
+        self.context.visitor
+    }
+
+    /// What the integrations that go on do just now.
+    pub fn integrations(&self) -> Vec<String> {
+        self.context.jobs.doing()
+    }
+
+    /// Whether this very server looks after the worker.
+    pub fn leads(&self, worker: &Worker) -> bool {
+        worker.lease == self.context.server
     }
 
     /// The boss of requests that name no session themselves.

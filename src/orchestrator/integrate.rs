@@ -60,7 +60,8 @@ async fn read(
     for name in names {
         let lookup = orchestrator.ask(|reply| Ask::Lookup { name: Some(name.clone()), reply }).await??;
         let worker = lookup.worker.ok_or_else(|| OrchestratorError::Refused(format!("no worker {name}")))?;
-        if worker.boss != *boss {
+        // A visitor speaks for the user, who may take in the work of all.
+        if worker.boss != *boss && !orchestrator.visits() {
             return Err(OrchestratorError::NotYours { name: worker.id.to_string(), what: "integrate" });
         }
         known = lookup.integration_branch;

@@ -37,7 +37,9 @@ mod waiters;
 mod worktrees;
 
 pub use answers::*;
+pub use configuration::keep_git_to_what_is_remembered;
 pub use error::OrchestratorError;
 pub use handle::{Handing, Orchestrator, Startup, WaitRequest};
 pub use observer::{BossOverview, Observer, Overview};
 pub use place::state_root;
+pub use worktrees::{base_commit, why_it_stays};

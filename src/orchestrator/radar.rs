@@ -46,6 +46,9 @@ impl Scene {
 
 impl Actor {
     pub(super) fn look_at_radar(&mut self) {
+        if self.context.visitor {
+            return;
+        }
         let Some(repository) = self.context.repository.clone() else { return };
         let Some(target) = self.registry().integration_branch.clone() else { return };
         let watched = watched(self.registry());

@@ -1,6 +1,7 @@
 //! Taking over from servers that are gone: their leases, exactly once, by whoever notices first; and what they had not
 //! finished. Whose worker it is does not change, but for bosses without a session, whose place the next one takes.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +19,9 @@ use crate::store::state_dir::StateDir;
 impl Actor {
     /// Looks for dead servers; cheap when there are none. The actor does it at its start and every few seconds.
     pub(super) fn take_over(&mut self) {
+        if self.context.visitor && self.cancels.is_empty() {
+            return;
+        }
         let Some(dir) = self.state_dir().cloned() else { return };
         self.look_at_journal();
         let me = self.context.server.clone();
@@ -25,16 +29,20 @@ impl Actor {
             self.context.anonymous && !predecessors(self.registry(), &me, &[], &self.context.directory).is_empty();
         let context = Arc::clone(&self.context);
         // What waits for a key that is not here waits for a server that has it.
-        let can_lead =
-            |worker: &Worker| worker.status != WorkerStatus::Queued || schedule::lacks(&context, worker).is_none();
-        if !heir && !anything_left(self.registry(), &me, &dir, can_lead) {
+        let ends = self.cancels.keys().cloned().collect::<HashSet<_>>();
+        let can_lead = |worker: &Worker| match context.visitor {
+            // What it was asked to end, and nothing else.
+            true => ends.contains(&worker.id),
+            false => worker.status != WorkerStatus::Queued || schedule::lacks(&context, worker).is_none(),
+        };
+        if !heir && !anything_left(self.registry(), &me, context.visitor, &dir, &can_lead) {
             return;
         }
         let (boss, directory, anonymous) =
             (self.context.boss.clone(), self.context.directory.clone(), self.context.anonymous);
         let dir_of_locks = dir.clone();
         let taken = self.transact(|registry| {
-            let dead = dead_servers(registry, &me, &dir);
+            let mut dead = dead_servers(registry, &me, &dir);
             let left: Vec<WorkerId> =
                 orphans(registry, &me, &dead).filter(|it| can_lead(it)).map(|worker| worker.id.clone()).collect();
             let mut entries = Vec::new();
@@ -46,6 +54,9 @@ impl Actor {
             }
             if !left.is_empty() {
                 entries.push(Entry::LeaseTaken { workers: left.clone() });
+            }
+            if context.visitor {
+                dead.clear();
             }
             if !dead.is_empty() {
                 entries.push(Entry::ServersGone { servers: dead.clone() });
@@ -80,7 +91,13 @@ impl Actor {
     pub(super) fn follow_again(&mut self) {
         self.following.retain(|_, task| !task.is_finished());
         let me = &self.context.server;
-        let mine = self.registry().workers().filter(|worker| worker.status.is_live() && worker.lease == *me);
+        // A visitor sees to the end of what it ends, whoever leads that: its server may hang. One that only just starts is
+        // its server's, who would find its attempt taken.
+        let is_ended = |worker: &Worker| {
+            self.context.visitor && worker.status != WorkerStatus::Starting && self.cancels.contains_key(&worker.id)
+        };
+        let is_mine = |worker: &&Arc<Worker>| worker.status.is_live() && (worker.lease == *me || is_ended(worker));
+        let mine = self.registry().workers().filter(is_mine);
         let alone: Vec<_> = mine.filter(|worker| !self.following.contains_key(&worker.id)).cloned().collect();
         for worker in alone {
             let Some(attempt) = self.state_dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt)) else {
@@ -93,9 +110,24 @@ impl Actor {
     }
 }
 
-fn anything_left(registry: &Registry, me: &ServerId, dir: &StateDir, can_lead: impl Fn(&Worker) -> bool) -> bool {
+fn anything_left(
+    registry: &Registry,
+    me: &ServerId,
+    visits: bool,
+    dir: &StateDir,
+    can_lead: impl Fn(&Worker) -> bool,
+) -> bool {
     let dead = dead_servers(registry, me, dir);
-    !dead.is_empty() || orphans(registry, me, &dead).any(|worker| can_lead(worker))
+    (!dead.is_empty() && !visits) || orphans(registry, me, &dead).any(|worker| can_lead(worker))
+}
+
+/// Who goes on with a worker that a visitor has put into the queue: the server that led it last, else another one of its
+/// boss, if it lives.
+pub(super) fn leader(registry: &Registry, worker: &Worker, dir: &StateDir) -> Option<ServerId> {
+    let last = registry.servers.get_key_value(&worker.lease);
+    let of_boss = registry.servers.iter().filter(|(_, server)| server.boss == worker.boss);
+    let mut candidates = last.into_iter().chain(of_boss).filter(|(_, server)| !server.boss.is_visitor());
+    candidates.find(|(id, _)| lease::is_held(&dir.server_lock(id))).map(|(id, _)| id.clone())
 }
 
 /// A server lives as long as it holds the lock on its file.

@@ -179,7 +179,7 @@ impl Actor {
         let requeued = self.transact(|registry| {
             let next = again.iter().filter_map(|id| {
                 let next = retry::automatic(registry.get(id)?)?;
-                Some(Entry::Requeued { worker: id.clone(), next: Box::new(next) })
+                Some(Entry::Requeued { worker: id.clone(), next: Box::new(next), lead: None })
             });
             (next.collect(), ())
         });

@@ -11,7 +11,7 @@ use super::handle::{Orchestrator, blocking};
 use super::mail::{Ask, Lookup};
 use super::start::refused;
 use crate::crash_point::{self, Point};
-use crate::git::{self, Repository};
+use crate::git::{self, RemoveError, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::entry::Entry;
 use crate::mission::id::BossId;
@@ -20,7 +20,7 @@ use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::store::file;
 use crate::store::state_dir::StateDir;
-use crate::store::worker_dir::{AttemptDir, Content};
+use crate::store::worker_dir::{AttemptDir, Content, WorkerDir};
 use crate::supervisor::assignment::{Assignment, LiveStatus};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -139,32 +139,31 @@ fn remove_one(
         Some(worker) => StateDir::open(&context.state_root)?.worker(&worker.id).worktree()?,
         None => None,
     };
-    let salvage_name = match &target.worker {
-        Some(worker) => worker.id.to_string(),
-        None => salvage_name(&target.path),
-    };
     let remove = git::Remove {
-        path: target.path,
         force: request.force,
         delete_branch: request.delete_branch,
-        integration_branch,
-        salvage_name,
-        base: made.as_ref().map(|made| made.base_commit.clone()),
-        copies: made.map(|made| made.copies).unwrap_or_default(),
-        branch: target.worker.as_ref().and_then(|worker| worker.mission.place.branch().map(str::to_owned)),
+        ..removal(target.path, target.worker.as_deref(), made, integration_branch)
     };
     let removed = match &target.worker {
         Some(worker) => {
             // Its own lock, from when it was made; nobody else's is taken off.
-            let unlocked = unlock(&repository, &remove.path, worker)?;
+            let unlocked = match unlock(&repository, &remove.path, worker) {
+                Err(_) if is_gone(&repository, &remove.path) => false,
+                unlocked => unlocked?,
+            };
             let removed = git::remove(&repository, &remove);
-            if removed.is_err() && unlocked {
+            if removed.is_err() && unlocked && !is_gone(&repository, &remove.path) {
                 // One that stays is as safe as before.
                 git::lock(&repository, &remove.path, &super::start::lock_reason(worker)).map_err(refused)?;
             }
             removed
         }
         None => git::remove(&repository, &remove),
+    };
+    let removed = match removed {
+        // Somebody else was faster: what is left to do is done.
+        Err(_) if is_gone(&repository, &remove.path) => git::remove(&repository, &remove),
+        removed => removed,
     };
     let removed = removed.map_err(refused)?;
     Ok(RemovedWorktree {
@@ -174,6 +173,49 @@ fn remove_one(
         salvage_ref: removed.salvage_ref.map(|salvaged| salvaged.name),
         note: removed.note,
     })
+}
+
+fn removal(
+    path: PathBuf,
+    worker: Option<&Worker>,
+    made: Option<git::Worktree>,
+    integration_branch: Option<String>,
+) -> git::Remove {
+    git::Remove {
+        integration_branch,
+        salvage_name: worker.map_or_else(|| salvage_name(&path), |worker| worker.id.to_string()),
+        base: made.as_ref().map(|made| made.base_commit.clone()),
+        copies: made.map(|made| made.copies).unwrap_or_default(),
+        branch: worker.and_then(|worker| worker.mission.place.branch().map(str::to_owned)),
+        path,
+        ..git::Remove::default()
+    }
+}
+
+/// Why the worktree of a settled worker is not to be cleaned away: work in it, or on its branch, is in no other place.
+/// `None`: all of it is. Changes nothing. Blocks.
+pub fn why_it_stays(
+    repository: &Repository,
+    folder: &WorkerDir,
+    worker: &Worker,
+    integration_branch: Option<String>,
+) -> Option<String> {
+    let made = match folder.worktree() {
+        Ok(made) => made,
+        Err(error) => return Some(with_causes(&error)),
+    };
+    let path = worker.mission.place.path().to_owned();
+    let remove = removal(path, Some(worker), made, integration_branch);
+    match git::check_merged(repository, &remove, &super::start::lock_reason(worker)) {
+        Ok(()) => None,
+        Err(RemoveError::Unmerged { branch, into, commits }) => {
+            Some(format!("{commits} commits on {branch} are not in {into}"))
+        }
+        Err(RemoveError::Dirty { count, samples, .. }) => {
+            Some(format!("{count} uncommitted files ({})", samples.join(", ")))
+        }
+        Err(error) => Some(with_causes(&error)),
+    }
 }
 
 /// A folder may have a name that no ref can have.
@@ -207,6 +249,11 @@ fn check_removable(context: &Context, repository: &Repository, target: &Removal)
         return Err(OrchestratorError::Refused(why));
     }
     Ok(())
+}
+
+/// Its folder is not there, and git knows of it no more.
+fn is_gone(repository: &Repository, path: &Path) -> bool {
+    !path.exists() && git::list(repository).is_ok_and(|known| known.iter().all(|it| it.path != path))
 }
 
 /// Tells whether it was locked by us.
@@ -247,11 +294,16 @@ fn newest_events(attempt: &AttemptDir, most: usize) -> Vec<LoggedEvent> {
     newest
 }
 
-/// Against the files in its directory; of a worktree that is gone, what is on its branch.
-fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Include) -> Result<Option<DiffPage>> {
+/// What a worker's changes are counted from; `None` where it has not begun, or outside of a repository.
+pub fn base_commit(worker: &Worker, attempt: &AttemptDir) -> Result<Option<String>> {
     let assignment = file::read_json::<Assignment>(&attempt.assignment())?;
     let told = assignment.and_then(|assignment| assignment.base_commit);
-    let Some(base) = told.or_else(|| worker.base_commit.clone()) else { return Ok(None) };
+    Ok(told.or_else(|| worker.base_commit.clone()))
+}
+
+/// Against the files in its directory; of a worktree that is gone, what is on its branch.
+fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Include) -> Result<Option<DiffPage>> {
+    let Some(base) = base_commit(worker, attempt)? else { return Ok(None) };
     let (directory, offset, most) = (worker.mission.place.path(), include.diff_offset as u64, include.diff_bytes);
     let page = match worker.mission.place.branch().filter(|_| !directory.exists()) {
         Some(branch) => git::branch_diff(context.repository()?, branch, &base, offset, most).map_err(refused)?,

@@ -39,6 +39,16 @@ use super::Places;
 use crate::backend::Backends;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  orchestrator-boss setup claude
+  orchestrator-boss setup codex --skill
+  orchestrator-boss setup gemini --remove
+
+Exit codes:
+  0    it is set up (or removed), or nothing was to be changed
+  1    it was not; it says why
+  2    wrong usage")]
 pub(super) struct SetupArgs {
     /// The client to set up
     client: Client,

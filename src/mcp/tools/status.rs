@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Call, Nature, Tool};
 use crate::mcp::arguments::{self, ArgumentError, NAME};
 use crate::mcp::error::ToolError;
-use crate::mcp::transcript::{LINE, words};
+use crate::mcp::transcript::LINE;
 use crate::mcp::{size, wire};
 use crate::orchestrator::{self, Details, DiffPage, LoggedEvent, MessageView};
 use crate::store::worker_dir::Content;
@@ -199,7 +199,7 @@ impl Shares {
 
 impl LogLine {
     fn new(logged: &LoggedEvent) -> Self {
-        Self { at: logged.at.to_string(), what: size::line(&words(&logged.event), LINE) }
+        Self { at: logged.at.to_string(), what: size::line(&logged.event.words(), LINE) }
     }
 }
 

@@ -56,7 +56,11 @@ impl Model {
             Step::Settle(at) => settle(&mut self.registry, &self.ids[at].clone(), Ending::Completed),
             Step::Requeue(at) => {
                 let next = NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission };
-                apply(&mut self.registry, "s", Entry::Requeued { worker: self.ids[at].clone(), next: Box::new(next) });
+                apply(
+                    &mut self.registry,
+                    "s",
+                    Entry::Requeued { worker: self.ids[at].clone(), next: Box::new(next), lead: None },
+                );
             }
             Step::Answer(server) => self.answer(server),
             Step::Arrive(server) => {

@@ -48,7 +48,7 @@ fn run(registry: &mut Registry, id: &WorkerId, status: Ending, commits: u32) {
 
 fn requeue(registry: &mut Registry, id: &WorkerId) {
     let next = NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission };
-    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next) });
+    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lead: None });
 }
 
 fn winner(registry: &Registry, id: &WorkerId) -> Option<WorkerId> {
@@ -353,7 +353,7 @@ fn run_out(registry: &mut Registry, ids: &[WorkerId]) {
                 WorkerStatus::Queued => start(registry, id),
                 WorkerStatus::Settled(_) if retry::automatic(&worker).is_some() => {
                     let next = Box::new(retry::automatic(&worker).unwrap());
-                    apply(registry, "other", Entry::Requeued { worker: id.clone(), next });
+                    apply(registry, "other", Entry::Requeued { worker: id.clone(), next, lead: None });
                 }
                 WorkerStatus::Settled(_) => {}
                 _ => end(registry, id, Ending::Failed, 0),

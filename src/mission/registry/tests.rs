@@ -5,7 +5,7 @@ use super::*;
 
 fn requeue(registry: &mut Registry, id: &WorkerId) {
     let next = NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission };
-    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next) });
+    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lead: None });
 }
 
 fn start(registry: &mut Registry, id: &WorkerId, attempt: u32) {

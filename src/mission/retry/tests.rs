@@ -42,7 +42,11 @@ impl Tried {
         apply(&mut self.registry, "s", Entry::Starting { worker: self.id.clone(), attempt: brief.attempt });
         apply(&mut self.registry, "s", Entry::Settled { worker: self.id.clone(), brief: Box::new(brief) });
         let next = automatic(self.worker())?;
-        apply(&mut self.registry, "s", Entry::Requeued { worker: self.id.clone(), next: Box::new(next.clone()) });
+        apply(
+            &mut self.registry,
+            "s",
+            Entry::Requeued { worker: self.id.clone(), next: Box::new(next.clone()), lead: None },
+        );
         Some(next)
     }
 }

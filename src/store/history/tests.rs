@@ -150,7 +150,7 @@ impl Pair {
         let next = NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission };
         let mut names: Vec<String> = worker.mission.depends_on.iter().map(|task| task.to_string()).collect();
         names.push(worker.id.to_string());
-        let entry = Entry::Requeued { worker: worker.id.clone(), next: Box::new(next) };
+        let entry = Entry::Requeued { worker: worker.id.clone(), next: Box::new(next), lead: None };
         self.change(by, &Needed { names, ..Needed::default() }, vec![entry]);
     }
 

@@ -99,7 +99,7 @@ fn a_start_and_a_retry_that_a_damaged_line_told_of_are_found_in_the_folder() {
     create(&mut journal, "two");
     run(folder.path(), &mut journal, 1, 1, true);
     let next = Box::new(NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission });
-    say(&mut journal, Entry::Requeued { worker: WorkerId::new(1, "one"), next });
+    say(&mut journal, Entry::Requeued { worker: WorkerId::new(1, "one"), next, lead: None });
     run(folder.path(), &mut journal, 1, 2, true);
     run(folder.path(), &mut journal, 2, 1, false);
     drop(journal);

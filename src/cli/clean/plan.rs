@@ -1,0 +1,120 @@
+//! Which worktrees can go, and why the others stay. Only reads.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::cli::here::Here;
+use crate::cli::out::End;
+use crate::cli::visit;
+use crate::git::{self, Repository};
+use crate::mission::causes::with_causes;
+use crate::mission::handover;
+use crate::mission::registry::Worker;
+use crate::mission::spec::Place;
+use crate::orchestrator::{Observer, keep_git_to_what_is_remembered, why_it_stays};
+
+/// One worktree.
+#[derive(Debug, Serialize)]
+pub(super) struct Item {
+    /// `None`: no worker's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_id: Option<String>,
+    pub path: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// On disk.
+    pub bytes: u64,
+    /// It goes, or stays.
+    pub why: String,
+}
+
+pub(super) struct Plan {
+    pub goes: Vec<Item>,
+    pub stays: Vec<Item>,
+}
+
+impl Plan {
+    pub fn of(here: &Here) -> Result<Self, End> {
+        let failed = |error: &dyn std::error::Error| End::Failed(with_causes(error));
+        let mut observer = here.observe().map_err(End::Failed)?.ok_or_else(|| visit::nobody(&here.directory))?;
+        let overview = observer.look().map_err(visit::refused)?;
+        let mut plan = Self { goes: Vec::new(), stays: Vec::new() };
+        let Some(root) = &here.repository else { return Ok(plan) };
+        let Some(repository) = Repository::discover(root).map_err(|error| failed(&error))? else { return Ok(plan) };
+        keep_git_to_what_is_remembered(observer.state_root(), &repository).map_err(visit::refused)?;
+        let known = git::list(&repository).map_err(|error| failed(&error))?;
+        let known: HashSet<PathBuf> = known.into_iter().map(|it| it.path).collect();
+        let workers = observer.archived().into_iter().chain(overview.workers().map(|it| Arc::clone(&it.worker)));
+        let workers: Vec<Arc<Worker>> = workers.collect();
+        for worker in workers.iter().filter(|worker| has_worktree(worker, &known)) {
+            plan.add(&observer, &repository, worker, overview.integration_branch.clone());
+        }
+        plan.add_strangers(observer.state_root(), &workers);
+        Ok(plan)
+    }
+
+    fn add(&mut self, observer: &Observer, repository: &Repository, worker: &Worker, into: Option<String>) {
+        let path = worker.mission.place.path();
+        let stays = match handover::is_final(worker) {
+            false => Some(format!("its worker is {}", worker.status)),
+            true => why_it_stays(repository, &observer.folder(&worker.id), worker, into.clone()),
+        };
+        let goes = || match (&worker.integrated, into) {
+            _ if !path.exists() => "its folder is gone already".to_owned(),
+            (Some(integrated), _) => format!("integrated into {}", integrated.into),
+            (None, Some(into)) => format!("all of it is in {into}"),
+            (None, None) => "nothing of its own is in it".to_owned(),
+        };
+        let item = Item {
+            worker_id: Some(worker.id.to_string()),
+            path: path.to_owned(),
+            branch: worker.mission.place.branch().map(str::to_owned),
+            bytes: size_on_disk(path),
+            why: String::new(),
+        };
+        match stays {
+            Some(why) => self.stays.push(Item { why: visit::for_people(&why), ..item }),
+            None => self.goes.push(Item { why: goes(), ..item }),
+        }
+    }
+
+    /// Folders among our worktrees that no worker has: nobody knows what they are worth.
+    fn add_strangers(&mut self, state_root: &Path, workers: &[Arc<Worker>]) {
+        let known: HashSet<&Path> = workers.iter().map(|worker| worker.mission.place.path()).collect();
+        let Ok(entries) = fs::read_dir(state_root.join("worktrees")) else { return };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| !known.contains(path.as_path())) {
+            let why = "no worker's: look at it, and remove it with `git worktree remove`".to_owned();
+            self.stays.push(Item { worker_id: None, branch: None, bytes: size_on_disk(&path), path, why });
+        }
+    }
+}
+
+/// It was made, and is there, or git still believes so.
+fn has_worktree(worker: &Worker, known: &HashSet<PathBuf>) -> bool {
+    let path = worker.mission.place.path();
+    let ours = matches!(worker.mission.place, Place::Worktree { .. }) && !worker.worktree_removed;
+    ours && (path.exists() || known.contains(path))
+}
+
+/// What its files take up; files that have several names count once.
+fn size_on_disk(path: &Path) -> u64 {
+    let mut seen = HashSet::new();
+    let mut bytes = 0;
+    let mut left = vec![path.to_owned()];
+    while let Some(path) = left.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.nlink() > 1 && !metadata.is_dir() && !seen.insert((metadata.dev(), metadata.ino())) {
+            continue;
+        }
+        bytes += metadata.blocks() * 512;
+        if metadata.is_dir() {
+            left.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+    }
+    bytes
+}

@@ -1,0 +1,166 @@
+//! A visitor: an orchestrator in this very process, for a command that acts and goes again. It acts in the place of the
+//! worker's own boss, who is told of what came of it as of anything else; it consumes no news, takes over nobody's workers,
+//! and what it sets to work is led by a server of that boss if one lives, else by whoever is there next.
+
+use std::env;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Places;
+use super::here::Here;
+use super::out::End;
+use crate::backend::Backends;
+use crate::mission::causes::with_causes;
+use crate::mission::lifecycle::WorkerStatus;
+use crate::orchestrator::{
+    CancelAnswer, MessageAnswer, MessageDelivery, NewMessage, Orchestrator, OrchestratorError, RetryRequest, Startup,
+    WorkerView,
+};
+use crate::process;
+use crate::store::worker_dir::Delivery;
+
+/// So long a queued worker is looked at before it is called queued: a place may be left to others for five seconds.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// A living server of the boss hears of it at once.
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(4);
+const LOOK_EVERY: Duration = Duration::from_millis(30);
+
+pub(super) struct Visit {
+    orchestrator: Orchestrator,
+}
+
+/// An attempt that was asked for.
+pub(super) struct Begun {
+    pub view: WorkerView,
+    /// Why it does not run yet, if it does not.
+    pub waits_for: Option<String>,
+}
+
+/// Refused where a worker calls it: workers do not lead workers. Where nothing was ever asked for, nothing is made.
+pub(super) async fn visit(places: &Places) -> Result<Visit, End> {
+    let Here { settings, directory, .. } = Here::find(places).map_err(End::Failed)?;
+    if let Some(tag) = process::inherited_tag().filter(|tag| process::depth_of(tag) >= settings.max_depth) {
+        let most = settings.max_depth;
+        return Err(End::Failed(format!(
+            "this is a worker of an orchestrator ({tag}), and workers do not lead workers (the user's setting max_depth is {most})"
+        )));
+    }
+    let startup = Startup {
+        settings,
+        directory: directory.clone(),
+        boss: None,
+        program: env::current_exe()
+            .map_err(|error| End::Failed(format!("could not find the path of this program: {error}")))?,
+    };
+    let backends = Backends::with_custom(startup.settings.custom.clone());
+    let visiting = tokio::task::spawn_blocking(move || {
+        let _runtime = tokio::runtime::Handle::current().enter();
+        Orchestrator::visit(startup, backends)
+    });
+    let orchestrator =
+        visiting.await.map_err(|error| End::Failed(format!("could not open the state directory: {error}")))?;
+    match orchestrator.map_err(refused)? {
+        Some(orchestrator) => Ok(Visit { orchestrator }),
+        None => Err(nobody(&directory)),
+    }
+}
+
+/// Nothing was ever asked for here.
+pub(super) fn nobody(directory: &Path) -> End {
+    End::Usage(format!(
+        "there are no workers here: nothing was ever asked for in {} (--state-dir names another place)",
+        directory.display()
+    ))
+}
+
+impl Visit {
+    pub fn orchestrator(&self) -> &Orchestrator {
+        &self.orchestrator
+    }
+
+    /// By id, by its number (`w-3`), or by its task; the error names those that there are.
+    pub async fn find(&self, name: &str) -> Result<WorkerView, End> {
+        self.orchestrator.get(name).await.map_err(refused)
+    }
+
+    /// Called by `status --watch`.
+    #[allow(dead_code)]
+    /// To a running worker as soon as it can hear it; one that has settled goes on with it.
+    pub async fn message(&self, name: &str, text: String, delivery: Delivery) -> Result<MessageAnswer, End> {
+        let worker = self.find(name).await?.worker;
+        let sent = self.orchestrator.send_message(&worker.boss, name, NewMessage { text, delivery }).await;
+        let answer = sent.map_err(refused)?;
+        if answer.delivered == MessageDelivery::NextAttempt {
+            self.see_begin(worker.id.as_str()).await?;
+        }
+        Ok(answer)
+    }
+
+    /// Returns when nothing of it is left that can be ended. Dropping the future does not call it back.
+    pub async fn cancel(&self, name: &str, reason: &str) -> Result<CancelAnswer, End> {
+        let worker = self.find(name).await?.worker;
+        self.orchestrator.cancel(&worker.boss, name, reason).await.map_err(refused)
+    }
+
+    /// Returns when the next attempt runs, or it is known what it waits for.
+    pub async fn retry(&self, name: &str, request: RetryRequest) -> Result<Begun, End> {
+        let worker = self.find(name).await?.worker;
+        let view = self.orchestrator.retry(&worker.boss, name, request).await.map_err(refused)?;
+        self.see_begin(view.worker.id.as_str()).await
+    }
+
+    /// What this process starts must have its supervisor before it may go.
+    async fn see_begin(&self, id: &str) -> Result<Begun, End> {
+        let began = Instant::now();
+        loop {
+            let view = self.find(id).await?;
+            let ours = self.orchestrator.leads(&view.worker);
+            match view.worker.status {
+                WorkerStatus::Starting if ours || began.elapsed() < PATIENCE_WITH_OTHERS => {}
+                WorkerStatus::Queued => {
+                    let patience = if ours { PATIENCE } else { PATIENCE_WITH_OTHERS };
+                    let is_known = ours && view.waits_for.is_some();
+                    if view.block.is_some() || is_known || began.elapsed() > patience {
+                        let waits_for = view.block.clone().or(view.waits_for.clone());
+                        let waits_for = waits_for.unwrap_or_else(|| "its turn".to_owned());
+                        return Ok(Begun { view, waits_for: Some(waits_for) });
+                    }
+                }
+                _ => return Ok(Begun { view, waits_for: None }),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Lets go of everything; what was begun goes on.
+    pub async fn leave(self) {
+        self.orchestrator.shut_down().await;
+    }
+}
+
+/// In the words of the command line.
+pub(super) fn refused(error: OrchestratorError) -> End {
+    let text = for_people(&with_causes(&error));
+    match error {
+        OrchestratorError::UnknownWorker { .. } => End::Usage(text),
+        _ => End::Failed(text),
+    }
+}
+
+/// Errors name the tools that a boss calls; at a terminal there are commands.
+const COMMANDS: [(&str, &str); 8] = [
+    ("batch_create_workers makes some", "a boss makes some, by its tool batch_create_workers"),
+    ("list_worker_missions", "`orchestrator-boss status`"),
+    ("get_worker_status", "`orchestrator-boss status`"),
+    ("wait_for_worker", "`orchestrator-boss wait`"),
+    ("cancel_worker", "`orchestrator-boss cancel`"),
+    ("retry_worker", "`orchestrator-boss retry`"),
+    ("integrate_worker", "`orchestrator-boss integrate`"),
+    ("send_message_to_worker", "a message in `orchestrator-boss status --watch`"),
+];
+
+pub(super) fn for_people(text: &str) -> String {
+    COMMANDS.iter().fold(text.to_owned(), |text, (tool, command)| text.replace(tool, command))
+}

@@ -1,0 +1,127 @@
+//! `cancel`: with the boss's server alive, dead, and dying meanwhile.
+
+use serde_json::json;
+
+use crate::world::*;
+
+#[test]
+fn cancel_ends_workers_and_their_boss_is_told() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let one = create(&mut boss, mission("one", "hang"));
+    let two = create(&mut boss, mission("two", "hang"));
+    until_status(&mut boss, &one, "running");
+    until_status(&mut boss, &two, "running");
+    let said = world.run(&["cancel", &one, "w-2", "--reason", "enough"]).ended(0);
+    assert!(said.contains(&format!("{one}: cancelled, nothing of it is left running")), "{said}");
+    assert!(said.contains("w-2: cancelled") || said.contains(&format!("{two}: cancelled")), "{said}");
+    // It was not the boss who asked, so it is news to him.
+    let news = boss.succeed("wait_for_any_worker", json!({}));
+    let ids: Vec<_> = news["settled"].as_array().unwrap().iter().map(|it| it["worker_id"].clone()).collect();
+    assert_eq!(ids, [json!(one), json!(two)], "{news:#}");
+    let again = world.run(&["cancel", &one, "--json"]);
+    assert_eq!(again.json()[0]["already_settled"], true);
+    assert_eq!(again.code, Some(0));
+}
+
+#[test]
+fn cancel_all_ends_the_workers_of_every_boss_queued_ones_too() {
+    let world = World::with("max_workers = 1");
+    let mut boss = world.boss();
+    let mut other = world.boss_named("another-boss");
+    let runs = create(&mut boss, mission("runs", "hang"));
+    until_status(&mut boss, &runs, "running");
+    let waits = create(&mut other, mission("waits", "hang"));
+    let ran = world.run(&["cancel", "--all", "--json"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let ran = ran.json();
+    let mut ids: Vec<_> = ran.as_array().unwrap().iter().map(|it| it["worker_id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [&runs, &waits]);
+    assert_eq!(status(&mut other, &waits)["status"], "cancelled");
+    assert_eq!(world.run(&["cancel", "--all"]).ended(0), "no worker is open\n");
+}
+
+#[test]
+fn a_worker_whose_server_is_dead_is_ended_and_nothing_else_is_taken_over() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let ended = create(&mut boss, mission("ended", "hang"));
+    let lives = create(&mut boss, mission("lives", "touch here\nwait-file ../../../go"));
+    until_status(&mut boss, &ended, "running");
+    until_exists(&world.worktree(&lives).join("here"));
+    until_status(&mut boss, &lives, "running");
+    boss.kill_server();
+    let said = world.run(&["cancel", &ended]).ended(0);
+    assert!(said.contains("cancelled, nothing of it is left running"), "{said}");
+    let taken: Vec<String> = world
+        .journal()
+        .lines()
+        .filter(|line| line.contains("lease_taken") && line.contains(&lives))
+        .map(str::to_owned)
+        .collect();
+    assert!(taken.is_empty(), "{taken:?}");
+    let mut next = world.boss();
+    assert_eq!(status(&mut next, &ended)["status"], "cancelled");
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut next, &lives, "completed");
+}
+
+#[test]
+fn a_server_that_dies_while_cancel_waits_does_not_hold_it_up() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("stubborn", "ignore-term\nignore-int\ntouch here\nhang"));
+    until_exists(&world.worktree(&worker).join("here"));
+    until_status(&mut boss, &worker, "running");
+    let cancel = world.begin(&["cancel", &worker]);
+    until("the cancellation is noted", || world.journal().contains("cancel_requested"));
+    boss.kill_server();
+    let said = end_of(cancel).ended(0);
+    assert!(said.contains("cancelled"), "{said}");
+}
+
+#[test]
+fn a_name_that_nobody_bears_is_refused_before_anything_is_ended() {
+    let world = World::new();
+    let nobody = world.run(&["cancel", "w-1"]);
+    assert_eq!(nobody.code, Some(2), "{nobody:?}");
+    assert!(nobody.stderr.contains("there are no workers here"), "{nobody:?}");
+    assert!(!world.state_dir().exists());
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("goes on", "wait-file ../../../go"));
+    until_status(&mut boss, &worker, "running");
+    let ran = world.run(&["cancel", &worker, "w-9"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("w-9") && ran.stderr.contains(&worker), "{ran:?}");
+    assert_eq!(status(&mut boss, &worker)["status"], "running");
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut boss, &worker, "completed");
+}
+
+#[test]
+fn ctrl_c_leaves_and_what_was_asked_for_goes_on() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("slow to end", "ignore-term\nignore-int\ntouch here\nhang"));
+    until_exists(&world.worktree(&worker).join("here"));
+    until_status(&mut boss, &worker, "running");
+    let cancel = world.begin(&["cancel", &worker]);
+    until("the cancellation is noted", || world.journal().contains("cancel_requested"));
+    interrupt(&cancel);
+    end_of(cancel).ended(130);
+    until_status(&mut boss, &worker, "cancelled");
+}
+
+#[test]
+fn a_worker_may_not_end_others() {
+    let world = World::new();
+    let program = env!("CARGO_BIN_EXE_orchestrator-boss");
+    let config = world.path("config.toml");
+    let script = format!("run {program} --config {} cancel --all", config.display());
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("mutiny", &script));
+    until_status(&mut boss, &worker, "completed");
+    let events = std::fs::read_to_string(world.attempt(&worker, 1).join("events.jsonl")).unwrap();
+    assert!(events.contains("workers do not lead workers"), "{events}");
+}

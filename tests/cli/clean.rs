@@ -1,0 +1,71 @@
+//! `clean`: only what is merged goes, and nothing is lost.
+
+use serde_json::Value;
+
+use crate::world::*;
+
+fn ids(list: &Value) -> Vec<String> {
+    let ids = list.as_array().unwrap().iter();
+    ids.map(|item| item["worker_id"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn only_what_is_merged_and_clean_goes_and_the_rest_says_why_it_stays() {
+    let world = World::with("commit_leftovers = false");
+    let mut boss = world.boss();
+    let merged = create(&mut boss, mission("merged", "write a.txt a\ncommit a"));
+    let unmerged = create(&mut boss, mission("unmerged", "write b.txt b\ncommit b"));
+    let dirty = create(&mut boss, mission("dirty", "write c.txt c"));
+    let idle = create(&mut boss, mission("idle", "say nothing to do"));
+    let runs = create(&mut boss, mission("runs", "wait-file ../../../go"));
+    for worker in [&merged, &unmerged, &dirty, &idle] {
+        until_status(&mut boss, worker, "completed");
+    }
+    until_status(&mut boss, &runs, "running");
+    world.run(&["integrate", &merged]).ended(0);
+    std::fs::create_dir(world.state_dir().join("worktrees/stranger")).unwrap();
+
+    let plan = world.run(&["clean", "--dry-run", "--json"]).json();
+    assert_eq!(ids(&plan["removed"]), [merged.as_str(), idle.as_str()], "{plan:#}");
+    assert_eq!(ids(&plan["kept"]), [unmerged.as_str(), dirty.as_str(), runs.as_str(), ""], "{plan:#}");
+    let why = plan["kept"].as_array().unwrap().iter().map(|it| it["why"].as_str().unwrap()).collect::<Vec<_>>();
+    for (why, part) in why.iter().zip(["1 commits on", "1 uncommitted", "its worker is running", "no worker's"]) {
+        assert!(why.contains(part), "{part} in {why}");
+    }
+    assert!(world.worktree(&merged).exists(), "a dry run removes nothing");
+
+    let ran = world.run(&["clean"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.stderr.contains("--yes"), "{ran:?}");
+    assert!(world.worktree(&merged).exists());
+
+    let said = world.run(&["clean", "--yes"]).ended(0);
+    assert!(said.contains("2 worktrees removed, ") && said.contains("freed"), "{said}");
+    let there = [&merged, &unmerged, &dirty, &idle, &runs].map(|worker| world.worktree(worker).exists());
+    assert_eq!(there, [false, true, true, false, true]);
+    assert!(world.git(&["branch", "--list"]).contains(&merged), "branches stay");
+    assert!(world.run(&["clean", "--yes"]).ended(0).contains("nothing to remove"));
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut boss, &runs, "completed");
+}
+
+#[test]
+fn two_at_once_and_a_worktree_that_was_removed_by_hand_are_no_trouble() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let one = create(&mut boss, mission("one", "write a.txt a\ncommit a"));
+    let two = create(&mut boss, mission("two", "say nothing"));
+    for worker in [&one, &two] {
+        until_status(&mut boss, worker, "completed");
+    }
+    world.run(&["integrate", &one]).ended(0);
+    boss.kill_server();
+    std::fs::remove_dir_all(world.worktree(&two)).unwrap();
+    let both = [world.begin(&["clean", "--yes"]), world.begin(&["clean", "--yes"])];
+    for clean in both {
+        end_of(clean).ended(0);
+    }
+    assert!(!world.worktree(&one).exists());
+    assert!(!world.git(&["worktree", "list"]).contains(".orchestrator"));
+    assert!(world.run(&["clean", "--yes"]).ended(0).contains("nothing to remove"));
+}

@@ -1,0 +1,44 @@
+//! `diff`: the same as the tool shows.
+
+use serde_json::json;
+
+use crate::world::*;
+
+#[test]
+fn a_diff_is_that_of_the_tool_committed_or_not() {
+    let world = World::with("commit_leftovers = false");
+    let mut boss = world.boss();
+    let script = "write a.txt committed\ncommit a\nappend README changed\nwrite b.txt untracked";
+    let worker = create(&mut boss, mission("diff", script));
+    until_status(&mut boss, &worker, "completed");
+    let told = boss.succeed("get_worker_status", json!({"worker_id": worker, "include": ["diff"]}));
+    let shown = world.run(&["diff", &worker]).ended(0);
+    assert_eq!(told["diff"].as_str().unwrap(), shown);
+    for part in ["+committed", "+changed", "+untracked"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let stat = world.run(&["diff", &worker, "--stat"]).ended(0);
+    assert!(stat.contains("3 files changed") && stat.contains("b.txt"), "{stat}");
+    let json = world.run(&["diff", &worker, "--json"]).json();
+    assert_eq!((json["diff"].as_str(), json["worker_id"].as_str()), (Some(&*shown), Some(&*worker)));
+}
+
+#[test]
+fn of_a_worktree_that_is_gone_the_branch_is_shown() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("diff", "write a.txt committed\ncommit a"));
+    until_status(&mut boss, &worker, "completed");
+    std::fs::remove_dir_all(world.worktree(&worker)).unwrap();
+    assert!(world.run(&["diff", &worker]).ended(0).contains("+committed"));
+}
+
+#[test]
+fn a_diff_of_what_did_not_begin_says_so() {
+    let world = World::with("max_workers = 0");
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("diff", "hang"));
+    let ran = world.run(&["diff", &worker]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("nothing to compare"), "{ran:?}");
+}

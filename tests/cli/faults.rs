@@ -1,0 +1,85 @@
+//! Commands that look change nothing, commands meet states of other versions, and what they print for shells is sound.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::world::*;
+
+/// All files below, with what tells that one was written. Not git's objects: what a comparison with files that are in no
+/// commit makes of them is nobody's, and goes with git's next clean-up.
+fn files(folder: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u64)> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![folder.to_owned()];
+    while let Some(path) = left.pop() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if path.ends_with(".git/objects") {
+            continue;
+        }
+        if metadata.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        found.insert(path, (metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ino()));
+    }
+    found
+}
+
+#[test]
+fn what_only_looks_changes_nothing_and_needs_no_server() {
+    let world = World::with("commit_leftovers = false");
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("looked at", "write a.txt a\ncommit a\nwrite b.txt b"));
+    until_status(&mut boss, &worker, "completed");
+    boss.leave();
+    let before = files(&world.repo());
+    world.run(&["logs", &worker]).ended(0);
+    world.run(&["logs", &worker, "--raw"]).ended(0);
+    world.run(&["logs", &worker, "--follow"]).ended(0);
+    world.run(&["diff", &worker]).ended(0);
+    world.run(&["wait", &worker]).ended(0);
+    world.run(&["clean", "--dry-run"]).ended(0);
+    let after = files(&world.repo());
+    let changed: Vec<_> = after.iter().filter(|(path, what)| before.get(*path) != Some(*what)).collect();
+    assert!(changed.is_empty() && before.len() == after.len(), "{changed:#?}");
+}
+
+#[test]
+fn a_state_of_a_newer_version_is_refused_by_every_command_and_left_alone() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("old", "say x"));
+    until_status(&mut boss, &worker, "completed");
+    boss.leave();
+    let journal = fs::read_dir(world.state_dir().join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let journal = journal.filter(|path| path.metadata().unwrap().len() > 0).max().unwrap();
+    let text = fs::read_to_string(&journal).unwrap();
+    assert!(text.contains("\"format\":2"), "{text}");
+    fs::write(&journal, text.replacen("\"format\":2", "\"format\":99", 1)).unwrap();
+    let before = files(&world.state_dir());
+    for command in ["logs", "diff", "wait", "cancel", "retry", "integrate"] {
+        let ran = world.run(&[command, &worker]);
+        assert_eq!(ran.code, Some(1), "{command}: {ran:?}");
+        assert!(ran.stderr.contains("newer version") && ran.stderr.contains("--state-dir"), "{command}: {ran:?}");
+    }
+    let after = files(&world.state_dir());
+    let journals = |files: &BTreeMap<PathBuf, _>| files.keys().filter(|it| it.starts_with(&journal)).count();
+    assert_eq!(before.get(&journal), after.get(&journal));
+    assert_eq!(journals(&before), journals(&after));
+}
+
+#[test]
+fn completions_are_sound_and_the_manual_page_is_one() {
+    let world = World::new();
+    let bash = world.run(&["completions", "bash"]).ended(0);
+    assert!(bash.contains("integrate") && bash.contains("--follow"), "{bash}");
+    let mut check = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().expect("bash is there");
+    std::io::Write::write_all(&mut check.stdin.take().unwrap(), bash.as_bytes()).unwrap();
+    assert!(check.wait().unwrap().success());
+    for shell in ["zsh", "fish"] {
+        assert!(world.run(&["completions", shell]).ended(0).contains("integrate"), "{shell}");
+    }
+    assert!(world.run(&["man"]).ended(0).contains(".SS logs"));
+    assert_eq!(world.run(&["completions", "cmd"]).code, Some(2));
+}

@@ -1,0 +1,39 @@
+//! `integrate`: waits until it is done, and says by its exit code whether all of it is in.
+
+use crate::world::*;
+
+#[test]
+fn workers_are_integrated_and_their_boss_sees_it() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let mut other = world.boss_named("another-boss");
+    let one = create(&mut boss, mission("one", "write a.txt a\ncommit a"));
+    let two = create(&mut other, mission("two", "write b.txt b\ncommit b"));
+    until_status(&mut boss, &one, "completed");
+    until_status(&mut other, &two, "completed");
+    let said = world.run(&["integrate", &one, &two, "--dry-run"]).ended(0);
+    assert!(said.contains("would merge into main"), "{said}");
+    let said = world.run(&["integrate", &one, &two, "--verify-command", "test -f a.txt && test -f b.txt"]).ended(0);
+    assert!(said.contains(&format!("{one}, {two} is in main")) && said.contains("verification: passed"), "{said}");
+    assert!(world.repo().join("b.txt").exists());
+    assert_eq!(status(&mut boss, &one)["integrated"]["into"], "main");
+    assert!(world.run(&["integrate", &one]).ended(0).contains("already"));
+}
+
+#[test]
+fn conflicts_and_failed_verifications_are_listed_and_end_with_one() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("clash", "write README theirs\ncommit theirs"));
+    until_status(&mut boss, &worker, "completed");
+    let ran = world.run(&["integrate", &worker, "--verify-command", "echo no; exit 5", "--json"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(ran.json()["status"], "verification_failed");
+    std::fs::write(world.repo().join("README"), "ours\n").unwrap();
+    world.git(&["commit", "-qam", "ours"]);
+    let said = world.run(&["integrate", &worker]).ended(1);
+    assert!(said.contains("conflict: README"), "{said}");
+    let ran = world.run(&["integrate", "--branch", "nowhere"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(world.run(&["integrate"]).code, Some(2));
+}

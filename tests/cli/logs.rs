@@ -1,0 +1,127 @@
+//! `logs`: readable, whole, harmless; of settled workers, of running ones, and without a server.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use crate::world::*;
+
+#[test]
+fn a_log_tells_what_was_said_and_run_with_exit_codes_and_how_it_ended() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let script = "say looking around\nrun echo out; exit 3\nedit src/x.rs\nwrite a.txt a\ncommit a";
+    let worker = create(&mut boss, with(mission("log", script), "verify_command", "echo broken; exit 4"));
+    until_status(&mut boss, &worker, "failed");
+    boss.kill_server();
+    let said = world.run(&["logs", "w-1"]).ended(0);
+    for part in [
+        "attempt 1, fake",
+        "said: looking around",
+        "shell: echo out; exit 3",
+        "exit 3: out",
+        "edited src/x.rs",
+        "verification failed: exit status 4",
+        "broken",
+        "failed after",
+        "1 commits",
+    ] {
+        assert!(said.contains(part), "{part} in\n{said}");
+    }
+    let json = world.run(&["logs", "w-1", "--json"]).json_lines();
+    assert_eq!(json.first().unwrap()["attempt"], 1);
+    let end = json.last().unwrap();
+    assert_eq!((end["event"].as_str(), end["outcome"]["status"].as_str()), (Some("settled"), Some("failed")));
+    let last = world.run(&["logs", "w-1", "--lines", "1"]).ended(0);
+    assert!(!last.contains("looking around"), "{last}");
+}
+
+#[test]
+fn a_log_moves_no_terminal_but_the_raw_one_is_byte_by_byte() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("escape", "say a\u{1b}]0;title\u{7}b\u{1b}[2J"));
+    until_status(&mut boss, &worker, "completed");
+    let said = world.run(&["logs", &worker]).ended(0);
+    assert!(said.contains("a]0;titleb[2J") && !said.contains('\u{1b}'), "{said:?}");
+    let raw = world.run(&["logs", &worker, "--raw"]).ended(0);
+    let file = std::fs::read_to_string(world.attempt(&worker, 1).join("stdout.log")).unwrap();
+    assert_eq!(raw, file);
+    assert_eq!(world.run(&["logs", &worker, "--raw=stderr"]).ended(0), "");
+}
+
+#[test]
+fn following_shows_what_comes_and_ends_with_the_worker_over_its_retries() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let script = "say first words\nwait-file ../../../go\nfail-once ../../../failed\nsay it works now";
+    let worker = create(&mut boss, with(mission("follow", script), "max_attempts", 2));
+    until_status(&mut boss, &worker, "running");
+    let mut follow = world.begin(&["logs", &worker, "--follow"]);
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+    assert!(lines.by_ref().any(|line| line.contains("first words")));
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    let rest: Vec<String> = lines.collect();
+    let rest = rest.join("\n");
+    for part in ["failed after", "attempt 2, fake", "it works now", "completed after"] {
+        assert!(rest.contains(part), "{part} in\n{rest}");
+    }
+    assert_eq!(follow.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn following_without_a_server_ends_too() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("follow", "say words\nwait-file ../../../go"));
+    until_status(&mut boss, &worker, "running");
+    boss.kill_server();
+    let follow = world.begin(&["logs", &worker, "--follow"]);
+    let raw = world.begin(&["logs", &worker, "--follow", "--raw"]);
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    let said = end_of(follow).ended(0);
+    assert!(said.contains("words") && said.contains("completed after"), "{said}");
+    assert!(end_of(raw).ended(0).contains("\"success\""));
+}
+
+#[test]
+fn ctrl_c_leaves_with_130_and_a_closed_pipe_is_quiet() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("loud", "flood 20000\ntouch here\nwait-file ../../../go"));
+    until_exists(&world.worktree(&worker).join("here"));
+    let mut follow = world.begin(&["logs", &worker, "--follow"]);
+    let mut first = [0; 1];
+    let mut out = follow.stdout.take().unwrap();
+    out.read_exact(&mut first).unwrap();
+    interrupt(&follow);
+    // It may be writing: what is read makes room.
+    let reader = std::thread::spawn(move || out.read_to_end(&mut Vec::new()));
+    assert_eq!(follow.wait().unwrap().code(), Some(130));
+    reader.join().unwrap().unwrap();
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut boss, &worker, "completed");
+    let mut command = world.program(&["logs", &worker, "--attempt", "all"]);
+    let mut piped = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = piped.stdout.take().unwrap();
+    out.read_exact(&mut first).unwrap();
+    drop(out);
+    let ran = end_of(piped);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_log_of_nobody_names_those_that_there_are() {
+    let world = World::with("max_workers = 0");
+    let ran = world.run(&["logs", "w-1"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("there are no workers here"), "{ran:?}");
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("queued", "hang"));
+    let ran = world.run(&["logs", "w-7"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains(&worker), "{ran:?}");
+    assert!(world.run(&["logs", &worker]).ended(0).contains("nothing ran yet"));
+    let ran = world.run(&["logs", &worker, "--attempt", "3"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("no attempt 3"), "{ran:?}");
+}

@@ -1,0 +1,14 @@
+//! The commands for people and scripts: the real program, beside real servers and without any, on workers that a fake CLI
+//! plays. Every test has a repository and a home of its own.
+
+mod cancel;
+mod clean;
+mod diff;
+mod faults;
+mod integrate;
+#[path = "../support/json_lines.rs"]
+mod json_lines;
+mod logs;
+mod retry;
+mod wait;
+mod world;

@@ -1,0 +1,77 @@
+//! `retry`: who leads the next attempt when the command has gone.
+
+use serde_json::json;
+
+use crate::world::*;
+
+#[test]
+fn a_living_server_of_the_boss_leads_the_next_attempt_at_once() {
+    let world = World::new();
+    let mut other = world.boss_named("another-boss");
+    other.succeed("get_backend_status", json!({"backend": "fake"}));
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("again", "fail-once ../../../failed\nwait-file ../../../go"));
+    until_status(&mut boss, &worker, "failed");
+    let ran = world.run(&["retry", &worker, "--fresh", "--json"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!((ran.json()["status"].clone(), ran.json()["attempt"].clone()), (json!("running"), json!(2)), "{ran:?}");
+    let journal = world.journal();
+    let starts: Vec<serde_json::Value> = journal
+        .lines()
+        .filter(|line| line.contains("\"starting\""))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(starts.len(), 2, "{journal}");
+    assert_eq!(starts[0]["server"], starts[1]["server"], "the server that led it goes on with it");
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut boss, &worker, "completed");
+}
+
+#[test]
+fn without_a_server_the_command_starts_it_and_the_next_server_follows_it() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(
+        &mut boss,
+        mission("again", "fail-once ../../../failed\nwait-file ../../../go\nwrite a.txt a\ncommit a"),
+    );
+    until_status(&mut boss, &worker, "failed");
+    boss.kill_server();
+    let said = world.run(&["retry", &worker, "--fresh"]).ended(0);
+    assert_eq!(said, format!("{worker}: running (attempt 2, fake)\n"));
+    // Nobody is there now; its supervisor goes on.
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_exists(&world.attempt(&worker, 2).join("outcome.json"));
+    let mut next = world.boss_named("a-third-boss");
+    until_status(&mut next, &worker, "completed");
+}
+
+#[test]
+fn what_has_no_room_is_queued_and_starts_with_the_next_server() {
+    let world = World::with("max_workers = 1");
+    let mut boss = world.boss();
+    let again = create(&mut boss, mission("again", "fail-once ../../../failed\nwrite a.txt a\ncommit a"));
+    until_status(&mut boss, &again, "failed");
+    let runs = create(&mut boss, mission("runs", "wait-file ../../../go"));
+    until_status(&mut boss, &runs, "running");
+    boss.kill_server();
+    let said = world.run(&["retry", &again, "--fresh"]).ended(0);
+    assert!(said.contains("queued (attempt 2, fake), waits for a free place: 1 of 1 workers run"), "{said}");
+    let mut next = world.boss();
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut next, &again, "completed");
+}
+
+#[test]
+fn an_open_worker_is_not_retried_and_the_words_are_those_of_the_command_line() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("open", "wait-file ../../../go"));
+    until_status(&mut boss, &worker, "running");
+    let ran = world.run(&["retry", &worker]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("orchestrator-boss cancel"), "{ran:?}");
+    assert!(!ran.stderr.contains("cancel_worker"), "{ran:?}");
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut boss, &worker, "completed");
+}

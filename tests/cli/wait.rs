@@ -1,0 +1,97 @@
+//! `wait`: for scripts, by its exit codes; consumes nothing of any boss.
+
+use serde_json::json;
+
+use crate::world::*;
+
+#[test]
+fn waiting_tells_each_end_as_it_comes_and_takes_no_news_from_the_boss() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let good = create(&mut boss, mission("good", "write a.txt a\ncommit a"));
+    let bad = create(&mut boss, mission("bad", "wait-file ../../../go\nresult error broken"));
+    let wait = world.begin(&["wait", "--json"]);
+    until_status(&mut boss, &good, "completed");
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    let ran = end_of(wait);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let lines = ran.json_lines();
+    // The first may have been over before the command began to look.
+    assert_eq!(lines.last().unwrap()["worker_id"], json!(bad));
+    assert_eq!(lines.last().unwrap()["reason"], "broken");
+    let news = boss.succeed("wait_for_any_worker", json!({}));
+    assert_eq!(news["settled"].as_array().unwrap().len(), 2, "{news:#}");
+    assert_eq!(world.run(&["wait", &good]).ended(0).lines().count(), 1);
+    assert!(world.run(&["wait", &good, "w-2"]).ended(1).contains("failed"));
+    assert_eq!(world.run(&["wait"]).ended(0), "no worker is open\n");
+}
+
+#[test]
+fn any_returns_with_the_first_and_the_time_may_be_up() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let quick = create(&mut boss, mission("quick", "say done"));
+    let slow = create(&mut boss, mission("slow", "wait-file ../../../go"));
+    let said = world.run(&["wait", "--any", &quick, &slow]).ended(0);
+    assert!(said.contains(&quick) && !said.contains(&slow), "{said}");
+    let said = world.run(&["wait", &slow, "--timeout", "0"]).ended(124);
+    assert!(said.contains(&slow), "{said}");
+    let wait = world.begin(&["wait", &slow]);
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    end_of(wait).ended(0);
+}
+
+#[test]
+fn what_nobody_can_start_needs_somebody() {
+    let world = World::with("max_workers = 0");
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("queued", "hang"));
+    boss.kill_server();
+    let ran = world.run(&["wait"]);
+    let said = ran.ended(3);
+    assert!(said.contains(&worker) && said.contains("no server lives here"), "{said}");
+}
+
+#[test]
+fn what_is_blocked_ends_a_wait_when_nothing_else_can_settle() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let below = create(&mut boss, mission("below", "result error no"));
+    let above = create(&mut boss, with(mission("above", "hang"), "depends_on", json!([below])));
+    until_status(&mut boss, &below, "failed");
+    let ran = world.run(&["wait", &above, "--json"]);
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert_eq!(ran.json_lines()[0]["event"], "needs_somebody");
+    world.run(&["cancel", &above]).ended(0);
+}
+
+#[test]
+fn a_worker_that_ends_without_a_server_is_waited_for() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("alone", "wait-file ../../../go"));
+    until_status(&mut boss, &worker, "running");
+    boss.kill_server();
+    let wait = world.begin(&["wait", &worker]);
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    assert!(end_of(wait).ended(0).contains("completed"));
+    let wait = world.begin(&["wait", &worker]);
+    end_of(wait).ended(0);
+}
+
+#[test]
+fn ctrl_c_ends_a_wait_with_130() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let done = create(&mut boss, mission("done", "say done"));
+    let open = create(&mut boss, mission("open", "wait-file ../../../go"));
+    until_status(&mut boss, &done, "completed");
+    let mut wait = world.begin(&["wait", &done, &open]);
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(wait.stdout.as_mut().unwrap()), &mut line).unwrap();
+    assert!(line.contains(&done), "{line}");
+    interrupt(&wait);
+    end_of(wait).ended(130);
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut boss, &open, "completed");
+}
