@@ -10,9 +10,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod watch;
 
 use std::env;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,47 +23,65 @@ use self::row::Row;
 use self::screen::Line;
 use super::Places;
 use super::here::Here;
-use super::terminal;
-use crate::mission::causes::with_causes;
-use crate::orchestrator::Observer;
+use super::out::{self, End};
+use super::{terminal, visit};
+use crate::orchestrator::{Observer, Overview};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0 it was shown (also when there are no workers), 1 it could not be read or there is no such worker, 2 wrong usage.")]
+Examples:
+  orchestrator-boss status
+  orchestrator-boss status --watch
+  orchestrator-boss status w-3
+  orchestrator-boss status --json
+
+--watch is left with q; ? shows its keys. The fields of --json are those of the
+tools: get_worker_status for a worker; beside it as_of, counts, spent,
+in_history, and bosses, each with boss, directory, is_here, spent and workers.
+
+Exit codes:
+  0    it was shown; also when there are no workers
+  1    it could not be read
+  2    wrong usage, or no such worker")]
 pub(super) struct StatusArgs {
-    /// One worker in detail: its id, its beginning with the whole number (w-3), or its task
+    /// One worker in detail, such as w-3
     worker: Option<String>,
-    /// Show all settled workers, not only the newest
+    /// A live screen: workers, their logs and changes, keys to cancel and write
+    #[arg(long, short, conflicts_with_all = ["worker", "json", "all"])]
+    watch: bool,
+    /// All settled workers too, not only the newest
     #[arg(long, conflicts_with = "worker")]
     all: bool,
-    /// As JSON, with the names that the tools use
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(args: &StatusArgs, places: &Places) -> ExitCode {
-    match said(args, places) {
-        Ok(text) => print(&text),
-        Err(error) => {
-            eprintln!("orchestrator-boss status: {error}");
-            ExitCode::FAILURE
-        }
+impl StatusArgs {
+    /// The terminal is drawn on: nothing else may be written there.
+    pub(super) fn draws(&self) -> bool {
+        self.watch
     }
 }
 
-fn said(args: &StatusArgs, places: &Places) -> Result<String, String> {
-    let here = Here::find(places)?;
-    let mut observer = here.observe()?;
+pub(super) fn run(args: &StatusArgs, places: &Places) -> ExitCode {
+    out::end(match args.watch {
+        true => watch::run(places),
+        false => said(args, places).and_then(|text| out::line(&text)).map(|()| ExitCode::SUCCESS),
+    })
+}
+
+fn said(args: &StatusArgs, places: &Places) -> Result<String, End> {
+    let here = Here::find(places).map_err(End::Failed)?;
+    let mut observer = here.observe().map_err(End::Failed)?;
     let Some(observer) = &mut observer else {
         return match (&args.worker, args.json) {
-            (Some(name), _) => {
-                Err(format!("there is no worker {name:?}: nothing was ever asked for in {}", here.state_root.display()))
-            }
+            (Some(_), _) => Err(visit::nobody(&here.directory)),
             (None, true) => Ok(json::nothing(&here)),
             (None, false) => Ok(screen::NOTHING.to_owned()),
         };
     };
-    let overview = observer.look().map_err(|error| with_causes(&error))?;
+    let overview = observer.look().map_err(visit::refused)?;
     if let Some(name) = &args.worker {
         let shown = one(observer, &overview, name)?;
         return Ok(match args.json {
@@ -79,8 +97,8 @@ fn said(args: &StatusArgs, places: &Places) -> Result<String, String> {
     })
 }
 
-fn one(observer: &Observer, overview: &crate::orchestrator::Overview, name: &str) -> Result<Shown, String> {
-    let found = observer.find(name).map_err(|error| with_causes(&error))?;
+fn one(observer: &Observer, overview: &Overview, name: &str) -> Result<Shown, End> {
+    let found = observer.find(name).map_err(visit::refused)?;
     // Of one that is not in the history there is more to tell.
     let view = overview.workers().find(|view| view.worker.id == found.worker.id).cloned().unwrap_or(found);
     let is_led = overview.is_led(&view.worker);
@@ -98,15 +116,4 @@ fn colour(lines: &[Line]) -> String {
 
 fn home() -> Option<PathBuf> {
     env::var_os("HOME").map(PathBuf::from)
-}
-
-/// A reader that has seen enough (`| head`) is no failure.
-fn print(text: &str) -> ExitCode {
-    match writeln!(io::stdout(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("orchestrator-boss status: could not write: {error}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
 }

@@ -4,6 +4,7 @@
 
 mod status;
 mod terminal;
+mod watch;
 mod world;
 
 #[path = "../support/json_lines.rs"]

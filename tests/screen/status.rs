@@ -91,7 +91,7 @@ fn programs_read_the_same_as_json_and_people_one_worker_in_detail() {
     }
     let unknown = world.run(&["status", "w-9"]);
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
-    assert!(unknown.status.code() == Some(1) && said.contains("w-2-write-a-tutorial"), "{said}");
+    assert!(unknown.status.code() == Some(2) && said.contains("w-2-write-a-tutorial"), "{said}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::orchestrator::{BossOverview, Overview, WorkerView};
 
 #[derive(Debug, Clone)]
 pub(super) struct Board {
+    pub as_of: Timestamp,
     pub repository: Option<PathBuf>,
     pub integration_branch: Option<String>,
     pub groups: Vec<Group>,
@@ -42,6 +43,7 @@ impl Board {
     pub fn of(overview: &Overview) -> Self {
         let is_led = |view: &WorkerView| overview.is_led(&view.worker);
         Self {
+            as_of: overview.as_of,
             repository: overview.repository.clone(),
             integration_branch: overview.integration_branch.as_deref().map(text::clean),
             groups: overview.bosses.iter().map(|boss| Group::of(boss, overview.as_of, is_led)).collect(),
@@ -50,7 +52,7 @@ impl Board {
         }
     }
 
-    pub fn workers(&self) -> impl Iterator<Item = &Shown> {
+    pub fn workers(&self) -> impl Iterator<Item = &Shown> + Clone {
         self.groups.iter().flat_map(|group| &group.workers)
     }
 

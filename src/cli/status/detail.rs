@@ -56,7 +56,9 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
     }
     if let Some(last) = last {
         if let Some(failure) = &last.failure {
-            facts.toned("failure", &format!("{}: {}", failure.kind.as_str(), failure.message), Tone::Bad);
+            let kind = failure.kind.as_str();
+            let text = failure.message.strip_prefix(&format!("{kind}: ")).unwrap_or(&failure.message);
+            facts.toned("failure", &format!("{kind}: {text}"), Tone::Bad);
         }
         facts.add("changes", &row::changes(last));
         facts.add("salvage", worker.salvage_ref.as_deref().unwrap_or_default());

@@ -71,9 +71,12 @@ impl State {
             WorkerStatus::Queued if view.block.is_some() => ("blocked", Tone::Bad),
             status => (status.as_str(), terminal::tone(status)),
         };
-        let sign = WORDS.iter().find(|(it, _)| *it == word).map_or("?", |(_, sign)| sign);
-        Self { sign, word, tone }
+        Self { sign: sign_of(word), word, tone }
     }
+}
+
+pub(super) fn sign_of(word: &str) -> &'static str {
+    WORDS.iter().find(|(it, _)| *it == word).map_or("?", |(_, sign)| sign)
 }
 
 /// How many there are of each state, in a fixed order, with how it is coloured.
@@ -126,8 +129,7 @@ impl Row {
 
     /// What it needs a person or its boss for is said before what it does.
     pub fn note(&self, with_conflicts: bool) -> String {
-        let conflicts =
-            (with_conflicts && !self.conflicts.is_empty()).then(|| format!("conflicts with {}", self.conflicts));
+        let conflicts = (with_conflicts && !self.conflicts.is_empty()).then(|| format!("conflicts {}", self.conflicts));
         let parts: Vec<String> = conflicts.into_iter().chain(self.notes.iter().cloned()).collect();
         parts.join(" · ")
     }

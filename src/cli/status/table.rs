@@ -10,6 +10,8 @@ pub(super) type Piece = (Option<Tone>, String);
 
 /// Below this many columns every one counts.
 const ROOMY: usize = 100;
+/// `✓ completed`.
+const STATE: usize = 11;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
@@ -144,7 +146,12 @@ impl Table {
         let gap = if width < ROOMY { 1 } else { 2 };
         let ideal = |column: Column| {
             let widest = rows.clone().map(|row| text::width(&column.text(row, true))).max().unwrap_or(0);
-            if widest == 0 { 0 } else { widest.max(text::width(column.heading())) }
+            match column {
+                // It stays as it is when states change.
+                Column::State => STATE.max(widest),
+                _ if widest == 0 => 0,
+                column => widest.max(text::width(column.heading())),
+            }
         };
         let ideals: Vec<(Column, usize)> = ORDER.iter().map(|column| (*column, ideal(*column))).collect();
         let ideal = |column: Column| ideals.iter().find(|(it, _)| *it == column).map_or(0, |(_, width)| *width);
@@ -161,6 +168,8 @@ impl Table {
             // The first two are better narrow than missing.
             let fits = match column {
                 Column::Title | Column::Note => used(&chosen, &least) <= width,
+                // They are told in the notes, or by the ids, or seldom asked for.
+                Column::Branch | Column::Conflicts | Column::Model => used(&chosen, &enough) <= width,
                 _ => used(&chosen, &comfortable) <= width,
             };
             if !fits {

@@ -120,6 +120,7 @@ pub fn board(views: Vec<WorkerView>) -> Board {
         workers: open.into_iter().chain(settled).collect(),
     };
     Board {
+        as_of: now(),
         repository: Some("/home/ada/src/parser".into()),
         integration_branch: Some("main".to_owned()),
         groups: vec![group],
@@ -153,7 +154,7 @@ boss claude:6f1c2f3a · ~/src/parser · here · $3.50, 310k tokens
     assert_eq!(lines[..4].join("\n") + "\n", expected);
     assert_eq!(lines.len(), 11);
     for (line, says) in [
-        (5, &["● running", "w-1", "Fix the parser", "1h 6m", "$0.42", "conflicts with w-2"][..]),
+        (5, &["● running", "w-1", "Fix the parser", "1h 6m", "$0.42", "conflicts w-2"][..]),
         (6, &["● running", "w-2", "日本語のタイトル、", "…"]),
         (7, &["○ queued", "w-3", "waits for a free"]),
         (8, &["! stalled", "w-6", "no event, no"]),

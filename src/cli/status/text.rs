@@ -8,23 +8,39 @@ use unicode_width::UnicodeWidthStr;
 pub(in crate::cli) fn clean(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
-        match character {
-            // Line feeds, tabs, and the separators of Unicode.
-            space if space.is_whitespace() => {
-                if !line.ends_with(' ') {
-                    line.push(' ');
-                }
-            }
-            control if control.is_control() => line.push(picture(control)),
-            // These turn the direction of what follows, or hide.
-            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => {
-                line.push('\u{fffd}')
-            }
-            '\u{feff}' => {}
-            plain => line.push(plain),
+        // Line feeds, tabs, and the separators of Unicode.
+        match character.is_whitespace() {
+            true if line.ends_with(' ') => {}
+            true => line.push(' '),
+            false => line.extend(seen(character)),
         }
     }
     line.trim().to_owned()
+}
+
+/// A line of code or output: the same, but its blanks stay as they are.
+pub(in crate::cli) fn shown(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    for character in line.trim_end().chars() {
+        match character {
+            '\t' => shown.push_str("    "),
+            space if space.is_whitespace() => shown.push(' '),
+            other => shown.extend(seen(other)),
+        }
+    }
+    shown
+}
+
+fn seen(character: char) -> Option<char> {
+    match character {
+        control if control.is_control() => Some(picture(control)),
+        // These turn the direction of what follows, or hide.
+        '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => {
+            Some('\u{fffd}')
+        }
+        '\u{feff}' => None,
+        plain => Some(plain),
+    }
 }
 
 /// The sign that Unicode has for a control character.
@@ -109,6 +125,7 @@ mod tests {
         ] {
             assert_eq!(clean(text), is);
         }
+        assert_eq!(shown("\tif  x {\u{1b}[2J \r"), "    if  x {␛[2J");
     }
 
     #[test]
@@ -133,7 +150,7 @@ mod tests {
         #[test]
         fn every_text_keeps_to_its_columns(text in any::<String>(), columns in 0usize..40) {
             let text = clean(&text);
-            prop_assert!(!text.contains(char::is_control));
+            prop_assert!(!text.contains(char::is_control) && !shown(&text).contains(char::is_control));
             prop_assert!(width(&cut(&text, columns)) <= columns);
             prop_assert_eq!(width(&left(&text, columns)), columns);
             prop_assert_eq!(width(&right(&text, columns)), columns);
