@@ -8,12 +8,14 @@ mod clean;
 mod demo;
 mod demo_agent;
 mod diff;
+mod doctor;
 mod guard;
 mod help;
 mod here;
 mod integrate;
 mod logs;
 mod out;
+mod report;
 mod retry;
 mod serve;
 mod setup;
@@ -81,6 +83,10 @@ enum Command {
     /// Print the manual page: orchestrator-boss man | man -l -
     #[command(after_help = MAN_HELP)]
     Man,
+    /// Say whether a run would work here, and what is in its way; changes nothing
+    Doctor(doctor::DoctorArgs),
+    /// Write one HTML file about what the workers did, for people
+    Report(report::ReportArgs),
     /// Register this server with claude, codex, gemini or opencode
     Setup(setup::SetupArgs),
     /// The agent that the demo's workers run
@@ -152,6 +158,8 @@ pub fn run() -> ExitCode {
         },
         Command::Completions(args) => help::completions(&args),
         Command::Man => help::man(),
+        Command::Doctor(args) => doctor::run(&args, &arguments.places),
+        Command::Report(args) => report::run(&args, &arguments.places),
         Command::Setup(args) => setup::run(&args, &arguments.places),
         Command::Guard => guard::run(&arguments.places),
         Command::Supervise { folder } => supervisor::run(&folder),

@@ -65,6 +65,17 @@ pub fn branch_changes(repository: &Path, branch: &str, base: &str) -> Result<Cha
     Ok(counted(committed, Some(branch.to_owned()), base, head, 0))
 }
 
+/// What differs between two commits, file by file. Their ids are as an earlier look told them.
+pub fn file_changes(repository: &Path, base: &str, head: &str) -> Result<Vec<FileChange>, RepositoryError> {
+    let resolve = |name: &str| {
+        resolve_commit(repository, name)?.ok_or_else(|| RepositoryError::UnknownCommit { name: name.to_owned() })
+    };
+    let (base, head) = (resolve(base)?, resolve(head)?);
+    let mut files = numstat(repository, &base, &head)?;
+    files.truncate(MOST_FILES);
+    Ok(files)
+}
+
 fn counted(committed: Committed, branch: Option<String>, base: String, head: String, uncommitted: usize) -> Changes {
     let mut files = committed.files;
     let (files_changed, insertions, deletions) =
@@ -100,11 +111,15 @@ fn committed_by_libgit2(worktree: &Path, base: &str, head: &str) -> Result<Commi
 
 fn committed_by_git(worktree: &Path, base: &str, head: &str) -> Result<Committed, CommandError> {
     let commits = Git::read(worktree).args(["rev-list", "--count", head, "--not", base]).text()?;
-    let numbers = Git::read(worktree)
+    Ok(Committed { commits: commits.parse().unwrap_or(0), files: numstat(worktree, base, head)? })
+}
+
+fn numstat(dir: &Path, base: &str, head: &str) -> Result<Vec<FileChange>, CommandError> {
+    let numbers = Git::read(dir)
         .args(["diff", "--numstat", "-z", "--find-renames"])
         .args(["--no-ext-diff", "--no-textconv", base, head])
         .run()?;
-    Ok(Committed { commits: commits.parse().unwrap_or(0), files: parse_numstat(&numbers) })
+    Ok(parse_numstat(&numbers))
 }
 
 /// `<insertions> TAB <deletions> TAB <path>`, for a rename with an empty path and old and new path as records behind

@@ -42,7 +42,7 @@ pub use check::{Request, check};
 pub use command::{CommandError, Git};
 pub use configuration::Configuration;
 pub use diff::{DiffError, DiffPage, Look, branch_diff, diff, show_branch_diff, show_diff};
-pub use facts::{Changes, FileChange, branch_changes, changes};
+pub use facts::{Changes, FileChange, branch_changes, changes, file_changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, tracked_state, tree_state};
 pub use include::Copied;
 pub use integrate::{Bench, Conflict, Coupled, IntegrateError, Step, Strategy, merge_of, only_integrated};

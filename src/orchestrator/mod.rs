@@ -42,4 +42,5 @@ pub use error::OrchestratorError;
 pub use handle::{Handing, Orchestrator, Startup, WaitRequest};
 pub use observer::{BossOverview, Observer, Overview};
 pub use place::state_root;
+pub use probe::{Looked, look_at_backends};
 pub use worktrees::{base_commit, why_it_stays};

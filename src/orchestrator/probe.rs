@@ -4,28 +4,53 @@
 use std::collections::{BTreeSet, HashMap};
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::answers::BackendView;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::mail::Counts;
-use crate::backend::{self, LoginFile, Probe};
+use crate::backend::{self, Backend, Backends, LoginFile, Probe};
+use crate::config::Settings;
 use crate::mission::id::BackendName;
 
 /// A CLI's `--version` takes up to 2 s on a loaded machine.
 const CEILING: Duration = Duration::from_secs(20);
 
+/// A backend as it can be told without a state directory.
+#[derive(Debug, Clone)]
+pub struct Looked {
+    /// Nothing of it runs or is queued, as far as this says.
+    pub view: BackendView,
+    /// It said something when it was asked for its version.
+    pub answered: bool,
+}
+
+/// Asks all backends at once, and takes no longer than `ceiling`.
+pub async fn look_at_backends(settings: &Settings, backends: &Backends, ceiling: Duration) -> Vec<Looked> {
+    let looks = backends.names().filter_map(|name| Some((BackendName::from(name), backends.get(name).ok()?)));
+    let looks = looks.map(|(name, backend)| async move { look(settings, &name, &*backend, ceiling).await });
+    futures_util::future::join_all(looks).await
+}
+
 /// The program that a backend runs, as the user's settings or the PATH name it.
 pub(super) fn find_program(context: &Context, name: &BackendName) -> Result<PathBuf, OrchestratorError> {
     let backend = context.backends.get(name.as_str()).map_err(super::start::refused)?;
-    let program = context.settings.backend(name.as_str()).program.unwrap_or_else(|| backend.program().to_owned());
-    which::which(&program).map_err(|_| {
+    program(&context.settings, name, &*backend).map_err(|program| {
         let install = backend.probe().install_command;
         OrchestratorError::Refused(format!(
             "{name} is not installed ({program} is not on the PATH): {install}, or choose another backend; get_backend_status shows which are there"
         ))
     })
+}
+
+/// Where it is, or the name under which it was looked for.
+fn program(settings: &Settings, name: &BackendName, backend: &dyn Backend) -> Result<PathBuf, String> {
+    let program = settings.backend(name.as_str()).program.unwrap_or_else(|| backend.program().to_owned());
+    which::which(&program).map_err(|_| program)
 }
 
 pub(super) async fn status(
@@ -43,20 +68,38 @@ pub(super) async fn status(
 
 async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<BackendView, OrchestratorError> {
     let backend = context.backends.get(name.as_str()).map_err(super::start::refused)?;
+    let Looked { view, .. } = look(&context.settings, name, &*backend, CEILING).await;
+    let lost = counts.login_lost.then(|| backend.probe().login_command);
+    Ok(BackendView {
+        how_to_fix: view.how_to_fix.or(lost),
+        running: counts.running,
+        queued: counts.queued,
+        limit: context.limits.of(name),
+        waits_for: counts.waits_for,
+        held_until: counts.held_until,
+        ..view
+    })
+}
+
+async fn look(settings: &Settings, name: &BackendName, backend: &dyn Backend, ceiling: Duration) -> Looked {
     let probe = backend.probe();
-    let path = find_program(context, name).ok();
-    let (version, authenticated) = match &path {
-        Some(path) => futures_util::future::join(version(path, &probe), authenticated(path, &probe)).await,
+    let path = program(settings, name, backend).ok();
+    let (said, authenticated) = match &path {
+        Some(path) => {
+            let said = ask(path, &probe.version_args, ceiling);
+            futures_util::future::join(said, authenticated(path, &probe, ceiling)).await
+        }
         None => (None, None),
     };
+    let answered = said.is_some();
+    let version = said.and_then(|(stdout, _)| backend::read_version(&stdout));
     let untested = version.as_deref().and_then(|version| backend::untested(version, &probe.tested_version));
     let how_to_fix = match (&path, authenticated) {
-        (None, _) => Some(probe.install_command.clone()),
-        (Some(_), Some(false)) => Some(probe.login_command.clone()),
-        _ if counts.login_lost => Some(probe.login_command.clone()),
+        (None, _) => Some(probe.install_command),
+        (Some(_), Some(false)) => Some(probe.login_command),
         _ => None,
     };
-    Ok(BackendView {
+    let view = BackendView {
         backend: name.clone(),
         installed: path.is_some(),
         version,
@@ -65,12 +108,13 @@ async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<B
         authenticated,
         how_to_fix,
         models: vec![backend::example_model(name.as_str()).to_owned()],
-        running: counts.running,
-        queued: counts.queued,
-        limit: context.limits.of(name),
-        waits_for: counts.waits_for,
-        held_until: counts.held_until,
-    })
+        running: 0,
+        queued: 0,
+        limit: super::schedule::limits(settings).of(name),
+        waits_for: None,
+        held_until: None,
+    };
+    Looked { view, answered }
 }
 
 /// Those of the backends that are certainly not logged in, with what to do about it: work would only be wasted on them.
@@ -81,7 +125,7 @@ pub(super) async fn logged_out(context: &Context, names: BTreeSet<BackendName>) 
         let found = context.backends.get(name.as_str()).ok().zip(find_program(context, &name).ok());
         let Some((backend, program)) = found.filter(|_| !context.was_ready(&name)) else { continue };
         let probe = backend.probe();
-        if authenticated(&program, &probe).await == Some(false) {
+        if authenticated(&program, &probe, CEILING).await == Some(false) {
             let login = &probe.login_command;
             let why = format!(
                 "{name} is not logged in: the user has to run `{login}`; or choose another backend, get_backend_status shows which are ready"
@@ -111,22 +155,17 @@ pub(super) async fn login(context: &Context, name: &BackendName) -> Option<Login
         Some((metadata.modified().ok()?, metadata.len()))
     };
     let files = probe.login_files.iter().map(seen).collect();
-    Some(Login { answer: authenticated(&program, &probe).await, files })
-}
-
-async fn version(program: &Path, probe: &Probe) -> Option<String> {
-    let (stdout, _) = ask(program, &probe.version_args).await?;
-    backend::read_version(&stdout)
+    Some(Login { answer: authenticated(&program, &probe, CEILING).await, files })
 }
 
 /// A key in the environment, the CLI's own word, or the file that a login leaves; `None` when nothing tells.
-async fn authenticated(program: &Path, probe: &Probe) -> Option<bool> {
+async fn authenticated(program: &Path, probe: &Probe, ceiling: Duration) -> Option<bool> {
     let set = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
     if probe.key_variables.iter().any(set) {
         return Some(true);
     }
     if let Some(args) = &probe.auth_args
-        && let Some((stdout, code)) = ask(program, args).await
+        && let Some((stdout, code)) = ask(program, args, ceiling).await
         && let Some(answer) = (probe.read_auth)(&stdout, code)
         && (answer || !uses_a_service_of_its_own(probe))
     {
@@ -151,9 +190,19 @@ fn place(file: &LoginFile) -> Option<PathBuf> {
     Some(folder?.join(&file.file))
 }
 
-async fn ask(program: &Path, args: &[String]) -> Option<(String, i32)> {
+/// `None`: it did not answer in time, or was ended by a signal. What it started ends with it.
+async fn ask(program: &Path, args: &[String], ceiling: Duration) -> Option<(String, i32)> {
     let mut command = tokio::process::Command::new(program);
-    command.args(args).stdin(std::process::Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(CEILING, command.output()).await.ok()?.ok()?;
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let child = command.process_group(0).kill_on_drop(true).spawn().ok()?;
+    let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+    let answer = child.wait_with_output();
+    tokio::pin!(answer);
+    let Ok(output) = tokio::time::timeout(ceiling, &mut answer).await else {
+        // It is still waited for, so that nobody else can have its number.
+        group.map(|group| kill_process_group(group, Signal::KILL));
+        return None;
+    };
+    let output = output.ok()?;
     Some((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()?))
 }

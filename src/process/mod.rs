@@ -14,6 +14,7 @@
 mod cgroup;
 mod clock;
 mod detached;
+mod file_system;
 mod headroom;
 mod identity;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
@@ -27,9 +28,11 @@ mod sweep;
 mod tail;
 mod tree;
 mod usage;
+mod watching;
 
 pub use clock::monotonic;
 pub use detached::{Detached, DetachedLaunch, start_detached};
+pub use file_system::network_file_system;
 pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};
 pub use identity::{Identity, IdentityError};
 
@@ -41,3 +44,4 @@ pub use sweep::{Sweep, reap_orphans, sweep};
 pub use tail::{Line, Tail, TailError};
 pub use tree::{Tree, tree};
 pub use usage::{Usage, tree_usage};
+pub use watching::{Watching, watching};

@@ -18,12 +18,18 @@ pub const CEILING: Duration = Duration::from_secs(60);
 
 pub struct World {
     folder: tempfile::TempDir,
+    name: &'static str,
 }
 
 impl World {
     pub fn new() -> Self {
+        Self::named("repo")
+    }
+
+    /// With a repository of this name.
+    pub fn named(name: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let world = Self { folder };
+        let world = Self { folder, name };
         std::fs::create_dir(world.repo()).expect("a folder for the repository");
         world.git(&["init", "-q", "-b", "main"]);
         world.git(&["config", "user.name", "Test"]);
@@ -35,7 +41,7 @@ impl World {
     }
 
     pub fn repo(&self) -> PathBuf {
-        self.folder.path().canonicalize().expect("the folder is there").join("repo")
+        self.folder.path().canonicalize().expect("the folder is there").join(self.name)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -16,6 +16,7 @@ mod json;
 mod opencode;
 mod program;
 mod receipt;
+pub(super) mod registered;
 mod show;
 mod skill;
 #[cfg(test)]

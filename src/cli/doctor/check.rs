@@ -1,0 +1,74 @@
+//! One thing that was looked at, and how to look at things that may hang.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mark {
+    Ok,
+    /// A run would work, and this is worth knowing.
+    Warn,
+    /// This is broken.
+    Bad,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Check {
+    pub name: String,
+    pub mark: Mark,
+    pub says: String,
+    /// Commands that mend it, or help to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fix: Vec<String>,
+    /// As long as this is so, nothing runs at all.
+    #[serde(skip)]
+    pub stops_all: bool,
+}
+
+impl Check {
+    fn new(mark: Mark, name: &str, says: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), mark, says: says.into(), fix: Vec::new(), stops_all: false }
+    }
+
+    pub fn ok(name: &str, says: impl Into<String>) -> Self {
+        Self::new(Mark::Ok, name, says)
+    }
+
+    pub fn warn(name: &str, says: impl Into<String>) -> Self {
+        Self::new(Mark::Warn, name, says)
+    }
+
+    pub fn bad(name: &str, says: impl Into<String>) -> Self {
+        Self::new(Mark::Bad, name, says)
+    }
+
+    pub fn fix(mut self, command: impl Into<String>) -> Self {
+        self.fix.push(command.into());
+        self
+    }
+
+    pub fn stops_all(mut self) -> Self {
+        self.stops_all = true;
+        self
+    }
+}
+
+/// A look that goes on on a thread of its own.
+pub struct Look<T>(mpsc::Receiver<T>);
+
+pub fn begin<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Look<T> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(look()));
+    Look(receiver)
+}
+
+impl<T> Look<T> {
+    /// `None`: it hangs (or broke), and is left behind; it ends with this process.
+    pub fn end(self, limit: Duration) -> Option<T> {
+        self.0.recv_timeout(limit).ok()
+    }
+}

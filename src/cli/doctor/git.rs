@@ -1,0 +1,132 @@
+//! Git, the repository here, and what workers need of both.
+
+use std::path::Path;
+
+use super::check::Check;
+use super::{Place, quoted};
+use crate::config::Settings;
+use crate::git::{self, Configuration, Git, Identity, Repository};
+use crate::mission::causes::with_causes;
+use crate::store::file;
+
+pub fn look(place: &Place) -> Vec<Check> {
+    let mut checks = vec![version(&place.directory)];
+    if checks[0].stops_all {
+        return checks;
+    }
+    match &place.repository {
+        Err(why) => checks.push(Check::bad("repository", why).stops_all()),
+        Ok(None) => checks.push(
+            Check::warn(
+                "repository",
+                format!(
+                    "{} is in none: workers can only work in directories that missions name, one after another",
+                    place.directory.display()
+                ),
+            )
+            .fix("git init && git add --all && git commit -m 'First commit'"),
+        ),
+        Ok(Some(repository)) => {
+            checks.extend([
+                worktrees(repository),
+                branch(repository, &place.settings),
+                identity(repository, &place.settings),
+            ]);
+            checks.extend(configuration(repository, &place.state_root));
+        }
+    }
+    checks
+}
+
+fn version(directory: &Path) -> Check {
+    let told = Git::read(directory).arg("--version").text();
+    match (git::command::require_supported_version(), told) {
+        (Ok(()), Ok(version)) => Check::ok("git", version.trim_start_matches("git version ").to_owned()),
+        (Err(error), _) | (_, Err(error)) => Check::bad("git", with_causes(&error)).fix(install()).stops_all(),
+    }
+}
+
+fn install() -> &'static str {
+    match cfg!(target_os = "macos") {
+        true => "brew install git",
+        false => "sudo apt-get install git",
+    }
+}
+
+fn worktrees(repository: &Repository) -> Check {
+    const NAME: &str = "worktrees";
+    let root = repository.root();
+    match git::head(root) {
+        Ok(None) => {
+            return Check::warn(NAME, format!("{} has no commit yet, and a worktree begins at one", root.display()))
+                .fix(format!("git -C {} commit --allow-empty -m 'First commit'", quoted(root)));
+        }
+        Err(error) => return Check::bad(NAME, with_causes(&error)).stops_all(),
+        Ok(Some(_)) => {}
+    }
+    if !super::machine::is_writable(&repository.common_dir) {
+        let common = quoted(&repository.common_dir);
+        return Check::bad(NAME, format!("{common} cannot be written, so no worktree can be made"))
+            .fix(format!("sudo chown -R \"$(id -un)\" {common}"))
+            .stops_all();
+    }
+    match git::list(repository) {
+        Ok(list) => Check::ok(NAME, format!("{}, {} beside it", root.display(), list.len().saturating_sub(1))),
+        Err(error) => Check::bad(NAME, with_causes(&error)).stops_all(),
+    }
+}
+
+fn branch(repository: &Repository, settings: &Settings) -> Check {
+    const NAME: &str = "integration branch";
+    if let Some(branch) = &settings.integration_branch {
+        return match repository.resolve(&format!("refs/heads/{branch}")) {
+            Ok(_) => Check::ok(NAME, format!("{branch}, as the settings say")),
+            Err(_) => Check::warn(NAME, format!("the settings say {branch}, and there is no such branch here"))
+                .fix(format!("git -C {} branch {branch}", quoted(repository.root()))),
+        };
+    }
+    match repository.integration_branch() {
+        Ok(branch) => Check::ok(NAME, format!("{branch}, which is checked out here")),
+        Err(error) => {
+            Check::warn(NAME, with_causes(&error)).fix(format!("git -C {} switch main", quoted(repository.root())))
+        }
+    }
+}
+
+fn identity(repository: &Repository, settings: &Settings) -> Check {
+    const NAME: &str = "identity";
+    if let (Some(name), Some(email)) = (&settings.commit_name, &settings.commit_email) {
+        return Check::ok(NAME, format!("what workers leave is committed as {name} <{email}>, as the settings say"));
+    }
+    match repository.identity() {
+        Ok(Identity { name, email }) => Check::ok(NAME, format!("{name} <{email}>")),
+        Err(_) => {
+            let Identity { name, email } = Identity::fallback();
+            Check::warn(
+                NAME,
+                format!("git has none: what workers leave and what is merged is committed as {name} <{email}>"),
+            )
+            .fix("git config --global user.name 'Your Name'")
+            .fix("git config --global user.email you@example.com")
+        }
+    }
+}
+
+/// Integration stops while it differs from what it was before the first worker.
+fn configuration(repository: &Repository, state_root: &Path) -> Option<Check> {
+    const NAME: &str = "configuration";
+    let kept = state_root.join("git-configuration.json");
+    let before: Configuration = file::read_json(&kept).ok().flatten()?;
+    let now = Configuration::of(repository).ok()?;
+    let changes = before.changes(&now);
+    let named: Vec<String> = changes.iter().take(4).map(|it| it.replace(char::is_control, "?")).collect();
+    Some(match changes.is_empty() {
+        true => Check::ok(NAME, "as it was before the first worker"),
+        false => Check::warn(
+            NAME,
+            format!("it is not what it was before the first worker ({}), so nothing is integrated; look, and accept it by deleting the file", named.join(", ")),
+        )
+        .fix(format!("git -C {} config --show-origin --list", quoted(repository.root())))
+        .fix(format!("rm {}", quoted(&kept))),
+    })
+}

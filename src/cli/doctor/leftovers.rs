@@ -1,0 +1,217 @@
+//! What earlier servers and workers left: workers that nobody leads, worktrees, salvage, trials, and how much all of it
+//! takes. Only reads.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::check::Check;
+use super::{Place, quoted};
+use crate::cli::terminal::bytes;
+use crate::git::Git;
+use crate::mission::causes::with_causes;
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::spec::Place as Where;
+use crate::orchestrator::{Observer, Overview, WorkerView};
+use crate::store::lease;
+use crate::store::trial_dir::TrialDir;
+
+/// As many are named; the others are counted.
+const NAMED: usize = 5;
+/// More entries than this are not counted: it would take too long.
+const MOST_ENTRIES: usize = 400_000;
+
+/// Takes as long as it takes to look at all worktrees.
+pub fn look(place: &Place) -> Vec<Check> {
+    const NAME: &str = "workers";
+    let mut checks = Vec::new();
+    match Observer::open(&place.state_root).and_then(|found| found.map(|mut it| Ok((it.look()?, it))).transpose()) {
+        Err(error) => checks.push(Check::bad(NAME, with_causes(&error)).stops_all()),
+        Ok(None) => checks.push(Check::ok(NAME, "none were asked for here yet")),
+        Ok(Some((overview, observer))) => {
+            checks.extend(workers(&overview, &observer));
+            checks.extend(worktrees(&overview, &place.state_root));
+        }
+    }
+    checks.extend(trials(&place.state_root));
+    if let Ok(Some(repository)) = &place.repository {
+        checks.extend(salvage(repository.root()));
+    }
+    if place.state_root.exists() {
+        let size = Size::of(&place.state_root);
+        checks.push(Check::ok("size", format!("{} in {}", size.words(), place.state_root.display())));
+    }
+    checks
+}
+
+fn workers(overview: &Overview, observer: &Observer) -> Vec<Check> {
+    const NAME: &str = "workers";
+    let all: Vec<&WorkerView> = overview.workers().collect();
+    let open = all.iter().filter(|view| !view.worker.status.is_settled()).count();
+    let mut checks = Vec::new();
+    if let Some(repaired) = &overview.repaired {
+        checks.push(Check::warn("journal", format!("it was found damaged once, and mended: {repaired}")));
+    }
+    let ids = |views: &[&WorkerView]| -> Vec<String> { views.iter().map(|view| short(view)).collect() };
+    let alone: Vec<&WorkerView> =
+        all.iter().copied().filter(|view| !view.worker.status.is_settled() && !overview.is_led(&view.worker)).collect();
+    let (waiting, begun): (Vec<_>, Vec<_>) =
+        alone.into_iter().partition(|view| view.worker.status == WorkerStatus::Queued);
+    let runs =
+        |view: &&&WorkerView| lease::is_held(&observer.folder(&view.worker.id).attempt(view.worker.attempt).lock());
+    let running: Vec<&WorkerView> = begun.iter().filter(runs).copied().collect();
+    let dead: Vec<&WorkerView> = begun.iter().filter(|view| !runs(view)).copied().collect();
+    let lost: Vec<&WorkerView> =
+        all.iter().copied().filter(|view| view.worker.status == WorkerStatus::Settled(Ending::Lost)).collect();
+    let say = |views: &[&WorkerView], what: &str, verb: &str| {
+        let check = Check::warn(NAME, format!("{} {what}", listed(&ids(views))));
+        ids(views).iter().take(NAMED).fold(check, |check, id| check.fix(format!("orchestrator-boss {verb} {id}")))
+    };
+    if !running.is_empty() {
+        checks.push(say(
+            &running,
+            "run under their supervisors, and no server leads them: the next one takes over, or",
+            "cancel",
+        ));
+    }
+    if !waiting.is_empty() {
+        checks.push(say(&waiting, "wait, and nothing starts without a server: start your agent here, or", "cancel"));
+    }
+    if !dead.is_empty() {
+        checks.push(say(
+            &dead,
+            "were cut off, supervisor and all: the next server records how they ended, or",
+            "cancel",
+        ));
+    }
+    if !lost.is_empty() {
+        checks.push(say(&lost, "ended without anybody seeing it", "retry"));
+    }
+    if checks.is_empty() {
+        let here = overview.bosses.iter().filter(|boss| boss.is_here).count();
+        let history =
+            if overview.in_history > 0 { format!(", {} in the history", overview.in_history) } else { String::new() };
+        checks.push(Check::ok(NAME, format!("{}, {open} open, {here} of their bosses here{history}", all.len())));
+    }
+    checks
+}
+
+/// `w-3` of `w-3-fix-parser`: enough to name it.
+fn short(view: &WorkerView) -> String {
+    match view.worker.number() {
+        Some(number) => format!("w-{number}"),
+        None => view.worker.id.to_string(),
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{named} and {more} more") } else { named }
+}
+
+fn worktrees(overview: &Overview, state_root: &Path) -> Option<Check> {
+    let mut known: BTreeSet<PathBuf> = BTreeSet::new();
+    let (mut merged, mut open, mut with_work) = (0, 0, 0);
+    for view in overview.workers() {
+        let worker = &view.worker;
+        let Where::Worktree { path, .. } = &worker.mission.place else { continue };
+        if worker.worktree_removed || !path.exists() || !known.insert(path.clone()) {
+            continue;
+        }
+        match (worker.status.is_settled(), &worker.integrated) {
+            (false, _) => open += 1,
+            (true, Some(_)) => merged += 1,
+            (true, None) => with_work += 1,
+        }
+    }
+    let strays = fs::read_dir(state_root.join("worktrees")).into_iter().flatten().flatten().map(|it| it.path());
+    let strays: Vec<PathBuf> = strays.filter(|path| path.is_dir() && !known.contains(path)).collect();
+    let all = known.len() + strays.len();
+    if all == 0 {
+        return None;
+    }
+    let mut size = Size::default();
+    known.iter().chain(&strays).for_each(|path| size.add(path));
+    let parts =
+        [(open, "of open workers"), (merged, "merged"), (with_work, "not merged"), (strays.len(), "of nobody known")];
+    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let check = Check::ok("worktrees", format!("{} ({})", parts.join(", "), size.words()));
+    Some(match merged > 0 {
+        true => check.fix("orchestrator-boss clean"),
+        false => check,
+    })
+}
+
+fn trials(state_root: &Path) -> Option<Check> {
+    let folders = fs::read_dir(state_root.join("integrations")).into_iter().flatten().flatten().map(|it| it.path());
+    let (going_on, left): (Vec<PathBuf>, Vec<PathBuf>) =
+        folders.filter(|path| path.is_dir()).partition(|path| lease::is_held(&TrialDir::at(path.clone()).lock()));
+    if !left.is_empty() {
+        let mut size = Size::default();
+        left.iter().for_each(|path| size.add(path));
+        let says = format!(
+            "{} of integrations that were cut off, {}: nothing of them has landed, and the next server takes them away",
+            left.len(),
+            size.words()
+        );
+        return Some(Check::warn("verifications", says));
+    }
+    (!going_on.is_empty()).then(|| Check::ok("verifications", format!("{} going on", going_on.len())))
+}
+
+fn salvage(root: &Path) -> Option<Check> {
+    let list =
+        Git::read(root).args(["for-each-ref", "--format=%(refname)", "refs/orchestrator/salvage"]).text().ok()?;
+    let refs: Vec<&str> = list.lines().filter(|line| !line.is_empty()).collect();
+    let newest = refs.last()?;
+    let root = quoted(root);
+    let says = format!(
+        "{} kept under refs/orchestrator/salvage: show one, and delete it when you need it no more",
+        refs.len()
+    );
+    Some(
+        Check::ok("salvaged work", says)
+            .fix(format!("git -C {root} show {newest}"))
+            .fix(format!("git -C {root} update-ref -d {newest}")),
+    )
+}
+
+/// What folders take on their disks.
+#[derive(Default)]
+struct Size {
+    bytes: u64,
+    entries: usize,
+}
+
+impl Size {
+    fn of(folder: &Path) -> Self {
+        let mut size = Self::default();
+        size.add(folder);
+        size
+    }
+
+    /// Links are not followed.
+    fn add(&mut self, folder: &Path) {
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if self.entries >= MOST_ENTRIES {
+                    return;
+                }
+                self.entries += 1;
+                let Ok(found) = entry.metadata() else { continue };
+                self.bytes += found.blocks() * 512;
+                if found.is_dir() {
+                    folders.push(entry.path());
+                }
+            }
+        }
+    }
+
+    fn words(&self) -> String {
+        let least = if self.entries >= MOST_ENTRIES { "at least " } else { "" };
+        format!("{least}{}", bytes(self.bytes))
+    }
+}

@@ -1,0 +1,303 @@
+//! What was said and done in one attempt, as much of it as has room: its beginning and its end. Of a log of any length
+//! only so much is read.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::text;
+use crate::backend::AgentEvent;
+use crate::orchestrator::LoggedEvent;
+use crate::store::worker_dir::{AttemptDir, Content, Letter};
+
+/// What is read of a log: so many times the room for it, of its beginning and of its end.
+const READ_HEAD: u64 = 1;
+const READ_TAIL: u64 = 3;
+/// Of what was said at once, and of what a command printed.
+const SAID: usize = 8_000;
+const PRINTED: usize = 2_000;
+const LINE: usize = 400;
+/// What an item takes beside its texts, about.
+const MARKUP: usize = 160;
+
+#[derive(Debug, Default)]
+pub struct Conversation {
+    pub items: Vec<Item>,
+    /// Where items were left out: before this one.
+    pub gap: Option<usize>,
+    /// The whole of it.
+    pub log: PathBuf,
+}
+
+#[derive(Debug)]
+pub struct Item {
+    pub at: Timestamp,
+    pub what: What,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum What {
+    Said(String),
+    Thought(String),
+    /// A command or another tool, and how that ended, if it did.
+    Ran {
+        tool: String,
+        what: String,
+        end: Option<End>,
+    },
+    Edited(String),
+    /// From the boss.
+    Message(String),
+    /// What else is worth knowing.
+    Note(String),
+}
+
+#[derive(Debug, PartialEq)]
+pub struct End {
+    /// `exit 1`, `ok`.
+    pub how: String,
+    pub is_bad: bool,
+    pub output: String,
+}
+
+impl Conversation {
+    /// `room`: most bytes of HTML, about.
+    pub fn of(attempt: &AttemptDir, room: usize) -> Self {
+        let log = attempt.events();
+        let (head, tail) = read_ends(&log, room as u64).unwrap_or_default();
+        let letters = attempt.letters(0).unwrap_or_default();
+        let head = events(&head);
+        let (items, gap) = match tail.as_deref().map(events) {
+            None => (items(head, &letters), None),
+            Some(tail) => {
+                // What was written between the two is left out with what happened there.
+                let until = head.last().map_or(Timestamp::MIN, |event| event.at);
+                let from = tail.first().map_or(Timestamp::MAX, |event| event.at);
+                let early: Vec<Letter> = letters.iter().filter(|letter| letter.at <= until).cloned().collect();
+                let late: Vec<Letter> = letters.into_iter().filter(|letter| letter.at >= from.max(until)).collect();
+                let mut all = items(head, &early);
+                let gap = all.len();
+                all.extend(items(tail, &late));
+                (all, Some(gap))
+            }
+        };
+        let (items, gap) = fit(items, gap, room);
+        Self { items, gap, log }
+    }
+}
+
+/// The beginning and the end of the file; no end where the beginning is all of it.
+fn read_ends(path: &Path, room: u64) -> io::Result<(Vec<u8>, Option<Vec<u8>>)> {
+    let (most_of_head, most_of_tail) = (room * READ_HEAD, room * READ_TAIL);
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut head = Vec::new();
+    if length <= most_of_head + most_of_tail {
+        file.take(length).read_to_end(&mut head)?;
+        return Ok((head, None));
+    }
+    file.by_ref().take(most_of_head).read_to_end(&mut head)?;
+    file.seek(SeekFrom::Start(length - most_of_tail))?;
+    let mut tail = Vec::new();
+    file.take(most_of_tail).read_to_end(&mut tail)?;
+    Ok((head, Some(tail)))
+}
+
+/// Lines that are no events (half of one, at the edge of what was read) are passed over.
+fn events(log: &[u8]) -> Vec<LoggedEvent> {
+    log.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+fn items(events: Vec<LoggedEvent>, letters: &[Letter]) -> Vec<Item> {
+    let mut items: Vec<Item> = Vec::new();
+    let mut running: HashMap<String, usize> = HashMap::new();
+    for LoggedEvent { at, event } in events {
+        if let AgentEvent::ToolEnded { id, ok, exit_code, output } = event {
+            let end = Some(ended(ok, exit_code, &output));
+            match running.remove(&id).and_then(|at| items.get_mut(at)) {
+                Some(Item { what: What::Ran { end: open, .. }, .. }) => *open = end,
+                _ => items.push(Item { at, what: What::Ran { tool: String::new(), what: String::new(), end } }),
+            }
+            continue;
+        }
+        if let AgentEvent::ToolStarted { id, .. } = &event {
+            running.insert(id.clone(), items.len());
+        }
+        items.extend(what(event).map(|what| Item { at, what }));
+    }
+    for letter in letters {
+        if let Content::Message { text, .. } = &letter.content {
+            let message = What::Message(text::head(&text::clean(text), SAID).into_owned());
+            let place = items.iter().position(|item| item.at > letter.at).unwrap_or(items.len());
+            items.insert(place, Item { at: letter.at, what: message });
+        }
+    }
+    items
+}
+
+fn ended(ok: Option<bool>, exit_code: Option<i32>, output: &str) -> End {
+    let how = match (exit_code, ok) {
+        (Some(code), _) => format!("exit {code}"),
+        (None, Some(true)) => "ok".to_owned(),
+        (None, Some(false)) => "failed".to_owned(),
+        (None, None) => "ended".to_owned(),
+    };
+    let is_bad = exit_code.map_or(ok == Some(false), |code| code != 0);
+    End { how, is_bad, output: text::tail(text::clean(output).trim_end(), PRINTED).into_owned() }
+}
+
+fn what(event: AgentEvent) -> Option<What> {
+    let said = |text: &str| text::head(text::clean(text).trim(), SAID).into_owned();
+    let line = |text: &str| text::head(&text::clean(text).replace('\n', " "), LINE).into_owned();
+    Some(match event {
+        AgentEvent::Said { text } => What::Said(said(&text)),
+        AgentEvent::Thought { text } => What::Thought(said(&text)),
+        AgentEvent::ToolStarted { tool, what, .. } => What::Ran { tool: line(&tool), what: line(&what), end: None },
+        AgentEvent::Edited { paths } => What::Edited(line(&paths.join(", "))),
+        AgentEvent::Denied { what } => What::Note(line(&format!("was not permitted: {what}"))),
+        AgentEvent::Retrying { failure, .. } => What::Note(line(&format!("tries again after: {}", failure.message))),
+        AgentEvent::Warning { text } => What::Note(line(&text)),
+        AgentEvent::Session { .. }
+        | AgentEvent::ToolEnded { .. }
+        | AgentEvent::Received { .. }
+        | AgentEvent::Usage { .. }
+        | AgentEvent::Idle
+        | AgentEvent::Busy => return None,
+    })
+}
+
+/// A third of the room for how it began, the rest for how it ended.
+fn fit(items: Vec<Item>, gap: Option<usize>, room: usize) -> (Vec<Item>, Option<usize>) {
+    let sizes: Vec<usize> = items.iter().map(size).collect();
+    if gap.is_none() && sizes.iter().sum::<usize>() <= room {
+        return (items, None);
+    }
+    let most = gap.unwrap_or(items.len());
+    let head = fitting(sizes[..most].iter(), room / 3);
+    let used: usize = sizes[..head].iter().sum();
+    let behind = &sizes[gap.unwrap_or(head).max(head)..];
+    let tail = fitting(behind.iter().rev(), room.saturating_sub(used));
+    let first_of_tail = items.len() - tail;
+    let is_cut = gap.is_some() || first_of_tail > head;
+    let kept = items.into_iter().enumerate().filter(|(at, _)| *at < head || *at >= first_of_tail);
+    (kept.map(|(_, item)| item).collect(), is_cut.then_some(head))
+}
+
+fn fitting<'a>(sizes: impl Iterator<Item = &'a usize>, mut room: usize) -> usize {
+    let fits = |size: &&usize| {
+        let fits = **size <= room;
+        room = room.saturating_sub(**size);
+        fits
+    };
+    sizes.take_while(fits).count()
+}
+
+fn size(item: &Item) -> usize {
+    let texts = match &item.what {
+        What::Said(text) | What::Thought(text) | What::Edited(text) | What::Message(text) | What::Note(text) => {
+            text::escaped_len(text)
+        }
+        What::Ran { tool, what, end } => {
+            let output = end.as_ref().map_or(0, |end| text::escaped_len(&end.output));
+            text::escaped_len(tool) + text::escaped_len(what) + output
+        }
+    };
+    texts + MARKUP
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::worker_dir::{Delivery, WorkerDir};
+    use serde_json::json;
+
+    fn attempt(folder: &Path, events: &[serde_json::Value]) -> AttemptDir {
+        let attempt = WorkerDir::new(folder.join("workers/w-1")).attempt(1);
+        attempt.create(&()).unwrap();
+        let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+        std::fs::write(attempt.events(), lines).unwrap();
+        attempt
+    }
+
+    fn said(n: usize, text: &str) -> serde_json::Value {
+        let at = Timestamp::from_second(1_000 + n as i64).unwrap();
+        json!({"at": at, "event": "said", "text": format!("{n}: {text}")})
+    }
+
+    fn texts(conversation: &Conversation) -> Vec<String> {
+        let text = |item: &Item| match &item.what {
+            What::Said(text) | What::Message(text) => text.clone(),
+            other => format!("{other:?}"),
+        };
+        conversation.items.iter().map(text).collect()
+    }
+
+    #[test]
+    fn commands_stand_with_their_ends_and_messages_where_they_came() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let events = [
+            json!({"at": at(1), "event": "tool_started", "id": "a", "tool": "shell", "what": "cargo test"}),
+            json!({"at": at(2), "event": "tool_started", "id": "b", "tool": "shell", "what": "sleep 9"}),
+            json!({"at": at(4), "event": "tool_ended", "id": "a", "ok": false, "exit_code": 101, "output": "\u{1b}[31mred\n"}),
+            said(9_000, "late"),
+        ];
+        let attempt = attempt(folder.path(), &events);
+        let content = Content::Message { text: "look at b".into(), delivery: Delivery::WhenReady };
+        attempt.post(&Letter { id: uuid::Uuid::nil(), at: at(3), content }).unwrap();
+        let conversation = Conversation::of(&attempt, 100_000);
+        assert_eq!(conversation.gap, None);
+        let end = End { how: "exit 101".into(), is_bad: true, output: "red".into() };
+        let ran = |what: &str, end| What::Ran { tool: "shell".into(), what: what.into(), end };
+        let whats: Vec<What> = conversation.items.into_iter().map(|item| item.what).collect();
+        let expected = [
+            ran("cargo test", Some(end)),
+            ran("sleep 9", None),
+            What::Message("look at b".into()),
+            What::Said("9000: late".into()),
+        ];
+        assert_eq!(whats, expected);
+    }
+
+    #[test]
+    fn of_a_long_one_the_beginning_and_the_end_are_shown_and_the_gap_is_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        let events: Vec<_> = (0..500).map(|n| said(n, "<some text>")).collect();
+        let conversation = Conversation::of(&attempt(folder.path(), &events), 10_000);
+        let texts = texts(&conversation);
+        let gap = conversation.gap.unwrap();
+        assert!(texts[0].starts_with("0:") && texts.last().unwrap().starts_with("499:"));
+        assert!(texts[gap - 1].starts_with(&format!("{}:", gap - 1)), "all before the gap is there");
+        assert!((20..200).contains(&texts.len()), "{}", texts.len());
+    }
+
+    #[test]
+    fn of_a_huge_log_only_the_ends_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = "x".repeat(50_000);
+        let mut events: Vec<_> = (0..200).map(|n| said(n, &long)).collect();
+        // Longer than all that is read of the end.
+        events.insert(100, said(100, &"y".repeat(2 << 20)));
+        let conversation = Conversation::of(&attempt(folder.path(), &events), 60_000);
+        let texts = texts(&conversation);
+        assert!(texts[0].starts_with("0: xxx") && texts[0].contains("more]"), "{}", &texts[0][..20]);
+        assert!(texts.last().unwrap().starts_with("199:"));
+        assert!(conversation.gap.is_some());
+        assert!(texts.iter().map(String::len).sum::<usize>() < 60_000);
+
+        let one = [said(0, &"z".repeat(3 << 20))];
+        let other = tempfile::tempdir().unwrap();
+        let conversation = Conversation::of(&attempt(other.path(), &one), 60_000);
+        assert!(conversation.items.is_empty() && conversation.gap == Some(0), "it is said that something is missing");
+    }
+
+    #[test]
+    fn a_worker_without_a_log_has_no_conversation() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempt = WorkerDir::new(folder.path().join("w-1")).attempt(1);
+        assert!(Conversation::of(&attempt, 1_000).items.is_empty());
+    }
+}

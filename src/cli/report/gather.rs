@@ -1,0 +1,270 @@
+//! What a report tells, read off a state directory and its repository. Changes nothing there, and looks at no setting: what
+//! the user keeps in them (keys of custom backends) is nobody's who reads a report.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::conversation::Conversation;
+use crate::git::{self, FileChange};
+use crate::mission::budget::Spent;
+use crate::mission::entry::{Brief, Start};
+use crate::mission::id::BossId;
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::outcome::{Changes, Verification};
+use crate::mission::registry::Worker;
+use crate::orchestrator::{Observer, OrchestratorError, Overview, WorkerView};
+use crate::store::file;
+use crate::store::worker_dir::AttemptDir;
+use crate::supervisor::assignment::Assignment;
+
+/// The newest so many are told of.
+const MOST_WORKERS: usize = 500;
+/// For all conversations together, and for one attempt's, in bytes of HTML.
+const ALL_CONVERSATIONS: usize = 12 << 20;
+const ONE_CONVERSATION: usize = 96 << 10;
+/// So many attempts of a worker are told of in full; of the others the outcome.
+const MOST_CONVERSATIONS: usize = 4;
+
+/// Which workers a report is about.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// The boss's id, or how it begins.
+    pub boss: Option<String>,
+    /// Those that were asked for or settled since then, and those that are open.
+    pub since: Option<Timestamp>,
+}
+
+pub struct Story {
+    /// The repository's name, or the folder's.
+    pub name: String,
+    pub place: PathBuf,
+    pub state_root: PathBuf,
+    pub as_of: Timestamp,
+    pub since: Option<Timestamp>,
+    pub integration_branch: Option<String>,
+    /// In the order of their first workers; each has one at least.
+    pub bosses: Vec<Boss>,
+    /// Older workers that did not fit.
+    pub left_out: usize,
+}
+
+pub struct Boss {
+    pub id: BossId,
+    pub directory: Option<PathBuf>,
+    pub workers: Vec<Told>,
+}
+
+pub struct Told {
+    pub view: WorkerView,
+    /// Oldest first; the last one may be open.
+    pub attempts: Vec<Attempt>,
+    /// Over all its attempts, the running one too.
+    pub spent: Spent,
+    /// Of the last attempt that changed something, with its lines where git still has the commits.
+    pub files: Vec<FileLines>,
+    /// With all that is kept of it.
+    pub folder: PathBuf,
+}
+
+pub struct FileLines {
+    pub path: String,
+    /// Added and deleted.
+    pub lines: Option<(usize, usize)>,
+}
+
+pub struct Attempt {
+    pub number: u32,
+    pub backend: String,
+    pub model: Option<String>,
+    pub status: WorkerStatus,
+    pub began: Option<Timestamp>,
+    /// When it settled.
+    pub ended: Option<Timestamp>,
+    /// How long it ran, and of that how long was spent verifying.
+    pub seconds: u64,
+    pub verifying_seconds: f64,
+    pub brief: Option<Brief>,
+    /// The last words, whole as far as they are kept.
+    pub final_message: String,
+    /// What it began with, where that was not the mission's prompt.
+    pub asked: Option<String>,
+    pub conversation: Option<Conversation>,
+}
+
+impl Story {
+    pub fn workers(&self) -> impl Iterator<Item = &Told> {
+        self.bosses.iter().flat_map(|boss| &boss.workers)
+    }
+
+    /// `None`: nothing that is wanted is here.
+    pub fn gather(observer: &mut Observer, wanted: &Wanted, place: &Path) -> Result<Option<Self>, OrchestratorError> {
+        let overview = observer.look()?;
+        let mut views = archived(observer, wanted);
+        views.extend(overview.workers().filter(|view| wanted.includes(&view.worker)).cloned());
+        let left_out = views.len().saturating_sub(MOST_WORKERS);
+        views.drain(..left_out);
+        if views.is_empty() {
+            return Ok(None);
+        }
+        let attempts: usize = views.iter().map(|view| view.worker.settled.len().clamp(1, MOST_CONVERSATIONS)).sum();
+        let room = (ALL_CONVERSATIONS / attempts.max(1)).min(ONE_CONVERSATION);
+        let repository = overview.repository.clone();
+        let as_of = overview.as_of;
+        let told = views.into_iter().map(|view| Told::new(observer, view, repository.as_deref(), as_of, room));
+        let bosses = by_boss(told, &overview);
+        let place = repository.unwrap_or_else(|| place.to_owned());
+        Ok(Some(Self {
+            name: place.file_name().map_or_else(|| "/".to_owned(), |name| name.to_string_lossy().into_owned()),
+            place,
+            state_root: observer.state_root().to_owned(),
+            as_of,
+            since: wanted.since,
+            integration_branch: overview.integration_branch,
+            bosses,
+            left_out,
+        }))
+    }
+}
+
+impl Wanted {
+    fn includes(&self, worker: &Worker) -> bool {
+        let is_boss = self.boss.as_ref().is_none_or(|boss| worker.boss.as_str().starts_with(boss));
+        let is_new = |since: Timestamp| {
+            let settled = worker.last().is_some_and(|brief| brief.settled_at >= since);
+            worker.created_at >= since || settled || !worker.status.is_settled()
+        };
+        is_boss && self.since.is_none_or(is_new)
+    }
+}
+
+fn archived(observer: &Observer, wanted: &Wanted) -> Vec<WorkerView> {
+    let archived = observer.archived();
+    let newest = archived.iter().filter(|worker| wanted.includes(worker));
+    newest.filter_map(|worker| observer.find(worker.id.as_str()).ok()).collect()
+}
+
+fn by_boss(workers: impl Iterator<Item = Told>, overview: &Overview) -> Vec<Boss> {
+    let mut bosses: Vec<Boss> = Vec::new();
+    let mut places: HashMap<BossId, usize> = HashMap::new();
+    for told in workers {
+        let id = told.view.worker.boss.clone();
+        let place = *places.entry(id.clone()).or_insert_with(|| {
+            let known = overview.bosses.iter().find(|boss| boss.boss == id);
+            bosses.push(Boss { directory: known.and_then(|boss| boss.directory.clone()), id, workers: Vec::new() });
+            bosses.len() - 1
+        });
+        bosses[place].workers.push(told);
+    }
+    bosses
+}
+
+impl Told {
+    fn new(observer: &Observer, view: WorkerView, repository: Option<&Path>, as_of: Timestamp, room: usize) -> Self {
+        let worker = &view.worker;
+        let folder = observer.folder(&worker.id);
+        let settled = worker.settled.iter().enumerate();
+        let told_in_full = |at: usize| at + MOST_CONVERSATIONS >= worker.settled.len();
+        let mut attempts: Vec<Attempt> = settled
+            .map(|(at, brief)| {
+                let dir = folder.attempt(brief.attempt);
+                Attempt::settled(&dir, brief, told_in_full(at).then_some(room))
+            })
+            .collect();
+        let mut spent = Spent::default();
+        for (at, brief) in worker.settled.iter().enumerate() {
+            spent.add(Spent::by(brief, &worker.settled[..at]));
+        }
+        if worker.status.is_live() {
+            let open = Attempt::open(&folder.attempt(worker.attempt), &view, as_of, room);
+            spent.add(Spent::of(&view.live.as_ref().map(|live| live.usage).unwrap_or_default(), open.seconds));
+            attempts.push(open);
+        }
+        let files = worker.last().map(|brief| files(&brief.changes, repository)).unwrap_or_default();
+        Self { attempts, spent, files, folder: folder.root().to_owned(), view }
+    }
+
+    pub fn brief(&self) -> Option<&Brief> {
+        self.view.worker.last().filter(|_| self.view.worker.status.is_settled())
+    }
+
+    pub fn changes(&self) -> Option<&Changes> {
+        self.view.worker.last().map(|brief| &brief.changes)
+    }
+}
+
+impl Attempt {
+    fn settled(dir: &AttemptDir, brief: &Brief, room: Option<usize>) -> Self {
+        let outcome = dir.outcome().ok().flatten();
+        let final_message = match outcome {
+            Some(outcome) => outcome.run.final_message,
+            None => brief.final_message.clone(),
+        };
+        let verifying_seconds = match brief.verification {
+            Verification::Passed { seconds, .. }
+            | Verification::Failed { seconds, .. }
+            | Verification::TimedOut { seconds, .. } => seconds,
+            _ => 0.0,
+        };
+        Self {
+            number: brief.attempt,
+            backend: brief.backend.to_string(),
+            model: brief.model.clone(),
+            status: WorkerStatus::Settled(brief.status),
+            began: brief.started_at,
+            ended: Some(brief.settled_at),
+            seconds: brief.seconds,
+            verifying_seconds,
+            brief: Some(brief.clone()),
+            final_message,
+            asked: asked(dir),
+            conversation: room.map(|room| Conversation::of(dir, room)),
+        }
+    }
+
+    fn open(dir: &AttemptDir, view: &WorkerView, as_of: Timestamp, room: usize) -> Self {
+        let worker = &view.worker;
+        let since_start = worker.started_at.map_or(0, |began| as_of.duration_since(began).as_secs().max(0) as u64);
+        Self {
+            number: worker.attempt,
+            backend: worker.next.backend.to_string(),
+            model: worker.next.model.clone(),
+            status: worker.status,
+            began: worker.started_at,
+            ended: None,
+            seconds: view.elapsed_seconds.unwrap_or(since_start),
+            verifying_seconds: 0.0,
+            brief: None,
+            final_message: String::new(),
+            asked: asked(dir),
+            conversation: Some(Conversation::of(dir, room)),
+        }
+    }
+
+    pub fn is_completed(&self) -> bool {
+        self.status == WorkerStatus::Settled(Ending::Completed)
+    }
+}
+
+/// A retry's words, as they lie in the folder of the attempt.
+fn asked(dir: &AttemptDir) -> Option<String> {
+    let Assignment { start, .. } = file::read_json(&dir.assignment()).ok().flatten()?;
+    match start {
+        Start::Mission => None,
+        Start::Prompt { text } | Start::Resume { text, .. } => Some(text),
+    }
+}
+
+/// Each with its lines, where git still has both commits.
+fn files(changes: &Changes, repository: Option<&Path>) -> Vec<FileLines> {
+    let counted = match (repository, &changes.base_commit, &changes.head) {
+        (Some(repository), Some(base), Some(head)) if base != head => git::file_changes(repository, base, head).ok(),
+        _ => None,
+    };
+    let with_lines = |it: FileChange| FileLines { path: it.path, lines: Some((it.insertions, it.deletions)) };
+    match counted {
+        Some(files) => files.into_iter().map(with_lines).collect(),
+        None => changes.files.iter().map(|path| FileLines { path: path.clone(), lines: None }).collect(),
+    }
+}

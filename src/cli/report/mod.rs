@@ -1,0 +1,164 @@
+//! `report`: what was asked for and what came of it, as one HTML file for people. Reads the state and changes nothing in it.
+//!
+//! `gather.rs` reads, `conversation.rs` a log, `page.rs`, `timeline.rs` and `worker.rs` write HTML, `style.css` is how it
+//! looks.
+
+mod conversation;
+mod gather;
+mod page;
+mod text;
+mod timeline;
+mod worker;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp, Zoned, civil};
+use serde_json::json;
+
+use self::gather::{Story, Wanted};
+use super::Places;
+use super::here::Here;
+use crate::mission::causes::with_causes;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit status: 0 it was written, 1 it could not be or there is nothing to report, 2 the command line is wrong."
+)]
+pub(super) struct ReportArgs {
+    /// Where to write it; `-` for stdout [default: orchestrator-report-<date>.html in the current directory]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Only the workers of this boss; the beginning of its id is enough
+    #[arg(long, value_name = "ID")]
+    boss: Option<String>,
+    /// Only what was asked for, settled or still open since then: 2026-11-23, "2026-11-23 14:00", 3h, 2d
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Print one JSON object about what was written
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &ReportArgs, places: &Places) -> ExitCode {
+    match report(args, places) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            if args.json {
+                println!("{}", json!({"status": "failed", "error": why}));
+            }
+            eprintln!("no report: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(args: &ReportArgs, places: &Places) -> Result<(), String> {
+    let here = Here::find(places)?;
+    let nothing = || {
+        format!(
+            "nothing was asked for here yet ({} has no workers): start your agent in the repository, or name another \
+             place with --state-dir",
+            here.state_root.display()
+        )
+    };
+    let mut observer = here.observe()?.ok_or_else(nothing)?;
+    let wanted = Wanted { boss: args.boss.clone(), since: args.since };
+    let place = here.repository.as_deref().unwrap_or(&here.directory);
+    let story = Story::gather(&mut observer, &wanted, place).map_err(|error| with_causes(&error))?;
+    let story = story.ok_or_else(|| match args.boss.is_some() || args.since.is_some() {
+        true => "no worker is of that boss and that time; leave out --boss or --since to see all".to_owned(),
+        false => nothing(),
+    })?;
+    let html = page::page(&story).into_string();
+    if args.output.as_deref() == Some(Path::new("-")) {
+        let mut stdout = io::stdout().lock();
+        return stdout.write_all(html.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| error.to_string());
+    }
+    let default = || format!("orchestrator-report-{}.html", text::date(story.as_of)).into();
+    let path = args.output.clone().unwrap_or_else(default);
+    write(&path, &html)?;
+    let workers = story.workers().count();
+    match args.json {
+        true => println!(
+            "{}",
+            json!({"status": "written", "path": path, "bytes": html.len(), "workers": workers, "left_out": story.left_out})
+        ),
+        false => {
+            println!("{} ({}, {})", path.display(), text::count(workers as u64, "worker"), text::bytes(html.len()))
+        }
+    }
+    Ok(())
+}
+
+/// At once and whole, for you alone to read: it holds what agents printed. Only a report is written over.
+fn write(path: &Path, html: &str) -> Result<(), String> {
+    let cannot =
+        |error: io::Error| format!("{} could not be written: {error}; name another with --output", path.display());
+    if fs::symlink_metadata(path).is_ok() && !is_report(path) {
+        return Err(format!(
+            "{} is there and is no report, so it was left alone: name another with --output",
+            path.display()
+        ));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".report-").tempfile_in(folder).map_err(cannot)?;
+    file.write_all(html.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(cannot)?;
+    file.persist(path).map_err(|error| cannot(error.error))?;
+    Ok(())
+}
+
+fn is_report(path: &Path) -> bool {
+    let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    let mut head = Vec::new();
+    let read = is_file.then(|| File::open(path).and_then(|file| file.take(1_000).read_to_end(&mut head)));
+    matches!(read, Some(Ok(_))) && String::from_utf8_lossy(&head).contains(page::GENERATOR)
+}
+
+/// A day, a time of a day, a time with its offset, or how long ago.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let zone = TimeZone::system();
+    let local = |at: civil::DateTime| at.to_zoned(zone.clone()).ok().map(|at| at.timestamp());
+    let ago = |span: Span| Zoned::now().checked_sub(span).ok().map(|at| at.timestamp());
+    let found = text.parse::<Timestamp>().ok();
+    let found = found.or_else(|| local(text.parse::<civil::DateTime>().ok()?));
+    let found = found.or_else(|| ago(text.parse::<Span>().ok()?.abs()));
+    found.ok_or_else(|| "give a day (2026-11-23), a time (2026-11-23 14:00) or how long ago (3h, 2d)".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_day_a_time_or_how_long_ago() {
+        let day = moment("2026-11-23").unwrap();
+        assert_eq!(moment("2026-11-23 14:00").unwrap().duration_since(day).as_secs(), 14 * 3600);
+        assert_eq!(moment("2026-11-23T14:00:00Z").unwrap(), "2026-11-23T14:00:00Z".parse().unwrap());
+        let ago = Timestamp::now().duration_since(moment("2h").unwrap()).as_secs();
+        assert!((7_190..7_210).contains(&ago), "{ago}");
+        let ago = Timestamp::now().duration_since(moment("3d").unwrap()).as_secs();
+        assert!((250_000..270_000).contains(&ago), "{ago}");
+        assert!(moment("yesterday").unwrap_err().contains("2026-11-23"));
+    }
+
+    #[test]
+    fn only_a_report_is_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.html");
+        write(&path, &format!("<meta content=\"{}\">one", page::GENERATOR)).unwrap();
+        write(&path, &format!("<meta content=\"{}\">two", page::GENERATOR)).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().ends_with("two"));
+        fs::write(&path, "mine").unwrap();
+        assert!(write(&path, "x").unwrap_err().contains("is no report"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        let link = folder.path().join("link.html");
+        std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+        assert!(write(&link, "x").is_err());
+        assert!(write(&folder.path().join("not/there.html"), "x").unwrap_err().contains("--output"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing half made is left");
+    }
+}

@@ -1,0 +1,189 @@
+//! When each worker waited, ran and was verified: one bar a worker. Lengths are in percent of the whole time, so the bars
+//! are as wide as the page.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use super::gather::{Attempt, Told};
+use super::text;
+use super::worker::anchor;
+use crate::mission::lifecycle::WorkerStatus;
+
+/// A longer name would take the bars' place.
+const NAME: usize = 60;
+
+pub struct Scale {
+    from: Timestamp,
+    until: Timestamp,
+}
+
+struct Piece {
+    kind: &'static str,
+    status: WorkerStatus,
+    from: f64,
+    until: f64,
+    words: String,
+}
+
+impl Scale {
+    /// From the first that was asked for to the last that ended.
+    pub fn of(workers: &[Told], as_of: Timestamp) -> Self {
+        let from = workers.iter().map(|told| told.view.worker.created_at).min().unwrap_or(as_of);
+        let ended = |told: &Told| match told.view.worker.status.is_settled() {
+            true => told.attempts.last().and_then(|attempt| attempt.ended),
+            false => Some(as_of),
+        };
+        let until = workers.iter().filter_map(ended).max().unwrap_or(as_of);
+        Self { from, until: until.max(from) }
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.until.duration_since(self.from).as_secs_f64()
+    }
+
+    /// Clocks jump: what lies outside is put at the edge.
+    fn percent(&self, at: Timestamp) -> f64 {
+        let whole = self.seconds().max(0.001);
+        (at.duration_since(self.from).as_secs_f64() / whole * 100.0).clamp(0.0, 100.0)
+    }
+
+    /// About five, at even times.
+    fn ticks(&self) -> Vec<(f64, String)> {
+        const STEPS: [f64; 21] = [
+            1.0,
+            2.0,
+            5.0,
+            10.0,
+            15.0,
+            20.0,
+            30.0,
+            60.0,
+            120.0,
+            300.0,
+            600.0,
+            900.0,
+            1_800.0,
+            3_600.0,
+            7_200.0,
+            14_400.0,
+            43_200.0,
+            86_400.0,
+            172_800.0,
+            604_800.0,
+            2_592_000.0,
+        ];
+        let whole = self.seconds();
+        let step = STEPS.into_iter().find(|step| whole / step <= 5.5).unwrap_or(whole / 5.0);
+        let times = (0..).map(|n| f64::from(n) * step).take_while(|at| *at <= whole);
+        // The last one would stand beyond the edge.
+        times.map(|at| (at / whole.max(0.001) * 100.0, at)).filter(|(percent, _)| *percent < 94.0).map(tick).collect()
+    }
+}
+
+fn tick((percent, seconds): (f64, f64)) -> (f64, String) {
+    let words = text::seconds(seconds as u64);
+    let short = ["m", "h", "d"].into_iter().find_map(|unit| {
+        let (whole, rest) = words.split_once(&format!("{unit} "))?;
+        rest.starts_with('0').then(|| format!("{whole}{unit}"))
+    });
+    (percent, short.unwrap_or(words))
+}
+
+pub fn timeline(workers: &[Told], as_of: Timestamp) -> Markup {
+    let scale = Scale::of(workers, as_of);
+    let all = workers.iter().flat_map(|told| &told.attempts).map(|attempt| attempt.status);
+    let endings: BTreeSet<WorkerStatus> = all.collect();
+    let has = |kind: &str| workers.iter().any(|told| pieces(told, &scale, as_of).iter().any(|it| it.kind == kind));
+    html! {
+        div.timeline role="list" aria-label="Timeline" {
+            div.axis aria-hidden="true" {
+                span {}
+                svg width="100%" height="18" {
+                    @for (at, words) in scale.ticks() {
+                        text x={ (at) "%" } y="12" { (words) }
+                    }
+                }
+            }
+            @for told in workers {
+                (row(told, &scale, as_of))
+            }
+        }
+        p.legend {
+            @for status in endings {
+                span.key { svg width="18" height="10" { rect.ran.(status.as_str()) width="18" height="10" rx="2" {} } (status.as_str().replace('_', " ")) }
+            }
+            @if has("queued") { span.key { svg width="18" height="10" { rect.queued y="4" width="18" height="2" {} } "waiting" } }
+            @if has("verified") { span.key { svg width="18" height="10" { rect.verified.any width="18" height="10" rx="2" {} } "verifying" } }
+        }
+    }
+}
+
+fn row(told: &Told, scale: &Scale, as_of: Timestamp) -> Markup {
+    let worker = &told.view.worker;
+    let pieces = pieces(told, scale, as_of);
+    let words = pieces.iter().map(|piece| piece.words.as_str()).collect::<Vec<_>>().join("; ");
+    html! {
+        div.row role="listitem" {
+            a.name href={ "#" (anchor(&worker.id)) } title=(worker.mission.title) {
+                (text::head(&worker.mission.title, NAME))
+            }
+            svg.bar width="100%" height="16" role="img" aria-label={ (worker.id.as_str()) ": " (words) } {
+                @for piece in &pieces {
+                    @let (y, height) = if piece.kind == "queued" { (7, 2) } else { (2, 12) };
+                    rect class={ (piece.kind) " " (piece.status.as_str()) }
+                        x={ (percent(piece.from)) "%" } y=(y)
+                        width={ (percent(piece.until - piece.from)) "%" } height=(height) rx="2" {
+                        title { (piece.words) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn percent(value: f64) -> String {
+    format!("{value:.2}")
+}
+
+fn pieces(told: &Told, scale: &Scale, as_of: Timestamp) -> Vec<Piece> {
+    let worker = &told.view.worker;
+    let mut pieces = Vec::new();
+    let mut free_since = worker.created_at;
+    for attempt in &told.attempts {
+        let ended = attempt.ended.unwrap_or(as_of);
+        let began = attempt.began.unwrap_or(ended);
+        push(&mut pieces, scale, "queued", WorkerStatus::Queued, free_since, began, "waiting".to_owned());
+        let verified_since = verified_since(attempt, began, ended);
+        let words = format!("attempt {} {} after {}", attempt.number, attempt.status, text::seconds(attempt.seconds));
+        push(&mut pieces, scale, "ran", attempt.status, began, verified_since, words);
+        if verified_since < ended {
+            let words = format!("verifying for {}", text::seconds(attempt.verifying_seconds.round() as u64));
+            push(&mut pieces, scale, "verified", attempt.status, verified_since, ended, words);
+        }
+        free_since = ended;
+    }
+    if worker.status == WorkerStatus::Queued {
+        push(&mut pieces, scale, "queued", WorkerStatus::Queued, free_since, as_of, "queued".to_owned());
+    }
+    pieces
+}
+
+fn verified_since(attempt: &Attempt, began: Timestamp, ended: Timestamp) -> Timestamp {
+    let took = jiff::SignedDuration::try_from_secs_f64(attempt.verifying_seconds).unwrap_or_default();
+    ended.checked_sub(took).unwrap_or(ended).max(began).min(ended.max(began))
+}
+
+fn push(
+    pieces: &mut Vec<Piece>,
+    scale: &Scale,
+    kind: &'static str,
+    status: WorkerStatus,
+    from: Timestamp,
+    until: Timestamp,
+    words: String,
+) {
+    let (from, until) = (scale.percent(from), scale.percent(until.max(from)));
+    pieces.push(Piece { kind, status, from, until, words });
+}

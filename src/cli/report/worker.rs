@@ -1,0 +1,311 @@
+//! One worker in a report: what was asked for, what came of it, the evidence, and what was said, folded away.
+
+use maud::{Markup, html};
+
+use super::conversation::{Conversation, End, Item, What};
+use super::gather::{Attempt, Told};
+use super::text;
+use crate::mission::entry::Brief;
+use crate::mission::id::WorkerId;
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::outcome::{FailureKind, Verification};
+use crate::mission::spec::Place;
+
+const TITLE: usize = 300;
+const PROMPT: usize = 12_000;
+const FINAL_MESSAGE: usize = 3_000;
+const REASON: usize = 1_000;
+const FILES: usize = 40;
+/// Bars of changed lines are as long as this at most, in characters.
+const LONGEST_BAR: usize = 24;
+
+/// What a link to this worker points at.
+pub fn anchor(id: &WorkerId) -> String {
+    format!("worker-{id}")
+}
+
+/// The word for a status, with a sign before it: colour alone says nothing.
+pub fn badge(status: WorkerStatus) -> Markup {
+    html! { span class={ "badge " (status.as_str()) } { (sign(status)) " " (status.as_str().replace('_', " ")) } }
+}
+
+fn sign(status: WorkerStatus) -> &'static str {
+    match status {
+        WorkerStatus::Queued => "○",
+        WorkerStatus::Starting | WorkerStatus::Running | WorkerStatus::Verifying => "▸",
+        WorkerStatus::Settled(Ending::Completed) => "✓",
+        WorkerStatus::Settled(Ending::Failed) => "✗",
+        WorkerStatus::Settled(Ending::Cancelled) => "–",
+        WorkerStatus::Settled(Ending::TimedOut | Ending::Interrupted) => "!",
+        WorkerStatus::Settled(Ending::Lost) => "?",
+    }
+}
+
+pub fn verification(verification: &Verification) -> Option<Markup> {
+    let (class, words) = match verification {
+        Verification::NotAsked => return None,
+        Verification::Passed { .. } => ("good", "passed"),
+        Verification::Failed { .. } => ("bad", "failed"),
+        Verification::TimedOut { .. } => ("bad", "timed out"),
+        Verification::Skipped => ("none", "not run"),
+        Verification::CouldNotRun { .. } => ("bad", "could not run"),
+        Verification::NotProven { .. } => ("bad", "not proven"),
+    };
+    Some(html! { span class=(class) { (words) } })
+}
+
+/// `+12 −3`.
+pub fn lines(insertions: u64, deletions: u64) -> Markup {
+    html! { span.lines { span.plus { "+" (insertions) } " " span.minus { "−" (deletions) } } }
+}
+
+pub fn short(commit: &str) -> &str {
+    commit.get(..10).unwrap_or(commit)
+}
+
+pub fn worker(told: &Told) -> Markup {
+    let worker = &told.view.worker;
+    let last = told.attempts.last();
+    let message = last.map(|attempt| attempt.final_message.as_str()).unwrap_or_default();
+    let message = text::clean(message);
+    let message = message.trim();
+    html! {
+        article.worker id=(anchor(&worker.id)) {
+            header {
+                h3 { (text::head(&text::clean(&worker.mission.title), TITLE)) }
+                (badge(worker.status))
+            }
+            p.meta { (meta(told)) }
+            @if !message.is_empty() {
+                blockquote { (text::tail(message, FINAL_MESSAGE)) }
+            }
+            (facts(told))
+            (changed_files(told))
+            details {
+                summary { "What was asked for" }
+                pre.prompt { (text::head(&text::clean(&worker.mission.prompt), PROMPT)) }
+            }
+            @for attempt in &told.attempts {
+                (conversation(told, attempt))
+            }
+        }
+    }
+}
+
+fn meta(told: &Told) -> Markup {
+    let worker = &told.view.worker;
+    let backend = told.attempts.last().map_or(worker.next.backend.as_str(), |attempt| &attempt.backend);
+    let model = told.attempts.last().map_or(&worker.next.model, |attempt| &attempt.model);
+    html! {
+        code { (worker.id.as_str()) }
+        span { (backend) @if let Some(model) = model { " · " (text::head(model, 80)) } }
+        @if told.spent.seconds > 0 { span { (text::seconds(told.spent.seconds)) } }
+        @if told.spent.tokens > 0 { span { (text::tokens(told.spent.tokens)) " tokens" } }
+        @if told.spent.cost_usd > 0.0 { span { (text::dollars(told.spent.cost_usd)) } }
+        @if told.attempts.len() > 1 { span { (told.attempts.len()) " attempts" } }
+    }
+}
+
+fn facts(told: &Told) -> Markup {
+    let worker = &told.view.worker;
+    // A verification tells of itself below.
+    let failure = told.brief().and_then(|brief| brief.failure.as_ref());
+    let failure = failure.filter(|failure| failure.kind != FailureKind::Verification);
+    let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
+    let code = |text: &str| html! { code { (text::head(&text::clean(text), REASON)) } };
+    let plain = |text: &str| html! { (text::head(&text::clean(text), REASON)) };
+    html! {
+        dl.facts {
+            @if let Some(failure) = failure {
+                (fact("Ended by", html! { (failure.kind.as_str().replace('_', " ")) ": " (plain(&failure.message)) }))
+            }
+            @if let Some(block) = &told.view.block { (fact("Blocked", plain(block))) }
+            @if let Some(waits_for) = &told.view.waits_for { (fact("Waits for", plain(waits_for))) }
+            @if let Some(reason) = &worker.cancel { (fact("Called off", plain(reason))) }
+            @if let Some(why) = &worker.diverted { (fact("Went to", plain(why))) }
+            @if !worker.mission.depends_on.is_empty() {
+                @let tasks = worker.mission.depends_on.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", ");
+                (fact("After", plain(&tasks)))
+            }
+            @if let Some(race) = &told.view.race {
+                (fact("Race", html! {
+                    "against " (race.racers.iter().filter(|it| it.worker_id != worker.id).map(|it| it.worker_id.as_str()).collect::<Vec<_>>().join(", "))
+                    @match &race.winner {
+                        Some(winner) if *winner == worker.id => { ", " strong { "won" } }
+                        Some(winner) => { ", won by " (winner.as_str()) }
+                        None => { ", not decided" }
+                    }
+                }))
+            }
+            (verified(told))
+            @match (&worker.mission.place, &worker.integrated) {
+                (_, Some(it)) => {
+                    (fact("Merged", html! { "into " (code(&it.into)) " as " code title=(it.commit) { (short(&it.commit)) } }))
+                }
+                (Place::Worktree { branch, .. }, None) => { (fact("Branch", code(branch))) }
+                (Place::Directory { path }, None) => { (fact("Directory", code(&path.to_string_lossy()))) }
+            }
+            @if !told.view.collisions.is_empty() {
+                (fact("Conflicts with", html! {
+                    @for (at, collision) in told.view.collisions.iter().enumerate() {
+                        @if at > 0 { ", " }
+                        (collision.with)
+                        @if !collision.paths.is_empty() { " (" (plain(&collision.paths.join(", "))) ")" }
+                    }
+                }))
+            }
+            @if let Some(salvage) = &worker.salvage_ref { (fact("Salvaged to", code(salvage))) }
+            @if let Some(changes) = told.changes() {
+                @if changes.uncommitted > 0 {
+                    (fact("Not committed", html! { (text::count(changes.uncommitted.into(), "file")) }))
+                }
+                @if !changes.outside_worktree.is_empty() {
+                    (fact("Edited elsewhere", code(&changes.outside_worktree.join(", "))))
+                }
+            }
+        }
+    }
+}
+
+fn verified(told: &Told) -> Markup {
+    let Some(proof) = told.brief().and_then(|brief| proof(told, &brief.verification)) else { return html! {} };
+    html! { div { dt { "Verification" } dd { (proof) } } }
+}
+
+/// What was run, how it went, and what it printed where it did not pass.
+fn proof(told: &Told, found: &Verification) -> Option<Markup> {
+    let command = told.view.worker.mission.verify_command.as_deref()?;
+    let result = verification(found)?;
+    let log = match found {
+        Verification::Failed { log_tail, .. } | Verification::TimedOut { log_tail, .. } => log_tail.clone(),
+        other => other.note().unwrap_or_default(),
+    };
+    Some(html! {
+        (result) " " code { (text::head(&text::clean(command), REASON)) }
+        @if let Some(commit) = found.commit() { " at " code title=(commit) { (short(commit)) } }
+        @if !log.trim().is_empty() { pre { (text::clean(log.trim())) } }
+    })
+}
+
+fn changed_files(told: &Told) -> Markup {
+    let Some(changes) = told.changes().filter(|changes| changes.files_changed > 0) else { return html! {} };
+    let most = told.files.iter().filter_map(|file| file.lines).map(|(plus, minus)| plus + minus).max().unwrap_or(0);
+    let left_out = (changes.files_changed as usize).saturating_sub(told.files.len().min(FILES));
+    html! {
+        details.files {
+            summary {
+                (text::count(changes.files_changed.into(), "file")) " changed "
+                (lines(changes.insertions.into(), changes.deletions.into()))
+                span.quiet { " in " (text::count(changes.commits.into(), "commit")) }
+            }
+            ul {
+                @for file in told.files.iter().take(FILES) {
+                    li {
+                        code { (text::tail(&text::clean(&file.path), 200)) }
+                        @if let Some((plus, minus)) = file.lines {
+                            (lines(plus as u64, minus as u64))
+                            span.bar aria-hidden="true" {
+                                span.plus { ("▪".repeat(share(plus, most))) }
+                                span.minus { ("▪".repeat(share(minus, most))) }
+                            }
+                        }
+                    }
+                }
+                @if left_out > 0 { li.quiet { "and " (text::count(left_out as u64, "more file")) } }
+            }
+        }
+    }
+}
+
+/// As `git diff --stat` draws it: what is there is seen.
+fn share(lines: usize, most: usize) -> usize {
+    match most <= LONGEST_BAR {
+        true => lines,
+        false => (lines * LONGEST_BAR).div_ceil(most),
+    }
+}
+
+fn conversation(told: &Told, attempt: &Attempt) -> Markup {
+    let whose = match told.attempts.len() {
+        1 => "Conversation".to_owned(),
+        _ => format!("Attempt {}", attempt.number),
+    };
+    let empty = Conversation::default();
+    let conversation = attempt.conversation.as_ref().unwrap_or(&empty);
+    let is_last = told.attempts.last().is_some_and(|last| last.number == attempt.number);
+    html! {
+        details.conversation {
+            summary {
+                (whose) " "
+                span.quiet {
+                    (attempt.backend)
+                    @if told.attempts.len() > 1 { ", " (attempt.status.as_str().replace('_', " ")) }
+                    @if let Some(began) = attempt.began { ", from " (text::clock(began)) }
+                }
+            }
+            @if let Some(brief) = attempt.brief.as_ref().filter(|_| !is_last) { (earlier(told, brief)) }
+            @if attempt.conversation.is_none() {
+                p.note { "Left out: " code { (told.folder.to_string_lossy()) } " has it." }
+            } @else if conversation.items.is_empty() && conversation.gap.is_none() {
+                p.note { "Nothing was said." }
+            }
+            ol {
+                @if let Some(text) = &attempt.asked {
+                    li.message {
+                        time { @if let Some(began) = attempt.began { (text::clock(began)) } }
+                        div { p { b { "Boss: " } (text::head(text::clean(text).trim(), PROMPT)) } }
+                    }
+                }
+                @for (at, item) in conversation.items.iter().enumerate() {
+                    @if conversation.gap == Some(at) { (gap(conversation)) }
+                    (line(item))
+                }
+                @if conversation.gap == Some(conversation.items.len()) { (gap(conversation)) }
+            }
+        }
+    }
+}
+
+/// How an attempt ended that was not the last.
+fn earlier(told: &Told, brief: &Brief) -> Markup {
+    let failure = brief.failure.as_ref().filter(|failure| failure.kind != FailureKind::Verification);
+    html! {
+        @if let Some(failure) = failure {
+            p.note {
+                "Ended by " (failure.kind.as_str().replace('_', " ")) ": "
+                (text::head(&text::clean(&failure.message), REASON))
+            }
+        }
+        @if let Some(proof) = proof(told, &brief.verification) { div.note { "Verification " (proof) } }
+    }
+}
+
+fn gap(conversation: &Conversation) -> Markup {
+    html! { li.gap { "Left out here, for want of room. All of it lies in " code { (conversation.log.to_string_lossy()) } } }
+}
+
+fn line(item: &Item) -> Markup {
+    let (class, body) = match &item.what {
+        What::Said(text) => ("said", html! { p { (text) } }),
+        What::Thought(text) => ("thought", html! { p { (text) } }),
+        What::Message(text) => ("message", html! { p { b { "Boss: " } (text) } }),
+        What::Edited(paths) => ("edited", html! { p { "edited " code { (paths) } } }),
+        What::Note(text) => ("other", html! { p { (text) } }),
+        What::Ran { tool, what, end } => ("ran", ran(tool, what, end.as_ref())),
+    };
+    html! { li class=(class) { time datetime=(item.at) { (text::clock(item.at)) } div { (body) } } }
+}
+
+fn ran(tool: &str, what: &str, end: Option<&End>) -> Markup {
+    let head = html! {
+        @if !tool.is_empty() { span.quiet { (tool) " " } }
+        code { (what) }
+        @if let Some(end) = end {
+            " " span class=(if end.is_bad { "bad" } else { "quiet" }) { (end.how) }
+        }
+    };
+    match end.filter(|end| !end.output.is_empty()) {
+        Some(end) => html! { details { summary { (head) } pre { (end.output) } } },
+        None => html! { p { (head) } },
+    }
+}

@@ -1,0 +1,47 @@
+//! What kind of file system a folder lies on: locks do not hold everywhere.
+
+use std::path::Path;
+
+/// The kind, where it is one shared over a network, by which locks may be kept from others or forgotten. Of a folder that is
+/// not there yet, the nearest one above it that is. May hang, as network file systems do.
+pub fn network_file_system(folder: &Path) -> Option<&'static str> {
+    let found = folder.ancestors().find_map(|folder| rustix::fs::statfs(folder).ok())?;
+    kind(&found)
+}
+
+/// Numbers of `linux/magic.h` and of `statfs(2)`.
+#[cfg(target_os = "linux")]
+fn kind(found: &rustix::fs::StatFs) -> Option<&'static str> {
+    const KINDS: [(u32, &str); 9] = [
+        (0x6969, "nfs"),
+        (0x517b, "smb"),
+        (0xff53_4d42, "cifs"),
+        (0xfe53_4d42, "smb2"),
+        (0x0102_1997, "9p"),
+        (0x5346_414f, "afs"),
+        (0x00c3_6400, "ceph"),
+        (0x7375_7245, "coda"),
+        (0x6573_5546, "fuse"),
+    ];
+    // The type of this field is another one on each architecture.
+    let number = found.f_type as u32;
+    KINDS.iter().find(|(kind, _)| *kind == number).map(|(_, name)| *name)
+}
+
+#[cfg(target_os = "macos")]
+fn kind(found: &rustix::fs::StatFs) -> Option<&'static str> {
+    const KINDS: [&str; 7] = ["nfs", "smbfs", "afpfs", "webdav", "macfuse", "osxfuse", "ftp"];
+    let name: Vec<u8> = found.f_fstypename.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
+    KINDS.into_iter().find(|kind| kind.as_bytes() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_there_yet_is_asked_for_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(network_file_system(folder.path()), network_file_system(&folder.path().join("not/yet/there")));
+    }
+}

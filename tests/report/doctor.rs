@@ -1,0 +1,292 @@
+//! `doctor`: what it finds, what it says to do about it, and that it does nothing itself.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::world::{World, git, mission, until_exists};
+use crate::{program, stdout};
+
+const PLANTED_KEY: &str = "sk-planted-77aa10";
+
+struct Machine {
+    folder: tempfile::TempDir,
+    search_path: String,
+}
+
+impl Machine {
+    /// A home with a repository in it, and no CLI.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = Self { search_path: String::new(), folder };
+        for name in ["bin", "project", "home"] {
+            fs::create_dir(machine.path(name)).unwrap();
+        }
+        let project = machine.path("project");
+        git(&project, &["init", "-q", "-b", "main"]);
+        git(&project, &["config", "user.name", "Tess Ter"]);
+        git(&project, &["config", "user.email", "tess@localhost"]);
+        git(&project, &["commit", "-q", "--allow-empty", "-m", "first"]);
+        Self { search_path: format!("{}:/usr/bin:/bin", machine.path("bin").display()), ..machine }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(name)
+    }
+
+    fn install(&self, name: &str, script: &str) {
+        let path = self.path("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = program(&self.path("home"), &self.path("project"));
+        command.env("PATH", &self.search_path).env("ANTHROPIC_BASE_URL", PLANTED_KEY).arg("doctor");
+        command
+    }
+
+    /// What it found, and its exit status.
+    fn ask(&self) -> (Value, Option<i32>) {
+        let output = self.command().arg("--json").output().unwrap();
+        assert!(!stdout(&output).contains(PLANTED_KEY), "values of the environment are told to nobody");
+        (serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}")), output.status.code())
+    }
+}
+
+fn check(found: &Value, topic: &str, name: &str) -> (String, String, String) {
+    let checks = found["checks"][topic].as_array().unwrap_or_else(|| panic!("{topic}: {found:#}"));
+    let check = checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}: {found:#}"));
+    let fixes = check["fix"].as_array().cloned().unwrap_or_default();
+    let fixes: Vec<&str> = fixes.iter().filter_map(Value::as_str).collect();
+    (check["mark"].as_str().unwrap().into(), check["says"].as_str().unwrap().into(), fixes.join("\n"))
+}
+
+/// Every file and folder, with what can be told of a change.
+fn seen(folder: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32)> {
+    let mut all = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let found = entry.metadata().unwrap();
+            all.insert(entry.path(), (found.len(), found.mtime(), found.mtime_nsec(), found.mode()));
+            if found.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn it_says_with_whom_a_run_would_work_and_changes_nothing() {
+    let machine = Machine::new();
+    machine.install("codex", "case $1 in --version) echo codex-cli 0.169.0;; *) exit 0;; esac");
+    machine.install("claude", "case $1 in --version) echo 1.0.0;; *) echo '{\"loggedIn\": false}'; exit 1;; esac");
+    machine.install("gemini", "echo 0.99.0");
+    let before = seen(machine.folder.path());
+    let (found, code) = machine.ask();
+    assert_eq!((code, &found["would_work"]), (Some(0), &Value::Bool(true)), "{found:#}");
+    assert_eq!(found["with"], serde_json::json!(["codex", "gemini"]), "{found:#}");
+    assert_eq!(found["verdict"], "A run would work with: codex, gemini.");
+    let (mark, says, fix) = check(&found, "agents", "claudecode");
+    assert_eq!((&*mark, &*fix), ("bad", "claude auth login"));
+    assert!(says.contains("untested: older"), "{says}");
+    let (mark, says, fix) = check(&found, "agents", "gemini");
+    assert!(mark == "warn" && says.contains("untested: newer") && fix.contains("GEMINI_API_KEY"), "{says} {fix}");
+    let (mark, _, fix) = check(&found, "agents", "opencode");
+    assert_eq!((&*mark, &*fix), ("warn", "npm install -g opencode-ai"));
+    for (topic, name) in
+        [("git", "git"), ("git", "worktrees"), ("git", "identity"), ("place", "settings"), ("place", "disk")]
+    {
+        assert_eq!(check(&found, topic, name).0, "ok", "{name}: {found:#}");
+    }
+    assert!(check(&found, "git", "integration branch").1.starts_with("main"), "{found:#}");
+    assert_eq!(seen(machine.folder.path()), before, "it changes nothing");
+
+    let output = machine.command().output().unwrap();
+    let text = stdout(&output);
+    assert!(text.contains("✗ bad   claudecode") && text.contains("\n") && !text.contains('\u{1b}'), "{text}");
+    assert!(text.contains("claude auth login") && text.trim_end().ends_with("A run would work with: codex, gemini."));
+}
+
+#[test]
+fn a_cli_that_hangs_is_said_to_and_ends_with_all_that_it_started() {
+    let machine = Machine::new();
+    let pid = machine.path("pid");
+    machine.install("codex", &format!("sleep 600 & echo $! > {}; wait", pid.display()));
+    let began = Instant::now();
+    let (found, code) = machine.ask();
+    assert!(began.elapsed() < Duration::from_secs(60), "it waited for it");
+    let (mark, says, fix) = check(&found, "agents", "codex");
+    assert!(mark == "bad" && says.contains("does not say its version") && fix.ends_with("codex --version"), "{says}");
+    assert_eq!((code, found["with"].as_array().unwrap().len()), (Some(1), 0));
+    let pid: i32 = fs::read_to_string(pid).unwrap().trim().parse().unwrap();
+    let until = Instant::now() + Duration::from_secs(10);
+    while is_alive(pid) {
+        assert!(Instant::now() < until, "what it started is still there");
+        std::thread::yield_now();
+    }
+}
+
+/// A zombie is nobody.
+fn is_alive(pid: i32) -> bool {
+    let found = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
+    let state = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+    !state.is_empty() && !state.starts_with('Z')
+}
+
+#[test]
+fn what_is_in_the_way_is_named_with_the_mend() {
+    let machine = Machine::new();
+    machine.install("codex", "case $1 in --version) echo codex-cli 0.169.0;; *) exit 0;; esac");
+    let stopped = |name: &str, machine: &Machine| {
+        let (found, code) = machine.ask();
+        assert_eq!(code, Some(1), "{found:#}");
+        assert!(found["stopped_by"].as_array().unwrap().iter().any(|it| it == name), "{name}: {found:#}");
+        found
+    };
+    // A misspelt setting, with its line.
+    let settings = machine.path("home/.config/orchestrator-boss/config.toml");
+    fs::create_dir_all(settings.parent().unwrap()).unwrap();
+    fs::write(&settings, "max_depth = 1\nmax_worker = 3\n").unwrap();
+    let found = stopped("settings", &machine);
+    let (_, says, fix) = check(&found, "place", "settings");
+    assert!(says.contains("line 2") && says.contains("max_worker") && fix.contains("config.toml"), "{says} {fix}");
+    // Floors that no machine has.
+    fs::write(&settings, "min_free_disk_mib = 99999999999\nmin_free_memory_mib = 99999999999\n").unwrap();
+    let found = stopped("disk", &machine);
+    assert!(check(&found, "machine", "memory").1.contains("min_free_memory_mib"), "{found:#}");
+    fs::remove_file(&settings).unwrap();
+    // A state folder that cannot be ours, and one that a newer build wrote.
+    let state = machine.path("project/.orchestrator");
+    std::os::unix::fs::symlink(machine.path("home"), &state).unwrap();
+    stopped("state", &machine);
+    fs::remove_file(&state).unwrap();
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("orchestrator-state.json"), "{\"version\": 99}").unwrap();
+    let found = stopped("state file", &machine);
+    assert!(check(&found, "place", "state file").1.contains("newer"), "{found:#}");
+    fs::remove_dir_all(&state).unwrap();
+    // No git: all else is still looked at.
+    let without = Machine { search_path: machine.path("bin").display().to_string(), ..machine };
+    let found = stopped("git", &without);
+    assert!(check(&found, "git", "git").2.contains("install git"), "{found:#}");
+    assert_eq!(check(&found, "agents", "codex").0, "ok");
+}
+
+#[test]
+fn outside_of_a_repository_and_without_an_identity_it_is_said_what_that_means() {
+    let machine = Machine::new();
+    machine.install("codex", "echo 0.169.0");
+    let project = machine.path("project");
+    git(&project, &["config", "--unset", "user.name"]);
+    git(&project, &["config", "--unset", "user.email"]);
+    git(&project, &["config", "user.useConfigOnly", "true"]);
+    let (found, code) = machine.ask();
+    let (mark, says, fix) = check(&found, "git", "identity");
+    assert!(mark == "warn" && says.contains("orchestrator-boss@localhost") && fix.contains("user.email"), "{says}");
+    assert_eq!(code, Some(0));
+    fs::remove_dir_all(project.join(".git")).unwrap();
+    let (found, code) = machine.ask();
+    assert!(check(&found, "git", "repository").2.contains("git init"), "{found:#}");
+    assert_eq!(code, Some(0), "workers can work in directories");
+}
+
+#[test]
+fn the_clients_entries_are_followed_to_the_program_that_they_start() {
+    let machine = Machine::new();
+    machine.install("codex", "echo 0.169.0");
+    let (found, _) = machine.ask();
+    let (mark, _, fix) = check(&found, "clients", "clients");
+    assert!(mark == "warn" && fix.ends_with("setup codex"), "{fix}");
+    // As setup itself enters it.
+    let mut setup = program(&machine.path("home"), &machine.path("project"));
+    assert!(setup.args(["setup", "codex", "--yes"]).output().unwrap().status.success());
+    let (found, _) = machine.ask();
+    let (mark, says, _) = check(&found, "clients", "Codex");
+    assert!(mark == "ok" && says.contains("starts this program"), "{says}");
+    let config = machine.path("home/.codex/config.toml");
+    let entry =
+        |program: &str| fs::write(&config, format!("[mcp_servers.orchestrator-boss]\ncommand = \"{program}\"\n"));
+    entry("/gone/orchestrator-boss").unwrap();
+    let (mark, says, fix) = check(&machine.ask().0, "clients", "Codex");
+    assert!(mark == "bad" && says.contains("which is not there") && fix.ends_with("setup codex"), "{says}");
+    machine.install("orchestrator-boss", "echo orchestrator-boss 0.0.7");
+    entry(&machine.path("bin/orchestrator-boss").display().to_string()).unwrap();
+    let (mark, says, _) = check(&machine.ask().0, "clients", "Codex");
+    assert!(mark == "warn" && says.contains("version 0.0.7"), "{says}");
+    // What a project's file names is nothing that we run.
+    let ran = machine.path("ran");
+    machine.install("orchestrator-boss", &format!("touch {}", ran.display()));
+    fs::remove_file(&config).unwrap();
+    fs::write(
+        machine.path("project/.mcp.json"),
+        format!(
+            "{{\"mcpServers\": {{\"orchestrator-boss\": {{\"command\": {:?}}}}}}}",
+            machine.path("bin/orchestrator-boss")
+        ),
+    )
+    .unwrap();
+    let (mark, _, _) = check(&machine.ask().0, "clients", "Claude Code");
+    assert!(mark == "warn" && !ran.exists());
+    fs::write(machine.path("project/.mcp.json"), "{\n  \"mcpServers\": [,\n").unwrap();
+    let (mark, says, _) = check(&machine.ask().0, "clients", "Claude Code");
+    assert!(mark == "bad" && says.contains("line 2"), "{says}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_dead_bosses_left_is_named_with_the_commands_for_it() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(2);
+    let server = world.server_with(Some("boss"), settings.clone());
+    let gate = world.path("gate");
+    let busy = world.path("busy");
+    let done = server.create_one(mission("done", "write a.txt x\ncommit a")).await;
+    server.until(&done, "completed").await;
+    let script = format!("touch {}\nwait-file {}", busy.display(), gate.display());
+    let running = server.create_one(mission("running", &script)).await;
+    until_exists(&busy).await;
+    let other = server.create_one(mission("other", &format!("wait-file {}", gate.display()))).await;
+    server.until(&other, "running").await;
+    let waiting = server.create_one(mission("waiting", "say x")).await;
+    let ask = || {
+        let mut doctor = program(&world.path("home"), &world.repo());
+        let output = doctor.args(["doctor", "--json"]).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let (mark, says, _) = check(&ask(), "left_over", "workers");
+    assert!(mark == "ok" && says.contains("3 open, 1 of their bosses here"), "{says}");
+    server.orchestrator.shut_down().await;
+    drop(server);
+
+    world.git(&["update-ref", "refs/orchestrator/salvage/w-9-gone", "HEAD"]);
+    fs::create_dir_all(world.repo().join(".orchestrator/integrations/s-1.2")).unwrap();
+    let found = ask();
+    let left = found["checks"]["left_over"].as_array().unwrap();
+    let commands: Vec<&str> =
+        left.iter().filter_map(|it| it["fix"].as_array()).flatten().filter_map(Value::as_str).collect();
+    for id in ["w-2", "w-3", "w-4"] {
+        assert!(commands.contains(&&*format!("orchestrator-boss cancel {id}")), "{id}: {found:#}");
+    }
+    let texts: Vec<&str> = left.iter().filter_map(|it| it["says"].as_str()).collect();
+    assert!(texts.iter().any(|it| it.contains("w-2, w-3 run under their supervisors")), "{texts:?}");
+    assert!(texts.iter().any(|it| it.contains("w-4 wait")), "{texts:?}");
+    assert!(commands.iter().any(|it| it.ends_with("update-ref -d refs/orchestrator/salvage/w-9-gone")), "{commands:?}");
+    assert!(check(&found, "left_over", "worktrees").1.contains("1 not merged"), "{found:#}");
+    assert!(check(&found, "left_over", "verifications").1.contains("1 of integrations that were cut off"), "{found:#}");
+    assert!(check(&found, "left_over", "size").1.contains(".orchestrator"), "{found:#}");
+
+    fs::write(&gate, "").unwrap();
+    let server = world.server_with(Some("boss"), settings);
+    for worker in [&running, &other, &waiting] {
+        server.until(worker, "completed").await;
+    }
+    server.orchestrator.shut_down().await;
+}
