@@ -38,6 +38,8 @@ impl Terminal {
         command.args(world.arguments(args));
         let started = command.output().expect("tmux runs");
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+        // Programs may set its clipboard, as a terminal of people's lets them.
+        terminal.ask(&["set-option", "-s", "set-clipboard", "on"]);
         terminal
     }
 
@@ -60,6 +62,10 @@ impl Terminal {
     /// The same with the escape sequences that colour it.
     pub fn coloured(&self) -> String {
         String::from_utf8_lossy(&self.ask(&["capture-pane", "-p", "-e"]).stdout).into_owned()
+    }
+
+    pub fn clipboard(&self) -> String {
+        String::from_utf8_lossy(&self.ask(&["show-buffer"]).stdout).into_owned()
     }
 
     pub fn until(&self, says: &str) {

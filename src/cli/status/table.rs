@@ -169,7 +169,7 @@ impl Table {
             let fits = match column {
                 Column::Title | Column::Note => used(&chosen, &least) <= width,
                 // They are told in the notes, or by the ids, or seldom asked for.
-                Column::Branch | Column::Conflicts | Column::Model => used(&chosen, &enough) <= width,
+                Column::Check | Column::Branch | Column::Conflicts | Column::Model => used(&chosen, &enough) <= width,
                 _ => used(&chosen, &comfortable) <= width,
             };
             if !fits {

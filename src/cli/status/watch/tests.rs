@@ -88,7 +88,7 @@ fn a_screen_of_eighty_by_twenty_four_has_table_bars_log_and_keys() {
     assert!(lines[2].starts_with("boss claude:6f1c2f3a"), "{lines:#?}");
     assert!(lines[3].starts_with("› ● running   w-1 Fix the parser"), "{lines:#?}");
     assert!(lines[4].contains("日本語のタイトル、"), "{lines:#?}");
-    assert!(lines[9].contains("[Log]  Diff   Detail") && lines[9].contains("w-1 Fix the parser"), "{lines:#?}");
+    assert!(lines[9].contains("[Log] Diff  Detail") && lines[9].contains("w-1 Fix the parser"), "{lines:#?}");
     assert_eq!(lines[22], "12:00:00  line 99");
     assert!(lines[23].contains("? help"), "{lines:#?}");
     assert!(lines.iter().any(|line| line.ends_with('✓')) && lines.iter().any(|line| line.contains('█')), "{lines:#?}");
