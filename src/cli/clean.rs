@@ -13,7 +13,7 @@ use self::plan::{Item, Plan};
 use super::Places;
 use super::here::Here;
 use super::out::{self, End};
-use super::terminal::{Tone, bytes, paint};
+use super::terminal::{Tone, bytes, count, paint};
 use super::visit::{self, Visit};
 use crate::orchestrator::{RemovalRequest, RemovalTarget};
 
@@ -84,22 +84,29 @@ async fn clean(args: &CleanArgs, places: &Places) -> Result<ExitCode, End> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.yes && !agreed(&goes)? {
+    if !args.yes && !agreed(goes.len()).await? {
         return Ok(ExitCode::from(out::FAILED));
     }
-    let visit = visit::visit(places).await?;
     let mut done = Done { removed: Vec::new(), failed: Vec::new() };
-    let ended = out::unless_interrupted(remove(args, &visit, goes, &mut done)).await;
-    visit.leave().await;
+    let mut visit = None;
+    let removing = async {
+        let visit = visit.insert(visit::visit(places).await?);
+        remove(args, visit, goes, &mut done).await;
+        Ok::<(), End>(())
+    };
+    let ended = out::unless_interrupted(removing).await;
+    if let Some(visit) = visit {
+        visit.leave().await;
+    }
     let freed = done.removed.iter().map(|gone| gone.item.bytes).sum();
     let good = done.failed.is_empty();
     if args.json {
         let kept = stays.into_iter().chain(done.failed).collect();
         let _ = out::json(&Report { dry_run: false, removed: done.removed, kept, bytes_freed: freed });
     } else {
-        let _ = out::line(&format!("{} removed, {} freed", count(done.removed.len()), bytes(freed)));
+        let _ = out::line(&format!("{} removed, {} freed", count(done.removed.len() as u64, "worktree"), bytes(freed)));
     }
-    ended?;
+    ended??;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(out::FAILED) })
 }
 
@@ -146,9 +153,11 @@ async fn remove(args: &CleanArgs, visit: &Visit, goes: Vec<Item>, done: &mut Don
 
 fn list(goes: &[Item], stays: &[Item]) -> Result<(), End> {
     let all: u64 = goes.iter().map(|item| item.bytes).sum();
+    let name = |item: &Item| item.worker_id.clone().unwrap_or_else(|| item.path.display().to_string());
+    let widest = goes.iter().chain(stays).map(|item| name(item).len()).max().unwrap_or(0).min(40);
     let tell = |item: &Item| {
-        let name = item.worker_id.clone().unwrap_or_else(|| item.path.display().to_string());
-        out::line(&format!("  {name}  {}  {}", bytes(item.bytes), out::harmless(&item.why)))
+        let (name, size) = (out::harmless(&name(item)), bytes(item.bytes));
+        out::line(&format!("  {name:<widest$}  {size:>8}  {}", out::harmless(&item.why)))
     };
     if goes.is_empty() {
         out::line("nothing to remove")?;
@@ -163,19 +172,21 @@ fn list(goes: &[Item], stays: &[Item]) -> Result<(), End> {
     Ok(())
 }
 
-fn agreed(goes: &[Item]) -> Result<bool, End> {
+async fn agreed(worktrees: usize) -> Result<bool, End> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(End::Usage("nobody can be asked here: --yes removes them, --dry-run only lists".to_owned()));
     }
-    let _ = write!(io::stderr(), "Remove {}? [y/N] ", count(goes.len()));
-    let mut answer = String::new();
-    let _ = io::stdin().lock().read_line(&mut answer);
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
-}
-
-fn count(worktrees: usize) -> String {
-    match worktrees {
-        1 => "1 worktree".to_owned(),
-        count => format!("{count} worktrees"),
-    }
+    let question = format!("Remove {}? [y/N] ", count(worktrees as u64, "worktree"));
+    let asked = async {
+        // Within, so that a Ctrl-C that answers it is heard.
+        let _ = io::stderr().write_all(question.as_bytes());
+        let answer = tokio::task::spawn_blocking(|| {
+            let mut answer = String::new();
+            let _ = io::stdin().lock().read_line(&mut answer);
+            answer
+        });
+        let answer = answer.await.unwrap_or_default();
+        matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+    };
+    out::unless_interrupted(asked).await
 }

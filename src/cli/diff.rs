@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Places;
 use super::here::Here;
@@ -29,7 +30,8 @@ Examples:
 
 Shows all that differs from the commit on which the worker began: commits,
 uncommitted changes and untracked files. On a terminal it is shown by your
-pager: GIT_PAGER, core.pager of your own git configuration, PAGER, or less.
+pager, run without a shell: GIT_PAGER, core.pager of your own git
+configuration, PAGER, or less.
 
 Exit codes:
   0    it was shown, or there is no difference
@@ -56,7 +58,7 @@ struct Shown<'a> {
 }
 
 pub(super) fn run(args: &DiffArgs, places: &Places) -> ExitCode {
-    out::end(diff(args, places))
+    out::run(async { diff(args, places) })
 }
 
 fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, End> {
@@ -89,6 +91,8 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, End> {
     let pager = if shown { pager(&here.directory) } else { None };
     match pager {
         Some(mut pager) => {
+            // Ctrl-C is the pager's: it must not lose us, who it reads from, nor the shell come back below it.
+            let _heard = signal(SignalKind::interrupt());
             if let Some(input) = pager.stdin.take() {
                 write(&worker, repository.as_ref(), &base, look, input)?;
             }
@@ -143,15 +147,17 @@ fn pager(directory: &Path) -> Option<Child> {
     if matches!(command.trim(), "" | "cat") {
         return None;
     }
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", &command]).stdin(Stdio::piped());
+    // Taken apart at spaces: nothing but a mission's `verify_command` is ever run through a shell.
+    let mut words = command.split_whitespace();
+    let mut pager = Command::new(words.next()?);
+    pager.args(words).stdin(Stdio::piped());
     // As git sets it where the user has not.
     for (name, value) in [("LESS", "FRX"), ("LV", "-c")] {
         if std::env::var_os(name).is_none() {
-            shell.env(name, value);
+            pager.env(name, value);
         }
     }
-    shell.spawn().ok()
+    pager.spawn().ok()
 }
 
 /// From the user's own configuration alone: the repository's may be a worker's.

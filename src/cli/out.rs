@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -39,6 +40,11 @@ pub(super) const INTERRUPTED: u8 = 130;
 
 /// For a command whose threads have nothing left to do when it is done.
 pub(super) fn run(command: impl Future<Output = Result<ExitCode, End>>) -> ExitCode {
+    run_boxed(Box::pin(command))
+}
+
+/// One copy of the runtime's code for all commands: a release is to stay small.
+fn run_boxed(command: Pin<Box<dyn Future<Output = Result<ExitCode, End>> + '_>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = match runtime {
         Ok(runtime) => {
@@ -120,10 +126,11 @@ pub(super) async fn interrupted() {
 
 /// The result of the work, or that it was interrupted; dropped then.
 pub(super) async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, End> {
+    let interrupted: Pin<Box<dyn Future<Output = ()>>> = Box::pin(interrupted());
     tokio::select! {
         // First, so that it hears of a Ctrl-C before the work prints anything.
         biased;
-        () = interrupted() => Err(End::Interrupted),
+        () = interrupted => Err(End::Interrupted),
         done = work => Ok(done),
     }
 }

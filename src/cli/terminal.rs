@@ -86,6 +86,14 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
+/// `1 commit`, `2 commits`.
+pub(super) fn count(number: impl Into<u64>, what: &str) -> String {
+    match number.into() {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    }
+}
+
 /// In units of 1,024, as `du -h` counts.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

@@ -55,10 +55,7 @@ pub(super) async fn visit(places: &Places) -> Result<Visit, End> {
             .map_err(|error| End::Failed(format!("could not find the path of this program: {error}")))?,
     };
     let backends = Backends::with_custom(startup.settings.custom.clone());
-    let visiting = tokio::task::spawn_blocking(move || {
-        let _runtime = tokio::runtime::Handle::current().enter();
-        Orchestrator::visit(startup, backends)
-    });
+    let visiting = tokio::task::spawn_blocking(move || Orchestrator::visit(startup, backends));
     let orchestrator =
         visiting.await.map_err(|error| End::Failed(format!("could not open the state directory: {error}")))?;
     match orchestrator.map_err(refused)? {
@@ -85,7 +82,7 @@ impl Visit {
         self.orchestrator.get(name).await.map_err(refused)
     }
 
-    /// Called by `status --watch`.
+    // For `status --watch`.
     #[allow(dead_code)]
     /// To a running worker as soon as it can hear it; one that has settled goes on with it.
     pub async fn message(&self, name: &str, text: String, delivery: Delivery) -> Result<MessageAnswer, End> {

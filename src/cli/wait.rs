@@ -18,6 +18,7 @@ use crate::mission::handover;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::orchestrator::{Observer, Overview, WorkerView};
+use crate::store::lease;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -178,7 +179,7 @@ impl Wait<'_> {
             return Ok(Some(u8::from(self.failed)));
         }
         let stuck: Vec<(&WorkerView, String)> =
-            left.iter().filter_map(|view| Some((view, self.needs(view, overview)?))).collect();
+            left.iter().filter_map(|view| Some((view, self.needs(view, observer, overview)?))).collect();
         if stuck.len() < left.len() {
             self.unled = None;
         } else if stuck.iter().all(|(view, _)| overview.is_led(&view.worker))
@@ -192,15 +193,22 @@ impl Wait<'_> {
     }
 
     /// Why it does not go on by itself.
-    fn needs(&self, view: &WorkerView, overview: &Overview) -> Option<String> {
+    fn needs(&self, view: &WorkerView, observer: &Observer, overview: &Overview) -> Option<String> {
         if let Some(why) = &view.block {
             return Some(format!("blocked: {why}"));
         }
         if let Some(evidence) = view.live.as_ref().and_then(|live| live.stalled.as_ref()) {
             return Some(format!("stalled: {evidence}"));
         }
-        let waits = !view.worker.status.is_live() && !overview.is_led(&view.worker);
-        waits.then(|| "no server lives here that could start it: start one (any client does)".to_owned())
+        if overview.is_led(&view.worker) {
+            return None;
+        }
+        let attempt = observer.folder(&view.worker.id).attempt(view.worker.attempt);
+        match view.worker.status.is_live() {
+            true if lease::is_held(&attempt.lock()) => None,
+            true => Some("its supervisor is gone, and no server lives here that could tell how it ended".to_owned()),
+            false => Some("no server lives here that could start it: start one (any client does)".to_owned()),
+        }
     }
 
     fn tell_settled(&self, view: &WorkerView, progress: &Progress) -> Result<(), End> {
@@ -224,7 +232,7 @@ impl Wait<'_> {
         let status = paint(terminal::tone(worker.status), &worker.status.as_str().replace('_', " "));
         let mut text = format!("{} {status} after {}", worker.id, terminal::duration(seconds));
         if commits > 0 {
-            text.push_str(&format!(", {commits} commits"));
+            text.push_str(&format!(", {}", terminal::count(commits, "commit")));
         }
         if let Some(reason) = reason.and_then(|reason| reason.lines().next()) {
             text.push_str(&format!(": {}", out::harmless(reason)));

@@ -67,11 +67,11 @@ pub fn branch_changes(repository: &Path, branch: &str, base: &str) -> Result<Cha
 
 /// What differs between two commits, file by file. Their ids are as an earlier look told them.
 pub fn file_changes(repository: &Path, base: &str, head: &str) -> Result<Vec<FileChange>, RepositoryError> {
-    let resolve = |name: &str| {
-        resolve_commit(repository, name)?.ok_or_else(|| RepositoryError::UnknownCommit { name: name.to_owned() })
-    };
-    let (base, head) = (resolve(base)?, resolve(head)?);
-    let mut files = numstat(repository, &base, &head)?;
+    let is_id = |name: &&str| name.len() >= 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if let Some(name) = [base, head].iter().find(|name| !is_id(name)) {
+        return Err(RepositoryError::UnknownCommit { name: (*name).to_owned() });
+    }
+    let mut files = numstat(repository, base, head)?;
     files.truncate(MOST_FILES);
     Ok(files)
 }

@@ -35,7 +35,7 @@ impl Actor {
             true => ends.contains(&worker.id),
             false => worker.status != WorkerStatus::Queued || schedule::lacks(&context, worker).is_none(),
         };
-        if !heir && !anything_left(self.registry(), &me, context.visitor, &dir, &can_lead) {
+        if !heir && !anything_left(self.registry(), &me, context.visitor, &dir, can_lead) {
             return;
         }
         let (boss, directory, anonymous) =

@@ -209,10 +209,10 @@ pub fn why_it_stays(
     match git::check_merged(repository, &remove, &super::start::lock_reason(worker)) {
         Ok(()) => None,
         Err(RemoveError::Unmerged { branch, into, commits }) => {
-            Some(format!("{commits} commits on {branch} are not in {into}"))
+            Some(format!("its branch {branch} is not merged into {into} (commits that are not there: {commits})"))
         }
         Err(RemoveError::Dirty { count, samples, .. }) => {
-            Some(format!("{count} uncommitted files ({})", samples.join(", ")))
+            Some(format!("files that are not committed: {count} ({})", samples.join(", ")))
         }
         Err(error) => Some(with_causes(&error)),
     }

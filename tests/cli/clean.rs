@@ -29,7 +29,12 @@ fn only_what_is_merged_and_clean_goes_and_the_rest_says_why_it_stays() {
     assert_eq!(ids(&plan["removed"]), [merged.as_str(), idle.as_str()], "{plan:#}");
     assert_eq!(ids(&plan["kept"]), [unmerged.as_str(), dirty.as_str(), runs.as_str(), ""], "{plan:#}");
     let why = plan["kept"].as_array().unwrap().iter().map(|it| it["why"].as_str().unwrap()).collect::<Vec<_>>();
-    for (why, part) in why.iter().zip(["1 commits on", "1 uncommitted", "its worker is running", "no worker's"]) {
+    for (why, part) in why.iter().zip([
+        "not merged into main (commits that are not there: 1)",
+        "not committed: 1 (c.txt)",
+        "its worker is running",
+        "no worker's",
+    ]) {
         assert!(why.contains(part), "{part} in {why}");
     }
     assert!(world.worktree(&merged).exists(), "a dry run removes nothing");

@@ -23,7 +23,7 @@ fn a_log_tells_what_was_said_and_run_with_exit_codes_and_how_it_ended() {
         "verification failed: exit status 4",
         "broken",
         "failed after",
-        "1 commits",
+        "1 commit in 1 file",
     ] {
         assert!(said.contains(part), "{part} in\n{said}");
     }

@@ -10,5 +10,6 @@ mod integrate;
 mod json_lines;
 mod logs;
 mod retry;
+mod terminal;
 mod wait;
 mod world;

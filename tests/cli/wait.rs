@@ -95,3 +95,21 @@ fn ctrl_c_ends_a_wait_with_130() {
     std::fs::write(world.repo().join("go"), "").unwrap();
     until_status(&mut boss, &open, "completed");
 }
+
+#[test]
+fn a_worker_whose_supervisor_died_where_no_server_lives_needs_somebody() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("orphan", "touch here\nhang"));
+    until_exists(&world.worktree(&worker).join("here"));
+    until_status(&mut boss, &worker, "running");
+    boss.kill_server();
+    let status = std::fs::read(world.attempt(&worker, 1).join("status.json")).unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    let supervisor = status["supervisor"]["pid"].as_i64().unwrap();
+    let supervisor = rustix::process::Pid::from_raw(supervisor as i32).unwrap();
+    rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
+    assert!(world.run(&["wait"]).ended(3).contains("its supervisor is gone"));
+    // The next server ends what is left of it.
+    until_status(&mut world.boss(), &worker, "lost");
+}

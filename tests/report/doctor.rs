@@ -263,6 +263,10 @@ async fn what_dead_bosses_left_is_named_with_the_commands_for_it() {
     };
     let (mark, says, _) = check(&ask(), "left_over", "workers");
     assert!(mark == "ok" && says.contains("3 open, 1 of their bosses here"), "{says}");
+    let mut report = program(&world.path("home"), &world.repo());
+    let html = stdout(&report.args(["report", "--output", "-"]).output().unwrap());
+    let (running_says, queued_says) = (html.matches("▸ running").count(), html.matches("○ queued").count());
+    assert_eq!((running_says, queued_says), (4, 2), "in the table and beside each, also of those that are not done");
     server.orchestrator.shut_down().await;
     drop(server);
 

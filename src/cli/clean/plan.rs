@@ -67,6 +67,7 @@ impl Plan {
         let goes = || match (&worker.integrated, into) {
             _ if !path.exists() => "its folder is gone already".to_owned(),
             (Some(integrated), _) => format!("integrated into {}", integrated.into),
+            _ if worker.last().is_none_or(|last| last.changes.commits == 0) => "it committed nothing".to_owned(),
             (None, Some(into)) => format!("all of it is in {into}"),
             (None, None) => "nothing of its own is in it".to_owned(),
         };

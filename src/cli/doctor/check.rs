@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -58,17 +58,47 @@ impl Check {
 }
 
 /// A look that goes on on a thread of its own.
-pub struct Look<T>(mpsc::Receiver<T>);
+pub struct Look<T> {
+    found: mpsc::Receiver<T>,
+    begun: Instant,
+}
 
 pub fn begin<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Look<T> {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, found) = mpsc::channel();
     thread::spawn(move || sender.send(look()));
-    Look(receiver)
+    Look { found, begun: Instant::now() }
 }
 
 impl<T> Look<T> {
-    /// `None`: it hangs (or broke), and is left behind; it ends with this process.
+    /// `limit` since it began. `None`: it hangs (or broke), and is left behind; it ends with this process.
     pub fn end(self, limit: Duration) -> Option<T> {
-        self.0.recv_timeout(limit).ok()
+        self.found.recv_timeout(limit.saturating_sub(self.begun.elapsed())).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_that_hang_together_cost_one_limit() {
+        let (_open, hangs) = mpsc::channel::<()>();
+        let hangs = std::sync::Arc::new(std::sync::Mutex::new(hangs));
+        let hang = || {
+            let hangs = std::sync::Arc::clone(&hangs);
+            begin(move || drop(hangs.lock().map(|hangs| hangs.recv())))
+        };
+        let looks = [hang(), hang(), hang()];
+        let before = looks[0].begun;
+        let limit = Duration::from_millis(100);
+        assert!(looks.into_iter().all(|look| look.end(limit).is_none()));
+        assert!(before.elapsed() >= limit);
+        assert_eq!(begin(|| 7).end(Duration::from_secs(60)), Some(7));
+        // It began long ago, and what it found is there.
+        let done = begin(|| 8);
+        while done.begun.elapsed() < limit {
+            thread::yield_now();
+        }
+        assert_eq!(done.end(Duration::ZERO), Some(8));
     }
 }

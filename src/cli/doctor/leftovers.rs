@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::check::Check;
 use super::{Place, quoted};
@@ -19,8 +20,8 @@ use crate::store::trial_dir::TrialDir;
 
 /// As many are named; the others are counted.
 const NAMED: usize = 5;
-/// More entries than this are not counted: it would take too long.
-const MOST_ENTRIES: usize = 400_000;
+/// So long is counted, and what is counted by then is told as the least.
+const COUNTING: Duration = Duration::from_secs(5);
 
 /// Takes as long as it takes to look at all worktrees.
 pub fn look(place: &Place) -> Vec<Check> {
@@ -39,7 +40,7 @@ pub fn look(place: &Place) -> Vec<Check> {
         checks.extend(salvage(repository.root()));
     }
     if place.state_root.exists() {
-        let size = Size::of(&place.state_root);
+        let size = Size::of([place.state_root.as_path()]);
         checks.push(Check::ok("size", format!("{} in {}", size.words(), place.state_root.display())));
     }
     checks
@@ -132,8 +133,7 @@ fn worktrees(overview: &Overview, state_root: &Path) -> Option<Check> {
     if all == 0 {
         return None;
     }
-    let mut size = Size::default();
-    known.iter().chain(&strays).for_each(|path| size.add(path));
+    let size = Size::of(known.iter().chain(&strays).map(PathBuf::as_path));
     let parts =
         [(open, "of open workers"), (merged, "merged"), (with_work, "not merged"), (strays.len(), "of nobody known")];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
@@ -149,8 +149,7 @@ fn trials(state_root: &Path) -> Option<Check> {
     let (going_on, left): (Vec<PathBuf>, Vec<PathBuf>) =
         folders.filter(|path| path.is_dir()).partition(|path| lease::is_held(&TrialDir::at(path.clone()).lock()));
     if !left.is_empty() {
-        let mut size = Size::default();
-        left.iter().for_each(|path| size.add(path));
+        let size = Size::of(left.iter().map(PathBuf::as_path));
         let says = format!(
             "{} of integrations that were cut off, {}: nothing of them has landed, and the next server takes them away",
             left.len(),
@@ -179,39 +178,35 @@ fn salvage(root: &Path) -> Option<Check> {
 }
 
 /// What folders take on their disks.
-#[derive(Default)]
 struct Size {
     bytes: u64,
-    entries: usize,
+    until: Instant,
+    is_whole: bool,
 }
 
 impl Size {
-    fn of(folder: &Path) -> Self {
-        let mut size = Self::default();
-        size.add(folder);
-        size
-    }
-
     /// Links are not followed.
-    fn add(&mut self, folder: &Path) {
-        let mut folders = vec![folder.to_owned()];
+    fn of<'a>(folders: impl IntoIterator<Item = &'a Path>) -> Self {
+        let mut size = Self { bytes: 0, until: Instant::now() + COUNTING, is_whole: true };
+        let mut folders: Vec<PathBuf> = folders.into_iter().map(Path::to_owned).collect();
         while let Some(folder) = folders.pop() {
+            if Instant::now() > size.until {
+                size.is_whole = false;
+                break;
+            }
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                if self.entries >= MOST_ENTRIES {
-                    return;
-                }
-                self.entries += 1;
                 let Ok(found) = entry.metadata() else { continue };
-                self.bytes += found.blocks() * 512;
+                size.bytes += found.blocks() * 512;
                 if found.is_dir() {
                     folders.push(entry.path());
                 }
             }
         }
+        size
     }
 
     fn words(&self) -> String {
-        let least = if self.entries >= MOST_ENTRIES { "at least " } else { "" };
+        let least = if self.is_whole { "" } else { "at least " };
         format!("{least}{}", bytes(self.bytes))
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::backend::AgentEvent;
 use crate::cli::out::{self, End};
-use crate::cli::terminal::{self, Tone, paint};
+use crate::cli::terminal::{self, Tone, count, paint};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::{Outcome, Verification};
 use crate::orchestrator::LoggedEvent;
@@ -163,7 +163,8 @@ fn ending(outcome: &Outcome) -> String {
     let changes = &outcome.changes;
     if changes.commits > 0 {
         let (plus, minus) = (changes.insertions, changes.deletions);
-        text.push_str(&format!(", {} commits in {} files (+{plus} -{minus})", changes.commits, changes.files_changed));
+        let (commits, files) = (count(changes.commits, "commit"), count(changes.files_changed, "file"));
+        text.push_str(&format!(", {commits} in {files} (+{plus} -{minus})"));
     }
     if let Some(branch) = &changes.branch {
         text.push_str(&format!(" on {branch}"));

@@ -51,31 +51,13 @@ impl Scale {
 
     /// About five, at even times.
     fn ticks(&self) -> Vec<(f64, String)> {
-        const STEPS: [f64; 21] = [
-            1.0,
-            2.0,
-            5.0,
-            10.0,
-            15.0,
-            20.0,
-            30.0,
-            60.0,
-            120.0,
-            300.0,
-            600.0,
-            900.0,
-            1_800.0,
-            3_600.0,
-            7_200.0,
-            14_400.0,
-            43_200.0,
-            86_400.0,
-            172_800.0,
-            604_800.0,
-            2_592_000.0,
+        /// In seconds, up to 30 days.
+        const STEPS: [u32; 21] = [
+            1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400, 172_800,
+            604_800, 2_592_000,
         ];
         let whole = self.seconds();
-        let step = STEPS.into_iter().find(|step| whole / step <= 5.5).unwrap_or(whole / 5.0);
+        let step = STEPS.into_iter().map(f64::from).find(|step| whole / step <= 5.5).unwrap_or(whole / 5.0);
         let times = (0..).map(|n| f64::from(n) * step).take_while(|at| *at <= whole);
         // The last one would stand beyond the edge.
         times.map(|at| (at / whole.max(0.001) * 100.0, at)).filter(|(percent, _)| *percent < 94.0).map(tick).collect()
@@ -124,10 +106,11 @@ fn row(told: &Told, scale: &Scale, as_of: Timestamp) -> Markup {
     let worker = &told.view.worker;
     let pieces = pieces(told, scale, as_of);
     let words = pieces.iter().map(|piece| piece.words.as_str()).collect::<Vec<_>>().join("; ");
+    let title = text::clean(&worker.mission.title);
     html! {
         div.row role="listitem" {
-            a.name href={ "#" (anchor(&worker.id)) } title=(worker.mission.title) {
-                (text::head(&worker.mission.title, NAME))
+            a.name href={ "#" (anchor(&worker.id)) } title=(text::head(&title, 300)) {
+                (text::head(&title, NAME))
             }
             svg.bar width="100%" height="16" role="img" aria-label={ (worker.id.as_str()) ": " (words) } {
                 @for piece in &pieces {

@@ -1,0 +1,130 @@
+//! What is different on a terminal: colours, the pager, the question, and that Ctrl-C is heard there.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::json_lines::CEILING;
+use crate::world::*;
+
+/// A program on a terminal of its own.
+struct Terminal {
+    child: Child,
+    keys: File,
+    output: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Terminal {
+    fn start(mut command: Command) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&master).expect("it is ours");
+        unlockpt(&master).expect("it can be opened");
+        let name = ptsname(&master, Vec::new()).expect("it has a name");
+        let name = name.to_str().expect("a path").to_owned();
+        let slave = || OwnedFd::from(File::options().read(true).write(true).open(&name).expect("it opens"));
+        let child = command
+            .env("TERM", "xterm")
+            .stdin(Stdio::from(slave()))
+            .stdout(Stdio::from(slave()))
+            .stderr(Stdio::from(slave()))
+            .spawn()
+            .expect("it starts");
+        drop(command);
+        let mut reader = File::from(master.try_clone().expect("another handle"));
+        let (sender, output) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut bytes) {
+                if sender.send(bytes[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, keys: File::from(master), output, seen: String::new() }
+    }
+
+    fn until(&mut self, text: &str) {
+        while !self.seen.contains(text) {
+            let bytes = self.output.recv_timeout(CEILING).unwrap_or_else(|_| panic!("{text} in {:?}", self.seen));
+            self.seen.push_str(&String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("it takes keys");
+    }
+
+    /// Its exit code, and all that it showed.
+    fn end(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().expect("it ends").code();
+        while let Ok(bytes) = self.output.recv_timeout(std::time::Duration::from_millis(200)) {
+            self.seen.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        (code, self.seen)
+    }
+}
+
+#[test]
+fn clean_asks_before_it_removes_and_ctrl_c_is_a_no() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("clean", "say nothing"));
+    until_status(&mut boss, &worker, "completed");
+    let ask = || Terminal::start(world.program(&["clean"]));
+    let mut no = ask();
+    no.until("[y/N]");
+    no.press("n\n");
+    assert_eq!(no.end().0, Some(1));
+    let mut stopped = ask();
+    stopped.until("[y/N]");
+    interrupt(&stopped.child);
+    assert_eq!(stopped.end().0, Some(130));
+    assert!(world.worktree(&worker).exists());
+    let mut yes = ask();
+    yes.until("[y/N]");
+    yes.press("y\n");
+    let (code, shown) = yes.end();
+    assert!(code == Some(0) && shown.contains("1 worktree removed"), "{shown}");
+    assert!(!world.worktree(&worker).exists());
+}
+
+#[test]
+fn a_diff_is_shown_by_the_users_pager_and_never_by_one_that_a_worker_named() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let evil = world.path("evil");
+    let script = format!("write a.txt a\ncommit a\nrun git config core.pager 'touch {}; cat'", evil.display());
+    let worker = create(&mut boss, mission("diff", &script));
+    until_status(&mut boss, &worker, "completed");
+    let mut command = world.program(&["diff", &worker]);
+    let pager = world.path("pager");
+    std::fs::write(&pager, "#!/bin/sh\nsed \"s/^/$1: /\"\n").unwrap();
+    std::fs::set_permissions(&pager, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    command.env("PAGER", format!("{} paged", pager.display()));
+    let (code, shown) = Terminal::start(command).end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("paged: ") && shown.contains("\u{1b}["), "{shown:?}");
+    assert!(!evil.exists());
+    let mut command = world.program(&["diff", &worker]);
+    command.env("PAGER", "false").env("NO_COLOR", "1").env("GIT_PAGER", "cat");
+    let (code, shown) = Terminal::start(command).end();
+    assert!(code == Some(0) && shown.contains("+a") && !shown.contains('\u{1b}'), "{shown:?}");
+}
+
+#[test]
+fn the_raw_log_of_a_worker_moves_no_terminal() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("escape", "run printf 'a\\033[2Jb' >&2"));
+    until_status(&mut boss, &worker, "completed");
+    std::fs::write(world.attempt(&worker, 1).join("stdout.log"), "x\u{1b}]0;evil\u{7}y\n").unwrap();
+    let (code, shown) = Terminal::start(world.program(&["logs", &worker, "--raw"])).end();
+    assert_eq!((code, shown.as_str()), (Some(0), "x]0;evily\r\n"));
+    let (_, shown) = Terminal::start(world.program(&["logs", &worker])).end();
+    assert!(shown.contains("\u{1b}[36mshell:") && !shown.contains("\u{1b}[2J"), "{shown:?}");
+}
