@@ -1,7 +1,7 @@
 //! `logs`: what a worker did, attempt by attempt, as its events tell it; or what its CLI printed, byte by byte. Only reads.
 
 mod raw;
-mod say;
+pub(super) mod say;
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -19,6 +19,7 @@ mod report;
 mod retry;
 mod serve;
 mod setup;
+mod status;
 mod terminal;
 mod visit;
 mod wait;
@@ -58,6 +59,8 @@ enum Command {
     /// Serve an MCP client on stdin and stdout (the default)
     #[command(after_help = SERVE_HELP)]
     Serve,
+    /// Show all workers, what they do and what came of them
+    Status(status::StatusArgs),
     /// See it work, without any key or agent CLI
     #[command(after_help = DEMO_HELP)]
     Demo,
@@ -135,9 +138,12 @@ Exit codes:
 pub fn run() -> ExitCode {
     let matches = help::command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    log_to_stderr();
+    if !matches!(&arguments.command, Some(Command::Status(args)) if args.draws()) {
+        log_to_stderr();
+    }
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.places),
+        Command::Status(args) => status::run(&args, &arguments.places),
         Command::Demo => play_demo(),
         Command::Logs(args) => logs::run(&args, &arguments.places),
         Command::Diff(args) => diff::run(&args, &arguments.places),

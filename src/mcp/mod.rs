@@ -26,3 +26,4 @@ mod wire;
 
 pub use server::{ServeError, serve};
 pub use surface::{surface, tool_table};
+pub use wire::worker_json;

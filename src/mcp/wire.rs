@@ -243,6 +243,13 @@ pub(super) fn of_others(others: usize) -> String {
     )
 }
 
+/// A worker as the tools answer it, for programs that ask on the command line: without what to call next.
+pub fn worker_json(view: &WorkerView) -> serde_json::Value {
+    let mut worker = Worker::new(view, size::LONG_ANSWER);
+    worker.next_step = String::new();
+    serde_json::to_value(worker).unwrap_or_default()
+}
+
 impl Brief {
     pub(super) fn new(view: &WorkerView) -> Self {
         let worker = &view.worker;

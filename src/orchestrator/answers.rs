@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::budget;
 use super::error::OrchestratorError;
 use crate::backend::{AgentEvent, Enforcement};
 pub use crate::git::{PushResult, Pushed};
@@ -41,6 +42,20 @@ pub struct WorkerView {
     /// What it may use up, where that was said, and how it is kept to it.
     pub budget: Option<String>,
     pub race: Option<RaceView>,
+}
+
+impl WorkerView {
+    /// By all its attempts, the one that runs included, as far as the CLIs tell; a session that goes on is counted once.
+    pub fn spent(&self) -> Spent {
+        let mut sum = Spent::default();
+        for (at, brief) in self.worker.settled.iter().enumerate() {
+            sum.add(Spent::by(brief, &self.worker.settled[..at]));
+        }
+        if let Some(live) = &self.live {
+            sum.add(budget::so_far(&self.worker, live));
+        }
+        sum
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -65,7 +65,8 @@ impl Actor {
     }
 }
 
-fn so_far(worker: &Worker, status: &LiveStatus) -> Spent {
+/// What the attempt that runs has used up; in a session that goes on, without what earlier attempts used in it.
+pub(super) fn so_far(worker: &Worker, status: &LiveStatus) -> Spent {
     let ran = match status.began {
         // What a supervisor of an older build leaves.
         Duration::ZERO => Duration::ZERO,

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::answers::{Collision, RaceView, RacerView, WorkerView};
+use super::budget;
 use super::error::OrchestratorError;
 use super::views;
 use crate::mission::budget::Spent;
@@ -115,10 +116,15 @@ impl Observer {
         let mut bosses: Vec<BossOverview> = Vec::new();
         for worker in registry.workers() {
             let view = self.view(worker, &alive, tasks.get(&worker.id));
-            match bosses.iter_mut().find(|it| it.boss == worker.boss) {
-                Some(boss) => boss.workers.push(view),
-                None => bosses.push(BossOverview { workers: vec![view], ..boss_of(registry, &alive, &worker.boss) }),
+            let at = bosses.iter().position(|it| it.boss == worker.boss).unwrap_or_else(|| {
+                bosses.push(boss_of(registry, &alive, &worker.boss));
+                bosses.len() - 1
+            });
+            // The registry counts what has settled.
+            if let Some(live) = &view.live {
+                bosses[at].spent.add(budget::so_far(&view.worker, live));
             }
+            bosses[at].workers.push(view);
         }
         Ok(Overview {
             as_of: Timestamp::now(),

@@ -118,7 +118,7 @@ impl Teller {
     }
 }
 
-fn tone(event: &AgentEvent) -> Option<Tone> {
+pub(in crate::cli) fn tone(event: &AgentEvent) -> Option<Tone> {
     match event {
         AgentEvent::Said { .. } => None,
         AgentEvent::ToolStarted { .. } => Some(Tone::Busy),

@@ -1,0 +1,129 @@
+//! All that the screens show at one moment: the workers in groups of their bosses, those that are open first. Pure.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::row::{self, Row, State};
+use super::text;
+use crate::mission::budget::Spent;
+use crate::orchestrator::{BossOverview, Overview, WorkerView};
+
+#[derive(Debug, Clone)]
+pub(super) struct Board {
+    pub as_of: Timestamp,
+    pub repository: Option<PathBuf>,
+    pub integration_branch: Option<String>,
+    pub groups: Vec<Group>,
+    pub in_history: usize,
+    pub repaired: Option<String>,
+}
+
+/// One boss and its workers.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    /// Short, as nobody types it.
+    pub boss: String,
+    pub directory: Option<PathBuf>,
+    pub is_here: bool,
+    pub spent: Spent,
+    /// The open ones in order of creation, then the settled ones, the newest end first.
+    pub workers: Vec<Shown>,
+}
+
+/// What is drawn of a worker, and what that was made from.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    pub row: Row,
+    pub view: WorkerView,
+    pub is_led: bool,
+}
+
+impl Board {
+    pub fn of(overview: &Overview) -> Self {
+        let is_led = |view: &WorkerView| overview.is_led(&view.worker);
+        Self {
+            as_of: overview.as_of,
+            repository: overview.repository.clone(),
+            integration_branch: overview.integration_branch.as_deref().map(text::clean),
+            groups: overview.bosses.iter().map(|boss| Group::of(boss, overview.as_of, is_led)).collect(),
+            in_history: overview.in_history,
+            repaired: overview.repaired.as_deref().map(text::clean),
+        }
+    }
+
+    pub fn workers(&self) -> impl Iterator<Item = &Shown> + Clone {
+        self.groups.iter().flat_map(|group| &group.workers)
+    }
+
+    pub fn counts(&self) -> Vec<(State, usize)> {
+        row::counts(self.workers().map(|shown| &shown.row.state))
+    }
+
+    /// By all bosses together.
+    pub fn spent(&self) -> Spent {
+        let mut sum = Spent::default();
+        self.groups.iter().for_each(|group| sum.add(group.spent));
+        sum
+    }
+}
+
+impl Group {
+    fn of(boss: &BossOverview, now: Timestamp, is_led: impl Fn(&WorkerView) -> bool) -> Self {
+        let mut views: Vec<&WorkerView> = boss.workers.iter().collect();
+        let ended = |view: &WorkerView| view.worker.last().map(|last| last.settled_at);
+        // Stable: what is open stays in order of creation.
+        views.sort_by_key(|view| {
+            let settled = view.worker.status.is_settled();
+            (settled, settled.then(|| std::cmp::Reverse(ended(view))))
+        });
+        let shown = |view: &WorkerView| {
+            let is_led = is_led(view);
+            Shown { row: Row::of(view, is_led, now), view: view.clone(), is_led }
+        };
+        Self {
+            boss: short_boss(boss.boss.as_str()),
+            directory: boss.directory.clone(),
+            is_here: boss.is_here,
+            spent: boss.spent,
+            workers: views.into_iter().map(shown).collect(),
+        }
+    }
+
+    /// Who it is, where, and what it spent.
+    pub fn heading(&self, home: Option<&Path>) -> String {
+        let mut parts = vec![format!("boss {}", self.boss)];
+        parts.extend(self.directory.as_deref().map(|directory| text::clean(&shorten(directory, home))));
+        parts.push(if self.is_here { "here" } else { "away" }.to_owned());
+        parts.push(
+            Some(spent_in_all(&self.spent)).filter(|spent| !spent.is_empty()).unwrap_or("nothing spent".to_owned()),
+        );
+        parts.join(" · ")
+    }
+}
+
+/// Money and tokens, as far as they are known.
+pub(super) fn spent_in_all(spent: &Spent) -> String {
+    let cost = (spent.cost_usd > 0.0).then(|| format!("${:.2}", spent.cost_usd));
+    let tokens = (spent.tokens > 0).then(|| format!("{} tokens", row::short(spent.tokens)));
+    cost.into_iter().chain(tokens).collect::<Vec<_>>().join(", ")
+}
+
+/// `claude:6f1c2f3a`: the kind of client, and the beginning of its session.
+fn short_boss(boss: &str) -> String {
+    const KEPT: usize = 8;
+    let boss = text::clean(boss);
+    match boss.split_once(':') {
+        Some((kind, id)) => format!("{kind}:{}", id.chars().take(KEPT).collect::<String>()),
+        None => boss,
+    }
+}
+
+/// As a shell would write it.
+pub(super) fn shorten(path: &Path, home: Option<&Path>) -> String {
+    match home.filter(|home| home.components().count() > 1).and_then(|home| path.strip_prefix(home).ok()) {
+        Some(below) if below.as_os_str().is_empty() => "~".to_owned(),
+        Some(below) => format!("~/{}", below.display()),
+        None => path.display().to_string(),
+    }
+}

@@ -1,0 +1,117 @@
+//! One worker in detail, as lines of a name and what there is to say: for `status <worker>` and the pane of `--watch`. Pure.
+
+use std::path::Path;
+
+use super::board::{Shown, shorten, spent_in_all};
+use super::row;
+use super::text;
+use crate::cli::terminal::Tone;
+use crate::mission::outcome::tail;
+
+/// Longest text that is shown of a prompt, a message or a log, in bytes.
+const TEXT: usize = 2_000;
+
+pub(super) struct Fact {
+    pub name: &'static str,
+    pub text: String,
+    pub tone: Option<Tone>,
+}
+
+/// Each text is one line, and clean.
+pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
+    let Shown { row, view, is_led } = shown;
+    let worker = &*view.worker;
+    let mission = &worker.mission;
+    let last = worker.last().filter(|_| worker.status.is_settled());
+    let mut facts = Facts(Vec::new());
+    facts.toned("state", &format!("{} {}", row.state.sign, row.state.word), row.state.tone);
+    facts.add("worker", &row.id);
+    facts.add("title", &row.title);
+    if worker.task().as_str() != worker.id.as_str() {
+        facts.add("task", worker.task().as_str());
+    }
+    facts.add("backend", &[&row.backend, &row.model].map(String::as_str).join(" "));
+    facts.add("attempt", &format!("{} of at most {}", worker.attempt, mission.max_attempts.max(worker.attempt)));
+    facts.add("time", &row.time);
+    facts.add(if last.is_some() { "ended" } else { "idle" }, &idle(row, last.is_some()));
+    facts.add("cost", &spent_in_all(&view.spent()));
+    facts.add("branch", &row.branch);
+    let gone = if worker.worktree_removed { " (removed)" } else { "" };
+    facts.add("directory", &format!("{}{gone}", shorten(mission.place.path(), home)));
+    if !is_led {
+        facts.toned("server", "the one that looked after it is gone", Tone::Waiting);
+    }
+    facts.toned("blocked", view.block.as_deref().unwrap_or_default(), Tone::Bad);
+    facts.add("waits for", view.waits_for.as_deref().unwrap_or_default());
+    let needs: Vec<&str> = mission.depends_on.iter().map(|task| task.as_str()).collect();
+    facts.add("builds on", &needs.join(", "));
+    for collision in &view.collisions {
+        let paths =
+            if collision.paths.is_empty() { String::new() } else { format!(" in {}", collision.paths.join(", ")) };
+        facts.toned("conflicts", &format!("{}{paths}", collision.with), Tone::Waiting);
+    }
+    if let Some(live) = view.live.as_ref().filter(|_| worker.status.is_live()) {
+        facts.toned("stalled", live.stalled.as_deref().unwrap_or_default(), Tone::Bad);
+        facts.add("does", &live.activity);
+    }
+    if let Some(last) = last {
+        if let Some(failure) = &last.failure {
+            let kind = failure.kind.as_str();
+            let text = failure.message.strip_prefix(&format!("{kind}: ")).unwrap_or(&failure.message);
+            facts.toned("failure", &format!("{kind}: {text}"), Tone::Bad);
+        }
+        facts.add("changes", &row::changes(last));
+        facts.add("salvage", worker.salvage_ref.as_deref().unwrap_or_default());
+        if let Some(integrated) = &worker.integrated {
+            facts.toned("merged", &format!("into {} as {}", integrated.into, integrated.commit), Tone::Good);
+        }
+    }
+    facts.add("check", mission.verify_command.as_deref().unwrap_or_default());
+    facts.toned(if mission.verify_command.is_some() { "" } else { "check" }, &row.check, row.check_tone);
+    facts.add("", tail(&last.and_then(|last| last.verification.note()).unwrap_or_default(), TEXT));
+    if let Some(race) = &view.race {
+        let winner = race.winner.as_ref().map_or("undecided".to_owned(), |winner| format!("won by {winner}"));
+        facts.add("race", &format!("{} of {}, {winner}", race.id, race.racers.len()));
+    }
+    facts.add("says", last.map_or("", |last| tail(&last.final_message, TEXT)));
+    facts.add("prompt", &mission.prompt[..mission.prompt.floor_char_boundary(TEXT)]);
+    facts.0
+}
+
+fn idle(row: &row::Row, settled: bool) -> String {
+    if settled && !row.idle.is_empty() { format!("{} ago", row.idle) } else { row.idle.clone() }
+}
+
+struct Facts(Vec<Fact>);
+
+impl Facts {
+    fn add(&mut self, name: &'static str, text: &str) {
+        self.put(name, text, None);
+    }
+
+    fn toned(&mut self, name: &'static str, text: &str, tone: Tone) {
+        self.put(name, text, Some(tone));
+    }
+
+    /// A text of several lines stands below each other; an empty one is left out.
+    fn put(&mut self, name: &'static str, text: &str, tone: Option<Tone>) {
+        let lines = text.lines().map(text::clean).filter(|line| !line.is_empty());
+        for (at, text) in lines.enumerate() {
+            self.0.push(Fact { name: if at == 0 { name } else { "" }, text, tone });
+        }
+    }
+}
+
+/// For the terminal, in lines of at most `width` columns.
+pub(super) fn lines(shown: &Shown, width: usize, home: Option<&Path>) -> Vec<super::screen::Line> {
+    const NAME: usize = 11;
+    let room = width.max(20).saturating_sub(NAME);
+    let mut lines = Vec::new();
+    for fact in facts(shown, home) {
+        for (at, part) in text::wrap(&fact.text, room).into_iter().enumerate() {
+            let name = if at == 0 { fact.name } else { "" };
+            lines.push(vec![(Some(Tone::Quiet), text::left(name, NAME)), (fact.tone, part.to_owned())]);
+        }
+    }
+    lines
+}

@@ -1,0 +1,75 @@
+//! `status --json`: everything, under the names that the tools use.
+//!
+//! `as_of`, `state_dir`, `repository?`, `integration_branch?`, `counts` (by status), `in_history`, `repaired?`, `spent`, and
+//! `bosses`, each with `boss`, `directory?`, `is_here`, `spent` and `workers`. A worker has the fields of the tools'
+//! answers (`worker_id`, `status`, `title`, `backend`, `elapsed_seconds`, `outcome`, …), and `led`: whether a server looks
+//! after it, or it needs none any more. `spent` is `cost_usd`, `tokens` and `seconds`, as far as the CLIs tell.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::board::{Board, Shown};
+use crate::cli::here::Here;
+use crate::mcp;
+use crate::orchestrator::Overview;
+
+pub(super) fn board(board: &Board, overview: &Overview, here: &Here) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for view in overview.workers() {
+        *counts.entry(view.worker.status.as_str()).or_default() += 1;
+    }
+    let bosses = board.groups.iter().zip(&overview.bosses).map(|(group, boss)| {
+        let mut object = Map::new();
+        object.insert("boss".to_owned(), json!(boss.boss));
+        put(&mut object, "directory", &boss.directory);
+        object.insert("is_here".to_owned(), json!(boss.is_here));
+        object.insert("spent".to_owned(), json!(boss.spent));
+        object.insert("workers".to_owned(), group.workers.iter().map(of_worker).collect());
+        Value::Object(object)
+    });
+    let mut object = Map::new();
+    object.insert("as_of".to_owned(), json!(overview.as_of));
+    object.insert("state_dir".to_owned(), json!(here.state_root));
+    put(&mut object, "repository", &overview.repository);
+    put(&mut object, "integration_branch", &overview.integration_branch);
+    object.insert("counts".to_owned(), json!(counts));
+    object.insert("spent".to_owned(), json!(board.spent()));
+    object.insert("in_history".to_owned(), json!(overview.in_history));
+    put(&mut object, "repaired", &overview.repaired);
+    object.insert("bosses".to_owned(), bosses.collect());
+    format!("{:#}", Value::Object(object))
+}
+
+/// The same shape, where nothing was ever asked for.
+pub(super) fn nothing(here: &Here) -> String {
+    let mut object = Map::new();
+    object.insert("as_of".to_owned(), json!(jiff::Timestamp::now()));
+    object.insert("state_dir".to_owned(), json!(here.state_root));
+    put(&mut object, "repository", &here.repository);
+    object.insert("counts".to_owned(), json!({}));
+    object.insert("spent".to_owned(), json!(crate::mission::budget::Spent::default()));
+    object.insert("in_history".to_owned(), json!(0));
+    object.insert("bosses".to_owned(), json!([]));
+    format!("{:#}", Value::Object(object))
+}
+
+pub(super) fn worker(shown: &Shown) -> String {
+    format!("{:#}", of_worker(shown))
+}
+
+fn of_worker(shown: &Shown) -> Value {
+    let mut worker = mcp::worker_json(&shown.view);
+    if let Value::Object(worker) = &mut worker {
+        worker.insert("title".to_owned(), json!(shown.view.worker.mission.title));
+        worker.insert("led".to_owned(), json!(shown.is_led));
+        worker.insert("spent".to_owned(), json!(shown.view.spent()));
+    }
+    worker
+}
+
+fn put<T: serde::Serialize>(object: &mut Map<String, Value>, name: &str, value: &Option<T>) {
+    if let Some(value) = value {
+        object.insert(name.to_owned(), json!(value));
+    }
+}

@@ -1,0 +1,250 @@
+//! What the screens say of one worker: its facts as short, clean texts. Pure, and the same for the one screen of `status`
+//! and the live one of `status --watch`.
+
+use jiff::Timestamp;
+
+use super::text;
+use crate::cli::terminal::{self, Tone};
+use crate::mission::budget::Spent;
+use crate::mission::entry::{Brief, BriefFailure};
+use crate::mission::id::WorkerId;
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::outcome::{FailureKind, Verification};
+use crate::mission::race;
+use crate::mission::registry::Worker;
+use crate::orchestrator::WorkerView;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    /// `w-3-fix-parser`, and `w-3`, which is enough for every command.
+    pub id: String,
+    pub short: String,
+    pub title: String,
+    pub state: State,
+    pub backend: String,
+    pub model: String,
+    /// How long it runs or ran; empty before.
+    pub time: String,
+    /// Since it last showed anything, or since its end.
+    pub idle: String,
+    /// Money where the CLI tells it, else tokens.
+    pub cost: String,
+    pub branch: String,
+    pub check: String,
+    pub check_tone: Tone,
+    pub conflicts: String,
+    /// What else has to be known, the most important first.
+    pub notes: Vec<String>,
+}
+
+/// How it is doing, in a sign and a word: no colour is needed to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    pub sign: &'static str,
+    pub word: &'static str,
+    pub tone: Tone,
+}
+
+/// All states, in the order in which they are counted.
+const WORDS: [(&str, &str); 12] = [
+    ("running", "●"),
+    ("verifying", "◐"),
+    ("starting", "◌"),
+    ("stalled", "!"),
+    ("queued", "○"),
+    ("blocked", "■"),
+    ("completed", "✓"),
+    ("failed", "✗"),
+    ("timed_out", "✗"),
+    ("cancelled", "–"),
+    ("interrupted", "✗"),
+    ("lost", "?"),
+];
+
+impl State {
+    /// A running worker that stalled and a queued one that cannot go on are called so.
+    pub fn of(view: &WorkerView) -> Self {
+        let status = view.worker.status;
+        let stalled = status.is_live() && view.live.as_ref().is_some_and(|live| live.stalled.is_some());
+        let (word, tone) = match status {
+            _ if stalled => ("stalled", Tone::Bad),
+            WorkerStatus::Queued if view.block.is_some() => ("blocked", Tone::Bad),
+            status => (status.as_str(), terminal::tone(status)),
+        };
+        Self { sign: sign_of(word), word, tone }
+    }
+}
+
+pub(super) fn sign_of(word: &str) -> &'static str {
+    WORDS.iter().find(|(it, _)| *it == word).map_or("?", |(_, sign)| sign)
+}
+
+/// How many there are of each state, in a fixed order, with how it is coloured.
+pub(super) fn counts<'a>(states: impl Iterator<Item = &'a State>) -> Vec<(State, usize)> {
+    let mut counts: Vec<(State, usize)> = Vec::new();
+    for state in states {
+        match counts.iter_mut().find(|(it, _)| it == state) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((*state, 1)),
+        }
+    }
+    counts.sort_by_key(|(state, _)| WORDS.iter().position(|(word, _)| *word == state.word));
+    counts
+}
+
+impl Row {
+    /// `is_led`: a server looks after it, or it needs none any more.
+    pub fn of(view: &WorkerView, is_led: bool, now: Timestamp) -> Self {
+        let worker = &*view.worker;
+        let last = worker.last().filter(|_| worker.status.is_settled());
+        let backend = last.map_or(&worker.next.backend, |last| &last.backend);
+        let model = last.map_or(&worker.next.model, |last| &last.model);
+        let idle = match last {
+            Some(last) => Some(seconds_since(now, last.settled_at)),
+            None => view.idle_seconds,
+        };
+        let time = |seconds: Option<u64>| seconds.map(terminal::duration).unwrap_or_default();
+        let check = last.map(|last| &last.verification);
+        Self {
+            id: text::clean(worker.id.as_str()),
+            short: worker.number().map_or_else(|| text::clean(worker.id.as_str()), |number| format!("w-{number}")),
+            title: text::clean(&worker.mission.title),
+            state: State::of(view),
+            backend: text::clean(backend.as_str()),
+            model: model.as_deref().map(text::clean).unwrap_or_default(),
+            time: time(last.map(|last| last.seconds).or(view.elapsed_seconds)),
+            idle: time(idle),
+            cost: spent(&view.spent()),
+            branch: worker.mission.place.branch().map(text::clean).unwrap_or_default(),
+            check: check.map(verification).unwrap_or_default().to_owned(),
+            check_tone: match check {
+                Some(Verification::Passed { .. }) => Tone::Good,
+                Some(Verification::Failed { .. } | Verification::TimedOut { .. }) => Tone::Bad,
+                _ => Tone::Quiet,
+            },
+            conflicts: conflicts(view),
+            notes: notes(view, is_led),
+        }
+    }
+
+    /// What it needs a person or its boss for is said before what it does.
+    pub fn note(&self, with_conflicts: bool) -> String {
+        let conflicts = (with_conflicts && !self.conflicts.is_empty()).then(|| format!("conflicts {}", self.conflicts));
+        let parts: Vec<String> = conflicts.into_iter().chain(self.notes.iter().cloned()).collect();
+        parts.join(" · ")
+    }
+}
+
+fn verification(verification: &Verification) -> &'static str {
+    match verification {
+        Verification::NotAsked => "",
+        other => other.as_str(),
+    }
+}
+
+fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
+    let worker = &*view.worker;
+    let mut notes = Vec::new();
+    if !is_led {
+        notes.push(match worker.status.is_live() {
+            true => "its server is gone, it runs on".to_owned(),
+            false => "no server: its boss has to be started again".to_owned(),
+        });
+    }
+    if let Some(why) = &view.block {
+        notes.push(text::clean(why));
+    }
+    if worker.status == WorkerStatus::Queued && view.block.is_none() {
+        notes.extend(view.waits_for.as_deref().map(|what| format!("waits for {}", text::clean(what))));
+    }
+    if let Some(live) = view.live.as_ref().filter(|_| worker.status.is_live()) {
+        notes.extend(live.stalled.as_deref().map(text::clean));
+        notes.push(text::clean(&live.activity));
+    }
+    if let Some(last) = worker.last().filter(|_| worker.status.is_settled()) {
+        notes.extend(came_to(worker, last));
+    }
+    notes.retain(|note| !note.is_empty());
+    notes
+}
+
+/// What a settled worker needs, and what is there of it.
+fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
+    let mut notes = Vec::new();
+    if last.survivors > 0 {
+        notes.push(format!("{} processes could not be ended", last.survivors));
+    }
+    if last.says_blocked {
+        notes.push("says that it is blocked".to_owned());
+    }
+    if last.status != Ending::Completed {
+        notes.extend(last.failure.as_ref().map(|failure| why(failure, &last.verification)));
+    }
+    let work = changes(last);
+    notes.push(match &worker.integrated {
+        Some(integrated) => format!("merged into {}", text::clean(&integrated.into)),
+        None if race::has_lost(worker) => format!("lost its race, {work}"),
+        None if last.status == Ending::Completed && last.changes.commits > 0 => format!("to merge: {work}"),
+        None => work,
+    });
+    notes
+}
+
+/// In one line; of a check that failed, the last that it said.
+fn why(failure: &BriefFailure, verification: &Verification) -> String {
+    let said = match failure.kind {
+        FailureKind::Verification => verification.note().unwrap_or_default(),
+        _ => failure.message.clone(),
+    };
+    let mut lines = said.lines().map(text::clean).filter(|line| !line.is_empty());
+    match (failure.kind, lines.next(), lines.next_back()) {
+        (FailureKind::Verification, Some(first), Some(last)) => format!("check: {first}: {last}"),
+        (FailureKind::Verification, Some(first), None) => format!("check: {first}"),
+        (_, Some(first), _) => first,
+        (kind, None, _) => kind.as_str().replace('_', " "),
+    }
+}
+
+pub(super) fn changes(last: &Brief) -> String {
+    let changes = &last.changes;
+    let plural = |count: u32, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    match (changes.commits, changes.files_changed) {
+        (0, 0) => "no changes".to_owned(),
+        (commits, files) => format!(
+            "{}, {} +{} -{}",
+            plural(commits, "commit"),
+            plural(files, "file"),
+            changes.insertions,
+            changes.deletions
+        ),
+    }
+}
+
+fn conflicts(view: &WorkerView) -> String {
+    let name = |with: &str| match WorkerId::number_in(with) {
+        Some(number) => format!("w-{number}"),
+        None => text::clean(with),
+    };
+    view.collisions.iter().map(|it| name(&it.with)).collect::<Vec<_>>().join(", ")
+}
+
+/// Money where it is known, else tokens; empty where neither is.
+pub(super) fn spent(spent: &Spent) -> String {
+    match spent {
+        Spent { cost_usd, .. } if *cost_usd > 0.0 => format!("${cost_usd:.2}"),
+        Spent { tokens: 0, .. } => String::new(),
+        Spent { tokens, .. } => format!("{} tok", short(*tokens)),
+    }
+}
+
+/// Three digits are enough to see how much it is.
+pub(super) fn short(count: u64) -> String {
+    let units = [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
+    let Some((unit, name)) = units.into_iter().find(|(unit, _)| count >= *unit) else { return count.to_string() };
+    let scaled = count as f64 / unit as f64;
+    if scaled < 9.95 { format!("{scaled:.1}{name}") } else { format!("{}{name}", count / unit) }
+}
+
+pub(super) fn seconds_since(now: Timestamp, then: Timestamp) -> u64 {
+    now.duration_since(then).as_secs().try_into().unwrap_or(0)
+}

@@ -1,0 +1,214 @@
+//! Which columns of a worker fit into how many columns of a terminal, and how wide each is. A row is never wrapped: what
+//! matters least is left out first, then titles and notes are cut. Pure; comfy-table wraps, and so does not fit.
+
+use super::row::Row;
+use super::text;
+use crate::cli::terminal::Tone;
+
+/// A piece of a line; `None` is plain.
+pub(super) type Piece = (Option<Tone>, String);
+
+/// Below this many columns every one counts.
+const ROOMY: usize = 100;
+/// `✓ completed`.
+const STATE: usize = 11;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Sign,
+    State,
+    Id,
+    Title,
+    Backend,
+    Model,
+    Time,
+    Idle,
+    Cost,
+    Check,
+    Branch,
+    Conflicts,
+    Note,
+}
+
+/// As they stand on the screen.
+const ORDER: [Column; 13] = [
+    Column::Sign,
+    Column::State,
+    Column::Id,
+    Column::Title,
+    Column::Backend,
+    Column::Model,
+    Column::Time,
+    Column::Idle,
+    Column::Cost,
+    Column::Check,
+    Column::Branch,
+    Column::Conflicts,
+    Column::Note,
+];
+
+/// What is added as long as there is room, the most important first.
+const WANTED: [Column; 10] = [
+    Column::Title,
+    Column::Note,
+    Column::Time,
+    Column::Cost,
+    Column::Backend,
+    Column::Idle,
+    Column::Check,
+    Column::Branch,
+    Column::Conflicts,
+    Column::Model,
+];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Table {
+    columns: Vec<(Column, usize)>,
+    gap: usize,
+}
+
+impl Column {
+    fn heading(self) -> &'static str {
+        match self {
+            Column::Sign => "",
+            Column::State => "STATE",
+            Column::Id => "ID",
+            Column::Title => "TITLE",
+            Column::Backend => "BACKEND",
+            Column::Model => "MODEL",
+            Column::Time => "TIME",
+            Column::Idle => "IDLE",
+            Column::Cost => "COST",
+            Column::Check => "CHECK",
+            Column::Branch => "BRANCH",
+            Column::Conflicts => "CONFLICTS",
+            Column::Note => "NOW",
+        }
+    }
+
+    fn text(self, row: &Row, with_conflicts: bool) -> String {
+        match self {
+            Column::Sign => row.state.sign.to_owned(),
+            Column::State => format!("{} {}", row.state.sign, row.state.word),
+            Column::Id => row.short.clone(),
+            Column::Title => row.title.clone(),
+            Column::Backend => row.backend.clone(),
+            Column::Model => row.model.clone(),
+            Column::Time => row.time.clone(),
+            Column::Idle => row.idle.clone(),
+            Column::Cost => row.cost.clone(),
+            Column::Check => row.check.clone(),
+            Column::Branch => row.branch.clone(),
+            Column::Conflicts => row.conflicts.clone(),
+            Column::Note => row.note(with_conflicts),
+        }
+    }
+
+    fn tone(self, row: &Row) -> Option<Tone> {
+        match self {
+            Column::Sign | Column::State => Some(row.state.tone),
+            Column::Conflicts => Some(Tone::Waiting),
+            Column::Check => Some(row.check_tone),
+            Column::Model | Column::Idle | Column::Branch => Some(Tone::Quiet),
+            _ => None,
+        }
+    }
+
+    fn is_number(self) -> bool {
+        matches!(self, Column::Time | Column::Idle | Column::Cost)
+    }
+
+    /// What it must have at least to be of use; `None`: all of its content.
+    fn least(self) -> Option<usize> {
+        match self {
+            Column::Title => Some(14),
+            Column::Note => Some(18),
+            Column::Branch => Some(16),
+            Column::Model | Column::Backend | Column::Conflicts => Some(8),
+            _ => None,
+        }
+    }
+
+    /// Before less important columns come in.
+    fn comfortable(self) -> Option<usize> {
+        match self {
+            Column::Title => Some(18),
+            Column::Note => Some(22),
+            other => other.least(),
+        }
+    }
+}
+
+impl Table {
+    /// For rows that are all known, so that columns without any content are left out. `notes`: what they are doing is
+    /// told beside them too.
+    pub fn fitting<'a>(rows: impl Iterator<Item = &'a Row> + Clone, width: usize, notes: bool) -> Self {
+        let gap = if width < ROOMY { 1 } else { 2 };
+        let ideal = |column: Column| {
+            let widest = rows.clone().map(|row| text::width(&column.text(row, true))).max().unwrap_or(0);
+            match column {
+                // It stays as it is when states change.
+                Column::State => STATE.max(widest),
+                _ if widest == 0 => 0,
+                column => widest.max(text::width(column.heading())),
+            }
+        };
+        let ideals: Vec<(Column, usize)> = ORDER.iter().map(|column| (*column, ideal(*column))).collect();
+        let ideal = |column: Column| ideals.iter().find(|(it, _)| *it == column).map_or(0, |(_, width)| *width);
+
+        let mut chosen = vec![if width < 40 { Column::Sign } else { Column::State }, Column::Id];
+        let used = |columns: &[Column], width_of: &dyn Fn(Column) -> usize| -> usize {
+            columns.iter().map(|column| width_of(*column)).sum::<usize>() + gap * columns.len().saturating_sub(1)
+        };
+        let least = |column: Column| column.least().unwrap_or(usize::MAX).min(ideal(column));
+        let comfortable = |column: Column| column.comfortable().unwrap_or(usize::MAX).min(ideal(column));
+        let enough = |column: Column| ideal(column).min(if column == Column::Branch { 24 } else { 40 });
+        for column in WANTED.into_iter().filter(|column| ideal(*column) > 0 && (notes || *column != Column::Note)) {
+            chosen.push(column);
+            // The first two are better narrow than missing.
+            let fits = match column {
+                Column::Title | Column::Note => used(&chosen, &least) <= width,
+                // They are told in the notes, or by the ids, or seldom asked for.
+                Column::Check | Column::Branch | Column::Conflicts | Column::Model => used(&chosen, &enough) <= width,
+                _ => used(&chosen, &comfortable) <= width,
+            };
+            if !fits {
+                chosen.pop();
+            }
+        }
+        chosen.sort_by_key(|column| ORDER.iter().position(|it| it == column));
+        let mut columns: Vec<(Column, usize)> = chosen.iter().map(|column| (*column, least(*column))).collect();
+        let mut left = width.saturating_sub(used(&chosen, &least));
+        // What is left goes to those that are cut, in turns: each gets enough before any gets all.
+        for most in [&comfortable as &dyn Fn(Column) -> usize, &enough, &ideal] {
+            for wanted in WANTED {
+                let Some((_, width)) = columns.iter_mut().find(|(column, _)| *column == wanted) else { continue };
+                let more = most(wanted).saturating_sub(*width).min(left);
+                *width += more;
+                left -= more;
+            }
+        }
+        Self { columns, gap }
+    }
+
+    pub fn heading(&self) -> String {
+        let cell = |(column, width): &(Column, usize)| pad(*column, column.heading(), *width);
+        self.columns.iter().map(cell).collect::<Vec<_>>().join(&" ".repeat(self.gap)).trim_end().to_owned()
+    }
+
+    pub fn cells(&self, row: &Row) -> Vec<Piece> {
+        let with_conflicts = !self.columns.iter().any(|(column, _)| *column == Column::Conflicts);
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (column, width) in &self.columns {
+            if !pieces.is_empty() {
+                pieces.push((None, " ".repeat(self.gap)));
+            }
+            pieces.push((column.tone(row), pad(*column, &column.text(row, with_conflicts), *width)));
+        }
+        pieces
+    }
+}
+
+fn pad(column: Column, content: &str, width: usize) -> String {
+    if column.is_number() { text::right(content, width) } else { text::left(content, width) }
+}

@@ -1,0 +1,249 @@
+//! The screens of tables of workers: of none, of one, of two hundred, in every width.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::board::{Board, Group, Shown};
+use super::row::Row;
+use super::screen::{self, Line};
+use super::{detail, text};
+use crate::mission::budget::Spent;
+use crate::mission::entry::{Brief, BriefFailure, Entry};
+use crate::mission::lifecycle::Ending;
+use crate::mission::outcome::{Changes, Exit, FailureKind, Usage, Verification};
+use crate::mission::registry::Registry;
+use crate::mission::testing;
+use crate::orchestrator::{Collision, WorkerView};
+use crate::process::Identity;
+use crate::supervisor::assignment::{LiveStatus, Phase};
+
+/// A moment of which all tests speak.
+pub fn now() -> Timestamp {
+    "2026-11-23T12:00:00Z".parse().unwrap()
+}
+
+pub fn ago(seconds: i64) -> Timestamp {
+    now() - SignedDuration::from_secs(seconds)
+}
+
+pub fn view(registry: &Registry, number: u64) -> WorkerView {
+    WorkerView {
+        worker: registry.by_number(number).unwrap().clone(),
+        live: None,
+        elapsed_seconds: None,
+        idle_seconds: None,
+        block: None,
+        waits_for: None,
+        collisions: Vec::new(),
+        redelivered: false,
+        enforced: None,
+        budget: None,
+        race: None,
+    }
+}
+
+pub fn live(activity: &str) -> LiveStatus {
+    LiveStatus {
+        phase: Phase::Running,
+        supervisor: Identity::own().unwrap(),
+        cli: None,
+        turn: 1,
+        activity: activity.to_owned(),
+        last_event_at: now(),
+        began: std::time::Duration::ZERO,
+        last_event: std::time::Duration::ZERO,
+        usage: Usage { input_tokens: 12_000, output_tokens: 345, cost_usd: Some(0.42), ..Usage::default() },
+        session_id: None,
+        stalled: None,
+        answered: true,
+        receipts: Vec::new(),
+    }
+}
+
+pub fn settled(status: Ending, brief: impl FnOnce(&mut Brief)) -> Brief {
+    let changes = Changes { commits: 2, files_changed: 3, insertions: 40, deletions: 7, ..Changes::default() };
+    let mut made = Brief { seconds: 250, settled_at: ago(90), changes, ..testing::brief(1, status) };
+    brief(&mut made);
+    made
+}
+
+/// One of each kind.
+pub fn mixed() -> Vec<WorkerView> {
+    let mut registry = Registry::default();
+    let titles = [
+        "Fix the parser",
+        "日本語のタイトル、とても長いのでどこかで切らなければならない",
+        "Wait",
+        "Done",
+        "Bad \u{1b}[2J\nnews",
+        "👩‍👩‍👧 family",
+    ];
+    let ids: Vec<_> = testing::create(&mut registry, &titles.map(testing::draft)).into_iter().flatten().collect();
+    for (at, id) in ids.iter().enumerate().filter(|(at, _)| *at != 2) {
+        let id = || id.clone();
+        testing::apply(&mut registry, "s", Entry::Starting { worker: id(), attempt: 1 });
+        testing::apply(&mut registry, "s", Entry::Running { worker: id(), attempt: 1, base_commit: None });
+        let brief = match at {
+            3 => settled(Ending::Completed, |brief| {
+                brief.verification = Verification::Passed { commit: None, seconds: 3.0 }
+            }),
+            4 => settled(Ending::Failed, |brief| {
+                let log_tail = "running\n\u{1b}[31m3 tests failed\n".to_owned();
+                brief.verification = Verification::Failed { commit: None, exit: Exit::Code(1), log_tail, seconds: 3.0 };
+                brief.failure = Some(BriefFailure { kind: FailureKind::Verification, message: "failed".to_owned() });
+            }),
+            _ => continue,
+        };
+        testing::apply(&mut registry, "s", Entry::Settled { worker: id(), brief: Box::new(brief) });
+    }
+    let mut views: Vec<WorkerView> = (1..=6).map(|number| view(&registry, number)).collect();
+    for at in [0, 1, 5] {
+        views[at].live = Some(live("shell: cargo test --all"));
+        views[at].elapsed_seconds = Some(4_000);
+        views[at].idle_seconds = Some(12);
+    }
+    views[5].live.as_mut().unwrap().stalled = Some("no event, no output and no CPU time for 15 minutes".to_owned());
+    views[2].waits_for = Some("a free place: 6 of 6 workers run".to_owned());
+    let with = |with: &str| Collision { with: with.to_owned(), is_integration_branch: false, paths: Vec::new() };
+    views[0].collisions = vec![with("w-2"), with("main")];
+    views
+}
+
+pub fn board(views: Vec<WorkerView>) -> Board {
+    let shown = |view: WorkerView| Shown { row: Row::of(&view, true, now()), view, is_led: true };
+    let (settled, open): (Vec<_>, Vec<_>) =
+        views.into_iter().map(shown).partition(|it| it.view.worker.status.is_settled());
+    let group = Group {
+        boss: "claude:6f1c2f3a".to_owned(),
+        directory: Some("/home/ada/src/parser".into()),
+        is_here: true,
+        spent: Spent { cost_usd: 3.5, tokens: 310_000, seconds: 1 },
+        workers: open.into_iter().chain(settled).collect(),
+    };
+    Board {
+        as_of: now(),
+        repository: Some("/home/ada/src/parser".into()),
+        integration_branch: Some("main".to_owned()),
+        groups: vec![group],
+        in_history: 0,
+        repaired: None,
+    }
+}
+
+/// So many that run, all alike.
+pub fn many(count: usize) -> Vec<WorkerView> {
+    let mut registry = Registry::default();
+    let titles: Vec<_> = (0..count).map(|number| testing::draft(&format!("Task number {number}"))).collect();
+    testing::create(&mut registry, &titles);
+    (1..=count as u64).map(|number| view(&registry, number)).collect()
+}
+
+fn plain(lines: &[Line]) -> Vec<String> {
+    lines.iter().map(|line| line.iter().map(|(_, text)| text.as_str()).collect()).collect()
+}
+
+#[test]
+fn a_screen_of_eighty_columns_says_what_matters() {
+    let home = std::path::Path::new("/home/ada");
+    let lines = plain(&screen::lines(&board(mixed()), 80, false, Some(home)));
+    let expected = "\
+2 running · 1 stalled · 1 queued · 1 completed · 1 failed · $3.50, 310k tokens
+~/src/parser · integration branch main
+
+boss claude:6f1c2f3a · ~/src/parser · here · $3.50, 310k tokens
+";
+    assert_eq!(lines[..4].join("\n") + "\n", expected);
+    assert_eq!(lines.len(), 11);
+    for (line, says) in [
+        (5, &["● running", "w-1", "Fix the parser", "1h 6m", "$0.42", "conflicts w-2"][..]),
+        (6, &["● running", "w-2", "日本語のタイトル、", "…"]),
+        (7, &["○ queued", "w-3", "waits for a free"]),
+        (8, &["! stalled", "w-6", "no event, no"]),
+        (9, &["✓ completed", "w-4", "4m 10s", "to merge: 2 commits"]),
+        (10, &["✗ failed", "w-5", "Bad ␛[2J news", "check: exit"]),
+    ] {
+        for word in says {
+            assert!(lines[line].contains(word), "{word:?} is missing in {:?}", lines[line]);
+        }
+    }
+}
+
+#[test]
+fn a_screen_of_two_hundred_columns_says_all() {
+    let lines = plain(&screen::lines(&board(mixed()), 200, false, None)).join("\n");
+    for says in [
+        "ID",
+        "TITLE",
+        "BACKEND",
+        "TIME",
+        "IDLE",
+        "COST",
+        "CHECK",
+        "BRANCH",
+        "CONFLICTS",
+        "NOW",
+        "w-2, main",
+        "passed",
+        "waits for a free place: 6 of 6 workers run",
+        "shell: cargo test --all",
+        "check: exit status 1: ␛[31m3 tests failed",
+        "o/w-1-fix-the-parser",
+    ] {
+        assert!(lines.contains(says), "{says:?} is missing in\n{lines}");
+    }
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal_and_none_steers_it() {
+    for views in [Vec::new(), mixed().split_off(5), mixed(), many(200)] {
+        let board = board(views);
+        for width in (20..260).step_by(3) {
+            let mut lines = screen::lines(&board, width, true, None);
+            if let Some(shown) = board.workers().next() {
+                lines.extend(detail::lines(shown, width, None));
+            }
+            for line in plain(&lines) {
+                assert!(text::width(&line) <= width, "{} columns in {width}: {line:?}", text::width(&line));
+                assert!(!line.contains(char::is_control), "{line:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn settled_workers_of_long_ago_are_counted_and_not_shown() {
+    let mut registry = Registry::default();
+    let titles: Vec<_> = (0..30).map(|number| testing::draft(&format!("Task {number}"))).collect();
+    let ids: Vec<_> = testing::create(&mut registry, &titles).into_iter().flatten().collect();
+    ids.iter().for_each(|id| testing::settle(&mut registry, id, Ending::Completed));
+    let mut board = board((1..=30).map(|number| view(&registry, number)).collect());
+    board.in_history = 7;
+    let lines = plain(&screen::lines(&board, 80, false, None)).join("\n");
+    assert_eq!(lines.matches("✓ completed").count(), 20);
+    assert!(lines.contains("30 completed") && lines.contains("10 more settled earlier"), "{lines}");
+    assert!(lines.contains("7 in the history"), "{lines}");
+    assert_eq!(plain(&screen::lines(&board, 80, true, None)).join("\n").matches("✓ completed").count(), 30);
+}
+
+#[test]
+fn an_open_worker_without_a_server_says_so() {
+    let queued = mixed().remove(2);
+    let running = mixed().remove(0);
+    for (view, says) in
+        [(queued, "no server: its boss has to be started again"), (running, "its server is gone, it runs on")]
+    {
+        assert_eq!(Row::of(&view, false, now()).notes[0], says);
+        assert!(Row::of(&view, true, now()).notes.iter().all(|note| note != says));
+    }
+}
+
+#[test]
+fn one_in_detail_says_what_its_check_said() {
+    let board = board(mixed());
+    let failed = board.workers().find(|it| it.row.short == "w-5").unwrap();
+    let text = plain(&detail::lines(failed, 80, None)).join("\n");
+    for says in
+        ["✗ failed", "w-5-bad-2j-news", "exit status 1", "␛[31m3 tests failed", "2 commits, 3 files +40 -7", "do it"]
+    {
+        assert!(text.contains(says), "{says:?} is missing in\n{text}");
+    }
+}

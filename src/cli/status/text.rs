@@ -1,0 +1,163 @@
+//! Texts of models, programs and people on their way to a terminal: nothing in them may steer it, and they are measured in
+//! columns, not in bytes. Pure.
+
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+
+/// One line without anything that a terminal would obey: what steers it is shown as a sign.
+pub(in crate::cli) fn clean(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        // Line feeds, tabs, and the separators of Unicode.
+        match character.is_whitespace() {
+            true if line.ends_with(' ') => {}
+            true => line.push(' '),
+            false => line.extend(seen(character)),
+        }
+    }
+    line.trim().to_owned()
+}
+
+/// A line of code or output: the same, but its blanks stay as they are.
+pub(in crate::cli) fn shown(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    for character in line.trim_end().chars() {
+        match character {
+            '\t' => shown.push_str("    "),
+            space if space.is_whitespace() => shown.push(' '),
+            other => shown.extend(seen(other)),
+        }
+    }
+    shown
+}
+
+fn seen(character: char) -> Option<char> {
+    match character {
+        control if control.is_control() => Some(picture(control)),
+        // These turn the direction of what follows, or hide.
+        '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => {
+            Some('\u{fffd}')
+        }
+        '\u{feff}' => None,
+        plain => Some(plain),
+    }
+}
+
+/// The sign that Unicode has for a control character.
+fn picture(control: char) -> char {
+    match control as u32 {
+        code @ 0..0x20 => char::from_u32(0x2400 + code).unwrap_or('\u{fffd}'),
+        0x7f => '\u{2421}',
+        _ => '\u{fffd}',
+    }
+}
+
+/// Columns that a clean text takes.
+pub(in crate::cli) fn width(text: &str) -> usize {
+    text.width()
+}
+
+/// At most so many columns of a clean text, with `…` where something was cut off.
+pub(in crate::cli) fn cut(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let Some(room) = columns.checked_sub(1) else { return String::new() };
+    let (head, _) = split(text, room);
+    format!("{}…", head.trim_end())
+}
+
+/// What fits into so many columns, and the rest.
+pub(in crate::cli) fn split(text: &str, columns: usize) -> (&str, &str) {
+    let mut used = 0;
+    let end = text.grapheme_indices(true).find(|(_, grapheme)| {
+        used += width(grapheme);
+        used > columns
+    });
+    text.split_at(end.map_or(text.len(), |(at, _)| at))
+}
+
+/// Exactly so many columns.
+pub(in crate::cli) fn left(text: &str, columns: usize) -> String {
+    let text = cut(text, columns);
+    let missing = columns.saturating_sub(width(&text));
+    text + &" ".repeat(missing)
+}
+
+/// Exactly so many columns, the text at the right.
+pub(in crate::cli) fn right(text: &str, columns: usize) -> String {
+    let text = cut(text, columns);
+    " ".repeat(columns.saturating_sub(width(&text))) + &text
+}
+
+/// In lines of at most so many columns; between words, where there is a gap in the second half of a line.
+pub(in crate::cli) fn wrap(text: &str, columns: usize) -> Vec<&str> {
+    let columns = columns.max(2);
+    let mut lines = Vec::new();
+    let mut rest = text;
+    loop {
+        let (head, tail) = split(rest, columns);
+        // A sign that is wider than a line ends the text.
+        if tail.is_empty() || head.is_empty() {
+            lines.push(head);
+            return lines;
+        }
+        let gap = head.rfind(' ').filter(|at| *at > head.len() / 2);
+        let end = if tail.starts_with(' ') { head.len() } else { gap.unwrap_or(head.len()) };
+        lines.push(rest[..end].trim_end());
+        rest = rest[end..].trim_start();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn nothing_that_steers_a_terminal_is_left_in_a_text() {
+        for (text, is) in [
+            ("\u{1b}[31mred\u{1b}]0;title\u{7}", "␛[31mred␛]0;title␇"),
+            (" two\nlines\tand\r\n more ", "two lines and more"),
+            ("\u{9b}2J\u{7f}", "\u{fffd}2J␡"),
+            ("evil \u{202e}txt.exe", "evil \u{fffd}txt.exe"),
+            ("日本語 👩‍👩‍👧 é", "日本語 👩‍👩‍👧 é"),
+        ] {
+            assert_eq!(clean(text), is);
+        }
+        assert_eq!(shown("\tif  x {\u{1b}[2J \r"), "    if  x {␛[2J");
+    }
+
+    #[test]
+    fn widths_are_columns() {
+        for (text, columns, is) in [
+            ("plain", 5, "plain"),
+            ("plain", 4, "pla…"),
+            ("日本語", 6, "日本語"),
+            ("日本語", 5, "日本…"),
+            ("日本語", 4, "日…"),
+            ("a👩‍👩‍👧b", 3, "a…"),
+            ("x", 0, ""),
+        ] {
+            assert_eq!(cut(text, columns), is, "{text} in {columns}");
+        }
+        assert_eq!((left("é", 3), right("日", 3)), ("é  ".to_owned(), " 日".to_owned()));
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("abcdefgh ij", 3), ["abc", "def", "gh", "ij"]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_keeps_to_its_columns(text in any::<String>(), columns in 0usize..40) {
+            let text = clean(&text);
+            prop_assert!(!text.contains(char::is_control) && !shown(&text).contains(char::is_control));
+            prop_assert!(width(&cut(&text, columns)) <= columns);
+            prop_assert_eq!(width(&left(&text, columns)), columns);
+            prop_assert_eq!(width(&right(&text, columns)), columns);
+            let columns = columns.max(2);
+            for line in wrap(&text, columns) {
+                prop_assert!(width(line) <= columns, "{:?}", line);
+            }
+        }
+    }
+}

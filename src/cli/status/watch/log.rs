@@ -1,0 +1,164 @@
+//! Follows the event log of one attempt: reads what was added, and holds the newest of it as lines.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use jiff::Zoned;
+use jiff::tz::TimeZone;
+
+use super::super::text;
+use crate::backend::AgentEvent;
+use crate::cli::logs::say::tone;
+use crate::cli::terminal::Tone;
+use crate::orchestrator::LoggedEvent;
+
+/// So much of a log that is already there is read.
+const BEHIND: u64 = 512 * 1024;
+/// Read at once; the rest comes with the next look.
+const PIECE: u64 = 1024 * 1024;
+/// A longer line is passed over.
+const LINE: usize = 4 * 1024 * 1024;
+/// Of what a tool printed, and of what an agent said.
+const OUTPUT_LINES: usize = 8;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli::status) struct LogLine {
+    /// The time of day, on the first line of an event.
+    pub time: String,
+    pub text: String,
+    pub tone: Option<Tone>,
+}
+
+pub(super) struct Follow {
+    path: PathBuf,
+    read: u64,
+    /// The beginning of a line whose end is not written yet.
+    half: Vec<u8>,
+    /// Up to the next line feed: of a line that began before, or is too long.
+    skips: bool,
+    zone: TimeZone,
+}
+
+impl Follow {
+    pub fn new(path: PathBuf) -> Self {
+        let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        let read = length.saturating_sub(BEHIND);
+        Self { path, read, half: Vec::new(), skips: read > 0, zone: TimeZone::system() }
+    }
+
+    /// What came since the last time, and whether there is more to read.
+    pub fn more(&mut self) -> (Vec<LogLine>, bool) {
+        let mut piece = Vec::new();
+        let reading = File::open(&self.path).and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.read))?;
+            file.take(PIECE).read_to_end(&mut piece)
+        });
+        // Not there yet, or for a moment: the next look reads it.
+        let Ok(length) = reading else { return (Vec::new(), false) };
+        self.read += length as u64;
+        let mut lines = Vec::new();
+        let mut rest = &piece[..];
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            self.half.extend_from_slice(&rest[..end]);
+            if !std::mem::take(&mut self.skips) {
+                // Half a line, after a crash, is no event.
+                let logged = serde_json::from_slice::<LoggedEvent>(&self.half).ok();
+                lines.extend(logged.into_iter().flat_map(|logged| told(&logged, &self.zone)));
+            }
+            self.half.clear();
+            rest = &rest[end + 1..];
+        }
+        if self.skips || self.half.len() + rest.len() > LINE {
+            self.skips = true;
+            self.half.clear();
+        } else {
+            self.half.extend_from_slice(rest);
+        }
+        (lines, length as u64 == PIECE)
+    }
+}
+
+/// Without the bookkeeping.
+fn told(logged: &LoggedEvent, zone: &TimeZone) -> Vec<LogLine> {
+    if matches!(logged.event, AgentEvent::Usage { .. } | AgentEvent::Idle | AgentEvent::Busy) {
+        return Vec::new();
+    }
+    let words = logged.event.words();
+    let all: Vec<&str> = words.lines().filter(|line| !line.trim().is_empty()).collect();
+    // Of an output the end says how it went.
+    let hidden = match logged.event {
+        AgentEvent::ToolEnded { .. } => all.len().saturating_sub(OUTPUT_LINES + 1),
+        _ => 0,
+    };
+    let more = (hidden > 0).then(|| format!("… {hidden} more lines"));
+    let shown = all.iter().take(1).map(|line| (*line).to_owned()).chain(more);
+    let shown = shown.chain(all.iter().skip(1 + hidden).map(|line| (*line).to_owned()));
+    let time = Zoned::new(logged.at, zone.clone()).strftime("%H:%M:%S").to_string();
+    let tone = tone(&logged.event);
+    let line = |(at, line): (usize, String)| LogLine {
+        time: if at == 0 { time.clone() } else { String::new() },
+        text: text::shown(&line),
+        tone,
+    };
+    shown.enumerate().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::io::Write;
+
+    fn said(text: &str) -> String {
+        json!({"at": "2026-11-23T12:00:00Z", "event": "said", "text": text}).to_string() + "\n"
+    }
+
+    fn texts(lines: &[LogLine]) -> Vec<&str> {
+        lines.iter().map(|line| line.text.as_str()).collect()
+    }
+
+    #[test]
+    fn a_log_is_followed_as_it_is_written_in_pieces() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let mut follow = Follow::new(path.clone());
+        assert!(follow.more().0.is_empty(), "it is not there yet");
+        let mut file = File::create(&path).unwrap();
+        let line = said("one \u{1b}[2J");
+        let (head, tail) = line.split_at(20);
+        write!(file, "{head}").unwrap();
+        assert!(follow.more().0.is_empty());
+        write!(file, "{tail}half a line\n{}", said("two\nthree")).unwrap();
+        assert_eq!(texts(&follow.more().0), ["said: one ␛[2J", "said: two", "three"]);
+        assert!(follow.more().0.is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over_and_a_long_log_is_read_from_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let mut file = File::create(&path).unwrap();
+        let mut follow = Follow::new(path.clone());
+        write!(file, "{}{}", said(&"x".repeat(LINE + 10)), said("after it")).unwrap();
+        let mut seen = Vec::new();
+        while let (lines, true) = follow.more() {
+            seen.extend(lines);
+        }
+        seen.extend(follow.more().0);
+        // The piece in which the line ended was read by the last look of the loop.
+        let mut again = Follow::new(path);
+        seen.extend(again.more().0);
+        assert!(texts(&seen).contains(&"said: after it"), "{} lines", seen.len());
+        assert!(seen.iter().all(|line| line.text.len() < 100));
+    }
+
+    #[test]
+    fn of_what_a_tool_printed_the_end_is_shown() {
+        let output: String = (0..30).map(|number| format!("line {number}\n")).collect();
+        let event = AgentEvent::ToolEnded { id: "1".to_owned(), ok: Some(true), exit_code: Some(0), output };
+        let lines = told(&LoggedEvent { at: jiff::Timestamp::UNIX_EPOCH, event }, &TimeZone::UTC);
+        assert_eq!(texts(&lines)[..3], ["  exit 0: line 0", "… 21 more lines", "line 22"]);
+        assert_eq!((lines.len(), lines[0].time.as_str(), lines[1].time.as_str()), (10, "00:00:00", ""));
+    }
+}

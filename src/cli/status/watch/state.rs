@@ -1,0 +1,296 @@
+//! What the live screen shows, and what keys and news make of it. Pure: what is to be done is answered, not done.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::super::board::{Board, Shown};
+use super::log::LogLine;
+use crate::cli::terminal::Tone;
+use crate::mission::id::WorkerId;
+
+/// Lines of a log that are kept.
+const LOG: usize = 2_000;
+
+/// Something happened.
+pub(in crate::cli::status) enum Event {
+    Key(KeyEvent),
+    /// The terminal's size: it is drawn anew.
+    Resized,
+    /// `None`: nothing was ever asked for here.
+    Seen(Result<Option<Box<Board>>, String>),
+    /// `fresh`: of another attempt than before.
+    Logged {
+        worker: WorkerId,
+        fresh: bool,
+        lines: Vec<LogLine>,
+    },
+    Diffed {
+        worker: WorkerId,
+        text: Result<String, String>,
+    },
+    Done {
+        what: String,
+        answer: Result<String, String>,
+    },
+    /// It has to end, with this exit status.
+    End(u8),
+}
+
+/// Something is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::cli::status) enum Ask {
+    Leave,
+    Cancel(WorkerId),
+    Send(WorkerId, String),
+    Copy(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::cli::status) enum Pane {
+    #[default]
+    Log,
+    Diff,
+    Detail,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::cli::status) enum Mode {
+    #[default]
+    Browse,
+    Help,
+    Cancel(WorkerId),
+    Message(WorkerId, String),
+}
+
+#[derive(Default)]
+pub(in crate::cli::status) struct App {
+    pub board: Option<Board>,
+    /// Why there is nothing to see, or nothing new.
+    pub trouble: Option<String>,
+    pub looked: bool,
+    pub selected: Option<WorkerId>,
+    pub pane: Pane,
+    /// The pane has the whole screen.
+    pub zoomed: bool,
+    /// Lines away from the end of a log, or from the beginning of the other panes.
+    pub scroll: usize,
+    pub log: VecDeque<LogLine>,
+    pub diff: Option<Result<Vec<String>, String>>,
+    pub mode: Mode,
+    /// What came of the last thing that was asked for.
+    pub said: Option<(Tone, String)>,
+    /// What is being done.
+    pub doing: Vec<String>,
+    pub home: Option<PathBuf>,
+    pub colours: bool,
+}
+
+impl App {
+    pub fn handle(&mut self, event: Event) -> Option<Ask> {
+        match event {
+            Event::Key(key) => return self.press(key),
+            Event::Resized | Event::End(_) => {}
+            Event::Seen(seen) => self.see(seen),
+            Event::Logged { worker, fresh, lines } if Some(&worker) == self.selected.as_ref() => {
+                self.take_log(fresh, lines)
+            }
+            Event::Diffed { worker, text } if Some(&worker) == self.selected.as_ref() => {
+                self.diff = Some(text.map(|text| text.lines().map(super::super::text::shown).collect()));
+            }
+            Event::Logged { .. } | Event::Diffed { .. } => {}
+            Event::Done { what, answer } => {
+                if let Some(at) = self.doing.iter().position(|it| *it == what) {
+                    self.doing.remove(at);
+                }
+                self.said = Some(match answer {
+                    Ok(text) => (Tone::Good, super::super::text::clean(&text)),
+                    Err(text) => (Tone::Bad, super::super::text::clean(&text)),
+                });
+            }
+        }
+        None
+    }
+
+    fn see(&mut self, seen: Result<Option<Box<Board>>, String>) {
+        self.looked = true;
+        match seen {
+            Ok(board) => {
+                let before = self.position();
+                self.board = board.map(|board| *board);
+                self.trouble = None;
+                if self.position().is_none() {
+                    // It is gone: the one that stands in its place now.
+                    let count = self.workers().count();
+                    let at = before.unwrap_or(0).min(count.saturating_sub(1));
+                    let id = self.workers().nth(at).map(|it| it.view.worker.id.clone());
+                    self.select(id);
+                }
+            }
+            Err(trouble) => self.trouble = Some(super::super::text::clean(&trouble)),
+        }
+    }
+
+    fn take_log(&mut self, fresh: bool, lines: Vec<LogLine>) {
+        if fresh {
+            self.log.clear();
+        }
+        // Who reads further up keeps what is read where it is.
+        if self.scroll > 0 && self.pane == Pane::Log && !fresh {
+            self.scroll += lines.len();
+        }
+        self.log.extend(lines);
+        self.log.drain(..self.log.len().saturating_sub(LOG));
+    }
+
+    pub fn workers(&self) -> impl Iterator<Item = &Shown> {
+        self.board.iter().flat_map(Board::workers)
+    }
+
+    fn position(&self) -> Option<usize> {
+        let selected = self.selected.as_ref()?;
+        self.workers().position(|it| it.view.worker.id == *selected)
+    }
+
+    pub fn current(&self) -> Option<&Shown> {
+        let selected = self.selected.as_ref()?;
+        self.workers().find(|it| it.view.worker.id == *selected)
+    }
+
+    fn select(&mut self, id: Option<WorkerId>) {
+        if self.selected != id {
+            self.selected = id;
+            self.scroll = 0;
+            self.log.clear();
+            self.diff = None;
+        }
+    }
+
+    fn step(&mut self, by: isize) {
+        let count = self.workers().count();
+        let at = self.position().unwrap_or(0).saturating_add_signed(by).min(count.saturating_sub(1));
+        let id = self.workers().nth(at).map(|it| it.view.worker.id.clone());
+        self.select(id);
+    }
+
+    fn press(&mut self, key: KeyEvent) -> Option<Ask> {
+        if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
+            return Some(Ask::Leave);
+        }
+        match std::mem::take(&mut self.mode) {
+            Mode::Browse => self.browse(key),
+            Mode::Help => None,
+            Mode::Cancel(worker) => self.confirm(worker, key),
+            Mode::Message(worker, line) => self.edit(worker, line, key),
+        }
+    }
+
+    fn browse(&mut self, key: KeyEvent) -> Option<Ask> {
+        self.said = None;
+        let open = self.current().filter(|it| !it.view.worker.status.is_settled());
+        match key.code {
+            KeyCode::Char('q') => return Some(Ask::Leave),
+            KeyCode::Down | KeyCode::Char('j') => self.step(1),
+            KeyCode::Up | KeyCode::Char('k') => self.step(-1),
+            KeyCode::Home | KeyCode::Char('g') => self.step(isize::MIN),
+            KeyCode::End | KeyCode::Char('G') => self.step(isize::MAX),
+            KeyCode::PageUp => self.turn(10),
+            KeyCode::PageDown => self.turn(-10),
+            KeyCode::Tab | KeyCode::Enter | KeyCode::Right => self.show(self.pane.next()),
+            KeyCode::BackTab | KeyCode::Left => self.show(self.pane.next().next()),
+            KeyCode::Char('z') => self.zoomed = !self.zoomed,
+            KeyCode::Esc => self.zoomed = false,
+            KeyCode::Char('?' | 'h') => self.mode = Mode::Help,
+            KeyCode::Char('c') => match open {
+                Some(it) => self.mode = Mode::Cancel(it.view.worker.id.clone()),
+                None => self.say(Tone::Waiting, "nothing to cancel: it has ended, or there is none"),
+            },
+            KeyCode::Char('m') => match &self.selected {
+                Some(worker) => self.mode = Mode::Message(worker.clone(), String::new()),
+                None => self.say(Tone::Waiting, "there is no worker to write to"),
+            },
+            KeyCode::Char('y') => return self.copy(),
+            _ => {}
+        }
+        None
+    }
+
+    /// The directory that it works in.
+    fn copy(&mut self) -> Option<Ask> {
+        let path = self.current()?.view.worker.mission.place.path().to_owned();
+        self.say(Tone::Good, &super::super::text::clean(&path.to_string_lossy()));
+        Some(Ask::Copy(path))
+    }
+
+    fn confirm(&mut self, worker: WorkerId, key: KeyEvent) -> Option<Ask> {
+        if !matches!(key.code, KeyCode::Char('y' | 'Y')) {
+            self.say(Tone::Quiet, "not cancelled");
+            return None;
+        }
+        self.doing.push(doing_cancel(&worker));
+        Some(Ask::Cancel(worker))
+    }
+
+    fn edit(&mut self, worker: WorkerId, mut line: String, key: KeyEvent) -> Option<Ask> {
+        match key.code {
+            KeyCode::Esc => return None,
+            KeyCode::Enter if line.trim().is_empty() => return None,
+            KeyCode::Enter => {
+                self.doing.push(doing_send(&worker));
+                return Some(Ask::Send(worker, line));
+            }
+            KeyCode::Backspace => drop(line.pop()),
+            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => line.clear(),
+            KeyCode::Char(character) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
+                line.push(character)
+            }
+            _ => {}
+        }
+        self.mode = Mode::Message(worker, line);
+        None
+    }
+
+    fn say(&mut self, tone: Tone, text: &str) {
+        self.said = Some((tone, text.to_owned()));
+    }
+
+    fn show(&mut self, pane: Pane) {
+        self.pane = pane;
+        self.scroll = 0;
+    }
+
+    /// Up is away from the end of a log, and towards the beginning of the others.
+    fn turn(&mut self, up: isize) {
+        let by = if self.pane == Pane::Log { up } else { -up };
+        self.scroll = self.scroll.saturating_add_signed(by);
+    }
+}
+
+impl Pane {
+    pub const ALL: [Pane; 3] = [Pane::Log, Pane::Diff, Pane::Detail];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Pane::Log => "Log",
+            Pane::Diff => "Diff",
+            Pane::Detail => "Detail",
+        }
+    }
+
+    fn next(self) -> Self {
+        match self {
+            Pane::Log => Pane::Diff,
+            Pane::Diff => Pane::Detail,
+            Pane::Detail => Pane::Log,
+        }
+    }
+}
+
+pub(super) fn doing_cancel(worker: &WorkerId) -> String {
+    format!("ending {worker}")
+}
+
+pub(super) fn doing_send(worker: &WorkerId) -> String {
+    format!("writing to {worker}")
+}

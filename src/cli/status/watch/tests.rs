@@ -1,0 +1,199 @@
+//! The live screen in every size, and what keys do to it.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use super::super::tests::{board, many, mixed};
+use super::draw::draw;
+use super::log::LogLine;
+use super::state::{App, Ask, Event, Mode, Pane};
+use crate::mission::id::WorkerId;
+use crate::orchestrator::WorkerView;
+
+fn app(views: Vec<WorkerView>) -> App {
+    let mut app = App { colours: true, ..App::default() };
+    app.handle(Event::Seen(Ok(Some(Box::new(board(views))))));
+    app
+}
+
+/// Line by line, as it stands on the screen.
+fn drawn(app: &App, columns: u16, rows: u16) -> Vec<String> {
+    let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+    let mut most = 0;
+    terminal.draw(|frame| most = draw(app, frame.area(), frame.buffer_mut())).unwrap();
+    assert!(most < 1_000, "{most} lines to scroll");
+    let text = terminal.backend().to_string();
+    // Beside a line stands which cells are hidden by wide signs.
+    let cells = |line: &str| line.trim_start_matches('"').split('"').next().unwrap_or_default().trim_end().to_owned();
+    text.lines().map(cells).collect()
+}
+
+fn press(app: &mut App, code: KeyCode) -> Option<Ask> {
+    app.handle(Event::Key(KeyEvent::new(code, KeyModifiers::NONE)))
+}
+
+fn type_text(app: &mut App, text: &str) {
+    text.chars().for_each(|character| assert_eq!(press(app, KeyCode::Char(character)), None));
+}
+
+fn logged(app: &mut App, count: usize) {
+    let line = |number| LogLine { time: "12:00:00".to_owned(), text: format!("line {number}"), tone: None };
+    let worker = app.selected.clone().unwrap();
+    app.handle(Event::Logged { worker, fresh: true, lines: (0..count).map(line).collect() });
+}
+
+#[test]
+fn every_size_is_drawn_with_any_number_of_workers() {
+    let broken = || {
+        let mut app = App::default();
+        app.handle(Event::Seen(Err("the journal cannot be read".to_owned())));
+        app
+    };
+    for make in [
+        || App::default(),
+        || app(Vec::new()),
+        || app(mixed().split_off(5)),
+        || app(mixed()),
+        || app(many(200)),
+        broken,
+    ] {
+        for (columns, rows) in [(1, 1), (3, 2), (20, 5), (40, 10), (80, 24), (200, 60), (300, 3)] {
+            for pane in Pane::ALL {
+                for mode in
+                    [Mode::Browse, Mode::Help, Mode::Message(WorkerId::new(1, "x"), "日本語 and more".repeat(9))]
+                {
+                    let mut app = make();
+                    if app.selected.is_some() {
+                        logged(&mut app, 50);
+                    }
+                    (app.pane, app.mode, app.scroll) = (pane, mode, 7);
+                    app.diff = Some(Ok(vec!["+added".to_owned(), "-removed".to_owned()]));
+                    drawn(&app, columns, rows);
+                    app.zoomed = true;
+                    drawn(&app, columns, rows);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_screen_of_eighty_by_twenty_four_has_table_bars_log_and_keys() {
+    let mut app = app(mixed());
+    logged(&mut app, 100);
+    let lines = drawn(&app, 80, 24);
+    assert!(lines[0].starts_with("2 running · 1 stalled · 1 queued · 1 completed · 1 failed"), "{lines:#?}");
+    assert!(lines[1].contains("STATE") && lines[1].contains("TIME") && lines[1].ends_with("now"), "{lines:#?}");
+    assert!(lines[2].starts_with("boss claude:6f1c2f3a"), "{lines:#?}");
+    assert!(lines[3].starts_with("› ● running   w-1 Fix the parser"), "{lines:#?}");
+    assert!(lines[4].contains("日本語のタイトル、"), "{lines:#?}");
+    assert!(lines[9].contains("[Log] Diff  Detail") && lines[9].contains("w-1 Fix the parser"), "{lines:#?}");
+    assert_eq!(lines[22], "12:00:00  line 99");
+    assert!(lines[23].contains("? help"), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.ends_with('✓')) && lines.iter().any(|line| line.contains('█')), "{lines:#?}");
+}
+
+#[test]
+fn a_tiny_screen_has_the_workers_and_a_pane_when_it_is_asked_for() {
+    let mut app = app(many(200));
+    logged(&mut app, 30);
+    press(&mut app, KeyCode::End);
+    let lines = drawn(&app, 20, 5);
+    assert!(lines[3].starts_with("› ○ w-200"), "{lines:#?}");
+    logged(&mut app, 30);
+    press(&mut app, KeyCode::Char('z'));
+    assert_eq!(drawn(&app, 20, 5)[3], "line 29");
+}
+
+#[test]
+fn the_selection_stays_with_its_worker_and_goes_to_the_next_when_it_is_gone() {
+    let mut app = app(many(200));
+    for _ in 0..100 {
+        press(&mut app, KeyCode::Char('j'));
+    }
+    assert_eq!(app.current().unwrap().row.short, "w-101");
+    assert!(drawn(&app, 80, 24).iter().any(|line| line.starts_with("› ○ queued    w-101")));
+    app.handle(Event::Seen(Ok(Some(Box::new(board(many(200).split_off(50)))))));
+    assert_eq!(app.current().unwrap().row.short, "w-101");
+    app.handle(Event::Seen(Ok(Some(Box::new(board(many(20)))))));
+    assert_eq!(app.current().unwrap().row.short, "w-20");
+    app.handle(Event::Seen(Ok(None)));
+    assert!(app.current().is_none());
+    assert!(drawn(&app, 80, 24).join("\n").contains("No workers yet"));
+    app.handle(Event::Seen(Ok(Some(Box::new(board(many(3)))))));
+    assert_eq!(app.current().unwrap().row.short, "w-1");
+}
+
+#[test]
+fn a_worker_is_cancelled_only_after_a_yes() {
+    let mut app = app(mixed());
+    press(&mut app, KeyCode::Char('c'));
+    assert!(drawn(&app, 80, 24)[23].contains("Cancel w-1-fix-the-parser and all that it started? y/n"));
+    assert_eq!(press(&mut app, KeyCode::Char('n')), None);
+    assert_eq!((&app.mode, app.doing.len()), (&Mode::Browse, 0));
+    press(&mut app, KeyCode::Char('c'));
+    assert_eq!(press(&mut app, KeyCode::Char('y')), Some(Ask::Cancel(WorkerId::new(1, "Fix the parser"))));
+    assert!(drawn(&app, 80, 24)[23].contains("ending w-1-fix-the-parser …"));
+    let what = app.doing[0].clone();
+    app.handle(Event::Done { what, answer: Err("no \u{1b}[2J".to_owned()) });
+    assert!(drawn(&app, 80, 24)[23].starts_with("no ␛[2J"));
+    // Of one that has ended nothing is asked.
+    press(&mut app, KeyCode::End);
+    press(&mut app, KeyCode::Char('c'));
+    assert_eq!(app.mode, Mode::Browse);
+}
+
+#[test]
+fn a_message_is_a_line_that_can_be_mended_and_given_up() {
+    let mut app = app(mixed());
+    press(&mut app, KeyCode::Char('m'));
+    type_text(&mut app, "quick, cx");
+    press(&mut app, KeyCode::Backspace);
+    type_text(&mut app, "ancel?");
+    assert!(drawn(&app, 80, 24)[23].contains("to w-1") && drawn(&app, 80, 24)[23].contains("quick, cancel?▏"));
+    let id = WorkerId::new(1, "Fix the parser");
+    assert_eq!(press(&mut app, KeyCode::Enter), Some(Ask::Send(id, "quick, cancel?".to_owned())));
+    press(&mut app, KeyCode::Char('m'));
+    type_text(&mut app, "q");
+    assert_eq!(press(&mut app, KeyCode::Esc), None);
+    assert_eq!(app.mode, Mode::Browse);
+    press(&mut app, KeyCode::Char('m'));
+    assert_eq!(press(&mut app, KeyCode::Enter), None, "nothing was typed");
+}
+
+#[test]
+fn a_log_follows_its_end_unless_somebody_reads_further_up() {
+    let mut app = app(mixed());
+    logged(&mut app, 100);
+    press(&mut app, KeyCode::PageUp);
+    assert_eq!(drawn(&app, 80, 24)[22], "12:00:00  line 89");
+    let more = vec![LogLine { time: String::new(), text: "news".to_owned(), tone: None }];
+    app.handle(Event::Logged { worker: app.selected.clone().unwrap(), fresh: false, lines: more });
+    assert_eq!(drawn(&app, 80, 24)[22], "12:00:00  line 89");
+    press(&mut app, KeyCode::PageDown);
+    press(&mut app, KeyCode::PageDown);
+    assert_eq!(drawn(&app, 80, 24)[22].trim(), "news");
+    // What belongs to another worker is not shown with this one.
+    let lines = vec![LogLine { time: String::new(), text: "of another".to_owned(), tone: None }];
+    app.handle(Event::Logged { worker: WorkerId::new(2, ""), fresh: false, lines });
+    assert_eq!(drawn(&app, 80, 24)[22].trim(), "news");
+}
+
+#[test]
+fn panes_are_switched_and_a_diff_is_shown_as_it_is() {
+    let mut app = app(mixed());
+    press(&mut app, KeyCode::Tab);
+    let worker = app.selected.clone().unwrap();
+    app.handle(Event::Diffed { worker, text: Ok("@@ -1 +1 @@\n-\told\u{1b}[2J\n+    new".to_owned()) });
+    let lines = drawn(&app, 80, 24);
+    assert_eq!(lines[10..13], ["@@ -1 +1 @@", "-    old␛[2J", "+    new"]);
+    press(&mut app, KeyCode::Enter);
+    let lines = drawn(&app, 80, 24).join("\n");
+    assert!(lines.contains("[Detail]") && lines.contains("worker     w-1-fix-the-parser"), "{lines}");
+    press(&mut app, KeyCode::Right);
+    assert_eq!(app.pane, Pane::Log);
+    for key in [KeyCode::Char('q'), KeyCode::Char('y')] {
+        assert!(press(&mut app, key).is_some());
+    }
+}

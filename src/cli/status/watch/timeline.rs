@@ -1,0 +1,186 @@
+//! The life of a worker as a bar: queued, at work, being verified, ended. Pure.
+
+use jiff::Timestamp;
+
+use super::super::board::Board;
+use crate::cli::terminal::{self, Tone};
+use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::outcome::Verification;
+use crate::orchestrator::WorkerView;
+
+/// Windows of time that are easy to read, in seconds.
+const WINDOWS: [u64; 11] = [120, 300, 600, 1_200, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400, 604_800];
+/// Workers that ended so long ago do not make the window longer.
+const RECENT: u64 = 900;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    /// Both in seconds before now.
+    from: u64,
+    to: u64,
+    sign: char,
+    tone: Tone,
+    /// What stands at its end.
+    end: Option<char>,
+}
+
+/// The sign of a bar's cell, and its tone.
+pub(super) type Cell = (char, Tone);
+
+/// How many seconds the bars show: from the first that is open, or ended a while ago, until now.
+pub(super) fn window(board: &Board) -> u64 {
+    let age = |view: &WorkerView| segments(view, board.as_of).first().map_or(0, |first| first.from);
+    let is_recent = |view: &WorkerView| {
+        let ended = view.worker.last().filter(|_| view.worker.status.is_settled());
+        ended.is_none_or(|last| since(board.as_of, last.settled_at) < RECENT)
+    };
+    let recent = board.workers().filter(|it| is_recent(&it.view)).map(|it| age(&it.view)).max();
+    // Nothing happens: what happened last.
+    let needed = recent.or_else(|| board.workers().map(|it| age(&it.view)).min()).unwrap_or(0);
+    WINDOWS.into_iter().find(|window| *window >= needed).unwrap_or(WINDOWS[WINDOWS.len() - 1])
+}
+
+/// `-20m` at the left and `now` at the right.
+pub(super) fn axis(window: u64, cells: usize) -> String {
+    let whole = terminal::duration(window);
+    let start = format!("-{}", whole.split(' ').next().unwrap_or_default());
+    let middle = cells.saturating_sub(start.len() + 3);
+    format!("{start}{}now", " ".repeat(middle))
+}
+
+pub(super) fn bar(view: &WorkerView, now: Timestamp, window: u64, cells: usize) -> Vec<Cell> {
+    let mut bar = vec![(' ', Tone::Quiet); cells];
+    let at = |ago: u64| (window.saturating_sub(ago) as usize * cells) / window.max(1) as usize;
+    for segment in segments(view, now).iter().filter(|segment| segment.to < window) {
+        // What is shorter than a cell is seen all the same.
+        let from = at(segment.from).min(cells.saturating_sub(1));
+        let to = at(segment.to).max(from + 1).min(cells);
+        for cell in &mut bar[from..to] {
+            *cell = (segment.sign, segment.tone);
+        }
+        if let (Some(end), true) = (segment.end, to > from) {
+            bar[to - 1] = (end, segment.tone);
+        }
+    }
+    bar
+}
+
+/// In the order of time. How long attempts took is told by a clock that nobody can set.
+fn segments(view: &WorkerView, now: Timestamp) -> Vec<Segment> {
+    let worker = &view.worker;
+    let ago = |then: Timestamp| since(now, then);
+    let mut segments = Vec::new();
+    let mut add = |from: u64, to: u64, sign, tone, end: Option<char>| {
+        if from > to || end.is_some() {
+            segments.push(Segment { from, to, sign, tone, end });
+        }
+    };
+    let mut before = ago(worker.created_at);
+    for (at, brief) in worker.settled.iter().enumerate() {
+        let end = ago(brief.settled_at).min(before);
+        // Verifying is not counted in how long it worked.
+        let verified = (end + verifying(&brief.verification)).min(before);
+        let begin = (verified + brief.seconds).min(before);
+        if at == 0 {
+            add(before, begin, '░', Tone::Quiet, None);
+        }
+        let tone = terminal::tone(WorkerStatus::Settled(brief.status));
+        add(begin, verified, '█', tone, None);
+        let sign = super::super::row::sign_of(brief.status.as_str()).chars().next();
+        add(verified, end, '▓', tone, sign);
+        before = end;
+    }
+    let queued = ago(worker.queued_at).min(before);
+    let begin = view.elapsed_seconds.unwrap_or(0).min(queued);
+    match worker.status {
+        WorkerStatus::Settled(_) => {}
+        WorkerStatus::Queued => add(queued, 0, '░', Tone::Quiet, None),
+        WorkerStatus::Starting | WorkerStatus::Running => {
+            add(queued, begin, '░', Tone::Quiet, None);
+            add(begin, 0, '█', Tone::Busy, None);
+        }
+        WorkerStatus::Verifying => {
+            // Its CLI has shown nothing since.
+            let turned = view.idle_seconds.unwrap_or(0).min(begin);
+            add(queued, begin, '░', Tone::Quiet, None);
+            add(begin, turned, '█', Tone::Busy, None);
+            add(turned, 0, '▓', Tone::Waiting, None);
+        }
+    }
+    segments
+}
+
+fn verifying(verification: &Verification) -> u64 {
+    match verification {
+        Verification::Passed { seconds, .. }
+        | Verification::Failed { seconds, .. }
+        | Verification::TimedOut { seconds, .. } => seconds.max(0.0) as u64,
+        _ => 0,
+    }
+}
+
+fn since(now: Timestamp, then: Timestamp) -> u64 {
+    super::super::row::seconds_since(now, then)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tests::{ago, board, mixed, now, settled};
+    use super::*;
+    use crate::mission::lifecycle::Ending;
+
+    fn drawn(view: &WorkerView, window: u64, cells: usize) -> String {
+        bar(view, now(), window, cells).into_iter().map(|(sign, _)| sign).collect()
+    }
+
+    fn changed(number: usize, change: impl FnOnce(&mut crate::mission::registry::Worker)) -> WorkerView {
+        let mut view = mixed().swap_remove(number);
+        change(std::sync::Arc::make_mut(&mut view.worker));
+        view
+    }
+
+    #[test]
+    fn a_bar_shows_how_long_it_waited_worked_and_was_verified_and_how_it_ended() {
+        let at = |worker: &mut crate::mission::registry::Worker, seconds| {
+            (worker.created_at, worker.queued_at) = (ago(seconds), ago(seconds));
+        };
+        let mut running = changed(0, |worker| at(worker, 100));
+        running.elapsed_seconds = Some(60);
+        assert_eq!(drawn(&running, 100, 10), "░░░░██████");
+        assert_eq!(drawn(&running, 200, 10), "     ░░███");
+
+        let queued = changed(2, |worker| at(worker, 50));
+        assert_eq!(drawn(&queued, 100, 10), "     ░░░░░");
+
+        let mut verifying = changed(0, |worker| {
+            at(worker, 100);
+            worker.status = WorkerStatus::Verifying;
+        });
+        (verifying.elapsed_seconds, verifying.idle_seconds) = (Some(80), Some(30));
+        assert_eq!(drawn(&verifying, 100, 10), "░░█████▓▓▓");
+
+        let done = changed(3, |worker| {
+            at(worker, 100);
+            worker.settled = vec![settled(Ending::Completed, |brief| {
+                (brief.seconds, brief.settled_at) = (30, ago(20));
+                brief.verification = Verification::Passed { commit: None, seconds: 30.0 };
+            })];
+        });
+        assert_eq!(drawn(&done, 100, 10), "░░███▓▓✓  ");
+        // However short, and however long ago it began.
+        assert_eq!(drawn(&done, 10_000, 10).trim_start(), "✓");
+        assert_eq!(drawn(&done, 10, 10), " ".repeat(10));
+    }
+
+    #[test]
+    fn the_window_is_a_round_one_in_which_all_that_is_open_fits() {
+        for (seconds, window_is) in
+            [(0, 120), (100, 120), (500, 600), (4_000, 7_200), (90_000, 604_800), (9_999_999, 604_800)]
+        {
+            let view = changed(2, |worker| (worker.created_at, worker.queued_at) = (ago(seconds), ago(seconds)));
+            assert_eq!(window(&board(vec![view])), window_is);
+        }
+        assert_eq!(window(&board(Vec::new())), 120);
+        assert_eq!(axis(7_200, 12), "-2h      now");
+    }
+}

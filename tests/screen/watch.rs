@@ -1,0 +1,214 @@
+//! `status --watch`: the live screen, with real workers, real keys, and what may happen to both meanwhile.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::terminal::{Terminal, skipped};
+use crate::world::{World, mission, until};
+
+const WATCH: &[&str] = &["status", "--watch"];
+
+/// Two that say something and wait to be let go.
+fn two_workers(world: &World) -> crate::json_lines::Boss {
+    let mut boss = world.boss("6f1c2f3a-1111");
+    let first = format!(
+        "say I look at \u{1b}[2Jthe parser\nwrite parser.rs fn parse()\n{}\nsay Onwards\n{}",
+        world.hold("on"),
+        world.hold("go")
+    );
+    let second = format!("say I write the tutorial\n{}", world.hold("go"));
+    let workers = json!([mission("Fix the parser", &first), mission("Write a tutorial", &second)]);
+    boss.succeed("batch_create_workers", json!({"workers": workers}));
+    boss
+}
+
+#[test]
+fn workers_are_followed_selected_and_seen_in_any_size_and_the_terminal_is_given_back() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    // Before anything was ever asked for.
+    let terminal = Terminal::start(&world, (80, 24), WATCH, &[]);
+    terminal.until("No workers yet");
+    let mut boss = two_workers(&world);
+    terminal.until("2 running");
+    terminal.until("said: I look at ␛[2Jthe parser");
+    world.release("on");
+    terminal.until("said: Onwards");
+    // After a second or two there is a bar.
+    terminal.until("█");
+    let screen = terminal.screen();
+    assert!(screen.contains("› ● running") && screen.contains("[Log]"), "{screen}");
+
+    terminal.press(&["Down"]);
+    terminal.until("said: I write the tutorial");
+    terminal.press(&["k"]);
+    terminal.until("said: Onwards");
+    terminal.press(&["Tab"]);
+    terminal.until("+fn parse()");
+    terminal.press(&["Enter"]);
+    terminal.until("worker     w-1-fix-the-parser");
+
+    terminal.resize(20, 5);
+    terminal.until_screen("a tiny screen", |screen| screen.contains("› ● w-1") && !screen.contains("worker     w-1"));
+    terminal.resize(200, 50);
+    terminal
+        .until_screen("a large screen", |screen| screen.contains("w-1-fix-the-parser") && screen.contains("BACKEND"));
+    terminal.press(&["?"]);
+    terminal.until("cancel the worker, after a question");
+    terminal.press(&["Escape"]);
+
+    world.release("go");
+    terminal.until("2 completed");
+    terminal.press(&["y"]);
+    terminal.until(".orchestrator/worktrees/w-1-fix-the-parser");
+    let path = world.state().join("worktrees/w-1-fix-the-parser");
+    until("the path is in the clipboard", || terminal.clipboard() == path.to_string_lossy());
+    boss.succeed("wait_for_any_worker", json!({"timeout_seconds": 0}));
+    terminal.press(&["q"]);
+    terminal.until("ended with 0");
+    terminal.is_restored();
+}
+
+#[test]
+fn a_worker_is_cancelled_with_a_y_and_hears_a_message() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let mut boss = two_workers(&world);
+    let terminal = Terminal::start(&world, (100, 30), WATCH, &[]);
+    terminal.until("2 running");
+    terminal.press(&["c"]);
+    terminal.until("Cancel w-1-fix-the-parser and all that it started? y/n");
+    terminal.press(&["n"]);
+    terminal.until("not cancelled");
+    terminal.press(&["c", "y"]);
+    terminal.until("1 running · 1 cancelled");
+    terminal.until("nothing of it is left running");
+
+    // It stands first now.
+    terminal.press(&["Home", "m"]);
+    terminal.until("to w-2");
+    terminal.type_text("be quick, please");
+    terminal.press(&["Enter"]);
+    terminal.until("w-2-write-a-tutorial hears it");
+    let told = boss.succeed("get_worker_status", json!({"worker_id": "w-2", "include": ["messages"]}));
+    assert_eq!(told["messages"][0]["text"], "be quick, please", "{told:#}");
+    terminal.press(&["C-c"]);
+    terminal.until("ended with 0");
+    terminal.is_restored();
+    world.release("go");
+    boss.succeed("wait_for_worker", json!({"worker_id": "w-2", "timeout_seconds": 60}));
+}
+
+#[test]
+fn servers_die_and_come_back_and_the_state_goes_away_while_it_watches() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let mut boss = two_workers(&world);
+    let terminal = Terminal::start(&world, (120, 30), WATCH, &[]);
+    terminal.until("2 running");
+    terminal.until("here");
+    boss.kill_server();
+    terminal.until("its server is gone");
+    let mut boss = world.boss("6f1c2f3a-1111");
+    boss.succeed("list_worker_missions", json!({}));
+    terminal.until_gone("its server is gone");
+    world.release("on");
+    world.release("go");
+    terminal.until("2 completed");
+    boss.leave();
+    let aside = world.path("aside");
+    until("the state can be moved away", || std::fs::rename(world.state(), &aside).is_ok());
+    terminal.until("No workers yet");
+    std::fs::rename(&aside, world.state()).expect("it comes back");
+    terminal.until("2 completed");
+    terminal.press(&["q"]);
+    terminal.until("ended with 0");
+}
+
+#[test]
+fn two_hundred_workers_are_scrolled_through() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let mut boss = world.boss("many");
+    let first = mission("The first", &world.hold("go"));
+    boss.succeed("batch_create_workers", json!({"workers": [first]}));
+    // They wait for it, and so cost nothing.
+    let later = |number: u32| {
+        let mut mission = mission(&format!("Later {number}"), "say x");
+        mission["depends_on"] = json!(["w-1"]);
+        mission
+    };
+    for part in 0..4 {
+        let workers: Vec<_> = (0..50).map(|number| later(part * 50 + number)).collect();
+        boss.succeed("batch_create_workers", json!({"workers": workers}));
+    }
+    let terminal = Terminal::start(&world, (80, 24), WATCH, &[]);
+    terminal.until("1 running · 200 queued");
+    terminal.press(&["End"]);
+    terminal.until("› ○ queued    w-201");
+    terminal.press(&["Home"]);
+    terminal.until("› ● running   w-1");
+    terminal.press(&["q"]);
+    terminal.until("ended with 0");
+    boss.succeed("cancel_all_workers", json!({"reason": "the test is over"}));
+}
+
+#[test]
+fn whoever_ends_it_gets_the_terminal_back_and_a_pipe_is_refused() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    for (signal, code) in [("TERM", 143), ("HUP", 129), ("INT", 130)] {
+        let terminal = Terminal::start(&world, (80, 24), WATCH, &[]);
+        terminal.until("No workers yet");
+        let shell = terminal.knows("pane_pid");
+        let children = std::process::Command::new("pgrep").args(["-P", &shell]).output().expect("pgrep runs");
+        let child = String::from_utf8_lossy(&children.stdout).trim().to_owned();
+        let killed = std::process::Command::new("kill").args([format!("-{signal}"), child]).status();
+        assert!(killed.expect("kill runs").success());
+        terminal.until(&format!("ended with {code}"));
+        terminal.is_restored();
+    }
+    let piped = world.run(WATCH);
+    let said = String::from_utf8_lossy(&piped.stderr).into_owned();
+    assert!(piped.status.code() == Some(2) && said.contains("status --json"), "{said}");
+}
+
+/// What it costs to look at a screen on which nothing happens.
+#[cfg(target_os = "linux")]
+#[test]
+fn at_rest_it_uses_next_to_no_processor_time() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let mut boss = two_workers(&world);
+    let terminal = Terminal::start(&world, (80, 24), WATCH, &[]);
+    terminal.until("said: I look at");
+    let shell = terminal.knows("pane_pid");
+    let child = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).expect("a child");
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).expect("it lives");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        // utime and stime, in hundredths of a second.
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = used();
+    // Not a synchronisation: the time over which it is measured.
+    std::thread::sleep(Duration::from_secs(3));
+    let spent = used() - before;
+    assert!(spent < 90, "{spent} hundredths of a second in three seconds");
+    terminal.press(&["q"]);
+    terminal.until("ended with 0");
+    boss.succeed("cancel_all_workers", json!({"reason": "the test is over"}));
+}
