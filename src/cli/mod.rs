@@ -83,7 +83,7 @@ enum Command {
     /// Print the manual page: orchestrator-boss man | man -l -
     #[command(after_help = MAN_HELP)]
     Man,
-    /// Say whether a run would work here, and what is in its way; changes nothing
+    /// Say whether a run would work here, and what is in its way
     Doctor(doctor::DoctorArgs),
     /// Write one HTML file about what the workers did, for people
     Report(report::ReportArgs),
