@@ -30,9 +30,15 @@ use crate::orchestrator::state_root;
 const LIMIT: Duration = Duration::from_secs(25);
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Exit status: 0 a run would work (there may be warnings), 1 it would not, 2 the command line is wrong."
-)]
+#[command(after_help = "\
+Examples:
+  orchestrator-boss doctor
+  orchestrator-boss doctor --json
+
+Exit codes:
+  0    a run would work; there may be warnings
+  1    it would not
+  2    wrong usage")]
 pub(super) struct DoctorArgs {
     /// Print one JSON object
     #[arg(long)]

@@ -25,9 +25,16 @@ use super::here::Here;
 use crate::mission::causes::with_causes;
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Exit status: 0 it was written, 1 it could not be or there is nothing to report, 2 the command line is wrong."
-)]
+#[command(after_help = "\
+Examples:
+  orchestrator-boss report
+  orchestrator-boss report --since 2d --output week.html
+  orchestrator-boss report --output - > run.html
+
+Exit codes:
+  0    it was written
+  1    it could not be, or there is nothing to report
+  2    wrong usage")]
 pub(super) struct ReportArgs {
     /// Where to write it; `-` for stdout [default: orchestrator-report-<date>.html in the current directory]
     #[arg(long, short, value_name = "FILE")]
