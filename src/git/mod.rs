@@ -23,6 +23,7 @@ mod index;
 pub mod integrate;
 pub mod land;
 pub mod leftovers;
+mod look;
 mod loose;
 mod nested;
 pub mod push;

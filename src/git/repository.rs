@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git, require_supported_version};
+use super::look;
 
 const LOCK_FILE: &str = "orchestrator-boss.lock";
 
@@ -99,12 +100,15 @@ impl Repository {
 
     /// The branch that is checked out in the main worktree, without `refs/heads/`. It may have no commit yet.
     pub fn integration_branch(&self) -> Result<String, RepositoryError> {
-        current_branch(self.root())?.ok_or_else(|| RepositoryError::Detached { root: self.root().to_owned() })
+        let seen = look::checked_out(self).map_or_else(|| current_branch(self.root()), |branch| Ok(Some(branch)))?;
+        seen.ok_or_else(|| RepositoryError::Detached { root: self.root().to_owned() })
     }
 
     /// The commit id behind a name that came from outside.
     pub fn resolve(&self, name: &str) -> Result<String, RepositoryError> {
-        resolve_commit(self.root(), name)?.ok_or_else(|| RepositoryError::UnknownCommit { name: name.to_owned() })
+        let seen = (name == "HEAD").then(|| look::head(self)).flatten();
+        let seen = seen.map_or_else(|| resolve_commit(self.root(), name), |head| Ok(Some(head)))?;
+        seen.ok_or_else(|| RepositoryError::UnknownCommit { name: name.to_owned() })
     }
 
     /// Makes a branch that was deleted again, where it was last seen. `false`: it is there, or that commit is not any more.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::command::{CommandError, Git};
+use super::command::CommandError;
 use super::repository::Repository;
 
 /// What `git merge` and `git commit` run.
@@ -20,17 +20,32 @@ const HOOKS: [&str; 7] = [
 /// Sentences for people; none where there is nothing to say.
 pub fn unheeded(repo: &Repository, push: bool) -> Result<Vec<String>, CommandError> {
     let mut notes = Vec::new();
-    let folder = hooks_folder(repo)?;
+    let set = set(repo)?;
+    let is_set = |name: &str| set.iter().any(|it| it == name);
+    let folder = if is_set("core.hookspath") { hooks_folder(repo)? } else { repo.common_dir.join("hooks") };
     let named = HOOKS.iter().chain(push.then_some(&"pre-push"));
     let hooks: Vec<&str> = named.filter(|name| folder.join(name).is_file()).copied().collect();
     if !hooks.is_empty() {
         notes.push(format!("hooks were not run: {}", hooks.join(", ")));
     }
-    let signs = Git::read(repo.root()).args(["config", "--type=bool", "--get", "commit.gpgsign"]).output()?;
-    if signs.stdout.starts_with(b"true") {
+    if is_set("commit.gpgsign") && signs(repo)? {
         notes.push("commit.gpgsign is set, but commits made here are not signed".to_owned());
     }
     Ok(notes)
+}
+
+/// Which of the two settings there are, in one start of git; mostly none.
+fn set(repo: &Repository) -> Result<Vec<String>, CommandError> {
+    let names = r"^(core\.hookspath|commit\.gpgsign)$";
+    let found = repo.read().args(["config", "--name-only", "--show-scope", "--get-regexp", names]).output()?;
+    let found = String::from_utf8_lossy(&found.stdout);
+    let found = found.lines().filter_map(|line| line.split_once('\t')).filter(|(scope, _)| *scope != "command");
+    Ok(found.map(|(_, name)| name.to_owned()).collect())
+}
+
+fn signs(repo: &Repository) -> Result<bool, CommandError> {
+    let signs = repo.read().args(["config", "--type=bool", "--get", "commit.gpgsign"]).output()?;
+    Ok(signs.stdout.starts_with(b"true"))
 }
 
 /// As the user's own git would find it: our calls set another one.

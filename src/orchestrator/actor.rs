@@ -158,6 +158,7 @@ impl Actor {
             Ask::ForgetWait { ticket } => self.forget_wait(ticket),
             Ask::Progress { boss, workers, reply } => drop(reply.send(self.progress(&boss, &workers))),
             Ask::List { boss, scope, reply } => drop(reply.send(self.list(&boss, scope))),
+            Ask::Page { boss, request, reply } => drop(reply.send(self.page(&boss, &request))),
             Ask::Get { name, reply } => drop(reply.send(self.find(&name).map(|worker| self.view(&worker)))),
             Ask::Counts { reply } => drop(reply.send(self.counts())),
             Ask::Message { boss, name, message, reply } => self.message(&boss, &name, message, reply),

@@ -148,6 +148,35 @@ pub struct ListAnswer {
     pub spent: Spent,
 }
 
+/// What a list is to show of the workers that it counts.
+pub struct PageRequest {
+    pub scope: Scope,
+    pub shows: Box<dyn Fn(&Glance<'_>) -> bool + Send>,
+    pub limit: usize,
+}
+
+/// What is known of a worker without a closer look.
+pub struct Glance<'a> {
+    pub worker: &'a Worker,
+    /// Its task waits for the boss.
+    pub blocked: bool,
+    pub stalled: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListPage {
+    /// The newest first, as many as were asked for.
+    pub workers: Vec<WorkerView>,
+    /// How many would be shown without the limit.
+    pub matching: usize,
+    /// Of all in this scope, and whether their tasks wait for the boss.
+    pub statuses: Vec<(WorkerStatus, bool)>,
+    /// As in [`ListAnswer`].
+    pub others: usize,
+    pub in_history: usize,
+    pub spent: Spent,
+}
+
 /// What to look up beside the worker itself.
 #[derive(Debug, Clone, Default)]
 pub struct Include {

@@ -20,7 +20,7 @@ pub(super) async fn check_all(context: Arc<Context>, drafts: Vec<Checked>) -> Ve
     let total = drafts.len();
     let inner = Arc::clone(&context);
     let checked = handle::blocking(move || {
-        let mut checks = Checks { context: &inner, bases: HashMap::new() };
+        let mut checks = Checks { context: &inner, bases: HashMap::new(), programs: HashMap::new() };
         Ok(drafts.into_iter().map(|draft| checks.check(draft?)).collect::<Vec<Checked>>())
     });
     let checked = match checked.await {
@@ -29,7 +29,10 @@ pub(super) async fn check_all(context: Arc<Context>, drafts: Vec<Checked>) -> Ve
     };
     let asked: BTreeSet<BackendName> = checked.iter().flatten().map(|draft| draft.backend.clone()).collect();
     let logged_out = probe::logged_out(&context, asked).await;
-    let check = |draft: Draft| logged_out.get(&draft.backend).map_or(Ok(draft.clone()), |why| Err(why.clone()));
+    let check = |draft: Draft| match logged_out.get(&draft.backend) {
+        Some(why) => Err(why.clone()),
+        None => Ok(draft),
+    };
     checked.into_iter().map(|draft| check(draft?)).collect()
 }
 
@@ -37,6 +40,8 @@ struct Checks<'a> {
     context: &'a Context,
     /// Answers that many missions of one batch share: a base is resolved once.
     bases: HashMap<Option<String>, Result<(), String>>,
+    /// And a program is looked for once on a PATH that may be long.
+    programs: HashMap<BackendName, Result<(), String>>,
 }
 
 impl Checks<'_> {
@@ -45,7 +50,7 @@ impl Checks<'_> {
         let backend = self.context.backends.get(draft.backend.as_str()).map_err(|error| fail(&error))?;
         let mission = as_mission(&draft);
         backend.check(&mission).map_err(|error| fail(&error))?;
-        probe::find_program(self.context, &draft.backend).map_err(|error| fail(&error))?;
+        self.program(&draft.backend)?;
         for fallback in &draft.fallback_backends {
             self.context.backends.get(fallback.as_str()).map_err(|error| fail(&error))?;
         }
@@ -59,6 +64,15 @@ impl Checks<'_> {
             DraftPlace::Worktree { branch, base, path } => self.worktree(branch.as_deref(), base, path.as_deref())?,
         }
         Ok(draft)
+    }
+
+    fn program(&mut self, backend: &BackendName) -> Result<(), String> {
+        if let Some(known) = self.programs.get(backend) {
+            return known.clone();
+        }
+        let found = probe::find_program(self.context, backend).map(drop).map_err(|error| with_causes(&error));
+        self.programs.insert(backend.clone(), found.clone());
+        found
     }
 
     fn directory(&self, path: &Path) -> Result<PathBuf, String> {
@@ -79,11 +93,11 @@ impl Checks<'_> {
     }
 
     fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<(), String> {
-        let repository = self.context.repository().map_err(|error| with_causes(&error))?;
         if branch.is_none() && path.is_none() {
             // A branch and a folder of our own naming are free; only the base can be wrong, or the identity missing.
             return self.base(base);
         }
+        let repository = self.context.repository().map_err(|error| with_causes(&error))?;
         let request = git::Request {
             branch: branch.map_or_else(|| format!("{}w-0", self.context.settings.branch_prefix), str::to_owned),
             base: base.clone(),
@@ -98,8 +112,8 @@ impl Checks<'_> {
         if let Some(known) = self.bases.get(base) {
             return known.clone();
         }
-        let repository = self.context.repository().map_err(|error| with_causes(&error))?;
         let found = self.context.require_identity().map_err(|error| with_causes(&error)).and_then(|()| {
+            let repository = self.context.repository().map_err(|error| with_causes(&error))?;
             repository.resolve(base.as_deref().unwrap_or("HEAD")).map(drop).map_err(|error| with_causes(&error))
         });
         self.bases.insert(base.clone(), found.clone());

@@ -38,16 +38,19 @@ impl Actor {
             let refused = create::Rejection::RaceRefused { index }.to_string();
             return Ok(drafts.into_iter().map(|draft| Err(draft.err().unwrap_or_else(|| refused.clone()))).collect());
         }
-        let good: Vec<Draft> = drafts.iter().filter_map(|draft| draft.as_ref().ok()).cloned().collect();
+        let (mut good, mut refused) = (Vec::new(), Vec::new());
+        for draft in drafts {
+            refused.push(draft.map(|draft| good.push(draft)).err());
+        }
         let mut made = match good.is_empty() {
             true => Vec::new(),
             false => self.register(boss, &good, race)?,
         }
         .into_iter();
         crash_point::at(Point::BatchRegistered);
-        let answer = drafts.into_iter().map(|draft| match draft {
-            Ok(_) => made.next().unwrap_or_else(|| Err("it was not registered".to_owned())),
-            Err(why) => Err(why),
+        let answer = refused.into_iter().map(|refused| match refused {
+            None => made.next().unwrap_or_else(|| Err("it was not registered".to_owned())),
+            Some(why) => Err(why),
         });
         Ok(answer.collect())
     }
@@ -69,24 +72,12 @@ impl Actor {
         self.transact_with(&needed, |registry| {
             let register = if race { create::register_race } else { create::register };
             let made = register(registry, boss, drafts, defaults);
-            let workers: Vec<_> = made
-                .iter()
-                .filter_map(|it| match it {
-                    Ok(Registered::New(new)) => Some((**new).clone()),
-                    _ => None,
-                })
-                .collect();
-            let mut entries = Vec::new();
-            if registry.integration_branch.is_none() {
-                entries.extend(branch.map(|branch| Entry::IntegrationBranch { branch }));
-            }
-            if !workers.is_empty() {
-                entries.push(Entry::Created { workers });
-            }
+            let mut workers = Vec::new();
             let created = made.into_iter().map(|it| match it {
                 Ok(Registered::New(new)) => {
-                    let race = new.race.map(|race| race.id);
-                    Ok(Created { worker_id: new.id, status: WorkerStatus::Queued, existing: false, race })
+                    let (worker_id, race) = (new.id.clone(), new.race.as_ref().map(|race| race.id.clone()));
+                    workers.push(*new);
+                    Ok(Created { worker_id, status: WorkerStatus::Queued, existing: false, race })
                 }
                 Ok(Registered::Existing(id)) => {
                     let known = registry.get(&id);
@@ -96,7 +87,15 @@ impl Actor {
                 }
                 Err(rejection) => Err(rejection.to_string()),
             });
-            (entries, created.collect())
+            let created = created.collect();
+            let mut entries = Vec::new();
+            if registry.integration_branch.is_none() {
+                entries.extend(branch.map(|branch| Entry::IntegrationBranch { branch }));
+            }
+            if !workers.is_empty() {
+                entries.push(Entry::Created { workers });
+            }
+            (entries, created)
         })
     }
 

@@ -228,6 +228,12 @@ impl Orchestrator {
         self.ask(|reply| Ask::List { boss, scope, reply }).await
     }
 
+    /// Of a thousand workers it looks closer only at those that are shown.
+    pub async fn page(&self, boss: &BossId, request: PageRequest) -> Result<ListPage> {
+        let boss = boss.clone();
+        self.ask(|reply| Ask::Page { boss, request, reply }).await
+    }
+
     pub async fn get(&self, name: &str) -> Result<WorkerView> {
         let name = name.to_owned();
         self.ask(|reply| Ask::Get { name, reply }).await?

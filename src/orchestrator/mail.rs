@@ -63,6 +63,11 @@ pub enum Ask {
         scope: Scope,
         reply: Reply<ListAnswer>,
     },
+    Page {
+        boss: BossId,
+        request: PageRequest,
+        reply: Reply<ListPage>,
+    },
     Get {
         name: String,
         reply: Reply<Result<WorkerView>>,

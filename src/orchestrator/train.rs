@@ -3,7 +3,9 @@
 //! does not pass, what spoils it is found by bisection over the prefixes and left out too. Nothing is touched before
 //! the branch moves, by compare-and-swap, to the very commit that was proven; then it is recorded.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::thread;
 
 use super::answers::*;
 use super::context::Context;
@@ -119,7 +121,12 @@ pub(super) async fn try_out(
     blocking(move || {
         let repository = context.repository()?;
         let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
-        let train = couple(&context, &order, &recorded, from, true)?;
+        // One start of git beside another.
+        let (train, unheeded) = thread::scope(|scope| {
+            let unheeded = scope.spawn(|| git::unheeded::unheeded(repository, order.push));
+            (couple(&context, &order, &recorded, from, true), unheeded.join())
+        });
+        let (train, unheeded) = (train?, unheeded.unwrap_or_else(|panic| resume_unwind(panic)).map_err(refused));
         let would_move = !train.cars.is_empty();
         let mut answer = tell(&order, &train, left_out);
         if would_move {
@@ -127,7 +134,7 @@ pub(super) async fn try_out(
             answer.integrated.clear();
         }
         answer.commit = None;
-        answer.notes = notes(&context, &order, &train)?;
+        answer.notes = notes(&context, &order, &train, || unheeded)?;
         if order.push {
             answer.push = Some(git::push(repository, &order.into, true).map_err(refused)?);
         }
@@ -208,6 +215,7 @@ fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usi
             tip: source.tip.clone(),
             strategy: order.strategy,
             message: source.message.clone(),
+            is_last: sources.last() == Some(&at),
         };
         match bench.couple(train.end(), &step) {
             Ok(Coupled::Clean(commit)) => train.cars.push(Car { source: at, commit }),
@@ -370,7 +378,8 @@ impl Run<'_> {
         let (context, order) = (self.orchestrator.shared(), self.order.clone());
         blocking(move || {
             let mut answer = tell(&order, &train, left_out);
-            answer.notes = notes(&context, &order, &train)?;
+            let unheeded = || git::unheeded::unheeded(context.repository()?, order.push).map_err(refused);
+            answer.notes = notes(&context, &order, &train, unheeded)?;
             if push {
                 // What was merged is merged, whatever becomes of this.
                 let pushed = git::push(context.repository()?, &order.into, false);
@@ -395,7 +404,13 @@ fn is_of_proof(why: &Why) -> bool {
     matches!(why, Why::NotProven(_))
 }
 
-fn notes(context: &Context, order: &Order, train: &Train) -> Result<Vec<String>> {
+/// `unheeded` is asked where something comes in.
+fn notes(
+    context: &Context,
+    order: &Order,
+    train: &Train,
+    unheeded: impl FnOnce() -> Result<Vec<String>>,
+) -> Result<Vec<String>> {
     let log =
         train.log.iter().map(|log| format!("all that the verification that did not pass said: {}", log.display()));
     let mut notes: Vec<String> = log.chain(order.sources.iter().filter_map(|source| source.note.clone())).collect();
@@ -403,7 +418,7 @@ fn notes(context: &Context, order: &Order, train: &Train) -> Result<Vec<String>>
         return Ok(notes);
     }
     let repository = context.repository()?;
-    notes.extend(git::unheeded::unheeded(repository, order.push).map_err(refused)?);
+    notes.extend(unheeded()?);
     if order.verify_command.is_some() && git::trial::has_submodules(repository, &train.from) {
         notes.push("submodules are empty where it is verified: the command has to fetch them".to_owned());
     }

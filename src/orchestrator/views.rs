@@ -99,6 +99,33 @@ impl Actor {
         }
     }
 
+    pub(super) fn page(&self, boss: &BossId, request: &PageRequest) -> ListPage {
+        let (mut statuses, mut shown, mut matching, mut others) = (Vec::new(), Vec::new(), 0, 0);
+        for worker in self.registry().workers().rev() {
+            if request.scope == Scope::Mine && worker.boss != *boss {
+                others += 1;
+                continue;
+            }
+            let blocked = graph::block(self.registry(), worker).is_some();
+            let live = self.live.get(&worker.id).filter(|_| worker.status.is_live());
+            let stalled = live.is_some_and(|live| live.stalled.is_some());
+            statuses.push((worker.status, blocked));
+            if (request.shows)(&Glance { worker, blocked, stalled }) {
+                matching += 1;
+                shown.extend((matching <= request.limit).then_some(worker));
+            }
+        }
+        let load = self.load();
+        ListPage {
+            workers: shown.into_iter().map(|worker| self.view_in(&load, worker)).collect(),
+            matching,
+            statuses,
+            others,
+            in_history: self.journal().map_or(0, Journal::in_history),
+            spent: self.spent(boss),
+        }
+    }
+
     pub(super) fn counts(&self) -> HashMap<BackendName, Counts> {
         let load = self.load();
         let mut counts: HashMap<BackendName, Counts> = HashMap::new();

@@ -35,6 +35,7 @@ pub fn integrate(repo: &Repository, request: &Integrate) -> Result<Integration, 
         tip: tip(repo, &request.source)?,
         strategy: request.strategy,
         message: request.message.clone(),
+        is_last: true,
     };
     let bench = if request.dry_run { Bench::dry(repo)? } else { Bench::new(repo) };
     let plain = |status| Integration { status, commit: None, conflicts: Vec::new() };

@@ -8,7 +8,8 @@ use crate::mcp::arguments::{self, ArgumentError};
 use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
 use crate::mission::id::WorkerId;
-use crate::orchestrator::{ListAnswer, Scope, WorkerView};
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::orchestrator::{Glance, ListPage, PageRequest, Scope};
 
 const DEFAULT_LIMIT: u64 = 20;
 const MOST_LISTED: u64 = 100;
@@ -127,9 +128,9 @@ Page with limit and cursor. scope all shows the workers of other sessions on thi
             WorkerId::number_in(&cursor).ok_or(ArgumentError::Cursor(size::line(&cursor, 80)))
         })?;
         let scope = arguments.scope.map(Scope::from).unwrap_or_default();
-        let list = call.orchestrator.list(&call.boss, scope).await?;
-        let page = Page { statuses: arguments.status, before, limit: limit as usize };
-        Ok(ListReport::new(&list, &page))
+        let page = Page { statuses: arguments.status, before };
+        let request = PageRequest { scope, shows: Box::new(move |worker| page.admits(worker)), limit: limit as usize };
+        Ok(ListReport::new(&call.orchestrator.page(&call.boss, request).await?))
     }
 }
 
@@ -138,44 +139,42 @@ struct Page {
     statuses: Vec<StatusFilter>,
     /// The number of the last worker of the page before.
     before: Option<u64>,
-    limit: usize,
 }
 
 impl Page {
-    fn admits(&self, view: &WorkerView) -> bool {
-        let older = self.before.is_none_or(|before| number(view) < before);
-        older && (self.statuses.is_empty() || self.statuses.iter().any(|status| status.matches(view)))
+    fn admits(&self, glance: &Glance<'_>) -> bool {
+        let older = self.before.is_none_or(|before| number(&glance.worker.id) < before);
+        older && (self.statuses.is_empty() || self.statuses.iter().any(|status| status.matches(glance)))
     }
 }
 
 impl StatusFilter {
-    fn matches(self, view: &WorkerView) -> bool {
+    fn matches(self, glance: &Glance<'_>) -> bool {
         match self {
-            StatusFilter::Blocked => view.block.is_some(),
-            StatusFilter::Stalled => view.live.as_ref().is_some_and(|live| live.stalled.is_some()),
+            StatusFilter::Blocked => glance.blocked,
+            StatusFilter::Stalled => glance.stalled,
             // Written the same by both.
-            status => serde_json::to_value(status).ok() == serde_json::to_value(view.worker.status).ok(),
+            status => serde_json::to_value(status).ok() == serde_json::to_value(glance.worker.status).ok(),
         }
     }
 }
 
-fn number(view: &WorkerView) -> u64 {
-    WorkerId::number_in(view.worker.id.as_str()).unwrap_or(0)
+fn number(id: &WorkerId) -> u64 {
+    WorkerId::number_in(id.as_str()).unwrap_or(0)
 }
 
 impl ListReport {
-    fn new(list: &ListAnswer, page: &Page) -> Self {
-        let matching: Vec<&WorkerView> = list.workers.iter().rev().filter(|view| page.admits(view)).collect();
-        let briefs = matching.iter().take(page.limit).map(|view| wire::Brief::new(view));
+    fn new(list: &ListPage) -> Self {
+        let briefs = list.workers.iter().map(wire::Brief::new);
         let (workers, _) = size::fit(briefs, size::ANSWER - ENVELOPE);
-        let last = workers.len().checked_sub(1).filter(|_| workers.len() < matching.len());
-        let next_cursor = last.map(|last| format!("w-{}", number(matching[last])));
-        let counts = Counts::of(&list.workers);
+        let last = workers.len().checked_sub(1).filter(|_| workers.len() < list.matching);
+        let next_cursor = last.map(|last| format!("w-{}", number(&list.workers[last].worker.id)));
+        let counts = Counts::of(&list.statuses);
         let open = counts.queued + counts.starting + counts.running + counts.verifying;
         let next_step = match (&next_cursor, open) {
             (Some(cursor), _) => format!("list_worker_missions with cursor {cursor:?} shows older ones"),
-            (None, 0) if list.workers.is_empty() && list.others > 0 => wire::of_others(list.others),
-            (None, 0) if list.workers.is_empty() => "there are none yet: batch_create_workers".to_owned(),
+            (None, 0) if list.statuses.is_empty() && list.others > 0 => wire::of_others(list.others),
+            (None, 0) if list.statuses.is_empty() => "there are none yet: batch_create_workers".to_owned(),
             (None, 0) => "nothing runs; get_worker_status has the outcome of each".to_owned(),
             (None, _) => "wait_for_any_worker".to_owned(),
         };
@@ -190,12 +189,11 @@ impl ListReport {
 }
 
 impl Counts {
-    fn of(views: &[WorkerView]) -> Self {
-        use crate::mission::lifecycle::{Ending, WorkerStatus};
+    fn of(statuses: &[(WorkerStatus, bool)]) -> Self {
         let mut counts = Self::default();
-        for view in views {
-            counts.blocked += usize::from(view.block.is_some());
-            *match view.worker.status {
+        for (status, blocked) in statuses {
+            counts.blocked += usize::from(*blocked);
+            *match status {
                 WorkerStatus::Queued => &mut counts.queued,
                 WorkerStatus::Starting => &mut counts.starting,
                 WorkerStatus::Running => &mut counts.running,
@@ -216,21 +214,33 @@ impl Counts {
 mod tests {
     use super::*;
     use crate::mcp::wire::tests::{longest, settled, view};
-    use crate::mission::lifecycle::{Ending, WorkerStatus};
+    use crate::orchestrator::WorkerView;
 
-    fn page(statuses: Vec<StatusFilter>, before: Option<u64>) -> Page {
-        Page { statuses, before, limit: 100 }
+    /// As the orchestrator would choose from these, the oldest first.
+    fn page(all: &[WorkerView], statuses: Vec<StatusFilter>, before: Option<u64>) -> ListPage {
+        let page = Page { statuses, before };
+        let shows = |view: &&WorkerView| {
+            page.admits(&Glance { worker: &view.worker, blocked: view.block.is_some(), stalled: false })
+        };
+        let matching: Vec<_> = all.iter().rev().filter(shows).cloned().collect();
+        ListPage {
+            matching: matching.len(),
+            workers: matching.into_iter().take(100).collect(),
+            statuses: all.iter().map(|view| (view.worker.status, view.block.is_some())).collect(),
+            others: 3,
+            in_history: 2,
+            spent: Default::default(),
+        }
     }
 
     #[test]
     fn pages_show_every_worker_once_newest_first() {
         let mut workers: Vec<_> = (1..=999).map(|n| view(n, WorkerStatus::Running)).collect();
         workers.push(longest(1_000));
-        let list = ListAnswer { workers, others: 3, in_history: 0, spent: Default::default() };
         let mut before = None;
         let mut seen = Vec::new();
         loop {
-            let report = ListReport::new(&list, &page(Vec::new(), before));
+            let report = ListReport::new(&page(&workers, Vec::new(), before));
             assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
             let json = serde_json::to_value(&report).unwrap();
             assert_eq!(json["counts"], serde_json::json!({"running": 999, "failed": 1}));
@@ -250,14 +260,13 @@ mod tests {
         let mut blocked = view(3, WorkerStatus::Queued);
         blocked.block = Some("why".into());
         let workers = vec![settled(1, Ending::TimedOut), view(2, WorkerStatus::Running), blocked];
-        let list = ListAnswer { workers, others: 0, in_history: 2, spent: Default::default() };
         let cases = [
             (StatusFilter::TimedOut, "w-1-fix-parser"),
             (StatusFilter::Running, "w-2-fix-parser"),
             (StatusFilter::Blocked, "w-3-fix-parser"),
         ];
         for (status, id) in cases {
-            let report = ListReport::new(&list, &page(vec![status], None));
+            let report = ListReport::new(&page(&workers, vec![status], None));
             let json = serde_json::to_value(&report).unwrap();
             assert_eq!(json["workers"].as_array().unwrap().len(), 1);
             assert_eq!(json["workers"][0]["worker_id"], id);
