@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git, require_supported_version};
+use super::refs;
 
 const LOCK_FILE: &str = "orchestrator-boss.lock";
 
@@ -210,16 +211,24 @@ pub(super) fn current_branch(dir: &Path) -> Result<Option<String>, CommandError>
     }))
 }
 
-/// The commit id behind any name that git understands; `None` for an unknown one. A name can never be an option.
 /// The commit that is checked out; `None` before the first one.
 pub fn head(worktree: &Path) -> Result<Option<String>, CommandError> {
     resolve_commit(worktree, "HEAD")
 }
 
+/// The commit id behind any name that git understands; `None` for an unknown one. A name can never be an option.
 pub(super) fn resolve_commit(dir: &Path, name: &str) -> Result<Option<String>, CommandError> {
     if name.is_empty() || name.starts_with('-') || name.contains('\0') {
         return Ok(None);
     }
+    match refs::commit(dir, name) {
+        Some(answer) => Ok(answer),
+        None => ask_commit(dir, name),
+    }
+}
+
+/// The same, by the git program. The caller has looked at the name.
+pub(super) fn ask_commit(dir: &Path, name: &str) -> Result<Option<String>, CommandError> {
     let output = Git::read(dir)
         .args(["rev-parse", "--verify", "--quiet", "--end-of-options"])
         .arg(format!("{name}^{{commit}}"))
