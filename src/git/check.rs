@@ -6,6 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::command::CommandError;
+use super::refs;
 use super::repository::{Repository, resolve_commit};
 use super::worktree::{Listed, WorktreeError, list};
 
@@ -120,22 +122,32 @@ fn check_branch_name(branch: &str) -> Result<(), WorktreeError> {
 
 /// The commit of the branch if it exists. `a` and `a/b` cannot both be branches.
 fn look_up_branch(repo: &Repository, branch: &str) -> Result<Option<String>, WorktreeError> {
+    let neighbours = match refs::neighbours(repo.root(), branch) {
+        Some(neighbours) => neighbours,
+        None => ask_neighbours(repo, branch)?,
+    };
+    let contains = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+    for (other, commit) in neighbours {
+        if other == branch {
+            return Ok(Some(commit));
+        }
+        if contains(&other, branch) || contains(branch, &other) {
+            return Err(WorktreeError::BranchInTheWay { branch: branch.to_owned(), existing: other });
+        }
+    }
+    Ok(None)
+}
+
+/// Names and commits of all branches that begin as this one does.
+fn ask_neighbours(repo: &Repository, branch: &str) -> Result<Vec<(String, String)>, CommandError> {
     let first = branch.split('/').next().unwrap_or(branch);
-    let neighbours = repo
+    let listed = repo
         .read()
         .args(["for-each-ref", "--format=%(objectname) %(refname:lstrip=2)"])
         .arg(format!("refs/heads/{first}"))
         .text()?;
-    let contains = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
-    for (commit, other) in neighbours.lines().filter_map(|line| line.split_once(' ')) {
-        if other == branch {
-            return Ok(Some(commit.to_owned()));
-        }
-        if contains(other, branch) || contains(branch, other) {
-            return Err(WorktreeError::BranchInTheWay { branch: branch.to_owned(), existing: other.to_owned() });
-        }
-    }
-    Ok(None)
+    let lines = listed.lines().filter_map(|line| line.split_once(' '));
+    Ok(lines.map(|(commit, name)| (name.to_owned(), commit.to_owned())).collect())
 }
 
 fn base_of_existing_branch(repo: &Repository, request: &Request, commit: String) -> Result<String, WorktreeError> {

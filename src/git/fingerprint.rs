@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::command::CommandError;
 use super::configuration::Configuration;
 use super::index::IndexError;
+use super::refs;
 use super::repository::{Repository, current_branch, resolve_commit};
 use super::status::{Status, Untracked, status, status_behind_marks};
 use super::worktree::list;
@@ -120,7 +121,7 @@ pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
     } else {
         (resolve_commit(root, "HEAD")?, current_branch(root)?, None)
     };
-    let (refs, has_stash) = refs(repo)?;
+    let (refs, has_stash) = other_refs(repo)?;
     let linked = list(repo)?.into_iter().skip(1);
     Ok(Fingerprint {
         head,
@@ -191,13 +192,21 @@ fn bounded(named: BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 /// All but our own and the stash, and whether there is one of those.
-fn refs(repo: &Repository) -> Result<(BTreeMap<String, String>, bool), CommandError> {
+fn other_refs(repo: &Repository) -> Result<(BTreeMap<String, String>, bool), CommandError> {
+    let mut refs: BTreeMap<String, String> = match refs::all(repo.root()) {
+        Some(refs) => refs.into_iter().collect(),
+        None => ask_refs(repo)?,
+    };
+    let has_stash = refs.remove("refs/stash").is_some();
+    refs.retain(|name, _| !name.starts_with("refs/orchestrator/"));
+    Ok((refs, has_stash))
+}
+
+fn ask_refs(repo: &Repository) -> Result<BTreeMap<String, String>, CommandError> {
     let refs = repo.read().args(["for-each-ref", "--format=%(objectname) %(refname)"]).run()?;
     let text = String::from_utf8_lossy(&refs);
     let refs = text.lines().filter_map(|line| line.split_once(' '));
-    let has_stash = refs.clone().any(|(_, name)| name == "refs/stash");
-    let others = refs.filter(|(_, name)| !name.starts_with("refs/orchestrator/") && *name != "refs/stash");
-    Ok((others.map(|(id, name)| (name.to_owned(), id.to_owned())).collect(), has_stash))
+    Ok(refs.map(|(id, name)| (name.to_owned(), id.to_owned())).collect())
 }
 
 fn stashes(repo: &Repository) -> Result<Vec<String>, CommandError> {

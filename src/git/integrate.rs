@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::command::{CommandError, Git};
-use super::look;
+use super::refs;
 use super::repository::{Identity, Repository, RepositoryError, branch_commit};
 
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum IntegrateError {
         worktree.display()
     )]
     TargetBusy { branch: String, worktree: PathBuf, operation: &'static str },
-    #[error("make a temporary folder to compute in; look at TMPDIR")]
+    #[error("make a temporary folder to compute in; refs at TMPDIR")]
     Scratch(#[source] std::io::Error),
     #[error("move {branch} from {expected}: it is at {found} meanwhile; integrate again")]
     TargetMoved { branch: String, expected: String, found: String },
@@ -156,7 +156,7 @@ impl<'a> Bench<'a> {
 
     fn is_in(&self, whole: &str, part: &str) -> Result<bool, CommandError> {
         // What was made on a dry run libgit2 does not see; then git is asked.
-        match look::is_ancestor(self.repo, part, whole) {
+        match refs::is_ancestor(self.repo.root(), part, whole) {
             Some(answer) => Ok(answer),
             None => self.read().args(["merge-base", "--is-ancestor", part, whole]).succeeds(),
         }
@@ -260,9 +260,6 @@ fn join(repo: &Repository, branch: &str, base: &str, next: &str) -> Result<Strin
 }
 
 pub fn tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
-    if let Some(tip) = look::branch_tip(repo, branch) {
-        return Ok(tip);
-    }
     branch_commit(repo.root(), branch)?.ok_or_else(|| IntegrateError::UnknownBranch { branch: branch.to_owned() })
 }
 
@@ -276,7 +273,7 @@ pub(super) fn with_objects_in(git: Git, repo: &Repository, folder: &Path) -> Git
 
 /// Whether all of the one is in the other.
 pub fn contains(repo: &Repository, whole: &str, part: &str) -> bool {
-    look::is_ancestor(repo, part, whole).unwrap_or_else(|| {
+    refs::is_ancestor(repo.root(), part, whole).unwrap_or_else(|| {
         repo.read().args(["merge-base", "--is-ancestor", part, whole]).output().is_ok_and(|it| it.code == Some(0))
     })
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::command::{CommandError, Git};
 use super::include::Copied;
 use super::index::stage;
-use super::repository::{Identity, commit_with};
+use super::repository::{Identity, commit_with, resolve_commit};
 use super::status::{Status, Untracked, operation_in_progress, status};
 
 #[derive(Debug, thiserror::Error)]
@@ -21,19 +21,25 @@ pub enum LeftoversError {
     Detached { worktree: PathBuf },
 }
 
+/// What is uncommitted in a worktree, for [`commit_leftovers`].
+pub fn left(worktree: &Path) -> Result<Status, CommandError> {
+    status(worktree, Untracked::Files)
+}
+
 /// Commits everything that git does not ignore, except `copies` (a worker may have stopped git from ignoring them) and
 /// repositories inside. What was staged and then changed or deleted gets a commit of its own before that: it would be
 /// nowhere else. The commit is `own`'s, else the user's, else `fallback`'s. Returns the newest commit, `None` when nothing was
-/// left.
+/// left. What was `left` the caller has just looked up.
 pub fn commit_leftovers(
     worktree: &Path,
+    left: Status,
     message: &str,
     fallback: &Identity,
     own: Option<&Identity>,
     copies: &[Copied],
 ) -> Result<Option<String>, LeftoversError> {
     let is_copy = |path: &Path| copies.iter().any(|copy| Path::new(&copy.path) == path);
-    let Status { branch, mut entries, .. } = status(worktree, Untracked::Files)?;
+    let Status { branch, mut entries, .. } = left;
     entries.retain(|entry| !(entry.untracked && (entry.is_repository() || is_copy(&entry.path))));
     if entries.is_empty() {
         return Ok(None);
@@ -73,8 +79,7 @@ fn commit_staged(
         }
         return Err(error.into());
     }
-    let head = Git::read(worktree).args(["rev-parse", "HEAD"]).text()?;
-    Ok(Some(head))
+    Ok(resolve_commit(worktree, "HEAD")?)
 }
 
 #[cfg(test)]
@@ -85,7 +90,7 @@ mod tests {
 
     fn commit(fixture: &Fixture, copies: &[Copied]) -> Result<Option<String>, LeftoversError> {
         let fallback = Identity::fallback();
-        commit_leftovers(fixture.root(), "left by the worker", &fallback, None, copies)
+        commit_leftovers(fixture.root(), left(fixture.root())?, "left by the worker", &fallback, None, copies)
     }
 
     #[test]

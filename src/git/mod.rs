@@ -3,8 +3,8 @@
 //!
 //! The git program does whatever touches a worktree, an index or a ref that somebody may have checked out, because
 //! libgit2 ignores clean and smudge filters, sparse checkout and working-tree encodings, and deletes dirty work without
-//! a word. libgit2 only reads commits, and where it cannot open a repository (sha256, reftable, partial clones) the git
-//! program reads too.
+//! a word. libgit2 only reads commits and refs, and where it cannot open a repository (sha256, reftable, partial clones)
+//! the git program reads too.
 //!
 //! All functions here block: call them from a blocking task. This room knows nothing of workers, missions or the state
 //! folder; it runs no hook and no fsmonitor of the repository, and it never deletes what is not kept somewhere else.
@@ -23,11 +23,11 @@ mod index;
 pub mod integrate;
 pub mod land;
 pub mod leftovers;
-mod look;
 mod loose;
 mod nested;
 pub mod push;
 pub mod radar;
+mod refs;
 pub mod remove;
 pub mod repository;
 pub mod salvage;
@@ -48,7 +48,7 @@ pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, trac
 pub use include::Copied;
 pub use integrate::{Bench, Conflict, Coupled, IntegrateError, Step, Strategy, merge_of, only_integrated};
 pub use land::{Move, can_land, land};
-pub use leftovers::{LeftoversError, commit_leftovers};
+pub use leftovers::{LeftoversError, commit_leftovers, left};
 pub use push::{PushResult, Pushed, push};
 pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
 pub use repository::{Identity, Repository, RepositoryError, head};

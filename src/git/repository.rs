@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git, require_supported_version};
-use super::look;
+use super::refs;
 
 const LOCK_FILE: &str = "orchestrator-boss.lock";
 
@@ -100,14 +100,14 @@ impl Repository {
 
     /// The branch that is checked out in the main worktree, without `refs/heads/`. It may have no commit yet.
     pub fn integration_branch(&self) -> Result<String, RepositoryError> {
-        let seen = look::checked_out(self).map_or_else(|| current_branch(self.root()), |branch| Ok(Some(branch)))?;
+        let seen =
+            refs::checked_out(self.root()).map_or_else(|| current_branch(self.root()), |branch| Ok(Some(branch)))?;
         seen.ok_or_else(|| RepositoryError::Detached { root: self.root().to_owned() })
     }
 
     /// The commit id behind a name that came from outside.
     pub fn resolve(&self, name: &str) -> Result<String, RepositoryError> {
-        let seen = (name == "HEAD").then(|| look::head(self)).flatten();
-        let seen = seen.map_or_else(|| resolve_commit(self.root(), name), |head| Ok(Some(head)))?;
+        let seen = resolve_commit(self.root(), name)?;
         seen.ok_or_else(|| RepositoryError::UnknownCommit { name: name.to_owned() })
     }
 
@@ -214,16 +214,24 @@ pub(super) fn current_branch(dir: &Path) -> Result<Option<String>, CommandError>
     }))
 }
 
-/// The commit id behind any name that git understands; `None` for an unknown one. A name can never be an option.
 /// The commit that is checked out; `None` before the first one.
 pub fn head(worktree: &Path) -> Result<Option<String>, CommandError> {
     resolve_commit(worktree, "HEAD")
 }
 
+/// The commit id behind any name that git understands; `None` for an unknown one. A name can never be an option.
 pub(super) fn resolve_commit(dir: &Path, name: &str) -> Result<Option<String>, CommandError> {
     if name.is_empty() || name.starts_with('-') || name.contains('\0') {
         return Ok(None);
     }
+    match refs::commit(dir, name) {
+        Some(answer) => Ok(answer),
+        None => ask_commit(dir, name),
+    }
+}
+
+/// The same, by the git program. The caller has looked at the name.
+pub(super) fn ask_commit(dir: &Path, name: &str) -> Result<Option<String>, CommandError> {
     let output = Git::read(dir)
         .args(["rev-parse", "--verify", "--quiet", "--end-of-options"])
         .arg(format!("{name}^{{commit}}"))

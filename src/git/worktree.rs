@@ -19,6 +19,7 @@ use super::check::{self, Place, Plan, Request};
 use super::command::{CommandError, Git};
 use super::include::{self, Copied, IncludeError, Included};
 use super::loose::own_git_dir;
+use super::refs;
 use super::repository::{Repository, RepositoryError, branch_commit};
 use super::status::git_dir;
 
@@ -122,6 +123,11 @@ pub struct Listed {
 
 /// All worktrees of a repository, the main one (or the bare repository) first.
 pub fn list(repo: &Repository) -> Result<Vec<Listed>, CommandError> {
+    refs::worktrees(repo).map_or_else(|| ask_list(repo), Ok)
+}
+
+/// The same, by the git program.
+pub(super) fn ask_list(repo: &Repository) -> Result<Vec<Listed>, CommandError> {
     let records = patiently(|| repo.read().args(["worktree", "list", "--porcelain", "-z"]).run())?;
     Ok(parse_list(&records))
 }

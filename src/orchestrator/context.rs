@@ -16,7 +16,7 @@ use super::jobs::Jobs;
 use super::place::{refuse_moved, state_root};
 use crate::backend::Backends;
 use crate::config::Settings;
-use crate::git::Repository;
+use crate::git::{Fingerprint, Repository};
 use crate::mission::admission::Limits;
 use crate::mission::id::{BackendName, BossId, ServerId};
 use crate::process;
@@ -45,6 +45,8 @@ pub struct Context {
     pub depth: u32,
     /// When a backend was last found ready to work.
     ready: Mutex<HashMap<BackendName, Instant>>,
+    /// The last look at the main checkout, and when it began; see [`super::start`].
+    pub(super) main_checkout: Mutex<Option<(std::time::Instant, Fingerprint)>>,
     /// Git was asked who commits here, and knew.
     has_identity: AtomicBool,
     pub(super) jobs: Jobs,
@@ -78,6 +80,7 @@ impl Context {
             limits,
             depth,
             ready: Mutex::default(),
+            main_checkout: Mutex::default(),
             has_identity: AtomicBool::new(false),
             jobs: Jobs::default(),
         })

@@ -128,13 +128,14 @@ impl Attempt {
         if !assignment.ours {
             return;
         }
-        let asked = assignment.clone();
-        let before = blocking(move || facts::changes(&asked)).await;
-        proven.left = before.uncommitted;
+        let directory = assignment.directory.clone();
+        let left = blocking(move || git::left(&directory)).await;
+        proven.left = left.as_ref().map_or(0, |left| left.entries.len() as u32);
         if !assignment.settings.commit_leftovers {
             return;
         }
-        if let Some(branch) = before.branch.filter(|branch| before.uncommitted > 0 && is_anothers(assignment, branch)) {
+        let branch = left.as_ref().ok().and_then(|left| left.branch.clone());
+        if let Some(branch) = branch.filter(|branch| proven.left > 0 && is_anothers(assignment, branch)) {
             proven.notes.push(format!(
                 "what it left uncommitted is still there: it went to branch {branch}, which was there before it, and nothing is committed there for it"
             ));
@@ -143,11 +144,11 @@ impl Attempt {
         let (directory, copies) = (assignment.directory.clone(), assignment.copies.clone());
         let (message, own) = (leftovers_message(assignment), own_identity(assignment));
         let fallback = git::Identity::fallback();
-        let commit = move || git::commit_leftovers(&directory, &message, &fallback, own.as_ref(), &copies);
+        let commit = move || git::commit_leftovers(&directory, left?, &message, &fallback, own.as_ref(), &copies);
         match blocking(commit).await {
             Ok(committed) => {
+                proven.committed = committed.map_or(0, |_| proven.left);
                 proven.left = 0;
-                proven.committed = committed.map_or(0, |_| before.uncommitted);
             }
             Err(error) => {
                 let why = with_causes(&error);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::git::integrate::tests::{Integrate, integrate};
 use crate::git::testing::{Fixture, commit, git, read, write};
-use crate::git::{Identity, Request, Strategy, commit_leftovers, create, tree_state};
+use crate::git::{Identity, Request, Strategy, commit_leftovers, create, left, tree_state};
 
 /// A program that leaves a mark, and what the mark is called.
 fn trap(fixture: &Fixture, name: &str) -> (String, PathBuf) {
@@ -158,7 +158,9 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
     crate::git::fingerprint(&fixture.repo).unwrap();
     crate::git::diff(&made.path, &base, 0, 10_000).unwrap();
     crate::git::changes(&made.path, &base).unwrap();
-    commit_leftovers(&made.path, "left", &fallback, None, &[]).unwrap().expect("it is committed");
+    commit_leftovers(&made.path, left(&made.path).unwrap(), "left", &fallback, None, &[])
+        .unwrap()
+        .expect("it is committed");
     write(&made.path, "readme.txt", "again\n");
     crate::git::salvage(&fixture.repo, &made.path, "kept", crate::git::Keep { copies: &[], ..Default::default() })
         .unwrap();
@@ -205,7 +207,9 @@ fn a_filter_that_was_there_before_stays_in_use_whatever_a_worker_makes_of_it() {
             git(&made.path, &["config", "filter.shout.clean", clean]);
         }
         write(&made.path, "new.txt", &format!("abc {clean:?}\n"));
-        let commit = commit_leftovers(&made.path, "left", &Identity::fallback(), None, &[]).unwrap().unwrap();
+        let commit = commit_leftovers(&made.path, left(&made.path).unwrap(), "left", &Identity::fallback(), None, &[])
+            .unwrap()
+            .unwrap();
         assert!(crate::git::testing::show(&made.path, &commit, "new.txt").starts_with("ABC"));
     }
 }

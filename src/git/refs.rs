@@ -1,0 +1,251 @@
+//! Refs and worktrees, read by libgit2 and from git's own files: a start of git takes longer than all else that is done
+//! with the answer.
+//!
+//! Only what is certain is answered here. Everything else (sha256, reftable, partial clones, a worktree that is half
+//! made, names that only git understands) is `None`, and the caller asks the git program. Nothing is changed here.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use git2::{ErrorCode, Oid, Repository as Opened};
+
+use super::repository::Repository;
+use super::worktree::Listed;
+
+/// What a lookup found out: the thing, or for certain that there is none.
+type Answer<T> = Option<Option<T>>;
+
+/// The commit behind `HEAD`, a whole id, a full ref name, or a short one by git's order of places.
+pub(super) fn commit(dir: &Path, name: &str) -> Answer<String> {
+    let repository = Opened::open(dir).ok()?;
+    if name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        let commit = repository.find_commit(Oid::from_str(name).ok()?).ok()?;
+        return Some(Some(commit.id().to_string()));
+    }
+    let found = match name == "HEAD" || name.starts_with("refs/") {
+        true => repository.find_reference(name),
+        false => repository.resolve_reference_from_short_name(name),
+    };
+    match found {
+        Ok(reference) => Some(Some(reference.peel_to_commit().ok()?.id().to_string())),
+        Err(error) if error.code() == ErrorCode::NotFound && name.starts_with("refs/heads/") => Some(None),
+        Err(_) => None,
+    }
+}
+
+/// The branch that is checked out, without `refs/heads/`; it may have no commit yet.
+pub(super) fn checked_out(dir: &Path) -> Option<String> {
+    let opened = Opened::open(dir).ok()?;
+    let head = opened.find_reference("HEAD").ok()?;
+    Some(head.symbolic_target().ok()??.strip_prefix("refs/heads/")?.to_owned())
+}
+
+/// Whether all of the one commit is in the other.
+pub(super) fn is_ancestor(dir: &Path, part: &str, whole: &str) -> Option<bool> {
+    let (part, whole) = (Oid::from_str(part).ok()?, Oid::from_str(whole).ok()?);
+    let opened = Opened::open(dir).ok()?;
+    // Git sees other parents than those where commits are replaced; libgit2 does not.
+    if opened.references_glob("refs/replace/*").ok()?.next().is_some() {
+        return None;
+    }
+    Some(part == whole || opened.graph_descendant_of(whole, part).ok()?)
+}
+
+/// All refs by name, each with the id that it leads to.
+pub(super) fn all(dir: &Path) -> Option<Vec<(String, String)>> {
+    let repository = Opened::open(dir).ok()?;
+    repository.references().ok()?.map(|found| named(&found.ok()?)).collect()
+}
+
+/// The branch of this name, and those that cannot be beside it, as git keeps branches like files and folders. Names are
+/// without `refs/heads/`.
+pub(super) fn neighbours(dir: &Path, branch: &str) -> Option<Vec<(String, String)>> {
+    let repository = Opened::open(dir).ok()?;
+    let full = format!("refs/heads/{branch}");
+    let mut found = Vec::new();
+    for (at, _) in full.match_indices('/').skip(2).chain([(full.len(), "")]) {
+        match repository.find_reference(&full[..at]) {
+            Ok(reference) => found.push(named(&reference)?),
+            Err(error) if error.code() == ErrorCode::NotFound => {}
+            Err(_) => return None,
+        }
+    }
+    for below in repository.references_glob(&format!("{full}/*")).ok()? {
+        found.push(named(&below.ok()?)?);
+    }
+    Some(found.into_iter().map(|(name, id)| (name["refs/heads/".len()..].to_owned(), id)).collect())
+}
+
+fn named(reference: &git2::Reference) -> Option<(String, String)> {
+    let id = reference.resolve().ok()?.target()?;
+    Some((reference.name().ok()?.to_owned(), id.to_string()))
+}
+
+/// All worktrees, the main one first. A bare repository, and one whose files lie elsewhere than beside its worktree, are
+/// left to git.
+pub(super) fn worktrees(repo: &Repository) -> Option<Vec<Listed>> {
+    let root = repo.main_worktree.as_ref().filter(|root| root.join(".git") == repo.common_dir)?;
+    let opened = Opened::open(root).ok().filter(|opened| !opened.is_bare())?;
+    let mut listed = vec![worktree(&opened, &repo.common_dir, root.clone())?];
+    let linked = match fs::read_dir(repo.common_dir.join("worktrees")) {
+        Ok(linked) => linked.collect::<Result<Vec<_>, _>>().ok()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(_) => return None,
+    };
+    for folder in linked.iter().map(fs::DirEntry::path) {
+        // Written last while one is made.
+        fs::metadata(folder.join("commondir")).ok()?;
+        let link = fs::read_to_string(folder.join("gitdir")).ok()?;
+        let path = PathBuf::from(link.trim_end().strip_suffix("/.git")?);
+        if !path.is_absolute() {
+            return None;
+        }
+        listed.push(Listed { locked: lock_reason(&folder)?, ..worktree(&opened, &folder, path)? });
+    }
+    Some(listed)
+}
+
+/// By the folder in which git keeps its HEAD.
+fn worktree(opened: &Opened, folder: &Path, path: PathBuf) -> Option<Listed> {
+    let file = folder.join("HEAD");
+    // A symbolic link is how HEAD was written long ago.
+    if !fs::symlink_metadata(&file).ok()?.is_file() {
+        return None;
+    }
+    let text = fs::read_to_string(file).ok()?;
+    let (head, branch) = match text.trim_end().strip_prefix("ref: ") {
+        Some(name) => (branch_tip(opened, name)?, Some(name.strip_prefix("refs/heads/")?.to_owned())),
+        None => (Some(Oid::from_str(text.trim_end()).ok()?.to_string()), None),
+    };
+    Some(Listed { missing: !path.exists(), head, branch, path, ..Listed::default() })
+}
+
+fn branch_tip(opened: &Opened, name: &str) -> Answer<String> {
+    match opened.find_reference(name) {
+        Ok(reference) => Some(Some(reference.target()?.to_string())),
+        Err(error) if error.code() == ErrorCode::NotFound => Some(None),
+        Err(_) => None,
+    }
+}
+
+fn lock_reason(folder: &Path) -> Answer<String> {
+    match fs::read_to_string(folder.join("locked")) {
+        Ok(reason) => Some(Some(reason.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::repository::{ask_commit, resolve_commit};
+    use crate::git::testing::Fixture;
+    use crate::git::worktree::ask_list;
+
+    /// Branches, packed and not, tags of both kinds, a remote branch, a name that is two things.
+    fn full_of_refs() -> Fixture {
+        let fixture = Fixture::new();
+        fixture.git(&["tag", "-a", "-m", "x", "v1"]);
+        fixture.git(&["branch", "a/b/c"]);
+        fixture.git(&["update-ref", "refs/remotes/origin/main", "HEAD"]);
+        fixture.git(&["symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/main"]);
+        fixture.git(&["pack-refs", "--all"]);
+        fixture.commit("readme.txt", "second\n");
+        fixture.git(&["tag", "twice", "HEAD~1"]);
+        fixture.git(&["branch", "twice"]);
+        fixture
+    }
+
+    #[test]
+    fn a_name_leads_to_the_commit_that_git_says() {
+        let fixture = full_of_refs();
+        let (root, head) = (fixture.root(), fixture.git(&["rev-parse", "HEAD"]));
+        let tag = fixture.git(&["rev-parse", "v1"]);
+        let told = ["HEAD", "main", "refs/heads/a/b/c", "v1", "origin/main", "origin", "twice", "heads/twice", &head];
+        for name in told {
+            let expected = ask_commit(root, name).unwrap();
+            assert_eq!((commit(root, name), expected.is_some()), (Some(expected), true), "{name}");
+        }
+        assert_eq!(commit(root, "refs/heads/nothing"), Some(None));
+        for name in ["nothing", "main~1", "@{u}", "index", &head[..9], &tag, "a/b"] {
+            assert_eq!(commit(root, name), None, "{name}");
+            assert_eq!(resolve_commit(root, name).unwrap(), ask_commit(root, name).unwrap(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_checked_out_and_what_is_in_what_is_as_git_says() {
+        let fixture = Fixture::new();
+        let (root, first) = (fixture.root(), fixture.git(&["rev-parse", "HEAD"]));
+        let second = fixture.commit("readme.txt", "changed\n");
+        assert_eq!(checked_out(root).as_deref(), Some("main"));
+        for (part, whole, expected) in [(&first, &second, true), (&second, &first, false), (&first, &first, true)] {
+            assert_eq!(is_ancestor(root, part, whole), Some(expected));
+        }
+        fixture.git(&["replace", "--graft", &second]);
+        assert_eq!(is_ancestor(root, &first, &second), None);
+        assert!(!crate::git::integrate::contains(&fixture.repo, &second, &first));
+        fixture.git(&["checkout", "-q", "--detach"]);
+        assert_eq!(checked_out(root), None);
+    }
+
+    #[test]
+    fn all_refs_are_those_that_git_lists() {
+        let fixture = full_of_refs();
+        let mut found = all(fixture.root()).unwrap();
+        found.sort();
+        let listed = fixture.git(&["for-each-ref", "--format=%(refname) %(objectname)"]);
+        let listed = listed.lines().filter_map(|line| line.split_once(' '));
+        assert_eq!(found, listed.map(|(name, id)| (name.to_owned(), id.to_owned())).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_branch_in_the_way_is_found_above_and_below() {
+        let fixture = full_of_refs();
+        let names = |branch: &str| {
+            let found = neighbours(fixture.root(), branch).expect("it is certain");
+            found.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(names("a"), ["a/b/c"]);
+        assert_eq!(names("a/b"), ["a/b/c"]);
+        assert_eq!(names("a/b/c"), ["a/b/c"]);
+        assert_eq!(names("a/b/c/d"), ["a/b/c"]);
+        assert_eq!(names("a/c"), Vec::<String>::new());
+        assert_eq!(names("mai"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn worktrees_are_those_that_git_lists() {
+        let fixture = full_of_refs();
+        assert_eq!(worktrees(&fixture.repo), Some(ask_list(&fixture.repo).unwrap()));
+        let place = |name: &str| fixture.beside(name).to_str().unwrap().to_owned();
+        fixture.git(&["worktree", "add", "-q", "-b", "x/y", &place("on a branch")]);
+        fixture.git(&["worktree", "add", "-q", "--detach", &place("detached")]);
+        fixture.git(&["worktree", "add", "-q", "--lock", "--reason", "two\nlines ", &place("locked")]);
+        fixture.git(&["worktree", "add", "-q", "--lock", &place("gone")]);
+        fixture.git(&["worktree", "add", "-q", "--orphan", &place("unborn")]);
+        fs::remove_dir_all(fixture.beside("gone")).unwrap();
+        let mut found = worktrees(&fixture.repo).unwrap();
+        let mut listed = ask_list(&fixture.repo).unwrap();
+        assert_eq!((found.len(), found[0].path.as_path()), (6, fixture.root()));
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        listed.sort_by(|a, b| a.path.cmp(&b.path));
+        assert_eq!(found, listed);
+        // Half made.
+        fs::remove_file(fixture.repo.common_dir.join("worktrees/detached/commondir")).unwrap();
+        assert_eq!(worktrees(&fixture.repo), None);
+    }
+
+    #[test]
+    fn what_libgit2_cannot_read_is_left_to_git() {
+        for option in ["--object-format=sha256", "--ref-format=reftable"] {
+            let fixture = Fixture::empty(&[option]);
+            fixture.commit("a.txt", "x\n");
+            let root = fixture.root();
+            assert_eq!((commit(root, "HEAD"), commit(root, "refs/heads/none")), (None, None), "{option}");
+            assert_eq!((all(root), neighbours(root, "main"), worktrees(&fixture.repo)), (None, None, None));
+        }
+    }
+}
