@@ -15,6 +15,7 @@ mod cgroup;
 mod clock;
 mod detached;
 mod file_system;
+mod growth;
 mod headroom;
 mod identity;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]

@@ -7,12 +7,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::growth::Growth;
 
 /// A longer line is cut, in bytes.
 pub const LINE_CAP: usize = 1024 * 1024;
@@ -53,17 +52,20 @@ pub struct Tail {
     unfinished: Unfinished,
     /// Set by [`Tail::finish`]: nothing behind this is read.
     end: Option<u64>,
-    wake: Arc<Notify>,
-    /// Held only for its life. `None`: watches are exhausted, so poll.
-    watcher: Option<RecommendedWatcher>,
+    /// The last read came to the end of the file: it is read again when it is told to have grown, or then at the latest.
+    rests_until: Option<Instant>,
+    chunk: Box<[u8]>,
+    /// `None`: watches are exhausted, so poll.
+    watcher: Option<Growth>,
 }
 
 impl Tail {
-    /// Begins at `offset` bytes, which must be the start of a line, such as an earlier [`Tail::offset`].
+    /// Begins at `offset` bytes, which must be the start of a line, such as an earlier [`Tail::offset`]. To be called within
+    /// a runtime.
     pub fn open(path: &Path, offset: u64) -> Result<Self, TailError> {
         let file = File::open(path).map_err(|source| TailError::Open { path: path.to_owned(), source })?;
-        let wake = Arc::new(Notify::new());
-        let watcher = watch(path, Arc::clone(&wake))
+        // Before the first read, so that what is written after it is told.
+        let watcher = Growth::watch(path)
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cannot watch, polling instead"))
             .ok();
         Ok(Self {
@@ -74,7 +76,8 @@ impl Tail {
             offset,
             unfinished: Unfinished::default(),
             end: None,
-            wake,
+            rests_until: None,
+            chunk: vec![0; CHUNK].into(),
             watcher,
         })
     }
@@ -89,19 +92,23 @@ impl Tail {
             }
             // A flood of output must not keep the other tasks of a one-thread runtime from running.
             tokio::task::consume_budget().await;
-            if self.read_chunk()? {
-                continue;
-            }
-            if self.end.is_some() {
-                if self.unfinished.is_empty() {
-                    return Ok(None);
+            match (self.rests_until, self.end) {
+                (Some(until), None) => {
+                    self.wait_for_more(until).await;
+                    self.rests_until = None;
                 }
-                self.ready.push_back((self.unfinished.end_line(), self.position));
-            } else {
-                let patience = if self.watcher.is_some() { SAFETY_POLL } else { POLL };
-                // The permit of an event that came since the read is kept, so none is missed.
-                let _ = timeout(patience, self.wake.notified()).await;
+                (Some(_), Some(_)) if self.unfinished.is_empty() => return Ok(None),
+                (Some(_), Some(_)) => self.ready.push_back((self.unfinished.end_line(), self.position)),
+                (None, _) => self.read_chunk()?,
             }
+        }
+    }
+
+    async fn wait_for_more(&self, until: Instant) {
+        let Some(watcher) = &self.watcher else { return sleep_until(until).await };
+        if let Ok(Err(error)) = timeout_at(until, watcher.next()).await {
+            tracing::warn!(path = %self.path.display(), %error, "cannot watch, polling instead");
+            sleep_until(until).await;
         }
     }
 
@@ -109,6 +116,7 @@ impl Tail {
     /// newline, and then says `None`. Should somebody still write, that is not waited for.
     pub fn finish(&mut self) {
         self.end = Some(self.length());
+        self.rests_until = None;
     }
 
     /// Leaves out what was not read yet, but for the last `most` bytes. The line that it cuts says how much is missing.
@@ -129,17 +137,20 @@ impl Tail {
         self.offset
     }
 
-    /// False if there was nothing new.
-    fn read_chunk(&mut self) -> Result<bool, TailError> {
-        let mut chunk = [0; CHUNK];
-        let most = self.end.map_or(CHUNK as u64, |end| end.saturating_sub(self.position).min(CHUNK as u64));
-        match self.read_at_position(&mut chunk[..most as usize]) {
-            Ok(count) => {
-                self.take(&chunk[..count]);
-                Ok(count > 0)
-            }
-            Err(source) => Err(TailError::Read { path: self.path.clone(), offset: self.position, source }),
+    fn read_chunk(&mut self) -> Result<(), TailError> {
+        // Taken for as long as it is read into and from.
+        let mut chunk = std::mem::take(&mut self.chunk);
+        let most = self.end.map_or(CHUNK as u64, |end| end.saturating_sub(self.position).min(CHUNK as u64)) as usize;
+        let read = self.read_at_position(&mut chunk[..most]);
+        if let Ok(count) = read {
+            self.take(&chunk[..count]);
+            // A short read came to the end: asking once more would cost as much, and find nothing.
+            let patience = if self.watcher.is_some() { SAFETY_POLL } else { POLL };
+            self.rests_until = (count < most || most == 0).then(|| Instant::now() + patience);
         }
+        self.chunk = chunk;
+        let (path, offset) = (&self.path, self.position);
+        read.map(drop).map_err(|source| TailError::Read { path: path.clone(), offset, source })
     }
 
     fn read_at_position(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
@@ -165,17 +176,6 @@ impl Tail {
             }
         }
     }
-}
-
-fn watch(path: &Path, wake: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Opening and reading, by ourselves too, is not news.
-        if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
-            wake.notify_one();
-        }
-    })?;
-    watcher.watch(path, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
 }
 
 /// The line that is being read. Never holds more than [`LINE_CAP`] bytes and a chunk.

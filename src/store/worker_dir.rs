@@ -343,27 +343,31 @@ impl AttemptDir {
 pub struct LineWriter {
     path: PathBuf,
     file: File,
+    /// Its length in bytes, without a line that could not be written whole. Nobody else writes to it.
+    whole: u64,
 }
 
 impl LineWriter {
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let file =
-            file::private().create(true).append(true).open(path).map_err(|source| FileError::write(path, source))?;
-        Ok(Self { path: path.to_owned(), file })
+        let fail = |source| FileError::write(path, source);
+        let file = file::private().create(true).append(true).open(path).map_err(fail)?;
+        let whole = file.metadata().map_err(fail)?.len();
+        Ok(Self { path: path.to_owned(), file, whole })
     }
 
     pub fn write(&mut self, value: &impl Serialize) -> Result<(), FileError> {
         let mut line = serde_json::to_vec(value)
             .map_err(|error| FileError::Damaged { path: self.path.clone(), reason: error.to_string() })?;
         line.push(b'\n');
-        let whole = self.file.metadata().map(|metadata| metadata.len());
-        self.file.write_all(&line).map_err(|source| {
+        if let Err(source) = self.file.write_all(&line) {
             // The disk is full: half a line would spoil the next one too.
-            if let Ok(whole) = whole {
-                let _ = self.file.set_len(whole);
+            if self.file.metadata().is_ok_and(|metadata| metadata.len() > self.whole) {
+                let _ = self.file.set_len(self.whole);
             }
-            FileError::write(&self.path, source)
-        })
+            return Err(FileError::write(&self.path, source));
+        }
+        self.whole += line.len() as u64;
+        Ok(())
     }
 }
 

@@ -14,8 +14,12 @@ use crate::process::{self, Identity};
 use crate::store::file;
 use crate::store::worker_dir::{AttemptDir, LineWriter};
 
-/// A busy CLI prints hundreds of lines a second; its status is written no more often than this.
+/// A busy CLI prints hundreds of lines a second; what others act on (its session, what it used) is written no more often
+/// than this.
 const WRITE_EVERY: Duration = Duration::from_millis(200);
+/// What is only shown to people, no more often than this: to write a status and to tell it costs more than to log dozens of
+/// events.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
 /// Longest activity line, in bytes.
 const ACTIVITY: usize = 120;
 
@@ -77,7 +81,7 @@ impl Board {
 
     pub fn set_usage(&mut self, usage: Usage) {
         self.status.usage = usage;
-        self.touch();
+        self.touch(WRITE_EVERY);
     }
 
     pub fn set_stalled(&mut self, evidence: Option<String>) {
@@ -105,7 +109,10 @@ impl Board {
         let first = answers && !self.status.answered;
         self.status.answered |= answers;
         match event {
-            AgentEvent::Session { id, .. } => self.status.session_id = Some(id.clone()),
+            AgentEvent::Session { id, .. } => {
+                self.status.session_id = Some(id.clone());
+                self.touch(WRITE_EVERY);
+            }
             AgentEvent::Said { text } => self.set_activity(&format!("said: {}", first_line(text))),
             AgentEvent::Thought { .. } => self.set_activity("thinking"),
             AgentEvent::ToolStarted { tool, what, .. } => self.set_activity(&format!("{tool}: {}", first_line(what))),
@@ -116,17 +123,17 @@ impl Board {
             _ => {}
         }
         // Others of its backend may wait for just that.
-        if first { self.write() } else { self.touch() }
+        if first { self.write() } else { self.touch(SHOW_EVERY) }
     }
 
     fn set_activity(&mut self, activity: &str) {
         self.status.activity = activity[..activity.floor_char_boundary(ACTIVITY)].to_owned();
-        self.touch();
     }
 
-    fn touch(&mut self) {
-        let earliest = self.last_write.map_or_else(Instant::now, |last| last + WRITE_EVERY);
-        self.due.get_or_insert(earliest);
+    /// Has it written, `every` so long at most.
+    fn touch(&mut self, every: Duration) {
+        let earliest = self.last_write.map_or_else(Instant::now, |last| last + every);
+        self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
     }
 
     /// Sleeps until something is to be written; for ever when nothing has changed.
@@ -146,4 +153,25 @@ impl Board {
 
 fn first_line(text: &str) -> &str {
     text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_only_shown_is_written_less_often_than_what_others_act_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut board = Board::new(&AttemptDir::at(folder.path().to_owned()), Identity::own().unwrap()).unwrap();
+        let say = |text: &str| AgentEvent::Said { text: text.to_owned() };
+        board.note(&say("its first word"));
+        assert_eq!(board.due(), None, "others of its backend may wait for that: it is written at once");
+        let written = board.last_write.unwrap();
+        board.note(&say("more"));
+        assert_eq!(board.due(), Some(written + SHOW_EVERY));
+        board.set_usage(Usage { input_tokens: 1, ..Usage::default() });
+        assert_eq!(board.due(), Some(written + WRITE_EVERY));
+        board.note(&say("still more"));
+        assert_eq!(board.due(), Some(written + WRITE_EVERY), "it is not put off");
+    }
 }

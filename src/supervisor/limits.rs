@@ -37,15 +37,24 @@ struct Life {
 }
 
 impl Life {
+    /// Output is sign enough: then the processes need not be looked at.
+    fn has_printed(&mut self, now: Instant, output: u64) -> bool {
+        let printed = output != self.output;
+        if printed {
+            (self.at, self.output) = (now, output);
+        }
+        printed
+    }
+
     /// Takes in a look; returns for how long there was no sign of life.
-    fn look(&mut self, now: Instant, output: u64, cpu: Duration) -> Duration {
+    fn look(&mut self, now: Instant, cpu: Duration) -> Duration {
         let since = now.saturating_duration_since(self.looked);
         // CPU time of what has ended goes away with it, and to end is a sign of life too.
         let worked = cpu > self.cpu + since / IDLE_PART || cpu < self.cpu;
-        if worked || output != self.output {
+        if worked {
             self.at = now;
         }
-        (self.looked, self.output, self.cpu) = (now, output, cpu);
+        (self.looked, self.cpu) = (now, cpu);
         now.saturating_duration_since(self.at)
     }
 }
@@ -106,8 +115,11 @@ impl Limits {
     /// Evidence, when neither events nor output nor CPU time have moved for long.
     pub fn check_stall(&mut self, scope: &Scope) -> Option<String> {
         let after = self.stall_after?;
+        if self.life.has_printed(Instant::now(), self.output_size()) {
+            return None;
+        }
         let usage = process::tree_usage(scope);
-        let silent = self.life.look(Instant::now(), self.output_size(), usage.cpu_time);
+        let silent = self.life.look(Instant::now(), usage.cpu_time);
         (silent >= after).then(|| {
             format!("no event, no output and no CPU time in {} processes for {}", usage.processes, in_words(silent))
         })
@@ -134,7 +146,11 @@ mod tests {
         let begin = Instant::now();
         let mut life = Life { at: begin, looked: begin, output: 0, cpu: Duration::ZERO };
         let looks = steps.iter().zip(1..).map(|((output, cpu), step)| {
-            life.look(begin + LOOK_EVERY * step, *output, Duration::from_millis(*cpu)).as_secs()
+            let now = begin + LOOK_EVERY * step;
+            match life.has_printed(now, *output) {
+                true => 0,
+                false => life.look(now, Duration::from_millis(*cpu)).as_secs(),
+            }
         });
         looks.collect()
     }

@@ -55,6 +55,8 @@ const KILL_GRACE: Duration = Duration::from_secs(10);
 const WRITE_CEILING: Duration = Duration::from_secs(5);
 /// As much of what was not read at its exit is still read, in bytes: the end is in it, and a flood is not gone through.
 const REST: u64 = 8 * 1024 * 1024;
+/// After so much of it, in bytes, it is looked how much a CLI has printed, whatever the time.
+const FLOOD: u64 = 4 * 1024 * 1024;
 /// The end of stderr that failures may quote, in bytes.
 const STDERR_TAIL: u64 = 8 * 1024;
 
@@ -147,6 +149,8 @@ struct Running {
     decoder: Box<dyn Decoder>,
     plan: LaunchPlan,
     stderr_from: u64,
+    /// Bytes that were read since it was last looked how many there are.
+    unchecked: u64,
     stop: Option<Stop>,
     ladder: Ladder,
     /// The agent has said its last word, and when; its stdin is closed a little later.
@@ -191,6 +195,7 @@ impl Running {
             decoder,
             plan,
             stderr_from,
+            unchecked: 0,
             stop: None,
             ladder: Ladder { steps: Default::default(), due: None },
             idle_since: None,
@@ -227,7 +232,13 @@ impl Running {
             };
             match happening {
                 Happening::Exited(exit) => return exit,
-                Happening::Line(Some(line)) => self.take_line(attempt, &line),
+                Happening::Line(Some(line)) => {
+                    self.take_line(attempt, &line);
+                    self.unchecked += line.text.len() as u64 + line.dropped_bytes;
+                    if self.unchecked > FLOOD {
+                        self.check_output(attempt);
+                    }
+                }
                 Happening::Line(None) => tokio::time::sleep(Duration::from_millis(50)).await,
                 Happening::Knock => self.take_letters(attempt).await,
                 Happening::StopStep => {
@@ -401,6 +412,11 @@ impl Running {
     /// Comes soon after any output, and so is the moment to look how much it is.
     fn write_board(&mut self, attempt: &mut Attempt) {
         attempt.board.write();
+        self.check_output(attempt);
+    }
+
+    fn check_output(&mut self, attempt: &Attempt) {
+        self.unchecked = 0;
         if let Some(Exceeded::Output(why)) = attempt.limits.check_output() {
             self.begin_stop(Stop::Failed(FailureKind::OutputLimit, why));
         }

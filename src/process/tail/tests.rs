@@ -2,6 +2,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::time::Instant;
 
+use tokio::time::timeout;
+
 use super::*;
 
 /// A file that grows, and its follower.
@@ -182,6 +184,20 @@ async fn a_line_wakes_the_reader_and_not_the_clock() {
     }
     delays.sort();
     assert!(delays[25] < Duration::from_millis(5), "median {:?}, slowest {:?}", delays[25], delays[49]);
+}
+
+/// As in a loop that has other things to do more often than the file is looked at.
+#[tokio::test]
+async fn being_called_off_again_and_again_does_not_put_off_the_next_look() {
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    tail.watcher = None;
+    assert!(nothing_yet(&mut tail).await);
+    file.write(b"seen\n");
+    let begun = Instant::now();
+    while nothing_yet(&mut tail).await {
+        assert!(begun.elapsed().as_secs() < 20, "it is never looked at again");
+    }
 }
 
 #[tokio::test]
