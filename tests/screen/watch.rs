@@ -1,7 +1,5 @@
 //! `status --watch`: the live screen, with real workers, real keys, and what may happen to both meanwhile.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::terminal::{Terminal, skipped};
@@ -182,33 +180,4 @@ fn whoever_ends_it_gets_the_terminal_back_and_a_pipe_is_refused() {
     let piped = world.run(WATCH);
     let said = String::from_utf8_lossy(&piped.stderr).into_owned();
     assert!(piped.status.code() == Some(2) && said.contains("status --json"), "{said}");
-}
-
-/// What it costs to look at a screen on which nothing happens.
-#[cfg(target_os = "linux")]
-#[test]
-fn at_rest_it_uses_next_to_no_processor_time() {
-    if skipped() {
-        return;
-    }
-    let world = World::new();
-    let mut boss = two_workers(&world);
-    let terminal = Terminal::start(&world, (80, 24), WATCH, &[]);
-    terminal.until("said: I look at");
-    let shell = terminal.knows("pane_pid");
-    let child = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).expect("a child");
-    let used = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).expect("it lives");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        // utime and stime, in hundredths of a second.
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before = used();
-    // Not a synchronisation: the time over which it is measured.
-    std::thread::sleep(Duration::from_secs(3));
-    let spent = used() - before;
-    assert!(spent < 90, "{spent} hundredths of a second in three seconds");
-    terminal.press(&["q"]);
-    terminal.until("ended with 0");
-    boss.succeed("cancel_all_workers", json!({"reason": "the test is over"}));
 }
