@@ -25,6 +25,8 @@ use crate::store::worker_dir::Delivery;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// A living server of the boss hears of it at once.
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(4);
+/// What is waited for at first may only be the answer of a file system that was just asked what it has free.
+const PASSING: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(30);
 
 pub(super) struct Visit {
@@ -118,7 +120,7 @@ impl Visit {
                 WorkerStatus::Starting if ours || began.elapsed() < PATIENCE_WITH_OTHERS => {}
                 WorkerStatus::Queued => {
                     let patience = if ours { PATIENCE } else { PATIENCE_WITH_OTHERS };
-                    let is_known = ours && view.waits_for.is_some();
+                    let is_known = ours && view.waits_for.is_some() && began.elapsed() > PASSING;
                     if view.block.is_some() || is_known || began.elapsed() > patience {
                         let waits_for = view.block.clone().or(view.waits_for.clone());
                         let waits_for = waits_for.unwrap_or_else(|| "its turn".to_owned());

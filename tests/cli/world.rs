@@ -84,7 +84,7 @@ impl World {
         let fake = program.with_file_name("examples/fake-cli");
         assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples`");
         let settings = format!(
-            "min_free_disk_mib = 0\n{}\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\nresume_args = [\"--resume\", \"{{session_id}}\"]\noutput = \"jsonl\"\n",
+            "min_free_disk_mib = 1\n{}\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\nresume_args = [\"--resume\", \"{{session_id}}\"]\noutput = \"jsonl\"\n",
             self.settings
         );
         fs::write(self.path("config.toml"), settings).expect("a settings file");
