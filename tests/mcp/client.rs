@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Nothing here takes this long unless it hangs.
-const CEILING: Duration = Duration::from_secs(20);
+const CEILING: Duration = Duration::from_secs(60);
 
 pub struct Client {
     server: Child,
@@ -202,6 +202,15 @@ impl Drop for Client {
         drop(self.input.take());
         let _ = self.server.kill();
         let _ = self.server.wait();
+    }
+}
+
+/// Polls: a condition that shows itself in its own time.
+pub fn until(what: &str, is: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is() {
+        assert!(began.elapsed() < CEILING, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

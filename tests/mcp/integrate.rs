@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, until};
 
 fn git(dir: &Path, args: &[&str]) -> String {
     let identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"];
@@ -31,14 +30,6 @@ fn repository(home: &Path) -> PathBuf {
     git(&repo, &["commit", "-q", "-m", "work"]);
     git(&repo, &["checkout", "-q", "main"]);
     repo
-}
-
-fn until(what: &str, is: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is() {
-        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn start(home: tempfile::TempDir) -> Client {

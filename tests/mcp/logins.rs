@@ -1,11 +1,10 @@
 //! A login that expires while workers are queued stops that queue and no more, until it is back.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, until};
 
 /// It believes in a login that the service does not know any more.
 const CODEX: &str = r#"#!/bin/sh
@@ -93,9 +92,6 @@ fn wait(boss: &mut Client, call: &mut i64) -> Vec<String> {
 
 /// Before the batch was taken, and then when its login was found to be lost.
 fn until_asked(boss: &Client, times: usize) {
-    let began = Instant::now();
-    while fs::read_to_string(boss.home.path().join("asked")).unwrap_or_default().lines().count() < times {
-        assert!(began.elapsed() < Duration::from_secs(20), "it was never asked again");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let asked = boss.home.path().join("asked");
+    until("it is asked again", || fs::read_to_string(&asked).unwrap_or_default().lines().count() >= times);
 }

@@ -9,7 +9,7 @@ use orchestrator_boss::orchestrator::{
     WorktreeRequest,
 };
 
-use crate::world::{CEILING, Server, World, git, mission};
+use crate::world::{CEILING, Server, World, git, in_time, mission};
 
 fn in_worktree(branch: &str, base: Option<&str>, path: Option<PathBuf>) -> DraftPlace {
     DraftPlace::Worktree { branch: Some(branch.to_owned()), base: base.map(str::to_owned), path }
@@ -338,7 +338,7 @@ async fn a_state_folder_that_the_user_names_is_made_with_what_lies_above_it() {
     let server = world.server_with(Some("boss"), settings);
     let id = server.create_one(mission("t", "write new.txt x")).await;
     server.until(&id, "completed").await;
-    assert!(world.path("not/yet/there/orchestrator-state.json").exists());
+    assert!(in_time(async || world.path("not/yet/there/orchestrator-state.json").exists()).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
