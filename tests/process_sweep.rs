@@ -11,7 +11,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use orchestrator_boss::process::{
-    Delivery, Evidence, Identity, Launch, Proof, Scope, Signal, Started, Stdin, Sweep, TAG_VARIABLE,
+    Bystanders, Delivery, Evidence, Identity, Launch, Proof, Scope, Signal, Started, Stdin, Sweep, TAG_VARIABLE,
     become_session_leader, become_subreaper, look, reap_orphans, send, spawn, sweep,
 };
 
@@ -32,6 +32,7 @@ impl Worker {
         become_session_leader().unwrap();
         become_subreaper().unwrap();
         let directory = tempfile::tempdir().unwrap();
+        let bystanders = Bystanders::now();
         let tag = std::env::var(SUPERVISED).unwrap();
         let started = spawn(&Launch {
             program: "/bin/sh".into(),
@@ -49,6 +50,7 @@ impl Worker {
             roots: vec![Identity::own().unwrap()],
             spare: Vec::new(),
             own_children: vec![started.identity.pid],
+            bystanders,
         };
         Self { directory, scope, started }
     }
@@ -329,6 +331,12 @@ fn use_a_pid_again() {
     let sleeper = || Guarded(Command::new("sleep").arg("60").spawn().unwrap());
     let first = sleeper();
     let ours = Identity::of(first.0.id()).unwrap();
+    let bystanders = Bystanders::now();
+    let is_found = |identity| {
+        let scope = Scope { roots: vec![identity], bystanders: bystanders.clone(), ..Scope::default() };
+        look(&scope).found.iter().any(|found| found.identity == identity)
+    };
+    assert!(!is_found(ours), "a bystander is left out");
     drop(first);
     assert_eq!(Identity::of(ours.pid), None);
     // Another thread may take the number in between, and within one tick of the clock nobody is another.
@@ -340,6 +348,7 @@ fn use_a_pid_again() {
     let now = Identity::of(stranger.0.id()).unwrap();
     assert_eq!(now.pid, ours.pid);
     assert!(!ours.is_alive() && now.is_alive());
+    assert!(is_found(now), "it was taken for the bystander");
     for signal in [Signal::Terminate, Signal::Kill] {
         assert_eq!(send(&ours, signal), Delivery::Gone);
     }

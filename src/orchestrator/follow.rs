@@ -188,7 +188,7 @@ fn scope_of(attempt: &AttemptDir, assignment: &Assignment) -> Scope {
         tag: assignment.tag.clone(),
         roots: written_down(attempt),
         spare: assignment.settings.shared_daemons.clone(),
-        own_children: Vec::new(),
+        ..Scope::default()
     }
 }
 

@@ -103,7 +103,7 @@ async fn take_away(context: &Arc<Context>, dir: &TrialDir) {
     if let Some(trial) = &trial {
         let known = file::read_json::<Tree>(&dir.processes()).ok().flatten().map(Tree::here).unwrap_or_default();
         let spare = trial.settings.shared_daemons.clone();
-        process::sweep(&Scope { tag: trial.tag.clone(), roots: known, spare, own_children: Vec::new() }, GRACE).await;
+        process::sweep(&Scope { tag: trial.tag.clone(), roots: known, spare, ..Scope::default() }, GRACE).await;
     }
     let (inner, place) = (Arc::clone(context), dir.clone());
     let removed = blocking(move || {

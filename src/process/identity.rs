@@ -2,7 +2,7 @@
 //!
 //! Reads only; nothing here signals or waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -94,15 +94,37 @@ impl Record {
     }
 }
 
-/// The process table, zombies included; empty if it cannot be read.
+/// A pid, and what tells it from a later one of the same number, where the system lists that too.
+pub(super) type Listed = (u32, Option<u64>);
+
+/// Who was there at one moment. What costs in a look is to read about each process, not to list them; a later look leaves
+/// these out, since nobody is started by somebody who came after him.
+#[derive(Clone, Debug, Default)]
+pub struct Bystanders(HashSet<(u32, u64)>);
+
+impl Bystanders {
+    /// All but this process. To be called before it starts anything.
+    pub fn now() -> Self {
+        let own = std::process::id();
+        let others = platform::listed().into_iter().filter(|(pid, _)| *pid != own);
+        Self(others.filter_map(|(pid, folder)| Some((pid, folder?))).collect())
+    }
+
+    fn contain(&self, (pid, folder): &Listed) -> bool {
+        folder.is_some_and(|folder| self.0.contains(&(*pid, folder)))
+    }
+}
+
+/// The process table but for these, zombies included; empty if it cannot be read.
 ///
 /// A list of pids is older than what is then read about them: a process that lives for a millisecond, and goes on in
 /// its child, is listed while it lives and read when it is gone. So it is listed again until there is nobody new.
-pub(super) fn records() -> Vec<Record> {
+pub(super) fn records(but: &Bystanders) -> Vec<Record> {
     let mut listed = BTreeSet::new();
     let mut records = Vec::new();
     for _ in 0..LISTINGS {
-        let new: Vec<u32> = platform::pids().into_iter().filter(|pid| listed.insert(*pid)).collect();
+        let others = platform::listed().into_iter().filter(|listed| !but.contain(listed)).map(|(pid, _)| pid);
+        let new: Vec<u32> = others.filter(|pid| listed.insert(*pid)).collect();
         if new.is_empty() {
             break;
         }

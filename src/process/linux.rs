@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::DirEntryExt;
 use std::time::Duration;
 
 use procfs::FromRead;
@@ -13,7 +14,7 @@ use rustix::process::{
 };
 
 use super::Identity;
-use super::identity::{Record, State};
+use super::identity::{Listed, Record, State};
 use super::signal::{Delivery, checked_kill};
 use super::usage::Usage;
 
@@ -54,12 +55,16 @@ fn parse(pid: u32, stat: &str) -> Option<Record> {
     })
 }
 
-/// Every pid that can be seen; empty if /proc cannot be read.
-pub(super) fn pids() -> Vec<u32> {
+/// Every pid that can be seen, with the inode number of its folder; empty if /proc cannot be read.
+///
+/// The kernel drops a folder with its process, and numbers each new one anew (`proc_flush_pid`, `get_next_ino`). It may
+/// forget one earlier, for want of memory: then a process gets another number, but never that of another.
+pub(super) fn listed() -> Vec<Listed> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let listed = |entry: fs::DirEntry| Some((entry.file_name().to_str()?.parse().ok()?, Some(entry.ino())));
+    entries.flatten().filter_map(listed).collect()
 }
 
 /// Its children, by each of its threads.
@@ -164,7 +169,7 @@ pub(super) fn free_processes() -> Option<u64> {
 
 fn threads_of_this_user() -> u64 {
     let us = getuid().as_raw();
-    let statuses = pids().into_iter().filter_map(|pid| Status::from_file(format!("/proc/{pid}/status")).ok());
+    let statuses = listed().into_iter().filter_map(|(pid, _)| Status::from_file(format!("/proc/{pid}/status")).ok());
     statuses.filter(|status| status.ruid == us).map(|status| status.threads).sum()
 }
 

@@ -10,7 +10,7 @@ use libproc::processes::{ProcFilter, pids_by_type};
 use rustix::process::{Pid, Resource, geteuid, getrlimit, getsid, getuid};
 
 use super::Identity;
-use super::identity::{Record, State};
+use super::identity::{Listed, Record, State};
 use super::signal::{Delivery, checked_kill};
 use super::usage::Usage;
 
@@ -36,9 +36,9 @@ pub(super) fn record(pid: u32) -> Option<Record> {
     })
 }
 
-/// Every pid that can be seen; empty if the list cannot be read.
-pub(super) fn pids() -> Vec<u32> {
-    pids_by_type(ProcFilter::All).unwrap_or_default()
+/// Every pid that can be seen; empty if the list cannot be read. It tells no more of them.
+pub(super) fn listed() -> Vec<Listed> {
+    pids_by_type(ProcFilter::All).unwrap_or_default().into_iter().map(|pid| (pid, None)).collect()
 }
 
 pub(super) fn children(pid: u32) -> Vec<u32> {

@@ -35,7 +35,7 @@ pub use clock::monotonic;
 pub use detached::{Detached, DetachedLaunch, start_detached};
 pub use file_system::network_file_system;
 pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};
-pub use identity::{Identity, IdentityError};
+pub use identity::{Bystanders, Identity, IdentityError};
 
 pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, depth_of, inherited_tag, look, tag_at_depth};
 pub use session::{SessionError, become_session_leader, become_subreaper};

@@ -3,14 +3,14 @@
 //! Evidence is the worker's tag in the environment, descent from a root, or the session that a proven process leads.
 //! A name is never evidence. Looking changes nothing; ending is in `sweep.rs`.
 //!
-//! Cost: the process table once, and the environment of those only that could be the worker's and are not already
-//! proven by descent.
+//! Cost: the process table once, but for those who were there before the worker, and the environment of those only that
+//! could be the worker's and are not already proven by descent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::identity::{self, Identity, Record, State};
+use super::identity::{self, Bystanders, Identity, Record, State};
 use super::platform;
 
 /// Every process of a worker carries this in its environment; the value is unique to the attempt.
@@ -57,6 +57,8 @@ pub struct Scope {
     pub spare: Vec<String>,
     /// Children of this process that somebody else in it waits for (tokio, std): their exit is not to be taken away.
     pub own_children: Vec<u32>,
+    /// They never belong to it, and are not looked at. Those who were there before the worker's first process.
+    pub bystanders: Bystanders,
 }
 
 /// Why a process counts as the worker's.
@@ -106,7 +108,7 @@ pub struct Survey {
 
 /// Looks once. A few milliseconds; does not block on anything.
 pub fn look(scope: &Scope) -> Survey {
-    let table = identity::records();
+    let table = identity::records(&scope.bystanders);
     let own = std::process::id();
     let mut search = Search { scope, table: &table, own, proven: BTreeMap::new() };
 

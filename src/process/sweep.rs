@@ -10,7 +10,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, waitid, waitpid};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::identity::{Identity, State, records};
+use super::identity::{Bystanders, Identity, State, records};
 use super::platform;
 use super::scope::{Found, Proof, Scope, Survey, look};
 use super::signal::{Delivery, Signal, send, signal_group};
@@ -56,7 +56,7 @@ pub fn reap_orphans(own_children: &[u32]) -> usize {
         return 0;
     }
     let own = std::process::id();
-    let ended = records()
+    let ended = records(&Bystanders::default())
         .into_iter()
         .filter(|record| record.parent == own && record.state == State::Zombie && !own_children.contains(&record.pid));
     ended.filter(|record| reap(record.pid)).count()

@@ -25,7 +25,7 @@ use crate::backend::{Backend, Backends, TurnReport, UnknownBackend};
 use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Outcome, Run, Usage, says_blocked};
-use crate::process::{self, Identity, Scope};
+use crate::process::{self, Bystanders, Identity, Scope};
 use crate::store::file::{self, FileError};
 use crate::store::lease;
 use crate::store::worker_dir::AttemptDir;
@@ -60,6 +60,8 @@ pub(super) struct Attempt {
     pub inbox: Inbox,
     pub limits: Limits,
     pub me: Identity,
+    /// Who was there before the first process of this attempt.
+    pub bystanders: Bystanders,
     pub began: tokio::time::Instant,
     pub git: Option<GitContext>,
     pub outside: Outside,
@@ -193,8 +195,10 @@ pub(super) fn say_ready() {
 impl Attempt {
     fn new(assignment: Assignment, dir: AttemptDir, backends: &Backends) -> Result<Self, SupervisorError> {
         let me = Identity::own()?;
+        let bystanders = Bystanders::now();
         let backend = backends.get(assignment.backend.as_str())?;
         Ok(Self {
+            bystanders,
             board: Board::new(&dir, me)?,
             inbox: Inbox::new(&dir, Arc::new(Notify::new())),
             limits: Limits::new(&assignment, &dir),
@@ -296,6 +300,7 @@ impl Attempt {
             roots: vec![self.me],
             spare: self.assignment.settings.shared_daemons.clone(),
             own_children: Vec::new(),
+            bystanders: self.bystanders.clone(),
         }
     }
 

@@ -99,7 +99,7 @@ async fn prove(trial: &Trial, dir: &TrialDir, me: Identity, unwanted: &Cancellat
     };
     let result = verify::verify(check, unwanted.cancelled()).await;
     let spare = trial.settings.shared_daemons.clone();
-    let scope = Scope { tag: trial.tag.clone(), roots: vec![me], spare, own_children: Vec::new() };
+    let scope = Scope { tag: trial.tag.clone(), roots: vec![me], spare, ..Scope::default() };
     process::sweep(&scope, SWEEP_GRACE).await;
     match result {
         Some(Verification::Passed { .. }) if state(dir.tree()).await != before => Some(Verification::NotProven {
