@@ -32,7 +32,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::{mcp, supervisor};
+use crate::{mcp, process, supervisor};
 
 /// One coding agent leads many: real agent CLIs as workers, each in a git worktree of its own.
 #[derive(Debug, Parser)]
@@ -136,6 +136,7 @@ Exit codes:
   0    it was printed";
 
 pub fn run() -> ExitCode {
+    process::use_one_heap();
     let matches = help::command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if !matches!(&arguments.command, Some(Command::Status(args)) if args.draws()) {

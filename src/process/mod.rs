@@ -17,6 +17,7 @@ mod detached;
 mod file_system;
 mod growth;
 mod headroom;
+mod heap;
 mod identity;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
@@ -35,6 +36,7 @@ pub use clock::monotonic;
 pub use detached::{Detached, DetachedLaunch, start_detached};
 pub use file_system::network_file_system;
 pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};
+pub use heap::use_one_heap;
 pub use identity::{Bystanders, Identity, IdentityError};
 
 pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, depth_of, inherited_tag, look, tag_at_depth};
