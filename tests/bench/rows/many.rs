@@ -53,7 +53,7 @@ pub fn worktrees_at_once() -> Vec<Line> {
 
 pub fn batch_answered() -> Vec<Line> {
     let mut sides = Sides::default();
-    for round in 0..6 {
+    for round in 0..12 {
         let world = World::with_repository(1);
         let mut server = world.server(0);
         server.call("create_worker_mission", mission("first"));
@@ -79,9 +79,10 @@ pub fn save() -> Vec<Line> {
     let mut servers = worlds.each_ref().map(|world| world.server(0));
     for (server, batches) in servers.iter_mut().zip([vec![10], vec![1_000; 5]]) {
         for size in batches {
-            server.call("batch_create_workers", batch(0, size));
-            server.call("cancel_all_workers", json!({}));
+            settle(server, size);
         }
+        // Those that their boss was told of move into the history when the next one settles.
+        settle(server, 1);
     }
     let mut sides = Sides::default();
     let [few, many] = &mut servers;
@@ -135,6 +136,13 @@ pub fn restart() -> Vec<Line> {
     }
     let what = "restart with 1,000 tasks, 100 of them settled meanwhile → first answer, all true";
     vec![Line::at_most(what, &samples, 150.0)]
+}
+
+/// So many that have settled, and of which their boss was told.
+fn settle(server: &mut Server, size: usize) {
+    server.call("batch_create_workers", batch(0, size));
+    server.call("cancel_all_workers", json!({}));
+    while server.call("wait_for_any_worker", json!({"timeout_seconds": 1}))["status"] == "settled" {}
 }
 
 fn queued(world: &World, number: usize) -> Vec<Value> {
