@@ -104,6 +104,11 @@ impl Agent {
     /// Ends it; when its last instruction ran.
     pub fn exit(mut self) -> u64 {
         self.tell("exit");
+        self.stamp()
+    }
+
+    /// The next moment that it tells of.
+    pub fn stamp(&mut self) -> u64 {
         read_line(&mut self.stream).parse().expect("a number")
     }
 

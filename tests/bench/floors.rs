@@ -6,6 +6,7 @@
 
 mod agent;
 mod clock;
+mod machine;
 mod rows;
 mod server;
 mod stats;
@@ -44,7 +45,7 @@ fn measure(chosen: &[String]) -> ExitCode {
         println!("memory and CPU are read from /proc, so this is measured on Linux only");
         return ExitCode::FAILURE;
     }
-    println!("{}\n", machine());
+    println!("{}\n", machine::describe());
     table::print_head();
     let (began, mut missed, mut failed) = (Instant::now(), 0, Vec::new());
     for (number, row) in (1..).zip(rows::ALL) {
@@ -67,16 +68,4 @@ fn measure(chosen: &[String]) -> ExitCode {
     }
     println!("could not be measured: {failed:?}");
     ExitCode::FAILURE
-}
-
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let said = |program: &str, arguments: &[&str]| {
-        let output = std::process::Command::new(program).args(arguments).output().expect("it runs");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
-    let folder = env::temp_dir().display().to_string();
-    let (files, git) = (said("stat", &["-f", "-c", "%T", &folder]), said("git", &["--version"]));
-    format!("{cores} cores, {files}, Linux {}, {git}", kernel.trim())
 }
