@@ -101,7 +101,8 @@ async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, End> {
     let mut changes = Changes::new(heeds);
     changes.watch(&observer.state_root().join("journal"));
     let progress = Progress::new();
-    let deadline = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    // One that no clock can tell is none.
+    let deadline = args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     loop {
         if let Some(code) = wait.look(&observer, &overview, &progress, &mut changes)? {
             return Ok(ExitCode::from(code));
