@@ -93,6 +93,7 @@ fn ctrl_c_ends_a_wait_with_130() {
     std::io::BufRead::read_line(&mut std::io::BufReader::new(wait.stdout.as_mut().unwrap()), &mut line).unwrap();
     assert!(line.contains(&done), "{line}");
     interrupt(&wait);
+    interrupt(&wait);
     end_of(wait).ended(130);
     std::fs::write(world.repo().join("go"), "").unwrap();
     until_status(&mut boss, &open, "completed");
