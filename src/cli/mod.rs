@@ -10,6 +10,7 @@ mod demo_agent;
 mod diff;
 mod doctor;
 mod guard;
+mod harmless;
 mod help;
 mod here;
 mod integrate;
