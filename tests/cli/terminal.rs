@@ -84,6 +84,8 @@ fn clean_asks_before_it_removes_and_ctrl_c_is_a_no() {
     stopped.until("[y/N]");
     interrupt(&stopped.child);
     assert_eq!(stopped.end().0, Some(130));
+    let (code, said) = Terminal::start(world.program(&["clean", "--json"])).end();
+    assert!(code == Some(2) && said.contains("--yes"), "it asks about nothing that it did not show: {said}");
     assert!(world.worktree(&worker).exists());
     let mut yes = ask();
     yes.until("[y/N]");
