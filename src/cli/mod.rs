@@ -45,7 +45,7 @@ struct Arguments {
     places: Places,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Places {
     /// Settings file [default: ~/.config/orchestrator-boss/config.toml, if it is there]
     #[arg(long, value_name = "FILE", global = true)]
