@@ -196,7 +196,7 @@ impl Wait<'_> {
     /// Why it does not go on by itself.
     fn needs(&self, view: &WorkerView, observer: &Observer, overview: &Overview) -> Option<String> {
         if let Some(why) = &view.block {
-            return Some(format!("blocked: {why}"));
+            return Some(format!("blocked: {}", visit::for_people(why)));
         }
         if let Some(evidence) = view.live.as_ref().and_then(|live| live.stalled.as_ref()) {
             return Some(format!("stalled: {evidence}"));
@@ -236,7 +236,7 @@ impl Wait<'_> {
             text.push_str(&format!(", {}", terminal::count(commits, "commit")));
         }
         if let Some(reason) = reason.and_then(|reason| reason.lines().next()) {
-            text.push_str(&format!(": {}", out::harmless(reason)));
+            text.push_str(&format!(": {}", out::harmless(&visit::for_people(reason))));
         }
         progress.line(&text)
     }

@@ -64,6 +64,10 @@ fn what_is_blocked_ends_a_wait_when_nothing_else_can_settle() {
     let ran = world.run(&["wait", &above, "--json"]);
     assert_eq!(ran.code, Some(3), "{ran:?}");
     assert_eq!(ran.json_lines()[0]["event"], "needs_somebody");
+    let shown = [world.run(&["wait", &above]).stdout, world.run(&["status", &above]).stdout];
+    for said in shown {
+        assert!(said.contains("orchestrator-boss retry w-1") && !said.contains("retry_worker"), "{said}");
+    }
     world.run(&["cancel", &above]).ended(0);
 }
 
