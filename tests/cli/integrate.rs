@@ -59,4 +59,5 @@ fn conflicts_and_failed_verifications_are_listed_and_end_with_one() {
     let ran = world.run(&["integrate", "--branch", "nowhere"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert_eq!(world.run(&["integrate"]).code, Some(2));
+    assert_eq!(world.run(&["integrate", &worker, "--verify-command", " "]).code, Some(2));
 }
