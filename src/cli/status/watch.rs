@@ -101,7 +101,7 @@ impl Watch {
                     None => {}
                 }
             }
-            let wish = Wish { worker: self.app.selected.clone(), pane: self.app.pane };
+            let wish = Wish { worker: self.app.selected.clone(), choice: self.app.choice, pane: self.app.pane };
             if wish != self.wish {
                 self.wish = wish.clone();
                 // Its thread ends only with this one, or tells of it.

@@ -72,6 +72,8 @@ pub(in crate::cli::status) struct App {
     pub looked: bool,
     pub selected: Option<WorkerId>,
     pub pane: Pane,
+    /// How often another one was selected: what was shown is forgotten then, and wanted anew, also of one selected again.
+    pub choice: u64,
     /// The pane has the whole screen.
     pub zoomed: bool,
     /// Lines away from the end of a log, or from the beginning of the other panes.
@@ -163,6 +165,7 @@ impl App {
             self.selected = id;
             self.scroll = 0;
             self.log.clear();
+            self.choice += 1;
             self.diff = None;
         }
     }
