@@ -110,6 +110,9 @@ fn what_the_last_server_knew_of_conflicts_outlasts_a_visitor() {
     let mut boss = world.boss();
     let one = create(&mut boss, mission("one", "write README one\ncommit one"));
     let two = create(&mut boss, mission("two", "write README two\ncommit two"));
+    for worker in [&one, &two] {
+        until_status(&mut boss, worker, "completed");
+    }
     let conflicts = |worker: &str| world.run(&["status", worker, "--json"]).json()["conflicts_with"].clone();
     until("they are known to collide", || conflicts(&one) == serde_json::json!([two]));
     boss.leave();
