@@ -31,7 +31,7 @@ and the workers' logs always stay.
 Exit codes:
   0    what was listed is removed, or there was nothing to remove
   1    something stays that should have gone, or you said no
-  2    wrong usage, or --yes is needed because nobody can be asked
+  2    wrong usage, or --yes is needed: nobody can be asked, or --json is given
   130  Ctrl-C: what was removed until then is removed")]
 pub(super) struct CleanArgs {
     /// Only list what would be removed, and what stays and why
@@ -83,6 +83,10 @@ async fn clean(args: &CleanArgs, places: &Places) -> Result<ExitCode, End> {
             out::json(&Report { dry_run: args.dry_run, removed, kept: stays, bytes_freed })?;
         }
         return Ok(ExitCode::SUCCESS);
+    }
+    if !args.yes && args.json {
+        let how = "with --json nobody is asked: --yes removes them, --dry-run only lists";
+        return Err(End::Usage(how.to_owned()));
     }
     if !args.yes && !agreed(goes.len()).await? {
         return Ok(ExitCode::from(out::FAILED));

@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Places;
+use super::harmless::Harmless;
 use super::here::Here;
 use super::out::{self, End};
 use super::{terminal, visit};
@@ -98,6 +99,8 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, End> {
             }
             let _ = pager.wait();
         }
+        // Nothing stands between what workers wrote and the terminal.
+        None if shown => write(&worker, repository.as_ref(), &base, look, Harmless::new(io::stdout(), true))?,
         None => write(&worker, repository.as_ref(), &base, look, io::stdout())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -42,7 +42,7 @@ pub(super) struct IntegrateArgs {
     #[arg(long, value_name = "HOW", default_value = "merge")]
     strategy: StrategyArgument,
     /// Must pass on the result before the branch moves
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_parser = some)]
     verify_command: Option<String>,
     /// Then push the branch to its upstream, never by force
     #[arg(long)]
@@ -53,6 +53,14 @@ pub(super) struct IntegrateArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+}
+
+/// An empty command would pass.
+fn some(command: &str) -> Result<String, &'static str> {
+    match command.trim() {
+        "" => Err("give a command, or leave --verify-command out"),
+        _ => Ok(command.to_owned()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -5,7 +5,7 @@ pub(super) mod say;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -154,7 +154,7 @@ impl Logs<'_> {
                 Stream::Stdout => attempt.stdout(),
                 Stream::Stderr => attempt.stderr(),
             };
-            return raw::show(&path, &attempt, self.args.follow.then_some(&self.changes)).await;
+            return self.show_raw(raw::Raw::new(path), &attempt).await;
         }
         let teller = say::Teller::new(&attempt, number, self.args.json);
         teller.begin()?;
@@ -163,6 +163,19 @@ impl Logs<'_> {
             self.tell_what_comes(&teller, &attempt, read).await?;
         }
         teller.end()
+    }
+
+    async fn show_raw(&mut self, mut raw: raw::Raw, attempt: &AttemptDir) -> Result<(), End> {
+        loop {
+            // Looked at before reading: what is written after it settled is not waited for.
+            let is_over =
+                !self.args.follow || self.is_over(attempt)? || (raw.is_open() && !lease::is_held(&attempt.lock()));
+            raw.show().await?;
+            if is_over {
+                return Ok(());
+            }
+            self.changes.next().await;
+        }
     }
 
     /// Returns how far it read, in bytes.
@@ -226,7 +239,7 @@ impl Logs<'_> {
                     } else if lease::is_held(&attempt.lock()) {
                         alone = None;
                     } else if alone.get_or_insert_with(Instant::now).elapsed() > UNATTENDED {
-                        self.note("its supervisor is gone and nobody says how it ended: the next server here does")?;
+                        note("its supervisor is gone and nobody says how it ended: the next server here does");
                         tail.finish();
                     }
                 }
@@ -266,22 +279,16 @@ impl Logs<'_> {
             if !said && !view.worker.status.is_live() {
                 said = true;
                 let what = view.block.or(view.waits_for).unwrap_or_else(|| "its next attempt".to_owned());
-                self.note(&format!("{} is {}; it waits for {what}", self.worker, view.worker.status))?;
+                note(&format!("{} is {}; it waits for {what}", self.worker, view.worker.status));
             }
             self.changes.next().await;
         }
     }
-
-    /// Beside the log.
-    fn note(&self, text: &str) -> Result<(), End> {
-        eprintln_quietly(&out::harmless(text));
-        Ok(())
-    }
 }
 
-fn eprintln_quietly(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{text}");
+/// Beside the log, whether anybody reads that or not.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", out::harmless(text));
 }
 
 fn cannot_read(attempt: &AttemptDir, error: &std::io::Error) -> End {

@@ -10,6 +10,7 @@ mod demo_agent;
 mod diff;
 mod doctor;
 mod guard;
+mod harmless;
 mod help;
 mod here;
 mod integrate;
@@ -44,7 +45,7 @@ struct Arguments {
     places: Places,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Places {
     /// Settings file [default: ~/.config/orchestrator-boss/config.toml, if it is there]
     #[arg(long, value_name = "FILE", global = true)]

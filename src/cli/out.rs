@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 /// Why a command ends before its end.
@@ -105,23 +106,36 @@ pub(super) fn harmless(text: &str) -> String {
     text.chars().filter(shown).collect()
 }
 
-/// Waits for Ctrl-C or the terminal's end. The next Ctrl-C ends the process at once, whatever it waits for.
+/// Waits for Ctrl-C or the terminal's end. The next one ends the process at once, whatever it waits for.
 pub(super) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let once = async |kind| match signal(kind) {
-        Ok(mut signal) => drop(signal.recv().await),
-        Err(_) => std::future::pending().await,
-    };
-    tokio::select! {
-        () = once(SignalKind::interrupt()) => {}
-        () = once(SignalKind::terminate()) => {}
-        () = once(SignalKind::hangup()) => {}
-    }
-    tokio::spawn(async {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(INTERRUPTED.into());
-        }
+    // At once: what is printed from here on tells others that it is heard.
+    let Ok(mut signals) = Signals::listen() else { return std::future::pending().await };
+    let (sender, heard) = tokio::sync::oneshot::channel();
+    // On another thread: this one may be writing to a pipe that nobody reads.
+    tokio::spawn(async move {
+        signals.next().await;
+        let _ = sender.send(());
+        signals.next().await;
+        std::process::exit(INTERRUPTED.into());
     });
+    let _ = heard.await;
+}
+
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 /// The result of the work, or that it was interrupted; dropped then.

@@ -26,7 +26,8 @@ it if one lives; else this command starts it, and the next server follows it.
 Exit codes:
   0    it runs, or it is queued; the line says what it waits for
   1    it was refused, or could not be started
-  2    wrong usage, or no such worker")]
+  2    wrong usage, or no such worker
+  130  Ctrl-C: it may begin all the same; `orchestrator-boss status` says")]
 pub(super) struct RetryArgs {
     /// A worker that has settled, such as w-3
     worker: String,

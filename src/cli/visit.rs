@@ -84,8 +84,6 @@ impl Visit {
         self.orchestrator.get(name).await.map_err(refused)
     }
 
-    // For `status --watch`.
-    #[allow(dead_code)]
     /// To a running worker as soon as it can hear it; one that has settled goes on with it.
     pub async fn message(&self, name: &str, text: String, delivery: Delivery) -> Result<MessageAnswer, End> {
         let worker = self.find(name).await?.worker;
@@ -149,7 +147,7 @@ pub(super) fn refused(error: OrchestratorError) -> End {
 }
 
 /// Errors name the tools that a boss calls; at a terminal there are commands.
-const COMMANDS: [(&str, &str); 8] = [
+const COMMANDS: [(&str, &str); 9] = [
     ("batch_create_workers makes some", "a boss makes some, by its tool batch_create_workers"),
     ("list_worker_missions", "`orchestrator-boss status`"),
     ("get_worker_status", "`orchestrator-boss status`"),
@@ -157,9 +155,26 @@ const COMMANDS: [(&str, &str); 8] = [
     ("cancel_worker", "`orchestrator-boss cancel`"),
     ("retry_worker", "`orchestrator-boss retry`"),
     ("integrate_worker", "`orchestrator-boss integrate`"),
+    ("get_backend_status", "`orchestrator-boss doctor`"),
     ("send_message_to_worker", "a message in `orchestrator-boss status --watch`"),
 ];
 
 pub(super) fn for_people(text: &str) -> String {
-    COMMANDS.iter().fold(text.to_owned(), |text, (tool, command)| text.replace(tool, command))
+    COMMANDS.iter().fold(text.to_owned(), |text, (tool, command)| {
+        // With the worker that it is for it is one command.
+        let for_one = format!("{} w-", command.trim_matches('`'));
+        text.replace(&format!("{tool} w-"), &for_one).replace(tool, command)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_tools_names_commands_at_a_terminal() {
+        let text = "task t3 ended as failed: retry_worker w-2-x would unblock it, cancel_worker drops it";
+        let told = "task t3 ended as failed: orchestrator-boss retry w-2-x would unblock it, `orchestrator-boss cancel` drops it";
+        assert_eq!(for_people(text), told);
+    }
 }

@@ -101,7 +101,8 @@ async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, End> {
     let mut changes = Changes::new(heeds);
     changes.watch(&observer.state_root().join("journal"));
     let progress = Progress::new();
-    let deadline = args.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    // One that no clock can tell is none.
+    let deadline = args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     loop {
         if let Some(code) = wait.look(&observer, &overview, &progress, &mut changes)? {
             return Ok(ExitCode::from(code));
@@ -195,7 +196,7 @@ impl Wait<'_> {
     /// Why it does not go on by itself.
     fn needs(&self, view: &WorkerView, observer: &Observer, overview: &Overview) -> Option<String> {
         if let Some(why) = &view.block {
-            return Some(format!("blocked: {why}"));
+            return Some(format!("blocked: {}", visit::for_people(why)));
         }
         if let Some(evidence) = view.live.as_ref().and_then(|live| live.stalled.as_ref()) {
             return Some(format!("stalled: {evidence}"));
@@ -235,7 +236,7 @@ impl Wait<'_> {
             text.push_str(&format!(", {}", terminal::count(commits, "commit")));
         }
         if let Some(reason) = reason.and_then(|reason| reason.lines().next()) {
-            text.push_str(&format!(": {}", out::harmless(reason)));
+            text.push_str(&format!(": {}", out::harmless(&visit::for_people(reason))));
         }
         progress.line(&text)
     }

@@ -43,7 +43,7 @@ pub enum IntegrateError {
         worktree.display()
     )]
     TargetBusy { branch: String, worktree: PathBuf, operation: &'static str },
-    #[error("make a temporary folder to compute in; refs at TMPDIR")]
+    #[error("make a temporary folder to compute in; look at TMPDIR")]
     Scratch(#[source] std::io::Error),
     #[error("move {branch} from {expected}: it is at {found} meanwhile; integrate again")]
     TargetMoved { branch: String, expected: String, found: String },

@@ -34,7 +34,7 @@ use crate::store::file::{self, FileError};
 use crate::store::journal::{Journal, Needed};
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
-use crate::store::state_file;
+use crate::store::state_file::{self, Told};
 use crate::supervisor::assignment::LiveStatus;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -376,7 +376,15 @@ impl Actor {
         let repository = self.context.repository.as_ref().map(|repository| repository.root());
         let load = self.load();
         let waits_for = |worker: &Worker| self.hold(&load, worker).map(|hold| hold.to_string());
-        let collides = |worker: &Worker| self.collisions_of(worker).into_iter().map(|it| it.with).collect();
+        // A visitor does not look which branches collide: where no server lives, what the last one said stays.
+        let told = if self.context.visitor { Told::read(&store.dir.state_file()) } else { Told::default() };
+        let told = told.by_worker();
+        let collides = |worker: &Worker| match told.get(&worker.id) {
+            Some(told) if told.status == worker.status.as_str() && worker.integrated.is_none() => {
+                told.conflicts_with.clone()
+            }
+            _ => self.collisions_of(worker).into_iter().map(|it| it.with).collect(),
+        };
         let content = state_file::project(store.journal.registry(), repository, Timestamp::now(), waits_for, collides);
         if let Err(error) = state_file::write(&store.dir.state_file(), &content) {
             // The journal has it all; the file follows when there is room again.

@@ -14,6 +14,7 @@ use super::error::OrchestratorError;
 use super::handle::Startup;
 use super::jobs::Jobs;
 use super::place::{refuse_moved, state_root};
+use super::shared_look::SharedLook;
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::git::{Fingerprint, Repository};
@@ -45,8 +46,7 @@ pub struct Context {
     pub depth: u32,
     /// When a backend was last found ready to work.
     ready: Mutex<HashMap<BackendName, Instant>>,
-    /// The last look at the main checkout, and when it began; see [`super::start`].
-    pub(super) main_checkout: Mutex<Option<(std::time::Instant, Fingerprint)>>,
+    pub(super) main_checkout: SharedLook<Fingerprint>,
     /// Git was asked who commits here, and knew.
     has_identity: AtomicBool,
     pub(super) jobs: Jobs,
@@ -80,7 +80,7 @@ impl Context {
             limits,
             depth,
             ready: Mutex::default(),
-            main_checkout: Mutex::default(),
+            main_checkout: SharedLook::default(),
             has_identity: AtomicBool::new(false),
             jobs: Jobs::default(),
         })

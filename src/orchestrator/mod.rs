@@ -30,6 +30,7 @@ mod recover;
 mod registrations;
 mod schedule;
 mod settle;
+mod shared_look;
 mod start;
 mod train;
 mod views;

@@ -2,13 +2,12 @@
 //!
 //! Changes nothing, asks nothing of any process, and consumes no news of any boss.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::answers::{Collision, RaceView, RacerView, WorkerView};
 use super::budget;
@@ -20,6 +19,7 @@ use crate::mission::registry::{Registry, Worker};
 use crate::mission::{graph, handover, race};
 use crate::process;
 use crate::store::reader::Reader;
+use crate::store::state_file::{Told, ToldTask};
 use crate::store::worker_dir::WorkerDir;
 use crate::store::{file, lease, state_dir};
 use crate::supervisor::assignment::LiveStatus;
@@ -71,26 +71,6 @@ impl Overview {
     }
 }
 
-/// What only servers know and write down for people: the state file's part of it.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Told {
-    repository: Option<PathBuf>,
-    tasks: Vec<Task>,
-    completed_tasks: Vec<Task>,
-    blocked_tasks: Vec<Task>,
-}
-
-#[derive(Deserialize)]
-struct Task {
-    worker_id: WorkerId,
-    status: String,
-    #[serde(default)]
-    reason: Option<String>,
-    #[serde(default)]
-    conflicts_with: Vec<String>,
-}
-
 impl Observer {
     /// `None`: nothing was ever asked for here.
     pub fn open(state_root: &Path) -> Result<Option<Self>> {
@@ -109,13 +89,12 @@ impl Observer {
     pub fn look(&mut self) -> Result<Overview> {
         self.reader.catch_up()?;
         let registry = self.reader.registry();
-        let told: Told = file::read_json(&state_dir::state_file(self.state_root())).ok().flatten().unwrap_or_default();
-        let tasks = told.tasks.into_iter().chain(told.completed_tasks).chain(told.blocked_tasks);
-        let tasks: HashMap<WorkerId, Task> = tasks.map(|task| (task.worker_id.clone(), task)).collect();
+        let told = Told::read(&state_dir::state_file(self.state_root()));
+        let tasks = told.by_worker();
         let alive = self.alive();
         let mut bosses: Vec<BossOverview> = Vec::new();
         for worker in registry.workers() {
-            let view = self.view(worker, &alive, tasks.get(&worker.id));
+            let view = self.view(worker, &alive, tasks.get(&worker.id).copied());
             let at = bosses.iter().position(|it| it.boss == worker.boss).unwrap_or_else(|| {
                 bosses.push(boss_of(registry, &alive, &worker.boss));
                 bosses.len() - 1
@@ -128,7 +107,7 @@ impl Observer {
         }
         Ok(Overview {
             as_of: Timestamp::now(),
-            repository: told.repository,
+            repository: told.repository.clone(),
             integration_branch: registry.integration_branch.clone(),
             bosses,
             in_history: self.reader.in_history(),
@@ -153,7 +132,7 @@ impl Observer {
         servers.filter(|server| lease::is_held(&self.reader.dir().server_lock(server))).cloned().collect()
     }
 
-    fn view(&self, worker: &Arc<Worker>, alive: &BTreeSet<ServerId>, task: Option<&Task>) -> WorkerView {
+    fn view(&self, worker: &Arc<Worker>, alive: &BTreeSet<ServerId>, task: Option<&ToldTask>) -> WorkerView {
         let registry = self.reader.registry();
         // Nobody but its server notes its end, and without one its folder knows more than the journal.
         let worker = match worker.status.is_live() && !alive.contains(&worker.lease) {

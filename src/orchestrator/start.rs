@@ -2,7 +2,7 @@
 //! following what it started. Nothing here changes the registry: it reports to the actor.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -111,20 +111,11 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
     Ok(assignment)
 }
 
-/// What the main checkout looks like before this worker begins, so that it can be told whether it reached outside. Many
-/// who begin at once wait here, and one look serves all who came before it.
+/// What the main checkout looks like before this worker begins, so that it can be told whether it reached outside.
 fn main_checkout(context: &Context, worker: &Worker) -> Option<git::Fingerprint> {
     let made_for_it = matches!(worker.mission.place, Place::Worktree { .. });
     let repository = context.repository.as_ref().filter(|_| made_for_it)?;
-    let asked = Instant::now();
-    let mut last = context.main_checkout.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, found)) = last.as_ref().filter(|(began, _)| *began >= asked) {
-        return Some(found.clone());
-    }
-    let began = Instant::now();
-    let found = git::fingerprint(repository).ok()?;
-    *last = Some((began, found.clone()));
-    Some(found)
+    context.main_checkout.since(Instant::now(), || git::fingerprint(repository).ok())
 }
 
 /// The directory to work in, whether it is ours, and the commit that its changes are counted from.

@@ -26,6 +26,8 @@ use crate::mission::registry::{Registry, Worker};
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
+    /// For those who change nothing.
+    read_only: bool,
     /// `None`: nothing has moved yet.
     file: Option<File>,
     /// Bytes of it that are in the index.
@@ -85,7 +87,16 @@ struct MissionKey {
 impl History {
     /// To be called under the journal's lock, as is everything here that takes `&mut self`.
     pub fn open(path: PathBuf) -> Result<Self, JournalError> {
-        let mut history = Self { path, file: None, read: 0, index: Index::default() };
+        Self::open_with(path, false)
+    }
+
+    /// For reading alone. One that was removed is not put back, and what was read of it is still told.
+    pub fn look_at(path: PathBuf) -> Result<Self, JournalError> {
+        Self::open_with(path, true)
+    }
+
+    fn open_with(path: PathBuf, read_only: bool) -> Result<Self, JournalError> {
+        let mut history = Self { path, read_only, file: None, read: 0, index: Index::default() };
         history.catch_up()?;
         Ok(history)
     }
@@ -185,13 +196,9 @@ impl History {
         if self.file.as_ref().is_some_and(|ours| file::is_at(ours, &self.path)) {
             return Ok(());
         }
-        let opened = file::private().read(true).write(true).open(&self.path);
-        // Whoever may not write may still read.
-        match opened.or_else(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => File::open(&self.path),
-            _ => Err(error),
-        }) {
+        match file::private().read(true).write(!self.read_only).open(&self.path) {
             Ok(there) => (self.file, self.read, self.index) = (Some(there), 0, Index::default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.read_only => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.put_back()?,
             Err(source) => return Err(fail(source).into()),
         }

@@ -44,7 +44,7 @@ impl Reader {
         if !dir.journal().exists() && !rebuild::is_possible(&dir) {
             return Ok(None);
         }
-        let history = History::open(dir.history())?;
+        let history = History::look_at(dir.history())?;
         let mut reader = Self { dir, open: None, registry: Registry::default(), history };
         reader.catch_up()?;
         Ok(Some(reader))

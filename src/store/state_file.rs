@@ -1,8 +1,9 @@
 //! `orchestrator-state.json`: the state as bosses and people read it, in the shape that the skill publishes.
 //!
-//! A projection of the journal: nothing is ever read back from it but its version, so that a file of a newer build is
-//! not overwritten and a damaged one is set aside, never lost.
+//! A projection of the journal: nothing is decided by what is read back from it. Its version is, so that a file of a newer
+//! build is not overwritten and a damaged one is set aside, never lost; and what only servers know, for those who look.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -87,6 +88,39 @@ struct TaskRace<'a> {
     race_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     winner: Option<&'a str>,
+}
+
+/// What only servers know and write down for people.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Told {
+    pub repository: Option<PathBuf>,
+    tasks: Vec<ToldTask>,
+    completed_tasks: Vec<ToldTask>,
+    blocked_tasks: Vec<ToldTask>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct ToldTask {
+    worker_id: WorkerId,
+    pub status: String,
+    #[serde(default)]
+    pub reason: Option<String>,
+    #[serde(default)]
+    pub conflicts_with: Vec<String>,
+}
+
+impl Told {
+    /// Nothing, where there is no such file that could be read. One that is none, such as a pipe, is not waited for.
+    pub fn read(path: &Path) -> Self {
+        let read = is_there(path).then(|| file::read_json(path).ok().flatten());
+        read.flatten().unwrap_or_default()
+    }
+
+    pub fn by_worker(&self) -> HashMap<&WorkerId, &ToldTask> {
+        let tasks = self.tasks.iter().chain(&self.completed_tasks).chain(&self.blocked_tasks);
+        tasks.map(|task| (&task.worker_id, task)).collect()
+    }
 }
 
 /// The file's content for a registry.

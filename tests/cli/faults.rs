@@ -70,6 +70,77 @@ fn a_state_of_a_newer_version_is_refused_by_every_command_and_left_alone() {
 }
 
 #[test]
+fn a_pipe_that_nobody_reads_is_no_trouble_for_any_command() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("piped", "write a.txt a\ncommit a"));
+    until_status(&mut boss, &worker, "completed");
+    let page = world.path("page.html");
+    let page = page.to_str().unwrap();
+    for args in [
+        &["status"][..],
+        &["status", "--json"],
+        &["logs", &worker],
+        &["logs", &worker, "--raw"],
+        &["diff", &worker],
+        &["wait", &worker],
+        &["clean", "--dry-run"],
+        &["doctor"],
+        &["doctor", "--json"],
+        &["report", "--output", "-"],
+        &["report", "--json", "--output", page],
+        &["completions", "bash"],
+        &["man"],
+        &["setup", "codex", "--dry-run"],
+        &["setup", "codex", "--yes"],
+        &["cancel", &worker],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran = world.program(args).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let ran = Ran::of(ran);
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{args:?}");
+    }
+    assert!(world.path(".codex/config.toml").exists(), "what acts is done all the same");
+}
+
+#[test]
+fn what_the_last_server_knew_of_conflicts_outlasts_a_visitor() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let one = create(&mut boss, mission("one", "write README one\ncommit one"));
+    let two = create(&mut boss, mission("two", "write README two\ncommit two"));
+    for worker in [&one, &two] {
+        until_status(&mut boss, worker, "completed");
+    }
+    let conflicts = |worker: &str| world.run(&["status", worker, "--json"]).json()["conflicts_with"].clone();
+    until("they are known to collide", || conflicts(&one) == serde_json::json!([two]));
+    boss.leave();
+    assert!(world.run(&["cancel", &two]).ended(0).contains("had settled before"));
+    assert_eq!(conflicts(&one), serde_json::json!([two]));
+    assert_eq!(conflicts(&two), serde_json::json!([one]));
+}
+
+#[test]
+fn a_state_file_that_is_a_pipe_is_not_waited_for() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("piped", "say x"));
+    until_status(&mut boss, &worker, "completed");
+    boss.leave();
+    let path = world.state_dir().join("orchestrator-state.json");
+    fs::remove_file(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let mut status = world.begin(&["status"]);
+    let mut ended = None;
+    until("it ends", || {
+        ended = status.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(ended.unwrap().success());
+}
+
+#[test]
 fn completions_are_sound_and_the_manual_page_is_one() {
     let world = World::new();
     let bash = world.run(&["completions", "bash"]).ended(0);

@@ -21,6 +21,29 @@ fn workers_are_integrated_and_their_boss_sees_it() {
 }
 
 #[test]
+fn ctrl_c_twice_moves_no_branch_and_leaves_nothing_running() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("one", "write a.txt a\ncommit a"));
+    until_status(&mut boss, &worker, "completed");
+    let (main, begun) = (world.git(&["rev-parse", "main"]), world.path("begun"));
+    let command = format!("touch '{}'; sleep 1000", begun.display());
+    let mut integrate = world.begin(&["integrate", &worker, "--verify-command", &command]);
+    until_exists(&begun);
+    let mut code = None;
+    until("it ends", || {
+        interrupt(&integrate);
+        code = integrate.try_wait().unwrap();
+        code.is_some()
+    });
+    assert_eq!(code.unwrap().code(), Some(130));
+    assert_eq!(world.git(&["rev-parse", "main"]), main);
+    let trials = world.state_dir().join("integrations");
+    until("the server takes the trial away", || std::fs::read_dir(&trials).map_or(0, |found| found.count()) == 0);
+    world.run(&["integrate", &worker, "--verify-command", "test -f a.txt"]).ended(0);
+}
+
+#[test]
 fn conflicts_and_failed_verifications_are_listed_and_end_with_one() {
     let world = World::new();
     let mut boss = world.boss();
@@ -36,4 +59,5 @@ fn conflicts_and_failed_verifications_are_listed_and_end_with_one() {
     let ran = world.run(&["integrate", "--branch", "nowhere"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert_eq!(world.run(&["integrate"]).code, Some(2));
+    assert_eq!(world.run(&["integrate", &worker, "--verify-command", " "]).code, Some(2));
 }

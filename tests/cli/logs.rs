@@ -110,6 +110,44 @@ fn ctrl_c_leaves_with_130_and_a_closed_pipe_is_quiet() {
 }
 
 #[test]
+fn ctrl_c_twice_ends_it_though_nobody_reads_what_it_writes() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("loud", "flood 20000\ntouch here\nwait-file ../../../go"));
+    until_exists(&world.worktree(&worker).join("here"));
+    let mut follow = world.begin(&["logs", &worker, "--follow"]);
+    let out = follow.stdout.take().unwrap();
+    let (mut held, mut same) = (0, 0);
+    until("the pipe is full", || {
+        let now = rustix::io::ioctl_fionread(&out).unwrap();
+        same = if now > 0 && now == held { same + 1 } else { 0 };
+        held = now;
+        same == 20
+    });
+    let mut code = None;
+    until("it ends", || {
+        interrupt(&follow);
+        code = follow.try_wait().unwrap();
+        code.is_some()
+    });
+    assert_eq!(code.unwrap().code(), Some(130));
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    until_status(&mut boss, &worker, "completed");
+}
+
+#[test]
+fn following_the_raw_log_of_an_attempt_that_never_ran_ends() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("gone", "say x"));
+    until_status(&mut boss, &worker, "completed");
+    // As one lies there that was taken back.
+    let folder = world.attempt(&worker, 1).with_file_name("0");
+    std::fs::create_dir(folder).unwrap();
+    assert_eq!(world.run(&["logs", &worker, "--raw", "--follow", "--attempt", "0"]).ended(0), "");
+}
+
+#[test]
 fn a_log_of_nobody_names_those_that_there_are() {
     let world = World::with("max_workers = 0");
     let ran = world.run(&["logs", "w-1"]);

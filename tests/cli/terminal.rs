@@ -84,6 +84,8 @@ fn clean_asks_before_it_removes_and_ctrl_c_is_a_no() {
     stopped.until("[y/N]");
     interrupt(&stopped.child);
     assert_eq!(stopped.end().0, Some(130));
+    let (code, said) = Terminal::start(world.program(&["clean", "--json"])).end();
+    assert!(code == Some(2) && said.contains("--yes"), "it asks about nothing that it did not show: {said}");
     assert!(world.worktree(&worker).exists());
     let mut yes = ask();
     yes.until("[y/N]");
@@ -114,6 +116,27 @@ fn a_diff_is_shown_by_the_users_pager_and_never_by_one_that_a_worker_named() {
     command.env("PAGER", "false").env("NO_COLOR", "1").env("GIT_PAGER", "cat");
     let (code, shown) = Terminal::start(command).end();
     assert!(code == Some(0) && shown.contains("+a") && !shown.contains('\u{1b}'), "{shown:?}");
+}
+
+#[test]
+fn a_diff_without_a_pager_moves_no_terminal() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("escape", "run printf 'a\\033]0;evil\\007b\\n' > a.txt\ncommit a"));
+    until_status(&mut boss, &worker, "completed");
+    let shown = |colours: bool| {
+        let mut command = world.program(&["diff", &worker]);
+        command.env("PAGER", "cat");
+        if !colours {
+            command.env("NO_COLOR", "1");
+        }
+        Terminal::start(command).end().1
+    };
+    assert!(shown(false).contains("+a]0;evilb\r\n"), "{:?}", shown(false));
+    let coloured = shown(true);
+    assert!(coloured.contains("\u{1b}[32m") && !coloured.contains("\u{1b}]0"), "{coloured:?}");
+    // Whoever takes it on has it as it is.
+    assert!(world.run(&["diff", &worker]).ended(0).contains("\u{1b}]0;evil\u{7}"));
 }
 
 #[test]

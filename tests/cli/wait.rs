@@ -39,6 +39,8 @@ fn any_returns_with_the_first_and_the_time_may_be_up() {
     let wait = world.begin(&["wait", &slow]);
     std::fs::write(world.repo().join("go"), "").unwrap();
     end_of(wait).ended(0);
+    // Longer than any clock can tell.
+    world.run(&["wait", &slow, "--timeout", &u64::MAX.to_string()]).ended(0);
 }
 
 #[test]
@@ -62,6 +64,10 @@ fn what_is_blocked_ends_a_wait_when_nothing_else_can_settle() {
     let ran = world.run(&["wait", &above, "--json"]);
     assert_eq!(ran.code, Some(3), "{ran:?}");
     assert_eq!(ran.json_lines()[0]["event"], "needs_somebody");
+    let shown = [world.run(&["wait", &above]).stdout, world.run(&["status", &above]).stdout];
+    for said in shown {
+        assert!(said.contains("orchestrator-boss retry w-1") && !said.contains("retry_worker"), "{said}");
+    }
     world.run(&["cancel", &above]).ended(0);
 }
 
@@ -90,6 +96,7 @@ fn ctrl_c_ends_a_wait_with_130() {
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(wait.stdout.as_mut().unwrap()), &mut line).unwrap();
     assert!(line.contains(&done), "{line}");
+    interrupt(&wait);
     interrupt(&wait);
     end_of(wait).ended(130);
     std::fs::write(world.repo().join("go"), "").unwrap();

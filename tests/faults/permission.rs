@@ -145,3 +145,40 @@ fn a_state_folder_that_becomes_read_only_while_a_worker_runs_loses_nothing() {
         assert_eq!(ended["status"], "completed", "{ended:#}");
     });
 }
+
+#[test]
+fn what_only_looks_needs_no_folder_that_can_be_written() {
+    in_own_mounts(|| {
+        let world = World::new();
+        let mut boss = world.boss();
+        let worker = create(&mut boss, mission("t", "write a.txt a\ncommit a\nsay done"));
+        assert_eq!(settled(&mut boss, &worker)["status"], "completed");
+        boss.leave();
+        let page = world.path("page.html");
+        set_read_only(&world.repo(), true);
+        let commands = [
+            "status",
+            "status --json",
+            "status w-1",
+            "logs w-1",
+            "logs w-1 --raw",
+            "logs w-1 --follow",
+            "wait",
+            "wait w-1",
+            "clean --dry-run",
+            &format!("report --output {}", page.display()),
+        ];
+        let said = commands.map(|command| (command, world.run(&command.split(' ').collect::<Vec<_>>())));
+        let refused = ["cancel", "retry"].map(|command| (command, world.run(&[command, &worker])));
+        set_read_only(&world.repo(), false);
+        for (args, output) in said {
+            assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+        }
+        assert!(page.exists());
+        for (command, output) in refused {
+            let why = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.code() == Some(1) && why.contains("Read-only file system"), "{command}: {why}");
+            check_message(&why, &world.repo());
+        }
+    });
+}

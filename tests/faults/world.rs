@@ -138,6 +138,11 @@ impl World {
         command
     }
 
+    /// A command of the program, called to its end.
+    pub fn run(&self, arguments: &[&str]) -> std::process::Output {
+        self.server(&self.repo(), arguments).stdin(Stdio::null()).output().expect("it runs")
+    }
+
     /// All that the servers logged; for messages of failed tests, and to see that nothing panicked.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("server.log")).unwrap_or_default()

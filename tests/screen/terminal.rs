@@ -90,6 +90,12 @@ impl Terminal {
         self.ask(&["send-keys", "-l", text]);
     }
 
+    /// As a terminal of people's pastes: it says so to programs that have asked for it.
+    pub fn paste(&self, text: &str) {
+        self.ask(&["set-buffer", text]);
+        self.ask(&["paste-buffer", "-p"]);
+    }
+
     pub fn resize(&self, columns: u16, rows: u16) {
         self.ask(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
     }

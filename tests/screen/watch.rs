@@ -71,6 +71,30 @@ fn workers_are_followed_selected_and_seen_in_any_size_and_the_terminal_is_given_
 }
 
 #[test]
+fn the_last_changes_of_a_worker_are_seen_and_what_is_selected_again_is_shown_again() {
+    if skipped() {
+        return;
+    }
+    let world = World::new();
+    let mut boss = world.boss("6f1c2f3a-1111");
+    let script = format!("write a.txt early\n{}\nwrite b.txt late", world.hold("go"));
+    let workers = json!([mission("Two files", &script), mission("Words", "say a word")]);
+    boss.succeed("batch_create_workers", json!({"workers": workers}));
+    let terminal = Terminal::start(&world, (100, 30), WATCH, &[]);
+    terminal.until("1 running · 1 completed");
+    terminal.press(&["Home", "Tab"]);
+    terminal.until("+early");
+    world.release("go");
+    terminal.until("2 completed");
+    terminal.until("+late");
+    // So quickly that nobody looks in between.
+    terminal.press(&["j", "k"]);
+    terminal.until("+late");
+    terminal.press(&["q"]);
+    terminal.until("ended with 0");
+}
+
+#[test]
 fn a_worker_is_cancelled_with_a_y_and_hears_a_message() {
     if skipped() {
         return;
@@ -90,11 +114,19 @@ fn a_worker_is_cancelled_with_a_y_and_hears_a_message() {
     // It stands first now.
     terminal.press(&["Home", "m"]);
     terminal.until("to w-2");
-    terminal.type_text("be quick, please");
+    terminal.type_text("be quick, ");
+    terminal.paste("please");
     terminal.press(&["Enter"]);
     terminal.until("w-2-write-a-tutorial hears it");
     let told = boss.succeed("get_worker_status", json!({"worker_id": "w-2", "include": ["messages"]}));
     assert_eq!(told["messages"][0]["text"], "be quick, please", "{told:#}");
+    // As keys this would cancel it.
+    terminal.paste("cy");
+    terminal.press(&["c"]);
+    terminal.until("Cancel w-2-write-a-tutorial and all that it started? y/n");
+    terminal.press(&["n"]);
+    terminal.until("not cancelled");
+    assert!(terminal.screen().contains("1 running"), "{}", terminal.screen());
     terminal.press(&["C-c"]);
     terminal.until("ended with 0");
     terminal.is_restored();

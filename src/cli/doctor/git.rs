@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::check::Check;
-use super::{Place, quoted};
+use super::{Place, quoted, word};
 use crate::config::Settings;
 use crate::git::{self, Configuration, Git, Identity, Repository};
 use crate::mission::causes::with_causes;
@@ -82,7 +82,7 @@ fn branch(repository: &Repository, settings: &Settings) -> Check {
         return match repository.resolve(&format!("refs/heads/{branch}")) {
             Ok(_) => Check::ok(NAME, format!("{branch}, as the settings say")),
             Err(_) => Check::warn(NAME, format!("the settings say {branch}, and there is no such branch here"))
-                .fix(format!("git -C {} branch {branch}", quoted(repository.root()))),
+                .fix(format!("git -C {} branch {}", quoted(repository.root()), word(branch))),
         };
     }
     match repository.integration_branch() {

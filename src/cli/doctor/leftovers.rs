@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::check::Check;
-use super::{Place, quoted};
+use super::{Place, quoted, word};
 use crate::cli::terminal::bytes;
 use crate::git::Git;
 use crate::mission::causes::with_causes;
@@ -32,7 +32,7 @@ pub fn look(place: &Place) -> Vec<Check> {
         Ok(None) => checks.push(Check::ok(NAME, "none were asked for here yet")),
         Ok(Some((overview, observer))) => {
             checks.extend(workers(&overview, &observer));
-            checks.extend(worktrees(&overview, &place.state_root));
+            checks.extend(worktrees(&overview, &observer, &place.state_root));
         }
     }
     checks.extend(trials(&place.state_root));
@@ -112,11 +112,11 @@ fn listed(names: &[String]) -> String {
     if more > 0 { format!("{named} and {more} more") } else { named }
 }
 
-fn worktrees(overview: &Overview, state_root: &Path) -> Option<Check> {
+fn worktrees(overview: &Overview, observer: &Observer, state_root: &Path) -> Option<Check> {
     let mut known: BTreeSet<PathBuf> = BTreeSet::new();
     let (mut merged, mut open, mut with_work) = (0, 0, 0);
-    for view in overview.workers() {
-        let worker = &view.worker;
+    let archived = observer.archived();
+    for worker in overview.workers().map(|view| &view.worker).chain(&archived) {
         let Where::Worktree { path, .. } = &worker.mission.place else { continue };
         if worker.worktree_removed || !path.exists() || !known.insert(path.clone()) {
             continue;
@@ -138,9 +138,11 @@ fn worktrees(overview: &Overview, state_root: &Path) -> Option<Check> {
         [(open, "of open workers"), (merged, "merged"), (with_work, "not merged"), (strays.len(), "of nobody known")];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let check = Check::ok("worktrees", format!("{} ({})", parts.join(", "), size.words()));
-    Some(match merged > 0 {
-        true => check.fix("orchestrator-boss clean"),
-        false => check,
+    Some(match (merged, with_work + strays.len()) {
+        (0, 0) => check,
+        // It says of each why it stays.
+        (0, _) => check.fix("orchestrator-boss clean --dry-run"),
+        _ => check.fix("orchestrator-boss clean"),
     })
 }
 
@@ -165,7 +167,8 @@ fn salvage(root: &Path) -> Option<Check> {
         Git::read(root).args(["for-each-ref", "--format=%(refname)", "refs/orchestrator/salvage"]).text().ok()?;
     let refs: Vec<&str> = list.lines().filter(|line| !line.is_empty()).collect();
     let newest = refs.last()?;
-    let root = quoted(root);
+    // Workers can make refs, and their names may hold what a shell runs.
+    let (root, newest) = (quoted(root), word(newest));
     let says = format!(
         "{} kept under refs/orchestrator/salvage: show one, and delete it when you need it no more",
         refs.len()
@@ -208,5 +211,43 @@ impl Size {
     fn words(&self) -> String {
         let least = if self.is_whole { "" } else { "at least " };
         format!("{least}{}", bytes(self.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::mission::create::{Defaults, Registered, register};
+    use crate::mission::entry::{Entry, NewWorker};
+    use crate::mission::id::{BossId, ServerId, WorkerId};
+    use crate::mission::testing::draft;
+    use crate::store::history::{History, Record};
+    use crate::store::journal::Journal;
+    use crate::store::state_dir::StateDir;
+
+    #[test]
+    fn a_worktree_of_a_worker_in_the_history_is_no_strangers() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(&folder.path().join("journal"), ServerId::from("s")).unwrap();
+        let made = journal.transact(jiff::Timestamp::UNIX_EPOCH, |registry| {
+            let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
+            let made = register(registry, &BossId::from("b"), &[draft("one")], defaults);
+            let Ok(Registered::New(new)) = &made[0] else { panic!("{made:?}") };
+            (vec![Entry::Created { workers: vec![NewWorker::clone(new)] }], ())
+        });
+        made.unwrap();
+        let mut worker = Arc::clone(journal.registry().workers().next().unwrap());
+        let moved = Arc::make_mut(&mut worker);
+        (moved.id, moved.status) = (WorkerId::new(7, "moved"), WorkerStatus::Settled(Ending::Completed));
+        let path = folder.path().join("worktrees/w-7-moved");
+        moved.mission.place = Where::Worktree { path: path.clone(), branch: "o/w-7-moved".to_owned(), base: None };
+        fs::create_dir_all(&path).unwrap();
+        History::open(StateDir::at(folder.path()).history()).unwrap().append(&[Record::Worker(worker)]).unwrap();
+        let mut observer = Observer::open(folder.path()).unwrap().unwrap();
+        let overview = observer.look().unwrap();
+        let found = worktrees(&overview, &observer, folder.path()).unwrap();
+        assert!(found.says.starts_with("1 not merged ("), "{}", found.says);
     }
 }

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use self::check::{Check, Look, Mark, begin};
 use super::Places;
+use super::out::{self, End};
 use super::terminal::{Tone, paint};
 use crate::config::Settings;
 use crate::git::Repository;
@@ -84,17 +85,27 @@ impl Verdict {
 }
 
 pub(super) fn run(args: &DoctorArgs, places: &Places) -> ExitCode {
-    let (topics, verdict) = look(places);
-    match args.json {
-        true => println!("{:#}", as_json(&topics, &verdict)),
-        false => print(&topics, &verdict),
-    }
-    if verdict.works() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    out::run(async {
+        let places = places.clone();
+        let looking = tokio::task::spawn_blocking(move || look(places));
+        let looking =
+            out::with_progress(|| "looking at git, the agents, this machine and what is left".to_owned(), looking);
+        let (topics, verdict) = looking.await.map_err(|error| End::Failed(error.to_string()))?;
+        let printed = match args.json {
+            true => out::json(&as_json(&topics, &verdict)),
+            false => print(&topics, &verdict),
+        };
+        match printed {
+            // Who reads no further wants to know all the same.
+            Ok(()) | Err(End::Closed) if verdict.works() => Ok(ExitCode::SUCCESS),
+            Ok(()) | Err(End::Closed) => Ok(ExitCode::FAILURE),
+            Err(error) => Err(error),
+        }
+    })
 }
 
-fn look(places: &Places) -> (Vec<Topic>, Verdict) {
-    let (config, state_dir) = (places.config.clone(), places.state_dir.clone());
-    let Some(place) = begin(move || Place::find(config, state_dir)).end(LIMIT) else {
+fn look(places: Places) -> (Vec<Topic>, Verdict) {
+    let Some(place) = begin(move || Place::find(places)).end(LIMIT) else {
         let hangs = Check::bad("here", "the current directory does not answer: its disk or network hangs").stops_all();
         let verdict = Verdict { usable: Vec::new(), stops: vec!["here".to_owned()] };
         return (vec![Topic { name: "place", checks: vec![hangs] }], verdict);
@@ -139,7 +150,7 @@ fn hangs(name: &str) -> Check {
 }
 
 impl Place {
-    fn find(config: Option<PathBuf>, state_dir: Option<PathBuf>) -> Self {
+    fn find(Places { config, state_dir }: Places) -> Self {
         let loaded = Settings::load(config.as_deref());
         let settings_error = loaded.as_ref().err().map(|error| with_causes(error));
         let settings = loaded.unwrap_or_default();
@@ -152,11 +163,11 @@ impl Place {
     }
 }
 
-fn print(topics: &[Topic], verdict: &Verdict) {
+fn print(topics: &[Topic], verdict: &Verdict) -> Result<(), End> {
     let width =
         topics.iter().flat_map(|topic| &topic.checks).map(|check| check.name.chars().count()).max().unwrap_or(0);
     for topic in topics.iter().filter(|topic| !topic.checks.is_empty()) {
-        println!("{}", paint(Tone::Strong, topic.name));
+        out::line(&paint(Tone::Strong, topic.name))?;
         for check in &topic.checks {
             let (tone, mark) = match check.mark {
                 Mark::Ok => (Tone::Good, "✓ ok  "),
@@ -164,16 +175,19 @@ fn print(topics: &[Topic], verdict: &Verdict) {
                 Mark::Bad => (Tone::Bad, "✗ bad "),
             };
             // The text of an error may have lines of its own: a settings file's damage is shown as it stands there.
-            let mut lines = check.says.trim_end().lines();
-            println!("  {}  {:width$}  {}", paint(tone, mark), check.name, lines.next().unwrap_or_default());
+            let says = out::harmless(check.says.trim_end());
+            let mut lines = says.lines();
+            let first = lines.next().unwrap_or_default();
+            out::line(&format!("  {}  {:width$}  {first}", paint(tone, mark), out::harmless(&check.name)))?;
             let indent = " ".repeat(width + 12);
-            lines.for_each(|line| println!("{indent}{line}"));
-            check.fix.iter().for_each(|command| println!("{indent}{}", paint(Tone::Busy, command)));
+            lines.try_for_each(|line| out::line(&format!("{indent}{line}")))?;
+            let fix = |command: &String| out::line(&format!("{indent}{}", paint(Tone::Busy, &out::harmless(command))));
+            check.fix.iter().try_for_each(fix)?;
         }
-        println!();
+        out::line("")?;
     }
     let tone = if verdict.works() { Tone::Good } else { Tone::Bad };
-    println!("{}", paint(tone, &verdict.words()));
+    out::line(&paint(tone, &out::harmless(&verdict.words())))
 }
 
 fn as_json(topics: &[Topic], verdict: &Verdict) -> serde_json::Value {
@@ -190,10 +204,13 @@ fn as_json(topics: &[Topic], verdict: &Verdict) -> serde_json::Value {
 
 /// As a shell takes it for one word.
 pub(super) fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
+    word(&path.to_string_lossy())
+}
+
+fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
     match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.into_owned(),
+        true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }

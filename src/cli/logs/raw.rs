@@ -2,56 +2,60 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::PathBuf;
 
-use crate::cli::changes::Changes;
+use crate::cli::harmless::Harmless;
 use crate::cli::out::{self, End};
 use crate::cli::terminal;
-use crate::store::lease;
-use crate::store::worker_dir::AttemptDir;
 
 const CHUNK: usize = 64 * 1024;
 
-/// To its end; with `changes`, until the attempt has settled.
-pub(super) async fn show(path: &Path, attempt: &AttemptDir, changes: Option<&Changes>) -> Result<(), End> {
-    let mut file = None;
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        // Looked at before reading: what is written after it settled is not waited for.
-        let is_over = attempt.outcome_path().exists() || (file.is_some() && !lease::is_held(&attempt.lock()));
-        if file.is_none() {
-            file = open(path)?;
-        }
-        if let Some(file) = &mut file {
-            copy(file, &mut chunk).await?;
-        }
-        match changes {
-            Some(changes) if !is_over => changes.next().await,
-            _ => return Ok(()),
-        }
-    }
+pub(super) struct Raw {
+    path: PathBuf,
+    file: Option<File>,
+    out: Box<dyn Write>,
 }
 
-fn open(path: &Path) -> Result<Option<File>, End> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(End::Failed(format!("could not read {}: {error}", path.display()))),
-    }
-}
-
-async fn copy(file: &mut File, chunk: &mut [u8]) -> Result<(), End> {
-    loop {
-        let count = file.read(chunk).map_err(|error| End::Failed(format!("could not read the log: {error}")))?;
-        if count == 0 {
-            return io::stdout().flush().map_err(out::closed);
-        }
-        let bytes = &chunk[..count];
-        let written = match terminal::is_terminal() {
-            true => io::stdout().write_all(out::harmless(&String::from_utf8_lossy(bytes)).as_bytes()),
-            false => io::stdout().write_all(bytes),
+impl Raw {
+    pub fn new(path: PathBuf) -> Self {
+        let out: Box<dyn Write> = match terminal::is_terminal() {
+            true => Box::new(Harmless::new(io::stdout(), false)),
+            false => Box::new(io::stdout()),
         };
-        written.map_err(out::closed)?;
-        tokio::task::yield_now().await;
+        Self { path, file: None, out }
     }
+
+    /// Whether there was anything to read from yet.
+    pub fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// All that is there and was not shown yet.
+    pub async fn show(&mut self) -> Result<(), End> {
+        if self.file.is_none() {
+            self.file = self.open()?;
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let count = file.read(&mut chunk).map_err(|error| cannot_read(&self.path, &error))?;
+            if count == 0 {
+                return self.out.flush().map_err(out::closed);
+            }
+            self.out.write_all(&chunk[..count]).map_err(out::closed)?;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn open(&self) -> Result<Option<File>, End> {
+        match File::open(&self.path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(cannot_read(&self.path, &error)),
+        }
+    }
+}
+
+fn cannot_read(path: &std::path::Path, error: &io::Error) -> End {
+    End::Failed(format!("could not read {}: {error}", path.display()))
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::backend::AgentEvent;
 use crate::cli::out::{self, End};
 use crate::cli::terminal::{self, Tone, count, paint};
+use crate::cli::visit::for_people;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::{Outcome, Verification};
 use crate::orchestrator::LoggedEvent;
@@ -170,7 +171,7 @@ fn ending(outcome: &Outcome) -> String {
         text.push_str(&format!(" on {branch}"));
     }
     if let Some(failure) = &outcome.run.failure {
-        text.push_str(&format!(": {}", failure.message));
+        text.push_str(&format!(": {}", for_people(&failure.message)));
     }
     if outcome.cleanup.survivors > 0 {
         text.push_str(&format!("\n{} of its processes could not be ended", outcome.cleanup.survivors));

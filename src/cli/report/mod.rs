@@ -22,9 +22,10 @@ use serde_json::json;
 use self::gather::{Story, Wanted};
 use super::Places;
 use super::here::Here;
-use crate::mission::causes::with_causes;
+use super::out::{self, End};
+use super::visit;
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Examples:
   orchestrator-boss report
@@ -51,20 +52,24 @@ pub(super) struct ReportArgs {
 }
 
 pub(super) fn run(args: &ReportArgs, places: &Places) -> ExitCode {
-    match report(args, places) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            if args.json {
-                println!("{}", json!({"status": "failed", "error": why}));
+    out::run(async {
+        let (inner, places) = (args.clone(), places.clone());
+        let making = tokio::task::spawn_blocking(move || report(&inner, &places));
+        let made = out::with_progress(|| "reading what the workers did".to_owned(), making).await;
+        match made.map_err(|error| End::Failed(error.to_string()))? {
+            Err(End::Failed(why)) => {
+                if args.json {
+                    out::json_line(&json!({"status": "failed", "error": why}))?;
+                }
+                Err(End::Failed(format!("no report: {why}")))
             }
-            eprintln!("no report: {why}");
-            ExitCode::FAILURE
+            made => made.map(|()| ExitCode::SUCCESS),
         }
-    }
+    })
 }
 
-fn report(args: &ReportArgs, places: &Places) -> Result<(), String> {
-    let here = Here::find(places)?;
+fn report(args: &ReportArgs, places: &Places) -> Result<(), End> {
+    let here = Here::find(places).map_err(End::Failed)?;
     let nothing = || {
         format!(
             "nothing was asked for here yet ({} has no workers): start your agent in the repository, or name another \
@@ -72,33 +77,33 @@ fn report(args: &ReportArgs, places: &Places) -> Result<(), String> {
             here.state_root.display()
         )
     };
-    let mut observer = here.observe()?.ok_or_else(nothing)?;
+    let mut observer = here.observe().map_err(End::Failed)?.ok_or_else(|| End::Failed(nothing()))?;
     let wanted = Wanted { boss: args.boss.clone(), since: args.since };
     let place = here.repository.as_deref().unwrap_or(&here.directory);
-    let story = Story::gather(&mut observer, &wanted, place).map_err(|error| with_causes(&error))?;
+    let story = Story::gather(&mut observer, &wanted, place).map_err(visit::refused)?;
     let story = story.ok_or_else(|| match args.boss.is_some() || args.since.is_some() {
         true => "no worker is of that boss and that time; leave out --boss or --since to see all".to_owned(),
         false => nothing(),
-    })?;
+    });
+    let story = story.map_err(End::Failed)?;
     let html = page::page(&story).into_string();
     if args.output.as_deref() == Some(Path::new("-")) {
         let mut stdout = io::stdout().lock();
-        return stdout.write_all(html.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| error.to_string());
+        return stdout.write_all(html.as_bytes()).and_then(|()| stdout.flush()).map_err(out::closed);
     }
     let default = || format!("orchestrator-report-{}.html", text::date(story.as_of)).into();
     let path = args.output.clone().unwrap_or_else(default);
-    write(&path, &html)?;
+    write(&path, &html).map_err(End::Failed)?;
     let workers = story.workers().count();
     match args.json {
-        true => println!(
-            "{}",
-            json!({"status": "written", "path": path, "bytes": html.len(), "workers": workers, "left_out": story.left_out})
+        true => out::json_line(
+            &json!({"status": "written", "path": path, "bytes": html.len(), "workers": workers, "left_out": story.left_out}),
         ),
         false => {
-            println!("{} ({}, {})", path.display(), text::count(workers as u64, "worker"), text::bytes(html.len()))
+            let size = text::bytes(html.len());
+            out::line(&format!("{} ({}, {size})", path.display(), text::count(workers as u64, "worker")))
         }
     }
-    Ok(())
 }
 
 /// At once and whole, for you alone to read: it holds what agents printed. Only a report is written over.

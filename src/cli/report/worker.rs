@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::conversation::{Conversation, End, Item, What};
 use super::gather::{Attempt, Told};
 use super::text;
+use crate::cli::visit::for_people;
 use crate::mission::entry::Brief;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -113,7 +114,7 @@ fn facts(told: &Told) -> Markup {
     let failure = failure.filter(|failure| failure.kind != FailureKind::Verification);
     let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
     let code = |text: &str| html! { code { (text::head(&text::clean(text), REASON)) } };
-    let plain = |text: &str| html! { (text::head(&text::clean(text), REASON)) };
+    let plain = |text: &str| html! { (text::head(&text::clean(&for_people(text)), REASON)) };
     html! {
         dl.facts {
             @if let Some(failure) = failure {
@@ -273,7 +274,7 @@ fn earlier(told: &Told, brief: &Brief) -> Markup {
         @if let Some(failure) = failure {
             p.note {
                 "Ended by " (failure.kind.as_str().replace('_', " ")) ": "
-                (text::head(&text::clean(&failure.message), REASON))
+                (text::head(&text::clean(&for_people(&failure.message)), REASON))
             }
         }
         @if let Some(proof) = proof(told, &brief.verification) { div.note { "Verification " (proof) } }

@@ -37,6 +37,7 @@ use self::client::{Client, Environment, Registration, Scope};
 use self::document::Damage;
 use self::receipt::Receipt;
 use super::Places;
+use super::out::{self, End};
 use crate::backend::Backends;
 
 #[derive(Debug, clap::Args)]
@@ -114,10 +115,9 @@ pub(super) fn run(args: &SetupArgs, places: &Places) -> ExitCode {
                 cause = error.source();
             }
             if args.json {
-                println!("{}", json!({"status": "failed", "error": text}));
+                say(&json!({"status": "failed", "error": text}).to_string());
             }
-            eprintln!("setup failed: {text}");
-            ExitCode::FAILURE
+            out::end(Err(End::Failed(format!("setup failed: {text}"))))
         }
     }
 }
@@ -140,12 +140,15 @@ fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
         () => "changed",
     };
     if !args.json {
-        changes.iter().filter(|change| !change.is_none()).for_each(|change| print!("{}", show::diff(change)));
+        changes
+            .iter()
+            .filter(|change| !change.is_none())
+            .for_each(|change| say(show::diff(change).trim_end_matches('\n')));
     }
     if status == "changed" {
         let ask = !args.yes && !args.json && show::is_interactive();
         if ask && !show::confirm("Make this change?") {
-            println!("Nothing was changed.");
+            say("Nothing was changed.");
             return Ok(ExitCode::FAILURE);
         }
         for change in changes.iter().filter(|change| !change.is_none()) {
@@ -259,16 +262,20 @@ fn tell(args: &SetupArgs, registration: &Registration, changes: &[Change], notes
             "files": show::as_json(changes),
             "notes": notes,
         });
-        println!("{answer:#}");
-        return;
+        return say(&format!("{answer:#}"));
     }
     let (title, path) = (args.client.title(), registration.path.display());
     match (status, args.remove) {
-        ("already", false) => println!("{title} is already set up ({path})."),
-        ("already", true) => println!("{title} has no entry of this server ({path})."),
-        ("would_change", _) => println!("Nothing was changed (--dry-run)."),
-        (_, true) => println!("{title} does not start this server any more."),
-        (_, false) => println!("{title} starts this server from its next session on."),
+        ("already", false) => say(&format!("{title} is already set up ({path}).")),
+        ("already", true) => say(&format!("{title} has no entry of this server ({path}).")),
+        ("would_change", _) => say("Nothing was changed (--dry-run)."),
+        (_, true) => say(&format!("{title} does not start this server any more.")),
+        (_, false) => say(&format!("{title} starts this server from its next session on.")),
     }
-    notes.iter().for_each(|note| println!("Note: {note}."));
+    notes.iter().for_each(|note| say(&format!("Note: {note}.")));
+}
+
+/// Nobody may read it; what was begun is done all the same.
+fn say(text: &str) {
+    let _ = out::line(text);
 }

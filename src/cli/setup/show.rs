@@ -50,8 +50,8 @@ pub fn is_interactive() -> bool {
 }
 
 pub fn confirm(question: &str) -> bool {
-    print!("{question} [y/N] ");
-    let _ = io::stdout().flush();
+    let mut out = io::stdout();
+    let _ = write!(out, "{question} [y/N] ").and_then(|()| out.flush());
     let mut answer = String::new();
     let _ = io::stdin().read_line(&mut answer);
     matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")

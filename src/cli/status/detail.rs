@@ -6,6 +6,7 @@ use super::board::{Shown, shorten, spent_in_all};
 use super::row;
 use super::text;
 use crate::cli::terminal::Tone;
+use crate::cli::visit::for_people;
 use crate::mission::outcome::tail;
 
 /// Longest text that is shown of a prompt, a message or a log, in bytes.
@@ -41,7 +42,7 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
     if !is_led {
         facts.toned("server", "the one that looked after it is gone", Tone::Waiting);
     }
-    facts.toned("blocked", view.block.as_deref().unwrap_or_default(), Tone::Bad);
+    facts.toned("blocked", &for_people(view.block.as_deref().unwrap_or_default()), Tone::Bad);
     facts.add("waits for", view.waits_for.as_deref().unwrap_or_default());
     let needs: Vec<&str> = mission.depends_on.iter().map(|task| task.as_str()).collect();
     facts.add("builds on", &needs.join(", "));
@@ -58,7 +59,7 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
         if let Some(failure) = &last.failure {
             let kind = failure.kind.as_str();
             let text = failure.message.strip_prefix(&format!("{kind}: ")).unwrap_or(&failure.message);
-            facts.toned("failure", &format!("{kind}: {text}"), Tone::Bad);
+            facts.toned("failure", &format!("{kind}: {}", for_people(text)), Tone::Bad);
         }
         facts.add("changes", &row::changes(last));
         facts.add("salvage", worker.salvage_ref.as_deref().unwrap_or_default());

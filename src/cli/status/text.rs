@@ -77,6 +77,16 @@ pub(in crate::cli) fn split(text: &str, columns: usize) -> (&str, &str) {
     text.split_at(end.map_or(text.len(), |(at, _)| at))
 }
 
+/// As much of its end as fits into so many columns.
+pub(in crate::cli) fn end(text: &str, columns: usize) -> &str {
+    let mut used = 0;
+    let fits = text.grapheme_indices(true).rev().take_while(|(_, grapheme)| {
+        used += width(grapheme);
+        used <= columns
+    });
+    &text[fits.last().map_or(text.len(), |(at, _)| at)..]
+}
+
 /// Exactly so many columns.
 pub(in crate::cli) fn left(text: &str, columns: usize) -> String {
     let text = cut(text, columns);

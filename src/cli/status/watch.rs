@@ -10,14 +10,13 @@ mod state;
 mod tests;
 mod timeline;
 
-use std::io::{self, IsTerminal, stdin, stdout};
-use std::panic::AssertUnwindSafe;
+use std::io::{self, IsTerminal, Write, stdin, stdout};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crossterm::clipboard::CopyToClipboard;
-use crossterm::event::{Event as Input, KeyEventKind};
+use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste, Event as Input, KeyEventKind};
 use crossterm::execute;
 use ratatui::DefaultTerminal;
 use tokio::runtime::Runtime;
@@ -34,6 +33,8 @@ use crate::store::worker_dir::Delivery;
 
 /// Who leaves while a worker is being ended waits so long for it.
 const FINISH: Duration = Duration::from_secs(20);
+/// As the exit status of any program of Rust that panics.
+const PANICKED: u8 = 101;
 
 pub(super) fn run(places: &Places) -> Result<ExitCode, End> {
     if !stdout().is_terminal() || !stdin().is_terminal() {
@@ -48,17 +49,17 @@ pub(super) fn run(places: &Places) -> Result<ExitCode, End> {
     hear_signals(&runtime, &news).map_err(|error| End::Failed(format!("could not listen to signals: {error}")))?;
 
     let mut screen =
-        ratatui::try_init().map_err(|error| End::Failed(format!("could not draw on the terminal: {error}")))?;
+        take_terminal(&news).map_err(|error| End::Failed(format!("could not draw on the terminal: {error}")))?;
     read_keys(news.clone());
     open_eyes(&here, &news, &pokes, poked);
     let mut watch = Watch {
         app: App { home: super::home(), colours: terminal::wants_colours(), ..App::default() },
-        hands: Hands { runtime, places: copy(places), news, busy: Vec::new() },
+        hands: Hands { runtime, places: places.clone(), news, busy: Vec::new() },
         pokes,
         wish: Wish::default(),
     };
     let ended = watch.live(&mut screen, &inbox);
-    ratatui::restore();
+    give_terminal_back();
     watch.hands.finish();
     match ended {
         Ok(0) => Ok(ExitCode::SUCCESS),
@@ -67,8 +68,24 @@ pub(super) fn run(places: &Places) -> Result<ExitCode, End> {
     }
 }
 
-fn copy(places: &Places) -> Places {
-    Places { config: places.config.clone(), state_dir: places.state_dir.clone() }
+/// Given back when anything panics, on whatever thread: then all ends, and nothing is drawn over what that said.
+fn take_terminal(news: &Sender<Event>) -> io::Result<DefaultTerminal> {
+    let screen = ratatui::try_init()?;
+    // What is pasted must not be taken for keys: a text may hold a `c` and a `y`. Where it cannot be told, it is as before.
+    let _ = execute!(stdout(), EnableBracketedPaste);
+    let (news, restore) = (news.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        let _ = execute!(stdout(), DisableBracketedPaste);
+        restore(panic);
+        let _ = news.send(Event::End(PANICKED));
+    }));
+    Ok(screen)
+}
+
+/// It may be gone, and nothing more can be said then.
+fn give_terminal_back() {
+    let _ = execute!(stdout(), DisableBracketedPaste);
+    let _ = ratatui::try_restore();
 }
 
 struct Watch {
@@ -101,7 +118,7 @@ impl Watch {
                     None => {}
                 }
             }
-            let wish = Wish { worker: self.app.selected.clone(), pane: self.app.pane };
+            let wish = Wish { worker: self.app.selected.clone(), choice: self.app.choice, pane: self.app.pane };
             if wish != self.wish {
                 self.wish = wish.clone();
                 // Its thread ends only with this one, or tells of it.
@@ -122,7 +139,7 @@ struct Hands {
 impl Hands {
     fn cancel(&mut self, worker: WorkerId) {
         let what = state::doing_cancel(&worker);
-        let places = copy(&self.places);
+        let places = self.places.clone();
         self.act(what, async move {
             let visit = visit::visit(&places).await?;
             let answer = visit.cancel(worker.as_str(), "cancelled in status --watch").await;
@@ -138,7 +155,7 @@ impl Hands {
 
     fn send(&mut self, worker: WorkerId, text: String) {
         let what = state::doing_send(&worker);
-        let places = copy(&self.places);
+        let places = self.places.clone();
         self.act(what, async move {
             let visit = visit::visit(&places).await?;
             let answer = visit.message(worker.as_str(), text, Delivery::WhenReady).await;
@@ -165,10 +182,12 @@ impl Hands {
     fn finish(self) {
         let busy: Vec<_> = self.busy.into_iter().filter(|it| !it.is_finished()).collect();
         if !busy.is_empty() {
-            eprintln!("finishing what was asked for …");
-            let all = futures_util::future::join_all(busy);
-            if self.runtime.block_on(async { tokio::time::timeout(FINISH, all).await }).is_err() {
-                eprintln!("it goes on without this screen");
+            let say = |text: &str| drop(writeln!(io::stderr(), "{text}"));
+            say("finishing what was asked for …");
+            let all = tokio::time::timeout(FINISH, futures_util::future::join_all(busy));
+            let all = self.runtime.block_on(async { out::unless_interrupted(async { all.await.is_ok() }).await });
+            if !matches!(all, Ok(true)) {
+                say("it goes on without this screen");
             }
         }
         self.runtime.shutdown_background();
@@ -194,6 +213,7 @@ fn read_keys(news: Sender<Event>) {
         loop {
             let event = match crossterm::event::read() {
                 Ok(Input::Key(key)) if key.kind != KeyEventKind::Release => Event::Key(key),
+                Ok(Input::Paste(text)) => Event::Pasted(text),
                 Ok(Input::Resize(..)) => Event::Resized,
                 Ok(_) => continue,
                 // The terminal is gone.
@@ -209,11 +229,5 @@ fn read_keys(news: Sender<Event>) {
 
 fn open_eyes(here: &Here, news: &Sender<Event>, pokes: &Sender<Poke>, poked: Receiver<Poke>) {
     let eyes = Eyes::new(here.state_root.clone(), here.repository.clone(), news.clone(), pokes.clone());
-    let news = news.clone();
-    std::thread::spawn(move || {
-        // A panic there has given the terminal back and said why: nothing is to be drawn over it.
-        if std::panic::catch_unwind(AssertUnwindSafe(move || eyes.run(&poked))).is_err() {
-            let _ = news.send(Event::End(101));
-        }
-    });
+    std::thread::spawn(move || eyes.run(&poked));
 }

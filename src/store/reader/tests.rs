@@ -6,6 +6,7 @@ use crate::mission::create::{Defaults, Registered, register};
 use crate::mission::entry::{Entry, NewWorker};
 use crate::mission::id::{BossId, ServerId};
 use crate::mission::testing::draft;
+use crate::store::history::Record;
 use crate::store::journal::Journal;
 
 fn create(journal: &mut Journal, title: &str) {
@@ -97,6 +98,23 @@ fn what_is_damaged_is_read_around_and_left_as_it_lies() {
         assert_eq!(titles(&reader), expected, "line {damaged}, once more");
         assert_eq!(files(folder.path()), before);
     }
+}
+
+#[test]
+fn a_history_that_is_removed_is_not_put_back_and_still_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = journal(folder.path());
+    create(&mut journal, "one");
+    let mut moved = Arc::clone(journal.registry().workers().next().unwrap());
+    Arc::make_mut(&mut moved).id = WorkerId::new(7, "moved");
+    let path = StateDir::at(folder.path()).history();
+    History::open(path.clone()).unwrap().append(&[Record::Worker(moved)]).unwrap();
+    let mut reader = Reader::open(folder.path()).unwrap().unwrap();
+    assert_eq!((reader.in_history(), reader.find("w-7").unwrap().id.as_str()), (1, "w-7-moved"));
+    fs::remove_file(&path).unwrap();
+    reader.catch_up().unwrap();
+    assert!(!path.exists());
+    assert_eq!(reader.find("w-7").unwrap().id.as_str(), "w-7-moved");
 }
 
 #[test]

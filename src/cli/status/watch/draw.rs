@@ -136,10 +136,8 @@ fn footer(app: &App, row: u16, paper: &mut Paper) {
             let room = paper.width().saturating_sub(text::width(&prompt) + 1);
             let shown = text::shown(line);
             let blank = if line.ends_with(' ') { " " } else { "" };
-            let mut tail = format!("{shown}{blank}");
-            while text::width(&tail) > room && !tail.is_empty() {
-                tail.remove(0);
-            }
+            let line = format!("{shown}{blank}");
+            let tail = text::end(&line, room).to_owned();
             vec![(Some(Tone::Strong), prompt), (None, tail), (Some(Tone::Strong), "▏".to_owned())]
         }
         _ if !app.doing.is_empty() => vec![(Some(Tone::Busy), format!("{} …", app.doing.join(", ")))],

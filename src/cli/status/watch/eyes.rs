@@ -32,6 +32,8 @@ const DIFF: usize = 256 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Wish {
     pub worker: Option<WorkerId>,
+    /// Another one each time when nothing that was told is known any more.
+    pub choice: u64,
     pub pane: Pane,
 }
 
@@ -52,8 +54,8 @@ pub(super) struct Eyes {
     watched: Vec<PathBuf>,
     wish: Wish,
     followed: Option<(WorkerId, u32, Follow)>,
-    /// Whose changes were looked at last, and when.
-    diffed: Option<(WorkerId, Instant)>,
+    /// Whose changes were looked at last, whether it had settled, and when.
+    diffed: Option<(WorkerId, bool, Instant)>,
     diffing: Arc<AtomicBool>,
 }
 
@@ -108,6 +110,9 @@ impl Eyes {
             match pokes.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Poke::Changed) => until = until.min((looked + GATHER).max(Instant::now())),
                 Ok(Poke::Wish(wish)) => {
+                    if wish.choice != self.wish.choice {
+                        (self.followed, self.diffed) = (None, None);
+                    }
                     self.wish = wish;
                     until = Instant::now();
                 }
@@ -121,6 +126,8 @@ impl Eyes {
         let inode = std::fs::metadata(self.state_root.join("journal")).ok().map(|metadata| metadata.ino());
         if inode.is_none() || inode != self.inode {
             (self.observer, self.inode) = (None, inode);
+            // Those of the same names are others.
+            (self.followed, self.diffed) = (None, None);
             self.forget_watches();
         }
         if self.observer.is_none() {
@@ -182,13 +189,15 @@ impl Eyes {
             self.diffed = None;
             return;
         };
-        let is_fresh = |(id, at): &(WorkerId, Instant)| {
-            *id == worker.id && (worker.status.is_settled() || at.elapsed() < DIFF_EVERY)
+        let settled = worker.status.is_settled();
+        // What was looked at before its end may have changed until then.
+        let is_fresh = |(id, was_settled, at): &(WorkerId, bool, Instant)| {
+            *id == worker.id && *was_settled == settled && (settled || at.elapsed() < DIFF_EVERY)
         };
         if self.diffed.as_ref().is_some_and(is_fresh) || self.diffing.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.diffed = Some((worker.id.clone(), Instant::now()));
+        self.diffed = Some((worker.id.clone(), settled, Instant::now()));
         let (state_root, repository) = (self.state_root.clone(), self.repository.clone());
         let attempt = self.observer.as_ref().map(|observer| observer.folder(&worker.id).attempt(worker.attempt));
         let (news, diffing) = (self.news.clone(), Arc::clone(&self.diffing));

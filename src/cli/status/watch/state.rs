@@ -16,6 +16,7 @@ const LOG: usize = 2_000;
 /// Something happened.
 pub(in crate::cli::status) enum Event {
     Key(KeyEvent),
+    Pasted(String),
     /// The terminal's size: it is drawn anew.
     Resized,
     /// `None`: nothing was ever asked for here.
@@ -71,6 +72,8 @@ pub(in crate::cli::status) struct App {
     pub trouble: Option<String>,
     pub looked: bool,
     pub selected: Option<WorkerId>,
+    /// How often another one was selected: what was shown is forgotten then, and wanted anew, also of one selected again.
+    pub choice: u64,
     pub pane: Pane,
     /// The pane has the whole screen.
     pub zoomed: bool,
@@ -91,6 +94,7 @@ impl App {
     pub fn handle(&mut self, event: Event) -> Option<Ask> {
         match event {
             Event::Key(key) => return self.press(key),
+            Event::Pasted(text) => self.paste(&text),
             Event::Resized | Event::End(_) => {}
             Event::Seen(seen) => self.see(seen),
             Event::Logged { worker, fresh, lines } if Some(&worker) == self.selected.as_ref() => {
@@ -161,6 +165,7 @@ impl App {
     fn select(&mut self, id: Option<WorkerId>) {
         if self.selected != id {
             self.selected = id;
+            self.choice += 1;
             self.scroll = 0;
             self.log.clear();
             self.diff = None;
@@ -183,6 +188,13 @@ impl App {
             Mode::Help => None,
             Mode::Cancel(worker) => self.confirm(worker, key),
             Mode::Message(worker, line) => self.edit(worker, line, key),
+        }
+    }
+
+    /// Into a message that is being written; it is no keys.
+    fn paste(&mut self, text: &str) {
+        if let Mode::Message(_, line) = &mut self.mode {
+            line.extend(text.chars().map(|character| if character.is_control() { ' ' } else { character }));
         }
     }
 

@@ -1,13 +1,22 @@
 //! The live screen in every size, and what keys do to it.
 
+use std::fs::File;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 
 use super::super::tests::{board, many, mixed};
 use super::draw::draw;
 use super::log::LogLine;
 use super::state::{App, Ask, Event, Mode, Pane};
+use super::{PANICKED, take_terminal};
 use crate::mission::id::WorkerId;
 use crate::orchestrator::WorkerView;
 
@@ -163,6 +172,29 @@ fn a_message_is_a_line_that_can_be_mended_and_given_up() {
 }
 
 #[test]
+fn what_is_pasted_is_a_line_of_the_message_and_never_keys() {
+    let mut app = app(mixed());
+    assert_eq!(app.handle(Event::Pasted("cy".to_owned())), None);
+    assert_eq!((&app.mode, app.doing.len()), (&Mode::Browse, 0));
+    press(&mut app, KeyCode::Char('m'));
+    app.handle(Event::Pasted("look\nat\u{1b}[2J it".to_owned()));
+    assert!(drawn(&app, 80, 24)[23].contains("look at [2J it"), "{:#?}", drawn(&app, 80, 24));
+    app.handle(Event::Pasted("日本語".repeat(100_000) + " its end"));
+    assert!(drawn(&app, 80, 24)[23].ends_with("日本語 its end▏"), "{:#?}", drawn(&app, 80, 24));
+}
+
+#[test]
+fn of_a_worker_that_is_selected_again_all_is_wanted_anew() {
+    let mut app = app(mixed());
+    logged(&mut app, 3);
+    let (worker, choice) = (app.selected.clone(), app.choice);
+    press(&mut app, KeyCode::Down);
+    press(&mut app, KeyCode::Up);
+    assert_eq!(app.selected, worker);
+    assert!(app.log.is_empty() && app.choice != choice);
+}
+
+#[test]
 fn a_log_follows_its_end_unless_somebody_reads_further_up() {
     let mut app = app(mixed());
     logged(&mut app, 100);
@@ -196,4 +228,52 @@ fn panes_are_switched_and_a_diff_is_shown_as_it_is() {
     for key in [KeyCode::Char('q'), KeyCode::Char('y')] {
         assert!(press(&mut app, key).is_some());
     }
+}
+
+/// Runs once more, in a process of its own on a terminal of its own.
+#[test]
+fn a_panic_on_any_thread_gives_the_terminal_back_and_ends_the_screen() {
+    const INSIDE: &str = "ORCHESTRATOR_PANICS_ON_A_TERMINAL";
+    if std::env::var_os(INSIDE).is_some() {
+        let (news, inbox) = channel();
+        let mut screen = take_terminal(&news).unwrap();
+        let drawn = screen.draw(|frame| {
+            draw(&app(mixed()), frame.area(), frame.buffer_mut());
+        });
+        assert!(drawn.is_ok());
+        assert!(std::thread::spawn(|| panic!("on purpose")).join().is_err());
+        assert!(matches!(inbox.try_recv(), Ok(Event::End(PANICKED))));
+        return;
+    }
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).and_then(|()| unlockpt(&master)).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let slave = || File::options().read(true).write(true).open(&name).unwrap();
+    let terminal = slave();
+    let before = tcgetattr(&terminal).unwrap().local_modes;
+    assert!(before.contains(LocalModes::ECHO | LocalModes::ICANON));
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", std::thread::current().name().unwrap(), "--nocapture"]);
+    again.env(INSIDE, "1").env("TERM", "xterm").stdin(slave()).stdout(slave()).stderr(Stdio::from(slave()));
+    let mut again_runs = again.spawn().unwrap();
+    drop(again);
+    let mut reader = File::from(master);
+    let reading = std::thread::spawn(move || {
+        let (mut seen, mut bytes) = (Vec::new(), [0; 4096]);
+        // The terminal's end is an error.
+        while let Ok(count @ 1..) = reader.read(&mut bytes) {
+            seen.extend_from_slice(&bytes[..count]);
+        }
+        String::from_utf8_lossy(&seen).into_owned()
+    });
+    assert!(again_runs.wait().unwrap().success());
+    let after = tcgetattr(&terminal).unwrap().local_modes;
+    drop(terminal);
+    let seen = reading.join().unwrap();
+    assert_eq!(before, after, "{seen:?}");
+    let (drawn, said) = seen.split_once("on purpose").unwrap_or_else(|| panic!("{seen:?}"));
+    for (taken, given) in [("\u{1b}[?1049h", "\u{1b}[?1049l"), ("\u{1b}[?2004h", "\u{1b}[?2004l")] {
+        assert!(drawn.find(taken).unwrap() < drawn.find(given).unwrap(), "{given:?} in {seen:?}");
+    }
+    assert!(drawn.contains("\u{1b}[?25l") && said.contains("\u{1b}[?25h"), "the cursor is hidden: {seen:?}");
 }
