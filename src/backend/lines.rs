@@ -22,24 +22,33 @@ pub fn object(line: &str) -> Option<Value> {
     serde_json::from_str(line).ok().filter(Value::is_object)
 }
 
+/// What is at a JSON pointer. Ours name no key with `~` or `/` in it, which the library's own looks for, and makes two
+/// strings of each name to do so: for every field of every line that a CLI prints.
+fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
+    pointer.split('/').skip(1).try_fold(value, |value, name| match value {
+        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+        value => value.get(name),
+    })
+}
+
 /// The string at a JSON pointer, empty where there is none.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The whole number at a JSON pointer, 0 where there is none.
 pub fn count(value: &Value, pointer: &str) -> u64 {
-    value.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
+    at(value, pointer).and_then(Value::as_u64).unwrap_or_default()
 }
 
 /// The amount of money at a JSON pointer.
 pub fn dollars(value: &Value, pointer: &str) -> Option<f64> {
-    value.pointer(pointer).and_then(Value::as_f64).filter(|cost| cost.is_finite() && *cost >= 0.0)
+    at(value, pointer).and_then(Value::as_f64).filter(|cost| cost.is_finite() && *cost >= 0.0)
 }
 
 /// The items of an array at a JSON pointer, none where there is no array.
 pub fn items<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
-    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+    at(value, pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
 /// The end of a text, at most `limit` bytes of it.

@@ -234,6 +234,7 @@ impl Logs<'_> {
                     None => return Ok(()),
                 },
                 () = self.changes.next() => {
+                    tail.look_again();
                     if self.is_over(attempt)? {
                         tail.finish();
                     } else if lease::is_held(&attempt.lock()) {

@@ -9,6 +9,7 @@ pub(super) use others::Growth;
 /// CLI prints costs more than all that is done with the line.
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::future::poll_fn;
     use std::io;
     use std::os::fd::OwnedFd;
     use std::path::Path;
@@ -38,7 +39,7 @@ mod linux {
         /// Returns at once if it was written to since the last time. Dropping the future misses nothing.
         pub async fn next(&self) -> io::Result<()> {
             loop {
-                let mut ready = self.inotify.readable().await?;
+                let mut ready = poll_fn(|context| self.inotify.poll_read_ready(context)).await?;
                 let mut events = [0_u8; EVENTS];
                 match rustix::io::read(self.inotify.get_ref(), &mut events) {
                     Ok(count) => {

@@ -1,6 +1,7 @@
 //! Follows a growing file line by line: complete lines only, soon after they are written, with bounded memory.
 //!
-//! Woken by inotify or kqueue; where watches are exhausted it polls. Knows nothing of what the lines mean.
+//! Woken by inotify or kqueue, and by its owner now and then; where watches are exhausted it polls. Knows nothing of what
+//! the lines mean.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::growth::Growth;
 
@@ -20,8 +21,6 @@ pub const LINE_HEAD: usize = 256 * 1024;
 const CHUNK: usize = 64 * 1024;
 /// Without a watch.
 const POLL: Duration = Duration::from_millis(250);
-/// With a watch, in case an event is lost (a full queue, a network file system).
-const SAFETY_POLL: Duration = Duration::from_secs(2);
 
 /// One line, without its end (`\n` or `\r\n`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +39,14 @@ pub enum TailError {
     Read { path: PathBuf, offset: u64, source: io::Error },
 }
 
+/// How it is known that the file has grown.
+enum News {
+    /// Without a timer beside it: to set one for each wait costs more than what is done with a line.
+    Told(Growth),
+    /// Watches are exhausted.
+    Looked(Interval),
+}
+
 /// A reader that waits for more. If the file is cut (shorter than what was read), it goes on from the file's start and
 /// forgets the unfinished line; a file that was cut and has grown past that point again cannot be told from one that grew.
 pub struct Tail {
@@ -52,11 +59,10 @@ pub struct Tail {
     unfinished: Unfinished,
     /// Set by [`Tail::finish`]: nothing behind this is read.
     end: Option<u64>,
-    /// The last read came to the end of the file: it is read again when it is told to have grown, or then at the latest.
-    rests_until: Option<Instant>,
+    /// The last read came to the end of the file: it is read again when it is told to have grown, or at the next look.
+    rests: bool,
     chunk: Box<[u8]>,
-    /// `None`: watches are exhausted, so poll.
-    watcher: Option<Growth>,
+    news: News,
 }
 
 impl Tail {
@@ -65,9 +71,7 @@ impl Tail {
     pub fn open(path: &Path, offset: u64) -> Result<Self, TailError> {
         let file = File::open(path).map_err(|source| TailError::Open { path: path.to_owned(), source })?;
         // Before the first read, so that what is written after it is told.
-        let watcher = Growth::watch(path)
-            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cannot watch, polling instead"))
-            .ok();
+        let news = Growth::watch(path).map_or_else(|error| News::looked(path, &error), News::Told);
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -76,9 +80,9 @@ impl Tail {
             offset,
             unfinished: Unfinished::default(),
             end: None,
-            rests_until: None,
+            rests: false,
             chunk: vec![0; CHUNK].into(),
-            watcher,
+            news,
         })
     }
 
@@ -92,31 +96,42 @@ impl Tail {
             }
             // A flood of output must not keep the other tasks of a one-thread runtime from running.
             tokio::task::consume_budget().await;
-            match (self.rests_until, self.end) {
-                (Some(until), None) => {
-                    self.wait_for_more(until).await;
-                    self.rests_until = None;
+            match (self.rests, self.end) {
+                (true, None) => {
+                    self.wait_for_more().await;
+                    self.rests = false;
                 }
-                (Some(_), Some(_)) if self.unfinished.is_empty() => return Ok(None),
-                (Some(_), Some(_)) => self.ready.push_back((self.unfinished.end_line(), self.position)),
-                (None, _) => self.read_chunk()?,
+                (true, Some(_)) if self.unfinished.is_empty() => return Ok(None),
+                (true, Some(_)) => self.ready.push_back((self.unfinished.end_line(), self.position)),
+                (false, _) => self.read_chunk()?,
             }
         }
     }
 
-    async fn wait_for_more(&self, until: Instant) {
-        let Some(watcher) = &self.watcher else { return sleep_until(until).await };
-        if let Ok(Err(error)) = timeout_at(until, watcher.next()).await {
-            tracing::warn!(path = %self.path.display(), %error, "cannot watch, polling instead");
-            sleep_until(until).await;
+    async fn wait_for_more(&mut self) {
+        let lost = match &mut self.news {
+            News::Told(growth) => growth.next().await.err(),
+            News::Looked(clock) => {
+                clock.tick().await;
+                None
+            }
+        };
+        if let Some(error) = lost {
+            self.news = News::looked(&self.path, &error);
         }
+    }
+
+    /// Has it read once more though nothing was told: a word may be lost (a network file system, a fault of the system). To
+    /// be called every few seconds.
+    pub fn look_again(&mut self) {
+        self.rests = false;
     }
 
     /// What is there now is all: from now on [`Tail::next`] reads to that end, hands out a last line even without a
     /// newline, and then says `None`. Should somebody still write, that is not waited for.
     pub fn finish(&mut self) {
         self.end = Some(self.length());
-        self.rests_until = None;
+        self.rests = false;
     }
 
     /// Leaves out what was not read yet, but for the last `most` bytes. The line that it cuts says how much is missing.
@@ -145,8 +160,7 @@ impl Tail {
         if let Ok(count) = read {
             self.take(&chunk[..count]);
             // A short read came to the end: asking once more would cost as much, and find nothing.
-            let patience = if self.watcher.is_some() { SAFETY_POLL } else { POLL };
-            self.rests_until = (count < most || most == 0).then(|| Instant::now() + patience);
+            self.rests = count < most || most == 0;
         }
         self.chunk = chunk;
         let (path, offset) = (&self.path, self.position);
@@ -212,6 +226,15 @@ impl Unfinished {
         let text =
             String::from_utf8(kept).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         Line { text, dropped_bytes: dropped }
+    }
+}
+
+impl News {
+    fn looked(path: &Path, error: &io::Error) -> Self {
+        tracing::warn!(path = %path.display(), %error, "cannot watch, polling instead");
+        let mut clock = interval_at(Instant::now() + POLL, POLL);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self::Looked(clock)
     }
 }
 

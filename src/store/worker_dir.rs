@@ -356,7 +356,9 @@ impl LineWriter {
     }
 
     pub fn write(&mut self, value: &impl Serialize) -> Result<(), FileError> {
-        let mut line = serde_json::to_vec(value)
+        // Most are that short; else it grows.
+        let mut line = Vec::with_capacity(1024);
+        serde_json::to_writer(&mut line, value)
             .map_err(|error| FileError::Damaged { path: self.path.clone(), reason: error.to_string() })?;
         line.push(b'\n');
         if let Err(source) = self.file.write_all(&line) {

@@ -14,8 +14,8 @@ use crate::process::{self, Identity};
 use crate::store::file;
 use crate::store::worker_dir::{AttemptDir, LineWriter};
 
-/// A busy CLI prints hundreds of lines a second; what others act on (its session, what it used) is written no more often
-/// than this.
+/// A busy CLI prints hundreds of lines a second; what others act on (its session, what it used) is written about as often
+/// as this, and no more.
 const WRITE_EVERY: Duration = Duration::from_millis(200);
 /// What is only shown to people, no more often than this: to write a status and to tell it costs more than to log dozens of
 /// events.
@@ -69,7 +69,7 @@ impl Board {
     /// Changes that somebody may be waiting for are written at once.
     pub fn set_phase(&mut self, phase: Phase, activity: &str) {
         self.status.phase = phase;
-        self.set_activity(activity);
+        self.set_activity("", activity);
         self.write();
     }
 
@@ -98,10 +98,11 @@ impl Board {
 
     /// Logs an event and takes from it what the status shows.
     pub fn note(&mut self, event: &AgentEvent) {
-        if let Err(error) = self.events.write(&Logged { at: Timestamp::now(), event }) {
+        let at = Timestamp::now();
+        if let Err(error) = self.events.write(&Logged { at, event }) {
             tracing::warn!(%error, "could not log an event; the raw output has it");
         }
-        self.status.last_event_at = Timestamp::now();
+        self.status.last_event_at = at;
         self.status.last_event = process::monotonic();
         self.status.stalled = None;
         use AgentEvent::{Said, Thought, ToolStarted};
@@ -113,21 +114,24 @@ impl Board {
                 self.status.session_id = Some(id.clone());
                 self.touch(WRITE_EVERY);
             }
-            AgentEvent::Said { text } => self.set_activity(&format!("said: {}", first_line(text))),
-            AgentEvent::Thought { .. } => self.set_activity("thinking"),
-            AgentEvent::ToolStarted { tool, what, .. } => self.set_activity(&format!("{tool}: {}", first_line(what))),
-            AgentEvent::Edited { paths } => self.set_activity(&format!("edited {}", paths.join(", "))),
-            AgentEvent::Retrying { failure, .. } => {
-                self.set_activity(&format!("retrying: {}", first_line(&failure.message)))
-            }
+            AgentEvent::Said { text } => self.set_activity("said: ", first_line(text)),
+            AgentEvent::Thought { .. } => self.set_activity("", "thinking"),
+            AgentEvent::ToolStarted { tool, what, .. } => self.set_activity(&format!("{tool}: "), first_line(what)),
+            AgentEvent::Edited { paths } => self.set_activity("edited ", &paths.join(", ")),
+            AgentEvent::Retrying { failure, .. } => self.set_activity("retrying: ", first_line(&failure.message)),
             _ => {}
         }
         // Others of its backend may wait for just that.
         if first { self.write() } else { self.touch(SHOW_EVERY) }
     }
 
-    fn set_activity(&mut self, activity: &str) {
-        self.status.activity = activity[..activity.floor_char_boundary(ACTIVITY)].to_owned();
+    fn set_activity(&mut self, does: &str, what: &str) {
+        let activity = &mut self.status.activity;
+        activity.clear();
+        for text in [does, what] {
+            let room = ACTIVITY.saturating_sub(activity.len());
+            activity.push_str(&text[..text.floor_char_boundary(room)]);
+        }
     }
 
     /// Has it written, `every` so long at most.

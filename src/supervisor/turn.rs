@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -57,6 +58,9 @@ const WRITE_CEILING: Duration = Duration::from_secs(5);
 const REST: u64 = 8 * 1024 * 1024;
 /// After so much of it, in bytes, it is looked how much a CLI has printed, whatever the time.
 const FLOOD: u64 = 4 * 1024 * 1024;
+/// To be woken costs more than to look into the inbox or to write the status, so what will be due so soon is done with
+/// whatever wakes us.
+const EARLY: Duration = Duration::from_millis(100);
 /// The end of stderr that failures may quote, in bytes.
 const STDERR_TAIL: u64 = 8 * 1024;
 
@@ -155,6 +159,11 @@ struct Running {
     ladder: Ladder,
     /// The agent has said its last word, and when; its stdin is closed a little later.
     idle_since: Option<Instant>,
+    /// When to look into the inbox though nobody knocks, on a clock of its own: a CLI that never stops printing would put
+    /// off any wait that begins anew.
+    letters_at: Instant,
+    /// When to look whether it lives, the next time.
+    look_at: Instant,
     /// Written to the CLI, and not yet acknowledged by it.
     unconfirmed: Vec<Message>,
 }
@@ -199,6 +208,8 @@ impl Running {
             stop: None,
             ladder: Ladder { steps: Default::default(), due: None },
             idle_since: None,
+            letters_at: Instant::now(),
+            look_at: Instant::now(),
             unconfirmed: Vec::new(),
         }
     }
@@ -207,28 +218,29 @@ impl Running {
     async fn listen(&mut self, attempt: &mut Attempt) -> Option<Exit> {
         self.give_prompt();
         let bell = attempt.inbox.bell();
-        let mut look = tokio::time::interval(attempt.limits.look_every());
         attempt.limits.note_life();
         attempt.board.set_stalled(None);
-        let mut letters = tokio::time::interval(inbox::LOOK_EVERY);
+        let mut alarm = pin!(sleep_until(Instant::now()));
         loop {
-            let (idle, stopping) = (self.idle_deadline(), self.stop.is_some());
-            let happening = tokio::select! {
-                biased;
-                exit = self.started.child.wait() => Happening::Exited(exit.ok().map(to_exit)),
-                () = bell.notified() => Happening::Knock,
-                // On a clock of its own: a CLI that never stops printing would put off any wait that begins anew.
-                _ = letters.tick() => Happening::Knock,
-                () = until(self.ladder.due) => Happening::StopStep,
-                () = until(idle) => Happening::Silence,
-                () = sleep_until(attempt.limits.deadline), if !stopping => Happening::TimeUp,
-                () = until(attempt.board.due()) => Happening::Write,
-                _ = look.tick() => Happening::Look,
-                // Last, so that a CLI that never stops printing keeps nothing else from happening.
-                line = self.tail.next() => Happening::Line(line.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "could not read the CLI's output");
-                    None
-                })),
+            let happening = match self.due(attempt, Instant::now()) {
+                Ok(happening) => happening,
+                Err(next) => {
+                    // Set anew only where it differs: a timer for each wait costs more than what is done with a line.
+                    if alarm.deadline() != next {
+                        alarm.as_mut().reset(next);
+                    }
+                    tokio::select! {
+                        biased;
+                        exit = self.started.child.wait() => Happening::Exited(exit.ok().map(to_exit)),
+                        () = bell.notified() => Happening::Knock,
+                        () = alarm.as_mut() => continue,
+                        // Last, so that a CLI that never stops printing keeps nothing else from happening.
+                        line = self.tail.next() => Happening::Line(line.unwrap_or_else(|error| {
+                            tracing::warn!(%error, "could not read the CLI's output");
+                            None
+                        })),
+                    }
+                }
             };
             match happening {
                 Happening::Exited(exit) => return exit,
@@ -240,7 +252,11 @@ impl Running {
                     }
                 }
                 Happening::Line(None) => tokio::time::sleep(Duration::from_millis(50)).await,
-                Happening::Knock => self.take_letters(attempt).await,
+                Happening::Knock => {
+                    self.letters_at = Instant::now() + inbox::LOOK_EVERY;
+                    self.tail.look_again();
+                    self.take_letters(attempt).await;
+                }
                 Happening::StopStep => {
                     if self.next_stop_step() {
                         return None;
@@ -249,11 +265,36 @@ impl Running {
                 Happening::Silence => self.close_when_idle(),
                 Happening::TimeUp => self.begin_stop(Stop::TimedOut),
                 Happening::Write => self.write_board(attempt),
-                Happening::Look => self.check_life(attempt),
+                Happening::Look => {
+                    self.look_at = Instant::now() + attempt.limits.look_every();
+                    self.check_life(attempt);
+                }
             }
             // Lines that are there already make no task wait, and on one thread the timers go only while it waits.
             tokio::task::consume_budget().await;
         }
+    }
+
+    /// What goes by the clock and is due; else when the next of it will be.
+    fn due(&self, attempt: &Attempt, now: Instant) -> Result<Happening, Instant> {
+        let soon = now + EARLY;
+        let clocks = [
+            (Some(self.letters_at), soon, Happening::Knock),
+            (self.ladder.due, now, Happening::StopStep),
+            (self.idle_deadline(), now, Happening::Silence),
+            (self.stop.is_none().then_some(attempt.limits.deadline), now, Happening::TimeUp),
+            (attempt.board.due(), soon, Happening::Write),
+            (Some(self.look_at), now, Happening::Look),
+        ];
+        let mut next = self.look_at;
+        for (at, by, happening) in clocks {
+            match at {
+                Some(at) if at <= by => return Ok(happening),
+                Some(at) => next = next.min(at),
+                None => {}
+            }
+        }
+        Err(next)
     }
 
     /// In a task of its own: a CLI that does not read must not hold up the loop.
@@ -489,14 +530,6 @@ impl Ladder {
     fn down(steps: &[StopStep]) -> Self {
         let steps = steps.iter().copied().map(Step::Signal).chain([Step::Kill, Step::GiveUp]).collect();
         Self { steps, due: None }
-    }
-}
-
-/// Never, when there is nothing to wait for.
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,11 @@ fn talk(pause: Duration, bytes: usize) {
     }
 }
 
+/// A file that is written to at its end.
+pub fn appended(path: &Path) -> File {
+    File::options().create(true).append(true).open(path).expect("a file")
+}
+
 /// Where agents call when they have begun.
 pub struct Bell {
     agents: Receiver<Agent>,
@@ -76,10 +82,14 @@ impl Bell {
 
     /// Starts one without anything around it.
     pub fn start_bare(&self, directory: &Path) -> Child {
-        let log = || std::fs::File::options().create(true).append(true).open(self.path.with_extension("log"));
+        self.start_into(directory, &self.path.with_extension("log"))
+    }
+
+    /// The same, with a file to print to.
+    pub fn start_into(&self, directory: &Path, log: &Path) -> Child {
         let mut command = Command::new(program());
         command.arg("agent").arg(&self.path).current_dir(directory).stdin(Stdio::null());
-        command.stdout(log().expect("a file")).stderr(log().expect("a file"));
+        command.stdout(appended(log)).stderr(appended(log));
         command.spawn().expect("it starts")
     }
 }

@@ -6,6 +6,8 @@
 
 mod agent;
 mod clock;
+#[cfg(target_os = "linux")]
+mod follower;
 mod machine;
 mod rows;
 mod server;
@@ -24,6 +26,8 @@ fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
     match arguments.next().and_then(|first| first.into_string().ok()).as_deref() {
         Some("agent") => agent::run(began, arguments),
+        #[cfg(target_os = "linux")]
+        Some("follow") => follower::run(arguments),
         Some("stamp") => println!("{began}"),
         Some("spawner") => rows::spawn_on_demand(number(arguments)),
         Some("serve-nothing") => rows::serve_nothing(),

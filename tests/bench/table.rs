@@ -48,6 +48,11 @@ impl Line {
         Self { what, floor, ours, relation, target: target.to_owned(), reached }
     }
 
+    /// Shows it with a floor beside it.
+    pub fn beside(self, floor: String) -> Self {
+        Self { floor, ..self }
+    }
+
     /// Milliseconds that the median must not exceed.
     pub fn at_most(what: &str, samples: &Samples, most: f64) -> Self {
         Self::alone(what, samples.show(), "–".to_owned(), &format!("{most} ms"), samples.median() <= most)

@@ -164,9 +164,22 @@ async fn survives_a_file_that_is_emptied() {
 async fn polls_where_it_cannot_watch() {
     let mut file = Growing::new();
     let mut tail = file.tail();
-    tail.watcher = None;
+    tail.news = News::looked(&file.path, &io::Error::other("no watches are left"));
     assert!(nothing_yet(&mut tail).await);
     file.write(b"seen\n");
+    assert_eq!(text(&mut tail).await, "seen");
+}
+
+#[tokio::test]
+async fn a_word_that_is_lost_does_not_lose_the_line() {
+    let mut file = Growing::new();
+    let elsewhere = Growing::new();
+    let mut tail = file.tail();
+    tail.news = News::Told(Growth::watch(&elsewhere.path).unwrap());
+    assert!(nothing_yet(&mut tail).await);
+    file.write(b"seen\n");
+    assert!(nothing_yet(&mut tail).await, "nobody told");
+    tail.look_again();
     assert_eq!(text(&mut tail).await, "seen");
 }
 
@@ -191,7 +204,7 @@ async fn a_line_wakes_the_reader_and_not_the_clock() {
 async fn being_called_off_again_and_again_does_not_put_off_the_next_look() {
     let mut file = Growing::new();
     let mut tail = file.tail();
-    tail.watcher = None;
+    tail.news = News::looked(&file.path, &io::Error::other("no watches are left"));
     assert!(nothing_yet(&mut tail).await);
     file.write(b"seen\n");
     let begun = Instant::now();

@@ -1,12 +1,13 @@
 //! What it takes to do nothing, and to follow those who talk.
 
 use std::fs;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::agent::Agent;
+use crate::agent::{self, Agent};
 use crate::clock;
 use crate::rows::many::with_a_thousand;
 use crate::stats::{Samples, number};
@@ -56,23 +57,60 @@ pub fn supervisor() -> Vec<Line> {
 }
 
 pub fn follow() -> Vec<Line> {
-    const WORKERS: usize = 64;
-    const LINE: usize = 512;
-    const WINDOW: Duration = Duration::from_secs(20);
-    let mut quiet = Quiet::new(WORKERS);
-    // 1 MB/s in all.
-    let pause = Duration::from_secs_f64((WORKERS * LINE) as f64 / 1e6);
-    quiet.agents.iter_mut().for_each(|agent| agent.talk(pause, LINE));
-    std::thread::sleep(Duration::from_secs(2));
+    let floor = share_of_bare_followers();
+    let mut quiet = Quiet::new(FOLLOWED);
+    quiet.agents.iter_mut().for_each(talk);
     let pids: Vec<u32> = quiet.supervisors().into_iter().chain([quiet.server.pid()]).collect();
-    let total = || pids.iter().map(|pid| cpu(*pid)).sum::<f64>();
-    let (began, from) = (total(), Timestamp::now());
-    std::thread::sleep(WINDOW);
-    let share = (total() - began) / WINDOW.as_secs_f64() * 100.0;
+    let from = Timestamp::now();
+    let share = share(&pids);
     let delays = quiet.delays(from);
     let what = "following 64 workers that print 1 MB/s in all, in lines of 512 bytes: CPU of the server and of all supervisors";
-    let cpu = Line::alone(what, format!("{} % of a core", number(share)), "–".to_owned(), "5 %", share < 5.0);
+    let of_a_core = |share| format!("{} % of a core", number(share));
+    let times = format!("{:.2} ×", share / floor);
+    let cpu = Line::alone(what, of_a_core(share), times, "5 %", share < 5.0);
+    let cpu = cpu.beside(format!("64 programs that only copy what was printed: {}", of_a_core(floor)));
     vec![cpu, Line::at_most("the same: from the print of a line to its event in the log", &delays, 5.0)]
+}
+
+const FOLLOWED: usize = 64;
+
+/// 1 MB/s in all, in lines of 512 bytes.
+fn talk(agent: &mut Agent) {
+    const LINE: usize = 512;
+    agent.talk(Duration::from_secs_f64((FOLLOWED * LINE) as f64 / 1e6), LINE);
+}
+
+/// What processes that follow use, in % of a core.
+fn share(pids: &[u32]) -> f64 {
+    const WINDOW: Duration = Duration::from_secs(20);
+    std::thread::sleep(Duration::from_secs(2));
+    let total = || pids.iter().map(|pid| cpu(*pid)).sum::<f64>();
+    let began = total();
+    std::thread::sleep(WINDOW);
+    (total() - began) / WINDOW.as_secs_f64() * 100.0
+}
+
+/// The same agents, each followed by a program that does nothing but what must be done for a line.
+fn share_of_bare_followers() -> f64 {
+    let world = World::plain();
+    let (mut agents, mut programs, mut followers) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..FOLLOWED {
+        let place = world.place(&number.to_string());
+        let (printed, log) = (place.join("printed"), place.join("log"));
+        programs.push(world.bell.start_into(&place, &printed));
+        agents.push(world.bell.answer());
+        let follower = Command::new(agent::program()).arg("follow").args([printed, log]).spawn();
+        followers.push(follower.expect("it starts"));
+    }
+    // Until each of them waits.
+    std::thread::sleep(Duration::from_secs(1));
+    agents.iter_mut().for_each(talk);
+    let share = share(&followers.iter().map(Child::id).collect::<Vec<_>>());
+    for mut program in followers.into_iter().chain(programs) {
+        let _ = program.kill();
+        let _ = program.wait();
+    }
+    share
 }
 
 /// A server with workers that wait.
@@ -144,10 +182,13 @@ impl Holds {
     }
 }
 
-/// What a process has used so far, in seconds, in steps of 10 ms.
+/// What the threads of a process have used so far, in seconds, from the scheduler: the times in `stat` are in steps of
+/// 10 ms, and many processes that use less than that would seem to use nothing.
 fn cpu(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
-    let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
-    let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|it| it.parse::<u64>().expect("a number")).sum();
-    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
+    let used = |thread: fs::DirEntry| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    threads.filter_map(used).sum::<u64>() as f64 / 1e9
 }
