@@ -23,6 +23,8 @@ use super::refs;
 use super::repository::{Repository, RepositoryError, branch_commit};
 use super::status::git_dir;
 
+mod record;
+
 /// More at once only makes the disk busier (measured: two threads on two cores halve the time, more do not help).
 const MOST_CHECKOUTS_AT_ONCE: usize = 4;
 
@@ -186,6 +188,12 @@ pub fn made_by_us(repo: &Repository, worktree: &Path) -> Option<Worktree> {
 /// all there may have been worked in: nothing in it is overwritten. Git writes the index last, so that tells.
 pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError> {
     let found = find(repo, path)?;
+    if let Some(record) = own_git_dir(repo, &found.path)
+        && !found.path.join(".git").exists()
+    {
+        record::link(&found.path, &record)
+            .map_err(|source| WorktreeError::Remember { path: found.path.join(".git"), source })?;
+    }
     let included = match git_dir(&found.path)?.join("index").exists() {
         true => include::copy(repo, &found.path)?,
         false => fill(repo, &found.path)?,
@@ -302,10 +310,13 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
     };
     let path_existed = path.exists();
     let mut begun = Begun { path_existed, first_new_folder: first_missing(&path).to_owned(), registered: false, path };
+    let usual = record::Usual::of(repo).filter(|_| plan.new_branch);
     if plan.new_branch {
-        create_branch(repo, plan)?;
+        create_branch(repo, usual.as_ref(), plan)?;
     }
-    match add(repo, plan, &begun.path, lock_reason) {
+    let recorded = usual.is_some_and(|usual| usual.make(&begun.path, &plan.branch, lock_reason));
+    let added = if recorded { Ok(()) } else { add(repo, plan, &begun.path, lock_reason) };
+    match added {
         Ok(()) => {
             begun.registered = true;
             Ok(begun)
@@ -316,10 +327,14 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
 
 /// Made by us and not by `worktree add -b`, so that we know for certain whether the branch is ours to delete. It gets no
 /// upstream: git writes that to the shared configuration without waiting for its lock, and fails when many do.
-fn create_branch(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
+fn create_branch(repo: &Repository, usual: Option<&record::Usual>, plan: &Plan) -> Result<(), WorktreeError> {
+    const MESSAGE: &str = "branch: created for a worktree";
+    if usual.is_some_and(|usual| usual.make_branch(&plan.branch, &plan.base_commit, MESSAGE)) {
+        return Ok(());
+    }
     let made = repo
         .write()
-        .args(["update-ref", "-m", "branch: created for a worktree"])
+        .args(["update-ref", "-m", MESSAGE])
         .arg(format!("refs/heads/{}", plan.branch))
         .args([&plan.base_commit, &zero_id(&plan.base_commit)])
         .run();

@@ -162,7 +162,11 @@ fn worktree(
 ) -> Result<(git::Worktree, bool), OrchestratorError> {
     let repository = context.repository()?;
     restore_branch(repository, &order.worker, branch)?;
-    if path.join(".git").exists() {
+    let is_begun = || {
+        let unfinished = path.exists() && order.worker_dir.worktree::<git::Worktree>()?.is_none();
+        Ok::<_, OrchestratorError>(unfinished && is_registered_for(repository, path, &order.worker)?)
+    };
+    if path.join(".git").exists() || is_begun()? {
         let made_for_it =
             |made: &git::Worktree| git::made_by_us(repository, path).is_some_and(|record| record.branch == made.branch);
         return match order.worker_dir.worktree()? {
