@@ -61,6 +61,7 @@ impl Usual {
         };
         let made = self.write(path, branch, lock_reason).and_then(|unfinished| self.name(&unfinished, name));
         let Ok(folder) = made else {
+            let _ = fs::remove_dir_all(self.common_dir.join(UNFINISHED));
             return false;
         };
         crash_point::at(Point::WorktreeRecorded);
@@ -318,6 +319,7 @@ mod tests {
         let worktrees = fixture.repo.common_dir.join("worktrees");
         fs::write(&worktrees, "").unwrap();
         assert!(!usual.make(&fixture.beside("other"), "work", None));
-        assert_eq!(list(&fixture.repo).map(|listed| listed.len()).unwrap_or(1), 1);
+        assert!(!fixture.repo.common_dir.join(UNFINISHED).exists());
+        assert_eq!(fixture.beside("other").read_dir().unwrap().count(), 0);
     }
 }
