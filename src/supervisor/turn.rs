@@ -207,7 +207,9 @@ impl Running {
     async fn listen(&mut self, attempt: &mut Attempt) -> Option<Exit> {
         self.give_prompt();
         let bell = attempt.inbox.bell();
-        let mut look = tokio::time::interval(attempt.limits.look_every());
+        let every = attempt.limits.look_every();
+        // Not at once: a look goes through all processes, just when others may be starting, and there is nothing to see yet.
+        let mut look = tokio::time::interval_at(Instant::now() + every, every);
         attempt.limits.note_life();
         attempt.board.set_stalled(None);
         let mut letters = tokio::time::interval(inbox::LOOK_EVERY);
