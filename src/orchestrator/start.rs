@@ -106,8 +106,13 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         socket: folder.join(socket_name),
         settings: Secrets::without(&context.settings),
     };
-    order.worker_dir.remember(&Worker { base_commit: assignment.base_commit.clone(), ..Worker::clone(worker) })?;
-    order.attempt_dir.create(&assignment)?;
+    let begins = Worker { base_commit: assignment.base_commit.clone(), ..Worker::clone(worker) };
+    // Beside each other, since each waits for the disk.
+    std::thread::scope(|scope| {
+        let remembered = scope.spawn(|| order.worker_dir.remember(&begins));
+        order.attempt_dir.create(&assignment)?;
+        remembered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
     Ok(assignment)
 }
 
