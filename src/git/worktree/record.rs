@@ -5,11 +5,13 @@
 //! name. Everything else is left to git, and so is saying why something is not possible.
 //!
 //! Git writes its record file by file, and every other git of the repository fails while it does. Ours is written beside
-//! the others and takes its place whole.
+//! the others and takes its place whole. A git that was started lives on when the server is killed, and this does not: what
+//! is cut off here is cleared away by the next creation, or finished by [`super::refill`].
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use git2::{Oid, Repository as Opened};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -17,11 +19,29 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use crate::crash_point::{self, Point};
 use crate::git::repository::Repository;
 
-/// Where a record is written before it takes its place. What a server that was killed left there is of no use.
+/// Where a record is written before its branch is made, and before it takes its place.
 const UNFINISHED: &str = "orchestrator-boss.worktree";
+/// A lock of a ref that is left from a creation is about as old as what else is left of it.
+const AS_OLD: Duration = Duration::from_secs(2);
 /// Settings by which `git worktree add` does more, or otherwise.
 const UNUSUAL: [&str; 4] =
     ["core.sharedrepository", "core.sparsecheckout", "core.worktree", "worktree.userelativepaths"];
+
+/// A branch to be made.
+pub(super) struct Branch<'a> {
+    pub name: &'a str,
+    pub commit: &'a str,
+    /// For its log.
+    pub message: &'a str,
+}
+
+/// What was made; of the rest there is nothing but empty folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    Nothing,
+    Branch,
+    Both,
+}
 
 /// A repository of the usual kind.
 pub(super) struct Usual {
@@ -44,27 +64,28 @@ impl Usual {
         (!extended && !unusual && !sparse).then_some(Usual { opened, common_dir })
     }
 
-    /// Makes a branch that is not there yet. `false`: nothing was made.
-    pub(super) fn make_branch(&self, name: &str, commit: &str, message: &str) -> bool {
-        let make = |id| {
-            // That there is none is looked at once more, under the lock of the ref.
-            self.opened.reference_matching(&format!("refs/heads/{name}"), id, false, Oid::ZERO_SHA1, message)
-        };
-        Oid::from_str(commit).and_then(make).is_ok()
-    }
-
-    /// Has git know a worktree at `path` on a new branch, with none of its files there yet. `false`: nothing was made but
-    /// empty folders. The caller holds the repository's lock.
-    pub(super) fn make(&self, path: &Path, branch: &str, lock_reason: Option<&str>) -> bool {
+    /// Makes the branch, which is not there yet, and has git know a worktree at `path` on it, with none of its files there
+    /// yet. The caller holds the repository's lock.
+    pub(super) fn make(&self, path: &Path, branch: &Branch, lock_reason: Option<&str>) -> Made {
         let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| is_plain(name)) else {
-            return false;
+            return Made::Nothing;
         };
-        let made = self.write(path, branch, lock_reason).and_then(|unfinished| self.name(&unfinished, name));
-        let Ok(folder) = made else {
-            let _ = fs::remove_dir_all(self.common_dir.join(UNFINISHED));
-            return false;
+        let unfinished = self.common_dir.join(UNFINISHED);
+        self.clear_away(&unfinished);
+        if write(&unfinished, path, branch.name, lock_reason).is_err() {
+            let _ = fs::remove_dir_all(&unfinished);
+            return Made::Nothing;
+        }
+        crash_point::in_the_middle(Point::BranchBegun, || drop(fs::write(self.ref_lock(branch.name), "")));
+        if !self.make_branch(branch) {
+            let _ = fs::remove_dir_all(&unfinished);
+            return Made::Nothing;
+        }
+        let Ok(folder) = self.name(&unfinished, name) else {
+            let _ = fs::remove_dir_all(&unfinished);
+            return Made::Branch;
         };
-        crash_point::at(Point::WorktreeRecorded);
+        crash_point::in_the_middle(Point::WorktreeRecorded, || drop(File::create(path.join(".git"))));
         let linked = link(path, &folder).and_then(|()| match lock_reason {
             Some(_) => Ok(()),
             None => fs::remove_file(folder.join("locked")),
@@ -72,31 +93,40 @@ impl Usual {
         if linked.is_err() {
             let _ = fs::remove_dir_all(&folder);
             let _ = fs::remove_file(path.join(".git"));
+            return Made::Branch;
         }
-        linked.is_ok()
+        Made::Both
     }
 
-    /// The record, in a folder of its own.
-    fn write(&self, path: &Path, branch: &str, lock_reason: Option<&str>) -> io::Result<PathBuf> {
-        fs::create_dir_all(path)?;
-        if path.read_dir()?.next().is_some() {
-            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+    fn make_branch(&self, branch: &Branch) -> bool {
+        let name = format!("refs/heads/{}", branch.name);
+        let make = |id| {
+            // That there is none is looked at once more, under the lock of the ref.
+            self.opened.reference_matching(&name, id, false, Oid::ZERO_SHA1, branch.message)
+        };
+        Oid::from_str(branch.commit).and_then(make).is_ok()
+    }
+
+    fn ref_lock(&self, branch: &str) -> PathBuf {
+        self.common_dir.join("refs/heads").join(format!("{branch}.lock"))
+    }
+
+    /// What a server left that was killed while it made a worktree, the lock of a ref among it. Whoever made it is dead:
+    /// we hold the repository's lock.
+    fn clear_away(&self, unfinished: &Path) {
+        let head = unfinished.join("HEAD");
+        if let Ok(text) = fs::read_to_string(&head)
+            && let Some(branch) = text.trim_end().strip_prefix("ref: refs/heads/")
+        {
+            let written = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
+            let ref_lock = self.ref_lock(branch);
+            let age = written(&head).zip(written(&ref_lock)).map(|(head, lock)| lock.duration_since(head));
+            // Not the lock of somebody who works on that branch now.
+            if age.is_some_and(|age| age.is_ok_and(|age| age < AS_OLD)) {
+                let _ = fs::remove_file(ref_lock);
+            }
         }
-        let text = path.join(".git").into_os_string().into_string();
-        let link = text.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let folder = self.common_dir.join(UNFINISHED);
-        match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        fs::create_dir(&folder)?;
-        fs::create_dir(folder.join("refs"))?;
-        // As git does it: a worktree whose files are not there could be pruned otherwise.
-        fs::write(folder.join("locked"), format!("{}\n", lock_reason.unwrap_or("initializing")))?;
-        fs::write(folder.join("gitdir"), format!("{link}\n"))?;
-        fs::write(folder.join("commondir"), "../..\n")?;
-        fs::write(folder.join("HEAD"), format!("ref: refs/heads/{branch}\n"))?;
-        Ok(folder)
+        let _ = fs::remove_dir_all(unfinished);
     }
 
     /// Moves a record to its place, under the first name that is free, numbered as git does it.
@@ -118,10 +148,33 @@ impl Usual {
     }
 }
 
-/// The file in a worktree that leads to git's record of it.
+/// The record, in a folder of its own.
+fn write(folder: &Path, path: &Path, branch: &str, lock_reason: Option<&str>) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    if path.read_dir()?.next().is_some() {
+        return Err(io::ErrorKind::DirectoryNotEmpty.into());
+    }
+    let link = path.join(".git");
+    let link = link.to_str().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::create_dir(folder)?;
+    fs::write(folder.join("HEAD"), format!("ref: refs/heads/{branch}\n"))?;
+    fs::create_dir(folder.join("refs"))?;
+    // As git does it: a worktree whose files are not there could be pruned otherwise.
+    fs::write(folder.join("locked"), format!("{}\n", lock_reason.unwrap_or("initializing")))?;
+    fs::write(folder.join("gitdir"), format!("{link}\n"))?;
+    fs::write(folder.join("commondir"), "../..\n")
+}
+
+/// Writes the file in a worktree that leads to git's record of it, where it is not there or was cut off.
 pub(super) fn link(path: &Path, record: &Path) -> io::Result<()> {
-    let record = record.to_str().ok_or(io::ErrorKind::InvalidInput)?;
-    File::create_new(path.join(".git"))?.write_all(format!("gitdir: {record}\n").as_bytes())
+    let file = path.join(".git");
+    let text = format!("gitdir: {}\n", record.to_str().ok_or(io::ErrorKind::InvalidInput)?);
+    match fs::read(&file) {
+        Ok(there) if !there.is_empty() => Ok(()),
+        Ok(_) => fs::write(&file, text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => File::create_new(&file)?.write_all(text.as_bytes()),
+        Err(error) => Err(error),
+    }
 }
 
 /// One that git takes as it is.
@@ -144,6 +197,11 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
+
+    fn make(repo: &Repository, path: &Path, name: &str, commit: &str, reason: Option<&str>) -> Made {
+        let message = crate::git::worktree::BRANCH_MESSAGE;
+        Usual::of(repo).unwrap().make(path, &Branch { name, commit, message }, reason)
+    }
 
     fn request(fixture: &Fixture, name: &str) -> Request {
         Request { branch: format!("on/{name}"), path: Some(fixture.beside(name)), ..Request::default() }
@@ -170,11 +228,12 @@ mod tests {
     fn made(fixture: &Fixture, name: &str, by_us: bool, reason: Option<&str>) -> BTreeMap<PathBuf, (u32, String)> {
         let (repo, path) = (&fixture.repo, fixture.beside(name));
         let plan = check::check(repo, &request(fixture, name)).unwrap();
-        let usual = by_us.then(|| Usual::of(repo).unwrap());
-        create_branch(repo, usual.as_ref(), &plan).unwrap();
-        match usual {
-            Some(usual) => assert!(usual.make(&path, &plan.branch, reason)),
-            None => add(repo, &plan, &path, reason).unwrap(),
+        match by_us {
+            true => assert_eq!(make(repo, &path, &plan.branch, &plan.base_commit, reason), Made::Both),
+            false => {
+                create_branch(repo, &plan).unwrap();
+                add(repo, &plan, &path, reason).unwrap();
+            }
         }
         let record = loose::own_git_dir(repo, &path).unwrap();
         let mut all = everything(&record);
@@ -260,12 +319,13 @@ mod tests {
         fixture.git(&["branch", "packed/deep", &first]);
         fixture.git(&["pack-refs", "--all"]);
         fixture.git(&["branch", "-f", "loose", &first]);
-        let usual = Usual::of(&fixture.repo).unwrap();
+        let place = |name: &str| fixture.beside(&name.replace(['/', ' '], "-"));
         for name in ["loose", "packed/deep", "packed", "loose/below", "not valid"] {
-            assert!(!usual.make_branch(name, &second, "x"), "{name}");
+            assert_eq!(make(&fixture.repo, &place(name), name, &second, None), Made::Nothing, "{name}");
         }
-        assert!(!usual.make_branch("new", &"1".repeat(40), "x"), "a commit that is not there");
-        assert!(usual.make_branch("new", &second, "x"));
+        let nowhere = "1".repeat(40);
+        assert_eq!(make(&fixture.repo, &place("new"), "new", &nowhere, None), Made::Nothing);
+        assert_eq!(make(&fixture.repo, &place("new"), "new", &second, None), Made::Both);
         let refs = fixture.git(&["for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/heads"]);
         assert_eq!(refs, format!("{first} loose\n{second} main\n{second} new\n{first} packed/deep"));
     }
@@ -294,32 +354,53 @@ mod tests {
     #[test]
     fn one_that_was_cut_off_before_its_folder_knew_of_it_is_finished() {
         let fixture = Fixture::new();
-        let usual = Usual::of(&fixture.repo).unwrap();
-        assert!(usual.make_branch("work", &fixture.git(&["rev-parse", "HEAD"]), "x"));
-        let path = fixture.beside("work");
-        assert!(usual.make(&path, "work", Some("a worker")));
-        fs::remove_file(path.join(".git")).unwrap();
-        // And a later one was cut off before it was named.
-        fs::create_dir_all(fixture.repo.common_dir.join(UNFINISHED).join("refs")).unwrap();
-        assert_eq!(refill(&fixture.repo, &path).unwrap().branch, "work");
-        assert_eq!(crate::git::testing::git(&path, &["status", "--porcelain"]), "");
-        create(&fixture.repo, &request(&fixture, "next"), None).unwrap();
+        let head = fixture.git(&["rev-parse", "HEAD"]);
+        for (name, cut_off) in [("one", false), ("two", true)] {
+            let path = fixture.beside(name);
+            assert_eq!(make(&fixture.repo, &path, name, &head, Some("a worker")), Made::Both);
+            fs::remove_file(path.join(".git")).unwrap();
+            if cut_off {
+                fs::write(path.join(".git"), "").unwrap();
+            }
+            assert_eq!(refill(&fixture.repo, &path).unwrap().branch, name);
+            assert_eq!(crate::git::testing::git(&path, &["status", "--porcelain"]), "");
+        }
         assert_eq!(list(&fixture.repo).unwrap().len(), 3);
-        assert!(!fixture.repo.common_dir.join(UNFINISHED).exists());
+    }
+
+    #[test]
+    fn what_a_killed_server_left_is_cleared_away_and_no_lock_of_somebody_else() {
+        let fixture = Fixture::new();
+        let unfinished = fixture.repo.common_dir.join(UNFINISHED);
+        let ref_lock = fixture.repo.common_dir.join("refs/heads/on/work.lock");
+        let leave = |later: Duration| {
+            fs::create_dir_all(unfinished.join("refs")).unwrap();
+            fs::write(unfinished.join("HEAD"), "ref: refs/heads/on/work\n").unwrap();
+            fs::create_dir_all(ref_lock.parent().unwrap()).unwrap();
+            let lock = File::create(&ref_lock).unwrap();
+            lock.set_modified(unfinished.join("HEAD").metadata().unwrap().modified().unwrap() + later).unwrap();
+        };
+        leave(Duration::from_secs(60));
+        create(&fixture.repo, &request(&fixture, "other"), None).unwrap();
+        assert!(ref_lock.exists() && !unfinished.exists(), "somebody works on that branch");
+        fs::remove_file(&ref_lock).unwrap();
+        leave(Duration::ZERO);
+        create(&fixture.repo, &request(&fixture, "work"), None).unwrap();
+        assert!(!ref_lock.exists() && !unfinished.exists());
+        assert_eq!(list(&fixture.repo).unwrap().len(), 3);
     }
 
     #[test]
     fn what_cannot_be_finished_is_taken_back() {
         let fixture = Fixture::new();
-        let usual = Usual::of(&fixture.repo).unwrap();
-        let path = fixture.beside("work");
+        let (path, head) = (fixture.beside("work"), fixture.git(&["rev-parse", "HEAD"]));
         crate::git::testing::write(&path, "somebodys", "x");
-        assert!(!usual.make(&path, "work", None), "there is something");
-        // A folder in place of git's.
-        let worktrees = fixture.repo.common_dir.join("worktrees");
-        fs::write(&worktrees, "").unwrap();
-        assert!(!usual.make(&fixture.beside("other"), "work", None));
+        assert_eq!(make(&fixture.repo, &path, "work", &head, None), Made::Nothing, "there is something");
+        // A file in place of git's folder.
+        fs::write(fixture.repo.common_dir.join("worktrees"), "").unwrap();
+        let other = fixture.beside("other");
+        assert_eq!(make(&fixture.repo, &other, "work", &head, None), Made::Branch);
         assert!(!fixture.repo.common_dir.join(UNFINISHED).exists());
-        assert_eq!(fixture.beside("other").read_dir().unwrap().count(), 0);
+        assert_eq!(other.read_dir().unwrap().count(), 0);
     }
 }
