@@ -25,7 +25,7 @@ points! {
     Joined, Decided, BatchRegistered, LetterPosted, CancelNoted, Requeued, RetriedByItself, Offered, Delivered,
     AnswerSent, AnswerWritten, CalledOffRecorded, TrialPrepared, Proven, Merged, WorktreeRemoved, Leaving,
     // The server, on the way from admitted to running, and to the end.
-    Admitted, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
+    Admitted, BranchBegun, WorktreeRecorded, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
     TakenOver, LossCleanedUp, LossRecorded,
     // The supervisor.
     Claimed, SaidReady, CliSpawned, CliEnded, TurnSwept, LeftoversCommitted, Verified, Swept, FactsRead, InboxClosed,

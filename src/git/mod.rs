@@ -3,8 +3,8 @@
 //!
 //! The git program does whatever touches a worktree, an index or a ref that somebody may have checked out, because
 //! libgit2 ignores clean and smudge filters, sparse checkout and working-tree encodings, and deletes dirty work without
-//! a word. libgit2 only reads commits and refs, and where it cannot open a repository (sha256, reftable, partial clones)
-//! the git program reads too.
+//! a word. libgit2 only reads commits and refs, and makes the new branch of a new worktree; where it cannot open a
+//! repository (sha256, reftable, partial clones) the git program does that too.
 //!
 //! All functions here block: call them from a blocking task. This room knows nothing of workers, missions or the state
 //! folder; it runs no hook and no fsmonitor of the repository, and it never deletes what is not kept somewhere else.

@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
+use tempfile::TempDir;
+
 use super::command::{CommandError, Git};
 use super::integrate::{own_name, with_objects_in};
 use super::repository::Repository;
@@ -18,15 +20,14 @@ pub type Pair = (String, String);
 pub type Stamp = Vec<Option<(u64, SystemTime, u64)>>;
 
 /// For each pair the paths in conflict, none for a clean merge; `None` where git cannot say, as for unrelated histories.
-/// `target` says how files are merged, as it does when they are integrated.
-pub fn collisions(repo: &Repository, target: &str, pairs: &[Pair]) -> Result<Vec<Option<Vec<String>>>, CommandError> {
-    // The trees and marked-up files of merges that nobody asked for go where they can be thrown away.
-    let scratch = tempfile::tempdir().map_err(|source| CommandError::Start {
-        command: "merge-tree".into(),
-        dir: std::env::temp_dir(),
-        source,
-    })?;
-    let git = || git(repo, target, scratch.path());
+/// `target` says how files are merged, as it does when they are integrated. `scratch` is an empty folder.
+pub fn collisions(
+    repo: &Repository,
+    target: &str,
+    pairs: &[Pair],
+    scratch: &Path,
+) -> Result<Vec<Option<Vec<String>>>, CommandError> {
+    let git = || git(repo, target, scratch);
     let mut found: Vec<Option<Vec<String>>> = Vec::new();
     while found.len() < pairs.len() {
         let rest = &pairs[found.len()..];
@@ -37,6 +38,16 @@ pub fn collisions(repo: &Repository, target: &str, pairs: &[Pair]) -> Result<Vec
         }
     }
     Ok(found)
+}
+
+/// For the trees and marked-up files of merges that nobody asked for. To be thrown away after the answer: each merge makes
+/// folders in it, and a disk that is told of each block that becomes free (`discard`) takes milliseconds for each.
+pub fn scratch() -> Result<TempDir, CommandError> {
+    tempfile::tempdir().map_err(|source| CommandError::Start {
+        command: "merge-tree".into(),
+        dir: std::env::temp_dir(),
+        source,
+    })
 }
 
 /// All in one process, which saves most of the time.
@@ -147,8 +158,8 @@ mod tests {
         ];
         let readme = Some(vec!["readme.txt".to_owned()]);
         let expected = [readme.clone(), Some(vec![]), None, Some(vec![]), None, readme];
-        assert_eq!(collisions(&fixture.repo, "main", &pairs).unwrap(), expected);
-        let scratch = tempfile::tempdir().unwrap();
+        let scratch = scratch().unwrap();
+        assert_eq!(collisions(&fixture.repo, "main", &pairs, scratch.path()).unwrap(), expected);
         let one_by_one: Vec<_> =
             pairs.iter().map(|pair| alone(git(&fixture.repo, "main", scratch.path()), pair).unwrap()).collect();
         assert_eq!(one_by_one, expected);

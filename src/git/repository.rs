@@ -129,8 +129,12 @@ impl Repository {
 
     /// Hides `pattern` from git in all worktrees, without touching a tracked file. Asking twice adds one line.
     pub fn exclude(&self, pattern: &str) -> Result<(), RepositoryError> {
-        let _lock = self.lock()?;
         let path = self.common_dir.join("info/exclude");
+        // As a rule it is there, and many who begin at once need not wait for each other to see it.
+        if fs::read(&path).is_ok_and(|text| has_line(&text, pattern)) {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
         add_line(&path, pattern).map_err(|source| RepositoryError::Exclude {
             pattern: pattern.to_owned(),
             path,
@@ -297,13 +301,17 @@ fn main_worktree(dir: &Path, git_dir: &Path, common_dir: &Path) -> Result<PathBu
     }
 }
 
+fn has_line(text: &[u8], line: &str) -> bool {
+    text.split(|byte| *byte == b'\n').any(|it| it == line.as_bytes())
+}
+
 fn add_line(path: &Path, line: &str) -> io::Result<()> {
     let old = match fs::read(path) {
         Ok(old) => old,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
-    if old.split(|byte| *byte == b'\n').any(|l| l == line.as_bytes()) {
+    if has_line(&old, line) {
         return Ok(());
     }
     // Only `info` itself: a repository that was moved is not begun again at its old place.

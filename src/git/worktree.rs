@@ -22,6 +22,9 @@ use super::loose::own_git_dir;
 use super::refs;
 use super::repository::{Repository, RepositoryError, branch_commit};
 use super::status::git_dir;
+use record::Made;
+
+mod record;
 
 /// More at once only makes the disk busier (measured: two threads on two cores halve the time, more do not help).
 const MOST_CHECKOUTS_AT_ONCE: usize = 4;
@@ -29,6 +32,9 @@ const MOST_CHECKOUTS_AT_ONCE: usize = 4;
 /// In git's own folder of a worktree that we made: what we made, so that its removal can tell copies of ours that were
 /// changed. It goes with the worktree.
 pub(super) const MADE_FILE: &str = "orchestrator-boss.json";
+
+/// In the log of a branch that we made.
+const BRANCH_MESSAGE: &str = "branch: created for a worktree";
 
 /// Hides our own folder, with the worktrees in it.
 const OWN_FOLDER_PATTERN: &str = ".orchestrator/";
@@ -186,6 +192,10 @@ pub fn made_by_us(repo: &Repository, worktree: &Path) -> Option<Worktree> {
 /// all there may have been worked in: nothing in it is overwritten. Git writes the index last, so that tells.
 pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError> {
     let found = find(repo, path)?;
+    if let Some(record) = own_git_dir(repo, &found.path) {
+        record::link(&found.path, &record)
+            .map_err(|source| WorktreeError::Remember { path: found.path.join(".git"), source })?;
+    }
     let included = match git_dir(&found.path)?.join("index").exists() {
         true => include::copy(repo, &found.path)?,
         false => fill(repo, &found.path)?,
@@ -302,10 +312,15 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
     };
     let path_existed = path.exists();
     let mut begun = Begun { path_existed, first_new_folder: first_missing(&path).to_owned(), registered: false, path };
-    if plan.new_branch {
+    let branch = record::Branch { name: &plan.branch, commit: &plan.base_commit, message: BRANCH_MESSAGE };
+    let usual = record::Usual::of(repo).filter(|_| plan.new_branch);
+    let made = usual.map_or(Made::Nothing, |usual| usual.make(&begun.path, &branch, lock_reason));
+    if plan.new_branch && made == Made::Nothing {
+        restore_folders(&begun);
         create_branch(repo, plan)?;
     }
-    match add(repo, plan, &begun.path, lock_reason) {
+    let added = if made == Made::Both { Ok(()) } else { add(repo, plan, &begun.path, lock_reason) };
+    match added {
         Ok(()) => {
             begun.registered = true;
             Ok(begun)
@@ -319,7 +334,7 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
 fn create_branch(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
     let made = repo
         .write()
-        .args(["update-ref", "-m", "branch: created for a worktree"])
+        .args(["update-ref", "-m", BRANCH_MESSAGE])
         .arg(format!("refs/heads/{}", plan.branch))
         .args([&plan.base_commit, &zero_id(&plan.base_commit)])
         .run();

@@ -3,6 +3,7 @@
 //! hint for the boss: nothing is decided by it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::actor::Actor;
@@ -10,6 +11,7 @@ use super::answers::Collision;
 use super::mail::Ask;
 use crate::git::radar::{self, Pair, Stamp};
 use crate::git::{CommandError, Repository};
+use crate::mission::causes::with_causes;
 use crate::mission::id::{ServerId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
 
@@ -69,9 +71,15 @@ impl Actor {
         let Some(mut radar) = self.radar.take() else { return };
         let mailbox = self.mailbox.clone();
         self.runtime.spawn_blocking(move || {
-            let found = radar.look(&repository, scene);
-            let found = found.inspect_err(|error| tracing::debug!(%error, "could not look which branches collide"));
+            let scratch = radar::scratch();
+            let looked = match &scratch {
+                Ok(scratch) => radar.look(&repository, scene, scratch.path()).map_err(|error| with_causes(&error)),
+                Err(error) => Err(with_causes(error)),
+            };
+            let found = looked.inspect_err(|why| tracing::debug!(why, "could not look which branches collide"));
             let _ = mailbox.send(Ask::Radar { radar: Box::new(radar), found: found.ok() });
+            // Nobody waits for this.
+            drop(scratch);
         });
     }
 
@@ -105,7 +113,7 @@ fn leads(registry: &Registry, server: &ServerId, worker: &Worker) -> bool {
 }
 
 impl Radar {
-    fn look(&mut self, repository: &Repository, scene: Scene) -> Result<Collisions, CommandError> {
+    fn look(&mut self, repository: &Repository, scene: Scene, scratch: &Path) -> Result<Collisions, CommandError> {
         let target = scene.target.as_str();
         let tips = radar::tips(repository, &scene.branches)?;
         let Some(onto) = tips.get(target) else { return Ok(Collisions::new()) };
@@ -115,7 +123,7 @@ impl Radar {
         });
         let with_commits: Vec<(&Arc<Worker>, &String)> = with_commits.collect();
         let pairs = pairs(&with_commits, onto);
-        self.learn(repository, onto, pairs.iter().map(|(pair, _)| pair))?;
+        self.learn(repository, onto, pairs.iter().map(|(pair, _)| pair), scratch)?;
         let mut found = Collisions::new();
         for (pair, between) in pairs {
             let Some(Some(paths)) = self.known.get(&pair) else { continue };
@@ -144,11 +152,12 @@ impl Radar {
         repository: &Repository,
         target: &str,
         pairs: impl Iterator<Item = &'a Pair> + Clone,
+        scratch: &Path,
     ) -> Result<(), CommandError> {
         let mut former = std::mem::take(&mut self.known);
         self.known = pairs.clone().filter_map(|pair| former.remove_entry(pair)).collect();
         let new: Vec<Pair> = pairs.filter(|pair| !self.known.contains_key(*pair)).cloned().collect();
-        let answers = radar::collisions(repository, target, &new)?;
+        let answers = radar::collisions(repository, target, &new, scratch)?;
         self.known.extend(new.into_iter().zip(answers));
         Ok(())
     }

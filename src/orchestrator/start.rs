@@ -106,8 +106,13 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         socket: folder.join(socket_name),
         settings: Secrets::without(&context.settings),
     };
-    order.worker_dir.remember(&Worker { base_commit: assignment.base_commit.clone(), ..Worker::clone(worker) })?;
-    order.attempt_dir.create(&assignment)?;
+    let begins = Worker { base_commit: assignment.base_commit.clone(), ..Worker::clone(worker) };
+    // Beside each other, since each waits for the disk.
+    std::thread::scope(|scope| {
+        let remembered = scope.spawn(|| order.worker_dir.remember(&begins));
+        order.attempt_dir.create(&assignment)?;
+        remembered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
     Ok(assignment)
 }
 
@@ -153,7 +158,11 @@ fn worktree(
 ) -> Result<(git::Worktree, bool), OrchestratorError> {
     let repository = context.repository()?;
     restore_branch(repository, &order.worker, branch)?;
-    if path.join(".git").exists() {
+    let is_begun = || {
+        let unfinished = path.exists() && order.worker_dir.worktree::<git::Worktree>()?.is_none();
+        Ok::<_, OrchestratorError>(unfinished && is_registered_for(repository, path, &order.worker)?)
+    };
+    if path.join(".git").exists() || is_begun()? {
         let made_for_it =
             |made: &git::Worktree| git::made_by_us(repository, path).is_some_and(|record| record.branch == made.branch);
         return match order.worker_dir.worktree()? {

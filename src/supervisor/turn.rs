@@ -218,6 +218,8 @@ impl Running {
     async fn listen(&mut self, attempt: &mut Attempt) -> Option<Exit> {
         self.give_prompt();
         let bell = attempt.inbox.bell();
+        // Not at once: a look goes through all processes, just when others may be starting, and there is nothing to see yet.
+        self.look_at = Instant::now() + attempt.limits.look_every();
         attempt.limits.note_life();
         attempt.board.set_stalled(None);
         let mut alarm = pin!(sleep_until(Instant::now()));

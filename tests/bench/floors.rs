@@ -66,6 +66,7 @@ fn measure(chosen: &[String]) -> ExitCode {
             Err(_) => failed.push(number),
         }
     }
+    world::remove_all();
     println!("\n{:.0} s; {missed} missed; median (5th to 95th percentile)", began.elapsed().as_secs_f64());
     if failed.is_empty() {
         return ExitCode::SUCCESS;

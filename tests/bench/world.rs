@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,7 +13,23 @@ use crate::server::Server;
 
 pub struct World {
     pub bell: Bell,
-    folder: tempfile::TempDir,
+    /// `Some` until it is dropped.
+    folder: Option<tempfile::TempDir>,
+}
+
+/// Folders of worlds that are not needed any more. To remove thousands of files makes the next ones that are made several
+/// times slower for minutes (ext4 without a journal looks for other inodes than those), on either side.
+static USED: Mutex<Vec<tempfile::TempDir>> = Mutex::new(Vec::new());
+
+impl Drop for World {
+    fn drop(&mut self) {
+        USED.lock().expect("nobody panics with it").extend(self.folder.take());
+    }
+}
+
+/// When nothing is measured any more.
+pub fn remove_all() {
+    USED.lock().expect("nobody panics with it").clear();
 }
 
 impl World {
@@ -23,7 +40,7 @@ impl World {
         for name in ["repo", "run", "work"] {
             std::fs::create_dir(path.join(name)).expect("a folder");
         }
-        Self { bell: Bell::hang(path.join("bell")), folder }
+        Self { bell: Bell::hang(path.join("bell")), folder: Some(folder) }
     }
 
     /// With a repository of so many files of some kilobytes each, thirty in a folder.
@@ -47,7 +64,8 @@ impl World {
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().canonicalize().expect("it is there").join(name)
+        let folder = self.folder.as_ref().expect("it is there while the world is");
+        folder.path().canonicalize().expect("it is there").join(name)
     }
 
     /// The folder that servers are started in.

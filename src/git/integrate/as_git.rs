@@ -198,7 +198,9 @@ impl Case {
         let (main, work) = (tip(repo, "main").unwrap(), tip(repo, "work").unwrap());
         let merged = Bench::new(repo).merge_trees(&main, &work).map_err(|error| error.to_string())?;
         let conflicts: BTreeSet<String> = merged.err().into_iter().flatten().map(|it| it.path).collect();
-        let foretold = radar::collisions(repo, &main, &[(main.clone(), work)]).map_err(|error| error.to_string())?;
+        let scratch = radar::scratch().map_err(|error| error.to_string())?;
+        let foretold = radar::collisions(repo, &main, &[(main.clone(), work)], scratch.path());
+        let foretold = foretold.map_err(|error| error.to_string())?;
         let Some(foretold) = &foretold[0] else { return Err("nothing is foretold".to_owned()) };
         match foretold.is_empty() == conflicts.is_empty() && foretold.iter().all(|path| conflicts.contains(path)) {
             true => Ok(()),

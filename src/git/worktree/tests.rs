@@ -84,6 +84,18 @@ fn thirty_two_at_once_from_a_remote_branch() {
 }
 
 #[test]
+fn a_branch_that_somebody_was_faster_to_make_leaves_nothing() {
+    let fixture = Fixture::new();
+    let request = Request { path: Some(PathBuf::from("in/new/folders")), ..on_branch("work") };
+    let plan = check::check(&fixture.repo, &request).unwrap();
+    fixture.git(&["branch", "work"]);
+    let Err(error) = register(&fixture.repo, &plan, None) else { panic!("the branch is somebody else's") };
+    assert!(matches!(error, WorktreeError::BranchExists { .. }), "{error}");
+    assert!(!fixture.root().join("in").exists());
+    assert_eq!(branches(&fixture), "main\nwork");
+}
+
+#[test]
 fn a_failed_checkout_leaves_nothing_and_takes_nothing() {
     let fixture = Fixture::new();
     fixture.commit(".gitattributes", "*.txt filter=broken\n");

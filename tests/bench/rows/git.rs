@@ -42,7 +42,8 @@ pub fn collisions() -> Vec<Line> {
         let all: Vec<String> = branches.iter().cloned().chain(["main".to_owned()]).collect();
         let tips = radar::tips(&repository, &all).expect("git runs");
         let pairs: Vec<_> = all[1..].iter().map(|other| (tips[&branches[0]].clone(), tips[other].clone())).collect();
-        let found = radar::collisions(&repository, "main", &pairs).expect("git runs");
+        let scratch = radar::scratch().expect("a temporary folder");
+        let found = radar::collisions(&repository, "main", &pairs, scratch.path()).expect("git runs");
         let ours = clock::between(began, clock::now());
         assert!(found.len() == BRANCHES && found.iter().all(|paths| paths.as_ref().is_some_and(Vec::is_empty)));
         let began = clock::now();
