@@ -109,6 +109,11 @@ impl<'a> Bench<'a> {
         Ok(Self { repo, scratch: Some(tempfile::tempdir().map_err(IntegrateError::Scratch)?) })
     }
 
+    /// To be thrown away, sooner or later.
+    pub fn into_scratch(self) -> Option<TempDir> {
+        self.scratch
+    }
+
     /// The commit with which this comes in on top of `onto`.
     pub fn couple(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
         match step.strategy {

@@ -118,13 +118,14 @@ pub(super) async fn try_out(
 ) -> Result<IntegrationAnswer> {
     let recorded = recorded(orchestrator, order).await?;
     let (context, order) = (orchestrator.shared(), order.clone());
-    blocking(move || {
+    let (answer, scratch) = blocking(move || {
         let repository = context.repository()?;
         let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
+        let bench = Bench::dry(repository).map_err(refused)?;
         // One start of git beside another.
         let (train, unheeded) = thread::scope(|scope| {
             let unheeded = scope.spawn(|| git::unheeded::unheeded(repository, order.push));
-            (couple(&context, &order, &recorded, from, true), unheeded.join())
+            (couple(&bench, &context, &order, &recorded, from), unheeded.join())
         });
         let (train, unheeded) = (train?, unheeded.unwrap_or_else(|panic| resume_unwind(panic)).map_err(refused));
         let would_move = !train.cars.is_empty();
@@ -138,9 +139,12 @@ pub(super) async fn try_out(
         if order.push {
             answer.push = Some(git::push(repository, &order.into, true).map_err(refused)?);
         }
-        Ok(answer)
+        Ok((answer, bench.into_scratch()))
     })
-    .await
+    .await?;
+    // A disk that is told of each block that becomes free takes milliseconds for it, and nobody waits for this.
+    tokio::task::spawn_blocking(move || drop(scratch));
+    Ok(answer)
 }
 
 /// The job. Dropping the future leaves nothing half done: the branch has moved or it has not.
@@ -192,9 +196,7 @@ impl Recorded {
     }
 }
 
-fn couple(context: &Context, order: &Order, recorded: &[Recorded], from: String, dry: bool) -> Result<Train> {
-    let repository = context.repository()?;
-    let bench = if dry { Bench::dry(repository).map_err(refused)? } else { Bench::new(repository) };
+fn couple(bench: &Bench<'_>, context: &Context, order: &Order, recorded: &[Recorded], from: String) -> Result<Train> {
     let mut train = Train { from, ..Train::default() };
     let mut rest = Vec::new();
     for (at, source) in order.sources.iter().enumerate() {
@@ -203,7 +205,7 @@ fn couple(context: &Context, order: &Order, recorded: &[Recorded], from: String,
             None => rest.push(at),
         }
     }
-    couple_on(&bench, order, &mut train, &rest)?;
+    couple_on(bench, order, &mut train, &rest)?;
     Ok(train)
 }
 
@@ -264,7 +266,7 @@ impl Run<'_> {
             let repository = context.repository()?;
             repository.identity().map_err(refused)?;
             let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
-            let train = couple(&context, &order, &recorded, from, false)?;
+            let train = couple(&Bench::new(repository), &context, &order, &recorded, from)?;
             if !train.cars.is_empty() {
                 git::can_land(repository, &order.into).map_err(refused)?;
             }
