@@ -48,8 +48,12 @@ impl Mission {
         let disturbed = &self.disturbed;
         ending == self.kind.ending()
             || match ending {
-                // An automatic retry does not follow once it was called off.
-                "failed" => (self.kind == Kind::FailsOnce && disturbed.cancelled) || disturbed.start_failed,
+                // An automatic retry does not follow once it was called off, nor when the attempts are used up: one may
+                // have been interrupted before it began, and have completed what the message asked for instead.
+                "failed" => {
+                    let no_more = disturbed.cancelled || disturbed.messaged && disturbed.retried;
+                    (self.kind == Kind::FailsOnce && no_more) || disturbed.start_failed
+                }
                 "cancelled" => disturbed.cancelled || self.kind.races(),
                 "completed" => (disturbed.messaged || disturbed.retried) && self.kind != Kind::VerifyFails,
                 "lost" => disturbed.supervisor_killed,
