@@ -161,6 +161,7 @@ impl Actor {
             Ask::Page { boss, request, reply } => drop(reply.send(self.page(&boss, &request))),
             Ask::Get { name, reply } => drop(reply.send(self.find(&name).map(|worker| self.view(&worker)))),
             Ask::Counts { reply } => drop(reply.send(self.counts())),
+            Ask::Known { requests, reply } => drop(reply.send(self.known(requests))),
             Ask::Message { boss, name, message, reply } => self.message(&boss, &name, message, reply),
             Ask::Cancel { boss, name, reason, reply } => self.cancel(&boss, &name, &reason, reply),
             Ask::CancelAll { boss, scope, reason, reply } => drop(reply.send(self.cancel_all(&boss, scope, &reason))),

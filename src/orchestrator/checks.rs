@@ -1,6 +1,6 @@
 //! What can be known to fail before anything is made: checked before a batch is answered, off the actor's thread.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,20 +16,25 @@ use crate::mission::spec::{Mission, Permissions, Place};
 
 type Checked = Result<Draft, String>;
 
-pub(super) async fn check_all(context: Arc<Context>, drafts: Vec<Checked>) -> Vec<Checked> {
+/// What was asked for before, in `known`, is answered as it was: what it needed then may be gone, and what it was given is
+/// in its own way.
+pub(super) async fn check_all(context: Arc<Context>, drafts: Vec<Checked>, known: HashSet<String>) -> Vec<Checked> {
     let total = drafts.len();
-    let inner = Arc::clone(&context);
+    let is_known = move |draft: &Draft| draft.request_id.as_ref().is_some_and(|request| known.contains(request));
+    let (inner, was_there) = (Arc::clone(&context), is_known.clone());
     let checked = handle::blocking(move || {
         let mut checks = Checks { context: &inner, bases: HashMap::new(), programs: HashMap::new() };
-        Ok(drafts.into_iter().map(|draft| checks.check(draft?)).collect::<Vec<Checked>>())
+        let mut check = |draft: Draft| if was_there(&draft) { Ok(draft) } else { checks.check(draft) };
+        Ok(drafts.into_iter().map(|draft| check(draft?)).collect::<Vec<Checked>>())
     });
     let checked = match checked.await {
         Ok(drafts) => drafts,
         Err(error) => return vec![Err(with_causes(&error)); total],
     };
-    let asked: BTreeSet<BackendName> = checked.iter().flatten().map(|draft| draft.backend.clone()).collect();
+    let new = checked.iter().flatten().filter(|draft| !is_known(draft));
+    let asked: BTreeSet<BackendName> = new.map(|draft| draft.backend.clone()).collect();
     let logged_out = probe::logged_out(&context, asked).await;
-    let check = |draft: Draft| match logged_out.get(&draft.backend) {
+    let check = |draft: Draft| match logged_out.get(&draft.backend).filter(|_| !is_known(&draft)) {
         Some(why) => Err(why.clone()),
         None => Ok(draft),
     };

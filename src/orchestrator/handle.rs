@@ -1,5 +1,6 @@
 //! The handle: what the rooms above can ask of the orchestrator.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,7 +173,12 @@ impl Orchestrator {
         drafts: Vec<std::result::Result<Draft, String>>,
         race: bool,
     ) -> Result<Vec<std::result::Result<Created, String>>> {
-        let drafts = checks::check_all(Arc::clone(&self.context), drafts).await;
+        let requests: Vec<String> = drafts.iter().flatten().filter_map(|draft| draft.request_id.clone()).collect();
+        let known = match requests.is_empty() {
+            true => HashSet::new(),
+            false => self.ask(|reply| Ask::Known { requests, reply }).await?,
+        };
+        let drafts = checks::check_all(Arc::clone(&self.context), drafts, known).await;
         let boss = boss.clone();
         self.ask(|reply| Ask::Create { boss, drafts, race, reply }).await?
     }

@@ -1,7 +1,7 @@
 //! All messages that reach the actor: what the handle asks for, what the tasks that follow workers report, and the
 //! snapshots that are given away. No logic.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -74,6 +74,11 @@ pub enum Ask {
     },
     Counts {
         reply: Reply<HashMap<BackendName, Counts>>,
+    },
+    /// Which of these `request_id`s were here before.
+    Known {
+        requests: Vec<String>,
+        reply: Reply<HashSet<String>>,
     },
     Message {
         boss: BossId,

@@ -1,6 +1,6 @@
 //! What the actor tells of its registry without changing anything: workers by name, lists, counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,6 +143,11 @@ impl Actor {
             counts.login_lost = held.kind == FailureKind::Auth;
         }
         counts
+    }
+
+    pub(super) fn known(&self, requests: Vec<String>) -> HashSet<String> {
+        let is_known = |request: &String| self.journal().is_some_and(|journal| journal.knows_request(request));
+        requests.into_iter().filter(is_known).collect()
     }
 
     pub(super) fn lookup(&self, name: Option<&str>) -> Result<Lookup> {

@@ -122,6 +122,10 @@ impl Journal {
         self.history.find_with(&self.registry, text)
     }
 
+    pub fn knows_request(&self, request: &str) -> bool {
+        self.registry.by_request(request).is_some() || self.history.request(request).is_some()
+    }
+
     /// How many workers are in the history alone.
     pub fn in_history(&self) -> usize {
         self.history.moved_from(&self.registry).count()

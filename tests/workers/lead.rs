@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_boss::backend::AgentEvent;
+use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::orchestrator::{
     Include, IntegrationRequest, IntegrationSource, IntegrationStrategy, MessageDelivery, NewMessage, RetryRequest,
@@ -204,6 +205,25 @@ async fn the_same_request_never_spawns_twice() {
     assert_eq!((&ids[0], &ids[0]), (&ids[1], &later[0]));
     assert_eq!(server.orchestrator.list(&server.boss, Scope::All).await.unwrap().workers.len(), 1);
     server.wait(&[], CEILING).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_repeated_is_answered_though_what_it_was_given_is_in_its_way() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let asked = || {
+        let mut draft = mission("once", "write new.txt x");
+        let (branch, path) = (Some("own/branch".to_owned()), Some(world.repo().join("../own")));
+        draft.place = DraftPlace::Worktree { branch, base: None, path };
+        draft.request_id = Some("r-1".to_owned());
+        draft
+    };
+    let id = server.create_one(asked()).await;
+    server.until(&id, "completed").await;
+    assert_eq!(server.create(vec![asked()]).await, [Ok(id)]);
+    let mut new = asked();
+    new.request_id = Some("r-2".to_owned());
+    assert!(server.create(vec![new]).await[0].is_err(), "another one is in its way");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
