@@ -117,6 +117,8 @@ impl Usual {
         let head = unfinished.join("HEAD");
         if let Ok(text) = fs::read_to_string(&head)
             && let Some(branch) = text.trim_end().strip_prefix("ref: refs/heads/")
+            // A worker can write it too, and must not lead us elsewhere.
+            && git2::Branch::name_is_valid(branch).unwrap_or(false)
         {
             let written = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
             let ref_lock = self.ref_lock(branch);
@@ -373,6 +375,12 @@ mod tests {
         let fixture = Fixture::new();
         let unfinished = fixture.repo.common_dir.join(UNFINISHED);
         let ref_lock = fixture.repo.common_dir.join("refs/heads/on/work.lock");
+        let elsewhere = fixture.root().join("elsewhere.lock");
+        fs::create_dir(&unfinished).unwrap();
+        fs::write(unfinished.join("HEAD"), "ref: refs/heads/../../../elsewhere\n").unwrap();
+        fs::write(&elsewhere, "").unwrap();
+        create(&fixture.repo, &request(&fixture, "first"), None).unwrap();
+        assert!(elsewhere.exists() && !unfinished.exists(), "it is not followed out of the refs");
         let leave = |later: Duration| {
             fs::create_dir_all(unfinished.join("refs")).unwrap();
             fs::write(unfinished.join("HEAD"), "ref: refs/heads/on/work\n").unwrap();
@@ -387,7 +395,7 @@ mod tests {
         leave(Duration::ZERO);
         create(&fixture.repo, &request(&fixture, "work"), None).unwrap();
         assert!(!ref_lock.exists() && !unfinished.exists());
-        assert_eq!(list(&fixture.repo).unwrap().len(), 3);
+        assert_eq!(list(&fixture.repo).unwrap().len(), 4);
     }
 
     #[test]
