@@ -1,4 +1,4 @@
-//! Beside another orchestrator that starts CLIs in tmux, CAO (<https://pypi.org/project/cli-agent-orchestrator>):
+//! Beside another orchestrator that starts CLIs in tmux, CAO (the Python package `cli-agent-orchestrator`):
 //! `cargo bench --bench peer -- --cao FOLDER [ROW…]`.
 //!
 //! Both sides run the same CLI in the same folders, in turns and in one run. Of each side the quickest way that it
