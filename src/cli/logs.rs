@@ -156,6 +156,9 @@ impl Logs<'_> {
             };
             return self.show_raw(raw::Raw::new(path), &attempt).await;
         }
+        if self.args.follow {
+            self.until_assigned(&attempt).await?;
+        }
         let teller = say::Teller::new(&attempt, number, self.args.json);
         teller.begin()?;
         let read = self.tell_what_is_there(&teller, &attempt).await?;
@@ -163,6 +166,14 @@ impl Logs<'_> {
             self.tell_what_comes(&teller, &attempt, read).await?;
         }
         teller.end()
+    }
+
+    /// The folder of an attempt is there a moment before it says with what it begins.
+    async fn until_assigned(&mut self, attempt: &AttemptDir) -> Result<(), End> {
+        while !attempt.assignment().exists() && !self.is_over(attempt)? {
+            self.changes.next().await;
+        }
+        Ok(())
     }
 
     async fn show_raw(&mut self, mut raw: raw::Raw, attempt: &AttemptDir) -> Result<(), End> {

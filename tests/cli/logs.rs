@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
+use serde_json::json;
+
 use crate::world::*;
 
 #[test]
@@ -66,6 +68,21 @@ fn following_shows_what_comes_and_ends_with_the_worker_over_its_retries() {
         assert!(rest.contains(part), "{part} in\n{rest}");
     }
     assert_eq!(follow.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn following_an_attempt_whose_folder_is_there_first_still_says_with_what_it_runs() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let below = create(&mut boss, mission("below", "wait-file ../../../go"));
+    let above = create(&mut boss, with(mission("above", "say words"), "depends_on", json!([below])));
+    std::fs::create_dir_all(world.attempt(&above, 1)).unwrap();
+    let follow = world.begin(&["logs", &above, "--follow"]);
+    // By now it has looked.
+    world.run(&["status"]).ended(0);
+    std::fs::write(world.repo().join("go"), "").unwrap();
+    let said = end_of(follow).ended(0);
+    assert!(said.contains("attempt 1, fake") && said.contains("completed after"), "{said}");
 }
 
 #[test]
