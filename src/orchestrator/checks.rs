@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::env;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,7 +66,10 @@ impl Checks<'_> {
         let present = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
         draft.needs = backend.probe().key_variables.into_iter().filter(present).collect();
         match &mut draft.place {
-            DraftPlace::Directory(path) => *path = self.directory(path)?,
+            DraftPlace::Directory(path) => {
+                let named = self.context.directory.join(&path);
+                *path = existing_directory("working_directory", &named, "leave it out to get a worktree")?;
+            }
             DraftPlace::Worktree { branch, base, path } => self.worktree(branch.as_deref(), base, path.as_deref())?,
         }
         Ok(draft)
@@ -78,23 +82,6 @@ impl Checks<'_> {
         let found = probe::find_program(self.context, backend).map(drop).map_err(|error| with_causes(&error));
         self.programs.insert(backend.clone(), found.clone());
         found
-    }
-
-    fn directory(&self, path: &Path) -> Result<PathBuf, String> {
-        let absolute = self.context.directory.join(path);
-        let found = absolute.canonicalize().map_err(|error| {
-            let why = match error.kind() {
-                std::io::ErrorKind::NotFound => "it does not exist",
-                std::io::ErrorKind::NotADirectory => "a part of it is no directory",
-                std::io::ErrorKind::PermissionDenied => "it is not readable for this user",
-                _ => "it leads nowhere",
-            };
-            format!("working_directory {} cannot be used ({why}): name an existing directory, or leave it out to get a worktree", absolute.display())
-        })?;
-        match found.is_dir() {
-            true => Ok(found),
-            false => Err(format!("working_directory {} is not a directory", found.display())),
-        }
     }
 
     fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<(), String> {
@@ -124,6 +111,21 @@ impl Checks<'_> {
         self.bases.insert(base.clone(), found.clone());
         found
     }
+}
+
+/// A directory that a caller names in `field`, as it really is, or why it cannot be used and what else there is to do.
+pub(super) fn existing_directory(field: &str, path: &Path, otherwise: &str) -> Result<PathBuf, String> {
+    let why = match path.canonicalize() {
+        Ok(found) if found.is_dir() => return Ok(found),
+        Ok(_) => "it is not a directory",
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => "it does not exist",
+            io::ErrorKind::NotADirectory => "a part of it is not a directory",
+            io::ErrorKind::PermissionDenied => "it is not readable for this user",
+            _ => "it leads nowhere",
+        },
+    };
+    Err(format!("{field} {} cannot be used ({why}): name an existing directory, or {otherwise}", path.display()))
 }
 
 /// As far as a backend looks at it.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::answers::*;
+use super::checks;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::follow;
@@ -46,6 +47,8 @@ pub(super) fn create(context: &Context, request: WorktreeRequest) -> Result<Work
 pub(super) fn repository(context: &Context, named: Option<&Path>) -> Result<Repository> {
     let Some(path) = named else { return context.repository().cloned() };
     let path = context.directory.join(path);
+    let otherwise = "leave it out for the repository that this server works in";
+    let path = checks::existing_directory("repo_path", &path, otherwise).map_err(OrchestratorError::Refused)?;
     Repository::discover(&path).map_err(refused)?.ok_or(OrchestratorError::NoRepository { path })
 }
 
