@@ -6,7 +6,7 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use orchestrator_boss::orchestrator::{
     IntegrationRequest, IntegrationSource, IntegrationStrategy, NewMessage, RemovalAnswer, RemovalRequest,
@@ -51,10 +51,20 @@ fn seeds(most: u64) -> Vec<u64> {
 
 /// A worker's or a user's own git: it may fail, as theirs does.
 fn try_git(dir: &Path, args: &[&str]) -> bool {
+    run_git(dir, args).status.success()
+}
+
+#[track_caller]
+fn must_git(dir: &Path, args: &[&str]) {
+    let output = run_git(dir, args);
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn run_git(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new("git");
     command.args(["-c", "protocol.file.allow=always", "-c", "core.editor=true"]).args(args).current_dir(dir);
     command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-    command.output().expect("git runs").status.success()
+    command.output().expect("git runs")
 }
 
 struct Run {
@@ -134,14 +144,11 @@ impl Run {
 
     async fn user_cleans_up(&mut self) {
         self.log.push("  the user's gc and prune".to_owned());
-        assert!(try_git(
-            &self.world.repo(),
-            &["reflog", "expire", "--expire=now", "--expire-unreachable=never", "HEAD"]
-        ));
-        assert!(try_git(&self.world.repo(), &["worktree", "prune"]));
+        must_git(&self.world.repo(), &["reflog", "expire", "--expire=now", "--expire-unreachable=never", "HEAD"]);
+        must_git(&self.world.repo(), &["worktree", "prune"]);
         let list = self.server.orchestrator.list(&self.server.boss, Scope::All).await.unwrap();
         if list.workers.iter().all(|view| view.worker.status.is_settled()) {
-            assert!(try_git(&self.world.repo(), &["gc", "-q", "--prune=now"]));
+            must_git(&self.world.repo(), &["gc", "-q", "--prune=now"]);
         } else {
             // Git's manual says that `--prune=now` breaks a repository in which somebody writes at that moment, and then
             // a collection may fail.
@@ -310,13 +317,14 @@ impl Run {
 
 fn commit_in(inner: &Path, before: &[&[&str]], text: &str) {
     for args in before {
-        assert!(try_git(inner, args));
+        must_git(inner, args);
     }
     for setting in [["user.name", "N"], ["user.email", "n@localhost"]] {
-        assert!(try_git(inner, &[&["config"][..], &setting].concat()));
+        must_git(inner, &[&["config"][..], &setting].concat());
     }
     fs::write(inner.join("a"), text).unwrap();
-    assert!(try_git(inner, &["add", "-f", "a"]) && try_git(inner, &["commit", "-qm", "a"]));
+    must_git(inner, &["add", "-f", "a"]);
+    must_git(inner, &["commit", "-qm", "a"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
