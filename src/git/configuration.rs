@@ -16,6 +16,7 @@ use git2::{ObjectType, Oid};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
+use super::loose::linked_git_dirs;
 use super::repository::Repository;
 use super::worktree::MADE_FILE;
 
@@ -153,9 +154,7 @@ fn settings_of_others_worktrees(repo: &Repository) -> Result<Vec<(String, String
 
 /// Git's folders of the worktrees that are not ours and have settings of their own.
 fn others_worktrees(repo: &Repository) -> impl Iterator<Item = PathBuf> {
-    let folders = fs::read_dir(repo.common_dir.join("worktrees")).into_iter().flatten().flatten();
-    let folders = folders.map(|folder| folder.path());
-    folders.filter(|folder| !folder.join(MADE_FILE).exists() && folder.join("config.worktree").is_file())
+    linked_git_dirs(repo).filter(|folder| !folder.join(MADE_FILE).exists() && folder.join("config.worktree").is_file())
 }
 
 fn own_file(common_dir: &Path) -> Option<String> {

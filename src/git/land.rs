@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
 use super::integrate::{IntegrateError, REASON, tip};
+use super::loose::{linked_git_dirs, place};
 use super::repository::Repository;
-use super::status::{Untracked, git_dir, operation_in_progress, status};
+use super::status::{Untracked, operation_in_progress, status};
 use super::worktree::list;
 
 /// How many files a refusal names.
@@ -64,25 +65,24 @@ fn checkout_of(repo: &Repository, branch: &str) -> Result<Option<PathBuf>, Comma
     Ok(list(repo)?.into_iter().find(checkout).map(|worktree| worktree.path))
 }
 
-/// While a branch is rebased it is checked out nowhere by name, but the rebase will end by moving it.
+/// While a branch is rebased it is checked out nowhere by name, but the rebase will end by moving it. Git itself is not
+/// asked: it fails at a worktree that is being made at that moment.
 fn refuse_rebased(repo: &Repository, branch: &str) -> Result<(), IntegrateError> {
-    let detached =
-        list(repo)?.into_iter().filter(|worktree| worktree.branch.is_none() && !worktree.bare && !worktree.missing);
-    for worktree in detached {
-        let git_dir = git_dir(&worktree.path)?;
-        let rebased = ["rebase-merge", "rebase-apply"]
-            .iter()
-            .filter_map(|state| fs::read_to_string(git_dir.join(state).join("head-name")).ok())
-            .any(|name| name.trim_end().strip_prefix("refs/heads/") == Some(branch));
-        if rebased {
-            return Err(IntegrateError::TargetBusy {
-                branch: branch.to_owned(),
-                worktree: worktree.path,
-                operation: "rebase",
-            });
+    let main = [(repo.common_dir.clone(), repo.root().to_owned())];
+    let linked = linked_git_dirs(repo).filter_map(|git_dir| place(&git_dir).map(|place| (git_dir, place)));
+    let rebased = main.into_iter().chain(linked).find(|(git_dir, place)| place.exists() && is_rebased(git_dir, branch));
+    match rebased {
+        Some((_, worktree)) => {
+            Err(IntegrateError::TargetBusy { branch: branch.to_owned(), worktree, operation: "rebase" })
         }
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn is_rebased(git_dir: &Path, branch: &str) -> bool {
+    let name = |state: &&str| fs::read_to_string(git_dir.join(state).join("head-name")).ok();
+    let names = ["rebase-merge", "rebase-apply"].iter().filter_map(name);
+    names.map(|name| name.trim_end().to_owned()).any(|name| name.strip_prefix("refs/heads/") == Some(branch))
 }
 
 fn compare_and_swap(repo: &Repository, step: Move<'_>) -> Result<(), CommandError> {

@@ -116,12 +116,22 @@ fn existing_commits(repo: &Repository, ids: &HashSet<String>) -> Result<Vec<Stri
 /// The folder in which git keeps a linked worktree's HEAD, index and reflog; also when the worktree's own folder is gone.
 /// `None` when git has none for it.
 pub fn own_git_dir(repo: &Repository, worktree: &Path) -> Option<PathBuf> {
-    let folders = fs::read_dir(repo.common_dir.join("worktrees")).ok()?;
-    folders.flatten().map(|folder| folder.path()).find(|folder| {
-        let Ok(link) = fs::read_to_string(folder.join("gitdir")) else { return false };
-        // It may be relative to this folder.
-        let link = folder.join(link.trim_end_matches('\n'));
-        let place = link.parent().unwrap_or(&link);
-        place == worktree || place.canonicalize().is_ok_and(|place| place == worktree)
-    })
+    let is_its = |folder: &PathBuf| {
+        place(folder).is_some_and(|it| it == worktree || it.canonicalize().is_ok_and(|it| it == worktree))
+    };
+    linked_git_dirs(repo).find(is_its)
+}
+
+/// Git's folders of all linked worktrees, also of those that are half made, or whose own folders are gone.
+pub(super) fn linked_git_dirs(repo: &Repository) -> impl Iterator<Item = PathBuf> {
+    let folders = fs::read_dir(repo.common_dir.join("worktrees")).into_iter().flatten().flatten();
+    folders.map(|folder| folder.path())
+}
+
+/// The root of the linked worktree that git keeps this folder for.
+pub(super) fn place(git_dir: &Path) -> Option<PathBuf> {
+    let link = fs::read_to_string(git_dir.join("gitdir")).ok()?;
+    // It may be relative to this folder.
+    let link = git_dir.join(link.trim_end_matches('\n'));
+    Some(link.parent().unwrap_or(&link).to_owned())
 }

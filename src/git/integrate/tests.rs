@@ -288,6 +288,27 @@ fn a_branch_that_is_being_rebased_is_left_alone() {
 }
 
 #[test]
+fn a_branch_that_is_being_rebased_in_another_worktree_is_left_alone_too() {
+    let fixture = diverged();
+    let place = fixture.beside("elsewhere");
+    fixture.git(&["checkout", "-q", "--detach"]);
+    fixture.git(&["worktree", "add", "-q", place.to_str().unwrap(), "main"]);
+    assert!(Git::write(&place).args(["rebase", "-q", "--exec", "false", "main~1"]).succeeds().is_ok_and(|it| !it));
+    let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
+    assert!(matches!(error, IntegrateError::TargetBusy { worktree, .. } if worktree == place));
+}
+
+/// As git leaves it for a moment while it makes one.
+#[test]
+fn a_worktree_that_is_half_made_is_in_nobodys_way() {
+    let fixture = diverged();
+    let place = fixture.beside("half");
+    fixture.git(&["worktree", "add", "-q", "--detach", place.to_str().unwrap(), "main"]);
+    fs::remove_file(fixture.root().join(".git/worktrees/half/HEAD")).unwrap();
+    integrate(&fixture.repo, &request(Strategy::Merge)).unwrap();
+}
+
+#[test]
 fn what_moved_by_integration_alone_is_told_from_what_somebody_else_moved() {
     let fixture = diverged();
     fixture.git(&["branch", "more", "work"]);
