@@ -85,7 +85,7 @@ impl Client {
         let session = text(meta.get("sessionId"))
             .or_else(|| text(turn.and_then(|turn| turn.get("session_id"))))
             .or_else(|| text(meta.get("threadId")))?;
-        Some(BossId(format!("codex:{session}")))
+        Some(BossId::from(format!("codex:{session}")))
     }
 
     /// What Claude Code calls this call in the transcript of its conversation.

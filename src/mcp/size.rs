@@ -2,6 +2,8 @@
 //!
 //! Sizes are bytes of JSON as it goes over the wire, where a quote counts two and a control character six.
 
+use std::io;
+
 use serde::Serialize;
 
 /// Most bytes of an answer.
@@ -11,8 +13,22 @@ pub(super) const LONG_ANSWER: usize = 40_000;
 
 /// What this takes as JSON.
 pub(super) fn of(value: &impl Serialize) -> usize {
+    let mut bytes = Count(0);
     // Our own answer types serialize; one that did not would be sent by nobody.
-    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
+    serde_json::to_writer(&mut bytes, value).map_or(usize::MAX, |()| bytes.0)
+}
+
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn of_char(c: char) -> usize {

@@ -123,7 +123,7 @@ pub fn register_race(
     if let Err(why) = check_race(drafts) {
         return refuse_all(why);
     }
-    let id = RaceId(format!("race-{}", registry.last_number + 1));
+    let id = RaceId::from(format!("race-{}", registry.last_number + 1));
     let drafts: Vec<Draft> = drafts
         .iter()
         .map(|draft| Draft { task_id: draft.task_id.clone().or_else(|| Some(id.as_str().into())), ..draft.clone() })
@@ -248,7 +248,7 @@ impl<'a> Batch<'a> {
             return Ok(Registered::Existing(existing));
         }
         let id = WorkerId::new(self.next_number, &draft.title);
-        let task_id = draft.task_id.clone().unwrap_or_else(|| TaskId(id.to_string()));
+        let task_id = draft.task_id.clone().unwrap_or_else(|| TaskId::from(id.to_string()));
         self.check_task(&task_id)?;
         let depends_on = self.resolve_dependencies(draft)?;
         self.check_cycle(&task_id, draft)?;

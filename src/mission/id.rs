@@ -2,15 +2,17 @@
 //! Making an id is pure; which number is next is the registry's business.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+// Thousands of workers name the same few of them, so a copy shares the text.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(pub String);
+        pub struct $name(Arc<str>);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,7 +22,13 @@ macro_rules! text_id {
 
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
-                Self(text.to_owned())
+                Self(text.into())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text.into())
             }
         }
 
@@ -47,18 +55,18 @@ text_id! {
 impl BossId {
     /// The boss of a client that names no session: known by the server that it started.
     pub fn anonymous(server: &ServerId) -> Self {
-        Self(format!("anon:{server}"))
+        Self::from(format!("anon:{server}"))
     }
 
     /// A session of Claude Code; an id that is no usable one is nobody's.
     pub fn of_claude(session: &str) -> Option<Self> {
         let usable = !session.is_empty() && session.len() <= 200 && !session.contains(char::is_control);
-        usable.then(|| Self(format!("claude:{session}")))
+        usable.then(|| Self::from(format!("claude:{session}")))
     }
 
     /// Whoever acts by a command and goes again. No worker is a visitor's own.
     pub fn visitor(server: &ServerId) -> Self {
-        Self(format!("visitor:{server}"))
+        Self::from(format!("visitor:{server}"))
     }
 
     pub fn is_visitor(&self) -> bool {

@@ -138,7 +138,7 @@ fn as_mission(draft: &Draft) -> Mission {
         effort: draft.effort.clone(),
         place: Place::Directory { path: PathBuf::new() },
         verify_command: draft.verify_command.clone(),
-        task_id: TaskId(WorkerId::new(0, "").to_string()),
+        task_id: TaskId::from(WorkerId::new(0, "").to_string()),
         depends_on: Vec::new(),
         timeout_minutes: draft.timeout_minutes,
         max_cost_usd: draft.max_cost_usd,

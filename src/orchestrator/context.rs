@@ -58,7 +58,7 @@ impl Context {
         let directory = directory.canonicalize().unwrap_or(directory);
         let repository = Repository::discover(&directory).map_err(super::start::refused)?;
         let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
-        let server = ServerId(format!("s-{}", Uuid::new_v4().simple()));
+        let server = ServerId::from(format!("s-{}", Uuid::new_v4().simple()));
         let anonymous = boss.is_none() && !visitor;
         let boss = boss.unwrap_or_else(|| match visitor {
             true => BossId::visitor(&server),

@@ -38,7 +38,7 @@ pub(super) fn limits(settings: &Settings) -> Limits {
     let per_backend = settings
         .backends
         .iter()
-        .filter_map(|(name, backend)| Some((BackendName(name.clone()), backend.max_workers?)))
+        .filter_map(|(name, backend)| Some((BackendName::from(name.clone()), backend.max_workers?)))
         .collect::<HashMap<_, _>>();
     let floors = Floors {
         memory_mib: settings.min_free_memory_mib,

@@ -43,7 +43,7 @@ impl TrialDir {
     /// For whom it is.
     pub fn server(&self) -> Option<ServerId> {
         let name = self.root.file_name()?.to_str()?;
-        name.split_once('.').map(|(server, _)| ServerId(server.to_owned()))
+        name.split_once('.').map(|(server, _)| ServerId::from(server.to_owned()))
     }
 
     pub fn assignment(&self) -> PathBuf {

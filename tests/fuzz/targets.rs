@@ -65,7 +65,7 @@ pub fn state_file(folder: &Path, bytes: &[u8]) {
 /// bytes. It is read, or refused.
 pub fn journal(folder: &Path, name: &str, bytes: &[u8]) {
     std::fs::write(folder.join(name), bytes).expect("a file of the test's own");
-    let Ok(mut journal) = Journal::open(folder, ServerId("s-fuzz".to_owned())) else { return };
+    let Ok(mut journal) = Journal::open(folder, ServerId::from("s-fuzz")) else { return };
     if journal.catch_up().is_ok() {
         let registry = journal.registry();
         for worker in registry.workers() {

@@ -17,7 +17,7 @@ async fn shell_commands_in_every_text_are_texts() {
     for (number, command) in commands(&marks.to_string_lossy()).into_iter().enumerate() {
         let mut draft = mission(&command, "write a.txt x\ncommit a");
         draft.prompt = format!("{command}\n{}", draft.prompt);
-        draft.task_id = Some(TaskId(format!("{number}{command}")));
+        draft.task_id = Some(TaskId::from(format!("{number}{command}")));
         draft.request_id = Some(command.clone());
         let branch: String =
             format!("b{number}/{command}").replace([' ', '\n', ':', '~', '^', '?', '*', '[', '\\', '/', '.'], "_");

@@ -99,7 +99,7 @@ impl MissionArguments {
             effort: optional(self.model_effort, |effort| arguments::name("model_effort", effort))?,
             place: place(self.working_directory, self.worktree)?,
             verify_command: optional(self.verify_command, |command| arguments::text("verify_command", command, LINE))?,
-            task_id: optional(self.task_id, |key| arguments::line("task_id", key, KEY))?.map(TaskId),
+            task_id: optional(self.task_id, |key| arguments::line("task_id", key, KEY))?.map(TaskId::from),
             depends_on: lines("depends_on", self.depends_on, NAME)?,
             timeout_minutes: small(arguments::range("timeout_minutes", timeout, 1, LONGEST_TIMEOUT_MINUTES)?),
             max_cost_usd: optional(self.max_cost_usd, cost)?,
@@ -117,7 +117,7 @@ impl MissionArguments {
 pub(super) fn backend(orchestrator: &Orchestrator, name: String) -> Result<BackendName, ArgumentError> {
     let name = arguments::name("backend", name)?;
     match orchestrator.backends().get(&name) {
-        Ok(_) => Ok(BackendName(name)),
+        Ok(_) => Ok(BackendName::from(name)),
         Err(unknown) => Err(ArgumentError::Backend(unknown.to_string())),
     }
 }

@@ -322,7 +322,7 @@ mod tests {
         full.settled = (1..=AT_ONCE as u64).map(longest).collect();
         full.attention = (10..=60).map(longest).collect();
         full.already_reported = Vec::new();
-        full.blocked = (0..1_000).map(|n| (TaskId(format!("task-{n}")), "\u{1}\"".repeat(2_000))).collect();
+        full.blocked = (0..1_000).map(|n| (TaskId::from(format!("task-{n}")), "\u{1}\"".repeat(2_000))).collect();
         full.still_running = (1_000..=2_000).map(|n| view(n, WorkerStatus::Running)).collect();
         full.more = 996;
         let report = WaitReport::new(full);

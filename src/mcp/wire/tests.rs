@@ -24,7 +24,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         effort: None,
         place: Place::Worktree { path: format!("/r/{id}").into(), branch: format!("orchestrator/{id}"), base: None },
         verify_command: None,
-        task_id: TaskId(id.to_string()),
+        task_id: TaskId::from(id.to_string()),
         depends_on: Vec::new(),
         timeout_minutes: 120,
         max_cost_usd: None,
@@ -115,7 +115,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     let mut view = settled(number, Ending::Failed);
     let long = |bytes: usize| "\u{1}\"é\n".repeat(bytes / 4);
     Arc::make_mut(&mut view.worker).mission.title = long(800);
-    Arc::make_mut(&mut view.worker).mission.task_id = TaskId(long(400));
+    Arc::make_mut(&mut view.worker).mission.task_id = TaskId::from(long(400));
     Arc::make_mut(&mut view.worker).mission.place =
         Place::Worktree { path: long(4_000).into(), branch: long(800), base: None };
     let integrated = registry::Integrated { into: long(800), commit: "c".repeat(64), source: None };
@@ -123,7 +123,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     view.redelivered = true;
     let racer = |number| RacerView {
         worker_id: WorkerId::new(number, &"long title ".repeat(20)),
-        backend: BackendName(long(200)),
+        backend: BackendName::from(long(200)),
         status: WorkerStatus::Settled(Ending::Interrupted),
         spent: Some(Usage { input_tokens: u64::MAX / 2, cost_usd: Some(1.0 / 3.0), ..Usage::default() }),
     };
@@ -131,7 +131,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     view.race = Some(RaceView { id: "race-18446744073709551615".into(), winner, racers: (0..50).map(racer).collect() });
     let last = &mut Arc::make_mut(&mut view.worker).settled[0];
     last.failure = Some(BriefFailure { kind: FailureKind::ModelNotFound, message: long(9_000) });
-    last.backend = BackendName(long(200));
+    last.backend = BackendName::from(long(200));
     last.model = Some(long(400));
     last.session_id = Some(long(400));
     last.verification = Verification::CouldNotRun { why: long(9_000) };

@@ -84,7 +84,7 @@ impl Pair {
                 );
             }
             Step::Succeed => {
-                let to = BossId(format!("anon:{}", self.all.seq));
+                let to = BossId::from(format!("anon:{}", self.all.seq));
                 let from = std::mem::replace(&mut self.boss, to.clone());
                 self.change(by, &Needed::default(), vec![Entry::BossSucceeded { from: vec![from], to }]);
             }
@@ -98,7 +98,7 @@ impl Pair {
 
     fn create_all(&mut self, by: usize, task: usize, request: Option<usize>, needs: Option<usize>, racers: usize) {
         let draft = Draft {
-            task_id: Some(TaskId(format!("t{task}"))),
+            task_id: Some(TaskId::from(format!("t{task}"))),
             request_id: request.map(|it| format!("r{it}")),
             depends_on: needs.map(|it| format!("t{it}")).into_iter().collect(),
             ..draft("t")
@@ -166,7 +166,7 @@ impl Pair {
 
     fn note(&mut self, by: usize, seq: u64, entries: Vec<Entry>) {
         for (n, entry) in entries.into_iter().enumerate() {
-            let server = ServerId(format!("s{by}"));
+            let server = ServerId::from(format!("s{by}"));
             self.all.apply(&Line { seq: seq + n as u64, at: Timestamp::UNIX_EPOCH, server, entry });
         }
     }
