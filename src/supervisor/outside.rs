@@ -62,7 +62,7 @@ fn changes(
     integrated: impl Fn(&str, &Option<String>, &Option<String>) -> bool,
 ) -> Vec<String> {
     let mut changed = before.compare(after);
-    changed.head &= changed.branch || !integrated("HEAD", &before.head, &after.head);
+    changed.head = changed.head && (changed.branch || !integrated("HEAD", &before.head, &after.head));
     changed.refs.retain(|it| !integrated(&it.name, &it.before, &it.after));
     let mut words = Vec::new();
     if changed.branch {
