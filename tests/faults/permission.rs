@@ -165,6 +165,8 @@ fn what_only_looks_needs_no_folder_that_can_be_written() {
             "logs w-1 --follow",
             "wait",
             "wait w-1",
+            "diff w-1",
+            "diff w-1 --stat",
             "clean --dry-run",
             &format!("report --output {}", page.display()),
         ];
