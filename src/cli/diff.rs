@@ -64,7 +64,8 @@ pub(super) fn run(args: &DiffArgs, places: &Places) -> ExitCode {
 
 fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, End> {
     let here = Here::find(places).map_err(End::Failed)?;
-    let observer = here.observe().map_err(End::Failed)?.ok_or_else(|| visit::nobody(&here.directory))?;
+    let observer =
+        here.observe().map_err(End::Failed)?.ok_or_else(|| visit::nobody(&here.directory, &here.state_root))?;
     let worker = observer.find(&args.worker).map_err(visit::refused)?.worker;
     let attempt = observer.folder(&worker.id).attempt(worker.attempt);
     let base = orchestrator::base_commit(&worker, &attempt).map_err(visit::refused)?;

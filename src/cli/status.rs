@@ -74,11 +74,14 @@ pub(super) fn run(args: &StatusArgs, places: &Places) -> ExitCode {
 fn said(args: &StatusArgs, places: &Places) -> Result<String, End> {
     let here = Here::find(places).map_err(End::Failed)?;
     let mut observer = here.observe().map_err(End::Failed)?;
+    // The wrong place is what surprises people here.
+    let nothing =
+        || format!("{}\n\nThe state directory that has none is {}", screen::NOTHING, here.state_root.display());
     let Some(observer) = &mut observer else {
         return match (&args.worker, args.json) {
-            (Some(_), _) => Err(visit::nobody(&here.directory)),
+            (Some(_), _) => Err(visit::nobody(&here.directory, &here.state_root)),
             (None, true) => Ok(json::nothing(&here)),
-            (None, false) => Ok(screen::NOTHING.to_owned()),
+            (None, false) => Ok(nothing()),
         };
     };
     let overview = observer.look().map_err(visit::refused)?;
@@ -92,7 +95,7 @@ fn said(args: &StatusArgs, places: &Places) -> Result<String, End> {
     let board = Board::of(&overview);
     Ok(match args.json {
         true => json::board(&board, &overview, &here),
-        false if board.groups.is_empty() => screen::NOTHING.to_owned(),
+        false if board.groups.is_empty() => nothing(),
         false => colour(&screen::lines(&board, terminal::width(), args.all, home().as_deref())),
     })
 }

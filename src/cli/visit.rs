@@ -42,7 +42,7 @@ pub(super) struct Begun {
 
 /// Refused where a worker calls it: workers do not lead workers. Where nothing was ever asked for, nothing is made.
 pub(super) async fn visit(places: &Places) -> Result<Visit, End> {
-    let Here { settings, directory, .. } = Here::find(places).map_err(End::Failed)?;
+    let Here { settings, directory, state_root, .. } = Here::find(places).map_err(End::Failed)?;
     if let Some(tag) = process::inherited_tag().filter(|tag| process::depth_of(tag) >= settings.max_depth) {
         let most = settings.max_depth;
         return Err(End::Failed(format!(
@@ -62,15 +62,16 @@ pub(super) async fn visit(places: &Places) -> Result<Visit, End> {
         visiting.await.map_err(|error| End::Failed(format!("could not open the state directory: {error}")))?;
     match orchestrator.map_err(refused)? {
         Some(orchestrator) => Ok(Visit { orchestrator }),
-        None => Err(nobody(&directory)),
+        None => Err(nobody(&directory, &state_root)),
     }
 }
 
-/// Nothing was ever asked for here.
-pub(super) fn nobody(directory: &Path) -> End {
+/// Nothing was ever asked for here, or elsewhere than is thought: `state_root` says where was looked.
+pub(super) fn nobody(directory: &Path, state_root: &Path) -> End {
     End::Usage(format!(
-        "there are no workers here: nothing was ever asked for in {} (--state-dir names another place)",
-        directory.display()
+        "there are no workers here: nothing was ever asked for in {} ({} has none; --state-dir names another place)",
+        directory.display(),
+        state_root.display()
     ))
 }
 

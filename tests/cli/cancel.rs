@@ -86,7 +86,8 @@ fn a_name_that_nobody_bears_is_refused_before_anything_is_ended() {
     let world = World::new();
     let nobody = world.run(&["cancel", "w-1"]);
     assert_eq!(nobody.code, Some(2), "{nobody:?}");
-    assert!(nobody.stderr.contains("there are no workers here"), "{nobody:?}");
+    let looked_in = world.state_dir().to_string_lossy().into_owned();
+    assert!(nobody.stderr.contains("there are no workers here") && nobody.stderr.contains(&looked_in), "{nobody:?}");
     assert!(!world.state_dir().exists());
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("goes on", "wait-file ../../../go"));

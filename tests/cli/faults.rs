@@ -154,3 +154,16 @@ fn completions_are_sound_and_the_manual_page_is_one() {
     assert!(world.run(&["man"]).ended(0).contains(".SS logs"));
     assert_eq!(world.run(&["completions", "cmd"]).code, Some(2));
 }
+
+#[test]
+fn where_nothing_was_asked_for_it_is_said_where_was_looked() {
+    let world = World::new();
+    let place = world.path("no/such/place").to_string_lossy().into_owned();
+    let said = world.run(&["status", "--state-dir", &place]).ended(0);
+    assert!(said.contains("No workers yet") && said.contains(&place), "{said}");
+    for command in [["status", "w-1"], ["wait", "w-1"], ["diff", "w-1"], ["retry", "w-1"]] {
+        let ran = world.run(&[&command[..], &["--state-dir", &place]].concat());
+        assert!(ran.code == Some(2) && ran.stderr.contains(&place), "{command:?}: {ran:?}");
+    }
+    assert!(!world.path("no").exists());
+}
