@@ -14,6 +14,7 @@ mod harmless;
 mod help;
 mod here;
 mod integrate;
+mod log;
 mod logs;
 mod out;
 mod report;
@@ -29,9 +30,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches, Parser, Subcommand};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::{mcp, process, supervisor};
 
@@ -141,7 +139,7 @@ pub fn run() -> ExitCode {
     let matches = help::command().get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if !matches!(&arguments.command, Some(Command::Status(args)) if args.draws()) {
-        log_to_stderr();
+        log::to_stderr();
     }
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.places),
@@ -184,18 +182,6 @@ fn play_demo() -> ExitCode {
 fn demo_failed(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("the demo failed: {error}");
     ExitCode::FAILURE
-}
-
-fn log_to_stderr() {
-    let named = ["ORCHESTRATOR_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
-    let filter = named.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
-    let log = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        // A log that cannot be written (its disk is full) must not end who writes it: that is told by `eprintln!`, which
-        // panics when stderr is that very log.
-        .log_internal_errors(false);
-    tracing_subscriber::registry().with(log).with(filter).init();
 }
 
 fn print_tools(json: bool) -> ExitCode {

@@ -99,8 +99,11 @@ impl Sealed {
         }
         let log = std::fs::read_to_string(self.client.home.path().join("server.log")).unwrap();
         assert!(!log.contains("panicked"), "{log}");
-        let raw = log.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
+        let is_raw = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        let raw = log.split('\n').find(|line| line.contains(is_raw));
         assert_eq!(raw, None, "the log holds raw control characters");
+        let forged = log.lines().find(|line| !line.starts_with("20"));
+        assert_eq!(forged, None, "each line of the log is an event");
     }
 }
 

@@ -55,6 +55,7 @@ fn what_is_refused_is_named_with_what_is_accepted() {
         ("remove_worktree", json!({"path": "w-1", "repo_path": "README"}), "it is not a directory"),
         ("integrate_worker", json!({"branch": "nothing"}), "nothing"),
         ("integrate_worker", json!({"branch": "main", "into": "-f"}), "begins with a dash"),
+        ("integrate_worker", json!({"branch": "main", "strategy": "a\r\nforged \u{1b}[2J"}), "strategy"),
         ("get_backend_status", json!({"backend": "\u{1b}[31m"}), "control character"),
     ];
     for (tool, arguments, words) in cases {
