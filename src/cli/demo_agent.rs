@@ -16,8 +16,9 @@ use thiserror::Error;
 
 const STEP: Duration = Duration::from_millis(300);
 /// Agents that are to meet but never do; and the agent that works until it is cancelled.
-const MEETING_CEILING: Duration = Duration::from_secs(20);
-const ENDLESS_CEILING: Duration = Duration::from_secs(60);
+const MEETING_CEILING: Duration = Duration::from_secs(60);
+/// Longer than the whole demo may take.
+const ENDLESS_CEILING: Duration = Duration::from_secs(300);
 
 pub const GREETINGS: &str = "greetings.txt";
 pub const DICTIONARY: &str = "dictionary.txt";

@@ -66,9 +66,14 @@ mod tests {
         let (total, free) = (total_memory_bytes().unwrap(), free_memory_bytes().unwrap());
         assert!(free > 0 && free <= total, "{free} of {total}");
         assert!(free_processes().unwrap() > 0);
-        let files = free_files().unwrap();
-        let _open = std::fs::File::open("/dev/null").unwrap();
-        assert!(free_files().unwrap() < files + 1 && files > 0);
+        assert!(free_files().unwrap() > 0);
+        // Other tests in this process open and close files, too.
+        let is_counted = || {
+            let files = free_files().unwrap();
+            let _open = std::fs::File::open("/dev/null").unwrap();
+            free_files().unwrap() < files
+        };
+        assert!((0..10_000).any(|_| is_counted()), "an open file is counted");
         let folder = tempfile::tempdir().unwrap();
         let there = free_disk_bytes(folder.path()).unwrap();
         assert!(there > 0);

@@ -231,7 +231,8 @@ impl Unfinished {
 
 impl News {
     fn looked(path: &Path, error: &io::Error) -> Self {
-        tracing::warn!(path = %path.display(), %error, "cannot watch, polling instead");
+        // No trouble of whoever follows: it comes a moment later.
+        tracing::info!(path = %path.display(), %error, "cannot watch, polling instead");
         let mut clock = interval_at(Instant::now() + POLL, POLL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self::Looked(clock)

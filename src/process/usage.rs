@@ -39,12 +39,12 @@ mod tests {
         assert_eq!(tree_usage(&scope), Usage::default());
 
         let mut child = Command::new("/bin/sh")
-            .args(["-c", "i=0; while [ $i -lt 3000000 ]; do i=$((i+1)); done; exec sleep 30"])
+            .args(["-c", "i=0; while [ $i -lt 100000000 ]; do i=$((i+1)); done"])
             .env(TAG_VARIABLE, tag)
             .spawn()
             .unwrap();
         let started = Instant::now();
-        while tree_usage(&scope).cpu_time < Duration::from_millis(30) && started.elapsed().as_secs() < 20 {
+        while tree_usage(&scope).cpu_time < Duration::from_millis(30) && started.elapsed().as_secs() < 60 {
             std::thread::yield_now();
         }
         let usage = tree_usage(&scope);

@@ -310,11 +310,17 @@ impl<'a> Round<'a> {
     }
 
     fn kill(&mut self, at: usize) {
-        self.take_called_off();
-        if let Some(mut server) = self.windows[at].take() {
+        if let Some(server) = &mut self.windows[at] {
             server.kill();
         }
+        self.forget(at);
+    }
+
+    /// A server that has gone; what it had answered before counts.
+    fn forget(&mut self, at: usize) {
+        self.take_called_off();
         self.called_off.retain(|(window, _)| *window != at);
+        self.windows[at] = None;
     }
 
     fn kill_two(&mut self, at: usize) {
@@ -330,11 +336,10 @@ impl<'a> Round<'a> {
     }
 
     fn leave(&mut self, at: usize) {
-        self.take_called_off();
-        self.called_off.retain(|(window, _)| *window != at);
-        if let Some(server) = self.windows[at].take() {
+        if let Some(server) = &mut self.windows[at] {
             server.leave();
         }
+        self.forget(at);
     }
 
     /// By what the status file says, and only while that very process lives.

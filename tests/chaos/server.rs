@@ -87,6 +87,15 @@ impl Server {
         self.early.remove(&id).map(|message| to_answer(&message))
     }
 
+    /// What it had said before it went: that has arrived, though nobody has looked yet. Half a line is none.
+    fn hear_the_rest(&mut self) {
+        while let Ok(line) = self.output.recv_timeout(CEILING) {
+            if serde_json::from_str::<Value>(&line).is_ok() {
+                self.keep(&line);
+            }
+        }
+    }
+
     pub fn call_off(&mut self, id: u64) {
         self.send(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}));
     }
@@ -133,6 +142,7 @@ impl Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.dead = true;
+        self.hear_the_rest();
     }
 
     /// It stands still, and comes back with an old view of the world.
@@ -150,13 +160,14 @@ impl Server {
     }
 
     /// In order.
-    pub fn leave(mut self) {
+    pub fn leave(&mut self) {
         self.input = None;
         let began = Instant::now();
         while self.child.try_wait().expect("it is our child").is_none() {
             assert!(began.elapsed() < CEILING, "the server does not leave though its boss has gone");
             std::thread::sleep(Duration::from_millis(10));
         }
+        self.hear_the_rest();
     }
 }
 

@@ -97,7 +97,7 @@ impl World {
             if left.is_empty() {
                 return;
             }
-            assert!(began.elapsed() < Duration::from_secs(20), "processes are left: {left:#?}");
+            assert!(began.elapsed() < CEILING, "processes are left: {left:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -33,6 +33,7 @@ fn what_only_looks_changes_nothing_and_needs_no_server() {
     let worker = create(&mut boss, mission("looked at", "write a.txt a\ncommit a\nwrite b.txt b"));
     until_status(&mut boss, &worker, "completed");
     boss.leave();
+    world.until_all_have_gone();
     let before = files(&world.repo());
     world.run(&["logs", &worker]).ended(0);
     world.run(&["logs", &worker, "--raw"]).ended(0);
@@ -52,6 +53,7 @@ fn a_state_of_a_newer_version_is_refused_by_every_command_and_left_alone() {
     let worker = create(&mut boss, mission("old", "say x"));
     until_status(&mut boss, &worker, "completed");
     boss.leave();
+    world.until_all_have_gone();
     let journal = fs::read_dir(world.state_dir().join("journal")).unwrap().map(|entry| entry.unwrap().path());
     let journal = journal.filter(|path| path.metadata().unwrap().len() > 0).max().unwrap();
     let text = fs::read_to_string(&journal).unwrap();

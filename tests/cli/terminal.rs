@@ -62,7 +62,8 @@ impl Terminal {
     /// Its exit code, and all that it showed.
     fn end(mut self) -> (Option<i32>, String) {
         let code = self.child.wait().expect("it ends").code();
-        while let Ok(bytes) = self.output.recv_timeout(std::time::Duration::from_millis(200)) {
+        // The terminal's end is told when all is read.
+        while let Ok(bytes) = self.output.recv_timeout(CEILING) {
             self.seen.push_str(&String::from_utf8_lossy(&bytes));
         }
         (code, self.seen)
@@ -105,8 +106,12 @@ fn a_diff_is_shown_by_the_users_pager_and_never_by_one_that_a_worker_named() {
     until_status(&mut boss, &worker, "completed");
     let mut command = world.program(&["diff", &worker]);
     let pager = world.path("pager");
-    std::fs::write(&pager, "#!/bin/sh\nsed \"s/^/$1: /\"\n").unwrap();
-    std::fs::set_permissions(&pager, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // By another process: what this one has open to write is for a moment open in what its other threads start, and cannot
+    // be started then.
+    let script = "#!/bin/sh\nsed \"s/^/$1: /\"\n";
+    let mut writer = Command::new("sh");
+    writer.args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", script]).arg(&pager);
+    assert!(writer.status().unwrap().success());
     command.env("PAGER", format!("{} paged", pager.display()));
     let (code, shown) = Terminal::start(command).end();
     assert_eq!(code, Some(0), "{shown}");

@@ -1,8 +1,21 @@
 //! `wait`: for scripts, by its exit codes; consumes nothing of any boss.
 
+use std::io::Read;
+use std::process::Child;
+
 use serde_json::json;
 
 use crate::world::*;
+
+/// What it prints first. Byte by byte, so that all that follows is left for whoever reads on.
+fn first_line(child: &mut Child) -> String {
+    let (mut line, mut byte) = (Vec::new(), [0; 1]);
+    while byte != *b"\n" {
+        child.stdout.as_mut().expect("it is piped").read_exact(&mut byte).expect("it prints a line");
+        line.extend(byte);
+    }
+    String::from_utf8(line).expect("text")
+}
 
 #[test]
 fn waiting_tells_each_end_as_it_comes_and_takes_no_news_from_the_boss() {
@@ -10,15 +23,18 @@ fn waiting_tells_each_end_as_it_comes_and_takes_no_news_from_the_boss() {
     let mut boss = world.boss();
     let good = create(&mut boss, mission("good", "write a.txt a\ncommit a"));
     let bad = create(&mut boss, mission("bad", "wait-file ../../../go\nresult error broken"));
-    let wait = world.begin(&["wait", "--json"]);
-    until_status(&mut boss, &good, "completed");
+    let mut wait = world.begin(&["wait", &good, &bad, "--json"]);
+    let first = first_line(&mut wait);
+    assert!(first.contains(&good) && first.contains("completed"), "{first}");
+    // Without names, for all that is open now.
+    let open = world.run(&["wait", "--json", "--timeout", "0"]);
+    assert_eq!((open.code, open.json()["open"].clone()), (Some(124), json!([bad])), "{open:?}");
     std::fs::write(world.repo().join("go"), "").unwrap();
     let ran = end_of(wait);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    let lines = ran.json_lines();
-    // The first may have been over before the command began to look.
-    assert_eq!(lines.last().unwrap()["worker_id"], json!(bad));
-    assert_eq!(lines.last().unwrap()["reason"], "broken");
+    let rest = ran.json_lines();
+    assert_eq!(rest.len(), 1, "{ran:?}");
+    assert_eq!((&rest[0]["worker_id"], &rest[0]["reason"]), (&json!(bad), &json!("broken")));
     let news = boss.succeed("wait_for_any_worker", json!({}));
     assert_eq!(news["settled"].as_array().unwrap().len(), 2, "{news:#}");
     assert_eq!(world.run(&["wait", &good]).ended(0).lines().count(), 1);
@@ -93,8 +109,7 @@ fn ctrl_c_ends_a_wait_with_130() {
     let open = create(&mut boss, mission("open", "wait-file ../../../go"));
     until_status(&mut boss, &done, "completed");
     let mut wait = world.begin(&["wait", &done, &open]);
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(wait.stdout.as_mut().unwrap()), &mut line).unwrap();
+    let line = first_line(&mut wait);
     assert!(line.contains(&done), "{line}");
     interrupt(&wait);
     interrupt(&wait);

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use crate::json_lines::{Boss, CEILING, processes_in};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_orchestrator-boss");
+
 pub struct World {
     folder: tempfile::TempDir,
-    settings: String,
 }
 
 impl World {
@@ -23,7 +24,8 @@ impl World {
     /// With lines of the settings file.
     pub fn with(settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let world = Self { folder, settings: settings.to_owned() };
+        let world = Self { folder };
+        world.write_settings(settings);
         fs::create_dir(world.repo()).expect("a folder");
         for args in [
             &["init", "-q", "-b", "main", "--template="][..],
@@ -36,6 +38,16 @@ impl World {
         world.git(&["add", "."]);
         world.git(&["commit", "-q", "-m", "first"]);
         world
+    }
+
+    /// Once: processes that were begun may read it at any moment.
+    fn write_settings(&self, settings: &str) {
+        let fake = Path::new(PROGRAM).with_file_name("examples/fake-cli");
+        assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples`");
+        let settings = format!(
+            "min_free_disk_mib = 1\n{settings}\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\nresume_args = [\"--resume\", \"{{session_id}}\"]\noutput = \"jsonl\"\n",
+        );
+        fs::write(self.path("config.toml"), settings).expect("a settings file");
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -80,15 +92,7 @@ impl World {
 
     /// The program, as it is called in the repository.
     pub fn program(&self, args: &[&str]) -> Command {
-        let program = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
-        let fake = program.with_file_name("examples/fake-cli");
-        assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples`");
-        let settings = format!(
-            "min_free_disk_mib = 1\n{}\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\nresume_args = [\"--resume\", \"{{session_id}}\"]\noutput = \"jsonl\"\n",
-            self.settings
-        );
-        fs::write(self.path("config.toml"), settings).expect("a settings file");
-        let mut command = Command::new(program);
+        let mut command = Command::new(PROGRAM);
         command
             .arg("--config")
             .arg(self.path("config.toml"))
@@ -114,6 +118,13 @@ impl World {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
     }
 
+    /// Whoever has told of an end has a moment to go, and may still write.
+    pub fn until_all_have_gone(&self) {
+        if cfg!(target_os = "linux") {
+            until("nothing is left running", || processes_in(self.folder.path()).is_empty());
+        }
+    }
+
     /// All that the registry of a boss says of a worker.
     pub fn journal(&self) -> String {
         let mut files: Vec<PathBuf> = fs::read_dir(self.state_dir().join("journal"))
@@ -133,9 +144,7 @@ impl Drop for World {
             return eprintln!("--- the servers' log\n{log}");
         }
         assert!(!log.contains("panicked at"), "something panicked:\n{log}");
-        if cfg!(target_os = "linux") {
-            until("nothing is left running", || processes_in(self.folder.path()).is_empty());
-        }
+        self.until_all_have_gone();
     }
 }
 

@@ -215,7 +215,7 @@ impl<'a> Scenario<'a> {
     }
 
     fn leave(&mut self) {
-        if let Some(server) = self.server.take() {
+        if let Some(mut server) = self.server.take() {
             server.leave();
         }
     }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::output::Output;
 use super::unix;
 
-/// How long `wait-file` waits unless it is told otherwise.
-const WAIT_SECONDS: u64 = 60;
+/// How long `wait-file` waits unless it is told otherwise: longer than any test waits for what it does before.
+const WAIT_SECONDS: u64 = 300;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Each process of the loop starts the next one and ends, so that a sweep has to catch up with it.

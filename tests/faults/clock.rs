@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::json_lines::Boss;
-use crate::world::{World, create, mission, settled, skip, status, until, until_exists, with};
+use crate::world::{World, create, mission, read_json, settled, skip, status, until, until_exists, with};
 
 const HOUR: i64 = 3_600;
 
@@ -225,6 +225,8 @@ fn a_server_that_wakes_at_another_time_takes_over_and_tells_each_end_once() {
             assert_eq!(ended["status"], "completed", "{jump}: {ended:#}");
             is_sane(&ended);
         }
+        let all = |state: Value| state["completed_tasks"].as_array().is_some_and(|it| it.len() == 3);
+        until("the new server has written the state file", || read_json(&world.state_file()).is_some_and(all));
         if !clock.is_believed(jump) {
             return;
         }

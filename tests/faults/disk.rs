@@ -116,7 +116,10 @@ pub fn in_own_mounts(_: impl FnOnce()) {
 pub fn set_read_only(folder: &Path, read_only: bool) {
     if read_only {
         run(Command::new("mount").arg("--bind").args([folder, folder])).expect("a bind mount");
-        run(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(folder)).expect("a remount");
+        // Refused while somebody writes to a file that was opened since the mount was made.
+        crate::world::until("it is mounted read-only", || {
+            run(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(folder)).is_ok()
+        });
     } else {
         run(Command::new("umount").arg("-l").arg(folder)).expect("the mount goes");
     }

@@ -20,19 +20,24 @@ struct Watch {
 
 impl Watch {
     fn over(world: &World) -> Self {
+        // On a full disk it does not come any more.
+        until_exists(&world.state_file());
         let (path, over): (PathBuf, Arc<AtomicBool>) = (world.state_file(), Arc::default());
         let ended = Arc::clone(&over);
         let thread = thread::spawn(move || {
             let mut looks = 0;
-            while !ended.load(Ordering::Relaxed) {
+            loop {
+                let is_last = ended.load(Ordering::Relaxed);
                 if let Ok(bytes) = fs::read(&path) {
                     let parsed: Result<Value, _> = serde_json::from_slice(&bytes);
                     assert!(parsed.is_ok(), "the state file was seen invalid: {}", String::from_utf8_lossy(&bytes));
                     looks += 1;
                 }
+                if is_last {
+                    return looks;
+                }
                 thread::yield_now();
             }
-            looks
         });
         Self { over, thread: Some(thread) }
     }

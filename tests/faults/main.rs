@@ -13,5 +13,7 @@ mod output;
 mod permission;
 mod state_file;
 mod stranger;
+#[cfg(target_os = "linux")]
+mod watches;
 mod worker_files;
 mod world;

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use crate::json_lines::{Boss, CEILING};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_orchestrator-boss");
+
 pub struct World {
     folder: tempfile::TempDir,
     /// Where the repository lies.
@@ -36,6 +38,7 @@ impl World {
         // The disks of these tests are smaller than the usual floor, below which nothing starts.
         let settings = "min_free_disk_mib = 0\n".to_owned();
         let world = Self { folder, root, settings, environment: Vec::new(), through: Vec::new() };
+        world.write_settings();
         fs::create_dir(world.repo()).expect("a folder");
         for args in [
             &["init", "-q", "-b", "main", "--template="][..],
@@ -51,7 +54,19 @@ impl World {
     /// One line of the settings file, above the backend.
     pub fn set(mut self, line: &str) -> Self {
         self.settings.push_str(&format!("{line}\n"));
+        self.write_settings();
         self
+    }
+
+    /// Before anything is started: what runs may read it at any moment.
+    fn write_settings(&self) {
+        let fake = Path::new(PROGRAM).with_file_name("examples/fake-cli");
+        assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples`");
+        let settings = format!(
+            "{}[[custom]]\nname = \"fake\"\nprogram = {fake:?}\nresume_args = [\"--resume\", \"{{session_id}}\"]\noutput = \"jsonl\"\n",
+            self.settings
+        );
+        fs::write(self.path("config.toml"), settings).expect("a settings file");
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
@@ -108,21 +123,13 @@ impl World {
     }
 
     fn server(&self, directory: &Path, arguments: &[&str]) -> Command {
-        let program = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
-        let fake = program.with_file_name("examples/fake-cli");
-        assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples`");
-        let settings = format!(
-            "{}[[custom]]\nname = \"fake\"\nprogram = {fake:?}\nresume_args = [\"--resume\", \"{{session_id}}\"]\noutput = \"jsonl\"\n",
-            self.settings
-        );
-        fs::write(self.path("config.toml"), settings).expect("a settings file");
         let mut command = match self.through.split_first() {
             Some((wrapper, rest)) => {
                 let mut command = Command::new(wrapper);
-                command.args(rest).arg(program);
+                command.args(rest).arg(PROGRAM);
                 command
             }
-            None => Command::new(program),
+            None => Command::new(PROGRAM),
         };
         command
             .arg("--config")

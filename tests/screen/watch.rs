@@ -37,8 +37,7 @@ fn workers_are_followed_selected_and_seen_in_any_size_and_the_terminal_is_given_
     terminal.until("said: Onwards");
     // After a second or two there is a bar.
     terminal.until("█");
-    let screen = terminal.screen();
-    assert!(screen.contains("› ● running") && screen.contains("[Log]"), "{screen}");
+    terminal.until_screen("the first is selected", |screen| screen.contains("› ● running") && screen.contains("[Log]"));
 
     terminal.press(&["Down"]);
     terminal.until("said: I write the tutorial");
@@ -57,6 +56,8 @@ fn workers_are_followed_selected_and_seen_in_any_size_and_the_terminal_is_given_
     terminal.press(&["?"]);
     terminal.until("cancel the worker, after a question");
     terminal.press(&["Escape"]);
+    // With what is pressed right after it, it would be another key.
+    terminal.until_gone("cancel the worker, after a question");
 
     world.release("go");
     terminal.until("2 completed");
@@ -126,7 +127,7 @@ fn a_worker_is_cancelled_with_a_y_and_hears_a_message() {
     terminal.until("Cancel w-2-write-a-tutorial and all that it started? y/n");
     terminal.press(&["n"]);
     terminal.until("not cancelled");
-    assert!(terminal.screen().contains("1 running"), "{}", terminal.screen());
+    terminal.until("1 running");
     terminal.press(&["C-c"]);
     terminal.until("ended with 0");
     terminal.is_restored();

@@ -53,6 +53,16 @@ impl Home {
         fs::write(path, content).expect("it is ours");
     }
 
+    /// A shell script that can be started at once. Written by another process: what this one has open to write is for a
+    /// moment open in what its other threads start, and cannot be started then.
+    pub fn install(&self, file: &str, script: &str) {
+        let path = self.path(file);
+        fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a new folder");
+        let mut writer = Command::new("sh");
+        writer.args(["-c", "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", script]).arg(path);
+        assert!(writer.status().expect("sh runs").success());
+    }
+
     /// All files. Folders do not count: some are nobody's.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();

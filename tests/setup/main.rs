@@ -270,8 +270,7 @@ fn claude_code_changes_its_own_file_and_is_not_believed_blindly() {
     home.write(".claude.json", old);
     home.search_path = home.path("bin").display().to_string();
     let with_claude = |home: &Home, end: &str| {
-        home.write("bin/claude", &format!("#!/bin/sh\necho \"$*\" >> \"$HOME/asked\"\n{end}\n"));
-        fs::set_permissions(home.path("bin/claude"), fs::Permissions::from_mode(0o755)).expect("ours");
+        home.install("bin/claude", &format!("#!/bin/sh\necho \"$*\" >> \"$HOME/asked\"\n{end}\n"));
         let output = home.run(&["setup", "claude"]);
         assert!(!output.status.success());
         assert_eq!(home.read(".claude.json"), old, "setup itself does not write it");

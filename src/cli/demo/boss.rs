@@ -19,7 +19,7 @@ use super::DemoError;
 use super::project::Project;
 
 /// How long a server may take to go when its input has ended.
-const LEAVING: Duration = Duration::from_secs(10);
+const LEAVING: Duration = Duration::from_secs(30);
 
 /// Who waits for which answer; empty for ever once the server is gone.
 type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Value>>>>>;

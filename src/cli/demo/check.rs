@@ -21,7 +21,7 @@ const MERGED: &[(&str, &str)] = &[
 ];
 
 /// The state file follows within 100 ms, a supervisor ends right after its outcome; this is for a loaded machine.
-const CEILING: Duration = Duration::from_secs(5);
+const CEILING: Duration = Duration::from_secs(30);
 
 /// The merged work is in the files, and nothing else was touched.
 pub fn files(project: &Project) -> Result<(), DemoError> {

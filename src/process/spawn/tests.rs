@@ -30,11 +30,13 @@ impl Bench {
         }
     }
 
-    /// Writes a file that is to be started, with this mode.
-    fn program(&self, text: &str, mode: u32) -> PathBuf {
+    /// A file that is to be started, with this mode. Written by another process: what this one has open to write is for a
+    /// moment open in what its other threads start, and cannot be started then.
+    fn program(&self, text: &str, mode: &str) -> PathBuf {
         let path = self.path("program");
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let mut writer = std::process::Command::new("sh");
+        writer.args(["-c", "printf %s \"$1\" > \"$3\" && chmod \"$2\" \"$3\"", "sh", text, mode]).arg(&path);
+        assert!(writer.status().unwrap().success());
         path
     }
 
@@ -113,13 +115,13 @@ async fn what_cannot_be_started_is_told_apart() {
     let directory = error(&|launch| launch.cwd = "/nowhere".into());
     assert!(matches!(directory, SpawnError::DirectoryMissing { .. }), "{directory:?}");
 
-    let plain = error(&|launch| launch.program = bench.program("text", 0o644));
+    let plain = error(&|launch| launch.program = bench.program("text", "644"));
     assert!(matches!(plain, SpawnError::NotExecutable { .. }), "{plain:?}");
 
-    let orphaned = error(&|launch| launch.program = bench.program("#!/no/such/interpreter\n", 0o755));
+    let orphaned = error(&|launch| launch.program = bench.program("#!/no/such/interpreter\n", "755"));
     assert!(matches!(orphaned, SpawnError::InterpreterNotFound { .. }), "{orphaned:?}");
 
-    let binary = error(&|launch| launch.program = bench.program("\u{1}\u{2}", 0o755));
+    let binary = error(&|launch| launch.program = bench.program("\u{1}\u{2}", "755"));
     assert!(matches!(binary, SpawnError::NotExecutable { .. }), "{binary:?}");
 
     let output = error(&|launch| launch.stdout = "/nowhere/stdout".into());

@@ -6,6 +6,8 @@ use tokio::time::timeout;
 
 use super::*;
 
+const CEILING: Duration = Duration::from_secs(90);
+
 /// A file that grows, and its follower.
 struct Growing {
     _directory: tempfile::TempDir,
@@ -31,7 +33,7 @@ impl Growing {
 }
 
 async fn text(tail: &mut Tail) -> String {
-    let line = timeout(Duration::from_secs(20), tail.next()).await.expect("a line within 20 s").unwrap();
+    let line = timeout(CEILING, tail.next()).await.expect("a line in time").unwrap();
     line.expect("the tail was not finished").text
 }
 
@@ -187,16 +189,13 @@ async fn a_word_that_is_lost_does_not_lose_the_line() {
 async fn a_line_wakes_the_reader_and_not_the_clock() {
     let mut file = Growing::new();
     let mut tail = file.tail();
-    let mut delays = Vec::new();
     for number in 0..50 {
         assert!(nothing_yet(&mut tail).await);
-        let written = Instant::now();
         file.write(format!("{number}\n").as_bytes());
         assert_eq!(text(&mut tail).await, number.to_string());
-        delays.push(written.elapsed());
+        // Who is told has no clock beside it that could have woken it instead.
+        assert!(matches!(tail.news, News::Told(_)));
     }
-    delays.sort();
-    assert!(delays[25] < Duration::from_millis(5), "median {:?}, slowest {:?}", delays[25], delays[49]);
 }
 
 /// As in a loop that has other things to do more often than the file is looked at.
@@ -209,7 +208,7 @@ async fn being_called_off_again_and_again_does_not_put_off_the_next_look() {
     file.write(b"seen\n");
     let begun = Instant::now();
     while nothing_yet(&mut tail).await {
-        assert!(begun.elapsed().as_secs() < 20, "it is never looked at again");
+        assert!(begun.elapsed() < CEILING, "it is never looked at again");
     }
 }
 

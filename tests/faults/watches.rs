@@ -1,0 +1,27 @@
+//! No watches are left: other programs of this user hold all that the system gives. Then all is looked at now and then, and
+//! nobody is told of what is no trouble; `doctor` says how many are left.
+
+use std::process::Command;
+
+use crate::world::{World, create, mission, settled, skip};
+
+/// A user namespace of its own has a limit of its own.
+const WITHOUT: [&str; 5] =
+    ["unshare", "-r", "sh", "-c", "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\""];
+
+#[test]
+fn without_watches_workers_and_logs_are_followed_all_the_same_and_quietly() {
+    let tried = Command::new(WITHOUT[0]).args(&WITHOUT[1..]).arg("true").output();
+    if !tried.as_ref().is_ok_and(|output| output.status.success()) {
+        return skip(&format!("no user namespace can be made here: {tried:?}"));
+    }
+    let world = World::new().through(&WITHOUT);
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("t", "say words\nwrite a.txt a\ncommit a"));
+    assert_eq!(settled(&mut boss, &worker)["status"], "completed");
+    for how in [&["--follow"][..], &["--follow", "--raw"]] {
+        let output = world.run(&[&["logs", &*worker], how].concat());
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("words"), "{output:?}");
+    }
+}
