@@ -13,8 +13,9 @@ use super::output::Output;
 use super::unix;
 
 /// How long `wait-file` waits unless it is told otherwise.
-const WAIT_SECONDS: u64 = 60;
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const WAIT_SECONDS: u64 = 300;
+/// So seldom that it does not count as work, on a slow machine neither.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Each process of the loop starts the next one and ends, so that a sweep has to catch up with it.
 const FORK_LOOP: &str = r#"[ "$1" -gt 0 ] || exit 0; sleep 0.02; sh -c "$0" "$0" $(($1 - 1)) &"#;
