@@ -133,11 +133,16 @@ impl<'a> Scenario<'a> {
         self.model.mission(request).merge_asked = true;
         // Refused if the crash was its supervisor's.
         let order = json!({"worker_id": self.model.worker(request), "verify_command": "true"});
-        let mut answer = self.ask("integrate_worker", &order);
-        if answer.as_ref().is_ok_and(|answer| answer["status"] == "could_not_verify") {
-            // The supervisor of the verification died: it says so, and nothing was moved.
-            answer = self.ask("integrate_worker", &order);
-        }
+        let mut has_died = false;
+        let answer = loop {
+            let answer = self.ask("integrate_worker", &order);
+            let is = |status: &str| answer.as_ref().is_ok_and(|answer| answer["status"] == status);
+            // The supervisor of the verification died, once: it says so, and nothing was moved.
+            let once_more = is("running") || is("could_not_verify") && !std::mem::replace(&mut has_died, true);
+            if !once_more {
+                break answer;
+            }
+        };
         let is_in = |answer: &Value| {
             ["merged", "already_merged", "already_integrated"].iter().any(|it| answer["status"] == *it)
         };

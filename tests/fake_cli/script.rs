@@ -14,7 +14,8 @@ use super::unix;
 
 /// How long `wait-file` waits unless it is told otherwise: longer than any test waits for what it does before.
 const WAIT_SECONDS: u64 = 300;
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// So seldom that it does not count as work, on a slow machine neither.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Each process of the loop starts the next one and ends, so that a sweep has to catch up with it.
 const FORK_LOOP: &str = r#"[ "$1" -gt 0 ] || exit 0; sleep 0.02; sh -c "$0" "$0" $(($1 - 1)) &"#;

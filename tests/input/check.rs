@@ -88,8 +88,11 @@ impl Sealed {
         let state = self.repo().join(".orchestrator");
         for entry in std::fs::read_dir(state.join("journal")).unwrap().flatten() {
             let bytes = std::fs::read(entry.path()).unwrap();
-            for line in bytes.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")) {
-                serde_json::from_slice::<Value>(line).expect("each line of the journal is JSON");
+            // A line without its end is being written.
+            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                if line.starts_with(b"{") && line.ends_with(b"\n") {
+                    serde_json::from_slice::<Value>(line).expect("each line of the journal is JSON");
+                }
             }
         }
         let around: Vec<_> = std::fs::read_dir(self.client.home.path()).unwrap().flatten().collect();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::orchestrator::{RemovalRequest, RemovalTarget, RetryRequest};
 
-use crate::world::{World, git, mission};
+use crate::world::{World, git, in_time, mission};
 
 /// Ours, and nobody's work: the state folder, its line in `info/exclude`, the lock beside it.
 const OURS: [&str; 3] = [".orchestrator", "exclude", "orchestrator-boss.lock"];
@@ -16,19 +16,22 @@ const OURS: [&str; 3] = [".orchestrator", "exclude", "orchestrator-boss.lock"];
 /// Every file below, git's own included (HEAD, index, refs, reflogs, configuration, stashes).
 fn picture(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
+    // What another process writes beside its name goes again meanwhile.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         if OURS.iter().any(|ours| name == *ours) {
             continue;
         }
-        match entry.file_type().unwrap() {
-            kind if kind.is_dir() => found.extend(picture(&path)),
-            kind if kind.is_symlink() => {
-                found.insert(path.clone(), fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes());
+        let bytes = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => {
+                found.extend(picture(&path));
+                continue;
             }
-            _ => {
-                found.insert(path.clone(), fs::read(&path).unwrap());
-            }
+            Ok(kind) if kind.is_symlink() => fs::read_link(&path).map(|to| to.into_os_string().into_encoded_bytes()),
+            _ => fs::read(&path),
+        };
+        if let Ok(bytes) = bytes {
+            found.insert(path, bytes);
         }
     }
     found
@@ -97,14 +100,18 @@ async fn a_users_own_directory_is_the_same_byte_for_byte_after_every_ending() {
                 let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
                 assert!(answer.kept[0].why.contains("own directory"), "{} {ends}: {answer:?}", place.display());
             }
-            let after = picture(&all);
-            let changed: Vec<_> = before
-                .iter()
-                .filter(|(path, bytes)| after.get(*path) != Some(bytes))
-                .map(|(path, _)| path)
-                .chain(after.keys().filter(|path| !before.contains_key(*path)))
-                .collect();
-            assert!(changed.is_empty(), "{} {ends}: {changed:?}", place.display());
+            let mut changed = Vec::new();
+            let is_the_same = in_time(async || {
+                let after = picture(&all);
+                changed = before
+                    .iter()
+                    .filter(|(path, bytes)| after.get(*path) != Some(bytes))
+                    .map(|(path, _)| path.clone())
+                    .chain(after.keys().filter(|path| !before.contains_key(*path)).cloned())
+                    .collect();
+                changed.is_empty()
+            });
+            assert!(is_the_same.await, "{} {ends}: {changed:?}", place.display());
         }
     }
 }

@@ -162,6 +162,17 @@ impl Client {
         answer["worker"]["worker_id"].as_str().unwrap().to_owned()
     }
 
+    /// What a wait tells when it has something to tell, however long that takes. The client is patient for 20 s.
+    pub fn told(&mut self, id: i64) -> Value {
+        let began = Instant::now();
+        loop {
+            let told = self.succeed(id, "wait_for_any_worker", json!({"timeout_seconds": 18}));
+            if told["status"] != "still_running" || began.elapsed() > 3 * CEILING {
+                return told;
+            }
+        }
+    }
+
     /// A script where the server looks for CLIs.
     pub fn install(&self, program: &str, text: &str) {
         script(&self.home.path().join("bin").join(program), text);

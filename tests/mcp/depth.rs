@@ -38,7 +38,7 @@ fn a_worker_leads_as_deep_as_the_settings_allow() {
         "title": "Below", "prompt": "x", "backend": "codex", "working_directory": ".", "permissions": "read_only",
     });
     worker.succeed(1, "create_worker_mission", mission);
-    let told = worker.succeed(2, "wait_for_any_worker", json!({"timeout_seconds": 18}));
+    let told = worker.told(2);
     assert_eq!(told["settled"][0]["status"], "completed", "{told:#}");
     let tag = fs::read_to_string(worker.home.path().join("tag")).unwrap();
 

@@ -77,10 +77,10 @@ fn a_lost_login_stops_its_queue_until_it_is_back() {
     assert!(status["backends"][0]["held_until"].is_null(), "{status:#}");
 }
 
-/// What settled, with its backend and the reason of its end. The client is patient for 20 s.
+/// What settled, with its backend and the reason of its end.
 fn wait(boss: &mut Client, call: &mut i64) -> Vec<String> {
     *call += 1;
-    let told = boss.succeed(*call, "wait_for_any_worker", json!({"timeout_seconds": 18}));
+    let told = boss.told(*call);
     assert_eq!(told["status"], "settled", "{told:#}");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let told = told["settled"].as_array().unwrap().iter().map(|worker| {

@@ -1,11 +1,12 @@
 //! What can be read by its address, in both eras: what is listed, every page of it, changes, and what is not there.
 
+use std::cell::RefCell;
 use std::fs;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, until};
 use crate::session::modern;
 
 /// Says, runs and edits something, a lot of it, and commits nothing.
@@ -115,7 +116,10 @@ fn a_worker_is_read_page_by_page_in_both_eras() {
         let mut reader = Reader::of(repository(), era);
         let mission = json!({"title": "Fix parser", "prompt": "Fix {it} properly.", "backend": "codex"});
         let id = reader.call("create_worker_mission", mission)["worker"]["worker_id"].as_str().unwrap().to_owned();
-        let told = reader.call("wait_for_worker", json!({"worker_id": id, "timeout_seconds": 18}));
+        let mut told = json!({"status": "still_running"});
+        while told["status"] == "still_running" {
+            told = reader.call("wait_for_worker", json!({"worker_id": id, "timeout_seconds": 18}));
+        }
         assert_eq!(told["settled"][0]["status"], "completed", "{told:#}");
 
         let uri = |part: &str| format!("orchestrator://workers/{id}/{part}");
@@ -154,9 +158,14 @@ fn a_worker_is_read_page_by_page_in_both_eras() {
         assert!(pages > 1 && lines.iter().rev().take(4).any(|line| line.contains("All done.")), "{:?}", lines.last());
         assert_eq!(lines.iter().filter(|line| line.contains("said: step ")).count(), 600);
 
-        let (state, _) = reader.read_all("orchestrator://state");
-        let state: Value = serde_json::from_str(&state).unwrap();
-        assert!(state["completed_tasks"].to_string().contains(&id), "{state:#}");
+        // It follows within 100 ms.
+        let reader = RefCell::new(reader);
+        until("the state tells of it", || {
+            let (state, _) = reader.borrow_mut().read_all("orchestrator://state");
+            let state: Value = serde_json::from_str(&state).unwrap();
+            state["completed_tasks"].to_string().contains(&id)
+        });
+        let mut reader = reader.into_inner();
         // By number alone too, as everywhere.
         assert!(reader.read("orchestrator://workers/w-1/prompt").starts_with("Fix {it}"));
     }

@@ -1,5 +1,6 @@
 //! Both eras of the protocol, and what a boss meets in the first calls.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -46,17 +47,24 @@ fn the_older_era_opens_with_initialize() {
     }
 }
 
-/// The best of several, since the machine may be busy with other tests.
+/// The best of several, since the machine may be busy with other tests. On a slow one, it is measured against what the
+/// program takes there to start and to say its version.
 #[test]
 fn the_first_request_is_answered_within_50_ms() {
-    let best = (0..10).map(|_| {
-        let start = Instant::now();
-        let mut client = Client::start();
-        client.initialize("test", "2025-06-18");
-        start.elapsed()
+    let best = |run: fn()| (0..10).map(|_| timed(run)).min().unwrap();
+    let started = best(|| {
+        let version = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss")).arg("--version").output().unwrap();
+        assert!(version.status.success(), "{version:?}");
     });
-    let best = best.min().unwrap();
-    assert!(best < Duration::from_millis(50), "{best:?}");
+    let answered = best(|| drop(Client::initialized("test")));
+    let most = Duration::from_millis(50).max(started * 8);
+    assert!(answered < most, "{answered:?}, to start {started:?}");
+}
+
+fn timed(run: fn()) -> Duration {
+    let began = Instant::now();
+    run();
+    began.elapsed()
 }
 
 #[test]
@@ -174,7 +182,7 @@ fn aliases_and_nulls_are_understood() {
 fn a_wait_tells_of_progress_every_ten_seconds() {
     let mut client = Client::initialized("test");
     client.create_queued(1);
-    let arguments = json!({"timeout_seconds": 11});
+    let arguments = json!({"timeout_seconds": 15});
     let params = json!({"name": "wait_for_any_worker", "arguments": arguments, "_meta": {"progressToken": "p-1"}});
     let answer = client.ask(2, "tools/call", params);
     assert_eq!(answer["result"]["structuredContent"]["status"], "still_running");

@@ -37,7 +37,7 @@ async fn builds_on_two(world: &World) {
 
     let mut told: Vec<Value> = Vec::new();
     while told.len() < 3 {
-        let answer = world.call("wait_for_any_worker", json!({"timeout_seconds": 60})).await;
+        let answer = world.told().await;
         assert_eq!(answer["status"], "settled", "{answer:#}");
         told.extend(answer["settled"].as_array().expect("a list").iter().cloned());
     }

@@ -26,7 +26,7 @@ async fn a_boss_leads_a_worker_to_its_merge(world: &World) {
     let tool = |name: &str| tool_name(world.cli, name);
     let script = Script::new()
         .call(&tool("batch_create_workers"), json!({"workers": [mission]}))
-        .call(&tool("wait_for_any_worker"), json!({"timeout_seconds": 30}))
+        .until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 30}), "status:settled")
         .call(&tool("integrate_worker"), json!({"worker_id": "w-1"}))
         .say("merged");
     let ended = run_to_end(&mut command(world), &format!("Lead. {}", script.marker()), CEILING);

@@ -63,7 +63,7 @@ fn lead_and_edit(world: &World) -> String {
 fn lead_script(mission: serde_json::Value) -> Script {
     Script::new()
         .call(&format!("{TOOLS}__create_worker_mission"), mission)
-        .call(&format!("{TOOLS}__wait_for_any_worker"), json!({"timeout_seconds": 60}))
+        .until(&format!("{TOOLS}__wait_for_any_worker"), json!({"timeout_seconds": 60}), "status:settled")
         .write("mine.txt", "mine")
         .say("led")
 }

@@ -30,7 +30,7 @@ async fn one_wins(world: &World) {
     assert_eq!((&created["created"], &created["race_id"]), (&json!(2), &json!("race-1")), "{created:#}");
     world.until_made("w-1-slow", "started").await;
 
-    let told = world.call("wait_for_any_worker", json!({"timeout_seconds": 60})).await;
+    let told = world.told().await;
     assert_eq!(told["status"], "settled", "{told:#}");
     let winner = &told["settled"][0];
     assert_eq!((&winner["worker_id"], &winner["status"]), (&json!("w-2-fast"), &json!("completed")), "{winner:#}");

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use crate::boss_loop::{lead_by, told};
 use crate::lead::{command, tool_name, write};
 use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
-use crate::world::{CEILING, World};
+use crate::world::{CEILING, Process, World, processes};
 
 with_each_cli!(a_client_is_known_by_the_name_that_it_gives: Claude Codex Gemini OpenCode);
 with_each_cli!(a_wait_that_the_client_gives_up_loses_nothing: Claude Codex Gemini OpenCode);
@@ -63,7 +64,7 @@ async fn a_wait_that_the_client_gives_up_loses_nothing(world: &World) {
     world.model.register("wait", script);
     let mut boss = command(world);
     if world.cli == Cli::Claude {
-        boss.args(["--allowedTools", "Bash", "mcp__orchestrator-boss"]).env("MCP_TOOL_TIMEOUT", "3000");
+        boss.args(["--allowedTools", "Bash", "mcp__orchestrator-boss"]).env("MCP_TOOL_TIMEOUT", "10000");
     }
     let ended = run_to_end(&mut boss, "Lead. SCRIPT:wait", CEILING);
     assert!(ended.status.success(), "{ended:?}\n{}", told(world));
@@ -101,6 +102,12 @@ async fn a_boss_that_is_killed_in_a_wait_goes_on(world: &World) {
     assert!(world.model.wait_for_request(CEILING, asked).is_some(), "{}", told(world));
     kill_process_group(Pid::from_child(&boss), Signal::KILL).expect("it runs");
     boss.wait().expect("a child of ours");
+    // Its server sees that a moment later, and until then it would answer a wait that nobody hears.
+    let began = Instant::now();
+    while servers(world) > 1 {
+        assert!(began.elapsed() < CEILING, "its server stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     fs::write(world.worktree("w-1-be-slow").join("go"), "").expect("the worktree is there");
 
     let before = world.asked().len();
@@ -111,6 +118,13 @@ async fn a_boss_that_is_killed_in_a_wait_goes_on(world: &World) {
     assert!(ended.status.success(), "{ended:?}");
     assert!(world.asked().len() > before, "it asked its model");
     assert_told_once(&results(world));
+}
+
+/// How many servers lead here; the world's own boss has one.
+fn servers(world: &World) -> usize {
+    let (program, home) = (env!("CARGO_BIN_EXE_orchestrator-boss"), world.home.path().display().to_string());
+    let serves = |it: &Process| it.command.starts_with(program) && !it.command.contains(" supervise ");
+    processes().into_iter().filter(|it| serves(it) && it.has_in_its_environment(&home)).count()
 }
 
 /// All results of tools that the model knows of in the end.
@@ -152,7 +166,7 @@ fn continued(world: &World) -> Command {
     boss
 }
 
-/// 3 s for a call, by each client's own setting.
+/// 10 s for a call, by each client's own setting.
 fn be_impatient(world: &World) {
     match world.cli {
         // By a variable, see the caller.
@@ -162,7 +176,8 @@ fn be_impatient(world: &World) {
             let text = fs::read_to_string(&config).expect("it was registered");
             let lines = text.lines().filter(|line| !line.starts_with("tool_timeout_sec"));
             let header = "[mcp_servers.orchestrator-boss]";
-            let text = lines.collect::<Vec<_>>().join("\n").replace(header, &format!("{header}\ntool_timeout_sec = 3"));
+            let text =
+                lines.collect::<Vec<_>>().join("\n").replace(header, &format!("{header}\ntool_timeout_sec = 10"));
             write(&config, &text);
         }
         Cli::Gemini => patience(&world.path(".gemini/settings.json"), "mcpServers"),
@@ -172,7 +187,7 @@ fn be_impatient(world: &World) {
 
 fn patience(file: &Path, key: &str) {
     let mut config: Value = serde_json::from_str(&fs::read_to_string(file).expect("the home has it")).expect("JSON");
-    config[key]["orchestrator-boss"]["timeout"] = 3000.into();
+    config[key]["orchestrator-boss"]["timeout"] = 10_000.into();
     write(file, &config.to_string());
 }
 

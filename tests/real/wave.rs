@@ -32,7 +32,7 @@ async fn leads_all_four(world: &World) {
 
     let mut workers = BTreeSet::new();
     while workers.len() < 4 {
-        let answer = world.call("wait_for_any_worker", json!({"timeout_seconds": 60})).await;
+        let answer = world.told().await;
         assert_eq!(answer["status"], "settled", "{answer:#}");
         for told in answer["settled"].as_array().expect("a list") {
             assert_eq!(told["status"], "completed", "{told:#}");

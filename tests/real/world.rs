@@ -97,6 +97,17 @@ impl World {
         panic!("{worker} did not settle: {:#}", self.details(worker, &["log"]).await);
     }
 
+    /// What a wait for any worker tells when it has something to tell.
+    pub async fn told(&self) -> Value {
+        let began = Instant::now();
+        loop {
+            let answer = self.call("wait_for_any_worker", json!({"timeout_seconds": 60})).await;
+            if answer["status"] != "still_running" || began.elapsed() > CEILING {
+                return answer;
+            }
+        }
+    }
+
     /// What get_worker_status tells.
     pub async fn details(&self, worker: &str, include: &[&str]) -> Value {
         self.call("get_worker_status", json!({"worker_id": worker, "include": include})).await
@@ -135,7 +146,7 @@ impl World {
         self.boss.take().expect("a world ends once").leave().await;
         let began = Instant::now();
         let mut left = self.processes();
-        while !left.is_empty() && began.elapsed() < Duration::from_secs(10) {
+        while !left.is_empty() && began.elapsed() < CEILING {
             tokio::time::sleep(Duration::from_millis(20)).await;
             left = self.processes();
         }

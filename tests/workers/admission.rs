@@ -32,7 +32,7 @@ async fn a_used_up_plan_holds_its_queue_until_it_resets_and_sends_what_may_go_el
     let server = world.server_with(Some("boss"), settings);
     let mut elsewhere = mission("elsewhere", "say there");
     elsewhere.fallback_backends = vec!["other".into()];
-    let drafts = vec![mission("refused", "limited 4 the plan is used up"), mission("waits", "say here"), elsewhere];
+    let drafts = vec![mission("refused", "limited 8 the plan is used up"), mission("waits", "say here"), elsewhere];
     let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
 
     server.until(&ids[2], "completed").await;
@@ -90,7 +90,7 @@ async fn a_hold_is_told_once_and_outlives_the_server() {
 async fn one_tries_whether_a_backend_is_back_and_its_first_answer_frees_the_others() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let refused = server.create_one(mission("refused", "limited 2 not now")).await;
+    let refused = server.create_one(mission("refused", "limited 6 not now")).await;
     server.until(&refused, "failed").await;
     let (answer, end) = (world.path("answer"), world.path("end"));
     let script = format!("touch began\nwait-file {}\nsay hello\nwait-file {}", answer.display(), end.display());

@@ -195,7 +195,7 @@ async fn a_worker_that_was_lost_sight_of_is_found_again() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
-    let id = server.create_one(mission("t", &format!("wait-file {} 60", gate.display()))).await;
+    let id = server.create_one(mission("t", &format!("wait-file {}", gate.display()))).await;
     server.until(&id, "running").await;
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
     let attempt = dir.worker(&WorkerId::new(1, "t")).attempt(1);

@@ -5,6 +5,7 @@ use orchestrator_boss::mission::id::{ServerId, WorkerId};
 use orchestrator_boss::mission::lifecycle::WorkerStatus;
 use orchestrator_boss::orchestrator::*;
 use orchestrator_boss::store::journal::Journal;
+use orchestrator_boss::store::lease;
 use orchestrator_boss::store::state_dir::StateDir;
 use orchestrator_boss::store::worker_dir::Delivery;
 
@@ -16,7 +17,10 @@ const MANY: u64 = 601;
 /// So many others that were asked for, settled and told after the worker `w-1`, as a year leaves them.
 fn a_year_later(world: &World, like: &str) {
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
-    let mut journal = Journal::open(&dir.journal(), ServerId::from("s-gone")).unwrap();
+    // It has joined and lives until it is done: else a server here would take over what is open meanwhile, and start it.
+    let server = ServerId::from("s-gone");
+    let _lives = lease::take(&dir.server_lock(&server)).unwrap().unwrap();
+    let mut journal = Journal::open(&dir.journal(), server).unwrap();
     let first = journal.find(like).unwrap();
     let mut numbers = journal.registry().last_number + 1..;
     let mut ids = Vec::new();
@@ -30,6 +34,7 @@ fn a_year_later(world: &World, like: &str) {
     ids.extend(workers.iter().map(|worker| worker.id.clone()));
     let mut write =
         |entries: Vec<Entry>| journal.transact(jiff::Timestamp::now(), |registry| (entries, registry.seq + 1)).unwrap();
+    write(vec![Entry::ServerJoined { boss: first.boss.clone(), directory: world.repo() }]);
     write(vec![Entry::Created { workers }]);
     write(ids.iter().map(|id| Entry::Starting { worker: id.clone(), attempt: 1 }).collect());
     let brief = Brief { attempt: 1, ..first.last().unwrap().clone() };

@@ -25,7 +25,7 @@ async fn over_the_limit_workers_wait_in_a_queue_and_all_settle() {
     settings.max_workers = Some(2);
     let server = world.server_with(Some("boss"), settings);
     let gate = world.path("gate");
-    let script = format!("wait-file {} 60\nsay done", gate.display());
+    let script = format!("wait-file {}\nsay done", gate.display());
     let ids = server.create((0..6).map(|n| mission(&format!("task {n}"), &script)).collect()).await;
     assert!(ids.iter().all(Result::is_ok), "{ids:?}");
     server.until("w-2", "running").await;
@@ -49,7 +49,7 @@ async fn a_wait_that_is_called_off_consumes_nothing() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
-    let id = server.create_one(mission("gated", &format!("wait-file {} 60", gate.display()))).await;
+    let id = server.create_one(mission("gated", &format!("wait-file {}", gate.display()))).await;
 
     let timed_out = server.wait(&[&id], Duration::from_millis(50)).await;
     assert_eq!((timed_out.status, timed_out.still_running.len() + timed_out.queued), (WaitStatus::StillRunning, 1));
@@ -74,8 +74,7 @@ async fn a_message_is_heard_at_the_end_of_the_turn_or_by_interrupt_or_opens_the_
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
-    let id =
-        server.create_one(mission("talk", &format!("session s-9\nwait-file {} 60\nsay first", gate.display()))).await;
+    let id = server.create_one(mission("talk", &format!("session s-9\nwait-file {}\nsay first", gate.display()))).await;
     server.until(&id, "running").await;
 
     let queued =
@@ -302,7 +301,7 @@ async fn a_message_that_came_too_late_is_heard_by_the_next_attempt() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
-    let script = format!("session s-1\nwait-file {} 60\nresult error no", gate.display());
+    let script = format!("session s-1\nwait-file {}\nresult error no", gate.display());
     let id = server.create_one(mission("late", &script)).await;
     server.until(&id, "running").await;
     let late = message("FAKE:\nwrite heard.txt x\ncommit heard", Delivery::WhenReady);
@@ -321,7 +320,7 @@ async fn a_budget_is_of_all_turns_together() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
-    let mut thrifty = mission("thrifty", &format!("session s-1\nusage 300 10 0.1\nwait-file {} 60", gate.display()));
+    let mut thrifty = mission("thrifty", &format!("session s-1\nusage 300 10 0.1\nwait-file {}", gate.display()));
     thrifty.max_tokens = Some(500);
     let id = server.create_one(thrifty).await;
     server.until(&id, "running").await;
@@ -341,12 +340,14 @@ async fn a_dependant_builds_on_what_was_merged_and_tidied_away_before_it_started
     let gate = world.path("gate");
     let mut first = mission("first", "write first.txt one\ncommit first");
     first.task_id = Some("first".into());
-    let mut slow = mission("slow", &format!("write slow.txt two\ncommit slow\nwait-file {} 60", gate.display()));
+    let mut slow = mission("slow", &format!("write slow.txt two\ncommit slow\nwait-file {}", gate.display()));
     slow.task_id = Some("slow".into());
     let mut last = mission("last", "run cat first.txt slow.txt > all.txt\ncommit all");
     last.depends_on = vec!["first".to_owned(), "slow".to_owned()];
     let ids: Vec<String> = server.create(vec![first, slow, last]).await.into_iter().map(Result::unwrap).collect();
     server.until(&ids[0], "completed").await;
+    // Its worktree is made: two gits at once would be in each other's way.
+    server.until(&ids[1], "running").await;
     let source = IntegrationSource::Worker(ids[0].clone());
     let request = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..IntegrationRequest::of(source) };
     server.orchestrator.integrate(&server.boss, request).await.unwrap();

@@ -30,10 +30,11 @@ async fn an_observer_sees_what_a_server_tells() {
     let server = world.server_with(Some("boss"), settings);
     let done = server.create_one(mission("done", "commit a")).await;
     server.until(&done, "completed").await;
-    let script = format!("say hello\nwait-file {} 60", gate.display());
+    let script = format!("say hello\nwait-file {}", gate.display());
     for n in 0..3 {
         server.create_one(mission(&format!("t{n}"), &script)).await;
     }
+    server.until("w-2", "running").await;
     server.until("w-3", "running").await;
 
     let mut observer = observer(&world);
@@ -70,7 +71,7 @@ async fn an_end_that_no_server_saw_is_seen_by_an_observer() {
     let world = World::new();
     let gate = world.path("gate");
     let server = world.server(Some("boss"));
-    let id = server.create_one(mission("t", &format!("wait-file {} 60\nwrite a x\ncommit a", gate.display()))).await;
+    let id = server.create_one(mission("t", &format!("wait-file {}\nwrite a x\ncommit a", gate.display()))).await;
     server.until(&id, "running").await;
     server.orchestrator.shut_down().await;
 

@@ -133,7 +133,7 @@ async fn a_time_out_leaves_nothing_whatever_was_done_to_escape() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let stubborn = Stubborn::start(&world, &server, 1).await;
-    let answer = server.wait(&[&stubborn.id], CEILING * 2).await;
+    let answer = server.wait(&[&stubborn.id], CEILING * 3).await;
     assert_eq!(answer.settled[0].worker.status, WorkerStatus::Settled(Ending::TimedOut), "{answer:#?}");
     let cleanup = outcome(&world).cleanup;
     assert_eq!((cleanup.survivors, cleanup.proof), (0, Proof::Full));
@@ -279,8 +279,10 @@ async fn daemons(world: &World, settings: Vec<String>, end: &str, listed: &str, 
     let mut script = format!("cd {}\nexec >/dev/null 2>&1 </dev/null\n", pids.display());
     for name in [listed, unlisted] {
         std::os::unix::fs::symlink(sleep.trim(), pids.join(name)).unwrap();
+        // Before it bears its name it is a shell like any other.
+        let named = format!("while [ \"$(cat /proc/$!/comm)\" != {name} ]; do sleep 0.01; done");
         script.push_str(&format!(
-            "setsid ./{name} 300 & echo $! > {name}.session\n./{name} 300 & echo $! > {name}.group\n"
+            "setsid ./{name} 300 & echo $! > {name}.session\n{named}\n./{name} 300 & echo $! > {name}.group\n{named}\n"
         ));
     }
     std::fs::write(world.path("daemons.sh"), script).unwrap();

@@ -153,7 +153,7 @@ async fn what_fails_only_when_it_starts_settles_as_could_not_start() {
     let gate = world.path("gate");
     let mut late = mission("late", "say x");
     late.place = in_worktree("late", None, None);
-    let ids = server.create(vec![mission("first", &format!("wait-file {} 60", gate.display())), late]).await;
+    let ids = server.create(vec![mission("first", &format!("wait-file {}", gate.display())), late]).await;
     let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
     server.until(&ids[0], "running").await;
     world.git(&["worktree", "add", "-q", "-b", "late", world.path("repo-late").to_str().unwrap()]);
@@ -318,7 +318,7 @@ async fn a_worktree_that_somebody_made_in_the_way_is_left_as_it_is() {
     let theirs = world.path("repo-theirs");
     let mut late = mission("late", "write README ours");
     late.place = in_worktree("late", None, Some(theirs.clone()));
-    let ids = server.create(vec![mission("first", &format!("wait-file {} 60", gate.display())), late]).await;
+    let ids = server.create(vec![mission("first", &format!("wait-file {}", gate.display())), late]).await;
     let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
     server.until(&ids[0], "running").await;
     world.git(&["worktree", "add", "-q", "-b", "late", theirs.to_str().unwrap()]);

@@ -39,7 +39,9 @@ async fn branches_that_collide_are_told_while_they_run_and_no_longer_when_they_d
     world.git(&["commit", "-qam", "three"]);
     until_collides(&server, &[(&one, &["main", &two]), (&two, &["main", &one]), (&three, &[])]).await;
 
-    // One of the two gives way.
+    // One of the two gives way; both have settled, so that nobody commits what that leaves in the worktree.
+    server.until(&two, "completed").await;
+    server.until(&three, "completed").await;
     world.git(&["update-ref", &format!("refs/heads/orchestrator/{two}"), &format!("orchestrator/{three}")]);
     until_collides(&server, &[(&one, &["main"]), (&two, &[]), (&three, &[])]).await;
     std::fs::write(&gate, "").unwrap();

@@ -13,14 +13,17 @@ async fn a_worker_whose_journal_is_removed_while_it_runs_settles_and_is_told_onc
     let first = world.server(Some("boss"));
     let second = world.server(Some("boss"));
     let gate = world.path("gate");
-    let id = first.create_one(mission("t", &format!("wait-file {} 60\nsay done", gate.display()))).await;
+    let id = first.create_one(mission("t", &format!("wait-file {}\nsay done", gate.display()))).await;
     let mut after = mission("after", "say next");
     after.depends_on = vec![id.clone()];
     let after = first.create_one(after).await;
     first.until(&id, "running").await;
     second.until(&id, "running").await;
     let journal = world.repo().join(".orchestrator/journal");
-    std::fs::remove_dir_all(&journal).unwrap();
+    // Moved away first: a server that notices may write it again at once.
+    let gone = world.path("gone");
+    std::fs::rename(&journal, &gone).unwrap();
+    std::fs::remove_dir_all(&gone).unwrap();
     // Whatever comes next writes it again; and if nothing comes, the regular look does.
     until_exists(&journal).await;
     std::fs::write(&gate, "").unwrap();
@@ -57,7 +60,7 @@ async fn what_a_journal_knew_that_is_gone_before_a_start_the_folders_know() {
     let first = world.server_with(Some("boss"), settings);
     let done = first.create_one(mission("done", "write a.txt x\ncommit a\nsay done")).await;
     first.until(&done, "completed").await;
-    let ends = first.create_one(mission("ends", &format!("wait-file {} 60\nsay ended", gate.display()))).await;
+    let ends = first.create_one(mission("ends", &format!("wait-file {}\nsay ended", gate.display()))).await;
     let runs = first.create_one(mission("runs", "hang")).await;
     let waits = first.create_one(mission("waits", "say never")).await;
     first.until(&ends, "running").await;

@@ -111,7 +111,7 @@ impl Drop for World {
         // A supervisor that has written its outcome has a moment to go.
         let began = std::time::Instant::now();
         let mut left = processes_in(self.folder.path());
-        while !left.is_empty() && began.elapsed() < Duration::from_secs(10) {
+        while !left.is_empty() && began.elapsed() < CEILING {
             std::thread::sleep(Duration::from_millis(20));
             left = processes_in(self.folder.path());
         }
