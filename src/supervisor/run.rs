@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::assignment::{Assignment, Delivered, READY};
@@ -175,15 +176,19 @@ pub(super) fn moved_to(dir: &AttemptDir) -> Option<AttemptDir> {
     now.is_still_claimed().then_some(now)
 }
 
-/// Somebody who looks whether it is held holds it for a moment.
+/// Somebody who looks whether it is held holds it for a moment, or for longer where he is stopped in the midst of that.
+/// Below what the server waits for a supervisor to be ready.
+const LEASE_PATIENCE: Duration = Duration::from_secs(20);
+
 pub(super) async fn take_lease(lock: &Path) -> Result<lease::Lease, SupervisorError> {
-    for _ in 0..200 {
-        if let Some(lease) = lease::take(lock)? {
-            return Ok(lease);
+    let began = Instant::now();
+    loop {
+        match lease::take(lock)? {
+            Some(lease) => return Ok(lease),
+            None if began.elapsed() > LEASE_PATIENCE => return Err(SupervisorError::Claimed),
+            None => tokio::time::sleep(Duration::from_millis(10)).await,
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Err(SupervisorError::Claimed)
 }
 
 /// The server reads one line and then nobody reads: never print again.
