@@ -1,6 +1,8 @@
 //! Who is on the other end: what this client shows its model, how long it lets a call last, and whose session it is.
 //! Facts about clients live here and nowhere else; each was seen in a run of the version named.
 
+use std::env;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rmcp::RoleServer;
@@ -31,6 +33,18 @@ pub(super) const LONGEST_WAIT_SECONDS: u64 = 6 * 60 * 60;
 struct Patience {
     default: u64,
     most: u64,
+}
+
+/// Claude Code hands its environment on: the user may have limited how long a call lasts, in milliseconds (2.1.330).
+static CLAUDES_MOST: LazyLock<u64> = LazyLock::new(|| {
+    let limit = env::var("MCP_TOOL_TIMEOUT").ok().and_then(|limit| limit.trim().parse().ok());
+    limit.map_or(LONGEST_WAIT_SECONDS, seconds_before)
+});
+
+/// It counts from before the call is sent, and takes it back up to half a second after its end: what is answered in
+/// between nobody hears.
+fn seconds_before(limit_ms: u64) -> u64 {
+    ((limit_ms / 10 * 9).saturating_sub(1_000) / 1_000).clamp(1, LONGEST_WAIT_SECONDS)
 }
 
 impl Client {
@@ -64,7 +78,7 @@ impl Client {
     fn patience(self, progress: bool) -> Patience {
         match (self, progress) {
             // Ends a call after 28 h; a silent one after 30 min, and we are not silent.
-            (Client::ClaudeCode, _) => Patience { default: 600, most: LONGEST_WAIT_SECONDS },
+            (Client::ClaudeCode, _) => Patience { default: 600, most: *CLAUDES_MOST },
             // Ends a call after 300 s, progress or not.
             (Client::Codex, _) => Patience { default: 240, most: 280 },
             // Ends a call after 600 s, progress or not.
@@ -123,6 +137,13 @@ mod tests {
         for (client, asked, settled, progress, seconds) in cases {
             let wait = client.wait(asked, settled, progress);
             assert_eq!(wait.as_secs(), seconds, "{client:?} {asked:?} {settled:?} {progress}");
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_before_the_client_gives_it_up() {
+        for (limit_ms, seconds) in [(0, 1), (3_000, 1), (10_000, 8), (600_000, 539), (u64::MAX, LONGEST_WAIT_SECONDS)] {
+            assert_eq!(seconds_before(limit_ms), seconds, "{limit_ms} ms");
         }
     }
 

@@ -19,6 +19,7 @@ use crate::world::{CEILING, Process, World, processes};
 
 with_each_cli!(a_client_is_known_by_the_name_that_it_gives: Claude Codex Gemini OpenCode);
 with_each_cli!(a_wait_that_the_client_gives_up_loses_nothing: Claude Codex Gemini OpenCode);
+with_each_cli!(a_wait_keeps_to_the_limit_that_the_user_gave: Claude);
 with_each_cli!(a_boss_that_is_killed_in_a_wait_goes_on: Claude Codex Gemini OpenCode);
 
 /// The default wait goes by this name.
@@ -54,22 +55,49 @@ async fn a_client_is_known_by_the_name_that_it_gives(world: &World) {
 async fn a_wait_that_the_client_gives_up_loses_nothing(world: &World) {
     lead_by(world);
     be_impatient(world);
+    // Claude Code tells its model of the end of its patience up to half a second before it takes the call back: the worker
+    // goes on when that was heard.
+    let heard = world.path("heard");
+    let real = env!("CARGO_BIN_EXE_orchestrator-boss");
+    replace_program(world, &format!("#!/bin/sh\ntee -a '{}' | '{real}'\n", heard.display()));
+    let taken_back = format!("grep -q notifications/cancelled '{}'", heard.display());
     let tool = |name: &str| tool_name(world.cli, name);
     let script = Script::new()
         .call(&tool("create_worker_mission"), slow_mission())
         .call(&tool("wait_for_any_worker"), json!({"timeout_seconds": 60}))
-        .run("touch .orchestrator/worktrees/w-1-be-slow/go")
+        .run(&format!("until {taken_back}; do sleep 0.05; done; touch .orchestrator/worktrees/w-1-be-slow/go"))
         .until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 2}), "status:idle")
         .say("all is told");
     world.model.register("wait", script);
     let mut boss = command(world);
     if world.cli == Cli::Claude {
-        boss.args(["--allowedTools", "Bash", "mcp__orchestrator-boss"]).env("MCP_TOOL_TIMEOUT", "10000");
+        boss.args(["--allowedTools", "Bash", "mcp__orchestrator-boss"]);
     }
     let ended = run_to_end(&mut boss, "Lead. SCRIPT:wait", CEILING);
     assert!(ended.status.success(), "{ended:?}\n{}", told(world));
     let results = results(world);
     assert!(results.iter().any(|result| result.to_lowercase().contains("timed out")), "{results:#?}");
+    assert_told_once(&results);
+}
+
+/// By a variable that the client hands on: the wait comes back before the client would give it up.
+async fn a_wait_keeps_to_the_limit_that_the_user_gave(world: &World) {
+    lead_by(world);
+    let tool = |name: &str| tool_name(world.cli, name);
+    let script = Script::new()
+        .call(&tool("create_worker_mission"), slow_mission())
+        .call(&tool("wait_for_any_worker"), json!({"timeout_seconds": 600}))
+        .run("touch .orchestrator/worktrees/w-1-be-slow/go")
+        .until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 600}), "status:idle")
+        .say("all is told");
+    world.model.register("limit", script);
+    let mut boss = command(world);
+    boss.args(["--allowedTools", "Bash", "mcp__orchestrator-boss"]).env("MCP_TOOL_TIMEOUT", "20000");
+    let ended = run_to_end(&mut boss, "Lead. SCRIPT:limit", CEILING);
+    assert!(ended.status.success(), "{ended:?}\n{}", told(world));
+    let results = results(world);
+    assert!(results[1].contains(r#""status":"still_running""#), "{results:#?}");
+    assert!(!results.iter().any(|result| result.to_lowercase().contains("timed out")), "{results:#?}");
     assert_told_once(&results);
 }
 
@@ -166,18 +194,17 @@ fn continued(world: &World) -> Command {
     boss
 }
 
-/// 10 s for a call, by each client's own setting.
+/// 5 s for a call, by each client's own setting: before a wait tells of progress for the first time, which would make
+/// OpenCode patient.
 fn be_impatient(world: &World) {
     match world.cli {
-        // By a variable, see the caller.
-        Cli::Claude => {}
+        Cli::Claude => patience(&world.path(".claude/.claude.json"), "mcpServers"),
         Cli::Codex => {
             let config = world.path(".codex/config.toml");
             let text = fs::read_to_string(&config).expect("it was registered");
             let lines = text.lines().filter(|line| !line.starts_with("tool_timeout_sec"));
             let header = "[mcp_servers.orchestrator-boss]";
-            let text =
-                lines.collect::<Vec<_>>().join("\n").replace(header, &format!("{header}\ntool_timeout_sec = 10"));
+            let text = lines.collect::<Vec<_>>().join("\n").replace(header, &format!("{header}\ntool_timeout_sec = 5"));
             write(&config, &text);
         }
         Cli::Gemini => patience(&world.path(".gemini/settings.json"), "mcpServers"),
@@ -187,7 +214,7 @@ fn be_impatient(world: &World) {
 
 fn patience(file: &Path, key: &str) {
     let mut config: Value = serde_json::from_str(&fs::read_to_string(file).expect("the home has it")).expect("JSON");
-    config[key]["orchestrator-boss"]["timeout"] = 10_000.into();
+    config[key]["orchestrator-boss"]["timeout"] = 5_000.into();
     write(file, &config.to_string());
 }
 
