@@ -7,6 +7,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::mission::causes::written_out;
+
 pub(super) fn to_stderr() {
     let named = ["ORCHESTRATOR_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
     let filter = named.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
@@ -25,25 +27,14 @@ struct Lines<W>(W);
 impl<W: Write> Write for Lines<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        self.0.write_all(format!("{}\n", one_line(text.strip_suffix('\n').unwrap_or(&text))).as_bytes())?;
+        let line = written_out(text.strip_suffix('\n').unwrap_or(&text), |_| false);
+        self.0.write_all(format!("{line}\n").as_bytes())?;
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
     }
-}
-
-/// With what would begin a line or steer a terminal written out.
-fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c.is_control() {
-            true => line.extend(c.escape_default()),
-            false => line.push(c),
-        }
-    }
-    line
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::arguments::ArgumentError;
 use super::size;
-use crate::mission::causes::with_causes;
+use crate::mission::causes::{with_causes, written_out};
 use crate::orchestrator::OrchestratorError;
 
 #[derive(Debug, Error)]
@@ -40,19 +40,8 @@ impl From<OrchestratorError> for ToolError {
 impl ToolError {
     /// The whole answer. The word in front is for Codex, which shows its model errors without any mark.
     pub(super) fn answer(&self) -> String {
-        format!("ERROR: {}", size::ends(&written_out(&with_causes(self)), size::ANSWER - 200))
+        // A word that was given wrongly is said back, and clients print answers to terminals.
+        let text = written_out(&with_causes(self), |c| matches!(c, '\n' | '\t'));
+        format!("ERROR: {}", size::ends(&text, size::ANSWER - 200))
     }
-}
-
-/// A word that was given wrongly is said back, and clients print answers to terminals: nothing in it may steer one.
-fn written_out(text: &str) -> String {
-    let steers = |c: &char| c.is_control() && !matches!(c, '\n' | '\t');
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match steers(&c) {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    shown
 }

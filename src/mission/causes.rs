@@ -16,6 +16,18 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
+/// The text with its control characters written out, but for those that may stay: nothing in it steers a terminal.
+pub fn written_out(text: &str, stays: impl Fn(char) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() && !stays(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
