@@ -64,8 +64,7 @@ pub(super) fn run(args: &DiffArgs, places: &Places) -> ExitCode {
 
 fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, End> {
     let here = Here::find(places).map_err(End::Failed)?;
-    let observer =
-        here.observe().map_err(End::Failed)?.ok_or_else(|| visit::nobody(&here.directory, &here.state_root))?;
+    let observer = visit::observer(&here)?;
     let worker = observer.find(&args.worker).map_err(visit::refused)?.worker;
     let attempt = observer.folder(&worker.id).attempt(worker.attempt);
     let base = orchestrator::base_commit(&worker, &attempt).map_err(visit::refused)?;

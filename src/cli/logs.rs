@@ -108,8 +108,7 @@ struct Logs<'a> {
 
 async fn logs(args: &LogsArgs, places: &Places) -> Result<ExitCode, End> {
     let here = Here::find(places).map_err(End::Failed)?;
-    let observer =
-        here.observe().map_err(End::Failed)?.ok_or_else(|| visit::nobody(&here.directory, &here.state_root))?;
+    let observer = visit::observer(&here)?;
     let view = observer.find(&args.worker).map_err(visit::refused)?;
     let worker = view.worker.id.clone();
     let mut changes = Changes::new(|_| true);

@@ -15,8 +15,8 @@ use crate::backend::Backends;
 use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::orchestrator::{
-    CancelAnswer, MessageAnswer, MessageDelivery, NewMessage, Orchestrator, OrchestratorError, RetryRequest, Startup,
-    WorkerView,
+    CancelAnswer, MessageAnswer, MessageDelivery, NewMessage, Observer, Orchestrator, OrchestratorError, RetryRequest,
+    Startup, WorkerView,
 };
 use crate::process;
 use crate::store::worker_dir::Delivery;
@@ -64,6 +64,11 @@ pub(super) async fn visit(places: &Places) -> Result<Visit, End> {
         Some(orchestrator) => Ok(Visit { orchestrator }),
         None => Err(nobody(&directory, &state_root)),
     }
+}
+
+/// Who only looks, where there is something to look at.
+pub(super) fn observer(here: &Here) -> Result<Observer, End> {
+    here.observe().map_err(End::Failed)?.ok_or_else(|| nobody(&here.directory, &here.state_root))
 }
 
 /// Nothing was ever asked for here, or elsewhere than is thought: `state_root` says where was looked.

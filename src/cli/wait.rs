@@ -89,8 +89,7 @@ pub(super) fn run(args: &WaitArgs, places: &Places) -> ExitCode {
 
 async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, End> {
     let here = Here::find(places).map_err(End::Failed)?;
-    let mut observer =
-        here.observe().map_err(End::Failed)?.ok_or_else(|| visit::nobody(&here.directory, &here.state_root))?;
+    let mut observer = visit::observer(&here)?;
     let mut overview = observer.look().map_err(visit::refused)?;
     let mut wait = Wait { args, open: named(args, &observer, &overview)?, failed: false, unled: None };
     if wait.open.is_empty() {

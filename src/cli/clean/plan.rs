@@ -41,8 +41,7 @@ pub(super) struct Plan {
 impl Plan {
     pub fn of(here: &Here) -> Result<Self, End> {
         let failed = |error: &dyn std::error::Error| End::Failed(with_causes(error));
-        let mut observer =
-            here.observe().map_err(End::Failed)?.ok_or_else(|| visit::nobody(&here.directory, &here.state_root))?;
+        let mut observer = visit::observer(here)?;
         let overview = observer.look().map_err(visit::refused)?;
         let mut plan = Self { goes: Vec::new(), stays: Vec::new() };
         let Some(root) = &here.repository else { return Ok(plan) };
