@@ -36,10 +36,13 @@ struct Patience {
 }
 
 /// Claude Code hands its environment on: the user may have limited how long a call lasts, in milliseconds (2.1.330).
-static CLAUDES_MOST: LazyLock<u64> = LazyLock::new(|| {
-    let limit = env::var("MCP_TOOL_TIMEOUT").ok().and_then(|limit| limit.trim().parse().ok());
-    limit.map_or(LONGEST_WAIT_SECONDS, seconds_before)
-});
+static CLAUDES_MOST: LazyLock<u64> =
+    LazyLock::new(|| env::var("MCP_TOOL_TIMEOUT").map_or(LONGEST_WAIT_SECONDS, |limit| most_within(&limit)));
+
+/// What is no number, and zero, is no limit.
+fn most_within(limit: &str) -> u64 {
+    limit.trim().parse().ok().filter(|limit| *limit > 0).map_or(LONGEST_WAIT_SECONDS, seconds_before)
+}
 
 /// It counts from before the call is sent, and takes it back up to half a second after its end: what is answered in
 /// between nobody hears.
@@ -142,8 +145,10 @@ mod tests {
 
     #[test]
     fn a_wait_ends_before_the_client_gives_it_up() {
-        for (limit_ms, seconds) in [(0, 1), (3_000, 1), (10_000, 8), (600_000, 539), (u64::MAX, LONGEST_WAIT_SECONDS)] {
-            assert_eq!(seconds_before(limit_ms), seconds, "{limit_ms} ms");
+        let cases = [("3000", 1), (" 10000 ", 8), ("600000", 539), ("100000000", LONGEST_WAIT_SECONDS)];
+        let none = ["", "0", "-1", "soon"].map(|limit| (limit, LONGEST_WAIT_SECONDS));
+        for (limit, seconds) in cases.into_iter().chain(none) {
+            assert_eq!(most_within(limit), seconds, "{limit:?} ms");
         }
     }
 
