@@ -87,9 +87,11 @@ pub(super) fn free_path(folder: &Path, gone: &[PathBuf], branch: &str) -> PathBu
 pub(super) fn resolve(repo: &Repository, path: &Path) -> Result<PathBuf, WorktreeError> {
     let invalid = |why| WorktreeError::InvalidPath { path: path.to_owned(), why };
     let absolute = repo.root().join(path);
+    // Where the repository lies is the user's affair, and all places in and beside it are named after that.
+    let is_users_own = repo.root().to_string_lossy().contains(char::is_control);
     match absolute.to_str() {
         None => return Err(invalid("it is not UTF-8")),
-        Some(text) if text.contains(char::is_control) => {
+        Some(text) if text.contains(char::is_control) && !is_users_own => {
             return Err(invalid("it has control characters"));
         }
         Some(_) => {}

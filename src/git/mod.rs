@@ -24,6 +24,7 @@ pub mod integrate;
 pub mod land;
 pub mod leftovers;
 mod loose;
+mod moved;
 mod nested;
 pub mod push;
 pub mod radar;

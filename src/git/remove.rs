@@ -17,6 +17,7 @@ use super::hidden::hidden;
 use super::include::Copied;
 use super::index::IndexError;
 use super::loose::{Stays, own_git_dir, stays};
+use super::moved::moved_to;
 use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
 use super::repository::{Identity, Repository, RepositoryError, branch_commit, commit_with, resolve_commit};
 use super::salvage::{Keep, SalvageError, SalvageRef, keep_commit, salvage, salvage_missing};
@@ -95,6 +96,14 @@ pub enum RemoveError {
         path.display()
     )]
     MuchHidden { path: PathBuf, count: usize, megabytes: u64, sample: String },
+    #[error(
+        "remove {}: its repository was moved, and the folder lies at {} now, of which git does not know; run \
+         `git worktree repair {}`, then remove it by that path",
+        path.display(),
+        now.display(),
+        now.display()
+    )]
+    Moved { path: PathBuf, now: PathBuf },
     #[error("remove {}: something still changes files there; end it first", path.display())]
     Busy { path: PathBuf },
 }
@@ -151,6 +160,7 @@ pub fn check_merged(repo: &Repository, request: &Remove, own_lock: &str) -> Resu
 
 /// Git has forgotten the worktree, and its folder is gone; the branch is what can be left of it.
 fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &str) -> Result<Removed, RemoveError> {
+    refuse_moved(repo, &path)?;
     let head = branch_commit(repo.root(), branch)?;
     let branch = head.is_some().then(|| branch.to_owned());
     let found = Listed { path, branch, head, missing: true, ..Listed::default() };
@@ -222,10 +232,21 @@ fn check_removable(repo: &Repository, found: &Listed) -> Result<(), RemoveError>
     if let Some(inner) = worktrees.iter().find(holds) {
         return Err(RemoveError::HoldsWorktree { inner: inner.path.clone(), path });
     }
-    if !found.missing && !is_connected(repo, &path) {
+    if found.missing {
+        return refuse_moved(repo, &path);
+    }
+    if !is_connected(repo, &path) {
         return Err(RemoveError::Broken { path });
     }
     Ok(())
+}
+
+/// Git would remove its record alone, and the folder would stay without one.
+fn refuse_moved(repo: &Repository, path: &Path) -> Result<(), RemoveError> {
+    match moved_to(repo, path) {
+        Some(now) => Err(RemoveError::Moved { path: path.to_owned(), now }),
+        None => Ok(()),
+    }
 }
 
 /// Git run in the folder would speak of this worktree, and not of another repository.
@@ -422,6 +443,11 @@ fn delete(
             return Err(error.into());
         }
         notes.push(format!("some of its files could not be deleted: {error}"));
+    }
+    if found.missing {
+        notes.push("its folder was not there: git's record of it was removed, and nothing else".to_owned());
+    } else if notes.is_empty() && found.path.symlink_metadata().is_ok() {
+        notes.push("git removed its record of it, but its folder is still there".to_owned());
     }
     Ok(removed(repo, request, found, salvage_ref, notes))
 }

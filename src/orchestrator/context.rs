@@ -2,7 +2,7 @@
 //! of workers.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -58,6 +58,8 @@ impl Context {
         let directory = directory.canonicalize().unwrap_or(directory);
         let repository = Repository::discover(&directory).map_err(super::start::refused)?;
         let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
+        require_text(&directory)?;
+        require_text(&state_root)?;
         let server = ServerId::from(format!("s-{}", Uuid::new_v4().simple()));
         let anonymous = boss.is_none() && !visitor;
         let boss = boss.unwrap_or_else(|| match visitor {
@@ -84,6 +86,14 @@ impl Context {
             has_identity: AtomicBool::new(false),
             jobs: Jobs::default(),
         })
+    }
+}
+
+/// What is kept of workers names their folders, as JSON, in which nothing but text has a name.
+fn require_text(path: &Path) -> Result<()> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(OrchestratorError::NotText { path: path.to_owned() }),
     }
 }
 

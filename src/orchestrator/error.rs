@@ -24,6 +24,8 @@ pub enum OrchestratorError {
     TrackedState { path: PathBuf },
     #[error("{} is gone: move it back and all goes on, or start this server where it is now (`git worktree repair` there mends git's links to its worktrees); workers that ran there are stopped, and nothing is made at the old place", path.display())]
     Moved { path: PathBuf },
+    #[error("cannot work in {}: its path is not UTF-8; rename the folder, or start the server in another one", path.display())]
+    NotText { path: PathBuf },
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]

@@ -6,6 +6,8 @@ use crate::model_server::{Failure, Script};
 use crate::world::World;
 
 with_each_cli!(a_refused_key_ends_the_worker: Claude Codex Gemini OpenCode);
+with_each_cli!(an_unknown_model_is_named: Claude Codex Gemini OpenCode);
+with_each_cli!(a_refused_request_is_named: Claude Codex Gemini OpenCode);
 // The other two try again in silence for minutes.
 with_each_cli!(a_rate_limit_ends_the_worker: Claude Codex);
 with_each_cli!(a_rate_limit_that_says_when_it_ends_is_not_waited_for: Codex);
@@ -14,6 +16,16 @@ with_each_cli!(a_rate_limit_holds_its_backend_and_what_may_go_elsewhere_goes: Co
 async fn a_refused_key_ends_the_worker(world: &World) {
     fails(world, &Script::new().fail(401), "auth_error").await;
     assert!(world.asked().len() <= 3, "it asked {} times", world.asked().len());
+}
+
+async fn an_unknown_model_is_named(world: &World) {
+    fails(world, &Script::new().fail(404), "model_not_found").await;
+}
+
+async fn a_refused_request_is_named(world: &World) {
+    let failure =
+        Failure { status: 400, times: None, kind: Some("invalid_request_error".into()), retry_after_seconds: None };
+    fails(world, &Script::new().fail_with(failure), "bad_request").await;
 }
 
 async fn a_rate_limit_ends_the_worker(world: &World) {

@@ -23,6 +23,7 @@ mod conformance;
 mod conversations;
 mod failures;
 mod graph;
+mod hooks;
 mod inspector;
 mod inspector_resources;
 mod interactive;

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use orchestrator_boss::backend::Backends;
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::{
-    IntegrationRequest, IntegrationSource, RemovalAnswer, RemovalRequest, RemovalTarget, RetryRequest, WaitStatus,
-    WorktreeRequest,
+    IntegrationRequest, IntegrationSource, Orchestrator, RemovalAnswer, RemovalRequest, RemovalTarget, RetryRequest,
+    Startup, WaitStatus, WorktreeRequest,
 };
 
 use crate::world::{CEILING, Server, World, git, in_time, mission};
@@ -418,4 +419,57 @@ async fn what_passed_with_uncommitted_files_proves_no_commit() {
     // What it builds itself beside what is committed does not count.
     let committed = server.create_one(verified("write a.txt x\ncommit a")).await;
     server.until(&committed, "completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_repository_path_works_from_mission_to_removal() {
+    for name in ["new\nline", "-dash", "space ", "a:b", "quo\"te's", "ünï", "back\\slash", "trailing\n"] {
+        let world = World::named(name);
+        let server = world.server(Some("boss"));
+        let mut verified = mission("odd", "write a.txt x\ncommit a\nwrite b.txt y");
+        verified.verify_command = Some("test -e a.txt".to_owned());
+        let id = server.create_one(verified).await;
+        let other = server.create_one(mission("other", "write a.txt z\ncommit a")).await;
+        for id in [&id, &other] {
+            server.until(id, "completed").await;
+        }
+        let request = IntegrationRequest {
+            verify_command: Some("test -e b.txt".to_owned()),
+            ..IntegrationRequest::of(IntegrationSource::Worker(id.clone()))
+        };
+        let dry = IntegrationRequest { dry_run: true, ..request.clone() };
+        let would = server.orchestrator.integrate(&server.boss, dry).await.unwrap();
+        assert_eq!(would.status, "would_merge", "{name:?}");
+        let merged = server.orchestrator.integrate(&server.boss, request).await.unwrap();
+        assert_eq!(merged.status, "merged", "{name:?}: {merged:?}");
+        let conflicts = IntegrationRequest::of(IntegrationSource::Worker(other.clone()));
+        let conflicts = server.orchestrator.integrate(&server.boss, conflicts).await.unwrap();
+        assert_eq!(conflicts.status, "conflicts", "{name:?}");
+        assert_eq!(world.git(&["show", "main:b.txt"]), "y", "{name:?}");
+        let removed = remove(&server, &id, false, true).await;
+        assert_eq!((removed.removed.len(), removed.kept.len()), (1, 0), "{name:?}: {removed:?}");
+        let salvaged = remove(&server, &other, true, true).await;
+        assert!(salvaged.removed[0].salvage_ref.is_some(), "{name:?}: {salvaged:?}");
+    }
+}
+
+/// JSON, in which all of ours is kept, has no name for it.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn path_that_is_no_text_is_refused_with_the_reason() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let world = World::new();
+    let odd = world.repo().parent().unwrap().join(OsStr::from_bytes(b"no\xfftext"));
+    std::fs::rename(world.repo(), &odd).unwrap();
+    let startup = Startup {
+        settings: world.settings(),
+        directory: odd.clone(),
+        boss: None,
+        program: PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-boss")),
+    };
+    let error =
+        Orchestrator::start(startup, Backends::with_custom(Vec::new())).err().expect("it is refused").to_string();
+    assert!(error.contains("not UTF-8") && error.contains("rename"), "{error}");
+    std::fs::rename(&odd, world.repo()).unwrap();
 }

@@ -7,6 +7,9 @@ use crate::backend::failure::{failure, kind_of_status};
 use crate::backend::lines::{items, text};
 use crate::mission::outcome::{Failure, FailureKind};
 
+/// How a result begins whose prompt never reached the model.
+const PROMPT_BLOCKED: &str = "UserPromptSubmit operation blocked by hook";
+
 /// An API failure as the line of an assistant or of a retry reports it.
 pub fn api_kind(error: &str, status: Option<u64>) -> FailureKind {
     match (error, status) {
@@ -17,7 +20,7 @@ pub fn api_kind(error: &str, status: Option<u64>) -> FailureKind {
         ("rate_limit", _) => FailureKind::RateLimit,
         ("model_not_found", _) => FailureKind::ModelNotFound,
         ("overloaded", _) => FailureKind::Server,
-        ("invalid_request", _) => FailureKind::BadRequest,
+        ("invalid_request", None) => FailureKind::BadRequest,
         (_, Some(status)) => kind_of_status(status),
         // There was no answer to take a status from: refused, reset or cut connections come like this.
         ("server_error" | "unknown", None) => FailureKind::Network,
@@ -34,6 +37,10 @@ pub fn of_result(result: &Value, api_error: Option<&Failure>) -> Failure {
         ("prompt_too_long" | "rapid_refill_breaker" | "blocking_limit", _) => FailureKind::ContextFull,
         // The turn was cut off: by a signal, by an interrupt, or by an urgent message that opened the next one.
         ("aborted_tools" | "aborted_streaming", _) => FailureKind::NoResult,
+        ("hook_stopped", _) => return failure(FailureKind::Permission, "a hook of the user's settings stopped it"),
+        ("", _) if text(result, "/result").starts_with(PROMPT_BLOCKED) => {
+            return failure(FailureKind::Permission, text(result, "/result"));
+        }
         _ => return of_api(result, api_error),
     };
     failure(kind, words(result))

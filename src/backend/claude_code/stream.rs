@@ -249,9 +249,13 @@ impl Reader {
             let (id, tool) = (text(denial, "/tool_use_id"), text(denial, "/tool_name"));
             events.extend(self.denial(id, tool, denial.get("tool_input")));
         }
-        let completed = event["is_error"] == false && text(event, "/terminal_reason") == "completed";
-        if completed {
-            self.final_message = tail(text(event, "/result"), FINAL_LIMIT);
+        // A Stop hook that ends the turn ends one that was over: the agent had said its last words.
+        let is_over = ["completed", "stop_hook_prevented"].contains(&text(event, "/terminal_reason"));
+        let completed = event["is_error"] == false && is_over;
+        // Empty where a Stop hook sent it on: the words that count are then those that it said before.
+        let said = text(event, "/result");
+        if completed && !said.is_empty() {
+            self.final_message = tail(said, FINAL_LIMIT);
         }
         self.end = Some(if completed { Ok(()) } else { Err(of_result(event, self.api_error.as_ref())) });
         self.running = false;

@@ -6,7 +6,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use crate::backend::failure::{failure, kind_of_status, without_result};
+use crate::backend::failure::{failure, kind_of_answer, kind_of_status, without_result};
 use crate::backend::lines::{
     FINAL_LIMIT, Noise, OUTPUT_LIMIT, count, gist, items, object, one_line, said, tail, text, thought, warning,
 };
@@ -213,8 +213,9 @@ fn file_change(item: &Value) -> Vec<AgentEvent> {
 fn kind_of(message: &str) -> FailureKind {
     let message = message.replace('’', "'");
     let has = |words: &str| message.contains(words);
-    if let Some(status) = status_in(&message) {
-        return kind_of_status(status);
+    // Of some refusals it gives the service's answer as it came, and nothing else.
+    if let Some(kind) = status_in(&message).map(kind_of_status).or_else(|| kind_of_answer(&message)) {
+        return kind;
     }
     if has("hit your usage limit") {
         FailureKind::UsageLimit
@@ -224,9 +225,9 @@ fn kind_of(message: &str) -> FailureKind {
         FailureKind::ContextFull
     } else if has("currently experiencing high demand") {
         FailureKind::Server
-    } else if has("stream disconnected before completion") {
+    } else if has("stream disconnected before completion") || has("Connection failed: ") {
         FailureKind::Network
-    } else if has("model") && (has("does not exist") || has("is not supported when using Codex")) {
+    } else if has("model") && (has("does not exist") || has("not found") || has("is not supported when using Codex")) {
         FailureKind::ModelNotFound
     } else {
         FailureKind::Other

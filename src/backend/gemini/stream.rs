@@ -165,7 +165,7 @@ impl Decoder for Reader {
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {
         let end = match self.end.take() {
             Some(Ok(())) => Ok(()),
-            Some(Err(complaint)) => Err(complaint.failure(exit)),
+            Some(Err(complaint)) => Err(complaint.failure(exit, stderr_tail)),
             None => Err(never_ended(exit, stderr_tail)),
         };
         TurnReport {
@@ -180,10 +180,11 @@ impl Decoder for Reader {
 }
 
 impl Complaint {
-    fn failure(&self, exit: Exit) -> Failure {
+    fn failure(&self, exit: Exit, stderr_tail: &str) -> Failure {
         let kind = kind_of_type(&self.kind)
             .or_else(|| status_in(&self.message).map(kind_of_status))
             .or_else(|| kind_of_exit(exit))
+            .or_else(|| kind_of_own_error(stderr_tail))
             .or_else(|| kind_of_words(&self.message))
             .unwrap_or(FailureKind::Other);
         failure(kind, &self.message)
@@ -222,6 +223,22 @@ fn kind_of_own_exit(code: i32) -> Option<FailureKind> {
         44 | 52 | 55 => FailureKind::CouldNotStart,
         53 => FailureKind::TurnLimit,
         _ => return None,
+    })
+}
+
+/// The name of the error that the CLI writes to stderr when a call to the service failed. It is all that tells of some:
+/// a 404 has neither a status of its own in the result nor an exit status.
+fn kind_of_own_error(stderr: &str) -> Option<FailureKind> {
+    let line = stderr.lines().rev().find(|line| line.contains("Error when talking to Gemini API"))?;
+    let has = |name: &str| line.split_whitespace().any(|word| word.trim_end_matches(':') == name);
+    Some(match () {
+        () if has("ModelNotFoundError") => FailureKind::ModelNotFound,
+        () if has("TerminalQuotaError") => FailureKind::UsageLimit,
+        () if has("RetryableQuotaError") => FailureKind::RateLimit,
+        () if line.contains("fetch failed") || line.contains("ECONN") || line.contains("ENOTFOUND") => {
+            FailureKind::Network
+        }
+        () => return None,
     })
 }
 

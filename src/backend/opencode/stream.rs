@@ -166,6 +166,7 @@ fn failure_of(error: &Value) -> Failure {
         ("ContextOverflowError", _) | (_, "context_length_exceeded") => FailureKind::ContextFull,
         ("MessageAbortedError", _) => FailureKind::NoResult,
         (_, "model_not_found") => FailureKind::ModelNotFound,
+        ("APIError", _) if error.pointer("/data/statusCode").is_none() => FailureKind::Network,
         _ => error.pointer("/data/statusCode").and_then(Value::as_u64).map_or(FailureKind::Other, kind_of_status),
     };
     failure(kind, message)

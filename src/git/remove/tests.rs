@@ -441,3 +441,52 @@ fn changed_copies_of_a_worktree_that_was_made_by_name_are_work() {
     let error = remove(&fixture.repo, &unknowing).unwrap_err();
     assert!(matches!(&error, RemoveError::Dirty { samples, .. } if samples == &[".env"]), "{error}");
 }
+
+#[test]
+fn worktree_of_a_moved_repository_is_not_called_removed() {
+    for inside in [true, false] {
+        let fixture = Fixture::new();
+        let place = match inside {
+            true => fixture.root().join(".orchestrator/worktrees/w-1"),
+            false => fixture.root().with_extension("worktrees").join("w-1"),
+        };
+        fixture.git(&["worktree", "add", "-q", "-b", "work", place.to_str().unwrap()]);
+        let now = fixture.beside("renamed");
+        fs::rename(fixture.root(), &now).unwrap();
+        let moved = match inside {
+            true => now.join(".orchestrator/worktrees/w-1"),
+            false => now.with_extension("worktrees").join("w-1"),
+        };
+        if !inside {
+            fs::rename(place.parent().unwrap(), moved.parent().unwrap()).unwrap();
+        }
+        let repo = Repository::discover(&now).unwrap().unwrap();
+        for force in [false, true] {
+            let request = Remove {
+                path: place.clone(),
+                force,
+                salvage_name: "w-1".into(),
+                branch: Some("work".into()),
+                ..Remove::default()
+            };
+            let refused = remove(&repo, &request).unwrap_err();
+            assert!(matches!(&refused, RemoveError::Moved { now, .. } if *now == moved), "{refused}");
+        }
+        assert!(moved.join("readme.txt").exists());
+        git(&now, &["worktree", "repair", moved.to_str().unwrap()]);
+        let request = Remove { path: moved.clone(), salvage_name: "w-1".into(), ..Remove::default() };
+        assert_eq!(remove(&repo, &request).unwrap().note, None);
+        assert!(!moved.exists());
+    }
+}
+
+#[test]
+fn removal_of_a_folder_that_is_not_there_says_so() {
+    let fixture = Fixture::new();
+    let place = fixture.beside("gone");
+    fixture.git(&["worktree", "add", "-q", "-b", "work", place.to_str().unwrap()]);
+    fs::remove_dir_all(&place).unwrap();
+    let request = Remove { path: place, salvage_name: "gone".into(), ..Remove::default() };
+    let removed = remove(&fixture.repo, &request).unwrap();
+    assert!(removed.note.unwrap().contains("was not there"));
+}

@@ -61,7 +61,11 @@ pub fn error_body(dialect: Dialect, failure: &Failure) -> Value {
         _ => ("api_error", "server_error", "INTERNAL"),
     };
     let word = |usual: &str| failure.kind.clone().unwrap_or_else(|| usual.to_owned());
-    let message = format!("scripted failure {}", failure.status);
+    let message = match (failure.status, dialect) {
+        // Codex passes on nothing but these words.
+        (404, Dialect::Responses) => "The model `scripted` does not exist or you do not have access to it.".to_owned(),
+        (status, _) => format!("scripted failure {status}"),
+    };
     match dialect {
         Dialect::Anthropic => {
             json!({"type": "error", "error": {"type": word(anthropic), "message": message}})

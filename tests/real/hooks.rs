@@ -1,0 +1,34 @@
+//! Hooks of the project's own settings, as Claude Code runs them in a worker.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::model_server::Script;
+use crate::world::World;
+
+with_each_cli!(a_stop_hook_that_blocks_keeps_the_last_words: Claude);
+with_each_cli!(a_stop_hook_that_ends_the_turn_is_a_good_end: Claude);
+
+async fn a_stop_hook_that_blocks_keeps_the_last_words(world: &World) {
+    let told = ends(world, json!({"decision": "block", "reason": "not yet"})).await;
+    assert_eq!(told["status"], "completed", "{told:#}");
+    assert!(!told["final_message"].as_str().unwrap_or_default().is_empty(), "{told:#}");
+}
+
+async fn a_stop_hook_that_ends_the_turn_is_a_good_end(world: &World) {
+    let told = ends(world, json!({"continue": false, "stopReason": "enough"})).await;
+    assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("all is done")), "{told:#}");
+}
+
+/// What is told of a worker in a project whose Stop hook always answers this.
+async fn ends(world: &World, answer: Value) -> Value {
+    let hook = json!({"type": "command", "command": format!("echo '{answer}'")});
+    let settings = json!({"hooks": {"Stop": [{"hooks": [hook]}]}});
+    fs::create_dir(world.repo().join(".claude")).expect("a new folder");
+    fs::write(world.repo().join(".claude/settings.json"), settings.to_string()).expect("a new file");
+    world.git(&["add", "."]);
+    world.git(&["commit", "-q", "-m", "hooks"]);
+    let worker = world.start(&Script::new().say("all is done"), json!({})).await;
+    world.settled(&worker).await
+}
