@@ -10,6 +10,7 @@ use super::Places;
 use super::out::{self, End, Progress};
 use super::terminal::{Tone, paint};
 use super::visit::{self, Visit};
+use crate::mission::outcome::LikelyCause;
 use crate::orchestrator::{IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, PushResult};
 
 #[derive(Debug, Args)]
@@ -81,6 +82,8 @@ struct Report {
     conflicts: Vec<Conflict>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verification: Option<Verified>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    likely_cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     push: Option<Push>,
     notes: Vec<String>,
@@ -189,6 +192,7 @@ impl Report {
                 .map(|(name, why)| LeftOut { name, why: visit::for_people(&why) })
                 .collect(),
             conflicts: answer.conflicts.into_iter().map(|(path, kind)| Conflict { path, kind }).collect(),
+            likely_cause: answer.likely_cause.as_ref().map(LikelyCause::words),
             verification: answer.verification.map(|it| Verified { result: it.as_str(), note: it.note(), runs }),
             push: answer.push.map(|push| Push { result: push.result.as_str(), said: push.said }),
             notes: answer.notes.iter().map(|note| visit::for_people(note)).collect(),
@@ -218,6 +222,9 @@ impl Report {
                 result.replace('_', " "),
                 note.as_deref().unwrap_or_default().trim_end()
             ))?;
+        }
+        if let Some(cause) = &self.likely_cause {
+            say(&format!("likely cause: {cause}"))?;
         }
         if let Some(Push { result, said }) = &self.push {
             say(&format!("push: {} {}", result.replace('_', " "), said.trim_end()))?;

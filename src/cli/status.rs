@@ -27,6 +27,8 @@ use super::out::{self, End};
 use super::{terminal, visit};
 use crate::orchestrator::{Observer, Overview};
 
+pub(super) use self::row::unchecked_words;
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -13,11 +13,23 @@ use super::command::{CommandError, Git};
 use super::integrate::{own_name, with_objects_in};
 use super::repository::Repository;
 
+mod own;
+
+pub use own::own_conflicts;
+
 /// Two commits; the first is the one that the other would be merged into.
 pub type Pair = (String, String);
 
 /// What tells cheaply, without starting git, that branches may have moved: a ref is written by replacing a file.
 pub type Stamp = Vec<Option<(u64, SystemTime, u64)>>;
+
+/// What a merge would come to that nobody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    pub tree: String,
+    /// The paths in conflict; none for a clean merge.
+    pub conflicts: Vec<String>,
+}
 
 /// For each pair the paths in conflict, none for a clean merge; `None` where git cannot say, as for unrelated histories.
 /// `target` says how files are merged, as it does when they are integrated. `scratch` is an empty folder.
@@ -27,8 +39,19 @@ pub fn collisions(
     pairs: &[Pair],
     scratch: &Path,
 ) -> Result<Vec<Option<Vec<String>>>, CommandError> {
+    let tried = try_merges(repo, target, pairs, scratch)?;
+    Ok(tried.into_iter().map(|tried| Some(tried?.conflicts)).collect())
+}
+
+/// The same, with the tree of each merge.
+pub fn try_merges(
+    repo: &Repository,
+    target: &str,
+    pairs: &[Pair],
+    scratch: &Path,
+) -> Result<Vec<Option<Tried>>, CommandError> {
     let git = || git(repo, target, scratch);
-    let mut found: Vec<Option<Vec<String>>> = Vec::new();
+    let mut found: Vec<Option<Tried>> = Vec::new();
     while found.len() < pairs.len() {
         let rest = &pairs[found.len()..];
         found.extend(together(git(), rest)?.into_iter().map(Some));
@@ -51,11 +74,12 @@ pub fn scratch() -> Result<TempDir, CommandError> {
 }
 
 /// All in one process, which saves most of the time.
-fn together(git: Git, pairs: &[Pair]) -> Result<Vec<Vec<String>>, CommandError> {
+fn together(git: Git, pairs: &[Pair]) -> Result<Vec<Tried>, CommandError> {
     let lines: String = pairs.iter().map(|(onto, other)| format!("{onto} {other}\n")).collect();
     let output = git.args(["--stdin", "--no-messages", "--name-only"]).input(lines).output()?;
     let merges = parse(&String::from_utf8_lossy(&output.stdout));
-    Ok(merges.into_iter().zip(pairs).map(|(paths, pair)| own_names(paths, pair)).collect())
+    let named = |(tried, pair): (Tried, &Pair)| Tried { conflicts: own_names(tried.conflicts, pair), ..tried };
+    Ok(merges.into_iter().zip(pairs).map(named).collect())
 }
 
 fn own_names(paths: Vec<String>, (onto, other): &Pair) -> Vec<String> {
@@ -66,35 +90,49 @@ fn own_names(paths: Vec<String>, (onto, other): &Pair) -> Vec<String> {
 
 /// Each merge is `1` or `0`, the tree, the files in conflict if it was `0`, and an empty record. One that is cut off at the
 /// end of what git said is left out.
-fn parse(text: &str) -> Vec<Vec<String>> {
+fn parse(text: &str) -> Vec<Tried> {
     let whole = &text[..text.rfind("\0\0").map_or(0, |end| end + 1)];
     let mut records = whole.split_terminator('\0');
     let mut merges = Vec::new();
-    while let (Some("0" | "1"), Some(_tree)) = (records.next(), records.next()) {
-        merges.push(records.by_ref().take_while(|record| !record.is_empty()).map(str::to_owned).collect());
+    while let (Some("0" | "1"), Some(tree)) = (records.next(), records.next()) {
+        let conflicts = records.by_ref().take_while(|record| !record.is_empty()).map(str::to_owned).collect();
+        merges.push(Tried { tree: tree.to_owned(), conflicts });
     }
     merges
 }
 
-fn alone(git: Git, pair: &Pair) -> Result<Option<Vec<String>>, CommandError> {
+fn alone(git: Git, pair: &Pair) -> Result<Option<Tried>, CommandError> {
     let output = git.args(["-z", "--no-messages", "--name-only", &pair.0, &pair.1]).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
+    let mut records = text.split('\0').filter(|record| !record.is_empty()).map(str::to_owned);
+    let tree = records.next().unwrap_or_default();
     Ok(match output.code {
-        Some(0) => Some(Vec::new()),
-        Some(1) => {
-            let paths = text.split('\0').skip(1).filter(|path| !path.is_empty());
-            Some(own_names(paths.map(str::to_owned).collect(), pair))
-        }
+        Some(0) => Some(Tried { tree, conflicts: Vec::new() }),
+        Some(1) => Some(Tried { tree, conflicts: own_names(records.collect(), pair) }),
         _ => None,
     })
 }
 
 fn git(repo: &Repository, target: &str, scratch: &Path) -> Git {
+    in_scratch(repo, target, scratch).args(["merge-tree", "--write-tree"])
+}
+
+fn in_scratch(repo: &Repository, target: &str, scratch: &Path) -> Git {
     with_objects_in(repo.read(), repo, scratch)
         .env("GIT_ATTR_SOURCE", target)
         // Of a partial clone, nothing is fetched for this.
         .env("GIT_NO_LAZY_FETCH", "1")
-        .args(["merge-tree", "--write-tree"])
+}
+
+/// The tree of a commit.
+pub fn tree_of(repo: &Repository, commit: &str) -> Result<String, CommandError> {
+    repo.read().args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
+}
+
+/// Where two commits parted; `None` for unrelated histories.
+pub fn fork(repo: &Repository, one: &str, other: &str) -> Result<Option<String>, CommandError> {
+    let answer = repo.read().args(["merge-base", one, other]).answer()?;
+    Ok(answer.map(|commit| String::from_utf8_lossy(&commit).trim().to_owned()))
 }
 
 /// Where these local branches stand. One that is not there is left out.
@@ -162,7 +200,9 @@ mod tests {
         assert_eq!(collisions(&fixture.repo, "main", &pairs, scratch.path()).unwrap(), expected);
         let one_by_one: Vec<_> =
             pairs.iter().map(|pair| alone(git(&fixture.repo, "main", scratch.path()), pair).unwrap()).collect();
-        assert_eq!(one_by_one, expected);
+        assert_eq!(one_by_one, try_merges(&fixture.repo, "main", &pairs, scratch.path()).unwrap());
+        let paths: Vec<_> = one_by_one.into_iter().map(|tried| Some(tried?.conflicts)).collect();
+        assert_eq!(paths, expected);
         assert_eq!(objects(), before, "no tree of a merge is kept");
     }
 
@@ -184,9 +224,13 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_cut_off_is_none() {
-        assert_eq!(parse(""), Vec::<Vec<String>>::new());
-        assert_eq!(parse("1\0abc\0\0"), [Vec::<String>::new()]);
-        assert_eq!(parse("0\0abc\0f\0g\0\x001\0def\0\0"), [vec!["f".to_owned(), "g".to_owned()], vec![]]);
-        assert_eq!(parse("0\0abc\0f\0\x000\0def\0half"), [vec!["f".to_owned()]]);
+        let tried = |tree: &str, paths: &[&str]| Tried {
+            tree: tree.to_owned(),
+            conflicts: paths.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(parse(""), []);
+        assert_eq!(parse("1\0abc\0\0"), [tried("abc", &[])]);
+        assert_eq!(parse("0\0abc\0f\0g\0\x001\0def\0\0"), [tried("abc", &["f", "g"]), tried("def", &[])]);
+        assert_eq!(parse("0\0abc\0f\0\x000\0def\0half"), [tried("abc", &["f"])]);
     }
 }

@@ -12,12 +12,19 @@ use crate::backend::Enforcement;
 use crate::mission::budget::Spent;
 use crate::mission::entry;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::outcome::{Changes, Exit, FailureKind, Outcome, Usage, Verification};
+use crate::mission::outcome::{Changes, Exit, FailureKind, LikelyCause, Outcome, Usage, Verification};
 use crate::mission::race as races;
 use crate::mission::spec::Place;
-use crate::orchestrator::{Collision, WorkerView};
+use crate::orchestrator::{Collision, Unchecked, WorkerView};
 
 mod race;
+
+const LIKELY_CAUSE: usize = 400;
+
+/// What a list spends on the conflicts of one worker.
+const CONFLICTS: usize = 400;
+/// What an answer about a worker spends on them, where there is room.
+const ALL_CONFLICTS: usize = 2_000;
 
 /// The agent's last words: the first 400 and the last 1,200 characters, roughly.
 const FINAL_MESSAGE: usize = 1_700;
@@ -66,9 +73,24 @@ struct About {
     waits_for: Option<String>,
     /// What its branch, as it stands, does not merge cleanly with: other workers, or the integration branch by its name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    conflicts_with: Vec<String>,
+    conflicts_with: Vec<ConflictReport>,
+    /// Further ones that are left out here.
+    #[serde(skip_serializing_if = "is_none")]
+    more_conflicts: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_activity: Option<String>,
+}
+
+/// What a branch does not merge cleanly with, and the files. Nothing is cut: what is too long is counted.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct ConflictReport {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<String>,
+    paths: Vec<String>,
+    #[serde(skip_serializing_if = "is_none")]
+    more_paths: usize,
 }
 
 /// One worker, with what it came to. The order is that in which it is read: how it ended, what changed, whether it
@@ -179,6 +201,9 @@ pub(super) struct VerificationReport {
     commit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_tail: Option<String>,
+    /// Why it did not pass, where that seems not to be the work's fault: what the worktree lacks, or that the base fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    likely_cause: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -226,6 +251,10 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
 /// What all workers of the boss have used up. `None`, where no CLI has told of anything.
 pub(super) fn spent(spent: &Spent) -> Option<String> {
     let cost = (spent.cost_usd > 0.0).then(|| format!("{:.2} USD", spent.cost_usd));
@@ -259,6 +288,7 @@ impl Brief {
         let backend = last.map_or(&worker.next.backend, |last| &last.backend);
         let model = last.map_or(&worker.next.model, |last| &last.model);
         let head = Head { worker_id: worker.id.to_string(), status: worker.status.as_str() };
+        let (conflicts_with, more_conflicts) = conflicts(&view.collisions, CONFLICTS);
         let about = About {
             title: size::line(&worker.mission.title, 80),
             task_id: task,
@@ -270,23 +300,41 @@ impl Brief {
             stalled: live.is_some_and(|live| live.stalled.is_some()),
             blocked: view.block.as_deref().map(|why| size::line(why, 160)),
             waits_for: view.waits_for.as_deref().map(|what| size::line(what, 160)),
-            conflicts_with: conflicts(view),
+            conflicts_with,
+            more_conflicts,
             last_activity: live.map(|live| size::line(&live.activity, 120)).filter(|line| !line.is_empty()),
         };
         Self { head, about }
     }
 }
 
-/// The first of them, and how many more.
-fn conflicts(view: &WorkerView) -> Vec<String> {
-    const NAMED: usize = 3;
-    let named = view.collisions.iter().take(NAMED).map(|it| size::line(&it.with, 24));
-    let more = view.collisions.len().saturating_sub(NAMED);
-    named.chain((more > 0).then(|| format!("and {more} more"))).collect()
+/// Those that fit into so many bytes, and how many do not.
+fn conflicts(collisions: &[Collision], room: usize) -> (Vec<ConflictReport>, usize) {
+    let mut left = room;
+    let mut named = Vec::new();
+    for collision in collisions {
+        let report = ConflictReport::new(collision, left);
+        let Some(rest) = left.checked_sub(size::of(&report) + 1) else { continue };
+        left = rest;
+        named.push(report);
+    }
+    let more = collisions.len() - named.len();
+    (named, more)
+}
+
+impl ConflictReport {
+    fn new(collision: &Collision, room: usize) -> Self {
+        let name = Some(collision.with.clone());
+        let (worker_id, branch) = if collision.is_integration_branch { (None, name) } else { (name, None) };
+        let mut report = Self { worker_id, branch, paths: Vec::new(), more_paths: collision.paths.len() };
+        let left = room.saturating_sub(size::of(&report) + 1);
+        (report.paths, report.more_paths) = size::fit(collision.paths.iter().cloned(), left);
+        report
+    }
 }
 
 impl Worker {
-    /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 1,820 (and 700 in
+    /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 2,000 (and 700 in
     /// practice).
     pub(super) fn new(view: &WorkerView, room: usize) -> Self {
         let worker = &view.worker;
@@ -346,6 +394,11 @@ impl Worker {
         if let (Some(report), Some(race)) = (&mut self.race, &view.race) {
             left = left.saturating_sub(report.fill(race, left));
         }
+        let about = &mut self.about;
+        let before = size::of(&about.conflicts_with);
+        (about.conflicts_with, about.more_conflicts) =
+            conflicts(&view.collisions, CONFLICTS.max((before + left / 3).min(ALL_CONFLICTS)));
+        left = left.saturating_sub(size::of(&about.conflicts_with).saturating_sub(before));
         let mut share = |text: &str, most: usize| {
             let cut = size::ends(text, most.min(left));
             left = left.saturating_sub(size::of(&cut));
@@ -382,7 +435,7 @@ impl OutcomeReport {
         let (exit_code, signal) = exit(brief.exit);
         Self {
             run: Run { result: brief.status.as_str(), reason, message: None, exit_code, signal },
-            verification: VerificationReport::new(&brief.verification),
+            verification: VerificationReport::new(&brief.verification).because(brief.likely_cause.as_ref()),
             changes: ChangesReport::new(&brief.changes, brief.denials),
         }
     }
@@ -401,7 +454,7 @@ impl OutcomeReport {
             },
             verification: VerificationReport {
                 output_tail: note.map(|note| size::ends(&note, text)),
-                ..VerificationReport::new(&outcome.verification)
+                ..VerificationReport::new(&outcome.verification).because(outcome.likely_cause.as_ref())
             },
             changes: ChangesReport::new(&outcome.changes, outcome.run.denials),
         }
@@ -415,6 +468,11 @@ impl VerificationReport {
         Self { output_tail, ..Self::new(verification) }
     }
 
+    pub(super) fn because(mut self, cause: Option<&LikelyCause>) -> Self {
+        self.likely_cause = cause.map(|cause| size::line(&cause.words(), LIKELY_CAUSE));
+        self
+    }
+
     /// Without its output, which is added as there is room.
     fn new(verification: &Verification) -> Self {
         let exit_code = match verification {
@@ -423,7 +481,7 @@ impl VerificationReport {
             _ => None,
         };
         let commit = verification.commit().map(|commit| size::line(commit, 64));
-        Self { result: verification.as_str(), exit_code, commit, output_tail: None }
+        Self { result: verification.as_str(), exit_code, commit, output_tail: None, likely_cause: None }
     }
 }
 
@@ -535,7 +593,7 @@ fn next_step(view: &WorkerView) -> String {
         _ if last.says_blocked => format!("read its final_message; answer it with send_message_to_worker {id}"),
         Ending::Completed if integrable => match view.collisions.iter().find(|it| it.is_integration_branch) {
             Some(collision) => after_collision(id.as_str(), collision),
-            None => format!("integrate_worker {id}"),
+            None => format!("integrate_worker {id}{}", unchecked(view.unchecked)),
         },
         Ending::Completed => "read its final_message; it committed nothing that could be integrated".to_owned(),
         Ending::Cancelled => format!("nothing, or retry_worker {id} to begin again; its work is kept"),
@@ -543,6 +601,18 @@ fn next_step(view: &WorkerView) -> String {
         Ending::Lost => format!("get_worker_status {id} with include [\"diff\"], then retry_worker {id}"),
         Ending::Interrupted => format!("retry_worker {id}"),
         Ending::Failed => after_failure(id.as_str(), last),
+    }
+}
+
+fn unchecked(unchecked: Option<Unchecked>) -> &'static str {
+    match unchecked {
+        None => "",
+        Some(Unchecked::OtherWorkers) => {
+            "; whether it conflicts with other workers' branches was not checked, as there are too many"
+        }
+        Some(Unchecked::Anything) => {
+            "; whether it conflicts with anything was not checked, as there are too many branches: dry_run first"
+        }
     }
 }
 
@@ -563,8 +633,25 @@ fn after_failure(id: &str, last: &entry::Brief) -> String {
         Some(FailureKind::RateLimit | FailureKind::UsageLimit) => {
             format!("retry_worker {id} with another backend, or without one to wait until {backend} takes work again")
         }
-        Some(FailureKind::Verification) => format!("retry_worker {id} with feedback on what failed"),
+        Some(FailureKind::Verification) => match &last.likely_cause {
+            Some(cause) => after_likely_cause(id, cause),
+            None => format!("retry_worker {id} with feedback on what failed"),
+        },
         _ => format!("retry_worker {id} with feedback or another backend, or a narrower mission"),
+    }
+}
+
+/// The work is not to blame, as far as can be seen: feedback on it would send the worker after the wrong thing.
+fn after_likely_cause(id: &str, cause: &LikelyCause) -> String {
+    match cause.fix() {
+        Some(fix) => {
+            let fix = size::line(&fix, 200);
+            format!("retry_worker {id} with feedback to {fix} before it goes on; its work may be right as it is")
+        }
+        None => format!(
+            "if to make that pass is its mission, retry_worker {id} with feedback; otherwise have what it began at fixed \
+             first, which fails without this work too, then retry_worker {id} with feedback to merge that"
+        ),
     }
 }
 

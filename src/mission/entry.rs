@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{BackendName, BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
-use super::outcome::{Changes, Exit, FailureKind, Outcome, Usage, Verification, tail};
+use super::outcome::{Changes, Exit, FailureKind, LikelyCause, Outcome, Usage, Verification, tail};
 use super::race::Race;
 use super::registry::Worker;
 use super::spec::Mission;
@@ -217,6 +217,8 @@ pub struct Brief {
     pub exit: Option<Exit>,
     /// With the end of its log alone.
     pub verification: Verification,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub likely_cause: Option<LikelyCause>,
     pub changes: Changes,
     /// The beginning and the end of the agent's last words.
     pub final_message: String,
@@ -270,6 +272,7 @@ impl Brief {
             }),
             exit: run.exit,
             verification: outcome.verification.clone().cut(BRIEF_TEXT),
+            likely_cause: outcome.likely_cause.clone(),
             changes,
             final_message: ends(&run.final_message),
             says_blocked: run.says_blocked,

@@ -17,6 +17,9 @@ pub struct Outcome {
     pub status: Ending,
     pub run: Run,
     pub verification: Verification,
+    /// Why that did not pass, where it seems not to be the work's fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub likely_cause: Option<LikelyCause>,
     pub changes: Changes,
     pub cleanup: Cleanup,
     pub settled_at: Timestamp,
@@ -203,6 +206,83 @@ pub enum Verification {
     NotProven {
         why: String,
     },
+}
+
+/// Why a verification did not pass, by what was seen and not by what it said: the place lacks something, or the commit
+/// that the work began at does not pass either. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LikelyCause {
+    /// What the main checkout has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<Missing>,
+    /// The commit, without the work, on which the command fails in such a place too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fails_without: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub path: String,
+    pub kind: MissingKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingKind {
+    Dependencies,
+    Submodule,
+    LargeFile,
+    Encrypted,
+    LocalFile,
+    Untracked,
+}
+
+impl MissingKind {
+    fn words(self) -> &'static str {
+        match self {
+            MissingKind::Dependencies => "installed dependencies",
+            MissingKind::Submodule => "a submodule's files",
+            MissingKind::LargeFile => "a file of Git LFS, of which only the pointer is there",
+            MissingKind::Encrypted => "a file of git-crypt, which is still encrypted",
+            MissingKind::LocalFile => "a local file that git ignores",
+            MissingKind::Untracked => "not in git",
+        }
+    }
+
+    /// What the worker, or whoever sees to its worktree, does about it.
+    fn fix(self) -> &'static str {
+        match self {
+            MissingKind::Dependencies => "install the dependencies there",
+            MissingKind::Submodule => "run `git submodule update --init` there",
+            MissingKind::LargeFile => "run `git lfs pull` there",
+            MissingKind::Encrypted => "unlock git-crypt there",
+            MissingKind::LocalFile => "put it there (`.worktreeinclude` brings such files into new worktrees)",
+            MissingKind::Untracked => "make it there",
+        }
+    }
+}
+
+impl LikelyCause {
+    /// The first of what is missing, and the commit that fails too, in words.
+    pub fn words(&self) -> String {
+        const NAMED: usize = 4;
+        let named = self.lacks.iter().take(NAMED).map(|it| format!("{} ({})", it.path, it.kind.words()));
+        let more = self.lacks.len().saturating_sub(NAMED);
+        let named: Vec<String> = named.chain((more > 0).then(|| format!("{more} more"))).collect();
+        let lacks =
+            (!named.is_empty()).then(|| format!("the worktree lacks what the main checkout has: {}", named.join(", ")));
+        let fails = self.fails_without.as_ref().map(|commit| {
+            let commit = commit.get(..10).unwrap_or(commit);
+            format!("the command fails in a fresh worktree of {commit}, without this work, too")
+        });
+        lacks.into_iter().chain(fails).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What to do first; `None`: what is in the repository fails by itself.
+    pub fn fix(&self) -> Option<String> {
+        let first = self.lacks.first()?;
+        Some(format!("{} ({})", first.kind.fix(), first.path))
+    }
 }
 
 impl Verification {

@@ -70,6 +70,12 @@ pub fn digest(worker: &Worker) -> Option<String> {
     if let Some(note) = last.verification.note() {
         digest.push_str(&format!("\nThe verification said:\n{note}"));
     }
+    if let Some(cause) = &last.likely_cause {
+        digest.push_str(&format!("\nThe likely cause is not the work: {}.", cause.words()));
+        if let Some(fix) = cause.fix() {
+            digest.push_str(&format!(" First {fix}."));
+        }
+    }
     if !last.final_message.is_empty() {
         digest.push_str(&format!("\nIts last words were:\n{}", last.final_message));
     }
@@ -85,12 +91,13 @@ pub fn unheard(worker: &Worker) -> Option<String> {
     (!messages.is_empty()).then(|| format!("The one who leads you had written meanwhile:\n{}", messages.join("\n\n")))
 }
 
-/// Whether it says that the backend cannot do the task. Login, limits, what could not be started or verified, and ends
-/// that came from outside say nothing about that.
+/// Whether it says that the backend cannot do the task. Login, limits, what could not be started or verified, a worktree
+/// that lacks something, and ends that came from outside say nothing about that.
 fn is_failure_of_the_backend(brief: &Brief) -> bool {
     let circumstance = brief.failure.as_ref().is_some_and(|failure| {
         failure.kind.is_circumstance()
             || (failure.kind == FailureKind::Verification && brief.verification.as_str() == "could_not_run")
+            || brief.likely_cause.as_ref().is_some_and(|cause| !cause.lacks.is_empty())
     });
     matches!(brief.status, Ending::Failed | Ending::TimedOut) && !circumstance
 }

@@ -88,6 +88,7 @@ pub fn brief(attempt: u32, status: Ending) -> Brief {
         failure: None,
         exit: None,
         verification: Verification::NotAsked,
+        likely_cause: None,
         changes: Changes::default(),
         final_message: String::new(),
         says_blocked: false,

@@ -34,7 +34,7 @@ use crate::store::file::{self, FileError};
 use crate::store::journal::{Journal, Needed};
 use crate::store::lease::{self, Lease};
 use crate::store::state_dir::{self, StateDir};
-use crate::store::state_file::{self, Told};
+use crate::store::state_file::{self, Conflict, Told};
 use crate::supervisor::assignment::LiveStatus;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -106,7 +106,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         stopped: HashSet::new(),
         logins: Logins::default(),
         radar: Some(Radar::default()),
-        collisions: Collisions::new(),
+        collisions: Collisions::default(),
         taking_away: None,
         state_file_due: None,
         next_look: Instant::now() + LOOK_EVERY,
@@ -382,9 +382,9 @@ impl Actor {
         let told = told.by_worker();
         let collides = |worker: &Worker| match told.get(&worker.id) {
             Some(told) if told.status == worker.status.as_str() && worker.integrated.is_none() => {
-                told.conflicts_with.clone()
+                (told.conflicts_with.clone(), told.conflicts_unchecked)
             }
-            _ => self.collisions_of(worker).into_iter().map(|it| it.with).collect(),
+            _ => (self.collisions_of(worker).into_iter().map(Conflict::from).collect(), self.unchecked_of(worker)),
         };
         let content = state_file::project(store.journal.registry(), repository, Timestamp::now(), waits_for, collides);
         if let Err(error) = state_file::write(&store.dir.state_file(), &content) {

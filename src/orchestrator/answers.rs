@@ -16,8 +16,10 @@ pub use crate::git::{PushResult, Pushed};
 use crate::mission::budget::Spent;
 use crate::mission::id::{BackendName, RaceId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::outcome::{Outcome, Proof, Usage, Verification};
+use crate::mission::outcome::{LikelyCause, Outcome, Proof, Usage, Verification};
 use crate::mission::registry::Worker;
+pub use crate::store::state_file::Unchecked;
+use crate::store::state_file::{Conflict, With};
 use crate::store::worker_dir::{Delivery, Letter};
 use crate::supervisor::assignment::{LiveStatus, Receipt};
 
@@ -36,6 +38,8 @@ pub struct WorkerView {
     pub waits_for: Option<String>,
     /// What its branch does not merge cleanly with, as far as that was looked at.
     pub collisions: Vec<Collision>,
+    /// What it was not checked with.
+    pub unchecked: Option<Unchecked>,
     pub redelivered: bool,
     /// Who keeps it to its permissions.
     pub enforced: Option<Enforcement>,
@@ -64,6 +68,22 @@ pub struct Collision {
     pub with: String,
     pub is_integration_branch: bool,
     pub paths: Vec<String>,
+}
+
+impl From<Collision> for Conflict {
+    fn from(Collision { with, is_integration_branch, paths }: Collision) -> Self {
+        let with = if is_integration_branch { With::Branch(with) } else { With::WorkerId(with) };
+        Self { with, paths }
+    }
+}
+
+impl From<Conflict> for Collision {
+    fn from(Conflict { with, paths }: Conflict) -> Self {
+        match with {
+            With::Branch(with) => Self { with, is_integration_branch: true, paths },
+            With::WorkerId(with) => Self { with, is_integration_branch: false, paths },
+        }
+    }
 }
 
 /// The race that a worker runs or ran in.
@@ -393,6 +413,8 @@ pub struct IntegrationAnswer {
     pub conflicts: Vec<(String, String)>,
     /// The last one: of what is in now, if anything came in.
     pub verification: Option<Verification>,
+    /// Why that did not pass, where it seems not to be for what was to come in.
+    pub likely_cause: Option<LikelyCause>,
     /// How often the command was run.
     pub verifications: usize,
     pub push: Option<Pushed>,

@@ -176,6 +176,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         status: if attempt.is_called_off() { Ending::Cancelled } else { Ending::Lost },
         run,
         verification: settle::skipped(worker),
+        likely_cause: None,
         changes,
         cleanup,
         settled_at: Timestamp::now(),

@@ -29,7 +29,9 @@ pub(super) async fn integrate(
     let inner = Arc::clone(&context);
     blocking(move || configuration::check(&inner)).await?;
     if request.dry_run {
-        return train::try_out(orchestrator, &order, left_out).await;
+        let mut answer = train::try_out(orchestrator, &order, left_out).await?;
+        answer.notes.extend(foretold(orchestrator, &order).await?);
+        return Ok(answer);
     }
     let (inner, into) = (Arc::clone(&context), order.into.clone());
     let target = blocking(move || Ok(git::integrate::tip(inner.repository()?, &into).ok())).await?;
@@ -38,6 +40,26 @@ pub(super) async fn integrate(
         Joined::Done(answer) => *answer,
         Joined::Running(doing) => Ok(running(&order, doing)),
     }
+}
+
+/// What is known of conflicts with workers that are not part of the order: these come later, and then conflict.
+async fn foretold(orchestrator: &Orchestrator, order: &Order) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for worker in order.sources.iter().filter_map(|source| source.worker.as_ref()) {
+        let view = orchestrator.get(worker.as_str()).await?;
+        let is_in = |id: &str| order.sources.iter().any(|it| it.worker.as_ref().is_some_and(|it| it.as_str() == id));
+        let others = view.collisions.iter().filter(|it| !it.is_integration_branch && !is_in(&it.with));
+        let named: Vec<String> = others.map(|it| format!("{} in {}", it.with, it.paths.join(", "))).collect();
+        if !named.is_empty() {
+            notes.push(format!("once {worker} is merged, these conflict with it: {}", named.join("; ")));
+        }
+        if view.unchecked.is_some() {
+            notes.push(format!(
+                "whether {worker} conflicts with other workers' branches was not checked, as there are too many"
+            ));
+        }
+    }
+    Ok(notes)
 }
 
 fn running(order: &Order, doing: String) -> IntegrationAnswer {

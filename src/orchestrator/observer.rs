@@ -143,11 +143,7 @@ impl Observer {
         let since = |then: Duration| (!then.is_zero()).then(|| process::monotonic().saturating_sub(then).as_secs());
         let task = task.filter(|task| task.status == worker.status.as_str());
         let waits = task.and_then(|task| task.reason.as_deref()?.strip_prefix("waits for "));
-        let collisions = task.into_iter().flat_map(|task| &task.conflicts_with).map(|with| Collision {
-            with: with.clone(),
-            is_integration_branch: registry.integration_branch.as_ref() == Some(with),
-            paths: Vec::new(),
-        });
+        let collisions = task.into_iter().flat_map(|task| &task.conflicts_with).cloned().map(Collision::from);
         WorkerView {
             elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
             idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),
@@ -155,6 +151,7 @@ impl Observer {
             block: graph::block(registry, &worker),
             waits_for: waits.map(str::to_owned),
             collisions: collisions.collect(),
+            unchecked: task.and_then(|task| task.conflicts_unchecked),
             redelivered: false,
             enforced: None,
             budget: None,

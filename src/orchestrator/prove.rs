@@ -16,14 +16,14 @@ use crate::crash_point::{self, Point};
 use crate::git;
 use crate::launcher::local;
 use crate::mission::causes::with_causes;
-use crate::mission::outcome::Verification;
+use crate::mission::outcome::{Missing, Verification};
 use crate::process::{self, Scope, Tree};
 use crate::store::file;
 use crate::store::lease;
 use crate::store::state_dir::StateDir;
 use crate::store::trial_dir::TrialDir;
 use crate::supervisor::secrets::Secrets;
-use crate::supervisor::trial::Trial;
+use crate::supervisor::trial::{self, Trial};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -33,6 +33,8 @@ const GRACE: std::time::Duration = std::time::Duration::from_secs(3);
 /// What came of it, and where all that it said lies, if it did not pass and said anything.
 pub(super) struct Proof {
     pub result: Verification,
+    /// What its worktree lacks that the main checkout has, where it did not pass.
+    pub lacks: Vec<Missing>,
     pub log: Option<PathBuf>,
 }
 
@@ -54,13 +56,14 @@ pub(super) async fn prove(orchestrator: &Orchestrator, commit: &str, command: &s
         Err(error) => Err(with_causes(&error)),
     };
     let result = match result {
-        Ok(Some(result)) => result,
-        Ok(None) => Verification::CouldNotRun { why: "its supervisor died".to_owned() },
-        Err(why) => Verification::CouldNotRun { why },
+        Ok(Some(trial::Proof { verification, lacks })) => (verification, lacks),
+        Ok(None) => (Verification::CouldNotRun { why: "its supervisor died".to_owned() }, Vec::new()),
+        Err(why) => (Verification::CouldNotRun { why }, Vec::new()),
     };
+    let (result, lacks) = result;
     let log = if matches!(result, Verification::Passed { .. }) { None } else { keep_log(&dir, &state, commit) };
     take_away(&context, &dir).await;
-    Ok(Proof { result, log })
+    Ok(Proof { result, lacks, log })
 }
 
 fn keep_log(dir: &TrialDir, state: &StateDir, commit: &str) -> Option<PathBuf> {

@@ -7,31 +7,54 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::actor::Actor;
-use super::answers::Collision;
+use super::answers::{Collision, Unchecked};
 use super::mail::Ask;
-use crate::git::radar::{self, Pair, Stamp};
-use crate::git::{CommandError, Repository};
+use crate::git::radar::{self, Pair, Stamp, Tried};
+use crate::git::{CommandError, Repository, integrate};
 use crate::mission::causes::with_causes;
 use crate::mission::id::{ServerId, WorkerId};
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::race;
 use crate::mission::registry::{Registry, Worker};
 
-/// More workers than these are not looked at: the pairs grow with the square.
-const MOST: usize = 32;
+/// More branches than these are not checked with the integration branch.
+const MOST: usize = 256;
+/// More than these are not checked with each other: the pairs grow with the square.
+const MOST_WITH_EACH_OTHER: usize = 32;
 
-pub type Collisions = HashMap<WorkerId, Vec<Collision>>;
+/// What is known of the branches. Of a worker that is named nowhere, its branch merges cleanly, or there is none.
+#[derive(Debug, Default, PartialEq)]
+pub struct Collisions {
+    of: HashMap<WorkerId, Vec<Collision>>,
+    unchecked: HashMap<WorkerId, Unchecked>,
+}
 
 /// What earlier looks found out. Away with the look that is under way.
 #[derive(Debug, Default)]
 pub struct Radar {
-    known: HashMap<Pair, Option<Vec<String>>>,
+    known: HashMap<Pair, Option<Tried>>,
+    /// Of pairs that conflict, what is theirs, by the commit of the target.
+    own: HashMap<(String, Pair), Own>,
     last: Option<Scene>,
+}
+
+/// What is a pair's own of its conflict.
+#[derive(Debug, Clone)]
+enum Own {
+    /// Both left the target at one commit.
+    All,
+    Paths(Vec<String>),
+    /// It cannot be told apart from what each conflicts in with the target.
+    Mixed,
 }
 
 /// What there is to look at.
 #[derive(Debug)]
 struct Scene {
     watched: Vec<Arc<Worker>>,
-    /// Theirs and the target.
+    /// Those that are too many.
+    beyond: Vec<WorkerId>,
+    /// Of the watched ones, and the target.
     branches: Vec<String>,
     target: String,
     stamp: Stamp,
@@ -42,6 +65,7 @@ impl Scene {
         let same = |(one, other)| Arc::ptr_eq(one, other);
         self.stamp == other.stamp
             && self.branches == other.branches
+            && self.beyond == other.beyond
             && self.watched.iter().zip(&other.watched).all(same)
     }
 }
@@ -53,18 +77,19 @@ impl Actor {
         }
         let Some(repository) = self.context.repository.clone() else { return };
         let Some(target) = self.registry().integration_branch.clone() else { return };
-        let watched = watched(self.registry());
+        let mut watched = watched(self.registry());
         let is_ours = |worker: &Arc<Worker>| leads(self.registry(), &self.context.server, worker);
         if watched.is_empty() || !watched.iter().any(is_ours) {
-            self.collisions.clear();
+            self.collisions = Collisions::default();
             return;
         }
         let Some(radar) = &self.radar else { return };
+        let beyond = watched.split_off(watched.len().min(MOST)).iter().map(|worker| worker.id.clone()).collect();
         let branch_of = |worker: &Arc<Worker>| worker.mission.place.branch().map(str::to_owned);
         let branches: Vec<String> = watched.iter().filter_map(branch_of).chain([target.clone()]).collect();
         // Here, and before the branches are read: a server at rest starts no thread for this, and what moves while a look
         // is under way is noticed at the next one.
-        let scene = Scene { stamp: radar::stamp(&repository, &branches), watched, branches, target };
+        let scene = Scene { stamp: radar::stamp(&repository, &branches), watched, beyond, branches, target };
         if radar.last.as_ref().is_some_and(|last| last.is_like(&scene)) {
             return;
         }
@@ -92,19 +117,27 @@ impl Actor {
     }
 
     pub(super) fn collisions_of(&self, worker: &Worker) -> Vec<Collision> {
-        self.collisions.get(&worker.id).cloned().unwrap_or_default()
+        self.collisions.of.get(&worker.id).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn unchecked_of(&self, worker: &Worker) -> Option<Unchecked> {
+        self.collisions.unchecked.get(&worker.id).copied()
     }
 }
 
-/// The newest workers whose branches are there and not integrated, running ones first.
+/// The workers whose branches are there, or may be, to be merged: the running ones first, then by age, the newest first.
 fn watched(registry: &Registry) -> Vec<Arc<Worker>> {
-    let has_work = |worker: &Worker| {
-        let settled = worker.status.is_settled() && worker.last().is_some_and(|last| last.changes.commits > 0);
-        worker.mission.place.branch().is_some() && worker.integrated.is_none() && (worker.status.is_live() || settled)
-    };
     let (live, settled): (Vec<_>, Vec<_>) =
-        registry.workers().rev().filter(|worker| has_work(worker)).partition(|worker| worker.status.is_live());
-    live.into_iter().chain(settled).take(MOST).cloned().collect()
+        registry.workers().rev().filter(|worker| counts(worker)).partition(|worker| worker.status.is_live());
+    live.into_iter().chain(settled).cloned().collect()
+}
+
+/// What did not end well, lost its race or was merged is nothing that others have to make way for.
+fn counts(worker: &Worker) -> bool {
+    let completed = worker.status == WorkerStatus::Settled(Ending::Completed);
+    let has_work = completed && worker.last().is_some_and(|last| last.changes.commits > 0);
+    let may_come_in = worker.integrated.is_none() && !race::has_lost(worker);
+    worker.mission.place.branch().is_some() && may_come_in && (worker.status.is_live() || has_work)
 }
 
 /// One server is enough for each; of a settled one whose server is gone, nobody else's business is the radar.
@@ -112,71 +145,157 @@ fn leads(registry: &Registry, server: &ServerId, worker: &Worker) -> bool {
     worker.lease == *server || !registry.servers.contains_key(&worker.lease)
 }
 
+type Branch<'a> = (&'a Arc<Worker>, &'a String);
+
 impl Radar {
     fn look(&mut self, repository: &Repository, scene: Scene, scratch: &Path) -> Result<Collisions, CommandError> {
-        let target = scene.target.as_str();
         let tips = radar::tips(repository, &scene.branches)?;
-        let Some(onto) = tips.get(target) else { return Ok(Collisions::new()) };
+        let Some(onto) = tips.get(&scene.target) else { return Ok(Collisions::default()) };
+        let mut look =
+            Look { repository, target: &scene.target, onto, scratch, former: std::mem::take(self), now: self };
         let with_commits = scene.watched.iter().filter_map(|worker| {
             let tip = tips.get(worker.mission.place.branch()?)?;
             (worker.base_commit.as_ref() != Some(tip)).then_some((worker, tip))
         });
-        let with_commits: Vec<(&Arc<Worker>, &String)> = with_commits.collect();
-        let pairs = pairs(&with_commits, onto);
-        self.learn(repository, onto, pairs.iter().map(|(pair, _)| pair), scratch)?;
-        let mut found = Collisions::new();
-        for (pair, between) in pairs {
-            let Some(Some(paths)) = self.known.get(&pair) else { continue };
-            if paths.is_empty() {
-                continue;
-            }
-            let mut note = |worker: &Worker, other: Option<&Arc<Worker>>| {
-                let collision = Collision {
-                    with: other.map_or(target, |other| other.id.as_str()).to_owned(),
-                    is_integration_branch: other.is_none(),
-                    paths: paths.clone(),
-                };
-                found.entry(worker.id.clone()).or_default().push(collision);
-            };
-            let (one, other) = between;
-            note(one, other);
-            other.into_iter().for_each(|other| note(other, Some(one)));
+        let branches = look.unmerged(with_commits.collect())?;
+        let (paired, alone) = branches.split_at(branches.len().min(MOST_WITH_EACH_OTHER));
+        let pairs = pairs(paired);
+        look.learn(pairs.iter().map(|(pair, ..)| pair.clone()).collect())?;
+
+        let mut found = Collisions::default();
+        for (worker, tip) in &branches {
+            let paths = look.conflicts_with_target(tip);
+            found.note(worker, &scene.target, true, paths);
         }
+        for (pair, one, other) in &pairs {
+            let paths = look.own_conflicts(pair, paired)?;
+            found.note(one, other.id.as_str(), false, &paths);
+            found.note(other, one.id.as_str(), false, &paths);
+        }
+        found.unchecked.extend(alone.iter().map(|(worker, _)| (worker.id.clone(), Unchecked::OtherWorkers)));
+        found.unchecked.extend(scene.beyond.iter().map(|id| (id.clone(), Unchecked::Anything)));
         self.last = Some(scene);
         Ok(found)
     }
+}
 
-    /// Asks git about pairs that are new, and forgets those that are no pairs any more.
-    fn learn<'a>(
-        &mut self,
-        repository: &Repository,
-        target: &str,
-        pairs: impl Iterator<Item = &'a Pair> + Clone,
-        scratch: &Path,
-    ) -> Result<(), CommandError> {
-        let mut former = std::mem::take(&mut self.known);
-        self.known = pairs.clone().filter_map(|pair| former.remove_entry(pair)).collect();
-        let new: Vec<Pair> = pairs.filter(|pair| !self.known.contains_key(*pair)).cloned().collect();
-        let answers = radar::collisions(repository, target, &new, scratch)?;
-        self.known.extend(new.into_iter().zip(answers));
-        Ok(())
+impl Collisions {
+    fn note(&mut self, worker: &Worker, with: &str, is_integration_branch: bool, paths: &[String]) {
+        if !paths.is_empty() {
+            let collision = Collision { with: with.to_owned(), is_integration_branch, paths: paths.to_vec() };
+            self.of.entry(worker.id.clone()).or_default().push(collision);
+        }
     }
 }
 
-type Between<'a> = (&'a Arc<Worker>, Option<&'a Arc<Worker>>);
+/// One look: what earlier ones found out is taken over as far as it is needed again.
+struct Look<'a> {
+    repository: &'a Repository,
+    target: &'a str,
+    /// Where the target stands.
+    onto: &'a String,
+    scratch: &'a Path,
+    former: Radar,
+    now: &'a mut Radar,
+}
 
-/// Each with the target, and each with each but its rivals for the same task.
-fn pairs<'a>(workers: &[(&'a Arc<Worker>, &String)], target: &str) -> Vec<(Pair, Between<'a>)> {
-    let mut pairs = Vec::new();
-    for (at, (worker, tip)) in workers.iter().enumerate() {
-        pairs.push(((target.to_owned(), (*tip).clone()), (*worker, None)));
-        for (other, others_tip) in &workers[at + 1..] {
-            if other.task() != worker.task() {
-                // In one order, whoever of the two comes first in the list the next time.
-                let (one, two) = if tip < others_tip { (tip, others_tip) } else { (others_tip, tip) };
-                pairs.push((((*one).clone(), (*two).clone()), (*worker, Some(*other))));
+impl Look<'_> {
+    fn with_target(&self, tip: &str) -> Pair {
+        (self.onto.clone(), tip.to_owned())
+    }
+
+    /// Asks git about the pairs of which nothing is known yet.
+    fn learn(&mut self, pairs: Vec<Pair>) -> Result<(), CommandError> {
+        let mut new = Vec::new();
+        for pair in pairs {
+            match self.former.known.remove_entry(&pair) {
+                Some((pair, tried)) => drop(self.now.known.insert(pair, tried)),
+                None => new.push(pair),
             }
         }
+        let tried = radar::try_merges(self.repository, self.target, &new, self.scratch)?;
+        self.now.known.extend(new.into_iter().zip(tried));
+        Ok(())
+    }
+
+    /// Those whose merge would change the target: what was merged, or squashed, by whomever, is in nobody's way.
+    fn unmerged<'b>(&mut self, branches: Vec<Branch<'b>>) -> Result<Vec<Branch<'b>>, CommandError> {
+        self.learn(branches.iter().map(|(_, tip)| self.with_target(tip)).collect())?;
+        let tree = radar::tree_of(self.repository, self.onto)?;
+        let is_in = |tried: &Tried| tried.conflicts.is_empty() && tried.tree == tree;
+        let known = |tip: &str| self.now.known.get(&self.with_target(tip)).and_then(Option::as_ref);
+        Ok(branches.into_iter().filter(|(_, tip)| !known(tip).is_some_and(is_in)).collect())
+    }
+
+    fn conflicts(&self, pair: &Pair) -> &[String] {
+        self.now.known.get(pair).and_then(Option::as_ref).map_or(&[], |tried| &tried.conflicts)
+    }
+
+    fn conflicts_with_target(&self, tip: &str) -> &[String] {
+        self.conflicts(&self.with_target(tip))
+    }
+
+    /// Without what is the target's affair, or a third worker's whose branch one of the two has in it.
+    fn own_conflicts(&mut self, pair: &Pair, branches: &[Branch<'_>]) -> Result<Vec<String>, CommandError> {
+        if self.conflicts(pair).is_empty() {
+            return Ok(Vec::new());
+        }
+        let own = self.own(pair)?;
+        let mut paths = match &own {
+            Own::All | Own::Mixed => self.conflicts(pair).to_vec(),
+            Own::Paths(paths) => paths.clone(),
+        };
+        if matches!(own, Own::Mixed) {
+            for tip in [&pair.0, &pair.1] {
+                let others = self.conflicts_with_target(tip);
+                paths.retain(|path| !others.contains(path));
+            }
+        }
+        for (holder, other) in [(&pair.0, &pair.1), (&pair.1, &pair.0)] {
+            for (_, third) in branches.iter().filter(|(_, third)| *third != holder && *third != other) {
+                let theirs = self.conflicts(&ordered(third, other));
+                if paths.iter().any(|path| theirs.contains(path)) && integrate::contains(self.repository, holder, third)
+                {
+                    paths.retain(|path| !theirs.contains(path));
+                }
+            }
+        }
+        Ok(paths)
+    }
+
+    fn own(&mut self, pair: &Pair) -> Result<Own, CommandError> {
+        let key = (self.onto.clone(), pair.clone());
+        let own = match self.former.own.remove(&key) {
+            Some(own) => own,
+            None => self.ask_own(pair)?,
+        };
+        self.now.own.insert(key, own.clone());
+        Ok(own)
+    }
+
+    fn ask_own(&self, pair: &Pair) -> Result<Own, CommandError> {
+        let fork = |tip: &str| radar::fork(self.repository, self.onto, tip);
+        let (Some(one), Some(other)) = (fork(&pair.0)?, fork(&pair.1)?) else { return Ok(Own::All) };
+        if one == other {
+            return Ok(Own::All);
+        }
+        let own = radar::own_conflicts(self.repository, self.target, pair, (&one, &other), self.scratch)?;
+        Ok(own.map_or(Own::Mixed, Own::Paths))
+    }
+}
+
+/// Each with each but its rivals for the same task.
+fn pairs<'a>(branches: &[Branch<'a>]) -> Vec<(Pair, &'a Arc<Worker>, &'a Arc<Worker>)> {
+    let mut pairs = Vec::new();
+    for (at, (worker, tip)) in branches.iter().enumerate() {
+        let others = branches[at + 1..].iter().filter(|(other, _)| other.task() != worker.task());
+        pairs.extend(others.map(|(other, others_tip)| (ordered(tip, others_tip), *worker, *other)));
     }
     pairs
+}
+
+/// In one order, whoever of the two comes first in the list the next time.
+fn ordered(one: &str, other: &str) -> Pair {
+    let (first, second) = if one < other { (one, other) } else { (other, one) };
+    (first.to_owned(), second.to_owned())
 }

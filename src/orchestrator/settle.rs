@@ -199,6 +199,7 @@ pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: 
         status,
         run: Run { failure, ..Run::default() },
         verification: skipped(worker),
+        likely_cause: None,
         changes: Changes::default(),
         // Nothing was started, so nothing can be left.
         cleanup: Cleanup { proof: Proof::Full, ..Cleanup::default() },

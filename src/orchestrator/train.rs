@@ -20,7 +20,7 @@ use crate::git::{self, Bench, Conflict, Coupled, IntegrateError, Move, Step, Str
 use crate::mission::causes::with_causes;
 use crate::mission::entry::Entry;
 use crate::mission::id::WorkerId;
-use crate::mission::outcome::Verification;
+use crate::mission::outcome::{LikelyCause, Missing, Verification};
 use crate::mission::registry::Integrated;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -81,6 +81,8 @@ struct Train {
     verifications: usize,
     /// All that the last one said that did not pass.
     log: Option<PathBuf>,
+    /// What its worktree lacked.
+    lacks: Vec<Missing>,
 }
 
 impl Train {
@@ -104,6 +106,7 @@ pub(super) fn answer(order: &Order) -> IntegrationAnswer {
         commit: None,
         conflicts: Vec::new(),
         verification: None,
+        likely_cause: None,
         verifications: 0,
         push: None,
         notes: Vec::new(),
@@ -289,7 +292,7 @@ impl Run<'_> {
                 passed = Some(whole);
                 break;
             }
-            if good == 0 && self.order.sources.len() > 1 && train.left.iter().all(|(_, why)| !is_of_proof(why)) {
+            if good == 0 && may_be_the_targets(&whole) && train.left.iter().all(|(_, why)| !is_of_proof(why)) {
                 let alone = self.verify(&mut train, Some(0), command).await?;
                 if !is_passed(&alone) {
                     let cars = std::mem::take(&mut train.cars);
@@ -326,8 +329,11 @@ impl Run<'_> {
         let names: Vec<String> = cars.iter().map(|car| self.order.sources[car.source].name()).collect();
         let with = if names.is_empty() { "alone".to_owned() } else { format!("with {}", names.join(", ")) };
         self.teller.doing(format!("verifies {} {with} (run {})", self.order.into, train.verifications));
-        let Proof { result, log } = prove(&self.orchestrator, &commit, command).await?;
+        let Proof { result, log, lacks } = prove(&self.orchestrator, &commit, command).await?;
         train.log = log.or(train.log.take());
+        if !is_passed(&result) {
+            train.lacks = lacks;
+        }
         Ok(result)
     }
 
@@ -402,6 +408,21 @@ fn is_passed(verification: &Verification) -> bool {
     matches!(verification, Verification::Passed { .. })
 }
 
+/// To try the target alone takes as long again as what took too long.
+fn may_be_the_targets(verification: &Verification) -> bool {
+    !matches!(verification, Verification::TimedOut { .. })
+}
+
+/// Nothing came in, and it is not for what was to come in.
+fn likely_cause(train: &Train) -> Option<LikelyCause> {
+    let fails = train.left.iter().any(|(_, why)| matches!(why, Why::TargetFails(_)));
+    let cause = LikelyCause {
+        lacks: if fails { train.lacks.clone() } else { Vec::new() },
+        fails_without: fails.then(|| train.from.clone()),
+    };
+    (cause != LikelyCause::default()).then_some(cause)
+}
+
 fn is_of_proof(why: &Why) -> bool {
     matches!(why, Why::NotProven(_))
 }
@@ -416,12 +437,11 @@ fn notes(
     let log =
         train.log.iter().map(|log| format!("all that the verification that did not pass said: {}", log.display()));
     let mut notes: Vec<String> = log.chain(order.sources.iter().filter_map(|source| source.note.clone())).collect();
-    if train.cars.is_empty() {
-        return Ok(notes);
+    if !train.cars.is_empty() {
+        notes.extend(unheeded()?);
     }
-    let repository = context.repository()?;
-    notes.extend(unheeded()?);
-    if order.verify_command.is_some() && git::trial::has_submodules(repository, &train.from) {
+    let is_verified = order.verify_command.is_some() && (!train.cars.is_empty() || !train.left.is_empty());
+    if is_verified && git::trial::has_submodules(context.repository()?, &train.from) {
         notes.push("submodules are empty where it is verified: the command has to fetch them".to_owned());
     }
     Ok(notes)
@@ -448,6 +468,7 @@ fn tell(order: &Order, train: &Train, mut left_out: Vec<(String, String)>) -> In
             _ => None,
         },
         verification: train.verification.clone(),
+        likely_cause: likely_cause(train),
         verifications: train.verifications,
         ..answer(order)
     }
@@ -483,7 +504,7 @@ fn reason(order: &Order, why: &Why) -> String {
         }
         Why::NotProven(found) => format!("with it the verification {}", found_out(found)),
         Why::TargetFails(found) => {
-            format!("{} alone does not pass: the verification {}; mend that first", order.into, found_out(found))
+            format!("{} alone does not pass: the verification {}; fix that first", order.into, found_out(found))
         }
         Why::Refused(why) => why.clone(),
     }

@@ -49,6 +49,7 @@ impl Actor {
             block: graph::block(self.registry(), worker),
             waits_for,
             collisions: self.collisions_of(worker),
+            unchecked: self.unchecked_of(worker),
             redelivered: false,
             enforced: self.enforcement(worker),
             budget: self.budget_of(worker),

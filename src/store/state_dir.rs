@@ -87,6 +87,11 @@ impl StateDir {
         self.root.join("integrations")
     }
 
+    /// What is known of commits that workers began at: whether a command passes there.
+    pub fn bases(&self) -> PathBuf {
+        self.root.join("bases")
+    }
+
     /// What verifications of integrations said that did not pass.
     pub fn kept_logs(&self) -> PathBuf {
         self.root.join("verifications")

@@ -78,7 +78,9 @@ struct Task<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     salvage_ref: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    conflicts_with: Vec<String>,
+    conflicts_with: Vec<Conflict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conflicts_unchecked: Option<Unchecked>,
     #[serde(skip_serializing_if = "Option::is_none")]
     race: Option<TaskRace<'a>>,
 }
@@ -88,6 +90,55 @@ struct TaskRace<'a> {
     race_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     winner: Option<&'a str>,
+}
+
+/// What a branch does not merge cleanly with, and in which files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenConflict")]
+pub struct Conflict {
+    #[serde(flatten)]
+    pub with: With,
+    pub paths: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum With {
+    WorkerId(String),
+    Branch(String),
+}
+
+/// Older servers wrote the name alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenConflict {
+    Name(String),
+    Whole {
+        #[serde(flatten)]
+        with: With,
+        #[serde(default)]
+        paths: Vec<String>,
+    },
+}
+
+impl From<WrittenConflict> for Conflict {
+    fn from(written: WrittenConflict) -> Self {
+        match written {
+            WrittenConflict::Name(name) if WorkerId::number_in(&name).is_some() => {
+                Self { with: With::WorkerId(name), paths: Vec::new() }
+            }
+            WrittenConflict::Name(name) => Self { with: With::Branch(name), paths: Vec::new() },
+            WrittenConflict::Whole { with, paths } => Self { with, paths },
+        }
+    }
+}
+
+/// What a branch was not checked with for conflicts, because there are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unchecked {
+    OtherWorkers,
+    Anything,
 }
 
 /// What only servers know and write down for people.
@@ -107,7 +158,9 @@ pub struct ToldTask {
     #[serde(default)]
     pub reason: Option<String>,
     #[serde(default)]
-    pub conflicts_with: Vec<String>,
+    pub conflicts_with: Vec<Conflict>,
+    #[serde(default)]
+    pub conflicts_unchecked: Option<Unchecked>,
 }
 
 impl Told {
@@ -124,13 +177,14 @@ impl Told {
 }
 
 /// The file's content for a registry.
-/// `waits_for` says why a queued worker does not start, `collides` what a worker's branch does not merge cleanly with.
+/// `waits_for` says why a queued worker does not start, `collides` what a worker's branch does not merge cleanly with, and
+/// what that was not checked for.
 pub fn project<'a>(
     registry: &'a Registry,
     repository: Option<&'a Path>,
     now: Timestamp,
     waits_for: impl Fn(&Worker) -> Option<String>,
-    collides: impl Fn(&Worker) -> Vec<String>,
+    collides: impl Fn(&Worker) -> (Vec<Conflict>, Option<Unchecked>),
 ) -> StateFile<'a> {
     let mut file = StateFile {
         version: FORMAT,
@@ -155,7 +209,7 @@ pub fn project<'a>(
         if worker.status == WorkerStatus::Queued && task.reason.is_none() {
             task.reason = waits_for(worker).map(|what| format!("waits for {what}"));
         }
-        task.conflicts_with = collides(worker);
+        (task.conflicts_with, task.conflicts_unchecked) = collides(worker);
         list.push(task);
     }
     file
@@ -187,6 +241,7 @@ fn task(worker: &Worker, block: Option<String>) -> Task<'_> {
         integrated_into: worker.integrated.as_ref().map(|it| it.into.as_str()),
         salvage_ref: worker.salvage_ref.as_deref(),
         conflicts_with: Vec::new(),
+        conflicts_unchecked: None,
         race: worker
             .race
             .as_ref()
@@ -246,7 +301,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("orchestrator-state.json");
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
-        write(&path, &project(&Registry::default(), None, Timestamp::UNIX_EPOCH, |_| None, |_| vec![])).unwrap();
+        write(&path, &project(&Registry::default(), None, Timestamp::UNIX_EPOCH, |_| None, |_| (vec![], None)))
+            .unwrap();
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
 
         fs::write(&path, "{\"version\": 1, \"tas").unwrap();

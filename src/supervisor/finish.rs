@@ -16,7 +16,7 @@ use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::Ending;
-use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Verification};
+use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, LikelyCause, Outcome, Proof, Verification};
 use crate::process::{self, Sweep};
 use crate::store::worker_dir::AttemptDir;
 
@@ -50,6 +50,7 @@ impl CleanupSoFar {
 /// What the end found out about the work.
 struct Proven {
     verification: Verification,
+    likely_cause: Option<LikelyCause>,
     committed: u32,
     /// Files that stay uncommitted in a worktree that we made.
     left: u32,
@@ -92,6 +93,7 @@ impl Attempt {
     async fn prove(&mut self, ended: &Ended) -> Proven {
         let mut proven = Proven {
             verification: Verification::NotAsked,
+            likely_cause: None,
             committed: 0,
             left: 0,
             notes: Vec::new(),
@@ -107,6 +109,7 @@ impl Attempt {
             true => of_a_commit(self.verify(&command).await, proven.left),
             false => Verification::Skipped,
         };
+        proven.likely_cause = self.likely_cause(&command, &proven.verification).await;
         proven
     }
 
@@ -239,6 +242,7 @@ impl Attempt {
             status,
             run,
             verification: proven.verification,
+            likely_cause: proven.likely_cause,
             changes,
             cleanup: self.cleanup.last.clone(),
             settled_at: Timestamp::now(),
@@ -308,7 +312,7 @@ fn of_a_commit(verification: Verification, left: u32) -> Verification {
 }
 
 /// Until a cancellation comes in, or the system asks us to end. Without its folder there is nobody to tell how it ended.
-async fn called_off(inbox: &mut Inbox, dir: &AttemptDir) {
+pub(super) async fn called_off(inbox: &mut Inbox, dir: &AttemptDir) {
     let bell = inbox.bell();
     loop {
         Inbox::knock(&bell).await;
@@ -329,7 +333,7 @@ fn is_anothers(assignment: &Assignment, branch: &str) -> bool {
 }
 
 /// Git is asked off the loop's thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -9,6 +9,7 @@ mod board;
 pub mod facts;
 mod finish;
 mod inbox;
+mod likely_cause;
 mod limits;
 mod outside;
 pub mod prompt;

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::finish::SWEEP_GRACE;
 use super::run::{SupervisorError, say_ready, take_lease};
-use super::{tree, verify};
+use super::{likely_cause, tree, verify};
 use crate::config::Settings;
 use crate::crash_point::{self, Point};
 use crate::git::{self, Configuration, Repository};
 use crate::mission::causes::with_causes;
-use crate::mission::outcome::Verification;
+use crate::mission::outcome::{Missing, Verification};
 use crate::process::{self, Identity, Scope};
 use crate::store::file;
 use crate::store::trial_dir::TrialDir;
@@ -33,6 +33,16 @@ pub struct Trial {
     pub commit: String,
     pub command: String,
     pub settings: Settings,
+}
+
+/// What came of one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    #[serde(flatten)]
+    pub verification: Verification,
+    /// What its worktree lacks that the main checkout has, where it did not pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<Missing>,
 }
 
 /// The process, from its first act to its last.
@@ -65,6 +75,10 @@ async fn supervise(dir: TrialDir) -> Result<(), SupervisorError> {
     say_ready();
     crash_point::at(Point::TrialBegun);
     let result = prove(&trial, &dir, me, &unwanted).await;
+    let result = match result {
+        Some(verification) => Some(Proof { lacks: lacks(&trial, &dir, &verification).await, verification }),
+        None => None,
+    };
     crash_point::at(Point::TrialVerified);
     processes.abort();
     let (repository, worktree) = (trial.repository.clone(), dir.tree());
@@ -80,7 +94,12 @@ async fn supervise(dir: TrialDir) -> Result<(), SupervisorError> {
 }
 
 /// `None`: nobody wants to know any more.
-async fn prove(trial: &Trial, dir: &TrialDir, me: Identity, unwanted: &CancellationToken) -> Option<Verification> {
+pub(super) async fn prove(
+    trial: &Trial,
+    dir: &TrialDir,
+    me: Identity,
+    unwanted: &CancellationToken,
+) -> Option<Verification> {
     let (repository, worktree, commit) = (trial.repository.clone(), dir.tree(), trial.commit.clone());
     if let Err(error) = blocking(move || git::trial::make(&repository, &worktree, &commit)).await {
         let why = format!("the worktree to verify it in could not be made: {}", with_causes(&error));
@@ -107,6 +126,11 @@ async fn prove(trial: &Trial, dir: &TrialDir, me: Identity, unwanted: &Cancellat
         }),
         result => result,
     }
+}
+
+async fn lacks(trial: &Trial, dir: &TrialDir, verification: &Verification) -> Vec<Missing> {
+    let (repository, worktree, verification) = (trial.repository.clone(), dir.tree(), verification.clone());
+    blocking(move || likely_cause::missing(&repository, &worktree, &verification)).await
 }
 
 async fn state(worktree: PathBuf) -> Option<String> {

@@ -116,11 +116,13 @@ fn what_the_last_server_knew_of_conflicts_outlasts_a_visitor() {
         until_status(&mut boss, worker, "completed");
     }
     let conflicts = |worker: &str| world.run(&["status", worker, "--json"]).json()["conflicts_with"].clone();
-    until("they are known to collide", || conflicts(&one) == serde_json::json!([two]));
+    until("they are known to collide", || {
+        conflicts(&one) == serde_json::json!([{"worker_id": two, "paths": ["README"]}])
+    });
     boss.leave();
     assert!(world.run(&["cancel", &two]).ended(0).contains("had settled before"));
-    assert_eq!(conflicts(&one), serde_json::json!([two]));
-    assert_eq!(conflicts(&two), serde_json::json!([one]));
+    assert_eq!(conflicts(&one), serde_json::json!([{"worker_id": two, "paths": ["README"]}]));
+    assert_eq!(conflicts(&two), serde_json::json!([{"worker_id": one, "paths": ["README"]}]));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod fault;
 mod history;
 mod integrate;
 mod lead;
+mod likely_cause;
 mod loud;
 mod observe;
 #[cfg(target_os = "linux")]

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, Unchecked};
+use serde_json::json;
+
 use crate::world::{CEILING, Server, World, in_time, mission};
 
 /// The ids of those that are named, each with what its branch collides with.
@@ -32,7 +35,9 @@ async fn branches_that_collide_are_told_while_they_run_and_no_longer_when_they_d
     let three = server.create_one(mission("three", "write three.txt 3\ncommit three\nsay done")).await;
     until_collides(&server, &[(&one, &[&two]), (&two, &[&one]), (&three, &[])]).await;
     server.until(&one, "running").await;
-    world.until_state(|state| state["tasks"][0]["conflicts_with"][0] == two.as_str()).await;
+    world
+        .until_state(|state| state["tasks"][0]["conflicts_with"][0] == json!({"worker_id": two, "paths": ["README"]}))
+        .await;
 
     // Somebody commits to the integration branch.
     std::fs::write(world.repo().join("README"), "three").unwrap();
@@ -64,4 +69,86 @@ async fn a_server_that_comes_later_knows_it_too() {
     first.orchestrator.shut_down().await;
     let next = world.server(Some("boss"));
     until_collides(&next, &[(&ids[0], &[&ids[1]]), (&ids[1], &[&ids[0]])]).await;
+}
+
+/// A worker that commits this to one file, and has settled.
+async fn settled(server: &Server, title: &str, file: &str) -> String {
+    let script = format!("write {file} {title}\ncommit {title}\nsay done");
+    let id = server.create_one(mission(title, &script)).await;
+    server.until(&id, "completed").await;
+    id
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newer_branch_is_not_blamed_for_mains_conflict() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let old = settled(&server, "old", "README").await;
+    std::fs::write(world.repo().join("README"), "main").unwrap();
+    world.git(&["commit", "-qam", "main"]);
+    let new = settled(&server, "new", "new.txt").await;
+    let both = server.create_one(mission("both", "write README both\ncommit both\nsay done")).await;
+    server.until(&both, "completed").await;
+    // One that starts from another worker's branch has that one's conflicts in it, and is not to blame for them.
+    let other = settled(&server, "other", "shared.txt").await;
+    let third = settled(&server, "third", "shared.txt").await;
+    let mut on_top = mission("on-top", "write top.txt x\ncommit top\nsay done");
+    on_top.depends_on = vec![other.clone()];
+    let on_top = server.create_one(on_top).await;
+    server.until(&on_top, "completed").await;
+    until_collides(
+        &server,
+        &[(&old, &["main"]), (&new, &[]), (&both, &[]), (&other, &[&third]), (&third, &[&other]), (&on_top, &[])],
+    )
+    .await;
+    let dry = IntegrationRequest { dry_run: true, ..IntegrationRequest::of(IntegrationSource::Worker(other.clone())) };
+    let answer = server.orchestrator.integrate(&server.boss, dry).await.unwrap();
+    assert_eq!(answer.status, "would_merge");
+    assert!(answer.notes.iter().any(|note| note.contains(&format!("{third} in shared.txt"))), "{:?}", answer.notes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn branches_that_will_not_come_in_do_not_count() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let waits =
+        |title: &str| format!("write README {title}\ncommit {title}\nwait-file {}", world.path("never").display());
+    let one = server.create_one(mission("one", &waits("one"))).await;
+    let called_off = server.create_one(mission("called off", &waits("off"))).await;
+    until_collides(&server, &[(&one, &[&called_off]), (&called_off, &[&one])]).await;
+    server.orchestrator.cancel(&server.boss, &called_off, "not needed").await.unwrap();
+    let mut fails = mission("fails", "write README fails\ncommit fails\nsay done");
+    fails.verify_command = Some("false".to_owned());
+    let fails = server.create_one(fails).await;
+    server.until(&fails, "failed").await;
+    until_collides(&server, &[(&one, &[]), (&called_off, &[]), (&fails, &[])]).await;
+
+    // Merged by hand, as one commit, so that no record and no ancestor tells of it.
+    let by_hand = settled(&server, "by hand", "hand.txt").await;
+    let same = settled(&server, "same", "hand.txt").await;
+    until_collides(&server, &[(&by_hand, &[&same]), (&same, &[&by_hand])]).await;
+    world.git(&["merge", "-q", "--squash", &format!("orchestrator/{by_hand}")]);
+    world.git(&["commit", "-qm", "by hand"]);
+    until_collides(&server, &[(&by_hand, &[]), (&same, &["main"])]).await;
+    server.orchestrator.cancel(&server.boss, &one, "done").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn above_the_limit_the_target_is_checked_and_the_rest_is_named() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let first = settled(&server, "first", "README").await;
+    let drafts = (0..33).map(|number| mission("more", &format!("write f{number}.txt x\ncommit x\nsay done")));
+    let more: Vec<String> = server.create(drafts.collect()).await.into_iter().map(Result::unwrap).collect();
+    for id in &more {
+        server.until(id, "completed").await;
+    }
+    std::fs::write(world.repo().join("README"), "main").unwrap();
+    world.git(&["commit", "-qam", "main"]);
+    until_collides(&server, &[(&first, &["main"])]).await;
+    let mut unchecked = Vec::new();
+    for id in [&first, &more[0], &more[1], &more[32]] {
+        unchecked.push(server.orchestrator.get(id).await.unwrap().unchecked);
+    }
+    assert_eq!(unchecked, [Some(Unchecked::OtherWorkers), Some(Unchecked::OtherWorkers), None, None]);
 }

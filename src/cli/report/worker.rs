@@ -155,6 +155,9 @@ fn facts(told: &Told) -> Markup {
                     }
                 }))
             }
+            @if let Some(unchecked) = told.view.unchecked {
+                (fact("Not checked", plain(crate::cli::status::unchecked_words(unchecked))))
+            }
             @if let Some(salvage) = &worker.salvage_ref { (fact("Salvaged to", code(salvage))) }
             @if let Some(changes) = told.changes() {
                 @if changes.uncommitted > 0 {
@@ -184,6 +187,9 @@ fn proof(told: &Told, found: &Verification) -> Option<Markup> {
     Some(html! {
         (result) " " code { (text::head(&text::clean(command), REASON)) }
         @if let Some(commit) = found.commit() { " at " code title=(commit) { (short(commit)) } }
+        @if let Some(cause) = told.brief().and_then(|brief| brief.likely_cause.as_ref()) {
+            p { "Likely cause: " (text::head(&text::clean(&cause.words()), REASON)) }
+        }
         @if !log.trim().is_empty() { pre { (text::clean(log.trim())) } }
     })
 }

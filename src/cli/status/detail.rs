@@ -7,7 +7,7 @@ use super::row;
 use super::text;
 use crate::cli::terminal::Tone;
 use crate::cli::visit::for_people;
-use crate::mission::outcome::tail;
+use crate::mission::outcome::{LikelyCause, tail};
 
 /// Longest text that is shown of a prompt, a message or a log, in bytes.
 const TEXT: usize = 2_000;
@@ -51,6 +51,9 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
             if collision.paths.is_empty() { String::new() } else { format!(" in {}", collision.paths.join(", ")) };
         facts.toned("conflicts", &format!("{}{paths}", collision.with), Tone::Waiting);
     }
+    if let Some(unchecked) = view.unchecked {
+        facts.toned("unchecked", row::unchecked_words(unchecked), Tone::Waiting);
+    }
     if let Some(live) = view.live.as_ref().filter(|_| worker.status.is_live()) {
         facts.toned("stalled", live.stalled.as_deref().unwrap_or_default(), Tone::Bad);
         facts.add("does", &live.activity);
@@ -70,6 +73,8 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
     facts.add("check", mission.verify_command.as_deref().unwrap_or_default());
     facts.toned(if mission.verify_command.is_some() { "" } else { "check" }, &row.check, row.check_tone);
     facts.add("", tail(&last.and_then(|last| last.verification.note()).unwrap_or_default(), TEXT));
+    let cause = last.and_then(|last| last.likely_cause.as_ref()).map(LikelyCause::words);
+    facts.toned("because", &cause.unwrap_or_default(), Tone::Waiting);
     if let Some(race) = &view.race {
         let winner = race.winner.as_ref().map_or("undecided".to_owned(), |winner| format!("won by {winner}"));
         facts.add("race", &format!("{} of {}, {winner}", race.id, race.racers.len()));

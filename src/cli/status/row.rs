@@ -1,6 +1,8 @@
 //! What the screens say of one worker: its facts as short, clean texts. Pure, and the same for the one screen of `status`
 //! and the live one of `status --watch`.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::text;
@@ -13,7 +15,7 @@ use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{FailureKind, Verification};
 use crate::mission::race;
 use crate::mission::registry::Worker;
-use crate::orchestrator::WorkerView;
+use crate::orchestrator::{Collision, Unchecked, WorkerView};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
@@ -34,6 +36,9 @@ pub(super) struct Row {
     pub check: String,
     pub check_tone: Tone,
     pub conflicts: String,
+    /// The same with the files, and the files alone.
+    pub conflicts_in: String,
+    pub conflict_files: String,
     /// What else has to be known, the most important first.
     pub notes: Vec<String>,
 }
@@ -123,14 +128,21 @@ impl Row {
                 Some(Verification::Failed { .. } | Verification::TimedOut { .. }) => Tone::Bad,
                 _ => Tone::Quiet,
             },
-            conflicts: conflicts(view),
+            conflicts: view.collisions.iter().map(name_of).collect::<Vec<_>>().join(", "),
+            conflicts_in: conflicts_in(view),
+            conflict_files: first_of(&view.collisions.iter().flat_map(|it| it.paths.clone()).collect::<BTreeSet<_>>()),
             notes: notes(view, is_led),
         }
     }
 
     /// What it needs a person or its boss for is said before what it does.
     pub fn note(&self, with_conflicts: bool) -> String {
-        let conflicts = (with_conflicts && !self.conflicts.is_empty()).then(|| format!("conflicts {}", self.conflicts));
+        let conflicts = match with_conflicts {
+            _ if self.conflicts.is_empty() => None,
+            true => Some(format!("conflicts {}", self.conflicts_in)),
+            false if self.conflict_files.is_empty() => None,
+            false => Some(format!("conflict in {}", self.conflict_files)),
+        };
         let parts: Vec<String> = conflicts.into_iter().chain(self.notes.iter().cloned()).collect();
         parts.join(" · ")
     }
@@ -165,6 +177,7 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
     if let Some(last) = worker.last().filter(|_| worker.status.is_settled()) {
         notes.extend(came_to(worker, last));
     }
+    notes.extend(view.unchecked.map(|unchecked| unchecked_words(unchecked).to_owned()));
     notes.retain(|note| !note.is_empty());
     notes
 }
@@ -179,6 +192,7 @@ fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
         notes.push("says that it is blocked".to_owned());
     }
     if last.status != Ending::Completed {
+        notes.extend(last.likely_cause.as_ref().map(|cause| text::clean(&cause.words())));
         notes.extend(last.failure.as_ref().map(|failure| why(failure, &last.verification)));
     }
     let work = changes(last);
@@ -221,12 +235,35 @@ pub(super) fn changes(last: &Brief) -> String {
     }
 }
 
-fn conflicts(view: &WorkerView) -> String {
-    let name = |with: &str| match WorkerId::number_in(with) {
-        Some(number) => format!("w-{number}"),
-        None => text::clean(with),
+pub(in crate::cli) fn unchecked_words(unchecked: Unchecked) -> &'static str {
+    match unchecked {
+        Unchecked::OtherWorkers => "conflicts with other workers not checked: too many branches",
+        Unchecked::Anything => "conflicts not checked: too many branches",
+    }
+}
+
+fn name_of(collision: &Collision) -> String {
+    match WorkerId::number_in(&collision.with) {
+        Some(number) if !collision.is_integration_branch => format!("w-{number}"),
+        _ => text::clean(&collision.with),
+    }
+}
+
+/// Each with its first file; `status <worker>` names all.
+fn conflicts_in(view: &WorkerView) -> String {
+    let one = |collision: &Collision| match first_of(&collision.paths.iter().cloned().collect()) {
+        files if files.is_empty() => name_of(collision),
+        files => format!("{} in {files}", name_of(collision)),
     };
-    view.collisions.iter().map(|it| name(&it.with)).collect::<Vec<_>>().join(", ")
+    view.collisions.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn first_of(files: &BTreeSet<String>) -> String {
+    let Some(first) = files.first() else { return String::new() };
+    match files.len() {
+        1 => text::clean(first),
+        more => format!("{} and {} more", text::clean(first), more - 1),
+    }
 }
 
 /// Money where it is known, else tokens; empty where neither is.

@@ -34,6 +34,7 @@ pub fn view(registry: &Registry, number: u64) -> WorkerView {
         block: None,
         waits_for: None,
         collisions: Vec::new(),
+        unchecked: None,
         redelivered: false,
         enforced: None,
         budget: None,
@@ -103,7 +104,11 @@ pub fn mixed() -> Vec<WorkerView> {
     }
     views[5].live.as_mut().unwrap().stalled = Some("no event, no output and no CPU time for 15 minutes".to_owned());
     views[2].waits_for = Some("a free place: 6 of 6 workers run".to_owned());
-    let with = |with: &str| Collision { with: with.to_owned(), is_integration_branch: false, paths: Vec::new() };
+    let with = |with: &str| Collision {
+        with: with.to_owned(),
+        is_integration_branch: false,
+        paths: vec!["src/lex.rs".to_owned()],
+    };
     views[0].collisions = vec![with("w-2"), with("main")];
     views
 }

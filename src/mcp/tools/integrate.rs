@@ -10,6 +10,7 @@ use super::{Call, Nature, Tool};
 use crate::mcp::arguments::{self, ArgumentError, NAME, optional};
 use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
+use crate::mission::outcome::LikelyCause;
 use crate::orchestrator::{
     IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, OrchestratorError, PushResult,
     Pushed,
@@ -174,6 +175,17 @@ fn next_step(answer: &IntegrationAnswer) -> String {
     let into = size::line(&answer.into, 200);
     match (answer.status.as_str(), &answer.worker) {
         ("running", _) => "integrate_worker with the same arguments again: it joins what goes on".to_owned(),
+        ("verification_failed" | "could_not_verify", _) if answer.likely_cause.is_some() => {
+            let fix = answer.likely_cause.as_ref().and_then(LikelyCause::fix);
+            match fix {
+                Some(fix) => format!(
+                    "nothing is wrong with what was to come in, as far as can be seen: the worktree in which it is verified is \
+                     fresh, so let verify_command make what is missing ({}); then integrate_worker again",
+                    size::line(&fix, 200)
+                ),
+                None => format!("have {into} fixed first, as it fails by itself; then integrate_worker again"),
+            }
+        }
         ("conflicts", Some(worker)) => format!(
             "send_message_to_worker {worker}: ask it to merge {into} and resolve the conflicts; then integrate_worker again"
         ),
@@ -212,7 +224,9 @@ fn is_sent(push: &Pushed) -> bool {
 impl IntegrateReport {
     fn new(answer: IntegrationAnswer) -> Self {
         let next_step = next_step(&answer);
-        let verification = answer.verification.as_ref().map(|it| wire::VerificationReport::with_tail(it, TAIL));
+        let cause = answer.likely_cause.as_ref();
+        let verification =
+            answer.verification.as_ref().map(|it| wire::VerificationReport::with_tail(it, TAIL).because(cause));
         let push = answer.push.as_ref().map(PushReport::new);
         let notes: Vec<String> = answer.notes.iter().map(|note| size::line(note, 300)).take(4).collect();
         let mut room = size::ANSWER - ENVELOPE - size::of(&verification) - size::of(&push) - size::of(&notes);
@@ -271,6 +285,7 @@ mod tests {
             commit: None,
             conflicts: Vec::new(),
             verification: None,
+            likely_cause: None,
             verifications: 0,
             push: None,
             notes: Vec::new(),

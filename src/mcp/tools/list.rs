@@ -13,7 +13,7 @@ use crate::orchestrator::{Glance, ListPage, PageRequest, Scope};
 
 const DEFAULT_LIMIT: u64 = 20;
 const MOST_LISTED: u64 = 100;
-const ENVELOPE: usize = 760;
+const ENVELOPE: usize = 960;
 
 pub(super) struct ListWorkerMissions;
 
@@ -184,8 +184,27 @@ impl ListReport {
                 format!("{next_step}; {n} settled long ago are in the history: get_worker_status knows each by its id")
             }
         };
+        let next_step = next_step + &unchecked(list);
         Self { workers, counts, others: list.others, spent: wire::spent(&list.spent), next_cursor, next_step }
     }
+}
+
+/// Which of those that are shown have no `conflicts_with` because it was not checked.
+fn unchecked(list: &ListPage) -> String {
+    const NAMED: usize = 5;
+    let ids: Vec<String> = list
+        .workers
+        .iter()
+        .filter(|view| view.unchecked.is_some())
+        .map(|view| format!("w-{}", number(&view.worker.id)))
+        .collect();
+    if ids.is_empty() {
+        return String::new();
+    }
+    let more = ids.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let named = ids[..ids.len().min(NAMED)].join(", ");
+    format!("; not checked for conflicts with other workers, as there are too many branches: {named}{more}")
 }
 
 impl Counts {

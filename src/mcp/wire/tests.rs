@@ -68,6 +68,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         block: None,
         waits_for: None,
         collisions: Vec::new(),
+        unchecked: None,
         redelivered: false,
         enforced: None,
         budget: None,
@@ -85,6 +86,7 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
         failure: None,
         exit: Some(Exit::Code(0)),
         verification: Verification::NotAsked,
+        likely_cause: None,
         changes: Changes {
             commits: 2,
             files_changed: 1,
@@ -155,11 +157,34 @@ fn a_worker_that_collides_says_with_whom_and_what_to_do() {
     };
     view.collisions = (4..11).map(|number| with(&format!("w-{number}"), false)).collect();
     let brief = serde_json::to_value(Brief::new(&view)).unwrap();
-    assert_eq!(brief["conflicts_with"], json!(["w-4", "w-5", "w-6", "and 4 more"]));
+    let named = brief["conflicts_with"].as_array().unwrap();
+    assert_eq!(named[0], json!({"worker_id": "w-4", "paths": ["a.rs", "b.rs"]}));
+    assert_eq!(named.len() as u64 + brief["more_conflicts"].as_u64().unwrap_or(0), 7);
+    let whole = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
+    assert_eq!(whole["conflicts_with"].as_array().unwrap().len(), 7);
     assert_eq!(Worker::new(&view, 4_000).next_step(), "integrate_worker w-3-fix-parser");
+    view.unchecked = Some(Unchecked::OtherWorkers);
+    assert!(Worker::new(&view, 4_000).next_step().contains("was not checked"));
     view.collisions = vec![with("main", true)];
     let next_step = Worker::new(&view, 4_000).next_step().to_owned();
     assert!(next_step.contains("main in a.rs, b.rs") && next_step.contains("send_message_to_worker"), "{next_step}");
+}
+
+#[test]
+fn no_name_and_no_path_of_a_conflict_is_cut() {
+    let mut view = settled(3, Ending::Completed);
+    let long = WorkerId::new(12, "rename total to sum in every single file").to_string();
+    let paths: Vec<String> = (0..40).map(|number| format!("src/a/rather/long/path/to/file_{number}.rs")).collect();
+    view.collisions = vec![
+        Collision { with: "b".repeat(600), is_integration_branch: true, paths: paths.clone() },
+        Collision { with: long.clone(), is_integration_branch: false, paths: paths.clone() },
+    ];
+    let brief = serde_json::to_value(Brief::new(&view)).unwrap();
+    let conflict = &brief["conflicts_with"][0];
+    assert_eq!((&conflict["worker_id"], &brief["more_conflicts"]), (&json!(long), &json!(1)));
+    let named = conflict["paths"].as_array().unwrap();
+    assert!(!named.is_empty() && named.iter().all(|path| paths.iter().any(|whole| path == whole)), "{brief:#}");
+    assert_eq!(named.len() as u64 + conflict["more_paths"].as_u64().unwrap(), 40);
 }
 
 #[test]
@@ -202,7 +227,7 @@ fn a_running_worker_shows_signs_of_life() {
 fn texts_give_way_before_facts_do() {
     for room in [0, 1_500, 3_000, 8_000] {
         let worker = Worker::new(&longest(7), room);
-        assert!(size::of(&worker) <= room.max(1_820), "{} of {room}", size::of(&worker));
+        assert!(size::of(&worker) <= room.max(2_000), "{} of {room}", size::of(&worker));
         assert_eq!(worker.outcome.unwrap().run.reason, Some("model_not_found"));
     }
 }

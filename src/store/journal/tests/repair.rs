@@ -20,6 +20,7 @@ fn outcome(worker: &Worker, attempt: u32) -> Outcome {
         status: Ending::Completed,
         run: Run::default(),
         verification: Verification::NotAsked,
+        likely_cause: None,
         changes: Changes::default(),
         cleanup: Cleanup::default(),
         settled_at: Timestamp::now(),
@@ -45,7 +46,7 @@ fn write_state_file(folder: &Path, journal: &Journal) {
     let path = StateDir::around(&journal_in(folder)).state_file();
     state_file::write(
         &path,
-        &state_file::project(journal.registry(), None, Timestamp::UNIX_EPOCH, |_| None, |_| vec![]),
+        &state_file::project(journal.registry(), None, Timestamp::UNIX_EPOCH, |_| None, |_| (vec![], None)),
     )
     .unwrap();
 }

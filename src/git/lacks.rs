@@ -1,0 +1,264 @@
+//! What the main checkout has and a worktree lacks: all that git does not bring along into a new worktree. For an
+//! explanation of why a command fails there; asked only after it has failed.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{CommandError, Git};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lack {
+    /// Relative to the worktree.
+    pub path: String,
+    pub kind: LackKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LackKind {
+    /// What a package manager installs.
+    Dependencies,
+    /// A submodule without its files.
+    Submodule,
+    /// Of Git LFS, the pointer alone is there.
+    LargeFile,
+    /// Of git-crypt, the cipher alone is there.
+    Encrypted,
+    /// Settings of this machine, such as `.env`.
+    LocalFile,
+    /// Anything else that git ignores or does not know, such as generated code.
+    Untracked,
+}
+
+/// Folders and files that package managers fill, each with what stands beside it; empty: that does not matter.
+const INSTALLED: [(&str, &[&str]); 17] = [
+    ("node_modules", &[]),
+    ("bower_components", &[]),
+    ("jspm_packages", &[]),
+    (".pnp.cjs", &[]),
+    (".venv", &[]),
+    ("venv", &[]),
+    ("env", &["pyproject.toml", "requirements.txt", "setup.py", "Pipfile"]),
+    ("__pypackages__", &[]),
+    ("site-packages", &[]),
+    ("vendor", &["composer.json", "go.mod", "Gemfile", "Cargo.toml", "package.json"]),
+    ("bundle", &[]),
+    (".bundle", &[]),
+    ("deps", &["mix.exs", "rebar.config"]),
+    ("Pods", &["Podfile"]),
+    ("Carthage", &[]),
+    ("elm-stuff", &["elm.json"]),
+    (".terraform", &[]),
+];
+
+/// What is made again by itself, or nobody needs.
+const OF_NO_USE: [&str; 20] = [
+    ".orchestrator",
+    ".git",
+    ".DS_Store",
+    ".idea",
+    ".vscode",
+    ".cache",
+    ".claude",
+    ".codex",
+    ".gemini",
+    ".opencode",
+    ".gradle",
+    ".mypy_cache",
+    ".nyc_output",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".tox",
+    "__pycache__",
+    "coverage",
+    "target",
+    "tmp",
+];
+
+/// Main checkouts with more than this are not read to the end.
+const MOST: usize = 20_000;
+
+/// All of it, what is most likely to matter first. `main` and `worktree` are roots.
+pub fn lacks(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
+    let mut lacks = untracked(main, worktree)?;
+    lacks.extend(submodules(main, worktree)?);
+    lacks.extend(filtered(main, worktree, "lfs", LackKind::LargeFile, b"version https://git-lfs.github.com/spec/")?);
+    lacks.extend(filtered(main, worktree, "git-crypt", LackKind::Encrypted, b"\0GITCRYPT\0")?);
+    lacks.sort_by_key(|lack| (lack.kind as u8, lack.path.clone()));
+    Ok(lacks)
+}
+
+/// Whether installed dependencies, or a submodule's files, lie in the one worktree and not in the other. What a command
+/// builds for itself there does not count.
+pub fn is_better_equipped(worktree: &Path, other: &Path) -> Result<bool, CommandError> {
+    let strong = |lack: &Lack| !matches!(lack.kind, LackKind::Untracked);
+    Ok(lacks(worktree, other)?.iter().any(strong))
+}
+
+fn untracked(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
+    let listed = Git::read(main).args(["ls-files", "-z", "--others", "--directory", "--no-empty-directory"]).run()?;
+    let paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).take(MOST);
+    let paths = paths.map(|path| Path::new(OsStr::from_bytes(path)));
+    let missing = paths.filter(|path| is_of_use(path) && is_empty(&worktree.join(path)) && !is_empty(&main.join(path)));
+    // A path whose parent the branch does not have is no lack: it removed the whole of it.
+    let has_place = |path: &&Path| path.parent().is_none_or(|parent| worktree.join(parent).is_dir());
+    Ok(missing.filter(has_place).map(|path| lack(path, kind_of(main, path))).collect())
+}
+
+fn is_of_use(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let of_an_editor =
+        name.ends_with('~') || [".log", ".swp", ".pyc", ".tmp", ".pid"].iter().any(|end| name.ends_with(end));
+    !of_an_editor && !path.iter().any(|part| OF_NO_USE.iter().any(|it| part == OsStr::new(it)))
+}
+
+/// Not there, or an empty folder.
+fn is_empty(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()),
+        Ok(_) => false,
+        Err(_) => true,
+    }
+}
+
+fn kind_of(main: &Path, path: &Path) -> LackKind {
+    let name = path.file_name().unwrap_or_default();
+    let beside = main.join(path).parent().map(Path::to_owned).unwrap_or_default();
+    let is_installed = |(folder, manifests): &(&str, &[&str])| {
+        name == OsStr::new(folder) && (manifests.is_empty() || manifests.iter().any(|it| beside.join(it).exists()))
+    };
+    let is_environment = main.join(path).join("pyvenv.cfg").exists();
+    if INSTALLED.iter().any(is_installed) || is_environment {
+        return LackKind::Dependencies;
+    }
+    let name = name.to_string_lossy();
+    let local = name.starts_with(".env") || name.contains(".local") || name.contains("secret");
+    if local { LackKind::LocalFile } else { LackKind::Untracked }
+}
+
+fn submodules(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
+    let index = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
+    let links = index.split(|byte| *byte == 0).filter(|record| record.starts_with(b"160000 "));
+    let paths = links.filter_map(|record| record.splitn(2, |byte| *byte == b'\t').nth(1));
+    let paths = paths.map(|path| Path::new(OsStr::from_bytes(path)));
+    let missing = paths.filter(|path| is_empty(&worktree.join(path)) && !is_empty(&main.join(path)));
+    Ok(missing.map(|path| lack(path, LackKind::Submodule)).collect())
+}
+
+/// Files of a filter that begin in the worktree with what the filter should have replaced.
+fn filtered(main: &Path, worktree: &Path, filter: &str, kind: LackKind, raw: &[u8]) -> Result<Vec<Lack>, CommandError> {
+    /// One tells as much as all.
+    const NAMED: usize = 3;
+    let listed = Git::read(worktree).args(["ls-files", "-z", "--", &format!(":(attr:filter={filter})")]).run()?;
+    let paths =
+        listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).map(|path| Path::new(OsStr::from_bytes(path)));
+    let is_raw = |path: &Path| begins_with(path, raw);
+    let missing =
+        paths.filter(|path| is_raw(&worktree.join(path)) && main.join(path).exists() && !is_raw(&main.join(path)));
+    Ok(missing.take(NAMED).map(|path| lack(path, kind)).collect())
+}
+
+fn begins_with(path: &Path, beginning: &[u8]) -> bool {
+    let mut read = vec![0; beginning.len()];
+    fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut read).is_ok() && read == beginning)
+}
+
+fn lack(path: &Path, kind: LackKind) -> Lack {
+    Lack { path: path.to_string_lossy().trim_end_matches('/').to_owned(), kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::{Fixture, git, write};
+    use std::path::PathBuf;
+
+    fn worktree(fixture: &Fixture) -> PathBuf {
+        let path = fixture.beside("worktree");
+        fixture.git(&["worktree", "add", "-q", "-b", "work", path.to_str().unwrap()]);
+        path
+    }
+
+    fn found(fixture: &Fixture, worktree: &Path) -> Vec<(String, LackKind)> {
+        lacks(fixture.root(), worktree).unwrap().into_iter().map(|lack| (lack.path, lack.kind)).collect()
+    }
+
+    #[test]
+    fn installed_dependencies_and_local_files_are_missed() {
+        let fixture = Fixture::new();
+        let ignored = "node_modules\n.venv\nmyenv\nvendor/\n.env*\ngen/\ntarget\n*.log\n__pycache__\n";
+        fixture.commit(".gitignore", ignored);
+        for manifest in ["package.json", "packages/a/package.json", "php/composer.json", "go/main.go", "src/x.py"] {
+            fixture.commit(manifest, "x\n");
+        }
+        let worktree = worktree(&fixture);
+        assert_eq!(found(&fixture, &worktree), []);
+        let made = [
+            "node_modules/x/index.js",
+            "packages/a/node_modules/y/index.js",
+            ".venv/pyvenv.cfg",
+            "myenv/pyvenv.cfg",
+            "php/vendor/autoload.php",
+            "go/vendor/x.go",
+            ".env",
+            "gen/api.ts",
+            "not-added.ts",
+            "target/debug/x",
+            "a.log",
+            "src/__pycache__/x.pyc",
+            ".orchestrator/journal",
+            "new/folder.txt",
+        ];
+        for path in made {
+            fixture.write(path, "x\n");
+        }
+        use LackKind::*;
+        let expected = [
+            (".venv", Dependencies),
+            ("myenv", Dependencies),
+            ("node_modules", Dependencies),
+            ("packages/a/node_modules", Dependencies),
+            ("php/vendor", Dependencies),
+            (".env", LocalFile),
+            ("gen", Untracked),
+            ("go/vendor", Untracked),
+            ("new", Untracked),
+            ("not-added.ts", Untracked),
+        ];
+        assert_eq!(found(&fixture, &worktree), expected.map(|(path, kind)| (path.to_owned(), kind)));
+        assert!(is_better_equipped(fixture.root(), &worktree).unwrap());
+        for path in ["node_modules/x", ".venv/x", "packages/a/node_modules/x", "php/vendor/x", "myenv/x", ".env"] {
+            write(&worktree, path, "x");
+        }
+        assert!(found(&fixture, &worktree).iter().all(|(_, kind)| *kind == Untracked));
+        assert!(!is_better_equipped(fixture.root(), &worktree).unwrap());
+    }
+
+    #[test]
+    fn empty_submodule_and_raw_files_of_filters_are_missed() {
+        let fixture = Fixture::new();
+        let library = fixture.beside("library");
+        fixture.git(&["clone", "-q", ".", library.to_str().unwrap()]);
+        let add = ["-c", "protocol.file.allow=always", "submodule", "add", "-q", library.to_str().unwrap(), "lib"];
+        fixture.git(&add);
+        fixture.git(&["commit", "-qm", "lib"]);
+        fixture.commit(".gitattributes", "*.bin filter=lfs -text\n*.key filter=git-crypt -text\n");
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+        fixture.commit("big.bin", pointer);
+        fixture.commit("a.key", "\0GITCRYPT\0cipher");
+        let worktree = worktree(&fixture);
+        // As the filters would have made them.
+        fixture.write("big.bin", "content\n");
+        fixture.write("a.key", "plain\n");
+        use LackKind::*;
+        let expected = [("lib", Submodule), ("big.bin", LargeFile), ("a.key", Encrypted)];
+        assert_eq!(found(&fixture, &worktree), expected.map(|(path, kind)| (path.to_owned(), kind)));
+        git(&worktree, &["-c", "protocol.file.allow=always", "submodule", "update", "-q", "--init"]);
+        assert!(!found(&fixture, &worktree).iter().any(|(_, kind)| *kind == Submodule));
+    }
+}

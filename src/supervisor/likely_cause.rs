@@ -1,0 +1,309 @@
+//! Why a verification did not pass, where that seems not to be the work's fault: the worktree lacks what git does not
+//! bring into one (installed dependencies, submodules, local files), or the base does not pass either. The base is tried
+//! in a fresh worktree, only after a failure, once for each command and commit: workers of one base share the answer.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::finish::{blocking, called_off};
+use super::run::Attempt;
+use super::trial::{self, Trial};
+use crate::git::{self, LackKind, Repository};
+use crate::mission::id::ServerId;
+use crate::mission::outcome::{LikelyCause, Missing, MissingKind, Verification};
+use crate::process;
+use crate::store::file;
+use crate::store::lease::{self, Lease};
+use crate::store::state_dir::StateDir;
+use crate::store::trial_dir::TrialDir;
+
+/// A settlement is not held up for longer than this, nor for much longer than the verification itself took.
+const LONGEST: Duration = Duration::from_secs(300);
+const LEAST: Duration = Duration::from_secs(30);
+/// As many answers are kept.
+const KEPT: usize = 100;
+
+/// What was found out of a base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Base {
+    Passes,
+    Fails,
+    /// It took too long, or could not be tried.
+    Unknown,
+}
+
+/// One answer, as it is kept for the other workers of that base.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    commit: String,
+    command: String,
+    base: Base,
+}
+
+impl Attempt {
+    /// `None` too where nothing speaks for it, and where the directory is the user's own.
+    pub(super) async fn likely_cause(&mut self, command: &str, found: &Verification) -> Option<LikelyCause> {
+        let (seconds, commit) = match found {
+            Verification::Failed { seconds, commit, .. } => (*seconds, commit.clone()),
+            Verification::TimedOut { .. } | Verification::CouldNotRun { .. } => (0.0, None),
+            _ => return None,
+        };
+        let repository = self.assignment.repository.clone().filter(|_| self.assignment.ours)?;
+        let base = self.assignment.base_commit.clone()?;
+        let worktree = self.assignment.mission.place.path().to_owned();
+        let (inner, place, verification) = (repository.clone(), worktree.clone(), found.clone());
+        let lacks = blocking(move || missing(&inner, &place, &verification)).await;
+        let tried = match found {
+            // It would take as long again.
+            Verification::TimedOut { .. } => Base::Unknown,
+            // The worker changed nothing, so this was the base.
+            _ if commit.as_ref() == Some(&base) => Base::Fails,
+            _ => {
+                let allowance = Duration::from_secs_f64(seconds * 3.0).saturating_add(LEAST).min(LONGEST);
+                self.board.set_phase(super::assignment::Phase::Verifying, "verifying what it began at");
+                self.base(&repository, &worktree, &base, command, allowance).await
+            }
+        };
+        judge(lacks, tried, base, &said(found))
+    }
+
+    /// Looks for an answer, or finds one out while the others of this base wait for it.
+    async fn base(
+        &mut self,
+        repository: &Repository,
+        worktree: &Path,
+        commit: &str,
+        command: &str,
+        allowance: Duration,
+    ) -> Base {
+        let Some(state) = self.dir.root().ancestors().nth(4).map(StateDir::at) else { return Base::Unknown };
+        let shelf = Shelf::of(&state, commit, command);
+        let began = Instant::now();
+        let _turn = loop {
+            match shelf.take() {
+                Ok(Some(turn)) => break turn,
+                Ok(None) if began.elapsed() < allowance && !self.inbox.is_over() => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                _ => return Base::Unknown,
+            }
+        };
+        if let Some(known) = shelf.read(commit, command) {
+            return known;
+        }
+        match self.try_base(&state, repository, worktree, commit, command, allowance).await {
+            Some(base) => {
+                shelf.keep(&Answer { commit: commit.to_owned(), command: command.to_owned(), base });
+                base
+            }
+            None => Base::Unknown,
+        }
+    }
+
+    /// `None`: it was called off, so that nothing is known.
+    async fn try_base(
+        &mut self,
+        state: &StateDir,
+        repository: &Repository,
+        worktree: &Path,
+        commit: &str,
+        command: &str,
+        allowance: Duration,
+    ) -> Option<Base> {
+        // Named by the worker: should we be killed, any server takes away what is left, as no server has this name.
+        let dir = TrialDir::new(state, &ServerId::from(self.assignment.worker_id.as_str()));
+        let trial = Trial {
+            tag: process::tag_at_depth(
+                format!("base.{}", Uuid::new_v4().simple()),
+                process::depth_of(&self.assignment.tag),
+            ),
+            repository: repository.clone(),
+            configuration: self.assignment.configuration.clone()?,
+            commit: commit.to_owned(),
+            command: command.to_owned(),
+            settings: self.assignment.settings.clone(),
+        };
+        if let Err(error) = dir.create(&trial) {
+            tracing::warn!(%error, "the base could not be tried");
+            return Some(Base::Unknown);
+        }
+        let Ok(Some(_lease)) = lease::take(&dir.lock()) else { return Some(Base::Unknown) };
+        let unwanted = CancellationToken::new();
+        let mut is_late = false;
+        let found = {
+            let proving = trial::prove(&trial, &dir, self.me, &unwanted);
+            tokio::pin!(proving);
+            let stopped = async {
+                tokio::select! {
+                    () = called_off(&mut self.inbox, &self.dir) => false,
+                    () = tokio::time::sleep(allowance) => true,
+                }
+            };
+            tokio::select! {
+                found = &mut proving => found,
+                late = stopped => {
+                    is_late = late;
+                    unwanted.cancel();
+                    proving.await
+                }
+            }
+        };
+        let was_made = dir.tree().join(".git").exists();
+        let (tree, other) = (dir.tree(), worktree.to_owned());
+        // What the worker has installed for itself the fresh worktree does not have, and fails for want of it.
+        let is_fair = blocking(move || git::is_better_equipped(&other, &tree).is_ok_and(|better| !better)).await;
+        let (inner, tree) = (repository.clone(), dir.tree());
+        let removed = blocking(move || git::trial::remove(&inner, &tree)).await;
+        if let Err(error) =
+            removed.map_err(|error| error.to_string()).and_then(|()| dir.remove().map_err(|it| it.to_string()))
+        {
+            tracing::warn!(error, "the worktree in which the base was tried could not be taken away");
+        }
+        match found {
+            Some(Verification::Passed { .. }) => Some(Base::Passes),
+            Some(Verification::Failed { .. } | Verification::CouldNotRun { .. }) if was_made && is_fair => {
+                Some(Base::Fails)
+            }
+            None if !is_late => None,
+            _ => Some(Base::Unknown),
+        }
+    }
+}
+
+/// What is missing counts where the base fails in such a place too, or where the command's own words name it.
+fn judge(lacks: Vec<Missing>, base: Base, commit: String, said: &str) -> Option<LikelyCause> {
+    let cause = match base {
+        Base::Passes => return None,
+        Base::Fails => LikelyCause { lacks, fails_without: Some(commit) },
+        Base::Unknown => {
+            LikelyCause { lacks: if speaks_of_a_lack(said, &lacks) { lacks } else { Vec::new() }, fails_without: None }
+        }
+    };
+    (cause != LikelyCause::default()).then_some(cause)
+}
+
+fn speaks_of_a_lack(said: &str, lacks: &[Missing]) -> bool {
+    const WORDS: [&str; 9] = [
+        "command not found",
+        ": not found",
+        "Cannot find module",
+        "Cannot find package",
+        "ModuleNotFoundError",
+        "No module named",
+        "vendor/autoload.php",
+        "cannot find package",
+        "bundler: failed",
+    ];
+    WORDS.iter().any(|words| said.contains(words)) || lacks.iter().any(|lack| is_named(said, lack))
+}
+
+fn is_named(said: &str, lack: &Missing) -> bool {
+    let name = Path::new(&lack.path).file_name().unwrap_or_default().to_string_lossy();
+    said.contains(name.as_ref())
+}
+
+/// What a worktree lacks that could matter: of what is merely not in git only what the command's words name.
+pub(super) fn missing(repository: &Repository, worktree: &Path, found: &Verification) -> Vec<Missing> {
+    if matches!(found, Verification::Passed { .. }) {
+        return Vec::new();
+    }
+    let Some(main) = &repository.main_worktree else { return Vec::new() };
+    let said = said(found);
+    let lacks = git::lacks(main, worktree).unwrap_or_else(|error| {
+        tracing::warn!(%error, "could not look what the worktree lacks");
+        Vec::new()
+    });
+    let missing = lacks.into_iter().map(|lack| Missing { kind: kind(lack.kind), path: lack.path });
+    missing.filter(|lack| lack.kind != MissingKind::Untracked || is_named(&said, lack)).collect()
+}
+
+fn kind(kind: LackKind) -> MissingKind {
+    match kind {
+        LackKind::Dependencies => MissingKind::Dependencies,
+        LackKind::Submodule => MissingKind::Submodule,
+        LackKind::LargeFile => MissingKind::LargeFile,
+        LackKind::Encrypted => MissingKind::Encrypted,
+        LackKind::LocalFile => MissingKind::LocalFile,
+        LackKind::Untracked => MissingKind::Untracked,
+    }
+}
+
+fn said(found: &Verification) -> String {
+    found.note().unwrap_or_default()
+}
+
+/// Where the answer for one commit and command is kept, and who may find it out.
+struct Shelf {
+    folder: PathBuf,
+    name: String,
+}
+
+impl Shelf {
+    fn of(state: &StateDir, commit: &str, command: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        command.hash(&mut hasher);
+        Self { folder: state.bases(), name: format!("{commit}-{:016x}", hasher.finish()) }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(format!("{}.json", self.name))
+    }
+
+    fn take(&self) -> Result<Option<Lease>, file::FileError> {
+        let state = self.folder.parent().unwrap_or(&self.folder);
+        file::refuse_no_folder(&self.folder)?;
+        file::make_private_dir_within(state, &self.folder)?;
+        lease::take(&self.folder.join(format!("{}.lock", self.name)))
+    }
+
+    fn read(&self, commit: &str, command: &str) -> Option<Base> {
+        let answer: Answer = file::read_json(&self.path()).ok().flatten()?;
+        (answer.commit == commit && answer.command == command).then_some(answer.base)
+    }
+
+    fn keep(&self, answer: &Answer) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut old: Vec<_> =
+            entries.filter_map(|it| Some((it.metadata().ok()?.modified().ok()?, it.path()))).collect();
+        old.sort();
+        for (_, path) in old.iter().rev().skip(2 * KEPT) {
+            let _ = fs::remove_file(path);
+        }
+        if let Err(error) = file::replace_json(&self.path(), answer, false) {
+            tracing::warn!(%error, "what was found out of a base could not be kept");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lack(path: &str) -> Missing {
+        Missing { path: path.to_owned(), kind: MissingKind::Dependencies }
+    }
+
+    #[test]
+    fn what_is_missing_is_a_cause_only_with_evidence() {
+        let judge = |lacks: &[Missing], base, said: &str| judge(lacks.to_vec(), base, "c".to_owned(), said);
+        let modules = [lack("node_modules")];
+        assert_eq!(judge(&modules, Base::Passes, "Cannot find module 'x'"), None, "the work is to blame");
+        assert_eq!(judge(&modules, Base::Unknown, "1 test failed"), None);
+        assert_eq!(judge(&[], Base::Unknown, "Cannot find module 'x'"), None);
+        let words = |cause: Option<LikelyCause>| cause.expect("there is one").words();
+        let found = words(judge(&modules, Base::Unknown, "Cannot find module 'x'"));
+        assert_eq!(found, "the worktree lacks what the main checkout has: node_modules (installed dependencies)");
+        let found = words(judge(&[], Base::Fails, "1 test failed"));
+        assert_eq!(found, "the command fails in a fresh worktree of c, without this work, too");
+        assert!(words(judge(&modules, Base::Fails, "")).contains("node_modules (installed dependencies); the command"));
+    }
+}
