@@ -147,7 +147,7 @@ impl Visit {
 pub(super) fn refused(error: OrchestratorError) -> End {
     let text = for_people(&with_causes(&error));
     match error {
-        OrchestratorError::UnknownWorker { .. } => End::Usage(text),
+        OrchestratorError::UnknownWorker { .. } | OrchestratorError::AmbiguousWorker { .. } => End::Usage(text),
         _ => End::Failed(text),
     }
 }

@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 
+use super::tolerant;
+
 /// Longest id, name of a branch or model, in bytes.
 pub(super) const NAME: usize = 200;
 /// Longest title, in bytes.
@@ -58,8 +60,8 @@ type Result<T> = std::result::Result<T, ArgumentError>;
 /// Names under which other orchestrators know a parameter, and ours.
 const ALIASES: [(&str, &str); 3] = [("mission_id", "worker_id"), ("mission_ids", "worker_ids"), ("content", "message")];
 
-pub(super) fn parse<P: DeserializeOwned>(arguments: JsonObject) -> Result<P> {
-    let mut arguments = arguments;
+/// The arguments of a call under our own names, each read as the tool's schema means it.
+pub(super) fn understood(mut arguments: JsonObject, schema: &JsonObject) -> JsonObject {
     for (alias, name) in ALIASES {
         if !arguments.contains_key(name)
             && let Some(value) = arguments.shift_remove(alias)
@@ -67,6 +69,11 @@ pub(super) fn parse<P: DeserializeOwned>(arguments: JsonObject) -> Result<P> {
             arguments.insert(name.to_owned(), value);
         }
     }
+    tolerant::read(&mut arguments, schema);
+    arguments
+}
+
+pub(super) fn parse<P: DeserializeOwned>(arguments: JsonObject) -> Result<P> {
     parse_value(Value::Object(arguments))
 }
 
@@ -152,16 +159,18 @@ pub(super) fn optional<T, U>(value: Option<T>, check: impl FnOnce(T) -> Result<U
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mcp::schema;
+    use schemars::JsonSchema;
     use serde::Deserialize;
     use serde_json::json;
 
-    #[derive(Debug, PartialEq, Deserialize)]
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Inner {
         count: u32,
     }
 
-    #[derive(Debug, PartialEq, Deserialize)]
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Probe {
         worker_id: String,
@@ -171,7 +180,8 @@ mod tests {
 
     fn probe(arguments: Value) -> std::result::Result<Probe, String> {
         let Value::Object(arguments) = arguments else { panic!("an object is needed") };
-        parse(arguments).map_err(|error: ArgumentError| error.to_string())
+        let schema = schema::input::<Probe>();
+        parse(understood(arguments, &schema)).map_err(|error: ArgumentError| error.to_string())
     }
 
     #[test]
@@ -179,7 +189,7 @@ mod tests {
         let cases = [
             (json!({}), "missing field `worker_id`"),
             (json!({"worker_id": "w-1", "verify": 1}), "unknown field `verify`, expected `worker_id` or `list`"),
-            (json!({"worker_id": 7}), "worker_id: invalid type: integer `7`, expected a string"),
+            (json!({"worker_id": true}), "worker_id: invalid type: boolean `true`, expected a string"),
             (
                 json!({"worker_id": "w", "list": [{"count": 1}, {"count": "x"}]}),
                 "list[1].count: invalid type: string \"x\", expected u32",

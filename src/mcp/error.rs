@@ -11,10 +11,8 @@ use crate::orchestrator::OrchestratorError;
 pub(super) enum ToolError {
     #[error("wrong arguments: {0}")]
     Arguments(#[from] ArgumentError),
-    #[error("{0}; list_worker_missions shows them all")]
-    UnknownWorker(OrchestratorError),
     #[error(transparent)]
-    Orchestrator(OrchestratorError),
+    Orchestrator(#[from] OrchestratorError),
     /// Each item's own reason, one a line.
     #[error(
         "none of the {count} missions was created; nothing runs because of this call. Mend them and call again:\n{reasons}"
@@ -26,15 +24,6 @@ pub(super) enum ToolError {
         "{tool} failed inside of orchestrator-boss, which is a bug in it: the workers go on. Call list_worker_missions to see where things stand, then try once more"
     )]
     Panicked { tool: &'static str },
-}
-
-impl From<OrchestratorError> for ToolError {
-    fn from(error: OrchestratorError) -> Self {
-        match error {
-            OrchestratorError::UnknownWorker { .. } => ToolError::UnknownWorker(error),
-            error => ToolError::Orchestrator(error),
-        }
-    }
 }
 
 impl ToolError {

@@ -18,6 +18,7 @@ mod schema;
 mod server;
 mod size;
 mod surface;
+mod tolerant;
 mod tools;
 mod transcript;
 mod transport;

@@ -275,7 +275,7 @@ pub(super) fn unknown(uri: &str) -> ErrorData {
 fn cannot(uri: &str, error: &OrchestratorError) -> ErrorData {
     let why = size::line(&with_causes(error), 2_000);
     match error {
-        OrchestratorError::UnknownWorker { .. } => {
+        OrchestratorError::UnknownWorker { .. } | OrchestratorError::AmbiguousWorker { .. } => {
             ErrorData::resource_not_found(why, Some(json!({ "uri": size::line(uri, 200) })))
         }
         _ => ErrorData::internal_error(why, None),

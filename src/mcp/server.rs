@@ -304,6 +304,7 @@ impl Boss {
         orchestrator.arrived(&boss);
 
         let stop = context.ct.child_token();
+        let arguments = tool.understood(arguments);
         let watched = tools::named_workers(&arguments);
         let call = Call {
             orchestrator: orchestrator.clone(),

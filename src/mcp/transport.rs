@@ -78,7 +78,7 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
             return Ok(None);
         }
         let message = match serde_json::from_slice(line) {
-            Ok(message) => message,
+            Ok(message) => with_arguments_read(message, line),
             Err(error) => return malformed(line, &error).map_or(Ok(None), |malformed| Err(Box::new(malformed))),
         };
         Ok(self.admit(message))
@@ -112,6 +112,23 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
         }
         (!early).then_some(message)
     }
+}
+
+/// A call whose arguments came as JSON text, with what they say; all else as it is.
+fn with_arguments_read(message: ClientJsonRpcMessage, line: &[u8]) -> ClientJsonRpcMessage {
+    let is_malformed_call = matches!(
+        &message,
+        JsonRpcMessage::Request(request)
+            if matches!(&request.request, ClientRequest::CustomRequest(request) if request.method == "tools/call")
+    );
+    let read = || {
+        let mut message: Value = serde_json::from_slice(line).ok()?;
+        let arguments = message.pointer_mut("/params/arguments")?;
+        let said: Value = serde_json::from_str(arguments.as_str()?).ok()?;
+        *arguments = Some(said).filter(Value::is_object)?;
+        serde_json::from_value(message).ok()
+    };
+    is_malformed_call.then(read).flatten().unwrap_or(message)
 }
 
 /// The library leaves its opening phase with this request: from then on it bears notifications.

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::entry::NewWorker;
 use super::id::{BackendName, BossId, RaceId, TaskId, WorkerId};
+use super::name::{Named, meanings};
 use super::race::{self, Race};
 use super::registry::{Registry, Worker};
 use super::spec::{Mission, Permissions, Place};
@@ -68,6 +69,8 @@ pub enum Rejection {
         "depends_on names {name:?}, which is no task or worker here: name a task_id of this batch or one of {known}"
     )]
     UnknownDependency { name: String, known: String },
+    #[error("depends_on names {name:?}, which is {meanings}: name one of them by its whole id")]
+    AmbiguousDependency { name: String, meanings: String },
     #[error("depends_on makes a cycle: {path}: take one of these dependencies out")]
     Cycle { path: String },
     #[error(
@@ -299,16 +302,23 @@ impl<'a> Batch<'a> {
     }
 
     fn resolve_dependencies(&self, draft: &Draft) -> Result<Vec<TaskId>, Rejection> {
-        draft.depends_on.iter().map(|name| self.resolve(name).ok_or_else(|| self.unknown(name))).collect()
+        draft.depends_on.iter().map(|name| self.resolve(name)).collect()
     }
 
     /// A task of this batch comes before one of the registry with the same key: it is the newer one.
-    fn resolve(&self, name: &str) -> Option<TaskId> {
+    fn resolve(&self, name: &str) -> Result<TaskId, Rejection> {
         let task = TaskId::from(name);
         if self.named.contains_key(&task) {
-            return Some(task);
+            return Ok(task);
         }
-        self.registry.find(name).map(|worker| worker.task().clone())
+        match self.registry.named(name) {
+            Named::One(worker) => Ok(worker.task().clone()),
+            Named::Nobody => Err(self.unknown(name)),
+            Named::Several(found) => {
+                let meanings = meanings(&found);
+                Err(Rejection::AmbiguousDependency { name: name.to_owned(), meanings })
+            }
+        }
     }
 
     fn unknown(&self, name: &str) -> Rejection {
@@ -320,7 +330,7 @@ impl<'a> Batch<'a> {
     }
 
     fn resolved(&self, draft: &Draft) -> Vec<TaskId> {
-        draft.depends_on.iter().filter_map(|name| self.resolve(name)).collect()
+        draft.depends_on.iter().filter_map(|name| self.resolve(name).ok()).collect()
     }
 
     fn needs(&self, task: &TaskId) -> Vec<TaskId> {

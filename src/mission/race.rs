@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::Brief;
 use super::id::{RaceId, WorkerId};
 use super::lifecycle::{Ending, WorkerStatus};
+use super::name::Name;
 use super::outcome::{Changes, Usage};
 use super::registry::{Registry, Worker};
 use super::retry;
@@ -85,8 +86,7 @@ pub fn is_undecided(worker: &Worker) -> bool {
 
 /// Whether this name of the worker is that of the task, for which others race too and nobody has won.
 pub fn is_named_by_task(worker: &Worker, name: &str) -> bool {
-    let by_id = WorkerId::number_in(name).is_some() && worker.id.as_str().starts_with(name);
-    is_undecided(worker) && !by_id
+    is_undecided(worker) && worker.task().as_str() == name.trim() && !Name::new(name).is_id_of(worker)
 }
 
 /// Another one won, and this one was not begun again since.

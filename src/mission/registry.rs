@@ -1,7 +1,7 @@
 //! All that is known of all missions: the fold of the journal's entries. Pure; it never decides, it only takes in what
 //! was decided. Deciding is done beside it, on a registry that is up to date, under the journal's lock.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -13,6 +13,7 @@ use super::entry::{Brief, Entry, Line, NewWorker, NextAttempt, Start};
 use super::graph;
 use super::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
 use super::lifecycle::{self, Event, WorkerStatus};
+use super::name::{Candidates, Name, Named};
 use super::race::{self, Race};
 use super::spec::Mission;
 
@@ -63,6 +64,8 @@ struct Index {
     requests: HashMap<String, u64>,
     /// The newest worker of each task.
     tasks: HashMap<TaskId, u64>,
+    /// All workers of each branch.
+    branches: HashMap<String, BTreeSet<u64>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -238,12 +241,18 @@ impl Registry {
         self.workers.get(&number)
     }
 
-    /// By id, or by a prefix of one with the whole number in it, or by task id.
-    pub fn find(&self, text: &str) -> Option<&Arc<Worker>> {
-        WorkerId::number_in(text)
-            .and_then(|number| self.workers.get(&number))
-            .filter(|worker| worker.id.as_str().starts_with(text))
-            .or_else(|| self.task(&TaskId::from(text)))
+    /// See [`Name`].
+    pub fn named(&self, text: &str) -> Named {
+        let name = Name::new(text);
+        name.choose(Candidates {
+            numbered: name.number().and_then(|number| self.workers.get(&number)).cloned(),
+            task: self.task(&TaskId::from(name.task())).cloned(),
+            on_branch: self.on_branch(name.branch()).cloned().collect(),
+        })
+    }
+
+    pub fn on_branch(&self, branch: &str) -> impl Iterator<Item = &Arc<Worker>> {
+        self.index.branches.get(branch).into_iter().flatten().filter_map(|number| self.workers.get(number))
     }
 
     /// The newest worker of a task; of a race, the winner, or before there is one a racer that may still win.
@@ -542,6 +551,9 @@ impl Index {
         }
         let newest = self.tasks.entry(worker.mission.task_id.clone()).or_default();
         *newest = number.max(*newest);
+        if let Some(branch) = worker.mission.place.branch() {
+            self.branches.entry(branch.to_owned()).or_default().insert(number);
+        }
     }
 
     fn remove(&mut self, number: u64, worker: &Worker) {
@@ -550,6 +562,14 @@ impl Index {
         }
         if self.tasks.get(worker.task()) == Some(&number) {
             self.tasks.remove(worker.task());
+        }
+        if let Some(branch) = worker.mission.place.branch()
+            && let Some(numbers) = self.branches.get_mut(branch)
+        {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.branches.remove(branch);
+            }
         }
     }
 }

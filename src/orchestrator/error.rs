@@ -10,8 +10,10 @@ use crate::store::state_file::StateFileError;
 
 #[derive(Debug, Error)]
 pub enum OrchestratorError {
-    #[error("no worker is called {name:?}; {known}")]
-    UnknownWorker { name: String, known: String },
+    #[error("no worker is called {name:?}: {instead}")]
+    UnknownWorker { name: String, instead: String },
+    #[error("{name:?} is {meanings}: name one of them by its whole id")]
+    AmbiguousWorker { name: String, meanings: String },
     #[error("{name:?} is a worker of another boss: scope \"all\" shows those, and only its own boss may {what} it")]
     NotYours { name: String, what: &'static str },
     #[error("worker {worker} is still {status}: {mend}")]

@@ -116,9 +116,9 @@ impl Observer {
         })
     }
 
-    /// As of the last look. By id, by a prefix of one with the whole number in it, or by task id; history included.
+    /// As of the last look. See [`crate::mission::name::Name`]; history included.
     pub fn find(&self, name: &str) -> Result<WorkerView> {
-        let worker = self.reader.find(name).ok_or_else(|| views::unknown(self.reader.registry(), name))?;
+        let worker = views::found(self.reader.registry(), name, self.reader.named(name))?;
         Ok(self.view(&worker, &self.alive(), None))
     }
 

@@ -14,6 +14,7 @@ use crate::backend::Enforcement;
 use crate::mission::admission::Load;
 use crate::mission::id::{BackendName, BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::name::{Named, closest, meanings};
 use crate::mission::outcome::FailureKind;
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::spec::Place;
@@ -25,11 +26,8 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 
 impl Actor {
     pub(super) fn find(&self, name: &str) -> Result<Arc<Worker>> {
-        self.journal().and_then(|journal| journal.find(name)).ok_or_else(|| self.unknown(name))
-    }
-
-    pub(super) fn unknown(&self, name: &str) -> OrchestratorError {
-        unknown(self.registry(), name)
+        let named = self.journal().map_or(Named::Nobody, |journal| journal.named(name));
+        found(self.registry(), name, named)
     }
 
     pub(super) fn view(&self, worker: &Arc<Worker>) -> WorkerView {
@@ -166,15 +164,44 @@ impl Actor {
     }
 }
 
-/// The error for a name that nobody bears, with those that somebody does.
-pub(super) fn unknown(registry: &Registry, name: &str) -> OrchestratorError {
-    let open = registry.workers().rev().filter(|worker| !worker.status.is_settled());
-    let settled = registry.workers().rev().filter(|worker| worker.status.is_settled());
-    let known: Vec<String> =
-        open.chain(settled).take(10).map(|worker| format!("{} ({})", worker.id, worker.status)).collect();
-    let known = match known.is_empty() {
-        true => "there are no workers yet: batch_create_workers makes some".to_owned(),
-        false => format!("known are {}; list_worker_missions shows all", known.join(", ")),
-    };
-    OrchestratorError::UnknownWorker { name: name.to_owned(), known }
+/// The one worker that a name means, or the error that helps to name it.
+pub(super) fn found(registry: &Registry, name: &str, named: Named) -> Result<Arc<Worker>> {
+    match named {
+        Named::One(worker) => Ok(worker),
+        Named::Nobody => {
+            Err(OrchestratorError::UnknownWorker { name: shown(name), instead: instead_of(registry, name) })
+        }
+        Named::Several(found) => {
+            Err(OrchestratorError::AmbiguousWorker { name: shown(name), meanings: meanings(&found) })
+        }
+    }
+}
+
+/// As much of a name as says which was meant.
+fn shown(name: &str) -> String {
+    const SHOWN: usize = 80;
+    match name.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
+/// A close name, or a few that there are; and where to find all.
+fn instead_of(registry: &Registry, name: &str) -> String {
+    const NAMED: usize = 3;
+    if let Some(close) = closest(registry, name) {
+        return format!("did you mean {close}? list_worker_missions shows all");
+    }
+    let mut open: Vec<&Arc<Worker>> = registry.workers().rev().filter(|it| !it.status.is_settled()).collect();
+    let what = if open.is_empty() { "the newest are" } else { "open are" };
+    if open.is_empty() {
+        open = registry.workers().rev().collect();
+    }
+    if open.is_empty() {
+        return "there are no workers yet: batch_create_workers makes some".to_owned();
+    }
+    let named: Vec<&str> = open.iter().take(NAMED).map(|worker| worker.id.as_str()).collect();
+    let more = open.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{what} {}{more}; list_worker_missions shows all", named.join(", "))
 }

@@ -6,7 +6,7 @@
 //! the later one counts.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,6 +20,7 @@ use super::file::{self, FileError};
 use super::journal::JournalError;
 use crate::mission::entry::FORMAT;
 use crate::mission::id::{BossId, TaskId, WorkerId};
+use crate::mission::name::{Candidates, Name, Named};
 use crate::mission::race;
 use crate::mission::registry::{Registry, Worker};
 
@@ -42,6 +43,8 @@ struct Index {
     /// By the hash of the text, the number of the newest; what is read is compared with what was looked for.
     tasks: HashMap<u64, u64>,
     requests: HashMap<u64, u64>,
+    /// All workers of each branch, by the hash of its name.
+    branches: HashMap<u64, BTreeSet<u64>>,
     /// Which boss took over from which.
     successors: HashMap<BossId, BossId>,
 }
@@ -82,6 +85,12 @@ struct WorkerKey {
 struct MissionKey {
     task_id: TaskId,
     request_id: Option<String>,
+    place: Option<PlaceKey>,
+}
+
+#[derive(Deserialize)]
+struct PlaceKey {
+    branch: Option<String>,
 }
 
 impl History {
@@ -136,17 +145,26 @@ impl History {
         (worker.mission.request_id.as_deref() == Some(request)).then_some(worker)
     }
 
-    /// By id, by a prefix of one with the whole number in it, or by task id; in the registry or here.
-    pub fn find_with(&self, registry: &Registry, text: &str) -> Option<Arc<Worker>> {
-        let number = WorkerId::number_in(text);
-        let numbered = number.and_then(|it| registry.by_number(it).cloned().or_else(|| self.worker(it)));
-        let task = TaskId::from(text);
+    /// See [`Name`]; in the registry or here.
+    pub fn named_with(&self, registry: &Registry, text: &str) -> Named {
+        let name = Name::new(text);
+        let by_number = |number: u64| registry.by_number(number).cloned().or_else(|| self.worker(number));
+        let task = TaskId::from(name.task());
         // Of a race it is the winner who stands for the task.
-        let winner = |newest: &Worker| self.find_with(registry, race::lost_to(newest)?.as_str());
-        numbered
-            .filter(|worker| worker.id.as_str().starts_with(text))
-            .or_else(|| registry.task(&task).cloned())
-            .or_else(|| self.task(&task).map(|newest| winner(&newest).unwrap_or(newest)))
+        let winner = |newest: &Worker| by_number(WorkerId::number_in(race::lost_to(newest)?.as_str())?);
+        let archived = || self.task(&task).map(|newest| winner(&newest).unwrap_or(newest));
+        let branch = name.branch();
+        let here = self.index.branches.get(&hash(branch)).into_iter().flatten();
+        let here = here.filter(|number| registry.by_number(**number).is_none());
+        let here = here.filter_map(|number| self.worker(*number));
+        name.choose(Candidates {
+            numbered: name.number().and_then(by_number),
+            task: registry.task(&task).cloned().or_else(archived),
+            on_branch: here
+                .filter(|worker| worker.mission.place.branch() == Some(branch))
+                .chain(registry.on_branch(branch).cloned())
+                .collect(),
+        })
     }
 
     /// The numbers of those who are here alone, oldest first.
@@ -252,6 +270,9 @@ impl Index {
                 self.lines.insert(number, (offset, line.len() as u32));
                 let newest = self.tasks.entry(hash(worker.mission.task_id.as_str())).or_default();
                 *newest = number.max(*newest);
+                if let Some(branch) = worker.mission.place.and_then(|place| place.branch) {
+                    self.branches.entry(hash(&branch)).or_default().insert(number);
+                }
                 if let Some(request) = worker.mission.request_id {
                     self.requests.insert(hash(&request), number);
                 }

@@ -26,6 +26,7 @@ use crate::crash_point::{self, Point};
 use crate::mission::archive::{self, Kept};
 use crate::mission::entry::{Entry, FORMAT, Line};
 use crate::mission::id::{ServerId, TaskId};
+use crate::mission::name::Named;
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::reunion;
 
@@ -119,7 +120,11 @@ impl Journal {
 
     /// By id, by a prefix of one with the whole number in it, or by task id; whether it has moved into the history or not.
     pub fn find(&self, text: &str) -> Option<Arc<Worker>> {
-        self.history.find_with(&self.registry, text)
+        self.named(text).one()
+    }
+
+    pub fn named(&self, text: &str) -> Named {
+        self.history.named_with(&self.registry, text)
     }
 
     pub fn knows_request(&self, request: &str) -> bool {
@@ -232,7 +237,8 @@ impl Journal {
     }
 
     fn recall(&mut self, now: Timestamp, needed: &Needed) -> Result<(), JournalError> {
-        let named = needed.names.iter().filter_map(|name| self.find(name));
+        // Of a name that means several, all are needed to say so.
+        let named = needed.names.iter().flat_map(|name| self.named(name).all());
         let asked = needed.requests.iter().filter_map(|request| self.history.request(request));
         // Where there is a newer worker of the same task, it is the one that counts.
         let newest = |task: &TaskId| self.history.task(task).filter(|_| self.registry.task(task).is_none());

@@ -15,6 +15,7 @@ use super::mend::{apply_later, around_damaged_head};
 use super::rebuild;
 use super::state_dir::StateDir;
 use crate::mission::id::WorkerId;
+use crate::mission::name::Named;
 use crate::mission::registry::{Registry, Report, Worker};
 
 /// A state directory as of the last look.
@@ -58,9 +59,13 @@ impl Reader {
         &self.registry
     }
 
-    /// By id, by a prefix of one with the whole number in it, or by task id; in the history, too.
+    /// See [`crate::mission::name::Name`]; in the history, too.
+    pub fn named(&self, text: &str) -> Named {
+        self.history.named_with(&self.registry, text)
+    }
+
     pub fn find(&self, text: &str) -> Option<Arc<Worker>> {
-        self.history.find_with(&self.registry, text)
+        self.named(text).one()
     }
 
     /// How many workers are in the history alone.

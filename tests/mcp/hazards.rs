@@ -67,7 +67,7 @@ fn what_is_no_message_is_refused_with_its_id() {
 fn a_badly_shaped_call_is_told_what_is_wrong() {
     let mut client = Client::initialized("test");
     let cases = [
-        (json!({"name": "list_worker_missions", "arguments": "{}"}), "params.arguments is no object"),
+        (json!({"name": "list_worker_missions", "arguments": "all"}), "params.arguments is no object"),
         (json!({"arguments": {}}), "params has no name"),
         (json!({"name": 3}), "params.name is no string"),
         (json!([]), "params must be an object"),

@@ -13,4 +13,5 @@ mod search;
 mod session;
 mod sizes;
 mod surface;
+mod tolerance;
 mod traffic;

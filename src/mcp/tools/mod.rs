@@ -134,11 +134,22 @@ pub(super) fn definitions() -> &'static [rmcp::model::Tool] {
 
 /// The workers that a call is about, as far as it names them.
 pub(super) fn named_workers(arguments: &Arguments) -> Vec<String> {
-    let named = ["worker_id", "mission_id", "worker_ids", "mission_ids"].iter().find_map(|key| arguments.get(*key));
+    let named = ["worker_id", "worker_ids"].iter().find_map(|key| arguments.get(*key));
     match named {
         Some(Value::String(name)) => vec![name.clone()],
         Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
+    }
+}
+
+impl Entry {
+    /// The arguments as the tool takes them.
+    pub(super) fn understood(&self, arguments: Arguments) -> Arguments {
+        let definition = definitions().iter().find(|definition| definition.name == self.name);
+        match definition {
+            Some(definition) => arguments::understood(arguments, &definition.input_schema),
+            None => arguments,
+        }
     }
 }
 

@@ -75,7 +75,7 @@ fn the_first_with_changes_wins_and_the_others_are_called_off_in_the_same_moment(
     assert_eq!(registry.get(&ids[0]).unwrap().cancel, None, "it had settled");
     assert_eq!(readiness(&registry, &after), Readiness::Ready);
     assert_eq!(graph::bases(&registry, registry.get(&after).unwrap()), [format!("head of {}", ids[1])]);
-    assert_eq!(registry.find("t").unwrap().id, ids[1]);
+    assert_eq!(registry.named("t").one().unwrap().id, ids[1]);
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn without_a_task_id_the_race_has_one_of_its_own() {
     let ids: Vec<_> = create_race(&mut registry, &["a", "b"].map(unnamed)).into_iter().map(Result::unwrap).collect();
     let race = registry.get(&ids[1]).unwrap().race.clone().unwrap();
     assert_eq!((race.id.as_str(), &race.racers), ("race-2", &ids));
-    assert!(registry.find("race-2").is_some());
+    assert!(registry.named("race-2").one().is_some());
     assert!(create(&mut registry, &[needs("after", &["race-2"])])[0].is_ok());
 }
 

@@ -1,0 +1,218 @@
+//! Arguments as real clients send them: some write arrays, objects, numbers and booleans as JSON text, some a single value
+//! where a list is meant, some the number of a worker where its name is. What such a value plainly says is taken as that;
+//! all else stays as it came, and is refused by name. A parameter that is a text stays a text, whatever it looks like.
+//!
+//! The tool's own schema says what each parameter is, so that there is no second list of them.
+
+use rmcp::model::JsonObject;
+use serde_json::{Number, Value};
+
+/// Texts that name a worker, a task or a request: a number is one of them, written without its quotes.
+const NAMES: [&str; 5] = ["worker_id", "worker_ids", "task_id", "depends_on", "request_id"];
+
+/// Reads all parameters of an object as its schema means them.
+pub(super) fn read(arguments: &mut JsonObject, schema: &JsonObject) {
+    let Some(Value::Object(properties)) = schema.get("properties") else { return };
+    for (name, schema) in properties {
+        if let (Some(value), Value::Object(schema)) = (arguments.get_mut(name), schema) {
+            read_value(value, schema, NAMES.contains(&name.as_str()));
+        }
+    }
+}
+
+fn read_value(value: &mut Value, schema: &JsonObject, is_name: bool) {
+    let kind = schema.get("type").and_then(Value::as_str).unwrap_or_default();
+    if let Some(said) = value.as_str().and_then(|text| said_by(text, kind)) {
+        *value = said;
+    }
+    match (kind, &mut *value) {
+        ("array", Value::Array(items)) => {
+            if let Some(Value::Object(schema)) = schema.get("items") {
+                items.iter_mut().for_each(|item| read_value(item, schema, is_name));
+            }
+        }
+        ("array", Value::String(_) | Value::Object(_) | Value::Number(_)) => read_alone(value, schema, is_name),
+        ("object", Value::Object(object)) => read(object, schema),
+        ("integer", Value::Number(number)) => {
+            if let Some(whole) = whole(number) {
+                *number = whole;
+            }
+        }
+        ("string", Value::Number(number)) if is_name && (number.is_u64() || whole(number).is_some()) => {
+            let number = whole(number).unwrap_or_else(|| number.clone());
+            *value = Value::String(number.to_string());
+        }
+        _ => {}
+    }
+}
+
+/// What a text says in JSON, where that is what the parameter is. `null` is a value that was left out.
+fn said_by(text: &str, kind: &str) -> Option<Value> {
+    let text = text.trim();
+    if kind == "boolean" {
+        // Python writes them so.
+        return text.to_ascii_lowercase().parse().ok().map(Value::Bool);
+    }
+    let said: Value = serde_json::from_str(text).ok()?;
+    let fits = match kind {
+        "array" => said.is_array() || said.is_object() || said.is_null(),
+        "object" => said.is_object() || said.is_null(),
+        "integer" | "number" => said.is_number() || said.is_null(),
+        _ => false,
+    };
+    fits.then_some(said)
+}
+
+/// One element that came without its list, if it is of the kind that the list holds.
+fn read_alone(value: &mut Value, schema: &JsonObject, is_name: bool) {
+    let Some(Value::Object(items)) = schema.get("items") else { return };
+    let mut alone = value.clone();
+    read_value(&mut alone, items, is_name);
+    let fits = match items.get("type").and_then(Value::as_str) {
+        Some("string") => alone.as_str().is_some_and(|text| !text.trim().is_empty()),
+        Some("object") => alone.is_object(),
+        _ => false,
+    };
+    if fits {
+        *value = Value::Array(vec![alone]);
+    }
+}
+
+/// `5.0`, as clients write it that know no other numbers.
+fn whole(number: &Number) -> Option<Number> {
+    /// Above this not every whole number is one of these.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    let value = number.as_f64().filter(|value| number.is_f64() && value.fract() == 0.0)?;
+    (0.0..=MOST).contains(&value).then(|| Number::from(value as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::tools;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn schema(tool: &str) -> JsonObject {
+        let tool = tools::definitions().iter().find(|it| it.name == tool).unwrap();
+        tool.input_schema.as_ref().clone()
+    }
+
+    fn as_read(tool: &str, arguments: Value) -> Value {
+        let Value::Object(mut arguments) = arguments else { panic!("an object is needed") };
+        read(&mut arguments, &schema(tool));
+        Value::Object(arguments)
+    }
+
+    /// A value that fits, for any schema of ours.
+    fn sample(name: &str, schema: &JsonObject) -> Value {
+        match schema["type"].as_str().unwrap() {
+            "array" => json!([sample(name, schema["items"].as_object().unwrap())]),
+            "object" => {
+                let properties = schema.get("properties").and_then(Value::as_object).unwrap();
+                let fields =
+                    properties.iter().map(|(name, schema)| (name.clone(), sample(name, schema.as_object().unwrap())));
+                Value::Object(fields.collect())
+            }
+            "integer" => json!(3),
+            "number" => json!(1.5),
+            "boolean" => json!(true),
+            _ => match schema.get("enum") {
+                Some(Value::Array(choices)) => choices[0].clone(),
+                _ => json!(format!("[\"a {name}\"]")),
+            },
+        }
+    }
+
+    /// With everything that is no text written as text, from the inside out.
+    fn stringified(value: &Value) -> Value {
+        let inner = match value {
+            Value::Array(items) => Value::Array(items.iter().map(stringified).collect()),
+            Value::Object(fields) => {
+                Value::Object(fields.iter().map(|(name, value)| (name.clone(), stringified(value))).collect())
+            }
+            Value::String(_) => return value.clone(),
+            plain => plain.clone(),
+        };
+        Value::String(inner.to_string())
+    }
+
+    #[test]
+    fn every_parameter_of_every_tool_is_read_from_json_text() {
+        let mut read_of_all = 0;
+        for tool in tools::definitions() {
+            let schema = &tool.input_schema;
+            let Some(Value::Object(properties)) = schema.get("properties") else { continue };
+            for (name, property) in properties {
+                let meant = sample(name, property.as_object().unwrap());
+                for sent in [meant.clone(), stringified(&meant), stringified(&meant).to_string().parse().unwrap()] {
+                    let read = as_read(&tool.name, json!({ name: sent }));
+                    assert_eq!(read[name], meant, "{} {name}: {sent}", tool.name);
+                }
+                read_of_all += 1;
+            }
+        }
+        assert!(read_of_all > 40, "{read_of_all}");
+    }
+
+    #[test]
+    fn what_a_value_plainly_says_is_taken_as_that() {
+        for (tool, sent, meant) in [
+            ("wait_for_any_worker", json!({"worker_ids": "w-3"}), json!({"worker_ids": ["w-3"]})),
+            ("wait_for_any_worker", json!({"worker_ids": 3}), json!({"worker_ids": ["3"]})),
+            ("wait_for_any_worker", json!({"worker_ids": [3, "w-4", 5.0]}), json!({"worker_ids": ["3", "w-4", "5"]})),
+            ("wait_for_any_worker", json!({"worker_ids": "[3, \"w-4\"]"}), json!({"worker_ids": ["3", "w-4"]})),
+            (
+                "wait_for_worker",
+                json!({"worker_id": 3, "timeout_seconds": "5.0"}),
+                json!({"worker_id": "3", "timeout_seconds": 5}),
+            ),
+            ("wait_for_worker", json!({"timeout_seconds": " 30 "}), json!({"timeout_seconds": 30})),
+            ("wait_for_worker", json!({"timeout_seconds": "null"}), json!({"timeout_seconds": null})),
+            ("integrate_worker", json!({"dry_run": "true", "push": "False"}), json!({"dry_run": true, "push": false})),
+            ("get_worker_status", json!({"include": "log"}), json!({"include": ["log"]})),
+            ("get_worker_status", json!({"include": "[\"log\"]"}), json!({"include": ["log"]})),
+            ("batch_create_workers", json!({"workers": {"title": "t"}}), json!({"workers": [{"title": "t"}]})),
+            ("batch_create_workers", json!({"workers": "{\"title\": \"t\"}"}), json!({"workers": [{"title": "t"}]})),
+            (
+                "batch_create_workers",
+                json!({"workers": ["{\"worktree\": \"{\\\"branch\\\": \\\"b\\\"}\", \"depends_on\": 1}"]}),
+                json!({"workers": [{"worktree": {"branch": "b"}, "depends_on": ["1"]}]}),
+            ),
+            ("create_worker_mission", json!({"task_id": 7}), json!({"task_id": "7"})),
+        ] {
+            assert_eq!(as_read(tool, sent.clone()), meant, "{tool} {sent}");
+        }
+    }
+
+    #[test]
+    fn a_text_stays_a_text_and_nonsense_stays_what_it_is() {
+        for (tool, sent) in [
+            ("create_worker_mission", json!({"prompt": "[1, 2]", "title": "{\"a\": 1}", "verify_command": "true"})),
+            ("send_message_to_worker", json!({"message": "null"})),
+            ("cancel_worker", json!({"worker_id": "[\"w-3\"]", "reason": "3"})),
+            ("create_worker_mission", json!({"title": 7, "prompt": true})),
+            ("cancel_worker", json!({"worker_id": -3})),
+            ("cancel_worker", json!({"worker_id": 3.5})),
+            ("wait_for_worker", json!({"timeout_seconds": "soon"})),
+            ("wait_for_worker", json!({"timeout_seconds": "1 2"})),
+            ("wait_for_any_worker", json!({"worker_ids": ""})),
+            ("wait_for_any_worker", json!({"worker_ids": true})),
+            ("integrate_worker", json!({"dry_run": "yes", "push": 1})),
+            ("batch_create_workers", json!({"workers": ["not a mission", 3]})),
+            ("batch_create_workers", json!({"workers": "not a mission"})),
+        ] {
+            assert_eq!(as_read(tool, sent.clone()), sent, "{tool}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_of_a_text_parameter_is_ever_changed(text in any::<String>()) {
+            for name in ["prompt", "title", "task_id", "verify_command"] {
+                let sent = json!({ name: text });
+                prop_assert_eq!(as_read("create_worker_mission", sent.clone()), sent);
+            }
+        }
+    }
+}

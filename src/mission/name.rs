@@ -1,0 +1,234 @@
+//! Which worker a name means: its id or the beginning of one (`w-3`, `W-3-fix`), its number (`3`), its task's key, or its
+//! branch. What could mean two workers is refused with both, never guessed. Pure: whoever holds the workers looks them up.
+
+use std::sync::Arc;
+
+use super::id::WorkerId;
+use super::registry::{Registry, Worker};
+
+/// A name as it is looked up: by number, by task, by branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name<'a>(&'a str);
+
+/// How a name means a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    Id,
+    Task,
+    Branch,
+}
+
+/// What a name was found to mean.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Named {
+    Nobody,
+    One(Arc<Worker>),
+    /// Each worker once.
+    Several(Vec<(Meaning, Arc<Worker>)>),
+}
+
+/// The workers that bear a name in one way or another, as they were looked up.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    /// Of the number in the name, whatever the rest of it says.
+    pub numbered: Option<Arc<Worker>>,
+    /// The newest of the task, or whoever stands for it.
+    pub task: Option<Arc<Worker>>,
+    pub on_branch: Vec<Arc<Worker>>,
+}
+
+impl<'a> Name<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Self(text.trim())
+    }
+
+    pub fn task(self) -> &'a str {
+        self.0
+    }
+
+    pub fn branch(self) -> &'a str {
+        self.0.strip_prefix("refs/heads/").unwrap_or(self.0)
+    }
+
+    /// The number in `3`, `w-3`, `W-3-fix`.
+    pub fn number(self) -> Option<u64> {
+        WorkerId::number_in(&self.as_id())
+    }
+
+    /// Whether it is the worker's id, its number, or the beginning of the id with the whole number in it.
+    pub fn is_id_of(self, worker: &Worker) -> bool {
+        self.number().is_some() && worker.id.as_str().starts_with(&self.as_id())
+    }
+
+    /// Ids are lower case.
+    fn as_id(self) -> String {
+        let is_number = !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_digit());
+        let prefix = if is_number { "w-" } else { "" };
+        format!("{prefix}{}", self.0.to_ascii_lowercase())
+    }
+
+    /// A whole id always means its worker, for otherwise some worker could not be named at all.
+    pub fn choose(self, candidates: Candidates) -> Named {
+        let by_id = candidates.numbered.filter(|worker| self.is_id_of(worker));
+        if let Some(worker) = by_id.as_ref().filter(|worker| worker.id.as_str() == self.as_id()) {
+            return Named::One(Arc::clone(worker));
+        }
+        let by_task = candidates.task.into_iter().map(|worker| (Meaning::Task, worker));
+        let by_branch = candidates.on_branch.into_iter().map(|worker| (Meaning::Branch, worker));
+        let mut found: Vec<(Meaning, Arc<Worker>)> = Vec::new();
+        for (meaning, worker) in by_id.map(|worker| (Meaning::Id, worker)).into_iter().chain(by_task).chain(by_branch) {
+            if found.iter().all(|(_, known)| known.id != worker.id) {
+                found.push((meaning, worker));
+            }
+        }
+        match found.len() {
+            0 => Named::Nobody,
+            1 => Named::One(found.remove(0).1),
+            _ => Named::Several(found),
+        }
+    }
+}
+
+impl Named {
+    pub fn one(self) -> Option<Arc<Worker>> {
+        match self {
+            Named::One(worker) => Some(worker),
+            Named::Nobody | Named::Several(_) => None,
+        }
+    }
+
+    pub fn all(self) -> Vec<Arc<Worker>> {
+        match self {
+            Named::Nobody => Vec::new(),
+            Named::One(worker) => vec![worker],
+            Named::Several(found) => found.into_iter().map(|(_, worker)| worker).collect(),
+        }
+    }
+}
+
+/// `the id of w-3-fix and the task of w-7-tax`.
+pub fn meanings(found: &[(Meaning, Arc<Worker>)]) -> String {
+    const NAMED: usize = 4;
+    let what = |meaning: &Meaning| match meaning {
+        Meaning::Id => "number",
+        Meaning::Task => "task",
+        Meaning::Branch => "branch",
+    };
+    let named = found.iter().take(NAMED).map(|(meaning, worker)| format!("the {} of {}", what(meaning), worker.id));
+    let more = found.len().saturating_sub(NAMED);
+    named.chain((more > 0).then(|| format!("{more} more"))).collect::<Vec<_>>().join(" and ")
+}
+
+/// The worker that was probably meant by a name that nobody bears.
+pub fn closest(registry: &Registry, text: &str) -> Option<WorkerId> {
+    let name = Name::new(text);
+    if let Some(number) = name.number() {
+        // With another title; a number that does not exist is close to nothing.
+        return registry.by_number(number).map(|worker| worker.id.clone());
+    }
+    let text = name.0.to_ascii_lowercase();
+    let most = (text.chars().count() / 4).min(3);
+    let distance = |worker: &Worker| {
+        let slug = worker.id.as_str().splitn(3, '-').nth(2);
+        let names = [Some(worker.task().as_str()), worker.mission.place.branch(), slug].into_iter().flatten();
+        names.map(|name| edits(&text, &name.to_ascii_lowercase(), most)).min().unwrap_or(usize::MAX)
+    };
+    let near = registry.workers().rev().map(|worker| (distance(worker), worker)).filter(|(edits, _)| *edits <= most);
+    near.min_by_key(|(edits, _)| *edits).map(|(_, worker)| worker.id.clone())
+}
+
+/// How many characters must be put in, taken out or changed; more than `most` are not counted exactly.
+fn edits(one: &str, other: &str, most: usize) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    if one.len().abs_diff(other.len()) > most {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, left) in one.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (to, right) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(left != right);
+            diagonal = row[to + 1];
+            row[to + 1] = changed.min(row[to] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mission::create::DraftPlace;
+    use crate::mission::testing;
+
+    fn registry() -> Registry {
+        let mut registry = Registry::default();
+        let mut fix = testing::draft("Fix parser");
+        fix.task_id = None;
+        let mut numeric = testing::draft("Numeric");
+        numeric.task_id = Some("1".into());
+        let mut named = testing::draft("Named");
+        named.task_id = Some("tax".into());
+        let branch = Some("feature/tax".to_owned());
+        named.place = DraftPlace::Worktree { branch, base: None, path: None };
+        let mut four = testing::draft("Four");
+        four.task_id = Some("4".into());
+        testing::create(&mut registry, &[fix, numeric, named, four]).into_iter().for_each(|made| drop(made.unwrap()));
+        registry
+    }
+
+    #[test]
+    fn workers_have_six_kinds_of_names() {
+        let registry = registry();
+        for (name, number) in [
+            ("w-3", 3),
+            ("W-3", 3),
+            ("3", 3),
+            (" w-3 ", 3),
+            ("w-3-named", 3),
+            ("W-3-Named", 3),
+            ("w-3-na", 3),
+            ("tax", 3),
+            ("feature/tax", 3),
+            ("refs/heads/feature/tax", 3),
+            ("o/w-1-fix-parser", 1),
+            ("w-1-fix-parser", 1),
+            // Its number and its task are of one worker.
+            ("4", 4),
+        ] {
+            let found = registry.named(name).one().unwrap_or_else(|| panic!("{name:?}: {:?}", registry.named(name)));
+            assert_eq!(found.number(), Some(number), "{name:?}");
+        }
+        for name in ["", "w-", "w-5", "5", "03", "-3", "3.0", "w-3-other", "Tax", "o/w-1"] {
+            assert_eq!(registry.named(name), Named::Nobody, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_means_two_workers_is_refused_with_both() {
+        let mut registry = registry();
+        let Named::Several(found) = registry.named("1") else { panic!("{:?}", registry.named("1")) };
+        assert_eq!(meanings(&found), "the number of w-1-fix-parser and the task of w-2-numeric");
+        // A later worker on the same branch, after the first has settled.
+        let first = registry.named("tax").one().unwrap().id.clone();
+        testing::settle(&mut registry, &first, crate::mission::lifecycle::Ending::Failed);
+        let mut again = testing::draft("Again");
+        let branch = Some("feature/tax".to_owned());
+        again.place = DraftPlace::Worktree { branch, base: None, path: None };
+        testing::create(&mut registry, &[again]);
+        let Named::Several(found) = registry.named("feature/tax") else { panic!("one of two was guessed") };
+        assert_eq!(meanings(&found), "the branch of w-3-named and the branch of w-5-again");
+    }
+
+    #[test]
+    fn a_name_that_nobody_bears_has_a_close_one_or_none() {
+        let registry = registry();
+        let close = |name: &str| closest(&registry, name).map(|id| id.to_string());
+        assert_eq!(close("w-1-fix-parsr").as_deref(), Some("w-1-fix-parser"));
+        assert_eq!(close("fix-parsr").as_deref(), Some("w-1-fix-parser"));
+        assert_eq!(close("feature/tex").as_deref(), Some("w-3-named"));
+        for name in ["w-33", "9", "q", "something else"] {
+            assert_eq!(close(name), None, "{name:?}");
+        }
+    }
+}
