@@ -18,7 +18,7 @@ use super::{
 };
 use crate::mission::spec::{Mission, Permissions};
 
-/// One `[[backend]]` of the settings.
+/// One `[[custom]]` of the settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CustomBackend {

@@ -281,6 +281,9 @@ pub enum AgentEvent {
     /// A live message reached the model.
     Received {
         message_id: Uuid,
+        /// What it says; the CLI itself names only its id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
     },
     Usage {
         usage: Usage,

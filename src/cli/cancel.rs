@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::Places;
 use super::out::{self, End};
 use super::visit::{self, Visit};
+use crate::mission::message::not_heard;
 use crate::mission::outcome::Proof;
 use crate::orchestrator::{CancelAnswer, Scope};
 
@@ -60,6 +61,9 @@ struct Cancelled {
     #[serde(skip_serializing_if = "Option::is_none")]
     proof: Option<&'static str>,
     already_settled: bool,
+    /// Messages that it never heard; the next attempt hears them first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unheard: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -127,6 +131,7 @@ impl Cancelled {
                     Proof::BestEffort => "best_effort",
                 }),
                 already_settled: answer.already_settled,
+                unheard: answer.unheard,
                 error: None,
             },
             Err(error) => Self {
@@ -135,12 +140,20 @@ impl Cancelled {
                 survivors: None,
                 proof: None,
                 already_settled: false,
+                unheard: Vec::new(),
                 error: Some(error.to_string()),
             },
         }
     }
 
     fn line(&self) -> String {
+        let unheard = not_heard(&self.unheard).filter(|_| !self.already_settled);
+        let unheard =
+            unheard.map_or_else(String::new, |it| format!("; {it} (`orchestrator-boss retry` has it heard first)"));
+        format!("{}{unheard}", self.end())
+    }
+
+    fn end(&self) -> String {
         let id = &self.worker_id;
         let status = self.status.unwrap_or_default();
         match (&self.error, self.survivors) {

@@ -87,6 +87,9 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     push: Option<Push>,
     notes: Vec<String>,
+    /// The worker has no commits.
+    #[serde(skip)]
+    nothing: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -120,10 +123,14 @@ pub(super) fn run(args: &IntegrateArgs, places: &Places) -> ExitCode {
     out::run(async {
         let visit = visit::visit(places).await?;
         let answer = out::unless_interrupted(integrate(args, &visit)).await;
+        let nothing = match &answer {
+            Ok(Ok(answer)) => visit.orchestrator().had_nothing_to_integrate(answer).await,
+            _ => false,
+        };
         visit.leave().await;
         let answer = answer??;
         let good = is_good(&answer);
-        let report = Report::new(answer);
+        let report = Report { nothing, ..Report::new(answer) };
         let _ = match args.json {
             true => out::json(&report),
             false => report.tell(good),
@@ -196,6 +203,7 @@ impl Report {
             verification: answer.verification.map(|it| Verified { result: it.as_str(), note: it.note(), runs }),
             push: answer.push.map(|push| Push { result: push.result.as_str(), said: push.said }),
             notes: answer.notes.iter().map(|note| visit::for_people(note)).collect(),
+            nothing: false,
         }
     }
 
@@ -205,6 +213,7 @@ impl Report {
         let into = &self.into;
         let head = match (self.status.as_str(), &self.commit) {
             ("would_merge", _) => format!("it would merge into {into}"),
+            _ if self.nothing => format!("{what} has no commits: there is nothing to merge into {into}"),
             ("already_merged" | "already_integrated", _) => format!("{what} is in {into} already"),
             ("merged", Some(commit)) => format!("{what} is in {into}, which is at {} now", short(commit)),
             (status, _) => format!("not in {into}: {}", status.replace('_', " ")),

@@ -195,6 +195,7 @@ impl Logs<'_> {
         let mut lines = BufReader::new(file);
         let (mut read, mut line, mut count) = (0, Vec::new(), 0_u32);
         let mut last: VecDeque<LoggedEvent> = VecDeque::new();
+        let mut left_out = false;
         loop {
             line.clear();
             let length = lines.read_until(b'\n', &mut line).map_err(|error| cannot_read(attempt, &error))?;
@@ -211,6 +212,7 @@ impl Logs<'_> {
                         last.push_back(event);
                     }
                     if last.len() > most {
+                        left_out = true;
                         last.pop_front();
                     }
                 }
@@ -219,6 +221,9 @@ impl Logs<'_> {
             if count.is_multiple_of(256) {
                 tokio::task::yield_now().await;
             }
+        }
+        if let Some(first) = last.front().filter(|_| left_out) {
+            teller.leave_out_letters(first.at);
         }
         last.iter().try_for_each(|event| teller.tell(event))?;
         Ok(read)
@@ -246,6 +251,7 @@ impl Logs<'_> {
                 },
                 () = self.changes.next() => {
                     tail.look_again();
+                    teller.look_again();
                     if self.is_over(attempt)? {
                         tail.finish();
                     } else if lease::is_held(&attempt.lock()) {

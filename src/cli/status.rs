@@ -25,7 +25,7 @@ use super::Places;
 use super::here::Here;
 use super::out::{self, End};
 use super::{terminal, visit};
-use crate::orchestrator::{Observer, Overview};
+use crate::orchestrator::{self, Observer, Overview};
 
 pub(super) use self::row::unchecked_words;
 
@@ -107,7 +107,8 @@ fn one(observer: &Observer, overview: &Overview, name: &str) -> Result<Shown, En
     // Of one that is not in the history there is more to tell.
     let view = overview.workers().find(|view| view.worker.id == found.worker.id).cloned().unwrap_or(found);
     let is_led = overview.is_led(&view.worker);
-    Ok(Shown { row: Row::of(&view, is_led, overview.as_of), view, is_led })
+    let written = orchestrator::written(&view.worker, &observer.folder(&view.worker.id));
+    Ok(Shown { row: Row::of(&view, is_led, overview.as_of), view, is_led, written })
 }
 
 fn colour(lines: &[Line]) -> String {

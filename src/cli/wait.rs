@@ -14,9 +14,11 @@ use super::here::Here;
 use super::out::{self, End, Progress};
 use super::terminal::{self, paint};
 use super::visit;
+use crate::mission::entry::Brief;
 use crate::mission::handover;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::outcome::blocked_by;
 use crate::orchestrator::{Observer, Overview, WorkerView};
 use crate::store::lease;
 
@@ -215,8 +217,10 @@ impl Wait<'_> {
     fn tell_settled(&self, view: &WorkerView, progress: &Progress) -> Result<(), End> {
         let worker = &view.worker;
         let last = worker.last();
-        let reason = last.and_then(|last| last.failure.as_ref()).map(|failure| failure.message.as_str());
-        let (commits, seconds) = last.map_or((0, 0), |last| (last.changes.commits, last.seconds));
+        let reason = last.and_then(Brief::reasons);
+        let reason = reason.as_deref();
+        let commits = last.map_or(0, |last| last.changes.commits);
+        let seconds = view.ran_seconds().unwrap_or(0);
         if self.args.json {
             let told = Told::Settled {
                 worker_id: worker.id.as_str(),
@@ -237,6 +241,10 @@ impl Wait<'_> {
         }
         if let Some(reason) = reason.and_then(|reason| reason.lines().next()) {
             text.push_str(&format!(": {}", out::harmless(&visit::for_people(reason))));
+        }
+        if worker.needs_you() {
+            let what = last.and_then(|last| blocked_by(&last.final_message)).unwrap_or_default();
+            text.push_str(&format!(", but it says that it is blocked: {}", out::harmless(what)));
         }
         progress.line(&text)
     }

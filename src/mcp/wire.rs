@@ -56,7 +56,7 @@ struct About {
     model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     branch: Option<String>,
-    /// Since its attempt began; of a settled one, how long it took.
+    /// How long it ran, over all its attempts and with verification.
     #[serde(skip_serializing_if = "Option::is_none")]
     elapsed_seconds: Option<u64>,
     /// Since it last showed anything.
@@ -295,7 +295,7 @@ impl Brief {
             backend: size::line(backend.as_str(), 40),
             model: model.as_deref().map(|model| size::line(model, 60)),
             branch: worker.mission.place.branch().map(|branch| size::line(branch, 160)),
-            elapsed_seconds: last.map(|last| last.seconds).or(view.elapsed_seconds),
+            elapsed_seconds: view.ran_seconds(),
             idle_seconds: view.idle_seconds,
             stalled: live.is_some_and(|live| live.stalled.is_some()),
             blocked: view.block.as_deref().map(|why| size::line(why, 160)),
@@ -409,8 +409,8 @@ impl Worker {
         }
         let Some(last) = view.worker.last().filter(|_| view.worker.status.is_settled()) else { return };
         let Some(outcome) = &mut self.outcome else { return };
-        if let Some(failure) = &last.failure {
-            outcome.run.message = share(&failure.message, 400);
+        if let Some(reasons) = last.reasons() {
+            outcome.run.message = share(&reasons, 400);
         }
         if let Some(note) = last.verification.note() {
             outcome.verification.output_tail = share(&note, 600);
@@ -448,7 +448,12 @@ impl OutcomeReport {
             run: Run {
                 result: outcome.status.as_str(),
                 reason: failure.map(|failure| reason(failure.kind)),
-                message: failure.map(|failure| size::ends(&failure.message, text)),
+                message: entry::reasons(
+                    failure.map(|failure| failure.message.as_str()),
+                    &outcome.run.cancelled,
+                    &outcome.run.unheard,
+                )
+                .map(|reasons| size::ends(&reasons, text)),
                 exit_code,
                 signal,
             },

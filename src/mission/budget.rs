@@ -53,7 +53,7 @@ impl Spent {
 
     /// What an attempt added to those before it. In a session that goes on, some CLIs go on counting.
     pub fn by(brief: &Brief, before: &[Brief]) -> Self {
-        let whole = Self::of(&brief.usage, brief.seconds);
+        let whole = Self::of(&brief.usage, brief.elapsed());
         let same = |it: &&Brief| it.session_id == brief.session_id && it.backend == brief.backend;
         let counts_on = brief.usage_goes_on && brief.session_id.is_some();
         match before.iter().rev().filter(|_| counts_on).find(same) {

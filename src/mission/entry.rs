@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{BackendName, BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
+use super::message::{Cancelled, Message, not_heard};
 use super::outcome::{Changes, Exit, FailureKind, LikelyCause, Outcome, Usage, Verification, tail};
 use super::race::Race;
 use super::registry::Worker;
@@ -189,6 +190,9 @@ pub struct NextAttempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effort: Option<String>,
     pub start: Start,
+    /// What was written for it, by whom; it is in `start`, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<Message>,
 }
 
 /// What the first turn of an attempt begins with.
@@ -242,6 +246,11 @@ pub struct Brief {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     pub seconds: u64,
+    /// With verification; see [`Brief::elapsed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elapsed_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<Cancelled>,
     pub survivors: u32,
     pub settled_at: Timestamp,
 }
@@ -284,10 +293,30 @@ impl Brief {
             resets_at: run.failure.as_ref().and_then(|failure| failure.resets_at),
             started_at: run.started_at,
             seconds: run.seconds.unwrap_or_default(),
+            elapsed_seconds: run.elapsed_seconds,
+            cancelled: run.cancelled.clone(),
             survivors: outcome.cleanup.survivors,
             settled_at: outcome.settled_at,
         }
     }
+
+    /// From the beginning of the attempt to its end, with verification. An earlier build noted the turns alone.
+    pub fn elapsed(&self) -> u64 {
+        self.elapsed_seconds.unwrap_or_else(|| self.seconds + self.verification.seconds().max(0.0) as u64)
+    }
+
+    /// Why it ended so, beyond its status, and what was written to it in vain.
+    pub fn reasons(&self) -> Option<String> {
+        reasons(self.failure.as_ref().map(|failure| failure.message.as_str()), &self.cancelled, &self.unheard)
+    }
+}
+
+/// See [`Brief::reasons`]; in one line.
+pub fn reasons(failure: Option<&str>, cancelled: &Option<Cancelled>, unheard: &[String]) -> Option<String> {
+    let cancelled = cancelled.as_ref().map(Cancelled::sentence);
+    let parts = [failure.map(str::to_owned), cancelled, not_heard(unheard)];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// The first 400 and the last 1,200 bytes: what it set out to do, and what it came to.

@@ -144,7 +144,7 @@ fn less_a_little(wait: SignedDuration, seed: &impl Hash) -> SignedDuration {
 }
 
 fn started(brief: &Brief) -> Timestamp {
-    let seconds = SignedDuration::from_secs(i64::try_from(brief.seconds).unwrap_or(0));
+    let seconds = SignedDuration::from_secs(i64::try_from(brief.elapsed()).unwrap_or(0));
     brief.started_at.unwrap_or_else(|| brief.settled_at.checked_sub(seconds).unwrap_or(Timestamp::MIN))
 }
 

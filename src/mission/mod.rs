@@ -14,6 +14,7 @@ pub mod handover;
 pub mod hold;
 pub mod id;
 pub mod lifecycle;
+pub mod message;
 pub mod name;
 pub mod outcome;
 pub mod race;

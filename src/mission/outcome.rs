@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{BackendName, WorkerId};
 use super::lifecycle::Ending;
+use super::message::Cancelled;
 
 /// The record that settles an attempt: written once, by its supervisor (or, for one that was lost, by the server that
 /// found it), and never changed.
@@ -67,9 +68,15 @@ pub struct Run {
     pub started_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// How long it took, by a clock that nobody can set.
+    /// How long its turns took, by a clock that nobody can set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
+    /// The same from its beginning to its record, with verification; see [`super::entry::Brief::elapsed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elapsed_seconds: Option<u64>,
+    /// Why it was called off, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<Cancelled>,
 }
 
 /// How a process ended.
@@ -315,6 +322,16 @@ impl Verification {
         }
     }
 
+    /// How long it took, where that was noted.
+    pub fn seconds(&self) -> f64 {
+        match self {
+            Verification::Passed { seconds, .. }
+            | Verification::Failed { seconds, .. }
+            | Verification::TimedOut { seconds, .. } => *seconds,
+            _ => 0.0,
+        }
+    }
+
     /// The commit that it is about.
     pub fn commit(&self) -> Option<&str> {
         match self {
@@ -397,9 +414,15 @@ pub fn tail(text: &str, most: usize) -> &str {
     &text[text.ceil_char_boundary(text.len().saturating_sub(most))..]
 }
 
+/// What an agent says that it is blocked by.
+pub fn blocked_by(final_message: &str) -> Option<&str> {
+    let line = final_message.trim_end().lines().next_back()?.trim_start();
+    line.strip_prefix("BLOCKED:").map(str::trim)
+}
+
 /// The agent says that it cannot go on: a hint, taken from the last line alone so that prose about blocking is not one.
 pub fn says_blocked(final_message: &str) -> bool {
-    final_message.trim_end().lines().next_back().is_some_and(|line| line.trim_start().starts_with("BLOCKED:"))
+    blocked_by(final_message).is_some()
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use super::budget::Spent;
 use super::entry::{Brief, Entry, Line, NewWorker, NextAttempt, Start};
 use super::graph;
 use super::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
-use super::lifecycle::{self, Event, WorkerStatus};
+use super::lifecycle::{self, Ending, Event, WorkerStatus};
+use super::message::{Author, Cancelled};
 use super::name::{Candidates, Name, Named};
 use super::race::{self, Race};
 use super::spec::Mission;
@@ -113,6 +114,9 @@ pub struct Worker {
     pub base_commit: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,
+    /// Who asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<Author>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integrated: Option<Integrated>,
     #[serde(default)]
@@ -168,6 +172,7 @@ impl Worker {
             model: mission.model.clone(),
             effort: mission.effort.clone(),
             start: Start::Mission,
+            written: Vec::new(),
         };
         Self {
             id: new.id.clone(),
@@ -189,6 +194,7 @@ impl Worker {
             started_at: None,
             base_commit: None,
             cancel: None,
+            cancelled_by: None,
             integrated: None,
             worktree_removed: false,
             salvage_ref: None,
@@ -198,6 +204,24 @@ impl Worker {
 
     pub fn last(&self) -> Option<&Brief> {
         self.settled.last()
+    }
+
+    /// That it is to be ended, and why.
+    pub fn cancelled(&self) -> Option<Cancelled> {
+        let reason = self.cancel.clone()?;
+        Some(Cancelled { by: self.cancelled_by, reason })
+    }
+
+    /// How long its settled attempts took, verification included.
+    pub fn settled_seconds(&self) -> u64 {
+        self.settled.iter().map(Brief::elapsed).fold(0, u64::saturating_add)
+    }
+
+    /// It says that it cannot go on, and nothing came of that yet: somebody has to answer it.
+    pub fn needs_you(&self) -> bool {
+        let says_so = self.last().is_some_and(|last| last.status == Ending::Completed && last.says_blocked);
+        let is_over = self.integrated.is_some() || self.worktree_removed || race::has_lost(self);
+        self.status.is_settled() && says_so && !is_over
     }
 
     /// `None` for an id that is not one of ours.
@@ -380,9 +404,10 @@ impl Registry {
                     worker.diverted = Some(why.clone());
                 }
             }),
-            Entry::CancelRequested { worker, reason, .. } => {
-                self.change(worker, |worker| worker.cancel = Some(reason.clone()))
-            }
+            Entry::CancelRequested { worker, by, reason } => self.change(worker, |worker| {
+                worker.cancel = Some(reason.clone());
+                worker.cancelled_by = Some(if by.is_visitor() { Author::User } else { Author::Boss });
+            }),
             Entry::Integrated { worker, into, commit, source } => self.change(worker, |worker| {
                 let (into, commit, source) = (into.clone(), commit.clone(), source.clone());
                 worker.integrated = Some(Integrated { into, commit, source });
@@ -445,7 +470,7 @@ impl Registry {
                 worker.queued_at = line.at;
                 worker.queued_seq = line.seq;
                 worker.started_at = None;
-                worker.cancel = None;
+                (worker.cancel, worker.cancelled_by) = (None, None);
                 worker.diverted = None;
                 worker.report = Report::Due;
                 worker.block_report = Report::Due;

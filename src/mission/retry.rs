@@ -1,7 +1,7 @@
 //! Trying again: when a failed attempt is followed by another without the boss being asked, and when no more tries make
 //! sense. Pure.
 
-use super::entry::{Brief, NextAttempt, Start};
+use super::entry::{Brief, NextAttempt, Start, reasons};
 use super::id::BackendName;
 use super::lifecycle::{Ending, WorkerStatus};
 use super::outcome::FailureKind;
@@ -42,7 +42,14 @@ pub fn instead(worker: &Worker, held: impl Fn(&BackendName) -> bool) -> Option<N
     let usable = |name: &&BackendName| **name != worker.next.backend && !tried(name) && !held(name);
     let backend = worker.mission.fallback_backends.iter().find(usable)?.clone();
     let NextAttempt { start, .. } = worker.next.clone();
-    (!matches!(start, Start::Resume { .. })).then_some(NextAttempt { backend, model: None, effort: None, start })
+    let written = worker.next.written.clone();
+    (!matches!(start, Start::Resume { .. })).then_some(NextAttempt {
+        backend,
+        model: None,
+        effort: None,
+        start,
+        written,
+    })
 }
 
 /// The mission once more, for a backend that did not see the earlier attempt, in the same worktree.
@@ -54,15 +61,17 @@ pub fn again(worker: &Worker, backend: BackendName, feedback: &str) -> NextAttem
         model: worker.mission.model.clone().filter(|_| same),
         effort: worker.mission.effort.clone().filter(|_| same),
         start: Start::Prompt { text },
+        written: Vec::new(),
     }
 }
 
 /// What the next attempt should know of the last one; `None` before the first has settled.
 pub fn digest(worker: &Worker) -> Option<String> {
     let last = worker.last()?;
-    let why = last.failure.as_ref().map_or(last.status.as_str().to_owned(), |failure| failure.message.clone());
+    let failure = last.failure.as_ref().map(|failure| failure.message.as_str());
+    let why = reasons(failure, &last.cancelled, &[]).map_or_else(String::new, |why| format!(": {why}"));
     let mut digest = format!(
-        "An earlier attempt at this ({}) ended as {}: {why}\nWhat it changed is in this directory ({} commits); look at it first, keep what is good.",
+        "An earlier attempt at this ({}) ended as {}{why}\nWhat it changed is in this directory ({} commits); look at it first, keep what is good.",
         last.backend,
         last.status.as_str(),
         last.changes.commits,
@@ -88,7 +97,32 @@ pub fn digest(worker: &Worker) -> Option<String> {
 /// What the last attempt was told and never heard.
 pub fn unheard(worker: &Worker) -> Option<String> {
     let messages = &worker.last()?.unheard;
-    (!messages.is_empty()).then(|| format!("The one who leads you had written meanwhile:\n{}", messages.join("\n\n")))
+    (!messages.is_empty()).then(|| format!("This was written to you meanwhile:\n{}", messages.join("\n\n")))
+}
+
+/// What an attempt that never ran would have heard: it is for the next one, then.
+pub fn still_unheard(worker: &Worker) -> Vec<String> {
+    let before = worker.last().into_iter().flat_map(|last| last.unheard.iter().cloned());
+    before.chain(worker.next.written.iter().map(|message| message.text.clone())).collect()
+}
+
+/// What a session is told that goes on without a word of its boss: how its last turn ended, as it was.
+pub fn go_on(last: &Brief) -> String {
+    let verification = last.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Verification);
+    let how = match last.status {
+        Ending::Completed if last.says_blocked => "You said that you were blocked.",
+        Ending::Completed => "Your last turn ended well, and you are asked to look at the task once more.",
+        Ending::Failed if verification => "Your last turn ended well, but the verification of your work did not pass.",
+        Ending::Failed => "Your last turn did not end well.",
+        Ending::TimedOut => "Your last turn was stopped because its time was up.",
+        Ending::Cancelled => "Your last turn was cancelled before it had ended.",
+        Ending::Interrupted => "Your last turn was interrupted from outside.",
+        Ending::Lost => "Your last turn ended and nobody saw how.",
+    };
+    let said = last.verification.note().filter(|_| verification);
+    let said = said.map_or_else(String::new, |note| format!("\nThe verification said:\n{}\n", note.trim_end()));
+    let gap = if said.is_empty() { " " } else { "" };
+    format!("{how}{said}{gap}Look at what is there, and finish what is missing.")
 }
 
 /// Whether it says that the backend cannot do the task. Login, limits, what could not be started or verified, a worktree

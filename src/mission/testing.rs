@@ -100,6 +100,8 @@ pub fn brief(attempt: u32, status: Ending) -> Brief {
         resets_at: None,
         started_at: None,
         seconds: 1,
+        elapsed_seconds: None,
+        cancelled: None,
         survivors: 0,
         settled_at: Timestamp::UNIX_EPOCH,
     }

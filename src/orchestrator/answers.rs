@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::budget;
 use super::error::OrchestratorError;
+use super::written::Written;
 use crate::backend::{AgentEvent, Enforcement};
 pub use crate::git::{PushResult, Pushed};
 use crate::mission::budget::Spent;
@@ -20,8 +21,8 @@ use crate::mission::outcome::{LikelyCause, Outcome, Proof, Usage, Verification};
 use crate::mission::registry::Worker;
 pub use crate::store::state_file::Unchecked;
 use crate::store::state_file::{Conflict, With};
-use crate::store::worker_dir::{Delivery, Letter};
-use crate::supervisor::assignment::{LiveStatus, Receipt};
+use crate::store::worker_dir::Delivery;
+use crate::supervisor::assignment::LiveStatus;
 
 /// One worker as far as the server knows it.
 #[derive(Debug, Clone)]
@@ -49,6 +50,14 @@ pub struct WorkerView {
 }
 
 impl WorkerView {
+    /// How long it ran, over all its attempts and with verification: the one number that every screen, answer and report
+    /// shows. It never shrinks. `None` before the first attempt began.
+    pub fn ran_seconds(&self) -> Option<u64> {
+        let running = self.elapsed_seconds.filter(|_| self.worker.status.is_live());
+        let is_begun = !self.worker.settled.is_empty() || running.is_some();
+        is_begun.then(|| self.worker.settled_seconds().saturating_add(running.unwrap_or(0)))
+    }
+
     /// By all its attempts, the one that runs included, as far as the CLIs tell; a session that goes on is counted once.
     pub fn spent(&self) -> Spent {
         let mut sum = Spent::default();
@@ -217,7 +226,7 @@ pub struct Details {
     pub view: WorkerView,
     pub log: Option<Vec<LoggedEvent>>,
     pub diff: Option<DiffPage>,
-    pub messages: Option<Vec<MessageView>>,
+    pub messages: Option<Vec<Written>>,
     pub attempts: Option<Vec<Outcome>>,
     /// The folder with all files of the worker.
     pub folder: PathBuf,
@@ -236,12 +245,6 @@ pub struct DiffPage {
     pub text: String,
     /// Where the next page begins, if there is one.
     pub next_offset: Option<usize>,
-}
-
-#[derive(Debug, Clone)]
-pub struct MessageView {
-    pub letter: Letter,
-    pub receipt: Option<Receipt>,
 }
 
 #[derive(Debug, Clone)]
@@ -276,6 +279,8 @@ pub struct CancelAnswer {
     pub proof: Proof,
     /// It had settled before; nothing was done.
     pub already_settled: bool,
+    /// Messages that it never heard; its next attempt hears them first.
+    pub unheard: Vec<String>,
 }
 
 /// Those that were open, each with what is answered when it has settled.

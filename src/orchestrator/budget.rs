@@ -55,7 +55,7 @@ impl Actor {
         stopped.retain(|(id, _)| lives(id));
         self.stopped = stopped;
         for (worker, reason) in ended {
-            match self.post(&worker, Content::OverBudget { reason }) {
+            match self.post(&worker, None, Content::OverBudget { reason }) {
                 Ok(_) => drop(self.stopped.insert((worker.id.clone(), worker.attempt))),
                 Err(error) => {
                     tracing::error!(worker = %worker.id, %error, "could not tell a worker that its boss's budget is used up")

@@ -16,8 +16,9 @@ use crate::mission::create::{self, Defaults, Draft, Registered};
 use crate::mission::entry::{Entry, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId};
 use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::message::{Author, Message};
 use crate::mission::registry::Worker;
-use crate::mission::{race, retry};
+use crate::mission::{graph, race, retry};
 use crate::store::journal::Needed;
 use crate::store::worker_dir::{AttemptDir, Content, Delivery, Letter, Posted};
 use crate::supervisor::assignment::Phase;
@@ -138,7 +139,7 @@ impl Actor {
     /// `None`: the inbox was closed a moment ago.
     fn post_message(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
         let content = Content::Message { text: message.text.clone(), delivery: message.delivery };
-        let Some(id) = self.post(worker, content)? else { return Ok(None) };
+        let Some(id) = self.post(worker, Some(self.author()), content)? else { return Ok(None) };
         let running = self.live.get(&worker.id).is_some_and(|status| status.phase == Phase::Running);
         let hears = self.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.hears_messages());
         let live = running && (hears || message.delivery == Delivery::Interrupt);
@@ -150,9 +151,9 @@ impl Actor {
     }
 
     /// Puts a letter into the inbox of the running attempt and wakes its supervisor.
-    pub(super) fn post(&self, worker: &Worker, content: Content) -> Result<Option<Uuid>> {
+    pub(super) fn post(&self, worker: &Worker, by: Option<Author>, content: Content) -> Result<Option<Uuid>> {
         let Some(attempt) = self.attempt_dir(worker) else { return Err(OrchestratorError::ShuttingDown) };
-        let letter = Letter { id: Uuid::new_v4(), at: Timestamp::now(), content };
+        let letter = Letter { id: Uuid::new_v4(), at: Timestamp::now(), by, content };
         // The folder is made by the task that starts the worker; a letter may come first.
         attempt.make()?;
         match attempt.post(&letter)? {
@@ -165,35 +166,45 @@ impl Actor {
         }
     }
 
+    /// Who acts by this server: a visitor is the user's.
+    fn author(&self) -> Author {
+        if self.context.visitor { Author::User } else { Author::Boss }
+    }
+
+    /// As the journal names who cancels.
+    fn cancels_as(&self, boss: &BossId) -> BossId {
+        if self.context.visitor { BossId::visitor(&self.context.server) } else { boss.clone() }
+    }
+
+    fn written(&self, text: &str) -> Message {
+        Message { id: Uuid::new_v4(), at: Timestamp::now(), by: self.author(), text: text.to_owned() }
+    }
+
     fn attempt_dir(&self, worker: &Worker) -> Option<AttemptDir> {
         self.state_dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt))
     }
 
     /// `None`: another server has taken it out of the queue a moment ago.
     fn amend(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
+        let written = self.written(&message.text);
+        let message_id = written.id;
         let amended = self.transact(|registry| {
             let queued = registry.get(&worker.id).filter(|worker| worker.status == WorkerStatus::Queued);
-            let next = queued.map(|worker| settle::with_message(&worker.next, &worker.mission, &message.text));
+            let next = queued.map(|worker| settle::with_message(&worker.next, &worker.mission, written));
             let entry = next.map(|next| Entry::Amended { worker: worker.id.clone(), next: Box::new(next) });
             (entry.iter().cloned().collect(), entry.is_some())
         })?;
-        let answer = || MessageAnswer {
-            message_id: Uuid::new_v4(),
-            delivered: MessageDelivery::Queued,
-            status: WorkerStatus::Queued,
-        };
-        Ok(amended.then(answer))
+        let status = WorkerStatus::Queued;
+        Ok(amended.then_some(MessageAnswer { message_id, delivered: MessageDelivery::Queued, status }))
     }
 
     /// A message to a settled worker opens its next attempt.
     fn reopen(&mut self, worker: &Worker, message: &NewMessage) -> Result<MessageAnswer> {
         let request = RetryRequest { feedback: Some(message.text.clone()), ..RetryRequest::default() };
-        self.requeue(worker, &request)?;
-        Ok(MessageAnswer {
-            message_id: Uuid::new_v4(),
-            delivered: MessageDelivery::NextAttempt,
-            status: WorkerStatus::Queued,
-        })
+        let written = self.written(&message.text);
+        let message_id = written.id;
+        self.requeue(worker, &request, vec![written])?;
+        Ok(MessageAnswer { message_id, delivered: MessageDelivery::NextAttempt, status: WorkerStatus::Queued })
     }
 
     /// Those whose attempt has ended or was taken back, whichever server found out.
@@ -234,6 +245,8 @@ impl Actor {
     /// All open workers of a boss, or of all bosses, in one step; those of others are ended in their bosses' place.
     pub(super) fn cancel_all(&mut self, boss: &BossId, scope: Scope, reason: &str) -> Result<CancelAllAnswer> {
         let mine = |worker: &Worker| scope == Scope::All || worker.boss == *boss;
+        let as_visitor = self.context.visitor.then(|| self.cancels_as(boss));
+        let by = |worker: &Worker| as_visitor.clone().unwrap_or_else(|| worker.boss.clone());
         let (open, settled) = self.transact(|registry| {
             let (settled, open): (Vec<_>, Vec<_>) = registry
                 .workers()
@@ -242,7 +255,7 @@ impl Actor {
                 .partition(|worker| worker.status.is_settled());
             let entries = open.iter().map(|worker| Entry::CancelRequested {
                 worker: worker.id.clone(),
-                by: worker.boss.clone(),
+                by: by(worker),
                 reason: reason.to_owned(),
             });
             (entries.collect(), (open, settled.len()))
@@ -250,7 +263,10 @@ impl Actor {
         crash_point::at(Point::CancelNoted);
         let ending = open.into_iter().map(|worker| {
             let (reply, answer) = oneshot::channel();
-            let told = if worker.status.is_live() { self.post_cancel(&worker, reason) } else { Ok(()) };
+            let told = match worker.status.is_live() {
+                true => self.post_cancel(&worker, Some(self.author()), reason),
+                false => Ok(()),
+            };
             match told {
                 Ok(()) => self.cancels.entry(worker.id.clone()).or_default().push(reply),
                 Err(error) => drop(reply.send(Err(error))),
@@ -262,24 +278,25 @@ impl Actor {
 
     /// One that waits in the queue, also one that gets back there, is settled by what follows from this entry.
     fn call_off(&mut self, worker: &Worker, boss: &BossId, reason: &str) -> Result<()> {
+        let by = self.cancels_as(boss);
         let worker = self.transact(|registry| {
             let open = registry.get(&worker.id).filter(|worker| !worker.status.is_settled()).cloned();
             let entry = open.as_ref().map(|worker| Entry::CancelRequested {
                 worker: worker.id.clone(),
-                by: boss.clone(),
+                by,
                 reason: reason.to_owned(),
             });
             (entry.into_iter().collect(), open)
         })?;
         crash_point::at(Point::CancelNoted);
         match worker.filter(|worker| worker.status.is_live()) {
-            Some(worker) => self.post_cancel(&worker, reason),
+            Some(worker) => self.post_cancel(&worker, Some(self.author()), reason),
             None => Ok(()),
         }
     }
 
-    pub(super) fn post_cancel(&self, worker: &Worker, reason: &str) -> Result<()> {
-        self.post(worker, Content::Cancel { reason: reason.to_owned() })?;
+    pub(super) fn post_cancel(&self, worker: &Worker, by: Option<Author>, reason: &str) -> Result<()> {
+        self.post(worker, by, Content::Cancel { reason: reason.to_owned() })?;
         if let Some(attempt) = self.attempt_dir(worker) {
             self.runtime.spawn(follow::insist(attempt, CANCEL_CEILING));
         }
@@ -288,6 +305,13 @@ impl Actor {
 
     pub(super) fn retry(&mut self, boss: &BossId, name: &str, request: RetryRequest) -> Result<WorkerView> {
         let worker = self.one_of_mine(boss, name, "retry")?;
+        if let Some(why) = graph::block(self.registry(), &worker).filter(|_| worker.status == WorkerStatus::Queued) {
+            let id = &worker.id;
+            let why = format!(
+                "cannot retry {id}: it has not begun, since it is blocked ({why}); cancel_worker {id} drops it"
+            );
+            return Err(OrchestratorError::Refused(why));
+        }
         if !worker.status.is_settled() {
             let mend = "send_message_to_worker tells it something, cancel_worker stops it; then it can be retried";
             return Err(OrchestratorError::NotSettled {
@@ -296,12 +320,14 @@ impl Actor {
                 mend,
             });
         }
-        self.requeue(&worker, &request)?;
+        let texts = [request.prompt.as_deref(), request.feedback.as_deref()].into_iter().flatten();
+        let written = texts.map(|text| self.written(text)).collect();
+        self.requeue(&worker, &request, written)?;
         Ok(self.view(&self.find(worker.id.as_str())?))
     }
 
-    fn requeue(&mut self, worker: &Worker, request: &RetryRequest) -> Result<()> {
-        let next = next_attempt(worker, request);
+    fn requeue(&mut self, worker: &Worker, request: &RetryRequest, written: Vec<Message>) -> Result<()> {
+        let next = NextAttempt { written, ..next_attempt(worker, request) };
         let backend = self.context.backends.get(next.backend.as_str());
         let backend = backend.map_err(super::start::refused)?;
         let mut mission = worker.mission.clone();
@@ -346,7 +372,7 @@ impl Actor {
         };
         let losers: Vec<Arc<Worker>> = self.registry().workers().filter(is_to_stop).cloned().collect();
         for worker in losers {
-            match self.post_cancel(&worker, worker.cancel.as_deref().unwrap_or_default()) {
+            match self.post_cancel(&worker, worker.cancelled_by, worker.cancel.as_deref().unwrap_or_default()) {
                 Ok(()) => drop(told.insert((worker.id.clone(), worker.attempt))),
                 Err(error) => {
                     tracing::error!(worker = %worker.id, %error, "could not stop the loser of a race; trying again")
@@ -388,9 +414,8 @@ fn next_attempt(worker: &Worker, request: &RetryRequest) -> NextAttempt {
     let session = last.and_then(|brief| brief.session_id.clone()).filter(|_| same && !request.fresh);
     let start = match (session, &request.prompt) {
         (Some(session_id), None) => {
-            let text =
-                feedback.unwrap_or("Your last turn did not end well. Look at what is there, and finish the task.");
-            let parts = [retry::unheard(worker), Some(text.to_owned())];
+            let text = feedback.map(str::to_owned).or_else(|| last.map(retry::go_on));
+            let parts = [retry::unheard(worker), text];
             Start::Resume { session_id, text: parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n") }
         }
         (_, prompt) => fresh_start(worker, prompt.as_deref(), feedback),
@@ -401,6 +426,7 @@ fn next_attempt(worker: &Worker, request: &RetryRequest) -> NextAttempt {
         effort: request.effort.clone().or_else(|| kept(&worker.next.effort)),
         backend: BackendName::clone(&backend),
         start,
+        written: Vec::new(),
     }
 }
 

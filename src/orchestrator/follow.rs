@@ -22,8 +22,8 @@ use crate::mission::registry::Worker;
 use crate::process::{self, Identity, Scope, Signal, Tree};
 use crate::store::file::{self, FileError};
 use crate::store::lease;
-use crate::store::worker_dir::{AttemptDir, Letter, WorkerDir};
-use crate::supervisor::assignment::{Assignment, FromSupervisor, LiveStatus};
+use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
+use crate::supervisor::assignment::{Assignment, Delivered, FromSupervisor, LiveStatus};
 use crate::supervisor::facts;
 
 /// How often files are looked at where the socket cannot be used.
@@ -155,12 +155,17 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         // A dead supervisor adopted nobody: what hid its tag may have got away.
         proof: Proof::BestEffort,
     });
+    let called_off = attempt.called_off();
     let message = "its supervisor died; what it did until then is in its directory and its log".to_owned();
     let run = Run {
         failure: Some(Failure { kind: FailureKind::Lost, message, resets_at: None }),
         session_id: status.as_ref().and_then(|status| status.session_id.clone()),
         usage: status.as_ref().map(|status| status.usage).unwrap_or_default(),
         turns: status.as_ref().map_or(0, |status| status.turn),
+        started_at: worker.started_at,
+        elapsed_seconds: status.as_ref().and_then(|status| ran(worker, status)),
+        unheard: unheard(attempt, status.as_ref()),
+        cancelled: called_off.clone(),
         ..Run::default()
     };
     // Git may take minutes, and the protocol runs on these few threads.
@@ -173,7 +178,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         attempt: worker.attempt,
         backend: worker.next.backend.clone(),
         // What was asked for has come about, though its supervisor did not live to say so.
-        status: if attempt.is_called_off() { Ending::Cancelled } else { Ending::Lost },
+        status: if called_off.is_some() { Ending::Cancelled } else { Ending::Lost },
         run,
         verification: settle::skipped(worker),
         likely_cause: None,
@@ -181,6 +186,33 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         cleanup,
         settled_at: Timestamp::now(),
     }
+}
+
+/// How long an attempt ran whose supervisor did not live to say so: until now, or, where the machine was booted since, to
+/// its last sign of life. `None` for one of an older build.
+fn ran(worker: &Worker, status: &LiveStatus) -> Option<u64> {
+    let seconds = |from: Timestamp, to: Timestamp| u64::try_from(to.duration_since(from).as_secs()).unwrap_or(0);
+    let by_clock = seconds(worker.started_at?, Timestamp::now());
+    let shown = process::monotonic().checked_sub(status.began).map(|it| it.as_secs());
+    match shown.filter(|shown| !status.began.is_zero() && *shown <= by_clock.saturating_add(60)) {
+        Some(shown) => Some(shown),
+        None => Some(seconds(worker.started_at?, status.last_event_at)),
+    }
+}
+
+/// What was posted to it and began no turn, nor is known to have reached its model.
+fn unheard(attempt: &AttemptDir, status: Option<&LiveStatus>) -> Vec<String> {
+    let heard = |letter: &Letter| {
+        let mut receipts = status.into_iter().flat_map(|status| &status.receipts);
+        receipts.any(|receipt| receipt.message_id == letter.id && receipt.how != Delivered::Sent)
+    };
+    let letters = attempt.letters(0).unwrap_or_default().into_iter().filter(|letter| !heard(letter));
+    letters
+        .filter_map(|letter| match letter.content {
+            Content::Message { text, .. } => Some(text),
+            Content::Cancel { .. } | Content::OverBudget { .. } => None,
+        })
+        .collect()
 }
 
 /// What a supervisor that is gone had started: by the tag, and by what it had written down.

@@ -297,6 +297,18 @@ impl Orchestrator {
         integrate::integrate(self, boss, request).await
     }
 
+    /// Whether what was asked for was in already because the worker has no commits of its own.
+    pub async fn had_nothing_to_integrate(&self, answer: &IntegrationAnswer) -> bool {
+        let Some(worker) = answer.worker.as_ref().filter(|_| answer.status.starts_with("already_")) else {
+            return false;
+        };
+        let view = self.get(worker.as_str()).await;
+        view.is_ok_and(|view| {
+            let has_commits = view.worker.settled.iter().any(|brief| brief.changes.commits > 0);
+            !has_commits && view.worker.integrated.is_none()
+        })
+    }
+
     pub async fn backend_status(&self, only: Option<&BackendName>) -> Result<Vec<BackendView>> {
         let counts = self.ask(|reply| Ask::Counts { reply }).await?;
         probe::status(&self.context, only, &counts).await

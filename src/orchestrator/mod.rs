@@ -36,6 +36,7 @@ mod train;
 mod views;
 mod waiters;
 mod worktrees;
+mod written;
 
 pub use answers::*;
 pub use configuration::keep_git_to_what_is_remembered;
@@ -45,3 +46,4 @@ pub use observer::{BossOverview, Observer, Overview};
 pub use place::state_root;
 pub use probe::{Looked, look_at_backends};
 pub use worktrees::{base_commit, why_it_stays};
+pub use written::{Heard, Written, letters, written};

@@ -107,7 +107,7 @@ async fn look(settings: &Settings, name: &BackendName, backend: &dyn Backend, ce
         path,
         authenticated,
         how_to_fix,
-        models: vec![backend::example_model(name.as_str()).to_owned()],
+        models: models(settings, name),
         running: 0,
         queued: 0,
         limit: super::schedule::limits(settings).of(name),
@@ -115,6 +115,14 @@ async fn look(settings: &Settings, name: &BackendName, backend: &dyn Backend, ce
         held_until: None,
     };
     Looked { view, answered }
+}
+
+/// Those that a backend of the user's takes, as far as its settings say; of the others one that is sure to exist.
+fn models(settings: &Settings, name: &BackendName) -> Vec<String> {
+    match settings.custom.iter().find(|custom| custom.name == name.as_str()) {
+        Some(custom) => custom.models.clone(),
+        None => vec![backend::example_model(name.as_str()).to_owned()],
+    }
 }
 
 /// Those of the backends that are certainly not logged in, with what to do about it: work would only be wasted on them.

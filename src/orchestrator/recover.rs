@@ -109,7 +109,7 @@ impl Actor {
     fn cancel_again(&self, workers: &[WorkerId]) {
         for worker in workers.iter().filter_map(|id| self.registry().get(id)).filter(|it| it.status.is_live()) {
             let Some(reason) = &worker.cancel else { continue };
-            if let Err(error) = self.post_cancel(worker, reason) {
+            if let Err(error) = self.post_cancel(worker, worker.cancelled_by, reason) {
                 tracing::error!(worker = %worker.id, %error, "could not tell a supervisor of a cancellation");
             }
         }

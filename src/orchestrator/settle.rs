@@ -12,8 +12,10 @@ use crate::crash_point::{self, Point};
 use crate::mission::entry::{Brief, Entry, NextAttempt, Start};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::message::{Author, Message};
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run, Verification};
 use crate::mission::registry::Worker;
+use crate::mission::retry;
 use crate::mission::spec::Mission;
 use crate::store::file::FileError;
 use crate::store::state_dir::StateDir;
@@ -78,11 +80,13 @@ impl Actor {
             return self.settle(worker, &folder_removed(worker));
         }
         let messages = letters.into_iter().filter_map(|letter| match letter.content {
-            Content::Message { text, .. } => Some(text),
+            Content::Message { text, .. } => {
+                Some(Message { id: letter.id, at: letter.at, by: letter.by.unwrap_or(Author::Boss), text })
+            }
             Content::Cancel { .. } | Content::OverBudget { .. } => None,
         });
-        let next = messages.fold(None, |next: Option<NextAttempt>, text| {
-            Some(with_message(next.as_ref().unwrap_or(&worker.next), &worker.mission, &text))
+        let next = messages.fold(None, |next: Option<NextAttempt>, message| {
+            Some(with_message(next.as_ref().unwrap_or(&worker.next), &worker.mission, message))
         });
         let amended = next.map(|next| Entry::Amended { worker: worker.id.clone(), next: Box::new(next) });
         let unstarted = Entry::Unstarted { worker: worker.id.clone(), attempt: worker.attempt };
@@ -165,6 +169,7 @@ impl Actor {
             survivors,
             proof: cleanup.map_or(Proof::BestEffort, |cleanup| cleanup.proof),
             already_settled,
+            unheard: worker.last().map(|brief| brief.unheard.clone()).unwrap_or_default(),
         }
     }
 }
@@ -197,7 +202,12 @@ pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: 
         attempt,
         backend: worker.next.backend.clone(),
         status,
-        run: Run { failure, ..Run::default() },
+        run: Run {
+            failure,
+            cancelled: worker.cancelled().filter(|_| status == Ending::Cancelled),
+            unheard: retry::still_unheard(worker),
+            ..Run::default()
+        },
         verification: skipped(worker),
         likely_cause: None,
         changes: Changes::default(),
@@ -226,14 +236,16 @@ fn folder_removed(worker: &Worker) -> Outcome {
 }
 
 /// What the next attempt begins with, and this too.
-pub(super) fn with_message(next: &NextAttempt, mission: &Mission, message: &str) -> NextAttempt {
-    let add = |text: &str| format!("{text}\n\n{message}");
+pub(super) fn with_message(next: &NextAttempt, mission: &Mission, message: Message) -> NextAttempt {
+    let add = |text: &str| format!("{text}\n\n{}", message.text);
     let start = match &next.start {
         Start::Mission => Start::Prompt { text: add(&mission.prompt) },
         Start::Prompt { text } => Start::Prompt { text: add(text) },
         Start::Resume { session_id, text } => Start::Resume { session_id: session_id.clone(), text: add(text) },
     };
-    NextAttempt { start, ..next.clone() }
+    let mut written = next.written.clone();
+    written.push(message);
+    NextAttempt { start, written, ..next.clone() }
 }
 
 pub(super) fn could_not_start(worker: &Worker, attempt: u32, why: &str) -> Outcome {

@@ -94,6 +94,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         model: worker.next.model.clone().or_else(|| context.settings.backend(worker.next.backend.as_str()).model),
         effort: worker.next.effort.clone(),
         start: worker.next.start.clone(),
+        written: worker.next.written.clone(),
         configuration: configuration::remember(context, repository.as_ref())?,
         repository,
         own_registrations: registrations::own(&worker.next.backend, &directory),
@@ -256,7 +257,7 @@ pub(super) fn refused(error: impl std::error::Error) -> OrchestratorError {
 /// Nothing was started, and for this attempt nothing ever will be.
 fn give_up(reporter: &follow::Reporter, order: &Order, why: &str) {
     let mut outcome = settle::could_not_start(&order.worker, order.worker.attempt, why);
-    outcome.run.unheard = messages(order.attempt_dir.close_inbox_unread().unwrap_or_default());
+    outcome.run.unheard.extend(messages(order.attempt_dir.close_inbox_unread().unwrap_or_default()));
     if let Err(error) = order.attempt_dir.settle(&outcome) {
         tracing::error!(%error, "could not record that a worker did not start");
     }

@@ -11,6 +11,7 @@ use super::follow;
 use super::handle::{Orchestrator, blocking};
 use super::mail::{Ask, Lookup};
 use super::start::refused;
+use super::written;
 use crate::crash_point::{self, Point};
 use crate::git::{self, RemoveError, Repository};
 use crate::mission::causes::with_causes;
@@ -21,8 +22,8 @@ use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::store::file;
 use crate::store::state_dir::StateDir;
-use crate::store::worker_dir::{AttemptDir, Content, WorkerDir};
-use crate::supervisor::assignment::{Assignment, LiveStatus};
+use crate::store::worker_dir::{AttemptDir, WorkerDir};
+use crate::supervisor::assignment::Assignment;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -279,7 +280,7 @@ pub(super) fn details(context: &Context, view: WorkerView, include: &Include) ->
     Ok(Details {
         log: include.log.then(|| newest_events(&attempt, include.log_lines)),
         diff: if include.diff { diff(context, &worker, &attempt, include)? } else { None },
-        messages: include.messages.then(|| messages(&attempt)).transpose()?,
+        messages: include.messages.then(|| written::of_the_newest(&worker, &folder)),
         attempts: include
             .attempts
             .then(|| (1..=worker.attempt).filter_map(|n| folder.attempt(n).outcome().ok().flatten()).collect()),
@@ -288,11 +289,11 @@ pub(super) fn details(context: &Context, view: WorkerView, include: &Include) ->
     })
 }
 
-/// The last events of an attempt, oldest of them first.
+/// The last events of an attempt that say something, oldest of them first.
 fn newest_events(attempt: &AttemptDir, most: usize) -> Vec<LoggedEvent> {
     let text = std::fs::read_to_string(attempt.events()).unwrap_or_default();
-    let mut newest: Vec<LoggedEvent> =
-        text.lines().rev().filter_map(|line| serde_json::from_str(line).ok()).take(most).collect();
+    let events = text.lines().rev().filter_map(|line| serde_json::from_str::<LoggedEvent>(line).ok());
+    let mut newest: Vec<LoggedEvent> = events.filter(|logged| !logged.event.is_bookkeeping()).take(most).collect();
     newest.reverse();
     newest
 }
@@ -313,19 +314,6 @@ fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Incl
         None => git::diff(directory, &base, offset, most).map_err(refused)?,
     };
     Ok(Some(DiffPage { text: page.text, next_offset: page.next_offset.map(|offset| offset as usize) }))
-}
-
-fn messages(attempt: &AttemptDir) -> Result<Vec<MessageView>> {
-    // Without it only the receipts are missing, not the messages.
-    let status: Option<LiveStatus> = file::read_json(&attempt.status()).ok().flatten();
-    let receipts = status.map(|status| status.receipts).unwrap_or_default();
-    let letters = attempt.letters(0)?.into_iter().filter(|letter| matches!(letter.content, Content::Message { .. }));
-    let view = |letter: crate::store::worker_dir::Letter| MessageView {
-        // The newest says how far it came.
-        receipt: receipts.iter().rev().find(|receipt| receipt.message_id == letter.id).cloned(),
-        letter,
-    };
-    Ok(letters.map(view).collect())
 }
 
 /// Whether a worker's result can be merged: it ended well, or the boss asks for it by branch.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::file::{self, FileError};
+use crate::mission::message::{Author, Cancelled};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::Worker;
 
@@ -95,6 +96,9 @@ enum Claim {
 pub struct Letter {
     pub id: Uuid,
     pub at: Timestamp,
+    /// Who wrote it; `None`: we did, or an earlier build did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Author>,
     #[serde(flatten)]
     pub content: Content,
 }
@@ -313,10 +317,12 @@ impl AttemptDir {
         self.letters(0)
     }
 
-    /// Whether somebody has asked for its end.
-    pub fn is_called_off(&self) -> bool {
-        let letters = self.letters(0).unwrap_or_default();
-        letters.iter().any(|letter| matches!(letter.content, Content::Cancel { .. }))
+    /// Why its end was asked for, if it was.
+    pub fn called_off(&self) -> Option<Cancelled> {
+        self.letters(0).unwrap_or_default().into_iter().find_map(|letter| match letter.content {
+            Content::Cancel { reason } => Some(Cancelled { by: letter.by, reason }),
+            Content::Message { .. } | Content::OverBudget { .. } => None,
+        })
     }
 
     fn count_letters(&self) -> Result<usize, FileError> {
@@ -379,7 +385,7 @@ mod tests {
 
     fn letter(text: &str) -> Letter {
         let content = Content::Message { text: text.to_owned(), delivery: Delivery::WhenReady };
-        Letter { id: Uuid::new_v4(), at: Timestamp::UNIX_EPOCH, content }
+        Letter { id: Uuid::new_v4(), at: Timestamp::UNIX_EPOCH, by: None, content }
     }
 
     #[test]

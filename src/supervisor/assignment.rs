@@ -12,6 +12,7 @@ use crate::config::Settings;
 use crate::git::{Configuration, Copied, Fingerprint, Repository};
 use crate::mission::entry::Start;
 use crate::mission::id::{BackendName, WorkerId};
+use crate::mission::message::Message;
 use crate::mission::outcome::Usage;
 use crate::mission::spec::Mission;
 use crate::process::Identity;
@@ -32,6 +33,9 @@ pub struct Assignment {
     pub model: Option<String>,
     pub effort: Option<String>,
     pub start: Start,
+    /// What of that was written for this attempt, by whom.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub written: Vec<Message>,
     /// Where the CLI runs.
     pub directory: PathBuf,
     /// Whether we made the directory, and so may commit in it.

@@ -79,6 +79,13 @@ impl Board {
         self.set_phase(Phase::Running, "thinking");
     }
 
+    /// Since the attempt began, in whole seconds; the one that has begun counts, so that no screen that was told a moment ago
+    /// has shown more.
+    pub fn elapsed_seconds(&self) -> u64 {
+        let elapsed = process::monotonic().saturating_sub(self.status.began);
+        u64::try_from(elapsed.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
+    }
+
     pub fn set_usage(&mut self, usage: Usage) {
         self.status.usage = usage;
         self.touch(WRITE_EVERY);

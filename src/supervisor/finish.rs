@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::assignment::{Assignment, Phase};
 use super::inbox::Inbox;
@@ -226,7 +227,17 @@ impl Attempt {
     fn outcome(&mut self, ended: &Ended, proven: Proven, changes: Changes) -> Outcome {
         let mut status = self.status(ended, &proven.verification);
         let mut run = std::mem::take(&mut self.run);
-        run.unheard = self.inbox.take_queue().into_iter().map(|message| message.text).collect();
+        // What we told it ourselves is nobody's message.
+        let posted: Vec<Uuid> = self.dir.letters(0).unwrap_or_default().iter().map(|letter| letter.id).collect();
+        let unheard = self.inbox.take_queue().into_iter().filter(|message| posted.contains(&message.id));
+        run.unheard = unheard.map(|message| message.text).collect();
+        let never_ran = run.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::CouldNotStart);
+        if never_ran && run.turns <= 1 {
+            let written = self.assignment.written.iter().map(|message| message.text.clone());
+            run.unheard = written.chain(std::mem::take(&mut run.unheard)).collect();
+        }
+        run.elapsed_seconds = Some(self.board.elapsed_seconds());
+        run.cancelled = self.inbox.cancelled().filter(|_| status == Ending::Cancelled).cloned();
         if proven.place_is_gone && matches!(status, Ending::Completed | Ending::Failed | Ending::Interrupted) {
             status = Ending::Failed;
             run.failure = Some(self.worktree_removed());

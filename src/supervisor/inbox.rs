@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::mission::message::Cancelled;
 use crate::store::file::FileError;
 use crate::store::worker_dir::{AttemptDir, Content, Delivery};
 
@@ -21,7 +22,7 @@ pub struct Inbox {
     read: usize,
     /// Messages that wait for the end of the turn.
     queue: VecDeque<Message>,
-    cancelled: Option<String>,
+    cancelled: Option<Cancelled>,
     over_budget: Option<String>,
     /// The system has asked this process to end (a logout, a shutdown).
     leaving: Arc<AtomicBool>,
@@ -73,7 +74,7 @@ impl Inbox {
         let mut messages = Vec::new();
         for letter in letters {
             match letter.content {
-                Content::Cancel { reason } => self.cancelled = Some(reason),
+                Content::Cancel { reason } => self.cancelled = Some(Cancelled { by: letter.by, reason }),
                 Content::OverBudget { reason } => self.over_budget = Some(reason),
                 Content::Message { text, delivery } => {
                     messages.push(Message { id: letter.id, text, interrupt: delivery == Delivery::Interrupt });
@@ -85,6 +86,10 @@ impl Inbox {
 
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.is_some()
+    }
+
+    pub fn cancelled(&self) -> Option<&Cancelled> {
+        self.cancelled.as_ref()
     }
 
     /// That no turn may begin, nor go on: what is done may still be verified.

@@ -255,7 +255,6 @@ impl Attempt {
 
     fn begin_with(&self, messages: Vec<Message>) -> turn::Begin {
         let text = messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n\n");
-        let messages = messages.into_iter().map(|message| message.id).collect();
         match &self.run.session_id {
             Some(session) => turn::Begin { text, session: Some(session.clone()), messages },
             None => turn::Begin { text: prompt::anew(&self.assignment, &text), session: None, messages },

@@ -34,7 +34,7 @@ pub(super) struct Begin {
     /// The session to go on with.
     pub session: Option<String>,
     /// Messages that this text delivers.
-    pub messages: Vec<Uuid>,
+    pub messages: Vec<Message>,
 }
 
 /// How a turn ended.
@@ -100,7 +100,7 @@ impl Attempt {
                 Some(session) => Session::Resume(session),
                 None => Session::New(Uuid::new_v4()),
             },
-            message_id: begin.messages.first().copied().unwrap_or_else(Uuid::new_v4),
+            message_id: begin.messages.first().map_or_else(Uuid::new_v4, |message| message.id),
             git: git.map(|git| GitDirs { common: &git.common, own: &git.own }),
             identity: identity.map(|identity| (identity.name.as_str(), identity.email.as_str())),
             scratch: &scratch,
@@ -120,7 +120,8 @@ impl Attempt {
         let tail = Tail::open(&stdout, from).map_err(|error| with_causes(&error))?;
         self.board.begin_turn(started.identity);
         for message in &begin.messages {
-            self.board.note_receipt(*message, Delivered::Turn);
+            self.board.note_receipt(message.id, Delivered::Turn);
+            self.board.note(&heard(message));
         }
         Ok(Running::new(started, tail, decoder, plan, stderr_from))
     }
@@ -335,13 +336,24 @@ impl Running {
     }
 
     fn take_event(&mut self, attempt: &mut Attempt, event: &AgentEvent) {
-        attempt.board.note(event);
+        match event {
+            // By then it is known what the message says; the first text of a turn is no message.
+            AgentEvent::Received { message_id, .. } => {
+                let message = self.unconfirmed.iter().find(|message| message.id == *message_id);
+                message.into_iter().for_each(|message| attempt.board.note(&heard(message)));
+            }
+            AgentEvent::Edited { paths } => {
+                let paths = paths.iter().map(|path| within(&attempt.assignment.directory, path)).collect();
+                attempt.board.note(&AgentEvent::Edited { paths });
+            }
+            event => attempt.board.note(event),
+        }
         match event {
             AgentEvent::Session { id, .. } => attempt.run.session_id = Some(id.clone()),
             AgentEvent::Edited { paths } => paths.iter().for_each(|path| attempt.outside.note_edit(path)),
             AgentEvent::Idle => self.idle_since = Some(Instant::now()),
             AgentEvent::Busy => self.idle_since = None,
-            AgentEvent::Received { message_id } => {
+            AgentEvent::Received { message_id, .. } => {
                 self.unconfirmed.retain(|message| message.id != *message_id);
                 attempt.note_received(*message_id);
             }
@@ -533,6 +545,19 @@ impl Ladder {
         let steps = steps.iter().copied().map(Step::Signal).chain([Step::Kill, Step::GiveUp]).collect();
         Self { steps, due: None }
     }
+}
+
+fn heard(message: &Message) -> AgentEvent {
+    AgentEvent::Received { message_id: message.id, text: Some(message.text.clone()) }
+}
+
+/// A path as it is called in the worker's directory; some CLIs tell whole paths, some do not.
+fn within(directory: &Path, path: &str) -> String {
+    let inside =
+        |directory: &Path| Path::new(path).strip_prefix(directory).ok().filter(|it| !it.as_os_str().is_empty());
+    let real = || directory.canonicalize().ok();
+    let inside = inside(directory).map(Path::to_owned).or_else(|| inside(&real()?).map(Path::to_owned));
+    inside.map_or_else(|| path.to_owned(), |inside| inside.to_string_lossy().into_owned())
 }
 
 pub(super) fn to_exit(status: ExitStatus) -> Exit {

@@ -11,5 +11,6 @@ mod json_lines;
 mod logs;
 mod retry;
 mod terminal;
+mod told;
 mod wait;
 mod world;

@@ -18,7 +18,7 @@ fn message(text: &str) -> NewMessage {
 }
 
 fn letter(content: Content) -> Letter {
-    Letter { id: uuid::Uuid::new_v4(), at: jiff::Timestamp::UNIX_EPOCH, content }
+    Letter { id: uuid::Uuid::new_v4(), at: jiff::Timestamp::UNIX_EPOCH, by: None, content }
 }
 
 /// What a server wrote before it was killed.
@@ -153,7 +153,7 @@ async fn one_that_was_called_off_is_cancelled_though_its_supervisor_hangs_and_is
     send(&supervisor, Signal::Stop);
     let cancel = server.orchestrator.cancel(&server.boss, &id, "no");
     let kill = async {
-        while !attempt.is_called_off() {
+        while attempt.called_off().is_none() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         send(&supervisor, Signal::Kill);

@@ -9,6 +9,7 @@ mod integrate;
 mod lead;
 mod likely_cause;
 mod loud;
+mod messages;
 mod observe;
 #[cfg(target_os = "linux")]
 mod own;

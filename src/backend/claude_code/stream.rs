@@ -219,7 +219,7 @@ impl Reader {
     fn receipt(&mut self, id: &str) -> Vec<AgentEvent> {
         let Ok(id) = Uuid::parse_str(id) else { return Vec::new() };
         self.queued.remove(&id);
-        vec![AgentEvent::Received { message_id: id }]
+        vec![AgentEvent::Received { message_id: id, text: None }]
     }
 
     /// Its queue: `started` comes before the echo and even before the turn, so it is no receipt.

@@ -1,5 +1,8 @@
 //! How an attempt is told: to people with times of their own clock, to programs as one JSON object a line.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use serde_json::{Value, json};
@@ -9,11 +12,13 @@ use crate::backend::AgentEvent;
 use crate::cli::out::{self, End};
 use crate::cli::terminal::{self, Tone, count, paint};
 use crate::cli::visit::for_people;
+use crate::mission::entry::Brief;
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::outcome::{Outcome, Verification};
-use crate::orchestrator::LoggedEvent;
+use crate::mission::message::Author;
+use crate::mission::outcome::{Outcome, Verification, blocked_by};
+use crate::orchestrator::{self, Heard, LoggedEvent};
 use crate::store::file;
-use crate::store::worker_dir::{AttemptDir, Content};
+use crate::store::worker_dir::{AttemptDir, Content, Letter};
 use crate::supervisor::assignment::{Assignment, LiveStatus};
 
 /// Of what a tool printed, these last lines are shown.
@@ -26,28 +31,71 @@ pub(super) struct Teller {
     number: u32,
     json: bool,
     zone: TimeZone,
+    /// Those that were read and not told yet, and how many were read.
+    letters: Mutex<VecDeque<Letter>>,
+    read: Mutex<usize>,
 }
 
 impl Teller {
     pub fn new(attempt: &AttemptDir, number: u32, json: bool) -> Self {
-        Self { attempt: attempt.clone(), number, json, zone: TimeZone::system() }
+        Self {
+            attempt: attempt.clone(),
+            number,
+            json,
+            zone: TimeZone::system(),
+            letters: Mutex::default(),
+            read: Mutex::default(),
+        }
     }
 
     pub fn begin(&self) -> Result<(), End> {
         if self.json {
             return Ok(());
         }
+        self.look_again();
         let assignment: Option<Assignment> = file::read_json(&self.attempt.assignment()).ok().flatten();
+        let begun = assignment.is_some();
+        let written = assignment.as_ref().map(|assignment| assignment.written.clone()).unwrap_or_default();
         let with = assignment.map_or_else(String::new, |assignment| match assignment.model {
             Some(model) => format!(", {} ({model})", assignment.backend),
             None => format!(", {}", assignment.backend),
         });
-        out::line(&paint(Tone::Strong, &out::harmless(&format!("attempt {}{with}", self.number))))
+        let never = match (begun, self.attempt.outcome_path().exists()) {
+            (true, _) => "",
+            (false, true) => " never began",
+            (false, false) => " has not begun",
+        };
+        out::line(&paint(Tone::Strong, &out::harmless(&format!("attempt {}{with}{never}", self.number))))?;
+        written.iter().try_for_each(|it| self.say(it.at, Some(Tone::Strong), &words(Some(it.by), &it.text)))
+    }
+
+    /// What was written to the worker until then and is not told yet.
+    fn letters_until(&self, until: Timestamp) -> Result<(), End> {
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(letter) = letters.pop_front_if(|letter| letter.at <= until) {
+            if let Some(text) = wrote(&letter) {
+                self.say(letter.at, Some(Tone::Strong), &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a log whose beginning is left out.
+    pub fn leave_out_letters(&self, until: Timestamp) {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).retain(|letter| letter.at > until);
+    }
+
+    /// Takes in letters that were posted since.
+    pub fn look_again(&self) {
+        let mut told = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = self.attempt.letters(*told).unwrap_or_default();
+        *told += new.len();
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
     }
 
     /// What people want to see; the rest is bookkeeping.
     pub fn is_told(&self, logged: &LoggedEvent) -> bool {
-        self.json || !matches!(logged.event, AgentEvent::Usage { .. } | AgentEvent::Idle | AgentEvent::Busy)
+        self.json || !logged.event.is_bookkeeping()
     }
 
     pub fn tell(&self, logged: &LoggedEvent) -> Result<(), End> {
@@ -61,8 +109,11 @@ impl Teller {
             }
             return out::json_line(&line);
         }
+        self.letters_until(logged.at)?;
         let text = match &logged.event {
-            AgentEvent::Received { message_id } => self.message(*message_id).unwrap_or_else(|| logged.event.words()),
+            AgentEvent::Received { message_id, text: None } => {
+                self.message(*message_id).unwrap_or_else(|| logged.event.words())
+            }
             AgentEvent::ToolEnded { id, ok, exit_code, output } => {
                 let output = last_lines(output.trim_end(), OUTPUT_LINES);
                 AgentEvent::ToolEnded { id: id.clone(), ok: *ok, exit_code: *exit_code, output }.words()
@@ -80,16 +131,37 @@ impl Teller {
             let at = outcome.settled_at;
             return out::json_line(&json!({"attempt": self.number, "at": at, "event": "settled", "outcome": outcome}));
         }
+        self.look_again();
+        self.letters_until(outcome.settled_at)?;
         if let Some((tone, text)) = verification(&outcome.verification) {
             self.say(outcome.settled_at, tone, &text)?;
         }
-        self.say(outcome.settled_at, Some(terminal::tone(WorkerStatus::Settled(outcome.status))), &ending(&outcome))
+        self.say(
+            outcome.settled_at,
+            Some(terminal::tone(WorkerStatus::Settled(outcome.status))),
+            &ending(&outcome, self.seconds_before()),
+        )
+    }
+
+    /// How long the attempts before this one took.
+    fn seconds_before(&self) -> u64 {
+        let Some(attempts) = self.attempt.root().parent() else { return 0 };
+        let before = (1..self.number).map(|number| AttemptDir::at(attempts.join(number.to_string())));
+        before.filter_map(|attempt| attempt.outcome().ok().flatten()).map(|it| Brief::of(&it, None).elapsed()).sum()
     }
 
     fn is_open(&self) -> Result<(), End> {
         let live: Option<LiveStatus> = file::read_json(&self.attempt.status()).ok().flatten();
         match live {
             Some(live) if !self.json => {
+                self.look_again();
+                self.letters_until(Timestamp::MAX)?;
+                for waiting in orchestrator::letters(self.number, &self.attempt, false) {
+                    if waiting.heard == Heard::Waiting {
+                        let text = format!("{INDENT}waiting to be heard: {}", out::harmless(&waiting.text));
+                        out::line(&paint(Tone::Waiting, &text))?;
+                    }
+                }
                 let text = format!("{INDENT}not settled yet: {}", out::harmless(&live.activity));
                 out::line(&paint(Tone::Quiet, &text))
             }
@@ -100,7 +172,7 @@ impl Teller {
     fn message(&self, id: Uuid) -> Option<String> {
         let letters = self.attempt.letters(0).ok()?;
         letters.into_iter().find(|letter| letter.id == id).and_then(|letter| match letter.content {
-            Content::Message { text, .. } => Some(format!("was told: {text}")),
+            Content::Message { text, .. } => Some(format!("heard: {text}")),
             _ => None,
         })
     }
@@ -117,6 +189,22 @@ impl Teller {
         }
         Ok(())
     }
+}
+
+/// What somebody wrote to the worker, and who; `None` for what says nothing to people.
+pub(in crate::cli) fn wrote(letter: &Letter) -> Option<String> {
+    match &letter.content {
+        Content::Message { text, .. } => Some(words(letter.by, text)),
+        Content::Cancel { reason } => {
+            let by = letter.by.map_or_else(String::new, |by| format!(" by the {}", by.as_str()));
+            Some(format!("cancelled{by}: {reason}"))
+        }
+        Content::OverBudget { reason } => Some(format!("stopped: {reason}")),
+    }
+}
+
+fn words(by: Option<Author>, text: &str) -> String {
+    format!("{} wrote: {text}", by.map_or("somebody", Author::as_str))
 }
 
 pub(in crate::cli) fn tone(event: &AgentEvent) -> Option<Tone> {
@@ -156,10 +244,16 @@ fn verification(verification: &Verification) -> Option<(Option<Tone>, String)> {
     }
 }
 
-fn ending(outcome: &Outcome) -> String {
+fn ending(outcome: &Outcome, seconds_before: u64) -> String {
     let mut text = outcome.status.as_str().replace('_', " ");
-    if let Some(seconds) = outcome.run.seconds {
-        text.push_str(&format!(" after {}", terminal::duration(seconds)));
+    // As it is counted everywhere.
+    let brief = Brief::of(outcome, None);
+    if outcome.run.seconds.or(outcome.run.elapsed_seconds).is_some() {
+        text.push_str(&format!(" after {}", terminal::duration(brief.elapsed())));
+    }
+    if seconds_before > 0 {
+        let all = terminal::duration(seconds_before + brief.elapsed());
+        text.push_str(&format!(" ({all} with the attempts before)"));
     }
     let changes = &outcome.changes;
     if changes.commits > 0 {
@@ -170,8 +264,14 @@ fn ending(outcome: &Outcome) -> String {
     if let Some(branch) = &changes.branch {
         text.push_str(&format!(" on {branch}"));
     }
-    if let Some(failure) = &outcome.run.failure {
-        text.push_str(&format!(": {}", for_people(&failure.message)));
+    if let Some(reasons) = brief.reasons() {
+        text.push_str(&format!(": {}", for_people(&reasons)));
+    }
+    if let Some(what) = blocked_by(&outcome.run.final_message).filter(|_| outcome.run.says_blocked) {
+        text.push_str(&format!("\nit says that it is blocked: {what}"));
+    }
+    for note in &changes.notes {
+        text.push_str(&format!("\n{note}"));
     }
     if outcome.cleanup.survivors > 0 {
         text.push_str(&format!("\n{} of its processes could not be ended", outcome.cleanup.survivors));

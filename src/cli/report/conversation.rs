@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::text;
 use crate::backend::AgentEvent;
+use crate::mission::message::Author;
 use crate::orchestrator::LoggedEvent;
 use crate::store::worker_dir::{AttemptDir, Content, Letter};
 
@@ -49,8 +50,11 @@ pub enum What {
         end: Option<End>,
     },
     Edited(String),
-    /// From the boss.
-    Message(String),
+    /// From the boss or the user.
+    Message {
+        by: Option<Author>,
+        text: String,
+    },
     /// What else is worth knowing.
     Note(String),
 }
@@ -130,7 +134,7 @@ fn items(events: Vec<LoggedEvent>, letters: &[Letter]) -> Vec<Item> {
     }
     for letter in letters {
         if let Content::Message { text, .. } = &letter.content {
-            let message = What::Message(text::head(&text::clean(text), SAID).into_owned());
+            let message = What::Message { by: letter.by, text: text::head(&text::clean(text), SAID).into_owned() };
             let place = items.iter().position(|item| item.at > letter.at).unwrap_or(items.len());
             items.insert(place, Item { at: letter.at, what: message });
         }
@@ -197,7 +201,7 @@ fn fitting<'a>(sizes: impl Iterator<Item = &'a usize>, mut room: usize) -> usize
 
 fn size(item: &Item) -> usize {
     let texts = match &item.what {
-        What::Said(text) | What::Thought(text) | What::Edited(text) | What::Message(text) | What::Note(text) => {
+        What::Said(text) | What::Thought(text) | What::Edited(text) | What::Message { text, .. } | What::Note(text) => {
             text::escaped_len(text)
         }
         What::Ran { tool, what, end } => {
@@ -229,7 +233,7 @@ mod tests {
 
     fn texts(conversation: &Conversation) -> Vec<String> {
         let text = |item: &Item| match &item.what {
-            What::Said(text) | What::Message(text) => text.clone(),
+            What::Said(text) | What::Message { text, .. } => text.clone(),
             other => format!("{other:?}"),
         };
         conversation.items.iter().map(text).collect()
@@ -247,7 +251,7 @@ mod tests {
         ];
         let attempt = attempt(folder.path(), &events);
         let content = Content::Message { text: "look at b".into(), delivery: Delivery::WhenReady };
-        attempt.post(&Letter { id: uuid::Uuid::nil(), at: at(3), content }).unwrap();
+        attempt.post(&Letter { id: uuid::Uuid::nil(), at: at(3), by: Some(Author::User), content }).unwrap();
         let conversation = Conversation::of(&attempt, 100_000);
         assert_eq!(conversation.gap, None);
         let end = End { how: "exit 101".into(), is_bad: true, output: "red".into() };
@@ -256,7 +260,7 @@ mod tests {
         let expected = [
             ran("cargo test", Some(end)),
             ran("sleep 9", None),
-            What::Message("look at b".into()),
+            What::Message { by: Some(Author::User), text: "look at b".into() },
             What::Said("9000: late".into()),
         ];
         assert_eq!(whats, expected);

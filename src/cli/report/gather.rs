@@ -12,7 +12,8 @@ use crate::mission::budget::Spent;
 use crate::mission::entry::{Brief, Start};
 use crate::mission::id::BossId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::outcome::{Changes, Verification};
+use crate::mission::message::Author;
+use crate::mission::outcome::Changes;
 use crate::mission::registry::Worker;
 use crate::orchestrator::{Observer, OrchestratorError, Overview, WorkerView};
 use crate::store::file;
@@ -88,8 +89,8 @@ pub struct Attempt {
     pub brief: Option<Brief>,
     /// The last words, whole as far as they are kept.
     pub final_message: String,
-    /// What it began with, where that was not the mission's prompt.
-    pub asked: Option<String>,
+    /// What it began with, where that was not the mission's prompt: what was written for it and by whom, else what we say.
+    pub asked: Vec<(Option<Author>, String)>,
     pub conversation: Option<Conversation>,
 }
 
@@ -201,12 +202,6 @@ impl Attempt {
             Some(outcome) => outcome.run.final_message,
             None => brief.final_message.clone(),
         };
-        let verifying_seconds = match brief.verification {
-            Verification::Passed { seconds, .. }
-            | Verification::Failed { seconds, .. }
-            | Verification::TimedOut { seconds, .. } => seconds,
-            _ => 0.0,
-        };
         Self {
             number: brief.attempt,
             backend: brief.backend.to_string(),
@@ -214,8 +209,8 @@ impl Attempt {
             status: WorkerStatus::Settled(brief.status),
             began: brief.started_at,
             ended: Some(brief.settled_at),
-            seconds: brief.seconds,
-            verifying_seconds,
+            seconds: brief.elapsed(),
+            verifying_seconds: brief.verification.seconds(),
             brief: Some(brief.clone()),
             final_message,
             asked: asked(dir),
@@ -248,11 +243,13 @@ impl Attempt {
 }
 
 /// A retry's words, as they lie in the folder of the attempt.
-fn asked(dir: &AttemptDir) -> Option<String> {
-    let Assignment { start, .. } = file::read_json(&dir.assignment()).ok().flatten()?;
+fn asked(dir: &AttemptDir) -> Vec<(Option<Author>, String)> {
+    let assignment: Option<Assignment> = file::read_json(&dir.assignment()).ok().flatten();
+    let Some(Assignment { start, written, .. }) = assignment else { return Vec::new() };
     match start {
-        Start::Mission => None,
-        Start::Prompt { text } | Start::Resume { text, .. } => Some(text),
+        Start::Mission => Vec::new(),
+        _ if !written.is_empty() => written.into_iter().map(|message| (Some(message.by), message.text)).collect(),
+        Start::Prompt { text } | Start::Resume { text, .. } => vec![(None, text)],
     }
 }
 

@@ -108,8 +108,9 @@ fn report(args: &ReportArgs, places: &Places) -> Result<(), End> {
 
 /// At once and whole, for you alone to read: it holds what agents printed. Only a report is written over.
 fn write(path: &Path, html: &str) -> Result<(), String> {
-    let cannot =
-        |error: io::Error| format!("{} could not be written: {error}; name another with --output", path.display());
+    let cannot = |error: io::Error| {
+        format!("{} could not be written: {}; name another with --output", path.display(), plain(&error))
+    };
     if fs::symlink_metadata(path).is_ok() && !is_report(path) {
         return Err(format!(
             "{} is there and is no report, so it was left alone: name another with --output",
@@ -117,10 +118,25 @@ fn write(path: &Path, html: &str) -> Result<(), String> {
         ));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(format!(
+            "cannot write {}: there is no folder {}; name another with --output",
+            path.display(),
+            folder.display()
+        ));
+    }
     let mut file = tempfile::Builder::new().prefix(".report-").tempfile_in(folder).map_err(cannot)?;
     file.write_all(html.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(cannot)?;
     file.persist(path).map_err(|error| cannot(error.error))?;
     Ok(())
+}
+
+/// Without the name of a file that only we know.
+fn plain(error: &io::Error) -> String {
+    match error.get_ref() {
+        Some(_) => io::Error::from(error.kind()).to_string(),
+        None => error.to_string(),
+    }
 }
 
 fn is_report(path: &Path) -> bool {

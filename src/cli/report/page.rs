@@ -77,10 +77,15 @@ fn head(story: &Story) -> Markup {
 fn figures(story: &Story) -> Markup {
     let workers: Vec<&Told> = story.workers().collect();
     let count = |is: &dyn Fn(&Told) -> bool| workers.iter().filter(|told| is(told)).count();
-    let completed = count(&|told| told.view.worker.status == WorkerStatus::Settled(Ending::Completed));
+    let needs_you = count(&|told| told.view.worker.needs_you());
+    let is_completed = |told: &Told| {
+        let worker = &told.view.worker;
+        worker.status == WorkerStatus::Settled(Ending::Completed) && !worker.needs_you()
+    };
+    let completed = count(&is_completed);
     let open = count(&|told| !told.view.worker.status.is_settled());
     let merged = count(&|told| told.view.worker.integrated.is_some());
-    let retried = count(&|told| told.attempts.len() > 1);
+    let retried = count(&|told| is_completed(told) && told.attempts.len() > 1);
     let changes = || workers.iter().filter_map(|told| told.changes());
     let plus: u64 = changes().map(|it| u64::from(it.insertions)).sum();
     let minus: u64 = changes().map(|it| u64::from(it.deletions)).sum();
@@ -93,6 +98,7 @@ fn figures(story: &Story) -> Markup {
     html! {
         dl.figures {
             (figure(html! { (workers.len()) }, "workers", (open > 0).then(|| format!("{open} open"))))
+            @if needs_you > 0 { (figure(html! { (needs_you) }, "needs you", None)) }
             (figure(html! { (completed) }, "completed", (retried > 0).then(|| format!("{retried} after a retry"))))
             (figure(html! { (merged) }, "merged", None))
             (figure(lines(plus, minus), "lines", None))
@@ -158,7 +164,7 @@ fn outcome(told: &Told) -> Markup {
                 a href={ "#" (anchor(&worker.id)) } { (text::head(&text::clean(&worker.mission.title), TITLE)) }
                 small { (backend) @if told.attempts.len() > 1 { " · " (told.attempts.len()) " attempts" } }
             }
-            td data-name="Outcome" { (badge(worker.status)) }
+            td data-name="Outcome" { (badge(worker)) }
             td data-name="Verified" {
                 @match told.brief().and_then(|brief| verification(&brief.verification)) {
                     Some(result) => { (result) }

@@ -9,7 +9,9 @@ use crate::cli::visit::for_people;
 use crate::mission::entry::Brief;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::outcome::{FailureKind, Verification};
+use crate::mission::message::{Author, not_heard};
+use crate::mission::outcome::{FailureKind, Verification, blocked_by};
+use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 
 const TITLE: usize = 300;
@@ -25,8 +27,12 @@ pub fn anchor(id: &WorkerId) -> String {
     format!("worker-{id}")
 }
 
-/// The word for a status, with a sign before it: colour alone says nothing.
-pub fn badge(status: WorkerStatus) -> Markup {
+/// The word for how it is with a worker, with a sign before it: colour alone says nothing.
+pub fn badge(worker: &Worker) -> Markup {
+    let status = worker.status;
+    if worker.needs_you() {
+        return html! { span.badge.needs_you { "◆ needs you" } };
+    }
     html! { span class={ "badge " (status.as_str()) } { (sign(status)) " " (status.as_str().replace('_', " ")) } }
 }
 
@@ -74,7 +80,7 @@ pub fn worker(told: &Told) -> Markup {
         article.worker id=(anchor(&worker.id)) {
             header {
                 h3 { (text::head(&text::clean(&worker.mission.title), TITLE)) }
-                (badge(worker.status))
+                (badge(worker))
             }
             p.meta { (meta(told)) }
             @if !message.is_empty() {
@@ -122,7 +128,15 @@ fn facts(told: &Told) -> Markup {
             }
             @if let Some(block) = &told.view.block { (fact("Blocked", plain(block))) }
             @if let Some(waits_for) = &told.view.waits_for { (fact("Waits for", plain(waits_for))) }
-            @if let Some(reason) = &worker.cancel { (fact("Called off", plain(reason))) }
+            @if worker.needs_you() {
+                (fact("Needs you", html! { "it says that it is blocked: " (plain(blocked_by(told.brief().map_or("", |brief| &brief.final_message)).unwrap_or_default())) }))
+            }
+            @if let Some(cancelled) = told.brief().and_then(|brief| brief.cancelled.clone()).or_else(|| worker.cancelled()) {
+                (fact("Cancelled", plain(&cancelled.words())))
+            }
+            @if let Some(unheard) = told.brief().and_then(|brief| not_heard(&brief.unheard)) {
+                (fact("Not heard", plain(&unheard)))
+            }
             @if let Some(why) = &worker.diverted { (fact("Went to", plain(why))) }
             @if !worker.mission.depends_on.is_empty() {
                 @let tasks = worker.mission.depends_on.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", ");
@@ -160,6 +174,7 @@ fn facts(told: &Told) -> Markup {
             }
             @if let Some(salvage) = &worker.salvage_ref { (fact("Salvaged to", code(salvage))) }
             @if let Some(changes) = told.changes() {
+                @for note in &changes.notes { (fact("Note", plain(note))) }
                 @if changes.uncommitted > 0 {
                     (fact("Not committed", html! { (text::count(changes.uncommitted.into(), "file")) }))
                 }
@@ -257,10 +272,10 @@ fn conversation(told: &Told, attempt: &Attempt) -> Markup {
                 p.note { "Nothing was said." }
             }
             ol {
-                @if let Some(text) = &attempt.asked {
+                @for (by, text) in &attempt.asked {
                     li.message {
                         time { @if let Some(began) = attempt.began { (text::clock(began)) } }
-                        div { p { b { "Boss: " } (text::head(text::clean(text).trim(), PROMPT)) } }
+                        div { p { b { (author(*by)) } (text::head(text::clean(text).trim(), PROMPT)) } }
                     }
                 }
                 @for (at, item) in conversation.items.iter().enumerate() {
@@ -270,6 +285,15 @@ fn conversation(told: &Told, attempt: &Attempt) -> Markup {
                 @if conversation.gap == Some(conversation.items.len()) { (gap(conversation)) }
             }
         }
+    }
+}
+
+/// Who speaks; where nobody wrote anything it was us.
+fn author(by: Option<Author>) -> &'static str {
+    match by {
+        Some(Author::Boss) => "Boss: ",
+        Some(Author::User) => "User: ",
+        None => "orchestrator-boss: ",
     }
 }
 
@@ -295,7 +319,7 @@ fn line(item: &Item) -> Markup {
     let (class, body) = match &item.what {
         What::Said(text) => ("said", html! { p { (text) } }),
         What::Thought(text) => ("thought", html! { p { (text) } }),
-        What::Message(text) => ("message", html! { p { b { "Boss: " } (text) } }),
+        What::Message { by, text } => ("message", html! { p { b { (author(by.or(Some(Author::Boss)))) } (text) } }),
         What::Edited(paths) => ("edited", html! { p { "edited " code { (paths) } } }),
         What::Note(text) => ("other", html! { p { (text) } }),
         What::Ran { tool, what, end } => ("ran", ran(tool, what, end.as_ref())),

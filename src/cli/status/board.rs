@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::row::{self, Row, State};
 use super::text;
 use crate::mission::budget::Spent;
-use crate::orchestrator::{BossOverview, Overview, WorkerView};
+use crate::orchestrator::{BossOverview, Overview, WorkerView, Written};
 
 #[derive(Debug, Clone)]
 pub(super) struct Board {
@@ -27,7 +27,7 @@ pub(super) struct Group {
     pub directory: Option<PathBuf>,
     pub is_here: bool,
     pub spent: Spent,
-    /// The open ones in order of creation, then the settled ones, the newest end first.
+    /// Those that somebody has to answer, the open ones in order of creation, then the settled ones, the newest end first.
     pub workers: Vec<Shown>,
 }
 
@@ -37,6 +37,15 @@ pub(super) struct Shown {
     pub row: Row,
     pub view: WorkerView,
     pub is_led: bool,
+    /// What was written to it; only of one that is looked at closely.
+    pub written: Vec<Written>,
+}
+
+impl Shown {
+    /// It has settled, and nobody has to do anything for it to go on.
+    pub fn is_over(&self) -> bool {
+        self.view.worker.status.is_settled() && !self.view.worker.needs_you()
+    }
 }
 
 impl Board {
@@ -69,17 +78,18 @@ impl Board {
 }
 
 impl Group {
-    fn of(boss: &BossOverview, now: Timestamp, is_led: impl Fn(&WorkerView) -> bool) -> Self {
+    pub(super) fn of(boss: &BossOverview, now: Timestamp, is_led: impl Fn(&WorkerView) -> bool) -> Self {
         let mut views: Vec<&WorkerView> = boss.workers.iter().collect();
         let ended = |view: &WorkerView| view.worker.last().map(|last| last.settled_at);
         // Stable: what is open stays in order of creation.
         views.sort_by_key(|view| {
             let settled = view.worker.status.is_settled();
-            (settled, settled.then(|| std::cmp::Reverse(ended(view))))
+            let place = if view.worker.needs_you() { 0 } else { 1 + u8::from(settled) };
+            (place, settled.then(|| std::cmp::Reverse(ended(view))))
         });
         let shown = |view: &WorkerView| {
             let is_led = is_led(view);
-            Shown { row: Row::of(view, is_led, now), view: view.clone(), is_led }
+            Shown { row: Row::of(view, is_led, now), view: view.clone(), is_led, written: Vec::new() }
         };
         Self {
             boss: short_boss(boss.boss.as_str()),

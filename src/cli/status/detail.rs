@@ -2,25 +2,34 @@
 
 use std::path::Path;
 
+use jiff::Zoned;
+use jiff::tz::TimeZone;
+
 use super::board::{Shown, shorten, spent_in_all};
 use super::row;
 use super::text;
 use crate::cli::terminal::Tone;
 use crate::cli::visit::for_people;
+use crate::mission::message::Author;
 use crate::mission::outcome::{LikelyCause, tail};
+use crate::orchestrator::{Heard, Written};
 
 /// Longest text that is shown of a prompt, a message or a log, in bytes.
 const TEXT: usize = 2_000;
+/// So many of what was written to it, the newest.
+const WRITTEN: usize = 10;
 
 pub(super) struct Fact {
     pub name: &'static str,
     pub text: String,
     pub tone: Option<Tone>,
+    /// It is copied: never to be broken.
+    pub is_whole: bool,
 }
 
 /// Each text is one line, and clean.
 pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
-    let Shown { row, view, is_led } = shown;
+    let Shown { row, view, is_led, .. } = shown;
     let worker = &*view.worker;
     let mission = &worker.mission;
     let last = worker.last().filter(|_| worker.status.is_settled());
@@ -32,13 +41,18 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
         facts.add("task", worker.task().as_str());
     }
     facts.add("backend", &[&row.backend, &row.model].map(String::as_str).join(" "));
-    facts.add("attempt", &format!("{} of at most {}", worker.attempt, mission.max_attempts.max(worker.attempt)));
+    if worker.attempt > 1 {
+        facts.add("attempt", &worker.attempt.to_string());
+    }
     facts.add("time", &row.time);
-    facts.add(if last.is_some() { "ended" } else { "idle" }, &idle(row, last.is_some()));
+    facts.add("idle", &row.idle);
+    if !row.ended.is_empty() {
+        facts.add("ended", &format!("{} ago", row.ended));
+    }
     facts.add("cost", &spent_in_all(&view.spent()));
-    facts.add("branch", &row.branch);
+    facts.whole("branch", &row.branch);
     let gone = if worker.worktree_removed { " (removed)" } else { "" };
-    facts.add("directory", &format!("{}{gone}", shorten(mission.place.path(), home)));
+    facts.whole("directory", &format!("{}{gone}", shorten(mission.place.path(), home)));
     if !is_led {
         facts.toned("server", "the one that looked after it is gone", Tone::Waiting);
     }
@@ -54,6 +68,12 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
     if let Some(unchecked) = view.unchecked {
         facts.toned("unchecked", row::unchecked_words(unchecked), Tone::Waiting);
     }
+    if let Some(cancelled) = last.and_then(|last| last.cancelled.clone()).or_else(|| worker.cancelled()) {
+        facts.toned("cancelled", &cancelled.words(), Tone::Waiting);
+    }
+    for written in shown.written.iter().rev().take(WRITTEN).rev() {
+        facts.toned("written", &in_words(written), tone_of(written));
+    }
     if let Some(live) = view.live.as_ref().filter(|_| worker.status.is_live()) {
         facts.toned("stalled", live.stalled.as_deref().unwrap_or_default(), Tone::Bad);
         facts.add("does", &live.activity);
@@ -65,7 +85,8 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
             facts.toned("failure", &format!("{kind}: {}", for_people(text)), Tone::Bad);
         }
         facts.add("changes", &row::changes(last));
-        facts.add("salvage", worker.salvage_ref.as_deref().unwrap_or_default());
+        last.changes.notes.iter().for_each(|note| facts.add("note", note));
+        facts.whole("salvage", worker.salvage_ref.as_deref().unwrap_or_default());
         if let Some(integrated) = &worker.integrated {
             facts.toned("merged", &format!("into {} as {}", integrated.into, integrated.commit), Tone::Good);
         }
@@ -84,8 +105,19 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
     facts.0
 }
 
-fn idle(row: &row::Row, settled: bool) -> String {
-    if settled && !row.idle.is_empty() { format!("{} ago", row.idle) } else { row.idle.clone() }
+/// `12:03:04 user, waiting: look at b`.
+fn in_words(written: &Written) -> String {
+    let at = Zoned::new(written.at, TimeZone::system()).strftime("%H:%M:%S").to_string();
+    let by = written.by.map_or("somebody", Author::as_str);
+    let text = &written.text[..written.text.floor_char_boundary(TEXT)];
+    format!("{at} {by}, {}: {text}", written.heard.as_str())
+}
+
+fn tone_of(written: &Written) -> Tone {
+    match written.heard {
+        Heard::AtTheStart | Heard::At(_) => Tone::Quiet,
+        Heard::Waiting | Heard::Never => Tone::Waiting,
+    }
 }
 
 struct Facts(Vec<Fact>);
@@ -93,6 +125,13 @@ struct Facts(Vec<Fact>);
 impl Facts {
     fn add(&mut self, name: &'static str, text: &str) {
         self.put(name, text, None);
+    }
+
+    fn whole(&mut self, name: &'static str, text: &str) {
+        let text = text::clean(text);
+        if !text.is_empty() {
+            self.0.push(Fact { name, text, tone: None, is_whole: true });
+        }
     }
 
     fn toned(&mut self, name: &'static str, text: &str, tone: Tone) {
@@ -103,20 +142,21 @@ impl Facts {
     fn put(&mut self, name: &'static str, text: &str, tone: Option<Tone>) {
         let lines = text.lines().map(text::clean).filter(|line| !line.is_empty());
         for (at, text) in lines.enumerate() {
-            self.0.push(Fact { name: if at == 0 { name } else { "" }, text, tone });
+            self.0.push(Fact { name: if at == 0 { name } else { "" }, text, tone, is_whole: false });
         }
     }
 }
 
-/// For the terminal, in lines of at most `width` columns.
+/// For the terminal, in lines of at most `width` columns; only what is copied may be longer, so that it is in one piece.
 pub(super) fn lines(shown: &Shown, width: usize, home: Option<&Path>) -> Vec<super::screen::Line> {
     const NAME: usize = 11;
     let room = width.max(20).saturating_sub(NAME);
     let mut lines = Vec::new();
     for fact in facts(shown, home) {
-        for (at, part) in text::wrap(&fact.text, room).into_iter().enumerate() {
+        let parts = if fact.is_whole { vec![fact.text] } else { text::wrap_whole(&fact.text, room) };
+        for (at, part) in parts.into_iter().enumerate() {
             let name = if at == 0 { fact.name } else { "" };
-            lines.push(vec![(Some(Tone::Quiet), text::left(name, NAME)), (fact.tone, part.to_owned())]);
+            lines.push(vec![(Some(Tone::Quiet), text::left(name, NAME)), (fact.tone, part)]);
         }
     }
     lines

@@ -17,7 +17,9 @@ use crate::orchestrator::Overview;
 pub(super) fn board(board: &Board, overview: &Overview, here: &Here) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for view in overview.workers() {
-        *counts.entry(view.worker.status.as_str()).or_default() += 1;
+        // As list_worker_missions counts.
+        let status = if view.block.is_some() { "blocked" } else { view.worker.status.as_str() };
+        *counts.entry(status).or_default() += 1;
     }
     let bosses = board.groups.iter().zip(&overview.bosses).map(|(group, boss)| {
         let mut object = Map::new();

@@ -12,7 +12,8 @@ use crate::mission::budget::Spent;
 use crate::mission::entry::{Brief, BriefFailure};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::outcome::{FailureKind, Verification};
+use crate::mission::message::not_heard;
+use crate::mission::outcome::{FailureKind, Verification, blocked_by};
 use crate::mission::race;
 use crate::mission::registry::Worker;
 use crate::orchestrator::{Collision, Unchecked, WorkerView};
@@ -28,8 +29,10 @@ pub(super) struct Row {
     pub model: String,
     /// How long it runs or ran; empty before.
     pub time: String,
-    /// Since it last showed anything, or since its end.
+    /// Since it last showed anything; empty once it has settled.
     pub idle: String,
+    /// Since its end.
+    pub ended: String,
     /// Money where the CLI tells it, else tokens.
     pub cost: String,
     pub branch: String,
@@ -51,8 +54,12 @@ pub(super) struct State {
     pub tone: Tone,
 }
 
+/// It ended well and says that it cannot go on: somebody has to answer it.
+pub(super) const NEEDS_YOU: &str = "needs you";
+
 /// All states, in the order in which they are counted.
-const WORDS: [(&str, &str); 12] = [
+const WORDS: [(&str, &str); 13] = [
+    (NEEDS_YOU, "◆"),
     ("running", "●"),
     ("verifying", "◐"),
     ("starting", "◌"),
@@ -74,6 +81,7 @@ impl State {
         let stalled = status.is_live() && view.live.as_ref().is_some_and(|live| live.stalled.is_some());
         let (word, tone) = match status {
             _ if stalled => ("stalled", Tone::Bad),
+            _ if view.worker.needs_you() => (NEEDS_YOU, Tone::Waiting),
             WorkerStatus::Queued if view.block.is_some() => ("blocked", Tone::Bad),
             status => (status.as_str(), terminal::tone(status)),
         };
@@ -105,10 +113,6 @@ impl Row {
         let last = worker.last().filter(|_| worker.status.is_settled());
         let backend = last.map_or(&worker.next.backend, |last| &last.backend);
         let model = last.map_or(&worker.next.model, |last| &last.model);
-        let idle = match last {
-            Some(last) => Some(seconds_since(now, last.settled_at)),
-            None => view.idle_seconds,
-        };
         let time = |seconds: Option<u64>| seconds.map(terminal::duration).unwrap_or_default();
         let check = last.map(|last| &last.verification);
         Self {
@@ -118,8 +122,9 @@ impl Row {
             state: State::of(view),
             backend: text::clean(backend.as_str()),
             model: model.as_deref().map(text::clean).unwrap_or_default(),
-            time: time(last.map(|last| last.seconds).or(view.elapsed_seconds)),
-            idle: time(idle),
+            time: time(view.ran_seconds()),
+            idle: time(view.idle_seconds.filter(|_| last.is_none())),
+            ended: time(last.map(|last| seconds_since(now, last.settled_at))),
             cost: spent(&view.spent()),
             branch: worker.mission.place.branch().map(text::clean).unwrap_or_default(),
             check: check.map(verification).unwrap_or_default().to_owned(),
@@ -188,13 +193,15 @@ fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
     if last.survivors > 0 {
         notes.push(format!("{} processes could not be ended", last.survivors));
     }
-    if last.says_blocked {
-        notes.push("says that it is blocked".to_owned());
+    if let Some(what) = blocked_by(&last.final_message).filter(|_| last.says_blocked) {
+        notes.push(format!("blocked: {}", text::clean(what)));
     }
     if last.status != Ending::Completed {
         notes.extend(last.likely_cause.as_ref().map(|cause| text::clean(&cause.words())));
         notes.extend(last.failure.as_ref().map(|failure| why(failure, &last.verification)));
     }
+    notes.extend(last.cancelled.as_ref().map(|cancelled| text::clean(&cancelled.words())));
+    notes.extend(not_heard(&last.unheard).map(|unheard| text::clean(&unheard)));
     let work = changes(last);
     notes.push(match &worker.integrated {
         Some(integrated) => format!("merged into {}", text::clean(&integrated.into)),
@@ -223,8 +230,11 @@ fn why(failure: &BriefFailure, verification: &Verification) -> String {
 pub(super) fn changes(last: &Brief) -> String {
     let changes = &last.changes;
     let plural = |count: u32, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let unknown = || changes.notes.first().map(|note| text::clean(note));
     match (changes.commits, changes.files_changed) {
-        (0, 0) => "no changes".to_owned(),
+        (0, 0) if changes.uncommitted > 0 => format!("{} not committed", plural(changes.uncommitted, "file")),
+        // What was not counted may be anything.
+        (0, 0) => unknown().unwrap_or_else(|| "no changes".to_owned()),
         (commits, files) => format!(
             "{}, {} +{} -{}",
             plural(commits, "commit"),

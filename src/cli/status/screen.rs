@@ -20,7 +20,7 @@ pub(super) fn lines(board: &Board, width: usize, all: bool, home: Option<&Path>)
     // Each boss's newest, and of all of them so many.
     let mut shown = Vec::new();
     for group in &board.groups {
-        let (settled, open): (Vec<_>, Vec<_>) = group.workers.iter().partition(|it| it.view.worker.status.is_settled());
+        let (settled, open): (Vec<_>, Vec<_>) = group.workers.iter().partition(|it| it.is_over());
         let taken = settled.len().min(left);
         left -= taken;
         shown.push((group, open.into_iter().chain(settled.into_iter().take(taken)).collect::<Vec<_>>()));

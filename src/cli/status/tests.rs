@@ -114,9 +114,8 @@ pub fn mixed() -> Vec<WorkerView> {
 }
 
 pub fn board(views: Vec<WorkerView>) -> Board {
-    let shown = |view: WorkerView| Shown { row: Row::of(&view, true, now()), view, is_led: true };
-    let (settled, open): (Vec<_>, Vec<_>) =
-        views.into_iter().map(shown).partition(|it| it.view.worker.status.is_settled());
+    let shown = |view: WorkerView| Shown { row: Row::of(&view, true, now()), view, is_led: true, written: Vec::new() };
+    let (settled, open): (Vec<_>, Vec<_>) = views.into_iter().map(shown).partition(|it| it.is_over());
     let group = Group {
         boss: "claude:6f1c2f3a".to_owned(),
         directory: Some("/home/ada/src/parser".into()),
@@ -163,7 +162,7 @@ boss claude:6f1c2f3a · ~/src/parser · here · $3.50, 310k tokens
         (6, &["● running", "w-2", "日本語のタイトル、", "…"]),
         (7, &["○ queued", "w-3", "waits for a free"]),
         (8, &["! stalled", "w-6", "no event, no"]),
-        (9, &["✓ completed", "w-4", "4m 10s", "to merge: 2 commits"]),
+        (9, &["✓ completed", "w-4", "4m 13s", "to merge: 2 commits"]),
         (10, &["✗ failed", "w-5", "Bad ␛[2J news", "check: exit"]),
     ] {
         for word in says {
@@ -199,6 +198,7 @@ fn a_screen_of_two_hundred_columns_says_all() {
 
 #[test]
 fn no_line_is_wider_than_the_terminal_and_none_steers_it() {
+    let is_copied = |line: &str| line.starts_with("directory ") || line.starts_with("branch ") || line.contains('/');
     for views in [Vec::new(), mixed().split_off(5), mixed(), many(200)] {
         let board = board(views);
         for width in (20..260).step_by(3) {
@@ -207,7 +207,12 @@ fn no_line_is_wider_than_the_terminal_and_none_steers_it() {
                 lines.extend(detail::lines(shown, width, None));
             }
             for line in plain(&lines) {
-                assert!(text::width(&line) <= width, "{} columns in {width}: {line:?}", text::width(&line));
+                let is_copied = line.starts_with(|c: char| c.is_ascii_lowercase() || c == ' ') && is_copied(&line);
+                assert!(
+                    text::width(&line) <= width || is_copied,
+                    "{} columns in {width}: {line:?}",
+                    text::width(&line)
+                );
                 assert!(!line.contains(char::is_control), "{line:?}");
             }
         }
@@ -251,4 +256,95 @@ fn one_in_detail_says_what_its_check_said() {
     {
         assert!(text.contains(says), "{says:?} is missing in\n{text}");
     }
+}
+
+#[test]
+fn one_that_says_it_is_blocked_needs_somebody_and_stands_at_the_top() {
+    let mut views = mixed();
+    let worker = std::sync::Arc::make_mut(&mut views[3].worker);
+    worker.settled[0].says_blocked = true;
+    worker.settled[0].final_message = "I tried.\nBLOCKED: no key for the payment provider".to_owned();
+    let lines = plain(&screen::lines(&board(views.clone()), 120, false, None));
+    assert!(lines[0].starts_with("1 needs you · 2 running"), "{lines:#?}");
+    let row = lines.iter().find(|line| line.contains("w-4")).unwrap();
+    assert!(row.starts_with("◆ needs you") && row.contains("blocked: no key for the"), "{row}");
+    assert!(!lines.iter().any(|line| line.contains('✓')), "{lines:#?}");
+    // However many have settled since.
+    let sorted = crate::orchestrator::BossOverview {
+        boss: "claude:1".into(),
+        directory: None,
+        is_here: true,
+        workers: views,
+        spent: Spent::default(),
+    };
+    let group = Group::of(&sorted, now(), |_| true);
+    assert_eq!(group.workers[0].row.short, "w-4");
+    assert!(!group.workers[0].is_over());
+}
+
+#[test]
+fn what_was_not_counted_is_not_called_no_changes() {
+    let said = |changes: Changes| super::row::changes(&settled(Ending::Completed, |brief| brief.changes = changes));
+    let note = "not in a git repository: changes are not counted".to_owned();
+    assert_eq!(said(Changes { notes: vec![note.clone()], ..Changes::default() }), note);
+    assert_eq!(said(Changes { uncommitted: 1, ..Changes::default() }), "1 file not committed");
+    assert_eq!(said(Changes::default()), "no changes");
+}
+
+#[test]
+fn a_settled_worker_is_not_idle_and_its_time_holds_all_attempts() {
+    let mut views = mixed();
+    let worker = std::sync::Arc::make_mut(&mut views[3].worker);
+    let again = Brief { attempt: 2, elapsed_seconds: Some(20), ..worker.settled[0].clone() };
+    worker.settled.push(again);
+    let row = Row::of(&views[3], true, now());
+    // 250 s and 3 s of verification, and 20 s.
+    assert_eq!((row.time.as_str(), row.idle.as_str(), row.ended.as_str()), ("4m 33s", "", "1m 30s"));
+    let row = Row::of(&views[0], true, now());
+    assert_eq!((row.time.as_str(), row.idle.as_str(), row.ended.as_str()), ("1h 6m", "12s", ""));
+}
+
+#[test]
+fn paths_in_detail_are_in_one_piece_and_all_else_is_wrapped() {
+    let mut views = mixed();
+    let long = "/home/ada/src/a folder with spaces/and-a-name-that-is-much-longer-than-a-line/w-4-done";
+    let worker = std::sync::Arc::make_mut(&mut views[3].worker);
+    worker.mission.place = crate::mission::spec::Place::Directory { path: long.into() };
+    worker.mission.prompt = "word ".repeat(40);
+    let board = board(views);
+    let shown = board.workers().find(|it| it.row.short == "w-4").unwrap();
+    let lines = plain(&detail::lines(shown, 50, None));
+    assert!(lines.iter().any(|line| *line == format!("directory  {long}")), "{lines:#?}");
+    let prompt = lines.iter().position(|line| line.starts_with("prompt")).unwrap();
+    assert!(lines[prompt..].iter().all(|line| text::width(line) <= 50), "{lines:#?}");
+    assert!(lines[prompt + 1].starts_with("           word"), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.starts_with("attempt")), "{lines:#?}");
+}
+
+#[test]
+fn what_was_written_says_by_whom_and_whether_it_was_heard() {
+    use crate::mission::message::{Author, Cancelled};
+    use crate::orchestrator::{Heard, Written};
+    let mut board = board(mixed());
+    let shown = &mut board.groups[0].workers[0];
+    let at = |text: &str, by, heard| Written {
+        attempt: 1,
+        id: uuid::Uuid::nil(),
+        at: now(),
+        by: Some(by),
+        text: text.to_owned(),
+        heard,
+        delivered: None,
+    };
+    shown.written = vec![at("use b", Author::Boss, Heard::At(now())), at("and c", Author::User, Heard::Waiting)];
+    let lines = plain(&detail::lines(shown, 100, None)).join("\n");
+    assert!(lines.contains("boss, heard: use b") && lines.contains("user, waiting: and c"), "{lines}");
+
+    let by_user = Cancelled { by: Some(Author::User), reason: "the plan has changed".to_owned() };
+    let mut views = mixed();
+    let worker = std::sync::Arc::make_mut(&mut views[4].worker);
+    worker.settled[0].cancelled = Some(by_user);
+    worker.settled[0].unheard = vec!["look at b".to_owned()];
+    let row = Row::of(&views[4], true, now()).note(false);
+    assert!(row.contains("by the user: the plan has changed · 1 message was not heard: \"look at b\""), "{row}");
 }

@@ -119,6 +119,24 @@ pub(in crate::cli) fn wrap(text: &str, columns: usize) -> Vec<&str> {
     }
 }
 
+/// In lines of at most so many columns, broken between words. What is copied, a path or an address, stays whole: where it
+/// is longer than a line it stands alone on one, for the terminal to wrap.
+pub(in crate::cli) fn wrap_whole(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let parts = if width(word) > columns && !word.contains('/') { wrap(word, columns) } else { vec![word] };
+        for part in parts {
+            let line = lines.last_mut().filter(|line| line.is_empty() || width(line) + 1 + width(part) <= columns);
+            match line {
+                Some(line) if line.is_empty() => line.push_str(part),
+                Some(line) => line.extend([" ", part]),
+                None => lines.push(part.to_owned()),
+            }
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +174,19 @@ mod tests {
         assert_eq!(wrap("abcdefgh ij", 3), ["abc", "def", "gh", "ij"]);
     }
 
+    #[test]
+    fn words_and_paths_are_never_broken_in_the_middle() {
+        for (text, columns, is) in [
+            ("one two three", 7, &["one two", "three"][..]),
+            ("see /a/long/path now", 8, &["see", "/a/long/path", "now"]),
+            ("it is in a/longer/path", 15, &["it is in", "a/longer/path"]),
+            ("日本語日本語 x", 6, &["日本語", "日本語", "x"]),
+            ("", 5, &[""]),
+        ] {
+            assert_eq!(wrap_whole(text, columns), is, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_text_keeps_to_its_columns(text in any::<String>(), columns in 0usize..40) {
@@ -167,6 +198,9 @@ mod tests {
             let columns = columns.max(2);
             for line in wrap(&text, columns) {
                 prop_assert!(width(line) <= columns, "{:?}", line);
+            }
+            for line in wrap_whole(&text.replace('/', "-"), columns) {
+                prop_assert!(width(&line) <= columns.max(2), "{:?}", line);
             }
         }
     }

@@ -9,10 +9,13 @@ use crate::mcp::arguments::{self, NAME, TITLE};
 use crate::mcp::error::ToolError;
 use crate::mcp::size;
 use crate::mission::id::WorkerId;
+use crate::mission::message::not_heard;
 use crate::mission::outcome::Proof;
 use crate::orchestrator::{CancelAnswer, OrchestratorError, Scope};
 
-const ENVELOPE: usize = 600;
+const ENVELOPE: usize = 1_400;
+/// Of messages that were not heard, in bytes.
+const UNHEARD: usize = 600;
 
 pub(super) struct CancelWorker;
 pub(super) struct CancelAllWorkers;
@@ -103,9 +106,15 @@ fn reason(given: Option<String>) -> Result<String, ToolError> {
 impl CancelReport {
     fn new(answer: CancelAnswer) -> Self {
         let id = &answer.worker_id;
-        let next_step = match answer.survivors {
-            0 => format!("wait_for_any_worker for the others; retry_worker {id} begins this one again"),
-            left => {
+        let next_step = match (answer.survivors, not_heard(&answer.unheard)) {
+            (0, None) => format!("wait_for_any_worker for the others; retry_worker {id} begins this one again"),
+            (0, Some(unheard)) => {
+                let unheard = size::line(&unheard, UNHEARD);
+                format!(
+                    "{unheard}; retry_worker {id} begins it again, and it hears that first; else wait_for_any_worker"
+                )
+            }
+            (left, _) => {
                 format!("{left} of its processes could not be ended: tell the user, or cancel_worker {id} once more")
             }
         };
@@ -150,11 +159,13 @@ impl CancelAllReport {
         let mut failed = Vec::new();
         let mut already_settled = settled_before;
         let mut survivors = 0;
+        let mut unheard = Vec::new();
         for (worker_id, result) in results {
             match result {
                 Ok(answer) if answer.already_settled => already_settled += 1,
                 Ok(answer) => {
                     survivors += answer.survivors;
+                    unheard.extend(answer.unheard);
                     cancelled.push(worker_id.to_string());
                 }
                 Err(error) => failed
@@ -165,6 +176,10 @@ impl CancelAllReport {
             (0, 0) => "nothing of theirs is left; list_worker_missions has their outcomes".to_owned(),
             (0, left) => format!("{left} processes could not be ended: tell the user, or cancel_all_workers once more"),
             _ => "cancel_worker those that failed, by id".to_owned(),
+        };
+        let next_step = match not_heard(&unheard) {
+            None => next_step,
+            Some(unheard) => format!("{next_step}; {}; retry_worker has it heard first", size::line(&unheard, UNHEARD)),
         };
         let (failed, rest) = size::fit(failed, (size::ANSWER - ENVELOPE) / 2);
         let (cancelled, others) = size::fit(cancelled, size::ANSWER - ENVELOPE - size::of(&failed));
@@ -188,6 +203,7 @@ mod tests {
                 survivors: u32::from(number == 1),
                 proof: Proof::Full,
                 already_settled: number == 2,
+                unheard: vec!["a \"message\"".repeat(100)],
             };
             let result = match number % 2 {
                 0 => Ok(answer),

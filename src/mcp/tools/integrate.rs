@@ -148,7 +148,12 @@ arguments. Look at the worker's outcome first: completed and verified is worth m
             // Nobody hears it any more; it goes on.
             () = call.stop.cancelled() => return Err(OrchestratorError::ShuttingDown.into()),
         };
-        Ok(IntegrateReport::new(answer))
+        let nothing = call.orchestrator.had_nothing_to_integrate(&answer).await;
+        let mut report = IntegrateReport::new(answer);
+        if nothing {
+            report.next_step = "nothing was merged: the worker has no commits; read its final_message".to_owned();
+        }
+        Ok(report)
     }
 }
 

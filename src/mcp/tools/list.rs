@@ -103,7 +103,7 @@ struct Counts {
     interrupted: usize,
     #[serde(skip_serializing_if = "is_zero")]
     lost: usize,
-    /// Tasks that wait for you; counted by their status too.
+    /// Queued ones that wait for you; not counted as queued.
     #[serde(skip_serializing_if = "is_zero")]
     blocked: usize,
 }
@@ -170,7 +170,7 @@ impl ListReport {
         let last = workers.len().checked_sub(1).filter(|_| workers.len() < list.matching);
         let next_cursor = last.map(|last| format!("w-{}", number(&list.workers[last].worker.id)));
         let counts = Counts::of(&list.statuses);
-        let open = counts.queued + counts.starting + counts.running + counts.verifying;
+        let open = counts.queued + counts.blocked + counts.starting + counts.running + counts.verifying;
         let next_step = match (&next_cursor, open) {
             (Some(cursor), _) => format!("list_worker_missions with cursor {cursor:?} shows older ones"),
             (None, 0) if list.statuses.is_empty() && list.others > 0 => wire::of_others(list.others),
@@ -211,8 +211,8 @@ impl Counts {
     fn of(statuses: &[(WorkerStatus, bool)]) -> Self {
         let mut counts = Self::default();
         for (status, blocked) in statuses {
-            counts.blocked += usize::from(*blocked);
             *match status {
+                WorkerStatus::Queued if *blocked => &mut counts.blocked,
                 WorkerStatus::Queued => &mut counts.queued,
                 WorkerStatus::Starting => &mut counts.starting,
                 WorkerStatus::Running => &mut counts.running,
@@ -272,6 +272,17 @@ mod tests {
             }
         }
         assert_eq!(seen, (1..=1_000).rev().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn each_worker_is_counted_once() {
+        let mut blocked = view(3, WorkerStatus::Queued);
+        blocked.block = Some("why".into());
+        let workers = vec![settled(1, Ending::Completed), view(2, WorkerStatus::Queued), blocked];
+        let report = ListReport::new(&page(&workers, Vec::new(), None));
+        let counts = serde_json::to_value(&report.counts).unwrap();
+        assert_eq!(counts, serde_json::json!({"queued": 1, "completed": 1, "blocked": 1}));
+        assert_eq!(report.next_step.split(';').next(), Some("wait_for_any_worker"));
     }
 
     #[test]

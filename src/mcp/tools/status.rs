@@ -8,8 +8,8 @@ use crate::mcp::arguments::{self, ArgumentError, NAME};
 use crate::mcp::error::ToolError;
 use crate::mcp::transcript::LINE;
 use crate::mcp::{size, wire};
-use crate::orchestrator::{self, Details, DiffPage, LoggedEvent, MessageView};
-use crate::store::worker_dir::Content;
+use crate::mission::message::Author;
+use crate::orchestrator::{self, Details, DiffPage, Heard, LoggedEvent, Written};
 
 const DEFAULT_LOG_LINES: u64 = 40;
 const MOST_LOG_LINES: u64 = 500;
@@ -80,7 +80,8 @@ pub(super) struct Message {
     message_id: String,
     at: String,
     text: String,
-    /// sent (written to the running agent), received (its model has it), turn (it began a turn); without one it waits.
+    /// sent (written to the running agent), received (its model has it), turn (it began a turn); without one it waits,
+    /// or was not heard.
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<String>,
 }
@@ -204,17 +205,12 @@ impl LogLine {
 }
 
 impl Message {
-    fn new(view: &MessageView) -> Self {
-        let text = match &view.letter.content {
-            Content::Message { text, .. } => size::ends(text, 1_000),
-            Content::Cancel { reason } => format!("(cancel) {}", size::line(reason, 900)),
-            Content::OverBudget { reason } => format!("(budget) {}", size::line(reason, 900)),
-        };
-        let receipt = view
-            .receipt
-            .as_ref()
-            .and_then(|receipt| Some(serde_json::to_value(receipt.how).ok()?.as_str()?.to_owned()));
-        Self { message_id: view.letter.id.to_string(), at: view.letter.at.to_string(), text, receipt }
+    fn new(written: &Written) -> Self {
+        let by = if written.by == Some(Author::User) { "(by the user) " } else { "" };
+        let unheard = if written.heard == Heard::Never { "(not heard) " } else { "" };
+        let text = format!("{unheard}{by}{}", size::ends(&written.text, 1_000));
+        let receipt = written.delivered.and_then(|how| Some(serde_json::to_value(how).ok()?.as_str()?.to_owned()));
+        Self { message_id: written.id.to_string(), at: written.at.to_string(), text, receipt }
     }
 }
 

@@ -34,7 +34,13 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         request_id: None,
         permissions: Permissions::Edit,
     };
-    let next = NextAttempt { backend: mission.backend.clone(), model: None, effort: None, start: Start::Mission };
+    let next = NextAttempt {
+        backend: mission.backend.clone(),
+        model: None,
+        effort: None,
+        start: Start::Mission,
+        written: Vec::new(),
+    };
     let worker = registry::Worker {
         id,
         boss: BossId::from("claude:1"),
@@ -55,6 +61,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         started_at: Some("2026-11-22T11:59:00Z".parse().unwrap()),
         base_commit: None,
         cancel: None,
+        cancelled_by: None,
         integrated: None,
         worktree_removed: false,
         salvage_ref: None,
@@ -106,6 +113,8 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
         resets_at: None,
         started_at: None,
         seconds: 42,
+        elapsed_seconds: None,
+        cancelled: None,
         survivors: 0,
         settled_at: now(),
     });

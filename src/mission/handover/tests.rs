@@ -55,7 +55,13 @@ impl Model {
         match step {
             Step::Settle(at) => settle(&mut self.registry, &self.ids[at].clone(), Ending::Completed),
             Step::Requeue(at) => {
-                let next = NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission };
+                let next = NextAttempt {
+                    backend: "codex".into(),
+                    model: None,
+                    effort: None,
+                    start: Start::Mission,
+                    written: Vec::new(),
+                };
                 apply(
                     &mut self.registry,
                     "s",

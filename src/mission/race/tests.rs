@@ -47,7 +47,8 @@ fn run(registry: &mut Registry, id: &WorkerId, status: Ending, commits: u32) {
 }
 
 fn requeue(registry: &mut Registry, id: &WorkerId) {
-    let next = NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission };
+    let next =
+        NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission, written: Vec::new() };
     apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lead: None });
 }
 

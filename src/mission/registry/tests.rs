@@ -4,7 +4,8 @@ use super::super::{graph, retry};
 use super::*;
 
 fn requeue(registry: &mut Registry, id: &WorkerId) {
-    let next = NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission };
+    let next =
+        NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission, written: Vec::new() };
     apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lead: None });
 }
 
@@ -73,4 +74,44 @@ fn a_dependant_that_is_blocked_again_is_told_again() {
         let worker = registry.get(id).unwrap();
         assert_eq!((graph::block(&registry, worker), &worker.block_report), (None, &Report::Due), "{id}");
     }
+}
+
+#[test]
+fn who_cancels_is_remembered_and_a_race_is_cancelled_by_nobody() {
+    let mut registry = Registry::default();
+    let ids: Vec<_> = create(&mut registry, &[draft("a"), draft("b")]).into_iter().flatten().collect();
+    for (id, by, says) in [(&ids[0], BossId::from("b"), "boss"), (&ids[1], BossId::visitor(&"s".into()), "user")] {
+        let cancel = Entry::CancelRequested { worker: id.clone(), by, reason: "the plan has changed".to_owned() };
+        apply(&mut registry, "s", cancel);
+        let cancelled = registry.get(id).unwrap().cancelled().unwrap();
+        assert_eq!(cancelled.sentence(), format!("cancelled by the {says}: the plan has changed"));
+    }
+    let nobody = Cancelled { by: None, reason: "w-2 won the race".to_owned() };
+    assert_eq!(nobody.sentence(), "cancelled: w-2 won the race");
+}
+
+#[test]
+fn a_worker_that_is_blocked_needs_somebody_until_something_came_of_it() {
+    let mut registry = Registry::default();
+    let id = create(&mut registry, &[draft("a")]).remove(0).unwrap();
+    let blocked = Brief { says_blocked: true, ..brief(1, Ending::Completed) };
+    apply(&mut registry, "s", Entry::Starting { worker: id.clone(), attempt: 1 });
+    apply(&mut registry, "s", Entry::Settled { worker: id.clone(), brief: Box::new(blocked) });
+    assert!(registry.get(&id).unwrap().needs_you());
+    let mut merged = Worker::clone(registry.get(&id).unwrap());
+    merged.integrated = Some(Integrated { into: "main".to_owned(), commit: "c".to_owned(), source: None });
+    assert!(!merged.needs_you());
+    let next =
+        NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission, written: Vec::new() };
+    apply(&mut registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lead: None });
+    assert!(!registry.get(&id).unwrap().needs_you());
+}
+
+#[test]
+fn what_an_earlier_build_noted_is_counted_with_its_verification() {
+    use crate::mission::outcome::Verification;
+    let verification = Verification::Passed { commit: None, seconds: 43.2 };
+    let old = Brief { seconds: 2, verification, ..brief(1, Ending::Completed) };
+    assert_eq!(old.elapsed(), 45);
+    assert_eq!(Brief { elapsed_seconds: Some(46), ..old }.elapsed(), 46);
 }

@@ -122,3 +122,30 @@ fn two_backends_that_failed_block_and_what_says_nothing_of_them_does_not() {
     tried.ends_as(Ending::Interrupted, None, |_| {});
     assert_eq!(exhausted(tried.worker()), None, "it was stopped from outside");
 }
+
+#[test]
+fn a_session_is_told_truly_how_its_last_turn_ended() {
+    let failed = BriefFailure { kind: FailureKind::NoResult, message: "it crashed".to_owned() };
+    let unverified = BriefFailure { kind: FailureKind::Verification, message: "verification: failed".to_owned() };
+    let exit = crate::mission::outcome::Exit::Code(1);
+    let verification = Verification::Failed { commit: None, exit, log_tail: "2 tests failed".to_owned(), seconds: 1.0 };
+    let ended = |status| brief(1, status);
+    for (last, says) in [
+        (ended(Ending::Completed), "ended well"),
+        (Brief { says_blocked: true, ..ended(Ending::Completed) }, "You said that you were blocked"),
+        (Brief { failure: Some(failed), ..ended(Ending::Failed) }, "did not end well"),
+        (Brief { failure: Some(unverified), verification, ..ended(Ending::Failed) }, "2 tests failed"),
+        (ended(Ending::TimedOut), "its time was up"),
+        (ended(Ending::Cancelled), "was cancelled"),
+        (ended(Ending::Interrupted), "was interrupted"),
+        (ended(Ending::Lost), "nobody saw how"),
+    ] {
+        let told = go_on(&last);
+        assert!(told.contains(says) && told.ends_with("finish what is missing."), "{told}");
+        assert_eq!(told.contains("did not end well"), says == "did not end well", "{told}");
+    }
+    let mut tried = Tried::new(&[], 1);
+    tried.ends_as(Ending::Completed, None, |_| {});
+    let digest = digest(tried.worker()).unwrap();
+    assert!(digest.contains("(codex) ended as completed\n"), "{digest}");
+}

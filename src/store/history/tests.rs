@@ -147,7 +147,13 @@ impl Pair {
 
     fn retry(&mut self, by: usize, at: usize) {
         let Some(worker) = self.worker(at).filter(|worker| worker.status.is_settled()) else { return };
-        let next = NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission };
+        let next = NextAttempt {
+            backend: "codex".into(),
+            model: None,
+            effort: None,
+            start: Start::Mission,
+            written: Vec::new(),
+        };
         let mut names: Vec<String> = worker.mission.depends_on.iter().map(|task| task.to_string()).collect();
         names.push(worker.id.to_string());
         let entry = Entry::Requeued { worker: worker.id.clone(), next: Box::new(next), lead: None };

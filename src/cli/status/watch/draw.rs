@@ -29,7 +29,7 @@ const HELP: [(&str, &str); 11] = [
     ("q ctrl-c", "leave; the workers go on"),
     ("", ""),
     ("bars", "░ waits  █ works  ▓ is verified"),
-    ("", "✓ completed  ✗ failed  – cancelled  ? lost"),
+    ("", "◆ needs you  ✓ completed  ✗ failed  – cancelled  ? lost"),
 ];
 
 /// Returns how far the pane can be scrolled.
@@ -205,10 +205,21 @@ fn table(app: &App, board: &Board, top: u16, rows: u16, paper: &mut Paper) {
     let visible = usize::from(top + rows - row);
     let is_selected =
         |item: &Item| matches!(item, Item::Worker(it) if Some(&it.view.worker.id) == app.selected.as_ref());
-    let at = items.iter().position(is_selected).unwrap_or(0);
-    // The selected one is in the middle, but for the beginning and the end.
+    let workers = items.iter().enumerate().filter(|(_, item)| matches!(item, Item::Worker(_)));
+    let at = workers.map(|(at, _)| at).nth(app.anchor).unwrap_or(0);
+    // What was selected is in the middle, but for the beginning and the end.
     let first = at.saturating_sub(visible / 2).min(items.len().saturating_sub(visible));
-    for item in items.iter().skip(first).take(visible) {
+    // Where there is hardly room the workers have it.
+    let says_more = visible > 4;
+    let end = (first + visible).min(items.len());
+    for (at, item) in items.iter().enumerate().take(end).skip(first) {
+        let above = (says_more && at == first && first > 0).then(|| more('↑', &items[..=at]));
+        let below = (says_more && at + 1 == end && end < items.len()).then(|| more('↓', &items[at..]));
+        if let Some(text) = above.or(below) {
+            paper.text(MARK, row, Some(Tone::Quiet), &text);
+            row += 1;
+            continue;
+        }
         match item {
             Item::Boss(group) => {
                 let heading = text::cut(&group.heading(app.home.as_deref()), width);
@@ -227,6 +238,20 @@ fn table(app: &App, board: &Board, top: u16, rows: u16, paper: &mut Paper) {
         }
         row += 1;
     }
+}
+
+/// How many workers are not shown there, and how many of them run.
+fn more(arrow: char, items: &[Item]) -> String {
+    let workers: Vec<&Shown> = items
+        .iter()
+        .filter_map(|item| match item {
+            Item::Worker(shown) => Some(*shown),
+            Item::Boss(_) => None,
+        })
+        .collect();
+    let run = workers.iter().filter(|it| it.view.worker.status.is_live()).count();
+    let running = if run > 0 { format!(", {run} running") } else { String::new() };
+    format!("{arrow} {} more{running}", workers.len())
 }
 
 fn pane(app: &App, top: u16, rows: u16, paper: &mut Paper) -> usize {

@@ -90,7 +90,7 @@ impl Eyes {
             let more = self.follow();
             self.diff();
             let board = match overview {
-                Ok(overview) => Ok(overview.map(|overview| Box::new(Board::of(&overview)))),
+                Ok(overview) => Ok(overview.map(|overview| Box::new(self.board(&overview)))),
                 Err(error) => Err(error),
             };
             if self.news.send(Event::Seen(board)).is_err() {
@@ -120,6 +120,16 @@ impl Eyes {
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
+    }
+
+    fn board(&self, overview: &Overview) -> Board {
+        let mut board = Board::of(overview);
+        let wanted = self.wish.worker.as_ref();
+        let mut all = board.groups.iter_mut().flat_map(|group| &mut group.workers);
+        if let (Some(shown), Some(observer)) = (all.find(|it| Some(&it.view.worker.id) == wanted), &self.observer) {
+            shown.written = orchestrator::written(&shown.view.worker, &observer.folder(&shown.view.worker.id));
+        }
+        board
     }
 
     fn look(&mut self) -> Result<Option<Overview>, String> {

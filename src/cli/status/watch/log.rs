@@ -4,14 +4,15 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use jiff::Zoned;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 use super::super::text;
 use crate::backend::AgentEvent;
-use crate::cli::logs::say::tone;
+use crate::cli::logs::say::{tone, wrote};
 use crate::cli::terminal::Tone;
 use crate::orchestrator::LoggedEvent;
+use crate::store::worker_dir::{AttemptDir, Letter};
 
 /// So much of a log that is already there is read.
 const BEHIND: u64 = 512 * 1024;
@@ -37,6 +38,8 @@ pub(super) struct Follow {
     half: Vec<u8>,
     /// Up to the next line feed: of a line that began before, or is too long.
     skips: bool,
+    /// How many letters of the attempt were told.
+    letters: usize,
     zone: TimeZone,
 }
 
@@ -44,7 +47,7 @@ impl Follow {
     pub fn new(path: PathBuf) -> Self {
         let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
         let read = length.saturating_sub(BEHIND);
-        Self { path, read, half: Vec::new(), skips: read > 0, zone: TimeZone::system() }
+        Self { path, read, half: Vec::new(), skips: read > 0, letters: 0, zone: TimeZone::system() }
     }
 
     /// What came since the last time, and whether there is more to read.
@@ -55,16 +58,21 @@ impl Follow {
             file.take(PIECE).read_to_end(&mut piece)
         });
         // Not there yet, or for a moment: the next look reads it.
-        let Ok(length) = reading else { return (Vec::new(), false) };
+        let letters = self.new_letters();
+        let Ok(length) = reading else { return (letters.into_iter().map(|(_, line)| line).collect(), false) };
         self.read += length as u64;
-        let mut lines = Vec::new();
+        let mut lines: Vec<(Timestamp, LogLine)> = letters;
         let mut rest = &piece[..];
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.half.extend_from_slice(&rest[..end]);
             if !std::mem::take(&mut self.skips) {
                 // Half a line, after a crash, is no event.
                 let logged = serde_json::from_slice::<LoggedEvent>(&self.half).ok();
-                lines.extend(logged.into_iter().flat_map(|logged| told(&logged, &self.zone)));
+                let logged = logged.into_iter();
+                lines.extend(logged.flat_map(|logged| {
+                    let at = logged.at;
+                    told(&logged, &self.zone).into_iter().map(move |line| (at, line))
+                }));
             }
             self.half.clear();
             rest = &rest[end + 1..];
@@ -75,13 +83,28 @@ impl Follow {
         } else {
             self.half.extend_from_slice(rest);
         }
-        (lines, length as u64 == PIECE)
+        // Stable: the lines of an event stay together.
+        lines.sort_by_key(|(at, _)| *at);
+        (lines.into_iter().map(|(_, line)| line).collect(), length as u64 == PIECE)
+    }
+
+    /// What was written to the worker since the last look.
+    fn new_letters(&mut self) -> Vec<(Timestamp, LogLine)> {
+        let Some(folder) = self.path.parent() else { return Vec::new() };
+        let letters = AttemptDir::at(folder.to_owned()).letters(self.letters).unwrap_or_default();
+        self.letters += letters.len();
+        let line = |letter: &Letter| {
+            let text = wrote(letter)?;
+            let time = Zoned::new(letter.at, self.zone.clone()).strftime("%H:%M:%S").to_string();
+            Some((letter.at, LogLine { time, text: text::clean(&text), tone: Some(Tone::Strong) }))
+        };
+        letters.iter().filter_map(line).collect()
     }
 }
 
 /// Without the bookkeeping.
 fn told(logged: &LoggedEvent, zone: &TimeZone) -> Vec<LogLine> {
-    if matches!(logged.event, AgentEvent::Usage { .. } | AgentEvent::Idle | AgentEvent::Busy) {
+    if logged.event.is_bookkeeping() {
         return Vec::new();
     }
     let words = logged.event.words();

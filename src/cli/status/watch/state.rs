@@ -72,6 +72,11 @@ pub(in crate::cli::status) struct App {
     pub trouble: Option<String>,
     pub looked: bool,
     pub selected: Option<WorkerId>,
+    /// Somebody chose it; else it is one that runs, and when that ends another.
+    pub is_chosen: bool,
+    /// Where the selected one stood when it was selected: the table is shown around that place, and stays there when the
+    /// selected one goes elsewhere in it.
+    pub anchor: usize,
     /// How often another one was selected: what was shown is forgotten then, and wanted anew, also of one selected again.
     pub choice: u64,
     pub pane: Pane,
@@ -124,13 +129,17 @@ impl App {
                 let before = self.position();
                 self.board = board.map(|board| *board);
                 self.trouble = None;
-                if self.position().is_none() {
+                if !self.is_chosen {
+                    self.select_what_runs();
+                } else if self.position().is_none() {
                     // It is gone: the one that stands in its place now.
                     let count = self.workers().count();
                     let at = before.unwrap_or(0).min(count.saturating_sub(1));
                     let id = self.workers().nth(at).map(|it| it.view.worker.id.clone());
                     self.select(id);
+                    self.anchor = at;
                 }
+                self.anchor = self.anchor.min(self.workers().count().saturating_sub(1));
             }
             Err(trouble) => self.trouble = Some(super::super::text::clean(&trouble)),
         }
@@ -172,10 +181,23 @@ impl App {
         }
     }
 
+    /// What is selected stays while it runs, or while nothing does.
+    fn select_what_runs(&mut self) {
+        let is_live = |it: &&Shown| it.view.worker.status.is_live();
+        let stays = self.current().is_some_and(|it| is_live(&it)) || !self.workers().any(|it| is_live(&it));
+        if !stays || self.position().is_none() {
+            let next = self.workers().find(is_live).or_else(|| self.workers().next());
+            self.select(next.map(|it| it.view.worker.id.clone()));
+        }
+        self.anchor = self.position().unwrap_or(0);
+    }
+
     fn step(&mut self, by: isize) {
         let count = self.workers().count();
         let at = self.position().unwrap_or(0).saturating_add_signed(by).min(count.saturating_sub(1));
         let id = self.workers().nth(at).map(|it| it.view.worker.id.clone());
+        self.is_chosen = id.is_some();
+        self.anchor = at;
         self.select(id);
     }
 
@@ -267,13 +289,16 @@ impl App {
         self.said = Some((tone, text.to_owned()));
     }
 
+    /// Who looks closer at one has chosen it.
     fn show(&mut self, pane: Pane) {
+        self.is_chosen = self.selected.is_some();
         self.pane = pane;
         self.scroll = 0;
     }
 
     /// Up is away from the end of a log, and towards the beginning of the others.
     fn turn(&mut self, up: isize) {
+        self.is_chosen = self.selected.is_some();
         let by = if self.pane == Pane::Log { up } else { -up };
         self.scroll = self.scroll.saturating_add_signed(by);
     }

@@ -12,12 +12,13 @@ use ratatui::backend::TestBackend;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
-use super::super::tests::{board, many, mixed};
+use super::super::tests::{board, many, mixed, settled};
 use super::draw::draw;
 use super::log::LogLine;
 use super::state::{App, Ask, Event, Mode, Pane};
 use super::{PANICKED, take_terminal};
 use crate::mission::id::WorkerId;
+use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::orchestrator::WorkerView;
 
 fn app(views: Vec<WorkerView>) -> App {
@@ -276,4 +277,66 @@ fn a_panic_on_any_thread_gives_the_terminal_back_and_ends_the_screen() {
         assert!(drawn.find(taken).unwrap() < drawn.find(given).unwrap(), "{given:?} in {seen:?}");
     }
     assert!(drawn.contains("\u{1b}[?25l") && said.contains("\u{1b}[?25h"), "the cursor is hidden: {seen:?}");
+}
+
+/// As many running workers as named, then queued ones, then the settled.
+fn crowd(running: &[u64], settled_ones: &[u64], count: usize) -> Vec<WorkerView> {
+    let mut views = many(count);
+    for view in &mut views {
+        let number = view.worker.number().unwrap();
+        let worker = std::sync::Arc::make_mut(&mut view.worker);
+        if running.contains(&number) {
+            worker.status = WorkerStatus::Running;
+        } else if settled_ones.contains(&number) {
+            worker.status = WorkerStatus::Settled(Ending::Completed);
+            worker.settled = vec![settled(Ending::Completed, |_| {})];
+        }
+    }
+    views
+}
+
+fn see(app: &mut App, views: Vec<WorkerView>) {
+    app.handle(Event::Seen(Ok(Some(Box::new(board(views))))));
+}
+
+#[test]
+fn the_screen_stays_with_what_runs_until_somebody_chooses() {
+    let mut app = app(crowd(&[1, 2], &[], 60));
+    assert_eq!(app.current().unwrap().row.short, "w-1");
+    see(&mut app, crowd(&[2, 3], &[1], 60));
+    assert_eq!(app.current().unwrap().row.short, "w-2");
+    let lines = drawn(&app, 80, 24).join("\n");
+    assert!(lines.contains("● running   w-2") && lines.contains("● running   w-3"), "{lines}");
+    // When nothing runs any more, it stays where it is.
+    see(&mut app, crowd(&[], &[1, 2, 3], 60));
+    assert_eq!(app.current().unwrap().row.short, "w-2");
+}
+
+#[test]
+fn a_chosen_worker_that_settles_does_not_take_the_table_along() {
+    let mut app = app(crowd(&[1, 2, 3], &[], 60));
+    press(&mut app, KeyCode::Down);
+    assert_eq!(app.current().unwrap().row.short, "w-2");
+    see(&mut app, crowd(&[1, 3, 4], &[2], 60));
+    assert_eq!(app.current().unwrap().row.short, "w-2", "its log is still read");
+    let lines = drawn(&app, 80, 24).join("\n");
+    for running in ["● running   w-1", "● running   w-3", "● running   w-4"] {
+        assert!(lines.contains(running), "{running} in\n{lines}");
+    }
+    // Whoever goes on from there goes to where it is.
+    press(&mut app, KeyCode::Up);
+    assert_eq!(app.current().unwrap().row.short, "w-60");
+    assert!(drawn(&app, 80, 24).join("\n").contains("› ○ queued    w-60"));
+}
+
+#[test]
+fn what_is_above_and_below_is_counted() {
+    let mut app = app(crowd(&[1, 40], &[], 60));
+    let lines = drawn(&app, 80, 24);
+    assert!(lines.iter().any(|line| line.trim_start().starts_with("↓ 52 more, 1 running")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains('↑') && line.contains("more")), "{lines:#?}");
+    press(&mut app, KeyCode::End);
+    let lines = drawn(&app, 80, 24);
+    assert!(lines.iter().any(|line| line.trim_start().starts_with("↑ 51 more, 2 running")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("↓ ")), "{lines:#?}");
 }

@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use super::super::board::Board;
 use crate::cli::terminal::{self, Tone};
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::outcome::Verification;
 use crate::orchestrator::WorkerView;
 
 /// Windows of time that are easy to read, in seconds.
@@ -78,15 +77,16 @@ fn segments(view: &WorkerView, now: Timestamp) -> Vec<Segment> {
     let mut before = ago(worker.created_at);
     for (at, brief) in worker.settled.iter().enumerate() {
         let end = ago(brief.settled_at).min(before);
-        // Verifying is not counted in how long it worked.
-        let verified = (end + verifying(&brief.verification)).min(before);
-        let begin = (verified + brief.seconds).min(before);
+        let begin = (end + brief.elapsed()).min(before);
+        let verified = (end + brief.verification.seconds().max(0.0) as u64).min(begin);
         if at == 0 {
             add(before, begin, '░', Tone::Quiet, None);
         }
         let tone = terminal::tone(WorkerStatus::Settled(brief.status));
         add(begin, verified, '█', tone, None);
-        let sign = super::super::row::sign_of(brief.status.as_str()).chars().next();
+        let is_last = at + 1 == worker.settled.len();
+        let word = if is_last && worker.needs_you() { super::super::row::NEEDS_YOU } else { brief.status.as_str() };
+        let sign = super::super::row::sign_of(word).chars().next();
         add(verified, end, '▓', tone, sign);
         before = end;
     }
@@ -110,15 +110,6 @@ fn segments(view: &WorkerView, now: Timestamp) -> Vec<Segment> {
     segments
 }
 
-fn verifying(verification: &Verification) -> u64 {
-    match verification {
-        Verification::Passed { seconds, .. }
-        | Verification::Failed { seconds, .. }
-        | Verification::TimedOut { seconds, .. } => seconds.max(0.0) as u64,
-        _ => 0,
-    }
-}
-
 fn since(now: Timestamp, then: Timestamp) -> u64 {
     super::super::row::seconds_since(now, then)
 }
@@ -128,6 +119,7 @@ mod tests {
     use super::super::super::tests::{ago, board, mixed, now, settled};
     use super::*;
     use crate::mission::lifecycle::Ending;
+    use crate::mission::outcome::Verification;
 
     fn drawn(view: &WorkerView, window: u64, cells: usize) -> String {
         bar(view, now(), window, cells).into_iter().map(|(sign, _)| sign).collect()

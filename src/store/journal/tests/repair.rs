@@ -99,7 +99,13 @@ fn a_start_and_a_retry_that_a_damaged_line_told_of_are_found_in_the_folder() {
     create(&mut journal, "one");
     create(&mut journal, "two");
     run(folder.path(), &mut journal, 1, 1, true);
-    let next = Box::new(NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission });
+    let next = Box::new(NextAttempt {
+        backend: "codex".into(),
+        model: None,
+        effort: None,
+        start: Start::Mission,
+        written: Vec::new(),
+    });
     say(&mut journal, Entry::Requeued { worker: WorkerId::new(1, "one"), next, lead: None });
     run(folder.path(), &mut journal, 1, 2, true);
     run(folder.path(), &mut journal, 2, 1, false);

@@ -1,0 +1,112 @@
+//! What was written to a worker, by whom, and whether it was heard: read off its folder.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::mission::message::{Author, Message};
+use crate::mission::registry::Worker;
+use crate::store::file;
+use crate::store::worker_dir::{AttemptDir, Content, WorkerDir};
+use crate::supervisor::assignment::{Assignment, Delivered, LiveStatus};
+
+/// A message, feedback, or a new prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    pub attempt: u32,
+    pub id: Uuid,
+    pub at: Timestamp,
+    /// `None` where an earlier build did not note it.
+    pub by: Option<Author>,
+    pub text: String,
+    pub heard: Heard,
+    /// How far it came; a message may have been handed to the CLI and not be known to have been heard.
+    pub delivered: Option<Delivered>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Its attempt began with it.
+    AtTheStart,
+    At(Timestamp),
+    /// It is on its way, or waits for the end of the turn or a place.
+    Waiting,
+    /// Its attempt is over; the next one hears it first.
+    Never,
+}
+
+impl Heard {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Heard::AtTheStart | Heard::At(_) => "heard",
+            Heard::Waiting => "waiting",
+            Heard::Never => "not heard",
+        }
+    }
+}
+
+/// In the order in which it was written.
+pub fn written(worker: &Worker, folder: &WorkerDir) -> Vec<Written> {
+    let mut all: Vec<Written> = Vec::new();
+    for number in folder.attempts() {
+        let is_over = number < worker.attempt || worker.status.is_settled();
+        all.extend(in_attempt(worker, number, &folder.attempt(number), is_over));
+    }
+    if !worker.status.is_settled() && !worker.status.is_live() {
+        let waiting = |message: &Message| of_message(message, worker.attempt + 1, Heard::Waiting);
+        all.extend(worker.next.written.iter().map(waiting));
+    }
+    all
+}
+
+/// Of the attempt that runs, ran last, or waits in the queue.
+pub fn of_the_newest(worker: &Worker, folder: &WorkerDir) -> Vec<Written> {
+    let queued = !worker.status.is_settled() && !worker.status.is_live();
+    let newest = worker.attempt + u32::from(queued);
+    written(worker, folder).into_iter().filter(|written| written.attempt == newest).collect()
+}
+
+/// Of one attempt: what it began with, then its letters.
+fn in_attempt(worker: &Worker, number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
+    let assignment: Option<Assignment> = file::read_json(&dir.assignment()).ok().flatten();
+    let began = match assignment {
+        Some(assignment) => assignment.written.iter().map(|it| of_message(it, number, Heard::AtTheStart)).collect(),
+        // It was called off in the queue.
+        None if is_over && number == worker.attempt => {
+            worker.next.written.iter().map(|it| of_message(it, number, Heard::Never)).collect()
+        }
+        None => Vec::new(),
+    };
+    began.into_iter().chain(letters(number, dir, is_over)).collect()
+}
+
+/// What was posted to a running attempt.
+pub fn letters(number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
+    let letters = dir.letters(0).unwrap_or_default();
+    if letters.is_empty() {
+        return Vec::new();
+    }
+    let status: Option<LiveStatus> = file::read_json(&dir.status()).ok().flatten();
+    let receipts = status.map(|status| status.receipts).unwrap_or_default();
+    // The newest says how far it came.
+    let newest = |id: Uuid| receipts.iter().rev().find(|receipt| receipt.message_id == id);
+    let heard = |id: Uuid| match newest(id).filter(|receipt| receipt.how != Delivered::Sent) {
+        Some(receipt) => Heard::At(receipt.at),
+        None if is_over => Heard::Never,
+        None => Heard::Waiting,
+    };
+    let message = |letter: crate::store::worker_dir::Letter| match letter.content {
+        Content::Message { text, .. } => {
+            let (id, at, by) = (letter.id, letter.at, letter.by);
+            let delivered = newest(id).map(|receipt| receipt.how);
+            Some(Written { attempt: number, id, at, by, text, heard: heard(id), delivered })
+        }
+        Content::Cancel { .. } | Content::OverBudget { .. } => None,
+    };
+    letters.into_iter().filter_map(message).collect()
+}
+
+fn of_message(message: &Message, attempt: u32, heard: Heard) -> Written {
+    let Message { id, at, by, text } = message.clone();
+    let delivered = (heard == Heard::AtTheStart).then_some(Delivered::Turn);
+    Written { attempt, id, at, by: Some(by), text, heard, delivered }
+}

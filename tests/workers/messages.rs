@@ -1,0 +1,135 @@
+//! What is written to a worker that ends before it heard it, who wrote it, and how long a worker ran.
+
+use orchestrator_boss::mission::message::Author;
+use orchestrator_boss::orchestrator::{Heard, Include, NewMessage, RetryRequest, Written};
+use orchestrator_boss::store::worker_dir::Delivery;
+
+use crate::world::{CEILING, Server, World, in_time, mission};
+
+async fn write_to(server: &Server, worker: &str, text: &str) -> uuid::Uuid {
+    let message = NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady };
+    server.orchestrator.send_message(&server.boss, worker, message).await.expect("it is posted").message_id
+}
+
+async fn written(server: &Server, worker: &str) -> Vec<Written> {
+    let include = Include { messages: true, ..Include::default() };
+    server.orchestrator.details(worker, include).await.expect("it is known").messages.expect("they were asked for")
+}
+
+async fn unheard(server: &Server, worker: &str) -> Vec<String> {
+    let view = server.orchestrator.get(worker).await.expect("it is known");
+    view.worker.last().expect("it has settled").unheard.clone()
+}
+
+/// The next attempt is told what the last one never heard.
+async fn is_heard_after_a_retry(server: &Server, worker: &str, says: &str) {
+    server.orchestrator.retry(&server.boss, worker, RetryRequest::default()).await.expect("it is retried");
+    server.until(worker, "completed").await;
+    let view = server.orchestrator.get(worker).await.expect("it is known");
+    assert_eq!(view.worker.last().unwrap().final_message, says, "{:#?}", view.worker.next);
+    assert!(unheard(server, worker).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_to_a_cancelled_worker_is_named_and_heard_next() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("waits", "session s-1\nhang")).await;
+    server.until(&id, "running").await;
+    let message = write_to(&server, &id, "FAKE:\nsay I heard it").await;
+    let waiting = written(&server, &id).await;
+    assert_eq!((waiting[0].id, waiting[0].by, waiting[0].heard), (message, Some(Author::Boss), Heard::Waiting));
+
+    let answer = server.orchestrator.cancel(&server.boss, &id, "the plan has changed").await.unwrap();
+    assert_eq!(answer.unheard, ["FAKE:\nsay I heard it"]);
+    assert_eq!(written(&server, &id).await[0].heard, Heard::Never);
+    let view = server.orchestrator.get(&id).await.unwrap();
+    let reasons = view.worker.last().unwrap().reasons().unwrap();
+    for says in ["cancelled by the boss: the plan has changed", "1 message was not heard: \"FAKE:\\nsay I heard it\""] {
+        assert!(reasons.contains(says), "{reasons}");
+    }
+    is_heard_after_a_retry(&server, &id, "I heard it").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_in_the_queue_outlives_its_cancellation() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.max_workers = Some(1);
+    let server = world.server_with(Some("boss"), settings);
+    let gate = world.path("gate");
+    let runs = server.create_one(mission("runs", &format!("wait-file {}", gate.display()))).await;
+    server.until(&runs, "running").await;
+    let queued = server.create_one(mission("queued", "say nobody wrote")).await;
+    let message = write_to(&server, &queued, "FAKE:\nsay I heard it").await;
+    let waiting = written(&server, &queued).await;
+    assert_eq!((waiting[0].id, waiting[0].heard), (message, Heard::Waiting));
+    let answer = server.orchestrator.cancel(&server.boss, &queued, "not now").await.unwrap();
+    assert_eq!(answer.unheard, ["FAKE:\nsay I heard it"]);
+    // Called off in the queue a second time, it is still unheard.
+    server.orchestrator.retry(&server.boss, &queued, RetryRequest::default()).await.unwrap();
+    let answer = server.orchestrator.cancel(&server.boss, &queued, "not yet").await.unwrap();
+    assert_eq!(answer.unheard, ["FAKE:\nsay I heard it"]);
+    std::fs::write(&gate, "").unwrap();
+    server.until(&runs, "completed").await;
+    is_heard_after_a_retry(&server, &queued, "I heard it").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_to_a_worker_that_fails_is_named_and_heard_next() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let gate = world.path("gate");
+    let script = format!("session s-1\nwait-file {}\nfail-once {}", gate.display(), world.path("failed").display());
+    let id = server.create_one(mission("fails", &script)).await;
+    server.until(&id, "running").await;
+    write_to(&server, &id, "FAKE:\nsay I heard it").await;
+    std::fs::write(&gate, "").unwrap();
+    server.until(&id, "failed").await;
+    assert_eq!(unheard(&server, &id).await, ["FAKE:\nsay I heard it"]);
+    is_heard_after_a_retry(&server, &id, "I heard it").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_to_a_lost_worker_is_named_and_heard_next() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("lost", "session s-1\nhang")).await;
+    server.until(&id, "running").await;
+    write_to(&server, &id, "FAKE:\nsay I heard it").await;
+    let live = async || server.orchestrator.get(&id).await.expect("it is known").live;
+    assert!(in_time(async || live().await.is_some_and(|live| live.cli.is_some())).await);
+    let supervisor = live().await.unwrap().supervisor;
+    let pid = rustix::process::Pid::from_raw(supervisor.pid as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    server.until(&id, "lost").await;
+    assert_eq!(unheard(&server, &id).await, ["FAKE:\nsay I heard it"]);
+    is_heard_after_a_retry(&server, &id, "I heard it").await;
+}
+
+/// While it is verified, when it has settled, while it waits for its next attempt, and in that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_of_a_worker_never_shrinks() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let gate = world.path("gate");
+    let mut timed = mission("timed", "say done");
+    timed.verify_command = Some(format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display()));
+    let id = server.create_one(timed).await;
+    let ran = async || server.orchestrator.get(&id).await.expect("it is known").ran_seconds();
+    assert!(in_time(async || ran().await.is_some_and(|seconds| seconds >= 2)).await);
+    server.until(&id, "verifying").await;
+    let shown = ran().await.unwrap();
+    std::fs::write(&gate, "").unwrap();
+    server.until(&id, "completed").await;
+    let settled = ran().await.unwrap();
+    assert!(settled >= shown, "{settled} s after {shown} s were shown");
+    let brief = server.wait(&[&id], CEILING).await.settled[0].worker.last().unwrap().clone();
+    assert_eq!(brief.elapsed(), settled);
+    let view = server.orchestrator.retry(&server.boss, &id, RetryRequest::default()).await.unwrap();
+    assert!(view.ran_seconds().unwrap() >= settled, "{view:#?}");
+    server.until(&id, "completed").await;
+    let view = server.orchestrator.get(&id).await.unwrap();
+    let sum: u64 = view.worker.settled.iter().map(|brief| brief.elapsed()).sum();
+    assert_eq!((view.worker.settled.len(), view.ran_seconds(), view.spent().seconds), (2, Some(sum), sum));
+}
