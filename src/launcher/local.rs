@@ -13,7 +13,7 @@ use tokio::process::ChildStdin;
 use tokio::task::JoinHandle;
 
 use crate::crash_point::{self, Point};
-use crate::process::{Detached, DetachedLaunch, Identity, SpawnError, TAG_VARIABLE, start_detached};
+use crate::process::{Detached, DetachedLaunch, Identity, Program, SpawnError, TAG_VARIABLE, start_detached};
 use crate::store::trial_dir::TrialDir;
 use crate::store::worker_dir::AttemptDir;
 use crate::supervisor::assignment::{READY, ToSupervisor};
@@ -37,9 +37,9 @@ pub enum LaunchError {
 /// Starts the supervisor of one attempt; returns when it has claimed the attempt.
 ///
 /// `secrets` is what the user's settings give to CLIs: told by the environment, so that it lies in no file of ours.
-pub async fn start(program: &Path, attempt: &AttemptDir, secrets: &Secrets) -> Result<Identity, LaunchError> {
+pub async fn start(program: &Program, attempt: &AttemptDir, secrets: &Secrets) -> Result<Identity, LaunchError> {
     let launch = DetachedLaunch {
-        program: program.to_owned(),
+        program: program.clone(),
         args: vec!["supervise".into(), attempt.root().into()],
         // Not the worktree: a supervisor must not keep a folder busy that is to be removed.
         cwd: attempt.root().to_owned(),
@@ -62,9 +62,9 @@ pub struct Trial {
 }
 
 /// Starts the supervisor of one verification of an integration; returns when it has begun.
-pub async fn start_trial(program: &Path, dir: &TrialDir) -> Result<Trial, LaunchError> {
+pub async fn start_trial(program: &Program, dir: &TrialDir) -> Result<Trial, LaunchError> {
     let launch = DetachedLaunch {
-        program: program.to_owned(),
+        program: program.clone(),
         args: vec!["verify".into(), dir.root().into()],
         cwd: dir.root().parent().unwrap_or(dir.root()).to_owned(),
         env_set: BTreeMap::new(),

@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::git::{Fingerprint, Repository};
 use crate::mission::admission::Limits;
 use crate::mission::id::{BackendName, BossId, ServerId};
-use crate::process;
+use crate::process::{self, Program};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -32,7 +32,7 @@ pub struct Context {
     pub settings: Settings,
     pub backends: Backends,
     pub directory: PathBuf,
-    pub program: PathBuf,
+    pub program: Program,
     pub boss: BossId,
     /// Whether `boss` stands for a client that names no session.
     pub anonymous: bool,
@@ -72,7 +72,7 @@ impl Context {
             settings,
             backends,
             directory,
-            program,
+            program: Program::at(program),
             boss,
             anonymous,
             server,

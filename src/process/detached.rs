@@ -13,11 +13,12 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
 use super::identity::Identity;
+use super::program::Program;
 use super::spawn::{SpawnError, append_to, command, start};
 
 #[derive(Clone, Debug)]
 pub struct DetachedLaunch {
-    pub program: PathBuf,
+    pub program: Program,
     pub args: Vec<OsString>,
     pub cwd: PathBuf,
     /// Added to, or replacing, the inherited environment; applied after `env_remove`.
@@ -42,10 +43,13 @@ pub struct Detached {
 
 /// Must be called on a tokio runtime.
 pub fn start_detached(launch: &DetachedLaunch) -> Result<Detached, SpawnError> {
-    let mut command = command(&launch.program, &launch.args, &launch.cwd, &launch.env_set, &launch.env_remove);
+    let path = launch.program.path();
+    let program = launch.program.startable().ok_or_else(|| SpawnError::OwnProgramGone { program: path.to_owned() })?;
+    let mut command = command(&program, &launch.args, &launch.cwd, &launch.env_set, &launch.env_remove);
+    command.arg0(path);
     let stdin = if launch.held { Stdio::piped() } else { Stdio::null() };
-    command.stdin(stdin).stdout(Stdio::piped()).stderr(append_to(&launch.log, &launch.program)?);
-    let (mut child, identity) = start(&mut command, &launch.program, &launch.cwd)?;
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(append_to(&launch.log, path)?);
+    let (mut child, identity) = start(&mut command, &program, &launch.cwd)?;
     let ready = child.stdout.take().expect("stdout was asked for as a pipe three lines above");
     let held = child.stdin.take();
     let exited = tokio::spawn(async move { child.wait().await });
@@ -60,7 +64,7 @@ mod tests {
 
     fn launch(directory: &tempfile::TempDir, script: &str) -> DetachedLaunch {
         DetachedLaunch {
-            program: "/bin/sh".into(),
+            program: Program::at("/bin/sh".into()),
             args: vec!["-c".into(), script.into()],
             cwd: directory.path().to_owned(),
             env_set: BTreeMap::from([("GREETING".to_owned(), "ready".into())]),
@@ -90,7 +94,7 @@ mod tests {
     async fn can_become_a_session_leader() {
         let directory = tempfile::tempdir().unwrap();
         let mut launch = launch(&directory, "");
-        launch.program = "setsid".into();
+        launch.program = Program::at("setsid".into());
         launch.args = ["/bin/sh", "-c", "echo $$"].map(OsString::from).to_vec();
         launch.env_remove.clear();
         let detached = start_detached(&launch).unwrap();
@@ -103,7 +107,7 @@ mod tests {
     async fn a_missing_program_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let mut launch = launch(&directory, "");
-        launch.program = "/nowhere/supervisor".into();
+        launch.program = Program::at("/nowhere/supervisor".into());
         let error = start_detached(&launch).unwrap_err();
         assert!(matches!(error, SpawnError::ProgramNotFound { program } if program.ends_with("supervisor")));
     }

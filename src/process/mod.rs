@@ -22,6 +22,7 @@ mod identity;
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod platform;
+mod program;
 mod scope;
 mod session;
 mod signal;
@@ -38,7 +39,7 @@ pub use file_system::network_file_system;
 pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};
 pub use heap::use_one_heap;
 pub use identity::{Bystanders, Identity, IdentityError};
-
+pub use program::{Program, show_program_name};
 pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, depth_of, inherited_tag, look, tag_at_depth};
 pub use session::{SessionError, become_session_leader, become_subreaper};
 pub use signal::{Delivery, Signal, send};

@@ -57,6 +57,10 @@ pub enum SpawnError {
     #[error("start {program}: no such program; install it, or give its full path in the settings")]
     ProgramNotFound { program: PathBuf },
     #[error(
+        "start another process of {program}: it was removed while it runs, as an upgrade does, and is not on the PATH; restart the client, which starts the new version"
+    )]
+    OwnProgramGone { program: PathBuf },
+    #[error(
         "start {program}: the file is there, but not what runs it; its first line (#!) names a missing interpreter, or it is built for another system"
     )]
     InterpreterNotFound { program: PathBuf },

@@ -97,6 +97,7 @@ pub(super) enum Stop {
 
 /// The process of a supervisor, from its first act to its last. Quiet: what it has to say is in the attempt's folder.
 pub fn run(root: &Path) -> ExitCode {
+    process::show_program_name();
     let supervised = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

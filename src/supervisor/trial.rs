@@ -47,6 +47,7 @@ pub struct Proof {
 
 /// The process, from its first act to its last.
 pub fn run(root: &Path) -> ExitCode {
+    process::show_program_name();
     let ran = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

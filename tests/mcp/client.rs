@@ -35,11 +35,22 @@ impl Client {
     /// In a home that a test has prepared, and a folder below it or elsewhere. Whatever the umask of whoever starts it is, nobody else shall see what it writes: so it gets the widest. What it
     /// says on stderr is in `server.log`.
     pub fn start_in(home: TempDir, directory: impl AsRef<Path>, environment: &[(&str, &str)]) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")), home, directory, environment)
+    }
+
+    /// The same, with the program at another path.
+    pub fn start_program(
+        program: &Path,
+        home: TempDir,
+        directory: impl AsRef<Path>,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let directory = home.path().join(directory);
         fake_codex(&home.path().join("bin"));
         let log = std::fs::File::create(home.path().join("server.log")).unwrap();
         let mut server = Command::new("/bin/sh")
-            .args(["-c", "umask 000; exec \"$0\"", env!("CARGO_BIN_EXE_orchestrator-boss")])
+            .args(["-c", "umask 000; exec \"$0\""])
+            .arg(program)
             .env_clear()
             .env("HOME", home.path())
             .env("PATH", format!("{}:/usr/bin:/bin", home.path().join("bin").display()))

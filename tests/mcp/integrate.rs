@@ -17,7 +17,7 @@ fn git(dir: &Path, args: &[&str]) -> String {
 }
 
 /// A repository with a branch `work` that is one commit ahead of `main`.
-fn repository(home: &Path) -> PathBuf {
+pub fn repository(home: &Path) -> PathBuf {
     let repo = home.join("repo");
     std::fs::create_dir(&repo).unwrap();
     git(&repo, &["init", "-q", "-b", "main"]);

@@ -15,3 +15,4 @@ mod sizes;
 mod surface;
 mod tolerance;
 mod traffic;
+mod upgrade;

@@ -1,0 +1,137 @@
+//! The server's program is upgraded while the server runs: its file is replaced, or its version's folder is removed.
+//! Linux starts the running program again; macOS needs the new one at the old path or on the PATH.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, until};
+use crate::integrate::repository;
+
+/// Leaves a file behind, once a gate is open.
+const CODEX: &str = r#"#!/bin/sh
+case "$*" in --version | "login status") echo 1.0; exit ;; esac
+cat > /dev/null
+while [ ! -e "$HOME/gate" ]; do sleep 0.02; done
+date +%N > "$$.txt"
+echo '{"type":"thread.started","thread_id":"t-1"}'
+echo '{"type":"turn.completed","usage":{"input_tokens":1,"cached_input_tokens":0,"output_tokens":1}}'
+"#;
+
+/// A program that was installed as version 1 behind a link, and a server of it.
+struct Installed {
+    home: PathBuf,
+    boss: Client,
+}
+
+impl Installed {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().canonicalize().unwrap();
+        repository(&home);
+        fs::create_dir_all(home.join("versions/1")).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_orchestrator-boss"), home.join("versions/1/orchestrator-boss")).unwrap();
+        fs::create_dir(home.join("links")).unwrap();
+        symlink(home.join("versions/1/orchestrator-boss"), home.join("links/orchestrator-boss")).unwrap();
+        let environment = [("ORCHESTRATOR_MAX_WORKERS", "2"), ("ORCHESTRATOR_WAIT_SECONDS", "1")];
+        let program = home.join("links/orchestrator-boss");
+        let mut boss = Client::start_program(&program, folder, "repo", &environment);
+        boss.initialize("test", "2025-06-18");
+        boss.install("codex", CODEX);
+        Self { home, boss }
+    }
+
+    fn create(&mut self, id: i64, title: &str) -> String {
+        let mission = json!({"title": title, "prompt": "x", "backend": "codex", "verify_command": "ls *.txt"});
+        let created = self.boss.succeed(id, "create_worker_mission", mission);
+        created["worker"]["worker_id"].as_str().unwrap().to_owned()
+    }
+
+    fn completes(&mut self, id: i64, worker: &str) {
+        let told = self.boss.told(id);
+        let settled = &told["settled"][0];
+        assert_eq!((&settled["worker_id"], &settled["status"]), (&json!(worker), &json!("completed")), "{told:#}");
+        assert_eq!(settled["outcome"]["verification"]["result"], "passed", "{told:#}");
+    }
+
+    fn status(&self, worker: &str) -> Value {
+        let attempt = self.home.join("repo/.orchestrator/workers").join(worker).join("attempts/1/status.json");
+        serde_json::from_slice(&fs::read(attempt).unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+/// A worker before the upgrade, one during it, and after it a mission, a retry, and an integration with verification.
+fn works_on_after(upgrade: impl Fn(&Path)) {
+    let mut it = Installed::start();
+    fs::write(it.home.join("gate"), "").unwrap();
+    let first = it.create(1, "first");
+    it.completes(2, &first);
+    fs::remove_file(it.home.join("gate")).unwrap();
+    let during = it.create(3, "during");
+    until("it runs", || it.status(&during)["phase"] == "running");
+
+    upgrade(&it.home);
+
+    let after = it.create(4, "after");
+    until("it runs", || it.status(&after)["phase"] == "running");
+    let supervisor = it.status(&after)["supervisor"]["pid"].as_u64().unwrap();
+    let listed = |file: &str| fs::read_to_string(format!("/proc/{supervisor}/{file}")).unwrap();
+    assert_eq!(listed("comm").trim_end(), "orchestrator-bo", "the process table names it");
+    let command = listed("cmdline").replace('\0', " ");
+    assert!(command.contains("versions/1/orchestrator-boss supervise "), "{command}");
+    fs::write(it.home.join("gate"), "").unwrap();
+    let mut settled = Vec::new();
+    let mut id = 4;
+    while settled.len() < 2 {
+        id += 1;
+        let told = it.boss.told(id);
+        for worker in told["settled"].as_array().unwrap() {
+            assert_eq!(worker["status"], "completed", "{told:#}");
+            settled.push(worker["worker_id"].clone());
+        }
+    }
+    it.boss.succeed(20, "retry_worker", json!({"worker_id": first, "feedback": "once more"}));
+    it.completes(21, &first);
+
+    let train = json!({"worker_ids": [first, during, after], "verify_command": "test $(ls *.txt | wc -l) -ge 3"});
+    let mut id = 30;
+    let merged = loop {
+        let answer = it.boss.succeed(id, "integrate_worker", train.clone());
+        id += 1;
+        if answer["status"] != "running" {
+            break answer;
+        }
+    };
+    assert_eq!(merged["status"], "merged", "{merged:#}");
+    assert_eq!(merged["verification"]["result"], "passed", "{merged:#}");
+}
+
+#[test]
+fn all_goes_on_after_the_versions_folder_is_removed() {
+    works_on_after(|home| {
+        fs::create_dir(home.join("versions/2")).unwrap();
+        fs::write(home.join("versions/2/orchestrator-boss"), "another version").unwrap();
+        fs::remove_file(home.join("links/orchestrator-boss")).unwrap();
+        symlink(home.join("versions/2/orchestrator-boss"), home.join("links/orchestrator-boss")).unwrap();
+        fs::remove_dir_all(home.join("versions/1")).unwrap();
+    });
+}
+
+#[test]
+fn all_goes_on_after_the_file_is_replaced() {
+    works_on_after(|home| {
+        fs::write(home.join("new"), "another version").unwrap();
+        fs::rename(home.join("new"), home.join("versions/1/orchestrator-boss")).unwrap();
+    });
+}
+
+#[test]
+fn all_goes_on_after_the_program_is_uninstalled() {
+    works_on_after(|home| {
+        fs::remove_dir_all(home.join("versions")).unwrap();
+        fs::remove_dir_all(home.join("links")).unwrap();
+    });
+}
