@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::AgentEvent;
+use super::objects::Objects;
 use crate::mission::outcome::Usage;
 
 /// The agent's last words are kept whole up to this; of longer ones the end, which is where they say how it went.
@@ -14,12 +15,14 @@ pub const OUTPUT_LIMIT: usize = 4 * 1024;
 pub const SAID_LIMIT: usize = 16 * 1024;
 /// A command, a path, a pattern.
 const GIST_LIMIT: usize = 300;
+/// An object over several lines is read up to this length, in bytes.
+const UNFINISHED_LIMIT: usize = 256 * 1024;
 /// How many lines that are no JSON become warnings; a CLI that prints a banner is told, one that prints a book is not.
 const NOISE_LIMIT: u32 = 20;
 
-/// The JSON object in a line; anything else is `None`.
-pub fn object(line: &str) -> Option<Value> {
-    serde_json::from_str(line).ok().filter(Value::is_object)
+/// The JSON object in a text; anything else is `None`.
+pub fn object(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok().filter(Value::is_object)
 }
 
 /// What is at a JSON pointer. Ours name no key with `~` or `/` in it, which the library's own looks for, and makes two
@@ -135,6 +138,66 @@ pub fn add(total: &mut Usage, step: Usage) {
     }
 }
 
+/// The JSON objects that a line is made of; none if it is anything else.
+fn objects(line: &str) -> Vec<Value> {
+    if let Some(object) = object(line) {
+        return vec![object];
+    }
+    let mut objects = Objects::default();
+    if line.contains('{') {
+        objects.push(line.as_bytes());
+    }
+    objects.finish()
+}
+
+/// Reads the JSON objects that a CLI prints, mostly one a line.
+#[derive(Default)]
+pub struct JsonLines {
+    noise: Noise,
+    unfinished: Option<Unfinished>,
+}
+
+/// An object that goes on in the next line.
+struct Unfinished {
+    objects: Objects,
+    first_line: String,
+    length: usize,
+}
+
+impl JsonLines {
+    /// The objects that end in this line, and a warning if it is something else.
+    pub fn read(&mut self, line: &str) -> (Vec<Value>, Option<AgentEvent>) {
+        // An object over several lines is indented in all but the first and the last.
+        let is_inner = self.unfinished.is_some() && line.starts_with([' ', '\t']);
+        let objects = if is_inner { Vec::new() } else { objects(line) };
+        if !objects.is_empty() {
+            self.unfinished = None;
+            return (objects, None);
+        }
+        match self.unfinished.take().filter(|_| !line.starts_with('{')) {
+            Some(before) => self.go_on(before, line),
+            None if line.contains('{') => {
+                let first_line = clip(line, GIST_LIMIT);
+                self.go_on(Unfinished { objects: Objects::default(), first_line, length: 0 }, line)
+            }
+            None => (Vec::new(), self.noise.event(line)),
+        }
+    }
+
+    fn go_on(&mut self, mut before: Unfinished, line: &str) -> (Vec<Value>, Option<AgentEvent>) {
+        before.objects.push(line.as_bytes());
+        before.objects.push(b"\n");
+        before.length += line.len();
+        if before.objects.is_unfinished() && before.length < UNFINISHED_LIMIT {
+            self.unfinished = Some(before);
+            return (Vec::new(), None);
+        }
+        let objects = before.objects.finish();
+        let noise = if objects.is_empty() { self.noise.event(&before.first_line) } else { None };
+        (objects, noise)
+    }
+}
+
 /// Lines that are no JSON, from a CLI that promised JSON.
 #[derive(Debug, Default)]
 pub struct Noise {
@@ -176,6 +239,24 @@ mod tests {
         assert_eq!(gist(&json!({"description": "d", "command": "ls\n-l"})), "ls -l");
         assert_eq!(gist(&json!({"n": 1})), r#"{"n":1}"#);
         assert_eq!(gist(&json!({})), "");
+    }
+
+    fn types(lines: &[&str]) -> (Vec<String>, usize) {
+        let mut reader = JsonLines::default();
+        let read: Vec<_> = lines.iter().map(|line| reader.read(line)).collect();
+        let noise = read.iter().filter(|(_, noise)| noise.is_some()).count();
+        (read.iter().flat_map(|(objects, _)| objects).map(|it| text(it, "/type").to_owned()).collect(), noise)
+    }
+
+    #[test]
+    fn an_object_may_go_over_several_lines() {
+        let pretty = ["{", "  \"list\": [", "    {\"type\": \"inner\"}", "  ],", "  \"type\": \"a\"", "}"];
+        assert_eq!(types(&pretty), (vec!["a".to_owned()], 0));
+        let twice: Vec<&str> = pretty.iter().chain(&pretty).copied().collect();
+        assert_eq!(types(&twice).0, ["a", "a"]);
+        let cut = ["{\"type\":\"cut", "{\"type\":\"b\"}", "{", "no json", "}", "{\"type\":\"c\"}"];
+        assert_eq!(types(&cut), (vec!["b".to_owned(), "c".to_owned()], 1));
+        assert_eq!(types(&["{\"type\":\"a\"}{\"type\":\"b\"}", "text {x}"]), (vec!["a".into(), "b".into()], 1));
     }
 
     #[test]

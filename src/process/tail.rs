@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::growth::Growth;
 
-/// A longer line is cut, in bytes.
+/// A longer line is cut, in bytes; it can be read again in pieces.
 pub const LINE_CAP: usize = 1024 * 1024;
 /// What is kept of a line that was cut, in bytes.
 pub const LINE_HEAD: usize = 256 * 1024;
@@ -29,6 +30,8 @@ pub struct Line {
     pub text: String,
     /// How many bytes of it were dropped because it was longer than [`LINE_CAP`]; else 0.
     pub dropped_bytes: u64,
+    /// Where the file has the whole of it; empty where that is not known.
+    pub at: Range<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,8 @@ pub struct Tail {
     path: PathBuf,
     file: File,
     position: u64,
+    /// Where the unfinished line begins.
+    line_start: u64,
     /// Lines that were read and not yet handed out, each with the offset behind it.
     ready: VecDeque<(Line, u64)>,
     offset: u64,
@@ -76,6 +81,7 @@ impl Tail {
             path: path.to_owned(),
             file,
             position: offset,
+            line_start: offset,
             ready: VecDeque::new(),
             offset,
             unfinished: Unfinished::default(),
@@ -102,7 +108,7 @@ impl Tail {
                     self.rests = false;
                 }
                 (true, Some(_)) if self.unfinished.is_empty() => return Ok(None),
-                (true, Some(_)) => self.ready.push_back((self.unfinished.end_line(), self.position)),
+                (true, Some(_)) => self.end_line(),
                 (false, _) => self.read_chunk()?,
             }
         }
@@ -134,13 +140,48 @@ impl Tail {
         self.rests = false;
     }
 
-    /// Leaves out what was not read yet, but for the last `most` bytes. The line that it cuts says how much is missing.
+    /// Leaves out what was not read yet, but for the last `most` bytes and the whole line in which they begin. The line
+    /// that it cuts says how much is missing.
     pub fn skip_to_last(&mut self, most: u64) {
         let from = self.length().saturating_sub(most);
-        if from > self.position {
-            self.unfinished.dropped += from - self.position;
-            self.position = from;
+        if from <= self.position {
+            return;
         }
+        let start = self.start_of_line(from);
+        self.unfinished.dropped += start.unwrap_or(from) - self.position;
+        self.position = start.unwrap_or(from);
+        if start.is_some() {
+            // Where the cut line ends is not known.
+            let line = self.unfinished.end_line(self.line_start..self.line_start);
+            self.ready.push_back((line, self.position));
+            self.line_start = self.position;
+        }
+    }
+
+    /// The start of the line that has this offset, if that lies in what was not read yet.
+    fn start_of_line(&self, offset: u64) -> Option<u64> {
+        let mut chunk = vec![0; CHUNK];
+        let mut end = offset;
+        while end > self.position {
+            let start = end.saturating_sub(CHUNK as u64).max(self.position);
+            let chunk = &mut chunk[..(end - start) as usize];
+            self.file.read_exact_at(chunk, start).ok()?;
+            if let Some(newline) = chunk.iter().rposition(|byte| *byte == b'\n') {
+                return Some(start + newline as u64 + 1);
+            }
+            end = start;
+        }
+        None
+    }
+
+    /// Reads a part of a line again that was cut. Returns 0 at the end of the file.
+    pub fn read_again(&self, offset: u64, chunk: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(chunk, offset)
+    }
+
+    /// Up to where it has read a line that has no end yet.
+    pub fn unfinished_at(&self) -> Option<u64> {
+        (!self.unfinished.is_empty()).then_some(self.position)
     }
 
     fn length(&self) -> u64 {
@@ -173,6 +214,7 @@ impl Tail {
             return Ok(count);
         }
         self.position = 0;
+        self.line_start = 0;
         self.offset = 0;
         self.unfinished = Unfinished::default();
         self.file.read_at(chunk, 0)
@@ -184,11 +226,17 @@ impl Tail {
             match piece.strip_suffix(b"\n") {
                 Some(rest) => {
                     self.unfinished.push(rest);
-                    self.ready.push_back((self.unfinished.end_line(), self.position));
+                    self.end_line();
                 }
                 None => self.unfinished.push(piece),
             }
         }
+    }
+
+    fn end_line(&mut self) {
+        let line = self.unfinished.end_line(self.line_start..self.position);
+        self.ready.push_back((line, self.position));
+        self.line_start = self.position;
     }
 }
 
@@ -218,14 +266,14 @@ impl Unfinished {
         }
     }
 
-    fn end_line(&mut self) -> Line {
+    fn end_line(&mut self, at: Range<u64>) -> Line {
         let Self { mut kept, dropped } = std::mem::take(self);
         if dropped == 0 && kept.last() == Some(&b'\r') {
             kept.pop();
         }
         let text =
             String::from_utf8(kept).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        Line { text, dropped_bytes: dropped }
+        Line { text, dropped_bytes: dropped, at }
     }
 }
 

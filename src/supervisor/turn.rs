@@ -19,7 +19,9 @@ use super::assignment::Delivered;
 use super::inbox::{self, Message};
 use super::limits::Exceeded;
 use super::run::{Attempt, Stop};
-use crate::backend::{self, AgentEvent, Decoder, GitDirs, LaunchPlan, Session, StopSignal, StopStep, Turn, TurnReport};
+use crate::backend::{
+    self, AgentEvent, Decoder, GitDirs, LaunchPlan, LongLine, Session, Short, StopSignal, StopStep, Turn, TurnReport,
+};
 use crate::config::OnStall;
 use crate::crash_point::{self, Point};
 use crate::mission::causes::with_causes;
@@ -48,6 +50,8 @@ pub(super) struct Ended {
 
 /// After its last word a CLI that holds a session open gets this long for a background task to wake it.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
+/// The same after a line that could not be read: it may have been the last word.
+const UNREAD_GRACE: Duration = Duration::from_secs(10);
 /// And this long to go once its stdin is closed.
 const CLOSING_GRACE: Duration = Duration::from_secs(15);
 /// What a process gets between SIGKILL and being given up on.
@@ -61,6 +65,8 @@ const FLOOD: u64 = 4 * 1024 * 1024;
 /// To be woken costs more than to look into the inbox or to write the status, so what will be due so soon is done with
 /// whatever wakes us.
 const EARLY: Duration = Duration::from_millis(100);
+/// Of a long line, this much is read at once, in bytes.
+const PIECE: usize = 64 * 1024;
 /// The end of stderr that failures may quote, in bytes.
 const STDERR_TAIL: u64 = 8 * 1024;
 
@@ -160,6 +166,10 @@ struct Running {
     ladder: Ladder,
     /// The agent has said its last word, and when; its stdin is closed a little later.
     idle_since: Option<Instant>,
+    /// A line could not be read, and when; nothing came since.
+    unread_since: Option<Instant>,
+    /// Up to where a line without an end was read, at the last look.
+    unfinished_at: Option<u64>,
     /// When to look into the inbox though nobody knocks, on a clock of its own: a CLI that never stops printing would put
     /// off any wait that begins anew.
     letters_at: Instant,
@@ -189,6 +199,7 @@ enum Happening {
     Knock,
     StopStep,
     Silence,
+    Unread,
     TimeUp,
     Write,
     Look,
@@ -209,6 +220,8 @@ impl Running {
             stop: None,
             ladder: Ladder { steps: Default::default(), due: None },
             idle_since: None,
+            unread_since: None,
+            unfinished_at: None,
             letters_at: Instant::now(),
             look_at: Instant::now(),
             unconfirmed: Vec::new(),
@@ -248,7 +261,7 @@ impl Running {
             match happening {
                 Happening::Exited(exit) => return exit,
                 Happening::Line(Some(line)) => {
-                    self.take_line(attempt, &line);
+                    self.take_line(attempt, &line).await;
                     self.unchecked += line.text.len() as u64 + line.dropped_bytes;
                     if self.unchecked > FLOOD {
                         self.check_output(attempt);
@@ -266,6 +279,7 @@ impl Running {
                     }
                 }
                 Happening::Silence => self.close_when_idle(),
+                Happening::Unread => self.close_stdin(),
                 Happening::TimeUp => self.begin_stop(Stop::TimedOut),
                 Happening::Write => self.write_board(attempt),
                 Happening::Look => {
@@ -285,6 +299,7 @@ impl Running {
             (Some(self.letters_at), soon, Happening::Knock),
             (self.ladder.due, now, Happening::StopStep),
             (self.idle_deadline(), now, Happening::Silence),
+            (self.unread_since.map(|since| since + UNREAD_GRACE), now, Happening::Unread),
             (self.stop.is_none().then_some(attempt.limits.deadline), now, Happening::TimeUp),
             (attempt.board.due(), soon, Happening::Write),
             (Some(self.look_at), now, Happening::Look),
@@ -323,16 +338,46 @@ impl Running {
         }
     }
 
-    fn take_line(&mut self, attempt: &mut Attempt, line: &process::Line) {
+    async fn take_line(&mut self, attempt: &mut Attempt, line: &process::Line) {
         attempt.limits.note_life();
-        if line.dropped_bytes > 0 {
-            let text = format!("a line was cut: {} bytes of it were dropped", line.dropped_bytes);
-            attempt.board.note(&AgentEvent::Warning { text });
-            return;
+        self.unread_since = None;
+        if line.dropped_bytes == 0 {
+            return self.decode(attempt, &line.text);
         }
-        for event in self.decoder.line(&line.text) {
+        match self.shortened(line).await {
+            Short::Objects(objects) => self.decode(attempt, &objects),
+            Short::Text(text) => {
+                self.unread_since = Some(Instant::now());
+                let cut = format!("a line was cut: {} bytes of it were left out", line.dropped_bytes);
+                attempt.board.note(&AgentEvent::Warning { text: cut });
+                self.decode(attempt, if text.is_empty() { &line.text } else { &text });
+            }
+        }
+    }
+
+    fn decode(&mut self, attempt: &mut Attempt, line: &str) {
+        for event in self.decoder.line(line) {
             self.take_event(attempt, &event);
         }
+    }
+
+    /// A line that is too long to be held, read once more from the file: it may be the result.
+    async fn shortened(&self, line: &process::Line) -> Short {
+        let mut long = LongLine::new();
+        let mut piece = vec![0; PIECE];
+        let mut at = line.at.start;
+        while at < line.at.end {
+            let most = PIECE.min((line.at.end - at) as usize);
+            match self.tail.read_again(at, &mut piece[..most]) {
+                Ok(count) if count > 0 => {
+                    long.push(&piece[..count]);
+                    at += count as u64;
+                }
+                _ => break,
+            }
+            tokio::task::consume_budget().await;
+        }
+        long.finish()
     }
 
     fn take_event(&mut self, attempt: &mut Attempt, event: &AgentEvent) {
@@ -428,6 +473,22 @@ impl Running {
         self.ladder.due = Some(Instant::now() + CLOSING_GRACE);
     }
 
+    /// A CLI that is at rest ends; one that still works ends after its turn.
+    fn close_stdin(&mut self) {
+        self.stdin = None;
+        self.held = None;
+        self.unread_since = None;
+    }
+
+    /// Output that stays in the middle of a line may be the last word too.
+    fn check_unfinished(&mut self) {
+        let unfinished_at = self.tail.unfinished_at();
+        if unfinished_at.is_some() && unfinished_at == self.unfinished_at {
+            self.close_stdin();
+        }
+        self.unfinished_at = unfinished_at;
+    }
+
     /// The first reason counts, but a cancellation or the deadline overrules a message.
     fn begin_stop(&mut self, stop: Stop) {
         match self.stop {
@@ -485,6 +546,7 @@ impl Running {
         if let Some(Exceeded::Output(why)) = attempt.limits.check_output() {
             return self.begin_stop(Stop::Failed(FailureKind::OutputLimit, why));
         }
+        self.check_unfinished();
         let scope = process::Scope { own_children: self.children(), ..attempt.scope() };
         let evidence = attempt.limits.check_stall(&scope);
         if let Some(evidence) = &evidence {
@@ -524,7 +586,7 @@ impl Running {
         self.tail.skip_to_last(REST);
         self.tail.finish();
         while let Ok(Some(line)) = self.tail.next().await {
-            self.take_line(attempt, &line);
+            self.take_line(attempt, &line).await;
         }
     }
 

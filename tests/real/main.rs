@@ -28,6 +28,7 @@ mod inspector;
 mod inspector_resources;
 mod interactive;
 mod lead;
+mod long_lines;
 mod messages;
 #[path = "../support/model_server/mod.rs"]
 mod model_server;

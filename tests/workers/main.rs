@@ -11,6 +11,7 @@ mod likely_cause;
 mod loud;
 mod messages;
 mod observe;
+mod output;
 #[cfg(target_os = "linux")]
 mod own;
 mod places;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::failures::{api_kind, of_result};
 use crate::backend::failure::{failure, without_result};
 use crate::backend::lines::{
-    FINAL_LIMIT, Noise, OUTPUT_LIMIT, add, count, dollars, gist, items, object, one_line, said, tail, text, thought,
+    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, add, count, dollars, gist, items, one_line, said, tail, text, thought,
     warning,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
@@ -23,7 +23,7 @@ const FOLLOWED: usize = 10_000;
 
 #[derive(Default)]
 pub struct Reader {
-    noise: Noise,
+    lines: JsonLines,
     session_id: Option<String>,
     model: String,
     /// Between an `init` and its `result`.
@@ -301,10 +301,8 @@ impl Reader {
 
 impl Decoder for Reader {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
-        match object(line) {
-            Some(event) => self.read(&event),
-            None => self.noise.event(line).into_iter().collect(),
-        }
+        let (events, noise) = self.lines.read(line);
+        noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {

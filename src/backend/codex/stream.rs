@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::backend::failure::{failure, kind_of_answer, kind_of_status, without_result};
 use crate::backend::lines::{
-    FINAL_LIMIT, Noise, OUTPUT_LIMIT, count, gist, items, object, one_line, said, tail, text, thought, warning,
+    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, count, gist, items, one_line, said, tail, text, thought, warning,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 
 pub struct Reader {
     zone: TimeZone,
-    noise: Noise,
+    lines: JsonLines,
     session_id: Option<String>,
     final_message: String,
     usage: Usage,
@@ -29,7 +29,7 @@ impl Reader {
     pub fn new(zone: TimeZone) -> Self {
         Self {
             zone,
-            noise: Noise::default(),
+            lines: JsonLines::default(),
             session_id: None,
             final_message: String::new(),
             usage: Usage::default(),
@@ -146,10 +146,8 @@ impl Reader {
 
 impl Decoder for Reader {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
-        match object(line) {
-            Some(event) => self.read(&event),
-            None => self.noise.event(line).into_iter().collect(),
-        }
+        let (events, noise) = self.lines.read(line);
+        noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {

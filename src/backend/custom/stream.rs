@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::backend::failure::{ended, failure, without_result};
 use crate::backend::lines::{
-    FINAL_LIMIT, Noise, OUTPUT_LIMIT, count, dollars, items, object, one_line, said, tail, text, thought, warning,
+    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, count, dollars, items, one_line, said, tail, text, thought, warning,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
@@ -72,7 +72,7 @@ impl Decoder for Plain {
 pub struct Jsonl {
     name: String,
     session_id: Option<String>,
-    noise: Noise,
+    lines: JsonLines,
     final_message: String,
     usage: Usage,
     denials: u32,
@@ -85,7 +85,7 @@ impl Jsonl {
         Self {
             name,
             session_id,
-            noise: Noise::default(),
+            lines: JsonLines::default(),
             final_message: String::new(),
             usage: Usage::default(),
             denials: 0,
@@ -162,10 +162,8 @@ impl Jsonl {
 
 impl Decoder for Jsonl {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
-        match object(line) {
-            Some(event) => self.read(&event).into_iter().collect(),
-            None => self.noise.event(line).into_iter().collect(),
-        }
+        let (events, noise) = self.lines.read(line);
+        noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {

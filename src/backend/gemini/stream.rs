@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::backend::failure::{failure, kind_of_status, without_result};
 use crate::backend::lines::{
-    FINAL_LIMIT, Noise, OUTPUT_LIMIT, count, gist, object, one_line, said, tail, text, warning,
+    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, count, gist, object, one_line, said, tail, text, warning,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
@@ -20,7 +20,7 @@ const WITHHELD: [&str; 3] = ["run_shell_command", "write_file", "replace"];
 
 #[derive(Default)]
 pub struct Reader {
-    noise: Noise,
+    lines: JsonLines,
     session_id: Option<String>,
     /// What was said since the last tool's result.
     words: String,
@@ -156,10 +156,8 @@ impl Reader {
 
 impl Decoder for Reader {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
-        match object(line) {
-            Some(event) => self.read(&event),
-            None => self.noise.event(line).into_iter().collect(),
-        }
+        let (events, noise) = self.lines.read(line);
+        noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {

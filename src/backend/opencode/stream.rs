@@ -5,14 +5,14 @@ use serde_json::Value;
 
 use crate::backend::failure::{ended, failure, kind_of_status, without_result};
 use crate::backend::lines::{
-    FINAL_LIMIT, Noise, OUTPUT_LIMIT, add, count, dollars, gist, object, one_line, said, tail, text, thought,
+    FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, add, count, dollars, gist, object, one_line, said, tail, text, thought,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 
 #[derive(Default)]
 pub struct Reader {
-    noise: Noise,
+    lines: JsonLines,
     session_id: Option<String>,
     final_message: String,
     usage: Usage,
@@ -113,10 +113,8 @@ impl Reader {
 
 impl Decoder for Reader {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
-        match object(line) {
-            Some(event) => self.read(&event),
-            None => self.noise.event(line).into_iter().collect(),
-        }
+        let (events, noise) = self.lines.read(line);
+        noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {

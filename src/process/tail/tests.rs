@@ -240,7 +240,9 @@ async fn the_middle_can_be_left_out_and_says_so() {
     tail.skip_to_last(8);
     tail.finish();
     let cut = tail.next().await.unwrap().unwrap();
-    assert_eq!((cut.text.as_str(), cut.dropped_bytes), ("second", 11), "what of it was read, and how much is missing");
+    assert_eq!((cut.text.as_str(), cut.dropped_bytes), ("second", 6), "what of it was read, and how much is missing");
+    assert!(cut.at.is_empty());
+    assert_eq!(text(&mut tail).await, "third", "the line in which the last bytes begin is whole");
     assert_eq!(text(&mut tail).await, "last");
     assert_eq!(tail.next().await.unwrap(), None);
 }

@@ -1,0 +1,525 @@
+//! Finds the JSON objects in a line as CLIs really print it, and shortens those that are too long to be held.
+//!
+//! Around an object there may be what terminals do not show (a byte order mark, colours, NUL bytes) or overwrite (progress
+//! before a carriage return). In it there may be what strict readers refuse: half surrogates, NaN, raw control characters,
+//! nesting without end. Long strings lose their middle and long lists their end, so memory is bounded whatever the length.
+
+use serde_json::{Number, Value};
+
+/// Kept of a string's beginning and of its end, in bytes; less of one in a field that has many.
+const HEAD: usize = 4 * 1024;
+const TAIL: usize = super::lines::FINAL_LIMIT;
+const LEAST: usize = 256;
+/// A field of the object itself takes about this much; of a longer list the rest is left out.
+const FIELD: usize = 4 * 1024 * 1024;
+/// All objects of one line together.
+const ALL: usize = 32 * 1024 * 1024;
+/// Deeper values become null. The library refuses 128.
+const DEPTH: usize = 100;
+/// Text before an object, in bytes.
+const PREFIX: usize = 4 * 1024;
+/// No word or number of JSON is longer than what is worth keeping of it.
+const SCALAR: usize = 64;
+
+/// Takes a line piece by piece.
+#[derive(Default)]
+pub struct Objects {
+    done: Vec<Value>,
+    size: usize,
+    out: Vec<u8>,
+    /// What is open: `{` or `[`.
+    open: Vec<u8>,
+    state: State,
+    escape: Escape,
+    /// A comma was read and not written: nothing may follow it.
+    comma: bool,
+    /// Where in `out` the present field of the object began.
+    field: usize,
+    /// Nothing is written until this ends.
+    skipped: Option<Skipped>,
+    string: Text,
+    scalar: Vec<u8>,
+    /// Text outside of objects that a terminal would show before or behind one.
+    shown: usize,
+    has_quotes: bool,
+    behind_object: bool,
+    text_before: bool,
+    broken: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Skipped {
+    /// The list, or the object, that is open at this depth.
+    Rest(usize),
+    /// One value, below this depth.
+    Value(usize),
+}
+
+#[derive(Default, Clone, Copy, PartialEq)]
+enum State {
+    #[default]
+    Between,
+    String,
+    Backslash,
+    /// So many digits of `\uXXXX` are missing.
+    Hex(u8, u16),
+}
+
+/// Control sequences of terminals.
+#[derive(Default, Clone, Copy, PartialEq)]
+enum Escape {
+    #[default]
+    None,
+    Began,
+    Sequence,
+    /// Until BEL or ESC `\`.
+    Command,
+    /// One more byte.
+    Charset,
+}
+
+/// The text of one string, decoded, without its middle.
+#[derive(Default)]
+struct Text {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    cut: bool,
+    most: usize,
+    surrogate: Option<u16>,
+}
+
+impl Objects {
+    pub fn push(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() && !self.broken {
+            if self.state == State::String {
+                let plain = rest.iter().take_while(|byte| !b"\"\\\0".contains(byte)).count();
+                if plain > 0 {
+                    self.string.push(&rest[..plain]);
+                }
+                rest = &rest[plain..];
+            }
+            let Some((byte, behind)) = rest.split_first() else { return };
+            // A NUL is half of a character in UTF-16, of which the other half is ASCII.
+            if *byte != 0 {
+                self.take(*byte);
+            }
+            rest = behind;
+        }
+    }
+
+    /// Whether an object began that has not ended: the next line may go on with it.
+    pub fn is_unfinished(&self) -> bool {
+        !self.broken && !self.open.is_empty() && !self.text_before
+    }
+
+    /// The objects; none if the line is anything else than objects.
+    pub fn finish(self) -> Vec<Value> {
+        let text_behind = self.behind_object && self.shown > 0;
+        if self.broken || text_behind || !self.open.is_empty() { Vec::new() } else { self.done }
+    }
+
+    fn take(&mut self, byte: u8) {
+        match self.state {
+            State::Between => self.between(byte),
+            State::String => self.in_string(byte),
+            State::Backslash => self.behind_backslash(byte),
+            State::Hex(missing, value) => self.hex_digit(byte, missing, value),
+        }
+    }
+
+    fn between(&mut self, byte: u8) {
+        if self.escape != Escape::None || byte == 0x1b {
+            return self.escape(byte);
+        }
+        if self.open.is_empty() {
+            return self.outside(byte);
+        }
+        if byte.is_ascii_alphanumeric() || b"+-.".contains(&byte) {
+            if self.scalar.len() < SCALAR {
+                self.scalar.push(byte);
+            }
+            return;
+        }
+        self.end_scalar();
+        match byte {
+            b'"' => self.begin_string(),
+            b'{' | b'[' => self.begin_container(byte),
+            b'}' | b']' => self.end_container(byte),
+            b',' => self.take_comma(),
+            b':' => self.write(b":"),
+            _ if byte.is_ascii_whitespace() || byte.is_ascii_control() || is_mark(byte) => {}
+            _ => self.broken = true,
+        }
+    }
+
+    /// Before, between and behind objects.
+    fn outside(&mut self, byte: u8) {
+        match byte {
+            b'\r' => self.overwritten(),
+            b'{' if self.shown == 0 || self.may_stand_before_an_object() => {
+                self.text_before = self.shown > 0;
+                self.begin_container(byte);
+            }
+            _ if byte.is_ascii_whitespace() || byte.is_ascii_control() || is_mark(byte) => {}
+            _ => {
+                self.shown += 1;
+                // Then it may be text about an object.
+                self.has_quotes |= b"\"'`\\".contains(&byte);
+            }
+        }
+    }
+
+    fn may_stand_before_an_object(&self) -> bool {
+        !self.behind_object && !self.has_quotes && self.shown < PREFIX
+    }
+
+    /// The terminal writes over what was shown.
+    fn overwritten(&mut self) {
+        (self.shown, self.has_quotes, self.behind_object) = (0, false, false);
+    }
+
+    fn escape(&mut self, byte: u8) {
+        self.escape = match (self.escape, byte) {
+            (Escape::None, _) => Escape::Began,
+            (Escape::Began, b'[') => Escape::Sequence,
+            (Escape::Began, b']' | b'P' | b'^' | b'_' | b'X') => Escape::Command,
+            (Escape::Began, b'(' | b')' | b'#' | b'%') => Escape::Charset,
+            (Escape::Command, 0x1b) => Escape::Began,
+            (Escape::Sequence, 0x40..=0x7e) => {
+                // Erases the line, or goes to its beginning or to another one.
+                if self.open.is_empty() && b"GHJKEF".contains(&byte) {
+                    self.overwritten();
+                }
+                Escape::None
+            }
+            (Escape::Command, 0x07) | (Escape::Began | Escape::Charset, _) => Escape::None,
+            (going_on, _) => going_on,
+        };
+    }
+
+    fn begin_string(&mut self) {
+        let used = self.out.len() - self.field;
+        let most = if self.open.len() == 1 { TAIL } else { (FIELD.saturating_sub(used) / 4).clamp(LEAST, TAIL) };
+        self.string = Text { most, ..Text::default() };
+        self.state = State::String;
+    }
+
+    fn in_string(&mut self, byte: u8) {
+        match byte {
+            b'"' => {
+                self.state = State::Between;
+                let text = std::mem::take(&mut self.string).into_json();
+                self.write(&text);
+            }
+            b'\\' => self.state = State::Backslash,
+            _ => self.string.push(&[byte]),
+        }
+    }
+
+    fn behind_backslash(&mut self, byte: u8) {
+        self.state = State::String;
+        match byte {
+            b'n' => self.string.push(b"\n"),
+            b't' => self.string.push(b"\t"),
+            b'r' => self.string.push(b"\r"),
+            b'b' => self.string.push(b"\x08"),
+            b'f' => self.string.push(b"\x0c"),
+            b'u' => self.state = State::Hex(4, 0),
+            other => self.string.push(&[other]),
+        }
+    }
+
+    fn hex_digit(&mut self, byte: u8, missing: u8, value: u16) {
+        let Some(digit) = char::from(byte).to_digit(16) else {
+            self.broken = true;
+            return;
+        };
+        let value = value << 4 | digit as u16;
+        self.state = State::Hex(missing - 1, value);
+        if missing == 1 {
+            self.state = State::String;
+            self.string.push_unit(value);
+        }
+    }
+
+    fn begin_container(&mut self, byte: u8) {
+        if self.open.is_empty() {
+            (self.field, self.comma) = (0, false);
+            self.out.clear();
+        }
+        if self.open.len() == DEPTH && self.skipped.is_none() {
+            self.write(b"null");
+            self.skipped = Some(Skipped::Value(DEPTH));
+        }
+        self.write(&[byte]);
+        self.open.push(byte);
+    }
+
+    fn end_container(&mut self, byte: u8) {
+        let depth = self.open.len();
+        let fits = matches!((self.open.pop(), byte), (Some(b'{'), b'}') | (Some(b'['), b']'));
+        self.broken |= !fits;
+        self.comma = false;
+        match self.skipped {
+            Some(Skipped::Rest(at)) if at == depth => self.skipped = None,
+            Some(Skipped::Value(at)) if at + 1 == depth => {
+                self.skipped = None;
+                return;
+            }
+            _ => {}
+        }
+        self.write(&[byte]);
+        if self.open.is_empty() {
+            self.end_object();
+        }
+    }
+
+    fn end_object(&mut self) {
+        (self.shown, self.has_quotes, self.behind_object) = (0, false, true);
+        let text_before = std::mem::take(&mut self.text_before);
+        self.size += self.out.len();
+        match serde_json::from_slice::<Value>(&self.out) {
+            // With text before it only what is plainly an event.
+            Ok(object) if !text_before || object["type"].is_string() => self.done.push(object),
+            _ => self.broken = true,
+        }
+        self.out = Vec::new();
+    }
+
+    fn take_comma(&mut self) {
+        self.comma = self.skipped.is_none();
+        if self.open.len() == 1 {
+            self.field = self.out.len();
+        } else if self.comma && self.out.len() - self.field > FIELD {
+            self.skipped = Some(Skipped::Rest(self.open.len()));
+            self.comma = false;
+        }
+    }
+
+    fn end_scalar(&mut self) {
+        if self.scalar.is_empty() {
+            return;
+        }
+        let scalar = std::mem::take(&mut self.scalar);
+        let known = [&b"true"[..], b"false", b"null"].contains(&&scalar[..]);
+        let valid = known || serde_json::from_slice::<Number>(&scalar).is_ok();
+        self.write(if valid { &scalar } else { b"null" });
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if self.skipped.is_some() {
+            return;
+        }
+        if std::mem::take(&mut self.comma) {
+            self.out.push(b',');
+        }
+        self.out.extend_from_slice(bytes);
+        self.broken |= self.size + self.out.len() > ALL;
+    }
+}
+
+impl Text {
+    fn push(&mut self, bytes: &[u8]) {
+        if self.surrogate.take().is_some() {
+            self.append("\u{fffd}".as_bytes());
+        }
+        self.append(bytes);
+    }
+
+    /// A character by its UTF-16 code; those beyond the first 65,536 come in halves.
+    fn push_unit(&mut self, unit: u16) {
+        let character = match (self.surrogate.take(), unit) {
+            (Some(high), 0xdc00..=0xdfff) => char::decode_utf16([high, unit]).next().and_then(Result::ok),
+            (before, unit) => {
+                if before.is_some() {
+                    self.append("\u{fffd}".as_bytes());
+                }
+                if (0xd800..=0xdbff).contains(&unit) {
+                    self.surrogate = Some(unit);
+                    return;
+                }
+                char::from_u32(unit.into())
+            }
+        };
+        self.append(character.unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf8(&mut [0; 4]).as_bytes());
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        let room = HEAD.min(self.most).saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(&bytes[..room]);
+        self.tail.extend_from_slice(&bytes[room..]);
+        if self.tail.len() > 2 * self.most {
+            self.tail.drain(..self.tail.len() - self.most);
+            self.cut = true;
+        }
+    }
+
+    fn into_json(mut self) -> Vec<u8> {
+        self.push(b"");
+        let over = self.tail.len().saturating_sub(self.most);
+        if over > 0 {
+            self.tail.drain(..over);
+            self.cut = true;
+        }
+        let mut bytes = self.head;
+        if self.cut {
+            bytes.extend_from_slice("…".as_bytes());
+            let begun = self.tail.iter().take_while(|byte| **byte & 0xc0 == 0x80).count();
+            self.tail.drain(..begun);
+        }
+        bytes.extend_from_slice(&self.tail);
+        Value::from(String::from_utf8_lossy(&bytes)).to_string().into_bytes()
+    }
+}
+
+/// Bytes of a byte order mark, or of what stands for one that could not be read.
+fn is_mark(byte: u8) -> bool {
+    matches!(byte, 0xef | 0xbb | 0xbf | 0xbd | 0xfe | 0xff)
+}
+
+/// A line that was too long to be kept, read again piece by piece.
+#[derive(Default)]
+pub struct LongLine {
+    objects: Objects,
+    text: Text,
+}
+
+/// The short form of a long line.
+#[derive(Debug, PartialEq)]
+pub enum Short {
+    /// Its objects, complete but for the middle of long strings and the end of long lists.
+    Objects(String),
+    /// Beginning and end of a line that is no JSON.
+    Text(String),
+}
+
+impl LongLine {
+    pub fn new() -> Self {
+        Self { objects: Objects::default(), text: Text { most: TAIL, ..Text::default() } }
+    }
+
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.objects.push(bytes);
+        self.text.append(bytes);
+    }
+
+    pub fn finish(self) -> Short {
+        let objects = self.objects.finish();
+        if !objects.is_empty() {
+            return Short::Objects(objects.iter().map(Value::to_string).collect());
+        }
+        let text: String = serde_json::from_slice(&self.text.into_json()).unwrap_or_default();
+        Short::Text(text.trim_end().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn objects(line: &[u8]) -> Vec<Value> {
+        let mut whole = Objects::default();
+        whole.push(line);
+        let whole = whole.finish();
+        let mut pieces = Objects::default();
+        line.chunks(1).for_each(|piece| pieces.push(piece));
+        assert_eq!(pieces.finish(), whole, "in pieces");
+        whole
+    }
+
+    #[test]
+    fn what_a_terminal_does_not_show_is_no_part_of_a_line() {
+        let object = json!({"type": "result", "n": [1, -2.5e3, true, null, "a\"\\\u{1f600}b"]});
+        let text = object.to_string();
+        let utf_16: Vec<u8> = "\u{feff}{\"type\":\"result\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(objects(&utf_16), [json!({"type": "result"})]);
+        for (before, behind) in [
+            ("", ""),
+            ("\u{feff}", "\r"),
+            ("\u{fffd}\u{fffd}", ""),
+            ("\x1b[32m", "\x1b[0m"),
+            ("\x1b]0;a \"title\"\x07", "\x1b[?25h"),
+            ("\x1b]8;;http://a\x1b\\", "\x1b(B"),
+            ("\0\0", "\0"),
+            ("50%\r", ""),
+            ("he said \"no\" {}\r", ""),
+            ("\x1b[2K\x1b[1G", " \t"),
+            ("a 'quote' \x1b[2K", "\rdone"),
+            ("[==>  ] 50% ", ""),
+            ("⠋ Working… ", "\r"),
+        ] {
+            assert_eq!(
+                objects(format!("{before}{text}{behind}").as_bytes()),
+                [object.clone()],
+                "{before:?} {behind:?}"
+            );
+        }
+        let coloured = "\x1b[1;39m{\x1b[0m\x1b[34;1m\"type\"\x1b[0m:\x1b[0;32m\"result\"\x1b[0m}\x1b[0m";
+        assert_eq!(objects(coloured.as_bytes()), [json!({"type": "result"})]);
+        assert_eq!(objects(b"{\"type\":\"a\"} {\"type\":\"b\"}").len(), 2);
+    }
+
+    #[test]
+    fn text_about_an_object_is_none() {
+        for line in [
+            "",
+            "no object",
+            "he printed \"{\"type\":\"result\"}\"",
+            "`{\"type\":\"result\"}`",
+            "{\"type\":\"result\"} is what it says",
+            "event: {\"n\":1}",
+            "{\"type\":\"result\"",
+            "{\"type\":\"result\"]",
+            "[{\"type\":\"result\"}]",
+            "{\"type\":\"result\"}}",
+            "{type:\"result\"}",
+        ] {
+            assert_eq!(objects(line.as_bytes()), Vec::<Value>::new(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_strict_readers_refuse_is_read() {
+        let line = b"{\"a\":\"x\\ud83dy\",\"b\":NaN,\"c\":-Infinity,\"d\":\"tab\there \xff\",\"e\":[1,],\"f\":\"\\ud83d\\ude00\"}";
+        let read = json!({"a": "x\u{fffd}y", "b": null, "c": null, "d": "tab\there \u{fffd}", "e": [1], "f": "😀"});
+        assert_eq!(objects(line), [read]);
+        let deep = format!("{{\"a\":{}1{},\"type\":\"result\"}}", "[".repeat(1000), "]".repeat(1000));
+        assert_eq!(objects(deep.as_bytes())[0]["type"], "result");
+        let list = format!("{{\"a\":{}[1],2{},\"type\":\"result\"}}", "[".repeat(99), "]".repeat(99));
+        assert_eq!(objects(list.as_bytes())[0]["type"], "result");
+    }
+
+    #[test]
+    fn a_long_object_is_shortened_and_stays_whole() {
+        let long = "é\"\n".repeat(1 << 20);
+        let denial = json!({"tool": "Write", "input": {"content": long}});
+        let many: Vec<u32> = (0..2_000_000).collect();
+        let object = json!({
+            "type": "result", "denials": vec![&denial; 12], "many": many, "result": format!("{long}the end"),
+            "usage": {"input": 7}, "terminal_reason": "completed",
+        });
+        let text = object.to_string();
+        assert!(text.len() > 60 << 20);
+        let mut line = LongLine::new();
+        text.as_bytes().chunks(65_536).for_each(|piece| line.push(piece));
+        let Short::Objects(short) = line.finish() else { panic!("it is an object") };
+        assert!(short.len() < 16 << 20, "{}", short.len());
+        let short: Value = serde_json::from_str(&short).unwrap();
+        assert_eq!(short["terminal_reason"], "completed");
+        assert_eq!(short["usage"]["input"], 7);
+        assert_eq!(short["denials"].as_array().unwrap().len(), 12);
+        let result = short["result"].as_str().unwrap();
+        assert!(result.starts_with("é\"\n") && result.ends_with("\"\nthe end") && result.len() >= TAIL);
+        assert_eq!(short["many"][1], 1);
+    }
+
+    #[test]
+    fn a_long_text_keeps_its_ends() {
+        let mut line = LongLine::new();
+        line.push(format!("begin{}the \"end\"", "x".repeat(3 << 20)).as_bytes());
+        let Short::Text(text) = line.finish() else { panic!("it is no object") };
+        assert!(text.starts_with("begin") && text.ends_with("the \"end\"") && text.len() < 2 * TAIL);
+    }
+}

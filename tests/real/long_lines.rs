@@ -1,0 +1,38 @@
+//! A result may be longer than any line that is kept in memory: Claude Code repeats in it what it refused to write.
+
+use serde_json::json;
+
+use crate::model_server::Script;
+use crate::world::{World, mission};
+
+with_each_cli!(a_result_that_repeats_refused_writes_ends_the_worker: Claude);
+with_each_cli!(long_output_of_a_tool_hides_no_result: Claude Codex Gemini OpenCode);
+
+async fn a_result_that_repeats_refused_writes_ends_the_worker(world: &World) {
+    let content = "0123456 ".repeat(349_000 / 8);
+    let mut script = Script::new();
+    for number in 1..=3 {
+        script = script.write(&format!("refused-{number}.txt"), &content);
+    }
+    world.model.register("refused", script.say("three were refused"));
+    let mut mission = mission(world.cli, &Script::new());
+    mission["prompt"] = "SCRIPT:refused".into();
+    mission["permissions"] = "read_only".into();
+    let created = world.call("create_worker_mission", mission).await;
+    let worker = created["worker"]["worker_id"].as_str().expect("a worker has an id").to_owned();
+    let told = world.settled(&worker).await;
+    assert_eq!(told["status"], "completed", "{told:#}");
+    assert_eq!(told["final_message"], "three were refused");
+    assert_eq!(told["outcome"]["changes"]["permission_denials"], 3, "{told:#}");
+    let stdout = world.repo().join(".orchestrator/workers").join(&worker).join("attempts/1/stdout.log");
+    let printed = std::fs::read_to_string(&stdout).unwrap_or_else(|error| panic!("{}: {error}", stdout.display()));
+    let longest = printed.lines().map(str::len).max();
+    assert!(longest > Some(1 << 20), "its longest line has only {longest:?} bytes");
+}
+
+async fn long_output_of_a_tool_hides_no_result(world: &World) {
+    let script = Script::new().run("head -c 3000000 /dev/zero | tr '\\0' x; echo").say("it was long");
+    let worker = world.start(&script, json!({})).await;
+    let told = world.settled(&worker).await;
+    assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("it was long")), "{told:#}");
+}
