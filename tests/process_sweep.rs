@@ -11,8 +11,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use orchestrator_boss::process::{
-    Bystanders, Delivery, Evidence, Identity, Launch, Proof, Scope, Signal, Started, Stdin, Sweep, TAG_VARIABLE,
-    become_session_leader, become_subreaper, look, reap_orphans, send, spawn, sweep,
+    Bystanders, Delivery, Evidence, Identity, Launch, Private, Proof, Scope, Signal, Started, Stdin, Sweep,
+    TAG_VARIABLE, become_session_leader, become_subreaper, look, reap_orphans, send, spawn, sweep,
 };
 
 const GRACE: Duration = Duration::from_millis(50);
@@ -49,6 +49,7 @@ impl Worker {
             tag,
             roots: vec![Identity::own().unwrap()],
             spare: Vec::new(),
+            private: Private::default(),
             own_children: vec![started.identity.pid],
             bystanders,
         };
@@ -382,6 +383,12 @@ fn a_zombie_that_nobody_reaps_does_not_hold_up_a_sweep() {
     assert!(started.elapsed() < LONG_GRACE / 2, "{:?}", started.elapsed());
     assert_eq!((swept.ended, swept.survivors), (0, Vec::new()));
     assert_eq!(Identity::of(pid), Some(zombie), "it was a zombie all the time");
+}
+
+#[test]
+fn every_daemon_that_is_known_is_shared_by_default() {
+    let default = orchestrator_boss::config::Settings::default().shared_daemons;
+    assert_eq!(default, orchestrator_boss::process::known_daemons().collect::<Vec<_>>());
 }
 
 /// A child that is ended with the test, passed or not.

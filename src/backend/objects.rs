@@ -450,11 +450,8 @@ mod tests {
             ("[==>  ] 50% ", ""),
             ("⠋ Working… ", "\r"),
         ] {
-            assert_eq!(
-                objects(format!("{before}{text}{behind}").as_bytes()),
-                [object.clone()],
-                "{before:?} {behind:?}"
-            );
+            let read = objects(format!("{before}{text}{behind}").as_bytes());
+            assert_eq!(read, std::slice::from_ref(&object), "{before:?} {behind:?}");
         }
         let coloured = "\x1b[1;39m{\x1b[0m\x1b[34;1m\"type\"\x1b[0m:\x1b[0;32m\"result\"\x1b[0m}\x1b[0m";
         assert_eq!(objects(coloured.as_bytes()), [json!({"type": "result"})]);

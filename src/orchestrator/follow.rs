@@ -19,10 +19,11 @@ use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run};
 use crate::mission::registry::Worker;
-use crate::process::{self, Identity, Scope, Signal, Tree};
+use crate::process::{self, Identity, Private, Scope, Signal, Tree};
 use crate::store::file::{self, FileError};
 use crate::store::lease;
 use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
+use crate::supervisor::apart::folder_beside;
 use crate::supervisor::assignment::{Assignment, Delivered, FromSupervisor, LiveStatus};
 use crate::supervisor::facts;
 
@@ -144,7 +145,9 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         Some(assignment) => {
             // Its supervisor was ended before it could take it away.
             let _ = std::fs::remove_file(&assignment.socket);
-            Some(process::sweep(&scope_of(attempt, assignment), GRACE).await)
+            let swept = process::sweep(&scope_of(attempt, assignment), GRACE).await;
+            let _ = std::fs::remove_dir_all(folder_beside(&assignment.socket));
+            Some(swept)
         }
         None => None,
     };
@@ -221,8 +224,15 @@ fn scope_of(attempt: &AttemptDir, assignment: &Assignment) -> Scope {
         tag: assignment.tag.clone(),
         roots: written_down(attempt),
         spare: assignment.settings.shared_daemons.clone(),
+        private: private_to(attempt, assignment),
         ..Scope::default()
     }
+}
+
+fn private_to(attempt: &AttemptDir, assignment: &Assignment) -> Private {
+    let tree = assignment.ours.then(|| assignment.directory.clone());
+    let places = [attempt.root().to_owned(), folder_beside(&assignment.socket)].into_iter().chain(tree).collect();
+    Private { places, since: None }
 }
 
 /// The supervisor and what descended from it; nothing, if the machine was booted since.

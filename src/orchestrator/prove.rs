@@ -17,7 +17,7 @@ use crate::git;
 use crate::launcher::local;
 use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Missing, Verification};
-use crate::process::{self, Scope, Tree};
+use crate::process::{self, Private, Scope, Tree};
 use crate::store::file;
 use crate::store::lease;
 use crate::store::state_dir::StateDir;
@@ -106,7 +106,9 @@ async fn take_away(context: &Arc<Context>, dir: &TrialDir) {
     if let Some(trial) = &trial {
         let known = file::read_json::<Tree>(&dir.processes()).ok().flatten().map(Tree::here).unwrap_or_default();
         let spare = trial.settings.shared_daemons.clone();
-        process::sweep(&Scope { tag: trial.tag.clone(), roots: known, spare, ..Scope::default() }, GRACE).await;
+        let private = Private { places: vec![dir.tree()], since: None };
+        let scope = Scope { tag: trial.tag.clone(), roots: known, spare, private, ..Scope::default() };
+        process::sweep(&scope, GRACE).await;
     }
     let (inner, place) = (Arc::clone(context), dir.clone());
     let removed = blocking(move || {

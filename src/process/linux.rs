@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::DirEntryExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use procfs::FromRead;
@@ -103,6 +104,11 @@ pub(super) fn environment_value(pid: u32, key: &str) -> Option<String> {
 
 fn is_entry(entry: &[u8], key: &str, value: &str) -> bool {
     entry.strip_prefix(key.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) == Some(value.as_bytes())
+}
+
+/// `None` if it has ended, or is another user's.
+pub(super) fn working_directory(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
 pub(super) fn arguments(pid: u32) -> Vec<String> {

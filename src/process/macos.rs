@@ -1,6 +1,7 @@
 //! The process table of macOS, by libproc and sysctl, and signals by `kill`. Twin of `linux.rs`.
 
 use std::ffi::c_int;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use libproc::libproc::bsd_info::BSDInfo;
@@ -77,6 +78,18 @@ pub(super) fn environment_has(pid: u32, key: &str, value: &str) -> Option<bool> 
 pub(super) fn environment_value(pid: u32, key: &str) -> Option<String> {
     let (_, environment) = arguments_and_environment(pid)?;
     environment.iter().find_map(|entry| Some(entry.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
+}
+
+/// `None` if it has ended, or is another user's.
+pub(super) fn working_directory(pid: u32) -> Option<PathBuf> {
+    // SAFETY: the struct is plain numbers and bytes, of which all may be zero.
+    let mut info: libc::proc_vnodepathinfo = unsafe { std::mem::zeroed() };
+    let size = c_int::try_from(size_of::<libc::proc_vnodepathinfo>()).ok()?;
+    let pid = c_int::try_from(pid).ok()?;
+    // SAFETY: `info` is the struct that this question is answered with, and `size` is its size.
+    let read = unsafe { libc::proc_pidinfo(pid, libc::PROC_PIDVNODEPATHINFO, 0, (&raw mut info).cast(), size) };
+    // The library splits the path into pieces of 32 bytes.
+    (read == size).then(|| text(info.pvi_cdir.vip_path.as_flattened())).flatten().map(PathBuf::from)
 }
 
 pub(super) fn arguments(pid: u32) -> Vec<String> {

@@ -13,6 +13,7 @@
 #[cfg(target_os = "linux")]
 mod cgroup;
 mod clock;
+mod daemons;
 mod detached;
 mod file_system;
 mod growth;
@@ -34,6 +35,7 @@ mod usage;
 mod watching;
 
 pub use clock::monotonic;
+pub use daemons::{Private, known_daemons};
 pub use detached::{Detached, DetachedLaunch, start_detached};
 pub use file_system::network_file_system;
 pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::daemons::{self, Private};
 use super::identity::{self, Bystanders, Identity, Record, State};
 use super::platform;
 
@@ -52,9 +53,11 @@ pub struct Scope {
     /// here, and then what it runs for its own purposes belongs too; a server that cleans up names the dead supervisor
     /// and what that had started. The earliest also bounds the search in time, which halves its cost.
     pub roots: Vec<Identity>,
-    /// Daemons that a user shares between projects (sccache, GradleDaemon, …), by program name or Java main class.
-    /// They and what runs below them are left alone.
+    /// Daemons that a user shares between projects (sccache, gradle, …), by the names in `daemons.rs`, program name or
+    /// Java main class. They are left alone, and with them what runs below them elsewhere than in the worker's places.
     pub spare: Vec<String>,
+    /// What is the worker's own, and so shared with nobody.
+    pub private: Private,
     /// Children of this process that somebody else in it waits for (tokio, std): their exit is not to be taken away.
     pub own_children: Vec<u32>,
     /// They never belong to it, and are not looked at. Those who were there before the worker's first process.
@@ -177,15 +180,20 @@ impl<'a> Search<'a> {
     fn survey(&self, hidden: bool) -> Survey {
         let daemons = self.shared_daemons();
         let ours = self.table.iter().filter(|record| self.proven.contains_key(&record.pid) && record.pid != self.own);
-        let (spared, found): (Vec<&Record>, Vec<&Record>) = ours.partition(|record| self.is_below(record, &daemons));
+        let (spared, found): (Vec<&Record>, Vec<&Record>) = ours.partition(|record| self.is_spared(record, &daemons));
         let (zombies, found): (Vec<&Record>, Vec<&Record>) =
             found.into_iter().partition(|record| record.state == State::Zombie);
-        let living = |records: &[&Record]| {
+        let living = |records: &[&Record]| -> Vec<Found> {
             records.iter().filter(|record| record.state != State::Zombie).map(|record| self.found(record)).collect()
         };
+        let mut living_spared = living(&spared);
+        for found in &mut living_spared {
+            // The system may call it `java`.
+            found.name = daemons.get(&found.identity.pid).unwrap_or(&found.name).clone();
+        }
         Survey {
             found: living(&found),
-            spared: living(&spared),
+            spared: living_spared,
             proof: if !hidden && self.adopts_orphans() { Proof::Full } else { Proof::BestEffort },
             whole_groups: self.whole_groups(&found, &zombies),
             zombies: zombies
@@ -212,20 +220,31 @@ impl<'a> Search<'a> {
         is_root && self.proven.contains_key(&self.own) && platform::is_subreaper()
     }
 
-    fn shared_daemons(&self) -> BTreeSet<u32> {
+    /// Their names by their pids.
+    fn shared_daemons(&self) -> BTreeMap<u32, String> {
         if self.scope.spare.is_empty() {
-            return BTreeSet::new();
+            return BTreeMap::new();
         }
         let proven = self.table.iter().filter(|record| self.proven.contains_key(&record.pid) && record.pid != self.own);
-        proven.filter(|record| is_shared(record, &self.scope.spare)).map(|record| record.pid).collect()
+        let name = |record: &Record| {
+            let apart = self.scope.roots.iter().all(|root| root.pid != record.session);
+            daemons::shared_daemon(record, apart, &self.scope.spare, &self.scope.private)
+        };
+        proven.filter_map(|record| Some((record.pid, name(record)?))).collect()
+    }
+
+    /// A daemon, or what runs below one. A server that a worker started in a shared terminal is the worker's.
+    fn is_spared(&self, record: &Record, daemons: &BTreeMap<u32, String>) -> bool {
+        let is_daemon = daemons.contains_key(&record.pid);
+        is_daemon || self.is_below(record, daemons) && !daemons::works_in(record.pid, &self.scope.private)
     }
 
     /// True for the daemons and for all that has one of them among its parents.
-    fn is_below(&self, record: &Record, daemons: &BTreeSet<u32>) -> bool {
+    fn is_below(&self, record: &Record, daemons: &BTreeMap<u32, String>) -> bool {
         let mut pid = record.pid;
         // A chain of parents cannot be longer than the table; a torn read must not make it endless.
         for _ in 0..=self.table.len() {
-            if daemons.is_empty() || daemons.contains(&pid) {
+            if daemons.is_empty() || daemons.contains_key(&pid) {
                 break;
             }
             match self.table.iter().find(|other| other.pid == pid) {
@@ -233,7 +252,7 @@ impl<'a> Search<'a> {
                 None => break,
             }
         }
-        daemons.contains(&pid)
+        daemons.contains_key(&pid)
     }
 
     /// The groups of zombies too, since an unreaped zombie keeps its group's number: a process that goes on only in
@@ -259,42 +278,4 @@ fn link(parent: &Record, child: &Record) -> Option<Evidence> {
     }
     let leads = parent.session == parent.pid;
     (leads && child.session == parent.pid).then_some(Evidence::Session)
-}
-
-/// By the system's short name, the name the program was called by, or the main class of a Java program.
-fn is_shared(record: &Record, spare: &[String]) -> bool {
-    is_one_of(spare, &record.name) || is_called_one_of(spare, &platform::arguments(record.pid))
-}
-
-fn is_called_one_of(spare: &[String], arguments: &[String]) -> bool {
-    let Some((called, rest)) = arguments.split_first() else {
-        return false;
-    };
-    let program = called.rsplit('/').next().unwrap_or(called);
-    let is_main_class = |word: &String| word.rsplit('.').next().is_some_and(|class| is_one_of(spare, class));
-    is_one_of(spare, program) || (program == "java" && rest.iter().any(is_main_class))
-}
-
-fn is_one_of(spare: &[String], name: &str) -> bool {
-    spare.iter().any(|spared| spared == name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn is_spared(command_line: &str) -> bool {
-        let arguments: Vec<String> = command_line.split(' ').map(str::to_owned).collect();
-        is_called_one_of(&["sccache".to_owned(), "GradleDaemon".to_owned()], &arguments)
-    }
-
-    #[test]
-    fn daemons_are_known_by_program_or_main_class_only() {
-        assert!(is_spared("/usr/local/bin/sccache --start-server"));
-        assert!(is_spared("/opt/jdk/bin/java -Xmx512m org.gradle.launcher.daemon.bootstrap.GradleDaemon 8.5"));
-        assert!(!is_spared("vim sccache"));
-        assert!(!is_spared("sh -c sccache"));
-        assert!(!is_spared("/usr/bin/sccache-dist"));
-        assert!(!is_spared("/home/sccache/tool"));
-    }
 }

@@ -174,6 +174,7 @@ impl Attempt {
             tag: &self.assignment.tag,
             log: &log,
             settings: &self.assignment.settings,
+            sockets: &self.sockets,
             commit,
         };
         let result = verify::verify(check, called_off(&mut self.inbox, &self.dir)).await;

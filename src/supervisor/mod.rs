@@ -4,6 +4,7 @@
 //! Its interface is the attempt's folder ([`assignment`] says what is in it); the socket only makes it quick. It never
 //! touches the journal and knows no other worker. Start reading in [`run`].
 
+pub mod apart;
 pub mod assignment;
 mod board;
 pub mod facts;

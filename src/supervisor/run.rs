@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use thiserror::Error;
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::apart::{self, Sockets};
 use super::assignment::{Assignment, Delivered, READY};
 use super::board::Board;
 use super::inbox::{Inbox, Message};
@@ -26,7 +27,7 @@ use crate::backend::{Backend, Backends, TurnReport, UnknownBackend};
 use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Outcome, Run, Usage, says_blocked};
-use crate::process::{self, Bystanders, Identity, Scope};
+use crate::process::{self, Bystanders, Identity, Private, Scope};
 use crate::store::file::{self, FileError};
 use crate::store::lease;
 use crate::store::worker_dir::AttemptDir;
@@ -72,6 +73,9 @@ pub(super) struct Attempt {
     /// Each turn of this CLI counts from zero, so that the turns before are to be added.
     pub turns_add_up: bool,
     pub cleanup: finish::CleanupSoFar,
+    pub sockets: Sockets,
+    /// By the clock of file systems.
+    since: SystemTime,
 }
 
 /// What CLIs need to know of the repository to commit in it.
@@ -128,6 +132,7 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     if !attempt.dir.take_claim()? {
         return Err(SupervisorError::Claimed);
     }
+    attempt.sockets = Sockets::make(apart::folder_beside(&attempt.assignment.socket));
     crash_point::at(Point::Claimed);
     attempt.board.write();
     for kind in [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()] {
@@ -215,6 +220,8 @@ impl Attempt {
             woken: false,
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
             cleanup: finish::CleanupSoFar::default(),
+            sockets: Sockets::default(),
+            since: SystemTime::now(),
             me,
             began: tokio::time::Instant::now(),
             assignment,
@@ -304,9 +311,17 @@ impl Attempt {
             tag: self.assignment.tag.clone(),
             roots: vec![self.me],
             spare: self.assignment.settings.shared_daemons.clone(),
+            private: self.private(),
             own_children: Vec::new(),
             bystanders: self.bystanders.clone(),
         }
+    }
+
+    fn private(&self) -> Private {
+        let tree = self.assignment.ours.then(|| self.assignment.directory.clone());
+        let sockets = self.sockets.path().map(Path::to_owned);
+        let places = tree.into_iter().chain(sockets).chain([self.dir.root().to_owned()]).collect();
+        Private { places, since: Some(self.since) }
     }
 
     pub(super) fn note_received(&mut self, id: Uuid) {

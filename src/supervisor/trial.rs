@@ -5,11 +5,14 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use super::apart::Sockets;
 use super::finish::SWEEP_GRACE;
 use super::run::{SupervisorError, say_ready, take_lease};
 use super::{likely_cause, tree, verify};
@@ -18,7 +21,7 @@ use crate::crash_point::{self, Point};
 use crate::git::{self, Configuration, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Missing, Verification};
-use crate::process::{self, Identity, Scope};
+use crate::process::{self, Identity, Private, Scope};
 use crate::store::file;
 use crate::store::trial_dir::TrialDir;
 
@@ -107,19 +110,23 @@ pub(super) async fn prove(
         return Some(Verification::CouldNotRun { why });
     }
     crash_point::at(Point::TrialTreeMade);
-    let before = state(dir.tree()).await;
+    let (before, since) = (state(dir.tree()).await, SystemTime::now());
     let (worktree, log) = (dir.tree(), dir.log());
+    let sockets = Sockets::make(std::env::temp_dir().join(format!("orchestrator-boss-{}", Uuid::new_v4().simple())));
     let check = verify::Check {
         command: &trial.command,
         directory: &worktree,
         tag: &trial.tag,
         log: &log,
         settings: &trial.settings,
+        sockets: &sockets,
         commit: Some(trial.commit.clone()),
     };
     let result = verify::verify(check, unwanted.cancelled()).await;
     let spare = trial.settings.shared_daemons.clone();
-    let scope = Scope { tag: trial.tag.clone(), roots: vec![me], spare, ..Scope::default() };
+    let places = [Some(worktree.clone()), sockets.path().map(Path::to_owned)].into_iter().flatten().collect();
+    let private = Private { places, since: Some(since) };
+    let scope = Scope { tag: trial.tag.clone(), roots: vec![me], spare, private, ..Scope::default() };
     process::sweep(&scope, SWEEP_GRACE).await;
     match result {
         Some(Verification::Passed { .. }) if state(dir.tree()).await != before => Some(Verification::NotProven {

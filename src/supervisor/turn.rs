@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
+use super::apart;
 use super::assignment::Delivered;
 use super::inbox::{self, Message};
 use super::limits::Exceeded;
@@ -136,13 +137,16 @@ impl Attempt {
         let mut env_set: BTreeMap<String, OsString> =
             plan.env_set.iter().map(|(name, value)| (name.clone(), value.into())).collect();
         env_set.insert(TAG_VARIABLE.to_owned(), self.assignment.tag.clone().into());
+        for (name, value) in self.sockets.variables() {
+            env_set.entry(name).or_insert(value);
+        }
         let inherited = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         Launch {
             program: self.assignment.program.clone(),
             args: plan.args.iter().map(OsString::from).collect(),
             cwd: self.assignment.directory.clone(),
             env_set,
-            env_remove: inherited.filter(|name| plan.removes(name)).collect(),
+            env_remove: inherited.filter(|name| plan.removes(name) || apart::leads_to_the_terminal(name)).collect(),
             stdin: process::Stdin::Pipe,
             stdout: self.dir.stdout(),
             stderr: self.dir.stderr(),

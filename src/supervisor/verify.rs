@@ -3,12 +3,12 @@
 //! The command runs code that a worker wrote, so its environment holds no keys. That it could not run is another thing
 //! than that it failed.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::apart::{Sockets, leads_to_the_terminal};
 use super::turn::{end_of, to_exit};
 use crate::config::Settings;
 use crate::mission::causes::with_causes;
@@ -54,6 +54,7 @@ pub struct Check<'a> {
     /// Appended to.
     pub log: &'a Path,
     pub settings: &'a Settings,
+    pub sockets: &'a Sockets,
     /// What it proves, if it passes.
     pub commit: Option<String>,
 }
@@ -113,12 +114,13 @@ async fn stop(started: &mut process::Started) {
 }
 
 fn launch(check: &Check<'_>) -> Launch {
-    let tag = (TAG_VARIABLE.to_owned(), check.tag.into());
+    let mut env_set = check.sockets.variables();
+    env_set.insert(TAG_VARIABLE.to_owned(), check.tag.into());
     Launch {
         program: "/bin/sh".into(),
         args: vec!["-c".into(), check.command.into()],
         cwd: check.directory.to_owned(),
-        env_set: BTreeMap::from([tag]),
+        env_set,
         env_remove: std::env::vars_os()
             .filter_map(|(name, _)| name.into_string().ok())
             .filter(|name| is_kept_back(name, check.settings))
@@ -132,7 +134,11 @@ fn launch(check: &Check<'_>) -> Launch {
 /// A list of what is taken away, not of what is given: the user's toolchain may need any variable.
 fn is_kept_back(name: &str, settings: &Settings) -> bool {
     let named_by_the_user = || settings.custom.iter().any(|it| it.key_variables.iter().any(|key| key == name));
-    is_secret(name) || leads_elsewhere(name) || crate::backend::is_the_bosses(name) || named_by_the_user()
+    is_secret(name)
+        || leads_elsewhere(name)
+        || leads_to_the_terminal(name)
+        || crate::backend::is_the_bosses(name)
+        || named_by_the_user()
 }
 
 fn is_secret(name: &str) -> bool {

@@ -2,6 +2,8 @@
 //! tested beside it.
 
 mod admission;
+#[cfg(target_os = "linux")]
+mod daemons;
 mod end;
 mod fault;
 mod history;

@@ -68,14 +68,14 @@ impl Stubborn {
 }
 
 /// The process that wrote its pid to this file, and stays.
-async fn process(path: &Path) -> Identity {
+pub async fn process(path: &Path) -> Identity {
     until(&format!("a pid in {}", path.display()), || {
         Identity::of(std::fs::read_to_string(path).ok()?.trim().parse().ok()?)
     })
     .await
 }
 
-async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let began = std::time::Instant::now();
     loop {
         if let Some(value) = condition() {
@@ -86,7 +86,7 @@ async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn attempt(world: &World) -> AttemptDir {
+pub fn attempt(world: &World) -> AttemptDir {
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
     dir.worker(&WorkerId::new(1, "t")).attempt(1)
 }
@@ -99,7 +99,7 @@ fn supervisor(attempt: &AttemptDir) -> Identity {
     serde_json::from_value(json(attempt.status())["supervisor"].clone()).unwrap()
 }
 
-fn tag(attempt: &AttemptDir) -> String {
+pub fn tag(attempt: &AttemptDir) -> String {
     json(attempt.assignment())["tag"].as_str().unwrap().to_owned()
 }
 
@@ -112,7 +112,7 @@ async fn until_written_down(attempt: &AttemptDir, stubborn: &Stubborn) {
     .await;
 }
 
-fn outcome(world: &World) -> Outcome {
+pub fn outcome(world: &World) -> Outcome {
     attempt(world).outcome().unwrap().expect("it has settled")
 }
 
