@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use orchestrator_boss::process::{DetachedLaunch, start_detached};
+use orchestrator_boss::process::{DetachedLaunch, Program, start_detached};
 use serde_json::json;
 use tokio::io::AsyncBufReadExt;
 
@@ -172,7 +172,7 @@ pub fn spawn_on_demand(mebibytes: usize) {
     let ballast = vec![1_u8; mebibytes << 20];
     let folder = tempfile::tempdir().expect("a temporary folder");
     let launch = DetachedLaunch {
-        program: program(),
+        program: Program::at(program()),
         args: vec!["stamp".into()],
         cwd: folder.path().to_owned(),
         env_set: BTreeMap::new(),
