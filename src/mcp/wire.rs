@@ -71,10 +71,10 @@ struct About {
     /// What a queued worker waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
-    /// What its branch, as it stands, does not merge cleanly with: other workers, or the integration branch by its name.
+    /// What its branch, as it stands, does not merge cleanly with: {worker_id or branch, paths, more_paths?}.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Described>")]
     conflicts_with: Vec<ConflictReport>,
-    /// Further ones that are left out here.
     #[serde(skip_serializing_if = "is_none")]
     more_conflicts: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,7 +82,7 @@ struct About {
 }
 
 /// What a branch does not merge cleanly with, and the files. Nothing is cut: what is too long is counted.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct ConflictReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_id: Option<String>,
@@ -201,7 +201,7 @@ pub(super) struct VerificationReport {
     commit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_tail: Option<String>,
-    /// Why it did not pass, where that seems not to be the work's fault: what the worktree lacks, or that the base fails.
+    /// Why it did not pass, where that seems not to be the work's fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     likely_cause: Option<String>,
 }

@@ -340,6 +340,10 @@ impl Actor {
             })?;
         }
         make_way_for_state_file(&dir)?;
+        if context.visitor {
+            // It does not check by itself, and knows what servers have written down.
+            self.collisions = Collisions::told(&Told::read(&dir.state_file()));
+        }
         let lock = dir.server_lock(&context.server);
         let lease = lease::take(&lock)?.ok_or(OrchestratorError::ShuttingDown)?;
         let journal = Journal::open(&dir.journal(), context.server.clone())?;

@@ -16,6 +16,7 @@ use crate::mission::id::{ServerId, WorkerId};
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::race;
 use crate::mission::registry::{Registry, Worker};
+use crate::store::state_file::Told;
 
 /// More branches than these are not checked with the integration branch.
 const MOST: usize = 256;
@@ -180,6 +181,19 @@ impl Radar {
 }
 
 impl Collisions {
+    /// As a server has written them down.
+    pub(super) fn told(told: &Told) -> Self {
+        let mut collisions = Self::default();
+        for (worker, task) in told.by_worker() {
+            let with: Vec<_> = task.conflicts_with.iter().cloned().map(Collision::from).collect();
+            if !with.is_empty() {
+                collisions.of.insert(worker.clone(), with);
+            }
+            collisions.unchecked.extend(task.conflicts_unchecked.map(|unchecked| (worker.clone(), unchecked)));
+        }
+        collisions
+    }
+
     fn note(&mut self, worker: &Worker, with: &str, is_integration_branch: bool, paths: &[String]) {
         if !paths.is_empty() {
             let collision = Collision { with: with.to_owned(), is_integration_branch, paths: paths.to_vec() };

@@ -292,7 +292,8 @@ impl Run<'_> {
                 passed = Some(whole);
                 break;
             }
-            if good == 0 && may_be_the_targets(&whole) && train.left.iter().all(|(_, why)| !is_of_proof(why)) {
+            let may_be = self.order.sources.len() > 1 || may_be_the_targets(&whole, &train.lacks);
+            if good == 0 && may_be && train.left.iter().all(|(_, why)| !is_of_proof(why)) {
                 let alone = self.verify(&mut train, Some(0), command).await?;
                 if !is_passed(&alone) {
                     let cars = std::mem::take(&mut train.cars);
@@ -408,9 +409,14 @@ fn is_passed(verification: &Verification) -> bool {
     matches!(verification, Verification::Passed { .. })
 }
 
-/// To try the target alone takes as long again as what took too long.
-fn may_be_the_targets(verification: &Verification) -> bool {
-    !matches!(verification, Verification::TimedOut { .. })
+/// Of a single source. To try the target alone takes as long again as what took too long, and is told nothing by what did
+/// not run at all, unless something was missing for it.
+fn may_be_the_targets(verification: &Verification, lacks: &[Missing]) -> bool {
+    match verification {
+        Verification::Failed { .. } => true,
+        Verification::CouldNotRun { .. } => !lacks.is_empty(),
+        _ => false,
+    }
 }
 
 /// Nothing came in, and it is not for what was to come in.
