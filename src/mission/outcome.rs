@@ -285,6 +285,15 @@ impl LikelyCause {
         lacks.into_iter().chain(fails).collect::<Vec<_>>().join("; ")
     }
 
+    /// In a few words, for a line that says more.
+    pub fn short(&self) -> String {
+        match self.lacks.as_slice() {
+            [] => "base fails too".to_owned(),
+            [only] => format!("lacks {}", only.path),
+            [first, more @ ..] => format!("lacks {} and {} more", first.path, more.len()),
+        }
+    }
+
     /// What to do first; `None`: what is in the repository fails by itself.
     pub fn fix(&self) -> Option<String> {
         let first = self.lacks.first()?;

@@ -197,8 +197,7 @@ fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
         notes.push(format!("blocked: {}", text::clean(what)));
     }
     if last.status != Ending::Completed {
-        notes.extend(last.likely_cause.as_ref().map(|cause| text::clean(&cause.words())));
-        notes.extend(last.failure.as_ref().map(|failure| why(failure, &last.verification)));
+        notes.extend(last.failure.as_ref().map(|failure| why(failure, last)));
     }
     notes.extend(last.cancelled.as_ref().map(|cancelled| text::clean(&cancelled.words())));
     notes.extend(not_heard(&last.unheard).map(|unheard| text::clean(&unheard)));
@@ -213,14 +212,18 @@ fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
 }
 
 /// In one line; of a check that failed, the last that it said.
-fn why(failure: &BriefFailure, verification: &Verification) -> String {
+fn why(failure: &BriefFailure, last: &Brief) -> String {
     let said = match failure.kind {
-        FailureKind::Verification => verification.note().unwrap_or_default(),
+        FailureKind::Verification => last.verification.note().unwrap_or_default(),
         _ => for_people(&failure.message),
     };
     let mut lines = said.lines().map(text::clean).filter(|line| !line.is_empty());
     match (failure.kind, lines.next(), lines.next_back()) {
-        (FailureKind::Verification, Some(first), Some(last)) => format!("check: {first}: {last}"),
+        (FailureKind::Verification, Some(first), end) if last.likely_cause.is_some() => {
+            let cause = last.likely_cause.as_ref().map(|cause| text::clean(&cause.short())).unwrap_or_default();
+            format!("{cause}: {}", end.unwrap_or(first))
+        }
+        (FailureKind::Verification, Some(first), Some(end)) => format!("check: {first}: {end}"),
         (FailureKind::Verification, Some(first), None) => format!("check: {first}"),
         (_, Some(first), _) => first,
         (kind, None, _) => kind.as_str().replace('_', " "),
