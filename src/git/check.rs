@@ -7,8 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::command::CommandError;
+use super::names::{self, RemoteBranch};
 use super::refs;
-use super::repository::{Repository, resolve_commit};
+use super::repository::{Repository, checked_out, resolve_commit};
 use super::worktree::{Listed, WorktreeError, list};
 
 /// Where worktrees go when the caller names no place, relative to the repository's root.
@@ -22,8 +23,14 @@ const LONGEST_NAME: usize = 60;
 pub struct Request {
     /// Made if it does not exist.
     pub branch: String,
-    /// A branch, tag or commit that a new branch starts at; without it, what is checked out at the root.
+    /// A branch, tag or commit that a new branch starts at.
     pub base: Option<String>,
+    /// Where it starts where no `base` is asked for, by its full name or id; without it, what is checked out in `tree`.
+    pub start: Option<String>,
+    /// The working tree whose HEAD is meant; without it, the main one.
+    pub tree: Option<PathBuf>,
+    /// The name was made up here: what a remote calls so has nothing to do with it.
+    pub is_made_up: bool,
     /// Absolute, or relative to the repository's root; without it, a folder under `.orchestrator/worktrees`.
     pub path: Option<PathBuf>,
     /// Folders outside that the user's settings allow.
@@ -37,6 +44,8 @@ pub struct Plan {
     pub branch: String,
     pub base_commit: String,
     pub new_branch: bool,
+    /// The branch is made from this one, which becomes its upstream.
+    pub from_remote: Option<RemoteBranch>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +60,7 @@ pub enum Place {
 }
 
 pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError> {
-    let branch = &request.branch;
+    let branch = &names::branch_name(&request.branch).to_owned();
     check_branch_name(branch)?;
     let worktrees = list(repo)?;
     let place = match &request.path {
@@ -64,11 +73,13 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
     }
     let existing = look_up_branch(repo, branch)?;
     let new_branch = existing.is_none();
-    let base_commit = match existing {
-        Some(commit) => base_of_existing_branch(repo, request, commit)?,
-        None => base_of_new_branch(repo, request)?,
+    let from_remote = if new_branch && !request.is_made_up { remote_of_new_branch(repo, branch)? } else { None };
+    let base_commit = match (existing, &from_remote) {
+        (Some(commit), _) => base_of_existing_branch(repo, request, branch, commit)?,
+        (None, Some(remote)) => base_of_remote_branch(repo, request, branch, remote)?,
+        (None, None) => base_of_new_branch(repo, request)?,
     };
-    Ok(Plan { place, branch: branch.clone(), base_commit, new_branch })
+    Ok(Plan { place, branch: branch.clone(), base_commit, new_branch, from_remote })
 }
 
 /// A path that nobody uses yet. The caller holds the repository's lock until it exists.
@@ -119,7 +130,17 @@ pub(super) fn resolve(repo: &Repository, path: &Path) -> Result<PathBuf, Worktre
 fn check_branch_name(branch: &str) -> Result<(), WorktreeError> {
     // Git's own rules, and `@`, which they allow and other commands take for HEAD.
     let valid = git2::Branch::name_is_valid(branch).unwrap_or(false) && branch != "@";
-    valid.then_some(()).ok_or_else(|| WorktreeError::InvalidBranch { branch: branch.to_owned() })
+    if !valid {
+        return Err(WorktreeError::InvalidBranch { branch: branch.to_owned() });
+    }
+    let elsewhere = [("refs/tags/", "a tag"), ("refs/remotes/", "a remote's branch")];
+    match elsewhere.into_iter().find(|(folder, _)| branch.starts_with(folder)) {
+        None => Ok(()),
+        Some((_, what)) => {
+            let instead = "name a branch; `base` is where a commit to start from is named".to_owned();
+            Err(WorktreeError::NotABranch { branch: branch.to_owned(), what, instead })
+        }
+    }
 }
 
 /// The commit of the branch if it exists. `a` and `a/b` cannot both be branches.
@@ -128,7 +149,6 @@ fn look_up_branch(repo: &Repository, branch: &str) -> Result<Option<String>, Wor
         Some(neighbours) => neighbours,
         None => ask_neighbours(repo, branch)?,
     };
-    let contains = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
     for (other, commit) in neighbours {
         if other == branch {
             return Ok(Some(commit));
@@ -137,7 +157,38 @@ fn look_up_branch(repo: &Repository, branch: &str) -> Result<Option<String>, Wor
             return Err(WorktreeError::BranchInTheWay { branch: branch.to_owned(), existing: other });
         }
     }
+    if refs::ignores_case(repo.root()) {
+        refuse_other_case(repo, branch)?;
+    }
     Ok(None)
+}
+
+/// Whether the one is a folder of the other, as git keeps branches.
+fn contains(outer: &str, inner: &str) -> bool {
+    inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Where files are found by their names in any case, a branch in another case is the same file.
+fn refuse_other_case(repo: &Repository, branch: &str) -> Result<(), WorktreeError> {
+    let wanted = branch.to_lowercase();
+    let listed = repo.read().args(["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads"]).text()?;
+    let is_in_the_way = |other: &&str| {
+        let other = other.to_lowercase();
+        other == wanted || contains(&other, &wanted) || contains(&wanted, &other)
+    };
+    match listed.lines().find(is_in_the_way) {
+        None => Ok(()),
+        Some(existing) => {
+            Err(WorktreeError::BranchInTheWay { branch: branch.to_owned(), existing: existing.to_owned() })
+        }
+    }
+}
+
+/// Whether branches that begin with this prefix can be made: none is in its way, and git allows the names.
+pub fn check_prefix(repo: &Repository, prefix: &str) -> Result<(), WorktreeError> {
+    let branch = format!("{prefix}w-0");
+    check_branch_name(&branch)?;
+    look_up_branch(repo, &branch).map(drop)
 }
 
 /// Names and commits of all branches that begin as this one does.
@@ -152,20 +203,62 @@ fn ask_neighbours(repo: &Repository, branch: &str) -> Result<Vec<(String, String
     Ok(lines.map(|(commit, name)| (name.to_owned(), commit.to_owned())).collect())
 }
 
-fn base_of_existing_branch(repo: &Repository, request: &Request, commit: String) -> Result<String, WorktreeError> {
+fn base_of_existing_branch(
+    repo: &Repository,
+    request: &Request,
+    branch: &str,
+    commit: String,
+) -> Result<String, WorktreeError> {
     match &request.base {
-        Some(base) if repo.resolve(base)? != commit => {
-            Err(WorktreeError::BranchExists { branch: request.branch.clone(), commit, base: base.clone() })
+        Some(base) if names::commit(repo, tree(repo, request), base)? != commit => {
+            Err(WorktreeError::BranchExists { branch: branch.to_owned(), commit, base: base.clone() })
         }
         _ => Ok(commit),
     }
 }
 
-fn base_of_new_branch(repo: &Repository, request: &Request) -> Result<String, WorktreeError> {
+/// What a remote has under the name of a branch that is not here.
+fn remote_of_new_branch(repo: &Repository, branch: &str) -> Result<Option<RemoteBranch>, WorktreeError> {
+    // `origin/main` is how git names another one's branch: a branch of ours called so would be taken for it.
+    if let Some((remote, name)) = names::as_remote_branch(repo, branch)? {
+        let instead = format!("use {name} to go on with that branch of {remote}, or choose another name");
+        return Err(WorktreeError::NotABranch { branch: branch.to_owned(), what: "a remote's branch", instead });
+    }
+    Ok(names::remote_branch(repo, branch)?)
+}
+
+fn base_of_remote_branch(
+    repo: &Repository,
+    request: &Request,
+    branch: &str,
+    remote: &RemoteBranch,
+) -> Result<String, WorktreeError> {
     match &request.base {
-        Some(base) => Ok(repo.resolve(base)?),
-        None => resolve_commit(repo.root(), "HEAD")?
-            .ok_or_else(|| WorktreeError::NoCommits { root: repo.root().to_owned() }),
+        Some(base) if names::commit(repo, tree(repo, request), base)? != remote.commit => {
+            Err(WorktreeError::RemoteHasBranch {
+                branch: branch.to_owned(),
+                remote: remote.remote.clone(),
+                commit: remote.commit.clone(),
+                base: base.clone(),
+            })
+        }
+        _ => Ok(remote.commit.clone()),
+    }
+}
+
+fn tree<'a>(repo: &'a Repository, request: &'a Request) -> &'a Path {
+    request.tree.as_deref().unwrap_or(repo.root())
+}
+
+fn base_of_new_branch(repo: &Repository, request: &Request) -> Result<String, WorktreeError> {
+    let tree = tree(repo, request);
+    match (&request.base, &request.start) {
+        (Some(base), _) => Ok(names::commit(repo, tree, base)?),
+        (None, Some(start)) => Ok(repo.resolve(start)?),
+        (None, None) => match resolve_commit(tree, "HEAD")? {
+            Some(commit) => Ok(commit),
+            None => Ok(repo.commit_checked_out(tree, &checked_out(tree)?.unwrap_or_default())?),
+        },
     }
 }
 

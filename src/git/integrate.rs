@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::command::{CommandError, Git};
-use super::refs;
 use super::repository::{Identity, Repository, RepositoryError, branch_commit};
+use super::{names, refs};
 
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrateError {
@@ -24,8 +24,8 @@ pub enum IntegrateError {
     Git(#[from] CommandError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("integrate branch {branch:?}: there is no such branch here")]
-    UnknownBranch { branch: String },
+    #[error("integrate branch {branch:?}: there is no such branch here; the branches there are: {branches}")]
+    UnknownBranch { branch: String, branches: String },
     #[error("integrate {branch} into itself; name another target branch")]
     SameBranch { branch: String },
     #[error("cherry-pick {branch}: {commit} is a merge commit; use merge or squash")]
@@ -252,7 +252,7 @@ pub fn merge_of(repo: &Repository, names: &[String]) -> Result<String, Integrate
             Some(base) => join(repo, name, &base, &next)?,
         });
     }
-    merged.ok_or_else(|| IntegrateError::UnknownBranch { branch: String::new() })
+    merged.ok_or_else(|| IntegrateError::UnknownBranch { branch: String::new(), branches: String::new() })
 }
 
 fn join(repo: &Repository, branch: &str, base: &str, next: &str) -> Result<String, IntegrateError> {
@@ -265,7 +265,16 @@ fn join(repo: &Repository, branch: &str, base: &str, next: &str) -> Result<Strin
 }
 
 pub fn tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
-    branch_commit(repo.root(), branch)?.ok_or_else(|| IntegrateError::UnknownBranch { branch: branch.to_owned() })
+    names::tip(repo, branch)?.map_or_else(|| unknown(repo, branch), Ok)
+}
+
+/// The same, without what a remote has under that name.
+pub fn local_tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
+    branch_commit(repo.root(), branch)?.map_or_else(|| unknown(repo, branch), Ok)
+}
+
+fn unknown<T>(repo: &Repository, branch: &str) -> Result<T, IntegrateError> {
+    Err(IntegrateError::UnknownBranch { branch: branch.to_owned(), branches: names::branches(repo)? })
 }
 
 /// What this call makes lies in that folder; what the repository has it sees.

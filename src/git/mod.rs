@@ -26,6 +26,7 @@ pub mod land;
 pub mod leftovers;
 mod loose;
 mod moved;
+pub mod names;
 mod nested;
 pub mod push;
 pub mod radar;
@@ -41,7 +42,7 @@ pub mod worktree;
 #[cfg(test)]
 mod testing;
 
-pub use check::{Request, check};
+pub use check::{Request, check, check_prefix};
 pub use command::{CommandError, Git};
 pub use configuration::Configuration;
 pub use diff::{DiffError, DiffPage, Look, branch_diff, diff, show_branch_diff, show_diff};
@@ -54,7 +55,7 @@ pub use land::{Move, can_land, land};
 pub use leftovers::{LeftoversError, commit_leftovers, left};
 pub use push::{PushResult, Pushed, push};
 pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
-pub use repository::{Identity, Repository, RepositoryError, head};
+pub use repository::{Identity, Repository, RepositoryError, checked_out, head, working_tree};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
 pub use status::git_dir;
 pub use worktree::{Worktree, WorktreeError, create, forget, list, lock, made_by_us, refill, unlock};

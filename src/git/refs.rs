@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use git2::{ErrorCode, Oid, Repository as Opened};
+use git2::{Direction, ErrorCode, Oid, Repository as Opened};
 
 use super::repository::Repository;
 use super::worktree::Listed;
@@ -29,7 +29,7 @@ pub(super) fn commit(dir: &Path, name: &str) -> Answer<String> {
     };
     match found {
         Ok(reference) => Some(Some(reference.peel_to_commit().ok()?.id().to_string())),
-        Err(error) if error.code() == ErrorCode::NotFound && name.starts_with("refs/heads/") => Some(None),
+        Err(error) if error.code() == ErrorCode::NotFound && name.starts_with("refs/") => Some(None),
         Err(_) => None,
     }
 }
@@ -39,6 +39,15 @@ pub(super) fn checked_out(dir: &Path) -> Option<String> {
     let opened = Opened::open(dir).ok()?;
     let head = opened.find_reference("HEAD").ok()?;
     Some(head.symbolic_target().ok()??.strip_prefix("refs/heads/")?.to_owned())
+}
+
+/// The top of the working tree around a folder.
+pub(super) fn working_tree(dir: &Path) -> Answer<PathBuf> {
+    let top = Opened::discover(dir).ok()?.workdir().map(Path::to_owned);
+    match top {
+        Some(top) => Some(Some(top.canonicalize().ok()?)),
+        None => None,
+    }
 }
 
 /// Whether all of the one commit is in the other.
@@ -80,6 +89,28 @@ pub(super) fn neighbours(dir: &Path, branch: &str) -> Option<Vec<(String, String
 fn named(reference: &git2::Reference) -> Option<(String, String)> {
     let id = reference.resolve().ok()?.target()?;
     Some((reference.name().ok()?.to_owned(), id.to_string()))
+}
+
+/// Each remote, and the ref in which a fetch keeps its branch of this name.
+pub(super) fn remote_places(dir: &Path, branch: &str) -> Option<Vec<(String, String)>> {
+    let repository = Opened::open(dir).ok()?;
+    let branch = format!("refs/heads/{branch}");
+    let mut places = Vec::new();
+    for name in repository.remotes().ok()?.iter() {
+        let name = name.ok()??;
+        let remote = repository.find_remote(name).ok()?;
+        let kept = remote.refspecs().filter(|it| it.direction() == Direction::Fetch && it.src_matches(&branch));
+        for place in kept.filter_map(|it| it.transform(&branch).ok()) {
+            places.push((name.to_owned(), place.as_str().ok()?.to_owned()));
+        }
+    }
+    Some(places)
+}
+
+/// Whether branches whose names differ only in case are one file here.
+pub(super) fn ignores_case(dir: &Path) -> bool {
+    let repository = Opened::open(dir).and_then(|repository| repository.config());
+    repository.and_then(|config| config.get_bool("core.ignorecase")).unwrap_or(false)
 }
 
 /// All worktrees, the main one first. A bare repository, and one whose files lie elsewhere than beside its worktree, are

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git, require_supported_version};
-use super::refs;
+use super::{names, refs};
 
 const LOCK_FILE: &str = "orchestrator-boss.lock";
 
@@ -24,7 +24,8 @@ pub enum RepositoryError {
     )]
     NoMainWorktree { common_dir: PathBuf },
     #[error(
-        "tell the integration branch: {} has a detached HEAD; check out a branch there, or set the integration branch",
+        "tell the integration branch: {} has a detached HEAD; check out a branch there, or name `base` in each mission \
+         and `into` at the integration, or let the user set integration_branch in the settings file",
         root.display()
     )]
     Detached { root: PathBuf },
@@ -36,6 +37,18 @@ pub enum RepositoryError {
     MissingIdentity { dir: PathBuf },
     #[error("resolve {name:?} to a commit: there is no such branch, tag or commit here")]
     UnknownCommit { name: String },
+    #[error("cannot tell which commit {name:?} means: {}; name one of these in full", meanings.join(" or "))]
+    Ambiguous { name: String, meanings: Vec<String> },
+    #[error(
+        "cannot tell which branch {branch} is meant: the remotes {} each have one; make it from the right one \
+         (`git branch --track {branch} {}/{branch}`), or set checkout.defaultRemote",
+        remotes.join(", "), remotes[0]
+    )]
+    SeveralRemotes { branch: String, remotes: Vec<String> },
+    #[error("find branch {branch}{why}: it does not exist in {}; the branches there are: {branches}", root.display())]
+    NoSuchBranch { branch: String, why: &'static str, root: PathBuf, branches: String },
+    #[error("{what} has no commit yet, and a worktree starts from one; first {fix}")]
+    NoCommits { what: String, fix: String },
     #[error("lock {}", path.display())]
     Lock { path: PathBuf, source: io::Error },
     #[error("add {pattern} to {}", path.display())]
@@ -100,9 +113,35 @@ impl Repository {
 
     /// The branch that is checked out in the main worktree, without `refs/heads/`. It may have no commit yet.
     pub fn integration_branch(&self) -> Result<String, RepositoryError> {
-        let seen =
-            refs::checked_out(self.root()).map_or_else(|| current_branch(self.root()), |branch| Ok(Some(branch)))?;
-        seen.ok_or_else(|| RepositoryError::Detached { root: self.root().to_owned() })
+        checked_out(self.root())?.ok_or_else(|| RepositoryError::Detached { root: self.root().to_owned() })
+    }
+
+    /// The commit of a branch that is checked out in `tree`, or why there is none.
+    pub fn commit_checked_out(&self, tree: &Path, branch: &str) -> Result<String, RepositoryError> {
+        branch_commit(tree, branch)?.ok_or_else(|| self.no_commits(tree, branch))
+    }
+
+    fn no_commits(&self, tree: &Path, branch: &str) -> RepositoryError {
+        let is_empty = refs::all(self.root()).is_some_and(|refs| refs.is_empty());
+        let what = match is_empty {
+            true => format!("the repository at {}", self.root().display()),
+            false => format!("branch {branch}, which is checked out in {},", tree.display()),
+        };
+        let fix = match &self.main_worktree {
+            None if tree == self.root() => "push one to it from a clone".to_owned(),
+            _ => format!("make one: git -C {} commit --allow-empty -m \"First commit\"", tree.display()),
+        };
+        RepositoryError::NoCommits { what, fix }
+    }
+
+    /// Why a branch cannot be used that should be there; `why` says who named it.
+    pub fn no_such_branch(&self, branch: &str, why: &'static str) -> RepositoryError {
+        match names::branches(self) {
+            Ok(branches) => {
+                RepositoryError::NoSuchBranch { branch: branch.to_owned(), why, root: self.root().to_owned(), branches }
+            }
+            Err(error) => error,
+        }
     }
 
     /// The commit id behind a name that came from outside.
@@ -216,6 +255,16 @@ pub(super) fn current_branch(dir: &Path) -> Result<Option<String>, CommandError>
         let branch = name.trim_end().strip_prefix("refs/heads/");
         branch.map(str::to_owned)
     }))
+}
+
+/// The branch that is checked out in a working tree, `None` when HEAD is detached. It may have no commit yet.
+pub fn checked_out(tree: &Path) -> Result<Option<String>, CommandError> {
+    refs::checked_out(tree).map_or_else(|| current_branch(tree), |branch| Ok(Some(branch)))
+}
+
+/// The top of the working tree that a folder lies in: the main one, or a linked one. `None` in a bare repository.
+pub fn working_tree(dir: &Path) -> Option<PathBuf> {
+    refs::working_tree(dir).unwrap_or_else(|| rev_parse_path(dir, "--show-toplevel").ok())
 }
 
 /// The commit that is checked out; `None` before the first one.

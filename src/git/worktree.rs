@@ -19,9 +19,9 @@ use super::check::{self, Place, Plan, Request};
 use super::command::{CommandError, Git};
 use super::include::{self, Copied, IncludeError, Included};
 use super::loose::own_git_dir;
-use super::refs;
 use super::repository::{Repository, RepositoryError, branch_commit};
 use super::status::git_dir;
+use super::{names, refs};
 use record::Made;
 
 mod record;
@@ -64,8 +64,13 @@ pub enum WorktreeError {
          or choose another name"
     )]
     BranchExists { branch: String, commit: String, base: String },
-    #[error("make a worktree of {}: it has no commit yet; commit something there first", root.display())]
-    NoCommits { root: PathBuf },
+    #[error(
+        "make branch {branch} at {base}: the remote {remote} has a branch of that name, at {commit}; leave out `base` to \
+         go on with it, or choose another name"
+    )]
+    RemoteHasBranch { branch: String, remote: String, commit: String, base: String },
+    #[error("use {branch:?} as a branch name: it is the full name of {what}; {instead}")]
+    NotABranch { branch: String, what: &'static str, instead: String },
     #[error("use {path:?} as the place of a worktree: {why}")]
     InvalidPath { path: PathBuf, why: &'static str },
     #[error(
@@ -157,7 +162,7 @@ pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -
     let plan = check::check(repo, request)?;
     hide(repo, &plan.place)?;
     let begun = register(repo, &plan, lock_reason)?;
-    let filled = fill(repo, &begun.path).and_then(|included| {
+    let filled = set_upstream(repo, &plan).and_then(|()| fill(repo, &begun.path)).and_then(|included| {
         let made = Worktree {
             path: begun.path.clone(),
             branch: plan.branch.clone(),
@@ -174,6 +179,13 @@ pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -
         let _lock = repo.lock()?;
         Err(undo(repo, &plan, &begun, cause))
     })
+}
+
+/// Of a branch that only a remote had.
+fn set_upstream(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
+    let Some(remote) = &plan.from_remote else { return Ok(()) };
+    let _lock = repo.lock()?;
+    Ok(names::track(repo, &plan.branch, &remote.full_name)?)
 }
 
 fn remember(made: &Worktree) -> Result<(), WorktreeError> {

@@ -102,6 +102,8 @@ pub enum Rejection {
 pub struct Defaults<'a> {
     pub worktrees: &'a Path,
     pub branch_prefix: &'a str,
+    /// See [`NewWorker::integration_branch`].
+    pub integration_branch: Option<&'a str>,
 }
 
 /// Decides on a batch, in order. The registry must be up to date and must not change until the result is journalled.
@@ -269,6 +271,7 @@ impl<'a> Batch<'a> {
             mission,
             needs: draft.needs.clone(),
             race: None,
+            integration_branch: defaults.integration_branch.map(str::to_owned),
         })))
     }
 

@@ -47,6 +47,7 @@ pub enum Entry {
         from: Vec<BossId>,
         to: BossId,
     },
+    /// For all workers together, as earlier builds had it; today each worker records its own.
     IntegrationBranch {
         branch: String,
     },
@@ -179,6 +180,9 @@ pub struct NewWorker {
     /// Others do the same task, and the first to do it wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub race: Option<Race>,
+    /// Where its work starts and lands: its boss's integration branch when it was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integration_branch: Option<String>,
 }
 
 /// How the attempt that waits in the queue shall run.

@@ -128,13 +128,13 @@ pub fn block(registry: &Registry, worker: &Worker) -> Option<String> {
 
 /// What a dependant is built on: the commits of what it needs, in the order in which it names them. What was integrated
 /// meanwhile is in the integration branch, where its own branch may be gone. Empty: the integration branch alone.
-pub fn bases(registry: &Registry, worker: &Worker) -> Vec<String> {
+pub fn bases(registry: &Registry, worker: &Worker, integration_branch: Option<&str>) -> Vec<String> {
     let needed: Vec<_> = worker.mission.depends_on.iter().filter_map(|task| registry.task(task)).collect();
     let (merged, own): (Vec<_>, Vec<_>) = needed.into_iter().partition(|worker| worker.integrated.is_some());
     let own =
         own.into_iter().filter(|worker| worker.mission.place.branch().is_some()).filter_map(|it| work_of(it.last()?));
-    let integration = registry.integration_branch.clone().filter(|_| !merged.is_empty());
-    integration.into_iter().chain(own).collect()
+    let integration = integration_branch.filter(|_| !merged.is_empty());
+    integration.map(str::to_owned).into_iter().chain(own).collect()
 }
 
 /// The commit that holds what an attempt did, if it did anything.

@@ -23,8 +23,12 @@ pub struct Registry {
     /// The newest entry that is in here.
     pub seq: u64,
     pub last_number: u64,
+    /// Of workers that recorded none of their own, which earlier builds created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integration_branch: Option<String>,
+    /// Of each boss, as its newest worker recorded it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub integration_branches: BTreeMap<BossId, String>,
     pub servers: BTreeMap<ServerId, Server>,
     /// Where bosses without a session worked, so that the next one there can take their place.
     #[serde(default)]
@@ -93,6 +97,9 @@ pub struct Worker {
     pub needs: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub race: Option<Race>,
+    /// See [`NewWorker::integration_branch`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integration_branch: Option<String>,
     /// One brief an attempt, oldest first.
     pub settled: Vec<Brief>,
     #[serde(default)]
@@ -184,6 +191,7 @@ impl Worker {
             next,
             needs: new.needs.clone(),
             race: new.race.clone(),
+            integration_branch: new.integration_branch.clone(),
             settled: Vec::new(),
             report: Report::Due,
             block_report: Report::Due,
@@ -261,6 +269,11 @@ impl Registry {
         self.workers.get(&WorkerId::number_in(id.as_str())?).filter(|worker| worker.id == *id)
     }
 
+    /// The branch that a worker's work starts from and lands in, as far as that was recorded.
+    pub fn integration_branch_of<'a>(&'a self, worker: &'a Worker) -> Option<&'a str> {
+        worker.integration_branch.as_deref().or(self.integration_branch.as_deref())
+    }
+
     pub fn by_number(&self, number: u64) -> Option<&Arc<Worker>> {
         self.workers.get(&number)
     }
@@ -332,6 +345,10 @@ impl Registry {
             Entry::ServersGone { servers } => self.servers.retain(|id, _| !servers.contains(id)),
             Entry::BossSucceeded { from, to } => {
                 self.anonymous.retain(|boss, _| !from.contains(boss));
+                let branches: Vec<_> = from.iter().filter_map(|boss| self.integration_branches.remove(boss)).collect();
+                for branch in branches {
+                    self.integration_branches.entry(to.clone()).or_insert(branch);
+                }
                 for spent in from
                     .iter()
                     .filter(|boss| *boss != to)
@@ -449,6 +466,11 @@ impl Registry {
 
     fn put(&mut self, worker: Arc<Worker>) {
         let Some(number) = worker.number() else { return };
+        if number > self.last_number
+            && let Some(branch) = &worker.integration_branch
+        {
+            self.integration_branches.insert(worker.boss.clone(), branch.clone());
+        }
         self.last_number = self.last_number.max(number);
         self.index.add(number, &worker);
         self.workers.insert(number, worker);

@@ -50,7 +50,7 @@ pub fn create(registry: &mut Registry, drafts: &[Draft]) -> Vec<Result<WorkerId,
 }
 
 fn defaults() -> Defaults<'static> {
-    Defaults { worktrees: Path::new("/worktrees"), branch_prefix: "o/" }
+    Defaults { worktrees: Path::new("/worktrees"), branch_prefix: "o/", integration_branch: None }
 }
 
 fn take_in(registry: &mut Registry, made: Vec<Result<Registered, Rejection>>) -> Vec<Result<WorkerId, Rejection>> {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::answers::*;
 use super::context::Context;
 use super::error::OrchestratorError;
+use super::integration_branch;
 use super::logins::Logins;
 use super::machine::Machine;
 use super::mail::{Ask, LateMessage, Reply};
@@ -52,6 +53,8 @@ pub(super) struct Actor {
     /// The tasks that start and follow workers for this server.
     pub following: HashMap<WorkerId, JoinHandle<()>>,
     pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
+    /// This process has created workers.
+    pub has_created: bool,
     /// Attempts that were told that another has won their race.
     pub told_losers: HashSet<(WorkerId, u32)>,
     /// Messages that came in the moment between the closing of an inbox and the settlement.
@@ -99,6 +102,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         waiters: Waiters::default(),
         following: HashMap::new(),
         cancels: HashMap::new(),
+        has_created: false,
         told_losers: HashSet::new(),
         late_messages: HashMap::new(),
         machine: Machine::default(),
@@ -149,7 +153,10 @@ impl Actor {
         // A caller that has gone away wants no answer: every `drop` below drops one.
         match ask {
             Ask::Arrived { boss } => self.note_arrival(&boss),
-            Ask::Create { boss, drafts, race, reply } => drop(reply.send(self.create(&boss, drafts, race))),
+            Ask::Create { boss, drafts, race, integration_branch, reply } => {
+                drop(reply.send(self.create(&boss, drafts, race, integration_branch.as_deref())))
+            }
+            Ask::RecordedBranch { boss, reply } => drop(reply.send(self.recorded_branch(&boss))),
             Ask::Wait { boss, workers, most, answer, reply } => {
                 drop(reply.send(self.begin_wait(&boss, &workers, most, answer)))
             }
@@ -390,7 +397,9 @@ impl Actor {
             }
             _ => (self.collisions_of(worker).into_iter().map(Conflict::from).collect(), self.unchecked_of(worker)),
         };
-        let content = state_file::project(store.journal.registry(), repository, Timestamp::now(), waits_for, collides);
+        let branch = integration_branch::checked_out(&self.context).ok();
+        let about = state_file::About { repository, integration_branch: branch.as_deref() };
+        let content = state_file::project(store.journal.registry(), about, Timestamp::now(), waits_for, collides);
         if let Err(error) = state_file::write(&store.dir.state_file(), &content) {
             // The journal has it all; the file follows when there is room again.
             tracing::warn!(%error, "could not write the state file");

@@ -120,6 +120,23 @@ impl RacerView {
     }
 }
 
+/// Where the workers of a boss start, and where they are merged into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    pub branch: String,
+    pub commit: String,
+    /// The user has another branch checked out by now.
+    pub note: Option<String>,
+}
+
+/// The answer to a batch, in its order.
+#[derive(Debug, Clone)]
+pub struct Creation {
+    pub results: Vec<std::result::Result<Created, String>>,
+    /// `None` outside of a repository, and on a detached HEAD.
+    pub base: Option<Base>,
+}
+
 #[derive(Debug, Clone)]
 pub struct Created {
     pub worker_id: WorkerId,

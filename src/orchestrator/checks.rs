@@ -6,9 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::answers::Base;
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::{handle, probe};
+use super::{handle, integration_branch, probe};
 use crate::git;
 use crate::mission::causes::with_causes;
 use crate::mission::create::{Draft, DraftPlace};
@@ -19,18 +20,26 @@ type Checked = Result<Draft, String>;
 
 /// What was asked for before, in `known`, is answered as it was: what it needed then may be gone, and what it was given is
 /// in its own way.
-pub(super) async fn check_all(context: Arc<Context>, drafts: Vec<Checked>, known: HashSet<String>) -> Vec<Checked> {
+pub(super) async fn check_all(
+    context: Arc<Context>,
+    drafts: Vec<Checked>,
+    known: HashSet<String>,
+    recorded: Option<String>,
+) -> (Vec<Checked>, Option<Base>) {
     let total = drafts.len();
     let is_known = move |draft: &Draft| draft.request_id.as_ref().is_some_and(|request| known.contains(request));
     let (inner, was_there) = (Arc::clone(&context), is_known.clone());
     let checked = handle::blocking(move || {
-        let mut checks = Checks { context: &inner, bases: HashMap::new(), programs: HashMap::new() };
+        let start = integration_branch::determine(&inner, recorded);
+        let mut checks =
+            Checks { context: &inner, start, prefix: None, bases: HashMap::new(), programs: HashMap::new() };
         let mut check = |draft: Draft| if was_there(&draft) { Ok(draft) } else { checks.check(draft) };
-        Ok(drafts.into_iter().map(|draft| check(draft?)).collect::<Vec<Checked>>())
+        let checked = drafts.into_iter().map(|draft| check(draft?)).collect::<Vec<Checked>>();
+        Ok((checked, checks.start.ok()))
     });
-    let checked = match checked.await {
-        Ok(drafts) => drafts,
-        Err(error) => return vec![Err(with_causes(&error)); total],
+    let (checked, base) = match checked.await {
+        Ok(checked) => checked,
+        Err(error) => return (vec![Err(with_causes(&error)); total], None),
     };
     let new = checked.iter().flatten().filter(|draft| !is_known(draft));
     let asked: BTreeSet<BackendName> = new.map(|draft| draft.backend.clone()).collect();
@@ -39,11 +48,15 @@ pub(super) async fn check_all(context: Arc<Context>, drafts: Vec<Checked>, known
         Some(why) => Err(why.clone()),
         None => Ok(draft),
     };
-    checked.into_iter().map(|draft| check(draft?)).collect()
+    (checked.into_iter().map(|draft| check(draft?)).collect(), base)
 }
 
 struct Checks<'a> {
     context: &'a Context,
+    /// Where a worker starts whose mission names no base.
+    start: Result<Base, String>,
+    /// Whether branches of our own naming can be made.
+    prefix: Option<Result<(), String>>,
     /// Answers that many missions of one batch share: a base is resolved once.
     bases: HashMap<Option<String>, Result<(), String>>,
     /// And a program is looked for once on a PATH that may be long.
@@ -70,7 +83,12 @@ impl Checks<'_> {
                 let named = self.context.directory.join(&path);
                 *path = existing_directory("working_directory", &named, "leave it out to get a worktree")?;
             }
-            DraftPlace::Worktree { branch, base, path } => self.worktree(branch.as_deref(), base, path.as_deref())?,
+            DraftPlace::Worktree { branch, base, path } => {
+                if let Some(branch) = branch {
+                    *branch = git::names::branch_name(branch).to_owned();
+                }
+                self.worktree(branch.as_deref(), base, path.as_deref())?;
+            }
         }
         Ok(draft)
     }
@@ -85,6 +103,9 @@ impl Checks<'_> {
     }
 
     fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<(), String> {
+        if branch.is_none() {
+            self.prefix()?;
+        }
         if branch.is_none() && path.is_none() {
             // A branch and a folder of our own naming are free; only the base can be wrong, or the identity missing.
             return self.base(base);
@@ -93,20 +114,45 @@ impl Checks<'_> {
         let request = git::Request {
             branch: branch.map_or_else(|| format!("{}w-0", self.context.settings.branch_prefix), str::to_owned),
             base: base.clone(),
+            start: self.start.as_ref().ok().map(|start| start.commit.clone()),
+            tree: Some(self.context.tree().to_owned()),
+            is_made_up: branch.is_none(),
             path: path.map(Path::to_owned),
             allowed_roots: self.context.allowed_roots(),
         };
-        git::check(repository, &request).map_err(|error| with_causes(&error))?;
-        self.base(base)
+        let plan = git::check(repository, &request).map_err(|error| with_causes(&error))?;
+        match plan.new_branch && plan.from_remote.is_none() {
+            true => self.base(base),
+            // It starts where it stands; only the identity can be missing.
+            false => self.context.require_identity().map_err(|error| with_causes(&error)),
+        }
+    }
+
+    fn prefix(&mut self) -> Result<(), String> {
+        if self.prefix.is_none() {
+            let prefix = &self.context.settings.branch_prefix;
+            let repository = self.context.repository()?;
+            let free = git::check_prefix(repository, prefix).map_err(|error| {
+                let why = with_causes(&error);
+                format!("cannot make branches whose names begin with {prefix:?}: {why}; or let the user set another branch_prefix in the settings file")
+            });
+            self.prefix = Some(free);
+        }
+        self.prefix.clone().unwrap_or(Ok(()))
     }
 
     fn base(&mut self, base: &Option<String>) -> Result<(), String> {
         if let Some(known) = self.bases.get(base) {
             return known.clone();
         }
+        if base.is_none() {
+            // Without a commit nothing else is worth saying.
+            self.start.as_ref().map_err(Clone::clone)?;
+        }
         let found = self.context.require_identity().map_err(|error| with_causes(&error)).and_then(|()| {
+            let Some(base) = base else { return self.start.as_ref().map(drop).map_err(Clone::clone) };
             let repository = self.context.repository().map_err(|error| with_causes(&error))?;
-            repository.resolve(base.as_deref().unwrap_or("HEAD")).map(drop).map_err(|error| with_causes(&error))
+            git::names::commit(repository, self.context.tree(), base).map(drop).map_err(|error| with_causes(&error))
         });
         self.bases.insert(base.clone(), found.clone());
         found

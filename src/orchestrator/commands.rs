@@ -34,6 +34,7 @@ impl Actor {
         boss: &BossId,
         drafts: Vec<std::result::Result<Draft, String>>,
         race: bool,
+        integration_branch: Option<&str>,
     ) -> Result<Vec<std::result::Result<Created, String>>> {
         if let Some(index) = drafts.iter().position(|draft| draft.is_err()).filter(|_| race) {
             let refused = create::Rejection::RaceRefused { index }.to_string();
@@ -45,7 +46,7 @@ impl Actor {
         }
         let mut made = match good.is_empty() {
             true => Vec::new(),
-            false => self.register(boss, &good, race)?,
+            false => self.register(boss, &good, race, integration_branch)?,
         }
         .into_iter();
         crash_point::at(Point::BatchRegistered);
@@ -61,16 +62,17 @@ impl Actor {
         boss: &BossId,
         drafts: &[Draft],
         race: bool,
+        integration_branch: Option<&str>,
     ) -> Result<Vec<std::result::Result<Created, String>>> {
         let context = Arc::clone(&self.context);
         let worktrees = context.state_root.join("worktrees");
-        let defaults = Defaults { worktrees: &worktrees, branch_prefix: &context.settings.branch_prefix };
-        let branch = self.integration_branch();
+        let branch_prefix = &context.settings.branch_prefix;
+        let defaults = Defaults { worktrees: &worktrees, branch_prefix, integration_branch };
         let needed = Needed {
             names: drafts.iter().flat_map(|draft| draft.depends_on.iter().cloned()).collect(),
             requests: drafts.iter().filter_map(|draft| draft.request_id.clone()).collect(),
         };
-        self.transact_with(&needed, |registry| {
+        let created = self.transact_with(&needed, |registry| {
             let register = if race { create::register_race } else { create::register };
             let made = register(registry, boss, drafts, defaults);
             let mut workers = Vec::new();
@@ -90,23 +92,13 @@ impl Actor {
             });
             let created = created.collect();
             let mut entries = Vec::new();
-            if registry.integration_branch.is_none() {
-                entries.extend(branch.map(|branch| Entry::IntegrationBranch { branch }));
-            }
             if !workers.is_empty() {
                 entries.push(Entry::Created { workers });
             }
             (entries, created)
-        })
-    }
-
-    /// Settled at the first mission: the branch that the user had checked out then.
-    fn integration_branch(&self) -> Option<String> {
-        if self.registry().integration_branch.is_some() {
-            return None;
-        }
-        let named = self.context.settings.integration_branch.clone();
-        named.or_else(|| self.context.repository.as_ref()?.integration_branch().ok())
+        })?;
+        self.has_created |= boss == &context.boss;
+        Ok(created)
     }
 
     pub(super) fn message(

@@ -17,7 +17,7 @@ use super::place::{refuse_moved, state_root};
 use super::shared_look::SharedLook;
 use crate::backend::Backends;
 use crate::config::Settings;
-use crate::git::{Fingerprint, Repository};
+use crate::git::{self, Fingerprint, Repository};
 use crate::mission::admission::Limits;
 use crate::mission::id::{BackendName, BossId, ServerId};
 use crate::process::{self, Program};
@@ -40,6 +40,8 @@ pub struct Context {
     /// A command that acts and goes again: it takes nothing over, and leads what it began until somebody else does.
     pub visitor: bool,
     pub repository: Option<Repository>,
+    /// The top of the working tree that `directory` lies in; `None` outside of any.
+    tree: Option<PathBuf>,
     pub state_root: PathBuf,
     pub limits: Limits,
     /// How many workers this server runs in: 0 for one that a user's CLI has started.
@@ -57,6 +59,7 @@ impl Context {
         let Startup { settings, directory, boss, program } = startup;
         let directory = directory.canonicalize().unwrap_or(directory);
         let repository = Repository::discover(&directory).map_err(super::start::refused)?;
+        let tree = repository.as_ref().and_then(|_| git::working_tree(&directory));
         let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
         require_text(&directory)?;
         require_text(&state_root)?;
@@ -78,6 +81,7 @@ impl Context {
             server,
             visitor,
             repository,
+            tree,
             state_root,
             limits,
             depth,
@@ -98,6 +102,12 @@ fn require_text(path: &Path) -> Result<()> {
 }
 
 impl Context {
+    /// The working tree whose branch counts: the one that the server was started in.
+    pub(super) fn tree(&self) -> &Path {
+        let root = self.repository.as_ref().map(Repository::root);
+        self.tree.as_deref().or(root).unwrap_or(&self.directory)
+    }
+
     /// Folders outside the repository in which worktrees may lie.
     pub(super) fn allowed_roots(&self) -> Vec<PathBuf> {
         self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).collect()

@@ -150,11 +150,7 @@ impl Orchestrator {
     }
 
     /// Registers the drafts, each by itself; answers in their order. Nothing slow has happened when this returns.
-    pub async fn create(
-        &self,
-        boss: &BossId,
-        drafts: Vec<std::result::Result<Draft, String>>,
-    ) -> Result<Vec<std::result::Result<Created, String>>> {
+    pub async fn create(&self, boss: &BossId, drafts: Vec<std::result::Result<Draft, String>>) -> Result<Creation> {
         self.create_batch(boss, drafts, false).await
     }
 
@@ -163,7 +159,7 @@ impl Orchestrator {
         &self,
         boss: &BossId,
         drafts: Vec<std::result::Result<Draft, String>>,
-    ) -> Result<Vec<std::result::Result<Created, String>>> {
+    ) -> Result<Creation> {
         self.create_batch(boss, drafts, true).await
     }
 
@@ -172,15 +168,18 @@ impl Orchestrator {
         boss: &BossId,
         drafts: Vec<std::result::Result<Draft, String>>,
         race: bool,
-    ) -> Result<Vec<std::result::Result<Created, String>>> {
+    ) -> Result<Creation> {
         let requests: Vec<String> = drafts.iter().flatten().filter_map(|draft| draft.request_id.clone()).collect();
         let known = match requests.is_empty() {
             true => HashSet::new(),
             false => self.ask(|reply| Ask::Known { requests, reply }).await?,
         };
-        let drafts = checks::check_all(Arc::clone(&self.context), drafts, known).await;
-        let boss = boss.clone();
-        self.ask(|reply| Ask::Create { boss, drafts, race, reply }).await?
+        let (boss, of) = (boss.clone(), boss.clone());
+        let recorded = self.ask(|reply| Ask::RecordedBranch { boss: of, reply }).await?;
+        let (drafts, base) = checks::check_all(Arc::clone(&self.context), drafts, known, recorded).await;
+        let integration_branch = base.as_ref().map(|base| base.branch.clone());
+        let results = self.ask(|reply| Ask::Create { boss, drafts, race, integration_branch, reply }).await??;
+        Ok(Creation { results, base })
     }
 
     /// Waits until something is to be reported, the time is up, or `stop` is cancelled (then nothing is consumed). What it
@@ -283,9 +282,10 @@ impl Orchestrator {
         self.ask(|reply| Ask::Retry { boss, name, request, reply }).await?
     }
 
-    pub async fn create_worktree(&self, request: WorktreeRequest) -> Result<WorktreeAnswer> {
-        let context = Arc::clone(&self.context);
-        blocking(move || worktrees::create(&context, request)).await
+    pub async fn create_worktree(&self, boss: &BossId, request: WorktreeRequest) -> Result<WorktreeAnswer> {
+        let (context, boss) = (Arc::clone(&self.context), boss.clone());
+        let recorded = self.ask(|reply| Ask::RecordedBranch { boss, reply }).await?;
+        blocking(move || worktrees::create(&context, recorded, request)).await
     }
 
     pub async fn remove_worktree(&self, boss: &BossId, request: RemovalRequest) -> Result<RemovalAnswer> {

@@ -11,7 +11,7 @@ use super::jobs::Joined;
 use super::mail::Ask;
 use super::start::refused;
 use super::train::{self, Order, Source};
-use super::{configuration, worktrees};
+use super::{configuration, integration_branch, worktrees};
 use crate::git::{self, IntegrateError, Repository, Strategy};
 use crate::mission::id::BossId;
 use crate::mission::race;
@@ -78,7 +78,7 @@ async fn read(
         IntegrationSource::Branch(_) => Vec::new(),
     };
     let mut workers = Vec::new();
-    let mut known = None;
+    let mut targets = Vec::new();
     for name in names {
         let lookup = orchestrator.ask(|reply| Ask::Lookup { name: Some(name.clone()), reply }).await??;
         let worker = lookup.worker.ok_or_else(|| OrchestratorError::Refused(format!("no worker {name}")))?;
@@ -86,31 +86,58 @@ async fn read(
         if worker.boss != *boss && !orchestrator.visits() {
             return Err(OrchestratorError::NotYours { name: worker.id.to_string(), what: "integrate" });
         }
-        known = lookup.integration_branch;
+        note(&mut targets, &worker, lookup.integration_branch);
         if !workers.iter().any(|it: &Arc<Worker>| it.id == worker.id) {
             workers.push(worker);
         }
     }
-    if workers.is_empty() && request.into.is_none() {
-        let lookup = orchestrator.ask(|reply| Ask::Lookup { name: None, reply }).await??;
-        known = lookup.integration_branch;
-    }
+    let boss = boss.clone();
+    let recorded = match workers.is_empty() {
+        true => orchestrator.ask(|reply| Ask::RecordedBranch { boss, reply }).await?,
+        false => only_target(&targets, request.into.is_some())?,
+    };
     let (context, request) = (orchestrator.shared(), request.clone());
-    blocking(move || order(&context, &request, known, &workers)).await
+    blocking(move || order(&context, &request, recorded, &workers)).await
+}
+
+/// Adds where a worker's work lands, by the setting or its own record.
+fn note(targets: &mut Vec<(String, Vec<String>)>, worker: &Worker, target: Option<String>) {
+    let Some(target) = target else { return };
+    match targets.iter_mut().find(|(branch, _)| *branch == target) {
+        Some((_, workers)) => workers.push(worker.id.to_string()),
+        None => targets.push((target, vec![worker.id.to_string()])),
+    }
+}
+
+/// The one branch that all of them are for.
+fn only_target(targets: &[(String, Vec<String>)], is_named: bool) -> Result<Option<String>> {
+    match targets {
+        [] => Ok(None),
+        [(only, _)] => Ok(Some(only.clone())),
+        _ if is_named => Ok(None),
+        several => {
+            let named = several.iter().map(|(branch, workers)| format!("{branch} for {}", workers.join(", ")));
+            let named = named.collect::<Vec<_>>().join("; ");
+            Err(OrchestratorError::Refused(format!(
+                "cannot tell where to merge these: they were started from different branches ({named}); name one with `into`"
+            )))
+        }
+    }
 }
 
 fn order(
     context: &Context,
     request: &IntegrationRequest,
-    known: Option<String>,
+    recorded: Option<String>,
     workers: &[Arc<Worker>],
 ) -> Result<(Order, Vec<(String, String)>)> {
     let mut left_out = Vec::new();
     let mut sources = Vec::new();
     if let IntegrationSource::Branch(branch) = &request.source {
+        let branch = git::names::branch_name(branch);
         let tip = git::integrate::tip(context.repository()?, branch).map_err(refused)?;
         let message = format!("Merge branch '{branch}'");
-        sources.push(Source { worker: None, branch: branch.clone(), tip, message, note: None });
+        sources.push(Source { worker: None, branch: branch.to_owned(), tip, message, note: None });
     }
     for worker in workers {
         match (source(context, worker), &request.source) {
@@ -119,10 +146,15 @@ fn order(
             (Err(why), _) => return Err(why),
         }
     }
-    let into = match request.into.clone().or(known) {
-        Some(into) => into,
-        None => context.repository()?.integration_branch().map_err(refused)?,
+    let set = || context.settings.integration_branch.clone();
+    let into = match request.into.clone().or_else(|| set().filter(|_| workers.is_empty())).or(recorded) {
+        Some(into) => git::names::branch_name(&into).to_owned(),
+        None => integration_branch::checked_out(context)?,
     };
+    if !request.dry_run {
+        // It is made here, and not anew.
+        git::names::adopt(context.repository()?, &into).map_err(refused)?;
+    }
     if let Some(same) = sources.iter().find(|source| source.branch == into) {
         return Err(refused(IntegrateError::SameBranch { branch: same.branch.clone() }));
     }
@@ -165,7 +197,7 @@ fn check(worker: &Worker) -> Result<()> {
 /// Somebody may have deleted it; its last commit is known.
 fn tip_of(repository: &Repository, worker: &Worker, branch: &str) -> Result<String> {
     let head = worker.last().and_then(|brief| brief.changes.head.as_deref());
-    match (git::integrate::tip(repository, branch), head) {
+    match (git::integrate::local_tip(repository, branch), head) {
         (Err(IntegrateError::UnknownBranch { .. }), Some(head)) => Err(OrchestratorError::Refused(format!(
             "branch {branch} of worker {} was deleted: `git branch {branch} {head}` brings it back as it was, as long as git has not cleaned up; then integrate again",
             worker.id

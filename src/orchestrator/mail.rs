@@ -34,7 +34,13 @@ pub enum Ask {
         drafts: Vec<std::result::Result<Draft, String>>,
         /// One task for all of them: see [`crate::mission::race`].
         race: bool,
+        integration_branch: Option<String>,
         reply: Reply<Result<Vec<std::result::Result<Created, String>>>>,
+    },
+    /// The integration branch that the boss's workers recorded.
+    RecordedBranch {
+        boss: BossId,
+        reply: Reply<Option<String>>,
     },
     Wait {
         boss: BossId,
@@ -114,7 +120,7 @@ pub enum Ask {
     StateDir {
         reply: Reply<Result<StateDir>>,
     },
-    /// A snapshot of one worker's journal state and the integration branch, for work outside.
+    /// A snapshot of one worker's journal state and its integration branch, for work outside.
     Lookup {
         name: Option<String>,
         reply: Reply<Result<Lookup>>,
@@ -183,7 +189,10 @@ pub struct Lookup {
     pub worker: Option<Arc<Worker>>,
     /// All of them, when none was named; of those in the history, the ones whose worktree may still be there.
     pub all: Vec<Arc<Worker>>,
+    /// Of that worker, by the setting or the records.
     pub integration_branch: Option<String>,
+    /// Of workers that recorded none.
+    pub recorded_for_all: Option<String>,
 }
 
 /// A message to an attempt (of this number) that was just ending.

@@ -17,6 +17,7 @@ mod error;
 mod follow;
 mod handle;
 mod integrate;
+mod integration_branch;
 mod jobs;
 mod logins;
 mod machine;

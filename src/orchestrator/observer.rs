@@ -108,7 +108,7 @@ impl Observer {
         Ok(Overview {
             as_of: Timestamp::now(),
             repository: told.repository.clone(),
-            integration_branch: registry.integration_branch.clone(),
+            integration_branch: told.integration_branch.clone().or_else(|| registry.integration_branch.clone()),
             bosses,
             in_history: self.reader.in_history(),
             repaired: registry.repaired.clone(),
@@ -144,19 +144,20 @@ impl Observer {
         let task = task.filter(|task| task.status == worker.status.as_str());
         let waits = task.and_then(|task| task.reason.as_deref()?.strip_prefix("waits for "));
         let collisions = task.into_iter().flat_map(|task| &task.conflicts_with).cloned().map(Collision::from);
+        let worker = &worker;
         WorkerView {
             elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
             idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),
             live,
-            block: graph::block(registry, &worker),
+            block: graph::block(registry, worker),
             waits_for: waits.map(str::to_owned),
             collisions: collisions.collect(),
             unchecked: task.and_then(|task| task.conflicts_unchecked),
             redelivered: false,
             enforced: None,
             budget: None,
-            race: self.race(&worker),
-            worker,
+            race: self.race(worker),
+            worker: Arc::clone(worker),
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::actor::Actor;
 use super::answers::{Collision, Unchecked};
+use super::integration_branch;
 use super::mail::Ask;
 use crate::git::radar::{self, Pair, Stamp, Tried};
 use crate::git::{CommandError, Repository, integrate};
@@ -77,15 +78,20 @@ impl Actor {
             return;
         }
         let Some(repository) = self.context.repository.clone() else { return };
-        let Some(target) = self.registry().integration_branch.clone() else { return };
-        let mut watched = watched(self.registry());
+        let watched = watched(self.registry());
         let is_ours = |worker: &Arc<Worker>| leads(self.registry(), &self.context.server, worker);
         if watched.is_empty() || !watched.iter().any(is_ours) {
             self.collisions = Collisions::default();
             return;
         }
+        let target_of = |worker: &Arc<Worker>| integration_branch::of_worker(&self.context, self.registry(), worker);
+        // One check is against one target: that of the newest worker here. What is for another branch stays unchecked.
+        let Some(target) = watched.iter().find(|worker| is_ours(worker)).and_then(target_of) else { return };
         let Some(radar) = &self.radar else { return };
-        let beyond = watched.split_off(watched.len().min(MOST)).iter().map(|worker| worker.id.clone()).collect();
+        let (mut watched, mut beyond): (Vec<_>, Vec<_>) =
+            watched.into_iter().partition(|worker| target_of(worker).as_ref() == Some(&target));
+        beyond.extend(watched.split_off(watched.len().min(MOST)));
+        let beyond = beyond.iter().map(|worker| worker.id.clone()).collect();
         let branch_of = |worker: &Arc<Worker>| worker.mission.place.branch().map(str::to_owned);
         let branches: Vec<String> = watched.iter().filter_map(branch_of).chain([target.clone()]).collect();
         // Here, and before the branches are read: a server at rest starts no thread for this, and what moves while a look

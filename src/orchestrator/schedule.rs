@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::actor::Actor;
 use super::context::Context;
+use super::integration_branch;
 use super::mail::Ask;
 use super::{logins, machine, start};
 use crate::config::Settings;
@@ -91,10 +92,13 @@ impl Actor {
         }
         for id in admitted {
             let Some(worker) = self.registry().get(&id).cloned() else { continue };
-            let bases = graph::bases(self.registry(), &worker);
+            let integration_branch = integration_branch::of_worker(&self.context, self.registry(), &worker);
+            // By its full name: a tag of that name is another commit.
+            let integration_branch = integration_branch.map(|branch| format!("refs/heads/{branch}"));
+            let bases = graph::bases(self.registry(), &worker, integration_branch.as_deref());
             self.machine.note_started(&worker);
             self.live.remove(&id);
-            self.start_worker(worker, bases);
+            self.start_worker(worker, bases, integration_branch);
         }
         self.note_holds();
     }
@@ -155,11 +159,11 @@ impl Actor {
         }
     }
 
-    fn start_worker(&mut self, worker: Arc<Worker>, bases: Vec<String>) {
+    fn start_worker(&mut self, worker: Arc<Worker>, bases: Vec<String>, integration_branch: Option<String>) {
         let Some(dir) = self.state_dir().map(|dir| dir.worker(&worker.id)) else { return };
         let id = worker.id.clone();
         let order = start::Order {
-            integration_branch: self.registry().integration_branch.clone(),
+            integration_branch,
             bases,
             attempt_dir: dir.attempt(worker.attempt),
             worker_dir: dir,

@@ -31,6 +31,7 @@ pub(super) struct Order {
     pub attempt_dir: AttemptDir,
     /// See [`crate::mission::graph::bases`].
     pub bases: Vec<String>,
+    /// By its full name.
     pub integration_branch: Option<String>,
 }
 
@@ -187,13 +188,16 @@ fn worktree(
         git::forget(repository, path).map_err(refused)?;
     }
     // A branch that is there already, from an earlier attempt, says itself where to begin.
-    let base = match base {
-        _ if repository.resolve(&format!("refs/heads/{branch}")).is_ok() => None,
-        Some(base) => Some(base.to_owned()),
-        None => base_of(repository, order)?,
+    let is_there = repository.resolve(&format!("refs/heads/{branch}")).is_ok();
+    let request = git::Request {
+        branch: branch.to_owned(),
+        base: base.filter(|_| !is_there).map(str::to_owned),
+        start: if is_there || base.is_some() { None } else { base_of(repository, order)? },
+        tree: Some(context.tree().to_owned()),
+        is_made_up: branch.ends_with(order.worker.id.as_str()),
+        path: Some(path.to_owned()),
+        allowed_roots: context.allowed_roots(),
     };
-    let allowed_roots = context.allowed_roots();
-    let request = git::Request { branch: branch.to_owned(), base, path: Some(path.to_owned()), allowed_roots };
     let made = git::create(repository, &request, Some(&lock_reason(&order.worker))).map_err(refused)?;
     Ok((made, true))
 }

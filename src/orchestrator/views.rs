@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
+use super::integration_branch;
 use super::mail::{Counts, Lookup};
 use crate::backend::Enforcement;
 use crate::mission::admission::Load;
@@ -152,7 +153,13 @@ impl Actor {
     pub(super) fn lookup(&self, name: Option<&str>) -> Result<Lookup> {
         let worker = name.map(|name| self.find(name)).transpose()?;
         let all = if worker.is_some() { Vec::new() } else { self.all_with_worktrees() };
-        Ok(Lookup { worker, all, integration_branch: self.registry().integration_branch.clone() })
+        let branch = |worker: &Arc<Worker>| integration_branch::of_worker(&self.context, self.registry(), worker);
+        Ok(Lookup {
+            integration_branch: worker.as_ref().and_then(branch),
+            worker,
+            all,
+            recorded_for_all: self.registry().integration_branch.clone(),
+        })
     }
 
     /// Reads the whole history: for what people ask for now and then.

@@ -9,6 +9,7 @@ use super::context::Context;
 use super::error::OrchestratorError;
 use super::follow;
 use super::handle::{Orchestrator, blocking};
+use super::integration_branch;
 use super::mail::{Ask, Lookup};
 use super::start::refused;
 use super::written;
@@ -27,11 +28,18 @@ use crate::supervisor::assignment::Assignment;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-pub(super) fn create(context: &Context, request: WorktreeRequest) -> Result<WorktreeAnswer> {
+pub(super) fn create(context: &Context, recorded: Option<String>, request: WorktreeRequest) -> Result<WorktreeAnswer> {
     let repository = repository(context, request.repo_path.as_deref())?;
+    let (tree, start) = match &request.repo_path {
+        Some(path) => (git::working_tree(&context.directory.join(path)), None),
+        None => (Some(context.tree().to_owned()), start(context, recorded, &request)?),
+    };
     let request = git::Request {
         branch: request.branch,
         base: request.base,
+        start,
+        tree,
+        is_made_up: false,
         path: request.path,
         allowed_roots: context.allowed_roots(),
     };
@@ -43,6 +51,20 @@ pub(super) fn create(context: &Context, request: WorktreeRequest) -> Result<Work
         created_branch: made.created_branch,
         repo_path: made.repo_path,
     })
+}
+
+/// The commit of the boss's integration branch, where one is needed. On a detached HEAD it starts at that.
+fn start(context: &Context, recorded: Option<String>, request: &WorktreeRequest) -> Result<Option<String>> {
+    let repository = context.repository()?;
+    let is_there = git::names::tip(repository, git::names::branch_name(&request.branch)).is_ok_and(|tip| tip.is_some());
+    if request.base.is_some() || is_there {
+        return Ok(None);
+    }
+    match integration_branch::determine(context, recorded) {
+        Ok(base) => Ok(Some(base.commit)),
+        Err(_) if git::checked_out(context.tree()).is_ok_and(|branch| branch.is_none()) => Ok(None),
+        Err(why) => Err(OrchestratorError::Refused(why)),
+    }
 }
 
 pub(super) fn repository(context: &Context, named: Option<&Path>) -> Result<Repository> {
@@ -82,11 +104,12 @@ pub(super) async fn remove(
             integrated.map(|worker| of_worker(&lookup, worker)).collect()
         }
     };
-    let integration_branch = lookup.integration_branch;
     let mut answer = RemovalAnswer::default();
     for target in targets {
-        let (context, request, branch) = (Arc::clone(&context), request.clone(), integration_branch.clone());
         let worker = target.worker.clone();
+        let branch = worker.as_ref().and_then(|it| it.integration_branch.clone());
+        let branch = context.settings.integration_branch.clone().or(branch).or(lookup.recorded_for_all.clone());
+        let (context, request) = (Arc::clone(&context), request.clone());
         let path = target.path.clone();
         if let Some(settled) = worker.as_ref().filter(|worker| worker.status.is_settled()) {
             let dir = StateDir::open(&context.state_root)?.worker(&settled.id);

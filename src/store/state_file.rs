@@ -60,6 +60,8 @@ struct Task<'a> {
     working_directory: Option<&'a Path>,
     #[serde(skip_serializing_if = "Option::is_none")]
     branch: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integration_branch: Option<&'a str>,
     depends_on: Vec<&'a str>,
     attempts: u32,
     created_at: Timestamp,
@@ -146,6 +148,7 @@ pub enum Unchecked {
 #[serde(default)]
 pub struct Told {
     pub repository: Option<PathBuf>,
+    pub integration_branch: Option<String>,
     tasks: Vec<ToldTask>,
     completed_tasks: Vec<ToldTask>,
     blocked_tasks: Vec<ToldTask>,
@@ -176,12 +179,20 @@ impl Told {
     }
 }
 
+/// What the registry does not know.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct About<'a> {
+    pub repository: Option<&'a Path>,
+    /// The setting, else the branch that is checked out where the server was started; each task has its own.
+    pub integration_branch: Option<&'a str>,
+}
+
 /// The file's content for a registry.
 /// `waits_for` says why a queued worker does not start, `collides` what a worker's branch does not merge cleanly with, and
 /// what that was not checked for.
 pub fn project<'a>(
     registry: &'a Registry,
-    repository: Option<&'a Path>,
+    about: About<'a>,
     now: Timestamp,
     waits_for: impl Fn(&Worker) -> Option<String>,
     collides: impl Fn(&Worker) -> (Vec<Conflict>, Option<Unchecked>),
@@ -190,8 +201,8 @@ pub fn project<'a>(
         version: FORMAT,
         seq: registry.seq,
         as_of: now,
-        integration_branch: registry.integration_branch.as_deref(),
-        repository,
+        integration_branch: about.integration_branch,
+        repository: about.repository,
         repaired: registry.repaired.as_deref(),
         tasks: Vec::new(),
         completed_tasks: Vec::new(),
@@ -230,6 +241,7 @@ fn task(worker: &Worker, block: Option<String>) -> Task<'_> {
         worktree: matches!(mission.place, Place::Worktree { .. }).then(|| mission.place.path()),
         working_directory: matches!(mission.place, Place::Directory { .. }).then(|| mission.place.path()),
         branch: mission.place.branch(),
+        integration_branch: worker.integration_branch.as_deref(),
         depends_on: mission.depends_on.iter().map(|task| task.as_str()).collect(),
         attempts: worker.attempt,
         created_at: worker.created_at,
@@ -301,7 +313,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("orchestrator-state.json");
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
-        write(&path, &project(&Registry::default(), None, Timestamp::UNIX_EPOCH, |_| None, |_| (vec![], None)))
+        write(&path, &project(&Registry::default(), About::default(), Timestamp::UNIX_EPOCH, |_| None, |_| (vec![], None)))
             .unwrap();
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
 

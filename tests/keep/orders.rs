@@ -191,7 +191,7 @@ impl Run {
         };
         let request = WorktreeRequest { branch, base, path, repo_path: None };
         let contents = self.ledger.findable(&self.world.repo());
-        let answer = self.server.orchestrator.create_worktree(request.clone()).await;
+        let answer = self.server.orchestrator.create_worktree(&self.server.boss, request.clone()).await;
         self.log.push(format!("{request:?}\n  {:?}", answer.as_ref().map(|made| &made.path)));
         self.is_all_there(&contents);
     }

@@ -41,7 +41,7 @@ async fn every_file_comes_back_with_its_name_mode_and_content() {
     world.git(&["add", "-A"]);
     world.git(&["commit", "-qm", "files"]);
     let request = WorktreeRequest { branch: "work".to_owned(), path: None, base: None, repo_path: None };
-    let made = server.orchestrator.create_worktree(request).await.unwrap();
+    let made = server.orchestrator.create_worktree(&server.boss, request).await.unwrap();
     let dir = &made.path;
     fs::set_permissions(dir.join("script"), PermissionsExt::from_mode(0o755)).unwrap();
     fs::remove_file(dir.join("gone")).unwrap();
@@ -89,7 +89,7 @@ async fn a_large_file_is_kept_without_holding_it_in_memory() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let request = WorktreeRequest { branch: "work".to_owned(), path: None, base: None, repo_path: None };
-    let made = server.orchestrator.create_worktree(request).await.unwrap();
+    let made = server.orchestrator.create_worktree(&server.boss, request).await.unwrap();
     let file = fs::File::create(made.path.join("large")).unwrap();
     file.set_len(megabytes << 20).unwrap();
     let target = RemovalTarget::Path(made.path.clone());

@@ -28,7 +28,14 @@ fn a_year_later(world: &World, like: &str) {
         let mut mission = first.mission.clone();
         mission.task_id = format!("t{number}").as_str().into();
         mission.request_id = None;
-        NewWorker { id: WorkerId::new(number, "t"), boss: first.boss.clone(), mission, needs: Vec::new(), race: None }
+        NewWorker {
+            id: WorkerId::new(number, "t"),
+            boss: first.boss.clone(),
+            mission,
+            needs: Vec::new(),
+            race: None,
+            integration_branch: None,
+        }
     };
     let workers: Vec<NewWorker> = numbers.by_ref().take(MANY as usize).map(new).collect();
     ids.extend(workers.iter().map(|worker| worker.id.clone()));

@@ -24,4 +24,5 @@ mod restart;
 mod retry;
 mod share;
 mod stalls;
+mod starts;
 mod world;

@@ -192,7 +192,7 @@ async fn a_worktree_can_be_made_by_name_and_worked_in() {
     world.git(&["add", ".gitignore", ".worktreeinclude"]);
     world.git(&["commit", "-q", "-m", "ignore"]);
     let request = WorktreeRequest { branch: "feature/x".to_owned(), path: None, base: None, repo_path: None };
-    let made = server.orchestrator.create_worktree(request).await.unwrap();
+    let made = server.orchestrator.create_worktree(&server.boss, request).await.unwrap();
     assert!(made.created_branch && made.path.join(".env").exists());
     let mut draft = mission("in it", "write a.txt x\ncommit a");
     draft.place = DraftPlace::Directory(made.path.clone());

@@ -83,10 +83,15 @@ impl World {
     }
 
     pub fn server_with(&self, boss: Option<&str>, settings: Settings) -> Server {
+        self.server_in(&self.repo(), boss, settings)
+    }
+
+    /// A server that was started in this directory.
+    pub fn server_in(&self, directory: &Path, boss: Option<&str>, settings: Settings) -> Server {
         let backends = Backends::with_custom(settings.custom.clone());
         let startup = Startup {
             settings,
-            directory: self.repo(),
+            directory: directory.to_owned(),
             boss: boss.map(BossId::from),
             program: PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-boss")),
         };
@@ -129,14 +134,14 @@ impl Server {
     pub async fn create(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
         let drafts = drafts.into_iter().map(Ok).collect();
         let created = self.orchestrator.create(&self.boss, drafts).await.expect("the batch is answered");
-        created.into_iter().map(|item| item.map(|created| created.worker_id.to_string())).collect()
+        created.results.into_iter().map(|item| item.map(|created| created.worker_id.to_string())).collect()
     }
 
     /// All of them race for the same task.
     pub async fn create_race(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
         let drafts = drafts.into_iter().map(Ok).collect();
         let created = self.orchestrator.create_race(&self.boss, drafts).await.expect("the race is answered");
-        created.into_iter().map(|item| item.map(|created| created.worker_id.to_string())).collect()
+        created.results.into_iter().map(|item| item.map(|created| created.worker_id.to_string())).collect()
     }
 
     pub async fn create_one(&self, draft: Draft) -> String {

@@ -52,7 +52,8 @@ impl Plan {
         let workers = observer.archived().into_iter().chain(overview.workers().map(|it| Arc::clone(&it.worker)));
         let workers: Vec<Arc<Worker>> = workers.collect();
         for worker in workers.iter().filter(|worker| has_worktree(worker, &known)) {
-            plan.add(&observer, &repository, worker, overview.integration_branch.clone());
+            let into = worker.integration_branch.clone().or_else(|| overview.integration_branch.clone());
+            plan.add(&observer, &repository, worker, into);
         }
         plan.add_strangers(observer.state_root(), &workers);
         Ok(plan)

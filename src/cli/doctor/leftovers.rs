@@ -232,7 +232,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(&folder.path().join("journal"), ServerId::from("s")).unwrap();
         let made = journal.transact(jiff::Timestamp::UNIX_EPOCH, |registry| {
-            let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
+            let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/", integration_branch: None };
             let made = register(registry, &BossId::from("b"), &[draft("one")], defaults);
             let Ok(Registered::New(new)) = &made[0] else { panic!("{made:?}") };
             (vec![Entry::Created { workers: vec![NewWorker::clone(new)] }], ())

@@ -1,4 +1,5 @@
 use super::*;
+use crate::git::repository::RepositoryError;
 use crate::git::testing::Fixture;
 use crate::git::worktree::create;
 use std::fs;
@@ -90,7 +91,7 @@ fn a_branch_cannot_be_a_file_and_a_folder() {
 fn a_repository_without_a_commit_says_so() {
     let fixture = Fixture::empty(&[]);
     let error = check(&fixture.repo, &request("work")).unwrap_err();
-    assert!(matches!(error, WorktreeError::NoCommits { .. }), "{error}");
+    assert!(matches!(error, WorktreeError::Repository(RepositoryError::NoCommits { .. })), "{error}");
 }
 
 #[test]

@@ -12,12 +12,12 @@ use crate::mcp::error::ToolError;
 use crate::mcp::{arguments, size, wire};
 use crate::mission::create::Draft;
 use crate::mission::id::WorkerId;
-use crate::orchestrator::Created;
+use crate::orchestrator::{Base, Created};
 
 /// Up to here each item is answered by itself, above it by ranges of ids.
 const LISTED: usize = 50;
 /// Bytes for the list; the rest of the answer is small.
-const ROOM: usize = size::ANSWER - 600;
+const ROOM: usize = size::ANSWER - 1_600;
 
 pub(super) struct BatchCreateWorkers;
 pub(super) struct CreateWorkerMission;
@@ -37,6 +37,9 @@ pub(super) struct Batch {
 pub(super) struct BatchAnswer {
     created: usize,
     failed: usize,
+    /// Where workers start whose mission names no base, and where all are merged into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<BaseReport>,
     next_step: String,
     /// Of each mission, in order; over 50 missions only of those that failed.
     results: Vec<ItemResult>,
@@ -49,6 +52,22 @@ pub(super) struct BatchAnswer {
     /// Results and ranges that had no room here; list_worker_missions has the workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<usize>,
+}
+
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+struct BaseReport {
+    branch: String,
+    commit: String,
+    /// The checkout has moved to another branch since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+impl BaseReport {
+    fn new(base: Base) -> Self {
+        let note = base.note.map(|note| size::line(&note, 500));
+        Self { branch: size::line(&base.branch, 260), commit: base.commit, note }
+    }
 }
 
 #[derive(Debug, PartialEq, Serialize, JsonSchema)]
@@ -68,6 +87,9 @@ pub(super) struct ItemResult {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct CreateAnswer {
     next_step: String,
+    /// Where workers start whose mission names no base, and where all are merged into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<BaseReport>,
     #[schemars(with = "wire::SomeWorker")]
     worker: wire::Worker,
 }
@@ -89,13 +111,13 @@ and depends_on. With race true several agents compete at one task; a race starts
             return Err(arguments::ArgumentError::Empty { field: "workers" }.into());
         }
         let drafts = batch.workers.into_iter().map(|mission| draft(&call, mission)).collect();
-        let results = match batch.race.unwrap_or(false) {
+        let creation = match batch.race.unwrap_or(false) {
             true => call.orchestrator.create_race(&call.boss, drafts).await?,
             false => call.orchestrator.create(&call.boss, drafts).await?,
         };
-        match results.iter().any(Result::is_ok) {
-            true => Ok(BatchAnswer::new(results)),
-            false => Err(nothing_created(results)),
+        match creation.results.iter().any(Result::is_ok) {
+            true => Ok(BatchAnswer { base: creation.base.map(BaseReport::new), ..BatchAnswer::new(creation.results) }),
+            false => Err(nothing_created(creation.results)),
         }
     }
 }
@@ -137,7 +159,7 @@ impl BatchAnswer {
             0 => "wait_for_any_worker".to_owned(),
             _ => "mend the failed missions and create them again; then wait_for_any_worker".to_owned(),
         };
-        Self { created, failed, results, race_id, id_ranges, left_out, next_step }
+        Self { created, failed, base: None, results, race_id, id_ranges, left_out, next_step }
     }
 }
 
@@ -184,8 +206,8 @@ limit on workers it is queued and starts by itself. Then call wait_for_any_worke
 
     async fn run(call: Call, mission: MissionArguments) -> Result<CreateAnswer, ToolError> {
         let draft = mission.draft(&call.orchestrator)?;
-        let mut results = call.orchestrator.create(&call.boss, vec![Ok(draft)]).await?;
-        let created = match results.pop() {
+        let mut creation = call.orchestrator.create(&call.boss, vec![Ok(draft)]).await?;
+        let created = match creation.results.pop() {
             Some(Ok(created)) => created,
             refused => return Err(nothing_created(refused.into_iter().collect())),
         };
@@ -194,9 +216,9 @@ limit on workers it is queued and starts by itself. Then call wait_for_any_worke
             true => "this request_id was known, so nothing new was made; wait_for_any_worker".to_owned(),
             false => "create the other missions, then wait_for_any_worker".to_owned(),
         };
-        let mut worker = wire::Worker::new(&view, size::ANSWER - 500);
+        let mut worker = wire::Worker::new(&view, size::ANSWER - 1_500);
         worker.take_next_step();
-        Ok(CreateAnswer { next_step, worker })
+        Ok(CreateAnswer { next_step, base: creation.base.map(BaseReport::new), worker })
     }
 }
 

@@ -107,7 +107,7 @@ want for yourself. Fails without a trace where the branch is checked out elsewhe
             base: optional(arguments.base, |base| arguments::name("base", base))?,
             repo_path: optional(arguments.repo_path, |text| path("repo_path", text))?,
         };
-        let answer = call.orchestrator.create_worktree(request).await?;
+        let answer = call.orchestrator.create_worktree(&call.boss, request).await?;
         Ok(CreateReport {
             // Longer ones no system has; they would be cut, since no answer may be too long.
             path: size::line(&answer.path.to_string_lossy(), 4_200),

@@ -51,6 +51,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         next,
         needs: Vec::new(),
         race: None,
+        integration_branch: None,
         settled: Vec::new(),
         report: Report::Due,
         block_report: Report::Due,

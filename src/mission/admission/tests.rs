@@ -28,7 +28,7 @@ fn moment(free: Headroom) -> Moment {
 
 /// Registers for a boss, as one of its servers.
 fn create_for(registry: &mut Registry, boss: &str, server: &str, drafts: &[Draft]) -> Vec<WorkerId> {
-    let defaults = Defaults { worktrees: Path::new("/worktrees"), branch_prefix: "o/" };
+    let defaults = Defaults { worktrees: Path::new("/worktrees"), branch_prefix: "o/", integration_branch: None };
     let made = register(registry, &boss.into(), drafts, defaults).into_iter().map(Result::unwrap);
     let workers: Vec<_> = made
         .map(|it| match it {

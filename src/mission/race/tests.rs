@@ -75,7 +75,7 @@ fn the_first_with_changes_wins_and_the_others_are_called_off_in_the_same_moment(
     assert!(registry.get(&ids[2]).unwrap().cancel.as_ref().is_some_and(|why| why.contains(ids[1].as_str())));
     assert_eq!(registry.get(&ids[0]).unwrap().cancel, None, "it had settled");
     assert_eq!(readiness(&registry, &after), Readiness::Ready);
-    assert_eq!(graph::bases(&registry, registry.get(&after).unwrap()), [format!("head of {}", ids[1])]);
+    assert_eq!(graph::bases(&registry, registry.get(&after).unwrap(), None), [format!("head of {}", ids[1])]);
     assert_eq!(registry.named("t").one().unwrap().id, ids[1]);
 }
 
@@ -115,7 +115,7 @@ fn who_completes_a_moment_later_or_is_begun_again_is_no_second_winner() {
     for id in &ids {
         assert_eq!(winner(&registry, id).as_ref(), Some(&ids[2]));
     }
-    assert_eq!(graph::bases(&registry, registry.get(&after).unwrap()), [format!("head of {}", ids[2])]);
+    assert_eq!(graph::bases(&registry, registry.get(&after).unwrap(), None), [format!("head of {}", ids[2])]);
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Pair {
         let drafts = vec![draft; racers];
         let (boss, all) = (self.boss.clone(), self.all.clone());
         let decide = |registry: &Registry| {
-            let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
+            let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/", integration_branch: None };
             let register = if racers > 1 { register_race } else { register };
             let made = register(registry, &boss, &drafts, defaults);
             made.into_iter().map(|made| made.map_err(|_| ())).collect::<Vec<_>>()
@@ -194,7 +194,7 @@ impl Pair {
             for open in server.registry().workers().filter(|worker| !worker.status.is_settled()) {
                 use crate::mission::graph::{bases, readiness};
                 assert_eq!(readiness(server.registry(), open), readiness(&self.all, open));
-                assert_eq!(bases(server.registry(), open), bases(&self.all, open));
+                assert_eq!(bases(server.registry(), open, None), bases(&self.all, open, None));
             }
         }
         assert_eq!(self.servers[0].registry(), self.servers[1].registry());

@@ -19,7 +19,7 @@ fn create(journal: &mut Journal, title: &str) -> u64 {
 }
 
 fn try_create(journal: &mut Journal, title: &str) -> Result<u64, JournalError> {
-    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
+    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/", integration_branch: None };
     journal.transact(Timestamp::UNIX_EPOCH, |registry| {
         let made = register(registry, &BossId::from("b"), &[Draft { task_id: None, ..draft(title) }], defaults);
         let Ok(Registered::New(new)) = &made[0] else { panic!("{made:?}") };

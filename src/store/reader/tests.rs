@@ -10,7 +10,7 @@ use crate::store::history::Record;
 use crate::store::journal::Journal;
 
 fn create(journal: &mut Journal, title: &str) {
-    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
+    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/", integration_branch: None };
     let made = journal.transact(Timestamp::UNIX_EPOCH, |registry| {
         let made = register(registry, &BossId::from("b"), &[draft(title)], defaults);
         let Ok(Registered::New(new)) = &made[0] else { panic!("{made:?}") };

@@ -46,7 +46,7 @@ fn write_state_file(folder: &Path, journal: &Journal) {
     let path = StateDir::around(&journal_in(folder)).state_file();
     state_file::write(
         &path,
-        &state_file::project(journal.registry(), None, Timestamp::UNIX_EPOCH, |_| None, |_| (vec![], None)),
+        &state_file::project(journal.registry(), Default::default(), Timestamp::UNIX_EPOCH, |_| None, |_| (vec![], None)),
     )
     .unwrap();
 }
@@ -254,7 +254,7 @@ fn what_could_not_be_saved_in_a_removed_folder_takes_nothing_from_the_new_one() 
     let mut journal = open(folder.path(), "a");
     create(&mut journal, "one");
     let path = journal_in(folder.path());
-    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/" };
+    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/", integration_branch: None };
     // Another server begins anew and gives the number away that this decision gave.
     let mut other = None;
     let meanwhile = |registry: &Registry| {

@@ -1,0 +1,76 @@
+//! Where work starts and lands. Each boss has one integration branch: the one that is checked out in the working tree in
+//! which it was started, when it creates its first worker. Each worker records it. The setting comes before both.
+
+use super::actor::Actor;
+use super::answers::Base;
+use super::context::Context;
+use super::start::refused;
+use crate::git::{self, Repository, RepositoryError, names};
+use crate::mission::causes::with_causes;
+use crate::mission::id::BossId;
+use crate::mission::registry::{Registry, Worker};
+
+impl Actor {
+    /// What this boss's workers recorded. A boss that was inherited, and whose workers have all settled, begins anew.
+    pub(super) fn recorded_branch(&self, boss: &BossId) -> Option<String> {
+        let registry = self.registry();
+        let is_inherited = self.context.anonymous && *boss == self.context.boss && !self.has_created;
+        let is_open = |worker: &Worker| worker.boss == *boss && !worker.status.is_settled();
+        let recorded = registry.integration_branches.get(boss).cloned();
+        recorded.filter(|_| !is_inherited || registry.workers().any(|worker| is_open(worker)))
+    }
+}
+
+/// The branch that a worker's work starts from and lands in; `None`: nothing was recorded.
+pub(super) fn of_worker(context: &Context, registry: &Registry, worker: &Worker) -> Option<String> {
+    let set = context.settings.integration_branch.as_deref();
+    set.or_else(|| registry.integration_branch_of(worker)).map(str::to_owned)
+}
+
+/// Where the next workers of a boss start, or why that cannot be said. Blocks.
+pub(super) fn determine(context: &Context, recorded: Option<String>) -> Result<Base, String> {
+    let repository = context.repository()?;
+    if let Some(branch) = &context.settings.integration_branch {
+        return set_by_user(repository, names::branch_name(branch)).map_err(|error| with_causes(&error));
+    }
+    let tree = context.tree();
+    let here = git::checked_out(tree).map_err(|error| with_causes(&error))?;
+    let Some(branch) = recorded else { return first(repository, tree, here).map_err(|error| with_causes(&error)) };
+    let commit = git::integrate::local_tip(repository, &branch).map_err(|_| {
+        let why = ", from which this boss's workers start";
+        let missing = with_causes(&repository.no_such_branch(&branch, why));
+        format!("{missing}; make it again, or name `base` in each mission (and `into` when you integrate)")
+    })?;
+    let note = (here.as_ref() != Some(&branch)).then(|| {
+        let now = here.map_or_else(|| "no branch (HEAD is detached)".to_owned(), |here| format!("branch {here}"));
+        format!(
+            "{} is on {now} now; your workers still start from {branch} and are merged into it, as your first one was: `base` and `into` name another",
+            tree.display()
+        )
+    });
+    Ok(Base { branch, commit, note })
+}
+
+fn set_by_user(repository: &Repository, branch: &str) -> Result<Base, RepositoryError> {
+    names::adopt(repository, branch)?;
+    match names::tip(repository, branch)? {
+        Some(commit) => Ok(Base { branch: branch.to_owned(), commit, note: None }),
+        None => Err(repository.no_such_branch(branch, ", which the setting integration_branch names")),
+    }
+}
+
+fn first(repository: &Repository, tree: &std::path::Path, here: Option<String>) -> Result<Base, RepositoryError> {
+    let branch = here.ok_or_else(|| RepositoryError::Detached { root: tree.to_owned() })?;
+    let commit = repository.commit_checked_out(tree, &branch)?;
+    Ok(Base { branch, commit, note: None })
+}
+
+/// The branch into which work goes for which none was recorded.
+pub(super) fn checked_out(context: &Context) -> Result<String, super::error::OrchestratorError> {
+    if let Some(branch) = &context.settings.integration_branch {
+        return Ok(names::branch_name(branch).to_owned());
+    }
+    let tree = context.tree();
+    let here = git::checked_out(tree).map_err(refused)?;
+    here.ok_or_else(|| refused(RepositoryError::Detached { root: tree.to_owned() }))
+}
