@@ -23,15 +23,18 @@ pub struct Settings {
     /// How long a wait lasts unless the boss says otherwise. Default: as long as the client allows.
     pub wait_seconds: Option<u64>,
     pub state_dir: Option<PathBuf>,
-    /// Default: the branch that is checked out in the main worktree at the first mission.
+    /// Default: for each boss, the branch that is checked out where it was started when it creates its first worker.
     pub integration_branch: Option<String>,
     /// Stands before the worker's id in the branches that we name.
     pub branch_prefix: String,
     /// Whether missions may ask for `permissions: full`.
     pub allow_full_permissions: bool,
+    /// Where worktrees lie: `{repository}` is the name of the repository's folder, `{id}` that of the state directory in
+    /// short. Default: beside the repository.
+    pub worktrees_dir: Option<String>,
     /// Folders in which worktrees may lie, beside the repository and its parent.
     pub worktree_roots: Vec<PathBuf>,
-    /// The frame around each prompt: `{prompt}`, `{directory}`, `{branch}`, `{verify_command}`.
+    /// The frame around each prompt: `{prompt}`, `{directory}`, `{subfolder}`, `{branch}`, `{verify_command}`.
     pub prompt_frame: Option<String>,
     /// Commit what a worker leaves uncommitted in a worktree that we made.
     pub commit_leftovers: bool,
@@ -105,6 +108,7 @@ impl Default for Settings {
             integration_branch: None,
             branch_prefix: "orchestrator/".to_owned(),
             allow_full_permissions: false,
+            worktrees_dir: None,
             worktree_roots: Vec::new(),
             prompt_frame: None,
             commit_leftovers: true,

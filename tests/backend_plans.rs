@@ -53,6 +53,31 @@ fn without_wishes_nothing_is_chosen_for_the_cli() {
 }
 
 #[test]
+fn from_a_subfolder_the_tools_reach_the_whole_worktree() {
+    let backends = Backends::with_custom(Vec::new());
+    let place = Place::Worktree {
+        path: "/srv/tree".into(),
+        branch: "work".into(),
+        base: None,
+        directory: Some("packages/app".into()),
+    };
+    let around = |name: &str, directory: &str| {
+        let mission = Mission { place: place.clone(), ..mission(name, Permissions::Edit) };
+        let dir = Path::new(directory);
+        backends.get(name).unwrap().plan(&Turn { dir, ..turn(&mission, Session::New(SESSION)) }).args
+    };
+    for (name, option) in [
+        ("claudecode", "--add-dir=/srv/tree"),
+        ("codex", "--add-dir=/srv/tree"),
+        ("gemini", "--include-directories=/srv/tree"),
+    ] {
+        assert!(around(name, "/srv/tree/packages/app").iter().any(|arg| arg == option), "{name}");
+        // The folder is gone: it runs at the top.
+        assert!(around(name, "/srv/tree").iter().all(|arg| arg != option), "{name}");
+    }
+}
+
+#[test]
 fn only_claude_code_hears_a_message_while_it_runs() {
     let backends = Backends::with_custom(vec![custom()]);
     let frame = backends.get("claudecode").unwrap().live_message(MESSAGE, "a \"b\"\nc").unwrap();

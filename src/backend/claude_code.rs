@@ -99,6 +99,7 @@ fn args(turn: &Turn<'_>) -> Vec<String> {
         Session::New(id) => format!("--session-id={id}"),
         Session::Resume(id) => format!("--resume={id}"),
     });
+    args.extend(turn.around().map(|top| format!("--add-dir={}", top.display())));
     args.extend(permissions(mission.permissions).iter().map(|arg| (*arg).to_owned()));
     args.extend(mission.model.as_ref().map(|model| format!("--model={model}")));
     args.extend(mission.effort.as_ref().map(|effort| format!("--effort={effort}")));

@@ -85,6 +85,7 @@ fn args(turn: &Turn<'_>) -> Vec<String> {
     args.push(format!("--sandbox={}", sandbox(mission.permissions)));
     args.push(format!("--cd={}", turn.dir.display()));
     if mission.permissions == Permissions::Edit {
+        args.extend(turn.around().map(|top| format!("--add-dir={}", top.display())));
         args.extend(git_dirs(turn));
         args.extend(["-c".into(), "sandbox_workspace_write.network_access=true".into()]);
     }

@@ -92,6 +92,7 @@ fn args(turn: &Turn<'_>, read_only_policy: Option<&PathBuf>) -> Vec<String> {
         // A name that no server has: it starts none, this one included, whatever the trusted project configures.
         "--allowed-mcp-server-names=none".into(),
     ];
+    args.extend(turn.around().map(|top| format!("--include-directories={}", top.display())));
     match read_only_policy {
         Some(policy) => {
             args.extend(["--approval-mode=default".into(), format!("--admin-policy={}", policy.display())]);

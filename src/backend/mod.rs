@@ -108,6 +108,13 @@ pub struct Turn<'a> {
     pub root: bool,
 }
 
+impl Turn<'_> {
+    /// The whole worktree, where the CLI runs in a subfolder of it: its tools may write there too.
+    pub fn around(&self) -> Option<&Path> {
+        self.mission.place.subfolder().map(|_| self.mission.place.path()).filter(|top| *top != self.dir)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct GitDirs<'a> {
     /// The repository's own, shared by all its worktrees.

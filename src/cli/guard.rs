@@ -17,7 +17,7 @@ use super::Places;
 use crate::config::Settings;
 use crate::git::Repository;
 use crate::mission::id::BossId;
-use crate::orchestrator::state_root;
+use crate::orchestrator::{Around, all_folders, state_root};
 use crate::process;
 use crate::store::{file, state_dir};
 
@@ -82,8 +82,13 @@ fn is_edit_of_a_boss(places: &Places) -> Option<bool> {
     let root = state_root(named, repository.as_ref(), &call.cwd);
     let file = call.cwd.join(&call.tool_input.file_path);
     // The session may work in a linked worktree, which lies elsewhere.
-    let folders = [Some(call.cwd.as_path()), repository.as_ref().map(Repository::root)];
-    if !folders.into_iter().flatten().any(|folder| is_edited_in(folder, &file)) {
+    let mut folders = vec![call.cwd.clone()];
+    if let Some(repository) = &repository {
+        let template = settings.worktrees_dir.as_deref();
+        folders.extend(all_folders(Around { repository, state_root: &root, template }));
+        folders.push(repository.root().to_owned());
+    }
+    if !folders.iter().any(|folder| is_edited_in(folder, &file)) {
         return Some(false);
     }
     let state: StateFile = file::read_json(&state_dir::state_file(&root)).ok()??;

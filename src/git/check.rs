@@ -12,7 +12,8 @@ use super::refs;
 use super::repository::{Repository, checked_out, resolve_commit};
 use super::worktree::{Listed, WorktreeError, list};
 
-/// Where worktrees go when the caller names no place, relative to the repository's root.
+/// Where worktrees go when the caller names neither a place nor a folder for them, relative to the repository's root. All
+/// of them lay there once.
 const DEFAULT_FOLDER: &str = ".orchestrator/worktrees";
 
 /// In characters: file names end at 255 bytes, and this leaves room for a number behind it.
@@ -31,8 +32,10 @@ pub struct Request {
     pub tree: Option<PathBuf>,
     /// The name was made up here: what a remote calls so has nothing to do with it.
     pub is_made_up: bool,
-    /// Absolute, or relative to the repository's root; without it, a folder under `.orchestrator/worktrees`.
+    /// Absolute, or relative to the repository's root; without it, a name in `folder` is chosen.
     pub path: Option<PathBuf>,
+    /// Where worktrees go for which no place is asked. Made for its owner alone, if it has to be.
+    pub folder: Option<PathBuf>,
     /// Folders outside that the user's settings allow.
     pub allowed_roots: Vec<PathBuf>,
 }
@@ -41,6 +44,8 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub place: Place,
+    /// See [`Request::folder`].
+    pub folder: Option<PathBuf>,
     pub branch: String,
     pub base_commit: String,
     pub new_branch: bool,
@@ -65,7 +70,7 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
     let worktrees = list(repo)?;
     let place = match &request.path {
         Some(path) => Place::Given(check_path(repo, path, &request.allowed_roots, &worktrees)?),
-        None => default_place(repo, &request.allowed_roots, &worktrees)?,
+        None => default_place(repo, request, &worktrees)?,
     };
     let used_by = |listed: &&Listed| listed.branch.as_ref() == Some(branch) && !listed.bare;
     if let Some(user) = worktrees.iter().find(used_by) {
@@ -79,7 +84,8 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
         (None, Some(remote)) => base_of_remote_branch(repo, request, branch, remote)?,
         (None, None) => base_of_new_branch(repo, request)?,
     };
-    Ok(Plan { place, branch: branch.clone(), base_commit, new_branch, from_remote })
+    let folder = request.folder.clone();
+    Ok(Plan { place, folder, branch: branch.clone(), base_commit, new_branch, from_remote })
 }
 
 /// A path that nobody uses yet. The caller holds the repository's lock until it exists.
@@ -263,9 +269,15 @@ fn base_of_new_branch(repo: &Repository, request: &Request) -> Result<String, Wo
 }
 
 /// Our own folder, unless the repository brings a symbolic link in its place that leads outside.
-fn default_place(repo: &Repository, allowed_roots: &[PathBuf], worktrees: &[Listed]) -> Result<Place, WorktreeError> {
-    let folder = resolve(repo, Path::new(DEFAULT_FOLDER))?;
-    check_place(repo, &folder, &folder, allowed_roots)?;
+fn default_place(repo: &Repository, request: &Request, worktrees: &[Listed]) -> Result<Place, WorktreeError> {
+    let folder = match &request.folder {
+        Some(folder) => resolve(repo, folder)?,
+        None => {
+            let folder = resolve(repo, Path::new(DEFAULT_FOLDER))?;
+            check_place(repo, &folder, &folder, &request.allowed_roots)?;
+            folder
+        }
+    };
     let gone = worktrees.iter().filter(|listed| listed.missing);
     Ok(Place::Default { gone: gone.map(|listed| listed.path.clone()).collect(), folder })
 }
@@ -299,7 +311,7 @@ fn check_place(repo: &Repository, given: &Path, path: &Path, allowed_roots: &[Pa
     let inside = path.starts_with(&root) && path != root;
     let beside = path.parent().is_some() && path.parent() == root.parent() && path != root;
     let allowed =
-        allowed_roots.iter().filter_map(|allowed| allowed.canonicalize().ok()).any(|allowed| path.starts_with(allowed));
+        allowed_roots.iter().filter_map(|allowed| resolve(repo, allowed).ok()).any(|allowed| path.starts_with(allowed));
     if inside || beside || allowed { Ok(()) } else { Err(WorktreeError::PathOutside { path: path.to_owned(), root }) }
 }
 

@@ -226,6 +226,11 @@ fn hash(bytes: &[u8]) -> String {
         .to_string()
 }
 
+/// For names: eight digits, always the same for the same bytes.
+pub fn short_hash(bytes: &[u8]) -> String {
+    hash(bytes)[..8].to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

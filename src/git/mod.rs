@@ -47,15 +47,19 @@ pub use command::{CommandError, Git};
 pub use configuration::Configuration;
 pub use diff::{DiffError, DiffPage, Look, branch_diff, diff, show_branch_diff, show_diff};
 pub use facts::{Changes, FileChange, branch_changes, changes, file_changes};
-pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, tracked_state, tree_state};
+pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, short_hash, tracked_state, tree_state};
 pub use include::Copied;
 pub use integrate::{Bench, Conflict, Coupled, IntegrateError, Step, Strategy, merge_of, only_integrated};
 pub use lacks::{Lack, LackKind, is_better_equipped, lacks};
 pub use land::{Move, can_land, land};
 pub use leftovers::{LeftoversError, commit_leftovers, left};
+pub use names::has_folder;
 pub use push::{PushResult, Pushed, push};
 pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
 pub use repository::{Identity, Repository, RepositoryError, checked_out, head, working_tree};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
 pub use status::git_dir;
-pub use worktree::{Worktree, WorktreeError, create, forget, list, lock, made_by_us, refill, unlock};
+pub use worktree::{
+    Worktree, WorktreeError, create, forget, has_record, leads_nowhere, list, lock, made_by_us, refill,
+    remove_empty_folder, unlock,
+};

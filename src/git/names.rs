@@ -111,6 +111,14 @@ pub(super) fn track(repo: &Repository, branch: &str, upstream: &str) -> Result<(
     Ok(())
 }
 
+/// Whether a commit has a folder of that name.
+pub fn has_folder(repo: &Repository, commit: &str, folder: &Path) -> bool {
+    refs::has_folder(repo.root(), commit, folder).unwrap_or_else(|| {
+        let kind = repo.read().args(["cat-file", "-t"]).arg(format!("{commit}:{}", folder.display())).text();
+        kind.is_ok_and(|kind| kind == "tree")
+    })
+}
+
 /// The names of the branches that there are, for an error: the ones used last come first.
 pub fn branches(repo: &Repository) -> Result<String, RepositoryError> {
     let newest = ["for-each-ref", "--sort=-committerdate", "--format=%(refname:lstrip=2)", "refs/heads"];

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use git2::{Direction, ErrorCode, Oid, Repository as Opened};
+use git2::{Direction, ErrorCode, ObjectType, Oid, Repository as Opened};
 
 use super::repository::Repository;
 use super::worktree::Listed;
@@ -105,6 +105,13 @@ pub(super) fn remote_places(dir: &Path, branch: &str) -> Option<Vec<(String, Str
         }
     }
     Some(places)
+}
+
+/// Whether a commit has a folder of that name, and no link in its way.
+pub(super) fn has_folder(dir: &Path, commit: &str, folder: &Path) -> Option<bool> {
+    let repository = Opened::open(dir).ok()?;
+    let tree = repository.find_commit(Oid::from_str(commit).ok()?).ok()?.tree().ok()?;
+    Some(tree.get_path(folder).is_ok_and(|entry| entry.kind() == Some(ObjectType::Tree)))
 }
 
 /// Whether branches whose names differ only in case are one file here.

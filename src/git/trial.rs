@@ -5,15 +5,18 @@ use std::io;
 use std::path::Path;
 
 use super::repository::Repository;
-use super::worktree::{WorktreeError, fill, list, patiently};
+use super::worktree::{WorktreeError, fill, list, make_private, patiently};
 
 /// Keeps everybody else from pruning it.
 const REASON: &str = "orchestrator-boss: an integration is verified here";
 
-/// Makes and fills it, with what `.worktreeinclude` names. The folder that it lies in must be there.
+/// Makes and fills it, with what `.worktreeinclude` names.
 pub fn make(repo: &Repository, path: &Path, commit: &str) -> Result<(), WorktreeError> {
     {
         let _lock = repo.lock()?;
+        if let Some(folder) = path.parent() {
+            make_private(folder).map_err(|source| WorktreeError::MakeFolder { path: folder.to_owned(), source })?;
+        }
         patiently(|| {
             let add = repo.write().args(["worktree", "add", "--quiet", "--no-checkout", "--detach"]);
             add.args(["--lock", "--reason", REASON, "--"]).arg(path).arg(commit).run()

@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
@@ -91,6 +92,8 @@ pub enum WorktreeError {
     PathRegistered { path: PathBuf },
     #[error("take away the worktree {}, in which an integration was verified", path.display())]
     RemoveTrial { path: PathBuf, source: io::Error },
+    #[error("make the folder {} for worktrees; the setting worktrees_dir names another", path.display())]
+    MakeFolder { path: PathBuf, source: io::Error },
     #[error("write {}", path.display())]
     Remember { path: PathBuf, source: io::Error },
     #[error("look at {}", path.display())]
@@ -200,6 +203,17 @@ pub fn made_by_us(repo: &Repository, worktree: &Path) -> Option<Worktree> {
     serde_json::from_slice(&record).ok()
 }
 
+/// Whether a worktree's link to its repository leads to nothing: the repository was moved, or has forgotten it.
+pub fn leads_nowhere(worktree: &Path) -> bool {
+    let link = fs::read_to_string(worktree.join(".git")).unwrap_or_default();
+    link.trim_end().strip_prefix("gitdir: ").is_some_and(|place| !worktree.join(place).exists())
+}
+
+/// Whether the repository has a record of a worktree there, which it may have made where it lay before it was moved.
+pub fn has_record(repo: &Repository, worktree: &Path) -> bool {
+    own_git_dir(repo, worktree).is_some()
+}
+
 /// Finishes a creation that was cut off when git knew the worktree and its files were not all there. One whose files were
 /// all there may have been worked in: nothing in it is overwritten. Git writes the index last, so that tells.
 pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError> {
@@ -276,8 +290,9 @@ fn hide(repo: &Repository, place: &Place) -> Result<(), WorktreeError> {
     let Some(main) = &repo.main_worktree else {
         return Ok(());
     };
-    let Place::Given(path) = place else {
-        return Ok(repo.exclude(OWN_FOLDER_PATTERN)?);
+    let path = match place {
+        Place::Given(path) => path,
+        Place::Default { folder, .. } => folder,
     };
     let Some(inside) = path.strip_prefix(main).ok().and_then(Path::to_str) else {
         return Ok(());
@@ -323,7 +338,11 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
         Place::Default { folder, gone } => check::free_path(folder, gone, &plan.branch),
     };
     let path_existed = path.exists();
-    let mut begun = Begun { path_existed, first_new_folder: first_missing(&path).to_owned(), registered: false, path };
+    let first_new_folder = first_missing(&path).to_owned();
+    if let Some(folder) = plan.folder.as_ref().filter(|folder| path.starts_with(folder)) {
+        make_private(folder).map_err(|source| WorktreeError::MakeFolder { path: folder.clone(), source })?;
+    }
+    let mut begun = Begun { path_existed, first_new_folder, registered: false, path };
     let branch = record::Branch { name: &plan.branch, commit: &plan.base_commit, message: BRANCH_MESSAGE };
     let usual = record::Usual::of(repo).filter(|_| plan.new_branch);
     let made = usual.map_or(Made::Nothing, |usual| usual.make(&begun.path, &branch, lock_reason));
@@ -399,6 +418,19 @@ fn try_undo(repo: &Repository, plan: &Plan, begun: &Begun) -> Result<(), Worktre
             .arg(&plan.base_commit)
             .run()?;
     }
+    Ok(())
+}
+
+/// What workers write is nobody else's to read.
+pub(super) fn make_private(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Takes away a folder of worktrees when the last one has gone. One that is not empty stays.
+pub fn remove_empty_folder(repo: &Repository, folder: &Path) -> Result<(), WorktreeError> {
+    // A worktree that is just being made has its folder under this lock.
+    let _lock = repo.lock()?;
+    let _ = fs::remove_dir(folder);
     Ok(())
 }
 

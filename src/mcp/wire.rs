@@ -129,6 +129,13 @@ pub(super) struct Worker {
     /// The directory that it works in.
     #[serde(skip_serializing_if = "Option::is_none")]
     worktree: Option<String>,
+    /// The subfolder of it in which it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory: Option<String>,
+    /// {branch, commit}: where it is merged into, and started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Described>")]
+    base: Option<WorkerBase>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
     /// Who keeps it to its permissions: sandbox, cli or none.
@@ -165,6 +172,22 @@ pub(super) struct Described {}
 pub(super) struct Integrated {
     into: String,
     commit: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct WorkerBase {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
+}
+
+impl WorkerBase {
+    fn of(worker: &crate::mission::registry::Worker) -> Option<Self> {
+        let branch = worker.integration_branch.as_deref().map(|branch| size::line(branch, 160));
+        let commit = worker.base_commit.as_deref().map(|commit| size::line(commit, 64));
+        (branch.is_some() || commit.is_some()).then_some(Self { branch, commit })
+    }
 }
 
 /// Three separate answers, from facts and never from prose.
@@ -347,6 +370,8 @@ impl Worker {
             head,
             about,
             worktree: directory(worker),
+            directory: worker.mission.place.subfolder().map(|inner| size::line(&inner.to_string_lossy(), 160)),
+            base: WorkerBase::of(worker),
             attempt: worker.attempt,
             session_id: session.map(|id| size::line(id, 60)),
             enforced: view.enforced.map(enforced),

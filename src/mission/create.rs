@@ -46,6 +46,8 @@ pub enum DraftPlace {
         branch: Option<String>,
         base: Option<String>,
         path: Option<PathBuf>,
+        /// Relative to the worktree's top.
+        directory: Option<PathBuf>,
     },
 }
 
@@ -402,10 +404,11 @@ impl<'a> Batch<'a> {
     fn claim_place(&mut self, id: &WorkerId, draft: &Draft, defaults: Defaults<'_>) -> Result<Place, Rejection> {
         let place = match &draft.place {
             DraftPlace::Directory(path) => Place::Directory { path: path.clone() },
-            DraftPlace::Worktree { branch, base, path } => Place::Worktree {
+            DraftPlace::Worktree { branch, base, path, directory } => Place::Worktree {
                 path: path.clone().unwrap_or_else(|| defaults.worktrees.join(id.as_str())),
                 branch: branch.clone().unwrap_or_else(|| format!("{}{id}", defaults.branch_prefix)),
                 base: base.clone(),
+                directory: directory.clone(),
             },
         };
         let writes = draft.permissions != Permissions::ReadOnly;

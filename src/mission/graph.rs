@@ -1,6 +1,7 @@
 //! What a mission waits for: `depends_on`, read off the registry. Pure.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::entry::Brief;
 use super::id::{TaskId, WorkerId};
@@ -130,7 +131,10 @@ pub fn block(registry: &Registry, worker: &Worker) -> Option<String> {
 /// meanwhile is in the integration branch, where its own branch may be gone. Empty: the integration branch alone.
 pub fn bases(registry: &Registry, worker: &Worker, integration_branch: Option<&str>) -> Vec<String> {
     let needed: Vec<_> = worker.mission.depends_on.iter().filter_map(|task| registry.task(task)).collect();
-    let (merged, own): (Vec<_>, Vec<_>) = needed.into_iter().partition(|worker| worker.integrated.is_some());
+    let target = integration_branch.map(|full| full.strip_prefix("refs/heads/").unwrap_or(full));
+    let is_merged =
+        |worker: &&Arc<Worker>| worker.integrated.as_ref().is_some_and(|it| Some(it.into.as_str()) == target);
+    let (merged, own): (Vec<_>, Vec<_>) = needed.into_iter().partition(is_merged);
     let own =
         own.into_iter().filter(|worker| worker.mission.place.branch().is_some()).filter_map(|it| work_of(it.last()?));
     let integration = integration_branch.filter(|_| !merged.is_empty());

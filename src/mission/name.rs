@@ -170,7 +170,7 @@ mod tests {
         let mut named = testing::draft("Named");
         named.task_id = Some("tax".into());
         let branch = Some("feature/tax".to_owned());
-        named.place = DraftPlace::Worktree { branch, base: None, path: None };
+        named.place = DraftPlace::Worktree { branch, base: None, path: None, directory: None };
         let mut four = testing::draft("Four");
         four.task_id = Some("4".into());
         testing::create(&mut registry, &[fix, numeric, named, four]).into_iter().for_each(|made| drop(made.unwrap()));
@@ -214,7 +214,7 @@ mod tests {
         testing::settle(&mut registry, &first, crate::mission::lifecycle::Ending::Failed);
         let mut again = testing::draft("Again");
         let branch = Some("feature/tax".to_owned());
-        again.place = DraftPlace::Worktree { branch, base: None, path: None };
+        again.place = DraftPlace::Worktree { branch, base: None, path: None, directory: None };
         testing::create(&mut registry, &[again]);
         let Named::Several(found) = registry.named("feature/tax") else { panic!("one of two was guessed") };
         assert_eq!(meanings(&found), "the branch of w-3-named and the branch of w-5-again");

@@ -54,6 +54,9 @@ pub enum Place {
         /// A branch, tag or commit; without one, the integration branch or what the mission depends on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         base: Option<String>,
+        /// The subfolder in which the worker and its verification run; without one, the top.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        directory: Option<PathBuf>,
     },
 }
 
@@ -61,6 +64,14 @@ impl Place {
     pub fn path(&self) -> &std::path::Path {
         match self {
             Place::Directory { path } | Place::Worktree { path, .. } => path,
+        }
+    }
+
+    /// The subfolder of the worktree in which the worker runs.
+    pub fn subfolder(&self) -> Option<&std::path::Path> {
+        match self {
+            Place::Directory { .. } => None,
+            Place::Worktree { directory, .. } => directory.as_deref(),
         }
     }
 

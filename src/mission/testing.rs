@@ -19,7 +19,7 @@ pub fn draft(title: &str) -> Draft {
         backend: "codex".into(),
         model: None,
         effort: None,
-        place: DraftPlace::Worktree { branch: None, base: None, path: None },
+        place: DraftPlace::Worktree { branch: None, base: None, path: None, directory: None },
         verify_command: None,
         task_id: Some(title.into()),
         depends_on: Vec::new(),

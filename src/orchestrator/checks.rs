@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::env;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::answers::Base;
@@ -58,7 +58,7 @@ struct Checks<'a> {
     /// Whether branches of our own naming can be made.
     prefix: Option<Result<(), String>>,
     /// Answers that many missions of one batch share: a base is resolved once.
-    bases: HashMap<Option<String>, Result<(), String>>,
+    bases: HashMap<Option<String>, Result<String, String>>,
     /// And a program is looked for once on a PATH that may be long.
     programs: HashMap<BackendName, Result<(), String>>,
 }
@@ -83,11 +83,13 @@ impl Checks<'_> {
                 let named = self.context.directory.join(&path);
                 *path = existing_directory("working_directory", &named, "leave it out to get a worktree")?;
             }
-            DraftPlace::Worktree { branch, base, path } => {
+            DraftPlace::Worktree { branch, base, path, directory } => {
                 if let Some(branch) = branch {
                     *branch = git::names::branch_name(branch).to_owned();
                 }
-                self.worktree(branch.as_deref(), base, path.as_deref())?;
+                let start = self.worktree(branch.as_deref(), base, path.as_deref())?;
+                let may_come = !draft.depends_on.is_empty();
+                *directory = self.directory(directory.as_deref(), &start, may_come)?;
             }
         }
         Ok(draft)
@@ -102,7 +104,8 @@ impl Checks<'_> {
         found
     }
 
-    fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<(), String> {
+    /// The commit that it starts from, as things are now.
+    fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<String, String> {
         if branch.is_none() {
             self.prefix()?;
         }
@@ -118,14 +121,45 @@ impl Checks<'_> {
             tree: Some(self.context.tree().to_owned()),
             is_made_up: branch.is_none(),
             path: path.map(Path::to_owned),
+            folder: Some(self.context.worktrees()),
             allowed_roots: self.context.allowed_roots(),
         };
         let plan = git::check(repository, &request).map_err(|error| with_causes(&error))?;
         match plan.new_branch && plan.from_remote.is_none() {
             true => self.base(base),
             // It starts where it stands; only the identity can be missing.
-            false => self.context.require_identity().map_err(|error| with_causes(&error)),
+            false => {
+                self.context.require_identity().map_err(|error| with_causes(&error))?;
+                Ok(plan.base_commit)
+            }
         }
+    }
+
+    /// The subfolder to run in. The one that corresponds to the boss's own directory is left out where there is none.
+    fn directory(&self, asked: Option<&Path>, start: &str, may_come: bool) -> Result<Option<PathBuf>, String> {
+        let repository = self.context.repository()?;
+        let is_there = |folder: &Path| git::has_folder(repository, start, folder);
+        let Some(asked) = asked else {
+            let own = self.context.subfolder();
+            return Ok((!own.as_os_str().is_empty() && is_there(own)).then(|| own.to_owned()));
+        };
+        let tops = [self.context.tree(), repository.root()];
+        let inner = tops.into_iter().find_map(|top| asked.strip_prefix(top).ok()).unwrap_or(asked);
+        let inner: PathBuf = inner.components().filter(|part| !matches!(part, Component::CurDir)).collect();
+        if inner.components().any(|part| !matches!(part, Component::Normal(_))) {
+            return Err(format!(
+                "cannot run in {}: worktree.directory is a subfolder of the worktree, such as packages/app",
+                asked.display()
+            ));
+        }
+        if !inner.as_os_str().is_empty() && !may_come && !is_there(&inner) {
+            return Err(format!(
+                "cannot run in {}: there is no such folder in {}, where the worktree starts",
+                inner.display(),
+                &start[..10]
+            ));
+        }
+        Ok(Some(inner).filter(|inner| !inner.as_os_str().is_empty()))
     }
 
     fn prefix(&mut self) -> Result<(), String> {
@@ -141,7 +175,7 @@ impl Checks<'_> {
         self.prefix.clone().unwrap_or(Ok(()))
     }
 
-    fn base(&mut self, base: &Option<String>) -> Result<(), String> {
+    fn base(&mut self, base: &Option<String>) -> Result<String, String> {
         if let Some(known) = self.bases.get(base) {
             return known.clone();
         }
@@ -150,9 +184,9 @@ impl Checks<'_> {
             self.start.as_ref().map_err(Clone::clone)?;
         }
         let found = self.context.require_identity().map_err(|error| with_causes(&error)).and_then(|()| {
-            let Some(base) = base else { return self.start.as_ref().map(drop).map_err(Clone::clone) };
+            let Some(base) = base else { return self.start.as_ref().map(|it| it.commit.clone()).map_err(Clone::clone) };
             let repository = self.context.repository().map_err(|error| with_causes(&error))?;
-            git::names::commit(repository, self.context.tree(), base).map(drop).map_err(|error| with_causes(&error))
+            git::names::commit(repository, self.context.tree(), base).map_err(|error| with_causes(&error))
         });
         self.bases.insert(base.clone(), found.clone());
         found

@@ -65,7 +65,7 @@ impl Actor {
         integration_branch: Option<&str>,
     ) -> Result<Vec<std::result::Result<Created, String>>> {
         let context = Arc::clone(&self.context);
-        let worktrees = context.state_root.join("worktrees");
+        let worktrees = context.worktrees();
         let branch_prefix = &context.settings.branch_prefix;
         let defaults = Defaults { worktrees: &worktrees, branch_prefix, integration_branch };
         let needed = Needed {
@@ -90,14 +90,15 @@ impl Actor {
                 }
                 Err(rejection) => Err(rejection.to_string()),
             });
-            let created = created.collect();
+            let created: Vec<_> = created.collect();
             let mut entries = Vec::new();
             if !workers.is_empty() {
                 entries.push(Entry::Created { workers });
             }
             (entries, created)
         })?;
-        self.has_created |= boss == &context.boss;
+        let is_new = |made: &std::result::Result<Created, String>| made.as_ref().is_ok_and(|made| !made.existing);
+        self.has_created |= boss == &context.boss && created.iter().any(is_new);
         Ok(created)
     }
 

@@ -15,12 +15,14 @@ use super::handle::Startup;
 use super::jobs::Jobs;
 use super::place::{refuse_moved, state_root};
 use super::shared_look::SharedLook;
+use super::worktree_places::{self, Around};
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::git::{self, Fingerprint, Repository};
 use crate::mission::admission::Limits;
 use crate::mission::id::{BackendName, BossId, ServerId};
 use crate::process::{self, Program};
+use crate::store::state_dir;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -108,9 +110,37 @@ impl Context {
         self.tree.as_deref().or(root).unwrap_or(&self.directory)
     }
 
+    fn worktree_places(&self) -> Option<Around<'_>> {
+        let repository = self.repository.as_ref()?;
+        Some(Around { repository, state_root: &self.state_root, template: self.settings.worktrees_dir.as_deref() })
+    }
+
+    /// Where new worktrees go. Of no use outside of a repository.
+    pub(super) fn worktrees(&self) -> PathBuf {
+        let folder = self.worktree_places().map(worktree_places::worktrees_folder);
+        folder.unwrap_or_else(|| self.state_root.join(state_dir::WORKTREES))
+    }
+
+    /// Takes away the folder of worktrees in which this one lay, if it was the last.
+    pub(super) fn remove_empty_folder(&self, worktree: &Path) {
+        let places = self.worktree_places().map(worktree_places::all_folders).unwrap_or_default();
+        let Some((repository, folder)) = self.repository.as_ref().zip(worktree.parent()) else { return };
+        if places.iter().any(|place| place == folder)
+            && let Err(error) = git::remove_empty_folder(repository, folder)
+        {
+            tracing::warn!(%error, folder = %folder.display(), "an empty folder stays");
+        }
+    }
+
+    /// Where the server was started, relative to the top of its working tree; empty at the top.
+    pub(super) fn subfolder(&self) -> &Path {
+        self.directory.strip_prefix(self.tree()).unwrap_or(Path::new(""))
+    }
+
     /// Folders outside the repository in which worktrees may lie.
     pub(super) fn allowed_roots(&self) -> Vec<PathBuf> {
-        self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).collect()
+        let own = self.worktree_places().map(worktree_places::all_folders).unwrap_or_default();
+        self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).chain(own).collect()
     }
 
     /// Whether there is something to take over. Should the journal be gone, the workers' folders tell what was in it.

@@ -1,6 +1,7 @@
 //! Bringing workers' branches into another. This file reads what is asked for: which branches, from which commits, into
 //! which; [`super::train`] does it, as a job of [`super::jobs`].
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::answers::*;
@@ -163,9 +164,19 @@ fn order(
         into,
         strategy: strategy(request.strategy),
         verify_command: request.verify_command.clone(),
+        directory: directory(context, workers),
         push: request.push,
     };
     Ok((order, left_out))
+}
+
+/// Where the verification runs: as the workers' own did, if that was one place for all; else as the boss's directory says.
+fn directory(context: &Context, workers: &[Arc<Worker>]) -> Option<PathBuf> {
+    let mut places = workers.iter().map(|worker| worker.mission.place.subfolder());
+    match places.next() {
+        Some(first) if places.all(|other| other == first) => first.map(Path::to_owned),
+        _ => Some(context.subfolder().to_owned()).filter(|own| !own.as_os_str().is_empty()),
+    }
 }
 
 fn source(context: &Context, worker: &Worker) -> Result<Source> {

@@ -29,6 +29,17 @@ pub(super) fn of_worker(context: &Context, registry: &Registry, worker: &Worker)
 
 /// Where the next workers of a boss start, or why that cannot be said. Blocks.
 pub(super) fn determine(context: &Context, recorded: Option<String>) -> Result<Base, String> {
+    let mut base = branch_of(context, recorded)?;
+    let own = context.subfolder();
+    if !own.as_os_str().is_empty() && !git::has_folder(context.repository()?, &base.commit, own) {
+        let top =
+            format!("{} is not in {}: your workers start at the top of their worktrees", own.display(), base.branch);
+        base.note = Some([base.note, Some(top)].into_iter().flatten().collect::<Vec<_>>().join("; "));
+    }
+    Ok(base)
+}
+
+fn branch_of(context: &Context, recorded: Option<String>) -> Result<Base, String> {
     let repository = context.repository()?;
     if let Some(branch) = &context.settings.integration_branch {
         return set_by_user(repository, names::branch_name(branch)).map_err(|error| with_causes(&error));

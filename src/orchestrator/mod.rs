@@ -36,6 +36,7 @@ mod start;
 mod train;
 mod views;
 mod waiters;
+mod worktree_places;
 mod worktrees;
 mod written;
 
@@ -46,5 +47,6 @@ pub use handle::{Handing, Orchestrator, Startup, WaitRequest};
 pub use observer::{BossOverview, Observer, Overview};
 pub use place::state_root;
 pub use probe::{Looked, look_at_backends};
+pub use worktree_places::{Around, all_folders};
 pub use worktrees::{base_commit, why_it_stays};
 pub use written::{Heard, Written, letters, written};

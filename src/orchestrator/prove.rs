@@ -1,7 +1,7 @@
 //! Verifying a commit in a worktree of its own, by a supervisor that ends with this server; and taking away what one that
 //! was killed has left.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -13,7 +13,6 @@ use super::handle::{Orchestrator, blocking};
 use super::mail::Ask;
 use super::start::refused;
 use crate::crash_point::{self, Point};
-use crate::git;
 use crate::launcher::local;
 use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Missing, Verification};
@@ -39,12 +38,18 @@ pub(super) struct Proof {
 }
 
 /// Runs the command on the commit. Dropping the future ends it all.
-pub(super) async fn prove(orchestrator: &Orchestrator, commit: &str, command: &str) -> Result<Proof> {
+pub(super) async fn prove(
+    orchestrator: &Orchestrator,
+    commit: &str,
+    command: &str,
+    directory: Option<&Path>,
+) -> Result<Proof> {
     let context = orchestrator.shared();
     let state = orchestrator.ask(|reply| Ask::StateDir { reply }).await??;
     let dir = TrialDir::new(&state, &context.server);
     let (inner, place, what, command) = (Arc::clone(&context), dir.clone(), commit.to_owned(), command.to_owned());
-    blocking(move || prepare(&inner, &place, what, command)).await?;
+    let directory = directory.map(Path::to_owned);
+    blocking(move || prepare(&inner, &place, what, command, directory)).await?;
     crash_point::at(Point::TrialPrepared);
     let result = match local::start_trial(&context.program, &dir).await {
         Ok(mut trial) => {
@@ -73,12 +78,20 @@ fn keep_log(dir: &TrialDir, state: &StateDir, commit: &str) -> Option<PathBuf> {
     })
 }
 
-fn prepare(context: &Context, dir: &TrialDir, commit: String, command: String) -> Result<()> {
+fn prepare(
+    context: &Context,
+    dir: &TrialDir,
+    commit: String,
+    command: String,
+    directory: Option<PathBuf>,
+) -> Result<()> {
     let tag = process::tag_at_depth(format!("integration.{}", Uuid::new_v4().simple()), context.depth + 1);
     let trial = Trial {
         tag,
         repository: context.repository()?.clone(),
         configuration: configuration::remember_ours(context)?,
+        tree: Some(context.worktrees().join(trial::tree_name())),
+        directory,
         commit,
         command,
         settings: Secrets::without(&context.settings),
@@ -106,14 +119,15 @@ async fn take_away(context: &Arc<Context>, dir: &TrialDir) {
     if let Some(trial) = &trial {
         let known = file::read_json::<Tree>(&dir.processes()).ok().flatten().map(Tree::here).unwrap_or_default();
         let spare = trial.settings.shared_daemons.clone();
-        let private = Private { places: vec![dir.tree()], since: None };
+        let private = Private { places: vec![trial.tree(dir)], since: None };
         let scope = Scope { tag: trial.tag.clone(), roots: known, spare, private, ..Scope::default() };
         process::sweep(&scope, GRACE).await;
     }
     let (inner, place) = (Arc::clone(context), dir.clone());
     let removed = blocking(move || {
-        if trial.is_some() {
-            git::trial::remove(inner.repository()?, &place.tree()).map_err(refused)?;
+        inner.repository()?;
+        if let Some(trial) = trial {
+            trial.remove_tree(&place).map_err(refused)?;
         }
         Ok(place.remove()?)
     });

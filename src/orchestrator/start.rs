@@ -21,8 +21,9 @@ use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::process;
 use crate::store::file::FileError;
+use crate::store::state_dir;
 use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
-use crate::supervisor::assignment::Assignment;
+use crate::supervisor::assignment::{Assignment, folder_within};
 use crate::supervisor::secrets::Secrets;
 
 pub(super) struct Order {
@@ -82,6 +83,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         (place(context, order, repository.as_ref()), looking.join().ok().flatten())
     });
     let (directory, ours, base_commit) = placed?;
+    let start = worker.mission.place.subfolder().map_or_else(|| directory.clone(), |inner| directory.join(inner));
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
     let tag = process::tag_at_depth(tag, context.depth + 1);
     let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
@@ -98,7 +100,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         written: worker.next.written.clone(),
         configuration: configuration::remember(context, repository.as_ref())?,
         repository,
-        own_registrations: registrations::own(&worker.next.backend, &directory),
+        own_registrations: registrations::own(&worker.next.backend, &start),
         directory,
         copies: order.worker_dir.worktree()?.map(|made: git::Worktree| made.copies).unwrap_or_default(),
         ours,
@@ -136,7 +138,7 @@ fn place(
             let head = repository.and_then(|_| git::head(path).ok().flatten());
             Ok((path.clone(), false, head))
         }
-        Place::Worktree { path, branch, base } => {
+        Place::Worktree { path, branch, base, directory } => {
             let (made, fresh) = worktree(context, order, path, branch, base.as_deref())?;
             crash_point::at(Point::WorktreeMade);
             let base = order.worker.base_commit.clone().unwrap_or_else(|| made.base_commit.clone());
@@ -144,6 +146,10 @@ fn place(
                 order.worker_dir.remember_worktree(&git::Worktree { base_commit: base.clone(), ..made.clone() })?;
             }
             crash_point::at(Point::WorktreeRemembered);
+            // Later the worker itself may have taken it away.
+            if let Some(directory) = directory.as_ref().filter(|_| fresh && order.worker.attempt == 1) {
+                refuse_missing(&made.path, directory)?;
+            }
             Ok((made.path, true, Some(base)))
         }
     }
@@ -159,6 +165,7 @@ fn worktree(
     base: Option<&str>,
 ) -> Result<(git::Worktree, bool), OrchestratorError> {
     let repository = context.repository()?;
+    refuse_cut_off(repository, &order.worker, path)?;
     restore_branch(repository, &order.worker, branch)?;
     let is_begun = || {
         let unfinished = path.exists() && order.worker_dir.worktree::<git::Worktree>()?.is_none();
@@ -196,10 +203,23 @@ fn worktree(
         tree: Some(context.tree().to_owned()),
         is_made_up: branch.ends_with(order.worker.id.as_str()),
         path: Some(path.to_owned()),
+        folder: path.parent().filter(|parent| *parent == context.worktrees()).map(Path::to_owned),
         allowed_roots: context.allowed_roots(),
     };
     let made = git::create(repository, &request, Some(&lock_reason(&order.worker))).map_err(refused)?;
     Ok((made, true))
+}
+
+/// The subfolder to run in must be there, and in the worktree.
+fn refuse_missing(worktree: &Path, directory: &Path) -> Result<(), OrchestratorError> {
+    match folder_within(worktree, directory) {
+        Some(_) => Ok(()),
+        None => Err(OrchestratorError::Refused(format!(
+            "cannot run in {}: there is no such folder in the worktree {}; name another one as worktree.directory, or none",
+            directory.display(),
+            worktree.display()
+        ))),
+    }
 }
 
 /// Keeps everybody from removing the worktree while its worker is open.
@@ -215,15 +235,28 @@ fn refuse_worktree_of_old(
     path: &Path,
 ) -> Result<(), OrchestratorError> {
     let name = path.file_name().unwrap_or_default();
-    let now = context.state_root.join("worktrees").join(name);
-    if worker.attempt == 1 || path.starts_with(repository.root()) || !now.exists() {
+    let places = [context.state_root.join(state_dir::WORKTREES), context.worktrees()].map(|folder| folder.join(name));
+    let moved = places.into_iter().find(|now| now != path && now.exists());
+    let Some(now) = moved.filter(|_| worker.attempt > 1 && !path.starts_with(repository.root())) else {
         return Ok(());
-    }
+    };
     Err(OrchestratorError::Refused(format!(
         "the repository was moved since this worker began, and its worktree {} with it to {}: `git worktree repair {}` mends git's links; its commits are on branch {}, which integrate_worker takes by `branch`, and a new mission can go on in that directory",
         path.display(),
         now.display(),
         now.display(),
+        worker.mission.place.branch().unwrap_or_default()
+    )))
+}
+
+/// A worktree beside a repository that was moved is where it was, and its link leads to where the repository was.
+fn refuse_cut_off(repository: &Repository, worker: &Worker, path: &Path) -> Result<(), OrchestratorError> {
+    if !git::leads_nowhere(path) || !git::has_record(repository, path) {
+        return Ok(());
+    }
+    Err(OrchestratorError::Refused(format!(
+        "the repository was moved since this worker began: `git worktree repair {0}` in it mends git's links to the worktree {0}; its commits are on branch {1}, which integrate_worker takes by `branch`",
+        path.display(),
         worker.mission.place.branch().unwrap_or_default()
     )))
 }

@@ -32,6 +32,8 @@ pub(super) struct Order {
     pub into: String,
     pub strategy: Strategy,
     pub verify_command: Option<String>,
+    /// The subfolder in which it runs.
+    pub directory: Option<PathBuf>,
     pub push: bool,
 }
 
@@ -330,7 +332,8 @@ impl Run<'_> {
         let names: Vec<String> = cars.iter().map(|car| self.order.sources[car.source].name()).collect();
         let with = if names.is_empty() { "alone".to_owned() } else { format!("with {}", names.join(", ")) };
         self.teller.doing(format!("verifies {} {with} (run {})", self.order.into, train.verifications));
-        let Proof { result, log, lacks } = prove(&self.orchestrator, &commit, command).await?;
+        let Proof { result, log, lacks } =
+            prove(&self.orchestrator, &commit, command, self.order.directory.as_deref()).await?;
         train.log = log.or(train.log.take());
         if !is_passed(&result) {
             train.lacks = lacks;

@@ -41,6 +41,7 @@ pub(super) fn create(context: &Context, recorded: Option<String>, request: Workt
         tree,
         is_made_up: false,
         path: request.path,
+        folder: Some(context.worktrees()),
         allowed_roots: context.allowed_roots(),
     };
     let made = git::create(&repository, &request, None).map_err(refused)?;
@@ -193,6 +194,7 @@ fn remove_one(
         removed => removed,
     };
     let removed = removed.map_err(refused)?;
+    context.remove_empty_folder(&removed.path);
     Ok(RemovedWorktree {
         path: removed.path,
         branch: removed.branch,

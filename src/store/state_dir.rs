@@ -13,10 +13,21 @@ pub struct StateDir {
 }
 
 pub const NAME: &str = ".orchestrator";
+/// The folder in it in which worktrees lay once.
+pub const WORKTREES: &str = "worktrees";
 
 /// Of the state directory with this root, which need not be there.
 pub fn state_file(root: &Path) -> PathBuf {
     root.join("orchestrator-state.json")
+}
+
+/// Packagers and searches that know nothing of git's own excludes heed this, such as `npm pack`.
+fn hide_from_tools(root: &Path) -> Result<(), FileError> {
+    let path = root.join(".gitignore");
+    match path.symlink_metadata() {
+        Ok(_) => Ok(()),
+        Err(_) => file::replace(&path, b"*\n", false),
+    }
 }
 
 impl StateDir {
@@ -25,20 +36,27 @@ impl StateDir {
     pub fn open(root: &Path) -> Result<Self, FileError> {
         // A folder that the user names may be a link and shared with other things; `.orchestrator` is ours alone.
         let named_by_us = root.ends_with(NAME).then(|| root.to_owned());
-        let inside = ["workers", "worktrees"].map(|name| root.join(name));
+        let inside = ["workers", WORKTREES].map(|name| root.join(name));
         for folder in named_by_us.iter().chain(&inside) {
             file::refuse_no_folder(folder)?;
         }
         for folder in ["servers", "journal"] {
             file::refuse_links_in(&root.join(folder))?;
         }
+        let is_new = !root.exists();
         file::make_private_dir(root)?;
         let inside = ["workers", "servers", "journal"].map(|name| root.join(name));
-        for folder in named_by_us.into_iter().chain(inside) {
+        let own = named_by_us.into_iter();
+        let named_by_us = root.ends_with(NAME);
+        for folder in own.chain(inside) {
             file::make_private_dir(&folder)?;
             file::make_private(&folder)?;
         }
+        let is_ours = is_new || named_by_us;
         let root = root.canonicalize().map_err(|source| FileError::read(root, source))?;
+        if is_ours {
+            hide_from_tools(&root)?;
+        }
         Ok(Self { root })
     }
 
@@ -62,11 +80,6 @@ impl StateDir {
 
     pub fn state_file(&self) -> PathBuf {
         state_file(&self.root)
-    }
-
-    /// Worktrees that we make without being given a path.
-    pub fn worktrees(&self) -> PathBuf {
-        self.root.join("worktrees")
     }
 
     pub fn workers(&self) -> PathBuf {

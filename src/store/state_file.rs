@@ -313,8 +313,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("orchestrator-state.json");
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
-        write(&path, &project(&Registry::default(), About::default(), Timestamp::UNIX_EPOCH, |_| None, |_| (vec![], None)))
-            .unwrap();
+        write(
+            &path,
+            &project(&Registry::default(), About::default(), Timestamp::UNIX_EPOCH, |_| None, |_| (vec![], None)),
+        )
+        .unwrap();
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
 
         fs::write(&path, "{\"version\": 1, \"tas").unwrap();

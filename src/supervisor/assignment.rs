@@ -1,7 +1,7 @@
 //! What a supervisor is told, and what it tells while it works. The files of an attempt in which the two kinds of
 //! process meet; each is written by one of them alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,7 +36,7 @@ pub struct Assignment {
     /// What of that was written for this attempt, by whom.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Message>,
-    /// Where the CLI runs.
+    /// The worktree, or the directory that was asked for. The CLI runs in it: see [`Assignment::start_directory`].
     pub directory: PathBuf,
     /// Whether we made the directory, and so may commit in it.
     pub ours: bool,
@@ -58,6 +58,21 @@ pub struct Assignment {
     pub own_registrations: Vec<String>,
     pub socket: PathBuf,
     pub settings: Settings,
+}
+
+/// A folder of a worktree, if it is there and no link leads out of the worktree.
+pub fn folder_within(worktree: &Path, inner: &Path) -> Option<PathBuf> {
+    let place = worktree.join(inner);
+    let real = place.canonicalize().ok().filter(|real| real.is_dir())?;
+    real.starts_with(worktree.canonicalize().ok()?).then_some(place)
+}
+
+impl Assignment {
+    /// Where the CLI and the verification run: a subfolder of the worktree, where the mission names one that is there.
+    pub fn start_directory(&self) -> PathBuf {
+        let inner = self.mission.place.subfolder().and_then(|inner| folder_within(&self.directory, inner));
+        inner.unwrap_or_else(|| self.directory.clone())
+    }
 }
 
 /// How the worker is doing. Written by its supervisor, and sent to whoever listens on its socket.

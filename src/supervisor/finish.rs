@@ -121,9 +121,10 @@ impl Attempt {
         in_doubt || self.assignment.ours || self.assignment.mission.verify_command.is_some()
     }
 
-    /// Of a worktree, its link to the repository goes with it.
+    /// Of a worktree, its link to the repository goes with it, or the repository went elsewhere.
     fn place_is_gone(&self) -> bool {
-        self.assignment.ours && std::fs::symlink_metadata(self.assignment.directory.join(".git")).is_err()
+        let place = &self.assignment.directory;
+        self.assignment.ours && (std::fs::symlink_metadata(place.join(".git")).is_err() || git::leads_nowhere(place))
     }
 
     /// Only in a worktree that we made: a user's own directory is never committed in.
@@ -170,7 +171,7 @@ impl Attempt {
         let log = self.dir.verify_log();
         let check = verify::Check {
             command,
-            directory: &self.assignment.directory,
+            directory: &self.assignment.start_directory(),
             tag: &self.assignment.tag,
             log: &log,
             settings: &self.assignment.settings,
@@ -263,9 +264,13 @@ impl Attempt {
 
     fn worktree_removed(&self) -> Failure {
         let branch = self.assignment.mission.place.branch().unwrap_or_default();
-        if let Some(now) = moved_to(&self.dir) {
-            let name = self.assignment.directory.file_name().unwrap_or_default();
-            let worktree = now.root().ancestors().nth(4).unwrap_or(now.root()).join("worktrees").join(name);
+        let here = &self.assignment.directory;
+        // In the state directory, as earlier builds had it, it was moved along.
+        let along = moved_to(&self.dir).and_then(|now| {
+            let name = here.file_name().unwrap_or_default();
+            Some(now.root().ancestors().nth(4)?.join("worktrees").join(name)).filter(|worktree| worktree.exists())
+        });
+        if let Some(worktree) = along.or_else(|| git::leads_nowhere(here).then(|| here.clone())) {
             let message = format!(
                 "its repository was moved while it ran, so it was not followed any further: what it had committed is on branch {branch}, what it had not is in {0}; `git worktree repair {0}` mends git's links",
                 worktree.display()

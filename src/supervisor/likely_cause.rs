@@ -86,7 +86,10 @@ impl Attempt {
         allowance: Duration,
     ) -> Base {
         let Some(state) = self.dir.root().ancestors().nth(4).map(StateDir::at) else { return Base::Unknown };
-        let shelf = Shelf::of(&state, commit, command);
+        // The same command in another folder is another question.
+        let folder = self.assignment.mission.place.subfolder();
+        let asked = folder.map_or_else(|| command.to_owned(), |folder| format!("{}: {command}", folder.display()));
+        let shelf = Shelf::of(&state, commit, &asked);
         let began = Instant::now();
         let _turn = loop {
             match shelf.take() {
@@ -97,12 +100,12 @@ impl Attempt {
                 _ => return Base::Unknown,
             }
         };
-        if let Some(known) = shelf.read(commit, command) {
+        if let Some(known) = shelf.read(commit, &asked) {
             return known;
         }
         match self.try_base(&state, repository, worktree, commit, command, allowance).await {
             Some(base) => {
-                shelf.keep(&Answer { commit: commit.to_owned(), command: command.to_owned(), base });
+                shelf.keep(&Answer { commit: commit.to_owned(), command: asked, base });
                 base
             }
             None => Base::Unknown,
@@ -128,6 +131,8 @@ impl Attempt {
             ),
             repository: repository.clone(),
             configuration: self.assignment.configuration.clone()?,
+            tree: beside(repository, worktree),
+            directory: self.assignment.mission.place.subfolder().map(Path::to_owned),
             commit: commit.to_owned(),
             command: command.to_owned(),
             settings: self.assignment.settings.clone(),
@@ -157,12 +162,12 @@ impl Attempt {
                 }
             }
         };
-        let was_made = dir.tree().join(".git").exists();
-        let (tree, other) = (dir.tree(), worktree.to_owned());
+        let was_made = trial.tree(&dir).join(".git").exists();
+        let (tree, other) = (trial.tree(&dir), worktree.to_owned());
         // What the worker has installed for itself the fresh worktree does not have, and fails for want of it.
         let is_fair = blocking(move || git::is_better_equipped(&other, &tree).is_ok_and(|better| !better)).await;
-        let (inner, tree) = (repository.clone(), dir.tree());
-        let removed = blocking(move || git::trial::remove(&inner, &tree)).await;
+        let (made, place) = (trial.clone(), dir.clone());
+        let removed = blocking(move || made.remove_tree(&place)).await;
         if let Err(error) =
             removed.map_err(|error| error.to_string()).and_then(|()| dir.remove().map_err(|it| it.to_string()))
         {
@@ -177,6 +182,12 @@ impl Attempt {
             _ => Some(Base::Unknown),
         }
     }
+}
+
+/// Where the worker's own worktree lies, so that both find the same above them; but never in the user's checkout.
+fn beside(repository: &Repository, worktree: &Path) -> Option<PathBuf> {
+    let folder = worktree.parent().filter(|folder| !folder.starts_with(repository.root()))?;
+    Some(folder.join(trial::tree_name()))
 }
 
 /// What is missing counts where the base fails in such a place too, or where the command's own words name it.

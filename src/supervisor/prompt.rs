@@ -4,13 +4,14 @@ use super::assignment::Assignment;
 use crate::mission::entry::Start;
 use crate::mission::spec::Permissions;
 
-/// `{prompt}`, `{directory}`, `{branch}` and `{verify_command}` are filled in; a line whose value is not there is left out.
+/// `{prompt}`, `{directory}`, `{subfolder}`, `{branch}` and `{verify_command}` are filled in; a line whose value is not there is left out.
 pub const DEFAULT_FRAME: &str = "\
 {prompt}
 
 ---
 You are a worker; another agent leads you and reads your last message.
 - Work only in {directory} and leave everything outside it alone.
+- You start in {subfolder}, a folder of it, and commands run there.
 - Your branch is {branch}. Commit your work there; do not switch branches, push or merge.
 - Your work is done when this command succeeds there: {verify_command}
 - End when you are done: do not ask questions, nobody answers. If you cannot finish, begin the last line of your last message with `BLOCKED:` and say what is missing.";
@@ -45,8 +46,10 @@ fn framed(assignment: &Assignment, prompt: &str) -> String {
     };
     let frame = assignment.settings.prompt_frame.as_deref().unwrap_or(default);
     let directory = assignment.directory.display().to_string();
+    let subfolder = assignment.mission.place.subfolder().map(|inner| inner.display().to_string());
     let values = [
         ("{directory}", Some(directory.as_str())),
+        ("{subfolder}", subfolder.as_deref()),
         ("{branch}", assignment.mission.place.branch()),
         ("{verify_command}", assignment.mission.verify_command.as_deref()),
     ];

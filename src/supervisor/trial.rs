@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::apart::Sockets;
+use super::assignment::folder_within;
 use super::finish::SWEEP_GRACE;
 use super::run::{SupervisorError, say_ready, take_lease};
 use super::{likely_cause, tree, verify};
@@ -35,6 +36,12 @@ pub struct Trial {
     pub configuration: Configuration,
     pub commit: String,
     pub command: String,
+    /// Where the worktree is made; without one, in the verification's own folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<PathBuf>,
+    /// The subfolder of it in which the command runs, where it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
     pub settings: Settings,
 }
 
@@ -46,6 +53,36 @@ pub struct Proof {
     /// What its worktree lacks that the main checkout has, where it did not pass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<Missing>,
+}
+
+/// Begins the names of worktrees in which integrations are verified.
+const VERIFIED_IN: &str = "verify-";
+
+/// For a new worktree to verify an integration in.
+pub fn tree_name() -> String {
+    format!("{VERIFIED_IN}{}", Uuid::new_v4().simple())
+}
+
+/// Whether a folder among the worktrees is one in which an integration is verified.
+pub fn is_tree(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(VERIFIED_IN));
+    name.is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+impl Trial {
+    pub fn tree(&self, dir: &TrialDir) -> PathBuf {
+        // A worker can write that file, and must not lead us to what is not ours to take away.
+        self.tree.clone().filter(|tree| is_tree(tree)).unwrap_or_else(|| dir.tree())
+    }
+
+    /// Takes the worktree away, and the folder in which it lay if it was the last one there.
+    pub fn remove_tree(&self, dir: &TrialDir) -> Result<(), git::WorktreeError> {
+        git::trial::remove(&self.repository, &self.tree(dir))?;
+        match self.tree.as_deref().and_then(Path::parent) {
+            Some(folder) => git::remove_empty_folder(&self.repository, folder),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The process, from its first act to its last.
@@ -85,8 +122,8 @@ async fn supervise(dir: TrialDir) -> Result<(), SupervisorError> {
     };
     crash_point::at(Point::TrialVerified);
     processes.abort();
-    let (repository, worktree) = (trial.repository.clone(), dir.tree());
-    let removed = blocking(move || git::trial::remove(&repository, &worktree)).await;
+    let (made, place) = (trial.clone(), dir.clone());
+    let removed = blocking(move || made.remove_tree(&place)).await;
     crash_point::at(Point::TrialTreeRemoved);
     match (result, removed) {
         (Some(result), _) => file::replace_json(&dir.result(), &result, false)?,
@@ -104,18 +141,20 @@ pub(super) async fn prove(
     me: Identity,
     unwanted: &CancellationToken,
 ) -> Option<Verification> {
-    let (repository, worktree, commit) = (trial.repository.clone(), dir.tree(), trial.commit.clone());
+    let tree = trial.tree(dir);
+    let (repository, worktree, commit) = (trial.repository.clone(), tree.clone(), trial.commit.clone());
     if let Err(error) = blocking(move || git::trial::make(&repository, &worktree, &commit)).await {
         let why = format!("the worktree to verify it in could not be made: {}", with_causes(&error));
         return Some(Verification::CouldNotRun { why });
     }
     crash_point::at(Point::TrialTreeMade);
-    let (before, since) = (state(dir.tree()).await, SystemTime::now());
-    let (worktree, log) = (dir.tree(), dir.log());
+    let (before, since) = (state(tree.clone()).await, SystemTime::now());
+    let inner = trial.directory.as_ref().and_then(|inner| folder_within(&tree, inner));
+    let (start, log) = (inner.unwrap_or_else(|| tree.clone()), dir.log());
     let sockets = Sockets::make(std::env::temp_dir().join(format!("orchestrator-boss-{}", Uuid::new_v4().simple())));
     let check = verify::Check {
         command: &trial.command,
-        directory: &worktree,
+        directory: &start,
         tag: &trial.tag,
         log: &log,
         settings: &trial.settings,
@@ -124,12 +163,12 @@ pub(super) async fn prove(
     };
     let result = verify::verify(check, unwanted.cancelled()).await;
     let spare = trial.settings.shared_daemons.clone();
-    let places = [Some(worktree.clone()), sockets.path().map(Path::to_owned)].into_iter().flatten().collect();
+    let places = [Some(tree.clone()), sockets.path().map(Path::to_owned)].into_iter().flatten().collect();
     let private = Private { places, since: Some(since) };
     let scope = Scope { tag: trial.tag.clone(), roots: vec![me], spare, private, ..Scope::default() };
     process::sweep(&scope, SWEEP_GRACE).await;
     match result {
-        Some(Verification::Passed { .. }) if state(dir.tree()).await != before => Some(Verification::NotProven {
+        Some(Verification::Passed { .. }) if state(tree).await != before => Some(Verification::NotProven {
             why: "it passed, but commits or tracked files were changed while it ran".to_owned(),
         }),
         result => result,
@@ -137,7 +176,7 @@ pub(super) async fn prove(
 }
 
 async fn lacks(trial: &Trial, dir: &TrialDir, verification: &Verification) -> Vec<Missing> {
-    let (repository, worktree, verification) = (trial.repository.clone(), dir.tree(), verification.clone());
+    let (repository, worktree, verification) = (trial.repository.clone(), trial.tree(dir), verification.clone());
     blocking(move || likely_cause::missing(&repository, &worktree, &verification)).await
 }
 

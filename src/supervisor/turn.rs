@@ -99,10 +99,11 @@ impl Attempt {
         (mission.model, mission.effort) = (assignment.model.clone(), assignment.effort.clone());
         let git = self.git.as_ref();
         let identity = git.and_then(|git| git.identity.as_ref());
+        let directory = assignment.start_directory();
         let turn = Turn {
             mission: &mission,
             prompt: &begin.text,
-            dir: &assignment.directory,
+            dir: &directory,
             session: match &begin.session {
                 Some(session) => Session::Resume(session),
                 None => Session::New(Uuid::new_v4()),
@@ -144,7 +145,7 @@ impl Attempt {
         Launch {
             program: self.assignment.program.clone(),
             args: plan.args.iter().map(OsString::from).collect(),
-            cwd: self.assignment.directory.clone(),
+            cwd: self.assignment.start_directory(),
             env_set,
             env_remove: inherited.filter(|name| plan.removes(name) || apart::leads_to_the_terminal(name)).collect(),
             stdin: process::Stdin::Pipe,

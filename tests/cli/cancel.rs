@@ -47,7 +47,7 @@ fn a_worker_whose_server_is_dead_is_ended_and_nothing_else_is_taken_over() {
     let world = World::new();
     let mut boss = world.boss();
     let ended = create(&mut boss, mission("ended", "hang"));
-    let lives = create(&mut boss, mission("lives", "touch here\nwait-file ../../../go"));
+    let lives = create(&mut boss, mission("lives", "touch here\nwait-file ../../repo/go"));
     until_status(&mut boss, &ended, "running");
     until_exists(&world.worktree(&lives).join("here"));
     until_status(&mut boss, &lives, "running");
@@ -90,7 +90,7 @@ fn a_name_that_nobody_bears_is_refused_before_anything_is_ended() {
     assert!(nobody.stderr.contains("there are no workers here") && nobody.stderr.contains(&looked_in), "{nobody:?}");
     assert!(!world.state_dir().exists());
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("goes on", "wait-file ../../../go"));
+    let worker = create(&mut boss, mission("goes on", "wait-file ../../repo/go"));
     until_status(&mut boss, &worker, "running");
     let ran = world.run(&["cancel", &worker, "w-9"]);
     assert_eq!(ran.code, Some(2), "{ran:?}");

@@ -17,13 +17,13 @@ fn only_what_is_merged_and_clean_goes_and_the_rest_says_why_it_stays() {
     let unmerged = create(&mut boss, mission("unmerged", "write b.txt b\ncommit b"));
     let dirty = create(&mut boss, mission("dirty", "write c.txt c"));
     let idle = create(&mut boss, mission("idle", "say nothing to do"));
-    let runs = create(&mut boss, mission("runs", "wait-file ../../../go"));
+    let runs = create(&mut boss, mission("runs", "wait-file ../../repo/go"));
     for worker in [&merged, &unmerged, &dirty, &idle] {
         until_status(&mut boss, worker, "completed");
     }
     until_status(&mut boss, &runs, "running");
     world.run(&["integrate", &merged]).ended(0);
-    std::fs::create_dir(world.state_dir().join("worktrees/stranger")).unwrap();
+    std::fs::create_dir(world.worktree("stranger")).unwrap();
 
     let plan = world.run(&["clean", "--dry-run", "--json"]).json();
     assert_eq!(ids(&plan["removed"]), [merged.as_str(), idle.as_str()], "{plan:#}");
@@ -73,4 +73,25 @@ fn two_at_once_and_a_worktree_that_was_removed_by_hand_are_no_trouble() {
     assert!(!world.worktree(&one).exists());
     assert!(!world.git(&["worktree", "list"]).contains(".orchestrator"));
     assert!(world.run(&["clean", "--yes"]).ended(0).contains("nothing to remove"));
+}
+
+#[test]
+fn worktrees_in_the_data_directory_are_found_and_cleaned() {
+    let world = World::new();
+    // Where nothing can be made beside the repository.
+    std::fs::write(world.path("repo.worktrees"), "a file").unwrap();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("a", "write a.txt a\ncommit a"));
+    until_status(&mut boss, &worker, "completed");
+    let folders = world.path(".local/share/orchestrator-boss/worktrees");
+    let folder = std::fs::read_dir(folders).unwrap().next().unwrap().unwrap().path();
+    assert!(folder.join(&worker).join("a.txt").exists());
+    world.run(&["integrate", &worker]).ended(0);
+    std::fs::create_dir(folder.join("stranger")).unwrap();
+    let plan = world.run(&["clean", "--dry-run", "--json"]).json();
+    assert_eq!(ids(&plan["removed"]), [worker.as_str()], "{plan:#}");
+    assert_eq!(ids(&plan["kept"]), [""], "{plan:#}");
+    std::fs::remove_dir(folder.join("stranger")).unwrap();
+    world.run(&["clean", "--yes"]).ended(0);
+    assert!(!folder.exists(), "the folder goes with its last worktree");
 }

@@ -55,7 +55,7 @@ fn a_log_moves_no_terminal_but_the_raw_one_is_byte_by_byte() {
 fn following_shows_what_comes_and_ends_with_the_worker_over_its_retries() {
     let world = World::new();
     let mut boss = world.boss();
-    let script = "say first words\nwait-file ../../../go\nfail-once ../../../failed\nsay it works now";
+    let script = "say first words\nwait-file ../../repo/go\nfail-once ../../repo/failed\nsay it works now";
     let worker = create(&mut boss, with(mission("follow", script), "max_attempts", 2));
     until_status(&mut boss, &worker, "running");
     let mut follow = world.begin(&["logs", &worker, "--follow"]);
@@ -74,7 +74,7 @@ fn following_shows_what_comes_and_ends_with_the_worker_over_its_retries() {
 fn following_an_attempt_whose_folder_is_there_first_still_says_with_what_it_runs() {
     let world = World::new();
     let mut boss = world.boss();
-    let below = create(&mut boss, mission("below", "wait-file ../../../go"));
+    let below = create(&mut boss, mission("below", "wait-file ../../repo/go"));
     let above = create(&mut boss, with(mission("above", "say words"), "depends_on", json!([below])));
     std::fs::create_dir_all(world.attempt(&above, 1)).unwrap();
     let follow = world.begin(&["logs", &above, "--follow"]);
@@ -89,7 +89,7 @@ fn following_an_attempt_whose_folder_is_there_first_still_says_with_what_it_runs
 fn following_without_a_server_ends_too() {
     let world = World::new();
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("follow", "say words\nwait-file ../../../go"));
+    let worker = create(&mut boss, mission("follow", "say words\nwait-file ../../repo/go"));
     until_status(&mut boss, &worker, "running");
     boss.kill_server();
     let follow = world.begin(&["logs", &worker, "--follow"]);
@@ -104,7 +104,7 @@ fn following_without_a_server_ends_too() {
 fn ctrl_c_leaves_with_130_and_a_closed_pipe_is_quiet() {
     let world = World::new();
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("loud", "flood 20000\ntouch here\nwait-file ../../../go"));
+    let worker = create(&mut boss, mission("loud", "flood 20000\ntouch here\nwait-file ../../repo/go"));
     until_exists(&world.worktree(&worker).join("here"));
     let mut follow = world.begin(&["logs", &worker, "--follow"]);
     let mut first = [0; 1];
@@ -130,7 +130,7 @@ fn ctrl_c_leaves_with_130_and_a_closed_pipe_is_quiet() {
 fn ctrl_c_twice_ends_it_though_nobody_reads_what_it_writes() {
     let world = World::new();
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("loud", "flood 20000\ntouch here\nwait-file ../../../go"));
+    let worker = create(&mut boss, mission("loud", "flood 20000\ntouch here\nwait-file ../../repo/go"));
     until_exists(&world.worktree(&worker).join("here"));
     let mut follow = world.begin(&["logs", &worker, "--follow"]);
     let out = follow.stdout.take().unwrap();

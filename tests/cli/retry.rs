@@ -10,7 +10,7 @@ fn a_living_server_of_the_boss_leads_the_next_attempt_at_once() {
     let mut other = world.boss_named("another-boss");
     other.succeed("get_backend_status", json!({"backend": "fake"}));
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("again", "fail-once ../../../failed\nwait-file ../../../go"));
+    let worker = create(&mut boss, mission("again", "fail-once ../../repo/failed\nwait-file ../../repo/go"));
     until_status(&mut boss, &worker, "failed");
     let ran = world.run(&["retry", &worker, "--fresh", "--json"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -33,7 +33,7 @@ fn without_a_server_the_command_starts_it_and_the_next_server_follows_it() {
     let mut boss = world.boss();
     let worker = create(
         &mut boss,
-        mission("again", "fail-once ../../../failed\nwait-file ../../../go\nwrite a.txt a\ncommit a"),
+        mission("again", "fail-once ../../repo/failed\nwait-file ../../repo/go\nwrite a.txt a\ncommit a"),
     );
     until_status(&mut boss, &worker, "failed");
     boss.kill_server();
@@ -50,9 +50,9 @@ fn without_a_server_the_command_starts_it_and_the_next_server_follows_it() {
 fn what_has_no_room_is_queued_and_starts_with_the_next_server() {
     let world = World::with("max_workers = 1");
     let mut boss = world.boss();
-    let again = create(&mut boss, mission("again", "fail-once ../../../failed\nwrite a.txt a\ncommit a"));
+    let again = create(&mut boss, mission("again", "fail-once ../../repo/failed\nwrite a.txt a\ncommit a"));
     until_status(&mut boss, &again, "failed");
-    let runs = create(&mut boss, mission("runs", "wait-file ../../../go"));
+    let runs = create(&mut boss, mission("runs", "wait-file ../../repo/go"));
     until_status(&mut boss, &runs, "running");
     boss.kill_server();
     let said = world.run(&["retry", &again, "--fresh"]).ended(0);
@@ -66,7 +66,7 @@ fn what_has_no_room_is_queued_and_starts_with_the_next_server() {
 fn an_open_worker_is_not_retried_and_the_words_are_those_of_the_command_line() {
     let world = World::new();
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("open", "wait-file ../../../go"));
+    let worker = create(&mut boss, mission("open", "wait-file ../../repo/go"));
     until_status(&mut boss, &worker, "running");
     let ran = world.run(&["retry", &worker]);
     assert_eq!(ran.code, Some(1), "{ran:?}");

@@ -22,7 +22,7 @@ fn waiting_tells_each_end_as_it_comes_and_takes_no_news_from_the_boss() {
     let world = World::new();
     let mut boss = world.boss();
     let good = create(&mut boss, mission("good", "write a.txt a\ncommit a"));
-    let bad = create(&mut boss, mission("bad", "wait-file ../../../go\nresult error broken"));
+    let bad = create(&mut boss, mission("bad", "wait-file ../../repo/go\nresult error broken"));
     let mut wait = world.begin(&["wait", &good, &bad, "--json"]);
     let first = first_line(&mut wait);
     assert!(first.contains(&good) && first.contains("completed"), "{first}");
@@ -47,7 +47,7 @@ fn any_returns_with_the_first_and_the_time_may_be_up() {
     let world = World::new();
     let mut boss = world.boss();
     let quick = create(&mut boss, mission("quick", "say done"));
-    let slow = create(&mut boss, mission("slow", "wait-file ../../../go"));
+    let slow = create(&mut boss, mission("slow", "wait-file ../../repo/go"));
     let said = world.run(&["wait", "--any", &quick, &slow]).ended(0);
     assert!(said.contains(&quick) && !said.contains(&slow), "{said}");
     let said = world.run(&["wait", &slow, "--timeout", "0"]).ended(124);
@@ -91,7 +91,7 @@ fn what_is_blocked_ends_a_wait_when_nothing_else_can_settle() {
 fn a_worker_that_ends_without_a_server_is_waited_for() {
     let world = World::new();
     let mut boss = world.boss();
-    let worker = create(&mut boss, mission("alone", "wait-file ../../../go"));
+    let worker = create(&mut boss, mission("alone", "wait-file ../../repo/go"));
     until_status(&mut boss, &worker, "running");
     boss.kill_server();
     let wait = world.begin(&["wait", &worker]);
@@ -106,7 +106,7 @@ fn ctrl_c_ends_a_wait_with_130() {
     let world = World::new();
     let mut boss = world.boss();
     let done = create(&mut boss, mission("done", "say done"));
-    let open = create(&mut boss, mission("open", "wait-file ../../../go"));
+    let open = create(&mut boss, mission("open", "wait-file ../../repo/go"));
     until_status(&mut boss, &done, "completed");
     let mut wait = world.begin(&["wait", &done, &open]);
     let line = first_line(&mut wait);

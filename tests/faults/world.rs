@@ -97,7 +97,7 @@ impl World {
     }
 
     pub fn worktree(&self, worker: &str) -> PathBuf {
-        self.state_dir().join("worktrees").join(worker)
+        self.repo().with_extension("worktrees").join(worker)
     }
 
     pub fn attempt(&self, worker: &str, number: u32) -> PathBuf {

@@ -25,6 +25,7 @@ async fn shell_commands_in_every_text_are_texts() {
             branch: Some(branch),
             base: None,
             path: Some(format!("wt {number} $(x)`y`").into()),
+            directory: None,
         };
         match server.create(vec![draft]).await.remove(0) {
             Ok(id) => made.push((id, command)),

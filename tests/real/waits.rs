@@ -65,7 +65,7 @@ async fn a_wait_that_the_client_gives_up_loses_nothing(world: &World) {
     let script = Script::new()
         .call(&tool("create_worker_mission"), slow_mission())
         .call(&tool("wait_for_any_worker"), json!({"timeout_seconds": 60}))
-        .run(&format!("until {taken_back}; do sleep 0.05; done; touch .orchestrator/worktrees/w-1-be-slow/go"))
+        .run(&format!("until {taken_back}; do sleep 0.05; done; touch ../repository.worktrees/w-1-be-slow/go"))
         .until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 2}), "status:idle")
         .say("all is told");
     world.model.register("wait", script);
@@ -87,7 +87,7 @@ async fn a_wait_keeps_to_the_limit_that_the_user_gave(world: &World) {
     let script = Script::new()
         .call(&tool("create_worker_mission"), slow_mission())
         .call(&tool("wait_for_any_worker"), json!({"timeout_seconds": 600}))
-        .run("touch .orchestrator/worktrees/w-1-be-slow/go")
+        .run("touch ../repository.worktrees/w-1-be-slow/go")
         .until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 600}), "status:idle")
         .say("all is told");
     world.model.register("limit", script);

@@ -114,7 +114,7 @@ impl World {
     }
 
     pub fn worktree(&self, worker: &str) -> PathBuf {
-        self.repo().join(".orchestrator/worktrees").join(worker)
+        self.repo().with_extension("worktrees").join(worker)
     }
 
     /// The requests in which a model with tools was asked for something.

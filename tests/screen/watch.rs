@@ -62,8 +62,8 @@ fn workers_are_followed_selected_and_seen_in_any_size_and_the_terminal_is_given_
     world.release("go");
     terminal.until("2 completed");
     terminal.press(&["y"]);
-    terminal.until(".orchestrator/worktrees/w-1-fix-the-parser");
-    let path = world.state().join("worktrees/w-1-fix-the-parser");
+    terminal.until("repo.worktrees/w-1-fix-the-parser");
+    let path = world.repo().with_extension("worktrees").join("w-1-fix-the-parser");
     until("the path is in the clipboard", || terminal.clipboard() == path.to_string_lossy());
     boss.succeed("wait_for_any_worker", json!({"timeout_seconds": 0}));
     terminal.press(&["q"]);

@@ -68,7 +68,7 @@ async fn a_repository_put_in_the_place_of_the_worktrees_own_runs_nothing() {
     let server = world.server(Some("boss"));
     let ran = world.path("ran");
     let script = format!(
-        "write a.txt a\ncommit a\nrun cp -r ../../../.git fake.git\n\
+        "write a.txt a\ncommit a\nrun cp -r ../../repo/.git fake.git\n\
          run git --git-dir=fake.git config filter.evil.clean 'touch {0}; cat'\n\
          run git --git-dir=fake.git config core.fsmonitor 'touch {0}'\n\
          run echo gitdir: fake.git > .git\nwrite .gitattributes *.txt filter=evil\nwrite a.txt changed",

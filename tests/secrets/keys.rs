@@ -138,8 +138,7 @@ fn planted_keys_are_found_nowhere_and_all_that_we_write_is_private() {
     let seen_by_verify = root.join("verify-environment");
     let verify = format!("env > {}", seen_by_verify.display());
     let good = day.create("good", "fake", "say hello\nwrite a.txt x\ncommit a\nwrite left.txt y", Some(&verify));
-    let given =
-        day.create("given", "fake", "env OF_THE_SETTINGS ../../../../given\nenv MY_LOGIN ../../../../key", None);
+    let given = day.create("given", "fake", "env OF_THE_SETTINGS ../../given\nenv MY_LOGIN ../../key", None);
     let fails = day.create("fails", "fake", "write b.txt x\nfail model_error no", None);
     let unproven = day.create("unproven", "fake", "say x", Some("exit 3"));
     let broken = day.create("broken", "broken", "say x", None);

@@ -97,7 +97,7 @@ async fn one_tries_whether_a_backend_is_back_and_its_first_answer_frees_the_othe
     let drafts = vec![mission("tries", &script), mission("b", "say b"), mission("c", "say c")];
     let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
 
-    until_exists(&world.repo().join(".orchestrator/worktrees").join(&ids[0]).join("began")).await;
+    until_exists(&world.worktree(&ids[0]).join("began")).await;
     for id in &ids[1..] {
         until_waits_for(&server, id, "which tries whether fake takes work again").await;
     }

@@ -91,7 +91,7 @@ async fn nothing_of_a_cancelled_worker_is_left() {
     let server = world.server(Some("boss"));
     let script = "ignore-term\ndaemon 300\nchild 300\nclear-env-child 300\ntouch ready\nhang";
     let id = server.create_one(mission("Stubborn", script)).await;
-    crate::world::until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    crate::world::until_exists(&world.worktree(&id).join("ready")).await;
 
     let answer = server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
     assert_eq!((answer.status, answer.survivors), (WorkerStatus::Settled(Ending::Cancelled), 0));

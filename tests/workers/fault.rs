@@ -82,7 +82,7 @@ async fn one_that_was_called_off_while_it_started_never_begins() {
     let server = world.server(Some("boss"));
     let answer = server.wait(&[], CEILING).await;
     assert_eq!(answer.settled[0].worker.status, WorkerStatus::Settled(Ending::Cancelled));
-    assert!(!world.repo().join(".orchestrator/worktrees/w-1-t").exists());
+    assert!(!world.worktree("w-1-t").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,7 +146,7 @@ async fn one_that_was_called_off_is_cancelled_though_its_supervisor_hangs_and_is
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "touch ready\nhang")).await;
-    until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    until_exists(&world.worktree(&id).join("ready")).await;
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
     let attempt = dir.worker(&WorkerId::new(1, "t")).attempt(1);
     let supervisor = supervisor(&attempt);
@@ -218,7 +218,7 @@ async fn a_worker_whose_folder_is_removed_is_lost_and_leaves_nothing() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "touch ready\nhang")).await;
-    until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    until_exists(&world.worktree(&id).join("ready")).await;
     server.until(&id, "running").await;
     let folder = world.repo().join(".orchestrator/workers").join(&id);
     let gone = world.path("gone");
@@ -255,7 +255,7 @@ async fn a_logout_interrupts_a_worker_and_keeps_its_work() {
     verified.verify_command = Some(format!("touch {} && sleep 300", ready.display()));
     let ids = server.create(vec![mission("t", "write half.txt x\ntouch ready\nhang"), verified]).await;
     let ids: Vec<String> = ids.into_iter().map(Result::unwrap).collect();
-    until_exists(&world.repo().join(".orchestrator/worktrees").join(&ids[0]).join("ready")).await;
+    until_exists(&world.worktree(&ids[0]).join("ready")).await;
     until_exists(&ready).await;
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
     for (id, title) in [(1, "t"), (2, "u")] {

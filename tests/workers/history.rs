@@ -97,7 +97,7 @@ async fn one_of_old_is_found_read_merged_and_tidied_by_its_name() {
         RemovalRequest { target: RemovalTarget::AllIntegrated, repo_path: None, force: false, delete_branch: false };
     let removed = orchestrator.remove_worktree(&server.boss, all).await.unwrap();
     assert_eq!((removed.removed.len(), removed.kept.len()), (1, 0), "{removed:?}");
-    assert!(!world.repo().join(".orchestrator/worktrees").join(&id).exists());
+    assert!(!world.worktree(&id).exists());
     assert!(orchestrator.get("w-1").await.unwrap().worker.worktree_removed);
 }
 
@@ -113,7 +113,7 @@ async fn one_of_old_is_asked_for_once_built_on_and_tried_again() {
     dependant.depends_on = vec!["old".to_owned()];
     let next = server.create_one(dependant).await;
     server.until(&next, "completed").await;
-    assert!(world.repo().join(".orchestrator/worktrees").join(&next).join("a.txt").exists(), "it was built on it");
+    assert!(world.worktree(&next).join("a.txt").exists(), "it was built on it");
 
     a_year_later(&world, &next);
     let message = NewMessage { text: "FAKE:\nsay heard".to_owned(), delivery: Delivery::WhenReady };

@@ -42,7 +42,7 @@ fn trials(world: &World) -> PathBuf {
 /// Neither folder nor worktree.
 fn nothing_is_left(world: &World) {
     assert!(!trials(world).exists(), "{:?}", std::fs::read_dir(trials(world)).map(Iterator::count));
-    assert!(!world.git(&["worktree", "list", "--porcelain"]).contains("integrations"));
+    assert!(!world.git(&["worktree", "list", "--porcelain"]).contains("verify-"));
 }
 
 async fn until(what: &str, is: impl Fn() -> bool) {
@@ -145,7 +145,7 @@ async fn it_is_verified_in_a_worktree_of_its_own_before_the_branch_moves() {
     let said = std::fs::read_to_string(out).unwrap();
     let said: Vec<&str> = said.lines().collect();
     assert_eq!(said[..2], [answer.commit.as_ref().unwrap(), &before], "the very commit, and nothing has moved");
-    assert!(said[2].starts_with(&*trials(&world).to_string_lossy()) && said[3..] == ["there"], "{said:?}");
+    assert!(said[2].starts_with(&*world.worktree("verify-").to_string_lossy()) && said[3..] == ["there"], "{said:?}");
     assert_eq!(world.git(&["rev-parse", "main"]), *said[0]);
     nothing_is_left(&world);
 }

@@ -214,7 +214,7 @@ async fn a_request_that_is_repeated_is_answered_though_what_it_was_given_is_in_i
     let asked = || {
         let mut draft = mission("once", "write new.txt x");
         let (branch, path) = (Some("own/branch".to_owned()), Some(world.repo().join("../own")));
-        draft.place = DraftPlace::Worktree { branch, base: None, path };
+        draft.place = DraftPlace::Worktree { branch, base: None, path, directory: None };
         draft.request_id = Some("r-1".to_owned());
         draft
     };
@@ -294,7 +294,7 @@ async fn a_queued_worker_is_cancelled_without_ever_running() {
         let answer = server.orchestrator.cancel(&server.boss, id, "no").await.unwrap();
         assert_eq!(answer.status, WorkerStatus::Settled(Ending::Cancelled));
     }
-    assert!(!world.repo().join(".orchestrator/worktrees").join(&ids[1]).exists());
+    assert!(!world.worktree(&ids[1]).exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -352,8 +352,8 @@ async fn a_dependant_builds_on_what_was_merged_and_tidied_away_before_it_started
     let source = IntegrationSource::Worker(ids[0].clone());
     let request = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..IntegrationRequest::of(source) };
     server.orchestrator.integrate(&server.boss, request).await.unwrap();
-    world.git(&["worktree", "unlock", &format!(".orchestrator/worktrees/{}", ids[0])]);
-    world.git(&["worktree", "remove", &format!(".orchestrator/worktrees/{}", ids[0])]);
+    world.git(&["worktree", "unlock", world.worktree(&ids[0]).to_str().unwrap()]);
+    world.git(&["worktree", "remove", world.worktree(&ids[0]).to_str().unwrap()]);
     world.git(&["branch", "-q", "-D", &format!("orchestrator/{}", ids[0])]);
     std::fs::write(&gate, "").unwrap();
     server.until(&ids[2], "completed").await;

@@ -2,6 +2,7 @@
 //! tested beside it.
 
 mod admission;
+mod beside;
 #[cfg(target_os = "linux")]
 mod daemons;
 mod end;

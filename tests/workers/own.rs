@@ -57,7 +57,7 @@ impl Stubborn {
         for (name, _) in STUBBORN {
             processes.insert(name, process(&pids.join(name)).await);
         }
-        until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+        until_exists(&world.worktree(&id).join("ready")).await;
         Self { id, processes }
     }
 
@@ -180,7 +180,7 @@ async fn strangers_that_look_alike_live_on() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let stubborn = Stubborn::start(&world, &server, 10).await;
-    let (attempt, worktree) = (attempt(&world), world.repo().join(".orchestrator/worktrees").join(&stubborn.id));
+    let (attempt, worktree) = (attempt(&world), world.worktree(&stubborn.id));
     let tag = tag(&attempt);
     let shorter = tag[..tag.len() - 1].to_owned();
     let strangers: Vec<(&str, Stranger)> = vec![
@@ -243,7 +243,7 @@ async fn a_record_with_the_pid_of_a_stranger_ends_nobody() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "touch ready\nhang")).await;
-    until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    until_exists(&world.worktree(&id).join("ready")).await;
     let attempt = attempt(&world);
     until("the record", || attempt.processes().exists().then_some(())).await;
     let supervisor = supervisor(&attempt);
@@ -296,7 +296,7 @@ async fn daemons(world: &World, settings: Vec<String>, end: &str, listed: &str, 
         }
     }
     if end == "hang" {
-        until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+        until_exists(&world.worktree(&id).join("ready")).await;
         server.orchestrator.cancel(&server.boss, &id, "enough").await.unwrap();
     } else {
         server.until(&id, "completed").await;
@@ -342,7 +342,7 @@ async fn a_supervisor_without_a_free_descriptor_listens_again_when_it_has_some()
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "touch ready\nhang")).await;
-    until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    until_exists(&world.worktree(&id).join("ready")).await;
     server.until(&id, "running").await;
     let attempt = attempt(&world);
     let supervisor = supervisor(&attempt);

@@ -13,7 +13,7 @@ use orchestrator_boss::orchestrator::{
 use crate::world::{CEILING, Server, World, git, in_time, mission};
 
 fn in_worktree(branch: &str, base: Option<&str>, path: Option<PathBuf>) -> DraftPlace {
-    DraftPlace::Worktree { branch: Some(branch.to_owned()), base: base.map(str::to_owned), path }
+    DraftPlace::Worktree { branch: Some(branch.to_owned()), base: base.map(str::to_owned), path, directory: None }
 }
 
 async fn remove(server: &Server, worker: &str, force: bool, delete_branch: bool) -> RemovalAnswer {
@@ -58,7 +58,7 @@ async fn a_live_worktree_is_never_removed_and_a_dirty_one_only_with_salvage() {
     settings.commit_leftovers = false;
     let server = world.server_with(Some("boss"), settings);
     let id = server.create_one(mission("dirty", "write left.txt precious\nhang")).await;
-    let path = world.repo().join(".orchestrator/worktrees").join(&id);
+    let path = world.worktree(&id);
     crate::world::until_exists(&path.join("left.txt")).await;
     // The worker may be quicker than the news of its start.
     server.until(&id, "running").await;

@@ -155,7 +155,7 @@ async fn who_still_waits_for_a_place_when_the_race_is_won_never_starts() {
     assert_eq!(told.settled[0].worker.id.as_str(), racers[0]);
     for loser in &racers[1..] {
         server.until(loser, "cancelled").await;
-        assert!(!world.repo().join(".orchestrator/worktrees").join(loser).exists());
+        assert!(!world.worktree(loser).exists());
     }
     let race = race_of(&server, &racers[0]).await;
     let costs: Vec<_> = race.racers.iter().map(|it| it.spent.and_then(|usage| usage.cost_usd)).collect();

@@ -124,7 +124,7 @@ async fn a_worker_whose_supervisor_is_killed_is_lost_and_leaves_nothing() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "write half.txt x\ndaemon 300\ntouch ready\nhang")).await;
-    until_exists(&world.repo().join(".orchestrator/worktrees").join(&id).join("ready")).await;
+    until_exists(&world.worktree(&id).join("ready")).await;
     let status = world.repo().join(".orchestrator/workers").join(&id).join("attempts/1/status.json");
     let status: serde_json::Value = serde_json::from_slice(&std::fs::read(status).unwrap()).unwrap();
     let supervisor: Identity = serde_json::from_value(status["supervisor"].clone()).unwrap();

@@ -82,5 +82,5 @@ async fn a_retry_goes_on_in_its_session_unless_it_shall_be_fresh() {
     let Start::Prompt { text } = fresh else { panic!("{fresh:?}") };
     assert!(text.contains("An earlier attempt") && text.contains("write a.txt x"), "{text}");
     server.until(&id, "failed").await;
-    assert!(world.repo().join(".orchestrator/worktrees").join(&id).join("a.txt").exists(), "the same worktree");
+    assert!(world.worktree(&id).join("a.txt").exists(), "the same worktree");
 }

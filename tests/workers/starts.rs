@@ -15,7 +15,7 @@ fn commits(title: &str) -> Draft {
 
 fn on(branch: Option<&str>, base: Option<&str>, draft: Draft) -> Draft {
     let (branch, base) = (branch.map(str::to_owned), base.map(str::to_owned));
-    Draft { place: DraftPlace::Worktree { branch, base, path: None }, ..draft }
+    Draft { place: DraftPlace::Worktree { branch, base, path: None, directory: None }, ..draft }
 }
 
 async fn created(server: &Server, draft: Draft) -> Creation {

@@ -44,6 +44,11 @@ impl World {
         self.folder.path().canonicalize().expect("the folder is there").join(self.name)
     }
 
+    /// The worktree of this worker, where it lies by default.
+    pub fn worktree(&self, worker: impl AsRef<Path>) -> PathBuf {
+        self.path(&format!("{}.worktrees", self.name)).join(worker)
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().canonicalize().expect("the folder is there").join(name)
     }
@@ -174,7 +179,7 @@ pub fn mission(title: &str, script: &str) -> Draft {
         backend: "fake".into(),
         model: None,
         effort: None,
-        place: DraftPlace::Worktree { branch: None, base: None, path: None },
+        place: DraftPlace::Worktree { branch: None, base: None, path: None, directory: None },
         verify_command: None,
         task_id: None,
         depends_on: Vec::new(),

@@ -16,7 +16,8 @@ use crate::mission::causes::with_causes;
 use crate::mission::handover;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
-use crate::orchestrator::{Observer, keep_git_to_what_is_remembered, why_it_stays};
+use crate::orchestrator::{Around, Observer, all_folders, keep_git_to_what_is_remembered, why_it_stays};
+use crate::supervisor::trial;
 
 /// One worktree.
 #[derive(Debug, Serialize)]
@@ -55,7 +56,12 @@ impl Plan {
             let into = worker.integration_branch.clone().or_else(|| overview.integration_branch.clone());
             plan.add(&observer, &repository, worker, into);
         }
-        plan.add_strangers(observer.state_root(), &workers);
+        let around = Around {
+            repository: &repository,
+            state_root: observer.state_root(),
+            template: here.settings.worktrees_dir.as_deref(),
+        };
+        all_folders(around).iter().for_each(|folder| plan.add_strangers(folder, &workers));
         Ok(plan)
     }
 
@@ -86,10 +92,12 @@ impl Plan {
     }
 
     /// Folders among our worktrees that no worker has: nobody knows what they are worth.
-    fn add_strangers(&mut self, state_root: &Path, workers: &[Arc<Worker>]) {
+    fn add_strangers(&mut self, folder: &Path, workers: &[Arc<Worker>]) {
         let known: HashSet<&Path> = workers.iter().map(|worker| worker.mission.place.path()).collect();
-        let Ok(entries) = fs::read_dir(state_root.join("worktrees")) else { return };
-        for path in entries.flatten().map(|entry| entry.path()).filter(|path| !known.contains(path.as_path())) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        // What integrations are verified in is taken away by whoever made it.
+        let is_of_nobody = |path: &PathBuf| !known.contains(path.as_path()) && !trial::is_tree(path);
+        for path in entries.flatten().map(|entry| entry.path()).filter(is_of_nobody) {
             let why = "no worker's: look at it, and remove it with `git worktree remove`".to_owned();
             self.stays.push(Item { worker_id: None, branch: None, bytes: size_on_disk(&path), path, why });
         }

@@ -14,9 +14,10 @@ use crate::git::Git;
 use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::spec::Place as Where;
-use crate::orchestrator::{Observer, Overview, WorkerView};
+use crate::orchestrator::{Around, Observer, Overview, WorkerView, all_folders};
 use crate::store::lease;
 use crate::store::trial_dir::TrialDir;
+use crate::supervisor::trial;
 
 /// As many are named; the others are counted.
 const NAMED: usize = 5;
@@ -32,7 +33,7 @@ pub fn look(place: &Place) -> Vec<Check> {
         Ok(None) => checks.push(Check::ok(NAME, "none were asked for here yet")),
         Ok(Some((overview, observer))) => {
             checks.extend(workers(&overview, &observer));
-            checks.extend(worktrees(&overview, &observer, &place.state_root));
+            checks.extend(worktrees(&overview, &observer, &folders(place)));
         }
     }
     checks.extend(trials(&place.state_root));
@@ -44,6 +45,13 @@ pub fn look(place: &Place) -> Vec<Check> {
         checks.push(Check::ok("size", format!("{} in {}", size.words(), place.state_root.display())));
     }
     checks
+}
+
+/// In which our worktrees may lie.
+fn folders(place: &Place) -> Vec<PathBuf> {
+    let Ok(Some(repository)) = &place.repository else { return Vec::new() };
+    let template = place.settings.worktrees_dir.as_deref();
+    all_folders(Around { repository, state_root: &place.state_root, template })
 }
 
 fn workers(overview: &Overview, observer: &Observer) -> Vec<Check> {
@@ -112,7 +120,7 @@ fn listed(names: &[String]) -> String {
     if more > 0 { format!("{named} and {more} more") } else { named }
 }
 
-fn worktrees(overview: &Overview, observer: &Observer, state_root: &Path) -> Option<Check> {
+fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> Option<Check> {
     let mut known: BTreeSet<PathBuf> = BTreeSet::new();
     let (mut merged, mut open, mut with_work) = (0, 0, 0);
     let archived = observer.archived();
@@ -127,8 +135,9 @@ fn worktrees(overview: &Overview, observer: &Observer, state_root: &Path) -> Opt
             (true, None) => with_work += 1,
         }
     }
-    let strays = fs::read_dir(state_root.join("worktrees")).into_iter().flatten().flatten().map(|it| it.path());
-    let strays: Vec<PathBuf> = strays.filter(|path| path.is_dir() && !known.contains(path)).collect();
+    let found = folders.iter().flat_map(fs::read_dir).flatten().flatten().map(|it| it.path());
+    let is_stray = |path: &PathBuf| path.is_dir() && !known.contains(path) && !trial::is_tree(path);
+    let strays: Vec<PathBuf> = found.filter(is_stray).collect();
     let all = known.len() + strays.len();
     if all == 0 {
         return None;
@@ -242,12 +251,13 @@ mod tests {
         let moved = Arc::make_mut(&mut worker);
         (moved.id, moved.status) = (WorkerId::new(7, "moved"), WorkerStatus::Settled(Ending::Completed));
         let path = folder.path().join("worktrees/w-7-moved");
-        moved.mission.place = Where::Worktree { path: path.clone(), branch: "o/w-7-moved".to_owned(), base: None };
+        moved.mission.place =
+            Where::Worktree { path: path.clone(), branch: "o/w-7-moved".to_owned(), base: None, directory: None };
         fs::create_dir_all(&path).unwrap();
         History::open(StateDir::at(folder.path()).history()).unwrap().append(&[Record::Worker(worker)]).unwrap();
         let mut observer = Observer::open(folder.path()).unwrap().unwrap();
         let overview = observer.look().unwrap();
-        let found = worktrees(&overview, &observer, folder.path()).unwrap();
+        let found = worktrees(&overview, &observer, &[folder.path().join("worktrees")]).unwrap();
         assert!(found.says.starts_with("1 not merged ("), "{}", found.says);
     }
 }

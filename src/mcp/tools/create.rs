@@ -37,8 +37,9 @@ pub(super) struct Batch {
 pub(super) struct BatchAnswer {
     created: usize,
     failed: usize,
-    /// Where workers start whose mission names no base, and where all are merged into.
+    /// {branch, commit, note?}: where workers start and are merged into.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<wire::Described>")]
     base: Option<BaseReport>,
     next_step: String,
     /// Of each mission, in order; over 50 missions only of those that failed.
@@ -54,7 +55,7 @@ pub(super) struct BatchAnswer {
     left_out: Option<usize>,
 }
 
-#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, PartialEq, Serialize)]
 struct BaseReport {
     branch: String,
     commit: String,
@@ -87,8 +88,9 @@ pub(super) struct ItemResult {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct CreateAnswer {
     next_step: String,
-    /// Where workers start whose mission names no base, and where all are merged into.
+    /// {branch, commit, note?}: where workers start and are merged into.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<wire::Described>")]
     base: Option<BaseReport>,
     #[schemars(with = "wire::SomeWorker")]
     worker: wire::Worker,

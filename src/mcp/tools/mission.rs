@@ -71,8 +71,10 @@ pub(super) struct WorktreeArguments {
     branch: Option<String>,
     /// Branch, tag or commit to begin at; default: the integration branch.
     base: Option<String>,
-    /// Where to put it, in the repository or beside it; default: under .orchestrator/worktrees.
+    /// Where to put it, in the repository or beside it; default: a folder beside the repository.
     path: Option<String>,
+    /// The subfolder of it to run in, worker and verify_command; default: the one that this server was started in.
+    directory: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
@@ -144,6 +146,7 @@ fn place(directory: Option<String>, worktree: Option<WorktreeArguments>) -> Resu
                 branch: optional(worktree.branch, |branch| arguments::name("worktree.branch", branch))?,
                 base: optional(worktree.base, |base| arguments::name("worktree.base", base))?,
                 path: optional(worktree.path, |text| path("worktree.path", text))?,
+                directory: optional(worktree.directory, |text| path("worktree.directory", text))?,
             })
         }
     }

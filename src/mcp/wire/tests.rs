@@ -22,7 +22,12 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         backend: BackendName::from("codex"),
         model: None,
         effort: None,
-        place: Place::Worktree { path: format!("/r/{id}").into(), branch: format!("orchestrator/{id}"), base: None },
+        place: Place::Worktree {
+            path: format!("/r/{id}").into(),
+            branch: format!("orchestrator/{id}"),
+            base: None,
+            directory: None,
+        },
         verify_command: None,
         task_id: TaskId::from(id.to_string()),
         depends_on: Vec::new(),
@@ -129,7 +134,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     Arc::make_mut(&mut view.worker).mission.title = long(800);
     Arc::make_mut(&mut view.worker).mission.task_id = TaskId::from(long(400));
     Arc::make_mut(&mut view.worker).mission.place =
-        Place::Worktree { path: long(4_000).into(), branch: long(800), base: None };
+        Place::Worktree { path: long(4_000).into(), branch: long(800), base: None, directory: None };
     let integrated = registry::Integrated { into: long(800), commit: "c".repeat(64), source: None };
     Arc::make_mut(&mut view.worker).integrated = Some(integrated);
     view.redelivered = true;

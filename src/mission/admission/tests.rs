@@ -167,7 +167,8 @@ fn a_thousand_of_one_boss_do_not_keep_the_one_of_another_waiting() {
 #[test]
 fn nobody_is_overtaken_while_a_file_system_answers_and_everybody_by_one_that_hangs() {
     let mut registry = Registry::default();
-    let place = |folder: &str| DraftPlace::Worktree { branch: None, base: None, path: Some(folder.into()) };
+    let place =
+        |folder: &str| DraftPlace::Worktree { branch: None, base: None, path: Some(folder.into()), directory: None };
     let drafts = [Draft { place: place("/slow/a"), ..draft("a") }, Draft { place: place("/quick/b"), ..draft("b") }];
     let ids: Vec<_> = create(&mut registry, &drafts).into_iter().map(Result::unwrap).collect();
     let one = Limits { total: 1, ..limits() };

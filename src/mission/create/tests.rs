@@ -69,7 +69,7 @@ fn one_directory_has_one_live_writer() {
 fn one_branch_has_one_worker() {
     let mut registry = Registry::default();
     let on = |title| Draft {
-        place: DraftPlace::Worktree { branch: Some("feature/x".to_owned()), base: None, path: None },
+        place: DraftPlace::Worktree { branch: Some("feature/x".to_owned()), base: None, path: None, directory: None },
         ..draft(title)
     };
     assert!(rejection(create(&mut registry, &[on("a"), on("b")]), 1).contains("feature/x"));

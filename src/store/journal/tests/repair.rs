@@ -46,7 +46,13 @@ fn write_state_file(folder: &Path, journal: &Journal) {
     let path = StateDir::around(&journal_in(folder)).state_file();
     state_file::write(
         &path,
-        &state_file::project(journal.registry(), Default::default(), Timestamp::UNIX_EPOCH, |_| None, |_| (vec![], None)),
+        &state_file::project(
+            journal.registry(),
+            Default::default(),
+            Timestamp::UNIX_EPOCH,
+            |_| None,
+            |_| (vec![], None),
+        ),
     )
     .unwrap();
 }

@@ -1,0 +1,242 @@
+//! Where worktrees lie for which no place is asked: beside the repository, so that nothing of the user's checkout is found
+//! from within them by going upwards (node_modules, go.work, .cargo), and no tool that walks the checkout finds them. In
+//! the user's data directory where that cannot be.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use rustix::fs::Access;
+
+use crate::git::{self, Repository};
+use crate::store::state_dir;
+
+/// What tools look for in the folders above the one that they run in.
+const MARKERS: [&str; 4] = [".git", "package.json", "Cargo.toml", "go.work"];
+
+/// What decides where worktrees lie.
+#[derive(Debug, Clone, Copy)]
+pub struct Around<'a> {
+    pub repository: &'a Repository,
+    pub state_root: &'a Path,
+    /// The setting `worktrees_dir`.
+    pub template: Option<&'a str>,
+}
+
+/// The folder in which new worktrees are made.
+pub fn worktrees_folder(around: Around<'_>) -> PathBuf {
+    let home = etcetera::home_dir().ok();
+    real(&match around.template {
+        Some(template) => filled(around, template, home.as_deref()),
+        None => beside(around).filter(|folder| is_usable(folder, home.as_deref())).unwrap_or_else(|| in_data(around)),
+    })
+}
+
+/// Without symbolic links, as git names it; what is not there yet stays as it is.
+fn real(path: &Path) -> PathBuf {
+    let known = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    known.map_or_else(
+        || path.to_owned(),
+        |(above, real)| match path.strip_prefix(above) {
+            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+            _ => real,
+        },
+    )
+}
+
+/// All folders in which worktrees of this state may lie: the one of today, and those of other days.
+pub fn all_folders(around: Around<'_>) -> Vec<PathBuf> {
+    let mut folders = vec![worktrees_folder(around), in_data(around), around.state_root.join(state_dir::WORKTREES)];
+    folders.extend(beside(around));
+    let mut folders: Vec<PathBuf> = folders.iter().map(|folder| real(folder)).collect();
+    folders.sort();
+    folders.dedup();
+    folders
+}
+
+fn beside(around: Around<'_>) -> Option<PathBuf> {
+    let root = around.repository.root();
+    let mut name = root.file_name()?.to_owned();
+    name.push(".worktrees");
+    if !has_default_state(around) {
+        name.push("-");
+        name.push(short_id(around));
+    }
+    Some(root.parent()?.join(name))
+}
+
+fn in_data(around: Around<'_>) -> PathBuf {
+    let mut name: OsString = around.repository.root().file_name().unwrap_or_default().to_owned();
+    name.push("-");
+    name.push(short_id(around));
+    let data = etcetera::base_strategy::Xdg::new().map(|base| base.data_dir());
+    // Without a home there is only the state directory, which can be written.
+    let data = data.map_or_else(|_| around.state_root.to_owned(), |data| data.join("orchestrator-boss"));
+    data.join(state_dir::WORKTREES).join(name)
+}
+
+/// `{repository}` is the name of the repository's folder, `{id}` that of the state directory in short. Where two
+/// repositories would share a folder, it gets both. A relative one begins at the repository's root.
+fn filled(around: Around<'_>, template: &str, home: Option<&Path>) -> PathBuf {
+    let root = around.repository.root();
+    let repository = root.file_name().unwrap_or_default().to_string_lossy();
+    let text = template.replace("{repository}", &repository).replace("{id}", &short_id(around));
+    let path = match (text.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => root.join(&text),
+    };
+    let is_own = template.contains("{id}")
+        || has_default_state(around) && !Path::new(&text).is_absolute() && !text.starts_with("~/");
+    let path = if is_own { path } else { path.join(format!("{repository}-{}", short_id(around))) };
+    plain(&path)
+}
+
+/// Without `.` and `..`, by the names alone where it is not there yet.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                plain = plain.canonicalize().unwrap_or(plain);
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+fn has_default_state(around: Around<'_>) -> bool {
+    real(around.state_root) == real(around.repository.root()).join(state_dir::NAME)
+}
+
+/// Of the state directory: worker ids are counted in each by itself.
+fn short_id(around: Around<'_>) -> String {
+    git::short_hash(real(around.state_root).as_os_str().as_encoded_bytes())
+}
+
+/// It is there or can be made, and nothing above it leaks in.
+fn is_usable(folder: &Path, home: Option<&Path>) -> bool {
+    let is_writable =
+        |path: &Path| path.is_dir() && rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    let real = match folder.symlink_metadata() {
+        Ok(_) => folder.canonicalize().ok().filter(|real| is_writable(real)),
+        Err(_) => folder
+            .parent()
+            .filter(|parent| is_writable(parent))
+            .and_then(|parent| parent.canonicalize().ok())
+            .map(|parent| parent.join(folder.file_name().unwrap_or_default())),
+    };
+    real.is_some_and(|real| !is_below_a_project(&real, home))
+}
+
+fn is_below_a_project(folder: &Path, home: Option<&Path>) -> bool {
+    let home = home.and_then(|home| home.canonicalize().ok());
+    let above = folder.ancestors().skip(1).take_while(|above| Some(*above) != home.as_deref());
+    above.into_iter().any(|above| MARKERS.iter().any(|marker| above.join(marker).symlink_metadata().is_ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    struct Case {
+        _folder: tempfile::TempDir,
+        root: PathBuf,
+        repository: Repository,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path().canonicalize().unwrap().join("deep/er/repo");
+            fs::create_dir_all(&root).unwrap();
+            let repository = Repository { common_dir: root.join(".git"), main_worktree: Some(root.clone()) };
+            Self { _folder: folder, root, repository }
+        }
+
+        fn folder(&self, template: Option<&str>) -> PathBuf {
+            self.with_state(&self.root.join(".orchestrator"), template)
+        }
+
+        fn with_state(&self, state_root: &Path, template: Option<&str>) -> PathBuf {
+            worktrees_folder(Around { repository: &self.repository, state_root, template })
+        }
+
+        fn beside(&self) -> PathBuf {
+            self.root.with_file_name("repo.worktrees")
+        }
+
+        fn is_in_data(&self) -> bool {
+            let found = self.folder(None);
+            found.to_string_lossy().contains("orchestrator-boss/worktrees/repo-")
+        }
+    }
+
+    #[test]
+    fn they_lie_beside_the_repository() {
+        let case = Case::new();
+        assert_eq!(case.folder(None), case.beside());
+        fs::create_dir(case.beside()).unwrap();
+        assert_eq!(case.folder(None), case.beside());
+        let other = case.with_state(&case.root.join("other"), None);
+        assert!(other.to_string_lossy().contains("/repo.worktrees-"), "{other:?}");
+        assert_ne!(other, case.with_state(&case.root.join("third"), None));
+    }
+
+    #[test]
+    fn below_a_project_they_lie_in_the_data_directory() {
+        for marker in MARKERS {
+            for depth in [1, 2] {
+                let case = Case::new();
+                let above = case.root.ancestors().nth(depth).unwrap();
+                fs::write(above.join(marker), "").unwrap();
+                assert!(case.is_in_data(), "{marker} {depth}");
+            }
+        }
+        let case = Case::new();
+        // The repository's own are beside them, not above.
+        fs::write(case.root.join("package.json"), "").unwrap();
+        assert_eq!(case.folder(None), case.beside());
+    }
+
+    #[test]
+    fn what_lies_in_the_home_itself_or_above_it_does_not_count() {
+        let case = Case::new();
+        let home = case.root.ancestors().nth(2).unwrap();
+        fs::create_dir(home.join(".git")).unwrap();
+        fs::write(home.parent().unwrap().join("package.json"), "").unwrap();
+        assert!(is_usable(&case.beside(), Some(home)));
+        assert!(!is_usable(&case.beside(), None));
+        fs::write(case.root.parent().unwrap().join("go.work"), "").unwrap();
+        assert!(!is_usable(&case.beside(), Some(home)));
+    }
+
+    #[test]
+    fn where_they_cannot_be_beside_it_they_lie_in_the_data_directory() {
+        let case = Case::new();
+        fs::write(case.beside(), "a file").unwrap();
+        assert!(case.is_in_data());
+        let case = Case::new();
+        // A link is as good as where it leads.
+        std::os::unix::fs::symlink("/nowhere/at/all", case.beside()).unwrap();
+        assert!(case.is_in_data());
+    }
+
+    #[test]
+    fn the_setting_is_a_template_and_no_two_repositories_share_a_folder() {
+        let case = Case::new();
+        assert_eq!(case.folder(Some("../trees")), case.root.with_file_name("trees"));
+        assert_eq!(case.folder(Some("../{repository}-wt")), case.root.with_file_name("repo-wt"));
+        assert_eq!(case.folder(Some(".trees")), case.root.join(".trees"));
+        let shared = case.folder(Some("/srv/trees"));
+        assert!(shared.starts_with("/srv/trees/") && shared.to_string_lossy().contains("/repo-"), "{shared:?}");
+        let named = case.folder(Some("/srv/{repository}.{id}"));
+        assert!(named.to_string_lossy().starts_with("/srv/repo."), "{named:?}");
+        assert_ne!(
+            case.with_state(&case.root.join("a"), Some("../x")),
+            case.with_state(&case.root.join("b"), Some("../x"))
+        );
+    }
+}
