@@ -72,7 +72,8 @@ impl Teller {
     /// What was written to the worker until then and is not told yet.
     fn letters_until(&self, until: Timestamp) -> Result<(), End> {
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(letter) = letters.pop_front_if(|letter| letter.at <= until) {
+        let until = letters.iter().take_while(|letter| letter.at <= until).count();
+        for letter in letters.drain(..until) {
             if let Some(text) = wrote(&letter) {
                 self.say(letter.at, Some(Tone::Strong), &text)?;
             }
