@@ -10,7 +10,7 @@ use super::Places;
 use super::out::{self, End, Progress};
 use super::terminal::{Tone, paint};
 use super::visit::{self, Visit};
-use crate::mission::outcome::LikelyCause;
+use crate::mission::outcome::{LikelyCause, NotOnBranch};
 use crate::orchestrator::{IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, PushResult};
 
 #[derive(Debug, Args)]
@@ -26,7 +26,8 @@ conflicts or fails is left out. Nothing is touched before the branch moves.
 
 Exit codes:
   0    all of it is in (with --dry-run: would come in)
-  1    conflicts, something left out, not verified, not pushed, or refused
+  1    conflicts, something left out or not included, not verified, not
+       pushed, or refused
   2    wrong usage, or no such worker
   130  Ctrl-C: the branch has moved, or nothing has happened")]
 pub(super) struct IntegrateArgs {
@@ -79,6 +80,8 @@ struct Report {
     commit: Option<String>,
     integrated: Vec<String>,
     left_out: Vec<LeftOut>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_included: Vec<NotIncluded>,
     conflicts: Vec<Conflict>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verification: Option<Verified>,
@@ -96,6 +99,13 @@ struct Report {
 struct LeftOut {
     name: String,
     why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct NotIncluded {
+    worker_id: String,
+    #[serde(flatten)]
+    part: NotOnBranch,
 }
 
 #[derive(Debug, Serialize)]
@@ -182,7 +192,10 @@ async fn integrate(args: &IntegrateArgs, visit: &Visit) -> Result<IntegrationAns
 fn is_good(answer: &IntegrationAnswer) -> bool {
     let is_in = ["merged", "already_merged", "already_integrated", "would_merge"].contains(&answer.status.as_str());
     let sent = [PushResult::Pushed, PushResult::UpToDate, PushResult::WouldPush];
-    is_in && answer.left_out.is_empty() && answer.push.as_ref().is_none_or(|push| sent.contains(&push.result))
+    is_in
+        && answer.left_out.is_empty()
+        && answer.not_included.is_empty()
+        && answer.push.as_ref().is_none_or(|push| sent.contains(&push.result))
 }
 
 impl Report {
@@ -198,6 +211,11 @@ impl Report {
                 .into_iter()
                 .map(|(name, why)| LeftOut { name, why: visit::for_people(&why) })
                 .collect(),
+            not_included: answer
+                .not_included
+                .into_iter()
+                .map(|(worker_id, part)| NotIncluded { worker_id, part })
+                .collect(),
             conflicts: answer.conflicts.into_iter().map(|(path, kind)| Conflict { path, kind }).collect(),
             likely_cause: answer.likely_cause.as_ref().map(LikelyCause::words),
             verification: answer.verification.map(|it| Verified { result: it.as_str(), note: it.note(), runs }),
@@ -209,18 +227,28 @@ impl Report {
 
     fn tell(&self, good: bool) -> Result<(), End> {
         let say = |text: &str| out::line(&out::harmless(text));
-        let what = self.integrated.join(", ");
+        let not_included = self.not_included.iter().map(|it| &it.worker_id);
+        let what = match self.integrated.as_slice() {
+            [] => not_included.collect::<std::collections::BTreeSet<_>>().into_iter().cloned().collect::<Vec<_>>(),
+            integrated => integrated.to_vec(),
+        };
+        let what = what.join(", ");
         let into = &self.into;
         let head = match (self.status.as_str(), &self.commit) {
             ("would_merge", _) => format!("it would merge into {into}"),
             _ if self.nothing => format!("{what} has no commits: there is nothing to merge into {into}"),
             ("already_merged" | "already_integrated", _) => format!("{what} is in {into} already"),
             ("merged", Some(commit)) => format!("{what} is in {into}, which is at {} now", short(commit)),
+            ("incomplete", _) => format!("nothing new on the branch of {what}, and not all of its work is on it"),
             (status, _) => format!("not in {into}: {}", status.replace('_', " ")),
         };
         out::line(&paint(if good { Tone::Good } else { Tone::Bad }, &out::harmless(&head)))?;
         for LeftOut { name, why } in &self.left_out {
             say(&format!("left out: {name}: {}", why.trim_end()))?;
+        }
+        for NotIncluded { worker_id, part } in &self.not_included {
+            say(&format!("not included: {worker_id}: {} ({})", part.what, part.place))?;
+            say(&format!("  to include it: {}", part.how_to_include))?;
         }
         for Conflict { path, kind } in &self.conflicts {
             say(&format!("conflict: {path} ({kind})"))?;

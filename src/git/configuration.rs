@@ -16,7 +16,7 @@ use git2::{ObjectType, Oid};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
-use super::loose::linked_git_dirs;
+use super::loose::{linked_git_dirs, place};
 use super::repository::Repository;
 use super::worktree::MADE_FILE;
 
@@ -146,7 +146,14 @@ fn settings_of_others_worktrees(repo: &Repository) -> Result<Vec<(String, String
         let listed = String::from_utf8_lossy(&listed);
         let settings = listed.split_terminator('\0').map(|it| it.split_once('\n').unwrap_or((it, "")));
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let others = settings.filter(|(setting, _)| !SPARSE.contains(setting));
+        // Two that we give a worktree ourselves, so that git works on it and not elsewhere.
+        let own = place(&folder).unwrap_or_default();
+        let is_ours = |(setting, value): &(&str, &str)| match *setting {
+            "core.worktree" => Path::new(value) == own,
+            "core.bare" => *value == "false",
+            _ => false,
+        };
+        let others = settings.filter(|it| !SPARSE.contains(&it.0) && !is_ours(it));
         found.extend(others.map(|(setting, value)| (format!("{OF_WORKTREES}{name}: {setting}"), value.to_owned())));
     }
     Ok(found)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
 use super::repository::{RepositoryError, branch_commit, resolve_commit};
-use super::status::{Untracked, status};
+use super::status::{Status, Untracked, status};
 
 /// So many files are named; the numbers count all.
 const MOST_FILES: usize = 200;
@@ -42,14 +42,18 @@ pub struct FileChange {
 }
 
 pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> {
+    changes_of(worktree, base, &status(worktree, Untracked::Files)?)
+}
+
+/// The same, with the worktree's status as the caller has just looked it up.
+pub fn changes_of(worktree: &Path, base: &str, status: &Status) -> Result<Changes, RepositoryError> {
     let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
     let base = match is_whole_id(base) {
         // Whether it is there, the readers find out.
         true => base.to_owned(),
         false => resolve_commit(worktree, base)?.ok_or_else(|| unknown(base))?,
     };
-    let status = status(worktree, Untracked::Files)?;
-    let head = status.head.ok_or_else(|| unknown("HEAD"))?;
+    let head = status.head.clone().ok_or_else(|| unknown("HEAD"))?;
     let committed = match committed_by_libgit2(worktree, &base, &head) {
         Ok(committed) => committed,
         Err(reason) => {
@@ -57,7 +61,7 @@ pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> 
             committed_by_git(worktree, &base, &head)?
         }
     };
-    Ok(counted(committed, status.branch, base, head, status.entries.len()))
+    Ok(counted(committed, status.branch.clone(), base, head, status.entries.len()))
 }
 
 fn is_whole_id(name: &str) -> bool {

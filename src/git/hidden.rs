@@ -65,7 +65,7 @@ impl Hidden {
     }
 }
 
-fn can_be_made_again(folder: &Path) -> bool {
+pub(super) fn can_be_made_again(folder: &Path) -> bool {
     CAN_BE_MADE_AGAIN.iter().any(|mark| folder.join(mark).is_file())
 }
 

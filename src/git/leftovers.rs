@@ -1,15 +1,22 @@
 //! What a worker left uncommitted becomes a commit on its branch, so that a result is always a commit.
 //!
 //! Only for worktrees that we made. No hook runs and nothing is signed, as both could ask a question. Where a commit
-//! would be untrue (in the middle of a merge, on no branch) it is refused, and the caller salvages instead.
+//! would be untrue (with conflicts, in the middle of a rebase, on no branch) it is refused: [`super::not_on_branch`] then
+//! names what is left.
 
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
 use super::include::Copied;
 use super::index::stage;
+use super::nested::{bare_repositories, is_own_repository, unpublished_commits};
 use super::repository::{Identity, commit_with, resolve_commit};
-use super::status::{Status, Untracked, operation_in_progress, status};
+use super::status::{
+    Entry, Status, Untracked, git_dir, operation_in_progress_in, status, status_with_ignored, waits_for_its_commit,
+};
+
+/// With more than so many that git does not take, something else is wrong.
+const MOST_REFUSED: usize = 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoversError {
@@ -17,19 +24,42 @@ pub enum LeftoversError {
     Git(#[from] CommandError),
     #[error("commit what is left in {}: a {operation} is not finished there", worktree.display())]
     InProgress { worktree: PathBuf, operation: &'static str },
+    #[error("commit what is left in {}: there are conflicts that nobody has resolved", worktree.display())]
+    Conflicts { worktree: PathBuf },
     #[error("commit what is left in {}: its HEAD is detached", worktree.display())]
     Detached { worktree: PathBuf },
+    #[error("commit what is left in {}: its branch {branch} has no commit", worktree.display())]
+    Unborn { worktree: PathBuf, branch: String },
 }
 
-/// What is uncommitted in a worktree, for [`commit_leftovers`].
-pub fn left(worktree: &Path) -> Result<Status, CommandError> {
+/// What came of committing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The newest commit; `None`: there was nothing to commit.
+    pub commit: Option<String>,
+    /// So many files are in it, or in those before it.
+    pub files: usize,
+    /// So many entries of the status are still uncommitted, copies of ours left out.
+    pub left: usize,
+    /// Why git did not take some of them, by the first of them.
+    pub refused: Option<String>,
+}
+
+/// What is uncommitted in a worktree: every file.
+pub fn uncommitted(worktree: &Path) -> Result<Status, CommandError> {
     status(worktree, Untracked::Files)
 }
 
-/// Commits everything that git does not ignore, except `copies` (a worker may have stopped git from ignoring them) and
-/// repositories inside. What was staged and then changed or deleted gets a commit of its own before that: it would be
-/// nowhere else. The commit is `own`'s, else the user's, else `fallback`'s. Returns the newest commit, `None` when nothing was
-/// left. What was `left` the caller has just looked up.
+/// What is uncommitted in a worktree, for [`commit_leftovers`], and what git ignores there.
+pub fn left(worktree: &Path) -> Result<Status, CommandError> {
+    status_with_ignored(worktree)
+}
+
+/// Commits everything that git does not ignore, except `copies` (a worker may have stopped git from ignoring them),
+/// repositories inside, and submodules at commits that no other place has. What was staged and then changed or deleted
+/// gets a commit of its own before that: it would be nowhere else. The commit is `own`'s, else the user's, else
+/// `fallback`'s. A merge, pick or revert in which only the commit is missing is committed too: git itself says then that
+/// nothing else remains, and what it resolved is in no other place. What was `left` the caller has just looked up.
 pub fn commit_leftovers(
     worktree: &Path,
     left: Status,
@@ -37,25 +67,135 @@ pub fn commit_leftovers(
     fallback: &Identity,
     own: Option<&Identity>,
     copies: &[Copied],
-) -> Result<Option<String>, LeftoversError> {
-    let is_copy = |path: &Path| copies.iter().any(|copy| Path::new(&copy.path) == path);
-    let Status { branch, mut entries, .. } = left;
-    entries.retain(|entry| !(entry.untracked && (entry.is_repository() || is_copy(&entry.path))));
-    if entries.is_empty() {
-        return Ok(None);
+) -> Result<Committed, LeftoversError> {
+    let git_dir = git_dir(worktree)?;
+    let operation = operation_in_progress_in(&git_dir);
+    let (head, branch) = (left.head.clone(), left.branch.clone());
+    let mut what = What::of(worktree, left, copies)?;
+    if what.entries.is_empty() && operation.is_none() {
+        return Ok(Committed { left: what.left_alone, ..Committed::default() });
     }
-    if let Some(operation) = operation_in_progress(worktree)? {
-        return Err(LeftoversError::InProgress { worktree: worktree.to_owned(), operation });
+    let place = || worktree.to_owned();
+    let mut committed = Committed::default();
+    if let Some(operation) = operation {
+        let can_end = branch.is_some()
+            && waits_for_its_commit(&git_dir)
+            && !what.has_conflicts()
+            && !has_conflict_markers(worktree)?;
+        if !can_end {
+            return match what.entries.is_empty() && operation == "bisect" {
+                true => Ok(Committed { left: what.left_alone, ..Committed::default() }),
+                false => Err(LeftoversError::InProgress { worktree: place(), operation }),
+            };
+        }
+        committed.files = what.entries.iter().filter(|entry| entry.staged).count();
+        committed.commit = conclude(worktree, fallback, own)?;
+        what = What::of(worktree, status(worktree, Untracked::Files)?, copies)?;
     }
-    if branch.is_none() {
-        return Err(LeftoversError::Detached { worktree: worktree.to_owned() });
+    committed.left = what.left_alone;
+    if what.entries.is_empty() {
+        return Ok(committed);
     }
-    let mut committed = None;
-    if entries.iter().any(|entry| entry.staged && entry.in_worktree) {
-        committed = commit_staged(worktree, message, fallback, own)?;
+    match (&head, branch) {
+        _ if what.has_conflicts() => return Err(LeftoversError::Conflicts { worktree: place() }),
+        (_, None) => return Err(LeftoversError::Detached { worktree: place() }),
+        (None, Some(branch)) => return Err(LeftoversError::Unborn { worktree: place(), branch }),
+        (Some(_), Some(_)) => {}
     }
-    stage(Git::write(worktree), &entries)?;
-    Ok(commit_staged(worktree, message, fallback, own)?.or(committed))
+    if what.entries.iter().any(|entry| entry.staged && entry.in_worktree) {
+        committed.commit = commit_staged(worktree, message, fallback, own)?.or(committed.commit);
+    }
+    let refused = stage_what_git_takes(worktree, &what.entries)?;
+    committed.files += what.entries.len() - refused.len();
+    committed.left += refused.len();
+    committed.refused = refused.into_iter().next();
+    committed.commit = commit_staged(worktree, message, fallback, own)?.or(committed.commit);
+    Ok(committed)
+}
+
+/// Of a status, what is to be committed.
+struct What {
+    entries: Vec<Entry>,
+    left_alone: usize,
+}
+
+impl What {
+    fn of(worktree: &Path, status: Status, copies: &[Copied]) -> Result<Self, CommandError> {
+        let is_copy = |path: &Path| copies.iter().any(|copy| Path::new(&copy.path) == path);
+        let bare = bare_repositories(worktree, &status.entries);
+        let (mut entries, mut left_alone) = (Vec::new(), 0);
+        for entry in status.entries {
+            if entry.untracked && is_copy(&entry.path) {
+                continue;
+            }
+            let in_bare = bare.iter().any(|folder| entry.path.starts_with(folder));
+            let is_own = match entry.submodule {
+                _ if entry.untracked => !entry.is_repository() && !in_bare,
+                None => true,
+                Some(_) if entry.staged => true,
+                Some(submodule) => submodule.moved && !is_nowhere_else(&worktree.join(&entry.path))?,
+            };
+            // One that is committed at its new commit still has its own uncommitted files.
+            left_alone += usize::from(!is_own || entry.submodule.is_some_and(|submodule| submodule.dirty));
+            if is_own {
+                entries.push(entry);
+            }
+        }
+        Ok(Self { entries, left_alone })
+    }
+
+    fn has_conflicts(&self) -> bool {
+        self.entries.iter().any(|entry| entry.in_conflict)
+    }
+}
+
+/// The commit that a submodule is at would go with its worktree.
+fn is_nowhere_else(submodule: &Path) -> Result<bool, CommandError> {
+    if !is_own_repository(submodule)? {
+        return Ok(false);
+    }
+    let head = resolve_commit(submodule, "HEAD")?;
+    Ok(!unpublished_commits(submodule, head.as_deref())?.is_empty())
+}
+
+/// In what is staged, beyond HEAD.
+fn has_conflict_markers(worktree: &Path) -> Result<bool, CommandError> {
+    let check = ["diff", "--no-ext-diff", "--no-textconv", "--cached", "--check", "--ignore-submodules"];
+    let said = Git::read(worktree).args(check).output()?;
+    Ok(String::from_utf8_lossy(&said.stdout).contains("leftover conflict marker"))
+}
+
+/// Commits as `git commit` would: with the message and the author that the operation has prepared.
+fn conclude(worktree: &Path, fallback: &Identity, own: Option<&Identity>) -> Result<Option<String>, CommandError> {
+    commit_with(worktree, fallback, |git| {
+        let git = own.into_iter().fold(git, |git, own| own.commit_as(git));
+        git.config("commit.gpgSign=false")
+            .config("core.editor=true")
+            .args(["commit", "--quiet", "--no-verify", "--allow-empty-message", "--no-edit"])
+            .args(["--cleanup=strip", "--no-status"])
+    })?;
+    resolve_commit(worktree, "HEAD")
+}
+
+/// Stages what git takes. Returns what it said of those that it does not take: one file that cannot be read must not keep
+/// the others out.
+fn stage_what_git_takes(worktree: &Path, entries: &[Entry]) -> Result<Vec<String>, CommandError> {
+    let Err(error) = stage(Git::write(worktree), entries) else { return Ok(Vec::new()) };
+    let is_of_all = |stderr: &str| stderr.contains(".lock'") || stderr.contains("No space left");
+    match &error {
+        CommandError::Failed { stderr, .. } if is_of_all(stderr) => Err(error),
+        CommandError::Failed { .. } if entries.len() > 1 => {
+            let (some, others) = entries.split_at(entries.len() / 2);
+            let mut refused = stage_what_git_takes(worktree, some)?;
+            if refused.len() > MOST_REFUSED {
+                return Err(error);
+            }
+            refused.extend(stage_what_git_takes(worktree, others)?);
+            Ok(refused)
+        }
+        CommandError::Failed { stderr, .. } => Ok(vec![stderr.replace('\n', "; ")]),
+        _ => Err(error),
+    }
 }
 
 fn commit_staged(
@@ -89,6 +229,10 @@ mod tests {
     use std::fs;
 
     fn commit(fixture: &Fixture, copies: &[Copied]) -> Result<Option<String>, LeftoversError> {
+        Ok(commit_all(fixture, copies)?.commit)
+    }
+
+    fn commit_all(fixture: &Fixture, copies: &[Copied]) -> Result<Committed, LeftoversError> {
         let fallback = Identity::fallback();
         commit_leftovers(fixture.root(), left(fixture.root())?, "left by the worker", &fallback, None, copies)
     }

@@ -26,6 +26,24 @@ pub fn nested_repositories(worktree: &Path, entries: &[Entry]) -> Result<Vec<Pat
     Ok(repositories)
 }
 
+/// Folders whose untracked files are a repository without a worktree: git sees plain files there.
+pub fn bare_repositories(worktree: &Path, entries: &[Entry]) -> Vec<PathBuf> {
+    let heads = entries.iter().filter(|entry| entry.untracked && entry.path.file_name() == Some(OsStr::new("HEAD")));
+    let folders = heads.filter_map(|entry| entry.path.parent());
+    let is_one =
+        |folder: &&Path| worktree.join(folder).join("objects").is_dir() && worktree.join(folder).join("refs").is_dir();
+    folders.filter(is_one).map(Path::to_owned).collect()
+}
+
+/// Whether there is a repository of its own at this place that has the commit.
+pub fn has_commit(path: &Path, commit: &str) -> bool {
+    if path.join(".git").symlink_metadata().is_err() {
+        return false;
+    }
+    let ask = Git::read(path).args(["cat-file", "-e", &format!("{commit}^{{commit}}")]);
+    ask.output().is_ok_and(|answer| answer.code == Some(0))
+}
+
 /// The newest commits of a nested repository that exist nowhere else, as far as its remote-tracking branches tell: of
 /// HEAD (or of `head` in its place), of every branch, tag and stash, and of its reflog. None of them contains another.
 pub fn unpublished_commits(repository: &Path, head: Option<&str>) -> Result<Vec<String>, CommandError> {
@@ -90,7 +108,7 @@ fn submodules(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
 }
 
 /// An uninitialised submodule is an empty folder, and git run there would speak of the repository around it.
-fn is_own_repository(path: &Path) -> Result<bool, CommandError> {
+pub(super) fn is_own_repository(path: &Path) -> Result<bool, CommandError> {
     if path.join(".git").symlink_metadata().is_err() {
         return Ok(false);
     }

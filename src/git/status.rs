@@ -12,12 +12,13 @@ use super::index::{IndexError, TemporaryIndex, hidden_by_marks};
 use super::repository::current_branch;
 
 /// An operation of git that was begun and not ended: committing now would end it in a way that nobody asked for.
-const OPERATIONS: [(&str, &str); 7] = [
+const OPERATIONS: [(&str, &str); 8] = [
+    ("rebase-merge", "rebase"),
+    ("rebase-apply/applying", "am"),
+    ("rebase-apply", "rebase"),
     ("MERGE_HEAD", "merge"),
     ("CHERRY_PICK_HEAD", "cherry-pick"),
     ("REVERT_HEAD", "revert"),
-    ("rebase-merge", "rebase"),
-    ("rebase-apply", "rebase"),
     ("sequencer", "cherry-pick"),
     ("BISECT_LOG", "bisect"),
 ];
@@ -32,6 +33,19 @@ pub struct Entry {
     /// The file differs from the index, is untracked or in conflict.
     pub in_worktree: bool,
     pub untracked: bool,
+    /// Several versions of it are in the index, and nobody has decided yet.
+    pub in_conflict: bool,
+    /// Where it is a link to a commit of another repository.
+    pub submodule: Option<Submodule>,
+}
+
+/// How a submodule differs from what is recorded of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submodule {
+    /// It is at another commit.
+    pub moved: bool,
+    /// It has uncommitted files.
+    pub dirty: bool,
 }
 
 impl Entry {
@@ -51,13 +65,15 @@ pub enum Untracked {
 }
 
 /// One look at a worktree.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Status {
     /// `None` before the first commit.
     pub head: Option<String>,
     /// `None` when HEAD is detached.
     pub branch: Option<String>,
     pub entries: Vec<Entry>,
+    /// Ignored files, and folders that are ignored as a whole; only where that was asked for.
+    pub ignored: Vec<PathBuf>,
     /// Git's own words for the entries.
     pub(super) records: Vec<u8>,
     /// What git complained about: folders that it could not look into.
@@ -66,7 +82,12 @@ pub struct Status {
 
 /// Everything that `git status` would show, submodules included whatever the configuration says.
 pub fn status(worktree: &Path, untracked: Untracked) -> Result<Status, CommandError> {
-    status_by(Git::read(worktree), worktree, untracked)
+    status_by(Git::read(worktree), worktree, untracked, Ignored::Left)
+}
+
+/// With all files, and with what git ignores.
+pub fn status_with_ignored(worktree: &Path) -> Result<Status, CommandError> {
+    status_by(Git::read(worktree), worktree, Untracked::Files, Ignored::Listed)
 }
 
 /// Also what `git status` was told not to show: changes of files that are marked as unchanged. For those who are about
@@ -76,10 +97,16 @@ pub fn status_behind_marks(worktree: &Path) -> Result<Status, IndexError> {
         return Ok(status(worktree, Untracked::Files)?);
     }
     let index = TemporaryIndex::copy_of(worktree)?;
-    Ok(status_by(index.git(), worktree, Untracked::Files)?)
+    Ok(status_by(index.git(), worktree, Untracked::Files, Ignored::Left)?)
 }
 
-fn status_by(git: Git, worktree: &Path, untracked: Untracked) -> Result<Status, CommandError> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ignored {
+    Left,
+    Listed,
+}
+
+fn status_by(git: Git, worktree: &Path, untracked: Untracked, ignored: Ignored) -> Result<Status, CommandError> {
     let untracked = match untracked {
         Untracked::Files => "--untracked-files=all",
         Untracked::Folders => "--untracked-files=normal",
@@ -88,6 +115,7 @@ fn status_by(git: Git, worktree: &Path, untracked: Untracked) -> Result<Status, 
         .args(["status", "--porcelain=v2", "-z", "--no-renames"])
         .args(["--branch", "--no-ahead-behind"])
         .args(["--ignore-submodules=none", untracked])
+        .args((ignored == Ignored::Listed).then_some("--ignored=matching"))
         .run_and_listen()?;
     let mut status = parse(&answer);
     status.complaint = Some(complaint).filter(|complaint| complaint.contains("could not open directory"));
@@ -101,6 +129,14 @@ fn status_by(git: Git, worktree: &Path, untracked: Untracked) -> Result<Status, 
 /// The name of the operation that is under way in a worktree (`merge`, `rebase`, …).
 pub fn operation_in_progress(worktree: &Path) -> Result<Option<&'static str>, CommandError> {
     Ok(operation_in_progress_in(&git_dir(worktree)?))
+}
+
+/// A merge, or the pick or revert of one commit, in which nothing remains to be decided but its commit.
+pub(super) fn waits_for_its_commit(git_dir: &Path) -> bool {
+    let heads = ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
+    let others = ["rebase-merge", "rebase-apply", "sequencer", "BISECT_LOG"];
+    let is_there = |name: &&str| git_dir.join(name).exists();
+    heads.iter().any(|name| is_there(&name)) && !others.iter().any(|name| is_there(&name))
 }
 
 /// The same, by the folder in which git keeps the worktree's own HEAD.
@@ -131,6 +167,9 @@ fn parse(answer: &[u8]) -> Status {
     for record in answer.split(|byte| *byte == 0) {
         if record.starts_with(b"# ") {
             parse_header(&String::from_utf8_lossy(record), &mut status);
+        } else if let Some(path) = record.strip_prefix(b"! ") {
+            let path = path.strip_suffix(b"/").unwrap_or(path);
+            status.ignored.push(PathBuf::from(OsStr::from_bytes(path)));
         } else if let Some(entry) = parse_record(record) {
             status.entries.push(entry);
             status.records.extend_from_slice(record);
@@ -164,7 +203,15 @@ fn parse_record(record: &[u8]) -> Option<Entry> {
         staged: !untracked && !conflict && changed_at(2),
         in_worktree: untracked || conflict || changed_at(3),
         untracked,
+        in_conflict: conflict,
+        submodule: if untracked { None } else { parse_submodule(record.get(5..9)?) },
     })
+}
+
+/// `N...`, or `S<c><m><u>` with a letter or a dot each: commit, modified, untracked.
+fn parse_submodule(field: &[u8]) -> Option<Submodule> {
+    let [b'S', commit, modified, untracked] = field else { return None };
+    Some(Submodule { moved: *commit != b'.', dirty: *modified != b'.' || *untracked != b'.' })
 }
 
 #[cfg(test)]

@@ -41,12 +41,6 @@ pub fn remove(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
     Ok(())
 }
 
-/// Whether a commit has submodules, which are left empty in a worktree.
-pub fn has_submodules(repo: &Repository, commit: &str) -> bool {
-    let exists = repo.read().args(["cat-file", "-e", &format!("{commit}:.gitmodules")]).output();
-    exists.is_ok_and(|output| output.code == Some(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

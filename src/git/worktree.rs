@@ -18,11 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{self, Place, Plan, Request};
 use super::command::{CommandError, Git};
+use super::in_place::{PlaceError, put_in_place};
 use super::include::{self, Copied, IncludeError, Included};
 use super::loose::own_git_dir;
 use super::repository::{Repository, RepositoryError, branch_commit};
 use super::status::git_dir;
-use super::{names, refs};
+use super::{names, refs, submodules};
 use record::Made;
 
 mod record;
@@ -48,6 +49,8 @@ pub enum WorktreeError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Include(#[from] IncludeError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     #[error("use {branch:?} as a branch name: git does not allow it; use letters, digits, `-`, `_`, `.` and `/`")]
     InvalidBranch { branch: String },
     #[error(
@@ -116,7 +119,7 @@ pub struct Worktree {
     pub repo_path: PathBuf,
     /// What came along by `.worktreeinclude`. Keep it: removal tells by it which copies hold changes.
     pub copies: Vec<Copied>,
-    /// What `.worktreeinclude` asked for and could not come along, with the reason.
+    /// Submodules that are empty, and what `.worktreeinclude` asked for and could not come along, with the reason.
     pub not_copied: Vec<String>,
 }
 
@@ -223,7 +226,10 @@ pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError>
             .map_err(|source| WorktreeError::Remember { path: found.path.join(".git"), source })?;
     }
     let included = match git_dir(&found.path)?.join("index").exists() {
-        true => include::copy(repo, &found.path)?,
+        true => {
+            put_in_place(repo, &found.path)?;
+            come_along(repo, &found.path)?
+        }
         false => fill(repo, &found.path)?,
     };
     let made = Worktree {
@@ -390,8 +396,17 @@ fn add(repo: &Repository, plan: &Plan, path: &Path, lock_reason: Option<&str>) -
 
 pub(super) fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {
     let _turn = CheckoutTurn::wait();
+    put_in_place(repo, path)?;
     Git::write(path).args(["reset", "--hard", "--quiet", "--no-recurse-submodules"]).run()?;
-    Ok(include::copy(repo, path)?)
+    come_along(repo, path)
+}
+
+/// What comes along beside the tracked files: submodules, and what `.worktreeinclude` names.
+fn come_along(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {
+    let empty = submodules::fill(repo, path)?;
+    let mut included = include::copy(repo, path)?;
+    included.skipped.extend(empty);
+    Ok(included)
 }
 
 /// Takes back what a failed creation has made. The caller holds the lock.

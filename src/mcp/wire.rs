@@ -12,7 +12,7 @@ use crate::backend::Enforcement;
 use crate::mission::budget::Spent;
 use crate::mission::entry;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::mission::outcome::{Changes, Exit, FailureKind, LikelyCause, Outcome, Usage, Verification};
+use crate::mission::outcome::{Changes, Exit, FailureKind, LikelyCause, NotOnBranch, Outcome, Usage, Verification};
 use crate::mission::race as races;
 use crate::mission::spec::Place;
 use crate::orchestrator::{Collision, Unchecked, WorkerView};
@@ -28,6 +28,11 @@ const ALL_CONFLICTS: usize = 2_000;
 
 /// The agent's last words: the first 400 and the last 1,200 characters, roughly.
 const FINAL_MESSAGE: usize = 1_700;
+
+/// Most of what tells of work that is not on the branch; of one note, and of all of them. In bytes.
+const NOT_ON_BRANCH: usize = 2_400;
+const NOTE: usize = 500;
+const NOTES: usize = 1_200;
 
 /// A worker in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -251,12 +256,24 @@ pub(super) struct ChangesReport {
     /// How often the worker's CLI refused itself something for want of permission.
     #[serde(skip_serializing_if = "is_zero")]
     permission_denials: u32,
+    /// Its work that its branch did not hold when it settled: no integration brings it in as it is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_on_branch: Vec<NotOnBranchReport>,
     /// The first of the changed files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     files: Vec<String>,
     /// What the facts cannot say, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(super) struct NotOnBranchReport {
+    what: String,
+    #[serde(rename = "where", skip_serializing_if = "String::is_empty")]
+    place: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    how_to_include: String,
 }
 
 /// One attempt, as get_worker_status tells it.
@@ -300,6 +317,58 @@ pub fn worker_json(view: &WorkerView) -> serde_json::Value {
     let mut worker = Worker::new(view, size::LONG_ANSWER);
     worker.next_step = String::new();
     serde_json::to_value(worker).unwrap_or_default()
+}
+
+impl NotOnBranchReport {
+    pub(super) fn new(part: &NotOnBranch) -> Self {
+        Self {
+            what: one_line(&part.what, 400),
+            place: one_line(&part.place, 260),
+            how_to_include: one_line(&part.how_to_include, 600),
+        }
+    }
+
+    /// Stands for parts that had no room.
+    pub(super) fn more(count: usize) -> Self {
+        let what = format!("and {count} more");
+        Self { what, place: String::new(), how_to_include: String::new() }
+    }
+}
+
+/// Says at least that there is something, however little room there is.
+fn not_on_branch(changes: &Changes, room: usize) -> Vec<NotOnBranchReport> {
+    fit_or_say(changes.not_on_branch.iter().map(NotOnBranchReport::new), room, NotOnBranchReport::more)
+}
+
+fn notes(changes: &Changes, room: usize) -> Vec<String> {
+    if room == 0 {
+        return Vec::new();
+    }
+    fit_or_say(changes.notes.iter().map(|note| one_line(note, NOTE)), room, |more| format!("and {more} more"))
+}
+
+/// An empty one is left out.
+fn size_of_list<T: Serialize>(list: &[T]) -> usize {
+    if list.is_empty() { 0 } else { size::of(&list) }
+}
+
+/// One line with its beginning and its end: a reason stands at the end.
+fn one_line(text: &str, most: usize) -> String {
+    size::line(&size::ends(&size::line(text, usize::MAX), most), most)
+}
+
+/// The first of the items that fit, and in place of the others how many they are.
+pub(super) fn fit_or_say<T: Serialize>(
+    items: impl ExactSizeIterator<Item = T>,
+    room: usize,
+    say: impl Fn(usize) -> T,
+) -> Vec<T> {
+    let keeps = room.saturating_sub(size::of(&say(items.len())) + 1);
+    let (mut fitting, more) = size::fit(items, keeps);
+    if more > 0 {
+        fitting.push(say(more));
+    }
+    fitting
 }
 
 impl Brief {
@@ -357,7 +426,7 @@ impl ConflictReport {
 }
 
 impl Worker {
-    /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 2,000 (and 700 in
+    /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 2,080 (and 700 in
     /// practice).
     pub(super) fn new(view: &WorkerView, room: usize) -> Self {
         let worker = &view.worker;
@@ -440,10 +509,12 @@ impl Worker {
         if let Some(note) = last.verification.note() {
             outcome.verification.output_tail = share(&note, 600);
         }
-        self.final_message = share(&last.final_message, FINAL_MESSAGE).unwrap_or_default();
-        let notes = last.changes.notes.iter().map(|note| size::line(note, 150));
-        outcome.changes.notes = size::fit(notes, left.min(400)).0;
-        left = left.saturating_sub(size::of(&outcome.changes.notes));
+        outcome.changes.not_on_branch = not_on_branch(&last.changes, NOT_ON_BRANCH.min(left / 2));
+        left = left.saturating_sub(size_of_list(&outcome.changes.not_on_branch));
+        outcome.changes.notes = notes(&last.changes, NOTES.min(left / 2));
+        left = left.saturating_sub(size_of_list(&outcome.changes.notes));
+        self.final_message = size::ends(&last.final_message, FINAL_MESSAGE.min(left));
+        left = left.saturating_sub(size::of(&self.final_message));
         let files = last.changes.files.iter().map(|file| size::line(file, 120)).take(20);
         outcome.changes.files = size::fit(files, left.min(600)).0;
     }
@@ -486,7 +557,11 @@ impl OutcomeReport {
                 output_tail: note.map(|note| size::ends(&note, text)),
                 ..VerificationReport::new(&outcome.verification).because(outcome.likely_cause.as_ref())
             },
-            changes: ChangesReport::new(&outcome.changes, outcome.run.denials),
+            changes: ChangesReport {
+                not_on_branch: not_on_branch(&outcome.changes, NOT_ON_BRANCH),
+                notes: notes(&outcome.changes, NOTES),
+                ..ChangesReport::new(&outcome.changes, outcome.run.denials)
+            },
         }
     }
 }
@@ -528,6 +603,7 @@ impl ChangesReport {
             outside_worktree: changes.outside_worktree.iter().take(3).map(|path| size::line(path, 120)).collect(),
             main_checkout_changed: main_checkout(&changes.main_checkout_changes),
             permission_denials: denials,
+            not_on_branch: Vec::new(),
             files: Vec::new(),
             notes: Vec::new(),
         }
@@ -608,6 +684,7 @@ fn next_step(view: &WorkerView) -> String {
             _ => "wait_for_any_worker tells you when it settles".to_owned(),
         };
     };
+    let incomplete = !last.changes.not_on_branch.is_empty();
     let integrable = worker.mission.place.branch().is_some() && last.changes.commits > 0;
     let winner = races::lost_to(worker).filter(|_| worker.integrated.is_none() && races::has_lost(worker));
     if let Some(winner) = winner {
@@ -619,8 +696,10 @@ fn next_step(view: &WorkerView) -> String {
         return "wait_for_any_worker: others still race for this task".to_owned();
     }
     match last.status {
+        _ if incomplete && worker.integrated.is_some() => not_all_included(id.as_str()),
         _ if worker.integrated.is_some() => format!("done; remove_worktree {id} when you need it no more"),
         _ if last.says_blocked => format!("read its final_message; answer it with send_message_to_worker {id}"),
+        Ending::Completed if incomplete => not_all_on_branch(id.as_str(), integrable),
         Ending::Completed if integrable => match view.collisions.iter().find(|it| it.is_integration_branch) {
             Some(collision) => after_collision(id.as_str(), collision),
             None => format!("integrate_worker {id}{}", unchecked(view.unchecked)),
@@ -644,6 +723,18 @@ fn unchecked(unchecked: Option<Unchecked>) -> &'static str {
             "; whether it conflicts with anything was not checked, as there are too many branches: dry_run first"
         }
     }
+}
+
+fn not_all_on_branch(id: &str, integrable: bool) -> String {
+    let without =
+        if integrable { format!("; integrate_worker {id} brings in the rest without it") } else { String::new() };
+    format!(
+        "not all of its work is on its branch: look at not_on_branch, then send_message_to_worker {id} to put it there{without}"
+    )
+}
+
+fn not_all_included(id: &str) -> String {
+    format!("merged without what not_on_branch names: see to that, then integrate_worker {id}")
 }
 
 fn after_collision(id: &str, collision: &Collision) -> String {

@@ -393,6 +393,19 @@ pub struct Changes {
     /// What the facts cannot say, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// All of its work that its branch did not hold when it settled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_on_branch: Vec<NotOnBranch>,
+}
+
+/// A part of a worker's work that its branch does not hold, so that no integration brings it in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotOnBranch {
+    pub what: String,
+    /// A path, a ref or a commit.
+    #[serde(rename = "where")]
+    pub place: String,
+    pub how_to_include: String,
 }
 
 /// What became of the worker's processes.

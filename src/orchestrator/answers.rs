@@ -17,7 +17,7 @@ pub use crate::git::{PushResult, Pushed};
 use crate::mission::budget::Spent;
 use crate::mission::id::{BackendName, RaceId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::outcome::{LikelyCause, Outcome, Proof, Usage, Verification};
+use crate::mission::outcome::{LikelyCause, NotOnBranch, Outcome, Proof, Usage, Verification};
 use crate::mission::registry::Worker;
 pub use crate::store::state_file::Unchecked;
 use crate::store::state_file::{Conflict, With};
@@ -419,13 +419,16 @@ impl IntegrationRequest {
 
 #[derive(Debug, Clone)]
 pub struct IntegrationAnswer {
-    /// `merged`, `already_merged` (git says so), `already_integrated` (by us, earlier), `would_merge`, `conflicts`,
-    /// `verification_failed`, `verification_timed_out`, `could_not_verify`, `refused`, `running`.
+    /// `merged`, `already_merged` (git says so), `already_integrated` (by us, earlier), `incomplete` (the branch brings
+    /// nothing, and it does not hold all of the work), `would_merge`, `conflicts`, `verification_failed`,
+    /// `verification_timed_out`, `could_not_verify`, `refused`, `running`.
     pub status: String,
     /// What is in now: workers, or the branch.
     pub integrated: Vec<String>,
     /// And what is not, with the reason.
     pub left_out: Vec<(String, String)>,
+    /// Work that the integrated branches do not hold, each with the worker that did it.
+    pub not_included: Vec<(String, NotOnBranch)>,
     /// Whose work it is about, where that is one worker.
     pub worker: Option<WorkerId>,
     pub into: String,

@@ -173,7 +173,10 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
     };
     // Git may take minutes, and the protocol runs on these few threads.
     let changes = match assignment {
-        Some(assignment) => blocking(move || Ok(facts::changes(&assignment))).await.unwrap_or_default(),
+        Some(assignment) => {
+            let known = facts::Known { before: facts::before(&assignment, attempt), ..facts::Known::default() };
+            blocking(move || Ok(facts::changes(&assignment, known))).await.unwrap_or_default()
+        }
         None => Changes::default(),
     };
     Outcome {

@@ -12,9 +12,10 @@ use super::jobs::Joined;
 use super::mail::Ask;
 use super::start::refused;
 use super::train::{self, Order, Source};
-use super::{configuration, integration_branch, worktrees};
+use super::{configuration, integration_branch, not_included, worktrees};
 use crate::git::{self, IntegrateError, Repository, Strategy};
 use crate::mission::id::BossId;
+use crate::mission::outcome::NotOnBranch;
 use crate::mission::race;
 use crate::mission::registry::Worker;
 
@@ -26,9 +27,33 @@ pub(super) async fn integrate(
     request: IntegrationRequest,
 ) -> Result<IntegrationAnswer> {
     let context = orchestrator.shared();
-    let (order, left_out) = read(orchestrator, boss, &request).await?;
+    let (order, left_out, workers) = read(orchestrator, boss, &request).await?;
     let inner = Arc::clone(&context);
     blocking(move || configuration::check(&inner)).await?;
+    let (inner, sources) = (Arc::clone(&context), order.sources.clone());
+    let not_included = blocking(move || Ok(not_included::of_sources(&inner, &sources, &workers)));
+    // Beside each other: both are mostly starts of git, and neither changes what the other looks at.
+    let (answer, not_included) = tokio::join!(carry_out(orchestrator, &request, order, left_out), not_included);
+    Ok(with_not_included(answer?, not_included?))
+}
+
+/// What is not on its branch is not in, whatever is.
+fn with_not_included(answer: IntegrationAnswer, not_included: Vec<(String, NotOnBranch)>) -> IntegrationAnswer {
+    let mut answer = IntegrationAnswer { not_included, ..answer };
+    if !answer.not_included.is_empty() && matches!(answer.status.as_str(), "already_merged" | "already_integrated") {
+        answer.status = "incomplete".to_owned();
+        answer.integrated.retain(|name| answer.not_included.iter().all(|(of, _)| of != name));
+    }
+    answer
+}
+
+async fn carry_out(
+    orchestrator: &Orchestrator,
+    request: &IntegrationRequest,
+    order: Order,
+    left_out: Vec<(String, String)>,
+) -> Result<IntegrationAnswer> {
+    let context = orchestrator.shared();
     if request.dry_run {
         let mut answer = train::try_out(orchestrator, &order, left_out).await?;
         answer.notes.extend(foretold(orchestrator, &order).await?);
@@ -67,12 +92,12 @@ fn running(order: &Order, doing: String) -> IntegrationAnswer {
     IntegrationAnswer { status: "running".to_owned(), notes: vec![doing], ..train::answer(order) }
 }
 
-/// The order, and what cannot be part of it, with the reason. Alone, that is an error.
+/// The order, what cannot be part of it, with the reason (alone, that is an error), and the workers that were named.
 async fn read(
     orchestrator: &Orchestrator,
     boss: &BossId,
     request: &IntegrationRequest,
-) -> Result<(Order, Vec<(String, String)>)> {
+) -> Result<(Order, Vec<(String, String)>, Vec<Arc<Worker>>)> {
     let names = match &request.source {
         IntegrationSource::Worker(name) => vec![name.clone()],
         IntegrationSource::Train(names) => names.clone(),
@@ -98,7 +123,11 @@ async fn read(
         false => only_target(&targets, request.into.is_some())?,
     };
     let (context, request) = (orchestrator.shared(), request.clone());
-    blocking(move || order(&context, &request, recorded, &workers)).await
+    blocking(move || {
+        let (order, left_out) = order(&context, &request, recorded, &workers)?;
+        Ok((order, left_out, workers))
+    })
+    .await
 }
 
 /// Adds where a worker's work lands, by the setting or its own record.

@@ -103,6 +103,7 @@ pub(super) fn answer(order: &Order) -> IntegrationAnswer {
         status: String::new(),
         integrated: Vec::new(),
         left_out: Vec::new(),
+        not_included: Vec::new(),
         worker,
         into: order.into.clone(),
         commit: None,
@@ -450,8 +451,8 @@ fn notes(
         notes.extend(unheeded()?);
     }
     let is_verified = order.verify_command.is_some() && (!train.cars.is_empty() || !train.left.is_empty());
-    if is_verified && git::trial::has_submodules(context.repository()?, &train.from) {
-        notes.push("submodules are empty where it is verified: the command has to fetch them".to_owned());
+    if is_verified && git::lacks_submodules(context.repository()?, &train.from) {
+        notes.push("some submodules are empty where it is verified, because the main checkout does not have them: the command has to fetch them".to_owned());
     }
     Ok(notes)
 }

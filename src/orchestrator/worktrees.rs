@@ -11,6 +11,7 @@ use super::follow;
 use super::handle::{Orchestrator, blocking};
 use super::integration_branch;
 use super::mail::{Ask, Lookup};
+use super::not_included;
 use super::start::refused;
 use super::written;
 use crate::crash_point::{self, Point};
@@ -116,7 +117,11 @@ pub(super) async fn remove(
             let dir = StateDir::open(&context.state_root)?.worker(&settled.id);
             follow::sweep_again(&dir, settled.attempt).await;
         }
-        match blocking(move || remove_one(&context, &request, target, branch)).await {
+        let removed = blocking(move || match why_not_all_is_on_its_branch(&context, &request, &target)? {
+            Some(why) => Err(OrchestratorError::Refused(why)),
+            None => remove_one(&context, &request, target, branch),
+        });
+        match removed.await {
             Ok(removed) => {
                 crash_point::at(Point::WorktreeRemoved);
                 let salvage_ref = removed.salvage_ref.clone();
@@ -153,6 +158,18 @@ fn open_in(lookup: &Lookup, path: &Path) -> Vec<Arc<Worker>> {
 fn is_integrated(worker: &Worker, boss: &BossId) -> bool {
     let ours = matches!(worker.mission.place, Place::Worktree { .. }) && !worker.worktree_removed;
     ours && worker.boss == *boss && worker.status.is_settled() && worker.integrated.is_some()
+}
+
+/// Asked where nobody named this one worktree: "all that is integrated" is none whose work is only partly on its branch.
+fn why_not_all_is_on_its_branch(
+    context: &Context,
+    request: &RemovalRequest,
+    target: &Removal,
+) -> Result<Option<String>> {
+    let RemovalTarget::AllIntegrated = request.target else { return Ok(None) };
+    let Some(worker) = &target.worker else { return Ok(None) };
+    let folder = StateDir::open(&context.state_root)?.worker(&worker.id);
+    Ok(not_included::in_words(&not_included::of_worker(&folder, worker)))
 }
 
 fn remove_one(
@@ -236,7 +253,7 @@ pub fn why_it_stays(
     let path = worker.mission.place.path().to_owned();
     let remove = removal(path, Some(worker), made, integration_branch);
     match git::check_merged(repository, &remove, &super::start::lock_reason(worker)) {
-        Ok(()) => None,
+        Ok(()) => not_included::in_words(&not_included::of_worker(folder, worker)),
         Err(RemoveError::Unmerged { branch, into, commits }) => {
             Some(format!("its branch {branch} is not merged into {into} (commits that are not there: {commits})"))
         }

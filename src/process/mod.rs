@@ -10,6 +10,7 @@
 //!
 //! Linux and macOS differ in one module each (`linux.rs`, `macos.rs`) that offer the same functions.
 
+mod at_work;
 #[cfg(target_os = "linux")]
 mod cgroup;
 mod clock;
@@ -34,6 +35,7 @@ mod tree;
 mod usage;
 mod watching;
 
+pub use at_work::is_at_work_in;
 pub use clock::monotonic;
 pub use daemons::{Private, known_daemons};
 pub use detached::{Detached, DetachedLaunch, start_detached};

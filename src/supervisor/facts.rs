@@ -1,24 +1,193 @@
 //! What changed, from git: for the outcome record, and for a worker whose supervisor died.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::assignment::Assignment;
-use crate::git;
+use crate::git::{self, Copied, Fingerprint, Repository};
 use crate::mission::causes::with_causes;
-use crate::mission::outcome::Changes;
+use crate::mission::outcome::{Changes, NotOnBranch};
+use crate::store::file;
+use crate::store::worker_dir::AttemptDir;
 
 /// As many paths as a record names.
 const NAMED_FILES: usize = 50;
+/// As many things that a worktree lacks.
+const NAMED_LACKS: usize = 5;
+
+/// What is already known of the end of an attempt.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// What was there before the worker's first attempt.
+    pub before: Option<Fingerprint>,
+    /// What its branch does not hold, as it was before a verification wrote files of its own; `None`: not looked at yet.
+    pub not_on_branch: Option<Vec<git::NotOnBranch>>,
+}
 
 /// Never fails: what cannot be told is said in the notes. Blocks.
-pub fn changes(assignment: &Assignment) -> Changes {
+pub fn changes(assignment: &Assignment, known: Known) -> Changes {
     let Some(base) = &assignment.base_commit else {
         return Changes {
             notes: vec!["not in a git repository: changes are not counted".to_owned()],
             ..Changes::default()
         };
     };
-    counted(git::changes(&assignment.directory, base))
+    match worktree(assignment) {
+        Some(worktree) => changes_of_ours(assignment, &worktree, base, known),
+        None => counted(git::changes(&assignment.directory, base)),
+    }
+}
+
+/// A worktree that we made, for this worker or at a boss's wish.
+struct Ours {
+    repository: Repository,
+    branch: String,
+    copies: Vec<Copied>,
+}
+
+/// `None` for a directory of the user's own: whose the files are that are uncommitted there, nobody can tell.
+fn worktree(assignment: &Assignment) -> Option<Ours> {
+    let told = assignment.repository.clone();
+    let repository = told.or_else(|| Repository::discover(&assignment.directory).ok().flatten())?;
+    if let Some(branch) = assignment.mission.place.branch().filter(|_| assignment.ours) {
+        return Some(Ours { repository, branch: branch.to_owned(), copies: assignment.copies.clone() });
+    }
+    let made = git::made_by_us(&repository, &assignment.directory)?;
+    Some(Ours { repository, branch: made.branch, copies: made.copies })
+}
+
+fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Known) -> Changes {
+    let (repository, directory) = (&ours.repository, &assignment.directory);
+    let on_branch = |branch: &str| counted(git::branch_changes(&repository.common_dir, branch, base));
+    if let Err(error) = git::check_in_place(repository, directory) {
+        let part = git::not_on_branch::out_of_place(directory, &with_causes(&error));
+        return Changes { not_on_branch: vec![part.into()], ..on_branch(&ours.branch) };
+    }
+    let look = if known.not_on_branch.is_some() { git::uncommitted } else { git::left };
+    let status = match look(directory) {
+        Ok(status) => status,
+        Err(error) => return counted(Err(error.into())),
+    };
+    let before = known.before.as_ref();
+    let checked_out = status.branch.as_deref().filter(|_| status.head.is_some());
+    let branch = git::not_on_branch::own_branch(&ours.branch, checked_out, before);
+    let changes = match checked_out == Some(branch) {
+        true => counted(git::changes_of(directory, base, &status)),
+        false => Changes { uncommitted: status.entries.len() as u32, ..on_branch(branch) },
+    };
+    let parts = known.not_on_branch.unwrap_or_else(|| parts(directory, ours, base, before, None, &status));
+    let made = git::made_by_us(repository, directory);
+    let lacking = made.into_iter().flat_map(|made| made.not_copied);
+    let notes = lacking.map(|what| format!("its worktree lacks something: {what}")).take(NAMED_LACKS);
+    let notes = changes.notes.iter().cloned().chain(notes).collect();
+    Changes { notes, not_on_branch: parts.into_iter().map(NotOnBranch::from).collect(), ..changes }
+}
+
+/// With ignored files, where the status has them.
+fn parts(
+    directory: &Path,
+    ours: &Ours,
+    base: &str,
+    before: Option<&Fingerprint>,
+    why: Option<&str>,
+    status: &git::Status,
+) -> Vec<git::NotOnBranch> {
+    let asked = git::Asked {
+        repo: &ours.repository,
+        worktree: directory,
+        branch: &ours.branch,
+        base,
+        copies: &ours.copies,
+        before,
+        why,
+    };
+    let ignored = git::not_on_branch::ignored(directory, &status.ignored, &ours.copies);
+    git::not_on_branch(&asked, status).into_iter().chain(ignored).collect()
+}
+
+/// What the branch of a worker does not hold of its worktree's, which has this status. `why`: why what is uncommitted was
+/// not committed.
+pub(super) fn not_on_branch(
+    assignment: &Assignment,
+    before: Option<&Fingerprint>,
+    why: Option<&str>,
+    status: &git::Status,
+) -> Vec<git::NotOnBranch> {
+    let Some((base, ours)) = assignment.base_commit.as_ref().zip(worktree(assignment)) else { return Vec::new() };
+    parts(&assignment.directory, &ours, base, before, why, status)
+}
+
+/// What the branch does not hold now, after the attempt was settled. Of untracked and ignored files those that its outcome
+/// named, or that were written since: the others are what the verification wrote. Blocks.
+pub fn not_on_branch_now(
+    assignment: &Assignment,
+    before: Option<&Fingerprint>,
+    settled_at: SystemTime,
+    recorded: &[NotOnBranch],
+) -> Vec<NotOnBranch> {
+    let Some((base, ours)) = assignment.base_commit.as_ref().zip(worktree(assignment)) else { return Vec::new() };
+    let verified_until = assignment.mission.verify_command.as_ref().map(|_| settled_at);
+    parts_now(&assignment.directory, &ours, base, before, verified_until, recorded)
+}
+
+/// The same for a worktree that was made at a boss's wish.
+pub fn not_on_branch_of(repository: &Repository, made: &git::Worktree) -> Vec<NotOnBranch> {
+    let (branch, copies) = (made.branch.clone(), made.copies.clone());
+    let ours = Ours { repository: repository.clone(), branch, copies };
+    parts_now(&made.path, &ours, &made.base_commit, None, None, &[])
+}
+
+fn parts_now(
+    directory: &Path,
+    ours: &Ours,
+    base: &str,
+    before: Option<&Fingerprint>,
+    verified_until: Option<SystemTime>,
+    recorded: &[NotOnBranch],
+) -> Vec<NotOnBranch> {
+    if let Err(error) = git::check_in_place(&ours.repository, directory) {
+        return vec![git::not_on_branch::out_of_place(directory, &with_causes(&error)).into()];
+    }
+    let recorded: Vec<git::NotOnBranch> = recorded.iter().map(|part| part.clone().into()).collect();
+    let of_ignored = recorded.iter().find(|part| git::not_on_branch::is_of_ignored(part));
+    let look = if of_ignored.is_some() { git::left } else { git::uncommitted };
+    let mut status = match look(directory) {
+        Ok(status) => status,
+        Err(error) => return vec![git::not_on_branch::unknown(directory, &with_causes(&error)).into()],
+    };
+    if let Some(until) = verified_until.filter(|_| !recorded.iter().any(git::not_on_branch::is_of_files)) {
+        status.entries.retain(|entry| !entry.untracked || is_newer(&directory.join(&entry.path), until));
+    }
+    let ignored = std::mem::take(&mut status.ignored);
+    let ignored = of_ignored.and_then(|part| git::not_on_branch::still_ignored(directory, &ignored, part));
+    let parts = parts(directory, ours, base, before, None, &status).into_iter().chain(ignored);
+    parts.map(NotOnBranch::from).collect()
+}
+
+fn is_newer(path: &Path, than: SystemTime) -> bool {
+    path.symlink_metadata().and_then(|it| it.modified()).is_ok_and(|modified| modified > than)
+}
+
+impl From<NotOnBranch> for git::NotOnBranch {
+    fn from(part: NotOnBranch) -> Self {
+        Self { what: part.what, place: part.place, how_to_include: part.how_to_include }
+    }
+}
+
+impl From<git::NotOnBranch> for NotOnBranch {
+    fn from(part: git::NotOnBranch) -> Self {
+        Self { what: part.what, place: part.place, how_to_include: part.how_to_include }
+    }
+}
+
+/// What was there before the first attempt of the worker whose attempt this is.
+pub fn before(assignment: &Assignment, dir: &AttemptDir) -> Option<Fingerprint> {
+    if assignment.attempt <= 1 {
+        return assignment.main_checkout.clone();
+    }
+    let first = AttemptDir::at(dir.root().with_file_name("1"));
+    let first = file::read_json::<Assignment>(&first.assignment()).ok().flatten();
+    first.and_then(|first| first.main_checkout).or_else(|| assignment.main_checkout.clone())
 }
 
 /// The same for a worktree that is gone: what was committed there is on its branch. `common` is the repository's git

@@ -8,14 +8,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::assignment::{Assignment, Phase};
+use super::assignment::Phase;
 use super::inbox::Inbox;
+use super::leftovers::{self, Left};
 use super::run::{Attempt, Stop, moved_to, was_interrupted};
 use super::turn::{Begin, Ended};
 use super::{facts, outside, verify};
 use crate::crash_point::{self, Point};
 use crate::git::{self, Repository};
-use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, LikelyCause, Outcome, Proof, Verification};
 use crate::process::{self, Sweep};
@@ -52,22 +52,21 @@ impl CleanupSoFar {
 struct Proven {
     verification: Verification,
     likely_cause: Option<LikelyCause>,
-    committed: u32,
-    /// Files that stay uncommitted in a worktree that we made.
-    left: u32,
-    notes: Vec<String>,
+    left: Left,
+    /// What was there before the worker's first attempt.
+    before: Option<git::Fingerprint>,
     /// Somebody has removed the worktree.
     place_is_gone: bool,
 }
 
 impl Attempt {
     pub(super) async fn finish(&mut self, ended: &Ended) -> Finished {
-        let proven = self.prove(ended).await;
+        let mut proven = self.prove(ended).await;
         if self.was_anything_started_since() {
             self.sweep().await;
         }
         crash_point::at(Point::Swept);
-        let changes = self.changes(&proven).await;
+        let changes = self.changes(&mut proven).await;
         crash_point::at(Point::FactsRead);
         if let Some(begin) = self.next_turn(ended) {
             return Finished::GoOn(begin);
@@ -95,19 +94,23 @@ impl Attempt {
         let mut proven = Proven {
             verification: Verification::NotAsked,
             likely_cause: None,
-            committed: 0,
-            left: 0,
-            notes: Vec::new(),
+            left: Left::default(),
+            before: facts::before(&self.assignment, &self.dir),
             place_is_gone: self.place_is_gone(),
         };
-        if !proven.place_is_gone {
-            self.commit_leftovers(&mut proven).await;
+        // A user's own directory is never committed in.
+        if self.assignment.ours && !proven.place_is_gone {
+            let (assignment, before) = (self.assignment.clone(), proven.before.clone());
+            proven.left = blocking(move || leftovers::put_on_branch(&assignment, before.as_ref())).await;
         }
         crash_point::at(Point::LeftoversCommitted);
         let Some(command) = self.assignment.mission.verify_command.clone() else { return proven };
         let ran_well = ended.stop.is_none() && ended.report.end.is_ok() && !proven.place_is_gone;
         proven.verification = match ran_well {
-            true => of_a_commit(self.verify(&command).await, proven.left),
+            true => match &proven.left.out_of_place {
+                Some(why) => Verification::CouldNotRun { why: format!("cannot {why}") },
+                None => of_a_commit(self.verify(&command).await, proven.left.uncommitted),
+            },
             false => Verification::Skipped,
         };
         proven.likely_cause = self.likely_cause(&command, &proven.verification).await;
@@ -125,43 +128,6 @@ impl Attempt {
     fn place_is_gone(&self) -> bool {
         let place = &self.assignment.directory;
         self.assignment.ours && (std::fs::symlink_metadata(place.join(".git")).is_err() || git::leads_nowhere(place))
-    }
-
-    /// Only in a worktree that we made: a user's own directory is never committed in.
-    async fn commit_leftovers(&mut self, proven: &mut Proven) {
-        let assignment = &self.assignment;
-        if !assignment.ours {
-            return;
-        }
-        let directory = assignment.directory.clone();
-        let left = blocking(move || git::left(&directory)).await;
-        proven.left = left.as_ref().map_or(0, |left| left.entries.len() as u32);
-        if !assignment.settings.commit_leftovers {
-            return;
-        }
-        let branch = left.as_ref().ok().and_then(|left| left.branch.clone());
-        if let Some(branch) = branch.filter(|branch| proven.left > 0 && is_anothers(assignment, branch)) {
-            proven.notes.push(format!(
-                "what it left uncommitted is still there: it went to branch {branch}, which was there before it, and nothing is committed there for it"
-            ));
-            return;
-        }
-        let (directory, copies) = (assignment.directory.clone(), assignment.copies.clone());
-        let (message, own) = (leftovers_message(assignment), own_identity(assignment));
-        let fallback = git::Identity::fallback();
-        let commit = move || git::commit_leftovers(&directory, left?, &message, &fallback, own.as_ref(), &copies);
-        match blocking(commit).await {
-            Ok(committed) => {
-                proven.committed = committed.map_or(0, |_| proven.left);
-                proven.left = 0;
-            }
-            Err(error) => {
-                let why = with_causes(&error);
-                proven
-                    .notes
-                    .push(format!("what it left uncommitted could not be committed, and is still there: {why}"));
-            }
-        }
     }
 
     async fn verify(&mut self, command: &str) -> Verification {
@@ -203,8 +169,9 @@ impl Attempt {
         blocking(move || git::head(&directory)).await.ok().flatten()
     }
 
-    async fn changes(&self, proven: &Proven) -> Changes {
+    async fn changes(&self, proven: &mut Proven) -> Changes {
         let assignment = self.assignment.clone();
+        let known = facts::Known { before: proven.before.take(), not_on_branch: proven.left.not_on_branch.take() };
         let gone = self.git.as_ref().filter(|_| proven.place_is_gone).map(|git| match moved_to(&self.dir) {
             Some(now) => Repository::discover(now.root()).ok().flatten().map_or_else(PathBuf::new, |it| it.common_dir),
             None => git.common.clone(),
@@ -214,14 +181,13 @@ impl Attempt {
             None => std::thread::scope(|scope| {
                 // Beside each other: both are mostly starts of git, and neither changes anything.
                 let outside = scope.spawn(|| outside::main_checkout_changes(&assignment));
-                let changes = facts::changes(&assignment);
+                let changes = facts::changes(&assignment, known);
                 let main_checkout_changes = outside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 Changes { main_checkout_changes, ..changes }
             }),
         })
         .await;
-        changes.committed_by_us = proven.committed;
-        changes.notes.extend(proven.notes.iter().cloned());
+        changes.committed_by_us = proven.left.committed;
         changes.outside_worktree = self.outside.edited();
         changes
     }
@@ -305,17 +271,6 @@ impl Attempt {
     }
 }
 
-fn leftovers_message(assignment: &Assignment) -> String {
-    // The title last: what is in it stays as it is.
-    let template = assignment.settings.commit_message.replace("{worker_id}", assignment.worker_id.as_str());
-    template.replace("{title}", &assignment.mission.title)
-}
-
-fn own_identity(assignment: &Assignment) -> Option<git::Identity> {
-    let settings = &assignment.settings;
-    Some(git::Identity { name: settings.commit_name.clone()?, email: settings.commit_email.clone()? })
-}
-
 /// What passed with files there that are in no commit proves none.
 fn of_a_commit(verification: Verification, left: u32) -> Verification {
     match verification {
@@ -340,13 +295,6 @@ pub(super) async fn called_off(inbox: &mut Inbox, dir: &AttemptDir) {
             return;
         }
     }
-}
-
-/// A branch that was there when the attempt began, in nobody's worktree, and that was not given to this worker.
-fn is_anothers(assignment: &Assignment, branch: &str) -> bool {
-    let name = format!("refs/heads/{branch}");
-    let before = |it: &git::Fingerprint| it.refs.contains_key(&name) && !it.worktree_branches.contains(&name);
-    assignment.mission.place.branch() != Some(branch) && assignment.main_checkout.as_ref().is_some_and(before)
 }
 
 /// Git is asked off the loop's thread.

@@ -10,6 +10,7 @@ mod board;
 pub mod facts;
 mod finish;
 mod inbox;
+mod leftovers;
 mod likely_cause;
 mod limits;
 mod outside;

@@ -13,6 +13,7 @@ mod lead;
 mod likely_cause;
 mod loud;
 mod messages;
+mod not_on_branch;
 mod observe;
 mod output;
 #[cfg(target_os = "linux")]

@@ -178,6 +178,9 @@ fn facts(told: &Told) -> Markup {
                 @if changes.uncommitted > 0 {
                     (fact("Not committed", html! { (text::count(changes.uncommitted.into(), "file")) }))
                 }
+                @for part in &changes.not_on_branch {
+                    (fact("Not on its branch", html! { (plain(&part.what)) ", in " (code(&part.place)) }))
+                }
                 @if !changes.outside_worktree.is_empty() {
                     (fact("Edited elsewhere", code(&changes.outside_worktree.join(", "))))
                 }

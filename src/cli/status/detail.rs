@@ -87,6 +87,10 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
         facts.add("changes", &row::changes(last));
         last.changes.notes.iter().for_each(|note| facts.add("note", note));
         facts.whole("salvage", worker.salvage_ref.as_deref().unwrap_or_default());
+        for part in &last.changes.not_on_branch {
+            let text = format!("{} ({}); to include it: {}", part.what, part.place, part.how_to_include);
+            facts.toned("not merged", &text, Tone::Bad);
+        }
         if let Some(integrated) = &worker.integrated {
             facts.toned("merged", &format!("into {} as {}", integrated.into, integrated.commit), Tone::Good);
         }

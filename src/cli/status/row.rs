@@ -199,6 +199,10 @@ fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
     if last.status != Ending::Completed {
         notes.extend(last.failure.as_ref().map(|failure| why(failure, last)));
     }
+    if let [first, rest @ ..] = last.changes.not_on_branch.as_slice() {
+        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+        notes.push(format!("not on its branch: {}{more}", text::clean(&first.what)));
+    }
     notes.extend(last.cancelled.as_ref().map(|cancelled| text::clean(&cancelled.words())));
     notes.extend(not_heard(&last.unheard).map(|unheard| text::clean(&unheard)));
     let work = changes(last);

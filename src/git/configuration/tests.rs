@@ -160,6 +160,7 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
     crate::git::changes(&made.path, &base).unwrap();
     commit_leftovers(&made.path, left(&made.path).unwrap(), "left", &fallback, None, &[])
         .unwrap()
+        .commit
         .expect("it is committed");
     write(&made.path, "readme.txt", "again\n");
     crate::git::salvage(&fixture.repo, &made.path, "kept", crate::git::Keep { copies: &[], ..Default::default() })
@@ -209,6 +210,7 @@ fn a_filter_that_was_there_before_stays_in_use_whatever_a_worker_makes_of_it() {
         write(&made.path, "new.txt", &format!("abc {clean:?}\n"));
         let commit = commit_leftovers(&made.path, left(&made.path).unwrap(), "left", &Identity::fallback(), None, &[])
             .unwrap()
+            .commit
             .unwrap();
         assert!(crate::git::testing::show(&made.path, &commit, "new.txt").starts_with("ABC"));
     }

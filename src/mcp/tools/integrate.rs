@@ -58,8 +58,8 @@ enum StrategyArgument {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct IntegrateReport {
-    /// merged, already_merged, already_integrated, would_merge, conflicts, verification_failed, verification_timed_out,
-    /// could_not_verify, refused or running.
+    /// merged, already_merged, already_integrated, incomplete (nothing new on the branch, see not_included), would_merge,
+    /// conflicts, verification_failed, verification_timed_out, could_not_verify, refused or running.
     status: String,
     /// What is in now.
     integrated: Vec<String>,
@@ -80,6 +80,9 @@ pub(super) struct IntegrateReport {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     left_out: Vec<LeftOut>,
+    /// Work that is not on the integrated branch, and so not in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_included: Vec<NotIncluded>,
     conflicts: Vec<Conflict>,
     /// Conflicts that had no room here.
     #[serde(skip_serializing_if = "is_zero")]
@@ -90,6 +93,14 @@ pub(super) struct IntegrateReport {
 pub(super) struct LeftOut {
     worker_id: String,
     why: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct NotIncluded {
+    worker_id: String,
+    #[serde(flatten)]
+    #[schemars(with = "wire::Described")]
+    part: wire::NotOnBranchReport,
 }
 
 #[derive(Debug, Serialize)]
@@ -205,12 +216,20 @@ fn next_step(answer: &IntegrationAnswer) -> String {
         ("could_not_verify", _) => {
             "look at verification: the command itself has to run; then integrate_worker again".to_owned()
         }
-        ("would_merge", _) => "integrate_worker without dry_run".to_owned(),
+        ("would_merge", _) if answer.not_included.is_empty() => "integrate_worker without dry_run".to_owned(),
+        ("would_merge", _) => {
+            "look at not_included: have it put on the branch first, or integrate_worker without dry_run to do without it"
+                .to_owned()
+        }
         ("refused", _) => "look at left_out".to_owned(),
         _ if answer.push.as_ref().is_some_and(|push| !is_sent(push)) => {
             format!(
                 "it is integrated here, but not pushed: see push; integrate_worker again with push once {into} can be sent"
             )
+        }
+        _ if !answer.not_included.is_empty() => {
+            "look at not_included: that work is not on its branch; do what how_to_include says, or send_message_to_worker to do it; then integrate_worker again"
+                .to_owned()
         }
         _ if !answer.left_out.is_empty() => {
             format!(
@@ -239,6 +258,14 @@ impl IntegrateReport {
         let left_out = left_out.map(|(id, why)| LeftOut { worker_id: size::line(id, 120), why: size::ends(why, WHY) });
         let (left_out, _) = size::fit(left_out, room / 2);
         room -= size::of(&left_out);
+        let not_included = answer.not_included.iter();
+        let not_included = not_included
+            .map(|(id, part)| NotIncluded { worker_id: size::line(id, 120), part: wire::NotOnBranchReport::new(part) });
+        let not_included = wire::fit_or_say(not_included, room / 2, |more| NotIncluded {
+            worker_id: String::new(),
+            part: wire::NotOnBranchReport::more(more),
+        });
+        room -= size::of(&not_included);
         let (integrated, _) = size::fit(answer.integrated.iter().map(|name| size::line(name, 200)), room / 2);
         room -= size::of(&integrated);
         let conflicts = answer
@@ -250,6 +277,7 @@ impl IntegrateReport {
             status: answer.status,
             integrated,
             left_out,
+            not_included,
             into: size::line(&answer.into, 200),
             commit: answer.commit,
             verification,
@@ -278,13 +306,14 @@ impl PushReport {
 mod tests {
     use super::*;
     use crate::mission::id::WorkerId;
-    use crate::mission::outcome::{Exit, Verification};
+    use crate::mission::outcome::{Exit, NotOnBranch, Verification};
 
     fn answer(status: &str, into: &str) -> IntegrationAnswer {
         IntegrationAnswer {
             status: status.into(),
             integrated: Vec::new(),
             left_out: Vec::new(),
+            not_included: Vec::new(),
             worker: None,
             into: into.into(),
             commit: None,
@@ -310,6 +339,7 @@ mod tests {
         let report = IntegrateReport::new(IntegrationAnswer {
             integrated: vec![nasty.clone(); 100],
             left_out: vec![(nasty.clone(), nasty.clone()); 100],
+            not_included: vec![(nasty.clone(), part(&nasty)); 100],
             conflicts: (0..1_000).map(|n| (format!("{n}{nasty}"), "content".to_owned())).collect(),
             verification: Some(Verification::Failed { commit: None, exit, log_tail: nasty.clone(), seconds: 1.0 }),
             push: Some(pushed),
@@ -319,6 +349,23 @@ mod tests {
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
         assert_eq!(report.conflicts.len() + report.more_conflicts, 1_000);
         assert!(!report.left_out.is_empty() && !report.integrated.is_empty());
+        let last = report.not_included.last().unwrap();
+        assert!(last.part == wire::NotOnBranchReport::more(101 - report.not_included.len()), "{last:?}");
+    }
+
+    fn part(text: &str) -> NotOnBranch {
+        NotOnBranch { what: text.to_owned(), place: text.to_owned(), how_to_include: text.to_owned() }
+    }
+
+    #[test]
+    fn no_removal_is_suggested_while_work_is_not_included() {
+        for status in ["merged", "incomplete", "would_merge"] {
+            let not_included = vec![("w-1-try".to_owned(), part("a.txt"))];
+            let worker = Some(WorkerId::new(1, "try"));
+            let report = IntegrateReport::new(IntegrationAnswer { worker, not_included, ..answer(status, "main") });
+            let next = &report.next_step;
+            assert!(next.contains("not_included") && !next.contains("remove_worktree"), "{status}: {next}");
+        }
     }
 
     #[test]

@@ -155,6 +155,8 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     last.final_message = long(90_000);
     last.changes.files = (0..500).map(|_| long(400)).collect();
     last.changes.notes = (0..50).map(|_| long(400)).collect();
+    let part = NotOnBranch { what: long(4_000), place: long(4_000), how_to_include: long(4_000) };
+    last.changes.not_on_branch = vec![part; 50];
     last.changes.base_commit = Some("c".repeat(64));
     last.changes.head = Some("c".repeat(64));
     let collision = Collision { with: long(400), is_integration_branch: true, paths: vec![long(4_000); 9] };
@@ -231,6 +233,40 @@ fn a_settled_worker_reads_as_the_contract_says() {
 }
 
 #[test]
+fn work_that_is_not_on_the_branch_is_said_whole_and_held_against_a_merge() {
+    let mut view = settled(3, Ending::Completed);
+    let part = |what: &str| NotOnBranch {
+        what: what.into(),
+        place: "/r/w-3-fix-parser".into(),
+        how_to_include: format!("{}: index.lock is there", "commit it in /r/w-3-fix-parser ".repeat(12)),
+    };
+    Arc::make_mut(&mut view.worker).settled[0].changes.not_on_branch = vec![part("2 files"), part("a stash")];
+    let worker = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
+    let parts = worker["outcome"]["changes"]["not_on_branch"].as_array().unwrap();
+    assert_eq!(
+        (parts.len(), &parts[0]["what"], &parts[0]["where"]),
+        (2, &json!("2 files"), &json!("/r/w-3-fix-parser"))
+    );
+    assert!(parts[0]["how_to_include"].as_str().unwrap().ends_with("index.lock is there"), "{parts:#?}");
+    let next = worker["next_step"].as_str().unwrap();
+    assert!(next.starts_with("not all of its work is on its branch"), "{next}");
+    let integrated = registry::Integrated { into: "main".into(), commit: "c".repeat(40), source: None };
+    Arc::make_mut(&mut view.worker).integrated = Some(integrated);
+    let next = Worker::new(&view, 4_000).next_step;
+    assert!(!next.contains("remove_worktree") && next.contains("not_on_branch"), "{next}");
+}
+
+#[test]
+fn a_note_is_not_cut_before_its_reason() {
+    let mut view = settled(3, Ending::Completed);
+    let note = format!("could not be committed: {}: the reason", "/a/long/path".repeat(30));
+    Arc::make_mut(&mut view.worker).settled[0].changes.notes = vec![note];
+    let worker = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
+    let note = worker["outcome"]["changes"]["notes"][0].as_str().unwrap();
+    assert!(note.starts_with("could not be committed") && note.ends_with(": the reason"), "{note}");
+}
+
+#[test]
 fn a_running_worker_shows_signs_of_life() {
     let running = view(1, WorkerStatus::Running);
     let brief = serde_json::to_value(Brief::new(&running)).unwrap();
@@ -242,7 +278,7 @@ fn a_running_worker_shows_signs_of_life() {
 fn texts_give_way_before_facts_do() {
     for room in [0, 1_500, 3_000, 8_000] {
         let worker = Worker::new(&longest(7), room);
-        assert!(size::of(&worker) <= room.max(2_000), "{} of {room}", size::of(&worker));
+        assert!(size::of(&worker) <= room.max(2_080), "{} of {room}", size::of(&worker));
         assert_eq!(worker.outcome.unwrap().run.reason, Some("model_not_found"));
     }
 }

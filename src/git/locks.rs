@@ -1,0 +1,81 @@
+//! Lock files that a killed git left in a worktree. While one is there, nothing can be committed.
+//!
+//! Git deletes its locks whenever it ends by itself, so one that stays was left by a git that was killed; or another git
+//! is at work in the worktree just now. Only the caller can tell which: it knows the processes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::repository::Repository;
+use super::status::git_dir;
+
+/// A library that writes the index without the git program holds its lock for milliseconds.
+const AT_LEAST_AS_OLD: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Deletes the locks of a worktree, of its HEAD and of its branch that are no live git's. Returns those that stay.
+///
+/// The locks of what all worktrees share (`packed-refs.lock`, `config.lock`) are left alone: any git of the repository
+/// may hold them.
+pub fn clear_stale_locks(
+    repo: &Repository,
+    worktree: &Path,
+    branch: Option<&str>,
+    is_git_at_work: impl Fn() -> bool,
+) -> Vec<PathBuf> {
+    let began = Instant::now();
+    loop {
+        let locks = locks(repo, worktree, branch);
+        if locks.is_empty() {
+            return locks;
+        }
+        let is_old = |lock: &PathBuf| age(lock).is_none_or(|age| age >= AT_LEAST_AS_OLD);
+        if locks.iter().all(is_old) {
+            return match is_git_at_work() {
+                true => locks,
+                false => locks.into_iter().filter(|lock| fs::remove_file(lock).is_err() && lock.exists()).collect(),
+            };
+        }
+        if began.elapsed() > 2 * AT_LEAST_AS_OLD {
+            // One that comes again and again is somebody's, or its time lies in the future.
+            return locks;
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn locks(repo: &Repository, worktree: &Path, branch: Option<&str>) -> Vec<PathBuf> {
+    let Ok(own) = git_dir(worktree) else { return Vec::new() };
+    let names = ["index.lock", "HEAD.lock", "config.worktree.lock"];
+    let of_branch = branch.map(|branch| repo.common_dir.join("refs/heads").join(format!("{branch}.lock")));
+    names.iter().map(|name| own.join(name)).chain(of_branch).filter(|path| path.is_file()).collect()
+}
+
+/// `None` where it cannot be told.
+fn age(path: &Path) -> Option<Duration> {
+    let written = path.metadata().ok()?.modified().ok()?;
+    // A time in the future counts as now.
+    Some(SystemTime::now().duration_since(written).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::Fixture;
+
+    #[test]
+    fn a_lock_goes_only_where_no_git_is_at_work() {
+        let fixture = Fixture::new();
+        let git = fixture.root().join(".git");
+        let made = [git.join("index.lock"), git.join("HEAD.lock"), git.join("refs/heads/main.lock")];
+        let shared = git.join("packed-refs.lock");
+        for lock in made.iter().chain([&shared]) {
+            fs::write(lock, "").unwrap();
+        }
+        assert_eq!(clear_stale_locks(&fixture.repo, fixture.root(), Some("main"), || true), made);
+        assert_eq!(clear_stale_locks(&fixture.repo, fixture.root(), Some("main"), || false), [PathBuf::new(); 0]);
+        assert!(made.iter().all(|lock| !lock.exists()) && shared.exists());
+    }
+}

@@ -1,0 +1,742 @@
+//! What a worker's branch does not hold of its work, whatever state git is in in its worktree: files that are not
+//! committed, operations that are not finished, commits elsewhere, stashes, repositories inside, ignored files.
+//!
+//! This file only finds; it changes nothing. In the usual case (all is committed and HEAD is on the branch) it starts no
+//! git. It never fails: what cannot be told is named as such, since work may be behind it.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::command::{CommandError, Git};
+use super::fingerprint::Fingerprint;
+use super::hidden::can_be_made_again;
+use super::include::Copied;
+use super::index::{IndexError, hidden_by_marks};
+use super::loose::tips;
+use super::nested::{bare_repositories, has_commit, is_own_repository, unpublished_commits};
+use super::reflog::{Move, moves_of_head, stashes_with_messages};
+use super::refs;
+use super::repository::{Repository, branch_commit, resolve_commit};
+use super::status::{Entry, Status, git_dir, operation_in_progress_in, status_behind_marks};
+use super::worktree::{Listed, list};
+
+/// So many parts are named; the last one says how many more there are.
+const MOST_PARTS: usize = 12;
+/// So many paths are named in one sentence.
+const MOST_NAMED: usize = 5;
+/// So many files of an ignored folder are counted.
+const MOST_COUNTED: usize = 1_000;
+/// So many commits are looked at one by one, without a start of git.
+const MOST_BY_HAND: usize = 64;
+
+const UNCOMMITTED: &str = "uncommitted file";
+/// How the sentence about ignored files begins.
+const IGNORED: &str = "files that git ignores: ";
+
+/// One part of the work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotOnBranch {
+    pub what: String,
+    /// A path, a ref or a commit.
+    pub place: String,
+    pub how_to_include: String,
+}
+
+/// Whose work is looked for.
+pub struct Asked<'a> {
+    pub repo: &'a Repository,
+    pub worktree: &'a Path,
+    /// The branch that the worktree was made for.
+    pub branch: &'a str,
+    /// Where the work began.
+    pub base: &'a str,
+    /// What we put there, which is no work.
+    pub copies: &'a [Copied],
+    /// What was there before the work, if that is known.
+    pub before: Option<&'a Fingerprint>,
+    /// Why what is uncommitted was not committed.
+    pub why: Option<&'a str>,
+}
+
+/// Everything but ignored files, for which there is [`ignored`]. `status` is that of the worktree as it is now.
+pub fn not_on_branch(asked: &Asked, status: &Status) -> Vec<NotOnBranch> {
+    let look = match Look::of(asked, status) {
+        Ok(look) => look,
+        Err(error) => return vec![unknown(asked.worktree, &error.to_string())],
+    };
+    let mut parts = look.files();
+    for others in [look.marked(), look.repositories(), look.links(), look.commits(), look.stashes()] {
+        parts.extend(others.unwrap_or_else(|error| vec![unknown(asked.worktree, &error.to_string())]));
+    }
+    bounded(parts)
+}
+
+/// The same where nothing is known but that git does not work on this folder.
+pub fn out_of_place(worktree: &Path, why: &str) -> NotOnBranch {
+    part(
+        "the files in its worktree".to_owned(),
+        shown(worktree),
+        format!("nothing there could be committed: cannot {why}"),
+    )
+}
+
+/// Takes up to so many; the last one stands for the others.
+fn bounded(mut parts: Vec<NotOnBranch>) -> Vec<NotOnBranch> {
+    if parts.len() > MOST_PARTS {
+        let more = parts.split_off(MOST_PARTS - 1);
+        let places: BTreeSet<String> = more.iter().map(|part| part.place.clone()).collect();
+        let places: Vec<String> = places.into_iter().collect();
+        parts.push(part(format!("{} more", more.len()), names(&places), more[0].how_to_include.clone()));
+    }
+    parts
+}
+
+fn part(what: String, place: String, how_to_include: String) -> NotOnBranch {
+    NotOnBranch { what, place, how_to_include }
+}
+
+/// Where git could not be asked.
+pub fn unknown(worktree: &Path, why: &str) -> NotOnBranch {
+    let how = format!("look there by hand: cannot {why}");
+    part("what could not be looked at".to_owned(), shown(worktree), how)
+}
+
+/// The branch that the worker's work is taken from: the one that is checked out, unless that was there before it and was
+/// not given to it.
+pub fn own_branch<'a>(assigned: &'a str, checked_out: Option<&'a str>, before: Option<&Fingerprint>) -> &'a str {
+    checked_out.filter(|branch| !is_anothers(assigned, branch, before)).unwrap_or(assigned)
+}
+
+/// A branch that was there before the worker, in nobody's worktree, and was not given to it.
+pub fn is_anothers(assigned: &str, branch: &str, before: Option<&Fingerprint>) -> bool {
+    let name = format!("refs/heads/{branch}");
+    let was_there = |it: &Fingerprint| {
+        it.branch.as_deref() == Some(branch) || it.refs.contains_key(&name) && !it.worktree_branches.contains(&name)
+    };
+    branch != assigned && before.is_some_and(was_there)
+}
+
+struct Look<'a> {
+    asked: &'a Asked<'a>,
+    status: &'a Status,
+    branch: &'a str,
+    /// Of the branch; `None`: it is gone.
+    tip: Option<String>,
+    git_dir: PathBuf,
+    /// Of the worktree's own HEAD, the oldest first.
+    moves: Vec<Move>,
+    /// Worktrees of the same repository that lie in this one.
+    inside: Vec<Listed>,
+}
+
+impl<'a> Look<'a> {
+    fn of(asked: &'a Asked<'a>, status: &'a Status) -> Result<Self, CommandError> {
+        // A branch without a commit holds nothing.
+        let checked_out = status.branch.as_deref().filter(|_| status.head.is_some());
+        let branch = own_branch(asked.branch, checked_out, asked.before);
+        let git_dir = git_dir(asked.worktree)?;
+        let is_inside = |it: &Listed| it.path != asked.worktree && it.path.starts_with(asked.worktree) && !it.missing;
+        Ok(Self {
+            inside: list(asked.repo)?.into_iter().filter(is_inside).collect(),
+            tip: branch_commit(asked.repo.root(), branch)?,
+            moves: moves_of_head(asked.worktree, &git_dir)?,
+            asked,
+            status,
+            branch,
+            git_dir,
+        })
+    }
+
+    /// Unfinished operations, conflicts, and what is uncommitted or cannot be read.
+    fn files(&self) -> Vec<NotOnBranch> {
+        let mut parts = Vec::new();
+        let place = || shown(self.asked.worktree);
+        let (conflicts, entries) = self.uncommitted();
+        let operation = operation_in_progress_in(&self.git_dir);
+        // A search by bisection is no work by itself.
+        let is_work = operation.is_some_and(|it| it != "bisect") || !conflicts.is_empty();
+        if is_work {
+            let what = match (operation, conflicts.is_empty()) {
+                (Some(operation), true) => format!("{} that is not finished", with_article(operation)),
+                (Some(operation), false) => {
+                    format!("{} that is not finished, with conflicts in {}", with_article(operation), names(&conflicts))
+                }
+                (None, _) => format!("files with conflicts: {}", names(&conflicts)),
+            };
+            parts.push(part(what, place(), how_to_finish(operation)));
+        }
+        if !entries.is_empty() {
+            let how = format!("commit it there on branch {}{}", self.branch, self.why_uncommitted(operation));
+            parts.push(part(format!("{}: {}", count(entries.len(), UNCOMMITTED), names(&entries)), place(), how));
+        }
+        let changed = self.asked.copies.iter().filter(|copy| copy.is_changed(self.asked.worktree));
+        let changed: Vec<String> = changed.map(|copy| copy.path.clone()).collect();
+        if !changed.is_empty() {
+            let what = format!("changes of files that were copied there by .worktreeinclude: {}", names(&changed));
+            parts.push(part(what, place(), "copy what is wanted of them to the main checkout by hand".to_owned()));
+        }
+        if let Some(complaint) = &self.status.complaint {
+            let what = format!("what git cannot read: {}", complaint.replace('\n', "; "));
+            parts.push(part(what, place(), "make it readable and commit it there".to_owned()));
+        }
+        parts
+    }
+
+    /// What is in conflict, and what else is uncommitted of this repository's own files.
+    fn uncommitted(&self) -> (Vec<String>, Vec<String>) {
+        let bare = bare_repositories(self.asked.worktree, &self.status.entries);
+        let is_copy = |path: &Path| self.asked.copies.iter().any(|copy| Path::new(&copy.path) == path);
+        let own = |entry: &&Entry| {
+            // Its own files are told of with the submodule.
+            let only_dirty =
+                entry.submodule.is_some_and(|submodule| submodule.dirty && !submodule.moved) && !entry.staged;
+            let elsewhere = entry.is_repository() || only_dirty;
+            let left_alone = entry.untracked && (is_copy(&entry.path) || is_in(&bare, &entry.path));
+            !elsewhere && !left_alone
+        };
+        let (conflicts, others): (Vec<&Entry>, Vec<&Entry>) =
+            self.status.entries.iter().filter(own).partition(|entry| entry.in_conflict);
+        let paths = |entries: Vec<&Entry>| entries.into_iter().map(|entry| shown(&entry.path)).collect();
+        (paths(conflicts), paths(others))
+    }
+
+    fn why_uncommitted(&self, operation: Option<&str>) -> String {
+        let state = match (&self.status.head, &self.status.branch, operation) {
+            (_, _, Some(operation)) => format!("{} is not finished there", with_article(operation)),
+            (None, Some(branch), _) => {
+                format!(
+                    "HEAD is on {branch}, which has no commit; `git symbolic-ref HEAD refs/heads/{}` first",
+                    self.branch
+                )
+            }
+            (_, None, _) => format!("HEAD is detached there; `git switch {}` first", self.branch),
+            (_, Some(branch), _) if branch != self.branch => {
+                format!("HEAD is on {branch}, which was there before; `git switch {}` first", self.branch)
+            }
+            _ => String::new(),
+        };
+        let reasons: Vec<&str> = [state.as_str(), self.asked.why.unwrap_or_default()]
+            .into_iter()
+            .filter(|reason| !reason.is_empty())
+            .collect();
+        if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) }
+    }
+
+    /// Changes of files that git was told to take for unchanged.
+    fn marked(&self) -> Result<Vec<NotOnBranch>, IndexError> {
+        let worktree = self.asked.worktree;
+        let marked = match marked_by_libgit2(worktree) {
+            Some(marked) => marked,
+            None => hidden_by_marks(worktree)?,
+        };
+        if marked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let seen: HashSet<&PathBuf> = self.status.entries.iter().map(|entry| &entry.path).collect();
+        let changed = status_behind_marks(worktree)?.entries;
+        let changed = changed.iter().filter(|it| marked.contains(&it.path) && !seen.contains(&it.path));
+        let changed: Vec<String> = changed.map(|entry| shown(&entry.path)).collect();
+        if changed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let what = format!("changes of files that git was told to take for unchanged: {}", names(&changed));
+        let how = "`git update-index --no-assume-unchanged --no-skip-worktree` for each of them there, then commit"
+            .to_owned();
+        Ok(vec![part(what, shown(worktree), how)])
+    }
+
+    /// Repositories inside, submodules and worktrees among them.
+    fn repositories(&self) -> Result<Vec<NotOnBranch>, IndexError> {
+        let worktree = self.asked.worktree;
+        let mut parts = Vec::new();
+        for path in self.inside.iter().map(|it| &it.path) {
+            let left = super::status::status(path, super::status::Untracked::Files)?;
+            if !left.entries.is_empty() {
+                let files: Vec<String> = left.entries.iter().map(|entry| shown(&entry.path)).collect();
+                let what = format!("{} in a worktree inside: {}", count(files.len(), UNCOMMITTED), names(&files));
+                let how = format!("commit them there, then merge that commit into {}", self.branch);
+                parts.push(part(what, shown(path), how));
+            }
+        }
+        let bare = bare_repositories(worktree, &self.status.entries);
+        let untracked = self.status.entries.iter().filter(|entry| entry.is_repository()).map(|entry| &entry.path);
+        let others = untracked
+            .chain(&bare)
+            .map(|path| worktree.join(path))
+            .filter(|path| !self.inside.iter().any(|it| path.starts_with(&it.path)));
+        for path in others {
+            let how = format!(
+                "push it to a place of its own, or move its git folder away and commit its files on branch {}",
+                self.branch
+            );
+            parts.push(part("a repository inside, with all that is in it".to_owned(), shown(&path), how));
+        }
+        let index = folders_and_links(worktree)?;
+        for folder in index.folders.iter().map(|folder| worktree.join(folder)) {
+            if is_own_repository(&folder)? && resolve_commit(&folder, "HEAD")?.is_some() {
+                let what = "the commits of a repository inside, whose files are also tracked here".to_owned();
+                parts.push(part(what, shown(&folder), "push them to a place of its own".to_owned()));
+            }
+        }
+        for link in &index.links {
+            parts.extend(self.submodule(link)?);
+        }
+        Ok(parts)
+    }
+
+    fn submodule(&self, link: &Path) -> Result<Option<NotOnBranch>, CommandError> {
+        let path = self.asked.worktree.join(link);
+        if !is_own_repository(&path)? {
+            return Ok(None);
+        }
+        let entry = self.status.entries.iter().find(|entry| entry.path == *link);
+        let dirty = entry.and_then(|entry| entry.submodule).is_some_and(|submodule| submodule.dirty);
+        let head = resolve_commit(&path, "HEAD")?;
+        let unpublished = unpublished_commits(&path, head.as_deref())?;
+        let what = match (unpublished.is_empty(), dirty) {
+            (true, false) => return Ok(None),
+            (true, true) => "uncommitted files of a submodule",
+            (false, false) => "commits of a submodule that are in no other place",
+            (false, true) => "commits of a submodule that are in no other place, and uncommitted files of it",
+        };
+        let how = format!("commit and push them there; then commit the submodule on branch {}", self.branch);
+        Ok(Some(part(what.to_owned(), shown(&path), how)))
+    }
+
+    /// Links on the branch to commits that no other place has.
+    fn links(&self) -> Result<Vec<NotOnBranch>, IndexError> {
+        let Some(tip) = &self.tip else { return Ok(Vec::new()) };
+        let mut parts = Vec::new();
+        for (path, commit) in new_links(self.asked.repo, self.asked.base, tip)? {
+            let main = self.asked.repo.main_worktree.as_ref().map(|main| main.join(&path));
+            if main.is_some_and(|main| has_commit(&main, &commit)) {
+                continue;
+            }
+            let here = self.asked.worktree.join(&path);
+            let is_here = has_commit(&here, &commit);
+            if is_here && unpublished_commits(&here, Some(&commit))?.is_empty() {
+                continue;
+            }
+            let what =
+                format!("the content of {}: branch {} only links to its commit {commit}", shown(&path), self.branch);
+            let how = match is_here {
+                true => {
+                    "push that commit to the submodule's remote; or, if it shall be no submodule, `git rm --cached` it, move its git folder away, and commit its files"
+                }
+                false => "nobody here has that commit: have it pushed to the submodule's remote, or take the link out",
+            };
+            parts.push(part(what, shown(&here), how.to_owned()));
+        }
+        Ok(parts)
+    }
+
+    /// Commits that were made in this worktree and that the branch does not hold.
+    fn commits(&self) -> Result<Vec<NotOnBranch>, IndexError> {
+        let repo = self.asked.repo;
+        let mut made = self.made_here();
+        made.extend(self.status.head.clone().filter(|_| self.status.branch.as_deref() != Some(self.branch)));
+        made.extend(self.inside.iter().filter_map(|it| it.head.clone()));
+        if self.branch != self.asked.branch {
+            made.extend(branch_commit(repo.root(), self.asked.branch)?);
+        }
+        let known: Vec<&str> = self.tip.iter().map(String::as_str).chain([self.asked.base]).collect();
+        if made.len() <= MOST_BY_HAND {
+            let is_known =
+                |id: &String| known.iter().any(|whole| refs::is_ancestor(repo.root(), id, whole) == Some(true));
+            made.retain(|id| !is_known(id));
+        }
+        if made.is_empty() {
+            return Ok(Vec::new());
+        }
+        let hidden = self.known_before(&known)?;
+        let input: String =
+            made.iter().map(|id| format!("{id}\n")).chain(hidden.iter().map(|id| format!("^{id}\n"))).collect();
+        let listed = ["rev-list", "--topo-order", "--parents", "--ignore-missing", "--stdin"];
+        let listed = repo.read().args(listed).input(input).text()?;
+        let mut parts = Vec::new();
+        for tip in tips(&listed) {
+            parts.extend(self.commit(&tip, &hidden)?);
+        }
+        Ok(parts)
+    }
+
+    /// By the reflog: whatever was made here and was not made anew by an amendment or a rebase.
+    fn made_here(&self) -> BTreeSet<String> {
+        let made = self.moves.iter().filter(|it| it.makes_a_commit()).map(|it| it.new.clone());
+        let mut made: BTreeSet<String> = made.collect();
+        for superseded in self.moves.iter().filter(|it| it.makes_anew()) {
+            made.remove(&superseded.old);
+        }
+        made
+    }
+
+    /// What was there before, and what the integration branch holds by now.
+    fn known_before(&self, known: &[&str]) -> Result<BTreeSet<String>, CommandError> {
+        let mut hidden: BTreeSet<String> = known.iter().map(|id| (*id).to_owned()).collect();
+        if let Some(before) = self.asked.before {
+            let is_id = |id: &&String| matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+            hidden.extend(before.head.iter().chain(before.refs.values()).filter(is_id).cloned());
+        }
+        hidden.extend(resolve_commit(self.asked.repo.root(), "HEAD")?);
+        Ok(hidden)
+    }
+
+    fn commit(&self, tip: &str, hidden: &BTreeSet<String>) -> Result<Option<NotOnBranch>, CommandError> {
+        let repo = self.asked.repo;
+        let holders = repo.read().args(["for-each-ref", "--format=%(refname)", "--contains", tip]).text()?;
+        let holder = holders.lines().find(|name| !name.starts_with("refs/orchestrator/"));
+        let at_head = self.status.head.as_deref() == Some(tip) && self.status.branch.is_none();
+        if holder.is_none() && !at_head {
+            // Taken back and committed again: all of its content is on the branch.
+            let on_branch = self.tip.as_deref().map(|tip| self.contents(tip)).transpose()?.unwrap_or_default();
+            if self.contents(tip)?.is_subset(&on_branch) {
+                return Ok(None);
+            }
+        }
+        let hidden: String = hidden.iter().map(|id| format!("^{id}\n")).collect();
+        let number = repo.read().args(["rev-list", "--count", "--ignore-missing", "--stdin"]);
+        let number = number.input(format!("{tip}\n{hidden}")).text()?;
+        let commits = count(number.parse().unwrap_or(1), "commit");
+        let (what, place) = match holder {
+            Some(name) => match name.strip_prefix("refs/heads/") {
+                Some(branch) => (format!("{commits} on branch {branch}"), format!("branch {branch}, commit {tip}")),
+                None => (format!("{commits} at {name}"), format!("{name}, commit {tip}")),
+            },
+            None if at_head => (format!("{commits} on a detached HEAD"), format!("commit {tip}")),
+            None => (format!("{commits} that only the reflog of its worktree knows"), format!("commit {tip}")),
+        };
+        let branch = self.branch;
+        let how = match &self.tip {
+            Some(_) => format!("`git switch {branch} && git merge {tip}` in {}", shown(self.asked.worktree)),
+            None => format!("its branch is gone: `git branch {branch} {tip}`"),
+        };
+        Ok(Some(part(what, place, how)))
+    }
+
+    /// The contents of all files in all commits since the base.
+    fn contents(&self, tip: &str) -> Result<HashSet<String>, CommandError> {
+        let listed =
+            ["rev-list", "--objects", "--no-object-names", "--filter=object:type=blob", "--filter-provided-objects"];
+        let listed = self.asked.repo.read().args(listed).args([tip, "--not", self.asked.base]).text()?;
+        Ok(listed.lines().map(str::to_owned).collect())
+    }
+
+    /// Stashes are of all worktrees together; one tells by its message on which branch it was made.
+    fn stashes(&self) -> Result<Vec<NotOnBranch>, IndexError> {
+        let before = self.asked.before.map(|before| before.stashes.as_slice()).unwrap_or_default();
+        let mut parts = Vec::new();
+        for (commit, message) in stashes_with_messages(self.asked.repo)? {
+            if before.contains(&commit) || !self.is_own_stash(&commit, &message)? {
+                continue;
+            }
+            let how = format!("`git stash apply {commit}` in {}, then commit it", shown(self.asked.worktree));
+            parts.push(part(format!("a stash ({message})"), format!("commit {commit}"), how));
+        }
+        Ok(parts)
+    }
+
+    fn is_own_stash(&self, commit: &str, message: &str) -> Result<bool, CommandError> {
+        let on = |branch: &str| {
+            message.starts_with(&format!("WIP on {branch}:")) || message.starts_with(&format!("On {branch}:"))
+        };
+        let names = self.moves.iter().flat_map(Move::branches).chain([self.branch, self.asked.branch]);
+        if names.into_iter().any(on) {
+            return Ok(true);
+        }
+        if !on("(no branch)") {
+            return Ok(false);
+        }
+        let parent = resolve_commit(self.asked.repo.root(), &format!("{commit}^1"))?;
+        let was_here = |id: &String| id != self.asked.base && self.moves.iter().any(|it| it.new == *id);
+        Ok(parent.is_some_and(|parent| was_here(&parent) || self.was_detached_at(&parent)))
+    }
+
+    fn was_detached_at(&self, commit: &str) -> bool {
+        self.moves.iter().any(|it| it.new == commit && it.detaches())
+    }
+}
+
+/// Ignored files and folders that nobody but the worker can have made. What tools make again by themselves is no work.
+/// `ignored` is as git listed it in a worktree that was new when the work began.
+pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Option<NotOnBranch> {
+    let mut found: Vec<String> = Vec::new();
+    for path in ignored {
+        if copies.iter().any(|copy| Path::new(&copy.path) == path) || is_regenerable(worktree, path) {
+            continue;
+        }
+        let absolute = worktree.join(path);
+        match absolute.symlink_metadata() {
+            Ok(kind) if kind.is_dir() => found.extend(ignored_folder(worktree, path)),
+            Ok(kind) if kind.is_file() || kind.is_symlink() => found.push(shown(path)),
+            _ => {}
+        }
+    }
+    if found.is_empty() {
+        return None;
+    }
+    let how = "`git add -f` there what of it is wanted, and commit".to_owned();
+    Some(part(format!("{IGNORED}{}", listed(&found, MOST_PARTS)), shown(worktree), how))
+}
+
+/// The same some time later: what of it is still there. What came since is not the worker's.
+pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: &NotOnBranch) -> Option<NotOnBranch> {
+    if !is_of_ignored(recorded) {
+        return None;
+    }
+    let names: Vec<&str> = recorded.what[IGNORED.len()..].split(", ").collect();
+    let was_named = |path: &&PathBuf| {
+        let name = shown(path);
+        // A folder is named with how many files it has.
+        names.iter().any(|it| *it == name || it.strip_prefix(&name).is_some_and(|rest| rest.starts_with("/ (")))
+            || names.last().is_some_and(|last| last.contains(" more"))
+    };
+    let still: Vec<PathBuf> = now.iter().filter(was_named).cloned().collect();
+    ignored(worktree, &still, &[])
+}
+
+/// Whether this part is of uncommitted files.
+pub fn is_of_files(part: &NotOnBranch) -> bool {
+    part.what.contains(UNCOMMITTED)
+}
+
+/// Whether this part is of ignored files.
+pub fn is_of_ignored(part: &NotOnBranch) -> bool {
+    part.what.starts_with(IGNORED)
+}
+
+fn ignored_folder(worktree: &Path, path: &Path) -> Option<String> {
+    let mut files = 0;
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(worktree.join(&folder)) else {
+            return Some(format!("{}/ (unreadable)", shown(path)));
+        };
+        for entry in entries.flatten() {
+            let inside = folder.join(entry.file_name());
+            match entry.file_type() {
+                _ if is_regenerable(worktree, &inside) => {}
+                Ok(kind) if kind.is_dir() => folders.push(inside),
+                Ok(_) => files += 1,
+                Err(_) => {}
+            }
+            if files > MOST_COUNTED {
+                return Some(format!("{}/ (over {MOST_COUNTED} files)", shown(path)));
+            }
+        }
+    }
+    (files > 0).then(|| format!("{}/ ({})", shown(path), count(files, "file")))
+}
+
+/// Folders that package managers, compilers and test runners fill, and files that they and editors leave.
+const REGENERABLE_FOLDERS: [&str; 41] = [
+    "node_modules",
+    "bower_components",
+    ".pnpm-store",
+    ".yarn",
+    ".npm",
+    "target",
+    "build",
+    "dist",
+    "out-tsc",
+    ".next",
+    ".nuxt",
+    ".svelte-kit",
+    ".turbo",
+    ".parcel-cache",
+    ".angular",
+    ".cache",
+    "__pycache__",
+    ".venv",
+    "venv",
+    ".tox",
+    ".nox",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".hypothesis",
+    ".eggs",
+    ".gradle",
+    ".kotlin",
+    "bin",
+    "obj",
+    "Pods",
+    "DerivedData",
+    ".build",
+    ".dart_tool",
+    "_build",
+    "deps",
+    "elm-stuff",
+    ".terraform",
+    "coverage",
+    ".nyc_output",
+    ".bundle",
+];
+const REGENERABLE_ENDINGS: [&str; 19] = [
+    ".pyc",
+    ".pyo",
+    ".o",
+    ".obj",
+    ".class",
+    ".a",
+    ".so",
+    ".dylib",
+    ".dll",
+    ".exe",
+    ".gcda",
+    ".gcno",
+    ".tsbuildinfo",
+    ".swp",
+    ".swo",
+    ".egg-info",
+    ".DS_Store",
+    ".eslintcache",
+    ".coverage",
+];
+
+fn is_regenerable(worktree: &Path, path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let in_regenerable = path
+        .ancestors()
+        .skip(1)
+        .filter_map(Path::file_name)
+        .any(|folder| REGENERABLE_FOLDERS.iter().any(|known| folder == *known));
+    let absolute = worktree.join(path);
+    in_regenerable
+        || REGENERABLE_ENDINGS.iter().any(|ending| name.ends_with(ending))
+        || absolute.is_dir() && (REGENERABLE_FOLDERS.contains(&name.as_str()) || can_be_made_again(&absolute))
+}
+
+/// Tracked files that git was told to take for unchanged, and that are there. `None`: only git can tell.
+fn marked_by_libgit2(worktree: &Path) -> Option<Vec<PathBuf>> {
+    const ASSUME_UNCHANGED: u16 = 0x8000;
+    const SKIP_WORKTREE: u16 = 1 << 14;
+    let index = git2::Repository::open(worktree).ok()?.index().ok()?;
+    let marked = index.iter().filter(|it| it.flags & ASSUME_UNCHANGED != 0 || it.flags_extended & SKIP_WORKTREE != 0);
+    let paths = marked.map(|entry| path_of(&entry.path));
+    Some(paths.filter(|path| worktree.join(path).symlink_metadata().is_ok()).collect())
+}
+
+fn path_of(bytes: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+/// Of the index: folders with tracked files in which somebody has put a `.git`, and links to other repositories.
+#[derive(Default)]
+struct Index {
+    folders: BTreeSet<PathBuf>,
+    links: Vec<PathBuf>,
+}
+
+fn folders_and_links(worktree: &Path) -> Result<Index, CommandError> {
+    let mut found = Index::default();
+    let mut seen = HashSet::new();
+    for (path, is_link) in tracked(worktree)? {
+        for folder in path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
+            if !seen.insert(folder.to_owned()) {
+                break;
+            }
+            if worktree.join(folder).join(".git").symlink_metadata().is_ok() {
+                found.folders.insert(folder.to_owned());
+            }
+        }
+        if is_link {
+            found.links.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn tracked(worktree: &Path) -> Result<Vec<(PathBuf, bool)>, CommandError> {
+    const LINK: u32 = 0o160_000;
+    if let Ok(index) = git2::Repository::open(worktree).and_then(|opened| opened.index()) {
+        return Ok(index.iter().map(|entry| (path_of(&entry.path), entry.mode == LINK)).collect());
+    }
+    let records = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
+    let records = records.split(|byte| *byte == 0).filter_map(|record| {
+        let path = record.splitn(2, |byte| *byte == b'\t').nth(1)?;
+        Some((path_of(path), record.starts_with(b"160000 ")))
+    });
+    Ok(records.collect())
+}
+
+/// Links that the one commit has and the other has not, or not so.
+fn new_links(repo: &Repository, base: &str, tip: &str) -> Result<Vec<(PathBuf, String)>, CommandError> {
+    if base == tip {
+        return Ok(Vec::new());
+    }
+    if let Some(found) = new_links_by_libgit2(repo, base, tip) {
+        return Ok(found);
+    }
+    let diff = ["diff-tree", "-r", "-z", "--no-renames", "--raw", "--no-abbrev", base, tip];
+    let answer = repo.read().args(diff).run()?;
+    let mut fields = answer.split(|byte| *byte == 0);
+    let mut found = Vec::new();
+    while let (Some(record), Some(path)) = (fields.next(), fields.next()) {
+        let record = String::from_utf8_lossy(record).into_owned();
+        if let [_, "160000", _, new, ..] = record.split(' ').collect::<Vec<_>>()[..] {
+            found.push((path_of(path), new.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+fn new_links_by_libgit2(repo: &Repository, base: &str, tip: &str) -> Option<Vec<(PathBuf, String)>> {
+    let opened = git2::Repository::open(repo.root()).ok()?;
+    let tree = |id: &str| opened.find_commit(git2::Oid::from_str(id).ok()?).ok()?.tree().ok();
+    let diff = opened.diff_tree_to_tree(Some(&tree(base)?), Some(&tree(tip)?), None).ok()?;
+    let links = diff.deltas().filter(|delta| delta.new_file().mode() == git2::FileMode::Commit);
+    Some(
+        links
+            .map(|delta| {
+                (path_of(delta.new_file().path_bytes().unwrap_or_default()), delta.new_file().id().to_string())
+            })
+            .collect(),
+    )
+}
+
+fn is_in(folders: &[PathBuf], path: &Path) -> bool {
+    folders.iter().any(|folder| path.starts_with(folder))
+}
+
+fn with_article(operation: &str) -> String {
+    format!("{} {operation}", if operation == "am" { "an" } else { "a" })
+}
+
+fn how_to_finish(operation: Option<&str>) -> String {
+    match operation {
+        Some("merge") => {
+            "finish it there: resolve what is in conflict, `git add` it, `git commit`; or `git merge --abort`"
+                .to_owned()
+        }
+        Some("bisect") => "`git bisect reset` there".to_owned(),
+        Some(operation) => format!("finish it there: `git {operation} --continue`; or `git {operation} --abort`"),
+        None => "resolve them there, `git add` them and `git commit`".to_owned(),
+    }
+}
+
+fn count(number: usize, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
+fn names(names: &[String]) -> String {
+    listed(names, MOST_NAMED)
+}
+
+fn listed(names: &[String], most: usize) -> String {
+    let more = names.len().saturating_sub(most);
+    let shown = names.iter().take(most).cloned().collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
+/// A name with control characters, or that is no UTF-8, is written in quotes, as git does it.
+fn shown(path: &Path) -> String {
+    match path.to_str() {
+        Some(name) if !name.contains(char::is_control) => name.to_owned(),
+        _ => format!("{path:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,352 @@
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+use crate::git::testing::{Fixture, commit, git, write};
+use crate::git::{Request, Worktree, create, fingerprint, left};
+
+struct Work {
+    fixture: Fixture,
+    made: Worktree,
+    before: Fingerprint,
+}
+
+impl Work {
+    fn new() -> Self {
+        Self::of(Fixture::new())
+    }
+
+    fn of(fixture: Fixture) -> Self {
+        let before = fingerprint(&fixture.repo).unwrap();
+        let request = Request { branch: "work".to_owned(), ..Request::default() };
+        let made = create(&fixture.repo, &request, None).unwrap();
+        Self { fixture, made, before }
+    }
+
+    fn path(&self) -> &Path {
+        &self.made.path
+    }
+
+    fn git(&self, args: &[&str]) -> String {
+        git(self.path(), args)
+    }
+
+    fn git_fails(&self, args: &[&str]) {
+        assert!(Git::write(self.path()).args(args).output().unwrap().code != Some(0), "{args:?}");
+    }
+
+    fn parts(&self) -> Vec<NotOnBranch> {
+        let asked = Asked {
+            repo: &self.fixture.repo,
+            worktree: self.path(),
+            branch: "work",
+            base: &self.made.base_commit,
+            copies: &self.made.copies,
+            before: Some(&self.before),
+            why: None,
+        };
+        let status = left(self.path()).unwrap();
+        let ignored = ignored(self.path(), &status.ignored, &self.made.copies);
+        not_on_branch(&asked, &status).into_iter().chain(ignored).collect()
+    }
+
+    /// The one part that there is.
+    fn part(&self) -> NotOnBranch {
+        let parts = self.parts();
+        let [part] = parts.as_slice() else { panic!("{parts:#?}") };
+        part.clone()
+    }
+
+    fn conflict(&self) -> String {
+        let theirs = self.fixture.commit("readme.txt", "theirs\n");
+        commit(self.path(), "readme.txt", "mine\n");
+        theirs
+    }
+}
+
+#[test]
+fn nothing_is_named_where_all_is_on_the_branch() {
+    let work = Work::new();
+    assert_eq!(work.parts(), []);
+    commit(work.path(), "a.txt", "a\n");
+    commit(work.path(), "a.txt", "b\n");
+    work.git(&["commit", "-q", "--amend", "-m", "better"]);
+    work.git(&["checkout", "-q", "-b", "renamed-by-worker"]);
+    work.git(&["branch", "-D", "work"]);
+    commit(work.path(), "c.txt", "c\n");
+    assert_eq!(work.parts(), [], "on a branch of its own making");
+}
+
+#[test]
+fn uncommitted_files_are_named_with_how_to_commit_them() {
+    let work = Work::new();
+    write(work.path(), "new.txt", "x");
+    write(work.path(), "readme.txt", "changed\n");
+    write(work.path(), "intended.txt", "x");
+    write(work.path(), "odd\nname.txt", "x");
+    work.git(&["add", "-N", "intended.txt"]);
+    let part = work.part();
+    assert!(part.what.starts_with("4 uncommitted files: "), "{part:?}");
+    for name in ["new.txt", "readme.txt", "intended.txt", r#""odd\nname.txt""#] {
+        assert!(part.what.contains(name), "{name} in {part:?}");
+    }
+    assert_eq!(part.place, work.path().to_str().unwrap());
+    assert!(part.how_to_include.contains("branch work"), "{part:?}");
+}
+
+#[test]
+fn every_operation_that_is_not_finished_is_named() {
+    let begin: [(&str, &dyn Fn(&Work, &str)); 6] = [
+        ("merge", &|work, theirs| work.git_fails(&["merge", "-q", theirs])),
+        ("cherry-pick", &|work, theirs| work.git_fails(&["cherry-pick", theirs])),
+        ("revert", &|work, _| {
+            commit(work.path(), "readme.txt", "again\n");
+            work.git_fails(&["revert", "--no-edit", "HEAD~"]);
+        }),
+        ("rebase", &|work, theirs| work.git_fails(&["rebase", "-q", theirs])),
+        ("rebase", &|work, theirs| work.git_fails(&["rebase", "-q", "--apply", theirs])),
+        ("am", &|work, theirs| {
+            let patch = git(work.fixture.root(), &["format-patch", "-1", "--stdout", theirs]);
+            write(work.path(), "../p.patch", &format!("{patch}\n"));
+            work.git_fails(&["am", "-q", "../p.patch"]);
+        }),
+    ];
+    for (operation, begin) in begin {
+        let work = Work::new();
+        let theirs = work.conflict();
+        begin(&work, &theirs);
+        let parts = work.parts();
+        let named = parts.iter().find(|part| part.what.contains(&format!("{operation} that is not finished")));
+        let part = named.unwrap_or_else(|| panic!("{operation}: {parts:#?}"));
+        let ends = part.how_to_include.contains("--continue") || part.how_to_include.contains("git commit");
+        assert!(ends && part.how_to_include.contains("--abort"), "{part:?}");
+        if operation != "am" {
+            assert!(part.what.contains("readme.txt"), "{part:?}");
+        }
+    }
+}
+
+#[test]
+fn a_search_by_bisection_counts_only_with_what_is_uncommitted() {
+    let work = Work::new();
+    for text in ["a\n", "b\n", "c\n"] {
+        commit(work.path(), "a.txt", text);
+    }
+    work.git(&["bisect", "start", "HEAD", &work.made.base_commit]);
+    assert_eq!(work.parts(), []);
+    write(work.path(), "found.txt", "x");
+    let part = work.part();
+    assert!(part.what.contains("found.txt") && part.how_to_include.contains("bisect is not finished"), "{part:?}");
+}
+
+#[test]
+fn conflicts_without_an_operation_are_named() {
+    let work = Work::new();
+    write(work.path(), "readme.txt", "stashed\n");
+    work.git(&["stash", "-q"]);
+    commit(work.path(), "readme.txt", "mine\n");
+    work.git_fails(&["stash", "pop"]);
+    let parts = work.parts();
+    assert!(parts.iter().any(|part| part.what == "files with conflicts: readme.txt"), "{parts:#?}");
+}
+
+#[test]
+fn commits_are_named_wherever_they_are() {
+    let work = Work::new();
+    commit(work.path(), "mine.txt", "x\n");
+    work.git(&["checkout", "-q", "--detach", "HEAD~"]);
+    let loose = commit(work.path(), "loose.txt", "x\n");
+    let part = work.part();
+    assert_eq!((part.what.as_str(), part.place), ("1 commit on a detached HEAD", format!("commit {loose}")));
+    assert!(part.how_to_include.contains(&format!("git merge {loose}")), "{}", part.how_to_include);
+    work.git(&["checkout", "-q", "work"]);
+    assert_eq!(work.part().what, "1 commit that only the reflog of its worktree knows");
+    work.git(&["branch", "side", &loose]);
+    assert_eq!(work.part().what, "1 commit on branch side");
+    work.git(&["merge", "-q", "--no-edit", "side"]);
+    assert_eq!(work.parts(), []);
+}
+
+#[test]
+fn what_was_taken_back_and_committed_again_is_not_named() {
+    let work = Work::new();
+    commit(work.path(), "a.txt", "a\n");
+    commit(work.path(), "b.txt", "b\n");
+    work.git(&["reset", "-q", "--soft", "HEAD~2"]);
+    work.git(&["commit", "-qm", "both"]);
+    assert_eq!(work.parts(), []);
+    let theirs = work.fixture.commit("theirs.txt", "x\n");
+    work.git(&["rebase", "-q", &theirs]);
+    assert_eq!(work.parts(), []);
+    work.git(&["reset", "-q", "--hard", "HEAD~"]);
+    assert!(work.part().what.contains("only the reflog"), "thrown away");
+}
+
+#[test]
+fn commits_of_others_that_were_only_looked_at_are_not_the_workers() {
+    let fixture = Fixture::new();
+    fixture.git(&["checkout", "-qb", "theirs"]);
+    fixture.commit("theirs.txt", "x\n");
+    fixture.git(&["checkout", "-q", "main"]);
+    let work = Work::of(fixture);
+    work.git(&["checkout", "-q", "--detach", "theirs"]);
+    work.git(&["checkout", "-q", "work"]);
+    assert_eq!(work.parts(), []);
+    // And what it commits on a branch that is not its own is named.
+    work.git(&["checkout", "-q", "theirs"]);
+    commit(work.path(), "mine.txt", "x\n");
+    write(work.path(), "left.txt", "x");
+    let parts = work.parts();
+    assert!(parts.iter().any(|part| part.what == "1 commit on branch theirs"), "{parts:#?}");
+    assert!(parts.iter().any(|part| part.what.contains("left.txt")), "{parts:#?}");
+}
+
+#[test]
+fn an_unborn_branch_and_a_branch_without_the_past_are_named() {
+    let work = Work::new();
+    work.git(&["checkout", "-q", "--orphan", "fresh"]);
+    write(work.path(), "new.txt", "x");
+    let part = work.part();
+    assert!(part.how_to_include.contains("HEAD is on fresh, which has no commit"), "{part:?}");
+}
+
+#[test]
+fn stashes_of_the_worker_are_named_and_those_of_others_are_not() {
+    let fixture = Fixture::new();
+    fixture.write("readme.txt", "before\n");
+    fixture.git(&["stash", "-q"]);
+    let work = Work::of(fixture);
+    work.fixture.write("readme.txt", "the user's\n");
+    work.fixture.git(&["stash", "-q"]);
+    assert_eq!(work.parts(), []);
+    write(work.path(), "readme.txt", "mine\n");
+    work.git(&["stash", "push", "-q", "-m", "for later"]);
+    let part = work.part();
+    assert_eq!(part.what, "a stash (On work: for later)");
+    assert!(part.how_to_include.contains("git stash apply"), "{part:?}");
+    work.git(&["stash", "drop", "-q"]);
+    work.git(&["checkout", "-q", "--detach"]);
+    write(work.path(), "readme.txt", "mine\n");
+    work.git(&["stash", "-q"]);
+    work.git(&["checkout", "-q", "work"]);
+    assert!(work.part().what.starts_with("a stash (WIP on (no branch)"));
+}
+
+#[test]
+fn repositories_inside_are_named() {
+    let work = Work::new();
+    work.git(&["init", "-q", "nested"]);
+    write(work.path(), "nested/file.txt", "x");
+    work.git(&["init", "-q", "--bare", "bare.git"]);
+    let places: Vec<String> = work.parts().into_iter().map(|part| part.place).collect();
+    for name in ["nested", "bare.git"] {
+        let place = work.path().join(name).display().to_string();
+        assert!(places.iter().any(|it| it.trim_end_matches('/') == place), "{place} in {places:?}");
+    }
+    assert_eq!(places.len(), 2);
+}
+
+#[test]
+fn a_repository_around_tracked_files_is_named() {
+    let fixture = Fixture::new();
+    fixture.commit("src/deep/a.txt", "x\n");
+    let work = Work::of(fixture);
+    work.git(&["init", "-q", "src"]);
+    git(
+        &work.path().join("src"),
+        &["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "--allow-empty", "-m", "x"],
+    );
+    let part = work.part();
+    assert!(part.place.ends_with("/src") && part.what.contains("commits of a repository inside"), "{part:?}");
+}
+
+#[test]
+fn a_worktree_inside_is_named_with_its_commits() {
+    let work = Work::new();
+    work.git(&["worktree", "add", "-q", "-b", "side", "inner"]);
+    let inner = work.path().join("inner");
+    assert_eq!(work.parts(), []);
+    write(&inner, "left.txt", "x");
+    assert!(work.part().what.contains("in a worktree inside: left.txt"));
+    git(&inner, &["add", "."]);
+    git(&inner, &["commit", "-qm", "side"]);
+    assert_eq!(work.part().what, "1 commit on branch side");
+}
+
+#[test]
+fn a_link_to_a_commit_that_is_only_here_is_named() {
+    let work = Work::new();
+    work.git(&["init", "-q", "-b", "main", "nested"]);
+    let nested = work.path().join("nested");
+    for setting in [["user.name", "x"], ["user.email", "x@example.org"]] {
+        git(&nested, &[&["config"][..], &setting].concat());
+    }
+    commit(&nested, "file.txt", "x\n");
+    work.git(&["-c", "advice.addEmbeddedRepo=false", "add", "nested"]);
+    work.git(&["commit", "-qm", "a link"]);
+    let parts = work.parts();
+    assert!(parts.iter().any(|part| part.what.contains("only links to its commit")), "{parts:#?}");
+}
+
+#[test]
+fn ignored_files_are_named_and_what_tools_make_is_not() {
+    let fixture = Fixture::new();
+    fixture.write(".worktreeinclude", ".env\n");
+    fixture.write(".env", "SECRET=1\n");
+    fixture.commit(".gitignore", ".env\n*.key\nnode_modules/\nout/\nsite/\n__pycache__/\n*.pyc\n");
+    let work = Work::of(fixture);
+    assert_eq!(work.made.copies.len(), 1);
+    write(work.path(), "node_modules/x/index.js", "x");
+    write(work.path(), "pkg/__pycache__/x.pyc", "x");
+    write(work.path(), "site/x.pyc", "x");
+    assert_eq!(work.parts(), []);
+    write(work.path(), "deep/my.key", "x");
+    write(work.path(), "out/a.csv", "x");
+    write(work.path(), "out/b/c.csv", "x");
+    let part = work.part();
+    assert_eq!(part.what, "files that git ignores: deep/my.key, out/ (2 files)");
+    let now = || left(work.path()).unwrap().ignored;
+    write(work.path(), "later.key", "x");
+    assert_eq!(still_ignored(work.path(), &now(), &part).unwrap().what, part.what);
+    std::fs::remove_dir_all(work.path().join("out")).unwrap();
+    std::fs::remove_file(work.path().join("deep/my.key")).unwrap();
+    assert_eq!(still_ignored(work.path(), &now(), &part), None);
+    write(work.path(), ".env", "SECRET=2\n");
+    std::fs::remove_file(work.path().join("later.key")).unwrap();
+    assert!(work.part().what.contains("copied there by .worktreeinclude: .env"));
+}
+
+#[test]
+fn changes_behind_marks_and_what_cannot_be_read_are_named() {
+    let fixture = Fixture::new();
+    fixture.commit("marked.txt", "x\n");
+    fixture.commit("skipped.txt", "x\n");
+    let work = Work::of(fixture);
+    work.git(&["update-index", "--assume-unchanged", "marked.txt"]);
+    work.git(&["update-index", "--skip-worktree", "skipped.txt"]);
+    assert_eq!(work.parts(), []);
+    write(work.path(), "marked.txt", "changed\n");
+    write(work.path(), "skipped.txt", "changed\n");
+    let part = work.part();
+    assert!(part.what.ends_with("take for unchanged: marked.txt, skipped.txt"), "{part:?}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_named() {
+    let work = Work::new();
+    write(work.path(), "closed/a.txt", "x");
+    let closed = work.path().join("closed");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
+    let parts = work.parts();
+    let can_read = closed.read_dir().is_ok();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // The superuser reads everything, and then it is an ordinary file.
+    let named = if can_read { "closed/a.txt" } else { "closed" };
+    assert!(parts.iter().any(|part| part.what.contains(named)), "{parts:#?}");
+}
+
+#[test]
+fn many_parts_are_bounded_and_counted() {
+    let parts = (0..40).map(|n| part(format!("part {n}"), "here".to_owned(), "so".to_owned())).collect();
+    let parts = bounded(parts);
+    assert_eq!((parts.len(), parts.last().unwrap().what.as_str()), (MOST_PARTS, "29 more"));
+}

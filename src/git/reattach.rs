@@ -1,0 +1,148 @@
+//! A worker's branch is put where its work is, where that is plainly right: HEAD was left detached, and all that it has
+//! beyond the branch was made there and is on no other ref; or the branch was deleted. The files are not touched.
+
+use std::fs;
+use std::path::Path;
+
+use super::command::CommandError;
+use super::reflog::moves_of_head;
+use super::refs;
+use super::repository::{Repository, branch_commit, current_branch, resolve_commit};
+use super::status::{git_dir, operation_in_progress_in};
+use super::worktree::{list, zero_id};
+
+/// For the reflogs.
+const REASON: &str = "orchestrator-boss: put its branch where its work is";
+
+/// Whether something was changed. In the usual case, with HEAD on the branch, no git is started.
+pub fn reattach(repo: &Repository, worktree: &Path, branch: &str, base: &str) -> Result<bool, CommandError> {
+    let git_dir = git_dir(worktree)?;
+    let tip = branch_commit(repo.root(), branch)?;
+    let on = checked_out(worktree, &git_dir)?;
+    let is_on_it = on.as_deref() == Some(branch);
+    if on.is_some() && !(is_on_it && tip.is_none()) || operation_in_progress_in(&git_dir).is_some() {
+        return Ok(false);
+    }
+    if is_on_it {
+        // Deleted under a HEAD that is on it: the log of HEAD knows where it was.
+        // The deletion itself may be in it too.
+        let mut moves = moves_of_head(worktree, &git_dir)?.into_iter().rev();
+        let last = moves.find(|it| it.new.bytes().any(|digit| digit != b'0'));
+        let last = last.map(|last| resolve_commit(repo.root(), &last.new)).transpose()?.flatten();
+        let Some(last) = last.filter(|last| is_ancestor(repo, base, last)) else { return Ok(false) };
+        set(repo, branch, &last, None)?;
+        return Ok(true);
+    }
+    let Some(head) = resolve_commit(worktree, "HEAD")? else { return Ok(false) };
+    let from = tip.as_deref().unwrap_or(base);
+    if tip.as_deref() != Some(&head) {
+        if is_elsewhere(repo, worktree, branch)? || !is_ancestor(repo, from, &head) || !is_only_here(repo, from, &head)?
+        {
+            return Ok(false);
+        }
+        set(repo, branch, &head, tip.as_deref())?;
+    } else if is_elsewhere(repo, worktree, branch)? {
+        return Ok(false);
+    }
+    let name = format!("refs/heads/{branch}");
+    super::command::Git::write(worktree).args(["symbolic-ref", "-m", REASON, "HEAD", &name]).run()?;
+    Ok(true)
+}
+
+/// The branch that HEAD is on, without a start of git where the files tell.
+fn checked_out(worktree: &Path, git_dir: &Path) -> Result<Option<String>, CommandError> {
+    let head = fs::read_to_string(git_dir.join("HEAD")).unwrap_or_default();
+    match head.trim_end().strip_prefix("ref: refs/heads/") {
+        // Where refs are no files, git writes this one in place of HEAD.
+        Some(".invalid") | None if git_dir.join("reftable").exists() => current_branch(worktree),
+        Some(branch) => Ok(Some(branch.to_owned())),
+        None => Ok(None),
+    }
+}
+
+fn set(repo: &Repository, branch: &str, to: &str, from: Option<&str>) -> Result<(), CommandError> {
+    let from = from.map_or_else(|| zero_id(to), str::to_owned);
+    repo.write().args(["update-ref", "-m", REASON, &format!("refs/heads/{branch}"), to, &from]).run().map(drop)
+}
+
+fn is_elsewhere(repo: &Repository, worktree: &Path, branch: &str) -> Result<bool, CommandError> {
+    Ok(list(repo)?.iter().any(|it| it.path != worktree && it.branch.as_deref() == Some(branch)))
+}
+
+fn is_ancestor(repo: &Repository, part: &str, whole: &str) -> bool {
+    refs::is_ancestor(repo.root(), part, whole)
+        .unwrap_or_else(|| repo.read().args(["merge-base", "--is-ancestor", part, whole]).succeeds().unwrap_or(false))
+}
+
+/// No ref holds any of the commits beyond `from`: nobody else has made them.
+fn is_only_here(repo: &Repository, from: &str, head: &str) -> Result<bool, CommandError> {
+    let number = |not: &[&str]| repo.read().args(["rev-list", "--count", head, "--not", from]).args(not).text();
+    Ok(number(&[])? == number(&["--glob=refs/"])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::{Fixture, commit, git};
+    use crate::git::{Request, create};
+    use std::path::PathBuf;
+
+    fn work() -> (Fixture, PathBuf, String) {
+        let fixture = Fixture::new();
+        let request = Request { branch: "work".to_owned(), ..Request::default() };
+        let made = create(&fixture.repo, &request, None).unwrap();
+        (fixture, made.path, made.base_commit)
+    }
+
+    #[test]
+    fn commits_of_a_detached_head_come_onto_the_branch() {
+        let (fixture, path, base) = work();
+        assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap());
+        git(&path, &["checkout", "-q", "--detach"]);
+        let made = commit(&path, "a.txt", "a\n");
+        crate::git::testing::write(&path, "left.txt", "x");
+        assert!(reattach(&fixture.repo, &path, "work", &base).unwrap());
+        assert_eq!(fixture.git(&["rev-parse", "work"]), made);
+        assert_eq!(git(&path, &["status", "--porcelain", "--branch"]), "## work\n?? left.txt");
+    }
+
+    #[test]
+    fn a_deleted_branch_is_made_again_where_it_was() {
+        for detach in [false, true] {
+            let (fixture, path, base) = work();
+            let made = commit(&path, "a.txt", "a\n");
+            if detach {
+                git(&path, &["checkout", "-q", "--detach"]);
+            }
+            git(&path, &["update-ref", "-d", "refs/heads/work"]);
+            assert!(reattach(&fixture.repo, &path, "work", &base).unwrap());
+            assert_eq!(fixture.git(&["rev-parse", "work"]), made);
+            assert_eq!(git(&path, &["status", "--porcelain", "--branch"]), "## work");
+        }
+    }
+
+    #[test]
+    fn what_is_anothers_or_beside_the_branch_is_not_taken() {
+        let (fixture, path, base) = work();
+        let theirs = fixture.commit("theirs.txt", "x\n");
+        git(&path, &["checkout", "-q", "--detach", &theirs]);
+        assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap(), "somebody else's commit");
+        commit(&path, "on-theirs.txt", "x\n");
+        assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap(), "on top of somebody else's commit");
+        git(&path, &["checkout", "-q", "work"]);
+        commit(&path, "a.txt", "a\n");
+        git(&path, &["checkout", "-q", "--detach", &base]);
+        commit(&path, "b.txt", "b\n");
+        assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap(), "it has parted from the branch");
+        assert_eq!(git(&path, &["branch", "--show-current"]), "");
+    }
+
+    #[test]
+    fn an_unfinished_rebase_is_left_alone() {
+        let (fixture, path, base) = work();
+        commit(&path, "readme.txt", "mine\n");
+        let theirs = fixture.commit("readme.txt", "theirs\n");
+        assert!(!super::super::command::Git::write(&path).args(["rebase", "-q", &theirs]).succeeds().unwrap());
+        assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap());
+    }
+}

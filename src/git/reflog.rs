@@ -1,0 +1,90 @@
+//! What the reflogs of a worktree's HEAD and of the stash tell: how commits came about, and where they went.
+
+use std::fs;
+use std::path::Path;
+
+use super::command::{CommandError, Git};
+use super::repository::Repository;
+
+/// HEAD went from one commit to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    pub old: String,
+    pub new: String,
+    /// `commit: …`, `checkout: moving from a to b`, `rebase (pick): …`.
+    pub message: String,
+}
+
+impl Move {
+    /// It was made here, and not only looked at or taken from elsewhere.
+    pub fn makes_a_commit(&self) -> bool {
+        const MOVES: [&str; 5] = ["checkout", "reset", "clone", "branch", "Branch"];
+        const TAKES: [&str; 3] = [": Fast-forward", ": forwarding", "(start)"];
+        let message = self.message.as_str();
+        !message.is_empty()
+            && !MOVES.iter().any(|word| message.starts_with(word))
+            && !TAKES.iter().any(|word| message.contains(word))
+    }
+
+    /// The old commit lives on in the new one, or was taken away on purpose with what was made of it.
+    pub fn makes_anew(&self) -> bool {
+        let message = self.message.as_str();
+        message.starts_with("commit (amend)") || message.starts_with("rebase") || message.starts_with("pull --rebase")
+    }
+
+    /// The names that a checkout went from and to.
+    pub fn branches(&self) -> Vec<&str> {
+        let names = self.message.strip_prefix("checkout: moving from ").and_then(|it| it.split_once(" to "));
+        names.map(|(from, to)| vec![from, to]).unwrap_or_default()
+    }
+
+    /// A checkout of a commit by its id, or of anything that is no branch.
+    pub fn detaches(&self) -> bool {
+        self.message.starts_with("checkout: moving from ")
+    }
+}
+
+/// The oldest first; none where git keeps no such log.
+pub fn moves_of_head(worktree: &Path, git_dir: &Path) -> Result<Vec<Move>, CommandError> {
+    match fs::read(git_dir.join("logs/HEAD")) {
+        Ok(log) => Ok(parse(&String::from_utf8_lossy(&log))),
+        Err(_) if git_dir.join("reftable").exists() => ask(worktree, "HEAD"),
+        Err(_) => Ok(Vec::new()),
+    }
+}
+
+/// Each stash with its message, in no order.
+pub fn stashes_with_messages(repo: &Repository) -> Result<Vec<(String, String)>, CommandError> {
+    let moves = match fs::read(repo.common_dir.join("logs/refs/stash")) {
+        Ok(log) => parse(&String::from_utf8_lossy(&log)),
+        Err(_) if repo.common_dir.join("reftable").exists() => ask(repo.root(), "refs/stash")?,
+        Err(_) => Vec::new(),
+    };
+    Ok(moves.into_iter().map(|it| (it.new, it.message)).collect())
+}
+
+/// `<old> <new> <name> <email> <time> <zone> TAB <message>`
+fn parse(log: &str) -> Vec<Move> {
+    let line = |line: &str| {
+        let (head, message) = line.split_once('\t').unwrap_or((line, ""));
+        let mut ids = head.split(' ');
+        Some(Move { old: ids.next()?.to_owned(), new: ids.next()?.to_owned(), message: message.to_owned() })
+    };
+    log.lines().filter_map(line).collect()
+}
+
+fn ask(dir: &Path, name: &str) -> Result<Vec<Move>, CommandError> {
+    let log = Git::read(dir).args(["log", "--walk-reflogs", "--format=%H %gs", name, "--"]).output()?;
+    let log = String::from_utf8_lossy(&log.stdout).into_owned();
+    let newest_first: Vec<(&str, &str)> = log.lines().filter_map(|line| line.split_once(' ')).collect();
+    let mut old = String::new();
+    let mut moves = Vec::new();
+    for (new, message) in newest_first.into_iter().rev() {
+        moves.push(Move {
+            old: std::mem::replace(&mut old, new.to_owned()),
+            new: new.to_owned(),
+            message: message.to_owned(),
+        });
+    }
+    Ok(moves)
+}

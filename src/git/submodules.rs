@@ -1,0 +1,253 @@
+//! A new worktree gets the submodules that the main checkout has, at the commits that its own commit links to.
+//!
+//! They come from the objects of the main checkout's submodules: nothing is fetched over a network, no hook runs, and what
+//! is not there is left empty and said. Each is a repository of its own, as `git submodule update` would make it, in the
+//! worktree's part of `.git`: what a worker does there does not touch the main checkout's.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::command::{CommandError, Git};
+use super::nested::{has_commit, is_own_repository};
+use super::repository::Repository;
+use super::status::git_dir;
+
+/// Under this name the new repository knows the branches of the one that it was made from.
+const FROM: &str = "main-checkout";
+
+/// Fills the submodules of a new worktree. Returns what stays empty, with the reason, for people.
+pub fn fill(repo: &Repository, worktree: &Path) -> Result<Vec<String>, CommandError> {
+    let Some(main) = &repo.main_worktree else { return Ok(Vec::new()) };
+    let mut empty = Vec::new();
+    fill_all(main, worktree, Path::new(""), &mut empty)?;
+    Ok(empty)
+}
+
+/// Whether a worktree of this commit would have empty submodules.
+pub fn lacks_submodules(repo: &Repository, commit: &str) -> bool {
+    let listed = repo.read().args(["ls-tree", "-r", "-z", "--full-tree", commit]).run().unwrap_or_default();
+    let links = listed.split(|byte| *byte == 0).filter_map(|record| {
+        // `160000 commit <id> TAB <path>`
+        let (head, path) = split_at_tab(record.strip_prefix(b"160000 commit ")?)?;
+        Some((String::from_utf8_lossy(head).into_owned(), path))
+    });
+    let main = repo.main_worktree.as_ref();
+    links.into_iter().any(|(id, path)| main.is_none_or(|main| !has_commit(&main.join(path), &id)))
+}
+
+struct Link {
+    path: PathBuf,
+    commit: String,
+}
+
+fn fill_all(main: &Path, worktree: &Path, prefix: &Path, empty: &mut Vec<String>) -> Result<(), CommandError> {
+    if !worktree.join(".gitmodules").is_file() {
+        return Ok(());
+    }
+    let names = names(worktree)?;
+    let modules = git_dir(worktree)?.join("modules");
+    for link in links(worktree)? {
+        let (from, to) = (main.join(&link.path), worktree.join(&link.path));
+        let shown = prefix.join(&link.path);
+        if is_own_repository(&to)? {
+            continue;
+        }
+        let name = names.iter().find(|(_, path)| *path == link.path).map(|(name, _)| name);
+        let why = match name.filter(|name| is_safe(name)) {
+            _ if !is_own_repository(&from)? => Some("it is not there in the main checkout either".to_owned()),
+            _ if !has_commit(&from, &link.commit) => {
+                Some(format!("the main checkout's does not have commit {}", link.commit))
+            }
+            None => Some(".gitmodules does not name it".to_owned()),
+            Some(name) => make(&from, &to, &modules.join(name), &link.commit).err().map(|error| error.to_string()),
+        };
+        match why {
+            Some(why) => empty.push(format!("submodule {} is empty: {why}", shown.display())),
+            None => fill_all(&from, &to, &shown, empty)?,
+        }
+    }
+    Ok(())
+}
+
+/// A repository of its own with all that the other has, the commit checked out. A failure leaves an empty folder.
+fn make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), CommandError> {
+    let made = try_make(from, to, own, commit);
+    if made.is_err() {
+        let _ = fs::remove_dir_all(own);
+        let _ = fs::remove_dir_all(to);
+        let _ = fs::create_dir(to);
+    }
+    made
+}
+
+fn try_make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), CommandError> {
+    // Of a creation that was cut off: nobody has worked in it.
+    let _ = fs::remove_dir_all(own);
+    if let Some(folder) = own.parent() {
+        let _ = fs::create_dir_all(folder);
+    }
+    let around = to.parent().unwrap_or(to);
+    Git::write(around)
+        .config("protocol.file.allow=always")
+        .args(["clone", "--quiet", "--no-checkout", "--template=", "--origin", FROM])
+        // What its remotes have is not to be taken for commits that only this worktree has.
+        .args(["--config", &format!("remote.{FROM}.fetch=+refs/remotes/*:refs/remotes/*")])
+        .arg("--separate-git-dir")
+        .arg(own)
+        .arg("--")
+        .args([from, to])
+        .run()?;
+    Git::write(to).args(["checkout", "--quiet", "--detach", commit, "--"]).run()?;
+    take_remotes(from, to)
+}
+
+/// Its remotes are those of the other, which is none of them. What that one's branches hold stays known.
+fn take_remotes(from: &Path, to: &Path) -> Result<(), CommandError> {
+    let branches = Git::read(to).args(["for-each-ref", "--format=%(refname:short)", "refs/heads/"]).text()?;
+    for branch in branches.lines() {
+        Git::write(to).args(["branch", "--quiet", "-D", "--", branch]).run()?;
+    }
+    Git::write(to).args(["config", "--local", "--remove-section", &format!("remote.{FROM}")]).run()?;
+    let names = ["config", "--local", "-z", "--get-regexp", r"^remote\..*\.(url|pushurl|fetch)$"];
+    let settings = Git::read(from).args(names).answer()?.unwrap_or_default();
+    for setting in settings.split(|byte| *byte == 0) {
+        let Some(newline) = setting.iter().position(|byte| *byte == b'\n') else { continue };
+        let (name, value) = (OsStr::from_bytes(&setting[..newline]), OsStr::from_bytes(&setting[newline + 1..]));
+        Git::write(to).args(["config", "--local", "--add"]).arg(name).arg(value).run()?;
+    }
+    Ok(())
+}
+
+/// Of the worktree's commit.
+fn links(worktree: &Path) -> Result<Vec<Link>, CommandError> {
+    let index = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
+    let link = |record: &[u8]| {
+        // `160000 <id> <stage> TAB <path>`
+        let (head, path) = split_at_tab(record.strip_prefix(b"160000 ")?)?;
+        let commit = String::from_utf8_lossy(head).split(' ').next()?.to_owned();
+        Some(Link { path: path.to_owned(), commit })
+    };
+    Ok(index.split(|byte| *byte == 0).filter_map(link).collect())
+}
+
+/// Each submodule's name and path, as `.gitmodules` has them.
+fn names(worktree: &Path) -> Result<Vec<(String, PathBuf)>, CommandError> {
+    let paths = ["config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.path$"];
+    let answer = Git::read(worktree).args(paths).answer()?.unwrap_or_default();
+    let named = answer.split(|byte| *byte == 0).filter_map(|setting| {
+        let newline = setting.iter().position(|byte| *byte == b'\n')?;
+        let name = String::from_utf8_lossy(&setting[..newline]).into_owned();
+        let name = name.strip_prefix("submodule.")?.strip_suffix(".path")?.to_owned();
+        Some((name, PathBuf::from(OsStr::from_bytes(&setting[newline + 1..]))))
+    });
+    Ok(named.collect())
+}
+
+/// It becomes a folder below `modules`, and never one elsewhere.
+fn is_safe(name: &str) -> bool {
+    !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+fn split_at_tab(record: &[u8]) -> Option<(&[u8], &Path)> {
+    let tab = record.iter().position(|byte| *byte == b'\t')?;
+    Some((&record[..tab], Path::new(OsStr::from_bytes(&record[tab + 1..]))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::{Fixture, commit, git, read, write};
+    use crate::git::{Remove, Request, Worktree, create, remove};
+
+    const ALLOW: [&str; 2] = ["-c", "protocol.file.allow=always"];
+
+    /// A repository with a submodule `lib`, which has a submodule `deep` itself; both are checked out.
+    fn with_submodules() -> (Fixture, Vec<Fixture>) {
+        let (main, lib, deep) = (Fixture::new(), Fixture::new(), Fixture::new());
+        for (outer, inner, name) in [(&lib, &deep, "deep"), (&main, &lib, "lib")] {
+            let url = inner.root().to_str().unwrap();
+            outer.git(&[&ALLOW[..], &["submodule", "add", "-q", "--name", &format!("its/{name}"), url, name]].concat());
+            outer.git(&["commit", "-qm", "a submodule"]);
+        }
+        main.git(&[&ALLOW[..], &["submodule", "update", "-q", "--init", "--recursive"]].concat());
+        (main, vec![lib, deep])
+    }
+
+    fn made(fixture: &Fixture) -> Worktree {
+        create(&fixture.repo, &Request { branch: "work".to_owned(), ..Request::default() }, None).unwrap()
+    }
+
+    #[test]
+    fn a_worktree_has_the_submodules_that_the_main_checkout_has() {
+        let (fixture, remotes) = with_submodules();
+        let url = git(&fixture.root().join("lib"), &["config", "remote.origin.url"]);
+        // Nothing is fetched.
+        drop(remotes);
+        let made = made(&fixture);
+        assert_eq!(made.not_copied, Vec::<String>::new());
+        assert_eq!(read(&made.path, "lib/deep/readme.txt"), "hello\n");
+        assert_eq!(git(&made.path, &["status", "--porcelain", "--ignored"]), "");
+        let status = git(&made.path, &["submodule", "status", "--recursive"]);
+        assert!(status.lines().count() == 2 && status.lines().all(|line| line.starts_with(' ')), "{status}");
+        let lib = made.path.join("lib");
+        assert_eq!(git(&lib, &["remote"]), "origin");
+        assert_eq!(git(&lib, &["config", "remote.origin.url"]), url);
+        assert_eq!(git(&lib, &["branch", "--format=%(refname)"]).lines().count(), 1, "HEAD alone");
+        // The main checkout's is another repository.
+        write(&lib, "mine.txt", "x");
+        assert_eq!(fixture.git(&["status", "--porcelain"]), "");
+        assert!(!lacks_submodules(&fixture.repo, "work"));
+    }
+
+    #[test]
+    fn it_can_be_removed_and_what_was_committed_in_it_is_kept() {
+        let (fixture, _remotes) = with_submodules();
+        for commits in [false, true] {
+            let made = made(&fixture);
+            if commits {
+                let lib = made.path.join("lib");
+                for setting in [["user.name", "x"], ["user.email", "x@example.org"]] {
+                    git(&lib, &[&["config"][..], &setting].concat());
+                }
+                commit(&lib, "mine.txt", "x\n");
+            }
+            let request = |force| Remove {
+                path: made.path.clone(),
+                force,
+                delete_branch: true,
+                salvage_name: "kept".to_owned(),
+                ..Remove::default()
+            };
+            if commits {
+                remove(&fixture.repo, &request(false)).unwrap_err();
+            }
+            let removed = remove(&fixture.repo, &request(commits)).unwrap();
+            assert_eq!(removed.salvage_ref.is_some(), commits, "{removed:?}");
+            assert!(!made.path.exists() && read(fixture.root(), "lib/deep/readme.txt") == "hello\n");
+        }
+    }
+
+    #[test]
+    fn what_the_main_checkout_lacks_stays_empty_and_is_said() {
+        let (fixture, _remotes) = with_submodules();
+        let known = fixture.git(&["rev-parse", ":lib"]);
+        fixture.git(&["update-index", "--cacheinfo", &format!("160000,{},lib", "1".repeat(40))]);
+        fixture.git(&["commit", "-qm", "a commit that nobody has"]);
+        let first = made(&fixture);
+        assert!(
+            first.not_copied[0].contains("lib is empty: the main checkout's does not have commit 1111"),
+            "{first:?}"
+        );
+        assert_eq!(first.path.join("lib").read_dir().unwrap().count(), 0);
+        assert!(lacks_submodules(&fixture.repo, "work"));
+        fixture.git(&["update-index", "--cacheinfo", &format!("160000,{known},lib")]);
+        fixture.git(&["commit", "-qm", "back"]);
+        fixture.git(&["submodule", "-q", "deinit", "--force", "lib"]);
+        let second =
+            create(&fixture.repo, &Request { branch: "second".to_owned(), ..Request::default() }, None).unwrap();
+        assert!(second.not_copied[0].contains("not there in the main checkout either"), "{second:?}");
+        assert_eq!(git(&second.path, &["status", "--porcelain"]), "");
+    }
+}

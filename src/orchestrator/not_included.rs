@@ -1,0 +1,74 @@
+//! What the branches that are integrated do not hold of their workers' work. Git is asked at that moment: what an outcome
+//! named may be on the branch by now, and files may have been written since.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::context::Context;
+use super::train::Source;
+use crate::git;
+use crate::mission::outcome::NotOnBranch;
+use crate::mission::registry::Worker;
+use crate::store::file;
+use crate::store::state_dir::StateDir;
+use crate::store::worker_dir::WorkerDir;
+use crate::supervisor::assignment::Assignment;
+use crate::supervisor::facts;
+
+/// Each part with the worker, or the branch, that it belongs to. Blocks.
+pub(super) fn of_sources(context: &Context, sources: &[Source], workers: &[Arc<Worker>]) -> Vec<(String, NotOnBranch)> {
+    let of_source = |source: &Source| match &source.worker {
+        Some(id) => {
+            let worker = workers.iter().find(|worker| worker.id == *id);
+            let folder = StateDir::open(&context.state_root).map(|dir| dir.worker(id)).ok();
+            worker.zip(folder).map(|(worker, folder)| of_worker(&folder, worker)).unwrap_or_default()
+        }
+        None => of_branch(context, &source.branch),
+    };
+    let name = |source: &Source| source.worker.as_ref().map_or_else(|| source.branch.clone(), ToString::to_string);
+    sources.iter().flat_map(|source| of_source(source).into_iter().map(|part| (name(source), part))).collect()
+}
+
+/// Of a settled worker. Of a worktree that is gone, what its outcome named, which is then where the removal put it.
+pub(super) fn of_worker(folder: &WorkerDir, worker: &Worker) -> Vec<NotOnBranch> {
+    let recorded = worker.last().map(|last| last.changes.not_on_branch.clone()).unwrap_or_default();
+    let attempt = folder.attempt(worker.attempt);
+    let assignment = file::read_json::<Assignment>(&attempt.assignment()).ok().flatten();
+    match assignment.filter(|assignment| assignment.directory.join(".git").symlink_metadata().is_ok()) {
+        Some(assignment) => {
+            let before = facts::before(&assignment, &attempt);
+            let settled_at = worker.last().map_or(SystemTime::UNIX_EPOCH, |last| last.settled_at.into());
+            facts::not_on_branch_now(&assignment, before.as_ref(), settled_at, &recorded)
+        }
+        None => recorded.into_iter().map(|part| at_salvage(part, worker)).collect(),
+    }
+}
+
+/// In one sentence, for why a worktree stays.
+pub(super) fn in_words(parts: &[NotOnBranch]) -> Option<String> {
+    let named = parts.iter().take(3).map(|part| part.what.as_str()).collect::<Vec<_>>().join("; ");
+    let more = parts.len().saturating_sub(3);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    (!parts.is_empty()).then(|| format!("not all of its work is on its branch: {named}{more}"))
+}
+
+fn at_salvage(part: NotOnBranch, worker: &Worker) -> NotOnBranch {
+    let was_there = part.place == worker.mission.place.path().to_string_lossy();
+    match worker.salvage_ref.as_ref().filter(|_| was_there) {
+        Some(salvage) => NotOnBranch {
+            place: salvage.clone(),
+            how_to_include: format!("`git checkout {salvage} -- PATH` on its branch, then commit"),
+            ..part
+        },
+        None => part,
+    }
+}
+
+/// Of a branch that is named by itself: of the worktree that we made for it, if there is one.
+fn of_branch(context: &Context, branch: &str) -> Vec<NotOnBranch> {
+    let Ok(repository) = context.repository() else { return Vec::new() };
+    let listed = git::list(repository).unwrap_or_default();
+    let its = listed.into_iter().find(|it| it.branch.as_deref() == Some(branch) && !it.missing);
+    let made = its.and_then(|it| git::made_by_us(repository, &it.path));
+    made.map(|made| facts::not_on_branch_of(repository, &made)).unwrap_or_default()
+}

@@ -1,0 +1,44 @@
+//! Whether a program is at work in a folder, as its working directory tells.
+
+use std::path::Path;
+
+use super::platform;
+
+/// Looks at all processes that can be seen, this one left out. One that hides its directory is another user's.
+pub fn is_at_work_in(program: &str, folder: &Path) -> bool {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let works_there =
+        |pid: u32| platform::working_directory(pid).is_some_and(|directory| directory.starts_with(&folder));
+    let is_it = |pid: u32| {
+        platform::record(pid).is_some_and(|it| it.name == program || it.name.starts_with(&format!("{program}-")))
+    };
+    platform::listed()
+        .into_iter()
+        .map(|(pid, _)| pid)
+        .any(|pid| pid != std::process::id() && works_there(pid) && is_it(pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_program_is_seen_where_it_works() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("inside");
+        std::fs::create_dir(&inside).unwrap();
+        assert!(!is_at_work_in("sleep", folder.path()));
+        let mut sleep = Command::new("sleep").arg("600").current_dir(&inside).stdin(Stdio::null()).spawn().unwrap();
+        // It is a copy of this program until it has become the other.
+        let began = std::time::Instant::now();
+        while !is_at_work_in("sleep", folder.path()) && began.elapsed() < std::time::Duration::from_secs(60) {
+            std::thread::yield_now();
+        }
+        let seen = (is_at_work_in("sleep", folder.path()), is_at_work_in("git", folder.path()));
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+        assert_eq!(seen, (true, false));
+        assert!(!is_at_work_in("sleep", folder.path()));
+    }
+}

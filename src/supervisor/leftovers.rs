@@ -1,0 +1,82 @@
+//! What a worker leaves in a worktree that we made for it is put on its branch, as far as that is plainly right. The rest
+//! stays where it is, and is named in the outcome.
+
+use super::assignment::Assignment;
+use super::facts;
+use crate::git::{self, Fingerprint, NotOnBranch, Repository};
+use crate::mission::causes::with_causes;
+use crate::process;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// So many files were committed.
+    pub committed: u32,
+    /// So many entries are still uncommitted.
+    pub uncommitted: u32,
+    /// What its branch does not hold then; `None`: it could not be looked up.
+    pub not_on_branch: Option<Vec<NotOnBranch>>,
+    /// Git does not work on this folder: nothing was done there.
+    pub out_of_place: Option<String>,
+}
+
+/// Blocks. `before` is what was there before the worker's first attempt.
+pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint>) -> Left {
+    let mut left = Left::default();
+    let told = assignment.repository.clone();
+    let repository = told.or_else(|| Repository::discover(&assignment.directory).ok().flatten());
+    let (Some(repository), Some(branch)) = (repository, assignment.mission.place.branch()) else { return left };
+    let directory = &assignment.directory;
+    if let Err(error) = git::check_in_place(&repository, directory) {
+        left.out_of_place = Some(with_causes(&error));
+        return left;
+    }
+    let is_git_at_work = || process::is_at_work_in("git", directory);
+    let locks = git::clear_stale_locks(&repository, directory, Some(branch), is_git_at_work);
+    let base = assignment.base_commit.as_deref().unwrap_or_default();
+    if let Err(error) = git::reattach(&repository, directory, branch, base) {
+        tracing::warn!(%error, "could not put the branch where the work is");
+    }
+    let Ok(status) = git::left(directory) else { return left };
+    left.uncommitted = status.entries.len() as u32;
+    let is_anothers = |name: &str| git::not_on_branch::is_anothers(branch, name, before);
+    let mut why = None;
+    if !assignment.settings.commit_leftovers {
+        why = Some("the user's setting commit_leftovers is false".to_owned());
+    } else if status.branch.as_deref().is_none_or(|name| !is_anothers(name)) {
+        why = commit(assignment, status.clone(), &mut left);
+    }
+    if let Some(lock) = locks.first().filter(|_| left.uncommitted > 0) {
+        why = Some(format!("{} is there, and a git is at work in this worktree", lock.display()));
+    }
+    // A status that is still right need not be asked for again.
+    let now = if left.committed == 0 && why.is_none() { Ok(status) } else { git::left(directory) };
+    left.not_on_branch = now.ok().map(|now| facts::not_on_branch(assignment, before, why.as_deref(), &now));
+    left
+}
+
+/// Returns why something could not be committed.
+fn commit(assignment: &Assignment, status: git::Status, left: &mut Left) -> Option<String> {
+    let (message, own, fallback) = (message(assignment), own_identity(assignment), git::Identity::fallback());
+    let copies = &assignment.copies;
+    match git::commit_leftovers(&assignment.directory, status, &message, &fallback, own.as_ref(), copies) {
+        Ok(committed) => {
+            // A merge may have been ended without any file of its own.
+            left.committed = (committed.files as u32).max(u32::from(committed.commit.is_some()));
+            left.uncommitted = committed.left as u32;
+            committed.refused
+        }
+        Err(error) => Some(format!("cannot {}", with_causes(&error))),
+    }
+}
+
+fn message(assignment: &Assignment) -> String {
+    // The title last: what is in it stays as it is.
+    let template = assignment.settings.commit_message.replace("{worker_id}", assignment.worker_id.as_str());
+    template.replace("{title}", &assignment.mission.title)
+}
+
+fn own_identity(assignment: &Assignment) -> Option<git::Identity> {
+    let settings = &assignment.settings;
+    Some(git::Identity { name: settings.commit_name.clone()?, email: settings.commit_email.clone()? })
+}

@@ -1,0 +1,195 @@
+//! What a worker's branch does not hold at its end: put there where that is plainly right, else named, and never called
+//! merged.
+
+use std::path::PathBuf;
+
+use orchestrator_boss::mission::outcome::Changes;
+use orchestrator_boss::orchestrator::{
+    IntegrationAnswer, IntegrationRequest, IntegrationSource, RemovalRequest, RemovalTarget,
+};
+
+use crate::world::{Server, World, git, mission};
+
+async fn changes(server: &Server, id: &str) -> Changes {
+    server.orchestrator.get(id).await.unwrap().worker.last().expect("it has settled").changes.clone()
+}
+
+async fn integrate(server: &Server, id: &str, dry_run: bool) -> IntegrationAnswer {
+    let request = IntegrationRequest { dry_run, ..IntegrationRequest::of(IntegrationSource::Worker(id.to_owned())) };
+    server.orchestrator.integrate(&server.boss, request).await.unwrap()
+}
+
+async fn completed(server: &Server, script: &str) -> String {
+    let id = server.create_one(mission("t", script)).await;
+    server.until(&id, "completed").await;
+    id
+}
+
+async fn directory(server: &Server, id: &str) -> PathBuf {
+    server.orchestrator.get(id).await.unwrap().worker.mission.place.path().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_plainly_the_workers_comes_onto_its_branch() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let ends = [
+        // A git that was killed has left its lock.
+        ("lock", "write a.txt x\nrun touch $(git rev-parse --git-dir)/index.lock"),
+        ("detached", "run git checkout -q --detach\nwrite a.txt x\ncommit a"),
+        ("deleted", "write a.txt x\ncommit a\nrun git update-ref -d HEAD"),
+        (
+            "merge",
+            "run git checkout -qb side\nwrite a.txt x\ncommit a\nrun git checkout -q - && git merge -q --no-ff --no-commit side && git branch -D -q side",
+        ),
+        (
+            "pick",
+            "run git checkout -qb side\nwrite a.txt x\ncommit a\nrun git checkout -q - && git cherry-pick -n side && git branch -D -q side",
+        ),
+    ];
+    let drafts = ends.iter().map(|(title, script)| mission(title, script)).collect();
+    let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
+    for id in &ids {
+        server.until(id, "completed").await;
+        let changes = changes(&server, id).await;
+        assert_eq!(changes.not_on_branch, [], "{id}");
+        assert_eq!(world.git(&["show", &format!("orchestrator/{id}:a.txt")]), "x", "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_on_the_branch_is_named_and_never_called_merged() {
+    let world = World::new();
+    std::fs::write(world.repo().join(".gitignore"), "*.secret\n").unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "-qm", "rules"]);
+    let server = world.server(Some("boss"));
+    let conflict = "run git checkout -qb side HEAD\nwrite README side\ncommit s\nrun git checkout -q -\nwrite README mine\ncommit m";
+    let ends = [
+        (
+            "merge",
+            format!("{conflict}\nrun git merge -q side || true"),
+            "merge that is not finished, with conflicts in README",
+        ),
+        ("pick", format!("{conflict}\nrun git cherry-pick side || true"), "cherry-pick that is not finished"),
+        ("rebase", format!("{conflict}\nrun git rebase -q side || true"), "rebase that is not finished"),
+        ("stash", "write README x\nrun git stash -q".to_owned(), "a stash"),
+        ("nested", "run git init -q inner\nwrite inner/a.txt x".to_owned(), "a repository inside"),
+        ("ignored", "write my.secret x".to_owned(), "files that git ignores: my.secret"),
+        (
+            "side",
+            "run git checkout -q --detach\nwrite a.txt x\ncommit a\nrun git branch kept && git checkout -q -"
+                .to_owned(),
+            "1 commit on branch kept",
+        ),
+        ("orphan", "run git checkout -q --orphan fresh\nwrite a.txt x".to_owned(), "uncommitted files"),
+    ];
+    let drafts = ends.iter().map(|(title, script, _)| mission(title, script)).collect();
+    let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
+    for (id, (_, _, what)) in ids.iter().zip(&ends) {
+        server.until(id, "completed").await;
+        let named = changes(&server, id).await.not_on_branch;
+        assert!(named.iter().any(|part| part.what.contains(what)), "{id}: {what}: {named:#?}");
+        for dry_run in [true, false] {
+            let answer = integrate(&server, id, dry_run).await;
+            assert!(answer.not_included.iter().any(|(of, part)| of == id && part.what.contains(what)), "{answer:#?}");
+            assert!(!answer.status.starts_with("already"), "{id}: {}", answer.status);
+        }
+    }
+    let all =
+        RemovalRequest { target: RemovalTarget::AllIntegrated, repo_path: None, force: false, delete_branch: false };
+    let answer = server.orchestrator.remove_worktree(&server.boss, all).await.unwrap();
+    assert!(answer.removed.is_empty(), "{answer:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_integration_compares_the_branch_with_what_is_there_now() {
+    let world = World::new();
+    let mut settings = world.settings();
+    settings.commit_leftovers = false;
+    let server = world.server_with(Some("boss"), settings);
+    let id = completed(&server, "write a.txt x").await;
+    let named = changes(&server, &id).await.not_on_branch;
+    assert!(
+        named[0].what == "1 uncommitted file: a.txt" && named[0].how_to_include.contains("commit_leftovers"),
+        "{named:#?}"
+    );
+    assert_eq!(integrate(&server, &id, false).await.status, "incomplete");
+    let path = directory(&server, &id).await;
+    git(&path, &["add", "-A"]);
+    git(&path, &["commit", "-qm", "a"]);
+    let answer = integrate(&server, &id, false).await;
+    assert_eq!((answer.status.as_str(), answer.not_included.len()), ("merged", 0), "{answer:#?}");
+    assert_eq!(integrate(&server, &id, false).await.status, "already_integrated");
+    std::fs::write(path.join("later.txt"), "x").unwrap();
+    let answer = integrate(&server, &id, false).await;
+    assert_eq!(answer.status, "incomplete", "{answer:#?}");
+    assert!(answer.not_included[0].1.what.contains("later.txt"), "{answer:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_verification_wrote_is_not_the_workers() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let mut draft = mission("t", "write a.txt x\ncommit a");
+    draft.verify_command = Some("touch built".to_owned());
+    let id = server.create_one(draft).await;
+    server.until(&id, "completed").await;
+    assert_eq!(changes(&server, &id).await.not_on_branch, []);
+    assert_eq!(integrate(&server, &id, false).await.status, "merged");
+    assert_eq!(integrate(&server, &id, false).await.status, "already_integrated");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worktree_whose_git_was_replaced_is_neither_committed_nor_verified() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let mut draft = mission("t", "write a.txt x\nrun rm .git && git init -q && git add -A");
+    draft.verify_command = Some("true".to_owned());
+    let id = server.create_one(draft).await;
+    server.until(&id, "failed").await;
+    let worker = server.orchestrator.get(&id).await.unwrap().worker;
+    let last = worker.last().unwrap();
+    assert_eq!((last.verification.as_str(), last.changes.commits), ("could_not_run", 0));
+    assert!(last.changes.not_on_branch[0].how_to_include.contains("git worktree repair"), "{:#?}", last.changes);
+    assert!(!git(&directory(&server, &id).await, &["status", "--porcelain"]).is_empty(), "nothing was committed there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_submodule_with_settings_of_worktrees_only_the_work_is_merged() {
+    let world = World::new();
+    let library = World::new();
+    let url = library.repo().display().to_string();
+    world.git(&["-c", "protocol.file.allow=always", "submodule", "add", "-q", &url, "sub"]);
+    let sub = world.repo().join("sub");
+    for setting in [["user.name", "x"], ["user.email", "x@localhost"], ["extensions.worktreeConfig", "true"]] {
+        git(&sub, &[&["config"][..], &setting].concat());
+    }
+    let server = world.server_in(&sub, Some("boss"), world.settings());
+    let id = completed(&server, "write mine.txt x").await;
+    assert_eq!(integrate(&server, &id, false).await.status, "merged");
+    assert_eq!(git(&sub, &["ls-tree", "-r", "--name-only", "main"]), "README\nmine.txt");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worktree_has_the_submodules_of_the_main_checkout() {
+    let world = World::new();
+    let library = World::new();
+    let url = library.repo().display().to_string();
+    world.git(&["-c", "protocol.file.allow=always", "submodule", "add", "-q", &url, "lib"]);
+    world.git(&["commit", "-qm", "lib"]);
+    let server = world.server(Some("boss"));
+    let mut draft = mission("t", "run cp lib/README copied.txt\ncommit a");
+    draft.verify_command = Some("test -e lib/README".to_owned());
+    let id = server.create_one(draft).await;
+    server.until(&id, "completed").await;
+    assert_eq!(changes(&server, &id).await.not_on_branch, []);
+    assert_eq!(integrate(&server, &id, false).await.status, "merged");
+
+    let script = "run cd lib && git -c user.name=x -c user.email=x@y commit -q --allow-empty -m mine";
+    let id = completed(&server, script).await;
+    let named = changes(&server, &id).await;
+    assert_eq!(named.commits, 0, "a link that leads nowhere");
+    assert!(named.not_on_branch.iter().any(|part| part.what.contains("commits of a submodule")), "{named:#?}");
+    assert_ne!(integrate(&server, &id, false).await.status, "already_merged");
+}
