@@ -15,14 +15,15 @@ use crate::world::{CEILING, World};
 with_each_cli!(the_plugin_brings_the_server_and_the_skill: Claude);
 with_each_cli!(the_guard_refuses_what_the_boss_edits_itself: Claude);
 with_each_cli!(without_the_guard_the_boss_may_edit: Claude);
+with_each_cli!(without_the_program_the_plugin_says_how_to_install_it: Claude);
 
-const TOOLS: &str = "mcp__plugin_orchestrator-boss_orchestrator-boss";
+const TOOLS: &str = "mcp__plugin_orchestrator-boss_boss";
 
 async fn the_plugin_brings_the_server_and_the_skill(world: &World) {
     install(world, false);
     let listed = claude(world, &["mcp", "list"], &world.repo());
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let ours = listed.lines().find(|line| line.contains("plugin:orchestrator-boss:orchestrator-boss"));
+    let ours = listed.lines().find(|line| line.contains("plugin:orchestrator-boss:boss"));
     assert!(ours.is_some_and(|line| line.contains("Connected")), "{listed}");
 
     let ended = lead(world, &Script::new().say("ready").marker());
@@ -48,6 +49,27 @@ async fn without_the_guard_the_boss_may_edit(world: &World) {
     let told = lead_and_edit(world);
     assert!(!told.contains("you do not edit its files yourself"), "{told}");
     assert_eq!(fs::read_to_string(world.repo().join("mine.txt")).expect("it was written"), "mine");
+}
+
+async fn without_the_program_the_plugin_says_how_to_install_it(world: &World) {
+    install(world, true);
+    let mut list = world.home.command(world.cli.path());
+    let listed = list.args(["mcp", "list"]).current_dir(world.repo()).output().expect("the CLI starts");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let command = format!("cargo install --path '{}", world.path("").display());
+    assert!(listed.contains("which is not installed") && listed.contains(command.trim_end_matches('/')), "{listed}");
+    // An edit is let through, and nobody hears of the hook.
+    let mut boss = world.home.command(world.cli.path());
+    boss.args(["-p", "--permission-mode", "acceptEdits", "--output-format", "stream-json", "--verbose"]);
+    boss.args(["--include-hook-events"]).current_dir(world.repo());
+    let edit = Script::new().write("mine.txt", "mine").say("edited");
+    let ended = run_to_end(&mut boss, &edit.marker(), CEILING);
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert_eq!(fs::read_to_string(world.repo().join("mine.txt")).expect("it was written"), "mine");
+    for noise in ["not found", "failed", "hook error", "127"] {
+        let told = said.lines().find(|line| line.contains("hook") && line.contains(noise));
+        assert_eq!(told, None, "{noise}");
+    }
 }
 
 /// The worker is a Claude Code of the same user, with the same plugin.
@@ -81,6 +103,8 @@ fn install(world: &World, guard: bool) {
     for file in [
         ".claude-plugin/plugin.json",
         ".claude-plugin/marketplace.json",
+        "plugin/launch.sh",
+        "Cargo.toml",
         "skills/orchestrator-boss/SKILL.md",
         "README.md",
         "LICENSE",
