@@ -1,8 +1,11 @@
 //! The user's settings: a file of their own, the environment, never anything from the repository being worked on, since
 //! that would let a repository run commands.
 
+mod spelling;
+
 use std::collections::BTreeMap;
 use std::env;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use etcetera::BaseStrategy;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::backend::CustomBackend;
+use crate::backend::{Backends, CustomBackend};
 
 /// All settings, each with its default. `deny_unknown_fields`: a misspelt setting is said, not ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +65,9 @@ pub struct Settings {
     pub backends: BTreeMap<String, BackendSettings>,
     /// Backends of the user's own: `[[custom]]`.
     pub custom: Vec<CustomBackend>,
+    /// Where they were read from. `None`: there was no file.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// What is left out is not limited.
@@ -126,6 +132,7 @@ impl Default for Settings {
             min_free_processes: 128,
             backends: BTreeMap::new(),
             custom: Vec::new(),
+            file: None,
         }
     }
 }
@@ -198,13 +205,26 @@ const SHARED_DAEMONS: [&str; 62] = [
 
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    #[error("could not read the settings file {}: check that it exists and is readable", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("the settings file {} is not valid: {reason}", path.display())]
+    #[error("cannot read the settings file {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot use the settings file {}: {reason}", path.display())]
     Invalid { path: PathBuf, reason: String },
+    #[error("cannot use the variable {found}: there is none of that name; did you mean {meant}?")]
+    Variable { found: String, meant: &'static str },
     #[error("{variable}={value:?} is not a number: unset it or give a whole number")]
     NotANumber { variable: &'static str, value: String },
 }
+
+/// The variables that a user may set. Those by which our own processes know each other are not among them.
+const VARIABLES: [&str; 7] = [
+    "ORCHESTRATOR_MAX_WORKERS",
+    "ORCHESTRATOR_WAIT_SECONDS",
+    "ORCHESTRATOR_STATE_DIR",
+    "ORCHESTRATOR_LOG",
+    "ORCHESTRATOR_BOSS_MAX_COST_USD",
+    "ORCHESTRATOR_BOSS_MAX_TOKENS",
+    "ORCHESTRATOR_BOSS_TIMEOUT_MINUTES",
+];
 
 /// Where the settings file lies unless `--config` names another: `~/.config/orchestrator-boss/config.toml`, or in
 /// `XDG_CONFIG_HOME`; on macOS too, as command-line users expect.
@@ -218,11 +238,16 @@ impl Settings {
     pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
         let mut settings = match named {
             Some(path) => Self::read(path)?,
-            None => match default_path().filter(|path| path.exists()) {
-                Some(path) => Self::read(&path)?,
+            None => match default_path().map(|path| Self::read(&path)) {
+                // One that cannot be read is no absence.
+                Some(Err(ConfigError::Read { source, .. })) if source.kind() == io::ErrorKind::NotFound => {
+                    Self::default()
+                }
+                Some(read) => read?,
                 None => Self::default(),
             },
         };
+        check_variables(env::vars_os().filter_map(|(name, _)| name.into_string().ok()))?;
         if let Some(workers) = number("ORCHESTRATOR_MAX_WORKERS")? {
             settings.max_workers = Some(workers as usize);
         }
@@ -242,18 +267,34 @@ impl Settings {
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text).map_err(|reason| ConfigError::Invalid { path: path.to_owned(), reason })
+        let settings = Self::parse(&text).map_err(|reason| ConfigError::Invalid { path: path.to_owned(), reason })?;
+        Ok(Self { file: path.canonicalize().ok(), ..settings })
     }
 
     /// The text of a settings file, or what is wrong in it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let settings: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let settings: Self = toml::from_str(text).map_err(|error| spelling::explained(&error, text, &Self::names()))?;
         settings.custom.iter().try_for_each(CustomBackend::check_settings).map_err(|error| error.to_string())?;
         settings.check()?;
         Ok(settings)
     }
 
+    /// Of the top level, as serde lists them where one is unknown.
+    fn names() -> Vec<String> {
+        let Err(error) = toml::from_str::<Self>("\"\" = 0") else { return Vec::new() };
+        spelling::known(error.message())
+    }
+
     fn check(&self) -> Result<(), String> {
+        let backends = Backends::with_custom(self.custom.clone());
+        if let Some(unknown) = self.backends.keys().find(|name| backends.get(name).is_err()) {
+            let meant = spelling::nearest(unknown, backends.names());
+            let advice = match meant {
+                Some(meant) => format!("did you mean [backends.{meant}]?"),
+                None => format!("there are {}", backends.names().collect::<Vec<_>>().join(", ")),
+            };
+            return Err(format!("[backends.{unknown}] is of no backend; {advice}"));
+        }
         if !self.stall_minutes.is_finite() || self.stall_minutes < 0.0 {
             return Err(format!("stall_minutes = {}: give a number of minutes, or 0 for never", self.stall_minutes));
         }
@@ -273,6 +314,16 @@ impl Settings {
 
     pub fn backend(&self, name: &str) -> BackendSettings {
         self.backends.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// Others may have variables that begin like ours: only one that is nearly ours is refused.
+fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
+    let mut ours = names.filter(|name| name.starts_with("ORCHESTRATOR_") && !VARIABLES.contains(&name.as_str()));
+    let misspelt = ours.find_map(|found| Some((spelling::nearest_variable(&found, VARIABLES)?, found)));
+    match misspelt {
+        Some((meant, found)) => Err(ConfigError::Variable { found, meant }),
+        None => Ok(()),
     }
 }
 
@@ -324,7 +375,41 @@ mod tests {
         let path = folder.path().join("config.toml");
         std::fs::write(&path, "max_worker = 3\n").unwrap();
         let error = Settings::load(Some(&path)).unwrap_err().to_string();
-        assert!(error.contains("max_worker") && error.contains("max_workers"), "{error}");
+        assert!(
+            error.ends_with("line 1: there is no setting \"max_worker\" here; did you mean max_workers?"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_one_that_was_meant() {
+        for (text, said) in [
+            ("\nmax_worker = 3", "line 2: there is no setting \"max_worker\" here; did you mean max_workers?"),
+            ("[boss]\nmax_cost = 1.0", "line 2: there is no setting \"max_cost\" here; did you mean max_cost_usd?"),
+            ("[backends.codex]\nmodels = 'x'", "did you mean model?"),
+            ("[[custom]]\nname = 'a'\nprogram = 'a'\narguments = []", "there is no setting \"arguments\" here"),
+            ("[[custom]]\nname = 'a'\nprogram = 'a'\nresume_arg = []", "did you mean resume_args?"),
+            ("[boss]\nmax_tokens = 1\nwait_seconds = 3", "wait_seconds belongs above the first [section]"),
+            ("max_cost_usd = 3", "max_cost_usd belongs below [boss]"),
+            ("[backend.codex]", "did you mean backends?"),
+            ("[backends.codx]\nprogram = 'x'", "did you mean [backends.codex]?"),
+            ("[backends.claude]\nprogram = 'x'", "did you mean [backends.claudecode]?"),
+            ("colour = true", "there is no setting \"colour\" here; the README lists all settings"),
+        ] {
+            let error = Settings::parse(text).unwrap_err();
+            assert!(error.contains(said) && !error.contains("expected one of"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_refused_and_a_strangers_is_not() {
+        let check = |name: &str| check_variables([name.to_owned()].into_iter()).map_err(|error| error.to_string());
+        let error = check("ORCHESTRATOR_MAX_WORKER").unwrap_err();
+        assert!(error.contains("did you mean ORCHESTRATOR_MAX_WORKERS"), "{error}");
+        for other in ["ORCHESTRATOR_WORKER_TAG", "ORCHESTRATOR_BACKEND_ENV", "ORCHESTRATOR_URL", "ORCHESTRATOR_LOG"] {
+            assert_eq!(check(other), Ok(()));
+        }
+        assert!(check("ORCHESTRATOR_CRASH_LOG").is_ok() && check("ORCHESTRATOR_NOTE").is_ok());
     }
 
     #[test]

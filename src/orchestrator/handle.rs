@@ -90,6 +90,7 @@ impl Orchestrator {
     /// ever asked for: then nothing is made either.
     pub fn visit(startup: Startup, backends: Backends) -> Result<Option<Self>> {
         let context = Context::new(startup, backends, true)?;
+        state_dir::is_there(&context.state_root)?;
         match context.has_state() {
             true => Self::start_in(context).map(Some),
             false => Ok(None),

@@ -13,7 +13,7 @@ use super::history::History;
 use super::journal::{JournalError, LOCK};
 use super::mend::{apply_later, around_damaged_head};
 use super::rebuild;
-use super::state_dir::StateDir;
+use super::state_dir::{self, StateDir};
 use crate::mission::id::WorkerId;
 use crate::mission::name::Named;
 use crate::mission::registry::{Registry, Report, Worker};
@@ -42,6 +42,9 @@ impl Reader {
     /// `None`: there is no state here, and never was as far as can be seen.
     pub fn open(root: &Path) -> Result<Option<Self>, JournalError> {
         let dir = StateDir::at(root);
+        if !state_dir::is_there(root)? {
+            return Ok(None);
+        }
         if !dir.journal().exists() && !rebuild::is_possible(&dir) {
             return Ok(None);
         }

@@ -1,6 +1,7 @@
 //! The layout of `.orchestrator/`: which file lies where. Paths only.
 
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::file::{self, FileError};
 use super::worker_dir::WorkerDir;
@@ -27,6 +28,17 @@ fn hide_from_tools(root: &Path) -> Result<(), FileError> {
     match path.symlink_metadata() {
         Ok(_) => Ok(()),
         Err(_) => file::replace(&path, b"*\n", false),
+    }
+}
+
+/// Whether there is a folder with this root. One that cannot be read, or something else in its place, is an error and no
+/// absence: what is in it is not known.
+pub fn is_there(root: &Path) -> Result<bool, FileError> {
+    match fs::read_dir(root) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(_) if root.is_file() => Err(FileError::Foreign { path: root.to_owned(), expected: "a folder" }),
+        Err(source) => Err(FileError::read(root, source)),
     }
 }
 
