@@ -8,9 +8,13 @@ use tempfile::TempDir;
 
 /// Runs the demo with a home, a temporary folder and a git of its own.
 fn demo(home: &TempDir) -> Output {
+    run(home, home.path(), &["demo"])
+}
+
+fn run(home: &TempDir, directory: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"))
-        .arg("demo")
-        .current_dir(home.path())
+        .args(args)
+        .current_dir(directory)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").expect("a PATH with git and a shell"))
         .env("HOME", home.path())
@@ -48,5 +52,9 @@ fn the_demo_merges_what_its_workers_did_and_says_where() {
     );
     for row in ["greet-in-french", "shout-in-english", "cancelled"] {
         assert!(printed.contains(row), "{row} is not in: {printed}");
+    } // The first thing that one tries there, without any option.
+    for args in [["retry", "w-4"], ["wait", "w-4"]] {
+        let ended = run(&home, repository, &args);
+        assert!(ended.status.success(), "{args:?}: {ended:?}");
     }
 }

@@ -70,7 +70,7 @@ struct Cancelled {
 
 pub(super) fn run(args: &CancelArgs, places: &Places) -> ExitCode {
     out::run(async {
-        let visit = visit::visit(places).await?;
+        let visit = visit::visit_for(places, &args.workers).await?;
         let ended = out::unless_interrupted(cancel(args, &visit)).await;
         visit.leave().await;
         ended?

@@ -131,7 +131,7 @@ struct Push {
 
 pub(super) fn run(args: &IntegrateArgs, places: &Places) -> ExitCode {
     out::run(async {
-        let visit = visit::visit(places).await?;
+        let visit = visit::visit_for(places, &args.workers).await?;
         let answer = out::unless_interrupted(integrate(args, &visit)).await;
         let nothing = match &answer {
             Ok(Ok(answer)) => visit.orchestrator().had_nothing_to_integrate(answer).await,

@@ -17,6 +17,7 @@ mod integrate;
 mod log;
 mod logs;
 mod out;
+mod recorded;
 mod report;
 mod retry;
 mod serve;

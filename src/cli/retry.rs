@@ -70,7 +70,7 @@ pub(super) fn run(args: &RetryArgs, places: &Places) -> ExitCode {
         Err(end) => return out::end(Err(end)),
     };
     out::run(async {
-        let visit = visit::visit(places).await?;
+        let visit = visit::visit_for(places, std::slice::from_ref(&args.worker)).await?;
         let doing = || format!("starting {}", args.worker);
         let retry = out::with_progress(doing, visit.retry(&args.worker, request));
         let begun = out::unless_interrupted(retry).await;

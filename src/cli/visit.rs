@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Places;
 use super::here::Here;
 use super::out::End;
+use super::recorded;
 use crate::backend::Backends;
 use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::WorkerStatus;
@@ -42,7 +43,17 @@ pub(super) struct Begun {
 
 /// Refused where a worker calls it: workers do not lead workers. Where nothing was ever asked for, nothing is made.
 pub(super) async fn visit(places: &Places) -> Result<Visit, End> {
-    let Here { settings, directory, state_root, .. } = Here::find(places).map_err(End::Failed)?;
+    visit_for(places, &[]).await
+}
+
+/// For a command that acts on these workers: with the settings by which they were begun, unless it is told others.
+pub(super) async fn visit_for(places: &Places, workers: &[String]) -> Result<Visit, End> {
+    let here = Here::find(places).map_err(End::Failed)?;
+    let settings = match places.config {
+        Some(_) => here.settings.clone(),
+        None => recorded::settings(&here, workers),
+    };
+    let Here { directory, state_root, .. } = here;
     if let Some(tag) = process::inherited_tag().filter(|tag| process::depth_of(tag) >= settings.max_depth) {
         let most = settings.max_depth;
         return Err(End::Failed(format!(

@@ -109,6 +109,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         program,
         socket: folder.join(socket_name),
         settings: Secrets::without(&context.settings),
+        settings_file: context.settings.file.clone(),
     };
     let begins = Worker { base_commit: assignment.base_commit.clone(), ..Worker::clone(worker) };
     // Beside each other, since each waits for the disk.

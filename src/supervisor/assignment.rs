@@ -58,6 +58,9 @@ pub struct Assignment {
     pub own_registrations: Vec<String>,
     pub socket: PathBuf,
     pub settings: Settings,
+    /// The file that the server read them from: it holds what a file of ours must not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings_file: Option<PathBuf>,
 }
 
 /// A folder of a worktree, if it is there and no link leads out of the worktree.

@@ -75,3 +75,34 @@ fn an_open_worker_is_not_retried_and_the_words_are_those_of_the_command_line() {
     std::fs::write(world.repo().join("go"), "").unwrap();
     until_status(&mut boss, &worker, "completed");
 }
+
+/// The program as a person calls it who was never told of a settings file.
+fn without_config(world: &World, args: &[&str]) -> Ran {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
+    let environment = world.program(&[]);
+    command.env_clear().envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Ran::of(command.args(args).current_dir(world.repo()).output().expect("it runs"))
+}
+
+#[test]
+fn a_backend_of_the_servers_settings_is_known_without_them() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("again", "fail-once ../../repo/failed\nsay done"));
+    until_status(&mut boss, &worker, "failed");
+    boss.leave();
+    world.until_all_have_gone();
+    without_config(&world, &["retry", &worker, "--fresh"]).ended(0);
+    let mut next = world.boss();
+    until_status(&mut next, &worker, "completed");
+    next.leave();
+    world.until_all_have_gone();
+    // The file is gone: what it said of the backend is in the worker's record.
+    let settings = world.path("config.toml");
+    std::fs::rename(&settings, world.path("elsewhere.toml")).unwrap();
+    without_config(&world, &["retry", &worker, "--fresh"]).ended(0);
+    std::fs::rename(world.path("elsewhere.toml"), &settings).unwrap();
+    let mut next = world.boss();
+    until_status(&mut next, &worker, "completed");
+    without_config(&world, &["cancel", &worker]).ended(0);
+}

@@ -221,9 +221,51 @@ fn the_programs_options_are_handed_on() {
         state,
         "the user's arguments stay"
     );
-    home.setup(&["opencode", "--config", "/c.toml"]);
+    home.write("project/c.toml", "max_workers = 2\n");
+    home.setup(&["opencode", "--config", "c.toml"]);
     let command = home.json(".config/opencode/opencode.json")["mcp"]["orchestrator-boss"]["command"].take();
-    assert_eq!(command.as_array().expect("a list")[1..], ["--config", "/c.toml"]);
+    let named = home.path("project/c.toml").display().to_string();
+    assert_eq!(command.as_array().expect("a list")[1..], ["--config".to_owned(), named]);
+}
+
+#[test]
+fn options_with_which_no_server_could_start_are_refused() {
+    let home = Home::new();
+    home.write("broken.toml", "max_worker = 3\n");
+    home.write("a-file", "");
+    let before = home.files();
+    for (option, value, why) in [
+        ("--config", "missing.toml", "cannot read the settings file missing.toml"),
+        ("--config", "..", "cannot read the settings file"),
+        ("--config", "../broken.toml", "did you mean max_workers?"),
+        ("--state-dir", "../a-file", "is not a folder"),
+    ] {
+        for client in ["claude", "codex", "gemini", "opencode"] {
+            let output = home.run(&["setup", client, option, value]);
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(1) && told.contains(why), "{client} {value}: {told}");
+            assert_eq!(home.files(), before);
+        }
+    }
+    // What is there goes out all the same.
+    assert!(home.run(&["setup", "codex", "--remove", "--config", "missing.toml"]).status.success());
+}
+
+#[test]
+fn paths_of_this_machine_in_a_shared_file_are_noted() {
+    let mut home = Home::new();
+    home.write("c.toml", "");
+    let notes = |home: &Home, arguments: &[&str]| home.setup(arguments)["notes"].to_string();
+    fs::create_dir(home.path("bin")).expect("a new folder");
+    symlink(env!("CARGO_BIN_EXE_orchestrator-boss"), home.path("bin/orchestrator-boss")).expect("a new link");
+    home.search_path = home.path("bin").display().to_string();
+    for client in ["claude", "codex", "gemini", "opencode"] {
+        let told = notes(&home, &[client, "--scope", "project"]);
+        assert!(!told.contains("paths of this machine"), "{client}: {told}");
+        let told = notes(&home, &[client, "--scope", "project", "--config", "../c.toml"]);
+        assert!(told.contains("paths of this machine") && told.contains("c.toml"), "{client}: {told}");
+        assert!(!notes(&home, &[client, "--config", "../c.toml"]).contains("paths of this machine"));
+    }
 }
 
 #[test]

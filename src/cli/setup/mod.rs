@@ -14,7 +14,7 @@ mod file;
 mod gemini;
 mod json;
 mod opencode;
-mod program;
+pub(super) mod program;
 mod receipt;
 pub(super) mod registered;
 mod show;
@@ -29,7 +29,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use self::change::Change;
@@ -39,6 +39,8 @@ use self::receipt::Receipt;
 use super::Places;
 use super::out::{self, End};
 use crate::backend::Backends;
+use crate::config::Settings;
+use crate::mission::causes::with_causes;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -100,6 +102,8 @@ pub(crate) enum SetupError {
     NotDone { line: String, path: PathBuf },
     #[error("there is no home directory: set HOME")]
     NoHome,
+    #[error("the server could not start with this: {why}")]
+    Unusable { why: String },
     #[error("could not say where this program, its options' files or the current directory are")]
     Nowhere(#[source] io::Error),
 }
@@ -123,6 +127,9 @@ pub(super) fn run(args: &SetupArgs, places: &Places) -> ExitCode {
 }
 
 fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
+    if !args.remove {
+        program::check(places).map_err(|why| SetupError::Unusable { why })?;
+    }
     let environment = Environment {
         home: etcetera::home_dir().map_err(|_| SetupError::NoHome)?,
         project: env::current_dir().map_err(SetupError::Nowhere)?,
@@ -133,7 +140,11 @@ fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
     let registration = args.client.registration(&environment, args.scope);
     let mut receipt = Receipt::load();
     let changes = changes(args, &environment, &registration, &receipt)?;
-    let notes = notes(args, &registration)?;
+    let mut notes = notes(args, &registration)?;
+    if !args.remove {
+        notes.extend(settings_note(places));
+        notes.extend(paths_note(args, &registration, &changes[0]));
+    }
     let status = match () {
         () if changes.iter().all(Change::is_none) => "already",
         () if args.dry_run => "would_change",
@@ -204,6 +215,42 @@ fn notes(args: &SetupArgs, registration: &Registration) -> Result<Vec<String>, S
     notes.extend(kept.map_err(|damage| SetupError::Damaged { path: path.clone(), damage })?);
     notes.extend(registration.notes.iter().cloned());
     Ok(notes)
+}
+
+/// Without `--config` the server reads the user's own file, which may be broken now and mended before it starts.
+fn settings_note(places: &Places) -> Option<String> {
+    let error = match places.config {
+        Some(_) => return None,
+        None => Settings::load(None).err()?,
+    };
+    Some(format!("the server refuses all work until this is put right: {}", with_causes(&error)))
+}
+
+/// A project's file is for others too, and they have other folders.
+fn paths_note(args: &SetupArgs, registration: &Registration, change: &Change) -> Option<String> {
+    if args.scope != Scope::Project {
+        return None;
+    }
+    let entry = registration.format.get(change.after.as_deref()?, &registration.keys).ok()??;
+    let paths: Vec<String> = absolute_paths(&entry);
+    (!paths.is_empty()).then(|| {
+        format!(
+            "{} is shared with all who work on this project, and names paths of this machine: {}. They work only where \
+             the same is at the same place; with orchestrator-boss on the PATH, and without --config and --state-dir, \
+             setup writes none",
+            change.path.display(),
+            paths.join(", ")
+        )
+    })
+}
+
+fn absolute_paths(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => text.starts_with('/').then(|| text.clone()).into_iter().collect(),
+        Value::Array(items) => items.iter().flat_map(absolute_paths).collect(),
+        Value::Object(fields) => fields.values().flat_map(absolute_paths).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn apply(

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf, absolute};
 
 use super::entry::NAME;
 use crate::cli::Places;
+use crate::config::Settings;
+use crate::mission::causes::with_causes;
+use crate::store::state_dir;
 
 /// For the user's own settings: the absolute path, since clients are started with differing PATHs (from a desktop with
 /// hardly any). The entry of the PATH and not what it leads to: package managers put a link there that an update moves,
@@ -47,6 +50,17 @@ fn on_the_path(this: &Path, folders: &[PathBuf]) -> Option<PathBuf> {
 fn leads_to(this: &Path, folders: &[PathBuf]) -> bool {
     let first = folders.iter().map(|folder| folder.join(NAME)).find(|entry| entry.is_file());
     first.and_then(|entry| entry.canonicalize().ok()) == this.canonicalize().ok()
+}
+
+/// Refuses settings and a state directory with which the server could not start.
+pub fn check(places: &Places) -> Result<(), String> {
+    if let Some(path) = &places.config {
+        Settings::load(Some(path)).map_err(|error| with_causes(&error))?;
+    }
+    match &places.state_dir {
+        Some(path) => state_dir::is_there(path).map(drop).map_err(|error| with_causes(&error)),
+        None => Ok(()),
+    }
 }
 
 /// What setup itself was given, for the server.

@@ -141,7 +141,7 @@ impl Hands {
         let what = state::doing_cancel(&worker);
         let places = self.places.clone();
         self.act(what, async move {
-            let visit = visit::visit(&places).await?;
+            let visit = visit::visit_for(&places, &[worker.to_string()]).await?;
             let answer = visit.cancel(worker.as_str(), "cancelled in status --watch").await;
             visit.leave().await;
             let answer = answer?;
@@ -157,7 +157,7 @@ impl Hands {
         let what = state::doing_send(&worker);
         let places = self.places.clone();
         self.act(what, async move {
-            let visit = visit::visit(&places).await?;
+            let visit = visit::visit_for(&places, &[worker.to_string()]).await?;
             let answer = visit.message(worker.as_str(), text, Delivery::WhenReady).await;
             visit.leave().await;
             use crate::orchestrator::MessageDelivery::{Live, NextAttempt, Queued};

@@ -1,0 +1,58 @@
+//! The settings by which a worker was begun. Its server may have been started with a settings file of its own (`--config`),
+//! which a command at a terminal is not given: the worker's record says which file that was, and what was in it.
+
+use std::path::Path;
+
+use super::here::Here;
+use crate::backend::Backends;
+use crate::config::Settings;
+use crate::mission::id::WorkerId;
+use crate::orchestrator::Observer;
+use crate::store::file;
+use crate::supervisor::assignment::Assignment;
+
+/// For a command that acts on these workers without being told of any settings file.
+pub(super) fn settings(here: &Here, names: &[String]) -> Settings {
+    let own = here.settings.clone();
+    let Some(recorded) = names.iter().find_map(|name| assignment(here, name)) else { return own };
+    let named = recorded.settings_file.as_deref().filter(|path| !is_within_reach_of_workers(here, path));
+    match named.and_then(|path| Settings::load(Some(path)).ok()) {
+        Some(settings) => Settings { state_dir: own.state_dir, ..settings },
+        None => with_backends_of(own, recorded.settings),
+    }
+}
+
+/// What lies in the repository is the repository's, and must not say what is run.
+fn is_within_reach_of_workers(here: &Here, path: &Path) -> bool {
+    [Some(&here.state_root), here.repository.as_ref()].into_iter().flatten().any(|folder| path.starts_with(folder))
+}
+
+/// The file is gone: its backends are known from the record, without their secrets.
+fn with_backends_of(mut own: Settings, recorded: Settings) -> Settings {
+    let known = Backends::with_custom(own.custom.clone());
+    own.custom.extend(recorded.custom.into_iter().filter(|custom| known.get(&custom.name).is_err()));
+    for (name, backend) in recorded.backends {
+        own.backends.entry(name).or_insert(backend);
+    }
+    own
+}
+
+/// Of the worker's newest attempt; for one that never began, of any worker of the same backend.
+fn assignment(here: &Here, name: &str) -> Option<Assignment> {
+    let mut observer = here.observe().ok()??;
+    let worker = observer.find(name).ok()?.worker;
+    newest(&observer, &worker.id).or_else(|| {
+        let overview = observer.look().ok()?;
+        let mut alike = overview.workers().filter(|view| view.worker.next.backend == worker.next.backend);
+        alike.find_map(|view| newest(&observer, &view.worker.id))
+    })
+}
+
+fn newest(observer: &Observer, id: &WorkerId) -> Option<Assignment> {
+    let folder = observer.folder(id);
+    folder
+        .attempts()
+        .into_iter()
+        .rev()
+        .find_map(|number| file::read_json(&folder.attempt(number).assignment()).ok().flatten())
+}
