@@ -171,7 +171,7 @@ impl Git {
     }
 
     /// Instead of the usual limit on how long it may take.
-    pub(super) fn limit(mut self, limit: Duration) -> Git {
+    pub fn limit(mut self, limit: Duration) -> Git {
         self.limit = limit;
         self
     }

@@ -25,8 +25,10 @@ const CEILING: Duration = Duration::from_secs(20);
 pub struct Looked {
     /// Nothing of it runs or is queued, as far as this says.
     pub view: BackendView,
-    /// It said something when it was asked for its version.
+    /// It ended when it was asked for its version.
     pub answered: bool,
+    /// Why it does not start: an interpreter that is missing, a library, a wrong machine.
+    pub trouble: Option<String>,
 }
 
 /// Asks all backends at once, and takes no longer than `ceiling`.
@@ -39,18 +41,31 @@ pub async fn look_at_backends(settings: &Settings, backends: &Backends, ceiling:
 /// The program that a backend runs, as the user's settings or the PATH name it.
 pub(super) fn find_program(context: &Context, name: &BackendName) -> Result<PathBuf, OrchestratorError> {
     let backend = context.backends.get(name.as_str()).map_err(super::start::refused)?;
-    program(&context.settings, name, &*backend).map_err(|program| {
-        let install = backend.probe().install_command;
+    program(&context.settings, name, &*backend).map_err(|missing| {
         OrchestratorError::Refused(format!(
-            "{name} is not installed ({program} is not on the PATH): {install}, or choose another backend; get_backend_status shows which are there"
+            "cannot start {name}: {}; {}, or choose another backend; get_backend_status shows which are there",
+            missing.why, missing.fix
         ))
     })
 }
 
-/// Where it is, or the name under which it was looked for.
-fn program(settings: &Settings, name: &BackendName, backend: &dyn Backend) -> Result<PathBuf, String> {
-    let program = settings.backend(name.as_str()).program.unwrap_or_else(|| backend.program().to_owned());
-    which::which(&program).map_err(|_| program)
+/// Why a backend's program is not found, and what to do about it.
+struct Missing {
+    why: String,
+    fix: String,
+}
+
+fn program(settings: &Settings, name: &BackendName, backend: &dyn Backend) -> Result<PathBuf, Missing> {
+    let named = settings.backend(name.as_str()).program;
+    let program = named.clone().unwrap_or_else(|| backend.program().to_owned());
+    which::which(&program).map_err(|_| match named {
+        // To install it elsewhere would change nothing.
+        Some(_) => Missing {
+            why: format!("the settings name the program {program}, and there is none"),
+            fix: format!("correct `program` below [backends.{name}] in the settings, or take it out"),
+        },
+        None => Missing { why: format!("{program} is not on the PATH"), fix: backend.probe().install_command },
+    })
 }
 
 pub(super) async fn status(
@@ -83,20 +98,28 @@ async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<B
 
 async fn look(settings: &Settings, name: &BackendName, backend: &dyn Backend, ceiling: Duration) -> Looked {
     let probe = backend.probe();
-    let path = program(settings, name, backend).ok();
+    let found = program(settings, name, backend);
+    let path = found.as_ref().ok().cloned();
     let (said, authenticated) = match &path {
         Some(path) => {
             let said = ask(path, &probe.version_args, ceiling);
             futures_util::future::join(said, authenticated(path, &probe, ceiling)).await
         }
-        None => (None, None),
+        None => (Err(NoAnswer::InTime), None),
     };
-    let answered = said.is_some();
-    let version = said.and_then(|(stdout, _)| backend::read_version(&stdout));
+    let answered = !matches!(said, Err(NoAnswer::InTime));
+    let version = said.as_ref().ok().and_then(|said| backend::read_version(&said.stdout));
+    // A program of the user's own need not know `--version`.
+    let trouble = match said {
+        Ok(said) if version.is_none() && said.does_not_start(!probe.tested_version.is_empty()) => Some(said.words()),
+        Err(NoAnswer::Start(error)) => Some(error),
+        _ => None,
+    };
     let untested = version.as_deref().and_then(|version| backend::untested(version, &probe.tested_version));
-    let how_to_fix = match (&path, authenticated) {
-        (None, _) => Some(probe.install_command),
-        (Some(_), Some(false)) => Some(probe.login_command),
+    let how_to_fix = match (&found, authenticated) {
+        (Err(missing), _) => Some(missing.fix.clone()),
+        (Ok(_), _) if trouble.is_some() => trouble.clone(),
+        (Ok(_), Some(false)) => Some(probe.login_command),
         _ => None,
     };
     let view = BackendView {
@@ -114,7 +137,8 @@ async fn look(settings: &Settings, name: &BackendName, backend: &dyn Backend, ce
         waits_for: None,
         held_until: None,
     };
-    Looked { view, answered }
+    let trouble = trouble.or(found.err().map(|missing| missing.why));
+    Looked { view, answered, trouble }
 }
 
 /// Those that a backend of the user's takes, as far as its settings say; of the others one that is sure to exist.
@@ -173,8 +197,9 @@ async fn authenticated(program: &Path, probe: &Probe, ceiling: Duration) -> Opti
         return Some(true);
     }
     if let Some(args) = &probe.auth_args
-        && let Some((stdout, code)) = ask(program, args, ceiling).await
-        && let Some(answer) = (probe.read_auth)(&stdout, code)
+        && let Ok(said) = ask(program, args, ceiling).await
+        && !said.does_not_start(false)
+        && let Some(answer) = (probe.read_auth)(&said.stdout, said.code)
         && (answer || !uses_a_service_of_its_own(probe))
     {
         return Some(answer);
@@ -198,19 +223,56 @@ fn place(file: &LoginFile) -> Option<PathBuf> {
     Some(folder?.join(&file.file))
 }
 
-/// `None`: it did not answer in time, or was ended by a signal. What it started ends with it.
-async fn ask(program: &Path, args: &[String], ceiling: Duration) -> Option<(String, i32)> {
+/// What a CLI said of itself.
+struct Said {
+    stdout: String,
+    stderr: String,
+    code: i32,
+}
+
+enum NoAnswer {
+    /// Or it was ended by a signal.
+    InTime,
+    Start(String),
+}
+
+impl Said {
+    /// 126 and 127 are the words of a shell, of `env` and of our launchers: what was to be run is not there.
+    fn does_not_start(&self, must_succeed: bool) -> bool {
+        matches!(self.code, 126 | 127) || (must_succeed && self.code != 0)
+    }
+
+    fn words(&self) -> String {
+        let text = if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr };
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let said: String = lines.take(2).collect::<Vec<_>>().join("; ").chars().take(200).collect();
+        match said.is_empty() {
+            true => format!("it ends with exit status {}", self.code),
+            false => said,
+        }
+    }
+}
+
+/// In the environment that a worker would have: nothing by which it could take itself for a part of the boss's session.
+/// What it started ends with it.
+async fn ask(program: &Path, args: &[String], ceiling: Duration) -> Result<Said, NoAnswer> {
     let mut command = tokio::process::Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let child = command.process_group(0).kill_on_drop(true).spawn().ok()?;
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(backend::is_the_bosses)) {
+        command.env_remove(name);
+    }
+    let started = command.process_group(0).kill_on_drop(true).spawn();
+    let child = started.map_err(|error| NoAnswer::Start(error.to_string()))?;
     let group = child.id().and_then(|id| Pid::from_raw(id as i32));
     let answer = child.wait_with_output();
     tokio::pin!(answer);
     let Ok(output) = tokio::time::timeout(ceiling, &mut answer).await else {
         // It is still waited for, so that nobody else can have its number.
         group.map(|group| kill_process_group(group, Signal::KILL));
-        return None;
+        return Err(NoAnswer::InTime);
     };
-    let output = output.ok()?;
-    Some((String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code()?))
+    let output = output.map_err(|error| NoAnswer::Start(error.to_string()))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().ok_or(NoAnswer::InTime)?;
+    Ok(Said { stdout: text(&output.stdout), stderr: text(&output.stderr), code })
 }

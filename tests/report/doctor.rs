@@ -94,8 +94,10 @@ fn it_says_with_whom_a_run_would_work_and_changes_nothing() {
     let before = seen(machine.folder.path());
     let (found, code) = machine.ask();
     assert_eq!((code, &found["would_work"]), (Some(0), &Value::Bool(true)), "{found:#}");
-    assert_eq!(found["with"], serde_json::json!(["codex", "gemini"]), "{found:#}");
-    assert_eq!(found["verdict"], "A run would work with: codex, gemini.");
+    assert_eq!(found["with"], serde_json::json!(["codex"]), "{found:#}");
+    assert_eq!(found["maybe_with"], serde_json::json!(["gemini"]), "{found:#}");
+    let verdict = "A run would work with: codex. It could work with: gemini (whether it is logged in is not known).";
+    assert_eq!(found["verdict"], verdict);
     let (mark, says, fix) = check(&found, "agents", "claudecode");
     assert_eq!((&*mark, &*fix), ("bad", "claude auth login"));
     assert!(says.contains("untested: older"), "{says}");
@@ -103,9 +105,14 @@ fn it_says_with_whom_a_run_would_work_and_changes_nothing() {
     assert!(mark == "warn" && says.contains("untested: newer") && fix.contains("GEMINI_API_KEY"), "{says} {fix}");
     let (mark, _, fix) = check(&found, "agents", "opencode");
     assert_eq!((&*mark, &*fix), ("warn", "npm install -g opencode-ai"));
-    for (topic, name) in
-        [("git", "git"), ("git", "worktrees"), ("git", "identity"), ("place", "settings"), ("place", "disk")]
-    {
+    for (topic, name) in [
+        ("git", "git"),
+        ("git", "worktrees"),
+        ("git", "identity"),
+        ("git", "checkout"),
+        ("place", "settings"),
+        ("place", "disk"),
+    ] {
         assert_eq!(check(&found, topic, name).0, "ok", "{name}: {found:#}");
     }
     assert!(check(&found, "git", "integration branch").1.starts_with("main"), "{found:#}");
@@ -114,7 +121,7 @@ fn it_says_with_whom_a_run_would_work_and_changes_nothing() {
     let output = machine.command().output().unwrap();
     let text = stdout(&output);
     assert!(text.contains("✗ bad   claudecode") && text.contains("\n") && !text.contains('\u{1b}'), "{text}");
-    assert!(text.contains("claude auth login") && text.trim_end().ends_with("A run would work with: codex, gemini."));
+    assert!(text.contains("claude auth login") && text.trim_end().ends_with(verdict));
 }
 
 #[test]
@@ -192,12 +199,130 @@ fn outside_of_a_repository_and_without_an_identity_it_is_said_what_that_means() 
     git(&project, &["config", "user.useConfigOnly", "true"]);
     let (found, code) = machine.ask();
     let (mark, says, fix) = check(&found, "git", "identity");
-    assert!(mark == "warn" && says.contains("orchestrator-boss@localhost") && fix.contains("user.email"), "{says}");
-    assert_eq!(code, Some(0));
+    assert!(mark == "bad" && says.contains("missions are refused") && fix.contains("user.email"), "{says}");
+    assert_eq!((code, &found["stopped_by"]), (Some(1), &serde_json::json!(["identity"])), "{found:#}");
     fs::remove_dir_all(project.join(".git")).unwrap();
     let (found, code) = machine.ask();
     assert!(check(&found, "git", "repository").2.contains("git init"), "{found:#}");
     assert_eq!(code, Some(0), "workers can work in directories");
+}
+
+#[test]
+fn an_unknown_login_is_called_unknown() {
+    let machine = Machine::new();
+    machine.install("gemini", "echo 0.61.0");
+    let (found, code) = machine.ask();
+    assert_eq!((code, &found["would_work"], &found["could_work"]), (Some(3), &false.into(), &true.into()), "{found:#}");
+    assert_eq!(found["verdict"], "A run could work with: gemini (whether it is logged in is not known).");
+}
+
+#[test]
+fn a_cli_that_does_not_start_is_not_usable() {
+    let machine = Machine::new();
+    let bad = |machine: &Machine, words: &str| {
+        let (found, code) = machine.ask();
+        let (mark, says, _) = check(&found, "agents", "codex");
+        assert!(code == Some(1) && mark == "bad" && says.contains(words), "{words}: {found:#}");
+    };
+    // Its interpreter is missing, in both ways of naming one; it is too old; it breaks.
+    let shebang = |line: &str| {
+        let path = machine.path("bin/codex");
+        let mut writer = Command::new("sh");
+        writer.args(["-c", "printf '%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", line]).arg(path);
+        assert!(writer.status().unwrap().success());
+    };
+    shebang("#!/usr/bin/env no-such-node");
+    bad(&machine, "no-such-node");
+    shebang("#!/no/such/node");
+    bad(&machine, "does not start");
+    machine.install("codex", "echo 'needs node 22, this is 12' >&2; exit 1");
+    bad(&machine, "needs node 22");
+    // One that the settings name, and that is not there: to install another would change nothing.
+    let settings = machine.path("home/.config/orchestrator-boss/config.toml");
+    fs::create_dir_all(settings.parent().unwrap()).unwrap();
+    fs::write(&settings, "[backends.codex]\nprogram = \"/no/such/codex\"\n").unwrap();
+    let (found, _) = machine.ask();
+    let (mark, says, fix) = check(&found, "agents", "codex");
+    assert!(mark == "bad" && says.contains("/no/such/codex"), "{says}");
+    assert!(fix.contains("[backends.codex]") && !fix.contains("npm"), "{fix}");
+}
+
+#[test]
+fn the_bosses_own_variables_are_kept_from_the_clis() {
+    let machine = Machine::new();
+    machine.install("codex", "[ -z \"$CODEX_THREAD_ID$CLAUDECODE\" ] && echo codex-cli 0.169.0");
+    let mut doctor = machine.command();
+    let output = doctor.args(["--json"]).env("CODEX_THREAD_ID", "x").env("CLAUDECODE", "1").output().unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["with"], serde_json::json!(["codex"]), "{found:#}");
+}
+
+#[test]
+fn a_checkout_that_cannot_be_made_is_found_and_leaves_nothing() {
+    let machine = Machine::new();
+    machine.install("codex", "echo codex-cli 0.169.0");
+    let project = machine.path("project");
+    fs::write(project.join(".gitattributes"), "*.bin filter=lfs\n").unwrap();
+    fs::write(project.join("a.bin"), "x").unwrap();
+    git(&project, &["add", "."]);
+    git(&project, &["commit", "-q", "-m", "large"]);
+    // Nothing configured: what is stored is checked out.
+    let (found, code) = machine.ask();
+    let (mark, says, _) = check(&found, "git", "filter lfs");
+    assert!(code == Some(0) && mark == "warn" && says.contains("no such filter"), "{found:#}");
+    // Configured, required, and not there.
+    git(&project, &["config", "filter.lfs.smudge", "no-such-lfs smudge -- %f"]);
+    git(&project, &["config", "filter.lfs.required", "true"]);
+    let (found, code) = machine.ask();
+    let (mark, says, fix) = check(&found, "git", "filter lfs");
+    assert!(code == Some(1) && mark == "bad" && says.contains("no-such-lfs") && fix.contains("git-lfs"), "{found:#}");
+    // There, and broken: only trying tells.
+    git(&project, &["config", "filter.lfs.smudge", "sh -c 'echo out of order >&2; exit 1'"]);
+    let before = seen(&project);
+    let temporary = machine.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let output = machine.command().arg("--json").env("TMPDIR", &temporary).output().unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (mark, says, _) = check(&found, "git", "checkout");
+    assert!(mark == "bad" && says.contains("cannot make a worktree"), "{found:#}");
+    assert_eq!(found["stopped_by"], serde_json::json!(["checkout"]));
+    assert_eq!(seen(&project), before, "the repository is not touched");
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "nothing is left");
+    git(&project, &["config", "filter.lfs.smudge", "cat"]);
+    let (found, code) = machine.ask();
+    assert_eq!((code, check(&found, "git", "checkout").0.as_str()), (Some(0), "ok"), "{found:#}");
+}
+
+#[test]
+fn the_plugin_is_known_and_so_is_a_second_registration() {
+    let machine = Machine::new();
+    machine.install("codex", "echo codex-cli 0.169.0");
+    let claude = machine.path("home/.claude");
+    fs::create_dir_all(claude.join("plugins")).unwrap();
+    let name = "orchestrator-boss@somewhere";
+    fs::write(claude.join("settings.json"), format!("{{\"enabledPlugins\": {{\"{name}\": true}}}}")).unwrap();
+    let plugin = |machine: &Machine| check(&machine.ask().0, "clients", "plugin");
+    assert!(plugin(&machine).1.contains("is not installed"));
+    fs::write(claude.join("plugins/installed_plugins.json"), format!("{{\"plugins\": {{\"{name}\": [{{}}]}}}}"))
+        .unwrap();
+    let (mark, says, _) = plugin(&machine);
+    assert!(mark == "bad" && says.contains("does not find"), "{says}");
+    machine.install("orchestrator-boss", "echo orchestrator-boss 0.0.7");
+    let (mark, says, _) = plugin(&machine);
+    assert!(mark == "ok" && says.contains("bin/orchestrator-boss"), "{says}");
+    let (found, _) = machine.ask();
+    let (mark, _, fix) = check(&found, "clients", "Codex");
+    assert!(mark == "note" && fix.ends_with("setup codex"), "not registered is neither good nor bad: {mark} {fix}");
+    // By setup as well.
+    let mut setup = program(&machine.path("home"), &machine.path("project"));
+    assert!(setup.args(["setup", "claude", "--yes"]).output().unwrap().status.success());
+    let (mark, says, fix) = plugin(&machine);
+    assert!(mark == "warn" && says.contains("twice") && fix.contains("setup claude --remove"), "{says} {fix}");
+    // Switched off in this project.
+    fs::create_dir_all(machine.path("project/.claude")).unwrap();
+    let off = format!("{{\"enabledPlugins\": {{\"{name}\": false}}}}");
+    fs::write(machine.path("project/.claude/settings.local.json"), off).unwrap();
+    assert_eq!(plugin(&machine).0, "note");
 }
 
 #[test]

@@ -10,33 +10,55 @@ use crate::orchestrator::{Looked, look_at_backends};
 /// A CLI takes up to 2 s to say its version on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The checks, and the names of the backends of which nothing speaks against a run.
-pub fn look(settings: &Settings) -> (Vec<Check>, Vec<String>) {
+/// With which backends a run would work.
+#[derive(Debug, Default)]
+pub struct Usable {
+    /// Nothing speaks against them.
+    pub surely: Vec<String>,
+    /// Whether they are logged in is not known.
+    pub maybe: Vec<String>,
+}
+
+pub fn look(settings: &Settings) -> (Vec<Check>, Usable) {
     let backends = Backends::with_custom(settings.custom.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let looked = match runtime {
         Ok(runtime) => runtime.block_on(look_at_backends(settings, &backends, PATIENCE)),
-        Err(error) => return (vec![Check::bad("agents", format!("nothing can be started here: {error}"))], Vec::new()),
+        Err(error) => {
+            return (vec![Check::bad("agents", format!("nothing can be started here: {error}"))], Usable::default());
+        }
     };
-    let usable = looked.iter().filter(|it| is_usable(it)).map(|it| it.view.backend.to_string()).collect();
-    (looked.iter().map(|it| check(it, &backends)).collect(), usable)
+    let mut usable = Usable::default();
+    for it in looked.iter().filter(|it| it.answered && it.trouble.is_none() && it.view.authenticated != Some(false)) {
+        let is_known = it.view.authenticated == Some(true) || !needs_login(it, &backends);
+        let list = if is_known { &mut usable.surely } else { &mut usable.maybe };
+        list.push(it.view.backend.to_string());
+    }
+    (looked.iter().map(|it| check(it, settings, &backends)).collect(), usable)
 }
 
-/// A program of the user's own need not know `--version`, but has to say something to it.
-fn is_usable(looked: &Looked) -> bool {
-    looked.view.installed && looked.answered && looked.view.authenticated != Some(false)
+fn needs_login(looked: &Looked, backends: &Backends) -> bool {
+    let probe = backends.get(looked.view.backend.as_str()).ok().map(|backend| backend.probe());
+    probe.is_some_and(|probe| !probe.key_variables.is_empty() || probe.auth_args.is_some())
 }
 
-fn check(looked: &Looked, backends: &Backends) -> Check {
+fn check(looked: &Looked, settings: &Settings, backends: &Backends) -> Check {
     let view = &looked.view;
     let name = view.backend.as_str();
     let Some(path) = &view.path else {
-        let install = view.how_to_fix.clone().unwrap_or_default();
-        return Check::warn(name, "not installed, or not on the PATH").fix(install);
+        let fix = view.how_to_fix.clone().unwrap_or_default();
+        return match (&looked.trouble, settings.backend(name).program) {
+            (Some(why), Some(_)) => Check::bad(name, why).fix(fix),
+            _ => Check::warn(name, "not installed, or not on the PATH").fix(fix),
+        };
     };
     let place = path.display();
     if !looked.answered {
         return Check::bad(name, format!("{place} does not say its version within {} s", PATIENCE.as_secs()))
+            .fix(format!("{} --version", super::quoted(path)));
+    }
+    if let Some(trouble) = &looked.trouble {
+        return Check::bad(name, format!("{place} does not start: {trouble}"))
             .fix(format!("{} --version", super::quoted(path)));
     }
     let version = view.version.as_deref().unwrap_or("of unknown version");
@@ -44,7 +66,7 @@ fn check(looked: &Looked, backends: &Backends) -> Check {
     let about = format!("{version}, {place}");
     let probe = backends.get(name).ok().map(|backend| backend.probe());
     let login = probe.as_ref().map(|probe| probe.login_command.clone()).unwrap_or_default();
-    let needs_login = probe.is_some_and(|probe| !probe.key_variables.is_empty() || probe.auth_args.is_some());
+    let needs_login = needs_login(looked, backends);
     match view.authenticated {
         Some(false) => Check::bad(name, format!("not logged in ({about}{untested})")).fix(login),
         None if needs_login => {

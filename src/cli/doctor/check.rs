@@ -10,6 +10,8 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
     Ok,
+    /// Neither good nor bad.
+    Note,
     /// A run would work, and this is worth knowing.
     Warn,
     /// This is broken.
@@ -36,6 +38,10 @@ impl Check {
 
     pub fn ok(name: &str, says: impl Into<String>) -> Self {
         Self::new(Mark::Ok, name, says)
+    }
+
+    pub fn note(name: &str, says: impl Into<String>) -> Self {
+        Self::new(Mark::Note, name, says)
     }
 
     pub fn warn(name: &str, says: impl Into<String>) -> Self {

@@ -5,26 +5,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::check::{self, Check};
+use super::check::{self, Check, Mark};
 use crate::cli::setup::registered::{self, Registered};
 
 /// What starts as fast as this program does.
 const PATIENCE: Duration = Duration::from_secs(5);
+const CLAUDE: &str = "Claude Code";
 
 pub fn look(project: &Path) -> Vec<Check> {
     let all = registered::all(project);
     let mut checks: Vec<Check> = all.iter().map(of).collect();
     let missing = registered::installed().into_iter().filter(|(title, _)| !all.iter().any(|it| it.client == *title));
-    match all.is_empty() {
+    let plugin = super::plugin::look(project, all.iter().any(|it| it.client == CLAUDE));
+    let missing = missing.filter(|(title, _)| plugin.is_none() || *title != CLAUDE);
+    match all.is_empty() && plugin.as_ref().is_none_or(|plugin| plugin.mark == Mark::Note) {
         true => {
             let check = Check::warn("clients", "no agent starts this server yet");
             checks.push(missing.fold(check, |check, (_, setup)| check.fix(setup)));
         }
         // Most people lead with one.
-        false => {
-            checks.extend(missing.map(|(title, setup)| Check::ok(title, format!("not registered; `{setup}` does it"))))
-        }
+        false => checks.extend(missing.map(|(title, setup)| Check::note(title, "not registered").fix(setup))),
     }
+    checks.extend(plugin);
     checks
 }
 

@@ -15,7 +15,14 @@ pub fn look(place: &Place) -> Vec<Check> {
         return checks;
     }
     match &place.repository {
-        Err(why) => checks.push(Check::bad("repository", why).stops_all()),
+        Err(why) => {
+            let check = Check::bad("repository", why).stops_all();
+            // Git does not trust a repository that another user owns.
+            checks.push(match why.contains("dubious ownership") {
+                true => check.fix(format!("git config --global --add safe.directory {}", quoted(&place.directory))),
+                false => check,
+            });
+        }
         Ok(None) => checks.push(
             Check::warn(
                 "repository",
@@ -33,6 +40,9 @@ pub fn look(place: &Place) -> Vec<Check> {
                 identity(repository, &place.settings),
             ]);
             checks.extend(configuration(repository, &place.state_root));
+            if checks.iter().all(|check| !check.stops_all) {
+                checks.extend(super::trial::look(repository, place));
+            }
         }
     }
     checks
@@ -58,8 +68,9 @@ fn worktrees(repository: &Repository) -> Check {
     let root = repository.root();
     match git::head(root) {
         Ok(None) => {
-            return Check::warn(NAME, format!("{} has no commit yet, and a worktree begins at one", root.display()))
-                .fix(format!("git -C {} commit --allow-empty -m 'First commit'", quoted(root)));
+            return Check::bad(NAME, format!("{} has no commit yet, and a worktree begins at one", root.display()))
+                .fix(format!("git -C {} commit --allow-empty -m 'First commit'", quoted(root)))
+                .stops_all();
         }
         Err(error) => return Check::bad(NAME, with_causes(&error)).stops_all(),
         Ok(Some(_)) => {}
@@ -93,22 +104,24 @@ fn branch(repository: &Repository, settings: &Settings) -> Check {
     }
 }
 
+/// Missions are refused without one, whatever the settings say of the commits that we make.
 fn identity(repository: &Repository, settings: &Settings) -> Check {
     const NAME: &str = "identity";
-    if let (Some(name), Some(email)) = (&settings.commit_name, &settings.commit_email) {
-        return Check::ok(NAME, format!("what workers leave is committed as {name} <{email}>, as the settings say"));
-    }
-    match repository.identity() {
-        Ok(Identity { name, email }) => Check::ok(NAME, format!("{name} <{email}>")),
+    let Identity { name, email } = match repository.identity() {
+        Ok(identity) => identity,
         Err(_) => {
-            let Identity { name, email } = Identity::fallback();
-            Check::warn(
-                NAME,
-                format!("git has none: what workers leave and what is merged is committed as {name} <{email}>"),
-            )
-            .fix("git config --global user.name 'Your Name'")
-            .fix("git config --global user.email you@example.com")
+            return Check::bad(NAME, "git has none, and workers commit: missions are refused")
+                .fix("git config --global user.name 'Your Name'")
+                .fix("git config --global user.email you@example.com")
+                .stops_all();
         }
+    };
+    match (&settings.commit_name, &settings.commit_email) {
+        (Some(own), Some(address)) => Check::ok(
+            NAME,
+            format!("{name} <{email}>; what workers leave is committed as {own} <{address}>, as the settings say"),
+        ),
+        _ => Check::ok(NAME, format!("{name} <{email}>")),
     }
 }
 

@@ -1,4 +1,5 @@
-//! `doctor`: would a run work here, and what is in its way. Looks at everything at once and changes nothing; needs no
+//! `doctor`: would a run work here, and what is in its way. Looks at everything at once, does what a run does where that
+//! leaves nothing behind, and changes nothing itself (the CLIs that it asks may write caches of their own); needs no
 //! server; whatever hangs is left behind and said to hang.
 //!
 //! One file for each thing that is looked at; `check.rs` says what a finding is.
@@ -9,6 +10,8 @@ mod clients;
 mod git;
 mod leftovers;
 mod machine;
+mod plugin;
+mod trial;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,11 +20,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use unicode_width::UnicodeWidthStr;
 
+use self::agents::Usable;
 use self::check::{Check, Look, Mark, begin};
 use super::Places;
 use super::out::{self, End};
-use super::terminal::{Tone, paint};
+use super::terminal::{self, Tone, paint};
 use crate::config::Settings;
 use crate::git::Repository;
 use crate::mission::causes::with_causes;
@@ -29,6 +34,8 @@ use crate::orchestrator::state_root;
 
 /// For each look, longer than the CLIs are given to answer.
 const LIMIT: Duration = Duration::from_secs(25);
+/// The exit status where it is not known whether a run would work.
+const UNKNOWN: u8 = 3;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -36,10 +43,14 @@ Examples:
   orchestrator-boss doctor
   orchestrator-boss doctor --json
 
+It makes and removes a worktree in a scratch place, and asks each agent CLI for
+its version and login; it changes nothing, but the CLIs may write caches.
+
 Exit codes:
   0    a run would work; there may be warnings
   1    it would not
-  2    wrong usage")]
+  2    wrong usage
+  3    it could work: no agent CLI is known to be logged in, or not to be")]
 pub(super) struct DoctorArgs {
     /// Print one JSON object
     #[arg(long)]
@@ -64,22 +75,46 @@ struct Topic {
 }
 
 struct Verdict {
-    /// Backends of which nothing speaks against a run.
-    usable: Vec<String>,
+    usable: Usable,
     /// What keeps everything from running.
     stops: Vec<String>,
 }
 
 impl Verdict {
     fn works(&self) -> bool {
-        self.stops.is_empty() && !self.usable.is_empty()
+        self.stops.is_empty() && !self.usable.surely.is_empty()
+    }
+
+    fn could_work(&self) -> bool {
+        self.stops.is_empty() && !self.usable.maybe.is_empty()
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match (self.works(), self.could_work()) {
+            (true, _) => ExitCode::SUCCESS,
+            (false, true) => ExitCode::from(UNKNOWN),
+            (false, false) => ExitCode::FAILURE,
+        }
     }
 
     fn words(&self) -> String {
-        match (&self.stops[..], &self.usable[..]) {
+        let Usable { surely, maybe } = &self.usable;
+        if !self.stops.is_empty() {
+            return format!("A run would not work: look at {}.", self.stops.join(", "));
+        }
+        let unknown = match maybe.len() {
+            1 => "whether it is logged in is not known",
+            _ => "whether they are logged in is not known",
+        };
+        match (&surely[..], &maybe[..]) {
             ([], []) => "A run would not work: no agent CLI can be used.".to_owned(),
-            ([], usable) => format!("A run would work with: {}.", usable.join(", ")),
-            (stops, _) => format!("A run would not work: look at {}.", stops.join(", ")),
+            (surely, []) => format!("A run would work with: {}.", surely.join(", ")),
+            ([], maybe) => format!("A run could work with: {} ({unknown}).", maybe.join(", ")),
+            (surely, maybe) => format!(
+                "A run would work with: {}. It could work with: {} ({unknown}).",
+                surely.join(", "),
+                maybe.join(", ")
+            ),
         }
     }
 }
@@ -97,8 +132,7 @@ pub(super) fn run(args: &DoctorArgs, places: &Places) -> ExitCode {
         };
         match printed {
             // Who reads no further wants to know all the same.
-            Ok(()) | Err(End::Closed) if verdict.works() => Ok(ExitCode::SUCCESS),
-            Ok(()) | Err(End::Closed) => Ok(ExitCode::FAILURE),
+            Ok(()) | Err(End::Closed) => Ok(verdict.exit_code()),
             Err(error) => Err(error),
         }
     })
@@ -107,7 +141,7 @@ pub(super) fn run(args: &DoctorArgs, places: &Places) -> ExitCode {
 fn look(places: Places) -> (Vec<Topic>, Verdict) {
     let Some(place) = begin(move || Place::find(places)).end(LIMIT) else {
         let hangs = Check::bad("here", "the current directory does not answer: its disk or network hangs").stops_all();
-        let verdict = Verdict { usable: Vec::new(), stops: vec!["here".to_owned()] };
+        let verdict = Verdict { usable: Usable::default(), stops: vec!["here".to_owned()] };
         return (vec![Topic { name: "place", checks: vec![hangs] }], verdict);
     };
     let place = Arc::new(place);
@@ -127,7 +161,7 @@ fn look(places: Places) -> (Vec<Topic>, Verdict) {
 
     let mut here = vec![machine::settings(&place)];
     here.extend(ended(state, "state", true));
-    let (agents, usable) = agents.end(LIMIT).unwrap_or_else(|| (vec![hangs("agents")], Vec::new()));
+    let (agents, usable) = agents.end(LIMIT).unwrap_or_else(|| (vec![hangs("agents")], Usable::default()));
     let topics = vec![
         Topic { name: "git", checks: ended(git, "git", true) },
         Topic { name: "agents", checks: agents },
@@ -171,15 +205,17 @@ fn print(topics: &[Topic], verdict: &Verdict) -> Result<(), End> {
         for check in &topic.checks {
             let (tone, mark) = match check.mark {
                 Mark::Ok => (Tone::Good, "✓ ok  "),
+                Mark::Note => (Tone::Quiet, "· note"),
                 Mark::Warn => (Tone::Waiting, "! warn"),
                 Mark::Bad => (Tone::Bad, "✗ bad "),
             };
             // The text of an error may have lines of its own: a settings file's damage is shown as it stands there.
             let says = out::harmless(check.says.trim_end());
-            let mut lines = says.lines();
+            let indent = " ".repeat(width + 12);
+            let room = terminal::is_terminal().then(|| terminal::width().saturating_sub(indent.len()).max(LEAST_ROOM));
+            let mut lines = says.lines().flat_map(|line| wrapped(line, room));
             let first = lines.next().unwrap_or_default();
             out::line(&format!("  {}  {:width$}  {first}", paint(tone, mark), out::harmless(&check.name)))?;
-            let indent = " ".repeat(width + 12);
             lines.try_for_each(|line| out::line(&format!("{indent}{line}")))?;
             let fix = |command: &String| out::line(&format!("{indent}{}", paint(Tone::Busy, &out::harmless(command))));
             check.fix.iter().try_for_each(fix)?;
@@ -190,12 +226,33 @@ fn print(topics: &[Topic], verdict: &Verdict) -> Result<(), End> {
     out::line(&paint(tone, &out::harmless(&verdict.words())))
 }
 
+/// Narrower than this is no help to a reader.
+const LEAST_ROOM: usize = 24;
+
+/// Broken between words where it is longer than the room there is. A path stays whole, so that it can be copied.
+fn wrapped(line: &str, room: Option<usize>) -> Vec<String> {
+    let Some(room) = room.filter(|room| line.width() > *room) else { return vec![line.to_owned()] };
+    let mut lines: Vec<String> = Vec::new();
+    for word in line.split(' ') {
+        match lines.last_mut() {
+            Some(last) if last.width() + 1 + word.width() <= room => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 fn as_json(topics: &[Topic], verdict: &Verdict) -> serde_json::Value {
     let topics: serde_json::Map<String, serde_json::Value> =
         topics.iter().map(|topic| (topic.name.replace(' ', "_"), json!(topic.checks))).collect();
     json!({
         "would_work": verdict.works(),
-        "with": verdict.usable,
+        "could_work": verdict.works() || verdict.could_work(),
+        "with": verdict.usable.surely,
+        "maybe_with": verdict.usable.maybe,
         "stopped_by": verdict.stops,
         "verdict": verdict.words(),
         "checks": topics,
@@ -207,7 +264,7 @@ pub(super) fn quoted(path: &Path) -> String {
     word(&path.to_string_lossy())
 }
 
-fn word(text: &str) -> String {
+pub(super) fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
     match !text.is_empty() && text.chars().all(is_plain) {
         true => text.to_owned(),
@@ -228,13 +285,31 @@ mod tests {
 
     #[test]
     fn the_verdict_names_who_would_work_or_what_is_in_the_way() {
-        let verdict = |usable: &[&str], stops: &[&str]| Verdict {
-            usable: usable.iter().map(|it| (*it).to_owned()).collect(),
-            stops: stops.iter().map(|it| (*it).to_owned()).collect(),
+        let list = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let verdict = |surely: &[&str], maybe: &[&str], stops: &[&str]| Verdict {
+            usable: Usable { surely: list(surely), maybe: list(maybe) },
+            stops: list(stops),
         };
-        assert_eq!(verdict(&["codex", "claudecode"], &[]).words(), "A run would work with: codex, claudecode.");
-        assert!(!verdict(&[], &[]).works());
-        let stopped = verdict(&["codex"], &["disk"]);
-        assert!(!stopped.works() && stopped.words().contains("look at disk"));
+        assert_eq!(verdict(&["codex", "claudecode"], &[], &[]).words(), "A run would work with: codex, claudecode.");
+        let unknown = verdict(&[], &["gemini"], &[]);
+        assert_eq!(unknown.words(), "A run could work with: gemini (whether it is logged in is not known).");
+        assert!(!unknown.works() && unknown.could_work());
+        assert!(
+            verdict(&["a"], &["b", "c"], &[])
+                .words()
+                .ends_with("with: b, c (whether they are logged in is not known).")
+        );
+        assert!(!verdict(&[], &[], &[]).works());
+        let stopped = verdict(&["codex"], &[], &["disk"]);
+        assert!(!stopped.works() && !stopped.could_work() && stopped.words().contains("look at disk"));
+    }
+
+    #[test]
+    fn a_line_is_broken_between_words_and_a_path_stays_whole() {
+        let path = "/a/very/long/path/that/is/wider/than/the/room";
+        let line = format!("the file {path} is not there, and so on");
+        assert_eq!(wrapped(&line, Some(24)), ["the file", path, "is not there, and so on"]);
+        assert_eq!(wrapped(&line, None), [line.clone()]);
+        assert_eq!(wrapped("", Some(24)), [""]);
     }
 }
