@@ -1,11 +1,10 @@
-//! How the command line describes itself: the top-level help by what people want to do, completions for shells, and the
-//! manual page. All of it is made from the commands' own definitions.
+//! How the command line describes itself: the top-level help by what people want to do, and the manual page. Both are made
+//! from the commands' own definitions.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Args, Command, CommandFactory, ValueEnum};
-use clap_complete::Shell;
+use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
 use super::Arguments;
@@ -17,28 +16,6 @@ const GROUPS: [(&str, &[&str]); 3] = [
     ("Work with workers", &["cancel", "retry", "integrate", "clean"]),
     ("Set up", &["demo", "setup", "doctor", "serve", "completions", "man"]),
 ];
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  orchestrator-boss completions bash > ~/.bash_completion.d/orchestrator-boss
-  orchestrator-boss completions zsh > ~/.zfunc/_orchestrator-boss
-  orchestrator-boss completions fish | source
-
-Exit codes:
-  0    it was printed
-  2    wrong usage")]
-pub(super) struct CompletionsArgs {
-    /// The shell to complete for
-    shell: ShellArgument,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ShellArgument {
-    Bash,
-    Zsh,
-    Fish,
-}
 
 /// Everything that a user may type; with the commands of the top level in groups.
 pub(super) fn command() -> Command {
@@ -54,17 +31,6 @@ pub(super) fn command() -> Command {
     command.help_template(format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{lists}\nOptions:\n{{options}}{{after-help}}"
     ))
-}
-
-pub(super) fn completions(args: &CompletionsArgs) -> ExitCode {
-    let shell = match args.shell {
-        ShellArgument::Bash => Shell::Bash,
-        ShellArgument::Zsh => Shell::Zsh,
-        ShellArgument::Fish => Shell::Fish,
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut command(), "orchestrator-boss", &mut script);
-    print(&script)
 }
 
 pub(super) fn man() -> ExitCode {

@@ -5,6 +5,7 @@
 mod cancel;
 mod changes;
 mod clean;
+mod completion;
 mod demo;
 mod demo_agent;
 mod diff;
@@ -78,8 +79,8 @@ enum Command {
     Cancel(cancel::CancelArgs),
     /// Begin the next attempt of a settled worker
     Retry(retry::RetryArgs),
-    /// Print a script that completes commands and options in a shell
-    Completions(help::CompletionsArgs),
+    /// Print a script that completes commands and worker ids in a shell
+    Completions(completion::CompletionsArgs),
     /// Print the manual page: orchestrator-boss man | man -l -
     #[command(after_help = MAN_HELP)]
     Man,
@@ -92,6 +93,9 @@ enum Command {
     /// The agent that the demo's workers run
     #[command(hide = true)]
     DemoAgent(demo_agent::AgentArgs),
+    /// Say what could be typed next; called by the scripts for shells
+    #[command(hide = true)]
+    Complete(completion::CompleteArgs),
     /// Say whether the boss's own session may edit a file; called by the plugin's hook
     #[command(hide = true)]
     Guard,
@@ -157,7 +161,8 @@ pub fn run() -> ExitCode {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         },
-        Command::Completions(args) => help::completions(&args),
+        Command::Completions(args) => completion::print_script(&args),
+        Command::Complete(args) => completion::answer(args),
         Command::Man => help::man(),
         Command::Doctor(args) => doctor::run(&args, &arguments.places),
         Command::Report(args) => report::run(&args, &arguments.places),

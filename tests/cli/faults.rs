@@ -148,12 +148,12 @@ fn a_state_file_that_is_a_pipe_is_not_waited_for() {
 fn completions_are_sound_and_the_manual_page_is_one() {
     let world = World::new();
     let bash = world.run(&["completions", "bash"]).ended(0);
-    assert!(bash.contains("integrate") && bash.contains("--follow"), "{bash}");
+    assert!(bash.contains("complete bash --"), "{bash}");
     let mut check = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().expect("bash is there");
     std::io::Write::write_all(&mut check.stdin.take().unwrap(), bash.as_bytes()).unwrap();
     assert!(check.wait().unwrap().success());
     for shell in ["zsh", "fish"] {
-        assert!(world.run(&["completions", shell]).ended(0).contains("integrate"), "{shell}");
+        assert!(world.run(&["completions", shell]).ended(0).contains(&format!("complete {shell} --")), "{shell}");
     }
     assert!(world.run(&["man"]).ended(0).contains(".SS logs"));
     assert_eq!(world.run(&["completions", "cmd"]).code, Some(2));
@@ -170,4 +170,19 @@ fn where_nothing_was_asked_for_it_is_said_where_was_looked() {
         assert!(ran.code == Some(2) && ran.stderr.contains(&place), "{command:?}: {ran:?}");
     }
     assert!(!world.path("no").exists());
+}
+
+#[test]
+fn a_state_that_cannot_be_read_is_no_absence() {
+    let world = World::new();
+    let file = world.path("a-file");
+    fs::write(&file, "").unwrap();
+    let below = file.join("state");
+    for place in [&file, &below] {
+        for command in [&["status"][..], &["wait"], &["retry", "w-1"], &["cancel", "w-1"], &["logs", "w-1"]] {
+            let ran = world.run(&[command, &["--state-dir", &place.to_string_lossy()]].concat());
+            assert_eq!(ran.code, Some(1), "{command:?}: {ran:?}");
+            assert!(ran.stderr.contains(&*place.to_string_lossy()) && !ran.stderr.contains("no workers"), "{ran:?}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! the fake CLI. The screens themselves are tested as tables beside the code; here is that they come to a terminal and
 //! leave it as it was.
 
+mod completion;
 mod status;
 mod terminal;
 mod watch;

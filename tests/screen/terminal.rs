@@ -24,19 +24,25 @@ pub fn skipped() -> bool {
 impl Terminal {
     /// Runs the program with these arguments; when it ends, its exit status is shown (`ended with 0`) and what is typed
     /// is echoed.
-    pub fn start(world: &World, (columns, rows): (u16, u16), args: &[&str], environment: &[(&str, &str)]) -> Self {
+    pub fn start(world: &World, size: (u16, u16), args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let told = "\"$0\" \"$@\"; echo \"ended with $?\"; exec cat";
+        let mut command: Vec<String> = ["/bin/sh", "-c", told, World::program()].map(str::to_owned).to_vec();
+        command.extend(world.arguments(args));
+        Self::open(world, size, &command, environment)
+    }
+
+    /// Runs any command in the repository.
+    pub fn open(world: &World, (columns, rows): (u16, u16), command: &[String], environment: &[(&str, &str)]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let socket = format!("screen-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let terminal = Self { socket, folder: world.path("") };
-        let mut command = terminal.tmux();
-        command.args(["-f", "/dev/null", "new-session", "-d", "-x", &columns.to_string(), "-y", &rows.to_string()]);
-        command.arg("-c").arg(world.repo());
-        command.args(["env", "-i", "TERM=tmux-256color"]);
-        command.args(world.environment().iter().map(|(name, value)| format!("{name}={value}")));
-        command.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
-        command.args(["/bin/sh", "-c", "\"$0\" \"$@\"; echo \"ended with $?\"; exec cat", World::program()]);
-        command.args(world.arguments(args));
-        let started = command.output().expect("tmux runs");
+        let mut tmux = terminal.tmux();
+        tmux.args(["-f", "/dev/null", "new-session", "-d", "-x", &columns.to_string(), "-y", &rows.to_string()]);
+        tmux.arg("-c").arg(world.repo());
+        tmux.args(["env", "-i", "TERM=tmux-256color"]);
+        tmux.args(world.environment().iter().map(|(name, value)| format!("{name}={value}")));
+        tmux.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
+        let started = tmux.args(command).output().expect("tmux runs");
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
         // Programs may set its clipboard, as a terminal of people's lets them.
         terminal.ask(&["set-option", "-s", "set-clipboard", "on"]);

@@ -1,0 +1,303 @@
+//! Completion in bash, zsh and fish: the scripts that `completions` prints, and the hidden `complete` that they call at
+//! each TAB. What can be typed next is worked out by clap's own engine from the commands' definitions; the workers' ids
+//! come from the state directory, without any server.
+//!
+//! clap's ready-made bash script does not work for a program with a hyphen in its name (clap-rs/clap issue 6421), and
+//! none of the ready-made ones knows ids. Nothing here may disturb the line that is being typed: there are no errors,
+//! and what takes too long is left out.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, Command, ValueEnum};
+use clap_complete::CompletionCandidate;
+use clap_complete::engine::{self, ArgValueCandidates};
+
+use super::Places;
+use super::doctor::word;
+use super::help;
+use super::here::Here;
+use super::out::{self, End};
+use super::setup::program;
+use crate::backend::Backends;
+use crate::mission::lifecycle::WorkerStatus;
+use crate::store::reader::Reader;
+
+/// Longer than this nobody waits for a TAB. The state may lie on a disk that hangs.
+const LIMIT: Duration = Duration::from_secs(1);
+/// No screen shows more, and the newest are named first.
+const MOST_WORKERS: usize = 200;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  orchestrator-boss completions bash > ~/.bash_completion.d/orchestrator-boss
+  orchestrator-boss completions zsh > ~/.zfunc/_orchestrator-boss
+  orchestrator-boss completions fish | source
+
+Exit codes:
+  0    it was printed
+  1    this program's own path cannot be told
+  2    wrong usage")]
+pub(super) struct CompletionsArgs {
+    /// The shell to complete for
+    shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CompleteArgs {
+    shell: Shell,
+    /// The command line up to the cursor
+    #[arg(last = true)]
+    words: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+pub(super) fn print_script(args: &CompletionsArgs) -> ExitCode {
+    let script = program::command(true)
+        .map(|program| script(args.shell, &program))
+        .map_err(|error| End::Failed(format!("cannot find the path of this program: {error}")));
+    out::end(script.and_then(|script| out::line(script.trim_end())).map(|()| ExitCode::SUCCESS))
+}
+
+/// A program that is gone, or an older one, must not print into the line that is typed: hence `2>/dev/null`.
+fn script(shell: Shell, program: &str) -> String {
+    match shell {
+        Shell::Bash => BASH.replace("PROGRAM", &word(program)),
+        Shell::Zsh => ZSH.replace("PROGRAM", &word(program)),
+        Shell::Fish => {
+            let quoted = format!("'{}'", program.replace('\\', r"\\").replace('\'', r"\'"));
+            FISH.replace("PROGRAM", &quoted)
+        }
+    }
+}
+
+/// `--option=value` is three words for bash, and only the last one is replaced.
+const BASH: &str = r#"
+_orchestrator_boss() {
+    local IFS=$'\n' words=() current='' joined='' i
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        current=${COMP_WORDS[i]}
+        if ((i == COMP_CWORD)) && [[ $current != '=' ]]; then current=$2; fi
+        if ((i > 1)) && [[ $current == '=' || ${COMP_WORDS[i - 1]} == '=' ]] && [[ ${words[${#words[@]} - 1]} == --* ]]; then
+            [[ $current == '=' ]] && joined=${words[${#words[@]} - 1]}=
+            words[${#words[@]} - 1]+=$current
+        else
+            joined=''
+            words+=("$current")
+        fi
+    done
+    COMPREPLY=($(PROGRAM complete bash -- "${words[@]}" 2>/dev/null))
+    COMPREPLY=("${COMPREPLY[@]#"$joined"}")
+    if [[ ${COMPREPLY[0]} == */* ]]; then compopt -o filenames 2>/dev/null; fi
+}
+if ((BASH_VERSINFO[0] > 4 || (BASH_VERSINFO[0] == 4 && BASH_VERSINFO[1] >= 4))); then
+    complete -o nosort -F _orchestrator_boss orchestrator-boss
+else
+    complete -F _orchestrator_boss orchestrator-boss
+fi
+"#;
+
+const ZSH: &str = r#"#compdef orchestrator-boss
+_orchestrator-boss() {
+    local -a found folders
+    found=("${(@f)$(PROGRAM complete zsh -- "${(@)words[1,CURRENT-1]}" "$PREFIX" 2>/dev/null)}")
+    found=("${(@)found:#}")
+    folders=("${(@M)found:#*/}")
+    found=("${(@)found:#*/}")
+    (( $#found )) && _describe -V 'orchestrator-boss' found
+    (( $#folders )) && _describe -V 'folder' folders -S ''
+}
+if [[ $funcstack[1] == _orchestrator-boss ]]; then
+    _orchestrator-boss "$@"
+else
+    compdef _orchestrator-boss orchestrator-boss
+fi
+"#;
+
+const FISH: &str = r#"
+function __orchestrator_boss_complete
+    set --local words (commandline --current-process --tokenize --cut-at-cursor)
+    PROGRAM complete fish -- $words (commandline --current-token --cut-at-cursor) 2>/dev/null
+end
+complete --command orchestrator-boss --no-files --keep-order --arguments '(__orchestrator_boss_complete)'
+"#;
+
+/// Answers a shell's script. Whatever goes wrong, there is just nothing to offer.
+pub(super) fn answer(args: CompleteArgs) -> ExitCode {
+    let CompleteArgs { shell, words } = args;
+    let (sender, found) = mpsc::channel();
+    thread::spawn(move || sender.send(candidates(words)));
+    for candidate in found.recv_timeout(LIMIT).unwrap_or_default() {
+        if out::line(&as_line(shell, &candidate)).is_err() {
+            break;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn candidates(words: Vec<OsString>) -> Vec<CompletionCandidate> {
+    let Some((current, before)) = words.split_last().map(|(last, before)| (last.clone(), before.to_vec())) else {
+        return Vec::new();
+    };
+    let places = places(&before);
+    let found = engine::complete(&mut command(&places), words, before.len(), env::current_dir().ok().as_deref());
+    let mut found = found.unwrap_or_default();
+    // What was typed already is not offered again.
+    found.retain(|it| !before.iter().any(|word| word == it.get_value()));
+    let is_option = |it: &CompletionCandidate| it.get_value().as_encoded_bytes().starts_with(b"-");
+    if current.is_empty() && found.iter().any(|it| !is_option(it)) {
+        found.retain(|it| !is_option(it));
+    }
+    found
+}
+
+fn as_line(shell: Shell, candidate: &CompletionCandidate) -> String {
+    let one_line = |text: &str| out::harmless(text).replace(['\n', '\t'], " ");
+    let value = one_line(&candidate.get_value().to_string_lossy());
+    let about = candidate.get_help().map(|help| one_line(&help.to_string())).filter(|about| !about.is_empty());
+    match (shell, about) {
+        (Shell::Bash, _) | (Shell::Fish, None) => value,
+        (Shell::Fish, Some(about)) => format!("{value}\t{about}"),
+        (Shell::Zsh, None) => value.replace(':', "\\:"),
+        (Shell::Zsh, Some(about)) => format!("{}:{about}", value.replace(':', "\\:")),
+    }
+}
+
+/// Those that the line being typed names.
+fn places(words: &[OsString]) -> Places {
+    Places { config: named(words, "--config"), state_dir: named(words, "--state-dir") }
+}
+
+fn named(words: &[OsString], option: &str) -> Option<PathBuf> {
+    let words: Vec<&str> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
+    let at = words.iter().rposition(|word| *word == option || word.starts_with(&format!("{option}=")))?;
+    let value = words[at].strip_prefix(option)?.strip_prefix('=').or_else(|| words.get(at + 1).copied())?;
+    // A shell hands on what was typed, before it means anything by `~`.
+    Some(match (value.strip_prefix("~/"), etcetera::home_dir()) {
+        (Some(below), Ok(home)) => home.join(below),
+        _ => PathBuf::from(value),
+    })
+}
+
+/// Which workers a command takes.
+#[derive(Debug, Clone, Copy)]
+enum Taken {
+    All,
+    Open,
+    Settled,
+}
+
+/// The commands with an argument for workers, the name of that argument, and which of them make sense.
+const WORKERS: [(&str, &str, Taken); 7] = [
+    ("status", "worker", Taken::All),
+    ("logs", "worker", Taken::All),
+    ("diff", "worker", Taken::All),
+    ("wait", "workers", Taken::Open),
+    ("cancel", "workers", Taken::Open),
+    ("retry", "worker", Taken::Settled),
+    ("integrate", "workers", Taken::Settled),
+];
+
+fn command(places: &Places) -> Command {
+    let of_workers = |command: Command, (name, argument, taken): (&str, &'static str, Taken)| {
+        let places = places.clone();
+        let candidates = ArgValueCandidates::new(move || workers(&places, taken).unwrap_or_default());
+        command.mut_subcommand(name, |sub| sub.mut_arg(argument, |arg| arg.add(candidates)))
+    };
+    let command = WORKERS.into_iter().fold(help::command(), of_workers);
+    let places = places.clone();
+    let candidates = ArgValueCandidates::new(move || backends(&places).unwrap_or_default());
+    command.mut_subcommand("retry", |sub| sub.mut_arg("backend", |arg| arg.add(candidates)))
+}
+
+/// The newest first.
+fn workers(places: &Places, taken: Taken) -> Option<Vec<CompletionCandidate>> {
+    let reader = Reader::open(&Here::find(places).ok()?.state_root).ok()??;
+    let registry = reader.registry();
+    let known = registry.workers().map(|worker| match worker.status.is_live() {
+        // Where no server lives, its folder knows more than the journal.
+        true => reader.up_to_date(worker),
+        false => worker.clone(),
+    });
+    let is_taken = |status: WorkerStatus| match taken {
+        Taken::All => true,
+        Taken::Open => !status.is_settled(),
+        Taken::Settled => status.is_settled(),
+    };
+    let mut known: Vec<_> = known.filter(|worker| is_taken(worker.status)).collect();
+    known.sort_by_key(|worker| std::cmp::Reverse(worker.number()));
+    let candidate = |(at, worker): (usize, &std::sync::Arc<crate::mission::registry::Worker>)| {
+        let about = format!("{} · {}", worker.mission.title, worker.status.as_str());
+        CompletionCandidate::new(worker.id.as_str()).help(Some(about.into())).display_order(Some(at))
+    };
+    Some(known.iter().take(MOST_WORKERS).enumerate().map(candidate).collect())
+}
+
+fn backends(places: &Places) -> Option<Vec<CompletionCandidate>> {
+    let settings = Here::find(places).ok()?.settings;
+    Some(Backends::with_custom(settings.custom).names().map(CompletionCandidate::new).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered(line: &[&str]) -> Vec<String> {
+        let words = line.iter().map(OsString::from).collect();
+        candidates(words).iter().map(|it| it.get_value().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn hidden_commands_are_not_offered() {
+        let offered = offered(&["orchestrator-boss", ""]);
+        for shown in ["status", "retry", "setup", "help"] {
+            assert!(offered.contains(&shown.to_owned()), "{offered:?}");
+        }
+        for hidden in ["demo-agent", "guard", "supervise", "verify", "tools", "complete", "--config"] {
+            assert!(!offered.contains(&hidden.to_owned()), "{offered:?}");
+        }
+    }
+
+    #[test]
+    fn values_of_arguments_and_options_are_offered() {
+        let boss = "orchestrator-boss";
+        assert_eq!(offered(&[boss, "setup", ""]), ["claude", "codex", "gemini", "opencode"]);
+        assert_eq!(offered(&[boss, "integrate", "--strategy", "sq"]), ["squash"]);
+        assert_eq!(offered(&[boss, "integrate", "--strategy=sq"]), ["--strategy=squash"]);
+        assert_eq!(offered(&[boss, "setup", "--sco"]), ["--scope"]);
+        assert!(offered(&[boss, "doctor", ""]).contains(&"--json".to_owned()));
+        // Free text: the files of the directory would only be wrong.
+        assert_eq!(offered(&[boss, "retry", "--feedback", ""]), [""; 0]);
+        assert_eq!(offered(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn the_places_that_the_line_names_count() {
+        let words = |line: &[&str]| places(&line.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(words(&["x", "--config", "/a", "retry"]).config, Some("/a".into()));
+        assert_eq!(words(&["x", "--state-dir=/s"]).state_dir, Some("/s".into()));
+        assert_eq!(words(&["x", "--config"]).config, None);
+    }
+
+    #[test]
+    fn a_line_for_a_shell_cannot_steer_the_terminal() {
+        let candidate = CompletionCandidate::new("a:b").help(Some("x\u{1b}[2Jy\nz".into()));
+        assert_eq!(as_line(Shell::Bash, &candidate), "a:b");
+        assert_eq!(as_line(Shell::Zsh, &candidate), "a\\:b:xy z");
+        assert_eq!(as_line(Shell::Fish, &candidate), "a:b\txy z");
+        assert!(script(Shell::Fish, "/it's").contains(r"'/it\'s' complete"));
+        assert!(script(Shell::Bash, "/a b").contains("'/a b' complete"));
+    }
+}
