@@ -21,9 +21,9 @@ impl Plugin {
     /// Where a user's plugin may lie: the path has what a shell and JSON would take for something else.
     fn new() -> Self {
         let plugin = Self { folder: tempfile::tempdir().expect("a temporary folder") };
-        fs::create_dir_all(plugin.root().join("plugin")).expect("a folder");
-        let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugin/launch.sh");
-        fs::copy(launcher, plugin.root().join("plugin/launch.sh")).expect("the repository has it");
+        fs::create_dir_all(plugin.root().join(".claude-plugin")).expect("a folder");
+        let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join(".claude-plugin/launch.sh");
+        fs::copy(launcher, plugin.root().join(".claude-plugin/launch.sh")).expect("the repository has it");
         plugin
     }
 
@@ -58,7 +58,7 @@ impl Plugin {
     }
 
     fn serve(&self, input: &str) -> Output {
-        self.run(Command::new("/bin/sh").arg(self.root().join("plugin/launch.sh")).arg("serve"), input)
+        self.run(Command::new("/bin/sh").arg(self.root().join(".claude-plugin/launch.sh")).arg("serve"), input)
     }
 
     /// As Claude Code runs it: the plugin's own line, by a shell.

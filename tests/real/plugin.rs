@@ -103,7 +103,7 @@ fn install(world: &World, guard: bool) {
     for file in [
         ".claude-plugin/plugin.json",
         ".claude-plugin/marketplace.json",
-        "plugin/launch.sh",
+        ".claude-plugin/launch.sh",
         "Cargo.toml",
         "skills/orchestrator-boss/SKILL.md",
         "README.md",

@@ -1,5 +1,5 @@
 //! The Claude Code plugin (2.1.330): enabled in Claude Code's settings, listed in `plugins/installed_plugins.json` of its
-//! folder. Its launcher, `plugin/launch.sh`, looks for the program in the same places as this.
+//! folder. Its launcher, `.claude-plugin/launch.sh`, looks for the program in the same places as this.
 
 use std::env;
 use std::fs;
