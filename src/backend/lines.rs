@@ -170,18 +170,21 @@ impl JsonLines {
         // An object over several lines is indented in all but the first and the last.
         let is_inner = self.unfinished.is_some() && line.starts_with([' ', '\t']);
         let objects = if is_inner { Vec::new() } else { objects(line) };
+        let begins = line.starts_with('{') || !objects.is_empty();
+        // What went before was cut.
+        let cut = self.unfinished.take_if(|_| begins).and_then(|cut| self.noise.event(&cut.first_line));
         if !objects.is_empty() {
-            self.unfinished = None;
-            return (objects, None);
+            return (objects, cut);
         }
-        match self.unfinished.take().filter(|_| !line.starts_with('{')) {
+        let (objects, noise) = match self.unfinished.take() {
             Some(before) => self.go_on(before, line),
             None if line.contains('{') => {
                 let first_line = clip(line, GIST_LIMIT);
                 self.go_on(Unfinished { objects: Objects::default(), first_line, length: 0 }, line)
             }
             None => (Vec::new(), self.noise.event(line)),
-        }
+        };
+        (objects, cut.or(noise))
     }
 
     fn go_on(&mut self, mut before: Unfinished, line: &str) -> (Vec<Value>, Option<AgentEvent>) {
@@ -255,7 +258,7 @@ mod tests {
         let twice: Vec<&str> = pretty.iter().chain(&pretty).copied().collect();
         assert_eq!(types(&twice).0, ["a", "a"]);
         let cut = ["{\"type\":\"cut", "{\"type\":\"b\"}", "{", "no json", "}", "{\"type\":\"c\"}"];
-        assert_eq!(types(&cut), (vec!["b".to_owned(), "c".to_owned()], 1));
+        assert_eq!(types(&cut), (vec!["b".to_owned(), "c".to_owned()], 2));
         assert_eq!(types(&["{\"type\":\"a\"}{\"type\":\"b\"}", "text {x}"]), (vec!["a".into(), "b".into()], 1));
     }
 
