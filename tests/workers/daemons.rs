@@ -85,7 +85,7 @@ async fn worker(world: &World, server: &Server, script: &str, end: &str) -> (Str
 
 async fn ends(world: &World, server: &Server, id: &str, end: &str) {
     if end == "hang" {
-        until_exists(&world.repo().join(".orchestrator/worktrees").join(id).join("ready")).await;
+        until_exists(&world.worktree(id).join("ready")).await;
         server.orchestrator.cancel(&server.boss, id, "enough").await.unwrap();
     } else {
         server.until(id, "completed").await;
