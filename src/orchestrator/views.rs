@@ -199,16 +199,15 @@ fn instead_of(registry: &Registry, name: &str) -> String {
     if let Some(close) = closest(registry, name) {
         return format!("did you mean {close}? list_worker_missions shows all");
     }
-    let mut open: Vec<&Arc<Worker>> = registry.workers().rev().filter(|it| !it.status.is_settled()).collect();
-    let what = if open.is_empty() { "the newest are" } else { "open are" };
-    if open.is_empty() {
-        open = registry.workers().rev().collect();
-    }
-    if open.is_empty() {
+    // The open ones first, of them the newest.
+    let open = registry.workers().rev().filter(|worker| !worker.status.is_settled());
+    let settled = registry.workers().rev().filter(|worker| worker.status.is_settled());
+    let known: Vec<&Arc<Worker>> = open.chain(settled).collect();
+    if known.is_empty() {
         return "there are no workers yet: batch_create_workers makes some".to_owned();
     }
-    let named: Vec<&str> = open.iter().take(NAMED).map(|worker| worker.id.as_str()).collect();
-    let more = open.len().saturating_sub(NAMED);
+    let named: Vec<&str> = known.iter().take(NAMED).map(|worker| worker.id.as_str()).collect();
+    let more = known.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{what} {}{more}; list_worker_missions shows all", named.join(", "))
+    format!("there are {}{more}; list_worker_missions shows all", named.join(", "))
 }

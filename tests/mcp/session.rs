@@ -149,7 +149,7 @@ fn wrong_arguments_are_answered_with_the_mend() {
         ("batch_create_workers", json!({"race": true, "workers": [looks("b"), looks("c")]}), "prompt must be the same"),
         ("batch_create_workers", json!({"workers": [{}, {}]}), "0: missing field `title`"),
         ("wait_for_any_worker", json!({"timeout_seconds": 99999}), "timeout_seconds is 99999: from 0 to 21600"),
-        ("wait_for_any_worker", json!({"worker_ids": ["w-9"]}), "list_worker_missions"),
+        ("wait_for_any_worker", json!({"worker_ids": ["w-9"]}), "batch_create_workers makes some"),
         ("wait_for_worker", json!({}), "missing field `worker_id`"),
         ("get_worker_status", json!({"worker_id": "w-1", "include": ["logs"]}), "include[0]: unknown variant `logs`"),
         ("get_worker_status", json!({"mission_id": "w-9"}), "w-9"),

@@ -95,7 +95,7 @@ fn an_unknown_worker_is_answered_once_and_shortly() {
     let says = "no worker is called \"w-3-nmed\": did you mean w-3-named? list_worker_missions shows all";
     assert_eq!(refused, format!("ERROR: {says}"));
     let refused = client.refused(5, "cancel_worker", json!({"worker_id": "w-9"}));
-    let says = "no worker is called \"w-9\": open are w-4-last, w-3-named, w-2-numeric and 1 more; list_worker_missions shows all";
+    let says = "no worker is called \"w-9\": there are w-4-last, w-3-named, w-2-numeric and 1 more; list_worker_missions shows all";
     assert_eq!(refused, format!("ERROR: {says}"));
     let refused = client.refused(6, "cancel_worker", json!({"worker_id": "x".repeat(200)}));
     assert!(refused.len() < 250, "{refused}");
