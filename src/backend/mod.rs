@@ -60,6 +60,16 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// Files, relative to a folder of the project, that it edits by itself when it reads them.
+    fn edits_by_itself(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The text that such a file would have without that edit; `None`: it made none.
+    fn without_own_edit(&self, _before: &str, _now: &str) -> Option<String> {
+        None
+    }
+
     /// How to start one turn.
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan;
 

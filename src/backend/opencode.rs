@@ -43,6 +43,14 @@ impl Backend for OpenCode {
         true
     }
 
+    fn edits_by_itself(&self) -> &'static [&'static str] {
+        &["opencode.json", "opencode.jsonc", ".opencode/opencode.json", ".opencode/opencode.jsonc"]
+    }
+
+    fn without_own_edit(&self, before: &str, now: &str) -> Option<String> {
+        without_schema(before, now)
+    }
+
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
         let mut env_set = environment::set(turn.dir, [("OPENCODE_DISABLE_AUTOUPDATE", "1")]);
         if let Some(config) = without_this_server(turn.own_registrations) {
@@ -71,6 +79,14 @@ impl Backend for OpenCode {
     fn probe(&self) -> Probe {
         probe::opencode()
     }
+}
+
+/// It names its schema in a configuration file that does not; no setting keeps it from that.
+fn without_schema(before: &str, now: &str) -> Option<String> {
+    const NAMED: &str = "{\n  \"$schema\": \"https://opencode.ai/config.json\",";
+    let begin = &before[..=before.find('{')?];
+    let is_its = begin.trim_start() == "{" && !before.contains("\"$schema\"");
+    Some(format!("{begin}{}", now.strip_prefix(NAMED).filter(|_| is_its)?))
 }
 
 /// A model without its provider is not one that it can find.
@@ -106,4 +122,24 @@ fn without_this_server(own_registrations: &[String]) -> Option<String> {
     let servers: Map<String, Value> =
         own_registrations.iter().map(|name| (name.clone(), json!({"enabled": false}))).collect();
     (!servers.is_empty()).then(|| json!({"mcp": servers}).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_schema;
+
+    #[test]
+    fn only_the_schema_that_it_names_by_itself_is_taken_out() {
+        let named = |rest: &str| format!("{{\n  \"$schema\": \"https://opencode.ai/config.json\",{rest}");
+        for before in ["{}", " \n{ \"a\": 1 }\n", "{\n  // why\n  \"a\": 1\n}"] {
+            let rest = before.trim_start().strip_prefix('{').unwrap();
+            assert_eq!(without_schema(before, &named(rest)).as_deref(), Some(before));
+        }
+        // What the worker edited stays edited.
+        assert_eq!(without_schema("{}", &named("\"b\": 2}")).as_deref(), Some("{\"b\": 2}"));
+        let has_it = named("\"a\": 1}");
+        assert_eq!(without_schema(&has_it, &named("\"a\": 2}")), None, "it was there before");
+        assert_eq!(without_schema("// why\n{}", &named("}")), None, "there it leaves the file alone");
+        assert_eq!(without_schema("{}", "{\"a\": 1}"), None);
+    }
 }

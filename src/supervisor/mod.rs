@@ -14,6 +14,7 @@ mod leftovers;
 mod likely_cause;
 mod limits;
 mod outside;
+mod own_edits;
 pub mod prompt;
 mod run;
 pub mod secrets;

@@ -20,6 +20,7 @@ use super::board::Board;
 use super::inbox::{Inbox, Message};
 use super::limits::Limits;
 use super::outside::Outside;
+use super::own_edits::OwnEdits;
 use super::secrets::Secrets;
 use super::socket::Socket;
 use super::{finish, prompt, tree, turn};
@@ -67,6 +68,7 @@ pub(super) struct Attempt {
     pub began: tokio::time::Instant,
     pub git: Option<GitContext>,
     pub outside: Outside,
+    pub own_edits: OwnEdits,
     pub run: Run,
     /// It was interrupted once for showing no sign of life.
     pub woken: bool,
@@ -216,6 +218,7 @@ impl Attempt {
             git: keep_to_what_was_configured(&assignment, backend.as_ref()),
             backend,
             outside: Outside::of(&assignment.directory),
+            own_edits: OwnEdits::default(),
             turns_add_up: false,
             woken: false,
             run: Run { started_at: Some(Timestamp::now()), ..Run::default() },

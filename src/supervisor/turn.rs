@@ -19,6 +19,7 @@ use super::apart;
 use super::assignment::Delivered;
 use super::inbox::{self, Message};
 use super::limits::Exceeded;
+use super::own_edits::OwnEdits;
 use super::run::{Attempt, Stop};
 use crate::backend::{
     self, AgentEvent, Decoder, GitDirs, LaunchPlan, LongLine, Session, Short, StopSignal, StopStep, Turn, TurnReport,
@@ -85,6 +86,7 @@ impl Attempt {
         crash_point::at(Point::CliEnded);
         // Before the rest is read: what outlives its CLI may go on printing for ever.
         self.sweep().await;
+        self.own_edits.undo(&*self.backend);
         crash_point::at(Point::TurnSwept);
         running.read_rest(self).await;
         running.end(self, exit)
@@ -115,6 +117,7 @@ impl Attempt {
             own_registrations: &assignment.own_registrations,
             root: rustix::process::getuid().is_root(),
         };
+        let own_edits = OwnEdits::before(&*self.backend, &assignment.directory);
         let plan = self.backend.plan(&turn);
         let decoder = self.backend.decoder(&turn);
         for (path, content) in &plan.files {
@@ -125,6 +128,7 @@ impl Attempt {
         let stderr_from = std::fs::metadata(self.dir.stderr()).map_or(0, |metadata| metadata.len());
         let started = process::spawn(&self.launch(&plan)).map_err(|error| with_causes(&error))?;
         crash_point::at(Point::CliSpawned);
+        self.own_edits = own_edits;
         let tail = Tail::open(&stdout, from).map_err(|error| with_causes(&error))?;
         self.board.begin_turn(started.identity);
         for message in &begin.messages {
@@ -399,7 +403,11 @@ impl Running {
             event => attempt.board.note(event),
         }
         match event {
-            AgentEvent::Session { id, .. } => attempt.run.session_id = Some(id.clone()),
+            AgentEvent::Session { id, .. } => {
+                attempt.run.session_id = Some(id.clone());
+                // It has read its configuration, and no tool has run yet: nobody has committed what it wrote.
+                attempt.own_edits.undo(&*attempt.backend);
+            }
             AgentEvent::Edited { paths } => paths.iter().for_each(|path| attempt.outside.note_edit(path)),
             AgentEvent::Idle => self.idle_since = Some(Instant::now()),
             AgentEvent::Busy => self.idle_since = None,

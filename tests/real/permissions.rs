@@ -46,3 +46,41 @@ async fn a_worker_in_a_sandbox_stays_in_its_worktree(world: &World) {
     assert_eq!(told["outcome"]["changes"]["files"], json!(["inside.txt"]));
     assert!(fs::remove_file(&outside).is_err(), "it wrote {}", outside.display());
 }
+
+with_each_cli!(what_a_cli_writes_by_itself_is_not_the_workers: Claude Codex Gemini OpenCode);
+
+/// Configuration that CLIs find in a project, such as they would complete or bring up to date.
+const PROJECT_FILES: [(&str, &str); 8] = [
+    ("opencode.json", "{\n  \"instructions\": []\n}\n"),
+    (".opencode/opencode.jsonc", "{ \"instructions\": [] }\n"),
+    (".opencode/agent/reviewer.md", "---\ndescription: reviews\nmode: subagent\n---\nReview.\n"),
+    (".claude/settings.json", "{}\n"),
+    (".gemini/settings.json", "{}\n"),
+    (".codex/config.toml", "# ours\n"),
+    ("AGENTS.md", "Be brief.\n"),
+    ("package.json", "{\"name\": \"x\", \"private\": true}\n"),
+];
+
+async fn what_a_cli_writes_by_itself_is_not_the_workers(world: &World) {
+    for (path, text) in PROJECT_FILES {
+        let path = world.repo().join(path);
+        fs::create_dir_all(path.parent().expect("it lies in the repository")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+    world.git(&["add", "-A"]);
+    world.git(&["commit", "-q", "-m", "project files"]);
+    let script = Script::new()
+        .run("echo x > mine.txt && git add -A && git commit -qm mine")
+        .run("echo y > left.txt")
+        .say("done");
+    let worker = world.start(&script, json!({})).await;
+    let told = world.settled(&worker).await;
+    assert_eq!(told["status"], "completed", "{told:#}");
+    let worktree = world.worktree(&worker);
+    assert_eq!(world.git_in(&worktree, &["diff", "--name-only", "main", "HEAD"]), "left.txt\nmine.txt");
+    assert_eq!(world.git_in(&worktree, &["status", "--porcelain"]), "");
+
+    let reader = world.start(&Script::new().say("I have read it"), json!({"permissions": "read_only"})).await;
+    assert_eq!(world.settled(&reader).await["outcome"]["changes"]["commits"], 0);
+    assert_eq!(world.git_in(&world.worktree(&reader), &["status", "--porcelain"]), "");
+}
