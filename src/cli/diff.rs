@@ -74,7 +74,8 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, End> {
             worker.id
         )));
     };
-    let repository = here.repository.as_deref().map(Repository::discover);
+    let root = worker.repository.as_deref().or(here.repository.as_deref());
+    let repository = root.map(Repository::discover);
     let repository = repository.transpose().map_err(|error| End::Failed(with_causes(&error)))?.flatten();
     if let Some(repository) = &repository {
         keep_git_to_what_is_remembered(observer.state_root(), repository).map_err(visit::refused)?;
@@ -85,7 +86,7 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, End> {
         let text = Gathered::default();
         write(&worker, repository.as_ref(), &base, look, text.clone())?;
         let text = text.text();
-        let branch = worker.mission.place.branch();
+        let branch = worker.branch();
         out::json(&Shown { worker_id: worker.id.as_str(), base_commit: &base, branch, diff: &text })?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -115,7 +116,7 @@ fn write(
     out: impl Write + Send + 'static,
 ) -> Result<(), End> {
     let directory = worker.mission.place.path();
-    let written = match (worker.mission.place.branch().filter(|_| !directory.exists()), repository) {
+    let written = match (worker.branch().filter(|_| !directory.exists()), repository) {
         (Some(branch), Some(repository)) => git::show_branch_diff(repository, branch, base, look, out),
         _ => git::show_diff(directory, base, look, out),
     };

@@ -1,5 +1,6 @@
 //! `integrate`: brings workers' branches into another, as the tool `integrate_worker` does, and stays until it is done.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -52,6 +53,9 @@ pub(super) struct IntegrateArgs {
     /// Only say what would happen
     #[arg(long)]
     dry_run: bool,
+    /// The repository of the branch [default: where the worker worked]
+    #[arg(long, value_name = "FOLDER")]
+    repo_path: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -172,6 +176,7 @@ async fn integrate(args: &IntegrateArgs, visit: &Visit) -> Result<IntegrationAns
         verify_command: args.verify_command.clone(),
         push: args.push,
         dry_run: args.dry_run,
+        repo_path: args.repo_path.clone(),
         patience: None,
         ..IntegrationRequest::of(source)
     };

@@ -4,15 +4,20 @@
 //! would make. Nothing is touched: [`super::land`] moves the target branch to a clean result. Commits made here are not
 //! signed and run no hook.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::command::{CommandError, Git};
+use super::index::IndexError;
+use super::overlap::{self, Change};
 use super::repository::{Identity, Repository, RepositoryError, branch_commit};
 use super::{names, refs};
+
+/// So many commits of each side are compared where a merge conflicts.
+const MOST_BY_HAND: &str = "--max-count=100";
 
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrateError {
@@ -31,12 +36,32 @@ pub enum IntegrateError {
     #[error("cherry-pick {branch}: {commit} is a merge commit; use merge or squash")]
     MergeCommit { branch: String, commit: String },
     #[error(
-        "move {branch}: it is checked out in {}, where {count} files have changes that are not committed ({}); commit \
-         or stash them there, then integrate again",
+        "move {branch}: in {}, where it is checked out, {count} files that this changes have changes that are not \
+         committed ({}); commit or stash them there, then integrate again",
         worktree.display(),
         samples.join(", ")
     )]
     TargetDirty { branch: String, worktree: PathBuf, count: usize, samples: Vec<String> },
+    #[error(
+        "move {branch}: in {}, where it is checked out, {count} files that git does not track are where this brings files \
+         of its own ({}); move them away, then integrate again",
+        worktree.display(),
+        samples.join(", ")
+    )]
+    InTheWay { branch: String, worktree: PathBuf, count: usize, samples: Vec<String> },
+    #[error(
+        "move {branch}: in {}, where it is checked out, files are in conflict ({}); resolve them there, then integrate again",
+        worktree.display(),
+        samples.join(", ")
+    )]
+    TargetUnmerged { branch: String, worktree: PathBuf, samples: Vec<String> },
+    #[error(
+        "move {branch}: {} is there and no git is at work on it for a minute; delete it if no git runs there, then integrate again",
+        lock.display()
+    )]
+    TargetLocked { branch: String, lock: PathBuf },
+    #[error(transparent)]
+    Index(#[from] IndexError),
     #[error(
         "move {branch}: in {} a {operation} of it is not finished; finish it there, then integrate \
          again",
@@ -72,6 +97,16 @@ pub struct Step {
     pub message: String,
     /// Nothing comes on top of it, so that a dry run needs no commit of it.
     pub is_last: bool,
+    /// Up to these commits the target has its changes, as other commits.
+    pub had: Vec<String>,
+    /// Up to these commits its history was taken back from the target: nothing of it comes in.
+    pub taken_back: Vec<String>,
+}
+
+impl Step {
+    fn settled(&self) -> impl Iterator<Item = &str> {
+        self.had.iter().chain(&self.taken_back).map(String::as_str)
+    }
 }
 
 /// What came of computing one.
@@ -116,10 +151,27 @@ impl<'a> Bench<'a> {
 
     /// The commit with which this comes in on top of `onto`.
     pub fn couple(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
+        let coupled = self.couple_once(onto, step)?;
+        if !matches!(coupled, Coupled::Conflicts(_)) || step.settled().next().is_some() {
+            return Ok(coupled);
+        }
+        let Some(had) = self.landed_by_hand(onto, &step.tip)? else { return Ok(coupled) };
+        match self.couple_once(onto, &Step { had: vec![had], ..step.clone() })? {
+            Coupled::Conflicts(_) => Ok(coupled),
+            beyond => Ok(beyond),
+        }
+    }
+
+    fn couple_once(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
         match step.strategy {
             Strategy::Merge | Strategy::Squash => self.combine(onto, step),
             Strategy::CherryPick => self.pick(onto, step),
         }
+    }
+
+    /// What moving a branch from the one commit to the other commit or tree changes.
+    pub fn changes(&self, from: &str, to: &str) -> Result<Vec<Change>, IntegrateError> {
+        Ok(overlap::changes(self.read(), from, to)?)
     }
 
     fn read(&self) -> Git {
@@ -144,19 +196,83 @@ impl<'a> Bench<'a> {
         if self.is_in(onto, &step.tip)? {
             return Ok(Coupled::Nothing);
         }
-        let tree = match self.merge_trees(onto, &step.tip)? {
+        let settled: Vec<&str> = step.settled().collect();
+        let tree = match self.merge_beyond(onto, &step.tip, &settled)? {
             Ok(tree) => tree,
             Err(conflicts) => return Ok(Coupled::Conflicts(conflicts)),
         };
         let squash = step.strategy == Strategy::Squash;
-        if squash && tree == self.tree_of(onto)? {
+        if (squash || !settled.is_empty()) && tree == self.tree_of(onto)? {
             return Ok(Coupled::Nothing);
         }
         if self.scratch.is_some() && step.is_last {
             return Ok(Coupled::Clean(tree));
         }
-        let parents = if squash { &[onto][..] } else { &[onto, &step.tip] };
+        // With the branch as a parent, what was taken back would be in the history again, and no later merge bring it in.
+        let alone = squash || !step.taken_back.is_empty();
+        let parents = if alone { &[onto][..] } else { &[onto, &step.tip] };
         Ok(Coupled::Clean(commit_tree(self.write(), &tree, parents, step.message.clone().into_bytes())?))
+    }
+
+    /// Merges what `tip` changes beyond the `settled` commits: as if both sides had merged those before.
+    fn merge_beyond(
+        &self,
+        onto: &str,
+        tip: &str,
+        settled: &[&str],
+    ) -> Result<Result<String, Vec<Conflict>>, IntegrateError> {
+        if settled.is_empty() {
+            return Ok(self.merge_trees(onto, tip)?);
+        }
+        let mut rewritten = Vec::new();
+        for commit in settled {
+            if !self.is_in(tip, commit)? {
+                rewritten.push(*commit);
+            }
+        }
+        let ours = self.stand_in(onto, settled)?;
+        let theirs = if rewritten.is_empty() { tip.to_owned() } else { self.stand_in(tip, &rewritten)? };
+        Ok(self.merge_trees(&ours, &theirs)?)
+    }
+
+    /// A commit with the tree of `of` that has these in its history too; no ref will ever point at it.
+    fn stand_in(&self, of: &str, parents: &[&str]) -> Result<String, CommandError> {
+        let parents: Vec<&str> = [of].iter().chain(parents).copied().collect();
+        commit_tree(self.write(), &self.tree_of(of)?, &parents, b"stand-in for a merge".to_vec())
+    }
+
+    /// The newest commit of `tip` up to which `onto` has the changes as commits that the user made: picked one by one, or
+    /// squashed into one. Looked for only where a merge conflicts.
+    fn landed_by_hand(&self, onto: &str, tip: &str) -> Result<Option<String>, IntegrateError> {
+        let Some(base) = self.read().args(["merge-base", onto, tip]).answer()? else { return Ok(None) };
+        let base = String::from_utf8_lossy(&base).trim().to_owned();
+        let theirs = self.patch_ids(&[onto, &format!("^{base}")])?;
+        let own = self.read().args(["rev-list", "--first-parent", MOST_BY_HAND, tip, &format!("^{base}")]).text()?;
+        let single = self.patch_ids(&[tip, &format!("^{base}")])?;
+        let is_picked = |commit: &&str| single.get(*commit).is_some_and(|id| theirs.values().any(|it| it == id));
+        let picked = own.lines().rev().take_while(is_picked).last().map(str::to_owned);
+        for commit in own.lines() {
+            if picked.as_deref() == Some(commit) {
+                break;
+            }
+            let patch =
+                self.read().args(["diff", "--no-ext-diff", "--no-textconv", "--full-index", &base, commit]).run()?;
+            let id = self.read().args(["patch-id", "--stable"]).input(patch).text()?;
+            let id = id.split(' ').next().unwrap_or_default();
+            if !id.is_empty() && theirs.values().any(|it| it == id) {
+                return Ok(Some(commit.to_owned()));
+            }
+        }
+        Ok(picked)
+    }
+
+    /// By commit, without merges.
+    fn patch_ids(&self, range: &[&str]) -> Result<HashMap<String, String>, CommandError> {
+        let log = ["log", "-p", "--no-merges", "--no-ext-diff", "--no-textconv", "--full-index", "--format=commit %H"];
+        let patches = self.read().args(log).arg(MOST_BY_HAND).args(range).run()?;
+        let ids = self.read().args(["patch-id", "--stable"]).input(patches).text()?;
+        let line = |line: &str| line.split_once(' ').map(|(id, commit)| (commit.to_owned(), id.to_owned()));
+        Ok(ids.lines().filter_map(line).collect())
     }
 
     fn is_in(&self, whole: &str, part: &str) -> Result<bool, CommandError> {
@@ -173,6 +289,7 @@ impl<'a> Bench<'a> {
             .read()
             .args(["rev-list", "--reverse", "--topo-order", "--parents"])
             .args([&step.tip, "--not", onto])
+            .args(step.settled())
             .text()?;
         let mut picked = onto.to_owned();
         for line in commits.lines() {

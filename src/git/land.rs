@@ -1,18 +1,23 @@
-//! Moving a branch to the result of an integration: by compare-and-swap where nobody has it checked out, by a fast-forward
-//! of git's own in a clean checkout, and not at all in a dirty one.
+//! Moving a branch to the result of an integration: by compare-and-swap where nobody has it checked out, else by a
+//! fast-forward of git's own, which refuses where it would touch what is not committed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::command::{CommandError, Git};
 use super::integrate::{IntegrateError, REASON, tip};
 use super::loose::{linked_git_dirs, place};
+use super::overlap::{Change, Dirt, InTheWay, changes};
 use super::repository::Repository;
-use super::status::{Untracked, operation_in_progress, status};
+use super::status::{git_dir, operation_in_progress_in};
 use super::worktree::list;
 
 /// How many files a refusal names.
 const SAMPLES: usize = 5;
+
+/// Git holds the lock of an index for moments: one that is older than this was left behind.
+const STALE: Duration = Duration::from_secs(60);
 
 /// A branch, where it must stand, and where it goes.
 #[derive(Debug, Clone, Copy)]
@@ -24,12 +29,45 @@ pub struct Move<'a> {
     pub what: &'a str,
 }
 
-/// Says no where [`land`] would, so that nobody verifies for an hour what cannot land.
-pub fn can_land(repo: &Repository, branch: &str) -> Result<(), IntegrateError> {
-    refuse_rebased(repo, branch)?;
-    match checkout_of(repo, branch)? {
-        Some(worktree) => refuse_unclean(branch, &worktree),
-        None => Ok(()),
+/// Where a branch is checked out, and what is not committed there.
+pub struct Landing {
+    branch: String,
+    checkout: Option<(PathBuf, Dirt)>,
+}
+
+impl Landing {
+    /// Looks at the checkout of a branch; refuses one in the middle of an operation.
+    pub fn of(repo: &Repository, branch: &str) -> Result<Self, IntegrateError> {
+        refuse_rebased(repo, branch)?;
+        let checkout = match checkout_of(repo, branch)? {
+            Some(worktree) => {
+                refuse_busy(branch, &worktree)?;
+                let dirt = Dirt::of(&worktree)?;
+                Some((worktree, dirt))
+            }
+            None => None,
+        };
+        Ok(Self { branch: branch.to_owned(), checkout })
+    }
+
+    /// Says no where [`land`] would, so that nobody verifies for an hour what cannot land.
+    pub fn takes(&self, changes: &[Change]) -> Result<(), IntegrateError> {
+        let Some((worktree, dirt)) = &self.checkout else { return Ok(()) };
+        let InTheWay { unmerged, changed, untracked } = dirt.in_the_way(worktree, changes)?;
+        let (branch, worktree) = (self.branch.clone(), worktree.clone());
+        let samples = |paths: &[PathBuf]| paths.iter().take(SAMPLES).map(|path| path.display().to_string()).collect();
+        if !unmerged.is_empty() {
+            return Err(IntegrateError::TargetUnmerged { branch, worktree, samples: samples(&unmerged) });
+        }
+        if !changed.is_empty() {
+            let (count, samples) = (changed.len(), samples(&changed));
+            return Err(IntegrateError::TargetDirty { branch, worktree, count, samples });
+        }
+        if !untracked.is_empty() {
+            let (count, samples) = (untracked.len(), samples(&untracked));
+            return Err(IntegrateError::InTheWay { branch, worktree, count, samples });
+        }
+        Ok(())
     }
 }
 
@@ -38,12 +76,10 @@ pub fn land(repo: &Repository, step: Move<'_>) -> Result<(), IntegrateError> {
     // Nobody may check the branch out between looking and moving.
     let _lock = repo.lock()?;
     refuse_moved(repo, step)?;
-    refuse_rebased(repo, step.branch)?;
-    let moved = match checkout_of(repo, step.branch)? {
-        Some(worktree) => {
-            refuse_unclean(step.branch, &worktree)?;
-            fast_forward(&worktree, step)
-        }
+    let landing = Landing::of(repo, step.branch)?;
+    landing.takes(&changes(repo.read(), step.from, step.to)?)?;
+    let moved = match &landing.checkout {
+        Some((worktree, _)) => fast_forward(worktree, step),
         None => compare_and_swap(repo, step),
     };
     let Err(error) = moved else { return Ok(()) };
@@ -90,21 +126,19 @@ fn compare_and_swap(repo: &Repository, step: Move<'_>) -> Result<(), CommandErro
     repo.write().args(["update-ref", "-m", &reason(step), &branch, step.to, step.from]).run().map(drop)
 }
 
-/// Says why the checkout must not be touched.
-fn refuse_unclean(branch: &str, worktree: &Path) -> Result<(), IntegrateError> {
-    let (branch, worktree) = (branch.to_owned(), worktree.to_owned());
-    if let Some(operation) = operation_in_progress(&worktree)? {
-        return Err(IntegrateError::TargetBusy { branch, worktree, operation });
+/// Says why the checkout must not be touched at all.
+fn refuse_busy(branch: &str, worktree: &Path) -> Result<(), IntegrateError> {
+    let (branch, git_dir) = (branch.to_owned(), git_dir(worktree)?);
+    // A search by bisection keeps nobody from merging.
+    if let Some(operation) = operation_in_progress_in(&git_dir).filter(|it| *it != "bisect") {
+        return Err(IntegrateError::TargetBusy { branch, worktree: worktree.to_owned(), operation });
     }
-    let mut changed = status(&worktree, Untracked::Folders)?.entries;
-    // Untracked files are no reason: git refuses if one is in the way.
-    changed.retain(|entry| !entry.untracked);
-    if changed.is_empty() {
-        return Ok(());
+    let lock = git_dir.join("index.lock");
+    let age = fs::metadata(&lock).and_then(|found| found.modified()).ok().and_then(|it| it.elapsed().ok());
+    match age.is_some_and(|age| age > STALE) {
+        true => Err(IntegrateError::TargetLocked { branch, lock }),
+        false => Ok(()),
     }
-    let names = changed.iter().map(|entry| entry.path.display().to_string());
-    let samples = names.take(SAMPLES).collect();
-    Err(IntegrateError::TargetDirty { branch, worktree, count: changed.len(), samples })
 }
 
 /// An error is git's own refusal, for example because an untracked file is in the way.

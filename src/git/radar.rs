@@ -82,6 +82,23 @@ fn together(git: Git, pairs: &[Pair]) -> Result<Vec<Tried>, CommandError> {
     Ok(merges.into_iter().zip(pairs).map(named).collect())
 }
 
+/// For each pair the tree of a clean merge, `Some(None)` for a conflict; `None` where git cannot say.
+pub(super) fn results(git: Git, pairs: &[Pair]) -> Result<Vec<Option<Option<String>>>, CommandError> {
+    let lines: String = pairs.iter().map(|(onto, other)| format!("{onto} {other}\n")).collect();
+    let output =
+        git.args(["merge-tree", "--write-tree", "--stdin", "--no-messages", "--name-only"]).input(lines).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let whole = &text[..text.rfind("\0\0").map_or(0, |end| end + 1)];
+    let mut records = whole.split_terminator('\0');
+    let mut results = Vec::new();
+    while let (Some(clean @ ("0" | "1")), Some(tree)) = (records.next(), records.next()) {
+        records.by_ref().take_while(|record| !record.is_empty()).for_each(drop);
+        results.push(Some((clean == "1").then(|| tree.to_owned())));
+    }
+    results.resize(pairs.len(), None);
+    Ok(results)
+}
+
 fn own_names(paths: Vec<String>, (onto, other): &Pair) -> Vec<String> {
     let own = |path: String| own_name(&path, &[onto, other]).to_owned();
     let named: BTreeSet<String> = paths.into_iter().map(own).collect();

@@ -4,12 +4,14 @@
 //! Only what is certain is answered here. Everything else (sha256, reftable, partial clones, a worktree that is half
 //! made, names that only git understands) is `None`, and the caller asks the git program. Nothing is changed here.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use git2::{Direction, ErrorCode, ObjectType, Oid, Repository as Opened};
+use git2::{Direction, ErrorCode, ObjectType, Oid, Repository as Opened, Sort};
 
+use super::command::CommandError;
 use super::repository::Repository;
 use super::worktree::Listed;
 
@@ -52,13 +54,104 @@ pub(super) fn working_tree(dir: &Path) -> Answer<PathBuf> {
 
 /// Whether all of the one commit is in the other.
 pub(super) fn is_ancestor(dir: &Path, part: &str, whole: &str) -> Option<bool> {
-    let (part, whole) = (Oid::from_str(part).ok()?, Oid::from_str(whole).ok()?);
+    Ancestry::of(dir)?.is_ancestor(part, whole)
+}
+
+/// The commits of `tip` that `onto` has not, each with its parents, oldest first.
+pub(super) fn only_in(dir: &Path, tip: &str, onto: &str) -> Option<Vec<(String, Vec<String>)>> {
+    let (tip, onto) = (Oid::from_str(tip).ok()?, Oid::from_str(onto).ok()?);
     let opened = Opened::open(dir).ok()?;
-    // Git sees other parents than those where commits are replaced; libgit2 does not.
     if opened.references_glob("refs/replace/*").ok()?.next().is_some() {
         return None;
     }
-    Some(part == whole || opened.graph_descendant_of(whole, part).ok()?)
+    let mut walk = opened.revwalk().ok()?;
+    walk.set_sorting(Sort::TOPOLOGICAL | Sort::REVERSE).ok()?;
+    walk.push(tip).ok()?;
+    walk.hide(onto).ok()?;
+    let with_parents = |id: Result<Oid, git2::Error>| {
+        let commit = opened.find_commit(id.ok()?).ok()?;
+        Some((commit.id().to_string(), commit.parent_ids().map(|it| it.to_string()).collect()))
+    };
+    walk.map(with_parents).collect()
+}
+
+/// One move of a branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Logged {
+    pub to: String,
+    /// Seconds since 1970.
+    pub at: i64,
+    pub why: String,
+}
+
+/// The moves of a branch that its reflog tells of, newest first.
+pub(super) fn log(repo: &Repository, branch: &str) -> Result<Vec<Logged>, CommandError> {
+    let name = format!("refs/heads/{branch}");
+    match read_log(repo.root(), &name) {
+        Some(log) => Ok(log),
+        None => ask_log(repo, &name),
+    }
+}
+
+fn read_log(dir: &Path, name: &str) -> Option<Vec<Logged>> {
+    let log = Opened::open(dir).ok()?.reflog(name).ok()?;
+    let logged = |entry: git2::ReflogEntry<'_>| {
+        let why = String::from_utf8_lossy(entry.message_bytes().unwrap_or_default()).into_owned();
+        Logged { to: entry.id_new().to_string(), at: entry.committer().when().seconds(), why }
+    };
+    Some(log.iter().map(logged).collect())
+}
+
+fn ask_log(repo: &Repository, name: &str) -> Result<Vec<Logged>, CommandError> {
+    let args = ["log", "--walk-reflogs", "--date=unix", "--format=%H %gd %gs", name, "--"];
+    let log = repo.read().args(args).output()?;
+    let logged = |line: &str| {
+        let (to, rest) = line.split_once(' ')?;
+        let (at, why) = rest.rsplit_once("@{")?.1.split_once('}')?;
+        Some(Logged { to: to.to_owned(), at: at.parse().ok()?, why: why.trim_start().to_owned() })
+    };
+    // A branch that is gone has none.
+    Ok(String::from_utf8_lossy(&log.stdout).lines().filter_map(logged).collect())
+}
+
+/// Where these local branches stand; one that is not there is left out.
+pub(super) fn tips(dir: &Path, branches: &[String]) -> Option<HashMap<String, String>> {
+    let opened = Opened::open(dir).ok()?;
+    let mut found = HashMap::new();
+    for branch in branches {
+        match opened.find_reference(&format!("refs/heads/{branch}")) {
+            Ok(reference) => {
+                found.insert(branch.clone(), reference.peel_to_commit().ok()?.id().to_string());
+            }
+            // A name that no branch can have is none either.
+            Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec) => {}
+            Err(_) => return None,
+        }
+    }
+    Some(found)
+}
+
+/// Tells of many pairs of commits whether the one is in the other.
+pub(super) struct Ancestry(Opened);
+
+impl Ancestry {
+    pub(super) fn of(dir: &Path) -> Option<Self> {
+        let opened = Opened::open(dir).ok()?;
+        // Git sees other parents than those where commits are replaced; libgit2 does not.
+        if opened.references_glob("refs/replace/*").ok()?.next().is_some() {
+            return None;
+        }
+        Some(Self(opened))
+    }
+
+    pub(super) fn is_ancestor(&self, part: &str, whole: &str) -> Option<bool> {
+        let (part, whole) = (Oid::from_str(part).ok()?, Oid::from_str(whole).ok()?);
+        // What git has cleaned away is in nothing.
+        if self.0.find_commit(part).is_err_and(|error| error.code() == ErrorCode::NotFound) {
+            return Some(false);
+        }
+        Some(part == whole || self.0.graph_descendant_of(whole, part).ok()?)
+    }
 }
 
 /// All refs by name, each with the id that it leads to.

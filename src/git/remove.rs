@@ -17,8 +17,10 @@ use super::hidden::hidden;
 use super::include::Copied;
 use super::index::IndexError;
 use super::loose::{Stays, own_git_dir, stays};
+use super::merged::{Merged, Work, merged};
 use super::moved::moved_to;
 use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
+use super::own::Brought;
 use super::repository::{Identity, Repository, RepositoryError, branch_commit, commit_with, resolve_commit};
 use super::salvage::{Keep, SalvageError, SalvageRef, keep_commit, salvage, salvage_missing};
 use super::status::{git_dir, operation_in_progress, status_behind_marks};
@@ -116,6 +118,8 @@ pub struct Remove {
     pub delete_branch: bool,
     /// What counts as integrated; without it, what is checked out at the repository's root.
     pub integration_branch: Option<String>,
+    /// Earlier integrations of the branch, by their targets.
+    pub brought: Vec<(String, Brought)>,
     /// Names the ref that keeps what would be lost.
     pub salvage_name: String,
     /// As returned when the worktree was made.
@@ -152,7 +156,7 @@ pub fn check_merged(repo: &Repository, request: &Remove, own_lock: &str) -> Resu
     let mut found = find(repo, &request.path)?;
     found.locked = found.locked.take().filter(|reason| reason != own_lock);
     check_removable(repo, &found)?;
-    if let Branch::Unmerged(refusal) = look_at_branch(repo, &found, request.integration_branch.as_deref())? {
+    if let Branch::Unmerged(refusal) = look_at_branch(repo, &found, request)? {
         return Err(refusal);
     }
     refuse_losses(repo, &with_record(repo, request, &found), &found)
@@ -166,7 +170,7 @@ fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &s
     let found = Listed { path, branch, head, missing: true, ..Listed::default() };
     let mut salvage_ref = None;
     if request.delete_branch {
-        match look_at_branch(repo, &found, request.integration_branch.as_deref())? {
+        match look_at_branch(repo, &found, request)? {
             Branch::Unmerged(refusal) if !request.force => return Err(refusal),
             Branch::Unmerged(_) => {
                 let keep = |tip: &String| keep_commit(repo, &request.salvage_name, tip);
@@ -183,7 +187,7 @@ fn remove_found(repo: &Repository, request: &Remove, found: Listed) -> Result<Re
     check_removable(repo, &found)?;
     let request = &with_record(repo, request, &found);
     let integrated = match request.delete_branch {
-        true => Some(look_at_branch(repo, &found, request.integration_branch.as_deref())?),
+        true => Some(look_at_branch(repo, &found, request)?),
         false => None,
     };
     if !request.force {
@@ -343,11 +347,11 @@ fn unpublished_repositories(worktree: &Path) -> Result<Vec<String>, CommandError
 }
 
 /// Whether work would be lost with the branch.
-fn look_at_branch(repo: &Repository, found: &Listed, integration_branch: Option<&str>) -> Result<Branch, RemoveError> {
+fn look_at_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result<Branch, RemoveError> {
     let (Some(branch), Some(tip)) = (&found.branch, &found.head) else {
         return Ok(Branch::None);
     };
-    let (into, name) = match integration_branch {
+    let (into, name) = match request.integration_branch.as_deref() {
         Some(name) => (branch_commit(repo.root(), name)?, name.to_owned()),
         None => (resolve_commit(repo.root(), "HEAD")?, repo.integration_branch()?),
     };
@@ -355,7 +359,14 @@ fn look_at_branch(repo: &Repository, found: &Listed, integration_branch: Option<
         return Err(RemoveError::IntegrationBranch { branch: name });
     }
     let into = into.ok_or_else(|| RepositoryError::UnknownCommit { name: name.clone() })?;
-    if is_integrated(repo, tip, &into)? {
+    let work = Work {
+        branch: branch.clone(),
+        last_seen: Some(tip.clone()),
+        base: None,
+        targets: vec![name.clone()],
+        brought: request.brought.clone(),
+    };
+    if matches!(merged(repo, &[work])[..], [Merged::Into { .. }]) || is_integrated(repo, tip, &into)? {
         return Ok(Branch::Merged);
     }
     let commits = repo.read().args(["rev-list", "--count", tip, "--not", &into]).text()?;
@@ -373,9 +384,17 @@ pub(super) fn is_integrated(repo: &Repository, tip: &str, into: &str) -> Result<
         return Ok(false);
     };
     let base = String::from_utf8_lossy(&base).trim().to_owned();
-    Ok(merging_changes_nothing(repo, tip, into)?
-        || is_picked(repo, tip, into)?
-        || is_picked(repo, &squash(repo, tip, &base)?, into)?)
+    Ok(merging_changes_nothing(repo, tip, into)? || is_picked_or_squashed_since(repo, tip, &base, into)?)
+}
+
+/// The same changes are in `into` as other commits: one by one, or all in one.
+pub(super) fn is_picked_or_squashed(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
+    let Some(base) = repo.read().args(["merge-base", tip, into]).answer()? else { return Ok(false) };
+    is_picked_or_squashed_since(repo, tip, String::from_utf8_lossy(&base).trim(), into)
+}
+
+fn is_picked_or_squashed_since(repo: &Repository, tip: &str, base: &str, into: &str) -> Result<bool, CommandError> {
+    Ok(is_picked(repo, tip, into)? || is_picked(repo, &squash(repo, tip, base)?, into)?)
 }
 
 fn merging_changes_nothing(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {

@@ -5,8 +5,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use git2::{ObjectType, Oid};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git, require_supported_version};
@@ -56,7 +58,7 @@ pub enum RepositoryError {
 }
 
 /// A git repository with all its worktrees. Equal for every folder of one repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Repository {
     /// `None` for a bare repository.
     pub main_worktree: Option<PathBuf>,
@@ -101,6 +103,12 @@ impl Repository {
     /// The main worktree, or the folder of a bare repository: what relative paths are relative to.
     pub fn root(&self) -> &Path {
         self.main_worktree.as_deref().unwrap_or(&self.common_dir)
+    }
+
+    /// Twelve digits that tell it from others in a file's name.
+    pub fn short_id(&self) -> String {
+        let id = Oid::hash_object(ObjectType::Blob, self.common_dir.as_os_str().as_bytes());
+        id.map_or_else(|_| "unnamed".to_owned(), |id| id.to_string()[..12].to_owned())
     }
 
     pub(super) fn read(&self) -> Git {

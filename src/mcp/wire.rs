@@ -698,6 +698,9 @@ fn next_step(view: &WorkerView) -> String {
     match last.status {
         _ if incomplete && worker.integrated.is_some() => not_all_included(id.as_str()),
         _ if worker.integrated.is_some() => format!("done; remove_worktree {id} when you need it no more"),
+        _ if view.merge_is_unknown => {
+            format!("git could not be asked whether it is merged: look at its repository, then get_worker_status {id}")
+        }
         _ if last.says_blocked => format!("read its final_message; answer it with send_message_to_worker {id}"),
         Ending::Completed if incomplete => not_all_on_branch(id.as_str(), integrable),
         Ending::Completed if integrable => match view.collisions.iter().find(|it| it.is_integration_branch) {

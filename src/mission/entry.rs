@@ -70,6 +70,9 @@ pub enum Entry {
         attempt: u32,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         base_commit: Option<String>,
+        /// Where it works, if that is not the repository of this state directory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        repository: Option<PathBuf>,
     },
     Verifying {
         worker: WorkerId,

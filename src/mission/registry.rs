@@ -126,6 +126,12 @@ pub struct Worker {
     pub cancelled_by: Option<Author>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integrated: Option<Integrated>,
+    /// Integrations before that one, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub integrated_before: Vec<Integrated>,
+    /// Where its work is, if that is not the repository of this state directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<PathBuf>,
     #[serde(default)]
     pub worktree_removed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,7 +141,7 @@ pub struct Worker {
     pub diverted: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Integrated {
     pub into: String,
     pub commit: String,
@@ -204,10 +210,23 @@ impl Worker {
             cancel: None,
             cancelled_by: None,
             integrated: None,
+            integrated_before: Vec::new(),
+            repository: None,
             worktree_removed: false,
             salvage_ref: None,
             diverted: None,
         }
+    }
+
+    /// All integrations of its work, oldest first. Whether they are still there, git knows.
+    pub fn integrations(&self) -> impl DoubleEndedIterator<Item = &Integrated> {
+        self.integrated_before.iter().chain(&self.integrated)
+    }
+
+    /// The branch that its last attempt ended on, else the one that it was given.
+    pub fn branch(&self) -> Option<&str> {
+        let last = self.last().and_then(|brief| brief.changes.branch.as_deref());
+        last.or_else(|| self.mission.place.branch())
     }
 
     pub fn last(&self) -> Option<&Brief> {
@@ -398,10 +417,11 @@ impl Registry {
             Entry::Unstarted { worker, attempt } => self.change(worker, |worker| {
                 worker.advance_in(*attempt, Event::StartAbandoned);
             }),
-            Entry::Running { worker, attempt, base_commit } => self.change(worker, |worker| {
+            Entry::Running { worker, attempt, base_commit, repository } => self.change(worker, |worker| {
                 if worker.advance_in(*attempt, Event::TurnStarted) {
                     worker.started_at.get_or_insert(line.at);
                     worker.base_commit = base_commit.clone().or(worker.base_commit.take());
+                    worker.repository = repository.clone().or(worker.repository.take());
                 }
             }),
             Entry::Verifying { worker, attempt } => self.change(worker, |worker| {
@@ -427,7 +447,8 @@ impl Registry {
             }),
             Entry::Integrated { worker, into, commit, source } => self.change(worker, |worker| {
                 let (into, commit, source) = (into.clone(), commit.clone(), source.clone());
-                worker.integrated = Some(Integrated { into, commit, source });
+                let former = worker.integrated.replace(Integrated { into, commit, source });
+                worker.integrated_before.extend(former.filter(|former| worker.integrated.as_ref() != Some(former)));
             }),
             Entry::WorktreeRemoved { worker, salvage_ref } => self.change(worker, |worker| {
                 worker.worktree_removed = true;

@@ -27,7 +27,12 @@ use crate::supervisor::assignment::LiveStatus;
 /// One worker as far as the server knows it.
 #[derive(Debug, Clone)]
 pub struct WorkerView {
+    /// Its `integrated` is as git says now, in views that are shown.
     pub worker: Arc<Worker>,
+    /// The branch that its work is meant for.
+    pub meant_for: Option<String>,
+    /// Git could not be asked whether it is merged.
+    pub merge_is_unknown: bool,
     /// While it runs, as its supervisor said last.
     pub live: Option<LiveStatus>,
     /// Since its attempt began, and since it last showed anything; while it runs.
@@ -398,6 +403,8 @@ pub struct IntegrationRequest {
     /// Sends the branch to its upstream afterwards.
     pub push: bool,
     pub dry_run: bool,
+    /// Where the branch is; without it, where its worker worked.
+    pub repo_path: Option<PathBuf>,
     /// After this it is answered `running`, and goes on; the same request joins it. `None`: not before it is done.
     pub patience: Option<Duration>,
 }
@@ -412,6 +419,7 @@ impl IntegrationRequest {
             verify_command: None,
             push: false,
             dry_run: false,
+            repo_path: None,
             patience: None,
         }
     }

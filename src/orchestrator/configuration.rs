@@ -18,8 +18,11 @@ const NAMED: usize = 12;
 
 const FILE: &str = "git-configuration.json";
 
-fn path(context: &Context) -> PathBuf {
-    context.state_root.join(FILE)
+fn path(context: &Context, repository: &Repository) -> PathBuf {
+    match context.repository.as_ref() == Some(repository) {
+        true => context.state_root.join(FILE),
+        false => context.state_root.join(format!("git-configuration-{}.json", repository.short_id())),
+    }
 }
 
 /// For a command that looks at what workers did: git runs with what the repository had configured before them.
@@ -30,27 +33,17 @@ pub fn keep_git_to_what_is_remembered(state_root: &Path, repository: &Repository
     Ok(())
 }
 
-/// Before a worker begins: what its directory's repository had configured before any worker. `None` outside of one.
-pub(super) fn remember(context: &Context, repository: Option<&Repository>) -> Result<Option<Configuration>> {
-    match (repository, &context.repository) {
-        (Some(found), Some(ours)) if found == ours => remember_ours(context).map(Some),
-        // Somebody's own directory: nobody of us has worked there before.
-        (Some(other), _) => Configuration::of(other).map(Some).map_err(refused),
-        (None, _) => Ok(None),
-    }
-}
-
-/// The same for the repository of this state directory; from now on, our own calls of git keep to it.
-pub(super) fn remember_ours(context: &Context) -> Result<Configuration> {
-    let repository = context.repository()?;
-    let kept = match file::read_json(&path(context))? {
+/// What a repository had configured before the first worker in it; from now on, our own calls of git keep to it.
+pub(super) fn remember(context: &Context, repository: &Repository) -> Result<Configuration> {
+    let path = path(context, repository);
+    let kept = match file::read_json(&path)? {
         Some(kept) => kept,
         None => {
             let now = Configuration::of(repository).map_err(refused)?;
-            match file::create_json_once(&path(context), &now) {
+            match file::create_json_once(&path, &now) {
                 Ok(()) => now,
                 // Another server was faster.
-                Err(FileError::Exists { .. }) => file::read_json(&path(context))?.unwrap_or(now),
+                Err(FileError::Exists { .. }) => file::read_json(&path)?.unwrap_or(now),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -59,23 +52,26 @@ pub(super) fn remember_ours(context: &Context) -> Result<Configuration> {
     Ok(kept)
 }
 
+/// The same for the repository of this state directory.
+pub(super) fn remember_ours(context: &Context) -> Result<Configuration> {
+    remember(context, context.repository()?)
+}
+
 /// When a server starts: its first call of git may be one for a boss who only looks.
 pub(super) fn keep_to_what_is_remembered(context: &Context) {
-    if path(context).exists()
-        && let Err(error) = remember_ours(context)
-    {
+    let known = context.repository.as_ref().is_some_and(|repository| path(context, repository).exists());
+    if known && let Err(error) = remember_ours(context) {
         tracing::warn!(%error, "could not read what git was configured to before the first worker");
     }
 }
 
 /// Refuses to integrate while the configuration is another one than before the first worker.
-pub(super) fn check(context: &Context) -> Result<()> {
+pub(super) fn check(context: &Context, repository: &Repository) -> Result<()> {
     if !context.state_root.exists() {
         // There never was a worker.
         return Ok(());
     }
-    let before = remember_ours(context)?;
-    let repository = context.repository()?;
+    let before = remember(context, repository)?;
     let changes = before.changes(&Configuration::of(repository).map_err(refused)?);
     if changes.is_empty() {
         return Ok(());
@@ -90,6 +86,6 @@ pub(super) fn check(context: &Context) -> Result<()> {
          delete the file), or to accept it by deleting {file}; then integrate again",
         root = repository.root().display(),
         common = repository.common_dir.display(),
-        file = path(context).display(),
+        file = path(context, repository).display(),
     )))
 }

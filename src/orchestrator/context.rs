@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::error::OrchestratorError;
 use super::handle::Startup;
 use super::jobs::Jobs;
+use super::merged::MergedLook;
 use super::place::{refuse_moved, state_root};
 use super::shared_look::SharedLook;
 use super::worktree_places::{self, Around};
@@ -54,6 +55,7 @@ pub struct Context {
     /// Git was asked who commits here, and knew.
     has_identity: AtomicBool,
     pub(super) jobs: Jobs,
+    pub(super) merged: MergedLook,
 }
 
 impl Context {
@@ -91,6 +93,7 @@ impl Context {
             main_checkout: SharedLook::default(),
             has_identity: AtomicBool::new(false),
             jobs: Jobs::default(),
+            merged: MergedLook::default(),
         })
     }
 }

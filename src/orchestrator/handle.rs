@@ -13,7 +13,7 @@ use super::answers::*;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::mail::Ask;
-use super::{checks, configuration, integrate, probe, worktrees};
+use super::{checks, configuration, integrate, merged, probe, worktrees};
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::mission::create::Draft;
@@ -198,7 +198,23 @@ impl Orchestrator {
             answer = &mut reply => answer.map_err(|_| OrchestratorError::ShuttingDown),
             () = tokio::time::sleep(request.timeout) => self.end_wait(handing.ticket, &mut reply).await,
         };
-        Ok((answer?, handing))
+        let mut answer = answer?;
+        answer.settled = self.up_to_date(answer.settled).await?;
+        answer.already_reported = self.up_to_date(answer.already_reported).await?;
+        Ok((answer, handing))
+    }
+
+    /// With what git says now of what is merged.
+    async fn up_to_date(&self, mut views: Vec<WorkerView>) -> Result<Vec<WorkerView>> {
+        if !views.iter().any(|view| merged::may_be_merged(&view.worker)) {
+            return Ok(views);
+        }
+        let context = Arc::clone(&self.context);
+        blocking(move || {
+            context.merged.bring_up_to_date(context.repository.as_ref(), views.iter_mut());
+            Ok(views)
+        })
+        .await
     }
 
     async fn begin_wait(
@@ -231,7 +247,8 @@ impl Orchestrator {
 
     pub async fn list(&self, boss: &BossId, scope: Scope) -> Result<ListAnswer> {
         let boss = boss.clone();
-        self.ask(|reply| Ask::List { boss, scope, reply }).await
+        let answer = self.ask(|reply| Ask::List { boss, scope, reply }).await?;
+        Ok(ListAnswer { workers: self.up_to_date(answer.workers).await?, ..answer })
     }
 
     /// Of a thousand workers it looks closer only at those that are shown.
@@ -242,7 +259,8 @@ impl Orchestrator {
 
     pub async fn get(&self, name: &str) -> Result<WorkerView> {
         let name = name.to_owned();
-        self.ask(|reply| Ask::Get { name, reply }).await?
+        let view = self.ask(|reply| Ask::Get { name, reply }).await??;
+        Ok(self.up_to_date(vec![view]).await?.remove(0))
     }
 
     pub async fn details(&self, name: &str, include: Include) -> Result<Details> {

@@ -18,6 +18,7 @@ use crate::mission::id::BossId;
 use crate::mission::outcome::NotOnBranch;
 use crate::mission::race;
 use crate::mission::registry::Worker;
+use crate::mission::spec::Place;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -28,8 +29,8 @@ pub(super) async fn integrate(
 ) -> Result<IntegrationAnswer> {
     let context = orchestrator.shared();
     let (order, left_out, workers) = read(orchestrator, boss, &request).await?;
-    let inner = Arc::clone(&context);
-    blocking(move || configuration::check(&inner)).await?;
+    let (inner, repository) = (Arc::clone(&context), order.repository.clone());
+    blocking(move || configuration::check(&inner, &repository)).await?;
     let (inner, sources) = (Arc::clone(&context), order.sources.clone());
     let not_included = blocking(move || Ok(not_included::of_sources(&inner, &sources, &workers)));
     // Beside each other: both are mostly starts of git, and neither changes what the other looks at.
@@ -59,8 +60,8 @@ async fn carry_out(
         answer.notes.extend(foretold(orchestrator, &order).await?);
         return Ok(answer);
     }
-    let (inner, into) = (Arc::clone(&context), order.into.clone());
-    let target = blocking(move || Ok(git::integrate::tip(inner.repository()?, &into).ok())).await?;
+    let (repository, into) = (order.repository.clone(), order.into.clone());
+    let target = blocking(move || Ok(git::integrate::tip(&repository, &into).ok())).await?;
     let begin = |teller| train::run(orchestrator.clone(), order.clone(), left_out, teller);
     match context.jobs.join(&order, target.as_deref(), request.patience, begin).await {
         Joined::Done(answer) => *answer,
@@ -122,9 +123,13 @@ async fn read(
         true => orchestrator.ask(|reply| Ask::RecordedBranch { boss, reply }).await?,
         false => only_target(&targets, request.into.is_some())?,
     };
+    let all = match workers.is_empty() {
+        true => orchestrator.ask(|reply| Ask::Lookup { name: None, reply }).await??.all,
+        false => Vec::new(),
+    };
     let (context, request) = (orchestrator.shared(), request.clone());
     blocking(move || {
-        let (order, left_out) = order(&context, &request, recorded, &workers)?;
+        let (order, left_out) = order(&context, &request, recorded, &workers, &all)?;
         Ok((order, left_out, workers))
     })
     .await
@@ -155,45 +160,60 @@ fn only_target(targets: &[(String, Vec<String>)], is_named: bool) -> Result<Opti
     }
 }
 
+/// `all`: those whose branch may be meant where a branch is named.
 fn order(
     context: &Context,
     request: &IntegrationRequest,
     recorded: Option<String>,
     workers: &[Arc<Worker>],
+    all: &[Arc<Worker>],
 ) -> Result<(Order, Vec<(String, String)>)> {
     let mut left_out = Vec::new();
     let mut sources = Vec::new();
+    let repository = match (&request.repo_path, workers.first()) {
+        (None, Some(worker)) => repository_of(context, worker)?,
+        (named, _) => worktrees::repository(context, named.as_deref())?,
+    };
     if let IntegrationSource::Branch(branch) = &request.source {
         let branch = git::names::branch_name(branch);
-        let tip = git::integrate::tip(context.repository()?, branch).map_err(refused)?;
+        let tip = git::integrate::tip(&repository, branch).map_err(|error| elsewhere(context, all, branch, error))?;
         let message = format!("Merge branch '{branch}'");
-        sources.push(Source { worker: None, branch: branch.to_owned(), tip, message, note: None });
+        let is_its = |worker: &&Arc<Worker>| {
+            worker.branch() == Some(branch) && repository_of(context, worker).is_ok_and(|it| it == repository)
+        };
+        let made_by = all.iter().rev().find(is_its).map(|worker| worker.id.clone());
+        sources.push(Source { worker: None, made_by, branch: branch.to_owned(), tip, message, note: None });
     }
     for worker in workers {
-        match (source(context, worker), &request.source) {
+        match (source(context, &repository, worker), &request.source) {
             (Ok(source), _) => sources.push(source),
             (Err(why), IntegrationSource::Train(_)) => left_out.push((worker.id.to_string(), why.to_string())),
             (Err(why), _) => return Err(why),
         }
     }
-    let set = || context.settings.integration_branch.clone();
-    let into = match request.into.clone().or_else(|| set().filter(|_| workers.is_empty())).or(recorded) {
+    // What was recorded and set for the repository of this state directory says nothing of another.
+    let is_ours = context.repository.as_ref() == Some(&repository);
+    let set = || context.settings.integration_branch.clone().filter(|_| workers.is_empty());
+    let known = || set().or(recorded).filter(|_| is_ours);
+    let into = match request.into.clone().or_else(known) {
         Some(into) => git::names::branch_name(&into).to_owned(),
-        None => integration_branch::checked_out(context)?,
+        None if is_ours => integration_branch::checked_out(context)?,
+        None => repository.integration_branch().map_err(refused)?,
     };
     if !request.dry_run {
         // It is made here, and not anew.
-        git::names::adopt(context.repository()?, &into).map_err(refused)?;
+        git::names::adopt(&repository, &into).map_err(refused)?;
     }
     if let Some(same) = sources.iter().find(|source| source.branch == into) {
         return Err(refused(IntegrateError::SameBranch { branch: same.branch.clone() }));
     }
     let order = Order {
+        repository,
         sources,
         into,
         strategy: strategy(request.strategy),
         verify_command: request.verify_command.clone(),
-        directory: directory(context, workers),
+        directory: if is_ours { directory(context, workers) } else { None },
         push: request.push,
     };
     Ok((order, left_out))
@@ -208,12 +228,54 @@ fn directory(context: &Context, workers: &[Arc<Worker>]) -> Option<PathBuf> {
     }
 }
 
-fn source(context: &Context, worker: &Worker) -> Result<Source> {
+/// The repository that a worker's work is in: as recorded, else the one around its directory, else that of this state
+/// directory.
+pub(super) fn repository_of(context: &Context, worker: &Worker) -> Result<Repository> {
+    if let Some(root) = &worker.repository {
+        let found = if root.exists() { Repository::discover(root).map_err(refused)? } else { None };
+        let gone = || format!("the repository of worker {}, {}, is not there any more", worker.id, root.display());
+        return found.ok_or_else(|| OrchestratorError::Refused(gone()));
+    }
+    if let Place::Directory { path } = &worker.mission.place
+        && path.exists()
+        && let Some(found) = Repository::discover(path).map_err(refused)?
+    {
+        return Ok(found);
+    }
+    context.repository().cloned()
+}
+
+/// A branch that is not here may be that of a worker in another repository.
+fn elsewhere(context: &Context, all: &[Arc<Worker>], branch: &str, error: IntegrateError) -> OrchestratorError {
+    let is_its = |worker: &&Arc<Worker>| worker.branch() == Some(branch);
+    let other = all.iter().rev().find(is_its).and_then(|worker| Some((worker, repository_of(context, worker).ok()?)));
+    match (&error, other) {
+        (IntegrateError::UnknownBranch { .. }, Some((worker, other))) => OrchestratorError::Refused(format!(
+            "integrate branch {branch:?}: it is the branch of {} in another repository: name repo_path {}, or integrate_worker {}",
+            worker.id,
+            other.root().display(),
+            worker.id
+        )),
+        _ => refused(error),
+    }
+}
+
+fn source(context: &Context, repository: &Repository, worker: &Worker) -> Result<Source> {
     check(worker)?;
+    let own = repository_of(context, worker)?;
+    if own != *repository {
+        return Err(OrchestratorError::Refused(format!(
+            "the work of {} is in the repository {}, not in {}: integrate it by a call of its own, without repo_path",
+            worker.id,
+            own.root().display(),
+            repository.root().display()
+        )));
+    }
     let branch = branch_of(worker)?;
-    let tip = tip_of(context.repository()?, worker, &branch)?;
+    let tip = tip_of(repository, worker, &branch)?;
     let message = format!("{}\n\nMerged from {branch} ({}).", worker.mission.title, worker.id);
-    Ok(Source { worker: Some(worker.id.clone()), branch, tip, message, note: race::note_on_loser(worker) })
+    let (worker_id, note) = (Some(worker.id.clone()), race::note_on_loser(worker));
+    Ok(Source { worker: worker_id, made_by: None, branch, tip, message, note })
 }
 
 fn check(worker: &Worker) -> Result<()> {
@@ -247,8 +309,7 @@ fn tip_of(repository: &Repository, worker: &Worker, branch: &str) -> Result<Stri
 }
 
 fn branch_of(worker: &Worker) -> Result<String> {
-    let branch = worker.last().and_then(|brief| brief.changes.branch.clone());
-    branch.or_else(|| worker.mission.place.branch().map(str::to_owned)).ok_or_else(|| {
+    worker.branch().map(str::to_owned).ok_or_else(|| {
         OrchestratorError::Refused(format!(
             "worker {} has no branch of its own (it worked in {}): there is nothing to merge",
             worker.id,

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::answers::IntegrationAnswer;
 use super::error::OrchestratorError;
 use super::train::Order;
+use crate::git::Repository;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 /// The answer, and where the target branch stood then: to whoever asks after that has moved on, it says nothing any more.
@@ -24,8 +25,8 @@ const MOST_UNFETCHED: usize = 64;
 #[derive(Default)]
 pub(super) struct Jobs {
     jobs: Mutex<HashMap<Order, Job>>,
-    /// By target branch: taken for as long as a job is at work on it.
-    lanes: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// By repository and target branch: taken for as long as a job is at work on it.
+    lanes: Mutex<HashMap<(Repository, String), Arc<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Clone)]
@@ -59,9 +60,9 @@ pub(super) enum Joined {
 }
 
 impl Jobs {
-    pub fn lane(&self, branch: &str) -> Arc<tokio::sync::Mutex<()>> {
+    pub fn lane(&self, repository: &Repository, branch: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lanes.entry(branch.to_owned()).or_default())
+        Arc::clone(lanes.entry((repository.clone(), branch.to_owned())).or_default())
     }
 
     /// Joins the job of this order, or begins it. `target`: where the branch stands now. Dropping the future leaves it

@@ -158,6 +158,8 @@ pub enum News {
     /// Its supervisor runs.
     Started {
         base_commit: Option<String>,
+        /// Where it works, if that is another repository than ours.
+        repository: Option<PathBuf>,
     },
     Status(Box<LiveStatus>),
     /// The outcome record is there.

@@ -22,6 +22,7 @@ mod jobs;
 mod logins;
 mod machine;
 mod mail;
+mod merged;
 mod not_included;
 mod observer;
 mod place;

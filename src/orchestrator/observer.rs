@@ -11,8 +11,11 @@ use jiff::Timestamp;
 
 use super::answers::{Collision, RaceView, RacerView, WorkerView};
 use super::budget;
+use super::configuration::keep_git_to_what_is_remembered;
 use super::error::OrchestratorError;
+use super::merged::{self, Asked, MergedLook};
 use super::views;
+use crate::git::Repository;
 use crate::mission::budget::Spent;
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
@@ -30,6 +33,9 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 #[derive(Debug)]
 pub struct Observer {
     reader: Reader,
+    /// The one that the state file named last.
+    repository: Option<(PathBuf, Repository)>,
+    merged: MergedLook,
 }
 
 /// All of it at one moment.
@@ -74,7 +80,7 @@ impl Overview {
 impl Observer {
     /// `None`: nothing was ever asked for here.
     pub fn open(state_root: &Path) -> Result<Option<Self>> {
-        Ok(Reader::open(state_root)?.map(|reader| Self { reader }))
+        Ok(Reader::open(state_root)?.map(|reader| Self { reader, repository: None, merged: MergedLook::default() }))
     }
 
     pub fn state_root(&self) -> &Path {
@@ -105,13 +111,18 @@ impl Observer {
             }
             bosses[at].workers.push(view);
         }
+        let integration_branch = registry.integration_branch.clone();
+        let repaired = registry.repaired.clone();
+        self.find_repository(told.repository.as_deref());
+        let repository = self.repository.as_ref().map(|(_, repository)| repository);
+        self.merged.bring_up_to_date(repository, bosses.iter_mut().flat_map(|boss| &mut boss.workers));
         Ok(Overview {
             as_of: Timestamp::now(),
             repository: told.repository.clone(),
-            integration_branch: told.integration_branch.clone().or_else(|| registry.integration_branch.clone()),
+            integration_branch: told.integration_branch.clone().or(integration_branch),
             bosses,
             in_history: self.reader.in_history(),
-            repaired: registry.repaired.clone(),
+            repaired,
             alive,
         })
     }
@@ -119,12 +130,27 @@ impl Observer {
     /// As of the last look. See [`crate::mission::name::Name`]; history included.
     pub fn find(&self, name: &str) -> Result<WorkerView> {
         let worker = views::found(self.reader.registry(), name, self.reader.named(name))?;
-        Ok(self.view(&worker, &self.alive(), None))
+        let mut view = self.view(&worker, &self.alive(), None);
+        self.merged.bring_up_to_date(self.repository.as_ref().map(|(_, it)| it), std::iter::once(&mut view));
+        Ok(view)
     }
 
-    /// Those that settled long ago, oldest first.
+    /// Our calls of git keep to what was configured there before the first worker.
+    fn find_repository(&mut self, named: Option<&Path>) {
+        if named == self.repository.as_ref().map(|(root, _)| &**root) {
+            return;
+        }
+        let found = named.and_then(|root| Some((root.to_owned(), Repository::discover(root).ok().flatten()?)));
+        self.repository = found.filter(|(_, it)| keep_git_to_what_is_remembered(self.state_root(), it).is_ok());
+    }
+
+    /// Those that settled long ago, oldest first; merged as git says now, as of the last look.
     pub fn archived(&self) -> Vec<Arc<Worker>> {
-        self.reader.archived().collect()
+        let registry = self.reader.registry();
+        let target = |worker: &Worker| registry.integration_branch_of(worker).map(str::to_owned);
+        let asked: Vec<Asked> = self.reader.archived().map(|worker| (Arc::clone(&worker), target(&worker))).collect();
+        let answers = self.merged.ask(self.repository.as_ref().map(|(_, it)| it), &asked);
+        asked.into_iter().zip(answers).map(|((worker, _), answer)| merged::with(worker, answer)).collect()
     }
 
     fn alive(&self) -> BTreeSet<ServerId> {
@@ -146,6 +172,8 @@ impl Observer {
         let collisions = task.into_iter().flat_map(|task| &task.conflicts_with).cloned().map(Collision::from);
         let worker = &worker;
         WorkerView {
+            meant_for: registry.integration_branch_of(worker).map(str::to_owned),
+            merge_is_unknown: false,
             elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
             idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),
             live,

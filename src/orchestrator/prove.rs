@@ -13,6 +13,7 @@ use super::handle::{Orchestrator, blocking};
 use super::mail::Ask;
 use super::start::refused;
 use crate::crash_point::{self, Point};
+use crate::git::Repository;
 use crate::launcher::local;
 use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Missing, Verification};
@@ -40,6 +41,7 @@ pub(super) struct Proof {
 /// Runs the command on the commit. Dropping the future ends it all.
 pub(super) async fn prove(
     orchestrator: &Orchestrator,
+    repository: &Repository,
     commit: &str,
     command: &str,
     directory: Option<&Path>,
@@ -47,9 +49,9 @@ pub(super) async fn prove(
     let context = orchestrator.shared();
     let state = orchestrator.ask(|reply| Ask::StateDir { reply }).await??;
     let dir = TrialDir::new(&state, &context.server);
-    let (inner, place, what, command) = (Arc::clone(&context), dir.clone(), commit.to_owned(), command.to_owned());
-    let directory = directory.map(Path::to_owned);
-    blocking(move || prepare(&inner, &place, what, command, directory)).await?;
+    let (inner, place, repository) = (Arc::clone(&context), dir.clone(), repository.clone());
+    let (what, command, directory) = (commit.to_owned(), command.to_owned(), directory.map(Path::to_owned));
+    blocking(move || prepare(&inner, &place, repository, what, command, directory)).await?;
     crash_point::at(Point::TrialPrepared);
     let result = match local::start_trial(&context.program, &dir).await {
         Ok(mut trial) => {
@@ -67,7 +69,7 @@ pub(super) async fn prove(
     };
     let (result, lacks) = result;
     let log = if matches!(result, Verification::Passed { .. }) { None } else { keep_log(&dir, &state, commit) };
-    take_away(&context, &dir).await;
+    take_away(&dir).await;
     Ok(Proof { result, lacks, log })
 }
 
@@ -81,6 +83,7 @@ fn keep_log(dir: &TrialDir, state: &StateDir, commit: &str) -> Option<PathBuf> {
 fn prepare(
     context: &Context,
     dir: &TrialDir,
+    repository: Repository,
     commit: String,
     command: String,
     directory: Option<PathBuf>,
@@ -88,8 +91,8 @@ fn prepare(
     let tag = process::tag_at_depth(format!("integration.{}", Uuid::new_v4().simple()), context.depth + 1);
     let trial = Trial {
         tag,
-        repository: context.repository()?.clone(),
-        configuration: configuration::remember_ours(context)?,
+        configuration: configuration::remember(context, &repository)?,
+        repository,
         tree: Some(context.worktrees().join(trial::tree_name())),
         directory,
         commit,
@@ -104,13 +107,13 @@ pub(super) async fn take_away_left(context: Arc<Context>, state: StateDir) {
     for dir in TrialDir::all(&state) {
         let Some(server) = dir.server() else { continue };
         if server != context.server && !lease::is_held(&state.server_lock(&server)) {
-            take_away(&context, &dir).await;
+            take_away(&dir).await;
         }
     }
 }
 
 /// The lock keeps its supervisor from beginning now, and another server from doing the same.
-async fn take_away(context: &Arc<Context>, dir: &TrialDir) {
+async fn take_away(dir: &TrialDir) {
     if !dir.root().exists() {
         return;
     }
@@ -123,9 +126,8 @@ async fn take_away(context: &Arc<Context>, dir: &TrialDir) {
         let scope = Scope { tag: trial.tag.clone(), roots: known, spare, private, ..Scope::default() };
         process::sweep(&scope, GRACE).await;
     }
-    let (inner, place) = (Arc::clone(context), dir.clone());
+    let place = dir.clone();
     let removed = blocking(move || {
-        inner.repository()?;
         if let Some(trial) = trial {
             trial.remove_tree(&place).map_err(refused)?;
         }

@@ -33,7 +33,9 @@ impl Actor {
             return;
         }
         match news {
-            News::Started { base_commit } => self.note(Entry::Running { worker: id.clone(), attempt, base_commit }),
+            News::Started { base_commit, repository } => {
+                self.note(Entry::Running { worker: id.clone(), attempt, base_commit, repository })
+            }
             News::Status(status) => self.note_status(&worker, *status),
             News::Ended(outcome) => self.settle(&worker, &outcome),
             News::NeverBegan { letters } => self.take_back(&worker, letters),
@@ -45,7 +47,7 @@ impl Actor {
         match (worker.status, status.phase) {
             (WorkerStatus::Starting | WorkerStatus::Verifying, Phase::Running) => {
                 let (worker, attempt) = (worker.id.clone(), worker.attempt);
-                self.note(Entry::Running { worker, attempt, base_commit: None });
+                self.note(Entry::Running { worker, attempt, base_commit: None, repository: None });
             }
             (WorkerStatus::Running, Phase::Verifying) => {
                 self.note(Entry::Verifying { worker: worker.id.clone(), attempt: worker.attempt });

@@ -40,7 +40,9 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     let order = Arc::new(order);
     let reporter = follow::Reporter::new(mailbox, &order.worker);
     match launch(&context, &order).await {
-        Ok(base_commit) => reporter.tell(News::Started { base_commit }),
+        Ok(worker) => {
+            reporter.tell(News::Started { base_commit: worker.base_commit, repository: worker.repository });
+        }
         Err(error) => match order.attempt_dir.renounce() {
             Ok(true) => return give_up(&reporter, &order, &with_causes(&error)),
             // It claimed the attempt and then went wrong: its record, or its loss, is found by following it.
@@ -56,17 +58,18 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     follow::follow(order.attempt_dir.clone(), order.worker.clone(), reporter).await;
 }
 
-async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Option<String>, OrchestratorError> {
+/// Returns the worker as it begins: with what only its place told.
+async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Worker, OrchestratorError> {
     let (inner, work) = (Arc::clone(context), Arc::clone(order));
-    let assignment = blocking(move || prepare(&inner, &work)).await?;
+    let begins = blocking(move || prepare(&inner, &work)).await?;
     crash_point::at(Point::AttemptPrepared);
     local::start(&context.program, &order.attempt_dir, &Secrets::of(&context.settings)).await.map_err(refused)?;
     crash_point::at(Point::SupervisorReady);
-    Ok(assignment.base_commit)
+    Ok(begins)
 }
 
 /// Makes the directory and writes down what the supervisor needs to know.
-fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorError> {
+fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError> {
     let worker = &order.worker;
     let program = probe::find_program(context, &worker.next.backend)?;
     if context.repository.is_some() {
@@ -98,7 +101,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         effort: worker.next.effort.clone(),
         start: worker.next.start.clone(),
         written: worker.next.written.clone(),
-        configuration: configuration::remember(context, repository.as_ref())?,
+        configuration: repository.as_ref().map(|it| configuration::remember(context, it)).transpose()?,
         repository,
         own_registrations: registrations::own(&worker.next.backend, &start),
         directory,
@@ -111,14 +114,19 @@ fn prepare(context: &Context, order: &Order) -> Result<Assignment, OrchestratorE
         settings: Secrets::without(&context.settings),
         settings_file: context.settings.file.clone(),
     };
-    let begins = Worker { base_commit: assignment.base_commit.clone(), ..Worker::clone(worker) };
+    let elsewhere = assignment.repository.as_ref().filter(|it| context.repository.as_ref() != Some(it));
+    let begins = Worker {
+        base_commit: assignment.base_commit.clone(),
+        repository: elsewhere.map(|it| it.root().to_owned()),
+        ..Worker::clone(worker)
+    };
     // Beside each other, since each waits for the disk.
     std::thread::scope(|scope| {
         let remembered = scope.spawn(|| order.worker_dir.remember(&begins));
         order.attempt_dir.create(&assignment)?;
         remembered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    Ok(assignment)
+    Ok(begins)
 }
 
 /// What the main checkout looks like before this worker begins, so that it can be told whether it reached outside.

@@ -3,8 +3,10 @@
 //! does not pass, what spoils it is found by bisection over the prefixes and left out too. Nothing is touched before
 //! the branch moves, by compare-and-swap, to the very commit that was proven; then it is recorded.
 
+use std::collections::{BTreeMap, HashSet};
 use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
 use super::answers::*;
@@ -16,18 +18,24 @@ use super::mail::Ask;
 use super::prove::{Proof, prove};
 use super::start::refused;
 use crate::crash_point::{self, Point};
-use crate::git::{self, Bench, Conflict, Coupled, IntegrateError, Move, Step, Strategy};
+use crate::git::own::{self, Brought, Foreign, Known};
+use crate::git::{self, Bench, Conflict, Coupled, IntegrateError, Landing, Move, Repository, Step, Strategy};
 use crate::mission::causes::with_causes;
 use crate::mission::entry::Entry;
 use crate::mission::id::WorkerId;
 use crate::mission::outcome::{LikelyCause, Missing, Verification};
-use crate::mission::registry::Integrated;
+use crate::mission::registry::{Integrated, Worker};
+use crate::mission::spec::Place;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
+
+/// So many of the workers that one builds on are looked at.
+const MOST_BELOW: usize = 100;
 
 /// What is asked for: two that are equal are the same job.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Order {
+    pub repository: Repository,
     pub sources: Vec<Source>,
     pub into: String,
     pub strategy: Strategy,
@@ -40,6 +48,8 @@ pub(super) struct Order {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Source {
     pub worker: Option<WorkerId>,
+    /// Whose branch it is, where it was asked for as a branch.
+    pub made_by: Option<WorkerId>,
     pub branch: String,
     /// Where the branch stood when it was asked for.
     pub tip: String,
@@ -52,6 +62,10 @@ pub(super) struct Source {
 impl Source {
     fn name(&self) -> String {
         self.worker.as_ref().map_or_else(|| self.branch.clone(), ToString::to_string)
+    }
+
+    fn by(&self) -> Option<&WorkerId> {
+        self.worker.as_ref().or(self.made_by.as_ref())
     }
 }
 
@@ -79,6 +93,8 @@ struct Train {
     /// What has nothing to bring, and the commit with which it came in; by our own record or by git's word.
     there: Vec<(Car, bool)>,
     left: Vec<(usize, Why)>,
+    /// What of the sources is not their workers' own, by their places in the order.
+    foreign: BTreeMap<usize, Foreign>,
     verification: Option<Verification>,
     verifications: usize,
     /// All that the last one said that did not pass.
@@ -125,23 +141,30 @@ pub(super) async fn try_out(
     let recorded = recorded(orchestrator, order).await?;
     let (context, order) = (orchestrator.shared(), order.clone());
     let (answer, scratch) = blocking(move || {
-        let repository = context.repository()?;
+        let repository = &order.repository;
+        refuse_without_identity(&context, repository)?;
         let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
         let bench = Bench::dry(repository).map_err(refused)?;
         // One start of git beside another.
-        let (train, unheeded) = thread::scope(|scope| {
+        let (train, unheeded, landing) = thread::scope(|scope| {
             let unheeded = scope.spawn(|| git::unheeded::unheeded(repository, order.push));
-            (couple(&bench, &context, &order, &recorded, from), unheeded.join())
+            let landing = scope.spawn(|| Landing::of(repository, &order.into));
+            (couple(&bench, &order, &recorded, from), unheeded.join(), landing.join())
         });
         let (train, unheeded) = (train?, unheeded.unwrap_or_else(|panic| resume_unwind(panic)).map_err(refused));
         let would_move = !train.cars.is_empty();
+        if would_move {
+            let changes = bench.changes(&train.from, train.end()).map_err(refused)?;
+            let landing = landing.unwrap_or_else(|panic| resume_unwind(panic)).map_err(refused)?;
+            landing.takes(&changes).map_err(refused)?;
+        }
         let mut answer = tell(&order, &train, left_out);
         if would_move {
             answer.status = "would_merge".to_owned();
             answer.integrated.clear();
         }
         answer.commit = None;
-        answer.notes = notes(&context, &order, &train, || unheeded)?;
+        answer.notes = notes(&order, &train, || unheeded)?;
         if order.push {
             answer.push = Some(git::push(repository, &order.into, true).map_err(refused)?);
         }
@@ -162,10 +185,10 @@ pub(super) async fn run(
 ) -> Done {
     let context = orchestrator.shared();
     teller.doing(format!("waits for another integration into {}", order.into));
-    let lane = context.jobs.lane(&order.into);
+    let lane = context.jobs.lane(&order.repository, &order.into);
     let _turn = lane.lock().await;
     let answer = Run { orchestrator, order: &order, teller }.run(left_out).await;
-    let target = blocking(move || Ok(git::integrate::tip(context.repository()?, &order.into).ok())).await;
+    let target = blocking(move || Ok(git::integrate::tip(&order.repository, &order.into).ok())).await;
     (answer.map_err(|error| with_causes(&error)), target.ok().flatten())
 }
 
@@ -173,57 +196,132 @@ pub(super) async fn run(
 async fn recorded(orchestrator: &Orchestrator, order: &Order) -> Result<Vec<Recorded>> {
     let mut recorded = Vec::new();
     for source in &order.sources {
-        let Some(worker) = &source.worker else {
+        let Some(worker) = source.by() else {
             recorded.push(Recorded::default());
             continue;
         };
-        let name = Some(worker.to_string());
-        let worker = orchestrator.ask(|reply| Ask::Lookup { name, reply }).await??.worker;
-        let worked = worker.as_ref().and_then(|it| it.last()).is_some_and(|last| last.changes.commits > 0);
-        recorded.push(Recorded { integrated: worker.and_then(|worker| worker.integrated.clone()), worked });
+        let Some(worker) = find(orchestrator, worker.as_str()).await else {
+            recorded.push(Recorded::default());
+            continue;
+        };
+        let below = built_on(orchestrator, &worker).await;
+        recorded.push(Recorded {
+            integrations: worker.integrations().cloned().collect(),
+            worked: worker.last().is_some_and(|last| last.changes.commits > 0),
+            known: known(&worker, &below, source, &order.into),
+        });
     }
     Ok(recorded)
 }
 
+async fn find(orchestrator: &Orchestrator, name: &str) -> Option<Arc<Worker>> {
+    let name = Some(name.to_owned());
+    orchestrator.ask(|reply| Ask::Lookup { name, reply }).await.ok()?.ok()?.worker
+}
+
+/// All that a worker depends on, however far below.
+async fn built_on(orchestrator: &Orchestrator, worker: &Worker) -> Vec<Arc<Worker>> {
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let mut left = worker.mission.depends_on.clone();
+    while let Some(task) = left.pop().filter(|_| found.len() < MOST_BELOW) {
+        if !seen.insert(task.clone()) {
+            continue;
+        }
+        // A task that is not known any more was integrated long ago, or never.
+        let Some(below) = find(orchestrator, task.as_str()).await else { continue };
+        left.extend(below.mission.depends_on.iter().cloned());
+        found.push(below);
+    }
+    found
+}
+
+fn known(worker: &Worker, below: &[Arc<Worker>], source: &Source, into: &str) -> Known {
+    let brought = |worker: &Worker, own: bool| {
+        let here = worker.integrations().filter(|it| it.into == into);
+        let brought = |it: &Integrated| Some(Brought { source: it.source.clone()?, commit: it.commit.clone(), own });
+        here.filter_map(brought).collect::<Vec<_>>()
+    };
+    let is_meant_for = |branch: &str| git::names::branch_name(branch) == into;
+    let own_base = matches!(&worker.mission.place, Place::Worktree { base: None, .. })
+        && worker.integration_branch.as_deref().is_none_or(is_meant_for);
+    Known {
+        base: worker.base_commit.clone(),
+        from_target: own_base && below.is_empty(),
+        began: worker.created_at.as_second(),
+        branches: [source.branch.as_str()]
+            .into_iter()
+            .chain(below.iter().filter_map(|it| it.branch()))
+            .map(str::to_owned)
+            .collect(),
+        brought: brought(worker, true).into_iter().chain(below.iter().flat_map(|it| brought(it, false))).collect(),
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Recorded {
-    integrated: Option<Integrated>,
+    integrations: Vec<Integrated>,
     /// It has committed something.
     worked: bool,
+    known: Known,
 }
 
 impl Recorded {
     /// The commit with which this very work came in, if it is still there.
-    fn commit_in(&self, context: &Context, order: &Order, source: &Source, from: &str) -> Result<Option<String>> {
+    fn commit_in(&self, order: &Order, source: &Source, from: &str) -> Option<String> {
         let same = |it: &&Integrated| it.into == order.into && it.source.as_deref() == Some(&source.tip);
-        let Some(found) = self.integrated.as_ref().filter(same) else { return Ok(None) };
-        let there = git::integrate::contains(context.repository()?, from, &found.commit);
-        Ok(there.then(|| found.commit.clone()))
+        let is_there = |it: &&Integrated| git::integrate::contains(&order.repository, from, &it.commit);
+        self.integrations.iter().rev().filter(same).find(is_there).map(|found| found.commit.clone())
     }
 }
 
-fn couple(bench: &Bench<'_>, context: &Context, order: &Order, recorded: &[Recorded], from: String) -> Result<Train> {
+fn couple(bench: &Bench<'_>, order: &Order, recorded: &[Recorded], from: String) -> Result<Train> {
     let mut train = Train { from, ..Train::default() };
     let mut rest = Vec::new();
     for (at, source) in order.sources.iter().enumerate() {
-        match recorded[at].commit_in(context, order, source, &train.from)? {
+        match recorded[at].commit_in(order, source, &train.from) {
             Some(commit) => train.there.push((Car { source: at, commit }, true)),
-            None => rest.push(at),
+            None => {
+                let (repository, known) = (&order.repository, &recorded[at].known);
+                if source.by().is_some() {
+                    let foreign =
+                        own::foreign(repository, &order.into, &train.from, &source.tip, known).map_err(refused)?;
+                    train.foreign.insert(at, foreign);
+                }
+                rest.push(at);
+            }
         }
     }
     couple_on(bench, order, &mut train, &rest)?;
     Ok(train)
 }
 
+/// Those before it in the train that it builds on, which may come in as other commits.
+fn had_of_train(order: &Order, train: &Train, at: usize) -> Vec<String> {
+    let before =
+        train.cars.iter().chain(train.there.iter().map(|(car, _)| car)).map(|car| &order.sources[car.source].tip);
+    let is_below = |tip: &&String| git::integrate::contains(&order.repository, &order.sources[at].tip, tip);
+    before.filter(is_below).cloned().collect()
+}
+
+fn refuse_without_identity(context: &Context, repository: &Repository) -> Result<()> {
+    match context.repository.as_ref() == Some(repository) {
+        true => context.require_identity(),
+        false => repository.identity().map(drop).map_err(refused),
+    }
+}
+
 fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usize]) -> Result<()> {
     for &at in sources {
         let source = &order.sources[at];
+        let foreign = train.foreign.get(&at).cloned().unwrap_or_default();
         let step = Step {
             source: source.branch.clone(),
             tip: source.tip.clone(),
             strategy: order.strategy,
             message: source.message.clone(),
             is_last: sources.last() == Some(&at),
+            had: foreign.had.into_iter().chain(had_of_train(order, train, at)).collect(),
+            taken_back: foreign.taken_back,
         };
         match bench.couple(train.end(), &step) {
             Ok(Coupled::Clean(commit)) => train.cars.push(Car { source: at, commit }),
@@ -267,14 +365,16 @@ impl Run<'_> {
     async fn assemble(&self) -> Result<Train> {
         self.teller.doing(format!("merges into {}", self.order.into));
         let recorded = recorded(&self.orchestrator, self.order).await?;
-        let (context, order) = (self.orchestrator.shared(), self.order.clone());
+        let order = self.order.clone();
         let train = blocking(move || {
-            let repository = context.repository()?;
+            let repository = &order.repository;
             repository.identity().map_err(refused)?;
             let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
-            let train = couple(&Bench::new(repository), &context, &order, &recorded, from)?;
+            let bench = Bench::new(repository);
+            let train = couple(&bench, &order, &recorded, from)?;
             if !train.cars.is_empty() {
-                git::can_land(repository, &order.into).map_err(refused)?;
+                let changes = bench.changes(&train.from, train.end()).map_err(refused)?;
+                Landing::of(repository, &order.into).and_then(|it| it.takes(&changes)).map_err(refused)?;
             }
             Ok(train)
         })
@@ -333,8 +433,8 @@ impl Run<'_> {
         let names: Vec<String> = cars.iter().map(|car| self.order.sources[car.source].name()).collect();
         let with = if names.is_empty() { "alone".to_owned() } else { format!("with {}", names.join(", ")) };
         self.teller.doing(format!("verifies {} {with} (run {})", self.order.into, train.verifications));
-        let Proof { result, log, lacks } =
-            prove(&self.orchestrator, &commit, command, self.order.directory.as_deref()).await?;
+        let (repository, directory) = (&self.order.repository, self.order.directory.as_deref());
+        let Proof { result, log, lacks } = prove(&self.orchestrator, repository, &commit, command, directory).await?;
         train.log = log.or(train.log.take());
         if !is_passed(&result) {
             train.lacks = lacks;
@@ -343,9 +443,9 @@ impl Run<'_> {
     }
 
     async fn couple_rest(&self, mut train: Train, rest: Vec<usize>) -> Result<Train> {
-        let (context, order) = (self.orchestrator.shared(), self.order.clone());
+        let order = self.order.clone();
         blocking(move || {
-            couple_on(&Bench::new(context.repository()?), &order, &mut train, &rest)?;
+            couple_on(&Bench::new(&order.repository), &order, &mut train, &rest)?;
             Ok(train)
         })
         .await
@@ -353,12 +453,12 @@ impl Run<'_> {
 
     /// The inner error: the target has moved meanwhile, and nothing was done.
     async fn land(&self, train: &Train) -> Result<std::result::Result<(), IntegrateError>> {
-        let (context, order, train) = (self.orchestrator.shared(), self.order.clone(), train.clone());
+        let (order, train) = (self.order.clone(), train.clone());
         blocking(move || {
             let what = train.cars.iter().map(|car| order.sources[car.source].branch.clone()).collect::<Vec<_>>();
             let what = what.join(", ");
             let step = Move { branch: &order.into, from: &train.from, to: train.end(), what: &what };
-            match git::land(context.repository()?, step) {
+            match git::land(&order.repository, step) {
                 Ok(()) => Ok(Ok(())),
                 Err(moved @ IntegrateError::TargetMoved { .. }) => Ok(Err(moved)),
                 Err(error) => Err(refused(error)),
@@ -374,7 +474,7 @@ impl Run<'_> {
         let found = found.filter(|car| recorded[car.source].worked);
         for car in train.cars.iter().chain(found) {
             let source = &self.order.sources[car.source];
-            let Some(worker) = source.worker.clone() else { continue };
+            let Some(worker) = source.by().cloned() else { continue };
             let (into, commit, source) = (self.order.into.clone(), car.commit.clone(), Some(source.tip.clone()));
             let entry = Entry::Integrated { worker: worker.clone(), into, commit, source };
             self.orchestrator.ask(|reply| Ask::Record { worker, entry, reply }).await??;
@@ -388,14 +488,14 @@ impl Run<'_> {
         if push {
             self.teller.doing(format!("pushes {}", self.order.into));
         }
-        let (context, order) = (self.orchestrator.shared(), self.order.clone());
+        let order = self.order.clone();
         blocking(move || {
             let mut answer = tell(&order, &train, left_out);
-            let unheeded = || git::unheeded::unheeded(context.repository()?, order.push).map_err(refused);
-            answer.notes = notes(&context, &order, &train, unheeded)?;
+            let unheeded = || git::unheeded::unheeded(&order.repository, order.push).map_err(refused);
+            answer.notes = notes(&order, &train, unheeded)?;
             if push {
                 // What was merged is merged, whatever becomes of this.
-                let pushed = git::push(context.repository()?, &order.into, false);
+                let pushed = git::push(&order.repository, &order.into, false);
                 answer.push = Some(pushed.unwrap_or_else(|error| Pushed {
                     result: PushResult::Failed,
                     remote: None,
@@ -438,23 +538,49 @@ fn is_of_proof(why: &Why) -> bool {
 }
 
 /// `unheeded` is asked where something comes in.
-fn notes(
-    context: &Context,
-    order: &Order,
-    train: &Train,
-    unheeded: impl FnOnce() -> Result<Vec<String>>,
-) -> Result<Vec<String>> {
+fn notes(order: &Order, train: &Train, unheeded: impl FnOnce() -> Result<Vec<String>>) -> Result<Vec<String>> {
     let log =
         train.log.iter().map(|log| format!("all that the verification that did not pass said: {}", log.display()));
     let mut notes: Vec<String> = log.chain(order.sources.iter().filter_map(|source| source.note.clone())).collect();
+    for (at, foreign) in &train.foreign {
+        notes.extend(note_on_foreign(order, train, *at, foreign)?);
+    }
     if !train.cars.is_empty() {
         notes.extend(unheeded()?);
     }
     let is_verified = order.verify_command.is_some() && (!train.cars.is_empty() || !train.left.is_empty());
-    if is_verified && git::lacks_submodules(context.repository()?, &train.from) {
+    if is_verified && git::lacks_submodules(&order.repository, &train.from) {
         notes.push("some submodules are empty where it is verified, because the main checkout does not have them: the command has to fetch them".to_owned());
     }
     Ok(notes)
+}
+
+/// What of a source is not its worker's own: left out, or coming along.
+fn note_on_foreign(order: &Order, train: &Train, at: usize, foreign: &Foreign) -> Result<Vec<String>> {
+    let (name, into) = (order.sources[at].name(), &order.into);
+    let comes_in = train.cars.iter().any(|car| car.source == at);
+    let titles = |commits: &[String]| own::titles(&order.repository, commits).map_err(refused);
+    let mut notes = Vec::new();
+    if !foreign.dropped.is_empty() {
+        let as_one = if comes_in && order.strategy == Strategy::Merge { ", as one commit" } else { "" };
+        notes.push(format!(
+            "{into} held {} that {name} was built on and holds them no more ({}): they stay out, and of {name} only its own changes count{as_one}",
+            counted(foreign.dropped.len()),
+            titles(&foreign.dropped)?
+        ));
+    }
+    if comes_in && !foreign.along.is_empty() {
+        notes.push(format!(
+            "with {name} come in {} that it was built on and that are not its own: {}",
+            counted(foreign.along.len()),
+            titles(&foreign.along)?
+        ));
+    }
+    Ok(notes)
+}
+
+fn counted(commits: usize) -> String {
+    if commits == 1 { "1 commit".to_owned() } else { format!("{commits} commits") }
 }
 
 fn tell(order: &Order, train: &Train, mut left_out: Vec<(String, String)>) -> IntegrationAnswer {

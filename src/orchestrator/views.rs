@@ -42,6 +42,8 @@ impl Actor {
         let since = |then: Duration| (!then.is_zero()).then(|| process::monotonic().saturating_sub(then).as_secs());
         let waits_for = self.hold(load, worker).map(|hold| hold.to_string());
         WorkerView {
+            meant_for: integration_branch::of_worker(&self.context, self.registry(), worker),
+            merge_is_unknown: false,
             elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
             idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),
             live,

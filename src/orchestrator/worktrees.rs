@@ -11,10 +11,12 @@ use super::follow;
 use super::handle::{Orchestrator, blocking};
 use super::integration_branch;
 use super::mail::{Ask, Lookup};
+use super::merged;
 use super::not_included;
 use super::start::refused;
 use super::written;
 use crate::crash_point::{self, Point};
+use crate::git::merged::Merged;
 use crate::git::{self, RemoveError, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::entry::Entry;
@@ -102,8 +104,10 @@ pub(super) async fn remove(
             worker.into_iter().map(|worker| of_worker(&lookup, worker)).collect()
         }
         RemovalTarget::AllIntegrated => {
-            let integrated = lookup.all.iter().filter(|it| is_integrated(it, boss)).cloned();
-            integrated.map(|worker| of_worker(&lookup, worker)).collect()
+            let ours: Vec<Arc<Worker>> = lookup.all.iter().filter(|it| is_removable(it, boss)).cloned().collect();
+            let (inner, target) = (Arc::clone(&context), lookup.recorded_for_all.clone());
+            let integrated = blocking(move || Ok(only_merged(&inner, target, ours))).await?;
+            integrated.into_iter().map(|worker| of_worker(&lookup, worker)).collect()
         }
     };
     let mut answer = RemovalAnswer::default();
@@ -155,9 +159,18 @@ fn open_in(lookup: &Lookup, path: &Path) -> Vec<Arc<Worker>> {
     lookup.all.iter().filter(works_there).cloned().collect()
 }
 
-fn is_integrated(worker: &Worker, boss: &BossId) -> bool {
+fn is_removable(worker: &Worker, boss: &BossId) -> bool {
     let ours = matches!(worker.mission.place, Place::Worktree { .. }) && !worker.worktree_removed;
-    ours && worker.boss == *boss && worker.status.is_settled() && worker.integrated.is_some()
+    ours && worker.boss == *boss && worker.status.is_settled()
+}
+
+fn only_merged(context: &Context, target: Option<String>, workers: Vec<Arc<Worker>>) -> Vec<Arc<Worker>> {
+    let set = &context.settings.integration_branch;
+    let target = |worker: &Worker| set.clone().or(worker.integration_branch.clone()).or(target.clone());
+    let asked: Vec<_> = workers.iter().map(|worker| (Arc::clone(worker), target(worker))).collect();
+    let answers = context.merged.ask(context.repository.as_ref(), &asked);
+    let is_in = |answer: &Merged| matches!(answer, Merged::Into { .. });
+    workers.into_iter().zip(answers).filter(|(_, answer)| is_in(answer)).map(|(worker, _)| worker).collect()
 }
 
 /// Asked where nobody named this one worktree: "all that is integrated" is none whose work is only partly on its branch.
@@ -178,7 +191,7 @@ fn remove_one(
     target: Removal,
     integration_branch: Option<String>,
 ) -> Result<RemovedWorktree> {
-    let repository = repository(context, request.repo_path.as_deref())?;
+    let repository = repository_at(context, request, &target)?;
     check_removable(context, &repository, &target)?;
     let made: Option<git::Worktree> = match &target.worker {
         Some(worker) => StateDir::open(&context.state_root)?.worker(&worker.id).worktree()?,
@@ -221,6 +234,18 @@ fn remove_one(
     })
 }
 
+/// The one that is named, else the one that the worktree belongs to.
+fn repository_at(context: &Context, request: &RemovalRequest, target: &Removal) -> Result<Repository> {
+    if request.repo_path.is_none() && target.by_path {
+        let around = if target.path.exists() { Repository::discover(&target.path).ok().flatten() } else { None };
+        let recorded = || Some(super::integrate::repository_of(context, target.worker.as_ref()?));
+        if let Some(found) = around.map(Ok).or_else(recorded) {
+            return found;
+        }
+    }
+    repository(context, request.repo_path.as_deref())
+}
+
 fn removal(
     path: PathBuf,
     worker: Option<&Worker>,
@@ -233,6 +258,7 @@ fn removal(
         base: made.as_ref().map(|made| made.base_commit.clone()),
         copies: made.map(|made| made.copies).unwrap_or_default(),
         branch: worker.and_then(|worker| worker.mission.place.branch().map(str::to_owned)),
+        brought: worker.map(merged::brought).unwrap_or_default(),
         path,
         ..git::Remove::default()
     }
@@ -351,8 +377,11 @@ pub fn base_commit(worker: &Worker, attempt: &AttemptDir) -> Result<Option<Strin
 fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Include) -> Result<Option<DiffPage>> {
     let Some(base) = base_commit(worker, attempt)? else { return Ok(None) };
     let (directory, offset, most) = (worker.mission.place.path(), include.diff_offset as u64, include.diff_bytes);
-    let page = match worker.mission.place.branch().filter(|_| !directory.exists()) {
-        Some(branch) => git::branch_diff(context.repository()?, branch, &base, offset, most).map_err(refused)?,
+    let page = match worker.branch().filter(|_| !directory.exists()) {
+        Some(branch) => {
+            let repository = super::integrate::repository_of(context, worker)?;
+            git::branch_diff(&repository, branch, &base, offset, most).map_err(refused)?
+        }
         None => git::diff(directory, &base, offset, most).map_err(refused)?,
     };
     Ok(Some(DiffPage { text: page.text, next_offset: page.next_offset.map(|offset| offset as usize) }))

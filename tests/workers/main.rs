@@ -18,6 +18,7 @@ mod observe;
 mod output;
 #[cfg(target_os = "linux")]
 mod own;
+mod own_work;
 mod places;
 mod race;
 mod radar;

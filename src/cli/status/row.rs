@@ -181,6 +181,9 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
     }
     if let Some(last) = worker.last().filter(|_| worker.status.is_settled()) {
         notes.extend(came_to(worker, last));
+        if view.merge_is_unknown {
+            notes.push("git could not be asked whether it is merged".to_owned());
+        }
     }
     notes.extend(view.unchecked.map(|unchecked| unchecked_words(unchecked).to_owned()));
     notes.retain(|note| !note.is_empty());

@@ -27,6 +27,8 @@ pub fn ago(seconds: i64) -> Timestamp {
 
 pub fn view(registry: &Registry, number: u64) -> WorkerView {
     WorkerView {
+        meant_for: None,
+        merge_is_unknown: false,
         worker: registry.by_number(number).unwrap().clone(),
         live: None,
         elapsed_seconds: None,
@@ -82,7 +84,11 @@ pub fn mixed() -> Vec<WorkerView> {
     for (at, id) in ids.iter().enumerate().filter(|(at, _)| *at != 2) {
         let id = || id.clone();
         testing::apply(&mut registry, "s", Entry::Starting { worker: id(), attempt: 1 });
-        testing::apply(&mut registry, "s", Entry::Running { worker: id(), attempt: 1, base_commit: None });
+        testing::apply(
+            &mut registry,
+            "s",
+            Entry::Running { worker: id(), attempt: 1, base_commit: None, repository: None },
+        );
         let brief = match at {
             3 => settled(Ending::Completed, |brief| {
                 brief.verification = Verification::Passed { commit: None, seconds: 3.0 }

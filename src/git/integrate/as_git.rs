@@ -212,7 +212,15 @@ impl Case {
         let repo = &self.fixture.repo;
         let main = tip(repo, "main").unwrap();
         let (source, message) = ("work".to_owned(), "merge".to_owned());
-        let step = Step { source, tip: tip(repo, "work").unwrap(), strategy, message, is_last: true };
+        let step = Step {
+            source,
+            tip: tip(repo, "work").unwrap(),
+            strategy,
+            message,
+            is_last: true,
+            had: Vec::new(),
+            taken_back: Vec::new(),
+        };
         let ours = Bench::new(repo).couple(&main, &step).map_err(|error| error.to_string())?;
         let dry = Bench::dry(repo).unwrap().couple(&main, &step).map_err(|error| error.to_string())?;
         if std::mem::discriminant(&ours) != std::mem::discriminant(&dry) {

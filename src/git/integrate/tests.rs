@@ -1,5 +1,5 @@
 use super::*;
-use crate::git::land::{Move, can_land, land};
+use crate::git::land::{Landing, Move, land};
 use crate::git::testing::{Fixture, read, show};
 use std::fs;
 
@@ -36,15 +36,20 @@ pub fn integrate(repo: &Repository, request: &Integrate) -> Result<Integration, 
         strategy: request.strategy,
         message: request.message.clone(),
         is_last: true,
+        had: Vec::new(),
+        taken_back: Vec::new(),
     };
     let bench = if request.dry_run { Bench::dry(repo)? } else { Bench::new(repo) };
     let plain = |status| Integration { status, commit: None, conflicts: Vec::new() };
     Ok(match bench.couple(&from, &step)? {
         Coupled::Nothing => plain(IntegrationStatus::AlreadyMerged),
         Coupled::Conflicts(conflicts) => Integration { conflicts, ..plain(IntegrationStatus::Conflicts) },
-        Coupled::Clean(_) if request.dry_run => plain(IntegrationStatus::WouldMerge),
+        Coupled::Clean(to) if request.dry_run => {
+            Landing::of(repo, branch)?.takes(&bench.changes(&from, &to)?)?;
+            plain(IntegrationStatus::WouldMerge)
+        }
         Coupled::Clean(to) => {
-            can_land(repo, branch)?;
+            Landing::of(repo, branch)?.takes(&bench.changes(&from, &to)?)?;
             land(repo, Move { branch, from: &from, to: &to, what: &request.source })?;
             Integration { commit: Some(to), ..plain(IntegrationStatus::Merged) }
         }
@@ -181,17 +186,50 @@ fn conflicts_are_listed_by_path_and_kind_and_touch_nothing() {
 }
 
 #[test]
-fn a_dirty_checkout_is_refused_with_its_files() {
-    let fixture = diverged();
-    fixture.write("readme.txt", "not committed\n");
-    let before = fixture.git(&["rev-parse", "main"]);
-    let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
-    let IntegrateError::TargetDirty { samples, .. } = error else {
-        panic!("{error}");
-    };
-    assert_eq!(samples, ["readme.txt"]);
-    assert_eq!(fixture.git(&["rev-parse", "main"]), before);
-    assert_eq!(read(fixture.root(), "readme.txt"), "not committed\n");
+fn a_dirty_file_is_in_the_way_only_where_the_merge_changes_it() {
+    for dry_run in [true, false] {
+        let fixture = diverged();
+        let request = Integrate { dry_run, ..request(Strategy::Merge) };
+        fixture.write("readme.txt", "not committed\n");
+        fixture.write("text.txt", "not committed\n");
+        let before = fixture.git(&["rev-parse", "main"]);
+        let error = integrate(&fixture.repo, &request).unwrap_err();
+        let IntegrateError::TargetDirty { samples, .. } = error else { panic!("{error}") };
+        assert_eq!(samples, ["text.txt"]);
+        assert_eq!(fixture.git(&["rev-parse", "main"]), before);
+        assert_eq!(read(fixture.root(), "text.txt"), "not committed\n");
+
+        fixture.git(&["checkout", "-q", "text.txt"]);
+        fixture.write("staged.txt", "staged\n");
+        fixture.git(&["add", "staged.txt"]);
+        assert!(integrate(&fixture.repo, &request).is_ok());
+        assert_eq!(fixture.git(&["status", "--porcelain"]).trim(), "M readme.txt\nA  staged.txt");
+        assert_eq!(read(fixture.root(), "readme.txt"), "not committed\n");
+    }
+}
+
+#[test]
+fn an_unfinished_merge_and_files_in_conflict_are_reasons() {
+    for dry_run in [true, false] {
+        let fixture = diverged();
+        let request = Integrate { dry_run, source: "apart".to_owned(), ..request(Strategy::Merge) };
+        fixture.git(&["checkout", "-qb", "apart", "main~1"]);
+        fixture.commit("apart.txt", "apart\n");
+        fixture.git(&["checkout", "-qb", "other", "main~1"]);
+        fixture.commit("text.txt", "other\n");
+        fixture.git(&["checkout", "-q", "main"]);
+        assert!(!Git::write(fixture.root()).args(["merge", "-q", "other"]).succeeds().unwrap());
+        let error = integrate(&fixture.repo, &request).unwrap_err();
+        assert!(matches!(error, IntegrateError::TargetBusy { operation: "merge", .. }), "{error}");
+        fixture.git(&["merge", "--abort"]);
+
+        fixture.write("text.txt", "stashed\n");
+        fixture.git(&["stash", "-q"]);
+        fixture.commit("text.txt", "main again\n");
+        assert!(!Git::write(fixture.root()).args(["stash", "pop", "-q"]).succeeds().unwrap());
+        let error = integrate(&fixture.repo, &request).unwrap_err();
+        assert!(matches!(error, IntegrateError::TargetUnmerged { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::mission::lines;
+use super::mission::{lines, path};
 use super::{Call, Nature, Tool};
 use crate::mcp::arguments::{self, ArgumentError, NAME, optional};
 use crate::mcp::error::ToolError;
@@ -46,6 +46,8 @@ pub(super) struct IntegrateArguments {
     push: Option<bool>,
     /// true: only say what would happen. Default false.
     dry_run: Option<bool>,
+    /// Repository of the branch; default: where the worker worked, or the server's.
+    repo_path: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
@@ -129,7 +131,7 @@ impl Tool for IntegrateWorker {
     const DESCRIPTION: &'static str = "\
 Integrate a worker agent's branch, or a train of them: merge, squash or cherry-pick commits into the integration branch (or \
 another). With verify_command the result is verified first. Where it conflicts or fails, nothing is touched and the answer \
-says why. A branch that is checked out is moved only if that checkout is clean. Status running: call again with the same \
+says why. Uncommitted files in the way are never touched. Status running: call again with the same \
 arguments. Look at the worker's outcome first: completed and verified is worth merging.";
     const NATURE: Nature = Nature::Ends;
     type Arguments = IntegrateArguments;
@@ -151,6 +153,7 @@ arguments. Look at the worker's outcome first: completed and verified is worth m
             })?,
             push: arguments.push.unwrap_or(false),
             dry_run: arguments.dry_run.unwrap_or(false),
+            repo_path: optional(arguments.repo_path, |text| path("repo_path", text))?,
             patience: Some(patience),
             ..IntegrationRequest::of(source)
         };

@@ -69,11 +69,15 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         cancel: None,
         cancelled_by: None,
         integrated: None,
+        integrated_before: Vec::new(),
+        repository: None,
         worktree_removed: false,
         salvage_ref: None,
         diverted: None,
     };
     WorkerView {
+        meant_for: None,
+        merge_is_unknown: false,
         worker: Arc::new(worker),
         live: None,
         elapsed_seconds: Some(60),

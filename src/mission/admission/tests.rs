@@ -92,7 +92,12 @@ fn start(registry: &mut Registry, server: &str, now: Timestamp) -> Result<usize,
             prop_assert!(!(could && fewer), "{id} starts while {} of a boss with fewer waits", other.id);
         }
         apply_at(registry, now, server, Entry::Starting { worker: id.clone(), attempt: 1 });
-        apply_at(registry, now, server, Entry::Running { worker: id.clone(), attempt: 1, base_commit: None });
+        apply_at(
+            registry,
+            now,
+            server,
+            Entry::Running { worker: id.clone(), attempt: 1, base_commit: None, repository: None },
+        );
     }
     let live: Vec<_> = registry.workers().filter(|worker| worker.status.is_live()).collect();
     let codex = live.iter().filter(|worker| worker.next.backend.as_str() == "codex").count();

@@ -21,7 +21,7 @@ fn what_a_slow_server_says_of_an_earlier_attempt_changes_nothing() {
     requeue(&mut registry, &id);
     let late = [
         Entry::Settled { worker: id.clone(), brief: Box::new(brief(1, Ending::Failed)) },
-        Entry::Running { worker: id.clone(), attempt: 1, base_commit: None },
+        Entry::Running { worker: id.clone(), attempt: 1, base_commit: None, repository: None },
         Entry::Verifying { worker: id.clone(), attempt: 1 },
         Entry::Unstarted { worker: id.clone(), attempt: 1 },
     ];

@@ -1,0 +1,244 @@
+//! Whether work is merged, as git says now: for one branch or a thousand, and the same for whoever asks.
+//!
+//! Merged is a branch whose tip is in its target; one that an integration brought in as other commits, which are still there;
+//! and one that would change nothing any more, because somebody squashed or picked it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::command::CommandError;
+use super::integrate::with_objects_in;
+use super::own::Brought;
+use super::radar::{self, scratch};
+use super::refs::{self, Ancestry};
+use super::remove::is_picked_or_squashed;
+use super::repository::Repository;
+
+/// So many branches are merged for a try at once, to see whether that changes anything.
+const MOST_TRIED: usize = 256;
+/// And so many of those that conflict are compared commit by commit.
+const MOST_COMPARED: usize = 32;
+
+/// A piece of work that is asked about.
+#[derive(Debug, Clone, Default)]
+pub struct Work {
+    pub branch: String,
+    /// Where the branch stood when it was last seen, for one that is gone.
+    pub last_seen: Option<String>,
+    /// Where it began: nothing was done while it stands there.
+    pub base: Option<String>,
+    /// The branches that it may have come into, the one that it is meant for first.
+    pub targets: Vec<String>,
+    /// What was recorded, by target, oldest first.
+    pub brought: Vec<(String, Brought)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Merged {
+    /// The branch that holds it, and a commit of that branch that does.
+    Into {
+        branch: String,
+        commit: String,
+    },
+    No,
+    /// Git could not be asked, or not about this one.
+    Unknown,
+}
+
+/// Answers for all of these, in their order.
+pub fn merged(repo: &Repository, works: &[Work]) -> Vec<Merged> {
+    look(repo, works).unwrap_or_else(|error| {
+        tracing::debug!(%error, "git could not be asked what is merged");
+        vec![Merged::Unknown; works.len()]
+    })
+}
+
+fn look(repo: &Repository, works: &[Work]) -> Result<Vec<Merged>, CommandError> {
+    let names: HashSet<&String> = works.iter().flat_map(|work| work.targets.iter().chain([&work.branch])).collect();
+    let names: Vec<String> = names.into_iter().cloned().collect();
+    let tips = match refs::tips(repo.root(), &names) {
+        Some(tips) => tips,
+        None => radar::tips(repo, &names)?,
+    };
+    let ancestry = Ancestry::of(repo.root());
+    let is_in = |part: &str, whole: &str| match ancestry.as_ref().and_then(|it| it.is_ancestor(part, whole)) {
+        Some(answer) => Ok(answer),
+        None => repo.read().args(["merge-base", "--is-ancestor", part, whole]).output().map(|it| it.code == Some(0)),
+    };
+    let mut answers = Vec::new();
+    let mut open = Vec::new();
+    for (at, work) in works.iter().enumerate() {
+        let answer = by_history(work, &tips, &is_in)?;
+        if let (None, Some((tip, onto))) = (&answer, pair(work, &tips)) {
+            open.push((at, tip.clone(), onto.clone()));
+        }
+        answers.push(answer.unwrap_or(Merged::No));
+    }
+    by_content(repo, works, &open, &mut answers)?;
+    Ok(answers)
+}
+
+fn tip<'a>(work: &'a Work, tips: &'a HashMap<String, String>) -> Option<&'a String> {
+    tips.get(&work.branch).or(work.last_seen.as_ref())
+}
+
+/// What is compared where the history does not tell.
+fn pair<'a>(work: &'a Work, tips: &'a HashMap<String, String>) -> Option<(&'a String, &'a String)> {
+    let onto = tips.get(work.targets.first()?)?;
+    Some((tip(work, tips).filter(|tip| work.base.as_ref() != Some(tip))?, onto))
+}
+
+/// `None`: it does not tell.
+fn by_history(
+    work: &Work,
+    tips: &HashMap<String, String>,
+    is_in: &impl Fn(&str, &str) -> Result<bool, CommandError>,
+) -> Result<Option<Merged>, CommandError> {
+    let tip = tip(work, tips);
+    for (target, brought) in work.brought.iter().rev() {
+        let Some(onto) = tips.get(target) else { continue };
+        // Of a branch that is gone, and whose end nobody saw, the record says all that is known.
+        let is_all = match tip {
+            Some(tip) => *tip == brought.source || is_in(tip, &brought.source)?,
+            None => true,
+        };
+        if is_all && is_in(&brought.commit, onto)? {
+            return Ok(Some(Merged::Into { branch: target.clone(), commit: brought.commit.clone() }));
+        }
+    }
+    let Some(tip) = tip.filter(|tip| work.base.as_ref() != Some(tip)) else { return Ok(Some(Merged::No)) };
+    for target in &work.targets {
+        if let Some(onto) = tips.get(target)
+            && *target != work.branch
+            && is_in(tip, onto)?
+        {
+            return Ok(Some(Merged::Into { branch: target.clone(), commit: tip.clone() }));
+        }
+    }
+    Ok(None)
+}
+
+/// Merges each for a try, all in one start of git.
+fn by_content(
+    repo: &Repository,
+    works: &[Work],
+    open: &[(usize, String, String)],
+    answers: &mut [Merged],
+) -> Result<(), CommandError> {
+    for (at, ..) in open.iter().skip(MOST_TRIED) {
+        answers[*at] = Merged::Unknown;
+    }
+    let open = &open[..open.len().min(MOST_TRIED)];
+    if open.is_empty() {
+        return Ok(());
+    }
+    let scratch = scratch()?;
+    let mut trees: HashMap<&String, String> = HashMap::new();
+    let mut compared = 0;
+    let pairs: Vec<_> = open.iter().map(|(_, tip, onto)| (onto.clone(), tip.clone())).collect();
+    let git = with_objects_in(repo.read(), repo, scratch.path()).env("GIT_NO_LAZY_FETCH", "1");
+    for ((at, tip, onto), result) in open.iter().zip(radar::results(git, &pairs)?) {
+        let into = || Merged::Into { branch: works[*at].targets[0].clone(), commit: onto.clone() };
+        match result {
+            Some(Some(tree)) => {
+                if !trees.contains_key(onto) {
+                    trees.insert(onto, repo.read().args(["rev-parse", &format!("{onto}^{{tree}}")]).text()?);
+                }
+                if trees[onto] == tree {
+                    answers[*at] = into();
+                }
+            }
+            Some(None) if compared < MOST_COMPARED => {
+                compared += 1;
+                if is_picked_or_squashed(repo, tip, onto)? {
+                    answers[*at] = into();
+                }
+            }
+            _ => answers[*at] = Merged::Unknown,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::Fixture;
+
+    fn work(fixture: &Fixture) -> Work {
+        let base = Some(fixture.git(&["rev-parse", "main"]));
+        fixture.git(&["checkout", "-qb", "work"]);
+        fixture.commit("work.txt", "1\n");
+        fixture.commit("work.txt", "2\n");
+        fixture.git(&["checkout", "-q", "main"]);
+        Work { branch: "work".to_owned(), base, targets: vec!["main".to_owned()], ..Work::default() }
+    }
+
+    fn is_merged(fixture: &Fixture, work: &Work) -> bool {
+        let both = merged(&fixture.repo, &[work.clone(), work.clone()]);
+        assert_eq!(both[0], both[1]);
+        assert_ne!(both[0], Merged::Unknown);
+        matches!(both[0], Merged::Into { .. })
+    }
+
+    #[test]
+    fn every_way_to_merge_by_hand_is_seen_and_so_is_taking_it_back() {
+        let ways: [&[&[&str]]; 5] = [
+            &[&["merge", "-q", "--ff-only", "work"]],
+            &[&["merge", "-q", "--no-ff", "--no-edit", "work"]],
+            &[&["merge", "-q", "--squash", "work"], &["commit", "-qm", "squashed"]],
+            &[&["cherry-pick", "main..work"]],
+            &[&["checkout", "-q", "work", "--", "work.txt"], &["commit", "-qm", "copied"]],
+        ];
+        for options in [&[][..], &["--object-format=sha256"]] {
+            for way in ways {
+                let fixture = Fixture::empty(options);
+                fixture.commit("readme.txt", "hello\n");
+                let work = work(&fixture);
+                fixture.commit("main.txt", "1\n");
+                let ff = way[0].contains(&"--ff-only");
+                if ff {
+                    fixture.git(&["reset", "-q", "--hard", "HEAD~1"]);
+                }
+                let before = fixture.git(&["rev-parse", "main"]);
+                assert!(!is_merged(&fixture, &work), "{way:?}");
+                way.iter().for_each(|command| drop(fixture.git(command)));
+                assert!(is_merged(&fixture, &work), "{way:?}");
+                fixture.git(&["checkout", "-q", "work"]);
+                fixture.commit("more.txt", "1\n");
+                fixture.git(&["checkout", "-q", "main"]);
+                assert!(!is_merged(&fixture, &work), "it has gone on: {way:?}");
+                fixture.git(&["branch", "-f", "work", "work~1"]);
+                fixture.git(&["reset", "-q", "--hard", &before]);
+                assert!(!is_merged(&fixture, &work), "{way:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_counts_while_its_commit_is_there_and_the_branch_has_not_gone_on() {
+        let fixture = Fixture::new();
+        let mut work = work(&fixture);
+        fixture.git(&["merge", "-q", "--squash", "work"]);
+        fixture.git(&["commit", "-qm", "squashed"]);
+        let (source, commit) = (fixture.git(&["rev-parse", "work"]), fixture.git(&["rev-parse", "main"]));
+        work.brought.push(("main".to_owned(), Brought { source, commit: commit.clone(), own: true }));
+        // What was changed on top of it since makes a merge conflict.
+        fixture.commit("work.txt", "changed\n");
+        assert_eq!(merged(&fixture.repo, &[work.clone()]), [Merged::Into { branch: "main".to_owned(), commit }]);
+        let gone = Work { branch: "gone".to_owned(), ..work.clone() };
+        assert!(is_merged(&fixture, &gone), "its branch was deleted after the merge");
+        fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
+        assert!(!is_merged(&fixture, &work));
+    }
+
+    #[test]
+    fn what_did_nothing_is_not_merged_and_what_git_does_not_tell_is_unknown() {
+        let fixture = Fixture::new();
+        let work = work(&fixture);
+        fixture.git(&["branch", "-f", "work", "main"]);
+        fixture.commit("main.txt", "1\n");
+        assert!(!is_merged(&fixture, &work));
+        std::fs::rename(fixture.root().join(".git"), fixture.beside("away")).unwrap();
+        assert_eq!(merged(&fixture.repo, &[work]), [Merged::Unknown]);
+    }
+}

@@ -1,0 +1,374 @@
+use super::*;
+use crate::git::integrate::{Bench, Coupled, Step, Strategy, tip};
+use crate::git::land::{Move, land};
+use crate::git::testing::{Fixture, git, show};
+
+const ALL: [Strategy; 3] = [Strategy::Merge, Strategy::Squash, Strategy::CherryPick];
+
+/// Its reflogs are of this time: what began then began after all that is there.
+const LATER: i64 = i64::MAX;
+
+/// A worker on branch `work`, which begins where `main` stands.
+struct Worker {
+    fixture: Fixture,
+    known: Known,
+}
+
+impl Worker {
+    fn new(fixture: Fixture) -> Self {
+        let base = fixture.git(&["rev-parse", "main"]);
+        fixture.git(&["branch", "work"]);
+        let known = Known {
+            base: Some(base),
+            from_target: true,
+            began: LATER,
+            branches: vec!["work".to_owned()],
+            brought: vec![],
+        };
+        Self { fixture, known }
+    }
+
+    /// Three commits on `main`; the worker begins at the last.
+    fn after_commits() -> Self {
+        let fixture = Fixture::new();
+        for name in ["a.txt", "b.txt", "c.txt"] {
+            fixture.commit(name, "1\n");
+        }
+        Self::new(fixture)
+    }
+
+    fn on(&self, branch: &str, work: impl Fn(&Fixture)) {
+        self.fixture.git(&["checkout", "-q", branch]);
+        work(&self.fixture);
+        self.fixture.git(&["checkout", "-q", "main"]);
+    }
+
+    fn commits(&self, path: &str, text: &str) {
+        self.on("work", |fixture| drop(fixture.commit(path, text)));
+    }
+
+    fn foreign(&self, into: &str) -> Foreign {
+        let (onto, tip) = (tip(&self.fixture.repo, into).unwrap(), tip(&self.fixture.repo, "work").unwrap());
+        foreign(&self.fixture.repo, into, &onto, &tip, &self.known).unwrap()
+    }
+
+    fn couple(&self, into: &str, strategy: Strategy) -> (String, Coupled) {
+        let onto = tip(&self.fixture.repo, into).unwrap();
+        let foreign = self.foreign(into);
+        let step = Step {
+            source: "work".to_owned(),
+            tip: tip(&self.fixture.repo, "work").unwrap(),
+            strategy,
+            message: "integrate".to_owned(),
+            is_last: true,
+            had: foreign.had,
+            taken_back: foreign.taken_back,
+        };
+        let dry = Bench::dry(&self.fixture.repo).unwrap().couple(&onto, &step).unwrap();
+        let coupled = Bench::new(&self.fixture.repo).couple(&onto, &step).unwrap();
+        let is_clean = |it: &Coupled| matches!(it, Coupled::Clean(_));
+        assert_eq!(is_clean(&dry), is_clean(&coupled), "{dry:?} {coupled:?}");
+        (onto, coupled)
+    }
+
+    /// It comes in, and is recorded as the orchestrator does.
+    fn comes_in(&mut self, into: &str, strategy: Strategy) -> String {
+        let (from, coupled) = self.couple(into, strategy);
+        let Coupled::Clean(to) = coupled else { panic!("{strategy:?} into {into}: {coupled:?}") };
+        land(&self.fixture.repo, Move { branch: into, from: &from, to: &to, what: "work" }).unwrap();
+        if into == "main" {
+            let source = tip(&self.fixture.repo, "work").unwrap();
+            self.known.brought.push(Brought { source, commit: to.clone(), own: true });
+        }
+        to
+    }
+
+    fn main_holds(&self, path: &str) -> bool {
+        !self.fixture.git(&["ls-tree", "-r", "--name-only", "main", path]).is_empty()
+    }
+
+    fn main_says(&self, path: &str) -> String {
+        show(self.fixture.root(), "main", path)
+    }
+}
+
+/// Ways in which a user takes back `b.txt` (and what came after it) while the worker runs.
+fn taken_back() -> Vec<(&'static str, fn(&Fixture), usize)> {
+    vec![
+        ("reset", |f| drop(f.git(&["reset", "-q", "--hard", "HEAD~2"])), 2),
+        (
+            "reset and further commits",
+            |f| {
+                f.git(&["reset", "-q", "--hard", "HEAD~2"]);
+                f.commit("new.txt", "x\n");
+            },
+            2,
+        ),
+        ("rebase that drops one", |f| drop(f.git(&["rebase", "-q", "--onto", "HEAD~2", "HEAD~1"])), 2),
+        (
+            "amend",
+            |f| {
+                f.git(&["rm", "-q", "b.txt"]);
+                f.git(&["commit", "-q", "--amend", "-m", "c alone"]);
+            },
+            1,
+        ),
+        (
+            "another history",
+            |f| {
+                f.git(&["checkout", "-q", "--orphan", "fresh"]);
+                f.git(&["rm", "-qf", "b.txt"]);
+                f.git(&["commit", "-qm", "squashed history"]);
+                f.git(&["branch", "-f", "main", "fresh"]);
+                f.git(&["checkout", "-q", "main"]);
+            },
+            4,
+        ),
+        (
+            "moved by a ref alone",
+            |f| {
+                f.git(&["checkout", "-q", "--detach"]);
+                f.git(&["update-ref", "refs/heads/main", "HEAD~2"]);
+                f.git(&["checkout", "-q", "main"]);
+            },
+            2,
+        ),
+    ]
+}
+
+#[test]
+fn what_was_taken_back_stays_out() {
+    for (name, take_back, dropped) in taken_back() {
+        for strategy in ALL {
+            let mut worker = Worker::after_commits();
+            worker.commits("work.txt", "work\n");
+            take_back(&worker.fixture);
+            assert!(!worker.main_holds("b.txt"), "{name}");
+            assert_eq!(worker.foreign("main").dropped.len(), dropped, "{name}");
+            let before = worker.fixture.git(&["rev-list", "main"]);
+            let commit = worker.comes_in("main", strategy);
+            assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"), "{name} {strategy:?}");
+            let after = worker.fixture.git(&["rev-list", "main"]);
+            assert_eq!(
+                after.lines().filter(|it| !before.contains(it)).collect::<Vec<_>>(),
+                [commit],
+                "{name} {strategy:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_was_taken_back_stays_out_the_second_time_too() {
+    let mut worker = Worker::after_commits();
+    worker.commits("work.txt", "one\n");
+    worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
+    worker.comes_in("main", Strategy::Merge);
+    worker.commits("work.txt", "two\n");
+    worker.comes_in("main", Strategy::Merge);
+    assert_eq!((worker.main_says("work.txt").as_str(), worker.main_holds("b.txt")), ("two\n", false));
+    assert_eq!(worker.couple("main", Strategy::Merge).1, Coupled::Nothing);
+}
+
+#[test]
+fn what_the_worker_merged_and_the_user_took_back_then_stays_out() {
+    let with_merge: [fn(&Fixture); 3] = [
+        |f| drop(f.git(&["merge", "-q", "--no-edit", "main"])),
+        |f| drop(f.git(&["merge", "-q", "--no-edit", "--no-ff", "main"])),
+        |f| drop(f.git(&["rebase", "-q", "main"])),
+    ];
+    for merge in with_merge {
+        for own_before in [true, false] {
+            let mut worker = Worker::after_commits();
+            if own_before {
+                worker.commits("work.txt", "work\n");
+            }
+            worker.fixture.commit("regretted.txt", "x\n");
+            worker.on("work", merge);
+            worker.commits("more.txt", "more\n");
+            worker.fixture.git(&["reset", "-q", "--hard", "HEAD~1"]);
+            worker.comes_in("main", Strategy::Merge);
+            assert!(worker.main_holds("more.txt") && !worker.main_holds("regretted.txt"));
+            assert_eq!(worker.main_holds("work.txt"), own_before);
+        }
+    }
+}
+
+#[test]
+fn a_reverted_commit_stays_reverted() {
+    for strategy in ALL {
+        let mut worker = Worker::after_commits();
+        worker.commits("work.txt", "work\n");
+        worker.fixture.git(&["revert", "--no-edit", "HEAD~1"]);
+        assert_eq!(worker.foreign("main"), Foreign::default());
+        worker.comes_in("main", strategy);
+        assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"));
+    }
+}
+
+#[test]
+fn an_integration_that_was_taken_back_can_be_made_again() {
+    let undone: [fn(&Fixture); 2] = [
+        |f| drop(f.git(&["reset", "-q", "--hard", "main@{1}"])),
+        |f| {
+            // By hand as a fast-forward, and back.
+            f.git(&["reset", "-q", "--hard", "main@{1}"]);
+            f.git(&["merge", "-q", "--ff-only", "work"]);
+            f.git(&["reset", "-q", "--hard", "main@{1}"]);
+        },
+    ];
+    for undo in undone {
+        for strategy in ALL {
+            let mut worker = Worker::after_commits();
+            worker.commits("work.txt", "work\n");
+            worker.comes_in("main", strategy);
+            undo(&worker.fixture);
+            assert!(!worker.main_holds("work.txt"));
+            assert_eq!(worker.foreign("main"), Foreign::default());
+            worker.comes_in("main", strategy);
+            assert!(worker.main_holds("work.txt"));
+        }
+    }
+}
+
+#[test]
+fn the_same_worker_comes_in_again_by_any_strategy_after_any() {
+    for first in ALL {
+        for second in ALL {
+            for between in [false, true] {
+                let mut worker = Worker::after_commits();
+                worker.commits("a.txt", "one\n");
+                worker.comes_in("main", first);
+                if between {
+                    worker.fixture.commit("a.txt", "one\nuser\n");
+                }
+                worker.commits("b.txt", "two\n");
+                if !between {
+                    worker.commits("a.txt", "two\n");
+                }
+                worker.comes_in("main", second);
+                let a = if between { "one\nuser\n" } else { "two\n" };
+                assert_eq!((worker.main_says("a.txt").as_str(), worker.main_says("b.txt").as_str()), (a, "two\n"));
+                assert_eq!(worker.couple("main", second).1, Coupled::Nothing, "{first:?} {second:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_user_landed_by_hand_does_not_conflict_with_what_comes_after() {
+    let by_hand: [fn(&Fixture); 4] = [
+        |f| {
+            f.git(&["merge", "-q", "--squash", "work"]);
+            f.git(&["commit", "-qm", "by hand"]);
+        },
+        |f| drop(f.git(&["cherry-pick", "main..work"])),
+        |f| drop(f.git(&["merge", "-q", "--no-edit", "--no-ff", "work"])),
+        |f| drop(f.git(&["merge", "-q", "--ff-only", "work"])),
+    ];
+    for land in by_hand {
+        for strategy in ALL {
+            let mut worker = Worker::after_commits();
+            worker.commits("a.txt", "one\n");
+            worker.commits("a.txt", "one and a half\n");
+            land(&worker.fixture);
+            worker.commits("a.txt", "two\n");
+            worker.comes_in("main", strategy);
+            assert_eq!(worker.main_says("a.txt"), "two\n");
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_rewrote_what_was_squashed_brings_the_difference() {
+    let mut worker = Worker::after_commits();
+    worker.commits("a.txt", "one\n");
+    worker.comes_in("main", Strategy::Squash);
+    worker.on("work", |fixture| {
+        fixture.write("a.txt", "amended\n");
+        fixture.git(&["commit", "-qa", "--amend", "-m", "amended"]);
+    });
+    worker.comes_in("main", Strategy::Squash);
+    assert_eq!(worker.main_says("a.txt"), "amended\n");
+}
+
+#[test]
+fn a_worker_that_merged_its_own_squash_comes_in_as_git_merges() {
+    let mut worker = Worker::after_commits();
+    worker.commits("a.txt", "one\n");
+    worker.comes_in("main", Strategy::Squash);
+    worker.fixture.commit("a.txt", "one\nuser\n");
+    worker.on("work", |fixture| {
+        fixture.git(&["merge", "-q", "--no-edit", "-X", "theirs", "main"]);
+        fixture.commit("a.txt", "one\nuser\ntwo\n");
+    });
+    worker.comes_in("main", Strategy::Squash);
+    assert_eq!(worker.main_says("a.txt"), "one\nuser\ntwo\n");
+}
+
+#[test]
+fn two_targets_are_two_stories() {
+    let mut worker = Worker::after_commits();
+    worker.fixture.git(&["branch", "release", "main"]);
+    worker.commits("a.txt", "one\n");
+    worker.comes_in("main", Strategy::Squash);
+    worker.comes_in("release", Strategy::Squash);
+    worker.commits("a.txt", "two\n");
+    worker.comes_in("main", Strategy::Squash);
+    assert_eq!(worker.main_says("a.txt"), "two\n");
+    assert_eq!(show(worker.fixture.root(), "release", "a.txt"), "one\n");
+}
+
+#[test]
+fn what_it_builds_on_comes_along_unless_that_is_in_already() {
+    let fixture = Fixture::new();
+    fixture.commit("a.txt", "1\n");
+    fixture.git(&["checkout", "-q", "-b", "below"]);
+    let below = fixture.commit("a.txt", "below\n");
+    fixture.git(&["checkout", "-q", "main"]);
+    let mut worker = Worker::new(fixture);
+    worker.fixture.git(&["branch", "-f", "work", "below"]);
+    worker.known.base = Some(below.clone());
+    worker.known.from_target = false;
+    worker.known.branches.push("below".to_owned());
+    worker.commits("a.txt", "below\nabove\n");
+    worker.known.branches.pop();
+    assert_eq!(worker.foreign("main").along, [below.clone()]);
+    // Squashed by itself, it is not brought a second time.
+    worker.fixture.git(&["merge", "-q", "--squash", "below"]);
+    worker.fixture.git(&["commit", "-qm", "below, squashed"]);
+    let squashed = worker.fixture.git(&["rev-parse", "main"]);
+    worker.known.brought.push(Brought { source: below.clone(), commit: squashed, own: false });
+    let found = worker.foreign("main");
+    assert_eq!((found.had, found.along), (vec![below], vec![]));
+    worker.comes_in("main", Strategy::Squash);
+    assert_eq!(worker.main_says("a.txt"), "below\nabove\n");
+}
+
+#[test]
+fn without_a_reflog_the_base_alone_tells() {
+    let mut worker = Worker::after_commits();
+    worker.commits("work.txt", "work\n");
+    worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
+    std::fs::remove_dir_all(worker.fixture.repo.common_dir.join("logs")).unwrap();
+    worker.comes_in("main", Strategy::Merge);
+    assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"));
+}
+
+#[test]
+fn where_libgit2_cannot_read_git_says_the_same() {
+    for option in ["--object-format=sha256", "--ref-format=reftable"] {
+        let fixture = Fixture::empty(&[option]);
+        for name in ["a.txt", "b.txt", "c.txt"] {
+            fixture.commit(name, "1\n");
+        }
+        let mut worker = Worker::new(fixture);
+        worker.commits("work.txt", "work\n");
+        worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
+        assert_eq!(worker.foreign("main").dropped.len(), 2, "{option}");
+        worker.comes_in("main", Strategy::Merge);
+        assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"));
+        let log = git(worker.fixture.root(), &["log", "-g", "--format=%H", "main"]);
+        assert_eq!(refs::log(&worker.fixture.repo, "main").unwrap().len(), log.lines().count());
+    }
+}

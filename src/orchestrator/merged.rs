@@ -1,0 +1,157 @@
+//! Whether workers' work is merged, as git says now. What was recorded once only says where to look: a user may have merged by
+//! hand, or taken a merge back. Every view of a worker is brought up to date here before it is shown.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::answers::WorkerView;
+use crate::git::merged::{self, Merged, Work};
+use crate::git::own::Brought;
+use crate::git::radar::{Stamp, stamp};
+use crate::git::{self, Repository};
+use crate::mission::id::WorkerId;
+use crate::mission::registry::{Integrated, Worker};
+use crate::mission::spec::Place;
+
+/// Where work is looked for, and what was found, as long as no branch has moved.
+#[derive(Debug, Default)]
+pub struct MergedLook {
+    known: Mutex<HashMap<WorkerId, (Key, Merged)>>,
+}
+
+/// A worker, and the branch that its work is meant for.
+pub type Asked = (Arc<Worker>, Option<String>);
+
+/// What an answer depends on.
+#[derive(Debug, Clone, PartialEq)]
+struct Key {
+    stamp: Stamp,
+    integrations: usize,
+    attempts: usize,
+}
+
+impl MergedLook {
+    /// Makes `integrated` of these views what git says; a question for git only where a branch has moved. Blocks.
+    pub fn bring_up_to_date<'a>(
+        &self,
+        repository: Option<&Repository>,
+        views: impl Iterator<Item = &'a mut WorkerView>,
+    ) {
+        let mut views: Vec<&mut WorkerView> = views.filter(|view| may_be_merged(&view.worker)).collect();
+        let workers: Vec<Asked> = views.iter().map(|view| (Arc::clone(&view.worker), view.meant_for.clone())).collect();
+        for (view, answer) in views.iter_mut().zip(self.ask(repository, &workers)) {
+            view.merge_is_unknown = answer == Merged::Unknown;
+            view.worker = with(Arc::clone(&view.worker), answer);
+        }
+    }
+
+    /// What git says of these, in their order. Blocks.
+    pub fn ask(&self, repository: Option<&Repository>, workers: &[Asked]) -> Vec<Merged> {
+        let mut answers = vec![Merged::No; workers.len()];
+        let mut asked: HashMap<Option<PathBuf>, Vec<usize>> = HashMap::new();
+        for (at, (worker, _)) in workers.iter().enumerate().filter(|(_, (worker, _))| may_be_merged(worker)) {
+            asked.entry(place(worker)).or_default().push(at);
+        }
+        for (place, places) in asked {
+            let found = place.as_deref().and_then(|place| Repository::discover(place).ok().flatten());
+            let is_ours = place.is_none() || found.as_ref() == repository;
+            let Some(repository) = (if is_ours { repository } else { found.as_ref() }) else {
+                places.iter().for_each(|at| answers[*at] = Merged::Unknown);
+                continue;
+            };
+            let checked_out = repository.integration_branch().ok();
+            let target = |meant_for: &Option<String>| meant_for.clone().filter(|_| is_ours).or(checked_out.clone());
+            let of = places.iter().map(|at| &workers[*at]);
+            let works: Vec<Work> = of.clone().map(|(worker, meant_for)| work(worker, target(meant_for))).collect();
+            let of: Vec<&Worker> = of.map(|(worker, _)| &**worker).collect();
+            for (at, answer) in places.iter().zip(self.look(repository, &of, works)) {
+                answers[*at] = answer;
+            }
+        }
+        answers
+    }
+
+    fn look(&self, repository: &Repository, workers: &[&Worker], works: Vec<Work>) -> Vec<Merged> {
+        let key = |(worker, work): (&&Worker, &Work)| Key {
+            stamp: stamp(repository, &work.targets.iter().chain([&work.branch]).cloned().collect::<Vec<_>>()),
+            integrations: worker.integrations().count(),
+            attempts: worker.settled.len(),
+        };
+        // Before git is asked: what moves meanwhile is asked about again.
+        let keys: Vec<Key> = workers.iter().zip(&works).map(key).collect();
+        let known = |worker: &Worker, key: &Key| {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&worker.id).filter(|(then, _)| then == key).map(|(_, answer)| answer.clone())
+        };
+        let mut answers: Vec<Option<Merged>> =
+            workers.iter().zip(&keys).map(|(worker, key)| known(worker, key)).collect();
+        let new: Vec<usize> = (0..works.len()).filter(|at| answers[*at].is_none()).collect();
+        let found = merged::merged(repository, &new.iter().map(|at| works[*at].clone()).collect::<Vec<_>>());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for (at, answer) in new.into_iter().zip(found) {
+            if answer != Merged::Unknown {
+                known.insert(workers[at].id.clone(), (keys[at].clone(), answer.clone()));
+            }
+            answers[at] = Some(answer);
+        }
+        answers.into_iter().map(|answer| answer.unwrap_or(Merged::Unknown)).collect()
+    }
+}
+
+/// A worker, to be shown, as git says that it is.
+pub(super) fn with(mut worker: Arc<Worker>, answer: Merged) -> Arc<Worker> {
+    let integrated = match answer {
+        Merged::Into { branch, commit } => Some(now(&worker, branch, commit)),
+        Merged::No | Merged::Unknown => None,
+    };
+    if worker.integrated != integrated {
+        Arc::make_mut(&mut worker).integrated = integrated;
+    }
+    worker
+}
+
+/// As it was recorded, where that is what git says.
+fn now(worker: &Worker, into: String, commit: String) -> Integrated {
+    let recorded = worker.integrations().rev().find(|it| it.into == into && it.commit == commit);
+    recorded.cloned().unwrap_or(Integrated { into, commit, source: None })
+}
+
+/// It has settled, and did something on a branch.
+pub fn may_be_merged(worker: &Worker) -> bool {
+    let did = worker.last().is_some_and(|last| last.changes.commits > 0) || worker.integrated.is_some();
+    did && worker.status.is_settled() && worker.branch().is_some()
+}
+
+/// A folder of the repository that it worked in; `None`: the one of the state directory.
+fn place(worker: &Worker) -> Option<PathBuf> {
+    worker.repository.clone().or_else(|| match &worker.mission.place {
+        Place::Directory { path } => Some(path.clone()).filter(|path| Path::exists(path)),
+        Place::Worktree { .. } => None,
+    })
+}
+
+fn work(worker: &Worker, target: Option<String>) -> Work {
+    let mut targets: Vec<String> = target.iter().map(|it| git::names::branch_name(it).to_owned()).collect();
+    for integrated in worker.integrations() {
+        if !targets.contains(&integrated.into) {
+            targets.push(integrated.into.clone());
+        }
+    }
+    Work {
+        branch: worker.branch().unwrap_or_default().to_owned(),
+        last_seen: worker.last().and_then(|last| last.changes.head.clone()),
+        base: worker.base_commit.clone(),
+        brought: brought(worker),
+        targets,
+    }
+}
+
+/// What was recorded, for git to look whether it is still so.
+pub(super) fn brought(worker: &Worker) -> Vec<(String, Brought)> {
+    let brought = |it: &Integrated| {
+        let (source, commit) = (it.source.clone()?, it.commit.clone());
+        Some((it.into.clone(), Brought { source, commit, own: true }))
+    };
+    worker.integrations().filter_map(brought).collect()
+}

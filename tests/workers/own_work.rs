@@ -1,0 +1,230 @@
+//! What is brought in of a worker is its own: not what the user has taken back, not what came in before, not what is in the
+//! way of the user's own changes; and what lies in a second repository comes in there.
+
+use std::path::Path;
+
+use orchestrator_boss::mission::create::DraftPlace;
+use orchestrator_boss::orchestrator::{
+    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, Observer, RemovalAnswer,
+    RemovalRequest, RemovalTarget, RetryRequest, WorktreeRequest,
+};
+
+use crate::world::{Server, World, git, mission};
+
+fn of(id: &str) -> IntegrationRequest {
+    IntegrationRequest::of(IntegrationSource::Worker(id.to_owned()))
+}
+
+async fn integrate(server: &Server, request: IntegrationRequest) -> IntegrationAnswer {
+    server.orchestrator.integrate(&server.boss, request).await.unwrap()
+}
+
+async fn refused(server: &Server, request: IntegrationRequest) -> String {
+    server.orchestrator.integrate(&server.boss, request).await.unwrap_err().to_string()
+}
+
+async fn go_on(server: &Server, id: &str, script: &str) {
+    let prompt = Some(format!("FAKE:\n{script}"));
+    let retry = RetryRequest { prompt, ..RetryRequest::default() };
+    server.orchestrator.retry(&server.boss, id, retry).await.unwrap();
+    server.until(id, "completed").await;
+}
+
+fn commit(repo: &Path, path: &str, text: &str) {
+    std::fs::write(repo.join(path), text).unwrap();
+    git(repo, &["add", "-A"]);
+    git(repo, &["commit", "-qm", path]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_that_the_user_takes_back_do_not_come_in_with_a_worker() {
+    for strategy in [IntegrationStrategy::Merge, IntegrationStrategy::Squash, IntegrationStrategy::CherryPick] {
+        let world = World::new();
+        commit(&world.repo(), "regretted.txt", "secret\n");
+        let server = world.server(Some("boss"));
+        let id = server.create_one(mission("a", "write a.txt a\ncommit a")).await;
+        server.until(&id, "completed").await;
+        world.git(&["reset", "-q", "--hard", "HEAD~1"]);
+        let request = IntegrationRequest { strategy, ..of(&id) };
+        let would = integrate(&server, IntegrationRequest { dry_run: true, ..request.clone() }).await;
+        assert_eq!(would.status, "would_merge");
+        let did = integrate(&server, request.clone()).await;
+        assert_eq!(did.status, "merged", "{did:#?}");
+        for answer in [&would, &did] {
+            assert!(answer.notes.iter().any(|it| it.contains("regretted.txt")), "{answer:#?}");
+        }
+        assert_eq!(world.git(&["ls-tree", "--name-only", "main"]), "README\na.txt");
+        assert!(!world.git(&["log", "--format=%s", "main"]).contains("regretted"));
+        assert_eq!(integrate(&server, request).await.status, "already_integrated");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_goes_on_after_a_squash_comes_in_again() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("a", "write README one\ncommit one")).await;
+    server.until(&id, "completed").await;
+    world.git(&["branch", "release"]);
+    let squash = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..of(&id) };
+    let release = IntegrationRequest { into: Some("release".to_owned()), ..squash.clone() };
+    for request in [&squash, &release] {
+        assert_eq!(integrate(&server, request.clone()).await.status, "merged");
+    }
+    go_on(&server, &id, "write README two\ncommit two").await;
+    // By its branch's name, and then by its own: that is the same work.
+    let branch = format!("orchestrator/{id}");
+    let by_branch = IntegrationRequest { source: IntegrationSource::Branch(branch), ..squash.clone() };
+    for request in [&by_branch, &release] {
+        let answer = integrate(&server, request.clone()).await;
+        assert_eq!(answer.status, "merged", "{answer:#?}");
+    }
+    assert_eq!(integrate(&server, squash).await.status, "already_integrated");
+    for branch in ["main", "release"] {
+        assert_eq!(world.git(&["show", &format!("{branch}:README")]), "two");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_of_workers_is_squashed_one_by_one() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let below = server.create_one(mission("below", "write README one\ncommit one")).await;
+    let mut above = mission("above", "append README two\ncommit two");
+    above.depends_on = vec![below.as_str().into()];
+    let above = server.create_one(above).await;
+    server.until(&above, "completed").await;
+    let train = IntegrationRequest {
+        strategy: IntegrationStrategy::Squash,
+        ..IntegrationRequest::of(IntegrationSource::Train(vec![below.clone(), above.clone()]))
+    };
+    let would = integrate(&server, IntegrationRequest { dry_run: true, ..train.clone() }).await;
+    assert_eq!((would.status.as_str(), would.left_out.len()), ("would_merge", 0), "{would:#?}");
+    let alone = integrate(&server, IntegrationRequest { dry_run: true, ..of(&above) }).await;
+    assert!(alone.notes.iter().any(|it| it.contains("built on")), "{alone:#?}");
+    let first = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..of(&below) };
+    assert_eq!(integrate(&server, first).await.status, "merged");
+    let second = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..of(&above) };
+    let answer = integrate(&server, second).await;
+    assert_eq!((answer.status.as_str(), answer.notes.len()), ("merged", 0), "{answer:#?}");
+    assert_eq!(world.git(&["log", "--format=%s", "main"]), "above\nbelow\nfirst");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_users_own_changes_are_in_the_way_only_where_they_overlap() {
+    let world = World::new();
+    commit(&world.repo(), "other.txt", "x\n");
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("a", "write README a\nwrite new.txt a\ncommit a")).await;
+    server.until(&id, "completed").await;
+    for (path, says) in [("README", "README"), ("new.txt", "new.txt")] {
+        std::fs::write(world.repo().join(path), "mine\n").unwrap();
+        std::fs::write(world.repo().join("other.txt"), "mine\n").unwrap();
+        let dry = refused(&server, IntegrationRequest { dry_run: true, ..of(&id) }).await;
+        let real = refused(&server, of(&id)).await;
+        assert_eq!(dry, real);
+        assert!(real.contains(says) && !real.contains("other.txt"), "{real}");
+        assert_eq!(std::fs::read_to_string(world.repo().join(path)).unwrap(), "mine\n");
+        world.git(&["clean", "-qf", "new.txt"]);
+        world.git(&["checkout", "-q", "README"]);
+    }
+    assert_eq!(integrate(&server, of(&id)).await.status, "merged");
+    assert_eq!(std::fs::read_to_string(world.repo().join("other.txt")).unwrap(), "mine\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_in_a_second_repository_comes_in_there() {
+    let world = World::new();
+    let second = world.path("second");
+    git(&world.path(""), &["init", "-q", "-b", "trunk", "second"]);
+    for setting in [["user.name", "Test"], ["user.email", "test@localhost"]] {
+        git(&second, &[&["config"][..], &setting].concat());
+    }
+    commit(&second, "README", "second\n");
+    let server = world.server(Some("boss"));
+    let request =
+        WorktreeRequest { branch: "task".to_owned(), path: None, base: None, repo_path: Some(second.clone()) };
+    let made = server.orchestrator.create_worktree(request).await.unwrap();
+    let mut draft = mission("there", "write there.txt x\ncommit there");
+    draft.place = DraftPlace::Directory(made.path.clone());
+    let id = server.create_one(draft).await;
+    server.until(&id, "completed").await;
+    let worker = server.orchestrator.get(&id).await.unwrap().worker;
+    assert_eq!(worker.repository.as_deref(), Some(&*second));
+
+    let branch = IntegrationRequest::of(IntegrationSource::Branch("task".to_owned()));
+    let error = refused(&server, branch.clone()).await;
+    assert!(error.contains("another repository") && error.contains(second.to_str().unwrap()), "{error}");
+    let wrong = IntegrationRequest { repo_path: Some(world.repo()), ..of(&id) };
+    assert!(refused(&server, wrong).await.contains("is in the repository"));
+    let main = world.git(&["rev-parse", "main"]);
+    let by_branch = IntegrationRequest { repo_path: Some(second.clone()), dry_run: true, ..branch };
+    assert_eq!(integrate(&server, by_branch).await.status, "would_merge");
+    let answer =
+        integrate(&server, IntegrationRequest { verify_command: Some("test -e there.txt".to_owned()), ..of(&id) })
+            .await;
+    assert_eq!((answer.status.as_str(), answer.into.as_str()), ("merged", "trunk"), "{answer:#?}");
+    assert!(second.join("there.txt").exists());
+    assert_eq!(world.git(&["rev-parse", "main"]), main);
+
+    let here = server.create_one(mission("here", "write here.txt x\ncommit here")).await;
+    server.until(&here, "completed").await;
+    let train = IntegrationRequest::of(IntegrationSource::Train(vec![here.clone(), id.clone()]));
+    let answer = integrate(&server, train).await;
+    assert_eq!(answer.integrated, [here]);
+    assert!(answer.left_out[0].1.contains("is in the repository"), "{answer:#?}");
+
+    git(&second, &["branch", "-q", "-m", "task", "renamed"]);
+    git(&made.path, &["checkout", "-q", "--detach"]);
+    let gone = refused(&server, of(&id)).await;
+    assert!(gone.contains("was deleted"), "{gone}");
+    git(&made.path, &["checkout", "-q", "renamed"]);
+    let target = RemovalTarget::Path(made.path.clone());
+    let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
+    let removed = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
+    assert!(removed.kept.is_empty() && !made.path.exists(), "{removed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn merged_is_what_git_says_now_and_everywhere_the_same() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("a", "write a.txt a\ncommit a")).await;
+    server.until(&id, "completed").await;
+    let branch = format!("orchestrator/{id}");
+    let is_merged = async || {
+        let told = server.orchestrator.get(&id).await.unwrap().worker.integrated.clone();
+        let mut observer = Observer::open(&world.repo().join(".orchestrator")).unwrap().unwrap();
+        let overview = observer.look().unwrap();
+        let seen = overview.workers().next().unwrap().worker.integrated.clone();
+        assert_eq!(told, seen);
+        let found = observer.find(&id).unwrap().worker.integrated.clone();
+        assert_eq!(told, found);
+        told.map(|it| it.into)
+    };
+    let nothing = |answer: RemovalAnswer| answer.removed.is_empty();
+    let all =
+        || RemovalRequest { target: RemovalTarget::AllIntegrated, repo_path: None, force: false, delete_branch: false };
+    assert_eq!(is_merged().await, None);
+    let by_hand: [&[&[&str]]; 3] = [
+        &[&["merge", "-q", "--no-edit", "--no-ff", &branch]],
+        &[&["merge", "-q", "--squash", &branch], &["commit", "-qm", "squashed"]],
+        &[&["cherry-pick", &branch]],
+    ];
+    for way in by_hand {
+        way.iter().for_each(|command| drop(world.git(command)));
+        assert_eq!(is_merged().await.as_deref(), Some("main"), "{way:?}");
+        world.git(&["reset", "-q", "--hard", "HEAD~1"]);
+        assert_eq!(is_merged().await, None, "{way:?}");
+    }
+    let by_branch = IntegrationRequest::of(IntegrationSource::Branch(branch.clone()));
+    assert_eq!(integrate(&server, by_branch).await.status, "merged");
+    assert_eq!(is_merged().await.as_deref(), Some("main"));
+    world.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    assert_eq!(is_merged().await, None, "a record is no merge");
+    assert!(nothing(server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap()));
+    assert_eq!(integrate(&server, of(&id)).await.status, "merged");
+    assert_eq!(server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap().removed.len(), 1);
+    world.git(&["branch", "-q", "-D", &branch]);
+    assert_eq!(is_merged().await.as_deref(), Some("main"), "its branch is gone, its work is not");
+}
