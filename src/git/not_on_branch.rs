@@ -388,9 +388,13 @@ impl<'a> Look<'a> {
         let holder = holders.lines().find(|name| !name.starts_with("refs/orchestrator/"));
         let at_head = self.status.head.as_deref() == Some(tip) && self.status.branch.is_none();
         if holder.is_none() && !at_head {
-            // Taken back and committed again: all of its content is on the branch.
-            let on_branch = self.tip.as_deref().map(|tip| self.contents(tip)).transpose()?.unwrap_or_default();
-            if self.contents(tip)?.is_subset(&on_branch) {
+            // Taken back and committed again: all that it had come to is on the branch.
+            let branch = self.tip.as_deref().unwrap_or(self.asked.base);
+            let states = ["diff", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff", "--ignore-submodules=none"];
+            let states = repo.read().args(states).arg(format!("{branch}...{tip}")).output()?;
+            let history = ["log", "--format=", "--raw", "--no-renames", "--no-abbrev", "--diff-merges=separate"];
+            let history = repo.read().args(history).args([branch, "--not", self.asked.base]).output()?;
+            if states.code == Some(0) && new_states(&states.stdout).is_subset(&new_states(&history.stdout)) {
                 return Ok(None);
             }
         }
@@ -412,14 +416,6 @@ impl<'a> Look<'a> {
             None => format!("its branch is gone: `git branch {branch} {tip}`"),
         };
         Ok(Some(part(what, place, how)))
-    }
-
-    /// The contents of all files in all commits since the base.
-    fn contents(&self, tip: &str) -> Result<HashSet<String>, CommandError> {
-        let listed =
-            ["rev-list", "--objects", "--no-object-names", "--filter=object:type=blob", "--filter-provided-objects"];
-        let listed = self.asked.repo.read().args(listed).args([tip, "--not", self.asked.base]).text()?;
-        Ok(listed.lines().map(str::to_owned).collect())
     }
 
     /// Stashes are of all worktrees together; one tells by its message on which branch it was made.
@@ -694,6 +690,16 @@ fn new_links_by_libgit2(repo: &Repository, base: &str, tip: &str) -> Option<Vec<
             })
             .collect(),
     )
+}
+
+/// Of `:<old mode> <new mode> <old id> <new id> <letter> TAB <path>`, what each path came to.
+fn new_states(raw: &[u8]) -> HashSet<Vec<u8>> {
+    let state = |line: &[u8]| {
+        let tab = line.iter().position(|byte| *byte == b'\t')?;
+        let fields: Vec<&[u8]> = line[..tab].split(|byte| *byte == b' ').collect();
+        Some([*fields.get(1)?, &b" "[..], *fields.get(3)?, &line[tab..]].concat())
+    };
+    raw.split(|byte| *byte == b'\n').filter_map(state).collect()
 }
 
 fn is_in(folders: &[PathBuf], path: &Path) -> bool {

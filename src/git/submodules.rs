@@ -100,18 +100,20 @@ fn try_make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), Comm
         .args([from, to])
         .run()?;
     Git::write(to).args(["checkout", "--quiet", "--detach", commit, "--"]).run()?;
-    take_remotes(from, to)
+    take_settings(from, to)
 }
 
-/// Its remotes are those of the other, which is none of them. What that one's branches hold stays known.
-fn take_remotes(from: &Path, to: &Path) -> Result<(), CommandError> {
+/// What a checkout that is made anew by hand would have: the remotes of the other, which is none of them, which of its own
+/// submodules are in use, and who commits. What the other's branches hold stays known.
+fn take_settings(from: &Path, to: &Path) -> Result<(), CommandError> {
     let branches = Git::read(to).args(["for-each-ref", "--format=%(refname:short)", "refs/heads/"]).text()?;
     for branch in branches.lines() {
         Git::write(to).args(["branch", "--quiet", "-D", "--", branch]).run()?;
     }
     Git::write(to).args(["config", "--local", "--remove-section", &format!("remote.{FROM}")]).run()?;
-    let names = ["config", "--local", "-z", "--get-regexp", r"^remote\..*\.(url|pushurl|fetch)$"];
-    let settings = Git::read(from).args(names).answer()?.unwrap_or_default();
+    let names = r"^(remote\..*\.(url|pushurl|fetch)|submodule\..*\.(url|active)|submodule\.active|user\.(name|email))$";
+    let settings =
+        Git::read(from).args(["config", "--local", "-z", "--get-regexp", names]).answer()?.unwrap_or_default();
     for setting in settings.split(|byte| *byte == 0) {
         let Some(newline) = setting.iter().position(|byte| *byte == b'\n') else { continue };
         let (name, value) = (OsStr::from_bytes(&setting[..newline]), OsStr::from_bytes(&setting[newline + 1..]));
