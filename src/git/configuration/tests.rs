@@ -182,6 +182,7 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
         force: true,
         delete_branch: true,
         integration_branch: Some("main".into()),
+        brought: Vec::new(),
         salvage_name: "w".into(),
         copies: Vec::new(),
         branch: None,
