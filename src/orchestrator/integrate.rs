@@ -31,8 +31,8 @@ pub(super) async fn integrate(
     let (order, left_out, workers) = read(orchestrator, boss, &request).await?;
     let (inner, repository) = (Arc::clone(&context), order.repository.clone());
     blocking(move || configuration::check(&inner, &repository)).await?;
-    let (inner, sources) = (Arc::clone(&context), order.sources.clone());
-    let not_included = blocking(move || Ok(not_included::of_sources(&inner, &sources, &workers)));
+    let (inner, repository, sources) = (Arc::clone(&context), order.repository.clone(), order.sources.clone());
+    let not_included = blocking(move || Ok(not_included::of_sources(&inner, &repository, &sources, &workers)));
     // Beside each other: both are mostly starts of git, and neither changes what the other looks at.
     let (answer, not_included) = tokio::join!(carry_out(orchestrator, &request, order, left_out), not_included);
     Ok(with_not_included(answer?, not_included?))

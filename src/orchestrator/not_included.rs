@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::context::Context;
 use super::train::Source;
-use crate::git;
+use crate::git::{self, Repository};
 use crate::mission::outcome::NotOnBranch;
 use crate::mission::registry::Worker;
 use crate::store::file;
@@ -16,14 +16,19 @@ use crate::supervisor::assignment::Assignment;
 use crate::supervisor::facts;
 
 /// Each part with the worker, or the branch, that it belongs to. Blocks.
-pub(super) fn of_sources(context: &Context, sources: &[Source], workers: &[Arc<Worker>]) -> Vec<(String, NotOnBranch)> {
+pub(super) fn of_sources(
+    context: &Context,
+    repository: &Repository,
+    sources: &[Source],
+    workers: &[Arc<Worker>],
+) -> Vec<(String, NotOnBranch)> {
     let of_source = |source: &Source| match &source.worker {
         Some(id) => {
             let worker = workers.iter().find(|worker| worker.id == *id);
             let folder = StateDir::open(&context.state_root).map(|dir| dir.worker(id)).ok();
             worker.zip(folder).map(|(worker, folder)| of_worker(&folder, worker)).unwrap_or_default()
         }
-        None => of_branch(context, &source.branch),
+        None => of_branch(repository, &source.branch),
     };
     let name = |source: &Source| source.worker.as_ref().map_or_else(|| source.branch.clone(), ToString::to_string);
     sources.iter().flat_map(|source| of_source(source).into_iter().map(|part| (name(source), part))).collect()
@@ -65,8 +70,7 @@ fn at_salvage(part: NotOnBranch, worker: &Worker) -> NotOnBranch {
 }
 
 /// Of a branch that is named by itself: of the worktree that we made for it, if there is one.
-fn of_branch(context: &Context, branch: &str) -> Vec<NotOnBranch> {
-    let Ok(repository) = context.repository() else { return Vec::new() };
+fn of_branch(repository: &Repository, branch: &str) -> Vec<NotOnBranch> {
     let listed = git::list(repository).unwrap_or_default();
     let its = listed.into_iter().find(|it| it.branch.as_deref() == Some(branch) && !it.missing);
     let made = its.and_then(|it| git::made_by_us(repository, &it.path));
