@@ -309,7 +309,7 @@ mod tests {
         let path = "/a/very/long/path/that/is/wider/than/the/room";
         let line = format!("the file {path} is not there, and so on");
         assert_eq!(wrapped(&line, Some(24)), ["the file", path, "is not there, and so on"]);
-        assert_eq!(wrapped(&line, None), [line.clone()]);
+        assert_eq!(wrapped(&line, None), vec![line]);
         assert_eq!(wrapped("", Some(24)), [""]);
     }
 }

@@ -39,9 +39,9 @@ impl Plugin {
             project.join(".claude/settings.json"),
             project.join(".claude/settings.local.json"),
         ];
-        let said = files.iter().filter_map(|file| ours(read(file)?.get("enabledPlugins")?));
+        let mut said = files.iter().filter_map(|file| ours(read(file)?.get("enabledPlugins")?));
         let (name, enabled) =
-            said.last().map_or((None, false), |(name, value)| (Some(name), value == Value::Bool(true)));
+            said.next_back().map_or((None, false), |(name, value)| (Some(name), value == Value::Bool(true)));
         let is_installed = installed.is_some();
         Some(Self { name: name.or(installed)?, is_enabled: enabled, is_installed })
     }

@@ -158,7 +158,7 @@ fn program_of(command: &str) -> Option<String> {
         return None;
     }
     Some(match (first, words.next()) {
-        ("git", Some(sub)) if sub == "lfs" => "git-lfs".to_owned(),
+        ("git", Some("lfs")) => "git-lfs".to_owned(),
         _ => first.to_owned(),
     })
 }
