@@ -134,7 +134,7 @@ pub(super) struct Worker {
     /// The directory that it works in.
     #[serde(skip_serializing_if = "Option::is_none")]
     worktree: Option<String>,
-    /// The subfolder of it in which it runs.
+    /// The subfolder in which it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<String>,
     /// {branch, commit}: where it is merged into, and started.
@@ -167,6 +167,11 @@ pub(super) struct Worker {
 #[derive(JsonSchema)]
 #[schemars(description = "A worker, as wait_for_any_worker describes it.")]
 pub(super) struct SomeWorker {}
+
+/// Stands for an [`OutcomeReport`] where another schema has it in full.
+#[derive(JsonSchema)]
+#[schemars(inline, description = "An outcome, as wait_for_any_worker describes it.")]
+pub(super) struct SomeOutcome {}
 
 /// Stands for an object whose shape is told in words, or with a worker's outcome.
 #[derive(JsonSchema)]
@@ -256,8 +261,9 @@ pub(super) struct ChangesReport {
     /// How often the worker's CLI refused itself something for want of permission.
     #[serde(skip_serializing_if = "is_zero")]
     permission_denials: u32,
-    /// Its work that its branch did not hold when it settled: no integration brings it in as it is.
+    /// [{what, where, how_to_include}]: its work that its branch did not hold when it settled; no integration brings it in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Described>")]
     not_on_branch: Vec<NotOnBranchReport>,
     /// The first of the changed files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -281,6 +287,7 @@ pub(super) struct NotOnBranchReport {
 pub(super) struct Attempt {
     attempt: u32,
     backend: String,
+    #[schemars(with = "SomeOutcome")]
     outcome: OutcomeReport,
     settled_at: String,
     #[serde(skip_serializing_if = "String::is_empty")]

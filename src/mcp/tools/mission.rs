@@ -71,9 +71,9 @@ pub(super) struct WorktreeArguments {
     branch: Option<String>,
     /// Branch, tag or commit to begin at; default: the integration branch.
     base: Option<String>,
-    /// Where to put it, in the repository or beside it; default: a folder beside the repository.
+    /// Where to put it, in the repository or beside it; default: beside the repository.
     path: Option<String>,
-    /// The subfolder of it to run in, worker and verify_command; default: the one that this server was started in.
+    /// The subfolder to run in, as verify_command does; default: the one of this server.
     directory: Option<String>,
 }
 

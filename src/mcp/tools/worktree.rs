@@ -25,7 +25,7 @@ pub(super) struct RemoveWorktree;
 pub(super) struct CreateArguments {
     /// A new branch, or an existing one that is checked out nowhere.
     branch: String,
-    /// Where to put it, in the repository or beside it; default: a folder beside the repository.
+    /// Where to put it, in the repository or beside it; default: beside the repository.
     path: Option<String>,
     /// Branch, tag or commit that a new branch begins at; default: the integration branch.
     base: Option<String>,
