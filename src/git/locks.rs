@@ -75,7 +75,7 @@ mod tests {
             fs::write(lock, "").unwrap();
         }
         assert_eq!(clear_stale_locks(&fixture.repo, fixture.root(), Some("main"), || true), made);
-        assert_eq!(clear_stale_locks(&fixture.repo, fixture.root(), Some("main"), || false), [PathBuf::new(); 0]);
+        assert!(clear_stale_locks(&fixture.repo, fixture.root(), Some("main"), || false).is_empty());
         assert!(made.iter().all(|lock| !lock.exists()) && shared.exists());
     }
 }

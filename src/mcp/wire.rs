@@ -393,7 +393,7 @@ impl Brief {
             task_id: task,
             backend: size::line(backend.as_str(), 40),
             model: model.as_deref().map(|model| size::line(model, 60)),
-            branch: worker.mission.place.branch().map(|branch| size::line(branch, 160)),
+            branch: worker.branch().map(|branch| size::line(branch, 160)),
             elapsed_seconds: view.ran_seconds(),
             idle_seconds: view.idle_seconds,
             stalled: live.is_some_and(|live| live.stalled.is_some()),

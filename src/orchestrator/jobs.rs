@@ -19,6 +19,9 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 /// The answer, and where the target branch stood then: to whoever asks after that has moved on, it says nothing any more.
 pub(super) type Done = (std::result::Result<IntegrationAnswer, String>, Option<String>);
 
+/// Held while one integration into a branch is at work.
+pub(super) type Lane = Arc<tokio::sync::Mutex<()>>;
+
 /// Answers that nobody has fetched; more than a boss forgets.
 const MOST_UNFETCHED: usize = 64;
 
@@ -26,7 +29,7 @@ const MOST_UNFETCHED: usize = 64;
 pub(super) struct Jobs {
     jobs: Mutex<HashMap<Order, Job>>,
     /// By repository and target branch: taken for as long as a job is at work on it.
-    lanes: Mutex<HashMap<(Repository, String), Arc<tokio::sync::Mutex<()>>>>,
+    lanes: Mutex<HashMap<(Repository, String), Lane>>,
 }
 
 #[derive(Clone)]
@@ -60,7 +63,7 @@ pub(super) enum Joined {
 }
 
 impl Jobs {
-    pub fn lane(&self, repository: &Repository, branch: &str) -> Arc<tokio::sync::Mutex<()>> {
+    pub fn lane(&self, repository: &Repository, branch: &str) -> Lane {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(lanes.entry((repository.clone(), branch.to_owned())).or_default())
     }

@@ -240,7 +240,7 @@ fn task(worker: &Worker, block: Option<String>) -> Task<'_> {
         model: worker.next.model.as_deref(),
         worktree: matches!(mission.place, Place::Worktree { .. }).then(|| mission.place.path()),
         working_directory: matches!(mission.place, Place::Directory { .. }).then(|| mission.place.path()),
-        branch: mission.place.branch(),
+        branch: worker.branch().filter(|_| mission.place.branch().is_some()),
         integration_branch: worker.integration_branch.as_deref(),
         depends_on: mission.depends_on.iter().map(|task| task.as_str()).collect(),
         attempts: worker.attempt,

@@ -126,7 +126,7 @@ impl Row {
             idle: time(view.idle_seconds.filter(|_| last.is_none())),
             ended: time(last.map(|last| seconds_since(now, last.settled_at))),
             cost: spent(&view.spent()),
-            branch: worker.mission.place.branch().map(text::clean).unwrap_or_default(),
+            branch: worker.branch().map(text::clean).unwrap_or_default(),
             check: check.map(verification).unwrap_or_default().to_owned(),
             check_tone: match check {
                 Some(Verification::Passed { .. }) => Tone::Good,

@@ -95,7 +95,8 @@ fn uncommitted_files_are_named_with_how_to_commit_them() {
 
 #[test]
 fn every_operation_that_is_not_finished_is_named() {
-    let begin: [(&str, &dyn Fn(&Work, &str)); 6] = [
+    type Begin<'a> = &'a dyn Fn(&Work, &str);
+    let begin: [(&str, Begin); 6] = [
         ("merge", &|work, theirs| work.git_fails(&["merge", "-q", theirs])),
         ("cherry-pick", &|work, theirs| work.git_fails(&["cherry-pick", theirs])),
         ("revert", &|work, _| {

@@ -92,8 +92,10 @@ impl Worker {
     }
 }
 
+type TakeBack = fn(&Fixture);
+
 /// Ways in which a user takes back `b.txt` (and what came after it) while the worker runs.
-fn taken_back() -> Vec<(&'static str, fn(&Fixture), usize)> {
+fn taken_back() -> Vec<(&'static str, TakeBack, usize)> {
     vec![
         ("reset", |f| drop(f.git(&["reset", "-q", "--hard", "HEAD~2"])), 2),
         (
@@ -333,7 +335,7 @@ fn what_it_builds_on_comes_along_unless_that_is_in_already() {
     worker.known.branches.push("below".to_owned());
     worker.commits("a.txt", "below\nabove\n");
     worker.known.branches.pop();
-    assert_eq!(worker.foreign("main").along, [below.clone()]);
+    assert_eq!(worker.foreign("main").along, std::slice::from_ref(&below));
     // Squashed by itself, it is not brought a second time.
     worker.fixture.git(&["merge", "-q", "--squash", "below"]);
     worker.fixture.git(&["commit", "-qm", "below, squashed"]);
