@@ -144,7 +144,7 @@ async fn work_in_a_second_repository_comes_in_there() {
     let server = world.server(Some("boss"));
     let request =
         WorktreeRequest { branch: "task".to_owned(), path: None, base: None, repo_path: Some(second.clone()) };
-    let made = server.orchestrator.create_worktree(request).await.unwrap();
+    let made = server.orchestrator.create_worktree(&server.boss, request).await.unwrap();
     let mut draft = mission("there", "write there.txt x\ncommit there");
     draft.place = DraftPlace::Directory(made.path.clone());
     let id = server.create_one(draft).await;
