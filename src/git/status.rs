@@ -136,7 +136,7 @@ pub(super) fn waits_for_its_commit(git_dir: &Path) -> bool {
     let heads = ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
     let others = ["rebase-merge", "rebase-apply", "sequencer", "BISECT_LOG"];
     let is_there = |name: &&str| git_dir.join(name).exists();
-    heads.iter().any(|name| is_there(name)) && !others.iter().any(|name| is_there(name))
+    heads.iter().any(&is_there) && !others.iter().any(is_there)
 }
 
 /// The same, by the folder in which git keeps the worktree's own HEAD.
