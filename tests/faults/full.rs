@@ -197,8 +197,8 @@ fn leftovers_that_do_not_fit_into_a_commit_stay_and_are_committed_by_the_next_at
         let ended = settled(&mut boss, &worker);
         let recorded = world.outcome(&worker, 1);
         assert_eq!(recorded["changes"]["uncommitted"], 1, "{recorded:#}");
-        let notes = recorded["changes"]["notes"].to_string();
-        assert!(notes.contains("could not be committed") && notes.contains("No space left"), "{recorded:#}");
+        let named = recorded["changes"]["not_on_branch"].to_string();
+        assert!(named.contains("big") && named.contains("No space left"), "{recorded:#}");
         assert_ne!(ended["status"], "running");
         assert_eq!(fs::metadata(world.worktree(&worker).join("big")).unwrap().len(), 2_000_000);
         disk.free();

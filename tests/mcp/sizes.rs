@@ -123,7 +123,7 @@ fn the_commonest_errors_say_what_to_do_next() {
         ("integrate_worker", json!({"worker_id": "w-1", "strategy": "rebase"}), &["`merge`, `squash`"]),
         ("create_worker_mission", mission(json!({})), &["working_directory"]),
         ("create_worker_mission", mission(json!({"backend": "claude"})), &["claudecode, codex, gemini, opencode"]),
-        ("create_worker_mission", mission(json!({"backend": "gemini"})), &["not installed", "get_backend_status"]),
+        ("create_worker_mission", mission(json!({"backend": "gemini"})), &["not on the PATH", "get_backend_status"]),
         ("create_worker_mission", mission(json!({"working_directory": "/nowhere"})), &["/nowhere"]),
         ("create_worker_mission", mission(json!({"working_directory": here})), &["another directory", worker.as_str()]),
         ("create_worker_mission", mission(json!({"working_directory": here, "depends_on": ["w-77"]})), &["w-77"]),
