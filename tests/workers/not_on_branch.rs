@@ -47,13 +47,17 @@ async fn what_is_plainly_the_workers_comes_onto_its_branch() {
             "run git checkout -qb side\nwrite a.txt x\ncommit a\nrun git checkout -q - && git cherry-pick -n side && git branch -D -q side",
         ),
     ];
-    let drafts = ends.iter().map(|(title, script)| mission(title, script)).collect();
+    // Each with branches and commits of its own: they share one repository.
+    let script = |title: &str, script: &str| {
+        script.replace("side", &format!("side-{title}")).replace("a.txt x", &format!("a.txt {title}"))
+    };
+    let drafts = ends.iter().map(|(title, of)| mission(title, &script(title, of))).collect();
     let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
-    for id in &ids {
+    for (id, (title, _)) in ids.iter().zip(ends) {
         server.until(id, "completed").await;
         let changes = changes(&server, id).await;
         assert_eq!(changes.not_on_branch, [], "{id}");
-        assert_eq!(world.git(&["show", &format!("orchestrator/{id}:a.txt")]), "x", "{id}");
+        assert_eq!(world.git(&["show", &format!("orchestrator/{id}:a.txt")]), title, "{id}");
     }
 }
 
@@ -84,7 +88,13 @@ async fn what_is_not_on_the_branch_is_named_and_never_called_merged() {
         ),
         ("orphan", "run git checkout -q --orphan fresh\nwrite a.txt x".to_owned(), "uncommitted files"),
     ];
-    let drafts = ends.iter().map(|(title, script, _)| mission(title, script)).collect();
+    // Each with branches and commits of its own: they share one repository.
+    let script = |title: &str, script: &str| {
+        let script =
+            script.replace("side", &format!("side-{title}")).replace("README mine", &format!("README {title}"));
+        script.replace("commit s\n", &format!("commit s-{title}\n"))
+    };
+    let drafts = ends.iter().map(|(title, of, _)| mission(title, &script(title, of))).collect();
     let ids: Vec<String> = server.create(drafts).await.into_iter().map(Result::unwrap).collect();
     for (id, (_, _, what)) in ids.iter().zip(&ends) {
         server.until(id, "completed").await;

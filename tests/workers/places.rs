@@ -355,7 +355,8 @@ async fn what_a_worker_leaves_on_a_branch_of_the_users_is_not_committed_there() 
     assert_eq!(world.git(&["rev-parse", "users"]), world.git(&["rev-parse", "main"]));
     let strayed = server.orchestrator.get(&strays).await.unwrap().worker.last().unwrap().changes.clone();
     assert_eq!((strayed.uncommitted, strayed.committed_by_us), (1, 0));
-    assert!(strayed.notes.iter().any(|note| note.contains("branch users")), "{strayed:?}");
+    let named = &strayed.not_on_branch[0];
+    assert!(named.what.contains("left.txt") && named.how_to_include.contains("HEAD is on users"), "{strayed:?}");
     let own = server.orchestrator.get(&own).await.unwrap().worker.last().unwrap().changes.clone();
     assert_eq!((own.uncommitted, own.committed_by_us), (0, 1));
 }
