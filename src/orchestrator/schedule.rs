@@ -160,11 +160,14 @@ impl Actor {
     }
 
     fn start_worker(&mut self, worker: Arc<Worker>, bases: Vec<String>, integration_branch: Option<String>) {
+        let needed = worker.mission.depends_on.iter().filter_map(|task| self.registry().task(task));
+        let integrated = needed.filter(|worker| worker.integrated.is_some()).cloned().collect();
         let Some(dir) = self.state_dir().map(|dir| dir.worker(&worker.id)) else { return };
         let id = worker.id.clone();
         let order = start::Order {
             integration_branch,
             bases,
+            integrated,
             attempt_dir: dir.attempt(worker.attempt),
             worker_dir: dir,
             worker,

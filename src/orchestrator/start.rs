@@ -14,6 +14,7 @@ use super::handle::blocking;
 use super::mail::{Ask, News};
 use super::{configuration, follow, probe, registrations, settle};
 use crate::crash_point::{self, Point};
+use crate::git::merged::Merged;
 use crate::git::{self, Repository};
 use crate::launcher::local;
 use crate::mission::causes::with_causes;
@@ -32,6 +33,8 @@ pub(super) struct Order {
     pub attempt_dir: AttemptDir,
     /// See [`crate::mission::graph::bases`].
     pub bases: Vec<String>,
+    /// What the mission depends on and was once integrated: that may have been taken back.
+    pub integrated: Vec<Arc<Worker>>,
     /// By its full name.
     pub integration_branch: Option<String>,
 }
@@ -208,7 +211,7 @@ fn worktree(
     let request = git::Request {
         branch: branch.to_owned(),
         base: base.filter(|_| !is_there).map(str::to_owned),
-        start: if is_there || base.is_some() { None } else { base_of(repository, order)? },
+        start: if is_there || base.is_some() { None } else { base_of(context, repository, order)? },
         tree: Some(context.tree().to_owned()),
         is_made_up: branch.ends_with(order.worker.id.as_str()),
         path: Some(path.to_owned()),
@@ -288,8 +291,15 @@ fn is_registered_for(repository: &Repository, path: &Path, worker: &Worker) -> R
 }
 
 /// What the mission depends on, merged; else the integration branch.
-fn base_of(repository: &Repository, order: &Order) -> Result<Option<String>, OrchestratorError> {
-    match order.bases.as_slice() {
+fn base_of(context: &Context, repository: &Repository, order: &Order) -> Result<Option<String>, OrchestratorError> {
+    let asked: Vec<_> =
+        order.integrated.iter().map(|worker| (Arc::clone(worker), order.integration_branch.clone())).collect();
+    let answers = context.merged.ask(Some(repository), &asked);
+    let taken_back = asked.iter().zip(answers).filter(|(_, answer)| !matches!(answer, Merged::Into { .. }));
+    let heads = taken_back.filter_map(|((worker, _), _)| worker.last()?.changes.head.clone());
+    let heads = heads.filter(|head| !order.bases.contains(head));
+    let bases: Vec<String> = order.bases.iter().cloned().chain(heads).collect();
+    match bases.as_slice() {
         [] => Ok(order.integration_branch.clone()),
         [one] => Ok(Some(one.clone())),
         several => git::merge_of(repository, several).map(Some).map_err(refused),

@@ -228,3 +228,18 @@ async fn merged_is_what_git_says_now_and_everywhere_the_same() {
     world.git(&["branch", "-q", "-D", &branch]);
     assert_eq!(is_merged().await.as_deref(), Some("main"), "its branch is gone, its work is not");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_builds_on_a_merge_that_was_taken_back_has_the_work_all_the_same() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let below = server.create_one(mission("below", "write below.txt x\ncommit below")).await;
+    server.until(&below, "completed").await;
+    assert_eq!(integrate(&server, of(&below)).await.status, "merged");
+    world.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    let mut above = mission("above", "write above.txt x\ncommit above");
+    above.depends_on = vec![below.as_str().into()];
+    above.verify_command = Some("test -e below.txt".to_owned());
+    let above = server.create_one(above).await;
+    server.until(&above, "completed").await;
+}
