@@ -1,0 +1,261 @@
+//! The repository of one case and what lies around it, made with plain git, and what can be asked of it from outside.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::case::{Case, Checkout, Layout, Names, Neighbour, Submodule};
+
+/// What the user has, in a commit or not. None of it may move or be merged as a worker's.
+pub const USERS_MARK: &str = "the-users-own";
+/// Taken back while the worker runs, in some cases.
+pub const TAKEN_BACK: &str = "taken-back.txt";
+
+pub struct World {
+    folder: tempfile::TempDir,
+    /// Where the boss is started.
+    pub boss: PathBuf,
+    /// The working tree whose branch is the integration branch; in a bare repository that one.
+    pub checkout: PathBuf,
+    pub integration: &'static str,
+    /// Paths of all files that the integration branch had at the beginning.
+    pub first_files: BTreeSet<String>,
+    pub first_branches: BTreeSet<String>,
+}
+
+impl World {
+    pub fn new(case: &Case) -> Self {
+        let folder = tempfile::Builder::new().prefix("states-").tempdir().expect("a temporary folder");
+        let root = folder.path().canonicalize().expect("it is there");
+        let seed = root.join("seed");
+        make_seed(&seed, case);
+        let (boss, checkout, integration) = lay_out(&root, &seed, case);
+        give_names(&checkout, case, integration);
+        add_neighbour(&root, &checkout, case);
+        dirty(&checkout, case);
+        let files = git(&checkout, &["ls-tree", "-r", "-z", "--name-only", &branch_ref(integration)]);
+        let first_files = files.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let mut world = Self { folder, boss, checkout, integration, first_files, first_branches: BTreeSet::new() };
+        world.first_branches = world.branches();
+        world.write_settings(case);
+        world
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().canonicalize().expect("it is there")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    pub fn git(&self, args: &[&str]) -> String {
+        git(&self.checkout, args)
+    }
+
+    pub fn integration_ref(&self) -> String {
+        branch_ref(self.integration)
+    }
+
+    pub fn branches(&self) -> BTreeSet<String> {
+        let listed = self.git(&["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads"]);
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    /// The server's command, with nothing of the user's configuration.
+    pub fn server(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
+        command.arg("--config").arg(self.path("config.toml")).current_dir(&self.boss);
+        command.env("HOME", self.path("home")).env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME");
+        command.env("CLAUDE_CODE_SESSION_ID", "states").env_remove("ORCHESTRATOR_MAX_WORKERS");
+        sealed(&mut command);
+        command
+    }
+
+    fn write_settings(&self, case: &Case) {
+        fs::create_dir_all(self.path("home")).expect("a folder");
+        let fake = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).with_file_name("examples/fake-cli");
+        assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples`");
+        let settings = format!(
+            "commit_leftovers = {}\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\n",
+            case.commit_leftovers
+        );
+        fs::write(self.path("config.toml"), settings).expect("a settings file");
+    }
+
+    /// After a failure: the files stay.
+    pub fn keep(self) -> PathBuf {
+        self.folder.keep()
+    }
+}
+
+/// Two commits on `main`, and `rival`, which changes the file that all have.
+fn make_seed(seed: &Path, case: &Case) {
+    fs::create_dir_all(seed.join("packages/app")).expect("a folder");
+    git(seed, &["init", "-q", "-b", "main"]);
+    name_committer(seed);
+    fs::write(seed.join("shared.txt"), "first\n").expect("a file");
+    fs::write(seed.join("other.txt"), "other\n").expect("a file");
+    fs::write(seed.join("packages/app/code.txt"), "code\n").expect("a file");
+    fs::write(seed.join(".gitignore"), "*.ignored\n").expect("a file");
+    if case.submodule != Submodule::None {
+        add_submodule(seed);
+    }
+    commit(seed, "first");
+    fs::write(seed.join("older.txt"), "older\n").expect("a file");
+    commit(seed, "second");
+    fs::write(seed.join(TAKEN_BACK), "taken back\n").expect("a file");
+    commit(seed, "third");
+    git(seed, &["checkout", "-q", "-b", "rival"]);
+    fs::write(seed.join("shared.txt"), "rival\n").expect("a file");
+    fs::write(seed.join("rival.txt"), "rival\n").expect("a file");
+    commit(seed, "rival");
+    git(seed, &["checkout", "-q", "main"]);
+}
+
+fn add_submodule(seed: &Path) {
+    let library = seed.with_file_name("library");
+    fs::create_dir_all(&library).expect("a folder");
+    git(&library, &["init", "-q", "-b", "main"]);
+    name_committer(&library);
+    fs::write(library.join("library.txt"), "library\n").expect("a file");
+    commit(&library, "library");
+    let url = library.to_str().expect("UTF-8");
+    git(seed, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", url, "library"]);
+}
+
+/// The boss's directory, the checkout of the integration branch, and that branch.
+fn lay_out(root: &Path, seed: &Path, case: &Case) -> (PathBuf, PathBuf, &'static str) {
+    let repo = root.join("repo");
+    let clone = |target: &Path, options: &[&str]| {
+        let (from, to) = (seed.to_str().expect("UTF-8"), target.to_str().expect("UTF-8"));
+        git(root, &[&["clone", "-q"], options, &[from, to]].concat());
+        git(target, &["fetch", "-q", "origin", "rival:rival"]);
+        name_committer(target);
+    };
+    let (boss, checkout, integration) = match case.layout {
+        Layout::Plain => {
+            clone(&repo, &[]);
+            (repo.clone(), repo.clone(), "main")
+        }
+        Layout::Subfolder => {
+            clone(&repo, &[]);
+            (repo.join("packages/app"), repo.clone(), "main")
+        }
+        Layout::LinkedWorktree => {
+            clone(&repo, &[]);
+            let linked = root.join("linked");
+            git(&repo, &["worktree", "add", "-q", "-b", "feature", linked.to_str().expect("UTF-8")]);
+            (linked.clone(), linked, "feature")
+        }
+        Layout::WorktreeOfBare | Layout::Bare => {
+            let bare = root.join("repo.git");
+            let (from, to) = (seed.to_str().expect("UTF-8"), bare.to_str().expect("UTF-8"));
+            git(root, &["clone", "-q", "--bare", from, to]);
+            name_committer(&bare);
+            git(&bare, &["config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"]);
+            if case.layout == Layout::Bare {
+                return (bare.clone(), bare, "main");
+            }
+            git(&bare, &["worktree", "add", "-q", repo.to_str().expect("UTF-8"), "main"]);
+            (repo.clone(), repo.clone(), "main")
+        }
+        Layout::Submodule | Layout::SubmoduleWithWorktreeConfig => {
+            fs::create_dir(&repo).expect("a folder");
+            git(&repo, &["init", "-q", "-b", "main"]);
+            name_committer(&repo);
+            let url = seed.to_str().expect("UTF-8");
+            git(&repo, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", url, "part"]);
+            commit(&repo, "with a submodule");
+            let part = repo.join("part");
+            name_committer(&part);
+            git(&part, &["fetch", "-q", "origin", "rival:rival"]);
+            if case.layout == Layout::SubmoduleWithWorktreeConfig {
+                git(&part, &["config", "extensions.worktreeConfig", "true"]);
+            }
+            (part.clone(), part, "main")
+        }
+    };
+    if case.submodule == Submodule::Filled {
+        git(&checkout, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init"]);
+    }
+    (boss, checkout, integration)
+}
+
+fn give_names(checkout: &Path, case: &Case, integration: &str) {
+    let older = format!("{}~1", branch_ref(integration));
+    match case.names {
+        Names::Plain => {}
+        Names::TagLikeIntegration => drop(git(checkout, &["tag", integration, &older])),
+        Names::RemoteLikeIntegration => {
+            git(checkout, &["update-ref", &format!("refs/remotes/origin/{integration}"), &older]);
+        }
+        Names::TagLikeWorker => drop(git(checkout, &["tag", "orchestrator/w-1-state", &older])),
+    }
+}
+
+fn add_neighbour(root: &Path, checkout: &Path, case: &Case) {
+    if case.neighbour == Neighbour::None {
+        return;
+    }
+    let folder = root.join("neighbour");
+    let path = folder.to_str().expect("UTF-8");
+    git(checkout, &["worktree", "add", "-q", "-b", "neighbour", path, "rival"]);
+    match case.neighbour {
+        Neighbour::Locked => drop(git(checkout, &["worktree", "lock", path])),
+        Neighbour::FolderGone => fs::remove_dir_all(&folder).expect("it can be removed"),
+        _ => {}
+    }
+}
+
+fn dirty(checkout: &Path, case: &Case) {
+    let write = |name: &str| fs::write(checkout.join(name), format!("{USERS_MARK}\n")).expect("a file");
+    match case.checkout {
+        Checkout::Clean => {}
+        Checkout::EditedElsewhere => write("other.txt"),
+        Checkout::StagedElsewhere => {
+            write("other.txt");
+            git(checkout, &["add", "other.txt"]);
+        }
+        Checkout::Untracked => write("notes.txt"),
+        Checkout::EditedSame => write("shared.txt"),
+        Checkout::UntrackedSame => write("w0-plain.txt"),
+        Checkout::UnfinishedMerge => {
+            git(checkout, &["merge", "-q", "--no-commit", "--no-ff", "rival"]);
+        }
+    }
+}
+
+pub fn branch_ref(branch: &str) -> String {
+    format!("refs/heads/{branch}")
+}
+
+fn name_committer(repository: &Path) {
+    git(repository, &["config", "user.name", "Test"]);
+    git(repository, &["config", "user.email", "test@localhost"]);
+}
+
+fn commit(repository: &Path, message: &str) {
+    git(repository, &["add", "-A"]);
+    git(repository, &["commit", "-q", "-m", message]);
+}
+
+pub fn git(directory: &Path, args: &[&str]) -> String {
+    try_git(directory, args).unwrap_or_else(|why| panic!("git {args:?} in {}: {why}", directory.display()))
+}
+
+pub fn try_git(directory: &Path, args: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("git");
+    command.args(args).current_dir(directory);
+    sealed(&mut command);
+    let output = command.output().expect("git can be started");
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+fn sealed(command: &mut Command) {
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
+}
