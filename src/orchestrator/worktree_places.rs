@@ -133,7 +133,13 @@ fn is_usable(folder: &Path, home: Option<&Path>) -> bool {
 fn is_below_a_project(folder: &Path, home: Option<&Path>) -> bool {
     let home = home.and_then(|home| home.canonicalize().ok());
     let above = folder.ancestors().skip(1).take_while(|above| Some(*above) != home.as_deref());
-    above.into_iter().any(|above| MARKERS.iter().any(|marker| above.join(marker).symlink_metadata().is_ok()))
+    above.into_iter().any(|above| MARKERS.iter().any(|marker| is_marker(&above.join(marker))))
+}
+
+/// Codex's sandbox leaves an empty folder `.git` in folders that it lets a worker write; git takes it for nothing.
+fn is_marker(path: &Path) -> bool {
+    let is_empty_folder = || path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    path.symlink_metadata().is_ok() && !is_empty_folder()
 }
 
 #[cfg(test)]
@@ -196,6 +202,8 @@ mod tests {
             }
         }
         let case = Case::new();
+        fs::create_dir(case.root.parent().unwrap().join(".git")).unwrap();
+        assert_eq!(case.folder(None), case.beside(), "an empty folder is no repository");
         // The repository's own are beside them, not above.
         fs::write(case.root.join("package.json"), "").unwrap();
         assert_eq!(case.folder(None), case.beside());

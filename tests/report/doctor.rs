@@ -208,6 +208,21 @@ fn outside_of_a_repository_and_without_an_identity_it_is_said_what_that_means() 
 }
 
 #[test]
+fn a_detached_head_stops_a_run() {
+    let machine = Machine::new();
+    machine.install("codex", "echo 0.169.0");
+    let project = machine.path("project");
+    git(&project, &["checkout", "-q", "--detach"]);
+    let (found, code) = machine.ask();
+    let (mark, says, fix) = check(&found, "git", "integration branch");
+    assert!(mark == "bad" && says.contains("detached") && fix.contains("switch main"), "{says}");
+    assert_eq!((code, &found["stopped_by"]), (Some(1), &serde_json::json!(["integration branch"])), "{found:#}");
+    git(&project, &["checkout", "-q", "-b", "feature"]);
+    let (found, _) = machine.ask();
+    assert!(check(&found, "git", "integration branch").1.starts_with("feature"), "{found:#}");
+}
+
+#[test]
 fn an_unknown_login_is_called_unknown() {
     let machine = Machine::new();
     machine.install("gemini", "echo 0.61.0");

@@ -3,6 +3,7 @@
 use orchestrator_boss::mission::entry::{Brief, Entry, NewWorker};
 use orchestrator_boss::mission::id::{ServerId, WorkerId};
 use orchestrator_boss::mission::lifecycle::WorkerStatus;
+use orchestrator_boss::mission::outcome::Changes;
 use orchestrator_boss::orchestrator::*;
 use orchestrator_boss::store::journal::Journal;
 use orchestrator_boss::store::lease;
@@ -44,7 +45,8 @@ fn a_year_later(world: &World, like: &str) {
     write(vec![Entry::ServerJoined { boss: first.boss.clone(), directory: world.repo() }]);
     write(vec![Entry::Created { workers }]);
     write(ids.iter().map(|id| Entry::Starting { worker: id.clone(), attempt: 1 }).collect());
-    let brief = Brief { attempt: 1, ..first.last().unwrap().clone() };
+    // They did nothing: work of theirs on the branch of the first one would be merged with it.
+    let brief = Brief { attempt: 1, changes: Changes::default(), ..first.last().unwrap().clone() };
     let settled = |id: &WorkerId| Entry::Settled { worker: id.clone(), brief: Box::new(brief.clone()) };
     let (last, others) = ids.split_last().unwrap();
     write(others.iter().map(settled).collect());

@@ -36,7 +36,7 @@ pub fn look(place: &Place) -> Vec<Check> {
         Ok(Some(repository)) => {
             checks.extend([
                 worktrees(repository),
-                branch(repository, &place.settings),
+                branch(repository, &place.settings, &place.directory),
                 identity(repository, &place.settings),
             ]);
             checks.extend(configuration(repository, &place.state_root));
@@ -87,20 +87,34 @@ fn worktrees(repository: &Repository) -> Check {
     }
 }
 
-fn branch(repository: &Repository, settings: &Settings) -> Check {
+/// Where a boss that is started here would start its workers from. Without such a branch missions are refused.
+fn branch(repository: &Repository, settings: &Settings, directory: &Path) -> Check {
     const NAME: &str = "integration branch";
-    if let Some(branch) = &settings.integration_branch {
-        return match repository.resolve(&format!("refs/heads/{branch}")) {
-            Ok(_) => Check::ok(NAME, format!("{branch}, as the settings say")),
-            Err(_) => Check::warn(NAME, format!("the settings say {branch}, and there is no such branch here"))
-                .fix(format!("git -C {} branch {}", quoted(repository.root()), word(branch))),
-        };
-    }
-    match repository.integration_branch() {
-        Ok(branch) => Check::ok(NAME, format!("{branch}, which is checked out here")),
-        Err(error) => {
-            Check::warn(NAME, with_causes(&error)).fix(format!("git -C {} switch main", quoted(repository.root())))
+    let tree = git::working_tree(directory).unwrap_or_else(|| repository.root().to_owned());
+    let found = match &settings.integration_branch {
+        Some(set) => Ok(Some(git::names::branch_name(set).to_owned())),
+        None => git::checked_out(&tree),
+    };
+    let (branch, whose) = match found {
+        Ok(Some(branch)) => (
+            branch,
+            if settings.integration_branch.is_some() { "as the settings say" } else { "which is checked out here" },
+        ),
+        Ok(None) => {
+            return Check::bad(NAME, "HEAD is detached here: missions that name no base are refused")
+                .fix(format!("git -C {} switch main", quoted(&tree)))
+                .stops_all();
         }
+        Err(error) => return Check::warn(NAME, with_causes(&error)),
+    };
+    match git::names::tip(repository, &branch) {
+        Ok(Some(_)) => Check::ok(NAME, format!("{branch}, {whose}")),
+        // Before the first commit there is none, which has a finding of its own.
+        Ok(None) if settings.integration_branch.is_none() => Check::ok(NAME, format!("{branch}, {whose}")),
+        Ok(None) => Check::bad(NAME, format!("the settings say {branch}, and there is no such branch here"))
+            .fix(format!("git -C {} branch {}", quoted(repository.root()), word(&branch)))
+            .stops_all(),
+        Err(error) => Check::bad(NAME, with_causes(&error)).stops_all(),
     }
 }
 
