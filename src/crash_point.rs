@@ -43,7 +43,9 @@ pub enum Moment {
 
 /// Kinds of files, by name, by folder or by ending.
 #[cfg(feature = "crash-points")]
-const FILES: [&str; 15] = [
+const FILES: [&str; 17] = [
+    ".gitignore",
+    "bases",
     "git-configuration.json",
     "worker.json",
     "processes.json",

@@ -99,6 +99,7 @@ impl<'a> Scenario<'a> {
                 alone(Kind::Crashes),
                 alone(Kind::Hangs),
                 after(Kind::Commits, "r3"),
+                alone(Kind::VerifyFails),
             ],
         );
         let call = self.model.call(batch, self.world);
