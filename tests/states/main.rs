@@ -9,8 +9,6 @@
 //! case is made smaller, printed, and its folder stays.
 
 mod case;
-// The harness of other tests; not all of it is needed here.
-#[allow(dead_code)]
 #[path = "../support/json_lines.rs"]
 mod json_lines;
 mod life;
