@@ -1,5 +1,5 @@
-//! The user's settings: a file of their own, the environment, never anything from the repository being worked on, since
-//! that would let a repository run commands.
+//! The user's settings: from the user's own file and from the environment. Nothing is read from the repository that
+//! workers change, since that would let a repository run commands.
 
 mod spelling;
 
@@ -15,82 +15,83 @@ use thiserror::Error;
 
 use crate::backend::{Backends, CustomBackend};
 
-/// All settings, each with its default. `deny_unknown_fields`: a misspelt setting is said, not ignored.
+/// All settings, each with its default. `deny_unknown_fields`: a misspelt setting is reported, not ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Workers alive at once over all backends. Default: about one for each GiB of memory, 2 to 16.
+    /// Maximum number of live workers over all backends. Default: about one for each GiB of memory, 2 to 16.
     pub max_workers: Option<usize>,
-    /// How many workers deep may be led: 1, a worker leads nobody; 2, a worker may lead workers that lead nobody.
+    /// Maximum depth of nested workers. 1: a worker starts no workers. 2: a worker may start workers that start none.
     pub max_depth: u32,
-    /// How long a wait lasts unless the boss says otherwise. Default: as long as the client allows.
+    /// Duration of a wait unless the boss asks for another. Default: as long as the client allows.
     pub wait_seconds: Option<u64>,
     pub state_dir: Option<PathBuf>,
-    /// Default: for each boss, the branch that is checked out where it was started when it creates its first worker.
+    /// The branch that workers are merged into. Default: for each boss, the branch that is checked out where the boss
+    /// was started, at the time when it creates its first worker.
     pub integration_branch: Option<String>,
-    /// Stands before the worker's id in the branches that we name.
+    /// Prefix of the worker's id in the branches that we name.
     pub branch_prefix: String,
-    /// Whether missions may ask for `permissions: full`.
+    /// True if missions may ask for `permissions: full`.
     pub allow_full_permissions: bool,
-    /// Where worktrees lie: `{repository}` is the name of the repository's folder, `{id}` that of the state directory in
-    /// short. Default: beside the repository.
+    /// The folder for worktrees. `{repository}` is the name of the repository's folder, `{id}` a short id of the state
+    /// directory. Default: beside the repository.
     pub worktrees_dir: Option<String>,
-    /// Folders in which worktrees may lie, beside the repository and its parent.
+    /// Folders in which worktrees may lie, besides the repository and its parent.
     pub worktree_roots: Vec<PathBuf>,
     /// The frame around each prompt: `{prompt}`, `{directory}`, `{subfolder}`, `{branch}`, `{verify_command}`.
     pub prompt_frame: Option<String>,
-    /// Commit what a worker leaves uncommitted in a worktree that we made.
+    /// True if uncommitted changes of a worker are committed, in a worktree that we made.
     pub commit_leftovers: bool,
     /// The message of that commit: `{title}`, `{worker_id}`.
     pub commit_message: String,
-    /// Whose that commit is. Default: the user's own git identity, or ours where there is none. Both or neither.
+    /// The author of that commit. Default: the user's own git identity, or ours if there is none. Both or neither.
     pub commit_name: Option<String>,
     pub commit_email: Option<String>,
     /// Names of daemons that are shared between projects and are never ended by us.
     pub shared_daemons: Vec<String>,
     pub verify_timeout_minutes: u32,
-    /// Silence, of output and of CPU time, after which a worker counts as stalled; 0: never.
+    /// Minutes without output and CPU time after which a worker counts as stalled; 0: never.
     pub stall_minutes: f64,
     pub on_stall: OnStall,
-    /// What the workers of one boss may use up together.
+    /// Limits for the workers of one boss together.
     pub boss: BossSettings,
-    /// Raw output of one attempt, in MiB, after which it is stopped.
+    /// Maximum size in MiB of an attempt's raw output; then the attempt is stopped.
     pub max_output_mib: u64,
-    /// Below these nothing is started, and what is queued waits; 0 switches one off.
+    /// Minimum of free resources for a start. Below it queued workers wait; 0 switches a limit off.
     pub min_free_memory_mib: u64,
-    /// Of the file systems of the state directory and of the worktree.
+    /// Minimum for the file systems of the state directory and of the worktree.
     pub min_free_disk_mib: u64,
     /// Processes and threads that the system would still let us start.
     pub min_free_processes: u64,
     pub backends: BTreeMap<String, BackendSettings>,
-    /// Backends of the user's own: `[[custom]]`.
+    /// The user's own backends: `[[custom]]`.
     pub custom: Vec<CustomBackend>,
-    /// Where they were read from. `None`: there was no file.
+    /// The file that the settings were read from. `None`: there was no file.
     #[serde(skip)]
     pub file: Option<PathBuf>,
 }
 
-/// What is left out is not limited.
+/// Limits for all workers of a boss together. A missing limit does not apply.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BossSettings {
     pub max_cost_usd: Option<f64>,
-    /// Read and written together.
+    /// Tokens read and written together.
     pub max_tokens: Option<u64>,
-    /// For which its workers run, all of them together.
+    /// Total run time of all its workers.
     pub timeout_minutes: Option<u64>,
 }
 
-/// What is done about a worker that shows no sign of life.
+/// The reaction to a worker that shows no sign of life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStall {
-    /// Its boss is told.
+    /// Notify its boss.
     #[default]
     Tell,
-    /// It is also interrupted and goes on in its session, once.
+    /// Also interrupt it and continue in its session, once.
     Resume,
-    /// The same, and it is ended if it stalls again.
+    /// The same, and end it if it stalls again.
     End,
 }
 
@@ -137,7 +138,7 @@ impl Default for Settings {
     }
 }
 
-/// All that `process/daemons.rs` knows.
+/// All names in `process/daemons.rs`.
 const SHARED_DAEMONS: [&str; 62] = [
     "sccache",
     "watchman",
@@ -215,7 +216,7 @@ pub enum ConfigError {
     NotANumber { variable: &'static str, value: String },
 }
 
-/// The variables that a user may set. Those by which our own processes know each other are not among them.
+/// The variables that a user may set. Variables that only our own processes set for each other are not among them.
 const VARIABLES: [&str; 7] = [
     "ORCHESTRATOR_MAX_WORKERS",
     "ORCHESTRATOR_WAIT_SECONDS",
@@ -226,20 +227,20 @@ const VARIABLES: [&str; 7] = [
     "ORCHESTRATOR_BOSS_TIMEOUT_MINUTES",
 ];
 
-/// Where the settings file lies unless `--config` names another: `~/.config/orchestrator-boss/config.toml`, or in
-/// `XDG_CONFIG_HOME`; on macOS too, as command-line users expect.
+/// Returns the path of the settings file unless `--config` names another: `~/.config/orchestrator-boss/config.toml`, or
+/// in `XDG_CONFIG_HOME`. macOS uses the same path, as command-line users expect.
 pub fn default_path() -> Option<PathBuf> {
     let base = etcetera::base_strategy::Xdg::new().ok()?;
     Some(base.config_dir().join("orchestrator-boss").join("config.toml"))
 }
 
 impl Settings {
-    /// The named file, which must exist, or the default one, which need not; then the environment.
+    /// Loads the named file, which must exist, or the default one, which need not. Then applies the environment.
     pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
         let mut settings = match named {
             Some(path) => Self::read(path)?,
             None => match default_path().map(|path| Self::read(&path)) {
-                // One that cannot be read is no absence.
+                // Other read errors are reported: an unreadable file is not a missing one.
                 Some(Err(ConfigError::Read { source, .. })) if source.kind() == io::ErrorKind::NotFound => {
                     Self::default()
                 }
@@ -271,7 +272,7 @@ impl Settings {
         Ok(Self { file: path.canonicalize().ok(), ..settings })
     }
 
-    /// The text of a settings file, or what is wrong in it.
+    /// Parses the text of a settings file, or returns what is wrong in it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let settings: Self = toml::from_str(text).map_err(|error| spelling::explained(&error, text, &Self::names()))?;
         settings.custom.iter().try_for_each(CustomBackend::check_settings).map_err(|error| error.to_string())?;
@@ -279,7 +280,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Of the top level, as serde lists them where one is unknown.
+    /// Returns the names at the top level, from serde's message about an unknown one.
     fn names() -> Vec<String> {
         let Err(error) = toml::from_str::<Self>("\"\" = 0") else { return Vec::new() };
         spelling::known(error.message())
@@ -317,7 +318,7 @@ impl Settings {
     }
 }
 
-/// Others may have variables that begin like ours: only one that is nearly ours is refused.
+/// Refuses a variable that is nearly one of ours. Other programs may have variables with the same prefix.
 fn check_variables(names: impl Iterator<Item = String>) -> Result<(), ConfigError> {
     let mut ours = names.filter(|name| name.starts_with("ORCHESTRATOR_") && !VARIABLES.contains(&name.as_str()));
     let misspelt = ours.find_map(|found| Some((spelling::nearest_variable(&found, VARIABLES)?, found)));

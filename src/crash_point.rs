@@ -1,8 +1,8 @@
-//! Named steps at which a build with the feature `crash-points` can be made to die, for `tests/crash_points`. Without the
-//! feature nothing of this is in the program.
+//! Named steps at which a build with the feature `crash-points` can be made to crash, for `tests/crash_points`. Without
+//! the feature the program contains none of this.
 //!
-//! `ORCHESTRATOR_CRASH_AT=<name>:<n>` names the step and which time it is; `ORCHESTRATOR_CRASH_LOG=<file>` counts the
-//! times over all processes, one line each with who came by, so that it is one process that dies, once.
+//! `ORCHESTRATOR_CRASH_AT=<name>:<n>` names the step and the count at which to crash. `ORCHESTRATOR_CRASH_LOG=<file>`
+//! counts over all processes, with one line for each pass and its process, so that exactly one process crashes, once.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The exact command line, environment and files of every backend, for each permission, in a new and in a resumed session.
-//! One snapshot: a change of how a CLI is started shows as a change of this file.
+//! The exact command line, environment and files of every backend, for each permission, in new and resumed sessions.
+//! One snapshot: each change of how a CLI is started changes its file.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ fn from_a_subfolder_the_tools_reach_the_whole_worktree() {
         ("gemini", "--include-directories=/srv/tree"),
     ] {
         assert!(around(name, "/srv/tree/packages/app").iter().any(|arg| arg == option), "{name}");
-        // The folder is gone: it runs at the top.
+        // If the folder is missing, the CLI runs at the top of the worktree.
         assert!(around(name, "/srv/tree").iter().all(|arg| arg != option), "{name}");
     }
 }

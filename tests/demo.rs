@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// Runs the demo with a home, a temporary folder and a git of its own.
+/// Runs the demo with its own home, temporary folder and git configuration.
 fn demo(home: &TempDir) -> Output {
     run(home, home.path(), &["demo"])
 }
@@ -52,7 +52,8 @@ fn the_demo_merges_what_its_workers_did_and_says_where() {
     );
     for row in ["greet-in-french", "shout-in-english", "cancelled"] {
         assert!(printed.contains(row), "{row} is not in: {printed}");
-    } // The first thing that one tries there, without any option.
+    }
+    // The first commands that a user tries there need no option.
     for args in [["retry", "w-4"], ["wait", "w-4"]] {
         let ended = run(&home, repository, &args);
         assert!(ended.status.success(), "{args:?}: {ended:?}");

@@ -1,5 +1,5 @@
-//! The Claude Code plugin without Claude Code: its launcher with and without the program, and the names that its tools get.
-//! That Claude Code itself shows what the launcher says is in `tests/real/plugin.rs`.
+//! The Claude Code plugin without Claude Code: its launcher with and without the program, and the names of its tools.
+//! `tests/real/plugin.rs` checks that Claude Code shows the launcher's text.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ struct Plugin {
 }
 
 impl Plugin {
-    /// Where a user's plugin may lie: the path has what a shell and JSON would take for something else.
+    /// Copies the launcher to a folder whose path has characters that are special in a shell and in JSON.
     fn new() -> Self {
         let plugin = Self { folder: tempfile::tempdir().expect("a temporary folder") };
         fs::create_dir_all(plugin.root().join(".claude-plugin")).expect("a folder");
@@ -35,7 +35,8 @@ impl Plugin {
         self.path("it's a \"plug\\nin\" $HOME")
     }
 
-    /// By another process: what this one has open to write cannot be started for a moment.
+    /// Installs a script as the program. Another process writes it: a child of this one could inherit the open file,
+    /// and a file that is open for writing cannot be started.
     fn install(&self, folder: &str, script: &str) {
         fs::create_dir_all(self.path(folder)).expect("a folder");
         let mut writer = Command::new("sh");
@@ -52,7 +53,7 @@ impl Plugin {
             .stderr(Stdio::piped())
             .spawn()
             .expect("a shell starts");
-        // One that ends without reading is fine.
+        // The program may exit without reading its input.
         let _ = child.stdin.take().expect("a piped stdin").write_all(input.as_bytes());
         child.wait_with_output().expect("it ends")
     }
@@ -61,10 +62,10 @@ impl Plugin {
         self.run(Command::new("/bin/sh").arg(self.root().join(".claude-plugin/launch.sh")).arg("serve"), input)
     }
 
-    /// As Claude Code runs it: the plugin's own line, by a shell.
+    /// Runs the hook's command from the manifest in a shell, as Claude Code does.
     fn hook(&self) -> Output {
         let line = manifest()["hooks"]["PreToolUse"][0]["hooks"][0]["command"].as_str().expect("a command").to_owned();
-        // Claude Code puts the folder into the line. In quotes the shell does it as well.
+        // Claude Code replaces `CLAUDE_PLUGIN_ROOT` itself; here the shell expands it, inside the quotes.
         self.run(Command::new("/bin/sh").args(["-c", &line]), "{}")
     }
 }
@@ -101,7 +102,7 @@ fn a_missing_program_is_answered_with_how_to_install_it() {
     assert!(said.contains("orchestrator-boss, which is not installed") && said.contains("README"), "{said}");
     let compact = "{\"id\":\"a-b\",\"method\":\"initialize\",\"jsonrpc\":\"2.0\"}\n{\"method\":\"notifications/x\"}\n";
     assert_eq!(text(compact).0, "a-b");
-    // With the sources beside it there is a command, and it names the folder that they are in.
+    // The plugin's folder now holds the sources, so the answer has a command that names this folder.
     fs::write(plugin.root().join("Cargo.toml"), "").expect("a file");
     let said = text(INITIALIZE).1;
     let named = said.split("cargo install --path ").nth(1).and_then(|rest| rest.split('`').next()).expect("a command");
@@ -128,7 +129,7 @@ fn the_hook_is_silent_when_it_cannot_run() {
     if !is_installed_where_the_launcher_looks() {
         silent("no program");
     }
-    // An exit status of 2 would be a refusal of the edit.
+    // Claude Code takes exit status 2 as a refusal of the edit.
     plugin.install("bin", "#!/bin/sh\necho 'unrecognized subcommand' >&2\nexit 2");
     silent("an older program");
     plugin.install("bin", "#!/no/such/interpreter");
@@ -147,14 +148,14 @@ fn the_program_is_found_beyond_a_short_path() {
     }
 }
 
-/// Longer names are refused by the models' services.
+/// Checks the limit of the model services: they refuse longer names.
 #[test]
 fn every_tool_name_fits_with_each_clients_prefix() {
     let manifest = manifest();
     let plugin = manifest["name"].as_str().expect("a name");
     let servers = manifest["mcpServers"].as_object().expect("servers").keys();
     let server = env!("CARGO_PKG_NAME");
-    // Claude Code 2.1.330, Codex 0.169.0, Gemini CLI 0.61.0, OpenCode 1.18.33.
+    // The prefixes of Claude Code 2.1.330, Codex 0.169.0, Gemini CLI 0.61.0 and OpenCode 1.18.33.
     let mut prefixes: Vec<String> = servers.map(|name| format!("mcp__plugin_{plugin}_{name}__")).collect();
     prefixes.extend([format!("mcp__{server}__"), format!("mcp_{server}_"), format!("{server}_")]);
     let surface = surface();

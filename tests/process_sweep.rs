@@ -391,7 +391,7 @@ fn every_daemon_that_is_known_is_shared_by_default() {
     assert_eq!(default, orchestrator_boss::process::known_daemons().collect::<Vec<_>>());
 }
 
-/// A child that is ended with the test, passed or not.
+/// A child process that is killed when the test ends, passed or not.
 struct Guarded(Child);
 
 impl Drop for Guarded {

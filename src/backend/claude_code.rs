@@ -1,5 +1,5 @@
-//! Claude Code (tested with 2.1.330), driven by stream-json both ways with its stdin held open, so that messages reach a
-//! running turn. Its command lines are here, the meaning of its output in `claude_code/stream.rs`.
+//! The backend for Claude Code (tested with 2.1.330). It uses stream-json in both directions and keeps stdin open, so
+//! that messages reach a running turn. The command lines are here; `claude_code/stream.rs` decodes the output.
 
 mod failures;
 mod stream;

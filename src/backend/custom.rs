@@ -1,8 +1,8 @@
-//! A backend that a user describes in the settings: a program that gets its prompt on stdin and prints either plain text
+//! A backend that a user describes in the settings. Its program gets the prompt on stdin. It prints either plain text
 //! or lines of JSON in the small vocabulary of `custom/stream.rs`.
 //!
-//! An argument may hold `{model}`, `{effort}`, `{session_id}`, `{dir}` and `{permissions}`. One whose value is not there
-//! (no model was asked for) is left out whole, so write `--model={model}` rather than two arguments.
+//! An argument may hold `{model}`, `{effort}`, `{session_id}`, `{dir}` and `{permissions}`. An argument whose value is
+//! missing (no model was requested) is left out, so write `--model={model}` rather than two arguments.
 
 mod stream;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::mission::spec::{Mission, Permissions};
 
-/// One `[[custom]]` of the settings.
+/// One `[[custom]]` entry of the settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CustomBackend {
@@ -52,12 +52,12 @@ pub struct CustomBackend {
     pub stop: StopSignal,
 }
 
-/// What the program prints.
+/// The format of the program's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CustomOutput {
-    /// Text. Exit status 0 is then all that says it ended well, and its last words are the end of what it printed. That is
-    /// weak: a program that gives up politely counts as done. Use `verify_command` with it.
+    /// Text. Exit status 0 is then the only sign of success, and the final message is the end of the output. That is
+    /// weak: a program that gives up with status 0 counts as done. Use `verify_command` with it.
     #[default]
     Plain,
     /// Lines of JSON, with a `result` at the end.

@@ -1,24 +1,24 @@
-//! From what a CLI reports to a [`Failure`]. Status codes first, then exit codes; the fixed strings of one CLI are in its
-//! own file. Nothing here ever reads what an agent wrote.
+//! Converts a CLI's report of a failure to a [`Failure`]: by status code first, then by exit code. The fixed strings of
+//! one CLI are in its own file. Nothing here reads what an agent wrote.
 
 use super::lines::{clip, object, tail};
 use crate::mission::outcome::{Exit, Failure, FailureKind};
 
 const MESSAGE_LIMIT: usize = 2 * 1024;
-/// How much of stderr goes into a failure's words.
+/// Bytes of stderr that are kept in a failure's message.
 const STDERR_LIMIT: usize = 1024;
 
 pub fn failure(kind: FailureKind, message: impl AsRef<str>) -> Failure {
     Failure { kind, message: clip(message.as_ref().trim(), MESSAGE_LIMIT), resets_at: None }
 }
 
-/// What an HTTP status of a model service means. 404 is a model that is not there: the CLIs know their own addresses.
+/// Classifies an HTTP status of a model service. 404 means an unknown model, since the CLIs use correct addresses.
 pub fn kind_of_status(status: u64) -> FailureKind {
     match status {
         401..=403 => FailureKind::Auth,
         404 => FailureKind::ModelNotFound,
         408 => FailureKind::Network,
-        // Taken again by the services' own clients, like a failure of theirs.
+        // The services' own clients retry these, as they retry server errors.
         409 | 425 => FailureKind::Server,
         413 => FailureKind::ContextFull,
         429 => FailureKind::RateLimit,
@@ -28,7 +28,7 @@ pub fn kind_of_status(status: u64) -> FailureKind {
     }
 }
 
-/// What a service says in the JSON of its answer, which may stand in the middle of other words.
+/// Classifies a failure by the JSON in a service's response, which may be surrounded by other text.
 pub fn kind_of_answer(message: &str) -> Option<FailureKind> {
     let (start, end) = (message.find('{')?, message.rfind('}')?);
     let answer = object(message.get(start..=end)?)?;
@@ -37,7 +37,7 @@ pub fn kind_of_answer(message: &str) -> Option<FailureKind> {
     words.filter_map(kind_of_code).next().or_else(|| error["code"].as_u64().map(kind_of_status))
 }
 
-/// The codes of OpenAI's, Anthropic's and Google's services.
+/// Maps the error codes of OpenAI's, Anthropic's and Google's services.
 fn kind_of_code(code: &str) -> Option<FailureKind> {
     Some(match code {
         "model_not_found" | "not_found_error" | "NOT_FOUND" => FailureKind::ModelNotFound,
@@ -52,12 +52,12 @@ fn kind_of_code(code: &str) -> Option<FailureKind> {
     })
 }
 
-/// The process is gone and never said that it was done.
+/// Returns the failure of a process that ended without a result.
 pub fn without_result(program: &str, exit: Exit, stderr_tail: &str) -> Failure {
     failure(FailureKind::NoResult, ended(program, exit, "before it gave a result", stderr_tail))
 }
 
-/// How a process ended, in words, with the end of its stderr.
+/// Describes how a process ended, with the end of its stderr.
 pub fn ended(program: &str, exit: Exit, when: &str, stderr_tail: &str) -> String {
     let how = match exit {
         Exit::Code(code) => format!("{program} exited with status {code} {when}"),

@@ -1,6 +1,6 @@
-//! Gemini CLI (tested with 0.61.0), driven headless with stream-json. It hears nothing while it runs. Without a model it
-//! chooses by itself, at the price of one small extra call a turn; no name is put in here, since names age. Its command
-//! lines are here, the meaning of its output in `gemini/stream.rs`.
+//! The backend for Gemini CLI (tested with 0.61.0), which runs headless with stream-json. It reads no messages while it
+//! runs. Without a model it chooses one by itself, which costs one small extra call per turn; no default is set here,
+//! since model names age. The command lines are here; `gemini/stream.rs` decodes the output.
 
 mod stream;
 
@@ -89,7 +89,7 @@ impl Backend for Gemini {
 fn args(turn: &Turn<'_>, read_only_policy: Option<&PathBuf>) -> Vec<String> {
     let mut args = vec![
         "--output-format=stream-json".to_owned(),
-        // A name that no server has: it starts none, this one included, whatever the trusted project configures.
+        // No server has this name, so the CLI starts none, this one included, whatever the trusted project configures.
         "--allowed-mcp-server-names=none".into(),
     ];
     args.extend(turn.around().map(|top| format!("--include-directories={}", top.display())));

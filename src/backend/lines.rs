@@ -7,26 +7,26 @@ use super::AgentEvent;
 use super::objects::Objects;
 use crate::mission::outcome::Usage;
 
-/// The agent's last words are kept whole up to this; of longer ones the end, which is where they say how it went.
+/// Maximum size in bytes of a final message. Of a longer one the end is kept, since it states the result.
 pub const FINAL_LIMIT: usize = 256 * 1024;
-/// Of a tool's output the end is what tells.
+/// Bytes kept of a tool's output. The end is kept, since it shows the result.
 pub const OUTPUT_LIMIT: usize = 4 * 1024;
-/// One thing that an agent said, as an event.
+/// Maximum size in bytes of one message of an agent, as an event.
 pub const SAID_LIMIT: usize = 16 * 1024;
-/// A command, a path, a pattern.
+/// Maximum size in bytes of a command, a path or a pattern.
 const GIST_LIMIT: usize = 300;
-/// An object over several lines is read up to this length, in bytes.
+/// Maximum size in bytes of an object that spans several lines.
 const UNFINISHED_LIMIT: usize = 256 * 1024;
-/// How many lines that are no JSON become warnings; a CLI that prints a banner is told, one that prints a book is not.
+/// Maximum number of warnings about lines that are not JSON. It is enough for a banner.
 const NOISE_LIMIT: u32 = 20;
 
-/// The JSON object in a text; anything else is `None`.
+/// Parses a text that is one JSON object; returns `None` for anything else.
 pub fn object(text: &str) -> Option<Value> {
     serde_json::from_str(text).ok().filter(Value::is_object)
 }
 
-/// What is at a JSON pointer. Ours name no key with `~` or `/` in it, which the library's own looks for, and makes two
-/// strings of each name to do so: for every field of every line that a CLI prints.
+/// Returns the value at a JSON pointer. Our pointers have no key with `~` or `/` in it. The library's own function
+/// unescapes them and allocates two strings for each key, for every field of every line that a CLI prints.
 fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
     pointer.split('/').skip(1).try_fold(value, |value, name| match value {
         Value::Array(items) => items.get(name.parse::<usize>().ok()?),
@@ -34,7 +34,7 @@ fn at<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
     })
 }
 
-/// The string at a JSON pointer, empty where there is none.
+/// Returns the string at a JSON pointer, empty if there is none.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
@@ -138,7 +138,7 @@ pub fn add(total: &mut Usage, step: Usage) {
     }
 }
 
-/// The JSON objects that a line is made of; none if it is anything else.
+/// Returns the JSON objects that make up a line; none if the line is anything else.
 fn objects(line: &str) -> Vec<Value> {
     if let Some(object) = object(line) {
         return vec![object];
@@ -150,14 +150,14 @@ fn objects(line: &str) -> Vec<Value> {
     objects.finish()
 }
 
-/// Reads the JSON objects that a CLI prints, mostly one a line.
+/// A reader of the JSON objects that a CLI prints, usually one per line.
 #[derive(Default)]
 pub struct JsonLines {
     noise: Noise,
     unfinished: Option<Unfinished>,
 }
 
-/// An object that goes on in the next line.
+/// An object that continues in the next line.
 struct Unfinished {
     objects: Objects,
     first_line: String,
@@ -165,13 +165,13 @@ struct Unfinished {
 }
 
 impl JsonLines {
-    /// The objects that end in this line, and a warning if it is something else.
+    /// Returns the objects that end in this line, and a warning if text is not part of any object.
     pub fn read(&mut self, line: &str) -> (Vec<Value>, Option<AgentEvent>) {
-        // An object over several lines is indented in all but the first and the last.
+        // Of an object over several lines, all lines except the first and the last are indented.
         let is_inner = self.unfinished.is_some() && line.starts_with([' ', '\t']);
         let objects = if is_inner { Vec::new() } else { objects(line) };
         let begins = line.starts_with('{') || !objects.is_empty();
-        // What went before was cut.
+        // A new object begins, so the unfinished one was cut off.
         let cut = self.unfinished.take_if(|_| begins).and_then(|cut| self.noise.event(&cut.first_line));
         if !objects.is_empty() {
             return (objects, cut);
@@ -201,14 +201,14 @@ impl JsonLines {
     }
 }
 
-/// Lines that are no JSON, from a CLI that promised JSON.
+/// A counter of lines that are not JSON, from a CLI that should print JSON.
 #[derive(Debug, Default)]
 pub struct Noise {
     seen: u32,
 }
 
 impl Noise {
-    /// A warning for the first of them, nothing for an empty line or for the rest.
+    /// Returns a warning for the first such lines; nothing for an empty line or for later ones.
     pub fn event(&mut self, line: &str) -> Option<AgentEvent> {
         if line.trim().is_empty() {
             return None;

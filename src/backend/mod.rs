@@ -47,51 +47,53 @@ pub trait Backend: Send + Sync {
     /// The program to look for on the PATH.
     fn program(&self) -> &str;
 
-    /// What speaks against this mission, before anything is made for it: a model of another backend, a permission or a
-    /// budget that this CLI cannot keep. Returns how far it holds the worker to its permissions.
+    /// Checks a mission before anything is made for it. Refuses a model of another backend, and a permission or a
+    /// budget that this CLI cannot enforce. Returns how far the CLI enforces the worker's permissions.
     fn check(&self, mission: &Mission) -> Result<Enforcement, Refusal>;
 
-    /// How far it holds a worker to these permissions.
+    /// Returns how far the CLI enforces these permissions.
     fn enforcement(&self, permissions: Permissions) -> Enforcement;
 
-    /// Whether it says what it has used while it works, so that a budget can be kept; the others say it at the end of a
-    /// turn.
+    /// Returns whether the CLI reports its usage while it works, so that a budget can be enforced. Other CLIs report it
+    /// at the end of a turn.
     fn tells_usage_in_time(&self) -> bool {
         false
     }
 
-    /// Files, relative to a folder of the project, that it edits by itself when it reads them.
+    /// Returns files, relative to a folder of the project, that the CLI edits by itself when it reads them.
     fn edits_by_itself(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// The text that such a file would have without that edit; `None`: it made none.
+    /// Returns the text of such a file without that edit; `None` if the CLI made no such edit.
     fn without_own_edit(&self, _before: &str, _now: &str) -> Option<String> {
         None
     }
 
-    /// How to start one turn.
+    /// Returns how to start one turn.
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan;
 
-    /// Reads this CLI's output, one process at a time.
+    /// Returns a decoder for the output of one process of this CLI.
     fn decoder(&self, turn: &Turn<'_>) -> Box<dyn Decoder>;
 
-    /// A message for the running turn, as bytes for its stdin (with the newline). `None`: this CLI hears nothing while it runs.
+    /// Encodes a message for the running turn as bytes for stdin, with the newline. `None`: the CLI reads no messages
+    /// while it runs.
     fn live_message(&self, _id: Uuid, _text: &str) -> Option<String> {
         None
     }
 
-    /// Whether a running turn hears messages.
+    /// Returns whether a running turn can receive messages.
     fn hears_messages(&self) -> bool {
         self.live_message(Uuid::nil(), "").is_some()
     }
 
-    /// Whether it hides the user's git configuration from its tools, so that it must be told who commits.
+    /// Returns whether the CLI hides the user's git configuration from its tools, so that it needs an identity for
+    /// commits.
     fn hides_identity(&self) -> bool {
         false
     }
 
-    /// How to find out what is installed and who is logged in.
+    /// Returns how to find out whether the CLI is installed and logged in.
     fn probe(&self) -> Probe;
 }
 
@@ -101,25 +103,25 @@ pub struct Turn<'a> {
     pub mission: &'a Mission,
     /// The text for this turn, frame included.
     pub prompt: &'a str,
-    /// Where the CLI runs; absolute, symlinks resolved.
+    /// The directory in which the CLI runs; absolute, symlinks resolved.
     pub dir: &'a Path,
     pub session: Session<'a>,
-    /// Known for every turn; marks the first message of it, for CLIs that give receipts.
+    /// The id of the turn's first message, for CLIs that give receipts. Every turn has one.
     pub message_id: Uuid,
     /// The directories that a commit writes to, when `dir` is in a repository.
     pub git: Option<GitDirs<'a>>,
-    /// Name and e-mail for commits, for those that [`Backend::hides_identity`].
+    /// Name and e-mail for commits, for backends with [`Backend::hides_identity`].
     pub identity: Option<(&'a str, &'a str)>,
     /// A folder of this attempt's own, for files that the plan wants written.
     pub scratch: &'a Path,
-    /// Names under which the user registered this server with this CLI, so that a worker does not start it again.
+    /// Names under which the user registered this server with this CLI. They keep a worker from starting it again.
     pub own_registrations: &'a [String],
-    /// Whether this process runs as root.
+    /// True if this process runs as root.
     pub root: bool,
 }
 
 impl Turn<'_> {
-    /// The whole worktree, where the CLI runs in a subfolder of it: its tools may write there too.
+    /// Returns the whole worktree if the CLI runs in a subfolder of it: its tools may write there too.
     pub fn around(&self) -> Option<&Path> {
         self.mission.place.subfolder().map(|_| self.mission.place.path()).filter(|top| *top != self.dir)
     }
@@ -127,9 +129,9 @@ impl Turn<'_> {
 
 #[derive(Debug, Clone, Copy)]
 pub struct GitDirs<'a> {
-    /// The repository's own, shared by all its worktrees.
+    /// The Git directory of the repository, shared by all its worktrees.
     pub common: &'a Path,
-    /// The one of this worktree; the same as `common` in the main one.
+    /// The Git directory of this worktree; the same as `common` in the main worktree.
     pub own: &'a Path,
 }
 
@@ -297,10 +299,10 @@ pub enum AgentEvent {
         failure: Failure,
         fatal: bool,
     },
-    /// A live message reached the model.
+    /// A live message that reached the model.
     Received {
         message_id: Uuid,
-        /// What it says; the CLI itself names only its id.
+        /// The message's text. The CLI itself reports only the id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<String>,
     },
@@ -310,10 +312,10 @@ pub enum AgentEvent {
     Warning {
         text: String,
     },
-    /// The turn is over and nothing of it runs in the background: the process only waits for more input, if it lives.
-    /// `Busy` may follow within a moment (a background task that has just ended wakes the agent), so give it a few seconds.
+    /// The end of a turn without background tasks: the process, if alive, only waits for more input. `Busy` may follow
+    /// soon (a background task that has just ended wakes the agent), so wait a few seconds.
     Idle,
-    /// Another turn began by itself in the same process (a background task ended, a queued message was taken up).
+    /// Another turn that began by itself in the same process (a background task ended, a queued message was read).
     Busy,
 }
 
@@ -325,9 +327,9 @@ pub struct Probe {
     pub auth_args: Option<Vec<String>>,
     /// Environment variables of which one is enough to be logged in; only their presence is looked at.
     pub key_variables: Vec<String>,
-    /// Files, relative to the home folder (or to the folder named by the variable in front), whose existence shows a login.
+    /// Files whose existence shows a login, relative to the home folder or to the folder that the given variable names.
     pub login_files: Vec<LoginFile>,
-    /// The command that mends a missing installation, and the one that mends a missing login.
+    /// The command that fixes a missing installation, and the one that fixes a missing login.
     pub install_command: String,
     pub login_command: String,
     /// Reads stdout and exit code of `auth_args`; `None` when they do not tell.

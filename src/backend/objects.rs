@@ -1,45 +1,46 @@
-//! Finds the JSON objects in a line as CLIs really print it, and shortens those that are too long to be held.
+//! Finds the JSON objects in a line as CLIs really print it, and shortens those that are too long to keep in memory.
 //!
-//! Around an object there may be what terminals do not show (a byte order mark, colours, NUL bytes) or overwrite (progress
-//! before a carriage return). In it there may be what strict readers refuse: half surrogates, NaN, raw control characters,
-//! nesting without end. Long strings lose their middle and long lists their end, so memory is bounded whatever the length.
+//! Around an object there may be text that terminals hide (a byte order mark, colours, NUL bytes) or overwrite
+//! (progress before a carriage return). Inside it there may be input that strict parsers refuse: lone surrogates, NaN,
+//! raw control characters or very deep nesting. Long strings lose their middle and long lists their end, so memory is
+//! bounded.
 
 use serde_json::{Number, Value};
 
-/// Kept of a string's beginning and of its end, in bytes; less of one in a field that has many.
+/// Bytes kept of a string's beginning; `TAIL` is for its end. In a field with many strings each keeps fewer.
 const HEAD: usize = 4 * 1024;
 const TAIL: usize = super::lines::FINAL_LIMIT;
 const LEAST: usize = 256;
-/// A field of the object itself takes about this much; of a longer list the rest is left out.
+/// Approximate maximum size in bytes of a top-level field. The rest of a longer list is dropped.
 const FIELD: usize = 4 * 1024 * 1024;
-/// All objects of one line together.
+/// Maximum total size in bytes of the objects of one line.
 const ALL: usize = 32 * 1024 * 1024;
-/// Deeper values become null. The library refuses 128.
+/// Maximum nesting depth; deeper values become null. The library refuses 128.
 const DEPTH: usize = 100;
-/// Text before an object, in bytes.
+/// Maximum size in bytes of text before an object.
 const PREFIX: usize = 4 * 1024;
-/// No word or number of JSON is longer than what is worth keeping of it.
+/// Bytes kept of a number or a keyword; no sensible one is longer.
 const SCALAR: usize = 64;
 
-/// Takes a line piece by piece.
+/// A parser that takes a line piece by piece.
 #[derive(Default)]
 pub struct Objects {
     done: Vec<Value>,
     size: usize,
     out: Vec<u8>,
-    /// What is open: `{` or `[`.
+    /// The open containers: `{` or `[`.
     open: Vec<u8>,
     state: State,
     escape: Escape,
-    /// A comma was read and not written: nothing may follow it.
+    /// True if a comma was read and not yet written, since nothing may follow it.
     comma: bool,
-    /// Where in `out` the present field of the object began.
+    /// The offset in `out` at which the current top-level field begins.
     field: usize,
-    /// Nothing is written until this ends.
+    /// The part that is skipped: nothing is written until it ends.
     skipped: Option<Skipped>,
     string: Text,
     scalar: Vec<u8>,
-    /// Text outside of objects that a terminal would show before or behind one.
+    /// Number of bytes outside of objects that a terminal would show before or after one.
     shown: usize,
     has_quotes: bool,
     behind_object: bool,
@@ -49,9 +50,9 @@ pub struct Objects {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Skipped {
-    /// The list, or the object, that is open at this depth.
+    /// The rest of the list or object that is open at this depth.
     Rest(usize),
-    /// One value, below this depth.
+    /// One value below this depth.
     Value(usize),
 }
 
@@ -61,24 +62,24 @@ enum State {
     Between,
     String,
     Backslash,
-    /// So many digits of `\uXXXX` are missing.
+    /// A `\uXXXX` escape: the number of missing digits, and the value so far.
     Hex(u8, u16),
 }
 
-/// Control sequences of terminals.
+/// The state within a terminal's control sequence.
 #[derive(Default, Clone, Copy, PartialEq)]
 enum Escape {
     #[default]
     None,
     Began,
     Sequence,
-    /// Until BEL or ESC `\`.
+    /// A command that ends at BEL or ESC `\`.
     Command,
-    /// One more byte.
+    /// The choice of a character set, which ends after one more byte.
     Charset,
 }
 
-/// The text of one string, decoded, without its middle.
+/// The decoded text of one string, without its middle if it is long.
 #[derive(Default)]
 struct Text {
     head: Vec<u8>,
@@ -100,7 +101,7 @@ impl Objects {
                 rest = &rest[plain..];
             }
             let Some((byte, behind)) = rest.split_first() else { return };
-            // A NUL is half of a character in UTF-16, of which the other half is ASCII.
+            // In UTF-16, an ASCII character has a NUL as its other half.
             if *byte != 0 {
                 self.take(*byte);
             }
@@ -108,12 +109,12 @@ impl Objects {
         }
     }
 
-    /// Whether an object began that has not ended: the next line may go on with it.
+    /// Returns whether an object has begun and not ended, so that the next line may continue it.
     pub fn is_unfinished(&self) -> bool {
         !self.broken && !self.open.is_empty() && !self.text_before
     }
 
-    /// The objects; none if the line is anything else than objects.
+    /// Returns the objects; none if the line is malformed, unfinished, or has text after an object.
     pub fn finish(self) -> Vec<Value> {
         let text_behind = self.behind_object && self.shown > 0;
         if self.broken || text_behind || !self.open.is_empty() { Vec::new() } else { self.done }
@@ -153,7 +154,7 @@ impl Objects {
         }
     }
 
-    /// Before, between and behind objects.
+    /// Handles a byte before, between or after objects.
     fn outside(&mut self, byte: u8) {
         match byte {
             b'\r' => self.overwritten(),
@@ -164,7 +165,7 @@ impl Objects {
             _ if byte.is_ascii_whitespace() || byte.is_ascii_control() || is_mark(byte) => {}
             _ => {
                 self.shown += 1;
-                // Then it may be text about an object.
+                // Quotes suggest text that quotes an object.
                 self.has_quotes |= b"\"'`\\".contains(&byte);
             }
         }
@@ -174,7 +175,7 @@ impl Objects {
         !self.behind_object && !self.has_quotes && self.shown < PREFIX
     }
 
-    /// The terminal writes over what was shown.
+    /// Forgets the text shown so far, since the terminal overwrites it.
     fn overwritten(&mut self) {
         (self.shown, self.has_quotes, self.behind_object) = (0, false, false);
     }
@@ -187,7 +188,7 @@ impl Objects {
             (Escape::Began, b'(' | b')' | b'#' | b'%') => Escape::Charset,
             (Escape::Command, 0x1b) => Escape::Began,
             (Escape::Sequence, 0x40..=0x7e) => {
-                // Erases the line, or goes to its beginning or to another one.
+                // These sequences erase the line, or move to its beginning or to another line.
                 if self.open.is_empty() && b"GHJKEF".contains(&byte) {
                     self.overwritten();
                 }
@@ -280,7 +281,7 @@ impl Objects {
         let text_before = std::mem::take(&mut self.text_before);
         self.size += self.out.len();
         match serde_json::from_slice::<Value>(&self.out) {
-            // With text before it only what is plainly an event.
+            // After other text, accept an object only if it is clearly an event.
             Ok(object) if !text_before || object["type"].is_string() => self.done.push(object),
             _ => self.broken = true,
         }
@@ -327,7 +328,7 @@ impl Text {
         self.append(bytes);
     }
 
-    /// A character by its UTF-16 code; those beyond the first 65,536 come in halves.
+    /// Appends a UTF-16 code unit. Characters beyond the first 65,536 come as two surrogates.
     fn push_unit(&mut self, unit: u16) {
         let character = match (self.surrogate.take(), unit) {
             (Some(high), 0xdc00..=0xdfff) => char::decode_utf16([high, unit]).next().and_then(Result::ok),
@@ -373,12 +374,12 @@ impl Text {
     }
 }
 
-/// Bytes of a byte order mark, or of what stands for one that could not be read.
+/// Returns whether this is a byte of a byte order mark, or of the replacement character for an unreadable one.
 fn is_mark(byte: u8) -> bool {
     matches!(byte, 0xef | 0xbb | 0xbf | 0xbd | 0xfe | 0xff)
 }
 
-/// A line that was too long to be kept, read again piece by piece.
+/// A line that was too long to keep, read again piece by piece.
 #[derive(Default)]
 pub struct LongLine {
     objects: Objects,
@@ -388,9 +389,9 @@ pub struct LongLine {
 /// The short form of a long line.
 #[derive(Debug, PartialEq)]
 pub enum Short {
-    /// Its objects, complete but for the middle of long strings and the end of long lists.
+    /// The objects of the line, complete except for the middle of long strings and the end of long lists.
     Objects(String),
-    /// Beginning and end of a line that is no JSON.
+    /// The beginning and the end of a line that is not JSON.
     Text(String),
 }
 

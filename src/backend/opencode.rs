@@ -1,5 +1,5 @@
-//! OpenCode (tested with 1.18.33), driven by `opencode run --format json`. It hears nothing while it runs. Its command lines
-//! are here, the meaning of its output in `opencode/stream.rs`.
+//! The backend for OpenCode (tested with 1.18.33), which runs as `opencode run --format json`. It reads no messages
+//! while it runs. The command lines are here; `opencode/stream.rs` decodes the output.
 
 mod stream;
 
@@ -81,7 +81,8 @@ impl Backend for OpenCode {
     }
 }
 
-/// It names its schema in a configuration file that does not; no setting keeps it from that.
+/// Removes the `$schema` that OpenCode adds to a configuration file without one. No setting turns this off. Returns
+/// `None` if OpenCode added nothing.
 fn without_schema(before: &str, now: &str) -> Option<String> {
     const NAMED: &str = "{\n  \"$schema\": \"https://opencode.ai/config.json\",";
     let begin = &before[..=before.find('{')?];
@@ -89,7 +90,7 @@ fn without_schema(before: &str, now: &str) -> Option<String> {
     Some(format!("{begin}{}", now.strip_prefix(NAMED).filter(|_| is_its)?))
 }
 
-/// A model without its provider is not one that it can find.
+/// Refuses a model without its provider, since OpenCode cannot find it.
 fn check_provider(model: Option<&str>) -> Result<(), Refusal> {
     match model {
         Some(model) if !model.contains('/') => Err(Refusal::Model {
@@ -117,7 +118,7 @@ fn args(turn: &Turn<'_>) -> Vec<String> {
     args
 }
 
-/// Configuration that is merged over the user's own.
+/// Returns configuration that disables this server; it is merged over the user's own.
 fn without_this_server(own_registrations: &[String]) -> Option<String> {
     let servers: Map<String, Value> =
         own_registrations.iter().map(|name| (name.clone(), json!({"enabled": false}))).collect();
@@ -135,7 +136,7 @@ mod tests {
             let rest = before.trim_start().strip_prefix('{').unwrap();
             assert_eq!(without_schema(before, &named(rest)).as_deref(), Some(before));
         }
-        // What the worker edited stays edited.
+        // The worker's own edits stay.
         assert_eq!(without_schema("{}", &named("\"b\": 2}")).as_deref(), Some("{\"b\": 2}"));
         let has_it = named("\"a\": 1}");
         assert_eq!(without_schema(&has_it, &named("\"a\": 2}")), None, "it was there before");

@@ -1,14 +1,14 @@
-//! What an event says to those who read: models by the tools, people by `logs`.
+//! Describes an event in words, for models (in tool answers) and for users (in `logs`).
 
 use super::AgentEvent;
 
 impl AgentEvent {
-    /// Whether it is of no use to anybody who reads.
+    /// Returns whether the event is of no use to readers.
     pub fn is_bookkeeping(&self) -> bool {
         matches!(self, AgentEvent::Usage { .. } | AgentEvent::Idle | AgentEvent::Busy)
     }
 
-    /// In words, whole: several lines where the worker said several. As it came, so it may hold anything.
+    /// Returns the whole event in words, as several lines if the worker wrote several. The text is not sanitised.
     pub fn words(&self) -> String {
         match self {
             AgentEvent::Session { id, model: Some(model) } => format!("session {id} ({model})"),

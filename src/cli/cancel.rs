@@ -57,11 +57,12 @@ struct Cancelled {
     status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     survivors: Option<u32>,
-    /// full: every process that could be its was looked at; best_effort: the system hides some.
+    /// Containment level. full: every process that could be the worker's was checked; best_effort: the system hides
+    /// some.
     #[serde(skip_serializing_if = "Option::is_none")]
     proof: Option<&'static str>,
     already_settled: bool,
-    /// Messages that it never heard; the next attempt hears them first.
+    /// Messages that never reached the worker. The next attempt gets them first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unheard: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,10 +1,10 @@
 //! Completion in bash, zsh and fish: the scripts that `completions` prints, and the hidden `complete` that they call at
-//! each TAB. What can be typed next is worked out by clap's own engine from the commands' definitions; the workers' ids
-//! come from the state directory, without any server.
+//! each TAB. clap's own engine computes the candidates from the commands' definitions. The workers' ids come from the
+//! state directory, without any server.
 //!
-//! clap's ready-made bash script does not work for a program with a hyphen in its name (clap-rs/clap issue 6421), and
-//! none of the ready-made ones knows ids. Nothing here may disturb the line that is being typed: there are no errors,
-//! and what takes too long is left out.
+//! clap's ready-made bash script does not work for a program with a hyphen in its name (clap-rs/clap issue 6421). None
+//! of the ready-made scripts completes ids. Nothing here may disturb the line that is being typed: no errors are
+//! printed, and slow answers are left out.
 
 use std::env;
 use std::ffi::OsString;
@@ -28,9 +28,9 @@ use crate::backend::Backends;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::store::reader::Reader;
 
-/// Longer than this nobody waits for a TAB. The state may lie on a disk that hangs.
+/// Time limit for the answer to a TAB. The state may lie on a disk that hangs.
 const LIMIT: Duration = Duration::from_secs(1);
-/// No screen shows more, and the newest are named first.
+/// Maximum number of workers that are listed. The newest come first, and no screen shows more.
 const MOST_WORKERS: usize = 200;
 
 #[derive(Debug, Args)]
@@ -71,7 +71,8 @@ pub(super) fn print_script(args: &CompletionsArgs) -> ExitCode {
     out::end(script.and_then(|script| out::line(script.trim_end())).map(|()| ExitCode::SUCCESS))
 }
 
-/// A program that is gone, or an older one, must not print into the line that is typed: hence `2>/dev/null`.
+/// Returns the script for a shell. The scripts use `2>/dev/null`, since a missing or older program must not print into
+/// the line that is typed.
 fn script(shell: Shell, program: &str) -> String {
     match shell {
         Shell::Bash => BASH.replace("PROGRAM", &word(program)),
@@ -83,7 +84,7 @@ fn script(shell: Shell, program: &str) -> String {
     }
 }
 
-/// `--option=value` is three words for bash, and only the last one is replaced.
+/// The script for bash. There, `--option=value` is three words, and only the last one is replaced.
 const BASH: &str = r#"
 _orchestrator_boss() {
     local IFS=$'\n' words=() current='' joined='' i
@@ -134,7 +135,7 @@ end
 complete --command orchestrator-boss --no-files --keep-order --arguments '(__orchestrator_boss_complete)'
 "#;
 
-/// Answers a shell's script. Whatever goes wrong, there is just nothing to offer.
+/// Answers a shell's script with the candidates, or with none after an error.
 pub(super) fn answer(args: CompleteArgs) -> ExitCode {
     let CompleteArgs { shell, words } = args;
     let (sender, found) = mpsc::channel();
@@ -154,7 +155,7 @@ fn candidates(words: Vec<OsString>) -> Vec<CompletionCandidate> {
     let places = places(&before);
     let found = engine::complete(&mut command(&places), words, before.len(), env::current_dir().ok().as_deref());
     let mut found = found.unwrap_or_default();
-    // What was typed already is not offered again.
+    // A word that was already typed is no candidate.
     found.retain(|it| !before.iter().any(|word| word == it.get_value()));
     let is_option = |it: &CompletionCandidate| it.get_value().as_encoded_bytes().starts_with(b"-");
     if current.is_empty() && found.iter().any(|it| !is_option(it)) {
@@ -175,7 +176,7 @@ fn as_line(shell: Shell, candidate: &CompletionCandidate) -> String {
     }
 }
 
-/// Those that the line being typed names.
+/// Returns the places that the typed line names.
 fn places(words: &[OsString]) -> Places {
     Places { config: named(words, "--config"), state_dir: named(words, "--state-dir") }
 }
@@ -184,14 +185,14 @@ fn named(words: &[OsString], option: &str) -> Option<PathBuf> {
     let words: Vec<&str> = words.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     let at = words.iter().rposition(|word| *word == option || word.starts_with(&format!("{option}=")))?;
     let value = words[at].strip_prefix(option)?.strip_prefix('=').or_else(|| words.get(at + 1).copied())?;
-    // A shell hands on what was typed, before it means anything by `~`.
+    // The shell passes on what was typed, before it expands `~`.
     Some(match (value.strip_prefix("~/"), etcetera::home_dir()) {
         (Some(below), Ok(home)) => home.join(below),
         _ => PathBuf::from(value),
     })
 }
 
-/// Which workers a command takes.
+/// The workers that a command accepts.
 #[derive(Debug, Clone, Copy)]
 enum Taken {
     All,
@@ -199,7 +200,7 @@ enum Taken {
     Settled,
 }
 
-/// The commands with an argument for workers, the name of that argument, and which of them make sense.
+/// The commands with an argument for workers, the name of that argument, and the workers that make sense for it.
 const WORKERS: [(&str, &str, Taken); 7] = [
     ("status", "worker", Taken::All),
     ("logs", "worker", Taken::All),
@@ -222,12 +223,12 @@ fn command(places: &Places) -> Command {
     command.mut_subcommand("retry", |sub| sub.mut_arg("backend", |arg| arg.add(candidates)))
 }
 
-/// The newest first.
+/// Returns the workers as candidates, the newest first.
 fn workers(places: &Places, taken: Taken) -> Option<Vec<CompletionCandidate>> {
     let reader = Reader::open(&Here::find(places).ok()?.state_root).ok()??;
     let registry = reader.registry();
     let known = registry.workers().map(|worker| match worker.status.is_live() {
-        // Where no server lives, its folder knows more than the journal.
+        // If no server runs, the worker's folder is more recent than the journal.
         true => reader.up_to_date(worker),
         false => worker.clone(),
     });
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!(offered(&[boss, "integrate", "--strategy=sq"]), ["--strategy=squash"]);
         assert_eq!(offered(&[boss, "setup", "--sco"]), ["--scope"]);
         assert!(offered(&[boss, "doctor", ""]).contains(&"--json".to_owned()));
-        // Free text: the files of the directory would only be wrong.
+        // Free text: names of files would be wrong.
         assert_eq!(offered(&[boss, "retry", "--feedback", ""]), [""; 0]);
         assert_eq!(offered(&[]), [""; 0]);
     }

@@ -1,6 +1,6 @@
-//! The agent that the demo's workers run: a deterministic little program in the place of a model, so that the demo needs
-//! no key and no network. It speaks the JSONL of custom backends, and does what the lines `DEMO: …` of its prompt say.
-//! It knows nothing of the orchestrator; to it this is a prompt, a directory and git, as to any agent.
+//! The agent that the demo's workers run: a small deterministic program in place of a model, so that the demo needs no
+//! key and no network. It prints the JSONL of custom backends and executes the lines `DEMO: …` of its prompt. Like any
+//! agent it gets a prompt, a directory and git, and does not depend on the orchestrator.
 // Its stdout is its protocol.
 #![allow(clippy::print_stdout)]
 
@@ -47,8 +47,8 @@ enum AgentError {
     Alone { here: usize, wanted: usize },
 }
 
-/// Reads the prompt from stdin and works in the current directory. The result line and the exit status both tell whether
-/// it went well.
+/// Reads the prompt from stdin and works in the current directory. The result line and the exit status both report
+/// whether it succeeded.
 pub fn run(args: &AgentArgs) -> bool {
     emit(json!({"type": "session", "id": args.session}));
     let mut prompt = String::new();
@@ -63,12 +63,12 @@ pub fn run(args: &AgentArgs) -> bool {
     worked.is_ok()
 }
 
-/// Returns its last words.
+/// Executes the lines for the agent and returns its final message.
 fn work(prompt: &str) -> Result<&'static str, AgentError> {
     let orders: Vec<&str> =
         prompt.lines().filter_map(|line| line.trim().strip_prefix("DEMO:")).map(str::trim).collect();
     if orders.is_empty() {
-        // As when a person tries `retry` in the demo's repository.
+        // This happens when a user tries `retry` in the demo's repository.
         return Ok("Nothing was done: this agent does only what lines say that begin with DEMO:.");
     }
     orders.into_iter().try_for_each(obey)?;

@@ -1,8 +1,8 @@
-//! `guard`: the hook of the Claude Code plugin. It refuses edits that a boss makes with its own hands, as the skill demands.
+//! `guard`: the hook of the Claude Code plugin. It refuses edits that a boss makes itself, as the skill demands.
 //!
-//! Off unless the user has turned it on. It refuses only what it is sure of: a session that has missions in the state of
-//! this repository, editing a file of this repository. Everything else, and whatever cannot be read, is let through: a
-//! hook that fails must not hold up anybody's work. Claude Code 2.1.330 gives the call as JSON on stdin and reads the
+//! It is off unless the user has turned it on. It refuses only clear cases: a session that has missions in the state of
+//! this repository edits a file of this repository. It allows everything else, and all that it cannot read, since a
+//! failing hook must not stop the user's work. Claude Code 2.1.330 passes the call as JSON on stdin and reads the
 //! decision from stdout.
 
 use std::env;
@@ -21,9 +21,9 @@ use crate::orchestrator::{Around, all_folders, state_root};
 use crate::process;
 use crate::store::{file, state_dir};
 
-/// How Claude Code hands on what the user chose for the plugin's option `guard`.
+/// The variable in which Claude Code passes on the user's choice for the plugin's option `guard`.
 const TURNED_ON: &str = "CLAUDE_PLUGIN_OPTION_GUARD";
-/// No edit is larger; the rest of the call is not needed.
+/// Maximum number of bytes read of a call. No edit is larger.
 const LONGEST_CALL: u64 = 64 << 20;
 
 const REFUSAL: &str = "You are the boss of workers in this repository: you do not edit its files yourself. Give it to a \

@@ -1,5 +1,5 @@
-//! How the command line describes itself: the top-level help by what people want to do, and the manual page. Both are made
-//! from the commands' own definitions.
+//! Builds the top-level help, grouped by what users want to do, and the manual page. Both are made from the commands'
+//! own definitions.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -10,14 +10,14 @@ use clap_mangen::Man;
 use super::Arguments;
 use super::out::{self, End};
 
-/// Which commands the top-level help lists together. The test below holds that every command is in one.
+/// Groups of commands in the top-level help. The test below checks that every command is in one.
 const GROUPS: [(&str, &[&str]); 3] = [
     ("Look", &["status", "logs", "diff", "wait", "report"]),
     ("Work with workers", &["cancel", "retry", "integrate", "clean"]),
     ("Set up", &["demo", "setup", "doctor", "serve", "completions", "man"]),
 ];
 
-/// Everything that a user may type; with the commands of the top level in groups.
+/// Returns everything that a user may type, with the commands of the top level in groups.
 pub(super) fn command() -> Command {
     let command = Arguments::command().max_term_width(80);
     let lists = GROUPS.iter().map(|(group, names)| {

@@ -1,4 +1,5 @@
-//! `integrate`: brings workers' branches into another, as the tool `integrate_worker` does, and stays until it is done.
+//! `integrate`: integrates workers' branches into another, as the tool `integrate_worker` does, and waits until it is
+//! done.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,7 +62,7 @@ pub(super) struct IntegrateArgs {
     json: bool,
 }
 
-/// An empty command would pass.
+/// Refuses an empty command, which would pass as a verification.
 fn some(command: &str) -> Result<String, &'static str> {
     match command.trim() {
         "" => Err("give a command, or leave --verify-command out"),
@@ -94,7 +95,7 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     push: Option<Push>,
     notes: Vec<String>,
-    /// The worker has no commits.
+    /// True if the worker has no commits.
     #[serde(skip)]
     nothing: bool,
 }

@@ -1,4 +1,4 @@
-//! `logs`: what a worker did, attempt by attempt, as its events tell it; or what its CLI printed, byte by byte. Only reads.
+//! `logs`: prints a worker's events, attempt by attempt, or its CLI's output, byte by byte. Only reads.
 
 mod raw;
 pub(super) mod say;

@@ -1,5 +1,5 @@
-//! The command line: reads the arguments and hands on. The only room that may print to stdout, and `serve` must not even
-//! here: there, stdout is the protocol.
+//! The command line: reads the arguments and dispatches. Only this module may print to stdout. Even here `serve` must
+//! not print, since stdout is the protocol there.
 #![allow(clippy::print_stdout)]
 
 mod cancel;

@@ -1,5 +1,5 @@
-//! The settings by which a worker was begun. Its server may have been started with a settings file of its own (`--config`),
-//! which a command at a terminal is not given: the worker's record says which file that was, and what was in it.
+//! Finds the settings with which a worker was started. Its server may have a settings file of its own (`--config`),
+//! which a command at a terminal does not get. The worker's record has the path of that file and its content.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::orchestrator::Observer;
 use crate::store::file;
 use crate::supervisor::assignment::Assignment;
 
-/// For a command that acts on these workers without being told of any settings file.
+/// Returns the settings for a command that acts on these workers and was given no settings file.
 pub(super) fn settings(here: &Here, names: &[String]) -> Settings {
     let own = here.settings.clone();
     let Some(recorded) = names.iter().find_map(|name| assignment(here, name)) else { return own };
@@ -22,12 +22,12 @@ pub(super) fn settings(here: &Here, names: &[String]) -> Settings {
     }
 }
 
-/// What lies in the repository is the repository's, and must not say what is run.
+/// Returns whether the file lies in the repository or the state directory. Such a file must not decide what is run.
 fn is_within_reach_of_workers(here: &Here, path: &Path) -> bool {
     [Some(&here.state_root), here.repository.as_ref()].into_iter().flatten().any(|folder| path.starts_with(folder))
 }
 
-/// The file is gone: its backends are known from the record, without their secrets.
+/// Adds the backends of the record to the user's own settings, when the file cannot be used. The record has no secrets.
 fn with_backends_of(mut own: Settings, recorded: Settings) -> Settings {
     let known = Backends::with_custom(own.custom.clone());
     own.custom.extend(recorded.custom.into_iter().filter(|custom| known.get(&custom.name).is_err()));
@@ -37,7 +37,7 @@ fn with_backends_of(mut own: Settings, recorded: Settings) -> Settings {
     own
 }
 
-/// Of the worker's newest attempt; for one that never began, of any worker of the same backend.
+/// Returns the record of the worker's newest attempt; for a worker that never began, of any worker of the same backend.
 fn assignment(here: &Here, name: &str) -> Option<Assignment> {
     let mut observer = here.observe().ok()??;
     let worker = observer.find(name).ok()?.worker;

@@ -1,5 +1,5 @@
-//! `status`: all workers at a glance, once, live (`--watch`) or for programs (`--json`). It reads the state directory and
-//! asks no server, so it tells the same whether one lives or not; it changes nothing.
+//! `status`: shows all workers, once, live (`--watch`) or for programs (`--json`). It reads the state directory and
+//! asks no server, so it shows the same with and without a running server. It changes nothing.
 
 mod board;
 mod detail;
@@ -104,7 +104,7 @@ fn said(args: &StatusArgs, places: &Places) -> Result<String, End> {
 
 fn one(observer: &Observer, overview: &Overview, name: &str) -> Result<Shown, End> {
     let found = observer.find(name).map_err(visit::refused)?;
-    // Of one that is not in the history there is more to tell.
+    // If the worker is not in the history, the overview has more facts about it.
     let view = overview.workers().find(|view| view.worker.id == found.worker.id).cloned().unwrap_or(found);
     let is_led = overview.is_led(&view.worker);
     let written = orchestrator::written(&view.worker, &observer.folder(&view.worker.id));

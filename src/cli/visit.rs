@@ -1,6 +1,6 @@
-//! A visitor: an orchestrator in this very process, for a command that acts and goes again. It acts in the place of the
-//! worker's own boss, who is told of what came of it as of anything else; it consumes no news, takes over nobody's workers,
-//! and what it sets to work is led by a server of that boss if one lives, else by whoever is there next.
+//! A one-shot client: an orchestrator in this process, for a command that acts and exits. It acts in the place of the
+//! worker's own boss, which is notified of the results as usual. It consumes no notifications and takes over no
+//! workers. A server of that boss manages what it starts, if one runs; otherwise the next server does.
 
 use std::env;
 use std::path::Path;
@@ -37,16 +37,18 @@ pub(super) struct Visit {
 /// An attempt that was asked for.
 pub(super) struct Begun {
     pub view: WorkerView,
-    /// Why it does not run yet, if it does not.
+    /// The reason why it does not run yet, if it does not.
     pub waits_for: Option<String>,
 }
 
-/// Refused where a worker calls it: workers do not lead workers. Where nothing was ever asked for, nothing is made.
+/// Opens a one-shot client. Refuses a worker as the caller, since workers do not manage workers. Creates no state where
+/// no mission was ever created.
 pub(super) async fn visit(places: &Places) -> Result<Visit, End> {
     visit_for(places, &[]).await
 }
 
-/// For a command that acts on these workers: with the settings by which they were begun, unless it is told others.
+/// Opens a one-shot client for a command that acts on these workers. Uses the settings with which they were started,
+/// unless the user names others.
 pub(super) async fn visit_for(places: &Places, workers: &[String]) -> Result<Visit, End> {
     let here = Here::find(places).map_err(End::Failed)?;
     let settings = match places.config {
@@ -154,7 +156,7 @@ impl Visit {
     }
 }
 
-/// In the words of the command line.
+/// Converts an error to the words of the command line.
 pub(super) fn refused(error: OrchestratorError) -> End {
     let text = for_people(&with_causes(&error));
     match error {
@@ -163,7 +165,7 @@ pub(super) fn refused(error: OrchestratorError) -> End {
     }
 }
 
-/// Errors name the tools that a boss calls; at a terminal there are commands.
+/// Names of tools, which errors mention for a boss, and the commands for a terminal.
 const COMMANDS: [(&str, &str); 9] = [
     ("batch_create_workers makes some", "a boss makes some, by its tool batch_create_workers"),
     ("list_worker_missions", "`orchestrator-boss status`"),

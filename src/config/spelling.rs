@@ -1,18 +1,17 @@
-//! A name in the settings, or of a variable, that there is not: which one was most likely meant. The list of all names is
-//! no answer.
+//! Suggests the name that was most likely meant by an unknown setting or variable. A list of all names would not help.
 
 use similar::{Algorithm, TextDiff};
 
-/// How much of two names has to be the same. `max_worker` is 0.95 of `max_workers`, `max_tokens` 0.67 of `max_workers`.
+/// Minimum similarity of two names. `max_worker` has 0.95 to `max_workers`, `max_tokens` 0.67.
 const ALIKE: f32 = 0.75;
-/// As many names as are listed whole.
+/// Maximum number of names that are listed in full.
 const FEW: usize = 6;
 
-/// Sections with names of their own, for one that was put elsewhere.
+/// Sections and their own names, to recognise a name that was put elsewhere.
 const SECTIONS: [(&str, &[&str]); 2] =
     [("[boss]", &["max_cost_usd", "max_tokens", "timeout_minutes"]), ("[backends.NAME]", &["program", "model"])];
 
-/// What the reader of a settings file says of it, with the right sentence first.
+/// Returns the parser's message, or a clearer one for an unknown setting.
 pub(super) fn explained(error: &toml::de::Error, text: &str, top_level: &[String]) -> String {
     let Some((name, known)) = unknown_field(error.message()) else { return error.to_string() };
     let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
@@ -24,7 +23,7 @@ fn advice(name: &str, known: &[String], top_level: &[String]) -> String {
     if let Some(meant) = nearest(name, known.iter().map(String::as_str)) {
         return format!("did you mean {meant}?");
     }
-    // Below a section's title all belongs to it.
+    // Every key below a section's title belongs to that section.
     if !top_level.iter().all(|it| known.contains(it))
         && let Some(meant) = nearest(name, top_level.iter().map(String::as_str))
     {
@@ -41,7 +40,7 @@ fn advice(name: &str, known: &[String], top_level: &[String]) -> String {
     }
 }
 
-/// The name most like this one, if any is.
+/// Returns the most similar of the known names, if one is similar enough.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| name.to_ascii_lowercase().replace('-', "_");
     let likeness = |other: &str| {
@@ -53,7 +52,7 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
     (best.0 >= ALIKE).then_some(best.1)
 }
 
-/// The same of variables that begin alike: what follows counts.
+/// Returns the most similar variable. Compares only the part after the common prefix.
 pub(super) fn nearest_variable(name: &str, known: [&'static str; 7]) -> Option<&'static str> {
     let rest = |name: &str| name.trim_start_matches("ORCHESTRATOR_").to_owned();
     let meant = nearest(&rest(name), known.iter().map(|it| it.trim_start_matches("ORCHESTRATOR_")))?;
@@ -64,7 +63,7 @@ pub(super) fn known(message: &str) -> Vec<String> {
     unknown_field(message).map(|(_, known)| known).unwrap_or_default()
 }
 
-/// Taken out of serde's words: the name, and those that there are.
+/// Extracts the unknown name and the known ones from serde's message.
 fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
     let rest = message.strip_prefix("unknown field `")?;
     let (name, rest) = rest.split_once('`')?;

@@ -1,7 +1,7 @@
-//! Whether a worktree can be made as asked, answered in milliseconds and before anything is made.
+//! Validation of a requested worktree, done in milliseconds before anything is created.
 //!
-//! Nothing is changed here. What passes can still fail later (a full disk, somebody who was faster), and creation says
-//! so then.
+//! Nothing is changed here. A request that passes can still fail later, for example because the disk is full or another
+//! process was faster. Creation then returns the error.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,35 +12,38 @@ use super::refs;
 use super::repository::{Repository, checked_out, resolve_commit};
 use super::worktree::{Listed, WorktreeError, list};
 
-/// Where worktrees go when the caller names neither a place nor a folder for them, relative to the repository's root. All
-/// of them lay there once.
+/// Folder for worktrees, relative to the repository's root, if the request names neither a path nor a folder. Older
+/// versions put all worktrees there.
 const DEFAULT_FOLDER: &str = ".orchestrator/worktrees";
 
-/// In characters: file names end at 255 bytes, and this leaves room for a number behind it.
+/// Maximum number of characters of a folder name. File names end at 255 bytes; this leaves room for a number at the
+/// end.
 const LONGEST_NAME: usize = 60;
 
-/// What a caller asks for, all of it from outside.
+/// A caller's request for a worktree. All fields are untrusted input.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Made if it does not exist.
+    /// Name of the branch, which is created if it does not exist.
     pub branch: String,
     /// A branch, tag or commit that a new branch starts at.
     pub base: Option<String>,
-    /// Where it starts where no `base` is asked for, by its full name or id; without it, what is checked out in `tree`.
+    /// Full ref name or commit id that a new branch starts at if `base` is `None`. If both are `None`, it starts at the
+    /// HEAD of `tree`.
     pub start: Option<String>,
-    /// The working tree whose HEAD is meant; without it, the main one.
+    /// The working tree that provides HEAD; the main one if `None`.
     pub tree: Option<PathBuf>,
-    /// The name was made up here: what a remote calls so has nothing to do with it.
+    /// True if the branch name was generated. A remote branch of the same name is then ignored.
     pub is_made_up: bool,
-    /// Absolute, or relative to the repository's root; without it, a name in `folder` is chosen.
+    /// Absolute path, or path relative to the repository's root. If `None`, a free name in `folder` is chosen.
     pub path: Option<PathBuf>,
-    /// Where worktrees go for which no place is asked. Made for its owner alone, if it has to be.
+    /// Folder for worktrees without a requested path; a built-in one if `None`. If it does not exist, it is created
+    /// with access for its owner only.
     pub folder: Option<PathBuf>,
-    /// Folders outside that the user's settings allow.
+    /// Folders outside the repository that the user's settings allow.
     pub allowed_roots: Vec<PathBuf>,
 }
 
-/// A request that was found to be possible.
+/// A request that passed validation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub place: Place,
@@ -49,17 +52,17 @@ pub struct Plan {
     pub branch: String,
     pub base_commit: String,
     pub new_branch: bool,
-    /// The branch is made from this one, which becomes its upstream.
+    /// The remote branch that the new branch starts at and that becomes its upstream.
     pub from_remote: Option<RemoteBranch>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     Given(PathBuf),
-    /// A name in `folder` is chosen when the worktree is made, so that two at once do not choose the same.
+    /// A name in `folder` is chosen at creation, so that two parallel creations do not choose the same one.
     Default {
         folder: PathBuf,
-        /// Worktrees whose folder is gone: git does not let another have their place.
+        /// Registered worktrees whose folder is missing. Git does not allow another worktree at their paths.
         gone: Vec<PathBuf>,
     },
 }
@@ -88,7 +91,7 @@ pub fn check(repo: &Repository, request: &Request) -> Result<Plan, WorktreeError
     Ok(Plan { place, folder, branch: branch.clone(), base_commit, new_branch, from_remote })
 }
 
-/// A path that nobody uses yet. The caller holds the repository's lock until it exists.
+/// Returns an unused path. The caller holds the repository's lock until the path exists.
 pub(super) fn free_path(folder: &Path, gone: &[PathBuf], branch: &str) -> PathBuf {
     let name: String = branch.replace('/', "-").chars().take(LONGEST_NAME).collect();
     let mut path = folder.join(&name);
@@ -104,7 +107,8 @@ pub(super) fn free_path(folder: &Path, gone: &[PathBuf], branch: &str) -> PathBu
 pub(super) fn resolve(repo: &Repository, path: &Path) -> Result<PathBuf, WorktreeError> {
     let invalid = |why| WorktreeError::InvalidPath { path: path.to_owned(), why };
     let absolute = repo.root().join(path);
-    // Where the repository lies is the user's affair, and all places in and beside it are named after that.
+    // Control characters in the path of the repository itself are accepted: the user chose it, and worktree paths
+    // contain it.
     let is_users_own = repo.root().to_string_lossy().contains(char::is_control);
     match absolute.to_str() {
         None => return Err(invalid("it is not UTF-8")),
@@ -149,7 +153,8 @@ fn check_branch_name(branch: &str) -> Result<(), WorktreeError> {
     }
 }
 
-/// The commit of the branch if it exists. `a` and `a/b` cannot both be branches.
+/// Returns the commit of the branch if it exists. Fails if another branch blocks the name: `a` and `a/b` cannot both be
+/// branches.
 fn look_up_branch(repo: &Repository, branch: &str) -> Result<Option<String>, WorktreeError> {
     let neighbours = match refs::neighbours(repo.root(), branch) {
         Some(neighbours) => neighbours,
@@ -169,12 +174,13 @@ fn look_up_branch(repo: &Repository, branch: &str) -> Result<Option<String>, Wor
     Ok(None)
 }
 
-/// Whether the one is a folder of the other, as git keeps branches.
+/// Returns whether `outer` is a parent folder of `inner`, as git stores branches as paths.
 fn contains(outer: &str, inner: &str) -> bool {
     inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Where files are found by their names in any case, a branch in another case is the same file.
+/// Returns an error if an existing branch clashes with this name when case is ignored. Without case both would be the
+/// same file.
 fn refuse_other_case(repo: &Repository, branch: &str) -> Result<(), WorktreeError> {
     let wanted = branch.to_lowercase();
     let listed = repo.read().args(["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads"]).text()?;
@@ -190,14 +196,14 @@ fn refuse_other_case(repo: &Repository, branch: &str) -> Result<(), WorktreeErro
     }
 }
 
-/// Whether branches that begin with this prefix can be made: none is in its way, and git allows the names.
+/// Checks that branches with this prefix can be created: git allows the names, and no existing branch blocks them.
 pub fn check_prefix(repo: &Repository, prefix: &str) -> Result<(), WorktreeError> {
     let branch = format!("{prefix}w-0");
     check_branch_name(&branch)?;
     look_up_branch(repo, &branch).map(drop)
 }
 
-/// Names and commits of all branches that begin as this one does.
+/// Returns names and commits of all branches with the same first path component.
 fn ask_neighbours(repo: &Repository, branch: &str) -> Result<Vec<(String, String)>, CommandError> {
     let first = branch.split('/').next().unwrap_or(branch);
     let listed = repo
@@ -223,9 +229,9 @@ fn base_of_existing_branch(
     }
 }
 
-/// What a remote has under the name of a branch that is not here.
+/// Returns the remote branch of the same name for a branch that does not exist locally.
 fn remote_of_new_branch(repo: &Repository, branch: &str) -> Result<Option<RemoteBranch>, WorktreeError> {
-    // `origin/main` is how git names another one's branch: a branch of ours called so would be taken for it.
+    // A local branch named like a remote-tracking branch (`origin/main`) would be ambiguous.
     if let Some((remote, name)) = names::as_remote_branch(repo, branch)? {
         let instead = format!("use {name} to go on with that branch of {remote}, or choose another name");
         return Err(WorktreeError::NotABranch { branch: branch.to_owned(), what: "a remote's branch", instead });
@@ -268,7 +274,8 @@ fn base_of_new_branch(repo: &Repository, request: &Request) -> Result<String, Wo
     }
 }
 
-/// Our own folder, unless the repository brings a symbolic link in its place that leads outside.
+/// Returns the folder in which a name will be chosen. The built-in folder is checked for a symbolic link that leads
+/// outside.
 fn default_place(repo: &Repository, request: &Request, worktrees: &[Listed]) -> Result<Place, WorktreeError> {
     let folder = match &request.folder {
         Some(folder) => resolve(repo, folder)?,

@@ -1,9 +1,9 @@
-//! Every call of the git program goes through [`Git`], so that all of them are equally careful.
+//! Every call of the git program goes through [`Git`], so that the same precautions apply to all of them.
 //!
-//! A call never runs a hook or an fsmonitor, nor a filter that came with a worker (see [`super::configuration`]), never starts background maintenance, never asks a question on the
-//! terminal, speaks English, and forgets the repository that the caller's own environment points at. Values that come
-//! from outside must be made harmless by the caller (a full ref name, an object id, or after `--`): this file does not
-//! know which argument is which.
+//! A call never runs a hook or an fsmonitor, nor a filter that came with a worker (see [`super::configuration`]). It
+//! never starts background maintenance and never prompts on the terminal. Its messages are in English. It ignores
+//! environment variables of the caller that name another repository. The caller must make untrusted values harmless (a
+//! full ref name, an object id, or after `--`), because arguments are not interpreted here.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -170,7 +170,7 @@ impl Git {
         self
     }
 
-    /// Instead of the usual limit on how long it may take.
+    /// Replaces the default time limit.
     pub fn limit(mut self, limit: Duration) -> Git {
         self.limit = limit;
         self
@@ -274,8 +274,8 @@ impl Git {
         self
     }
 
-    /// Runs it to its end, or to its limit. Input and both outputs go on beside each other, so that none waits for a full
-    /// pipe; each in a thread that may be left behind, since what git has started may hold a pipe open for ever.
+    /// Runs git to its end or to the time limit. Input and both outputs are handled in parallel, so that none blocks on
+    /// a full pipe. Each has its own thread, which may be left behind: a child of git may keep a pipe open for ever.
     fn collect<T: Send + 'static>(
         &mut self,
         read: impl FnOnce(&mut ChildStdout) -> io::Result<T> + Send + 'static,
@@ -384,8 +384,9 @@ fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitSta
     }
 }
 
-/// Asks git and what it has started to end, which removes its lock files, then kills. Git is not reaped before that, and
-/// so its group's number is nobody else's. One that hangs in the kernel is left to a thread that waits for it.
+/// Asks git and its children to terminate, so that git removes its lock files, then kills them. Git is not reaped
+/// before that, so its process group id cannot be reused. A process that hangs in the kernel is left to a waiting
+/// thread.
 fn stop(mut child: Child) {
     if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         let _ = kill_process_group(group, Signal::TERM);

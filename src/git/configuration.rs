@@ -1,11 +1,11 @@
-//! What the repository itself tells git: its own settings, hooks and attributes. A worker can write all of them, and git
-//! would run what they name. So what was there before the first worker is remembered ([`Configuration`]); a difference
-//! stops integration ([`Configuration::changes`]), and until then our own calls of git run nothing that was not there
-//! before ([`keep_to`]).
+//! The repository's own settings, hooks and attributes. A worker can write all of them, and git would run what they
+//! name. The state before the first worker is therefore recorded ([`Configuration`]). A difference stops integration
+//! ([`Configuration::changes`]). Until then, this program's own calls of git run nothing that was not there before
+//! ([`keep_to`]).
 //!
-//! The user's and the system's settings are not the repository's: they are always used as they are. What is remembered
-//! holds names and hashes, since a setting may be a secret; only the commands of filters and merge drivers are kept as
-//! they are, because without them files come out wrong.
+//! The user's and the system's settings are not the repository's: they are always used unchanged. The record holds
+//! names and hashes, since a setting may be a secret. Only the commands of filters and merge drivers are kept verbatim,
+//! because without them file contents would be wrong.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,8 +29,8 @@ pub struct Configuration {
     files: BTreeMap<String, String>,
     /// Filters and merge drivers in full.
     drivers: BTreeMap<String, String>,
-    /// A hash of the repository's own file, where it includes no other: while that is the same, so are the settings, and
-    /// git need not be asked. `None`: always ask.
+    /// Hash of the repository's own configuration file, if it includes no other file. While the hash is the same, the
+    /// settings are unchanged and git need not be run. `None`: git must always be run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     whole: Option<String>,
 }
@@ -106,8 +106,9 @@ fn differences<'a>(
     gone.chain(others)
 }
 
-/// What everyday commands write by themselves and what makes git run nothing: upstreams of branches, `git submodule init`,
-/// `git sparse-checkout` (its patterns are the worktree's own), git-lfs at its first use, `gh`.
+/// Returns whether a setting counts as a change. Settings that everyday commands write and that make git run nothing do
+/// not. These are upstreams of branches, and what `git submodule init`, `git sparse-checkout`, git-lfs and `gh` write.
+/// The patterns of a sparse checkout are the worktree's own.
 fn counts(name: &str) -> bool {
     const NAMES: [&str; 3] =
         ["extensions.worktreeconfig", "core.repositoryformatversion", "lfs.repositoryformatversion"];
@@ -136,7 +137,8 @@ fn own_settings(dir: &Path) -> Result<Vec<(String, String)>, CommandError> {
     Ok(own)
 }
 
-/// What a linked worktree that is not ours has for itself alone, beyond its sparse checkout: a worker can write that too.
+/// Returns the worktree-specific settings of linked worktrees that this program did not create, except those of a
+/// sparse checkout. A worker can write these settings too.
 fn settings_of_others_worktrees(repo: &Repository) -> Result<Vec<(String, String)>, CommandError> {
     const SPARSE: [&str; 3] = ["core.sparsecheckout", "core.sparsecheckoutcone", "index.sparse"];
     let mut found = Vec::new();
@@ -146,7 +148,7 @@ fn settings_of_others_worktrees(repo: &Repository) -> Result<Vec<(String, String
         let listed = String::from_utf8_lossy(&listed);
         let settings = listed.split_terminator('\0').map(|it| it.split_once('\n').unwrap_or((it, "")));
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // Two that we give a worktree ourselves, so that git works on it and not elsewhere.
+        // These two settings may come from `put_in_place`, which makes git work on the worktree itself.
         let own = place(&folder).unwrap_or_default();
         let is_ours = |(setting, value): &(&str, &str)| match *setting {
             "core.worktree" => Path::new(value) == own,

@@ -45,7 +45,7 @@ pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> 
     changes_of(worktree, base, &status(worktree, Untracked::Files)?)
 }
 
-/// The same, with the worktree's status as the caller has just looked it up.
+/// Returns the same as [`changes`] for a status that the caller has just read.
 pub fn changes_of(worktree: &Path, base: &str, status: &Status) -> Result<Changes, RepositoryError> {
     let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
     let base = match is_whole_id(base) {

@@ -226,7 +226,7 @@ fn hash(bytes: &[u8]) -> String {
         .to_string()
 }
 
-/// For names: eight digits, always the same for the same bytes.
+/// Returns a hash of eight hex digits for use in names.
 pub fn short_hash(bytes: &[u8]) -> String {
     hash(bytes)[..8].to_owned()
 }

@@ -1,5 +1,5 @@
-//! Whether git, run in the folder of a worktree, works on that folder. A `core.worktree` that all worktrees share, or a
-//! `.git` that was replaced, makes it work on another one, and then what is committed is not what lies in the folder.
+//! Checks whether git, run in a worktree's folder, works on that folder. A `core.worktree` that all worktrees share, or
+//! a replaced `.git`, makes git work on another folder. Commits would then not contain the files of the worktree.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -30,7 +30,7 @@ pub enum PlaceError {
     Unknown { worktree: PathBuf, source: CommandError },
 }
 
-/// Says no unless git's own idea of the top folder and of its records is this worktree.
+/// Returns an error unless git's top-level folder and git directory are those of this worktree.
 pub fn check_in_place(repo: &Repository, worktree: &Path) -> Result<(), PlaceError> {
     let replaced = || PlaceError::Replaced { worktree: worktree.to_owned() };
     let own = own_git_dir(repo, worktree).and_then(|own| own.canonicalize().ok()).ok_or_else(replaced)?;
@@ -43,8 +43,8 @@ pub fn check_in_place(repo: &Repository, worktree: &Path) -> Result<(), PlaceErr
     }
 }
 
-/// The same for a new worktree, in which nothing was done yet: where settings that all worktrees share lead git elsewhere,
-/// this worktree gets its own ones.
+/// Performs the same check for a new worktree that is still unused. If shared settings redirect git elsewhere, the
+/// worktree gets settings of its own.
 pub(super) fn put_in_place(repo: &Repository, worktree: &Path) -> Result<(), PlaceError> {
     let Err(error) = check_in_place(repo, worktree) else { return Ok(()) };
     let own = own_git_dir(repo, worktree).filter(|_| has_own_settings(repo) == Some(true));
@@ -57,7 +57,7 @@ pub(super) fn put_in_place(repo: &Repository, worktree: &Path) -> Result<(), Pla
     check_in_place(repo, worktree)
 }
 
-/// Where the `.git` file leads.
+/// Returns the directory that the worktree's `.git` file points to.
 fn linked(worktree: &Path) -> Option<PathBuf> {
     let text = fs::read(worktree.join(".git")).ok()?;
     let path = text.strip_prefix(b"gitdir: ")?;
@@ -65,8 +65,9 @@ fn linked(worktree: &Path) -> Option<PathBuf> {
     worktree.join(std::ffi::OsStr::from_bytes(path)).canonicalize().ok()
 }
 
-/// Whether worktrees have settings of their own here (`extensions.worktreeConfig`). Without them git heeds neither
-/// core.worktree nor core.bare in a linked worktree (gitrepository-layout(5), `setup.c`). `None`: only git can tell.
+/// Returns whether worktree-specific settings are enabled (`extensions.worktreeConfig`). If not, git ignores
+/// core.worktree and core.bare in a linked worktree (gitrepository-layout(5), `setup.c`). `None`: only the git program
+/// can answer.
 fn has_own_settings(repo: &Repository) -> Option<bool> {
     let opened = git2::Repository::open(&repo.common_dir).ok()?;
     let settings = opened.config().and_then(|mut config| config.snapshot()).ok()?;
@@ -82,7 +83,7 @@ fn ask(worktree: &Path, own: &Path) -> Result<(), PlaceError> {
     let question = ["rev-parse", "--path-format=absolute", "--show-toplevel", "--absolute-git-dir"];
     let answer = Git::read(worktree).args(question).path().map_err(unknown)?;
     let real = worktree.canonicalize().unwrap_or_else(|_| worktree.to_owned());
-    // Compared whole, as a path may hold a newline.
+    // The whole output is compared, because a path may contain a newline.
     if answer.as_os_str().as_bytes() == [real.as_os_str().as_bytes(), b"\n", own.as_os_str().as_bytes()].concat() {
         return Ok(());
     }
@@ -101,7 +102,7 @@ mod tests {
         Request { branch: "work".to_owned(), ..Request::default() }
     }
 
-    /// A submodule in which worktrees have settings of their own, as `git sparse-checkout` leaves it.
+    /// Creates a submodule, on request with worktree-specific settings, as `git sparse-checkout` leaves it.
     fn submodule(settings_of_worktrees: bool) -> (Fixture, Repository) {
         let fixture = Fixture::new();
         let lib = Fixture::new();
@@ -136,7 +137,7 @@ mod tests {
     fn a_place_that_cannot_be_put_right_is_refused_and_undone() {
         let fixture = Fixture::new();
         let made = create(&fixture.repo, &work(), None).unwrap();
-        // What a worker can do to it.
+        // A worker can change these settings too.
         fixture.git(&["config", "extensions.worktreeConfig", "true"]);
         fixture.git(&["config", "core.worktree", fixture.root().to_str().unwrap()]);
         let error = check_in_place(&fixture.repo, &made.path).unwrap_err();

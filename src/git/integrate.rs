@@ -16,7 +16,7 @@ use super::overlap::{self, Change};
 use super::repository::{Identity, Repository, RepositoryError, branch_commit};
 use super::{names, refs};
 
-/// So many commits of each side are compared where a merge conflicts.
+/// Maximum number of commits compared on each side after a merge conflict.
 const MOST_BY_HAND: &str = "--max-count=100";
 
 #[derive(Debug, thiserror::Error)]
@@ -85,21 +85,21 @@ pub enum Strategy {
     CherryPick,
 }
 
-/// One branch that is to come in.
+/// One branch to integrate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The branch's name, for what is said of it.
+    /// Name of the branch, for messages.
     pub source: String,
-    /// Where it stands.
+    /// Commit at the tip of the branch.
     pub tip: String,
     pub strategy: Strategy,
-    /// Of the merge or squash commit; picked commits keep their own.
+    /// Message of the merge or squash commit. Cherry-picked commits keep their own.
     pub message: String,
-    /// Nothing comes on top of it, so that a dry run needs no commit of it.
+    /// True if nothing is built on top of the result. A dry run then needs no commit for it.
     pub is_last: bool,
-    /// Up to these commits the target has its changes, as other commits.
+    /// Commits up to which the target already has the changes, as other commits.
     pub had: Vec<String>,
-    /// Up to these commits its history was taken back from the target: nothing of it comes in.
+    /// Commits up to which the user removed the history from the target. None of it is integrated.
     pub taken_back: Vec<String>,
 }
 
@@ -109,13 +109,13 @@ impl Step {
     }
 }
 
-/// What came of computing one.
+/// The result of one integration step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Coupled {
-    /// It is all there already.
+    /// The target already contains all changes.
     Nothing,
     Conflicts(Vec<Conflict>),
-    /// A new commit, that no ref points at yet. Of a dry run's last step only its tree.
+    /// A new commit that no ref points at yet. For the last step of a dry run it is only a tree.
     Clean(String),
 }
 
@@ -126,30 +126,31 @@ pub struct Conflict {
     pub kind: String,
 }
 
-/// Where results are computed, one on top of another.
+/// A workspace that computes integrations, one on top of another.
 pub struct Bench<'a> {
     repo: &'a Repository,
-    /// What is made on a dry run lies there, and goes with it.
+    /// Folder for the objects of a dry run, deleted together with it.
     scratch: Option<TempDir>,
 }
 
 impl<'a> Bench<'a> {
-    /// What is made stays in the repository, until git cleans up what no ref leads to.
+    /// Returns a workspace whose objects stay in the repository until `git gc` removes the unreachable ones.
     pub fn new(repo: &'a Repository) -> Self {
         Self { repo, scratch: None }
     }
 
-    /// Nothing is written to the repository.
+    /// Returns a workspace that writes nothing to the repository.
     pub fn dry(repo: &'a Repository) -> Result<Self, IntegrateError> {
         Ok(Self { repo, scratch: Some(tempfile::tempdir().map_err(IntegrateError::Scratch)?) })
     }
 
-    /// To be thrown away, sooner or later.
+    /// Returns the folder with the objects of a dry run, for the caller to delete.
     pub fn into_scratch(self) -> Option<TempDir> {
         self.scratch
     }
 
-    /// The commit with which this comes in on top of `onto`.
+    /// Computes the commit that integrates this step on top of `onto`. If that conflicts, it is retried without the
+    /// changes that the user has already integrated by hand.
     pub fn couple(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
         let coupled = self.couple_once(onto, step)?;
         if !matches!(coupled, Coupled::Conflicts(_)) || step.settled().next().is_some() {
@@ -169,7 +170,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// What moving a branch from the one commit to the other commit or tree changes.
+    /// Returns the changes between one commit and another commit or tree.
     pub fn changes(&self, from: &str, to: &str) -> Result<Vec<Change>, IntegrateError> {
         Ok(overlap::changes(self.read(), from, to)?)
     }
@@ -208,13 +209,14 @@ impl<'a> Bench<'a> {
         if self.scratch.is_some() && step.is_last {
             return Ok(Coupled::Clean(tree));
         }
-        // With the branch as a parent, what was taken back would be in the history again, and no later merge bring it in.
+        // The branch must not be a parent here: the removed commits would be in the history again, and later merges
+        // could never bring them in.
         let alone = squash || !step.taken_back.is_empty();
         let parents = if alone { &[onto][..] } else { &[onto, &step.tip] };
         Ok(Coupled::Clean(commit_tree(self.write(), &tree, parents, step.message.clone().into_bytes())?))
     }
 
-    /// Merges what `tip` changes beyond the `settled` commits: as if both sides had merged those before.
+    /// Merges the changes of `tip` beyond the `settled` commits, as if both sides had already merged those.
     fn merge_beyond(
         &self,
         onto: &str,
@@ -235,14 +237,14 @@ impl<'a> Bench<'a> {
         Ok(self.merge_trees(&ours, &theirs)?)
     }
 
-    /// A commit with the tree of `of` that has these in its history too; no ref will ever point at it.
+    /// Creates an unreferenced commit with the tree of `of` that also has `parents` in its history.
     fn stand_in(&self, of: &str, parents: &[&str]) -> Result<String, CommandError> {
         let parents: Vec<&str> = [of].iter().chain(parents).copied().collect();
         commit_tree(self.write(), &self.tree_of(of)?, &parents, b"stand-in for a merge".to_vec())
     }
 
-    /// The newest commit of `tip` up to which `onto` has the changes as commits that the user made: picked one by one, or
-    /// squashed into one. Looked for only where a merge conflicts.
+    /// Returns the newest commit of `tip` whose changes the user has already integrated into `onto`, picked one by one
+    /// or squashed into one commit. Called only after a merge conflict.
     fn landed_by_hand(&self, onto: &str, tip: &str) -> Result<Option<String>, IntegrateError> {
         let Some(base) = self.read().args(["merge-base", onto, tip]).answer()? else { return Ok(None) };
         let base = String::from_utf8_lossy(&base).trim().to_owned();
@@ -266,7 +268,7 @@ impl<'a> Bench<'a> {
         Ok(picked)
     }
 
-    /// By commit, without merges.
+    /// Returns the patch id of each commit in the range, merges excluded.
     fn patch_ids(&self, range: &[&str]) -> Result<HashMap<String, String>, CommandError> {
         let log = ["log", "-p", "--no-merges", "--no-ext-diff", "--no-textconv", "--full-index", "--format=commit %H"];
         let patches = self.read().args(log).arg(MOST_BY_HAND).args(range).run()?;
@@ -276,7 +278,7 @@ impl<'a> Bench<'a> {
     }
 
     fn is_in(&self, whole: &str, part: &str) -> Result<bool, CommandError> {
-        // What was made on a dry run libgit2 does not see; then git is asked.
+        // libgit2 does not see the objects of a dry run, so the git program is the fallback.
         match refs::is_ancestor(self.repo.root(), part, whole) {
             Some(answer) => Ok(answer),
             None => self.read().args(["merge-base", "--is-ancestor", part, whole]).succeeds(),
@@ -305,7 +307,7 @@ impl<'a> Bench<'a> {
         Ok(if picked == onto { Coupled::Nothing } else { Coupled::Clean(picked) })
     }
 
-    /// Merges `commit` with what `onto` looks like, as if both came from `parent`. `merge-tree --merge-base` says the
+    /// Merges `commit` with `onto`, as if both had `parent` as their merge base. `merge-tree --merge-base` does the
     /// same, but only since git 2.40.
     fn pick_one(
         &self,
@@ -385,7 +387,7 @@ pub fn tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
     names::tip(repo, branch)?.map_or_else(|| unknown(repo, branch), Ok)
 }
 
-/// The same, without what a remote has under that name.
+/// Returns the tip of a local branch; branches of remotes are not considered.
 pub fn local_tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
     branch_commit(repo.root(), branch)?.map_or_else(|| unknown(repo, branch), Ok)
 }
@@ -394,7 +396,7 @@ fn unknown<T>(repo: &Repository, branch: &str) -> Result<T, IntegrateError> {
     Err(IntegrateError::UnknownBranch { branch: branch.to_owned(), branches: names::branches(repo)? })
 }
 
-/// What this call makes lies in that folder; what the repository has it sees.
+/// Configures a call to write new objects to `folder` and still read those of the repository.
 pub(super) fn with_objects_in(git: Git, repo: &Repository, folder: &Path) -> Git {
     let objects = repo.common_dir.join("objects");
     // In quotes a colon in it does not end it.
@@ -459,8 +461,8 @@ pub(super) fn own_name<'a>(path: &'a str, sides: &[&str]) -> &'a str {
 /// How the reflog's lines of our moves begin.
 pub(super) const REASON: &str = "orchestrator-boss: integrate ";
 
-/// Whether nothing but integrations of ours moved this ref from one commit to the other, by what its reflog says. Without
-/// a reflog: no.
+/// Returns whether only integrations of this program moved the ref from one commit to the other, according to its
+/// reflog. Returns `false` if there is no reflog.
 pub fn only_integrated(repo: &Repository, name: &str, from: &str, to: &str) -> Result<bool, CommandError> {
     let log = repo.read().args(["log", "--walk-reflogs", "--format=%H %gs", name, "--"]).output()?;
     let log = String::from_utf8_lossy(&log.stdout);

@@ -1,5 +1,5 @@
-//! What the main checkout has and a worktree lacks: all that git does not bring along into a new worktree. For an
-//! explanation of why a command fails there; asked only after it has failed.
+//! Files that the main checkout has and a worktree lacks, because git does not copy them into a new worktree. They may
+//! explain why a command failed there, so they are listed only after a failure.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,21 +21,22 @@ pub struct Lack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LackKind {
-    /// What a package manager installs.
+    /// A folder or file that a package manager installs.
     Dependencies,
     /// A submodule without its files.
     Submodule,
-    /// Of Git LFS, the pointer alone is there.
+    /// A file of Git LFS of which only the pointer is present.
     LargeFile,
-    /// Of git-crypt, the cipher alone is there.
+    /// A file of git-crypt of which only the encrypted content is present.
     Encrypted,
-    /// Settings of this machine, such as `.env`.
+    /// A file with settings of this machine, such as `.env`.
     LocalFile,
-    /// Anything else that git ignores or does not know, such as generated code.
+    /// Any other ignored or untracked file, such as generated code.
     Untracked,
 }
 
-/// Folders and files that package managers fill, each with what stands beside it; empty: that does not matter.
+/// Folders and files that package managers fill, each with the manifests of which one must lie beside it. An empty list
+/// requires none.
 const INSTALLED: [(&str, &[&str]); 17] = [
     ("node_modules", &[]),
     ("bower_components", &[]),
@@ -56,7 +57,7 @@ const INSTALLED: [(&str, &[&str]); 17] = [
     (".terraform", &[]),
 ];
 
-/// What is made again by itself, or nobody needs.
+/// Names of files and folders that are regenerated automatically or irrelevant.
 const OF_NO_USE: [&str; 20] = [
     ".orchestrator",
     ".git",
@@ -80,10 +81,11 @@ const OF_NO_USE: [&str; 20] = [
     "tmp",
 ];
 
-/// Main checkouts with more than this are not read to the end.
+/// Maximum number of untracked entries of the main checkout that are examined.
 const MOST: usize = 20_000;
 
-/// All of it, what is most likely to matter first. `main` and `worktree` are roots.
+/// Returns everything that `worktree` lacks, the most likely causes of a failure first. `main` and `worktree` are root
+/// folders.
 pub fn lacks(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
     let mut lacks = untracked(main, worktree)?;
     lacks.extend(submodules(main, worktree)?);
@@ -93,8 +95,8 @@ pub fn lacks(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
     Ok(lacks)
 }
 
-/// Whether installed dependencies, or a submodule's files, lie in the one worktree and not in the other. What a command
-/// builds for itself there does not count.
+/// Returns whether `worktree` has installed dependencies, submodule files, decoded files or local settings that `other`
+/// lacks. Other untracked files, such as build results, do not count.
 pub fn is_better_equipped(worktree: &Path, other: &Path) -> Result<bool, CommandError> {
     let strong = |lack: &Lack| !matches!(lack.kind, LackKind::Untracked);
     Ok(lacks(worktree, other)?.iter().any(strong))
@@ -105,7 +107,7 @@ fn untracked(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
     let paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).take(MOST);
     let paths = paths.map(|path| Path::new(OsStr::from_bytes(path)));
     let missing = paths.filter(|path| is_of_use(path) && is_empty(&worktree.join(path)) && !is_empty(&main.join(path)));
-    // A path whose parent the branch does not have is no lack: it removed the whole of it.
+    // If the branch does not have the parent folder, it removed that folder as a whole, and nothing is missing.
     let has_place = |path: &&Path| path.parent().is_none_or(|parent| worktree.join(parent).is_dir());
     Ok(missing.filter(has_place).map(|path| lack(path, kind_of(main, path))).collect())
 }
@@ -117,7 +119,7 @@ fn is_of_use(path: &Path) -> bool {
     !of_an_editor && !path.iter().any(|part| OF_NO_USE.iter().any(|it| part == OsStr::new(it)))
 }
 
-/// Not there, or an empty folder.
+/// Returns whether the path does not exist or is an empty folder.
 fn is_empty(path: &Path) -> bool {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()),
@@ -150,9 +152,10 @@ fn submodules(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
     Ok(missing.map(|path| lack(path, LackKind::Submodule)).collect())
 }
 
-/// Files of a filter that begin in the worktree with what the filter should have replaced.
+/// Returns files of a filter that are unfiltered in the worktree, but not in the main checkout. Unfiltered content
+/// begins with `raw`.
 fn filtered(main: &Path, worktree: &Path, filter: &str, kind: LackKind, raw: &[u8]) -> Result<Vec<Lack>, CommandError> {
-    /// One tells as much as all.
+    /// Maximum number of files listed for one filter. A few are enough to identify the cause.
     const NAMED: usize = 3;
     let listed = Git::read(worktree).args(["ls-files", "-z", "--", &format!(":(attr:filter={filter})")]).run()?;
     let paths =
@@ -252,7 +255,7 @@ mod tests {
         fixture.commit("big.bin", pointer);
         fixture.commit("a.key", "\0GITCRYPT\0cipher");
         let worktree = worktree(&fixture);
-        // As the filters would have made them.
+        // The content that the filters would have produced.
         fixture.write("big.bin", "content\n");
         fixture.write("a.key", "plain\n");
         use LackKind::*;

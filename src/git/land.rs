@@ -1,5 +1,5 @@
-//! Moving a branch to the result of an integration: by compare-and-swap where nobody has it checked out, else by a
-//! fast-forward of git's own, which refuses where it would touch what is not committed.
+//! Moves a branch to the result of an integration. A branch that is not checked out moves by compare-and-swap.
+//! Otherwise git does a fast-forward, which fails if it would overwrite uncommitted changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,30 +13,30 @@ use super::repository::Repository;
 use super::status::{git_dir, operation_in_progress_in};
 use super::worktree::list;
 
-/// How many files a refusal names.
+/// Maximum number of files that an error names.
 const SAMPLES: usize = 5;
 
-/// Git holds the lock of an index for moments: one that is older than this was left behind.
+/// Age from which the lock of an index counts as stale. Git holds such a lock only for moments.
 const STALE: Duration = Duration::from_secs(60);
 
-/// A branch, where it must stand, and where it goes.
+/// A branch with its expected commit and its new one.
 #[derive(Debug, Clone, Copy)]
 pub struct Move<'a> {
     pub branch: &'a str,
     pub from: &'a str,
     pub to: &'a str,
-    /// What came in, for the reflog.
+    /// Name of the integrated branch, for the reflog.
     pub what: &'a str,
 }
 
-/// Where a branch is checked out, and what is not committed there.
+/// The checkout of a branch, if there is one, and the uncommitted changes in it.
 pub struct Landing {
     branch: String,
     checkout: Option<(PathBuf, Dirt)>,
 }
 
 impl Landing {
-    /// Looks at the checkout of a branch; refuses one in the middle of an operation.
+    /// Reads the checkout of a branch. Returns an error if an operation is unfinished there.
     pub fn of(repo: &Repository, branch: &str) -> Result<Self, IntegrateError> {
         refuse_rebased(repo, branch)?;
         let checkout = match checkout_of(repo, branch)? {
@@ -50,7 +50,7 @@ impl Landing {
         Ok(Self { branch: branch.to_owned(), checkout })
     }
 
-    /// Says no where [`land`] would, so that nobody verifies for an hour what cannot land.
+    /// Returns an error where [`land`] would fail, so that no verification runs for a result that cannot land.
     pub fn takes(&self, changes: &[Change]) -> Result<(), IntegrateError> {
         let Some((worktree, dirt)) = &self.checkout else { return Ok(()) };
         let InTheWay { unmerged, changed, untracked } = dirt.in_the_way(worktree, changes)?;
@@ -71,9 +71,9 @@ impl Landing {
     }
 }
 
-/// Moves the branch, if it still stands where it stood.
+/// Moves the branch if it still points at `step.from`.
 pub fn land(repo: &Repository, step: Move<'_>) -> Result<(), IntegrateError> {
-    // Nobody may check the branch out between looking and moving.
+    // The lock keeps this program's other processes from checking the branch out between the check and the move.
     let _lock = repo.lock()?;
     refuse_moved(repo, step)?;
     let landing = Landing::of(repo, step.branch)?;
@@ -101,8 +101,8 @@ fn checkout_of(repo: &Repository, branch: &str) -> Result<Option<PathBuf>, Comma
     Ok(list(repo)?.into_iter().find(checkout).map(|worktree| worktree.path))
 }
 
-/// While a branch is rebased it is checked out nowhere by name, but the rebase will end by moving it. Git itself is not
-/// asked: it fails at a worktree that is being made at that moment.
+/// Returns an error if the branch is being rebased. It is then checked out nowhere by name, but the end of the rebase
+/// moves it. The git program is not used here: it fails while a worktree is half created.
 fn refuse_rebased(repo: &Repository, branch: &str) -> Result<(), IntegrateError> {
     let main = [(repo.common_dir.clone(), repo.root().to_owned())];
     let linked = linked_git_dirs(repo).filter_map(|git_dir| place(&git_dir).map(|place| (git_dir, place)));
@@ -126,10 +126,10 @@ fn compare_and_swap(repo: &Repository, step: Move<'_>) -> Result<(), CommandErro
     repo.write().args(["update-ref", "-m", &reason(step), &branch, step.to, step.from]).run().map(drop)
 }
 
-/// Says why the checkout must not be touched at all.
+/// Returns an error if the checkout must not be touched at all.
 fn refuse_busy(branch: &str, worktree: &Path) -> Result<(), IntegrateError> {
     let (branch, git_dir) = (branch.to_owned(), git_dir(worktree)?);
-    // A search by bisection keeps nobody from merging.
+    // An unfinished bisect does not prevent a merge.
     if let Some(operation) = operation_in_progress_in(&git_dir).filter(|it| *it != "bisect") {
         return Err(IntegrateError::TargetBusy { branch, worktree: worktree.to_owned(), operation });
     }
@@ -141,7 +141,7 @@ fn refuse_busy(branch: &str, worktree: &Path) -> Result<(), IntegrateError> {
     }
 }
 
-/// An error is git's own refusal, for example because an untracked file is in the way.
+/// Fast-forwards the checkout. An error means that git refused, for example because of an untracked file.
 fn fast_forward(worktree: &Path, step: Move<'_>) -> Result<(), CommandError> {
     let merge = Git::write(worktree)
         .env("GIT_REFLOG_ACTION", reason(step))

@@ -1,8 +1,8 @@
-//! What a worker left uncommitted becomes a commit on its branch, so that a result is always a commit.
+//! Commits the uncommitted changes of a worker to its branch, so that a result is always a commit.
 //!
-//! Only for worktrees that we made. No hook runs and nothing is signed, as both could ask a question. Where a commit
-//! would be untrue (with conflicts, in the middle of a rebase, on no branch) it is refused: [`super::not_on_branch`] then
-//! names what is left.
+//! This applies only to worktrees that this program created. No hook runs and nothing is signed, as both could prompt.
+//! Where a commit would be misleading (with conflicts, in the middle of a rebase, on no branch), an error is returned.
+//! [`super::not_on_branch`] then lists the uncommitted changes.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use super::status::{
     Entry, Status, Untracked, git_dir, operation_in_progress_in, status, status_with_ignored, waits_for_its_commit,
 };
 
-/// With more than so many that git does not take, something else is wrong.
+/// Maximum number of files that git may refuse to stage. More of them indicate a different problem, and the call fails.
 const MOST_REFUSED: usize = 20;
 
 #[derive(Debug, thiserror::Error)]
@@ -32,34 +32,37 @@ pub enum LeftoversError {
     Unborn { worktree: PathBuf, branch: String },
 }
 
-/// What came of committing.
+/// The result of committing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Committed {
-    /// The newest commit; `None`: there was nothing to commit.
+    /// The newest commit; `None` if there was nothing to commit.
     pub commit: Option<String>,
-    /// So many files are in it, or in those before it.
+    /// Number of files committed, over all commits of the call.
     pub files: usize,
-    /// So many entries of the status are still uncommitted, copies of ours left out.
+    /// Number of status entries that are still uncommitted, without copies that this program made.
     pub left: usize,
-    /// Why git did not take some of them, by the first of them.
+    /// The first reason why git refused to stage a file.
     pub refused: Option<String>,
 }
 
-/// What is uncommitted in a worktree: every file.
+/// Returns the uncommitted changes of a worktree, with every untracked file.
 pub fn uncommitted(worktree: &Path) -> Result<Status, CommandError> {
     status(worktree, Untracked::Files)
 }
 
-/// What is uncommitted in a worktree, for [`commit_leftovers`], and what git ignores there.
+/// Returns the uncommitted changes of a worktree for [`commit_leftovers`], and the ignored files.
 pub fn left(worktree: &Path) -> Result<Status, CommandError> {
     status_with_ignored(worktree)
 }
 
-/// Commits everything that git does not ignore, except `copies` (a worker may have stopped git from ignoring them),
-/// repositories inside, and submodules at commits that no other place has. What was staged and then changed or deleted
-/// gets a commit of its own before that: it would be nowhere else. The commit is `own`'s, else the user's, else
-/// `fallback`'s. A merge, pick or revert in which only the commit is missing is committed too: git itself says then that
-/// nothing else remains, and what it resolved is in no other place. What was `left` the caller has just looked up.
+/// Commits everything that git does not ignore. The exceptions are `copies` (a worker may have changed the ignore
+/// rules), nested repositories, and submodules with commits that exist nowhere else.
+///
+/// Staged content that was changed or deleted afterwards gets a separate commit first, as it is stored nowhere else.
+/// The commit's identity is `own`, else the user's, else `fallback`.
+///
+/// A merge, cherry-pick or revert that lacks only its commit is committed too. Git then reports that nothing else
+/// remains, and its resolutions are stored nowhere else. `left` is the result of [`left`], taken just before.
 pub fn commit_leftovers(
     worktree: &Path,
     left: Status,
@@ -113,7 +116,7 @@ pub fn commit_leftovers(
     Ok(committed)
 }
 
-/// Of a status, what is to be committed.
+/// The entries of a status that are to be committed.
 struct What {
     entries: Vec<Entry>,
     left_alone: usize,
@@ -135,7 +138,7 @@ impl What {
                 Some(_) if entry.staged => true,
                 Some(submodule) => submodule.moved && !is_nowhere_else(&worktree.join(&entry.path))?,
             };
-            // One that is committed at its new commit still has its own uncommitted files.
+            // A submodule that is committed at its new commit can still have uncommitted files of its own.
             left_alone += usize::from(!is_own || entry.submodule.is_some_and(|submodule| submodule.dirty));
             if is_own {
                 entries.push(entry);
@@ -149,7 +152,7 @@ impl What {
     }
 }
 
-/// The commit that a submodule is at would go with its worktree.
+/// Returns whether a submodule has commits that exist nowhere else and would be lost with the worktree.
 fn is_nowhere_else(submodule: &Path) -> Result<bool, CommandError> {
     if !is_own_repository(submodule)? {
         return Ok(false);
@@ -158,14 +161,14 @@ fn is_nowhere_else(submodule: &Path) -> Result<bool, CommandError> {
     Ok(!unpublished_commits(submodule, head.as_deref())?.is_empty())
 }
 
-/// In what is staged, beyond HEAD.
+/// Returns whether the staged changes contain conflict markers.
 fn has_conflict_markers(worktree: &Path) -> Result<bool, CommandError> {
     let check = ["diff", "--no-ext-diff", "--no-textconv", "--cached", "--check", "--ignore-submodules"];
     let said = Git::read(worktree).args(check).output()?;
     Ok(String::from_utf8_lossy(&said.stdout).contains("leftover conflict marker"))
 }
 
-/// Commits as `git commit` would: with the message and the author that the operation has prepared.
+/// Commits as `git commit` would, with the message and the author that the operation has prepared.
 fn conclude(worktree: &Path, fallback: &Identity, own: Option<&Identity>) -> Result<Option<String>, CommandError> {
     commit_with(worktree, fallback, |git| {
         let git = own.into_iter().fold(git, |git, own| own.commit_as(git));
@@ -177,8 +180,8 @@ fn conclude(worktree: &Path, fallback: &Identity, own: Option<&Identity>) -> Res
     resolve_commit(worktree, "HEAD")
 }
 
-/// Stages what git takes. Returns what it said of those that it does not take: one file that cannot be read must not keep
-/// the others out.
+/// Stages the entries and returns git's messages for those that it refuses. One unreadable file must not block the
+/// others.
 fn stage_what_git_takes(worktree: &Path, entries: &[Entry]) -> Result<Vec<String>, CommandError> {
     let Err(error) = stage(Git::write(worktree), entries) else { return Ok(Vec::new()) };
     let is_of_all = |stderr: &str| stderr.contains(".lock'") || stderr.contains("No space left");

@@ -1,7 +1,7 @@
-//! Lock files that a killed git left in a worktree. While one is there, nothing can be committed.
+//! Handling of lock files that a killed git left in a worktree. Until they are deleted, nothing can be committed.
 //!
-//! Git deletes its locks whenever it ends by itself, so one that stays was left by a git that was killed; or another git
-//! is at work in the worktree just now. Only the caller can tell which: it knows the processes.
+//! Git deletes its locks when it exits normally. A remaining lock was left by a killed git, or another git is working
+//! in the worktree. Only the caller can distinguish the two, by the running processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,15 @@ use std::time::{Duration, Instant, SystemTime};
 use super::repository::Repository;
 use super::status::git_dir;
 
-/// A library that writes the index without the git program holds its lock for milliseconds.
+/// Minimum age of a lock that may be deleted. A library that writes the index directly holds its lock for milliseconds.
 const AT_LEAST_AS_OLD: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Deletes the locks of a worktree, of its HEAD and of its branch that are no live git's. Returns those that stay.
+/// Deletes the locks of a worktree, of its HEAD and of its branch if all are old enough and `is_git_at_work` returns
+/// `false`. Returns the remaining locks.
 ///
-/// The locks of what all worktrees share (`packed-refs.lock`, `config.lock`) are left alone: any git of the repository
-/// may hold them.
+/// Locks of files that all worktrees share (`packed-refs.lock`, `config.lock`) are left alone: any git of the
+/// repository may hold them.
 pub fn clear_stale_locks(
     repo: &Repository,
     worktree: &Path,
@@ -39,7 +40,7 @@ pub fn clear_stale_locks(
             };
         }
         if began.elapsed() > 2 * AT_LEAST_AS_OLD {
-            // One that comes again and again is somebody's, or its time lies in the future.
+            // A lock that keeps reappearing belongs to a running process, or its time lies in the future.
             return locks;
         }
         thread::sleep(LOOK_EVERY);
@@ -53,7 +54,7 @@ fn locks(repo: &Repository, worktree: &Path, branch: Option<&str>) -> Vec<PathBu
     names.iter().map(|name| own.join(name)).chain(of_branch).filter(|path| path.is_file()).collect()
 }
 
-/// `None` where it cannot be told.
+/// Returns the age of a file, `None` if it cannot be determined.
 fn age(path: &Path) -> Option<Duration> {
     let written = path.metadata().ok()?.modified().ok()?;
     // A time in the future counts as now.

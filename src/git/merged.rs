@@ -1,7 +1,8 @@
-//! Whether work is merged, as git says now: for one branch or a thousand, and the same for whoever asks.
+//! Determines from the current state of git whether branches are merged, for any number of branches at once.
 //!
-//! Merged is a branch whose tip is in its target; one that an integration brought in as other commits, which are still there;
-//! and one that would change nothing any more, because somebody squashed or picked it.
+//! A branch is merged if its tip is in its target. It is also merged if an integration brought it in as other commits
+//! that are still there. The same holds if the user squashed or picked it: merging it would change nothing, or the
+//! target has its changes as other commits.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,38 +14,38 @@ use super::refs::{self, Ancestry};
 use super::remove::is_picked_or_squashed;
 use super::repository::Repository;
 
-/// So many branches are merged for a try at once, to see whether that changes anything.
+/// Maximum number of branches for which one call computes a scratch merge.
 const MOST_TRIED: usize = 256;
-/// And so many of those that conflict are compared commit by commit.
+/// Maximum number of conflicting branches that are compared commit by commit.
 const MOST_COMPARED: usize = 32;
 
-/// A piece of work that is asked about.
+/// A branch to examine.
 #[derive(Debug, Clone, Default)]
 pub struct Work {
     pub branch: String,
-    /// Where the branch stood when it was last seen, for one that is gone.
+    /// Last known tip of the branch, used if the branch is gone.
     pub last_seen: Option<String>,
-    /// Where it began: nothing was done while it stands there.
+    /// Commit at which the work began. A branch that still points at it has no work.
     pub base: Option<String>,
-    /// The branches that it may have come into, the one that it is meant for first.
+    /// Candidate target branches, the intended one first.
     pub targets: Vec<String>,
-    /// What was recorded, by target, oldest first.
+    /// Recorded integrations with their targets, oldest first.
     pub brought: Vec<(String, Brought)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Merged {
-    /// The branch that holds it, and a commit of that branch that does.
+    /// The branch that contains the work, and a commit of it that does.
     Into {
         branch: String,
         commit: String,
     },
     No,
-    /// Git could not be asked, or not about this one.
+    /// Git gave no answer, or the limits of one call were exceeded.
     Unknown,
 }
 
-/// Answers for all of these, in their order.
+/// Returns the answers for all branches, in the same order.
 pub fn merged(repo: &Repository, works: &[Work]) -> Vec<Merged> {
     look(repo, works).unwrap_or_else(|error| {
         tracing::debug!(%error, "git could not be asked what is merged");
@@ -81,13 +82,13 @@ fn tip<'a>(work: &'a Work, tips: &'a HashMap<String, String>) -> Option<&'a Stri
     tips.get(&work.branch).or(work.last_seen.as_ref())
 }
 
-/// What is compared where the history does not tell.
+/// Returns the two commits to compare when the history gives no answer: the branch's tip and the target's.
 fn pair<'a>(work: &'a Work, tips: &'a HashMap<String, String>) -> Option<(&'a String, &'a String)> {
     let onto = tips.get(work.targets.first()?)?;
     Some((tip(work, tips).filter(|tip| work.base.as_ref() != Some(tip))?, onto))
 }
 
-/// `None`: it does not tell.
+/// Returns the answer that records and history give; `None` if they give none.
 fn by_history(
     work: &Work,
     tips: &HashMap<String, String>,
@@ -96,7 +97,7 @@ fn by_history(
     let tip = tip(work, tips);
     for (target, brought) in work.brought.iter().rev() {
         let Some(onto) = tips.get(target) else { continue };
-        // Of a branch that is gone, and whose end nobody saw, the record says all that is known.
+        // If the branch is gone and its last tip is unknown, the record is the only evidence.
         let is_all = match tip {
             Some(tip) => *tip == brought.source || is_in(tip, &brought.source)?,
             None => true,
@@ -117,7 +118,7 @@ fn by_history(
     Ok(None)
 }
 
-/// Merges each for a try, all in one start of git.
+/// Computes a scratch merge for each branch, all in one git process.
 fn by_content(
     repo: &Repository,
     works: &[Work],
@@ -222,7 +223,7 @@ mod tests {
         fixture.git(&["commit", "-qm", "squashed"]);
         let (source, commit) = (fixture.git(&["rev-parse", "work"]), fixture.git(&["rev-parse", "main"]));
         work.brought.push(("main".to_owned(), Brought { source, commit: commit.clone(), own: true }));
-        // What was changed on top of it since makes a merge conflict.
+        // The later change to the same lines makes a merge conflict.
         fixture.commit("work.txt", "changed\n");
         assert_eq!(merged(&fixture.repo, &[work.clone()]), [Merged::Into { branch: "main".to_owned(), commit }]);
         let gone = Work { branch: "gone".to_owned(), ..work.clone() };

@@ -1,4 +1,4 @@
-//! Worktrees whose repository was moved: git's record says where they lay, and their folders lie elsewhere.
+//! Worktrees whose repository was moved: git's record holds the old path, and the folder lies elsewhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use super::loose::own_git_dir;
 use super::repository::Repository;
 use super::worktree::list;
 
-/// As many folders beside the repository are searched.
+/// Maximum number of folders searched beside the repository.
 const MOST_NEIGHBOURS: usize = 1_000;
 
-/// Where the folder of a worktree lies now that is not at `path` any more, if it lies at the same place in the repository,
-/// or in a folder beside it. A folder counts by its `.git` file, which names git's record of it.
+/// Returns the new path of a worktree that is no longer at `path`. The search covers the repository, its parent folder,
+/// and the folders beside it. A folder matches if its `.git` file names git's record of the worktree.
 pub(super) fn moved_to(repo: &Repository, path: &Path) -> Option<PathBuf> {
     let record = own_git_dir(repo, path);
     let id = record.as_deref().unwrap_or(path).file_name()?;
@@ -22,7 +22,7 @@ pub(super) fn moved_to(repo: &Repository, path: &Path) -> Option<PathBuf> {
     candidates(repo, path).find(is_it)
 }
 
-/// The ends of the old path, joined to the repository's folder, to the one around it, and to those beside it.
+/// Returns suffixes of the old path, joined to the repository's folder, to its parent, and to the folders beside it.
 fn candidates(repo: &Repository, path: &Path) -> impl Iterator<Item = PathBuf> {
     let root = repo.root().to_owned();
     let around = root.parent().unwrap_or(&root).to_owned();
@@ -34,7 +34,7 @@ fn candidates(repo: &Repository, path: &Path) -> impl Iterator<Item = PathBuf> {
     within.chain(beside.map(move |folder| folder.join(&name)))
 }
 
-/// Whether its `.git` file leads to a record of this name.
+/// Returns whether the folder's `.git` file names a record with this id.
 fn names(folder: &Path, id: &Path) -> bool {
     let link = fs::read_to_string(folder.join(".git")).ok();
     let record = link.as_deref().and_then(|link| link.strip_prefix("gitdir: ")).map(|it| Path::new(it.trim_end()));

@@ -1,6 +1,6 @@
-//! Returns what a name that a boss or a user gave stands for. Where a branch is asked for, it is `refs/heads/NAME`, then the
-//! branch of that name at a remote, and never a tag. Where a commit is asked for, tags and commits are as good, and a
-//! name that stands for two commits is refused with both.
+//! Resolution of names that a boss or a user gave. A branch name means `refs/heads/NAME`, else the branch of that name
+//! on a remote, and never a tag. For a commit, tags and commit ids are accepted as well. A name that could mean two
+//! different commits is an error that lists them.
 
 use std::path::Path;
 
@@ -8,24 +8,24 @@ use super::command::Git;
 use super::refs;
 use super::repository::{Repository, RepositoryError, branch_commit, resolve_commit};
 
-/// How many branches an error names.
+/// Maximum number of branches that an error names.
 const MOST_NAMED: usize = 20;
 
-/// A branch that a remote has, as it was last fetched.
+/// A branch of a remote, as it was last fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteBranch {
     pub remote: String,
-    /// `refs/remotes/origin/NAME`, as a rule.
+    /// Full ref name, usually `refs/remotes/origin/NAME`.
     pub full_name: String,
     pub commit: String,
 }
 
-/// The name of a branch without `refs/heads/`, which a caller may have put before it.
+/// Returns the name of a branch without a leading `refs/heads/`.
 pub fn branch_name(given: &str) -> &str {
     given.strip_prefix("refs/heads/").unwrap_or(given)
 }
 
-/// The branch of that name at a remote. Of several remotes `checkout.defaultRemote` names the one that counts.
+/// Returns the branch of that name on a remote. If several remotes have it, `checkout.defaultRemote` decides.
 pub fn remote_branch(repo: &Repository, branch: &str) -> Result<Option<RemoteBranch>, RepositoryError> {
     let mut found = remote_branches(repo, branch)?;
     if found.len() > 1 {
@@ -56,13 +56,14 @@ fn remote_branches(repo: &Repository, branch: &str) -> Result<Vec<RemoteBranch>,
     Ok(found)
 }
 
-/// Each remote, and the ref in which a fetch keeps its branch of this name, by the git program.
+/// Asks the git program for each remote and the ref in which it stores a branch of this name. Nonstandard refspecs are
+/// not considered.
 fn ask_remote_places(repo: &Repository, branch: &str) -> Result<Vec<(String, String)>, RepositoryError> {
     let remotes = repo.read().args(["remote"]).text()?;
     Ok(remotes.lines().map(|remote| (remote.to_owned(), format!("refs/remotes/{remote}/{branch}"))).collect())
 }
 
-/// The remote and the name there, for a name such as `origin/main` that stands for a remote's branch.
+/// Returns the remote and the branch if `name` is a remote branch, such as `origin/main`.
 pub(super) fn as_remote_branch(repo: &Repository, name: &str) -> Result<Option<(String, String)>, RepositoryError> {
     let full_name = format!("refs/remotes/{name}");
     for (at, _) in name.match_indices('/') {
@@ -74,7 +75,7 @@ pub(super) fn as_remote_branch(repo: &Repository, name: &str) -> Result<Option<(
     Ok(None)
 }
 
-/// The commit of a branch: the local one's, else the remote's of that name.
+/// Returns the commit of a local branch, else of the remote branch of that name.
 pub fn tip(repo: &Repository, branch: &str) -> Result<Option<String>, RepositoryError> {
     match branch_commit(repo.root(), branch)? {
         Some(commit) => Ok(Some(commit)),
@@ -82,7 +83,8 @@ pub fn tip(repo: &Repository, branch: &str) -> Result<Option<String>, Repository
     }
 }
 
-/// Makes a branch that only a remote has, where it stands there and with it as its upstream. `false`: nothing was to do.
+/// Creates a branch that only a remote has, at the same commit and with it as its upstream. Returns `false` if nothing
+/// had to be done.
 pub fn adopt(repo: &Repository, branch: &str) -> Result<bool, RepositoryError> {
     if branch_commit(repo.root(), branch)?.is_some() {
         return Ok(false);
@@ -97,7 +99,7 @@ pub fn adopt(repo: &Repository, branch: &str) -> Result<bool, RepositoryError> {
         .run();
     match made {
         Ok(_) => {}
-        // Another caller was faster.
+        // Another process created it in the meantime.
         Err(_) if branch_commit(repo.root(), branch)?.is_some() => return Ok(false),
         Err(error) => return Err(error.into()),
     }
@@ -105,13 +107,14 @@ pub fn adopt(repo: &Repository, branch: &str) -> Result<bool, RepositoryError> {
     Ok(true)
 }
 
-/// Sets the upstream of a branch. The caller holds the repository's lock: git does not wait for that of its settings.
+/// Sets the upstream of a branch. The caller holds the repository's lock: git fails if its configuration file is
+/// locked.
 pub(super) fn track(repo: &Repository, branch: &str, upstream: &str) -> Result<(), RepositoryError> {
     repo.write().args(["branch", "--quiet"]).arg(format!("--set-upstream-to={upstream}")).args(["--", branch]).run()?;
     Ok(())
 }
 
-/// Whether a commit has a folder of that name.
+/// Returns whether a commit has a folder at this path.
 pub fn has_folder(repo: &Repository, commit: &str, folder: &Path) -> bool {
     refs::has_folder(repo.root(), commit, folder).unwrap_or_else(|| {
         let kind = repo.read().args(["cat-file", "-t"]).arg(format!("{commit}:{}", folder.display())).text();
@@ -119,7 +122,7 @@ pub fn has_folder(repo: &Repository, commit: &str, folder: &Path) -> bool {
     })
 }
 
-/// The names of the branches that there are, for an error: the ones used last come first.
+/// Returns the names of the local branches for an error message, those with the newest commits first.
 pub fn branches(repo: &Repository) -> Result<String, RepositoryError> {
     let newest = ["for-each-ref", "--sort=-committerdate", "--format=%(refname:lstrip=2)", "refs/heads"];
     let listed = repo.read().args(newest).text()?;
@@ -133,10 +136,10 @@ pub fn branches(repo: &Repository) -> Result<String, RepositoryError> {
     })
 }
 
-/// The commit behind a name that came from outside. `tree` is the working tree whose HEAD is meant.
+/// Resolves an untrusted name to a commit. `tree` is the working tree that provides HEAD.
 pub fn commit(repo: &Repository, tree: &Path, name: &str) -> Result<String, RepositoryError> {
     let unknown = || RepositoryError::UnknownCommit { name: name.to_owned() };
-    // `main~2` begins at what `main` stands for.
+    // Only the stem of a name such as `main~2` is looked up; git then applies the suffix.
     let ends = ["~", "^", ":", "@{"].into_iter().filter_map(|end| name.find(end)).min();
     let at = ends.filter(|at| *at > 0).unwrap_or(name.len());
     let (stem, way) = name.split_at(at);
@@ -156,7 +159,8 @@ pub fn commit(repo: &Repository, tree: &Path, name: &str) -> Result<String, Repo
     }
 }
 
-/// All that a name can stand for: the full name of each, and its commit. Empty where only git knows, if it does.
+/// Returns everything that a name can stand for, as full name and commit. The list is empty if no ref matches; git may
+/// still resolve the name.
 fn meanings(repo: &Repository, tree: &Path, name: &str) -> Result<Vec<(String, String)>, RepositoryError> {
     let is_plain =
         !name.is_empty() && !name.starts_with(['-', '/']) && git2::Reference::is_valid_name(&format!("refs/{name}"));
@@ -186,14 +190,14 @@ fn meanings(repo: &Repository, tree: &Path, name: &str) -> Result<Vec<(String, S
     if !is_branch && !name.starts_with("refs/") && name != "HEAD" {
         found.extend(remote_branch(repo, name)?.map(|it| (it.full_name, it.commit)));
     }
-    // Shorter ones nobody means: git's own abbreviations have seven digits and more.
+    // Shorter names are never commit ids: git abbreviates to seven digits or more.
     if !found.is_empty() && (7..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         found.extend(objects(tree, name)?.into_iter().map(|commit| (format!("commit {commit}"), commit)));
     }
     Ok(found)
 }
 
-/// The commits whose ids begin so.
+/// Returns the commits whose ids begin with this prefix.
 fn objects(tree: &Path, prefix: &str) -> Result<Vec<String>, RepositoryError> {
     let listed = Git::read(tree).arg("rev-parse").arg(format!("--disambiguate={prefix}")).text()?;
     let commits = listed.lines().map(|id| resolve_commit(tree, id));

@@ -26,7 +26,7 @@ pub fn nested_repositories(worktree: &Path, entries: &[Entry]) -> Result<Vec<Pat
     Ok(repositories)
 }
 
-/// Folders whose untracked files are a repository without a worktree: git sees plain files there.
+/// Returns folders whose untracked files form a bare repository, which git lists as plain files.
 pub fn bare_repositories(worktree: &Path, entries: &[Entry]) -> Vec<PathBuf> {
     let heads = entries.iter().filter(|entry| entry.untracked && entry.path.file_name() == Some(OsStr::new("HEAD")));
     let folders = heads.filter_map(|entry| entry.path.parent());
@@ -35,7 +35,7 @@ pub fn bare_repositories(worktree: &Path, entries: &[Entry]) -> Vec<PathBuf> {
     folders.filter(is_one).map(Path::to_owned).collect()
 }
 
-/// Whether there is a repository of its own at this place that has the commit.
+/// Returns whether a separate repository exists at this path and has the commit.
 pub fn has_commit(path: &Path, commit: &str) -> bool {
     if path.join(".git").symlink_metadata().is_err() {
         return false;
@@ -44,8 +44,9 @@ pub fn has_commit(path: &Path, commit: &str) -> bool {
     ask.output().is_ok_and(|answer| answer.code == Some(0))
 }
 
-/// The newest commits of a nested repository that exist nowhere else, as far as its remote-tracking branches tell: of
-/// HEAD (or of `head` in its place), of every branch, tag and stash, and of its reflog. None of them contains another.
+/// Returns the newest commits of a nested repository that exist nowhere else, according to its remote-tracking
+/// branches. HEAD (or `head` in its place), every branch, tag and stash, and the reflog are considered. No returned
+/// commit contains another.
 pub fn unpublished_commits(repository: &Path, head: Option<&str>) -> Result<Vec<String>, CommandError> {
     if !keeps_its_own_commits(repository)? {
         // A linked worktree of a repository elsewhere, which stays: only what is on none of its refs would go.
@@ -107,7 +108,8 @@ fn submodules(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
         .collect())
 }
 
-/// An uninitialised submodule is an empty folder, and git run there would speak of the repository around it.
+/// Returns whether the path is a repository of its own. An uninitialised submodule is an empty folder, where git would
+/// use the surrounding repository.
 pub(super) fn is_own_repository(path: &Path) -> Result<bool, CommandError> {
     if path.join(".git").symlink_metadata().is_err() {
         return Ok(false);

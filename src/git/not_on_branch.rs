@@ -1,8 +1,8 @@
-//! What a worker's branch does not hold of its work, whatever state git is in in its worktree: files that are not
-//! committed, operations that are not finished, commits elsewhere, stashes, repositories inside, ignored files.
+//! Lists the work of a worker that its branch does not contain, in any state of git in its worktree. This covers
+//! uncommitted files, unfinished operations, commits elsewhere, stashes, nested repositories and ignored files.
 //!
-//! This file only finds; it changes nothing. In the usual case (all is committed and HEAD is on the branch) it starts no
-//! git. It never fails: what cannot be told is named as such, since work may be behind it.
+//! Nothing is changed here. In the usual case (everything is committed and HEAD is on the branch) no git process is
+//! started. Nothing here fails: a part that cannot be read is reported as such, since it may contain work.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -21,17 +21,17 @@ use super::repository::{Repository, branch_commit, resolve_commit};
 use super::status::{Entry, Status, git_dir, operation_in_progress_in, status_behind_marks};
 use super::worktree::{Listed, list};
 
-/// So many parts are named; the last one says how many more there are.
+/// Maximum number of parts listed. The last one then states how many more there are.
 const MOST_PARTS: usize = 12;
-/// So many paths are named in one sentence.
+/// Maximum number of paths named in one sentence.
 const MOST_NAMED: usize = 5;
-/// So many files of an ignored folder are counted.
+/// Maximum number of files counted in an ignored folder.
 const MOST_COUNTED: usize = 1_000;
-/// So many commits are looked at one by one, without a start of git.
+/// Maximum number of commits that are checked one by one with libgit2.
 const MOST_BY_HAND: usize = 64;
 
 const UNCOMMITTED: &str = "uncommitted file";
-/// How the sentence about ignored files begins.
+/// Beginning of the text about ignored files.
 const IGNORED: &str = "files that git ignores: ";
 
 /// One part of the work.
@@ -43,23 +43,23 @@ pub struct NotOnBranch {
     pub how_to_include: String,
 }
 
-/// Whose work is looked for.
+/// The worker whose work is examined.
 pub struct Asked<'a> {
     pub repo: &'a Repository,
     pub worktree: &'a Path,
-    /// The branch that the worktree was made for.
+    /// Branch for which the worktree was created.
     pub branch: &'a str,
-    /// Where the work began.
+    /// Commit at which the work began.
     pub base: &'a str,
-    /// What we put there, which is no work.
+    /// Files that this program copied into the worktree; they are not work.
     pub copies: &'a [Copied],
-    /// What was there before the work, if that is known.
+    /// State of the repository before the work, if known.
     pub before: Option<&'a Fingerprint>,
-    /// Why what is uncommitted was not committed.
+    /// Reason why uncommitted changes were not committed.
     pub why: Option<&'a str>,
 }
 
-/// Everything but ignored files, for which there is [`ignored`]. `status` is that of the worktree as it is now.
+/// Returns all parts except ignored files, for which there is [`ignored`]. `status` is the current one of the worktree.
 pub fn not_on_branch(asked: &Asked, status: &Status) -> Vec<NotOnBranch> {
     let look = match Look::of(asked, status) {
         Ok(look) => look,
@@ -72,7 +72,7 @@ pub fn not_on_branch(asked: &Asked, status: &Status) -> Vec<NotOnBranch> {
     bounded(parts)
 }
 
-/// The same where nothing is known but that git does not work on this folder.
+/// Returns the part for a worktree whose folder is not the one that git works on. Nothing else can be determined there.
 pub fn out_of_place(worktree: &Path, why: &str) -> NotOnBranch {
     part(
         "the files in its worktree".to_owned(),
@@ -81,7 +81,7 @@ pub fn out_of_place(worktree: &Path, why: &str) -> NotOnBranch {
     )
 }
 
-/// Takes up to so many; the last one stands for the others.
+/// Limits the list to [`MOST_PARTS`]; the last part summarises the rest.
 fn bounded(mut parts: Vec<NotOnBranch>) -> Vec<NotOnBranch> {
     if parts.len() > MOST_PARTS {
         let more = parts.split_off(MOST_PARTS - 1);
@@ -96,19 +96,20 @@ fn part(what: String, place: String, how_to_include: String) -> NotOnBranch {
     NotOnBranch { what, place, how_to_include }
 }
 
-/// Where git could not be asked.
+/// Returns the part for something that git could not read.
 pub fn unknown(worktree: &Path, why: &str) -> NotOnBranch {
     let how = format!("look there by hand: cannot {why}");
     part("what could not be looked at".to_owned(), shown(worktree), how)
 }
 
-/// The branch that the worker's work is taken from: the one that is checked out, unless that was there before it and was
-/// not given to it.
+/// Returns the branch that the work is taken from: the checked out one, unless [`is_anothers`] excludes it, else the
+/// assigned one.
 pub fn own_branch<'a>(assigned: &'a str, checked_out: Option<&'a str>, before: Option<&Fingerprint>) -> &'a str {
     checked_out.filter(|branch| !is_anothers(assigned, branch, before)).unwrap_or(assigned)
 }
 
-/// A branch that was there before the worker, in nobody's worktree, and was not given to it.
+/// Returns whether a branch is not the worker's: it is not the assigned one, it existed before, and no linked worktree
+/// had it checked out.
 pub fn is_anothers(assigned: &str, branch: &str, before: Option<&Fingerprint>) -> bool {
     let name = format!("refs/heads/{branch}");
     let was_there = |it: &Fingerprint| {
@@ -121,18 +122,18 @@ struct Look<'a> {
     asked: &'a Asked<'a>,
     status: &'a Status,
     branch: &'a str,
-    /// Of the branch; `None`: it is gone.
+    /// Tip of `branch`; `None` if the branch is gone.
     tip: Option<String>,
     git_dir: PathBuf,
-    /// Of the worktree's own HEAD, the oldest first.
+    /// Moves of the worktree's own HEAD, oldest first.
     moves: Vec<Move>,
-    /// Worktrees of the same repository that lie in this one.
+    /// Worktrees of the same repository inside this one.
     inside: Vec<Listed>,
 }
 
 impl<'a> Look<'a> {
     fn of(asked: &'a Asked<'a>, status: &'a Status) -> Result<Self, CommandError> {
-        // A branch without a commit holds nothing.
+        // A branch without a commit contains no work.
         let checked_out = status.branch.as_deref().filter(|_| status.head.is_some());
         let branch = own_branch(asked.branch, checked_out, asked.before);
         let git_dir = git_dir(asked.worktree)?;
@@ -148,13 +149,13 @@ impl<'a> Look<'a> {
         })
     }
 
-    /// Unfinished operations, conflicts, and what is uncommitted or cannot be read.
+    /// Lists unfinished operations, conflicts, uncommitted files and unreadable ones.
     fn files(&self) -> Vec<NotOnBranch> {
         let mut parts = Vec::new();
         let place = || shown(self.asked.worktree);
         let (conflicts, entries) = self.uncommitted();
         let operation = operation_in_progress_in(&self.git_dir);
-        // A search by bisection is no work by itself.
+        // An unfinished bisect alone is not work.
         let is_work = operation.is_some_and(|it| it != "bisect") || !conflicts.is_empty();
         if is_work {
             let what = match (operation, conflicts.is_empty()) {
@@ -183,12 +184,12 @@ impl<'a> Look<'a> {
         parts
     }
 
-    /// What is in conflict, and what else is uncommitted of this repository's own files.
+    /// Returns the paths in conflict, and the other uncommitted paths of this repository's own files.
     fn uncommitted(&self) -> (Vec<String>, Vec<String>) {
         let bare = bare_repositories(self.asked.worktree, &self.status.entries);
         let is_copy = |path: &Path| self.asked.copies.iter().any(|copy| Path::new(&copy.path) == path);
         let own = |entry: &&Entry| {
-            // Its own files are told of with the submodule.
+            // Uncommitted files of a submodule are listed with the submodule.
             let only_dirty =
                 entry.submodule.is_some_and(|submodule| submodule.dirty && !submodule.moved) && !entry.staged;
             let elsewhere = entry.is_repository() || only_dirty;
@@ -223,7 +224,7 @@ impl<'a> Look<'a> {
         if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) }
     }
 
-    /// Changes of files that git was told to take for unchanged.
+    /// Lists changes of files that are marked as unchanged in the index.
     fn marked(&self) -> Result<Vec<NotOnBranch>, IndexError> {
         let worktree = self.asked.worktree;
         let marked = match marked_by_libgit2(worktree) {
@@ -246,7 +247,7 @@ impl<'a> Look<'a> {
         Ok(vec![part(what, shown(worktree), how)])
     }
 
-    /// Repositories inside, submodules and worktrees among them.
+    /// Lists nested repositories, including submodules and worktrees.
     fn repositories(&self) -> Result<Vec<NotOnBranch>, IndexError> {
         let worktree = self.asked.worktree;
         let mut parts = Vec::new();
@@ -304,7 +305,7 @@ impl<'a> Look<'a> {
         Ok(Some(part(what.to_owned(), shown(&path), how)))
     }
 
-    /// Links on the branch to commits that no other place has.
+    /// Lists new submodule links on the branch whose commit is not known to exist outside this worktree.
     fn links(&self) -> Result<Vec<NotOnBranch>, IndexError> {
         let Some(tip) = &self.tip else { return Ok(Vec::new()) };
         let mut parts = Vec::new();
@@ -331,7 +332,7 @@ impl<'a> Look<'a> {
         Ok(parts)
     }
 
-    /// Commits that were made in this worktree and that the branch does not hold.
+    /// Lists commits that were made in this worktree and that the branch does not contain.
     fn commits(&self) -> Result<Vec<NotOnBranch>, IndexError> {
         let repo = self.asked.repo;
         let mut made = self.made_here();
@@ -361,7 +362,8 @@ impl<'a> Look<'a> {
         Ok(parts)
     }
 
-    /// By the reflog: whatever was made here and was not made anew by an amendment or a rebase.
+    /// Returns the commits that were made here according to the reflog, except those replaced by an amendment or a
+    /// rebase.
     fn made_here(&self) -> BTreeSet<String> {
         let made = self.moves.iter().filter(|it| it.makes_a_commit()).map(|it| it.new.clone());
         let mut made: BTreeSet<String> = made.collect();
@@ -371,7 +373,7 @@ impl<'a> Look<'a> {
         made
     }
 
-    /// What was there before, and what the integration branch holds by now.
+    /// Returns the `known` commits, those that existed before the work, and the current HEAD of the main checkout.
     fn known_before(&self, known: &[&str]) -> Result<BTreeSet<String>, CommandError> {
         let mut hidden: BTreeSet<String> = known.iter().map(|id| (*id).to_owned()).collect();
         if let Some(before) = self.asked.before {
@@ -388,7 +390,8 @@ impl<'a> Look<'a> {
         let holder = holders.lines().find(|name| !name.starts_with("refs/orchestrator/"));
         let at_head = self.status.head.as_deref() == Some(tip) && self.status.branch.is_none();
         if holder.is_none() && !at_head {
-            // Taken back and committed again: all that it had come to is on the branch.
+            // Skips a commit that was undone and committed again: the branch's own history contains all of its file
+            // states.
             let branch = self.tip.as_deref().unwrap_or(self.asked.base);
             let states = ["diff", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff", "--ignore-submodules=none"];
             let states = repo.read().args(states).arg(format!("{branch}...{tip}")).output()?;
@@ -418,7 +421,8 @@ impl<'a> Look<'a> {
         Ok(Some(part(what, place, how)))
     }
 
-    /// Stashes are of all worktrees together; one tells by its message on which branch it was made.
+    /// Lists the worker's stashes. All worktrees share one list of stashes; a stash's message names the branch that it
+    /// was made on.
     fn stashes(&self) -> Result<Vec<NotOnBranch>, IndexError> {
         let before = self.asked.before.map(|before| before.stashes.as_slice()).unwrap_or_default();
         let mut parts = Vec::new();
@@ -453,8 +457,8 @@ impl<'a> Look<'a> {
     }
 }
 
-/// Ignored files and folders that nobody but the worker can have made. What tools make again by themselves is no work.
-/// `ignored` is as git listed it in a worktree that was new when the work began.
+/// Returns the ignored files and folders that only the worker can have created. Files that tools regenerate are not
+/// work. `ignored` is git's current list for a worktree that was new when the work began.
 pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Option<NotOnBranch> {
     let mut found: Vec<String> = Vec::new();
     for path in ignored {
@@ -475,7 +479,8 @@ pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Optio
     Some(part(format!("{IGNORED}{}", listed(&found, MOST_PARTS)), shown(worktree), how))
 }
 
-/// The same some time later: what of it is still there. What came since is not the worker's.
+/// Returns the files of a recorded part that are still there. Files that were added later are not the worker's. If the
+/// recorded list was truncated, all ignored files count.
 pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: &NotOnBranch) -> Option<NotOnBranch> {
     if !is_of_ignored(recorded) {
         return None;
@@ -483,7 +488,7 @@ pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: &NotOnBranch) -
     let names: Vec<&str> = recorded.what[IGNORED.len()..].split(", ").collect();
     let was_named = |path: &&PathBuf| {
         let name = shown(path);
-        // A folder is named with how many files it has.
+        // A folder is recorded with its number of files.
         names.iter().any(|it| *it == name || it.strip_prefix(&name).is_some_and(|rest| rest.starts_with("/ (")))
             || names.last().is_some_and(|last| last.contains(" more"))
     };
@@ -491,12 +496,12 @@ pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: &NotOnBranch) -
     ignored(worktree, &still, &[])
 }
 
-/// Whether this part is of uncommitted files.
+/// Returns whether this part is about uncommitted files.
 pub fn is_of_files(part: &NotOnBranch) -> bool {
     part.what.contains(UNCOMMITTED)
 }
 
-/// Whether this part is of ignored files.
+/// Returns whether this part is about ignored files.
 pub fn is_of_ignored(part: &NotOnBranch) -> bool {
     part.what.starts_with(IGNORED)
 }
@@ -524,7 +529,7 @@ fn ignored_folder(worktree: &Path, path: &Path) -> Option<String> {
     (files > 0).then(|| format!("{}/ ({})", shown(path), count(files, "file")))
 }
 
-/// Folders that package managers, compilers and test runners fill, and files that they and editors leave.
+/// Names of folders that package managers, compilers and test runners fill.
 const REGENERABLE_FOLDERS: [&str; 41] = [
     "node_modules",
     "bower_components",
@@ -568,6 +573,7 @@ const REGENERABLE_FOLDERS: [&str; 41] = [
     ".nyc_output",
     ".bundle",
 ];
+/// Endings of files that compilers, test runners and editors leave.
 const REGENERABLE_ENDINGS: [&str; 19] = [
     ".pyc",
     ".pyo",
@@ -603,7 +609,7 @@ fn is_regenerable(worktree: &Path, path: &Path) -> bool {
         || absolute.is_dir() && (REGENERABLE_FOLDERS.contains(&name.as_str()) || can_be_made_again(&absolute))
 }
 
-/// Tracked files that git was told to take for unchanged, and that are there. `None`: only git can tell.
+/// Returns existing tracked files that are marked as unchanged in the index. `None`: only the git program can answer.
 fn marked_by_libgit2(worktree: &Path) -> Option<Vec<PathBuf>> {
     const ASSUME_UNCHANGED: u16 = 0x8000;
     const SKIP_WORKTREE: u16 = 1 << 14;
@@ -618,7 +624,7 @@ fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
 }
 
-/// Of the index: folders with tracked files in which somebody has put a `.git`, and links to other repositories.
+/// Two kinds of places in the index: folders with tracked files that contain a `.git`, and links to other repositories.
 #[derive(Default)]
 struct Index {
     folders: BTreeSet<PathBuf>,
@@ -657,7 +663,7 @@ fn tracked(worktree: &Path) -> Result<Vec<(PathBuf, bool)>, CommandError> {
     Ok(records.collect())
 }
 
-/// Links that the one commit has and the other has not, or not so.
+/// Returns the submodule links that `tip` has and `base` lacks or has with another commit.
 fn new_links(repo: &Repository, base: &str, tip: &str) -> Result<Vec<(PathBuf, String)>, CommandError> {
     if base == tip {
         return Ok(Vec::new());
@@ -692,7 +698,7 @@ fn new_links_by_libgit2(repo: &Repository, base: &str, tip: &str) -> Option<Vec<
     )
 }
 
-/// Of `:<old mode> <new mode> <old id> <new id> <letter> TAB <path>`, what each path came to.
+/// Returns the new mode, new id and path of each line `:<old mode> <new mode> <old id> <new id> <letter> TAB <path>`.
 fn new_states(raw: &[u8]) -> HashSet<Vec<u8>> {
     let state = |line: &[u8]| {
         let tab = line.iter().position(|byte| *byte == b'\t')?;
@@ -736,7 +742,7 @@ fn listed(names: &[String], most: usize) -> String {
     if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
-/// A name with control characters, or that is no UTF-8, is written in quotes, as git does it.
+/// Formats a path. One with control characters or invalid UTF-8 is quoted.
 fn shown(path: &Path) -> String {
     match path.to_str() {
         Some(name) if !name.contains(char::is_control) => name.to_owned(),

@@ -1,5 +1,6 @@
-//! What in a checkout is in the way of a fast-forward, by the rules of `git merge --ff-only --no-overwrite-ignore`: only
-//! files that the fast-forward itself changes can be. It changes nothing; git has the last word when the branch moves.
+//! Determines what in a checkout blocks a fast-forward, by the rules of `git merge --ff-only --no-overwrite-ignore`.
+//! Only paths that the fast-forward itself changes can block it. Nothing is changed here; git decides finally when the
+//! branch moves.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -12,7 +13,7 @@ use super::command::{CommandError, Git};
 use super::index::{IndexError, hidden_by_marks};
 use super::status::{Untracked, status, status_behind_marks};
 
-/// One path that differs between two trees.
+/// A path that differs between two trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     path: PathBuf,
@@ -20,7 +21,7 @@ pub struct Change {
     new: Blob,
 }
 
-/// Mode and id, as git prints them.
+/// The mode and id of a file, as git prints them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Blob {
     mode: String,
@@ -33,18 +34,18 @@ impl Blob {
     }
 }
 
-/// Files that git would refuse for, each list sorted.
+/// Paths for which git would refuse the fast-forward, each list sorted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct InTheWay {
-    /// In conflict: git merges nothing at all before they are resolved.
+    /// Files in conflict. Git merges nothing before they are resolved.
     pub unmerged: Vec<PathBuf>,
-    /// Tracked, with changes that are not committed.
+    /// Tracked files with uncommitted changes.
     pub changed: Vec<PathBuf>,
-    /// Untracked or ignored, where the fast-forward brings a file of its own.
+    /// Untracked or ignored files where the fast-forward adds a file of its own, or that it would delete.
     pub untracked: Vec<PathBuf>,
 }
 
-/// The changes of tracked files in a checkout, as they are at one moment.
+/// Uncommitted changes of tracked files in a checkout, at one moment.
 #[derive(Debug, Default)]
 pub struct Dirt {
     tracked: HashMap<PathBuf, Tracked>,
@@ -59,7 +60,7 @@ struct Tracked {
     index: Blob,
 }
 
-/// Lists what differs between two commits or trees. `git` sees both.
+/// Lists what differs between two commits or trees, both of which `git` can read.
 pub fn changes(git: Git, from: &str, to: &str) -> Result<Vec<Change>, CommandError> {
     let args =
         ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-commit-id", "--ignore-submodules=none"];
@@ -78,7 +79,7 @@ pub fn changes(git: Git, from: &str, to: &str) -> Result<Vec<Change>, CommandErr
 }
 
 impl Dirt {
-    /// Looks at a checkout, behind the marks that hide changes from `git status` too: git's merge sees those.
+    /// Reads a checkout. Changes of files marked as unchanged are included, because git's merge sees them too.
     pub fn of(worktree: &Path) -> Result<Self, IndexError> {
         let status = match hidden_by_marks(worktree)?.is_empty() {
             true => status(worktree, Untracked::Folders)?,
@@ -91,7 +92,7 @@ impl Dirt {
         Ok(dirt)
     }
 
-    /// `1 XY sub mH mI mW hH hI path` or `u XY sub m1 m2 m3 mW h1 h2 h3 path`.
+    /// Records one line: `1 XY sub mH mI mW hH hI path` or `u XY sub m1 m2 m3 mW h1 h2 h3 path`.
     fn note(&mut self, record: &[u8]) {
         let field = |at: usize, of: usize| record.splitn(of, |byte| *byte == b' ').nth(at);
         let text = |at| field(at, 9).map(|it| String::from_utf8_lossy(it).into_owned()).unwrap_or_default();
@@ -112,14 +113,14 @@ impl Dirt {
         }
     }
 
-    /// What of it, and of the files beside it, git would refuse these changes for.
+    /// Returns the paths of the checkout for which git would refuse these changes.
     pub fn in_the_way(&self, worktree: &Path, changes: &[Change]) -> Result<InTheWay, CommandError> {
         let by_path: HashMap<&Path, &Change> = changes.iter().map(|change| (&*change.path, change)).collect();
         let mut found = InTheWay { unmerged: self.unmerged.clone(), ..InTheWay::default() };
         for change in changes {
             if let Some(tracked) = self.tracked.get(&change.path) {
                 found.changed.extend(tracked.blocks(worktree, change).then(|| change.path.clone()));
-                // Taken out of the index, and kept: an untracked file, which would go with the tracked one.
+                // The file was removed from the index only. The fast-forward would delete the untracked copy as well.
                 let is_kept = tracked.staged && tracked.index.is_absent() && change.new.is_absent();
                 let is_there = || fs::symlink_metadata(worktree.join(&change.path)).is_ok();
                 found.untracked.extend((is_kept && is_there()).then(|| change.path.clone()));
@@ -128,8 +129,8 @@ impl Dirt {
                 found.untracked.extend(self.occupant(worktree, change, &by_path)?);
             }
         }
-        // A file that is only staged has the place of a folder that the changes bring, or the other way round. Git itself
-        // would drop what is staged there without a word.
+        // A staged path clashes with a path that the changes add if one is a folder of the other. Git itself would drop
+        // the staged content without a warning.
         for (path, tracked) in self.tracked.iter().filter(|(path, it)| it.is_in_index_alone(&by_path, path)) {
             let clashes = |change: &&Change| {
                 let (one, other) = (&change.path, path);
@@ -150,7 +151,7 @@ impl Dirt {
         self.tracked.get(path).is_some_and(|it| it.staged && !it.index.is_absent())
     }
 
-    /// What lies where a new file is to be, if that is not what the same changes take away.
+    /// Returns the path that occupies the place of a new file, unless the same changes remove it.
     fn occupant(
         &self,
         worktree: &Path,
@@ -170,7 +171,7 @@ impl Dirt {
             let goes = changes.get(&*part).is_some_and(|it| !it.old.is_absent() && it.new.is_absent());
             return Ok((!goes && !self.is_staged(&part)).then_some(part));
         }
-        // A folder: git takes away what is tracked in it, and an empty one.
+        // The place is a folder: git removes tracked files in it, and the folder itself if it is empty.
         let listed = Git::read(worktree).env("GIT_LITERAL_PATHSPECS", "1").args(["ls-files", "-z", "--others", "--"]);
         let others = listed.arg(&change.path).run()?;
         Ok(others.split(|byte| *byte == 0).find(|it| !it.is_empty()).map(|it| OsStr::from_bytes(it).into()))
@@ -180,14 +181,14 @@ impl Dirt {
 impl Tracked {
     fn blocks(&self, worktree: &Path, change: &Change) -> bool {
         if self.staged {
-            // What is staged and what comes are the same: git keeps it, whatever the file looks like.
+            // Git keeps staged content that equals the new content, whatever the file in the worktree looks like.
             return self.index != change.new && !(self.index.is_absent() && change.new.is_absent());
         }
         let is_missing = || {
             let metadata = fs::symlink_metadata(worktree.join(&change.path));
             metadata.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         };
-        // A file that was only deleted is written anew; a submodule's own checkout is not touched.
+        // A file that was only deleted is written again, and a submodule's checkout is not touched.
         self.in_worktree && !self.is_submodule && !is_missing()
     }
 
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
     use crate::git::testing::Fixture;
 
-    /// `main` and, one commit ahead of it, `next`, which changes paths in each way there is. `main` is checked out.
+    /// Creates `main`, which is checked out, and `next`, one commit ahead, with every kind of change.
     fn ahead() -> Fixture {
         let fixture = Fixture::new();
         for path in ["mod.txt", "del.txt", "other.txt", "swap", "fold/a.txt", "run.sh", "deep/er/x.txt"] {
@@ -328,7 +329,7 @@ mod tests {
             let ours = found(&fixture);
             let merge = Git::write(fixture.root()).args(["merge", "--ff-only", "--no-overwrite-ignore", "-q", "next"]);
             let gits = merge.output().unwrap();
-            // There git takes the user's staged file away: that is not for us to do.
+            // Git removes the user's staged file here. This program must not.
             let git_loses = ["staged folder in the place of a new file", "staged file in a folder that becomes a file"];
             if git_loses.contains(&name) {
                 assert_eq!((ours.changed.len(), gits.code), (1, Some(0)), "{name}");

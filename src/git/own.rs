@@ -1,8 +1,9 @@
-//! What of a branch is its worker's own, seen from the branch that it is to come into: what that branch has already as other
-//! commits (squashed, picked), and what its user has taken back from it since the worker began.
+//! Determines which commits of a worker's branch must not go into its target branch. These are commits whose changes
+//! the target already has as other commits (squashed, picked). They are also commits that the user has removed from the
+//! target since the worker began.
 //!
-//! Git's history alone does not tell: a squash leaves no link, and commits that were dropped by a reset or a rebase look like
-//! new ones. The worker's base, the records of earlier integrations and the reflogs do.
+//! Git's history alone is not enough. A squash leaves no link, and commits dropped by a reset or a rebase look like new
+//! ones. The worker's base, the records of earlier integrations and the reflogs supply the rest.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,46 +12,47 @@ use super::integrate::contains;
 use super::refs::{self, Logged};
 use super::repository::Repository;
 
-/// What is known of a worker beyond its branch.
+/// Known facts about a worker besides its branch.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// Where it began.
+    /// Commit at which the worker began.
     pub base: Option<String>,
-    /// That was where the target stood then, so that all before it was on the target.
+    /// True if `base` was the tip of the target at that time. Everything before it was then on the target.
     pub from_target: bool,
-    /// Seconds since 1970.
+    /// Unix time at which the worker began.
     pub began: i64,
-    /// Its own branch, and those that it builds on.
+    /// The worker's own branch, followed by those that it builds on.
     pub branches: Vec<String>,
-    /// What of it, and of those that it builds on, came into the target.
+    /// Integrations into the target of the worker's branch and of those that it builds on.
     pub brought: Vec<Brought>,
 }
 
-/// An integration into the target.
+/// An earlier integration into the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Brought {
-    /// Where the branch stood.
+    /// Tip of the integrated branch.
     pub source: String,
-    /// With which it came in.
+    /// Commit of the target that integrated it.
     pub commit: String,
-    /// It was the worker's own branch, and not one that it builds on.
+    /// True for the worker's own branch, false for one that it builds on.
     pub own: bool,
 }
 
-/// Commits of a branch that are not in its target and not to come in.
+/// Commits of a branch that are not new work of its worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Foreign {
-    /// The target has the changes up to these.
+    /// Commits up to which the target already has the changes.
     pub had: Vec<String>,
-    /// The target's user has taken back all up to these.
+    /// Commits up to which the user removed the history from the target.
     pub taken_back: Vec<String>,
-    /// All of those, oldest first.
+    /// All commits up to `taken_back`, oldest first.
     pub dropped: Vec<String>,
-    /// Of what it was built on, and not taken back: they come in with it.
+    /// Commits of branches that the worker builds on, neither dropped nor already in the target. They are integrated
+    /// together with the worker's own.
     pub along: Vec<String>,
 }
 
-/// Looks what of `tip` is not to come into the branch `target`, which stands at `onto`.
+/// Finds the commits of `tip` that are not new work, for an integration into the branch `target`, which is at `onto`.
 pub fn foreign(repo: &Repository, target: &str, onto: &str, tip: &str, known: &Known) -> Result<Foreign, CommandError> {
     let fresh = Fresh::of(repo, tip, onto)?;
     if fresh.parents.is_empty() {
@@ -58,7 +60,7 @@ pub fn foreign(repo: &Repository, target: &str, onto: &str, tip: &str, known: &K
     }
     let had: Vec<String> =
         known.brought.iter().filter(|it| is_had(repo, onto, tip, &fresh, it)).map(|it| it.source.clone()).collect();
-    // Its own branch comes first, then those that it builds on.
+    // The worker's own branch comes first.
     let mut made = HashSet::new();
     let mut own = HashSet::new();
     for (at, branch) in known.branches.iter().enumerate() {
@@ -80,9 +82,9 @@ pub fn foreign(repo: &Repository, target: &str, onto: &str, tip: &str, known: &K
     })
 }
 
-/// Commits that the one side has and the other has not, with their parents.
+/// Commits that `tip` has and `onto` lacks, with their parents.
 struct Fresh {
-    /// Oldest first.
+    /// Ids of the commits, oldest first.
     order: Vec<String>,
     parents: HashMap<String, Vec<String>>,
 }
@@ -108,7 +110,7 @@ impl Fresh {
         self.parents.contains_key(commit)
     }
 
-    /// These and all before them.
+    /// Returns these commits and all of their ancestors.
     fn up_to(&self, tips: &[String]) -> HashSet<&String> {
         let mut found = HashSet::new();
         let mut left: Vec<&String> = tips.iter().collect();
@@ -120,14 +122,15 @@ impl Fresh {
         found
     }
 
-    /// Those that nothing among them comes after.
+    /// Returns those commits that are parents of no other one in the set.
     fn newest(&self, of: &HashSet<&String>) -> Vec<String> {
         let below: HashSet<&String> = of.iter().flat_map(|id| &self.parents[*id]).collect();
         self.order.iter().filter(|id| of.contains(id) && !below.contains(id)).cloned().collect()
     }
 }
 
-/// What came in as other commits, which are still there and which the branch has not merged back.
+/// Returns whether an integration brought the changes in as other commits. They must still be there, and the branch
+/// must not have merged them back.
 fn is_had(repo: &Repository, onto: &str, tip: &str, fresh: &Fresh, brought: &Brought) -> bool {
     (brought.own || fresh.has(&brought.source))
         && contains(repo, onto, &brought.commit)
@@ -146,7 +149,7 @@ fn taken_back(
 ) -> Result<Vec<String>, CommandError> {
     let base = known.base.as_ref().filter(|base| fresh.has(base));
     let log = refs::log(repo, target)?;
-    // Where the branch's own log is gone, nobody can tell its own commits from others that were on the target.
+    // The branch's commits cannot be distinguished from others on the target if its reflog is gone.
     let was_target = log.iter().filter(|it| !own.is_empty() && fresh.has(&it.to) && !own.contains(&it.to));
     let mut tips: Vec<String> = was_target.map(|it| it.to.clone()).collect();
     tips.extend(base.filter(|_| known.from_target).cloned());
@@ -160,7 +163,8 @@ fn taken_back(
     Ok(fresh.newest(&dropped))
 }
 
-/// Commits that were neither before nor are now on the target; `None`: it was never elsewhere.
+/// Returns the commits of `tip` that are in neither `onto` nor an earlier position of the target (`before`). `None` if
+/// there is no earlier position.
 fn never_on<'a>(
     repo: &Repository,
     tip: &str,
@@ -176,7 +180,7 @@ fn never_on<'a>(
     Ok(Some(git.input(lines).text()?.lines().map(str::to_owned).collect()))
 }
 
-/// What people call these commits: short ids and titles, a few of them.
+/// Returns the short ids and titles of the first few commits, for messages.
 pub fn titles(repo: &Repository, commits: &[String]) -> Result<String, CommandError> {
     const NAMED: usize = 3;
     let args = ["log", "--no-walk=unsorted", "--no-show-signature", "--format=%h %<(40,trunc)%s"];
@@ -187,7 +191,7 @@ pub fn titles(repo: &Repository, commits: &[String]) -> Result<String, CommandEr
     Ok(format!("{}{more}", named.join(", ")))
 }
 
-/// A commit that was made on the branch, and did not come there by a move of the branch to another's commit.
+/// Returns whether the entry is a commit made on the branch, and not a move of the branch to an existing commit.
 fn is_made_there(logged: &Logged) -> bool {
     let why = logged.why.as_str();
     let moved = ["branch:", "reset:", "clone:"].iter().any(|it| why.starts_with(it)) || why.ends_with("Fast-forward");

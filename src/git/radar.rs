@@ -1,5 +1,5 @@
-//! Which branches would merge cleanly into which others: computed by `git merge-tree`, as an integration would, and without
-//! leaving anything behind in the repository.
+//! Determines which branches would merge cleanly into which others. The merges are computed by `git merge-tree`, as an
+//! integration would, and leave nothing in the repository.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -17,22 +17,24 @@ mod own;
 
 pub use own::own_conflicts;
 
-/// Two commits; the first is the one that the other would be merged into.
+/// Two commits; the second would be merged into the first.
 pub type Pair = (String, String);
 
-/// What tells cheaply, without starting git, that branches may have moved: a ref is written by replacing a file.
+/// A cheap check value that shows, without starting git, that branches may have moved. A ref is written by replacing a
+/// file.
 pub type Stamp = Vec<Option<(u64, SystemTime, u64)>>;
 
-/// What a merge would come to that nobody asked for.
+/// The result of a scratch merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tried {
     pub tree: String,
-    /// The paths in conflict; none for a clean merge.
+    /// Paths in conflict; empty for a clean merge.
     pub conflicts: Vec<String>,
 }
 
-/// For each pair the paths in conflict, none for a clean merge; `None` where git cannot say, as for unrelated histories.
-/// `target` says how files are merged, as it does when they are integrated. `scratch` is an empty folder.
+/// Returns the paths in conflict of each pair, empty for a clean merge. `None` means that git cannot merge the pair,
+/// for example because the histories are unrelated. `target` provides the attributes, as in an integration. `scratch`
+/// is an empty folder.
 pub fn collisions(
     repo: &Repository,
     target: &str,
@@ -43,7 +45,7 @@ pub fn collisions(
     Ok(tried.into_iter().map(|tried| Some(tried?.conflicts)).collect())
 }
 
-/// The same, with the tree of each merge.
+/// Returns the same as [`collisions`], with the tree of each merge.
 pub fn try_merges(
     repo: &Repository,
     target: &str,
@@ -55,7 +57,7 @@ pub fn try_merges(
     while found.len() < pairs.len() {
         let rest = &pairs[found.len()..];
         found.extend(together(git(), rest)?.into_iter().map(Some));
-        // The next one is what git stopped at; git 2.38 stops at the first, since it knows no `--stdin`.
+        // Git stopped at this pair. Git 2.38 stops at the first one, since it does not support `--stdin`.
         if let Some(pair) = pairs.get(found.len()) {
             found.push(alone(git(), pair)?);
         }
@@ -63,8 +65,8 @@ pub fn try_merges(
     Ok(found)
 }
 
-/// For the trees and marked-up files of merges that nobody asked for. To be thrown away after the answer: each merge makes
-/// folders in it, and a disk that is told of each block that becomes free (`discard`) takes milliseconds for each.
+/// Creates a temporary folder for the trees and files of scratch merges. The caller deletes it after answering: each
+/// merge creates folders in it, and on a disk with `discard` each freed block can take milliseconds.
 pub fn scratch() -> Result<TempDir, CommandError> {
     tempfile::tempdir().map_err(|source| CommandError::Start {
         command: "merge-tree".into(),
@@ -73,7 +75,7 @@ pub fn scratch() -> Result<TempDir, CommandError> {
     })
 }
 
-/// All in one process, which saves most of the time.
+/// Merges all pairs in one process, which saves most of the time.
 fn together(git: Git, pairs: &[Pair]) -> Result<Vec<Tried>, CommandError> {
     let lines: String = pairs.iter().map(|(onto, other)| format!("{onto} {other}\n")).collect();
     let output = git.args(["--stdin", "--no-messages", "--name-only"]).input(lines).output()?;
@@ -82,7 +84,8 @@ fn together(git: Git, pairs: &[Pair]) -> Result<Vec<Tried>, CommandError> {
     Ok(merges.into_iter().zip(pairs).map(named).collect())
 }
 
-/// For each pair the tree of a clean merge, `Some(None)` for a conflict; `None` where git cannot say.
+/// Returns the tree of each clean merge and `Some(None)` for a conflict. Git stops at the first pair that it cannot
+/// merge: this pair and all later ones are `None`.
 pub(super) fn results(git: Git, pairs: &[Pair]) -> Result<Vec<Option<Option<String>>>, CommandError> {
     let lines: String = pairs.iter().map(|(onto, other)| format!("{onto} {other}\n")).collect();
     let output =
@@ -105,8 +108,8 @@ fn own_names(paths: Vec<String>, (onto, other): &Pair) -> Vec<String> {
     named.into_iter().collect()
 }
 
-/// Each merge is `1` or `0`, the tree, the files in conflict if it was `0`, and an empty record. One that is cut off at the
-/// end of what git said is left out.
+/// Parses merges. Each is `1` or `0`, the tree, the files in conflict if it was `0`, and an empty record. An incomplete
+/// one at the end of the output is left out.
 fn parse(text: &str) -> Vec<Tried> {
     let whole = &text[..text.rfind("\0\0").map_or(0, |end| end + 1)];
     let mut records = whole.split_terminator('\0');
@@ -137,29 +140,29 @@ fn git(repo: &Repository, target: &str, scratch: &Path) -> Git {
 fn in_scratch(repo: &Repository, target: &str, scratch: &Path) -> Git {
     with_objects_in(repo.read(), repo, scratch)
         .env("GIT_ATTR_SOURCE", target)
-        // Of a partial clone, nothing is fetched for this.
+        // Nothing is fetched into a partial clone for this.
         .env("GIT_NO_LAZY_FETCH", "1")
 }
 
-/// The tree of a commit.
+/// Returns the tree of a commit.
 pub fn tree_of(repo: &Repository, commit: &str) -> Result<String, CommandError> {
     repo.read().args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
 }
 
-/// Where two commits parted; `None` for unrelated histories.
+/// Returns the merge base of two commits; `None` for unrelated histories.
 pub fn fork(repo: &Repository, one: &str, other: &str) -> Result<Option<String>, CommandError> {
     let answer = repo.read().args(["merge-base", one, other]).answer()?;
     Ok(answer.map(|commit| String::from_utf8_lossy(&commit).trim().to_owned()))
 }
 
-/// Where these local branches stand. One that is not there is left out.
+/// Returns the tips of these local branches. Missing branches are left out.
 pub fn tips(repo: &Repository, branches: &[String]) -> Result<HashMap<String, String>, CommandError> {
     const PREFIX: &str = "refs/heads/";
     let names = branches.iter().map(|branch| format!("{PREFIX}{branch}"));
     let text = repo.read().args(["for-each-ref", "--format=%(objectname) %(refname)"]).args(names).text()?;
     let tip = |line: &str| {
         let (commit, name) = line.split_once(' ')?;
-        // A pattern is a folder of refs, too.
+        // The pattern also matches refs in a folder of that name.
         let branch = name.strip_prefix(PREFIX).filter(|branch| branches.iter().any(|it| it == branch))?;
         Some((branch.to_owned(), commit.to_owned()))
     };

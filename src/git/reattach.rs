@@ -1,5 +1,6 @@
-//! A worker's branch is put where its work is, where that is plainly right: HEAD was left detached, and all that it has
-//! beyond the branch was made there and is on no other ref; or the branch was deleted. The files are not touched.
+//! Moves a worker's branch to its work in the unambiguous cases. In the first, HEAD was left detached, and all commits
+//! beyond the branch were made there and are on no other ref. In the second, the branch was deleted. No files are
+//! changed.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +12,11 @@ use super::repository::{Repository, branch_commit, current_branch, resolve_commi
 use super::status::{git_dir, operation_in_progress_in};
 use super::worktree::{list, zero_id};
 
-/// For the reflogs.
+/// Reason written to the reflogs.
 const REASON: &str = "orchestrator-boss: put its branch where its work is";
 
-/// Whether something was changed. In the usual case, with HEAD on the branch, no git is started.
+/// Reattaches HEAD to the branch, which is moved or restored if necessary. Returns whether something was changed. In
+/// the usual case, with HEAD on the branch, no git process is started.
 pub fn reattach(repo: &Repository, worktree: &Path, branch: &str, base: &str) -> Result<bool, CommandError> {
     let git_dir = git_dir(worktree)?;
     let tip = branch_commit(repo.root(), branch)?;
@@ -24,8 +26,8 @@ pub fn reattach(repo: &Repository, worktree: &Path, branch: &str, base: &str) ->
         return Ok(false);
     }
     if is_on_it {
-        // Deleted under a HEAD that is on it: the log of HEAD knows where it was.
-        // The deletion itself may be in it too.
+        // The branch was deleted while HEAD was on it, so the reflog of HEAD contains its last commit. The deletion
+        // itself may be logged too, with a zero id.
         let mut moves = moves_of_head(worktree, &git_dir)?.into_iter().rev();
         let last = moves.find(|it| it.new.bytes().any(|digit| digit != b'0'));
         let last = last.map(|last| resolve_commit(repo.root(), &last.new)).transpose()?.flatten();
@@ -49,11 +51,11 @@ pub fn reattach(repo: &Repository, worktree: &Path, branch: &str, base: &str) ->
     Ok(true)
 }
 
-/// The branch that HEAD is on, without a start of git where the files tell.
+/// Returns the branch that HEAD is on, without starting git if git's files are enough.
 fn checked_out(worktree: &Path, git_dir: &Path) -> Result<Option<String>, CommandError> {
     let head = fs::read_to_string(git_dir.join("HEAD")).unwrap_or_default();
     match head.trim_end().strip_prefix("ref: refs/heads/") {
-        // Where refs are no files, git writes this one in place of HEAD.
+        // Git writes this placeholder into the HEAD file if refs are stored as reftable.
         Some(".invalid") | None if git_dir.join("reftable").exists() => current_branch(worktree),
         Some(branch) => Ok(Some(branch.to_owned())),
         None => Ok(None),
@@ -74,7 +76,7 @@ fn is_ancestor(repo: &Repository, part: &str, whole: &str) -> bool {
         .unwrap_or_else(|| repo.read().args(["merge-base", "--is-ancestor", part, whole]).succeeds().unwrap_or(false))
 }
 
-/// No ref holds any of the commits beyond `from`: nobody else has made them.
+/// Returns whether no ref contains any of the commits beyond `from`, so that they were made only here.
 fn is_only_here(repo: &Repository, from: &str, head: &str) -> Result<bool, CommandError> {
     let number = |not: &[&str]| repo.read().args(["rev-list", "--count", head, "--not", from]).args(not).text();
     Ok(number(&[])? == number(&["--glob=refs/"])?)

@@ -1,4 +1,4 @@
-//! What the reflogs of a worktree's HEAD and of the stash tell: how commits came about, and where they went.
+//! Reads the reflogs of a worktree's HEAD and of the stash: how commits were made, and where HEAD moved.
 
 use std::fs;
 use std::path::Path;
@@ -6,17 +6,17 @@ use std::path::Path;
 use super::command::{CommandError, Git};
 use super::repository::Repository;
 
-/// HEAD went from one commit to another.
+/// A move of HEAD from one commit to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
     pub old: String,
     pub new: String,
-    /// `commit: …`, `checkout: moving from a to b`, `rebase (pick): …`.
+    /// Message of the entry, such as `commit: …`, `checkout: moving from a to b` or `rebase (pick): …`.
     pub message: String,
 }
 
 impl Move {
-    /// It was made here, and not only looked at or taken from elsewhere.
+    /// Returns whether the move created the new commit. Otherwise HEAD only moved to an existing one.
     pub fn makes_a_commit(&self) -> bool {
         const MOVES: [&str; 5] = ["checkout", "reset", "clone", "branch", "Branch"];
         const TAKES: [&str; 3] = [": Fast-forward", ": forwarding", "(start)"];
@@ -26,25 +26,25 @@ impl Move {
             && !TAKES.iter().any(|word| message.contains(word))
     }
 
-    /// The old commit lives on in the new one, or was taken away on purpose with what was made of it.
+    /// Returns whether the move replaces the old commit, by an amendment or a rebase.
     pub fn makes_anew(&self) -> bool {
         let message = self.message.as_str();
         message.starts_with("commit (amend)") || message.starts_with("rebase") || message.starts_with("pull --rebase")
     }
 
-    /// The names that a checkout went from and to.
+    /// Returns the names that a checkout moved from and to.
     pub fn branches(&self) -> Vec<&str> {
         let names = self.message.strip_prefix("checkout: moving from ").and_then(|it| it.split_once(" to "));
         names.map(|(from, to)| vec![from, to]).unwrap_or_default()
     }
 
-    /// A checkout of a commit by its id, or of anything that is no branch.
+    /// Returns whether the move is a checkout, which may have detached HEAD.
     pub fn detaches(&self) -> bool {
         self.message.starts_with("checkout: moving from ")
     }
 }
 
-/// The oldest first; none where git keeps no such log.
+/// Returns the moves of a worktree's HEAD, oldest first; none if git keeps no such log.
 pub fn moves_of_head(worktree: &Path, git_dir: &Path) -> Result<Vec<Move>, CommandError> {
     match fs::read(git_dir.join("logs/HEAD")) {
         Ok(log) => Ok(parse(&String::from_utf8_lossy(&log))),
@@ -53,7 +53,7 @@ pub fn moves_of_head(worktree: &Path, git_dir: &Path) -> Result<Vec<Move>, Comma
     }
 }
 
-/// Each stash with its message, in no order.
+/// Returns each stash with its message, in no particular order.
 pub fn stashes_with_messages(repo: &Repository) -> Result<Vec<(String, String)>, CommandError> {
     let moves = match fs::read(repo.common_dir.join("logs/refs/stash")) {
         Ok(log) => parse(&String::from_utf8_lossy(&log)),
@@ -63,7 +63,7 @@ pub fn stashes_with_messages(repo: &Repository) -> Result<Vec<(String, String)>,
     Ok(moves.into_iter().map(|it| (it.new, it.message)).collect())
 }
 
-/// `<old> <new> <name> <email> <time> <zone> TAB <message>`
+/// Parses lines of the form `<old> <new> <name> <email> <time> <zone> TAB <message>`.
 fn parse(log: &str) -> Vec<Move> {
     let line = |line: &str| {
         let (head, message) = line.split_once('\t').unwrap_or((line, ""));

@@ -15,7 +15,7 @@ use super::command::CommandError;
 use super::repository::Repository;
 use super::worktree::Listed;
 
-/// What a lookup found out: the thing, or for certain that there is none.
+/// The result of a lookup. `None` means unknown; `Some(None)` means that the object certainly does not exist.
 type Answer<T> = Option<Option<T>>;
 
 /// The commit behind `HEAD`, a whole id, a full ref name, or a short one by git's order of places.
@@ -36,14 +36,14 @@ pub(super) fn commit(dir: &Path, name: &str) -> Answer<String> {
     }
 }
 
-/// The branch that is checked out, without `refs/heads/`; it may have no commit yet.
+/// Returns the checked out branch without `refs/heads/`. It may have no commit yet.
 pub(super) fn checked_out(dir: &Path) -> Option<String> {
     let opened = Opened::open(dir).ok()?;
     let head = opened.find_reference("HEAD").ok()?;
     Some(head.symbolic_target().ok()??.strip_prefix("refs/heads/")?.to_owned())
 }
 
-/// The top of the working tree around a folder.
+/// Returns the root of the working tree around a folder.
 pub(super) fn working_tree(dir: &Path) -> Answer<PathBuf> {
     let top = Opened::discover(dir).ok()?.workdir().map(Path::to_owned);
     match top {
@@ -52,12 +52,12 @@ pub(super) fn working_tree(dir: &Path) -> Answer<PathBuf> {
     }
 }
 
-/// Whether all of the one commit is in the other.
+/// Returns whether the commit `part` is contained in `whole`.
 pub(super) fn is_ancestor(dir: &Path, part: &str, whole: &str) -> Option<bool> {
     Ancestry::of(dir)?.is_ancestor(part, whole)
 }
 
-/// The commits of `tip` that `onto` has not, each with its parents, oldest first.
+/// Returns the commits of `tip` that `onto` lacks, each with its parents, oldest first.
 pub(super) fn only_in(dir: &Path, tip: &str, onto: &str) -> Option<Vec<(String, Vec<String>)>> {
     let (tip, onto) = (Oid::from_str(tip).ok()?, Oid::from_str(onto).ok()?);
     let opened = Opened::open(dir).ok()?;
@@ -75,16 +75,16 @@ pub(super) fn only_in(dir: &Path, tip: &str, onto: &str) -> Option<Vec<(String, 
     walk.map(with_parents).collect()
 }
 
-/// One move of a branch.
+/// A move of a branch, from its reflog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Logged {
     pub to: String,
-    /// Seconds since 1970.
+    /// Unix time of the move.
     pub at: i64,
     pub why: String,
 }
 
-/// The moves of a branch that its reflog tells of, newest first.
+/// Returns the moves of a branch from its reflog, newest first.
 pub(super) fn log(repo: &Repository, branch: &str) -> Result<Vec<Logged>, CommandError> {
     let name = format!("refs/heads/{branch}");
     match read_log(repo.root(), &name) {
@@ -110,11 +110,11 @@ fn ask_log(repo: &Repository, name: &str) -> Result<Vec<Logged>, CommandError> {
         let (at, why) = rest.rsplit_once("@{")?.1.split_once('}')?;
         Some(Logged { to: to.to_owned(), at: at.parse().ok()?, why: why.trim_start().to_owned() })
     };
-    // A branch that is gone has none.
+    // Git's exit code is ignored: a deleted branch has no reflog.
     Ok(String::from_utf8_lossy(&log.stdout).lines().filter_map(logged).collect())
 }
 
-/// Where these local branches stand; one that is not there is left out.
+/// Returns the tips of these local branches. Missing branches are left out.
 pub(super) fn tips(dir: &Path, branches: &[String]) -> Option<HashMap<String, String>> {
     let opened = Opened::open(dir).ok()?;
     let mut found = HashMap::new();
@@ -123,7 +123,7 @@ pub(super) fn tips(dir: &Path, branches: &[String]) -> Option<HashMap<String, St
             Ok(reference) => {
                 found.insert(branch.clone(), reference.peel_to_commit().ok()?.id().to_string());
             }
-            // A name that no branch can have is none either.
+            // A branch with an invalid name cannot exist either.
             Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec) => {}
             Err(_) => return None,
         }
@@ -131,13 +131,13 @@ pub(super) fn tips(dir: &Path, branches: &[String]) -> Option<HashMap<String, St
     Some(found)
 }
 
-/// Tells of many pairs of commits whether the one is in the other.
+/// An open repository that answers many ancestry questions.
 pub(super) struct Ancestry(Opened);
 
 impl Ancestry {
     pub(super) fn of(dir: &Path) -> Option<Self> {
         let opened = Opened::open(dir).ok()?;
-        // Git sees other parents than those where commits are replaced; libgit2 does not.
+        // Git uses other parents where commits are replaced; libgit2 does not.
         if opened.references_glob("refs/replace/*").ok()?.next().is_some() {
             return None;
         }
@@ -146,7 +146,7 @@ impl Ancestry {
 
     pub(super) fn is_ancestor(&self, part: &str, whole: &str) -> Option<bool> {
         let (part, whole) = (Oid::from_str(part).ok()?, Oid::from_str(whole).ok()?);
-        // What git has cleaned away is in nothing.
+        // A commit that git has deleted is contained in no other.
         if self.0.find_commit(part).is_err_and(|error| error.code() == ErrorCode::NotFound) {
             return Some(false);
         }
@@ -184,7 +184,7 @@ fn named(reference: &git2::Reference) -> Option<(String, String)> {
     Some((reference.name().ok()?.to_owned(), id.to_string()))
 }
 
-/// Each remote, and the ref in which a fetch keeps its branch of this name.
+/// Returns each remote and the ref in which a fetch stores its branch of this name.
 pub(super) fn remote_places(dir: &Path, branch: &str) -> Option<Vec<(String, String)>> {
     let repository = Opened::open(dir).ok()?;
     let branch = format!("refs/heads/{branch}");
@@ -200,21 +200,21 @@ pub(super) fn remote_places(dir: &Path, branch: &str) -> Option<Vec<(String, Str
     Some(places)
 }
 
-/// Whether a commit has a folder of that name, and no link in its way.
+/// Returns whether a commit has a folder at this path, with no symbolic link on the way.
 pub(super) fn has_folder(dir: &Path, commit: &str, folder: &Path) -> Option<bool> {
     let repository = Opened::open(dir).ok()?;
     let tree = repository.find_commit(Oid::from_str(commit).ok()?).ok()?.tree().ok()?;
     Some(tree.get_path(folder).is_ok_and(|entry| entry.kind() == Some(ObjectType::Tree)))
 }
 
-/// Whether branches whose names differ only in case are one file here.
+/// Returns whether `core.ignorecase` is set, so that branches that differ only in case are the same file.
 pub(super) fn ignores_case(dir: &Path) -> bool {
     let repository = Opened::open(dir).and_then(|repository| repository.config());
     repository.and_then(|config| config.get_bool("core.ignorecase")).unwrap_or(false)
 }
 
-/// All worktrees, the main one first. A bare repository, and one whose files lie elsewhere than beside its worktree, are
-/// left to git.
+/// Returns all worktrees, the main one first. A bare repository, or one whose files are not beside its worktree, is
+/// left to the git program.
 pub(super) fn worktrees(repo: &Repository) -> Option<Vec<Listed>> {
     let root = repo.main_worktree.as_ref().filter(|root| root.join(".git") == repo.common_dir)?;
     let opened = Opened::open(root).ok().filter(|opened| !opened.is_bare())?;

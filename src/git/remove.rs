@@ -1,11 +1,13 @@
-//! Removing worktrees without losing work.
+//! Removes worktrees without losing work.
 //!
-//! A locked worktree (a worker lives in it), the main one and one that holds another are never removed. What would be
-//! lost is looked for first: uncommitted files, an unfinished merge or rebase, commits of a detached HEAD, commits of
-//! submodules, and with the branch also commits that are not integrated. Any of it is a refusal; with `force` it is
-//! salvaged and then removed. What nobody can see is salvaged without a refusal: commits that only the reflog knows, and
-//! files that are ignored only by rules made in the worktree. Files that the project ignores go without a word, except
-//! copies of ours that were changed.
+//! Three kinds are never removed: a locked worktree (a worker runs in it), the main one, and one that contains another.
+//! Work that would be lost is collected first. It consists of uncommitted files, an unfinished merge or rebase, commits
+//! of a detached HEAD, and commits of submodules. If the branch is deleted too, its commits that are not integrated are
+//! added. Any such work is an error; with `force` it is salvaged before the removal.
+//!
+//! Work that the user cannot see is salvaged without an error: reflog-only commits, and files that are ignored only by
+//! rules made in the worktree. Files that the project ignores are deleted without notice, except changed copies that
+//! this program made.
 
 use std::path::{Path, PathBuf};
 
@@ -114,19 +116,19 @@ pub enum RemoveError {
 pub struct Remove {
     pub path: PathBuf,
     pub force: bool,
-    /// The branch that is checked out there goes too.
+    /// True if the branch that is checked out there is deleted too.
     pub delete_branch: bool,
-    /// What counts as integrated; without it, what is checked out at the repository's root.
+    /// Branch whose commits count as integrated; without it, the one checked out at the repository's root.
     pub integration_branch: Option<String>,
-    /// Earlier integrations of the branch, by their targets.
+    /// Earlier integrations of the branch, with their targets.
     pub brought: Vec<(String, Brought)>,
-    /// Names the ref that keeps what would be lost.
+    /// Name of the ref that keeps work that would be lost.
     pub salvage_name: String,
-    /// As returned when the worktree was made.
+    /// Files copied into the worktree, as returned by its creation.
     pub copies: Vec<Copied>,
-    /// The branch that it had when it was made, for one that was removed by somebody else already.
+    /// Branch that the worktree had at its creation, for a worktree that was already removed by other means.
     pub branch: Option<String>,
-    /// Where the worktree began, if that is known: the ignore rules of that commit are the project's.
+    /// Commit at which the worktree began, if known. The ignore rules of that commit are the project's.
     pub base: Option<String>,
 }
 
@@ -150,8 +152,8 @@ pub fn remove(repo: &Repository, request: &Remove) -> Result<Removed, RemoveErro
     }
 }
 
-/// Whether it can be removed and nothing in it, or on its branch, is in no other place: what speaks against that. Changes
-/// nothing. A lock of our own, with which a worker's worktree is guarded, does not count.
+/// Checks that a worktree can be removed, and that all work in it and on its branch exists elsewhere. Returns the
+/// objection as an error and changes nothing. This program's own lock on a worker's worktree does not count.
 pub fn check_merged(repo: &Repository, request: &Remove, own_lock: &str) -> Result<(), RemoveError> {
     let mut found = find(repo, &request.path)?;
     found.locked = found.locked.take().filter(|reason| reason != own_lock);
@@ -162,7 +164,7 @@ pub fn check_merged(repo: &Repository, request: &Remove, own_lock: &str) -> Resu
     refuse_losses(repo, &with_record(repo, request, &found), &found)
 }
 
-/// Git has forgotten the worktree, and its folder is gone; the branch is what can be left of it.
+/// Finishes a removal after git has forgotten the worktree and its folder is gone. At most the branch remains.
 fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &str) -> Result<Removed, RemoveError> {
     refuse_moved(repo, &path)?;
     let head = branch_commit(repo.root(), branch)?;
@@ -245,7 +247,8 @@ fn check_removable(repo: &Repository, found: &Listed) -> Result<(), RemoveError>
     Ok(())
 }
 
-/// Git would remove its record alone, and the folder would stay without one.
+/// Returns an error if the worktree was moved with its repository. Git would remove only its record, and the folder
+/// would remain without one.
 fn refuse_moved(repo: &Repository, path: &Path) -> Result<(), RemoveError> {
     match moved_to(repo, path) {
         Some(now) => Err(RemoveError::Moved { path: path.to_owned(), now }),
@@ -253,7 +256,7 @@ fn refuse_moved(repo: &Repository, path: &Path) -> Result<(), RemoveError> {
     }
 }
 
-/// Git run in the folder would speak of this worktree, and not of another repository.
+/// Returns whether git run in the folder would use this worktree, and not another repository.
 fn is_connected(repo: &Repository, path: &Path) -> bool {
     let real = |path: PathBuf| path.canonicalize().ok();
     let own = own_git_dir(repo, path).and_then(real);
@@ -346,7 +349,7 @@ fn unpublished_repositories(worktree: &Path) -> Result<Vec<String>, CommandError
     Ok(names)
 }
 
-/// Whether work would be lost with the branch.
+/// Returns whether work would be lost with the branch.
 fn look_at_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result<Branch, RemoveError> {
     let (Some(branch), Some(tip)) = (&found.branch, &found.head) else {
         return Ok(Branch::None);
@@ -374,7 +377,7 @@ fn look_at_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result
     Ok(Branch::Unmerged(RemoveError::Unmerged { branch: branch.clone(), into: name, commits }))
 }
 
-/// Merged, or squashed or picked with the same effect.
+/// Returns whether the commits are merged, or were squashed or picked with the same effect.
 pub(super) fn is_integrated(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
     let ancestor = ["merge-base", "--is-ancestor", tip, into];
     if repo.read().args(ancestor).succeeds()? {
@@ -387,7 +390,7 @@ pub(super) fn is_integrated(repo: &Repository, tip: &str, into: &str) -> Result<
     Ok(merging_changes_nothing(repo, tip, into)? || is_picked_or_squashed_since(repo, tip, &base, into)?)
 }
 
-/// The same changes are in `into` as other commits: one by one, or all in one.
+/// Returns whether `into` has the changes in other commits, either one by one or squashed into one.
 pub(super) fn is_picked_or_squashed(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
     let Some(base) = repo.read().args(["merge-base", tip, into]).answer()? else { return Ok(false) };
     is_picked_or_squashed_since(repo, tip, String::from_utf8_lossy(&base).trim(), into)
@@ -403,7 +406,7 @@ fn merging_changes_nothing(repo: &Repository, tip: &str, into: &str) -> Result<b
     Ok(merged.is_some_and(|merged| merged.trim_ascii() == tree.as_bytes()))
 }
 
-/// Every commit has a twin with the same changes in `into`.
+/// Returns whether every commit has an equivalent with the same changes in `into`.
 fn is_picked(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
     let merges = repo.read().args(["rev-list", "--merges", "--count", tip, "--not", into]).text()?;
     let commits = repo.read().args(["cherry", into, tip]).text()?;
@@ -457,7 +460,7 @@ fn delete(
     }
     let mut notes = Vec::new();
     if let Err(error) = git.arg("--").arg(&found.path).run() {
-        // Git forgets a worktree also where it could not delete all of its files.
+        // Git forgets a worktree even if it could not delete all of its files.
         if list(repo)?.iter().any(|listed| listed.path == found.path) {
             return Err(error.into());
         }
@@ -471,7 +474,7 @@ fn delete(
     Ok(removed(repo, request, found, salvage_ref, notes))
 }
 
-/// The worktree is gone; now its branch, if it shall go too.
+/// Completes the removal by deleting the branch, if requested.
 fn removed(
     repo: &Repository,
     request: &Remove,

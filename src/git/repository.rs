@@ -57,7 +57,7 @@ pub enum RepositoryError {
     Exclude { pattern: String, path: PathBuf, source: io::Error },
 }
 
-/// A git repository with all its worktrees. Equal for every folder of one repository.
+/// A git repository with all its worktrees. The value is equal for every folder of one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Repository {
     /// `None` for a bare repository.
@@ -100,12 +100,12 @@ impl Repository {
         Ok(Some(Repository { main_worktree, common_dir }))
     }
 
-    /// The main worktree, or the folder of a bare repository: what relative paths are relative to.
+    /// Returns the main worktree, or the folder of a bare repository. Relative paths are resolved against it.
     pub fn root(&self) -> &Path {
         self.main_worktree.as_deref().unwrap_or(&self.common_dir)
     }
 
-    /// Twelve digits that tell it from others in a file's name.
+    /// Returns twelve hex digits that identify the repository in file names.
     pub fn short_id(&self) -> String {
         let id = Oid::hash_object(ObjectType::Blob, self.common_dir.as_os_str().as_bytes());
         id.map_or_else(|_| "unnamed".to_owned(), |id| id.to_string()[..12].to_owned())
@@ -119,12 +119,12 @@ impl Repository {
         Git::write(self.root())
     }
 
-    /// The branch that is checked out in the main worktree, without `refs/heads/`. It may have no commit yet.
+    /// Returns the branch checked out in the main worktree, without `refs/heads/`. It may have no commit yet.
     pub fn integration_branch(&self) -> Result<String, RepositoryError> {
         checked_out(self.root())?.ok_or_else(|| RepositoryError::Detached { root: self.root().to_owned() })
     }
 
-    /// The commit of a branch that is checked out in `tree`, or why there is none.
+    /// Returns the commit of a branch that is checked out in `tree`, or an error that explains why there is none.
     pub fn commit_checked_out(&self, tree: &Path, branch: &str) -> Result<String, RepositoryError> {
         branch_commit(tree, branch)?.ok_or_else(|| self.no_commits(tree, branch))
     }
@@ -142,7 +142,7 @@ impl Repository {
         RepositoryError::NoCommits { what, fix }
     }
 
-    /// Why a branch cannot be used that should be there; `why` says who named it.
+    /// Builds the error for a missing branch; `why` states where its name comes from.
     pub fn no_such_branch(&self, branch: &str, why: &'static str) -> RepositoryError {
         match names::branches(self) {
             Ok(branches) => {
@@ -152,13 +152,14 @@ impl Repository {
         }
     }
 
-    /// The commit id behind a name that came from outside.
+    /// Returns the commit id of an untrusted name.
     pub fn resolve(&self, name: &str) -> Result<String, RepositoryError> {
         let seen = resolve_commit(self.root(), name)?;
         seen.ok_or_else(|| RepositoryError::UnknownCommit { name: name.to_owned() })
     }
 
-    /// Makes a branch that was deleted again, where it was last seen. `false`: it is there, or that commit is not any more.
+    /// Restores a deleted branch at its last known commit. Returns `false` if the branch exists or the commit no longer
+    /// does.
     pub fn restore_branch(&self, branch: &str, commit: &str) -> Result<bool, RepositoryError> {
         if branch_commit(self.root(), branch)?.is_some() || resolve_commit(self.root(), commit)?.is_none() {
             return Ok(false);
@@ -255,7 +256,7 @@ pub(super) fn commit_with(dir: &Path, fallback: &Identity, call: impl Fn(Git) ->
     }
 }
 
-/// The branch that is checked out in `dir`, `None` when HEAD is detached.
+/// Returns the branch that is checked out in `dir`, `None` if HEAD is detached.
 pub(super) fn current_branch(dir: &Path) -> Result<Option<String>, CommandError> {
     let symbolic = Git::read(dir).args(["symbolic-ref", "--quiet", "HEAD"]);
     Ok(symbolic.answer()?.and_then(|name| {
@@ -265,22 +266,23 @@ pub(super) fn current_branch(dir: &Path) -> Result<Option<String>, CommandError>
     }))
 }
 
-/// The branch that is checked out in a working tree, `None` when HEAD is detached. It may have no commit yet.
+/// Returns the branch that is checked out in a working tree, `None` if HEAD is detached. It may have no commit yet.
 pub fn checked_out(tree: &Path) -> Result<Option<String>, CommandError> {
     refs::checked_out(tree).map_or_else(|| current_branch(tree), |branch| Ok(Some(branch)))
 }
 
-/// The top of the working tree that a folder lies in: the main one, or a linked one. `None` in a bare repository.
+/// Returns the root of the main or linked working tree that contains a folder. `None` in a bare repository.
 pub fn working_tree(dir: &Path) -> Option<PathBuf> {
     refs::working_tree(dir).unwrap_or_else(|| rev_parse_path(dir, "--show-toplevel").ok())
 }
 
-/// The commit that is checked out; `None` before the first one.
+/// Returns the checked out commit; `None` before the first one.
 pub fn head(worktree: &Path) -> Result<Option<String>, CommandError> {
     resolve_commit(worktree, "HEAD")
 }
 
-/// The commit id behind any name that git understands; `None` for an unknown one. A name can never be an option.
+/// Returns the commit id of any name that git understands; `None` for an unknown one. A name is never parsed as an
+/// option.
 pub(super) fn resolve_commit(dir: &Path, name: &str) -> Result<Option<String>, CommandError> {
     if name.is_empty() || name.starts_with('-') || name.contains('\0') {
         return Ok(None);

@@ -11,7 +11,8 @@ use super::command::{CommandError, Git};
 use super::index::{IndexError, TemporaryIndex, hidden_by_marks};
 use super::repository::current_branch;
 
-/// An operation of git that was begun and not ended: committing now would end it in a way that nobody asked for.
+/// Marker files of unfinished git operations, in order of precedence, with the operations' names. A commit during one
+/// of them would end it in an unintended way.
 const OPERATIONS: [(&str, &str); 8] = [
     ("rebase-merge", "rebase"),
     ("rebase-apply/applying", "am"),
@@ -23,39 +24,40 @@ const OPERATIONS: [(&str, &str); 8] = [
     ("BISECT_LOG", "bisect"),
 ];
 
-/// One path that differs from HEAD. Ignored files are never listed.
+/// A path that differs from HEAD. Ignored files are never listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Relative to the worktree. A repository inside the worktree, which git does not look into, ends with a slash.
+    /// Path relative to the worktree. A nested repository, which git does not descend into, ends with a slash.
     pub path: PathBuf,
-    /// The index differs from HEAD.
+    /// True if the index differs from HEAD.
     pub staged: bool,
-    /// The file differs from the index, is untracked or in conflict.
+    /// True if the file differs from the index, is untracked or in conflict.
     pub in_worktree: bool,
     pub untracked: bool,
-    /// Several versions of it are in the index, and nobody has decided yet.
+    /// True if the index holds several versions of it, which are not resolved yet.
     pub in_conflict: bool,
-    /// Where it is a link to a commit of another repository.
+    /// State of the submodule, if the path is a link to a commit of another repository.
     pub submodule: Option<Submodule>,
 }
 
-/// How a submodule differs from what is recorded of it.
+/// Differences of a submodule from its recorded state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Submodule {
-    /// It is at another commit.
+    /// True if it is at another commit.
     pub moved: bool,
-    /// It has uncommitted files.
+    /// True if it has uncommitted files.
     pub dirty: bool,
 }
 
 impl Entry {
-    /// An untracked repository inside the worktree: adding it would record a commit id and none of its files.
+    /// Returns whether this is an untracked nested repository. Adding it would record a commit id and none of its
+    /// files.
     pub fn is_repository(&self) -> bool {
         self.untracked && self.path.as_os_str().as_bytes().ends_with(b"/")
     }
 }
 
-/// How much of the untracked files is listed.
+/// Level of detail for untracked files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Untracked {
     /// Every file.
@@ -64,7 +66,7 @@ pub enum Untracked {
     Folders,
 }
 
-/// One look at a worktree.
+/// The status of a worktree at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
     /// `None` before the first commit.
@@ -72,26 +74,25 @@ pub struct Status {
     /// `None` when HEAD is detached.
     pub branch: Option<String>,
     pub entries: Vec<Entry>,
-    /// Ignored files, and folders that are ignored as a whole; only where that was asked for.
+    /// Ignored files, and folders that are ignored as a whole; filled only by [`status_with_ignored`].
     pub ignored: Vec<PathBuf>,
-    /// Git's own words for the entries.
+    /// Records of the entries as git printed them.
     pub(super) records: Vec<u8>,
-    /// What git complained about: folders that it could not look into.
+    /// Git's warning about folders that it could not read.
     pub(super) complaint: Option<String>,
 }
 
-/// Everything that `git status` would show, submodules included whatever the configuration says.
+/// Returns everything that `git status` would show, including submodules regardless of the configuration.
 pub fn status(worktree: &Path, untracked: Untracked) -> Result<Status, CommandError> {
     status_by(Git::read(worktree), worktree, untracked, Ignored::Left)
 }
 
-/// With all files, and with what git ignores.
+/// Returns the status with all untracked files and the ignored ones.
 pub fn status_with_ignored(worktree: &Path) -> Result<Status, CommandError> {
     status_by(Git::read(worktree), worktree, Untracked::Files, Ignored::Listed)
 }
 
-/// Also what `git status` was told not to show: changes of files that are marked as unchanged. For those who are about
-/// to delete something.
+/// Returns the status including changes of files that are marked as unchanged. Needed before a deletion.
 pub fn status_behind_marks(worktree: &Path) -> Result<Status, IndexError> {
     if hidden_by_marks(worktree)?.is_empty() {
         return Ok(status(worktree, Untracked::Files)?);
@@ -120,18 +121,19 @@ fn status_by(git: Git, worktree: &Path, untracked: Untracked, ignored: Ignored) 
     let mut status = parse(&answer);
     status.complaint = Some(complaint).filter(|complaint| complaint.contains("could not open directory"));
     if status.branch.as_deref() == Some("(detached)") {
-        // Which is also a name that git allows for a branch.
+        // `(detached)` is also a valid branch name.
         status.branch = current_branch(worktree)?;
     }
     Ok(status)
 }
 
-/// The name of the operation that is under way in a worktree (`merge`, `rebase`, …).
+/// Returns the name of the unfinished operation in a worktree (`merge`, `rebase`, …).
 pub fn operation_in_progress(worktree: &Path) -> Result<Option<&'static str>, CommandError> {
     Ok(operation_in_progress_in(&git_dir(worktree)?))
 }
 
-/// A merge, or the pick or revert of one commit, in which nothing remains to be decided but its commit.
+/// Returns whether a merge, or the cherry-pick or revert of a single commit, is in progress and nothing else. Only the
+/// final commit is then missing, unless there are conflicts.
 pub(super) fn waits_for_its_commit(git_dir: &Path) -> bool {
     let heads = ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"];
     let others = ["rebase-merge", "rebase-apply", "sequencer", "BISECT_LOG"];
@@ -139,14 +141,14 @@ pub(super) fn waits_for_its_commit(git_dir: &Path) -> bool {
     heads.iter().any(&is_there) && !others.iter().any(is_there)
 }
 
-/// The same, by the folder in which git keeps the worktree's own HEAD.
+/// Returns the same as [`operation_in_progress`] for the git directory of a worktree.
 pub(super) fn operation_in_progress_in(git_dir: &Path) -> Option<&'static str> {
     OPERATIONS.iter().find(|(file, _)| git_dir.join(file).exists()).map(|(_, operation)| *operation)
 }
 
-/// The folder that holds the own HEAD and index of the worktree with this root.
+/// Returns the git directory of a worktree, which holds its own HEAD and index.
 pub fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
-    // Read here in the usual cases, because a start of git takes longer than all else that callers do with it.
+    // Read directly in the usual cases: a start of git takes longer than everything that callers do with the result.
     let dot_git = worktree.join(".git");
     if dot_git.join("HEAD").is_file() {
         return Ok(dot_git);
@@ -161,7 +163,7 @@ pub fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
     }
 }
 
-/// Records that end with NUL; those about HEAD come first.
+/// Parses records that end with NUL; those about HEAD come first.
 fn parse(answer: &[u8]) -> Status {
     let mut status = Status::default();
     for record in answer.split(|byte| *byte == 0) {
@@ -187,7 +189,7 @@ fn parse_header(header: &str, status: &mut Status) {
     }
 }
 
-/// `1 <XY> <6 fields> <path>` changed, `u <XY> <8 fields> <path>` in conflict, `? <path>` untracked.
+/// Parses `1 <XY> <6 fields> <path>` (changed), `u <XY> <8 fields> <path>` (in conflict) or `? <path>` (untracked).
 fn parse_record(record: &[u8]) -> Option<Entry> {
     let fields_before_path = match record.first()? {
         b'?' => 1,
@@ -208,7 +210,7 @@ fn parse_record(record: &[u8]) -> Option<Entry> {
     })
 }
 
-/// `N...`, or `S<c><m><u>` with a letter or a dot each: commit, modified, untracked.
+/// Parses `N...`, or `S<c><m><u>` with a letter or a dot each: commit, modified, untracked.
 fn parse_submodule(field: &[u8]) -> Option<Submodule> {
     let [b'S', commit, modified, untracked] = field else { return None };
     Some(Submodule { moved: *commit != b'.', dirty: *modified != b'.' || *untracked != b'.' })

@@ -1,8 +1,10 @@
-//! A new worktree gets the submodules that the main checkout has, at the commits that its own commit links to.
+//! Fills the submodules of a new worktree from those of the main checkout, at the commits that the worktree's own
+//! commit links to.
 //!
-//! They come from the objects of the main checkout's submodules: nothing is fetched over a network, no hook runs, and what
-//! is not there is left empty and said. Each is a repository of its own, as `git submodule update` would make it, in the
-//! worktree's part of `.git`: what a worker does there does not touch the main checkout's.
+//! Only objects of the main checkout's submodules are used: nothing is fetched over a network, and no hook runs. A
+//! submodule that is missing there stays empty and is reported. Each filled one is a separate repository in the
+//! worktree's git directory, as `git submodule update` would create it. Work in it does not touch the main checkout's
+//! submodule.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,10 +16,10 @@ use super::nested::{has_commit, is_own_repository};
 use super::repository::Repository;
 use super::status::git_dir;
 
-/// Under this name the new repository knows the branches of the one that it was made from.
+/// Name of the remote during the clone. The source's branches stay under it as remote-tracking refs.
 const FROM: &str = "main-checkout";
 
-/// Fills the submodules of a new worktree. Returns what stays empty, with the reason, for people.
+/// Fills the submodules of a new worktree. Returns a message for each one that stays empty, with the reason.
 pub fn fill(repo: &Repository, worktree: &Path) -> Result<Vec<String>, CommandError> {
     let Some(main) = &repo.main_worktree else { return Ok(Vec::new()) };
     let mut empty = Vec::new();
@@ -25,7 +27,7 @@ pub fn fill(repo: &Repository, worktree: &Path) -> Result<Vec<String>, CommandEr
     Ok(empty)
 }
 
-/// Whether a worktree of this commit would have empty submodules.
+/// Returns whether a worktree of this commit would have empty submodules.
 pub fn lacks_submodules(repo: &Repository, commit: &str) -> bool {
     let listed = repo.read().args(["ls-tree", "-r", "-z", "--full-tree", commit]).run().unwrap_or_default();
     let links = listed.split(|byte| *byte == 0).filter_map(|record| {
@@ -71,7 +73,8 @@ fn fill_all(main: &Path, worktree: &Path, prefix: &Path, empty: &mut Vec<String>
     Ok(())
 }
 
-/// A repository of its own with all that the other has, the commit checked out. A failure leaves an empty folder.
+/// Creates a separate repository with all objects of the source, and checks out the commit. A failure leaves an empty
+/// folder.
 fn make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), CommandError> {
     let made = try_make(from, to, own, commit);
     if made.is_err() {
@@ -83,7 +86,7 @@ fn make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), CommandE
 }
 
 fn try_make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), CommandError> {
-    // Of a creation that was cut off: nobody has worked in it.
+    // An interrupted creation may have left a repository that was never used.
     let _ = fs::remove_dir_all(own);
     if let Some(folder) = own.parent() {
         let _ = fs::create_dir_all(folder);
@@ -92,7 +95,7 @@ fn try_make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), Comm
     Git::write(around)
         .config("protocol.file.allow=always")
         .args(["clone", "--quiet", "--no-checkout", "--template=", "--origin", FROM])
-        // What its remotes have is not to be taken for commits that only this worktree has.
+        // Commits of the source's remotes must not count as commits that only this worktree has.
         .args(["--config", &format!("remote.{FROM}.fetch=+refs/remotes/*:refs/remotes/*")])
         .arg("--separate-git-dir")
         .arg(own)
@@ -103,8 +106,8 @@ fn try_make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), Comm
     take_settings(from, to)
 }
 
-/// What a checkout that is made anew by hand would have: the remotes of the other, which is none of them, which of its own
-/// submodules are in use, and who commits. What the other's branches hold stays known.
+/// Copies the settings that a checkout made by hand would have: remotes, submodules in use, and identity. The clone's
+/// own remote and its local branches are deleted; the remote-tracking refs stay.
 fn take_settings(from: &Path, to: &Path) -> Result<(), CommandError> {
     let branches = Git::read(to).args(["for-each-ref", "--format=%(refname:short)", "refs/heads/"]).text()?;
     for branch in branches.lines() {
@@ -122,7 +125,7 @@ fn take_settings(from: &Path, to: &Path) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Of the worktree's commit.
+/// Returns the submodule links in the worktree's index.
 fn links(worktree: &Path) -> Result<Vec<Link>, CommandError> {
     let index = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
     let link = |record: &[u8]| {
@@ -134,7 +137,7 @@ fn links(worktree: &Path) -> Result<Vec<Link>, CommandError> {
     Ok(index.split(|byte| *byte == 0).filter_map(link).collect())
 }
 
-/// Each submodule's name and path, as `.gitmodules` has them.
+/// Returns the name and path of each submodule in `.gitmodules`.
 fn names(worktree: &Path) -> Result<Vec<(String, PathBuf)>, CommandError> {
     let paths = ["config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.path$"];
     let answer = Git::read(worktree).args(paths).answer()?.unwrap_or_default();
@@ -147,7 +150,7 @@ fn names(worktree: &Path) -> Result<Vec<(String, PathBuf)>, CommandError> {
     Ok(named.collect())
 }
 
-/// It becomes a folder below `modules`, and never one elsewhere.
+/// Returns whether the name can only become a folder below `modules`.
 fn is_safe(name: &str) -> bool {
     !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
 }
@@ -165,7 +168,7 @@ mod tests {
 
     const ALLOW: [&str; 2] = ["-c", "protocol.file.allow=always"];
 
-    /// A repository with a submodule `lib`, which has a submodule `deep` itself; both are checked out.
+    /// Creates a repository with a submodule `lib`, which has a submodule `deep`; both are checked out.
     fn with_submodules() -> (Fixture, Vec<Fixture>) {
         let (main, lib, deep) = (Fixture::new(), Fixture::new(), Fixture::new());
         for (outer, inner, name) in [(&lib, &deep, "deep"), (&main, &lib, "lib")] {
@@ -185,7 +188,7 @@ mod tests {
     fn a_worktree_has_the_submodules_that_the_main_checkout_has() {
         let (fixture, remotes) = with_submodules();
         let url = git(&fixture.root().join("lib"), &["config", "remote.origin.url"]);
-        // Nothing is fetched.
+        // The remotes are gone, so nothing can be fetched.
         drop(remotes);
         let made = made(&fixture);
         assert_eq!(made.not_copied, Vec::<String>::new());
@@ -197,7 +200,7 @@ mod tests {
         assert_eq!(git(&lib, &["remote"]), "origin");
         assert_eq!(git(&lib, &["config", "remote.origin.url"]), url);
         assert_eq!(git(&lib, &["branch", "--format=%(refname)"]).lines().count(), 1, "HEAD alone");
-        // The main checkout's is another repository.
+        // The main checkout's submodule is a different repository.
         write(&lib, "mine.txt", "x");
         assert_eq!(fixture.git(&["status", "--porcelain"]), "");
         assert!(!lacks_submodules(&fixture.repo, "work"));

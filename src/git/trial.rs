@@ -1,4 +1,4 @@
-//! A worktree to verify a commit in: on no branch, ours alone, and taken away with all that is in it.
+//! A detached worktree for verifying a commit. It belongs to this program alone and is removed with everything in it.
 
 use std::fs;
 use std::io;
@@ -7,10 +7,10 @@ use std::path::Path;
 use super::repository::Repository;
 use super::worktree::{WorktreeError, fill, list, make_private, patiently};
 
-/// Keeps everybody else from pruning it.
+/// Lock reason that keeps other processes from pruning the worktree.
 const REASON: &str = "orchestrator-boss: an integration is verified here";
 
-/// Makes and fills it, with what `.worktreeinclude` names.
+/// Creates and fills the worktree, with submodules and the files that `.worktreeinclude` names.
 pub fn make(repo: &Repository, path: &Path, commit: &str) -> Result<(), WorktreeError> {
     {
         let _lock = repo.lock()?;
@@ -25,7 +25,7 @@ pub fn make(repo: &Repository, path: &Path, commit: &str) -> Result<(), Worktree
     fill(repo, path).map(drop)
 }
 
-/// Takes it away, whatever is in it and however far its making came. One that is gone already is fine.
+/// Removes the worktree with all its content, even if its creation was interrupted. A missing worktree is not an error.
 pub fn remove(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

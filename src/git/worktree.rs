@@ -112,14 +112,14 @@ pub enum WorktreeError {
 pub struct Worktree {
     pub path: PathBuf,
     pub branch: String,
-    /// Where the branch stood when the worktree was made.
+    /// Commit of the branch when the worktree was created.
     pub base_commit: String,
-    /// The branch did not exist before.
+    /// True if the branch did not exist before.
     pub created_branch: bool,
     pub repo_path: PathBuf,
-    /// What came along by `.worktreeinclude`. Keep it: removal tells by it which copies hold changes.
+    /// Files copied because of `.worktreeinclude`. Keep the list: removal uses it to find changed copies.
     pub copies: Vec<Copied>,
-    /// Submodules that are empty, and what `.worktreeinclude` asked for and could not come along, with the reason.
+    /// Submodules that stayed empty and `.worktreeinclude` files that were not copied, with the reasons.
     pub not_copied: Vec<String>,
 }
 
@@ -149,8 +149,9 @@ pub(super) fn ask_list(repo: &Repository) -> Result<Vec<Listed>, CommandError> {
     Ok(parse_list(&records))
 }
 
-/// Git fails at every worktree of the repository while one of them is half made: `failed to read …/commondir: Success`
-/// (seen with git 2.47). Our own creations hold the lock, but a user's git does not, nor does one whose server was killed.
+/// Runs a command again while a worktree of the repository is half created. Git then fails with `failed to read
+/// …/commondir: Success` (seen with git 2.47). This program's own creations hold the lock, but a user's git does not,
+/// nor does a creation whose server was killed.
 pub(super) fn patiently<T>(command: impl Fn() -> Result<T, CommandError>) -> Result<T, CommandError> {
     const PAUSE: Duration = Duration::from_millis(20);
     const TRIES: usize = 100;
@@ -163,7 +164,7 @@ pub(super) fn patiently<T>(command: impl Fn() -> Result<T, CommandError>) -> Res
     command()
 }
 
-/// Makes a worktree and fills it. `lock_reason` keeps everybody else from pruning or removing it from the first moment.
+/// Creates a worktree and fills it. With `lock_reason`, it is locked against pruning and removal from the first moment.
 pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -> Result<Worktree, WorktreeError> {
     let plan = check::check(repo, request)?;
     hide(repo, &plan.place)?;
@@ -187,7 +188,7 @@ pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -
     })
 }
 
-/// Of a branch that only a remote had.
+/// Sets the upstream of a branch that only a remote had.
 fn set_upstream(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
     let Some(remote) = &plan.from_remote else { return Ok(()) };
     let _lock = repo.lock()?;
@@ -200,25 +201,28 @@ fn remember(made: &Worktree) -> Result<(), WorktreeError> {
     fs::write(&path, text).map_err(|source| WorktreeError::Remember { path, source })
 }
 
-/// What we made at this place; `None` for a worktree that somebody else made.
+/// Returns the record of a worktree that this program created; `None` for any other worktree.
 pub fn made_by_us(repo: &Repository, worktree: &Path) -> Option<Worktree> {
     let record = fs::read(own_git_dir(repo, worktree)?.join(MADE_FILE)).ok()?;
     serde_json::from_slice(&record).ok()
 }
 
-/// Whether a worktree's link to its repository leads to nothing: the repository was moved, or has forgotten it.
+/// Returns whether the worktree's `.git` file points to a missing directory: the repository was moved, or has forgotten
+/// the worktree.
 pub fn leads_nowhere(worktree: &Path) -> bool {
     let link = fs::read_to_string(worktree.join(".git")).unwrap_or_default();
     link.trim_end().strip_prefix("gitdir: ").is_some_and(|place| !worktree.join(place).exists())
 }
 
-/// Whether the repository has a record of a worktree there, which it may have made where it lay before it was moved.
+/// Returns whether the repository has a record of a worktree at this path. The record may date from before a move of
+/// the repository.
 pub fn has_record(repo: &Repository, worktree: &Path) -> bool {
     own_git_dir(repo, worktree).is_some()
 }
 
-/// Finishes a creation that was cut off when git knew the worktree and its files were not all there. One whose files were
-/// all there may have been worked in: nothing in it is overwritten. Git writes the index last, so that tells.
+/// Finishes an interrupted creation in which git already had the worktree, but not all of its files. If all files are
+/// there, they may have been changed, so nothing is overwritten. Git writes the index last, so its presence is the
+/// criterion.
 pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError> {
     let found = find(repo, path)?;
     if let Some(record) = own_git_dir(repo, &found.path) {
@@ -257,8 +261,8 @@ pub fn lock(repo: &Repository, path: &Path, reason: &str) -> Result<(), Worktree
     Ok(())
 }
 
-/// Has git forget a worktree whose folder is gone, so that it can be made again. Its branch stays; one that is there, or
-/// whose HEAD was on no branch, is left alone.
+/// Removes git's record of a worktree whose folder is gone, so that it can be created again. Its branch stays. A
+/// worktree whose folder exists, or whose HEAD was on no branch, is left alone with an error.
 pub fn forget(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
     let _lock = repo.lock()?;
     let found = find(repo, path)?;
@@ -326,17 +330,18 @@ fn anchored_pattern(folder: &str) -> String {
     pattern
 }
 
-/// What was there before a creation began, so that it can be undone and nothing else.
+/// The state before a creation began, so that exactly the creation can be undone.
 struct Begun {
     path: PathBuf,
     path_existed: bool,
-    /// Git knows the worktree because of us. One that somebody else was faster to make is not ours to take back.
+    /// True if this creation registered the worktree with git. A worktree that another process registered is not
+    /// removed.
     registered: bool,
-    /// The outermost folder that had to be made.
+    /// The outermost folder that the creation has to make.
     first_new_folder: PathBuf,
 }
 
-/// Everything that must not run beside another creation: the branch and git's record of the worktree.
+/// Creates the branch and git's record of the worktree, under the lock against parallel creations.
 fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result<Begun, WorktreeError> {
     let _lock = repo.lock()?;
     let path = match &plan.place {
@@ -366,8 +371,8 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
     }
 }
 
-/// Made by us and not by `worktree add -b`, so that we know for certain whether the branch is ours to delete. It gets no
-/// upstream: git writes that to the shared configuration without waiting for its lock, and fails when many do.
+/// Creates the branch without `worktree add -b`, so that it is certain whether an undo may delete it. The branch gets
+/// no upstream: git writes that to the shared configuration without waiting for its lock, and fails in parallel calls.
 fn create_branch(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
     let made = repo
         .write()
@@ -401,7 +406,7 @@ pub(super) fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeE
     come_along(repo, path)
 }
 
-/// What comes along beside the tracked files: submodules, and what `.worktreeinclude` names.
+/// Adds what git does not bring into a new worktree: submodules, and the files that `.worktreeinclude` names.
 fn come_along(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {
     let empty = submodules::fill(repo, path)?;
     let mut included = include::copy(repo, path)?;
@@ -409,7 +414,7 @@ fn come_along(repo: &Repository, path: &Path) -> Result<Included, WorktreeError>
     Ok(included)
 }
 
-/// Takes back what a failed creation has made. The caller holds the lock.
+/// Undoes a failed creation. The caller holds the lock.
 fn undo(repo: &Repository, plan: &Plan, begun: &Begun, cause: WorktreeError) -> WorktreeError {
     match try_undo(repo, plan, begun) {
         Ok(()) => cause,
@@ -436,14 +441,14 @@ fn try_undo(repo: &Repository, plan: &Plan, begun: &Begun) -> Result<(), Worktre
     Ok(())
 }
 
-/// What workers write is nobody else's to read.
+/// Creates a folder that only its owner can read, as the work in it is private.
 pub(super) fn make_private(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Takes away a folder of worktrees when the last one has gone. One that is not empty stays.
+/// Deletes a folder for worktrees if it is empty.
 pub fn remove_empty_folder(repo: &Repository, folder: &Path) -> Result<(), WorktreeError> {
-    // A worktree that is just being made has its folder under this lock.
+    // A creation makes its folder under the same lock, so the folder is not deleted in between.
     let _lock = repo.lock()?;
     let _ = fs::remove_dir(folder);
     Ok(())

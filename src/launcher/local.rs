@@ -19,7 +19,7 @@ use crate::store::worker_dir::AttemptDir;
 use crate::supervisor::assignment::{READY, ToSupervisor};
 use crate::supervisor::secrets::Secrets;
 
-/// A supervisor that has said nothing after this is hung; starting takes milliseconds.
+/// Maximum time until a supervisor must report that it is ready. A start takes milliseconds, so a silent one hangs.
 const READY_CEILING: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Error)]
@@ -34,14 +34,15 @@ pub enum LaunchError {
     SocketFolder { path: PathBuf, source: std::io::Error },
 }
 
-/// Starts the supervisor of one attempt; returns when it has claimed the attempt.
+/// Starts the supervisor of one attempt. Returns when it has claimed the attempt.
 ///
-/// `secrets` is what the user's settings give to CLIs: told by the environment, so that it lies in no file of ours.
+/// `secrets` holds the secrets from the user's settings for CLIs. They are passed in the environment, so that no file
+/// of orchestrator-boss contains them.
 pub async fn start(program: &Program, attempt: &AttemptDir, secrets: &Secrets) -> Result<Identity, LaunchError> {
     let launch = DetachedLaunch {
         program: program.clone(),
         args: vec!["supervise".into(), attempt.root().into()],
-        // Not the worktree: a supervisor must not keep a folder busy that is to be removed.
+        // Not the worktree: a supervisor must not keep a folder in use that is to be removed.
         cwd: attempt.root().to_owned(),
         env_set: secrets.variable(),
         env_remove: vec![TAG_VARIABLE.to_owned()],
@@ -53,15 +54,15 @@ pub async fn start(program: &Program, attempt: &AttemptDir, secrets: &Secrets) -
     until_ready(started, launch.log).await.map(|started| started.identity)
 }
 
-/// One that verifies an integration, and ends with us.
+/// A supervisor that verifies an integration and ends with this process.
 #[derive(Debug)]
 pub struct Trial {
-    /// Dropped, or gone with this process, it tells the supervisor to end and to take everything away.
+    /// The supervisor's stdin. When it is dropped, or this process ends, the supervisor exits and removes everything.
     pub held: Option<ChildStdin>,
     pub exited: JoinHandle<std::io::Result<ExitStatus>>,
 }
 
-/// Starts the supervisor of one verification of an integration; returns when it has begun.
+/// Starts the supervisor of one verification run of an integration. Returns when it has begun.
 pub async fn start_trial(program: &Program, dir: &TrialDir) -> Result<Trial, LaunchError> {
     let launch = DetachedLaunch {
         program: program.clone(),

@@ -57,10 +57,10 @@ pub(super) enum ArgumentError {
 
 type Result<T> = std::result::Result<T, ArgumentError>;
 
-/// Names under which other orchestrators know a parameter, and ours.
+/// Names that other orchestrators use for a parameter, and ours.
 const ALIASES: [(&str, &str); 3] = [("mission_id", "worker_id"), ("mission_ids", "worker_ids"), ("content", "message")];
 
-/// The arguments of a call under our own names, each read as the tool's schema means it.
+/// Returns the arguments of a call under our own names, each converted to the type in the tool's schema.
 pub(super) fn understood(mut arguments: JsonObject, schema: &JsonObject) -> JsonObject {
     for (alias, name) in ALIASES {
         if !arguments.contains_key(name)
@@ -77,7 +77,7 @@ pub(super) fn parse<P: DeserializeOwned>(arguments: JsonObject) -> Result<P> {
     parse_value(Value::Object(arguments))
 }
 
-/// One object within the arguments; paths in errors begin there.
+/// Parses one object within the arguments; paths in errors begin there.
 pub(super) fn parse_value<P: DeserializeOwned>(mut value: Value) -> Result<P> {
     drop_nulls(&mut value);
     serde_path_to_error::deserialize(value).map_err(|error| {

@@ -13,7 +13,7 @@ pub(super) enum ToolError {
     Arguments(#[from] ArgumentError),
     #[error(transparent)]
     Orchestrator(#[from] OrchestratorError),
-    /// Each item's own reason, one a line.
+    /// A batch without any created mission, with each item's reason on a line.
     #[error(
         "none of the {count} missions was created; nothing runs because of this call. Mend them and call again:\n{reasons}"
     )]
@@ -27,9 +27,9 @@ pub(super) enum ToolError {
 }
 
 impl ToolError {
-    /// The whole answer. The word in front is for Codex, which shows its model errors without any mark.
+    /// Returns the whole answer. The first word is for Codex, which shows errors to its model without any mark.
     pub(super) fn answer(&self) -> String {
-        // A word that was given wrongly is said back, and clients print answers to terminals.
+        // The answer quotes wrong arguments, and clients print answers to terminals.
         let text = written_out(&with_causes(self), |c| matches!(c, '\n' | '\t'));
         format!("ERROR: {}", size::ends(&text, size::ANSWER - 200))
     }

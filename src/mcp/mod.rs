@@ -1,9 +1,9 @@
-//! The protocol at the edge: what an MCP client sees of the orchestrator. The only room that names the protocol library.
+//! The protocol layer: the part of the orchestrator that an MCP client sees. No other module uses the protocol library.
 //!
-//! A call comes in as a line ([`transport`]), goes through the one choke point ([`server`]) to its tool (`tools/`), which
-//! checks its arguments ([`arguments`]), asks the orchestrator, and answers with wire types ([`wire`]) that keep to the
-//! sizes that clients bear ([`size`]). Beside the tools, [`resources`] can be read and [`prompts`] be taken. Nothing is decided here and nothing is kept: what must outlast a connection is the
-//! orchestrator's.
+//! A call arrives as a line ([`transport`]) and goes through a single entry point ([`server`]) to its tool (`tools/`).
+//! The tool checks its arguments ([`arguments`]), asks the orchestrator, and answers with wire types ([`wire`]). Their
+//! sizes stay within the limits of clients ([`size`]). Besides tools there are [`resources`] and [`prompts`]. This
+//! module decides nothing and stores nothing: state that must outlast a connection belongs to the orchestrator.
 
 mod arguments;
 mod client;

@@ -1,7 +1,7 @@
-//! What can be read by its address: the state file, and of each worker its log, diff, transcript and prompt.
+//! Resources: the state file, and the log, diff, transcript and prompt of each worker.
 //!
-//! For clients that let their users or models pick resources; nothing is here that the tools do not tell too. Listed are
-//! the workers of this boss; any worker can be read by its id, as with `get_worker_status`. A text over 40 kB comes in
+//! They are for clients that let their users or models pick resources; the tools report the same data. The list has the
+//! workers of this boss. Any worker can be read by its id, as with `get_worker_status`. A text over 40 kB comes in
 //! pages, and each page names the next one.
 
 use std::path::Path;
@@ -95,7 +95,8 @@ impl Address {
     }
 }
 
-/// The state, and what belongs to the newest of this boss's workers. Before the orchestrator has started, the state alone.
+/// Lists the state and the resources of this boss's newest workers. Before the orchestrator has started, only the
+/// state.
 pub(super) async fn list(lead: Option<(Orchestrator, BossId)>) -> Vec<Resource> {
     let mut resources = vec![state()];
     if let Some((orchestrator, boss)) = lead

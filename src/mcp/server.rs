@@ -1,8 +1,9 @@
 //! The server: one session over stdin and stdout, and the one place that every tool call goes through.
 //!
-//! The session is answered at once, while the orchestrator still starts; only tool calls wait for it. Where it cannot lead
-//! (a damaged setting, a state of a newer version, a worker's own server) the session goes on all the same and every call
-//! says why, after trying anew: a client shows its user nothing of a server that ended.
+//! The session is answered at once, while the orchestrator still starts; only tool calls wait for it. The orchestrator
+//! may fail to start (an invalid setting, a state of a newer version, a worker's own server). The session then
+//! continues, and every call tries again and reports the reason. A server that exited could not, since a client shows
+//! its user nothing of it.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -53,8 +54,8 @@ pub enum ServeError {
     Session(#[from] tokio::task::JoinError),
 }
 
-/// Serves one client on stdin and stdout until the input ends or `closing` is cancelled; returns within 300 ms then, and
-/// the workers go on. `start` may take its time and runs beside the session; the next call repeats one that failed.
+/// Serves one client on stdin and stdout until the input ends or `closing` is cancelled. It then returns within 300 ms,
+/// and the workers continue. `start` may be slow and runs beside the session; after a failure the next call repeats it.
 pub async fn serve(
     start: impl Fn() -> Result<Orchestrator, String> + Send + Sync + 'static,
     closing: CancellationToken,

@@ -1,16 +1,17 @@
-//! Arguments as real clients send them: some write arrays, objects, numbers and booleans as JSON text, some a single value
-//! where a list is meant, some the number of a worker where its name is. What such a value plainly says is taken as that;
-//! all else stays as it came, and is refused by name. A parameter that is a text stays a text, whatever it looks like.
+//! Converts arguments from the forms that real clients send. Some send arrays, objects, numbers and booleans as JSON
+//! text. Some send a single value instead of a list, or the number of a worker instead of its name. A value with a
+//! clear meaning is converted. Any other value stays as it is, and is later refused with the parameter's name. A text
+//! parameter stays a text, whatever it looks like.
 //!
-//! The tool's own schema says what each parameter is, so that there is no second list of them.
+//! The types come from the tool's own schema, so that there is no second list of parameters.
 
 use rmcp::model::JsonObject;
 use serde_json::{Number, Value};
 
-/// Texts that name a worker, a task or a request: a number is one of them, written without its quotes.
+/// Text parameters that name a worker, a task or a request. For them a number counts as a text without its quotes.
 const NAMES: [&str; 5] = ["worker_id", "worker_ids", "task_id", "depends_on", "request_id"];
 
-/// Reads all parameters of an object as its schema means them.
+/// Converts all parameters of an object to the types in its schema.
 pub(super) fn read(arguments: &mut JsonObject, schema: &JsonObject) {
     let Some(Value::Object(properties)) = schema.get("properties") else { return };
     for (name, schema) in properties {
@@ -46,11 +47,11 @@ fn read_value(value: &mut Value, schema: &JsonObject, is_name: bool) {
     }
 }
 
-/// What a text says in JSON, where that is what the parameter is. `null` is a value that was left out.
+/// Parses a text as JSON, if the result has the parameter's type. `null` stands for a value that was left out.
 fn said_by(text: &str, kind: &str) -> Option<Value> {
     let text = text.trim();
     if kind == "boolean" {
-        // Python writes them so.
+        // Python writes `True` and `False`.
         return text.to_ascii_lowercase().parse().ok().map(Value::Bool);
     }
     let said: Value = serde_json::from_str(text).ok()?;
@@ -63,7 +64,7 @@ fn said_by(text: &str, kind: &str) -> Option<Value> {
     fits.then_some(said)
 }
 
-/// One element that came without its list, if it is of the kind that the list holds.
+/// Wraps a single element in a list, if it has the type of the list's items.
 fn read_alone(value: &mut Value, schema: &JsonObject, is_name: bool) {
     let Some(Value::Object(items)) = schema.get("items") else { return };
     let mut alone = value.clone();
@@ -78,9 +79,9 @@ fn read_alone(value: &mut Value, schema: &JsonObject, is_name: bool) {
     }
 }
 
-/// `5.0`, as clients write it that know no other numbers.
+/// Converts a number such as `5.0` to a whole one. Some clients have only floating-point numbers.
 fn whole(number: &Number) -> Option<Number> {
-    /// Above this not every whole number is one of these.
+    /// Maximum up to which every whole number has a floating-point form.
     const MOST: f64 = 9_007_199_254_740_992.0;
     let value = number.as_f64().filter(|value| number.is_f64() && value.fract() == 0.0)?;
     (0.0..=MOST).contains(&value).then(|| Number::from(value as u64))
@@ -104,7 +105,7 @@ mod tests {
         Value::Object(arguments)
     }
 
-    /// A value that fits, for any schema of ours.
+    /// Returns a valid value for any of our schemas.
     fn sample(name: &str, schema: &JsonObject) -> Value {
         match schema["type"].as_str().unwrap() {
             "array" => json!([sample(name, schema["items"].as_object().unwrap())]),
@@ -124,7 +125,7 @@ mod tests {
         }
     }
 
-    /// With everything that is no text written as text, from the inside out.
+    /// Writes every value that is not a text as JSON text, from the inside out.
     fn stringified(value: &Value) -> Value {
         let inner = match value {
             Value::Array(items) => Value::Array(items.iter().map(stringified).collect()),

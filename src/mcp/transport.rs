@@ -1,8 +1,8 @@
-//! JSON-RPC lines over a pair of pipes, for clients that are not as careful as they should be.
+//! JSON-RPC lines over a pair of pipes, for clients that do not follow the protocol exactly.
 //!
-//! It does what the protocol library's own transport does, and closes the gaps that this one leaves: a message other than a
-//! request before the session began would end the server, a line over the limit would be dropped in silence, a repeated
-//! id would run a call twice. It also tells the rest of the server at once when the input has ended. It knows no tools.
+//! It replaces the protocol library's own transport and closes its gaps. There, a message other than a request before
+//! the session would end the server. A line over the limit would be dropped silently. A repeated id would run a call
+//! twice. It also notifies the rest of the server at once when the input has ended. It does not depend on any tools.
 
 use std::io;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
         Ok(self.admit(message))
     }
 
-    /// Keeps back what the session must not see.
+    /// Filters out messages that the session must not see.
     fn admit(&mut self, message: ClientJsonRpcMessage) -> Option<ClientJsonRpcMessage> {
         match &message {
             JsonRpcMessage::Request(request) => {
@@ -114,7 +114,7 @@ impl<R: AsyncRead + Unpin, W> Lines<R, W> {
     }
 }
 
-/// A call whose arguments came as JSON text, with what they say; all else as it is.
+/// Parses the arguments of a call that came as JSON text. Returns every other message unchanged.
 fn with_arguments_read(message: ClientJsonRpcMessage, line: &[u8]) -> ClientJsonRpcMessage {
     let is_malformed_call = matches!(
         &message,
@@ -131,7 +131,7 @@ fn with_arguments_read(message: ClientJsonRpcMessage, line: &[u8]) -> ClientJson
     is_malformed_call.then(read).flatten().unwrap_or(message)
 }
 
-/// The library leaves its opening phase with this request: from then on it bears notifications.
+/// Returns whether the library leaves its opening phase with this request. From then on it accepts notifications.
 fn begins_session(request: &ClientRequest) -> bool {
     match request {
         ClientRequest::InitializeRequest(_) => true,

@@ -21,15 +21,15 @@ mod race;
 
 const LIKELY_CAUSE: usize = 400;
 
-/// What a list spends on the conflicts of one worker.
+/// Bytes that a list spends on the conflicts of one worker.
 const CONFLICTS: usize = 400;
-/// What an answer about a worker spends on them, where there is room.
+/// Bytes that an answer about one worker spends on its conflicts, if there is room.
 const ALL_CONFLICTS: usize = 2_000;
 
-/// The agent's last words: the first 400 and the last 1,200 characters, roughly.
+/// Maximum size in bytes of the final message: roughly its first 400 and its last 1,200 characters.
 const FINAL_MESSAGE: usize = 1_700;
 
-/// Most of what tells of work that is not on the branch; of one note, and of all of them. In bytes.
+/// Maximum sizes in bytes: of the work that is not on the branch, of one note, and of all notes.
 const NOT_ON_BRANCH: usize = 2_400;
 const NOTE: usize = 500;
 const NOTES: usize = 1_200;
@@ -86,7 +86,7 @@ struct About {
     last_activity: Option<String>,
 }
 
-/// What a branch does not merge cleanly with, and the files. Nothing is cut: what is too long is counted.
+/// A conflict of a branch with another, and the files. No name is cut: names without room are counted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct ConflictReport {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,13 +162,13 @@ pub(super) struct Worker {
     final_message: String,
 }
 
-/// Stands for a [`Worker`] in the schemas of all tools but one: the shape of it is long, and a client would hold it
-/// seven times.
+/// A placeholder for a [`Worker`] in the schemas of all tools but one. The full schema is long, and a client would hold
+/// it seven times.
 #[derive(JsonSchema)]
 #[schemars(description = "A worker, as wait_for_any_worker describes it.")]
 pub(super) struct SomeWorker {}
 
-/// Stands for an [`OutcomeReport`] where another schema has it in full.
+/// A placeholder for an [`OutcomeReport`] that another schema has in full.
 #[derive(JsonSchema)]
 #[schemars(inline, description = "An outcome, as wait_for_any_worker describes it.")]
 pub(super) struct SomeOutcome {}
@@ -261,7 +261,8 @@ pub(super) struct ChangesReport {
     /// How often the worker's CLI refused itself something for want of permission.
     #[serde(skip_serializing_if = "is_zero")]
     permission_denials: u32,
-    /// [{what, where, how_to_include}]: its work that its branch did not hold when it settled; no integration brings it in.
+    /// [{what, where, how_to_include}]: its work that its branch did not hold when it settled; no integration brings
+    /// it in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<Described>")]
     not_on_branch: Vec<NotOnBranchReport>,
@@ -302,7 +303,7 @@ fn is_none(count: &usize) -> bool {
     *count == 0
 }
 
-/// What all workers of the boss have used up. `None`, where no CLI has told of anything.
+/// Formats what all workers of the boss have used. `None` if no CLI reported anything.
 pub(super) fn spent(spent: &Spent) -> Option<String> {
     let cost = (spent.cost_usd > 0.0).then(|| format!("{:.2} USD", spent.cost_usd));
     let tokens = (spent.tokens > 0).then(|| format!("{} tokens", spent.tokens));
@@ -335,14 +336,14 @@ impl NotOnBranchReport {
         }
     }
 
-    /// Stands for parts that had no room.
+    /// Returns a placeholder for parts that had no room.
     pub(super) fn more(count: usize) -> Self {
         let what = format!("and {count} more");
         Self { what, place: String::new(), how_to_include: String::new() }
     }
 }
 
-/// Says at least that there is something, however little room there is.
+/// Returns the parts that fit, or at least a placeholder for them, however little room there is.
 fn not_on_branch(changes: &Changes, room: usize) -> Vec<NotOnBranchReport> {
     fit_or_say(changes.not_on_branch.iter().map(NotOnBranchReport::new), room, NotOnBranchReport::more)
 }
@@ -354,17 +355,17 @@ fn notes(changes: &Changes, room: usize) -> Vec<String> {
     fit_or_say(changes.notes.iter().map(|note| one_line(note, NOTE)), room, |more| format!("and {more} more"))
 }
 
-/// An empty one is left out.
+/// Returns the size of a list; 0 for an empty one, which is left out.
 fn size_of_list<T: Serialize>(list: &[T]) -> usize {
     if list.is_empty() { 0 } else { size::of(&list) }
 }
 
-/// One line with its beginning and its end: a reason stands at the end.
+/// Shortens a text to one line with its beginning and its end, since a reason stands at the end.
 fn one_line(text: &str, most: usize) -> String {
     size::line(&size::ends(&size::line(text, usize::MAX), most), most)
 }
 
-/// The first of the items that fit, and in place of the others how many they are.
+/// Returns the first items that fit, and in place of the others their number.
 pub(super) fn fit_or_say<T: Serialize>(
     items: impl ExactSizeIterator<Item = T>,
     room: usize,
@@ -407,7 +408,7 @@ impl Brief {
     }
 }
 
-/// Those that fit into so many bytes, and how many do not.
+/// Returns the conflicts that fit into `room` bytes, and the number of those that do not.
 fn conflicts(collisions: &[Collision], room: usize) -> (Vec<ConflictReport>, usize) {
     let mut left = room;
     let mut named = Vec::new();
@@ -433,8 +434,8 @@ impl ConflictReport {
 }
 
 impl Worker {
-    /// Keeps to `room` bytes, but never leaves out who it is and how it ended: that takes up to 2,080 (and 700 in
-    /// practice).
+    /// Builds a report of at most `room` bytes. It always has the identity and the result, which take up to 2,080 bytes
+    /// (and 700 in practice).
     pub(super) fn new(view: &WorkerView, room: usize) -> Self {
         let worker = &view.worker;
         let last = worker.last().filter(|_| worker.status.is_settled());
@@ -585,7 +586,7 @@ impl VerificationReport {
         self
     }
 
-    /// Without its output, which is added as there is room.
+    /// Builds a report without the output, which is added if there is room.
     fn new(verification: &Verification) -> Self {
         let exit_code = match verification {
             Verification::Passed { .. } => Some(0),
@@ -772,7 +773,7 @@ fn after_failure(id: &str, last: &entry::Brief) -> String {
     }
 }
 
-/// The work is not to blame, as far as can be seen: feedback on it would send the worker after the wrong thing.
+/// Returns the next step when the work does not seem to be at fault. Feedback on the work would mislead the worker.
 fn after_likely_cause(id: &str, cause: &LikelyCause) -> String {
     match cause.fix() {
         Some(fix) => {

@@ -51,7 +51,8 @@ impl Spent {
         }
     }
 
-    /// What an attempt added to those before it. In a session that goes on, some CLIs go on counting.
+    /// Returns the usage that an attempt added to the earlier ones. In a resumed session, some CLIs report totals that
+    /// include the earlier attempts.
     pub fn by(brief: &Brief, before: &[Brief]) -> Self {
         let whole = Self::of(&brief.usage, brief.elapsed());
         let same = |it: &&Brief| it.session_id == brief.session_id && it.backend == brief.backend;

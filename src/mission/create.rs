@@ -15,7 +15,7 @@ use super::race::{self, Race};
 use super::registry::{Registry, Worker};
 use super::spec::{Mission, Permissions, Place};
 
-/// A mission as the boss gave it, with its fields checked one by one, but not yet against the other missions.
+/// A mission as the boss gave it. Its fields are checked one by one, but not yet against the other missions.
 #[derive(Debug, Clone)]
 pub struct Draft {
     pub title: String,
@@ -41,21 +41,21 @@ pub struct Draft {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DraftPlace {
     Directory(PathBuf),
-    /// What is left out is made from the worker's id.
+    /// A worktree of the worker's own. An omitted path or branch is derived from the worker's id.
     Worktree {
         branch: Option<String>,
         base: Option<String>,
         path: Option<PathBuf>,
-        /// Relative to the worktree's top.
+        /// The subfolder to run in, relative to the root of the worktree.
         directory: Option<PathBuf>,
     },
 }
 
-/// What became of one draft.
+/// The result of registering one draft.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Registered {
     New(Box<NewWorker>),
-    /// The same `request_id` was here before.
+    /// An existing worker with the same `request_id`.
     Existing(WorkerId),
 }
 
@@ -99,12 +99,12 @@ pub enum Rejection {
     BranchTaken { worker: WorkerId, branch: String },
 }
 
-/// Where worktrees go, and what their branches are called, unless the boss says otherwise.
+/// Defaults for the worktrees and branches that a boss does not specify.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults<'a> {
     pub worktrees: &'a Path,
     pub branch_prefix: &'a str,
-    /// See [`NewWorker::integration_branch`].
+    /// The integration branch to record: see [`NewWorker::integration_branch`].
     pub integration_branch: Option<&'a str>,
 }
 
@@ -277,7 +277,8 @@ impl<'a> Batch<'a> {
         })))
     }
 
-    /// Another boss's request is neither repeated (it might be the same) nor taken for this one (it might be another).
+    /// Returns the worker that was created by an earlier request with the same id. Another boss's request id is
+    /// refused, since the two requests may or may not be the same.
     fn same_request(&self, boss: &BossId, draft: &Draft) -> Result<Option<WorkerId>, Rejection> {
         let Some(request) = draft.request_id.as_deref() else { return Ok(None) };
         match self.registry.by_request(request) {
@@ -310,7 +311,8 @@ impl<'a> Batch<'a> {
         draft.depends_on.iter().map(|name| self.resolve(name)).collect()
     }
 
-    /// A task of this batch comes before one of the registry with the same key: it is the newer one.
+    /// Resolves the name of a dependency. A task of this batch takes precedence over one of the registry with the same
+    /// key, since it is newer.
     fn resolve(&self, name: &str) -> Result<TaskId, Rejection> {
         let task = TaskId::from(name);
         if self.named.contains_key(&task) {

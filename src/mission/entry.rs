@@ -17,7 +17,7 @@ use super::race::Race;
 use super::registry::Worker;
 use super::spec::Mission;
 
-/// Version of the journal and of the state file. A newer one is refused, never guessed at.
+/// Format version of the journal and of the state file. A newer version is refused.
 pub const FORMAT: u32 = 2;
 
 /// One line of the journal.
@@ -42,25 +42,25 @@ pub enum Entry {
     ServersGone {
         servers: Vec<ServerId>,
     },
-    /// A boss without a session took over what such bosses, now gone, left in the same directory.
+    /// A takeover: a boss without a session inherits the workers of such bosses in the same directory that are gone.
     BossSucceeded {
         from: Vec<BossId>,
         to: BossId,
     },
-    /// For all workers together, as earlier builds had it; today each worker records its own.
+    /// The integration branch of all workers, as earlier builds recorded it. Now each worker records its own.
     IntegrationBranch {
         branch: String,
     },
-    /// A whole batch in one line, so that it is either there or not.
+    /// A whole batch in one line, so that it is recorded completely or not at all.
     Created {
         workers: Vec<NewWorker>,
     },
-    /// A server took a worker out of the queue, and with it the right to start this one attempt.
+    /// The admission of a worker: a server dequeued it, and has the sole right to start this attempt.
     Starting {
         worker: WorkerId,
         attempt: u32,
     },
-    /// The attempt never began, provably: it goes back into the queue.
+    /// An attempt that provably never began. The worker returns to the queue.
     Unstarted {
         worker: WorkerId,
         attempt: u32,
@@ -70,7 +70,7 @@ pub enum Entry {
         attempt: u32,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         base_commit: Option<String>,
-        /// Where it works, if that is not the repository of this state directory.
+        /// The repository that the worker works in, if it is not the one of this state directory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         repository: Option<PathBuf>,
     },
@@ -116,8 +116,8 @@ pub enum Entry {
         settled: Vec<(WorkerId, u32)>,
         blocked: Vec<WorkerId>,
     },
-    /// A request of the boss showed that these offers have arrived; and so what was in them, which another server may have
-    /// offered again meanwhile.
+    /// The delivery of offers, shown by a later request of the boss. It includes their content, which another server
+    /// may have offered again meanwhile.
     Delivered {
         offers: Vec<u64>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -177,18 +177,18 @@ pub struct NewWorker {
     pub id: WorkerId,
     pub boss: BossId,
     pub mission: Mission,
-    /// Names of environment variables (keys of its backend) that the server which took it has.
+    /// Names of environment variables (keys of its backend) that the server which created it has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
-    /// Others do the same task, and the first to do it wins.
+    /// The race that the worker takes part in: others do the same task, and the first to complete it wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub race: Option<Race>,
-    /// Where its work starts and lands: its boss's integration branch when it was created.
+    /// The branch that its work starts from and is merged into: its boss's integration branch at creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integration_branch: Option<String>,
 }
 
-/// How the attempt that waits in the queue shall run.
+/// The settings of the attempt that waits in the queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NextAttempt {
     pub backend: BackendName,
@@ -197,12 +197,12 @@ pub struct NextAttempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effort: Option<String>,
     pub start: Start,
-    /// What was written for it, by whom; it is in `start`, too.
+    /// Messages that were written for this attempt. `start` contains their texts too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Message>,
 }
 
-/// What the first turn of an attempt begins with.
+/// The input of an attempt's first turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "snake_case")]
 pub enum Start {
@@ -226,16 +226,16 @@ pub struct Brief {
     pub failure: Option<BriefFailure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<Exit>,
-    /// With the end of its log alone.
+    /// The verification, with only the end of its log.
     pub verification: Verification,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub likely_cause: Option<LikelyCause>,
     pub changes: Changes,
-    /// The beginning and the end of the agent's last words.
+    /// The beginning and the end of the agent's final message.
     pub final_message: String,
     #[serde(default)]
     pub says_blocked: bool,
-    /// Messages that the attempt never heard.
+    /// Messages that the attempt never received.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unheard: Vec<String>,
     #[serde(default)]
@@ -244,16 +244,16 @@ pub struct Brief {
     pub usage: Usage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// In a session that goes on, `usage` holds what earlier attempts in it used.
+    /// True if `usage` includes that of earlier attempts in the same session.
     #[serde(default)]
     pub usage_goes_on: bool,
-    /// When the service said that it takes work again.
+    /// Time at which the service accepts work again, as it reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resets_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     pub seconds: u64,
-    /// With verification; see [`Brief::elapsed`].
+    /// Duration including verification: see [`Brief::elapsed`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_seconds: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -307,18 +307,19 @@ impl Brief {
         }
     }
 
-    /// From the beginning of the attempt to its end, with verification. An earlier build noted the turns alone.
+    /// Returns the seconds from the beginning of the attempt to its end, including verification. Earlier builds
+    /// recorded only the time until the end of the last turn, so the verification is added.
     pub fn elapsed(&self) -> u64 {
         self.elapsed_seconds.unwrap_or_else(|| self.seconds + self.verification.seconds().max(0.0) as u64)
     }
 
-    /// Why it ended so, beyond its status, and what was written to it in vain.
+    /// Returns the reasons for its status and the messages that were not delivered.
     pub fn reasons(&self) -> Option<String> {
         reasons(self.failure.as_ref().map(|failure| failure.message.as_str()), &self.cancelled, &self.unheard)
     }
 }
 
-/// See [`Brief::reasons`]; in one line.
+/// Joins the reasons for an attempt's status in one line: see [`Brief::reasons`].
 pub fn reasons(failure: Option<&str>, cancelled: &Option<Cancelled>, unheard: &[String]) -> Option<String> {
     let cancelled = cancelled.as_ref().map(Cancelled::sentence);
     let parts = [failure.map(str::to_owned), cancelled, not_heard(unheard)];
@@ -326,7 +327,7 @@ pub fn reasons(failure: Option<&str>, cancelled: &Option<Cancelled>, unheard: &[
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// The first 400 and the last 1,200 bytes: what it set out to do, and what it came to.
+/// Returns the first 400 and the last 1,200 bytes, which usually hold the plan and the result.
 fn ends(text: &str) -> String {
     const HEAD: usize = 400;
     const TAIL: usize = 1_200;

@@ -1,4 +1,4 @@
-//! What a mission waits for: `depends_on`, read off the registry. Pure.
+//! Dependencies of missions (`depends_on`), evaluated on the registry. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -127,8 +127,9 @@ pub fn block(registry: &Registry, worker: &Worker) -> Option<String> {
     }
 }
 
-/// What a dependant is built on: the commits of what it needs, in the order in which it names them. What was integrated
-/// meanwhile is in the integration branch, where its own branch may be gone. Empty: the integration branch alone.
+/// Returns the commits that a dependent worker is built on: those of its dependencies, in the order in which it names
+/// them. The integration branch stands for the merged ones, since their own branches may be deleted. Empty means the
+/// integration branch alone.
 pub fn bases(registry: &Registry, worker: &Worker, integration_branch: Option<&str>) -> Vec<String> {
     let needed: Vec<_> = worker.mission.depends_on.iter().filter_map(|task| registry.task(task)).collect();
     let target = integration_branch.map(|full| full.strip_prefix("refs/heads/").unwrap_or(full));
@@ -141,7 +142,7 @@ pub fn bases(registry: &Registry, worker: &Worker, integration_branch: Option<&s
     integration.map(str::to_owned).into_iter().chain(own).collect()
 }
 
-/// The commit that holds what an attempt did, if it did anything.
+/// Returns the commit that holds an attempt's work, if it has any commits.
 fn work_of(brief: &Brief) -> Option<String> {
     brief.changes.head.clone().filter(|_| brief.changes.commits > 0)
 }

@@ -1,20 +1,20 @@
-//! What people and bosses write to a worker, and why one was called off.
+//! Messages from the user or a boss to a worker, and the reasons of cancellations.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Who wrote something.
+/// The author of a message or a cancellation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Author {
-    /// By a tool.
+    /// The boss, by a tool call.
     Boss,
-    /// By a command, or in `status --watch`.
+    /// The user, by a command or in `status --watch`.
     User,
 }
 
-/// Something that was written for an attempt before it began: feedback, a new prompt, a message to a queued worker.
+/// A message that was written for an attempt before it began: feedback, a new prompt, or a message to a queued worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     pub id: Uuid,
@@ -23,8 +23,8 @@ pub struct Message {
     pub text: String,
 }
 
-/// Why an attempt was cancelled. `by` is `None` where nobody asked for it (a race was won by another), or where an
-/// earlier build did not note it.
+/// The reason for a cancellation. `by` is `None` if no author requested it (another worker won the race), or if an
+/// earlier build did not record the author.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cancelled {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,7 +42,8 @@ impl Author {
 }
 
 impl Cancelled {
-    /// `by the user: the plan has changed`; what says who by itself stays as it is.
+    /// Returns a text such as `by the user: the plan has changed`. A reason is returned unchanged if it has no author
+    /// or begins with `asked for `.
     pub fn words(&self) -> String {
         match self.by {
             Some(by) if !self.reason.starts_with("asked for ") => format!("by the {}: {}", by.as_str(), self.reason),
@@ -52,7 +53,7 @@ impl Cancelled {
 }
 
 impl Cancelled {
-    /// `cancelled by the user: the plan has changed`.
+    /// Returns a sentence such as `cancelled by the user: the plan has changed`.
     pub fn sentence(&self) -> String {
         let words = self.words();
         let colon = if words.starts_with("by the ") { "" } else { ":" };
@@ -60,7 +61,7 @@ impl Cancelled {
     }
 }
 
-/// `1 message was not heard: "look at b"`; `None` where all were.
+/// Returns a text such as `1 message was not heard: "look at b"`. `None` if there are no texts.
 pub fn not_heard(texts: &[String]) -> Option<String> {
     let quoted = texts.iter().map(|text| format!("{:?}", text.trim())).collect::<Vec<_>>().join(", ");
     match texts.len() {

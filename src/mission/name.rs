@@ -1,16 +1,16 @@
-//! Which worker a name means: its id or the beginning of one (`w-3`, `W-3-fix`), its number (`3`), its task's key, or its
-//! branch. What could mean two workers is refused with both, never guessed. Pure: whoever holds the workers looks them up.
+//! Names of workers. A name is an id or the beginning of one (`w-3`, `W-3-fix`), a number (`3`), the key of a task, or
+//! a branch. An ambiguous name is refused with all its meanings. Pure: the caller looks up the workers.
 
 use std::sync::Arc;
 
 use super::id::WorkerId;
 use super::registry::{Registry, Worker};
 
-/// A name as it is looked up: by number, by task, by branch.
+/// A name of a worker, to be looked up by number, by task and by branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name<'a>(&'a str);
 
-/// How a name means a worker.
+/// The property of a worker that a name matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
     Id,
@@ -18,21 +18,21 @@ pub enum Meaning {
     Branch,
 }
 
-/// What a name was found to mean.
+/// The result of resolving a name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Named {
     Nobody,
     One(Arc<Worker>),
-    /// Each worker once.
+    /// Several workers, each listed once.
     Several(Vec<(Meaning, Arc<Worker>)>),
 }
 
-/// The workers that bear a name in one way or another, as they were looked up.
+/// The workers that match a name by number, task or branch.
 #[derive(Debug, Default)]
 pub struct Candidates {
-    /// Of the number in the name, whatever the rest of it says.
+    /// The worker with the number in the name. The rest of the name may differ.
     pub numbered: Option<Arc<Worker>>,
-    /// The newest of the task, or whoever stands for it.
+    /// The newest worker of the task, or the racer that represents the task.
     pub task: Option<Arc<Worker>>,
     pub on_branch: Vec<Arc<Worker>>,
 }
@@ -50,24 +50,24 @@ impl<'a> Name<'a> {
         self.0.strip_prefix("refs/heads/").unwrap_or(self.0)
     }
 
-    /// The number in `3`, `w-3`, `W-3-fix`.
+    /// Returns the number in `3`, `w-3` or `W-3-fix`.
     pub fn number(self) -> Option<u64> {
         WorkerId::number_in(&self.as_id())
     }
 
-    /// Whether it is the worker's id, its number, or the beginning of the id with the whole number in it.
+    /// Returns whether it is the worker's id, its number, or a prefix of the id that contains the whole number.
     pub fn is_id_of(self, worker: &Worker) -> bool {
         self.number().is_some() && worker.id.as_str().starts_with(&self.as_id())
     }
 
-    /// Ids are lower case.
+    /// Converts the name to the form of an id, which is lower case.
     fn as_id(self) -> String {
         let is_number = !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_digit());
         let prefix = if is_number { "w-" } else { "" };
         format!("{prefix}{}", self.0.to_ascii_lowercase())
     }
 
-    /// A whole id always means its worker, for otherwise some worker could not be named at all.
+    /// Picks the worker that the name means. A whole id always wins, since some workers could not be named otherwise.
     pub fn choose(self, candidates: Candidates) -> Named {
         let by_id = candidates.numbered.filter(|worker| self.is_id_of(worker));
         if let Some(worker) = by_id.as_ref().filter(|worker| worker.id.as_str() == self.as_id()) {
@@ -106,7 +106,7 @@ impl Named {
     }
 }
 
-/// `the id of w-3-fix and the task of w-7-tax`.
+/// Returns a text such as `the number of w-3-fix and the task of w-7-tax`.
 pub fn meanings(found: &[(Meaning, Arc<Worker>)]) -> String {
     const NAMED: usize = 4;
     let what = |meaning: &Meaning| match meaning {
@@ -119,11 +119,11 @@ pub fn meanings(found: &[(Meaning, Arc<Worker>)]) -> String {
     named.chain((more > 0).then(|| format!("{more} more"))).collect::<Vec<_>>().join(" and ")
 }
 
-/// The worker that was probably meant by a name that nobody bears.
+/// Returns the worker that an unknown name probably means.
 pub fn closest(registry: &Registry, text: &str) -> Option<WorkerId> {
     let name = Name::new(text);
     if let Some(number) = name.number() {
-        // With another title; a number that does not exist is close to nothing.
+        // The number matches and the title differs. An unknown number has no close match.
         return registry.by_number(number).map(|worker| worker.id.clone());
     }
     let text = name.0.to_ascii_lowercase();
@@ -137,7 +137,7 @@ pub fn closest(registry: &Registry, text: &str) -> Option<WorkerId> {
     near.min_by_key(|(edits, _)| *edits).map(|(_, worker)| worker.id.clone())
 }
 
-/// How many characters must be put in, taken out or changed; more than `most` are not counted exactly.
+/// Returns the edit distance of two texts. Distances above `most` are not exact.
 fn edits(one: &str, other: &str, most: usize) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     if one.len().abs_diff(other.len()) > most {
@@ -193,7 +193,7 @@ mod tests {
             ("refs/heads/feature/tax", 3),
             ("o/w-1-fix-parser", 1),
             ("w-1-fix-parser", 1),
-            // Its number and its task are of one worker.
+            // Its number and its task mean the same worker.
             ("4", 4),
         ] {
             let found = registry.named(name).one().unwrap_or_else(|| panic!("{name:?}: {:?}", registry.named(name)));

@@ -1,5 +1,5 @@
-//! What an attempt came to, on three axes: the run, the verification, the changes. Facts, never opinions:
-//! exit status 0 alone is not success, and an end that nobody saw is `lost`.
+//! The outcome of an attempt on three axes: the run, the verification, the changes. It holds facts only: exit status 0
+//! alone is no success, and an end that was not observed is `lost`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,8 +8,8 @@ use super::id::{BackendName, WorkerId};
 use super::lifecycle::Ending;
 use super::message::Cancelled;
 
-/// The record that settles an attempt: written once, by its supervisor (or, for one that was lost, by the server that
-/// found it), and never changed.
+/// The record that settles an attempt. It is written once and never changed: by the supervisor, or by the server that
+/// finds a lost attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     pub worker_id: WorkerId,
@@ -18,7 +18,7 @@ pub struct Outcome {
     pub status: Ending,
     pub run: Run,
     pub verification: Verification,
-    /// Why that did not pass, where it seems not to be the work's fault.
+    /// The likely cause of a failed verification, if the work does not seem to be at fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub likely_cause: Option<LikelyCause>,
     pub changes: Changes,
@@ -27,7 +27,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Leaves out what is not needed to know how it ended, so that the record is as small as can be.
+    /// Removes the texts that are not needed for the outcome itself, so that the record is as small as possible.
     pub fn cut_texts(&mut self) {
         const KEPT: usize = 500;
         self.run.final_message = tail(&self.run.final_message, KEPT).to_owned();
@@ -36,7 +36,7 @@ impl Outcome {
     }
 }
 
-/// The run as the CLI's structured end and the kernel tell it.
+/// The run, according to the CLI's structured result and the kernel.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Run {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,13 +45,13 @@ pub struct Run {
     pub exit: Option<Exit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// The agent's last words, whole.
+    /// The agent's final message, complete.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub final_message: String,
     /// Its last line began with `BLOCKED:`: a hint and no more.
     #[serde(default)]
     pub says_blocked: bool,
-    /// How often the CLI refused itself something for want of permission.
+    /// Number of actions that the CLI refused for lack of permission.
     #[serde(default)]
     pub denials: u32,
     #[serde(default)]
@@ -68,18 +68,18 @@ pub struct Run {
     pub started_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// How long its turns took, by a clock that nobody can set.
+    /// Duration from its beginning to the end of its last turn, by a monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
-    /// The same from its beginning to its record, with verification; see [`super::entry::Brief::elapsed`].
+    /// Duration from its beginning to its record, including verification: see [`super::entry::Brief::elapsed`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_seconds: Option<u64>,
-    /// Why it was called off, if it was.
+    /// The cancellation, if it was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancelled>,
 }
 
-/// How a process ended.
+/// The exit of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
@@ -209,20 +209,20 @@ pub enum Verification {
     CouldNotRun {
         why: String,
     },
-    /// It passed, but the tree was changed while it ran.
+    /// A pass during which the tree was changed.
     NotProven {
         why: String,
     },
 }
 
-/// Why a verification did not pass, by what was seen and not by what it said: the place lacks something, or the commit
-/// that the work began at does not pass either. Never empty.
+/// The likely cause of a failed verification other than the work: the worktree lacks something, or the commit that the
+/// work began at fails too. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LikelyCause {
-    /// What the main checkout has.
+    /// Files and folders that the main checkout has and the worktree lacks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<Missing>,
-    /// The commit, without the work, on which the command fails in such a place too.
+    /// The commit, without the work, on which the command fails in a fresh worktree too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fails_without: Option<String>,
 }
@@ -256,7 +256,7 @@ impl MissingKind {
         }
     }
 
-    /// What the worker, or whoever sees to its worktree, does about it.
+    /// Returns the fix, for the worker or the user.
     fn fix(self) -> &'static str {
         match self {
             MissingKind::Dependencies => "install the dependencies there",
@@ -270,7 +270,7 @@ impl MissingKind {
 }
 
 impl LikelyCause {
-    /// The first of what is missing, and the commit that fails too, in words.
+    /// Describes the first missing files and the commit that fails too.
     pub fn words(&self) -> String {
         const NAMED: usize = 4;
         let named = self.lacks.iter().take(NAMED).map(|it| format!("{} ({})", it.path, it.kind.words()));
@@ -285,7 +285,7 @@ impl LikelyCause {
         lacks.into_iter().chain(fails).collect::<Vec<_>>().join("; ")
     }
 
-    /// In a few words, for a line that says more.
+    /// Returns a short form, for a line with more content.
     pub fn short(&self) -> String {
         match self.lacks.as_slice() {
             [] => "base fails too".to_owned(),
@@ -294,7 +294,7 @@ impl LikelyCause {
         }
     }
 
-    /// What to do first; `None`: what is in the repository fails by itself.
+    /// Returns the first fix. `None` if nothing is missing, since the content of the repository fails then.
     pub fn fix(&self) -> Option<String> {
         let first = self.lacks.first()?;
         Some(format!("{} ({})", first.kind.fix(), first.path))
@@ -302,7 +302,8 @@ impl LikelyCause {
 }
 
 impl Verification {
-    /// In the contract's words. What was not, or not rightly, verified could not be; [`Verification::note`] says why.
+    /// Returns the name in the tool contract. A skipped or inconclusive verification counts as `could_not_run`;
+    /// [`Verification::note`] gives the reason.
     pub fn as_str(&self) -> &'static str {
         match self {
             Verification::NotAsked => "not_requested",
@@ -315,7 +316,7 @@ impl Verification {
         }
     }
 
-    /// What there is to say about one that did not pass.
+    /// Explains a verification that did not pass.
     pub fn note(&self) -> Option<String> {
         match self {
             Verification::NotAsked | Verification::Passed { .. } => None,
@@ -331,7 +332,7 @@ impl Verification {
         }
     }
 
-    /// How long it took, where that was noted.
+    /// Returns its duration in seconds, or 0 if none was recorded.
     pub fn seconds(&self) -> f64 {
         match self {
             Verification::Passed { seconds, .. }
@@ -341,7 +342,7 @@ impl Verification {
         }
     }
 
-    /// The commit that it is about.
+    /// Returns the commit that was verified.
     pub fn commit(&self) -> Option<&str> {
         match self {
             Verification::Passed { commit, .. } | Verification::Failed { commit, .. } => commit.as_deref(),
@@ -387,18 +388,18 @@ pub struct Changes {
     /// Files that the worker's CLI says it edited elsewhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outside_worktree: Vec<String>,
-    /// What became different in the main checkout while the worker ran, in words; it may have been anybody.
+    /// Changes in the main checkout while the worker ran, in words. Their author is unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub main_checkout_changes: Vec<String>,
-    /// What the facts cannot say, and why.
+    /// Facts that could not be determined, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// All of its work that its branch did not hold when it settled.
+    /// Parts of its work that its branch did not hold when it settled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_on_branch: Vec<NotOnBranch>,
 }
 
-/// A part of a worker's work that its branch does not hold, so that no integration brings it in.
+/// A part of a worker's work that its branch does not hold, so that no integration includes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotOnBranch {
     pub what: String,
@@ -408,12 +409,12 @@ pub struct NotOnBranch {
     pub how_to_include: String,
 }
 
-/// What became of the worker's processes.
+/// The cleanup of the worker's processes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Cleanup {
     pub survivors: u32,
     pub proof: Proof,
-    /// Processes that outlived the CLI and that we ended.
+    /// Processes that outlived the CLI and that the supervisor or server ended.
     #[serde(default)]
     pub ended: u32,
     /// Shared daemons that were left alone.
@@ -431,18 +432,19 @@ pub enum Proof {
     BestEffort,
 }
 
-/// The last `most` bytes of a text, or a few less where a character would be cut.
+/// Returns the last `most` bytes of a text, or slightly fewer so that no character is cut.
 pub fn tail(text: &str, most: usize) -> &str {
     &text[text.ceil_char_boundary(text.len().saturating_sub(most))..]
 }
 
-/// What an agent says that it is blocked by.
+/// Returns the reason in an agent's `BLOCKED:` line, which must be its last line.
 pub fn blocked_by(final_message: &str) -> Option<&str> {
     let line = final_message.trim_end().lines().next_back()?.trim_start();
     line.strip_prefix("BLOCKED:").map(str::trim)
 }
 
-/// The agent says that it cannot go on: a hint, taken from the last line alone so that prose about blocking is not one.
+/// Returns whether the agent reports that it is blocked. Only the last line counts, so that prose about blocking does
+/// not match.
 pub fn says_blocked(final_message: &str) -> bool {
     blocked_by(final_message).is_some()
 }

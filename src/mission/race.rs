@@ -17,7 +17,7 @@ use super::registry::{Registry, Worker};
 use super::retry;
 use super::spec::{Mission, Permissions};
 
-/// What a worker knows of the race that it runs in; how it was decided stands with each racer, and never changes.
+/// The state of a worker's race. The decision is stored with each racer and never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Race {
     pub id: RaceId,
@@ -79,17 +79,17 @@ pub fn standing(registry: &Registry, worker: &Worker) -> Option<Standing> {
     }
 }
 
-/// It races, and nobody has won yet.
+/// Returns whether the worker races and no racer has won yet.
 pub fn is_undecided(worker: &Worker) -> bool {
     worker.race.as_ref().is_some_and(|race| race.winner.is_none())
 }
 
-/// Whether this name of the worker is that of the task, for which others race too and nobody has won.
+/// Returns whether a name means the task of an undecided race and not the id of this racer.
 pub fn is_named_by_task(worker: &Worker, name: &str) -> bool {
     is_undecided(worker) && worker.task().as_str() == name.trim() && !Name::new(name).is_id_of(worker)
 }
 
-/// Another one won, and this one was not begun again since.
+/// Returns whether another racer has won and this one was not retried since.
 pub fn has_lost(worker: &Worker) -> bool {
     worker
         .race
@@ -176,8 +176,8 @@ pub(super) fn decide(registry: &Registry, worker: &Worker) -> Option<Decision> {
     })
 }
 
-/// Who has won the races that no racer knows the end of: those of a registry that was rebuilt from the workers' folders,
-/// where the journal's order is lost. The earliest by its record.
+/// Returns the winners of races whose end no racer has recorded. Such races are in a registry that was rebuilt from the
+/// workers' folders, without the journal's order. The earliest record wins.
 pub(super) fn winners_by_time(registry: &Registry) -> Vec<WorkerId> {
     let first = |worker: &Arc<Worker>| {
         let good = worker.settled.iter().filter(|brief| qualifies(&worker.mission, brief));

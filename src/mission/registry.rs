@@ -1,5 +1,5 @@
-//! All that is known of all missions: the fold of the journal's entries. Pure; it never decides, it only takes in what
-//! was decided. Deciding is done beside it, on a registry that is up to date, under the journal's lock.
+//! The state of all missions, folded from the journal's entries. Pure: it applies entries and makes no decisions.
+//! Callers decide under the journal's lock, on an up-to-date registry.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -20,29 +20,29 @@ use super::spec::Mission;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Registry {
-    /// The newest entry that is in here.
+    /// Sequence number of the newest applied entry.
     pub seq: u64,
     pub last_number: u64,
-    /// Of workers that recorded none of their own, which earlier builds created.
+    /// The integration branch of workers that recorded none, which earlier builds created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integration_branch: Option<String>,
-    /// Of each boss, as its newest worker recorded it.
+    /// The integration branch of each boss, as its newest worker recorded it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub integration_branches: BTreeMap<BossId, String>,
     pub servers: BTreeMap<ServerId, Server>,
-    /// Where bosses without a session worked, so that the next one there can take their place.
+    /// The directories of bosses without a session, so that the next such boss there can take over.
     #[serde(default)]
     pub anonymous: BTreeMap<BossId, PathBuf>,
-    /// How many workers have ever moved into the history.
+    /// Number of workers that were ever moved into the history.
     #[serde(default)]
     pub archived: u64,
-    /// What was done when the journal was last found damaged or missing, in words.
+    /// The repair of the journal when it was last found damaged or missing, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repaired: Option<String>,
-    /// When a backend that was held was last seen to answer.
+    /// Time at which a backend in backoff last answered.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub answered: BTreeMap<BackendName, Timestamp>,
-    /// What each boss's settled attempts have used up, those in the history included.
+    /// The usage of each boss's settled attempts, including those in the history.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spent: BTreeMap<BossId, Spent>,
     /// By number, which is the order of creation.
@@ -63,13 +63,13 @@ impl<T> PartialEq for Derived<T> {
     }
 }
 
-/// Rebuilt after loading: look-ups that would otherwise walk all workers.
+/// Indexes that are rebuilt after loading, to avoid scans of all workers.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Index {
     requests: HashMap<String, u64>,
     /// The newest worker of each task.
     tasks: HashMap<TaskId, u64>,
-    /// All workers of each branch.
+    /// The numbers of all workers of each branch.
     branches: HashMap<String, BTreeSet<u64>>,
 }
 
@@ -90,21 +90,21 @@ pub struct Worker {
     pub lease: ServerId,
     /// The attempt that runs or ran last; 0 before the first one started.
     pub attempt: u32,
-    /// How the attempt that waits or runs was asked for.
+    /// The settings of the attempt that waits or runs.
     pub next: NextAttempt,
     /// Names of the environment variables without which no server may start it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub race: Option<Race>,
-    /// See [`NewWorker::integration_branch`].
+    /// The integration branch: see [`NewWorker::integration_branch`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integration_branch: Option<String>,
-    /// One brief an attempt, oldest first.
+    /// One brief per attempt, oldest first.
     pub settled: Vec<Brief>,
     #[serde(default)]
     pub report: Report,
-    /// The block that its boss was told of is reported no second time.
+    /// The report of its current block, which its boss gets only once.
     #[serde(default)]
     pub block_report: Report,
     pub created_at: Timestamp,
@@ -121,22 +121,22 @@ pub struct Worker {
     pub base_commit: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,
-    /// Who asked for that.
+    /// The author of the cancellation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<Author>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integrated: Option<Integrated>,
-    /// Integrations before that one, oldest first.
+    /// Earlier integrations, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub integrated_before: Vec<Integrated>,
-    /// Where its work is, if that is not the repository of this state directory.
+    /// The repository that holds its work, if it is not the one of this state directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<PathBuf>,
     #[serde(default)]
     pub worktree_removed: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub salvage_ref: Option<String>,
-    /// Why it goes to another backend than it was to.
+    /// The reason why it failed over to another backend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diverted: Option<String>,
 }
@@ -145,12 +145,12 @@ pub struct Worker {
 pub struct Integrated {
     pub into: String,
     pub commit: String,
-    /// The commit of the worker's branch that went in.
+    /// The commit of the worker's branch that was integrated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
 }
 
-/// How far the news of the last settlement (or block) has come on its way to the boss.
+/// The delivery state of the notification of the last settlement or block.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Report {
@@ -218,12 +218,13 @@ impl Worker {
         }
     }
 
-    /// All integrations of its work, oldest first. Whether they are still there, git knows.
+    /// Returns all recorded integrations of its work, oldest first. Some may have been undone since, which only git
+    /// shows.
     pub fn integrations(&self) -> impl DoubleEndedIterator<Item = &Integrated> {
         self.integrated_before.iter().chain(&self.integrated)
     }
 
-    /// The branch that its last attempt ended on, else the one that it was given.
+    /// Returns the branch that its last attempt ended on, or else the one that it was given.
     pub fn branch(&self) -> Option<&str> {
         let last = self.last().and_then(|brief| brief.changes.branch.as_deref());
         last.or_else(|| self.mission.place.branch())
@@ -233,25 +234,25 @@ impl Worker {
         self.settled.last()
     }
 
-    /// That it is to be ended, and why.
+    /// Returns the requested cancellation, if any.
     pub fn cancelled(&self) -> Option<Cancelled> {
         let reason = self.cancel.clone()?;
         Some(Cancelled { by: self.cancelled_by, reason })
     }
 
-    /// How long its settled attempts took, verification included.
+    /// Returns the duration of its settled attempts in seconds, including verification.
     pub fn settled_seconds(&self) -> u64 {
         self.settled.iter().map(Brief::elapsed).fold(0, u64::saturating_add)
     }
 
-    /// It says that it cannot go on, and nothing came of that yet: somebody has to answer it.
+    /// Returns whether it reported that it is blocked and still needs an answer.
     pub fn needs_you(&self) -> bool {
         let says_so = self.last().is_some_and(|last| last.status == Ending::Completed && last.says_blocked);
         let is_over = self.integrated.is_some() || self.worktree_removed || race::has_lost(self);
         self.status.is_settled() && says_so && !is_over
     }
 
-    /// `None` for an id that is not one of ours.
+    /// Returns the number in its id. `None` for a foreign id.
     pub fn number(&self) -> Option<u64> {
         WorkerId::number_in(self.id.as_str())
     }
@@ -271,8 +272,9 @@ impl Worker {
         }
     }
 
-    /// The same, for what is said of one attempt: two servers may follow it, and the slower one may speak of it when the
-    /// next has long begun. A queued worker has no attempt of its own yet, so only the next one can be meant.
+    /// Advances the worker if the event is about its current attempt. Two servers may follow an attempt, and the slower
+    /// one may report it after the next has begun. A queued worker has no current attempt, so only its next one is
+    /// accepted.
     fn advance_in(&mut self, attempt: u32, event: Event) -> bool {
         let meant = if self.status == WorkerStatus::Queued { self.attempt + 1 } else { self.attempt };
         attempt == meant && self.advance(event)
@@ -288,7 +290,7 @@ impl Registry {
         self.workers.get(&WorkerId::number_in(id.as_str())?).filter(|worker| worker.id == *id)
     }
 
-    /// The branch that a worker's work starts from and lands in, as far as that was recorded.
+    /// Returns the branch that a worker's work starts from and is merged into, as far as one was recorded.
     pub fn integration_branch_of<'a>(&'a self, worker: &'a Worker) -> Option<&'a str> {
         worker.integration_branch.as_deref().or(self.integration_branch.as_deref())
     }
@@ -297,7 +299,7 @@ impl Registry {
         self.workers.get(&number)
     }
 
-    /// See [`Name`].
+    /// Resolves a name to a worker: see [`Name`].
     pub fn named(&self, text: &str) -> Named {
         let name = Name::new(text);
         name.choose(Candidates {
@@ -311,7 +313,7 @@ impl Registry {
         self.index.branches.get(branch).into_iter().flatten().filter_map(|number| self.workers.get(number))
     }
 
-    /// The newest worker of a task; of a race, the winner, or before there is one a racer that may still win.
+    /// Returns the newest worker of a task. For a race, it is the winner, or a racer that may still win.
     pub fn task(&self, task: &TaskId) -> Option<&Arc<Worker>> {
         let newest = self.workers.get(self.index.tasks.get(task)?)?;
         Some(race::spokesman(self, newest))
@@ -327,7 +329,8 @@ impl Registry {
         !broken.is_empty() && WorkerId::number_in(worker.id.as_str()).is_some_and(|number| broken.contains(&number))
     }
 
-    /// Puts a worker in as it was found elsewhere. For a registry that is being rebuilt; all else comes in by [`Registry::apply`].
+    /// Inserts a worker that was found elsewhere, for a registry that is being rebuilt. Everything else uses
+    /// [`Registry::apply`].
     pub fn restore(&mut self, worker: Arc<Worker>) {
         self.broken_below = Derived::default();
         self.count_all(&worker);

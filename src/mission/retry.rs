@@ -1,4 +1,4 @@
-//! Trying again: when a failed attempt is followed by another without the boss being asked, and when no more tries make
+//! Retries: when a failed attempt is followed by another without asking the boss, and when further attempts make no
 //! sense. Pure.
 
 use super::entry::{Brief, NextAttempt, Start, reasons};
@@ -7,11 +7,11 @@ use super::lifecycle::{Ending, WorkerStatus};
 use super::outcome::FailureKind;
 use super::registry::Worker;
 
-/// The attempt that follows a failed one by itself, if the mission allows one more.
+/// Returns the attempt that follows a failed one automatically, if the mission allows it.
 ///
-/// Never on a backend whose login or limits failed, never after a cancellation (though it failed before that reached it),
-/// never after an end that nobody saw: what the lost one did is for the boss to judge. And never beside what is left of
-/// the failed one.
+/// It never uses a backend whose login or limits failed. There is none after a cancellation, even if the attempt failed
+/// before that arrived, and none while processes of the failed attempt survive. A lost attempt is not retried either:
+/// the boss has to judge its work.
 pub fn automatic(worker: &Worker) -> Option<NextAttempt> {
     let last = worker.last()?;
     let failed = matches!(worker.status, WorkerStatus::Settled(Ending::Failed | Ending::TimedOut));
@@ -29,14 +29,14 @@ pub fn automatic(worker: &Worker) -> Option<NextAttempt> {
     Some(again(worker, backend, &digest(worker)?))
 }
 
-/// The first fallback that was not tried.
+/// Returns the first fallback that was not tried.
 fn fallback(worker: &Worker) -> Option<BackendName> {
     let tried = |name: &BackendName| worker.settled.iter().any(|brief| brief.backend == *name);
     worker.mission.fallback_backends.iter().find(|name| !tried(name)).cloned()
 }
 
-/// What a queued worker runs instead of waiting for a backend that is held: the first fallback that is neither tried nor
-/// held. A session cannot go elsewhere.
+/// Returns the attempt that a queued worker runs instead, while its backend is in backoff. It uses the first fallback
+/// that was not tried and is not in backoff. A session cannot be moved to another backend.
 pub fn instead(worker: &Worker, held: impl Fn(&BackendName) -> bool) -> Option<NextAttempt> {
     let tried = |name: &BackendName| worker.settled.iter().any(|brief| brief.backend == *name);
     let usable = |name: &&BackendName| **name != worker.next.backend && !tried(name) && !held(name);
@@ -52,7 +52,7 @@ pub fn instead(worker: &Worker, held: impl Fn(&BackendName) -> bool) -> Option<N
     })
 }
 
-/// The mission once more, for a backend that did not see the earlier attempt, in the same worktree.
+/// Returns the mission again, in the same worktree, for a backend that did not run the earlier attempt.
 pub fn again(worker: &Worker, backend: BackendName, feedback: &str) -> NextAttempt {
     let same = backend == worker.mission.backend;
     let text = format!("{}\n\n{feedback}", worker.mission.prompt);
@@ -65,7 +65,7 @@ pub fn again(worker: &Worker, backend: BackendName, feedback: &str) -> NextAttem
     }
 }
 
-/// What the next attempt should know of the last one; `None` before the first has settled.
+/// Describes the last attempt for the next one. `None` before the first has settled.
 pub fn digest(worker: &Worker) -> Option<String> {
     let last = worker.last()?;
     let failure = last.failure.as_ref().map(|failure| failure.message.as_str());
@@ -94,19 +94,19 @@ pub fn digest(worker: &Worker) -> Option<String> {
     Some(digest)
 }
 
-/// What the last attempt was told and never heard.
+/// Returns the messages that the last attempt did not receive, as a text for the next one.
 pub fn unheard(worker: &Worker) -> Option<String> {
     let messages = &worker.last()?.unheard;
     (!messages.is_empty()).then(|| format!("This was written to you meanwhile:\n{}", messages.join("\n\n")))
 }
 
-/// What an attempt that never ran would have heard: it is for the next one, then.
+/// Returns the messages that an attempt did not receive because it never ran, for the next attempt.
 pub fn still_unheard(worker: &Worker) -> Vec<String> {
     let before = worker.last().into_iter().flat_map(|last| last.unheard.iter().cloned());
     before.chain(worker.next.written.iter().map(|message| message.text.clone())).collect()
 }
 
-/// What a session is told that goes on without a word of its boss: how its last turn ended, as it was.
+/// Returns the prompt that resumes a session when the boss gives no feedback. It states how the last turn ended.
 pub fn go_on(last: &Brief) -> String {
     let verification = last.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Verification);
     let how = match last.status {
@@ -125,8 +125,8 @@ pub fn go_on(last: &Brief) -> String {
     format!("{how}{said}{gap}Look at what is there, and finish what is missing.")
 }
 
-/// Whether it says that the backend cannot do the task. Login, limits, what could not be started or verified, a worktree
-/// that lacks something, and ends that came from outside say nothing about that.
+/// Returns whether an attempt shows that the backend cannot do the task. Login, limits, failures to start or verify, an
+/// incomplete worktree and external stops are no evidence.
 fn is_failure_of_the_backend(brief: &Brief) -> bool {
     let circumstance = brief.failure.as_ref().is_some_and(|failure| {
         failure.kind.is_circumstance()
@@ -136,7 +136,7 @@ fn is_failure_of_the_backend(brief: &Brief) -> bool {
     matches!(brief.status, Ending::Failed | Ending::TimedOut) && !circumstance
 }
 
-/// Two different backends have failed on the task: the reasons of both.
+/// Returns the reasons if two different backends have failed on the task.
 pub fn exhausted(worker: &Worker) -> Option<String> {
     let mut reasons: Vec<(&BackendName, String)> = Vec::new();
     for brief in worker.settled.iter().filter(|brief| is_failure_of_the_backend(brief)) {

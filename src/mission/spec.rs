@@ -41,20 +41,20 @@ pub struct Mission {
     pub permissions: Permissions,
 }
 
-/// Where a worker works.
+/// The place where a worker works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Place {
     /// A directory of the user's, used as it is: never committed to, reset or cleaned by us.
     Directory { path: PathBuf },
-    /// A worktree that we make for this worker alone.
+    /// A worktree that orchestrator-boss makes for this worker alone.
     Worktree {
         path: PathBuf,
         branch: String,
-        /// A branch, tag or commit; without one, the integration branch or what the mission depends on.
+        /// A branch, tag or commit. The default is the integration branch or the dependencies of the mission.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         base: Option<String>,
-        /// The subfolder in which the worker and its verification run; without one, the top.
+        /// The subfolder in which the worker and its verification run. The default is the root of the worktree.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         directory: Option<PathBuf>,
     },
@@ -67,7 +67,7 @@ impl Place {
         }
     }
 
-    /// The subfolder of the worktree in which the worker runs.
+    /// Returns the subfolder of the worktree in which the worker runs.
     pub fn subfolder(&self) -> Option<&std::path::Path> {
         match self {
             Place::Directory { .. } => None,

@@ -43,9 +43,10 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 pub(super) struct Actor {
     pub context: Arc<Context>,
     pub runtime: Handle,
-    /// To ourselves, for the tasks that report back.
+    /// The actor's own mailbox, for the tasks that report back.
     pub mailbox: mpsc::UnboundedSender<Ask>,
-    /// Opened when there is something to keep: a server that is only plugged in leaves no folder behind.
+    /// The open state directory. It is opened when there is something to keep, so that an unused server creates no
+    /// folder.
     store: Option<Store>,
     empty: Registry,
     pub live: HashMap<WorkerId, LiveStatus>,
@@ -53,26 +54,26 @@ pub(super) struct Actor {
     /// The tasks that start and follow workers for this server.
     pub following: HashMap<WorkerId, JoinHandle<()>>,
     pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
-    /// This process has created workers.
+    /// True if this process has created a worker for its own boss.
     pub has_created: bool,
-    /// Attempts that were told that another has won their race.
+    /// Attempts that were notified that another racer has won.
     pub told_losers: HashSet<(WorkerId, u32)>,
-    /// Messages that came in the moment between the closing of an inbox and the settlement.
+    /// Messages that arrived between the closing of an inbox and the settlement.
     pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
     pub machine: Machine,
-    /// Workers of other servers to which a place is left, and since when.
+    /// Workers of other servers to which a slot is left, and the time since when.
     pub left_to: HashMap<WorkerId, Instant>,
-    /// Attempts that were told to end for their boss's budget.
+    /// Attempts that were asked to end because their boss's budget is used up.
     pub stopped: HashSet<(WorkerId, u32)>,
     pub logins: Logins,
-    /// `None` while a look is under way.
+    /// The cached conflict checks. `None` while a check is running.
     pub radar: Option<Radar>,
     pub collisions: Collisions,
     taking_away: Option<JoinHandle<()>>,
     state_file_due: Option<Instant>,
     next_look: Instant,
-    /// The newest entry whose consequences were drawn. A decision may take in what others wrote just before it, so what
-    /// was there when a request came in says nothing.
+    /// The newest entry whose consequences were handled. A decision may include entries that other servers wrote just
+    /// before it, so the state at the time of the request is not enough.
     considered: u64,
 }
 
@@ -83,12 +84,12 @@ struct Store {
     watch: Option<notify::RecommendedWatcher>,
 }
 
-/// The state file follows the journal within this.
+/// Maximum delay between the journal and the state file.
 const STATE_FILE_DELAY: Duration = Duration::from_millis(50);
-/// How often living servers look for dead ones, and for what file watching may have missed.
+/// Interval at which a server checks for dead servers, and for changes that the file watch may have missed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Starts the actor's thread, and in it what takes over from earlier servers.
+/// Starts the actor's thread, which also takes over from earlier servers.
 pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>> {
     // Unbounded: control messages, each caused by a request or by one of a bounded number of workers.
     let (mailbox, asks) = mpsc::unbounded_channel();
@@ -148,9 +149,9 @@ impl Actor {
 
     fn handle(&mut self, ask: Ask) {
         self.join_if_there();
-        // What another server has answered is true for this one too, though the watch has not told of it yet.
+        // Entries of other servers apply to this one too, even if the file watch has not reported them yet.
         self.look_at_journal();
-        // A caller that has gone away wants no answer: every `drop` below drops one.
+        // A caller that is gone needs no answer, so the result of each send is dropped.
         match ask {
             Ask::Arrived { boss } => self.note_arrival(&boss),
             Ask::Create { boss, drafts, race, integration_branch, reply } => {
@@ -348,7 +349,7 @@ impl Actor {
         }
         make_way_for_state_file(&dir)?;
         if context.visitor {
-            // It does not check by itself, and knows what servers have written down.
+            // A one-shot client does not check for conflicts, so it uses the results that servers have written down.
             self.collisions = Collisions::told(&Told::read(&dir.state_file()));
         }
         let lock = dir.server_lock(&context.server);
@@ -388,7 +389,7 @@ impl Actor {
         let repository = self.context.repository.as_ref().map(|repository| repository.root());
         let load = self.load();
         let waits_for = |worker: &Worker| self.hold(&load, worker).map(|hold| hold.to_string());
-        // A visitor does not look which branches collide: where no server lives, what the last one said stays.
+        // A one-shot client does not check for conflicts, so it keeps the results of the last server.
         let told = if self.context.visitor { Told::read(&store.dir.state_file()) } else { Told::default() };
         let told = told.by_worker();
         let collides = |worker: &Worker| match told.get(&worker.id) {
@@ -401,7 +402,7 @@ impl Actor {
         let about = state_file::About { repository, integration_branch: branch.as_deref() };
         let content = state_file::project(store.journal.registry(), about, Timestamp::now(), waits_for, collides);
         if let Err(error) = state_file::write(&store.dir.state_file(), &content) {
-            // The journal has it all; the file follows when there is room again.
+            // The journal is complete. The file is written again when there is space.
             tracing::warn!(%error, "could not write the state file");
             self.state_file_due = Some(Instant::now() + LOOK_EVERY);
         }
@@ -423,8 +424,8 @@ impl Actor {
     }
 }
 
-/// A repository may come from a stranger: it must not make us write elsewhere, nor hand us missions to start. A folder that
-/// the user named is the user's.
+/// Refuses a prepared state directory: an untrusted repository must not redirect writes or supply missions to start. A
+/// folder that the user named is accepted.
 fn refuse_prepared_state(context: &Context) -> Result<()> {
     if context.settings.state_dir.is_some() {
         return Ok(());
@@ -447,7 +448,8 @@ fn make_way_for_state_file(dir: &StateDir) -> Result<()> {
     Ok(())
 }
 
-/// Tells the actor when another server has appended. `None` where watching is not to be had: then the regular look does.
+/// Notifies the actor when another server has appended. `None` if watching is not available, and then the regular check
+/// applies.
 fn watch(folder: &Path, mailbox: &mpsc::UnboundedSender<Ask>) -> Option<notify::RecommendedWatcher> {
     let mailbox = mailbox.downgrade();
     let on_event = move |event: notify::Result<notify::Event>| {

@@ -24,46 +24,47 @@ use crate::store::state_file::{Conflict, With};
 use crate::store::worker_dir::Delivery;
 use crate::supervisor::assignment::LiveStatus;
 
-/// One worker as far as the server knows it.
+/// A worker as the server presents it.
 #[derive(Debug, Clone)]
 pub struct WorkerView {
-    /// Its `integrated` is as git says now, in views that are shown.
+    /// The worker. In views that are shown, `integrated` reflects the current state in git.
     pub worker: Arc<Worker>,
-    /// The branch that its work is meant for.
+    /// The branch that its work is to be merged into.
     pub meant_for: Option<String>,
-    /// Git could not be asked whether it is merged.
+    /// True if git could not be queried whether its work is merged.
     pub merge_is_unknown: bool,
-    /// While it runs, as its supervisor said last.
+    /// The last status from its supervisor, while it runs.
     pub live: Option<LiveStatus>,
-    /// Since its attempt began, and since it last showed anything; while it runs.
+    /// Seconds since its attempt began, while it runs. `idle_seconds` counts from its last sign of life.
     pub elapsed_seconds: Option<u64>,
     pub idle_seconds: Option<u64>,
-    /// Why its task waits for the boss, if it does.
+    /// The reason why its task waits for the boss, if it does.
     pub block: Option<String>,
-    /// What a queued worker waits for.
+    /// The condition that a queued worker waits for.
     pub waits_for: Option<String>,
-    /// What its branch does not merge cleanly with, as far as that was looked at.
+    /// Branches that its branch does not merge cleanly with, as far as they were checked.
     pub collisions: Vec<Collision>,
-    /// What it was not checked with.
+    /// The part of the conflict check that was skipped.
     pub unchecked: Option<Unchecked>,
     pub redelivered: bool,
-    /// Who keeps it to its permissions.
+    /// The mechanism that enforces its permissions.
     pub enforced: Option<Enforcement>,
-    /// What it may use up, where that was said, and how it is kept to it.
+    /// The budget, if one was set, and how it is enforced.
     pub budget: Option<String>,
     pub race: Option<RaceView>,
 }
 
 impl WorkerView {
-    /// How long it ran, over all its attempts and with verification: the one number that every screen, answer and report
-    /// shows. It never shrinks. `None` before the first attempt began.
+    /// Returns how long it ran, over all attempts and including verification. All screens, answers and reports show
+    /// this number. It never decreases. `None` before the first attempt began.
     pub fn ran_seconds(&self) -> Option<u64> {
         let running = self.elapsed_seconds.filter(|_| self.worker.status.is_live());
         let is_begun = !self.worker.settled.is_empty() || running.is_some();
         is_begun.then(|| self.worker.settled_seconds().saturating_add(running.unwrap_or(0)))
     }
 
-    /// By all its attempts, the one that runs included, as far as the CLIs tell; a session that goes on is counted once.
+    /// Returns the usage of all attempts, including the running one, as far as the CLIs report it. A resumed session is
+    /// counted once.
     pub fn spent(&self) -> Spent {
         let mut sum = Spent::default();
         for (at, brief) in self.worker.settled.iter().enumerate() {
@@ -105,7 +106,7 @@ impl From<Conflict> for Collision {
 pub struct RaceView {
     pub id: RaceId,
     pub winner: Option<WorkerId>,
-    /// In the order in which they were asked for.
+    /// The racers, in the order of the request.
     pub racers: Vec<RacerView>,
 }
 
@@ -125,12 +126,12 @@ impl RacerView {
     }
 }
 
-/// Where the workers of a boss start, and where they are merged into.
+/// The branch that the workers of a boss start from and are merged into, and its current commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Base {
     pub branch: String,
     pub commit: String,
-    /// The user has another branch checked out by now.
+    /// A note for the boss, such as that the user has checked out another branch.
     pub note: Option<String>,
 }
 
@@ -138,7 +139,7 @@ pub struct Base {
 #[derive(Debug, Clone)]
 pub struct Creation {
     pub results: Vec<std::result::Result<Created, String>>,
-    /// `None` outside of a repository, and on a detached HEAD.
+    /// The start of the workers. `None` if it could not be determined, such as outside a repository.
     pub base: Option<Base>,
 }
 
@@ -146,7 +147,7 @@ pub struct Creation {
 pub struct Created {
     pub worker_id: WorkerId,
     pub status: WorkerStatus,
-    /// The `request_id` was known: nothing new was made.
+    /// True if the `request_id` was known, so that nothing was created.
     pub existing: bool,
     pub race: Option<RaceId>,
 }
@@ -299,13 +300,13 @@ pub struct CancelAnswer {
     pub status: WorkerStatus,
     pub survivors: u32,
     pub proof: Proof,
-    /// It had settled before; nothing was done.
+    /// True if it had settled before, so that nothing was done.
     pub already_settled: bool,
-    /// Messages that it never heard; its next attempt hears them first.
+    /// Messages that it never received. Its next attempt receives them first.
     pub unheard: Vec<String>,
 }
 
-/// Those that were open, each with what is answered when it has settled.
+/// The open workers, each with a receiver of its answer, which follows when it has settled.
 pub struct CancelAllAnswer {
     pub ending: Vec<(WorkerId, oneshot::Receiver<Result<CancelAnswer, OrchestratorError>>)>,
     pub already_settled: usize,
@@ -398,14 +399,15 @@ pub struct IntegrationRequest {
     pub source: IntegrationSource,
     pub into: Option<String>,
     pub strategy: IntegrationStrategy,
-    /// Run in a worktree of the result; the branch moves only if it passes.
+    /// The command to run in a worktree of the result. The branch moves only if it passes.
     pub verify_command: Option<String>,
-    /// Sends the branch to its upstream afterwards.
+    /// True to push the branch to its upstream afterwards.
     pub push: bool,
     pub dry_run: bool,
-    /// Where the branch is; without it, where its worker worked.
+    /// The repository of the branch. The default is the one that its worker worked in.
     pub repo_path: Option<PathBuf>,
-    /// After this it is answered `running`, and goes on; the same request joins it. `None`: not before it is done.
+    /// Time after which the answer is `running`, while the integration continues. The same request joins it. `None`
+    /// waits until it is done.
     pub patience: Option<Duration>,
 }
 
@@ -427,31 +429,32 @@ impl IntegrationRequest {
 
 #[derive(Debug, Clone)]
 pub struct IntegrationAnswer {
-    /// `merged`, `already_merged` (git says so), `already_integrated` (by us, earlier), `incomplete` (the branch brings
-    /// nothing, and it does not hold all of the work), `would_merge`, `conflicts`, `verification_failed`,
-    /// `verification_timed_out`, `could_not_verify`, `refused`, `running`.
+    /// The result: `merged`, `already_merged`, `already_integrated`, `incomplete`, `would_merge`, `conflicts`,
+    /// `verification_failed`, `verification_timed_out`, `could_not_verify`, `refused`, `running`. `already_merged` is
+    /// according to git, `already_integrated` according to the records. `incomplete` means that the branch brings
+    /// nothing and does not hold all of the work.
     pub status: String,
-    /// What is in now: workers, or the branch.
+    /// Workers, or the branch, that are integrated now.
     pub integrated: Vec<String>,
-    /// And what is not, with the reason.
+    /// Workers that are not integrated, with the reason.
     pub left_out: Vec<(String, String)>,
-    /// Work that the integrated branches do not hold, each with the worker that did it.
+    /// Parts of the work that the integrated branches do not hold, each with its worker or branch.
     pub not_included: Vec<(String, NotOnBranch)>,
-    /// Whose work it is about, where that is one worker.
+    /// The worker concerned, if it is a single one.
     pub worker: Option<WorkerId>,
     pub into: String,
-    /// Where the branch stands now, if it was moved.
+    /// The commit that the branch was moved to, or the recorded commit of an earlier integration.
     pub commit: Option<String>,
-    /// Path and kind of conflict.
+    /// Paths in conflict, each with the kind of conflict.
     pub conflicts: Vec<(String, String)>,
-    /// The last one: of what is in now, if anything came in.
+    /// The last verification. If anything was integrated, it is that of the result.
     pub verification: Option<Verification>,
-    /// Why that did not pass, where it seems not to be for what was to come in.
+    /// The likely cause of a failed verification, if the source does not seem to be at fault.
     pub likely_cause: Option<LikelyCause>,
-    /// How often the command was run.
+    /// Number of times that the command was run.
     pub verifications: usize,
     pub push: Option<Pushed>,
-    /// What was not done as the user's git would, and what goes on.
+    /// Notes on deviations from the user's git, and on work that continues.
     pub notes: Vec<String>,
 }
 
@@ -472,7 +475,7 @@ pub struct BackendView {
     pub limit: usize,
     /// What the first of the queued ones waits for.
     pub waits_for: Option<String>,
-    /// Its login was lost, or it takes no work just now: nothing new of it is started before then, unless it is found to be
-    /// back.
+    /// Time before which no new worker of it starts, unless it recovers earlier. Its login was lost, or it accepts no
+    /// work now.
     pub held_until: Option<Timestamp>,
 }

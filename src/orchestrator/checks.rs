@@ -1,4 +1,5 @@
-//! What can be known to fail before anything is made: checked before a batch is answered, off the actor's thread.
+//! Checks for errors that are known before anything is created. They run before a batch is answered, outside the
+//! actor's thread.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::env;
@@ -18,8 +19,8 @@ use crate::mission::spec::{Mission, Permissions, Place};
 
 type Checked = Result<Draft, String>;
 
-/// What was asked for before, in `known`, is answered as it was: what it needed then may be gone, and what it was given is
-/// in its own way.
+/// Checks the drafts of a batch and determines where its workers start. Drafts with a request id in `known` are not
+/// checked again: their requirements may be gone, and their own worktrees would be in the way.
 pub(super) async fn check_all(
     context: Arc<Context>,
     drafts: Vec<Checked>,
@@ -53,13 +54,13 @@ pub(super) async fn check_all(
 
 struct Checks<'a> {
     context: &'a Context,
-    /// Where a worker starts whose mission names no base.
+    /// The start of a worker whose mission names no base.
     start: Result<Base, String>,
-    /// Whether branches of our own naming can be made.
+    /// The result of checking that branches with generated names can be created. `None` before the check.
     prefix: Option<Result<(), String>>,
-    /// Answers that many missions of one batch share: a base is resolved once.
+    /// Commits by base, shared by the missions of a batch so that each base is resolved once.
     bases: HashMap<Option<String>, Result<String, String>>,
-    /// And a program is looked for once on a PATH that may be long.
+    /// Results of program lookups, which are slow on a long PATH.
     programs: HashMap<BackendName, Result<(), String>>,
 }
 
@@ -104,13 +105,13 @@ impl Checks<'_> {
         found
     }
 
-    /// The commit that it starts from, as things are now.
+    /// Checks a worktree request. Returns the commit that it would start from now.
     fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<String, String> {
         if branch.is_none() {
             self.prefix()?;
         }
         if branch.is_none() && path.is_none() {
-            // A branch and a folder of our own naming are free; only the base can be wrong, or the identity missing.
+            // Generated names of branches and folders are free. Only the base can be wrong, or the identity missing.
             return self.base(base);
         }
         let repository = self.context.repository().map_err(|error| with_causes(&error))?;
@@ -127,7 +128,7 @@ impl Checks<'_> {
         let plan = git::check(repository, &request).map_err(|error| with_causes(&error))?;
         match plan.new_branch && plan.from_remote.is_none() {
             true => self.base(base),
-            // It starts where it stands; only the identity can be missing.
+            // An existing branch starts at its own commit. Only the identity can be missing.
             false => {
                 self.context.require_identity().map_err(|error| with_causes(&error))?;
                 Ok(plan.base_commit)
@@ -135,7 +136,8 @@ impl Checks<'_> {
         }
     }
 
-    /// The subfolder to run in. The one that corresponds to the boss's own directory is left out where there is none.
+    /// Returns the subfolder to run in. The default corresponds to the boss's own directory, if the start commit
+    /// contains it.
     fn directory(&self, asked: Option<&Path>, start: &str, may_come: bool) -> Result<Option<PathBuf>, String> {
         let repository = self.context.repository()?;
         let is_there = |folder: &Path| git::has_folder(repository, start, folder);
@@ -180,7 +182,7 @@ impl Checks<'_> {
             return known.clone();
         }
         if base.is_none() {
-            // Without a commit nothing else is worth saying.
+            // Other errors do not matter if there is no commit.
             self.start.as_ref().map_err(Clone::clone)?;
         }
         let found = self.context.require_identity().map_err(|error| with_causes(&error)).and_then(|()| {
@@ -193,7 +195,7 @@ impl Checks<'_> {
     }
 }
 
-/// A directory that a caller names in `field`, as it really is, or why it cannot be used and what else there is to do.
+/// Returns the real path of a directory that a caller names in `field`, or why it cannot be used and an alternative.
 pub(super) fn existing_directory(field: &str, path: &Path, otherwise: &str) -> Result<PathBuf, String> {
     let why = match path.canonicalize() {
         Ok(found) if found.is_dir() => return Ok(found),
@@ -208,7 +210,7 @@ pub(super) fn existing_directory(field: &str, path: &Path, otherwise: &str) -> R
     Err(format!("{field} {} cannot be used ({why}): name an existing directory, or {otherwise}", path.display()))
 }
 
-/// As far as a backend looks at it.
+/// Returns a draft as a mission, as far as a backend checks it.
 fn as_mission(draft: &Draft) -> Mission {
     Mission {
         title: draft.title.clone(),

@@ -25,7 +25,7 @@ use crate::supervisor::assignment::Phase;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-/// A supervisor that has not ended its worker after this is itself ended, and its worker's processes with it.
+/// Time after which a supervisor that has not ended its worker is ended, together with the worker's processes.
 const CANCEL_CEILING: Duration = Duration::from_secs(60);
 
 impl Actor {
@@ -129,7 +129,7 @@ impl Actor {
         }
     }
 
-    /// `None`: the inbox was closed a moment ago.
+    /// Posts a message to a running attempt. `None` if its inbox was closed a moment ago.
     fn post_message(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
         let content = Content::Message { text: message.text.clone(), delivery: message.delivery };
         let Some(id) = self.post(worker, Some(self.author()), content)? else { return Ok(None) };
@@ -143,11 +143,11 @@ impl Actor {
         }))
     }
 
-    /// Puts a letter into the inbox of the running attempt and wakes its supervisor.
+    /// Puts a message into the inbox of the running attempt and wakes its supervisor.
     pub(super) fn post(&self, worker: &Worker, by: Option<Author>, content: Content) -> Result<Option<Uuid>> {
         let Some(attempt) = self.attempt_dir(worker) else { return Err(OrchestratorError::ShuttingDown) };
         let letter = Letter { id: Uuid::new_v4(), at: Timestamp::now(), by, content };
-        // The folder is made by the task that starts the worker; a letter may come first.
+        // The task that starts the worker creates the folder too, but a message may come first.
         attempt.make()?;
         match attempt.post(&letter)? {
             Posted::Closed => Ok(None),
@@ -159,12 +159,12 @@ impl Actor {
         }
     }
 
-    /// Who acts by this server: a visitor is the user's.
+    /// Returns the author of actions by this process. A one-shot client acts for the user.
     fn author(&self) -> Author {
         if self.context.visitor { Author::User } else { Author::Boss }
     }
 
-    /// As the journal names who cancels.
+    /// Returns the id that the journal records for the author of a cancellation.
     fn cancels_as(&self, boss: &BossId) -> BossId {
         if self.context.visitor { BossId::visitor(&self.context.server) } else { boss.clone() }
     }
@@ -177,7 +177,7 @@ impl Actor {
         self.state_dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt))
     }
 
-    /// `None`: another server has taken it out of the queue a moment ago.
+    /// Adds a message to a queued worker. `None` if another server has dequeued the worker a moment ago.
     fn amend(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
         let written = self.written(&message.text);
         let message_id = written.id;
@@ -191,7 +191,7 @@ impl Actor {
         Ok(amended.then_some(MessageAnswer { message_id, delivered: MessageDelivery::Queued, status }))
     }
 
-    /// A message to a settled worker opens its next attempt.
+    /// Queues the next attempt of a settled worker, with the message.
     fn reopen(&mut self, worker: &Worker, message: &NewMessage) -> Result<MessageAnswer> {
         let request = RetryRequest { feedback: Some(message.text.clone()), ..RetryRequest::default() };
         let written = self.written(&message.text);
@@ -200,7 +200,7 @@ impl Actor {
         Ok(MessageAnswer { message_id, delivered: MessageDelivery::NextAttempt, status: WorkerStatus::Queued })
     }
 
-    /// Those whose attempt has ended or was taken back, whichever server found out.
+    /// Delivers late messages whose attempt has ended or was taken back, whichever server determined that.
     pub(super) fn send_late_messages(&mut self) {
         for (id, late) in std::mem::take(&mut self.late_messages) {
             let Ok(worker) = self.find(id.as_str()) else { continue };
@@ -235,7 +235,8 @@ impl Actor {
         }
     }
 
-    /// All open workers of a boss, or of all bosses, in one step; those of others are ended in their bosses' place.
+    /// Cancels all open workers of a boss, or of all bosses, in one step. Workers of other bosses are cancelled in the
+    /// name of their bosses, except by a one-shot client.
     pub(super) fn cancel_all(&mut self, boss: &BossId, scope: Scope, reason: &str) -> Result<CancelAllAnswer> {
         let mine = |worker: &Worker| scope == Scope::All || worker.boss == *boss;
         let as_visitor = self.context.visitor.then(|| self.cancels_as(boss));
@@ -269,7 +270,8 @@ impl Actor {
         Ok(CancelAllAnswer { ending: ending.collect(), already_settled: settled })
     }
 
-    /// One that waits in the queue, also one that gets back there, is settled by what follows from this entry.
+    /// Records a cancellation and notifies a running attempt. A worker that is queued, or returns to the queue, is
+    /// settled as a consequence of the entry.
     fn call_off(&mut self, worker: &Worker, boss: &BossId, reason: &str) -> Result<()> {
         let by = self.cancels_as(boss);
         let worker = self.transact(|registry| {
@@ -328,7 +330,7 @@ impl Actor {
             (next.backend.clone(), next.model.clone(), next.effort.clone());
         backend.check(&mission).map_err(super::start::refused)?;
         let id = worker.id.clone();
-        // What it depends on, too: it is looked at again.
+        // Its dependencies are needed too, since they are checked again.
         let depends_on = worker.mission.depends_on.iter().map(|task| task.as_str().to_owned());
         let needed = Needed { names: depends_on.chain([id.to_string()]).collect(), ..Needed::default() };
         let visited = self.state_dir().cloned().filter(|_| self.context.visitor);

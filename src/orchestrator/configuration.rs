@@ -13,7 +13,7 @@ use crate::store::file::{self, FileError};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-/// As many changes as a refusal names.
+/// Maximum number of changes that a refusal names.
 const NAMED: usize = 12;
 
 const FILE: &str = "git-configuration.json";
@@ -25,7 +25,8 @@ fn path(context: &Context, repository: &Repository) -> PathBuf {
     }
 }
 
-/// For a command that looks at what workers did: git runs with what the repository had configured before them.
+/// Makes git use the configuration that the repository had before the workers, for a command that inspects their
+/// results.
 pub fn keep_git_to_what_is_remembered(state_root: &Path, repository: &Repository) -> Result<()> {
     if let Some(kept) = file::read_json(&state_root.join(FILE))? {
         git::configuration::keep_to(repository, kept);
@@ -33,7 +34,8 @@ pub fn keep_git_to_what_is_remembered(state_root: &Path, repository: &Repository
     Ok(())
 }
 
-/// What a repository had configured before the first worker in it; from now on, our own calls of git keep to it.
+/// Returns the configuration that a repository had before its first worker, and records it if necessary. From now on,
+/// git calls of this process use it.
 pub(super) fn remember(context: &Context, repository: &Repository) -> Result<Configuration> {
     let path = path(context, repository);
     let kept = match file::read_json(&path)? {
@@ -42,7 +44,7 @@ pub(super) fn remember(context: &Context, repository: &Repository) -> Result<Con
             let now = Configuration::of(repository).map_err(refused)?;
             match file::create_json_once(&path, &now) {
                 Ok(()) => now,
-                // Another server was faster.
+                // Another server has recorded it first.
                 Err(FileError::Exists { .. }) => file::read_json(&path)?.unwrap_or(now),
                 Err(error) => return Err(error.into()),
             }
@@ -52,12 +54,12 @@ pub(super) fn remember(context: &Context, repository: &Repository) -> Result<Con
     Ok(kept)
 }
 
-/// The same for the repository of this state directory.
+/// Does the same as [`remember`] for the repository of this state directory.
 pub(super) fn remember_ours(context: &Context) -> Result<Configuration> {
     remember(context, context.repository()?)
 }
 
-/// When a server starts: its first call of git may be one for a boss who only looks.
+/// Applies the recorded configuration when a server starts. Its first git call may be for a boss that only reads.
 pub(super) fn keep_to_what_is_remembered(context: &Context) {
     let known = context.repository.as_ref().is_some_and(|repository| path(context, repository).exists());
     if known && let Err(error) = remember_ours(context) {
@@ -65,7 +67,7 @@ pub(super) fn keep_to_what_is_remembered(context: &Context) {
     }
 }
 
-/// Refuses to integrate while the configuration is another one than before the first worker.
+/// Refuses to integrate while the configuration differs from that before the first worker.
 pub(super) fn check(context: &Context, repository: &Repository) -> Result<()> {
     if !context.state_root.exists() {
         // There never was a worker.

@@ -1,5 +1,5 @@
-//! What a server knows for as long as it lives: its settings and places, and what it remembers of its backends. No state
-//! of workers.
+//! Data that a server keeps for its lifetime: settings, paths, and facts about its backends. It holds no state of
+//! workers.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -27,32 +27,33 @@ use crate::store::state_dir;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-/// How long a backend that was logged in is not asked again.
+/// Time for which a backend that was logged in is not checked again.
 const READY_FOR: Duration = Duration::from_secs(300);
 
-/// What never changes while the server lives.
+/// The constants of a running server, and its caches.
 pub struct Context {
     pub settings: Settings,
     pub backends: Backends,
     pub directory: PathBuf,
     pub program: Program,
     pub boss: BossId,
-    /// Whether `boss` stands for a client that names no session.
+    /// True if `boss` stands for a client that names no session.
     pub anonymous: bool,
     pub server: ServerId,
-    /// A command that acts and goes again: it takes nothing over, and leads what it began until somebody else does.
+    /// True for a one-shot client: it takes over nothing, and owns the leases of what it began until another server
+    /// takes over.
     pub visitor: bool,
     pub repository: Option<Repository>,
-    /// The top of the working tree that `directory` lies in; `None` outside of any.
+    /// The root of the working tree that contains `directory`. `None` outside any.
     tree: Option<PathBuf>,
     pub state_root: PathBuf,
     pub limits: Limits,
-    /// How many workers this server runs in: 0 for one that a user's CLI has started.
+    /// Number of workers that this server is nested in: 0 if a user's CLI has started it.
     pub depth: u32,
-    /// When a backend was last found ready to work.
+    /// Time at which each backend was last found ready.
     ready: Mutex<HashMap<BackendName, Instant>>,
     pub(super) main_checkout: SharedLook<Fingerprint>,
-    /// Git was asked who commits here, and knew.
+    /// True if git has found the identity of the committer.
     has_identity: AtomicBool,
     pub(super) jobs: Jobs,
     pub(super) merged: MergedLook,
@@ -98,7 +99,7 @@ impl Context {
     }
 }
 
-/// What is kept of workers names their folders, as JSON, in which nothing but text has a name.
+/// Refuses a path that is not UTF-8: the records of workers name folders in JSON, which cannot represent it.
 fn require_text(path: &Path) -> Result<()> {
     match path.to_str() {
         Some(_) => Ok(()),
@@ -107,7 +108,7 @@ fn require_text(path: &Path) -> Result<()> {
 }
 
 impl Context {
-    /// The working tree whose branch counts: the one that the server was started in.
+    /// Returns the working tree that the server was started in. Its branch is the one that counts.
     pub(super) fn tree(&self) -> &Path {
         let root = self.repository.as_ref().map(Repository::root);
         self.tree.as_deref().or(root).unwrap_or(&self.directory)
@@ -118,13 +119,13 @@ impl Context {
         Some(Around { repository, state_root: &self.state_root, template: self.settings.worktrees_dir.as_deref() })
     }
 
-    /// Where new worktrees go. Of no use outside of a repository.
+    /// Returns the folder for new worktrees. It is of no use outside a repository.
     pub(super) fn worktrees(&self) -> PathBuf {
         let folder = self.worktree_places().map(worktree_places::worktrees_folder);
         folder.unwrap_or_else(|| self.state_root.join(state_dir::WORKTREES))
     }
 
-    /// Takes away the folder of worktrees in which this one lay, if it was the last.
+    /// Removes the folder of worktrees that contained this one, if it is now empty.
     pub(super) fn remove_empty_folder(&self, worktree: &Path) {
         let places = self.worktree_places().map(worktree_places::all_folders).unwrap_or_default();
         let Some((repository, folder)) = self.repository.as_ref().zip(worktree.parent()) else { return };
@@ -135,23 +136,23 @@ impl Context {
         }
     }
 
-    /// Where the server was started, relative to the top of its working tree; empty at the top.
+    /// Returns where the server was started, relative to the root of its working tree. Empty at the root.
     pub(super) fn subfolder(&self) -> &Path {
         self.directory.strip_prefix(self.tree()).unwrap_or(Path::new(""))
     }
 
-    /// Folders outside the repository in which worktrees may lie.
+    /// Returns the folders outside the repository that may contain worktrees.
     pub(super) fn allowed_roots(&self) -> Vec<PathBuf> {
         let own = self.worktree_places().map(worktree_places::all_folders).unwrap_or_default();
         self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).chain(own).collect()
     }
 
-    /// Whether there is something to take over. Should the journal be gone, the workers' folders tell what was in it.
+    /// Returns whether there is state to take over. If the journal is missing, the workers' folders hold its content.
     pub(super) fn has_state(&self) -> bool {
         ["journal", "workers"].iter().any(|folder| self.state_root.join(folder).exists())
     }
 
-    /// Found ready to work a short while ago.
+    /// Returns whether the backend was found ready a short while ago.
     pub(super) fn was_ready(&self, backend: &BackendName) -> bool {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         ready.get(backend).is_some_and(|at| at.elapsed() < READY_FOR)
@@ -161,7 +162,7 @@ impl Context {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(backend, Instant::now());
     }
 
-    /// It was not ready after all.
+    /// Notes that the backend was not ready after all.
     pub(super) fn forget_ready(&self, backend: &BackendName) {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).remove(backend);
     }

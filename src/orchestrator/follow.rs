@@ -1,5 +1,5 @@
-//! Following a worker: its supervisor's words over the socket, its outcome record, and its loss when neither comes.
-//! Also how a supervisor is woken, and how one that does not end is ended.
+//! The follower of a worker: it reads the supervisor's reports from the socket and the outcome record, and detects the
+//! loss of both. It also wakes supervisors, and ends one that does not end by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +27,12 @@ use crate::supervisor::apart::folder_beside;
 use crate::supervisor::assignment::{Assignment, Delivered, FromSupervisor, LiveStatus};
 use crate::supervisor::facts;
 
-/// How often files are looked at where the socket cannot be used.
+/// Interval at which files are polled if the socket cannot be used.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// What the processes of a lost worker get to end by themselves.
+/// Time that the processes of a lost worker get to exit by themselves.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Reports on one attempt to the actor.
+/// A reporter of one attempt to the actor.
 pub(super) struct Reporter {
     mailbox: mpsc::UnboundedSender<Ask>,
     worker: WorkerId,
@@ -137,13 +137,13 @@ async fn report_loss(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter)
     }
 }
 
-/// Ends what a dead supervisor left running, and says what is known.
+/// Ends the processes that a dead supervisor left, and returns the known facts as an outcome.
 async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
     let assignment = assignment(attempt);
     let status: Option<LiveStatus> = file::read_json(&attempt.status()).ok().flatten();
     let swept = match &assignment {
         Some(assignment) => {
-            // Its supervisor was ended before it could take it away.
+            // The supervisor ended before it could remove its socket.
             let _ = std::fs::remove_file(&assignment.socket);
             let swept = process::sweep(&scope_of(attempt, assignment), GRACE).await;
             let _ = std::fs::remove_dir_all(folder_beside(&assignment.socket));
@@ -155,7 +155,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         survivors: swept.survivors.len() as u32,
         ended: swept.ended as u32,
         spared: swept.spared,
-        // A dead supervisor adopted nobody: what hid its tag may have got away.
+        // A dead supervisor adopts no orphans, so processes that hid their tag may have escaped.
         proof: Proof::BestEffort,
     });
     let called_off = attempt.called_off();
@@ -171,7 +171,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         cancelled: called_off.clone(),
         ..Run::default()
     };
-    // Git may take minutes, and the protocol runs on these few threads.
+    // Git may take minutes, and these few threads also serve the protocol.
     let changes = match assignment {
         Some(assignment) => {
             let known = facts::Known { before: facts::before(&assignment, attempt), ..facts::Known::default() };
@@ -183,7 +183,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         worker_id: worker.id.clone(),
         attempt: worker.attempt,
         backend: worker.next.backend.clone(),
-        // What was asked for has come about, though its supervisor did not live to say so.
+        // The cancellation has taken effect, although the supervisor died before it could record it.
         status: if called_off.is_some() { Ending::Cancelled } else { Ending::Lost },
         run,
         verification: settle::skipped(worker),
@@ -194,8 +194,8 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
     }
 }
 
-/// How long an attempt ran whose supervisor did not live to say so: until now, or, where the machine was booted since, to
-/// its last sign of life. `None` for one of an older build.
+/// Returns how long an attempt ran whose supervisor died: until now, or until its last sign of life if the machine was
+/// rebooted since. `None` if its start was not recorded.
 fn ran(worker: &Worker, status: &LiveStatus) -> Option<u64> {
     let seconds = |from: Timestamp, to: Timestamp| u64::try_from(to.duration_since(from).as_secs()).unwrap_or(0);
     let by_clock = seconds(worker.started_at?, Timestamp::now());
@@ -206,7 +206,7 @@ fn ran(worker: &Worker, status: &LiveStatus) -> Option<u64> {
     }
 }
 
-/// What was posted to it and began no turn, nor is known to have reached its model.
+/// Returns the messages to an attempt that began no turn and are not known to have reached its model.
 fn unheard(attempt: &AttemptDir, status: Option<&LiveStatus>) -> Vec<String> {
     let heard = |letter: &Letter| {
         let mut receipts = status.into_iter().flat_map(|status| &status.receipts);
@@ -221,7 +221,7 @@ fn unheard(attempt: &AttemptDir, status: Option<&LiveStatus>) -> Vec<String> {
         .collect()
 }
 
-/// What a supervisor that is gone had started: by the tag, and by what it had written down.
+/// Returns the scope of the processes that a dead supervisor started: those with its tag, and those that it recorded.
 fn scope_of(attempt: &AttemptDir, assignment: &Assignment) -> Scope {
     Scope {
         tag: assignment.tag.clone(),
@@ -238,12 +238,12 @@ fn private_to(attempt: &AttemptDir, assignment: &Assignment) -> Private {
     Private { places, since: None }
 }
 
-/// The supervisor and what descended from it; nothing, if the machine was booted since.
+/// Returns the supervisor and its descendants as recorded. Empty if the machine was rebooted since.
 fn written_down(attempt: &AttemptDir) -> Vec<Identity> {
     file::read_json::<Tree>(&attempt.processes()).ok().flatten().map(Tree::here).unwrap_or_default()
 }
 
-/// Looks once more at attempts of which it was not proven that nothing was left, and ends what there is.
+/// Sweeps again the attempts for which the cleanup was not conclusive.
 pub(super) async fn sweep_again(dir: &WorkerDir, attempts: u32) {
     for attempt in (1..=attempts).map(|number| dir.attempt(number)) {
         let proven = |outcome: Outcome| outcome.cleanup.proof == Proof::Full && outcome.cleanup.survivors == 0;
@@ -256,22 +256,22 @@ pub(super) async fn sweep_again(dir: &WorkerDir, attempts: u32) {
     }
 }
 
-/// Tells the attempt's supervisor to look into its inbox. One that is only just starting looks by itself.
+/// Wakes the attempt's supervisor so that it reads its inbox. A supervisor that is only starting reads it anyway.
 pub(super) async fn wake(attempt: AttemptDir) {
     if let Some(assignment) = assignment(&attempt) {
         local::wake(&assignment.socket).await;
     }
 }
 
-/// Ends a supervisor that has not settled its attempt within the ceiling; following it then finds the rest.
+/// Ends a supervisor that has not settled its attempt within the ceiling. Following the attempt then finds the rest.
 pub(super) async fn insist(attempt: AttemptDir, ceiling: Duration) {
     tokio::time::sleep(ceiling).await;
     if attempt.outcome_path().exists() {
         return;
     }
     let Ok(Some(status)) = file::read_json::<LiveStatus>(&attempt.status()) else { return };
-    // Of another boot, its pid and start time could be a stranger's; where that could not be written down, the lock that
-    // a supervisor holds while it lives tells.
+    // After a reboot, the pid and start time may belong to another process. If no processes were recorded, the lock
+    // that a living supervisor holds is the evidence.
     let known = written_down(&attempt).contains(&status.supervisor);
     if known || (!attempt.processes().exists() && lease::is_held(&attempt.lock())) {
         tracing::warn!(pid = status.supervisor.pid, "a supervisor does not end its worker; ending both");

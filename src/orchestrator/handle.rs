@@ -53,8 +53,8 @@ pub struct WaitRequest {
     pub most: usize,
 }
 
-/// The answer of a wait on its way to the boss. Dropped before [`Handing::sent`], the wait is forgotten, and what it was
-/// answered is answered to the next one.
+/// The answer of a wait, on its way to the boss. If it is dropped before [`Handing::sent`], the wait is forgotten, and
+/// the next wait gets its content.
 #[must_use]
 pub struct Handing {
     orchestrator: Orchestrator,
@@ -63,7 +63,7 @@ pub struct Handing {
 }
 
 impl Handing {
-    /// The answer is being written and cannot be called back: from now on, this boss's next request shows that it arrived.
+    /// Marks the answer as sent, after which it cannot be revoked. This boss's next request then shows that it arrived.
     pub fn sent(mut self) {
         self.sent = true;
         self.orchestrator.tell(Ask::Sent { ticket: self.ticket });
@@ -85,9 +85,9 @@ impl Orchestrator {
         Self::start_in(Context::new(startup, backends, false)?)
     }
 
-    /// For a command that acts and goes again. It takes nothing over from dead servers but what it is asked to end, starts
-    /// nothing but what it is asked to retry, and leads nothing after [`Orchestrator::shut_down`]. `None` where nothing was
-    /// ever asked for: then nothing is made either.
+    /// Starts a one-shot client, for a command. It takes over nothing from dead servers except what it is asked to end,
+    /// and starts nothing except what it is asked to retry. It owns no lease after [`Orchestrator::shut_down`]. `None`
+    /// if there is no state, and then nothing is created.
     pub fn visit(startup: Startup, backends: Backends) -> Result<Option<Self>> {
         let context = Context::new(startup, backends, true)?;
         state_dir::is_there(&context.state_root)?;
@@ -145,17 +145,17 @@ impl Orchestrator {
         Arc::clone(&self.context)
     }
 
-    /// A request of this boss came in: the answers to waits that were sent before have arrived.
+    /// Notes a request of this boss, which means that the earlier answers to waits have arrived.
     pub fn arrived(&self, boss: &BossId) {
         self.tell(Ask::Arrived { boss: boss.clone() });
     }
 
-    /// Registers the drafts, each by itself; answers in their order. Nothing slow has happened when this returns.
+    /// Registers the drafts independently, and answers in their order. No slow work has been done when this returns.
     pub async fn create(&self, boss: &BossId, drafts: Vec<std::result::Result<Draft, String>>) -> Result<Creation> {
         self.create_batch(boss, drafts, false).await
     }
 
-    /// Registers drafts of one and the same task, whose workers race each other; all of them or none.
+    /// Registers drafts of one and the same task, whose workers race each other: all of them or none.
     pub async fn create_race(
         &self,
         boss: &BossId,
@@ -183,8 +183,8 @@ impl Orchestrator {
         Ok(Creation { results, base })
     }
 
-    /// Waits until something is to be reported, the time is up, or `stop` is cancelled (then nothing is consumed). What it
-    /// answers counts as given only by [`Handing::sent`].
+    /// Waits until there is something to report, the time is up, or `stop` is cancelled (then nothing is consumed). The
+    /// answer counts as delivered only after [`Handing::sent`].
     pub async fn wait(
         &self,
         boss: &BossId,
@@ -204,7 +204,7 @@ impl Orchestrator {
         Ok((answer, handing))
     }
 
-    /// With what git says now of what is merged.
+    /// Updates the views with the current merge state in git.
     async fn up_to_date(&self, mut views: Vec<WorkerView>) -> Result<Vec<WorkerView>> {
         if !views.iter().any(|view| merged::may_be_merged(&view.worker)) {
             return Ok(views);
@@ -251,7 +251,7 @@ impl Orchestrator {
         Ok(ListAnswer { workers: self.up_to_date(answer.workers).await?, ..answer })
     }
 
-    /// Of a thousand workers it looks closer only at those that are shown.
+    /// Returns one page of workers. Details are determined only for the workers on it.
     pub async fn page(&self, boss: &BossId, request: PageRequest) -> Result<ListPage> {
         let boss = boss.clone();
         self.ask(|reply| Ask::Page { boss, request, reply }).await
@@ -311,12 +311,13 @@ impl Orchestrator {
         worktrees::remove(self, boss, request).await
     }
 
-    /// Goes on behind it when `patience` is over or the future is dropped; the same request joins it.
+    /// Integrates branches. Continues in the background when `patience` is over or the future is dropped. The same
+    /// request joins it.
     pub async fn integrate(&self, boss: &BossId, request: IntegrationRequest) -> Result<IntegrationAnswer> {
         integrate::integrate(self, boss, request).await
     }
 
-    /// Whether what was asked for was in already because the worker has no commits of its own.
+    /// Returns whether an integration was unnecessary because the worker has no commits of its own.
     pub async fn had_nothing_to_integrate(&self, answer: &IntegrationAnswer) -> bool {
         let Some(worker) = answer.worker.as_ref().filter(|_| answer.status.starts_with("already_")) else {
             return false;
@@ -333,15 +334,15 @@ impl Orchestrator {
         probe::status(&self.context, only, &counts).await
     }
 
-    /// Saves what is not saved and lets go of everything; the workers go on. Returns when that is done.
+    /// Saves unsaved data and releases everything, then returns. The workers continue.
     pub async fn shut_down(&self) {
-        // Nothing is integrated that could not be remembered.
+        // An integration that could not be recorded must not land.
         self.context.jobs.end_all();
         let _ = self.ask(|reply| Ask::ShutDown { reply }).await;
     }
 
     pub(super) fn tell(&self, ask: Ask) {
-        // A closed mailbox means that the server is going: there is nobody left to tell.
+        // A closed mailbox means that the server is shutting down, so no receiver is left.
         let _ = self.mailbox.send(ask);
     }
 

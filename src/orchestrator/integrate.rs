@@ -1,5 +1,5 @@
-//! Bringing workers' branches into another. This file reads what is asked for: which branches, from which commits, into
-//! which; [`super::train`] does it, as a job of [`super::jobs`].
+//! Integration of workers' branches into another branch. This file reads the request: which branches, from which
+//! commits, into which branch. [`super::train`] carries it out, as a job of [`super::jobs`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,12 +33,13 @@ pub(super) async fn integrate(
     blocking(move || configuration::check(&inner, &repository)).await?;
     let (inner, repository, sources) = (Arc::clone(&context), order.repository.clone(), order.sources.clone());
     let not_included = blocking(move || Ok(not_included::of_sources(&inner, &repository, &sources, &workers)));
-    // Beside each other: both are mostly starts of git, and neither changes what the other looks at.
+    // Runs in parallel: both mostly start git, and neither changes what the other reads.
     let (answer, not_included) = tokio::join!(carry_out(orchestrator, &request, order, left_out), not_included);
     Ok(with_not_included(answer?, not_included?))
 }
 
-/// What is not on its branch is not in, whatever is.
+/// Adds the work that is not on its branch to the answer. An answer `already_merged` or `already_integrated` then
+/// becomes `incomplete`.
 fn with_not_included(answer: IntegrationAnswer, not_included: Vec<(String, NotOnBranch)>) -> IntegrationAnswer {
     let mut answer = IntegrationAnswer { not_included, ..answer };
     if !answer.not_included.is_empty() && matches!(answer.status.as_str(), "already_merged" | "already_integrated") {
@@ -69,7 +70,8 @@ async fn carry_out(
     }
 }
 
-/// What is known of conflicts with workers that are not part of the order: these come later, and then conflict.
+/// Returns notes on known conflicts with workers that are not part of the order. They will conflict when they are
+/// merged later.
 async fn foretold(orchestrator: &Orchestrator, order: &Order) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for worker in order.sources.iter().filter_map(|source| source.worker.as_ref()) {
@@ -93,7 +95,8 @@ fn running(order: &Order, doing: String) -> IntegrationAnswer {
     IntegrationAnswer { status: "running".to_owned(), notes: vec![doing], ..train::answer(order) }
 }
 
-/// The order, what cannot be part of it, with the reason (alone, that is an error), and the workers that were named.
+/// Reads a request. Returns the order, the workers that cannot be part of it with the reason, and the named workers. A
+/// single worker that cannot be integrated is an error.
 async fn read(
     orchestrator: &Orchestrator,
     boss: &BossId,
@@ -109,7 +112,7 @@ async fn read(
     for name in names {
         let lookup = orchestrator.ask(|reply| Ask::Lookup { name: Some(name.clone()), reply }).await??;
         let worker = lookup.worker.ok_or_else(|| OrchestratorError::Refused(format!("no worker {name}")))?;
-        // A visitor speaks for the user, who may take in the work of all.
+        // A one-shot client acts for the user, who may integrate the work of any boss.
         if worker.boss != *boss && !orchestrator.visits() {
             return Err(OrchestratorError::NotYours { name: worker.id.to_string(), what: "integrate" });
         }
@@ -135,7 +138,7 @@ async fn read(
     .await
 }
 
-/// Adds where a worker's work lands, by the setting or its own record.
+/// Adds a worker to the list of its target branch, which the setting or its own record names.
 fn note(targets: &mut Vec<(String, Vec<String>)>, worker: &Worker, target: Option<String>) {
     let Some(target) = target else { return };
     match targets.iter_mut().find(|(branch, _)| *branch == target) {
@@ -144,7 +147,7 @@ fn note(targets: &mut Vec<(String, Vec<String>)>, worker: &Worker, target: Optio
     }
 }
 
-/// The one branch that all of them are for.
+/// Returns the target branch that all workers share. Several targets are refused unless the request names one.
 fn only_target(targets: &[(String, Vec<String>)], is_named: bool) -> Result<Option<String>> {
     match targets {
         [] => Ok(None),
@@ -160,7 +163,7 @@ fn only_target(targets: &[(String, Vec<String>)], is_named: bool) -> Result<Opti
     }
 }
 
-/// `all`: those whose branch may be meant where a branch is named.
+/// Builds the order. `all` lists the workers that may own a branch that is named.
 fn order(
     context: &Context,
     request: &IntegrationRequest,
@@ -191,7 +194,7 @@ fn order(
             (Err(why), _) => return Err(why),
         }
     }
-    // What was recorded and set for the repository of this state directory says nothing of another.
+    // Records and settings of the repository of this state directory do not apply to another one.
     let is_ours = context.repository.as_ref() == Some(&repository);
     let set = || context.settings.integration_branch.clone().filter(|_| workers.is_empty());
     let known = || set().or(recorded).filter(|_| is_ours);
@@ -201,7 +204,7 @@ fn order(
         None => repository.integration_branch().map_err(refused)?,
     };
     if !request.dry_run {
-        // It is made here, and not anew.
+        // Creates a target branch that only a remote has from the remote's, and not anew.
         git::names::adopt(&repository, &into).map_err(refused)?;
     }
     if let Some(same) = sources.iter().find(|source| source.branch == into) {
@@ -219,7 +222,8 @@ fn order(
     Ok((order, left_out))
 }
 
-/// Where the verification runs: as the workers' own did, if that was one place for all; else as the boss's directory says.
+/// Returns the subfolder in which the verification runs: that of the workers if they share one, or else that of the
+/// boss.
 fn directory(context: &Context, workers: &[Arc<Worker>]) -> Option<PathBuf> {
     let mut places = workers.iter().map(|worker| worker.mission.place.subfolder());
     match places.next() {
@@ -228,8 +232,8 @@ fn directory(context: &Context, workers: &[Arc<Worker>]) -> Option<PathBuf> {
     }
 }
 
-/// The repository that a worker's work is in: as recorded, else the one around its directory, else that of this state
-/// directory.
+/// Returns the repository that holds a worker's work: the recorded one, or else the one around its directory, or else
+/// that of this state directory.
 pub(super) fn repository_of(context: &Context, worker: &Worker) -> Result<Repository> {
     if let Some(root) = &worker.repository {
         let found = if root.exists() { Repository::discover(root).map_err(refused)? } else { None };
@@ -245,7 +249,7 @@ pub(super) fn repository_of(context: &Context, worker: &Worker) -> Result<Reposi
     context.repository().cloned()
 }
 
-/// A branch that is not here may be that of a worker in another repository.
+/// Improves the error for an unknown branch if a worker in another repository owns that branch.
 fn elsewhere(context: &Context, all: &[Arc<Worker>], branch: &str, error: IntegrateError) -> OrchestratorError {
     let is_its = |worker: &&Arc<Worker>| worker.branch() == Some(branch);
     let other = all.iter().rev().find(is_its).and_then(|worker| Some((worker, repository_of(context, worker).ok()?)));
@@ -296,7 +300,7 @@ fn check(worker: &Worker) -> Result<()> {
     Ok(())
 }
 
-/// Somebody may have deleted it; its last commit is known.
+/// Returns the tip of a worker's branch. If the branch was deleted, the error names its last known commit.
 fn tip_of(repository: &Repository, worker: &Worker, branch: &str) -> Result<String> {
     let head = worker.last().and_then(|brief| brief.changes.head.as_deref());
     match (git::integrate::local_tip(repository, branch), head) {

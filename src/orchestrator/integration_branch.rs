@@ -1,5 +1,6 @@
-//! Where work starts and lands. Each boss has one integration branch: the one that is checked out in the working tree in
-//! which it was started, when it creates its first worker. Each worker records it. The setting comes before both.
+//! The integration branch, where work starts and is merged. Each boss has one: the branch that is checked out in its
+//! server's working tree when it creates its first worker. Each worker records it. The setting takes precedence over
+//! both.
 
 use super::actor::Actor;
 use super::answers::Base;
@@ -11,7 +12,8 @@ use crate::mission::id::BossId;
 use crate::mission::registry::{Registry, Worker};
 
 impl Actor {
-    /// What this boss's workers recorded. A boss that was inherited, and whose workers have all settled, begins anew.
+    /// Returns the branch that this boss's workers recorded. An inherited boss whose workers have all settled starts
+    /// over, with `None`.
     pub(super) fn recorded_branch(&self, boss: &BossId) -> Option<String> {
         let registry = self.registry();
         let is_inherited = self.context.anonymous && *boss == self.context.boss && !self.has_created;
@@ -21,13 +23,13 @@ impl Actor {
     }
 }
 
-/// The branch that a worker's work starts from and lands in; `None`: nothing was recorded.
+/// Returns the branch that a worker's work starts from and is merged into. `None` if none was recorded.
 pub(super) fn of_worker(context: &Context, registry: &Registry, worker: &Worker) -> Option<String> {
     let set = context.settings.integration_branch.as_deref();
     set.or_else(|| registry.integration_branch_of(worker)).map(str::to_owned)
 }
 
-/// Where the next workers of a boss start, or why that cannot be said. Blocks.
+/// Determines where the next workers of a boss start, or why that is unknown. Blocks.
 pub(super) fn determine(context: &Context, recorded: Option<String>) -> Result<Base, String> {
     let mut base = branch_of(context, recorded)?;
     let own = context.subfolder();
@@ -76,7 +78,7 @@ fn first(repository: &Repository, tree: &std::path::Path, here: Option<String>) 
     Ok(Base { branch, commit, note: None })
 }
 
-/// The branch into which work goes for which none was recorded.
+/// Returns the target branch for work without a recorded one.
 pub(super) fn checked_out(context: &Context) -> Result<String, super::error::OrchestratorError> {
     if let Some(branch) = &context.settings.integration_branch {
         return Ok(names::branch_name(branch).to_owned());

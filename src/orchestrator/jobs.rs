@@ -1,6 +1,6 @@
-//! Integrations that are going on: each a task of its own, so that it outlasts the call that began it, and is joined by the
-//! same call. Those into one branch go one after another. Nothing of this is on disk: what dies with the server was either
-//! landed and recorded, or not begun.
+//! Running integrations. Each is a task of its own, which outlasts the call that started it and is joined by the same
+//! call. Integrations into one branch run one after another. Nothing is kept on disk: an integration that ends with the
+//! server was either landed and recorded, or not begun.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,19 +16,19 @@ use super::train::Order;
 use crate::git::Repository;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
-/// The answer, and where the target branch stood then: to whoever asks after that has moved on, it says nothing any more.
+/// The answer, and the commit of the target branch at that time. The answer is stale once the target branch has moved.
 pub(super) type Done = (std::result::Result<IntegrationAnswer, String>, Option<String>);
 
-/// Held while one integration into a branch is at work.
+/// The branch queue: a lock that is held while one integration into a branch runs.
 pub(super) type Lane = Arc<tokio::sync::Mutex<()>>;
 
-/// Answers that nobody has fetched; more than a boss forgets.
+/// Number of jobs above which finished ones are dropped, even if no caller has fetched the answer.
 const MOST_UNFETCHED: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Jobs {
     jobs: Mutex<HashMap<Order, Job>>,
-    /// By repository and target branch: taken for as long as a job is at work on it.
+    /// Branch queues, by repository and target branch.
     lanes: Mutex<HashMap<(Repository, String), Lane>>,
 }
 
@@ -45,7 +45,7 @@ struct News {
     done: Option<Arc<Done>>,
 }
 
-/// How a job tells what it does.
+/// A handle by which a job reports its progress.
 #[derive(Clone)]
 pub(super) struct Teller(watch::Sender<News>);
 
@@ -55,10 +55,10 @@ impl Teller {
     }
 }
 
-/// What came of waiting for a job.
+/// The result of waiting for a job.
 pub(super) enum Joined {
     Done(Box<Result<IntegrationAnswer>>),
-    /// It goes on; what it does.
+    /// The job is still running, with its current step.
     Running(String),
 }
 
@@ -68,8 +68,8 @@ impl Jobs {
         Arc::clone(lanes.entry((repository.clone(), branch.to_owned())).or_default())
     }
 
-    /// Joins the job of this order, or begins it. `target`: where the branch stands now. Dropping the future leaves it
-    /// running.
+    /// Joins the job of this order, or starts it. `target` is the current commit of the branch. Dropping the future
+    /// leaves the job running.
     pub async fn join<F>(
         &self,
         order: &Order,

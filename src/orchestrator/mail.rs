@@ -32,7 +32,7 @@ pub enum Ask {
     Create {
         boss: BossId,
         drafts: Vec<std::result::Result<Draft, String>>,
-        /// One task for all of them: see [`crate::mission::race`].
+        /// True if all drafts are one task: see [`crate::mission::race`].
         race: bool,
         integration_branch: Option<String>,
         reply: Reply<Result<Vec<std::result::Result<Created, String>>>>,
@@ -116,55 +116,55 @@ pub enum Ask {
         entry: Entry,
         reply: Reply<Result<()>>,
     },
-    /// The state directory, made if need be; and which server this is to others.
+    /// The state directory, created if necessary.
     StateDir {
         reply: Reply<Result<StateDir>>,
     },
-    /// A snapshot of one worker's journal state and its integration branch, for work outside.
+    /// A snapshot for work outside the actor: of one worker and its integration branch, or of all workers.
     Lookup {
         name: Option<String>,
         reply: Reply<Result<Lookup>>,
     },
-    /// From the task that starts and follows a worker.
+    /// A report from the task that starts and follows a worker.
     Told {
         worker: WorkerId,
         attempt: u32,
         news: News,
     },
-    /// What a CLI says of its login now.
+    /// The current login state of a CLI.
     LoginSeen {
         backend: BackendName,
         login: Login,
     },
-    /// A look at which branches collide has ended; `found` unless git could not say.
+    /// The end of a conflict check. `found` is `None` if git failed.
     Radar {
         radar: Box<Radar>,
         found: Option<Collisions>,
     },
-    /// What is free where workers are to work.
+    /// The free disk space where workers are to work.
     DiskSeen {
         folder: PathBuf,
         free_mib: Option<u64>,
     },
-    /// Another server has written.
+    /// A change of the journal by another server.
     JournalChanged,
     ShutDown {
         reply: Reply<()>,
     },
 }
 
-/// What a worker's task reports.
+/// A report from a worker's task.
 pub enum News {
-    /// Its supervisor runs.
+    /// The supervisor is running.
     Started {
         base_commit: Option<String>,
-        /// Where it works, if that is another repository than ours.
+        /// The repository that the worker works in, if it is not the server's own.
         repository: Option<PathBuf>,
     },
     Status(Box<LiveStatus>),
-    /// The outcome record is there.
+    /// The outcome record exists.
     Ended(Box<Outcome>),
-    /// It is proven that this attempt never began, and never will; what it was written meanwhile.
+    /// An attempt that certainly never began and never will. `letters` are the messages that it got meanwhile.
     NeverBegan {
         letters: Vec<Letter>,
     },
@@ -189,11 +189,11 @@ pub struct Counts {
 #[derive(Debug, Clone)]
 pub struct Lookup {
     pub worker: Option<Arc<Worker>>,
-    /// All of them, when none was named; of those in the history, the ones whose worktree may still be there.
+    /// All workers, if none was named. Of those in the history, only the ones whose worktree may still exist.
     pub all: Vec<Arc<Worker>>,
-    /// Of that worker, by the setting or the records.
+    /// The integration branch of that worker, from the setting or the records.
     pub integration_branch: Option<String>,
-    /// Of workers that recorded none.
+    /// The integration branch of workers that recorded none.
     pub recorded_for_all: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Whether workers' work is merged, as git says now. What was recorded once only says where to look: a user may have merged by
-//! hand, or taken a merge back. Every view of a worker is brought up to date here before it is shown.
+//! The current merge state of workers' work, according to git. Records only say where to look, since a user may have
+//! merged by hand or undone a merge. Every view of a worker is updated here before it is shown.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use crate::mission::id::WorkerId;
 use crate::mission::registry::{Integrated, Worker};
 use crate::mission::spec::Place;
 
-/// Where work is looked for, and what was found, as long as no branch has moved.
+/// A cache of merge states, each valid until a branch moves.
 #[derive(Debug, Default)]
 pub struct MergedLook {
     known: Mutex<HashMap<WorkerId, (Key, Merged)>>,
 }
 
-/// A worker, and the branch that its work is meant for.
+/// A worker, and the branch that its work is to be merged into.
 pub type Asked = (Arc<Worker>, Option<String>);
 
-/// What an answer depends on.
+/// The inputs that a cached state depends on.
 #[derive(Debug, Clone, PartialEq)]
 struct Key {
     stamp: Stamp,
@@ -32,7 +32,7 @@ struct Key {
 }
 
 impl MergedLook {
-    /// Makes `integrated` of these views what git says; a question for git only where a branch has moved. Blocks.
+    /// Sets `integrated` of these views to the current state in git. Git is queried only if a branch has moved. Blocks.
     pub fn bring_up_to_date<'a>(
         &self,
         repository: Option<&Repository>,
@@ -46,7 +46,7 @@ impl MergedLook {
         }
     }
 
-    /// What git says of these, in their order. Blocks.
+    /// Returns the merge states of these workers, in their order. Blocks.
     pub fn ask(&self, repository: Option<&Repository>, workers: &[Asked]) -> Vec<Merged> {
         let mut answers = vec![Merged::No; workers.len()];
         let mut asked: HashMap<Option<PathBuf>, Vec<usize>> = HashMap::new();
@@ -78,7 +78,7 @@ impl MergedLook {
             integrations: worker.integrations().count(),
             attempts: worker.settled.len(),
         };
-        // Before git is asked: what moves meanwhile is asked about again.
+        // Before git is queried, so that a branch that moves meanwhile is checked again.
         let keys: Vec<Key> = workers.iter().zip(&works).map(key).collect();
         let known = |worker: &Worker, key: &Key| {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,7 +99,7 @@ impl MergedLook {
     }
 }
 
-/// A worker, to be shown, as git says that it is.
+/// Returns the worker with `integrated` set to the state in git, for display.
 pub(super) fn with(mut worker: Arc<Worker>, answer: Merged) -> Arc<Worker> {
     let integrated = match answer {
         Merged::Into { branch, commit } => Some(now(&worker, branch, commit)),
@@ -111,19 +111,19 @@ pub(super) fn with(mut worker: Arc<Worker>, answer: Merged) -> Arc<Worker> {
     worker
 }
 
-/// As it was recorded, where that is what git says.
+/// Returns the recorded integration that matches the state in git, or else a new one.
 fn now(worker: &Worker, into: String, commit: String) -> Integrated {
     let recorded = worker.integrations().rev().find(|it| it.into == into && it.commit == commit);
     recorded.cloned().unwrap_or(Integrated { into, commit, source: None })
 }
 
-/// It has settled, and did something on a branch.
+/// Returns whether the worker has settled and has work on a branch.
 pub fn may_be_merged(worker: &Worker) -> bool {
     let did = worker.last().is_some_and(|last| last.changes.commits > 0) || worker.integrated.is_some();
     did && worker.status.is_settled() && worker.branch().is_some()
 }
 
-/// A folder of the repository that it worked in; `None`: the one of the state directory.
+/// Returns a folder of the repository that it worked in. `None` for the repository of the state directory.
 fn place(worker: &Worker) -> Option<PathBuf> {
     worker.repository.clone().or_else(|| match &worker.mission.place {
         Place::Directory { path } => Some(path.clone()).filter(|path| Path::exists(path)),
@@ -147,7 +147,7 @@ fn work(worker: &Worker, target: Option<String>) -> Work {
     }
 }
 
-/// What was recorded, for git to look whether it is still so.
+/// Returns the recorded integrations, for git to check whether they are still in place.
 pub(super) fn brought(worker: &Worker) -> Vec<(String, Brought)> {
     let brought = |it: &Integrated| {
         let (source, commit) = (it.source.clone()?, it.commit.clone());

@@ -1,4 +1,4 @@
-//! What the branches that are integrated do not hold of their workers' work. Git is asked at that moment: what an outcome
+//! Parts of workers' work that the integrated branches do not hold. Git is queried each time: parts that an outcome
 //! named may be on the branch by now, and files may have been written since.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::store::worker_dir::WorkerDir;
 use crate::supervisor::assignment::Assignment;
 use crate::supervisor::facts;
 
-/// Each part with the worker, or the branch, that it belongs to. Blocks.
+/// Returns the parts that are missing from the sources, each with its worker or branch. Blocks.
 pub(super) fn of_sources(
     context: &Context,
     repository: &Repository,
@@ -34,7 +34,8 @@ pub(super) fn of_sources(
     sources.iter().flat_map(|source| of_source(source).into_iter().map(|part| (name(source), part))).collect()
 }
 
-/// Of a settled worker. Of a worktree that is gone, what its outcome named, which is then where the removal put it.
+/// Returns the parts of a settled worker. If its worktree is gone, they are those that its outcome named, which may be
+/// at the salvage ref.
 pub(super) fn of_worker(folder: &WorkerDir, worker: &Worker) -> Vec<NotOnBranch> {
     let recorded = worker.last().map(|last| last.changes.not_on_branch.clone()).unwrap_or_default();
     let attempt = folder.attempt(worker.attempt);
@@ -49,7 +50,7 @@ pub(super) fn of_worker(folder: &WorkerDir, worker: &Worker) -> Vec<NotOnBranch>
     }
 }
 
-/// In one sentence, for why a worktree stays.
+/// Describes the parts in one sentence, as the reason why a worktree stays.
 pub(super) fn in_words(parts: &[NotOnBranch]) -> Option<String> {
     let named = parts.iter().take(3).map(|part| part.what.as_str()).collect::<Vec<_>>().join("; ");
     let more = parts.len().saturating_sub(3);
@@ -69,7 +70,7 @@ fn at_salvage(part: NotOnBranch, worker: &Worker) -> NotOnBranch {
     }
 }
 
-/// Of a branch that is named by itself: of the worktree that we made for it, if there is one.
+/// Returns the parts of a branch that is named directly, from the worktree that orchestrator-boss made for it, if any.
 fn of_branch(repository: &Repository, branch: &str) -> Vec<NotOnBranch> {
     let listed = git::list(repository).unwrap_or_default();
     let its = listed.into_iter().find(|it| it.branch.as_deref() == Some(branch) && !it.missing);

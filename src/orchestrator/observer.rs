@@ -1,6 +1,7 @@
-//! A state directory as people look at it: all that a server would tell, read off the files, whether one lives or not.
+//! A view of a state directory for people. It shows what a server would report, read from the files, whether a server
+//! is alive or not.
 //!
-//! Changes nothing, asks nothing of any process, and consumes no news of any boss.
+//! It changes nothing, queries no process, and consumes no notification of a boss.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,22 +30,22 @@ use crate::supervisor::assignment::LiveStatus;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-/// Reads one state directory, again and again.
+/// A reader of one state directory, for repeated use.
 #[derive(Debug)]
 pub struct Observer {
     reader: Reader,
-    /// The one that the state file named last.
+    /// The repository that the state file last named, by its root.
     repository: Option<(PathBuf, Repository)>,
     merged: MergedLook,
 }
 
-/// All of it at one moment.
+/// The content of a state directory at one moment.
 #[derive(Debug, Clone)]
 pub struct Overview {
     pub as_of: Timestamp,
     pub repository: Option<PathBuf>,
     pub integration_branch: Option<String>,
-    /// In the order of their first workers; only those that have one here.
+    /// Bosses with workers here, in the order of their first workers.
     pub bosses: Vec<BossOverview>,
     /// Workers that settled long ago and are not among those of the bosses.
     pub in_history: usize,
@@ -78,7 +79,7 @@ impl Overview {
 }
 
 impl Observer {
-    /// `None`: nothing was ever asked for here.
+    /// Opens a state directory. `None` if it has never held state.
     pub fn open(state_root: &Path) -> Result<Option<Self>> {
         Ok(Reader::open(state_root)?.map(|reader| Self { reader, repository: None, merged: MergedLook::default() }))
     }
@@ -91,7 +92,7 @@ impl Observer {
         self.reader.folder(id)
     }
 
-    /// Takes in what changed, and tells all; cheap when nothing did.
+    /// Reads the changes and returns the whole state. Cheap if nothing has changed.
     pub fn look(&mut self) -> Result<Overview> {
         self.reader.catch_up()?;
         let registry = self.reader.registry();
@@ -105,7 +106,7 @@ impl Observer {
                 bosses.push(boss_of(registry, &alive, &worker.boss));
                 bosses.len() - 1
             });
-            // The registry counts what has settled.
+            // The registry counts only settled attempts.
             if let Some(live) = &view.live {
                 bosses[at].spent.add(budget::so_far(&view.worker, live));
             }
@@ -127,7 +128,7 @@ impl Observer {
         })
     }
 
-    /// As of the last look. See [`crate::mission::name::Name`]; history included.
+    /// Finds a worker, including in the history, as of the last read. See [`crate::mission::name::Name`].
     pub fn find(&self, name: &str) -> Result<WorkerView> {
         let worker = views::found(self.reader.registry(), name, self.reader.named(name))?;
         let mut view = self.view(&worker, &self.alive(), None);
@@ -135,7 +136,8 @@ impl Observer {
         Ok(view)
     }
 
-    /// Our calls of git keep to what was configured there before the first worker.
+    /// Opens the repository that the state file names. Git calls use the configuration from before the first worker
+    /// there.
     fn find_repository(&mut self, named: Option<&Path>) {
         if named == self.repository.as_ref().map(|(root, _)| &**root) {
             return;
@@ -144,7 +146,7 @@ impl Observer {
         self.repository = found.filter(|(_, it)| keep_git_to_what_is_remembered(self.state_root(), it).is_ok());
     }
 
-    /// Those that settled long ago, oldest first; merged as git says now, as of the last look.
+    /// Returns the workers in the history, oldest first, as of the last read, with their current merge state.
     pub fn archived(&self) -> Vec<Arc<Worker>> {
         let registry = self.reader.registry();
         let target = |worker: &Worker| registry.integration_branch_of(worker).map(str::to_owned);

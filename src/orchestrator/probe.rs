@@ -17,28 +17,28 @@ use crate::backend::{self, Backend, Backends, LoginFile, Probe};
 use crate::config::Settings;
 use crate::mission::id::BackendName;
 
-/// A CLI's `--version` takes up to 2 s on a loaded machine.
+/// Time limit of a query. A CLI's `--version` takes up to 2 s on a loaded machine.
 const CEILING: Duration = Duration::from_secs(20);
 
-/// A backend as it can be told without a state directory.
+/// The status of a backend, as far as it can be determined without a state directory.
 #[derive(Debug, Clone)]
 pub struct Looked {
-    /// Nothing of it runs or is queued, as far as this says.
+    /// The view of the backend. Its numbers of running and queued workers are always 0.
     pub view: BackendView,
-    /// It ended when it was asked for its version.
+    /// True unless its program is missing, or the version query timed out or was ended by a signal.
     pub answered: bool,
-    /// Why it does not start: an interpreter that is missing, a library, a wrong machine.
+    /// The reason why it does not start: a missing program, interpreter or library, or a wrong architecture.
     pub trouble: Option<String>,
 }
 
-/// Asks all backends at once, and takes no longer than `ceiling`.
+/// Queries all backends in parallel, within `ceiling`.
 pub async fn look_at_backends(settings: &Settings, backends: &Backends, ceiling: Duration) -> Vec<Looked> {
     let looks = backends.names().filter_map(|name| Some((BackendName::from(name), backends.get(name).ok()?)));
     let looks = looks.map(|(name, backend)| async move { look(settings, &name, &*backend, ceiling).await });
     futures_util::future::join_all(looks).await
 }
 
-/// The program that a backend runs, as the user's settings or the PATH name it.
+/// Finds the program of a backend, from the user's settings or on the PATH.
 pub(super) fn find_program(context: &Context, name: &BackendName) -> Result<PathBuf, OrchestratorError> {
     let backend = context.backends.get(name.as_str()).map_err(super::start::refused)?;
     program(&context.settings, name, &*backend).map_err(|missing| {
@@ -49,7 +49,7 @@ pub(super) fn find_program(context: &Context, name: &BackendName) -> Result<Path
     })
 }
 
-/// Why a backend's program is not found, and what to do about it.
+/// The reason why a backend's program was not found, and the fix.
 struct Missing {
     why: String,
     fix: String,
@@ -59,7 +59,7 @@ fn program(settings: &Settings, name: &BackendName, backend: &dyn Backend) -> Re
     let named = settings.backend(name.as_str()).program;
     let program = named.clone().unwrap_or_else(|| backend.program().to_owned());
     which::which(&program).map_err(|_| match named {
-        // To install it elsewhere would change nothing.
+        // Installing the CLI would not help, since the settings name another program.
         Some(_) => Missing {
             why: format!("the settings name the program {program}, and there is none"),
             fix: format!("correct `program` below [backends.{name}] in the settings, or take it out"),
@@ -109,7 +109,7 @@ async fn look(settings: &Settings, name: &BackendName, backend: &dyn Backend, ce
     };
     let answered = !matches!(said, Err(NoAnswer::InTime));
     let version = said.as_ref().ok().and_then(|said| backend::read_version(&said.stdout));
-    // A program of the user's own need not know `--version`.
+    // A custom program need not support `--version`.
     let trouble = match said {
         Ok(said) if version.is_none() && said.does_not_start(!probe.tested_version.is_empty()) => Some(said.words()),
         Err(NoAnswer::Start(error)) => Some(error),
@@ -141,7 +141,7 @@ async fn look(settings: &Settings, name: &BackendName, backend: &dyn Backend, ce
     Looked { view, answered, trouble }
 }
 
-/// Those that a backend of the user's takes, as far as its settings say; of the others one that is sure to exist.
+/// Returns the models that the settings list for a custom backend. For the others, it is one that certainly exists.
 fn models(settings: &Settings, name: &BackendName) -> Vec<String> {
     match settings.custom.iter().find(|custom| custom.name == name.as_str()) {
         Some(custom) => custom.models.clone(),
@@ -149,8 +149,8 @@ fn models(settings: &Settings, name: &BackendName) -> Vec<String> {
     }
 }
 
-/// Those of the backends that are certainly not logged in, with what to do about it: work would only be wasted on them.
-/// One that was found ready is not asked again for a while.
+/// Returns the backends that are certainly not logged in, with the fix: work would only be wasted on them. A backend
+/// that was found ready is not checked again for a while.
 pub(super) async fn logged_out(context: &Context, names: BTreeSet<BackendName>) -> HashMap<BackendName, String> {
     let mut refused = HashMap::new();
     for name in names {
@@ -170,15 +170,15 @@ pub(super) async fn logged_out(context: &Context, names: BTreeSet<BackendName>) 
     refused
 }
 
-/// What tells of a login: another one after it was lost shows in it.
+/// The evidence of a login. It changes when the user logs in again after a login was lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Login {
     pub answer: Option<bool>,
-    /// When each file that a login leaves was last written, and its length.
+    /// Modification time and length of each file that a login leaves.
     files: Vec<Option<(SystemTime, u64)>>,
 }
 
-/// `None`: the backend, or its program, is not here.
+/// Determines the login of a backend. `None` if the backend, or its program, is missing.
 pub(super) async fn login(context: &Context, name: &BackendName) -> Option<Login> {
     let probe = context.backends.get(name.as_str()).ok()?.probe();
     let program = find_program(context, name).ok()?;
@@ -190,7 +190,8 @@ pub(super) async fn login(context: &Context, name: &BackendName) -> Option<Login
     Some(Login { answer: authenticated(&program, &probe, CEILING).await, files })
 }
 
-/// A key in the environment, the CLI's own word, or the file that a login leaves; `None` when nothing tells.
+/// Determines whether the CLI is logged in: by a key in the environment, the CLI's own answer, or a file that a login
+/// leaves. `None` if there is no evidence.
 async fn authenticated(program: &Path, probe: &Probe, ceiling: Duration) -> Option<bool> {
     let set = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
     if probe.key_variables.iter().any(set) {
@@ -223,7 +224,7 @@ fn place(file: &LoginFile) -> Option<PathBuf> {
     Some(folder?.join(&file.file))
 }
 
-/// What a CLI said of itself.
+/// The answer of a CLI to a query.
 struct Said {
     stdout: String,
     stderr: String,
@@ -231,13 +232,14 @@ struct Said {
 }
 
 enum NoAnswer {
-    /// Or it was ended by a signal.
+    /// No answer within the time limit, or an end by a signal.
     InTime,
     Start(String),
 }
 
 impl Said {
-    /// 126 and 127 are the words of a shell, of `env` and of our launchers: what was to be run is not there.
+    /// Returns whether the exit status shows that the program does not start. Shells, `env` and launchers exit with 126
+    /// or 127 if they cannot run a program.
     fn does_not_start(&self, must_succeed: bool) -> bool {
         matches!(self.code, 126 | 127) || (must_succeed && self.code != 0)
     }
@@ -253,8 +255,8 @@ impl Said {
     }
 }
 
-/// In the environment that a worker would have: nothing by which it could take itself for a part of the boss's session.
-/// What it started ends with it.
+/// Runs a CLI in the environment that a worker would have, without variables that attach it to the boss's session. Its
+/// process group is killed at the time limit.
 async fn ask(program: &Path, args: &[String], ceiling: Duration) -> Result<Said, NoAnswer> {
     let mut command = tokio::process::Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -267,7 +269,7 @@ async fn ask(program: &Path, args: &[String], ceiling: Duration) -> Result<Said,
     let answer = child.wait_with_output();
     tokio::pin!(answer);
     let Ok(output) = tokio::time::timeout(ceiling, &mut answer).await else {
-        // It is still waited for, so that nobody else can have its number.
+        // The child is not reaped yet, so its process id cannot be reused.
         group.map(|group| kill_process_group(group, Signal::KILL));
         return Err(NoAnswer::InTime);
     };

@@ -1,5 +1,5 @@
-//! Verifying a commit in a worktree of its own, by a supervisor that ends with this server; and taking away what one that
-//! was killed has left.
+//! Verification of a commit in a worktree of its own, by a supervisor that ends with this server. Also the removal of
+//! what a killed supervisor has left.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,18 +27,18 @@ use crate::supervisor::trial::{self, Trial};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-/// What its processes get to end by themselves, where its supervisor did not live to see to it.
+/// Time that its processes get to exit by themselves if its supervisor has died.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// What came of it, and where all that it said lies, if it did not pass and said anything.
+/// The result of a verification run. `log` is its full output, if it did not pass and printed anything.
 pub(super) struct Proof {
     pub result: Verification,
-    /// What its worktree lacks that the main checkout has, where it did not pass.
+    /// Files and folders that the main checkout has and its worktree lacks, if it did not pass.
     pub lacks: Vec<Missing>,
     pub log: Option<PathBuf>,
 }
 
-/// Runs the command on the commit. Dropping the future ends it all.
+/// Runs the command on the commit. Dropping the future ends the run.
 pub(super) async fn prove(
     orchestrator: &Orchestrator,
     repository: &Repository,
@@ -55,7 +55,7 @@ pub(super) async fn prove(
     crash_point::at(Point::TrialPrepared);
     let result = match local::start_trial(&context.program, &dir).await {
         Ok(mut trial) => {
-            // Its end alone counts: what it says lies in its folder by then.
+            // Only its exit matters: by then, its result is in its folder.
             let _ = (&mut trial.exited).await;
             drop(trial.held.take());
             file::read_json(&dir.result()).map_err(|error| with_causes(&error))
@@ -102,7 +102,8 @@ fn prepare(
     Ok(dir.create(&trial)?)
 }
 
-/// What dead servers left. A supervisor that still ends by itself is left to that; it is looked at again.
+/// Removes the verification runs of dead servers. A supervisor that is still ending by itself is left alone and checked
+/// again later.
 pub(super) async fn take_away_left(context: Arc<Context>, state: StateDir) {
     for dir in TrialDir::all(&state) {
         let Some(server) = dir.server() else { continue };
@@ -112,7 +113,8 @@ pub(super) async fn take_away_left(context: Arc<Context>, state: StateDir) {
     }
 }
 
-/// The lock keeps its supervisor from beginning now, and another server from doing the same.
+/// Removes one verification run. The lock keeps its supervisor from starting now, and other servers from doing the
+/// same.
 async fn take_away(dir: &TrialDir) {
     if !dir.root().exists() {
         return;

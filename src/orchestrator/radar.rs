@@ -1,6 +1,6 @@
-//! The conflict radar: which workers' branches do not merge cleanly into the integration branch, or with each other, as
-//! they stand now. Looked at in the background, one look at a time, and only when a branch has moved. What it says is a
-//! hint for the boss: nothing is decided by it.
+//! The conflict check: which workers' branches do not merge cleanly into the integration branch, or with each other, as
+//! they are now. It runs in the background, one check at a time, and only when a branch has moved. Its results are
+//! hints for the boss. No decision depends on them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,44 +19,44 @@ use crate::mission::race;
 use crate::mission::registry::{Registry, Worker};
 use crate::store::state_file::Told;
 
-/// More branches than these are not checked with the integration branch.
+/// Maximum number of branches that are checked with the integration branch.
 const MOST: usize = 256;
-/// More than these are not checked with each other: the pairs grow with the square.
+/// Maximum number of branches that are checked with each other: the number of pairs grows with the square.
 const MOST_WITH_EACH_OTHER: usize = 32;
 
-/// What is known of the branches. Of a worker that is named nowhere, its branch merges cleanly, or there is none.
+/// Results of the conflict check. The branch of a worker that is not listed merges cleanly, or does not exist.
 #[derive(Debug, Default, PartialEq)]
 pub struct Collisions {
     of: HashMap<WorkerId, Vec<Collision>>,
     unchecked: HashMap<WorkerId, Unchecked>,
 }
 
-/// What earlier looks found out. Away with the look that is under way.
+/// Results of earlier checks. A running check owns them.
 #[derive(Debug, Default)]
 pub struct Radar {
     known: HashMap<Pair, Option<Tried>>,
-    /// Of pairs that conflict, what is theirs, by the commit of the target.
+    /// Parts of conflicts that are the pair's own, by the commit of the target and the pair.
     own: HashMap<(String, Pair), Own>,
     last: Option<Scene>,
 }
 
-/// What is a pair's own of its conflict.
+/// The part of a pair's conflict that is its own, and not one with the target.
 #[derive(Debug, Clone)]
 enum Own {
-    /// Both left the target at one commit.
+    /// The whole conflict: both branches left the target at the same commit, or are unrelated to it.
     All,
     Paths(Vec<String>),
-    /// It cannot be told apart from what each conflicts in with the target.
+    /// A part that cannot be separated from the conflicts of each branch with the target.
     Mixed,
 }
 
-/// What there is to look at.
+/// The input of a check.
 #[derive(Debug)]
 struct Scene {
     watched: Vec<Arc<Worker>>,
-    /// Those that are too many.
+    /// Workers beyond the limit, and those with another target.
     beyond: Vec<WorkerId>,
-    /// Of the watched ones, and the target.
+    /// Branches of the watched workers, and the target.
     branches: Vec<String>,
     target: String,
     stamp: Stamp,
@@ -85,7 +85,8 @@ impl Actor {
             return;
         }
         let target_of = |worker: &Arc<Worker>| integration_branch::of_worker(&self.context, self.registry(), worker);
-        // One check is against one target: that of the newest worker here. What is for another branch stays unchecked.
+        // A check has one target: that of the first watched worker that this server checks. Work for other branches
+        // stays unchecked.
         let Some(target) = watched.iter().find(|worker| is_ours(worker)).and_then(target_of) else { return };
         let Some(radar) = &self.radar else { return };
         let (mut watched, mut beyond): (Vec<_>, Vec<_>) =
@@ -94,8 +95,8 @@ impl Actor {
         let beyond = beyond.iter().map(|worker| worker.id.clone()).collect();
         let branch_of = |worker: &Arc<Worker>| worker.mission.place.branch().map(str::to_owned);
         let branches: Vec<String> = watched.iter().filter_map(branch_of).chain([target.clone()]).collect();
-        // Here, and before the branches are read: a server at rest starts no thread for this, and what moves while a look
-        // is under way is noticed at the next one.
+        // Here, and before the branches are read. An idle server then starts no thread for this, and a branch that
+        // moves during a check is noticed at the next.
         let scene = Scene { stamp: radar::stamp(&repository, &branches), watched, beyond, branches, target };
         if radar.last.as_ref().is_some_and(|last| last.is_like(&scene)) {
             return;
@@ -110,7 +111,7 @@ impl Actor {
             };
             let found = looked.inspect_err(|why| tracing::debug!(why, "could not look which branches collide"));
             let _ = mailbox.send(Ask::Radar { radar: Box::new(radar), found: found.ok() });
-            // Nobody waits for this.
+            // No caller waits for this.
             drop(scratch);
         });
     }
@@ -132,14 +133,16 @@ impl Actor {
     }
 }
 
-/// The workers whose branches are there, or may be, to be merged: the running ones first, then by age, the newest first.
+/// Returns the workers whose branches are to be merged, or may become so: running ones first, then settled ones, each
+/// newest first.
 fn watched(registry: &Registry) -> Vec<Arc<Worker>> {
     let (live, settled): (Vec<_>, Vec<_>) =
         registry.workers().rev().filter(|worker| counts(worker)).partition(|worker| worker.status.is_live());
     live.into_iter().chain(settled).cloned().collect()
 }
 
-/// What did not end well, lost its race or was merged is nothing that others have to make way for.
+/// Returns whether a branch is checked. Work that failed, lost its race or was merged does not conflict with later
+/// merges.
 fn counts(worker: &Worker) -> bool {
     let completed = worker.status == WorkerStatus::Settled(Ending::Completed);
     let has_work = completed && worker.last().is_some_and(|last| last.changes.commits > 0);
@@ -147,7 +150,8 @@ fn counts(worker: &Worker) -> bool {
     worker.mission.place.branch().is_some() && may_come_in && (worker.status.is_live() || has_work)
 }
 
-/// One server is enough for each; of a settled one whose server is gone, nobody else's business is the radar.
+/// Returns whether this server checks a worker: it owns the lease, or the lease owner is gone. One server is enough for
+/// each.
 fn leads(registry: &Registry, server: &ServerId, worker: &Worker) -> bool {
     worker.lease == *server || !registry.servers.contains_key(&worker.lease)
 }
@@ -187,7 +191,7 @@ impl Radar {
 }
 
 impl Collisions {
-    /// As a server has written them down.
+    /// Returns the results that a server has written down.
     pub(super) fn told(told: &Told) -> Self {
         let mut collisions = Self::default();
         for (worker, task) in told.by_worker() {
@@ -208,11 +212,11 @@ impl Collisions {
     }
 }
 
-/// One look: what earlier ones found out is taken over as far as it is needed again.
+/// A single check. It takes over earlier results as far as they are needed again.
 struct Look<'a> {
     repository: &'a Repository,
     target: &'a str,
-    /// Where the target stands.
+    /// The commit of the target.
     onto: &'a String,
     scratch: &'a Path,
     former: Radar,
@@ -224,7 +228,7 @@ impl Look<'_> {
         (self.onto.clone(), tip.to_owned())
     }
 
-    /// Asks git about the pairs of which nothing is known yet.
+    /// Queries git for the pairs without a known result.
     fn learn(&mut self, pairs: Vec<Pair>) -> Result<(), CommandError> {
         let mut new = Vec::new();
         for pair in pairs {
@@ -238,7 +242,8 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Those whose merge would change the target: what was merged, or squashed, by whomever, is in nobody's way.
+    /// Returns the branches whose merge would change the target. Branches that were merged or squashed, by anyone, are
+    /// no obstacle.
     fn unmerged<'b>(&mut self, branches: Vec<Branch<'b>>) -> Result<Vec<Branch<'b>>, CommandError> {
         self.learn(branches.iter().map(|(_, tip)| self.with_target(tip)).collect())?;
         let tree = radar::tree_of(self.repository, self.onto)?;
@@ -255,7 +260,8 @@ impl Look<'_> {
         self.conflicts(&self.with_target(tip))
     }
 
-    /// Without what is the target's affair, or a third worker's whose branch one of the two has in it.
+    /// Returns the paths of a conflict that are the pair's own. They exclude conflicts with the target, and with a
+    /// third branch that one of the two contains.
     fn own_conflicts(&mut self, pair: &Pair, branches: &[Branch<'_>]) -> Result<Vec<String>, CommandError> {
         if self.conflicts(pair).is_empty() {
             return Ok(Vec::new());
@@ -304,7 +310,7 @@ impl Look<'_> {
     }
 }
 
-/// Each with each but its rivals for the same task.
+/// Returns all pairs of branches, except rivals for the same task.
 fn pairs<'a>(branches: &[Branch<'a>]) -> Vec<(Pair, &'a Arc<Worker>, &'a Arc<Worker>)> {
     let mut pairs = Vec::new();
     for (at, (worker, tip)) in branches.iter().enumerate() {
@@ -314,7 +320,7 @@ fn pairs<'a>(branches: &[Branch<'a>]) -> Vec<(Pair, &'a Arc<Worker>, &'a Arc<Wor
     pairs
 }
 
-/// In one order, whoever of the two comes first in the list the next time.
+/// Returns a pair in a fixed order, whatever the order of the list.
 fn ordered(one: &str, other: &str) -> Pair {
     let (first, second) = if one < other { (one, other) } else { (other, one) };
     (first.to_owned(), second.to_owned())

@@ -77,7 +77,7 @@ impl Actor {
         }
     }
 
-    /// Of those that ended while nobody looked, all at once and before anything is answered: what is told first is true.
+    /// Settles the workers that ended while no server followed them, all at once, before any request is answered.
     fn settle_found(&mut self, workers: &[WorkerId]) {
         let Some(dir) = self.state_dir().cloned() else { return };
         let live = workers.iter().filter_map(|id| self.registry().get(id)).filter(|worker| worker.status.is_live());
@@ -105,7 +105,7 @@ impl Actor {
         }
     }
 
-    /// A server may have gone between noting a cancellation and telling the supervisor.
+    /// Repeats cancellations: a server may have died between recording one and notifying the supervisor.
     fn cancel_again(&self, workers: &[WorkerId]) {
         for worker in workers.iter().filter_map(|id| self.registry().get(id)).filter(|it| it.status.is_live()) {
             let Some(reason) = &worker.cancel else { continue };
@@ -115,13 +115,13 @@ impl Actor {
         }
     }
 
-    /// Follows those of this server's workers that nobody follows: what it took over, and what was lost sight of (a full
-    /// disk, too many open files) and may be seen again. Queued ones are started as usual.
+    /// Follows the workers of this server that no task follows. It has taken them over, or could not follow them for a
+    /// while (a full disk, too many open files). Queued workers are started as usual.
     pub(super) fn follow_again(&mut self) {
         self.following.retain(|_, task| !task.is_finished());
         let me = &self.context.server;
-        // A visitor sees to the end of what it ends, whoever leads that: its server may hang. One that only just starts is
-        // its server's, who would find its attempt taken.
+        // A one-shot client follows the workers that it cancels, whichever server owns the lease, since that server may
+        // hang. A starting worker is left to its server, which would find the attempt claimed.
         let is_ended = |worker: &Worker| {
             self.context.visitor && worker.status != WorkerStatus::Starting && self.cancels.contains_key(&worker.id)
         };
@@ -150,8 +150,8 @@ fn anything_left(
     (!dead.is_empty() && !visits) || orphans(registry, me, &dead).any(|worker| can_lead(worker))
 }
 
-/// Who goes on with a worker that a visitor has put into the queue: the server that led it last, else another one of its
-/// boss, if it lives.
+/// Returns the server that owns a worker which a one-shot client has queued. It is the last lease owner if it is alive,
+/// or else another server of its boss.
 pub(super) fn leader(registry: &Registry, worker: &Worker, dir: &StateDir) -> Option<ServerId> {
     let last = registry.servers.get_key_value(&worker.lease);
     let of_boss = registry.servers.iter().filter(|(_, server)| server.boss == worker.boss);

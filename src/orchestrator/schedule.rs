@@ -93,7 +93,7 @@ impl Actor {
         for id in admitted {
             let Some(worker) = self.registry().get(&id).cloned() else { continue };
             let integration_branch = integration_branch::of_worker(&self.context, self.registry(), &worker);
-            // By its full name: a tag of that name is another commit.
+            // The full name, since a tag of the same name may be another commit.
             let integration_branch = integration_branch.map(|branch| format!("refs/heads/{branch}"));
             let bases = graph::bases(self.registry(), &worker, integration_branch.as_deref());
             self.machine.note_started(&worker);
@@ -103,7 +103,7 @@ impl Actor {
         self.note_holds();
     }
 
-    /// Reads what the machine has left, if anybody waits to be started and it was not just read.
+    /// Reads the free resources of the machine, if a worker waits to start and they were not read just before.
     fn look_at_machine(&mut self) {
         let context = Arc::clone(&self.context);
         let queue: Vec<Arc<Worker>> = admission::queue(self.registry(), &context.server).cloned().collect();

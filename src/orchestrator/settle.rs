@@ -1,4 +1,4 @@
-//! What the workers' tasks report, and the records of attempts that had no supervisor to write one.
+//! Handling of the reports of workers' tasks, and the records of attempts that had no supervisor to write them.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
 use crate::supervisor::assignment::{LiveStatus, Phase};
 
 const SETTLED_AT_ONCE: usize = 200;
-/// A record is a few small files, and most of its time is waiting for the disk.
+/// Number of threads that write records. A record is a few small files, and most of its time is waiting for the disk.
 const RECORDERS: usize = 8;
 
 impl Actor {
@@ -75,10 +75,10 @@ impl Actor {
         self.look_at_radar();
     }
 
-    /// Into the queue again, with what it was told meanwhile; one that was called off is settled from there.
+    /// Returns a worker to the queue with the messages that it got meanwhile. A cancelled worker is settled from there.
     fn take_back(&mut self, worker: &Worker, letters: Vec<Letter>) {
         if worker.status != WorkerStatus::Starting {
-            // It did begin: the claim, and all else, was removed with its folder.
+            // It did begin: its folder was removed, and with it the claim and everything else.
             return self.settle(worker, &folder_removed(worker));
         }
         let messages = letters.into_iter().filter_map(|letter| match letter.content {
@@ -106,7 +106,7 @@ impl Actor {
         }
     }
 
-    /// What was called off before anything ran has no supervisor to write its record.
+    /// Settles workers that were cancelled before anything ran, since no supervisor writes their records.
     pub(super) fn settle_called_off(&mut self) {
         let called_off = |worker: &Worker| worker.status == WorkerStatus::Queued && worker.cancel.is_some();
         let waiting: Vec<WorkerId> =
@@ -119,8 +119,8 @@ impl Actor {
         }
     }
 
-    /// The records before the entries, and both under the journal's lock: nothing is told as settled that has no record, and
-    /// one that a server left which was killed in between stays as it is.
+    /// Writes the records before the entries, both under the journal's lock. No worker is then reported as settled
+    /// without a record, and a record from a server that was killed in between is kept.
     fn settle_queued(&mut self, ids: &[WorkerId]) -> Result<(), OrchestratorError> {
         let Some(dir) = self.state_dir().cloned() else { return Ok(()) };
         self.transact(|registry| {
@@ -176,7 +176,7 @@ impl Actor {
     }
 }
 
-/// Writes the records of workers that never ran; an entry for each that has one.
+/// Writes the records of workers that never ran. Returns an entry for each that has one.
 fn record_called_off(dir: &StateDir, workers: &[&Arc<Worker>]) -> Vec<Entry> {
     let settled = workers.iter().filter_map(|worker| {
         let attempt = worker.attempt + 1;
@@ -197,7 +197,7 @@ fn record_called_off(dir: &StateDir, workers: &[&Arc<Worker>]) -> Vec<Entry> {
     settled.collect()
 }
 
-/// The record of an attempt of which nothing ran.
+/// Returns the record of an attempt that never ran.
 pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: Option<Failure>) -> Outcome {
     Outcome {
         worker_id: worker.id.clone(),
@@ -219,7 +219,7 @@ pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: 
     }
 }
 
-/// Writes the record, or reads the one that is there.
+/// Writes the record, or reads an existing one.
 fn record(folder: &WorkerDir, worker: &Worker, dir: &AttemptDir, outcome: Outcome) -> Result<Outcome, FileError> {
     folder.remember(worker)?;
     dir.make()?;
@@ -237,7 +237,7 @@ fn folder_removed(worker: &Worker) -> Outcome {
     Outcome { cleanup, ..never_ran(worker, worker.attempt, Ending::Lost, Some(failure)) }
 }
 
-/// What the next attempt begins with, and this too.
+/// Returns the next attempt with this message added.
 pub(super) fn with_message(next: &NextAttempt, mission: &Mission, message: Message) -> NextAttempt {
     let add = |text: &str| format!("{text}\n\n{}", message.text);
     let start = match &next.start {

@@ -1,5 +1,5 @@
-//! From admitted to running: the directory, the worker's folder, the supervisor. One task for each worker; it ends in
-//! following what it started. Nothing here changes the registry: it reports to the actor.
+//! The start of a worker, from admission to running: the directory, the worker's folder, the supervisor. Each worker
+//! has one task, which follows it afterwards. Nothing here changes the registry: the task reports to the actor.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,11 +31,11 @@ pub(super) struct Order {
     pub worker: Arc<Worker>,
     pub worker_dir: WorkerDir,
     pub attempt_dir: AttemptDir,
-    /// See [`crate::mission::graph::bases`].
+    /// The commits to build on: see [`crate::mission::graph::bases`].
     pub bases: Vec<String>,
-    /// What the mission depends on and was once integrated: that may have been taken back.
+    /// Dependencies that were integrated once. The integration may have been undone since.
     pub integrated: Vec<Arc<Worker>>,
-    /// By its full name.
+    /// The integration branch, by its full name.
     pub integration_branch: Option<String>,
 }
 
@@ -48,9 +48,9 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
         }
         Err(error) => match order.attempt_dir.renounce() {
             Ok(true) => return give_up(&reporter, &order, &with_causes(&error)),
-            // It claimed the attempt and then went wrong: its record, or its loss, is found by following it.
+            // It claimed the attempt and failed later. Its record, or its loss, is found by following it.
             Ok(false) => tracing::warn!(worker = %order.worker.id, %error, "a supervisor had trouble starting"),
-            // Its folder is not ours to use: nothing was started there, and nothing can be written down there.
+            // The folder belongs to another program: nothing was started there, and nothing can be written there.
             Err(FileError::Foreign { .. }) => {
                 let outcome = settle::could_not_start(&order.worker, order.worker.attempt, &with_causes(&error));
                 return reporter.tell(News::Ended(Box::new(outcome)));
@@ -61,7 +61,7 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     follow::follow(order.attempt_dir.clone(), order.worker.clone(), reporter).await;
 }
 
-/// Returns the worker as it begins: with what only its place told.
+/// Prepares and starts an attempt. Returns the worker with the data that its place has provided.
 async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Worker, OrchestratorError> {
     let (inner, work) = (Arc::clone(context), Arc::clone(order));
     let begins = blocking(move || prepare(&inner, &work)).await?;
@@ -71,12 +71,12 @@ async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Worker, Or
     Ok(begins)
 }
 
-/// Makes the directory and writes down what the supervisor needs to know.
+/// Creates the directory and writes down what the supervisor needs.
 fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError> {
     let worker = &order.worker;
     let program = probe::find_program(context, &worker.next.backend)?;
     if context.repository.is_some() {
-        // Before git writes a file of the new worktree.
+        // The configuration is recorded before git writes a file of the new worktree.
         configuration::remember_ours(context)?;
     }
     let repository = match &worker.mission.place {
@@ -84,7 +84,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
         Place::Worktree { .. } => context.repository.clone(),
     };
     let (placed, main_checkout) = std::thread::scope(|scope| {
-        // Beside the making of the worktree, which takes longer and changes nothing of it.
+        // Runs in parallel with the creation of the worktree, which takes longer and does not affect it.
         let looking = scope.spawn(|| main_checkout(context, worker));
         (place(context, order, repository.as_ref()), looking.join().ok().flatten())
     });
@@ -123,7 +123,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
         repository: elsewhere.map(|it| it.root().to_owned()),
         ..Worker::clone(worker)
     };
-    // Beside each other, since each waits for the disk.
+    // Runs in parallel, since each waits for the disk.
     std::thread::scope(|scope| {
         let remembered = scope.spawn(|| order.worker_dir.remember(&begins));
         order.attempt_dir.create(&assignment)?;
@@ -132,7 +132,8 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
     Ok(begins)
 }
 
-/// What the main checkout looks like before this worker begins, so that it can be told whether it reached outside.
+/// Returns the state of the main checkout before this worker begins, so that later changes outside its worktree can be
+/// detected.
 fn main_checkout(context: &Context, worker: &Worker) -> Option<git::Fingerprint> {
     let made_for_it = matches!(worker.mission.place, Place::Worktree { .. });
     let repository = context.repository.as_ref().filter(|_| made_for_it)?;
@@ -158,7 +159,7 @@ fn place(
                 order.worker_dir.remember_worktree(&git::Worktree { base_commit: base.clone(), ..made.clone() })?;
             }
             crash_point::at(Point::WorktreeRemembered);
-            // Later the worker itself may have taken it away.
+            // Only at first, since the worker itself may remove it later.
             if let Some(directory) = directory.as_ref().filter(|_| fresh && order.worker.attempt == 1) {
                 refuse_missing(&made.path, directory)?;
             }
@@ -167,8 +168,8 @@ fn place(
     }
 }
 
-/// The worktree of the worker, and whether it was made now. One that is there is used as it is, unless its creation was
-/// cut off: then nobody has worked in it yet.
+/// Returns the worker's worktree, and whether it was created now. An existing one is used as it is, unless its creation
+/// was interrupted: then no worker has worked in it yet.
 fn worktree(
     context: &Context,
     order: &Order,
@@ -188,7 +189,7 @@ fn worktree(
             |made: &git::Worktree| git::made_by_us(repository, path).is_some_and(|record| record.branch == made.branch);
         return match order.worker_dir.worktree()? {
             Some(made) if made_for_it(&made) => {
-                // A removal that was asked for a moment ago, or refused, may have taken the lock off.
+                // A removal that was requested a moment ago, or refused, may have removed the lock.
                 git::lock(repository, path, &lock_reason(&order.worker)).map_err(refused)?;
                 Ok((made, false))
             }
@@ -203,10 +204,10 @@ fn worktree(
     }
     refuse_worktree_of_old(context, repository, &order.worker, path)?;
     if order.worker.attempt > 1 && is_registered_for(repository, path, &order.worker)? {
-        // Its folder was removed; what it had committed is on its branch, from which it is made again.
+        // Its folder was removed. It is created again from its branch, which holds the commits.
         git::forget(repository, path).map_err(refused)?;
     }
-    // A branch that is there already, from an earlier attempt, says itself where to begin.
+    // An existing branch, such as that of an earlier attempt, determines the start.
     let is_there = repository.resolve(&format!("refs/heads/{branch}")).is_ok();
     let request = git::Request {
         branch: branch.to_owned(),
@@ -222,7 +223,7 @@ fn worktree(
     Ok((made, true))
 }
 
-/// The subfolder to run in must be there, and in the worktree.
+/// Checks that the subfolder to run in exists and is within the worktree.
 fn refuse_missing(worktree: &Path, directory: &Path) -> Result<(), OrchestratorError> {
     match folder_within(worktree, directory) {
         Some(_) => Ok(()),
@@ -234,12 +235,12 @@ fn refuse_missing(worktree: &Path, directory: &Path) -> Result<(), OrchestratorE
     }
 }
 
-/// Keeps everybody from removing the worktree while its worker is open.
+/// Returns the lock reason that protects the worktree from removal while its worker is open.
 pub(super) fn lock_reason(worker: &Worker) -> String {
     format!("orchestrator-boss: {} works here", worker.id)
 }
 
-/// A mission names its worktree by its whole path; a repository that was moved has it elsewhere now.
+/// Refuses a worktree that was moved with its repository: the mission names it by its former absolute path.
 fn refuse_worktree_of_old(
     context: &Context,
     repository: &Repository,
@@ -261,7 +262,7 @@ fn refuse_worktree_of_old(
     )))
 }
 
-/// A worktree beside a repository that was moved is where it was, and its link leads to where the repository was.
+/// Refuses a worktree beside a moved repository: its link leads to the former place of the repository.
 fn refuse_cut_off(repository: &Repository, worker: &Worker, path: &Path) -> Result<(), OrchestratorError> {
     if !git::leads_nowhere(path) || !git::has_record(repository, path) {
         return Ok(());
@@ -273,8 +274,8 @@ fn refuse_cut_off(repository: &Repository, worker: &Worker, path: &Path) -> Resu
     )))
 }
 
-/// Where somebody has deleted the branch since the last attempt, its last known commit still has the work. One that went
-/// with its worktree by our own hand was asked to go.
+/// Restores a branch that was deleted since the last attempt, at its last known commit. A branch that was removed
+/// together with its worktree, on request, is not restored.
 fn restore_branch(repository: &Repository, worker: &Worker, branch: &str) -> Result<(), OrchestratorError> {
     let last = worker.settled.iter().rev().find_map(|brief| brief.changes.head.as_ref());
     if let Some(commit) = last.filter(|_| !worker.worktree_removed) {
@@ -283,14 +284,16 @@ fn restore_branch(repository: &Repository, worker: &Worker, branch: &str) -> Res
     Ok(())
 }
 
-/// Whether git knows a worktree there that was begun for this worker: it bears the worker's name from its first moment.
+/// Returns whether git has a worktree there that was begun for this worker. The lock reason names the worker from the
+/// start.
 fn is_registered_for(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool, OrchestratorError> {
     let reason = lock_reason(worker);
     let worktrees = git::list(repository).map_err(refused)?;
     Ok(worktrees.iter().any(|it| it.path == path && it.locked.as_ref() == Some(&reason)))
 }
 
-/// What the mission depends on, merged; else the integration branch.
+/// Returns the commit to start from: the merged dependencies, or else the integration branch. Dependencies whose
+/// integration was undone are merged too.
 fn base_of(context: &Context, repository: &Repository, order: &Order) -> Result<Option<String>, OrchestratorError> {
     let asked: Vec<_> =
         order.integrated.iter().map(|worker| (Arc::clone(worker), order.integration_branch.clone())).collect();
@@ -310,7 +313,7 @@ pub(super) fn refused(error: impl std::error::Error) -> OrchestratorError {
     OrchestratorError::Refused(with_causes(&error))
 }
 
-/// Nothing was started, and for this attempt nothing ever will be.
+/// Settles an attempt that was not started and never will be.
 fn give_up(reporter: &follow::Reporter, order: &Order, why: &str) {
     let mut outcome = settle::could_not_start(&order.worker, order.worker.attempt, why);
     outcome.run.unheard.extend(messages(order.attempt_dir.close_inbox_unread().unwrap_or_default()));

@@ -1,7 +1,7 @@
-//! One integration from its commits to the moved branch. One branch or several make a train: coupled one on top of another
-//! in memory, proven as a whole if a command is given, and only then landed. What conflicts is left out; where the whole
-//! does not pass, what spoils it is found by bisection over the prefixes and left out too. Nothing is touched before
-//! the branch moves, by compare-and-swap, to the very commit that was proven; then it is recorded.
+//! One integration, from its commits to the moved branch. One or several branches form a train. They are stacked in
+//! memory, verified as a whole if a command is given, and only then landed. Branches in conflict are left out. If the
+//! whole does not pass, a bisection over the prefixes finds the cause, which is left out too. Nothing is changed before
+//! the branch moves, by compare-and-swap, to exactly the commit that was verified. Then it is recorded.
 
 use std::collections::{BTreeMap, HashSet};
 use std::panic::resume_unwind;
@@ -29,10 +29,10 @@ use crate::mission::spec::Place;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-/// So many of the workers that one builds on are looked at.
+/// Maximum number of dependencies of a worker that are considered.
 const MOST_BELOW: usize = 100;
 
-/// What is asked for: two that are equal are the same job.
+/// A requested integration. Equal orders are the same job.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Order {
     pub repository: Repository,
@@ -40,7 +40,7 @@ pub(super) struct Order {
     pub into: String,
     pub strategy: Strategy,
     pub verify_command: Option<String>,
-    /// The subfolder in which it runs.
+    /// The subfolder in which the command runs.
     pub directory: Option<PathBuf>,
     pub push: bool,
 }
@@ -48,14 +48,14 @@ pub(super) struct Order {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Source {
     pub worker: Option<WorkerId>,
-    /// Whose branch it is, where it was asked for as a branch.
+    /// The worker that owns the branch, if the branch was requested by name.
     pub made_by: Option<WorkerId>,
     pub branch: String,
-    /// Where the branch stood when it was asked for.
+    /// The commit of the branch when it was requested.
     pub tip: String,
-    /// Of the merge or squash commit.
+    /// The message of the merge or squash commit.
     pub message: String,
-    /// What is to be known by whoever takes it in.
+    /// A note for the boss who integrates it.
     pub note: Option<String>,
 }
 
@@ -69,7 +69,7 @@ impl Source {
     }
 }
 
-/// A source, by its place in the order, and the commit with which it is in.
+/// A batch entry: a source, by its index in the order, and the commit that includes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Car {
     source: usize,
@@ -87,19 +87,20 @@ enum Why {
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Train {
-    /// Where the target stands; all else is on top of it.
+    /// The commit of the target, on which everything else is stacked.
     from: String,
     cars: Vec<Car>,
-    /// What has nothing to bring, and the commit with which it came in; by our own record or by git's word.
+    /// Sources that bring nothing new, with the commit that includes them. True if that is recorded, false if git shows
+    /// it.
     there: Vec<(Car, bool)>,
     left: Vec<(usize, Why)>,
-    /// What of the sources is not their workers' own, by their places in the order.
+    /// Commits of the sources that are not their workers' own, by index in the order.
     foreign: BTreeMap<usize, Foreign>,
     verification: Option<Verification>,
     verifications: usize,
-    /// All that the last one said that did not pass.
+    /// The full log of the last verification that did not pass.
     log: Option<PathBuf>,
-    /// What its worktree lacked.
+    /// Files and folders that its worktree lacked.
     lacks: Vec<Missing>,
 }
 
@@ -109,7 +110,7 @@ impl Train {
     }
 }
 
-/// For an order of which nothing is known yet.
+/// Returns an empty answer for an order.
 pub(super) fn answer(order: &Order) -> IntegrationAnswer {
     let worker = match order.sources.as_slice() {
         [one] => one.worker.clone(),
@@ -132,7 +133,7 @@ pub(super) fn answer(order: &Order) -> IntegrationAnswer {
     }
 }
 
-/// What would come of it. Writes nothing, runs nothing and asks no remote.
+/// Tries an integration without writing, running a command or contacting a remote.
 pub(super) async fn try_out(
     orchestrator: &Orchestrator,
     order: &Order,
@@ -145,7 +146,7 @@ pub(super) async fn try_out(
         refuse_without_identity(&context, repository)?;
         let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
         let bench = Bench::dry(repository).map_err(refused)?;
-        // One start of git beside another.
+        // Runs in parallel, since each starts git.
         let (train, unheeded, landing) = thread::scope(|scope| {
             let unheeded = scope.spawn(|| git::unheeded::unheeded(repository, order.push));
             let landing = scope.spawn(|| Landing::of(repository, &order.into));
@@ -171,7 +172,7 @@ pub(super) async fn try_out(
         Ok((answer, bench.into_scratch()))
     })
     .await?;
-    // A disk that is told of each block that becomes free takes milliseconds for it, and nobody waits for this.
+    // Each freed block takes milliseconds on a disk that discards it, and no caller waits for this.
     tokio::task::spawn_blocking(move || drop(scratch));
     Ok(answer)
 }
@@ -192,7 +193,7 @@ pub(super) async fn run(
     (answer.map_err(|error| with_causes(&error)), target.ok().flatten())
 }
 
-/// What our own records say of each source.
+/// Returns what the records contain about each source.
 async fn recorded(orchestrator: &Orchestrator, order: &Order) -> Result<Vec<Recorded>> {
     let mut recorded = Vec::new();
     for source in &order.sources {
@@ -219,7 +220,7 @@ async fn find(orchestrator: &Orchestrator, name: &str) -> Option<Arc<Worker>> {
     orchestrator.ask(|reply| Ask::Lookup { name, reply }).await.ok()?.ok()?.worker
 }
 
-/// All that a worker depends on, however far below.
+/// Returns all direct and indirect dependencies of a worker, up to a limit.
 async fn built_on(orchestrator: &Orchestrator, worker: &Worker) -> Vec<Arc<Worker>> {
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
     let mut left = worker.mission.depends_on.clone();
@@ -227,7 +228,7 @@ async fn built_on(orchestrator: &Orchestrator, worker: &Worker) -> Vec<Arc<Worke
         if !seen.insert(task.clone()) {
             continue;
         }
-        // A task that is not known any more was integrated long ago, or never.
+        // An unknown task was integrated long ago, or never.
         let Some(below) = find(orchestrator, task.as_str()).await else { continue };
         left.extend(below.mission.depends_on.iter().cloned());
         found.push(below);
@@ -260,13 +261,13 @@ fn known(worker: &Worker, below: &[Arc<Worker>], source: &Source, into: &str) ->
 #[derive(Debug, Clone, Default)]
 struct Recorded {
     integrations: Vec<Integrated>,
-    /// It has committed something.
+    /// True if it has commits.
     worked: bool,
     known: Known,
 }
 
 impl Recorded {
-    /// The commit with which this very work came in, if it is still there.
+    /// Returns the commit that integrated exactly this tip, if the target still contains it.
     fn commit_in(&self, order: &Order, source: &Source, from: &str) -> Option<String> {
         let same = |it: &&Integrated| it.into == order.into && it.source.as_deref() == Some(&source.tip);
         let is_there = |it: &&Integrated| git::integrate::contains(&order.repository, from, &it.commit);
@@ -295,7 +296,7 @@ fn couple(bench: &Bench<'_>, order: &Order, recorded: &[Recorded], from: String)
     Ok(train)
 }
 
-/// Those before it in the train that it builds on, which may come in as other commits.
+/// Returns the tips of earlier entries that this source is built on. They may be included as other commits.
 fn had_of_train(order: &Order, train: &Train, at: usize) -> Vec<String> {
     let before =
         train.cars.iter().chain(train.there.iter().map(|(car, _)| car)).map(|car| &order.sources[car.source].tip);
@@ -361,7 +362,7 @@ impl Run<'_> {
         self.conclude(train, left_out).await
     }
 
-    /// What may land, on top of where the target stands now.
+    /// Returns the train that may land, on top of the current commit of the target.
     async fn assemble(&self) -> Result<Train> {
         self.teller.doing(format!("merges into {}", self.order.into));
         let recorded = recorded(&self.orchestrator, self.order).await?;
@@ -385,9 +386,9 @@ impl Run<'_> {
         }
     }
 
-    /// Leaves out what keeps the whole from passing. What is left has passed as it is, or there is nothing left.
+    /// Leaves out the branches that keep the whole from passing. The remaining train has passed as it is, or is empty.
     async fn prove(&self, mut train: Train, command: &str) -> Result<Train> {
-        // So many of the first cars have passed together, by this.
+        // Number of leading batch entries that have passed together.
         let (mut good, mut passed) = (0, None);
         while train.cars.len() > good {
             let whole = self.verify(&mut train, None, command).await?;
@@ -425,7 +426,7 @@ impl Run<'_> {
         Ok(train)
     }
 
-    /// The first so many cars; `None`: all of them.
+    /// Verifies the first `first` batch entries. `None` means all of them.
     async fn verify(&self, train: &mut Train, first: Option<usize>, command: &str) -> Result<Verification> {
         let cars = &train.cars[..first.unwrap_or(train.cars.len())];
         let commit = cars.last().map_or(&train.from, |car| &car.commit).clone();
@@ -451,7 +452,7 @@ impl Run<'_> {
         .await
     }
 
-    /// The inner error: the target has moved meanwhile, and nothing was done.
+    /// Moves the branch. The inner error means that the target has moved meanwhile and nothing was done.
     async fn land(&self, train: &Train) -> Result<std::result::Result<(), IntegrateError>> {
         let (order, train) = (self.order.clone(), train.clone());
         blocking(move || {
@@ -467,7 +468,8 @@ impl Run<'_> {
         .await
     }
 
-    /// What came in, and what was in already and not known to be: a server that died between landing and this.
+    /// Records what was integrated now, and what was integrated but not recorded because a server died before recording
+    /// it.
     async fn record(&self, train: &Train) -> Result<()> {
         let recorded = recorded(&self.orchestrator, self.order).await?;
         let found = train.there.iter().filter(|(_, known)| !known).map(|(car, _)| car);
@@ -494,7 +496,7 @@ impl Run<'_> {
             let unheeded = || git::unheeded::unheeded(&order.repository, order.push).map_err(refused);
             answer.notes = notes(&order, &train, unheeded)?;
             if push {
-                // What was merged is merged, whatever becomes of this.
+                // The merge is done, even if the push fails.
                 let pushed = git::push(&order.repository, &order.into, false);
                 answer.push = Some(pushed.unwrap_or_else(|error| Pushed {
                     result: PushResult::Failed,
@@ -513,8 +515,8 @@ fn is_passed(verification: &Verification) -> bool {
     matches!(verification, Verification::Passed { .. })
 }
 
-/// Of a single source. To try the target alone takes as long again as what took too long, and is told nothing by what did
-/// not run at all, unless something was missing for it.
+/// Returns whether a single source may have failed because of the target. After a timeout, verifying the target alone
+/// would take as long again. If the command did not run, it would show nothing, unless something was missing.
 fn may_be_the_targets(verification: &Verification, lacks: &[Missing]) -> bool {
     match verification {
         Verification::Failed { .. } => true,
@@ -523,7 +525,7 @@ fn may_be_the_targets(verification: &Verification, lacks: &[Missing]) -> bool {
     }
 }
 
-/// Nothing came in, and it is not for what was to come in.
+/// Returns the likely cause if nothing was integrated because the target alone does not pass.
 fn likely_cause(train: &Train) -> Option<LikelyCause> {
     let fails = train.left.iter().any(|(_, why)| matches!(why, Why::TargetFails(_)));
     let cause = LikelyCause {
@@ -537,7 +539,7 @@ fn is_of_proof(why: &Why) -> bool {
     matches!(why, Why::NotProven(_))
 }
 
-/// `unheeded` is asked where something comes in.
+/// Returns the notes of an answer. `unheeded` is called only if something is integrated.
 fn notes(order: &Order, train: &Train, unheeded: impl FnOnce() -> Result<Vec<String>>) -> Result<Vec<String>> {
     let log =
         train.log.iter().map(|log| format!("all that the verification that did not pass said: {}", log.display()));
@@ -555,7 +557,8 @@ fn notes(order: &Order, train: &Train, unheeded: impl FnOnce() -> Result<Vec<Str
     Ok(notes)
 }
 
-/// What of a source is not its worker's own: left out, or coming along.
+/// Describes the commits of a source that are not its worker's own: those left out, and those that are included with
+/// it.
 fn note_on_foreign(order: &Order, train: &Train, at: usize, foreign: &Foreign) -> Result<Vec<String>> {
     let (name, into) = (order.sources[at].name(), &order.into);
     let comes_in = train.cars.iter().any(|car| car.source == at);

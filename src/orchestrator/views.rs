@@ -35,10 +35,10 @@ impl Actor {
         self.view_in(&self.load(), worker)
     }
 
-    /// For many at once: the load is the same for all of them.
+    /// Returns a view with a given load, which is the same for many workers.
     pub(super) fn view_in(&self, load: &Load<'_>, worker: &Arc<Worker>) -> WorkerView {
         let live = self.live.get(&worker.id).filter(|_| worker.status.is_live()).cloned();
-        // Zero is what a supervisor of an older build leaves.
+        // Supervisors of older builds leave zero.
         let since = |then: Duration| (!then.is_zero()).then(|| process::monotonic().saturating_sub(then).as_secs());
         let waits_for = self.hold(load, worker).map(|hold| hold.to_string());
         WorkerView {
@@ -164,7 +164,8 @@ impl Actor {
         })
     }
 
-    /// Reads the whole history: for what people ask for now and then.
+    /// Returns the workers of the registry, and those in the history whose worktree may still exist. It reads the whole
+    /// history, so it is only for rare requests.
     fn all_with_worktrees(&self) -> Vec<Arc<Worker>> {
         let may_be_there =
             |worker: &Arc<Worker>| matches!(worker.mission.place, Place::Worktree { .. }) && !worker.worktree_removed;
@@ -173,7 +174,7 @@ impl Actor {
     }
 }
 
-/// The one worker that a name means, or the error that helps to name it.
+/// Returns the one worker that a name means, or an error that helps to name it.
 pub(super) fn found(registry: &Registry, name: &str, named: Named) -> Result<Arc<Worker>> {
     match named {
         Named::One(worker) => Ok(worker),
@@ -186,7 +187,7 @@ pub(super) fn found(registry: &Registry, name: &str, named: Named) -> Result<Arc
     }
 }
 
-/// As much of a name as says which was meant.
+/// Shortens a name for an error message.
 fn shown(name: &str) -> String {
     const SHOWN: usize = 80;
     match name.char_indices().nth(SHOWN) {
@@ -195,13 +196,13 @@ fn shown(name: &str) -> String {
     }
 }
 
-/// A close name, or a few that there are; and where to find all.
+/// Suggests a close name, or a few existing ones, and how to list all.
 fn instead_of(registry: &Registry, name: &str) -> String {
     const NAMED: usize = 3;
     if let Some(close) = closest(registry, name) {
         return format!("did you mean {close}? list_worker_missions shows all");
     }
-    // The open ones first, of them the newest.
+    // Open workers first, and the newest first among them.
     let open = registry.workers().rev().filter(|worker| !worker.status.is_settled());
     let settled = registry.workers().rev().filter(|worker| worker.status.is_settled());
     let known: Vec<&Arc<Worker>> = open.chain(settled).collect();

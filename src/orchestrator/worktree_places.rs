@@ -1,6 +1,6 @@
-//! Where worktrees lie for which no place is asked: beside the repository, so that nothing of the user's checkout is found
-//! from within them by going upwards (node_modules, go.work, .cargo), and no tool that walks the checkout finds them. In
-//! the user's data directory where that cannot be.
+//! The default place of worktrees: beside the repository. Tools that search parent folders (node_modules, go.work,
+//! .cargo) then find nothing of the user's checkout. Tools that walk the checkout do not find the worktrees. If they
+//! cannot be beside it, they are in the user's data directory.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use rustix::fs::Access;
 use crate::git::{self, Repository};
 use crate::store::state_dir;
 
-/// What tools look for in the folders above the one that they run in.
+/// Names that tools look for in the folders above their own.
 const MARKERS: [&str; 4] = [".git", "package.json", "Cargo.toml", "go.work"];
 
-/// What decides where worktrees lie.
+/// The inputs that determine the place of worktrees.
 #[derive(Debug, Clone, Copy)]
 pub struct Around<'a> {
     pub repository: &'a Repository,
@@ -23,7 +23,7 @@ pub struct Around<'a> {
     pub template: Option<&'a str>,
 }
 
-/// The folder in which new worktrees are made.
+/// Returns the folder in which new worktrees are created.
 pub fn worktrees_folder(around: Around<'_>) -> PathBuf {
     let home = etcetera::home_dir().ok();
     real(&match around.template {
@@ -32,7 +32,7 @@ pub fn worktrees_folder(around: Around<'_>) -> PathBuf {
     })
 }
 
-/// Without symbolic links, as git names it; what is not there yet stays as it is.
+/// Resolves symbolic links, as git does. The part that does not exist yet stays as it is.
 fn real(path: &Path) -> PathBuf {
     let known = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
     known.map_or_else(
@@ -44,7 +44,7 @@ fn real(path: &Path) -> PathBuf {
     )
 }
 
-/// All folders in which worktrees of this state may lie: the one of today, and those of other days.
+/// Returns all folders that may contain worktrees of this state: the current one, and all default ones.
 pub fn all_folders(around: Around<'_>) -> Vec<PathBuf> {
     let mut folders = vec![worktrees_folder(around), in_data(around), around.state_root.join(state_dir::WORKTREES)];
     folders.extend(beside(around));
@@ -70,13 +70,14 @@ fn in_data(around: Around<'_>) -> PathBuf {
     name.push("-");
     name.push(short_id(around));
     let data = etcetera::base_strategy::Xdg::new().map(|base| base.data_dir());
-    // Without a home there is only the state directory, which can be written.
+    // Only the state directory is known to be writable if there is no home directory.
     let data = data.map_or_else(|_| around.state_root.to_owned(), |data| data.join("orchestrator-boss"));
     data.join(state_dir::WORKTREES).join(name)
 }
 
-/// `{repository}` is the name of the repository's folder, `{id}` that of the state directory in short. Where two
-/// repositories would share a folder, it gets both. A relative one begins at the repository's root.
+/// Expands the setting. `{repository}` is the name of the repository's folder, and `{id}` a short id of the state
+/// directory. A subfolder with both is appended if two repositories could share the folder. A relative path starts at
+/// the root of the repository.
 fn filled(around: Around<'_>, template: &str, home: Option<&Path>) -> PathBuf {
     let root = around.repository.root();
     let repository = root.file_name().unwrap_or_default().to_string_lossy();
@@ -91,7 +92,7 @@ fn filled(around: Around<'_>, template: &str, home: Option<&Path>) -> PathBuf {
     plain(&path)
 }
 
-/// Without `.` and `..`, by the names alone where it is not there yet.
+/// Removes `.` and `..`. Parts that do not exist yet are resolved by name alone.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -110,12 +111,12 @@ fn has_default_state(around: Around<'_>) -> bool {
     real(around.state_root) == real(around.repository.root()).join(state_dir::NAME)
 }
 
-/// Of the state directory: worker ids are counted in each by itself.
+/// Returns a short id of the state directory, since each one counts worker ids by itself.
 fn short_id(around: Around<'_>) -> String {
     git::short_hash(real(around.state_root).as_os_str().as_encoded_bytes())
 }
 
-/// It is there or can be made, and nothing above it leaks in.
+/// Returns whether the folder exists or can be created, and is not below a project.
 fn is_usable(folder: &Path, home: Option<&Path>) -> bool {
     let is_writable =
         |path: &Path| path.is_dir() && rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
@@ -136,7 +137,8 @@ fn is_below_a_project(folder: &Path, home: Option<&Path>) -> bool {
     above.into_iter().any(|above| MARKERS.iter().any(|marker| is_marker(&above.join(marker))))
 }
 
-/// Codex's sandbox leaves an empty folder `.git` in folders that it lets a worker write; git takes it for nothing.
+/// Returns whether a marker exists. Codex's sandbox leaves an empty folder `.git` in folders that a worker may write.
+/// Git ignores it, so an empty folder does not count.
 fn is_marker(path: &Path) -> bool {
     let is_empty_folder = || path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
     path.symlink_metadata().is_ok() && !is_empty_folder()
@@ -204,7 +206,7 @@ mod tests {
         let case = Case::new();
         fs::create_dir(case.root.parent().unwrap().join(".git")).unwrap();
         assert_eq!(case.folder(None), case.beside(), "an empty folder is no repository");
-        // The repository's own are beside them, not above.
+        // Markers in the repository itself are beside the worktrees, not above them.
         fs::write(case.root.join("package.json"), "").unwrap();
         assert_eq!(case.folder(None), case.beside());
     }
@@ -227,7 +229,7 @@ mod tests {
         fs::write(case.beside(), "a file").unwrap();
         assert!(case.is_in_data());
         let case = Case::new();
-        // A link is as good as where it leads.
+        // A symlink counts as its target.
         std::os::unix::fs::symlink("/nowhere/at/all", case.beside()).unwrap();
         assert!(case.is_in_data());
     }

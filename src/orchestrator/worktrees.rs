@@ -57,7 +57,8 @@ pub(super) fn create(context: &Context, recorded: Option<String>, request: Workt
     })
 }
 
-/// The commit of the boss's integration branch, where one is needed. On a detached HEAD it starts at that.
+/// Returns the commit of the boss's integration branch, if one is needed. On a detached HEAD, the worktree starts at
+/// HEAD.
 fn start(context: &Context, recorded: Option<String>, request: &WorktreeRequest) -> Result<Option<String>> {
     let repository = context.repository()?;
     let is_there = git::names::tip(repository, git::names::branch_name(&request.branch)).is_ok_and(|tip| tip.is_some());
@@ -79,14 +80,14 @@ pub(super) fn repository(context: &Context, named: Option<&Path>) -> Result<Repo
     Repository::discover(&path).map_err(refused)?.ok_or(OrchestratorError::NoRepository { path })
 }
 
-/// One worktree to remove.
+/// A worktree to remove.
 struct Removal {
     path: PathBuf,
-    /// Asked for by its path, and not by the name of its worker.
+    /// True if it was requested by its path, and not by the name of its worker.
     by_path: bool,
     /// The worker that it was made for, or that was the last to work in it.
     worker: Option<Arc<Worker>>,
-    /// Workers that are still open and work in it, or in a folder of it.
+    /// Open workers that work in it, or in a folder of it.
     in_use_by: Vec<Arc<Worker>>,
 }
 
@@ -149,7 +150,7 @@ fn of_worker(lookup: &Lookup, worker: Arc<Worker>) -> Removal {
 
 fn at_path(lookup: &Lookup, path: &Path) -> Removal {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    // The newest whose place this is.
+    // The newest worker with this place.
     let worker = lookup.all.iter().rev().find(|worker| worker.mission.place.path() == path).cloned();
     Removal { in_use_by: open_in(lookup, &path), path, by_path: true, worker }
 }
@@ -173,7 +174,8 @@ fn only_merged(context: &Context, target: Option<String>, workers: Vec<Arc<Worke
     workers.into_iter().zip(answers).filter(|(_, answer)| is_in(answer)).map(|(worker, _)| worker).collect()
 }
 
-/// Asked where nobody named this one worktree: "all that is integrated" is none whose work is only partly on its branch.
+/// Returns why a worktree stays when all integrated ones are removed: part of its work is not on its branch. A worktree
+/// that is named by itself is not checked here.
 fn why_not_all_is_on_its_branch(
     context: &Context,
     request: &RemovalRequest,
@@ -219,7 +221,7 @@ fn remove_one(
         None => git::remove(&repository, &remove),
     };
     let removed = match removed {
-        // Somebody else was faster: what is left to do is done.
+        // Another process has removed it first. This finishes the remaining steps.
         Err(_) if is_gone(&repository, &remove.path) => git::remove(&repository, &remove),
         removed => removed,
     };
@@ -234,7 +236,7 @@ fn remove_one(
     })
 }
 
-/// The one that is named, else the one that the worktree belongs to.
+/// Returns the named repository, the one that a worktree given by its path belongs to, or else the server's own.
 fn repository_at(context: &Context, request: &RemovalRequest, target: &Removal) -> Result<Repository> {
     if request.repo_path.is_none() && target.by_path {
         let around = if target.path.exists() { Repository::discover(&target.path).ok().flatten() } else { None };
@@ -264,8 +266,8 @@ fn removal(
     }
 }
 
-/// Why the worktree of a settled worker is not to be cleaned away: work in it, or on its branch, is in no other place.
-/// `None`: all of it is. Changes nothing. Blocks.
+/// Returns why the worktree of a settled worker must not be removed: it, or its branch, holds work that exists nowhere
+/// else. `None` if all of its work exists elsewhere. Changes nothing. Blocks.
 pub fn why_it_stays(
     repository: &Repository,
     folder: &WorkerDir,
@@ -357,7 +359,7 @@ pub(super) fn details(context: &Context, view: WorkerView, include: &Include) ->
     })
 }
 
-/// The last events of an attempt that say something, oldest of them first.
+/// Returns the last events of an attempt, oldest first, without bookkeeping.
 fn newest_events(attempt: &AttemptDir, most: usize) -> Vec<LoggedEvent> {
     let text = std::fs::read_to_string(attempt.events()).unwrap_or_default();
     let events = text.lines().rev().filter_map(|line| serde_json::from_str::<LoggedEvent>(line).ok());
@@ -366,14 +368,14 @@ fn newest_events(attempt: &AttemptDir, most: usize) -> Vec<LoggedEvent> {
     newest
 }
 
-/// What a worker's changes are counted from; `None` where it has not begun, or outside of a repository.
+/// Returns the commit that a worker's changes are counted from. `None` if it has not begun, or outside a repository.
 pub fn base_commit(worker: &Worker, attempt: &AttemptDir) -> Result<Option<String>> {
     let assignment = file::read_json::<Assignment>(&attempt.assignment())?;
     let told = assignment.and_then(|assignment| assignment.base_commit);
     Ok(told.or_else(|| worker.base_commit.clone()))
 }
 
-/// Against the files in its directory; of a worktree that is gone, what is on its branch.
+/// Returns the changes in its directory or, if the worktree is gone, those on its branch.
 fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Include) -> Result<Option<DiffPage>> {
     let Some(base) = base_commit(worker, attempt)? else { return Ok(None) };
     let (directory, offset, most) = (worker.mission.place.path(), include.diff_offset as u64, include.diff_bytes);
@@ -387,7 +389,7 @@ fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Incl
     Ok(Some(DiffPage { text: page.text, next_offset: page.next_offset.map(|offset| offset as usize) }))
 }
 
-/// Whether a worker's result can be merged: it ended well, or the boss asks for it by branch.
+/// Returns whether a worker has completed, so that its result can be merged.
 pub(super) fn completed(worker: &Worker) -> bool {
     worker.status == WorkerStatus::Settled(Ending::Completed)
 }

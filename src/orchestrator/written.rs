@@ -1,4 +1,4 @@
-//! What was written to a worker, by whom, and whether it was heard: read off its folder.
+//! Messages to a worker, with author and delivery state, read from its folder.
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -15,22 +15,22 @@ pub struct Written {
     pub attempt: u32,
     pub id: Uuid,
     pub at: Timestamp,
-    /// `None` where an earlier build did not note it.
+    /// The author. `None` if an earlier build did not record it.
     pub by: Option<Author>,
     pub text: String,
     pub heard: Heard,
-    /// How far it came; a message may have been handed to the CLI and not be known to have been heard.
+    /// The delivery state. A message may have been passed to the CLI without an acknowledgement.
     pub delivered: Option<Delivered>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
-    /// Its attempt began with it.
+    /// Delivered as part of the attempt's first prompt.
     AtTheStart,
     At(Timestamp),
-    /// It is on its way, or waits for the end of the turn or a place.
+    /// Not delivered yet: it is on its way, or waits for the end of the turn or a free slot.
     Waiting,
-    /// Its attempt is over; the next one hears it first.
+    /// Not delivered, and the attempt is over. The next attempt receives it first.
     Never,
 }
 
@@ -44,7 +44,7 @@ impl Heard {
     }
 }
 
-/// In the order in which it was written.
+/// Returns all messages to a worker, in the order in which they were written.
 pub fn written(worker: &Worker, folder: &WorkerDir) -> Vec<Written> {
     let mut all: Vec<Written> = Vec::new();
     for number in folder.attempts() {
@@ -58,19 +58,19 @@ pub fn written(worker: &Worker, folder: &WorkerDir) -> Vec<Written> {
     all
 }
 
-/// Of the attempt that runs, ran last, or waits in the queue.
+/// Returns the messages to the attempt that runs, ran last, or waits in the queue.
 pub fn of_the_newest(worker: &Worker, folder: &WorkerDir) -> Vec<Written> {
     let queued = !worker.status.is_settled() && !worker.status.is_live();
     let newest = worker.attempt + u32::from(queued);
     written(worker, folder).into_iter().filter(|written| written.attempt == newest).collect()
 }
 
-/// Of one attempt: what it began with, then its letters.
+/// Returns the messages of one attempt: those that it began with, then those that were posted to it.
 fn in_attempt(worker: &Worker, number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
     let assignment: Option<Assignment> = file::read_json(&dir.assignment()).ok().flatten();
     let began = match assignment {
         Some(assignment) => assignment.written.iter().map(|it| of_message(it, number, Heard::AtTheStart)).collect(),
-        // It was called off in the queue.
+        // It was cancelled in the queue.
         None if is_over && number == worker.attempt => {
             worker.next.written.iter().map(|it| of_message(it, number, Heard::Never)).collect()
         }
@@ -79,7 +79,7 @@ fn in_attempt(worker: &Worker, number: u32, dir: &AttemptDir, is_over: bool) -> 
     began.into_iter().chain(letters(number, dir, is_over)).collect()
 }
 
-/// What was posted to a running attempt.
+/// Returns the messages that were posted to a running attempt.
 pub fn letters(number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
     let letters = dir.letters(0).unwrap_or_default();
     if letters.is_empty() {
@@ -87,7 +87,7 @@ pub fn letters(number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
     }
     let status: Option<LiveStatus> = file::read_json(&dir.status()).ok().flatten();
     let receipts = status.map(|status| status.receipts).unwrap_or_default();
-    // The newest says how far it came.
+    // The newest receipt has the current delivery state.
     let newest = |id: Uuid| receipts.iter().rev().find(|receipt| receipt.message_id == id);
     let heard = |id: Uuid| match newest(id).filter(|receipt| receipt.how != Delivered::Sent) {
         Some(receipt) => Heard::At(receipt.at),

@@ -1,10 +1,11 @@
-//! Whether a program is at work in a folder, as its working directory tells.
+//! Checks whether a program runs in a folder, by its working directory.
 
 use std::path::Path;
 
 use super::platform;
 
-/// Looks at all processes that can be seen, this one left out. One that hides its directory is another user's.
+/// Returns whether a process of this program has its working directory in the folder. Checks all visible processes
+/// except this one. A process that hides its directory belongs to another user.
 pub fn is_at_work_in(program: &str, folder: &Path) -> bool {
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let works_there =
@@ -30,7 +31,7 @@ mod tests {
         std::fs::create_dir(&inside).unwrap();
         assert!(!is_at_work_in("sleep", folder.path()));
         let mut sleep = Command::new("sleep").arg("600").current_dir(&inside).stdin(Stdio::null()).spawn().unwrap();
-        // It is a copy of this program until it has become the other.
+        // Until exec, the child is a copy of this program.
         let began = std::time::Instant::now();
         while !is_at_work_in("sleep", folder.path()) && began.elapsed() < std::time::Duration::from_secs(60) {
             std::thread::yield_now();

@@ -1,8 +1,10 @@
-//! Which processes are daemons that a user shares with workers: whoever needs one first starts it, and others use it then.
+//! Recognises daemons that a user shares with workers. The first program that needs such a daemon starts it, and others
+//! then use it.
 //!
-//! A name in the settings stands for what such a daemon really looks like in the process table, where the name is known
-//! here; otherwise for a program or the main class of a Java program. The client of a daemon is none, and neither is a
-//! daemon whose data lies in a place of the worker's own. This room does not end what it recognises.
+//! If a name in the settings is known here, it stands for such a daemon as it appears in the process table. Otherwise
+//! it stands for a program, or for the main class of a Java program. A client of a daemon does not count. Neither does
+//! a daemon whose data lies in one of the worker's own places. This module does not end the processes that it
+//! recognises.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -11,12 +13,12 @@ use std::time::SystemTime;
 use super::identity::Record;
 use super::platform;
 
-/// Where a worker has things of its own.
+/// The places that belong to a worker alone.
 #[derive(Clone, Debug, Default)]
 pub struct Private {
-    /// Its worktree, its folder, its sockets.
+    /// The worker's worktree, folder and sockets.
     pub places: Vec<PathBuf>,
-    /// When the worker began: what was made since in a folder for temporary files is its own too. `None`: not known.
+    /// The worker's start. A path among the temporary files that was made later is its own too. `None`: not known.
     pub since: Option<SystemTime>,
 }
 
@@ -32,7 +34,7 @@ impl Private {
         else {
             return false;
         };
-        // The folder that was made first on the way to it, since that is the one which somebody chose.
+        // The topmost folder on the way was made first, and is the one that was chosen for the data.
         let (folder, rest) = inside;
         let Some(first) = rest.components().next() else { return false };
         let made = std::fs::metadata(folder.join(first)).and_then(|metadata| metadata.created());
@@ -44,19 +46,19 @@ impl Private {
 struct Kind {
     name: &'static str,
     looks: fn(&Program) -> bool,
-    /// What says where its data or its socket lies: options, and a variable.
+    /// The options and the variable that name the place of its data or its socket.
     folder: (&'static [&'static str], &'static str),
-    /// Of a server for data: one that works in a place of the worker is its own, and only one in a session of its own
-    /// is a daemon.
+    /// True for a data server. One whose working directory lies in a place of the worker is the worker's. Only one in a
+    /// session of its own is a daemon.
     keeps_data: bool,
 }
 
-/// A process as its command line shows it.
+/// A process as its command line describes it.
 struct Program<'a> {
     /// The system's short name.
     short: &'a str,
     words: &'a [String],
-    /// In a session of its own, as daemons are.
+    /// True if it has a session of its own, as daemons do.
     apart: bool,
 }
 
@@ -107,7 +109,7 @@ const KINDS: &[Kind] = &[
             || it.dotnet("VBCSCompiler")
             || it.dotnet("rzc") && it.has("server")
     }),
-    // It forks from the command that needed it first, and keeps its arguments.
+    // The daemon forks from the first command that needs it, and keeps that command's arguments.
     kind("dmypy", |it| it.apart && it.any(|word| word == "mypy.dmypy" || word.ends_with("/dmypy"))),
     kind("spring", |it| it.titled("spring server") || it.titled("spring app")),
     kind("eslint_d", |it| it.script("/eslint_d/lib/daemon.js") || it.titled("eslint_d")),
@@ -167,13 +169,13 @@ const KINDS: &[Kind] = &[
     kind("ollama", |it| it.is("ollama") && it.has("serve")),
 ];
 
-/// The names that stand for more than a program of that name.
+/// Returns the names that stand for more than a program of that name.
 pub fn known_daemons() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|kind| kind.name)
 }
 
 impl Program<'_> {
-    /// By the name that it was called by, or the system's name for it.
+    /// Returns whether this is the name by which the program was called, or the system's name for it.
     fn is(&self, name: &str) -> bool {
         self.called() == name || self.short == name
     }
@@ -182,7 +184,8 @@ impl Program<'_> {
         self.words.first().map_or("", |called| file_name(called))
     }
 
-    /// Many daemons put a title where the name that they were called by was.
+    /// Returns whether the title or the called name begins like this. Many daemons replace the called name with a
+    /// title.
     fn titled(&self, beginning: &str) -> bool {
         let of_words = || beginning.contains(' ') && self.words.join(" ").starts_with(beginning);
         self.called().starts_with(beginning) || self.title().starts_with(beginning) || of_words()
@@ -196,7 +199,7 @@ impl Program<'_> {
         self.words.first().map_or("", String::as_str)
     }
 
-    /// What follows the name of the program, which an interpreter may stand before.
+    /// Returns the word after the program's name, which may itself follow an interpreter.
     fn first_argument(&self, program: &str) -> Option<&str> {
         let at = self.words.iter().position(|word| file_name(word) == program)?;
         self.words.get(at + 1).map(String::as_str)
@@ -214,20 +217,20 @@ impl Program<'_> {
         self.rest().iter().any(|word| is(word))
     }
 
-    /// A Java program with one of these as its main class, or any where none is named.
+    /// Returns whether this is a Java program with one of these main classes; any Java program if none is given.
     fn java(&self, main: &[&str]) -> bool {
         let is_main = |word: &str| main.is_empty() || main.iter().any(|class| word.starts_with(class));
         file_name(self.title()) == "java" && self.any(is_main)
     }
 
-    /// The script that an interpreter runs ends so.
+    /// Returns whether an interpreter runs a script whose path ends like this.
     fn script(&self, end: &str) -> bool {
         let interpreted = ["node", "bun", "deno"].contains(&self.called());
         let script = self.rest().iter().find(|word| !word.starts_with('-'));
         interpreted && script.is_some_and(|script| script.ends_with(end))
     }
 
-    /// Run by `dotnet`, or as a program of that name.
+    /// Returns whether `dotnet` runs this assembly, or a program has its name.
     fn dotnet(&self, assembly: &str) -> bool {
         let library = format!("{assembly}.dll");
         self.is(assembly) || self.is("dotnet") && self.any(|word| file_name(word) == library)
@@ -237,7 +240,7 @@ impl Program<'_> {
         self.is("git") && self.has(command) || self.called() == format!("git-{command}")
     }
 
-    /// The value of an option: `--name=VALUE`, `--name VALUE`, `-nVALUE`.
+    /// Returns the value of an option: `--name=VALUE`, `--name VALUE`, `-nVALUE`.
     fn option(&self, names: &[&str]) -> Option<PathBuf> {
         let value_of = |(at, word): (usize, &String)| {
             let name = names.iter().find(|name| word.starts_with(**name))?;
@@ -252,7 +255,7 @@ impl Program<'_> {
 }
 
 impl Kind {
-    /// Whether it keeps its data, or listens, in a place of the worker.
+    /// Returns whether it keeps its data, or listens, in a place of the worker.
     fn is_private(&self, program: &Program, pid: u32, private: &Private) -> bool {
         let (options, variable) = self.folder;
         let told = || platform::environment_value(pid, variable).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -266,7 +269,7 @@ impl Kind {
     }
 }
 
-/// The name of the daemon that this process is, if it is one of those in `names` and not the worker's own.
+/// Returns the daemon's name if this process is one of the daemons in `names` and not the worker's own.
 pub(super) fn shared_daemon(record: &Record, apart: bool, names: &[String], private: &Private) -> Option<String> {
     let arguments = platform::arguments(record.pid);
     let arguments: Vec<String> = arguments.into_iter().filter(|word| !word.is_empty()).collect();
@@ -279,20 +282,20 @@ pub(super) fn shared_daemon(record: &Record, apart: bool, names: &[String], priv
     is_plainly_called(&plain, &record.name, &arguments).then(|| record.name.clone())
 }
 
-/// The kind of a process, and its command line in the words by which it was recognised.
+/// Returns the kind of a process, and its command line in the words that matched.
 fn kind_of<'a>(short: &str, arguments: &'a [String], apart: bool) -> Option<(&'static Kind, Cow<'a, [String]>)> {
     let matching = |words: Cow<'a, [String]>| {
         let program = Program { short, words: &words, apart };
         let kind = KINDS.iter().find(|kind| (kind.looks)(&program) && (apart || !kind.keeps_data))?;
         Some((kind, words))
     };
-    // A title is one word with spaces in it, which a path may be too.
+    // A title is one word with spaces in it; a path may have spaces too.
     let is_title = arguments.first().is_some_and(|title| title.contains(' '));
     let split = || arguments.iter().flat_map(|word| word.split(' ')).map(str::to_owned).collect();
     matching(Cow::Borrowed(arguments)).or_else(|| is_title.then(|| matching(Cow::Owned(split())))?)
 }
 
-/// By the system's short name, the name the program was called by, or the main class of a Java program.
+/// Returns whether a name is the system's short name, the called name, or a Java program's main class.
 fn is_plainly_called(names: &[&String], short: &str, arguments: &[String]) -> bool {
     let is_one = |name: &str| names.iter().any(|known| *known == name);
     let Some((called, rest)) = arguments.split_first() else { return is_one(short) };
@@ -305,12 +308,12 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// As the compiler is named to a wrapper.
+/// Returns whether the word may name a program, as the compiler's name in a call of a wrapper does.
 fn names_a_program(word: &str) -> bool {
     !word.starts_with('-') && word.contains(|character: char| character.is_alphabetic())
 }
 
-/// Whether the process works in a place of the worker.
+/// Returns whether the process's working directory lies in a place of the worker.
 pub(super) fn works_in(pid: u32, private: &Private) -> bool {
     !private.places.is_empty()
         && platform::working_directory(pid)
@@ -327,7 +330,7 @@ mod tests {
         kind_of(&short, &words, true).map(|(kind, _)| kind.name)
     }
 
-    /// As they are seen in the process table.
+    /// Checks command lines as they appear in the process table.
     #[test]
     fn each_daemon_is_known_by_its_command_line() {
         for (name, line) in [

@@ -21,27 +21,27 @@ pub struct DetachedLaunch {
     pub program: Program,
     pub args: Vec<OsString>,
     pub cwd: PathBuf,
-    /// Added to, or replacing, the inherited environment; applied after `env_remove`.
+    /// Variables added to the inherited environment, or replacing it; applied after `env_remove`.
     pub env_set: BTreeMap<String, OsString>,
     pub env_remove: Vec<String>,
-    /// Its stderr is appended here; made with mode 0600 if missing.
+    /// The file to which its stderr is appended; created with mode 0600 if missing.
     pub log: PathBuf,
-    /// Its stdin ends when we do, so that it can end with us. Else it has none.
+    /// True if it gets a stdin that closes when this process ends, so that it can end too. Otherwise it has no stdin.
     pub held: bool,
 }
 
 #[derive(Debug)]
 pub struct Detached {
     pub identity: Identity,
-    /// Its stdout, on which it prints one line when it is ready and nothing after: the reader may be gone by then.
+    /// Its stdout. It prints one line when it is ready, and nothing later, since the reader may be gone by then.
     pub ready: ChildStdout,
-    /// To be kept for as long as it shall run, where that was asked for.
+    /// Its stdin, if requested. To be kept for as long as it is to run.
     pub held: Option<ChildStdin>,
-    /// Its exit. A task of the runtime reaps it whether or not anybody awaits this; dropping it is fine.
+    /// Its exit status. A task of the runtime reaps the process even if this handle is dropped.
     pub exited: JoinHandle<io::Result<ExitStatus>>,
 }
 
-/// Must be called on a tokio runtime.
+/// Starts a detached process. Must be called on a tokio runtime.
 pub fn start_detached(launch: &DetachedLaunch) -> Result<Detached, SpawnError> {
     let path = launch.program.path();
     let program = launch.program.startable().ok_or_else(|| SpawnError::OwnProgramGone { program: path.to_owned() })?;

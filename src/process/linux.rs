@@ -106,7 +106,7 @@ fn is_entry(entry: &[u8], key: &str, value: &str) -> bool {
     entry.strip_prefix(key.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) == Some(value.as_bytes())
 }
 
-/// `None` if it has ended, or is another user's.
+/// Returns a process's working directory. `None` if the process has ended, or belongs to another user.
 pub(super) fn working_directory(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
@@ -116,7 +116,8 @@ pub(super) fn arguments(pid: u32) -> Vec<String> {
     line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// Whether the process runs as our user. Asked of those with a hidden environment only: it is a slower file.
+/// Returns whether the process runs as our user. Called only for a hidden environment, since this file is slower to
+/// read.
 pub(super) fn runs_as_us(pid: u32) -> bool {
     let us = geteuid().as_raw();
     Status::from_file(format!("/proc/{pid}/status"))
@@ -183,13 +184,14 @@ pub(super) fn become_subreaper() -> rustix::io::Result<()> {
     rustix::process::set_child_subreaper(Some(getpid()))
 }
 
-/// Whether this process has no child, dead or alive, and so, as the one that adopts all orphans below it, no descendant.
+/// Returns whether this process has no child, dead or alive. It adopts all orphans below it, so it then has no
+/// descendant.
 pub(super) fn has_no_descendants() -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     is_subreaper() && matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
 }
 
-/// Whether orphans below this process become its children, so that descent alone finds them all.
+/// Returns whether orphans below this process become its children, so that descent alone finds them all.
 pub(super) fn is_subreaper() -> bool {
     matches!(rustix::process::child_subreaper(), Ok(Some(_)))
 }

@@ -74,19 +74,19 @@ pub(super) fn environment_has(pid: u32, key: &str, value: &str) -> Option<bool> 
     (!environment.is_empty()).then(|| environment.contains(&wanted))
 }
 
-/// What a process was started with under this name, if that can be seen.
+/// Returns the value with which a process was started for this variable, if it is visible.
 pub(super) fn environment_value(pid: u32, key: &str) -> Option<String> {
     let (_, environment) = arguments_and_environment(pid)?;
     environment.iter().find_map(|entry| Some(entry.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
 }
 
-/// `None` if it has ended, or is another user's.
+/// Returns a process's working directory. `None` if the process has ended, or belongs to another user.
 pub(super) fn working_directory(pid: u32) -> Option<PathBuf> {
-    // SAFETY: the struct is plain numbers and bytes, of which all may be zero.
+    // SAFETY: the struct consists of plain numbers and bytes, all of which may be zero.
     let mut info: libc::proc_vnodepathinfo = unsafe { std::mem::zeroed() };
     let size = c_int::try_from(size_of::<libc::proc_vnodepathinfo>()).ok()?;
     let pid = c_int::try_from(pid).ok()?;
-    // SAFETY: `info` is the struct that this question is answered with, and `size` is its size.
+    // SAFETY: `info` is the struct that this request fills, and `size` is its size.
     let read = unsafe { libc::proc_pidinfo(pid, libc::PROC_PIDVNODEPATHINFO, 0, (&raw mut info).cast(), size) };
     // The library splits the path into pieces of 32 bytes.
     (read == size).then(|| text(info.pvi_cdir.vip_path.as_flattened())).flatten().map(PathBuf::from)

@@ -1,14 +1,16 @@
-//! Operating-system processes: starting them, knowing them again, following what they write, and ending them.
+//! Operating-system processes: starting them, identifying them again, following what they write, and ending them.
 //!
-//! The supervisor is the main user: it starts the worker's CLI ([`spawn`]), follows its output files ([`Tail`]), signals
-//! it ([`send`]), remembers what runs below it ([`tree()`]), and proves with a [`sweep`] that nothing is left. The server asks only whether a
-//! supervisor still lives ([`Identity`]), starts new ones ([`start_detached`]) and sweeps behind one that died.
+//! The supervisor is the main user. It starts the worker's CLI ([`spawn`]), follows its output files ([`Tail`]) and
+//! signals it ([`send`]). It records the processes below the CLI ([`tree()`]), and verifies with a [`sweep`] that none
+//! is left. The server only checks whether a supervisor is alive ([`Identity`]), starts new ones ([`start_detached`])
+//! and sweeps after one that died.
 //!
-//! Rules of this room: a bare pid is never trusted, only pid and start time; no signal goes to a process that is not
-//! proven ours by tag or descent (now, or when it was written down), a name proves nothing; no `pre_exec`, since it forces a fork that gets slower with
-//! the memory of the parent. It knows no backends, no missions and no state files.
+//! Rules of this module: A bare pid is never trusted, only pid and start time. No signal goes to a process that is not
+//! proven ours by tag or descent, now or when it was recorded; a name proves nothing. `pre_exec` is not used, since it
+//! forces a fork that gets slower with the memory of the parent. Nothing here depends on backends, missions or state
+//! files.
 //!
-//! Linux and macOS differ in one module each (`linux.rs`, `macos.rs`) that offer the same functions.
+//! Linux and macOS differ in one module each (`linux.rs`, `macos.rs`) with the same functions.
 
 mod at_work;
 #[cfg(target_os = "linux")]

@@ -1,27 +1,27 @@
-//! Our own program, to be started again: a supervisor is another process of the program that the server runs.
+//! Starts our own program again: a supervisor is another process of the program that the server runs.
 //!
-//! An upgrade may replace or remove the program's file while the server runs. Linux starts the running program itself
-//! then, so a server of an old version has supervisors of that version. macOS cannot do that, so there the program is
-//! looked for again where it was started from.
+//! An upgrade may replace or remove the program's file while the server runs. On Linux the running program itself is
+//! then started, so a server of an old version has supervisors of that version. macOS cannot do that, so there the
+//! program is searched for again at the places from which it was started.
 
 use std::path::{Path, PathBuf};
 
 #[cfg(target_os = "linux")]
 use own::FileId;
 
-/// A program to start, by a path that may stop leading to it.
+/// A program to start, with a path that may later lead elsewhere.
 #[derive(Clone, Debug)]
 pub struct Program {
     path: PathBuf,
-    /// Whether it is the program of this process.
+    /// True if it is the program of this process.
     own: bool,
-    /// The file that the path led to; `None` if it led nowhere any more.
+    /// The file that the path led to; `None` if there was no file.
     #[cfg(target_os = "linux")]
     file: Option<FileId>,
 }
 
 impl Program {
-    /// The program at this path; recognised if it is the one of this process.
+    /// Creates a program from its path, and recognises the program of this process.
     pub fn at(path: PathBuf) -> Self {
         let own = std::env::current_exe().is_ok_and(|own| own == path);
         Self {
@@ -32,18 +32,18 @@ impl Program {
         }
     }
 
-    /// The path for people, and for the process table.
+    /// Returns the path for messages and for the process table.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A path that starts it now; `None` if there is none.
+    /// Returns a path that starts it now; `None` if there is none.
     pub(super) fn startable(&self) -> Option<PathBuf> {
         if self.own { own::startable(self) } else { Some(self.path.clone()) }
     }
 }
 
-/// Linux marks the path of a running program whose file was removed or replaced.
+/// Removes the mark that Linux adds to the path of a running program whose file was removed or replaced.
 fn without_mark(path: PathBuf) -> PathBuf {
     match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
         Some(before) if !path.exists() => before.into(),
@@ -58,7 +58,7 @@ mod own {
 
     use super::Program;
 
-    /// Between fork and exec the child still runs this program, so this leads to it, whatever became of the file.
+    /// The path of the running program, even if its file is gone: between fork and exec the child still runs it.
     const RUNNING: &str = "/proc/self/exe";
 
     /// Device and inode number. The kernel gives the number to no other file while the program runs.
@@ -73,10 +73,10 @@ mod own {
         Some(if unchanged { program.path.clone() } else { RUNNING.into() })
     }
 
-    /// A program that was started as `/proc/self/exe` is listed as `exe`.
+    /// Sets the name in the process table. A program that was started as `/proc/self/exe` is listed as `exe`.
     pub fn take_name(name: &str) {
         if std::fs::read_to_string("/proc/self/comm").is_ok_and(|listed| listed.trim_end() == "exe") {
-            // Only for whoever reads the process table.
+            // An error is ignored: the name only helps users who read the process table.
             let _ = std::fs::write("/proc/self/comm", name);
         }
     }
@@ -93,8 +93,8 @@ mod own {
         find_again(&program.path, called.as_deref())
     }
 
-    /// The path itself (package managers keep a link there that an upgrade moves), the path by which the program was
-    /// called, or a program of that name on the PATH.
+    /// Returns the first of these that exists: the path itself, the path by which the program was called, a program of
+    /// that name on the PATH. Package managers keep a link at the path that an upgrade moves.
     fn find_again(path: &Path, called: Option<&Path>) -> Option<PathBuf> {
         let absolute = called.filter(|called| called.is_absolute());
         let at_a_path = [Some(path), absolute].into_iter().flatten().find(|path| path.is_file()).map(Path::to_owned);

@@ -1,10 +1,10 @@
-//! What belongs to a worker: one look at the process table, and the evidence for each process found.
+//! Finds the processes of a worker: one scan of the process table, and the evidence for each process found.
 //!
-//! Evidence is the worker's tag in the environment, descent from a root, or the session that a proven process leads.
-//! A name is never evidence. Looking changes nothing; ending is in `sweep.rs`.
+//! Evidence is the worker's tag in the environment, descent from a root, or the session that a proven process leads. A
+//! name is never evidence. A scan changes nothing; `sweep.rs` ends processes.
 //!
-//! Cost: the process table once, but for those who were there before the worker, and the environment of those only that
-//! could be the worker's and are not already proven by descent.
+//! Cost: one read of the process table, except the pre-existing processes. The environment is read only of processes
+//! that could be the worker's and are not already proven by descent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +14,11 @@ use super::daemons::{self, Private};
 use super::identity::{self, Bystanders, Identity, Record, State};
 use super::platform;
 
-/// Every process of a worker carries this in its environment; the value is unique to the attempt.
+/// The variable that every process of a worker has in its environment. Its value is unique to the attempt.
 pub const TAG_VARIABLE: &str = "ORCHESTRATOR_WORKER_TAG";
 
-/// The tag of the worker that this process runs in, by its own environment or that of a process above it: some CLIs give
-/// what they start an environment of their own making.
+/// Returns the tag of the worker that this process runs in, from its own environment or that of an ancestor. Some CLIs
+/// start processes with an environment of their own.
 pub fn inherited_tag() -> Option<String> {
     let mut next = Identity::own().ok();
     while let Some(process) = next {
@@ -49,18 +49,20 @@ pub fn depth_of(tag: &str) -> u32 {
 pub struct Scope {
     /// The value of [`TAG_VARIABLE`]. Empty: nothing is found by tag.
     pub tag: String,
-    /// Whatever descends from these belongs to the scope, and so do they. A supervisor (a session leader) names itself
-    /// here, and then what it runs for its own purposes belongs too; a server that cleans up names the dead supervisor
-    /// and what that had started. The earliest also bounds the search in time, which halves its cost.
+    /// Processes that belong to the scope with all their descendants. A supervisor (a session leader) names itself
+    /// here, so processes that it runs for its own purposes belong too. A server that cleans up names the dead
+    /// supervisor and the processes which that had started. The earliest root also bounds the search in time, which
+    /// halves its cost.
     pub roots: Vec<Identity>,
-    /// Daemons that a user shares between projects (sccache, gradle, …), by the names in `daemons.rs`, program name or
-    /// Java main class. They are left alone, and with them what runs below them elsewhere than in the worker's places.
+    /// The allowlist: daemons that a user shares between projects (sccache, gradle, …), by the names in `daemons.rs`,
+    /// by program name or by Java main class. They are left alone, and so are processes below them that run outside the
+    /// worker's places.
     pub spare: Vec<String>,
-    /// What is the worker's own, and so shared with nobody.
+    /// The places that belong to the worker alone, so nothing in them is shared.
     pub private: Private,
-    /// Children of this process that somebody else in it waits for (tokio, std): their exit is not to be taken away.
+    /// Children of this process that other code in it waits for (tokio, std). Their exit status must not be taken away.
     pub own_children: Vec<u32>,
-    /// They never belong to it, and are not looked at. Those who were there before the worker's first process.
+    /// Pre-existing processes, from before the worker's first one. They never belong to the scope and are not checked.
     pub bystanders: Bystanders,
 }
 
@@ -188,7 +190,7 @@ impl<'a> Search<'a> {
         };
         let mut living_spared = living(&spared);
         for found in &mut living_spared {
-            // The system may call it `java`.
+            // The system's name for it may be just `java`.
             found.name = daemons.get(&found.identity.pid).unwrap_or(&found.name).clone();
         }
         Survey {
@@ -220,7 +222,7 @@ impl<'a> Search<'a> {
         is_root && self.proven.contains_key(&self.own) && platform::is_subreaper()
     }
 
-    /// Their names by their pids.
+    /// Returns the names of the shared daemons by pid.
     fn shared_daemons(&self) -> BTreeMap<u32, String> {
         if self.scope.spare.is_empty() {
             return BTreeMap::new();
@@ -233,16 +235,17 @@ impl<'a> Search<'a> {
         proven.filter_map(|record| Some((record.pid, name(record)?))).collect()
     }
 
-    /// A daemon, or what runs below one. A server that a worker started in a shared terminal is the worker's.
+    /// Returns whether the process is a shared daemon or runs below one. A process below one that runs in the worker's
+    /// places is the worker's, such as a server that the worker started in a shared terminal.
     fn is_spared(&self, record: &Record, daemons: &BTreeMap<u32, String>) -> bool {
         let is_daemon = daemons.contains_key(&record.pid);
         is_daemon || self.is_below(record, daemons) && !daemons::works_in(record.pid, &self.scope.private)
     }
 
-    /// True for the daemons and for all that has one of them among its parents.
+    /// Returns whether the process is a daemon or has one among its ancestors.
     fn is_below(&self, record: &Record, daemons: &BTreeMap<u32, String>) -> bool {
         let mut pid = record.pid;
-        // A chain of parents cannot be longer than the table; a torn read must not make it endless.
+        // A chain of parents cannot be longer than the table. The limit prevents an endless loop after a torn read.
         for _ in 0..=self.table.len() {
             if daemons.is_empty() || daemons.contains_key(&pid) {
                 break;
@@ -255,8 +258,8 @@ impl<'a> Search<'a> {
         daemons.contains_key(&pid)
     }
 
-    /// The groups of zombies too, since an unreaped zombie keeps its group's number: a process that goes on only in
-    /// its children may be alive in there though no look catches it.
+    /// Returns the groups that have only the worker's processes. Groups of zombies count too, since an unreaped zombie
+    /// keeps its group's number. A process that keeps forking may be alive in such a group although no scan catches it.
     fn whole_groups(&self, found: &[&Record], zombies: &[&Record]) -> Vec<u32> {
         let groups: BTreeSet<u32> = found.iter().chain(zombies).map(|record| record.group).collect();
         let is_whole = |group: &u32| {
@@ -267,7 +270,8 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Nobody is older than a parent; where the clock may be set back, start times cannot tell.
+/// Returns whether the start times permit descent: no process is older than its parent. If the clock may be set back,
+/// start times are no evidence.
 fn may_come_from(parent: &Record, child: &Record) -> bool {
     !platform::STARTS_IN_ORDER || child.started >= parent.started
 }

@@ -51,7 +51,7 @@ pub struct Started {
     pub stdin: Option<ChildStdin>,
 }
 
-/// Why nothing was started. In none of these cases is a process left behind.
+/// The reason why nothing was started. In none of these cases is a process left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     #[error("start {program}: no such program; install it, or give its full path in the settings")]

@@ -1,7 +1,7 @@
 //! Follows a growing file line by line: complete lines only, soon after they are written, with bounded memory.
 //!
-//! Woken by inotify or kqueue, and by its owner now and then; where watches are exhausted it polls. Knows nothing of what
-//! the lines mean.
+//! Inotify or kqueue wakes it, and its owner does so now and then. If watches are exhausted, it polls. It does not
+//! interpret the lines.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,22 +15,22 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::growth::Growth;
 
-/// A longer line is cut, in bytes; it can be read again in pieces.
+/// Maximum length of a line in bytes. A longer one is cut; it can be read again in pieces.
 pub const LINE_CAP: usize = 1024 * 1024;
-/// What is kept of a line that was cut, in bytes.
+/// Bytes kept of a line that was cut.
 pub const LINE_HEAD: usize = 256 * 1024;
 const CHUNK: usize = 64 * 1024;
-/// Without a watch.
+/// Interval of polling without a watch.
 const POLL: Duration = Duration::from_millis(250);
 
 /// One line, without its end (`\n` or `\r\n`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Invalid UTF-8 is replaced by U+FFFD.
+    /// The line's text, with invalid UTF-8 replaced by U+FFFD.
     pub text: String,
-    /// How many bytes of it were dropped because it was longer than [`LINE_CAP`]; else 0.
+    /// Number of bytes dropped because the line was longer than [`LINE_CAP`], or by [`Tail::skip_to_last`]; else 0.
     pub dropped_bytes: u64,
-    /// Where the file has the whole of it; empty where that is not known.
+    /// The range of the whole line in the file; empty if it is not known.
     pub at: Range<u64>,
 }
 
@@ -42,40 +42,40 @@ pub enum TailError {
     Read { path: PathBuf, offset: u64, source: io::Error },
 }
 
-/// How it is known that the file has grown.
+/// The source of wake-ups when the file has grown.
 enum News {
-    /// Without a timer beside it: to set one for each wait costs more than what is done with a line.
+    /// A watch, without a timer beside it. Setting a timer for each wait would cost more than handling a line.
     Told(Growth),
-    /// Watches are exhausted.
+    /// A polling interval, for when watches are exhausted.
     Looked(Interval),
 }
 
-/// A reader that waits for more. If the file is cut (shorter than what was read), it goes on from the file's start and
-/// forgets the unfinished line; a file that was cut and has grown past that point again cannot be told from one that grew.
+/// A reader that waits for more. If the file was truncated to less than what was read, it continues from the file's
+/// start and drops the unfinished line. If the file has grown past that point again, the truncation is not noticed.
 pub struct Tail {
     path: PathBuf,
     file: File,
     position: u64,
-    /// Where the unfinished line begins.
+    /// The offset at which the unfinished line begins.
     line_start: u64,
-    /// Lines that were read and not yet handed out, each with the offset behind it.
+    /// Lines that were read and not yet returned, each with the offset behind it.
     ready: VecDeque<(Line, u64)>,
     offset: u64,
     unfinished: Unfinished,
-    /// Set by [`Tail::finish`]: nothing behind this is read.
+    /// The end that [`Tail::finish`] sets: nothing behind it is read.
     end: Option<u64>,
-    /// The last read came to the end of the file: it is read again when it is told to have grown, or at the next look.
+    /// True if the last read reached the end of the file. The file is read again after a wake-up or at the next poll.
     rests: bool,
     chunk: Box<[u8]>,
     news: News,
 }
 
 impl Tail {
-    /// Begins at `offset` bytes, which must be the start of a line, such as an earlier [`Tail::offset`]. To be called within
-    /// a runtime.
+    /// Opens the file at an offset in bytes, which must be the start of a line, such as an earlier [`Tail::offset`]. To
+    /// be called within a runtime.
     pub fn open(path: &Path, offset: u64) -> Result<Self, TailError> {
         let file = File::open(path).map_err(|source| TailError::Open { path: path.to_owned(), source })?;
-        // Before the first read, so that what is written after it is told.
+        // The watch begins before the first read, so that no later write is missed.
         let news = Growth::watch(path).map_or_else(|error| News::looked(path, &error), News::Told);
         Ok(Self {
             path: path.to_owned(),
@@ -92,7 +92,7 @@ impl Tail {
         })
     }
 
-    /// The next complete line; waits for it. `None` only after [`Tail::finish`], when all is read.
+    /// Waits for the next complete line and returns it. `None` only after [`Tail::finish`], when all is read.
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Option<Line>, TailError> {
         loop {
@@ -127,21 +127,21 @@ impl Tail {
         }
     }
 
-    /// Has it read once more though nothing was told: a word may be lost (a network file system, a fault of the system). To
+    /// Makes it read once more without a wake-up, since one may be lost (network file system, fault of the system). To
     /// be called every few seconds.
     pub fn look_again(&mut self) {
         self.rests = false;
     }
 
-    /// What is there now is all: from now on [`Tail::next`] reads to that end, hands out a last line even without a
-    /// newline, and then says `None`. Should somebody still write, that is not waited for.
+    /// Sets the current end of the file as the last one. [`Tail::next`] then reads to that end, returns a last line
+    /// even without a newline, and finally returns `None`. Later writes are not waited for.
     pub fn finish(&mut self) {
         self.end = Some(self.length());
         self.rests = false;
     }
 
-    /// Leaves out what was not read yet, but for the last `most` bytes and the whole line in which they begin. The line
-    /// that it cuts says how much is missing.
+    /// Skips what was not read yet, except the last `most` bytes and the whole line in which they begin. The line that
+    /// this cuts reports how much is missing.
     pub fn skip_to_last(&mut self, most: u64) {
         let from = self.length().saturating_sub(most);
         if from <= self.position {
@@ -151,14 +151,14 @@ impl Tail {
         self.unfinished.dropped += start.unwrap_or(from) - self.position;
         self.position = start.unwrap_or(from);
         if start.is_some() {
-            // Where the cut line ends is not known.
+            // The end of the cut line is not known.
             let line = self.unfinished.end_line(self.line_start..self.line_start);
             self.ready.push_back((line, self.position));
             self.line_start = self.position;
         }
     }
 
-    /// The start of the line that has this offset, if that lies in what was not read yet.
+    /// Returns the start of the line that has this offset, if it lies in what was not read yet.
     fn start_of_line(&self, offset: u64) -> Option<u64> {
         let mut chunk = vec![0; CHUNK];
         let mut end = offset;
@@ -174,12 +174,12 @@ impl Tail {
         None
     }
 
-    /// Reads a part of a line again that was cut. Returns 0 at the end of the file.
+    /// Reads a part of a cut line again. Returns 0 at the end of the file.
     pub fn read_again(&self, offset: u64, chunk: &mut [u8]) -> io::Result<usize> {
         self.file.read_at(chunk, offset)
     }
 
-    /// Up to where it has read a line that has no end yet.
+    /// Returns the offset up to which an unfinished line was read; `None` if there is none.
     pub fn unfinished_at(&self) -> Option<u64> {
         (!self.unfinished.is_empty()).then_some(self.position)
     }
@@ -279,7 +279,7 @@ impl Unfinished {
 
 impl News {
     fn looked(path: &Path, error: &io::Error) -> Self {
-        // No trouble of whoever follows: it comes a moment later.
+        // No error for the caller: the lines only come a moment later.
         tracing::info!(path = %path.display(), %error, "cannot watch, polling instead");
         let mut clock = interval_at(Instant::now() + POLL, POLL);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -287,7 +287,7 @@ impl News {
     }
 }
 
-/// The last place at or before `at` where no UTF-8 character is cut in two.
+/// Returns the last position at or before `at` that does not split a UTF-8 character.
 fn character_boundary(bytes: &[u8], at: usize) -> usize {
     let is_start = |index: &usize| bytes[*index] & 0b1100_0000 != 0b1000_0000;
     (at.saturating_sub(3)..=at).rev().find(is_start).unwrap_or(at)

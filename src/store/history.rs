@@ -1,9 +1,9 @@
-//! `history.jsonl`: the settled workers that no longer are in the registry, one a line, for good.
+//! `history.jsonl`: the settled workers that are no longer in the registry, one per line.
 //!
-//! Written under the journal's lock, before the journal says that they have moved: a crash in between leaves a worker in
-//! both, and then the registry's is the one that counts. In memory there is only where each line lies, so that a server
-//! does not grow with the years. Nothing is ever taken out: a worker that comes back and moves again has two lines, and
-//! the later one counts.
+//! It is written under the journal's lock, before the journal records the move. A crash in between leaves a worker in
+//! both, and then the registry's version counts. Memory holds only the position of each line, so that a server does not
+//! grow over the years. Nothing is ever removed: a worker that returns and moves again has two lines, and the later one
+//! counts.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,34 +27,35 @@ use crate::mission::registry::{Registry, Worker};
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
-    /// For those who change nothing.
+    /// True for processes that change nothing.
     read_only: bool,
-    /// `None`: nothing has moved yet.
+    /// The open file. `None` if nothing has been moved yet.
     file: Option<File>,
-    /// Bytes of it that are in the index.
+    /// Bytes of the file that are in the index.
     read: u64,
     index: Index,
 }
 
 #[derive(Debug, Default)]
 struct Index {
-    /// By number, where the worker's last line lies: its first byte and its length.
+    /// Position of each worker's last line, by number: its first byte and its length.
     lines: BTreeMap<u64, (u64, u32)>,
-    /// By the hash of the text, the number of the newest; what is read is compared with what was looked for.
+    /// Number of the newest worker, by hash of the task id. The line that is read is compared with the text that was
+    /// looked for.
     tasks: HashMap<u64, u64>,
     requests: HashMap<u64, u64>,
-    /// All workers of each branch, by the hash of its name.
+    /// Numbers of all workers of each branch, by hash of the branch name.
     branches: HashMap<u64, BTreeSet<u64>>,
-    /// Which boss took over from which.
+    /// The successor of each boss that was replaced.
     successors: HashMap<BossId, BossId>,
 }
 
-/// One line after the first.
+/// A line after the first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
     Worker(Arc<Worker>),
-    /// What was said in the journal of the bosses of workers, for those that are here.
+    /// Successions of bosses that the journal recorded, for the workers that are here.
     Succeeded {
         from: Vec<BossId>,
         to: BossId,
@@ -94,12 +95,13 @@ struct PlaceKey {
 }
 
 impl History {
-    /// To be called under the journal's lock, as is everything here that takes `&mut self`.
+    /// Opens the history. Must be called under the journal's lock, as must all methods here that take `&mut self`.
     pub fn open(path: PathBuf) -> Result<Self, JournalError> {
         Self::open_with(path, false)
     }
 
-    /// For reading alone. One that was removed is not put back, and what was read of it is still told.
+    /// Opens the history for reading only. If the file is removed, it is not restored, and the lines that were read
+    /// stay available.
     pub fn look_at(path: PathBuf) -> Result<Self, JournalError> {
         Self::open_with(path, true)
     }
@@ -110,7 +112,7 @@ impl History {
         Ok(history)
     }
 
-    /// Whether there is anything in it.
+    /// Returns whether there is anything in it.
     pub fn is_empty(&self) -> bool {
         self.index.lines.is_empty()
     }
@@ -134,7 +136,7 @@ impl History {
         }
     }
 
-    /// The newest worker of a task.
+    /// Returns the newest worker of a task.
     pub fn task(&self, task: &TaskId) -> Option<Arc<Worker>> {
         let worker = self.worker(*self.index.tasks.get(&hash(task.as_str()))?)?;
         (worker.task() == task).then_some(worker)
@@ -145,12 +147,12 @@ impl History {
         (worker.mission.request_id.as_deref() == Some(request)).then_some(worker)
     }
 
-    /// See [`Name`]; in the registry or here.
+    /// Resolves a name in the registry and the history: see [`Name`].
     pub fn named_with(&self, registry: &Registry, text: &str) -> Named {
         let name = Name::new(text);
         let by_number = |number: u64| registry.by_number(number).cloned().or_else(|| self.worker(number));
         let task = TaskId::from(name.task());
-        // Of a race it is the winner who stands for the task.
+        // The winner of a race represents the task.
         let winner = |newest: &Worker| by_number(WorkerId::number_in(race::lost_to(newest)?.as_str())?);
         let archived = || self.task(&task).map(|newest| winner(&newest).unwrap_or(newest));
         let branch = name.branch();
@@ -167,7 +169,7 @@ impl History {
         })
     }
 
-    /// The numbers of those who are here alone, oldest first.
+    /// Returns the numbers of the workers that are only in the history, oldest first.
     pub fn moved_from(&self, registry: &Registry) -> impl DoubleEndedIterator<Item = u64> {
         self.numbers().filter(|number| registry.by_number(*number).is_none())
     }
@@ -262,7 +264,7 @@ impl History {
 }
 
 impl Index {
-    /// A line that makes no sense is left out, and so is what it held; the others are as good as before.
+    /// Adds a line to the index. A damaged line is left out, which does not affect the others.
     fn add(&mut self, path: &Path, offset: u64, line: &[u8]) {
         match serde_json::from_slice(line) {
             Ok(Key::Worker(worker)) => {

@@ -1,12 +1,13 @@
-//! The journal: one appended line a change, shared by all servers of a state directory.
+//! The journal: an append-only log with one line per change, shared by all servers of a state directory.
 //!
-//! To decide anything, a server takes the lock, reads what others have appended, decides, appends, releases. So two
-//! servers never decide differently, and a change costs the same at ten tasks as at ten thousand. A file begins with a
-//! whole registry, then lines; when it has grown, the next generation begins with a new registry under the same lock.
+//! To make a decision, a server takes the lock, reads what others have appended, decides, appends, and releases the
+//! lock. Servers therefore never decide differently, and a change costs the same at ten tasks as at ten thousand. A
+//! segment begins with a snapshot of the registry, followed by lines. When it has grown, the next segment begins with a
+//! new snapshot under the same lock.
 //!
-//! What somebody damaged or removed is mended under that lock, too: what is left of the lines, the registry that each
-//! server has in memory, and the workers' folders say together what was. A damaged file is kept under another name. Each
-//! server that meets a generation so begun puts back what it knows beyond it.
+//! Damage and removal are repaired under that lock too. The state is restored from the remaining lines, the registry in
+//! each server's memory, and the workers' folders. A damaged file is kept under another name. Each server that finds
+//! such a new segment adds the entries that only it has.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -30,7 +31,7 @@ use crate::mission::name::Named;
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::reunion;
 
-/// Lines after which a new generation begins: about a megabyte, read in some 10 ms.
+/// Number of lines after which a new segment begins: about a megabyte, which is read in about 10 ms.
 const LINES_PER_GENERATION: u64 = if cfg!(feature = "crash-points") { 20 } else { 2_000 };
 
 #[derive(Debug, Error)]
@@ -118,7 +119,7 @@ impl Journal {
         &self.registry
     }
 
-    /// By id, by a prefix of one with the whole number in it, or by task id; whether it has moved into the history or not.
+    /// Finds a worker by any of its names, in the registry or the history: see [`crate::mission::name::Name`].
     pub fn find(&self, text: &str) -> Option<Arc<Worker>> {
         self.named(text).one()
     }
@@ -131,7 +132,7 @@ impl Journal {
         self.registry.by_request(request).is_some() || self.history.request(request).is_some()
     }
 
-    /// How many workers are in the history alone.
+    /// Returns the number of workers that are only in the history.
     pub fn in_history(&self) -> usize {
         self.history.moved_from(&self.registry).count()
     }
@@ -183,8 +184,8 @@ impl Journal {
         self.history.catch_up()
     }
 
-    /// Of the generations two stay, so one that slept through two others finds neither its own nor the next; nor does one
-    /// whose folder was removed.
+    /// Returns whether the open segment is outdated. Two segments are kept, so a server that missed two rotations finds
+    /// neither its own nor the next. The same holds if the folder was removed.
     fn is_outdated(&self) -> bool {
         generation::path(&self.folder, self.generation + 1).exists() || !file::is_at(&self.file, &self.path())
     }
@@ -237,10 +238,10 @@ impl Journal {
     }
 
     fn recall(&mut self, now: Timestamp, needed: &Needed) -> Result<(), JournalError> {
-        // Of a name that means several, all are needed to say so.
+        // An ambiguous name needs all its workers, so that it can be refused.
         let named = needed.names.iter().flat_map(|name| self.named(name).all());
         let asked = needed.requests.iter().filter_map(|request| self.history.request(request));
-        // Where there is a newer worker of the same task, it is the one that counts.
+        // A newer worker of the same task takes precedence.
         let newest = |task: &TaskId| self.history.task(task).filter(|_| self.registry.task(task).is_none());
         let found = named.chain(asked).flat_map(|worker| [newest(worker.task()), Some(worker)]).flatten();
         let racers = |worker: &Arc<Worker>| -> Vec<Arc<Worker>> {
@@ -317,7 +318,7 @@ impl Journal {
         (self.file, self.registry) = (before.file, before.registry);
     }
 
-    /// What was written is where everybody looks for it, and the lock that it was written under is the one that all take.
+    /// Returns whether the written file and the lock are still the ones that all servers use.
     fn is_in_place(&self) -> bool {
         file::is_at(&self.lock, &self.folder.join(LOCK)) && file::is_at(&self.file, &self.path())
     }
@@ -436,8 +437,8 @@ impl Journal {
         self.append(Timestamp::now(), entries)
     }
 
-    /// Somebody removed the journal. What this server knows, and what others appended to the file that it still has open,
-    /// is what a new one begins with; what others know beyond that, they put back.
+    /// Begins a new journal after the old one was removed. It begins with this server's registry and the lines that
+    /// others appended to the file that is still open. Other servers add what only they have.
     fn begin_anew(&mut self) -> Result<(), JournalError> {
         self.take_in_what_is_left();
         let mut registry = self.registry.clone();

@@ -1,5 +1,5 @@
-//! The journal for those who only look: commands that show a state, whether a server lives or not. Changes nothing, makes
-//! nothing, and mends nothing: what is damaged is read around, as a server would, and left as it lies.
+//! A reader of the journal for commands that show a state, whether a server is alive or not. It changes, creates and
+//! repairs nothing. Damage is skipped as a server would, and left in place.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,11 +18,11 @@ use crate::mission::id::WorkerId;
 use crate::mission::name::Named;
 use crate::mission::registry::{Registry, Report, Worker};
 
-/// A state directory as of the last look.
+/// A state directory as of the last read.
 #[derive(Debug)]
 pub struct Reader {
     dir: StateDir,
-    /// `None`: the journal, or its first line, was lost, and the registry is what other files know.
+    /// The open segment. `None` if the journal, or its first line, was lost. The registry then comes from other files.
     open: Option<Open>,
     registry: Registry,
     history: History,
@@ -34,12 +34,12 @@ struct Open {
     file: File,
     /// Bytes of it that the registry holds.
     offset: u64,
-    /// What follows makes no sense.
+    /// True if the rest of the file is damaged.
     is_damaged: bool,
 }
 
 impl Reader {
-    /// `None`: there is no state here, and never was as far as can be seen.
+    /// Opens a state directory. `None` if there is no sign that it ever held state.
     pub fn open(root: &Path) -> Result<Option<Self>, JournalError> {
         let dir = StateDir::at(root);
         if !state_dir::is_there(root)? {
@@ -62,7 +62,7 @@ impl Reader {
         &self.registry
     }
 
-    /// See [`crate::mission::name::Name`]; in the history, too.
+    /// Resolves a name, including in the history: see [`crate::mission::name::Name`].
     pub fn named(&self, text: &str) -> Named {
         self.history.named_with(&self.registry, text)
     }
@@ -71,17 +71,18 @@ impl Reader {
         self.named(text).one()
     }
 
-    /// How many workers are in the history alone.
+    /// Returns the number of workers that are only in the history.
     pub fn in_history(&self) -> usize {
         self.history.moved_from(&self.registry).count()
     }
 
-    /// Those in the history alone, oldest first, each read from there.
+    /// Returns the workers that are only in the history, oldest first, each read from there.
     pub fn archived(&self) -> impl Iterator<Item = Arc<Worker>> {
         self.history.moved_from(&self.registry).filter_map(|number| self.history.worker(number))
     }
 
-    /// With what its folder knows already and the journal does not: where no server lives, nobody notes an end.
+    /// Returns the worker with the data that its folder has and the journal lacks: without a server, no end is recorded
+    /// in the journal.
     pub fn up_to_date(&self, worker: &Arc<Worker>) -> Arc<Worker> {
         let brought = rebuild::up_to_date(worker, &self.dir.worker(&worker.id), Report::Due);
         if brought == **worker { Arc::clone(worker) } else { Arc::new(brought) }

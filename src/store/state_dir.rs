@@ -1,4 +1,4 @@
-//! The layout of `.orchestrator/`: which file lies where. Paths only.
+//! The layout of `.orchestrator/`: the paths of its files.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -7,22 +7,22 @@ use super::file::{self, FileError};
 use super::worker_dir::WorkerDir;
 use crate::mission::id::{ServerId, WorkerId};
 
-/// Root of everything that we keep for one repository (or one folder outside of any).
+/// The root of everything that orchestrator-boss keeps for one repository (or one folder outside any).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir {
     root: PathBuf,
 }
 
 pub const NAME: &str = ".orchestrator";
-/// The folder in it in which worktrees lay once.
+/// The folder within it that held the worktrees of earlier builds.
 pub const WORKTREES: &str = "worktrees";
 
-/// Of the state directory with this root, which need not be there.
+/// Returns the path of the state file in the state directory with this root, which need not exist.
 pub fn state_file(root: &Path) -> PathBuf {
     root.join("orchestrator-state.json")
 }
 
-/// Packagers and searches that know nothing of git's own excludes heed this, such as `npm pack`.
+/// Creates a `.gitignore` for tools that do not read git's own exclude file, such as `npm pack`.
 fn hide_from_tools(root: &Path) -> Result<(), FileError> {
     let path = root.join(".gitignore");
     match path.symlink_metadata() {
@@ -31,8 +31,8 @@ fn hide_from_tools(root: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Whether there is a folder with this root. One that cannot be read, or something else in its place, is an error and no
-/// absence: what is in it is not known.
+/// Returns whether there is a folder with this root. An unreadable folder, or a file in its place, is an error, since
+/// its content is unknown.
 pub fn is_there(root: &Path) -> Result<bool, FileError> {
     match fs::read_dir(root) {
         Ok(_) => Ok(true),
@@ -43,10 +43,11 @@ pub fn is_there(root: &Path) -> Result<bool, FileError> {
 }
 
 impl StateDir {
-    /// Makes what is missing of it, and takes from others what they could see of it. Symlinks in the path are resolved, so
-    /// that a folder has one name; in its place, or within it, there may be none, since all that is written lies there.
+    /// Creates missing parts and removes access for other users. Symlinks in the path are resolved, so that a folder
+    /// has one name. Neither `.orchestrator` nor the folders in it may be symlinks, since all data is written there.
     pub fn open(root: &Path) -> Result<Self, FileError> {
-        // A folder that the user names may be a link and shared with other things; `.orchestrator` is ours alone.
+        // A folder that the user names may be a symlink and hold other files. `.orchestrator` belongs to
+        // orchestrator-boss alone.
         let named_by_us = root.ends_with(NAME).then(|| root.to_owned());
         let inside = ["workers", WORKTREES].map(|name| root.join(name));
         for folder in named_by_us.iter().chain(&inside) {
@@ -72,7 +73,7 @@ impl StateDir {
         Ok(Self { root })
     }
 
-    /// For looking at: makes nothing, and nothing of it need be there.
+    /// Returns a state directory for reading. Creates nothing, and none of it need exist.
     pub fn at(root: &Path) -> Self {
         Self { root: root.canonicalize().unwrap_or_else(|_| root.to_owned()) }
     }
@@ -107,17 +108,17 @@ impl StateDir {
         WorkerDir::new(self.workers().join(id.as_str()))
     }
 
-    /// Verifications of integrations that are going on: one folder each, gone when it is over.
+    /// Returns the folder of running verifications. Each has its own subfolder, which is removed at its end.
     pub fn trials(&self) -> PathBuf {
         self.root.join("integrations")
     }
 
-    /// What is known of commits that workers began at: whether a command passes there.
+    /// Returns the folder of cached results: whether a command passes on the base commit of workers.
     pub fn bases(&self) -> PathBuf {
         self.root.join("bases")
     }
 
-    /// What verifications of integrations said that did not pass.
+    /// Returns the folder of the logs of failed integration verifications.
     pub fn kept_logs(&self) -> PathBuf {
         self.root.join("verifications")
     }

@@ -1,7 +1,8 @@
-//! `orchestrator-state.json`: the state as bosses and people read it, in the shape that the skill publishes.
+//! `orchestrator-state.json`: the state for bosses and people, in the shape that the skill documents.
 //!
-//! A projection of the journal: nothing is decided by what is read back from it. Its version is, so that a file of a newer
-//! build is not overwritten and a damaged one is set aside, never lost; and what only servers know, for those who look.
+//! It is a projection of the journal, and no decision depends on its content. Its version is read so that a file of a
+//! newer build is not overwritten, and a damaged one is set aside. Data that only servers determine is read for
+//! display.
 
 use std::collections::HashMap;
 use std::fs;
@@ -94,7 +95,7 @@ struct TaskRace<'a> {
     winner: Option<&'a str>,
 }
 
-/// What a branch does not merge cleanly with, and in which files.
+/// A worker or branch that a branch does not merge cleanly with, and the conflicting files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "WrittenConflict")]
 pub struct Conflict {
@@ -110,7 +111,7 @@ pub enum With {
     Branch(String),
 }
 
-/// Older servers wrote the name alone.
+/// A conflict as it is stored. Older servers wrote only the name.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum WrittenConflict {
@@ -135,7 +136,7 @@ impl From<WrittenConflict> for Conflict {
     }
 }
 
-/// What a branch was not checked with for conflicts, because there are too many.
+/// The part of the conflict check that was skipped for a branch, usually because there are too many branches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unchecked {
@@ -143,7 +144,7 @@ pub enum Unchecked {
     Anything,
 }
 
-/// What only servers know and write down for people.
+/// Data that only servers determine and that they write down for people.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Told {
@@ -167,7 +168,7 @@ pub struct ToldTask {
 }
 
 impl Told {
-    /// Nothing, where there is no such file that could be read. One that is none, such as a pipe, is not waited for.
+    /// Reads the state file. Empty if it cannot be read. Anything but a regular file, such as a pipe, is not opened.
     pub fn read(path: &Path) -> Self {
         let read = is_there(path).then(|| file::read_json(path).ok().flatten());
         read.flatten().unwrap_or_default()
@@ -179,17 +180,16 @@ impl Told {
     }
 }
 
-/// What the registry does not know.
+/// Content of the file that the registry does not hold.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct About<'a> {
     pub repository: Option<&'a Path>,
-    /// The setting, else the branch that is checked out where the server was started; each task has its own.
+    /// The setting, or else the branch that is checked out where the server was started. Each task has its own.
     pub integration_branch: Option<&'a str>,
 }
 
-/// The file's content for a registry.
-/// `waits_for` says why a queued worker does not start, `collides` what a worker's branch does not merge cleanly with, and
-/// what that was not checked for.
+/// Returns the file's content for a registry. `waits_for` returns why a queued worker does not start. `collides`
+/// returns the conflicts of a worker's branch, and the part of the check that was skipped.
 pub fn project<'a>(
     registry: &'a Registry,
     about: About<'a>,

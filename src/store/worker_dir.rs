@@ -18,7 +18,7 @@ use crate::mission::message::{Author, Cancelled};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::Worker;
 
-/// Room for an outcome record, in bytes; larger ones are cut to fit when the disk is full.
+/// Bytes reserved for an outcome record. A larger record is cut to fit when the disk is full.
 const RESERVE: usize = 64 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,12 +91,12 @@ enum Claim {
     Nobody,
 }
 
-/// Something for the supervisor to act on.
+/// A message to the supervisor, on which it acts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
     pub id: Uuid,
     pub at: Timestamp,
-    /// Who wrote it; `None`: we did, or an earlier build did not note it.
+    /// The author. `None` if the server wrote it on its own, or if an earlier build did not record the author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Author>,
     #[serde(flatten)]
@@ -309,7 +309,7 @@ impl AttemptDir {
         Ok(unread)
     }
 
-    /// Closes the inbox, and returns all letters that were ever posted.
+    /// Closes the inbox and returns all messages that were ever posted.
     pub fn close_inbox_unread(&self) -> Result<Vec<Letter>, FileError> {
         self.make()?;
         let _lock = self.lock_inbox()?;
@@ -317,7 +317,7 @@ impl AttemptDir {
         self.letters(0)
     }
 
-    /// Why its end was asked for, if it was.
+    /// Returns the requested cancellation, if any.
     pub fn called_off(&self) -> Option<Cancelled> {
         self.letters(0).unwrap_or_default().into_iter().find_map(|letter| match letter.content {
             Content::Cancel { reason } => Some(Cancelled { by: letter.by, reason }),

@@ -1,8 +1,8 @@
-//! What keeps a worker's programs apart from the user's: where a variable can do it, a worker starts daemons of its own,
-//! which end with it, instead of the first instance of one that the user shares.
+//! Separation of a worker's programs from the user's. If a variable allows it, a worker starts daemons of its own,
+//! which end with it, instead of using those of the user.
 //!
-//! Chosen are those that change no result and cost little: builds keep Gradle's, Kotlin's and Bazel's daemons. What the
-//! user has set stays.
+//! Only variables that change no result and cost little are set: builds keep the daemons of Gradle, Kotlin and Bazel.
+//! Variables that the user has set are kept.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,19 +10,20 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// For these a folder of the worker holds the sockets.
+/// Variables that name a folder for sockets. They are set to a folder of the worker.
 const SOCKETS: [&str; 3] = ["TMUX_TMPDIR", "SCREENDIR", "ZELLIJ_SOCKET_DIR"];
-/// Nx's daemon serves one folder, and so would outlive the worktree; MSBuild's nodes serve whoever builds next.
+/// Variables that disable shared daemons. Nx's daemon serves one folder and would outlive the worktree. MSBuild's nodes
+/// serve any later build.
 const SWITCHES: [(&str, &str); 2] = [("NX_DAEMON", "false"), ("MSBUILDDISABLENODEREUSE", "1")];
-/// The terminal that the boss runs in: a worker's `tmux kill-server` would end it.
+/// Variables that lead to the boss's terminal: a worker's `tmux kill-server` would end it.
 const TERMINAL: [&str; 6] = ["TMUX", "TMUX_PANE", "STY", "ZELLIJ", "ZELLIJ_PANE_ID", "ZELLIJ_SESSION_NAME"];
 
-/// A folder for the sockets of one worker. Removed when it is dropped.
+/// A folder for the sockets of one worker. It is removed when this is dropped.
 #[derive(Debug, Default)]
 pub struct Sockets(Option<PathBuf>);
 
 impl Sockets {
-    /// Socket paths must be short, so it does not lie in the worker's folder.
+    /// Creates the folder. Socket paths must be short, so it is not in the worker's folder.
     pub fn make(path: PathBuf) -> Self {
         match std::fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => Self(Some(path)),
@@ -38,7 +39,7 @@ impl Sockets {
         self.0.as_deref()
     }
 
-    /// The variables for what the worker starts, but for those that are set.
+    /// Returns the variables for the processes of the worker, except those that are already set.
     pub fn variables(&self) -> BTreeMap<String, OsString> {
         let sockets = self.path().into_iter().flat_map(|path| SOCKETS.map(|name| (name, path.as_os_str().to_owned())));
         let switches = SWITCHES.map(|(name, value)| (name, value.into()));
@@ -50,18 +51,18 @@ impl Sockets {
 impl Drop for Sockets {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // It may have been removed by whoever cleans up.
+            // A server that cleans up may have removed it.
             let _ = std::fs::remove_dir_all(path);
         }
     }
 }
 
-/// Where the sockets of the worker lie whose own socket this is.
+/// Returns the folder for the sockets of the worker whose supervisor has this socket.
 pub fn folder_beside(socket: &Path) -> PathBuf {
     socket.with_extension("d")
 }
 
-/// Whether this variable leads a worker's programs to the boss's terminal.
+/// Returns whether this variable leads a worker's programs to the boss's terminal.
 pub fn leads_to_the_terminal(name: &str) -> bool {
     TERMINAL.contains(&name)
 }

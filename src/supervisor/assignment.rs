@@ -1,5 +1,5 @@
-//! What a supervisor is told, and what it tells while it works. The files of an attempt in which the two kinds of
-//! process meet; each is written by one of them alone.
+//! The assignment of a supervisor, and its reports while it works. A server and a supervisor communicate through these
+//! files of an attempt. Each file is written by only one of them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,53 +17,55 @@ use crate::mission::outcome::Usage;
 use crate::mission::spec::Mission;
 use crate::process::Identity;
 
-/// The line that a supervisor prints when the attempt is its own and it can be reached.
+/// The line that a supervisor prints when it has claimed the attempt and can be reached.
 pub const READY: &str = "ready";
 
-/// Everything about one attempt that its supervisor does not find out by itself. Written by the server that starts it.
+/// The assignment of an attempt: everything that its supervisor cannot determine by itself. Written by the server that
+/// starts it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
     pub worker_id: WorkerId,
     pub attempt: u32,
-    /// In the environment of every process of this attempt; unique for ever.
+    /// The tag in the environment of every process of this attempt. It is never used again.
     pub tag: String,
     pub mission: Mission,
-    /// These three may differ from the mission's after a retry.
+    /// The backend. After a retry, it may differ from the mission's, as may `model` and `effort`.
     pub backend: BackendName,
     pub model: Option<String>,
     pub effort: Option<String>,
     pub start: Start,
-    /// What of that was written for this attempt, by whom.
+    /// Messages that were written for this attempt. `start` contains their texts too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Message>,
     /// The worktree, or the directory that was asked for. The CLI runs in it: see [`Assignment::start_directory`].
     pub directory: PathBuf,
-    /// Whether we made the directory, and so may commit in it.
+    /// True if orchestrator-boss created the directory, and so may commit in it.
     pub ours: bool,
-    /// `None` outside a repository.
+    /// The commit that the work begins at. `None` outside a repository.
     pub base_commit: Option<String>,
-    /// The main checkout before the worktree was made; only where we made one.
+    /// The main checkout before the worktree was made. Only set if orchestrator-boss made a worktree.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "of_this_build")]
     pub main_checkout: Option<Fingerprint>,
-    /// The one that the directory lies in. `None` outside of any, and from a server of an older build.
+    /// The repository that contains the directory. `None` outside any, and from a server of an older build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<Repository>,
-    /// What the directory's repository had configured before any worker; our calls of git there keep to it.
+    /// The configuration of the directory's repository before any worker. Git calls of orchestrator-boss there use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<Configuration>,
-    /// What we put into the worktree from `.worktreeinclude`: never to be committed.
+    /// Files that were copied into the worktree for `.worktreeinclude`, and that must never be committed.
     pub copies: Vec<Copied>,
-    /// As found on the PATH of the server.
+    /// The program of the CLI, as found on the server's PATH.
     pub program: PathBuf,
     pub own_registrations: Vec<String>,
     pub socket: PathBuf,
     pub settings: Settings,
-    /// The file that the server read them from: it holds what a file of ours must not.
+    /// The file that the server read the settings from. It may contain secrets that no file of orchestrator-boss may
+    /// contain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings_file: Option<PathBuf>,
 }
 
-/// A folder of a worktree, if it is there and no link leads out of the worktree.
+/// Returns a folder of a worktree if it exists and no symlink leads out of the worktree.
 pub fn folder_within(worktree: &Path, inner: &Path) -> Option<PathBuf> {
     let place = worktree.join(inner);
     let real = place.canonicalize().ok().filter(|real| real.is_dir())?;
@@ -71,14 +73,15 @@ pub fn folder_within(worktree: &Path, inner: &Path) -> Option<PathBuf> {
 }
 
 impl Assignment {
-    /// Where the CLI and the verification run: a subfolder of the worktree, where the mission names one that is there.
+    /// Returns where the CLI and the verification run: in the mission's subfolder if it exists, or else at the root of
+    /// the worktree.
     pub fn start_directory(&self) -> PathBuf {
         let inner = self.mission.place.subfolder().and_then(|inner| folder_within(&self.directory, inner));
         inner.unwrap_or_else(|| self.directory.clone())
     }
 }
 
-/// How the worker is doing. Written by its supervisor, and sent to whoever listens on its socket.
+/// The current status of a worker. Its supervisor writes it and sends it to the clients of its socket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LiveStatus {
     pub phase: Phase,
@@ -141,8 +144,8 @@ pub enum ToSupervisor {
     Look,
 }
 
-/// From the supervisor to every server that is connected, one JSON line each. The end of the stream means that it ended:
-/// the outcome record is there, or it was lost.
+/// A report from the supervisor to every connected server, as one JSON line. The end of the stream means that the
+/// supervisor ended: the outcome record exists, or it was lost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "tell", rename_all = "snake_case")]
 pub enum FromSupervisor {
@@ -150,7 +153,8 @@ pub enum FromSupervisor {
     Settled,
 }
 
-/// Evidence that another build wrote in another shape is as none: the rest must be read, to find the worker's processes.
+/// Reads a fingerprint, or `None` if another build wrote it in another shape. The rest must stay readable, to find the
+/// worker's processes.
 fn of_this_build<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Fingerprint>, D::Error> {
     let found = serde_json::Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(found).ok())

@@ -14,11 +14,11 @@ use crate::process::{self, Identity};
 use crate::store::file;
 use crate::store::worker_dir::{AttemptDir, LineWriter};
 
-/// A busy CLI prints hundreds of lines a second; what others act on (its session, what it used) is written about as often
-/// as this, and no more.
+/// Interval at which data is written that others act on, such as the session and the usage. A busy CLI prints hundreds
+/// of lines a second.
 const WRITE_EVERY: Duration = Duration::from_millis(200);
-/// What is only shown to people, no more often than this: to write a status and to tell it costs more than to log dozens of
-/// events.
+/// Interval at which data is written that is only displayed. Writing and sending a status costs more than logging
+/// dozens of events.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 /// Longest activity line, in bytes.
 const ACTIVITY: usize = 120;
@@ -66,7 +66,7 @@ impl Board {
         self.listeners.subscribe()
     }
 
-    /// Changes that somebody may be waiting for are written at once.
+    /// Sets the phase. Clients may be waiting for the change, so it is written at once.
     pub fn set_phase(&mut self, phase: Phase, activity: &str) {
         self.status.phase = phase;
         self.set_activity("", activity);
@@ -79,8 +79,7 @@ impl Board {
         self.set_phase(Phase::Running, "thinking");
     }
 
-    /// Since the attempt began, in whole seconds; the one that has begun counts, so that no screen that was told a moment ago
-    /// has shown more.
+    /// Returns the seconds since the attempt began, rounded up, so that no screen has shown more before.
     pub fn elapsed_seconds(&self) -> u64 {
         let elapsed = process::monotonic().saturating_sub(self.status.began);
         u64::try_from(elapsed.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)

@@ -1,4 +1,4 @@
-//! What changed, from git: for the outcome record, and for a worker whose supervisor died.
+//! Changes of an attempt, read from git: for the outcome record, and for a worker whose supervisor died.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -10,21 +10,22 @@ use crate::mission::outcome::{Changes, NotOnBranch};
 use crate::store::file;
 use crate::store::worker_dir::AttemptDir;
 
-/// As many paths as a record names.
+/// Maximum number of paths that a record names.
 const NAMED_FILES: usize = 50;
-/// As many things that a worktree lacks.
+/// Maximum number of things that a record names as missing from a worktree.
 const NAMED_LACKS: usize = 5;
 
-/// What is already known of the end of an attempt.
+/// Facts about the end of an attempt that are already known.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// What was there before the worker's first attempt.
+    /// The state before the worker's first attempt.
     pub before: Option<Fingerprint>,
-    /// What its branch does not hold, as it was before a verification wrote files of its own; `None`: not looked at yet.
+    /// Parts of the work that its branch does not hold, from before a verification wrote its own files. `None` if they
+    /// were not determined yet.
     pub not_on_branch: Option<Vec<git::NotOnBranch>>,
 }
 
-/// Never fails: what cannot be told is said in the notes. Blocks.
+/// Collects the changes of an attempt. Never fails: facts that cannot be determined are listed in the notes. Blocks.
 pub fn changes(assignment: &Assignment, known: Known) -> Changes {
     let Some(base) = &assignment.base_commit else {
         return Changes {
@@ -38,14 +39,15 @@ pub fn changes(assignment: &Assignment, known: Known) -> Changes {
     }
 }
 
-/// A worktree that we made, for this worker or at a boss's wish.
+/// A worktree that orchestrator-boss made, for this worker or at a boss's request.
 struct Ours {
     repository: Repository,
     branch: String,
     copies: Vec<Copied>,
 }
 
-/// `None` for a directory of the user's own: whose the files are that are uncommitted there, nobody can tell.
+/// Returns the worktree of an attempt. `None` for a user's own directory, in which the author of uncommitted files is
+/// unknown.
 fn worktree(assignment: &Assignment) -> Option<Ours> {
     let told = assignment.repository.clone();
     let repository = told.or_else(|| Repository::discover(&assignment.directory).ok().flatten())?;
@@ -83,7 +85,7 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
     Changes { notes, not_on_branch: parts.into_iter().map(NotOnBranch::from).collect(), ..changes }
 }
 
-/// With ignored files, where the status has them.
+/// Lists the parts that the branch does not hold, including ignored files if the status has them.
 fn parts(
     directory: &Path,
     ours: &Ours,
@@ -105,8 +107,8 @@ fn parts(
     git::not_on_branch(&asked, status).into_iter().chain(ignored).collect()
 }
 
-/// What the branch of a worker does not hold of its worktree's, which has this status. `why`: why what is uncommitted was
-/// not committed.
+/// Lists the parts of a worker's work that its branch does not hold. `status` is that of its worktree, and `why` the
+/// reason why uncommitted changes were not committed.
 pub(super) fn not_on_branch(
     assignment: &Assignment,
     before: Option<&Fingerprint>,
@@ -117,8 +119,10 @@ pub(super) fn not_on_branch(
     parts(&assignment.directory, &ours, base, before, why, status)
 }
 
-/// What the branch does not hold now, after the attempt was settled. Of untracked and ignored files those that its outcome
-/// named, or that were written since: the others are what the verification wrote. Blocks.
+/// Lists the parts that the branch does not hold now, after the attempt was settled. Blocks.
+///
+/// After a verification, untracked files count only if the outcome named uncommitted files or they are newer than the
+/// settlement: the verification wrote the others. Ignored files count only if the outcome named them.
 pub fn not_on_branch_now(
     assignment: &Assignment,
     before: Option<&Fingerprint>,
@@ -130,7 +134,7 @@ pub fn not_on_branch_now(
     parts_now(&assignment.directory, &ours, base, before, verified_until, recorded)
 }
 
-/// The same for a worktree that was made at a boss's wish.
+/// Lists the same parts for a worktree that was made at a boss's request.
 pub fn not_on_branch_of(repository: &Repository, made: &git::Worktree) -> Vec<NotOnBranch> {
     let (branch, copies) = (made.branch.clone(), made.copies.clone());
     let ours = Ours { repository: repository.clone(), branch, copies };
@@ -180,7 +184,7 @@ impl From<git::NotOnBranch> for NotOnBranch {
     }
 }
 
-/// What was there before the first attempt of the worker whose attempt this is.
+/// Returns the state before the first attempt of the worker that this attempt belongs to.
 pub fn before(assignment: &Assignment, dir: &AttemptDir) -> Option<Fingerprint> {
     if assignment.attempt <= 1 {
         return assignment.main_checkout.clone();
@@ -190,7 +194,7 @@ pub fn before(assignment: &Assignment, dir: &AttemptDir) -> Option<Fingerprint> 
     first.and_then(|first| first.main_checkout).or_else(|| assignment.main_checkout.clone())
 }
 
-/// The same for a worktree that is gone: what was committed there is on its branch. `common` is the repository's git
+/// Collects the changes of a worktree that is gone, from the commits on its branch. `common` is the repository's git
 /// directory.
 pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
     match (&assignment.base_commit, assignment.mission.place.branch()) {

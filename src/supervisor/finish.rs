@@ -1,6 +1,6 @@
-//! How an attempt ends, in this order: what was left is committed, that commit is verified, the tree is looked at once
-//! more, all processes are swept, the facts are read, the inbox is closed. Only then is there an outcome. Whatever comes
-//! in before the inbox closes takes the attempt back into its turns.
+//! The end of an attempt, in this order: uncommitted changes are committed, that commit is verified, and the tree is
+//! checked again. Then all processes are swept, the facts are read, and the inbox is closed. Only then is there an
+//! outcome. A message that arrives before the inbox closes returns the attempt to its turns.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, LikelyCaus
 use crate::process::{self, Sweep};
 use crate::store::worker_dir::AttemptDir;
 
-/// What processes that outlive their turn get to end by themselves.
+/// Time that processes get to exit by themselves if they outlive their turn.
 pub(super) const SWEEP_GRACE: Duration = Duration::from_secs(3);
 
 pub(super) enum Finished {
@@ -48,14 +48,14 @@ impl CleanupSoFar {
     }
 }
 
-/// What the end found out about the work.
+/// Results of checking the work at the end of an attempt.
 struct Proven {
     verification: Verification,
     likely_cause: Option<LikelyCause>,
     left: Left,
-    /// What was there before the worker's first attempt.
+    /// The state before the worker's first attempt.
     before: Option<git::Fingerprint>,
-    /// Somebody has removed the worktree.
+    /// True if the worktree was removed, or its link to the repository leads nowhere.
     place_is_gone: bool,
 }
 
@@ -74,7 +74,7 @@ impl Attempt {
         loop {
             match self.inbox.close() {
                 Ok(true) => break,
-                // What came in may open another turn; a cancellation, or a message to a turn that failed, does not.
+                // A new message may open another turn. A cancellation, or a message to a turn that failed, does not.
                 Ok(false) => {
                     if let Some(begin) = self.next_turn(ended) {
                         return Finished::GoOn(begin);
@@ -98,7 +98,7 @@ impl Attempt {
             before: facts::before(&self.assignment, &self.dir),
             place_is_gone: self.place_is_gone(),
         };
-        // A user's own directory is never committed in.
+        // Nothing is ever committed in a user's own directory.
         if self.assignment.ours && !proven.place_is_gone {
             let (assignment, before) = (self.assignment.clone(), proven.before.clone());
             proven.left = blocking(move || leftovers::put_on_branch(&assignment, before.as_ref())).await;
@@ -117,14 +117,15 @@ impl Attempt {
         proven
     }
 
-    /// Since the turn was swept: by git or by the verification. If that sweep left a doubt, it is made again in any case.
+    /// Returns whether git or the verification may have started processes since the sweep after the turn. Also true if
+    /// that sweep was inconclusive.
     fn was_anything_started_since(&self) -> bool {
         let swept = &self.cleanup.last;
         let in_doubt = swept.survivors > 0 || swept.proof != Proof::Full;
         in_doubt || self.assignment.ours || self.assignment.mission.verify_command.is_some()
     }
 
-    /// Of a worktree, its link to the repository goes with it, or the repository went elsewhere.
+    /// Returns whether the worktree was removed, and with it its link to the repository, or the repository was moved.
     fn place_is_gone(&self) -> bool {
         let place = &self.assignment.directory;
         self.assignment.ours && (std::fs::symlink_metadata(place.join(".git")).is_err() || git::leads_nowhere(place))
@@ -146,7 +147,7 @@ impl Attempt {
         };
         let result = verify::verify(check, called_off(&mut self.inbox, &self.dir)).await;
         crash_point::at(Point::Verified);
-        // What it left running could still change the tree.
+        // Processes that it left running could still change the tree.
         self.sweep().await;
         match result {
             None => Verification::Skipped,
@@ -179,7 +180,7 @@ impl Attempt {
         let mut changes = blocking(move || match gone {
             Some(common) => facts::branch_changes(&assignment, &common),
             None => std::thread::scope(|scope| {
-                // Beside each other: both are mostly starts of git, and neither changes anything.
+                // Runs in parallel: both mostly start git, and neither changes anything.
                 let outside = scope.spawn(|| outside::main_checkout_changes(&assignment));
                 let changes = facts::changes(&assignment, known);
                 let main_checkout_changes = outside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -195,7 +196,7 @@ impl Attempt {
     fn outcome(&mut self, ended: &Ended, proven: Proven, changes: Changes) -> Outcome {
         let mut status = self.status(ended, &proven.verification);
         let mut run = std::mem::take(&mut self.run);
-        // What we told it ourselves is nobody's message.
+        // Texts that the supervisor queued by itself are not messages of the boss or the user.
         let posted: Vec<Uuid> = self.dir.letters(0).unwrap_or_default().iter().map(|letter| letter.id).collect();
         let unheard = self.inbox.take_queue().into_iter().filter(|message| posted.contains(&message.id));
         run.unheard = unheard.map(|message| message.text).collect();
@@ -231,7 +232,7 @@ impl Attempt {
     fn worktree_removed(&self) -> Failure {
         let branch = self.assignment.mission.place.branch().unwrap_or_default();
         let here = &self.assignment.directory;
-        // In the state directory, as earlier builds had it, it was moved along.
+        // Earlier builds put worktrees into the state directory, which was moved along with the repository.
         let along = moved_to(&self.dir).and_then(|now| {
             let name = here.file_name().unwrap_or_default();
             Some(now.root().ancestors().nth(4)?.join("worktrees").join(name)).filter(|worktree| worktree.exists())
@@ -283,7 +284,8 @@ fn of_a_commit(verification: Verification, left: u32) -> Verification {
     }
 }
 
-/// Until a cancellation comes in, or the system asks us to end. Without its folder there is nobody to tell how it ended.
+/// Waits until a cancellation arrives or the system asks this process to end. Also returns if the attempt's folder is
+/// gone, since its end could not be recorded then.
 pub(super) async fn called_off(inbox: &mut Inbox, dir: &AttemptDir) {
     let bell = inbox.bell();
     loop {
@@ -297,7 +299,7 @@ pub(super) async fn called_off(inbox: &mut Inbox, dir: &AttemptDir) {
     }
 }
 
-/// Git is asked off the loop's thread.
+/// Runs work that blocks, such as git, outside the event loop's thread.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

@@ -1,4 +1,4 @@
-//! Letters from the boss, in order, each acted on once.
+//! Messages to the supervisor, in order, each handled once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::mission::message::Cancelled;
 use crate::store::file::FileError;
 use crate::store::worker_dir::{AttemptDir, Content, Delivery};
 
-/// Where nobody knocks (another host, no socket), the folder is looked at this often.
+/// Interval at which the folder is polled if no notification arrives (another host, no socket).
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub struct Inbox {
@@ -24,7 +24,7 @@ pub struct Inbox {
     queue: VecDeque<Message>,
     cancelled: Option<Cancelled>,
     over_budget: Option<String>,
-    /// The system has asked this process to end (a logout, a shutdown).
+    /// True if the system has asked this process to end (a logout, a shutdown).
     leaving: Arc<AtomicBool>,
 }
 
@@ -48,8 +48,8 @@ impl Inbox {
         }
     }
 
-    /// Returns when it is worth looking again. Dropping the future loses no knock, but its time begins anew: where other
-    /// things happen more often than [`LOOK_EVERY`], use an interval.
+    /// Returns when the inbox should be read again. Dropping the future loses no notification, but its time starts
+    /// again. Use an interval if other events are more frequent than [`LOOK_EVERY`].
     pub async fn knock(knocked: &Notify) {
         let _ = tokio::time::timeout(LOOK_EVERY, knocked.notified()).await;
     }
@@ -92,7 +92,8 @@ impl Inbox {
         self.cancelled.as_ref()
     }
 
-    /// That no turn may begin, nor go on: what is done may still be verified.
+    /// Returns why the budget is exceeded, if it is: no turn may begin or continue, but finished work may still be
+    /// verified.
     pub fn over_budget(&self) -> Option<&String> {
         self.over_budget.as_ref()
     }

@@ -1,5 +1,5 @@
-//! What a worker leaves in a worktree that we made for it is put on its branch, as far as that is plainly right. The rest
-//! stays where it is, and is named in the outcome.
+//! Uncommitted changes of a worker, in a worktree that was made for it. They are put on its branch as far as that is
+//! clearly right. The rest stays where it is and is named in the outcome.
 
 use super::assignment::Assignment;
 use super::facts;
@@ -7,20 +7,20 @@ use crate::git::{self, Fingerprint, NotOnBranch, Repository};
 use crate::mission::causes::with_causes;
 use crate::process;
 
-/// What came of it.
+/// The result of putting uncommitted changes on the branch.
 #[derive(Debug, Default)]
 pub(super) struct Left {
-    /// So many files were committed.
+    /// Number of files that were committed.
     pub committed: u32,
-    /// So many entries are still uncommitted.
+    /// Number of entries that are still uncommitted.
     pub uncommitted: u32,
-    /// What its branch does not hold then; `None`: it could not be looked up.
+    /// Parts of the work that its branch does not hold afterwards. `None` if they could not be determined.
     pub not_on_branch: Option<Vec<NotOnBranch>>,
-    /// Git does not work on this folder: nothing was done there.
+    /// The reason why git does not work on this folder. Nothing was done there.
     pub out_of_place: Option<String>,
 }
 
-/// Blocks. `before` is what was there before the worker's first attempt.
+/// Puts the uncommitted changes of a worker on its branch. Blocks. `before` is the state before its first attempt.
 pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint>) -> Left {
     let mut left = Left::default();
     let told = assignment.repository.clone();
@@ -49,19 +49,19 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
     if let Some(lock) = locks.first().filter(|_| left.uncommitted > 0) {
         why = Some(format!("{} is there, and a git is at work in this worktree", lock.display()));
     }
-    // A status that is still right need not be asked for again.
+    // The status is still valid if nothing was committed and nothing was refused.
     let now = if left.committed == 0 && why.is_none() { Ok(status) } else { git::left(directory) };
     left.not_on_branch = now.ok().map(|now| facts::not_on_branch(assignment, before, why.as_deref(), &now));
     left
 }
 
-/// Returns why something could not be committed.
+/// Commits the changes. Returns why something could not be committed.
 fn commit(assignment: &Assignment, status: git::Status, left: &mut Left) -> Option<String> {
     let (message, own, fallback) = (message(assignment), own_identity(assignment), git::Identity::fallback());
     let copies = &assignment.copies;
     match git::commit_leftovers(&assignment.directory, status, &message, &fallback, own.as_ref(), copies) {
         Ok(committed) => {
-            // A merge may have been ended without any file of its own.
+            // A merge may have been concluded without any uncommitted file.
             left.committed = (committed.files as u32).max(u32::from(committed.commit.is_some()));
             left.uncommitted = committed.left as u32;
             committed.refused
@@ -71,7 +71,7 @@ fn commit(assignment: &Assignment, status: git::Status, left: &mut Left) -> Opti
 }
 
 fn message(assignment: &Assignment) -> String {
-    // The title last: what is in it stays as it is.
+    // The title is inserted last, so that its text stays as it is.
     let template = assignment.settings.commit_message.replace("{worker_id}", assignment.worker_id.as_str());
     template.replace("{title}", &assignment.mission.title)
 }

@@ -1,6 +1,7 @@
-//! Why a verification did not pass, where that seems not to be the work's fault: the worktree lacks what git does not
-//! bring into one (installed dependencies, submodules, local files), or the base does not pass either. The base is tried
-//! in a fresh worktree, only after a failure, once for each command and commit: workers of one base share the answer.
+//! The likely cause of a failed verification, if the work does not seem to be at fault. The worktree may lack files
+//! that git does not bring into it: installed dependencies, submodules, local files. Or the base may fail too. The base
+//! is verified in a fresh worktree, only after a failure, and once for each command and commit. Workers with the same
+//! base share the result.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -25,23 +26,24 @@ use crate::store::lease::{self, Lease};
 use crate::store::state_dir::StateDir;
 use crate::store::trial_dir::TrialDir;
 
-/// A settlement is not held up for longer than this, nor for much longer than the verification itself took.
+/// Maximum time by which this delays a settlement. The limit is lower after a short verification: three times its
+/// duration, plus `LEAST`.
 const LONGEST: Duration = Duration::from_secs(300);
 const LEAST: Duration = Duration::from_secs(30);
-/// As many answers are kept.
+/// Number of results that are kept.
 const KEPT: usize = 100;
 
-/// What was found out of a base.
+/// The result of verifying a base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Base {
     Passes,
     Fails,
-    /// It took too long, or could not be tried.
+    /// No result: it took too long, or could not be verified.
     Unknown,
 }
 
-/// One answer, as it is kept for the other workers of that base.
+/// A result that is kept for the other workers with the same base.
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
     commit: String,
@@ -50,7 +52,8 @@ struct Answer {
 }
 
 impl Attempt {
-    /// `None` too where nothing speaks for it, and where the directory is the user's own.
+    /// Determines the likely cause of a failed verification. `None` if there is no evidence, or in a user's own
+    /// directory.
     pub(super) async fn likely_cause(&mut self, command: &str, found: &Verification) -> Option<LikelyCause> {
         let (seconds, commit) = match found {
             Verification::Failed { seconds, commit, .. } => (*seconds, commit.clone()),
@@ -63,9 +66,9 @@ impl Attempt {
         let (inner, place, verification) = (repository.clone(), worktree.clone(), found.clone());
         let lacks = blocking(move || missing(&inner, &place, &verification)).await;
         let tried = match found {
-            // It would take as long again.
+            // The base would take as long again.
             Verification::TimedOut { .. } => Base::Unknown,
-            // The worker changed nothing, so this was the base.
+            // The worker changed nothing, so the base itself was verified.
             _ if commit.as_ref() == Some(&base) => Base::Fails,
             _ => {
                 let allowance = Duration::from_secs_f64(seconds * 3.0).saturating_add(LEAST).min(LONGEST);
@@ -76,7 +79,7 @@ impl Attempt {
         judge(lacks, tried, base, &said(found))
     }
 
-    /// Looks for an answer, or finds one out while the others of this base wait for it.
+    /// Returns the known result for a base, or verifies it while other workers with the same base wait.
     async fn base(
         &mut self,
         repository: &Repository,
@@ -86,7 +89,7 @@ impl Attempt {
         allowance: Duration,
     ) -> Base {
         let Some(state) = self.dir.root().ancestors().nth(4).map(StateDir::at) else { return Base::Unknown };
-        // The same command in another folder is another question.
+        // The same command in another folder may have another result.
         let folder = self.assignment.mission.place.subfolder();
         let asked = folder.map_or_else(|| command.to_owned(), |folder| format!("{}: {command}", folder.display()));
         let shelf = Shelf::of(&state, commit, &asked);
@@ -112,7 +115,7 @@ impl Attempt {
         }
     }
 
-    /// `None`: it was called off, so that nothing is known.
+    /// Verifies a base in a fresh worktree. `None` if this was cancelled.
     async fn try_base(
         &mut self,
         state: &StateDir,
@@ -122,7 +125,7 @@ impl Attempt {
         command: &str,
         allowance: Duration,
     ) -> Option<Base> {
-        // Named by the worker: should we be killed, any server takes away what is left, as no server has this name.
+        // Named after the worker: no server has this name, so any server removes the folder if this process is killed.
         let dir = TrialDir::new(state, &ServerId::from(self.assignment.worker_id.as_str()));
         let trial = Trial {
             tag: process::tag_at_depth(
@@ -164,7 +167,7 @@ impl Attempt {
         };
         let was_made = trial.tree(&dir).join(".git").exists();
         let (tree, other) = (trial.tree(&dir), worktree.to_owned());
-        // What the worker has installed for itself the fresh worktree does not have, and fails for want of it.
+        // A fresh worktree may fail only because it lacks dependencies that the worker has installed for itself.
         let is_fair = blocking(move || git::is_better_equipped(&other, &tree).is_ok_and(|better| !better)).await;
         let (made, place) = (trial.clone(), dir.clone());
         let removed = blocking(move || made.remove_tree(&place)).await;
@@ -184,13 +187,14 @@ impl Attempt {
     }
 }
 
-/// Where the worker's own worktree lies, so that both find the same above them; but never in the user's checkout.
+/// Returns a path beside the worker's own worktree, so that both have the same parent folders. `None` within the user's
+/// checkout.
 fn beside(repository: &Repository, worktree: &Path) -> Option<PathBuf> {
     let folder = worktree.parent().filter(|folder| !folder.starts_with(repository.root()))?;
     Some(folder.join(trial::tree_name()))
 }
 
-/// What is missing counts where the base fails in such a place too, or where the command's own words name it.
+/// Decides on the cause. Missing files count only if the base fails too, or if the command's output points to them.
 fn judge(lacks: Vec<Missing>, base: Base, commit: String, said: &str) -> Option<LikelyCause> {
     let cause = match base {
         Base::Passes => return None,
@@ -222,7 +226,7 @@ fn is_named(said: &str, lack: &Missing) -> bool {
     said.contains(name.as_ref())
 }
 
-/// What a worktree lacks that could matter: of what is merely not in git only what the command's words name.
+/// Lists what a worktree lacks, as far as it matters. Untracked files count only if the command's output names them.
 pub(super) fn missing(repository: &Repository, worktree: &Path, found: &Verification) -> Vec<Missing> {
     if matches!(found, Verification::Passed { .. }) {
         return Vec::new();
@@ -252,7 +256,7 @@ fn said(found: &Verification) -> String {
     found.note().unwrap_or_default()
 }
 
-/// Where the answer for one commit and command is kept, and who may find it out.
+/// The place where the result for one commit and command is kept, with the lock for determining it.
 struct Shelf {
     folder: PathBuf,
     name: String,

@@ -1,8 +1,9 @@
-//! The other process: one for each live worker. It owns the worker's CLI for a whole attempt and lives on when the server
-//! dies: it starts turns, delivers messages, keeps the limits, verifies, gathers the facts and writes the outcome, once.
+//! The supervisor process, one for each live worker. It owns the worker's CLI for a whole attempt and outlives the
+//! server. It starts turns, delivers messages, enforces the limits, verifies, collects the facts and writes the
+//! outcome, once.
 //!
-//! Its interface is the attempt's folder ([`assignment`] says what is in it); the socket only makes it quick. It never
-//! touches the journal and knows no other worker. Start reading in [`run`].
+//! Its interface is the attempt's folder (see [`assignment`]); the socket only makes it faster. It never touches the
+//! journal or other workers. Start reading in [`run`].
 
 pub mod apart;
 pub mod assignment;

@@ -1,6 +1,5 @@
-//! Edits that a CLI makes in the project by itself, whatever it was asked for: OpenCode completes its configuration file when
-//! it reads it. They are the CLI's and not the worker's, so they are undone, as soon as the CLI shows that it has begun and
-//! once more at the end of its turn.
+//! Edits that a CLI makes in the project by itself: OpenCode completes its configuration file when it reads it. They
+//! are not the worker's edits, so they are undone: as soon as the CLI has begun, and again at the end of its turn.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ pub(super) struct OwnEdits {
 }
 
 impl OwnEdits {
-    /// Looks in the directory and in those above it, up to the root of its worktree.
+    /// Reads the files in the directory and in its parents, up to the root of its worktree.
     pub fn before(backend: &dyn Backend, directory: &Path) -> Self {
         let root = directory.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
         let folders =
@@ -24,7 +23,7 @@ impl OwnEdits {
         Self { before: files.filter_map(text_of).collect() }
     }
 
-    /// Takes the CLI's own edit out again; what the worker has edited there stays.
+    /// Reverts the CLI's own edits. Edits of the worker stay.
     pub fn undo(&self, backend: &dyn Backend) {
         for (path, before) in &self.before {
             let Some(now) = fs::read_to_string(path).ok().filter(|now| now != before) else { continue };

@@ -1,10 +1,11 @@
-//! What the worker is told: the boss's words and a short frame around them. The frame is the user's to change.
+//! The prompt of a worker: the boss's words and a short frame around them, which the user can change.
 
 use super::assignment::Assignment;
 use crate::mission::entry::Start;
 use crate::mission::spec::Permissions;
 
-/// `{prompt}`, `{directory}`, `{subfolder}`, `{branch}` and `{verify_command}` are filled in; a line whose value is not there is left out.
+/// The default frame. `{prompt}`, `{directory}`, `{subfolder}`, `{branch}` and `{verify_command}` are filled in. A line
+/// without a value is left out.
 pub const DEFAULT_FRAME: &str = "\
 {prompt}
 

@@ -51,10 +51,10 @@ pub enum SupervisorError {
     Backend(#[from] UnknownBackend),
 }
 
-/// How long an outcome that cannot be written is tried again.
+/// Time for which writing an outcome is retried.
 const SETTLE_CEILING: Duration = Duration::from_secs(3_600);
 
-/// Everything about the attempt that its parts share.
+/// The state of an attempt that its parts share.
 pub(super) struct Attempt {
     pub assignment: Assignment,
     pub dir: AttemptDir,
@@ -63,45 +63,45 @@ pub(super) struct Attempt {
     pub inbox: Inbox,
     pub limits: Limits,
     pub me: Identity,
-    /// Who was there before the first process of this attempt.
+    /// Pre-existing processes: those from before the first process of this attempt.
     pub bystanders: Bystanders,
     pub began: tokio::time::Instant,
     pub git: Option<GitContext>,
     pub outside: Outside,
     pub own_edits: OwnEdits,
     pub run: Run,
-    /// It was interrupted once for showing no sign of life.
+    /// True if it was interrupted once because it showed no sign of life.
     pub woken: bool,
-    /// Each turn of this CLI counts from zero, so that the turns before are to be added.
+    /// True if each turn of this CLI counts its usage from zero, so that earlier turns are added.
     pub turns_add_up: bool,
     pub cleanup: finish::CleanupSoFar,
     pub sockets: Sockets,
-    /// By the clock of file systems.
+    /// The beginning of the attempt, by the clock of file timestamps.
     since: SystemTime,
 }
 
-/// What CLIs need to know of the repository to commit in it.
+/// The data of the repository that CLIs need to commit in it.
 pub(super) struct GitContext {
     pub common: std::path::PathBuf,
     pub own: std::path::PathBuf,
-    /// Where the backend asks for it.
+    /// The identity of the committer, if the backend needs it.
     pub identity: Option<git::Identity>,
 }
 
-/// Why a turn, or the attempt, was stopped by us.
+/// The reason why the supervisor stopped a turn or the attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stop {
     Cancelled,
     TimedOut,
-    /// The system asks everybody to end.
+    /// A request of the system that this process ends.
     Interrupted,
-    /// For a message that was to interrupt; the attempt goes on.
+    /// A message that interrupts the turn. The attempt continues.
     ForMessage,
-    /// A limit, or a failure that trying again cannot mend.
+    /// A limit, or a failure that a retry cannot fix.
     Failed(FailureKind, String),
 }
 
-/// The process of a supervisor, from its first act to its last. Quiet: what it has to say is in the attempt's folder.
+/// Runs the process of a supervisor. Its results are in the attempt's folder, not in its output.
 pub fn run(root: &Path) -> ExitCode {
     process::show_program_name();
     let supervised = tokio::runtime::Builder::new_current_thread()
@@ -118,7 +118,7 @@ pub fn run(root: &Path) -> ExitCode {
     }
 }
 
-/// Runs the attempt whose folder this is, to its outcome. Prints [`READY`] when it has it.
+/// Runs the attempt in this folder until its outcome. Prints [`READY`] when it has claimed it.
 async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     process::become_session_leader()?;
     process::become_subreaper()?;
@@ -130,7 +130,7 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     Secrets::inherited().give(&mut assignment.settings);
     let backends = Backends::with_custom(assignment.settings.custom.clone());
     let mut attempt = Attempt::new(assignment, dir, &backends)?;
-    // After all that can fail: what never had the claim has never begun, and the server says why.
+    // After everything that can fail: an attempt without a claim never began, and the server reports why.
     if !attempt.dir.take_claim()? {
         return Err(SupervisorError::Claimed);
     }
@@ -174,8 +174,8 @@ async fn settle(dir: &AttemptDir, mut outcome: Outcome) -> Result<(), Supervisor
     Ok(())
 }
 
-/// Where the attempt's folder is now, if it was moved (with its repository) while the attempt ran: a supervisor works in it,
-/// so that the system knows.
+/// Returns the current path of the attempt's folder, if it was moved (with its repository) while the attempt ran. It is
+/// the supervisor's working directory, so the system tracks it.
 pub(super) fn moved_to(dir: &AttemptDir) -> Option<AttemptDir> {
     if dir.is_still_claimed() {
         return None;
@@ -272,7 +272,7 @@ impl Attempt {
         }
     }
 
-    /// What the record says of the run, over all turns.
+    /// Adds a turn to the record of the run.
     fn take_in(&mut self, ended: &turn::Ended) {
         let report: &TurnReport = &ended.report;
         self.run.turns += 1;
@@ -294,11 +294,11 @@ impl Attempt {
         self.run.seconds = Some(self.began.elapsed().as_secs());
     }
 
-    /// What the attempt has used up, when its present turn has used this.
+    /// Returns the usage of the attempt when its current turn has used `now`.
     pub(super) fn spent_with(&self, now: Usage) -> Usage {
         match self.turns_add_up {
             true => joined(self.run.usage, now, u64::saturating_add, |before, now| before + now),
-            // A turn that was killed may report less than is known.
+            // A turn that was killed may report less than was already counted.
             false => joined(self.run.usage, now, u64::max, f64::max),
         }
     }

@@ -1,6 +1,6 @@
-//! One verification of an integration: a worktree of its own at the commit that is to be proven, the command in it, the
-//! sweep, and the worktree taken away. It ends with the server that wants to know: no process and no worktree outlives
-//! that, and what a killed one of us leaves, any server finds by the folder and takes away.
+//! A verification run of an integration. It creates a worktree at the commit, runs the command, sweeps the processes,
+//! and removes the worktree. It ends with the server that wants the result, and no process or worktree outlives it. If
+//! it is killed, any server finds its folder and removes what is left.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -26,44 +26,44 @@ use crate::process::{self, Identity, Private, Scope};
 use crate::store::file;
 use crate::store::trial_dir::TrialDir;
 
-/// Everything that its supervisor needs to know. Written by the server that starts it.
+/// Everything that the supervisor of a verification run needs. Written by the process that starts it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
-    /// In the environment of every process of it; unique for ever.
+    /// The tag in the environment of all its processes. It is never used again.
     pub tag: String,
     pub repository: Repository,
-    /// What the repository had configured before any worker.
+    /// The configuration of the repository before any worker.
     pub configuration: Configuration,
     pub commit: String,
     pub command: String,
-    /// Where the worktree is made; without one, in the verification's own folder.
+    /// The path of the worktree. The default is in the folder of the verification run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<PathBuf>,
-    /// The subfolder of it in which the command runs, where it is there.
+    /// The subfolder of the worktree in which the command runs, if it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
     pub settings: Settings,
 }
 
-/// What came of one.
+/// The result of a verification run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Proof {
     #[serde(flatten)]
     pub verification: Verification,
-    /// What its worktree lacks that the main checkout has, where it did not pass.
+    /// Files and folders that the main checkout has and its worktree lacks, if it did not pass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<Missing>,
 }
 
-/// Begins the names of worktrees in which integrations are verified.
+/// Prefix of the names of worktrees in which integrations are verified.
 const VERIFIED_IN: &str = "verify-";
 
-/// For a new worktree to verify an integration in.
+/// Returns a name for a new worktree in which an integration is verified.
 pub fn tree_name() -> String {
     format!("{VERIFIED_IN}{}", Uuid::new_v4().simple())
 }
 
-/// Whether a folder among the worktrees is one in which an integration is verified.
+/// Returns whether a folder is named like a worktree in which an integration is verified.
 pub fn is_tree(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(VERIFIED_IN));
     name.is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -71,11 +71,11 @@ pub fn is_tree(path: &Path) -> bool {
 
 impl Trial {
     pub fn tree(&self, dir: &TrialDir) -> PathBuf {
-        // A worker can write that file, and must not lead us to what is not ours to take away.
+        // A worker can write that file, and must not make this process remove other folders.
         self.tree.clone().filter(|tree| is_tree(tree)).unwrap_or_else(|| dir.tree())
     }
 
-    /// Takes the worktree away, and the folder in which it lay if it was the last one there.
+    /// Removes the worktree, and the folder that contained it if that is now empty.
     pub fn remove_tree(&self, dir: &TrialDir) -> Result<(), git::WorktreeError> {
         git::trial::remove(&self.repository, &self.tree(dir))?;
         match self.tree.as_deref().and_then(Path::parent) {
@@ -85,7 +85,7 @@ impl Trial {
     }
 }
 
-/// The process, from its first act to its last.
+/// Runs the process of a verification run.
 pub fn run(root: &Path) -> ExitCode {
     process::show_program_name();
     let ran = tokio::runtime::Builder::new_current_thread()
@@ -127,14 +127,14 @@ async fn supervise(dir: TrialDir) -> Result<(), SupervisorError> {
     crash_point::at(Point::TrialTreeRemoved);
     match (result, removed) {
         (Some(result), _) => file::replace_json(&dir.result(), &result, false)?,
-        // There is nobody to tell.
+        // No server waits for the result.
         (None, Ok(())) => dir.remove()?,
         (None, Err(error)) => tracing::warn!(error = %with_causes(&error), "a worktree could not be taken away"),
     }
     Ok(())
 }
 
-/// `None`: nobody wants to know any more.
+/// Verifies the commit. `None` if the result is no longer wanted.
 pub(super) async fn prove(
     trial: &Trial,
     dir: &TrialDir,
@@ -184,7 +184,8 @@ async fn state(worktree: PathBuf) -> Option<String> {
     blocking(move || git::tracked_state(&worktree)).await.ok()
 }
 
-/// Cancelled when our stdin ends, which it does with the server, or when the system asks us to end.
+/// Returns a token that is cancelled when the system asks this process to end, or when stdin ends, as it does with the
+/// server.
 fn until_unwanted() -> CancellationToken {
     let unwanted = CancellationToken::new();
     let ended = unwanted.clone();

@@ -31,45 +31,46 @@ use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 use crate::process::{self, Launch, Signal, Started, TAG_VARIABLE, Tail};
 use crate::store::file;
 
-/// What a turn begins with.
+/// The input of a turn.
 #[derive(Debug)]
 pub(super) struct Begin {
     pub text: String,
-    /// The session to go on with.
+    /// The session to resume.
     pub session: Option<String>,
     /// Messages that this text delivers.
     pub messages: Vec<Message>,
 }
 
-/// How a turn ended.
+/// The end of a turn.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub report: TurnReport,
-    /// `None`: nothing was started.
+    /// The exit of the CLI. `None` if nothing was started.
     pub exit: Option<Exit>,
     pub stop: Option<Stop>,
 }
 
-/// After its last word a CLI that holds a session open gets this long for a background task to wake it.
+/// Time after its final message for which a CLI with an open session waits for a background task.
 const IDLE_GRACE: Duration = Duration::from_secs(1);
-/// The same after a line that could not be read: it may have been the last word.
+/// Time after an unreadable line until stdin is closed: the line may have been the final message.
 const UNREAD_GRACE: Duration = Duration::from_secs(10);
-/// And this long to go once its stdin is closed.
+/// Time that a CLI gets to exit once its stdin is closed.
 const CLOSING_GRACE: Duration = Duration::from_secs(15);
-/// What a process gets between SIGKILL and being given up on.
+/// Time between SIGKILL and giving up on a process.
 const KILL_GRACE: Duration = Duration::from_secs(10);
-/// A CLI that does not read for so long is told later.
+/// Maximum time for a write to a CLI. If it does not read, the message is delivered later.
 const WRITE_CEILING: Duration = Duration::from_secs(5);
-/// As much of what was not read at its exit is still read, in bytes: the end is in it, and a flood is not gone through.
+/// Bytes at the end of the output that are still read after the exit. They contain the result, and a flood is not read
+/// completely.
 const REST: u64 = 8 * 1024 * 1024;
-/// After so much of it, in bytes, it is looked how much a CLI has printed, whatever the time.
+/// Bytes of output after which the amount of output is checked, whatever the time.
 const FLOOD: u64 = 4 * 1024 * 1024;
-/// To be woken costs more than to look into the inbox or to write the status, so what will be due so soon is done with
-/// whatever wakes us.
+/// Time by which events are handled early, together with another wake-up. A wake-up costs more than polling the inbox
+/// or writing the status.
 const EARLY: Duration = Duration::from_millis(100);
-/// Of a long line, this much is read at once, in bytes.
+/// Bytes of a long line that are read at once.
 const PIECE: usize = 64 * 1024;
-/// The end of stderr that failures may quote, in bytes.
+/// Bytes at the end of stderr that failures may quote.
 const STDERR_TAIL: u64 = 8 * 1024;
 
 impl Attempt {
@@ -84,7 +85,7 @@ impl Attempt {
         };
         let exit = running.listen(self).await;
         crash_point::at(Point::CliEnded);
-        // Before the rest is read: what outlives its CLI may go on printing for ever.
+        // Before the rest is read: processes that outlive the CLI may print for ever.
         self.sweep().await;
         self.own_edits.undo(&*self.backend);
         crash_point::at(Point::TurnSwept);
@@ -159,7 +160,7 @@ impl Attempt {
     }
 }
 
-/// A CLI that runs.
+/// A running CLI.
 struct Running {
     started: Started,
     stdin: Option<ChildStdin>,
@@ -169,26 +170,26 @@ struct Running {
     decoder: Box<dyn Decoder>,
     plan: LaunchPlan,
     stderr_from: u64,
-    /// Bytes that were read since it was last looked how many there are.
+    /// Bytes that were read since the amount of output was last checked.
     unchecked: u64,
     stop: Option<Stop>,
     ladder: Ladder,
-    /// The agent has said its last word, and when; its stdin is closed a little later.
+    /// Time of the agent's final message. Its stdin is closed a little later.
     idle_since: Option<Instant>,
-    /// A line could not be read, and when; nothing came since.
+    /// Time of an unreadable line, if nothing followed it.
     unread_since: Option<Instant>,
-    /// Up to where a line without an end was read, at the last look.
+    /// Position up to which an unfinished line was read at the last check.
     unfinished_at: Option<u64>,
-    /// When to look into the inbox though nobody knocks, on a clock of its own: a CLI that never stops printing would put
-    /// off any wait that begins anew.
+    /// Time of the next poll of the inbox without a notification. It is independent of other waits, which a CLI that
+    /// never stops printing would restart.
     letters_at: Instant,
-    /// When to look whether it lives, the next time.
+    /// Time of the next check whether it is alive.
     look_at: Instant,
-    /// Written to the CLI, and not yet acknowledged by it.
+    /// Messages that were written to the CLI and that it has not acknowledged yet.
     unconfirmed: Vec<Message>,
 }
 
-/// The steps of stopping a process, and which comes when.
+/// The stop escalation: the steps of stopping a process, and when the next one is due.
 struct Ladder {
     steps: std::collections::VecDeque<Step>,
     due: Option<Instant>,
@@ -237,11 +238,11 @@ impl Running {
         }
     }
 
-    /// Until it has exited; `None` when it could not be made to.
+    /// Handles events until the CLI has exited. `None` if it could not be made to exit.
     async fn listen(&mut self, attempt: &mut Attempt) -> Option<Exit> {
         self.give_prompt();
         let bell = attempt.inbox.bell();
-        // Not at once: a look goes through all processes, just when others may be starting, and there is nothing to see yet.
+        // Not at once: a check scans all processes while others may be starting, and has nothing to find yet.
         self.look_at = Instant::now() + attempt.limits.look_every();
         attempt.limits.note_life();
         attempt.board.set_stalled(None);
@@ -250,7 +251,8 @@ impl Running {
             let happening = match self.due(attempt, Instant::now()) {
                 Ok(happening) => happening,
                 Err(next) => {
-                    // Set anew only where it differs: a timer for each wait costs more than what is done with a line.
+                    // The timer is set only if the deadline changes: a timer for each wait costs more than handling a
+                    // line.
                     if alarm.deadline() != next {
                         alarm.as_mut().reset(next);
                     }
@@ -296,12 +298,13 @@ impl Running {
                     self.check_life(attempt);
                 }
             }
-            // Lines that are there already make no task wait, and on one thread the timers go only while it waits.
+            // Reading available lines never suspends this task, and on one thread timers run only while it is
+            // suspended.
             tokio::task::consume_budget().await;
         }
     }
 
-    /// What goes by the clock and is due; else when the next of it will be.
+    /// Returns the event whose time has come, or else the time of the next one.
     fn due(&self, attempt: &Attempt, now: Instant) -> Result<Happening, Instant> {
         let soon = now + EARLY;
         let clocks = [
@@ -370,7 +373,7 @@ impl Running {
         }
     }
 
-    /// A line that is too long to be held, read once more from the file: it may be the result.
+    /// Reads a line that is too long to be held once more from the file, in shortened form: it may be the result.
     async fn shortened(&self, line: &process::Line) -> Short {
         let mut long = LongLine::new();
         let mut piece = vec![0; PIECE];
@@ -391,7 +394,8 @@ impl Running {
 
     fn take_event(&mut self, attempt: &mut Attempt, event: &AgentEvent) {
         match event {
-            // By then it is known what the message says; the first text of a turn is no message.
+            // The unconfirmed message holds the text that the event lacks. The first prompt of a turn is not among
+            // these messages.
             AgentEvent::Received { message_id, .. } => {
                 let message = self.unconfirmed.iter().find(|message| message.id == *message_id);
                 message.into_iter().for_each(|message| attempt.board.note(&heard(message)));
@@ -405,7 +409,7 @@ impl Running {
         match event {
             AgentEvent::Session { id, .. } => {
                 attempt.run.session_id = Some(id.clone());
-                // It has read its configuration, and no tool has run yet: nobody has committed what it wrote.
+                // The CLI has read its configuration and no tool has run yet, so its own edits are not committed yet.
                 attempt.own_edits.undo(&*attempt.backend);
             }
             AgentEvent::Edited { paths } => paths.iter().for_each(|path| attempt.outside.note_edit(path)),
@@ -478,7 +482,7 @@ impl Running {
         self.idle_since.filter(|_| open && self.stop.is_none()).map(|since| since + IDLE_GRACE)
     }
 
-    /// Nothing more will come by itself: closing stdin lets the CLI end. One that does not is stopped.
+    /// Closes stdin, which lets the CLI exit, since nothing more will come. A CLI that does not exit is stopped.
     fn close_when_idle(&mut self) {
         self.stdin = None;
         self.held = None;
@@ -486,14 +490,14 @@ impl Running {
         self.ladder.due = Some(Instant::now() + CLOSING_GRACE);
     }
 
-    /// A CLI that is at rest ends; one that still works ends after its turn.
+    /// Closes stdin. An idle CLI exits, and a busy one exits after its turn.
     fn close_stdin(&mut self) {
         self.stdin = None;
         self.held = None;
         self.unread_since = None;
     }
 
-    /// Output that stays in the middle of a line may be the last word too.
+    /// Closes stdin if the output stays in the middle of a line, which may be the final message.
     fn check_unfinished(&mut self) {
         let unfinished_at = self.tail.unfinished_at();
         if unfinished_at.is_some() && unfinished_at == self.unfinished_at {
@@ -502,7 +506,7 @@ impl Running {
         self.unfinished_at = unfinished_at;
     }
 
-    /// The first reason counts, but a cancellation or the deadline overrules a message.
+    /// Begins to stop the CLI. The first reason counts, but a cancellation or the deadline overrides a message.
     fn begin_stop(&mut self, stop: Stop) {
         match self.stop {
             None => {
@@ -515,7 +519,7 @@ impl Running {
         }
     }
 
-    /// True when there is nothing left to try.
+    /// Takes the next step. Returns true if there is none left.
     fn next_stop_step(&mut self) -> bool {
         let Some(step) = self.ladder.steps.pop_front() else { return true };
         let grace = match step {
@@ -604,7 +608,7 @@ impl Running {
     }
 
     fn end(&mut self, attempt: &mut Attempt, exit: Option<Exit>) -> Ended {
-        // What the CLI was given and never acknowledged begins the next turn.
+        // Messages that were written to the CLI and never acknowledged begin the next turn.
         for message in std::mem::take(&mut self.unconfirmed) {
             attempt.inbox.keep(message);
         }
@@ -626,7 +630,7 @@ fn heard(message: &Message) -> AgentEvent {
     AgentEvent::Received { message_id: message.id, text: Some(message.text.clone()) }
 }
 
-/// A path as it is called in the worker's directory; some CLIs tell whole paths, some do not.
+/// Returns a path relative to the worker's directory. Some CLIs report absolute paths and some relative ones.
 fn within(directory: &Path, path: &str) -> String {
     let inside =
         |directory: &Path| Path::new(path).strip_prefix(directory).ok().filter(|it| !it.as_os_str().is_empty());

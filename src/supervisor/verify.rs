@@ -1,7 +1,7 @@
-//! Running `verify_command` where the work is, and saying what its end proves.
+//! Execution of `verify_command` in the worker's directory, and evaluation of its exit.
 //!
-//! The command runs code that a worker wrote, so its environment holds no keys. That it could not run is another thing
-//! than that it failed.
+//! The command runs code that a worker wrote, so its environment holds no keys. A command that could not run is
+//! distinguished from one that failed.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::mission::causes::with_causes;
 use crate::mission::outcome::{Exit, Verification};
 use crate::process::{self, Launch, Signal, TAG_VARIABLE};
 
-/// What a shell says when it cannot find, or cannot run, the command.
+/// Exit statuses of a shell that cannot find, or cannot run, the command.
 const NOT_RUN: [i32; 2] = [126, 127];
 /// Parts of names of variables that hold secrets.
 const SECRET: [&str; 8] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "COOKIE"];
 /// Ends of such names.
 const SECRET_END: [&str; 5] = ["_PASS", "_AUTH", "_PAT", "_DSN", "_ASKPASS"];
-/// Ways to a program that signs or logs in for whoever asks.
+/// Variables that lead to a program that signs or logs in on request.
 const AGENTS: [&str; 6] =
     ["SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_ASKPASS", "GPG_AGENT_INFO", "GNOME_KEYRING_CONTROL", "KRB5CCNAME"];
-/// Of all that begin with `GIT_`, what neither points at another repository nor runs or unlocks anything: the others
-/// would make a test's own repositories those of whoever started the server.
+/// Variables beginning with `GIT_` that neither point at another repository nor run or unlock anything. The others
+/// would redirect a test's own repositories to those of the user who started the server.
 const GIT_KEPT: [&str; 16] = [
     "GIT_AUTHOR_DATE",
     "GIT_AUTHOR_EMAIL",
@@ -45,21 +45,21 @@ const GIT_KEPT: [&str; 16] = [
     "GIT_TERMINAL_PROMPT",
 ];
 
-/// What is run, where, and for which commit.
+/// The command to run, its directory, and the commit to verify.
 pub struct Check<'a> {
     pub command: &'a str,
     pub directory: &'a Path,
-    /// In the environment of all that it starts.
+    /// The tag in the environment of all its processes.
     pub tag: &'a str,
-    /// Appended to.
+    /// The log file, to which the output is appended.
     pub log: &'a Path,
     pub settings: &'a Settings,
     pub sockets: &'a Sockets,
-    /// What it proves, if it passes.
+    /// The commit that a success verifies.
     pub commit: Option<String>,
 }
 
-/// `None`: it was `called_off`, and the command was stopped.
+/// Runs the command. `None` if it was stopped because `called_off` completed.
 pub async fn verify(check: Check<'_>, called_off: impl Future<Output = ()>) -> Option<Verification> {
     let began = Instant::now();
     let log_from = std::fs::metadata(check.log).map_or(0, |metadata| metadata.len());
@@ -107,7 +107,7 @@ fn is_out_of_space(directory: &Path, log: &str) -> bool {
             .any(|path| process::free_disk_bytes(path).is_some_and(|free| free < LEAST))
 }
 
-/// The shell; what it has started is swept afterwards.
+/// Kills the shell. The processes that it has started are swept afterwards.
 async fn stop(started: &mut process::Started) {
     process::send(&started.identity, Signal::Kill);
     let _ = tokio::time::timeout(Duration::from_secs(5), started.child.wait()).await;
@@ -131,7 +131,8 @@ fn launch(check: &Check<'_>) -> Launch {
     }
 }
 
-/// A list of what is taken away, not of what is given: the user's toolchain may need any variable.
+/// Returns whether a variable is removed from the environment of the command. This is a denylist, since the user's
+/// toolchain may need any variable.
 fn is_kept_back(name: &str, settings: &Settings) -> bool {
     let named_by_the_user = || settings.custom.iter().any(|it| it.key_variables.iter().any(|key| key == name));
     is_secret(name)

@@ -78,7 +78,7 @@ fn two_at_once_and_a_worktree_that_was_removed_by_hand_are_no_trouble() {
 #[test]
 fn worktrees_in_the_data_directory_are_found_and_cleaned() {
     let world = World::new();
-    // Where nothing can be made beside the repository.
+    // A file of that name prevents the folder beside the repository.
     std::fs::write(world.path("repo.worktrees"), "a file").unwrap();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("a", "write a.txt a\ncommit a"));

@@ -76,7 +76,7 @@ fn an_open_worker_is_not_retried_and_the_words_are_those_of_the_command_line() {
     until_status(&mut boss, &worker, "completed");
 }
 
-/// The program as a person calls it who was never told of a settings file.
+/// Runs the program without naming a settings file.
 fn without_config(world: &World, args: &[&str]) -> Ran {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
     let environment = world.program(&[]);
@@ -97,7 +97,7 @@ fn a_backend_of_the_servers_settings_is_known_without_them() {
     until_status(&mut next, &worker, "completed");
     next.leave();
     world.until_all_have_gone();
-    // The file is gone: what it said of the backend is in the worker's record.
+    // Without the settings file, the backend comes from the worker's record.
     let settings = world.path("config.toml");
     std::fs::rename(&settings, world.path("elsewhere.toml")).unwrap();
     without_config(&world, &["retry", &worker, "--fresh"]).ended(0);

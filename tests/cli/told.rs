@@ -1,4 +1,4 @@
-//! What people are told of a worker: who wrote what, why it ended, how long it took, and that nothing was left out.
+//! Commands report the same facts about a worker: its messages and their authors, how it ended, its time and its names.
 
 use std::fs;
 
@@ -66,7 +66,7 @@ fn a_blocked_worker_is_no_green_tick_anywhere() {
     let logs = world.run(&["logs", &stuck]).ended(0);
     assert!(logs.contains("it says that it is blocked: no key for the payment provider"), "{logs}");
 
-    // Three had a second attempt or none, and one of them completed by it.
+    // The retry of `good` completes; `worse` fails in both attempts.
     world.run(&["retry", &good, "--fresh"]).ended(0);
     until_status(&mut boss, &good, "completed");
     let worse = create(&mut boss, with(mission("worse", "exit 3"), "max_attempts", 2));

@@ -27,18 +27,18 @@ impl Client {
         Self::start_with(&[])
     }
 
-    /// In a sealed environment in which no worker ever starts: what is created stays queued.
+    /// Starts a server in a sealed environment in which no worker starts: what is created stays queued.
     pub fn start_with(environment: &[(&str, &str)]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), "", environment)
     }
 
-    /// In a home that a test has prepared, and a folder below it or elsewhere. Whatever the umask of whoever starts it is, nobody else shall see what it writes: so it gets the widest. What it
-    /// says on stderr is in `server.log`.
+    /// Starts a server in a home that the test has prepared, in a directory below it or elsewhere. The umask is 000,
+    /// since the server must keep its files private under any umask. Its stderr goes to `server.log`.
     pub fn start_in(home: TempDir, directory: impl AsRef<Path>, environment: &[(&str, &str)]) -> Self {
         Self::start_program(Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")), home, directory, environment)
     }
 
-    /// The same, with the program at another path.
+    /// Starts a server as `start_in` does, from the program at this path.
     pub fn start_program(
         program: &Path,
         home: TempDir,

@@ -1,4 +1,4 @@
-//! Integration by the real program: what outlasts a call is joined by the next, and what dies with a server is begun anew.
+//! Integration by the real program. A call joins one that is still running, and repeats one that died with its server.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +16,7 @@ fn git(dir: &Path, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// A repository with a branch `work` that is one commit ahead of `main`.
+/// Creates a repository with a branch `work` that is one commit ahead of `main`.
 pub fn repository(home: &Path) -> PathBuf {
     let repo = home.join("repo");
     std::fs::create_dir(&repo).unwrap();

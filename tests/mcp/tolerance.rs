@@ -1,4 +1,4 @@
-//! Arguments as real clients write them, and workers by all of their names.
+//! Arguments in the form that real clients send, and all names by which a worker is found.
 
 use serde_json::{Value, json};
 

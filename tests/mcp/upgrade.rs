@@ -1,5 +1,5 @@
-//! The server's program is upgraded while the server runs: its file is replaced, or its version's folder is removed.
-//! Linux starts the running program again; macOS needs the new one at the old path or on the PATH.
+//! Upgrades of the program while the server runs: its file is replaced, or its version's folder is removed.
+//! Linux starts the running program again; macOS needs the new program at the old path or on the PATH.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, until};
 use crate::integrate::repository;
 
-/// Leaves a file behind, once a gate is open.
+/// A stand-in for Codex that waits for the file `gate`, then writes a file and completes.
 const CODEX: &str = r#"#!/bin/sh
 case "$*" in --version | "login status") echo 1.0; exit ;; esac
 cat > /dev/null
@@ -21,7 +21,7 @@ echo '{"type":"thread.started","thread_id":"t-1"}'
 echo '{"type":"turn.completed","usage":{"input_tokens":1,"cached_input_tokens":0,"output_tokens":1}}'
 "#;
 
-/// A program that was installed as version 1 behind a link, and a server of it.
+/// A program that is installed as version 1 behind a symbolic link, and a server that runs it.
 struct Installed {
     home: PathBuf,
     boss: Client,
@@ -63,7 +63,7 @@ impl Installed {
     }
 }
 
-/// A worker before the upgrade, one during it, and after it a mission, a retry, and an integration with verification.
+/// Checks workers from before, during and after the upgrade, then a retry and an integration with verification.
 fn works_on_after(upgrade: impl Fn(&Path)) {
     let mut it = Installed::start();
     fs::write(it.home.join("gate"), "").unwrap();

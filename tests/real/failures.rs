@@ -8,7 +8,7 @@ use crate::world::World;
 with_each_cli!(a_refused_key_ends_the_worker: Claude Codex Gemini OpenCode);
 with_each_cli!(an_unknown_model_is_named: Claude Codex Gemini OpenCode);
 with_each_cli!(a_refused_request_is_named: Claude Codex Gemini OpenCode);
-// The other two try again in silence for minutes.
+// Gemini CLI and OpenCode retry for minutes without output.
 with_each_cli!(a_rate_limit_ends_the_worker: Claude Codex);
 with_each_cli!(a_rate_limit_that_says_when_it_ends_is_not_waited_for: Codex);
 with_each_cli!(a_rate_limit_holds_its_backend_and_what_may_go_elsewhere_goes: Codex);

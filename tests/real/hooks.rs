@@ -1,4 +1,4 @@
-//! Hooks of the project's own settings, as Claude Code runs them in a worker.
+//! Hooks in the project's own settings, as Claude Code runs them in a worker.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ async fn a_stop_hook_that_ends_the_turn_is_a_good_end(world: &World) {
     assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("all is done")), "{told:#}");
 }
 
-/// What is told of a worker in a project whose Stop hook always answers this.
+/// Runs a worker in a project whose Stop hook always gives this answer, and returns the settled worker.
 async fn ends(world: &World, answer: Value) -> Value {
     let hook = json!({"type": "command", "command": format!("echo '{answer}'")});
     let settings = json!({"hooks": {"Stop": [{"hooks": [hook]}]}});

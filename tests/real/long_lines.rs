@@ -1,4 +1,4 @@
-//! A result may be longer than any line that is kept in memory: Claude Code repeats in it what it refused to write.
+//! Results longer than any line that is kept in memory: Claude Code repeats in its result what it refused to write.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ async fn a_result_that_repeats_refused_writes_ends_the_worker(world: &World) {
     let content = "0123456 ".repeat(349_000 / 8);
     let mut script = Script::new();
     for number in 1..=3 {
-        // Outside of its worktree.
+        // A path outside the worktree, so that the write is refused.
         script = script.write(&world.path(&format!("refused-{number}.txt")).display().to_string(), &content);
     }
     world.model.register("refused", script.say("three were refused"));

@@ -49,7 +49,7 @@ async fn a_worker_in_a_sandbox_stays_in_its_worktree(world: &World) {
 
 with_each_cli!(what_a_cli_writes_by_itself_is_not_the_workers: Claude Codex Gemini OpenCode);
 
-/// Configuration that CLIs find in a project, such as they would complete or bring up to date.
+/// Configuration files that CLIs read in a project and may complete or update.
 const PROJECT_FILES: [(&str, &str); 8] = [
     ("opencode.json", "{\n  \"instructions\": []\n}\n"),
     (".opencode/opencode.jsonc", "{ \"instructions\": [] }\n"),

@@ -58,7 +58,7 @@ async fn without_the_program_the_plugin_says_how_to_install_it(world: &World) {
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let command = format!("cargo install --path '{}", world.path("").display());
     assert!(listed.contains("which is not installed") && listed.contains(command.trim_end_matches('/')), "{listed}");
-    // An edit is let through, and nobody hears of the hook.
+    // The edit is allowed, and the hook causes no visible error.
     let mut boss = world.home.command(world.cli.path());
     boss.args(["-p", "--permission-mode", "acceptEdits", "--output-format", "stream-json", "--verbose"]);
     boss.args(["--include-hook-events"]).current_dir(world.repo());
@@ -72,7 +72,7 @@ async fn without_the_program_the_plugin_says_how_to_install_it(world: &World) {
     }
 }
 
-/// The worker is a Claude Code of the same user, with the same plugin.
+/// Leads a worker that is a Claude Code with the same plugin, then edits a file. Returns all requests to the model.
 fn lead_and_edit(world: &World) -> String {
     let work = Script::new().write("theirs.txt", "theirs").say("done");
     let mission = json!({"title": "Edit it", "prompt": work.marker(), "backend": "claudecode"});

@@ -1,5 +1,5 @@
-//! A sealed world for one CLI: a scripted model, a home that knows nothing else, a repository, our server, and a boss who
-//! leads. Nothing may be left running: [`World::end`] looks.
+//! A sealed world for one CLI: a scripted model, a private home, a repository, our server, and a boss.
+//! [`World::end`] checks that nothing is left running.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -117,7 +117,7 @@ impl World {
         self.repo().with_extension("worktrees").join(worker)
     }
 
-    /// The requests in which a model with tools was asked for something.
+    /// Returns the requests that offered tools to the model.
     pub fn asked(&self) -> Vec<Recorded> {
         let requests = self.model.requests().into_iter();
         requests.filter(|request| request.conversation.as_ref().is_some_and(|it| !it.tools.is_empty())).collect()

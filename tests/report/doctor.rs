@@ -239,7 +239,7 @@ fn a_cli_that_does_not_start_is_not_usable() {
         let (mark, says, _) = check(&found, "agents", "codex");
         assert!(code == Some(1) && mark == "bad" && says.contains(words), "{words}: {found:#}");
     };
-    // Its interpreter is missing, in both ways of naming one; it is too old; it breaks.
+    // The interpreter is missing, named through `env` or by its path, or it is too old.
     let shebang = |line: &str| {
         let path = machine.path("bin/codex");
         let mut writer = Command::new("sh");
@@ -252,7 +252,7 @@ fn a_cli_that_does_not_start_is_not_usable() {
     bad(&machine, "does not start");
     machine.install("codex", "echo 'needs node 22, this is 12' >&2; exit 1");
     bad(&machine, "needs node 22");
-    // One that the settings name, and that is not there: to install another would change nothing.
+    // The settings name a program that does not exist, so installing another one would not help.
     let settings = machine.path("home/.config/orchestrator-boss/config.toml");
     fs::create_dir_all(settings.parent().unwrap()).unwrap();
     fs::write(&settings, "[backends.codex]\nprogram = \"/no/such/codex\"\n").unwrap();
@@ -281,17 +281,17 @@ fn a_checkout_that_cannot_be_made_is_found_and_leaves_nothing() {
     fs::write(project.join("a.bin"), "x").unwrap();
     git(&project, &["add", "."]);
     git(&project, &["commit", "-q", "-m", "large"]);
-    // Nothing configured: what is stored is checked out.
+    // The filter is not configured: git checks out the stored content.
     let (found, code) = machine.ask();
     let (mark, says, _) = check(&found, "git", "filter lfs");
     assert!(code == Some(0) && mark == "warn" && says.contains("no such filter"), "{found:#}");
-    // Configured, required, and not there.
+    // The filter is configured and required, but not installed.
     git(&project, &["config", "filter.lfs.smudge", "no-such-lfs smudge -- %f"]);
     git(&project, &["config", "filter.lfs.required", "true"]);
     let (found, code) = machine.ask();
     let (mark, says, fix) = check(&found, "git", "filter lfs");
     assert!(code == Some(1) && mark == "bad" && says.contains("no-such-lfs") && fix.contains("git-lfs"), "{found:#}");
-    // There, and broken: only trying tells.
+    // The filter is installed but fails, which only a real checkout shows.
     git(&project, &["config", "filter.lfs.smudge", "sh -c 'echo out of order >&2; exit 1'"]);
     let before = seen(&project);
     let temporary = machine.path("tmp");
@@ -328,12 +328,12 @@ fn the_plugin_is_known_and_so_is_a_second_registration() {
     let (found, _) = machine.ask();
     let (mark, _, fix) = check(&found, "clients", "Codex");
     assert!(mark == "note" && fix.ends_with("setup codex"), "not registered is neither good nor bad: {mark} {fix}");
-    // By setup as well.
+    // `setup` registers the server a second time.
     let mut setup = program(&machine.path("home"), &machine.path("project"));
     assert!(setup.args(["setup", "claude", "--yes"]).output().unwrap().status.success());
     let (mark, says, fix) = plugin(&machine);
     assert!(mark == "warn" && says.contains("twice") && fix.contains("setup claude --remove"), "{says} {fix}");
-    // Switched off in this project.
+    // The plugin is disabled in this project.
     fs::create_dir_all(machine.path("project/.claude")).unwrap();
     let off = format!("{{\"enabledPlugins\": {{\"{name}\": false}}}}");
     fs::write(machine.path("project/.claude/settings.local.json"), off).unwrap();

@@ -1,4 +1,4 @@
-//! TAB in real shells: bash, zsh and fish, each with its own start-up files left out, in a real terminal.
+//! Tab completion in bash, zsh and fish, in a real terminal and without the shells' start-up files.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::terminal::{Terminal, skipped};
 use crate::world::{World, mission};
 
-/// Whether the test must be skipped because the shell is missing. Says so; where `CI` is set it fails instead.
+/// Returns whether the shell is missing, and prints that the test is skipped. Fails if `CI` is set.
 fn has_no(shell: &str) -> bool {
     if Command::new(shell).arg("--version").output().is_ok() {
         return false;
@@ -61,14 +61,14 @@ fn tab_completes(shell: &str, arguments: &[&str], ready: &str) {
     terminal.press(&["Enter"]);
     terminal.until("now it is ready");
 
-    // A command, the value of an argument, and of an option in both ways of writing it.
+    // A command, the value of an argument, and the value of an option in both notations.
     for (text, becomes) in [
         ("orchestrator-boss stat", "orchestrator-boss status"),
         ("orchestrator-boss setup cl", "orchestrator-boss setup claude"),
         ("orchestrator-boss integrate --strategy sq", "orchestrator-boss integrate --strategy squash"),
         ("orchestrator-boss integrate --strategy=sq", "orchestrator-boss integrate --strategy=squash"),
         ("orchestrator-boss setup claude --sc", "orchestrator-boss setup claude --scope"),
-        // Workers: only those that the command takes.
+        // Only workers that the command accepts.
         ("orchestrator-boss retry w-", "orchestrator-boss retry w-1-fix-the-parser-it-s-slow"),
         ("orchestrator-boss cancel ", "orchestrator-boss cancel w-2-hold-on"),
         ("orchestrator-boss --config ../con", "orchestrator-boss --config ../config.toml"),
@@ -76,7 +76,7 @@ fn tab_completes(shell: &str, arguments: &[&str], ready: &str) {
         typed(text);
         terminal.until(becomes);
     }
-    // All that can be typed next; hidden commands and the files of the directory are none of it.
+    // All commands are offered, but neither hidden commands nor files of the directory.
     typed("orchestrator-boss ");
     terminal.press(&["Tab"]);
     terminal.until_screen("the commands", |screen| screen.contains("status") && screen.contains("doctor"));
@@ -84,14 +84,14 @@ fn tab_completes(shell: &str, arguments: &[&str], ready: &str) {
     for hidden in ["guard", "supervise", "demo-agent", "some-file"] {
         assert!(!screen.contains(hidden), "{hidden} in\n{screen}");
     }
-    // With what they are about, where the shell can show it.
+    // Zsh and fish show the title and status beside the id.
     typed("orchestrator-boss logs ");
     terminal.press(&["Tab"]);
     terminal.until_screen("both workers", |screen| screen.contains("w-1-fix") && screen.contains("w-2-hold"));
     if shell != "bash" {
         terminal.until("Hold on · running");
     }
-    // Where nothing can be told, nothing is said either.
+    // Completion prints no error if it cannot read the state or the settings.
     typed("orchestrator-boss --state-dir /dev/null/x retry ");
     terminal.press(&["Tab"]);
     typed("orchestrator-boss --config /no/such/file setup cod");

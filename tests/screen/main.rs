@@ -1,6 +1,5 @@
-//! What people see in a terminal, and with it: the real program in a real terminal (tmux), real servers and supervisors,
-//! the fake CLI. The screens themselves are tested as tables beside the code; here is that they come to a terminal and
-//! leave it as it was.
+//! The screens in a real terminal (tmux), with the real program, servers and supervisors, and the fake CLI. Tests
+//! beside the code check the contents of the screens; these tests check that a terminal shows them and is restored.
 
 mod completion;
 mod status;

@@ -44,7 +44,7 @@ impl Terminal {
         tmux.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
         let started = tmux.args(command).output().expect("tmux runs");
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
-        // Programs may set its clipboard, as a terminal of people's lets them.
+        // Programs may set the clipboard, as in most terminals.
         terminal.ask(&["set-option", "-s", "set-clipboard", "on"]);
         terminal
     }

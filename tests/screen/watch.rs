@@ -121,7 +121,7 @@ fn a_worker_is_cancelled_with_a_y_and_hears_a_message() {
     terminal.until("w-2-write-a-tutorial hears it");
     let told = boss.succeed("get_worker_status", json!({"worker_id": "w-2", "include": ["messages"]}));
     assert_eq!(told["messages"][0]["text"], "(by the user) be quick, please", "{told:#}");
-    // As keys this would cancel it.
+    // As keys, this text would cancel the worker.
     terminal.paste("cy");
     terminal.press(&["c"]);
     terminal.until("Cancel w-2-write-a-tutorial and all that it started? y/n");

@@ -247,7 +247,7 @@ fn options_with_which_no_server_could_start_are_refused() {
             assert_eq!(home.files(), before);
         }
     }
-    // What is there goes out all the same.
+    // Removal needs no readable settings file.
     assert!(home.run(&["setup", "codex", "--remove", "--config", "missing.toml"]).status.success());
 }
 

@@ -1,4 +1,4 @@
-//! What is varied. Each value is one thing that people's repositories, or workers, were seen to do.
+//! The varied properties of a case. Each value was observed in a user's repository or in the work of a worker.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ pub struct Case {
     pub names: Names,
     pub checkout: Checkout,
     pub neighbour: Neighbour,
-    /// In the order in which they are written; those before `committed` are committed before the ending.
+    /// Files in the order of writing; the first `committed` of them are committed before the ending.
     pub writes: Vec<Write>,
     pub committed: usize,
     pub ending: Ending,
@@ -21,21 +21,21 @@ pub struct Case {
     pub meanwhile: Meanwhile,
 }
 
-/// Where the boss stands.
+/// The kind of directory in which the boss is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     Plain,
-    /// In a subfolder of a monorepo.
+    /// A subfolder of a monorepo.
     Subfolder,
-    /// In a linked worktree on a branch of its own.
+    /// A linked worktree on its own branch.
     LinkedWorktree,
-    /// In a worktree of a bare repository.
+    /// A worktree of a bare repository.
     WorktreeOfBare,
-    /// In the bare repository itself.
+    /// The bare repository itself.
     Bare,
-    /// In a submodule of another repository.
+    /// A submodule of another repository.
     Submodule,
-    /// The same, with `extensions.worktreeConfig`.
+    /// A submodule with `extensions.worktreeConfig`.
     SubmoduleWithWorktreeConfig,
 }
 
@@ -47,7 +47,7 @@ pub enum Submodule {
     Empty,
 }
 
-/// References with the name of the integration branch, or of the worker's.
+/// References that share a name with the integration branch or with the worker's branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
     Plain,
@@ -57,21 +57,21 @@ pub enum Names {
     TagLikeWorker,
 }
 
-/// What the user has uncommitted beside the boss.
+/// Uncommitted changes in the user's checkout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checkout {
     Clean,
     EditedElsewhere,
     StagedElsewhere,
     Untracked,
-    /// In the file that the worker changes too.
+    /// An edit in the file that the worker changes too.
     EditedSame,
-    /// Has the name of a file that the worker makes.
+    /// An untracked file with the name of a file that the worker creates.
     UntrackedSame,
     UnfinishedMerge,
 }
 
-/// Another worktree of the user's.
+/// A second worktree of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Neighbour {
     None,
@@ -80,7 +80,7 @@ pub enum Neighbour {
     FolderGone,
 }
 
-/// What the worker writes.
+/// A file that the worker writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Write {
     Plain,
@@ -90,18 +90,18 @@ pub enum Write {
     Ignored,
     Unreadable,
     Executable,
-    /// A change of the file that all have.
+    /// A change of `shared.txt`, which exists on every branch.
     Shared,
 }
 
-/// In what the worker leaves git.
+/// The git state that the worker leaves at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Files,
     Staged,
     Committed,
     MergeConflict,
-    /// `git merge --no-commit`, and no conflict.
+    /// `git merge --no-commit` without a conflict.
     MergeToCommit,
     CherryPickConflict,
     RevertToCommit,
@@ -121,12 +121,12 @@ pub enum Ending {
     IntentToAdd,
 }
 
-/// What the user does while the worker runs.
+/// An action of the user while the worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meanwhile {
     Nothing,
     Commits,
-    /// The newest commit before the worker began is taken back.
+    /// Removal of the newest commit from before the worker began.
     TakesBack,
 }
 
@@ -165,7 +165,7 @@ const WRITES: [Write; 8] = [
     Write::Shared,
 ];
 
-/// Values that come first are what a failing case is made smaller to.
+/// Generates a case. A failing case shrinks towards the values that come first.
 pub fn any_case() -> impl Strategy<Value = Case> {
     let layout = select(vec![
         Layout::Plain,
@@ -221,7 +221,7 @@ pub fn any_case() -> impl Strategy<Value = Case> {
 }
 
 impl Case {
-    /// Takes out what cannot be together: a bare repository has no checkout to edit.
+    /// Replaces impossible combinations: a bare repository, for example, has no checkout to edit.
     fn made_possible(mut self) -> Self {
         if self.layout == Layout::Bare {
             self.checkout = Checkout::Clean;
@@ -230,7 +230,7 @@ impl Case {
         if self.layout.is_submodule() {
             self.submodule = Submodule::None;
         }
-        // Taking commits back needs a checkout that git can reset without touching what is edited there.
+        // `git reset --keep` refuses to run during an unfinished merge.
         if self.meanwhile != Meanwhile::Nothing && self.checkout == Checkout::UnfinishedMerge {
             self.meanwhile = Meanwhile::Nothing;
         }

@@ -1,4 +1,4 @@
-//! The life of one worker: its script, and the calls of its boss. What must be true of it is in `oracle.rs`.
+//! The life of one worker: its script, and the tool calls of its boss. The checks are in `oracle.rs`.
 
 use std::fs;
 
@@ -50,11 +50,11 @@ pub fn live(world: &World, case: &Case) {
     seen.check_end();
 }
 
-/// The user works beside the worker.
+/// Performs the user's action while the worker runs.
 fn meddle(world: &World, case: &Case) {
     match case.meanwhile {
         Meanwhile::Nothing => {}
-        // Where there is no checkout, or an unfinished merge in it, the branch moves as by a push.
+        // Moves the branch as a push does, which also works without a checkout.
         Meanwhile::Commits => {
             let parent = world.git(&["rev-parse", &world.integration_ref()]);
             let tree = format!("{parent}^{{tree}}");
@@ -65,7 +65,7 @@ fn meddle(world: &World, case: &Case) {
             Layout::Bare => {
                 world.git(&["update-ref", &world.integration_ref(), &format!("{}~1", world.integration_ref())]);
             }
-            // Keeps what the user has edited.
+            // `--keep` preserves the user's edits.
             _ => drop(world.git(&["reset", "-q", "--keep", "HEAD~1"])),
         },
     }
@@ -99,7 +99,7 @@ impl Script {
         format!("FAKE:\n{}\nsay done\nEND", self.lines.join("\n"))
     }
 
-    /// `false` where it settled without beginning.
+    /// Waits until the worker begins. Returns `false` if it settles without beginning.
     fn wait_until_begun(&self, world: &World, boss: &mut Boss, worker: &str) -> bool {
         let began = std::time::Instant::now();
         while !world.path("begun").exists() {
@@ -113,7 +113,7 @@ impl Script {
         true
     }
 
-    /// A shell command at the top of the worktree. What fails in it is told by the fake CLI and no more.
+    /// Adds a shell command that runs at the top of the worktree. The fake CLI reports its failure and continues.
     fn run(&mut self, command: &str) {
         self.lines.push(format!("run cd \"$(git rev-parse --show-toplevel)\" && {{ {command}; }}"));
     }
@@ -122,7 +122,7 @@ impl Script {
         self.run("git add -A && git commit -q -m work");
     }
 
-    /// A text that nothing else has, and where it lies.
+    /// Returns a unique text, and records it with its path.
     fn mark(&mut self, path: &str) -> String {
         let text = format!("mark-{}-of-the-worker", self.marks.len());
         self.marks.push(Mark { text: text.clone(), path: path.to_owned() });
@@ -141,7 +141,7 @@ impl Script {
             Write::Shared => "shared.txt".to_owned(),
         };
         let folder = path.rsplit_once('/').map_or(".", |(folder, _)| folder).to_owned();
-        // Only the last change of a file that is written twice can be asked for.
+        // A second write replaces the file, so only its last text can be expected.
         self.marks.retain(|mark| mark.path != path);
         let mark = self.mark(&path);
         let fill = if write == Write::Huge { " && head -c 3000000 /dev/zero >> \"$f\"" } else { "" };
@@ -244,7 +244,7 @@ impl Script {
         self.commit();
     }
 
-    /// The worker changes the file that `rival` changes too, begins the operation, and resolves without ending it.
+    /// Commits a change of the file that `rival` changes too, starts the operation, and resolves it without finishing.
     fn conflict(&mut self, operation: &str) {
         self.run("echo mine > shared.txt");
         self.marks.retain(|mark| mark.path != "shared.txt");
@@ -259,12 +259,12 @@ pub fn is_settled(worker: &Value) -> bool {
     !open.contains(&worker["status"].as_str().unwrap_or_default())
 }
 
-/// Whether the user's checkout is in the way of what the worker made.
+/// Returns whether the state of the user's checkout may prevent the integration.
 pub fn may_be_refused(case: &Case) -> bool {
     matches!(case.checkout, Checkout::EditedSame | Checkout::UntrackedSame | Checkout::UnfinishedMerge)
 }
 
-/// Files that come with what the worker merges, and files of the user's that are committed.
+/// Returns files that may be on the integration branch besides the worker's: from a merged branch, or from the user.
 pub fn brought_by(case: &Case) -> Vec<&'static str> {
     let mut files = vec![TAKEN_BACK];
     let brings_rival = matches!(

@@ -1,12 +1,12 @@
-//! States of a repository, generated: whatever git is in the middle of, wherever the boss stands, whatever the user has
-//! beside it, a worker's whole life is run over it (create, work, settle, integrate, remove) with the real program, git
-//! and the fake CLI.
+//! Generated states of a repository: layouts, unfinished git operations, and uncommitted files of the user. In each one
+//! a worker goes through its whole life (create, work, settle, integrate, remove) with the real program, git and the
+//! fake CLI.
 //!
-//! One oracle, in `oracle.rs`: what the worker wrote is at the end on the integration branch, on its branch, named in
-//! `not_on_branch`, or in a salvage ref; nothing else is on the integration branch; what the user had is as it was.
+//! `oracle.rs` holds the checks. At the end, the worker's work is on the integration branch, on its own branch, named
+//! in `not_on_branch`, or in a salvage ref. The integration branch has nothing else; the user's files are unchanged.
 //!
-//! `STATES_CASES` sets how many cases are run, `STATES_FIRST_SEED` where they begin, `STATES_SEED` replays one. A failing
-//! case is made smaller, printed, and its folder stays.
+//! `STATES_CASES` sets the number of cases, `STATES_FIRST_SEED` the first seed; `STATES_SEED` replays one case. The
+//! test shrinks and prints a failing case, and keeps its folder.
 
 mod case;
 #[path = "../support/json_lines.rs"]
@@ -22,12 +22,12 @@ use case::Case;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use world::World;
 
-/// In the ordinary test run; the nightly one runs ten times as many.
+/// Number of cases in an ordinary test run; the nightly run has ten times as many.
 const CASES: u64 = 50;
 const PARALLEL: u64 = 4;
-/// After so many failures the rest would say nothing new.
+/// Number of failures after which the run stops, since more of them add little.
 const ENOUGH_FAILED: usize = 3;
-/// A case takes about a second.
+/// Maximum number of shrink steps; each runs a case, which takes about a second.
 const MOST_SHRINKS: u32 = 25;
 
 #[test]
@@ -60,7 +60,7 @@ fn no_state_of_a_repository_loses_work_or_merges_what_is_not_the_workers() {
     assert!(failed.is_empty(), "{} of {cases} cases failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// One case, made smaller where it fails.
+/// Runs the case of a seed, and shrinks it if it fails.
 fn run_seed(seed: u64) -> Result<(), String> {
     let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: MOST_SHRINKS, ..Config::default() };
     let mut bytes = [0; 32];

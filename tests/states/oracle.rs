@@ -1,4 +1,4 @@
-//! What must be true, seen from outside: in git, in the answers, in the user's files.
+//! Checks from outside: in git, in the answers of the tools, and in the user's files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,14 +12,14 @@ use crate::world::{TAKEN_BACK, USERS_MARK, World, git, try_git};
 
 type Answer = Result<Value, String>;
 
-/// One thing that the worker wrote: a text that nothing else has, and where it lay.
+/// A unique text that the worker wrote, and the path of its file.
 #[derive(Debug, Clone)]
 pub struct Mark {
     pub text: String,
     pub path: String,
 }
 
-/// Layouts in which git itself cannot work as we need it may be refused, with the reason, and nothing half made.
+/// Checks a refused creation: it is allowed only in layouts that git itself does not support, and leaves no branch.
 pub fn check_refused_creation(world: &World, case: &Case, why: &str) {
     assert!(case.layout == Layout::SubmoduleWithWorktreeConfig, "creation was refused: {why}");
     assert_eq!(world.branches(), world.first_branches, "a refused creation left a branch");
@@ -31,13 +31,13 @@ pub fn check_refused_start(world: &World, case: &Case, settled: &Value) {
     assert_eq!(world.branches(), world.first_branches, "a refused start left a branch");
 }
 
-/// What was seen of the worker, for the end.
+/// Observations of one worker, for the checks at its end.
 pub struct Seen<'a> {
     world: &'a World,
     case: &'a Case,
     marks: Vec<Mark>,
     worker: String,
-    /// Names in which the record says that work is not on the branch.
+    /// The record's `not_on_branch` as JSON; empty if there is none.
     not_on_branch: String,
     branch: String,
     removed: bool,
@@ -49,7 +49,7 @@ impl<'a> Seen<'a> {
         Self { world, case, marks, worker, not_on_branch, branch, removed: false }
     }
 
-    /// The record, as the boss sees it.
+    /// Reads the worker's record, and checks that it names all work that is not on the branch.
     pub fn look_at_worker(&mut self, boss: &mut Boss) {
         let status = boss.succeed("get_worker_status", json!({ "worker_id": self.worker }));
         let worker = &status["worker"];
@@ -60,14 +60,14 @@ impl<'a> Seen<'a> {
         for mark in self.marks.iter().filter(|mark| !on_branch.contains(&mark.text)) {
             assert!(self.is_named(mark), "{mark:?} is not on {} and not named: {worker:#}", self.branch);
         }
-        // Nothing that the worker did not write is called its work.
+        // The next step must not remove a worktree that holds work outside the branch.
         let next_step = worker["next_step"].as_str().unwrap_or_default();
         if !self.not_on_branch.is_empty() {
             assert!(!next_step.contains("remove_worktree"), "{next_step}");
         }
     }
 
-    /// By its path or a folder around it, by the branch or the commit that holds it, or as what git is in the middle of.
+    /// Returns whether the record names the mark: by its path, a folder around it, or a ref or commit that holds it.
     fn is_named(&self, mark: &Mark) -> bool {
         let mut names: Vec<String> = Vec::new();
         let mut path = mark.path.as_str();
@@ -83,7 +83,7 @@ impl<'a> Seen<'a> {
         names.iter().any(|name| said.iter().any(|text| text.contains(name.as_str())))
     }
 
-    /// Names of branches, stashes and commits in which it is.
+    /// Returns the branches, stashes and commits that hold the mark.
     fn holders_of(&self, mark: &Mark) -> Vec<String> {
         let mut names = Vec::new();
         for line in self.world.git(&["for-each-ref", "--format=%(refname) %(objectname)"]).lines() {
@@ -93,7 +93,7 @@ impl<'a> Seen<'a> {
                 names.push(commit[..7].to_owned());
             }
         }
-        // Commits that no ref holds: those of a detached HEAD.
+        // Commits that no ref reaches.
         let loose = self.world.git(&["fsck", "--no-dangling", "--unreachable", "--no-progress"]);
         for line in loose.lines().filter(|line| line.starts_with("unreachable commit")) {
             let commit = line.rsplit(' ').next().expect("a commit");
@@ -110,14 +110,14 @@ impl<'a> Seen<'a> {
         names
     }
 
-    /// The marks in what these refs or commits reach.
+    /// Returns the texts of the marks that these refs or commits reach.
     fn texts_in(&self, refs: &[String]) -> BTreeSet<String> {
         let mut args = vec!["rev-list", "--objects", "--ignore-missing"];
         args.extend(refs.iter().map(String::as_str));
         let Ok(objects) = try_git(&self.world.checkout, &args) else { return BTreeSet::new() };
         let mut found = BTreeSet::new();
         for object in objects.lines().filter_map(|line| line.split(' ').next()) {
-            // Few of them are blobs, and none is large but those with a mark.
+            // The blobs are few, and only marked ones are large.
             if self.world.git(&["cat-file", "-t", object]) == "blob" {
                 let text = self.world.git(&["cat-file", "blob", object]);
                 found.extend(self.marks.iter().filter(|mark| text.contains(&mark.text)).map(|mark| mark.text.clone()));
@@ -158,7 +158,7 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// The branch is gone, or shares no history with the integration branch.
+    /// Returns whether an integration may fail: the branch is gone, unrelated or lacks work, or commits are picked.
     fn is_hard_to_integrate(&self) -> bool {
         use crate::case::Ending::*;
         matches!(self.case.ending, BranchDeleted | BranchRenamed | Orphan)
@@ -166,7 +166,7 @@ impl<'a> Seen<'a> {
             || !self.not_on_branch.is_empty()
     }
 
-    /// Only what was there, what the worker wrote, and what the user committed.
+    /// Checks that the integration branch has only its first files, the worker's files and the user's commits.
     fn check_nothing_foreign(&self) {
         let target = self.world.integration_ref();
         let listed = self.world.git(&["ls-tree", "-r", "-z", &target]);
@@ -195,7 +195,7 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// Without its worktree, all that the worker wrote is on a ref that keeps it, or was named as what git ignores.
+    /// Checks that, without the worktree, each text of the worker is on a ref or was named as an ignored file.
     fn check_kept(&self, how: &str, answer: &Answer) {
         let listed = self.world.git(&["for-each-ref", "--format=%(refname)"]);
         let refs: Vec<String> = listed.lines().map(str::to_owned).collect();
@@ -217,7 +217,7 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// What the user had in the checkout is as it was.
+    /// Checks that the user's files in the checkout are unchanged.
     fn check_users_files(&self) {
         let name = match self.case.checkout {
             Checkout::Clean => return,
@@ -233,7 +233,7 @@ impl<'a> Seen<'a> {
         };
         let text = fs::read_to_string(self.world.checkout.join(name)).unwrap_or_default();
         assert!(text.contains(USERS_MARK), "{name} of the user is now {text:?}");
-        // `git reset --keep` itself takes out what is staged.
+        // `git reset --keep` itself unstages changes.
         if self.case.checkout == Checkout::StagedElsewhere && self.case.meanwhile != Meanwhile::TakesBack {
             let staged = git(&self.world.checkout, &["diff", "--cached", "--name-only"]);
             assert!(staged.contains(name), "{name} is not staged any more: {staged}");
@@ -241,7 +241,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Every text in a value.
+/// Returns every string in a value.
 fn texts(value: Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text],

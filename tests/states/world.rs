@@ -1,4 +1,4 @@
-//! The repository of one case and what lies around it, made with plain git, and what can be asked of it from outside.
+//! The repository of one case and its surroundings, made with plain git, and helpers that inspect it from outside.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,19 +7,19 @@ use std::process::Command;
 
 use crate::case::{Case, Checkout, Layout, Names, Neighbour, Submodule};
 
-/// What the user has, in a commit or not. None of it may move or be merged as a worker's.
+/// Text in the user's uncommitted files. It must neither move nor be merged as a worker's work.
 pub const USERS_MARK: &str = "the-users-own";
-/// Taken back while the worker runs, in some cases.
+/// A file of the newest commit, which the user removes in some cases while the worker runs.
 pub const TAKEN_BACK: &str = "taken-back.txt";
 
 pub struct World {
     folder: tempfile::TempDir,
-    /// Where the boss is started.
+    /// The directory in which the boss is started.
     pub boss: PathBuf,
-    /// The working tree whose branch is the integration branch; in a bare repository that one.
+    /// The working tree of the integration branch; in a bare layout the repository itself.
     pub checkout: PathBuf,
     pub integration: &'static str,
-    /// Paths of all files that the integration branch had at the beginning.
+    /// Paths of all files on the integration branch at the beginning.
     pub first_files: BTreeSet<String>,
     pub first_branches: BTreeSet<String>,
 }
@@ -63,7 +63,7 @@ impl World {
         listed.lines().map(str::to_owned).collect()
     }
 
-    /// The server's command, with nothing of the user's configuration.
+    /// Returns the server's command, without any configuration of the user.
     pub fn server(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
         command.arg("--config").arg(self.path("config.toml")).current_dir(&self.boss);
@@ -84,13 +84,13 @@ impl World {
         fs::write(self.path("config.toml"), settings).expect("a settings file");
     }
 
-    /// After a failure: the files stay.
+    /// Keeps the files after a failure, and returns their folder.
     pub fn keep(self) -> PathBuf {
         self.folder.keep()
     }
 }
 
-/// Two commits on `main`, and `rival`, which changes the file that all have.
+/// Creates a repository with three commits on `main`, and a branch `rival` that changes the shared file.
 fn make_seed(seed: &Path, case: &Case) {
     fs::create_dir_all(seed.join("packages/app")).expect("a folder");
     git(seed, &["init", "-q", "-b", "main"]);
@@ -125,7 +125,7 @@ fn add_submodule(seed: &Path) {
     git(seed, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", url, "library"]);
 }
 
-/// The boss's directory, the checkout of the integration branch, and that branch.
+/// Creates the layout. Returns the boss's directory, the checkout of the integration branch, and that branch.
 fn lay_out(root: &Path, seed: &Path, case: &Case) -> (PathBuf, PathBuf, &'static str) {
     let repo = root.join("repo");
     let clone = |target: &Path, options: &[&str]| {

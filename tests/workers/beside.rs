@@ -1,5 +1,5 @@
-//! Worktrees lie beside the repository: what is installed in the user's checkout is not found from within them, and tools
-//! that walk the checkout do not find them.
+//! Worktrees lie beside the repository: their programs do not find what is installed in the user's checkout, and tools
+//! that walk the checkout do not find worktrees.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use orchestrator_boss::orchestrator::{
 
 use crate::world::{Server, World, git, mission};
 
-/// A workspace whose package `app` uses its package `lib`, installed in the main checkout as `npm install` does it.
+/// Creates a workspace whose package `app` uses its package `lib`, installed in the main checkout as by `npm install`.
 fn node_workspace(world: &World) {
     let files = [
         ("package.json", r#"{"name": "root", "version": "1.0.0", "workspaces": ["packages/*"]}"#),
@@ -61,7 +61,7 @@ async fn a_broken_workspace_package_is_not_found_whole_in_the_main_checkout() {
     let id = server.create_one(draft).await;
     server.until(&id, "failed").await;
 
-    // The same for what is verified at an integration.
+    // The verification of an integration behaves the same.
     let id = server.create_one(mission("breaks too", "write packages/lib/index.js broken(\ncommit broken")).await;
     server.until(&id, "completed").await;
     let request = IntegrationRequest {
@@ -155,7 +155,7 @@ async fn below_another_project_and_by_the_setting_they_lie_elsewhere() {
     assert!(world.path("trees/repo").join(&id).join("a.txt").exists());
     server.orchestrator.shut_down().await;
 
-    // Another state directory counts its workers by itself.
+    // Worker numbers are unique only within a state directory, so another one needs its own folder.
     let mut settings = world.settings();
     settings.state_dir = Some(world.path("state"));
     let server = world.server_with(Some("boss"), settings);
@@ -207,7 +207,7 @@ async fn a_worker_runs_in_the_folder_that_its_boss_is_in() {
     }
     server.orchestrator.shut_down().await;
 
-    // What is not in the branch is said, and left out.
+    // A folder that is not on the branch is reported, and the worker runs at the top of its worktree.
     let server = world.server_in(&world.repo().join("untracked"), Some("other"), world.settings());
     let drafts = vec![Ok(mission("d", "write d.txt x\ncommit d"))];
     let creation = server.orchestrator.create(&server.boss, drafts).await.unwrap();

@@ -1,4 +1,4 @@
-//! Daemons that a worker was the first to start, and that its user then uses, live on; what is the worker's own ends.
+//! Daemons that a worker starts first and the user then uses keep running; the worker's own daemons end.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use orchestrator_boss::process::{Identity, Signal, TAG_VARIABLE, send};
 use crate::own::{attempt, outcome, process, tag};
 use crate::world::{Server, World, mission, until_exists};
 
-/// Command lines of real daemons; `HOME` and `TREE` stand for a folder of the user and the worktree.
+/// Command lines of real daemons; `HOME` stands for a folder of the user, `TREE` for the worktree.
 const SHARED: [(&str, &str); 16] = [
     (
         "gradle",
@@ -44,7 +44,7 @@ const OWN: [(&str, &str); 6] = [
     ("client", "bazel build //..."),
 ];
 
-/// What a worker of this tag started, or what names a folder of the test: redis hides its environment behind its title.
+/// Processes with this tag, or with this folder in their command line: redis hides its environment behind its title.
 struct Tagged {
     tag: String,
     folder: String,
@@ -92,7 +92,7 @@ async fn ends(world: &World, server: &Server, id: &str, end: &str) {
     }
 }
 
-/// Each is a process with that command line as its title, as daemons set one.
+/// Checks processes whose title is the command line of a daemon, as daemons set their titles.
 async fn by_command_line(end: &str) {
     let world = World::new();
     let server = world.server(Some("boss"));
@@ -104,7 +104,7 @@ async fn by_command_line(end: &str) {
     for (number, (_, line)) in SHARED.iter().chain(&OWN).enumerate() {
         let line = line.replace("HOME", &home.display().to_string());
         let pid = pids.join(number.to_string());
-        // In two steps, so that the pid is there only when the name is.
+        // The pid is written only after the title is set.
         script.push_str(&format!(
             "line=$(echo '{line}' | sed \"s:TREE:$PWD:\")\nTITLE=\"$line\" setsid bash -c 'exec -a \"$TITLE\" sleep 300' &\n\
              until tr '\\0' ' ' < /proc/$!/cmdline | grep -qF \"$line\"; do sleep 0.01; done; echo $! > {}\n",
@@ -137,7 +137,7 @@ async fn daemons_live_on_by_what_they_look_like_at_a_cancellation() {
     by_command_line("hang").await;
 }
 
-/// A program, how a worker starts it for the user, and the name of the process.
+/// Each program, the command by which a worker starts it for the user, and the name of its process.
 const PROGRAMS: [(&str, &str, &str); 8] = [
     ("gpg-agent", "gpg-agent --homedir HOME/keys --daemon", "gpg-agent"),
     ("ssh-agent", "ssh-agent -s", "ssh-agent"),
@@ -163,7 +163,7 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
     ),
 ];
 
-/// The same programs with their data in the worktree, or as the environment has it.
+/// Some of these programs with their data in the worktree, or where the worker's environment puts it.
 const OWN_PROGRAMS: [(&str, &str); 3] = [
     ("gpg-agent", "mkdir -m 700 keys; gpg-agent --homedir \"$PWD/keys\" --daemon"),
     ("tmux", "tmux -f /dev/null new-session -d 'sleep 305'"),
@@ -213,7 +213,7 @@ fn private_folder(path: &Path) {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).unwrap();
 }
 
-/// For how long a `sleep` sleeps.
+/// Returns the duration of a `sleep` process.
 fn sleeper(process: &Identity) -> Option<String> {
     let line = std::fs::read_to_string(format!("/proc/{}/cmdline", process.pid)).ok()?;
     line.strip_prefix("sleep\0").map(|seconds| seconds.trim_end_matches('\0').to_owned())

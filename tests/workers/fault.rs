@@ -21,14 +21,14 @@ fn letter(content: Content) -> Letter {
     Letter { id: uuid::Uuid::new_v4(), at: jiff::Timestamp::UNIX_EPOCH, by: None, content }
 }
 
-/// What a server wrote before it was killed.
+/// The state that a server wrote before it was killed.
 struct Killed {
     journal: Journal,
     dir: StateDir,
 }
 
 impl Killed {
-    /// It had taken this mission out of the queue.
+    /// Writes the state of a server that had taken this mission out of the queue.
     async fn while_starting(world: &World, script: &str) -> (Self, WorkerId) {
         let mut settings = world.settings();
         settings.max_workers = Some(0);
@@ -47,7 +47,7 @@ impl Killed {
         self.journal.transact(jiff::Timestamp::now(), |_| (vec![entry], ())).unwrap();
     }
 
-    /// The attempt's folder, with this in its inbox.
+    /// Creates the attempt's folder, with these messages in its inbox.
     fn attempt(&self, worker: &WorkerId, letters: Vec<Content>) -> AttemptDir {
         let attempt = self.dir.worker(worker).attempt(1);
         attempt.create(&()).unwrap();

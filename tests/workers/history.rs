@@ -18,7 +18,7 @@ const MANY: u64 = 601;
 /// So many others that were asked for, settled and told after the worker `w-1`, as a year leaves them.
 fn a_year_later(world: &World, like: &str) {
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
-    // It has joined and lives until it is done: else a server here would take over what is open meanwhile, and start it.
+    // A live lease keeps other servers from taking over and starting the open workers.
     let server = ServerId::from("s-gone");
     let _lives = lease::take(&dir.server_lock(&server)).unwrap().unwrap();
     let mut journal = Journal::open(&dir.journal(), server).unwrap();
@@ -45,7 +45,7 @@ fn a_year_later(world: &World, like: &str) {
     write(vec![Entry::ServerJoined { boss: first.boss.clone(), directory: world.repo() }]);
     write(vec![Entry::Created { workers }]);
     write(ids.iter().map(|id| Entry::Starting { worker: id.clone(), attempt: 1 }).collect());
-    // They did nothing: work of theirs on the branch of the first one would be merged with it.
+    // They have no changes, since changes on the first worker's branch would be merged with it.
     let brief = Brief { attempt: 1, changes: Changes::default(), ..first.last().unwrap().clone() };
     let settled = |id: &WorkerId| Entry::Settled { worker: id.clone(), brief: Box::new(brief.clone()) };
     let (last, others) = ids.split_last().unwrap();

@@ -1,4 +1,4 @@
-//! Integrations with a verification: trains, culprits, joined calls, servers and supervisors that die in the middle, pushes.
+//! Integrations with a verification: trains, culprits, joined calls, pushes, and the death of servers and supervisors.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn trials(world: &World) -> PathBuf {
     world.repo().join(".orchestrator/integrations")
 }
 
-/// Neither folder nor worktree.
+/// Checks that no folder and no worktree of a verification is left.
 fn nothing_is_left(world: &World) {
     assert!(!trials(world).exists(), "{:?}", std::fs::read_dir(trials(world)).map(Iterator::count));
     assert!(!world.git(&["worktree", "list", "--porcelain"]).contains("verify-"));

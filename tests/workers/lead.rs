@@ -100,7 +100,7 @@ async fn a_message_is_heard_at_the_end_of_the_turn_or_by_interrupt_or_opens_the_
     let details = server.orchestrator.details(&id, include).await.unwrap();
     assert_eq!((details.view.worker.attempt, details.view.worker.last().unwrap().final_message.as_str()), (2, "third"));
     assert_eq!(details.attempts.unwrap().len(), 2);
-    // The one that opened the attempt, and the one that interrupted it.
+    // The message that opened the attempt, and the message that interrupted it.
     assert_eq!(details.messages.unwrap().len(), 2);
     assert!(details.log.unwrap().iter().any(|it| matches!(&it.event, AgentEvent::Said { text } if text == "third")));
 }

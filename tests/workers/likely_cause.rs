@@ -1,5 +1,5 @@
-//! A verification that did not pass for want of something that the main checkout has, or because the base does not pass
-//! either, is not the work's fault, and says so.
+//! A verification may fail because the worktree lacks something that the main checkout has, or because the base fails
+//! too. It then reports this likely cause.
 
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::outcome::LikelyCause;
@@ -7,7 +7,7 @@ use orchestrator_boss::orchestrator::{IntegrationAnswer, IntegrationRequest, Int
 
 use crate::world::{Server, World, git, mission};
 
-/// A mission that changes a file, and the command that verifies it.
+/// Returns a mission that commits a file and is verified by this command.
 fn verified(title: &str, command: &str) -> Draft {
     let mut draft = mission(title, &format!("write {title}.txt {title}\ncommit {title}\nsay done"));
     draft.verify_command = Some(command.to_owned());
@@ -27,7 +27,7 @@ async fn integrate(server: &Server, worker: &str, command: &str) -> IntegrationA
     server.orchestrator.integrate(&server.boss, request).await.unwrap()
 }
 
-/// With dependencies installed in the main checkout alone.
+/// Installs dependencies in the main checkout only.
 fn with_dependencies(world: &World) {
     std::fs::write(world.repo().join(".gitignore"), "node_modules\n.env\n").unwrap();
     world.git(&["add", "."]);
@@ -48,7 +48,7 @@ async fn missing_dependencies_are_the_likely_cause() {
     assert!(words.contains("node_modules (installed dependencies)") && words.contains("fails in a fresh"), "{words}");
     assert!(cause.fix().unwrap().contains("install the dependencies"), "{cause:?}");
 
-    // The command alone could not run; the integration's worktree lacks the same.
+    // The command itself is a dependency, which the integration's worktree lacks too.
     let good = server.create_one(mission("good", "write g.txt g\ncommit g\nsay done")).await;
     server.until(&good, "completed").await;
     let answer = integrate(&server, &good, "node_modules/tool/run --all").await;
@@ -62,10 +62,10 @@ async fn work_that_fails_by_itself_has_no_other_cause() {
     let world = World::new();
     with_dependencies(&world);
     let server = world.server(Some("boss"));
-    // The base passes in a worktree that lacks the same.
+    // The base passes in a worktree that lacks the same dependencies.
     let id = server.create_one(verified("breaks", "test ! -e breaks.txt")).await;
     assert_eq!(likely_cause(&server, &id).await, None);
-    // Installed by the worker itself: that the base fails without it proves nothing.
+    // The worker installs the dependency itself, so a base that fails without it proves nothing.
     let mut installs = mission("installs", "write node_modules/tool/run x\nwrite i.txt i\ncommit i\nsay done");
     installs.verify_command = Some("cat node_modules/tool/run && test ! -e i.txt".to_owned());
     let id = server.create_one(installs).await;

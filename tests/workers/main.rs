@@ -1,5 +1,5 @@
-//! Workers from beginning to end: the orchestrator in this process, real supervisors, the fake CLI. The protocol is
-//! tested beside it.
+//! Workers from beginning to end: the orchestrator in this process, real supervisors, the fake CLI. `tests/mcp`
+//! tests the protocol.
 
 mod admission;
 mod beside;

@@ -1,4 +1,4 @@
-//! What is written to a worker that ends before it heard it, who wrote it, and how long a worker ran.
+//! Messages that a worker did not receive before it ended, their authors, and the time that a worker ran.
 
 use orchestrator_boss::mission::message::Author;
 use orchestrator_boss::orchestrator::{Heard, Include, NewMessage, RetryRequest, Written};
@@ -21,7 +21,7 @@ async fn unheard(server: &Server, worker: &str) -> Vec<String> {
     view.worker.last().expect("it has settled").unheard.clone()
 }
 
-/// The next attempt is told what the last one never heard.
+/// Checks that the next attempt receives the message that the last one did not.
 async fn is_heard_after_a_retry(server: &Server, worker: &str, says: &str) {
     server.orchestrator.retry(&server.boss, worker, RetryRequest::default()).await.expect("it is retried");
     server.until(worker, "completed").await;
@@ -66,7 +66,7 @@ async fn a_message_in_the_queue_outlives_its_cancellation() {
     assert_eq!((waiting[0].id, waiting[0].heard), (message, Heard::Waiting));
     let answer = server.orchestrator.cancel(&server.boss, &queued, "not now").await.unwrap();
     assert_eq!(answer.unheard, ["FAKE:\nsay I heard it"]);
-    // Called off in the queue a second time, it is still unheard.
+    // After a second cancellation in the queue, the message is still undelivered.
     server.orchestrator.retry(&server.boss, &queued, RetryRequest::default()).await.unwrap();
     let answer = server.orchestrator.cancel(&server.boss, &queued, "not yet").await.unwrap();
     assert_eq!(answer.unheard, ["FAKE:\nsay I heard it"]);
@@ -107,7 +107,7 @@ async fn a_message_to_a_lost_worker_is_named_and_heard_next() {
     is_heard_after_a_retry(&server, &id, "I heard it").await;
 }
 
-/// While it is verified, when it has settled, while it waits for its next attempt, and in that.
+/// Checks the time during verification, after settlement, at the retry, and after the next attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_time_of_a_worker_never_shrinks() {
     let world = World::new();

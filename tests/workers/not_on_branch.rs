@@ -1,5 +1,5 @@
-//! What a worker's branch does not hold at its end: put there where that is plainly right, else named, and never called
-//! merged.
+//! Work that a worker's branch lacks at its end: added to the branch where that is clearly correct, otherwise named. It
+//! is never reported as merged.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ async fn what_is_plainly_the_workers_comes_onto_its_branch() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ends = [
-        // A git that was killed has left its lock.
+        // A killed git leaves its lock.
         ("lock", "write a.txt x\nrun touch $(git rev-parse --git-dir)/index.lock"),
         ("detached", "run git checkout -q --detach\nwrite a.txt x\ncommit a"),
         ("deleted", "write a.txt x\ncommit a\nrun git update-ref -d HEAD"),
@@ -47,7 +47,7 @@ async fn what_is_plainly_the_workers_comes_onto_its_branch() {
             "run git checkout -qb side\nwrite a.txt x\ncommit a\nrun git checkout -q - && git cherry-pick -n side && git branch -D -q side",
         ),
     ];
-    // Each with branches and commits of its own: they share one repository.
+    // The workers share one repository, so each uses its own branches and commits.
     let script = |title: &str, script: &str| {
         script.replace("side", &format!("side-{title}")).replace("a.txt x", &format!("a.txt {title}"))
     };
@@ -88,7 +88,7 @@ async fn what_is_not_on_the_branch_is_named_and_never_called_merged() {
         ),
         ("orphan", "run git checkout -q --orphan fresh\nwrite a.txt x".to_owned(), "uncommitted files"),
     ];
-    // Each with branches and commits of its own: they share one repository.
+    // The workers share one repository, so each uses its own branches and commits.
     let script = |title: &str, script: &str| {
         let script =
             script.replace("side", &format!("side-{title}")).replace("README mine", &format!("README {title}"));

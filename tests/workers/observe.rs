@@ -58,7 +58,7 @@ async fn an_observer_sees_what_a_server_tells() {
     let unknown = observer.find("w-9").unwrap_err().to_string();
     assert!(unknown.contains("w-4-t2"), "{unknown}");
 
-    // Its news was consumed by nobody.
+    // The observer consumed no notification.
     std::fs::write(&gate, "").unwrap();
     let mut told = 0;
     while told < 4 {

@@ -1,4 +1,4 @@
-//! Whatever surrounds a result, and however long it is, it is read.
+//! A result is read whatever surrounds it and whatever its length.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::world::{World, mission};
 
-/// The backend `prints` prints the file that its prompt names; `claudecode` does so and then waits for more input.
+/// Returns settings in which `prints` prints the file that its prompt names, and `claudecode` the file `printed`. The
+/// latter then waits for more input.
 fn printing(world: &World, output: &str) -> Settings {
     let script = |name: &str, text: &str| {
         let program = world.path(name);
@@ -94,7 +95,7 @@ async fn a_long_line_of_plain_text_keeps_its_end() {
     assert!(message.ends_with("words and the end"), "{} bytes", message.len());
 }
 
-/// It would be held open for messages until its time is up.
+/// Checks that the supervisor ends the CLI, which otherwise would wait for messages until its time limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cli_at_rest_after_an_unreadable_line_ends() {
     let world = World::new();

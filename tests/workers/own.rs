@@ -1,4 +1,4 @@
-//! What is ours is ended, and what is not is left alone: by a cancellation, a time-out, a removal, a loss, whoever does it.
+//! Our processes are ended and others are left alone: at a cancellation, a time-out, a removal and a loss.
 //!
 //! Linux only, where the scripts have setsid(1) and the promise of a full proof holds.
 
@@ -67,7 +67,7 @@ impl Stubborn {
     }
 }
 
-/// The process that wrote its pid to this file, and stays.
+/// Waits for a pid in this file, and returns its process.
 pub async fn process(path: &Path) -> Identity {
     until(&format!("a pid in {}", path.display()), || {
         Identity::of(std::fs::read_to_string(path).ok()?.trim().parse().ok()?)
@@ -267,7 +267,7 @@ async fn a_record_with_the_pid_of_a_stranger_ends_nobody() {
     assert!(booted.identity.is_alive());
 }
 
-/// Two daemons: one is on the user's list and one is not; each once in a session of its own, and once in the CLI's group.
+/// Checks two daemons, of which one is on the user's list. Each runs in its own session, and in the CLI's group.
 async fn daemons(world: &World, settings: Vec<String>, end: &str, listed: &str, unlisted: &str) {
     let mut with_list = world.settings();
     with_list.shared_daemons = settings;
@@ -279,7 +279,7 @@ async fn daemons(world: &World, settings: Vec<String>, end: &str, listed: &str, 
     let mut script = format!("cd {}\nexec >/dev/null 2>&1 </dev/null\n", pids.display());
     for name in [listed, unlisted] {
         std::os::unix::fs::symlink(sleep.trim(), pids.join(name)).unwrap();
-        // Before it bears its name it is a shell like any other.
+        // Until the exec, the process has the name of its shell.
         let named = format!("while [ \"$(cat /proc/$!/comm)\" != {name} ]; do sleep 0.01; done");
         script.push_str(&format!(
             "setsid ./{name} 300 & echo $! > {name}.session\n{named}\n./{name} 300 & echo $! > {name}.group\n{named}\n"

@@ -1,5 +1,5 @@
-//! What is brought in of a worker is its own: not what the user has taken back, not what came in before, not what is in the
-//! way of the user's own changes; and what lies in a second repository comes in there.
+//! Integration takes only a worker's own work: not commits that the user has removed, nor work integrated before.
+//! It never overwrites the user's changes, and it integrates work in a second repository there.
 
 use std::path::Path;
 
@@ -72,7 +72,7 @@ async fn a_worker_that_goes_on_after_a_squash_comes_in_again() {
         assert_eq!(integrate(&server, request.clone()).await.status, "merged");
     }
     go_on(&server, &id, "write README two\ncommit two").await;
-    // By its branch's name, and then by its own: that is the same work.
+    // The branch's name and the worker's id select the same work.
     let branch = format!("orchestrator/{id}");
     let by_branch = IntegrationRequest { source: IntegrationSource::Branch(branch), ..squash.clone() };
     for request in [&by_branch, &release] {

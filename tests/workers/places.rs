@@ -1,4 +1,4 @@
-//! Where workers work: worktrees of ours, directories of the user's, and what removal may not lose.
+//! Working directories: our worktrees, the user's directories, and content that a removal must not lose.
 
 use std::path::PathBuf;
 
@@ -60,7 +60,7 @@ async fn a_live_worktree_is_never_removed_and_a_dirty_one_only_with_salvage() {
     let id = server.create_one(mission("dirty", "write left.txt precious\nhang")).await;
     let path = world.worktree(&id);
     crate::world::until_exists(&path.join("left.txt")).await;
-    // The worker may be quicker than the news of its start.
+    // The file may exist before the server has recorded the start.
     server.until(&id, "running").await;
     let live = remove(&server, &id, true, false).await;
     assert!(live.kept[0].why.contains("still running"), "{live:?}");
@@ -417,7 +417,7 @@ async fn what_passed_with_uncommitted_files_proves_no_commit() {
     assert!(why.contains("1 uncommitted files") && why.contains("commit_leftovers"), "{why}");
     assert!(brief.changes.uncommitted > 0);
 
-    // What it builds itself beside what is committed does not count.
+    // Files that the verification itself creates do not count.
     let committed = server.create_one(verified("write a.txt x\ncommit a")).await;
     server.until(&committed, "completed").await;
 }
@@ -454,7 +454,7 @@ async fn odd_repository_path_works_from_mission_to_removal() {
     }
 }
 
-/// JSON, in which all of ours is kept, has no name for it.
+/// Checks a path that is not UTF-8: the state is kept as JSON, which cannot represent it.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn path_that_is_no_text_is_refused_with_the_reason() {

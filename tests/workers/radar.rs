@@ -1,4 +1,4 @@
-//! The conflict radar: what does not merge cleanly is told while there is time, and no longer when it does.
+//! The conflict radar: conflicting branches are reported while workers run, and no longer once they merge cleanly.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::world::{CEILING, Server, World, in_time, mission};
 
-/// The ids of those that are named, each with what its branch collides with.
+/// Waits until each of these workers conflicts with exactly these workers and branches.
 async fn until_collides(server: &Server, expected: &[(&str, &[&str])]) {
     let expected: BTreeMap<&str, Vec<String>> =
         expected.iter().map(|(id, with)| (*id, with.iter().map(ToString::to_string).collect())).collect();
@@ -39,12 +39,12 @@ async fn branches_that_collide_are_told_while_they_run_and_no_longer_when_they_d
         .until_state(|state| state["tasks"][0]["conflicts_with"][0] == json!({"worker_id": two, "paths": ["README"]}))
         .await;
 
-    // Somebody commits to the integration branch.
+    // The user commits to the integration branch.
     std::fs::write(world.repo().join("README"), "three").unwrap();
     world.git(&["commit", "-qam", "three"]);
     until_collides(&server, &[(&one, &["main", &two]), (&two, &["main", &one]), (&three, &[])]).await;
 
-    // One of the two gives way; both have settled, so that nobody commits what that leaves in the worktree.
+    // Both workers have settled, so nothing commits the files that the moved branch leaves in the worktree.
     server.until(&two, "completed").await;
     server.until(&three, "completed").await;
     world.git(&["update-ref", &format!("refs/heads/orchestrator/{two}"), &format!("orchestrator/{three}")]);
@@ -71,7 +71,7 @@ async fn a_server_that_comes_later_knows_it_too() {
     until_collides(&next, &[(&ids[0], &[&ids[1]]), (&ids[1], &[&ids[0]])]).await;
 }
 
-/// A worker that commits this to one file, and has settled.
+/// Creates a worker that commits one file, waits for its settlement, and returns its id.
 async fn settled(server: &Server, title: &str, file: &str) -> String {
     let script = format!("write {file} {title}\ncommit {title}\nsay done");
     let id = server.create_one(mission(title, &script)).await;
@@ -89,7 +89,7 @@ async fn newer_branch_is_not_blamed_for_mains_conflict() {
     let new = settled(&server, "new", "new.txt").await;
     let both = server.create_one(mission("both", "write README both\ncommit both\nsay done")).await;
     server.until(&both, "completed").await;
-    // One that starts from another worker's branch has that one's conflicts in it, and is not to blame for them.
+    // A worker that starts from another worker's branch contains that worker's conflicts, but does not cause them.
     let other = settled(&server, "other", "shared.txt").await;
     let third = settled(&server, "third", "shared.txt").await;
     let mut on_top = mission("on-top", "write top.txt x\ncommit top\nsay done");
@@ -123,7 +123,7 @@ async fn branches_that_will_not_come_in_do_not_count() {
     server.until(&fails, "failed").await;
     until_collides(&server, &[(&one, &[]), (&called_off, &[]), (&fails, &[])]).await;
 
-    // Merged by hand, as one commit, so that no record and no ancestor tells of it.
+    // A manual squash merge, which leaves neither a record nor an ancestor.
     let by_hand = settled(&server, "by hand", "hand.txt").await;
     let same = settled(&server, "same", "hand.txt").await;
     until_collides(&server, &[(&by_hand, &[&same]), (&same, &[&by_hand])]).await;

@@ -1,4 +1,4 @@
-//! Where work starts and lands: the integration branch of each boss, and what a name means.
+//! The integration branch of each boss, where its work starts and is merged, and the meaning of branch names.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ async fn created(server: &Server, draft: Draft) -> Creation {
     server.orchestrator.create(&server.boss, vec![Ok(draft)]).await.expect("the batch is answered")
 }
 
-/// The worker's id, and the branch that the answer named as its base.
+/// Runs a mission. Returns the worker's id, and the branch that the answer named as its base.
 async fn completed(server: &Server, draft: Draft) -> (String, String) {
     let creation = created(server, draft).await;
     let id = creation.results[0].as_ref().expect("it is accepted").worker_id.to_string();
@@ -51,7 +51,7 @@ async fn each_boss_starts_from_and_lands_in_its_own_branch() {
     assert_eq!(base, "feature-a");
 
     world.git(&["checkout", "-q", "main"]);
-    // The first one keeps to its branch, and is told that the user does not.
+    // The first boss keeps its branch, and the answer notes that the user has switched to another one.
     let creation = created(&first, commits("b")).await;
     let base = creation.base.expect("it is said");
     assert_eq!((base.branch.as_str(), base.commit), ("feature-a", world.git(&["rev-parse", "feature-a"])));
@@ -124,7 +124,7 @@ async fn a_boss_without_a_session_begins_anew_when_nothing_of_it_is_open() {
 
     world.git(&["checkout", "-q", "other"]);
     let second = world.server(None);
-    // Taking over is done before anything is answered.
+    // The server takes over the open workers before it answers.
     let creation = created(&second, commits("b")).await;
     assert_eq!(creation.base.expect("it is said").branch, "main", "one of its workers is open");
     let b = creation.results[0].as_ref().unwrap().worker_id.to_string();
@@ -149,7 +149,7 @@ async fn a_train_of_different_branches_needs_into() {
     world.git(&["checkout", "-q", "-b", "other"]);
     let other = world.server(Some("other"));
     let (b, _) = completed(&other, commits("b")).await;
-    // A command of the user may take in the work of all.
+    // A command of the user may integrate work of all bosses.
     let error = {
         let visitor = visitor(&world);
         let answer = visitor.integrate(&other.boss, request(&[&a, &b], None)).await;
@@ -245,7 +245,7 @@ async fn a_tag_is_never_taken_for_the_branch_of_its_name() {
     let (c, _) = completed(&server, on(None, Some("refs/heads/rel"), commits("c"))).await;
     let worker = server.orchestrator.get(&c).await.unwrap().worker;
     assert_eq!(worker.base_commit.as_deref(), Some(&*world.git(&["rev-parse", "refs/heads/rel"])));
-    // What it depends on is in the branch, and not in the tag.
+    // The dependency is on the branch, but not in the tag.
     integrate(&server, &[&id]).await.unwrap();
     let (d, _) = completed(&server, Draft { depends_on: vec![id], ..commits("d") }).await;
     let worker = server.orchestrator.get(&d).await.unwrap().worker;

@@ -44,7 +44,7 @@ impl World {
         self.folder.path().canonicalize().expect("the folder is there").join(self.name)
     }
 
-    /// The worktree of this worker, where it lies by default.
+    /// Returns the default path of this worker's worktree.
     pub fn worktree(&self, worker: impl AsRef<Path>) -> PathBuf {
         self.path(&format!("{}.worktrees", self.name)).join(worker)
     }
@@ -57,7 +57,7 @@ impl World {
         git(&self.repo(), args)
     }
 
-    /// The fake CLI as the backends `fake` and `other`, and as `plain` without JSON.
+    /// Returns settings with the fake CLI as the backends `fake` and `other`, and as `plain` without JSON.
     pub fn settings(&self) -> Settings {
         let fake = fake_cli();
         let text = format!(
@@ -82,7 +82,7 @@ impl World {
         toml::from_str(&text).expect("valid settings")
     }
 
-    /// A server for the boss of this name; `None` for one without a session.
+    /// Starts a server for the boss of this name; `None` for a boss without a session.
     pub fn server(&self, boss: Option<&str>) -> Server {
         self.server_with(boss, self.settings())
     }
@@ -91,7 +91,7 @@ impl World {
         self.server_in(&self.repo(), boss, settings)
     }
 
-    /// A server that was started in this directory.
+    /// Starts a server in this directory.
     pub fn server_in(&self, directory: &Path, boss: Option<&str>, settings: Settings) -> Server {
         let backends = Backends::with_custom(settings.custom.clone());
         let startup = Startup {
@@ -142,7 +142,7 @@ impl Server {
         created.results.into_iter().map(|item| item.map(|created| created.worker_id.to_string())).collect()
     }
 
-    /// All of them race for the same task.
+    /// Creates a race between these missions.
     pub async fn create_race(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
         let drafts = drafts.into_iter().map(Ok).collect();
         let created = self.orchestrator.create_race(&self.boss, drafts).await.expect("the race is answered");

@@ -1,5 +1,5 @@
-//! What went wrong, by the fields in which Claude Code 2.1.330 says it: `terminal_reason` and `subtype` of a result, `error`
-//! and `api_error_status` of an API failure. Names that were not seen in a run were read in the binary's own lists.
+//! Classifies failures by the fields in which Claude Code 2.1.330 reports them: `terminal_reason` and `subtype` of a
+//! result, `error` and `api_error_status` of an API failure. Names not seen in a run come from the binary's own lists.
 
 use serde_json::Value;
 
@@ -7,10 +7,10 @@ use crate::backend::failure::{failure, kind_of_status};
 use crate::backend::lines::{items, text};
 use crate::mission::outcome::{Failure, FailureKind};
 
-/// How a result begins whose prompt never reached the model.
+/// Beginning of a result whose prompt never reached the model.
 const PROMPT_BLOCKED: &str = "UserPromptSubmit operation blocked by hook";
 
-/// An API failure as the line of an assistant or of a retry reports it.
+/// Classifies an API failure as the line of an assistant or of a retry reports it.
 pub fn api_kind(error: &str, status: Option<u64>) -> FailureKind {
     match (error, status) {
         ("authentication_failed" | "oauth_org_not_allowed" | "account_on_hold" | "verification_required", _) => {
@@ -22,7 +22,7 @@ pub fn api_kind(error: &str, status: Option<u64>) -> FailureKind {
         ("overloaded", _) => FailureKind::Server,
         ("invalid_request", None) => FailureKind::BadRequest,
         (_, Some(status)) => kind_of_status(status),
-        // There was no answer to take a status from: refused, reset or cut connections come like this.
+        // There was no response with a status: refused, reset or cut connections are reported like this.
         ("server_error" | "unknown", None) => FailureKind::Network,
         (_, None) => FailureKind::Other,
     }

@@ -1,7 +1,8 @@
-//! What the lines of Claude Code's stream-json mean. One process runs many turns: each begins with an `init` and ends with
-//! a `result`, background tasks and queued messages open further ones, and only the last result counts. A good one is
-//! `!is_error && terminal_reason == "completed"`: `subtype` says "success" of API failures, and `is_error` says false of a
-//! turn that an urgent message cut off.
+//! Decodes the lines of Claude Code's stream-json. One process runs many turns: each begins with an `init` and ends
+//! with a `result`. Background tasks and queued messages open further turns, and only the last result counts. A good
+//! result has `is_error` false and a `terminal_reason` of `completed`, or of `stop_hook_prevented`. One field is not
+//! enough: `subtype` is "success" even for API failures, and `is_error` is false for a turn that an urgent message cut
+//! off.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,7 @@ use crate::backend::lines::{
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 
-/// Things that the stream opens and may forget to close are followed up to this many.
+/// Maximum number of items that are tracked because the stream opened them and may never close them.
 const FOLLOWED: usize = 10_000;
 
 #[derive(Default)]
@@ -26,7 +27,7 @@ pub struct Reader {
     lines: JsonLines,
     session_id: Option<String>,
     model: String,
-    /// Between an `init` and its `result`.
+    /// True between an `init` and its `result`.
     running: bool,
     idle: bool,
     end: Option<Result<(), Failure>>,
@@ -215,14 +216,14 @@ impl Reader {
         std::iter::once(ended).chain(edited.map(|path| AgentEvent::Edited { paths: vec![path] })).collect()
     }
 
-    /// A message is echoed, with its uuid, when it reaches the model.
+    /// Handles an echo. The CLI echoes a message, with its uuid, when it reaches the model.
     fn receipt(&mut self, id: &str) -> Vec<AgentEvent> {
         let Ok(id) = Uuid::parse_str(id) else { return Vec::new() };
         self.queued.remove(&id);
         vec![AgentEvent::Received { message_id: id, text: None }]
     }
 
-    /// Its queue: `started` comes before the echo and even before the turn, so it is no receipt.
+    /// Tracks the CLI's queue. `started` comes before the echo and even before the turn, so it is no receipt.
     fn lifecycle(&mut self, event: &Value) -> Vec<AgentEvent> {
         match (text(event, "/state"), Uuid::parse_str(text(event, "/command_uuid"))) {
             ("queued", Ok(id)) if self.queued.len() < FOLLOWED => {
@@ -249,10 +250,10 @@ impl Reader {
             let (id, tool) = (text(denial, "/tool_use_id"), text(denial, "/tool_name"));
             events.extend(self.denial(id, tool, denial.get("tool_input")));
         }
-        // A Stop hook that ends the turn ends one that was over: the agent had said its last words.
+        // A Stop hook runs after the agent's final message, so a turn that it ends was already complete.
         let is_over = ["completed", "stop_hook_prevented"].contains(&text(event, "/terminal_reason"));
         let completed = event["is_error"] == false && is_over;
-        // Empty where a Stop hook sent it on: the words that count are then those that it said before.
+        // Empty if a Stop hook made the agent continue: then the message from before the hook is the final one.
         let said = text(event, "/result");
         if completed && !said.is_empty() {
             self.final_message = tail(said, FINAL_LIMIT);

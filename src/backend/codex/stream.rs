@@ -1,5 +1,5 @@
-//! What the lines of `codex exec --json` mean. The end is `turn.completed` or `turn.failed` and nothing else: a top-level
-//! `error` may be followed by success, an item of type `error` is a warning, and a killed Codex says nothing at all.
+//! Decodes the lines of `codex exec --json`. Only `turn.completed` or `turn.failed` is the end: a top-level `error` may
+//! be followed by success, an item of type `error` is a warning, and a killed Codex prints nothing.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -207,11 +207,12 @@ fn file_change(item: &Value) -> Vec<AgentEvent> {
     }
 }
 
-/// Codex gives no codes, only words: its own fixed ones (0.169.0), and for a model that is not there the service's.
+/// Classifies a failure by its message, since Codex gives no codes. The strings are Codex's own fixed ones (0.169.0);
+/// for an unknown model they are the service's.
 fn kind_of(message: &str) -> FailureKind {
     let message = message.replace('’', "'");
     let has = |words: &str| message.contains(words);
-    // Of some refusals it gives the service's answer as it came, and nothing else.
+    // For some refusals Codex prints only the service's raw response.
     if let Some(kind) = status_in(&message).map(kind_of_status).or_else(|| kind_of_answer(&message)) {
         return kind;
     }

@@ -1,5 +1,5 @@
-//! What a custom program prints. Plain text is passed on line by line. JSON lines are this vocabulary, one object each;
-//! fields that a program does not know it leaves out, kinds that we do not know are ignored:
+//! Decodes the output of a custom program. Plain text is passed on line by line. JSON lines are one object each, in
+//! this vocabulary. A program may leave out fields, and unknown types are ignored:
 //!
 //! ```text
 //! {"type":"session","id":"…"}                                        what to resume with
@@ -12,9 +12,9 @@
 //! {"type":"result","status":"success","message":"…"}                 or "error", with a "kind"
 //! ```
 //!
-//! `kind` is one of the failure kinds of an outcome, such as `auth` or `server`; with `rate_limit` and `usage_limit`,
-//! `"resets_at"` may say when the service takes work again, in seconds since 1970. A run ended well only by a `result` with
-//! status `success` and exit status 0.
+//! `kind` is one of the failure kinds of an outcome, such as `auth` or `server`. With `rate_limit` and `usage_limit`,
+//! `"resets_at"` may be the time at which the service accepts work again, in seconds since 1970. A run succeeds only
+//! with a `result` of status `success` and exit status 0.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -27,7 +27,7 @@ use crate::backend::lines::{
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 
-/// How much of a plain text's end is its final message.
+/// Bytes at the end of a plain text that are its final message.
 const PLAIN_LIMIT: usize = 16 * 1024;
 
 pub struct Plain {

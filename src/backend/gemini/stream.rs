@@ -1,6 +1,6 @@
-//! What the lines of Gemini CLI's stream-json mean. The end is a `result` with status `success`: ended by SIGTERM it exits
-//! with 0 and no result. The final message is in no field, it is what was said after the last tool's result. Nothing is
-//! printed while it retries.
+//! Decodes the lines of Gemini CLI's stream-json. The end is a `result` with status `success`: after SIGTERM the CLI
+//! exits with 0 and no result. No field has the final message; it is the text after the last tool's result. The CLI
+//! prints nothing while it retries.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::backend::lines::{
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 
-/// Tool calls without a result are followed up to this many.
+/// Maximum number of tool calls without a result that are tracked.
 const FOLLOWED: usize = 10_000;
 /// The tools that the milder approval modes and our read-only policy take away.
 const WITHHELD: [&str; 3] = ["run_shell_command", "write_file", "replace"];
@@ -22,9 +22,9 @@ const WITHHELD: [&str; 3] = ["run_shell_command", "write_file", "replace"];
 pub struct Reader {
     lines: JsonLines,
     session_id: Option<String>,
-    /// What was said since the last tool's result.
+    /// Text that was said since the last tool's result.
     words: String,
-    /// How much of `words` has been told as an event.
+    /// Bytes of `words` that were reported as an event.
     told: usize,
     calls: BTreeMap<String, Call>,
     usage: Usage,
@@ -224,8 +224,8 @@ fn kind_of_own_exit(code: i32) -> Option<FailureKind> {
     })
 }
 
-/// The name of the error that the CLI writes to stderr when a call to the service failed. It is all that tells of some:
-/// a 404 has neither a status of its own in the result nor an exit status.
+/// Classifies the error name that the CLI writes to stderr when a call to the service failed. For some errors it is the
+/// only evidence: a 404 has no status of its own in the result, and no exit code.
 fn kind_of_own_error(stderr: &str) -> Option<FailureKind> {
     let line = stderr.lines().rev().find(|line| line.contains("Error when talking to Gemini API"))?;
     let has = |name: &str| line.split_whitespace().any(|word| word.trim_end_matches(':') == name);

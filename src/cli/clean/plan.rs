@@ -1,4 +1,4 @@
-//! Which worktrees can go, and why the others stay. Only reads.
+//! Decides which worktrees can be removed, and why the others stay. Only reads.
 
 use std::collections::HashSet;
 use std::fs;
@@ -22,15 +22,15 @@ use crate::supervisor::trial;
 /// One worktree.
 #[derive(Debug, Serialize)]
 pub(super) struct Item {
-    /// `None`: no worker's.
+    /// The worker that it belongs to; `None` if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker_id: Option<String>,
     pub path: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// On disk.
+    /// Size on disk.
     pub bytes: u64,
-    /// It goes, or stays.
+    /// The reason why it is removed or stays.
     pub why: String,
 }
 
@@ -91,11 +91,11 @@ impl Plan {
         }
     }
 
-    /// Folders among our worktrees that no worker has: nobody knows what they are worth.
+    /// Adds the folders among our worktrees that belong to no worker. They stay, since their value is unknown.
     fn add_strangers(&mut self, folder: &Path, workers: &[Arc<Worker>]) {
         let known: HashSet<&Path> = workers.iter().map(|worker| worker.mission.place.path()).collect();
         let Ok(entries) = fs::read_dir(folder) else { return };
-        // What integrations are verified in is taken away by whoever made it.
+        // A worktree for a verification run is removed by the process that made it.
         let is_of_nobody = |path: &PathBuf| !known.contains(path.as_path()) && !trial::is_tree(path);
         for path in entries.flatten().map(|entry| entry.path()).filter(is_of_nobody) {
             let why = "no worker's: look at it, and remove it with `git worktree remove`".to_owned();

@@ -7,15 +7,15 @@ use crate::backend::Backends;
 use crate::config::Settings;
 use crate::orchestrator::{Looked, look_at_backends};
 
-/// A CLI takes up to 2 s to say its version on a loaded machine.
+/// Time limit for an answer of a CLI. On a loaded machine, `--version` takes up to 2 s.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// With which backends a run would work.
+/// The backends with which a run would work.
 #[derive(Debug, Default)]
 pub struct Usable {
-    /// Nothing speaks against them.
+    /// Backends without any known problem.
     pub surely: Vec<String>,
-    /// Whether they are logged in is not known.
+    /// Backends of which it is not known whether they are logged in.
     pub maybe: Vec<String>,
 }
 

@@ -10,11 +10,11 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
     Ok,
-    /// Neither good nor bad.
+    /// A neutral fact.
     Note,
-    /// A run would work, and this is worth knowing.
+    /// A fact worth knowing, although a run would work.
     Warn,
-    /// This is broken.
+    /// A defect.
     Bad,
 }
 
@@ -23,10 +23,10 @@ pub struct Check {
     pub name: String,
     pub mark: Mark,
     pub says: String,
-    /// Commands that mend it, or help to.
+    /// Commands that fix it, or help to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fix: Vec<String>,
-    /// As long as this is so, nothing runs at all.
+    /// True if nothing can run until it is fixed.
     #[serde(skip)]
     pub stops_all: bool,
 }

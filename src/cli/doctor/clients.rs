@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::check::{self, Check, Mark};
 use crate::cli::setup::registered::{self, Registered};
 
-/// What starts as fast as this program does.
+/// Time limit for the registered program to print its version; this program starts fast.
 const PATIENCE: Duration = Duration::from_secs(5);
 const CLAUDE: &str = "Claude Code";
 
@@ -23,7 +23,7 @@ pub fn look(project: &Path) -> Vec<Check> {
             let check = Check::warn("clients", "no agent starts this server yet");
             checks.push(missing.fold(check, |check, (_, setup)| check.fix(setup)));
         }
-        // Most people lead with one.
+        // Most users need only one client.
         false => checks.extend(missing.map(|(title, setup)| Check::note(title, "not registered").fix(setup))),
     }
     checks.extend(plugin);

@@ -87,7 +87,8 @@ fn worktrees(repository: &Repository) -> Check {
     }
 }
 
-/// Where a boss that is started here would start its workers from. Without such a branch missions are refused.
+/// Checks the branch from which a boss started here would start its workers. Without such a branch missions are
+/// refused.
 fn branch(repository: &Repository, settings: &Settings, directory: &Path) -> Check {
     const NAME: &str = "integration branch";
     let tree = git::working_tree(directory).unwrap_or_else(|| repository.root().to_owned());
@@ -109,7 +110,7 @@ fn branch(repository: &Repository, settings: &Settings, directory: &Path) -> Che
     };
     match git::names::tip(repository, &branch) {
         Ok(Some(_)) => Check::ok(NAME, format!("{branch}, {whose}")),
-        // Before the first commit there is none, which has a finding of its own.
+        // Before the first commit no branch exists; that has a finding of its own.
         Ok(None) if settings.integration_branch.is_none() => Check::ok(NAME, format!("{branch}, {whose}")),
         Ok(None) => Check::bad(NAME, format!("the settings say {branch}, and there is no such branch here"))
             .fix(format!("git -C {} branch {}", quoted(repository.root()), word(&branch)))
@@ -118,7 +119,7 @@ fn branch(repository: &Repository, settings: &Settings, directory: &Path) -> Che
     }
 }
 
-/// Missions are refused without one, whatever the settings say of the commits that we make.
+/// Checks git's own identity. Without one missions are refused, even if the settings name an author for our commits.
 fn identity(repository: &Repository, settings: &Settings) -> Check {
     const NAME: &str = "identity";
     let Identity { name, email } = match repository.identity() {
@@ -139,7 +140,7 @@ fn identity(repository: &Repository, settings: &Settings) -> Check {
     }
 }
 
-/// Integration stops while it differs from what it was before the first worker.
+/// Compares git's configuration with that before the first worker. Integration stops while they differ.
 fn configuration(repository: &Repository, state_root: &Path) -> Option<Check> {
     const NAME: &str = "configuration";
     let kept = state_root.join("git-configuration.json");

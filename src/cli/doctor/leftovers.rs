@@ -19,12 +19,12 @@ use crate::store::lease;
 use crate::store::trial_dir::TrialDir;
 use crate::supervisor::trial;
 
-/// As many are named; the others are counted.
+/// Maximum number of items that are named; the others are counted.
 const NAMED: usize = 5;
-/// So long is counted, and what is counted by then is told as the least.
+/// Time limit for measuring a size. The size found by then is reported as a minimum.
 const COUNTING: Duration = Duration::from_secs(5);
 
-/// Takes as long as it takes to look at all worktrees.
+/// Checks what earlier runs left. Takes as long as a scan of all worktrees.
 pub fn look(place: &Place) -> Vec<Check> {
     const NAME: &str = "workers";
     let mut checks = Vec::new();
@@ -47,7 +47,7 @@ pub fn look(place: &Place) -> Vec<Check> {
     checks
 }
 
-/// In which our worktrees may lie.
+/// Returns the folders in which our worktrees may lie.
 fn folders(place: &Place) -> Vec<PathBuf> {
     let Ok(Some(repository)) = &place.repository else { return Vec::new() };
     let template = place.settings.worktrees_dir.as_deref();

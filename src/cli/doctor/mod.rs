@@ -1,8 +1,8 @@
-//! `doctor`: would a run work here, and what is in its way. Looks at everything at once, does what a run does where that
-//! leaves nothing behind, and changes nothing itself (the CLIs that it asks may write caches of their own); needs no
-//! server; whatever hangs is left behind and said to hang.
+//! `doctor`: checks whether a run would work here, and what prevents it. All checks run at once and need no server.
+//! They do what a run does if that leaves nothing behind. They change nothing, but the CLIs that they call may write
+//! caches of their own. A check that hangs is abandoned and reported.
 //!
-//! One file for each thing that is looked at; `check.rs` says what a finding is.
+//! Each topic has a file of its own; `check.rs` defines a finding.
 
 mod agents;
 mod check;
@@ -32,9 +32,9 @@ use crate::git::Repository;
 use crate::mission::causes::with_causes;
 use crate::orchestrator::state_root;
 
-/// For each look, longer than the CLIs are given to answer.
+/// Time limit for each topic, longer than that for an answer of a CLI.
 const LIMIT: Duration = Duration::from_secs(25);
-/// The exit status where it is not known whether a run would work.
+/// The exit status if it is not known whether a run would work.
 const UNKNOWN: u8 = 3;
 
 #[derive(Debug, clap::Args)]
@@ -57,10 +57,10 @@ pub(super) struct DoctorArgs {
     json: bool,
 }
 
-/// Where to look, with what is known without looking further.
+/// The place to check, with the facts that all topics need.
 struct Place {
     named_settings: Option<PathBuf>,
-    /// The defaults, where they could not be read.
+    /// The settings; the defaults if the file could not be read.
     settings: Settings,
     settings_error: Option<String>,
     directory: PathBuf,
@@ -68,7 +68,7 @@ struct Place {
     state_root: PathBuf,
 }
 
-/// What was looked at, and what was found.
+/// A topic with its findings.
 struct Topic {
     name: &'static str,
     checks: Vec<Check>,
@@ -76,7 +76,7 @@ struct Topic {
 
 struct Verdict {
     usable: Usable,
-    /// What keeps everything from running.
+    /// Names of the findings that keep every run from working.
     stops: Vec<String>,
 }
 
@@ -131,7 +131,7 @@ pub(super) fn run(args: &DoctorArgs, places: &Places) -> ExitCode {
             false => print(&topics, &verdict),
         };
         match printed {
-            // Who reads no further wants to know all the same.
+            // A caller that closed stdout still needs the exit status.
             Ok(()) | Err(End::Closed) => Ok(verdict.exit_code()),
             Err(error) => Err(error),
         }
@@ -209,7 +209,7 @@ fn print(topics: &[Topic], verdict: &Verdict) -> Result<(), End> {
                 Mark::Warn => (Tone::Waiting, "! warn"),
                 Mark::Bad => (Tone::Bad, "✗ bad "),
             };
-            // The text of an error may have lines of its own: a settings file's damage is shown as it stands there.
+            // An error may have several lines: one about the settings file quotes the file.
             let says = out::harmless(check.says.trim_end());
             let indent = " ".repeat(width + 12);
             let room = terminal::is_terminal().then(|| terminal::width().saturating_sub(indent.len()).max(LEAST_ROOM));
@@ -226,10 +226,10 @@ fn print(topics: &[Topic], verdict: &Verdict) -> Result<(), End> {
     out::line(&paint(tone, &out::harmless(&verdict.words())))
 }
 
-/// Narrower than this is no help to a reader.
+/// Minimum width for wrapped text, in columns; narrower text is hard to read.
 const LEAST_ROOM: usize = 24;
 
-/// Broken between words where it is longer than the room there is. A path stays whole, so that it can be copied.
+/// Breaks a line between words if it is wider than `room`. A path stays whole, so that it can be copied.
 fn wrapped(line: &str, room: Option<usize>) -> Vec<String> {
     let Some(room) = room.filter(|room| line.width() > *room) else { return vec![line.to_owned()] };
     let mut lines: Vec<String> = Vec::new();
@@ -259,7 +259,7 @@ fn as_json(topics: &[Topic], verdict: &Verdict) -> serde_json::Value {
     })
 }
 
-/// As a shell takes it for one word.
+/// Quotes a path so that a shell takes it as one word.
 pub(super) fn quoted(path: &Path) -> String {
     word(&path.to_string_lossy())
 }

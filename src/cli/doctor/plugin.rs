@@ -1,5 +1,5 @@
-//! The Claude Code plugin (2.1.330): enabled in Claude Code's settings, listed in `plugins/installed_plugins.json` of its
-//! folder. Its launcher, `.claude-plugin/launch.sh`, looks for the program in the same places as this.
+//! Checks the Claude Code plugin (2.1.330). Claude Code's settings enable it, and `plugins/installed_plugins.json` in
+//! Claude Code's folder lists it. Its launcher, `.claude-plugin/launch.sh`, searches the same places for the program.
 
 use std::env;
 use std::fs;
@@ -13,7 +13,7 @@ const NAME: &str = "plugin";
 const PLUGIN: &str = "orchestrator-boss";
 const PROGRAM: &str = "orchestrator-boss";
 
-/// What is to be said of it; nothing where it is not installed. `setup`: Claude Code has an entry of setup's as well.
+/// Checks the plugin; returns `None` if Claude Code has none. `setup`: Claude Code also has an entry made by `setup`.
 pub fn look(project: &Path, setup: bool) -> Option<Check> {
     let home = etcetera::home_dir().ok()?;
     let named = env::var_os("CLAUDE_CONFIG_DIR").filter(|folder| !folder.is_empty());
@@ -23,7 +23,7 @@ pub fn look(project: &Path, setup: bool) -> Option<Check> {
 }
 
 struct Plugin {
-    /// With its marketplace, as Claude Code's commands take it.
+    /// The name with its marketplace, as Claude Code's commands take it.
     name: String,
     is_enabled: bool,
     is_installed: bool,
@@ -33,7 +33,7 @@ impl Plugin {
     fn find(folder: &Path, project: &Path) -> Option<Self> {
         let installed = read(&folder.join("plugins/installed_plugins.json"));
         let installed = installed.and_then(|it| ours(it.get("plugins")?).map(|(name, _)| name));
-        // The later file counts.
+        // A later file overrides an earlier one.
         let files = [
             folder.join("settings.json"),
             project.join(".claude/settings.json"),
@@ -71,7 +71,7 @@ impl Plugin {
     }
 }
 
-/// As the launcher finds it.
+/// Finds the program as the launcher does.
 fn program(home: &Path) -> Option<PathBuf> {
     let cargo = env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
     let folders = [cargo.join("bin"), home.join(".local/bin"), "/opt/homebrew/bin".into(), "/usr/local/bin".into()];
@@ -87,7 +87,7 @@ fn read(path: &Path) -> Option<Value> {
     serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
 }
 
-/// The entry of the plugin, whatever the marketplace is called that it came from.
+/// Returns the entry of the plugin, from a marketplace of any name.
 fn ours(entries: &Value) -> Option<(String, Value)> {
     let is_ours = |name: &str| name.split('@').next() == Some(PLUGIN);
     entries.as_object()?.iter().find(|(name, _)| is_ours(name)).map(|(name, value)| (name.clone(), value.clone()))

@@ -1,8 +1,8 @@
-//! A worktree made as a run makes one, in a scratch place: whatever the checkout needs (filters, objects that are fetched
-//! when they are needed, room on the disk) is needed there too.
+//! Makes a worktree as a run does, in a scratch place. It needs all that a checkout needs: filters, objects that are
+//! fetched on demand, room on the disk.
 //!
-//! The repository is not touched. A scratch repository borrows its objects and has a copy of its configuration; it is a
-//! folder among the temporary files, all that is left if this program is killed.
+//! The repository is not touched. A scratch repository borrows its objects and has a copy of its configuration. It is a
+//! folder among the temporary files, which stays only if this program is killed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,17 +17,17 @@ use crate::mission::causes::with_causes;
 use crate::store::file;
 
 const NAME: &str = "checkout";
-/// A checkout that takes longer works, as far as can be told.
+/// Time limit for a checkout. The result of one that takes longer is unknown.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// For a repository with a commit.
+/// Checks that a worktree can be made. The repository must have a commit.
 pub fn look(repository: &Repository, place: &Place) -> Vec<Check> {
     let filters = missing_filters(repository);
     if !filters.is_empty() {
         return filters;
     }
     if has_changed_configuration(repository, place) {
-        // What it names would be run. It is said of the configuration.
+        // A checkout would run programs that the configuration names. The change has a finding of its own.
         return vec![Check::warn(NAME, "not tried: git's configuration is not what it was before the first worker")];
     }
     vec![match try_checkout(repository) {
@@ -74,7 +74,7 @@ fn try_checkout(repository: &Repository) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A bare repository with the objects and the configuration of this one.
+/// Makes a bare repository with the objects and the configuration of this one.
 fn borrow(repository: &Repository, at: &Path) -> Result<(), Failed> {
     let common = &repository.common_dir;
     for folder in ["objects/info", "refs/heads", "info"] {
@@ -90,7 +90,7 @@ fn borrow(repository: &Repository, at: &Path) -> Result<(), Failed> {
     }
     let set = |name: &str, value: &str| Git::write(at).args(["config", "--file", "config", name, value]).run();
     set("core.bare", "true")?;
-    // Not there as a rule, which is no error here.
+    // Usually these are not set; the error of git is then expected.
     let _ = Git::write(at).args(["config", "--file", "config", "--unset", "core.worktree"]).run();
     let _ = Git::write(at).args(["config", "--file", "config", "--unset", "extensions.worktreeConfig"]).run();
     if common.join("lfs").is_dir() {
@@ -106,7 +106,7 @@ fn has_changed_configuration(repository: &Repository, place: &Place) -> bool {
     before.zip(now).is_some_and(|(before, now)| !before.changes(&now).is_empty())
 }
 
-/// Filters that the committed files ask for, and whose program is not there.
+/// Returns findings about filters that the committed files use and that are missing.
 fn missing_filters(repository: &Repository) -> Vec<Check> {
     let used = used_filters(repository).unwrap_or_default();
     used.iter().filter_map(|filter| missing_filter(repository, filter)).collect()
@@ -121,7 +121,7 @@ fn missing_filter(repository: &Repository, filter: &str) -> Option<Check> {
     };
     let command = ["process", "smudge"].iter().find_map(|what| setting(repository, &format!("filter.{filter}.{what}")));
     let Some(command) = command else {
-        // Git then checks out what is stored: for large files, only where they would be.
+        // Git then checks out the stored content: for large files, only pointers.
         let says = format!(
             "files ask for the filter {filter}, and git knows no such filter: workers get what is stored in their place"
         );
@@ -150,7 +150,7 @@ fn with_install(check: Check, package: Option<&str>) -> Check {
     }
 }
 
-/// A command's program, where that can be told without a shell. Git looks for `git-lfs` when it reads `git lfs`.
+/// Returns a command's program, if it is clear without a shell. For `git lfs`, git starts `git-lfs`.
 fn program_of(command: &str) -> Option<String> {
     let mut words = command.split_whitespace();
     let first = words.next()?;
@@ -171,7 +171,7 @@ fn used_filters(repository: &Repository) -> Result<BTreeSet<String>, CommandErro
     let root = repository.root();
     let files = Git::read(root).args(["ls-tree", "-r", "-z", "--name-only", "HEAD"]).run()?;
     let asked = Git::read(root).args(["check-attr", "-z", "--stdin", "filter"]).input(files).run()?;
-    // Path, attribute, value; path, attribute, value.
+    // The output is a sequence of path, attribute and value.
     let values = asked.split(|byte| *byte == 0).skip(2).step_by(3);
     let values = values.map(|value| String::from_utf8_lossy(value).into_owned());
     Ok(values.filter(|value| !matches!(value.as_str(), "unspecified" | "set" | "unset" | "")).collect())

@@ -1,4 +1,4 @@
-//! How an attempt is told: to people with times of their own clock, to programs as one JSON object a line.
+//! Prints an attempt: for users with local times, for programs as one JSON object per line.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -21,9 +21,9 @@ use crate::store::file;
 use crate::store::worker_dir::{AttemptDir, Content, Letter};
 use crate::supervisor::assignment::{Assignment, LiveStatus};
 
-/// Of what a tool printed, these last lines are shown.
+/// Maximum number of lines shown of a tool's output, from its end.
 const OUTPUT_LINES: usize = 12;
-/// Below the time of day.
+/// Indentation below the time of day.
 const INDENT: &str = "          ";
 
 pub(super) struct Teller {
@@ -31,7 +31,7 @@ pub(super) struct Teller {
     number: u32,
     json: bool,
     zone: TimeZone,
-    /// Those that were read and not told yet, and how many were read.
+    /// Messages that were read and not yet printed. `read` is the number of messages that were read.
     letters: Mutex<VecDeque<Letter>>,
     read: Mutex<usize>,
 }
@@ -69,7 +69,7 @@ impl Teller {
         written.iter().try_for_each(|it| self.say(it.at, Some(Tone::Strong), &words(Some(it.by), &it.text)))
     }
 
-    /// What was written to the worker until then and is not told yet.
+    /// Prints the messages to the worker up to this time that were not printed yet.
     fn letters_until(&self, until: Timestamp) -> Result<(), End> {
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         let until = letters.iter().take_while(|letter| letter.at <= until).count();
@@ -81,12 +81,12 @@ impl Teller {
         Ok(())
     }
 
-    /// Of a log whose beginning is left out.
+    /// Drops messages up to this time, for a log whose beginning is left out.
     pub fn leave_out_letters(&self, until: Timestamp) {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner).retain(|letter| letter.at > until);
     }
 
-    /// Takes in letters that were posted since.
+    /// Reads messages that were posted since the last call.
     pub fn look_again(&self) {
         let mut told = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let new = self.attempt.letters(*told).unwrap_or_default();
@@ -94,7 +94,7 @@ impl Teller {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
     }
 
-    /// What people want to see; the rest is bookkeeping.
+    /// Returns whether the event is printed. For users, bookkeeping is left out.
     pub fn is_told(&self, logged: &LoggedEvent) -> bool {
         self.json || !logged.event.is_bookkeeping()
     }
@@ -144,7 +144,7 @@ impl Teller {
         )
     }
 
-    /// How long the attempts before this one took.
+    /// Returns the seconds that the attempts before this one took.
     fn seconds_before(&self) -> u64 {
         let Some(attempts) = self.attempt.root().parent() else { return 0 };
         let before = (1..self.number).map(|number| AttemptDir::at(attempts.join(number.to_string())));
@@ -192,7 +192,7 @@ impl Teller {
     }
 }
 
-/// What somebody wrote to the worker, and who; `None` for what says nothing to people.
+/// Describes a message to the worker, with its author.
 pub(in crate::cli) fn wrote(letter: &Letter) -> Option<String> {
     match &letter.content {
         Content::Message { text, .. } => Some(words(letter.by, text)),
@@ -247,7 +247,7 @@ fn verification(verification: &Verification) -> Option<(Option<Tone>, String)> {
 
 fn ending(outcome: &Outcome, seconds_before: u64) -> String {
     let mut text = outcome.status.as_str().replace('_', " ");
-    // As it is counted everywhere.
+    // All outputs count the elapsed time like this.
     let brief = Brief::of(outcome, None);
     if outcome.run.seconds.or(outcome.run.elapsed_seconds).is_some() {
         text.push_str(&format!(" after {}", terminal::duration(brief.elapsed())));

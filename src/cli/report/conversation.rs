@@ -14,14 +14,14 @@ use crate::mission::message::Author;
 use crate::orchestrator::LoggedEvent;
 use crate::store::worker_dir::{AttemptDir, Content, Letter};
 
-/// What is read of a log: so many times the room for it, of its beginning and of its end.
+/// Amounts read of a log's beginning and of its end, as multiples of the room for it.
 const READ_HEAD: u64 = 1;
 const READ_TAIL: u64 = 3;
-/// Of what was said at once, and of what a command printed.
+/// Bytes kept of a message, and of a command's output.
 const SAID: usize = 8_000;
 const PRINTED: usize = 2_000;
 const LINE: usize = 400;
-/// What an item takes beside its texts, about.
+/// Approximate number of bytes that an item takes besides its texts.
 const MARKUP: usize = 160;
 
 #[derive(Debug, Default)]
@@ -50,12 +50,12 @@ pub enum What {
         end: Option<End>,
     },
     Edited(String),
-    /// From the boss or the user.
+    /// A message from the boss or the user.
     Message {
         by: Option<Author>,
         text: String,
     },
-    /// What else is worth knowing.
+    /// Any other fact worth knowing.
     Note(String),
 }
 

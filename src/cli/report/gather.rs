@@ -1,5 +1,5 @@
-//! What a report tells, read off a state directory and its repository. Changes nothing there, and looks at no setting: what
-//! the user keeps in them (keys of custom backends) is nobody's who reads a report.
+//! Gathers the data of a report from a state directory and its repository. Changes nothing there. Reads no settings,
+//! since they may hold secrets (keys of custom backends) that do not belong in a report.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -81,15 +81,16 @@ pub struct Attempt {
     pub model: Option<String>,
     pub status: WorkerStatus,
     pub began: Option<Timestamp>,
-    /// When it settled.
+    /// The time when it settled.
     pub ended: Option<Timestamp>,
-    /// How long it ran, and of that how long was spent verifying.
+    /// Seconds that it ran, verification included, and the seconds of verification.
     pub seconds: u64,
     pub verifying_seconds: f64,
     pub brief: Option<Brief>,
-    /// The last words, whole as far as they are kept.
+    /// The final message, as far as it is kept.
     pub final_message: String,
-    /// What it began with, where that was not the mission's prompt: what was written for it and by whom, else what we say.
+    /// Messages that it began with, if not with the mission's prompt, and their authors. A text without an author is
+    /// ours.
     pub asked: Vec<(Option<Author>, String)>,
     pub conversation: Option<Conversation>,
 }
@@ -242,7 +243,7 @@ impl Attempt {
     }
 }
 
-/// A retry's words, as they lie in the folder of the attempt.
+/// Reads the messages of a retry from the folder of the attempt.
 fn asked(dir: &AttemptDir) -> Vec<(Option<Author>, String)> {
     let assignment: Option<Assignment> = file::read_json(&dir.assignment()).ok().flatten();
     let Some(Assignment { start, written, .. }) = assignment else { return Vec::new() };
@@ -253,7 +254,7 @@ fn asked(dir: &AttemptDir) -> Vec<(Option<Author>, String)> {
     }
 }
 
-/// Each with its lines, where git still has both commits.
+/// Returns the changed files, each with its lines if git still has both commits.
 fn files(changes: &Changes, repository: Option<&Path>) -> Vec<FileLines> {
     let counted = match (repository, &changes.base_commit, &changes.head) {
         (Some(repository), Some(base), Some(head)) if base != head => git::file_changes(repository, base, head).ok(),

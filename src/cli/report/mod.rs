@@ -1,7 +1,7 @@
-//! `report`: what was asked for and what came of it, as one HTML file for people. Reads the state and changes nothing in it.
+//! `report`: writes the missions and their results to one HTML file. Reads the state and changes nothing in it.
 //!
-//! `gather.rs` reads, `conversation.rs` a log, `page.rs`, `timeline.rs` and `worker.rs` write HTML, `style.css` is how it
-//! looks.
+//! `gather.rs` reads the data, `conversation.rs` reads a log. `page.rs`, `timeline.rs` and `worker.rs` write HTML, with
+//! `style.css` as the style.
 
 mod conversation;
 mod gather;
@@ -106,7 +106,8 @@ fn report(args: &ReportArgs, places: &Places) -> Result<(), End> {
     }
 }
 
-/// At once and whole, for you alone to read: it holds what agents printed. Only a report is written over.
+/// Writes the report atomically and readable for the user only, since it holds what agents printed. Overwrites only an
+/// earlier report.
 fn write(path: &Path, html: &str) -> Result<(), String> {
     let cannot = |error: io::Error| {
         format!("{} could not be written: {}; name another with --output", path.display(), plain(&error))
@@ -131,7 +132,7 @@ fn write(path: &Path, html: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Without the name of a file that only we know.
+/// Returns the error without the name of our temporary file.
 fn plain(error: &io::Error) -> String {
     match error.get_ref() {
         Some(_) => io::Error::from(error.kind()).to_string(),

@@ -1,5 +1,5 @@
-//! The whole page. It stands alone: no script, no font, no picture and no style from elsewhere, and its policy forbids a
-//! browser to load any. All texts of models, people and programs go through the template's escaping.
+//! The whole page. It is self-contained: no script, font, picture or style comes from elsewhere, and its policy forbids
+//! a browser to load any. All texts of models, users and programs go through the template's escaping.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ fn head(story: &Story) -> Markup {
     }
 }
 
-/// The numbers that matter.
+/// Renders the most important numbers.
 fn figures(story: &Story) -> Markup {
     let workers: Vec<&Told> = story.workers().collect();
     let count = |is: &dyn Fn(&Told) -> bool| workers.iter().filter(|told| is(told)).count();

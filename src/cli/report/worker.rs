@@ -22,12 +22,12 @@ const FILES: usize = 40;
 /// Bars of changed lines are as long as this at most, in characters.
 const LONGEST_BAR: usize = 24;
 
-/// What a link to this worker points at.
+/// Returns the anchor for links to this worker.
 pub fn anchor(id: &WorkerId) -> String {
     format!("worker-{id}")
 }
 
-/// The word for how it is with a worker, with a sign before it: colour alone says nothing.
+/// Renders a worker's state as a sign and a word, since colour alone is not enough.
 pub fn badge(worker: &Worker) -> Markup {
     let status = worker.status;
     if worker.needs_you() {
@@ -291,7 +291,7 @@ fn conversation(told: &Told, attempt: &Attempt) -> Markup {
     }
 }
 
-/// Who speaks; where nobody wrote anything it was us.
+/// Returns the label for an author. A text without an author is ours.
 fn author(by: Option<Author>) -> &'static str {
     match by {
         Some(Author::Boss) => "Boss: ",
@@ -300,7 +300,7 @@ fn author(by: Option<Author>) -> &'static str {
     }
 }
 
-/// How an attempt ended that was not the last.
+/// Renders the end of an attempt that was not the last.
 fn earlier(told: &Told, brief: &Brief) -> Markup {
     let failure = brief.failure.as_ref().filter(|failure| failure.kind != FailureKind::Verification);
     html! {

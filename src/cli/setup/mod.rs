@@ -1,8 +1,8 @@
-//! `setup`: registers this server with a client, with everything that the client's defaults lack, or takes it out again.
+//! `setup`: registers this server with a client, with everything that the client's defaults lack, or removes it again.
 //!
-//! Shows first what it would change. Of a file that people write, only our entry ever changes: comments, order,
-//! indentation and line ends stay, and a file that cannot be read is not touched. `entry.rs` says what in the entry is
-//! ours and what is the user's, `receipt.rs` how `--remove` knows what setup made. One file for each client.
+//! It first shows what it would change. In a file that users write, only our entry changes: comments, order,
+//! indentation and line ends stay. A file that cannot be parsed is not touched. `entry.rs` separates our fields in the
+//! entry from the user's. `receipt.rs` records what setup made, for `--remove`. Each client has a file of its own.
 
 mod change;
 mod claude;
@@ -217,7 +217,8 @@ fn notes(args: &SetupArgs, registration: &Registration) -> Result<Vec<String>, S
     Ok(notes)
 }
 
-/// Without `--config` the server reads the user's own file, which may be broken now and mended before it starts.
+/// Warns about a broken settings file of the user's own, which the server reads without `--config`. It is no error,
+/// since the user may fix the file before the server starts.
 fn settings_note(places: &Places) -> Option<String> {
     let error = match places.config {
         Some(_) => return None,
@@ -226,7 +227,7 @@ fn settings_note(places: &Places) -> Option<String> {
     Some(format!("the server refuses all work until this is put right: {}", with_causes(&error)))
 }
 
-/// A project's file is for others too, and they have other folders.
+/// Warns about absolute paths in a project's file. Other users share the file, and have other folders.
 fn paths_note(args: &SetupArgs, registration: &Registration, change: &Change) -> Option<String> {
     if args.scope != Scope::Project {
         return None;

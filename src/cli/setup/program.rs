@@ -10,11 +10,13 @@ use crate::config::Settings;
 use crate::mission::causes::with_causes;
 use crate::store::state_dir;
 
-/// For the user's own settings: the absolute path, since clients are started with differing PATHs (from a desktop with
-/// hardly any). The entry of the PATH and not what it leads to: package managers put a link there that an update moves,
-/// while the file behind it goes. A program that lies on no PATH, as one of a build tree does, is named as it is.
+/// Returns the command with which a client starts this program.
 ///
-/// For a project's settings: the bare name where the PATH leads to this program, since others have it elsewhere.
+/// The user's own settings get the absolute path, since clients are started with different PATHs (from a desktop with
+/// almost none). It is the entry on the PATH and not its target: package managers put a link there that an update
+/// moves, while they remove the target. A program that is not on the PATH, as in a build tree, keeps its own path.
+///
+/// A project's settings get the bare name if the PATH leads to this program, since other users have it elsewhere.
 pub fn command(shared: bool) -> io::Result<String> {
     let this = env::current_exe()?;
     if !this.exists() {
@@ -46,13 +48,13 @@ fn on_the_path(this: &Path, folders: &[PathBuf]) -> Option<PathBuf> {
     entries.into_iter().find(is_this)
 }
 
-/// Whether the first program of our name is this one.
+/// Returns whether the first program of our name in these folders is this one.
 fn leads_to(this: &Path, folders: &[PathBuf]) -> bool {
     let first = folders.iter().map(|folder| folder.join(NAME)).find(|entry| entry.is_file());
     first.and_then(|entry| entry.canonicalize().ok()) == this.canonicalize().ok()
 }
 
-/// Refuses settings and a state directory with which the server could not start.
+/// Checks that the server can start with these settings and this state directory.
 pub fn check(places: &Places) -> Result<(), String> {
     if let Some(path) = &places.config {
         Settings::load(Some(path)).map_err(|error| with_causes(&error))?;
@@ -63,7 +65,7 @@ pub fn check(places: &Places) -> Result<(), String> {
     }
 }
 
-/// What setup itself was given, for the server.
+/// Returns the options that `setup` was called with, for the server.
 pub fn arguments(places: &Places) -> io::Result<Vec<String>> {
     let mut arguments = Vec::new();
     for (option, path) in [("--config", &places.config), ("--state-dir", &places.state_dir)] {

@@ -22,27 +22,27 @@ pub(super) struct Board {
 /// One boss and its workers.
 #[derive(Debug, Clone)]
 pub(super) struct Group {
-    /// Short, as nobody types it.
+    /// The boss's id in short, since users never type it.
     pub boss: String,
     pub directory: Option<PathBuf>,
     pub is_here: bool,
     pub spent: Spent,
-    /// Those that somebody has to answer, the open ones in order of creation, then the settled ones, the newest end first.
+    /// Workers that need an answer, then open ones in order of creation, then settled ones, the last settled first.
     pub workers: Vec<Shown>,
 }
 
-/// What is drawn of a worker, and what that was made from.
+/// The drawn row of a worker, and the data from which it was made.
 #[derive(Debug, Clone)]
 pub(super) struct Shown {
     pub row: Row,
     pub view: WorkerView,
     pub is_led: bool,
-    /// What was written to it; only of one that is looked at closely.
+    /// Messages to the worker; only for a worker that is shown in detail.
     pub written: Vec<Written>,
 }
 
 impl Shown {
-    /// It has settled, and nobody has to do anything for it to go on.
+    /// Returns whether it has settled and needs no answer.
     pub fn is_over(&self) -> bool {
         self.view.worker.status.is_settled() && !self.view.worker.needs_you()
     }
@@ -81,7 +81,7 @@ impl Group {
     pub(super) fn of(boss: &BossOverview, now: Timestamp, is_led: impl Fn(&WorkerView) -> bool) -> Self {
         let mut views: Vec<&WorkerView> = boss.workers.iter().collect();
         let ended = |view: &WorkerView| view.worker.last().map(|last| last.settled_at);
-        // Stable: what is open stays in order of creation.
+        // The sort is stable, so open workers stay in order of creation.
         views.sort_by_key(|view| {
             let settled = view.worker.status.is_settled();
             let place = if view.worker.needs_you() { 0 } else { 1 + u8::from(settled) };

@@ -1,4 +1,4 @@
-//! One worker in detail, as lines of a name and what there is to say: for `status <worker>` and the pane of `--watch`. Pure.
+//! One worker in detail, as lines of a name and a text: for `status <worker>` and the pane of `--watch`. Pure.
 
 use std::path::Path;
 
@@ -14,20 +14,20 @@ use crate::mission::message::Author;
 use crate::mission::outcome::{LikelyCause, tail};
 use crate::orchestrator::{Heard, Written};
 
-/// Longest text that is shown of a prompt, a message or a log, in bytes.
+/// Maximum size in bytes of a prompt, a message or a log that is shown.
 const TEXT: usize = 2_000;
-/// So many of what was written to it, the newest.
+/// Maximum number of messages to the worker that are shown, the newest ones.
 const WRITTEN: usize = 10;
 
 pub(super) struct Fact {
     pub name: &'static str,
     pub text: String,
     pub tone: Option<Tone>,
-    /// It is copied: never to be broken.
+    /// True if users copy the text, so that it must not be broken.
     pub is_whole: bool,
 }
 
-/// Each text is one line, and clean.
+/// Returns the facts about a worker. Each text is one clean line.
 pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
     let Shown { row, view, is_led, .. } = shown;
     let worker = &*view.worker;
@@ -109,7 +109,7 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
     facts.0
 }
 
-/// `12:03:04 user, waiting: look at b`.
+/// Formats a message as `12:03:04 user, waiting: look at b`.
 fn in_words(written: &Written) -> String {
     let at = Zoned::new(written.at, TimeZone::system()).strftime("%H:%M:%S").to_string();
     let by = written.by.map_or("somebody", Author::as_str);
@@ -142,7 +142,7 @@ impl Facts {
         self.put(name, text, Some(tone));
     }
 
-    /// A text of several lines stands below each other; an empty one is left out.
+    /// Adds a fact for each line of the text; an empty line is left out.
     fn put(&mut self, name: &'static str, text: &str, tone: Option<Tone>) {
         let lines = text.lines().map(text::clean).filter(|line| !line.is_empty());
         for (at, text) in lines.enumerate() {
@@ -151,7 +151,8 @@ impl Facts {
     }
 }
 
-/// For the terminal, in lines of at most `width` columns; only what is copied may be longer, so that it is in one piece.
+/// Formats the facts in lines of at most `width` columns. Only a text that users copy may be longer, to stay in one
+/// piece.
 pub(super) fn lines(shown: &Shown, width: usize, home: Option<&Path>) -> Vec<super::screen::Line> {
     const NAME: usize = 11;
     let room = width.max(20).saturating_sub(NAME);

@@ -1,9 +1,10 @@
-//! `status --json`: everything, under the names that the tools use.
+//! `status --json`: prints all data, under the names that the tools use.
 //!
-//! `as_of`, `state_dir`, `repository?`, `integration_branch?`, `counts` (by status), `in_history`, `repaired?`, `spent`, and
-//! `bosses`, each with `boss`, `directory?`, `is_here`, `spent` and `workers`. A worker has the fields of the tools'
-//! answers (`worker_id`, `status`, `title`, `backend`, `elapsed_seconds`, `outcome`, …), and `led`: whether a server looks
-//! after it, or it needs none any more. `spent` is `cost_usd`, `tokens` and `seconds`, as far as the CLIs tell.
+//! The fields are `as_of`, `state_dir`, `repository?`, `integration_branch?`, `counts` (by status), `in_history`,
+//! `repaired?`, `spent`, and `bosses`, each with `boss`, `directory?`, `is_here`, `spent` and `workers`. A worker has
+//! the fields of the tools' answers (`worker_id`, `status`, `title`, `backend`, `elapsed_seconds`, `outcome`, …), and
+//! `led`: true if a server manages it or it no longer needs one. `spent` is `cost_usd`, `tokens` and `seconds`, as far
+//! as the CLIs report them.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ use crate::orchestrator::Overview;
 pub(super) fn board(board: &Board, overview: &Overview, here: &Here) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for view in overview.workers() {
-        // As list_worker_missions counts.
+        // `list_worker_missions` counts similarly, but only queued workers as blocked.
         let status = if view.block.is_some() { "blocked" } else { view.worker.status.as_str() };
         *counts.entry(status).or_default() += 1;
     }

@@ -1,5 +1,5 @@
-//! What the screens say of one worker: its facts as short, clean texts. Pure, and the same for the one screen of `status`
-//! and the live one of `status --watch`.
+//! The facts about one worker as short, clean texts. Pure, and the same for `status` and for the live screen of
+//! `status --watch`.
 
 use std::collections::BTreeSet;
 
@@ -20,33 +20,33 @@ use crate::orchestrator::{Collision, Unchecked, WorkerView};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
-    /// `w-3-fix-parser`, and `w-3`, which is enough for every command.
+    /// The id, such as `w-3-fix-parser`, and its short form `w-3`, which every command accepts.
     pub id: String,
     pub short: String,
     pub title: String,
     pub state: State,
     pub backend: String,
     pub model: String,
-    /// How long it runs or ran; empty before.
+    /// Duration of its run; empty before the start.
     pub time: String,
-    /// Since it last showed anything; empty once it has settled.
+    /// Time since its last sign of life; empty once it has settled.
     pub idle: String,
-    /// Since its end.
+    /// Time since its end.
     pub ended: String,
-    /// Money where the CLI tells it, else tokens.
+    /// Money if the CLI reports it, else tokens.
     pub cost: String,
     pub branch: String,
     pub check: String,
     pub check_tone: Tone,
     pub conflicts: String,
-    /// The same with the files, and the files alone.
+    /// The conflicts with their files, and the files alone.
     pub conflicts_in: String,
     pub conflict_files: String,
-    /// What else has to be known, the most important first.
+    /// Other facts that matter, the most important first.
     pub notes: Vec<String>,
 }
 
-/// How it is doing, in a sign and a word: no colour is needed to tell.
+/// A worker's state as a sign and a word, so that no colour is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     pub sign: &'static str,
@@ -54,7 +54,7 @@ pub(super) struct State {
     pub tone: Tone,
 }
 
-/// It ended well and says that it cannot go on: somebody has to answer it.
+/// The state of a worker that completed but reports that it is blocked, so that it needs an answer.
 pub(super) const NEEDS_YOU: &str = "needs you";
 
 /// All states, in the order in which they are counted.
@@ -75,7 +75,7 @@ const WORDS: [(&str, &str); 13] = [
 ];
 
 impl State {
-    /// A running worker that stalled and a queued one that cannot go on are called so.
+    /// Returns the state. A stalled live worker and a blocked queued one have states of their own.
     pub fn of(view: &WorkerView) -> Self {
         let status = view.worker.status;
         let stalled = status.is_live() && view.live.as_ref().is_some_and(|live| live.stalled.is_some());
@@ -107,7 +107,7 @@ pub(super) fn counts<'a>(states: impl Iterator<Item = &'a State>) -> Vec<(State,
 }
 
 impl Row {
-    /// `is_led`: a server looks after it, or it needs none any more.
+    /// Builds the row. `is_led`: a server manages the worker, or it no longer needs one.
     pub fn of(view: &WorkerView, is_led: bool, now: Timestamp) -> Self {
         let worker = &*view.worker;
         let last = worker.last().filter(|_| worker.status.is_settled());
@@ -140,7 +140,7 @@ impl Row {
         }
     }
 
-    /// What it needs a person or its boss for is said before what it does.
+    /// Joins the notes. Facts that need the user or the boss come before the current activity.
     pub fn note(&self, with_conflicts: bool) -> String {
         let conflicts = match with_conflicts {
             _ if self.conflicts.is_empty() => None,
@@ -190,7 +190,7 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
     notes
 }
 
-/// What a settled worker needs, and what is there of it.
+/// Returns what a settled worker needs, and its results.
 fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
     let mut notes = Vec::new();
     if last.survivors > 0 {
@@ -218,7 +218,7 @@ fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
     notes
 }
 
-/// In one line; of a check that failed, the last that it said.
+/// Returns the reason of a failure in one line; for a failed verification, with the last line of its output.
 fn why(failure: &BriefFailure, last: &Brief) -> String {
     let said = match failure.kind {
         FailureKind::Verification => last.verification.note().unwrap_or_default(),
@@ -243,7 +243,7 @@ pub(super) fn changes(last: &Brief) -> String {
     let unknown = || changes.notes.first().map(|note| text::clean(note));
     match (changes.commits, changes.files_changed) {
         (0, 0) if changes.uncommitted > 0 => format!("{} not committed", plural(changes.uncommitted, "file")),
-        // What was not counted may be anything.
+        // If the changes were not counted, there may be some.
         (0, 0) => unknown().unwrap_or_else(|| "no changes".to_owned()),
         (commits, files) => format!(
             "{}, {} +{} -{}",
@@ -269,7 +269,7 @@ fn name_of(collision: &Collision) -> String {
     }
 }
 
-/// Each with its first file; `status <worker>` names all.
+/// Returns the conflicts, each with its first file; `status <worker>` names all files.
 fn conflicts_in(view: &WorkerView) -> String {
     let one = |collision: &Collision| match first_of(&collision.paths.iter().cloned().collect()) {
         files if files.is_empty() => name_of(collision),
@@ -286,7 +286,7 @@ fn first_of(files: &BTreeSet<String>) -> String {
     }
 }
 
-/// Money where it is known, else tokens; empty where neither is.
+/// Formats the money if it is known, else the tokens; empty if neither is.
 pub(super) fn spent(spent: &Spent) -> String {
     match spent {
         Spent { cost_usd, .. } if *cost_usd > 0.0 => format!("${cost_usd:.2}"),

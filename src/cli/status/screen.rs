@@ -17,7 +17,7 @@ pub(super) type Line = Vec<Piece>;
 pub(super) fn lines(board: &Board, width: usize, all: bool, home: Option<&Path>) -> Vec<Line> {
     let width = width.max(20);
     let mut left = if all { usize::MAX } else { SETTLED };
-    // Each boss's newest, and of all of them so many.
+    // The last settled workers of each boss, up to a limit over all bosses.
     let mut shown = Vec::new();
     for group in &board.groups {
         let (settled, open): (Vec<_>, Vec<_>) = group.workers.iter().partition(|it| it.is_over());

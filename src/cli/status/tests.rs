@@ -275,7 +275,7 @@ fn one_that_says_it_is_blocked_needs_somebody_and_stands_at_the_top() {
     let row = lines.iter().find(|line| line.contains("w-4")).unwrap();
     assert!(row.starts_with("◆ needs you") && row.contains("blocked: no key for the"), "{row}");
     assert!(!lines.iter().any(|line| line.contains('✓')), "{lines:#?}");
-    // However many have settled since.
+    // It stays at the top, however many have settled since.
     let sorted = crate::orchestrator::BossOverview {
         boss: "claude:1".into(),
         directory: None,
@@ -304,7 +304,7 @@ fn a_settled_worker_is_not_idle_and_its_time_holds_all_attempts() {
     let again = Brief { attempt: 2, elapsed_seconds: Some(20), ..worker.settled[0].clone() };
     worker.settled.push(again);
     let row = Row::of(&views[3], true, now());
-    // 250 s and 3 s of verification, and 20 s.
+    // 250 s and 3 s of verification in the first attempt, 20 s in the second.
     assert_eq!((row.time.as_str(), row.idle.as_str(), row.ended.as_str()), ("4m 33s", "", "1m 30s"));
     let row = Row::of(&views[0], true, now());
     assert_eq!((row.time.as_str(), row.idle.as_str(), row.ended.as_str()), ("1h 6m", "12s", ""));

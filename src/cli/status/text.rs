@@ -1,5 +1,5 @@
-//! Texts of models, programs and people on their way to a terminal: nothing in them may steer it, and they are measured in
-//! columns, not in bytes. Pure.
+//! Prepares texts of models, programs and users for a terminal. Nothing in them may control the terminal, and they are
+//! measured in columns, not in bytes. Pure.
 
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
@@ -119,8 +119,8 @@ pub(in crate::cli) fn wrap(text: &str, columns: usize) -> Vec<&str> {
     }
 }
 
-/// In lines of at most so many columns, broken between words. What is copied, a path or an address, stays whole: where it
-/// is longer than a line it stands alone on one, for the terminal to wrap.
+/// Breaks a text between words into lines of at most `columns` columns. A path or an address stays whole, since users
+/// copy it. If it is longer than a line it gets a line of its own, which the terminal wraps.
 pub(in crate::cli) fn wrap_whole(text: &str, columns: usize) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];
     for word in text.split(' ').filter(|word| !word.is_empty()) {

@@ -1,6 +1,6 @@
-//! `status --watch`: a live screen. [`state`] says what keys and news change, [`draw`] what that looks like; both are pure.
-//! [`eyes`] looks at the files in a thread of its own. Here they are put together: the terminal, its keys, signals, and what
-//! is done when somebody asks for it. Nothing but that changes anything.
+//! `status --watch`: a live screen. [`state`] applies keys and events, and [`draw`] renders the result; both are pure.
+//! [`eyes`] watches the files in a thread of its own. This module connects them with the terminal, its keys, signals
+//! and the user's actions. Only those actions change anything.
 
 mod draw;
 mod eyes;
@@ -71,7 +71,8 @@ pub(super) fn run(places: &Places) -> Result<ExitCode, End> {
 /// Given back when anything panics, on whatever thread: then all ends, and nothing is drawn over what that said.
 fn take_terminal(news: &Sender<Event>) -> io::Result<DefaultTerminal> {
     let screen = ratatui::try_init()?;
-    // What is pasted must not be taken for keys: a text may hold a `c` and a `y`. Where it cannot be told, it is as before.
+    // Pasted text must not be taken for keys: it may hold a `c` and a `y`. A terminal without this mode behaves as
+    // before.
     let _ = execute!(stdout(), EnableBracketedPaste);
     let (news, restore) = (news.clone(), std::panic::take_hook());
     std::panic::set_hook(Box::new(move |panic| {

@@ -1,5 +1,5 @@
-//! What is computed here against what `git merge`, `git merge --squash` and `git cherry-pick` make of the same in a scratch
-//! clone, on generated repositories. `INTEGRATION_CASES` says how many; each is named by its seed.
+//! Comparison of computed integrations with the results of `git merge`, `git merge --squash` and `git cherry-pick` in a
+//! scratch clone of generated repositories. `INTEGRATION_CASES` sets their number; each is identified by its seed.
 
 use std::collections::BTreeSet;
 use std::fs;

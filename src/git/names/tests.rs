@@ -3,7 +3,7 @@ use crate::git::check::{Request, check};
 use crate::git::testing::{Fixture, git};
 use crate::git::worktree::{WorktreeError, create};
 
-/// A clone with a remote `origin` that has `main` and `shared`, which is not here.
+/// Creates a repository whose remote `origin` has `main` and `shared`; `shared` does not exist locally.
 fn with_remote() -> Fixture {
     let fixture = Fixture::new();
     let origin = fixture.beside("origin.git");

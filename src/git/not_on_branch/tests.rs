@@ -49,7 +49,7 @@ impl Work {
         not_on_branch(&asked, &status).into_iter().chain(ignored).collect()
     }
 
-    /// The one part that there is.
+    /// Returns the only part; panics if there are more or none.
     fn part(&self) -> NotOnBranch {
         let parts = self.parts();
         let [part] = parts.as_slice() else { panic!("{parts:#?}") };
@@ -192,7 +192,7 @@ fn commits_of_others_that_were_only_looked_at_are_not_the_workers() {
     work.git(&["checkout", "-q", "--detach", "theirs"]);
     work.git(&["checkout", "-q", "work"]);
     assert_eq!(work.parts(), []);
-    // And what it commits on a branch that is not its own is named.
+    // Commits on a branch that is not the worker's are still reported.
     work.git(&["checkout", "-q", "theirs"]);
     commit(work.path(), "mine.txt", "x\n");
     write(work.path(), "left.txt", "x");
@@ -340,7 +340,7 @@ fn a_folder_that_cannot_be_read_is_named() {
     let parts = work.parts();
     let can_read = closed.read_dir().is_ok();
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o755)).unwrap();
-    // The superuser reads everything, and then it is an ordinary file.
+    // The superuser can read the folder, so the file is an ordinary untracked one.
     let named = if can_read { "closed/a.txt" } else { "closed" };
     assert!(parts.iter().any(|part| part.what.contains(named)), "{parts:#?}");
 }

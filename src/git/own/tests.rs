@@ -5,10 +5,10 @@ use crate::git::testing::{Fixture, git, show};
 
 const ALL: [Strategy; 3] = [Strategy::Merge, Strategy::Squash, Strategy::CherryPick];
 
-/// Its reflogs are of this time: what began then began after all that is there.
+/// A start time after all reflog entries of the test.
 const LATER: i64 = i64::MAX;
 
-/// A worker on branch `work`, which begins where `main` stands.
+/// A worker on branch `work`, which begins at the tip of `main`.
 struct Worker {
     fixture: Fixture,
     known: Known,
@@ -28,7 +28,7 @@ impl Worker {
         Self { fixture, known }
     }
 
-    /// Three commits on `main`; the worker begins at the last.
+    /// Creates three commits on `main` and a worker that begins at the last one.
     fn after_commits() -> Self {
         let fixture = Fixture::new();
         for name in ["a.txt", "b.txt", "c.txt"] {
@@ -71,7 +71,7 @@ impl Worker {
         (onto, coupled)
     }
 
-    /// It comes in, and is recorded as the orchestrator does.
+    /// Integrates the worker and records it as the orchestrator does.
     fn comes_in(&mut self, into: &str, strategy: Strategy) -> String {
         let (from, coupled) = self.couple(into, strategy);
         let Coupled::Clean(to) = coupled else { panic!("{strategy:?} into {into}: {coupled:?}") };
@@ -94,7 +94,7 @@ impl Worker {
 
 type TakeBack = fn(&Fixture);
 
-/// Ways in which a user takes back `b.txt` (and what came after it) while the worker runs.
+/// Returns ways in which a user removes `b.txt` and later commits while the worker runs.
 fn taken_back() -> Vec<(&'static str, TakeBack, usize)> {
     vec![
         ("reset", |f| drop(f.git(&["reset", "-q", "--hard", "HEAD~2"])), 2),
@@ -213,7 +213,7 @@ fn an_integration_that_was_taken_back_can_be_made_again() {
     let undone: [fn(&Fixture); 2] = [
         |f| drop(f.git(&["reset", "-q", "--hard", "main@{1}"])),
         |f| {
-            // By hand as a fast-forward, and back.
+            // The user fast-forwards by hand and resets again.
             f.git(&["reset", "-q", "--hard", "main@{1}"]);
             f.git(&["merge", "-q", "--ff-only", "work"]);
             f.git(&["reset", "-q", "--hard", "main@{1}"]);
@@ -336,7 +336,7 @@ fn what_it_builds_on_comes_along_unless_that_is_in_already() {
     worker.commits("a.txt", "below\nabove\n");
     worker.known.branches.pop();
     assert_eq!(worker.foreign("main").along, std::slice::from_ref(&below));
-    // Squashed by itself, it is not brought a second time.
+    // A branch that was squashed separately is not integrated a second time.
     worker.fixture.git(&["merge", "-q", "--squash", "below"]);
     worker.fixture.git(&["commit", "-qm", "below, squashed"]);
     let squashed = worker.fixture.git(&["rev-parse", "main"]);

@@ -1,5 +1,6 @@
-//! Which part of a conflict between two branches is their own. A branch that started from a newer commit of the target
-//! holds the target's changes too; merged with an older branch, these conflict as if they were the branch's.
+//! Determines which part of a conflict between two branches comes from the branches themselves. A branch that started
+//! at a newer commit of the target contains the target's changes too. Merged with an older branch, these conflict as if
+//! they were the branch's own.
 
 use std::path::Path;
 
@@ -7,9 +8,11 @@ use super::{Pair, Tried, alone, git, in_scratch};
 use crate::git::command::CommandError;
 use crate::git::repository::{Identity, Repository};
 
-/// The paths in which two branches would conflict if both had started from one commit: the changes of one are applied
-/// where the other began, and the result is merged with the other. `forks` are the commits at which each left the target.
-/// `None` where neither can be applied to the other's beginning.
+/// Returns the paths in which two branches would conflict if both had started at the same commit. The changes of one
+/// branch are applied to the commit where the other began, and the result is merged with the other.
+///
+/// `forks` are the commits at which each branch left the target. Returns `None` if neither branch applies to the
+/// other's start.
 pub fn own_conflicts(
     repo: &Repository,
     target: &str,
@@ -26,7 +29,7 @@ pub fn own_conflicts(
     Ok(None)
 }
 
-/// Where merges are tried.
+/// The repository and folder in which scratch merges are computed.
 struct Place<'a> {
     repo: &'a Repository,
     target: &'a str,
@@ -38,8 +41,8 @@ impl Place<'_> {
         alone(git(self.repo, self.target, self.scratch), &(one.to_owned(), other.to_owned()))
     }
 
-    /// A commit on top of `onto` with the changes between `fork` and `tip`. A stand-in commit with the tree of `onto`
-    /// makes `fork` the base of the merge: `merge-tree --merge-base` does the same, but only since git 2.40.
+    /// Creates a commit on top of `onto` with the changes between `fork` and `tip`. A stand-in commit with the tree of
+    /// `onto` makes `fork` the merge base. `merge-tree --merge-base` does the same, but only since git 2.40.
     fn transplant(&self, tip: &str, fork: &str, onto: &str) -> Result<Option<String>, CommandError> {
         let stand_in = self.commit(&format!("{onto}^{{tree}}"), fork)?;
         match self.merge(&stand_in, tip)? {
@@ -68,7 +71,7 @@ mod tests {
 
     const LINES: &str = "1\n2\n3\n4\n5\n6\n7\n8\n9\n";
 
-    /// `old` starts from the first commit, `new` from main after it has changed.
+    /// A branch `old` from the first commit, and a branch `new` from a later commit of main.
     struct Two {
         fixture: Fixture,
         old: String,
@@ -92,7 +95,7 @@ mod tests {
             Self { fixture, old, new }
         }
 
-        /// What git says of the two, and what is their own.
+        /// Returns the conflicts that git finds, and those that belong to the branches themselves.
         fn conflicts(&self) -> (Vec<String>, Option<Vec<String>>) {
             let (repo, scratch) = (&self.fixture.repo, scratch().unwrap());
             let pair = (self.old.clone(), self.new.clone());

@@ -14,7 +14,7 @@ use crate::mission::outcome::Proof;
 use crate::orchestrator::{CancelAnswer, OrchestratorError, Scope};
 
 const ENVELOPE: usize = 1_400;
-/// Of messages that were not heard, in bytes.
+/// Maximum size in bytes of the messages that did not reach the worker.
 const UNHEARD: usize = 600;
 
 pub(super) struct CancelWorker;

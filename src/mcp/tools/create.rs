@@ -14,7 +14,7 @@ use crate::mission::create::Draft;
 use crate::mission::id::WorkerId;
 use crate::orchestrator::{Base, Created};
 
-/// Up to here each item is answered by itself, above it by ranges of ids.
+/// Maximum number of missions that are answered one by one; more are answered by ranges of ids.
 const LISTED: usize = 50;
 /// Bytes for the list; the rest of the answer is small.
 const ROOM: usize = size::ANSWER - 1_600;
@@ -59,7 +59,7 @@ pub(super) struct BatchAnswer {
 struct BaseReport {
     branch: String,
     commit: String,
-    /// The checkout has moved to another branch since.
+    /// A note if the checkout has moved to another branch since.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }

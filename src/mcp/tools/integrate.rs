@@ -16,9 +16,9 @@ use crate::orchestrator::{
     Pushed,
 };
 
-/// For everything in the answer that is no list.
+/// Bytes for everything in the answer that is not a list.
 const ENVELOPE: usize = 1_500;
-/// Of what a verification that did not pass said; of what the remote said; and of why each is left out. In bytes.
+/// Bytes kept of a failed verification's output, of the remote's message, and of the reason why an entry is left out.
 const TAIL: usize = 900;
 const SAID: usize = 600;
 const WHY: usize = 500;
@@ -60,8 +60,8 @@ enum StrategyArgument {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct IntegrateReport {
-    /// merged, already_merged, already_integrated, incomplete (nothing new on the branch, see not_included), would_merge,
-    /// conflicts, verification_failed, verification_timed_out, could_not_verify, refused or running.
+    /// merged, already_merged, already_integrated, incomplete (nothing new on the branch, see not_included),
+    /// would_merge, conflicts, verification_failed, verification_timed_out, could_not_verify, refused or running.
     status: String,
     /// What is in now.
     integrated: Vec<String>,
@@ -159,7 +159,7 @@ arguments. Look at the worker's outcome first: completed and verified is worth m
         };
         let answer = tokio::select! {
             answer = call.orchestrator.integrate(&call.boss, request) => answer?,
-            // Nobody hears it any more; it goes on.
+            // The caller no longer waits for the answer; the integration continues.
             () = call.stop.cancelled() => return Err(OrchestratorError::ShuttingDown.into()),
         };
         let nothing = call.orchestrator.had_nothing_to_integrate(&answer).await;

@@ -189,7 +189,7 @@ impl ListReport {
     }
 }
 
-/// Which of those that are shown have no `conflicts_with` because it was not checked.
+/// Names the shown workers that have no `conflicts_with` because conflicts were not checked.
 fn unchecked(list: &ListPage) -> String {
     const NAMED: usize = 5;
     let ids: Vec<String> = list

@@ -132,7 +132,7 @@ pub(super) fn definitions() -> &'static [rmcp::model::Tool] {
     &DEFINITIONS
 }
 
-/// The workers that a call is about, as far as it names them.
+/// Returns the workers that a call names.
 pub(super) fn named_workers(arguments: &Arguments) -> Vec<String> {
     let named = ["worker_id", "worker_ids"].iter().find_map(|key| arguments.get(*key));
     match named {
@@ -143,7 +143,7 @@ pub(super) fn named_workers(arguments: &Arguments) -> Vec<String> {
 }
 
 impl Entry {
-    /// The arguments as the tool takes them.
+    /// Converts the arguments to our names and to the types in the tool's schema.
     pub(super) fn understood(&self, arguments: Arguments) -> Arguments {
         let definition = definitions().iter().find(|definition| definition.name == self.name);
         match definition {

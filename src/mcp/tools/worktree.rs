@@ -109,7 +109,7 @@ want for yourself. Fails without a trace where the branch is checked out elsewhe
         };
         let answer = call.orchestrator.create_worktree(&call.boss, request).await?;
         Ok(CreateReport {
-            // Longer ones no system has; they would be cut, since no answer may be too long.
+            // No system has longer paths. They would be cut, since the size of an answer is limited.
             path: size::line(&answer.path.to_string_lossy(), 4_200),
             branch: answer.branch,
             base_commit: answer.base_commit,

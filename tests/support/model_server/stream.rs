@@ -62,7 +62,7 @@ pub fn error_body(dialect: Dialect, failure: &Failure) -> Value {
     };
     let word = |usual: &str| failure.kind.clone().unwrap_or_else(|| usual.to_owned());
     let message = match (failure.status, dialect) {
-        // Codex passes on nothing but these words.
+        // Codex reports nothing but the message, so it must be the real one.
         (404, Dialect::Responses) => "The model `scripted` does not exist or you do not have access to it.".to_owned(),
         (status, _) => format!("scripted failure {status}"),
     };

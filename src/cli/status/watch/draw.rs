@@ -194,7 +194,7 @@ fn table(app: &App, board: &Board, top: u16, rows: u16, paper: &mut Paper) {
         .collect();
 
     let mut row = top;
-    // Where there is hardly room the workers have it.
+    // If there is little room, all of it is for workers.
     if rows > 3 {
         paper.text(MARK, row, Some(Tone::Quiet), &table.heading());
         if bars > 0 {
@@ -207,9 +207,9 @@ fn table(app: &App, board: &Board, top: u16, rows: u16, paper: &mut Paper) {
         |item: &Item| matches!(item, Item::Worker(it) if Some(&it.view.worker.id) == app.selected.as_ref());
     let workers = items.iter().enumerate().filter(|(_, item)| matches!(item, Item::Worker(_)));
     let at = workers.map(|(at, _)| at).nth(app.anchor).unwrap_or(0);
-    // What was selected is in the middle, but for the beginning and the end.
+    // The place of the last selection is in the middle, except near the beginning and the end.
     let first = at.saturating_sub(visible / 2).min(items.len().saturating_sub(visible));
-    // Where there is hardly room the workers have it.
+    // If there is little room, all of it is for workers.
     let says_more = visible > 4;
     let end = (first + visible).min(items.len());
     for (at, item) in items.iter().enumerate().take(end).skip(first) {
@@ -240,7 +240,7 @@ fn table(app: &App, board: &Board, top: u16, rows: u16, paper: &mut Paper) {
     }
 }
 
-/// How many workers are not shown there, and how many of them run.
+/// Describes how many workers are not shown there, and how many of them run.
 fn more(arrow: char, items: &[Item]) -> String {
     let workers: Vec<&Shown> = items
         .iter()
@@ -314,8 +314,8 @@ fn tabs(app: &App, shown: &Shown, row: u16, paper: &mut Paper) {
     paper.line(0, row, &pieces);
 }
 
-/// The newest lines of a log that are visible, wrapped, `scroll` lines above the end; and how far it can be scrolled, as
-/// far as that is known without wrapping all.
+/// Returns the visible wrapped lines of a log, `scroll` lines above its end. Also returns how far it can be scrolled,
+/// as far as that is known without wrapping all lines.
 fn newest<'a>(
     log: impl DoubleEndedIterator<Item = &'a LogLine> + ExactSizeIterator,
     width: usize,

@@ -136,7 +136,7 @@ impl Eyes {
         let inode = std::fs::metadata(self.state_root.join("journal")).ok().map(|metadata| metadata.ino());
         if inode.is_none() || inode != self.inode {
             (self.observer, self.inode) = (None, inode);
-            // Those of the same names are others.
+            // Workers of the same names are different ones now.
             (self.followed, self.diffed) = (None, None);
             self.forget_watches();
         }

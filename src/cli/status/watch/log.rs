@@ -14,13 +14,13 @@ use crate::cli::terminal::Tone;
 use crate::orchestrator::LoggedEvent;
 use crate::store::worker_dir::{AttemptDir, Letter};
 
-/// So much of a log that is already there is read.
+/// Bytes read of an existing log, from its end.
 const BEHIND: u64 = 512 * 1024;
-/// Read at once; the rest comes with the next look.
+/// Maximum number of bytes read at once; the next poll reads the rest.
 const PIECE: u64 = 1024 * 1024;
-/// A longer line is passed over.
+/// Maximum size in bytes of a line; a longer one is skipped.
 const LINE: usize = 4 * 1024 * 1024;
-/// Of what a tool printed, and of what an agent said.
+/// Maximum number of lines shown of a tool's output, besides the first one.
 const OUTPUT_LINES: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +36,9 @@ pub(super) struct Follow {
     read: u64,
     /// The beginning of a line whose end is not written yet.
     half: Vec<u8>,
-    /// Up to the next line feed: of a line that began before, or is too long.
+    /// True up to the next line feed, for a line that began before the first read or is too long.
     skips: bool,
-    /// How many letters of the attempt were told.
+    /// Number of the attempt's messages that were shown.
     letters: usize,
     zone: TimeZone,
 }
@@ -50,14 +50,14 @@ impl Follow {
         Self { path, read, half: Vec::new(), skips: read > 0, letters: 0, zone: TimeZone::system() }
     }
 
-    /// What came since the last time, and whether there is more to read.
+    /// Returns the lines since the last call, and whether there is more to read.
     pub fn more(&mut self) -> (Vec<LogLine>, bool) {
         let mut piece = Vec::new();
         let reading = File::open(&self.path).and_then(|mut file| {
             file.seek(SeekFrom::Start(self.read))?;
             file.take(PIECE).read_to_end(&mut piece)
         });
-        // Not there yet, or for a moment: the next look reads it.
+        // The file does not exist yet or is unreadable for a moment: the next poll reads it.
         let letters = self.new_letters();
         let Ok(length) = reading else { return (letters.into_iter().map(|(_, line)| line).collect(), false) };
         self.read += length as u64;
@@ -66,7 +66,7 @@ impl Follow {
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.half.extend_from_slice(&rest[..end]);
             if !std::mem::take(&mut self.skips) {
-                // Half a line, after a crash, is no event.
+                // Half a line, left by a crash, is no event.
                 let logged = serde_json::from_slice::<LoggedEvent>(&self.half).ok();
                 let logged = logged.into_iter();
                 lines.extend(logged.flat_map(|logged| {
@@ -83,12 +83,12 @@ impl Follow {
         } else {
             self.half.extend_from_slice(rest);
         }
-        // Stable: the lines of an event stay together.
+        // The sort is stable, so the lines of an event stay together.
         lines.sort_by_key(|(at, _)| *at);
         (lines.into_iter().map(|(_, line)| line).collect(), length as u64 == PIECE)
     }
 
-    /// What was written to the worker since the last look.
+    /// Returns the messages to the worker since the last call.
     fn new_letters(&mut self) -> Vec<(Timestamp, LogLine)> {
         let Some(folder) = self.path.parent() else { return Vec::new() };
         let letters = AttemptDir::at(folder.to_owned()).letters(self.letters).unwrap_or_default();
@@ -102,14 +102,14 @@ impl Follow {
     }
 }
 
-/// Without the bookkeeping.
+/// Formats an event as lines; bookkeeping gives none.
 fn told(logged: &LoggedEvent, zone: &TimeZone) -> Vec<LogLine> {
     if logged.event.is_bookkeeping() {
         return Vec::new();
     }
     let words = logged.event.words();
     let all: Vec<&str> = words.lines().filter(|line| !line.trim().is_empty()).collect();
-    // Of an output the end says how it went.
+    // The end of an output shows the result.
     let hidden = match logged.event {
         AgentEvent::ToolEnded { .. } => all.len().saturating_sub(OUTPUT_LINES + 1),
         _ => 0,

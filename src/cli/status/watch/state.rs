@@ -68,28 +68,29 @@ pub(in crate::cli::status) enum Mode {
 #[derive(Default)]
 pub(in crate::cli::status) struct App {
     pub board: Option<Board>,
-    /// Why there is nothing to see, or nothing new.
+    /// The reason why nothing, or nothing new, is shown.
     pub trouble: Option<String>,
     pub looked: bool,
     pub selected: Option<WorkerId>,
-    /// Somebody chose it; else it is one that runs, and when that ends another.
+    /// True if the user chose the selected worker. Otherwise a running one is selected, and another one when it ends.
     pub is_chosen: bool,
-    /// Where the selected one stood when it was selected: the table is shown around that place, and stays there when the
-    /// selected one goes elsewhere in it.
+    /// The place of the selected worker in the table when it was selected. The table is shown around that place, even
+    /// if the worker moves to another one.
     pub anchor: usize,
-    /// How often another one was selected: what was shown is forgotten then, and wanted anew, also of one selected again.
+    /// Number of changes of the selection. Each one discards what was shown and requests it anew, even for the same
+    /// worker.
     pub choice: u64,
     pub pane: Pane,
-    /// The pane has the whole screen.
+    /// True if the pane fills the screen.
     pub zoomed: bool,
-    /// Lines away from the end of a log, or from the beginning of the other panes.
+    /// Number of lines scrolled away from the end of a log, or from the beginning of the other panes.
     pub scroll: usize,
     pub log: VecDeque<LogLine>,
     pub diff: Option<Result<Vec<String>, String>>,
     pub mode: Mode,
-    /// What came of the last thing that was asked for.
+    /// The result of the user's last action.
     pub said: Option<(Tone, String)>,
-    /// What is being done.
+    /// The actions in progress.
     pub doing: Vec<String>,
     pub home: Option<PathBuf>,
     pub colours: bool,
@@ -132,7 +133,7 @@ impl App {
                 if !self.is_chosen {
                     self.select_what_runs();
                 } else if self.position().is_none() {
-                    // It is gone: the one that stands in its place now.
+                    // The selected worker is gone: select the one that has its place now.
                     let count = self.workers().count();
                     let at = before.unwrap_or(0).min(count.saturating_sub(1));
                     let id = self.workers().nth(at).map(|it| it.view.worker.id.clone());
@@ -181,7 +182,7 @@ impl App {
         }
     }
 
-    /// What is selected stays while it runs, or while nothing does.
+    /// Selects a running worker, unless the selected one still runs or none does.
     fn select_what_runs(&mut self) {
         let is_live = |it: &&Shown| it.view.worker.status.is_live();
         let stays = self.current().is_some_and(|it| is_live(&it)) || !self.workers().any(|it| is_live(&it));
@@ -289,14 +290,14 @@ impl App {
         self.said = Some((tone, text.to_owned()));
     }
 
-    /// Who looks closer at one has chosen it.
+    /// Shows a pane. Opening a pane counts as a choice of the worker.
     fn show(&mut self, pane: Pane) {
         self.is_chosen = self.selected.is_some();
         self.pane = pane;
         self.scroll = 0;
     }
 
-    /// Up is away from the end of a log, and towards the beginning of the others.
+    /// Scrolls. Up is away from the end of a log, and towards the beginning of the other panes.
     fn turn(&mut self, up: isize) {
         self.is_chosen = self.selected.is_some();
         let by = if self.pane == Pane::Log { up } else { -up };

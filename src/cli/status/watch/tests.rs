@@ -279,7 +279,7 @@ fn a_panic_on_any_thread_gives_the_terminal_back_and_ends_the_screen() {
     assert!(drawn.contains("\u{1b}[?25l") && said.contains("\u{1b}[?25h"), "the cursor is hidden: {seen:?}");
 }
 
-/// As many running workers as named, then queued ones, then the settled.
+/// Returns `count` workers, with the named ones running or settled and all others queued.
 fn crowd(running: &[u64], settled_ones: &[u64], count: usize) -> Vec<WorkerView> {
     let mut views = many(count);
     for view in &mut views {
@@ -307,7 +307,7 @@ fn the_screen_stays_with_what_runs_until_somebody_chooses() {
     assert_eq!(app.current().unwrap().row.short, "w-2");
     let lines = drawn(&app, 80, 24).join("\n");
     assert!(lines.contains("● running   w-2") && lines.contains("● running   w-3"), "{lines}");
-    // When nothing runs any more, it stays where it is.
+    // If no worker runs any more, the selection stays.
     see(&mut app, crowd(&[], &[1, 2, 3], 60));
     assert_eq!(app.current().unwrap().row.short, "w-2");
 }
@@ -323,7 +323,7 @@ fn a_chosen_worker_that_settles_does_not_take_the_table_along() {
     for running in ["● running   w-1", "● running   w-3", "● running   w-4"] {
         assert!(lines.contains(running), "{running} in\n{lines}");
     }
-    // Whoever goes on from there goes to where it is.
+    // The next key continues from the worker's new place.
     press(&mut app, KeyCode::Up);
     assert_eq!(app.current().unwrap().row.short, "w-60");
     assert!(drawn(&app, 80, 24).join("\n").contains("› ○ queued    w-60"));

@@ -9,7 +9,7 @@ use crate::orchestrator::WorkerView;
 
 /// Windows of time that are easy to read, in seconds.
 const WINDOWS: [u64; 11] = [120, 300, 600, 1_200, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400, 604_800];
-/// Workers that ended so long ago do not make the window longer.
+/// Age in seconds from which an ended worker does not make the window longer.
 const RECENT: u64 = 900;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
