@@ -65,7 +65,7 @@ async fn a_wait_that_the_client_gives_up_loses_nothing(world: &World) {
     let script = Script::new()
         .call(&tool("create_worker_mission"), slow_mission())
         .call(&tool("wait_for_any_worker"), json!({"timeout_seconds": 60}))
-        .run(&format!("until {taken_back}; do sleep 0.05; done; touch ../repository.worktrees/w-1-be-slow/go"))
+        .run(&format!("until {taken_back}; do sleep 0.05; done; touch go"))
         .until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 2}), "status:idle")
         .say("all is told");
     world.model.register("wait", script);
@@ -87,7 +87,7 @@ async fn a_wait_keeps_to_the_limit_that_the_user_gave(world: &World) {
     let script = Script::new()
         .call(&tool("create_worker_mission"), slow_mission())
         .call(&tool("wait_for_any_worker"), json!({"timeout_seconds": 600}))
-        .run("touch ../repository.worktrees/w-1-be-slow/go")
+        .run("touch go")
         .until(&tool("wait_for_any_worker"), json!({"timeout_seconds": 600}), "status:idle")
         .say("all is told");
     world.model.register("limit", script);
@@ -136,7 +136,7 @@ async fn a_boss_that_is_killed_in_a_wait_goes_on(world: &World) {
         assert!(began.elapsed() < CEILING, "its server stays");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    fs::write(world.worktree("w-1-be-slow").join("go"), "").expect("the worktree is there");
+    fs::write(world.repo().join("go"), "").expect("the repository is there");
 
     let before = world.asked().len();
     let script =
@@ -169,8 +169,9 @@ fn assert_told_once(results: &[String]) {
     assert!(times[0].contains("w-1-be-slow") && times[0].contains("completed"), "{times:#?}");
 }
 
+/// It waits for a file in the repository, where every boss may write: OpenCode refuses commands that reach out of it.
 fn slow_mission() -> Value {
-    json!({"title": "Be slow", "prompt": "FAKE:\ntouch started\nwait-file go 100", "backend": "fake"})
+    json!({"title": "Be slow", "prompt": "FAKE:\ntouch started\nwait-file ../../repository/go 100", "backend": "fake"})
 }
 
 const SESSION: &str = "5f0c1c1e-8d1b-4c0e-9a53-0d8f4a3c2b11";
