@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::context::Context;
 use super::train::Source;
 use crate::git::{self, Repository};
+use crate::mission::causes::with_causes;
 use crate::mission::outcome::NotOnBranch;
 use crate::mission::registry::Worker;
 use crate::store::file;
@@ -72,7 +73,10 @@ fn at_salvage(part: NotOnBranch, worker: &Worker) -> NotOnBranch {
 
 /// Returns the parts of a branch that is named directly, from the worktree that orchestrator-boss made for it, if any.
 fn of_branch(repository: &Repository, branch: &str) -> Vec<NotOnBranch> {
-    let listed = git::list(repository).unwrap_or_default();
+    let listed = match git::list(repository) {
+        Ok(listed) => listed,
+        Err(error) => return vec![git::not_on_branch::unknown(repository.root(), &with_causes(&error)).into()],
+    };
     let its = listed.into_iter().find(|it| it.branch.as_deref() == Some(branch) && !it.missing);
     let made = its.and_then(|it| git::made_by_us(repository, &it.path));
     made.map(|made| facts::not_on_branch_of(repository, &made)).unwrap_or_default()

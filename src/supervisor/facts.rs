@@ -61,14 +61,17 @@ fn worktree(assignment: &Assignment) -> Option<Ours> {
 fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Known) -> Changes {
     let (repository, directory) = (&ours.repository, &assignment.directory);
     let on_branch = |branch: &str| counted(git::branch_changes(&repository.common_dir, branch, base));
-    if let Err(error) = git::check_in_place(repository, directory) {
-        let part = git::not_on_branch::out_of_place(directory, &with_causes(&error));
-        return Changes { not_on_branch: vec![part.into()], ..on_branch(&ours.branch) };
-    }
     let look = if known.not_on_branch.is_some() { git::uncommitted } else { git::left };
-    let status = match look(directory) {
+    let checked = git::check_in_place(repository, directory)
+        .map_err(|error| git::not_on_branch::out_of_place(directory, &with_causes(&error)));
+    let unknown = |error| git::not_on_branch::unknown(directory, &with_causes(&error));
+    let status = match checked.and_then(|()| look(directory).map_err(unknown)) {
         Ok(status) => status,
-        Err(error) => return counted(Err(error.into())),
+        Err(part) => {
+            let parts = known.not_on_branch.unwrap_or_default().into_iter().chain([part]);
+            let not_on_branch = parts.map(NotOnBranch::from).collect();
+            return Changes { not_on_branch, ..on_branch(&ours.branch) };
+        }
     };
     let before = known.before.as_ref();
     let checked_out = status.branch.as_deref().filter(|_| status.head.is_some());

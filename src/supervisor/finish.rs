@@ -15,7 +15,8 @@ use super::run::{Attempt, Stop, moved_to, was_interrupted};
 use super::turn::{Begin, Ended};
 use super::{facts, outside, verify};
 use crate::crash_point::{self, Point};
-use crate::git::{self, Repository};
+use crate::git::{self, CommandError, Repository};
+use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, LikelyCause, Outcome, Proof, Verification};
 use crate::process::{self, Sweep};
@@ -107,7 +108,7 @@ impl Attempt {
         let Some(command) = self.assignment.mission.verify_command.clone() else { return proven };
         let ran_well = ended.stop.is_none() && ended.report.end.is_ok() && !proven.place_is_gone;
         proven.verification = match ran_well {
-            true => match &proven.left.out_of_place {
+            true => match &proven.left.unreadable {
                 Some(why) => Verification::CouldNotRun { why: format!("cannot {why}") },
                 None => of_a_commit(self.verify(&command).await, proven.left.uncommitted),
             },
@@ -151,18 +152,18 @@ impl Attempt {
         self.sweep().await;
         match result {
             None => Verification::Skipped,
-            Some(Verification::Passed { .. }) if self.tree_state().await != state => Verification::NotProven {
-                why: "it passed, but commits or tracked files were changed while it ran".to_owned(),
-            },
+            Some(passed @ Verification::Passed { .. }) => of_unchanged(passed, state, self.tree_state().await),
             Some(verification) => verification,
         }
     }
 
-    /// HEAD and tracked files; what a verification builds beside them does not matter. `None` outside a repository.
-    async fn tree_state(&self) -> Option<String> {
-        self.git.as_ref()?;
+    /// HEAD and tracked files; what a verification builds beside them does not matter. Empty outside a repository.
+    async fn tree_state(&self) -> Result<String, CommandError> {
+        if self.git.is_none() {
+            return Ok(String::new());
+        }
         let directory = self.assignment.directory.clone();
-        blocking(move || git::tracked_state(&directory)).await.ok()
+        blocking(move || git::tracked_state(&directory)).await
     }
 
     async fn head(&self) -> Option<String> {
@@ -270,6 +271,20 @@ impl Attempt {
     fn called_off(&self) -> Ending {
         if self.inbox.is_cancelled() { Ending::Cancelled } else { Ending::Interrupted }
     }
+}
+
+/// Returns a pass unless the tree was changed meanwhile, according to its state before and after, or cannot be read.
+pub(super) fn of_unchanged(
+    passed: Verification,
+    before: Result<String, CommandError>,
+    after: Result<String, CommandError>,
+) -> Verification {
+    let why = match (before, after) {
+        (Ok(before), Ok(after)) if before == after => return passed,
+        (Ok(_), Ok(_)) => "it passed, but commits or tracked files were changed while it ran".to_owned(),
+        (Err(error), _) | (_, Err(error)) => format!("it passed, but cannot {}", with_causes(&error)),
+    };
+    Verification::NotProven { why }
 }
 
 /// What passed with files there that are in no commit proves none.

@@ -16,8 +16,8 @@ pub(super) struct Left {
     pub uncommitted: u32,
     /// Parts of the work that its branch does not hold afterwards. `None` if they could not be determined.
     pub not_on_branch: Option<Vec<NotOnBranch>>,
-    /// The reason why git does not work on this folder. Nothing was done there.
-    pub out_of_place: Option<String>,
+    /// The reason why git does not work on this folder or cannot read its state. A verification proves no commit then.
+    pub unreadable: Option<String>,
 }
 
 /// Puts the uncommitted changes of a worker on its branch. Blocks. `before` is the state before its first attempt.
@@ -28,7 +28,7 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
     let (Some(repository), Some(branch)) = (repository, assignment.mission.place.branch()) else { return left };
     let directory = &assignment.directory;
     if let Err(error) = git::check_in_place(&repository, directory) {
-        left.out_of_place = Some(with_causes(&error));
+        left.unreadable = Some(with_causes(&error));
         return left;
     }
     let is_git_at_work = || process::is_at_work_in("git", directory);
@@ -37,7 +37,13 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
     if let Err(error) = git::reattach(&repository, directory, branch, base) {
         tracing::warn!(%error, "could not put the branch where the work is");
     }
-    let Ok(status) = git::left(directory) else { return left };
+    let status = match git::left(directory) {
+        Ok(status) => status,
+        Err(error) => {
+            left.unreadable = Some(with_causes(&error));
+            return left;
+        }
+    };
     left.uncommitted = status.entries.len() as u32;
     let is_anothers = |name: &str| git::not_on_branch::is_anothers(branch, name, before);
     let mut why = None;
@@ -51,7 +57,10 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
     }
     // The status is still valid if nothing was committed and nothing was refused.
     let now = if left.committed == 0 && why.is_none() { Ok(status) } else { git::left(directory) };
-    left.not_on_branch = now.ok().map(|now| facts::not_on_branch(assignment, before, why.as_deref(), &now));
+    match now {
+        Ok(now) => left.not_on_branch = Some(facts::not_on_branch(assignment, before, why.as_deref(), &now)),
+        Err(error) => left.unreadable = Some(with_causes(&error)),
+    }
     left
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::apart::Sockets;
 use super::assignment::folder_within;
-use super::finish::SWEEP_GRACE;
+use super::finish::{SWEEP_GRACE, of_unchanged};
 use super::run::{SupervisorError, say_ready, take_lease};
 use super::{likely_cause, tree, verify};
 use crate::config::Settings;
@@ -168,9 +168,7 @@ pub(super) async fn prove(
     let scope = Scope { tag: trial.tag.clone(), roots: vec![me], spare, private, ..Scope::default() };
     process::sweep(&scope, SWEEP_GRACE).await;
     match result {
-        Some(Verification::Passed { .. }) if state(tree).await != before => Some(Verification::NotProven {
-            why: "it passed, but commits or tracked files were changed while it ran".to_owned(),
-        }),
+        Some(passed @ Verification::Passed { .. }) => Some(of_unchanged(passed, before, state(tree).await)),
         result => result,
     }
 }
@@ -180,8 +178,8 @@ async fn lacks(trial: &Trial, dir: &TrialDir, verification: &Verification) -> Ve
     blocking(move || likely_cause::missing(&repository, &worktree, &verification)).await
 }
 
-async fn state(worktree: PathBuf) -> Option<String> {
-    blocking(move || git::tracked_state(&worktree)).await.ok()
+async fn state(worktree: PathBuf) -> Result<String, git::CommandError> {
+    blocking(move || git::tracked_state(&worktree)).await
 }
 
 /// Returns a token that is cancelled when the system asks this process to end, or when stdin ends, as it does with the

@@ -166,6 +166,37 @@ async fn a_worktree_whose_git_was_replaced_is_neither_committed_nor_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worktree_that_git_cannot_read_is_never_called_merged() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let script = |title: &str| {
+        format!("write {title} x\ncommit a\nwrite b.txt x\nrun echo junk > $(git rev-parse --git-dir)/index")
+    };
+    let mut verified = mission("verified", &script("verified"));
+    verified.verify_command = Some("true".to_owned());
+    for (draft, status) in [(mission("plain", &script("plain")), "completed"), (verified, "failed")] {
+        let is_verified = draft.verify_command.is_some();
+        let id = server.create_one(draft).await;
+        server.until(&id, status).await;
+        let worker = server.orchestrator.get(&id).await.unwrap().worker;
+        let last = worker.last().unwrap();
+        assert_eq!(last.changes.commits, 1, "{last:#?}");
+        let [part] = last.changes.not_on_branch.as_slice() else { panic!("{last:#?}") };
+        assert_eq!(part.what, "what could not be looked at");
+        assert!(part.how_to_include.contains("index file"), "{part:?}");
+        if is_verified {
+            assert_eq!(last.verification.as_str(), "could_not_run");
+            assert!(last.verification.note().unwrap().contains("index file"), "{:?}", last.verification);
+            continue;
+        }
+        for status in ["merged", "incomplete"] {
+            let answer = integrate(&server, &id, false).await;
+            assert_eq!((answer.status.as_str(), answer.not_included.len()), (status, 1), "{answer:#?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_submodule_with_settings_of_worktrees_only_the_work_is_merged() {
     let world = World::new();
     let library = World::new();
