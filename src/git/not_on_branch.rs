@@ -31,8 +31,6 @@ const MOST_COUNTED: usize = 1_000;
 const MOST_BY_HAND: usize = 64;
 
 const UNCOMMITTED: &str = "uncommitted file";
-/// Beginning of the text about ignored files.
-const IGNORED: &str = "files that git ignores: ";
 
 /// One part of the work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +39,16 @@ pub struct NotOnBranch {
     /// A path, a ref or a commit.
     pub place: String,
     pub how_to_include: String,
+    /// Set if the part is about files that an integration looks for again.
+    pub files: Option<Files>,
+}
+
+/// The files of a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Files {
+    Uncommitted,
+    /// Files and folders that git ignores, as [`shown`]; `None` if there were too many.
+    Ignored(Option<Vec<String>>),
 }
 
 /// The worker whose work is examined.
@@ -93,7 +101,7 @@ fn bounded(mut parts: Vec<NotOnBranch>) -> Vec<NotOnBranch> {
 }
 
 fn part(what: String, place: String, how_to_include: String) -> NotOnBranch {
-    NotOnBranch { what, place, how_to_include }
+    NotOnBranch { what, place, how_to_include, files: None }
 }
 
 /// Returns the part for something that git could not read.
@@ -169,7 +177,8 @@ impl<'a> Look<'a> {
         }
         if !entries.is_empty() {
             let how = format!("commit it there on branch {}{}", self.branch, self.why_uncommitted(operation));
-            parts.push(part(format!("{}: {}", count(entries.len(), UNCOMMITTED), names(&entries)), place(), how));
+            let what = format!("{}: {}", count(entries.len(), UNCOMMITTED), names(&entries));
+            parts.push(NotOnBranch { files: Some(Files::Uncommitted), ..part(what, place(), how) });
         }
         let changed = self.asked.copies.iter().filter(|copy| copy.is_changed(self.asked.worktree));
         let changed: Vec<String> = changed.map(|copy| copy.path.clone()).collect();
@@ -460,50 +469,35 @@ impl<'a> Look<'a> {
 /// Returns the ignored files and folders that only the worker can have created. Files that tools regenerate are not
 /// work. `ignored` is git's current list for a worktree that was new when the work began.
 pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Option<NotOnBranch> {
-    let mut found: Vec<String> = Vec::new();
+    // The path of each, and its description.
+    let mut found: Vec<(String, String)> = Vec::new();
     for path in ignored {
         if copies.iter().any(|copy| Path::new(&copy.path) == path) || is_regenerable(worktree, path) {
             continue;
         }
-        let absolute = worktree.join(path);
-        match absolute.symlink_metadata() {
-            Ok(kind) if kind.is_dir() => found.extend(ignored_folder(worktree, path)),
-            Ok(kind) if kind.is_file() || kind.is_symlink() => found.push(shown(path)),
-            _ => {}
-        }
+        let described = match worktree.join(path).symlink_metadata() {
+            Ok(kind) if kind.is_dir() => ignored_folder(worktree, path),
+            Ok(kind) if kind.is_file() || kind.is_symlink() => Some(shown(path)),
+            _ => None,
+        };
+        found.extend(described.map(|described| (shown(path), described)));
     }
     if found.is_empty() {
         return None;
     }
+    let (paths, described): (Vec<String>, Vec<String>) = found.into_iter().unzip();
+    let what = format!("files that git ignores: {}", listed(&described, MOST_PARTS));
     let how = "`git add -f` there what of it is wanted, and commit".to_owned();
-    Some(part(format!("{IGNORED}{}", listed(&found, MOST_PARTS)), shown(worktree), how))
+    let files = Files::Ignored(Some(paths).filter(|paths| paths.len() <= MOST_PARTS));
+    Some(NotOnBranch { files: Some(files), ..part(what, shown(worktree), how) })
 }
 
-/// Returns the files of a recorded part that are still there. Files that were added later are not the worker's. If the
-/// recorded list was truncated, all ignored files count.
-pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: &NotOnBranch) -> Option<NotOnBranch> {
-    if !is_of_ignored(recorded) {
-        return None;
-    }
-    let names: Vec<&str> = recorded.what[IGNORED.len()..].split(", ").collect();
-    let was_named = |path: &&PathBuf| {
-        let name = shown(path);
-        // A folder is recorded with its number of files.
-        names.iter().any(|it| *it == name || it.strip_prefix(&name).is_some_and(|rest| rest.starts_with("/ (")))
-            || names.last().is_some_and(|last| last.contains(" more"))
-    };
-    let still: Vec<PathBuf> = now.iter().filter(was_named).cloned().collect();
+/// Returns the files of a recorded [`Files::Ignored`] that are still there. Files that were added later are not the
+/// worker's. If there were too many to record, all ignored files count.
+pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: Option<&[String]>) -> Option<NotOnBranch> {
+    let is_recorded = |path: &&PathBuf| recorded.is_none_or(|paths| paths.contains(&shown(path)));
+    let still: Vec<PathBuf> = now.iter().filter(is_recorded).cloned().collect();
     ignored(worktree, &still, &[])
-}
-
-/// Returns whether this part is about uncommitted files.
-pub fn is_of_files(part: &NotOnBranch) -> bool {
-    part.what.contains(UNCOMMITTED)
-}
-
-/// Returns whether this part is about ignored files.
-pub fn is_of_ignored(part: &NotOnBranch) -> bool {
-    part.what.starts_with(IGNORED)
 }
 
 fn ignored_folder(worktree: &Path, path: &Path) -> Option<String> {

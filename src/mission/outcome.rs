@@ -407,6 +407,18 @@ pub struct NotOnBranch {
     #[serde(rename = "where")]
     pub place: String,
     pub how_to_include: String,
+    /// Set if the part is about files that an integration looks for again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<PartFiles>,
+}
+
+/// The files of a part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartFiles {
+    Uncommitted,
+    /// Files and folders that git ignores; `None` if there were too many.
+    Ignored(Option<Vec<String>>),
 }
 
 /// The cleanup of the worker's processes.

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::assignment::Assignment;
+use crate::git::not_on_branch::Files;
 use crate::git::{self, Copied, Fingerprint, Repository};
 use crate::mission::causes::with_causes;
-use crate::mission::outcome::{Changes, NotOnBranch};
+use crate::mission::outcome::{Changes, NotOnBranch, PartFiles};
 use crate::store::file;
 use crate::store::worker_dir::AttemptDir;
 
@@ -155,18 +156,21 @@ fn parts_now(
     if let Err(error) = git::check_in_place(&ours.repository, directory) {
         return vec![git::not_on_branch::out_of_place(directory, &with_causes(&error)).into()];
     }
-    let recorded: Vec<git::NotOnBranch> = recorded.iter().map(|part| part.clone().into()).collect();
-    let of_ignored = recorded.iter().find(|part| git::not_on_branch::is_of_ignored(part));
+    let files = || recorded.iter().filter_map(|part| part.files.as_ref());
+    let of_ignored = files().find_map(|files| match files {
+        PartFiles::Ignored(paths) => Some(paths.as_deref()),
+        PartFiles::Uncommitted => None,
+    });
     let look = if of_ignored.is_some() { git::left } else { git::uncommitted };
     let mut status = match look(directory) {
         Ok(status) => status,
         Err(error) => return vec![git::not_on_branch::unknown(directory, &with_causes(&error)).into()],
     };
-    if let Some(until) = verified_until.filter(|_| !recorded.iter().any(git::not_on_branch::is_of_files)) {
+    if let Some(until) = verified_until.filter(|_| !files().any(|files| *files == PartFiles::Uncommitted)) {
         status.entries.retain(|entry| !entry.untracked || is_newer(&directory.join(&entry.path), until));
     }
     let ignored = std::mem::take(&mut status.ignored);
-    let ignored = of_ignored.and_then(|part| git::not_on_branch::still_ignored(directory, &ignored, part));
+    let ignored = of_ignored.and_then(|paths| git::not_on_branch::still_ignored(directory, &ignored, paths));
     let parts = parts(directory, ours, base, before, None, &status).into_iter().chain(ignored);
     parts.map(NotOnBranch::from).collect()
 }
@@ -175,15 +179,13 @@ fn is_newer(path: &Path, than: SystemTime) -> bool {
     path.symlink_metadata().and_then(|it| it.modified()).is_ok_and(|modified| modified > than)
 }
 
-impl From<NotOnBranch> for git::NotOnBranch {
-    fn from(part: NotOnBranch) -> Self {
-        Self { what: part.what, place: part.place, how_to_include: part.how_to_include }
-    }
-}
-
 impl From<git::NotOnBranch> for NotOnBranch {
     fn from(part: git::NotOnBranch) -> Self {
-        Self { what: part.what, place: part.place, how_to_include: part.how_to_include }
+        let files = part.files.map(|files| match files {
+            Files::Uncommitted => PartFiles::Uncommitted,
+            Files::Ignored(paths) => PartFiles::Ignored(paths),
+        });
+        Self { what: part.what, place: part.place, how_to_include: part.how_to_include, files }
     }
 }
 

@@ -305,15 +305,38 @@ fn ignored_files_are_named_and_what_tools_make_is_not() {
     write(work.path(), "out/b/c.csv", "x");
     let part = work.part();
     assert_eq!(part.what, "files that git ignores: deep/my.key, out/ (2 files)");
-    let now = || left(work.path()).unwrap().ignored;
+    let Some(Files::Ignored(paths)) = &part.files else { panic!("{part:?}") };
+    let still = || still_ignored(work.path(), &left(work.path()).unwrap().ignored, paths.as_deref());
     write(work.path(), "later.key", "x");
-    assert_eq!(still_ignored(work.path(), &now(), &part).unwrap().what, part.what);
+    assert_eq!(still(), Some(part.clone()));
     std::fs::remove_dir_all(work.path().join("out")).unwrap();
     std::fs::remove_file(work.path().join("deep/my.key")).unwrap();
-    assert_eq!(still_ignored(work.path(), &now(), &part), None);
+    assert_eq!(still(), None);
     write(work.path(), ".env", "SECRET=2\n");
     std::fs::remove_file(work.path().join("later.key")).unwrap();
     assert!(work.part().what.contains("copied there by .worktreeinclude: .env"));
+}
+
+#[test]
+fn names_of_ignored_files_are_not_parsed() {
+    let fixture = Fixture::new();
+    fixture.commit(".gitignore", "*.key\n");
+    let work = Work::of(fixture);
+    let still = |recorded: &NotOnBranch| {
+        let Some(Files::Ignored(paths)) = &recorded.files else { panic!("{recorded:?}") };
+        still_ignored(work.path(), &left(work.path()).unwrap().ignored, paths.as_deref()).map(|part| part.what)
+    };
+    write(work.path(), "one, two.key", "x");
+    write(work.path(), "and 3 more.key", "x");
+    let recorded = work.part();
+    write(work.path(), "later.key", "x");
+    assert_eq!(still(&recorded).as_ref(), Some(&recorded.what));
+    for n in 0..MOST_PARTS {
+        write(work.path(), &format!("{n}.key"), "x");
+    }
+    let recorded = work.part();
+    assert_eq!(recorded.files, Some(Files::Ignored(None)));
+    assert_eq!(still(&recorded).as_ref(), Some(&recorded.what));
 }
 
 #[test]

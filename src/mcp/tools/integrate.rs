@@ -357,7 +357,7 @@ mod tests {
     }
 
     fn part(text: &str) -> NotOnBranch {
-        NotOnBranch { what: text.to_owned(), place: text.to_owned(), how_to_include: text.to_owned() }
+        NotOnBranch { what: text.to_owned(), place: text.to_owned(), how_to_include: text.to_owned(), files: None }
     }
 
     #[test]

@@ -159,7 +159,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     last.final_message = long(90_000);
     last.changes.files = (0..500).map(|_| long(400)).collect();
     last.changes.notes = (0..50).map(|_| long(400)).collect();
-    let part = NotOnBranch { what: long(4_000), place: long(4_000), how_to_include: long(4_000) };
+    let part = NotOnBranch { what: long(4_000), place: long(4_000), how_to_include: long(4_000), files: None };
     last.changes.not_on_branch = vec![part; 50];
     last.changes.base_commit = Some("c".repeat(64));
     last.changes.head = Some("c".repeat(64));
@@ -243,6 +243,7 @@ fn work_that_is_not_on_the_branch_is_said_whole_and_held_against_a_merge() {
         what: what.into(),
         place: "/r/w-3-fix-parser".into(),
         how_to_include: format!("{}: index.lock is there", "commit it in /r/w-3-fix-parser ".repeat(12)),
+        files: None,
     };
     Arc::make_mut(&mut view.worker).settled[0].changes.not_on_branch = vec![part("2 files"), part("a stash")];
     let worker = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
