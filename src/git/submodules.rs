@@ -2,12 +2,14 @@
 //! commit links to.
 //!
 //! Only objects of the main checkout's submodules are used: nothing is fetched over a network, and no hook runs. A
-//! submodule that is missing there stays empty and is reported. Each filled one is a separate repository in the
+//! submodule that is missing there stays empty and is reported. So does one with files or a repository that may be a
+//! worker's: nothing of them is ever deleted. Each filled one is a separate repository in the
 //! worktree's git directory, as `git submodule update` would create it. Work in it does not touch the main checkout's
 //! submodule.
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -19,7 +21,7 @@ use super::status::git_dir;
 /// Name of the remote during the clone. The source's branches stay under it as remote-tracking refs.
 const FROM: &str = "main-checkout";
 
-/// Fills the submodules of a new worktree. Returns a message for each one that stays empty, with the reason.
+/// Fills the empty submodules of a worktree. Returns a message for each one that is not filled, with the reason.
 pub fn fill(repo: &Repository, worktree: &Path) -> Result<Vec<String>, CommandError> {
     let Some(main) = &repo.main_worktree else { return Ok(Vec::new()) };
     let mut empty = Vec::new();
@@ -63,14 +65,39 @@ fn fill_all(main: &Path, worktree: &Path, prefix: &Path, empty: &mut Vec<String>
                 Some(format!("the main checkout's does not have commit {}", link.commit))
             }
             None => Some(".gitmodules does not name it".to_owned()),
-            Some(name) => make(&from, &to, &modules.join(name), &link.commit).err().map(|error| error.to_string()),
+            Some(name) => {
+                let own = modules.join(name);
+                in_the_way(&to, &own)
+                    .or_else(|| make(&from, &to, &own, &link.commit).err().map(|error| error.to_string()))
+            }
         };
         match why {
-            Some(why) => empty.push(format!("submodule {} is empty: {why}", shown.display())),
+            Some(why) => empty.push(format!("submodule {} is not filled: {why}", shown.display())),
             None => fill_all(&from, &to, &shown, empty)?,
         }
     }
     Ok(())
+}
+
+/// Returns why nothing can be created there without deleting what may be a worker's.
+fn in_the_way(to: &Path, own: &Path) -> Option<String> {
+    let is_free = |folder: &Path| match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if !is_free(to) {
+        return Some("there are files in it that do not belong to a repository".to_owned());
+    }
+    // The clone's remote is removed at the end of a creation, before any worker sees the repository.
+    let is_unfinished =
+        || fs::read_to_string(own.join("config")).is_ok_and(|it| it.contains(&format!("[remote \"{FROM}\"]")));
+    if is_free(own) || is_unfinished() {
+        return None;
+    }
+    Some(format!(
+        "it was taken out, and its commits are in {}; `git submodule update --init` brings it back",
+        own.display()
+    ))
 }
 
 /// Creates a separate repository with all objects of the source, and checks out the commit. A failure leaves an empty
@@ -86,7 +113,7 @@ fn make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), CommandE
 }
 
 fn try_make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), CommandError> {
-    // An interrupted creation may have left a repository that was never used.
+    // Only an interrupted creation can have left one, see [`in_the_way`].
     let _ = fs::remove_dir_all(own);
     if let Some(folder) = own.parent() {
         let _ = fs::create_dir_all(folder);
@@ -164,7 +191,7 @@ fn split_at_tab(record: &[u8]) -> Option<(&[u8], &Path)> {
 mod tests {
     use super::*;
     use crate::git::testing::{Fixture, commit, git, read, write};
-    use crate::git::{Remove, Request, Worktree, create, remove};
+    use crate::git::{Remove, Request, Worktree, create, refill, remove};
 
     const ALLOW: [&str; 2] = ["-c", "protocol.file.allow=always"];
 
@@ -235,6 +262,29 @@ mod tests {
     }
 
     #[test]
+    fn refilling_deletes_no_work() {
+        let (fixture, _remotes) = with_submodules();
+        let made = made(&fixture);
+        let lib = made.path.join("lib");
+        git(&lib, &["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "--allow-empty", "-m", "mine"]);
+        let mine = git(&lib, &["rev-parse", "HEAD"]);
+        let own = git_dir(&lib).unwrap();
+        fs::remove_file(lib.join(".git")).unwrap();
+        let refilled = refill(&fixture.repo, &made.path).unwrap();
+        assert_eq!(read(&lib, "readme.txt"), "hello\n");
+        assert!(refilled.not_copied[0].contains("lib is not filled: there are files"), "{refilled:?}");
+        fs::remove_dir_all(&lib).unwrap();
+        fs::create_dir(&lib).unwrap();
+        let refilled = refill(&fixture.repo, &made.path).unwrap();
+        assert!(refilled.not_copied[0].contains("lib is not filled: it was taken out"), "{refilled:?}");
+        assert!(Git::read(&own).args(["cat-file", "-e", &mine]).succeeds().unwrap());
+        // An interrupted creation was never used, and is made again.
+        git(&own, &["config", &format!("remote.{FROM}.url"), "x"]);
+        assert_eq!(refill(&fixture.repo, &made.path).unwrap().not_copied, Vec::<String>::new());
+        assert_eq!(read(&lib, "readme.txt"), "hello\n");
+    }
+
+    #[test]
     fn what_the_main_checkout_lacks_stays_empty_and_is_said() {
         let (fixture, _remotes) = with_submodules();
         let known = fixture.git(&["rev-parse", ":lib"]);
@@ -242,7 +292,7 @@ mod tests {
         fixture.git(&["commit", "-qm", "a commit that nobody has"]);
         let first = made(&fixture);
         assert!(
-            first.not_copied[0].contains("lib is empty: the main checkout's does not have commit 1111"),
+            first.not_copied[0].contains("lib is not filled: the main checkout's does not have commit 1111"),
             "{first:?}"
         );
         assert_eq!(first.path.join("lib").read_dir().unwrap().count(), 0);
