@@ -23,6 +23,8 @@ use super::worktree::{Listed, list};
 
 /// Maximum number of parts listed. The last one then states how many more there are.
 const MOST_PARTS: usize = 12;
+/// Maximum number of separate lines of commits that are examined one by one.
+const MOST_TIPS: usize = 24;
 /// Maximum number of paths named in one sentence.
 const MOST_NAMED: usize = 5;
 /// Maximum number of files counted in an ignored folder.
@@ -364,9 +366,16 @@ impl<'a> Look<'a> {
             made.iter().map(|id| format!("{id}\n")).chain(hidden.iter().map(|id| format!("^{id}\n"))).collect();
         let listed = ["rev-list", "--topo-order", "--parents", "--ignore-missing", "--stdin"];
         let listed = repo.read().args(listed).input(input).text()?;
+        let mut tips = tips(&listed);
+        let others = tips.split_off(tips.len().min(MOST_TIPS));
         let mut parts = Vec::new();
-        for tip in tips(&listed) {
+        for tip in tips {
             parts.extend(self.commit(&tip, &hidden)?);
+        }
+        if !others.is_empty() {
+            let what = format!("{} that were not examined", count(others.len(), "more commit"));
+            let how = format!("`git log COMMIT` for each, then `git merge` what is wanted on branch {}", self.branch);
+            parts.push(part(what, names(&others), how));
         }
         Ok(parts)
     }

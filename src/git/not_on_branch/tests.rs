@@ -183,6 +183,24 @@ fn what_was_taken_back_and_committed_again_is_not_named() {
 }
 
 #[test]
+fn commits_beyond_a_limit_are_counted_only() {
+    let work = Work::new();
+    // Each one is undone and then made again on the branch, so that an examined one is not reported.
+    for n in 0..MOST_TIPS + 3 {
+        write(work.path(), "a.txt", &format!("{n}\n"));
+        work.git(&["add", "."]);
+        work.git(&["commit", "-qm", "a"]);
+        work.git(&["reset", "-q", "--hard", "HEAD~"]);
+    }
+    for n in 0..MOST_TIPS + 3 {
+        write(work.path(), "a.txt", &format!("{n}\n"));
+        work.git(&["add", "."]);
+        work.git(&["commit", "-qm", "again"]);
+    }
+    assert_eq!(work.part().what, "3 more commits that were not examined");
+}
+
+#[test]
 fn commits_of_others_that_were_only_looked_at_are_not_the_workers() {
     let fixture = Fixture::new();
     fixture.git(&["checkout", "-qb", "theirs"]);
