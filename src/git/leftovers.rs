@@ -4,6 +4,7 @@
 //! Where a commit would be misleading (with conflicts, in the middle of a rebase, on no branch), an error is returned.
 //! [`super::not_on_branch`] then lists the uncommitted changes.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
@@ -80,6 +81,7 @@ pub fn commit_leftovers(
     }
     let place = || worktree.to_owned();
     let mut committed = Committed::default();
+    let mut files: HashSet<PathBuf> = HashSet::new();
     if let Some(operation) = operation {
         let can_end = branch.is_some()
             && waits_for_its_commit(&git_dir)
@@ -91,7 +93,8 @@ pub fn commit_leftovers(
                 false => Err(LeftoversError::InProgress { worktree: place(), operation }),
             };
         }
-        committed.files = what.entries.iter().filter(|entry| entry.staged).count();
+        files.extend(what.entries.iter().filter(|entry| entry.staged).map(|entry| entry.path.clone()));
+        committed.files = files.len();
         committed.commit = conclude(worktree, fallback, own)?;
         what = What::of(worktree, status(worktree, Untracked::Files)?, copies)?;
     }
@@ -109,9 +112,11 @@ pub fn commit_leftovers(
         committed.commit = commit_staged(worktree, message, fallback, own)?.or(committed.commit);
     }
     let refused = stage_what_git_takes(worktree, &what.entries)?;
-    committed.files += what.entries.len() - refused.len();
+    let is_refused = |entry: &&Entry| refused.iter().any(|(path, _)| *path == entry.path);
+    files.extend(what.entries.iter().filter(|entry| !is_refused(entry)).map(|entry| entry.path.clone()));
+    committed.files = files.len();
     committed.left += refused.len();
-    committed.refused = refused.into_iter().next();
+    committed.refused = refused.into_iter().next().map(|(_, why)| why);
     committed.commit = commit_staged(worktree, message, fallback, own)?.or(committed.commit);
     Ok(committed)
 }
@@ -180,9 +185,9 @@ fn conclude(worktree: &Path, fallback: &Identity, own: Option<&Identity>) -> Res
     resolve_commit(worktree, "HEAD")
 }
 
-/// Stages the entries and returns git's messages for those that it refuses. One unreadable file must not block the
-/// others.
-fn stage_what_git_takes(worktree: &Path, entries: &[Entry]) -> Result<Vec<String>, CommandError> {
+/// Stages the entries and returns those that git refuses, each with git's message. One unreadable file must not block
+/// the others.
+fn stage_what_git_takes(worktree: &Path, entries: &[Entry]) -> Result<Vec<(PathBuf, String)>, CommandError> {
     let Err(error) = stage(Git::write(worktree), entries) else { return Ok(Vec::new()) };
     let is_of_all = |stderr: &str| stderr.contains(".lock'") || stderr.contains("No space left");
     match &error {
@@ -196,7 +201,10 @@ fn stage_what_git_takes(worktree: &Path, entries: &[Entry]) -> Result<Vec<String
             refused.extend(stage_what_git_takes(worktree, others)?);
             Ok(refused)
         }
-        CommandError::Failed { stderr, .. } => Ok(vec![stderr.replace('\n', "; ")]),
+        CommandError::Failed { stderr, .. } => {
+            let why = stderr.replace('\n', "; ");
+            Ok(entries.iter().map(|entry| (entry.path.clone(), why.clone())).collect())
+        }
         _ => Err(error),
     }
 }
@@ -300,6 +308,23 @@ mod tests {
         fixture.write("new.txt", "x\n");
         let made = commit(&fixture, &copies).unwrap().unwrap();
         assert_eq!(fixture.git(&["ls-tree", "-r", "--name-only", &made]), "new.txt\nreadme.txt");
+    }
+
+    #[test]
+    fn a_file_in_two_commits_is_counted_once() {
+        let fixture = Fixture::new();
+        fixture.git(&["checkout", "-qb", "other"]);
+        fixture.commit("merged.txt", "x\n");
+        fixture.git(&["checkout", "-q", "main"]);
+        fixture.git(&["merge", "-q", "--no-ff", "--no-commit", "other"]);
+        fixture.write("merged.txt", "changed\n");
+        fixture.write("new.txt", "x\n");
+        let committed = commit_all(&fixture, &[]).unwrap();
+        assert_eq!((committed.files, committed.left), (2, 0));
+        assert_eq!(
+            show(fixture.root(), "HEAD~", "merged.txt") + &show(fixture.root(), "HEAD", "merged.txt"),
+            "x\nchanged\n"
+        );
     }
 
     #[test]
