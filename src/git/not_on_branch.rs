@@ -395,8 +395,7 @@ impl<'a> Look<'a> {
     fn known_before(&self, known: &[&str]) -> Result<BTreeSet<String>, CommandError> {
         let mut hidden: BTreeSet<String> = known.iter().map(|id| (*id).to_owned()).collect();
         if let Some(before) = self.asked.before {
-            let is_id = |id: &&String| matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-            hidden.extend(before.head.iter().chain(before.refs.values()).filter(is_id).cloned());
+            hidden.extend(before.head.iter().chain(before.refs.values()).filter(|id| is_id(id)).cloned());
         }
         hidden.extend(resolve_commit(self.asked.repo.root(), "HEAD")?);
         Ok(hidden)
@@ -470,8 +469,13 @@ impl<'a> Look<'a> {
         Ok(parent.is_some_and(|parent| was_here(&parent) || self.was_detached_at(&parent)))
     }
 
+    /// Returns whether HEAD was at this commit and on no branch. The next checkout then began at a commit's id.
     fn was_detached_at(&self, commit: &str) -> bool {
-        self.moves.iter().any(|it| it.new == commit && it.detaches())
+        let is_detached_after = |at: usize| {
+            let next = self.moves[at + 1..].iter().find_map(|it| it.branches().first().copied());
+            next.map_or(self.status.branch.is_none(), is_id)
+        };
+        self.moves.iter().enumerate().any(|(at, it)| it.new == commit && is_detached_after(at))
     }
 }
 
@@ -709,6 +713,10 @@ fn new_states(raw: &[u8]) -> HashSet<Vec<u8>> {
         Some([*fields.get(1)?, &b" "[..], *fields.get(3)?, &line[tab..]].concat())
     };
     raw.split(|byte| *byte == b'\n').filter_map(state).collect()
+}
+
+fn is_id(name: &str) -> bool {
+    matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_in(folders: &[PathBuf], path: &Path) -> bool {

@@ -37,11 +37,6 @@ impl Move {
         let names = self.message.strip_prefix("checkout: moving from ").and_then(|it| it.split_once(" to "));
         names.map(|(from, to)| vec![from, to]).unwrap_or_default()
     }
-
-    /// Returns whether the move is a checkout, which may have detached HEAD.
-    pub fn detaches(&self) -> bool {
-        self.message.starts_with("checkout: moving from ")
-    }
 }
 
 /// Returns the moves of a worktree's HEAD, oldest first; none if git keeps no such log.

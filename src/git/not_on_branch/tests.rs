@@ -251,6 +251,20 @@ fn stashes_of_the_worker_are_named_and_those_of_others_are_not() {
 }
 
 #[test]
+fn a_stash_on_a_detached_head_belongs_to_the_worktree_that_was_there() {
+    let work = Work::new();
+    work.git(&["checkout", "-q", "-b", "renamed"]);
+    work.fixture.git(&["checkout", "-q", "--detach"]);
+    work.fixture.write("readme.txt", "the user's\n");
+    work.fixture.git(&["stash", "-q"]);
+    assert_eq!(work.parts(), []);
+    work.git(&["checkout", "-q", "HEAD^0"]);
+    assert_eq!(work.parts().len(), 1, "detached now");
+    work.git(&["checkout", "-q", "renamed"]);
+    assert_eq!(work.parts().len(), 1, "detached before");
+}
+
+#[test]
 fn repositories_inside_are_named() {
     let work = Work::new();
     work.git(&["init", "-q", "nested"]);
