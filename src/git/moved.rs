@@ -1,4 +1,5 @@
-//! Worktrees whose repository was moved: git's record holds the old path, and the folder lies elsewhere.
+//! Worktrees that were moved, alone or with their repository: git's record holds the old path, and the folder lies
+//! elsewhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,13 @@ use super::worktree::list;
 const MOST_NEIGHBOURS: usize = 1_000;
 
 /// Returns the new path of a worktree that is no longer at `path`. The search covers the repository, its parent folder,
-/// and the folders beside it. A folder matches if its `.git` file names git's record of the worktree.
+/// and the folders beside it. A folder matches if its `.git` file names git's record of the worktree, or the former path
+/// of that record.
 pub(super) fn moved_to(repo: &Repository, path: &Path) -> Option<PathBuf> {
-    let record = own_git_dir(repo, path);
-    let id = record.as_deref().unwrap_or(path).file_name()?;
+    let record = own_git_dir(repo, path)?;
     let known = list(repo).ok()?;
     let is_it = |folder: &PathBuf| {
-        folder != path && !known.iter().any(|it| it.path == *folder && !it.missing) && names(folder, id.as_ref())
+        folder != path && !known.iter().any(|it| it.path == *folder && !it.missing) && names(folder, &record)
     };
     candidates(repo, path).find(is_it)
 }
@@ -34,9 +35,13 @@ fn candidates(repo: &Repository, path: &Path) -> impl Iterator<Item = PathBuf> {
     within.chain(beside.map(move |folder| folder.join(&name)))
 }
 
-/// Returns whether the folder's `.git` file names a record with this id.
-fn names(folder: &Path, id: &Path) -> bool {
-    let link = fs::read_to_string(folder.join(".git")).ok();
-    let record = link.as_deref().and_then(|link| link.strip_prefix("gitdir: ")).map(|it| Path::new(it.trim_end()));
-    record.is_some_and(|it| it.ends_with(Path::new("worktrees").join(id)))
+/// Returns whether the folder's `.git` file names this record. A link that leads nowhere may date from before a move of
+/// the repository, so only the record's id is compared. One to a different record is that of another repository.
+fn names(folder: &Path, record: &Path) -> bool {
+    let Ok(link) = fs::read_to_string(folder.join(".git")) else { return false };
+    let Some(named) = link.strip_prefix("gitdir: ").map(|it| folder.join(it.trim_end())) else { return false };
+    match named.canonicalize() {
+        Ok(named) => record.canonicalize().is_ok_and(|record| record == named),
+        Err(_) => record.file_name().is_some_and(|id| named.ends_with(Path::new("worktrees").join(id))),
+    }
 }

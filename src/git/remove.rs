@@ -101,7 +101,7 @@ pub enum RemoveError {
     )]
     MuchHidden { path: PathBuf, count: usize, megabytes: u64, sample: String },
     #[error(
-        "remove {}: its repository was moved, and the folder lies at {} now, of which git does not know; run \
+        "remove {}: the folder was moved and lies at {} now, of which git does not know; run \
          `git worktree repair {}`, then remove it by that path",
         path.display(),
         now.display(),

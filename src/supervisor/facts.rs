@@ -199,11 +199,14 @@ pub fn before(assignment: &Assignment, dir: &AttemptDir) -> Option<Fingerprint> 
     first.and_then(|first| first.main_checkout).or_else(|| assignment.main_checkout.clone())
 }
 
-/// Collects the changes of a worktree that is gone, from the commits on its branch. `common` is the repository's git
-/// directory.
+/// Collects the changes of a worktree that is gone, or is cut off from its repository, from the commits on its branch.
+/// `common` is the repository's git directory.
 pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
+    let directory = &assignment.directory;
+    let cut_off = || git::not_on_branch::out_of_place(directory, "find git's records of it").into();
+    let not_on_branch = directory.symlink_metadata().is_ok().then(cut_off).into_iter().collect();
     match (&assignment.base_commit, assignment.mission.place.branch()) {
-        (Some(base), Some(branch)) => counted(git::branch_changes(common, branch, base)),
+        (Some(base), Some(branch)) => Changes { not_on_branch, ..counted(git::branch_changes(common, branch, base)) },
         _ => Changes::default(),
     }
 }

@@ -238,10 +238,18 @@ impl Attempt {
             let name = here.file_name().unwrap_or_default();
             Some(now.root().ancestors().nth(4)?.join("worktrees").join(name)).filter(|worktree| worktree.exists())
         });
-        if let Some(worktree) = along.or_else(|| git::leads_nowhere(here).then(|| here.clone())) {
+        let is_moved = self.git.as_ref().is_some_and(|git| !git.common.exists());
+        if let Some(worktree) = along.or_else(|| (is_moved && git::leads_nowhere(here)).then(|| here.clone())) {
             let message = format!(
                 "its repository was moved while it ran, so it was not followed any further: what it had committed is on branch {branch}, what it had not is in {0}; `git worktree repair {0}` mends git's links",
                 worktree.display()
+            );
+            return Failure { kind: FailureKind::Lost, message, resets_at: None };
+        }
+        if std::fs::symlink_metadata(here).is_ok() {
+            let message = format!(
+                "git's records of its worktree were removed while it ran: what it had committed is on branch {branch}, what it had not is in {}",
+                here.display()
             );
             return Failure { kind: FailureKind::Lost, message, resets_at: None };
         }

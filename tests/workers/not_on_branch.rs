@@ -197,6 +197,21 @@ async fn a_worktree_that_git_cannot_read_is_never_called_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worktree_without_records_is_not_called_moved() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let script = "write a.txt x\ncommit a\nwrite b.txt x\nrun rm -r $(git rev-parse --git-dir)";
+    let id = server.create_one(mission("t", script)).await;
+    server.until(&id, "failed").await;
+    let worker = server.orchestrator.get(&id).await.unwrap().worker;
+    let last = worker.last().unwrap();
+    let failure = &last.failure.as_ref().unwrap().message;
+    assert!(failure.contains("git's records of its worktree were removed"), "{failure}");
+    let [part] = last.changes.not_on_branch.as_slice() else { panic!("{last:#?}") };
+    assert_eq!((part.what.as_str(), last.changes.commits), ("the files in its worktree", 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_submodule_with_settings_of_worktrees_only_the_work_is_merged() {
     let world = World::new();
     let library = World::new();

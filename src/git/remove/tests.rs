@@ -443,6 +443,20 @@ fn changed_copies_of_a_worktree_that_was_made_by_name_are_work() {
 }
 
 #[test]
+fn worktree_of_another_repository_is_not_called_moved() {
+    let (fixture, other) = (Fixture::new(), Fixture::new());
+    let place = fixture.root().with_extension("worktrees").join("w-1");
+    let similar = fixture.beside("other.worktrees").join("w-1");
+    for (fixture, place) in [(&fixture, &place), (&other, &similar)] {
+        fixture.git(&["worktree", "add", "-q", "-b", "work", place.to_str().unwrap()]);
+    }
+    fs::remove_dir_all(&place).unwrap();
+    let request = Remove { path: place, salvage_name: "w-1".into(), ..Remove::default() };
+    remove(&fixture.repo, &request).unwrap();
+    assert!(similar.join("readme.txt").exists());
+}
+
+#[test]
 fn worktree_of_a_moved_repository_is_not_called_removed() {
     for inside in [true, false] {
         let fixture = Fixture::new();
