@@ -1,7 +1,7 @@
 //! The likely cause of a failed verification, if the work does not seem to be at fault. The worktree may lack files
 //! that git does not bring into it: installed dependencies, submodules, local files. Or the base may fail too. The base
 //! is verified in a fresh worktree, only after a failure, and once for each command and commit. Workers with the same
-//! base share the result.
+//! base share the result for a while.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -32,6 +32,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 const LEAST: Duration = Duration::from_secs(30);
 /// Number of results that are kept.
 const KEPT: usize = 100;
+/// Time after which a base is verified again: the command may use other things than the commit.
+const EXPIRY: Duration = Duration::from_secs(3_600);
 
 /// The result of verifying a base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,16 +108,12 @@ impl Attempt {
         if let Some(known) = shelf.read(commit, &asked) {
             return known;
         }
-        match self.try_base(&state, repository, worktree, commit, command, allowance).await {
-            Some(base) => {
-                shelf.keep(&Answer { commit: commit.to_owned(), command: asked, base });
-                base
-            }
-            None => Base::Unknown,
-        }
+        let base = self.try_base(&state, repository, worktree, commit, command, allowance).await;
+        shelf.keep(&Answer { commit: commit.to_owned(), command: asked, base });
+        base
     }
 
-    /// Verifies a base in a fresh worktree. `None` if this was cancelled.
+    /// Verifies a base in a fresh worktree.
     async fn try_base(
         &mut self,
         state: &StateDir,
@@ -124,7 +122,8 @@ impl Attempt {
         commit: &str,
         command: &str,
         allowance: Duration,
-    ) -> Option<Base> {
+    ) -> Base {
+        let Some(configuration) = self.assignment.configuration.clone() else { return Base::Unknown };
         // Named after the worker: no server has this name, so any server removes the folder if this process is killed.
         let dir = TrialDir::new(state, &ServerId::from(self.assignment.worker_id.as_str()));
         let trial = Trial {
@@ -133,7 +132,7 @@ impl Attempt {
                 process::depth_of(&self.assignment.tag),
             ),
             repository: repository.clone(),
-            configuration: self.assignment.configuration.clone()?,
+            configuration,
             tree: beside(repository, worktree),
             directory: self.assignment.mission.place.subfolder().map(Path::to_owned),
             commit: commit.to_owned(),
@@ -142,24 +141,22 @@ impl Attempt {
         };
         if let Err(error) = dir.create(&trial) {
             tracing::warn!(%error, "the base could not be tried");
-            return Some(Base::Unknown);
+            return Base::Unknown;
         }
-        let Ok(Some(_lease)) = lease::take(&dir.lock()) else { return Some(Base::Unknown) };
+        let Ok(Some(_lease)) = lease::take(&dir.lock()) else { return Base::Unknown };
         let unwanted = CancellationToken::new();
-        let mut is_late = false;
         let found = {
             let proving = trial::prove(&trial, &dir, self.me, &unwanted);
             tokio::pin!(proving);
             let stopped = async {
                 tokio::select! {
-                    () = called_off(&mut self.inbox, &self.dir) => false,
-                    () = tokio::time::sleep(allowance) => true,
+                    () = called_off(&mut self.inbox, &self.dir) => {}
+                    () = tokio::time::sleep(allowance) => {}
                 }
             };
             tokio::select! {
                 found = &mut proving => found,
-                late = stopped => {
-                    is_late = late;
+                () = stopped => {
                     unwanted.cancel();
                     proving.await
                 }
@@ -177,12 +174,9 @@ impl Attempt {
             tracing::warn!(error, "the worktree in which the base was tried could not be taken away");
         }
         match found {
-            Some(Verification::Passed { .. }) => Some(Base::Passes),
-            Some(Verification::Failed { .. } | Verification::CouldNotRun { .. }) if was_made && is_fair => {
-                Some(Base::Fails)
-            }
-            None if !is_late => None,
-            _ => Some(Base::Unknown),
+            Some(Verification::Passed { .. }) => Base::Passes,
+            Some(Verification::Failed { .. } | Verification::CouldNotRun { .. }) if was_made && is_fair => Base::Fails,
+            _ => Base::Unknown,
         }
     }
 }
@@ -281,20 +275,31 @@ impl Shelf {
     }
 
     fn read(&self, commit: &str, command: &str) -> Option<Base> {
-        let answer: Answer = file::read_json(&self.path()).ok().flatten()?;
+        let path = self.path();
+        // A time in the future is that of another clock.
+        let age = path.metadata().ok()?.modified().ok()?.elapsed().ok()?;
+        let answer: Answer = file::read_json(&path).ok().flatten().filter(|_| age < EXPIRY)?;
         (answer.commit == commit && answer.command == command).then_some(answer.base)
     }
 
+    /// Keeps a result, unless it is unknown: the next worker may learn more. Removes the oldest ones.
     fn keep(&self, answer: &Answer) {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut old: Vec<_> =
-            entries.filter_map(|it| Some((it.metadata().ok()?.modified().ok()?, it.path()))).collect();
-        old.sort();
-        for (_, path) in old.iter().rev().skip(2 * KEPT) {
-            let _ = fs::remove_file(path);
-        }
-        if let Err(error) = file::replace_json(&self.path(), answer, false) {
+        let kept = || file::replace_json(&self.path(), answer, false);
+        if let Err(error) = (answer.base != Base::Unknown).then(kept).transpose() {
             tracing::warn!(%error, "what was found out of a base could not be kept");
+        }
+        let locks = fs::read_dir(&self.folder).into_iter().flatten().flatten().filter_map(|it| {
+            let is_lock = it.path().extension().is_some_and(|extension| extension == "lock");
+            is_lock.then_some((it.metadata().ok()?.modified().ok()?, it.path()))
+        });
+        let mut locks: Vec<_> = locks.collect();
+        locks.sort();
+        for (_, lock) in locks.iter().rev().skip(KEPT) {
+            // A lock that a process holds stays, or another process would take a new one in its place.
+            if let Ok(Some(_lease)) = lease::take(lock) {
+                let _ = fs::remove_file(lock.with_extension("json"));
+                let _ = fs::remove_file(lock);
+            }
         }
     }
 }
@@ -305,6 +310,49 @@ mod tests {
 
     fn lack(path: &str) -> Missing {
         Missing { path: path.to_owned(), kind: MissingKind::Dependencies }
+    }
+
+    fn shelf(state: &StateDir, commit: &str) -> (Shelf, Lease) {
+        let shelf = Shelf::of(state, commit, "make");
+        let lease = shelf.take().unwrap().unwrap();
+        (shelf, lease)
+    }
+
+    fn answer(commit: &str, base: Base) -> Answer {
+        Answer { commit: commit.to_owned(), command: "make".to_owned(), base }
+    }
+
+    #[test]
+    fn a_result_expires_and_an_unknown_one_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shelf, _lease) = shelf(&StateDir::at(folder.path()), "c");
+        shelf.keep(&answer("c", Base::Unknown));
+        assert_eq!(shelf.read("c", "make"), None);
+        shelf.keep(&answer("c", Base::Fails));
+        assert_eq!((shelf.read("c", "make"), shelf.read("c", "test")), (Some(Base::Fails), None));
+        let file = fs::File::options().append(true).open(shelf.path()).unwrap();
+        file.set_modified(std::time::SystemTime::now() - EXPIRY).unwrap();
+        assert_eq!(shelf.read("c", "make"), None);
+    }
+
+    #[test]
+    fn only_locks_that_no_process_holds_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::at(folder.path());
+        let old = std::time::SystemTime::now() - EXPIRY;
+        let held = ["held", "free"].map(|commit| {
+            let (shelf, lease) = shelf(&state, commit);
+            shelf.keep(&answer(commit, Base::Fails));
+            let lock = shelf.path().with_extension("lock");
+            fs::File::options().append(true).open(&lock).unwrap().set_modified(old).unwrap();
+            (lock, (commit == "held").then_some(lease))
+        });
+        for n in 0..KEPT {
+            let commit = n.to_string();
+            shelf(&state, &commit).0.keep(&answer(&commit, Base::Passes));
+        }
+        let is_there = |lock: &Path| (lock.exists(), lock.with_extension("json").exists());
+        assert_eq!(held.map(|(lock, _)| is_there(&lock)), [(true, true), (false, false)]);
     }
 
     #[test]
