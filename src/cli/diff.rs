@@ -77,7 +77,8 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, End> {
     let root = worker.repository.as_deref().or(here.repository.as_deref());
     let repository = root.map(Repository::discover);
     let repository = repository.transpose().map_err(|error| End::Failed(with_causes(&error)))?.flatten();
-    if let Some(repository) = &repository {
+    // The observer keeps git to the records of other repositories.
+    if let Some(repository) = repository.as_ref().filter(|_| worker.repository.is_none()) {
         keep_git_to_what_is_remembered(observer.state_root(), repository).map_err(visit::refused)?;
     }
     let shown = terminal::is_terminal() && !args.json;

@@ -7,17 +7,17 @@
 //! names and hashes, since a setting may be a secret. Only the commands of filters and merge drivers are kept verbatim,
 //! because without them file contents would be wrong.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
+use std::{fs, io};
 
 use git2::{ObjectType, Oid};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
 use super::loose::{linked_git_dirs, place};
-use super::repository::Repository;
+use super::repository::{Repository, short_id};
 use super::worktree::MADE_FILE;
 
 /// What a repository tells git, at one moment.
@@ -221,6 +221,8 @@ fn harmless(name: &str) -> Option<(String, String)> {
 #[derive(Default)]
 struct Kept {
     known: BTreeMap<PathBuf, Configuration>,
+    /// Folders with records of other repositories.
+    records: BTreeSet<PathBuf>,
     /// Of a repository that is not known, nothing is run.
     only_known: bool,
 }
@@ -236,6 +238,28 @@ fn still_known(repo: &Repository) -> Option<Configuration> {
     same.then(|| Configuration { files: files(&repo.common_dir), ..known.clone() })
 }
 
+impl Kept {
+    /// Returns the configuration from before the first worker, by the folder that all worktrees share.
+    fn before(&self, common_dir: &Path) -> Option<Configuration> {
+        let recorded = || self.records.iter().find_map(|folder| recorded(&folder.join(record_name(common_dir))));
+        self.known.get(common_dir).cloned().or_else(recorded)
+    }
+}
+
+/// Reads a record. From one that cannot be read, nothing counts as configured before.
+fn recorded(path: &Path) -> Option<Configuration> {
+    match fs::read(path) {
+        Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or_default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(Configuration::default()),
+    }
+}
+
+/// Returns the name of the file with the record of a repository.
+pub fn record_name(common_dir: &Path) -> String {
+    format!("git-configuration-{}.json", short_id(common_dir))
+}
+
 static KEPT: RwLock<Option<Kept>> = RwLock::new(None);
 
 /// From now on, no call of git in this process runs what this repository has configured since `before`.
@@ -243,6 +267,11 @@ pub fn keep_to(repo: &Repository, before: Configuration) {
     let mut kept = KEPT.write().unwrap_or_else(PoisonError::into_inner);
     let common_dir = repo.common_dir.canonicalize().unwrap_or_else(|_| repo.common_dir.clone());
     kept.get_or_insert_default().known.insert(common_dir, before);
+}
+
+/// The same for each repository that has a record in this folder, now or later.
+pub fn keep_to_records_in(folder: &Path) {
+    KEPT.write().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().records.insert(folder.to_owned());
 }
 
 /// And nothing that any other repository has configured: a worker can put one in the place of its own.
@@ -262,10 +291,10 @@ pub(super) fn overrides(dir: &Path, command: &str) -> Vec<(String, String)> {
         let kept = KEPT.read().unwrap_or_else(PoisonError::into_inner);
         let Some(kept) = &*kept else { return Vec::new() };
         let folders = folders(dir);
-        let known = folders.as_ref().and_then(|folders| Some((folders, kept.known.get(&folders.common)?)));
+        let known = folders.as_ref().and_then(|folders| Some((folders, kept.before(&folders.common)?)));
         match known {
             Some((folders, before)) if before.is_surely_unchanged(folders) => return Vec::new(),
-            Some((_, before)) => before.clone(),
+            Some((_, before)) => before,
             None if kept.only_known => Configuration::default(),
             None => return Vec::new(),
         }

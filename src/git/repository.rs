@@ -107,8 +107,7 @@ impl Repository {
 
     /// Returns twelve hex digits that identify the repository in file names.
     pub fn short_id(&self) -> String {
-        let id = Oid::hash_object(ObjectType::Blob, self.common_dir.as_os_str().as_bytes());
-        id.map_or_else(|_| "unnamed".to_owned(), |id| id.to_string()[..12].to_owned())
+        short_id(&self.common_dir)
     }
 
     pub(super) fn read(&self) -> Git {
@@ -215,6 +214,11 @@ impl Repository {
             Err(source) => Err(RepositoryError::Lock { path, source }),
         }
     }
+}
+
+pub(super) fn short_id(common_dir: &Path) -> String {
+    let id = Oid::hash_object(ObjectType::Blob, common_dir.as_os_str().as_bytes());
+    id.map_or_else(|_| "unnamed".to_owned(), |id| id.to_string()[..12].to_owned())
 }
 
 impl Identity {

@@ -21,12 +21,12 @@ const FILE: &str = "git-configuration.json";
 fn path(context: &Context, repository: &Repository) -> PathBuf {
     match context.repository.as_ref() == Some(repository) {
         true => context.state_root.join(FILE),
-        false => context.state_root.join(format!("git-configuration-{}.json", repository.short_id())),
+        false => context.state_root.join(git::configuration::record_name(&repository.common_dir)),
     }
 }
 
-/// Makes git use the configuration that the repository had before the workers, for a command that inspects their
-/// results.
+/// Makes git use the configuration that the repository of this state directory had before the workers, for a command
+/// that inspects their results.
 pub fn keep_git_to_what_is_remembered(state_root: &Path, repository: &Repository) -> Result<()> {
     if let Some(kept) = file::read_json(&state_root.join(FILE))? {
         git::configuration::keep_to(repository, kept);
@@ -61,6 +61,7 @@ pub(super) fn remember_ours(context: &Context) -> Result<Configuration> {
 
 /// Applies the recorded configuration when a server starts. Its first git call may be for a boss that only reads.
 pub(super) fn keep_to_what_is_remembered(context: &Context) {
+    git::configuration::keep_to_records_in(&context.state_root);
     let known = context.repository.as_ref().is_some_and(|repository| path(context, repository).exists());
     if known && let Err(error) = remember_ours(context) {
         tracing::warn!(%error, "could not read what git was configured to before the first worker");

@@ -16,7 +16,7 @@ use super::configuration::keep_git_to_what_is_remembered;
 use super::error::OrchestratorError;
 use super::merged::{self, Asked, MergedLook};
 use super::views;
-use crate::git::Repository;
+use crate::git::{self, Repository};
 use crate::mission::budget::Spent;
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
@@ -81,6 +81,7 @@ impl Overview {
 impl Observer {
     /// Opens a state directory. `None` if it has never held state.
     pub fn open(state_root: &Path) -> Result<Option<Self>> {
+        git::configuration::keep_to_records_in(state_root);
         Ok(Reader::open(state_root)?.map(|reader| Self { reader, repository: None, merged: MergedLook::default() }))
     }
 

@@ -34,6 +34,25 @@ fn of_a_worktree_that_is_gone_the_branch_is_shown() {
 }
 
 #[test]
+fn a_filter_set_by_a_worker_elsewhere_is_not_run() {
+    let world = World::with("commit_leftovers = false");
+    let mut boss = world.boss();
+    // The record of the repository of the state directory is of no use for the other one.
+    let here = create(&mut boss, mission("here", "say hello"));
+    until_status(&mut boss, &here, "completed");
+    let other = world.path("other");
+    world.git(&["clone", "-q", ".", other.to_str().unwrap()]);
+    let mark = world.path("ran");
+    let filter = format!("run git config filter.evil.clean 'touch {}; cat'", mark.display());
+    let script = format!("{filter}\nwrite .gitattributes * filter=evil\nappend README more");
+    let worker = create(&mut boss, with(mission("there", &script), "working_directory", other.to_str().unwrap()));
+    until_status(&mut boss, &worker, "completed");
+    assert!(!mark.exists(), "the server or the supervisor ran it");
+    let shown = world.run(&["diff", &worker]).ended(0);
+    assert!(shown.contains("+more") && !mark.exists(), "{shown}");
+}
+
+#[test]
 fn a_diff_of_what_did_not_begin_says_so() {
     let world = World::with("max_workers = 0");
     let mut boss = world.boss();

@@ -139,6 +139,25 @@ fn plant(fixture: &Fixture, worktree: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn a_recorded_repository_is_kept_to_its_record() {
+    for is_readable in [true, false] {
+        let fixture = Fixture::new();
+        write(fixture.root(), "a.md", "a\n");
+        let before = Configuration::of(&fixture.repo).unwrap();
+        let records = fixture.beside("records");
+        fs::create_dir(&records).unwrap();
+        keep_to_records_in(&records);
+        let record = if is_readable { serde_json::to_string(&before).unwrap() } else { "{".to_owned() };
+        write(&records, &record_name(&fixture.repo.common_dir), &record);
+        let marks = plant(&fixture, fixture.root());
+        Git::read(fixture.root()).args(["hash-object", "a.md"]).run().unwrap();
+        crate::git::diff(fixture.root(), "HEAD", 0, 10_000).unwrap();
+        let ran: Vec<_> = marks.iter().filter(|mark| mark.exists()).collect();
+        assert!(ran.is_empty(), "these were run: {ran:#?}");
+    }
+}
+
+#[test]
 fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
     let fixture = Fixture::new();
     fixture.commit("notes.md", "notes\n");
