@@ -22,12 +22,14 @@ pub fn state_file(root: &Path) -> PathBuf {
     root.join("orchestrator-state.json")
 }
 
-/// Creates a `.gitignore` for tools that do not read git's own exclude file, such as `npm pack`.
-fn hide_from_tools(root: &Path) -> Result<(), FileError> {
+/// Creates a `.gitignore` for tools that do not read git's own exclude file, such as `npm pack`. The state can be used
+/// without it.
+fn hide_from_tools(root: &Path) {
     let path = root.join(".gitignore");
-    match path.symlink_metadata() {
-        Ok(_) => Ok(()),
-        Err(_) => file::replace(&path, b"*\n", false),
+    if path.symlink_metadata().is_err()
+        && let Err(error) = file::replace(&path, b"*\n", false)
+    {
+        tracing::warn!(%error, "the state directory is not hidden from tools");
     }
 }
 
@@ -68,7 +70,7 @@ impl StateDir {
         let is_ours = is_new || named_by_us;
         let root = root.canonicalize().map_err(|source| FileError::read(root, source))?;
         if is_ours {
-            hide_from_tools(&root)?;
+            hide_from_tools(&root);
         }
         Ok(Self { root })
     }
@@ -125,5 +127,25 @@ impl StateDir {
 
     pub fn server_lock(&self, id: &ServerId) -> PathBuf {
         self.root.join("servers").join(format!("{id}.lock"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn state_opens_without_its_gitignore() {
+        // The longest path for which the folders fit. The temporary file does not.
+        const LONGEST: usize = 4095 - "/servers".len();
+        let folder = tempfile::tempdir().unwrap();
+        let mut root = folder.path().canonicalize().unwrap();
+        while root.as_os_str().len() < LONGEST {
+            let rest = LONGEST - root.as_os_str().len() - 1;
+            root.push("x".repeat(if rest > 200 { 100 } else { rest }));
+        }
+        StateDir::open(&root).unwrap();
+        assert!(root.join("journal").is_dir());
     }
 }
