@@ -130,6 +130,17 @@ pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<(), FileErr
     if durable { sync_parent(path) } else { Ok(()) }
 }
 
+/// Replaces a file of the user's. It keeps its mode, and a symlink that leads to it stays.
+pub fn replace_users_own(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let path = &path.canonicalize().map_err(|source| FileError::read(path, source))?;
+    let fail = |source| FileError::write(path, source);
+    let permissions = fs::metadata(path).map_err(fail)?.permissions();
+    let temporary = write_beside(path, content, true)?;
+    temporary.as_file().set_permissions(permissions).map_err(fail)?;
+    temporary.persist(path).map_err(|error| fail(error.error))?;
+    Ok(())
+}
+
 /// Writes a file that must not be there yet, whole or not at all.
 pub fn create_once(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let temporary = write_beside(path, content, true)?;

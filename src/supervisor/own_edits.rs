@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::backend::Backend;
+use crate::store::file;
 
 /// The files that the CLI may edit by itself, as they were before it started.
 #[derive(Debug, Default)]
@@ -28,9 +29,38 @@ impl OwnEdits {
         for (path, before) in &self.before {
             let Some(now) = fs::read_to_string(path).ok().filter(|now| now != before) else { continue };
             let Some(without) = backend.without_own_edit(before, &now) else { continue };
-            if let Err(error) = fs::write(path, without) {
+            if let Err(error) = file::replace_users_own(path, without.as_bytes()) {
                 tracing::warn!(path = %path.display(), %error, "an edit that the CLI made by itself could not be undone");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::backend::OpenCode;
+
+    #[test]
+    fn edited_file_is_replaced_whole_and_keeps_its_mode_and_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real.json"), folder.path().join("opencode.json"));
+        fs::write(&real, "{}").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink(&real, &link).unwrap();
+        let edits = OwnEdits::before(&OpenCode, folder.path());
+        let edited = "{\n  \"$schema\": \"https://opencode.ai/config.json\",}";
+        fs::write(&real, edited).unwrap();
+        let mut open = fs::File::open(&real).unwrap();
+        edits.undo(&OpenCode);
+        let mut read = String::new();
+        open.read_to_string(&mut read).unwrap();
+        assert_eq!(read, edited, "the old content stays whole until the new one is in its place");
+        assert_eq!((fs::read_to_string(&real).unwrap().as_str(), fs::read_link(&link).unwrap()), ("{}", real.clone()));
+        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
     }
 }
