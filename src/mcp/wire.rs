@@ -733,6 +733,9 @@ fn unchecked(unchecked: Option<Unchecked>) -> &'static str {
         Some(Unchecked::Anything) => {
             "; whether it conflicts with anything was not checked, as there are too many branches: dry_run first"
         }
+        Some(Unchecked::OtherTarget) => {
+            "; whether it conflicts with anything was not checked, as other workers have another integration branch: dry_run first"
+        }
     }
 }
 

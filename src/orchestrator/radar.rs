@@ -54,8 +54,8 @@ enum Own {
 #[derive(Debug)]
 struct Scene {
     watched: Vec<Arc<Worker>>,
-    /// Workers beyond the limit, and those with another target.
-    beyond: Vec<WorkerId>,
+    /// Workers that are not checked at all, and why.
+    beyond: Vec<(WorkerId, Unchecked)>,
     /// Branches of the watched workers, and the target.
     branches: Vec<String>,
     target: String,
@@ -89,11 +89,13 @@ impl Actor {
         // stays unchecked.
         let Some(target) = watched.iter().find(|worker| is_ours(worker)).and_then(target_of) else { return };
         let Some(radar) = &self.radar else { return };
-        let (mut watched, mut beyond): (Vec<_>, Vec<_>) =
+        let (mut watched, others): (Vec<_>, Vec<_>) =
             watched.into_iter().partition(|worker| target_of(worker).as_ref() == Some(&target));
-        beyond.extend(watched.split_off(watched.len().min(MOST)));
-        let beyond = beyond.iter().map(|worker| worker.id.clone()).collect();
-        let branch_of = |worker: &Arc<Worker>| worker.mission.place.branch().map(str::to_owned);
+        let too_many = watched.split_off(watched.len().min(MOST));
+        let named = |why: Unchecked| move |worker: Arc<Worker>| (worker.id.clone(), why);
+        let others = others.into_iter().map(named(Unchecked::OtherTarget));
+        let beyond = others.chain(too_many.into_iter().map(named(Unchecked::Anything))).collect();
+        let branch_of = |worker: &Arc<Worker>| worker.branch().map(str::to_owned);
         let branches: Vec<String> = watched.iter().filter_map(branch_of).chain([target.clone()]).collect();
         // Here, and before the branches are read. An idle server then starts no thread for this, and a branch that
         // moves during a check is noticed at the next.
@@ -133,21 +135,25 @@ impl Actor {
     }
 }
 
-/// Returns the workers whose branches are to be merged, or may become so: running ones first, then settled ones, each
-/// newest first.
+/// Returns the workers whose branches are to be merged, or may become so: running ones first, then settled ones, then
+/// integrated ones, each newest first.
 fn watched(registry: &Registry) -> Vec<Arc<Worker>> {
-    let (live, settled): (Vec<_>, Vec<_>) =
-        registry.workers().rev().filter(|worker| counts(worker)).partition(|worker| worker.status.is_live());
-    live.into_iter().chain(settled).cloned().collect()
+    let mut watched: Vec<_> = registry.workers().rev().filter(|worker| counts(worker)).cloned().collect();
+    watched.sort_by_key(|worker| (!worker.status.is_live(), worker.integrated.is_some()));
+    watched
 }
 
-/// Returns whether a branch is checked. Work that failed, lost its race or was merged does not conflict with later
-/// merges.
+/// Returns whether a branch is checked. Work that failed or lost its race does not conflict with later merges.
 fn counts(worker: &Worker) -> bool {
     let completed = worker.status == WorkerStatus::Settled(Ending::Completed);
     let has_work = completed && worker.last().is_some_and(|last| last.changes.commits > 0);
-    let may_come_in = worker.integrated.is_none() && !race::has_lost(worker);
-    worker.mission.place.branch().is_some() && may_come_in && (worker.status.is_live() || has_work)
+    let is_here = worker.repository.is_none() && worker.branch().is_some();
+    is_here && !race::has_lost(worker) && (worker.status.is_live() || has_work)
+}
+
+/// Returns whether this tip of a worker's branch was integrated. A branch with later commits is checked again.
+fn is_integrated(worker: &Worker, tip: &String) -> bool {
+    worker.integrated.as_ref().is_some_and(|it| it.source.as_ref().is_none_or(|source| source == tip))
 }
 
 /// Returns whether this server checks a worker: it owns the lease, or the lease owner is gone. One server is enough for
@@ -165,8 +171,8 @@ impl Radar {
         let mut look =
             Look { repository, target: &scene.target, onto, scratch, former: std::mem::take(self), now: self };
         let with_commits = scene.watched.iter().filter_map(|worker| {
-            let tip = tips.get(worker.mission.place.branch()?)?;
-            (worker.base_commit.as_ref() != Some(tip)).then_some((worker, tip))
+            let tip = tips.get(worker.branch()?)?;
+            (worker.base_commit.as_ref() != Some(tip) && !is_integrated(worker, tip)).then_some((worker, tip))
         });
         let branches = look.unmerged(with_commits.collect())?;
         let (paired, alone) = branches.split_at(branches.len().min(MOST_WITH_EACH_OTHER));
@@ -184,7 +190,7 @@ impl Radar {
             found.note(other, one.id.as_str(), false, &paths);
         }
         found.unchecked.extend(alone.iter().map(|(worker, _)| (worker.id.clone(), Unchecked::OtherWorkers)));
-        found.unchecked.extend(scene.beyond.iter().map(|id| (id.clone(), Unchecked::Anything)));
+        found.unchecked.extend(scene.beyond.iter().cloned());
         self.last = Some(scene);
         Ok(found)
     }

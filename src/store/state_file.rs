@@ -142,6 +142,8 @@ impl From<WrittenConflict> for Conflict {
 pub enum Unchecked {
     OtherWorkers,
     Anything,
+    /// Its integration branch is not the one that was checked.
+    OtherTarget,
 }
 
 /// Data that only servers determine and that they write down for people.

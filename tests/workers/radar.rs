@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, Unchecked};
 use serde_json::json;
 
-use crate::world::{CEILING, Server, World, in_time, mission};
+use crate::world::{CEILING, Server, World, git, in_time, mission};
 
 /// Waits until each of these workers conflicts with exactly these workers and branches.
 async fn until_collides(server: &Server, expected: &[(&str, &[&str])]) {
@@ -131,6 +131,38 @@ async fn branches_that_will_not_come_in_do_not_count() {
     world.git(&["commit", "-qm", "by hand"]);
     until_collides(&server, &[(&by_hand, &[]), (&same, &["main"])]).await;
     server.orchestrator.cancel(&server.boss, &one, "done").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn integrated_branch_that_went_on_is_checked_again() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let one = settled(&server, "one", "one.txt").await;
+    let two = settled(&server, "two", "two.txt").await;
+    server
+        .orchestrator
+        .integrate(&server.boss, IntegrationRequest::of(IntegrationSource::Worker(one.clone())))
+        .await
+        .unwrap();
+    std::fs::write(world.repo().join("one.txt"), "changed after the merge").unwrap();
+    world.git(&["commit", "-qam", "after"]);
+    until_collides(&server, &[(&one, &[]), (&two, &[])]).await;
+    std::fs::write(world.worktree(&one).join("two.txt"), "conflicts").unwrap();
+    git(&world.worktree(&one), &["add", "."]);
+    git(&world.worktree(&one), &["commit", "-qm", "more"]);
+    until_collides(&server, &[(&one, &[&two]), (&two, &[&one])]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn branch_for_another_target_is_named_as_such() {
+    let world = World::new();
+    let beside = world.path("beside");
+    world.git(&["worktree", "add", "-q", "-b", "other", beside.to_str().unwrap()]);
+    let (server, second) = (world.server(Some("boss")), world.server_in(&beside, Some("second"), world.settings()));
+    settled(&server, "here", "here.txt").await;
+    let there = settled(&second, "there", "there.txt").await;
+    let unchecked = async || server.orchestrator.get(&there).await.unwrap().unchecked;
+    assert!(in_time(async || unchecked().await == Some(Unchecked::OtherTarget)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -259,6 +259,7 @@ pub(in crate::cli) fn unchecked_words(unchecked: Unchecked) -> &'static str {
     match unchecked {
         Unchecked::OtherWorkers => "conflicts with other workers not checked: too many branches",
         Unchecked::Anything => "conflicts not checked: too many branches",
+        Unchecked::OtherTarget => "conflicts not checked: other workers have another integration branch",
     }
 }
 

@@ -204,7 +204,9 @@ fn unchecked(list: &ListPage) -> String {
     let more = ids.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let named = ids[..ids.len().min(NAMED)].join(", ");
-    format!("; not checked for conflicts with other workers, as there are too many branches: {named}{more}")
+    format!(
+        "; not checked for all conflicts, as there are too many branches or other integration branches: {named}{more}"
+    )
 }
 
 impl Counts {
