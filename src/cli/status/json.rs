@@ -13,15 +13,10 @@ use serde_json::{Map, Value, json};
 use super::board::{Board, Shown};
 use crate::cli::here::Here;
 use crate::mcp;
-use crate::orchestrator::Overview;
+use crate::mission::lifecycle::WorkerStatus;
+use crate::orchestrator::{Overview, WorkerView};
 
 pub(super) fn board(board: &Board, overview: &Overview, here: &Here) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for view in overview.workers() {
-        // `list_worker_missions` counts similarly, but only queued workers as blocked.
-        let status = if view.block.is_some() { "blocked" } else { view.worker.status.as_str() };
-        *counts.entry(status).or_default() += 1;
-    }
     let bosses = board.groups.iter().zip(&overview.bosses).map(|(group, boss)| {
         let mut object = Map::new();
         object.insert("boss".to_owned(), json!(boss.boss));
@@ -36,12 +31,25 @@ pub(super) fn board(board: &Board, overview: &Overview, here: &Here) -> String {
     object.insert("state_dir".to_owned(), json!(here.state_root));
     put(&mut object, "repository", &overview.repository);
     put(&mut object, "integration_branch", &overview.integration_branch);
-    object.insert("counts".to_owned(), json!(counts));
+    object.insert("counts".to_owned(), json!(counts(overview.workers())));
     object.insert("spent".to_owned(), json!(board.spent()));
     object.insert("in_history".to_owned(), json!(overview.in_history));
     put(&mut object, "repaired", &overview.repaired);
     object.insert("bosses".to_owned(), bosses.collect());
     format!("{:#}", Value::Object(object))
+}
+
+/// Counts the workers by status, as `list_worker_missions` does: only queued ones count as blocked.
+fn counts<'a>(views: impl Iterator<Item = &'a WorkerView>) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for view in views {
+        let status = match view.worker.status {
+            WorkerStatus::Queued if view.block.is_some() => "blocked",
+            status => status.as_str(),
+        };
+        *counts.entry(status).or_default() += 1;
+    }
+    counts
 }
 
 /// The same shape, where nothing was ever asked for.
@@ -74,5 +82,21 @@ fn of_worker(shown: &Shown) -> Value {
 fn put<T: serde::Serialize>(object: &mut Map<String, Value>, name: &str, value: &Option<T>) {
     if let Some(value) = value {
         object.insert(name.to_owned(), json!(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::status::tests::mixed;
+
+    #[test]
+    fn only_queued_workers_count_as_blocked() {
+        let mut views = mixed();
+        for at in [2, 4] {
+            views[at].block = Some("why".to_owned());
+        }
+        let expected = BTreeMap::from([("blocked", 1), ("completed", 1), ("failed", 1), ("running", 3)]);
+        assert_eq!(counts(views.iter()), expected);
     }
 }
