@@ -22,6 +22,7 @@ use crate::store::file;
 use crate::store::lease;
 use crate::store::state_dir::StateDir;
 use crate::store::trial_dir::TrialDir;
+use crate::supervisor::apart;
 use crate::supervisor::secrets::Secrets;
 use crate::supervisor::trial::{self, Trial};
 
@@ -97,6 +98,7 @@ fn prepare(
         directory,
         commit,
         command,
+        sockets: local::socket_folder().ok().map(|folder| apart::new_folder_in(&folder)),
         settings: Secrets::without(&context.settings),
     };
     Ok(dir.create(&trial)?)
@@ -124,9 +126,13 @@ async fn take_away(dir: &TrialDir) {
     if let Some(trial) = &trial {
         let known = file::read_json::<Tree>(&dir.processes()).ok().flatten().map(Tree::here).unwrap_or_default();
         let spare = trial.settings.shared_daemons.clone();
-        let private = Private { places: vec![trial.tree(dir)], since: None };
+        let private =
+            Private { places: [trial.tree(dir)].into_iter().chain(trial.sockets.clone()).collect(), since: None };
         let scope = Scope { tag: trial.tag.clone(), roots: known, spare, private, ..Scope::default() };
         process::sweep(&scope, GRACE).await;
+        if let Some((sockets, folder)) = trial.sockets.as_ref().zip(local::socket_folder().ok()) {
+            apart::remove_left(sockets, &folder);
+        }
     }
     let place = dir.clone();
     let removed = blocking(move || {

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::apart;
 use super::finish::{blocking, called_off};
 use super::run::Attempt;
 use super::trial::{self, Trial};
@@ -137,6 +138,7 @@ impl Attempt {
             directory: self.assignment.mission.place.subfolder().map(Path::to_owned),
             commit: commit.to_owned(),
             command: command.to_owned(),
+            sockets: self.assignment.socket.parent().map(apart::new_folder_in),
             settings: self.assignment.settings.clone(),
         };
         if let Err(error) = dir.create(&trial) {

@@ -42,6 +42,9 @@ pub struct Trial {
     /// The subfolder of the worktree in which the command runs, if it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<PathBuf>,
+    /// The folder for the sockets of its processes. The default is that of the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<PathBuf>,
     pub settings: Settings,
 }
 
@@ -151,7 +154,7 @@ pub(super) async fn prove(
     let (before, since) = (state(tree.clone()).await, SystemTime::now());
     let inner = trial.directory.as_ref().and_then(|inner| folder_within(&tree, inner));
     let (start, log) = (inner.unwrap_or_else(|| tree.clone()), dir.log());
-    let sockets = Sockets::make(std::env::temp_dir().join(format!("orchestrator-boss-{}", Uuid::new_v4().simple())));
+    let sockets = trial.sockets.clone().map(Sockets::make).unwrap_or_default();
     let check = verify::Check {
         command: &trial.command,
         directory: &start,

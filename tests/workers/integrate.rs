@@ -254,9 +254,12 @@ async fn a_supervisor_that_is_killed_leaves_nothing_and_lands_nothing() {
         // Itself, and by now perhaps what it has started: pids need not go up.
         send(tree.processes.iter().min_by_key(|it| it.started).unwrap(), Signal::Kill);
     };
-    let request = of(&ids[0], &command);
+    let named = world.path("sockets");
+    let request = of(&ids[0], &format!("echo \"$SCREENDIR\" > '{}'; {command}", named.display()));
     let (answer, ()) = tokio::join!(integrate(&server, &request), kill);
     assert_eq!(answer.status, "could_not_verify", "{answer:#?}");
+    let sockets = PathBuf::from(std::fs::read_to_string(&named).unwrap().trim());
+    assert!(sockets.is_absolute() && !sockets.exists(), "{}", sockets.display());
     assert!(matches!(answer.verification, Some(Verification::CouldNotRun { why }) if why.contains("died")));
     assert_eq!(world.git(&["rev-parse", "main"]), before);
     nothing_is_left(&world);
