@@ -3,6 +3,7 @@
 //! cannot be beside it, they are in the user's data directory.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -116,12 +117,21 @@ fn short_id(around: Around<'_>) -> String {
     git::short_hash(real(around.state_root).as_os_str().as_encoded_bytes())
 }
 
-/// Returns whether the folder exists or can be created, and is not below a project.
+/// Returns whether a folder belongs to this user, and no other user can replace what is in it.
+fn is_ours_alone(folder: &Path) -> bool {
+    let (others_write, sticky) = (0o022, 0o1000);
+    folder.metadata().is_ok_and(|found| {
+        let mode = found.mode();
+        found.uid() == rustix::process::getuid().as_raw() && (mode & others_write == 0 || mode & sticky != 0)
+    })
+}
+
+/// Returns whether the folder is ours or can be created, and is not below a project.
 fn is_usable(folder: &Path, home: Option<&Path>) -> bool {
     let is_writable =
         |path: &Path| path.is_dir() && rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
     let real = match folder.symlink_metadata() {
-        Ok(_) => folder.canonicalize().ok().filter(|real| is_writable(real)),
+        Ok(_) => folder.canonicalize().ok().filter(|real| is_writable(real) && is_ours_alone(real)),
         Err(_) => folder
             .parent()
             .filter(|parent| is_writable(parent))
@@ -232,6 +242,20 @@ mod tests {
         // A symlink counts as its target.
         std::os::unix::fs::symlink("/nowhere/at/all", case.beside()).unwrap();
         assert!(case.is_in_data());
+    }
+
+    #[test]
+    fn folder_in_which_another_user_can_write_is_not_used() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let case = Case::new();
+        fs::create_dir(case.beside()).unwrap();
+        for (mode, is_used) in [(0o755, true), (0o775, false), (0o777, false), (0o1777, true)] {
+            fs::set_permissions(case.beside(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(case.folder(None) == case.beside(), is_used, "{mode:o}");
+        }
+        if chown(case.beside(), Some(1), None).is_ok() {
+            assert!(case.is_in_data(), "it belongs to another user");
+        }
     }
 
     #[test]
