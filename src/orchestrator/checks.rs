@@ -123,7 +123,7 @@ impl Checks<'_> {
             is_made_up: branch.is_none(),
             path: path.map(Path::to_owned),
             folder: Some(self.context.worktrees()),
-            allowed_roots: self.context.allowed_roots(),
+            allowed_roots: self.context.allowed_roots(repository),
         };
         let plan = git::check(repository, &request).map_err(|error| with_causes(&error))?;
         match plan.new_branch && plan.from_remote.is_none() {

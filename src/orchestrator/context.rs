@@ -114,21 +114,25 @@ impl Context {
         self.tree.as_deref().or(root).unwrap_or(&self.directory)
     }
 
-    fn worktree_places(&self) -> Option<Around<'_>> {
-        let repository = self.repository.as_ref()?;
-        Some(Around { repository, state_root: &self.state_root, template: self.settings.worktrees_dir.as_deref() })
+    fn around<'a>(&'a self, repository: &'a Repository) -> Around<'a> {
+        Around { repository, state_root: &self.state_root, template: self.settings.worktrees_dir.as_deref() }
     }
 
     /// Returns the folder for new worktrees. It is of no use outside a repository.
     pub(super) fn worktrees(&self) -> PathBuf {
-        let folder = self.worktree_places().map(worktree_places::worktrees_folder);
+        let folder = self.repository.as_ref().map(|repository| self.worktrees_of(repository));
         folder.unwrap_or_else(|| self.state_root.join(state_dir::WORKTREES))
     }
 
+    /// Returns the folder for new worktrees of any repository.
+    pub(super) fn worktrees_of(&self, repository: &Repository) -> PathBuf {
+        worktree_places::worktrees_folder(self.around(repository))
+    }
+
     /// Removes the folder of worktrees that contained this one, if it is now empty.
-    pub(super) fn remove_empty_folder(&self, worktree: &Path) {
-        let places = self.worktree_places().map(worktree_places::all_folders).unwrap_or_default();
-        let Some((repository, folder)) = self.repository.as_ref().zip(worktree.parent()) else { return };
+    pub(super) fn remove_empty_folder(&self, repository: &Repository, worktree: &Path) {
+        let places = worktree_places::all_folders(self.around(repository));
+        let Some(folder) = worktree.parent() else { return };
         if places.iter().any(|place| place == folder)
             && let Err(error) = git::remove_empty_folder(repository, folder)
         {
@@ -141,9 +145,9 @@ impl Context {
         self.directory.strip_prefix(self.tree()).unwrap_or(Path::new(""))
     }
 
-    /// Returns the folders outside the repository that may contain worktrees.
-    pub(super) fn allowed_roots(&self) -> Vec<PathBuf> {
-        let own = self.worktree_places().map(worktree_places::all_folders).unwrap_or_default();
+    /// Returns the folders outside the repository that may contain its worktrees.
+    pub(super) fn allowed_roots(&self, repository: &Repository) -> Vec<PathBuf> {
+        let own = worktree_places::all_folders(self.around(repository));
         self.settings.worktree_roots.iter().cloned().chain([self.state_root.clone()]).chain(own).collect()
     }
 

@@ -93,8 +93,8 @@ fn prepare(
     let trial = Trial {
         tag,
         configuration: configuration::remember(context, &repository)?,
+        tree: Some(context.worktrees_of(&repository).join(trial::tree_name())),
         repository,
-        tree: Some(context.worktrees().join(trial::tree_name())),
         directory,
         commit,
         command,

@@ -217,7 +217,7 @@ fn worktree(
         is_made_up: branch.ends_with(order.worker.id.as_str()),
         path: Some(path.to_owned()),
         folder: path.parent().filter(|parent| *parent == context.worktrees()).map(Path::to_owned),
-        allowed_roots: context.allowed_roots(),
+        allowed_roots: context.allowed_roots(repository),
     };
     let made = git::create(repository, &request, Some(&lock_reason(&order.worker))).map_err(refused)?;
     Ok((made, true))

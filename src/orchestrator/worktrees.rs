@@ -44,8 +44,8 @@ pub(super) fn create(context: &Context, recorded: Option<String>, request: Workt
         tree,
         is_made_up: false,
         path: request.path,
-        folder: Some(context.worktrees()),
-        allowed_roots: context.allowed_roots(),
+        folder: Some(context.worktrees_of(&repository)),
+        allowed_roots: context.allowed_roots(&repository),
     };
     let made = git::create(&repository, &request, None).map_err(refused)?;
     Ok(WorktreeAnswer {
@@ -226,7 +226,7 @@ fn remove_one(
         removed => removed,
     };
     let removed = removed.map_err(refused)?;
-    context.remove_empty_folder(&removed.path);
+    context.remove_empty_folder(&repository, &removed.path);
     Ok(RemovedWorktree {
         path: removed.path,
         branch: removed.branch,

@@ -145,6 +145,8 @@ async fn work_in_a_second_repository_comes_in_there() {
     let request =
         WorktreeRequest { branch: "task".to_owned(), path: None, base: None, repo_path: Some(second.clone()) };
     let made = server.orchestrator.create_worktree(&server.boss, request).await.unwrap();
+    let beside = made.path.parent().unwrap().to_str().unwrap().to_owned();
+    assert!(beside.contains("/second.worktrees"), "it lies beside its own repository: {beside}");
     let mut draft = mission("there", "write there.txt x\ncommit there");
     draft.place = DraftPlace::Directory(made.path.clone());
     let id = server.create_one(draft).await;
@@ -182,7 +184,7 @@ async fn work_in_a_second_repository_comes_in_there() {
     let target = RemovalTarget::Path(made.path.clone());
     let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
     let removed = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
-    assert!(removed.kept.is_empty() && !made.path.exists(), "{removed:?}");
+    assert!(removed.kept.is_empty() && !Path::new(&beside).exists(), "{removed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
