@@ -117,9 +117,10 @@ fn short_id(around: Around<'_>) -> String {
     git::short_hash(real(around.state_root).as_os_str().as_encoded_bytes())
 }
 
-/// Returns whether a folder belongs to this user, and no other user can replace what is in it.
-fn is_ours_alone(folder: &Path) -> bool {
-    let (others_write, sticky) = (0o022, 0o1000);
+/// Returns whether a folder belongs to this user, and not everybody can replace what is in it. Its group may write: many
+/// systems give each user a group of their own, and let it write to new folders.
+fn is_ours(folder: &Path) -> bool {
+    let (others_write, sticky) = (0o002, 0o1000);
     folder.metadata().is_ok_and(|found| {
         let mode = found.mode();
         found.uid() == rustix::process::getuid().as_raw() && (mode & others_write == 0 || mode & sticky != 0)
@@ -131,7 +132,7 @@ fn is_usable(folder: &Path, home: Option<&Path>) -> bool {
     let is_writable =
         |path: &Path| path.is_dir() && rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
     let real = match folder.symlink_metadata() {
-        Ok(_) => folder.canonicalize().ok().filter(|real| is_writable(real) && is_ours_alone(real)),
+        Ok(_) => folder.canonicalize().ok().filter(|real| is_writable(real) && is_ours(real)),
         Err(_) => folder
             .parent()
             .filter(|parent| is_writable(parent))
@@ -245,11 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn folder_in_which_another_user_can_write_is_not_used() {
+    fn folder_in_which_everybody_can_write_is_not_used() {
         use std::os::unix::fs::{PermissionsExt, chown};
         let case = Case::new();
         fs::create_dir(case.beside()).unwrap();
-        for (mode, is_used) in [(0o755, true), (0o775, false), (0o777, false), (0o1777, true)] {
+        for (mode, is_used) in [(0o755, true), (0o775, true), (0o777, false), (0o1777, true)] {
             fs::set_permissions(case.beside(), fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(case.folder(None) == case.beside(), is_used, "{mode:o}");
         }
