@@ -222,7 +222,7 @@ mod tests {
         fixture.git(&["merge", "-q", "--squash", "work"]);
         fixture.git(&["commit", "-qm", "squashed"]);
         let (source, commit) = (fixture.git(&["rev-parse", "work"]), fixture.git(&["rev-parse", "main"]));
-        work.brought.push(("main".to_owned(), Brought { source, commit: commit.clone(), own: true }));
+        work.brought.push(("main".to_owned(), Brought { source, commit: commit.clone(), partial: false, own: true }));
         // The later change to the same lines makes a merge conflict.
         fixture.commit("work.txt", "changed\n");
         assert_eq!(merged(&fixture.repo, &[work.clone()]), [Merged::Into { branch: "main".to_owned(), commit }]);

@@ -17,9 +17,9 @@ use super::repository::Repository;
 pub struct Known {
     /// Commit at which the worker began.
     pub base: Option<String>,
-    /// True if `base` was the tip of the target at that time. Everything before it was then on the target.
+    /// True if the target contained `base` at that time.
     pub from_target: bool,
-    /// Unix time at which the worker began.
+    /// Unix time at which the worker, or the first of those that it builds on, began.
     pub began: i64,
     /// The worker's own branch, followed by those that it builds on.
     pub branches: Vec<String>,
@@ -34,6 +34,8 @@ pub struct Brought {
     pub source: String,
     /// Commit of the target that integrated it.
     pub commit: String,
+    /// True if commits of `source` were left out. They may exist nowhere else.
+    pub partial: bool,
     /// True for the worker's own branch, false for one that it builds on.
     pub own: bool,
 }
@@ -149,35 +151,28 @@ fn taken_back(
 ) -> Result<Vec<String>, CommandError> {
     let base = known.base.as_ref().filter(|base| fresh.has(base));
     let log = refs::log(repo, target)?;
+    // What left the target before the worker began, such as commits that the user moved to a branch, is no longer the
+    // target's concern.
+    let began = log.iter().position(|it| it.at <= known.began);
+    let since = &log[..began.map_or(log.len(), |at| at + 1)];
     // The branch's commits cannot be distinguished from others on the target if its reflog is gone.
-    let was_target = log.iter().filter(|it| !own.is_empty() && fresh.has(&it.to) && !own.contains(&it.to));
+    let was_target = since.iter().filter(|it| !own.is_empty() && fresh.has(&it.to) && !own.contains(&it.to));
     let mut tips: Vec<String> = was_target.map(|it| it.to.clone()).collect();
     tips.extend(base.filter(|_| known.from_target).cloned());
     let mut dropped = fresh.up_to(&tips);
     if base.is_some() {
-        let before = log.iter().filter(|it| it.at <= known.began && !own.contains(&it.to) && !fresh.has(&it.to));
-        let never = never_on(repo, tip, onto, before)?;
+        let then = began.map(|at| &log[at].to).filter(|to| !own.contains(*to) && !fresh.has(to));
+        let never = then.map(|then| never_on(repo, tip, onto, then)).transpose()?;
         let below = fresh.up_to(known.base.as_slice());
         dropped.extend(never.iter().flat_map(|never| below.iter().filter(|it| !never.contains(**it)).copied()));
     }
     Ok(fresh.newest(&dropped))
 }
 
-/// Returns the commits of `tip` that are in neither `onto` nor an earlier position of the target (`before`). `None` if
-/// there is no earlier position.
-fn never_on<'a>(
-    repo: &Repository,
-    tip: &str,
-    onto: &str,
-    before: impl Iterator<Item = &'a Logged>,
-) -> Result<Option<HashSet<String>>, CommandError> {
-    let former: HashSet<&String> = before.map(|it| &it.to).collect();
-    if former.is_empty() {
-        return Ok(None);
-    }
-    let lines: String = former.iter().map(|it| format!("^{it}\n")).collect();
-    let git = repo.read().args(["rev-list", "--ignore-missing", "--stdin", tip, "--not", onto]);
-    Ok(Some(git.input(lines).text()?.lines().map(str::to_owned).collect()))
+/// Returns the commits of `tip` that are in neither `onto` nor the commit of the target at which the worker began.
+fn never_on(repo: &Repository, tip: &str, onto: &str, then: &str) -> Result<HashSet<String>, CommandError> {
+    let never = repo.read().args(["rev-list", "--ignore-missing", tip, "--not", onto, then]).text()?;
+    Ok(never.lines().map(str::to_owned).collect())
 }
 
 /// Returns the short ids and titles of the first few commits, for messages.

@@ -367,7 +367,8 @@ fn look_at_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result
         last_seen: Some(tip.clone()),
         base: None,
         targets: vec![name.clone()],
-        brought: request.brought.clone(),
+        // Commits that were left out would be lost with the branch.
+        brought: request.brought.iter().filter(|(_, brought)| !brought.partial).cloned().collect(),
     };
     if matches!(merged(repo, &[work])[..], [Merged::Into { .. }]) || is_integrated(repo, tip, &into)? {
         return Ok(Branch::Merged);

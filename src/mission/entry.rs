@@ -70,6 +70,9 @@ pub enum Entry {
         attempt: u32,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         base_commit: Option<String>,
+        /// The integration branch, if it contained the base then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base_branch: Option<String>,
         /// The repository that the worker works in, if it is not the one of this state directory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         repository: Option<PathBuf>,
@@ -140,6 +143,9 @@ pub enum Entry {
         /// Where the worker's branch stood then.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         source: Option<String>,
+        /// Whether commits of it were left out, since the user had removed them from the target.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        partial: bool,
     },
     WorktreeRemoved {
         worker: WorkerId,

@@ -119,6 +119,9 @@ pub struct Worker {
     pub started_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_commit: Option<String>,
+    /// The integration branch, if it contained `base_commit` when the worker began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_branch: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,
     /// The author of the cancellation.
@@ -148,6 +151,9 @@ pub struct Integrated {
     /// The commit of the worker's branch that was integrated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// True if commits of it were left out, since the user had removed them from the target.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 /// The delivery state of the notification of the last settlement or block.
@@ -207,6 +213,7 @@ impl Worker {
             admitted_seq: 0,
             started_at: None,
             base_commit: None,
+            base_branch: None,
             cancel: None,
             cancelled_by: None,
             integrated: None,
@@ -420,10 +427,11 @@ impl Registry {
             Entry::Unstarted { worker, attempt } => self.change(worker, |worker| {
                 worker.advance_in(*attempt, Event::StartAbandoned);
             }),
-            Entry::Running { worker, attempt, base_commit, repository } => self.change(worker, |worker| {
+            Entry::Running { worker, attempt, base_commit, base_branch, repository } => self.change(worker, |worker| {
                 if worker.advance_in(*attempt, Event::TurnStarted) {
                     worker.started_at.get_or_insert(line.at);
                     worker.base_commit = base_commit.clone().or(worker.base_commit.take());
+                    worker.base_branch = base_branch.clone().or(worker.base_branch.take());
                     worker.repository = repository.clone().or(worker.repository.take());
                 }
             }),
@@ -448,9 +456,9 @@ impl Registry {
                 worker.cancel = Some(reason.clone());
                 worker.cancelled_by = Some(if by.is_visitor() { Author::User } else { Author::Boss });
             }),
-            Entry::Integrated { worker, into, commit, source } => self.change(worker, |worker| {
-                let (into, commit, source) = (into.clone(), commit.clone(), source.clone());
-                let former = worker.integrated.replace(Integrated { into, commit, source });
+            Entry::Integrated { worker, into, commit, source, partial } => self.change(worker, |worker| {
+                let (into, commit, source, partial) = (into.clone(), commit.clone(), source.clone(), *partial);
+                let former = worker.integrated.replace(Integrated { into, commit, source, partial });
                 worker.integrated_before.extend(former.filter(|former| worker.integrated.as_ref() != Some(former)));
             }),
             Entry::WorktreeRemoved { worker, salvage_ref } => self.change(worker, |worker| {

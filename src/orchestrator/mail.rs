@@ -158,6 +158,8 @@ pub enum News {
     /// The supervisor is running.
     Started {
         base_commit: Option<String>,
+        /// The integration branch, if it contained the base.
+        base_branch: Option<String>,
         /// The repository that the worker works in, if it is not the server's own.
         repository: Option<PathBuf>,
     },

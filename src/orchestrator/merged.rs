@@ -114,7 +114,7 @@ pub(super) fn with(mut worker: Arc<Worker>, answer: Merged) -> Arc<Worker> {
 /// Returns the recorded integration that matches the state in git, or else a new one.
 fn now(worker: &Worker, into: String, commit: String) -> Integrated {
     let recorded = worker.integrations().rev().find(|it| it.into == into && it.commit == commit);
-    recorded.cloned().unwrap_or(Integrated { into, commit, source: None })
+    recorded.cloned().unwrap_or(Integrated { into, commit, source: None, partial: false })
 }
 
 /// Returns whether the worker has settled and has work on a branch.
@@ -151,7 +151,7 @@ fn work(worker: &Worker, target: Option<String>) -> Work {
 pub(super) fn brought(worker: &Worker) -> Vec<(String, Brought)> {
     let brought = |it: &Integrated| {
         let (source, commit) = (it.source.clone()?, it.commit.clone());
-        Some((it.into.clone(), Brought { source, commit, own: true }))
+        Some((it.into.clone(), Brought { source, commit, partial: it.partial, own: true }))
     };
     worker.integrations().filter_map(brought).collect()
 }

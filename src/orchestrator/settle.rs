@@ -33,8 +33,8 @@ impl Actor {
             return;
         }
         match news {
-            News::Started { base_commit, repository } => {
-                self.note(Entry::Running { worker: id.clone(), attempt, base_commit, repository })
+            News::Started { base_commit, base_branch, repository } => {
+                self.note(Entry::Running { worker: id.clone(), attempt, base_commit, base_branch, repository })
             }
             News::Status(status) => self.note_status(&worker, *status),
             News::Ended(outcome) => self.settle(&worker, &outcome),
@@ -47,7 +47,7 @@ impl Actor {
         match (worker.status, status.phase) {
             (WorkerStatus::Starting | WorkerStatus::Verifying, Phase::Running) => {
                 let (worker, attempt) = (worker.id.clone(), worker.attempt);
-                self.note(Entry::Running { worker, attempt, base_commit: None, repository: None });
+                self.note(Entry::Running { worker, attempt, base_commit: None, base_branch: None, repository: None });
             }
             (WorkerStatus::Running, Phase::Verifying) => {
                 self.note(Entry::Verifying { worker: worker.id.clone(), attempt: worker.attempt });

@@ -44,7 +44,8 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     let reporter = follow::Reporter::new(mailbox, &order.worker);
     match launch(&context, &order).await {
         Ok(worker) => {
-            reporter.tell(News::Started { base_commit: worker.base_commit, repository: worker.repository });
+            let Worker { base_commit, base_branch, repository, .. } = worker;
+            reporter.tell(News::Started { base_commit, base_branch, repository });
         }
         Err(error) => match order.attempt_dir.renounce() {
             Ok(true) => return give_up(&reporter, &order, &with_causes(&error)),
@@ -119,6 +120,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
     };
     let elsewhere = assignment.repository.as_ref().filter(|it| context.repository.as_ref() != Some(it));
     let begins = Worker {
+        base_branch: base_branch(order, assignment.base_commit.as_deref(), assignment.repository.as_ref()),
         base_commit: assignment.base_commit.clone(),
         repository: elsewhere.map(|it| it.root().to_owned()),
         ..Worker::clone(worker)
@@ -130,6 +132,19 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
         remembered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     Ok(begins)
+}
+
+/// Returns the integration branch if it contains the commit at which the worker begins. An existing branch, or one from
+/// a remote, can have commits that were never on it.
+fn base_branch(order: &Order, base: Option<&str>, repository: Option<&Repository>) -> Option<String> {
+    let (worker, full_name) = (&order.worker, order.integration_branch.as_deref()?);
+    if worker.base_commit.is_some() || !matches!(worker.mission.place, Place::Worktree { .. }) {
+        return worker.base_branch.clone();
+    }
+    let (base, repository) = base.zip(repository)?;
+    let tip = repository.resolve(full_name).ok()?;
+    let contains = git::integrate::contains(repository, &tip, base);
+    contains.then(|| git::names::branch_name(full_name).to_owned())
 }
 
 /// Returns the state of the main checkout before this worker begins, so that later changes outside its worktree can be

@@ -25,7 +25,6 @@ use crate::mission::entry::Entry;
 use crate::mission::id::WorkerId;
 use crate::mission::outcome::{LikelyCause, Missing, Verification};
 use crate::mission::registry::{Integrated, Worker};
-use crate::mission::spec::Place;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -239,16 +238,15 @@ async fn built_on(orchestrator: &Orchestrator, worker: &Worker) -> Vec<Arc<Worke
 fn known(worker: &Worker, below: &[Arc<Worker>], source: &Source, into: &str) -> Known {
     let brought = |worker: &Worker, own: bool| {
         let here = worker.integrations().filter(|it| it.into == into);
-        let brought = |it: &Integrated| Some(Brought { source: it.source.clone()?, commit: it.commit.clone(), own });
+        let brought = |it: &Integrated| {
+            Some(Brought { source: it.source.clone()?, commit: it.commit.clone(), partial: it.partial, own })
+        };
         here.filter_map(brought).collect::<Vec<_>>()
     };
-    let is_meant_for = |branch: &str| git::names::branch_name(branch) == into;
-    let own_base = matches!(&worker.mission.place, Place::Worktree { base: None, .. })
-        && worker.integration_branch.as_deref().is_none_or(is_meant_for);
     Known {
         base: worker.base_commit.clone(),
-        from_target: own_base && below.is_empty(),
-        began: worker.created_at.as_second(),
+        from_target: worker.base_branch.as_deref() == Some(into),
+        began: below.iter().map(|it| it.created_at).fold(worker.created_at, Ord::min).as_second(),
         branches: [source.branch.as_str()]
             .into_iter()
             .chain(below.iter().filter_map(|it| it.branch()))
@@ -478,7 +476,8 @@ impl Run<'_> {
             let source = &self.order.sources[car.source];
             let Some(worker) = source.by().cloned() else { continue };
             let (into, commit, source) = (self.order.into.clone(), car.commit.clone(), Some(source.tip.clone()));
-            let entry = Entry::Integrated { worker: worker.clone(), into, commit, source };
+            let partial = train.foreign.get(&car.source).is_some_and(|foreign| !foreign.dropped.is_empty());
+            let entry = Entry::Integrated { worker: worker.clone(), into, commit, source, partial };
             self.orchestrator.ask(|reply| Ask::Record { worker, entry, reply }).await??;
         }
         Ok(())

@@ -56,6 +56,39 @@ async fn commits_that_the_user_takes_back_do_not_come_in_with_a_worker() {
         assert_eq!(world.git(&["ls-tree", "--name-only", "main"]), "README\na.txt");
         assert!(!world.git(&["log", "--format=%s", "main"]).contains("regretted"));
         assert_eq!(integrate(&server, request).await.status, "already_integrated");
+        let (target, salvage) = (RemovalTarget::Worker(id.clone()), RemovalTarget::Worker(id.clone()));
+        let remove = RemovalRequest { target, repo_path: None, force: false, delete_branch: true };
+        let kept = server.orchestrator.remove_worktree(&server.boss, remove.clone()).await.unwrap().kept;
+        assert!(kept[0].why.contains("not in main"), "the branch alone holds what was left out: {kept:#?}");
+        let force = RemovalRequest { target: salvage, force: true, ..remove };
+        let removed = server.orchestrator.remove_worktree(&server.boss, force).await.unwrap().removed;
+        assert!(world.git(&["log", "--format=%s", removed[0].salvage_ref.as_ref().unwrap()]).contains("regretted"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_users_commits_on_an_existing_branch_come_in() {
+    let world = World::new();
+    let remote = world.path("remote");
+    world.git(&["branch", "feature"]);
+    world.git(&["switch", "-q", "feature"]);
+    commit(&world.repo(), "users.txt", "x\n");
+    world.git(&["clone", "-q", "--bare", ".", remote.to_str().unwrap()]);
+    world.git(&["branch", "-m", "feature", "local"]);
+    world.git(&["switch", "-q", "main"]);
+    world.git(&["remote", "add", "origin", remote.to_str().unwrap()]);
+    world.git(&["fetch", "-q"]);
+    for branch in ["local", "feature"] {
+        let server = world.server(Some("boss"));
+        let mut draft = mission(branch, &format!("write {branch}.txt x\ncommit {branch}"));
+        draft.place = DraftPlace::Worktree { branch: Some(branch.into()), base: None, path: None, directory: None };
+        let id = server.create_one(draft).await;
+        server.until(&id, "completed").await;
+        let answer = integrate(&server, of(&id)).await;
+        assert_eq!(answer.status, "merged", "{answer:#?}");
+        assert!(world.git(&["ls-tree", "--name-only", "main"]).contains("users.txt"), "{answer:#?}");
+        assert_eq!(world.git(&["rev-list", "--count", &format!("main..{branch}")]), "0");
+        world.git(&["reset", "-q", "--hard", "HEAD~1"]);
     }
 }
 

@@ -87,7 +87,7 @@ pub fn mixed() -> Vec<WorkerView> {
         testing::apply(
             &mut registry,
             "s",
-            Entry::Running { worker: id(), attempt: 1, base_commit: None, repository: None },
+            Entry::Running { worker: id(), attempt: 1, base_commit: None, base_branch: None, repository: None },
         );
         let brief = match at {
             3 => settled(Ending::Completed, |brief| {

@@ -5,7 +5,9 @@ use crate::git::testing::{Fixture, git, show};
 
 const ALL: [Strategy; 3] = [Strategy::Merge, Strategy::Squash, Strategy::CherryPick];
 
-/// A start time after all reflog entries of the test.
+/// A start time before all reflog entries of the test.
+const BEFORE: i64 = 0;
+/// A start time after them.
 const LATER: i64 = i64::MAX;
 
 /// A worker on branch `work`, which begins at the tip of `main`.
@@ -21,7 +23,7 @@ impl Worker {
         let known = Known {
             base: Some(base),
             from_target: true,
-            began: LATER,
+            began: BEFORE,
             branches: vec!["work".to_owned()],
             brought: vec![],
         };
@@ -78,7 +80,7 @@ impl Worker {
         land(&self.fixture.repo, Move { branch: into, from: &from, to: &to, what: "work" }).unwrap();
         if into == "main" {
             let source = tip(&self.fixture.repo, "work").unwrap();
-            self.known.brought.push(Brought { source, commit: to.clone(), own: true });
+            self.known.brought.push(Brought { source, commit: to.clone(), partial: false, own: true });
         }
         to
     }
@@ -193,6 +195,20 @@ fn what_the_worker_merged_and_the_user_took_back_then_stays_out() {
             assert!(worker.main_holds("more.txt") && !worker.main_holds("regretted.txt"));
             assert_eq!(worker.main_holds("work.txt"), own_before);
         }
+    }
+}
+
+#[test]
+fn commits_moved_to_the_branch_before_the_worker_began_come_in() {
+    for strategy in ALL {
+        let mut worker = Worker::after_commits();
+        worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
+        (worker.known.from_target, worker.known.began) = (false, LATER);
+        worker.commits("work.txt", "work\n");
+        let found = worker.foreign("main");
+        assert_eq!((found.dropped.len(), found.along.len()), (0, 2));
+        worker.comes_in("main", strategy);
+        assert!(worker.main_holds("work.txt") && worker.main_holds("b.txt"), "{strategy:?}");
     }
 }
 
@@ -340,7 +356,7 @@ fn what_it_builds_on_comes_along_unless_that_is_in_already() {
     worker.fixture.git(&["merge", "-q", "--squash", "below"]);
     worker.fixture.git(&["commit", "-qm", "below, squashed"]);
     let squashed = worker.fixture.git(&["rev-parse", "main"]);
-    worker.known.brought.push(Brought { source: below.clone(), commit: squashed, own: false });
+    worker.known.brought.push(Brought { source: below.clone(), commit: squashed, partial: false, own: false });
     let found = worker.foreign("main");
     assert_eq!((found.had, found.along), (vec![below], vec![]));
     worker.comes_in("main", Strategy::Squash);

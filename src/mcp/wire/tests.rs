@@ -66,6 +66,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         admitted_seq: 0,
         started_at: Some("2026-11-22T11:59:00Z".parse().unwrap()),
         base_commit: None,
+        base_branch: None,
         cancel: None,
         cancelled_by: None,
         integrated: None,
@@ -139,7 +140,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     Arc::make_mut(&mut view.worker).mission.task_id = TaskId::from(long(400));
     Arc::make_mut(&mut view.worker).mission.place =
         Place::Worktree { path: long(4_000).into(), branch: long(800), base: None, directory: None };
-    let integrated = registry::Integrated { into: long(800), commit: "c".repeat(64), source: None };
+    let integrated = registry::Integrated { into: long(800), commit: "c".repeat(64), source: None, partial: false };
     Arc::make_mut(&mut view.worker).integrated = Some(integrated);
     view.redelivered = true;
     let racer = |number| RacerView {
@@ -255,7 +256,7 @@ fn work_that_is_not_on_the_branch_is_said_whole_and_held_against_a_merge() {
     assert!(parts[0]["how_to_include"].as_str().unwrap().ends_with("index.lock is there"), "{parts:#?}");
     let next = worker["next_step"].as_str().unwrap();
     assert!(next.starts_with("not all of its work is on its branch"), "{next}");
-    let integrated = registry::Integrated { into: "main".into(), commit: "c".repeat(40), source: None };
+    let integrated = registry::Integrated { into: "main".into(), commit: "c".repeat(40), source: None, partial: false };
     Arc::make_mut(&mut view.worker).integrated = Some(integrated);
     let next = Worker::new(&view, 4_000).next_step;
     assert!(!next.contains("remove_worktree") && next.contains("not_on_branch"), "{next}");

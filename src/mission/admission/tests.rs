@@ -96,7 +96,7 @@ fn start(registry: &mut Registry, server: &str, now: Timestamp) -> Result<usize,
             registry,
             now,
             server,
-            Entry::Running { worker: id.clone(), attempt: 1, base_commit: None, repository: None },
+            Entry::Running { worker: id.clone(), attempt: 1, base_commit: None, base_branch: None, repository: None },
         );
     }
     let live: Vec<_> = registry.workers().filter(|worker| worker.status.is_live()).collect();

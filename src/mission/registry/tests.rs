@@ -21,7 +21,7 @@ fn what_a_slow_server_says_of_an_earlier_attempt_changes_nothing() {
     requeue(&mut registry, &id);
     let late = [
         Entry::Settled { worker: id.clone(), brief: Box::new(brief(1, Ending::Failed)) },
-        Entry::Running { worker: id.clone(), attempt: 1, base_commit: None, repository: None },
+        Entry::Running { worker: id.clone(), attempt: 1, base_commit: None, base_branch: None, repository: None },
         Entry::Verifying { worker: id.clone(), attempt: 1 },
         Entry::Unstarted { worker: id.clone(), attempt: 1 },
     ];
@@ -99,7 +99,8 @@ fn a_worker_that_is_blocked_needs_somebody_until_something_came_of_it() {
     apply(&mut registry, "s", Entry::Settled { worker: id.clone(), brief: Box::new(blocked) });
     assert!(registry.get(&id).unwrap().needs_you());
     let mut merged = Worker::clone(registry.get(&id).unwrap());
-    merged.integrated = Some(Integrated { into: "main".to_owned(), commit: "c".to_owned(), source: None });
+    merged.integrated =
+        Some(Integrated { into: "main".to_owned(), commit: "c".to_owned(), source: None, partial: false });
     assert!(!merged.needs_you());
     let next =
         NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission, written: Vec::new() };

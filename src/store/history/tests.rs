@@ -80,7 +80,7 @@ impl Pair {
                 self.change(
                     by,
                     &needed,
-                    vec![Entry::Integrated { worker: worker.id.clone(), into, commit, source: None }],
+                    vec![Entry::Integrated { worker: worker.id.clone(), into, commit, source: None, partial: false }],
                 );
             }
             Step::Succeed => {
