@@ -235,6 +235,16 @@ impl Git {
         Ok(self.answer()?.is_some())
     }
 
+    /// Returns whether the commit `part` is contained in `whole`; `false` if git does not have one of them.
+    pub fn is_ancestor(self, part: &str, whole: &str) -> Result<bool, CommandError> {
+        Ok(self.args(["merge-base", "--is-ancestor", part, whole]).output()?.code == Some(0))
+    }
+
+    /// Returns the tree of a commit.
+    pub fn tree_of(self, commit: &str) -> Result<String, CommandError> {
+        self.args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
+    }
+
     /// At most `limit` bytes of the output from `offset` on, without holding the rest in memory.
     pub fn page(mut self, offset: u64, limit: usize) -> Result<Page, CommandError> {
         // Git ends by the closed pipe when there was more; its exit code then means nothing.

@@ -203,7 +203,7 @@ impl<'a> Bench<'a> {
             Err(conflicts) => return Ok(Coupled::Conflicts(conflicts)),
         };
         let squash = step.strategy == Strategy::Squash;
-        if (squash || !settled.is_empty()) && tree == self.tree_of(onto)? {
+        if (squash || !settled.is_empty()) && tree == self.read().tree_of(onto)? {
             return Ok(Coupled::Nothing);
         }
         if self.scratch.is_some() && step.is_last {
@@ -240,7 +240,7 @@ impl<'a> Bench<'a> {
     /// Creates an unreferenced commit with the tree of `of` that also has `parents` in its history.
     fn stand_in(&self, of: &str, parents: &[&str]) -> Result<String, CommandError> {
         let parents: Vec<&str> = [of].iter().chain(parents).copied().collect();
-        commit_tree(self.write(), &self.tree_of(of)?, &parents, b"stand-in for a merge".to_vec())
+        commit_tree(self.write(), &self.read().tree_of(of)?, &parents, b"stand-in for a merge".to_vec())
     }
 
     /// Returns the newest commit of `tip` whose changes the user has already integrated into `onto`, picked one by one
@@ -281,7 +281,7 @@ impl<'a> Bench<'a> {
         // libgit2 does not see the objects of a dry run, so the git program is the fallback.
         match refs::is_ancestor(self.repo.root(), part, whole) {
             Some(answer) => Ok(answer),
-            None => self.read().args(["merge-base", "--is-ancestor", part, whole]).succeeds(),
+            None => self.read().is_ancestor(part, whole),
         }
     }
 
@@ -315,7 +315,7 @@ impl<'a> Bench<'a> {
         commit: &str,
         parent: &str,
     ) -> Result<Result<String, Vec<Conflict>>, IntegrateError> {
-        let onto_tree = self.tree_of(onto)?;
+        let onto_tree = self.read().tree_of(onto)?;
         let stand_in = commit_tree(self.write(), &onto_tree, &[parent], b"stand-in for a cherry-pick".to_vec())?;
         let tree = match self.merge_trees(&stand_in, commit)? {
             Ok(tree) => tree,
@@ -336,10 +336,6 @@ impl<'a> Bench<'a> {
             .env("GIT_AUTHOR_DATE", show("%ad")?);
         let message = show("%B")?.into_bytes();
         Ok(Ok(commit_tree(git, &tree, &[onto], message)?))
-    }
-
-    fn tree_of(&self, commit: &str) -> Result<String, CommandError> {
-        self.read().args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
     }
 
     /// The tree of a clean merge, or what is in conflict.
@@ -406,9 +402,7 @@ pub(super) fn with_objects_in(git: Git, repo: &Repository, folder: &Path) -> Git
 
 /// Whether all of the one is in the other.
 pub fn contains(repo: &Repository, whole: &str, part: &str) -> bool {
-    refs::is_ancestor(repo.root(), part, whole).unwrap_or_else(|| {
-        repo.read().args(["merge-base", "--is-ancestor", part, whole]).output().is_ok_and(|it| it.code == Some(0))
-    })
+    refs::is_ancestor(repo.root(), part, whole).unwrap_or_else(|| repo.read().is_ancestor(part, whole).unwrap_or(false))
 }
 
 fn commit_tree(git: Git, tree: &str, parents: &[&str], message: Vec<u8>) -> Result<String, CommandError> {

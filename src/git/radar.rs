@@ -146,7 +146,7 @@ fn in_scratch(repo: &Repository, target: &str, scratch: &Path) -> Git {
 
 /// Returns the tree of a commit.
 pub fn tree_of(repo: &Repository, commit: &str) -> Result<String, CommandError> {
-    repo.read().args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
+    repo.read().tree_of(commit)
 }
 
 /// Returns the merge base of two commits; `None` for unrelated histories.

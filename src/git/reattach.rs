@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use super::command::CommandError;
+use super::integrate::contains;
 use super::reflog::moves_of_head;
-use super::refs;
 use super::repository::{Repository, branch_commit, current_branch, resolve_commit};
 use super::status::{git_dir, operation_in_progress_in};
 use super::worktree::{list, zero_id};
@@ -31,15 +31,14 @@ pub fn reattach(repo: &Repository, worktree: &Path, branch: &str, base: &str) ->
         let mut moves = moves_of_head(worktree, &git_dir)?.into_iter().rev();
         let last = moves.find(|it| it.new.bytes().any(|digit| digit != b'0'));
         let last = last.map(|last| resolve_commit(repo.root(), &last.new)).transpose()?.flatten();
-        let Some(last) = last.filter(|last| is_ancestor(repo, base, last)) else { return Ok(false) };
+        let Some(last) = last.filter(|last| contains(repo, last, base)) else { return Ok(false) };
         set(repo, branch, &last, None)?;
         return Ok(true);
     }
     let Some(head) = resolve_commit(worktree, "HEAD")? else { return Ok(false) };
     let from = tip.as_deref().unwrap_or(base);
     if tip.as_deref() != Some(&head) {
-        if is_elsewhere(repo, worktree, branch)? || !is_ancestor(repo, from, &head) || !is_only_here(repo, from, &head)?
-        {
+        if is_elsewhere(repo, worktree, branch)? || !contains(repo, &head, from) || !is_only_here(repo, from, &head)? {
             return Ok(false);
         }
         set(repo, branch, &head, tip.as_deref())?;
@@ -69,11 +68,6 @@ fn set(repo: &Repository, branch: &str, to: &str, from: Option<&str>) -> Result<
 
 fn is_elsewhere(repo: &Repository, worktree: &Path, branch: &str) -> Result<bool, CommandError> {
     Ok(list(repo)?.iter().any(|it| it.path != worktree && it.branch.as_deref() == Some(branch)))
-}
-
-fn is_ancestor(repo: &Repository, part: &str, whole: &str) -> bool {
-    refs::is_ancestor(repo.root(), part, whole)
-        .unwrap_or_else(|| repo.read().args(["merge-base", "--is-ancestor", part, whole]).succeeds().unwrap_or(false))
 }
 
 /// Returns whether no ref contains any of the commits beyond `from`, so that they were made only here.

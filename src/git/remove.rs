@@ -380,8 +380,7 @@ fn look_at_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result
 
 /// Returns whether the commits are merged, or were squashed or picked with the same effect.
 pub(super) fn is_integrated(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
-    let ancestor = ["merge-base", "--is-ancestor", tip, into];
-    if repo.read().args(ancestor).succeeds()? {
+    if repo.read().is_ancestor(tip, into)? {
         return Ok(true);
     }
     let Some(base) = repo.read().args(["merge-base", tip, into]).answer()? else {
@@ -403,7 +402,7 @@ fn is_picked_or_squashed_since(repo: &Repository, tip: &str, base: &str, into: &
 
 fn merging_changes_nothing(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
     let merged = repo.read().args(["merge-tree", "--write-tree", "--no-messages", into, tip]).answer()?;
-    let tree = repo.read().args(["rev-parse", &format!("{into}^{{tree}}")]).text()?;
+    let tree = repo.read().tree_of(into)?;
     Ok(merged.is_some_and(|merged| merged.trim_ascii() == tree.as_bytes()))
 }
 

@@ -94,7 +94,7 @@ pub fn salvage_missing(
         let index = TemporaryIndex::of_git_dir(repo.root(), &own)?;
         found.take_operation(&index, &own)?;
         let tree = index.write_tree()?;
-        let committed = found.head.as_ref().map(|head| found.tree_of(head)).transpose()?;
+        let committed = found.head.as_ref().map(|head| Git::read(&found.dir).tree_of(head)).transpose()?;
         if committed.is_none_or(|committed| committed != tree) && !is_empty_tree(repo, &tree)? {
             found.tree = Some(tree);
         }
@@ -183,10 +183,6 @@ impl Found {
         self.parents.extend(commits.into_iter().map(|commit| (what.to_owned(), commit)));
     }
 
-    fn tree_of(&self, commit: &str) -> Result<String, CommandError> {
-        Git::read(&self.dir).args(["rev-parse", &format!("{commit}^{{tree}}")]).text()
-    }
-
     /// A commit of these files on HEAD, as one more parent.
     fn add_tree(&mut self, what: &str, tree: &str) -> Result<(), SalvageError> {
         let head: Vec<String> = self.head.iter().cloned().collect();
@@ -231,7 +227,7 @@ impl Found {
     fn commit(self, title: &str) -> Result<String, SalvageError> {
         let tree = match (&self.tree, &self.head) {
             (Some(tree), _) => tree.clone(),
-            (None, Some(head)) => self.tree_of(head)?,
+            (None, Some(head)) => Git::read(&self.dir).tree_of(head)?,
             (None, None) => Git::write(&self.dir).arg("mktree").input("").text()?,
         };
         let mut message = format!("salvage: {title}\n\n");
