@@ -4,12 +4,11 @@
 //! that are still there. The same holds if the user squashed or picked it: merging it would change nothing, or the
 //! target has its changes as other commits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::command::CommandError;
-use super::integrate::with_objects_in;
 use super::own::Brought;
-use super::radar::{self, scratch};
+use super::radar::{self, Tried, fork, scratch, try_merges};
 use super::refs::{self, Ancestry};
 use super::remove::is_picked_or_squashed;
 use super::repository::Repository;
@@ -48,7 +47,7 @@ pub enum Merged {
 /// Returns the answers for all branches, in the same order.
 pub fn merged(repo: &Repository, works: &[Work]) -> Vec<Merged> {
     look(repo, works).unwrap_or_else(|error| {
-        tracing::debug!(%error, "git could not be asked what is merged");
+        unanswered::<()>(error);
         vec![Merged::Unknown; works.len()]
     })
 }
@@ -68,13 +67,16 @@ fn look(repo: &Repository, works: &[Work]) -> Result<Vec<Merged>, CommandError> 
     let mut answers = Vec::new();
     let mut open = Vec::new();
     for (at, work) in works.iter().enumerate() {
-        let answer = by_history(work, &tips, &is_in)?;
+        let answer = by_history(work, &tips, &is_in).unwrap_or_else(|error| {
+            unanswered::<()>(error);
+            Some(Merged::Unknown)
+        });
         if let (None, Some((tip, onto))) = (&answer, pair(work, &tips)) {
             open.push((at, tip.clone(), onto.clone()));
         }
         answers.push(answer.unwrap_or(Merged::No));
     }
-    by_content(repo, works, &open, &mut answers)?;
+    by_content(repo, works, &open, &mut answers);
     Ok(answers)
 }
 
@@ -118,46 +120,60 @@ fn by_history(
     Ok(None)
 }
 
-/// Computes a scratch merge for each branch, all in one git process.
-fn by_content(
-    repo: &Repository,
-    works: &[Work],
-    open: &[(usize, String, String)],
-    answers: &mut [Merged],
-) -> Result<(), CommandError> {
-    for (at, ..) in open.iter().skip(MOST_TRIED) {
+/// Compares the contents, by scratch merges in one git process per target. An error concerns only the branches that git
+/// could not compare.
+fn by_content(repo: &Repository, works: &[Work], open: &[(usize, String, String)], answers: &mut [Merged]) {
+    let mut by_target: BTreeMap<&String, Vec<(usize, &String)>> = BTreeMap::new();
+    for (at, tip, onto) in open {
         answers[*at] = Merged::Unknown;
+        by_target.entry(onto).or_default().push((*at, tip));
     }
-    let open = &open[..open.len().min(MOST_TRIED)];
-    if open.is_empty() {
-        return Ok(());
-    }
-    let scratch = scratch()?;
-    let mut trees: HashMap<&String, String> = HashMap::new();
-    let mut compared = 0;
-    let pairs: Vec<_> = open.iter().map(|(_, tip, onto)| (onto.clone(), tip.clone())).collect();
-    let git = with_objects_in(repo.read(), repo, scratch.path()).env("GIT_NO_LAZY_FETCH", "1");
-    for ((at, tip, onto), result) in open.iter().zip(radar::results(git, &pairs)?) {
-        let into = || Merged::Into { branch: works[*at].targets[0].clone(), commit: onto.clone() };
-        match result {
-            Some(Some(tree)) => {
-                if !trees.contains_key(onto) {
-                    trees.insert(onto, repo.read().args(["rev-parse", &format!("{onto}^{{tree}}")]).text()?);
-                }
-                if trees[onto] == tree {
-                    answers[*at] = into();
-                }
-            }
-            Some(None) if compared < MOST_COMPARED => {
-                compared += 1;
-                if is_picked_or_squashed(repo, tip, onto)? {
-                    answers[*at] = into();
-                }
-            }
-            _ => answers[*at] = Merged::Unknown,
+    let (mut tries, mut comparisons) = (MOST_TRIED, MOST_COMPARED);
+    for (onto, mut branches) in by_target {
+        branches.truncate(tries);
+        tries -= branches.len();
+        for (at, is_in) in are_in(repo, onto, &branches, &mut comparisons).unwrap_or_else(unanswered) {
+            answers[at] = match is_in {
+                Some(true) => Merged::Into { branch: works[at].targets[0].clone(), commit: onto.clone() },
+                Some(false) => Merged::No,
+                None => Merged::Unknown,
+            };
         }
     }
-    Ok(())
+}
+
+/// Returns whether `onto` has the changes of each branch; `None` if that is unknown.
+fn are_in(
+    repo: &Repository,
+    onto: &str,
+    branches: &[(usize, &String)],
+    comparisons: &mut usize,
+) -> Result<Vec<(usize, Option<bool>)>, CommandError> {
+    let scratch = scratch()?;
+    let tree = radar::tree_of(repo, onto)?;
+    let pairs: Vec<_> = branches.iter().map(|(_, tip)| (onto.to_owned(), (*tip).clone())).collect();
+    let tried = try_merges(repo, onto, &pairs, scratch.path())?;
+    let mut is_in = |tip: &str, tried: Option<Tried>| match tried {
+        Some(tried) if tried.conflicts.is_empty() => Ok(Some(tried.tree == tree)),
+        Some(_) if *comparisons == 0 => Ok(None),
+        Some(_) => {
+            *comparisons -= 1;
+            is_picked_or_squashed(repo, tip, onto).map(Some)
+        }
+        // Git does not merge unrelated histories.
+        None => Ok(fork(repo, tip, onto)?.is_none().then_some(false)),
+    };
+    Ok(branches
+        .iter()
+        .zip(tried)
+        .map(|((at, tip), tried)| (*at, is_in(tip, tried).unwrap_or_else(unanswered)))
+        .collect())
+}
+
+/// Logs an error for which there is no answer.
+fn unanswered<T: Default>(error: CommandError) -> T {
+    tracing::debug!(%error, "git could not be asked what is merged");
+    T::default()
 }
 
 #[cfg(test)]
@@ -230,6 +246,22 @@ mod tests {
         assert!(is_merged(&fixture, &gone), "its branch was deleted after the merge");
         fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
         assert!(!is_merged(&fixture, &work));
+    }
+
+    #[test]
+    fn one_branch_without_an_answer_does_not_affect_the_others() {
+        let fixture = Fixture::new();
+        let merged_work = work(&fixture);
+        fixture.git(&["merge", "-q", "--squash", "work"]);
+        fixture.git(&["commit", "-qm", "squashed"]);
+        fixture.git(&["checkout", "-q", "--orphan", "unrelated"]);
+        fixture.commit("other.txt", "x\n");
+        fixture.git(&["checkout", "-q", "main"]);
+        let unrelated = Work { branch: "unrelated".to_owned(), base: None, ..merged_work.clone() };
+        let gone = Work { branch: "gone".to_owned(), last_seen: Some("f".repeat(40)), ..unrelated.clone() };
+        let found = merged(&fixture.repo, &[gone, unrelated, merged_work]);
+        assert_eq!(found[..2], [Merged::Unknown, Merged::No]);
+        assert!(matches!(found[2], Merged::Into { .. }), "{found:?}");
     }
 
     #[test]

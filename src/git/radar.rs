@@ -84,24 +84,6 @@ fn together(git: Git, pairs: &[Pair]) -> Result<Vec<Tried>, CommandError> {
     Ok(merges.into_iter().zip(pairs).map(named).collect())
 }
 
-/// Returns the tree of each clean merge and `Some(None)` for a conflict. Git stops at the first pair that it cannot
-/// merge: this pair and all later ones are `None`.
-pub(super) fn results(git: Git, pairs: &[Pair]) -> Result<Vec<Option<Option<String>>>, CommandError> {
-    let lines: String = pairs.iter().map(|(onto, other)| format!("{onto} {other}\n")).collect();
-    let output =
-        git.args(["merge-tree", "--write-tree", "--stdin", "--no-messages", "--name-only"]).input(lines).output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let whole = &text[..text.rfind("\0\0").map_or(0, |end| end + 1)];
-    let mut records = whole.split_terminator('\0');
-    let mut results = Vec::new();
-    while let (Some(clean @ ("0" | "1")), Some(tree)) = (records.next(), records.next()) {
-        records.by_ref().take_while(|record| !record.is_empty()).for_each(drop);
-        results.push(Some((clean == "1").then(|| tree.to_owned())));
-    }
-    results.resize(pairs.len(), None);
-    Ok(results)
-}
-
 fn own_names(paths: Vec<String>, (onto, other): &Pair) -> Vec<String> {
     let own = |path: String| own_name(&path, &[onto, other]).to_owned();
     let named: BTreeSet<String> = paths.into_iter().map(own).collect();
@@ -128,7 +110,8 @@ fn alone(git: Git, pair: &Pair) -> Result<Option<Tried>, CommandError> {
     let tree = records.next().unwrap_or_default();
     Ok(match output.code {
         Some(0) => Some(Tried { tree, conflicts: Vec::new() }),
-        Some(1) => Some(Tried { tree, conflicts: own_names(records.collect(), pair) }),
+        // Without a tree, git has only said that a commit is missing.
+        Some(1) if !tree.is_empty() => Some(Tried { tree, conflicts: own_names(records.collect(), pair) }),
         _ => None,
     })
 }

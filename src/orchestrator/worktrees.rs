@@ -98,6 +98,7 @@ pub(super) async fn remove(
 ) -> Result<RemovalAnswer> {
     let lookup = orchestrator.ask(|reply| Ask::Lookup { name: None, reply }).await??;
     let context = orchestrator.shared();
+    let mut answer = RemovalAnswer::default();
     let targets = match &request.target {
         RemovalTarget::Path(path) => vec![at_path(&lookup, &context.directory.join(path))],
         RemovalTarget::Worker(name) => {
@@ -107,11 +108,11 @@ pub(super) async fn remove(
         RemovalTarget::AllIntegrated => {
             let ours: Vec<Arc<Worker>> = lookup.all.iter().filter(|it| is_removable(it, boss)).cloned().collect();
             let (inner, target) = (Arc::clone(&context), lookup.recorded_for_all.clone());
-            let integrated = blocking(move || Ok(only_merged(&inner, target, ours))).await?;
+            let (integrated, unknown) = blocking(move || Ok(only_merged(&inner, target, ours))).await?;
+            answer.kept.extend(unknown);
             integrated.into_iter().map(|worker| of_worker(&lookup, worker)).collect()
         }
     };
-    let mut answer = RemovalAnswer::default();
     for target in targets {
         let worker = target.worker.clone();
         let branch = worker.as_ref().and_then(|it| it.integration_branch.clone());
@@ -165,13 +166,28 @@ fn is_removable(worker: &Worker, boss: &BossId) -> bool {
     ours && worker.boss == *boss && worker.status.is_settled()
 }
 
-fn only_merged(context: &Context, target: Option<String>, workers: Vec<Arc<Worker>>) -> Vec<Arc<Worker>> {
+/// Returns the workers whose work is merged, and the worktrees of those of which git does not show whether it is.
+fn only_merged(
+    context: &Context,
+    target: Option<String>,
+    workers: Vec<Arc<Worker>>,
+) -> (Vec<Arc<Worker>>, Vec<KeptWorktree>) {
     let set = &context.settings.integration_branch;
     let target = |worker: &Worker| set.clone().or(worker.integration_branch.clone()).or(target.clone());
     let asked: Vec<_> = workers.iter().map(|worker| (Arc::clone(worker), target(worker))).collect();
     let answers = context.merged.ask(context.repository.as_ref(), &asked);
-    let is_in = |answer: &Merged| matches!(answer, Merged::Into { .. });
-    workers.into_iter().zip(answers).filter(|(_, answer)| is_in(answer)).map(|(worker, _)| worker).collect()
+    let (mut merged, mut unknown) = (Vec::new(), Vec::new());
+    for (worker, answer) in workers.into_iter().zip(answers) {
+        match answer {
+            Merged::Into { .. } => merged.push(worker),
+            Merged::No => {}
+            Merged::Unknown => unknown.push(KeptWorktree {
+                path: worker.mission.place.path().to_owned(),
+                why: format!("cannot tell whether the work of {} is merged: git gives no answer", worker.id),
+            }),
+        }
+    }
+    (merged, unknown)
 }
 
 /// Returns why a worktree stays when all integrated ones are removed: part of its work is not on its branch. A worktree

@@ -262,6 +262,16 @@ async fn merged_is_what_git_says_now_and_everywhere_the_same() {
     assert_eq!(server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap().removed.len(), 1);
     world.git(&["branch", "-q", "-D", &branch]);
     assert_eq!(is_merged().await.as_deref(), Some("main"), "its branch is gone, its work is not");
+
+    let damaged = server.create_one(mission("damaged", "write b.txt b\ncommit b")).await;
+    server.until(&damaged, "completed").await;
+    let head = world.git(&["rev-parse", &format!("orchestrator/{damaged}")]);
+    std::fs::remove_file(world.repo().join(".git/objects").join(&head[..2]).join(&head[2..])).unwrap();
+    // An answer is remembered until a branch moves.
+    world.git(&["commit", "-q", "--allow-empty", "-m", "moved"]);
+    let answer = server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap();
+    assert_eq!((answer.removed.len(), answer.kept.len()), (0, 1), "{answer:?}");
+    assert!(answer.kept[0].why.contains("git gives no answer"), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
