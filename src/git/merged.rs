@@ -53,7 +53,10 @@ pub fn merged(repo: &Repository, works: &[Work]) -> Vec<Merged> {
 }
 
 fn look(repo: &Repository, works: &[Work]) -> Result<Vec<Merged>, CommandError> {
-    let names: HashSet<&String> = works.iter().flat_map(|work| work.targets.iter().chain([&work.branch])).collect();
+    let mut names: HashSet<&String> = HashSet::new();
+    for work in works {
+        names.extend(work.targets.iter().chain([&work.branch]).chain(work.brought.iter().map(|(target, _)| target)));
+    }
     let names: Vec<String> = names.into_iter().cloned().collect();
     let tips = match refs::tips(repo.root(), &names) {
         Some(tips) => tips,
@@ -242,6 +245,9 @@ mod tests {
         // The later change to the same lines makes a merge conflict.
         fixture.commit("work.txt", "changed\n");
         assert_eq!(merged(&fixture.repo, &[work.clone()]), [Merged::Into { branch: "main".to_owned(), commit }]);
+        let elsewhere = Work { targets: vec!["other".to_owned()], ..work.clone() };
+        fixture.git(&["branch", "other", "main~2"]);
+        assert!(is_merged(&fixture, &elsewhere), "the record is of another target");
         let gone = Work { branch: "gone".to_owned(), ..work.clone() };
         assert!(is_merged(&fixture, &gone), "its branch was deleted after the merge");
         fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
