@@ -4,7 +4,7 @@
 //! would make. Nothing is touched: [`super::land`] moves the target branch to a clean result. Commits made here are not
 //! signed and run no hook.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use super::repository::{Identity, Repository, RepositoryError, branch_commit};
 use super::{names, refs};
 
 /// Maximum number of commits compared on each side after a merge conflict.
-const MOST_BY_HAND: &str = "--max-count=100";
+const MOST_BY_HAND: usize = 100;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrateError {
@@ -150,16 +150,17 @@ impl<'a> Bench<'a> {
     }
 
     /// Computes the commit that integrates this step on top of `onto`. If that conflicts, it is retried without the
-    /// changes that the user has already integrated by hand.
-    pub fn couple(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
+    /// changes that the user has already integrated by hand, and the commit up to which they were is returned too. The
+    /// user may have reverted them since.
+    pub fn couple(&self, onto: &str, step: &Step) -> Result<(Coupled, Option<String>), IntegrateError> {
         let coupled = self.couple_once(onto, step)?;
         if !matches!(coupled, Coupled::Conflicts(_)) || step.settled().next().is_some() {
-            return Ok(coupled);
+            return Ok((coupled, None));
         }
-        let Some(had) = self.landed_by_hand(onto, &step.tip)? else { return Ok(coupled) };
-        match self.couple_once(onto, &Step { had: vec![had], ..step.clone() })? {
-            Coupled::Conflicts(_) => Ok(coupled),
-            beyond => Ok(beyond),
+        let Some(had) = self.landed_by_hand(onto, &step.tip)? else { return Ok((coupled, None)) };
+        match self.couple_once(onto, &Step { had: vec![had.clone()], ..step.clone() })? {
+            Coupled::Conflicts(_) => Ok((coupled, None)),
+            beyond => Ok((beyond, Some(had))),
         }
     }
 
@@ -244,34 +245,34 @@ impl<'a> Bench<'a> {
     }
 
     /// Returns the newest commit of `tip` whose changes the user has already integrated into `onto`, picked one by one
-    /// or squashed into one commit. Called only after a merge conflict.
+    /// or squashed into one commit. Called only after a merge conflict, and only the newest commits are compared.
     fn landed_by_hand(&self, onto: &str, tip: &str) -> Result<Option<String>, IntegrateError> {
         let Some(base) = self.read().args(["merge-base", onto, tip]).answer()? else { return Ok(None) };
         let base = String::from_utf8_lossy(&base).trim().to_owned();
-        let theirs = self.patch_ids(&[onto, &format!("^{base}")])?;
-        let own = self.read().args(["rev-list", "--first-parent", MOST_BY_HAND, tip, &format!("^{base}")]).text()?;
-        let single = self.patch_ids(&[tip, &format!("^{base}")])?;
-        let is_picked = |commit: &&str| single.get(*commit).is_some_and(|id| theirs.values().any(|it| it == id));
-        let picked = own.lines().rev().take_while(is_picked).last().map(str::to_owned);
-        for commit in own.lines() {
-            if picked.as_deref() == Some(commit) {
-                break;
-            }
-            let patch =
-                self.read().args(["diff", "--no-ext-diff", "--no-textconv", "--full-index", &base, commit]).run()?;
-            let id = self.read().args(["patch-id", "--stable"]).input(patch).text()?;
-            let id = id.split(' ').next().unwrap_or_default();
-            if !id.is_empty() && theirs.values().any(|it| it == id) {
-                return Ok(Some(commit.to_owned()));
-            }
-        }
-        Ok(picked)
+        let listed = |kind: &str, of: &str| {
+            let most = format!("--max-count={MOST_BY_HAND}");
+            self.read().args(["rev-list", kind, &most, of, &format!("^{base}")]).text()
+        };
+        let theirs: HashSet<String> = self.patch_ids(&listed("--no-merges", onto)?)?.into_values().collect();
+        let single = self.patch_ids(&listed("--no-merges", tip)?)?;
+        let own = listed("--first-parent", tip)?;
+        let own: Vec<&str> = own.lines().collect();
+        let is_picked = |commit: &&&str| single.get(**commit).is_some_and(|id| theirs.contains(id));
+        // All commits from the first on must be picked. Beyond the limit, the first one is not in the list.
+        let is_whole = own.len() < MOST_BY_HAND;
+        let picked = own.iter().rev().take_while(is_picked).last().filter(|_| is_whole);
+        let beyond: Vec<&str> = own.iter().copied().take_while(|commit| Some(commit) != picked).collect();
+        let squashed = self.patch_ids(&beyond.iter().map(|commit| format!("{commit} {base}\n")).collect::<String>())?;
+        let is_squashed = |commit: &&&str| squashed.get(**commit).is_some_and(|id| theirs.contains(id));
+        Ok(beyond.iter().find(is_squashed).or(picked).map(|commit| (*commit).to_owned()))
     }
 
-    /// Returns the patch id of each commit in the range, merges excluded.
-    fn patch_ids(&self, range: &[&str]) -> Result<HashMap<String, String>, CommandError> {
-        let log = ["log", "-p", "--no-merges", "--no-ext-diff", "--no-textconv", "--full-index", "--format=commit %H"];
-        let patches = self.read().args(log).arg(MOST_BY_HAND).args(range).run()?;
+    /// Returns the patch ids of these commits, one per line. A second id in a line is compared with, in place of the
+    /// parent.
+    fn patch_ids(&self, lines: &str) -> Result<HashMap<String, String>, CommandError> {
+        // Unlike `log`, `diff-tree` ignores the user's settings for diffs.
+        let patches =
+            self.read().args(["diff-tree", "--stdin", "-p", "--full-index"]).input(format!("{lines}\n")).run()?;
         let ids = self.read().args(["patch-id", "--stable"]).input(patches).text()?;
         let line = |line: &str| line.split_once(' ').map(|(id, commit)| (commit.to_owned(), id.to_owned()));
         Ok(ids.lines().filter_map(line).collect())

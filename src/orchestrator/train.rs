@@ -95,6 +95,8 @@ struct Train {
     left: Vec<(usize, Why)>,
     /// Commits of the sources that are not their workers' own, by index in the order.
     foreign: BTreeMap<usize, Foreign>,
+    /// Commits of the sources up to which the user has integrated the changes by hand, by index in the order.
+    by_hand: BTreeMap<usize, String>,
     verification: Option<Verification>,
     verifications: usize,
     /// The full log of the last verification that did not pass.
@@ -322,7 +324,12 @@ fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usi
             had: foreign.had.into_iter().chain(had_of_train(order, train, at)).collect(),
             taken_back: foreign.taken_back,
         };
-        match bench.couple(train.end(), &step) {
+        let coupled = bench.couple(train.end(), &step).map(|(coupled, by_hand)| {
+            train.by_hand.remove(&at);
+            train.by_hand.extend(by_hand.map(|commit| (at, commit)));
+            coupled
+        });
+        match coupled {
             Ok(Coupled::Clean(commit)) => train.cars.push(Car { source: at, commit }),
             Ok(Coupled::Nothing) => train.there.push((Car { source: at, commit: train.end().to_owned() }, false)),
             Ok(Coupled::Conflicts(conflicts)) => train.left.push((at, Why::Conflicts(conflicts))),
@@ -545,6 +552,15 @@ fn notes(order: &Order, train: &Train, unheeded: impl FnOnce() -> Result<Vec<Str
     let mut notes: Vec<String> = log.chain(order.sources.iter().filter_map(|source| source.note.clone())).collect();
     for (at, foreign) in &train.foreign {
         notes.extend(note_on_foreign(order, train, *at, foreign)?);
+    }
+    let is_left = |at: &usize| train.left.iter().any(|(left, _)| left == at);
+    for (at, commit) in train.by_hand.iter().filter(|(at, _)| !is_left(at)) {
+        let title = own::titles(&order.repository, std::slice::from_ref(commit)).map_err(refused)?;
+        notes.push(format!(
+            "{} already got the changes of {} up to {title} as other commits, and may have reverted them since: only its later changes count",
+            order.into,
+            order.sources[*at].name()
+        ));
     }
     if !train.cars.is_empty() {
         notes.extend(unheeded()?);

@@ -221,8 +221,8 @@ impl Case {
             had: Vec::new(),
             taken_back: Vec::new(),
         };
-        let ours = Bench::new(repo).couple(&main, &step).map_err(|error| error.to_string())?;
-        let dry = Bench::dry(repo).unwrap().couple(&main, &step).map_err(|error| error.to_string())?;
+        let ours = Bench::new(repo).couple(&main, &step).map_err(|error| error.to_string())?.0;
+        let dry = Bench::dry(repo).unwrap().couple(&main, &step).map_err(|error| error.to_string())?.0;
         if std::mem::discriminant(&ours) != std::mem::discriminant(&dry) {
             return Err(format!("a dry run says {dry:?}, and then it is {ours:?}"));
         }

@@ -41,7 +41,7 @@ pub fn integrate(repo: &Repository, request: &Integrate) -> Result<Integration, 
     };
     let bench = if request.dry_run { Bench::dry(repo)? } else { Bench::new(repo) };
     let plain = |status| Integration { status, commit: None, conflicts: Vec::new() };
-    Ok(match bench.couple(&from, &step)? {
+    Ok(match bench.couple(&from, &step)?.0 {
         Coupled::Nothing => plain(IntegrationStatus::AlreadyMerged),
         Coupled::Conflicts(conflicts) => Integration { conflicts, ..plain(IntegrationStatus::Conflicts) },
         Coupled::Clean(to) if request.dry_run => {

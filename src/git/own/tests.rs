@@ -54,7 +54,7 @@ impl Worker {
         foreign(&self.fixture.repo, into, &onto, &tip, &self.known).unwrap()
     }
 
-    fn couple(&self, into: &str, strategy: Strategy) -> (String, Coupled) {
+    fn couple(&self, into: &str, strategy: Strategy) -> (String, Coupled, Option<String>) {
         let onto = tip(&self.fixture.repo, into).unwrap();
         let foreign = self.foreign(into);
         let step = Step {
@@ -66,16 +66,16 @@ impl Worker {
             had: foreign.had,
             taken_back: foreign.taken_back,
         };
-        let dry = Bench::dry(&self.fixture.repo).unwrap().couple(&onto, &step).unwrap();
-        let coupled = Bench::new(&self.fixture.repo).couple(&onto, &step).unwrap();
+        let (dry, _) = Bench::dry(&self.fixture.repo).unwrap().couple(&onto, &step).unwrap();
+        let (coupled, by_hand) = Bench::new(&self.fixture.repo).couple(&onto, &step).unwrap();
         let is_clean = |it: &Coupled| matches!(it, Coupled::Clean(_));
         assert_eq!(is_clean(&dry), is_clean(&coupled), "{dry:?} {coupled:?}");
-        (onto, coupled)
+        (onto, coupled, by_hand)
     }
 
     /// Integrates the worker and records it as the orchestrator does.
     fn comes_in(&mut self, into: &str, strategy: Strategy) -> String {
-        let (from, coupled) = self.couple(into, strategy);
+        let (from, coupled, _) = self.couple(into, strategy);
         let Coupled::Clean(to) = coupled else { panic!("{strategy:?} into {into}: {coupled:?}") };
         land(&self.fixture.repo, Move { branch: into, from: &from, to: &to, what: "work" }).unwrap();
         if into == "main" {
@@ -295,6 +295,38 @@ fn what_the_user_landed_by_hand_does_not_conflict_with_what_comes_after() {
             assert_eq!(worker.main_says("a.txt"), "two\n");
         }
     }
+}
+
+#[test]
+fn commits_picked_by_hand_and_reverted_stay_out_and_are_named() {
+    for strategy in ALL {
+        let mut worker = Worker::after_commits();
+        worker.commits("a.txt", "one\n");
+        let picked = worker.fixture.git(&["rev-parse", "work"]);
+        worker.fixture.commit("main.txt", "1\n");
+        worker.fixture.git(&["cherry-pick", "work"]);
+        worker.fixture.git(&["revert", "--no-edit", "HEAD"]);
+        worker.fixture.commit("a.txt", "user\n");
+        worker.commits("b.txt", "two\n");
+        assert_eq!(worker.couple("main", strategy).2, Some(picked), "{strategy:?}");
+        worker.comes_in("main", strategy);
+        assert_eq!((worker.main_says("a.txt").as_str(), worker.main_says("b.txt").as_str()), ("user\n", "two\n"));
+    }
+}
+
+#[test]
+fn a_first_commit_beyond_the_limit_is_not_left_out() {
+    let worker = Worker::after_commits();
+    worker.commits("a.txt", "one\n");
+    worker.on("work", |fixture| {
+        for number in 0..100 {
+            fixture.commit("b.txt", &format!("{number}\n"));
+        }
+    });
+    worker.fixture.commit("a.txt", "user\n");
+    worker.fixture.git(&["cherry-pick", "work~100..work"]);
+    let (_, coupled, by_hand) = worker.couple("main", Strategy::Merge);
+    assert!(matches!(coupled, Coupled::Conflicts(_)) && by_hand.is_none(), "{coupled:?}");
 }
 
 #[test]
