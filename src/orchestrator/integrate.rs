@@ -203,10 +203,6 @@ fn order(
         None if is_ours => integration_branch::checked_out(context)?,
         None => repository.integration_branch().map_err(refused)?,
     };
-    if !request.dry_run {
-        // Creates a target branch that only a remote has from the remote's, and not anew.
-        git::names::adopt(&repository, &into).map_err(refused)?;
-    }
     if let Some(same) = sources.iter().find(|source| source.branch == into) {
         return Err(refused(IntegrateError::SameBranch { branch: same.branch.clone() }));
     }

@@ -463,6 +463,7 @@ impl Run<'_> {
         blocking(move || {
             let what = train.cars.iter().map(|car| order.sources[car.source].branch.clone()).collect::<Vec<_>>();
             let what = what.join(", ");
+            adopt_target(&order)?;
             let step = Move { branch: &order.into, from: &train.from, to: train.end(), what: &what };
             match git::land(&order.repository, step) {
                 Ok(()) => Ok(Ok(())),
@@ -502,6 +503,7 @@ impl Run<'_> {
             let unheeded = || git::unheeded::unheeded(&order.repository, order.push).map_err(refused);
             answer.notes = notes(&order, &train, unheeded)?;
             if push {
+                adopt_target(&order)?;
                 // The merge is done, even if the push fails.
                 let pushed = git::push(&order.repository, &order.into, false);
                 answer.push = Some(pushed.unwrap_or_else(|error| Pushed {
@@ -515,6 +517,12 @@ impl Run<'_> {
         })
         .await
     }
+}
+
+/// Creates a target branch that only a remote has from the remote's, and not anew. Called last, so that a refused order
+/// creates none.
+fn adopt_target(order: &Order) -> Result<()> {
+    git::names::adopt(&order.repository, &order.into).map(drop).map_err(refused)
 }
 
 fn is_passed(verification: &Verification) -> bool {

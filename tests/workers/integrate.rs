@@ -286,6 +286,30 @@ async fn what_came_in_by_squash_is_known_though_the_target_went_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_of_a_remote_becomes_a_local_branch_only_for_a_result() {
+    let world = World::new();
+    let remote = world.path("remote");
+    world.git(&["switch", "-q", "-c", "trunk"]);
+    std::fs::write(world.repo().join("README"), "trunk\n").unwrap();
+    world.git(&["commit", "-qam", "trunk"]);
+    world.git(&["clone", "-q", "--bare", ".", remote.to_str().unwrap()]);
+    world.git(&["switch", "-q", "main"]);
+    world.git(&["branch", "-q", "-D", "trunk"]);
+    world.git(&["remote", "add", "origin", remote.to_str().unwrap()]);
+    world.git(&["fetch", "-q"]);
+    let server = world.server(Some("boss"));
+    let ids = completed(&server, &[("apart", "write README a\ncommit a"), ("fine", "write b.txt b\ncommit b")]).await;
+    let into = |source| IntegrationRequest { into: Some("trunk".to_owned()), ..IntegrationRequest::of(source) };
+    let same = into(IntegrationSource::Branch("trunk".to_owned()));
+    assert!(server.orchestrator.integrate(&server.boss, same).await.is_err());
+    let conflict = integrate(&server, &into(IntegrationSource::Worker(ids[0].clone()))).await;
+    assert_eq!(conflict.status, "conflicts");
+    assert_eq!(world.git(&["branch", "--list", "trunk"]), "");
+    assert_eq!(integrate(&server, &into(IntegrationSource::Worker(ids[1].clone()))).await.status, "merged");
+    assert_eq!(world.git(&["show", "trunk:README"]), "trunk");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_says_what_the_remote_said_and_can_be_asked_for_again() {
     let world = World::new();
     let bare = world.path("remote.git");
