@@ -107,7 +107,7 @@ fn ask_log(repo: &Repository, name: &str) -> Result<Vec<Logged>, CommandError> {
     let log = repo.read().args(args).output()?;
     let logged = |line: &str| {
         let (to, rest) = line.split_once(' ')?;
-        let (at, why) = rest.rsplit_once("@{")?.1.split_once('}')?;
+        let (at, why) = rest.split_once("@{")?.1.split_once('}')?;
         Some(Logged { to: to.to_owned(), at: at.parse().ok()?, why: why.trim_start().to_owned() })
     };
     // Git's exit code is ignored: a deleted branch has no reflog.
@@ -320,6 +320,15 @@ mod tests {
         assert!(!crate::git::integrate::contains(&fixture.repo, &second, &first));
         fixture.git(&["checkout", "-q", "--detach"]);
         assert_eq!(checked_out(root), None);
+    }
+
+    #[test]
+    fn a_reflog_is_the_same_from_libgit2_and_from_git() {
+        let fixture = Fixture::new();
+        fixture.commit("readme.txt", "x\n");
+        fixture.git(&["commit", "-q", "--amend", "-m", "explain main@{1} and @{u} 5}"]);
+        let name = "refs/heads/main";
+        assert_eq!(ask_log(&fixture.repo, name).unwrap(), read_log(fixture.root(), name).unwrap());
     }
 
     #[test]
