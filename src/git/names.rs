@@ -56,11 +56,21 @@ fn remote_branches(repo: &Repository, branch: &str) -> Result<Vec<RemoteBranch>,
     Ok(found)
 }
 
-/// Asks the git program for each remote and the ref in which it stores a branch of this name. Nonstandard refspecs are
-/// not considered.
+/// Asks the git program for each remote and the ref in which a fetch stores its branch of this name.
 fn ask_remote_places(repo: &Repository, branch: &str) -> Result<Vec<(String, String)>, RepositoryError> {
-    let remotes = repo.read().args(["remote"]).text()?;
-    Ok(remotes.lines().map(|remote| (remote.to_owned(), format!("refs/remotes/{remote}/{branch}"))).collect())
+    let set = repo.read().args(["config", "-z", "--get-regexp", r"^remote\..*\.fetch$"]).answer()?.unwrap_or_default();
+    let branch = format!("refs/heads/{branch}");
+    let place = |setting: &str| {
+        let (key, refspec) = setting.split_once('\n')?;
+        let remote = key.strip_prefix("remote.")?.strip_suffix(".fetch")?;
+        let (from, to) = refspec.trim_start_matches('+').split_once(':')?;
+        let to = match from.split_once('*') {
+            Some((start, end)) => to.replacen('*', branch.strip_prefix(start)?.strip_suffix(end)?, 1),
+            None => Some(to).filter(|_| from == branch)?.to_owned(),
+        };
+        Some((remote.to_owned(), to))
+    };
+    Ok(String::from_utf8_lossy(&set).split('\0').filter_map(place).collect())
 }
 
 /// Returns the remote and the branch if `name` is a remote branch, such as `origin/main`.

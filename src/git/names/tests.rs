@@ -122,6 +122,26 @@ fn a_branch_that_only_a_remote_has_is_not_made_anew() {
 }
 
 #[test]
+fn a_remote_branch_is_found_where_its_refspec_stores_it() {
+    let fixture = with_remote();
+    for (name, refspec) in [
+        ("origin", "+refs/heads/*:refs/remotes/team/up-*"),
+        ("one", "refs/heads/shared:refs/remotes/one/renamed"),
+        ("none", "+refs/tags/*:refs/tags/none/*"),
+    ] {
+        fixture.git(&["config", &format!("remote.{name}.url"), "x"]);
+        fixture.git(&["config", "--replace-all", &format!("remote.{name}.fetch"), refspec]);
+    }
+    let expected = [("one", "refs/remotes/one/renamed"), ("origin", "refs/remotes/team/up-shared")];
+    let expected = expected.map(|(remote, place)| (remote.to_owned(), place.to_owned()));
+    let mut found = ask_remote_places(&fixture.repo, "shared").unwrap();
+    let mut same = refs::remote_places(fixture.root(), "shared").unwrap();
+    found.sort();
+    same.sort();
+    assert_eq!((found.as_slice(), same.as_slice()), (&expected[..], &expected[..]));
+}
+
+#[test]
 fn of_several_remotes_the_default_one_counts() {
     let fixture = with_remote();
     fixture.git(&["remote", "add", "team/fork", "/nowhere"]);
