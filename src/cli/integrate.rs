@@ -13,7 +13,9 @@ use super::out::{self, End, Progress};
 use super::terminal::{Tone, paint};
 use super::visit::{self, Visit};
 use crate::mission::outcome::{LikelyCause, NotOnBranch};
-use crate::orchestrator::{IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, PushResult};
+use crate::orchestrator::{
+    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStatus, IntegrationStrategy, PushResult,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -79,7 +81,7 @@ enum StrategyArgument {
 
 #[derive(Debug, Serialize)]
 struct Report {
-    status: String,
+    status: &'static str,
     into: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
@@ -196,7 +198,8 @@ async fn integrate(args: &IntegrateArgs, visit: &Visit) -> Result<IntegrationAns
 }
 
 fn is_good(answer: &IntegrationAnswer) -> bool {
-    let is_in = ["merged", "already_merged", "already_integrated", "would_merge"].contains(&answer.status.as_str());
+    use IntegrationStatus::{AlreadyIntegrated, AlreadyMerged, Merged, WouldMerge};
+    let is_in = matches!(answer.status, Merged | AlreadyMerged | AlreadyIntegrated | WouldMerge);
     let sent = [PushResult::Pushed, PushResult::UpToDate, PushResult::WouldPush];
     is_in
         && answer.left_out.is_empty()
@@ -208,7 +211,7 @@ impl Report {
     fn new(answer: IntegrationAnswer) -> Self {
         let runs = answer.verifications;
         Self {
-            status: answer.status,
+            status: answer.status.as_str(),
             into: answer.into,
             commit: answer.commit,
             integrated: answer.integrated,
@@ -240,7 +243,7 @@ impl Report {
         };
         let what = what.join(", ");
         let into = &self.into;
-        let head = match (self.status.as_str(), &self.commit) {
+        let head = match (self.status, &self.commit) {
             ("would_merge", _) => format!("it would merge into {into}"),
             _ if self.nothing => format!("{what} has no commits: there is nothing to merge into {into}"),
             ("already_merged" | "already_integrated", _) => format!("{what} is in {into} already"),

@@ -427,13 +427,46 @@ impl IntegrationRequest {
     }
 }
 
+/// The result of an integration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntegrationStatus {
+    Merged,
+    /// Merged before, according to git.
+    AlreadyMerged,
+    /// Merged before, according to the records.
+    AlreadyIntegrated,
+    /// The branch brings nothing and does not hold all of the work.
+    Incomplete,
+    WouldMerge,
+    Conflicts,
+    VerificationFailed,
+    VerificationTimedOut,
+    CouldNotVerify,
+    Refused,
+    Running,
+}
+
+impl IntegrationStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IntegrationStatus::Merged => "merged",
+            IntegrationStatus::AlreadyMerged => "already_merged",
+            IntegrationStatus::AlreadyIntegrated => "already_integrated",
+            IntegrationStatus::Incomplete => "incomplete",
+            IntegrationStatus::WouldMerge => "would_merge",
+            IntegrationStatus::Conflicts => "conflicts",
+            IntegrationStatus::VerificationFailed => "verification_failed",
+            IntegrationStatus::VerificationTimedOut => "verification_timed_out",
+            IntegrationStatus::CouldNotVerify => "could_not_verify",
+            IntegrationStatus::Refused => "refused",
+            IntegrationStatus::Running => "running",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct IntegrationAnswer {
-    /// The result: `merged`, `already_merged`, `already_integrated`, `incomplete`, `would_merge`, `conflicts`,
-    /// `verification_failed`, `verification_timed_out`, `could_not_verify`, `refused`, `running`. `already_merged` is
-    /// according to git, `already_integrated` according to the records. `incomplete` means that the branch brings
-    /// nothing and does not hold all of the work.
-    pub status: String,
+    pub status: IntegrationStatus,
     /// Workers, or the branch, that are integrated now.
     pub integrated: Vec<String>,
     /// Workers that are not integrated, with the reason.

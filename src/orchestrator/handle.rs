@@ -319,9 +319,8 @@ impl Orchestrator {
 
     /// Returns whether an integration was unnecessary because the worker has no commits of its own.
     pub async fn had_nothing_to_integrate(&self, answer: &IntegrationAnswer) -> bool {
-        let Some(worker) = answer.worker.as_ref().filter(|_| answer.status.starts_with("already_")) else {
-            return false;
-        };
+        let is_there = matches!(answer.status, IntegrationStatus::AlreadyMerged | IntegrationStatus::AlreadyIntegrated);
+        let Some(worker) = answer.worker.as_ref().filter(|_| is_there) else { return false };
         let view = self.get(worker.as_str()).await;
         view.is_ok_and(|view| {
             let has_commits = view.worker.settled.iter().any(|brief| brief.changes.commits > 0);

@@ -42,8 +42,9 @@ pub(super) async fn integrate(
 /// becomes `incomplete`.
 fn with_not_included(answer: IntegrationAnswer, not_included: Vec<(String, NotOnBranch)>) -> IntegrationAnswer {
     let mut answer = IntegrationAnswer { not_included, ..answer };
-    if !answer.not_included.is_empty() && matches!(answer.status.as_str(), "already_merged" | "already_integrated") {
-        answer.status = "incomplete".to_owned();
+    let is_there = matches!(answer.status, IntegrationStatus::AlreadyMerged | IntegrationStatus::AlreadyIntegrated);
+    if is_there && !answer.not_included.is_empty() {
+        answer.status = IntegrationStatus::Incomplete;
         answer.integrated.retain(|name| answer.not_included.iter().all(|(of, _)| of != name));
     }
     answer
@@ -92,7 +93,7 @@ async fn foretold(orchestrator: &Orchestrator, order: &Order) -> Result<Vec<Stri
 }
 
 fn running(order: &Order, doing: String) -> IntegrationAnswer {
-    IntegrationAnswer { status: "running".to_owned(), notes: vec![doing], ..train::answer(order) }
+    IntegrationAnswer { notes: vec![doing], ..train::answer(order, IntegrationStatus::Running) }
 }
 
 /// Reads a request. Returns the order, the workers that cannot be part of it with the reason, and the named workers. A

@@ -111,14 +111,14 @@ impl Train {
     }
 }
 
-/// Returns an empty answer for an order.
-pub(super) fn answer(order: &Order) -> IntegrationAnswer {
+/// Returns an answer for an order with this status and nothing else.
+pub(super) fn answer(order: &Order, status: IntegrationStatus) -> IntegrationAnswer {
     let worker = match order.sources.as_slice() {
         [one] => one.worker.clone(),
         _ => None,
     };
     IntegrationAnswer {
-        status: String::new(),
+        status,
         integrated: Vec::new(),
         left_out: Vec::new(),
         not_included: Vec::new(),
@@ -162,7 +162,7 @@ pub(super) async fn try_out(
         }
         let mut answer = tell(&order, &train, left_out);
         if would_move {
-            answer.status = "would_merge".to_owned();
+            answer.status = IntegrationStatus::WouldMerge;
             answer.integrated.clear();
         }
         answer.commit = None;
@@ -620,7 +620,6 @@ fn tell(order: &Order, train: &Train, mut left_out: Vec<(String, String)>) -> In
         _ => None,
     });
     IntegrationAnswer {
-        status: status(train).to_owned(),
         integrated: inside.into_iter().map(name).collect(),
         left_out,
         conflicts: conflicts.flatten().collect(),
@@ -632,13 +631,13 @@ fn tell(order: &Order, train: &Train, mut left_out: Vec<(String, String)>) -> In
         verification: train.verification.clone(),
         likely_cause: likely_cause(train),
         verifications: train.verifications,
-        ..answer(order)
+        ..answer(order, status(train))
     }
 }
 
-fn status(train: &Train) -> &'static str {
+fn status(train: &Train) -> IntegrationStatus {
     if !train.cars.is_empty() {
-        return "merged";
+        return IntegrationStatus::Merged;
     }
     let unproven = train.left.iter().find_map(|(_, why)| match why {
         Why::NotProven(verification) | Why::TargetFails(verification) => Some(verification),
@@ -646,13 +645,13 @@ fn status(train: &Train) -> &'static str {
     });
     let conflicts = train.left.iter().any(|(_, why)| matches!(why, Why::Conflicts(_)));
     match unproven {
-        Some(Verification::Failed { .. }) => "verification_failed",
-        Some(Verification::TimedOut { .. }) => "verification_timed_out",
-        Some(_) => "could_not_verify",
-        None if conflicts => "conflicts",
-        None if train.there.is_empty() => "refused",
-        None if train.there.iter().all(|(_, known)| *known) => "already_integrated",
-        None => "already_merged",
+        Some(Verification::Failed { .. }) => IntegrationStatus::VerificationFailed,
+        Some(Verification::TimedOut { .. }) => IntegrationStatus::VerificationTimedOut,
+        Some(_) => IntegrationStatus::CouldNotVerify,
+        None if conflicts => IntegrationStatus::Conflicts,
+        None if train.there.is_empty() => IntegrationStatus::Refused,
+        None if train.there.iter().all(|(_, known)| *known) => IntegrationStatus::AlreadyIntegrated,
+        None => IntegrationStatus::AlreadyMerged,
     }
 }
 

@@ -117,7 +117,7 @@ pub async fn tell(seconds: f64) -> Story {
     for worker in [0, 1, 2, winner] {
         let request = IntegrationRequest::of(IntegrationSource::Worker(workers[worker].clone()));
         let merged = server.orchestrator.integrate(&server.boss, request).await.expect("it is answered");
-        assert_eq!(merged.status, "merged", "{}: {:?}", workers[worker], merged.left_out);
+        assert_eq!(merged.status.as_str(), "merged", "{}: {:?}", workers[worker], merged.left_out);
     }
     let workers = workers.into_iter().chain([last]).collect();
     Story { world, workers, server }

@@ -48,7 +48,7 @@ async fn a_changed_git_configuration_stops_integration_until_it_is_undone_or_acc
     // Undone: it goes on.
     world.git(&["config", "--remove-section", "filter.evil"]);
     world.git(&["config", "--unset", "alias.status"]);
-    assert_eq!(integrate(&server, &other, false).await.unwrap().status, "merged");
+    assert_eq!(integrate(&server, &other, false).await.unwrap().status.as_str(), "merged");
 
     // Accepted: it goes on too, and what is there counts from now on.
     world.git(&["config", "core.pager", "less"]);
@@ -56,7 +56,7 @@ async fn a_changed_git_configuration_stops_integration_until_it_is_undone_or_acc
     let file = world.repo().join(".orchestrator/git-configuration.json");
     assert!(refusal.contains("core.pager (added)") && refusal.contains(file.to_str().unwrap()), "{refusal}");
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(integrate(&server, &first, false).await.unwrap().status, "merged");
+    assert_eq!(integrate(&server, &first, false).await.unwrap().status.as_str(), "merged");
     assert!(file.exists());
     assert!(!ran.exists(), "something that a worker configured was run");
     server.orchestrator.shut_down().await;

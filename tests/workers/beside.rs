@@ -69,7 +69,7 @@ async fn a_broken_workspace_package_is_not_found_whole_in_the_main_checkout() {
         ..IntegrationRequest::of(IntegrationSource::Worker(id))
     };
     let answer = server.orchestrator.integrate(&server.boss, request).await.unwrap();
-    assert_eq!(answer.status, "verification_failed", "{answer:?}");
+    assert_eq!(answer.status.as_str(), "verification_failed", "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,7 +115,7 @@ async fn the_folder_beside_the_repository_goes_with_its_last_worktree() {
         verify_command: Some("test -f a.txt && pwd > ../where".to_owned()),
         ..IntegrationRequest::of(IntegrationSource::Worker(id.clone()))
     };
-    assert_eq!(server.orchestrator.integrate(&server.boss, request).await.unwrap().status, "merged");
+    assert_eq!(server.orchestrator.integrate(&server.boss, request).await.unwrap().status.as_str(), "merged");
     let verified_in = fs::read_to_string(folder.join("where")).unwrap();
     assert!(!Path::new(verified_in.trim()).exists(), "it is taken away");
     fs::remove_file(folder.join("where")).unwrap();
@@ -192,7 +192,7 @@ async fn a_worker_runs_in_the_folder_that_its_boss_is_in() {
         verify_command: Some("test \"$(cat name)\" = app".to_owned()),
         ..IntegrationRequest::of(IntegrationSource::Worker(id))
     };
-    assert_eq!(server.orchestrator.integrate(&server.boss, request).await.unwrap().status, "merged");
+    assert_eq!(server.orchestrator.integrate(&server.boss, request).await.unwrap().status.as_str(), "merged");
 
     for named in ["packages/lib", "./packages/lib/", world.repo().join("packages/lib").to_str().unwrap()] {
         let mut draft = mission("b", "write there.txt x\ncommit b");

@@ -92,7 +92,7 @@ async fn one_of_old_is_found_read_merged_and_tidied_by_its_name() {
     let source = IntegrationSource::Worker("w-1".to_owned());
     let request = IntegrationRequest::of(source);
     let merged = orchestrator.integrate(&server.boss, request).await.unwrap();
-    assert_eq!(merged.status, "merged");
+    assert_eq!(merged.status.as_str(), "merged");
     assert!(world.repo().join("a.txt").exists());
     a_year_later(&world, "w-2");
     let all =

@@ -82,7 +82,7 @@ async fn of_a_train_the_culprit_and_what_conflicts_are_left_out_and_the_rest_lan
     assert_eq!(world.git(&["count-objects", "-v"]), objects);
 
     let answer = integrate(&server, &train(&ids, "test ! -e bad.txt")).await;
-    assert_eq!(answer.status, "merged", "{answer:#?}");
+    assert_eq!(answer.status.as_str(), "merged", "{answer:#?}");
     assert_eq!(answer.integrated, [&*ids[0], &ids[1], &ids[4]]);
     let why = |id: &str| &answer.left_out.iter().find(|(left, _)| left == id).unwrap().1;
     assert!(why(&ids[2]).contains("README (contents)"), "{answer:#?}");
@@ -127,7 +127,7 @@ async fn it_is_verified_in_a_worktree_of_its_own_before_the_branch_moves() {
         ("echo x >> a.txt", "could_not_verify"),
     ] {
         let answer = integrate(&server, &of(&ids[0], command)).await;
-        assert_eq!(answer.status, status, "{answer:#?}");
+        assert_eq!(answer.status.as_str(), status, "{answer:#?}");
         assert_eq!((answer.integrated.len(), answer.commit), (0, None));
         if command == fails {
             let note = answer.verification.unwrap().note().unwrap();
@@ -158,7 +158,7 @@ async fn a_verification_that_takes_too_long_is_ended_and_told() {
     let server = world.server_with(Some("boss"), settings);
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
     let answer = integrate(&server, &of(&ids[0], "sleep 600 & sleep 600")).await;
-    assert_eq!(answer.status, "verification_timed_out", "{answer:#?}");
+    assert_eq!(answer.status.as_str(), "verification_timed_out", "{answer:#?}");
     nothing_is_left(&world);
 }
 
@@ -193,7 +193,7 @@ async fn an_answer_that_nobody_fetched_waits_for_the_same_call() {
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
     let before = world.git(&["rev-parse", "main"]);
     let hasty = IntegrationRequest { patience: Some(Duration::ZERO), ..of(&ids[0], "true") };
-    assert_eq!(integrate(&server, &hasty).await.status, "running");
+    assert_eq!(integrate(&server, &hasty).await.status.as_str(), "running");
     until("it lands", || world.git(&["rev-parse", "main"]) != before).await;
     let answer = integrate(&server, &of(&ids[0], "true")).await;
     assert_eq!((answer.status.as_str(), answer.verifications), ("merged", 1));
@@ -226,7 +226,7 @@ async fn a_server_that_leaves_in_the_middle_leaves_nothing_and_the_next_one_does
     let before = world.git(&["rev-parse", "main"]);
     let request = of(&ids[0], &format!("(setsid sleep 600 &) ; {command}"));
     let hasty = IntegrationRequest { patience: Some(Duration::from_millis(1)), ..request.clone() };
-    assert_eq!(integrate(&first, &hasty).await.status, "running");
+    assert_eq!(integrate(&first, &hasty).await.status.as_str(), "running");
     until_exists(&here).await;
     first.orchestrator.shut_down().await;
     until("it takes everything away", || !trials(&world).exists()).await;
@@ -234,10 +234,10 @@ async fn a_server_that_leaves_in_the_middle_leaves_nothing_and_the_next_one_does
     assert_eq!(world.git(&["rev-parse", "main"]), before);
     std::fs::write(&gate, "").unwrap();
     let second = world.server(Some("boss"));
-    assert_eq!(integrate(&second, &request).await.status, "merged");
+    assert_eq!(integrate(&second, &request).await.status.as_str(), "merged");
     second.orchestrator.shut_down().await;
     let third = world.server(Some("boss"));
-    assert_eq!(integrate(&third, &request).await.status, "already_integrated", "it is remembered");
+    assert_eq!(integrate(&third, &request).await.status.as_str(), "already_integrated", "it is remembered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -257,14 +257,14 @@ async fn a_supervisor_that_is_killed_leaves_nothing_and_lands_nothing() {
     let named = world.path("sockets");
     let request = of(&ids[0], &format!("echo \"$SCREENDIR\" > '{}'; {command}", named.display()));
     let (answer, ()) = tokio::join!(integrate(&server, &request), kill);
-    assert_eq!(answer.status, "could_not_verify", "{answer:#?}");
+    assert_eq!(answer.status.as_str(), "could_not_verify", "{answer:#?}");
     let sockets = PathBuf::from(std::fs::read_to_string(&named).unwrap().trim());
     assert!(sockets.is_absolute() && !sockets.exists(), "{}", sockets.display());
     assert!(matches!(answer.verification, Some(Verification::CouldNotRun { why }) if why.contains("died")));
     assert_eq!(world.git(&["rev-parse", "main"]), before);
     nothing_is_left(&world);
     std::fs::write(&gate, "").unwrap();
-    assert_eq!(integrate(&server, &request).await.status, "merged");
+    assert_eq!(integrate(&server, &request).await.status.as_str(), "merged");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -275,14 +275,14 @@ async fn what_came_in_by_squash_is_known_though_the_target_went_on() {
     let source = IntegrationSource::Worker(ids[0].clone());
     let request = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..IntegrationRequest::of(source) };
     let merged = integrate(&server, &request).await;
-    assert_eq!(merged.status, "merged");
+    assert_eq!(merged.status.as_str(), "merged");
     std::fs::write(world.repo().join("README"), "changed by the user\n").unwrap();
     world.git(&["commit", "-q", "-a", "-m", "by the user"]);
     let again = integrate(&server, &request).await;
     assert_eq!((again.status.as_str(), again.commit), ("already_integrated", merged.commit));
     // What is no longer there is no longer in.
     world.git(&["reset", "-q", "--hard", "HEAD~2"]);
-    assert_eq!(integrate(&server, &request).await.status, "merged");
+    assert_eq!(integrate(&server, &request).await.status.as_str(), "merged");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -303,9 +303,9 @@ async fn a_target_of_a_remote_becomes_a_local_branch_only_for_a_result() {
     let same = into(IntegrationSource::Branch("trunk".to_owned()));
     assert!(server.orchestrator.integrate(&server.boss, same).await.is_err());
     let conflict = integrate(&server, &into(IntegrationSource::Worker(ids[0].clone()))).await;
-    assert_eq!(conflict.status, "conflicts");
+    assert_eq!(conflict.status.as_str(), "conflicts");
     assert_eq!(world.git(&["branch", "--list", "trunk"]), "");
-    assert_eq!(integrate(&server, &into(IntegrationSource::Worker(ids[1].clone()))).await.status, "merged");
+    assert_eq!(integrate(&server, &into(IntegrationSource::Worker(ids[1].clone()))).await.status.as_str(), "merged");
     assert_eq!(world.git(&["show", "trunk:README"]), "trunk");
 }
 

@@ -247,14 +247,14 @@ async fn a_branch_is_integrated_once_and_conflicts_touch_nothing() {
         let (orchestrator, boss) = (server.orchestrator.clone(), server.boss.clone());
         async move { orchestrator.integrate(&boss, request).await.unwrap() }
     };
-    assert_eq!(integrate(&ids[0], true).await.status, "would_merge");
-    assert_eq!(integrate(&ids[0], false).await.status, "merged");
-    assert_eq!(integrate(&ids[0], false).await.status, "already_integrated");
+    assert_eq!(integrate(&ids[0], true).await.status.as_str(), "would_merge");
+    assert_eq!(integrate(&ids[0], false).await.status.as_str(), "merged");
+    assert_eq!(integrate(&ids[0], false).await.status.as_str(), "already_integrated");
     let before = world.git(&["rev-parse", "main"]);
     let conflict = integrate(&ids[1], false).await;
     assert_eq!((conflict.status.as_str(), conflict.conflicts[0].0.as_str()), ("conflicts", "README"));
     assert_eq!(world.git(&["rev-parse", "main"]), before);
-    assert_eq!(integrate(&ids[2], false).await.status, "merged");
+    assert_eq!(integrate(&ids[2], false).await.status.as_str(), "merged");
     assert_eq!(world.git(&["status", "--porcelain"]), "");
     assert_eq!(std::fs::read_to_string(world.repo().join("README")).unwrap(), "one\n");
 }

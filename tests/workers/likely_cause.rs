@@ -52,7 +52,7 @@ async fn missing_dependencies_are_the_likely_cause() {
     let good = server.create_one(mission("good", "write g.txt g\ncommit g\nsay done")).await;
     server.until(&good, "completed").await;
     let answer = integrate(&server, &good, "node_modules/tool/run --all").await;
-    assert_eq!(answer.status, "could_not_verify");
+    assert_eq!(answer.status.as_str(), "could_not_verify");
     let words = answer.likely_cause.expect("there is one").words();
     assert!(words.contains("node_modules"), "{words}");
 }
@@ -93,7 +93,7 @@ async fn base_that_fails_alone_is_the_likely_cause_and_tried_once() {
     let good = server.create_one(mission("good", "write g.txt g\ncommit g\nsay done")).await;
     server.until(&good, "completed").await;
     let answer = integrate(&server, &good, "false").await;
-    assert_eq!(answer.status, "verification_failed");
+    assert_eq!(answer.status.as_str(), "verification_failed");
     assert_eq!(answer.likely_cause.and_then(|cause| cause.fails_without), Some(base));
 }
 
@@ -111,7 +111,7 @@ async fn empty_submodule_is_said_where_nothing_landed() {
     let good = server.create_one(mission("good", "write g.txt g\ncommit g\nsay done")).await;
     server.until(&good, "completed").await;
     let answer = integrate(&server, &good, "cat lib/README").await;
-    assert_eq!(answer.status, "verification_failed");
+    assert_eq!(answer.status.as_str(), "verification_failed");
     let cause = answer.likely_cause.expect("main fails alone");
     assert!(cause.fails_without.is_some() && cause.words().contains("lib (a submodule's files)"), "{cause:?}");
 }

@@ -103,7 +103,7 @@ async fn what_is_not_on_the_branch_is_named_and_never_called_merged() {
         for dry_run in [true, false] {
             let answer = integrate(&server, id, dry_run).await;
             assert!(answer.not_included.iter().any(|(of, part)| of == id && part.what.contains(what)), "{answer:#?}");
-            assert!(!answer.status.starts_with("already"), "{id}: {}", answer.status);
+            assert!(!answer.status.as_str().starts_with("already"), "{id}: {}", answer.status.as_str());
         }
     }
     let all =
@@ -124,16 +124,16 @@ async fn an_integration_compares_the_branch_with_what_is_there_now() {
         named[0].what == "1 uncommitted file: a.txt" && named[0].how_to_include.contains("commit_leftovers"),
         "{named:#?}"
     );
-    assert_eq!(integrate(&server, &id, false).await.status, "incomplete");
+    assert_eq!(integrate(&server, &id, false).await.status.as_str(), "incomplete");
     let path = directory(&server, &id).await;
     git(&path, &["add", "-A"]);
     git(&path, &["commit", "-qm", "a"]);
     let answer = integrate(&server, &id, false).await;
     assert_eq!((answer.status.as_str(), answer.not_included.len()), ("merged", 0), "{answer:#?}");
-    assert_eq!(integrate(&server, &id, false).await.status, "already_integrated");
+    assert_eq!(integrate(&server, &id, false).await.status.as_str(), "already_integrated");
     std::fs::write(path.join("later.txt"), "x").unwrap();
     let answer = integrate(&server, &id, false).await;
-    assert_eq!(answer.status, "incomplete", "{answer:#?}");
+    assert_eq!(answer.status.as_str(), "incomplete", "{answer:#?}");
     assert!(answer.not_included[0].1.what.contains("later.txt"), "{answer:#?}");
 }
 
@@ -146,8 +146,8 @@ async fn what_a_verification_wrote_is_not_the_workers() {
     let id = server.create_one(draft).await;
     server.until(&id, "completed").await;
     assert_eq!(changes(&server, &id).await.not_on_branch, []);
-    assert_eq!(integrate(&server, &id, false).await.status, "merged");
-    assert_eq!(integrate(&server, &id, false).await.status, "already_integrated");
+    assert_eq!(integrate(&server, &id, false).await.status.as_str(), "merged");
+    assert_eq!(integrate(&server, &id, false).await.status.as_str(), "already_integrated");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,7 +223,7 @@ async fn in_a_submodule_with_settings_of_worktrees_only_the_work_is_merged() {
     }
     let server = world.server_in(&sub, Some("boss"), world.settings());
     let id = completed(&server, "write mine.txt x").await;
-    assert_eq!(integrate(&server, &id, false).await.status, "merged");
+    assert_eq!(integrate(&server, &id, false).await.status.as_str(), "merged");
     assert_eq!(git(&sub, &["ls-tree", "-r", "--name-only", "main"]), "README\nmine.txt");
 }
 
@@ -240,12 +240,12 @@ async fn a_worktree_has_the_submodules_of_the_main_checkout() {
     let id = server.create_one(draft).await;
     server.until(&id, "completed").await;
     assert_eq!(changes(&server, &id).await.not_on_branch, []);
-    assert_eq!(integrate(&server, &id, false).await.status, "merged");
+    assert_eq!(integrate(&server, &id, false).await.status.as_str(), "merged");
 
     let script = "run cd lib && git -c user.name=x -c user.email=x@y commit -q --allow-empty -m mine";
     let id = completed(&server, script).await;
     let named = changes(&server, &id).await;
     assert_eq!(named.commits, 0, "a link that leads nowhere");
     assert!(named.not_on_branch.iter().any(|part| part.what.contains("commits of a submodule")), "{named:#?}");
-    assert_ne!(integrate(&server, &id, false).await.status, "already_merged");
+    assert_ne!(integrate(&server, &id, false).await.status.as_str(), "already_merged");
 }

@@ -47,15 +47,15 @@ async fn commits_that_the_user_takes_back_do_not_come_in_with_a_worker() {
         world.git(&["reset", "-q", "--hard", "HEAD~1"]);
         let request = IntegrationRequest { strategy, ..of(&id) };
         let would = integrate(&server, IntegrationRequest { dry_run: true, ..request.clone() }).await;
-        assert_eq!(would.status, "would_merge");
+        assert_eq!(would.status.as_str(), "would_merge");
         let did = integrate(&server, request.clone()).await;
-        assert_eq!(did.status, "merged", "{did:#?}");
+        assert_eq!(did.status.as_str(), "merged", "{did:#?}");
         for answer in [&would, &did] {
             assert!(answer.notes.iter().any(|it| it.contains("regretted.txt")), "{answer:#?}");
         }
         assert_eq!(world.git(&["ls-tree", "--name-only", "main"]), "README\na.txt");
         assert!(!world.git(&["log", "--format=%s", "main"]).contains("regretted"));
-        assert_eq!(integrate(&server, request).await.status, "already_integrated");
+        assert_eq!(integrate(&server, request).await.status.as_str(), "already_integrated");
         let (target, salvage) = (RemovalTarget::Worker(id.clone()), RemovalTarget::Worker(id.clone()));
         let remove = RemovalRequest { target, repo_path: None, force: false, delete_branch: true };
         let kept = server.orchestrator.remove_worktree(&server.boss, remove.clone()).await.unwrap().kept;
@@ -85,7 +85,7 @@ async fn the_users_commits_on_an_existing_branch_come_in() {
         let id = server.create_one(draft).await;
         server.until(&id, "completed").await;
         let answer = integrate(&server, of(&id)).await;
-        assert_eq!(answer.status, "merged", "{answer:#?}");
+        assert_eq!(answer.status.as_str(), "merged", "{answer:#?}");
         assert!(world.git(&["ls-tree", "--name-only", "main"]).contains("users.txt"), "{answer:#?}");
         assert_eq!(world.git(&["rev-list", "--count", &format!("main..{branch}")]), "0");
         world.git(&["reset", "-q", "--hard", "HEAD~1"]);
@@ -102,7 +102,7 @@ async fn a_worker_that_goes_on_after_a_squash_comes_in_again() {
     let squash = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..of(&id) };
     let release = IntegrationRequest { into: Some("release".to_owned()), ..squash.clone() };
     for request in [&squash, &release] {
-        assert_eq!(integrate(&server, request.clone()).await.status, "merged");
+        assert_eq!(integrate(&server, request.clone()).await.status.as_str(), "merged");
     }
     go_on(&server, &id, "write README two\ncommit two").await;
     // The branch's name and the worker's id select the same work.
@@ -110,9 +110,9 @@ async fn a_worker_that_goes_on_after_a_squash_comes_in_again() {
     let by_branch = IntegrationRequest { source: IntegrationSource::Branch(branch), ..squash.clone() };
     for request in [&by_branch, &release] {
         let answer = integrate(&server, request.clone()).await;
-        assert_eq!(answer.status, "merged", "{answer:#?}");
+        assert_eq!(answer.status.as_str(), "merged", "{answer:#?}");
     }
-    assert_eq!(integrate(&server, squash).await.status, "already_integrated");
+    assert_eq!(integrate(&server, squash).await.status.as_str(), "already_integrated");
     for branch in ["main", "release"] {
         assert_eq!(world.git(&["show", &format!("{branch}:README")]), "two");
     }
@@ -136,7 +136,7 @@ async fn a_chain_of_workers_is_squashed_one_by_one() {
     let alone = integrate(&server, IntegrationRequest { dry_run: true, ..of(&above) }).await;
     assert!(alone.notes.iter().any(|it| it.contains("built on")), "{alone:#?}");
     let first = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..of(&below) };
-    assert_eq!(integrate(&server, first).await.status, "merged");
+    assert_eq!(integrate(&server, first).await.status.as_str(), "merged");
     let second = IntegrationRequest { strategy: IntegrationStrategy::Squash, ..of(&above) };
     let answer = integrate(&server, second).await;
     assert_eq!((answer.status.as_str(), answer.notes.len()), ("merged", 0), "{answer:#?}");
@@ -161,7 +161,7 @@ async fn the_users_own_changes_are_in_the_way_only_where_they_overlap() {
         world.git(&["clean", "-qf", "new.txt"]);
         world.git(&["checkout", "-q", "README"]);
     }
-    assert_eq!(integrate(&server, of(&id)).await.status, "merged");
+    assert_eq!(integrate(&server, of(&id)).await.status.as_str(), "merged");
     assert_eq!(std::fs::read_to_string(world.repo().join("other.txt")).unwrap(), "mine\n");
 }
 
@@ -194,7 +194,7 @@ async fn work_in_a_second_repository_comes_in_there() {
     assert!(refused(&server, wrong).await.contains("is in the repository"));
     let main = world.git(&["rev-parse", "main"]);
     let by_branch = IntegrationRequest { repo_path: Some(second.clone()), dry_run: true, ..branch };
-    assert_eq!(integrate(&server, by_branch).await.status, "would_merge");
+    assert_eq!(integrate(&server, by_branch).await.status.as_str(), "would_merge");
     let answer =
         integrate(&server, IntegrationRequest { verify_command: Some("test -e there.txt".to_owned()), ..of(&id) })
             .await;
@@ -253,12 +253,12 @@ async fn merged_is_what_git_says_now_and_everywhere_the_same() {
         assert_eq!(is_merged().await, None, "{way:?}");
     }
     let by_branch = IntegrationRequest::of(IntegrationSource::Branch(branch.clone()));
-    assert_eq!(integrate(&server, by_branch).await.status, "merged");
+    assert_eq!(integrate(&server, by_branch).await.status.as_str(), "merged");
     assert_eq!(is_merged().await.as_deref(), Some("main"));
     world.git(&["reset", "-q", "--hard", "HEAD~1"]);
     assert_eq!(is_merged().await, None, "a record is no merge");
     assert!(nothing(server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap()));
-    assert_eq!(integrate(&server, of(&id)).await.status, "merged");
+    assert_eq!(integrate(&server, of(&id)).await.status.as_str(), "merged");
     assert_eq!(server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap().removed.len(), 1);
     world.git(&["branch", "-q", "-D", &branch]);
     assert_eq!(is_merged().await.as_deref(), Some("main"), "its branch is gone, its work is not");
@@ -280,7 +280,7 @@ async fn what_builds_on_a_merge_that_was_taken_back_has_the_work_all_the_same() 
     let server = world.server(Some("boss"));
     let below = server.create_one(mission("below", "write below.txt x\ncommit below")).await;
     server.until(&below, "completed").await;
-    assert_eq!(integrate(&server, of(&below)).await.status, "merged");
+    assert_eq!(integrate(&server, of(&below)).await.status.as_str(), "merged");
     world.git(&["reset", "-q", "--hard", "HEAD~1"]);
     let mut above = mission("above", "write above.txt x\ncommit above");
     above.depends_on = vec![below.as_str().into()];

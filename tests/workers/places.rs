@@ -372,7 +372,7 @@ async fn a_worker_is_not_told_of_an_integration_as_of_somebody_elses_change() {
     server.until(&meanwhile, "running").await;
     let request = IntegrationRequest::of(IntegrationSource::Worker(first));
     let merged = server.orchestrator.integrate(&server.boss, request).await.unwrap();
-    assert_eq!(merged.status, "merged");
+    assert_eq!(merged.status.as_str(), "merged");
     std::fs::write(&go, "").unwrap();
     server.until(&meanwhile, "completed").await;
     let changes = server.orchestrator.get(&meanwhile).await.unwrap().worker.last().unwrap().changes.clone();
@@ -440,12 +440,12 @@ async fn odd_repository_path_works_from_mission_to_removal() {
         };
         let dry = IntegrationRequest { dry_run: true, ..request.clone() };
         let would = server.orchestrator.integrate(&server.boss, dry).await.unwrap();
-        assert_eq!(would.status, "would_merge", "{name:?}");
+        assert_eq!(would.status.as_str(), "would_merge", "{name:?}");
         let merged = server.orchestrator.integrate(&server.boss, request).await.unwrap();
-        assert_eq!(merged.status, "merged", "{name:?}: {merged:?}");
+        assert_eq!(merged.status.as_str(), "merged", "{name:?}: {merged:?}");
         let conflicts = IntegrationRequest::of(IntegrationSource::Worker(other.clone()));
         let conflicts = server.orchestrator.integrate(&server.boss, conflicts).await.unwrap();
-        assert_eq!(conflicts.status, "conflicts", "{name:?}");
+        assert_eq!(conflicts.status.as_str(), "conflicts", "{name:?}");
         assert_eq!(world.git(&["show", "main:b.txt"]), "y", "{name:?}");
         let removed = remove(&server, &id, false, true).await;
         assert_eq!((removed.removed.len(), removed.kept.len()), (1, 0), "{name:?}: {removed:?}");

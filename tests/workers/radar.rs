@@ -103,7 +103,7 @@ async fn newer_branch_is_not_blamed_for_mains_conflict() {
     .await;
     let dry = IntegrationRequest { dry_run: true, ..IntegrationRequest::of(IntegrationSource::Worker(other.clone())) };
     let answer = server.orchestrator.integrate(&server.boss, dry).await.unwrap();
-    assert_eq!(answer.status, "would_merge");
+    assert_eq!(answer.status.as_str(), "would_merge");
     assert!(answer.notes.iter().any(|note| note.contains(&format!("{third} in shared.txt"))), "{:?}", answer.notes);
 }
 

@@ -272,7 +272,7 @@ async fn work_goes_on_where_a_remote_has_the_branch() {
 
     let dry = IntegrationRequest { dry_run: true, ..request(&[&id], Some("target")) };
     let answer = server.orchestrator.integrate(&server.boss, dry).await.unwrap();
-    assert_eq!(answer.status, "would_merge");
+    assert_eq!(answer.status.as_str(), "would_merge");
     assert_eq!(world.git(&["branch", "--list", "target"]), "");
     server.orchestrator.integrate(&server.boss, request(&[&id], Some("target"))).await.unwrap();
     assert_eq!(world.git(&["rev-parse", "target^1"]), old);

@@ -12,8 +12,8 @@ use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
 use crate::mission::outcome::LikelyCause;
 use crate::orchestrator::{
-    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, OrchestratorError, PushResult,
-    Pushed,
+    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStatus, IntegrationStrategy,
+    OrchestratorError, PushResult, Pushed,
 };
 
 /// Bytes for everything in the answer that is not a list.
@@ -62,7 +62,7 @@ enum StrategyArgument {
 pub(super) struct IntegrateReport {
     /// merged, already_merged, already_integrated, incomplete (nothing new on the branch, see not_included),
     /// would_merge, conflicts, verification_failed, verification_timed_out, could_not_verify, refused or running.
-    status: String,
+    status: &'static str,
     /// What is in now.
     integrated: Vec<String>,
     into: String,
@@ -191,10 +191,13 @@ fn source(
 }
 
 fn next_step(answer: &IntegrationAnswer) -> String {
+    use IntegrationStatus::{
+        Conflicts, CouldNotVerify, Refused, Running, VerificationFailed, VerificationTimedOut, WouldMerge,
+    };
     let into = size::line(&answer.into, 200);
-    match (answer.status.as_str(), &answer.worker) {
-        ("running", _) => "integrate_worker with the same arguments again: it joins what goes on".to_owned(),
-        ("verification_failed" | "could_not_verify", _) if answer.likely_cause.is_some() => {
+    match (answer.status, &answer.worker) {
+        (Running, _) => "integrate_worker with the same arguments again: it joins what goes on".to_owned(),
+        (VerificationFailed | CouldNotVerify, _) if answer.likely_cause.is_some() => {
             let fix = answer.likely_cause.as_ref().and_then(LikelyCause::fix);
             match fix {
                 Some(fix) => format!(
@@ -205,26 +208,26 @@ fn next_step(answer: &IntegrationAnswer) -> String {
                 None => format!("have {into} fixed first, as it fails by itself; then integrate_worker again"),
             }
         }
-        ("conflicts", Some(worker)) => format!(
+        (Conflicts, Some(worker)) => format!(
             "send_message_to_worker {worker}: ask it to merge {into} and resolve the conflicts; then integrate_worker again"
         ),
-        ("verification_failed" | "verification_timed_out", Some(worker)) => format!(
+        (VerificationFailed | VerificationTimedOut, Some(worker)) => format!(
             "send_message_to_worker {worker}: ask it to merge {into} and make the verification pass; then integrate_worker again"
         ),
-        ("conflicts" | "verification_failed" | "verification_timed_out", None) => {
+        (Conflicts | VerificationFailed | VerificationTimedOut, None) => {
             format!(
                 "have {into} merged into each that was left out, and what is said mended there; then integrate_worker again"
             )
         }
-        ("could_not_verify", _) => {
+        (CouldNotVerify, _) => {
             "look at verification: the command itself has to run; then integrate_worker again".to_owned()
         }
-        ("would_merge", _) if answer.not_included.is_empty() => "integrate_worker without dry_run".to_owned(),
-        ("would_merge", _) => {
+        (WouldMerge, _) if answer.not_included.is_empty() => "integrate_worker without dry_run".to_owned(),
+        (WouldMerge, _) => {
             "look at not_included: have it put on the branch first, or integrate_worker without dry_run to do without it"
                 .to_owned()
         }
-        ("refused", _) => "look at left_out".to_owned(),
+        (Refused, _) => "look at left_out".to_owned(),
         _ if answer.push.as_ref().is_some_and(|push| !is_sent(push)) => {
             format!(
                 "it is integrated here, but not pushed: see push; integrate_worker again with push once {into} can be sent"
@@ -277,7 +280,7 @@ impl IntegrateReport {
             .map(|(path, kind)| Conflict { path: size::line(path, 300), kind: size::line(kind, 100) });
         let (conflicts, more_conflicts) = size::fit(conflicts, room);
         Self {
-            status: answer.status,
+            status: answer.status.as_str(),
             integrated,
             left_out,
             not_included,
@@ -311,9 +314,9 @@ mod tests {
     use crate::mission::id::WorkerId;
     use crate::mission::outcome::{Exit, NotOnBranch, Verification};
 
-    fn answer(status: &str, into: &str) -> IntegrationAnswer {
+    fn answer(status: IntegrationStatus, into: &str) -> IntegrationAnswer {
         IntegrationAnswer {
-            status: status.into(),
+            status,
             integrated: Vec::new(),
             left_out: Vec::new(),
             not_included: Vec::new(),
@@ -347,7 +350,7 @@ mod tests {
             verification: Some(Verification::Failed { commit: None, exit, log_tail: nasty.clone(), seconds: 1.0 }),
             push: Some(pushed),
             notes: vec![nasty.clone(); 9],
-            ..answer("conflicts", &nasty)
+            ..answer(IntegrationStatus::Conflicts, &nasty)
         });
         assert!(size::of(&report) <= size::ANSWER, "{}", size::of(&report));
         assert_eq!(report.conflicts.len() + report.more_conflicts, 1_000);
@@ -362,23 +365,35 @@ mod tests {
 
     #[test]
     fn no_removal_is_suggested_while_work_is_not_included() {
-        for status in ["merged", "incomplete", "would_merge"] {
+        for status in [IntegrationStatus::Merged, IntegrationStatus::Incomplete, IntegrationStatus::WouldMerge] {
             let not_included = vec![("w-1-try".to_owned(), part("a.txt"))];
             let worker = Some(WorkerId::new(1, "try"));
             let report = IntegrateReport::new(IntegrationAnswer { worker, not_included, ..answer(status, "main") });
             let next = &report.next_step;
-            assert!(next.contains("not_included") && !next.contains("remove_worktree"), "{status}: {next}");
+            assert!(next.contains("not_included") && !next.contains("remove_worktree"), "{status:?}: {next}");
         }
     }
 
     #[test]
     fn the_next_step_names_the_worker_and_never_its_branch() {
-        let all = ["merged", "already_merged", "already_integrated", "conflicts", "would_merge", "verification_failed"];
+        let all = [
+            IntegrationStatus::Merged,
+            IntegrationStatus::AlreadyMerged,
+            IntegrationStatus::AlreadyIntegrated,
+            IntegrationStatus::Conflicts,
+            IntegrationStatus::WouldMerge,
+            IntegrationStatus::VerificationFailed,
+        ];
         for status in all {
             let worker = Some(WorkerId::new(1, "try"));
             let report = IntegrateReport::new(IntegrationAnswer { worker, ..answer(status, "main") });
             assert!(!report.next_step.contains("orchestrator/w-1-try"), "{}", report.next_step);
-            assert_eq!(report.next_step.contains("w-1-try"), status != "would_merge", "{}", report.next_step);
+            assert_eq!(
+                report.next_step.contains("w-1-try"),
+                status != IntegrationStatus::WouldMerge,
+                "{}",
+                report.next_step
+            );
         }
     }
 
