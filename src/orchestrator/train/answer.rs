@@ -1,0 +1,175 @@
+//! The answer about an integration: its status, its notes, and why sources were left out.
+
+use super::{Order, Result, Train, Why};
+use crate::git::own::{self, Foreign};
+use crate::git::{self, Strategy};
+use crate::mission::outcome::{LikelyCause, Verification};
+use crate::orchestrator::answers::*;
+use crate::orchestrator::start::refused;
+
+/// Returns an answer for an order with this status and nothing else.
+pub(in crate::orchestrator) fn answer(order: &Order, status: IntegrationStatus) -> IntegrationAnswer {
+    let worker = match order.sources.as_slice() {
+        [one] => one.worker.clone(),
+        _ => None,
+    };
+    IntegrationAnswer {
+        status,
+        integrated: Vec::new(),
+        left_out: Vec::new(),
+        not_included: Vec::new(),
+        worker,
+        into: order.into.clone(),
+        commit: None,
+        conflicts: Vec::new(),
+        verification: None,
+        likely_cause: None,
+        verifications: 0,
+        push: None,
+        notes: Vec::new(),
+    }
+}
+
+/// Returns the likely cause if nothing was integrated because the target alone does not pass.
+fn likely_cause(train: &Train) -> Option<LikelyCause> {
+    let fails = train.left.iter().any(|(_, why)| matches!(why, Why::TargetFails(_)));
+    let cause = LikelyCause {
+        lacks: if fails { train.lacks.clone() } else { Vec::new() },
+        fails_without: fails.then(|| train.from.clone()),
+    };
+    (cause != LikelyCause::default()).then_some(cause)
+}
+
+/// Returns the notes of an answer. `unheeded` is called only if something is integrated.
+pub(super) fn notes(
+    order: &Order,
+    train: &Train,
+    unheeded: impl FnOnce() -> Result<Vec<String>>,
+) -> Result<Vec<String>> {
+    let log =
+        train.log.iter().map(|log| format!("all that the verification that did not pass said: {}", log.display()));
+    let mut notes: Vec<String> = log.chain(order.sources.iter().filter_map(|source| source.note.clone())).collect();
+    for (at, foreign) in &train.foreign {
+        notes.extend(note_on_foreign(order, train, *at, foreign)?);
+    }
+    let is_left = |at: &usize| train.left.iter().any(|(left, _)| left == at);
+    for (at, commit) in train.by_hand.iter().filter(|(at, _)| !is_left(at)) {
+        let title = own::titles(&order.repository, std::slice::from_ref(commit)).map_err(refused)?;
+        notes.push(format!(
+            "{} already got the changes of {} up to {title} as other commits, and may have reverted them since: only its later changes count",
+            order.into,
+            order.sources[*at].name()
+        ));
+    }
+    if !train.cars.is_empty() {
+        notes.extend(unheeded()?);
+    }
+    let is_verified = order.verify_command.is_some() && (!train.cars.is_empty() || !train.left.is_empty());
+    if is_verified && git::lacks_submodules(&order.repository, &train.from) {
+        notes.push("some submodules are empty where it is verified, because the main checkout does not have them: the command has to fetch them".to_owned());
+    }
+    Ok(notes)
+}
+
+/// Describes the commits of a source that are not its worker's own: those left out, and those that are included with
+/// it.
+fn note_on_foreign(order: &Order, train: &Train, at: usize, foreign: &Foreign) -> Result<Vec<String>> {
+    let (name, into) = (order.sources[at].name(), &order.into);
+    let comes_in = train.cars.iter().any(|car| car.source == at);
+    let titles = |commits: &[String]| own::titles(&order.repository, commits).map_err(refused);
+    let mut notes = Vec::new();
+    if !foreign.dropped.is_empty() {
+        let as_one = if comes_in && order.strategy == Strategy::Merge { ", as one commit" } else { "" };
+        notes.push(format!(
+            "{into} held {} that {name} was built on and holds them no more ({}): they stay out, and of {name} only its own changes count{as_one}",
+            counted(foreign.dropped.len()),
+            titles(&foreign.dropped)?
+        ));
+    }
+    if comes_in && !foreign.along.is_empty() {
+        notes.push(format!(
+            "with {name} come in {} that it was built on and that are not its own: {}",
+            counted(foreign.along.len()),
+            titles(&foreign.along)?
+        ));
+    }
+    Ok(notes)
+}
+
+fn counted(commits: usize) -> String {
+    if commits == 1 { "1 commit".to_owned() } else { format!("{commits} commits") }
+}
+
+pub(super) fn tell(order: &Order, train: &Train, mut left_out: Vec<(String, String)>) -> IntegrationAnswer {
+    let name = |at: usize| order.sources[at].name();
+    let mut inside: Vec<usize> =
+        train.cars.iter().chain(train.there.iter().map(|(car, _)| car)).map(|car| car.source).collect();
+    inside.sort_unstable();
+    left_out.extend(train.left.iter().map(|(at, why)| (name(*at), reason(order, why))));
+    let conflicts = train.left.iter().filter_map(|(_, why)| match why {
+        Why::Conflicts(conflicts) => Some(conflicts.iter().map(|it| (it.path.clone(), it.kind.clone()))),
+        _ => None,
+    });
+    IntegrationAnswer {
+        integrated: inside.into_iter().map(name).collect(),
+        left_out,
+        conflicts: conflicts.flatten().collect(),
+        commit: match (train.cars.last(), train.there.as_slice()) {
+            (Some(car), _) => Some(car.commit.clone()),
+            (None, [(car, true)]) => Some(car.commit.clone()),
+            _ => None,
+        },
+        verification: train.verification.clone(),
+        likely_cause: likely_cause(train),
+        verifications: train.verifications,
+        ..answer(order, status(train))
+    }
+}
+
+fn status(train: &Train) -> IntegrationStatus {
+    if !train.cars.is_empty() {
+        return IntegrationStatus::Merged;
+    }
+    let unproven = train.left.iter().find_map(|(_, why)| match why {
+        Why::NotProven(verification) | Why::TargetFails(verification) => Some(verification),
+        _ => None,
+    });
+    let conflicts = train.left.iter().any(|(_, why)| matches!(why, Why::Conflicts(_)));
+    match unproven {
+        Some(Verification::Failed { .. }) => IntegrationStatus::VerificationFailed,
+        Some(Verification::TimedOut { .. }) => IntegrationStatus::VerificationTimedOut,
+        Some(_) => IntegrationStatus::CouldNotVerify,
+        None if conflicts => IntegrationStatus::Conflicts,
+        None if train.there.is_empty() => IntegrationStatus::Refused,
+        None if train.there.iter().all(|(_, known)| *known) => IntegrationStatus::AlreadyIntegrated,
+        None => IntegrationStatus::AlreadyMerged,
+    }
+}
+
+fn reason(order: &Order, why: &Why) -> String {
+    match why {
+        Why::Conflicts(conflicts) => {
+            let named = conflicts.iter().take(5).map(|it| format!("{} ({})", it.path, it.kind)).collect::<Vec<_>>();
+            let more = conflicts.len().saturating_sub(5);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("it conflicts: {}{more}", named.join(", "))
+        }
+        Why::NotProven(found) => format!("with it the verification {}", found_out(found)),
+        Why::TargetFails(found) => {
+            format!("{} alone does not pass: the verification {}; fix that first", order.into, found_out(found))
+        }
+        Why::Refused(why) => why.clone(),
+    }
+}
+
+fn found_out(verification: &Verification) -> String {
+    let word = match verification.as_str() {
+        "could_not_run" => "could not run",
+        "timed_out" => "timed out",
+        word => word,
+    };
+    match verification.note() {
+        Some(note) => format!("{word}: {note}"),
+        None => word.to_owned(),
+    }
+}
