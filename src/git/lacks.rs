@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
+use super::records::links;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lack {
@@ -144,12 +145,9 @@ fn kind_of(main: &Path, path: &Path) -> LackKind {
 }
 
 fn submodules(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
-    let index = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
-    let links = index.split(|byte| *byte == 0).filter(|record| record.starts_with(b"160000 "));
-    let paths = links.filter_map(|record| record.splitn(2, |byte| *byte == b'\t').nth(1));
-    let paths = paths.map(|path| Path::new(OsStr::from_bytes(path)));
+    let paths = links(worktree)?.into_iter().map(|link| link.path);
     let missing = paths.filter(|path| is_empty(&worktree.join(path)) && !is_empty(&main.join(path)));
-    Ok(missing.map(|path| lack(path, LackKind::Submodule)).collect())
+    Ok(missing.map(|path| lack(&path, LackKind::Submodule)).collect())
 }
 
 /// Returns files of a filter that are unfiltered in the worktree, but not in the main checkout. Unfiltered content

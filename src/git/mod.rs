@@ -37,6 +37,7 @@ pub mod own;
 pub mod push;
 pub mod radar;
 mod reattach;
+mod records;
 mod reflog;
 mod refs;
 pub mod remove;

@@ -5,11 +5,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
 use super::loose::tips;
+use super::records::links;
 use super::status::Entry;
 
 /// The repositories directly inside `worktree`, as absolute paths. `entries` is the worktree's status.
@@ -99,13 +99,7 @@ fn keeps_its_own_commits(repository: &Path) -> Result<bool, CommandError> {
 }
 
 fn submodules(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
-    let index = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
-    Ok(index
-        .split(|byte| *byte == 0)
-        .filter(|record| record.starts_with(b"160000 "))
-        .filter_map(|record| record.splitn(2, |byte| *byte == b'\t').nth(1))
-        .map(|path| worktree.join(OsStr::from_bytes(path)))
-        .collect())
+    Ok(links(worktree)?.into_iter().map(|link| worktree.join(link.path)).collect())
 }
 
 /// Returns whether the path is a repository of its own. An uninitialised submodule is an empty folder, where git would

@@ -15,6 +15,7 @@ use super::include::Copied;
 use super::index::{IndexError, hidden_by_marks};
 use super::loose::tips;
 use super::nested::{bare_repositories, has_commit, is_own_repository, unpublished_commits};
+use super::records::{LINK, changed, staged};
 use super::reflog::{Move, moves_of_head, stashes_with_messages};
 use super::refs;
 use super::repository::{Repository, branch_commit, resolve_commit};
@@ -410,9 +411,10 @@ impl<'a> Look<'a> {
             // Skips a commit that was undone and committed again: the branch's own history contains all of its file
             // states.
             let branch = self.tip.as_deref().unwrap_or(self.asked.base);
-            let states = ["diff", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff", "--ignore-submodules=none"];
+            let states =
+                ["diff", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff", "--ignore-submodules=none"];
             let states = repo.read().args(states).arg(format!("{branch}...{tip}")).output()?;
-            let history = ["log", "--format=", "--raw", "--no-renames", "--no-abbrev", "--diff-merges=separate"];
+            let history = ["log", "-z", "--format=", "--raw", "--no-renames", "--no-abbrev", "--diff-merges=separate"];
             let history = repo.read().args(history).args([branch, "--not", self.asked.base]).output()?;
             if states.code == Some(0) && new_states(&states.stdout).is_subset(&new_states(&history.stdout)) {
                 return Ok(None);
@@ -658,16 +660,14 @@ fn folders_and_links(worktree: &Path) -> Result<Index, CommandError> {
 }
 
 fn tracked(worktree: &Path) -> Result<Vec<(PathBuf, bool)>, CommandError> {
-    const LINK: u32 = 0o160_000;
     if let Ok(index) = git2::Repository::open(worktree).and_then(|opened| opened.index()) {
-        return Ok(index.iter().map(|entry| (path_of(&entry.path), entry.mode == LINK)).collect());
+        return Ok(index
+            .iter()
+            .map(|entry| (path_of(&entry.path), entry.mode == u32::from(git2::FileMode::Commit)))
+            .collect());
     }
-    let records = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
-    let records = records.split(|byte| *byte == 0).filter_map(|record| {
-        let path = record.splitn(2, |byte| *byte == b'\t').nth(1)?;
-        Some((path_of(path), record.starts_with(b"160000 ")))
-    });
-    Ok(records.collect())
+    let listed = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
+    Ok(staged(&listed).map(|file| (file.path.to_owned(), file.mode == LINK)).collect())
 }
 
 /// Returns the submodule links that `tip` has and `base` lacks or has with another commit.
@@ -680,15 +680,8 @@ fn new_links(repo: &Repository, base: &str, tip: &str) -> Result<Vec<(PathBuf, S
     }
     let diff = ["diff-tree", "-r", "-z", "--no-renames", "--raw", "--no-abbrev", base, tip];
     let answer = repo.read().args(diff).run()?;
-    let mut fields = answer.split(|byte| *byte == 0);
-    let mut found = Vec::new();
-    while let (Some(record), Some(path)) = (fields.next(), fields.next()) {
-        let record = String::from_utf8_lossy(record).into_owned();
-        if let [_, "160000", _, new, ..] = record.split(' ').collect::<Vec<_>>()[..] {
-            found.push((path_of(path), new.to_owned()));
-        }
-    }
-    Ok(found)
+    let links = changed(&answer).filter(|it| it.new_mode == LINK);
+    Ok(links.map(|link| (link.path.to_owned(), link.new_id.to_owned())).collect())
 }
 
 fn new_links_by_libgit2(repo: &Repository, base: &str, tip: &str) -> Option<Vec<(PathBuf, String)>> {
@@ -705,14 +698,9 @@ fn new_links_by_libgit2(repo: &Repository, base: &str, tip: &str) -> Option<Vec<
     )
 }
 
-/// Returns the new mode, new id and path of each line `:<old mode> <new mode> <old id> <new id> <letter> TAB <path>`.
-fn new_states(raw: &[u8]) -> HashSet<Vec<u8>> {
-    let state = |line: &[u8]| {
-        let tab = line.iter().position(|byte| *byte == b'\t')?;
-        let fields: Vec<&[u8]> = line[..tab].split(|byte| *byte == b' ').collect();
-        Some([*fields.get(1)?, &b" "[..], *fields.get(3)?, &line[tab..]].concat())
-    };
-    raw.split(|byte| *byte == b'\n').filter_map(state).collect()
+/// Returns the new mode, new id and path of each record.
+fn new_states(raw: &[u8]) -> HashSet<(&str, &str, &Path)> {
+    changed(raw).map(|it| (it.new_mode, it.new_id, it.path)).collect()
 }
 
 fn is_id(name: &str) -> bool {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
 use super::index::{IndexError, hidden_by_marks};
+use super::records::{Changed, changed};
 use super::status::{Untracked, status, status_behind_marks};
 
 /// A path that differs between two trees.
@@ -65,17 +66,13 @@ pub fn changes(git: Git, from: &str, to: &str) -> Result<Vec<Change>, CommandErr
     let args =
         ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-commit-id", "--ignore-submodules=none"];
     let text = git.args(args).args([from, to]).run()?;
-    let mut records = text.split(|byte| *byte == 0);
-    let mut changes = Vec::new();
-    while let (Some(head), Some(path)) = (records.next(), records.next()) {
-        let head = String::from_utf8_lossy(head);
-        let fields: Vec<&str> = head.trim_start_matches(':').split(' ').collect();
-        let [old_mode, new_mode, old_id, new_id, ..] = fields[..] else { continue };
-        let blob = |mode: &str, id: &str| Blob { mode: mode.to_owned(), id: id.to_owned() };
-        let path = PathBuf::from(OsStr::from_bytes(path));
-        changes.push(Change { path, old: blob(old_mode, old_id), new: blob(new_mode, new_id) });
-    }
-    Ok(changes)
+    let blob = |mode: &str, id: &str| Blob { mode: mode.to_owned(), id: id.to_owned() };
+    let change = |it: Changed| Change {
+        path: it.path.to_owned(),
+        old: blob(it.old_mode, it.old_id),
+        new: blob(it.new_mode, it.new_id),
+    };
+    Ok(changed(&text).map(change).collect())
 }
 
 impl Dirt {

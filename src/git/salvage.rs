@@ -8,6 +8,7 @@
 //! message says which is which. The worktree and its index are only read: the tree is built in a temporary index.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use super::include::Copied;
 use super::index::{IndexError, TemporaryIndex, add, stage};
 use super::loose::{Stays, loose_commits, own_git_dir, stays};
 use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
+use super::records::{Staged, staged};
 use super::repository::{Identity, Repository, commit_with, resolve_commit};
 use super::status::{Entry, Status, git_dir, operation_in_progress_in, status_behind_marks};
 use super::worktree::zero_id;
@@ -202,10 +204,8 @@ impl Found {
         let own = TemporaryIndex::empty(&self.dir, None)?;
         let mut entries = Vec::new();
         let mut taken_out = Vec::new();
-        for record in conflicts.split(|byte| *byte == 0) {
-            let Some(tab) = record.iter().position(|byte| *byte == b'\t') else { continue };
-            let (fields, path) = (String::from_utf8_lossy(&record[..tab]).into_owned(), &record[tab + 1..]);
-            let [mode, id, stage] = fields.split(' ').collect::<Vec<_>>()[..] else { continue };
+        for Staged { mode, id, stage, path } in staged(&conflicts) {
+            let path = path.as_os_str().as_bytes();
             entries.extend_from_slice(format!("{mode} {id}\tconflicts/{stage}/").as_bytes());
             entries.extend_from_slice(&[path, b"\0"].concat());
             taken_out.extend_from_slice(format!("0 {}\t", zero_id(id)).as_bytes());

@@ -15,6 +15,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::command::{CommandError, Git};
 use super::nested::{has_commit, is_own_repository};
+use super::records::{links, split_at_tab};
 use super::repository::Repository;
 use super::status::git_dir;
 
@@ -39,11 +40,6 @@ pub fn lacks_submodules(repo: &Repository, commit: &str) -> bool {
     });
     let main = repo.main_worktree.as_ref();
     links.into_iter().any(|(id, path)| main.is_none_or(|main| !has_commit(&main.join(path), &id)))
-}
-
-struct Link {
-    path: PathBuf,
-    commit: String,
 }
 
 fn fill_all(main: &Path, worktree: &Path, prefix: &Path, empty: &mut Vec<String>) -> Result<(), CommandError> {
@@ -152,18 +148,6 @@ fn take_settings(from: &Path, to: &Path) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Returns the submodule links in the worktree's index.
-fn links(worktree: &Path) -> Result<Vec<Link>, CommandError> {
-    let index = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
-    let link = |record: &[u8]| {
-        // `160000 <id> <stage> TAB <path>`
-        let (head, path) = split_at_tab(record.strip_prefix(b"160000 ")?)?;
-        let commit = String::from_utf8_lossy(head).split(' ').next()?.to_owned();
-        Some(Link { path: path.to_owned(), commit })
-    };
-    Ok(index.split(|byte| *byte == 0).filter_map(link).collect())
-}
-
 /// Returns the name and path of each submodule in `.gitmodules`.
 fn names(worktree: &Path) -> Result<Vec<(String, PathBuf)>, CommandError> {
     let paths = ["config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.path$"];
@@ -180,11 +164,6 @@ fn names(worktree: &Path) -> Result<Vec<(String, PathBuf)>, CommandError> {
 /// Returns whether the name can only become a folder below `modules`.
 fn is_safe(name: &str) -> bool {
     !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
-}
-
-fn split_at_tab(record: &[u8]) -> Option<(&[u8], &Path)> {
-    let tab = record.iter().position(|byte| *byte == b'\t')?;
-    Some((&record[..tab], Path::new(OsStr::from_bytes(&record[tab + 1..]))))
 }
 
 #[cfg(test)]
