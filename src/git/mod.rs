@@ -71,7 +71,7 @@ pub use overlap::Change;
 pub use push::{PushResult, Pushed, push};
 pub use reattach::reattach;
 pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
-pub use repository::{Identity, Repository, RepositoryError, checked_out, head, working_tree};
+pub use repository::{Identity, Repository, RepositoryError, checked_out, checked_out_at_a_glance, head, working_tree};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
 pub use status::{Status, git_dir};
 pub use submodules::lacks_submodules;

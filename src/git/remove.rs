@@ -18,12 +18,14 @@ use super::fingerprint::tree_state;
 use super::hidden::hidden;
 use super::include::Copied;
 use super::index::IndexError;
+use super::integrate::with_objects_in;
 use super::loose::{Stays, own_git_dir, stays};
 use super::merged::{Merged, Work, merged};
 use super::moved::moved_to;
 use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
 use super::own::Brought;
-use super::repository::{Identity, Repository, RepositoryError, branch_commit, commit_with, resolve_commit};
+use super::radar::scratch;
+use super::repository::{Identity, Repository, RepositoryError, branch_commit, resolve_commit};
 use super::salvage::{Keep, SalvageError, SalvageRef, keep_commit, salvage, salvage_missing};
 use super::status::{git_dir, operation_in_progress, status_behind_marks};
 use super::worktree::{Listed, WorktreeError, find, list, made_by_us};
@@ -387,38 +389,42 @@ pub(super) fn is_integrated(repo: &Repository, tip: &str, into: &str) -> Result<
         return Ok(false);
     };
     let base = String::from_utf8_lossy(&base).trim().to_owned();
-    Ok(merging_changes_nothing(repo, tip, into)? || is_picked_or_squashed_since(repo, tip, &base, into)?)
+    let scratch = scratch()?;
+    let git = || with_objects_in(repo.read(), repo, scratch.path());
+    Ok(merging_changes_nothing(git, tip, into)? || is_picked_or_squashed_since(git, tip, &base, into)?)
 }
 
 /// Returns whether `into` has the changes in other commits, either one by one or squashed into one.
 pub(super) fn is_picked_or_squashed(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
     let Some(base) = repo.read().args(["merge-base", tip, into]).answer()? else { return Ok(false) };
-    is_picked_or_squashed_since(repo, tip, String::from_utf8_lossy(&base).trim(), into)
+    let scratch = scratch()?;
+    let git = || with_objects_in(repo.read(), repo, scratch.path());
+    is_picked_or_squashed_since(git, tip, String::from_utf8_lossy(&base).trim(), into)
 }
 
-fn is_picked_or_squashed_since(repo: &Repository, tip: &str, base: &str, into: &str) -> Result<bool, CommandError> {
-    Ok(is_picked(repo, tip, into)? || is_picked(repo, &squash(repo, tip, base)?, into)?)
+/// The same, by calls of git whose new objects are not kept.
+fn is_picked_or_squashed_since(git: impl Fn() -> Git, tip: &str, base: &str, into: &str) -> Result<bool, CommandError> {
+    Ok(is_picked(&git, tip, into)? || is_picked(&git, &squash(&git, tip, base)?, into)?)
 }
 
-fn merging_changes_nothing(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
-    let merged = repo.read().args(["merge-tree", "--write-tree", "--no-messages", into, tip]).answer()?;
-    let tree = repo.read().tree_of(into)?;
+fn merging_changes_nothing(git: impl Fn() -> Git, tip: &str, into: &str) -> Result<bool, CommandError> {
+    let merged = git().args(["merge-tree", "--write-tree", "--no-messages", into, tip]).answer()?;
+    let tree = git().tree_of(into)?;
     Ok(merged.is_some_and(|merged| merged.trim_ascii() == tree.as_bytes()))
 }
 
 /// Returns whether every commit has an equivalent with the same changes in `into`.
-fn is_picked(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
-    let merges = repo.read().args(["rev-list", "--merges", "--count", tip, "--not", into]).text()?;
-    let commits = repo.read().args(["cherry", into, tip]).text()?;
+fn is_picked(git: impl Fn() -> Git, tip: &str, into: &str) -> Result<bool, CommandError> {
+    let merges = git().args(["rev-list", "--merges", "--count", tip, "--not", into]).text()?;
+    let commits = git().args(["cherry", into, tip]).text()?;
     // Merge commits are not compared by `git cherry`, and may hold changes of their own.
     Ok(merges == "0" && commits.lines().all(|line| line.starts_with('-')))
 }
 
 /// All changes of a branch as one commit, which no ref points at.
-fn squash(repo: &Repository, tip: &str, base: &str) -> Result<String, CommandError> {
-    commit_with(repo.root(), &Identity::fallback(), |git| {
-        git.args(["commit-tree", &format!("{tip}^{{tree}}")]).args(["-p", base, "-m", "squashed"])
-    })
+fn squash(git: impl Fn() -> Git, tip: &str, base: &str) -> Result<String, CommandError> {
+    let tree = format!("{tip}^{{tree}}");
+    Identity::fallback().commit_as(git()).args(["commit-tree", &tree, "-p", base, "-m", "squashed"]).text()
 }
 
 /// Salvages until nothing changes any more between the salvage and the look after it.

@@ -275,6 +275,11 @@ pub fn checked_out(tree: &Path) -> Result<Option<String>, CommandError> {
     refs::checked_out(tree).map_or_else(|| current_branch(tree), |branch| Ok(Some(branch)))
 }
 
+/// Returns the branch that is checked out in a working tree, as far as that is known without starting git.
+pub fn checked_out_at_a_glance(tree: &Path) -> Option<String> {
+    refs::checked_out(tree)
+}
+
 /// Returns the root of the main or linked working tree that contains a folder. `None` in a bare repository.
 pub fn working_tree(dir: &Path) -> Option<PathBuf> {
     refs::working_tree(dir).unwrap_or_else(|| rev_parse_path(dir, "--show-toplevel").ok())

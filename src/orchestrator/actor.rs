@@ -398,7 +398,7 @@ impl Actor {
             }
             _ => (self.collisions_of(worker).into_iter().map(Conflict::from).collect(), self.unchecked_of(worker)),
         };
-        let branch = integration_branch::checked_out(&self.context).ok();
+        let branch = integration_branch::checked_out_at_a_glance(&self.context);
         let about = state_file::About { repository, integration_branch: branch.as_deref() };
         let content = state_file::project(store.journal.registry(), about, Timestamp::now(), waits_for, collides);
         if let Err(error) = state_file::write(&store.dir.state_file(), &content) {

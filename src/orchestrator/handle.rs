@@ -43,6 +43,9 @@ pub struct Orchestrator {
     mailbox: mpsc::UnboundedSender<Ask>,
 }
 
+/// Maximum time that an answer waits for git to determine what is merged.
+const MERGED_CEILING: Duration = Duration::from_secs(5);
+
 /// Which workers to wait for, and how long.
 #[derive(Debug, Clone)]
 pub struct WaitRequest {
@@ -204,17 +207,25 @@ impl Orchestrator {
         Ok((answer, handing))
     }
 
-    /// Updates the views with the current merge state in git.
+    /// Updates the views with the current merge state in git. What git has not answered in time is unknown; the answer
+    /// is there for a later request.
     async fn up_to_date(&self, mut views: Vec<WorkerView>) -> Result<Vec<WorkerView>> {
         if !views.iter().any(|view| merged::may_be_merged(&view.worker)) {
             return Ok(views);
         }
+        let mut unknown = views.clone();
         let context = Arc::clone(&self.context);
-        blocking(move || {
+        let asked = blocking(move || {
             context.merged.bring_up_to_date(context.repository.as_ref(), views.iter_mut());
             Ok(views)
-        })
-        .await
+        });
+        match tokio::time::timeout(MERGED_CEILING, asked).await {
+            Ok(views) => views,
+            Err(_) => {
+                merged::set_unknown(&mut unknown);
+                Ok(unknown)
+            }
+        }
     }
 
     async fn begin_wait(

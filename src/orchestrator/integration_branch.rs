@@ -78,6 +78,12 @@ fn first(repository: &Repository, tree: &std::path::Path, here: Option<String>) 
     Ok(Base { branch, commit, note: None })
 }
 
+/// Returns the same as [`checked_out`] without starting git, for the actor's thread. `None` where only git knows it.
+pub(super) fn checked_out_at_a_glance(context: &Context) -> Option<String> {
+    let set = context.settings.integration_branch.as_deref();
+    set.map(|branch| names::branch_name(branch).to_owned()).or_else(|| git::checked_out_at_a_glance(context.tree()))
+}
+
 /// Returns the target branch for work without a recorded one.
 pub(super) fn checked_out(context: &Context) -> Result<String, super::error::OrchestratorError> {
     if let Some(branch) = &context.settings.integration_branch {

@@ -18,6 +18,8 @@ use crate::mission::spec::Place;
 #[derive(Debug, Default)]
 pub struct MergedLook {
     known: Mutex<HashMap<WorkerId, (Key, Merged)>>,
+    /// Locked while git is queried. A later request finds the answers of an earlier one.
+    asking: Mutex<()>,
 }
 
 /// A worker, and the branch that its work is to be merged into.
@@ -73,6 +75,7 @@ impl MergedLook {
     }
 
     fn look(&self, repository: &Repository, workers: &[&Worker], works: Vec<Work>) -> Vec<Merged> {
+        let _asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let key = |(worker, work): (&&Worker, &Work)| Key {
             stamp: stamp(repository, &work.targets.iter().chain([&work.branch]).cloned().collect::<Vec<_>>()),
             integrations: worker.integrations().count(),
@@ -96,6 +99,14 @@ impl MergedLook {
             answers[at] = Some(answer);
         }
         answers.into_iter().map(|answer| answer.unwrap_or(Merged::Unknown)).collect()
+    }
+}
+
+/// Marks the merge state of these views as unknown, for display.
+pub(super) fn set_unknown(views: &mut [WorkerView]) {
+    for view in views.iter_mut().filter(|view| may_be_merged(&view.worker)) {
+        view.merge_is_unknown = true;
+        view.worker = with(Arc::clone(&view.worker), Merged::Unknown);
     }
 }
 

@@ -1,15 +1,16 @@
 //! Integration takes only a worker's own work: not commits that the user has removed, nor work integrated before.
 //! It never overwrites the user's changes, and it integrates work in a second repository there.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::orchestrator::{
     IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, Observer, RemovalAnswer,
-    RemovalRequest, RemovalTarget, RetryRequest, WorktreeRequest,
+    RemovalRequest, RemovalTarget, RetryRequest, Scope, WorktreeRequest,
 };
 
-use crate::world::{Server, World, git, mission};
+use crate::world::{CEILING, Server, World, git, in_time, mission};
 
 fn of(id: &str) -> IntegrationRequest {
     IntegrationRequest::of(IntegrationSource::Worker(id.to_owned()))
@@ -287,4 +288,28 @@ async fn what_builds_on_a_merge_that_was_taken_back_has_the_work_all_the_same() 
     above.verify_command = Some("test -e below.txt".to_owned());
     let above = server.create_one(above).await;
     server.until(&above, "completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn list_does_not_wait_for_a_git_that_hangs() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("one", "write one.txt x\ncommit one")).await;
+    server.until(&id, "completed").await;
+    world.git(&["commit", "-q", "--allow-empty", "-m", "so that git is asked again"]);
+    // Each reader of the repository's objects waits for a writer.
+    let pipe = world.repo().join(".git/objects/info/alternates");
+    std::fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let listed = tokio::time::timeout(CEILING / 2, server.orchestrator.list(&server.boss, Scope::Mine)).await;
+    let moved = world.path("pipe");
+    std::fs::rename(&pipe, &moved).unwrap();
+    let is_known = in_time(async || {
+        // Releases the readers, if there still are any.
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+        drop(std::fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(&moved));
+        !server.orchestrator.get(&id).await.unwrap().merge_is_unknown
+    });
+    assert!(is_known.await, "it is known once git answers");
+    assert!(listed.expect("the list comes in time").unwrap().workers[0].merge_is_unknown);
 }

@@ -504,3 +504,19 @@ fn removal_of_a_folder_that_is_not_there_says_so() {
     let removed = remove(&fixture.repo, &request).unwrap();
     assert!(removed.note.unwrap().contains("was not there"));
 }
+
+#[test]
+fn squash_check_leaves_no_object_in_the_repository() {
+    let fixture = Fixture::new();
+    let made = worktree(&fixture);
+    commit(&made.path, "readme.txt", "theirs\n");
+    fixture.git(&["merge", "-q", "--squash", "work"]);
+    fixture.git(&["commit", "-qm", "squashed"]);
+    fixture.commit("readme.txt", "ours\n");
+    let objects = || fixture.git(&["count-objects", "-v"]);
+    let before = objects();
+    let tip = fixture.git(&["rev-parse", "work"]);
+    assert!(is_integrated(&fixture.repo, &tip, "main").unwrap());
+    assert!(is_picked_or_squashed(&fixture.repo, &tip, "main").unwrap());
+    assert_eq!(objects(), before);
+}
