@@ -33,6 +33,7 @@ impl Here {
 
     /// `None`: nothing was ever asked for here.
     pub(super) fn observe(&self) -> Result<Option<Observer>, String> {
-        Observer::open(&self.state_root).map_err(|error| with_causes(&error))
+        Observer::open(&self.state_root, self.settings.integration_branch.as_deref())
+            .map_err(|error| with_causes(&error))
     }
 }

@@ -297,11 +297,6 @@ impl Registry {
         self.workers.get(&WorkerId::number_in(id.as_str())?).filter(|worker| worker.id == *id)
     }
 
-    /// Returns the branch that a worker's work starts from and is merged into, as far as one was recorded.
-    pub fn integration_branch_of<'a>(&'a self, worker: &'a Worker) -> Option<&'a str> {
-        worker.integration_branch.as_deref().or(self.integration_branch.as_deref())
-    }
-
     pub fn by_number(&self, number: u64) -> Option<&Arc<Worker>> {
         self.workers.get(&number)
     }

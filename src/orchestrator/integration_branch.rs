@@ -9,7 +9,7 @@ use super::start::refused;
 use crate::git::{self, Repository, RepositoryError, names};
 use crate::mission::causes::with_causes;
 use crate::mission::id::BossId;
-use crate::mission::registry::{Registry, Worker};
+use crate::mission::registry::Worker;
 
 impl Actor {
     /// Returns the branch that this boss's workers recorded. An inherited boss whose workers have all settled starts
@@ -21,12 +21,19 @@ impl Actor {
         let recorded = registry.integration_branches.get(boss).cloned();
         recorded.filter(|_| !is_inherited || registry.workers().any(|worker| is_open(worker)))
     }
+
+    /// See [`of_worker`].
+    pub(super) fn branch_of(&self, worker: &Worker) -> Option<String> {
+        let set = self.context.settings.integration_branch.as_deref();
+        of_worker(set, Some(worker), self.registry().integration_branch.as_deref())
+    }
 }
 
-/// Returns the branch that a worker's work starts from and is merged into. `None` if none was recorded.
-pub(super) fn of_worker(context: &Context, registry: &Registry, worker: &Worker) -> Option<String> {
-    let set = context.settings.integration_branch.as_deref();
-    set.or_else(|| registry.integration_branch_of(worker)).map(str::to_owned)
+/// Returns the branch that a worker's work starts from and is merged into: the one that is set, the worker's own, or
+/// else the one that is recorded for all. `None` if there is none.
+pub(super) fn of_worker(set: Option<&str>, worker: Option<&Worker>, for_all: Option<&str>) -> Option<String> {
+    let own = worker.and_then(|worker| worker.integration_branch.as_deref());
+    set.or(own).or(for_all).map(str::to_owned)
 }
 
 /// Determines where the next workers of a boss start, or why that is unknown. Blocks.

@@ -23,7 +23,7 @@ pub struct MergedLook {
 }
 
 /// A worker, and the branch that its work is to be merged into.
-pub type Asked = (Arc<Worker>, Option<String>);
+pub(super) type Asked = (Arc<Worker>, Option<String>);
 
 /// The inputs that a cached state depends on.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +49,7 @@ impl MergedLook {
     }
 
     /// Returns the merge states of these workers, in their order. Blocks.
-    pub fn ask(&self, repository: Option<&Repository>, workers: &[Asked]) -> Vec<Merged> {
+    pub(super) fn ask(&self, repository: Option<&Repository>, workers: &[Asked]) -> Vec<Merged> {
         let mut answers = vec![Merged::No; workers.len()];
         let mut asked: HashMap<Option<PathBuf>, Vec<usize>> = HashMap::new();
         for (at, (worker, _)) in workers.iter().enumerate().filter(|(_, (worker, _))| may_be_merged(worker)) {
@@ -111,7 +111,7 @@ pub(super) fn set_unknown(views: &mut [WorkerView]) {
 }
 
 /// Returns the worker with `integrated` set to the state in git, for display.
-pub(super) fn with(mut worker: Arc<Worker>, answer: Merged) -> Arc<Worker> {
+fn with(mut worker: Arc<Worker>, answer: Merged) -> Arc<Worker> {
     let integrated = match answer {
         Merged::Into { branch, commit } => Some(now(&worker, branch, commit)),
         Merged::No | Merged::Unknown => None,

@@ -14,7 +14,8 @@ use super::answers::{Collision, RaceView, RacerView, WorkerView};
 use super::budget;
 use super::configuration::keep_git_to_what_is_remembered;
 use super::error::OrchestratorError;
-use super::merged::{self, Asked, MergedLook};
+use super::integration_branch;
+use super::merged::MergedLook;
 use super::views;
 use crate::git::{self, Repository};
 use crate::mission::budget::Spent;
@@ -37,6 +38,8 @@ pub struct Observer {
     /// The repository that the state file last named, by its root.
     repository: Option<(PathBuf, Repository)>,
     merged: MergedLook,
+    /// The integration branch that the settings name.
+    set_branch: Option<String>,
 }
 
 /// The content of a state directory at one moment.
@@ -79,10 +82,13 @@ impl Overview {
 }
 
 impl Observer {
-    /// Opens a state directory. `None` if it has never held state.
-    pub fn open(state_root: &Path) -> Result<Option<Self>> {
+    /// Opens a state directory. `None` if it has never held state. `set_branch` is the integration branch that the
+    /// settings name.
+    pub fn open(state_root: &Path, set_branch: Option<&str>) -> Result<Option<Self>> {
         git::configuration::keep_to_records_in(state_root);
-        Ok(Reader::open(state_root)?.map(|reader| Self { reader, repository: None, merged: MergedLook::default() }))
+        let set_branch = set_branch.map(str::to_owned);
+        let observer = |reader| Self { reader, repository: None, merged: MergedLook::default(), set_branch };
+        Ok(Reader::open(state_root)?.map(observer))
     }
 
     pub fn state_root(&self) -> &Path {
@@ -147,13 +153,13 @@ impl Observer {
         self.repository = found.filter(|(_, it)| keep_git_to_what_is_remembered(self.state_root(), it).is_ok());
     }
 
-    /// Returns the workers in the history, oldest first, as of the last read, with their current merge state.
-    pub fn archived(&self) -> Vec<Arc<Worker>> {
-        let registry = self.reader.registry();
-        let target = |worker: &Worker| registry.integration_branch_of(worker).map(str::to_owned);
-        let asked: Vec<Asked> = self.reader.archived().map(|worker| (Arc::clone(&worker), target(&worker))).collect();
-        let answers = self.merged.ask(self.repository.as_ref().map(|(_, it)| it), &asked);
-        asked.into_iter().zip(answers).map(|((worker, _), answer)| merged::with(worker, answer)).collect()
+    /// Returns the wanted workers in the history, oldest first, as of the last read. Git is queried for these only.
+    pub fn archived(&self, is_wanted: impl Fn(&Worker) -> bool) -> Vec<WorkerView> {
+        let alive = self.alive();
+        let wanted = self.reader.archived().filter(|worker| is_wanted(worker));
+        let mut views: Vec<WorkerView> = wanted.map(|worker| self.view(&worker, &alive, None)).collect();
+        self.merged.bring_up_to_date(self.repository.as_ref().map(|(_, it)| it), views.iter_mut());
+        views
     }
 
     fn alive(&self) -> BTreeSet<ServerId> {
@@ -175,7 +181,11 @@ impl Observer {
         let collisions = task.into_iter().flat_map(|task| &task.conflicts_with).cloned().map(Collision::from);
         let worker = &worker;
         WorkerView {
-            meant_for: registry.integration_branch_of(worker).map(str::to_owned),
+            meant_for: integration_branch::of_worker(
+                self.set_branch.as_deref(),
+                Some(worker),
+                registry.integration_branch.as_deref(),
+            ),
             merge_is_unknown: false,
             elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
             idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),

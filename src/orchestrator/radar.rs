@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use super::actor::Actor;
 use super::answers::{Collision, Unchecked};
-use super::integration_branch;
 use super::mail::Ask;
 use crate::git::radar::{self, Pair, Stamp, Tried};
 use crate::git::{CommandError, Repository, integrate};
@@ -84,7 +83,7 @@ impl Actor {
             self.collisions = Collisions::default();
             return;
         }
-        let target_of = |worker: &Arc<Worker>| integration_branch::of_worker(&self.context, self.registry(), worker);
+        let target_of = |worker: &Arc<Worker>| self.branch_of(worker);
         // A check has one target: that of the first watched worker that this server checks. Work for other branches
         // stays unchecked.
         let Some(target) = watched.iter().find(|worker| is_ours(worker)).and_then(target_of) else { return };

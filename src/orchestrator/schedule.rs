@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use super::actor::Actor;
 use super::context::Context;
-use super::integration_branch;
 use super::mail::Ask;
 use super::{logins, machine, start};
 use crate::config::Settings;
@@ -92,7 +91,7 @@ impl Actor {
         }
         for id in admitted {
             let Some(worker) = self.registry().get(&id).cloned() else { continue };
-            let integration_branch = integration_branch::of_worker(&self.context, self.registry(), &worker);
+            let integration_branch = self.branch_of(&worker);
             // The full name, since a tag of the same name may be another commit.
             let integration_branch = integration_branch.map(|branch| format!("refs/heads/{branch}"));
             let bases = graph::bases(self.registry(), &worker, integration_branch.as_deref());

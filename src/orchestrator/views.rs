@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
-use super::integration_branch;
 use super::mail::{Counts, Lookup};
 use crate::backend::Enforcement;
 use crate::mission::admission::Load;
@@ -42,7 +41,7 @@ impl Actor {
         let since = |then: Duration| (!then.is_zero()).then(|| process::monotonic().saturating_sub(then).as_secs());
         let waits_for = self.hold(load, worker).map(|hold| hold.to_string());
         WorkerView {
-            meant_for: integration_branch::of_worker(&self.context, self.registry(), worker),
+            meant_for: self.branch_of(worker),
             merge_is_unknown: false,
             elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
             idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),
@@ -155,9 +154,8 @@ impl Actor {
     pub(super) fn lookup(&self, name: Option<&str>) -> Result<Lookup> {
         let worker = name.map(|name| self.find(name)).transpose()?;
         let all = if worker.is_some() { Vec::new() } else { self.all_with_worktrees() };
-        let branch = |worker: &Arc<Worker>| integration_branch::of_worker(&self.context, self.registry(), worker);
         Ok(Lookup {
-            integration_branch: worker.as_ref().and_then(branch),
+            integration_branch: worker.as_ref().and_then(|worker| self.branch_of(worker)),
             worker,
             all,
             recorded_for_all: self.registry().integration_branch.clone(),

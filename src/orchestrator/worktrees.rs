@@ -115,8 +115,8 @@ pub(super) async fn remove(
     };
     for target in targets {
         let worker = target.worker.clone();
-        let branch = worker.as_ref().and_then(|it| it.integration_branch.clone());
-        let branch = context.settings.integration_branch.clone().or(branch).or(lookup.recorded_for_all.clone());
+        let set = context.settings.integration_branch.as_deref();
+        let branch = integration_branch::of_worker(set, worker.as_deref(), lookup.recorded_for_all.as_deref());
         let (context, request) = (Arc::clone(&context), request.clone());
         let path = target.path.clone();
         if let Some(settled) = worker.as_ref().filter(|worker| worker.status.is_settled()) {
@@ -172,8 +172,8 @@ fn only_merged(
     target: Option<String>,
     workers: Vec<Arc<Worker>>,
 ) -> (Vec<Arc<Worker>>, Vec<KeptWorktree>) {
-    let set = &context.settings.integration_branch;
-    let target = |worker: &Worker| set.clone().or(worker.integration_branch.clone()).or(target.clone());
+    let set = context.settings.integration_branch.as_deref();
+    let target = |worker: &Worker| integration_branch::of_worker(set, Some(worker), target.as_deref());
     let asked: Vec<_> = workers.iter().map(|worker| (Arc::clone(worker), target(worker))).collect();
     let answers = context.merged.ask(context.repository.as_ref(), &asked);
     let (mut merged, mut unknown) = (Vec::new(), Vec::new());

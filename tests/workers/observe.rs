@@ -5,7 +5,7 @@ use orchestrator_boss::orchestrator::{Observer, Overview, Scope};
 use crate::world::{CEILING, Server, World, in_time, mission, until_exists};
 
 fn observer(world: &World) -> Observer {
-    Observer::open(&world.repo().join(".orchestrator")).unwrap().expect("there is a state")
+    Observer::open(&world.repo().join(".orchestrator"), None).unwrap().expect("there is a state")
 }
 
 fn status(overview: &Overview, id: &str) -> String {
@@ -23,7 +23,7 @@ async fn told_by(server: &Server) -> Vec<(String, String, Option<String>)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_observer_sees_what_a_server_tells() {
     let world = World::new();
-    assert!(Observer::open(&world.repo().join(".orchestrator")).unwrap().is_none());
+    assert!(Observer::open(&world.repo().join(".orchestrator"), None).unwrap().is_none());
     let mut settings = world.settings();
     settings.max_workers = Some(2);
     let gate = world.path("gate");
@@ -86,4 +86,19 @@ async fn an_end_that_no_server_saw_is_seen_by_an_observer() {
     let overview = observer.look().unwrap();
     assert_eq!(status(&overview, &id), "completed");
     assert_eq!(observer.find(&id).unwrap().worker.last().unwrap().changes.commits, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn observer_looks_in_the_branch_that_the_settings_name() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let id = server.create_one(mission("one", "write one.txt x\ncommit one")).await;
+    server.until(&id, "completed").await;
+    world.git(&["branch", "release", &format!("orchestrator/{id}")]);
+    for (set, into) in [(None, None), (Some("release"), Some("release"))] {
+        let mut observer = Observer::open(&world.repo().join(".orchestrator"), set).unwrap().expect("there is a state");
+        observer.look().unwrap();
+        let worker = observer.find(&id).unwrap().worker;
+        assert_eq!(worker.integrated.as_ref().map(|it| it.into.as_str()), into);
+    }
 }

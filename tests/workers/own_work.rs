@@ -230,7 +230,7 @@ async fn merged_is_what_git_says_now_and_everywhere_the_same() {
     let branch = format!("orchestrator/{id}");
     let is_merged = async || {
         let told = server.orchestrator.get(&id).await.unwrap().worker.integrated.clone();
-        let mut observer = Observer::open(&world.repo().join(".orchestrator")).unwrap().unwrap();
+        let mut observer = Observer::open(&world.repo().join(".orchestrator"), None).unwrap().unwrap();
         let overview = observer.look().unwrap();
         let seen = overview.workers().next().unwrap().worker.integrated.clone();
         assert_eq!(told, seen);

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -16,7 +15,7 @@ use crate::mission::causes::with_causes;
 use crate::mission::handover;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
-use crate::orchestrator::{Around, Observer, all_folders, keep_git_to_what_is_remembered, why_it_stays};
+use crate::orchestrator::{Around, Observer, WorkerView, all_folders, keep_git_to_what_is_remembered, why_it_stays};
 use crate::supervisor::trial;
 
 /// One worktree.
@@ -50,18 +49,18 @@ impl Plan {
         keep_git_to_what_is_remembered(observer.state_root(), &repository).map_err(visit::refused)?;
         let known = git::list(&repository).map_err(|error| failed(&error))?;
         let known: HashSet<PathBuf> = known.into_iter().map(|it| it.path).collect();
-        let workers = observer.archived().into_iter().chain(overview.workers().map(|it| Arc::clone(&it.worker)));
-        let workers: Vec<Arc<Worker>> = workers.collect();
-        for worker in workers.iter().filter(|worker| has_worktree(worker, &known)) {
-            let into = worker.integration_branch.clone().or_else(|| overview.integration_branch.clone());
-            plan.add(&observer, &repository, worker, into);
+        let archived = observer.archived(|worker| is_there(worker, &known));
+        let views: Vec<&WorkerView> = archived.iter().chain(overview.workers()).collect();
+        for view in views.iter().filter(|view| has_worktree(&view.worker, &known)) {
+            let into = view.meant_for.clone().or_else(|| overview.integration_branch.clone());
+            plan.add(&observer, &repository, &view.worker, into);
         }
         let around = Around {
             repository: &repository,
             state_root: observer.state_root(),
             template: here.settings.worktrees_dir.as_deref(),
         };
-        all_folders(around).iter().for_each(|folder| plan.add_strangers(folder, &workers));
+        all_folders(around).iter().for_each(|folder| plan.add_strangers(folder, &views));
         Ok(plan)
     }
 
@@ -92,8 +91,8 @@ impl Plan {
     }
 
     /// Adds the folders among our worktrees that belong to no worker. They stay, since their value is unknown.
-    fn add_strangers(&mut self, folder: &Path, workers: &[Arc<Worker>]) {
-        let known: HashSet<&Path> = workers.iter().map(|worker| worker.mission.place.path()).collect();
+    fn add_strangers(&mut self, folder: &Path, views: &[&WorkerView]) {
+        let known: HashSet<&Path> = views.iter().map(|view| view.worker.mission.place.path()).collect();
         let Ok(entries) = fs::read_dir(folder) else { return };
         // A worktree for a verification run is removed by the process that made it.
         let is_of_nobody = |path: &PathBuf| !known.contains(path.as_path()) && !trial::is_tree(path);
@@ -106,9 +105,13 @@ impl Plan {
 
 /// It was made, and is there, or git still believes so.
 fn has_worktree(worker: &Worker, known: &HashSet<PathBuf>) -> bool {
-    let path = worker.mission.place.path();
     let ours = matches!(worker.mission.place, Place::Worktree { .. }) && !worker.worktree_removed;
-    ours && (path.exists() || known.contains(path))
+    ours && is_there(worker, known)
+}
+
+fn is_there(worker: &Worker, known: &HashSet<PathBuf>) -> bool {
+    let path = worker.mission.place.path();
+    path.exists() || known.contains(path)
 }
 
 /// What its files take up; files that have several names count once.

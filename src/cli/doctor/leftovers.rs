@@ -13,6 +13,7 @@ use crate::cli::terminal::bytes;
 use crate::git::Git;
 use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::registry::Worker;
 use crate::mission::spec::Place as Where;
 use crate::orchestrator::{Around, Observer, Overview, WorkerView, all_folders};
 use crate::store::lease;
@@ -28,7 +29,8 @@ const COUNTING: Duration = Duration::from_secs(5);
 pub fn look(place: &Place) -> Vec<Check> {
     const NAME: &str = "workers";
     let mut checks = Vec::new();
-    match Observer::open(&place.state_root).and_then(|found| found.map(|mut it| Ok((it.look()?, it))).transpose()) {
+    let observer = Observer::open(&place.state_root, place.settings.integration_branch.as_deref());
+    match observer.and_then(|found| found.map(|mut it| Ok((it.look()?, it))).transpose()) {
         Err(error) => checks.push(Check::bad(NAME, with_causes(&error)).stops_all()),
         Ok(None) => checks.push(Check::ok(NAME, "none were asked for here yet")),
         Ok(Some((overview, observer))) => {
@@ -122,15 +124,16 @@ fn listed(names: &[String]) -> String {
 
 fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> Option<Check> {
     let mut known: BTreeSet<PathBuf> = BTreeSet::new();
-    let (mut merged, mut open, mut with_work) = (0, 0, 0);
-    let archived = observer.archived();
-    for worker in overview.workers().map(|view| &view.worker).chain(&archived) {
-        let Where::Worktree { path, .. } = &worker.mission.place else { continue };
-        if worker.worktree_removed || !path.exists() || !known.insert(path.clone()) {
+    let (mut merged, mut open, mut with_work, mut unknown) = (0, 0, 0, 0);
+    let archived = observer.archived(|worker| worktree_of(worker).is_some());
+    for view in overview.workers().chain(&archived) {
+        let Some(path) = worktree_of(&view.worker) else { continue };
+        if !known.insert(path.to_owned()) {
             continue;
         }
-        match (worker.status.is_settled(), &worker.integrated) {
+        match (view.worker.status.is_settled(), &view.worker.integrated) {
             (false, _) => open += 1,
+            (true, _) if view.merge_is_unknown => unknown += 1,
             (true, Some(_)) => merged += 1,
             (true, None) => with_work += 1,
         }
@@ -143,16 +146,29 @@ fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> O
         return None;
     }
     let size = Size::of(known.iter().chain(&strays).map(PathBuf::as_path));
-    let parts =
-        [(open, "of open workers"), (merged, "merged"), (with_work, "not merged"), (strays.len(), "of nobody known")];
+    let parts = [
+        (open, "of open workers"),
+        (merged, "merged"),
+        (with_work, "not merged"),
+        (unknown, "for which git does not tell whether they are merged"),
+        (strays.len(), "of nobody known"),
+    ];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let check = Check::ok("worktrees", format!("{} ({})", parts.join(", "), size.words()));
-    Some(match (merged, with_work + strays.len()) {
+    Some(match (merged, with_work + unknown + strays.len()) {
         (0, 0) => check,
         // It says of each why it stays.
         (0, _) => check.fix("orchestrator-boss clean --dry-run"),
         _ => check.fix("orchestrator-boss clean"),
     })
+}
+
+/// Returns the worktree that was made for a worker, if it is still there.
+fn worktree_of(worker: &Worker) -> Option<&Path> {
+    match &worker.mission.place {
+        Where::Worktree { path, .. } if !worker.worktree_removed && path.exists() => Some(path),
+        _ => None,
+    }
 }
 
 fn trials(state_root: &Path) -> Option<Check> {
@@ -255,9 +271,20 @@ mod tests {
             Where::Worktree { path: path.clone(), branch: "o/w-7-moved".to_owned(), base: None, directory: None };
         fs::create_dir_all(&path).unwrap();
         History::open(StateDir::at(folder.path()).history()).unwrap().append(&[Record::Worker(worker)]).unwrap();
-        let mut observer = Observer::open(folder.path()).unwrap().unwrap();
+        let mut observer = Observer::open(folder.path(), None).unwrap().unwrap();
         let overview = observer.look().unwrap();
         let found = worktrees(&overview, &observer, &[folder.path().join("worktrees")]).unwrap();
         assert!(found.says.starts_with("1 not merged ("), "{}", found.says);
+
+        let mut overview = overview;
+        let view = &mut overview.bosses[0].workers[0];
+        let unknown = Arc::make_mut(&mut view.worker);
+        unknown.status = WorkerStatus::Settled(Ending::Completed);
+        let place = folder.path().join("worktrees/unknown");
+        fs::create_dir(&place).unwrap();
+        unknown.mission.place = Where::Worktree { path: place, branch: "o".to_owned(), base: None, directory: None };
+        view.merge_is_unknown = true;
+        let found = worktrees(&overview, &observer, &[]).unwrap();
+        assert!(found.says.starts_with("1 not merged, 1 for which git does not tell"), "{}", found.says);
     }
 }

@@ -103,7 +103,7 @@ impl Story {
     /// `None`: nothing that is wanted is here.
     pub fn gather(observer: &mut Observer, wanted: &Wanted, place: &Path) -> Result<Option<Self>, OrchestratorError> {
         let overview = observer.look()?;
-        let mut views = archived(observer, wanted);
+        let mut views = observer.archived(|worker| wanted.includes(worker));
         views.extend(overview.workers().filter(|view| wanted.includes(&view.worker)).cloned());
         let left_out = views.len().saturating_sub(MOST_WORKERS);
         views.drain(..left_out);
@@ -139,12 +139,6 @@ impl Wanted {
         };
         is_boss && self.since.is_none_or(is_new)
     }
-}
-
-fn archived(observer: &Observer, wanted: &Wanted) -> Vec<WorkerView> {
-    let archived = observer.archived();
-    let newest = archived.iter().filter(|worker| wanted.includes(worker));
-    newest.filter_map(|worker| observer.find(worker.id.as_str()).ok()).collect()
 }
 
 fn by_boss(workers: impl Iterator<Item = Told>, overview: &Overview) -> Vec<Boss> {

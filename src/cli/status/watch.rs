@@ -229,6 +229,6 @@ fn read_keys(news: Sender<Event>) {
 }
 
 fn open_eyes(here: &Here, news: &Sender<Event>, pokes: &Sender<Poke>, poked: Receiver<Poke>) {
-    let eyes = Eyes::new(here.state_root.clone(), here.repository.clone(), news.clone(), pokes.clone());
+    let eyes = Eyes::new(here, news.clone(), pokes.clone());
     std::thread::spawn(move || eyes.run(&poked));
 }

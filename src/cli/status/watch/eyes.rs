@@ -13,6 +13,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use super::super::board::Board;
 use super::log::Follow;
 use super::state::{Event, Pane};
+use crate::cli::here::Here;
 use crate::git::{self, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::id::WorkerId;
@@ -46,6 +47,8 @@ pub(super) enum Poke {
 pub(super) struct Eyes {
     state_root: PathBuf,
     repository: Option<PathBuf>,
+    /// The integration branch that the settings name.
+    set_branch: Option<String>,
     news: Sender<Event>,
     observer: Option<Observer>,
     /// Which folder that is: another one may come in its place.
@@ -60,7 +63,7 @@ pub(super) struct Eyes {
 }
 
 impl Eyes {
-    pub fn new(state_root: PathBuf, repository: Option<PathBuf>, news: Sender<Event>, pokes: Sender<Poke>) -> Self {
+    pub fn new(here: &Here, news: Sender<Event>, pokes: Sender<Poke>) -> Self {
         let on_event = move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !event.kind.is_access()) {
                 // Nobody looks any more: there is nothing to tell.
@@ -68,8 +71,9 @@ impl Eyes {
             }
         };
         Self {
-            state_root,
-            repository,
+            state_root: here.state_root.clone(),
+            repository: here.repository.clone(),
+            set_branch: here.settings.integration_branch.clone(),
             news,
             observer: None,
             inode: None,
@@ -141,7 +145,8 @@ impl Eyes {
             self.forget_watches();
         }
         if self.observer.is_none() {
-            self.observer = Observer::open(&self.state_root).map_err(|error| with_causes(&error))?;
+            let opened = Observer::open(&self.state_root, self.set_branch.as_deref());
+            self.observer = opened.map_err(|error| with_causes(&error))?;
         }
         let Some(observer) = &mut self.observer else { return Ok(None) };
         let looked = observer.look().map_err(|error| with_causes(&error));
