@@ -401,9 +401,27 @@ pub(super) fn with_objects_in(git: Git, repo: &Repository, folder: &Path) -> Git
     git.env("GIT_OBJECT_DIRECTORY", folder).env("GIT_ALTERNATE_OBJECT_DIRECTORIES", format!("\"{objects}\""))
 }
 
-/// Whether all of the one is in the other.
+/// Returns whether all commits of the one are in the other.
 pub fn contains(repo: &Repository, whole: &str, part: &str) -> bool {
-    refs::is_ancestor(repo.root(), part, whole).unwrap_or_else(|| repo.read().is_ancestor(part, whole).unwrap_or(false))
+    History::of(repo).contains(whole, part)
+}
+
+/// The history of a repository that is opened once for many questions.
+pub struct History<'a> {
+    repo: &'a Repository,
+    ancestry: Option<refs::Ancestry>,
+}
+
+impl<'a> History<'a> {
+    pub fn of(repo: &'a Repository) -> Self {
+        Self { repo, ancestry: refs::Ancestry::of(repo.root()) }
+    }
+
+    /// See [`contains`].
+    pub fn contains(&self, whole: &str, part: &str) -> bool {
+        let told = self.ancestry.as_ref().and_then(|it| it.is_ancestor(part, whole));
+        told.unwrap_or_else(|| self.repo.read().is_ancestor(part, whole).unwrap_or(false))
+    }
 }
 
 fn commit_tree(git: Git, tree: &str, parents: &[&str], message: Vec<u8>) -> Result<String, CommandError> {

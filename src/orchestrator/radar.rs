@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::actor::Actor;
 use super::answers::{Collision, Unchecked};
 use super::mail::Ask;
+use crate::git::integrate::History;
 use crate::git::radar::{self, Pair, Stamp, Tried};
-use crate::git::{CommandError, Repository, integrate};
+use crate::git::{CommandError, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::id::{ServerId, WorkerId};
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -167,8 +168,15 @@ impl Radar {
     fn look(&mut self, repository: &Repository, scene: Scene, scratch: &Path) -> Result<Collisions, CommandError> {
         let tips = radar::tips(repository, &scene.branches)?;
         let Some(onto) = tips.get(&scene.target) else { return Ok(Collisions::default()) };
-        let mut look =
-            Look { repository, target: &scene.target, onto, scratch, former: std::mem::take(self), now: self };
+        let mut look = Look {
+            repository,
+            history: History::of(repository),
+            target: &scene.target,
+            onto,
+            scratch,
+            former: std::mem::take(self),
+            now: self,
+        };
         let with_commits = scene.watched.iter().filter_map(|worker| {
             let tip = tips.get(worker.branch()?)?;
             (worker.base_commit.as_ref() != Some(tip) && !is_integrated(worker, tip)).then_some((worker, tip))
@@ -220,6 +228,7 @@ impl Collisions {
 /// A single check. It takes over earlier results as far as they are needed again.
 struct Look<'a> {
     repository: &'a Repository,
+    history: History<'a>,
     target: &'a str,
     /// The commit of the target.
     onto: &'a String,
@@ -285,8 +294,7 @@ impl Look<'_> {
         for (holder, other) in [(&pair.0, &pair.1), (&pair.1, &pair.0)] {
             for (_, third) in branches.iter().filter(|(_, third)| *third != holder && *third != other) {
                 let theirs = self.conflicts(&ordered(third, other));
-                if paths.iter().any(|path| theirs.contains(path)) && integrate::contains(self.repository, holder, third)
-                {
+                if paths.iter().any(|path| theirs.contains(path)) && self.history.contains(holder, third) {
                     paths.retain(|path| !theirs.contains(path));
                 }
             }
