@@ -19,8 +19,8 @@ const ALL: usize = 32 * 1024 * 1024;
 const DEPTH: usize = 100;
 /// Maximum size in bytes of text before an object.
 const PREFIX: usize = 4 * 1024;
-/// Bytes kept of a number or a keyword; no sensible one is longer.
-const SCALAR: usize = 64;
+/// Maximum size in bytes of a number or a keyword. A longer one is read as null: a part of it would be another number.
+const SCALAR: usize = 1024;
 
 /// A parser that takes a line piece by piece.
 #[derive(Default)]
@@ -137,7 +137,7 @@ impl Objects {
             return self.outside(byte);
         }
         if byte.is_ascii_alphanumeric() || b"+-.".contains(&byte) {
-            if self.scalar.len() < SCALAR {
+            if self.scalar.len() <= SCALAR {
                 self.scalar.push(byte);
             }
             return;
@@ -303,9 +303,10 @@ impl Objects {
             return;
         }
         let scalar = std::mem::take(&mut self.scalar);
+        let is_whole = scalar.len() <= SCALAR;
         let known = [&b"true"[..], b"false", b"null"].contains(&&scalar[..]);
         let valid = known || serde_json::from_slice::<Number>(&scalar).is_ok();
-        self.write(if valid { &scalar } else { b"null" });
+        self.write(if valid && is_whole { &scalar } else { b"null" });
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -428,6 +429,14 @@ mod tests {
         line.chunks(1).for_each(|piece| pieces.push(piece));
         assert_eq!(pieces.finish(), whole, "in pieces");
         whole
+    }
+
+    #[test]
+    fn long_number_is_whole_or_null() {
+        let exact = format!("{{\"n\":1{}e-80}}", "0".repeat(80));
+        assert_eq!(objects(exact.as_bytes()), [json!({"n": 1.0})]);
+        let endless = format!("{{\"n\":{}}}", "1".repeat(SCALAR + 1));
+        assert_eq!(objects(endless.as_bytes()), [json!({"n": null})]);
     }
 
     #[test]
