@@ -28,6 +28,7 @@ use super::{terminal, visit};
 use crate::orchestrator::{self, Observer, Overview};
 
 pub(super) use self::row::unchecked_words;
+pub(super) use self::text::wrap_whole;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -80,7 +80,7 @@ struct About {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<Described>")]
     conflicts_with: Vec<ConflictReport>,
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     more_conflicts: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_activity: Option<String>,
@@ -94,7 +94,7 @@ pub(super) struct ConflictReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     branch: Option<String>,
     paths: Vec<String>,
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     more_paths: usize,
 }
 
@@ -295,12 +295,9 @@ pub(super) struct Attempt {
     final_message: String,
 }
 
-fn is_zero(count: &u32) -> bool {
-    *count == 0
-}
-
-fn is_none(count: &usize) -> bool {
-    *count == 0
+/// Returns whether a count is zero, so that it is left out.
+pub(super) fn is_zero<T: Default + PartialEq>(count: &T) -> bool {
+    *count == T::default()
 }
 
 /// Formats what all workers of the boss have used. `None` if no CLI reported anything.

@@ -26,6 +26,7 @@ use self::agents::Usable;
 use self::check::{Check, Look, Mark, begin};
 use super::Places;
 use super::out::{self, End};
+use super::status::wrap_whole;
 use super::terminal::{self, Tone, paint};
 use crate::config::Settings;
 use crate::git::Repository;
@@ -231,18 +232,10 @@ const LEAST_ROOM: usize = 24;
 
 /// Breaks a line between words if it is wider than `room`. A path stays whole, so that it can be copied.
 fn wrapped(line: &str, room: Option<usize>) -> Vec<String> {
-    let Some(room) = room.filter(|room| line.width() > *room) else { return vec![line.to_owned()] };
-    let mut lines: Vec<String> = Vec::new();
-    for word in line.split(' ') {
-        match lines.last_mut() {
-            Some(last) if last.width() + 1 + word.width() <= room => {
-                last.push(' ');
-                last.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
+    match room.filter(|room| line.width() > *room) {
+        Some(room) => wrap_whole(line, room),
+        None => vec![line.to_owned()],
     }
-    lines
 }
 
 fn as_json(topics: &[Topic], verdict: &Verdict) -> serde_json::Value {

@@ -73,7 +73,7 @@ pub(super) struct IntegrateReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "wire::Described")]
     verification: Option<wire::VerificationReport>,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "wire::is_zero")]
     verifications: usize,
     /// Its result (pushed, rejected, declined, …) and what the remote said.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ pub(super) struct IntegrateReport {
     not_included: Vec<NotIncluded>,
     conflicts: Vec<Conflict>,
     /// Conflicts that had no room here.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "wire::is_zero")]
     more_conflicts: usize,
 }
 
@@ -120,10 +120,6 @@ pub(super) struct PushReport {
 pub(super) struct Conflict {
     path: String,
     kind: String,
-}
-
-fn is_zero(count: &usize) -> bool {
-    *count == 0
 }
 
 impl Tool for IntegrateWorker {

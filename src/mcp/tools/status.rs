@@ -60,7 +60,7 @@ pub(super) struct StatusReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<Vec<wire::Attempt>>,
     /// Older log lines, messages and attempts that had no room here; they are in the folder.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "wire::is_zero")]
     left_out: usize,
     /// All files of the worker: raw output, events, outcomes.
     folder: String,
@@ -84,10 +84,6 @@ pub(super) struct Message {
     /// or was not heard.
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<String>,
-}
-
-fn is_zero(count: &usize) -> bool {
-    *count == 0
 }
 
 impl Tool for GetWorkerStatus {

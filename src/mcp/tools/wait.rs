@@ -64,13 +64,13 @@ pub(super) struct WaitReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
     /// Settlements that come with the next wait.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "wire::is_zero")]
     more: usize,
     /// By all your workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     spent: Option<String>,
     /// Workers and tasks that had no room in the lists here; list_worker_missions has them all.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "wire::is_zero")]
     not_shown: usize,
 }
 
@@ -88,10 +88,6 @@ enum WaitReportStatus {
 pub(super) struct BlockedTask {
     task_id: String,
     reason: String,
-}
-
-fn is_zero(count: &usize) -> bool {
-    *count == 0
 }
 
 impl Tool for WaitForAnyWorker {
