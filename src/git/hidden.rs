@@ -1,16 +1,19 @@
 //! Work that git ignores although nobody but the one who made it wanted that: a `.gitignore` that was written in the
 //! worktree itself and is in no commit that counts.
 //!
-//! What the project ignores by its own rules is not work. A folder that says itself that it can be made again (a cache,
-//! a Python environment) is not work either. This file only finds; it changes nothing.
+//! What the project ignores by its own rules is not work, except repositories, and files that an outcome of the worker
+//! named. A folder that says itself that it can be made again (a cache, a Python environment) is not work either. This
+//! file only finds; it changes nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
+use super::nested::is_own_repository;
+use super::not_on_branch::is_regenerable;
 
 /// In a folder, it says that tools can make the folder again: <https://bford.info/cachedir/>, and Python's own mark.
 const CAN_BE_MADE_AGAIN: [&str; 2] = ["CACHEDIR.TAG", "pyvenv.cfg"];
@@ -26,18 +29,50 @@ pub struct Hidden {
     pub unreadable: Vec<PathBuf>,
 }
 
-/// `trusted`: commits whose `.gitignore` files are the project's.
-pub fn hidden(worktree: &Path, trusted: &[String]) -> Result<Hidden, CommandError> {
+/// `trusted`: commits whose `.gitignore` files are the project's. `named`: ignored files and folders that count as work
+/// whoever ignores them.
+pub fn hidden(worktree: &Path, trusted: &[String], named: &[PathBuf]) -> Result<Hidden, CommandError> {
     let mut found = Hidden::default();
-    for path in ignored_by_others(worktree, trusted)? {
-        if !path.ancestors().skip(1).any(|folder| can_be_made_again(&worktree.join(folder))) {
-            found.take_in(worktree, &path);
+    let ignored = ignored(worktree)?;
+    let by_others = ignored_by_others(worktree, trusted, &ignored)?;
+    for path in &ignored {
+        if path.ancestors().skip(1).any(|folder| can_be_made_again(&worktree.join(folder))) {
+            continue;
+        }
+        if by_others.contains(path) {
+            found.take_in(worktree, path);
+        } else if named.contains(path) {
+            let mut inside = Hidden::default();
+            inside.take_in(worktree, path);
+            inside.files.retain(|file| !is_regenerable(worktree, file));
+            found.add(inside);
+        } else if !is_regenerable(worktree, path) {
+            found.take_in_repositories(worktree, path)?;
         }
     }
     Ok(found)
 }
 
 impl Hidden {
+    fn add(&mut self, other: Hidden) {
+        self.files.extend(other.files);
+        self.repositories.extend(other.repositories);
+        self.bytes += other.bytes;
+        self.unreadable.extend(other.unreadable);
+    }
+
+    /// Takes in the repositories in what the project ignores: nobody but its maker knows what is in one.
+    fn take_in_repositories(&mut self, worktree: &Path, path: &Path) -> Result<(), CommandError> {
+        let mut inside = Hidden::default();
+        inside.take_in(worktree, path);
+        for repository in inside.repositories {
+            if !is_regenerable(worktree, &repository) && is_own_repository(&worktree.join(&repository))? {
+                self.repositories.push(repository);
+            }
+        }
+        Ok(())
+    }
+
     fn take_in(&mut self, worktree: &Path, path: &Path) {
         let absolute = worktree.join(path);
         let Ok(kind) = absolute.symlink_metadata() else { return };
@@ -69,21 +104,23 @@ pub(super) fn can_be_made_again(folder: &Path) -> bool {
     CAN_BE_MADE_AGAIN.iter().any(|mark| folder.join(mark).is_file())
 }
 
-fn ignored_by_others(worktree: &Path, trusted: &[String]) -> Result<Vec<PathBuf>, CommandError> {
-    let mut ignored = ignored(worktree)?;
+fn ignored_by_others(
+    worktree: &Path,
+    trusted: &[String],
+    ignored: &[PathBuf],
+) -> Result<HashSet<PathBuf>, CommandError> {
     if ignored.is_empty() {
-        return Ok(ignored);
+        return Ok(HashSet::new());
     }
     let mut rules = Rules { worktree, trusted, read: HashMap::new() };
-    let mut known = Vec::new();
-    for decision in decisions(worktree, &ignored)? {
+    // One about which git says nothing is among them: it is not for us to say that nobody wants it.
+    let mut by_others: HashSet<PathBuf> = ignored.iter().cloned().collect();
+    for decision in decisions(worktree, ignored)? {
         if rules.is_the_projects(&decision.source, &decision.pattern)? {
-            known.push(decision.path);
+            by_others.remove(&decision.path);
         }
     }
-    // One about which git says nothing stays: it is not for us to say that nobody wants it.
-    ignored.retain(|path| !known.contains(path));
-    Ok(ignored)
+    Ok(by_others)
 }
 
 /// Ignored files, and folders that are ignored as a whole.
@@ -152,7 +189,7 @@ mod tests {
     use crate::git::testing::Fixture;
 
     fn found(fixture: &Fixture, trusted: &str) -> Vec<String> {
-        let hidden = hidden(fixture.root(), &[fixture.git(&["rev-parse", trusted])]).unwrap();
+        let hidden = hidden(fixture.root(), &[fixture.git(&["rev-parse", trusted])], &[]).unwrap();
         let mut names: Vec<_> = hidden.files.iter().map(|path| path.display().to_string()).collect();
         names.sort();
         names
@@ -182,7 +219,7 @@ mod tests {
         fixture.git(&["init", "-q", "work/inner"]);
         let names = found(&fixture, "HEAD");
         assert_eq!(names, [".gitignore", "work/a.txt"]);
-        let hidden = hidden(fixture.root(), &[]).unwrap();
+        let hidden = hidden(fixture.root(), &[], &[]).unwrap();
         assert_eq!(hidden.repositories, [Path::new("work/inner")]);
     }
 

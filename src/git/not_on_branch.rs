@@ -507,18 +507,28 @@ pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Optio
     Some(NotOnBranch { files: Some(files), ..part(what, shown(worktree), how) })
 }
 
-/// Returns the files of a recorded [`Files::Ignored`] that are still there. Files that were added later are not the
-/// worker's. If there were too many to record, all ignored files count.
+/// Returns the files of a recorded [`Files::Ignored`] that are still there, as one part.
 pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: Option<&[String]>) -> Option<NotOnBranch> {
-    let is_recorded = |path: &&PathBuf| recorded.is_none_or(|paths| paths.contains(&shown(path)));
-    let still: Vec<PathBuf> = now.iter().filter(is_recorded).cloned().collect();
-    ignored(worktree, &still, &[])
+    ignored(worktree, &still_there(worktree, now, recorded), &[])
 }
 
+/// Returns the files and folders of a recorded [`Files::Ignored`] that are still there. Those that were added later are
+/// not the worker's. If there were too many to record, all ignored ones count that tools do not regenerate.
+pub fn still_there(worktree: &Path, now: &[PathBuf], recorded: Option<&[String]>) -> Vec<PathBuf> {
+    let is_recorded = |path: &&PathBuf| recorded.is_none_or(|paths| paths.contains(&shown(path)));
+    now.iter().filter(is_recorded).filter(|path| !is_regenerable(worktree, path)).cloned().collect()
+}
+
+/// Describes the content of an ignored folder; `None` if there is no work in it.
 fn ignored_folder(worktree: &Path, path: &Path) -> Option<String> {
     let mut files = 0;
+    let mut repositories = Vec::new();
     let mut folders = vec![path.to_owned()];
     while let Some(folder) = folders.pop() {
+        if worktree.join(&folder).join(".git").symlink_metadata().is_ok() {
+            repositories.push(shown(&folder));
+            continue;
+        }
         let Ok(entries) = fs::read_dir(worktree.join(&folder)) else {
             return Some(format!("{}/ (unreadable)", shown(path)));
         };
@@ -535,7 +545,10 @@ fn ignored_folder(worktree: &Path, path: &Path) -> Option<String> {
             }
         }
     }
-    (files > 0).then(|| format!("{}/ ({})", shown(path), count(files, "file")))
+    let repositories = (!repositories.is_empty()).then(|| format!("a repository at {}", names(&repositories)));
+    let files = (files > 0).then(|| count(files, "file"));
+    let content: Vec<String> = repositories.into_iter().chain(files).collect();
+    (!content.is_empty()).then(|| format!("{}/ ({})", shown(path), content.join(", ")))
 }
 
 /// Names of folders that package managers, compilers and test runners fill.
@@ -605,7 +618,8 @@ const REGENERABLE_ENDINGS: [&str; 19] = [
     ".coverage",
 ];
 
-fn is_regenerable(worktree: &Path, path: &Path) -> bool {
+/// Returns whether the path is, or lies in, what package managers, compilers and test runners create.
+pub(super) fn is_regenerable(worktree: &Path, path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let in_regenerable = path
         .ancestors()

@@ -6,8 +6,8 @@
 //! added. Any such work is an error; with `force` it is salvaged before the removal.
 //!
 //! Work that the user cannot see is salvaged without an error: reflog-only commits, and files that are ignored only by
-//! rules made in the worktree. Files that the project ignores are deleted without notice, except changed copies that
-//! this program made.
+//! rules made in the worktree or that an outcome of the worker named. Other files that the project ignores are deleted
+//! without notice, except changed copies that this program made, and repositories with commits of their own.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::command::{CommandError, Git};
 use super::fingerprint::tree_state;
-use super::hidden::hidden;
+use super::hidden::Hidden;
 use super::include::Copied;
 use super::index::IndexError;
 use super::integrate::with_objects_in;
@@ -97,8 +97,8 @@ pub enum RemoveError {
     )]
     Broken { path: PathBuf },
     #[error(
-        "remove {}: {count} files ({megabytes} MB, such as {sample}) are ignored only by rules that were made there; delete \
-         what is not needed, commit the rules, or use `force`, which keeps all of it in a salvage ref",
+        "remove {}: {count} files ({megabytes} MB, such as {sample}) that git ignores there may be work; delete what is not \
+         needed, or use `force`, which keeps all of it in a salvage ref",
         path.display()
     )]
     MuchHidden { path: PathBuf, count: usize, megabytes: u64, sample: String },
@@ -132,6 +132,8 @@ pub struct Remove {
     pub branch: Option<String>,
     /// Commit at which the worktree began, if known. The ignore rules of that commit are the project's.
     pub base: Option<String>,
+    /// Ignored files and folders that an outcome of its worker named as work.
+    pub ignored: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -267,9 +269,11 @@ fn is_connected(repo: &Repository, path: &Path) -> bool {
 
 fn refuse_losses(repo: &Repository, request: &Remove, found: &Listed) -> Result<(), RemoveError> {
     let path = found.path.clone();
+    let mut hidden = Hidden::default();
     if !found.missing {
         refuse_dirty(&path, &request.copies)?;
-        refuse_much_hidden(repo, request, found)?;
+        hidden = super::hidden::hidden(&path, &trusted(repo, request, found)?, &request.ignored)?;
+        refuse_much_hidden(&path, &hidden)?;
     }
     if let Some(commit) = loose_head(repo, found)? {
         return Err(RemoveError::Detached { path, commit });
@@ -277,7 +281,7 @@ fn refuse_losses(repo: &Repository, request: &Remove, found: &Listed) -> Result<
     if found.missing {
         return Ok(());
     }
-    let repositories = unpublished_repositories(&path)?;
+    let repositories = unpublished_repositories(&path, &hidden.repositories)?;
     if !repositories.is_empty() {
         return Err(RemoveError::SubmoduleCommits { path, repositories });
     }
@@ -300,14 +304,13 @@ fn refuse_dirty(path: &Path, copies: &[Copied]) -> Result<(), RemoveError> {
     Err(RemoveError::Dirty { path: path.to_owned(), count, samples })
 }
 
-fn refuse_much_hidden(repo: &Repository, request: &Remove, found: &Listed) -> Result<(), RemoveError> {
-    let hidden = hidden(&found.path, &trusted(repo, request, found)?)?;
+fn refuse_much_hidden(path: &Path, hidden: &Hidden) -> Result<(), RemoveError> {
     let Some(sample) = hidden.files.first() else { return Ok(()) };
     if hidden.files.len() <= MOST_HIDDEN_FILES && hidden.bytes <= MOST_HIDDEN_BYTES {
         return Ok(());
     }
     Err(RemoveError::MuchHidden {
-        path: found.path.clone(),
+        path: path.to_owned(),
         count: hidden.files.len(),
         megabytes: hidden.bytes >> 20,
         sample: sample.display().to_string(),
@@ -333,13 +336,15 @@ fn loose_head(repo: &Repository, found: &Listed) -> Result<Option<String>, Comma
     }
 }
 
-fn unpublished_repositories(worktree: &Path) -> Result<Vec<String>, CommandError> {
+/// `hidden`: repositories in folders that git ignores.
+fn unpublished_repositories(worktree: &Path, hidden: &[PathBuf]) -> Result<Vec<String>, CommandError> {
     let mut names = Vec::new();
     let name = |path: &Path| path.strip_prefix(worktree).unwrap_or(path).display().to_string();
-    for repository in nested_repositories(worktree, &[])? {
+    let hidden = hidden.iter().map(|path| worktree.join(path));
+    for repository in nested_repositories(worktree, &[])?.into_iter().chain(hidden) {
         let head = resolve_commit(&repository, "HEAD")?;
         if !unpublished_commits(&repository, head.as_deref())?.is_empty()
-            || !unpublished_repositories(&repository)?.is_empty()
+            || !unpublished_repositories(&repository, &[])?.is_empty()
         {
             names.push(name(&repository));
         }
@@ -438,7 +443,7 @@ fn salvage_all(
         return Ok(salvage_missing(repo, &found.path, &request.salvage_name, stays)?);
     }
     let trusted = trusted(repo, request, found)?;
-    let keep = Keep { stays, copies: &request.copies, trusted: &trusted };
+    let keep = Keep { stays, copies: &request.copies, trusted: &trusted, ignored: &request.ignored };
     for _ in 0..ATTEMPTS {
         let before = tree_state(&found.path)?;
         let kept = salvage(repo, &found.path, &request.salvage_name, keep)?;

@@ -2,10 +2,11 @@
 //! worktree may then be deleted.
 //!
 //! Modified, staged, untracked and conflicted files are in the commit's tree, as are changed copies of ours that git
-//! ignores and files that are ignored only by rules made in this worktree. Its first parent is HEAD. What was staged and
-//! differs from the files, the state of an unfinished merge or rebase, commits that only the worktree's reflog knows, and
-//! the commits of submodules and other repositories inside are further parents, so that the one ref keeps all of it. The
-//! message says which is which. The worktree and its index are only read: the tree is built in a temporary index.
+//! ignores, files that are ignored only by rules made in this worktree, and ignored files that an outcome named. Its
+//! first parent is HEAD. What was staged and differs from the files, the state of an unfinished merge or rebase, commits
+//! that only the worktree's reflog knows, and the commits of submodules and other repositories inside are further
+//! parents, so that the one ref keeps all of it. The message says which is which. The worktree and its index are only
+//! read: the tree is built in a temporary index.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -65,13 +66,15 @@ pub struct Keep<'a> {
     pub copies: &'a [Copied],
     /// Commits whose ignore rules are the project's: what is ignored by others is kept.
     pub trusted: &'a [String],
+    /// Ignored files and folders that are kept whoever ignores them.
+    pub ignored: &'a [PathBuf],
 }
 
 /// Keeps the work in `worktree` as `refs/orchestrator/salvage/<name>`, or with a number behind the name if that is
 /// taken. `None` when there is nothing that would be lost with the worktree.
 pub fn salvage(repo: &Repository, worktree: &Path, name: &str, keep: Keep) -> Result<Option<SalvageRef>, SalvageError> {
     check_name(name)?;
-    let mut found = look(worktree, name, keep.copies, keep.trusted)?;
+    let mut found = look(worktree, name, keep)?;
     if let Some(own) = own_git_dir(repo, worktree) {
         let loose = loose_commits(repo, &own, keep.stays, found.head.as_deref())?;
         found.add_parents("commits that only the reflog knew", loose);
@@ -243,9 +246,10 @@ impl Found {
 }
 
 /// Everything that a worktree holds.
-fn look(worktree: &Path, title: &str, copies: &[Copied], trusted: &[String]) -> Result<Found, SalvageError> {
+fn look(worktree: &Path, title: &str, keep: Keep) -> Result<Found, SalvageError> {
+    let copies = keep.copies;
     let Status { head, entries, complaint, .. } = status_behind_marks(worktree)?;
-    let mut hidden = hidden(worktree, trusted)?;
+    let mut hidden = hidden(worktree, keep.trusted, keep.ignored)?;
     hidden.files.retain(|file| !copies.iter().any(|copy| Path::new(&copy.path) == file));
     let unreadable = hidden.unreadable.first().map(|path| path.display().to_string());
     if let Some(complaint) = complaint.or(unreadable) {
@@ -295,7 +299,8 @@ impl Found {
         repositories.extend(hidden.iter().map(|path| worktree.join(path)));
         for repository in repositories {
             let head = resolve_commit(&repository, "HEAD")?;
-            let whole = look(&repository, title, &[], &head.into_iter().collect::<Vec<_>>())?;
+            let trusted: Vec<String> = head.into_iter().collect();
+            let whole = look(&repository, title, Keep { trusted: &trusted, ..Keep::default() })?;
             let whole = match whole.is_only_head() {
                 true => whole.head,
                 false => Some(whole.commit(title)?),

@@ -421,6 +421,16 @@ pub enum PartFiles {
     Ignored(Option<Vec<String>>),
 }
 
+impl PartFiles {
+    /// Returns the paths if these are ignored files, the inner `None` if there were too many to record.
+    pub fn ignored(&self) -> Option<Option<&[String]>> {
+        match self {
+            PartFiles::Ignored(paths) => Some(paths.as_deref()),
+            PartFiles::Uncommitted => None,
+        }
+    }
+}
+
 /// The cleanup of the worker's processes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Cleanup {

@@ -22,6 +22,7 @@ use crate::mission::causes::with_causes;
 use crate::mission::entry::Entry;
 use crate::mission::id::BossId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
+use crate::mission::outcome::PartFiles;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::store::file;
@@ -218,6 +219,7 @@ fn remove_one(
     let remove = git::Remove {
         force: request.force,
         delete_branch: request.delete_branch,
+        ignored: target.worker.as_deref().map(|worker| ignored_work(&target.path, worker)).unwrap_or_default(),
         ..removal(target.path, target.worker.as_deref(), made, integration_branch)
     };
     let removed = match &target.worker {
@@ -280,6 +282,18 @@ fn removal(
         path,
         ..git::Remove::default()
     }
+}
+
+/// Returns the ignored files and folders that outcomes of the worker named and that are still there.
+fn ignored_work(path: &Path, worker: &Worker) -> Vec<PathBuf> {
+    let parts = worker.settled.iter().flat_map(|brief| &brief.changes.not_on_branch);
+    let recorded: Vec<_> = parts.filter_map(|part| part.files.as_ref()).filter_map(PartFiles::ignored).collect();
+    if recorded.is_empty() || path.join(".git").symlink_metadata().is_err() {
+        return Vec::new();
+    }
+    // Where git cannot list them, the removal finds that out too, and says so.
+    let now = git::left(path).map(|status| status.ignored).unwrap_or_default();
+    recorded.iter().flat_map(|paths| git::not_on_branch::still_there(path, &now, *paths)).collect()
 }
 
 /// Returns why the worktree of a settled worker must not be removed: it, or its branch, holds work that exists nowhere

@@ -157,10 +157,7 @@ fn parts_now(
         return vec![git::not_on_branch::out_of_place(directory, &with_causes(&error)).into()];
     }
     let files = || recorded.iter().filter_map(|part| part.files.as_ref());
-    let of_ignored = files().find_map(|files| match files {
-        PartFiles::Ignored(paths) => Some(paths.as_deref()),
-        PartFiles::Uncommitted => None,
-    });
+    let of_ignored = files().find_map(PartFiles::ignored);
     let look = if of_ignored.is_some() { git::left } else { git::uncommitted };
     let mut status = match look(directory) {
         Ok(status) => status,

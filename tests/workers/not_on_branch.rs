@@ -113,6 +113,32 @@ async fn what_is_not_on_the_branch_is_named_and_never_called_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_keeps_the_ignored_files_that_an_outcome_named() {
+    let world = World::new();
+    std::fs::write(world.repo().join(".gitignore"), "*.secret\nnode_modules/\n").unwrap();
+    world.git(&["add", "."]);
+    world.git(&["commit", "-qm", "rules"]);
+    let server = world.server(Some("boss"));
+    let ends = [
+        ("write my.secret x\nwrite a.txt x", Some("my.secret")),
+        ("run echo 'hid*' >> $(git rev-parse --git-common-dir)/info/exclude\nwrite hidden.txt x", Some("hidden.txt")),
+        ("run echo '*' > .gitignore\nwrite b.txt x", Some("b.txt")),
+        ("run mkdir node_modules && touch node_modules/x", None),
+    ];
+    for (script, kept) in ends {
+        let id = completed(&server, script).await;
+        integrate(&server, &id, false).await;
+        let target = RemovalTarget::Worker(id.clone());
+        let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
+        let answer = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap();
+        let salvage_ref = answer.removed[0].salvage_ref.clone();
+        let files = salvage_ref.map(|name| world.git(&["ls-tree", "--name-only", &name]));
+        let has = |name: &str| files.as_ref().is_some_and(|files| files.lines().any(|file| file == name));
+        assert!(kept.map_or(files.is_none(), has), "{script}: {files:?} {answer:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_integration_compares_the_branch_with_what_is_there_now() {
     let world = World::new();
     let mut settings = world.settings();

@@ -206,6 +206,7 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
         copies: Vec::new(),
         branch: None,
         base: None,
+        ignored: Vec::new(),
     };
     crate::git::remove(&fixture.repo, &remove).unwrap();
     // An object that is not there.

@@ -350,6 +350,17 @@ fn ignored_files_are_named_and_what_tools_make_is_not() {
 }
 
 #[test]
+fn a_repository_in_an_ignored_folder_is_named_as_one() {
+    let fixture = Fixture::new();
+    fixture.commit(".gitignore", "tmp/\n");
+    let work = Work::of(fixture);
+    work.git(&["init", "-q", "tmp/c"]);
+    assert_eq!(work.part().what, "files that git ignores: tmp/ (a repository at tmp/c)");
+    write(work.path(), "tmp/a.txt", "x");
+    assert_eq!(work.part().what, "files that git ignores: tmp/ (a repository at tmp/c, 1 file)");
+}
+
+#[test]
 fn names_of_ignored_files_are_not_parsed() {
     let fixture = Fixture::new();
     fixture.commit(".gitignore", "*.key\n");

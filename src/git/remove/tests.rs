@@ -520,3 +520,36 @@ fn squash_check_leaves_no_object_in_the_repository() {
     assert!(is_picked_or_squashed(&fixture.repo, &tip, "main").unwrap());
     assert_eq!(objects(), before);
 }
+
+#[test]
+fn ignored_files_that_an_outcome_named_are_kept() {
+    let fixture = Fixture::new();
+    fixture.commit(".gitignore", "tmp/\n*.secret\nnode_modules/\n");
+    let made = worktree(&fixture);
+    for path in ["tmp/deep/a.txt", "tmp/node_modules/x", "my.secret", "node_modules/x", "later.secret"] {
+        write(&made.path, path, "x\n");
+    }
+    let request = Remove { ignored: vec!["tmp".into(), "my.secret".into()], ..removal(&made) };
+    let kept = remove(&fixture.repo, &request).unwrap().salvage_ref.unwrap();
+    let files = fixture.git(&["diff", "--name-only", "HEAD", &kept.name]);
+    assert_eq!(files, "my.secret\ntmp/deep/a.txt");
+}
+
+#[test]
+fn a_repository_with_commits_in_an_ignored_folder_is_work() {
+    let fixture = Fixture::new();
+    fixture.commit(".gitignore", "tmp/\nnode_modules/\n");
+    let made = worktree(&fixture);
+    for inner in ["tmp/c", "node_modules/c"] {
+        write(&made.path, &format!("{inner}/x"), "x\n");
+        git(&made.path.join(inner), &["init", "-q"]);
+        let own = ["-c", "user.name=x", "-c", "user.email=x@y"];
+        git(&made.path.join(inner), &["add", "."]);
+        git(&made.path.join(inner), &[&own[..], &["commit", "-qm", "only here"]].concat());
+    }
+    let only_here = git(&made.path.join("tmp/c"), &["rev-parse", "HEAD"]);
+    let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
+    assert!(error.to_string().contains("commits in tmp/c are nowhere else"), "{error}");
+    let removed = remove(&fixture.repo, &forced(&made)).unwrap();
+    assert!(reached(&fixture, &removed).contains(&only_here));
+}
