@@ -463,8 +463,10 @@ fn delete(
     let _lock = repo.lock()?;
     // Somebody may have begun to work there meanwhile.
     check_removable(repo, &find(repo, &found.path)?)?;
-    // Git refuses submodules altogether without force; that they are clean was seen above.
-    let has_repositories = !found.missing && !nested_repositories(&found.path, &[])?.is_empty();
+    // Git refuses submodules altogether without force, also those that were taken out and left their repository in its
+    // records. That they are clean was seen above.
+    let has_modules = own_git_dir(repo, &found.path).is_some_and(|own| own.join("modules").exists());
+    let has_repositories = !found.missing && (has_modules || !nested_repositories(&found.path, &[])?.is_empty());
     let mut git = repo.write().args(["worktree", "remove"]);
     if request.force || has_repositories {
         git = git.arg("--force");

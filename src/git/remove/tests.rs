@@ -150,6 +150,13 @@ fn a_clean_submodule_does_not_stop_a_removal() {
     git(&made.path, &init);
     remove(&fixture.repo, &removal(&made)).unwrap();
     assert!(!made.path.exists());
+    // Nor does one that was taken out: git keeps its repository.
+    let made = create(&fixture.repo, &Request { branch: "without".to_owned(), ..Request::default() }, None).unwrap();
+    git(&made.path, &init);
+    git(&made.path, &["rm", "-q", "lib"]);
+    git(&made.path, &["commit", "-qm", "without the library"]);
+    remove(&fixture.repo, &removal(&made)).unwrap();
+    assert!(!made.path.exists());
 }
 
 #[test]
