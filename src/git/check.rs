@@ -104,7 +104,7 @@ pub(super) fn free_path(folder: &Path, gone: &[PathBuf], branch: &str) -> PathBu
 }
 
 /// The absolute path without symbolic links and `..`; what does not exist yet may only be plain names.
-pub(super) fn resolve(repo: &Repository, path: &Path) -> Result<PathBuf, WorktreeError> {
+pub fn resolve(repo: &Repository, path: &Path) -> Result<PathBuf, WorktreeError> {
     let invalid = |why| WorktreeError::InvalidPath { path: path.to_owned(), why };
     let absolute = repo.root().join(path);
     // Control characters in the path of the repository itself are accepted: the user chose it, and worktree paths

@@ -89,6 +89,11 @@ impl Checks<'_> {
                     *branch = git::names::branch_name(branch).to_owned();
                 }
                 let start = self.worktree(branch.as_deref(), base, path.as_deref())?;
+                if let Some(path) = path {
+                    // As git records it, since the two are compared later.
+                    let repository = self.context.repository().map_err(|error| with_causes(&error))?;
+                    *path = git::check::resolve(repository, path).map_err(|error| with_causes(&error))?;
+                }
                 let may_come = !draft.depends_on.is_empty();
                 *directory = self.directory(directory.as_deref(), &start, may_come)?;
             }

@@ -52,6 +52,25 @@ async fn a_directory_outside_any_repository_is_worked_in_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worktree_at_a_relative_or_linked_path_can_be_removed() {
+    let world = World::new();
+    std::os::unix::fs::symlink(world.path(""), world.path("link")).unwrap();
+    let server = world.server(Some("boss"));
+    let linked = world.path("link/repo-linked");
+    let paths = [("../repo-beside".into(), "repo-beside"), ("inside".into(), "repo/inside"), (linked, "repo-linked")];
+    for (number, (given, real)) in paths.into_iter().enumerate() {
+        let mut draft = mission("t", "write a.txt x");
+        draft.place = in_worktree(&format!("branch-{number}"), None, Some(given));
+        let id = server.create_one(draft).await;
+        server.until(&id, "completed").await;
+        let worker = server.orchestrator.get(&id).await.unwrap().worker;
+        assert_eq!(worker.mission.place.path(), world.path(real));
+        let removed = remove(&server, &id, false, false).await;
+        assert_eq!(removed.removed.len(), 1, "{removed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_live_worktree_is_never_removed_and_a_dirty_one_only_with_salvage() {
     let world = World::new();
     let mut settings = world.settings();
