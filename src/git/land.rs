@@ -84,6 +84,9 @@ pub fn land(repo: &Repository, step: Move<'_>) -> Result<(), IntegrateError> {
     };
     let Err(error) = moved else { return Ok(()) };
     refuse_moved(repo, step)?;
+    if let Some((worktree, _)) = &landing.checkout {
+        take_back(worktree, step);
+    }
     Err(error.into())
 }
 
@@ -97,7 +100,8 @@ fn refuse_moved(repo: &Repository, step: Move<'_>) -> Result<(), IntegrateError>
 }
 
 fn checkout_of(repo: &Repository, branch: &str) -> Result<Option<PathBuf>, CommandError> {
-    let checkout = |it: &super::worktree::Listed| !it.bare && it.branch.as_deref() == Some(branch);
+    // One whose folder is gone has no files that an integration could change.
+    let checkout = |it: &super::worktree::Listed| !it.bare && !it.missing && it.branch.as_deref() == Some(branch);
     Ok(list(repo)?.into_iter().find(checkout).map(|worktree| worktree.path))
 }
 
@@ -148,6 +152,15 @@ fn fast_forward(worktree: &Path, step: Move<'_>) -> Result<(), CommandError> {
         .args(["merge", "--ff-only", "--no-squash", "--no-autostash", "--no-stat"])
         .args(["--quiet", "--no-overwrite-ignore", step.to]);
     merge.run().map(drop)
+}
+
+/// Takes the files of a failed fast-forward back, since git changes them before the branch. Uncommitted changes stay.
+fn take_back(worktree: &Path, step: Move<'_>) {
+    // Where nothing was changed, this changes nothing either; where it fails, git had refused to change anything.
+    let taken_back = Git::write(worktree).args(["read-tree", "-m", "-u", step.to, step.from]).run();
+    if let Err(error) = taken_back {
+        tracing::warn!(%error, "could not take a failed fast-forward back");
+    }
 }
 
 fn reason(step: Move<'_>) -> String {

@@ -258,6 +258,35 @@ fn a_branch_that_nobody_has_checked_out_moves_by_its_ref_alone() {
 }
 
 #[test]
+fn a_checkout_whose_folder_is_gone_is_not_in_the_way() {
+    let fixture = diverged();
+    fixture.git(&["checkout", "-q", "--detach"]);
+    let gone = fixture.beside("gone");
+    fixture.git(&["worktree", "add", "-q", gone.to_str().unwrap(), "main"]);
+    std::fs::remove_dir_all(gone).unwrap();
+    let done = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap();
+    assert_eq!(fixture.git(&["rev-parse", "main"]), done.commit.unwrap());
+}
+
+#[test]
+fn a_branch_that_cannot_be_moved_leaves_its_checkout_as_it_was() {
+    let fixture = diverged();
+    fixture.write("readme.txt", "not committed\n");
+    fixture.write("new.txt", "staged\n");
+    fixture.git(&["add", "new.txt"]);
+    let before = fixture.git(&["status", "--porcelain"]);
+    let lock = fixture.repo.common_dir.join("refs/heads/main.lock");
+    std::fs::write(&lock, "").unwrap();
+    let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
+    assert!(error.to_string().contains("main.lock"), "{error}");
+    assert_eq!(fixture.git(&["status", "--porcelain"]), before);
+    assert!(!fixture.root().join("work.txt").exists());
+    std::fs::remove_file(lock).unwrap();
+    integrate(&fixture.repo, &request(Strategy::Merge)).unwrap();
+    assert_eq!(read(fixture.root(), "readme.txt"), "not committed\n");
+}
+
+#[test]
 fn a_target_that_moved_meanwhile_is_not_overwritten() {
     for checked_out in [true, false] {
         let fixture = diverged();
