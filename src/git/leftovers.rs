@@ -27,7 +27,7 @@ pub enum LeftoversError {
     InProgress { worktree: PathBuf, operation: &'static str },
     #[error("commit what is left in {}: there are conflicts that nobody has resolved", worktree.display())]
     Conflicts { worktree: PathBuf },
-    #[error("commit what is left in {}: its HEAD is detached", worktree.display())]
+    #[error("commit what is left in {}: its HEAD is on no branch", worktree.display())]
     Detached { worktree: PathBuf },
     #[error("commit what is left in {}: its branch {branch} has no commit", worktree.display())]
     Unborn { worktree: PathBuf, branch: String },

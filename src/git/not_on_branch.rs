@@ -223,7 +223,11 @@ impl<'a> Look<'a> {
                     self.branch
                 )
             }
-            (_, None, _) => format!("HEAD is detached there; `git switch {}` first", self.branch),
+            (None, None, _) => format!(
+                "HEAD is on no branch and has no commit; `git symbolic-ref HEAD refs/heads/{}` first",
+                self.branch
+            ),
+            (_, None, _) => format!("HEAD is on no branch there; `git switch {}` first", self.branch),
             (_, Some(branch), _) if branch != self.branch => {
                 format!("HEAD is on {branch}, which was there before; `git switch {}` first", self.branch)
             }
@@ -434,7 +438,11 @@ impl<'a> Look<'a> {
         };
         let branch = self.branch;
         let how = match &self.tip {
-            Some(_) => format!("`git switch {branch} && git merge {tip}` in {}", shown(self.asked.worktree)),
+            Some(own) => {
+                let is_related = repo.read().args(["merge-base", own, tip]).succeeds()?;
+                let option = if is_related { "" } else { "--allow-unrelated-histories " };
+                format!("`git switch {branch} && git merge {option}{tip}` in {}", shown(self.asked.worktree))
+            }
             None => format!("its branch is gone: `git branch {branch} {tip}`"),
         };
         Ok(Some(part(what, place, how)))

@@ -71,7 +71,7 @@ pub enum Untracked {
 pub struct Status {
     /// `None` before the first commit.
     pub head: Option<String>,
-    /// `None` when HEAD is detached.
+    /// `None` when HEAD is detached or a ref outside refs/heads.
     pub branch: Option<String>,
     pub entries: Vec<Entry>,
     /// Ignored files, and folders that are ignored as a whole; filled only by [`status_with_ignored`].
@@ -120,9 +120,15 @@ fn status_by(git: Git, worktree: &Path, untracked: Untracked, ignored: Ignored) 
         .run_and_listen()?;
     let mut status = parse(&answer);
     status.complaint = Some(complaint).filter(|complaint| complaint.contains("could not open directory"));
-    if status.branch.as_deref() == Some("(detached)") {
-        // `(detached)` is also a valid branch name.
-        status.branch = current_branch(worktree)?;
+    match status.branch.as_deref() {
+        // Also a valid branch name; git prints it too where HEAD is a ref outside refs/heads.
+        Some("(detached)" | "(null)") => status.branch = current_branch(worktree)?,
+        Some("(unknown)") => {
+            // The branch is broken, unless it has this name. This call then fails with git's reason.
+            Git::read(worktree).args(["log", "--max-count=1", "--format="]).run()?;
+            status.branch = current_branch(worktree)?;
+        }
+        _ => {}
     }
     Ok(status)
 }
@@ -280,7 +286,22 @@ mod tests {
         assert_eq!(look(), (head.clone(), on("main")));
         fixture.git(&["checkout", "-q", "--detach"]);
         assert_eq!(look(), (head.clone(), None));
-        fixture.git(&["checkout", "-qb", "(detached)"]);
-        assert_eq!(look(), (head, on("(detached)")));
+        for name in ["(detached)", "(null)", "(unknown)"] {
+            fixture.git(&["checkout", "-qb", name]);
+            assert_eq!(look(), (head.clone(), on(name)));
+        }
+        fixture.git(&["update-ref", "refs/foo/bar", "HEAD"]);
+        fixture.git(&["symbolic-ref", "HEAD", "refs/foo/bar"]);
+        assert_eq!(look(), (head, None));
+        fixture.git(&["symbolic-ref", "HEAD", "refs/foo/none"]);
+        assert_eq!(look(), (None, None));
+    }
+
+    #[test]
+    fn a_broken_branch_is_an_error_and_not_a_name() {
+        let fixture = Fixture::new();
+        fs::write(fixture.repo.common_dir.join("refs/heads/main"), "junk").unwrap();
+        let error = status(fixture.root(), Untracked::Files).unwrap_err().to_string();
+        assert!(error.contains("appears to be broken"), "{error}");
     }
 }

@@ -77,6 +77,20 @@ fn nothing_is_named_where_all_is_on_the_branch() {
 }
 
 #[test]
+fn commits_on_a_ref_outside_the_branches_are_named_with_it() {
+    let work = Work::new();
+    work.git(&["symbolic-ref", "HEAD", "refs/foo/bar"]);
+    commit(work.path(), "a.txt", "a\n");
+    let head = work.git(&["rev-parse", "HEAD"]);
+    let part = work.part();
+    let how = format!("`git switch work && git merge --allow-unrelated-histories {head}` in {}", shown(work.path()));
+    assert_eq!((part.what.as_str(), part.how_to_include), ("1 commit at refs/foo/bar", how));
+    work.git(&["switch", "-q", "work"]);
+    work.git(&["merge", "-q", "--allow-unrelated-histories", &head]);
+    assert_eq!(work.parts(), []);
+}
+
+#[test]
 fn uncommitted_files_are_named_with_how_to_commit_them() {
     let work = Work::new();
     write(work.path(), "new.txt", "x");
