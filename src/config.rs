@@ -274,7 +274,12 @@ impl Settings {
 
     /// Parses the text of a settings file, or returns what is wrong in it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let settings: Self = toml::from_str(text).map_err(|error| spelling::explained(&error, text, &Self::names()))?;
+        let mut settings: Self =
+            toml::from_str(text).map_err(|error| spelling::explained(&error, text, &Self::names()))?;
+        settings.integration_branch = settings.integration_branch.map(|name| {
+            // The full name of a branch is accepted, as in the tools.
+            name.strip_prefix("refs/heads/").unwrap_or(&name).to_owned()
+        });
         settings.custom.iter().try_for_each(CustomBackend::check_settings).map_err(|error| error.to_string())?;
         settings.check()?;
         Ok(settings)
@@ -298,6 +303,9 @@ impl Settings {
         }
         if !self.stall_minutes.is_finite() || self.stall_minutes < 0.0 {
             return Err(format!("stall_minutes = {}: give a number of minutes, or 0 for never", self.stall_minutes));
+        }
+        if self.integration_branch.as_deref() == Some("") {
+            return Err("integration_branch is empty: name a branch, or leave it out".to_owned());
         }
         if self.commit_name.is_some() != self.commit_email.is_some() {
             return Err("commit_name and commit_email: give both, or neither to use your git identity".to_owned());
@@ -356,6 +364,8 @@ mod tests {
         for (text, said) in [
             ("stall_minutes = -1", "0 for never"),
             ("stall_minutes = nan", "0 for never"),
+            ("integration_branch = ''", "name a branch, or leave it out"),
+            ("integration_branch = 'refs/heads/'", "name a branch, or leave it out"),
             ("commit_name = \"A\"", "give both"),
             ("[boss]\nmax_cost_usd = -1.0", "US dollars"),
             ("[boss]\nmax_cost = 1.0", "max_cost_usd"),
@@ -367,6 +377,8 @@ mod tests {
         let settings = Settings::parse("stall_minutes = 15\n[boss]\nmax_cost_usd = 5").unwrap();
         assert_eq!(settings.stall_after(), Some(Duration::from_secs(900)));
         assert_eq!(settings.boss.max_cost_usd, Some(5.0));
+        let full = Settings::parse("integration_branch = 'refs/heads/main'").unwrap();
+        assert_eq!(full.integration_branch.as_deref(), Some("main"));
         assert_eq!(Settings::parse("stall_minutes = 0").unwrap().stall_after(), None);
     }
 
