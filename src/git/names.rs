@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::command::Git;
 use super::refs;
-use super::repository::{Repository, RepositoryError, branch_commit, resolve_commit};
+use super::repository::{Repository, RepositoryError, branch_commit, ref_commit, resolve_commit};
 
 /// Maximum number of branches that an error names.
 const MOST_NAMED: usize = 20;
@@ -49,7 +49,7 @@ fn remote_branches(repo: &Repository, branch: &str) -> Result<Vec<RemoteBranch>,
     };
     let mut found = Vec::new();
     for (remote, full_name) in places {
-        if let Some(commit) = resolve_commit(repo.root(), &full_name)? {
+        if let Some(commit) = ref_commit(repo.root(), &full_name)? {
             found.push(RemoteBranch { remote, full_name, commit });
         }
     }

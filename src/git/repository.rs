@@ -316,7 +316,12 @@ pub(super) fn ask_commit(dir: &Path, name: &str) -> Result<Option<String>, Comma
 
 /// The commit at the tip of a local branch, never of a tag or a remote branch of the same name.
 pub(super) fn branch_commit(dir: &Path, branch: &str) -> Result<Option<String>, CommandError> {
-    resolve_commit(dir, &format!("refs/heads/{branch}"))
+    ref_commit(dir, &format!("refs/heads/{branch}"))
+}
+
+/// The commit of a ref by its full name. A revision such as `refs/heads/main~1` is none.
+pub(super) fn ref_commit(dir: &Path, full_name: &str) -> Result<Option<String>, CommandError> {
+    if git2::Reference::is_valid_name(full_name) { resolve_commit(dir, full_name) } else { Ok(None) }
 }
 
 fn rev_parse_path(dir: &Path, question: &str) -> Result<PathBuf, CommandError> {

@@ -206,3 +206,13 @@ fn what_libgit2_cannot_read_is_found_by_git() {
         assert_eq!(remote_branch(&fixture.repo, "shared").unwrap().unwrap().commit, first, "{option}");
     }
 }
+
+#[test]
+fn a_revision_is_no_branch() {
+    let fixture = with_remote();
+    fixture.commit("most.txt", "x\n");
+    assert!(tip(&fixture.repo, "main").unwrap().is_some() && tip(&fixture.repo, "shared").unwrap().is_some());
+    for name in ["main~1", "main^", "main^{commit}", "main@{1}", "shared~0", "main:", "@", "HEAD"] {
+        assert_eq!(tip(&fixture.repo, name).unwrap(), None, "{name}");
+    }
+}
