@@ -194,7 +194,9 @@ pub(super) struct WorkerBase {
 
 impl WorkerBase {
     fn of(worker: &crate::mission::registry::Worker) -> Option<Self> {
-        let branch = worker.integration_branch.as_deref().map(|branch| size::line(branch, 160));
+        // The recorded branch is one of this state directory's repository.
+        let branch = worker.integration_branch.as_deref().filter(|_| worker.repository.is_none());
+        let branch = branch.map(|branch| size::line(branch, 160));
         let commit = worker.base_commit.as_deref().map(|commit| size::line(commit, 64));
         (branch.is_some() || commit.is_some()).then_some(Self { branch, commit })
     }
@@ -690,7 +692,7 @@ fn next_step(view: &WorkerView) -> String {
         };
     };
     let incomplete = !last.changes.not_on_branch.is_empty();
-    let integrable = worker.mission.place.branch().is_some() && last.changes.commits > 0;
+    let integrable = worker.branch().is_some() && last.changes.commits > 0;
     let winner = races::lost_to(worker).filter(|_| worker.integrated.is_none() && races::has_lost(worker));
     if let Some(winner) = winner {
         return format!(
@@ -702,7 +704,13 @@ fn next_step(view: &WorkerView) -> String {
     }
     match last.status {
         _ if incomplete && worker.integrated.is_some() => not_all_included(id.as_str()),
-        _ if worker.integrated.is_some() => format!("done; remove_worktree {id} when you need it no more"),
+        _ if worker.integrated.is_some() => match worker.mission.place {
+            Place::Worktree { .. } => format!("done; remove_worktree {id} when you need it no more"),
+            Place::Directory { .. } => {
+                "done; if create_worktree made its directory, remove_worktree with that path when you need it no more"
+                    .to_owned()
+            }
+        },
         _ if view.merge_is_unknown => {
             format!("git could not be asked whether it is merged: look at its repository, then get_worker_status {id}")
         }

@@ -475,6 +475,8 @@ pub struct IntegrationAnswer {
     pub not_included: Vec<(String, NotOnBranch)>,
     /// The worker concerned, if it is a single one.
     pub worker: Option<WorkerId>,
+    /// True if that worker has a worktree that was made for it.
+    pub own_worktree: bool,
     pub into: String,
     /// The commit that the branch was moved to, or the recorded commit of an earlier integration.
     pub commit: Option<String>,

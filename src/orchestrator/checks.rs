@@ -11,7 +11,7 @@ use super::answers::Base;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::{handle, integration_branch, probe};
-use crate::git;
+use crate::git::{self, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::create::{Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId, WorkerId};
@@ -36,7 +36,8 @@ pub(super) async fn check_all(
             Checks { context: &inner, start, prefix: None, bases: HashMap::new(), programs: HashMap::new() };
         let mut check = |draft: Draft| if was_there(&draft) { Ok(draft) } else { checks.check(draft) };
         let checked = drafts.into_iter().map(|draft| check(draft?)).collect::<Vec<Checked>>();
-        Ok((checked, checks.start.ok()))
+        let base = checks.start.ok().filter(|_| !is_elsewhere(&inner, &checked));
+        Ok((checked, base))
     });
     let (checked, base) = match checked.await {
         Ok(checked) => checked,
@@ -50,6 +51,17 @@ pub(super) async fn check_all(
         None => Ok(draft),
     };
     (checked.into_iter().map(|draft| check(draft?)).collect(), base)
+}
+
+/// Returns whether all of these work in directories outside the repository of this server, which do not start at its
+/// integration branch.
+fn is_elsewhere(context: &Context, checked: &[Checked]) -> bool {
+    let is_outside = |draft: &Draft| match &draft.place {
+        DraftPlace::Directory(path) => Repository::discover(path).ok().flatten() != context.repository,
+        DraftPlace::Worktree { .. } => false,
+    };
+    let mut drafts = checked.iter().flatten().peekable();
+    drafts.peek().is_some() && drafts.all(is_outside)
 }
 
 struct Checks<'a> {

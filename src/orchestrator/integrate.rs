@@ -31,11 +31,12 @@ pub(super) async fn integrate(
     let (order, left_out, workers) = read(orchestrator, boss, &request).await?;
     let (inner, repository) = (Arc::clone(&context), order.repository.clone());
     blocking(move || configuration::check(&inner, &repository)).await?;
+    let own_worktree = matches!(workers.as_slice(), [one] if matches!(one.mission.place, Place::Worktree { .. }));
     let (inner, repository, sources) = (Arc::clone(&context), order.repository.clone(), order.sources.clone());
     let not_included = blocking(move || Ok(not_included::of_sources(&inner, &repository, &sources, &workers)));
     // Runs in parallel: both mostly start git, and neither changes what the other reads.
     let (answer, not_included) = tokio::join!(carry_out(orchestrator, &request, order, left_out), not_included);
-    Ok(with_not_included(answer?, not_included?))
+    Ok(with_not_included(IntegrationAnswer { own_worktree, ..answer? }, not_included?))
 }
 
 /// Adds the work that is not on its branch to the answer. An answer `already_merged` or `already_integrated` then

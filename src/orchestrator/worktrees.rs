@@ -254,10 +254,11 @@ fn remove_one(
     })
 }
 
-/// Returns the named repository, the one that a worktree given by its path belongs to, or else the server's own.
+/// Returns the named repository, the one that the worktree belongs to, or else the server's own.
 fn repository_at(context: &Context, request: &RemovalRequest, target: &Removal) -> Result<Repository> {
-    if request.repo_path.is_none() && target.by_path {
-        let around = if target.path.exists() { Repository::discover(&target.path).ok().flatten() } else { None };
+    if request.repo_path.is_none() {
+        let is_there = target.by_path && target.path.exists();
+        let around = if is_there { Repository::discover(&target.path).ok().flatten() } else { None };
         let recorded = || Some(super::integrate::repository_of(context, target.worker.as_ref()?));
         if let Some(found) = around.map(Ok).or_else(recorded) {
             return found;
@@ -343,7 +344,7 @@ fn check_removable(context: &Context, repository: &Repository, target: &Removal)
     if users_own && !(target.by_path && git::made_by_us(repository, &target.path).is_some()) {
         let path = target.path.display();
         let why = match git::made_by_us(repository, &target.path) {
-            Some(_) => format!("{path} was not made for this worker: remove it by its path"),
+            Some(_) => format!("{path} was not made for this worker: remove_worktree with that path removes it"),
             None => format!("{path} is the user's own directory, not a worktree of ours: it is never removed"),
         };
         return Err(OrchestratorError::Refused(why));

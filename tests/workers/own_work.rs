@@ -183,7 +183,9 @@ async fn work_in_a_second_repository_comes_in_there() {
     assert!(beside.contains("/second.worktrees"), "it lies beside its own repository: {beside}");
     let mut draft = mission("there", "write there.txt x\ncommit there");
     draft.place = DraftPlace::Directory(made.path.clone());
-    let id = server.create_one(draft).await;
+    let creation = server.orchestrator.create(&server.boss, vec![Ok(draft)]).await.unwrap();
+    assert_eq!(creation.base, None, "it does not start at a branch of this repository");
+    let id = creation.results[0].as_ref().unwrap().worker_id.to_string();
     server.until(&id, "completed").await;
     let worker = server.orchestrator.get(&id).await.unwrap().worker;
     assert_eq!(worker.repository.as_deref(), Some(&*second));
@@ -200,7 +202,11 @@ async fn work_in_a_second_repository_comes_in_there() {
         integrate(&server, IntegrationRequest { verify_command: Some("test -e there.txt".to_owned()), ..of(&id) })
             .await;
     assert_eq!((answer.status.as_str(), answer.into.as_str()), ("merged", "trunk"), "{answer:#?}");
-    assert!(second.join("there.txt").exists());
+    assert!(!answer.own_worktree && second.join("there.txt").exists());
+    let by_name = RemovalTarget::Worker(id.clone());
+    let request = RemovalRequest { target: by_name, repo_path: None, force: false, delete_branch: false };
+    let kept = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap().kept;
+    assert!(kept[0].why.contains("remove_worktree with that path"), "{kept:?}");
     assert_eq!(world.git(&["rev-parse", "main"]), main);
 
     let here = server.create_one(mission("here", "write here.txt x\ncommit here")).await;

@@ -222,7 +222,7 @@ async fn a_worktree_can_be_made_by_name_and_worked_in() {
     let target = RemovalTarget::Path(made.path.clone());
     let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
     let by_worker = remove(&server, &id, true, false).await;
-    assert!(by_worker.kept[0].why.contains("by its path"), "{by_worker:?}");
+    assert!(by_worker.kept[0].why.contains("with that path"), "{by_worker:?}");
     std::fs::write(made.path.join(".env"), "A=2\n").unwrap();
     let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
     assert!(answer.kept[0].why.contains(".env"), "a copy of ours that was changed is work: {answer:?}");

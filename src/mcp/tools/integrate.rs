@@ -238,8 +238,10 @@ fn next_step(answer: &IntegrationAnswer) -> String {
                 "send_message_to_worker to each that was left out: ask it to merge {into} and mend it; then integrate_worker again"
             )
         }
-        (_, Some(worker)) => format!("remove_worktree {worker}, or go on with wait_for_any_worker"),
-        (_, None) => "go on with wait_for_any_worker".to_owned(),
+        (_, Some(worker)) if answer.own_worktree => {
+            format!("remove_worktree {worker}, or go on with wait_for_any_worker")
+        }
+        _ => "go on with wait_for_any_worker".to_owned(),
     }
 }
 
@@ -317,6 +319,7 @@ mod tests {
             left_out: Vec::new(),
             not_included: Vec::new(),
             worker: None,
+            own_worktree: false,
             into: into.into(),
             commit: None,
             conflicts: Vec::new(),
@@ -382,7 +385,8 @@ mod tests {
         ];
         for status in all {
             let worker = Some(WorkerId::new(1, "try"));
-            let report = IntegrateReport::new(IntegrationAnswer { worker, ..answer(status, "main") });
+            let report =
+                IntegrateReport::new(IntegrationAnswer { worker, own_worktree: true, ..answer(status, "main") });
             assert!(!report.next_step.contains("orchestrator/w-1-try"), "{}", report.next_step);
             assert_eq!(
                 report.next_step.contains("w-1-try"),
@@ -391,6 +395,13 @@ mod tests {
                 report.next_step
             );
         }
+    }
+
+    #[test]
+    fn a_directory_that_was_not_made_for_it_is_not_to_be_removed_by_its_name() {
+        let worker = Some(WorkerId::new(1, "try"));
+        let report = IntegrateReport::new(IntegrationAnswer { worker, ..answer("merged", "main") });
+        assert_eq!(report.next_step, "go on with wait_for_any_worker");
     }
 
     #[test]

@@ -263,6 +263,24 @@ fn work_that_is_not_on_the_branch_is_said_whole_and_held_against_a_merge() {
 }
 
 #[test]
+fn work_in_a_directory_is_integrated_and_then_removed_by_its_path() {
+    let mut view = settled(3, Ending::Completed);
+    let worker = Arc::make_mut(&mut view.worker);
+    worker.mission.place = Place::Directory { path: "/r.worktrees/task".into() };
+    worker.settled[0].changes.branch = Some("task".into());
+    worker.integration_branch = Some("main".into());
+    let report = Worker::new(&view, 4_000);
+    assert_eq!(report.next_step, "integrate_worker w-3-fix-parser");
+    assert_eq!(report.base.unwrap().branch.as_deref(), Some("main"));
+    let worker = Arc::make_mut(&mut view.worker);
+    worker.repository = Some("/second".into());
+    worker.integrated = Some(registry::Integrated { into: "trunk".into(), commit: "c".repeat(40), source: None });
+    let report = Worker::new(&view, 4_000);
+    assert!(report.next_step.contains("remove_worktree with that path"), "{}", report.next_step);
+    assert!(report.base.is_none_or(|base| base.branch.is_none()));
+}
+
+#[test]
 fn a_note_is_not_cut_before_its_reason() {
     let mut view = settled(3, Ending::Completed);
     let note = format!("could not be committed: {}: the reason", "/a/long/path".repeat(30));

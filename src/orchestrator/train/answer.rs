@@ -19,6 +19,7 @@ pub(in crate::orchestrator) fn answer(order: &Order, status: IntegrationStatus) 
         left_out: Vec::new(),
         not_included: Vec::new(),
         worker,
+        own_worktree: false,
         into: order.into.clone(),
         commit: None,
         conflicts: Vec::new(),
