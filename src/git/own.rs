@@ -23,6 +23,8 @@ pub struct Known {
     pub began: i64,
     /// The worker's own branch, followed by those that it builds on.
     pub branches: Vec<String>,
+    /// The branch that the worker was given, if it ended on another one.
+    pub assigned: Option<String>,
     /// Integrations into the target of the worker's branch and of those that it builds on.
     pub brought: Vec<Brought>,
 }
@@ -52,7 +54,12 @@ pub struct Foreign {
     /// Commits of branches that the worker builds on, neither dropped nor already in the target. They are integrated
     /// together with the worker's own.
     pub along: Vec<String>,
+    /// Commits that the worker has taken from other branches since it began, by branch. They are integrated too.
+    pub others: Vec<(String, usize)>,
 }
+
+/// Maximum number of other branches that are looked for.
+const MOST_OTHERS: usize = 8;
 
 /// Finds the commits of `tip` that are not new work, for an integration into the branch `target`, which is at `onto`.
 pub fn foreign(repo: &Repository, target: &str, onto: &str, tip: &str, known: &Known) -> Result<Foreign, CommandError> {
@@ -75,13 +82,85 @@ pub fn foreign(repo: &Repository, target: &str, onto: &str, tip: &str, known: &K
     let settled = fresh.up_to(&had);
     let below = fresh.up_to(known.base.as_slice());
     let is_along = |it: &&String| below.contains(*it) && !own.contains(*it);
-    let along = fresh.order.iter().filter(is_along).filter(|it| !dropped.contains(*it) && !settled.contains(*it));
+    let is_left_out = |it: &String| dropped.contains(it) || settled.contains(it);
+    let along = fresh.order.iter().filter(is_along).filter(|it| !is_left_out(it));
+    let by_worker = made_by_worker(repo, &fresh, &below, known)?;
+    let is_others = |it: &&String| !by_worker.contains(*it) && !below.contains(*it) && !is_left_out(it);
+    let taken: HashSet<&String> = fresh.order.iter().filter(is_others).collect();
     Ok(Foreign {
         along: along.cloned().collect(),
+        others: holders(repo, target, &fresh, taken, known)?,
         dropped: fresh.order.iter().filter(|it| dropped.contains(*it)).cloned().collect(),
         had,
         taken_back,
     })
+}
+
+/// Returns the commits that were made on the worker's branches, according to their reflogs. A rebase is logged with its
+/// last commit only, so the first parents are followed to where the branch came from. All commits if there is no log.
+fn made_by_worker<'a>(
+    repo: &Repository,
+    fresh: &'a Fresh,
+    below: &HashSet<&String>,
+    known: &Known,
+) -> Result<HashSet<&'a String>, CommandError> {
+    let mut log = Vec::new();
+    for branch in known.branches.first().into_iter().chain(&known.assigned) {
+        log.extend(refs::log(repo, branch)?);
+    }
+    if log.is_empty() {
+        return Ok(fresh.parents.keys().collect());
+    }
+    let (made, moved): (Vec<Logged>, Vec<Logged>) = log.into_iter().partition(is_made_there);
+    let onto = made.iter().filter_map(|it| Some(it.why.rsplit_once(" onto ")?.1));
+    let origins: HashSet<&str> = moved.iter().map(|it| it.to.as_str()).chain(onto).collect();
+    let mut own = HashSet::new();
+    for commit in made.iter().map(|it| &it.to) {
+        let mut next = Some(commit);
+        while let Some((id, parents)) = next.and_then(|id| fresh.parents.get_key_value(id)) {
+            let is_origin = id != commit && origins.contains(id.as_str());
+            if is_origin || below.contains(id) || !own.insert(id) {
+                break;
+            }
+            next = parents.first();
+        }
+    }
+    Ok(own)
+}
+
+/// Returns which other branches these commits are on, each with their number. Commits that no other branch has are the
+/// worker's, made in another way.
+fn holders(
+    repo: &Repository,
+    target: &str,
+    fresh: &Fresh,
+    taken: HashSet<&String>,
+    known: &Known,
+) -> Result<Vec<(String, usize)>, CommandError> {
+    let own: Vec<&String> = known.branches.first().into_iter().chain(&known.assigned).collect();
+    let is_own = |branch: &str| own.iter().any(|own| *own == branch);
+    // Branches without `refs/heads/` or `refs/remotes/`. A remote may have the worker's own one.
+    let other = |name: &str| {
+        let local = name.strip_prefix("refs/heads/").filter(|branch| *branch != target && !is_own(branch));
+        let remote = name.strip_prefix("refs/remotes/");
+        let remote = remote.filter(|it| it.split_once('/').is_some_and(|(_, it)| it != "HEAD" && !is_own(it)));
+        local.or(remote).map(str::to_owned)
+    };
+    let mut left = taken;
+    let mut found: Vec<(String, usize)> = Vec::new();
+    for tip in fresh.newest(&left).into_iter().take(MOST_OTHERS) {
+        let names = ["for-each-ref", "--format=%(refname)", "--contains", &tip, "refs/heads", "refs/remotes"];
+        let names = repo.read().args(names).text()?;
+        let Some(name) = names.lines().find_map(other) else { continue };
+        let with_it = fresh.up_to(&[tip]);
+        let before = left.len();
+        left.retain(|it| !with_it.contains(it));
+        match found.iter_mut().find(|(branch, _)| *branch == name) {
+            Some((_, number)) => *number += before - left.len(),
+            None => found.push((name, before - left.len())),
+        }
+    }
+    Ok(found)
 }
 
 /// Commits that `tip` has and `onto` lacks, with their parents.
@@ -189,7 +268,8 @@ pub fn titles(repo: &Repository, commits: &[String]) -> Result<String, CommandEr
 /// Returns whether the entry is a commit made on the branch, and not a move of the branch to an existing commit.
 fn is_made_there(logged: &Logged) -> bool {
     let why = logged.why.as_str();
-    let moved = ["branch:", "reset:", "clone:"].iter().any(|it| why.starts_with(it)) || why.ends_with("Fast-forward");
+    let moved =
+        ["branch:", "reset:", "clone:", "fetch"].iter().any(|it| why.starts_with(it)) || why.ends_with("Fast-forward");
     let rebased_to = why.rsplit_once(" onto ").is_some_and(|(_, onto)| onto == logged.to);
     !why.is_empty() && !moved && !rebased_to
 }

@@ -236,6 +236,7 @@ fn known(worker: &Worker, below: &[Arc<Worker>], source: &Source, into: &str) ->
             .chain(below.iter().filter_map(|it| it.branch()))
             .map(str::to_owned)
             .collect(),
+        assigned: worker.mission.place.branch().filter(|branch| *branch != source.branch).map(str::to_owned),
         brought: brought(worker, true).into_iter().chain(below.iter().flat_map(|it| brought(it, false))).collect(),
     }
 }

@@ -228,6 +228,25 @@ async fn work_in_a_second_repository_comes_in_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_worker_took_from_another_one_is_named_with_its_branch() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let mut failing = mission("first", "write first.txt x\ncommit first");
+    failing.verify_command = Some("false".to_owned());
+    let failed = server.create_one(failing).await;
+    server.until(&failed, "failed").await;
+    let script = format!("write own.txt x\ncommit own\nrun git merge -q --no-edit orchestrator/{failed}");
+    let id = server.create_one(mission("second", &script)).await;
+    server.until(&id, "completed").await;
+    let note = format!("commits that it has taken from other branches: 1 commit of orchestrator/{failed}");
+    for (dry_run, status) in [(true, "would_merge"), (false, "merged")] {
+        let answer = integrate(&server, IntegrationRequest { dry_run, ..of(&id) }).await;
+        assert_eq!(answer.status, status);
+        assert!(answer.notes.iter().any(|it| it.contains(&note)), "{:#?}", answer.notes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn merged_is_what_git_says_now_and_everywhere_the_same() {
     let world = World::new();
     let server = world.server(Some("boss"));

@@ -25,6 +25,7 @@ impl Worker {
             from_target: true,
             began: BEFORE,
             branches: vec!["work".to_owned()],
+            assigned: None,
             brought: vec![],
         };
         Self { fixture, known }
@@ -393,6 +394,47 @@ fn what_it_builds_on_comes_along_unless_that_is_in_already() {
     assert_eq!((found.had, found.along), (vec![below], vec![]));
     worker.comes_in("main", Strategy::Squash);
     assert_eq!(worker.main_says("a.txt"), "below\nabove\n");
+}
+
+#[test]
+fn what_the_worker_took_from_other_branches_is_named_with_them() {
+    let others = |worker: &Worker| worker.foreign("main").others;
+    let of = |branch: &str, number| vec![(branch.to_owned(), number)];
+    let with_rival = || {
+        let worker = Worker::new(Fixture::new());
+        worker.fixture.git(&["branch", "rival"]);
+        worker.on("rival", |fixture| ["r1", "r2", "r3"].iter().for_each(|name| drop(fixture.commit(name, "x\n"))));
+        worker
+    };
+    let cases: [(&[&str], usize); 4] = [
+        (&["merge", "-q", "--no-edit", "rival"], 3),
+        (&["reset", "-q", "--hard", "rival"], 3),
+        (&["rebase", "-q", "rival"], 3),
+        (&["cherry-pick", "rival", "rival~1", "rival~2"], 0),
+    ];
+    for (command, number) in cases {
+        let worker = with_rival();
+        worker.commits("own.txt", "1\n");
+        worker.on("work", |fixture| drop(fixture.git(command)));
+        worker.commits("own.txt", "2\n");
+        // The branch may have moved on since.
+        worker.on("rival", |fixture| drop(fixture.commit("r4", "x\n")));
+        let expected = if number > 0 { of("rival", number) } else { vec![] };
+        assert_eq!(others(&worker), expected, "{command:?}");
+    }
+    let mut worker = with_rival();
+    for name in ["own1.txt", "own2.txt", "own3.txt"] {
+        worker.commits(name, "1\n");
+    }
+    worker.on("main", |fixture| drop(fixture.commit("main.txt", "1\n")));
+    worker.on("work", |fixture| drop(fixture.git(&["rebase", "-q", "main"])));
+    worker.fixture.git(&["update-ref", "refs/remotes/origin/work", "work"]);
+    worker.fixture.git(&["branch", "built-on-it", "work"]);
+    assert_eq!(others(&worker), vec![], "a rebase of its own commits");
+    worker.fixture.git(&["branch", "renamed", "work"]);
+    worker.known.assigned = Some("work".to_owned());
+    worker.known.branches = vec!["renamed".to_owned()];
+    assert_eq!(others(&worker), vec![], "on a second branch of its own");
 }
 
 #[test]

@@ -94,6 +94,13 @@ fn note_on_foreign(order: &Order, train: &Train, at: usize, foreign: &Foreign) -
             titles(&foreign.along)?
         ));
     }
+    // What another source of the same order brings is no surprise.
+    let is_source = |branch: &str| train.cars.iter().any(|car| order.sources[car.source].branch == branch);
+    let others = foreign.others.iter().filter(|(branch, _)| comes_in && !is_source(branch));
+    let others: Vec<String> = others.map(|(branch, number)| format!("{} of {branch}", counted(*number))).collect();
+    if !others.is_empty() {
+        notes.push(format!("with {name} come in commits that it has taken from other branches: {}", others.join(", ")));
+    }
     Ok(notes)
 }
 
