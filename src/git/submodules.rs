@@ -43,24 +43,26 @@ pub fn lacks_submodules(repo: &Repository, commit: &str) -> bool {
 }
 
 fn fill_all(main: &Path, worktree: &Path, prefix: &Path, empty: &mut Vec<String>) -> Result<(), CommandError> {
-    if !worktree.join(".gitmodules").is_file() {
+    if !may_have_links(worktree) {
         return Ok(());
     }
+    let links = links(worktree)?;
     let names = names(worktree)?;
     let modules = git_dir(worktree)?.join("modules");
-    for link in links(worktree)? {
+    for link in links {
         let (from, to) = (main.join(&link.path), worktree.join(&link.path));
         let shown = prefix.join(&link.path);
         if is_own_repository(&to)? {
             continue;
         }
-        let name = names.iter().find(|(_, path)| *path == link.path).map(|(name, _)| name);
-        let why = match name.filter(|name| is_safe(name)) {
+        // Git's own default name is the path. A link that .gitmodules does not name has no other.
+        let name = names.iter().find(|(_, path)| *path == link.path).map(|(name, _)| name.as_str());
+        let why = match name.or(link.path.to_str()).filter(|name| is_safe(name)) {
             _ if !is_own_repository(&from)? => Some("it is not there in the main checkout either".to_owned()),
             _ if !has_commit(&from, &link.commit) => {
                 Some(format!("the main checkout's does not have commit {}", link.commit))
             }
-            None => Some(".gitmodules does not name it".to_owned()),
+            None => Some("its name cannot be a folder's".to_owned()),
             Some(name) => {
                 let own = modules.join(name);
                 in_the_way(&to, &own)
@@ -148,8 +150,18 @@ fn take_settings(from: &Path, to: &Path) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// Returns whether the worktree's index holds links, as far as that is known without starting git.
+fn may_have_links(worktree: &Path) -> bool {
+    const LINK: u32 = 0o160_000;
+    let index = git2::Repository::open(worktree).and_then(|opened| opened.index());
+    index.map_or(true, |index| index.iter().any(|entry| entry.mode == LINK))
+}
+
 /// Returns the name and path of each submodule in `.gitmodules`.
 fn names(worktree: &Path) -> Result<Vec<(String, PathBuf)>, CommandError> {
+    if !worktree.join(".gitmodules").is_file() {
+        return Ok(Vec::new());
+    }
     let paths = ["config", "--file", ".gitmodules", "-z", "--get-regexp", r"^submodule\..*\.path$"];
     let answer = Git::read(worktree).args(paths).answer()?.unwrap_or_default();
     let named = answer.split(|byte| *byte == 0).filter_map(|setting| {
@@ -210,6 +222,21 @@ mod tests {
         write(&lib, "mine.txt", "x");
         assert_eq!(fixture.git(&["status", "--porcelain"]), "");
         assert!(!lacks_submodules(&fixture.repo, "work"));
+    }
+
+    #[test]
+    fn a_link_that_no_gitmodules_names_is_filled_too() {
+        let (fixture, lib) = (Fixture::new(), Fixture::new());
+        fixture.git(&["clone", "-q", lib.root().to_str().unwrap(), "deps/lib"]);
+        fixture.git(&["add", "deps/lib"]);
+        fixture.git(&["commit", "-qm", "a link alone"]);
+        let filled = made(&fixture);
+        assert_eq!((filled.not_copied, read(&filled.path, "deps/lib/readme.txt")), (vec![], "hello\n".to_owned()));
+        assert_eq!(git(&filled.path, &["status", "--porcelain", "--ignored"]), "");
+        fs::remove_dir_all(fixture.root().join("deps/lib")).unwrap();
+        let request = Request { branch: "other".to_owned(), base: Some("main".to_owned()), ..Request::default() };
+        let empty = create(&fixture.repo, &request, None).unwrap();
+        assert!(empty.not_copied[0].starts_with("submodule deps/lib is not filled"), "{:?}", empty.not_copied);
     }
 
     #[test]

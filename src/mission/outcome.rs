@@ -260,7 +260,9 @@ impl MissingKind {
     fn fix(self) -> &'static str {
         match self {
             MissingKind::Dependencies => "install the dependencies there",
-            MissingKind::Submodule => "run `git submodule update --init` there",
+            MissingKind::Submodule => {
+                "run `git submodule update --init` there (or clone it there, if .gitmodules does not name it)"
+            }
             MissingKind::LargeFile => "run `git lfs pull` there",
             MissingKind::Encrypted => "unlock git-crypt there",
             MissingKind::LocalFile => "put it there (`.worktreeinclude` brings such files into new worktrees)",
