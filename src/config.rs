@@ -138,6 +138,9 @@ impl Default for Settings {
     }
 }
 
+/// Placeholders of `prompt_frame` that have no value in some missions. A line with such a placeholder is left out then.
+const OPTIONAL: [&str; 3] = ["subfolder", "branch", "verify_command"];
+
 /// All names in `process/daemons.rs`.
 const SHARED_DAEMONS: [&str; 62] = [
     "sccache",
@@ -310,8 +313,29 @@ impl Settings {
         if self.commit_name.is_some() != self.commit_email.is_some() {
             return Err("commit_name and commit_email: give both, or neither to use your git identity".to_owned());
         }
+        self.check_templates()?;
         match self.boss.max_cost_usd.filter(|most| !most.is_finite() || *most < 0.0) {
             Some(most) => Err(format!("[boss] max_cost_usd = {most}: give an amount of US dollars, or leave it out")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_templates(&self) -> Result<(), String> {
+        let frame = self.prompt_frame.as_deref();
+        spelling::check_placeholders("worktrees_dir", self.worktrees_dir.as_deref(), &["repository", "id"])?;
+        spelling::check_placeholders("commit_message", Some(&self.commit_message), &["title", "worker_id"])?;
+        spelling::check_placeholders("prompt_frame", frame, &[&["prompt", "directory"], &OPTIONAL[..]].concat())?;
+        let Some(frame) = frame else { return Ok(()) };
+        let Some(line) = frame.lines().find(|line| line.contains("{prompt}")) else {
+            return Err(
+                "prompt_frame has no {prompt}, so workers would not receive their missions: add {prompt}".into()
+            );
+        };
+        match OPTIONAL.iter().find(|name| line.contains(&format!("{{{name}}}"))) {
+            Some(name) => Err(format!(
+                "prompt_frame has {{prompt}} and {{{name}}} in one line, which is left out for a mission without \
+                 {{{name}}}: give {{prompt}} a line of its own"
+            )),
             None => Ok(()),
         }
     }
@@ -380,6 +404,27 @@ mod tests {
         let full = Settings::parse("integration_branch = 'refs/heads/main'").unwrap();
         assert_eq!(full.integration_branch.as_deref(), Some("main"));
         assert_eq!(Settings::parse("stall_minutes = 0").unwrap().stall_after(), None);
+    }
+
+    #[test]
+    fn templates_with_unknown_placeholders_are_refused() {
+        for (text, said) in [
+            ("prompt_frame = 'Be nice.'", "prompt_frame has no {prompt}"),
+            ("prompt_frame = '{prompts}'", "there is no {prompts} in prompt_frame; did you mean {prompt}?"),
+            ("prompt_frame = '{prompt}, then {verify_command}'", "give {prompt} a line of its own"),
+            ("worktrees_dir = '../{repo}'", "there is no {repo} in worktrees_dir; there are {repository}, {id}"),
+            ("commit_message = '{titel} x'", "there is no {titel} in commit_message; did you mean {title}?"),
+        ] {
+            let error = Settings::parse(text).unwrap_err();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+        for text in [
+            "worktrees_dir = '../{repository}.{id}'",
+            "commit_message = '{title} {worker_id} {} {not a name}'",
+            "prompt_frame = \"{prompt} in {directory}\\n{branch} ${HOME} {\\\"json\\\": {}}\"",
+        ] {
+            assert!(Settings::parse(text).is_ok(), "{text}: {:?}", Settings::parse(text));
+        }
     }
 
     #[test]

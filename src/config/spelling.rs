@@ -40,6 +40,23 @@ fn advice(name: &str, known: &[String], top_level: &[String]) -> String {
     }
 }
 
+/// Refuses `{name}` in a template if there is no value of that name. Other braces are plain text, and so is a shell's
+/// `${name}`.
+pub(super) fn check_placeholders(setting: &str, template: Option<&str>, known: &[&str]) -> Result<(), String> {
+    let template = template.unwrap_or_default();
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+    let names = template.match_indices('{').filter(|(at, _)| !template[..*at].ends_with('$')).filter_map(|(at, _)| {
+        let (name, _) = template[at + 1..].split_once('}')?;
+        is_name(name).then_some(name)
+    });
+    let Some(unknown) = names.into_iter().find(|name| !known.contains(name)) else { return Ok(()) };
+    let advice = match nearest(unknown, known.iter().copied()) {
+        Some(meant) => format!("did you mean {{{meant}}}?"),
+        None => format!("there are {}", known.iter().map(|name| format!("{{{name}}}")).collect::<Vec<_>>().join(", ")),
+    };
+    Err(format!("there is no {{{unknown}}} in {setting}; {advice}"))
+}
+
 /// Returns the most similar of the known names, if one is similar enough.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| name.to_ascii_lowercase().replace('-', "_");
