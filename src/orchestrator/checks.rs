@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::env;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::answers::Base;
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::{handle, integration_branch, probe};
+use super::{handle, integration_branch, probe, worktree_places};
 use crate::git::{self, Repository};
 use crate::mission::causes::with_causes;
 use crate::mission::create::{Draft, DraftPlace};
@@ -32,8 +32,14 @@ pub(super) async fn check_all(
     let (inner, was_there) = (Arc::clone(&context), is_known.clone());
     let checked = handle::blocking(move || {
         let start = integration_branch::determine(&inner, recorded);
-        let mut checks =
-            Checks { context: &inner, start, prefix: None, bases: HashMap::new(), programs: HashMap::new() };
+        let mut checks = Checks {
+            context: &inner,
+            start,
+            prefix: None,
+            folder: None,
+            bases: HashMap::new(),
+            programs: HashMap::new(),
+        };
         let mut check = |draft: Draft| if was_there(&draft) { Ok(draft) } else { checks.check(draft) };
         let checked = drafts.into_iter().map(|draft| check(draft?)).collect::<Vec<Checked>>();
         let base = checks.start.ok().filter(|_| !is_elsewhere(&inner, &checked));
@@ -70,6 +76,8 @@ struct Checks<'a> {
     start: Result<Base, String>,
     /// The result of checking that branches with generated names can be created. `None` before the check.
     prefix: Option<Result<(), String>>,
+    /// The result of checking that the folder for worktrees can be created. `None` before the check.
+    folder: Option<Result<(), String>>,
     /// Commits by base, shared by the missions of a batch so that each base is resolved once.
     bases: HashMap<Option<String>, Result<String, String>>,
     /// Results of program lookups, which are slow on a long PATH.
@@ -126,6 +134,9 @@ impl Checks<'_> {
     fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<String, String> {
         if branch.is_none() {
             self.prefix()?;
+        }
+        if path.is_none() {
+            self.folder()?;
         }
         if branch.is_none() && path.is_none() {
             // Generated names of branches and folders are free. Only the base can be wrong, or the identity missing.
@@ -192,6 +203,22 @@ impl Checks<'_> {
             self.prefix = Some(free);
         }
         self.prefix.clone().unwrap_or(Ok(()))
+    }
+
+    /// Refuses a folder in which no worktree can ever be created. A full disk is no reason: its workers are queued.
+    fn folder(&mut self) -> Result<(), String> {
+        let check = || {
+            let folder = self.context.worktrees();
+            let is_full = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            worktree_places::check_folder(&folder).or_else(|error| match is_full(&error) {
+                true => Ok(()),
+                false => Err(format!(
+                    "cannot create the folder {} for worktrees: {error}; let the user set another worktrees_dir in the settings file",
+                    folder.display()
+                )),
+            })
+        };
+        self.folder.get_or_insert_with(check).clone()
     }
 
     fn base(&mut self, base: &Option<String>) -> Result<String, String> {

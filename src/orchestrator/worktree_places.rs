@@ -3,6 +3,7 @@
 //! cannot be beside it, they are in the user's data directory.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,13 @@ pub fn worktrees_folder(around: Around<'_>) -> PathBuf {
         Some(template) => filled(around, template, home.as_deref()),
         None => beside(around).filter(|folder| is_usable(folder, home.as_deref())).unwrap_or_else(|| in_data(around)),
     })
+}
+
+/// Checks that worktrees can be created in a folder. Creates and removes a scratch folder in it, or in the nearest one
+/// above it that exists.
+pub fn check_folder(folder: &Path) -> io::Result<()> {
+    let nearest = folder.ancestors().find(|above| above.symlink_metadata().is_ok()).unwrap_or(folder);
+    tempfile::Builder::new().prefix(".orchestrator-boss-").tempdir_in(nearest)?.close()
 }
 
 /// Resolves symbolic links, as git does. The part that does not exist yet stays as it is.

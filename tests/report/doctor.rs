@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -187,6 +187,40 @@ fn what_is_in_the_way_is_named_with_the_mend() {
     let found = stopped("git", &without);
     assert!(check(&found, "git", "git").2.contains("install git"), "{found:#}");
     assert_eq!(check(&found, "agents", "codex").0, "ok");
+}
+
+#[test]
+fn worktree_that_cannot_be_created_stops_a_run() {
+    let machine = Machine::new();
+    machine.install("codex", "echo codex-cli 0.169.0");
+    let project = machine.path("project");
+    let stopped = |name: &str, words: &str| {
+        let (found, code) = machine.ask();
+        let (mark, says, _) = check(&found, "git", name);
+        assert!(mark == "bad" && says.contains(words), "{name}: {found:#}");
+        assert_eq!((code, &found["stopped_by"]), (Some(1), &serde_json::json!([name])), "{found:#}");
+    };
+    git(&project, &["branch", "orchestrator"]);
+    stopped("branch prefix", "orchestrator");
+    git(&project, &["branch", "-D", "orchestrator"]);
+    let settings = machine.path("home/.config/orchestrator-boss/config.toml");
+    fs::create_dir_all(settings.parent().unwrap()).unwrap();
+    fs::write(&settings, "branch_prefix = 'a..b/'\n").unwrap();
+    stopped("branch prefix", "a..b/");
+    fs::write(machine.path("file"), "").unwrap();
+    for folder in ["../file/trees", "/proc/trees"] {
+        fs::write(&settings, format!("worktrees_dir = '{folder}'\n")).unwrap();
+        stopped("worktrees folder", "trees");
+    }
+    fs::remove_file(&settings).unwrap();
+    assert_eq!(machine.ask().1, Some(0));
+    // Root can write everywhere.
+    let heads = project.join(".git/refs/heads");
+    fs::set_permissions(&heads, fs::Permissions::from_mode(0o500)).unwrap();
+    if fs::write(heads.join("x"), "").is_err() {
+        stopped("worktrees", "refs/heads");
+    }
+    fs::set_permissions(&heads, fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[test]

@@ -127,6 +127,20 @@ async fn all_that_is_integrated_can_be_removed_at_once_and_a_removed_place_is_ma
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn impossible_worktrees_folder_is_refused() {
+    let world = World::new();
+    std::fs::write(world.path("file"), "").unwrap();
+    for folder in [world.path("file").join("trees"), PathBuf::from("/proc/trees")] {
+        let mut settings = world.settings();
+        settings.worktrees_dir = Some(folder.to_str().unwrap().to_owned());
+        let server = world.server_with(Some("boss"), settings);
+        let refused = server.create(vec![mission("nowhere", "say x")]).await.remove(0).unwrap_err();
+        assert!(refused.contains("worktrees_dir") && refused.contains("trees"), "{refused}");
+        server.orchestrator.shut_down().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_is_refused_by_name_and_leaves_nothing_half_made() {
     let world = World::new();
     let server = world.server(Some("boss"));

@@ -1,12 +1,13 @@
 //! Git, the repository here, and what workers need of both.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::check::Check;
 use super::{Place, quoted, word};
 use crate::config::Settings;
 use crate::git::{self, Configuration, Git, Identity, Repository};
 use crate::mission::causes::with_causes;
+use crate::orchestrator::{Around, check_folder, worktrees_folder};
 use crate::store::file;
 
 pub fn look(place: &Place) -> Vec<Check> {
@@ -35,7 +36,9 @@ pub fn look(place: &Place) -> Vec<Check> {
         ),
         Ok(Some(repository)) => {
             checks.extend([
-                worktrees(repository),
+                worktrees(repository, &place.settings.branch_prefix),
+                folder(repository, place),
+                prefix(repository, &place.settings.branch_prefix),
                 branch(repository, &place.settings, &place.directory),
                 identity(repository, &place.settings),
             ]);
@@ -63,7 +66,7 @@ fn install() -> &'static str {
     }
 }
 
-fn worktrees(repository: &Repository) -> Check {
+fn worktrees(repository: &Repository, prefix: &str) -> Check {
     const NAME: &str = "worktrees";
     let root = repository.root();
     match git::head(root) {
@@ -75,15 +78,59 @@ fn worktrees(repository: &Repository) -> Check {
         Err(error) => return Check::bad(NAME, with_causes(&error)).stops_all(),
         Ok(Some(_)) => {}
     }
-    if !super::machine::is_writable(&repository.common_dir) {
-        let common = quoted(&repository.common_dir);
-        return Check::bad(NAME, format!("{common} cannot be written, so no worktree can be made"))
-            .fix(format!("sudo chown -R \"$(id -un)\" {common}"))
+    if let Some(folder) = git_folders(repository, prefix).iter().find(|folder| !super::machine::is_writable(folder)) {
+        let folder = quoted(super::machine::nearest(folder));
+        return Check::bad(NAME, format!("{folder} cannot be written, so no worktree can be made"))
+            .fix(format!("sudo chown -R \"$(id -un)\" {folder}"))
             .stops_all();
     }
     match git::list(repository) {
         Ok(list) => Check::ok(NAME, format!("{}, {} beside it", root.display(), list.len().saturating_sub(1))),
         Err(error) => Check::bad(NAME, with_causes(&error)).stops_all(),
+    }
+}
+
+/// Returns the folders that git writes to for a new worktree with a branch.
+fn git_folders(repository: &Repository, prefix: &str) -> Vec<PathBuf> {
+    let common = &repository.common_dir;
+    let tables = common.join("reftable");
+    let branches = match tables.is_dir() {
+        true => vec![tables],
+        false => ["refs/heads", "logs/refs/heads"]
+            .iter()
+            .filter_map(|heads| Some(common.join(heads).join(format!("{prefix}w-0")).parent()?.to_owned()))
+            .collect(),
+    };
+    [vec![common.clone(), common.join("objects"), common.join("worktrees")], branches].concat()
+}
+
+/// Checks the folder for new worktrees, as the creation of a mission does, and the room in it.
+fn folder(repository: &Repository, place: &Place) -> Check {
+    const NAME: &str = "worktrees folder";
+    let template = place.settings.worktrees_dir.as_deref();
+    let folder = worktrees_folder(Around { repository, state_root: &place.state_root, template });
+    match check_folder(&folder) {
+        Ok(()) => super::machine::disk(NAME, &folder, &place.settings),
+        Err(error) => {
+            Check::bad(NAME, format!("cannot create {}: {error}; worktrees_dir names another", folder.display()))
+                .stops_all()
+        }
+    }
+}
+
+/// Checks that branches with generated names can be created. Without one, missions that name no branch are refused.
+fn prefix(repository: &Repository, prefix: &str) -> Check {
+    const NAME: &str = "branch prefix";
+    match git::check_prefix(repository, prefix) {
+        Ok(()) => Check::ok(NAME, format!("{prefix:?}, so branches can be named {prefix}w-1")),
+        Err(error) => Check::bad(
+            NAME,
+            format!(
+                "cannot create branches that begin with {prefix:?}: {}; branch_prefix sets another",
+                with_causes(&error)
+            ),
+        )
+        .stops_all(),
     }
 }
 

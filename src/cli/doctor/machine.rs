@@ -82,7 +82,7 @@ pub fn state(place: &Place) -> Vec<Check> {
             .fix("export ORCHESTRATOR_STATE_DIR=\"$HOME/.local/state/orchestrator-boss/$(basename \"$PWD\")\""),
         );
     }
-    checks.push(disk(root, &place.settings));
+    checks.push(disk("disk", root, &place.settings));
     checks
 }
 
@@ -99,13 +99,12 @@ fn newer_state(root: &Path) -> Option<Check> {
     Some(Check::bad("state file", says).stops_all())
 }
 
-fn disk(root: &Path, settings: &Settings) -> Check {
-    const NAME: &str = "disk";
+pub fn disk(name: &str, root: &Path, settings: &Settings) -> Check {
     let floor = settings.min_free_disk_mib;
     match process::free_disk_bytes(root) {
-        None => Check::warn(NAME, "the system does not tell what is free"),
-        Some(free) if free >> 20 < floor => too_little(NAME, "free", free, floor, "min_free_disk_mib"),
-        Some(free) => Check::ok(NAME, format!("{} free", bytes(free))),
+        None => Check::warn(name, "the system does not tell what is free"),
+        Some(free) if free >> 20 < floor => too_little(name, "free", free, floor, "min_free_disk_mib"),
+        Some(free) => Check::ok(name, format!("{} free at {}", bytes(free), root.display())),
     }
 }
 
@@ -185,7 +184,7 @@ fn watching() -> Option<Check> {
 }
 
 /// Of a folder that is not there yet, the nearest above it that is.
-fn nearest(folder: &Path) -> &Path {
+pub fn nearest(folder: &Path) -> &Path {
     folder.ancestors().find(|folder| fs::symlink_metadata(folder).is_ok()).unwrap_or(folder)
 }
 
