@@ -112,9 +112,18 @@ fn install(world: &World, guard: bool) {
         write(&source.join(file), &fs::read_to_string(here.join(file)).expect("the repository has it"));
     }
     claude(world, &["plugin", "validate", "--strict", "."], &source);
-    claude(world, &["plugin", "marketplace", "add", "./"], &source);
-    let name = "orchestrator-boss@orchestrator-boss";
-    claude(world, &["plugin", "install", name, "--config", &format!("guard={guard}")], &source);
+    let readme = fs::read_to_string(source.join("README.md")).expect("the README");
+    claude(world, &in_readme(&readme, "plugin marketplace add"), &source);
+    let guard = format!("guard={guard}");
+    let install = [&in_readme(&readme, "plugin install")[..], &["--config", &guard]].concat();
+    claude(world, &install, &source);
+}
+
+/// Returns the arguments of a command of Claude Code, as the README has it.
+fn in_readme<'a>(readme: &'a str, command: &str) -> Vec<&'a str> {
+    let commands = readme.split('`').filter_map(|code| code.strip_prefix("claude "));
+    let arguments = commands.into_iter().find(|code| code.starts_with(command)).expect("the README has the command");
+    arguments.split_whitespace().collect()
 }
 
 fn claude(world: &World, arguments: &[&str], directory: &Path) -> Output {
