@@ -73,6 +73,30 @@ fn what_was_not_there_is_not_there_again() {
 }
 
 #[test]
+fn removal_names_what_still_starts_the_server() {
+    let home = Home::new();
+    let text = |arguments: &[&str]| String::from_utf8_lossy(&home.run(arguments).stdout).into_owned();
+    home.setup(&["claude"]);
+    home.setup(&["claude", "--scope", "project"]);
+    let removed = text(&["setup", "claude", "--scope", "project", "--remove"]);
+    assert!(
+        removed.contains("still starts this server, by the entry in") && removed.contains(".claude.json"),
+        "{removed}"
+    );
+    assert!(!removed.contains("any more"), "{removed}");
+    let name = "orchestrator-boss@somewhere";
+    home.write(".claude/settings.json", &format!("{{\"enabledPlugins\": {{\"{name}\": true}}}}"));
+    home.write(".claude/plugins/installed_plugins.json", &format!("{{\"plugins\": {{\"{name}\": [{{}}]}}}}"));
+    let removed = text(&["setup", "claude", "--remove"]);
+    assert!(removed.contains("by the plugin (claude plugin disable orchestrator-boss@somewhere)"), "{removed}");
+    assert!(!removed.contains("any more"), "{removed}");
+    let set_up = text(&["setup", "claude"]);
+    assert!(set_up.contains("also starts this server by the plugin") && set_up.contains("twice"), "{set_up}");
+    fs::remove_file(home.path(".claude/settings.json")).expect("it was made");
+    assert!(text(&["setup", "claude", "--remove"]).contains("does not start this server any more"));
+}
+
+#[test]
 fn without_a_receipt_only_the_entry_goes() {
     let home = Home::new();
     home.setup(&["gemini"]);

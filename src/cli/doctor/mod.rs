@@ -10,7 +10,7 @@ mod clients;
 mod git;
 mod leftovers;
 mod machine;
-mod plugin;
+pub(super) mod plugin;
 mod trial;
 
 use std::env;

@@ -13,13 +13,21 @@ const NAME: &str = "plugin";
 const PLUGIN: &str = "orchestrator-boss";
 const PROGRAM: &str = "orchestrator-boss";
 
+/// Returns the name of the plugin by which Claude Code starts this server, if there is one.
+pub fn enabled(project: &Path) -> Option<String> {
+    let plugin = Plugin::find(&folder()?, project)?;
+    (plugin.is_enabled && plugin.is_installed).then_some(plugin.name)
+}
+
 /// Checks the plugin; returns `None` if Claude Code has none. `setup`: Claude Code also has an entry made by `setup`.
 pub fn look(project: &Path, setup: bool) -> Option<Check> {
-    let home = etcetera::home_dir().ok()?;
+    let plugin = Plugin::find(&folder()?, project)?;
+    Some(plugin.check(&etcetera::home_dir().ok()?, setup))
+}
+
+fn folder() -> Option<PathBuf> {
     let named = env::var_os("CLAUDE_CONFIG_DIR").filter(|folder| !folder.is_empty());
-    let folder = named.map_or_else(|| home.join(".claude"), PathBuf::from);
-    let plugin = Plugin::find(&folder, project)?;
-    Some(plugin.check(&home, setup))
+    named.map(PathBuf::from).or_else(|| Some(etcetera::home_dir().ok()?.join(".claude")))
 }
 
 struct Plugin {

@@ -36,7 +36,9 @@ use self::change::Change;
 use self::client::{Client, Environment, Registration, Scope};
 use self::document::Damage;
 use self::receipt::Receipt;
+use self::registered::Registered;
 use super::Places;
+use super::doctor::plugin;
 use super::out::{self, End};
 use crate::backend::Backends;
 use crate::config::Settings;
@@ -141,6 +143,8 @@ fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
     let mut receipt = Receipt::load();
     let changes = changes(args, &environment, &registration, &receipt)?;
     let mut notes = notes(args, &registration)?;
+    let others = others(args, &registration, &environment.project);
+    notes.extend(others_note(args, &others));
     if !args.remove {
         notes.extend(settings_note(places));
         notes.extend(paths_note(args, &registration, &changes[0]));
@@ -166,7 +170,7 @@ fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
             apply(args, &registration, change, &mut receipt)?;
         }
     }
-    tell(args, &registration, &changes, &notes, status);
+    tell(args, &registration, &changes, &notes, status, others.is_empty());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -215,6 +219,30 @@ fn notes(args: &SetupArgs, registration: &Registration) -> Result<Vec<String>, S
     notes.extend(kept.map_err(|damage| SetupError::Damaged { path: path.clone(), damage })?);
     notes.extend(registration.notes.iter().cloned());
     Ok(notes)
+}
+
+/// Returns what else makes the client start this server here, with the command that takes it away.
+fn others(args: &SetupArgs, registration: &Registration, project: &Path) -> Vec<String> {
+    let is_other = |it: &Registered| it.client == args.client.title() && it.path != registration.path;
+    let entries = registered::all(project).into_iter().filter(|it| is_other(it) && it.program.is_ok());
+    let mut others: Vec<String> =
+        entries.map(|it| format!("the entry in {} ({} --remove)", it.path.display(), it.setup)).collect();
+    if args.client == Client::Claude
+        && let Some(name) = plugin::enabled(project)
+    {
+        others.push(format!("the plugin (claude plugin disable {name})"));
+    }
+    others
+}
+
+/// Entries of a user and of a project have the same name, so only the plugin starts a second server.
+fn others_note(args: &SetupArgs, others: &[String]) -> Option<String> {
+    let title = args.client.title();
+    let plugin = others.last().filter(|other| other.starts_with("the plugin"));
+    match args.remove {
+        true => (!others.is_empty()).then(|| format!("{title} still starts this server, by {}", others.join(" and "))),
+        false => plugin.map(|it| format!("{title} also starts this server by {it}: its agent has each tool twice")),
+    }
 }
 
 /// Warns about a broken settings file of the user's own, which the server reads without `--config`. It is no error,
@@ -301,7 +329,14 @@ fn by_claude(program: &Path, registration: &Registration, change: &Change) -> Re
     }
 }
 
-fn tell(args: &SetupArgs, registration: &Registration, changes: &[Change], notes: &[String], status: &str) {
+fn tell(
+    args: &SetupArgs,
+    registration: &Registration,
+    changes: &[Change],
+    notes: &[String],
+    status: &str,
+    is_only_entry: bool,
+) {
     if args.json {
         let answer = json!({
             "status": status,
@@ -317,6 +352,7 @@ fn tell(args: &SetupArgs, registration: &Registration, changes: &[Change], notes
         ("already", false) => say(&format!("{title} is already set up ({path}).")),
         ("already", true) => say(&format!("{title} has no entry of this server ({path}).")),
         ("would_change", _) => say("Nothing was changed (--dry-run)."),
+        (_, true) if !is_only_entry => say(&format!("The entry is removed from {path}.")),
         (_, true) => say(&format!("{title} does not start this server any more.")),
         (_, false) => say(&format!("{title} starts this server from its next session on.")),
     }
