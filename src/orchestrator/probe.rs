@@ -25,7 +25,7 @@ const CEILING: Duration = Duration::from_secs(20);
 pub struct Looked {
     /// The view of the backend. Its numbers of running and queued workers are always 0.
     pub view: BackendView,
-    /// True unless its program is missing, or the version query timed out or was ended by a signal.
+    /// True unless its program is missing, or the version query timed out.
     pub answered: bool,
     /// The reason why it does not start: a missing program, interpreter or library, or a wrong architecture.
     pub trouble: Option<String>,
@@ -232,7 +232,7 @@ struct Said {
 }
 
 enum NoAnswer {
-    /// No answer within the time limit, or an end by a signal.
+    /// No answer within the time limit.
     InTime,
     Start(String),
 }
@@ -275,6 +275,7 @@ async fn ask(program: &Path, args: &[String], ceiling: Duration) -> Result<Said,
     };
     let output = output.map_err(|error| NoAnswer::Start(error.to_string()))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let code = output.status.code().ok_or(NoAnswer::InTime)?;
+    // It displays as `signal: 11 (SIGSEGV)`.
+    let code = output.status.code().ok_or_else(|| NoAnswer::Start(output.status.to_string()))?;
     Ok(Said { stdout: text(&output.stdout), stderr: text(&output.stderr), code })
 }

@@ -125,7 +125,7 @@ fn it_says_with_whom_a_run_would_work_and_changes_nothing() {
 }
 
 #[test]
-fn a_cli_that_hangs_is_said_to_and_ends_with_all_that_it_started() {
+fn silent_cli_counts_as_unknown_and_ends_with_all_that_it_started() {
     let machine = Machine::new();
     let pid = machine.path("pid");
     machine.install("codex", &format!("sleep 600 & echo $! > {}; wait", pid.display()));
@@ -133,8 +133,9 @@ fn a_cli_that_hangs_is_said_to_and_ends_with_all_that_it_started() {
     let (found, code) = machine.ask();
     assert!(began.elapsed() < Duration::from_secs(300), "it waited for it");
     let (mark, says, fix) = check(&found, "agents", "codex");
-    assert!(mark == "bad" && says.contains("does not say its version") && fix.ends_with("codex --version"), "{says}");
-    assert_eq!((code, found["with"].as_array().unwrap().len()), (Some(1), 0));
+    assert!(mark == "warn" && says.contains("does not say its version") && fix.ends_with("codex --version"), "{says}");
+    assert_eq!((code, &found["would_work"], &found["could_work"]), (Some(3), &false.into(), &true.into()), "{found:#}");
+    assert_eq!(found["verdict"], "A run could work with: codex (not all about that is known).");
     let pid: i32 = fs::read_to_string(pid).unwrap().trim().parse().unwrap();
     let until = Instant::now() + CEILING;
     while is_alive(pid) {
@@ -284,6 +285,8 @@ fn a_cli_that_does_not_start_is_not_usable() {
     bad(&machine, "no-such-node");
     shebang("#!/no/such/node");
     bad(&machine, "does not start");
+    machine.install("codex", "kill -9 $$");
+    bad(&machine, "SIGKILL");
     machine.install("codex", "echo 'needs node 22, this is 12' >&2; exit 1");
     bad(&machine, "needs node 22");
     // The settings name a program that does not exist, so installing another one would not help.

@@ -7,16 +7,18 @@ use crate::backend::Backends;
 use crate::config::Settings;
 use crate::orchestrator::{Looked, look_at_backends};
 
-/// Time limit for an answer of a CLI. On a loaded machine, `--version` takes up to 2 s.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for an answer of a CLI. On a loaded machine, `--version` has taken 13 s.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The backends with which a run would work.
 #[derive(Debug, Default)]
 pub struct Usable {
     /// Backends without any known problem.
     pub surely: Vec<String>,
-    /// Backends of which it is not known whether they are logged in.
+    /// Backends of which it is not known whether they are logged in, or whether they work at all.
     pub maybe: Vec<String>,
+    /// True if one of these did not say its version in time.
+    pub is_silent: bool,
 }
 
 pub fn look(settings: &Settings) -> (Vec<Check>, Usable) {
@@ -29,8 +31,9 @@ pub fn look(settings: &Settings) -> (Vec<Check>, Usable) {
         }
     };
     let mut usable = Usable::default();
-    for it in looked.iter().filter(|it| it.answered && it.trouble.is_none() && it.view.authenticated != Some(false)) {
-        let is_known = it.view.authenticated == Some(true) || !needs_login(it, &backends);
+    for it in looked.iter().filter(|it| it.trouble.is_none() && it.view.authenticated != Some(false)) {
+        usable.is_silent |= !it.answered;
+        let is_known = it.answered && (it.view.authenticated == Some(true) || !needs_login(it, &backends));
         let list = if is_known { &mut usable.surely } else { &mut usable.maybe };
         list.push(it.view.backend.to_string());
     }
@@ -53,9 +56,10 @@ fn check(looked: &Looked, settings: &Settings, backends: &Backends) -> Check {
         };
     };
     let place = path.display();
-    if !looked.answered {
-        return Check::bad(name, format!("{place} does not say its version within {} s", PATIENCE.as_secs()))
-            .fix(format!("{} --version", super::quoted(path)));
+    if !looked.answered && view.authenticated != Some(false) {
+        let says =
+            format!("{place} does not say its version within {} s: whether it works is not known", PATIENCE.as_secs());
+        return Check::warn(name, says).fix(format!("{} --version", super::quoted(path)));
     }
     if let Some(trouble) = &looked.trouble {
         return Check::bad(name, format!("{place} does not start: {trouble}"))

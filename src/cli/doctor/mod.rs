@@ -51,7 +51,7 @@ Exit codes:
   0    a run would work; there may be warnings
   1    it would not
   2    wrong usage
-  3    it could work: no agent CLI is known to be logged in, or not to be")]
+  3    it could work: of no agent CLI is it known that it works and is logged in")]
 pub(super) struct DoctorArgs {
     /// Print one JSON object
     #[arg(long)]
@@ -99,11 +99,12 @@ impl Verdict {
     }
 
     fn words(&self) -> String {
-        let Usable { surely, maybe } = &self.usable;
+        let Usable { surely, maybe, is_silent } = &self.usable;
         if !self.stops.is_empty() {
             return format!("A run would not work: look at {}.", self.stops.join(", "));
         }
         let unknown = match maybe.len() {
+            _ if *is_silent => "not all about that is known",
             1 => "whether it is logged in is not known",
             _ => "whether they are logged in is not known",
         };
@@ -280,7 +281,7 @@ mod tests {
     fn the_verdict_names_who_would_work_or_what_is_in_the_way() {
         let list = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
         let verdict = |surely: &[&str], maybe: &[&str], stops: &[&str]| Verdict {
-            usable: Usable { surely: list(surely), maybe: list(maybe) },
+            usable: Usable { surely: list(surely), maybe: list(maybe), is_silent: false },
             stops: list(stops),
         };
         assert_eq!(verdict(&["codex", "claudecode"], &[], &[]).words(), "A run would work with: codex, claudecode.");
