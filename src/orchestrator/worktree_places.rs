@@ -75,7 +75,10 @@ fn beside(around: Around<'_>) -> Option<PathBuf> {
 }
 
 fn in_data(around: Around<'_>) -> PathBuf {
-    let mut name: OsString = around.repository.root().file_name().unwrap_or_default().to_owned();
+    let root = around.repository.root();
+    // A name may have 255 bytes in all; the id alone is unique.
+    let mut name: OsString =
+        root.file_name().filter(|name| name.len() <= 200).unwrap_or("long-name".as_ref()).to_owned();
     name.push("-");
     name.push(short_id(around));
     let data = etcetera::base_strategy::Xdg::new().map(|base| base.data_dir());
@@ -135,24 +138,27 @@ fn is_ours(folder: &Path) -> bool {
     })
 }
 
-/// Returns whether the folder is ours or can be created, and is not below a project.
+/// Returns whether the folder is ours or can be created, and is not in a project.
 fn is_usable(folder: &Path, home: Option<&Path>) -> bool {
     let is_writable =
         |path: &Path| path.is_dir() && rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
     let real = match folder.symlink_metadata() {
         Ok(_) => folder.canonicalize().ok().filter(|real| is_writable(real) && is_ours(real)),
+        // The name may be too long.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => None,
         Err(_) => folder
             .parent()
             .filter(|parent| is_writable(parent))
             .and_then(|parent| parent.canonicalize().ok())
             .map(|parent| parent.join(folder.file_name().unwrap_or_default())),
     };
-    real.is_some_and(|real| !is_below_a_project(&real, home))
+    real.is_some_and(|real| !is_in_a_project(&real, home))
 }
 
-fn is_below_a_project(folder: &Path, home: Option<&Path>) -> bool {
+/// Returns whether the folder, or one above it below the home, is a project.
+fn is_in_a_project(folder: &Path, home: Option<&Path>) -> bool {
     let home = home.and_then(|home| home.canonicalize().ok());
-    let above = folder.ancestors().skip(1).take_while(|above| Some(*above) != home.as_deref());
+    let above = folder.ancestors().take_while(|above| Some(*above) != home.as_deref());
     above.into_iter().any(|above| MARKERS.iter().any(|marker| is_marker(&above.join(marker))))
 }
 
@@ -228,6 +234,30 @@ mod tests {
         // Markers in the repository itself are beside the worktrees, not above them.
         fs::write(case.root.join("package.json"), "").unwrap();
         assert_eq!(case.folder(None), case.beside());
+    }
+
+    #[test]
+    fn folder_that_is_a_project_itself_is_not_used() {
+        for marker in MARKERS {
+            let case = Case::new();
+            fs::create_dir(case.beside()).unwrap();
+            fs::write(case.beside().join(marker), "").unwrap();
+            assert!(case.is_in_data(), "{marker}");
+        }
+    }
+
+    #[test]
+    fn long_repository_name_leads_to_the_data_directory() {
+        for length in [245, 246, 255] {
+            let mut case = Case::new();
+            case.root.set_file_name("r".repeat(length));
+            fs::create_dir(&case.root).unwrap();
+            case.repository = Repository { common_dir: case.root.join(".git"), main_worktree: Some(case.root.clone()) };
+            let folder = case.folder(None);
+            let name = folder.file_name().unwrap();
+            assert!(name.len() <= 255, "{length}: {folder:?}");
+            assert_eq!(folder.to_string_lossy().contains("orchestrator-boss/worktrees/"), length > 245, "{folder:?}");
+        }
     }
 
     #[test]
