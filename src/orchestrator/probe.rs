@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::env;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
@@ -16,6 +17,7 @@ use super::mail::Counts;
 use crate::backend::{self, Backend, Backends, LoginFile, Probe};
 use crate::config::Settings;
 use crate::mission::id::BackendName;
+use crate::process;
 
 /// Time limit of a query. A CLI's `--version` takes up to 2 s on a loaded machine.
 const CEILING: Duration = Duration::from_secs(20);
@@ -58,14 +60,40 @@ struct Missing {
 fn program(settings: &Settings, name: &BackendName, backend: &dyn Backend) -> Result<PathBuf, Missing> {
     let named = settings.backend(name.as_str()).program;
     let program = named.clone().unwrap_or_else(|| backend.program().to_owned());
-    which::which(&program).map_err(|_| match named {
-        // Installing the CLI would not help, since the settings name another program.
-        Some(_) => Missing {
-            why: format!("the settings name the program {program}, and there is none"),
-            fix: format!("correct `program` below [backends.{name}] in the settings, or take it out"),
-        },
-        None => Missing { why: format!("{program} is not on the PATH"), fix: backend.probe().install_command },
+    which::which(expanded(&program)).map_err(|_| {
+        let why = format!("{program} {}", what_is_wrong(&expanded(&program)));
+        match named {
+            // Installing the CLI would not help, since the settings name another program.
+            Some(_) => Missing {
+                why: format!("the settings name a program, but {why}"),
+                fix: format!("correct `program` below [backends.{name}] in the settings, or take it out"),
+            },
+            None if program.contains('/') => Missing {
+                why,
+                fix: format!("correct `program` of the backend {name} below [[custom]] in the settings"),
+            },
+            None => Missing { why, fix: backend.probe().install_command },
+        }
     })
+}
+
+/// Expands `~/` as a shell does.
+fn expanded(program: &str) -> PathBuf {
+    let in_home = program.strip_prefix("~/").and_then(|rest| Some(etcetera::home_dir().ok()?.join(rest)));
+    in_home.unwrap_or_else(|| program.into())
+}
+
+/// Completes a sentence about a program that was not found.
+fn what_is_wrong(program: &Path) -> &'static str {
+    let is_name = program.components().count() == 1 && !program.is_absolute();
+    match program.metadata() {
+        _ if is_name => "is not on the PATH",
+        Ok(found) if found.is_dir() => "is a folder",
+        Ok(_) => "is not executable (chmod +x makes it so)",
+        Err(_) if program.is_symlink() => "is a link to a file that does not exist",
+        Err(error) if error.kind() == ErrorKind::NotFound => "does not exist",
+        Err(_) => "cannot be reached",
+    }
 }
 
 pub(super) async fn status(
@@ -255,6 +283,13 @@ impl Said {
     }
 }
 
+/// Says why a program does not start, as the launch of a worker does.
+fn why_not_started(error: io::Error, program: &Path) -> String {
+    let text = process::explain(error, program, Path::new("/")).to_string();
+    let name = format!("start {}: ", program.display());
+    text.strip_prefix(&name).map_or_else(|| text.clone(), str::to_owned)
+}
+
 /// Runs a CLI in the environment that a worker would have, without variables that attach it to the boss's session. Its
 /// process group is killed at the time limit.
 async fn ask(program: &Path, args: &[String], ceiling: Duration) -> Result<Said, NoAnswer> {
@@ -264,7 +299,7 @@ async fn ask(program: &Path, args: &[String], ceiling: Duration) -> Result<Said,
         command.env_remove(name);
     }
     let started = command.process_group(0).kill_on_drop(true).spawn();
-    let child = started.map_err(|error| NoAnswer::Start(error.to_string()))?;
+    let child = started.map_err(|error| NoAnswer::Start(why_not_started(error, program)))?;
     let group = child.id().and_then(|id| Pid::from_raw(id as i32));
     let answer = child.wait_with_output();
     tokio::pin!(answer);
@@ -278,4 +313,35 @@ async fn ask(program: &Path, args: &[String], ceiling: Duration) -> Result<Said,
     // It displays as `signal: 11 (SIGSEGV)`.
     let code = output.status.code().ok_or_else(|| NoAnswer::Start(output.status.to_string()))?;
     Ok(Said { stdout: text(&output.stdout), stderr: text(&output.stderr), code })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn unusable_program_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("plain"), "").unwrap();
+        std::os::unix::fs::symlink(path("gone"), path("link")).unwrap();
+        for (program, wrong) in [
+            (path("gone"), "does not exist"),
+            (path("plain"), "is not executable (chmod +x makes it so)"),
+            (path("link"), "is a link to a file that does not exist"),
+            (path("plain/x"), "cannot be reached"),
+            (folder.path().to_owned(), "is a folder"),
+            ("no-such-cli".into(), "is not on the PATH"),
+        ] {
+            assert_eq!(what_is_wrong(&program), wrong, "{program:?}");
+        }
+        let mut settings = Settings::default();
+        settings.backends.entry("codex".into()).or_default().program = Some("~/no/such/tool".into());
+        assert_eq!(expanded("~/tool"), etcetera::home_dir().unwrap().join("tool"));
+        let backend = Backends::with_custom(Vec::new()).get("codex").unwrap();
+        let missing = program(&settings, &"codex".into(), &*backend).err().unwrap();
+        assert_eq!(missing.why, "the settings name a program, but ~/no/such/tool does not exist");
+    }
 }

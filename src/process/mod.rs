@@ -49,7 +49,7 @@ pub use program::{Program, show_program_name};
 pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, depth_of, inherited_tag, look, tag_at_depth};
 pub use session::{SessionError, become_session_leader, become_subreaper};
 pub use signal::{Delivery, Signal, send};
-pub use spawn::{Launch, SpawnError, Started, Stdin, spawn};
+pub use spawn::{Launch, SpawnError, Started, Stdin, explain, spawn};
 pub use sweep::{Sweep, reap_orphans, sweep};
 pub use tail::{Line, Tail, TailError};
 pub use tree::{Tree, tree};

@@ -150,7 +150,7 @@ fn input(launch: &Launch) -> Result<Stdio, SpawnError> {
 }
 
 /// The system has one error for a missing program, a missing interpreter and a missing directory; people need three.
-fn explain(source: io::Error, program: &Path, cwd: &Path) -> SpawnError {
+pub fn explain(source: io::Error, program: &Path, cwd: &Path) -> SpawnError {
     let program = program.to_owned();
     match source.kind() {
         _ if is_a_limit(&source) => SpawnError::TooMany { program, source },

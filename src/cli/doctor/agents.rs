@@ -50,8 +50,9 @@ fn check(looked: &Looked, settings: &Settings, backends: &Backends) -> Check {
     let name = view.backend.as_str();
     let Some(path) = &view.path else {
         let fix = view.how_to_fix.clone().unwrap_or_default();
-        return match (&looked.trouble, settings.backend(name).program) {
-            (Some(why), Some(_)) => Check::bad(name, why).fix(fix),
+        let is_named = settings.backend(name).program.is_some() || settings.custom.iter().any(|it| it.name == name);
+        return match &looked.trouble {
+            Some(why) if is_named => Check::bad(name, why).fix(fix),
             _ => Check::warn(name, "not installed, or not on the PATH").fix(fix),
         };
     };
