@@ -142,7 +142,7 @@ impl Default for Settings {
 const OPTIONAL: [&str; 3] = ["subfolder", "branch", "verify_command"];
 
 /// All names in `process/daemons.rs`.
-const SHARED_DAEMONS: [&str; 62] = [
+const SHARED_DAEMONS: [&str; 71] = [
     "sccache",
     "watchman",
     "gradle",
@@ -164,6 +164,7 @@ const SHARED_DAEMONS: [&str; 62] = [
     "eslint_d",
     "prettierd",
     "biome",
+    "rubocop",
     "flow",
     "gopls",
     "lspmux",
@@ -187,6 +188,9 @@ const SHARED_DAEMONS: [&str; 62] = [
     "tmux",
     "screen",
     "zellij",
+    "dtach",
+    "abduco",
+    "mosh-server",
     "emacs",
     "dbus-daemon",
     "pulseaudio",
@@ -197,6 +201,8 @@ const SHARED_DAEMONS: [&str; 62] = [
     "docker",
     "containerd-shim",
     "podman",
+    "conmon",
+    "virtualbox",
     "lima",
     "git-fsmonitor",
     "postgres",
@@ -204,6 +210,9 @@ const SHARED_DAEMONS: [&str; 62] = [
     "mongodb",
     "redis",
     "memcached",
+    "etcd",
+    "mutagen",
+    "syncthing",
     "ollama",
 ];
 

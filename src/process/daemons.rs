@@ -115,6 +115,7 @@ const KINDS: &[Kind] = &[
     kind("eslint_d", |it| it.script("/eslint_d/lib/daemon.js") || it.titled("eslint_d")),
     kind("prettierd", |it| it.any(|word| word.contains("/prettierd/")) && it.script(".js")),
     kind("biome", |it| it.is("biome") && it.has("__run_server")),
+    data("rubocop", &[], "", |it| it.titled("rubocop --server")),
     kind("flow", |it| it.is("flow") && it.has("server")),
     kind("gopls", |it| it.is("gopls") && it.any(|word| word.trim_start_matches('-').starts_with("listen"))),
     kind("lspmux", |it| (it.is("lspmux") || it.is("ra-multiplex")) && it.has("server")),
@@ -142,6 +143,9 @@ const KINDS: &[Kind] = &[
     }),
     kept_in("screen", &[], "SCREENDIR", |it| it.is("SCREEN")),
     kept_in("zellij", &["--server"], "ZELLIJ_SOCKET_DIR", |it| it.is("zellij") && it.has("--server")),
+    kept_in("dtach", &["-n", "-c", "-A", "-N"], "", |it| it.is("dtach") && it.apart),
+    kept_in("abduco", &[], "ABDUCO_SOCKET_DIR", |it| it.is("abduco") && it.apart),
+    kind("mosh-server", |it| it.is("mosh-server")),
     kind("emacs", |it| {
         it.short.starts_with("emacs") && it.any(|word| word.starts_with("--") && word.contains("daemon"))
     }),
@@ -157,6 +161,8 @@ const KINDS: &[Kind] = &[
     kind("docker", |it| ["dockerd", "containerd", "rootlesskit"].iter().any(|name| it.is(name))),
     kind("containerd-shim", |it| it.titled("containerd-shim")),
     kind("podman", |it| it.is("catatonit") && it.has("-P") || it.is("podman") && it.has("service") || it.is("gvproxy")),
+    kind("conmon", |it| it.is("conmon")),
+    kind("virtualbox", |it| ["VBoxSVC", "VBoxXPCOMIPCD", "VBoxHeadless"].iter().any(|name| it.is(name))),
     kind("lima", |it| it.is("limactl") && it.has("hostagent") || it.is("colima") && it.has("daemon")),
     // Git.
     data("git-fsmonitor", &[], "", |it| it.git("fsmonitor--daemon")),
@@ -166,6 +172,10 @@ const KINDS: &[Kind] = &[
     data("mongodb", &["--dbpath"], "", |it| it.is("mongod")),
     data("redis", &["--dir"], "", |it| it.is("redis-server") || it.is("valkey-server")),
     data("memcached", &[], "", |it| it.is("memcached")),
+    data("etcd", &["--data-dir", "-data-dir"], "ETCD_DATA_DIR", |it| it.is("etcd")),
+    // Synchronisation of files.
+    kept_in("mutagen", &[], "MUTAGEN_DATA_DIRECTORY", |it| it.is("mutagen") && it.has("daemon") && it.has("run")),
+    kept_in("syncthing", &["--home", "-home"], "STHOMEDIR", |it| it.is("syncthing") && it.apart && !it.has("cli")),
     kind("ollama", |it| it.is("ollama") && it.has("serve")),
 ];
 
@@ -383,6 +393,16 @@ mod tests {
             ("tmux", "tmux new-session -d -s work"),
             ("screen", "SCREEN -dmS work"),
             ("zellij", "/usr/bin/zellij --server /run/user/1000/zellij/0.40.1/work"),
+            ("dtach", "dtach -n d/sock sleep 60"),
+            ("abduco", "abduco -n work make"),
+            ("mosh-server", "mosh-server new -p 61000:61010"),
+            ("rubocop", "rubocop --server /home/u/app"),
+            ("conmon", "/usr/bin/conmon --api-version 1 -c 1f0a -u 1f0a -r /usr/bin/crun"),
+            ("virtualbox", "/usr/lib/virtualbox/VBoxSVC --auto-shutdown"),
+            ("virtualbox", "/usr/lib/virtualbox/VBoxHeadless --comment vm --startvm 5b --vrde config"),
+            ("etcd", "etcd --data-dir d/etcd"),
+            ("mutagen", "/opt/mutagen/mutagen daemon run"),
+            ("syncthing", "syncthing --no-browser --home=d/st"),
             ("emacs", "emacs --daemon"),
             ("dbus-daemon", "/usr/bin/dbus-daemon --syslog-only --fork --print-pid 5 --print-address 7 --session"),
             ("adb", "adb -L tcp:5037 fork-server server --reply-fd 4"),
