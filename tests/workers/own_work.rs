@@ -241,7 +241,7 @@ async fn what_a_worker_took_from_another_one_is_named_with_its_branch() {
     let note = format!("commits that it has taken from other branches: 1 commit of orchestrator/{failed}");
     for (dry_run, status) in [(true, "would_merge"), (false, "merged")] {
         let answer = integrate(&server, IntegrationRequest { dry_run, ..of(&id) }).await;
-        assert_eq!(answer.status, status);
+        assert_eq!(answer.status.as_str(), status);
         assert!(answer.notes.iter().any(|it| it.contains(&note)), "{:#?}", answer.notes);
     }
 }

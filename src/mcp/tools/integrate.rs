@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn a_directory_that_was_not_made_for_it_is_not_to_be_removed_by_its_name() {
         let worker = Some(WorkerId::new(1, "try"));
-        let report = IntegrateReport::new(IntegrationAnswer { worker, ..answer("merged", "main") });
+        let report = IntegrateReport::new(IntegrationAnswer { worker, ..answer(IntegrationStatus::Merged, "main") });
         assert_eq!(report.next_step, "go on with wait_for_any_worker");
     }
 

@@ -274,7 +274,8 @@ fn work_in_a_directory_is_integrated_and_then_removed_by_its_path() {
     assert_eq!(report.base.unwrap().branch.as_deref(), Some("main"));
     let worker = Arc::make_mut(&mut view.worker);
     worker.repository = Some("/second".into());
-    worker.integrated = Some(registry::Integrated { into: "trunk".into(), commit: "c".repeat(40), source: None });
+    worker.integrated =
+        Some(registry::Integrated { into: "trunk".into(), commit: "c".repeat(40), source: None, partial: false });
     let report = Worker::new(&view, 4_000);
     assert!(report.next_step.contains("remove_worktree with that path"), "{}", report.next_step);
     assert!(report.base.is_none_or(|base| base.branch.is_none()));
