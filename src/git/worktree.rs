@@ -25,6 +25,7 @@ use super::repository::{Repository, RepositoryError, branch_commit};
 use super::status::git_dir;
 use super::{names, refs, submodules};
 use record::Made;
+pub(super) use record::link;
 
 mod record;
 
@@ -195,7 +196,7 @@ fn set_upstream(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
     Ok(names::track(repo, &plan.branch, &remote.full_name)?)
 }
 
-fn remember(made: &Worktree) -> Result<(), WorktreeError> {
+pub(super) fn remember(made: &Worktree) -> Result<(), WorktreeError> {
     let path = git_dir(&made.path)?.join(MADE_FILE);
     let text = serde_json::to_vec(made).expect("paths, names and ids are JSON");
     fs::write(&path, text).map_err(|source| WorktreeError::Remember { path, source })

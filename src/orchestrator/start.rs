@@ -195,6 +195,9 @@ fn worktree(
     let repository = context.repository()?;
     refuse_cut_off(repository, &order.worker, path)?;
     restore_branch(repository, &order.worker, branch)?;
+    if let Some(made) = order.worker_dir.worktree()? {
+        git::relink(repository, &made).map_err(refused)?;
+    }
     let is_begun = || {
         let unfinished = path.exists() && order.worker_dir.worktree::<git::Worktree>()?.is_none();
         Ok::<_, OrchestratorError>(unfinished && is_registered_for(repository, path, &order.worker)?)

@@ -216,6 +216,9 @@ fn remove_one(
         Some(worker) => StateDir::open(&context.state_root)?.worker(&worker.id).worktree()?,
         None => None,
     };
+    if let Some(made) = made.as_ref().filter(|made| made.path == target.path) {
+        git::relink(&repository, made).map_err(refused)?;
+    }
     let remove = git::Remove {
         force: request.force,
         delete_branch: request.delete_branch,

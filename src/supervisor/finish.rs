@@ -248,13 +248,14 @@ impl Attempt {
         }
         if std::fs::symlink_metadata(here).is_ok() {
             let message = format!(
-                "git's records of its worktree were removed while it ran: what it had committed is on branch {branch}, what it had not is in {}",
+                "its worktree was cut off from git while it ran (its `.git` file or git's record of it is gone): what it had committed is on branch {branch}, what it had not is in {}; retry_worker mends that and goes on there",
                 here.display()
             );
             return Failure { kind: FailureKind::Lost, message, resets_at: None };
         }
         let message = format!(
-            "its worktree was removed while it ran: what it had committed is on branch {branch}, what it had not is gone; retry_worker makes the worktree again from there"
+            "its worktree {} was removed or moved while it ran: what it had committed is on branch {branch}, what it had not went with the folder; retry_worker makes the worktree again from the branch",
+            here.display()
         );
         Failure { kind: FailureKind::Lost, message, resets_at: None }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use orchestrator_boss::mission::outcome::Changes;
 use orchestrator_boss::orchestrator::{
-    IntegrationAnswer, IntegrationRequest, IntegrationSource, RemovalRequest, RemovalTarget,
+    IntegrationAnswer, IntegrationRequest, IntegrationSource, RemovalRequest, RemovalTarget, RetryRequest,
 };
 
 use crate::world::{Server, World, git, mission};
@@ -226,15 +226,42 @@ async fn a_worktree_that_git_cannot_read_is_never_called_merged() {
 async fn a_worktree_without_records_is_not_called_moved() {
     let world = World::new();
     let server = world.server(Some("boss"));
-    let script = "write a.txt x\ncommit a\nwrite b.txt x\nrun rm -r $(git rev-parse --git-dir)";
-    let id = server.create_one(mission("t", script)).await;
-    server.until(&id, "failed").await;
-    let worker = server.orchestrator.get(&id).await.unwrap().worker;
-    let last = worker.last().unwrap();
-    let failure = &last.failure.as_ref().unwrap().message;
-    assert!(failure.contains("git's records of its worktree were removed"), "{failure}");
-    let [part] = last.changes.not_on_branch.as_slice() else { panic!("{last:#?}") };
-    assert_eq!((part.what.as_str(), last.changes.commits), ("the files in its worktree", 1));
+    for deleted in ["-r $(git rev-parse --git-dir)", ".git"] {
+        let script = format!("write a.txt x\ncommit a\nwrite b.txt x\nrun rm {deleted}");
+        let id = server.create_one(mission("t", &script)).await;
+        server.until(&id, "failed").await;
+        let worker = server.orchestrator.get(&id).await.unwrap().worker;
+        let last = worker.last().unwrap();
+        let failure = &last.failure.as_ref().unwrap().message;
+        assert!(failure.contains("its worktree was cut off from git"), "{failure}");
+        let [part] = last.changes.not_on_branch.as_slice() else { panic!("{last:#?}") };
+        assert_eq!((part.what.as_str(), last.changes.commits), ("the files in its worktree", 1));
+        let remove = async |force| {
+            let target = RemovalTarget::Worker(id.clone());
+            let request = RemovalRequest { target, repo_path: None, force, delete_branch: false };
+            server.orchestrator.remove_worktree(&server.boss, request).await.unwrap()
+        };
+        let kept = remove(false).await.kept;
+        assert!(kept[0].why.contains("1 uncommitted or untracked files (b.txt)"), "{kept:?}");
+        let salvage_ref = remove(true).await.removed[0].salvage_ref.clone().unwrap();
+        assert_eq!(world.git(&["show", &format!("{salvage_ref}:b.txt")]), "x");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worktree_that_was_cut_off_from_git_goes_on_after_a_retry() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    for deleted in ["-r $(git rev-parse --git-dir)", ".git"] {
+        let id = server.create_one(mission("t", &format!("write b.txt x\nrun rm {deleted}"))).await;
+        server.until(&id, "failed").await;
+        let retry = RetryRequest { prompt: Some("FAKE:\nwrite c.txt y".to_owned()), ..RetryRequest::default() };
+        server.orchestrator.retry(&server.boss, &id, retry).await.unwrap();
+        server.until(&id, "completed").await;
+        assert_eq!(changes(&server, &id).await.not_on_branch, [], "{deleted}");
+        let files = world.git(&["ls-tree", "--name-only", &format!("orchestrator/{id}")]);
+        assert_eq!(files, "README\nb.txt\nc.txt");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

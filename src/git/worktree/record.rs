@@ -168,7 +168,7 @@ fn write(folder: &Path, path: &Path, branch: &str, lock_reason: Option<&str>) ->
 }
 
 /// Writes the file in a worktree that leads to git's record of it, where it is not there or was cut off.
-pub(super) fn link(path: &Path, record: &Path) -> io::Result<()> {
+pub(in crate::git) fn link(path: &Path, record: &Path) -> io::Result<()> {
     let file = path.join(".git");
     let text = format!("gitdir: {}\n", record.to_str().ok_or(io::ErrorKind::InvalidInput)?);
     match fs::read(&file) {

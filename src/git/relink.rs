@@ -1,0 +1,102 @@
+//! Mends the link between a worktree that this program made and git's record of it. A worker may have deleted its `.git`
+//! file, or the record. The files are still there then, but git cannot tell what is in them.
+
+use std::fs;
+use std::path::Path;
+
+use super::command::Git;
+use super::loose::own_git_dir;
+use super::repository::{Repository, branch_commit};
+use super::worktree::{Worktree, WorktreeError, leads_nowhere, link, remember};
+
+/// Where a new record is made, in the repository's git directory.
+const UNFINISHED: &str = "orchestrator-boss.relink";
+
+/// Mends the link if the folder is still there, and its `.git` file or the record is gone. Whatever differs from the
+/// branch is uncommitted afterwards. The files are left alone, and so is a folder with another repository in it.
+pub fn relink(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
+    let path = &made.path;
+    let is_folder = path.symlink_metadata().is_ok_and(|kind| kind.is_dir());
+    let has_link = path.join(".git").symlink_metadata().is_ok();
+    if !is_folder || has_link && !leads_nowhere(path) {
+        return Ok(());
+    }
+    let _lock = repo.lock()?;
+    match own_git_dir(repo, path) {
+        // The repository was moved, which its user mends.
+        Some(_) if has_link => Ok(()),
+        Some(record) => link(path, &record).map_err(|source| write_error(path, source)),
+        None => record_again(repo, made),
+    }
+}
+
+/// Makes a record as git does it, for an empty folder elsewhere, and then has it name this one.
+fn record_again(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
+    let folder = repo.common_dir.join(UNFINISHED);
+    let beside = folder.join(made.path.file_name().unwrap_or_default());
+    let recorded = record_beside(repo, made, &beside);
+    let _ = fs::remove_dir_all(&folder);
+    recorded?;
+    Git::write(&made.path).args(["reset", "--quiet"]).run()?;
+    remember(made)
+}
+
+fn record_beside(repo: &Repository, made: &Worktree, beside: &Path) -> Result<(), WorktreeError> {
+    let add = repo.write().args(["worktree", "add", "--quiet", "--no-checkout"]);
+    match branch_commit(repo.root(), &made.branch)? {
+        Some(_) => add.arg("--").arg(beside).arg(&made.branch).run()?,
+        None => add.args(["--detach", "--"]).arg(beside).arg(&made.base_commit).run()?,
+    };
+    fs::copy(beside.join(".git"), made.path.join(".git")).map_err(|source| write_error(&made.path, source))?;
+    repo.write().args(["worktree", "repair", "--"]).arg(&made.path).run()?;
+    Ok(())
+}
+
+fn write_error(worktree: &Path, source: std::io::Error) -> WorktreeError {
+    WorktreeError::Remember { path: worktree.join(".git"), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::{Fixture, commit, git, write};
+    use crate::git::{Request, check_in_place, create, made_by_us};
+
+    #[test]
+    fn a_deleted_link_or_record_is_made_again_and_the_files_stay() {
+        for what in ["link", "record", "both"] {
+            let fixture = Fixture::new();
+            let request = Request { branch: "work".to_owned(), ..Request::default() };
+            let made = create(&fixture.repo, &request, Some("a worker")).unwrap();
+            commit(&made.path, "a.txt", "a\n");
+            write(&made.path, "b.txt", "b\n");
+            if what != "link" {
+                fs::remove_dir_all(own_git_dir(&fixture.repo, &made.path).unwrap()).unwrap();
+            }
+            if what != "record" {
+                fs::remove_file(made.path.join(".git")).unwrap();
+            }
+            relink(&fixture.repo, &made).unwrap();
+            check_in_place(&fixture.repo, &made.path).unwrap();
+            assert_eq!(git(&made.path, &["status", "--porcelain"]), "?? b.txt", "{what}");
+            assert_eq!(git(&made.path, &["branch", "--show-current"]), "work");
+            assert_eq!(made_by_us(&fixture.repo, &made.path), Some(made.clone()));
+            relink(&fixture.repo, &made).unwrap();
+            assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 2);
+        }
+    }
+
+    #[test]
+    fn another_repository_and_a_folder_that_is_gone_are_left_alone() {
+        let fixture = Fixture::new();
+        let request = Request { branch: "work".to_owned(), ..Request::default() };
+        let made = create(&fixture.repo, &request, None).unwrap();
+        fs::remove_file(made.path.join(".git")).unwrap();
+        git(&made.path, &["init", "-q"]);
+        relink(&fixture.repo, &made).unwrap();
+        assert!(made.path.join(".git").is_dir());
+        fs::remove_dir_all(&made.path).unwrap();
+        relink(&fixture.repo, &made).unwrap();
+        assert!(!made.path.exists());
+    }
+}
