@@ -114,8 +114,19 @@ impl Attempt {
             },
             false => Verification::Skipped,
         };
+        if ran_well && self.assignment.ours {
+            self.look_again(&mut proven).await;
+        }
         proven.likely_cause = self.likely_cause(&command, &proven.verification).await;
         proven
+    }
+
+    /// Adds what the verification took off the branch, such as commits by a reset.
+    async fn look_again(&self, proven: &mut Proven) {
+        let Some(known) = proven.left.not_on_branch.take() else { return };
+        let (assignment, before) = (self.assignment.clone(), proven.before.clone());
+        let all = blocking(move || leftovers::after_verification(&assignment, before.as_ref(), known)).await;
+        proven.left.not_on_branch = Some(all);
     }
 
     /// Returns whether git or the verification may have started processes since the sweep after the turn. Also true if

@@ -64,6 +64,21 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
     left
 }
 
+/// Adds the parts that the branch does not hold since the verification ran, except files: those are not the worker's.
+pub(super) fn after_verification(
+    assignment: &Assignment,
+    before: Option<&Fingerprint>,
+    mut known: Vec<NotOnBranch>,
+) -> Vec<NotOnBranch> {
+    // One that cannot be read is named when the changes are counted.
+    let Ok(mut status) = git::uncommitted(&assignment.directory) else { return known };
+    status.entries.retain(|entry| !entry.untracked);
+    let now = facts::not_on_branch(assignment, before, None, &status);
+    let new: Vec<_> = now.into_iter().filter(|part| part.files.is_none() && !known.contains(part)).collect();
+    known.extend(new);
+    known
+}
+
 /// Commits the changes. Returns why something could not be committed.
 fn commit(assignment: &Assignment, status: git::Status, left: &mut Left) -> Option<String> {
     let (message, own, fallback) = (message(assignment), own_identity(assignment), git::Identity::fallback());

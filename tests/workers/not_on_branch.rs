@@ -265,6 +265,19 @@ async fn a_worktree_that_was_cut_off_from_git_goes_on_after_a_retry() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_that_a_verification_took_off_the_branch_are_named() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let mut draft = mission("t", "write a.txt x\ncommit a");
+    draft.verify_command = Some("touch built && git reset -q --hard HEAD~1".to_owned());
+    let id = server.create_one(draft).await;
+    server.until(&id, "failed").await;
+    let named = changes(&server, &id).await.not_on_branch;
+    let [part] = named.as_slice() else { panic!("{named:#?}") };
+    assert!(part.what.contains("1 commit that only the reflog"), "{part:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_submodule_with_settings_of_worktrees_only_the_work_is_merged() {
     let world = World::new();
     let library = World::new();
