@@ -38,7 +38,8 @@ Exit codes:
   0    all that it waited for completed
   1    one failed, was cancelled, timed out, was interrupted or lost
   2    wrong usage, or no such worker
-  3    what is left waits for somebody: blocked, stalled, or without a server
+  3    one completed but says that it is blocked, or what is left waits for
+       somebody: blocked, stalled, or without a server
   124  the time was up
   130  Ctrl-C")]
 pub(super) struct WaitArgs {
@@ -72,6 +73,8 @@ enum Told<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
+        says_blocked: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         branch: Option<&'a str>,
         commits: u32,
         seconds: u64,
@@ -93,7 +96,7 @@ async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, End> {
     let here = Here::find(places).map_err(End::Failed)?;
     let mut observer = visit::observer(&here)?;
     let mut overview = observer.look().map_err(visit::refused)?;
-    let mut wait = Wait { args, open: named(args, &observer, &overview)?, failed: false, unled: None };
+    let mut wait = Wait { args, open: named(args, &observer, &overview)?, failed: false, blocked: false, unled: None };
     if wait.open.is_empty() {
         if !args.json {
             out::line("no worker is open")?;
@@ -148,6 +151,8 @@ struct Wait<'a> {
     open: Vec<WorkerId>,
     /// One that settled did not complete.
     failed: bool,
+    /// One that settled says that it is blocked.
+    blocked: bool,
     /// Since when nothing that is left has a server.
     unled: Option<Instant>,
 }
@@ -169,6 +174,7 @@ impl Wait<'_> {
             if handover::is_final(&view.worker) {
                 settled = true;
                 self.failed |= view.worker.status != WorkerStatus::Settled(Ending::Completed);
+                self.blocked |= view.worker.needs_you();
                 self.tell_settled(&view, progress)?;
             } else {
                 if view.worker.status.is_live() {
@@ -179,7 +185,11 @@ impl Wait<'_> {
         }
         self.open = left.iter().map(|view| view.worker.id.clone()).collect();
         if left.is_empty() || (settled && self.args.any) {
-            return Ok(Some(u8::from(self.failed)));
+            return Ok(Some(match (self.failed, self.blocked) {
+                (true, _) => 1,
+                (false, true) => NEEDS_SOMEBODY,
+                (false, false) => 0,
+            }));
         }
         let stuck: Vec<(&WorkerView, String)> =
             left.iter().filter_map(|view| Some((view, self.needs(view, observer, overview)?))).collect();
@@ -221,6 +231,8 @@ impl Wait<'_> {
         let reason = reason.as_deref();
         let commits = last.map_or(0, |last| last.changes.commits);
         let seconds = view.ran_seconds().unwrap_or(0);
+        let what =
+            worker.needs_you().then(|| last.and_then(|last| blocked_by(&last.final_message)).unwrap_or_default());
         if self.args.json {
             let told = Told::Settled {
                 worker_id: worker.id.as_str(),
@@ -228,6 +240,7 @@ impl Wait<'_> {
                 title: &worker.mission.title,
                 attempt: worker.attempt,
                 reason,
+                says_blocked: what,
                 branch: last.and_then(|last| last.changes.branch.as_deref()),
                 commits,
                 seconds,
@@ -242,8 +255,7 @@ impl Wait<'_> {
         if let Some(reason) = reason.and_then(|reason| reason.lines().next()) {
             text.push_str(&format!(": {}", out::harmless(&visit::for_people(reason))));
         }
-        if worker.needs_you() {
-            let what = last.and_then(|last| blocked_by(&last.final_message)).unwrap_or_default();
+        if let Some(what) = what {
             text.push_str(&format!(", but it says that it is blocked: {}", out::harmless(what)));
         }
         progress.line(&text)

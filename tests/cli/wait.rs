@@ -88,6 +88,17 @@ fn what_is_blocked_ends_a_wait_when_nothing_else_can_settle() {
 }
 
 #[test]
+fn what_says_that_it_is_blocked_needs_somebody() {
+    let world = World::new();
+    let mut boss = world.boss();
+    let worker = create(&mut boss, mission("asks", "say BLOCKED: which key?"));
+    let said = world.run(&["wait", &worker]).ended(3);
+    assert!(said.contains("which key?"), "{said}");
+    let ran = world.run(&["wait", &worker, "--json"]);
+    assert_eq!((ran.code, &ran.json_lines()[0]["says_blocked"]), (Some(3), &json!("which key?")), "{ran:?}");
+}
+
+#[test]
 fn a_worker_that_ends_without_a_server_is_waited_for() {
     let world = World::new();
     let mut boss = world.boss();
