@@ -130,8 +130,8 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
 
 impl Actor {
     async fn run(mut self, mut asks: mpsc::UnboundedReceiver<Ask>) {
+        self.take_over();
         if !self.context.visitor {
-            self.take_over();
             self.take_away_left_trials();
         }
         self.after_change();

@@ -19,8 +19,11 @@ use crate::store::state_dir::StateDir;
 impl Actor {
     /// Looks for dead servers; cheap when there are none. The actor does it at its start and every few seconds.
     pub(super) fn take_over(&mut self) {
-        if self.context.visitor && self.cancels.is_empty() {
-            return;
+        if self.context.visitor {
+            self.settle_unled();
+            if self.cancels.is_empty() {
+                return;
+            }
         }
         let Some(dir) = self.state_dir().cloned() else { return };
         self.look_at_journal();
@@ -77,6 +80,19 @@ impl Actor {
         }
     }
 
+    /// Settles what ended while no server lived, for a one-shot client, which leads nothing: the leases stay, and the
+    /// next server does the rest.
+    fn settle_unled(&mut self) {
+        let Some(dir) = self.state_dir() else { return };
+        let (registry, me) = (self.registry(), &self.context.server);
+        if !registry.workers().any(|worker| worker.status.is_live() && worker.lease != *me) {
+            return;
+        }
+        let dead = dead_servers(registry, me, dir);
+        let unled: Vec<WorkerId> = orphans(registry, me, &dead).map(|worker| worker.id.clone()).collect();
+        self.settle_found(&unled);
+    }
+
     /// Settles the workers that ended while no server followed them, all at once, before any request is answered.
     fn settle_found(&mut self, workers: &[WorkerId]) {
         let Some(dir) = self.state_dir().cloned() else { return };
@@ -91,12 +107,16 @@ impl Actor {
         if found.is_empty() {
             return;
         }
-        let me = self.context.server.clone();
+        let (me, visitor) = (self.context.server.clone(), self.context.visitor);
         let settled = self.transact(|registry| {
+            let has_server = |worker: &Worker| {
+                registry.servers.contains_key(&worker.lease) && lease::is_held(&dir.server_lock(&worker.lease))
+            };
+            let is_ours = |worker: &Worker| worker.lease == me || (visitor && !has_server(worker));
             let is_still = |(attempt, entry): &(u32, Entry)| {
                 let Entry::Settled { worker, .. } = entry else { return false };
                 let worker = registry.get(worker);
-                worker.is_some_and(|it| it.lease == me && it.attempt == *attempt && it.status.is_live())
+                worker.is_some_and(|it| is_ours(it) && it.attempt == *attempt && it.status.is_live())
             };
             (found.into_iter().filter(is_still).map(|(_, entry)| entry).collect(), ())
         });

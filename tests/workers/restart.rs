@@ -2,10 +2,11 @@
 
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::registry::Report;
-use orchestrator_boss::orchestrator::{Scope, WaitRequest, WaitStatus};
+use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, Scope, WaitRequest, WaitStatus};
 use orchestrator_boss::process::{Identity, Signal, send};
 use tokio_util::sync::CancellationToken;
 
+use crate::starts::visitor;
 use crate::world::{CEILING, World, mission, until_exists};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,6 +59,46 @@ async fn the_first_answer_after_a_restart_knows_what_ended_meanwhile() {
     let answer = second.orchestrator.list(&second.boss, Scope::Mine).await.unwrap();
     let statuses: Vec<&str> = answer.workers.iter().map(|view| view.worker.status.as_str()).collect();
     assert_eq!(statuses, ["completed"; 6]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_settle_once_what_ended_while_no_server_lived() {
+    let world = World::new();
+    let gate = world.path("gate");
+    let first = world.server(Some("boss"));
+    let script = format!("wait-file {}\nwrite a.txt x\ncommit a", gate.display());
+    let id = first.create_one(mission("t", &script)).await;
+    first.until(&id, "running").await;
+    first.orchestrator.shut_down().await;
+    std::fs::write(&gate, "").unwrap();
+    until_exists(&world.repo().join(".orchestrator/workers").join(&id).join("attempts/1/outcome.json")).await;
+
+    let (one, other) = (visitor(&world), visitor(&world));
+    for command in [&one, &other] {
+        let worker = command.get(&id).await.unwrap().worker;
+        assert_eq!((worker.status.as_str(), worker.settled.len()), ("completed", 1));
+    }
+    let request = IntegrationRequest::of(IntegrationSource::Worker(id.clone()));
+    assert_eq!(one.integrate(&first.boss, request).await.unwrap().status.as_str(), "merged");
+    one.shut_down().await;
+    other.shut_down().await;
+    // The boss hears of it from its next server.
+    let second = world.server(Some("boss"));
+    assert_eq!(second.wait(&[], CEILING).await.settled.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_leave_to_a_living_server_what_it_leads() {
+    let world = World::new();
+    let gate = world.path("gate");
+    let first = world.server(Some("boss"));
+    let id = first.create_one(mission("t", &format!("wait-file {}", gate.display()))).await;
+    first.until(&id, "running").await;
+    let command = visitor(&world);
+    std::fs::write(&gate, "").unwrap();
+    first.until(&id, "completed").await;
+    assert_eq!(command.get(&id).await.unwrap().worker.settled.len(), 1);
+    command.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

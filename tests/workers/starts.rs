@@ -167,7 +167,7 @@ fn request(names: &[&str], into: Option<&str>) -> IntegrationRequest {
     IntegrationRequest { into: into.map(str::to_owned), ..IntegrationRequest::of(IntegrationSource::Train(names)) }
 }
 
-fn visitor(world: &World) -> orchestrator_boss::orchestrator::Orchestrator {
+pub fn visitor(world: &World) -> orchestrator_boss::orchestrator::Orchestrator {
     use orchestrator_boss::orchestrator::{Orchestrator, Startup};
     let settings = world.settings();
     let backends = orchestrator_boss::backend::Backends::with_custom(settings.custom.clone());
