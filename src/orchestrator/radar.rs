@@ -176,6 +176,7 @@ impl Radar {
             scratch,
             former: std::mem::take(self),
             now: self,
+            told: HashMap::new(),
         };
         let with_commits = scene.watched.iter().filter_map(|worker| {
             let tip = tips.get(worker.branch()?)?;
@@ -235,6 +236,8 @@ struct Look<'a> {
     scratch: &'a Path,
     former: Radar,
     now: &'a mut Radar,
+    /// The paths that are reported for each pair.
+    told: HashMap<Pair, Vec<String>>,
 }
 
 impl Look<'_> {
@@ -274,11 +277,14 @@ impl Look<'_> {
         self.conflicts(&self.with_target(tip))
     }
 
-    /// Returns the paths of a conflict that are the pair's own. They exclude conflicts with the target, and with a
-    /// third branch that one of the two contains.
+    /// Returns the paths of a conflict that are the pair's own. They exclude conflicts with the target, and those that
+    /// are reported with a third branch that one of the two contains.
     fn own_conflicts(&mut self, pair: &Pair, branches: &[Branch<'_>]) -> Result<Vec<String>, CommandError> {
         if self.conflicts(pair).is_empty() {
             return Ok(Vec::new());
+        }
+        if let Some(known) = self.told.get(pair) {
+            return Ok(known.clone());
         }
         let own = self.own(pair)?;
         let mut paths = match &own {
@@ -293,12 +299,16 @@ impl Look<'_> {
         }
         for (holder, other) in [(&pair.0, &pair.1), (&pair.1, &pair.0)] {
             for (_, third) in branches.iter().filter(|(_, third)| *third != holder && *third != other) {
-                let theirs = self.conflicts(&ordered(third, other));
-                if paths.iter().any(|path| theirs.contains(path)) && self.history.contains(holder, third) {
+                let inner = ordered(third, other);
+                let raw = self.conflicts(&inner);
+                if paths.iter().any(|path| raw.contains(path)) && self.history.contains(holder, third) {
+                    // Ends, since the third is an ancestor of the holder.
+                    let theirs = self.own_conflicts(&inner, branches)?;
                     paths.retain(|path| !theirs.contains(path));
                 }
             }
         }
+        self.told.insert(pair.clone(), paths.clone());
         Ok(paths)
     }
 

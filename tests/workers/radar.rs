@@ -108,6 +108,21 @@ async fn newer_branch_is_not_blamed_for_mains_conflict() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conflict_is_not_hidden_behind_one_that_is_not_reported() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let first = settled(&server, "first", "README").await;
+    std::fs::write(world.repo().join("README"), "main").unwrap();
+    world.git(&["commit", "-qam", "main"]);
+    // Solves the first one's conflict with main, in which the third one has no part.
+    let merge = format!("run git merge -q -X theirs -m merged orchestrator/{first}\nsay done");
+    let second = server.create_one(mission("second", &merge)).await;
+    server.until(&second, "completed").await;
+    let third = settled(&server, "third", "README").await;
+    until_collides(&server, &[(&first, &["main"]), (&second, &[&third]), (&third, &[&second])]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn branches_that_will_not_come_in_do_not_count() {
     let world = World::new();
     let server = world.server(Some("boss"));
