@@ -781,6 +781,12 @@ fn after_failure(id: &str, last: &entry::Brief) -> String {
     }
 }
 
+/// Names what the worktree lacks without evidence that it matters.
+pub(super) fn perhaps_missing(cause: &LikelyCause) -> String {
+    let first = cause.lacks.first().map(|lack| size::line(&lack.path, 120));
+    first.map_or_else(String::new, |path| format!(" (perhaps for lack of {path}; see likely_cause)"))
+}
+
 /// Returns the next step when the work does not seem to be at fault. Feedback on the work would mislead the worker.
 fn after_likely_cause(id: &str, cause: &LikelyCause) -> String {
     match cause.fix() {
@@ -790,7 +796,8 @@ fn after_likely_cause(id: &str, cause: &LikelyCause) -> String {
         }
         None => format!(
             "if to make that pass is its mission, retry_worker {id} with feedback; otherwise have what it began at fixed \
-             first, which fails without this work too, then retry_worker {id} with feedback to merge that"
+             first, which fails without this work too{}, then retry_worker {id} with feedback to merge that",
+            perhaps_missing(cause)
         ),
     }
 }

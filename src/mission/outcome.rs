@@ -219,7 +219,7 @@ pub enum Verification {
 /// work began at fails too. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LikelyCause {
-    /// Files and folders that the main checkout has and the worktree lacks.
+    /// Files and folders that the main checkout has and the worktree lacks, those that the output points to first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<Missing>,
     /// The commit, without the work, on which the command fails in a fresh worktree too.
@@ -231,6 +231,9 @@ pub struct LikelyCause {
 pub struct Missing {
     pub path: String,
     pub kind: MissingKind,
+    /// The output of the verification points to it. Otherwise it is only possible that it matters.
+    #[serde(default)]
+    pub named: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -272,35 +275,49 @@ impl MissingKind {
 }
 
 impl LikelyCause {
-    /// Describes the first missing files and the commit that fails too.
+    /// Describes the commit that fails too and the first missing files, those without evidence as such.
     pub fn words(&self) -> String {
-        const NAMED: usize = 4;
-        let named = self.lacks.iter().take(NAMED).map(|it| format!("{} ({})", it.path, it.kind.words()));
-        let more = self.lacks.len().saturating_sub(NAMED);
-        let named: Vec<String> = named.chain((more > 0).then(|| format!("{more} more"))).collect();
+        let (named, possible): (Vec<&Missing>, Vec<&Missing>) = self.lacks.iter().partition(|lack| lack.named);
         let lacks =
-            (!named.is_empty()).then(|| format!("the worktree lacks what the main checkout has: {}", named.join(", ")));
+            (!named.is_empty()).then(|| format!("the worktree lacks what the main checkout has: {}", first_of(&named)));
         let fails = self.fails_without.as_ref().map(|commit| {
             let commit = commit.get(..10).unwrap_or(commit);
             format!("the command fails in a fresh worktree of {commit}, without this work, too")
         });
-        lacks.into_iter().chain(fails).collect::<Vec<_>>().join("; ")
+        let beside = match (named.is_empty(), possible.is_empty()) {
+            (_, true) => None,
+            (true, false) => Some(format!(
+                "the worktree lacks {}, but the output names none of it, so that is only possible",
+                first_of(&possible)
+            )),
+            (false, false) => Some(format!("it also lacks {}, which the output does not name", first_of(&possible))),
+        };
+        lacks.into_iter().chain(fails).chain(beside).collect::<Vec<_>>().join("; ")
     }
 
     /// Returns a short form, for a line with more content.
     pub fn short(&self) -> String {
-        match self.lacks.as_slice() {
+        let named: Vec<&Missing> = self.lacks.iter().filter(|lack| lack.named).collect();
+        match named.as_slice() {
             [] => "base fails too".to_owned(),
             [only] => format!("lacks {}", only.path),
             [first, more @ ..] => format!("lacks {} and {} more", first.path, more.len()),
         }
     }
 
-    /// Returns the first fix. `None` if nothing is missing, since the content of the repository fails then.
+    /// Returns the fix for what the output points to. `None` if it points to nothing that is missing.
     pub fn fix(&self) -> Option<String> {
-        let first = self.lacks.first()?;
+        let first = self.lacks.iter().find(|lack| lack.named)?;
         Some(format!("{} ({})", first.kind.fix(), first.path))
     }
+}
+
+/// Lists the first missing files.
+fn first_of(lacks: &[&Missing]) -> String {
+    const LISTED: usize = 4;
+    let listed = lacks.iter().take(LISTED).map(|it| format!("{} ({})", it.path, it.kind.words()));
+    let more = lacks.len().saturating_sub(LISTED);
+    listed.chain((more > 0).then(|| format!("{more} more"))).collect::<Vec<_>>().join(", ")
 }
 
 impl Verification {

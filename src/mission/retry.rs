@@ -80,9 +80,11 @@ pub fn digest(worker: &Worker) -> Option<String> {
         digest.push_str(&format!("\nThe verification said:\n{note}"));
     }
     if let Some(cause) = &last.likely_cause {
-        digest.push_str(&format!("\nThe likely cause is not the work: {}.", cause.words()));
-        if let Some(fix) = cause.fix() {
-            digest.push_str(&format!(" First {fix}."));
+        match cause.fix() {
+            Some(fix) => {
+                digest.push_str(&format!("\nThe likely cause is not the work: {}. First {fix}.", cause.words()))
+            }
+            None => digest.push_str(&format!("\nThe cause may not be the work: {}.", cause.words())),
         }
     }
     if !last.final_message.is_empty() {

@@ -79,7 +79,7 @@ impl Attempt {
                 self.base(&repository, &worktree, &base, command, allowance).await
             }
         };
-        judge(lacks, tried, base, &said(found))
+        judge(lacks, tried, base)
     }
 
     /// Returns the known result for a base, or verifies it while other workers with the same base wait.
@@ -190,51 +190,106 @@ fn beside(repository: &Repository, worktree: &Path) -> Option<PathBuf> {
     Some(folder.join(trial::tree_name()))
 }
 
-/// Decides on the cause. Missing files count only if the base fails too, or if the command's output points to them.
-fn judge(lacks: Vec<Missing>, base: Base, commit: String, said: &str) -> Option<LikelyCause> {
+/// Decides on the cause. Missing files count only if the base fails too, or if the command's output points to one.
+fn judge(lacks: Vec<Missing>, base: Base, commit: String) -> Option<LikelyCause> {
     let cause = match base {
         Base::Passes => return None,
         Base::Fails => LikelyCause { lacks, fails_without: Some(commit) },
-        Base::Unknown => {
-            LikelyCause { lacks: if speaks_of_a_lack(said, &lacks) { lacks } else { Vec::new() }, fails_without: None }
-        }
+        Base::Unknown if lacks.iter().any(|lack| lack.named) => LikelyCause { lacks, fails_without: None },
+        Base::Unknown => return None,
     };
     (cause != LikelyCause::default()).then_some(cause)
 }
 
-fn speaks_of_a_lack(said: &str, lacks: &[Missing]) -> bool {
-    const WORDS: [&str; 9] = [
-        "command not found",
-        ": not found",
-        "Cannot find module",
-        "Cannot find package",
-        "ModuleNotFoundError",
-        "No module named",
-        "vendor/autoload.php",
-        "cannot find package",
-        "bundler: failed",
-    ];
-    WORDS.iter().any(|words| said.contains(words)) || lacks.iter().any(|lack| is_named(said, lack))
-}
-
-fn is_named(said: &str, lack: &Missing) -> bool {
+/// How surely the output points to a missing file or folder: 3 by its path, 2 by its name, 1 by the words of a package
+/// manager or shell, 0 not at all.
+fn evidence(said: &str, main: &Path, lack: &Missing) -> u8 {
     let name = Path::new(&lack.path).file_name().unwrap_or_default().to_string_lossy();
-    said.contains(name.as_ref())
+    if mentions(said, &lack.path) {
+        3
+    } else if mentions(said, &name) {
+        2
+    } else {
+        u8::from(lack.kind == MissingKind::Dependencies && misses_installed(said, &name, &main.join(&lack.path)))
+    }
 }
 
-/// Lists what a worktree lacks, as far as it matters. Untracked files count only if the command's output names them.
+/// Returns whether the text has this path or name, and not only as a part of a longer word. A name that may be a word
+/// of prose (`data`, `build`) counts only beside a slash or on a line about something that is missing.
+fn mentions(said: &str, path: &str) -> bool {
+    const MISSING: [&str; 5] = ["No such file", "ENOENT", "not found", "Cannot find", "does not exist"];
+    let of_a_name = |it: char| it.is_alphanumeric() || "._-".contains(it);
+    let is_word = path.chars().all(char::is_alphanumeric);
+    said.lines().any(|line| {
+        let about = MISSING.iter().any(|words| line.contains(words));
+        !path.is_empty()
+            && line.match_indices(path).any(|(at, _)| {
+                let (before, after) = (line[..at].chars().next_back(), line[at + path.len()..].chars().next());
+                // A full stop may end the sentence.
+                let goes_on = match after {
+                    Some('.') => line[at + path.len() + 1..].starts_with(of_a_name),
+                    after => after.is_some_and(of_a_name),
+                };
+                let bounded = !before.is_some_and(of_a_name) && !goes_on;
+                bounded && (!is_word || about || before == Some('/') || after == Some('/'))
+            })
+    })
+}
+
+/// Returns whether a package manager or a shell missed something that this folder of installed dependencies has.
+/// `folder` is that of the main checkout.
+fn misses_installed(said: &str, name: &str, folder: &Path) -> bool {
+    let says = |words: &[&str]| words.iter().any(|words| said.contains(words));
+    let modules = || {
+        let named = ["Cannot find module ", "Cannot find package "].iter().flat_map(|words| said.split(words).skip(1));
+        named.map(|rest| rest.trim_start_matches(['\'', '"', '`'])).any(|rest| !rest.starts_with(['.', '/']))
+    };
+    let by_manager = match name {
+        "node_modules" | ".pnp.cjs" => modules(),
+        "vendor" | "bundle" | ".bundle" => says(&["vendor/autoload.php", "cannot find package", "bundler: failed"]),
+        _ if folder.join("pyvenv.cfg").exists() || name == "site-packages" => {
+            says(&["ModuleNotFoundError", "No module named"])
+        }
+        _ => false,
+    };
+    by_manager || commands_not_found(said).any(|command| has_program(folder, command))
+}
+
+/// Returns the commands that a shell did not find: `sh: 1: tsc: not found`, `bash: line 1: tsc: command not found`.
+fn commands_not_found(said: &str) -> impl Iterator<Item = &str> {
+    said.lines().filter_map(|line| {
+        let before = line.split_once(": command not found").or_else(|| line.split_once(": not found"))?.0;
+        before.rsplit(": ").next().map(str::trim).filter(|command| !command.is_empty() && !command.contains('/'))
+    })
+}
+
+fn has_program(folder: &Path, command: &str) -> bool {
+    [".bin", "bin"].iter().any(|place| folder.join(place).join(command).exists())
+}
+
+/// Lists what a worktree lacks, as far as it matters, in the order of the evidence in the command's output. Untracked
+/// files count only if the output names them.
 pub(super) fn missing(repository: &Repository, worktree: &Path, found: &Verification) -> Vec<Missing> {
     if matches!(found, Verification::Passed { .. }) {
         return Vec::new();
     }
     let Some(main) = &repository.main_worktree else { return Vec::new() };
-    let said = said(found);
+    let said = found.note().unwrap_or_default();
     let lacks = git::lacks(main, worktree).unwrap_or_else(|error| {
         tracing::warn!(%error, "could not look what the worktree lacks");
         Vec::new()
     });
-    let missing = lacks.into_iter().map(|lack| Missing { kind: kind(lack.kind), path: lack.path });
-    missing.filter(|lack| lack.kind != MissingKind::Untracked || is_named(&said, lack)).collect()
+    let lacks = lacks.into_iter().map(|lack| Missing { kind: kind(lack.kind), path: lack.path, named: false });
+    ranked(&said, main, lacks.collect())
+}
+
+fn ranked(said: &str, main: &Path, lacks: Vec<Missing>) -> Vec<Missing> {
+    let ranked = lacks.into_iter().map(|lack| (evidence(said, main, &lack), lack));
+    let mut ranked: Vec<_> = ranked.filter(|(rank, lack)| *rank > 0 || lack.kind != MissingKind::Untracked).collect();
+    // The longer path says more: `app/node_modules` has the name `node_modules` in it.
+    ranked.sort_by_key(|(rank, lack)| std::cmp::Reverse((*rank, if *rank > 1 { lack.path.len() } else { 0 })));
+    let best = ranked.first().map_or(0, |(rank, _)| *rank);
+    ranked.into_iter().map(|(rank, lack)| Missing { named: rank > 0 && rank == best, ..lack }).collect()
 }
 
 fn kind(kind: LackKind) -> MissingKind {
@@ -246,10 +301,6 @@ fn kind(kind: LackKind) -> MissingKind {
         LackKind::LocalFile => MissingKind::LocalFile,
         LackKind::Untracked => MissingKind::Untracked,
     }
-}
-
-fn said(found: &Verification) -> String {
-    found.note().unwrap_or_default()
 }
 
 /// The place where the result for one commit and command is kept, with the lock for determining it.
@@ -311,7 +362,7 @@ mod tests {
     use super::*;
 
     fn lack(path: &str) -> Missing {
-        Missing { path: path.to_owned(), kind: MissingKind::Dependencies }
+        Missing { path: path.to_owned(), kind: MissingKind::Dependencies, named: false }
     }
 
     fn shelf(state: &StateDir, commit: &str) -> (Shelf, Lease) {
@@ -359,16 +410,58 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_a_cause_only_with_evidence() {
-        let judge = |lacks: &[Missing], base, said: &str| judge(lacks.to_vec(), base, "c".to_owned(), said);
-        let modules = [lack("node_modules")];
-        assert_eq!(judge(&modules, Base::Passes, "Cannot find module 'x'"), None, "the work is to blame");
-        assert_eq!(judge(&modules, Base::Unknown, "1 test failed"), None);
-        assert_eq!(judge(&[], Base::Unknown, "Cannot find module 'x'"), None);
+        let judge = |named: &[bool], base| {
+            let lacks = named.iter().map(|named| Missing { named: *named, ..lack("node_modules") }).collect();
+            judge(lacks, base, "c".to_owned())
+        };
+        assert_eq!(judge(&[true], Base::Passes), None, "the work is to blame");
+        assert_eq!(judge(&[false], Base::Unknown), None);
+        assert_eq!(judge(&[], Base::Unknown), None);
         let words = |cause: Option<LikelyCause>| cause.expect("there is one").words();
-        let found = words(judge(&modules, Base::Unknown, "Cannot find module 'x'"));
+        let found = words(judge(&[true], Base::Unknown));
         assert_eq!(found, "the worktree lacks what the main checkout has: node_modules (installed dependencies)");
-        let found = words(judge(&[], Base::Fails, "1 test failed"));
+        let found = words(judge(&[], Base::Fails));
         assert_eq!(found, "the command fails in a fresh worktree of c, without this work, too");
-        assert!(words(judge(&modules, Base::Fails, "")).contains("node_modules (installed dependencies); the command"));
+        assert!(words(judge(&[true], Base::Fails)).contains("node_modules (installed dependencies); the command"));
+        let cause = judge(&[false], Base::Fails).expect("the base fails");
+        assert_eq!(cause.fix(), None);
+        assert!(cause.words().contains("only possible") && cause.short() == "base fails too", "{}", cause.words());
+    }
+
+    #[test]
+    fn what_the_output_points_to_comes_first() {
+        let main = tempfile::tempdir().unwrap();
+        for path in ["node_modules/.bin/tsc", ".venv/pyvenv.cfg"] {
+            let path = main.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let named = |said: &str| {
+            use MissingKind::{LocalFile, Untracked};
+            let rest = [(".env", LocalFile), ("gen", Untracked), ("data", LocalFile)];
+            let rest = rest.map(|(path, kind)| Missing { kind, ..lack(path) });
+            let folders = [".venv", "node_modules", "pkg/app/node_modules"].map(lack);
+            let found = ranked(said, main.path(), folders.into_iter().chain(rest).collect());
+            found.into_iter().filter(|lack| lack.named).map(|lack| lack.path).collect::<Vec<_>>()
+        };
+        let cases: [(&str, &[&str]); 14] = [
+            ("cat: .env: No such file or directory", &[".env"]),
+            ("could not read .env.", &[".env"]),
+            ("cat: gen/g.js: No such file or directory", &["gen"]),
+            ("cat: data: No such file or directory", &["data"]),
+            ("cat: node_modules/y/i: No such file", &["node_modules"]),
+            ("open pkg/app/node_modules/y: no", &["pkg/app/node_modules", "node_modules"]),
+            ("Error: Cannot find module 'left-pad'", &["node_modules", "pkg/app/node_modules"]),
+            ("Error: Cannot find module './left'", &[]),
+            ("ModuleNotFoundError: No module named 'yaml'", &[".venv"]),
+            ("sh: 1: tsc: not found", &["node_modules"]),
+            ("sh: 1: no-such-cmd: not found", &[]),
+            ("expected data to be 1, generated .env.example and .environment", &[]),
+            ("1 test failed", &[]),
+            ("", &[]),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(named(said), expected, "{said}");
+        }
     }
 }

@@ -194,15 +194,7 @@ fn next_step(answer: &IntegrationAnswer) -> String {
     match (answer.status, &answer.worker) {
         (Running, _) => "integrate_worker with the same arguments again: it joins what goes on".to_owned(),
         (VerificationFailed | CouldNotVerify, _) if answer.likely_cause.is_some() => {
-            let fix = answer.likely_cause.as_ref().and_then(LikelyCause::fix);
-            match fix {
-                Some(fix) => format!(
-                    "nothing is wrong with what was to come in, as far as can be seen: the worktree in which it is verified is \
-                     fresh, so let verify_command make what is missing ({}); then integrate_worker again",
-                    size::line(&fix, 200)
-                ),
-                None => format!("have {into} fixed first, as it fails by itself; then integrate_worker again"),
-            }
+            answer.likely_cause.as_ref().map_or_else(String::new, |cause| after_likely_cause(&into, cause))
         }
         (Conflicts, Some(worker)) => format!(
             "send_message_to_worker {worker}: ask it to merge {into} and resolve the conflicts; then integrate_worker again"
@@ -242,6 +234,20 @@ fn next_step(answer: &IntegrationAnswer) -> String {
             format!("remove_worktree {worker}, or go on with wait_for_any_worker")
         }
         _ => "go on with wait_for_any_worker".to_owned(),
+    }
+}
+
+fn after_likely_cause(into: &str, cause: &LikelyCause) -> String {
+    match cause.fix() {
+        Some(fix) => format!(
+            "{into} alone fails too: the worktree in which it is verified is fresh, so let verify_command make what is \
+             missing ({}); then integrate_worker again",
+            size::line(&fix, 200)
+        ),
+        None => {
+            let perhaps = wire::perhaps_missing(cause);
+            format!("have {into} fixed first, as it fails by itself{perhaps}; then integrate_worker again")
+        }
     }
 }
 

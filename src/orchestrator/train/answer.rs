@@ -164,7 +164,7 @@ fn reason(order: &Order, why: &Why) -> String {
         }
         Why::NotProven(found) => format!("with it the verification {}", found_out(found)),
         Why::TargetFails(found) => {
-            format!("{} alone does not pass: the verification {}; fix that first", order.into, found_out(found))
+            format!("{} alone does not pass: the verification {}", order.into, found_out(found))
         }
         Why::Refused(why) => why.clone(),
     }
