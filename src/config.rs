@@ -403,6 +403,9 @@ mod tests {
             ("[boss]\nmax_cost_usd = -1.0", "US dollars"),
             ("[boss]\nmax_cost = 1.0", "max_cost_usd"),
             ("on_stall = \"kill\"", "resume"),
+            ("max_workers = \"6\"", "expected a whole number"),
+            ("stall_minutes = 'x'", "expected a number"),
+            ("worktree_roots = '/x'", "expected a list"),
         ] {
             let error = Settings::parse(text).unwrap_err();
             assert!(error.contains(said), "{error}");

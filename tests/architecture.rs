@@ -11,7 +11,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("git", &[]),
     ("backend", &["mission"]),
     ("store", &["mission"]),
-    ("config", &["backend"]),
+    ("config", &["backend", "mission"]),
     ("supervisor", &["backend", "config", "git", "mission", "process", "store"]),
     ("launcher", &["process", "store", "supervisor"]),
     ("orchestrator", &["backend", "config", "git", "launcher", "mission", "process", "store", "supervisor"]),

@@ -2,6 +2,8 @@
 
 use similar::{Algorithm, TextDiff};
 
+use crate::mission::causes::in_plain_types;
+
 /// Minimum similarity of two names. `max_worker` has 0.95 to `max_workers`, `max_tokens` 0.67.
 const ALIKE: f32 = 0.75;
 /// Maximum number of names that are listed in full.
@@ -13,7 +15,7 @@ const SECTIONS: [(&str, &[&str]); 2] =
 
 /// Returns the parser's message, or a clearer one for an unknown setting.
 pub(super) fn explained(error: &toml::de::Error, text: &str, top_level: &[String]) -> String {
-    let Some((name, known)) = unknown_field(error.message()) else { return error.to_string() };
+    let Some((name, known)) = unknown_field(error.message()) else { return in_plain_types(&error.to_string()) };
     let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
     let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
     format!("{place}there is no setting {name:?} here; {}", advice(&name, &known, top_level))

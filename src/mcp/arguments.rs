@@ -9,6 +9,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::tolerant;
+use crate::mission::causes::in_plain_types;
 
 /// Longest id, name of a branch or model, in bytes.
 pub(super) const NAME: usize = 200;
@@ -62,8 +63,10 @@ const ALIASES: [(&str, &str); 3] = [("mission_id", "worker_id"), ("mission_ids",
 
 /// Returns the arguments of a call under our own names, each converted to the type in the tool's schema.
 pub(super) fn understood(mut arguments: JsonObject, schema: &JsonObject) -> JsonObject {
+    let known = schema.get("properties").and_then(Value::as_object);
     for (alias, name) in ALIASES {
-        if !arguments.contains_key(name)
+        if known.is_some_and(|known| known.contains_key(name))
+            && !arguments.contains_key(name)
             && let Some(value) = arguments.shift_remove(alias)
         {
             arguments.insert(name.to_owned(), value);
@@ -82,7 +85,7 @@ pub(super) fn parse_value<P: DeserializeOwned>(mut value: Value) -> Result<P> {
     drop_nulls(&mut value);
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        let message = error.into_inner().to_string();
+        let message = in_plain_types(&error.into_inner().to_string());
         match path.as_str() {
             "." => ArgumentError::Shape { message },
             // An unknown field is named by the message already.
@@ -192,7 +195,16 @@ mod tests {
             (json!({"worker_id": true}), "worker_id: invalid type: boolean `true`, expected a string"),
             (
                 json!({"worker_id": "w", "list": [{"count": 1}, {"count": "x"}]}),
-                "list[1].count: invalid type: string \"x\", expected u32",
+                "list[1].count: invalid type: string \"x\", expected a whole number",
+            ),
+            (
+                json!({"worker_id": "w", "list": ["x"]}),
+                "list[0]: invalid type: string \"x\", expected an object with named fields",
+            ),
+            (json!({"worker_id": "w", "list": true}), "list: invalid type: boolean `true`, expected a list"),
+            (
+                json!({"worker_id": "w", "mission_ids": ["w"]}),
+                "unknown field `mission_ids`, expected `worker_id` or `list`",
             ),
             (
                 json!({"worker_id": "w", "list": [{"count": 1, "counts": 2}]}),

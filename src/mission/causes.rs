@@ -16,6 +16,23 @@ pub fn with_causes(error: &dyn Error) -> String {
     text
 }
 
+/// Returns serde's message with words for its types: JSON and TOML have no `usize`.
+pub fn in_plain_types(message: &str) -> String {
+    let Some((before, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
+    let (kind, rest) =
+        expected.split_once(['\n', ',']).map_or((expected, ""), |(kind, _)| (kind, &expected[kind.len()..]));
+    let kind = match kind {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        "a boolean" => "true or false",
+        kind if kind.starts_with("struct ") => "an object with named fields",
+        kind => kind,
+    };
+    format!("{before}expected {kind}{rest}")
+}
+
 /// The text with its control characters written out, but for those that may stay: nothing in it steers a terminal.
 pub fn written_out(text: &str, stays: impl Fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
