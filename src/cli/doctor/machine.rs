@@ -1,5 +1,6 @@
 //! What this machine has left, and the folder in which the state lies.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -26,7 +27,7 @@ pub fn settings(place: &Place) -> Check {
     if let Some(why) = &place.settings_error {
         let check = Check::bad(NAME, why).stops_all();
         return match place.named_settings.clone().or_else(default_path).filter(|path| path.exists()) {
-            Some(path) => check.fix(format!("\"${{EDITOR:-vi}}\" {}", quoted(&path))),
+            Some(path) => check.fix(edit(&path)),
             None => check,
         };
     }
@@ -35,6 +36,10 @@ pub fn settings(place: &Place) -> Check {
         Some(path) => Check::ok(NAME, format!("none, so the defaults count ({} would be read)", path.display())),
         None => Check::warn(NAME, "there is no home folder to look for them in: set HOME"),
     }
+}
+
+fn edit(file: &Path) -> String {
+    format!("\"${{EDITOR:-vi}}\" {}", quoted(file))
 }
 
 /// May hang, if the file system does.
@@ -117,8 +122,12 @@ pub fn machine(settings: &Settings) -> Vec<Check> {
     let mut checks = vec![memory(settings), processes(settings), files()];
     checks.extend(watching());
     if settings.max_workers == Some(0) {
-        let says = "max_workers is 0 (in the settings, or ORCHESTRATOR_MAX_WORKERS): nothing starts";
-        checks.push(Check::bad("workers", says).fix("unset ORCHESTRATOR_MAX_WORKERS").stops_all());
+        let is_variable = env::var_os("ORCHESTRATOR_MAX_WORKERS").is_some_and(|value| !value.is_empty());
+        let (set, fix) = match (&settings.file, is_variable) {
+            (Some(file), false) => ("max_workers", edit(file)),
+            _ => ("ORCHESTRATOR_MAX_WORKERS", "unset ORCHESTRATOR_MAX_WORKERS".to_owned()),
+        };
+        checks.push(Check::bad("workers", format!("{set} is 0: nothing starts")).fix(fix).stops_all());
     }
     if let Some(tag) = process::inherited_tag().filter(|tag| process::depth_of(tag) >= settings.max_depth) {
         let says = format!("this is a worker of another orchestrator ({tag}), and workers lead no workers (max_depth)");
