@@ -97,6 +97,14 @@ fn removal_names_what_still_starts_the_server() {
 }
 
 #[test]
+fn option_without_effect_is_noted() {
+    let home = Home::new();
+    let notes = |client: &str| home.setup(&[client, "--allow-tools", "--dry-run"])["notes"].to_string();
+    assert!(notes("codex").contains("--allow-tools changes nothing for Codex"));
+    assert!(!notes("gemini").contains("--allow-tools"));
+}
+
+#[test]
 fn without_a_receipt_only_the_entry_goes() {
     let home = Home::new();
     home.setup(&["gemini"]);

@@ -213,6 +213,9 @@ fn notes(args: &SetupArgs, registration: &Registration) -> Result<Vec<String>, S
     if args.remove {
         return Ok(notes);
     }
+    if args.allow_tools && matches!(args.client, Client::Codex | Client::OpenCode) {
+        notes.push(format!("--allow-tools changes nothing for {}, which needs no such rule", args.client.title()));
+    }
     let Registration { path, format, keys, fields, .. } = registration;
     let text = file::read(path)?.unwrap_or_default();
     let kept = entry::kept(*format, &text, keys, fields);
