@@ -20,7 +20,7 @@ pub enum OrchestratorError {
     NotSettled { worker: String, status: &'static str, mend: &'static str },
     #[error("{0}")]
     Refused(String),
-    #[error("the directory {} is not in a git repository: name one with repo_path, or use working_directory instead of a worktree", path.display())]
+    #[error("the directory {} is not in a git repository: name one with repo_path, or start in one; a mission can use working_directory instead of a worktree", path.display())]
     NoRepository { path: PathBuf },
     #[error("{} is part of the repository (git tracks files in it), so whoever wrote the repository could start missions by it: it is not used; take it out with `git rm -r --cached`, after looking at what it holds, or choose another folder with --state-dir", path.display())]
     TrackedState { path: PathBuf },
