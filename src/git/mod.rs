@@ -73,7 +73,9 @@ pub use push::{PushResult, Pushed, push};
 pub use reattach::reattach;
 pub use relink::relink;
 pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
-pub use repository::{Identity, Repository, RepositoryError, checked_out, checked_out_at_a_glance, head, working_tree};
+pub use repository::{
+    Identity, Repository, RepositoryError, checked_out, checked_out_at_a_glance, has_identity, head, working_tree,
+};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
 pub use status::{Status, git_dir};
 pub use submodules::lacks_submodules;

@@ -20,6 +20,8 @@ const LOCK_FILE: &str = "orchestrator-boss.lock";
 pub enum RepositoryError {
     #[error(transparent)]
     Git(#[from] CommandError),
+    #[error("read the git repository of {}: {}; `git status` there says the same", dir.display(), stderr.trim())]
+    Unreadable { dir: PathBuf, stderr: String },
     #[error(
         "find the main worktree of {}: its files lie apart from it; give a path inside the main worktree",
         common_dir.display()
@@ -93,6 +95,7 @@ impl Repository {
         let git_dir = match rev_parse_path(dir, "--absolute-git-dir") {
             Ok(git_dir) => git_dir,
             Err(error) if is_outside_repository(&error) => return Ok(None),
+            Err(CommandError::Failed { dir, stderr, .. }) => return Err(RepositoryError::Unreadable { dir, stderr }),
             Err(error) => return Err(error.into()),
         };
         let common_dir = rev_parse_path(dir, "--git-common-dir")?;
@@ -247,6 +250,11 @@ pub(super) fn identity(dir: &Path) -> Result<Option<Identity>, CommandError> {
         let (email, _) = rest.split_once('>')?;
         Some(Identity { name: name.to_owned(), email: email.to_owned() })
     }))
+}
+
+/// Returns whether git could commit in a directory, in a repository or not.
+pub fn has_identity(dir: &Path) -> bool {
+    identity(dir).is_ok_and(|identity| identity.is_some())
 }
 
 /// Runs a call that commits, with the user's identity or, where git has none, with `fallback`. Asking git beforehand

@@ -240,6 +240,36 @@ fn outside_of_a_repository_and_without_an_identity_it_is_said_what_that_means() 
     let (found, code) = machine.ask();
     assert!(check(&found, "git", "repository").2.contains("git init"), "{found:#}");
     assert_eq!(code, Some(0), "workers can work in directories");
+    // The first commit needs an identity.
+    let first_day = |machine: &Machine| check(&machine.ask().0, "git", "repository").2;
+    fs::write(machine.path("home/.gitconfig"), "[user]\nuseConfigOnly = true\n").unwrap();
+    assert!(first_day(&machine).starts_with("git config --global user.name"), "{}", first_day(&machine));
+    fs::write(machine.path("home/.gitconfig"), "[user]\nname = A\nemail = a@b.c\n").unwrap();
+    assert!(first_day(&machine).starts_with("git init"), "{}", first_day(&machine));
+}
+
+#[test]
+fn broken_repository_is_named_before_the_command() {
+    let machine = Machine::new();
+    fs::write(machine.path("project/.git/config"), "[broken\n").unwrap();
+    let (mark, says, _) = check(&machine.ask().0, "git", "repository");
+    assert!(
+        mark == "bad" && says.starts_with("cannot read the git repository of ") && says.contains("config"),
+        "{says}"
+    );
+}
+
+#[test]
+fn zero_workers_are_explained_by_their_source() {
+    let machine = Machine::new();
+    let settings = machine.path("home/.config/orchestrator-boss/config.toml");
+    fs::create_dir_all(settings.parent().unwrap()).unwrap();
+    fs::write(&settings, "max_workers = 0\n").unwrap();
+    let (mark, says, fix) = check(&machine.ask().0, "machine", "workers");
+    assert!(mark == "bad" && says.starts_with("max_workers is 0") && fix.ends_with("config.toml"), "{says} {fix}");
+    let output = machine.command().arg("--json").env("ORCHESTRATOR_MAX_WORKERS", "0").output().unwrap();
+    let fix = check(&serde_json::from_slice(&output.stdout).unwrap(), "machine", "workers").2;
+    assert_eq!(fix, "unset ORCHESTRATOR_MAX_WORKERS");
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub fn look(place: &Place) -> Vec<Check> {
     }
     match &place.repository {
         Err(why) => {
-            let check = Check::bad("repository", why).stops_all();
+            let check = Check::bad("repository", format!("cannot {why}")).stops_all();
             // Git does not trust a repository that another user owns.
             checks.push(match why.contains("dubious ownership") {
                 true => check.fix(format!("git config --global --add safe.directory {}", quoted(&place.directory))),
@@ -25,11 +25,14 @@ pub fn look(place: &Place) -> Vec<Check> {
             });
         }
         Ok(None) => checks.push(
-            Check::warn(
-                "repository",
-                format!(
-                    "{} is in none: workers can only work in directories that missions name, one after another",
-                    place.directory.display()
+            with_identity(
+                &place.directory,
+                Check::warn(
+                    "repository",
+                    format!(
+                        "{} is in none: workers can only work in directories that missions name, one after another",
+                        place.directory.display()
+                    ),
                 ),
             )
             .fix("git init && git add --all && git commit -m 'First commit'"),
@@ -172,9 +175,7 @@ fn identity(repository: &Repository, settings: &Settings) -> Check {
     let Identity { name, email } = match repository.identity() {
         Ok(identity) => identity,
         Err(_) => {
-            return Check::bad(NAME, "git has none, and workers commit: missions are refused")
-                .fix("git config --global user.name 'Your Name'")
-                .fix("git config --global user.email you@example.com")
+            return to_name_yourself(Check::bad(NAME, "git has none, and workers commit: missions are refused"))
                 .stops_all();
         }
     };
@@ -185,6 +186,18 @@ fn identity(repository: &Repository, settings: &Settings) -> Check {
         ),
         _ => Check::ok(NAME, format!("{name} <{email}>")),
     }
+}
+
+/// Adds the commands without which the first commit fails, if git has no identity.
+fn with_identity(directory: &Path, check: Check) -> Check {
+    match git::has_identity(directory) {
+        true => check,
+        false => to_name_yourself(check),
+    }
+}
+
+fn to_name_yourself(check: Check) -> Check {
+    check.fix("git config --global user.name 'Your Name'").fix("git config --global user.email you@example.com")
 }
 
 /// Compares git's configuration with that before the first worker. Integration stops while they differ.
