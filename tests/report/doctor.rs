@@ -314,7 +314,7 @@ fn a_cli_that_does_not_start_is_not_usable() {
     shebang("#!/usr/bin/env no-such-node");
     bad(&machine, "no-such-node");
     shebang("#!/no/such/node");
-    bad(&machine, "does not start");
+    bad(&machine, "does not start: the file is there, but not what runs it");
     machine.install("codex", "kill -9 $$");
     bad(&machine, "SIGKILL");
     machine.install("codex", "echo 'needs node 22, this is 12' >&2; exit 1");
@@ -327,6 +327,9 @@ fn a_cli_that_does_not_start_is_not_usable() {
     let (mark, says, fix) = check(&found, "agents", "codex");
     assert!(mark == "bad" && says.contains("/no/such/codex"), "{says}");
     assert!(fix.contains("[backends.codex]") && !fix.contains("npm"), "{fix}");
+    fs::write(&settings, "[[custom]]\nname = \"mine\"\nprogram = \"/no/such/tool\"\n").unwrap();
+    let (mark, says, fix) = check(&machine.ask().0, "agents", "mine");
+    assert!(mark == "bad" && says == "/no/such/tool does not exist" && fix.contains("[[custom]]"), "{says} {fix}");
 }
 
 #[test]

@@ -97,12 +97,11 @@ fn worktrees(repository: &Repository, prefix: &str) -> Check {
 fn git_folders(repository: &Repository, prefix: &str) -> Vec<PathBuf> {
     let common = &repository.common_dir;
     let tables = common.join("reftable");
+    let branch = format!("{prefix}w-0");
+    let folder = |heads: &&str| common.join(heads).join(&branch).ancestors().find(|it| it.is_dir()).map(Path::to_owned);
     let branches = match tables.is_dir() {
         true => vec![tables],
-        false => ["refs/heads", "logs/refs/heads"]
-            .iter()
-            .filter_map(|heads| Some(common.join(heads).join(format!("{prefix}w-0")).parent()?.to_owned()))
-            .collect(),
+        false => ["refs/heads", "logs/refs/heads"].iter().filter_map(folder).collect(),
     };
     [vec![common.clone(), common.join("objects"), common.join("worktrees")], branches].concat()
 }
