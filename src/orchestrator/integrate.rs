@@ -12,7 +12,8 @@ use super::jobs::Joined;
 use super::mail::Ask;
 use super::start::refused;
 use super::train::{self, Order, Source};
-use super::{configuration, integration_branch, not_included, worktrees};
+use super::{configuration, integration_branch, merged, not_included, worktrees};
+use crate::git::merged::Merged;
 use crate::git::{self, IntegrateError, Repository, Strategy};
 use crate::mission::id::BossId;
 use crate::mission::outcome::NotOnBranch;
@@ -190,7 +191,7 @@ fn order(
         sources.push(Source { worker: None, made_by, branch: branch.to_owned(), tip, message, note: None });
     }
     for worker in workers {
-        match (source(context, &repository, worker), &request.source) {
+        match (source(context, &repository, worker, request.into.as_deref()), &request.source) {
             (Ok(source), _) => sources.push(source),
             (Err(why), IntegrationSource::Train(_)) => left_out.push((worker.id.to_string(), why.to_string())),
             (Err(why), _) => return Err(why),
@@ -262,7 +263,7 @@ fn elsewhere(context: &Context, all: &[Arc<Worker>], branch: &str, error: Integr
     }
 }
 
-fn source(context: &Context, repository: &Repository, worker: &Worker) -> Result<Source> {
+fn source(context: &Context, repository: &Repository, worker: &Worker, into: Option<&str>) -> Result<Source> {
     check(worker)?;
     let own = repository_of(context, worker)?;
     if own != *repository {
@@ -274,7 +275,7 @@ fn source(context: &Context, repository: &Repository, worker: &Worker) -> Result
         )));
     }
     let branch = branch_of(worker)?;
-    let tip = tip_of(repository, worker, &branch)?;
+    let tip = tip_of(repository, worker, &branch, into)?;
     let message = format!("{}\n\nMerged from {branch} ({}).", worker.mission.title, worker.id);
     let (worker_id, note) = (Some(worker.id.clone()), race::note_on_loser(worker));
     Ok(Source { worker: worker_id, made_by: None, branch, tip, message, note })
@@ -298,16 +299,27 @@ fn check(worker: &Worker) -> Result<()> {
     Ok(())
 }
 
-/// Returns the tip of a worker's branch. If the branch was deleted, the error names its last known commit.
-fn tip_of(repository: &Repository, worker: &Worker, branch: &str) -> Result<String> {
+/// Returns the tip of a worker's branch. If the branch was deleted, this is its last known commit if git shows that the
+/// work is merged; else the error names that commit.
+fn tip_of(repository: &Repository, worker: &Worker, branch: &str, into: Option<&str>) -> Result<String> {
     let head = worker.last().and_then(|brief| brief.changes.head.as_deref());
     match (git::integrate::local_tip(repository, branch), head) {
+        (Err(IntegrateError::UnknownBranch { .. }), Some(head)) if is_merged(repository, worker, into) => {
+            Ok(head.to_owned())
+        }
         (Err(IntegrateError::UnknownBranch { .. }), Some(head)) => Err(OrchestratorError::Refused(format!(
             "branch {branch} of worker {} was deleted: `git branch {branch} {head}` brings it back as it was, as long as git has not cleaned up; then integrate again",
             worker.id
         ))),
         (tip, _) => tip.map_err(refused),
     }
+}
+
+fn is_merged(repository: &Repository, worker: &Worker, into: Option<&str>) -> bool {
+    let target = into.or(worker.integration_branch.as_deref()).map(str::to_owned);
+    let target = target.or_else(|| repository.integration_branch().ok());
+    let answers = git::merged::merged(repository, &[merged::work(worker, target)]);
+    matches!(answers.as_slice(), [Merged::Into { .. }])
 }
 
 fn branch_of(worker: &Worker) -> Result<String> {

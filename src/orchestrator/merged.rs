@@ -142,7 +142,8 @@ fn place(worker: &Worker) -> Option<PathBuf> {
     })
 }
 
-fn work(worker: &Worker, target: Option<String>) -> Work {
+/// Returns what git is asked about a worker with work on a branch.
+pub(super) fn work(worker: &Worker, target: Option<String>) -> Work {
     let mut targets: Vec<String> = target.iter().map(|it| git::names::branch_name(it).to_owned()).collect();
     for integrated in worker.integrations() {
         if !targets.contains(&integrated.into) {

@@ -313,6 +313,9 @@ fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usi
             coupled
         });
         match coupled {
+            Ok(Coupled::Clean(commit)) if is_there(bench, train, &commit)? => {
+                train.there.push((Car { source: at, commit: train.end().to_owned() }, false));
+            }
             Ok(Coupled::Clean(commit)) => train.cars.push(Car { source: at, commit }),
             Ok(Coupled::Nothing) => train.there.push((Car { source: at, commit: train.end().to_owned() }, false)),
             Ok(Coupled::Conflicts(conflicts)) => train.left.push((at, Why::Conflicts(conflicts))),
@@ -323,6 +326,12 @@ fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usi
         }
     }
     Ok(())
+}
+
+/// Returns whether the target has all changes of the commit, as other commits: somebody squashed, picked or copied
+/// them. Not on top of others of the train, which may yet be left out.
+fn is_there(bench: &Bench<'_>, train: &Train, commit: &str) -> Result<bool> {
+    Ok(train.cars.is_empty() && bench.changes(&train.from, commit).map_err(refused)?.is_empty())
 }
 
 struct Run<'a> {

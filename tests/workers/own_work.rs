@@ -218,8 +218,7 @@ async fn work_in_a_second_repository_comes_in_there() {
 
     git(&second, &["branch", "-q", "-m", "task", "renamed"]);
     git(&made.path, &["checkout", "-q", "--detach"]);
-    let gone = refused(&server, of(&id)).await;
-    assert!(gone.contains("was deleted"), "{gone}");
+    assert_eq!(integrate(&server, of(&id)).await.status.as_str(), "already_integrated", "the work of a deleted branch is in");
     git(&made.path, &["checkout", "-q", "renamed"]);
     let target = RemovalTarget::Path(made.path.clone());
     let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
@@ -267,7 +266,8 @@ async fn merged_is_what_git_says_now_and_everywhere_the_same() {
     let all =
         || RemovalRequest { target: RemovalTarget::AllIntegrated, repo_path: None, force: false, delete_branch: false };
     assert_eq!(is_merged().await, None);
-    let by_hand: [&[&[&str]]; 3] = [
+    let by_hand: [&[&[&str]]; 4] = [
+        &[&["checkout", "-q", &branch, "--", "."], &["commit", "-qm", "copied"]],
         &[&["merge", "-q", "--no-edit", "--no-ff", &branch]],
         &[&["merge", "-q", "--squash", &branch], &["commit", "-qm", "squashed"]],
         &[&["cherry-pick", &branch]],
@@ -275,6 +275,11 @@ async fn merged_is_what_git_says_now_and_everywhere_the_same() {
     for way in by_hand {
         way.iter().for_each(|command| drop(world.git(command)));
         assert_eq!(is_merged().await.as_deref(), Some("main"), "{way:?}");
+        let main = world.git(&["rev-parse", "main"]);
+        for request in [IntegrationRequest { dry_run: true, ..of(&id) }, of(&id)] {
+            assert_eq!(integrate(&server, request).await.status.as_str(), "already_merged", "{way:?}");
+        }
+        assert_eq!(world.git(&["rev-parse", "main"]), main, "no empty merge: {way:?}");
         world.git(&["reset", "-q", "--hard", "HEAD~1"]);
         assert_eq!(is_merged().await, None, "{way:?}");
     }
@@ -288,6 +293,10 @@ async fn merged_is_what_git_says_now_and_everywhere_the_same() {
     assert_eq!(server.orchestrator.remove_worktree(&server.boss, all()).await.unwrap().removed.len(), 1);
     world.git(&["branch", "-q", "-D", &branch]);
     assert_eq!(is_merged().await.as_deref(), Some("main"), "its branch is gone, its work is not");
+    assert_eq!(integrate(&server, of(&id)).await.status.as_str(), "already_integrated");
+    world.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    let gone = refused(&server, of(&id)).await;
+    assert!(gone.contains("was deleted"), "{gone}");
 
     let damaged = server.create_one(mission("damaged", "write b.txt b\ncommit b")).await;
     server.until(&damaged, "completed").await;
