@@ -176,6 +176,8 @@ struct Running {
     ladder: Ladder,
     /// Time of the agent's final message. Its stdin is closed a little later.
     idle_since: Option<Instant>,
+    /// It was told to end after its final message, since it did not exit by itself.
+    ended_at_rest: bool,
     /// Time of an unreadable line, if nothing followed it.
     unread_since: Option<Instant>,
     /// Position up to which an unfinished line was read at the last check.
@@ -230,6 +232,7 @@ impl Running {
             stop: None,
             ladder: Ladder { steps: Default::default(), due: None },
             idle_since: None,
+            ended_at_rest: false,
             unread_since: None,
             unfinished_at: None,
             letters_at: Instant::now(),
@@ -477,17 +480,22 @@ impl Running {
         matches!(tokio::time::timeout(WRITE_CEILING, write).await, Ok(Ok(())))
     }
 
+    fn is_open(&self) -> bool {
+        self.stdin.is_some() || self.held.is_some()
+    }
+
     fn idle_deadline(&self) -> Option<Instant> {
-        let open = self.stdin.is_some() || self.held.is_some();
-        self.idle_since.filter(|_| open && self.stop.is_none()).map(|since| since + IDLE_GRACE)
+        let grace = if self.is_open() { IDLE_GRACE } else { CLOSING_GRACE };
+        self.idle_since.filter(|_| self.stop.is_none() && self.ladder.due.is_none()).map(|since| since + grace)
     }
 
     /// Closes stdin, which lets the CLI exit, since nothing more will come. A CLI that does not exit is stopped.
     fn close_when_idle(&mut self) {
+        let grace = if self.is_open() { CLOSING_GRACE } else { Duration::ZERO };
         self.stdin = None;
         self.held = None;
         self.ladder = Ladder::down(&self.plan.stop);
-        self.ladder.due = Some(Instant::now() + CLOSING_GRACE);
+        self.ladder.due = Some(Instant::now() + grace);
     }
 
     /// Closes stdin. An idle CLI exits, and a busy one exits after its turn.
@@ -521,7 +529,10 @@ impl Running {
 
     /// Takes the next step. Returns true if there is none left.
     fn next_stop_step(&mut self) -> bool {
-        let Some(step) = self.ladder.steps.pop_front() else { return true };
+        let Some(step) = self.ladder.steps.pop_front() else {
+            return true;
+        };
+        self.ended_at_rest |= self.stop.is_none() && self.idle_since.is_some();
         let grace = match step {
             Step::Signal(step) => {
                 let signal = match step.signal {
@@ -613,7 +624,9 @@ impl Running {
             attempt.inbox.keep(message);
         }
         let stderr = end_of(&attempt.dir.stderr(), self.stderr_from);
-        let report = self.decoder.end(exit.unwrap_or(Exit::Signal(9)), &stderr);
+        // How it ended says nothing about the work if it was done and we ended it.
+        let counts = if self.ended_at_rest { Exit::Code(0) } else { exit.unwrap_or(Exit::Signal(9)) };
+        let report = self.decoder.end(counts, &stderr);
         attempt.board.write();
         Ended { report, exit, stop: self.stop.take() }
     }

@@ -95,6 +95,18 @@ async fn a_long_line_of_plain_text_keeps_its_end() {
     assert!(message.ends_with("words and the end"), "{} bytes", message.len());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_stays_after_its_result_is_ended_and_the_result_counts() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let good = server.create_one(mission("good", "write a.txt a\ncommit a\nresult success\nhang")).await;
+    let bad = server.create_one(mission("bad", "result error broken\nhang")).await;
+    server.until(&good, "completed").await;
+    server.until(&bad, "failed").await;
+    let failure = server.orchestrator.get(&bad).await.unwrap().worker.last().unwrap().failure.clone().unwrap();
+    assert_eq!(failure.message, "broken");
+}
+
 /// Checks that the supervisor ends the CLI, which otherwise would wait for messages until its time limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cli_at_rest_after_an_unreadable_line_ends() {

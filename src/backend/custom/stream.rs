@@ -14,7 +14,8 @@
 //!
 //! `kind` is one of the failure kinds of an outcome, such as `auth` or `server`. With `rate_limit` and `usage_limit`,
 //! `"resets_at"` may be the time at which the service accepts work again, in seconds since 1970. A run succeeds only
-//! with a `result` of status `success` and exit status 0.
+//! with a `result` of status `success` and exit status 0. A program that is still there 15 seconds after its result is
+//! ended, and the result counts.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -78,6 +79,8 @@ pub struct Jsonl {
     denials: u32,
     end: Option<Result<(), Failure>>,
     hopeless_retry: Option<Failure>,
+    /// The result was printed, and nothing that is work after it.
+    at_rest: bool,
 }
 
 impl Jsonl {
@@ -91,6 +94,7 @@ impl Jsonl {
             denials: 0,
             end: None,
             hopeless_retry: None,
+            at_rest: false,
         }
     }
 
@@ -158,12 +162,28 @@ impl Jsonl {
         self.end = Some(if succeeded { Ok(()) } else { Err(failure_in(event)) });
         None
     }
+
+    /// Whether it has come to rest, or goes on after its result.
+    fn rest(&mut self, event: &Value) -> Option<AgentEvent> {
+        let (was, is) = (self.at_rest, text(event, "/type"));
+        self.at_rest = match is {
+            "result" => true,
+            "message" | "thought" | "tool" | "edit" => false,
+            _ => was,
+        };
+        match (was, self.at_rest) {
+            (false, true) => Some(AgentEvent::Idle),
+            (true, false) => Some(AgentEvent::Busy),
+            _ => None,
+        }
+    }
 }
 
 impl Decoder for Jsonl {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
         let (events, noise) = self.lines.read(line);
-        noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
+        let read = events.iter().flat_map(|event| [self.read(event), self.rest(event)]).flatten();
+        noise.into_iter().chain(read).collect()
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {
