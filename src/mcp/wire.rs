@@ -519,6 +519,10 @@ impl Worker {
         outcome.changes.not_on_branch = not_on_branch(&last.changes, NOT_ON_BRANCH.min(left / 2));
         left = left.saturating_sub(size_of_list(&outcome.changes.not_on_branch));
         outcome.changes.notes = notes(&last.changes, NOTES.min(left / 2));
+        if let Some(names) = last.left_running().filter(|_| left > 200) {
+            let note = size::line(&format!("left running, as others may use it: {names}"), NOTE.min(left / 4));
+            outcome.changes.notes.push(note);
+        }
         left = left.saturating_sub(size_of_list(&outcome.changes.notes));
         self.final_message = size::ends(&last.final_message, FINAL_MESSAGE.min(left));
         left = left.saturating_sub(size::of(&self.final_message));

@@ -3,6 +3,7 @@
 //! This is an on-disk form that several servers of different builds may share: fields are added with a default, never
 //! renamed or given a new meaning; a change that an older reader would misread raises [`FORMAT`].
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -265,6 +266,9 @@ pub struct Brief {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancelled>,
     pub survivors: u32,
+    /// Shared daemons that were left alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spared: Vec<String>,
     pub settled_at: Timestamp,
 }
 
@@ -278,6 +282,12 @@ pub struct BriefFailure {
 const BRIEF_TEXT: usize = 700;
 
 impl Brief {
+    /// Names the shared daemons that were left alone, once each.
+    pub fn left_running(&self) -> Option<String> {
+        let names: BTreeSet<&str> = self.spared.iter().map(String::as_str).collect();
+        (!names.is_empty()).then(|| names.into_iter().collect::<Vec<_>>().join(", "))
+    }
+
     /// What lists and waits show of an outcome.
     pub fn of(outcome: &Outcome, model: Option<String>) -> Self {
         let run = &outcome.run;
@@ -309,6 +319,7 @@ impl Brief {
             elapsed_seconds: run.elapsed_seconds,
             cancelled: run.cancelled.clone(),
             survivors: outcome.cleanup.survivors,
+            spared: outcome.cleanup.spared.clone(),
             settled_at: outcome.settled_at,
         }
     }

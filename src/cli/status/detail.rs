@@ -86,6 +86,7 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
         }
         facts.add("changes", &row::changes(last));
         last.changes.notes.iter().for_each(|note| facts.add("note", note));
+        facts.add("left alone", &last.left_running().unwrap_or_default());
         facts.whole("salvage", worker.salvage_ref.as_deref().unwrap_or_default());
         for part in &last.changes.not_on_branch {
             let text = format!("{} ({}); to include it: {}", part.what, part.place, part.how_to_include);

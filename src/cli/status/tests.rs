@@ -254,12 +254,20 @@ fn an_open_worker_without_a_server_says_so() {
 
 #[test]
 fn one_in_detail_says_what_its_check_said() {
-    let board = board(mixed());
+    let mut views = mixed();
+    std::sync::Arc::make_mut(&mut views[4].worker).settled[0].spared = vec!["bazel".to_owned()];
+    let board = board(views);
     let failed = board.workers().find(|it| it.row.short == "w-5").unwrap();
     let text = plain(&detail::lines(failed, 80, None)).join("\n");
-    for says in
-        ["✗ failed", "w-5-bad-2j-news", "exit status 1", "␛[31m3 tests failed", "2 commits, 3 files +40 -7", "do it"]
-    {
+    for says in [
+        "✗ failed",
+        "w-5-bad-2j-news",
+        "exit status 1",
+        "␛[31m3 tests failed",
+        "2 commits, 3 files +40 -7",
+        "do it",
+        "left alone bazel",
+    ] {
         assert!(text.contains(says), "{says:?} is missing in\n{text}");
     }
 }

@@ -127,6 +127,7 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
         elapsed_seconds: None,
         cancelled: None,
         survivors: 0,
+        spared: Vec::new(),
         settled_at: now(),
     });
     view
@@ -160,6 +161,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     last.final_message = long(90_000);
     last.changes.files = (0..500).map(|_| long(400)).collect();
     last.changes.notes = (0..50).map(|_| long(400)).collect();
+    last.spared = (0..50).map(|number| format!("{number} {}", long(400))).collect();
     let part = NotOnBranch { what: long(4_000), place: long(4_000), how_to_include: long(4_000), files: None };
     last.changes.not_on_branch = vec![part; 50];
     last.changes.base_commit = Some("c".repeat(64));
@@ -289,6 +291,17 @@ fn a_note_is_not_cut_before_its_reason() {
     let worker = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
     let note = worker["outcome"]["changes"]["notes"][0].as_str().unwrap();
     assert!(note.starts_with("could not be committed") && note.ends_with(": the reason"), "{note}");
+}
+
+#[test]
+fn shared_daemons_that_were_left_alone_are_named() {
+    let mut view = settled(3, Ending::Completed);
+    Arc::make_mut(&mut view.worker).settled[0].spared =
+        vec!["sccache".to_owned(), "bazel".to_owned(), "bazel".to_owned()];
+    let worker = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
+    assert_eq!(worker["outcome"]["changes"]["notes"][0], "left running, as others may use it: bazel, sccache");
+    let brief = serde_json::to_string(&Brief::new(&view)).unwrap();
+    assert!(!brief.contains("bazel"), "{brief}");
 }
 
 #[test]
