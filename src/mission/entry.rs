@@ -266,6 +266,9 @@ pub struct Brief {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancelled>,
     pub survivors: u32,
+    /// It could not start because of the repository or its place in it, not because of the backend.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub place_failed: bool,
     /// Shared daemons that were left alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spared: Vec<String>,
@@ -319,6 +322,7 @@ impl Brief {
             elapsed_seconds: run.elapsed_seconds,
             cancelled: run.cancelled.clone(),
             survivors: outcome.cleanup.survivors,
+            place_failed: run.place_failed,
             spared: outcome.cleanup.spared.clone(),
             settled_at: outcome.settled_at,
         }

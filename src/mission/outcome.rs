@@ -74,6 +74,9 @@ pub struct Run {
     /// Duration from its beginning to its record, including verification: see [`super::entry::Brief::elapsed`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_seconds: Option<u64>,
+    /// It could not start because of the repository or its place in it, not because of the backend.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub place_failed: bool,
     /// The cancellation, if it was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancelled>,

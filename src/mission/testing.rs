@@ -103,6 +103,7 @@ pub fn brief(attempt: u32, status: Ending) -> Brief {
         elapsed_seconds: None,
         cancelled: None,
         survivors: 0,
+        place_failed: false,
         spared: Vec::new(),
         settled_at: Timestamp::UNIX_EPOCH,
     }

@@ -250,11 +250,6 @@ pub(super) fn with_message(next: &NextAttempt, mission: &Mission, message: Messa
     NextAttempt { start, written, ..next.clone() }
 }
 
-pub(super) fn could_not_start(worker: &Worker, attempt: u32, why: &str) -> Outcome {
-    let failure = Failure { kind: FailureKind::CouldNotStart, message: why.to_owned(), resets_at: None };
-    never_ran(worker, attempt, Ending::Failed, Some(failure))
-}
-
 pub(super) fn skipped(worker: &Worker) -> Verification {
     match worker.mission.verify_command {
         Some(_) => Verification::Skipped,

@@ -18,6 +18,8 @@ use crate::git::merged::Merged;
 use crate::git::{self, Repository};
 use crate::launcher::local;
 use crate::mission::causes::with_causes;
+use crate::mission::lifecycle::Ending;
+use crate::mission::outcome::{Failure, FailureKind, Outcome};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::process;
@@ -48,12 +50,12 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
             reporter.tell(News::Started { base_commit, base_branch, repository });
         }
         Err(error) => match order.attempt_dir.renounce() {
-            Ok(true) => return give_up(&reporter, &order, &with_causes(&error)),
+            Ok(true) => return give_up(&context, &reporter, &order, &with_causes(&error)),
             // It claimed the attempt and failed later. Its record, or its loss, is found by following it.
             Ok(false) => tracing::warn!(worker = %order.worker.id, %error, "a supervisor had trouble starting"),
             // The folder belongs to another program: nothing was started there, and nothing can be written there.
             Err(FileError::Foreign { .. }) => {
-                let outcome = settle::could_not_start(&order.worker, order.worker.attempt, &with_causes(&error));
+                let outcome = could_not_start(&context, &order.worker, &with_causes(&error));
                 return reporter.tell(News::Ended(Box::new(outcome)));
             }
             Err(unsure) => return reporter.tell(News::OutOfSight { why: format!("{error}; {unsure}") }),
@@ -332,13 +334,22 @@ pub(super) fn refused(error: impl std::error::Error) -> OrchestratorError {
 }
 
 /// Settles an attempt that was not started and never will be.
-fn give_up(reporter: &follow::Reporter, order: &Order, why: &str) {
-    let mut outcome = settle::could_not_start(&order.worker, order.worker.attempt, why);
+fn give_up(context: &Context, reporter: &follow::Reporter, order: &Order, why: &str) {
+    let mut outcome = could_not_start(context, &order.worker, why);
     outcome.run.unheard.extend(messages(order.attempt_dir.close_inbox_unread().unwrap_or_default()));
     if let Err(error) = order.attempt_dir.settle(&outcome) {
         tracing::error!(%error, "could not record that a worker did not start");
     }
     reporter.tell(News::Ended(Box::new(outcome)));
+}
+
+/// Returns the record of an attempt that could not start. What fails although the backend's program is there is the
+/// repository or the place.
+fn could_not_start(context: &Context, worker: &Worker, why: &str) -> Outcome {
+    let failure = Failure { kind: FailureKind::CouldNotStart, message: why.to_owned(), resets_at: None };
+    let mut outcome = settle::never_ran(worker, worker.attempt, Ending::Failed, Some(failure));
+    outcome.run.place_failed = probe::find_program(context, &worker.next.backend).is_ok();
+    outcome
 }
 
 fn messages(letters: Vec<Letter>) -> Vec<String> {

@@ -193,8 +193,9 @@ async fn what_fails_only_when_it_starts_settles_as_could_not_start() {
     world.git(&["worktree", "add", "-q", "-b", "late", world.path("repo-late").to_str().unwrap()]);
     std::fs::write(&gate, "").unwrap();
     server.until(&ids[1], "failed").await;
-    let failure = server.orchestrator.get(&ids[1]).await.unwrap().worker.last().unwrap().failure.clone().unwrap();
-    assert_eq!(failure.kind, FailureKind::CouldNotStart);
+    let last = server.orchestrator.get(&ids[1]).await.unwrap().worker.last().unwrap().clone();
+    let failure = last.failure.unwrap();
+    assert_eq!((failure.kind, last.place_failed), (FailureKind::CouldNotStart, true), "not because of the backend");
     assert!(failure.message.contains("repo-late"), "{failure:?}");
 }
 

@@ -127,6 +127,7 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
         elapsed_seconds: None,
         cancelled: None,
         survivors: 0,
+        place_failed: false,
         spared: Vec::new(),
         settled_at: now(),
     });
@@ -291,6 +292,18 @@ fn a_note_is_not_cut_before_its_reason() {
     let worker = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
     let note = worker["outcome"]["changes"]["notes"][0].as_str().unwrap();
     assert!(note.starts_with("could not be committed") && note.ends_with(": the reason"), "{note}");
+}
+
+#[test]
+fn only_a_backend_that_could_not_start_is_blamed() {
+    for (place_failed, says) in [(true, "mend what its message names"), (false, "get_backend_status")] {
+        let mut view = settled(3, Ending::Failed);
+        let last = &mut Arc::make_mut(&mut view.worker).settled[0];
+        last.failure = Some(BriefFailure { kind: FailureKind::CouldNotStart, message: "no".to_owned() });
+        last.place_failed = place_failed;
+        let next = Worker::new(&view, 4_000).next_step;
+        assert!(next.starts_with(says), "{next}");
+    }
 }
 
 #[test]
