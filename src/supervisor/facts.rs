@@ -36,7 +36,7 @@ pub fn changes(assignment: &Assignment, known: Known) -> Changes {
     };
     match worktree(assignment) {
         Some(worktree) => changes_of_ours(assignment, &worktree, base, known),
-        None => counted(git::changes(&assignment.directory, base)),
+        None => counted(&assignment.directory, git::changes(&assignment.directory, base)),
     }
 }
 
@@ -61,7 +61,7 @@ fn worktree(assignment: &Assignment) -> Option<Ours> {
 
 fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Known) -> Changes {
     let (repository, directory) = (&ours.repository, &assignment.directory);
-    let on_branch = |branch: &str| counted(git::branch_changes(&repository.common_dir, branch, base));
+    let on_branch = |branch: &str| counted(directory, git::branch_changes(&repository.common_dir, branch, base));
     let look = if known.not_on_branch.is_some() { git::uncommitted } else { git::left };
     let checked = git::check_in_place(repository, directory)
         .map_err(|error| git::not_on_branch::out_of_place(directory, &with_causes(&error)));
@@ -78,15 +78,17 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
     let checked_out = status.branch.as_deref().filter(|_| status.head.is_some());
     let branch = git::not_on_branch::own_branch(&ours.branch, checked_out, before);
     let changes = match checked_out == Some(branch) {
-        true => counted(git::changes_of(directory, base, &status)),
+        true => counted(directory, git::changes_of(directory, base, &status)),
         false => Changes { uncommitted: status.entries.len() as u32, ..on_branch(branch) },
     };
     let parts = known.not_on_branch.unwrap_or_else(|| parts(directory, ours, base, before, None, &status));
+    let unreadable = changes.not_on_branch.iter().cloned();
+    let not_on_branch = parts.into_iter().map(NotOnBranch::from).chain(unreadable).collect();
     let made = git::made_by_us(repository, directory);
     let lacking = made.into_iter().flat_map(|made| made.not_copied);
     let notes = lacking.map(|what| format!("its worktree lacks something: {what}")).take(NAMED_LACKS);
     let notes = changes.notes.iter().cloned().chain(notes).collect();
-    Changes { notes, not_on_branch: parts.into_iter().map(NotOnBranch::from).collect(), ..changes }
+    Changes { notes, not_on_branch, ..changes }
 }
 
 /// Lists the parts that the branch does not hold, including ignored files if the status has them.
@@ -203,12 +205,15 @@ pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
     let cut_off = || git::not_on_branch::out_of_place(directory, "find git's records of it").into();
     let not_on_branch = directory.symlink_metadata().is_ok().then(cut_off).into_iter().collect();
     match (&assignment.base_commit, assignment.mission.place.branch()) {
-        (Some(base), Some(branch)) => Changes { not_on_branch, ..counted(git::branch_changes(common, branch, base)) },
+        (Some(base), Some(branch)) => {
+            Changes { not_on_branch, ..counted(directory, git::branch_changes(common, branch, base)) }
+        }
         _ => Changes::default(),
     }
 }
 
-fn counted(changes: Result<git::Changes, git::RepositoryError>) -> Changes {
+/// Counts the changes. What git cannot read may be work, so that is a part of its own.
+fn counted(directory: &Path, changes: Result<git::Changes, git::RepositoryError>) -> Changes {
     match changes {
         Ok(changes) => Changes {
             branch: changes.branch,
@@ -222,8 +227,10 @@ fn counted(changes: Result<git::Changes, git::RepositoryError>) -> Changes {
             uncommitted: changes.uncommitted as u32,
             ..Changes::default()
         },
-        Err(error) => {
-            Changes { notes: vec![format!("changes could not be read: {}", with_causes(&error))], ..Changes::default() }
-        }
+        Err(error) => Changes {
+            notes: vec![format!("changes could not be read: {}", with_causes(&error))],
+            not_on_branch: vec![git::not_on_branch::unknown(directory, &with_causes(&error)).into()],
+            ..Changes::default()
+        },
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use orchestrator_boss::mission::outcome::Changes;
+use orchestrator_boss::mission::outcome::{Changes, NotOnBranch};
 use orchestrator_boss::orchestrator::{
     IntegrationAnswer, IntegrationRequest, IntegrationSource, RemovalRequest, RemovalTarget, RetryRequest,
 };
@@ -135,6 +135,33 @@ async fn a_removal_keeps_the_ignored_files_that_an_outcome_named() {
         let files = salvage_ref.map(|name| world.git(&["ls-tree", "--name-only", &name]));
         let has = |name: &str| files.as_ref().is_some_and(|files| files.lines().any(|file| file == name));
         assert!(kept.map_or(files.is_none(), has), "{script}: {files:?} {answer:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_git_cannot_read_is_unknown_and_not_nothing() {
+    let object = |of: &str| {
+        format!(
+            "run f=$(git rev-parse {of}); rm -f $(git rev-parse --git-common-dir)/objects/$(echo $f | cut -c1-2)/$(echo $f | cut -c3-)"
+        )
+    };
+    let ends = [
+        ("head", "run : > $(git rev-parse --git-dir)/HEAD".to_owned()),
+        ("commondir", "run echo /nowhere > $(git rev-parse --git-dir)/commondir".to_owned()),
+        ("commit", object("HEAD")),
+        ("blob", object("HEAD:a.txt")),
+        ("branch", "run : > $(git rev-parse --git-common-dir)/$(git symbolic-ref HEAD)".to_owned()),
+    ];
+    for (title, breaks) in ends {
+        // What is broken is broken for all workers of the repository.
+        let world = World::new();
+        let server = world.server(Some("boss"));
+        let id = completed(&server, &format!("write a.txt {title}\ncommit {title}\n{breaks}")).await;
+        let named = changes(&server, &id).await.not_on_branch;
+        let is_unknown = |part: &NotOnBranch| {
+            part.what == "what could not be looked at" && part.how_to_include.contains("look there by hand: cannot")
+        };
+        assert!(named.iter().any(is_unknown), "{title}: {named:#?}");
     }
 }
 
