@@ -4,6 +4,8 @@
 //! Nothing is changed here. In the usual case (everything is committed and HEAD is on the branch) no git process is
 //! started. Nothing here fails: a part that cannot be read is reported as such, since it may contain work.
 
+mod meanwhile;
+
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ use super::refs;
 use super::repository::{Repository, branch_commit, resolve_commit};
 use super::status::{Entry, Status, git_dir, operation_in_progress_in, status_behind_marks};
 use super::worktree::{Listed, list};
+
+pub use meanwhile::{Appeared, appeared};
 
 /// Maximum number of parts listed. The last one then states how many more there are.
 const MOST_PARTS: usize = 12;

@@ -82,13 +82,45 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
         false => Changes { uncommitted: status.entries.len() as u32, ..on_branch(branch) },
     };
     let parts = known.not_on_branch.unwrap_or_else(|| parts(directory, ours, base, before, None, &status));
+    let (certain, uncertain) = appeared(assignment, ours, base, before);
+    let parts = parts.into_iter().chain(certain);
     let unreadable = changes.not_on_branch.iter().cloned();
-    let not_on_branch = parts.into_iter().map(NotOnBranch::from).chain(unreadable).collect();
+    let not_on_branch = parts.map(NotOnBranch::from).chain(unreadable).collect();
     let made = git::made_by_us(repository, directory);
     let lacking = made.into_iter().flat_map(|made| made.not_copied);
     let notes = lacking.map(|what| format!("its worktree lacks something: {what}")).take(NAMED_LACKS);
-    let notes = changes.notes.iter().cloned().chain(notes).collect();
+    let notes = changes.notes.iter().cloned().chain(notes).chain(uncertain).collect();
     Changes { notes, not_on_branch, ..changes }
+}
+
+/// Returns what appeared in the repository while the worker ran: parts of its work if nobody else was at work there, and
+/// notes if it may be somebody else's.
+fn appeared(
+    assignment: &Assignment,
+    ours: &Ours,
+    base: &str,
+    before: Option<&Fingerprint>,
+) -> (Vec<git::NotOnBranch>, Vec<String>) {
+    let asked = asked(&assignment.directory, ours, base, before, None);
+    match git::not_on_branch::appeared(&asked, &assignment.settings.branch_prefix) {
+        Ok(found) if found.was_alone => (found.parts, Vec::new()),
+        Ok(found) => {
+            let note = |part: git::NotOnBranch| format!("{} ({}); whose it is cannot be told", part.what, part.place);
+            (Vec::new(), found.parts.into_iter().take(NAMED_LACKS).map(note).collect())
+        }
+        Err(error) => (Vec::new(), vec![format!("what appeared outside its worktree: cannot {}", with_causes(&error))]),
+    }
+}
+
+fn asked<'a>(
+    worktree: &'a Path,
+    ours: &'a Ours,
+    base: &'a str,
+    before: Option<&'a Fingerprint>,
+    why: Option<&'a str>,
+) -> git::Asked<'a> {
+    let Ours { repository, branch, copies } = ours;
+    git::Asked { repo: repository, worktree, branch, base, copies, before, why }
 }
 
 /// Lists the parts that the branch does not hold, including ignored files if the status has them.
@@ -100,15 +132,7 @@ fn parts(
     why: Option<&str>,
     status: &git::Status,
 ) -> Vec<git::NotOnBranch> {
-    let asked = git::Asked {
-        repo: &ours.repository,
-        worktree: directory,
-        branch: &ours.branch,
-        base,
-        copies: &ours.copies,
-        before,
-        why,
-    };
+    let asked = asked(directory, ours, base, before, why);
     let ignored = git::not_on_branch::ignored(directory, &status.ignored, &ours.copies);
     git::not_on_branch(&asked, status).into_iter().chain(ignored).collect()
 }
@@ -137,7 +161,14 @@ pub fn not_on_branch_now(
 ) -> Vec<NotOnBranch> {
     let Some((base, ours)) = assignment.base_commit.as_ref().zip(worktree(assignment)) else { return Vec::new() };
     let verified_until = assignment.mission.verify_command.as_ref().map(|_| settled_at);
-    parts_now(&assignment.directory, &ours, base, before, verified_until, recorded)
+    let mut parts = parts_now(&assignment.directory, &ours, base, before, verified_until, recorded);
+    // Only the outcome could tell whose it is.
+    let is_recorded = |part: &NotOnBranch| recorded.iter().any(|it| it.place == part.place && it.files.is_none());
+    let asked = asked(&assignment.directory, &ours, base, before, None);
+    let appeared = git::not_on_branch::appeared(&asked, &assignment.settings.branch_prefix);
+    let appeared = appeared.map(|it| it.parts).unwrap_or_default().into_iter().map(NotOnBranch::from);
+    parts.extend(appeared.filter(is_recorded));
+    parts
 }
 
 /// Lists the same parts for a worktree that was made at a boss's request.

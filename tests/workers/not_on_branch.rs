@@ -139,6 +139,27 @@ async fn a_removal_keeps_the_ignored_files_that_an_outcome_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worktree_of_its_own_making_outside_is_named() {
+    let world = World::new();
+    let server = world.server(Some("boss"));
+    let outside = world.path("outside");
+    let add = format!("run git worktree add -q -b feat-out {0} && cd {0}", outside.display());
+    let id =
+        completed(&server, &format!("{add} && echo o > o.txt && git add -A && git commit -qm o && echo u > u.txt"))
+            .await;
+    let named = changes(&server, &id).await.not_on_branch;
+    assert_eq!(named.len(), 1, "{named:#?}");
+    assert_eq!(named[0].place, outside.to_str().unwrap());
+    let answer = integrate(&server, &id, false).await;
+    assert_eq!((answer.status.as_str(), answer.not_included[0].1.place.as_str()), ("incomplete", &*named[0].place));
+    git(&outside, &["add", "-A"]);
+    git(&outside, &["commit", "-qm", "u"]);
+    git(&directory(&server, &id).await, &["merge", "-q", "feat-out"]);
+    let answer = integrate(&server, &id, false).await;
+    assert_eq!((answer.status.as_str(), answer.not_included), ("merged", vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_git_cannot_read_is_unknown_and_not_nothing() {
     let object = |of: &str| {
         format!(

@@ -91,6 +91,49 @@ fn commits_on_a_ref_outside_the_branches_are_named_with_it() {
 }
 
 #[test]
+fn what_appeared_outside_its_worktree_is_found() {
+    let work = Work::new();
+    let appeared = || {
+        let asked = Asked {
+            repo: &work.fixture.repo,
+            worktree: work.path(),
+            branch: "work",
+            base: &work.made.base_commit,
+            copies: &work.made.copies,
+            before: Some(&work.before),
+            why: None,
+        };
+        let found = appeared(&asked, "orchestrator/").unwrap();
+        (found.parts.into_iter().map(|part| part.what).collect::<Vec<_>>(), found.was_alone)
+    };
+    commit(work.path(), "own.txt", "x\n");
+    work.git(&["checkout", "-q", "-b", "own-side"]);
+    commit(work.path(), "side.txt", "x\n");
+    work.git(&["checkout", "-q", "work"]);
+    let nothing = Vec::<String>::new();
+    assert_eq!(appeared(), (nothing.clone(), true), "commits that were made in its worktree are told otherwise");
+    let mine = work.fixture.beside("mine");
+    work.git(&["worktree", "add", "-q", "-b", "feat-out", mine.to_str().unwrap(), "main"]);
+    assert_eq!(appeared(), (nothing, true), "there is nothing in it");
+    commit(&mine, "o.txt", "x\n");
+    write(&mine, "u.txt", "x\n");
+    let tree = work.git(&["rev-parse", "HEAD^{tree}"]);
+    let loose = work.git(&["commit-tree", "-p", "main", "-m", "loose", &tree]);
+    work.git(&["update-ref", "refs/heads/feat-ref", &loose]);
+    work.git(&["update-ref", "refs/heads/orchestrator/w-9", &loose]);
+    let expected = vec![
+        "a worktree that appeared while it worked, with 1 commit on branch feat-out and 1 uncommitted file: u.txt"
+            .to_owned(),
+        "branch feat-ref, which appeared or moved while it worked: 1 commit".to_owned(),
+    ];
+    assert_eq!(appeared(), (expected.clone(), true));
+    work.fixture.git(&["checkout", "-q", "-b", "the-users"]);
+    work.fixture.commit("users.txt", "x\n");
+    work.fixture.git(&["checkout", "-q", "main"]);
+    assert_eq!(appeared(), (expected, false), "the user was at work too");
+}
+
+#[test]
 fn uncommitted_files_are_named_with_how_to_commit_them() {
     let work = Work::new();
     write(work.path(), "new.txt", "x");

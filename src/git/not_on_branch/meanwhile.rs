@@ -1,0 +1,132 @@
+//! Work that appeared in the repository while a worker ran, in no worktree of ours: worktrees that were added, and
+//! branches that were made or moved without a checkout. Git does not record who did that.
+//!
+//! In the usual case, no git process is started.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::{Asked, NotOnBranch, UNCOMMITTED, count, is_id, names, part, shown};
+use crate::git::command::CommandError;
+use crate::git::loose::{linked_git_dirs, place};
+use crate::git::reflog::moves_of_head;
+use crate::git::refs;
+use crate::git::repository::{branch_commit, resolve_commit};
+use crate::git::status::{Untracked, git_dir, status};
+use crate::git::worktree::{MADE_FILE, list};
+
+/// What appeared meanwhile.
+pub struct Appeared {
+    pub parts: Vec<NotOnBranch>,
+    /// True if nobody else was at work, so that it is the worker's.
+    pub was_alone: bool,
+}
+
+/// Finds it. Branches whose names begin with `prefix` are those of other workers.
+pub fn appeared(asked: &Asked, prefix: &str) -> Result<Appeared, CommandError> {
+    let nothing = Appeared { parts: Vec::new(), was_alone: false };
+    let Some(before) = asked.before else { return Ok(nothing) };
+    let own = git_dir(asked.worktree)?;
+    let Some(began) = changed(&own.join("commondir")) else { return Ok(nothing) };
+    let is_own = |folder: &PathBuf| folder.canonicalize().ok() == own.canonicalize().ok();
+    let folders = linked_git_dirs(asked.repo).filter(|folder| !is_own(folder));
+    let (added, others): (Vec<PathBuf>, Vec<PathBuf>) = folders.partition(|folder| is_added(folder, began));
+    let others: Vec<PathBuf> = others.into_iter().chain([asked.repo.common_dir.clone()]).collect();
+    let mut hidden: BTreeSet<String> =
+        before.head.iter().chain(before.refs.values()).filter(|id| is_id(id)).cloned().collect();
+    hidden.extend(branch_commit(asked.repo.root(), asked.branch)?.into_iter().chain([asked.base.to_owned()]));
+    hidden.extend(resolve_commit(asked.repo.root(), "HEAD")?);
+    let mut parts = Vec::new();
+    for worktree in added.iter().filter_map(|folder| place(folder)) {
+        if !worktree.starts_with(asked.worktree) && worktree.is_dir() {
+            parts.extend(of_worktree(asked, &worktree, &hidden)?);
+        }
+    }
+    for (name, commit) in branches(asked, prefix, &own, &others)? {
+        let commits = commits(asked, &commit, &hidden)?;
+        if commits > 0 {
+            let what = format!("branch {name}, which appeared or moved while it worked: {}", count(commits, "commit"));
+            parts.push(part(what, format!("branch {name}"), how_to_merge(asked, &commit)));
+        }
+    }
+    let was_quiet = |folder: &PathBuf| {
+        !folder.join("locked").exists() && changed(&folder.join("logs/HEAD")).is_none_or(|then| then <= began)
+    };
+    Ok(Appeared { parts, was_alone: others.iter().all(was_quiet) })
+}
+
+/// Returns whether these are git's records of a worktree that is newer than `began` and not of our making.
+fn is_added(folder: &Path, began: SystemTime) -> bool {
+    let is_newer = changed(&folder.join("commondir")).is_some_and(|then| then >= began);
+    is_newer && !folder.join(MADE_FILE).exists() && !folder.join("locked").exists()
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|it| it.modified()).ok()
+}
+
+fn of_worktree(asked: &Asked, worktree: &Path, hidden: &BTreeSet<String>) -> Result<Option<NotOnBranch>, CommandError> {
+    let status = status(worktree, Untracked::Files)?;
+    let commits = match &status.head {
+        Some(head) => commits(asked, head, hidden)?,
+        None => 0,
+    };
+    let files: Vec<String> = status.entries.iter().map(|entry| shown(&entry.path)).collect();
+    let on = status.branch.as_ref().map_or_else(String::new, |branch| format!(" on branch {branch}"));
+    let committed = (commits > 0).then(|| format!("{}{on}", count(commits, "commit")));
+    let left = (!files.is_empty()).then(|| format!("{}: {}", count(files.len(), UNCOMMITTED), names(&files)));
+    let held: Vec<String> = committed.into_iter().chain(left).collect();
+    if held.is_empty() {
+        return Ok(None);
+    }
+    let what = format!("a worktree that appeared while it worked, with {}", held.join(" and "));
+    let first = if files.is_empty() { "" } else { "commit what is wanted there, then " };
+    let head = status.branch.or(status.head).unwrap_or_default();
+    Ok(Some(part(what, shown(worktree), format!("{first}{}", how_to_merge(asked, &head)))))
+}
+
+fn how_to_merge(asked: &Asked, commit: &str) -> String {
+    format!("`git switch {} && git merge {commit}` in {}", asked.branch, shown(asked.worktree))
+}
+
+/// Returns the branches that are not what they were, each with its commit. Branches that are checked out somewhere are
+/// left out, as are commits that were made in a known worktree.
+fn branches(
+    asked: &Asked,
+    prefix: &str,
+    own: &Path,
+    others: &[PathBuf],
+) -> Result<Vec<(String, String)>, CommandError> {
+    let before = asked.before.map(|before| &before.refs);
+    // Many refs are recorded by a hash of all of them.
+    let (Some(before), Some(now)) = (before, refs::all(asked.repo.root())) else { return Ok(Vec::new()) };
+    let is_other = |name: &str, commit: &String| {
+        before.get(name) != Some(commit)
+            && name.strip_prefix("refs/heads/").is_some_and(|it| it != asked.branch && !it.starts_with(prefix))
+    };
+    let mut found: Vec<(String, String)> = now.into_iter().filter(|(name, commit)| is_other(name, commit)).collect();
+    if found.is_empty() || before.keys().any(|name| !name.starts_with("refs/")) {
+        return Ok(Vec::new());
+    }
+    let used: BTreeSet<String> = list(asked.repo)?.into_iter().filter_map(|it| it.branch).collect();
+    let mut made: BTreeSet<String> = BTreeSet::new();
+    for folder in others.iter().map(PathBuf::as_path).chain([own]) {
+        made.extend(moves_of_head(asked.worktree, folder)?.into_iter().map(|it| it.new));
+    }
+    found.retain(|(name, commit)| !used.contains(&name["refs/heads/".len()..]) && !made.contains(commit));
+    let is_ours = |name: &str| {
+        refs::log(asked.repo, name)
+            .is_ok_and(|log| log.first().is_some_and(|it| it.why.starts_with("orchestrator-boss")))
+    };
+    let named = found.into_iter().map(|(name, commit)| (name["refs/heads/".len()..].to_owned(), commit));
+    Ok(named.filter(|(name, _)| !is_ours(name)).collect())
+}
+
+/// Counts the commits that are neither hidden nor on a branch of a remote.
+fn commits(asked: &Asked, tip: &str, hidden: &BTreeSet<String>) -> Result<usize, CommandError> {
+    let hidden: String = hidden.iter().map(|id| format!("^{id}\n")).collect();
+    let git = asked.repo.read().args(["rev-list", "--count", "--ignore-missing", "--stdin", "--not", "--remotes"]);
+    Ok(git.input(format!("{tip}\n{hidden}")).text()?.parse().unwrap_or(0))
+}
