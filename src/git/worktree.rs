@@ -351,9 +351,14 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
     };
     let path_existed = path.exists();
     let first_new_folder = first_missing(&path).to_owned();
-    if let Some(folder) = plan.folder.as_ref().filter(|folder| path.starts_with(folder)) {
-        make_private(folder).map_err(|source| WorktreeError::MakeFolder { path: folder.clone(), source })?;
-    }
+    let folder = plan.folder.as_ref().filter(|folder| path.starts_with(folder));
+    let make_folder = || match folder {
+        Some(folder) => {
+            make_private(folder).map_err(|source| WorktreeError::MakeFolder { path: folder.clone(), source })
+        }
+        None => Ok(()),
+    };
+    make_folder()?;
     let mut begun = Begun { path_existed, first_new_folder, registered: false, path };
     let branch = record::Branch { name: &plan.branch, commit: &plan.base_commit, message: BRANCH_MESSAGE };
     let usual = record::Usual::of(repo).filter(|_| plan.new_branch);
@@ -361,6 +366,8 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
     if plan.new_branch && made == Made::Nothing {
         restore_folders(&begun);
         create_branch(repo, plan)?;
+        // Git would make it readable by everybody.
+        make_folder()?;
     }
     let added = if made == Made::Both { Ok(()) } else { add(repo, plan, &begun.path, lock_reason) };
     match added {

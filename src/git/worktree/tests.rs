@@ -11,6 +11,17 @@ fn branches(fixture: &Fixture) -> String {
     fixture.git(&["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads"])
 }
 
+#[test]
+fn folder_of_worktrees_is_private_whoever_makes_the_worktree() {
+    // Git itself makes the second one.
+    for branch in ["usual", "un\u{fc}sual"] {
+        let fixture = Fixture::new();
+        let made = create(&fixture.repo, &on_branch(branch), None).unwrap();
+        let mode = made.path.parent().unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{branch}");
+    }
+}
+
 fn write_script(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
