@@ -127,7 +127,7 @@ fn a_running_worker_whose_worktree_is_removed_is_lost_and_what_it_committed_is_n
             (&json!("failed"), &json!("lost")),
             "{ended:#}"
         );
-        assert!(reason(&ended).contains("worktree was removed while it ran"), "{ended:#}");
+        assert!(reason(&ended).contains("was removed or moved while it ran"), "{ended:#}");
         assert!(reason(&ended).contains(&format!("orchestrator/{worker}")), "{ended:#}");
         assert_eq!(ended["outcome"]["changes"]["commits"], 1, "what it committed is on its branch: {ended:#}");
         let again = retry(&mut boss, &worker, "say again");

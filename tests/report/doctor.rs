@@ -241,10 +241,14 @@ fn outside_of_a_repository_and_without_an_identity_it_is_said_what_that_means() 
     assert!(check(&found, "git", "repository").2.contains("git init"), "{found:#}");
     assert_eq!(code, Some(0), "workers can work in directories");
     // The first commit needs an identity.
-    let first_day = |machine: &Machine| check(&machine.ask().0, "git", "repository").2;
-    fs::write(machine.path("home/.gitconfig"), "[user]\nuseConfigOnly = true\n").unwrap();
+    let settings = machine.path("home/.gitconfig");
+    let first_day = |machine: &Machine| {
+        let output = machine.command().env("GIT_CONFIG_GLOBAL", &settings).arg("--json").output().unwrap();
+        check(&serde_json::from_slice(&output.stdout).unwrap(), "git", "repository").2
+    };
+    fs::write(&settings, "[user]\nuseConfigOnly = true\n").unwrap();
     assert!(first_day(&machine).starts_with("git config --global user.name"), "{}", first_day(&machine));
-    fs::write(machine.path("home/.gitconfig"), "[user]\nname = A\nemail = a@b.c\n").unwrap();
+    fs::write(&settings, "[user]\nname = A\nemail = a@b.c\n").unwrap();
     assert!(first_day(&machine).starts_with("git init"), "{}", first_day(&machine));
 }
 

@@ -218,7 +218,11 @@ async fn work_in_a_second_repository_comes_in_there() {
 
     git(&second, &["branch", "-q", "-m", "task", "renamed"]);
     git(&made.path, &["checkout", "-q", "--detach"]);
-    assert_eq!(integrate(&server, of(&id)).await.status.as_str(), "already_integrated", "the work of a deleted branch is in");
+    assert_eq!(
+        integrate(&server, of(&id)).await.status.as_str(),
+        "already_integrated",
+        "the work of a deleted branch is in"
+    );
     git(&made.path, &["checkout", "-q", "renamed"]);
     let target = RemovalTarget::Path(made.path.clone());
     let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
