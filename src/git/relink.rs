@@ -1,4 +1,4 @@
-//! Mends the link between a worktree that this program made and git's record of it. A worker may have deleted its `.git`
+//! Repairs the link between a worktree that this program made and git's record of it. A worker may have deleted its `.git`
 //! file, or the record. The files are still there then, but git cannot tell what is in them.
 
 use std::fs;
@@ -12,7 +12,7 @@ use super::worktree::{Worktree, WorktreeError, leads_nowhere, link, remember};
 /// Where a new record is made, in the repository's git directory.
 const UNFINISHED: &str = "orchestrator-boss.relink";
 
-/// Mends the link if the folder is still there, and its `.git` file or the record is gone. Whatever differs from the
+/// Repairs the link if the folder is still there, and its `.git` file or the record is gone. Whatever differs from the
 /// branch is uncommitted afterwards. The files are left alone, and so is a folder with another repository in it.
 pub fn relink(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
     let path = &made.path;
@@ -23,7 +23,7 @@ pub fn relink(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
     }
     let _lock = repo.lock()?;
     match own_git_dir(repo, path) {
-        // The repository was moved, which its user mends.
+        // The repository was moved, which its user repairs.
         Some(_) if has_link => Ok(()),
         Some(record) => link(path, &record).map_err(|source| write_error(path, source)),
         None => record_again(repo, made),

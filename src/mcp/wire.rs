@@ -772,7 +772,7 @@ fn after_failure(id: &str, last: &entry::Brief) -> String {
     let backend = size::line(last.backend.as_str(), 40);
     match last.failure.as_ref().map(|failure| failure.kind) {
         Some(FailureKind::CouldNotStart) if last.place_failed => {
-            format!("mend what its message names, in the repository or where its worktree lies; then retry_worker {id}")
+            format!("fix what its message names, in the repository or where its worktree lies; then retry_worker {id}")
         }
         Some(FailureKind::Auth | FailureKind::CouldNotStart) => {
             format!("get_backend_status {backend} says how to mend it; or retry_worker {id} with another backend")

@@ -259,7 +259,7 @@ impl Attempt {
         }
         if std::fs::symlink_metadata(here).is_ok() {
             let message = format!(
-                "its worktree was cut off from git while it ran (its `.git` file or git's record of it is gone): what it had committed is on branch {branch}, what it had not is in {}; retry_worker mends that and goes on there",
+                "its worktree was cut off from git while it ran (its `.git` file or git's record of it is gone): what it had committed is on branch {branch}, what it had not is in {}; retry_worker repairs that and goes on there",
                 here.display()
             );
             return Failure { kind: FailureKind::Lost, message, resets_at: None };

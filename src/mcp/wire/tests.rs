@@ -296,7 +296,7 @@ fn a_note_is_not_cut_before_its_reason() {
 
 #[test]
 fn only_a_backend_that_could_not_start_is_blamed() {
-    for (place_failed, says) in [(true, "mend what its message names"), (false, "get_backend_status")] {
+    for (place_failed, says) in [(true, "fix what its message names"), (false, "get_backend_status")] {
         let mut view = settled(3, Ending::Failed);
         let last = &mut Arc::make_mut(&mut view.worker).settled[0];
         last.failure = Some(BriefFailure { kind: FailureKind::CouldNotStart, message: "no".to_owned() });
