@@ -1,7 +1,9 @@
 //! Repairs the link between a worktree that this program made and git's record of it. A worker may have deleted its `.git`
 //! file, or the record. The files are still there then, but git cannot tell what is in them.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::command::Git;
@@ -12,13 +14,18 @@ use super::worktree::{Worktree, WorktreeError, leads_nowhere, link, remember};
 /// Where a new record is made, in the repository's git directory.
 const UNFINISHED: &str = "orchestrator-boss.relink";
 
-/// Repairs the link if the folder is still there, and its `.git` file or the record is gone. Whatever differs from the
-/// branch is uncommitted afterwards. The files are left alone, and so is a folder with another repository in it.
+/// Repairs the link if the folder is still there with all files of the branch, and its `.git` file or the record is gone.
+/// Whatever differs from the branch is uncommitted afterwards. The files are left alone, and so is a folder with another
+/// repository in it. A folder that lacks files of the branch may be somebody else's, or what an unfinished removal left:
+/// as a worktree, it would turn into a commit that deletes them.
 pub fn relink(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
     let path = &made.path;
     let is_folder = path.symlink_metadata().is_ok_and(|kind| kind.is_dir());
     let has_link = path.join(".git").symlink_metadata().is_ok();
     if !is_folder || has_link && !leads_nowhere(path) {
+        return Ok(());
+    }
+    if !holds_its_branch(repo, made)? {
         return Ok(());
     }
     let _lock = repo.lock()?;
@@ -28,6 +35,15 @@ pub fn relink(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
         Some(record) => link(path, &record).map_err(|source| write_error(path, source)),
         None => record_again(repo, made),
     }
+}
+
+/// Returns whether all files of the branch are there. Their contents may differ.
+fn holds_its_branch(repo: &Repository, made: &Worktree) -> Result<bool, WorktreeError> {
+    let tip = branch_commit(repo.root(), &made.branch)?.unwrap_or_else(|| made.base_commit.clone());
+    let listed = repo.read().args(["ls-tree", "-r", "-z", "--full-tree", "--name-only", &tip]).run()?;
+    let mut paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).peekable();
+    let has = |path: &[u8]| made.path.join(OsStr::from_bytes(path)).symlink_metadata().is_ok();
+    Ok(paths.peek().is_some() && paths.all(has))
 }
 
 /// Makes a record as git does it, for an empty folder elsewhere, and then has it name this one.
@@ -83,6 +99,22 @@ mod tests {
             assert_eq!(made_by_us(&fixture.repo, &made.path), Some(made.clone()));
             relink(&fixture.repo, &made).unwrap();
             assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 2);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_lacks_files_of_the_branch_is_left_alone() {
+        for left in [None, Some("a.txt"), Some("precious.txt")] {
+            let fixture = Fixture::new();
+            let request = Request { branch: "work".to_owned(), ..Request::default() };
+            let made = create(&fixture.repo, &request, None).unwrap();
+            commit(&made.path, "a.txt", "a\n");
+            fixture.git(&["worktree", "remove", "--force", made.path.to_str().unwrap()]);
+            fs::create_dir_all(&made.path).unwrap();
+            left.into_iter().for_each(|name| write(&made.path, name, "x\n"));
+            relink(&fixture.repo, &made).unwrap();
+            assert!(!made.path.join(".git").exists(), "{left:?}");
+            assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 1);
         }
     }
 
