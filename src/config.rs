@@ -424,7 +424,7 @@ mod tests {
             ("prompt_frame = 'Be nice.'", "prompt_frame has no {prompt}"),
             ("prompt_frame = '{prompts}'", "there is no {prompts} in prompt_frame; did you mean {prompt}?"),
             ("prompt_frame = '{prompt}, then {verify_command}'", "give {prompt} a line of its own"),
-            ("worktrees_dir = '../{repo}'", "there is no {repo} in worktrees_dir; there are {repository}, {id}"),
+            ("worktrees_dir = '../{repo}'", "there is no {repo} in worktrees_dir; did you mean {repository}?"),
             ("commit_message = '{titel} x'", "there is no {titel} in commit_message; did you mean {title}?"),
         ] {
             let error = Settings::parse(text).unwrap_err();
@@ -432,7 +432,7 @@ mod tests {
         }
         for text in [
             "worktrees_dir = '../{repository}.{id}'",
-            "commit_message = '{title} {worker_id} {} {not a name}'",
+            "commit_message = 'feat({scope}): {title} {worker_id} {} {not a name}'",
             "prompt_frame = \"{prompt} in {directory}\\n{branch} ${HOME} {\\\"json\\\": {}}\"",
         ] {
             assert!(Settings::parse(text).is_ok(), "{text}: {:?}", Settings::parse(text));

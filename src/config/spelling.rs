@@ -42,21 +42,20 @@ fn advice(name: &str, known: &[String], top_level: &[String]) -> String {
     }
 }
 
-/// Refuses `{name}` in a template if there is no value of that name. Other braces are plain text, and so is a shell's
-/// `${name}`.
+/// Refuses a `{name}` in a template that looks like a misspelt placeholder. Other braces are plain text, and so is a
+/// shell's `${name}`.
 pub(super) fn check_placeholders(setting: &str, template: Option<&str>, known: &[&str]) -> Result<(), String> {
     let template = template.unwrap_or_default();
-    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-    let names = template.match_indices('{').filter(|(at, _)| !template[..*at].ends_with('$')).filter_map(|(at, _)| {
-        let (name, _) = template[at + 1..].split_once('}')?;
-        is_name(name).then_some(name)
-    });
-    let Some(unknown) = names.into_iter().find(|name| !known.contains(name)) else { return Ok(()) };
-    let advice = match nearest(unknown, known.iter().copied()) {
-        Some(meant) => format!("did you mean {{{meant}}}?"),
-        None => format!("there are {}", known.iter().map(|name| format!("{{{name}}}")).collect::<Vec<_>>().join(", ")),
-    };
-    Err(format!("there is no {{{unknown}}} in {setting}; {advice}"))
+    let names = template.match_indices('{').filter(|(at, _)| !template[..*at].ends_with('$'));
+    let names = names.filter_map(|(at, _)| Some(template[at + 1..].split_once('}')?.0));
+    for name in names.filter(|name| !known.contains(name)) {
+        // A short form is not similar enough by its letters.
+        let longer = || known.iter().copied().find(|it| name.len() > 2 && it.starts_with(name));
+        if let Some(meant) = nearest(name, known.iter().copied()).or_else(longer) {
+            return Err(format!("there is no {{{name}}} in {setting}; did you mean {{{meant}}}?"));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the most similar of the known names, if one is similar enough.
