@@ -16,7 +16,8 @@ fn folder_of_worktrees_is_private_whoever_makes_the_worktree() {
     // Git itself makes the second one.
     for branch in ["usual", "un\u{fc}sual"] {
         let fixture = Fixture::new();
-        let made = create(&fixture.repo, &on_branch(branch), None).unwrap();
+        let request = Request { folder: Some(fixture.beside("trees")), ..on_branch(branch) };
+        let made = create(&fixture.repo, &request, None).unwrap();
         let mode = made.path.parent().unwrap().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700, "{branch}");
     }
