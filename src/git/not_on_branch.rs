@@ -24,7 +24,7 @@ use super::repository::{Repository, branch_commit, resolve_commit};
 use super::status::{Entry, Status, git_dir, operation_in_progress_in, status_behind_marks};
 use super::worktree::{Listed, list};
 
-pub use meanwhile::{Appeared, appeared};
+pub use meanwhile::appeared;
 
 /// Maximum number of parts listed. The last one then states how many more there are.
 const MOST_PARTS: usize = 12;

@@ -82,33 +82,24 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
         false => Changes { uncommitted: status.entries.len() as u32, ..on_branch(branch) },
     };
     let parts = known.not_on_branch.unwrap_or_else(|| parts(directory, ours, base, before, None, &status));
-    let (certain, uncertain) = appeared(assignment, ours, base, before);
-    let parts = parts.into_iter().chain(certain);
     let unreadable = changes.not_on_branch.iter().cloned();
-    let not_on_branch = parts.map(NotOnBranch::from).chain(unreadable).collect();
+    let not_on_branch = parts.into_iter().map(NotOnBranch::from).chain(unreadable).collect();
     let made = git::made_by_us(repository, directory);
     let lacking = made.into_iter().flat_map(|made| made.not_copied);
     let notes = lacking.map(|what| format!("its worktree lacks something: {what}")).take(NAMED_LACKS);
-    let notes = changes.notes.iter().cloned().chain(notes).chain(uncertain).collect();
+    let notes = changes.notes.iter().cloned().chain(notes).chain(appeared(assignment, ours, base, before)).collect();
     Changes { notes, not_on_branch, ..changes }
 }
 
-/// Returns what appeared in the repository while the worker ran: parts of its work if nobody else was at work there, and
-/// notes if it may be somebody else's.
-fn appeared(
-    assignment: &Assignment,
-    ours: &Ours,
-    base: &str,
-    before: Option<&Fingerprint>,
-) -> (Vec<git::NotOnBranch>, Vec<String>) {
+/// Returns a note on each worktree and branch that appeared in the repository since the worktree was made.
+fn appeared(assignment: &Assignment, ours: &Ours, base: &str, before: Option<&Fingerprint>) -> Vec<String> {
     let asked = asked(&assignment.directory, ours, base, before, None);
     match git::not_on_branch::appeared(&asked, &assignment.settings.branch_prefix) {
-        Ok(found) if found.was_alone => (found.parts, Vec::new()),
-        Ok(found) => {
+        Ok(parts) => {
             let note = |part: git::NotOnBranch| format!("{} ({}); whose it is cannot be told", part.what, part.place);
-            (Vec::new(), found.parts.into_iter().take(NAMED_LACKS).map(note).collect())
+            parts.into_iter().take(NAMED_LACKS).map(note).collect()
         }
-        Err(error) => (Vec::new(), vec![format!("what appeared outside its worktree: cannot {}", with_causes(&error))]),
+        Err(error) => vec![format!("what appeared outside its worktree: cannot {}", with_causes(&error))],
     }
 }
 
@@ -161,14 +152,7 @@ pub fn not_on_branch_now(
 ) -> Vec<NotOnBranch> {
     let Some((base, ours)) = assignment.base_commit.as_ref().zip(worktree(assignment)) else { return Vec::new() };
     let verified_until = assignment.mission.verify_command.as_ref().map(|_| settled_at);
-    let mut parts = parts_now(&assignment.directory, &ours, base, before, verified_until, recorded);
-    // Only the outcome could tell whose it is.
-    let is_recorded = |part: &NotOnBranch| recorded.iter().any(|it| it.place == part.place && it.files.is_none());
-    let asked = asked(&assignment.directory, &ours, base, before, None);
-    let appeared = git::not_on_branch::appeared(&asked, &assignment.settings.branch_prefix);
-    let appeared = appeared.map(|it| it.parts).unwrap_or_default().into_iter().map(NotOnBranch::from);
-    parts.extend(appeared.filter(is_recorded));
-    parts
+    parts_now(&assignment.directory, &ours, base, before, verified_until, recorded)
 }
 
 /// Lists the same parts for a worktree that was made at a boss's request.

@@ -1,5 +1,6 @@
 //! Work that appeared in the repository while a worker ran, in no worktree of ours: worktrees that were added, and
-//! branches that were made or moved without a checkout. Git does not record who did that.
+//! branches that were made or moved without a checkout. Git does not record who did that, so it is never called the
+//! worker's: the boss is told what appeared, and that nobody can tell whose it is.
 //!
 //! In the usual case, no git process is started.
 
@@ -17,19 +18,12 @@ use crate::git::repository::{branch_commit, resolve_commit};
 use crate::git::status::{Untracked, git_dir, status};
 use crate::git::worktree::{MADE_FILE, list};
 
-/// What appeared meanwhile.
-pub struct Appeared {
-    pub parts: Vec<NotOnBranch>,
-    /// True if nobody else was at work, so that it is the worker's.
-    pub was_alone: bool,
-}
-
-/// Finds it. Branches whose names begin with `prefix` are those of other workers.
-pub fn appeared(asked: &Asked, prefix: &str) -> Result<Appeared, CommandError> {
-    let nothing = Appeared { parts: Vec::new(), was_alone: false };
-    let Some(before) = asked.before else { return Ok(nothing) };
+/// Returns what appeared since the worker's worktree was made. Branches whose names begin with `prefix` are those of other
+/// workers.
+pub fn appeared(asked: &Asked, prefix: &str) -> Result<Vec<NotOnBranch>, CommandError> {
+    let Some(before) = asked.before else { return Ok(Vec::new()) };
     let own = git_dir(asked.worktree)?;
-    let Some(began) = changed(&own.join("commondir")) else { return Ok(nothing) };
+    let Some(began) = changed(&own.join("commondir")) else { return Ok(Vec::new()) };
     let is_own = |folder: &PathBuf| folder.canonicalize().ok() == own.canonicalize().ok();
     let folders = linked_git_dirs(asked.repo).filter(|folder| !is_own(folder));
     let (added, others): (Vec<PathBuf>, Vec<PathBuf>) = folders.partition(|folder| is_added(folder, began));
@@ -47,14 +41,14 @@ pub fn appeared(asked: &Asked, prefix: &str) -> Result<Appeared, CommandError> {
     for (name, commit) in branches(asked, prefix, &own, &others)? {
         let commits = commits(asked, &commit, &hidden)?;
         if commits > 0 {
-            let what = format!("branch {name}, which appeared or moved while it worked: {}", count(commits, "commit"));
+            let what = format!(
+                "branch {name}, which appeared or moved since its worktree was made: {}",
+                count(commits, "commit")
+            );
             parts.push(part(what, format!("branch {name}"), how_to_merge(asked, &commit)));
         }
     }
-    let was_quiet = |folder: &PathBuf| {
-        !folder.join("locked").exists() && changed(&folder.join("logs/HEAD")).is_none_or(|then| then <= began)
-    };
-    Ok(Appeared { parts, was_alone: others.iter().all(was_quiet) })
+    Ok(parts)
 }
 
 /// Returns whether these are git's records of a worktree that is newer than `began` and not of our making.
@@ -81,7 +75,7 @@ fn of_worktree(asked: &Asked, worktree: &Path, hidden: &BTreeSet<String>) -> Res
     if held.is_empty() {
         return Ok(None);
     }
-    let what = format!("a worktree that appeared while it worked, with {}", held.join(" and "));
+    let what = format!("a worktree that appeared since its own was made, with {}", held.join(" and "));
     let first = if files.is_empty() { "" } else { "commit what is wanted there, then " };
     let head = status.branch.or(status.head).unwrap_or_default();
     Ok(Some(part(what, shown(worktree), format!("{first}{}", how_to_merge(asked, &head)))))
