@@ -38,8 +38,8 @@ Exit codes:
   0    all that it waited for completed
   1    one failed, was cancelled, timed out, was interrupted or lost
   2    wrong usage, or no such worker
-  3    one completed but says that it is blocked, or what is left waits for
-       somebody: blocked, stalled, or without a server
+  3    one completed but reports that it is blocked, or the rest need you:
+       blocked, stalled, or without a server
   124  the time was up
   130  Ctrl-C")]
 pub(super) struct WaitArgs {

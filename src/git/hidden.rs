@@ -1,9 +1,9 @@
-//! Work that git ignores although nobody but the one who made it wanted that: a `.gitignore` that was written in the
-//! worktree itself and is in no commit that counts.
+//! Finds work that git ignores although the project does not: by a `.gitignore` that was written in the worktree and is in
+//! no trusted commit.
 //!
-//! What the project ignores by its own rules is not work, except repositories, and files that an outcome of the worker
-//! named. A folder that says itself that it can be made again (a cache, a Python environment) is not work either. This
-//! file only finds; it changes nothing.
+//! Files that the project's own rules ignore do not count as work, except repositories, and files that an outcome of the
+//! worker named. Folders that can be regenerated (a cache, a Python environment) do not count either. This module only
+//! reads.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -29,8 +29,8 @@ pub struct Hidden {
     pub unreadable: Vec<PathBuf>,
 }
 
-/// `trusted`: commits whose `.gitignore` files are the project's. `named`: ignored files and folders that count as work
-/// whoever ignores them.
+/// Returns the ignored files that count as work. `trusted`: commits whose `.gitignore` files are the project's. `named`:
+/// ignored files and folders that count as work under any rule.
 pub fn hidden(worktree: &Path, trusted: &[String], named: &[PathBuf]) -> Result<Hidden, CommandError> {
     let mut found = Hidden::default();
     let ignored = ignored(worktree)?;
@@ -61,7 +61,7 @@ impl Hidden {
         self.unreadable.extend(other.unreadable);
     }
 
-    /// Takes in the repositories in what the project ignores: nobody but its maker knows what is in one.
+    /// Adds the repositories in ignored folders, since their content is unknown.
     fn take_in_repositories(&mut self, worktree: &Path, path: &Path) -> Result<(), CommandError> {
         let mut inside = Hidden::default();
         inside.take_in(worktree, path);
@@ -113,7 +113,7 @@ fn ignored_by_others(
         return Ok(HashSet::new());
     }
     let mut rules = Rules { worktree, trusted, read: HashMap::new() };
-    // One about which git says nothing is among them: it is not for us to say that nobody wants it.
+    // Those for which git gives no answer are included, since their work may still be wanted.
     let mut by_others: HashSet<PathBuf> = ignored.iter().cloned().collect();
     for decision in decisions(worktree, ignored)? {
         if rules.is_the_projects(&decision.source, &decision.pattern)? {

@@ -66,7 +66,7 @@ pub struct Keep<'a> {
     pub copies: &'a [Copied],
     /// Commits whose ignore rules are the project's: what is ignored by others is kept.
     pub trusted: &'a [String],
-    /// Ignored files and folders that are kept whoever ignores them.
+    /// Ignored files and folders that are kept under any ignore rule.
     pub ignored: &'a [PathBuf],
 }
 

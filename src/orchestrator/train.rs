@@ -328,7 +328,7 @@ fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usi
     Ok(())
 }
 
-/// Returns whether the target has all changes of the commit, as other commits: somebody squashed, picked or copied
+/// Returns whether the target has all changes of the commit, as other commits: the user squashed, picked or copied
 /// them. Not on top of others of the train, which may yet be left out.
 fn is_there(bench: &Bench<'_>, train: &Train, commit: &str) -> Result<bool> {
     Ok(train.cars.is_empty() && bench.changes(&train.from, commit).map_err(refused)?.is_empty())

@@ -201,8 +201,8 @@ fn judge(lacks: Vec<Missing>, base: Base, commit: String) -> Option<LikelyCause>
     (cause != LikelyCause::default()).then_some(cause)
 }
 
-/// How surely the output points to a missing file or folder: 3 by its path, 2 by its name, 1 by the words of a package
-/// manager or shell, 0 not at all.
+/// Returns how surely the output points to a missing file or folder: 3 by its path, 2 by its name, 1 by the words of a
+/// package manager or shell, 0 not at all.
 fn evidence(said: &str, main: &Path, lack: &Missing) -> u8 {
     let name = Path::new(&lack.path).file_name().unwrap_or_default().to_string_lossy();
     if mentions(said, &lack.path) {

@@ -176,7 +176,7 @@ struct Running {
     ladder: Ladder,
     /// Time of the agent's final message. Its stdin is closed a little later.
     idle_since: Option<Instant>,
-    /// It was told to end after its final message, since it did not exit by itself.
+    /// True if it got a stop signal after its final message, since it did not exit by itself.
     ended_at_rest: bool,
     /// Time of an unreadable line, if nothing followed it.
     unread_since: Option<Instant>,

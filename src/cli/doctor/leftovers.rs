@@ -151,7 +151,7 @@ fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> O
         (merged, "merged"),
         (with_work, "not merged"),
         (unknown, "for which git does not tell whether they are merged"),
-        (strays.len(), "of nobody known"),
+        (strays.len(), "of unknown origin"),
     ];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let check = Check::ok("worktrees", format!("{} ({})", parts.join(", "), size.words()));
