@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::command::CommandError;
 use super::own::Brought;
 use super::radar::{self, Tried, fork, scratch, try_merges};
-use super::refs::{self, Ancestry};
+use super::refs::Ancestry;
 use super::remove::is_picked_or_squashed;
 use super::repository::Repository;
 
@@ -58,10 +58,7 @@ fn look(repo: &Repository, works: &[Work]) -> Result<Vec<Merged>, CommandError> 
         names.extend(work.targets.iter().chain([&work.branch]).chain(work.brought.iter().map(|(target, _)| target)));
     }
     let names: Vec<String> = names.into_iter().cloned().collect();
-    let tips = match refs::tips(repo.root(), &names) {
-        Some(tips) => tips,
-        None => radar::tips(repo, &names)?,
-    };
+    let tips = radar::tips(repo, &names)?;
     let ancestry = Ancestry::of(repo.root());
     let is_in = |part: &str, whole: &str| match ancestry.as_ref().and_then(|it| it.is_ancestor(part, whole)) {
         Some(answer) => Ok(answer),

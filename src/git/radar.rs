@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::command::{CommandError, Git};
 use super::integrate::{own_name, with_objects_in};
+use super::refs::{self, Ancestry};
 use super::repository::Repository;
 
 mod own;
@@ -52,6 +53,12 @@ pub fn try_merges(
     pairs: &[Pair],
     scratch: &Path,
 ) -> Result<Vec<Option<Tried>>, CommandError> {
+    // Once git has to be started, one more pair costs it little.
+    let known = Ancestry::of(repo.root())
+        .and_then(|ancestry| pairs.iter().map(|pair| without_git(&ancestry, pair).map(Some)).collect());
+    if let Some(known) = known {
+        return Ok(known);
+    }
     let git = || git(repo, target, scratch);
     let mut found: Vec<Option<Tried>> = Vec::new();
     while found.len() < pairs.len() {
@@ -63,6 +70,15 @@ pub fn try_merges(
         }
     }
     Ok(found)
+}
+
+/// Returns the result of a merge in which one commit contains the other. No git process is started for it.
+fn without_git(ancestry: &Ancestry, (onto, other): &Pair) -> Option<Tried> {
+    let whole = match ancestry.is_ancestor(onto, other)? {
+        true => other,
+        false => ancestry.is_ancestor(other, onto)?.then_some(onto)?,
+    };
+    Some(Tried { tree: ancestry.tree_of(whole)?, conflicts: Vec::new() })
 }
 
 /// Creates a temporary folder for the trees and files of scratch merges. The caller deletes it after answering: each
@@ -129,7 +145,8 @@ fn in_scratch(repo: &Repository, target: &str, scratch: &Path) -> Git {
 
 /// Returns the tree of a commit.
 pub fn tree_of(repo: &Repository, commit: &str) -> Result<String, CommandError> {
-    repo.read().tree_of(commit)
+    let known = Ancestry::of(repo.root()).and_then(|ancestry| ancestry.tree_of(commit));
+    known.map_or_else(|| repo.read().tree_of(commit), Ok)
 }
 
 /// Returns the merge base of two commits; `None` for unrelated histories.
@@ -140,6 +157,11 @@ pub fn fork(repo: &Repository, one: &str, other: &str) -> Result<Option<String>,
 
 /// Returns the tips of these local branches. Missing branches are left out.
 pub fn tips(repo: &Repository, branches: &[String]) -> Result<HashMap<String, String>, CommandError> {
+    refs::tips(repo.root(), branches).map_or_else(|| ask_tips(repo, branches), Ok)
+}
+
+/// The same, by the git program.
+fn ask_tips(repo: &Repository, branches: &[String]) -> Result<HashMap<String, String>, CommandError> {
     const PREFIX: &str = "refs/heads/";
     let names = branches.iter().map(|branch| format!("{PREFIX}{branch}"));
     let text = repo.read().args(["for-each-ref", "--format=%(objectname) %(refname)"]).args(names).text()?;
@@ -210,11 +232,27 @@ mod tests {
     }
 
     #[test]
+    fn a_merge_in_which_one_contains_the_other_is_the_same_from_git() {
+        let (fixture, tips) = with_branches(&[("a", "readme.txt", "a\n")]);
+        let main = fixture.git(&["rev-parse", "main"]);
+        let pair = |one: &str, other: &str| (one.to_owned(), other.to_owned());
+        let pairs = [pair(&main, &tips["a"]), pair(&tips["a"], &main), pair(&main, &main)];
+        let ancestry = Ancestry::of(fixture.root()).unwrap();
+        let scratch = scratch().unwrap();
+        for pair in &pairs {
+            let from_git = alone(git(&fixture.repo, "main", scratch.path()), pair).unwrap();
+            assert!(from_git.is_some());
+            assert_eq!(without_git(&ancestry, pair), from_git);
+        }
+        assert_eq!(tree_of(&fixture.repo, &main).unwrap(), fixture.git(&["rev-parse", "main^{tree}"]));
+    }
+
+    #[test]
     fn a_branch_that_moves_is_noticed_without_git() {
         let (fixture, tips) = with_branches(&[("a", "a.txt", "a\n"), ("deep/b", "b.txt", "b\n")]);
         let names = ["a".to_owned(), "deep".to_owned(), "deep/b".to_owned()];
         assert_eq!(tips.len(), 2);
-        assert_eq!(super::tips(&fixture.repo, &names).unwrap(), tips, "a folder of branches is no branch");
+        assert_eq!(ask_tips(&fixture.repo, &names).unwrap(), tips, "a folder of branches is no branch");
         let before = stamp(&fixture.repo, &names);
         assert_eq!(stamp(&fixture.repo, &names), before);
         fixture.git(&["branch", "-f", "a", "deep/b"]);

@@ -152,6 +152,11 @@ impl Ancestry {
         }
         Some(part == whole || self.0.graph_descendant_of(whole, part).ok()?)
     }
+
+    /// Returns the tree of a commit.
+    pub(super) fn tree_of(&self, commit: &str) -> Option<String> {
+        Some(self.0.find_commit(Oid::from_str(commit).ok()?).ok()?.tree_id().to_string())
+    }
 }
 
 /// All refs by name, each with the id that it leads to.
