@@ -5,6 +5,8 @@
 //! [`super::not_on_branch`] then lists the uncommitted changes.
 
 use std::collections::HashSet;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
@@ -44,6 +46,8 @@ pub struct Committed {
     pub left: usize,
     /// The first reason why git refused to stage a file.
     pub refused: Option<String>,
+    /// The status after the commit, if it is certain without asking git again.
+    pub status: Option<Status>,
 }
 
 /// Returns the uncommitted changes of a worktree, with every untracked file.
@@ -74,7 +78,7 @@ pub fn commit_leftovers(
 ) -> Result<Committed, LeftoversError> {
     let git_dir = git_dir(worktree)?;
     let operation = operation_in_progress_in(&git_dir);
-    let (head, branch) = (left.head.clone(), left.branch.clone());
+    let (head, branch, before) = (left.head.clone(), left.branch.clone(), left.clone());
     let mut what = What::of(worktree, left, copies)?;
     if what.entries.is_empty() && operation.is_none() {
         return Ok(Committed { left: what.left_alone, ..Committed::default() });
@@ -118,7 +122,40 @@ pub fn commit_leftovers(
     committed.left += refused.len();
     committed.refused = refused.into_iter().next().map(|(_, why)| why);
     committed.commit = commit_staged(worktree, message, fallback, own)?.or(committed.commit);
+    if operation.is_none() && committed.refused.is_none() {
+        committed.status = committed.commit.as_ref().and_then(|commit| after(worktree, before, commit, &what.entries));
+    }
     Ok(committed)
+}
+
+/// Returns the status after these entries were committed. `None` if libgit2 does not confirm that HEAD, the index and the
+/// files agree, or cannot tell.
+fn after(worktree: &Path, mut before: Status, commit: &str, committed: &[Entry]) -> Option<Status> {
+    let opened = git2::Repository::open(worktree).ok()?;
+    let head = opened.head().ok()?.peel_to_commit().ok()?;
+    let mut index = opened.index().ok()?;
+    // Git has just written this tree and noted its id in the index.
+    let is_committed = head.id().to_string() == commit && index.write_tree().ok()? == head.tree_id();
+    let is_as_staged = |entry: &Entry| {
+        let found = worktree.join(&entry.path).symlink_metadata();
+        match (index.get_path(&entry.path, 0), found) {
+            (Some(staged), Ok(file)) => {
+                let staged_at = (i64::from(staged.mtime.seconds()), i64::from(staged.mtime.nanoseconds()));
+                staged.file_size == file.len() as u32 && staged_at == (file.mtime(), file.mtime_nsec())
+            }
+            // The second kind: a folder on the way is a file now.
+            (None, Err(error)) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+            _ => false,
+        }
+    };
+    let is_certain = |entry: &Entry| entry.submodule.is_none() && is_as_staged(entry);
+    if !is_committed || before.complaint.is_some() || !committed.iter().all(is_certain) {
+        return None;
+    }
+    before.head = Some(commit.to_owned());
+    let paths: HashSet<&PathBuf> = committed.iter().map(|entry| &entry.path).collect();
+    before.keep_entries(|entry| !paths.contains(&entry.path));
+    Some(before)
 }
 
 /// The entries of a status that are to be committed.
@@ -325,6 +362,58 @@ mod tests {
             show(fixture.root(), "HEAD~", "merged.txt") + &show(fixture.root(), "HEAD", "merged.txt"),
             "x\nchanged\n"
         );
+    }
+
+    #[test]
+    fn the_status_after_it_is_the_one_that_git_reports() {
+        let fixture = Fixture::new();
+        for name in ["gone.txt", "deep/er/old.txt", "mode.sh"] {
+            fixture.commit(name, "x\n");
+        }
+        fixture.git(&["init", "-q", "inner"]);
+        fixture.write(".gitignore", "*.log\n");
+        fixture.write("a.log", "ignored\n");
+        fixture.write(".env", "SECRET=1\n");
+        fixture.write("readme.txt", "staged\n");
+        fixture.git(&["add", "readme.txt"]);
+        fixture.write("readme.txt", "after\n");
+        fixture.write("odd \u{e9} \n name.txt", "new\n");
+        fs::remove_file(fixture.root().join("gone.txt")).unwrap();
+        fs::remove_dir_all(fixture.root().join("deep")).unwrap();
+        fixture.write("deep", "a file now\n");
+        std::os::unix::fs::symlink("nowhere", fixture.root().join("link")).unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(fixture.root().join("mode.sh"), executable).unwrap();
+        let copies = [Copied { path: ".env".to_owned(), hash: String::new() }];
+        let committed = commit_all(&fixture, &copies).unwrap();
+        let after = left(fixture.root()).unwrap();
+        let names: Vec<_> = after.entries.iter().map(|entry| entry.path.to_str().unwrap()).collect();
+        assert_eq!((committed.status.as_ref(), names), (Some(&after), vec![".env", "inner/"]));
+    }
+
+    #[test]
+    fn the_status_after_it_is_unknown_if_anything_changed_or_git_alone_can_tell() {
+        let fixture = Fixture::new();
+        fixture.write("new.txt", "1\n");
+        let before = left(fixture.root()).unwrap();
+        let commit = commit(&fixture, &[]).unwrap().unwrap();
+        let entries = &before.entries;
+        let known = || after(fixture.root(), before.clone(), &commit, entries).is_some();
+        assert!(known());
+        assert!(after(fixture.root(), before.clone(), &fixture.git(&["rev-parse", "HEAD~1"]), entries).is_none());
+        fixture.write("new.txt", "22\n");
+        assert!(!known(), "another size");
+        fixture.git(&["add", "new.txt"]);
+        assert!(!known(), "staged");
+        fixture.git(&["reset", "-q", "--hard"]);
+        assert!(known());
+        fs::remove_file(fixture.root().join("new.txt")).unwrap();
+        assert!(!known(), "deleted");
+        let sha256 = Fixture::empty(&["--object-format=sha256"]);
+        sha256.commit("readme.txt", "x\n");
+        sha256.write("new.txt", "x\n");
+        let committed = commit_all(&sha256, &[]).unwrap();
+        assert_eq!((committed.files, committed.status), (1, None));
     }
 
     #[test]

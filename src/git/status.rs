@@ -64,10 +64,12 @@ pub enum Untracked {
     Files,
     /// A folder with nothing tracked in it is one entry: cheaper in a large checkout.
     Folders,
+    /// None, which saves searching the folders.
+    Left,
 }
 
 /// The status of a worktree at one moment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
     /// `None` before the first commit.
     pub head: Option<String>,
@@ -80,6 +82,16 @@ pub struct Status {
     pub(super) records: Vec<u8>,
     /// Git's warning about folders that it could not read.
     pub(super) complaint: Option<String>,
+}
+
+impl Status {
+    /// Removes the entries for which `keep` is false, and their records.
+    pub(super) fn keep_entries(&mut self, keep: impl Fn(&Entry) -> bool) {
+        let records = self.records.split_inclusive(|byte| *byte == 0);
+        let kept = self.entries.iter().zip(records).filter(|(entry, _)| keep(entry));
+        self.records = kept.flat_map(|(_, record)| record.to_vec()).collect();
+        self.entries.retain(keep);
+    }
 }
 
 /// Returns everything that `git status` would show, including submodules regardless of the configuration.
@@ -111,6 +123,7 @@ fn status_by(git: Git, worktree: &Path, untracked: Untracked, ignored: Ignored) 
     let untracked = match untracked {
         Untracked::Files => "--untracked-files=all",
         Untracked::Folders => "--untracked-files=normal",
+        Untracked::Left => "--untracked-files=no",
     };
     let (answer, complaint) = git
         .args(["status", "--porcelain=v2", "-z", "--no-renames"])

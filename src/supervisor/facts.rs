@@ -24,6 +24,8 @@ pub struct Known {
     /// Parts of the work that its branch does not hold, from before a verification wrote its own files. `None` if they
     /// were not determined yet.
     pub not_on_branch: Option<Vec<git::NotOnBranch>>,
+    /// The status of the worktree, if nothing can have changed there since it was read.
+    pub status: Option<git::Status>,
 }
 
 /// Collects the changes of an attempt. Never fails: facts that cannot be determined are listed in the notes. Blocks.
@@ -66,7 +68,8 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
     let checked = git::check_in_place(repository, directory)
         .map_err(|error| git::not_on_branch::out_of_place(directory, &with_causes(&error)));
     let unknown = |error| git::not_on_branch::unknown(directory, &with_causes(&error));
-    let status = match checked.and_then(|()| look(directory).map_err(unknown)) {
+    let status = checked.and_then(|()| known.status.map_or_else(|| look(directory).map_err(unknown), Ok));
+    let status = match status {
         Ok(status) => status,
         Err(part) => {
             let parts = known.not_on_branch.unwrap_or_default().into_iter().chain([part]);

@@ -31,7 +31,7 @@ pub(super) enum Finished {
 }
 
 /// The sweeps of all turns together.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct CleanupSoFar {
     ended: u32,
     last: Cleanup,
@@ -47,6 +47,15 @@ impl CleanupSoFar {
         let survivors = swept.survivors.len() as u32;
         self.last = Cleanup { survivors, proof, ended: self.ended, spared: swept.spared };
     }
+
+    fn is_in_doubt(&self) -> bool {
+        self.last.survivors > 0 || self.last.proof != Proof::Full
+    }
+
+    /// Returns whether it is certain that no process of the worker has run since an earlier sweep.
+    fn found_nothing_since(&self, earlier: &Self) -> bool {
+        !earlier.is_in_doubt() && !self.is_in_doubt() && earlier.ended == self.ended
+    }
 }
 
 /// Results of checking the work at the end of an attempt.
@@ -58,13 +67,20 @@ struct Proven {
     before: Option<git::Fingerprint>,
     /// True if the worktree was removed, or its link to the repository leads nowhere.
     place_is_gone: bool,
+    /// What changed in the main checkout, if nothing that could change it has run since.
+    main_checkout_changes: Option<Vec<String>>,
 }
 
 impl Attempt {
     pub(super) async fn finish(&mut self, ended: &Ended) -> Finished {
+        let after_turn = self.cleanup.clone();
         let mut proven = self.prove(ended).await;
         if self.was_anything_started_since() {
             self.sweep().await;
+        }
+        if !self.cleanup.found_nothing_since(&after_turn) {
+            proven.left.status = None;
+            proven.main_checkout_changes = None;
         }
         crash_point::at(Point::Swept);
         let changes = self.changes(&mut proven).await;
@@ -98,14 +114,25 @@ impl Attempt {
             left: Left::default(),
             before: facts::before(&self.assignment, &self.dir),
             place_is_gone: self.place_is_gone(),
+            main_checkout_changes: None,
         };
+        let command = self.assignment.mission.verify_command.clone();
         // Nothing is ever committed in a user's own directory.
         if self.assignment.ours && !proven.place_is_gone {
             let (assignment, before) = (self.assignment.clone(), proven.before.clone());
-            proven.left = blocking(move || leftovers::put_on_branch(&assignment, before.as_ref())).await;
+            let is_unverified = command.is_none();
+            let both = move || {
+                beside(
+                    || is_unverified.then(|| outside::main_checkout_changes(&assignment)),
+                    || leftovers::put_on_branch(&assignment, before.as_ref()),
+                )
+            };
+            (proven.main_checkout_changes, proven.left) = blocking(both).await;
         }
         crash_point::at(Point::LeftoversCommitted);
-        let Some(command) = self.assignment.mission.verify_command.clone() else { return proven };
+        let Some(command) = command else { return proven };
+        // It may change files.
+        proven.left.status = None;
         let ran_well = ended.stop.is_none() && ended.report.end.is_ok() && !proven.place_is_gone;
         proven.verification = match ran_well {
             true => match &proven.left.unreadable {
@@ -132,9 +159,7 @@ impl Attempt {
     /// Returns whether git or the verification may have started processes since the sweep after the turn. Also true if
     /// that sweep was inconclusive.
     fn was_anything_started_since(&self) -> bool {
-        let swept = &self.cleanup.last;
-        let in_doubt = swept.survivors > 0 || swept.proof != Proof::Full;
-        in_doubt || self.assignment.ours || self.assignment.mission.verify_command.is_some()
+        self.cleanup.is_in_doubt() || self.assignment.ours || self.assignment.mission.verify_command.is_some()
     }
 
     /// Returns whether the worktree was removed, and with it its link to the repository, or the repository was moved.
@@ -184,20 +209,23 @@ impl Attempt {
 
     async fn changes(&self, proven: &mut Proven) -> Changes {
         let assignment = self.assignment.clone();
-        let known = facts::Known { before: proven.before.take(), not_on_branch: proven.left.not_on_branch.take() };
+        let known = facts::Known {
+            before: proven.before.take(),
+            not_on_branch: proven.left.not_on_branch.take(),
+            status: proven.left.status.take(),
+        };
         let gone = self.git.as_ref().filter(|_| proven.place_is_gone).map(|git| match moved_to(&self.dir) {
             Some(now) => Repository::discover(now.root()).ok().flatten().map_or_else(PathBuf::new, |it| it.common_dir),
             None => git.common.clone(),
         });
+        let main_checkout_changes = proven.main_checkout_changes.take();
         let mut changes = blocking(move || match gone {
             Some(common) => facts::branch_changes(&assignment, &common),
-            None => std::thread::scope(|scope| {
-                // Runs in parallel: both mostly start git, and neither changes anything.
-                let outside = scope.spawn(|| outside::main_checkout_changes(&assignment));
-                let changes = facts::changes(&assignment, known);
-                let main_checkout_changes = outside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            None => {
+                let outside = || main_checkout_changes.unwrap_or_else(|| outside::main_checkout_changes(&assignment));
+                let (main_checkout_changes, changes) = beside(outside, || facts::changes(&assignment, known));
                 Changes { main_checkout_changes, ..changes }
-            }),
+            }
         })
         .await;
         changes.committed_by_us = proven.left.committed;
@@ -332,6 +360,15 @@ pub(super) async fn called_off(inbox: &mut Inbox, dir: &AttemptDir) {
             return;
         }
     }
+}
+
+/// Runs two pieces of work that mostly wait for git in parallel.
+fn beside<One: Send, Other>(one: impl FnOnce() -> One + Send, other: impl FnOnce() -> Other) -> (One, Other) {
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        (one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), other)
+    })
 }
 
 /// Runs work that blocks, such as git, outside the event loop's thread.

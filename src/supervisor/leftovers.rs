@@ -18,6 +18,8 @@ pub(super) struct Left {
     pub not_on_branch: Option<Vec<NotOnBranch>>,
     /// The reason why git does not work on this folder or cannot read its state. A verification proves no commit then.
     pub unreadable: Option<String>,
+    /// The status of the worktree after that.
+    pub status: Option<git::Status>,
 }
 
 /// Puts the uncommitted changes of a worker on its branch. Blocks. `before` is the state before its first attempt.
@@ -55,10 +57,17 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
     if let Some(lock) = locks.first().filter(|_| left.uncommitted > 0) {
         why = Some(format!("{} is there, and a git is at work in this worktree", lock.display()));
     }
-    // The status is still valid if nothing was committed and nothing was refused.
-    let now = if left.committed == 0 && why.is_none() { Ok(status) } else { git::left(directory) };
+    let now = match left.status.take() {
+        Some(after) => Ok(after),
+        // It is still valid if nothing was committed and nothing was refused.
+        None if left.committed == 0 && why.is_none() => Ok(status),
+        None => git::left(directory),
+    };
     match now {
-        Ok(now) => left.not_on_branch = Some(facts::not_on_branch(assignment, before, why.as_deref(), &now)),
+        Ok(now) => {
+            left.not_on_branch = Some(facts::not_on_branch(assignment, before, why.as_deref(), &now));
+            left.status = Some(now);
+        }
         Err(error) => left.unreadable = Some(with_causes(&error)),
     }
     left
@@ -88,6 +97,7 @@ fn commit(assignment: &Assignment, status: git::Status, left: &mut Left) -> Opti
             // A merge may have been concluded without any uncommitted file.
             left.committed = (committed.files as u32).max(u32::from(committed.commit.is_some()));
             left.uncommitted = committed.left as u32;
+            left.status = committed.status;
             committed.refused
         }
         Err(error) => Some(format!("cannot {}", with_causes(&error))),
