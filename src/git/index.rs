@@ -1,6 +1,7 @@
 //! A temporary index: a copy of a worktree's index in which things can be staged without touching the worktree, and
 //! the staging itself.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -103,17 +104,30 @@ fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
     fs::File::options().write(true).open(to)?.set_modified(written)
 }
 
-/// Tracked files whose changes git was told not to look at, and that are there.
+/// Returns the existing tracked files that are marked as unchanged (`assume-unchanged`, `skip-worktree`).
 pub fn hidden_by_marks(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
+    let mut marked = match marked(worktree) {
+        Some(marked) => marked,
+        None => ask_marked(worktree)?,
+    };
+    marked.retain(|path| worktree.join(path).symlink_metadata().is_ok());
+    Ok(marked)
+}
+
+/// `None`: only the git program can answer.
+fn marked(worktree: &Path) -> Option<Vec<PathBuf>> {
+    const ASSUME_UNCHANGED: u16 = 0x8000;
+    const SKIP_WORKTREE: u16 = 1 << 14;
+    let index = git2::Repository::open(worktree).ok()?.index().ok()?;
+    let marked = index.iter().filter(|it| it.flags & ASSUME_UNCHANGED != 0 || it.flags_extended & SKIP_WORKTREE != 0);
+    Some(marked.map(|entry| PathBuf::from(OsString::from_vec(entry.path))).collect())
+}
+
+fn ask_marked(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
     let listed = Git::read(worktree).args(["ls-files", "-v", "-z"]).run()?;
-    let marked = |record: &&[u8]| record.first().is_some_and(|tag| tag.is_ascii_lowercase() || *tag == b'S');
-    Ok(listed
-        .split(|byte| *byte == 0)
-        .filter(marked)
-        .filter_map(|record| record.get(2..))
-        .map(|path| PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())))
-        .filter(|path| worktree.join(path).symlink_metadata().is_ok())
-        .collect())
+    let is_marked = |record: &&[u8]| record.first().is_some_and(|tag| tag.is_ascii_lowercase() || *tag == b'S');
+    let paths = listed.split(|byte| *byte == 0).filter(is_marked).filter_map(|record| record.get(2..));
+    Ok(paths.map(|path| PathBuf::from(OsString::from_vec(path.to_vec()))).collect())
 }
 
 /// Stages what differs from the index, without the untracked repositories inside: of those git would record only the

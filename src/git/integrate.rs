@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::command::{CommandError, Git};
 use super::index::IndexError;
 use super::overlap::{self, Change};
+use super::refs::Ancestry;
 use super::repository::{Identity, Repository, RepositoryError, branch_commit};
 use super::{names, refs};
 
@@ -31,6 +32,12 @@ pub enum IntegrateError {
     Repository(#[from] RepositoryError),
     #[error("integrate branch {branch:?}: there is no such branch here; the branches there are: {branches}")]
     UnknownBranch { branch: String, branches: String },
+    #[error(
+        "read branch {branch}: its file {} names no commit that git can read; delete that file and make the branch again \
+         at its last commit, which the worker's outcome and the end of logs/refs/heads/{branch} in the git directory name",
+        file.display()
+    )]
+    BrokenBranch { branch: String, file: PathBuf },
     #[error("integrate {branch} into itself; name another target branch")]
     SameBranch { branch: String },
     #[error("cherry-pick {branch}: {commit} is a merge commit; use merge or squash")]
@@ -176,6 +183,18 @@ impl<'a> Bench<'a> {
         Ok(overlap::changes(self.read(), from, to)?)
     }
 
+    /// Returns whether two commits, or a commit and a tree, have the same files.
+    pub fn is_same(&self, one: &str, other: &str) -> Result<bool, IntegrateError> {
+        let tree = self.tree_of(one)?;
+        Ok(other == tree || self.tree_of(other)? == tree)
+    }
+
+    fn tree_of(&self, commit: &str) -> Result<String, CommandError> {
+        // libgit2 does not see the objects of a dry run.
+        let known = Ancestry::of(self.repo.root()).and_then(|ancestry| ancestry.tree_of(commit));
+        known.map_or_else(|| self.read().tree_of(commit), Ok)
+    }
+
     fn read(&self) -> Git {
         self.with_scratch(self.repo.read())
     }
@@ -204,7 +223,7 @@ impl<'a> Bench<'a> {
             Err(conflicts) => return Ok(Coupled::Conflicts(conflicts)),
         };
         let squash = step.strategy == Strategy::Squash;
-        if (squash || !settled.is_empty()) && tree == self.read().tree_of(onto)? {
+        if (squash || !settled.is_empty()) && tree == self.tree_of(onto)? {
             return Ok(Coupled::Nothing);
         }
         if self.scratch.is_some() && step.is_last {
@@ -241,7 +260,7 @@ impl<'a> Bench<'a> {
     /// Creates an unreferenced commit with the tree of `of` that also has `parents` in its history.
     fn stand_in(&self, of: &str, parents: &[&str]) -> Result<String, CommandError> {
         let parents: Vec<&str> = [of].iter().chain(parents).copied().collect();
-        commit_tree(self.write(), &self.read().tree_of(of)?, &parents, b"stand-in for a merge".to_vec())
+        commit_tree(self.write(), &self.tree_of(of)?, &parents, b"stand-in for a merge".to_vec())
     }
 
     /// Returns the newest commit of `tip` whose changes the user has already integrated into `onto`, picked one by one
@@ -316,7 +335,7 @@ impl<'a> Bench<'a> {
         commit: &str,
         parent: &str,
     ) -> Result<Result<String, Vec<Conflict>>, IntegrateError> {
-        let onto_tree = self.read().tree_of(onto)?;
+        let onto_tree = self.tree_of(onto)?;
         let stand_in = commit_tree(self.write(), &onto_tree, &[parent], b"stand-in for a cherry-pick".to_vec())?;
         let tree = match self.merge_trees(&stand_in, commit)? {
             Ok(tree) => tree,
@@ -390,6 +409,10 @@ pub fn local_tip(repo: &Repository, branch: &str) -> Result<String, IntegrateErr
 }
 
 fn unknown<T>(repo: &Repository, branch: &str) -> Result<T, IntegrateError> {
+    let file = repo.common_dir.join("refs/heads").join(branch);
+    if file.is_file() {
+        return Err(IntegrateError::BrokenBranch { branch: branch.to_owned(), file });
+    }
     Err(IntegrateError::UnknownBranch { branch: branch.to_owned(), branches: names::branches(repo)? })
 }
 

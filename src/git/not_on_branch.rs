@@ -247,10 +247,7 @@ impl<'a> Look<'a> {
     /// Lists changes of files that are marked as unchanged in the index.
     fn marked(&self) -> Result<Vec<NotOnBranch>, IndexError> {
         let worktree = self.asked.worktree;
-        let marked = match marked_by_libgit2(worktree) {
-            Some(marked) => marked,
-            None => hidden_by_marks(worktree)?,
-        };
+        let marked = hidden_by_marks(worktree)?;
         if marked.is_empty() {
             return Ok(Vec::new());
         }
@@ -642,16 +639,6 @@ pub(super) fn is_regenerable(worktree: &Path, path: &Path) -> bool {
     in_regenerable
         || REGENERABLE_ENDINGS.iter().any(|ending| name.ends_with(ending))
         || absolute.is_dir() && (REGENERABLE_FOLDERS.contains(&name.as_str()) || can_be_made_again(&absolute))
-}
-
-/// Returns existing tracked files that are marked as unchanged in the index. `None`: only the git program can answer.
-fn marked_by_libgit2(worktree: &Path) -> Option<Vec<PathBuf>> {
-    const ASSUME_UNCHANGED: u16 = 0x8000;
-    const SKIP_WORKTREE: u16 = 1 << 14;
-    let index = git2::Repository::open(worktree).ok()?.index().ok()?;
-    let marked = index.iter().filter(|it| it.flags & ASSUME_UNCHANGED != 0 || it.flags_extended & SKIP_WORKTREE != 0);
-    let paths = marked.map(|entry| path_of(&entry.path));
-    Some(paths.filter(|path| worktree.join(path).symlink_metadata().is_ok()).collect())
 }
 
 fn path_of(bytes: &[u8]) -> PathBuf {

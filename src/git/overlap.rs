@@ -79,7 +79,7 @@ impl Dirt {
     /// Reads a checkout. Changes of files marked as unchanged are included, because git's merge sees them too.
     pub fn of(worktree: &Path) -> Result<Self, IndexError> {
         let status = match hidden_by_marks(worktree)?.is_empty() {
-            true => status(worktree, Untracked::Folders)?,
+            true => status(worktree, Untracked::Left)?,
             false => status_behind_marks(worktree)?,
         };
         let mut dirt = Self::default();

@@ -182,7 +182,8 @@ fn order(
     };
     if let IntegrationSource::Branch(branch) = &request.source {
         let branch = git::names::branch_name(branch);
-        let tip = git::integrate::tip(&repository, branch).map_err(|error| elsewhere(context, all, branch, error))?;
+        let tip = git::integrate::tip(&repository, branch)
+            .map_err(|error| elsewhere(context, &repository, all, branch, error))?;
         let message = format!("Merge branch '{branch}'");
         let is_its = |worker: &&Arc<Worker>| {
             worker.branch() == Some(branch) && repository_of(context, worker).is_ok_and(|it| it == repository)
@@ -249,9 +250,17 @@ pub(super) fn repository_of(context: &Context, worker: &Worker) -> Result<Reposi
 }
 
 /// Improves the error for an unknown branch if a worker in another repository owns that branch.
-fn elsewhere(context: &Context, all: &[Arc<Worker>], branch: &str, error: IntegrateError) -> OrchestratorError {
+fn elsewhere(
+    context: &Context,
+    repository: &Repository,
+    all: &[Arc<Worker>],
+    branch: &str,
+    error: IntegrateError,
+) -> OrchestratorError {
     let is_its = |worker: &&Arc<Worker>| worker.branch() == Some(branch);
-    let other = all.iter().rev().find(is_its).and_then(|worker| Some((worker, repository_of(context, worker).ok()?)));
+    let with_place = |worker: &Arc<Worker>| Some((worker.clone(), repository_of(context, worker).ok()?));
+    let mut others = all.iter().rev().filter(is_its).filter_map(with_place);
+    let other = others.find(|(_, other)| other != repository);
     match (&error, other) {
         (IntegrateError::UnknownBranch { .. }, Some((worker, other))) => OrchestratorError::Refused(format!(
             "integrate branch {branch:?}: it is the branch of {} in another repository: name repo_path {}, or integrate_worker {}",

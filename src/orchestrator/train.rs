@@ -130,15 +130,19 @@ pub(super) async fn try_out(
         let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
         let bench = Bench::dry(repository).map_err(refused)?;
         // Runs in parallel, since each starts git.
-        let (train, unheeded, landing) = thread::scope(|scope| {
+        let (coupled, unheeded, landing) = thread::scope(|scope| {
             let unheeded = scope.spawn(|| git::unheeded::unheeded(repository, order.push));
             let landing = scope.spawn(|| Landing::of(repository, &order.into));
-            (couple(&bench, &order, &recorded, from), unheeded.join(), landing.join())
+            let coupled = couple(&bench, &order, &recorded, from).and_then(|train| {
+                let changes = bench.changes(&train.from, train.end()).map_err(refused)?;
+                Ok((train, changes))
+            });
+            (coupled, unheeded.join(), landing.join())
         });
-        let (train, unheeded) = (train?, unheeded.unwrap_or_else(|panic| resume_unwind(panic)).map_err(refused));
+        let ((train, changes), unheeded) =
+            (coupled?, unheeded.unwrap_or_else(|panic| resume_unwind(panic)).map_err(refused));
         let would_move = !train.cars.is_empty();
         if would_move {
-            let changes = bench.changes(&train.from, train.end()).map_err(refused)?;
             let landing = landing.unwrap_or_else(|panic| resume_unwind(panic)).map_err(refused)?;
             landing.takes(&changes).map_err(refused)?;
         }
@@ -331,7 +335,7 @@ fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usi
 /// Returns whether the target has all changes of the commit, as other commits: the user squashed, picked or copied
 /// them. Not on top of others of the train, which may yet be left out.
 fn is_there(bench: &Bench<'_>, train: &Train, commit: &str) -> Result<bool> {
-    Ok(train.cars.is_empty() && bench.changes(&train.from, commit).map_err(refused)?.is_empty())
+    Ok(train.cars.is_empty() && bench.is_same(&train.from, commit).map_err(refused)?)
 }
 
 struct Run<'a> {

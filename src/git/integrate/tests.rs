@@ -392,3 +392,13 @@ fn what_moved_by_integration_alone_is_told_from_what_somebody_else_moved() {
     fixture.git(&["update-ref", "refs/heads/aside", "HEAD"]);
     assert!(!moved("HEAD") && !moved("refs/heads/main") && !moved("refs/heads/aside"));
 }
+
+#[test]
+fn a_branch_that_git_cannot_read_is_not_called_unknown() {
+    for content in ["junk\n", "", "0123456789012345678901234567890123456789\n"] {
+        let fixture = Fixture::new();
+        fs::write(fixture.repo.common_dir.join("refs/heads/work"), content).unwrap();
+        let error = local_tip(&fixture.repo, "work").unwrap_err();
+        assert!(matches!(error, IntegrateError::BrokenBranch { .. }), "{content:?}: {error}");
+    }
+}
