@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -31,9 +32,17 @@ pub fn relink(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
     let _lock = repo.lock()?;
     match own_git_dir(repo, path) {
         // The repository was moved, which its user repairs.
-        Some(_) if has_link => Ok(()),
-        Some(record) => link(path, &record).map_err(|source| write_error(path, source)),
+        Some(_) if has_link && made.repo_path != repo.root() => Ok(()),
+        Some(record) => replace_link(path, &record).map_err(|source| write_error(path, source)),
         None => record_again(repo, made),
+    }
+}
+
+/// Writes the `.git` file. A former one led nowhere.
+fn replace_link(worktree: &Path, record: &Path) -> io::Result<()> {
+    match fs::remove_file(worktree.join(".git")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => link(worktree, record),
     }
 }
 
@@ -68,7 +77,7 @@ fn record_beside(repo: &Repository, made: &Worktree, beside: &Path) -> Result<()
     Ok(())
 }
 
-fn write_error(worktree: &Path, source: std::io::Error) -> WorktreeError {
+fn write_error(worktree: &Path, source: io::Error) -> WorktreeError {
     WorktreeError::Remember { path: worktree.join(".git"), source }
 }
 
@@ -80,16 +89,19 @@ mod tests {
 
     #[test]
     fn a_deleted_link_or_record_is_made_again_and_the_files_stay() {
-        for what in ["link", "record", "both"] {
+        for what in ["link", "record", "both", "wrong link"] {
             let fixture = Fixture::new();
             let request = Request { branch: "work".to_owned(), ..Request::default() };
             let made = create(&fixture.repo, &request, Some("a worker")).unwrap();
             commit(&made.path, "a.txt", "a\n");
             write(&made.path, "b.txt", "b\n");
-            if what != "link" {
+            if what == "wrong link" {
+                write(&made.path, ".git", "gitdir: /no/such/place\n");
+            }
+            if ["record", "both"].contains(&what) {
                 fs::remove_dir_all(own_git_dir(&fixture.repo, &made.path).unwrap()).unwrap();
             }
-            if what != "record" {
+            if ["link", "both"].contains(&what) {
                 fs::remove_file(made.path.join(".git")).unwrap();
             }
             relink(&fixture.repo, &made).unwrap();

@@ -195,11 +195,11 @@ fn worktree(
     base: Option<&str>,
 ) -> Result<(git::Worktree, bool), OrchestratorError> {
     let repository = context.repository()?;
-    refuse_cut_off(repository, &order.worker, path)?;
     restore_branch(repository, &order.worker, branch)?;
     if let Some(made) = order.worker_dir.worktree()? {
         git::relink(repository, &made).map_err(refused)?;
     }
+    refuse_cut_off(repository, &order.worker, path)?;
     let is_begun = || {
         let unfinished = path.exists() && order.worker_dir.worktree::<git::Worktree>()?.is_none();
         Ok::<_, OrchestratorError>(unfinished && is_registered_for(repository, path, &order.worker)?)
@@ -282,13 +282,13 @@ fn refuse_worktree_of_old(
     )))
 }
 
-/// Refuses a worktree beside a moved repository: its link leads to the former place of the repository.
+/// Refuses a worktree whose `.git` file leads nowhere, such as one beside a moved repository.
 fn refuse_cut_off(repository: &Repository, worker: &Worker, path: &Path) -> Result<(), OrchestratorError> {
     if !git::leads_nowhere(path) || !git::has_record(repository, path) {
         return Ok(());
     }
     Err(OrchestratorError::Refused(format!(
-        "the repository was moved since this worker began: `git worktree repair {0}` in it mends git's links to the worktree {0}; its commits are on branch {1}, which integrate_worker takes by `branch`",
+        "cannot use the worktree {0}: its `.git` file names a folder that does not exist, as after a move of the repository; `git worktree repair {0}` in the repository repairs it; its commits are on branch {1}, which integrate_worker takes by `branch`",
         path.display(),
         worker.mission.place.branch().unwrap_or_default()
     )))
