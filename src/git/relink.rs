@@ -5,10 +5,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::command::Git;
-use super::loose::own_git_dir;
+use super::loose::{linked_git_dirs, own_git_dir, place};
 use super::repository::{Repository, branch_commit};
 use super::worktree::{Worktree, WorktreeError, leads_nowhere, link, remember};
 
@@ -21,6 +21,7 @@ const UNFINISHED: &str = "orchestrator-boss.relink";
 /// as a worktree, it would turn into a commit that deletes them.
 pub fn relink(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
     let path = &made.path;
+    clear_unfinished(repo)?;
     let is_folder = path.symlink_metadata().is_ok_and(|kind| kind.is_dir());
     let has_link = path.join(".git").symlink_metadata().is_ok();
     if !is_folder || has_link && !leads_nowhere(path) {
@@ -33,7 +34,7 @@ pub fn relink(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
     match own_git_dir(repo, path) {
         // The repository was moved, which its user repairs.
         Some(_) if has_link && made.repo_path != repo.root() => Ok(()),
-        Some(record) => replace_link(path, &record).map_err(|source| write_error(path, source)),
+        Some(record) => replace_link(path, &record).map_err(|source| write_error(&path.join(".git"), source)),
         None => record_again(repo, made),
     }
 }
@@ -66,19 +67,38 @@ fn record_again(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError>
     remember(made)
 }
 
+/// Removes what a call that was killed has left: the folder, and the record of an empty worktree in it.
+fn clear_unfinished(repo: &Repository) -> Result<(), WorktreeError> {
+    let folder = repo.common_dir.join(UNFINISHED);
+    if !folder.exists() {
+        return Ok(());
+    }
+    let _lock = repo.lock()?;
+    let is_in_it = |record: &PathBuf| place(record).is_some_and(|worktree| worktree.starts_with(&folder));
+    let records: Vec<PathBuf> = linked_git_dirs(repo).filter(is_in_it).collect();
+    for path in records.into_iter().chain([folder.clone()]) {
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(write_error(&path, source)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn record_beside(repo: &Repository, made: &Worktree, beside: &Path) -> Result<(), WorktreeError> {
     let add = repo.write().args(["worktree", "add", "--quiet", "--no-checkout"]);
     match branch_commit(repo.root(), &made.branch)? {
         Some(_) => add.arg("--").arg(beside).arg(&made.branch).run()?,
         None => add.args(["--detach", "--"]).arg(beside).arg(&made.base_commit).run()?,
     };
-    fs::copy(beside.join(".git"), made.path.join(".git")).map_err(|source| write_error(&made.path, source))?;
+    let link = made.path.join(".git");
+    fs::copy(beside.join(".git"), &link).map_err(|source| write_error(&link, source))?;
     repo.write().args(["worktree", "repair", "--"]).arg(&made.path).run()?;
     Ok(())
 }
 
-fn write_error(worktree: &Path, source: io::Error) -> WorktreeError {
-    WorktreeError::Remember { path: worktree.join(".git"), source }
+fn write_error(path: &Path, source: io::Error) -> WorktreeError {
+    WorktreeError::Remember { path: path.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -112,6 +132,22 @@ mod tests {
             relink(&fixture.repo, &made).unwrap();
             assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 2);
         }
+    }
+
+    #[test]
+    fn a_call_that_was_killed_is_no_obstacle_for_the_next() {
+        let fixture = Fixture::new();
+        let request = Request { branch: "work".to_owned(), ..Request::default() };
+        let made = create(&fixture.repo, &request, None).unwrap();
+        commit(&made.path, "a.txt", "a\n");
+        fs::remove_dir_all(own_git_dir(&fixture.repo, &made.path).unwrap()).unwrap();
+        let beside = fixture.repo.common_dir.join(UNFINISHED).join(made.path.file_name().unwrap());
+        fixture.git(&["worktree", "add", "-q", "--no-checkout", beside.to_str().unwrap(), "work"]);
+        relink(&fixture.repo, &made).unwrap();
+        check_in_place(&fixture.repo, &made.path).unwrap();
+        assert_eq!(git(&made.path, &["status", "--porcelain", "--branch"]), "## work");
+        assert_eq!(fixture.git(&["worktree", "list"]).lines().count(), 2);
+        assert!(!fixture.repo.common_dir.join(UNFINISHED).exists());
     }
 
     #[test]
