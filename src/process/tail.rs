@@ -184,6 +184,16 @@ impl Tail {
         (!self.unfinished.is_empty()).then_some(self.position)
     }
 
+    /// Ends the unfinished line if it satisfies the condition. [`Tail::next`] then returns it, and what is written later
+    /// begins a new line. A line that was cut is not ended.
+    pub fn end_unfinished_if(&mut self, is_whole: impl Fn(&[u8]) -> bool) {
+        if !self.unfinished.is_empty() && self.unfinished.dropped == 0 && is_whole(&self.unfinished.kept) {
+            self.end_line();
+            // The line is ready, and the next read must not wait for the file to grow.
+            self.rests = false;
+        }
+    }
+
     fn length(&self) -> u64 {
         self.file.metadata().map_or(self.position, |metadata| metadata.len())
     }

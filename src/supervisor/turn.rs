@@ -505,11 +505,13 @@ impl Running {
         self.unread_since = None;
     }
 
-    /// Closes stdin if the output stays in the middle of a line, which may be the final message.
+    /// Closes stdin if the output stays in the middle of a line, which may be the final message. A line of whole JSON
+    /// values lacks only its newline, so it is read.
     fn check_unfinished(&mut self) {
         let unfinished_at = self.tail.unfinished_at();
         if unfinished_at.is_some() && unfinished_at == self.unfinished_at {
             self.close_stdin();
+            self.tail.end_unfinished_if(is_whole_json);
         }
         self.unfinished_at = unfinished_at;
     }
@@ -637,6 +639,11 @@ impl Ladder {
         let steps = steps.iter().copied().map(Step::Signal).chain([Step::Kill, Step::GiveUp]).collect();
         Self { steps, due: None }
     }
+}
+
+fn is_whole_json(line: &[u8]) -> bool {
+    let mut values = serde_json::Deserializer::from_slice(line).into_iter::<serde::de::IgnoredAny>().peekable();
+    line.trim_ascii().starts_with(b"{") && values.peek().is_some() && values.all(|value| value.is_ok())
 }
 
 fn heard(message: &Message) -> AgentEvent {

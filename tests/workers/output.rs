@@ -107,6 +107,22 @@ async fn a_program_that_stays_after_its_result_is_ended_and_the_result_counts() 
     assert_eq!(failure.message, "broken");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_without_a_newline_counts_although_the_cli_hangs() {
+    let world = World::new();
+    let settings = Settings { stall_minutes: 0.1, ..printing(&world, "jsonl") };
+    let server = world.server_with(Some("boss"), settings);
+    let init = json!({"type": "system", "subtype": "init", "session_id": "s-1"});
+    let result = json!({"type": "result", "subtype": "success", "is_error": false, "terminal_reason": "completed", "result": "all done"});
+    std::fs::write(world.path("printed"), format!("{init}\n{result}")).unwrap();
+    std::fs::write(world.path("wait.sh"), format!("#!/bin/sh\ncat {}; sleep 1000\n", world.path("printed").display()))
+        .unwrap();
+    let id = server.create_one(Draft { backend: "claudecode".into(), ..mission("hangs", "") }).await;
+    server.until(&id, "completed").await;
+    let message = server.orchestrator.get(&id).await.unwrap().worker.last().unwrap().final_message.clone();
+    assert_eq!(message, "all done");
+}
+
 /// Checks that the supervisor ends the CLI, which otherwise would wait for messages until its time limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cli_at_rest_after_an_unreadable_line_ends() {

@@ -246,3 +246,19 @@ async fn the_middle_can_be_left_out_and_says_so() {
     assert_eq!(text(&mut tail).await, "last");
     assert_eq!(tail.next().await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn an_unfinished_line_is_ended_on_request() {
+    let mut file = Growing::new();
+    let mut tail = file.tail();
+    file.write(b"one\ntwo");
+    assert_eq!(text(&mut tail).await, "one");
+    assert!(nothing_yet(&mut tail).await);
+    tail.end_unfinished_if(|line| line == b"other");
+    assert!(nothing_yet(&mut tail).await);
+    tail.end_unfinished_if(|line| line == b"two");
+    assert_eq!(text(&mut tail).await, "two");
+    file.write(b"\nthree\n");
+    assert_eq!(text(&mut tail).await, "");
+    assert_eq!(text(&mut tail).await, "three");
+}
