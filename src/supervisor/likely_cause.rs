@@ -203,23 +203,30 @@ fn judge(lacks: Vec<Missing>, base: Base, commit: String) -> Option<LikelyCause>
 
 /// Returns how surely the output points to a missing file or folder: 3 by its path, 2 by its name, 1 by the words of a
 /// package manager or shell, 0 not at all.
-fn evidence(said: &str, main: &Path, lack: &Missing) -> u8 {
-    let name = Path::new(&lack.path).file_name().unwrap_or_default().to_string_lossy();
-    if mentions(said, &lack.path) {
+/// `roots` are the names of the folders that contain the repository's files.
+fn evidence(said: &str, main: &Path, roots: &[String], lack: &Missing) -> u8 {
+    let path = Path::new(&lack.path);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let folders: Vec<String> = match path.parent().and_then(Path::file_name) {
+        Some(parent) => vec![parent.to_string_lossy().into_owned()],
+        None => roots.to_vec(),
+    };
+    if mentions(said, &lack.path, roots) {
         3
-    } else if mentions(said, &name) {
+    } else if mentions(said, &name, &folders) {
         2
     } else {
         u8::from(lack.kind == MissingKind::Dependencies && misses_installed(said, &name, &main.join(&lack.path)))
     }
 }
 
-/// Returns whether the text has this path or name, and not only as a part of a longer word. A name that may be a word
-/// of prose (`data`, `build`) counts only beside a slash or on a line about something that is missing.
-fn mentions(said: &str, path: &str) -> bool {
-    const MISSING: [&str; 5] = ["No such file", "ENOENT", "not found", "Cannot find", "does not exist"];
+/// Returns whether the text has this path or name, not only as a part of a longer word, and not in another folder than
+/// `folders`. A name that may be a word of prose (`data`, `node_modules`) counts only beside a slash or on a line about
+/// something that is missing.
+fn mentions(said: &str, path: &str, folders: &[String]) -> bool {
+    const MISSING: [&str; 6] = ["No such file", "ENOENT", "not found", "Cannot find", "does not exist", "missing"];
     let of_a_name = |it: char| it.is_alphanumeric() || "._-".contains(it);
-    let is_word = path.chars().all(char::is_alphanumeric);
+    let is_word = path.chars().all(|it| it.is_alphanumeric() || it == '_');
     said.lines().any(|line| {
         let about = MISSING.iter().any(|words| line.contains(words));
         !path.is_empty()
@@ -230,10 +237,18 @@ fn mentions(said: &str, path: &str) -> bool {
                     Some('.') => line[at + path.len() + 1..].starts_with(of_a_name),
                     after => after.is_some_and(of_a_name),
                 };
-                let bounded = !before.is_some_and(of_a_name) && !goes_on;
+                let bounded = !before.is_some_and(of_a_name) && !goes_on && is_in_one_of(folders, &line[..at]);
                 bounded && (!is_word || about || before == Some('/') || after == Some('/'))
             })
     })
+}
+
+/// Returns whether a path that begins as `before` is in one of these folders, or does not name its folder.
+fn is_in_one_of(folders: &[String], before: &str) -> bool {
+    let Some(before) = before.strip_suffix('/') else { return true };
+    let is_of_a_name = |it: char| it.is_alphanumeric() || "._-@~".contains(it);
+    let folder = before.rsplit(|it| !is_of_a_name(it)).next().unwrap_or_default();
+    ["", ".", "..", "@", "~"].contains(&folder) || folders.iter().any(|it| it == folder)
 }
 
 /// Returns whether a package manager or a shell missed something that this folder of installed dependencies has.
@@ -280,11 +295,13 @@ pub(super) fn missing(repository: &Repository, worktree: &Path, found: &Verifica
         Vec::new()
     });
     let lacks = lacks.into_iter().map(|lack| Missing { kind: kind(lack.kind), path: lack.path, named: false });
-    ranked(&said, main, lacks.collect())
+    let name = |folder: &Path| Some(folder.file_name()?.to_string_lossy().into_owned());
+    let roots: Vec<String> = [worktree, main].into_iter().filter_map(name).collect();
+    ranked(&said, main, &roots, lacks.collect())
 }
 
-fn ranked(said: &str, main: &Path, lacks: Vec<Missing>) -> Vec<Missing> {
-    let ranked = lacks.into_iter().map(|lack| (evidence(said, main, &lack), lack));
+fn ranked(said: &str, main: &Path, roots: &[String], lacks: Vec<Missing>) -> Vec<Missing> {
+    let ranked = lacks.into_iter().map(|lack| (evidence(said, main, roots, &lack), lack));
     let mut ranked: Vec<_> = ranked.filter(|(rank, lack)| *rank > 0 || lack.kind != MissingKind::Untracked).collect();
     // The longer path says more: `app/node_modules` has the name `node_modules` in it.
     ranked.sort_by_key(|(rank, lack)| std::cmp::Reverse((*rank, if *rank > 1 { lack.path.len() } else { 0 })));
@@ -441,16 +458,23 @@ mod tests {
             let rest = [(".env", LocalFile), ("gen", Untracked), ("data", LocalFile)];
             let rest = rest.map(|(path, kind)| Missing { kind, ..lack(path) });
             let folders = [".venv", "node_modules", "pkg/app/node_modules"].map(lack);
-            let found = ranked(said, main.path(), folders.into_iter().chain(rest).collect());
+            let roots = ["w-1-fix".to_owned()];
+            let found = ranked(said, main.path(), &roots, folders.into_iter().chain(rest).collect());
             found.into_iter().filter(|lack| lack.named).map(|lack| lack.path).collect::<Vec<_>>()
         };
-        let cases: [(&str, &[&str]); 14] = [
+        let cases: [(&str, &[&str]); 20] = [
             ("cat: .env: No such file or directory", &[".env"]),
             ("could not read .env.", &[".env"]),
             ("cat: gen/g.js: No such file or directory", &["gen"]),
             ("cat: data: No such file or directory", &["data"]),
             ("cat: node_modules/y/i: No such file", &["node_modules"]),
-            ("open pkg/app/node_modules/y: no", &["pkg/app/node_modules", "node_modules"]),
+            ("open pkg/app/node_modules/y: no", &["pkg/app/node_modules"]),
+            ("cannot open /work/w-1-fix/gen/g.js", &["gen"]),
+            ("cannot open ../gen/g.js", &["gen"]),
+            ("FAIL tests/gen/api.test.js: expected 1", &[]),
+            ("cannot open /work/w-1-fix/tests/gen/g.js", &[]),
+            ("warning: node_modules is ignored by eslint", &[]),
+            ("node_modules missing, run npm install", &["node_modules"]),
             ("Error: Cannot find module 'left-pad'", &["node_modules", "pkg/app/node_modules"]),
             ("Error: Cannot find module './left'", &[]),
             ("ModuleNotFoundError: No module named 'yaml'", &[".venv"]),
