@@ -20,7 +20,7 @@ how_to_install() {
     # server's variables, this folder's path among them: written otherwise, it can be read.
     if [ -f "$root/Cargo.toml" ]; then
         quoted=$(printf '%s' "${root%/*}/./${root##*/}" | sed "s/'/'\\\\''/g")
-        printf '%s\n' "run \`cargo install --path '$quoted'\` (needs Rust, https://rustup.rs, and a C compiler)"
+        printf '%s\n' "run \`cargo install --locked --path '$quoted'\` (needs Rust, https://rustup.rs, and a C compiler)"
     else
         echo "install it as the README of the plugin says, in a folder on the PATH"
     fi

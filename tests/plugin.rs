@@ -105,7 +105,8 @@ fn a_missing_program_is_answered_with_how_to_install_it() {
     // The plugin's folder now holds the sources, so the answer has a command that names this folder.
     fs::write(plugin.root().join("Cargo.toml"), "").expect("a file");
     let said = text(INITIALIZE).1;
-    let named = said.split("cargo install --path ").nth(1).and_then(|rest| rest.split('`').next()).expect("a command");
+    let named =
+        said.split("cargo install --locked --path ").nth(1).and_then(|rest| rest.split('`').next()).expect("a command");
     let seen = plugin.run(Command::new("/bin/sh").args(["-c", &format!("cd {named} && pwd")]), "");
     assert_eq!(String::from_utf8_lossy(&seen.stdout).trim(), plugin.root().canonicalize().unwrap().to_string_lossy());
 }

@@ -56,7 +56,7 @@ async fn without_the_program_the_plugin_says_how_to_install_it(world: &World) {
     let mut list = world.home.command(world.cli.path());
     let listed = list.args(["mcp", "list"]).current_dir(world.repo()).output().expect("the CLI starts");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let command = format!("cargo install --path '{}", world.path("").display());
+    let command = format!("cargo install --locked --path '{}", world.path("").display());
     assert!(listed.contains("which is not installed") && listed.contains(command.trim_end_matches('/')), "{listed}");
     // The edit is allowed, and the hook causes no visible error.
     let mut boss = world.home.command(world.cli.path());
