@@ -424,6 +424,8 @@ impl Registry {
             }),
             Entry::Running { worker, attempt, base_commit, base_branch, repository } => self.change(worker, |worker| {
                 if worker.advance_in(*attempt, Event::TurnStarted) {
+                    // The attempt runs in it, so it was created again.
+                    worker.worktree_removed = false;
                     worker.started_at.get_or_insert(line.at);
                     worker.base_commit = base_commit.clone().or(worker.base_commit.take());
                     worker.base_branch = base_branch.clone().or(worker.base_branch.take());

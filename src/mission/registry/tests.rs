@@ -40,6 +40,21 @@ fn what_a_slow_server_says_of_an_earlier_attempt_changes_nothing() {
 }
 
 #[test]
+fn removed_worktree_counts_as_present_once_a_retry_runs_in_it() {
+    let mut registry = Registry::default();
+    let id = create(&mut registry, &[draft("t")]).remove(0).unwrap();
+    settle(&mut registry, &id, Ending::Completed);
+    apply(&mut registry, "s", Entry::WorktreeRemoved { worker: id.clone(), salvage_ref: None });
+    requeue(&mut registry, &id);
+    start(&mut registry, &id, 2);
+    assert!(registry.get(&id).unwrap().worktree_removed);
+    let begun =
+        Entry::Running { worker: id.clone(), attempt: 2, base_commit: None, base_branch: None, repository: None };
+    apply(&mut registry, "s", begun);
+    assert!(!registry.get(&id).unwrap().worktree_removed);
+}
+
+#[test]
 fn what_was_called_off_is_not_tried_again_by_itself() {
     let mut registry = Registry::default();
     let mut twice = draft("t");
