@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::backend::{Backends, CustomBackend};
+use crate::mission::hint::{Hint, Hinted};
 
 /// All settings, each with its default. `deny_unknown_fields`: a misspelt setting is reported, not ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -224,8 +225,17 @@ pub enum ConfigError {
     Invalid { path: PathBuf, reason: String },
     #[error("cannot use the variable {found}: there is none of that name; did you mean {meant}?")]
     Variable { found: String, meant: &'static str },
-    #[error("{variable}={value:?} is not a number: unset it or give a whole number")]
+    #[error("cannot use the variable {variable}={value:?}: it is not a whole number")]
     NotANumber { variable: &'static str, value: String },
+}
+
+impl Hinted for ConfigError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::NotANumber { .. } => vec![Hint::to("unset it"), Hint::to("give a whole number")],
+            Self::Read { .. } | Self::Invalid { .. } | Self::Variable { .. } => Vec::new(),
+        }
+    }
 }
 
 /// The variables that a user may set. Variables that only our own processes set for each other are not among them.

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 /// Each room, and the rooms below it that it may use.
 const ARROWS: [(&str, &[&str]); 11] = [
     ("mission", &[]),
-    ("process", &[]),
-    ("git", &[]),
+    ("process", &["mission"]),
+    ("git", &["mission"]),
     ("backend", &["mission"]),
     ("store", &["mission"]),
     ("config", &["backend", "mission"]),
     ("supervisor", &["backend", "config", "git", "mission", "process", "store"]),
-    ("launcher", &["process", "store", "supervisor"]),
+    ("launcher", &["mission", "process", "store", "supervisor"]),
     ("orchestrator", &["backend", "config", "git", "launcher", "mission", "process", "store", "supervisor"]),
     ("mcp", &["backend", "config", "mission", "orchestrator", "process", "store", "supervisor"]),
     ("cli", &["backend", "config", "git", "mcp", "mission", "orchestrator", "process", "store", "supervisor"]),

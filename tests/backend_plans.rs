@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use orchestrator_boss::backend::{
     Backends, CustomBackend, CustomOutput, GitDirs, LaunchPlan, Session, Stdin, StopSignal, Turn,
 };
+use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::id::{BackendName, TaskId};
 use orchestrator_boss::mission::spec::{Mission, Permissions, Place};
 use uuid::Uuid;
@@ -145,7 +146,7 @@ fn what_a_backend_cannot_keep_is_refused_with_the_mend() {
     ];
     let mut text = String::new();
     for (name, mission) in cases {
-        writeln!(text, "{}", backends.get(name).unwrap().check(&mission).unwrap_err()).unwrap();
+        writeln!(text, "{}", with_hints(&backends.get(name).unwrap().check(&mission).unwrap_err())).unwrap();
     }
     insta::assert_snapshot!(text);
 }

@@ -82,7 +82,7 @@ pub fn check_effort(backend: &str, effort: Option<&str>) -> Result<(), Refusal> 
             backend: backend.into(),
             effort: effort.into(),
             accepted: match accepted {
-                [] => "none: leave model_effort out".into(),
+                [] => "none".into(),
                 accepted => accepted.join(", "),
             },
         }),
@@ -101,6 +101,7 @@ pub fn check_no_cost_limit(backend: &str, max_cost_usd: Option<f64>) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mission::hint::with_hints;
 
     #[test]
     fn plain_names_have_one_owner_and_the_rest_none() {
@@ -124,11 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_model_is_refused_with_the_mend() {
-        let refusal = check_model(CODEX, Some("sonnet")).unwrap_err().to_string();
+    fn foreign_model_is_refused_with_a_hint() {
+        let refusal = with_hints(&check_model(CODEX, Some("sonnet")).unwrap_err());
         assert_eq!(
             refusal,
-            r#"the model "sonnet" belongs to the backend "claudecode", not to "codex": name that backend, or a model of "codex" (for example "gpt-5.5"), or leave model_override out"#
+            r#"cannot use the model "sonnet" with "codex": it belongs to the backend "claudecode"; name the backend "claudecode", or name a model of "codex", such as "gpt-5.5", or leave out model_override"#
         );
         assert!(check_model(CODEX, Some("openai/gpt-oss-20b")).is_ok());
         assert!(check_model(CODEX, Some("--help")).is_err());
@@ -144,8 +145,11 @@ mod tests {
 
     #[test]
     fn a_backend_without_efforts_says_so() {
-        let refusal = check_effort(GEMINI, Some("high")).unwrap_err().to_string();
-        assert_eq!(refusal, r#""gemini" does not know the effort "high"; it accepts none: leave model_effort out"#);
+        let refusal = with_hints(&check_effort(GEMINI, Some("high")).unwrap_err());
+        assert_eq!(
+            refusal,
+            r#"cannot use the effort "high" with "gemini": it accepts none; use one that it accepts, or leave out model_effort"#
+        );
         assert!(check_effort(CLAUDE_CODE, Some("max")).is_ok());
         assert!(check_effort(CLAUDE_CODE, Some("ultra")).is_err());
     }

@@ -120,7 +120,7 @@ impl CustomBackend {
         let accepted = if let Some(why) = unusable(model) {
             why.to_owned()
         } else if !self.takes("{model}") {
-            "its arguments have no {model}, so leave model_override out".to_owned()
+            "its arguments have no {model}".to_owned()
         } else if !self.models.is_empty() && !self.models.iter().any(|known| known == model) {
             format!("its settings name {}", self.models.join(", "))
         } else {
@@ -131,7 +131,7 @@ impl CustomBackend {
 
     fn check_effort(&self, effort: &str) -> Result<(), Refusal> {
         let accepted = if !self.takes("{effort}") {
-            "none: leave model_effort out".to_owned()
+            "none".to_owned()
         } else if !self.efforts.is_empty() && !self.efforts.iter().any(|known| known == effort) {
             self.efforts.join(", ")
         } else {
@@ -145,7 +145,7 @@ impl CustomBackend {
             return Err(Refusal::Permissions {
                 backend: self.name.clone(),
                 permissions,
-                mend: "put {permissions} into its arguments if the program can, or use another backend".into(),
+                fix: "put {permissions} into its arguments if the program can, or use another backend".into(),
             });
         }
         Ok(())

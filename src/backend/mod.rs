@@ -25,6 +25,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::mission::hint::{Hint, Hinted};
 use crate::mission::outcome::{Exit, Failure, Usage};
 use crate::mission::spec::{Mission, Permissions};
 
@@ -200,23 +201,39 @@ pub enum Enforcement {
     None,
 }
 
-/// A mission that this backend cannot take, with the mend in the text.
+/// A mission that this backend cannot take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error(
-        "the model {model:?} belongs to the backend {belongs_to:?}, not to {backend:?}: name that backend, or a model of {backend:?} (for example {example:?}), or leave model_override out"
-    )]
+    #[error("cannot use the model {model:?} with {backend:?}: it belongs to the backend {belongs_to:?}")]
     ForeignModel { model: String, belongs_to: String, backend: String, example: String },
-    #[error("{backend:?} cannot use the model {model:?}: {accepted}")]
+    #[error("cannot use the model {model:?} with {backend:?}: {accepted}")]
     Model { backend: String, model: String, accepted: String },
-    #[error("{backend:?} does not know the effort {effort:?}; it accepts {accepted}")]
+    #[error("cannot use the effort {effort:?} with {backend:?}: it accepts {accepted}")]
     Effort { backend: String, effort: String, accepted: String },
-    #[error("{backend:?} cannot keep a worker to the permissions {}: {mend}", permissions_word(*permissions))]
-    Permissions { backend: String, permissions: Permissions, mend: String },
-    #[error(
-        "{backend:?} does not say what a run costs, so max_cost_usd cannot be kept: use max_tokens or timeout_minutes, or another backend"
-    )]
+    #[error("cannot limit a worker of {backend:?} to the permissions {}", permissions_word(*permissions))]
+    Permissions { backend: String, permissions: Permissions, fix: String },
+    #[error("cannot limit the cost of {backend:?}: it does not report what a run costs")]
     Cost { backend: String },
+}
+
+impl Hinted for Refusal {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::ForeignModel { belongs_to, backend, example, .. } => vec![
+                Hint::to(format!("name the backend {belongs_to:?}")),
+                Hint::to(format!("name a model of {backend:?}, such as {example:?}")),
+                Hint::to("leave out model_override"),
+            ],
+            Self::Permissions { fix, .. } => vec![Hint::to(fix)],
+            Self::Cost { .. } => {
+                vec![Hint::to("use max_tokens or timeout_minutes"), Hint::to("choose another backend")]
+            }
+            Self::Effort { .. } => {
+                vec![Hint::to("use one that it accepts"), Hint::to("leave out model_effort")]
+            }
+            Self::Model { .. } => vec![Hint::to("name another model"), Hint::to("leave out model_override")],
+        }
+    }
 }
 
 /// As missions write it.

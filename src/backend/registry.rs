@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Backend, ClaudeCode, Codex, CustomBackend, Gemini, OpenCode};
+use crate::mission::hint::{Hint, Hinted};
 
 /// All backends of this process. Cheap to clone.
 #[derive(Clone)]
@@ -12,10 +13,16 @@ pub struct Backends {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no backend {name:?}: use one of {}", known.join(", "))]
+#[error("there is no backend {name:?}; there are {}", known.join(", "))]
 pub struct UnknownBackend {
     pub name: String,
     pub known: Vec<String>,
+}
+
+impl Hinted for UnknownBackend {
+    fn hints(&self) -> Vec<Hint> {
+        vec![Hint::to("use one of these")]
+    }
 }
 
 impl Backends {
@@ -51,7 +58,7 @@ mod tests {
         let error = Backends::with_custom(Vec::new()).get("claude").err().map(|error| error.to_string());
         assert_eq!(
             error.as_deref(),
-            Some(r#"there is no backend "claude": use one of claudecode, codex, gemini, opencode"#)
+            Some(r#"there is no backend "claude"; there are claudecode, codex, gemini, opencode"#)
         );
     }
 }

@@ -147,7 +147,6 @@ async fn remove(args: &CleanArgs, visit: &Visit, goes: Vec<Item>, done: &mut Don
             Ok(answer) => answer.kept.into_iter().map(|kept| kept.why).collect::<Vec<_>>().join("; "),
             Err(error) => visit::refused(error).to_string(),
         };
-        let why = visit::for_people(&why);
         if !args.json {
             let _ = out::line(&out::harmless(&format!("{name} stays: {why}")));
         }

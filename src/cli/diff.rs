@@ -17,8 +17,8 @@ use super::harmless::Harmless;
 use super::here::Here;
 use super::out::{self, End};
 use super::{terminal, visit};
+use crate::cli::hint;
 use crate::git::{self, DiffError, Git, Look, Repository};
-use crate::mission::causes::with_causes;
 use crate::mission::registry::Worker;
 use crate::orchestrator::{self, keep_git_to_what_is_remembered};
 
@@ -76,7 +76,7 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, End> {
     };
     let root = worker.repository.as_deref().or(here.repository.as_deref());
     let repository = root.map(Repository::discover);
-    let repository = repository.transpose().map_err(|error| End::Failed(with_causes(&error)))?.flatten();
+    let repository = repository.transpose().map_err(|error| End::Failed(hint::of(&error)))?.flatten();
     // The observer keeps git to the records of other repositories.
     if let Some(repository) = repository.as_ref().filter(|_| worker.repository.is_none()) {
         keep_git_to_what_is_remembered(observer.state_root(), repository).map_err(visit::refused)?;
@@ -121,7 +121,7 @@ fn write(
         (Some(branch), Some(repository)) => git::show_branch_diff(repository, branch, base, look, out),
         _ => git::show_diff(directory, base, look, out),
     };
-    written.map_err(|error: DiffError| End::Failed(format!("could not {}", with_causes(&error))))
+    written.map_err(|error: DiffError| End::Failed(hint::of(&error)))
 }
 
 #[derive(Clone, Default)]

@@ -5,9 +5,9 @@ use std::env;
 use std::path::PathBuf;
 
 use super::Places;
+use crate::cli::hint;
 use crate::config::Settings;
 use crate::git::Repository;
-use crate::mission::causes::with_causes;
 use crate::orchestrator::{Observer, state_root};
 
 pub(super) struct Here {
@@ -21,10 +21,10 @@ pub(super) struct Here {
 
 impl Here {
     pub(super) fn find(places: &Places) -> Result<Self, String> {
-        let settings = Settings::load(places.config.as_deref()).map_err(|error| with_causes(&error))?;
+        let settings = Settings::load(places.config.as_deref()).map_err(|error| hint::of(&error))?;
         let directory = env::current_dir().map_err(|error| format!("the current directory cannot be read: {error}"))?;
         let directory = directory.canonicalize().unwrap_or(directory);
-        let repository = Repository::discover(&directory).map_err(|error| with_causes(&error))?;
+        let repository = Repository::discover(&directory).map_err(|error| hint::of(&error))?;
         let state_dir = places.state_dir.clone().or(settings.state_dir.clone());
         let state_root = state_root(state_dir.as_deref(), repository.as_ref(), &directory);
         let repository = repository.map(|repository| repository.root().to_owned());
@@ -33,7 +33,6 @@ impl Here {
 
     /// `None`: nothing was ever asked for here.
     pub(super) fn observe(&self) -> Result<Option<Observer>, String> {
-        Observer::open(&self.state_root, self.settings.integration_branch.as_deref())
-            .map_err(|error| with_causes(&error))
+        Observer::open(&self.state_root, self.settings.integration_branch.as_deref()).map_err(|error| hint::of(&error))
     }
 }

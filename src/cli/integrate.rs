@@ -215,11 +215,7 @@ impl Report {
             into: answer.into,
             commit: answer.commit,
             integrated: answer.integrated,
-            left_out: answer
-                .left_out
-                .into_iter()
-                .map(|(name, why)| LeftOut { name, why: visit::for_people(&why) })
-                .collect(),
+            left_out: answer.left_out.into_iter().map(|(name, why)| LeftOut { name, why }).collect(),
             not_included: answer
                 .not_included
                 .into_iter()
@@ -229,7 +225,7 @@ impl Report {
             likely_cause: answer.likely_cause.as_ref().map(LikelyCause::words),
             verification: answer.verification.map(|it| Verified { result: it.as_str(), note: it.note(), runs }),
             push: answer.push.map(|push| Push { result: push.result.as_str(), said: push.said }),
-            notes: answer.notes.iter().map(|note| visit::for_people(note)).collect(),
+            notes: answer.notes.clone(),
             nothing: false,
         }
     }

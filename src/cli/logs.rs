@@ -18,7 +18,7 @@ use super::changes::Changes;
 use super::here::Here;
 use super::out::{self, End};
 use super::visit;
-use crate::mission::causes::with_causes;
+use crate::cli::hint;
 use crate::mission::handover;
 use crate::mission::id::WorkerId;
 use crate::orchestrator::{LoggedEvent, Observer, WorkerView};
@@ -237,11 +237,11 @@ impl Logs<'_> {
             }
             self.changes.next().await;
         }
-        let mut tail = Tail::open(&attempt.events(), from).map_err(|error| End::Failed(with_causes(&error)))?;
+        let mut tail = Tail::open(&attempt.events(), from).map_err(|error| End::Failed(hint::of(&error)))?;
         let mut alone = None;
         loop {
             tokio::select! {
-                line = tail.next() => match line.map_err(|error| End::Failed(with_causes(&error)))? {
+                line = tail.next() => match line.map_err(|error| End::Failed(hint::of(&error)))? {
                     Some(line) => {
                         if let Ok(event) = serde_json::from_str(&line.text) {
                             teller.tell(&event)?;
@@ -296,7 +296,8 @@ impl Logs<'_> {
             }
             if !said && !view.worker.status.is_live() {
                 said = true;
-                let what = view.block.or(view.waits_for).unwrap_or_else(|| "its next attempt".to_owned());
+                let block = view.block.as_ref().map(hint::line);
+                let what = block.or(view.waits_for).unwrap_or_else(|| "its next attempt".to_owned());
                 note(&format!("{} is {}; it waits for {what}", self.worker, view.worker.status));
             }
             self.changes.next().await;

@@ -14,6 +14,7 @@ mod guard;
 mod harmless;
 mod help;
 mod here;
+mod hint;
 mod integrate;
 mod log;
 mod logs;

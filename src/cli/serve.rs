@@ -12,7 +12,7 @@ use super::Places;
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::mcp::{self, ServeError};
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::id::BossId;
 use crate::orchestrator::{Orchestrator, Startup};
 use crate::process;
@@ -61,22 +61,22 @@ fn start(places: &Places) -> Result<Orchestrator, String> {
              max_depth is {most}): do the mission yourself, and end with a line that begins with BLOCKED: if you cannot"
         ));
     }
-    let settings = settings.map_err(|error| cannot(&error))?;
+    let settings = settings.map_err(|error| cannot(&with_hints(&error)))?;
     let state_dir = places.state_dir.clone().or(settings.state_dir.clone());
     let startup = Startup {
         settings: Settings { state_dir, ..settings },
-        directory: env::current_dir().map_err(|error| cannot(&error))?,
+        directory: env::current_dir().map_err(|error| cannot(&error.to_string()))?,
         boss: boss(),
-        program: env::current_exe().map_err(|error| cannot(&error))?,
+        program: env::current_exe().map_err(|error| cannot(&error.to_string()))?,
     };
     let backends = Backends::with_custom(startup.settings.custom.clone());
-    Orchestrator::start(startup, backends).map_err(|error| cannot(&error))
+    Orchestrator::start(startup, backends).map_err(|error| cannot(&with_hints(&error)))
 }
 
-fn cannot(error: &dyn std::error::Error) -> String {
-    let text = format!("orchestrator-boss cannot start: {}", with_causes(error));
+fn cannot(why: &str) -> String {
+    let text = format!("orchestrator-boss cannot start: {why}");
     tracing::error!("{text}");
-    text + "; tell the user, who can mend it: the next call tries again, no restart is needed"
+    text + "; tell the user, who can fix it: the next call tries again, no restart is needed"
 }
 
 /// Claude Code gives its servers the id of its session; other clients name it in each request, or never.

@@ -13,7 +13,7 @@ use super::here::Here;
 use super::out::End;
 use super::recorded;
 use crate::backend::Backends;
-use crate::mission::causes::with_causes;
+use crate::cli::hint;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::orchestrator::{
     CancelAnswer, MessageAnswer, MessageDelivery, NewMessage, Observer, Orchestrator, OrchestratorError, RetryRequest,
@@ -139,7 +139,7 @@ impl Visit {
                     let patience = if ours { PATIENCE } else { PATIENCE_WITH_OTHERS };
                     let is_known = ours && view.waits_for.is_some() && began.elapsed() > PASSING;
                     if view.block.is_some() || is_known || began.elapsed() > patience {
-                        let waits_for = view.block.clone().or(view.waits_for.clone());
+                        let waits_for = view.block.as_ref().map(hint::line).or(view.waits_for.clone());
                         let waits_for = waits_for.unwrap_or_else(|| "its turn".to_owned());
                         return Ok(Begun { view, waits_for: Some(waits_for) });
                     }
@@ -158,42 +158,11 @@ impl Visit {
 
 /// Converts an error to the words of the command line.
 pub(super) fn refused(error: OrchestratorError) -> End {
-    let text = for_people(&with_causes(&error));
+    let text = hint::of(&error);
     match error {
-        OrchestratorError::UnknownWorker { .. } | OrchestratorError::AmbiguousWorker { .. } => End::Usage(text),
+        OrchestratorError::UnknownWorker { .. }
+        | OrchestratorError::NoWorkers { .. }
+        | OrchestratorError::AmbiguousWorker { .. } => End::Usage(text),
         _ => End::Failed(text),
-    }
-}
-
-/// Names of tools, which errors mention for a boss, and the commands for a terminal.
-const COMMANDS: [(&str, &str); 9] = [
-    ("batch_create_workers makes some", "a boss makes some, by its tool batch_create_workers"),
-    ("list_worker_missions", "`orchestrator-boss status`"),
-    ("get_worker_status", "`orchestrator-boss status`"),
-    ("wait_for_worker", "`orchestrator-boss wait`"),
-    ("cancel_worker", "`orchestrator-boss cancel`"),
-    ("retry_worker", "`orchestrator-boss retry`"),
-    ("integrate_worker", "`orchestrator-boss integrate`"),
-    ("get_backend_status", "`orchestrator-boss doctor`"),
-    ("send_message_to_worker", "a message in `orchestrator-boss status --watch`"),
-];
-
-pub(super) fn for_people(text: &str) -> String {
-    COMMANDS.iter().fold(text.to_owned(), |text, (tool, command)| {
-        // With the worker that it is for it is one command.
-        let for_one = format!("{} w-", command.trim_matches('`'));
-        text.replace(&format!("{tool} w-"), &for_one).replace(tool, command)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_names_tools_names_commands_at_a_terminal() {
-        let text = "task t3 ended as failed: retry_worker w-2-x would unblock it, cancel_worker drops it";
-        let told = "task t3 ended as failed: orchestrator-boss retry w-2-x would unblock it, `orchestrator-boss cancel` drops it";
-        assert_eq!(for_people(text), told);
     }
 }

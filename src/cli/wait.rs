@@ -14,6 +14,7 @@ use super::here::Here;
 use super::out::{self, End, Progress};
 use super::terminal::{self, paint};
 use super::visit;
+use crate::cli::hint;
 use crate::mission::entry::Brief;
 use crate::mission::handover;
 use crate::mission::id::WorkerId;
@@ -208,7 +209,7 @@ impl Wait<'_> {
     /// Why it does not go on by itself.
     fn needs(&self, view: &WorkerView, observer: &Observer, overview: &Overview) -> Option<String> {
         if let Some(why) = &view.block {
-            return Some(format!("blocked: {}", visit::for_people(why)));
+            return Some(format!("blocked: {}", hint::line(why)));
         }
         if let Some(evidence) = view.live.as_ref().and_then(|live| live.stalled.as_ref()) {
             return Some(format!("stalled: {evidence}"));
@@ -253,7 +254,7 @@ impl Wait<'_> {
             text.push_str(&format!(", {}", terminal::count(commits, "commit")));
         }
         if let Some(reason) = reason.and_then(|reason| reason.lines().next()) {
-            text.push_str(&format!(": {}", out::harmless(&visit::for_people(reason))));
+            text.push_str(&format!(": {}", out::harmless(reason)));
         }
         if let Some(what) = what {
             text.push_str(&format!(", but it says that it is blocked: {}", out::harmless(what)));

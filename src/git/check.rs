@@ -11,6 +11,7 @@ use super::names::{self, RemoteBranch};
 use super::refs;
 use super::repository::{Repository, checked_out, resolve_commit};
 use super::worktree::{Listed, WorktreeError, list};
+use crate::mission::hint::Hint;
 
 /// Folder for worktrees, relative to the repository's root, if the request names neither a path nor a folder. Older
 /// versions put all worktrees there.
@@ -147,7 +148,7 @@ fn check_branch_name(branch: &str) -> Result<(), WorktreeError> {
     match elsewhere.into_iter().find(|(folder, _)| branch.starts_with(folder)) {
         None => Ok(()),
         Some((_, what)) => {
-            let instead = "name a branch; `base` is where a commit to start from is named".to_owned();
+            let instead = vec![Hint::to("name a branch here and the commit to start from in `base`")];
             Err(WorktreeError::NotABranch { branch: branch.to_owned(), what, instead })
         }
     }
@@ -233,7 +234,8 @@ fn base_of_existing_branch(
 fn remote_of_new_branch(repo: &Repository, branch: &str) -> Result<Option<RemoteBranch>, WorktreeError> {
     // A local branch named like a remote-tracking branch (`origin/main`) would be ambiguous.
     if let Some((remote, name)) = names::as_remote_branch(repo, branch)? {
-        let instead = format!("use {name} to go on with that branch of {remote}, or choose another name");
+        let instead =
+            vec![Hint::to(format!("use {name} to continue that branch of {remote}")), Hint::to("choose another name")];
         return Err(WorktreeError::NotABranch { branch: branch.to_owned(), what: "a remote's branch", instead });
     }
     Ok(names::remote_branch(repo, branch)?)

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::configuration;
+use crate::mission::hint::{Hint, Hinted};
 
 /// The oldest git that we support: 2.38 brought `merge-tree --write-tree`.
 const OLDEST_SUPPORTED: (u32, u32) = (2, 38);
@@ -66,33 +67,50 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    #[error("find the git program on PATH; install git {}.{} or newer", OLDEST_SUPPORTED.0, OLDEST_SUPPORTED.1)]
+    #[error("cannot find the git program: it is not on PATH")]
     NotInstalled,
     #[error(
-        "use {found}: git {}.{} or newer is needed; upgrade git",
+        "cannot use {}: git {}.{} or newer is required",
+        found,
         OLDEST_SUPPORTED.0,
         OLDEST_SUPPORTED.1
     )]
     TooOld { found: String },
-    #[error("run git in {}: the directory does not exist", dir.display())]
+    #[error("cannot run git in {}: the directory does not exist", dir.display())]
     NoDirectory { dir: PathBuf },
-    #[error("run `git {command}` in {}", dir.display())]
+    #[error("cannot run `git {command}` in {}", dir.display())]
     Start { command: String, dir: PathBuf, source: io::Error },
     #[error(
-        "run `git {command}` in {} ({}): {stderr}",
+        "cannot run `git {command}` in {} ({}): {stderr}",
         dir.display(),
         code.map_or_else(|| "killed by a signal".to_owned(), |code| format!("exit code {code}"))
     )]
     Failed { command: String, dir: PathBuf, code: Option<i32>, stderr: String },
     #[error(
-        "finish `git {command}` in {} within {} minutes; it was stopped. Look whether the disk or network that it lies on \
-         hangs, or whether a filter or a credential helper waits for an answer; then try again",
+        "cannot finish `git {command}` in {}: it was stopped after {} minutes",
         dir.display(),
         seconds.div_ceil(60)
     )]
     TimeUp { command: String, dir: PathBuf, seconds: u64 },
-    #[error("read the output of `git {command}` as UTF-8")]
+    #[error("cannot read the output of `git {command}`: it is not UTF-8")]
     NotUtf8 { command: String },
+}
+
+impl Hinted for CommandError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::NotInstalled => {
+                let (major, minor) = OLDEST_SUPPORTED;
+                vec![Hint::to(format!("install git {major}.{minor} or newer"))]
+            }
+            Self::TooOld { .. } => vec![Hint::to("upgrade git")],
+            Self::TimeUp { .. } => vec![
+                Hint::to("check whether the disk or network hangs"),
+                Hint::to("check whether a filter or a credential helper waits for an answer, then try again"),
+            ],
+            Self::NoDirectory { .. } | Self::Start { .. } | Self::Failed { .. } | Self::NotUtf8 { .. } => Vec::new(),
+        }
+    }
 }
 
 /// What a finished git said. `code` is `None` when a signal ended it.

@@ -10,6 +10,7 @@ use super::command::{CommandError, Git};
 use super::index::{IndexError, TemporaryIndex, add};
 use super::repository::{Repository, RepositoryError, resolve_commit};
 use super::status::{Untracked, status};
+use crate::mission::hint::{Hint, Hinted};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DiffError {
@@ -19,6 +20,16 @@ pub enum DiffError {
     Repository(#[from] RepositoryError),
     #[error(transparent)]
     Index(#[from] IndexError),
+}
+
+impl Hinted for DiffError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Git(error) => error.hints(),
+            Self::Repository(error) => error.hints(),
+            Self::Index(error) => error.hints(),
+        }
+    }
 }
 
 /// A part of a diff. Bytes that are not UTF-8 are shown as replacement characters.

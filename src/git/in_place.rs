@@ -8,26 +8,36 @@ use std::path::{Path, PathBuf};
 use super::command::{CommandError, Git};
 use super::loose::own_git_dir;
 use super::repository::Repository;
+use crate::mission::hint::{Hint, Hinted};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     #[error(
-        "use the worktree {}: git there works on {} with its records in {}, and not on this folder; look at core.worktree \
-         and core.bare in `git config --list --show-origin`",
+        "cannot use the worktree {}: git works there on {} with the git directory {}",
         worktree.display(),
         works_on.display(),
         records.display()
     )]
     Elsewhere { worktree: PathBuf, works_on: PathBuf, records: PathBuf },
-    #[error(
-        "use the worktree {}: its `.git` does not lead to the records that git keeps of it; move that `.git` away and run \
-         `git worktree repair {}`",
-        worktree.display(),
-        worktree.display()
-    )]
+    #[error("cannot use the worktree {}: its `.git` does not lead to git's record of it", worktree.display())]
     Replaced { worktree: PathBuf },
-    #[error("use the worktree {}: git cannot tell what it works on there", worktree.display())]
+    #[error("cannot determine which folder git works on in the worktree {}", worktree.display())]
     Unknown { worktree: PathBuf, source: CommandError },
+}
+
+impl Hinted for PlaceError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Elsewhere { .. } => {
+                vec![Hint::to("correct core.worktree and core.bare in `git config --list --show-origin`")]
+            }
+            Self::Replaced { worktree } => {
+                let repair = format!("git worktree repair {}", worktree.display());
+                vec![Hint::to(format!("move that `.git` away and run `{repair}`"))]
+            }
+            Self::Unknown { source, .. } => source.hints(),
+        }
+    }
 }
 
 /// Returns an error unless git's top-level folder and git directory are those of this worktree.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
 use super::repository::Repository;
+use crate::mission::hint::{Hint, Hinted};
 
 const LIST_FILE: &str = ".worktreeinclude";
 
@@ -27,8 +28,17 @@ const OWN_FOLDER: &str = ".orchestrator";
 pub enum IncludeError {
     #[error(transparent)]
     Git(#[from] CommandError),
-    #[error("copy {path}, which {LIST_FILE} names")]
+    #[error("cannot copy {path}, which {LIST_FILE} names")]
     Copy { path: String, source: io::Error },
+}
+
+impl Hinted for IncludeError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Git(error) => error.hints(),
+            Self::Copy { .. } => Vec::new(),
+        }
+    }
 }
 
 /// A file that we copied into a worktree, relative to it, with the hash of what we copied.

@@ -9,13 +9,23 @@ use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
 use super::status::{Entry, git_dir};
+use crate::mission::hint::{Hint, Hinted};
 
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     #[error(transparent)]
     Git(#[from] CommandError),
-    #[error("copy the index of {}", worktree.display())]
+    #[error("cannot copy the index of {}", worktree.display())]
     Copy { worktree: PathBuf, source: io::Error },
+}
+
+impl Hinted for IndexError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Git(error) => error.hints(),
+            Self::Copy { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Deleted with its folder when it is dropped.

@@ -16,69 +16,82 @@ use super::overlap::{self, Change};
 use super::refs::Ancestry;
 use super::repository::{Identity, Repository, RepositoryError, branch_commit};
 use super::{names, refs};
+use crate::mission::hint::{Hint, Hinted};
 
 /// Maximum number of commits compared on each side after a merge conflict.
 const MOST_BY_HAND: usize = 100;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IntegrateError {
-    #[error(
-        "the branches to build on conflict: {branch:?} with those before it, in {paths}; integrate them one after another first"
-    )]
+    #[error("cannot combine the branches to build on: {branch:?} conflicts with those before it in {paths}")]
     Apart { branch: String, paths: String },
     #[error(transparent)]
     Git(#[from] CommandError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("integrate branch {branch:?}: there is no such branch here; the branches there are: {branches}")]
+    #[error("cannot integrate branch {branch:?}: it is not among the branches here ({branches})")]
     UnknownBranch { branch: String, branches: String },
-    #[error(
-        "read branch {branch}: its file {} names no commit that git can read; delete that file and make the branch again \
-         at its last commit, which the worker's outcome and the end of logs/refs/heads/{branch} in the git directory name",
-        file.display()
-    )]
+    #[error("cannot read branch {branch}: its file {} names no commit that git can read", file.display())]
     BrokenBranch { branch: String, file: PathBuf },
-    #[error("integrate {branch} into itself; name another target branch")]
+    #[error("cannot integrate {branch}: it is the target branch")]
     SameBranch { branch: String },
-    #[error("cherry-pick {branch}: {commit} is a merge commit; use merge or squash")]
+    #[error("cannot cherry-pick {branch}: {commit} is a merge commit")]
     MergeCommit { branch: String, commit: String },
     #[error(
-        "move {branch}: in {}, where it is checked out, {count} files that this changes have changes that are not \
-         committed ({}); commit or stash them there, then integrate again",
+        "cannot move {branch}: its checkout in {} has uncommitted changes to {count} files that the integration changes ({})",
         worktree.display(),
         samples.join(", ")
     )]
     TargetDirty { branch: String, worktree: PathBuf, count: usize, samples: Vec<String> },
     #[error(
-        "move {branch}: in {}, where it is checked out, {count} files that git does not track are where this brings files \
-         of its own ({}); move them away, then integrate again",
+        "cannot move {branch}: its checkout in {} has {count} untracked files where the integration adds files ({})",
         worktree.display(),
         samples.join(", ")
     )]
     InTheWay { branch: String, worktree: PathBuf, count: usize, samples: Vec<String> },
     #[error(
-        "move {branch}: in {}, where it is checked out, files are in conflict ({}); resolve them there, then integrate again",
+        "cannot move {branch}: its checkout in {} has files in conflict ({})",
         worktree.display(),
         samples.join(", ")
     )]
     TargetUnmerged { branch: String, worktree: PathBuf, samples: Vec<String> },
-    #[error(
-        "move {branch}: {} is there and no git is at work on it for a minute; delete it if no git runs there, then integrate again",
-        lock.display()
-    )]
+    #[error("cannot move {branch}: the lock {} is older than a minute", lock.display())]
     TargetLocked { branch: String, lock: PathBuf },
     #[error(transparent)]
     Index(#[from] IndexError),
-    #[error(
-        "move {branch}: in {} a {operation} of it is not finished; finish it there, then integrate \
-         again",
-        worktree.display()
-    )]
+    #[error("cannot move {branch}: a {operation} of it is not finished in {}", worktree.display())]
     TargetBusy { branch: String, worktree: PathBuf, operation: &'static str },
-    #[error("make a temporary folder to compute in; look at TMPDIR")]
+    #[error("cannot create a temporary folder for merges")]
     Scratch(#[source] std::io::Error),
-    #[error("move {branch} from {expected}: it is at {found} meanwhile; integrate again")]
+    #[error("cannot move {branch} from {expected}: it is at {found} now")]
     TargetMoved { branch: String, expected: String, found: String },
+}
+
+impl Hinted for IntegrateError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Git(error) => error.hints(),
+            Self::Repository(error) => error.hints(),
+            Self::Index(error) => error.hints(),
+            Self::Apart { .. } => vec![Hint::to("integrate them one after another first")],
+            Self::UnknownBranch { .. } => Vec::new(),
+            Self::BrokenBranch { branch, .. } => vec![Hint::to(format!(
+                "delete that file and create the branch again at its last commit, which the worker's outcome and the \
+                 end of logs/refs/heads/{branch} in the git directory name"
+            ))],
+            Self::SameBranch { .. } => vec![Hint::to("name another target branch")],
+            Self::MergeCommit { .. } => vec![Hint::to("use the strategy merge"), Hint::to("use the strategy squash")],
+            Self::TargetDirty { .. } => vec![Hint::to("commit or stash them there, then integrate again")],
+            Self::InTheWay { .. } => vec![Hint::to("move them away, then integrate again")],
+            Self::TargetUnmerged { .. } => vec![Hint::to("resolve them there, then integrate again")],
+            Self::TargetLocked { .. } => {
+                vec![Hint::to("delete that lock if no git process runs there, then integrate again")]
+            }
+            Self::TargetBusy { .. } => vec![Hint::to("finish it there, then integrate again")],
+            Self::Scratch(_) => vec![Hint::to("set TMPDIR to a folder that can be written")],
+            Self::TargetMoved { .. } => vec![Hint::to("integrate again")],
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ use super::repository::{Identity, commit_with, resolve_commit};
 use super::status::{
     Entry, Status, Untracked, git_dir, operation_in_progress_in, status, status_with_ignored, waits_for_its_commit,
 };
+use crate::mission::hint::{Hint, Hinted};
 
 /// Maximum number of files that git may refuse to stage. More of them indicate a different problem, and the call fails.
 const MOST_REFUSED: usize = 20;
@@ -25,14 +26,25 @@ const MOST_REFUSED: usize = 20;
 pub enum LeftoversError {
     #[error(transparent)]
     Git(#[from] CommandError),
-    #[error("commit what is left in {}: a {operation} is not finished there", worktree.display())]
+    #[error("cannot commit the uncommitted changes in {}: a {operation} is not finished there", worktree.display())]
     InProgress { worktree: PathBuf, operation: &'static str },
-    #[error("commit what is left in {}: there are conflicts that nobody has resolved", worktree.display())]
+    #[error("cannot commit the uncommitted changes in {}: there are unresolved conflicts", worktree.display())]
     Conflicts { worktree: PathBuf },
-    #[error("commit what is left in {}: its HEAD is on no branch", worktree.display())]
+    #[error("cannot commit the uncommitted changes in {}: its HEAD is on no branch", worktree.display())]
     Detached { worktree: PathBuf },
-    #[error("commit what is left in {}: its branch {branch} has no commit", worktree.display())]
+    #[error("cannot commit the uncommitted changes in {}: its branch {branch} has no commit", worktree.display())]
     Unborn { worktree: PathBuf, branch: String },
+}
+
+impl Hinted for LeftoversError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Git(error) => error.hints(),
+            Self::InProgress { .. } | Self::Conflicts { .. } | Self::Detached { .. } | Self::Unborn { .. } => {
+                Vec::new()
+            }
+        }
+    }
 }
 
 /// The result of committing.

@@ -7,7 +7,8 @@
 //! repository (sha256, reftable, partial clones) the git program does that too.
 //!
 //! All functions here block: call them from a blocking task. This room knows nothing of workers, missions or the state
-//! folder; it runs no hook and no fsmonitor of the repository, and it never deletes what is not kept somewhere else.
+//! folder, and uses only the hints of [`crate::mission`]. It runs no hook and no fsmonitor of the repository, and it
+//! never deletes what is not kept somewhere else.
 //!
 //! Start reading in [`command`], then [`repository`] and [`worktree`].
 
@@ -51,6 +52,8 @@ pub mod unheeded;
 pub mod worktree;
 
 #[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod testing;
 
 pub use check::{Request, check, check_prefix};
@@ -61,6 +64,7 @@ pub use facts::{Changes, FileChange, branch_changes, changes, changes_of, file_c
 pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, short_hash, tracked_state, tree_state};
 pub use in_place::{PlaceError, check_in_place};
 pub use include::Copied;
+pub use index::IndexError;
 pub use integrate::{Bench, Conflict, Coupled, IntegrateError, Step, Strategy, merge_of, only_integrated};
 pub use lacks::{Lack, LackKind, is_better_equipped, lacks};
 pub use land::{Landing, Move, land};

@@ -23,6 +23,7 @@ use super::refs;
 use super::repository::{Repository, branch_commit, resolve_commit};
 use super::status::{Entry, Status, git_dir, operation_in_progress_in, status_behind_marks};
 use super::worktree::{Listed, list};
+use crate::mission::hint::with_hints;
 
 pub use meanwhile::appeared;
 
@@ -78,22 +79,18 @@ pub struct Asked<'a> {
 pub fn not_on_branch(asked: &Asked, status: &Status) -> Vec<NotOnBranch> {
     let look = match Look::of(asked, status) {
         Ok(look) => look,
-        Err(error) => return vec![unknown(asked.worktree, &error.to_string())],
+        Err(error) => return vec![unknown(asked.worktree, &with_hints(&error))],
     };
     let mut parts = look.files();
     for others in [look.marked(), look.repositories(), look.links(), look.commits(), look.stashes()] {
-        parts.extend(others.unwrap_or_else(|error| vec![unknown(asked.worktree, &error.to_string())]));
+        parts.extend(others.unwrap_or_else(|error| vec![unknown(asked.worktree, &with_hints(&error))]));
     }
     bounded(parts)
 }
 
 /// Returns the part for a worktree whose folder is not the one that git works on. Nothing else can be determined there.
 pub fn out_of_place(worktree: &Path, why: &str) -> NotOnBranch {
-    part(
-        "the files in its worktree".to_owned(),
-        shown(worktree),
-        format!("nothing there could be committed: cannot {why}"),
-    )
+    part("the files in its worktree".to_owned(), shown(worktree), format!("nothing there could be committed: {why}"))
 }
 
 /// Limits the list to [`MOST_PARTS`]; the last part summarises the rest.
@@ -113,7 +110,7 @@ fn part(what: String, place: String, how_to_include: String) -> NotOnBranch {
 
 /// Returns the part for something that git could not read.
 pub fn unknown(worktree: &Path, why: &str) -> NotOnBranch {
-    let how = format!("look there by hand: cannot {why}");
+    let how = format!("look there by hand: {why}");
     part("what could not be looked at".to_owned(), shown(worktree), how)
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Output};
 use super::repository::Repository;
+use crate::mission::hint::with_hints;
 
 /// Longer than a push of much over a slow line; what takes longer waits for somebody.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -80,7 +81,7 @@ fn push_within(repo: &Repository, branch: &str, dry_run: bool, limit: Duration) 
                 .output();
             match sent {
                 Ok(output) => (result_of(&output), said(&output)),
-                Err(error @ CommandError::TimeUp { .. }) => (PushResult::TimedOut, error.to_string()),
+                Err(error @ CommandError::TimeUp { .. }) => (PushResult::TimedOut, with_hints(&error)),
                 Err(error) => return Err(error),
             }
         }

@@ -29,6 +29,7 @@ use super::repository::{Identity, Repository, RepositoryError, branch_commit, re
 use super::salvage::{Keep, SalvageError, SalvageRef, keep_commit, salvage, salvage_missing};
 use super::status::{git_dir, operation_in_progress, status_behind_marks};
 use super::worktree::{Listed, WorktreeError, find, list, made_by_us};
+use crate::mission::hint::{Hint, Hinted};
 
 /// How many paths a refusal names.
 const SAMPLES: usize = 5;
@@ -52,66 +53,69 @@ pub enum RemoveError {
     Salvage(#[from] SalvageError),
     #[error(transparent)]
     Index(#[from] IndexError),
-    #[error("remove {}: it is the main worktree", path.display())]
+    #[error("cannot remove {}: it is the main worktree", path.display())]
     MainWorktree { path: PathBuf },
-    #[error("remove {}: it is locked ({reason}); a worker's worktree is free when the worker has settled", path.display())]
+    #[error("cannot remove {}: it is locked ({reason})", path.display())]
     Locked { path: PathBuf, reason: String },
     #[error(
-        "remove {}: {count} uncommitted or untracked files ({}); commit them there, or use `force`, which keeps them \
-         in a salvage ref",
+        "cannot remove {}: it has {count} uncommitted or untracked files ({})",
         path.display(),
         samples.join(", ")
     )]
     Dirty { path: PathBuf, count: usize, samples: Vec<String> },
-    #[error(
-        "remove {}: its HEAD is detached at {commit}, which is on no branch; make a branch there, or use `force`, \
-         which keeps it in a salvage ref",
-        path.display()
-    )]
+    #[error("cannot remove {}: its HEAD is detached at {commit}, which is on no branch", path.display())]
     Detached { path: PathBuf, commit: String },
-    #[error(
-        "remove {}: commits in {} are nowhere else; push them, or use `force`, which keeps them in a salvage ref",
-        path.display(),
-        repositories.join(", ")
-    )]
+    #[error("cannot remove {}: commits in {} exist nowhere else", path.display(), repositories.join(", "))]
     SubmoduleCommits { path: PathBuf, repositories: Vec<String> },
-    #[error(
-        "delete branch {branch}: {commits} of its commits are not in {into}; integrate it, leave out `delete_branch`, \
-         or use `force`, which keeps them in a salvage ref"
-    )]
+    #[error("cannot delete branch {branch}: {commits} of its commits are not in {into}")]
     Unmerged { branch: String, into: String, commits: usize },
-    #[error("delete branch {branch}: it is the integration branch; leave out `delete_branch`")]
+    #[error("cannot delete branch {branch}: it is the integration branch")]
     IntegrationBranch { branch: String },
-    #[error(
-        "remove {}: a {operation} is not finished there; finish it, or use `force`, which keeps its state in a salvage ref",
-        path.display()
-    )]
+    #[error("cannot remove {}: a {operation} is not finished there", path.display())]
     InProgress { path: PathBuf, operation: &'static str },
-    #[error("remove {}: the worktree {} lies in it; remove that first", path.display(), inner.display())]
+    #[error("cannot remove {}: the worktree {} lies in it", path.display(), inner.display())]
     HoldsWorktree { path: PathBuf, inner: PathBuf },
-    #[error(
-        "remove {}: its `.git` file does not lead to git's record of it, so that nobody can tell what would be lost; run \
-         `git worktree repair {}`, or move the folder away",
-        path.display(),
-        path.display()
-    )]
+    #[error("cannot remove {}: its `.git` file does not lead to git's record of it", path.display())]
     Broken { path: PathBuf },
     #[error(
-        "remove {}: {count} files ({megabytes} MB, such as {sample}) that git ignores there may be work; delete what is not \
-         needed, or use `force`, which keeps all of it in a salvage ref",
+        "cannot remove {}: {count} files that git ignores ({megabytes} MB, such as {sample}) may be work",
         path.display()
     )]
     MuchHidden { path: PathBuf, count: usize, megabytes: u64, sample: String },
-    #[error(
-        "remove {}: the folder was moved and lies at {} now, of which git does not know; run \
-         `git worktree repair {}`, then remove it by that path",
-        path.display(),
-        now.display(),
-        now.display()
-    )]
+    #[error("cannot remove {}: its folder was moved to {}, which git does not know", path.display(), now.display())]
     Moved { path: PathBuf, now: PathBuf },
-    #[error("remove {}: something still changes files there; end it first", path.display())]
+    #[error("cannot remove {}: a process still changes files there", path.display())]
     Busy { path: PathBuf },
+}
+
+impl Hinted for RemoveError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Git(error) => error.hints(),
+            Self::Repository(error) => error.hints(),
+            Self::Worktree(error) => error.hints(),
+            Self::Salvage(error) => error.hints(),
+            Self::Index(error) => error.hints(),
+            Self::MainWorktree { .. } => Vec::new(),
+            Self::Locked { .. } => vec![Hint::to("wait until its worker has settled")],
+            Self::Dirty { .. } => vec![Hint::to("commit them there"), Hint::Force("them")],
+            Self::Detached { .. } => vec![Hint::to("create a branch there"), Hint::Force("it")],
+            Self::SubmoduleCommits { .. } => vec![Hint::to("push them"), Hint::Force("them")],
+            Self::Unmerged { .. } => vec![Hint::to("integrate it"), Hint::KeepBranch, Hint::Force("them")],
+            Self::IntegrationBranch { .. } => vec![Hint::KeepBranch],
+            Self::InProgress { .. } => vec![Hint::to("finish it"), Hint::Force("its state")],
+            Self::HoldsWorktree { inner, .. } => vec![Hint::RemoveWorktree(inner.display().to_string())],
+            Self::Broken { path } => {
+                vec![Hint::Run(format!("git worktree repair {}", path.display())), Hint::to("move the folder away")]
+            }
+            Self::MuchHidden { .. } => vec![Hint::to("delete what is not needed"), Hint::Force("all of it")],
+            Self::Moved { now, .. } => {
+                let repair = format!("git worktree repair {}", now.display());
+                vec![Hint::to(format!("run `{repair}`, then remove it by that path"))]
+            }
+            Self::Busy { .. } => vec![Hint::to("end that process")],
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git, require_supported_version};
 use super::{names, refs};
+use crate::mission::hint::{Hint, Hinted};
 
 const LOCK_FILE: &str = "orchestrator-boss.lock";
 
@@ -20,43 +21,72 @@ const LOCK_FILE: &str = "orchestrator-boss.lock";
 pub enum RepositoryError {
     #[error(transparent)]
     Git(#[from] CommandError),
-    #[error("read the git repository of {}: {}; `git status` there says the same", dir.display(), stderr.trim())]
+    #[error("cannot read the git repository of {}: {}", dir.display(), stderr.trim())]
     Unreadable { dir: PathBuf, stderr: String },
-    #[error(
-        "find the main worktree of {}: its files lie apart from it; give a path inside the main worktree",
-        common_dir.display()
-    )]
+    #[error("cannot find the main worktree of {}: its working files are in another folder", common_dir.display())]
     NoMainWorktree { common_dir: PathBuf },
-    #[error(
-        "tell the integration branch: {} has a detached HEAD; check out a branch there, or name `base` in each mission \
-         and `into` at the integration, or let the user set integration_branch in the settings file",
-        root.display()
-    )]
+    #[error("cannot determine the integration branch: {} has a detached HEAD", root.display())]
     Detached { root: PathBuf },
-    #[error(
-        "commit in {}: git has no identity; run `git config --global user.name \"Your Name\"` and \
-         `git config --global user.email you@example.com`",
-        dir.display()
-    )]
+    #[error("cannot commit in {}: git has no identity", dir.display())]
     MissingIdentity { dir: PathBuf },
-    #[error("resolve {name:?} to a commit: there is no such branch, tag or commit here")]
+    #[error("cannot resolve {name:?} to a commit: there is no such branch, tag or commit here")]
     UnknownCommit { name: String },
-    #[error("cannot tell which commit {name:?} means: {}; name one of these in full", meanings.join(" or "))]
+    #[error("cannot resolve {name:?} to a commit: it can mean {}", meanings.join(" or "))]
     Ambiguous { name: String, meanings: Vec<String> },
-    #[error(
-        "cannot tell which branch {branch} is meant: the remotes {} each have one; make it from the right one \
-         (`git branch --track {branch} {}/{branch}`), or set checkout.defaultRemote",
-        remotes.join(", "), remotes[0]
-    )]
+    #[error("cannot choose the remote of branch {branch}: the remotes {} each have that branch", remotes.join(", "))]
     SeveralRemotes { branch: String, remotes: Vec<String> },
-    #[error("find branch {branch}{why}: it does not exist in {}; the branches there are: {branches}", root.display())]
+    #[error("cannot find branch {branch}{why}: it is not among the branches of {} ({branches})", root.display())]
     NoSuchBranch { branch: String, why: &'static str, root: PathBuf, branches: String },
-    #[error("{what} has no commit yet, and a worktree starts from one; first {fix}")]
-    NoCommits { what: String, fix: String },
-    #[error("lock {}", path.display())]
+    #[error("cannot start a worktree from {what}: it has no commit yet")]
+    NoCommits {
+        what: String,
+        /// Working tree in which the first commit can be made. `None` for a bare repository.
+        tree: Option<PathBuf>,
+    },
+    #[error("cannot lock {}", path.display())]
     Lock { path: PathBuf, source: io::Error },
-    #[error("add {pattern} to {}", path.display())]
+    #[error("cannot add {pattern} to {}", path.display())]
     Exclude { pattern: String, path: PathBuf, source: io::Error },
+}
+
+impl Hinted for RepositoryError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Git(error) => error.hints(),
+            Self::Unreadable { dir, .. } => vec![Hint::Run(format!("git -C {} status", dir.display()))],
+            Self::NoMainWorktree { .. } => vec![Hint::to("give a path inside the main worktree")],
+            Self::Detached { .. } => vec![
+                Hint::to("check out a branch there"),
+                Hint::to("name `base` in each mission and `into` at the integration"),
+                Hint::Set("integration_branch"),
+            ],
+            Self::MissingIdentity { .. } => {
+                let name = "git config --global user.name \"Your Name\"";
+                vec![Hint::Run(format!("{name} && git config --global user.email you@example.com"))]
+            }
+            Self::Ambiguous { .. } => vec![Hint::to("name one of these in full")],
+            Self::SeveralRemotes { branch, remotes } => {
+                let track = |remote: &String| Hint::Run(format!("git branch --track {branch} {remote}/{branch}"));
+                remotes
+                    .iter()
+                    .map(track)
+                    .chain([Hint::to("set checkout.defaultRemote in git's configuration")])
+                    .collect()
+            }
+            Self::NoCommits { tree: Some(tree), .. } => {
+                vec![Hint::Run(format!("git -C {} commit --allow-empty -m \"First commit\"", tree.display()))]
+            }
+            Self::NoCommits { tree: None, .. } => vec![Hint::to("push a commit to it from a clone")],
+            // A branch that a record or a setting names.
+            Self::NoSuchBranch { why, .. } if !why.is_empty() => vec![
+                Hint::to("create the branch again"),
+                Hint::to("name `base` in each mission, and `into` at the integration"),
+            ],
+            Self::UnknownCommit { .. } | Self::NoSuchBranch { .. } | Self::Lock { .. } | Self::Exclude { .. } => {
+                Vec::new()
+            }
+        }
+    }
 }
 
 /// A git repository with all its worktrees. The value is equal for every folder of one repository.
@@ -135,13 +165,11 @@ impl Repository {
         let is_empty = refs::all(self.root()).is_some_and(|refs| refs.is_empty());
         let what = match is_empty {
             true => format!("the repository at {}", self.root().display()),
-            false => format!("branch {branch}, which is checked out in {},", tree.display()),
+            false => format!("branch {branch}, which is checked out in {}", tree.display()),
         };
-        let fix = match &self.main_worktree {
-            None if tree == self.root() => "push one to it from a clone".to_owned(),
-            _ => format!("make one: git -C {} commit --allow-empty -m \"First commit\"", tree.display()),
-        };
-        RepositoryError::NoCommits { what, fix }
+        let is_bare = self.main_worktree.is_none() && tree == self.root();
+        let tree = (!is_bare).then(|| tree.to_owned());
+        RepositoryError::NoCommits { what, tree }
     }
 
     /// Builds the error for a missing branch; `why` states where its name comes from.
@@ -462,7 +490,7 @@ mod tests {
         fixture.git(&["config", "--unset", "user.name"]);
         fixture.git(&["config", "user.useConfigOnly", "true"]);
         fixture.git(&["config", "--unset", "user.email"]);
-        let error = fixture.repo.identity().unwrap_err().to_string();
+        let error = crate::mission::hint::with_hints(&fixture.repo.identity().unwrap_err());
         assert!(error.contains("git config --global user.name"), "{error}");
     }
 

@@ -24,6 +24,7 @@ use super::records::{Staged, staged};
 use super::repository::{Identity, Repository, commit_with, resolve_commit};
 use super::status::{Entry, Status, git_dir, operation_in_progress_in, status_behind_marks};
 use super::worktree::zero_id;
+use crate::mission::hint::{Hint, Hinted};
 
 const PREFIX: &str = "refs/orchestrator/salvage/";
 
@@ -34,19 +35,29 @@ const MOST_OF_ONE_NAME: u32 = 10_000;
 pub enum SalvageError {
     #[error(transparent)]
     Git(#[from] CommandError),
-    #[error("use {name:?} as the name of a salvage ref: git does not allow it")]
+    #[error("cannot use {name:?} as the name of a salvage ref: git does not allow it")]
     InvalidName { name: String },
     #[error(transparent)]
     Index(#[from] IndexError),
-    #[error(
-        "salvage {}: git in the folder around it takes it for a repository, but cannot work in it; move it away",
-        path.display()
-    )]
+    #[error("cannot salvage {}: git cannot work in that repository", path.display())]
     UnreadableRepository { path: PathBuf },
-    #[error("salvage {}: git cannot look into all of it ({complaint}); make it readable, or take it away", worktree.display())]
+    #[error("cannot salvage {}: git cannot read all of it ({complaint})", worktree.display())]
     Unreadable { worktree: PathBuf, complaint: String },
-    #[error("find a free name for salvage ref {name}: delete old ones with `git update-ref -d`")]
+    #[error("cannot find a free name for the salvage ref {name}: {MOST_OF_ONE_NAME} names are taken")]
     NoFreeName { name: String },
+}
+
+impl Hinted for SalvageError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::Git(error) => error.hints(),
+            Self::Index(error) => error.hints(),
+            Self::UnreadableRepository { .. } => vec![Hint::to("move it away")],
+            Self::Unreadable { .. } => vec![Hint::to("make it readable"), Hint::to("move the unreadable part away")],
+            Self::NoFreeName { .. } => vec![Hint::to("delete old salvage refs with `git update-ref -d`")],
+            Self::InvalidName { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Where salvaged work is kept: `git show <name>` tells what is in it, `git worktree add <folder> <name>` brings the

@@ -18,6 +18,7 @@ use super::nested::{has_commit, is_own_repository};
 use super::records::{links, split_at_tab};
 use super::repository::Repository;
 use super::status::git_dir;
+use crate::mission::hint::with_hints;
 
 /// Name of the remote during the clone. The source's branches stay under it as remote-tracking refs.
 const FROM: &str = "main-checkout";
@@ -66,7 +67,7 @@ fn fill_all(main: &Path, worktree: &Path, prefix: &Path, empty: &mut Vec<String>
             Some(name) => {
                 let own = modules.join(name);
                 in_the_way(&to, &own)
-                    .or_else(|| make(&from, &to, &own, &link.commit).err().map(|error| error.to_string()))
+                    .or_else(|| make(&from, &to, &own, &link.commit).err().map(|error| with_hints(&error)))
             }
         };
         match why {

@@ -24,6 +24,7 @@ use super::loose::own_git_dir;
 use super::repository::{Repository, RepositoryError, branch_commit};
 use super::status::git_dir;
 use super::{names, refs, submodules};
+use crate::mission::hint::{Hint, Hinted};
 use record::Made;
 pub(super) use record::link;
 
@@ -52,60 +53,74 @@ pub enum WorktreeError {
     Include(#[from] IncludeError),
     #[error(transparent)]
     Place(#[from] PlaceError),
-    #[error("use {branch:?} as a branch name: git does not allow it; use letters, digits, `-`, `_`, `.` and `/`")]
+    #[error("cannot use {branch:?} as a branch name: git does not allow it")]
     InvalidBranch { branch: String },
-    #[error(
-        "create branch {branch}: branch {existing} is in its way, as git keeps branches like files and folders; \
-         choose another name"
-    )]
+    #[error("cannot create branch {branch}: git stores branches as paths, and branch {existing} is in its way")]
     BranchInTheWay { branch: String, existing: String },
-    #[error(
-        "use branch {branch}: it is already checked out in {}; choose another name, or remove that worktree",
-        path.display()
-    )]
+    #[error("cannot use branch {branch}: it is already checked out in {}", path.display())]
     BranchInUse { branch: String, path: PathBuf },
-    #[error(
-        "start branch {branch} at {base}: the branch exists already, at {commit}; leave out `base` to go on with it, \
-         or choose another name"
-    )]
+    #[error("cannot start branch {branch} at {base}: it already exists, at {commit}")]
     BranchExists { branch: String, commit: String, base: String },
-    #[error(
-        "make branch {branch} at {base}: the remote {remote} has a branch of that name, at {commit}; leave out `base` to \
-         go on with it, or choose another name"
-    )]
+    #[error("cannot create branch {branch} at {base}: the remote {remote} has a branch of that name, at {commit}")]
     RemoteHasBranch { branch: String, remote: String, commit: String, base: String },
-    #[error("use {branch:?} as a branch name: it is the full name of {what}; {instead}")]
-    NotABranch { branch: String, what: &'static str, instead: String },
-    #[error("use {path:?} as the place of a worktree: {why}")]
+    #[error("cannot use {branch:?} as a branch name: it is the full name of {what}")]
+    NotABranch { branch: String, what: &'static str, instead: Vec<Hint> },
+    #[error("cannot use {path:?} as the place of a worktree: {why}")]
     InvalidPath { path: PathBuf, why: &'static str },
     #[error(
-        "make a worktree at {}: it must lie inside {} or beside it in the same folder; other places must be allowed \
-         in the settings",
+        "cannot create a worktree at {}: it is neither inside {} nor beside it",
         path.display(),
         root.display()
     )]
     PathOutside { path: PathBuf, root: PathBuf },
-    #[error("make a worktree at {}: it lies inside the worktree {}", path.display(), worktree.display())]
+    #[error("cannot create a worktree at {}: it lies inside the worktree {}", path.display(), worktree.display())]
     PathInWorktree { path: PathBuf, worktree: PathBuf },
-    #[error("make a worktree at {}: there is something already; choose another path", path.display())]
+    #[error("cannot create a worktree at {}: the path is not free", path.display())]
     PathTaken { path: PathBuf },
-    #[error(
-        "make a worktree at {}: git still knows one there whose folder is gone; remove that worktree first",
-        path.display()
-    )]
+    #[error("cannot create a worktree at {}: git still records one there whose folder is gone", path.display())]
     PathRegistered { path: PathBuf },
-    #[error("take away the worktree {}, in which an integration was verified", path.display())]
+    #[error("cannot remove the verification worktree {}", path.display())]
     RemoveTrial { path: PathBuf, source: io::Error },
-    #[error("make the folder {} for worktrees; the setting worktrees_dir names another", path.display())]
+    #[error("cannot create the folder {} for worktrees", path.display())]
     MakeFolder { path: PathBuf, source: io::Error },
-    #[error("write {}", path.display())]
+    #[error("cannot write {}", path.display())]
     Remember { path: PathBuf, source: io::Error },
-    #[error("look at {}", path.display())]
+    #[error("cannot read {}", path.display())]
     ReadPath { path: PathBuf, source: io::Error },
-    #[error("find a worktree at {}: these exist: {}", path.display(), known.join(", "))]
+    #[error("cannot find a worktree at {}: it is not among the worktrees here ({})", path.display(), known.join(", "))]
     NotAWorktree { path: PathBuf, known: Vec<String> },
-    #[error("make a worktree at {} ({cause}), and undo what was begun", path.display())]
+    #[error("cannot undo the failed creation of the worktree {} ({cause})", path.display())]
     Undo { path: PathBuf, cause: Box<WorktreeError>, source: Box<WorktreeError> },
+}
+
+impl Hinted for WorktreeError {
+    fn hints(&self) -> Vec<Hint> {
+        let another_name = || Hint::to("choose another name");
+        let another_path = || Hint::to("choose another path");
+        let no_base = || Hint::to("leave out `base` to continue it");
+        match self {
+            Self::Git(error) => error.hints(),
+            Self::Repository(error) => error.hints(),
+            Self::Include(error) => error.hints(),
+            Self::Place(error) => error.hints(),
+            Self::InvalidBranch { .. } => vec![Hint::to("use letters, digits, `-`, `_`, `.` and `/`")],
+            Self::BranchInTheWay { .. } => vec![another_name()],
+            Self::BranchInUse { path, .. } => vec![another_name(), Hint::RemoveWorktree(path.display().to_string())],
+            Self::BranchExists { .. } | Self::RemoteHasBranch { .. } => vec![no_base(), another_name()],
+            Self::NotABranch { instead, .. } => instead.clone(),
+            Self::PathOutside { .. } => vec![another_path(), Hint::Set("worktree_roots")],
+            Self::PathTaken { .. } => vec![another_path()],
+            Self::PathRegistered { path } => vec![Hint::RemoveWorktree(path.display().to_string())],
+            Self::MakeFolder { .. } => vec![Hint::Set("worktrees_dir")],
+            Self::Undo { cause, source, .. } => [cause.hints(), source.hints()].concat(),
+            Self::InvalidPath { .. }
+            | Self::PathInWorktree { .. }
+            | Self::RemoveTrial { .. }
+            | Self::Remember { .. }
+            | Self::ReadPath { .. }
+            | Self::NotAWorktree { .. } => Vec::new(),
+        }
+    }
 }
 
 /// A worktree that we made.

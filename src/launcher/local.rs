@@ -13,6 +13,7 @@ use tokio::process::ChildStdin;
 use tokio::task::JoinHandle;
 
 use crate::crash_point::{self, Point};
+use crate::mission::hint::{Hint, Hinted};
 use crate::process::{Detached, DetachedLaunch, Identity, Program, SpawnError, TAG_VARIABLE, start_detached};
 use crate::store::trial_dir::TrialDir;
 use crate::store::worker_dir::AttemptDir;
@@ -26,12 +27,24 @@ const READY_CEILING: Duration = Duration::from_secs(30);
 pub enum LaunchError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    #[error("the supervisor did not start: {said}; its log is {}", log.display())]
+    #[error("cannot start the supervisor: {said}; its log is {}", log.display())]
     NotReady { said: String, log: PathBuf },
-    #[error("the folder for sockets {} belongs to somebody else: remove it, or set XDG_RUNTIME_DIR to a folder of your own", path.display())]
+    #[error("cannot use the folder for sockets {}: it belongs to another user", path.display())]
     ForeignFolder { path: PathBuf },
-    #[error("could not make the folder for sockets {}: make it writable, or set XDG_RUNTIME_DIR to a folder of your own", path.display())]
+    #[error("cannot create the folder for sockets {}", path.display())]
     SocketFolder { path: PathBuf, source: std::io::Error },
+}
+
+impl Hinted for LaunchError {
+    fn hints(&self) -> Vec<Hint> {
+        let own = || Hint::to("set XDG_RUNTIME_DIR to a folder of your own");
+        match self {
+            Self::Spawn(error) => error.hints(),
+            Self::ForeignFolder { .. } => vec![Hint::to("remove it"), own()],
+            Self::SocketFolder { .. } => vec![Hint::to("make it writable"), own()],
+            Self::NotReady { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Starts the supervisor of one attempt. Returns when it has claimed the attempt.

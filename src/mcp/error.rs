@@ -3,8 +3,9 @@
 use thiserror::Error;
 
 use super::arguments::ArgumentError;
-use super::size;
+use super::{hint, size};
 use crate::mission::causes::{with_causes, written_out};
+use crate::mission::hint::Advice;
 use crate::orchestrator::OrchestratorError;
 
 #[derive(Debug, Error)]
@@ -29,8 +30,12 @@ pub(super) enum ToolError {
 impl ToolError {
     /// Returns the whole answer. The first word is for Codex, which shows errors to its model without any mark.
     pub(super) fn answer(&self) -> String {
+        let text = match self {
+            Self::Orchestrator(error) => hint::line(&Advice::of(error)),
+            error => with_causes(error),
+        };
         // The answer quotes wrong arguments, and clients print answers to terminals.
-        let text = written_out(&with_causes(self), |c| matches!(c, '\n' | '\t'));
+        let text = written_out(&text, |c| matches!(c, '\n' | '\t'));
         format!("ERROR: {}", size::ends(&text, size::ANSWER - 200))
     }
 }

@@ -9,6 +9,7 @@ mod arguments;
 mod client;
 mod conversation;
 mod error;
+mod hint;
 mod in_flight;
 mod instructions;
 mod lead;

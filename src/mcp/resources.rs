@@ -11,7 +11,8 @@ use serde_json::json;
 
 use super::transcript::{self, Page};
 use super::{arguments, size};
-use crate::mission::causes::with_causes;
+use crate::mcp::hint;
+use crate::mission::hint::Advice;
 use crate::mission::id::{BossId, WorkerId};
 use crate::orchestrator::{Include, Orchestrator, OrchestratorError, Scope, WorkerView};
 use crate::store::file;
@@ -274,9 +275,11 @@ pub(super) fn unknown(uri: &str) -> ErrorData {
 }
 
 fn cannot(uri: &str, error: &OrchestratorError) -> ErrorData {
-    let why = size::line(&with_causes(error), 2_000);
+    let why = size::line(&hint::line(&Advice::of(error)), 2_000);
     match error {
-        OrchestratorError::UnknownWorker { .. } | OrchestratorError::AmbiguousWorker { .. } => {
+        OrchestratorError::UnknownWorker { .. }
+        | OrchestratorError::NoWorkers { .. }
+        | OrchestratorError::AmbiguousWorker { .. } => {
             ErrorData::resource_not_found(why, Some(json!({ "uri": size::line(uri, 200) })))
         }
         _ => ErrorData::internal_error(why, None),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use self::race::RaceReport;
 use super::size;
 use crate::backend::Enforcement;
+use crate::mcp::hint;
 use crate::mission::budget::Spent;
 use crate::mission::entry;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -397,7 +398,7 @@ impl Brief {
             elapsed_seconds: view.ran_seconds(),
             idle_seconds: view.idle_seconds,
             stalled: live.is_some_and(|live| live.stalled.is_some()),
-            blocked: view.block.as_deref().map(|why| size::line(why, 160)),
+            blocked: view.block.as_ref().map(|why| size::line(&hint::line(why), 160)),
             waits_for: view.waits_for.as_deref().map(|what| size::line(what, 160)),
             conflicts_with,
             more_conflicts,

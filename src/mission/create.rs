@@ -9,6 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::entry::NewWorker;
+use super::hint::{Hint, Hinted};
 use super::id::{BackendName, BossId, RaceId, TaskId, WorkerId};
 use super::name::{Named, meanings};
 use super::race::{self, Race};
@@ -61,42 +62,66 @@ pub enum Registered {
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Rejection {
-    #[error(
-        "task_id {task:?} belongs to worker {worker}, which is still {status}: choose another task_id, or cancel_worker {worker} first"
-    )]
+    #[error("cannot use task_id {task:?}: it belongs to worker {worker}, which is still {status}")]
     TaskOpen { task: TaskId, worker: WorkerId, status: &'static str },
-    #[error("task_id {task:?} is in this batch more than once: give each mission its own")]
+    #[error("cannot use task_id {task:?}: it is in this batch more than once")]
     TaskTwice { task: TaskId },
-    #[error(
-        "depends_on names {name:?}, which is no task or worker here: name a task_id of this batch or one of {known}"
-    )]
+    #[error("cannot depend on {name:?}: it is no task or worker here; there are {known}")]
     UnknownDependency { name: String, known: String },
-    #[error("depends_on names {name:?}, which is {meanings}: name one of them by its whole id")]
+    #[error("cannot depend on {name:?}: it is {meanings}")]
     AmbiguousDependency { name: String, meanings: String },
-    #[error("depends_on makes a cycle: {path}: take one of these dependencies out")]
+    #[error("cannot depend in a cycle: {path}")]
     Cycle { path: String },
-    #[error(
-        "worker {worker} already works in {path}: use another directory or leave it out to get a worktree of its own, or wait until {worker} has settled"
-    )]
+    #[error("cannot work in {path}: worker {worker} already works there")]
     PlaceTaken { worker: WorkerId, path: PathBuf },
-    #[error(
-        "request_id {request:?} is one of another boss, for its worker {worker}: if that is this mission, leave it to that worker; if not, use another request_id"
-    )]
+    #[error("cannot use request_id {request:?}: another boss used it for its worker {worker}")]
     RequestTaken { request: String, worker: WorkerId },
-    #[error("a race needs two missions or more: add one with another backend or model_override, or leave race out")]
+    #[error("cannot race one mission: a race needs two or more")]
     RaceOfOne,
-    #[error(
-        "a race is one task given to several: {field} must be the same in all its missions, but that of mission {index} differs; make it the same, or leave race out and give each a task_id of its own"
-    )]
+    #[error("cannot race these missions: {field} of mission {index} differs from that of the first")]
     RaceDiffers { field: &'static str, index: usize },
-    #[error(
-        "request_id {request:?} is known already, and not as a part of this very race: repeat the whole race as it was, or use new request_ids"
-    )]
+    #[error("cannot use request_id {request:?}: it is known, but not as a part of this race")]
     RaceRequest { request: String },
-    #[error("the race was not started: mission {index} of it was refused; mend that one and create the race again")]
+    #[error("cannot start the race: its mission {index} was refused")]
     RaceRefused { index: usize },
-    #[error("branch {branch:?} belongs to worker {worker}, which is not settled: choose another branch name")]
+    #[error("cannot use branch {branch:?}: it belongs to worker {worker}, which is not settled")]
     BranchTaken { worker: WorkerId, branch: String },
+}
+
+impl Hinted for Rejection {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::TaskOpen { worker, .. } => {
+                vec![Hint::to("choose another task_id"), Hint::Cancel(worker.to_string())]
+            }
+            Self::TaskTwice { .. } => vec![Hint::to("give each mission a task_id of its own")],
+            Self::UnknownDependency { .. } => vec![Hint::to("name a task_id of this batch, or one of those")],
+            Self::AmbiguousDependency { .. } => vec![Hint::to("use the whole id of one")],
+            Self::Cycle { .. } => vec![Hint::to("take one of these dependencies out")],
+            Self::PlaceTaken { worker, .. } => {
+                let other = Hint::to("name another directory, or none to get a worktree");
+                vec![other, Hint::WaitFor(worker.to_string())]
+            }
+            Self::RequestTaken { .. } => {
+                vec![
+                    Hint::to("use another request_id"),
+                    Hint::to("leave this mission to that worker, if it is the same"),
+                ]
+            }
+            Self::RaceOfOne => {
+                let more = Hint::to("add a mission with another backend or model_override");
+                vec![more, Hint::to("leave out `race`")]
+            }
+            Self::RaceDiffers { .. } => {
+                vec![Hint::to("make it the same"), Hint::to("leave out `race`, and give each a task_id of its own")]
+            }
+            Self::RaceRequest { .. } => {
+                vec![Hint::to("repeat the whole race as it was"), Hint::to("use new request_ids")]
+            }
+            Self::RaceRefused { .. } => vec![Hint::to("fix that mission and create the race again")],
+            Self::BranchTaken { .. } => vec![Hint::to("choose another branch name")],
+        }
+    }
 }
 
 /// Defaults for the worktrees and branches that a boss does not specify.

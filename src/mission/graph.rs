@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::entry::Brief;
+use super::hint::{Advice, Hint};
 use super::id::{TaskId, WorkerId};
 use super::lifecycle::{Ending, WorkerStatus};
 use super::race::{self, Standing};
@@ -15,8 +16,8 @@ use super::retry;
 pub enum Readiness {
     Ready,
     Waiting(Vec<TaskId>),
-    /// Something it needs ended badly and nothing will mend that by itself.
-    Blocked(String),
+    /// Something it needs ended badly, and nothing that runs by itself will fix that.
+    Blocked(Advice),
 }
 
 impl Readiness {
@@ -44,14 +45,15 @@ pub fn readiness(registry: &Registry, worker: &Worker) -> Readiness {
 enum Dependency {
     Met,
     Open,
-    Broken(String),
+    Broken(Advice),
 }
 
 fn dependency(registry: &Registry, task: &TaskId) -> Dependency {
     match end_of(registry, task) {
         Dependency::Open => match registry.task(task).filter(|worker| registry.is_broken_below(worker)) {
             Some(worker) => {
-                Dependency::Broken(format!("task {task}, which it depends on, is blocked itself ({})", worker.id))
+                let why = format!("task {task}, which it depends on, is blocked itself ({})", worker.id);
+                Dependency::Broken(Advice::new(why, Vec::new()))
             }
             None => Dependency::Open,
         },
@@ -62,24 +64,27 @@ fn dependency(registry: &Registry, task: &TaskId) -> Dependency {
 /// What this task by itself came to, whatever it waits for.
 fn end_of(registry: &Registry, task: &TaskId) -> Dependency {
     let Some(worker) = registry.task(task) else {
-        return Dependency::Broken(format!("task {task}, which it depends on, is not known any more"));
+        let why = format!("task {task}, which it depends on, is not known any more");
+        return Dependency::Broken(Advice::new(why, Vec::new()));
     };
     match race::standing(registry, worker) {
         Some(Standing::On) => return Dependency::Open,
         Some(Standing::Lost(reasons)) => {
-            return Dependency::Broken(format!(
-                "nobody won the race for task {task}, which it depends on ({reasons}): retry_worker one of them would unblock it, cancel_worker drops it"
+            let why = format!("no worker won the race for task {task}, which it depends on ({reasons})");
+            return Dependency::Broken(Advice::new(
+                why,
+                vec![Hint::to("retry one of them"), Hint::to("cancel this one")],
             ));
         }
         Some(Standing::Won(_)) | None => {}
     }
     match worker.status {
         WorkerStatus::Settled(Ending::Completed) => Dependency::Met,
-        WorkerStatus::Settled(ending) if retry::automatic(worker).is_none() => Dependency::Broken(format!(
-            "task {task}, which it depends on, ended as {}: retry_worker {} would unblock it, cancel_worker drops it",
-            ending.as_str(),
-            worker.id
-        )),
+        WorkerStatus::Settled(ending) if retry::automatic(worker).is_none() => {
+            let why = format!("task {task}, which it depends on, ended as {}", ending.as_str());
+            let hints = vec![Hint::Retry(worker.id.to_string()), Hint::to("cancel this one")];
+            Dependency::Broken(Advice::new(why, hints))
+        }
         _ => Dependency::Open,
     }
 }
@@ -113,7 +118,7 @@ pub(super) fn broken_below(registry: &Registry) -> HashSet<u64> {
 }
 
 /// Why the boss has to decide about this worker's task, if it has to.
-pub fn block(registry: &Registry, worker: &Worker) -> Option<String> {
+pub fn block(registry: &Registry, worker: &Worker) -> Option<Advice> {
     match worker.status {
         WorkerStatus::Queued => match readiness(registry, worker) {
             Readiness::Blocked(why) => Some(why),
@@ -172,7 +177,7 @@ mod tests {
 
         settle(&mut registry, &ids[0], Ending::Failed);
         let last = registry.get(&ids[ids.len() - 1]).unwrap();
-        assert!(matches!(readiness(&registry, last), Readiness::Blocked(why) if why.contains("blocked itself")));
+        assert!(matches!(readiness(&registry, last), Readiness::Blocked(why) if why.text.contains("blocked itself")));
     }
 
     #[test]

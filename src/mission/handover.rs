@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::graph;
+use super::hint::Advice;
 use super::id::{BossId, ServerId, WorkerId};
 use super::race;
 use super::registry::{Registry, Report, Worker};
@@ -31,7 +32,7 @@ impl Selection {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct News<'a> {
     pub settled: Vec<Settlement<'a>>,
-    pub blocked: Vec<(&'a Arc<Worker>, String)>,
+    pub blocked: Vec<(&'a Arc<Worker>, Advice)>,
     /// The wait named only workers whose news had been delivered: it must not hang for them.
     pub already_reported: Vec<&'a Arc<Worker>>,
     /// Not settled and not blocked.

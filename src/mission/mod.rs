@@ -11,6 +11,7 @@ pub mod create;
 pub mod entry;
 pub mod graph;
 pub mod handover;
+pub mod hint;
 pub mod hold;
 pub mod id;
 pub mod lifecycle;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::entry::Brief;
+use super::hint::{Advice, Hint};
 use super::id::{RaceId, WorkerId};
 use super::lifecycle::{Ending, WorkerStatus};
 use super::name::Name;
@@ -118,11 +119,12 @@ pub fn ends_quietly(registry: &Registry, worker: &Worker) -> bool {
 
 /// Why the boss has to decide about a task for which racers ran: nobody did it. Whom it called off itself, all of them,
 /// it need not be told.
-pub fn block(registry: &Registry, worker: &Worker) -> Option<String> {
+pub fn block(registry: &Registry, worker: &Worker) -> Option<Advice> {
     let called_off = |racer: &Arc<Worker>| racer.status == WorkerStatus::Settled(Ending::Cancelled);
     match standing(registry, worker)? {
-        Standing::Lost(reasons) if !racers(registry, worker).all(called_off) => Some(format!(
-            "nobody won the race ({reasons}): retry_worker one of them with feedback, narrow the task, or do without it"
+        Standing::Lost(reasons) if !racers(registry, worker).all(called_off) => Some(Advice::new(
+            format!("no worker won the race ({reasons})"),
+            vec![Hint::to("retry one of them with feedback"), Hint::to("narrow the task"), Hint::to("do without it")],
         )),
         _ => None,
     }

@@ -2,6 +2,7 @@
 //! sense. Pure.
 
 use super::entry::{Brief, NextAttempt, Start, reasons};
+use super::hint::{Advice, Hint};
 use super::id::BackendName;
 use super::lifecycle::{Ending, WorkerStatus};
 use super::outcome::FailureKind;
@@ -139,7 +140,7 @@ fn is_failure_of_the_backend(brief: &Brief) -> bool {
 }
 
 /// Returns the reasons if two different backends have failed on the task.
-pub fn exhausted(worker: &Worker) -> Option<String> {
+pub fn exhausted(worker: &Worker) -> Option<Advice> {
     let mut reasons: Vec<(&BackendName, String)> = Vec::new();
     for brief in worker.settled.iter().filter(|brief| is_failure_of_the_backend(brief)) {
         if reasons.iter().any(|(backend, _)| *backend == &brief.backend) {
@@ -150,7 +151,8 @@ pub fn exhausted(worker: &Worker) -> Option<String> {
     }
     (reasons.len() >= 2).then(|| {
         let reasons = reasons.into_iter().map(|(_, why)| why).collect::<Vec<_>>().join("; ");
-        format!("two backends failed on it ({reasons}): narrow the task, or do without it")
+        let hints = vec![Hint::to("narrow the task"), Hint::to("do without it")];
+        Advice::new(format!("two backends failed on it ({reasons})"), hints)
     })
 }
 

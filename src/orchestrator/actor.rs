@@ -121,7 +121,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
         actor.open_store()?;
     }
     // A clock of its own: the server's runtime may go before this thread does.
-    let failed = |error| OrchestratorError::Refused(format!("could not start a thread: {error}"));
+    let failed = OrchestratorError::Thread;
     let clock = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
     let thread = std::thread::Builder::new().name("actor".to_owned());
     thread.spawn(move || clock.block_on(actor.run(asks))).map_err(failed)?;
@@ -342,9 +342,9 @@ impl Actor {
             let excluded = repository.exclude(&format!("{}/", state_dir::NAME));
             excluded.map_err(|error| match error {
                 RepositoryError::Exclude { path, source, .. } | RepositoryError::Lock { path, source } => {
-                    FileError::write(&path, source).into()
+                    OrchestratorError::from(FileError::write(&path, source))
                 }
-                error => super::start::refused(error),
+                error => OrchestratorError::from(error),
             })?;
         }
         make_way_for_state_file(&dir)?;
@@ -432,7 +432,7 @@ fn refuse_prepared_state(context: &Context) -> Result<()> {
     }
     file::refuse_no_folder(&context.state_root)?;
     let tracked = match &context.repository {
-        Some(repository) => repository.tracks(state_dir::NAME).map_err(super::start::refused)?,
+        Some(repository) => repository.tracks(state_dir::NAME)?,
         None => false,
     };
     match tracked {

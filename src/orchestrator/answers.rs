@@ -15,6 +15,7 @@ use super::written::Written;
 use crate::backend::{AgentEvent, Enforcement};
 pub use crate::git::{PushResult, Pushed};
 use crate::mission::budget::Spent;
+use crate::mission::hint::Advice;
 use crate::mission::id::{BackendName, RaceId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::{LikelyCause, NotOnBranch, Outcome, Proof, Usage, Verification};
@@ -39,7 +40,7 @@ pub struct WorkerView {
     pub elapsed_seconds: Option<u64>,
     pub idle_seconds: Option<u64>,
     /// The reason why its task waits for the boss, if it does.
-    pub block: Option<String>,
+    pub block: Option<Advice>,
     /// The condition that a queued worker waits for.
     pub waits_for: Option<String>,
     /// Branches that its branch does not merge cleanly with, as far as they were checked.
@@ -136,9 +137,9 @@ pub struct Base {
 }
 
 /// The answer to a batch, in its order.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Creation {
-    pub results: Vec<std::result::Result<Created, String>>,
+    pub results: Vec<Result<Created, OrchestratorError>>,
     /// The start of the workers. `None` if it could not be determined, such as outside a repository.
     pub base: Option<Base>,
 }
@@ -168,7 +169,7 @@ pub struct WaitAnswer {
     pub settled: Vec<WorkerView>,
     /// Running workers that show no sign of life; queued ones, when nothing runs and the machine is full.
     pub attention: Vec<WorkerView>,
-    pub blocked: Vec<(TaskId, String)>,
+    pub blocked: Vec<(TaskId, Advice)>,
     pub already_reported: Vec<WorkerView>,
     pub still_running: Vec<WorkerView>,
     pub queued: usize,

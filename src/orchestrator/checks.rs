@@ -12,12 +12,14 @@ use super::context::Context;
 use super::error::OrchestratorError;
 use super::{handle, integration_branch, probe, worktree_places};
 use crate::git::{self, Repository};
-use crate::mission::causes::with_causes;
 use crate::mission::create::{Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId, WorkerId};
 use crate::mission::spec::{Mission, Permissions, Place};
 
-type Checked = Result<Draft, String>;
+type Result<T> = std::result::Result<T, OrchestratorError>;
+type Checked = Result<Draft>;
+/// A result that several missions of a batch share.
+type Shared<T> = std::result::Result<T, Arc<OrchestratorError>>;
 
 /// Checks the drafts of a batch and determines where its workers start. Drafts with a request id in `known` are not
 /// checked again: their requirements may be gone, and their own worktrees would be in the way.
@@ -31,7 +33,7 @@ pub(super) async fn check_all(
     let is_known = move |draft: &Draft| draft.request_id.as_ref().is_some_and(|request| known.contains(request));
     let (inner, was_there) = (Arc::clone(&context), is_known.clone());
     let checked = handle::blocking(move || {
-        let start = integration_branch::determine(&inner, recorded);
+        let start = integration_branch::determine(&inner, recorded).map_err(Arc::new);
         let mut checks = Checks {
             context: &inner,
             start,
@@ -47,13 +49,16 @@ pub(super) async fn check_all(
     });
     let (checked, base) = match checked.await {
         Ok(checked) => checked,
-        Err(error) => return (vec![Err(with_causes(&error)); total], None),
+        Err(error) => {
+            let error = Arc::new(error);
+            return ((0..total).map(|_| Err(Arc::clone(&error).into())).collect(), None);
+        }
     };
     let new = checked.iter().flatten().filter(|draft| !is_known(draft));
     let asked: BTreeSet<BackendName> = new.map(|draft| draft.backend.clone()).collect();
     let logged_out = probe::logged_out(&context, asked).await;
     let check = |draft: Draft| match logged_out.get(&draft.backend).filter(|_| !is_known(&draft)) {
-        Some(why) => Err(why.clone()),
+        Some(why) => Err(Arc::clone(why).into()),
         None => Ok(draft),
     };
     (checked.into_iter().map(|draft| check(draft?)).collect(), base)
@@ -73,29 +78,28 @@ fn is_elsewhere(context: &Context, checked: &[Checked]) -> bool {
 struct Checks<'a> {
     context: &'a Context,
     /// The start of a worker whose mission names no base.
-    start: Result<Base, String>,
+    start: Shared<Base>,
     /// The result of checking that branches with generated names can be created. `None` before the check.
-    prefix: Option<Result<(), String>>,
+    prefix: Option<Shared<()>>,
     /// The result of checking that the folder for worktrees can be created. `None` before the check.
-    folder: Option<Result<(), String>>,
+    folder: Option<Shared<()>>,
     /// Commits by base, shared by the missions of a batch so that each base is resolved once.
-    bases: HashMap<Option<String>, Result<String, String>>,
+    bases: HashMap<Option<String>, Shared<String>>,
     /// Results of program lookups, which are slow on a long PATH.
-    programs: HashMap<BackendName, Result<(), String>>,
+    programs: HashMap<BackendName, Shared<()>>,
 }
 
 impl Checks<'_> {
     fn check(&mut self, mut draft: Draft) -> Checked {
-        let fail = |error: &dyn std::error::Error| with_causes(error);
-        let backend = self.context.backends.get(draft.backend.as_str()).map_err(|error| fail(&error))?;
+        let backend = self.context.backends.get(draft.backend.as_str())?;
         let mission = as_mission(&draft);
-        backend.check(&mission).map_err(|error| fail(&error))?;
+        backend.check(&mission)?;
         self.program(&draft.backend)?;
         for fallback in &draft.fallback_backends {
-            self.context.backends.get(fallback.as_str()).map_err(|error| fail(&error))?;
+            self.context.backends.get(fallback.as_str())?;
         }
         if draft.permissions == Permissions::Full && !self.context.settings.allow_full_permissions {
-            return Err("permissions \"full\" are not allowed here: use \"edit\", or let the user set allow_full_permissions in the settings file".to_owned());
+            return Err(OrchestratorError::FullPermissions);
         }
         let present = |name: &String| env::var_os(name).is_some_and(|value| !value.is_empty());
         draft.needs = backend.probe().key_variables.into_iter().filter(present).collect();
@@ -111,8 +115,8 @@ impl Checks<'_> {
                 let start = self.worktree(branch.as_deref(), base, path.as_deref())?;
                 if let Some(path) = path {
                     // As git records it, since the two are compared later.
-                    let repository = self.context.repository().map_err(|error| with_causes(&error))?;
-                    *path = git::check::resolve(repository, path).map_err(|error| with_causes(&error))?;
+                    let repository = self.context.repository()?;
+                    *path = git::check::resolve(repository, path)?;
                 }
                 let may_come = !draft.depends_on.is_empty();
                 *directory = self.directory(directory.as_deref(), &start, may_come)?;
@@ -121,17 +125,13 @@ impl Checks<'_> {
         Ok(draft)
     }
 
-    fn program(&mut self, backend: &BackendName) -> Result<(), String> {
-        if let Some(known) = self.programs.get(backend) {
-            return known.clone();
-        }
-        let found = probe::find_program(self.context, backend).map(drop).map_err(|error| with_causes(&error));
-        self.programs.insert(backend.clone(), found.clone());
-        found
+    fn program(&mut self, backend: &BackendName) -> Result<()> {
+        let look = || probe::find_program(self.context, backend).map(drop).map_err(Arc::new);
+        Ok(self.programs.entry(backend.clone()).or_insert_with(look).clone()?)
     }
 
     /// Checks a worktree request. Returns the commit that it would start from now.
-    fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<String, String> {
+    fn worktree(&mut self, branch: Option<&str>, base: &Option<String>, path: Option<&Path>) -> Result<String> {
         if branch.is_none() {
             self.prefix()?;
         }
@@ -142,7 +142,7 @@ impl Checks<'_> {
             // Generated names of branches and folders are free. Only the base can be wrong, or the identity missing.
             return self.base(base);
         }
-        let repository = self.context.repository().map_err(|error| with_causes(&error))?;
+        let repository = self.context.repository()?;
         let request = git::Request {
             branch: branch.map_or_else(|| format!("{}w-0", self.context.settings.branch_prefix), str::to_owned),
             base: base.clone(),
@@ -153,12 +153,12 @@ impl Checks<'_> {
             folder: Some(self.context.worktrees()),
             allowed_roots: self.context.allowed_roots(repository),
         };
-        let plan = git::check(repository, &request).map_err(|error| with_causes(&error))?;
+        let plan = git::check(repository, &request)?;
         match plan.new_branch && plan.from_remote.is_none() {
             true => self.base(base),
             // An existing branch starts at its own commit. Only the identity can be missing.
             false => {
-                self.context.require_identity().map_err(|error| with_causes(&error))?;
+                self.context.require_identity()?;
                 Ok(plan.base_commit)
             }
         }
@@ -166,7 +166,7 @@ impl Checks<'_> {
 
     /// Returns the subfolder to run in. The default corresponds to the boss's own directory, if the start commit
     /// contains it.
-    fn directory(&self, asked: Option<&Path>, start: &str, may_come: bool) -> Result<Option<PathBuf>, String> {
+    fn directory(&self, asked: Option<&Path>, start: &str, may_come: bool) -> Result<Option<PathBuf>> {
         let repository = self.context.repository()?;
         let is_there = |folder: &Path| git::has_folder(repository, start, folder);
         let Some(asked) = asked else {
@@ -177,70 +177,62 @@ impl Checks<'_> {
         let inner = tops.into_iter().find_map(|top| asked.strip_prefix(top).ok()).unwrap_or(asked);
         let inner: PathBuf = inner.components().filter(|part| !matches!(part, Component::CurDir)).collect();
         if inner.components().any(|part| !matches!(part, Component::Normal(_))) {
-            return Err(format!(
-                "cannot run in {}: worktree.directory is a subfolder of the worktree, such as packages/app",
-                asked.display()
-            ));
+            return Err(OrchestratorError::NotASubfolder { directory: asked.to_owned() });
         }
         if !inner.as_os_str().is_empty() && !may_come && !is_there(&inner) {
-            return Err(format!(
-                "cannot run in {}: there is no such folder in {}, where the worktree starts",
-                inner.display(),
-                &start[..10]
-            ));
+            return Err(OrchestratorError::NoFolderAtStart { directory: inner, start: start[..10].to_owned() });
         }
         Ok(Some(inner).filter(|inner| !inner.as_os_str().is_empty()))
     }
 
-    fn prefix(&mut self) -> Result<(), String> {
+    fn prefix(&mut self) -> Result<()> {
         if self.prefix.is_none() {
             let prefix = &self.context.settings.branch_prefix;
             let repository = self.context.repository()?;
-            let free = git::check_prefix(repository, prefix).map_err(|error| {
-                let why = with_causes(&error);
-                format!("cannot make branches whose names begin with {prefix:?}: {why}; or let the user set another branch_prefix in the settings file")
-            });
-            self.prefix = Some(free);
+            let blocked = |source| OrchestratorError::Prefix { prefix: prefix.clone(), source: Box::new(source) };
+            self.prefix = Some(git::check_prefix(repository, prefix).map_err(|error| Arc::new(blocked(error))));
         }
-        self.prefix.clone().unwrap_or(Ok(()))
+        Ok(self.prefix.clone().unwrap_or(Ok(()))?)
     }
 
     /// Refuses a folder in which no worktree can ever be created. A full disk is no reason: its workers are queued.
-    fn folder(&mut self) -> Result<(), String> {
+    fn folder(&mut self) -> Result<()> {
         let check = || {
             let folder = self.context.worktrees();
             let is_full = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
             worktree_places::check_folder(&folder).or_else(|error| match is_full(&error) {
                 true => Ok(()),
-                false => Err(format!(
-                    "cannot create the folder {} for worktrees: {error}; let the user set another worktrees_dir in the settings file",
-                    folder.display()
-                )),
+                false => Err(Arc::new(OrchestratorError::WorktreesFolder { folder, source: error })),
             })
         };
-        self.folder.get_or_insert_with(check).clone()
+        Ok(self.folder.get_or_insert_with(check).clone()?)
     }
 
-    fn base(&mut self, base: &Option<String>) -> Result<String, String> {
+    fn base(&mut self, base: &Option<String>) -> Result<String> {
         if let Some(known) = self.bases.get(base) {
-            return known.clone();
+            return Ok(known.clone()?);
         }
-        if base.is_none() {
-            // Other errors do not matter if there is no commit.
-            self.start.as_ref().map_err(Clone::clone)?;
-        }
-        let found = self.context.require_identity().map_err(|error| with_causes(&error)).and_then(|()| {
-            let Some(base) = base else { return self.start.as_ref().map(|it| it.commit.clone()).map_err(Clone::clone) };
-            let repository = self.context.repository().map_err(|error| with_causes(&error))?;
-            git::names::commit(repository, self.context.tree(), base).map_err(|error| with_causes(&error))
-        });
+        let found = self.new_base(base).map_err(Arc::new);
         self.bases.insert(base.clone(), found.clone());
-        found
+        Ok(found?)
+    }
+
+    fn new_base(&self, base: &Option<String>) -> Result<String> {
+        // The identity does not matter if there is no commit to start at.
+        let start = if base.is_none() { Some(self.start.clone()?) } else { None };
+        self.context.require_identity()?;
+        match (start, base) {
+            (Some(start), _) => Ok(start.commit),
+            (None, base) => {
+                let base = base.as_deref().unwrap_or_default();
+                Ok(git::names::commit(self.context.repository()?, self.context.tree(), base)?)
+            }
+        }
     }
 }
 
 /// Returns the real path of a directory that a caller names in `field`, or why it cannot be used and an alternative.
-pub(super) fn existing_directory(field: &str, path: &Path, otherwise: &str) -> Result<PathBuf, String> {
+pub(super) fn existing_directory(field: &'static str, path: &Path, otherwise: &str) -> Result<PathBuf> {
     let why = match path.canonicalize() {
         Ok(found) if found.is_dir() => return Ok(found),
         Ok(_) => "it is not a directory",
@@ -251,7 +243,8 @@ pub(super) fn existing_directory(field: &str, path: &Path, otherwise: &str) -> R
             _ => "it leads nowhere",
         },
     };
-    Err(format!("{field} {} cannot be used ({why}): name an existing directory, or {otherwise}", path.display()))
+    let (path, why, otherwise) = (path.to_owned(), why.to_owned(), otherwise.to_owned());
+    Err(OrchestratorError::Directory { field, path, why, otherwise })
 }
 
 /// Returns a draft as a mission, as far as a backend checks it.
@@ -273,11 +266,5 @@ fn as_mission(draft: &Draft) -> Mission {
         max_attempts: draft.max_attempts,
         request_id: None,
         permissions: draft.permissions,
-    }
-}
-
-impl From<OrchestratorError> for String {
-    fn from(error: OrchestratorError) -> Self {
-        with_causes(&error)
     }
 }

@@ -32,13 +32,13 @@ impl Actor {
     pub(super) fn create(
         &mut self,
         boss: &BossId,
-        drafts: Vec<std::result::Result<Draft, String>>,
+        drafts: Vec<Result<Draft>>,
         race: bool,
         integration_branch: Option<&str>,
-    ) -> Result<Vec<std::result::Result<Created, String>>> {
+    ) -> Result<Vec<Result<Created>>> {
         if let Some(index) = drafts.iter().position(|draft| draft.is_err()).filter(|_| race) {
-            let refused = create::Rejection::RaceRefused { index }.to_string();
-            return Ok(drafts.into_iter().map(|draft| Err(draft.err().unwrap_or_else(|| refused.clone()))).collect());
+            let refused = || create::Rejection::RaceRefused { index }.into();
+            return Ok(drafts.into_iter().map(|draft| Err(draft.err().unwrap_or_else(refused))).collect());
         }
         let (mut good, mut refused) = (Vec::new(), Vec::new());
         for draft in drafts {
@@ -50,9 +50,9 @@ impl Actor {
         }
         .into_iter();
         crash_point::at(Point::BatchRegistered);
-        let answer = refused.into_iter().map(|refused| match refused {
-            None => made.next().unwrap_or_else(|| Err("it was not registered".to_owned())),
-            Some(why) => Err(why),
+        let answer = refused.into_iter().filter_map(|refused| match refused {
+            None => made.next(),
+            Some(error) => Some(Err(error)),
         });
         Ok(answer.collect())
     }
@@ -63,7 +63,7 @@ impl Actor {
         drafts: &[Draft],
         race: bool,
         integration_branch: Option<&str>,
-    ) -> Result<Vec<std::result::Result<Created, String>>> {
+    ) -> Result<Vec<Result<Created>>> {
         let context = Arc::clone(&self.context);
         let worktrees = context.worktrees();
         let branch_prefix = &context.settings.branch_prefix;
@@ -88,7 +88,7 @@ impl Actor {
                     let race = known.and_then(|worker| Some(worker.race.as_ref()?.id.clone()));
                     Ok(Created { worker_id: id, status, existing: true, race })
                 }
-                Err(rejection) => Err(rejection.to_string()),
+                Err(rejection) => Err(rejection.into()),
             });
             let created: Vec<_> = created.collect();
             let mut entries = Vec::new();
@@ -97,7 +97,7 @@ impl Actor {
             }
             (entries, created)
         })?;
-        let is_new = |made: &std::result::Result<Created, String>| made.as_ref().is_ok_and(|made| !made.existing);
+        let is_new = |made: &Result<Created>| made.as_ref().is_ok_and(|made| !made.existing);
         self.has_created |= boss == &context.boss && created.iter().any(is_new);
         Ok(created)
     }
@@ -301,18 +301,13 @@ impl Actor {
     pub(super) fn retry(&mut self, boss: &BossId, name: &str, request: RetryRequest) -> Result<WorkerView> {
         let worker = self.one_of_mine(boss, name, "retry")?;
         if let Some(why) = graph::block(self.registry(), &worker).filter(|_| worker.status == WorkerStatus::Queued) {
-            let id = &worker.id;
-            let why = format!(
-                "cannot retry {id}: it has not begun, since it is blocked ({why}); cancel_worker {id} drops it"
-            );
-            return Err(OrchestratorError::Refused(why));
+            return Err(OrchestratorError::Blocked { worker: worker.id.to_string(), why: why.text });
         }
         if !worker.status.is_settled() {
-            let mend = "send_message_to_worker tells it something, cancel_worker stops it; then it can be retried";
             return Err(OrchestratorError::NotSettled {
                 worker: worker.id.to_string(),
                 status: worker.status.as_str(),
-                mend,
+                what: "retry it",
             });
         }
         let texts = [request.prompt.as_deref(), request.feedback.as_deref()].into_iter().flatten();
@@ -324,11 +319,11 @@ impl Actor {
     fn requeue(&mut self, worker: &Worker, request: &RetryRequest, written: Vec<Message>) -> Result<()> {
         let next = NextAttempt { written, ..next_attempt(worker, request) };
         let backend = self.context.backends.get(next.backend.as_str());
-        let backend = backend.map_err(super::start::refused)?;
+        let backend = backend?;
         let mut mission = worker.mission.clone();
         (mission.backend, mission.model, mission.effort) =
             (next.backend.clone(), next.model.clone(), next.effort.clone());
-        backend.check(&mission).map_err(super::start::refused)?;
+        backend.check(&mission)?;
         let id = worker.id.clone();
         // Its dependencies are needed too, since they are checked again.
         let depends_on = worker.mission.depends_on.iter().map(|task| task.as_str().to_owned());
@@ -347,7 +342,7 @@ impl Actor {
         crash_point::at(Point::Requeued);
         match requeued {
             true => Ok(()),
-            false => Err(OrchestratorError::Refused(format!("{} was started again a moment ago", worker.id))),
+            false => Err(OrchestratorError::StartedAgain { worker: worker.id.to_string() }),
         }
     }
 
@@ -384,10 +379,7 @@ impl Actor {
             true => race::racers(self.registry(), &worker).map(|it| it.id.to_string()).collect::<Vec<_>>(),
             false => return Ok(worker),
         };
-        Err(OrchestratorError::Refused(format!(
-            "several workers race for {name} and none has won: name the one to {what} ({})",
-            racers.join(", ")
-        )))
+        Err(OrchestratorError::Undecided { name: name.to_owned(), what, racers: racers.join(", ") })
     }
 
     /// The worker, if this boss leads it.

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::start::refused;
 use crate::git::{self, Configuration, Repository};
 use crate::store::file::{self, FileError};
 
@@ -41,7 +40,7 @@ pub(super) fn remember(context: &Context, repository: &Repository) -> Result<Con
     let kept = match file::read_json(&path)? {
         Some(kept) => kept,
         None => {
-            let now = Configuration::of(repository).map_err(refused)?;
+            let now = Configuration::of(repository)?;
             match file::create_json_once(&path, &now) {
                 Ok(()) => now,
                 // Another server has recorded it first.
@@ -75,20 +74,17 @@ pub(super) fn check(context: &Context, repository: &Repository) -> Result<()> {
         return Ok(());
     }
     let before = remember(context, repository)?;
-    let changes = before.changes(&Configuration::of(repository).map_err(refused)?);
+    let changes = before.changes(&Configuration::of(repository)?);
     if changes.is_empty() {
         return Ok(());
     }
     let more = changes.len().saturating_sub(NAMED);
     let named = changes.iter().take(NAMED).map(|it| it.replace(char::is_control, "?")).collect::<Vec<_>>().join(", ");
     let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Err(OrchestratorError::Refused(format!(
-        "the git configuration of {root} is not what it was before the first worker: {named}{and_more}. It can make git \
-         run programs, so nothing is integrated until a person has looked at it: `git -C {root} config --show-origin \
-         --list`, and the folder {common}/hooks. Ask the user either to undo the change (`git config --unset <name>`, or \
-         delete the file), or to accept it by deleting {file}; then integrate again",
-        root = repository.root().display(),
-        common = repository.common_dir.display(),
-        file = path(context, repository).display(),
-    )))
+    Err(OrchestratorError::ConfigurationChanged {
+        root: repository.root().to_owned(),
+        hooks: repository.common_dir.join("hooks"),
+        record: path(context, repository),
+        changes: format!("{named}{and_more}"),
+    })
 }

@@ -63,7 +63,7 @@ impl Context {
     pub(super) fn new(startup: Startup, backends: Backends, visitor: bool) -> Result<Self> {
         let Startup { settings, directory, boss, program } = startup;
         let directory = directory.canonicalize().unwrap_or(directory);
-        let repository = Repository::discover(&directory).map_err(super::start::refused)?;
+        let repository = Repository::discover(&directory)?;
         let tree = repository.as_ref().and_then(|_| git::working_tree(&directory));
         let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
         require_text(&directory)?;
@@ -174,7 +174,7 @@ impl Context {
     /// Refuses where git does not know who commits. Only a yes is remembered.
     pub(super) fn require_identity(&self) -> Result<()> {
         if !self.has_identity.load(Ordering::Relaxed) {
-            self.repository()?.identity().map_err(super::start::refused)?;
+            self.repository()?.identity()?;
             self.has_identity.store(true, Ordering::Relaxed);
         }
         Ok(())

@@ -1,39 +1,281 @@
-//! What can go wrong for the one who asks, in words that say what to do next.
+//! Errors of requests: what could not be done and why, with the next steps as values beside the text. The edge that
+//! shows an error renders both.
 
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::backend::{Refusal, UnknownBackend};
+use crate::git::{
+    CommandError, DiffError, IndexError, IntegrateError, LeftoversError, PlaceError, RemoveError, RepositoryError,
+    SalvageError, WorktreeError,
+};
+use crate::launcher::local::LaunchError;
+use crate::mission::create::Rejection;
+use crate::mission::hint::{Hint, Hinted};
+use crate::mission::lifecycle::WorkerStatus;
 use crate::store::file::FileError;
 use crate::store::journal::JournalError;
 use crate::store::state_file::StateFileError;
 
 #[derive(Debug, Error)]
 pub enum OrchestratorError {
-    #[error("no worker is called {name:?}: {instead}")]
-    UnknownWorker { name: String, instead: String },
-    #[error("{name:?} is {meanings}: name one of them by its whole id")]
+    #[error("no worker is called {name:?}: there are {known}")]
+    UnknownWorker {
+        name: String,
+        /// A worker with a similar name.
+        close: Option<String>,
+        /// Some of the existing workers, in words.
+        known: String,
+    },
+    #[error("no worker is called {name:?}: there are no workers yet")]
+    NoWorkers { name: String },
+    #[error("{name:?} is {meanings}")]
     AmbiguousWorker { name: String, meanings: String },
-    #[error("{name:?} is a worker of another boss: scope \"all\" shows those, and only its own boss may {what} it")]
+    #[error("cannot {what} {name:?}: it is a worker of another boss")]
     NotYours { name: String, what: &'static str },
-    #[error("worker {worker} is still {status}: {mend}")]
-    NotSettled { worker: String, status: &'static str, mend: &'static str },
-    #[error("{0}")]
-    Refused(String),
-    #[error("the directory {} is not in a git repository: name one with repo_path, or start in one; a mission can use working_directory instead of a worktree", path.display())]
+    #[error("cannot {what}: worker {worker} is still {status}")]
+    NotSettled { worker: String, status: &'static str, what: &'static str },
+    #[error("cannot {what} {name}: several workers race for it and none has won ({racers})")]
+    Undecided { name: String, what: &'static str, racers: String },
+
+    #[error("cannot retry {worker}: it has not begun, since it is blocked ({why})")]
+    Blocked { worker: String, why: String },
+    #[error("cannot retry {worker}: it was started again a moment ago")]
+    StartedAgain { worker: String },
+
+    #[error("cannot start {backend}: {why}")]
+    NoProgram { backend: String, why: String, fix: String },
+    #[error("cannot start {backend}: it is not logged in")]
+    LoggedOut { backend: String, login: String },
+    #[error("cannot use {} as the worktree: there is one that was not made for this worker", path.display())]
+    WorktreeOfAnother { path: PathBuf },
+    #[error("cannot run in {}: there is no such folder in the worktree {}", directory.display(), worktree.display())]
+    NoSuchFolder { directory: PathBuf, worktree: PathBuf },
+    #[error(
+        "cannot use the worktree {}: the repository was moved since the worker began, and the worktree with it to {}; \
+         its commits are on branch {branch}",
+        path.display(),
+        now.display()
+    )]
+    WorktreeMoved { path: PathBuf, now: PathBuf, branch: String },
+    #[error(
+        "cannot use the worktree {}: its `.git` file names a folder that does not exist, as after a move of the \
+         repository; its commits are on branch {branch}",
+        path.display()
+    )]
+    CutOff { path: PathBuf, branch: String },
+
+    #[error("cannot integrate {worker}: it has no branch of its own, since it worked in {}", path.display())]
+    NoBranch { worker: String, path: PathBuf },
+    #[error("cannot integrate {worker} by its name: it ended as {status}")]
+    NotCompleted { worker: String, status: WorkerStatus },
+    #[error("cannot integrate {worker}: its branch {branch} was deleted")]
+    BranchDeleted { worker: String, branch: String, head: String },
+    #[error("cannot integrate branch {branch:?} here: it is the branch of {worker} in the repository {}", repository.display())]
+    BranchElsewhere { branch: String, worker: String, repository: PathBuf },
+    #[error("cannot integrate {worker} in {}: its work is in the repository {}", here.display(), repository.display())]
+    WorkElsewhere { worker: String, repository: PathBuf, here: PathBuf },
+    #[error("cannot find the repository of worker {worker}: {} does not exist any more", path.display())]
+    RepositoryGone { worker: String, path: PathBuf },
+    #[error("cannot choose the target branch: the workers were started from different branches ({named})")]
+    SeveralTargets { named: String },
+    #[error(
+        "cannot integrate: the git configuration of {} differs from that before the first worker: {changes}. It can make \
+         git run programs",
+        root.display()
+    )]
+    ConfigurationChanged { root: PathBuf, hooks: PathBuf, record: PathBuf, changes: String },
+
+    #[error("cannot remove {}: it was not made for this worker", path.display())]
+    MadeByRequest { path: PathBuf },
+    #[error("cannot remove {}: it is the user's own directory, not a worktree of this program", path.display())]
+    UsersDirectory { path: PathBuf },
+    #[error("cannot remove {}: this server was started in it", path.display())]
+    OwnDirectory { path: PathBuf },
+    #[error("cannot remove {}: {why}", path.display())]
+    NotOnBranch { path: PathBuf, why: String },
+
+    #[error("cannot give the worker full permissions: the settings do not allow them")]
+    FullPermissions,
+    #[error("cannot run in {}: it is not a subfolder of the worktree", directory.display())]
+    NotASubfolder { directory: PathBuf },
+    #[error("cannot run in {}: there is no such folder in {start}, where the worktree starts", directory.display())]
+    NoFolderAtStart { directory: PathBuf, start: String },
+    #[error("cannot create branches whose names begin with {prefix:?}")]
+    Prefix { prefix: String, source: Box<WorktreeError> },
+    #[error("cannot create the folder {} for worktrees", folder.display())]
+    WorktreesFolder { folder: PathBuf, source: io::Error },
+    /// A mission whose arguments do not make one.
+    #[error("{reason}")]
+    Malformed { reason: String },
+    #[error("cannot use {field} {}: {why}", path.display())]
+    Directory { field: &'static str, path: PathBuf, why: String, otherwise: String },
+    #[error("the directory {} is not in a git repository", path.display())]
     NoRepository { path: PathBuf },
-    #[error("{} is part of the repository (git tracks files in it), so whoever wrote the repository could start missions by it: it is not used; take it out with `git rm -r --cached`, after looking at what it holds, or choose another folder with --state-dir", path.display())]
+    #[error(
+        "cannot use {} for the state: git tracks files in it, so whoever wrote the repository could start missions by it",
+        path.display()
+    )]
     TrackedState { path: PathBuf },
-    #[error("{} is gone: move it back and all goes on, or start this server where it is now (`git worktree repair` there mends git's links to its worktrees); workers that ran there are stopped, and nothing is made at the old place", path.display())]
+    #[error("cannot find {}: it was moved or removed; workers that ran there are stopped, and nothing is created at the old place", path.display())]
     Moved { path: PathBuf },
-    #[error("cannot work in {}: its path is not UTF-8; rename the folder, or start the server in another one", path.display())]
+    #[error("cannot work in {}: its path is not UTF-8", path.display())]
     NotText { path: PathBuf },
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    #[error("the server is shutting down; everything is saved and the workers keep running")]
+    ShuttingDown,
+
+    /// An error that several items of a batch, or several callers of a job, share.
+    #[error(transparent)]
+    Shared(#[from] Arc<OrchestratorError>),
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    #[error(transparent)]
+    Git(#[from] CommandError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Worktree(#[from] WorktreeError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Leftovers(#[from] LeftoversError),
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    #[error(transparent)]
+    Integrate(#[from] IntegrateError),
+    #[error(transparent)]
+    Salvage(#[from] SalvageError),
+    #[error(transparent)]
+    Diff(#[from] DiffError),
+    #[error(transparent)]
+    UnknownBackend(#[from] UnknownBackend),
+    #[error(transparent)]
+    Backend(#[from] Refusal),
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
     StateFile(#[from] StateFileError),
-    #[error("the server is shutting down; everything is saved and the workers go on: start it again and ask once more")]
-    ShuttingDown,
+}
+
+impl Hinted for OrchestratorError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::UnknownWorker { close: Some(close), .. } => {
+                vec![Hint::to(format!("use {close}")), Hint::ListWorkers]
+            }
+            Self::NoWorkers { .. } => vec![Hint::CreateWorkers],
+            Self::UnknownWorker { .. } => vec![Hint::ListWorkers],
+            Self::AmbiguousWorker { .. } => vec![Hint::to("use the whole id of one")],
+            Self::NotYours { .. } => vec![Hint::to("leave it to its own boss; `scope: all` lists such workers")],
+            Self::NotSettled { worker, .. } => {
+                vec![Hint::WaitFor(worker.clone()), Hint::Message(worker.clone()), Hint::Cancel(worker.clone())]
+            }
+            Self::Undecided { .. } => vec![Hint::to("use the id of one of them")],
+            Self::Blocked { worker, .. } => vec![Hint::Cancel(worker.clone())],
+            Self::NoProgram { fix, .. } => vec![Hint::to(fix), Hint::to("choose another backend"), Hint::CheckBackends],
+            Self::LoggedOut { login, .. } => {
+                let login = Hint::to(format!("ask the user to run `{login}`"));
+                vec![login, Hint::to("choose another backend"), Hint::CheckBackends]
+            }
+            Self::WorktreeOfAnother { .. } => {
+                vec![Hint::to("choose another path"), Hint::to("work in it with `working_directory`")]
+            }
+            Self::NoSuchFolder { .. } => vec![Hint::to("name another folder as `worktree.directory`, or none")],
+            Self::WorktreeMoved { now, branch, .. } => vec![
+                Hint::Run(format!("git worktree repair {}", now.display())),
+                Hint::to(format!("integrate branch {branch} by its name")),
+            ],
+            Self::CutOff { path, branch } => vec![
+                Hint::Run(format!("git worktree repair {}", path.display())),
+                Hint::to(format!("integrate branch {branch} by its name")),
+            ],
+            Self::NotCompleted { worker, .. } => {
+                vec![Hint::Retry(worker.clone()), Hint::to("read its diff and integrate its branch by name")]
+            }
+            Self::BranchDeleted { branch, head, .. } => {
+                vec![Hint::Run(format!("git branch {branch} {head}"))]
+            }
+            Self::BranchElsewhere { worker, repository, .. } => vec![
+                Hint::to(format!("name the repository as `repo_path`: {}", repository.display())),
+                Hint::Integrate(worker.clone()),
+            ],
+            Self::WorkElsewhere { worker, .. } => {
+                vec![Hint::to(format!("integrate {worker} by a call of its own, without `repo_path`"))]
+            }
+            Self::SeveralTargets { .. } => vec![Hint::to("name one of the branches as `into`")],
+            Self::ConfigurationChanged { root, hooks, record, .. } => vec![
+                Hint::Run(format!("git -C {} config --show-origin --list", root.display())),
+                Hint::to(format!("look into the folder {}", hooks.display())),
+                Hint::to("ask the user to undo the change (`git config --unset NAME`, or delete the file)"),
+                Hint::to(format!("let the user accept it by deleting {}, then integrate again", record.display())),
+            ],
+            Self::MadeByRequest { path } => vec![Hint::RemoveWorktree(path.display().to_string())],
+            Self::FullPermissions => {
+                vec![Hint::to("use the permissions `edit`"), Hint::Set("allow_full_permissions")]
+            }
+            Self::NotASubfolder { .. } => vec![Hint::to("name a folder such as packages/app")],
+            Self::NoFolderAtStart { .. } => vec![Hint::to("name a folder that is there, or none")],
+            Self::Prefix { source, .. } => {
+                let other = [Hint::Set("branch_prefix")];
+                source.hints().into_iter().chain(other).collect()
+            }
+            Self::WorktreesFolder { .. } => vec![Hint::Set("worktrees_dir")],
+            Self::Directory { otherwise, .. } => {
+                vec![Hint::to("name an existing directory"), Hint::to(otherwise)]
+            }
+            Self::NoRepository { .. } => vec![
+                Hint::to("name a repository as `repo_path`"),
+                Hint::to("start the server in one"),
+                Hint::to("use `working_directory` in the mission instead of a worktree"),
+            ],
+            Self::TrackedState { path } => vec![
+                Hint::Run(format!("git rm -r --cached {}", path.display())),
+                Hint::to("read what it holds first"),
+                Hint::to("choose another folder with --state-dir"),
+            ],
+            Self::Moved { .. } => vec![
+                Hint::to("move it back"),
+                Hint::to("start this server where it is now; `git worktree repair` there repairs the links"),
+            ],
+            Self::NotText { .. } => vec![Hint::to("rename the folder"), Hint::to("start the server in another one")],
+            Self::ShuttingDown => vec![Hint::to("start the server again and repeat the call")],
+            Self::StartedAgain { .. }
+            | Self::Malformed { .. }
+            | Self::NoBranch { .. }
+            | Self::RepositoryGone { .. }
+            | Self::UsersDirectory { .. }
+            | Self::OwnDirectory { .. }
+            | Self::NotOnBranch { .. }
+            | Self::Thread(_) => Vec::new(),
+            Self::Shared(error) => error.hints(),
+            Self::Rejected(error) => error.hints(),
+            Self::Git(error) => error.hints(),
+            Self::Repository(error) => error.hints(),
+            Self::Worktree(error) => error.hints(),
+            Self::Place(error) => error.hints(),
+            Self::Index(error) => error.hints(),
+            Self::Leftovers(error) => error.hints(),
+            Self::Remove(error) => error.hints(),
+            Self::Integrate(error) => error.hints(),
+            Self::Salvage(error) => error.hints(),
+            Self::Diff(error) => error.hints(),
+            Self::UnknownBackend(error) => error.hints(),
+            Self::Backend(error) => error.hints(),
+            Self::Launch(error) => error.hints(),
+            Self::Journal(error) => error.hints(),
+            Self::File(error) => error.hints(),
+            Self::StateFile(error) => error.hints(),
+        }
+    }
 }

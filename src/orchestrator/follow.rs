@@ -14,7 +14,7 @@ use super::mail::{Ask, News};
 use super::settle;
 use crate::crash_point::{self, Point};
 use crate::launcher::local;
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run};
@@ -56,14 +56,14 @@ pub(super) async fn follow(attempt: AttemptDir, worker: Arc<Worker>, reporter: R
         match attempt.outcome() {
             Ok(Some(outcome)) => return reporter.tell(News::Ended(Box::new(outcome))),
             Ok(None) => {}
-            Err(error) => return reporter.tell(News::OutOfSight { why: with_causes(&error) }),
+            Err(error) => return reporter.tell(News::OutOfSight { why: with_hints(&error) }),
         }
         if !lease::is_held(&attempt.lock()) {
             match who_has_it(&attempt) {
                 Ok(Holder::Nobody(letters)) => return reporter.tell(News::NeverBegan { letters }),
                 Ok(Holder::Dead) => return report_loss(&attempt, &worker, &reporter).await,
                 Ok(Holder::Lives) => continue,
-                Err(error) => return reporter.tell(News::OutOfSight { why: with_causes(&error) }),
+                Err(error) => return reporter.tell(News::OutOfSight { why: with_hints(&error) }),
             }
         }
         match connect(&attempt).await {
@@ -133,7 +133,7 @@ async fn report_loss(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter)
             Ok(Some(outcome)) => reporter.tell(News::Ended(Box::new(outcome))),
             _ => reporter.tell(News::OutOfSight { why: "the outcome record cannot be read".to_owned() }),
         },
-        Err(error) => reporter.tell(News::OutOfSight { why: with_causes(&error) }),
+        Err(error) => reporter.tell(News::OutOfSight { why: with_hints(&error) }),
     }
 }
 

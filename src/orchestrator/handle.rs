@@ -1,6 +1,6 @@
 //! The handle: what the rooms above can ask of the orchestrator.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,25 +154,16 @@ impl Orchestrator {
     }
 
     /// Registers the drafts independently, and answers in their order. No slow work has been done when this returns.
-    pub async fn create(&self, boss: &BossId, drafts: Vec<std::result::Result<Draft, String>>) -> Result<Creation> {
+    pub async fn create(&self, boss: &BossId, drafts: Vec<Result<Draft>>) -> Result<Creation> {
         self.create_batch(boss, drafts, false).await
     }
 
     /// Registers drafts of one and the same task, whose workers race each other: all of them or none.
-    pub async fn create_race(
-        &self,
-        boss: &BossId,
-        drafts: Vec<std::result::Result<Draft, String>>,
-    ) -> Result<Creation> {
+    pub async fn create_race(&self, boss: &BossId, drafts: Vec<Result<Draft>>) -> Result<Creation> {
         self.create_batch(boss, drafts, true).await
     }
 
-    async fn create_batch(
-        &self,
-        boss: &BossId,
-        drafts: Vec<std::result::Result<Draft, String>>,
-        race: bool,
-    ) -> Result<Creation> {
+    async fn create_batch(&self, boss: &BossId, drafts: Vec<Result<Draft>>, race: bool) -> Result<Creation> {
         let requests: Vec<String> = drafts.iter().flatten().filter_map(|draft| draft.request_id.clone()).collect();
         let known = match requests.is_empty() {
             true => HashSet::new(),
@@ -308,6 +299,11 @@ impl Orchestrator {
     }
 
     pub async fn retry(&self, boss: &BossId, name: &str, request: RetryRequest) -> Result<WorkerView> {
+        // As at the creation of a mission: a logged-out CLI would only spend time.
+        if let Some(backend) = &request.backend {
+            let logged_out = probe::logged_out(&self.context, BTreeSet::from([backend.clone()])).await;
+            logged_out.into_values().try_for_each(Err::<(), _>)?;
+        }
         let (boss, name) = (boss.clone(), name.to_owned());
         self.ask(|reply| Ask::Retry { boss, name, request, reply }).await?
     }

@@ -10,7 +10,6 @@ use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::jobs::Joined;
 use super::mail::Ask;
-use super::start::refused;
 use super::train::{self, Order, Source};
 use super::{configuration, integration_branch, merged, not_included, worktrees};
 use crate::git::merged::Merged;
@@ -114,7 +113,8 @@ async fn read(
     let mut targets = Vec::new();
     for name in names {
         let lookup = orchestrator.ask(|reply| Ask::Lookup { name: Some(name.clone()), reply }).await??;
-        let worker = lookup.worker.ok_or_else(|| OrchestratorError::Refused(format!("no worker {name}")))?;
+        let unknown = || OrchestratorError::NoWorkers { name: name.clone() };
+        let worker = lookup.worker.ok_or_else(unknown)?;
         // A one-shot client acts for the user, who may integrate the work of any boss.
         if worker.boss != *boss && !orchestrator.visits() {
             return Err(OrchestratorError::NotYours { name: worker.id.to_string(), what: "integrate" });
@@ -159,9 +159,7 @@ fn only_target(targets: &[(String, Vec<String>)], is_named: bool) -> Result<Opti
         several => {
             let named = several.iter().map(|(branch, workers)| format!("{branch} for {}", workers.join(", ")));
             let named = named.collect::<Vec<_>>().join("; ");
-            Err(OrchestratorError::Refused(format!(
-                "cannot tell where to merge these: they were started from different branches ({named}); name one with `into`"
-            )))
+            Err(OrchestratorError::SeveralTargets { named })
         }
     }
 }
@@ -205,10 +203,10 @@ fn order(
     let into = match request.into.clone().or_else(known) {
         Some(into) => git::names::branch_name(&into).to_owned(),
         None if is_ours => integration_branch::checked_out(context)?,
-        None => repository.integration_branch().map_err(refused)?,
+        None => repository.integration_branch()?,
     };
     if let Some(same) = sources.iter().find(|source| source.branch == into) {
-        return Err(refused(IntegrateError::SameBranch { branch: same.branch.clone() }));
+        return Err(IntegrateError::SameBranch { branch: same.branch.clone() }.into());
     }
     let order = Order {
         repository,
@@ -236,13 +234,13 @@ fn directory(context: &Context, workers: &[Arc<Worker>]) -> Option<PathBuf> {
 /// that of this state directory.
 pub(super) fn repository_of(context: &Context, worker: &Worker) -> Result<Repository> {
     if let Some(root) = &worker.repository {
-        let found = if root.exists() { Repository::discover(root).map_err(refused)? } else { None };
-        let gone = || format!("the repository of worker {}, {}, is not there any more", worker.id, root.display());
-        return found.ok_or_else(|| OrchestratorError::Refused(gone()));
+        let found = if root.exists() { Repository::discover(root)? } else { None };
+        let gone = || OrchestratorError::RepositoryGone { worker: worker.id.to_string(), path: root.clone() };
+        return found.ok_or_else(gone);
     }
     if let Place::Directory { path } = &worker.mission.place
         && path.exists()
-        && let Some(found) = Repository::discover(path).map_err(refused)?
+        && let Some(found) = Repository::discover(path)?
     {
         return Ok(found);
     }
@@ -262,13 +260,12 @@ fn elsewhere(
     let mut others = all.iter().rev().filter(is_its).filter_map(with_place);
     let other = others.find(|(_, other)| other != repository);
     match (&error, other) {
-        (IntegrateError::UnknownBranch { .. }, Some((worker, other))) => OrchestratorError::Refused(format!(
-            "integrate branch {branch:?}: it is the branch of {} in another repository: name repo_path {}, or integrate_worker {}",
-            worker.id,
-            other.root().display(),
-            worker.id
-        )),
-        _ => refused(error),
+        (IntegrateError::UnknownBranch { .. }, Some((worker, other))) => OrchestratorError::BranchElsewhere {
+            branch: branch.to_owned(),
+            worker: worker.id.to_string(),
+            repository: other.root().to_owned(),
+        },
+        _ => error.into(),
     }
 }
 
@@ -276,12 +273,11 @@ fn source(context: &Context, repository: &Repository, worker: &Worker, into: Opt
     check(worker)?;
     let own = repository_of(context, worker)?;
     if own != *repository {
-        return Err(OrchestratorError::Refused(format!(
-            "the work of {} is in the repository {}, not in {}: integrate it by a call of its own, without repo_path",
-            worker.id,
-            own.root().display(),
-            repository.root().display()
-        )));
+        return Err(OrchestratorError::WorkElsewhere {
+            worker: worker.id.to_string(),
+            repository: own.root().to_owned(),
+            here: repository.root().to_owned(),
+        });
     }
     let branch = branch_of(worker)?;
     let tip = tip_of(repository, worker, &branch, into)?;
@@ -295,15 +291,11 @@ fn check(worker: &Worker) -> Result<()> {
         return Err(OrchestratorError::NotSettled {
             worker: worker.id.to_string(),
             status: worker.status.as_str(),
-            mend: "wait_for_worker until it has settled, then integrate it",
+            what: "integrate it",
         });
     }
     if !worktrees::completed(worker) {
-        let status = worker.status;
-        return Err(OrchestratorError::Refused(format!(
-            "worker {} ended as {status}, so its work is not integrated by its name: retry_worker it, or look at its diff and integrate its branch by name",
-            worker.id
-        )));
+        return Err(OrchestratorError::NotCompleted { worker: worker.id.to_string(), status: worker.status });
     }
     Ok(())
 }
@@ -316,11 +308,12 @@ fn tip_of(repository: &Repository, worker: &Worker, branch: &str, into: Option<&
         (Err(IntegrateError::UnknownBranch { .. }), Some(head)) if is_merged(repository, worker, into) => {
             Ok(head.to_owned())
         }
-        (Err(IntegrateError::UnknownBranch { .. }), Some(head)) => Err(OrchestratorError::Refused(format!(
-            "branch {branch} of worker {} was deleted: `git branch {branch} {head}` brings it back as it was, as long as git has not cleaned up; then integrate again",
-            worker.id
-        ))),
-        (tip, _) => tip.map_err(refused),
+        (Err(IntegrateError::UnknownBranch { .. }), Some(head)) => Err(OrchestratorError::BranchDeleted {
+            worker: worker.id.to_string(),
+            branch: branch.to_owned(),
+            head: head.to_owned(),
+        }),
+        (tip, _) => tip.map_err(OrchestratorError::from),
     }
 }
 
@@ -333,11 +326,8 @@ fn is_merged(repository: &Repository, worker: &Worker, into: Option<&str>) -> bo
 
 fn branch_of(worker: &Worker) -> Result<String> {
     worker.branch().map(str::to_owned).ok_or_else(|| {
-        OrchestratorError::Refused(format!(
-            "worker {} has no branch of its own (it worked in {}): there is nothing to merge",
-            worker.id,
-            worker.mission.place.path().display()
-        ))
+        let path = worker.mission.place.path().to_owned();
+        OrchestratorError::NoBranch { worker: worker.id.to_string(), path }
     })
 }
 

@@ -5,9 +5,8 @@
 use super::actor::Actor;
 use super::answers::Base;
 use super::context::Context;
-use super::start::refused;
+use super::error::OrchestratorError;
 use crate::git::{self, Repository, RepositoryError, names};
-use crate::mission::causes::with_causes;
 use crate::mission::id::BossId;
 use crate::mission::registry::Worker;
 
@@ -37,7 +36,7 @@ pub(super) fn of_worker(set: Option<&str>, worker: Option<&Worker>, for_all: Opt
 }
 
 /// Determines where the next workers of a boss start, or why that is unknown. Blocks.
-pub(super) fn determine(context: &Context, recorded: Option<String>) -> Result<Base, String> {
+pub(super) fn determine(context: &Context, recorded: Option<String>) -> Result<Base, OrchestratorError> {
     let mut base = branch_of(context, recorded)?;
     let own = context.subfolder();
     if !own.as_os_str().is_empty() && !git::has_folder(context.repository()?, &base.commit, own) {
@@ -48,19 +47,16 @@ pub(super) fn determine(context: &Context, recorded: Option<String>) -> Result<B
     Ok(base)
 }
 
-fn branch_of(context: &Context, recorded: Option<String>) -> Result<Base, String> {
+fn branch_of(context: &Context, recorded: Option<String>) -> Result<Base, OrchestratorError> {
     let repository = context.repository()?;
     if let Some(branch) = &context.settings.integration_branch {
-        return set_by_user(repository, names::branch_name(branch)).map_err(|error| with_causes(&error));
+        return Ok(set_by_user(repository, names::branch_name(branch))?);
     }
     let tree = context.tree();
-    let here = git::checked_out(tree).map_err(|error| with_causes(&error))?;
-    let Some(branch) = recorded else { return first(repository, tree, here).map_err(|error| with_causes(&error)) };
-    let commit = git::integrate::local_tip(repository, &branch).map_err(|_| {
-        let why = ", from which this boss's workers start";
-        let missing = with_causes(&repository.no_such_branch(&branch, why));
-        format!("{missing}; make it again, or name `base` in each mission (and `into` when you integrate)")
-    })?;
+    let here = git::checked_out(tree)?;
+    let Some(branch) = recorded else { return Ok(first(repository, tree, here)?) };
+    let commit = git::integrate::local_tip(repository, &branch)
+        .map_err(|_| repository.no_such_branch(&branch, ", from which this boss's workers start"))?;
     let note = (here.as_ref() != Some(&branch)).then(|| {
         let now = here.map_or_else(|| "no branch (HEAD is detached)".to_owned(), |here| format!("branch {here}"));
         format!(
@@ -92,11 +88,11 @@ pub(super) fn checked_out_at_a_glance(context: &Context) -> Option<String> {
 }
 
 /// Returns the target branch for work without a recorded one.
-pub(super) fn checked_out(context: &Context) -> Result<String, super::error::OrchestratorError> {
+pub(super) fn checked_out(context: &Context) -> Result<String, OrchestratorError> {
     if let Some(branch) = &context.settings.integration_branch {
         return Ok(names::branch_name(branch).to_owned());
     }
     let tree = context.tree();
-    let here = git::checked_out(tree).map_err(refused)?;
-    here.ok_or_else(|| refused(RepositoryError::Detached { root: tree.to_owned() }))
+    let here = git::checked_out(tree)?;
+    here.ok_or_else(|| RepositoryError::Detached { root: tree.to_owned() }.into())
 }

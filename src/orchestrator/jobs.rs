@@ -17,7 +17,7 @@ use crate::git::Repository;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 /// The answer, and the commit of the target branch at that time. The answer is stale once the target branch has moved.
-pub(super) type Done = (std::result::Result<IntegrationAnswer, String>, Option<String>);
+pub(super) type Done = (std::result::Result<IntegrationAnswer, Arc<OrchestratorError>>, Option<String>);
 
 /// The branch queue: a lock that is held while one integration into a branch runs.
 pub(super) type Lane = Arc<tokio::sync::Mutex<()>>;
@@ -92,7 +92,7 @@ impl Jobs {
         let Ok(done) = done else { return Joined::Running(news.borrow().doing.clone()) };
         self.forget(order, done.as_ref());
         Joined::Done(Box::new(match done {
-            Some(done) => done.0.clone().map_err(OrchestratorError::Refused),
+            Some(done) => done.0.clone().map_err(OrchestratorError::from),
             None => Err(OrchestratorError::ShuttingDown),
         }))
     }

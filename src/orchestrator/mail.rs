@@ -31,11 +31,11 @@ pub enum Ask {
     },
     Create {
         boss: BossId,
-        drafts: Vec<std::result::Result<Draft, String>>,
+        drafts: Vec<Result<Draft>>,
         /// True if all drafts are one task: see [`crate::mission::race`].
         race: bool,
         integration_branch: Option<String>,
-        reply: Reply<Result<Vec<std::result::Result<Created, String>>>>,
+        reply: Reply<Result<Vec<Result<Created>>>>,
     },
     /// The integration branch that the boss's workers recorded.
     RecordedBranch {

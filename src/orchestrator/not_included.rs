@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::context::Context;
 use super::train::Source;
 use crate::git::{self, Repository};
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::outcome::NotOnBranch;
 use crate::mission::registry::Worker;
 use crate::store::file;
@@ -75,7 +75,7 @@ fn at_salvage(part: NotOnBranch, worker: &Worker) -> NotOnBranch {
 fn of_branch(repository: &Repository, branch: &str) -> Vec<NotOnBranch> {
     let listed = match git::list(repository) {
         Ok(listed) => listed,
-        Err(error) => return vec![git::not_on_branch::unknown(repository.root(), &with_causes(&error)).into()],
+        Err(error) => return vec![git::not_on_branch::unknown(repository.root(), &with_hints(&error)).into()],
     };
     let its = listed.into_iter().find(|it| it.branch.as_deref() == Some(branch) && !it.missing);
     let made = its.and_then(|it| git::made_by_us(repository, &it.path));

@@ -6,6 +6,7 @@ use std::env;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -42,12 +43,11 @@ pub async fn look_at_backends(settings: &Settings, backends: &Backends, ceiling:
 
 /// Finds the program of a backend, from the user's settings or on the PATH.
 pub(super) fn find_program(context: &Context, name: &BackendName) -> Result<PathBuf, OrchestratorError> {
-    let backend = context.backends.get(name.as_str()).map_err(super::start::refused)?;
-    program(&context.settings, name, &*backend).map_err(|missing| {
-        OrchestratorError::Refused(format!(
-            "cannot start {name}: {}; {}, or choose another backend; get_backend_status shows which are there",
-            missing.why, missing.fix
-        ))
+    let backend = context.backends.get(name.as_str())?;
+    program(&context.settings, name, &*backend).map_err(|missing| OrchestratorError::NoProgram {
+        backend: name.to_string(),
+        why: missing.why,
+        fix: missing.fix,
     })
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn status(
 }
 
 async fn view(context: &Context, name: &BackendName, counts: Counts) -> Result<BackendView, OrchestratorError> {
-    let backend = context.backends.get(name.as_str()).map_err(super::start::refused)?;
+    let backend = context.backends.get(name.as_str())?;
     let Looked { view, .. } = look(&context.settings, name, &*backend, CEILING).await;
     let lost = counts.login_lost.then(|| backend.probe().login_command);
     Ok(BackendView {
@@ -179,18 +179,18 @@ fn models(settings: &Settings, name: &BackendName) -> Vec<String> {
 
 /// Returns the backends that are certainly not logged in, with the fix: work would only be wasted on them. A backend
 /// that was found ready is not checked again for a while.
-pub(super) async fn logged_out(context: &Context, names: BTreeSet<BackendName>) -> HashMap<BackendName, String> {
+pub(super) async fn logged_out(
+    context: &Context,
+    names: BTreeSet<BackendName>,
+) -> HashMap<BackendName, Arc<OrchestratorError>> {
     let mut refused = HashMap::new();
     for name in names {
         let found = context.backends.get(name.as_str()).ok().zip(find_program(context, &name).ok());
         let Some((backend, program)) = found.filter(|_| !context.was_ready(&name)) else { continue };
         let probe = backend.probe();
         if authenticated(&program, &probe, CEILING).await == Some(false) {
-            let login = &probe.login_command;
-            let why = format!(
-                "{name} is not logged in: the user has to run `{login}`; or choose another backend, get_backend_status shows which are ready"
-            );
-            refused.insert(name, why);
+            let (backend, login) = (name.to_string(), probe.login_command.to_string());
+            refused.insert(name, Arc::new(OrchestratorError::LoggedOut { backend, login }));
         } else {
             context.note_ready(name);
         }
@@ -286,7 +286,7 @@ impl Said {
 /// Says why a program does not start, as the launch of a worker does.
 fn why_not_started(error: io::Error, program: &Path) -> String {
     let text = process::explain(error, program, Path::new("/")).to_string();
-    let name = format!("start {}: ", program.display());
+    let name = format!("cannot start {}: ", program.display());
     text.strip_prefix(&name).map_or_else(|| text.clone(), str::to_owned)
 }
 

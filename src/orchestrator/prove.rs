@@ -11,11 +11,10 @@ use super::context::Context;
 use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::mail::Ask;
-use super::start::refused;
 use crate::crash_point::{self, Point};
 use crate::git::Repository;
 use crate::launcher::local;
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Missing, Verification};
 use crate::process::{self, Private, Scope, Tree};
 use crate::store::file;
@@ -59,9 +58,9 @@ pub(super) async fn prove(
             // Only its exit matters: by then, its result is in its folder.
             let _ = (&mut trial.exited).await;
             drop(trial.held.take());
-            file::read_json(&dir.result()).map_err(|error| with_causes(&error))
+            file::read_json(&dir.result()).map_err(|error| with_hints(&error))
         }
-        Err(error) => Err(with_causes(&error)),
+        Err(error) => Err(with_hints(&error)),
     };
     let result = match result {
         Ok(Some(trial::Proof { verification, lacks })) => (verification, lacks),
@@ -76,7 +75,7 @@ pub(super) async fn prove(
 
 fn keep_log(dir: &TrialDir, state: &StateDir, commit: &str) -> Option<PathBuf> {
     dir.keep_log(state, commit).unwrap_or_else(|error| {
-        tracing::warn!(error = %with_causes(&error), "what a verification said could not be kept");
+        tracing::warn!(error = %with_hints(&error), "what a verification said could not be kept");
         None
     })
 }
@@ -137,11 +136,11 @@ async fn take_away(dir: &TrialDir) {
     let place = dir.clone();
     let removed = blocking(move || {
         if let Some(trial) = trial {
-            trial.remove_tree(&place).map_err(refused)?;
+            trial.remove_tree(&place)?;
         }
         Ok(place.remove()?)
     });
     if let Err(error) = removed.await {
-        tracing::warn!(error = %with_causes(&error), folder = %dir.root().display(), "what is left of a verification could not be taken away");
+        tracing::warn!(error = %with_hints(&error), folder = %dir.root().display(), "what is left of a verification could not be taken away");
     }
 }

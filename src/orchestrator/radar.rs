@@ -12,7 +12,7 @@ use super::mail::Ask;
 use crate::git::integrate::History;
 use crate::git::radar::{self, Pair, Stamp, Tried};
 use crate::git::{CommandError, Repository};
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::id::{ServerId, WorkerId};
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::race;
@@ -108,8 +108,8 @@ impl Actor {
         self.runtime.spawn_blocking(move || {
             let scratch = radar::scratch();
             let looked = match &scratch {
-                Ok(scratch) => radar.look(&repository, scene, scratch.path()).map_err(|error| with_causes(&error)),
-                Err(error) => Err(with_causes(error)),
+                Ok(scratch) => radar.look(&repository, scene, scratch.path()).map_err(|error| with_hints(&error)),
+                Err(error) => Err(with_hints(error)),
             };
             let found = looked.inspect_err(|why| tracing::debug!(why, "could not look which branches collide"));
             let _ = mailbox.send(Ask::Radar { radar: Box::new(radar), found: found.ok() });

@@ -17,7 +17,7 @@ use crate::crash_point::{self, Point};
 use crate::git::merged::Merged;
 use crate::git::{self, Repository};
 use crate::launcher::local;
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Failure, FailureKind, Outcome};
 use crate::mission::registry::Worker;
@@ -50,12 +50,12 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
             reporter.tell(News::Started { base_commit, base_branch, repository });
         }
         Err(error) => match order.attempt_dir.renounce() {
-            Ok(true) => return give_up(&context, &reporter, &order, &with_causes(&error)),
+            Ok(true) => return give_up(&context, &reporter, &order, &with_hints(&error)),
             // It claimed the attempt and failed later. Its record, or its loss, is found by following it.
             Ok(false) => tracing::warn!(worker = %order.worker.id, %error, "a supervisor had trouble starting"),
             // The folder belongs to another program: nothing was started there, and nothing can be written there.
             Err(FileError::Foreign { .. }) => {
-                let outcome = could_not_start(&context, &order.worker, &with_causes(&error));
+                let outcome = could_not_start(&context, &order.worker, &with_hints(&error));
                 return reporter.tell(News::Ended(Box::new(outcome)));
             }
             Err(unsure) => return reporter.tell(News::OutOfSight { why: format!("{error}; {unsure}") }),
@@ -69,7 +69,7 @@ async fn launch(context: &Arc<Context>, order: &Arc<Order>) -> Result<Worker, Or
     let (inner, work) = (Arc::clone(context), Arc::clone(order));
     let begins = blocking(move || prepare(&inner, &work)).await?;
     crash_point::at(Point::AttemptPrepared);
-    local::start(&context.program, &order.attempt_dir, &Secrets::of(&context.settings)).await.map_err(refused)?;
+    local::start(&context.program, &order.attempt_dir, &Secrets::of(&context.settings)).await?;
     crash_point::at(Point::SupervisorReady);
     Ok(begins)
 }
@@ -83,7 +83,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
         configuration::remember_ours(context)?;
     }
     let repository = match &worker.mission.place {
-        Place::Directory { path } => Repository::discover(path).map_err(refused)?,
+        Place::Directory { path } => Repository::discover(path)?,
         Place::Worktree { .. } => context.repository.clone(),
     };
     let (placed, main_checkout) = std::thread::scope(|scope| {
@@ -96,7 +96,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
     let tag = format!("{}.{}.{}", worker.id, worker.attempt, Uuid::new_v4().simple());
     let tag = process::tag_at_depth(tag, context.depth + 1);
     let socket_name = format!("{}.sock", &Uuid::new_v4().simple().to_string()[..16]);
-    let folder = local::socket_folder().map_err(refused)?;
+    let folder = local::socket_folder()?;
     let assignment = Assignment {
         worker_id: worker.id.clone(),
         attempt: worker.attempt,
@@ -197,7 +197,7 @@ fn worktree(
     let repository = context.repository()?;
     restore_branch(repository, &order.worker, branch)?;
     if let Some(made) = order.worker_dir.worktree()? {
-        git::relink(repository, &made).map_err(refused)?;
+        git::relink(repository, &made)?;
     }
     refuse_cut_off(repository, &order.worker, path)?;
     let is_begun = || {
@@ -210,22 +210,17 @@ fn worktree(
         return match order.worker_dir.worktree()? {
             Some(made) if made_for_it(&made) => {
                 // A removal that was requested a moment ago, or refused, may have removed the lock.
-                git::lock(repository, path, &lock_reason(&order.worker)).map_err(refused)?;
+                git::lock(repository, path, &lock_reason(&order.worker))?;
                 Ok((made, false))
             }
-            None if is_registered_for(repository, path, &order.worker)? => {
-                Ok((git::refill(repository, path).map_err(refused)?, true))
-            }
-            _ => Err(OrchestratorError::Refused(format!(
-                "there is a worktree at {} that was not made for this worker: name another path, or work in it with working_directory",
-                path.display()
-            ))),
+            None if is_registered_for(repository, path, &order.worker)? => Ok((git::refill(repository, path)?, true)),
+            _ => Err(OrchestratorError::WorktreeOfAnother { path: path.to_owned() }),
         };
     }
     refuse_worktree_of_old(context, repository, &order.worker, path)?;
     if order.worker.attempt > 1 && is_registered_for(repository, path, &order.worker)? {
         // Its folder was removed. It is created again from its branch, which holds the commits.
-        git::forget(repository, path).map_err(refused)?;
+        git::forget(repository, path)?;
     }
     // An existing branch, such as that of an earlier attempt, determines the start.
     let is_there = repository.resolve(&format!("refs/heads/{branch}")).is_ok();
@@ -239,7 +234,7 @@ fn worktree(
         folder: path.parent().filter(|parent| *parent == context.worktrees()).map(Path::to_owned),
         allowed_roots: context.allowed_roots(repository),
     };
-    let made = git::create(repository, &request, Some(&lock_reason(&order.worker))).map_err(refused)?;
+    let made = git::create(repository, &request, Some(&lock_reason(&order.worker)))?;
     Ok((made, true))
 }
 
@@ -247,11 +242,7 @@ fn worktree(
 fn refuse_missing(worktree: &Path, directory: &Path) -> Result<(), OrchestratorError> {
     match folder_within(worktree, directory) {
         Some(_) => Ok(()),
-        None => Err(OrchestratorError::Refused(format!(
-            "cannot run in {}: there is no such folder in the worktree {}; name another one as worktree.directory, or none",
-            directory.display(),
-            worktree.display()
-        ))),
+        None => Err(OrchestratorError::NoSuchFolder { directory: directory.to_owned(), worktree: worktree.to_owned() }),
     }
 }
 
@@ -273,13 +264,8 @@ fn refuse_worktree_of_old(
     let Some(now) = moved.filter(|_| worker.attempt > 1 && !path.starts_with(repository.root())) else {
         return Ok(());
     };
-    Err(OrchestratorError::Refused(format!(
-        "the repository was moved since this worker began, and its worktree {} with it to {}: `git worktree repair {}` mends git's links; its commits are on branch {}, which integrate_worker takes by `branch`, and a new mission can go on in that directory",
-        path.display(),
-        now.display(),
-        now.display(),
-        worker.mission.place.branch().unwrap_or_default()
-    )))
+    let branch = worker.mission.place.branch().unwrap_or_default().to_owned();
+    Err(OrchestratorError::WorktreeMoved { path: path.to_owned(), now, branch })
 }
 
 /// Refuses a worktree whose `.git` file leads nowhere, such as one beside a moved repository.
@@ -287,11 +273,8 @@ fn refuse_cut_off(repository: &Repository, worker: &Worker, path: &Path) -> Resu
     if !git::leads_nowhere(path) || !git::has_record(repository, path) {
         return Ok(());
     }
-    Err(OrchestratorError::Refused(format!(
-        "cannot use the worktree {0}: its `.git` file names a folder that does not exist, as after a move of the repository; `git worktree repair {0}` in the repository repairs it; its commits are on branch {1}, which integrate_worker takes by `branch`",
-        path.display(),
-        worker.mission.place.branch().unwrap_or_default()
-    )))
+    let branch = worker.mission.place.branch().unwrap_or_default().to_owned();
+    Err(OrchestratorError::CutOff { path: path.to_owned(), branch })
 }
 
 /// Restores a branch that was deleted since the last attempt, at its last known commit. A branch that was removed
@@ -299,7 +282,7 @@ fn refuse_cut_off(repository: &Repository, worker: &Worker, path: &Path) -> Resu
 fn restore_branch(repository: &Repository, worker: &Worker, branch: &str) -> Result<(), OrchestratorError> {
     let last = worker.settled.iter().rev().find_map(|brief| brief.changes.head.as_ref());
     if let Some(commit) = last.filter(|_| !worker.worktree_removed) {
-        repository.restore_branch(branch, commit).map_err(refused)?;
+        repository.restore_branch(branch, commit)?;
     }
     Ok(())
 }
@@ -308,7 +291,7 @@ fn restore_branch(repository: &Repository, worker: &Worker, branch: &str) -> Res
 /// start.
 fn is_registered_for(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool, OrchestratorError> {
     let reason = lock_reason(worker);
-    let worktrees = git::list(repository).map_err(refused)?;
+    let worktrees = git::list(repository)?;
     Ok(worktrees.iter().any(|it| it.path == path && it.locked.as_ref() == Some(&reason)))
 }
 
@@ -325,12 +308,8 @@ fn base_of(context: &Context, repository: &Repository, order: &Order) -> Result<
     match bases.as_slice() {
         [] => Ok(order.integration_branch.clone()),
         [one] => Ok(Some(one.clone())),
-        several => git::merge_of(repository, several).map(Some).map_err(refused),
+        several => git::merge_of(repository, several).map(Some).map_err(OrchestratorError::from),
     }
-}
-
-pub(super) fn refused(error: impl std::error::Error) -> OrchestratorError {
-    OrchestratorError::Refused(with_causes(&error))
 }
 
 /// Settles an attempt that was not started and never will be.

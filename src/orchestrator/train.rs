@@ -16,12 +16,11 @@ use super::handle::{Orchestrator, blocking};
 use super::jobs::{Done, Teller};
 use super::mail::Ask;
 use super::prove::{Proof, prove};
-use super::start::refused;
 use crate::crash_point::{self, Point};
 use crate::git::own::{self, Brought, Foreign, Known};
 use crate::git::{self, Bench, Conflict, Coupled, IntegrateError, Landing, Move, Repository, Step, Strategy};
-use crate::mission::causes::with_causes;
 use crate::mission::entry::Entry;
+use crate::mission::hint::with_hints;
 use crate::mission::id::WorkerId;
 use crate::mission::outcome::{Missing, Verification};
 use crate::mission::registry::{Integrated, Worker};
@@ -127,24 +126,24 @@ pub(super) async fn try_out(
     let (answer, scratch) = blocking(move || {
         let repository = &order.repository;
         refuse_without_identity(&context, repository)?;
-        let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
-        let bench = Bench::dry(repository).map_err(refused)?;
+        let from = git::integrate::tip(repository, &order.into)?;
+        let bench = Bench::dry(repository)?;
         // Runs in parallel, since each starts git.
         let (coupled, unheeded, landing) = thread::scope(|scope| {
             let unheeded = scope.spawn(|| git::unheeded::unheeded(repository, order.push));
             let landing = scope.spawn(|| Landing::of(repository, &order.into));
             let coupled = couple(&bench, &order, &recorded, from).and_then(|train| {
-                let changes = bench.changes(&train.from, train.end()).map_err(refused)?;
+                let changes = bench.changes(&train.from, train.end())?;
                 Ok((train, changes))
             });
             (coupled, unheeded.join(), landing.join())
         });
         let ((train, changes), unheeded) =
-            (coupled?, unheeded.unwrap_or_else(|panic| resume_unwind(panic)).map_err(refused));
+            (coupled?, unheeded.unwrap_or_else(|panic| resume_unwind(panic)).map_err(OrchestratorError::from));
         let would_move = !train.cars.is_empty();
         if would_move {
-            let landing = landing.unwrap_or_else(|panic| resume_unwind(panic)).map_err(refused)?;
-            landing.takes(&changes).map_err(refused)?;
+            let landing = landing.unwrap_or_else(|panic| resume_unwind(panic))?;
+            landing.takes(&changes)?;
         }
         let mut answer = tell(&order, &train, left_out);
         if would_move {
@@ -154,7 +153,7 @@ pub(super) async fn try_out(
         answer.commit = None;
         answer.notes = notes(&order, &train, || unheeded)?;
         if order.push {
-            answer.push = Some(git::push(repository, &order.into, true).map_err(refused)?);
+            answer.push = Some(git::push(repository, &order.into, true)?);
         }
         Ok((answer, bench.into_scratch()))
     })
@@ -177,7 +176,7 @@ pub(super) async fn run(
     let _turn = lane.lock().await;
     let answer = Run { orchestrator, order: &order, teller }.run(left_out).await;
     let target = blocking(move || Ok(git::integrate::tip(&order.repository, &order.into).ok())).await;
-    (answer.map_err(|error| with_causes(&error)), target.ok().flatten())
+    (answer.map_err(Arc::new), target.ok().flatten())
 }
 
 /// Returns what the records contain about each source.
@@ -271,8 +270,7 @@ fn couple(bench: &Bench<'_>, order: &Order, recorded: &[Recorded], from: String)
             None => {
                 let (repository, known) = (&order.repository, &recorded[at].known);
                 if source.by().is_some() {
-                    let foreign =
-                        own::foreign(repository, &order.into, &train.from, &source.tip, known).map_err(refused)?;
+                    let foreign = own::foreign(repository, &order.into, &train.from, &source.tip, known)?;
                     train.foreign.insert(at, foreign);
                 }
                 rest.push(at);
@@ -294,7 +292,7 @@ fn had_of_train(order: &Order, train: &Train, at: usize) -> Vec<String> {
 fn refuse_without_identity(context: &Context, repository: &Repository) -> Result<()> {
     match context.repository.as_ref() == Some(repository) {
         true => context.require_identity(),
-        false => repository.identity().map(drop).map_err(refused),
+        false => repository.identity().map(drop).map_err(OrchestratorError::from),
     }
 }
 
@@ -324,9 +322,9 @@ fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usi
             Ok(Coupled::Nothing) => train.there.push((Car { source: at, commit: train.end().to_owned() }, false)),
             Ok(Coupled::Conflicts(conflicts)) => train.left.push((at, Why::Conflicts(conflicts))),
             Err(error @ IntegrateError::MergeCommit { .. }) if order.sources.len() > 1 => {
-                train.left.push((at, Why::Refused(with_causes(&error))));
+                train.left.push((at, Why::Refused(with_hints(&error))));
             }
-            Err(error) => return Err(refused(error)),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -335,7 +333,7 @@ fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usi
 /// Returns whether the target has all changes of the commit, as other commits: the user squashed, picked or copied
 /// them. Not on top of others of the train, which may yet be left out.
 fn is_there(bench: &Bench<'_>, train: &Train, commit: &str) -> Result<bool> {
-    Ok(train.cars.is_empty() && bench.is_same(&train.from, commit).map_err(refused)?)
+    Ok(train.cars.is_empty() && bench.is_same(&train.from, commit)?)
 }
 
 struct Run<'a> {
@@ -355,7 +353,7 @@ impl Run<'_> {
             train = self.assemble().await?;
             train.verifications += before;
             if !train.cars.is_empty() {
-                self.land(&train).await?.map_err(|_| refused(moved))?;
+                self.land(&train).await?.map_err(|_| OrchestratorError::from(moved))?;
             }
         }
         crash_point::at(Point::Merged);
@@ -370,13 +368,13 @@ impl Run<'_> {
         let order = self.order.clone();
         let train = blocking(move || {
             let repository = &order.repository;
-            repository.identity().map_err(refused)?;
-            let from = git::integrate::tip(repository, &order.into).map_err(refused)?;
+            repository.identity()?;
+            let from = git::integrate::tip(repository, &order.into)?;
             let bench = Bench::new(repository);
             let train = couple(&bench, &order, &recorded, from)?;
             if !train.cars.is_empty() {
-                let changes = bench.changes(&train.from, train.end()).map_err(refused)?;
-                Landing::of(repository, &order.into).and_then(|it| it.takes(&changes)).map_err(refused)?;
+                let changes = bench.changes(&train.from, train.end())?;
+                Landing::of(repository, &order.into).and_then(|it| it.takes(&changes))?;
             }
             Ok(train)
         })
@@ -464,7 +462,7 @@ impl Run<'_> {
             match git::land(&order.repository, step) {
                 Ok(()) => Ok(Ok(())),
                 Err(moved @ IntegrateError::TargetMoved { .. }) => Ok(Err(moved)),
-                Err(error) => Err(refused(error)),
+                Err(error) => Err(error.into()),
             }
         })
         .await
@@ -496,7 +494,7 @@ impl Run<'_> {
         let order = self.order.clone();
         blocking(move || {
             let mut answer = tell(&order, &train, left_out);
-            let unheeded = || git::unheeded::unheeded(&order.repository, order.push).map_err(refused);
+            let unheeded = || git::unheeded::unheeded(&order.repository, order.push).map_err(OrchestratorError::from);
             answer.notes = notes(&order, &train, unheeded)?;
             if push {
                 adopt_target(&order)?;
@@ -506,7 +504,7 @@ impl Run<'_> {
                     result: PushResult::Failed,
                     remote: None,
                     branch: None,
-                    said: with_causes(&error),
+                    said: with_hints(&error),
                 }));
             }
             Ok(answer)
@@ -518,7 +516,7 @@ impl Run<'_> {
 /// Creates a target branch that only a remote has from the remote's, and not anew. Called last, so that a refused order
 /// creates none.
 fn adopt_target(order: &Order) -> Result<()> {
-    git::names::adopt(&order.repository, &order.into).map(drop).map_err(refused)
+    git::names::adopt(&order.repository, &order.into).map(drop).map_err(OrchestratorError::from)
 }
 
 fn is_passed(verification: &Verification) -> bool {

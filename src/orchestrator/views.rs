@@ -177,7 +177,11 @@ pub(super) fn found(registry: &Registry, name: &str, named: Named) -> Result<Arc
     match named {
         Named::One(worker) => Ok(worker),
         Named::Nobody => {
-            Err(OrchestratorError::UnknownWorker { name: shown(name), instead: instead_of(registry, name) })
+            let (name, close) = (shown(name), closest(registry, name).map(|close| close.to_string()));
+            Err(match some_known(registry) {
+                Some(known) => OrchestratorError::UnknownWorker { name, close, known },
+                None => OrchestratorError::NoWorkers { name },
+            })
         }
         Named::Several(found) => {
             Err(OrchestratorError::AmbiguousWorker { name: shown(name), meanings: meanings(&found) })
@@ -194,21 +198,18 @@ fn shown(name: &str) -> String {
     }
 }
 
-/// Suggests a close name, or a few existing ones, and how to list all.
-fn instead_of(registry: &Registry, name: &str) -> String {
+/// Names a few existing workers; `None` if there are none.
+fn some_known(registry: &Registry) -> Option<String> {
     const NAMED: usize = 3;
-    if let Some(close) = closest(registry, name) {
-        return format!("did you mean {close}? list_worker_missions shows all");
-    }
     // Open workers first, and the newest first among them.
     let open = registry.workers().rev().filter(|worker| !worker.status.is_settled());
     let settled = registry.workers().rev().filter(|worker| worker.status.is_settled());
     let known: Vec<&Arc<Worker>> = open.chain(settled).collect();
     if known.is_empty() {
-        return "there are no workers yet: batch_create_workers makes some".to_owned();
+        return None;
     }
     let named: Vec<&str> = known.iter().take(NAMED).map(|worker| worker.id.as_str()).collect();
     let more = known.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("there are {}{more}; list_worker_missions shows all", named.join(", "))
+    Some(format!("{}{more}", named.join(", ")))
 }

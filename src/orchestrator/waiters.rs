@@ -18,6 +18,7 @@ use crate::crash_point::{self, Point};
 use crate::mission::admission::Load;
 use crate::mission::entry::Entry;
 use crate::mission::handover::{self, News, Selection, Settlement};
+use crate::mission::hint::Advice;
 use crate::mission::id::{BossId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::race;
@@ -383,8 +384,8 @@ impl Actor {
 }
 
 /// Each task once, though several race for it.
-fn blocked_tasks(news: &News<'_>) -> Vec<(TaskId, String)> {
-    let mut tasks: Vec<(TaskId, String)> = Vec::new();
+fn blocked_tasks(news: &News<'_>) -> Vec<(TaskId, Advice)> {
+    let mut tasks: Vec<(TaskId, Advice)> = Vec::new();
     for (worker, why) in &news.blocked {
         let is_told = worker.race.is_some() && tasks.iter().any(|(task, _)| task == worker.task());
         if !is_told {

@@ -13,13 +13,12 @@ use super::integration_branch;
 use super::mail::{Ask, Lookup};
 use super::merged;
 use super::not_included;
-use super::start::refused;
 use super::written;
 use crate::crash_point::{self, Point};
 use crate::git::merged::Merged;
 use crate::git::{self, RemoveError, Repository};
-use crate::mission::causes::with_causes;
 use crate::mission::entry::Entry;
+use crate::mission::hint::with_hints;
 use crate::mission::id::BossId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::PartFiles;
@@ -48,7 +47,7 @@ pub(super) fn create(context: &Context, recorded: Option<String>, request: Workt
         folder: Some(context.worktrees_of(&repository)),
         allowed_roots: context.allowed_roots(&repository),
     };
-    let made = git::create(&repository, &request, None).map_err(refused)?;
+    let made = git::create(&repository, &request, None)?;
     Ok(WorktreeAnswer {
         path: made.path,
         branch: made.branch,
@@ -69,7 +68,7 @@ fn start(context: &Context, recorded: Option<String>, request: &WorktreeRequest)
     match integration_branch::determine(context, recorded) {
         Ok(base) => Ok(Some(base.commit)),
         Err(_) if git::checked_out(context.tree()).is_ok_and(|branch| branch.is_none()) => Ok(None),
-        Err(why) => Err(OrchestratorError::Refused(why)),
+        Err(error) => Err(error),
     }
 }
 
@@ -77,8 +76,8 @@ pub(super) fn repository(context: &Context, named: Option<&Path>) -> Result<Repo
     let Some(path) = named else { return context.repository().cloned() };
     let path = context.directory.join(path);
     let otherwise = "leave it out for the repository that this server works in";
-    let path = checks::existing_directory("repo_path", &path, otherwise).map_err(OrchestratorError::Refused)?;
-    Repository::discover(&path).map_err(refused)?.ok_or(OrchestratorError::NoRepository { path })
+    let path = checks::existing_directory("repo_path", &path, otherwise)?;
+    Repository::discover(&path)?.ok_or(OrchestratorError::NoRepository { path })
 }
 
 /// A worktree to remove.
@@ -125,7 +124,7 @@ pub(super) async fn remove(
             follow::sweep_again(&dir, settled.attempt).await;
         }
         let removed = blocking(move || match why_not_all_is_on_its_branch(&context, &request, &target)? {
-            Some(why) => Err(OrchestratorError::Refused(why)),
+            Some(why) => Err(OrchestratorError::NotOnBranch { path: target.path.clone(), why }),
             None => remove_one(&context, &request, target, branch),
         });
         match removed.await {
@@ -139,7 +138,7 @@ pub(super) async fn remove(
                 }
                 answer.removed.push(removed);
             }
-            Err(error) => answer.kept.push(KeptWorktree { path, why: with_causes(&error) }),
+            Err(error) => answer.kept.push(KeptWorktree { path, why: with_hints(&error) }),
         }
     }
     Ok(answer)
@@ -217,7 +216,7 @@ fn remove_one(
         None => None,
     };
     if let Some(made) = made.as_ref().filter(|made| made.path == target.path) {
-        git::relink(&repository, made).map_err(refused)?;
+        git::relink(&repository, made)?;
     }
     let remove = git::Remove {
         force: request.force,
@@ -235,7 +234,7 @@ fn remove_one(
             let removed = git::remove(&repository, &remove);
             if removed.is_err() && unlocked && !is_gone(&repository, &remove.path) {
                 // One that stays is as safe as before.
-                git::lock(&repository, &remove.path, &super::start::lock_reason(worker)).map_err(refused)?;
+                git::lock(&repository, &remove.path, &super::start::lock_reason(worker))?;
             }
             removed
         }
@@ -246,7 +245,7 @@ fn remove_one(
         Err(_) if is_gone(&repository, &remove.path) => git::remove(&repository, &remove),
         removed => removed,
     };
-    let removed = removed.map_err(refused)?;
+    let removed = removed?;
     context.remove_empty_folder(&repository, &removed.path);
     Ok(RemovedWorktree {
         path: removed.path,
@@ -310,7 +309,7 @@ pub fn why_it_stays(
 ) -> Option<String> {
     let made = match folder.worktree() {
         Ok(made) => made,
-        Err(error) => return Some(with_causes(&error)),
+        Err(error) => return Some(with_hints(&error)),
     };
     let path = worker.mission.place.path().to_owned();
     let remove = removal(path, Some(worker), made, integration_branch);
@@ -322,7 +321,7 @@ pub fn why_it_stays(
         Err(RemoveError::Dirty { count, samples, .. }) => {
             Some(format!("files that are not committed: {count} ({})", samples.join(", ")))
         }
-        Err(error) => Some(with_causes(&error)),
+        Err(error) => Some(with_hints(&error)),
     }
 }
 
@@ -339,22 +338,20 @@ fn check_removable(context: &Context, repository: &Repository, target: &Removal)
         return Err(OrchestratorError::NotSettled {
             worker: worker.id.to_string(),
             status: worker.status.as_str(),
-            mend: "wait for it, or cancel_worker it, before its worktree is removed",
+            what: "remove its worktree",
         });
     }
     let users_own = target.worker.as_ref().is_some_and(|it| matches!(it.mission.place, Place::Directory { .. }));
     // One that create_worktree made is taken away by its path, whoever worked in it.
     if users_own && !(target.by_path && git::made_by_us(repository, &target.path).is_some()) {
-        let path = target.path.display();
-        let why = match git::made_by_us(repository, &target.path) {
-            Some(_) => format!("{path} was not made for this worker: remove_worktree with that path removes it"),
-            None => format!("{path} is the user's own directory, not a worktree of ours: it is never removed"),
-        };
-        return Err(OrchestratorError::Refused(why));
+        let path = target.path.clone();
+        return Err(match git::made_by_us(repository, &path) {
+            Some(_) => OrchestratorError::MadeByRequest { path },
+            None => OrchestratorError::UsersDirectory { path },
+        });
     }
     if context.directory.starts_with(&target.path) {
-        let why = format!("this server was started in {}: it is not removed from under it", target.path.display());
-        return Err(OrchestratorError::Refused(why));
+        return Err(OrchestratorError::OwnDirectory { path: target.path.clone() });
     }
     Ok(())
 }
@@ -366,11 +363,11 @@ fn is_gone(repository: &Repository, path: &Path) -> bool {
 
 /// Tells whether it was locked by us.
 fn unlock(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool> {
-    let worktrees = git::list(repository).map_err(refused)?;
+    let worktrees = git::list(repository)?;
     let reason = super::start::lock_reason(worker);
     let locked_by_us = worktrees.iter().any(|it| it.path == path && it.locked.as_deref() == Some(&reason));
     if locked_by_us {
-        git::unlock(repository, path).map_err(refused)?;
+        git::unlock(repository, path)?;
     }
     Ok(locked_by_us)
 }
@@ -416,9 +413,9 @@ fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Incl
     let page = match worker.branch().filter(|_| !directory.exists()) {
         Some(branch) => {
             let repository = super::integrate::repository_of(context, worker)?;
-            git::branch_diff(&repository, branch, &base, offset, most).map_err(refused)?
+            git::branch_diff(&repository, branch, &base, offset, most)?
         }
-        None => git::diff(directory, &base, offset, most).map_err(refused)?,
+        None => git::diff(directory, &base, offset, most)?,
     };
     Ok(Some(DiffPage { text: page.text, next_offset: page.next_offset.map(|offset| offset as usize) }))
 }

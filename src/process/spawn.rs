@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::identity::Identity;
+use crate::mission::hint::{Hint, Hinted};
 
 /// What to start, and where its streams go.
 #[derive(Clone, Debug)]
@@ -54,36 +55,54 @@ pub struct Started {
 /// The reason why nothing was started. In none of these cases is a process left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    #[error("start {program}: no such program; install it, or give its full path in the settings")]
+    #[error("cannot start {program}: there is no such program")]
     ProgramNotFound { program: PathBuf },
     #[error(
-        "start another process of {program}: it was removed while it runs, as an upgrade does, and is not on the PATH; restart the client, which starts the new version"
+        "cannot start another process of {program}: it was removed while it runs, as an upgrade does, and is not on the PATH"
     )]
     OwnProgramGone { program: PathBuf },
     #[error(
-        "start {program}: the file is there, but not what runs it; its first line (#!) names a missing interpreter, or it is built for another system"
+        "cannot start {program}: its first line (#!) names a missing interpreter, or it is built for another system"
     )]
     InterpreterNotFound { program: PathBuf },
-    #[error("start {program}: not executable; check its permissions (chmod +x), and that it is a program")]
+    #[error("cannot start {program}: it is not executable")]
     NotExecutable { program: PathBuf, source: io::Error },
-    #[error("start {program} in {directory}: no such directory")]
+    #[error("cannot start {program} in {directory}: there is no such directory")]
     DirectoryMissing { program: PathBuf, directory: PathBuf },
-    #[error(
-        "start {program}: too many processes or open files ({source}); end some workers, or raise `ulimit -u` and `ulimit -n`"
-    )]
+    #[error("cannot start {program}: too many processes or open files ({source})")]
     TooMany { program: PathBuf, source: io::Error },
-    #[error("write {path}: no space left on the device; free some and try again")]
+    #[error("cannot write {path}: no space left on the device")]
     NoSpace { path: PathBuf },
-    #[error("open {path} for the output of {program}")]
+    #[error("cannot open {path} for the output of {program}")]
     Output { path: PathBuf, program: PathBuf, source: io::Error },
-    #[error("open {path} as the input of {program}")]
+    #[error("cannot open {path} as the input of {program}")]
     Input { path: PathBuf, program: PathBuf, source: io::Error },
-    #[error("start {program}")]
+    #[error("cannot start {program}")]
     Start { program: PathBuf, source: io::Error },
-    #[error(
-        "identify {program} (pid {pid}) after it was started: the process table is hidden; on Linux /proc must be mounted"
-    )]
+    #[error("cannot identify {program} (pid {pid}) after its start: the process table is hidden")]
     Unidentified { program: PathBuf, pid: u32 },
+}
+
+impl Hinted for SpawnError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::ProgramNotFound { .. } => {
+                vec![Hint::to("install it"), Hint::to("give its full path in the settings")]
+            }
+            Self::OwnProgramGone { .. } => vec![Hint::to("restart the client, which starts the new version")],
+            Self::NotExecutable { .. } => vec![Hint::to("check its permissions (chmod +x), and that it is a program")],
+            Self::TooMany { .. } => {
+                vec![Hint::to("end some workers"), Hint::to("raise `ulimit -u` and `ulimit -n`")]
+            }
+            Self::NoSpace { .. } => vec![Hint::to("free some space and try again")],
+            Self::Unidentified { .. } => vec![Hint::to("mount /proc, on Linux")],
+            Self::InterpreterNotFound { .. }
+            | Self::DirectoryMissing { .. }
+            | Self::Output { .. }
+            | Self::Input { .. }
+            | Self::Start { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Starts it as the leader of a new process group. Needs a tokio runtime, which reaps it when it is waited for.

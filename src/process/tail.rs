@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::growth::Growth;
+use crate::mission::hint::{Hint, Hinted};
 
 /// Maximum length of a line in bytes. A longer one is cut; it can be read again in pieces.
 pub const LINE_CAP: usize = 1024 * 1024;
@@ -36,10 +37,16 @@ pub struct Line {
 
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
-    #[error("open {path} to follow it")]
+    #[error("cannot open {path} to follow it")]
     Open { path: PathBuf, source: io::Error },
-    #[error("read {path} at byte {offset}")]
+    #[error("cannot read {path} at byte {offset}")]
     Read { path: PathBuf, offset: u64, source: io::Error },
+}
+
+impl Hinted for TailError {
+    fn hints(&self) -> Vec<Hint> {
+        Vec::new()
+    }
 }
 
 /// The source of wake-ups when the file has grown.

@@ -10,27 +10,43 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::crash_point::{self, Moment};
+use crate::mission::hint::{Hint, Hinted};
 
 #[derive(Debug, Error)]
 pub enum FileError {
-    #[error("no space left to write {}: free some space on that disk, nothing that was there before is lost", path.display())]
+    #[error("cannot write {}: no space left on its disk; nothing that was there before is lost", path.display())]
     NoSpace { path: PathBuf },
-    #[error("not permitted to write {}: check the owner and mode of its folder, or choose another with --state-dir", path.display())]
+    #[error("cannot write {}: this user is not permitted to", path.display())]
     NotPermitted { path: PathBuf, source: io::Error },
-    #[error("could not write {}", path.display())]
+    #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("not permitted to read {}: check its owner and mode, or choose another folder with --state-dir", path.display())]
+    #[error("cannot read {}: this user is not permitted to", path.display())]
     NotReadable { path: PathBuf, source: io::Error },
-    #[error("could not read {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is damaged: {reason}", path.display())]
+    #[error("cannot read {}: it is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
-    #[error("{} was written before and is never changed", path.display())]
+    #[error("cannot write {}: it was written before and never changes", path.display())]
     Exists { path: PathBuf },
-    #[error("{} is gone, moved or removed: nothing is made again at its old place", path.display())]
+    #[error("cannot use {}: it was moved or removed, and nothing is created at its old place", path.display())]
     Gone { path: PathBuf },
-    #[error("{} is not {expected} but something else, maybe a symbolic link: it is not used, since whoever prepared this folder could make us write elsewhere by it; move it away, or choose another folder with --state-dir", path.display())]
+    #[error("cannot use {}: it is not {expected} but something else, maybe a symbolic link, by which another user could redirect writes", path.display())]
     Foreign { path: PathBuf, expected: &'static str },
+}
+
+impl Hinted for FileError {
+    fn hints(&self) -> Vec<Hint> {
+        let other = || Hint::to("choose another folder with --state-dir");
+        match self {
+            Self::NoSpace { .. } => vec![Hint::to("free some space on that disk")],
+            Self::NotPermitted { .. } => vec![Hint::to("check the owner and mode of its folder"), other()],
+            Self::NotReadable { .. } => vec![Hint::to("check its owner and mode"), other()],
+            Self::Foreign { .. } => vec![Hint::to("move it away"), other()],
+            Self::Write { .. } | Self::Read { .. } | Self::Damaged { .. } | Self::Exists { .. } | Self::Gone { .. } => {
+                Vec::new()
+            }
+        }
+    }
 }
 
 impl FileError {

@@ -26,6 +26,7 @@ use super::state_dir::StateDir;
 use crate::crash_point::{self, Point};
 use crate::mission::archive::{self, Kept};
 use crate::mission::entry::{Entry, FORMAT, Line};
+use crate::mission::hint::{Hint, Hinted};
 use crate::mission::id::{ServerId, TaskId};
 use crate::mission::name::Named;
 use crate::mission::registry::{Registry, Worker};
@@ -38,12 +39,23 @@ const LINES_PER_GENERATION: u64 = if cfg!(feature = "crash-points") { 20 } else 
 pub enum JournalError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{} was written by a newer version of orchestrator-boss (format {found}; this one knows {FORMAT}): use that version, or another --state-dir", path.display())]
+    #[error("cannot read {}: a newer version of orchestrator-boss wrote it (format {found}; this one knows {FORMAT})", path.display())]
     Newer { path: PathBuf, found: u32 },
-    #[error("{} is damaged: {reason}", path.display())]
+    #[error("cannot read {}: it is damaged: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
-    #[error("{} was removed while this was being saved, and another server began it anew meanwhile: nothing of this was saved, ask once more", path.display())]
+    #[error("cannot save to {}: it was removed meanwhile, and another server began it anew; nothing of this was saved", path.display())]
     Removed { path: PathBuf },
+}
+
+impl Hinted for JournalError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::File(error) => error.hints(),
+            Self::Newer { .. } => vec![Hint::to("use that version"), Hint::to("choose another --state-dir")],
+            Self::Removed { .. } => vec![Hint::to("repeat the call")],
+            Self::Damaged { .. } => Vec::new(),
+        }
+    }
 }
 
 /// This process's view of the journal: a registry that is up to date as of the last look.

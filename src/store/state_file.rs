@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::file::{self, FileError};
 use crate::mission::entry::FORMAT;
+use crate::mission::hint::{Hint, Hinted};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::registry::{Registry, Worker};
@@ -25,8 +26,17 @@ use crate::mission::{graph, handover};
 pub enum StateFileError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{} was written by a newer version of orchestrator-boss (version {found}; this one knows {FORMAT}): use that version, or another --state-dir", path.display())]
+    #[error("cannot read {}: a newer version of orchestrator-boss wrote it (version {found}; this one knows {FORMAT})", path.display())]
     Newer { path: PathBuf, found: u64 },
+}
+
+impl Hinted for StateFileError {
+    fn hints(&self) -> Vec<Hint> {
+        match self {
+            Self::File(error) => error.hints(),
+            Self::Newer { .. } => vec![Hint::to("use that version"), Hint::to("choose another --state-dir")],
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -218,7 +228,7 @@ pub fn project<'a>(
             (None, WorkerStatus::Settled(Ending::Completed)) => &mut file.completed_tasks,
             (None, _) => &mut file.tasks,
         };
-        let mut task = task(worker, block);
+        let mut task = task(worker, block.map(|block| block.line(Hint::words)));
         if worker.status == WorkerStatus::Queued && task.reason.is_none() {
             task.reason = waits_for(worker).map(|what| format!("waits for {what}"));
         }

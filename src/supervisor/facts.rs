@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::assignment::Assignment;
 use crate::git::not_on_branch::Files;
 use crate::git::{self, Copied, Fingerprint, Repository};
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Changes, NotOnBranch, PartFiles};
 use crate::store::file;
 use crate::store::worker_dir::AttemptDir;
@@ -66,8 +66,8 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
     let on_branch = |branch: &str| counted(directory, git::branch_changes(&repository.common_dir, branch, base));
     let look = if known.not_on_branch.is_some() { git::uncommitted } else { git::left };
     let checked = git::check_in_place(repository, directory)
-        .map_err(|error| git::not_on_branch::out_of_place(directory, &with_causes(&error)));
-    let unknown = |error| git::not_on_branch::unknown(directory, &with_causes(&error));
+        .map_err(|error| git::not_on_branch::out_of_place(directory, &with_hints(&error)));
+    let unknown = |error| git::not_on_branch::unknown(directory, &with_hints(&error));
     let status = checked.and_then(|()| known.status.map_or_else(|| look(directory).map_err(unknown), Ok));
     let status = match status {
         Ok(status) => status,
@@ -102,7 +102,7 @@ fn appeared(assignment: &Assignment, ours: &Ours, base: &str, before: Option<&Fi
             let note = |part: git::NotOnBranch| format!("{} ({}); whose it is cannot be told", part.what, part.place);
             parts.into_iter().take(NAMED_LACKS).map(note).collect()
         }
-        Err(error) => vec![format!("what appeared outside its worktree: cannot {}", with_causes(&error))],
+        Err(error) => vec![format!("what appeared outside its worktree is unknown: {}", with_hints(&error))],
     }
 }
 
@@ -174,14 +174,14 @@ fn parts_now(
     recorded: &[NotOnBranch],
 ) -> Vec<NotOnBranch> {
     if let Err(error) = git::check_in_place(&ours.repository, directory) {
-        return vec![git::not_on_branch::out_of_place(directory, &with_causes(&error)).into()];
+        return vec![git::not_on_branch::out_of_place(directory, &with_hints(&error)).into()];
     }
     let files = || recorded.iter().filter_map(|part| part.files.as_ref());
     let of_ignored = files().find_map(PartFiles::ignored);
     let look = if of_ignored.is_some() { git::left } else { git::uncommitted };
     let mut status = match look(directory) {
         Ok(status) => status,
-        Err(error) => return vec![git::not_on_branch::unknown(directory, &with_causes(&error)).into()],
+        Err(error) => return vec![git::not_on_branch::unknown(directory, &with_hints(&error)).into()],
     };
     if let Some(until) = verified_until.filter(|_| !files().any(|files| *files == PartFiles::Uncommitted)) {
         status.entries.retain(|entry| !entry.untracked || is_newer(&directory.join(&entry.path), until));
@@ -220,7 +220,7 @@ pub fn before(assignment: &Assignment, dir: &AttemptDir) -> Option<Fingerprint> 
 /// `common` is the repository's git directory.
 pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
     let directory = &assignment.directory;
-    let cut_off = || git::not_on_branch::out_of_place(directory, "find git's records of it").into();
+    let cut_off = || git::not_on_branch::out_of_place(directory, "cannot find git's record of it").into();
     let not_on_branch = directory.symlink_metadata().is_ok().then(cut_off).into_iter().collect();
     match (&assignment.base_commit, assignment.mission.place.branch()) {
         (Some(base), Some(branch)) => {
@@ -246,8 +246,8 @@ fn counted(directory: &Path, changes: Result<git::Changes, git::RepositoryError>
             ..Changes::default()
         },
         Err(error) => Changes {
-            notes: vec![format!("changes could not be read: {}", with_causes(&error))],
-            not_on_branch: vec![git::not_on_branch::unknown(directory, &with_causes(&error)).into()],
+            notes: vec![format!("the changes are not counted: {}", with_hints(&error))],
+            not_on_branch: vec![git::not_on_branch::unknown(directory, &with_hints(&error)).into()],
             ..Changes::default()
         },
     }

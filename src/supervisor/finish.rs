@@ -16,7 +16,7 @@ use super::turn::{Begin, Ended};
 use super::{facts, outside, verify};
 use crate::crash_point::{self, Point};
 use crate::git::{self, CommandError, Repository};
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, LikelyCause, Outcome, Proof, Verification};
 use crate::process::{self, Sweep};
@@ -136,7 +136,7 @@ impl Attempt {
         let ran_well = ended.stop.is_none() && ended.report.end.is_ok() && !proven.place_is_gone;
         proven.verification = match ran_well {
             true => match &proven.left.unreadable {
-                Some(why) => Verification::CouldNotRun { why: format!("cannot {why}") },
+                Some(why) => Verification::CouldNotRun { why: why.clone() },
                 None => of_a_commit(self.verify(&command).await, proven.left.uncommitted),
             },
             false => Verification::Skipped,
@@ -287,13 +287,13 @@ impl Attempt {
         }
         if std::fs::symlink_metadata(here).is_ok() {
             let message = format!(
-                "its worktree was cut off from git while it ran (its `.git` file or git's record of it is gone): what it had committed is on branch {branch}, what it had not is in {}; retry_worker repairs that and goes on there",
+                "its worktree was cut off from git while it ran (its `.git` file or git's record of it is gone): what it had committed is on branch {branch}, what it had not is in {}; a retry repairs that and continues there",
                 here.display()
             );
             return Failure { kind: FailureKind::Lost, message, resets_at: None };
         }
         let message = format!(
-            "its worktree {} was removed or moved while it ran: what it had committed is on branch {branch}, what it had not went with the folder; retry_worker makes the worktree again from the branch",
+            "its worktree {} was removed or moved while it ran: what it had committed is on branch {branch}, what it had not went with the folder; a retry makes the worktree again from the branch",
             here.display()
         );
         Failure { kind: FailureKind::Lost, message, resets_at: None }
@@ -330,7 +330,9 @@ pub(super) fn of_unchanged(
     let why = match (before, after) {
         (Ok(before), Ok(after)) if before == after => return passed,
         (Ok(_), Ok(_)) => "it passed, but commits or tracked files were changed while it ran".to_owned(),
-        (Err(error), _) | (_, Err(error)) => format!("it passed, but cannot {}", with_causes(&error)),
+        (Err(error), _) | (_, Err(error)) => {
+            format!("it passed, but whether it changed tracked files is unknown: {}", with_hints(&error))
+        }
     };
     Verification::NotProven { why }
 }
@@ -340,7 +342,7 @@ fn of_a_commit(verification: Verification, left: u32) -> Verification {
     match verification {
         Verification::Passed { .. } if left > 0 => Verification::NotProven {
             why: format!(
-                "it passed, but with {left} uncommitted files, and so proves no commit: send_message_to_worker to commit them, or let the user set commit_leftovers"
+                "it passed, but with {left} uncommitted files, and so proves no commit: tell the worker to commit them, or let the user set commit_leftovers"
             ),
         },
         other => other,

@@ -4,7 +4,7 @@
 use super::assignment::Assignment;
 use super::facts;
 use crate::git::{self, Fingerprint, NotOnBranch, Repository};
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::process;
 
 /// The result of putting uncommitted changes on the branch.
@@ -30,7 +30,7 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
     let (Some(repository), Some(branch)) = (repository, assignment.mission.place.branch()) else { return left };
     let directory = &assignment.directory;
     if let Err(error) = git::check_in_place(&repository, directory) {
-        left.unreadable = Some(with_causes(&error));
+        left.unreadable = Some(with_hints(&error));
         return left;
     }
     let is_git_at_work = || process::is_at_work_in("git", directory);
@@ -42,7 +42,7 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
     let status = match git::left(directory) {
         Ok(status) => status,
         Err(error) => {
-            left.unreadable = Some(with_causes(&error));
+            left.unreadable = Some(with_hints(&error));
             return left;
         }
     };
@@ -68,7 +68,7 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
             left.not_on_branch = Some(facts::not_on_branch(assignment, before, why.as_deref(), &now));
             left.status = Some(now);
         }
-        Err(error) => left.unreadable = Some(with_causes(&error)),
+        Err(error) => left.unreadable = Some(with_hints(&error)),
     }
     left
 }
@@ -100,7 +100,7 @@ fn commit(assignment: &Assignment, status: git::Status, left: &mut Left) -> Opti
             left.status = committed.status;
             committed.refused
         }
-        Err(error) => Some(format!("cannot {}", with_causes(&error))),
+        Err(error) => Some(with_hints(&error)),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::assignment::Assignment;
 use crate::git::{self, Fingerprint, RefChange, Repository};
+use crate::mission::hint::with_hints;
 
 /// As many paths as a record names.
 const NAMED_PATHS: usize = 20;
@@ -115,6 +116,6 @@ fn keep_lost(
     let name = format!("{}-outside", assignment.worker_id);
     match git::keep_lost(repository, &name, gone, "salvage: what refs and stashes outside the worktree held") {
         Ok(kept) => kept.map(|kept| format!("what was lost is kept under {}", kept.name)),
-        Err(error) => Some(format!("what refs held before could not be kept: {error}")),
+        Err(error) => Some(format!("what refs held before is not kept: {}", with_hints(&error))),
     }
 }

@@ -20,7 +20,7 @@ use super::{likely_cause, tree, verify};
 use crate::config::Settings;
 use crate::crash_point::{self, Point};
 use crate::git::{self, Configuration, Repository};
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Missing, Verification};
 use crate::process::{self, Identity, Private, Scope};
 use crate::store::file;
@@ -132,7 +132,7 @@ async fn supervise(dir: TrialDir) -> Result<(), SupervisorError> {
         (Some(result), _) => file::replace_json(&dir.result(), &result, false)?,
         // No server waits for the result.
         (None, Ok(())) => dir.remove()?,
-        (None, Err(error)) => tracing::warn!(error = %with_causes(&error), "a worktree could not be taken away"),
+        (None, Err(error)) => tracing::warn!(error = %with_hints(&error), "a verification worktree stays"),
     }
     Ok(())
 }
@@ -147,7 +147,7 @@ pub(super) async fn prove(
     let tree = trial.tree(dir);
     let (repository, worktree, commit) = (trial.repository.clone(), tree.clone(), trial.commit.clone());
     if let Err(error) = blocking(move || git::trial::make(&repository, &worktree, &commit)).await {
-        let why = format!("the worktree to verify it in could not be made: {}", with_causes(&error));
+        let why = format!("there is no worktree to verify it in: {}", with_hints(&error));
         return Some(Verification::CouldNotRun { why });
     }
     crash_point::at(Point::TrialTreeMade);

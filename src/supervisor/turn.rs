@@ -26,7 +26,7 @@ use crate::backend::{
 };
 use crate::config::OnStall;
 use crate::crash_point::{self, Point};
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 use crate::process::{self, Launch, Signal, Started, TAG_VARIABLE, Tail};
 use crate::store::file;
@@ -96,7 +96,7 @@ impl Attempt {
     fn start(&mut self, begin: &Begin) -> Result<Running, String> {
         let assignment = &self.assignment;
         let scratch = self.dir.scratch();
-        file::make_private_dir_within(&scratch, &scratch).map_err(|error| with_causes(&error))?;
+        file::make_private_dir_within(&scratch, &scratch).map_err(|error| with_hints(&error))?;
         let mut mission = assignment.mission.clone();
         mission.backend = assignment.backend.clone();
         (mission.model, mission.effort) = (assignment.model.clone(), assignment.effort.clone());
@@ -122,15 +122,15 @@ impl Attempt {
         let plan = self.backend.plan(&turn);
         let decoder = self.backend.decoder(&turn);
         for (path, content) in &plan.files {
-            file::replace(path, content.as_bytes(), false).map_err(|error| with_causes(&error))?;
+            file::replace(path, content.as_bytes(), false).map_err(|error| with_hints(&error))?;
         }
         let stdout = self.dir.stdout();
         let from = std::fs::metadata(&stdout).map_or(0, |metadata| metadata.len());
         let stderr_from = std::fs::metadata(self.dir.stderr()).map_or(0, |metadata| metadata.len());
-        let started = process::spawn(&self.launch(&plan)).map_err(|error| with_causes(&error))?;
+        let started = process::spawn(&self.launch(&plan)).map_err(|error| with_hints(&error))?;
         crash_point::at(Point::CliSpawned);
         self.own_edits = own_edits;
-        let tail = Tail::open(&stdout, from).map_err(|error| with_causes(&error))?;
+        let tail = Tail::open(&stdout, from).map_err(|error| with_hints(&error))?;
         self.board.begin_turn(started.identity);
         for message in &begin.messages {
             self.board.note_receipt(message.id, Delivered::Turn);

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::apart::{Sockets, leads_to_the_terminal};
 use super::turn::{end_of, to_exit};
 use crate::config::Settings;
-use crate::mission::causes::with_causes;
+use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Exit, Verification};
 use crate::process::{self, Launch, Signal, TAG_VARIABLE};
 
@@ -65,7 +65,7 @@ pub async fn verify(check: Check<'_>, called_off: impl Future<Output = ()>) -> O
     let log_from = std::fs::metadata(check.log).map_or(0, |metadata| metadata.len());
     let mut started = match process::spawn(&launch(&check)) {
         Ok(started) => started,
-        Err(error) => return Some(Verification::CouldNotRun { why: with_causes(&error) }),
+        Err(error) => return Some(Verification::CouldNotRun { why: with_hints(&error) }),
     };
     let limit = Duration::from_secs(60) * check.settings.verify_timeout_minutes;
     let exit = tokio::select! {

@@ -131,7 +131,7 @@ fn workers_are_found_by_every_name_at_the_terminal() {
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("\"1\" is the number of w-1-named and the task of w-2-other"), "{ran:?}");
     let ran = world.run(&["status", "w-1-nmed"]);
-    assert!(ran.stderr.contains("did you mean w-1-named? `orchestrator-boss status` shows all"), "{ran:?}");
+    assert!(ran.stderr.contains("use w-1-named, or `orchestrator-boss status` lists all"), "{ran:?}");
     world.run(&["cancel", "w-2"]).ended(0);
 }
 

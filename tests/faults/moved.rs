@@ -25,7 +25,10 @@ fn a_server_whose_repository_was_moved_says_so_makes_nothing_there_and_goes_on_w
         boss.refused("integrate_worker", json!({"worker_id": worker})),
     ];
     for why in refusals {
-        assert!(why.contains("is gone") && why.contains("move it back") && why.contains("where it is now"), "{why}");
+        assert!(
+            why.contains("it was moved or removed") && why.contains("move it back") && why.contains("where it is now"),
+            "{why}"
+        );
     }
     assert_eq!(status(&mut boss, &worker)["status"], "completed", "what it knows it still tells");
     assert!(!world.repo().exists(), "nothing was made at the old place");

@@ -85,7 +85,7 @@ fn a_link_in_place_of_a_workers_folder_is_refused() {
 #[test]
 fn a_link_in_place_of_a_workers_log_is_refused() {
     let ended = end_of_one_that_meets_a_link("w-2-t/attempts/1/stdout.log", false);
-    assert!(reason(&ended).contains("stdout.log is not a file"), "{ended:#}");
+    assert!(reason(&ended).contains("stdout.log: it is not a file"), "{ended:#}");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_pipe_in_place_of_a_lock_hangs_nobody() {
     assert!(Command::new("mkfifo").arg(journal.join("lock")).status().unwrap().success());
     let mut boss = world.boss();
     let why = boss.refused("create_worker_mission", mission("t", "say done"));
-    assert!(why.contains("journal/lock is not a file"), "{why}");
+    assert!(why.contains("journal/lock: it is not a file"), "{why}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn what_is_refused_is_named_with_what_is_accepted() {
         ("create_worker_mission", mission(json!({"working_directory": "/no/such"})), "/no/such"),
         ("create_worker_mission", mission(json!({"working_directory": "README"})), "README"),
         ("create_worker_mission", mission(json!({"worktree": {"path": "../../elsewhere"}})), "elsewhere"),
-        ("create_worker_mission", mission(json!({"worktree": {"path": "link/inside"}})), "allow"),
+        ("create_worker_mission", mission(json!({"worktree": {"path": "link/inside"}})), "worktree_roots"),
         ("create_worker_mission", mission(json!({"worktree": {"path": ".git/x"}})), "git's own files"),
         ("create_worker_mission", mission(json!({"worktree": {"base": "--all"}})), "begins with a dash"),
         ("create_worker_mission", mission(json!({"worktree": {"base": "nothing"}})), "nothing"),

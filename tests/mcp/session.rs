@@ -121,7 +121,7 @@ fn one_bad_mission_fails_alone_with_its_index() {
 }
 
 #[test]
-fn wrong_arguments_are_answered_with_the_mend() {
+fn wrong_arguments_are_answered_with_a_hint() {
     let mut client = Client::initialized("test");
     let mission = |more: Value| {
         let mut mission = json!({"title": "t", "prompt": "p", "backend": "codex"});
@@ -145,11 +145,19 @@ fn wrong_arguments_are_answered_with_the_mend() {
         ("batch_create_workers", json!({"workers": []}), "workers is empty"),
         ("batch_create_workers", json!({"workers": "[]"}), "workers is empty"),
         ("batch_create_workers", json!({"workers": [], "races": true}), "unknown field `races`"),
-        ("batch_create_workers", json!({"race": true, "workers": [looks("b")]}), "needs two missions or more: add one"),
-        ("batch_create_workers", json!({"race": true, "workers": [looks("b"), looks("c")]}), "prompt must be the same"),
+        (
+            "batch_create_workers",
+            json!({"race": true, "workers": [looks("b")]}),
+            "a race needs two or more; add a mission",
+        ),
+        (
+            "batch_create_workers",
+            json!({"race": true, "workers": [looks("b"), looks("c")]}),
+            "prompt of mission 1 differs",
+        ),
         ("batch_create_workers", json!({"workers": [{}, {}]}), "0: missing field `title`"),
         ("wait_for_any_worker", json!({"timeout_seconds": 99999}), "timeout_seconds is 99999: from 0 to 21600"),
-        ("wait_for_any_worker", json!({"worker_ids": ["w-9"]}), "batch_create_workers makes some"),
+        ("wait_for_any_worker", json!({"worker_ids": ["w-9"]}), "create some with batch_create_workers"),
         ("wait_for_worker", json!({}), "missing field `worker_id`"),
         ("get_worker_status", json!({"worker_id": "w-1", "include": ["logs"]}), "include[0]: unknown variant `logs`"),
         ("get_worker_status", json!({"mission_id": "w-9"}), "w-9"),
@@ -158,7 +166,7 @@ fn wrong_arguments_are_answered_with_the_mend() {
         ("integrate_worker", json!({"worker_id": "w-1", "branch": "x"}), "exclude each other"),
         ("integrate_worker", json!({"workers": ["w-1"]}), "unknown field `workers`, expected one of `worker_id`"),
         ("create_worktree", json!({"branch": ""}), "branch is empty"),
-        ("get_backend_status", json!({"backend": "gpt"}), "use one of claudecode, codex, gemini, opencode"),
+        ("get_backend_status", json!({"backend": "gpt"}), "there are claudecode, codex, gemini, opencode"),
     ];
     for (id, (tool, arguments, mend)) in cases.into_iter().enumerate() {
         let text = client.refused(id as i64 + 1, tool, arguments.clone());
@@ -211,7 +219,7 @@ fn settings_that_are_wrong_are_told_to_the_boss() {
     let mut client = Client::start_with(&[("ORCHESTRATOR_WAIT_SECONDS", "soon")]);
     client.initialize("test", "2025-06-18");
     let text = client.refused(1, "list_worker_missions", json!({}));
-    assert!(text.contains("ORCHESTRATOR_WAIT_SECONDS=\"soon\" is not a number"), "{text}");
+    assert!(text.contains("ORCHESTRATOR_WAIT_SECONDS=\"soon\": it is not a whole number"), "{text}");
 }
 
 #[test]
@@ -237,6 +245,8 @@ fn a_mission_for_a_cli_that_is_not_logged_in_is_refused_with_the_mend() {
     let error = client.refused(1, "create_worker_mission", mission.clone());
     assert!(error.contains("claude auth login") && error.contains("get_backend_status"), "{error}");
     assert_eq!(client.succeed(2, "list_worker_missions", json!({}))["workers"], json!([]));
+    let error = client.refused(9, "retry_worker", json!({"worker_id": "w-1", "backend": "claudecode"}));
+    assert!(error.contains("claude auth login"), "{error}");
 
     client.install("claude", "#!/bin/sh\n[ \"$1\" = auth ] && echo '{\"loggedIn\": true}' && exit 0\necho 2.1.330\n");
     assert_eq!(client.succeed(3, "create_worker_mission", mission)["worker"]["status"], "queued");

@@ -67,14 +67,14 @@ fn a_worker_is_found_by_each_of_its_names() {
         assert_eq!(found["worker"]["worker_id"], "w-3-named", "{name}");
     }
     let refused = client.refused(30, "cancel_worker", json!({"worker_id": "1"}));
-    let says = "\"1\" is the number of w-1-fix-parser and the task of w-2-numeric: name one of them by its whole id";
+    let says = "\"1\" is the number of w-1-fix-parser and the task of w-2-numeric; use the whole id of one";
     assert!(refused.contains(says), "{refused}");
     let mission = json!({
         "title": "After", "prompt": "p", "backend": "codex", "depends_on": ["1"],
         "working_directory": client.home.path(), "permissions": "read_only",
     });
     let refused = client.refused(31, "create_worker_mission", mission);
-    assert!(refused.contains("depends_on names \"1\", which is the number of w-1-fix-parser"), "{refused}");
+    assert!(refused.contains("cannot depend on \"1\": it is the number of w-1-fix-parser"), "{refused}");
     let mission = json!({
         "title": "After", "prompt": "p", "backend": "codex", "depends_on": "3",
         "working_directory": client.home.path(), "permissions": "read_only",
@@ -86,16 +86,16 @@ fn a_worker_is_found_by_each_of_its_names() {
 fn an_unknown_worker_is_answered_once_and_shortly() {
     let mut client = Client::initialized("test");
     let refused = client.refused(1, "cancel_worker", json!({"worker_id": "w-9"}));
-    assert!(refused.contains("there are no workers yet: batch_create_workers makes some"), "{refused}");
+    assert!(refused.contains("there are no workers yet; create some with batch_create_workers"), "{refused}");
     client.succeed(2, "batch_create_workers", json!({"workers": missions(&client)}));
     client.succeed(3, "batch_create_workers", json!({"workers": [
         {"title": "Last", "prompt": "p", "backend": "codex", "working_directory": client.home.path(), "permissions": "read_only"}
     ]}));
     let refused = client.refused(4, "cancel_worker", json!({"worker_id": "w-3-nmed"}));
-    let says = "no worker is called \"w-3-nmed\": did you mean w-3-named? list_worker_missions shows all";
+    let says = "no worker is called \"w-3-nmed\": there are w-4-last, w-3-named, w-2-numeric and 1 more; use w-3-named, or list all with list_worker_missions";
     assert_eq!(refused, format!("ERROR: {says}"));
     let refused = client.refused(5, "cancel_worker", json!({"worker_id": "w-9"}));
-    let says = "no worker is called \"w-9\": there are w-4-last, w-3-named, w-2-numeric and 1 more; list_worker_missions shows all";
+    let says = "no worker is called \"w-9\": there are w-4-last, w-3-named, w-2-numeric and 1 more; list all with list_worker_missions";
     assert_eq!(refused, format!("ERROR: {says}"));
     let refused = client.refused(6, "cancel_worker", json!({"worker_id": "x".repeat(200)}));
     assert!(refused.len() < 250, "{refused}");

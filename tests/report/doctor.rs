@@ -318,7 +318,7 @@ fn a_cli_that_does_not_start_is_not_usable() {
     shebang("#!/usr/bin/env no-such-node");
     bad(&machine, "no-such-node");
     shebang("#!/no/such/node");
-    bad(&machine, "does not start: the file is there, but not what runs it");
+    bad(&machine, "does not start: its first line (#!) names a missing interpreter");
     machine.install("codex", "kill -9 $$");
     bad(&machine, "SIGKILL");
     machine.install("codex", "echo 'needs node 22, this is 12' >&2; exit 1");
@@ -373,7 +373,7 @@ fn a_checkout_that_cannot_be_made_is_found_and_leaves_nothing() {
     let output = machine.command().arg("--json").env("TMPDIR", &temporary).output().unwrap();
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     let (mark, says, _) = check(&found, "git", "checkout");
-    assert!(mark == "bad" && says.contains("cannot make a worktree"), "{found:#}");
+    assert!(mark == "bad" && says.contains("no worktree can be made: cannot "), "{found:#}");
     assert_eq!(found["stopped_by"], serde_json::json!(["checkout"]));
     assert_eq!(seen(&project), before, "the repository is not touched");
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "nothing is left");

@@ -1,5 +1,6 @@
 //! A git configuration that changed while workers ran: shown, nothing merged, nothing run, until a person mends it.
 
+use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::orchestrator::{IntegrationAnswer, IntegrationRequest, IntegrationSource};
 
 use crate::world::{Server, World, mission};
@@ -7,7 +8,7 @@ use crate::world::{Server, World, mission};
 async fn integrate(server: &Server, worker: &str, dry_run: bool) -> Result<IntegrationAnswer, String> {
     let source = IntegrationSource::Worker(worker.to_owned());
     let request = IntegrationRequest { dry_run, ..IntegrationRequest::of(source) };
-    server.orchestrator.integrate(&server.boss, request).await.map_err(|error| error.to_string())
+    server.orchestrator.integrate(&server.boss, request).await.map_err(|error| with_hints(&error))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use orchestrator_boss::backend::AgentEvent;
 use orchestrator_boss::mission::create::DraftPlace;
+use orchestrator_boss::mission::hint::Hint;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::orchestrator::{
     Include, IntegrationRequest, IntegrationSource, IntegrationStrategy, MessageDelivery, NewMessage, RetryRequest,
@@ -123,7 +124,7 @@ async fn a_dependant_builds_on_what_it_needs_and_a_failure_blocks_it_until_it_is
     while blocked.is_empty() {
         blocked = server.wait(&[], CEILING).await.blocked;
     }
-    assert!(blocked[0].1.contains("parser") && blocked[0].1.contains("retry_worker"), "{blocked:?}");
+    assert!(blocked[0].1.text.contains("parser") && matches!(blocked[0].1.hints[0], Hint::Retry(_)), "{blocked:?}");
     assert_eq!(server.wait(&[], CEILING).await.status, WaitStatus::Idle);
     world.until_state(|file| file["blocked_tasks"][0]["worker_id"] == ids[0].as_str()).await;
 
@@ -148,7 +149,7 @@ async fn a_failed_worker_is_tried_again_elsewhere_by_itself_and_blocked_after_tw
     let worker = &answer.settled[0].worker;
     assert_eq!((worker.settled.len(), worker.attempt), (2, 2));
     assert_eq!(worker.settled.iter().map(|it| it.backend.as_str()).collect::<Vec<_>>(), ["fake", "other"]);
-    assert!(answer.blocked[0].1.contains("two backends failed"), "{:?}", answer.blocked);
+    assert!(answer.blocked[0].1.text.contains("two backends failed"), "{:?}", answer.blocked);
 
     let mut login = mission("login", "fail auth no key");
     login.max_attempts = 3;

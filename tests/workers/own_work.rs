@@ -192,7 +192,7 @@ async fn work_in_a_second_repository_comes_in_there() {
 
     let branch = IntegrationRequest::of(IntegrationSource::Branch("task".to_owned()));
     let error = refused(&server, branch.clone()).await;
-    assert!(error.contains("another repository") && error.contains(second.to_str().unwrap()), "{error}");
+    assert!(error.contains("in the repository") && error.contains(second.to_str().unwrap()), "{error}");
     let wrong = IntegrationRequest { repo_path: Some(world.repo()), ..of(&id) };
     assert!(refused(&server, wrong).await.contains("is in the repository"));
     let main = world.git(&["rev-parse", "main"]);
@@ -206,7 +206,7 @@ async fn work_in_a_second_repository_comes_in_there() {
     let by_name = RemovalTarget::Worker(id.clone());
     let request = RemovalRequest { target: by_name, repo_path: None, force: false, delete_branch: false };
     let kept = server.orchestrator.remove_worktree(&server.boss, request).await.unwrap().kept;
-    assert!(kept[0].why.contains("remove_worktree with that path"), "{kept:?}");
+    assert!(kept[0].why.contains("remove the worktree"), "{kept:?}");
     assert_eq!(world.git(&["rev-parse", "main"]), main);
 
     let here = server.create_one(mission("here", "write here.txt x\ncommit here")).await;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use orchestrator_boss::backend::Backends;
 use orchestrator_boss::mission::create::DraftPlace;
+use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::{
     IntegrationRequest, IntegrationSource, Orchestrator, RemovalAnswer, RemovalRequest, RemovalTarget, RetryRequest,
@@ -237,7 +238,7 @@ async fn a_worktree_can_be_made_by_name_and_worked_in() {
     let target = RemovalTarget::Path(made.path.clone());
     let request = RemovalRequest { target, repo_path: None, force: false, delete_branch: false };
     let by_worker = remove(&server, &id, true, false).await;
-    assert!(by_worker.kept[0].why.contains("with that path"), "{by_worker:?}");
+    assert!(by_worker.kept[0].why.contains("remove the worktree"), "{by_worker:?}");
     std::fs::write(made.path.join(".env"), "A=2\n").unwrap();
     let answer = server.orchestrator.remove_worktree(&server.boss, request.clone()).await.unwrap();
     assert!(answer.kept[0].why.contains(".env"), "a copy of ours that was changed is work: {answer:?}");
@@ -503,8 +504,8 @@ async fn path_that_is_no_text_is_refused_with_the_reason() {
         boss: None,
         program: PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-boss")),
     };
-    let error =
-        Orchestrator::start(startup, Backends::with_custom(Vec::new())).err().expect("it is refused").to_string();
+    let error = Orchestrator::start(startup, Backends::with_custom(Vec::new())).err().expect("it is refused");
+    let error = with_hints(&error);
     assert!(error.contains("not UTF-8") && error.contains("rename"), "{error}");
     std::fs::rename(&odd, world.repo()).unwrap();
 }

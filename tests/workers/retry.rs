@@ -23,7 +23,7 @@ async fn two_backends_that_failed_are_both_told_with_their_reasons_in_the_wait_a
     let (task, why) = &told.blocked[0];
     assert_eq!(task.as_str(), "hard");
     for said in ["fake: no way", "other: no way"] {
-        assert!(why.contains(said), "{said}: {why}");
+        assert!(why.text.contains(said), "{said}: {why:?}");
     }
     world
         .until_state(|file| {

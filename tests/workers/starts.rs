@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use orchestrator_boss::mission::create::{Draft, DraftPlace};
+use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::orchestrator::{
     Creation, IntegrationAnswer, IntegrationRequest, IntegrationSource, OrchestratorError,
 };
@@ -31,7 +32,7 @@ async fn completed(server: &Server, draft: Draft) -> (String, String) {
 }
 
 async fn refused(server: &Server, draft: Draft) -> String {
-    created(server, draft).await.results.remove(0).expect_err("it is refused")
+    created(server, draft).await.results.remove(0).map_err(|error| with_hints(&error)).expect_err("it is refused")
 }
 
 async fn integrate(server: &Server, names: &[&str]) -> Result<IntegrationAnswer, OrchestratorError> {
@@ -153,7 +154,7 @@ async fn a_train_of_different_branches_needs_into() {
     let error = {
         let visitor = visitor(&world);
         let answer = visitor.integrate(&other.boss, request(&[&a, &b], None)).await;
-        let error = answer.expect_err("it is refused").to_string();
+        let error = answer.map_err(|error| with_hints(&error)).expect_err("it is refused").to_string();
         let answer = visitor.integrate(&other.boss, request(&[&a, &b], Some("main"))).await.unwrap();
         assert_eq!((answer.status.as_str(), answer.into.as_str()), ("merged", "main"));
         visitor.shut_down().await;
@@ -187,7 +188,7 @@ async fn on_a_detached_head_only_what_names_its_base_is_created() {
     assert_eq!(creation.base, None);
     let b = creation.results[0].as_ref().unwrap().worker_id.to_string();
     server.until(&b, "completed").await;
-    let error = integrate(&server, &[&b]).await.unwrap_err().to_string();
+    let error = with_hints(&integrate(&server, &[&b]).await.unwrap_err());
     assert!(error.contains("`into`"), "{error}");
 
     world.git(&["checkout", "-q", "main"]);
@@ -212,9 +213,9 @@ async fn a_repository_without_a_commit_says_first_what_to_do() {
     let unborn = world.path("unborn");
     world.git(&["worktree", "add", "-q", "--orphan", "-b", "fresh", unborn.to_str().unwrap()]);
     let cases = [
-        (&empty, "the repository at ", "commit --allow-empty -m"),
-        (&bare, "the repository at ", "push one to it"),
-        (&unborn, "branch fresh, which is checked out", "commit --allow-empty -m"),
+        (&empty, "cannot start a worktree from the repository at ", "commit --allow-empty -m"),
+        (&bare, "cannot start a worktree from the repository at ", "push a commit to it"),
+        (&unborn, "cannot start a worktree from branch fresh, which is checked out", "commit --allow-empty -m"),
     ];
     for (place, says, fix) in cases {
         let server = world.server_in(place, Some("boss"), world.settings());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use orchestrator_boss::backend::Backends;
 use orchestrator_boss::config::Settings;
 use orchestrator_boss::mission::create::{Draft, DraftPlace};
+use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::id::BossId;
 use orchestrator_boss::mission::spec::Permissions;
 use orchestrator_boss::orchestrator::{Orchestrator, Startup, WaitAnswer, WaitRequest};
@@ -139,14 +140,22 @@ impl Server {
     pub async fn create(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
         let drafts = drafts.into_iter().map(Ok).collect();
         let created = self.orchestrator.create(&self.boss, drafts).await.expect("the batch is answered");
-        created.results.into_iter().map(|item| item.map(|created| created.worker_id.to_string())).collect()
+        created
+            .results
+            .into_iter()
+            .map(|item| item.map(|created| created.worker_id.to_string()).map_err(|error| with_hints(&error)))
+            .collect()
     }
 
     /// Creates a race between these missions.
     pub async fn create_race(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
         let drafts = drafts.into_iter().map(Ok).collect();
         let created = self.orchestrator.create_race(&self.boss, drafts).await.expect("the race is answered");
-        created.results.into_iter().map(|item| item.map(|created| created.worker_id.to_string())).collect()
+        created
+            .results
+            .into_iter()
+            .map(|item| item.map(|created| created.worker_id.to_string()).map_err(|error| with_hints(&error)))
+            .collect()
     }
 
     pub async fn create_one(&self, draft: Draft) -> String {

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::cli::here::Here;
+use crate::cli::hint;
 use crate::cli::out::End;
 use crate::cli::visit;
 use crate::git::{self, Repository};
-use crate::mission::causes::with_causes;
 use crate::mission::handover;
+use crate::mission::hint::Hinted;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::orchestrator::{Around, Observer, WorkerView, all_folders, keep_git_to_what_is_remembered, why_it_stays};
@@ -40,7 +41,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub fn of(here: &Here) -> Result<Self, End> {
-        let failed = |error: &dyn std::error::Error| End::Failed(with_causes(error));
+        let failed = |error: &dyn Hinted| End::Failed(hint::of(error));
         let mut observer = visit::observer(here)?;
         let overview = observer.look().map_err(visit::refused)?;
         let mut plan = Self { goes: Vec::new(), stays: Vec::new() };
@@ -85,7 +86,7 @@ impl Plan {
             why: String::new(),
         };
         match stays {
-            Some(why) => self.stays.push(Item { why: visit::for_people(&why), ..item }),
+            Some(why) => self.stays.push(Item { why, ..item }),
             None => self.goes.push(Item { why: goes(), ..item }),
         }
     }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::check::Check;
 use super::{Place, quoted, word};
+use crate::cli::hint;
 use crate::config::Settings;
 use crate::git::{self, Configuration, Git, Identity, Repository};
-use crate::mission::causes::with_causes;
 use crate::orchestrator::{Around, check_folder, worktrees_folder};
 use crate::store::file;
 
@@ -17,7 +17,7 @@ pub fn look(place: &Place) -> Vec<Check> {
     }
     match &place.repository {
         Err(why) => {
-            let check = Check::bad("repository", format!("cannot {why}")).stops_all();
+            let check = Check::bad("repository", why.clone()).stops_all();
             // Git does not trust a repository that another user owns.
             checks.push(match why.contains("dubious ownership") {
                 true => check.fix(format!("git config --global --add safe.directory {}", quoted(&place.directory))),
@@ -35,7 +35,7 @@ pub fn look(place: &Place) -> Vec<Check> {
                     ),
                 ),
             )
-            .fix("git init && git add --all && git commit -m 'First commit'"),
+            .fix("git init && git add --all && git commit --allow-empty -m 'First commit'"),
         ),
         Ok(Some(repository)) => {
             checks.extend([
@@ -58,7 +58,7 @@ fn version(directory: &Path) -> Check {
     let told = Git::read(directory).arg("--version").text();
     match (git::command::require_supported_version(), told) {
         (Ok(()), Ok(version)) => Check::ok("git", version.trim_start_matches("git version ").to_owned()),
-        (Err(error), _) | (_, Err(error)) => Check::bad("git", with_causes(&error)).fix(install()).stops_all(),
+        (Err(error), _) | (_, Err(error)) => Check::bad("git", hint::of(&error)).fix(install()).stops_all(),
     }
 }
 
@@ -78,7 +78,7 @@ fn worktrees(repository: &Repository, prefix: &str) -> Check {
                 .fix(format!("git -C {} commit --allow-empty -m 'First commit'", quoted(root)))
                 .stops_all();
         }
-        Err(error) => return Check::bad(NAME, with_causes(&error)).stops_all(),
+        Err(error) => return Check::bad(NAME, hint::of(&error)).stops_all(),
         Ok(Some(_)) => {}
     }
     if let Some(folder) = git_folders(repository, prefix).iter().find(|folder| !super::machine::is_writable(folder)) {
@@ -89,7 +89,7 @@ fn worktrees(repository: &Repository, prefix: &str) -> Check {
     }
     match git::list(repository) {
         Ok(list) => Check::ok(NAME, format!("{}, {} beside it", root.display(), list.len().saturating_sub(1))),
-        Err(error) => Check::bad(NAME, with_causes(&error)).stops_all(),
+        Err(error) => Check::bad(NAME, hint::of(&error)).stops_all(),
     }
 }
 
@@ -127,10 +127,7 @@ fn prefix(repository: &Repository, prefix: &str) -> Check {
         Ok(()) => Check::ok(NAME, format!("{prefix:?}, so branches can be named {prefix}w-1")),
         Err(error) => Check::bad(
             NAME,
-            format!(
-                "cannot create branches that begin with {prefix:?}: {}; branch_prefix sets another",
-                with_causes(&error)
-            ),
+            format!("no branch can begin with {prefix:?}: {}; branch_prefix sets another", hint::of(&error)),
         )
         .stops_all(),
     }
@@ -155,7 +152,7 @@ fn branch(repository: &Repository, settings: &Settings, directory: &Path) -> Che
                 .fix(format!("git -C {} switch main", quoted(&tree)))
                 .stops_all();
         }
-        Err(error) => return Check::warn(NAME, with_causes(&error)),
+        Err(error) => return Check::warn(NAME, hint::of(&error)),
     };
     match git::names::tip(repository, &branch) {
         Ok(Some(_)) => Check::ok(NAME, format!("{branch}, {whose}")),
@@ -164,7 +161,7 @@ fn branch(repository: &Repository, settings: &Settings, directory: &Path) -> Che
         Ok(None) => Check::bad(NAME, format!("the settings say {branch}, and there is no such branch here"))
             .fix(format!("git -C {} branch {}", quoted(repository.root()), word(&branch)))
             .stops_all(),
-        Err(error) => Check::bad(NAME, with_causes(&error)).stops_all(),
+        Err(error) => Check::bad(NAME, hint::of(&error)).stops_all(),
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::check::Check;
 use super::{Place, quoted, word};
+use crate::cli::hint;
 use crate::cli::terminal::bytes;
 use crate::git::Git;
-use crate::mission::causes::with_causes;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place as Where;
@@ -31,7 +31,7 @@ pub fn look(place: &Place) -> Vec<Check> {
     let mut checks = Vec::new();
     let observer = Observer::open(&place.state_root, place.settings.integration_branch.as_deref());
     match observer.and_then(|found| found.map(|mut it| Ok((it.look()?, it))).transpose()) {
-        Err(error) => checks.push(Check::bad(NAME, with_causes(&error)).stops_all()),
+        Err(error) => checks.push(Check::bad(NAME, hint::of(&error)).stops_all()),
         Ok(None) => checks.push(Check::ok(NAME, "none were asked for here yet")),
         Ok(Some((overview, observer))) => {
             checks.extend(workers(&overview, &observer));

@@ -28,9 +28,9 @@ use super::Places;
 use super::out::{self, End};
 use super::status::wrap_whole;
 use super::terminal::{self, Tone, paint};
+use crate::cli::hint;
 use crate::config::Settings;
 use crate::git::Repository;
-use crate::mission::causes::with_causes;
 use crate::orchestrator::state_root;
 
 /// Time limit for each topic, longer than that for an answer of a CLI.
@@ -188,11 +188,11 @@ fn hangs(name: &str) -> Check {
 impl Place {
     fn find(Places { config, state_dir }: Places) -> Self {
         let loaded = Settings::load(config.as_deref());
-        let settings_error = loaded.as_ref().err().map(|error| with_causes(error));
+        let settings_error = loaded.as_ref().err().map(|error| hint::of(error));
         let settings = loaded.unwrap_or_default();
         let directory = env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
         let directory = directory.canonicalize().unwrap_or(directory);
-        let repository = Repository::discover(&directory).map_err(|error| with_causes(&error));
+        let repository = Repository::discover(&directory).map_err(|error| hint::of(&error));
         let found = repository.as_ref().ok().and_then(Option::as_ref);
         let state_root = state_root(state_dir.or(settings.state_dir.clone()).as_deref(), found, &directory);
         Self { named_settings: config, settings, settings_error, directory, repository, state_root }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::check::Check;
 use super::{Place, quoted};
+use crate::cli::hint;
 use crate::git::{self, CommandError, Configuration, Git, Repository};
-use crate::mission::causes::with_causes;
 use crate::store::file;
 
 const NAME: &str = "checkout";
@@ -36,7 +36,7 @@ pub fn look(repository: &Repository, place: &Place) -> Vec<Check> {
             NAME,
             format!("a worktree takes longer than {} s to make: whether it ends well is not known", LIMIT.as_secs()),
         ),
-        Err(Failed::Git(error)) => Check::bad(NAME, format!("cannot make a worktree: {}", with_causes(&error)))
+        Err(Failed::Git(error)) => Check::bad(NAME, format!("no worktree can be made: {}", hint::of(&error)))
             .fix(format!("git -C {} status", quoted(repository.root())))
             .stops_all(),
         Err(Failed::Scratch(error)) => {

@@ -11,7 +11,6 @@ use uuid::Uuid;
 use crate::backend::AgentEvent;
 use crate::cli::out::{self, End};
 use crate::cli::terminal::{self, Tone, count, paint};
-use crate::cli::visit::for_people;
 use crate::mission::entry::Brief;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::message::Author;
@@ -266,7 +265,7 @@ fn ending(outcome: &Outcome, seconds_before: u64) -> String {
         text.push_str(&format!(" on {branch}"));
     }
     if let Some(reasons) = brief.reasons() {
-        text.push_str(&format!(": {}", for_people(&reasons)));
+        text.push_str(&format!(": {reasons}"));
     }
     if let Some(what) = blocked_by(&outcome.run.final_message).filter(|_| outcome.run.says_blocked) {
         text.push_str(&format!("\nit says that it is blocked: {what}"));

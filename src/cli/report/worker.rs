@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::conversation::{Conversation, End, Item, What};
 use super::gather::{Attempt, Told};
 use super::text;
-use crate::cli::visit::for_people;
+use crate::cli::hint;
 use crate::mission::entry::Brief;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -120,13 +120,13 @@ fn facts(told: &Told) -> Markup {
     let failure = failure.filter(|failure| failure.kind != FailureKind::Verification);
     let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
     let code = |text: &str| html! { code { (text::head(&text::clean(text), REASON)) } };
-    let plain = |text: &str| html! { (text::head(&text::clean(&for_people(text)), REASON)) };
+    let plain = |text: &str| html! { (text::head(&text::clean(text), REASON)) };
     html! {
         dl.facts {
             @if let Some(failure) = failure {
                 (fact("Ended by", html! { (failure.kind.as_str().replace('_', " ")) ": " (plain(&failure.message)) }))
             }
-            @if let Some(block) = &told.view.block { (fact("Blocked", plain(block))) }
+            @if let Some(block) = &told.view.block { (fact("Blocked", plain(&hint::line(block)))) }
             @if let Some(waits_for) = &told.view.waits_for { (fact("Waits for", plain(waits_for))) }
             @if worker.needs_you() {
                 (fact("Needs you", html! { "it says that it is blocked: " (plain(blocked_by(told.brief().map_or("", |brief| &brief.final_message)).unwrap_or_default())) }))
@@ -307,7 +307,7 @@ fn earlier(told: &Told, brief: &Brief) -> Markup {
         @if let Some(failure) = failure {
             p.note {
                 "Ended by " (failure.kind.as_str().replace('_', " ")) ": "
-                (text::head(&text::clean(&for_people(&failure.message)), REASON))
+                (text::head(&text::clean(&failure.message), REASON))
             }
         }
         @if let Some(proof) = proof(told, &brief.verification) { div.note { "Verification " (proof) } }

@@ -41,8 +41,8 @@ use super::Places;
 use super::doctor::plugin;
 use super::out::{self, End};
 use crate::backend::Backends;
+use crate::cli::hint;
 use crate::config::Settings;
-use crate::mission::causes::with_causes;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -255,7 +255,7 @@ fn settings_note(places: &Places) -> Option<String> {
         Some(_) => return None,
         None => Settings::load(None).err()?,
     };
-    Some(format!("the server refuses all work until this is put right: {}", with_causes(&error)))
+    Some(format!("the server refuses all work until this is put right: {}", hint::of(&error)))
 }
 
 /// Warns about absolute paths in a project's file. Other users share the file, and have other folders.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf, absolute};
 
 use super::entry::NAME;
 use crate::cli::Places;
+use crate::cli::hint;
 use crate::config::Settings;
-use crate::mission::causes::with_causes;
 use crate::store::state_dir;
 
 /// Returns the command with which a client starts this program.
@@ -57,10 +57,10 @@ fn leads_to(this: &Path, folders: &[PathBuf]) -> bool {
 /// Checks that the server can start with these settings and this state directory.
 pub fn check(places: &Places) -> Result<(), String> {
     if let Some(path) = &places.config {
-        Settings::load(Some(path)).map_err(|error| with_causes(&error))?;
+        Settings::load(Some(path)).map_err(|error| hint::of(&error))?;
     }
     match &places.state_dir {
-        Some(path) => state_dir::is_there(path).map(drop).map_err(|error| with_causes(&error)),
+        Some(path) => state_dir::is_there(path).map(drop).map_err(|error| hint::of(&error)),
         None => Ok(()),
     }
 }

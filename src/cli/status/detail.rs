@@ -8,8 +8,9 @@ use jiff::tz::TimeZone;
 use super::board::{Shown, shorten, spent_in_all};
 use super::row;
 use super::text;
+use crate::cli::hint;
 use crate::cli::terminal::Tone;
-use crate::cli::visit::for_people;
+use crate::mission::entry::Start;
 use crate::mission::message::Author;
 use crate::mission::outcome::{LikelyCause, tail};
 use crate::orchestrator::{Heard, Written};
@@ -56,7 +57,7 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
     if !is_led {
         facts.toned("server", "the one that looked after it is gone", Tone::Waiting);
     }
-    facts.toned("blocked", &for_people(view.block.as_deref().unwrap_or_default()), Tone::Bad);
+    facts.toned("blocked", &view.block.as_ref().map(hint::line).unwrap_or_default(), Tone::Bad);
     facts.add("waits for", view.waits_for.as_deref().unwrap_or_default());
     let needs: Vec<&str> = mission.depends_on.iter().map(|task| task.as_str()).collect();
     facts.add("builds on", &needs.join(", "));
@@ -82,7 +83,7 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
         if let Some(failure) = &last.failure {
             let kind = failure.kind.as_str();
             let text = failure.message.strip_prefix(&format!("{kind}: ")).unwrap_or(&failure.message);
-            facts.toned("failure", &format!("{kind}: {}", for_people(text)), Tone::Bad);
+            facts.toned("failure", &format!("{kind}: {text}"), Tone::Bad);
         }
         facts.add("changes", &row::changes(last));
         last.changes.notes.iter().for_each(|note| facts.add("note", note));
@@ -106,7 +107,11 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
         facts.add("race", &format!("{} of {}, {winner}", race.id, race.racers.len()));
     }
     facts.add("says", last.map_or("", |last| tail(&last.final_message, TEXT)));
-    facts.add("prompt", &mission.prompt[..mission.prompt.floor_char_boundary(TEXT)]);
+    let prompt = match &worker.next.start {
+        Start::Prompt { text } => text,
+        Start::Mission | Start::Resume { .. } => &mission.prompt,
+    };
+    facts.add("prompt", &prompt[..prompt.floor_char_boundary(TEXT)]);
     facts.0
 }
 

@@ -94,7 +94,7 @@ mod tests {
     fn only_queued_workers_count_as_blocked() {
         let mut views = mixed();
         for at in [2, 4] {
-            views[at].block = Some("why".to_owned());
+            views[at].block = Some(crate::mission::hint::Advice::new("why", Vec::new()));
         }
         let expected = BTreeMap::from([("blocked", 1), ("completed", 1), ("failed", 1), ("running", 3)]);
         assert_eq!(counts(views.iter()), expected);

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::text;
+use crate::cli::hint;
 use crate::cli::terminal::{self, Tone};
-use crate::cli::visit::for_people;
 use crate::mission::budget::Spent;
 use crate::mission::entry::{Brief, BriefFailure};
 use crate::mission::id::WorkerId;
@@ -170,7 +170,7 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
         });
     }
     if let Some(why) = &view.block {
-        notes.push(text::clean(&for_people(why)));
+        notes.push(text::clean(&hint::line(why)));
     }
     if worker.status == WorkerStatus::Queued && view.block.is_none() {
         notes.extend(view.waits_for.as_deref().map(|what| format!("waits for {}", text::clean(what))));
@@ -222,7 +222,7 @@ fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
 fn why(failure: &BriefFailure, last: &Brief) -> String {
     let said = match failure.kind {
         FailureKind::Verification => last.verification.note().unwrap_or_default(),
-        _ => for_people(&failure.message),
+        _ => failure.message.clone(),
     };
     let mut lines = said.lines().map(text::clean).filter(|line| !line.is_empty());
     match (failure.kind, lines.next(), lines.next_back()) {

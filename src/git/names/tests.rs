@@ -2,6 +2,7 @@ use super::*;
 use crate::git::check::{Request, check};
 use crate::git::testing::{Fixture, git};
 use crate::git::worktree::{WorktreeError, create};
+use crate::mission::hint::with_hints;
 
 /// Creates a repository whose remote `origin` has `main` and `shared`; `shared` does not exist locally.
 fn with_remote() -> Fixture {
@@ -157,9 +158,9 @@ fn names_of_other_things_are_no_branch_names() {
     let fixture = with_remote();
     let refused = |branch: &str| {
         let request = Request { branch: branch.into(), ..Request::default() };
-        check(&fixture.repo, &request).unwrap_err().to_string()
+        with_hints(&check(&fixture.repo, &request).unwrap_err())
     };
-    assert!(refused("origin/shared").contains("use shared to go on"), "{}", refused("origin/shared"));
+    assert!(refused("origin/shared").contains("use shared to continue"), "{}", refused("origin/shared"));
     assert!(refused("refs/tags/v1").contains("a tag"), "{}", refused("refs/tags/v1"));
     assert!(refused("refs/remotes/origin/main").contains("a remote's branch"));
     let full = Request { branch: "refs/heads/work".into(), ..Request::default() };

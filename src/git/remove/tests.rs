@@ -556,7 +556,7 @@ fn a_repository_with_commits_in_an_ignored_folder_is_work() {
     }
     let only_here = git(&made.path.join("tmp/c"), &["rev-parse", "HEAD"]);
     let error = remove(&fixture.repo, &removal(&made)).unwrap_err();
-    assert!(error.to_string().contains("commits in tmp/c are nowhere else"), "{error}");
+    assert!(error.to_string().contains("commits in tmp/c exist nowhere else"), "{error}");
     let removed = remove(&fixture.repo, &forced(&made)).unwrap();
     assert!(reached(&fixture, &removed).contains(&only_here));
 }

@@ -208,7 +208,7 @@ mod tests {
             let result = match number % 2 {
                 0 => Ok(answer),
                 _ if number == 1 => Ok(answer),
-                _ => Err(OrchestratorError::Refused("\u{1}".repeat(1_000))),
+                _ => Err(OrchestratorError::Malformed { reason: "\u{1}".repeat(1_000) }),
             };
             (worker_id, result)
         });

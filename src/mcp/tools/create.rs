@@ -9,9 +9,12 @@ use serde_json::Value;
 use super::mission::MissionArguments;
 use super::{Call, Nature, Tool};
 use crate::mcp::error::ToolError;
+use crate::mcp::hint;
 use crate::mcp::{arguments, size, wire};
 use crate::mission::create::Draft;
+use crate::mission::hint::Advice;
 use crate::mission::id::WorkerId;
+use crate::orchestrator::OrchestratorError;
 use crate::orchestrator::{Base, Created};
 
 /// Maximum number of missions that are answered one by one; more are answered by ranges of ids.
@@ -124,23 +127,28 @@ and depends_on. With race true several agents compete at one task; a race starts
     }
 }
 
-fn draft(call: &Call, mission: Value) -> Result<Draft, String> {
+fn draft(call: &Call, mission: Value) -> Result<Draft, OrchestratorError> {
     arguments::parse_value::<MissionArguments>(mission)
         .and_then(|mission| mission.draft(&call.orchestrator))
-        .map_err(|error| error.to_string())
+        .map_err(|error| OrchestratorError::Malformed { reason: error.to_string() })
 }
 
-fn nothing_created(results: Vec<Result<Created, String>>) -> ToolError {
+fn nothing_created(results: Vec<Result<Created, OrchestratorError>>) -> ToolError {
     let count = results.len();
     let share = (ROOM / count).clamp(40, 600);
     let reasons = results.into_iter().enumerate();
-    let reasons = reasons.filter_map(|(index, result)| Some(format!("{index}: {}", size::line(&result.err()?, share))));
+    let reasons =
+        reasons.filter_map(|(index, result)| Some(format!("{index}: {}", size::line(&reason(&result.err()?), share))));
     let (reasons, _) = size::fit(reasons, ROOM);
     ToolError::NothingCreated { count, reasons: reasons.join("\n") }
 }
 
+fn reason(error: &OrchestratorError) -> String {
+    hint::line(&Advice::of(error))
+}
+
 impl BatchAnswer {
-    fn new(results: Vec<Result<Created, String>>) -> Self {
+    fn new(results: Vec<Result<Created, OrchestratorError>>) -> Self {
         let many = results.len() > LISTED;
         let race_id = results.iter().flatten().find_map(|created| Some(created.race.as_ref()?.to_string()));
         let failed = results.iter().filter(|result| result.is_err()).count();
@@ -166,10 +174,10 @@ impl BatchAnswer {
 }
 
 impl ItemResult {
-    fn new(index: usize, result: Result<Created, String>, share: usize) -> Self {
+    fn new(index: usize, result: Result<Created, OrchestratorError>, share: usize) -> Self {
         let (created, error) = match result {
             Ok(created) => (Some(created), None),
-            Err(error) => (None, Some(size::line(&error, share))),
+            Err(error) => (None, Some(size::line(&reason(&error), share))),
         };
         Self {
             index,
@@ -182,7 +190,7 @@ impl ItemResult {
 }
 
 /// Runs of numbers among the created.
-fn ranges(results: &[Result<Created, String>]) -> Vec<String> {
+fn ranges(results: &[Result<Created, OrchestratorError>]) -> Vec<String> {
     let numbers = results.iter().flatten().filter_map(|created| WorkerId::number_in(created.worker_id.as_str()));
     let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
     for number in numbers {
@@ -229,13 +237,13 @@ mod tests {
     use super::*;
     use crate::mission::lifecycle::WorkerStatus;
 
-    fn created(number: u64) -> Result<Created, String> {
+    fn created(number: u64) -> Result<Created, OrchestratorError> {
         let worker_id = WorkerId::new(number, &"long title ".repeat(20));
         Ok(Created { worker_id, status: WorkerStatus::Queued, existing: false, race: None })
     }
 
-    fn refused() -> Result<Created, String> {
-        Err("\"\n\u{1}é".repeat(500))
+    fn refused() -> Result<Created, OrchestratorError> {
+        Err(OrchestratorError::Malformed { reason: "\"\n\u{1}é".repeat(500) })
     }
 
     #[test]

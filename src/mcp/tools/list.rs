@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn each_worker_is_counted_once() {
         let mut blocked = view(3, WorkerStatus::Queued);
-        blocked.block = Some("why".into());
+        blocked.block = Some(crate::mission::hint::Advice::new("why", Vec::new()));
         let workers = vec![settled(1, Ending::Completed), view(2, WorkerStatus::Queued), blocked];
         let report = ListReport::new(&page(&workers, Vec::new(), None));
         let counts = serde_json::to_value(&report.counts).unwrap();
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn filters_know_every_status() {
         let mut blocked = view(3, WorkerStatus::Queued);
-        blocked.block = Some("why".into());
+        blocked.block = Some(crate::mission::hint::Advice::new("why", Vec::new()));
         let workers = vec![settled(1, Ending::TimedOut), view(2, WorkerStatus::Running), blocked];
         let cases = [
             (StatusFilter::TimedOut, "w-1-fix-parser"),

@@ -9,7 +9,8 @@ use super::{Call, Nature, Tool};
 use crate::mcp::arguments::{self, NAME};
 use crate::mcp::client::LONGEST_WAIT_SECONDS;
 use crate::mcp::error::ToolError;
-use crate::mcp::{schema, size, wire};
+use crate::mcp::{hint, schema, size, wire};
+use crate::mission::hint::Advice;
 use crate::orchestrator::{self, Scope, WaitRequest, WaitStatus, WorkerView};
 
 /// Settlements in one answer: as many as have room for what they came to and for their last words.
@@ -218,8 +219,8 @@ fn workers<'a>(views: impl Iterator<Item = (&'a WorkerView, bool)>, room: &mut R
 }
 
 impl BlockedTask {
-    fn new((task, reason): &(crate::mission::id::TaskId, String)) -> Self {
-        Self { task_id: size::line(task.as_str(), 110), reason: size::line(reason, 300) }
+    fn new((task, reason): &(crate::mission::id::TaskId, Advice)) -> Self {
+        Self { task_id: size::line(task.as_str(), 110), reason: size::line(&hint::line(reason), 300) }
     }
 }
 
@@ -318,7 +319,8 @@ mod tests {
         full.settled = (1..=AT_ONCE as u64).map(longest).collect();
         full.attention = (10..=60).map(longest).collect();
         full.already_reported = Vec::new();
-        full.blocked = (0..1_000).map(|n| (TaskId::from(format!("task-{n}")), "\u{1}\"".repeat(2_000))).collect();
+        let reason = Advice::new("\u{1}\"".repeat(2_000), Vec::new());
+        full.blocked = (0..1_000).map(|n| (TaskId::from(format!("task-{n}")), reason.clone())).collect();
         full.still_running = (1_000..=2_000).map(|n| view(n, WorkerStatus::Running)).collect();
         full.more = 996;
         let report = WaitReport::new(full);

@@ -61,7 +61,7 @@ fn one_directory_has_one_live_writer() {
     let writer = |title| Draft { place: place(), ..draft(title) };
     let reader = Draft { place: place(), permissions: Permissions::ReadOnly, ..draft("reader") };
     let made = create(&mut registry, &[writer("first"), writer("second"), reader]);
-    assert!(rejection(made.clone(), 1).contains("w-1-first already works in /src"));
+    assert!(rejection(made.clone(), 1).contains("cannot work in /src: worker w-1-first already works there"));
     assert!(made[2].is_ok(), "readers do no harm");
 }
 

@@ -99,6 +99,7 @@ fn two_backends_that_failed_block_and_what_says_nothing_of_them_does_not() {
     tried.ends(FailureKind::NoResult);
     tried.ends(FailureKind::ModelNotFound);
     let why = exhausted(tried.worker()).expect("it is blocked");
+    let why = why.text;
     assert!(why.contains("codex: codex failed") && why.contains("other: other failed"), "{why}");
 
     for kind in CIRCUMSTANCES {

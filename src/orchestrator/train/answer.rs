@@ -4,8 +4,8 @@ use super::{Order, Result, Train, Why};
 use crate::git::own::{self, Foreign};
 use crate::git::{self, Strategy};
 use crate::mission::outcome::{LikelyCause, Verification};
+use crate::orchestrator::OrchestratorError;
 use crate::orchestrator::answers::*;
-use crate::orchestrator::start::refused;
 
 /// Returns an answer for an order with this status and nothing else.
 pub(in crate::orchestrator) fn answer(order: &Order, status: IntegrationStatus) -> IntegrationAnswer {
@@ -55,7 +55,7 @@ pub(super) fn notes(
     }
     let is_left = |at: &usize| train.left.iter().any(|(left, _)| left == at);
     for (at, commit) in train.by_hand.iter().filter(|(at, _)| !is_left(at)) {
-        let title = own::titles(&order.repository, std::slice::from_ref(commit)).map_err(refused)?;
+        let title = own::titles(&order.repository, std::slice::from_ref(commit))?;
         notes.push(format!(
             "{} already got the changes of {} up to {title} as other commits, and may have reverted them since: only its later changes count",
             order.into,
@@ -77,7 +77,7 @@ pub(super) fn notes(
 fn note_on_foreign(order: &Order, train: &Train, at: usize, foreign: &Foreign) -> Result<Vec<String>> {
     let (name, into) = (order.sources[at].name(), &order.into);
     let comes_in = train.cars.iter().any(|car| car.source == at);
-    let titles = |commits: &[String]| own::titles(&order.repository, commits).map_err(refused);
+    let titles = |commits: &[String]| own::titles(&order.repository, commits).map_err(OrchestratorError::from);
     let mut notes = Vec::new();
     if !foreign.dropped.is_empty() {
         let as_one = if comes_in && order.strategy == Strategy::Merge { ", as one commit" } else { "" };

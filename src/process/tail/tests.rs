@@ -215,7 +215,7 @@ async fn being_called_off_again_and_again_does_not_put_off_the_next_look() {
 #[tokio::test]
 async fn a_missing_file_is_named() {
     let error = Tail::open(Path::new("/nowhere/output"), 0).err().unwrap();
-    assert_eq!(error.to_string(), "open /nowhere/output to follow it");
+    assert_eq!(error.to_string(), "cannot open /nowhere/output to follow it");
 }
 
 #[tokio::test]

@@ -14,8 +14,8 @@ use super::super::board::Board;
 use super::log::Follow;
 use super::state::{Event, Pane};
 use crate::cli::here::Here;
+use crate::cli::hint;
 use crate::git::{self, Repository};
-use crate::mission::causes::with_causes;
 use crate::mission::id::WorkerId;
 use crate::mission::registry::Worker;
 use crate::orchestrator::{self, Observer, OrchestratorError, Overview};
@@ -146,10 +146,10 @@ impl Eyes {
         }
         if self.observer.is_none() {
             let opened = Observer::open(&self.state_root, self.set_branch.as_deref());
-            self.observer = opened.map_err(|error| with_causes(&error))?;
+            self.observer = opened.map_err(|error| hint::of(&error))?;
         }
         let Some(observer) = &mut self.observer else { return Ok(None) };
-        let looked = observer.look().map_err(|error| with_causes(&error));
+        let looked = observer.look().map_err(|error| hint::of(&error));
         if looked.is_err() {
             self.observer = None;
         }
@@ -218,7 +218,7 @@ impl Eyes {
         let (news, diffing) = (self.news.clone(), Arc::clone(&self.diffing));
         std::thread::spawn(move || {
             let base = attempt.map_or(Ok(None), |attempt| orchestrator::base_commit(&worker, &attempt));
-            let text = base.map_err(|error| with_causes(&error)).and_then(|base| match base {
+            let text = base.map_err(|error| hint::of(&error)).and_then(|base| match base {
                 Some(base) => changes_of(&worker, &base, &state_root, repository.as_deref()),
                 None => Err("it did not begin, or not in a repository".to_owned()),
             });
@@ -230,17 +230,17 @@ impl Eyes {
 
 /// Against the files in its directory; of a worktree that is gone, what is on its branch.
 fn changes_of(worker: &Worker, base: &str, state_root: &Path, repository: Option<&Path>) -> Result<String, String> {
-    let discovered = repository.map(Repository::discover).transpose().map_err(|error| with_causes(&error))?.flatten();
+    let discovered = repository.map(Repository::discover).transpose().map_err(|error| hint::of(&error))?.flatten();
     if let Some(repository) = &discovered {
         let kept = orchestrator::keep_git_to_what_is_remembered(state_root, repository);
-        kept.map_err(|error: OrchestratorError| with_causes(&error))?;
+        kept.map_err(|error: OrchestratorError| hint::of(&error))?;
     }
     let directory = worker.mission.place.path();
     let page = match (worker.mission.place.branch().filter(|_| !directory.exists()), &discovered) {
         (Some(branch), Some(repository)) => git::branch_diff(repository, branch, base, 0, DIFF),
         _ => git::diff(directory, base, 0, DIFF),
     };
-    let page = page.map_err(|error| with_causes(&error))?;
+    let page = page.map_err(|error| hint::of(&error))?;
     Ok(match page.next_offset {
         Some(_) => format!("{}\n… orchestrator-boss diff {} shows all of it", page.text, worker.id),
         None => page.text,

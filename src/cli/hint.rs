@@ -1,0 +1,29 @@
+//! Renders the next steps of errors and blocked tasks as commands, since a person at a terminal reads them.
+
+use crate::mission::hint::{Advice, Hint, Hinted};
+
+/// Returns a text with its next steps in one line.
+pub(crate) fn line(advice: &Advice) -> String {
+    advice.line(command)
+}
+
+/// Returns an error with its causes and next steps in one line.
+pub(crate) fn of(error: &dyn Hinted) -> String {
+    line(&Advice::of(error))
+}
+
+fn command(hint: &Hint) -> String {
+    match hint {
+        Hint::Retry(worker) => format!("`orchestrator-boss retry {worker}`"),
+        Hint::Cancel(worker) => format!("`orchestrator-boss cancel {worker}`"),
+        Hint::Message(worker) => format!("send {worker} a message in `orchestrator-boss status --watch`"),
+        Hint::WaitFor(worker) => format!("`orchestrator-boss wait {worker}`"),
+        Hint::Integrate(worker) => format!("`orchestrator-boss integrate {worker}`"),
+        Hint::CreateWorkers => "have a boss create some".to_owned(),
+        Hint::ListWorkers => "`orchestrator-boss status` lists all".to_owned(),
+        Hint::CheckBackends => "`orchestrator-boss doctor` shows which are ready".to_owned(),
+        Hint::RemoveWorktree(path) => format!("`git worktree remove {path}`"),
+        Hint::KeepBranch => "leave out `--branches`".to_owned(),
+        Hint::Force(_) | Hint::Run(_) | Hint::Set(_) | Hint::Do(_) => hint.words(),
+    }
+}

@@ -1,0 +1,247 @@
+//! Renders every error of this room, so that a reader sees all messages in one file.
+
+use std::any::type_name;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::command::CommandError;
+use super::diff::DiffError;
+use super::in_place::PlaceError;
+use super::include::IncludeError;
+use super::index::IndexError;
+use super::integrate::IntegrateError;
+use super::leftovers::LeftoversError;
+use super::remove::RemoveError;
+use super::repository::RepositoryError;
+use super::salvage::SalvageError;
+use super::worktree::WorktreeError;
+use crate::mission::hint::{Hint, Hinted, with_hints};
+
+#[test]
+fn every_message_is_as_recorded() {
+    let mut rows = commands();
+    rows.extend(repositories());
+    rows.extend(worktrees());
+    rows.extend(removals());
+    rows.extend(integrations());
+    let lines: Vec<String> = rows.iter().map(|(name, text)| format!("{name}\n  {text}")).collect();
+    let text = lines.join("\n");
+    insta::assert_snapshot!(text);
+
+    for (name, text) in &rows {
+        assert!(text.starts_with("cannot ") && !text.contains("cannot cannot"), "{name}: {text}");
+    }
+    let names: BTreeSet<&String> = rows.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), errors_in_sources(), "each variant has a row");
+}
+
+#[test]
+fn transparent_errors_keep_their_hints() {
+    let repository = || RepositoryError::from(timed_out());
+    let index = || IndexError::from(timed_out());
+    let place = PlaceError::Unknown { worktree: "/work".into(), source: timed_out() };
+    let errors: [Box<dyn Hinted>; 19] = [
+        Box::new(repository()),
+        Box::new(index()),
+        Box::new(IncludeError::from(timed_out())),
+        Box::new(LeftoversError::from(timed_out())),
+        Box::new(DiffError::from(timed_out())),
+        Box::new(DiffError::from(repository())),
+        Box::new(DiffError::from(index())),
+        Box::new(SalvageError::from(timed_out())),
+        Box::new(SalvageError::from(index())),
+        Box::new(WorktreeError::from(repository())),
+        Box::new(WorktreeError::from(IncludeError::from(timed_out()))),
+        Box::new(WorktreeError::from(place)),
+        Box::new(RemoveError::from(timed_out())),
+        Box::new(RemoveError::from(repository())),
+        Box::new(RemoveError::from(WorktreeError::from(timed_out()))),
+        Box::new(RemoveError::from(SalvageError::from(index()))),
+        Box::new(IntegrateError::from(timed_out())),
+        Box::new(IntegrateError::from(repository())),
+        Box::new(IntegrateError::from(index())),
+    ];
+    for error in errors {
+        assert_eq!(error.hints(), timed_out().hints(), "{error:?}");
+    }
+}
+
+type Row = (String, String);
+
+fn row<E: Hinted>(error: E) -> Row {
+    let name = type_name::<E>().rsplit("::").next().unwrap_or_default();
+    let debug = format!("{error:?}");
+    let variant = debug.split([' ', '(']).next().unwrap_or_default();
+    (format!("{name}::{variant}"), with_hints(&error))
+}
+
+/// Counts the variants with a text of their own.
+fn errors_in_sources() -> usize {
+    let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/git")).expect("a readable folder");
+    let files = files.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
+    let texts = files.map(|path| fs::read_to_string(path).expect("a readable source"));
+    let attribute = concat!("#[", "error(");
+    let count = |text: String| text.split(attribute).skip(1).filter(|rest| !rest.starts_with("transparent)")).count();
+    texts.map(count).sum()
+}
+
+fn denied() -> io::Error {
+    io::ErrorKind::PermissionDenied.into()
+}
+
+fn failed() -> CommandError {
+    CommandError::Failed {
+        command: "rev-parse --show-toplevel".into(),
+        dir: "/repo".into(),
+        code: Some(128),
+        stderr: "fatal: bad config line 1 in file .git/config".into(),
+    }
+}
+
+fn timed_out() -> CommandError {
+    CommandError::TimeUp { command: "worktree add".into(), dir: "/repo".into(), seconds: 1_800 }
+}
+
+fn commands() -> Vec<Row> {
+    vec![
+        row(CommandError::NotInstalled),
+        row(CommandError::TooOld { found: "git version 2.30.2".into() }),
+        row(CommandError::NoDirectory { dir: "/gone".into() }),
+        row(CommandError::Start { command: "status".into(), dir: "/repo".into(), source: denied() }),
+        row(failed()),
+        row(CommandError::Failed {
+            command: "status".into(),
+            dir: "/repo".into(),
+            code: None,
+            stderr: "error: out of memory".into(),
+        }),
+        row(timed_out()),
+        row(CommandError::NotUtf8 { command: "config --list".into() }),
+        row(IndexError::Copy { worktree: "/work".into(), source: denied() }),
+        row(IncludeError::Copy { path: ".env".into(), source: denied() }),
+    ]
+}
+
+fn repositories() -> Vec<Row> {
+    let no_commits = |tree: Option<&str>| RepositoryError::NoCommits {
+        what: "the repository at /repo".into(),
+        tree: tree.map(Into::into),
+    };
+    vec![
+        row(RepositoryError::Unreadable { dir: "/repo".into(), stderr: "fatal: bad config line 1\n".into() }),
+        row(RepositoryError::NoMainWorktree { common_dir: "/git/repo".into() }),
+        row(RepositoryError::Detached { root: "/repo".into() }),
+        row(RepositoryError::MissingIdentity { dir: "/repo".into() }),
+        row(RepositoryError::UnknownCommit { name: "v1".into() }),
+        row(RepositoryError::Ambiguous {
+            name: "v1".into(),
+            meanings: vec!["refs/heads/v1 (0123456789)".into(), "refs/tags/v1 (abcdef0123)".into()],
+        }),
+        row(RepositoryError::SeveralRemotes { branch: "topic".into(), remotes: vec!["origin".into(), "fork".into()] }),
+        row(RepositoryError::NoSuchBranch {
+            branch: "release".into(),
+            why: ", which the setting integration_branch names",
+            root: "/repo".into(),
+            branches: "main, topic".into(),
+        }),
+        row(no_commits(Some("/repo"))),
+        row(no_commits(None)),
+        row(RepositoryError::Lock { path: "/repo/.git/orchestrator-boss.lock".into(), source: denied() }),
+        row(RepositoryError::Exclude {
+            pattern: ".orchestrator/".into(),
+            path: "/repo/.git/info/exclude".into(),
+            source: denied(),
+        }),
+    ]
+}
+
+fn worktrees() -> Vec<Row> {
+    let taken = || Box::new(WorktreeError::PathTaken { path: "/work".into() });
+    vec![
+        row(PlaceError::Elsewhere { worktree: "/work".into(), works_on: "/repo".into(), records: "/repo/.git".into() }),
+        row(PlaceError::Replaced { worktree: "/work".into() }),
+        row(PlaceError::Unknown { worktree: "/work".into(), source: failed() }),
+        row(WorktreeError::InvalidBranch { branch: "a..b".into() }),
+        row(WorktreeError::BranchInTheWay { branch: "topic/a".into(), existing: "topic".into() }),
+        row(WorktreeError::BranchInUse { branch: "topic".into(), path: "/work".into() }),
+        row(WorktreeError::BranchExists { branch: "topic".into(), commit: "0123456".into(), base: "main".into() }),
+        row(WorktreeError::RemoteHasBranch {
+            branch: "topic".into(),
+            remote: "origin".into(),
+            commit: "0123456".into(),
+            base: "main".into(),
+        }),
+        row(WorktreeError::NotABranch {
+            branch: "refs/tags/v1".into(),
+            what: "a tag",
+            instead: vec![Hint::to("name a branch")],
+        }),
+        row(WorktreeError::InvalidPath { path: "work\n".into(), why: "it has control characters" }),
+        row(WorktreeError::PathOutside { path: "/far/work".into(), root: "/repo".into() }),
+        row(WorktreeError::PathInWorktree { path: "/work/inner".into(), worktree: "/work".into() }),
+        row(WorktreeError::PathTaken { path: "/work".into() }),
+        row(WorktreeError::PathRegistered { path: "/work".into() }),
+        row(WorktreeError::RemoveTrial { path: "/trial".into(), source: denied() }),
+        row(WorktreeError::MakeFolder { path: "/worktrees".into(), source: denied() }),
+        row(WorktreeError::Remember { path: "/repo/.git/worktrees/w-1/gitdir".into(), source: denied() }),
+        row(WorktreeError::ReadPath { path: "/work".into(), source: denied() }),
+        row(WorktreeError::NotAWorktree { path: "/work".into(), known: vec!["/repo".into(), "/other".into()] }),
+        row(WorktreeError::Undo { path: "/work".into(), cause: taken(), source: Box::new(timed_out().into()) }),
+    ]
+}
+
+fn removals() -> Vec<Row> {
+    let samples = || vec!["a.txt".to_owned(), "b.txt".to_owned()];
+    vec![
+        row(LeftoversError::InProgress { worktree: "/work".into(), operation: "rebase" }),
+        row(LeftoversError::Conflicts { worktree: "/work".into() }),
+        row(LeftoversError::Detached { worktree: "/work".into() }),
+        row(LeftoversError::Unborn { worktree: "/work".into(), branch: "topic".into() }),
+        row(SalvageError::InvalidName { name: "a..b".into() }),
+        row(SalvageError::UnreadableRepository { path: "/work/inner".into() }),
+        row(SalvageError::Unreadable {
+            worktree: "/work".into(),
+            complaint: "warning: could not open directory 'closed/': Permission denied".into(),
+        }),
+        row(SalvageError::NoFreeName { name: "w-1".into() }),
+        row(RemoveError::MainWorktree { path: "/repo".into() }),
+        row(RemoveError::Locked { path: "/work".into(), reason: "w-1 lives here".into() }),
+        row(RemoveError::Dirty { path: "/work".into(), count: 2, samples: samples() }),
+        row(RemoveError::Detached { path: "/work".into(), commit: "0123456".into() }),
+        row(RemoveError::SubmoduleCommits { path: "/work".into(), repositories: vec!["sub".into()] }),
+        row(RemoveError::Unmerged { branch: "topic".into(), into: "main".into(), commits: 3 }),
+        row(RemoveError::IntegrationBranch { branch: "main".into() }),
+        row(RemoveError::InProgress { path: "/work".into(), operation: "merge" }),
+        row(RemoveError::HoldsWorktree { path: "/work".into(), inner: "/work/inner".into() }),
+        row(RemoveError::Broken { path: "/work".into() }),
+        row(RemoveError::MuchHidden {
+            path: "/work".into(),
+            count: 6_000,
+            megabytes: 120,
+            sample: "data/a.bin".into(),
+        }),
+        row(RemoveError::Moved { path: "/work".into(), now: "/moved/work".into() }),
+        row(RemoveError::Busy { path: "/work".into() }),
+    ]
+}
+
+fn integrations() -> Vec<Row> {
+    let samples = || vec!["a.txt".to_owned(), "b.txt".to_owned()];
+    let main = || "main".to_owned();
+    vec![
+        row(IntegrateError::Apart { branch: "topic".into(), paths: "a.txt, b.txt".into() }),
+        row(IntegrateError::UnknownBranch { branch: "topic".into(), branches: "main, other".into() }),
+        row(IntegrateError::BrokenBranch { branch: "topic".into(), file: "/repo/.git/refs/heads/topic".into() }),
+        row(IntegrateError::SameBranch { branch: main() }),
+        row(IntegrateError::MergeCommit { branch: "topic".into(), commit: "0123456".into() }),
+        row(IntegrateError::TargetDirty { branch: main(), worktree: "/repo".into(), count: 2, samples: samples() }),
+        row(IntegrateError::InTheWay { branch: main(), worktree: "/repo".into(), count: 2, samples: samples() }),
+        row(IntegrateError::TargetUnmerged { branch: main(), worktree: "/repo".into(), samples: samples() }),
+        row(IntegrateError::TargetLocked { branch: main(), lock: "/repo/.git/index.lock".into() }),
+        row(IntegrateError::TargetBusy { branch: main(), worktree: "/repo".into(), operation: "rebase" }),
+        row(IntegrateError::Scratch(denied())),
+        row(IntegrateError::TargetMoved { branch: main(), expected: "0123456".into(), found: "abcdef0".into() }),
+    ]
+}

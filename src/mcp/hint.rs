@@ -1,0 +1,23 @@
+//! Renders the next steps of errors and blocked tasks as calls of tools, since a boss reads them.
+
+use crate::mission::hint::{Advice, Hint};
+
+/// Returns a text with its next steps in one line.
+pub(super) fn line(advice: &Advice) -> String {
+    advice.line(call)
+}
+
+fn call(hint: &Hint) -> String {
+    match hint {
+        Hint::Retry(worker) => format!("retry_worker {worker}"),
+        Hint::Cancel(worker) => format!("cancel_worker {worker}"),
+        Hint::Message(worker) => format!("send_message_to_worker {worker}"),
+        Hint::WaitFor(worker) => format!("wait_for_worker {worker}"),
+        Hint::Integrate(worker) => format!("integrate_worker {worker}"),
+        Hint::CreateWorkers => "create some with batch_create_workers".to_owned(),
+        Hint::ListWorkers => "list all with list_worker_missions".to_owned(),
+        Hint::CheckBackends => "see which are ready with get_backend_status".to_owned(),
+        Hint::RemoveWorktree(path) => format!("remove_worktree with the path {path}"),
+        Hint::Force(_) | Hint::KeepBranch | Hint::Run(_) | Hint::Set(_) | Hint::Do(_) => hint.words(),
+    }
+}
