@@ -307,7 +307,7 @@ impl Actor {
             return Err(OrchestratorError::NotSettled {
                 worker: worker.id.to_string(),
                 status: worker.status.as_str(),
-                what: "retry it",
+                what: "retry",
             });
         }
         let texts = [request.prompt.as_deref(), request.feedback.as_deref()].into_iter().flatten();

@@ -36,7 +36,7 @@ pub enum OrchestratorError {
     AmbiguousWorker { name: String, meanings: String },
     #[error("cannot {what} {name:?}: it is a worker of another boss")]
     NotYours { name: String, what: &'static str },
-    #[error("cannot {what}: worker {worker} is still {status}")]
+    #[error("cannot {what} {worker}: it is still {status}")]
     NotSettled { worker: String, status: &'static str, what: &'static str },
     #[error("cannot {what} {name}: several workers race for it and none has won ({racers})")]
     Undecided { name: String, what: &'static str, racers: String },
@@ -214,12 +214,13 @@ impl Hinted for OrchestratorError {
                 vec![Hint::to(format!("integrate {worker} by a call of its own, without `repo_path`"))]
             }
             Self::SeveralTargets { .. } => vec![Hint::to("name one of the branches as `into`")],
-            Self::ConfigurationChanged { root, hooks, record, .. } => vec![
-                Hint::Run(format!("git -C {} config --show-origin --list", root.display())),
-                Hint::to(format!("look into the folder {}", hooks.display())),
-                Hint::to("ask the user to undo the change (`git config --unset NAME`, or delete the file)"),
-                Hint::to(format!("let the user accept it by deleting {}, then integrate again", record.display())),
-            ],
+            Self::ConfigurationChanged { root, hooks, record, .. } => vec![Hint::to(format!(
+                "look at `git -C {} config --show-origin --list` and the folder {}, then ask the user to undo the change \
+                 (`git config --unset NAME`, or delete the file) or to accept it by deleting {}",
+                root.display(),
+                hooks.display(),
+                record.display()
+            ))],
             Self::MadeByRequest { path } => vec![Hint::RemoveWorktree(path.display().to_string())],
             Self::FullPermissions => {
                 vec![Hint::to("use the permissions `edit`"), Hint::Set("allow_full_permissions")]
@@ -240,8 +241,7 @@ impl Hinted for OrchestratorError {
                 Hint::to("use `working_directory` in the mission instead of a worktree"),
             ],
             Self::TrackedState { path } => vec![
-                Hint::Run(format!("git rm -r --cached {}", path.display())),
-                Hint::to("read what it holds first"),
+                Hint::to(format!("read what it holds, then take it out with `git rm -r --cached {}`", path.display())),
                 Hint::to("choose another folder with --state-dir"),
             ],
             Self::Moved { .. } => vec![

@@ -291,7 +291,7 @@ fn check(worker: &Worker) -> Result<()> {
         return Err(OrchestratorError::NotSettled {
             worker: worker.id.to_string(),
             status: worker.status.as_str(),
-            what: "integrate it",
+            what: "integrate",
         });
     }
     if !worktrees::completed(worker) {

@@ -23,6 +23,8 @@ mod logins;
 mod machine;
 mod mail;
 mod merged;
+#[cfg(test)]
+mod messages;
 mod not_included;
 mod observer;
 mod place;

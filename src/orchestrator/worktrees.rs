@@ -338,7 +338,7 @@ fn check_removable(context: &Context, repository: &Repository, target: &Removal)
         return Err(OrchestratorError::NotSettled {
             worker: worker.id.to_string(),
             status: worker.status.as_str(),
-            what: "remove its worktree",
+            what: "remove the worktree of",
         });
     }
     let users_own = target.worker.as_ref().is_some_and(|it| matches!(it.mission.place, Place::Directory { .. }));

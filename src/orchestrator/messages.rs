@@ -1,0 +1,93 @@
+//! Renders every error of this room, so that a reader sees all messages in one file.
+
+use std::io;
+use std::sync::Arc;
+
+use super::error::OrchestratorError as E;
+use crate::git::WorktreeError;
+use crate::mission::hint::with_hints;
+use crate::mission::lifecycle::{Ending, WorkerStatus};
+
+#[test]
+fn every_message_is_as_recorded() {
+    let rows: Vec<String> = requests().into_iter().chain(places()).map(|error| with_hints(&error)).collect();
+    insta::assert_snapshot!(rows.join("\n"));
+    let own = include_str!("error.rs").matches("#[error(").count();
+    let transparent = include_str!("error.rs").matches("#[error(transparent)]").count();
+    assert_eq!(rows.len(), own - transparent, "each variant has a row");
+}
+
+#[test]
+fn shared_error_keeps_its_text_and_hints() {
+    let error = || E::FullPermissions;
+    assert_eq!(with_hints(&E::from(Arc::new(error()))), with_hints(&error()));
+}
+
+fn full() -> io::Error {
+    io::Error::other("the disk is full")
+}
+
+fn requests() -> Vec<E> {
+    let worker = || "w-1-fix".to_owned();
+    let known = || "w-2-add, w-1-fix".to_owned();
+    vec![
+        E::UnknownWorker { name: "w-1-fxi".into(), close: Some(worker()), known: known() },
+        E::NoWorkers { name: "w-9".into() },
+        E::AmbiguousWorker { name: "1".into(), meanings: "the number of w-1-fix and the task of w-2-add".into() },
+        E::NotYours { name: worker(), what: "cancel" },
+        E::NotSettled { worker: worker(), status: "running", what: "retry" },
+        E::Undecided { name: "task".into(), what: "retry", racers: known() },
+        E::Blocked { worker: worker(), why: "task t, which it depends on, ended as failed".into() },
+        E::StartedAgain { worker: worker() },
+        E::NoProgram { backend: "codex".into(), why: "codex is not on the PATH".into(), fix: "install it".into() },
+        E::LoggedOut { backend: "codex".into(), login: "codex login".into() },
+        E::NoBranch { worker: worker(), path: "/src".into() },
+        E::NotCompleted { worker: worker(), status: WorkerStatus::Settled(Ending::Failed) },
+        E::BranchDeleted { worker: worker(), branch: "topic".into(), head: "0123456".into() },
+        E::BranchElsewhere { branch: "topic".into(), worker: worker(), repository: "/other".into() },
+        E::WorkElsewhere { worker: worker(), repository: "/other".into(), here: "/repo".into() },
+        E::RepositoryGone { worker: worker(), path: "/other".into() },
+        E::SeveralTargets { named: "main for w-1-fix; next for w-2-add".into() },
+        E::ConfigurationChanged {
+            root: "/repo".into(),
+            hooks: "/repo/.git/hooks".into(),
+            record: "/repo/.orchestrator/git-configuration.json".into(),
+            changes: "core.pager (added)".into(),
+        },
+        E::FullPermissions,
+        E::Malformed { reason: "title is empty".into() },
+        E::ShuttingDown,
+    ]
+}
+
+fn places() -> Vec<E> {
+    let topic = || "topic".to_owned();
+    vec![
+        E::WorktreeOfAnother { path: "/work".into() },
+        E::NoSuchFolder { directory: "app".into(), worktree: "/work".into() },
+        E::WorktreeMoved { path: "/old/work".into(), now: "/new/work".into(), branch: topic() },
+        E::CutOff { path: "/work".into(), branch: topic() },
+        E::MadeByRequest { path: "/work".into() },
+        E::UsersDirectory { path: "/src".into() },
+        E::OwnDirectory { path: "/work".into() },
+        E::NotOnBranch { path: "/work".into(), why: "a stash is not on its branch".into() },
+        E::NotASubfolder { directory: "../app".into() },
+        E::NoFolderAtStart { directory: "app".into(), start: "0123456789".into() },
+        E::Prefix {
+            prefix: "a..b/".into(),
+            source: Box::new(WorktreeError::InvalidBranch { branch: "a..b/w-1".into() }),
+        },
+        E::WorktreesFolder { folder: "/repo.worktrees".into(), source: full() },
+        E::Directory {
+            field: "working_directory",
+            path: "/src".into(),
+            why: "it does not exist".into(),
+            otherwise: "leave it out to get a worktree".into(),
+        },
+        E::NoRepository { path: "/home/user".into() },
+        E::TrackedState { path: "/repo/.orchestrator".into() },
+        E::Moved { path: "/repo".into() },
+        E::NotText { path: "/home/user/\u{fffd}".into() },
+        E::Thread(full()),
+    ]
+}
