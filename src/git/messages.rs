@@ -41,7 +41,7 @@ fn every_message_is_as_recorded() {
 fn transparent_errors_keep_their_hints() {
     let repository = || RepositoryError::from(timed_out());
     let index = || IndexError::from(timed_out());
-    let place = PlaceError::Unknown { worktree: "/work".into(), source: timed_out() };
+    let place = PlaceError::Unknown { worktree: "/tree".into(), source: timed_out() };
     let errors: [Box<dyn Hinted>; 19] = [
         Box::new(repository()),
         Box::new(index()),
@@ -119,7 +119,7 @@ fn commands() -> Vec<Row> {
         }),
         row(timed_out()),
         row(CommandError::NotUtf8 { command: "config --list".into() }),
-        row(IndexError::Copy { worktree: "/work".into(), source: denied() }),
+        row(IndexError::Copy { worktree: "/tree".into(), source: denied() }),
         row(IncludeError::Copy { path: ".env".into(), source: denied() }),
     ]
 }
@@ -158,14 +158,14 @@ fn repositories() -> Vec<Row> {
 }
 
 fn worktrees() -> Vec<Row> {
-    let taken = || Box::new(WorktreeError::PathTaken { path: "/work".into() });
+    let taken = || Box::new(WorktreeError::PathTaken { path: "/tree".into() });
     vec![
-        row(PlaceError::Elsewhere { worktree: "/work".into(), works_on: "/repo".into(), records: "/repo/.git".into() }),
-        row(PlaceError::Replaced { worktree: "/work".into() }),
-        row(PlaceError::Unknown { worktree: "/work".into(), source: failed() }),
+        row(PlaceError::Elsewhere { worktree: "/tree".into(), works_on: "/repo".into(), records: "/repo/.git".into() }),
+        row(PlaceError::Replaced { worktree: "/tree".into() }),
+        row(PlaceError::Unknown { worktree: "/tree".into(), source: failed() }),
         row(WorktreeError::InvalidBranch { branch: "a..b".into() }),
         row(WorktreeError::BranchInTheWay { branch: "topic/a".into(), existing: "topic".into() }),
-        row(WorktreeError::BranchInUse { branch: "topic".into(), path: "/work".into() }),
+        row(WorktreeError::BranchInUse { branch: "topic".into(), path: "/tree".into() }),
         row(WorktreeError::BranchExists { branch: "topic".into(), commit: "0123456".into(), base: "main".into() }),
         row(WorktreeError::RemoteHasBranch {
             branch: "topic".into(),
@@ -179,51 +179,51 @@ fn worktrees() -> Vec<Row> {
             instead: vec![Hint::to("name a branch")],
         }),
         row(WorktreeError::InvalidPath { path: "work\n".into(), why: "it has control characters" }),
-        row(WorktreeError::PathOutside { path: "/far/work".into(), root: "/repo".into() }),
-        row(WorktreeError::PathInWorktree { path: "/work/inner".into(), worktree: "/work".into() }),
-        row(WorktreeError::PathTaken { path: "/work".into() }),
-        row(WorktreeError::PathRegistered { path: "/work".into() }),
+        row(WorktreeError::PathOutside { path: "/far/tree".into(), root: "/repo".into() }),
+        row(WorktreeError::PathInWorktree { path: "/tree/inner".into(), worktree: "/tree".into() }),
+        row(WorktreeError::PathTaken { path: "/tree".into() }),
+        row(WorktreeError::PathRegistered { path: "/tree".into() }),
         row(WorktreeError::RemoveTrial { path: "/trial".into(), source: denied() }),
         row(WorktreeError::MakeFolder { path: "/worktrees".into(), source: denied() }),
         row(WorktreeError::Remember { path: "/repo/.git/worktrees/w-1/gitdir".into(), source: denied() }),
-        row(WorktreeError::ReadPath { path: "/work".into(), source: denied() }),
-        row(WorktreeError::NotAWorktree { path: "/work".into(), known: vec!["/repo".into(), "/other".into()] }),
-        row(WorktreeError::Undo { path: "/work".into(), cause: taken(), source: Box::new(timed_out().into()) }),
+        row(WorktreeError::ReadPath { path: "/tree".into(), source: denied() }),
+        row(WorktreeError::NotAWorktree { path: "/tree".into(), known: vec!["/repo".into(), "/other".into()] }),
+        row(WorktreeError::Undo { path: "/tree".into(), cause: taken(), source: Box::new(timed_out().into()) }),
     ]
 }
 
 fn removals() -> Vec<Row> {
     let samples = || vec!["a.txt".to_owned(), "b.txt".to_owned()];
     vec![
-        row(LeftoversError::InProgress { worktree: "/work".into(), operation: "rebase" }),
-        row(LeftoversError::Conflicts { worktree: "/work".into() }),
-        row(LeftoversError::Detached { worktree: "/work".into() }),
-        row(LeftoversError::Unborn { worktree: "/work".into(), branch: "topic".into() }),
+        row(LeftoversError::InProgress { worktree: "/tree".into(), operation: "rebase" }),
+        row(LeftoversError::Conflicts { worktree: "/tree".into() }),
+        row(LeftoversError::Detached { worktree: "/tree".into() }),
+        row(LeftoversError::Unborn { worktree: "/tree".into(), branch: "topic".into() }),
         row(SalvageError::InvalidName { name: "a..b".into() }),
-        row(SalvageError::UnreadableRepository { path: "/work/inner".into() }),
+        row(SalvageError::UnreadableRepository { path: "/tree/inner".into() }),
         row(SalvageError::Unreadable {
-            worktree: "/work".into(),
+            worktree: "/tree".into(),
             complaint: "warning: could not open directory 'closed/': Permission denied".into(),
         }),
         row(SalvageError::NoFreeName { name: "w-1".into() }),
         row(RemoveError::MainWorktree { path: "/repo".into() }),
-        row(RemoveError::Locked { path: "/work".into(), reason: "w-1 lives here".into() }),
-        row(RemoveError::Dirty { path: "/work".into(), count: 2, samples: samples() }),
-        row(RemoveError::Detached { path: "/work".into(), commit: "0123456".into() }),
-        row(RemoveError::SubmoduleCommits { path: "/work".into(), repositories: vec!["sub".into()] }),
+        row(RemoveError::Locked { path: "/tree".into(), reason: "w-1 lives here".into() }),
+        row(RemoveError::Dirty { path: "/tree".into(), count: 2, samples: samples() }),
+        row(RemoveError::Detached { path: "/tree".into(), commit: "0123456".into() }),
+        row(RemoveError::SubmoduleCommits { path: "/tree".into(), repositories: vec!["sub".into()] }),
         row(RemoveError::Unmerged { branch: "topic".into(), into: "main".into(), commits: 3 }),
         row(RemoveError::IntegrationBranch { branch: "main".into() }),
-        row(RemoveError::InProgress { path: "/work".into(), operation: "merge" }),
-        row(RemoveError::HoldsWorktree { path: "/work".into(), inner: "/work/inner".into() }),
-        row(RemoveError::Broken { path: "/work".into() }),
+        row(RemoveError::InProgress { path: "/tree".into(), operation: "merge" }),
+        row(RemoveError::HoldsWorktree { path: "/tree".into(), inner: "/tree/inner".into() }),
+        row(RemoveError::Broken { path: "/tree".into() }),
         row(RemoveError::MuchHidden {
-            path: "/work".into(),
+            path: "/tree".into(),
             count: 6_000,
             megabytes: 120,
             sample: "data/a.bin".into(),
         }),
-        row(RemoveError::Moved { path: "/work".into(), now: "/moved/work".into() }),
-        row(RemoveError::Busy { path: "/work".into() }),
+        row(RemoveError::Moved { path: "/tree".into(), now: "/moved/tree".into() }),
+        row(RemoveError::Busy { path: "/tree".into() }),
     ]
 }
 

@@ -116,7 +116,7 @@ pub enum OrchestratorError {
     #[error("the directory {} is not in a git repository", path.display())]
     NoRepository { path: PathBuf },
     #[error(
-        "cannot use {} for the state: git tracks files in it, so whoever wrote the repository could start missions by it",
+        "cannot use {} for the state: git tracks files in it, so the author of the repository could start missions through it",
         path.display()
     )]
     TrackedState { path: PathBuf },

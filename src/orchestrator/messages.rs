@@ -63,14 +63,14 @@ fn requests() -> Vec<E> {
 fn places() -> Vec<E> {
     let topic = || "topic".to_owned();
     vec![
-        E::WorktreeOfAnother { path: "/work".into() },
-        E::NoSuchFolder { directory: "app".into(), worktree: "/work".into() },
-        E::WorktreeMoved { path: "/old/work".into(), now: "/new/work".into(), branch: topic() },
-        E::CutOff { path: "/work".into(), branch: topic() },
-        E::MadeByRequest { path: "/work".into() },
+        E::WorktreeOfAnother { path: "/tree".into() },
+        E::NoSuchFolder { directory: "app".into(), worktree: "/tree".into() },
+        E::WorktreeMoved { path: "/old/tree".into(), now: "/new/tree".into(), branch: topic() },
+        E::CutOff { path: "/tree".into(), branch: topic() },
+        E::MadeByRequest { path: "/tree".into() },
         E::UsersDirectory { path: "/src".into() },
-        E::OwnDirectory { path: "/work".into() },
-        E::NotOnBranch { path: "/work".into(), why: "a stash is not on its branch".into() },
+        E::OwnDirectory { path: "/tree".into() },
+        E::NotOnBranch { path: "/tree".into(), why: "a stash is not on its branch".into() },
         E::NotASubfolder { directory: "../app".into() },
         E::NoFolderAtStart { directory: "app".into(), start: "0123456789".into() },
         E::Prefix {

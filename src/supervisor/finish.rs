@@ -67,7 +67,7 @@ struct Proven {
     before: Option<git::Fingerprint>,
     /// True if the worktree was removed, or its link to the repository leads nowhere.
     place_is_gone: bool,
-    /// What changed in the main checkout, if nothing that could change it has run since.
+    /// Changes of the main checkout, if nothing that could change it has run since they were read.
     main_checkout_changes: Option<Vec<String>>,
 }
 
