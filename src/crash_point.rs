@@ -22,8 +22,8 @@ points! {
     JournalAppend, JournalLine, JournalWritten, JournalSynced,
     RotationBegins, GenerationWritten, GenerationOpened, OldGenerationRemoved,
     // The server: what it decided is saved, and not yet acted on or answered.
-    Joined, Decided, BatchRegistered, LetterPosted, CancelNoted, Requeued, RetriedByItself, Offered, Delivered,
-    AnswerSent, AnswerWritten, CalledOffRecorded, TrialPrepared, Proven, Merged, WorktreeRemoved, Leaving,
+    Joined, Decided, BatchRegistered, InboxEntryPosted, CancelNoted, Requeued, RetriedByItself, Offered, Delivered,
+    AnswerSent, AnswerWritten, CalledOffRecorded, VerificationPrepared, Proven, Merged, WorktreeRemoved, Leaving,
     // The server, on the way from admitted to running, and to the end.
     Admitted, BranchBegun, WorktreeRecorded, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
     TakenOver, LossCleanedUp, LossRecorded,
@@ -31,7 +31,7 @@ points! {
     Claimed, SaidReady, CliSpawned, CliEnded, TurnSwept, LeftoversCommitted, Verified, Swept, FactsRead, InboxClosed,
     Settled,
     // The supervisor of a verification of an integration.
-    TrialBegun, TrialTreeMade, TrialVerified, TrialTreeRemoved,
+    VerificationBegun, VerificationTreeMade, VerificationVerified, VerificationTreeRemoved,
 }
 
 /// A moment of a file that is written beside its name and then moved there.
@@ -54,8 +54,8 @@ const FILES: [&str; 17] = [
     "assignment.json",
     "worktree.json",
     "claim",
-    "trial.json",
-    "proof.json",
+    "verification.json",
+    "result.json",
     "outcome.json",
     "reserve",
     "closed",

@@ -20,10 +20,12 @@
 //! order.
 #![deny(clippy::print_stdout)]
 
+pub mod attempt;
 pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod crash_point;
+pub mod files;
 pub mod git;
 pub mod launcher;
 pub mod mcp;

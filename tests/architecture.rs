@@ -5,18 +5,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms below it that it may use.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("mission", &[]),
+    ("files", &["mission"]),
     ("process", &["mission"]),
     ("git", &["mission"]),
     ("backend", &["mission"]),
-    ("store", &["mission"]),
     ("config", &["backend", "mission"]),
-    ("supervisor", &["backend", "config", "git", "mission", "process", "store"]),
-    ("launcher", &["mission", "process", "store", "supervisor"]),
-    ("orchestrator", &["backend", "config", "git", "launcher", "mission", "process", "store", "supervisor"]),
-    ("mcp", &["backend", "config", "mission", "orchestrator", "process", "store", "supervisor"]),
-    ("cli", &["backend", "config", "git", "mcp", "mission", "orchestrator", "process", "store", "supervisor"]),
+    ("attempt", &["config", "files", "git", "mission", "process"]),
+    ("store", &["attempt", "files", "mission"]),
+    ("supervisor", &["attempt", "backend", "config", "files", "git", "mission", "process"]),
+    ("launcher", &["attempt", "mission", "process"]),
+    ("orchestrator", &["attempt", "backend", "config", "files", "git", "launcher", "mission", "process", "store"]),
+    ("mcp", &["attempt", "backend", "config", "files", "mission", "orchestrator", "process", "store"]),
+    (
+        "cli",
+        &[
+            "attempt",
+            "backend",
+            "config",
+            "files",
+            "git",
+            "mcp",
+            "mission",
+            "orchestrator",
+            "process",
+            "store",
+            "supervisor",
+        ],
+    ),
 ];
 
 #[test]

@@ -169,11 +169,11 @@ fn with_section(text: &str, language: &str, greeting: &str) -> Option<String> {
 
 /// The mistake that the demo's verification finds: two letters change places.
 fn hasty(greeting: &str) -> String {
-    let mut letters: Vec<char> = greeting.chars().collect();
-    if letters.len() > 5 {
-        letters.swap(4, 5);
+    let mut inbox_entries: Vec<char> = greeting.chars().collect();
+    if inbox_entries.len() > 5 {
+        inbox_entries.swap(4, 5);
     }
-    letters.into_iter().collect()
+    inbox_entries.into_iter().collect()
 }
 
 fn read(file: &'static str) -> Result<String, AgentError> {

@@ -14,12 +14,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Places;
+use crate::attempt::state_dir;
 use crate::config::Settings;
+use crate::files;
 use crate::git::Repository;
 use crate::mission::id::BossId;
 use crate::orchestrator::{Around, all_folders, state_root};
 use crate::process;
-use crate::store::{file, state_dir};
 
 /// The variable in which Claude Code passes on the user's choice for the plugin's option `guard`.
 const TURNED_ON: &str = "CLAUDE_PLUGIN_OPTION_GUARD";
@@ -91,7 +92,7 @@ fn is_edit_of_a_boss(places: &Places) -> Option<bool> {
     if !folders.iter().any(|folder| is_edited_in(folder, &file)) {
         return Some(false);
     }
-    let state: StateFile = file::read_json(&state_dir::state_file(&root)).ok()??;
+    let state: StateFile = files::read_json(&state_dir::state_file(&root)).ok()??;
     let mut tasks = state.tasks.iter().chain(&state.completed_tasks).chain(&state.blocked_tasks);
     Some(tasks.any(|task| task.boss_id == boss.as_str()))
 }

@@ -18,13 +18,13 @@ use super::changes::Changes;
 use super::here::Here;
 use super::out::{self, End};
 use super::visit;
+use crate::attempt::worker_dir::AttemptDir;
 use crate::cli::hint;
+use crate::files::lease;
 use crate::mission::handover;
 use crate::mission::id::WorkerId;
 use crate::orchestrator::{LoggedEvent, Observer, WorkerView};
 use crate::process::Tail;
-use crate::store::lease;
-use crate::store::worker_dir::AttemptDir;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -170,7 +170,7 @@ pub fn run() -> ExitCode {
         Command::Setup(args) => setup::run(&args, &arguments.places),
         Command::Guard => guard::run(&arguments.places),
         Command::Supervise { folder } => supervisor::run(&folder),
-        Command::Verify { folder } => supervisor::run_trial(&folder),
+        Command::Verify { folder } => supervisor::run_verification(&folder),
         Command::Tools { json } => print_tools(json),
     }
 }

@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use super::here::Here;
+use crate::attempt::assignment::Assignment;
 use crate::backend::Backends;
 use crate::config::Settings;
+use crate::files;
 use crate::mission::id::WorkerId;
 use crate::orchestrator::Observer;
-use crate::store::file;
-use crate::supervisor::assignment::Assignment;
 
 /// Returns the settings for a command that acts on these workers and was given no settings file.
 pub(super) fn settings(here: &Here, names: &[String]) -> Settings {
@@ -54,5 +54,5 @@ fn newest(observer: &Observer, id: &WorkerId) -> Option<Assignment> {
         .attempts()
         .into_iter()
         .rev()
-        .find_map(|number| file::read_json(&folder.attempt(number).assignment()).ok().flatten())
+        .find_map(|number| files::read_json(&folder.attempt(number).assignment()).ok().flatten())
 }

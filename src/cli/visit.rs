@@ -12,6 +12,7 @@ use super::Places;
 use super::here::Here;
 use super::out::End;
 use super::recorded;
+use crate::attempt::worker_dir::Delivery;
 use crate::backend::Backends;
 use crate::cli::hint;
 use crate::mission::lifecycle::WorkerStatus;
@@ -20,7 +21,6 @@ use crate::orchestrator::{
     Startup, WorkerView,
 };
 use crate::process;
-use crate::store::worker_dir::Delivery;
 
 /// So long a queued worker is looked at before it is called queued: a place may be left to others for five seconds.
 const PATIENCE: Duration = Duration::from_secs(8);

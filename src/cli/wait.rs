@@ -15,13 +15,13 @@ use super::out::{self, End, Progress};
 use super::terminal::{self, paint};
 use super::visit;
 use crate::cli::hint;
+use crate::files::lease;
 use crate::mission::entry::Brief;
 use crate::mission::handover;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::blocked_by;
 use crate::orchestrator::{Observer, Overview, WorkerView};
-use crate::store::lease;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

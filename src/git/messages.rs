@@ -183,7 +183,7 @@ fn worktrees() -> Vec<Row> {
         row(WorktreeError::PathInWorktree { path: "/tree/inner".into(), worktree: "/tree".into() }),
         row(WorktreeError::PathTaken { path: "/tree".into() }),
         row(WorktreeError::PathRegistered { path: "/tree".into() }),
-        row(WorktreeError::RemoveTrial { path: "/trial".into(), source: denied() }),
+        row(WorktreeError::RemoveVerificationTree { path: "/verification".into(), source: denied() }),
         row(WorktreeError::MakeFolder { path: "/worktrees".into(), source: denied() }),
         row(WorktreeError::Remember { path: "/repo/.git/worktrees/w-1/gitdir".into(), source: denied() }),
         row(WorktreeError::ReadPath { path: "/tree".into(), source: denied() }),

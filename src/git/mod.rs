@@ -47,8 +47,8 @@ pub mod repository;
 pub mod salvage;
 mod status;
 mod submodules;
-pub mod trial;
 pub mod unheeded;
+pub mod verification_tree;
 pub mod worktree;
 
 #[cfg(test)]

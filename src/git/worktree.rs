@@ -80,7 +80,7 @@ pub enum WorktreeError {
     #[error("cannot create a worktree at {}: git still records one there whose folder is gone", path.display())]
     PathRegistered { path: PathBuf },
     #[error("cannot remove the verification worktree {}", path.display())]
-    RemoveTrial { path: PathBuf, source: io::Error },
+    RemoveVerificationTree { path: PathBuf, source: io::Error },
     #[error("cannot create the folder {} for worktrees", path.display())]
     MakeFolder { path: PathBuf, source: io::Error },
     #[error("cannot write {}", path.display())]
@@ -115,7 +115,7 @@ impl Hinted for WorktreeError {
             Self::Undo { cause, source, .. } => [cause.hints(), source.hints()].concat(),
             Self::InvalidPath { .. }
             | Self::PathInWorktree { .. }
-            | Self::RemoveTrial { .. }
+            | Self::RemoveVerificationTree { .. }
             | Self::Remember { .. }
             | Self::ReadPath { .. }
             | Self::NotAWorktree { .. } => Vec::new(),

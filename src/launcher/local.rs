@@ -12,13 +12,13 @@ use tokio::net::UnixStream;
 use tokio::process::ChildStdin;
 use tokio::task::JoinHandle;
 
+use crate::attempt::secrets::Secrets;
+use crate::attempt::status::{READY, ToSupervisor};
+use crate::attempt::verification_dir::VerificationDir;
+use crate::attempt::worker_dir::AttemptDir;
 use crate::crash_point::{self, Point};
 use crate::mission::hint::{Hint, Hinted};
 use crate::process::{Detached, DetachedLaunch, Identity, Program, SpawnError, TAG_VARIABLE, start_detached};
-use crate::store::trial_dir::TrialDir;
-use crate::store::worker_dir::AttemptDir;
-use crate::supervisor::assignment::{READY, ToSupervisor};
-use crate::supervisor::secrets::Secrets;
 
 /// Maximum time until a supervisor must report that it is ready. A start takes milliseconds, so a silent one hangs.
 const READY_CEILING: Duration = Duration::from_secs(30);
@@ -69,14 +69,14 @@ pub async fn start(program: &Program, attempt: &AttemptDir, secrets: &Secrets) -
 
 /// A supervisor that verifies an integration and ends with this process.
 #[derive(Debug)]
-pub struct Trial {
+pub struct RunningVerification {
     /// The supervisor's stdin. When it is dropped, or this process ends, the supervisor exits and removes everything.
     pub held: Option<ChildStdin>,
     pub exited: JoinHandle<std::io::Result<ExitStatus>>,
 }
 
 /// Starts the supervisor of one verification run of an integration. Returns when it has begun.
-pub async fn start_trial(program: &Program, dir: &TrialDir) -> Result<Trial, LaunchError> {
+pub async fn start_verification(program: &Program, dir: &VerificationDir) -> Result<RunningVerification, LaunchError> {
     let launch = DetachedLaunch {
         program: program.clone(),
         args: vec!["verify".into(), dir.root().into()],
@@ -87,7 +87,7 @@ pub async fn start_trial(program: &Program, dir: &TrialDir) -> Result<Trial, Lau
         held: true,
     };
     let Started { held, exited, .. } = until_ready(start_detached(&launch)?, launch.log).await?;
-    Ok(Trial { held, exited })
+    Ok(RunningVerification { held, exited })
 }
 
 /// Without the stream on which it says that it is ready.

@@ -11,14 +11,14 @@ use serde_json::json;
 
 use super::transcript::{self, Page};
 use super::{arguments, size};
+use crate::attempt::assignment::Assignment;
+use crate::attempt::prompt;
+use crate::attempt::worker_dir::WorkerDir;
+use crate::files;
 use crate::mcp::hint;
 use crate::mission::hint::Advice;
 use crate::mission::id::{BossId, WorkerId};
 use crate::orchestrator::{Include, Orchestrator, OrchestratorError, Scope, WorkerView};
-use crate::store::file;
-use crate::store::worker_dir::WorkerDir;
-use crate::supervisor::assignment::Assignment;
-use crate::supervisor::prompt;
 
 pub(super) const STATE: &str = "orchestrator://state";
 const WORKERS: &str = "orchestrator://workers/";
@@ -256,7 +256,7 @@ fn framed(folder: &WorkerDir, view: &WorkerView) -> String {
 }
 
 fn assignment(path: &Path) -> Option<Assignment> {
-    file::read_json(path).ok().flatten()
+    files::read_json(path).ok().flatten()
 }
 
 fn with_next(text: String, next: Option<usize>, address: &Address) -> String {

@@ -26,17 +26,17 @@ use super::place::refuse_moved;
 use super::prove;
 use super::radar::{Collisions, Radar};
 use super::waiters::Waiters;
+use crate::attempt::state_dir::{self, StateDir};
+use crate::attempt::status::LiveStatus;
 use crate::crash_point::{self, Point};
+use crate::files::lease::{self, Lease};
+use crate::files::{self, FileError};
 use crate::git::RepositoryError;
 use crate::mission::entry::Entry;
 use crate::mission::id::WorkerId;
 use crate::mission::registry::{Registry, Worker};
-use crate::store::file::{self, FileError};
 use crate::store::journal::{Journal, Needed};
-use crate::store::lease::{self, Lease};
-use crate::store::state_dir::{self, StateDir};
 use crate::store::state_file::{self, Conflict, Told};
-use crate::supervisor::assignment::LiveStatus;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -132,7 +132,7 @@ impl Actor {
     async fn run(mut self, mut asks: mpsc::UnboundedReceiver<Ask>) {
         self.take_over();
         if !self.context.visitor {
-            self.take_away_left_trials();
+            self.remove_abandoned_verifications();
         }
         self.after_change();
         loop {
@@ -227,7 +227,7 @@ impl Actor {
             self.next_look = now + LOOK_EVERY;
             if !self.context.visitor {
                 self.miss_state_file();
-                self.take_away_left_trials();
+                self.remove_abandoned_verifications();
                 self.look_after_logins();
             }
             self.take_over();
@@ -320,9 +320,9 @@ impl Actor {
     }
 
     /// What verifications of integrations left behind whose server is dead.
-    fn take_away_left_trials(&mut self) {
+    fn remove_abandoned_verifications(&mut self) {
         let Some(dir) = self.state_dir().cloned() else { return };
-        if !dir.trials().exists() || self.taking_away.as_ref().is_some_and(|task| !task.is_finished()) {
+        if !dir.verifications().exists() || self.taking_away.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         self.taking_away = Some(self.runtime.spawn(prove::take_away_left(Arc::clone(&self.context), dir)));
@@ -430,7 +430,7 @@ fn refuse_prepared_state(context: &Context) -> Result<()> {
     if context.settings.state_dir.is_some() {
         return Ok(());
     }
-    file::refuse_no_folder(&context.state_root)?;
+    files::refuse_no_folder(&context.state_root)?;
     let tracked = match &context.repository {
         Some(repository) => repository.tracks(state_dir::NAME)?,
         None => false,

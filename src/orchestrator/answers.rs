@@ -12,6 +12,8 @@ use uuid::Uuid;
 use super::budget;
 use super::error::OrchestratorError;
 use super::written::Written;
+use crate::attempt::status::LiveStatus;
+use crate::attempt::worker_dir::Delivery;
 use crate::backend::{AgentEvent, Enforcement};
 pub use crate::git::{PushResult, Pushed};
 use crate::mission::budget::Spent;
@@ -22,8 +24,6 @@ use crate::mission::outcome::{LikelyCause, NotOnBranch, Outcome, Proof, Usage, V
 use crate::mission::registry::Worker;
 pub use crate::store::state_file::Unchecked;
 use crate::store::state_file::{Conflict, With};
-use crate::store::worker_dir::Delivery;
-use crate::supervisor::assignment::LiveStatus;
 
 /// A worker as the server presents it.
 #[derive(Debug, Clone)]

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::actor::Actor;
+use crate::attempt::status::LiveStatus;
+use crate::attempt::worker_dir::Instruction;
 use crate::mission::admission;
 use crate::mission::budget::Spent;
 use crate::mission::entry::Start;
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::registry::Worker;
 use crate::process;
-use crate::store::worker_dir::Content;
-use crate::supervisor::assignment::LiveStatus;
 
 impl Actor {
     /// What the attempts that this server follows have used up so far, by boss.
@@ -55,7 +55,7 @@ impl Actor {
         stopped.retain(|(id, _)| lives(id));
         self.stopped = stopped;
         for (worker, reason) in ended {
-            match self.post(&worker, None, Content::OverBudget { reason }) {
+            match self.post(&worker, None, Instruction::OverBudget { reason }) {
                 Ok(_) => drop(self.stopped.insert((worker.id.clone(), worker.attempt))),
                 Err(error) => {
                     tracing::error!(worker = %worker.id, %error, "could not tell a worker that its boss's budget is used up")

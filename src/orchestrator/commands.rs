@@ -11,6 +11,8 @@ use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
 use super::{follow, recover, settle};
+use crate::attempt::status::Phase;
+use crate::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction, Posted};
 use crate::crash_point::{self, Point};
 use crate::mission::create::{self, Defaults, Draft, Registered};
 use crate::mission::entry::{Entry, NextAttempt, Start};
@@ -20,8 +22,6 @@ use crate::mission::message::{Author, Message};
 use crate::mission::registry::Worker;
 use crate::mission::{graph, race, retry};
 use crate::store::journal::Needed;
-use crate::store::worker_dir::{AttemptDir, Content, Delivery, Letter, Posted};
-use crate::supervisor::assignment::Phase;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -131,8 +131,8 @@ impl Actor {
 
     /// Posts a message to a running attempt. `None` if its inbox was closed a moment ago.
     fn post_message(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
-        let content = Content::Message { text: message.text.clone(), delivery: message.delivery };
-        let Some(id) = self.post(worker, Some(self.author()), content)? else { return Ok(None) };
+        let instruction = Instruction::Message { text: message.text.clone(), delivery: message.delivery };
+        let Some(id) = self.post(worker, Some(self.author()), instruction)? else { return Ok(None) };
         let running = self.live.get(&worker.id).is_some_and(|status| status.phase == Phase::Running);
         let hears = self.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.hears_messages());
         let live = running && (hears || message.delivery == Delivery::Interrupt);
@@ -144,17 +144,17 @@ impl Actor {
     }
 
     /// Puts a message into the inbox of the running attempt and wakes its supervisor.
-    pub(super) fn post(&self, worker: &Worker, by: Option<Author>, content: Content) -> Result<Option<Uuid>> {
+    pub(super) fn post(&self, worker: &Worker, by: Option<Author>, instruction: Instruction) -> Result<Option<Uuid>> {
         let Some(attempt) = self.attempt_dir(worker) else { return Err(OrchestratorError::ShuttingDown) };
-        let letter = Letter { id: Uuid::new_v4(), at: Timestamp::now(), by, content };
+        let inbox_entry = InboxEntry { id: Uuid::new_v4(), at: Timestamp::now(), by, instruction };
         // The task that starts the worker creates the folder too, but a message may come first.
         attempt.make()?;
-        match attempt.post(&letter)? {
+        match attempt.post(&inbox_entry)? {
             Posted::Closed => Ok(None),
             Posted::Accepted => {
-                crash_point::at(Point::LetterPosted);
+                crash_point::at(Point::InboxEntryPosted);
                 self.runtime.spawn(follow::wake(attempt));
-                Ok(Some(letter.id))
+                Ok(Some(inbox_entry.id))
             }
         }
     }
@@ -291,7 +291,7 @@ impl Actor {
     }
 
     pub(super) fn post_cancel(&self, worker: &Worker, by: Option<Author>, reason: &str) -> Result<()> {
-        self.post(worker, by, Content::Cancel { reason: reason.to_owned() })?;
+        self.post(worker, by, Instruction::Cancel { reason: reason.to_owned() })?;
         if let Some(attempt) = self.attempt_dir(worker) {
             self.runtime.spawn(follow::insist(attempt, CANCEL_CEILING));
         }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::error::OrchestratorError;
+use crate::files::{self, FileError};
 use crate::git::{self, Configuration, Repository};
-use crate::store::file::{self, FileError};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -27,7 +27,7 @@ fn path(context: &Context, repository: &Repository) -> PathBuf {
 /// Makes git use the configuration that the repository of this state directory had before the workers, for a command
 /// that inspects their results.
 pub fn keep_git_to_what_is_remembered(state_root: &Path, repository: &Repository) -> Result<()> {
-    if let Some(kept) = file::read_json(&state_root.join(FILE))? {
+    if let Some(kept) = files::read_json(&state_root.join(FILE))? {
         git::configuration::keep_to(repository, kept);
     }
     Ok(())
@@ -37,14 +37,14 @@ pub fn keep_git_to_what_is_remembered(state_root: &Path, repository: &Repository
 /// git calls of this process use it.
 pub(super) fn remember(context: &Context, repository: &Repository) -> Result<Configuration> {
     let path = path(context, repository);
-    let kept = match file::read_json(&path)? {
+    let kept = match files::read_json(&path)? {
         Some(kept) => kept,
         None => {
             let now = Configuration::of(repository)?;
-            match file::create_json_once(&path, &now) {
+            match files::create_json_once(&path, &now) {
                 Ok(()) => now,
                 // Another server has recorded it first.
-                Err(FileError::Exists { .. }) => file::read_json(&path)?.unwrap_or(now),
+                Err(FileError::Exists { .. }) => files::read_json(&path)?.unwrap_or(now),
                 Err(error) => return Err(error.into()),
             }
         }

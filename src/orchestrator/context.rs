@@ -17,13 +17,13 @@ use super::merged::MergedLook;
 use super::place::{refuse_moved, state_root};
 use super::shared_look::SharedLook;
 use super::worktree_places::{self, Around};
+use crate::attempt::state_dir;
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::git::{self, Fingerprint, Repository};
 use crate::mission::admission::Limits;
 use crate::mission::id::{BackendName, BossId, ServerId};
 use crate::process::{self, Program};
-use crate::store::state_dir;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::backend::{Refusal, UnknownBackend};
+use crate::files::FileError;
 use crate::git::{
     CommandError, DiffError, IndexError, IntegrateError, LeftoversError, PlaceError, RemoveError, RepositoryError,
     SalvageError, WorktreeError,
@@ -16,7 +17,6 @@ use crate::launcher::local::LaunchError;
 use crate::mission::create::Rejection;
 use crate::mission::hint::{Hint, Hinted};
 use crate::mission::lifecycle::WorkerStatus;
-use crate::store::file::FileError;
 use crate::store::journal::JournalError;
 use crate::store::state_file::StateFileError;
 

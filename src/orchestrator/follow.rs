@@ -12,7 +12,14 @@ use tokio::sync::mpsc;
 use super::handle::blocking;
 use super::mail::{Ask, News};
 use super::settle;
+use crate::attempt::assignment::Assignment;
+use crate::attempt::facts;
+use crate::attempt::sockets::folder_beside;
+use crate::attempt::status::{Delivered, FromSupervisor, LiveStatus};
+use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction, WorkerDir};
 use crate::crash_point::{self, Point};
+use crate::files::lease;
+use crate::files::{self, FileError};
 use crate::launcher::local;
 use crate::mission::hint::with_hints;
 use crate::mission::id::WorkerId;
@@ -20,12 +27,6 @@ use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run};
 use crate::mission::registry::Worker;
 use crate::process::{self, Identity, Private, Scope, Signal, Tree};
-use crate::store::file::{self, FileError};
-use crate::store::lease;
-use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
-use crate::supervisor::apart::folder_beside;
-use crate::supervisor::assignment::{Assignment, Delivered, FromSupervisor, LiveStatus};
-use crate::supervisor::facts;
 
 /// Interval at which files are polled if the socket cannot be used.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -60,7 +61,7 @@ pub(super) async fn follow(attempt: AttemptDir, worker: Arc<Worker>, reporter: R
         }
         if !lease::is_held(&attempt.lock()) {
             match who_has_it(&attempt) {
-                Ok(Holder::Nobody(letters)) => return reporter.tell(News::NeverBegan { letters }),
+                Ok(Holder::Nobody(inbox_entries)) => return reporter.tell(News::NeverBegan { inbox_entries }),
                 Ok(Holder::Dead) => return report_loss(&attempt, &worker, &reporter).await,
                 Ok(Holder::Lives) => continue,
                 Err(error) => return reporter.tell(News::OutOfSight { why: with_hints(&error) }),
@@ -81,7 +82,7 @@ async fn connect(attempt: &AttemptDir) -> Option<UnixStream> {
 }
 
 fn assignment(attempt: &AttemptDir) -> Option<Assignment> {
-    file::read_json(&attempt.assignment()).ok().flatten()
+    files::read_json(&attempt.assignment()).ok().flatten()
 }
 
 /// Until the supervisor closes the connection, which it does when it ends.
@@ -97,14 +98,14 @@ async fn listen(stream: UnixStream, reporter: &Reporter) {
 }
 
 fn report_status_file(attempt: &AttemptDir, reporter: &Reporter) {
-    if let Ok(Some(status)) = file::read_json::<LiveStatus>(&attempt.status()) {
+    if let Ok(Some(status)) = files::read_json::<LiveStatus>(&attempt.status()) {
         reporter.tell(News::Status(Box::new(status)));
     }
 }
 
 enum Holder {
     /// Nobody, and by our claim nobody ever will; with what was posted to it.
-    Nobody(Vec<Letter>),
+    Nobody(Vec<InboxEntry>),
     /// A supervisor that died.
     Dead,
     /// A supervisor that took it a moment ago, or that has just written its record.
@@ -140,7 +141,7 @@ async fn report_loss(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter)
 /// Ends the processes that a dead supervisor left, and returns the known facts as an outcome.
 async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
     let assignment = assignment(attempt);
-    let status: Option<LiveStatus> = file::read_json(&attempt.status()).ok().flatten();
+    let status: Option<LiveStatus> = files::read_json(&attempt.status()).ok().flatten();
     let swept = match &assignment {
         Some(assignment) => {
             // The supervisor ended before it could remove its socket.
@@ -208,15 +209,16 @@ fn ran(worker: &Worker, status: &LiveStatus) -> Option<u64> {
 
 /// Returns the messages to an attempt that began no turn and are not known to have reached its model.
 fn unheard(attempt: &AttemptDir, status: Option<&LiveStatus>) -> Vec<String> {
-    let heard = |letter: &Letter| {
+    let heard = |inbox_entry: &InboxEntry| {
         let mut receipts = status.into_iter().flat_map(|status| &status.receipts);
-        receipts.any(|receipt| receipt.message_id == letter.id && receipt.how != Delivered::Sent)
+        receipts.any(|receipt| receipt.message_id == inbox_entry.id && receipt.how != Delivered::Sent)
     };
-    let letters = attempt.letters(0).unwrap_or_default().into_iter().filter(|letter| !heard(letter));
-    letters
-        .filter_map(|letter| match letter.content {
-            Content::Message { text, .. } => Some(text),
-            Content::Cancel { .. } | Content::OverBudget { .. } => None,
+    let inbox_entries =
+        attempt.inbox_entries(0).unwrap_or_default().into_iter().filter(|inbox_entry| !heard(inbox_entry));
+    inbox_entries
+        .filter_map(|inbox_entry| match inbox_entry.instruction {
+            Instruction::Message { text, .. } => Some(text),
+            Instruction::Cancel { .. } | Instruction::OverBudget { .. } => None,
         })
         .collect()
 }
@@ -240,7 +242,7 @@ fn private_to(attempt: &AttemptDir, assignment: &Assignment) -> Private {
 
 /// Returns the supervisor and its descendants as recorded. Empty if the machine was rebooted since.
 fn written_down(attempt: &AttemptDir) -> Vec<Identity> {
-    file::read_json::<Tree>(&attempt.processes()).ok().flatten().map(Tree::here).unwrap_or_default()
+    files::read_json::<Tree>(&attempt.processes()).ok().flatten().map(Tree::here).unwrap_or_default()
 }
 
 /// Sweeps again the attempts for which the cleanup was not conclusive.
@@ -269,7 +271,7 @@ pub(super) async fn insist(attempt: AttemptDir, ceiling: Duration) {
     if attempt.outcome_path().exists() {
         return;
     }
-    let Ok(Some(status)) = file::read_json::<LiveStatus>(&attempt.status()) else { return };
+    let Ok(Some(status)) = files::read_json::<LiveStatus>(&attempt.status()) else { return };
     // After a reboot, the pid and start time may belong to another process. If no processes were recorded, the lock
     // that a living supervisor holds is the evidence.
     let known = written_down(&attempt).contains(&status.supervisor);

@@ -14,13 +14,13 @@ use super::context::Context;
 use super::error::OrchestratorError;
 use super::mail::Ask;
 use super::{checks, configuration, integrate, merged, probe, worktrees};
+use crate::attempt::state_dir;
+use crate::attempt::worker_dir::WorkerDir;
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::mission::create::Draft;
 use crate::mission::id::{BackendName, BossId, WorkerId};
 use crate::mission::registry::Worker;
-use crate::store::state_dir;
-use crate::store::worker_dir::WorkerDir;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -137,7 +137,7 @@ impl Orchestrator {
 
     /// Where all files of a worker lie. Nothing of it is there before its first attempt.
     pub fn folder(&self, worker: &WorkerId) -> WorkerDir {
-        WorkerDir::new(self.context.state_root.join("workers").join(worker.as_str()))
+        state_dir::worker(&self.context.state_root, worker)
     }
 
     pub fn backends(&self) -> &Backends {

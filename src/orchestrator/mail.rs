@@ -12,14 +12,14 @@ use super::answers::*;
 use super::error::OrchestratorError;
 use super::probe::Login;
 use super::radar::{Collisions, Radar};
+use crate::attempt::state_dir::StateDir;
+use crate::attempt::status::LiveStatus;
+use crate::attempt::worker_dir::InboxEntry;
 use crate::mission::create::Draft;
 use crate::mission::entry::Entry;
 use crate::mission::id::{BackendName, BossId, WorkerId};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::Worker;
-use crate::store::state_dir::StateDir;
-use crate::store::worker_dir::Letter;
-use crate::supervisor::assignment::LiveStatus;
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
 type Result<T> = std::result::Result<T, OrchestratorError>;
@@ -166,9 +166,9 @@ pub enum News {
     Status(Box<LiveStatus>),
     /// The outcome record exists.
     Ended(Box<Outcome>),
-    /// An attempt that certainly never began and never will. `letters` are the messages that it got meanwhile.
+    /// An attempt that certainly never began and never will. `inbox_entries` are the messages that it got meanwhile.
     NeverBegan {
-        letters: Vec<Letter>,
+        inbox_entries: Vec<InboxEntry>,
     },
     /// The attempt may run on, but it cannot be followed; looked at again later.
     OutOfSight {

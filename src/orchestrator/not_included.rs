@@ -6,15 +6,15 @@ use std::time::SystemTime;
 
 use super::context::Context;
 use super::train::Source;
+use crate::attempt::assignment::Assignment;
+use crate::attempt::facts;
+use crate::attempt::state_dir::StateDir;
+use crate::attempt::worker_dir::WorkerDir;
+use crate::files;
 use crate::git::{self, Repository};
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::NotOnBranch;
 use crate::mission::registry::Worker;
-use crate::store::file;
-use crate::store::state_dir::StateDir;
-use crate::store::worker_dir::WorkerDir;
-use crate::supervisor::assignment::Assignment;
-use crate::supervisor::facts;
 
 /// Returns the parts that are missing from the sources, each with its worker or branch. Blocks.
 pub(super) fn of_sources(
@@ -40,7 +40,7 @@ pub(super) fn of_sources(
 pub(super) fn of_worker(folder: &WorkerDir, worker: &Worker) -> Vec<NotOnBranch> {
     let recorded = worker.last().map(|last| last.changes.not_on_branch.clone()).unwrap_or_default();
     let attempt = folder.attempt(worker.attempt);
-    let assignment = file::read_json::<Assignment>(&attempt.assignment()).ok().flatten();
+    let assignment = files::read_json::<Assignment>(&attempt.assignment()).ok().flatten();
     match assignment.filter(|assignment| assignment.directory.join(".git").symlink_metadata().is_ok()) {
         Some(assignment) => {
             let before = facts::before(&assignment, &attempt);

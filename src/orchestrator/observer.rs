@@ -17,6 +17,10 @@ use super::error::OrchestratorError;
 use super::integration_branch;
 use super::merged::MergedLook;
 use super::views;
+use crate::attempt::state_dir;
+use crate::attempt::status::LiveStatus;
+use crate::attempt::worker_dir::WorkerDir;
+use crate::files::{self, lease};
 use crate::git::{self, Repository};
 use crate::mission::budget::Spent;
 use crate::mission::id::{BossId, ServerId, WorkerId};
@@ -25,9 +29,6 @@ use crate::mission::{graph, handover, race};
 use crate::process;
 use crate::store::reader::Reader;
 use crate::store::state_file::{Told, ToldTask};
-use crate::store::worker_dir::WorkerDir;
-use crate::store::{file, lease, state_dir};
-use crate::supervisor::assignment::LiveStatus;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -203,7 +204,7 @@ impl Observer {
     }
 
     fn live(&self, worker: &Worker) -> Option<LiveStatus> {
-        file::read_json(&self.folder(&worker.id).attempt(worker.attempt).status()).ok().flatten()
+        files::read_json(&self.folder(&worker.id).attempt(worker.attempt).status()).ok().flatten()
     }
 
     fn race(&self, worker: &Worker) -> Option<RaceView> {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::error::OrchestratorError;
+use crate::attempt::state_dir;
 use crate::git::Repository;
-use crate::store::state_dir;
 
 /// What the settings name (relative to `directory`), else `.orchestrator` in the repository, else in the folder itself.
 pub fn state_root(named: Option<&Path>, repository: Option<&Repository>, directory: &Path) -> PathBuf {

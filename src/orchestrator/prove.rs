@@ -11,19 +11,19 @@ use super::context::Context;
 use super::error::OrchestratorError;
 use super::handle::{Orchestrator, blocking};
 use super::mail::Ask;
+use crate::attempt::secrets::Secrets;
+use crate::attempt::sockets;
+use crate::attempt::state_dir::StateDir;
+use crate::attempt::verification::{self, VerificationAssignment, VerificationResult};
+use crate::attempt::verification_dir::VerificationDir;
 use crate::crash_point::{self, Point};
+use crate::files;
+use crate::files::lease;
 use crate::git::Repository;
 use crate::launcher::local;
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Missing, Verification};
 use crate::process::{self, Private, Scope, Tree};
-use crate::store::file;
-use crate::store::lease;
-use crate::store::state_dir::StateDir;
-use crate::store::trial_dir::TrialDir;
-use crate::supervisor::apart;
-use crate::supervisor::secrets::Secrets;
-use crate::supervisor::trial::{self, Trial};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -48,22 +48,22 @@ pub(super) async fn prove(
 ) -> Result<Proof> {
     let context = orchestrator.shared();
     let state = orchestrator.ask(|reply| Ask::StateDir { reply }).await??;
-    let dir = TrialDir::new(&state, &context.server);
+    let dir = VerificationDir::new(&state, &context.server);
     let (inner, place, repository) = (Arc::clone(&context), dir.clone(), repository.clone());
     let (what, command, directory) = (commit.to_owned(), command.to_owned(), directory.map(Path::to_owned));
     blocking(move || prepare(&inner, &place, repository, what, command, directory)).await?;
-    crash_point::at(Point::TrialPrepared);
-    let result = match local::start_trial(&context.program, &dir).await {
-        Ok(mut trial) => {
+    crash_point::at(Point::VerificationPrepared);
+    let result = match local::start_verification(&context.program, &dir).await {
+        Ok(mut run) => {
             // Only its exit matters: by then, its result is in its folder.
-            let _ = (&mut trial.exited).await;
-            drop(trial.held.take());
-            file::read_json(&dir.result()).map_err(|error| with_hints(&error))
+            let _ = (&mut run.exited).await;
+            drop(run.held.take());
+            files::read_json(&dir.result()).map_err(|error| with_hints(&error))
         }
         Err(error) => Err(with_hints(&error)),
     };
     let result = match result {
-        Ok(Some(trial::Proof { verification, lacks })) => (verification, lacks),
+        Ok(Some(VerificationResult { verification, lacks })) => (verification, lacks),
         Ok(None) => (Verification::CouldNotRun { why: "its supervisor died".to_owned() }, Vec::new()),
         Err(why) => (Verification::CouldNotRun { why }, Vec::new()),
     };
@@ -73,7 +73,7 @@ pub(super) async fn prove(
     Ok(Proof { result, lacks, log })
 }
 
-fn keep_log(dir: &TrialDir, state: &StateDir, commit: &str) -> Option<PathBuf> {
+fn keep_log(dir: &VerificationDir, state: &StateDir, commit: &str) -> Option<PathBuf> {
     dir.keep_log(state, commit).unwrap_or_else(|error| {
         tracing::warn!(error = %with_hints(&error), "what a verification said could not be kept");
         None
@@ -82,31 +82,31 @@ fn keep_log(dir: &TrialDir, state: &StateDir, commit: &str) -> Option<PathBuf> {
 
 fn prepare(
     context: &Context,
-    dir: &TrialDir,
+    dir: &VerificationDir,
     repository: Repository,
     commit: String,
     command: String,
     directory: Option<PathBuf>,
 ) -> Result<()> {
     let tag = process::tag_at_depth(format!("integration.{}", Uuid::new_v4().simple()), context.depth + 1);
-    let trial = Trial {
+    let run = VerificationAssignment {
         tag,
         configuration: configuration::remember(context, &repository)?,
-        tree: Some(context.worktrees_of(&repository).join(trial::tree_name())),
+        tree: Some(context.worktrees_of(&repository).join(verification::tree_name())),
         repository,
         directory,
         commit,
         command,
-        sockets: local::socket_folder().ok().map(|folder| apart::new_folder_in(&folder)),
+        sockets: local::socket_folder().ok().map(|folder| sockets::new_folder_in(&folder)),
         settings: Secrets::without(&context.settings),
     };
-    Ok(dir.create(&trial)?)
+    Ok(dir.create(&run)?)
 }
 
 /// Removes the verification runs of dead servers. A supervisor that is still ending by itself is left alone and checked
 /// again later.
 pub(super) async fn take_away_left(context: Arc<Context>, state: StateDir) {
-    for dir in TrialDir::all(&state) {
+    for dir in VerificationDir::all(&state) {
         let Some(server) = dir.server() else { continue };
         if server != context.server && !lease::is_held(&state.server_lock(&server)) {
             take_away(&dir).await;
@@ -116,27 +116,26 @@ pub(super) async fn take_away_left(context: Arc<Context>, state: StateDir) {
 
 /// Removes one verification run. The lock keeps its supervisor from starting now, and other servers from doing the
 /// same.
-async fn take_away(dir: &TrialDir) {
+async fn take_away(dir: &VerificationDir) {
     if !dir.root().exists() {
         return;
     }
     let Ok(Some(_lease)) = lease::take(&dir.lock()) else { return };
-    let trial: Option<Trial> = file::read_json(&dir.assignment()).ok().flatten();
-    if let Some(trial) = &trial {
-        let known = file::read_json::<Tree>(&dir.processes()).ok().flatten().map(Tree::here).unwrap_or_default();
-        let spare = trial.settings.shared_daemons.clone();
-        let private =
-            Private { places: [trial.tree(dir)].into_iter().chain(trial.sockets.clone()).collect(), since: None };
-        let scope = Scope { tag: trial.tag.clone(), roots: known, spare, private, ..Scope::default() };
+    let run: Option<VerificationAssignment> = files::read_json(&dir.assignment()).ok().flatten();
+    if let Some(run) = &run {
+        let known = files::read_json::<Tree>(&dir.processes()).ok().flatten().map(Tree::here).unwrap_or_default();
+        let spare = run.settings.shared_daemons.clone();
+        let private = Private { places: [run.tree(dir)].into_iter().chain(run.sockets.clone()).collect(), since: None };
+        let scope = Scope { tag: run.tag.clone(), roots: known, spare, private, ..Scope::default() };
         process::sweep(&scope, GRACE).await;
-        if let Some((sockets, folder)) = trial.sockets.as_ref().zip(local::socket_folder().ok()) {
-            apart::remove_left(sockets, &folder);
+        if let Some((sockets, folder)) = run.sockets.as_ref().zip(local::socket_folder().ok()) {
+            sockets::remove_left(sockets, &folder);
         }
     }
     let place = dir.clone();
     let removed = blocking(move || {
-        if let Some(trial) = trial {
-            trial.remove_tree(&place)?;
+        if let Some(run) = run {
+            run.remove_tree(&place)?;
         }
         Ok(place.remove()?)
     });

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::actor::Actor;
 use super::{follow, schedule};
+use crate::attempt::state_dir::StateDir;
 use crate::crash_point::{self, Point};
+use crate::files::lease;
 use crate::mission::entry::{Brief, Entry};
 use crate::mission::handover;
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
-use crate::store::lease;
-use crate::store::state_dir::StateDir;
 
 impl Actor {
     /// Looks for dead servers; cheap when there are none. The actor does it at its start and every few seconds.

@@ -8,7 +8,11 @@ use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
 use super::mail::News;
+use crate::attempt::state_dir::StateDir;
+use crate::attempt::status::{LiveStatus, Phase};
+use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction, WorkerDir};
 use crate::crash_point::{self, Point};
+use crate::files::FileError;
 use crate::mission::entry::{Brief, Entry, NextAttempt, Start};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -17,10 +21,6 @@ use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, P
 use crate::mission::registry::Worker;
 use crate::mission::retry;
 use crate::mission::spec::Mission;
-use crate::store::file::FileError;
-use crate::store::state_dir::StateDir;
-use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
-use crate::supervisor::assignment::{LiveStatus, Phase};
 
 const SETTLED_AT_ONCE: usize = 200;
 /// Number of threads that write records. A record is a few small files, and most of its time is waiting for the disk.
@@ -38,7 +38,7 @@ impl Actor {
             }
             News::Status(status) => self.note_status(&worker, *status),
             News::Ended(outcome) => self.settle(&worker, &outcome),
-            News::NeverBegan { letters } => self.take_back(&worker, letters),
+            News::NeverBegan { inbox_entries } => self.take_back(&worker, inbox_entries),
             News::OutOfSight { why } => tracing::warn!(worker = %id, why, "a worker cannot be followed just now"),
         }
     }
@@ -76,16 +76,19 @@ impl Actor {
     }
 
     /// Returns a worker to the queue with the messages that it got meanwhile. A cancelled worker is settled from there.
-    fn take_back(&mut self, worker: &Worker, letters: Vec<Letter>) {
+    fn take_back(&mut self, worker: &Worker, inbox_entries: Vec<InboxEntry>) {
         if worker.status != WorkerStatus::Starting {
             // It did begin: its folder was removed, and with it the claim and everything else.
             return self.settle(worker, &folder_removed(worker));
         }
-        let messages = letters.into_iter().filter_map(|letter| match letter.content {
-            Content::Message { text, .. } => {
-                Some(Message { id: letter.id, at: letter.at, by: letter.by.unwrap_or(Author::Boss), text })
-            }
-            Content::Cancel { .. } | Content::OverBudget { .. } => None,
+        let messages = inbox_entries.into_iter().filter_map(|inbox_entry| match inbox_entry.instruction {
+            Instruction::Message { text, .. } => Some(Message {
+                id: inbox_entry.id,
+                at: inbox_entry.at,
+                by: inbox_entry.by.unwrap_or(Author::Boss),
+                text,
+            }),
+            Instruction::Cancel { .. } | Instruction::OverBudget { .. } => None,
         });
         let next = messages.fold(None, |next: Option<NextAttempt>, message| {
             Some(with_message(next.as_ref().unwrap_or(&worker.next), &worker.mission, message))

@@ -13,7 +13,12 @@ use super::error::OrchestratorError;
 use super::handle::blocking;
 use super::mail::{Ask, News};
 use super::{configuration, follow, probe, registrations, settle};
+use crate::attempt::assignment::{Assignment, folder_within};
+use crate::attempt::secrets::Secrets;
+use crate::attempt::state_dir;
+use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction, WorkerDir};
 use crate::crash_point::{self, Point};
+use crate::files::FileError;
 use crate::git::merged::Merged;
 use crate::git::{self, Repository};
 use crate::launcher::local;
@@ -23,11 +28,6 @@ use crate::mission::outcome::{Failure, FailureKind, Outcome};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::process;
-use crate::store::file::FileError;
-use crate::store::state_dir;
-use crate::store::worker_dir::{AttemptDir, Content, Letter, WorkerDir};
-use crate::supervisor::assignment::{Assignment, folder_within};
-use crate::supervisor::secrets::Secrets;
 
 pub(super) struct Order {
     pub worker: Arc<Worker>,
@@ -331,10 +331,10 @@ fn could_not_start(context: &Context, worker: &Worker, why: &str) -> Outcome {
     outcome
 }
 
-fn messages(letters: Vec<Letter>) -> Vec<String> {
-    let text = |letter: Letter| match letter.content {
-        Content::Message { text, .. } => Some(text),
-        Content::Cancel { .. } | Content::OverBudget { .. } => None,
+fn messages(inbox_entries: Vec<InboxEntry>) -> Vec<String> {
+    let text = |inbox_entry: InboxEntry| match inbox_entry.instruction {
+        Instruction::Message { text, .. } => Some(text),
+        Instruction::Cancel { .. } | Instruction::OverBudget { .. } => None,
     };
-    letters.into_iter().filter_map(text).collect()
+    inbox_entries.into_iter().filter_map(text).collect()
 }

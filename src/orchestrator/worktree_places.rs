@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use rustix::fs::Access;
 
+use crate::attempt::state_dir;
 use crate::git::{self, Repository};
-use crate::store::state_dir;
 
 /// Names that tools look for in the folders above their own.
 const MARKERS: [&str; 4] = [".git", "package.json", "Cargo.toml", "go.work"];

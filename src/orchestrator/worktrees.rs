@@ -14,7 +14,11 @@ use super::mail::{Ask, Lookup};
 use super::merged;
 use super::not_included;
 use super::written;
+use crate::attempt::assignment::Assignment;
+use crate::attempt::state_dir::StateDir;
+use crate::attempt::worker_dir::{AttemptDir, WorkerDir};
 use crate::crash_point::{self, Point};
+use crate::files;
 use crate::git::merged::Merged;
 use crate::git::{self, RemoveError, Repository};
 use crate::mission::entry::Entry;
@@ -24,10 +28,6 @@ use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::PartFiles;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
-use crate::store::file;
-use crate::store::state_dir::StateDir;
-use crate::store::worker_dir::{AttemptDir, WorkerDir};
-use crate::supervisor::assignment::Assignment;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -376,7 +376,7 @@ fn unlock(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool>
 pub(super) fn details(context: &Context, view: WorkerView, include: &Include) -> Result<Details> {
     let worker = Arc::clone(&view.worker);
     let dir = context.state_root.join("workers").join(worker.id.as_str());
-    let folder = crate::store::worker_dir::WorkerDir::new(dir);
+    let folder = crate::attempt::worker_dir::WorkerDir::new(dir);
     let attempt = folder.attempt(worker.attempt);
     Ok(Details {
         log: include.log.then(|| newest_events(&attempt, include.log_lines)),
@@ -401,7 +401,7 @@ fn newest_events(attempt: &AttemptDir, most: usize) -> Vec<LoggedEvent> {
 
 /// Returns the commit that a worker's changes are counted from. `None` if it has not begun, or outside a repository.
 pub fn base_commit(worker: &Worker, attempt: &AttemptDir) -> Result<Option<String>> {
-    let assignment = file::read_json::<Assignment>(&attempt.assignment())?;
+    let assignment = files::read_json::<Assignment>(&attempt.assignment())?;
     let told = assignment.and_then(|assignment| assignment.base_commit);
     Ok(told.or_else(|| worker.base_commit.clone()))
 }

@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::attempt::assignment::Assignment;
+use crate::attempt::status::{Delivered, LiveStatus};
+use crate::attempt::worker_dir::{AttemptDir, Instruction, WorkerDir};
+use crate::files;
 use crate::mission::message::{Author, Message};
 use crate::mission::registry::Worker;
-use crate::store::file;
-use crate::store::worker_dir::{AttemptDir, Content, WorkerDir};
-use crate::supervisor::assignment::{Assignment, Delivered, LiveStatus};
 
 /// A message, feedback, or a new prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,7 +68,7 @@ pub fn of_the_newest(worker: &Worker, folder: &WorkerDir) -> Vec<Written> {
 
 /// Returns the messages of one attempt: those that it began with, then those that were posted to it.
 fn in_attempt(worker: &Worker, number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
-    let assignment: Option<Assignment> = file::read_json(&dir.assignment()).ok().flatten();
+    let assignment: Option<Assignment> = files::read_json(&dir.assignment()).ok().flatten();
     let began = match assignment {
         Some(assignment) => assignment.written.iter().map(|it| of_message(it, number, Heard::AtTheStart)).collect(),
         // It was cancelled in the queue.
@@ -76,16 +77,16 @@ fn in_attempt(worker: &Worker, number: u32, dir: &AttemptDir, is_over: bool) -> 
         }
         None => Vec::new(),
     };
-    began.into_iter().chain(letters(number, dir, is_over)).collect()
+    began.into_iter().chain(inbox_entries(number, dir, is_over)).collect()
 }
 
 /// Returns the messages that were posted to a running attempt.
-pub fn letters(number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
-    let letters = dir.letters(0).unwrap_or_default();
-    if letters.is_empty() {
+pub fn inbox_entries(number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
+    let inbox_entries = dir.inbox_entries(0).unwrap_or_default();
+    if inbox_entries.is_empty() {
         return Vec::new();
     }
-    let status: Option<LiveStatus> = file::read_json(&dir.status()).ok().flatten();
+    let status: Option<LiveStatus> = files::read_json(&dir.status()).ok().flatten();
     let receipts = status.map(|status| status.receipts).unwrap_or_default();
     // The newest receipt has the current delivery state.
     let newest = |id: Uuid| receipts.iter().rev().find(|receipt| receipt.message_id == id);
@@ -94,15 +95,15 @@ pub fn letters(number: u32, dir: &AttemptDir, is_over: bool) -> Vec<Written> {
         None if is_over => Heard::Never,
         None => Heard::Waiting,
     };
-    let message = |letter: crate::store::worker_dir::Letter| match letter.content {
-        Content::Message { text, .. } => {
-            let (id, at, by) = (letter.id, letter.at, letter.by);
+    let message = |inbox_entry: crate::attempt::worker_dir::InboxEntry| match inbox_entry.instruction {
+        Instruction::Message { text, .. } => {
+            let (id, at, by) = (inbox_entry.id, inbox_entry.at, inbox_entry.by);
             let delivered = newest(id).map(|receipt| receipt.how);
             Some(Written { attempt: number, id, at, by, text, heard: heard(id), delivered })
         }
-        Content::Cancel { .. } | Content::OverBudget { .. } => None,
+        Instruction::Cancel { .. } | Instruction::OverBudget { .. } => None,
     };
-    letters.into_iter().filter_map(message).collect()
+    inbox_entries.into_iter().filter_map(message).collect()
 }
 
 fn of_message(message: &Message, attempt: u32, heard: Heard) -> Written {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::file::{self, FileError};
 use super::journal::JournalError;
+use crate::files::{self, FileError};
 use crate::mission::entry::{FORMAT, Line};
 use crate::mission::registry::Registry;
 
@@ -76,17 +76,17 @@ pub fn write(folder: &Path, number: u64, registry: &Registry, repaired: bool) ->
     let mut bytes = serde_json::to_vec(&header)
         .map_err(|error| FileError::Damaged { path: path.clone(), reason: error.to_string() })?;
     bytes.push(b'\n');
-    Ok(file::replace(&path, &bytes, true)?)
+    Ok(files::replace(&path, &bytes, true)?)
 }
 
 /// Opens one for reading and writing. A newer format is refused before anything else is looked at.
 pub fn load(folder: &Path, number: u64) -> Result<Generation, JournalError> {
-    load_with(file::private().write(true), folder, number)
+    load_with(files::private().write(true), folder, number)
 }
 
 /// The same, for reading alone.
 pub fn look_at(folder: &Path, number: u64) -> Result<Generation, JournalError> {
-    load_with(&mut file::private(), folder, number)
+    load_with(&mut files::private(), folder, number)
 }
 
 fn load_with(options: &mut OpenOptions, folder: &Path, number: u64) -> Result<Generation, JournalError> {
@@ -150,7 +150,7 @@ pub fn keep_aside(folder: &Path, number: u64, now: Timestamp) -> Result<PathBuf,
             // Some file systems know no links.
             Err(_) => {
                 let copied = fs::read(&path).map_err(|source| FileError::read(&path, source))?;
-                match file::create_once(&aside, &copied) {
+                match files::create_once(&aside, &copied) {
                     Err(FileError::Exists { .. }) => continue,
                     done => return Ok(done.map(|()| aside)?),
                 }

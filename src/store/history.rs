@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::file::{self, FileError};
 use super::journal::JournalError;
+use crate::files::{self, FileError};
 use crate::mission::entry::FORMAT;
 use crate::mission::id::{BossId, TaskId, WorkerId};
 use crate::mission::name::{Candidates, Name, Named};
@@ -213,10 +213,10 @@ impl History {
     /// The file at the path may be another one than ours: made by another server just now, or taken away by somebody.
     fn follow_path(&mut self) -> Result<(), JournalError> {
         let fail = |source| FileError::read(&self.path, source);
-        if self.file.as_ref().is_some_and(|ours| file::is_at(ours, &self.path)) {
+        if self.file.as_ref().is_some_and(|ours| files::is_at(ours, &self.path)) {
             return Ok(());
         }
-        match file::private().read(true).write(!self.read_only).open(&self.path) {
+        match files::private().read(true).write(!self.read_only).open(&self.path) {
             Ok(there) => (self.file, self.read, self.index) = (Some(there), 0, Index::default()),
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.read_only => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.put_back()?,
@@ -231,9 +231,9 @@ impl History {
         let fail = |source| FileError::read(&self.path, source);
         let mut bytes = Vec::new();
         ours.seek(SeekFrom::Start(0)).and_then(|_| ours.read_to_end(&mut bytes)).map_err(fail)?;
-        file::replace(&self.path, &bytes, true)?;
+        files::replace(&self.path, &bytes, true)?;
         tracing::warn!(path = %self.path.display(), "the history was removed; it was written again");
-        self.file = Some(file::private().read(true).write(true).open(&self.path).map_err(fail)?);
+        self.file = Some(files::private().read(true).write(true).open(&self.path).map_err(fail)?);
         Ok(())
     }
 
@@ -241,7 +241,7 @@ impl History {
     pub fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
         self.catch_up()?;
         if self.file.is_none() {
-            file::replace(&self.path, &json_line(&self.path, &Head { format: FORMAT })?, true)?;
+            files::replace(&self.path, &json_line(&self.path, &Head { format: FORMAT })?, true)?;
             self.catch_up()?;
         }
         let mut bytes = Vec::new();

@@ -17,13 +17,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use super::file::{self, FileError};
 use super::generation::{self, Damage, Generation};
 use super::history::{History, Record};
 use super::mend::{apply_later, gather, mended, open_newest, replace_damaged};
 use super::rebuild;
-use super::state_dir::StateDir;
+use crate::attempt::state_dir::StateDir;
 use crate::crash_point::{self, Point};
+use crate::files::{self, FileError};
 use crate::mission::archive::{self, Kept};
 use crate::mission::entry::{Entry, FORMAT, Line};
 use crate::mission::hint::{Hint, Hinted};
@@ -183,7 +183,7 @@ impl Journal {
     fn take_lock(&mut self) -> Result<(), JournalError> {
         let held = self.lock.try_clone().map_err(|source| FileError::read(&self.folder, source))?;
         let there = lock(&self.folder, Some(held))?;
-        if !file::is_at(&self.lock, &self.folder.join(LOCK)) {
+        if !files::is_at(&self.lock, &self.folder.join(LOCK)) {
             (self.lock, self.is_new_folder) = (there, true);
         }
         Ok(())
@@ -199,7 +199,7 @@ impl Journal {
     /// Returns whether the open segment is outdated. Two segments are kept, so a server that missed two rotations finds
     /// neither its own nor the next. The same holds if the folder was removed.
     fn is_outdated(&self) -> bool {
-        generation::path(&self.folder, self.generation + 1).exists() || !file::is_at(&self.file, &self.path())
+        generation::path(&self.folder, self.generation + 1).exists() || !files::is_at(&self.file, &self.path())
     }
 
     /// Decides on the newest state and makes it so: `decide` sees every change of every server, and nobody else decides
@@ -332,7 +332,7 @@ impl Journal {
 
     /// Returns whether the written file and the lock are still the ones that all servers use.
     fn is_in_place(&self) -> bool {
-        file::is_at(&self.lock, &self.folder.join(LOCK)) && file::is_at(&self.file, &self.path())
+        files::is_at(&self.lock, &self.folder.join(LOCK)) && files::is_at(&self.file, &self.path())
     }
 
     /// The folder was removed while these lines were written. They are in memory now, and with that they are put back,
@@ -559,17 +559,17 @@ pub(super) const LOCK: &str = "lock";
 fn lock(folder: &Path, held: Option<File>) -> Result<File, JournalError> {
     let path = folder.join(LOCK);
     let fail = |source| FileError::write(&path, source);
-    let mut held = held.filter(|file| file::is_at(file, &path));
+    let mut held = held.filter(|file| files::is_at(file, &path));
     loop {
         let file = match held.take() {
             Some(file) => file,
             None => {
-                file::make_private_dir_within(StateDir::around(folder).root(), folder)?;
-                file::private().create(true).append(true).open(&path).map_err(fail)?
+                files::make_private_dir_within(StateDir::around(folder).root(), folder)?;
+                files::private().create(true).append(true).open(&path).map_err(fail)?
             }
         };
         file.lock().map_err(fail)?;
-        if file::is_at(&file, &path) {
+        if files::is_at(&file, &path) {
             return Ok(file);
         }
     }

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::file::FileError;
 use super::generation::{self, Generation};
 use super::history::History;
 use super::journal::JournalError;
 use super::rebuild;
-use super::state_dir::StateDir;
+use crate::attempt::state_dir::StateDir;
+use crate::files::FileError;
 use crate::mission::entry::Line;
 use crate::mission::registry::Registry;
 

@@ -4,15 +4,10 @@
 //! Files have one writer each, or a lock. Folders of ours are 0700, files 0600. No value from the environment is
 //! written. This room decides nothing.
 
-pub mod file;
 pub mod generation;
 pub mod history;
 pub mod journal;
-pub mod lease;
 mod mend;
 pub mod reader;
 mod rebuild;
-pub mod state_dir;
 pub mod state_file;
-pub mod trial_dir;
-pub mod worker_dir;

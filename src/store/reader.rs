@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::file::{self, FileError};
 use super::generation::{self, Generation};
 use super::history::History;
 use super::journal::{JournalError, LOCK};
 use super::mend::{apply_later, around_damaged_head};
 use super::rebuild;
-use super::state_dir::{self, StateDir};
+use crate::attempt::state_dir::{self, StateDir};
+use crate::files::{self, FileError};
 use crate::mission::id::WorkerId;
 use crate::mission::name::Named;
 use crate::mission::registry::{Registry, Report, Worker};
@@ -88,7 +88,7 @@ impl Reader {
         if brought == **worker { Arc::clone(worker) } else { Arc::new(brought) }
     }
 
-    pub fn folder(&self, id: &WorkerId) -> super::worker_dir::WorkerDir {
+    pub fn folder(&self, id: &WorkerId) -> crate::attempt::worker_dir::WorkerDir {
         self.dir.worker(id)
     }
 
@@ -99,7 +99,7 @@ impl Reader {
         let journal = self.dir.journal();
         let newest = if journal.exists() { generation::newest(&journal)? } else { None };
         let is_same = |open: &Open| {
-            newest == Some(open.number) && file::is_at(&open.file, &generation::path(&journal, open.number))
+            newest == Some(open.number) && files::is_at(&open.file, &generation::path(&journal, open.number))
         };
         match newest {
             Some(_) if self.open.as_ref().is_some_and(is_same) => {}

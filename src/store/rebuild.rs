@@ -8,10 +8,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::file;
 use super::history::History;
-use super::state_dir::StateDir;
-use super::worker_dir::WorkerDir;
+use crate::attempt::state_dir::StateDir;
+use crate::attempt::worker_dir::WorkerDir;
+use crate::files;
 use crate::mission::entry::Brief;
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
@@ -114,7 +114,7 @@ pub fn newest_told(dir: &StateDir) -> u64 {
 }
 
 fn remembered(dir: &StateDir) -> Remembered {
-    file::read_json(&dir.state_file()).ok().flatten().unwrap_or_default()
+    files::read_json(&dir.state_file()).ok().flatten().unwrap_or_default()
 }
 
 fn worker_ids(dir: &StateDir) -> BTreeSet<WorkerId> {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::file::{self, FileError};
+use crate::files::{self, FileError};
 use crate::mission::entry::FORMAT;
 use crate::mission::hint::{Hint, Hinted};
 use crate::mission::id::WorkerId;
@@ -182,7 +182,7 @@ pub struct ToldTask {
 impl Told {
     /// Reads the state file. Empty if it cannot be read. Anything but a regular file, such as a pipe, is not opened.
     pub fn read(path: &Path) -> Self {
-        let read = is_there(path).then(|| file::read_json(path).ok().flatten());
+        let read = is_there(path).then(|| files::read_json(path).ok().flatten());
         read.flatten().unwrap_or_default()
     }
 
@@ -274,7 +274,7 @@ fn task(worker: &Worker, block: Option<String>) -> Task<'_> {
 }
 
 pub fn write(path: &Path, content: &StateFile<'_>) -> Result<(), FileError> {
-    file::replace_json(path, content, false)
+    files::replace_json(path, content, false)
 }
 
 #[derive(Deserialize)]

@@ -10,8 +10,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use uuid::Uuid;
-
 /// Variables that name a folder for sockets. They are set to a folder of the worker.
 const SOCKETS: [&str; 3] = ["TMUX_TMPDIR", "SCREENDIR", "ZELLIJ_SOCKET_DIR"];
 /// Variables that disable shared daemons. Nx's daemon serves one folder and would outlive the worktree. MSBuild's nodes
@@ -59,26 +57,6 @@ impl Drop for Sockets {
     }
 }
 
-/// Returns the folder for the sockets of the worker whose supervisor has this socket.
-pub fn folder_beside(socket: &Path) -> PathBuf {
-    socket.with_extension("d")
-}
-
-/// Returns the path of a new folder for sockets, in the folder that holds those of the user.
-pub fn new_folder_in(folder: &Path) -> PathBuf {
-    folder_beside(&folder.join(&Uuid::new_v4().simple().to_string()[..16]))
-}
-
-/// Removes a folder for sockets that its process has left. A worker may have written the path, so it must be in the
-/// folder that holds those of the user, and named like one.
-pub fn remove_left(path: &Path, folder: &Path) {
-    let id = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".d"));
-    let is_ours = id.is_some_and(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    if is_ours && path.parent() == Some(folder) {
-        let _ = std::fs::remove_dir_all(path);
-    }
-}
-
 /// Returns whether this variable leads a worker's programs to the boss's terminal.
 pub fn leads_to_the_terminal(name: &str) -> bool {
     TERMINAL.contains(&name)
@@ -92,7 +70,7 @@ mod tests {
     #[test]
     fn the_folder_is_private_and_goes_with_its_worker() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder_beside(&folder.path().join("0123.sock"));
+        let path = folder.path().join("0123.d");
         let sockets = Sockets::make(path.clone());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         let variables = sockets.variables();
@@ -101,14 +79,6 @@ mod tests {
         std::fs::write(path.join("left"), "").unwrap();
         drop(sockets);
         assert!(!path.exists());
-        let (left, other) = (new_folder_in(folder.path()), folder.path().join("other.d"));
-        for path in [&left, &other] {
-            std::fs::create_dir(path).unwrap();
-            remove_left(path, Path::new("/elsewhere"));
-            assert!(path.exists());
-            remove_left(path, folder.path());
-        }
-        assert!(!left.exists() && other.exists());
         assert!(Sockets::make("/nowhere/at/all".into()).variables().keys().all(|name| !SOCKETS.contains(&&**name)));
     }
 }

@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::assignment::{Delivered, LiveStatus, Phase, Receipt};
+use crate::attempt::status::{Delivered, LiveStatus, Phase, Receipt};
+use crate::attempt::worker_dir::{AttemptDir, LineWriter};
 use crate::backend::AgentEvent;
+use crate::files;
 use crate::mission::outcome::Usage;
 use crate::process::{self, Identity};
-use crate::store::file;
-use crate::store::worker_dir::{AttemptDir, LineWriter};
 
 /// Interval at which data is written that others act on, such as the session and the usage. A busy CLI prints hundreds
 /// of lines a second.
@@ -41,7 +41,7 @@ struct Logged<'a> {
 }
 
 impl Board {
-    pub fn new(dir: &AttemptDir, supervisor: Identity) -> Result<Self, file::FileError> {
+    pub fn new(dir: &AttemptDir, supervisor: Identity) -> Result<Self, files::FileError> {
         let status = LiveStatus {
             phase: Phase::Starting,
             supervisor,
@@ -155,7 +155,7 @@ impl Board {
         self.due = None;
         self.last_write = Some(Instant::now());
         self.listeners.send_replace(self.status.clone());
-        if let Err(error) = file::replace_json(&self.dir.status(), &self.status, false) {
+        if let Err(error) = files::replace_json(&self.dir.status(), &self.status, false) {
             tracing::warn!(%error, "could not write the status");
         }
     }

@@ -8,19 +8,21 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::assignment::Phase;
 use super::inbox::Inbox;
 use super::leftovers::{self, Left};
 use super::run::{Attempt, Stop, moved_to, was_interrupted};
 use super::turn::{Begin, Ended};
-use super::{facts, outside, verify};
+use super::{outside, verify};
+use crate::attempt::facts;
+use crate::attempt::state_dir::WORKTREES;
+use crate::attempt::status::Phase;
+use crate::attempt::worker_dir::AttemptDir;
 use crate::crash_point::{self, Point};
 use crate::git::{self, CommandError, Repository};
 use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, LikelyCause, Outcome, Proof, Verification};
 use crate::process::{self, Sweep};
-use crate::store::worker_dir::AttemptDir;
 
 /// Time that processes get to exit by themselves if they outlive their turn.
 pub(super) const SWEEP_GRACE: Duration = Duration::from_secs(3);
@@ -237,7 +239,8 @@ impl Attempt {
         let mut status = self.status(ended, &proven.verification);
         let mut run = std::mem::take(&mut self.run);
         // Texts that the supervisor queued by itself are not messages of the boss or the user.
-        let posted: Vec<Uuid> = self.dir.letters(0).unwrap_or_default().iter().map(|letter| letter.id).collect();
+        let posted: Vec<Uuid> =
+            self.dir.inbox_entries(0).unwrap_or_default().iter().map(|inbox_entry| inbox_entry.id).collect();
         let unheard = self.inbox.take_queue().into_iter().filter(|message| posted.contains(&message.id));
         run.unheard = unheard.map(|message| message.text).collect();
         let never_ran = run.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::CouldNotStart);
@@ -275,7 +278,7 @@ impl Attempt {
         // Earlier builds put worktrees into the state directory, which was moved along with the repository.
         let along = moved_to(&self.dir).and_then(|now| {
             let name = here.file_name().unwrap_or_default();
-            Some(now.root().ancestors().nth(4)?.join("worktrees").join(name)).filter(|worktree| worktree.exists())
+            Some(now.state_dir().root().join(WORKTREES).join(name)).filter(|worktree| worktree.exists())
         });
         let is_moved = self.git.as_ref().is_some_and(|git| !git.common.exists());
         if let Some(worktree) = along.or_else(|| (is_moved && git::leads_nowhere(here)).then(|| here.clone())) {

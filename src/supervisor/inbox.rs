@@ -9,9 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::attempt::worker_dir::{AttemptDir, Delivery, Instruction};
+use crate::files::FileError;
 use crate::mission::message::Cancelled;
-use crate::store::file::FileError;
-use crate::store::worker_dir::{AttemptDir, Content, Delivery};
 
 /// Interval at which the folder is polled if no notification arrives (another host, no socket).
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -60,8 +60,8 @@ impl Inbox {
 
     /// Takes in what is new; the messages among it, for the caller to deliver or to [`Inbox::keep`].
     pub fn look(&mut self) -> Vec<Message> {
-        match self.dir.letters(self.read) {
-            Ok(letters) => self.take(letters),
+        match self.dir.inbox_entries(self.read) {
+            Ok(inbox_entries) => self.take(inbox_entries),
             Err(error) => {
                 tracing::warn!(%error, "could not read the inbox; trying again");
                 Vec::new()
@@ -69,15 +69,15 @@ impl Inbox {
         }
     }
 
-    fn take(&mut self, letters: Vec<crate::store::worker_dir::Letter>) -> Vec<Message> {
-        self.read += letters.len();
+    fn take(&mut self, inbox_entries: Vec<crate::attempt::worker_dir::InboxEntry>) -> Vec<Message> {
+        self.read += inbox_entries.len();
         let mut messages = Vec::new();
-        for letter in letters {
-            match letter.content {
-                Content::Cancel { reason } => self.cancelled = Some(Cancelled { by: letter.by, reason }),
-                Content::OverBudget { reason } => self.over_budget = Some(reason),
-                Content::Message { text, delivery } => {
-                    messages.push(Message { id: letter.id, text, interrupt: delivery == Delivery::Interrupt });
+        for inbox_entry in inbox_entries {
+            match inbox_entry.instruction {
+                Instruction::Cancel { reason } => self.cancelled = Some(Cancelled { by: inbox_entry.by, reason }),
+                Instruction::OverBudget { reason } => self.over_budget = Some(reason),
+                Instruction::Message { text, delivery } => {
+                    messages.push(Message { id: inbox_entry.id, text, interrupt: delivery == Delivery::Interrupt });
                 }
             }
         }
@@ -107,7 +107,7 @@ impl Inbox {
         self.is_cancelled() || self.is_leaving()
     }
 
-    /// From now on, what the system asks is heard like a letter: there is still time for the work to be kept and for a
+    /// From now on, what the system asks is heard like a message: there is still time for the work to be kept and for a
     /// record of how it ended.
     pub fn heed(&self, kind: SignalKind) -> std::io::Result<()> {
         let mut signal = signal(kind)?;

@@ -1,8 +1,8 @@
 //! Uncommitted changes of a worker, in a worktree that was made for it. They are put on its branch as far as that is
 //! clearly right. The rest stays where it is and is named in the outcome.
 
-use super::assignment::Assignment;
-use super::facts;
+use crate::attempt::assignment::Assignment;
+use crate::attempt::facts;
 use crate::git::{self, Fingerprint, NotOnBranch, Repository};
 use crate::mission::hint::with_hints;
 use crate::process;

@@ -14,18 +14,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::apart;
 use super::finish::{blocking, called_off};
 use super::run::Attempt;
-use super::trial::{self, Trial};
+use super::verification_run;
+use crate::attempt::sockets;
+use crate::attempt::state_dir::StateDir;
+use crate::attempt::verification::{self, VerificationAssignment};
+use crate::attempt::verification_dir::VerificationDir;
+use crate::files;
+use crate::files::lease::{self, Lease};
 use crate::git::{self, LackKind, Repository};
 use crate::mission::id::ServerId;
 use crate::mission::outcome::{LikelyCause, Missing, MissingKind, Verification};
 use crate::process;
-use crate::store::file;
-use crate::store::lease::{self, Lease};
-use crate::store::state_dir::StateDir;
-use crate::store::trial_dir::TrialDir;
 
 /// Maximum time by which this delays a settlement. The limit is lower after a short verification: three times its
 /// duration, plus `LEAST`.
@@ -75,7 +76,7 @@ impl Attempt {
             _ if commit.as_ref() == Some(&base) => Base::Fails,
             _ => {
                 let allowance = Duration::from_secs_f64(seconds * 3.0).saturating_add(LEAST).min(LONGEST);
-                self.board.set_phase(super::assignment::Phase::Verifying, "verifying what it began at");
+                self.board.set_phase(crate::attempt::status::Phase::Verifying, "verifying what it began at");
                 self.base(&repository, &worktree, &base, command, allowance).await
             }
         };
@@ -91,7 +92,7 @@ impl Attempt {
         command: &str,
         allowance: Duration,
     ) -> Base {
-        let Some(state) = self.dir.root().ancestors().nth(4).map(StateDir::at) else { return Base::Unknown };
+        let state = self.dir.state_dir();
         // The same command in another folder may have another result.
         let folder = self.assignment.mission.place.subfolder();
         let asked = folder.map_or_else(|| command.to_owned(), |folder| format!("{}: {command}", folder.display()));
@@ -126,8 +127,8 @@ impl Attempt {
     ) -> Base {
         let Some(configuration) = self.assignment.configuration.clone() else { return Base::Unknown };
         // Named after the worker: no server has this name, so any server removes the folder if this process is killed.
-        let dir = TrialDir::new(state, &ServerId::from(self.assignment.worker_id.as_str()));
-        let trial = Trial {
+        let dir = VerificationDir::new(state, &ServerId::from(self.assignment.worker_id.as_str()));
+        let run = VerificationAssignment {
             tag: process::tag_at_depth(
                 format!("base.{}", Uuid::new_v4().simple()),
                 process::depth_of(&self.assignment.tag),
@@ -138,17 +139,17 @@ impl Attempt {
             directory: self.assignment.mission.place.subfolder().map(Path::to_owned),
             commit: commit.to_owned(),
             command: command.to_owned(),
-            sockets: self.assignment.socket.parent().map(apart::new_folder_in),
+            sockets: self.assignment.socket.parent().map(sockets::new_folder_in),
             settings: self.assignment.settings.clone(),
         };
-        if let Err(error) = dir.create(&trial) {
+        if let Err(error) = dir.create(&run) {
             tracing::warn!(%error, "the base could not be tried");
             return Base::Unknown;
         }
         let Ok(Some(_lease)) = lease::take(&dir.lock()) else { return Base::Unknown };
         let unwanted = CancellationToken::new();
         let found = {
-            let proving = trial::prove(&trial, &dir, self.me, &unwanted);
+            let proving = verification_run::verify_commit(&run, &dir, self.me, &unwanted);
             tokio::pin!(proving);
             let stopped = async {
                 tokio::select! {
@@ -164,11 +165,11 @@ impl Attempt {
                 }
             }
         };
-        let was_made = trial.tree(&dir).join(".git").exists();
-        let (tree, other) = (trial.tree(&dir), worktree.to_owned());
+        let was_made = run.tree(&dir).join(".git").exists();
+        let (tree, other) = (run.tree(&dir), worktree.to_owned());
         // A fresh worktree may fail only because it lacks dependencies that the worker has installed for itself.
         let is_fair = blocking(move || git::is_better_equipped(&other, &tree).is_ok_and(|better| !better)).await;
-        let (made, place) = (trial.clone(), dir.clone());
+        let (made, place) = (run.clone(), dir.clone());
         let removed = blocking(move || made.remove_tree(&place)).await;
         if let Err(error) =
             removed.map_err(|error| error.to_string()).and_then(|()| dir.remove().map_err(|it| it.to_string()))
@@ -187,7 +188,7 @@ impl Attempt {
 /// checkout.
 fn beside(repository: &Repository, worktree: &Path) -> Option<PathBuf> {
     let folder = worktree.parent().filter(|folder| !folder.starts_with(repository.root()))?;
-    Some(folder.join(trial::tree_name()))
+    Some(folder.join(verification::tree_name()))
 }
 
 /// Decides on the cause. Missing files count only if the base fails too, or if the command's output points to one.
@@ -337,10 +338,10 @@ impl Shelf {
         self.folder.join(format!("{}.json", self.name))
     }
 
-    fn take(&self) -> Result<Option<Lease>, file::FileError> {
+    fn take(&self) -> Result<Option<Lease>, files::FileError> {
         let state = self.folder.parent().unwrap_or(&self.folder);
-        file::refuse_no_folder(&self.folder)?;
-        file::make_private_dir_within(state, &self.folder)?;
+        files::refuse_no_folder(&self.folder)?;
+        files::make_private_dir_within(state, &self.folder)?;
         lease::take(&self.folder.join(format!("{}.lock", self.name)))
     }
 
@@ -348,13 +349,13 @@ impl Shelf {
         let path = self.path();
         // A time in the future is that of another clock.
         let age = path.metadata().ok()?.modified().ok()?.elapsed().ok()?;
-        let answer: Answer = file::read_json(&path).ok().flatten().filter(|_| age < EXPIRY)?;
+        let answer: Answer = files::read_json(&path).ok().flatten().filter(|_| age < EXPIRY)?;
         (answer.commit == commit && answer.command == command).then_some(answer.base)
     }
 
     /// Keeps a result, unless it is unknown: the next worker may learn more. Removes the oldest ones.
     fn keep(&self, answer: &Answer) {
-        let kept = || file::replace_json(&self.path(), answer, false);
+        let kept = || files::replace_json(&self.path(), answer, false);
         if let Err(error) = (answer.base != Base::Unknown).then(kept).transpose() {
             tracing::warn!(%error, "what was found out of a base could not be kept");
         }

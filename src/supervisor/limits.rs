@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::assignment::Assignment;
+use crate::attempt::assignment::Assignment;
+use crate::attempt::worker_dir::AttemptDir;
 use crate::mission::outcome::Usage;
 use crate::process::{self, Scope};
-use crate::store::worker_dir::AttemptDir;
 
 /// Quiet workers are looked at this often, or more often where less time makes a stall; a look costs a walk through the
 /// process table.

@@ -5,10 +5,10 @@
 //! Its interface is the attempt's folder (see [`assignment`]); the socket only makes it faster. It never touches the
 //! journal or other workers. Start reading in [`run`].
 
-pub mod apart;
-pub mod assignment;
+mod apart;
+
 mod board;
-pub mod facts;
+
 mod finish;
 mod inbox;
 mod leftovers;
@@ -16,14 +16,14 @@ mod likely_cause;
 mod limits;
 mod outside;
 mod own_edits;
-pub mod prompt;
+
 mod run;
-pub mod secrets;
+
 mod socket;
 mod tree;
-pub mod trial;
 mod turn;
+mod verification_run;
 mod verify;
 
 pub use run::run;
-pub use trial::run as run_trial;
+pub use verification_run::run as run_verification;

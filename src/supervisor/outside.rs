@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::assignment::Assignment;
+use crate::attempt::assignment::Assignment;
 use crate::git::{self, Fingerprint, RefChange, Repository};
 use crate::mission::hint::with_hints;
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::backend::Backend;
-use crate::store::file;
+use crate::files;
 
 /// The files that the CLI may edit by itself, as they were before it started.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl OwnEdits {
         for (path, before) in &self.before {
             let Some(now) = fs::read_to_string(path).ok().filter(|now| now != before) else { continue };
             let Some(without) = backend.without_own_edit(before, &now) else { continue };
-            if let Err(error) = file::replace_users_own(path, without.as_bytes()) {
+            if let Err(error) = files::replace_users_own(path, without.as_bytes()) {
                 tracing::warn!(path = %path.display(), %error, "an edit that the CLI made by itself could not be undone");
             }
         }

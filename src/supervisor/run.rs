@@ -14,24 +14,26 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::apart::{self, Sockets};
-use super::assignment::{Assignment, Delivered, READY};
+use super::apart::Sockets;
 use super::board::Board;
 use super::inbox::{Inbox, Message};
 use super::limits::Limits;
 use super::outside::Outside;
 use super::own_edits::OwnEdits;
-use super::secrets::Secrets;
 use super::socket::Socket;
-use super::{finish, prompt, tree, turn};
+use super::{finish, tree, turn};
+use crate::attempt::assignment::Assignment;
+use crate::attempt::secrets::Secrets;
+use crate::attempt::status::{Delivered, READY};
+use crate::attempt::worker_dir::AttemptDir;
+use crate::attempt::{prompt, sockets};
 use crate::backend::{Backend, Backends, TurnReport, UnknownBackend};
 use crate::crash_point::{self, Point};
+use crate::files::lease;
+use crate::files::{self, FileError};
 use crate::git::{self, Repository};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Outcome, Run, Usage, says_blocked};
 use crate::process::{self, Bystanders, Identity, Private, Scope};
-use crate::store::file::{self, FileError};
-use crate::store::lease;
-use crate::store::worker_dir::AttemptDir;
 
 #[derive(Debug, Error)]
 pub enum SupervisorError {
@@ -123,8 +125,8 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     process::become_session_leader()?;
     process::become_subreaper()?;
     let dir = AttemptDir::at(root.to_owned());
-    let mut assignment: Assignment =
-        file::read_json(&dir.assignment())?.ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
+    let mut assignment: Assignment = files::read_json(&dir.assignment())?
+        .ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
     let _lease = take_lease(&dir.lock()).await?;
     dir.reserve_outcome()?;
     Secrets::inherited().give(&mut assignment.settings);
@@ -134,7 +136,7 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
     if !attempt.dir.take_claim()? {
         return Err(SupervisorError::Claimed);
     }
-    attempt.sockets = Sockets::make(apart::folder_beside(&attempt.assignment.socket));
+    attempt.sockets = Sockets::make(sockets::folder_beside(&attempt.assignment.socket));
     crash_point::at(Point::Claimed);
     attempt.board.write();
     for kind in [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()] {

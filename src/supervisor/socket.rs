@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 
-use super::assignment::{FromSupervisor, LiveStatus};
+use crate::attempt::status::{FromSupervisor, LiveStatus};
 
 /// An accept that failed fails again at once, until somebody closes a file.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
@@ -83,8 +83,8 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::attempt::worker_dir::AttemptDir;
     use crate::process::Identity;
-    use crate::store::worker_dir::AttemptDir;
     use crate::supervisor::board::Board;
 
     #[tokio::test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::files;
 use crate::process::{self, Tree};
-use crate::store::file;
 
 /// What is born and escapes within this is not known to a successor, who then says that its proof is `best_effort`.
 const EVERY: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ pub fn keep(file: PathBuf) -> JoinHandle<()> {
 fn write_down(file: &Path, known: &Tree) -> Tree {
     let now = process::tree();
     if now != *known
-        && let Err(error) = file::replace_json(file, &now, false)
+        && let Err(error) = files::replace_json(file, &now, false)
     {
         tracing::warn!(%error, "could not write down which processes run");
     }

@@ -16,20 +16,20 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::apart;
-use super::assignment::Delivered;
 use super::inbox::{self, Message};
 use super::limits::Exceeded;
 use super::own_edits::OwnEdits;
 use super::run::{Attempt, Stop};
+use crate::attempt::status::Delivered;
 use crate::backend::{
     self, AgentEvent, Decoder, GitDirs, LaunchPlan, LongLine, Session, Short, StopSignal, StopStep, Turn, TurnReport,
 };
 use crate::config::OnStall;
 use crate::crash_point::{self, Point};
+use crate::files;
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 use crate::process::{self, Launch, Signal, Started, TAG_VARIABLE, Tail};
-use crate::store::file;
 
 /// The input of a turn.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Attempt {
     fn start(&mut self, begin: &Begin) -> Result<Running, String> {
         let assignment = &self.assignment;
         let scratch = self.dir.scratch();
-        file::make_private_dir_within(&scratch, &scratch).map_err(|error| with_hints(&error))?;
+        files::make_private_dir_within(&scratch, &scratch).map_err(|error| with_hints(&error))?;
         let mut mission = assignment.mission.clone();
         mission.backend = assignment.backend.clone();
         (mission.model, mission.effort) = (assignment.model.clone(), assignment.effort.clone());
@@ -122,7 +122,7 @@ impl Attempt {
         let plan = self.backend.plan(&turn);
         let decoder = self.backend.decoder(&turn);
         for (path, content) in &plan.files {
-            file::replace(path, content.as_bytes(), false).map_err(|error| with_hints(&error))?;
+            files::replace(path, content.as_bytes(), false).map_err(|error| with_hints(&error))?;
         }
         let stdout = self.dir.stdout();
         let from = std::fs::metadata(&stdout).map_or(0, |metadata| metadata.len());

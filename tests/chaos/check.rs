@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use orchestrator_boss::attempt::state_dir::StateDir;
+use orchestrator_boss::files::lease::is_held;
 use orchestrator_boss::mission::id::ServerId;
 use orchestrator_boss::store::journal::Journal;
-use orchestrator_boss::store::lease::is_held;
-use orchestrator_boss::store::state_dir::StateDir;
 use serde_json::Value;
 
 use crate::model::{Mission, Model};

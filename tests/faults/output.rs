@@ -1,5 +1,5 @@
 //! What a supervisor and its CLI write while they work, when it cannot be written: the raw log, the events, the status, a
-//! letter in the inbox. Work is not lost by it, and a message that was not taken is not said to be.
+//! message in the inbox. Work is not lost by it, and a message that was not taken is not said to be.
 
 use std::fs;
 

@@ -182,7 +182,7 @@ fn a_damaged_journal_is_read_or_refused_and_never_a_panic() {
 #[test]
 fn damaged_files_of_an_attempt_are_refused_and_never_a_panic() {
     let folder = tempfile::tempdir().unwrap();
-    let letter = json!({"id": "5f0c9d0e-8d5b-4c39-9a55-8b4a4d1c9a01", "at": "2026-01-01T00:00:00Z",
+    let inbox_entry = json!({"id": "5f0c9d0e-8d5b-4c39-9a55-8b4a4d1c9a01", "at": "2026-01-01T00:00:00Z",
         "content": {"message": {"text": "hear", "delivery": "when_ready"}}, "worker_id": "w-1-x", "attempt": 1, "status": "completed"});
-    run(letter.to_string().as_bytes(), |bytes| targets::attempt(folder.path(), bytes));
+    run(inbox_entry.to_string().as_bytes(), |bytes| targets::attempt(folder.path(), bytes));
 }

@@ -4,15 +4,17 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use orchestrator_boss::attempt::assignment::Assignment;
+use orchestrator_boss::attempt::status::LiveStatus;
+use orchestrator_boss::attempt::worker_dir::AttemptDir;
 use orchestrator_boss::backend::{Backends, Session, Turn};
 use orchestrator_boss::config::Settings;
+use orchestrator_boss::files;
 use orchestrator_boss::mission::id::ServerId;
 use orchestrator_boss::mission::outcome::Exit;
 use orchestrator_boss::mission::spec::Mission;
 use orchestrator_boss::store::journal::Journal;
-use orchestrator_boss::store::worker_dir::AttemptDir;
-use orchestrator_boss::store::{file, state_file};
-use orchestrator_boss::supervisor::assignment::{Assignment, LiveStatus};
+use orchestrator_boss::store::state_file;
 use uuid::Uuid;
 
 /// The user's settings.
@@ -80,11 +82,11 @@ pub fn attempt(folder: &Path, bytes: &[u8]) {
     for path in [dir.assignment(), dir.status(), dir.outcome_path()] {
         std::fs::write(path, bytes).expect("a file of the test's own");
     }
-    let _ = file::read_json::<Assignment>(&dir.assignment());
-    let _ = file::read_json::<LiveStatus>(&dir.status());
+    let _ = files::read_json::<Assignment>(&dir.assignment());
+    let _ = files::read_json::<LiveStatus>(&dir.status());
     let _ = dir.outcome();
     let inbox = folder.join("inbox");
     std::fs::create_dir_all(&inbox).expect("a folder of the test's own");
     std::fs::write(inbox.join("000001.json"), bytes).expect("a file of the test's own");
-    let _ = dir.letters(0);
+    let _ = dir.inbox_entries(0);
 }

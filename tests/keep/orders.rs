@@ -8,11 +8,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::orchestrator::{
     IntegrationRequest, IntegrationSource, IntegrationStrategy, NewMessage, RemovalAnswer, RemovalRequest,
     RemovalTarget, RetryRequest, Scope, WorktreeRequest,
 };
-use orchestrator_boss::store::worker_dir::Delivery;
 
 use crate::ledger::Ledger;
 use crate::world::{CEILING, Server, World, mission};

@@ -3,10 +3,10 @@
 
 use std::path::PathBuf;
 
+use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::config::Settings;
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, NewMessage, RetryRequest};
-use orchestrator_boss::store::worker_dir::Delivery;
 
 use crate::program;
 use crate::world::{CEILING, Server, World, fake_cli, mission, until_exists};

@@ -1,6 +1,8 @@
 //! Servers and supervisors that die, or hang, in the moments where it hurts. What a dead server left in the files is
 //! laid there by hand, so that each moment is met exactly.
 
+use orchestrator_boss::attempt::state_dir::StateDir;
+use orchestrator_boss::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction};
 use orchestrator_boss::mission::entry::Entry;
 use orchestrator_boss::mission::id::{ServerId, WorkerId};
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
@@ -8,8 +10,6 @@ use orchestrator_boss::mission::outcome::Outcome;
 use orchestrator_boss::orchestrator::{MessageDelivery, NewMessage, WaitStatus};
 use orchestrator_boss::process::{Identity, Signal, send};
 use orchestrator_boss::store::journal::Journal;
-use orchestrator_boss::store::state_dir::StateDir;
-use orchestrator_boss::store::worker_dir::{AttemptDir, Content, Delivery, Letter};
 
 use crate::world::{CEILING, World, mission, until_exists};
 
@@ -17,8 +17,8 @@ fn message(text: &str) -> NewMessage {
     NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady }
 }
 
-fn letter(content: Content) -> Letter {
-    Letter { id: uuid::Uuid::new_v4(), at: jiff::Timestamp::UNIX_EPOCH, by: None, content }
+fn inbox_entry(instruction: Instruction) -> InboxEntry {
+    InboxEntry { id: uuid::Uuid::new_v4(), at: jiff::Timestamp::UNIX_EPOCH, by: None, instruction }
 }
 
 /// The state that a server wrote before it was killed.
@@ -48,18 +48,18 @@ impl Killed {
     }
 
     /// Creates the attempt's folder, with these messages in its inbox.
-    fn attempt(&self, worker: &WorkerId, letters: Vec<Content>) -> AttemptDir {
+    fn attempt(&self, worker: &WorkerId, inbox_entries: Vec<Instruction>) -> AttemptDir {
         let attempt = self.dir.worker(worker).attempt(1);
         attempt.create(&()).unwrap();
-        for content in letters {
-            attempt.post(&letter(content)).unwrap();
+        for content in inbox_entries {
+            attempt.post(&inbox_entry(content)).unwrap();
         }
         attempt
     }
 }
 
-fn told(text: &str) -> Content {
-    Content::Message { text: text.to_owned(), delivery: Delivery::WhenReady }
+fn told(text: &str) -> Instruction {
+    Instruction::Message { text: text.to_owned(), delivery: Delivery::WhenReady }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,7 +78,7 @@ async fn one_that_was_called_off_while_it_started_never_begins() {
     let world = World::new();
     let (mut killed, worker) = Killed::while_starting(&world, "touch ran").await;
     killed.write(Entry::CancelRequested { worker: worker.clone(), by: "boss".into(), reason: "no".to_owned() });
-    killed.attempt(&worker, vec![Content::Cancel { reason: "no".to_owned() }]);
+    killed.attempt(&worker, vec![Instruction::Cancel { reason: "no".to_owned() }]);
     let server = world.server(Some("boss"));
     let answer = server.wait(&[], CEILING).await;
     assert_eq!(answer.settled[0].worker.status, WorkerStatus::Settled(Ending::Cancelled));
@@ -168,7 +168,7 @@ async fn a_message_to_an_ending_attempt_reaches_the_next_though_another_server_s
     let (mut killed, worker) = Killed::while_starting(&world, "say never").await;
     // The other server lives, and is slow: its inbox is closed, its settlement a moment away.
     let lock = killed.dir.server_lock(&ServerId::from("s-killed"));
-    let _lives = orchestrator_boss::store::lease::take(&lock).unwrap();
+    let _lives = orchestrator_boss::files::lease::take(&lock).unwrap();
     killed.write(Entry::ServerJoined { boss: "boss".into(), directory: world.repo() });
     killed.attempt(&worker, Vec::new()).close_inbox_unread().unwrap();
     let server = world.server(Some("boss"));

@@ -1,14 +1,14 @@
 //! Workers that settled long ago and have moved into the history: as good as any other, by name.
 
+use orchestrator_boss::attempt::state_dir::StateDir;
+use orchestrator_boss::attempt::worker_dir::Delivery;
+use orchestrator_boss::files::lease;
 use orchestrator_boss::mission::entry::{Brief, Entry, NewWorker};
 use orchestrator_boss::mission::id::{ServerId, WorkerId};
 use orchestrator_boss::mission::lifecycle::WorkerStatus;
 use orchestrator_boss::mission::outcome::Changes;
 use orchestrator_boss::orchestrator::*;
 use orchestrator_boss::store::journal::Journal;
-use orchestrator_boss::store::lease;
-use orchestrator_boss::store::state_dir::StateDir;
-use orchestrator_boss::store::worker_dir::Delivery;
 
 use crate::world::{CEILING, Server, World, mission};
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::backend::AgentEvent;
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::mission::hint::Hint;
@@ -10,7 +11,6 @@ use orchestrator_boss::orchestrator::{
     Include, IntegrationRequest, IntegrationSource, IntegrationStrategy, MessageDelivery, NewMessage, RetryRequest,
     Scope, WaitRequest, WaitStatus,
 };
-use orchestrator_boss::store::worker_dir::Delivery;
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{CEILING, World, mission};

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::config::Settings;
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::NewMessage;
-use orchestrator_boss::store::worker_dir::Delivery;
 
 use crate::world::{World, mission};
 

@@ -1,8 +1,8 @@
 //! Messages that a worker did not receive before it ended, their authors, and the time that a worker ran.
 
+use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::mission::message::Author;
 use orchestrator_boss::orchestrator::{Heard, Include, NewMessage, RetryRequest, Written};
-use orchestrator_boss::store::worker_dir::Delivery;
 
 use crate::world::{CEILING, Server, World, in_time, mission};
 

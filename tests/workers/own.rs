@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use orchestrator_boss::attempt::state_dir::StateDir;
+use orchestrator_boss::attempt::worker_dir::AttemptDir;
 use orchestrator_boss::mission::id::WorkerId;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::outcome::{Outcome, Proof};
 use orchestrator_boss::orchestrator::{RemovalRequest, RemovalTarget};
 use orchestrator_boss::process::{Identity, Signal, TAG_VARIABLE, send};
-use orchestrator_boss::store::state_dir::StateDir;
-use orchestrator_boss::store::worker_dir::AttemptDir;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 

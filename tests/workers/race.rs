@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::orchestrator::{
     IntegrationRequest, IntegrationSource, NewMessage, RaceView, RetryRequest, WaitStatus, WorkerView,
 };
-use orchestrator_boss::store::worker_dir::Delivery;
 
 use crate::world::{CEILING, Server, World, mission, until_exists};
 

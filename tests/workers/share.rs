@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use orchestrator_boss::attempt::state_dir::StateDir;
 use orchestrator_boss::mission::entry::Entry;
 use orchestrator_boss::mission::id::ServerId;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::orchestrator::{Scope, WaitAnswer, WaitStatus};
-use orchestrator_boss::store::state_dir::StateDir;
 
 use crate::world::{CEILING, Server, World, in_time, mission};
 

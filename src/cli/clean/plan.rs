@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::attempt::verification;
 use crate::cli::here::Here;
 use crate::cli::hint;
 use crate::cli::out::End;
@@ -17,7 +18,6 @@ use crate::mission::hint::Hinted;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
 use crate::orchestrator::{Around, Observer, WorkerView, all_folders, keep_git_to_what_is_remembered, why_it_stays};
-use crate::supervisor::trial;
 
 /// One worktree.
 #[derive(Debug, Serialize)]
@@ -96,7 +96,7 @@ impl Plan {
         let known: HashSet<&Path> = views.iter().map(|view| view.worker.mission.place.path()).collect();
         let Ok(entries) = fs::read_dir(folder) else { return };
         // A worktree for a verification run is removed by the process that made it.
-        let is_of_nobody = |path: &PathBuf| !known.contains(path.as_path()) && !trial::is_tree(path);
+        let is_of_nobody = |path: &PathBuf| !known.contains(path.as_path()) && !verification::is_tree(path);
         for path in entries.flatten().map(|entry| entry.path()).filter(is_of_nobody) {
             let why = "no worker's: look at it, and remove it with `git worktree remove`".to_owned();
             self.stays.push(Item { worker_id: None, branch: None, bytes: size_on_disk(&path), path, why });

@@ -10,8 +10,8 @@ use super::DemoError;
 use super::answer::{items, text};
 use super::missions::{Fate, Plan};
 use super::project::Project;
+use crate::attempt::state_dir;
 use crate::cli::demo_agent::{GREETINGS, SHOUT};
-use crate::store::state_dir;
 
 const MERGED: &[(&str, &str)] = &[
     (GREETINGS, "[english]\nHello, world!\n"),

@@ -6,9 +6,9 @@ use super::check::Check;
 use super::{Place, quoted, word};
 use crate::cli::hint;
 use crate::config::Settings;
+use crate::files;
 use crate::git::{self, Configuration, Git, Identity, Repository};
 use crate::orchestrator::{Around, check_folder, worktrees_folder};
-use crate::store::file;
 
 pub fn look(place: &Place) -> Vec<Check> {
     let mut checks = vec![version(&place.directory)];
@@ -200,7 +200,7 @@ fn to_name_yourself(check: Check) -> Check {
 fn configuration(repository: &Repository, state_root: &Path) -> Option<Check> {
     const NAME: &str = "configuration";
     let kept = state_root.join("git-configuration.json");
-    let before: Configuration = file::read_json(&kept).ok().flatten()?;
+    let before: Configuration = files::read_json(&kept).ok().flatten()?;
     let now = Configuration::of(repository).ok()?;
     let changes = before.changes(&now);
     let named: Vec<String> = changes.iter().take(4).map(|it| it.replace(char::is_control, "?")).collect();

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use super::check::Check;
 use super::{Place, quoted, word};
+use crate::attempt::verification;
+use crate::attempt::verification_dir::VerificationDir;
 use crate::cli::hint;
 use crate::cli::terminal::bytes;
+use crate::files::lease;
 use crate::git::Git;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place as Where;
 use crate::orchestrator::{Around, Observer, Overview, WorkerView, all_folders};
-use crate::store::lease;
-use crate::store::trial_dir::TrialDir;
-use crate::supervisor::trial;
 
 /// Maximum number of items that are named; the others are counted.
 const NAMED: usize = 5;
@@ -139,7 +139,7 @@ fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> O
         }
     }
     let found = folders.iter().flat_map(fs::read_dir).flatten().flatten().map(|it| it.path());
-    let is_stray = |path: &PathBuf| path.is_dir() && !known.contains(path) && !trial::is_tree(path);
+    let is_stray = |path: &PathBuf| path.is_dir() && !known.contains(path) && !verification::is_tree(path);
     let strays: Vec<PathBuf> = found.filter(is_stray).collect();
     let all = known.len() + strays.len();
     if all == 0 {
@@ -173,8 +173,9 @@ fn worktree_of(worker: &Worker) -> Option<&Path> {
 
 fn trials(state_root: &Path) -> Option<Check> {
     let folders = fs::read_dir(state_root.join("integrations")).into_iter().flatten().flatten().map(|it| it.path());
-    let (going_on, left): (Vec<PathBuf>, Vec<PathBuf>) =
-        folders.filter(|path| path.is_dir()).partition(|path| lease::is_held(&TrialDir::at(path.clone()).lock()));
+    let (going_on, left): (Vec<PathBuf>, Vec<PathBuf>) = folders
+        .filter(|path| path.is_dir())
+        .partition(|path| lease::is_held(&VerificationDir::at(path.clone()).lock()));
     if !left.is_empty() {
         let size = Size::of(left.iter().map(PathBuf::as_path));
         let says = format!(
@@ -244,13 +245,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::attempt::state_dir::StateDir;
     use crate::mission::create::{Defaults, Registered, register};
     use crate::mission::entry::{Entry, NewWorker};
     use crate::mission::id::{BossId, ServerId, WorkerId};
     use crate::mission::testing::draft;
     use crate::store::history::{History, Record};
     use crate::store::journal::Journal;
-    use crate::store::state_dir::StateDir;
 
     #[test]
     fn a_worktree_of_a_worker_in_the_history_is_no_strangers() {

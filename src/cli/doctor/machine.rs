@@ -9,12 +9,12 @@ use rustix::fs::{Access, access};
 
 use super::check::Check;
 use super::{Place, quoted};
+use crate::attempt::state_dir::state_file;
 use crate::cli::terminal::bytes;
 use crate::config::{Settings, default_path};
+use crate::files;
 use crate::mission::entry::FORMAT;
 use crate::process;
-use crate::store::file;
-use crate::store::state_dir::state_file;
 
 /// As many as a worker takes, and some.
 const FEW_INSTANCES: u64 = 16;
@@ -94,7 +94,7 @@ pub fn state(place: &Place) -> Vec<Check> {
 /// The journal says the same of itself when the workers are looked at.
 fn newer_state(root: &Path) -> Option<Check> {
     let path = state_file(root);
-    let told: serde_json::Value = file::read_json(&path).ok().flatten()?;
+    let told: serde_json::Value = files::read_json(&path).ok().flatten()?;
     let found = told.get("version")?.as_u64().filter(|version| *version > u64::from(FORMAT))?;
     let says = format!(
         "{} was written by a newer orchestrator-boss (version {found}; this one knows {FORMAT}): use that one, or another \

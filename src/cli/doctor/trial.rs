@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::check::Check;
 use super::{Place, quoted};
 use crate::cli::hint;
+use crate::files;
 use crate::git::{self, CommandError, Configuration, Git, Repository};
-use crate::store::file;
 
 const NAME: &str = "checkout";
 /// Time limit for a checkout. The result of one that takes longer is unknown.
@@ -101,7 +101,7 @@ fn borrow(repository: &Repository, at: &Path) -> Result<(), Failed> {
 
 fn has_changed_configuration(repository: &Repository, place: &Place) -> bool {
     let kept = place.state_root.join("git-configuration.json");
-    let before: Option<Configuration> = file::read_json(&kept).ok().flatten();
+    let before: Option<Configuration> = files::read_json(&kept).ok().flatten();
     let now = Configuration::of(repository).ok();
     before.zip(now).is_some_and(|(before, now)| !before.changes(&now).is_empty())
 }

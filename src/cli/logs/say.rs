@@ -8,17 +8,18 @@ use jiff::{Timestamp, Zoned};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::attempt::assignment::Assignment;
+use crate::attempt::status::LiveStatus;
+use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction};
 use crate::backend::AgentEvent;
 use crate::cli::out::{self, End};
 use crate::cli::terminal::{self, Tone, count, paint};
+use crate::files;
 use crate::mission::entry::Brief;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::message::Author;
 use crate::mission::outcome::{Outcome, Verification, blocked_by};
 use crate::orchestrator::{self, Heard, LoggedEvent};
-use crate::store::file;
-use crate::store::worker_dir::{AttemptDir, Content, Letter};
-use crate::supervisor::assignment::{Assignment, LiveStatus};
 
 /// Maximum number of lines shown of a tool's output, from its end.
 const OUTPUT_LINES: usize = 12;
@@ -31,7 +32,7 @@ pub(super) struct Teller {
     json: bool,
     zone: TimeZone,
     /// Messages that were read and not yet printed. `read` is the number of messages that were read.
-    letters: Mutex<VecDeque<Letter>>,
+    inbox_entries: Mutex<VecDeque<InboxEntry>>,
     read: Mutex<usize>,
 }
 
@@ -42,7 +43,7 @@ impl Teller {
             number,
             json,
             zone: TimeZone::system(),
-            letters: Mutex::default(),
+            inbox_entries: Mutex::default(),
             read: Mutex::default(),
         }
     }
@@ -52,7 +53,7 @@ impl Teller {
             return Ok(());
         }
         self.look_again();
-        let assignment: Option<Assignment> = file::read_json(&self.attempt.assignment()).ok().flatten();
+        let assignment: Option<Assignment> = files::read_json(&self.attempt.assignment()).ok().flatten();
         let begun = assignment.is_some();
         let written = assignment.as_ref().map(|assignment| assignment.written.clone()).unwrap_or_default();
         let with = assignment.map_or_else(String::new, |assignment| match assignment.model {
@@ -70,11 +71,11 @@ impl Teller {
 
     /// Prints the messages to the worker up to this time that were not printed yet.
     fn letters_until(&self, until: Timestamp) -> Result<(), End> {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = letters.iter().take_while(|letter| letter.at <= until).count();
-        for letter in letters.drain(..until) {
-            if let Some(text) = wrote(&letter) {
-                self.say(letter.at, Some(Tone::Strong), &text)?;
+        let mut inbox_entries = self.inbox_entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = inbox_entries.iter().take_while(|inbox_entry| inbox_entry.at <= until).count();
+        for inbox_entry in inbox_entries.drain(..until) {
+            if let Some(text) = wrote(&inbox_entry) {
+                self.say(inbox_entry.at, Some(Tone::Strong), &text)?;
             }
         }
         Ok(())
@@ -82,15 +83,15 @@ impl Teller {
 
     /// Drops messages up to this time, for a log whose beginning is left out.
     pub fn leave_out_letters(&self, until: Timestamp) {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).retain(|letter| letter.at > until);
+        self.inbox_entries.lock().unwrap_or_else(PoisonError::into_inner).retain(|inbox_entry| inbox_entry.at > until);
     }
 
     /// Reads messages that were posted since the last call.
     pub fn look_again(&self) {
         let mut told = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = self.attempt.letters(*told).unwrap_or_default();
+        let new = self.attempt.inbox_entries(*told).unwrap_or_default();
         *told += new.len();
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
+        self.inbox_entries.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
     }
 
     /// Returns whether the event is printed. For users, bookkeeping is left out.
@@ -151,12 +152,12 @@ impl Teller {
     }
 
     fn is_open(&self) -> Result<(), End> {
-        let live: Option<LiveStatus> = file::read_json(&self.attempt.status()).ok().flatten();
+        let live: Option<LiveStatus> = files::read_json(&self.attempt.status()).ok().flatten();
         match live {
             Some(live) if !self.json => {
                 self.look_again();
                 self.letters_until(Timestamp::MAX)?;
-                for waiting in orchestrator::letters(self.number, &self.attempt, false) {
+                for waiting in orchestrator::inbox_entries(self.number, &self.attempt, false) {
                     if waiting.heard == Heard::Waiting {
                         let text = format!("{INDENT}waiting to be heard: {}", out::harmless(&waiting.text));
                         out::line(&paint(Tone::Waiting, &text))?;
@@ -170,10 +171,12 @@ impl Teller {
     }
 
     fn message(&self, id: Uuid) -> Option<String> {
-        let letters = self.attempt.letters(0).ok()?;
-        letters.into_iter().find(|letter| letter.id == id).and_then(|letter| match letter.content {
-            Content::Message { text, .. } => Some(format!("heard: {text}")),
-            _ => None,
+        let inbox_entries = self.attempt.inbox_entries(0).ok()?;
+        inbox_entries.into_iter().find(|inbox_entry| inbox_entry.id == id).and_then(|inbox_entry| {
+            match inbox_entry.instruction {
+                Instruction::Message { text, .. } => Some(format!("heard: {text}")),
+                _ => None,
+            }
         })
     }
 
@@ -192,14 +195,14 @@ impl Teller {
 }
 
 /// Describes a message to the worker, with its author.
-pub(in crate::cli) fn wrote(letter: &Letter) -> Option<String> {
-    match &letter.content {
-        Content::Message { text, .. } => Some(words(letter.by, text)),
-        Content::Cancel { reason } => {
-            let by = letter.by.map_or_else(String::new, |by| format!(" by the {}", by.as_str()));
+pub(in crate::cli) fn wrote(inbox_entry: &InboxEntry) -> Option<String> {
+    match &inbox_entry.instruction {
+        Instruction::Message { text, .. } => Some(words(inbox_entry.by, text)),
+        Instruction::Cancel { reason } => {
+            let by = inbox_entry.by.map_or_else(String::new, |by| format!(" by the {}", by.as_str()));
             Some(format!("cancelled{by}: {reason}"))
         }
-        Content::OverBudget { reason } => Some(format!("stopped: {reason}")),
+        Instruction::OverBudget { reason } => Some(format!("stopped: {reason}")),
     }
 }
 

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::text;
+use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction};
 use crate::backend::AgentEvent;
 use crate::mission::message::Author;
 use crate::orchestrator::LoggedEvent;
-use crate::store::worker_dir::{AttemptDir, Content, Letter};
 
 /// Amounts read of a log's beginning and of its end, as multiples of the room for it.
 const READ_HEAD: u64 = 1;
@@ -72,16 +72,18 @@ impl Conversation {
     pub fn of(attempt: &AttemptDir, room: usize) -> Self {
         let log = attempt.events();
         let (head, tail) = read_ends(&log, room as u64).unwrap_or_default();
-        let letters = attempt.letters(0).unwrap_or_default();
+        let inbox_entries = attempt.inbox_entries(0).unwrap_or_default();
         let head = events(&head);
         let (items, gap) = match tail.as_deref().map(events) {
-            None => (items(head, &letters), None),
+            None => (items(head, &inbox_entries), None),
             Some(tail) => {
                 // What was written between the two is left out with what happened there.
                 let until = head.last().map_or(Timestamp::MIN, |event| event.at);
                 let from = tail.first().map_or(Timestamp::MAX, |event| event.at);
-                let early: Vec<Letter> = letters.iter().filter(|letter| letter.at <= until).cloned().collect();
-                let late: Vec<Letter> = letters.into_iter().filter(|letter| letter.at >= from.max(until)).collect();
+                let early: Vec<InboxEntry> =
+                    inbox_entries.iter().filter(|inbox_entry| inbox_entry.at <= until).cloned().collect();
+                let late: Vec<InboxEntry> =
+                    inbox_entries.into_iter().filter(|inbox_entry| inbox_entry.at >= from.max(until)).collect();
                 let mut all = items(head, &early);
                 let gap = all.len();
                 all.extend(items(tail, &late));
@@ -115,7 +117,7 @@ fn events(log: &[u8]) -> Vec<LoggedEvent> {
     log.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
-fn items(events: Vec<LoggedEvent>, letters: &[Letter]) -> Vec<Item> {
+fn items(events: Vec<LoggedEvent>, inbox_entries: &[InboxEntry]) -> Vec<Item> {
     let mut items: Vec<Item> = Vec::new();
     let mut running: HashMap<String, usize> = HashMap::new();
     for LoggedEvent { at, event } in events {
@@ -132,11 +134,11 @@ fn items(events: Vec<LoggedEvent>, letters: &[Letter]) -> Vec<Item> {
         }
         items.extend(what(event).map(|what| Item { at, what }));
     }
-    for letter in letters {
-        if let Content::Message { text, .. } = &letter.content {
-            let message = What::Message { by: letter.by, text: text::head(&text::clean(text), SAID).into_owned() };
-            let place = items.iter().position(|item| item.at > letter.at).unwrap_or(items.len());
-            items.insert(place, Item { at: letter.at, what: message });
+    for inbox_entry in inbox_entries {
+        if let Instruction::Message { text, .. } = &inbox_entry.instruction {
+            let message = What::Message { by: inbox_entry.by, text: text::head(&text::clean(text), SAID).into_owned() };
+            let place = items.iter().position(|item| item.at > inbox_entry.at).unwrap_or(items.len());
+            items.insert(place, Item { at: inbox_entry.at, what: message });
         }
     }
     items
@@ -215,7 +217,7 @@ fn size(item: &Item) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::worker_dir::{Delivery, WorkerDir};
+    use crate::attempt::worker_dir::{Delivery, WorkerDir};
     use serde_json::json;
 
     fn attempt(folder: &Path, events: &[serde_json::Value]) -> AttemptDir {
@@ -250,8 +252,8 @@ mod tests {
             said(9_000, "late"),
         ];
         let attempt = attempt(folder.path(), &events);
-        let content = Content::Message { text: "look at b".into(), delivery: Delivery::WhenReady };
-        attempt.post(&Letter { id: uuid::Uuid::nil(), at: at(3), by: Some(Author::User), content }).unwrap();
+        let instruction = Instruction::Message { text: "look at b".into(), delivery: Delivery::WhenReady };
+        attempt.post(&InboxEntry { id: uuid::Uuid::nil(), at: at(3), by: Some(Author::User), instruction }).unwrap();
         let conversation = Conversation::of(&attempt, 100_000);
         assert_eq!(conversation.gap, None);
         let end = End { how: "exit 101".into(), is_bad: true, output: "red".into() };

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::conversation::Conversation;
+use crate::attempt::assignment::Assignment;
+use crate::attempt::worker_dir::AttemptDir;
+use crate::files;
 use crate::git::{self, FileChange};
 use crate::mission::budget::Spent;
 use crate::mission::entry::{Brief, Start};
@@ -16,9 +19,6 @@ use crate::mission::message::Author;
 use crate::mission::outcome::Changes;
 use crate::mission::registry::Worker;
 use crate::orchestrator::{Observer, OrchestratorError, Overview, WorkerView};
-use crate::store::file;
-use crate::store::worker_dir::AttemptDir;
-use crate::supervisor::assignment::Assignment;
 
 /// The newest so many are told of.
 const MOST_WORKERS: usize = 500;
@@ -239,7 +239,7 @@ impl Attempt {
 
 /// Reads the messages of a retry from the folder of the attempt.
 fn asked(dir: &AttemptDir) -> Vec<(Option<Author>, String)> {
-    let assignment: Option<Assignment> = file::read_json(&dir.assignment()).ok().flatten();
+    let assignment: Option<Assignment> = files::read_json(&dir.assignment()).ok().flatten();
     let Some(Assignment { start, written, .. }) = assignment else { return Vec::new() };
     match start {
         Start::Mission => Vec::new(),

@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf, absolute};
 
 use super::entry::NAME;
+use crate::attempt::state_dir;
 use crate::cli::Places;
 use crate::cli::hint;
 use crate::config::Settings;
-use crate::store::state_dir;
 
 /// Returns the command with which a client starts this program.
 ///

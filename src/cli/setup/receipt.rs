@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use serde::{Deserialize, Serialize};
 
-use crate::store::file::{self, FileError};
+use crate::files::{self, FileError};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Receipt {
@@ -38,7 +38,7 @@ impl Receipt {
     /// One that cannot be read says nothing.
     pub fn load() -> Self {
         let path = path();
-        path.and_then(|path| file::read_json(&path).ok()?).unwrap_or_default()
+        path.and_then(|path| files::read_json(&path).ok()?).unwrap_or_default()
     }
 
     pub fn of(&self, path: &Path) -> Made {
@@ -59,8 +59,8 @@ impl Receipt {
             let _ = std::fs::remove_file(&path);
             return Ok(());
         }
-        path.parent().map_or(Ok(()), file::make_private_dir)?;
-        file::replace_json(&path, self, true)
+        path.parent().map_or(Ok(()), files::make_private_dir)?;
+        files::replace_json(&path, self, true)
     }
 }
 

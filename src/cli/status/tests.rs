@@ -6,6 +6,7 @@ use super::board::{Board, Group, Shown};
 use super::row::Row;
 use super::screen::{self, Line};
 use super::{detail, text};
+use crate::attempt::status::{LiveStatus, Phase};
 use crate::mission::budget::Spent;
 use crate::mission::entry::{Brief, BriefFailure, Entry};
 use crate::mission::lifecycle::Ending;
@@ -14,7 +15,6 @@ use crate::mission::registry::Registry;
 use crate::mission::testing;
 use crate::orchestrator::{Collision, WorkerView};
 use crate::process::Identity;
-use crate::supervisor::assignment::{LiveStatus, Phase};
 
 /// A moment of which all tests speak.
 pub fn now() -> Timestamp {

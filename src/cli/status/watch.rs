@@ -25,11 +25,11 @@ use tokio::task::JoinHandle;
 
 use self::eyes::{Eyes, Poke, Wish};
 use self::state::{App, Ask, Event};
+use crate::attempt::worker_dir::Delivery;
 use crate::cli::here::Here;
 use crate::cli::out::{self, End};
 use crate::cli::{Places, terminal, visit};
 use crate::mission::id::WorkerId;
-use crate::store::worker_dir::Delivery;
 
 /// Who leaves while a worker is being ended waits so long for it.
 const FINISH: Duration = Duration::from_secs(20);

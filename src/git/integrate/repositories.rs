@@ -5,7 +5,7 @@ use std::path::Path;
 use super::tests::{Integrate, Integration, IntegrationStatus, integrate};
 use super::*;
 use crate::git::testing::{Fixture, commit, git, read, write};
-use crate::git::{push, trial};
+use crate::git::{push, verification_tree};
 
 const ALL: [Strategy; 3] = [Strategy::Merge, Strategy::Squash, Strategy::CherryPick];
 
@@ -29,9 +29,9 @@ fn is_in(repo: &Repository, done: &Integration, verified_at: &Path) {
     assert_eq!(done.status, IntegrationStatus::Merged);
     assert_eq!(read(repo.root(), "work.txt"), "work\n");
     assert_eq!(git(repo.root(), &["status", "--porcelain"]), "");
-    trial::make(repo, verified_at, done.commit.as_ref().unwrap()).unwrap();
+    verification_tree::make(repo, verified_at, done.commit.as_ref().unwrap()).unwrap();
     assert_eq!((read(verified_at, "work.txt"), read(verified_at, "main.txt")), ("work\n".into(), "main\n".into()));
-    trial::remove(repo, verified_at).unwrap();
+    verification_tree::remove(repo, verified_at).unwrap();
 }
 
 fn works_everywhere(options: &[&str]) {
@@ -39,7 +39,7 @@ fn works_everywhere(options: &[&str]) {
         let fixture = Fixture::empty(options);
         fixture.commit("readme.txt", "hello\n");
         diverge(&fixture);
-        is_in(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("trial"));
+        is_in(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("verification"));
     }
 }
 
@@ -74,7 +74,7 @@ fn in_a_partial_clone() {
         }
         git(&clone, &["branch", "-q", "--no-track", "work", "origin/work"]);
         let repo = Repository::discover(&clone).unwrap().unwrap();
-        is_in(&repo, &merge(&repo, strategy), &fixture.beside("trial"));
+        is_in(&repo, &merge(&repo, strategy), &fixture.beside("verification"));
     }
 }
 
@@ -101,10 +101,10 @@ fn with_submodules() {
         assert_eq!(fixture.git(&["rev-parse", "main:lib"]), newer);
         assert_ne!(git(&lib, &["rev-parse", "HEAD"]), newer);
         assert!(!crate::git::lacks_submodules(&fixture.repo, "main"));
-        let trial = fixture.beside("trial");
-        trial::make(&fixture.repo, &trial, &done.commit.unwrap()).unwrap();
+        let trial = fixture.beside("verification");
+        verification_tree::make(&fixture.repo, &trial, &done.commit.unwrap()).unwrap();
         assert_eq!(git(&trial.join("lib"), &["rev-parse", "HEAD"]), newer);
-        trial::remove(&fixture.repo, &trial).unwrap();
+        verification_tree::remove(&fixture.repo, &trial).unwrap();
     }
 }
 
@@ -119,7 +119,7 @@ fn with_a_filter_as_that_of_large_files() {
         fixture.git(&["commit", "-q", "--allow-empty", "-m", "all of them"]);
         diverge(&fixture);
         assert_eq!(fixture.git(&["cat-file", "blob", "work:work.txt"]), "WORK");
-        is_in(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("trial"));
+        is_in(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("verification"));
     }
 }
 
@@ -135,7 +135,7 @@ fn in_a_sparse_checkout() {
         fixture.git(&["checkout", "-q", "main"]);
         fixture.commit("main.txt", "main\n");
         fixture.git(&["sparse-checkout", "set", "in"]);
-        is_in(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("trial"));
+        is_in(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("verification"));
         assert!(!fixture.root().join("out").exists(), "what is left out stays so");
         assert_eq!(fixture.git(&["show", "main:out/b.txt"]), "b of work");
     }

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Nature, Tool};
+use crate::attempt::worker_dir::Delivery;
 use crate::mcp::arguments::{self, NAME, PROMPT};
 use crate::mcp::error::ToolError;
 use crate::orchestrator::{MessageDelivery, NewMessage};
-use crate::store::worker_dir::Delivery;
 
 pub(super) struct SendMessageToWorker;
 

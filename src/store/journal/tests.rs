@@ -35,7 +35,7 @@ mod repair;
 #[test]
 fn the_journal_of_an_earlier_build_is_read_and_gone_on_with() {
     let folder = tempfile::tempdir().unwrap();
-    file::make_private_dir(&journal_in(folder.path())).unwrap();
+    files::make_private_dir(&journal_in(folder.path())).unwrap();
     let earlier = include_str!("../../../tests/fixtures/state/journal.jsonl");
     fs::write(generation::path(&journal_in(folder.path()), 1), earlier).unwrap();
     let mut journal = open(folder.path(), "a");

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use orchestrator_boss::files::replace_json;
 use orchestrator_boss::mission::id::ServerId;
-use orchestrator_boss::store::file::replace_json;
 use orchestrator_boss::store::journal::Journal;
 use serde_json::{Value, json};
 

@@ -8,11 +8,11 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
 use super::super::text;
+use crate::attempt::worker_dir::{AttemptDir, InboxEntry};
 use crate::backend::AgentEvent;
 use crate::cli::logs::say::{tone, wrote};
 use crate::cli::terminal::Tone;
 use crate::orchestrator::LoggedEvent;
-use crate::store::worker_dir::{AttemptDir, Letter};
 
 /// Bytes read of an existing log, from its end.
 const BEHIND: u64 = 512 * 1024;
@@ -39,7 +39,7 @@ pub(super) struct Follow {
     /// True up to the next line feed, for a line that began before the first read or is too long.
     skips: bool,
     /// Number of the attempt's messages that were shown.
-    letters: usize,
+    inbox_entries: usize,
     zone: TimeZone,
 }
 
@@ -47,7 +47,7 @@ impl Follow {
     pub fn new(path: PathBuf) -> Self {
         let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
         let read = length.saturating_sub(BEHIND);
-        Self { path, read, half: Vec::new(), skips: read > 0, letters: 0, zone: TimeZone::system() }
+        Self { path, read, half: Vec::new(), skips: read > 0, inbox_entries: 0, zone: TimeZone::system() }
     }
 
     /// Returns the lines since the last call, and whether there is more to read.
@@ -58,10 +58,10 @@ impl Follow {
             file.take(PIECE).read_to_end(&mut piece)
         });
         // The file does not exist yet or is unreadable for a moment: the next poll reads it.
-        let letters = self.new_letters();
-        let Ok(length) = reading else { return (letters.into_iter().map(|(_, line)| line).collect(), false) };
+        let inbox_entries = self.new_letters();
+        let Ok(length) = reading else { return (inbox_entries.into_iter().map(|(_, line)| line).collect(), false) };
         self.read += length as u64;
-        let mut lines: Vec<(Timestamp, LogLine)> = letters;
+        let mut lines: Vec<(Timestamp, LogLine)> = inbox_entries;
         let mut rest = &piece[..];
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.half.extend_from_slice(&rest[..end]);
@@ -91,14 +91,14 @@ impl Follow {
     /// Returns the messages to the worker since the last call.
     fn new_letters(&mut self) -> Vec<(Timestamp, LogLine)> {
         let Some(folder) = self.path.parent() else { return Vec::new() };
-        let letters = AttemptDir::at(folder.to_owned()).letters(self.letters).unwrap_or_default();
-        self.letters += letters.len();
-        let line = |letter: &Letter| {
-            let text = wrote(letter)?;
-            let time = Zoned::new(letter.at, self.zone.clone()).strftime("%H:%M:%S").to_string();
-            Some((letter.at, LogLine { time, text: text::clean(&text), tone: Some(Tone::Strong) }))
+        let inbox_entries = AttemptDir::at(folder.to_owned()).inbox_entries(self.inbox_entries).unwrap_or_default();
+        self.inbox_entries += inbox_entries.len();
+        let line = |inbox_entry: &InboxEntry| {
+            let text = wrote(inbox_entry)?;
+            let time = Zoned::new(inbox_entry.at, self.zone.clone()).strftime("%H:%M:%S").to_string();
+            Some((inbox_entry.at, LogLine { time, text: text::clean(&text), tone: Some(Tone::Strong) }))
         };
-        letters.iter().filter_map(line).collect()
+        inbox_entries.iter().filter_map(line).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use super::file::{self, FileError};
+use super::{self as files, FileError};
 
 /// Held until it is dropped, or the process ends.
 #[derive(Debug)]
@@ -24,7 +24,8 @@ impl Drop for Lease {
 
 /// Takes the lock; `None` when a living process holds it.
 pub fn take(path: &Path) -> Result<Option<Lease>, FileError> {
-    let file = file::private().create(true).append(true).open(path).map_err(|source| FileError::write(path, source))?;
+    let file =
+        files::private().create(true).append(true).open(path).map_err(|source| FileError::write(path, source))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(Lease { file })),
         Err(TryLockError::WouldBlock) => Ok(None),

@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::file::{self, FileError};
+use super::state_dir::{self, StateDir};
+use crate::files::{self, FileError};
 use crate::mission::message::{Author, Cancelled};
 use crate::mission::outcome::Outcome;
 use crate::mission::registry::Worker;
@@ -37,29 +38,28 @@ impl WorkerDir {
 
     /// Within `<state folder>/workers/`, which may be gone as well.
     fn make(&self) -> Result<(), FileError> {
-        let state = self.root.ancestors().nth(2).unwrap_or(&self.root);
-        file::make_private_dir_within(state, &self.root)
+        files::make_private_dir_within(state_dir::above_worker(&self.root), &self.root)
     }
 
     /// Keeps what is known of the worktree that was made for this worker.
     pub fn remember_worktree(&self, worktree: &impl Serialize) -> Result<(), FileError> {
-        file::refuse_links_in(&self.root)?;
+        files::refuse_links_in(&self.root)?;
         self.make()?;
-        file::replace_json(&self.root.join("worktree.json"), worktree, true)
+        files::replace_json(&self.root.join("worktree.json"), worktree, true)
     }
 
     pub fn worktree<T: DeserializeOwned>(&self) -> Result<Option<T>, FileError> {
-        file::read_json(&self.root.join("worktree.json"))
+        files::read_json(&self.root.join("worktree.json"))
     }
 
     /// Keeps the worker as it is when an attempt begins: what a registry that was lost can be rebuilt from.
     pub fn remember(&self, worker: &Worker) -> Result<(), FileError> {
         self.make()?;
-        file::replace_json(&self.root.join("worker.json"), worker, true)
+        files::replace_json(&self.root.join("worker.json"), worker, true)
     }
 
     pub fn remembered(&self) -> Result<Option<Worker>, FileError> {
-        file::read_json(&self.root.join("worker.json"))
+        files::read_json(&self.root.join("worker.json"))
     }
 
     /// Numbers of the attempts that have a folder, in order.
@@ -93,19 +93,19 @@ enum Claim {
 
 /// A message to the supervisor, on which it acts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Letter {
+pub struct InboxEntry {
     pub id: Uuid,
     pub at: Timestamp,
     /// The author. `None` if the server wrote it on its own, or if an earlier build did not record the author.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Author>,
     #[serde(flatten)]
-    pub content: Content,
+    pub instruction: Instruction,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Content {
+pub enum Instruction {
     Message {
         text: String,
         delivery: Delivery,
@@ -129,7 +129,7 @@ pub enum Delivery {
     Interrupt,
 }
 
-/// What became of a posted letter.
+/// What became of a posted message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Posted {
     Accepted,
@@ -144,6 +144,11 @@ impl AttemptDir {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Returns the state directory that this attempt is in.
+    pub fn state_dir(&self) -> StateDir {
+        StateDir::at(state_dir::above_attempt(&self.root))
     }
 
     pub fn assignment(&self) -> PathBuf {
@@ -215,17 +220,15 @@ impl AttemptDir {
     /// Makes the folder, with the assignment in it.
     pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
         self.make()?;
-        file::replace_json(&self.assignment(), assignment, true)
+        files::replace_json(&self.assignment(), assignment, true)
     }
 
     /// Makes what is missing of the folder. What lies there already may have been put there by anybody.
     pub fn make(&self) -> Result<(), FileError> {
         for folder in self.root.ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {
-            file::refuse_links_in(folder)?;
+            files::refuse_links_in(folder)?;
         }
-        // `<state folder>/workers/<id>/attempts/<number>`.
-        let state = self.root.ancestors().nth(4).unwrap_or(&self.root);
-        file::make_private_dir_within(state, &self.inbox())
+        files::make_private_dir_within(state_dir::above_attempt(&self.root), &self.inbox())
     }
 
     /// Takes the right to run this attempt; `false` when it was taken before.
@@ -249,7 +252,7 @@ impl AttemptDir {
     }
 
     fn claim_for(&self, claim: Claim) -> Result<bool, FileError> {
-        match file::create_json_once(&self.claim(), &claim) {
+        match files::create_json_once(&self.claim(), &claim) {
             Ok(()) => Ok(true),
             Err(FileError::Exists { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -257,19 +260,19 @@ impl AttemptDir {
     }
 
     fn claimed_for(&self) -> Result<Option<Claim>, FileError> {
-        file::read_json(&self.claim())
+        files::read_json(&self.claim())
     }
 
     /// Keeps space free for the outcome.
     pub fn reserve_outcome(&self) -> Result<(), FileError> {
         // Written, not truncated to size: a hole reserves nothing.
-        file::replace(&self.reserve(), &vec![b' '; RESERVE], false)
+        files::replace(&self.reserve(), &vec![b' '; RESERVE], false)
     }
 
     /// Writes the record that settles the attempt. `false`: it was settled before, and stays as it was.
     pub fn settle(&self, outcome: &Outcome) -> Result<bool, FileError> {
         let _ = fs::remove_file(self.reserve());
-        match file::create_json_once(&self.outcome_path(), outcome) {
+        match files::create_json_once(&self.outcome_path(), outcome) {
             Ok(()) => Ok(true),
             Err(FileError::Exists { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -277,68 +280,70 @@ impl AttemptDir {
     }
 
     pub fn outcome(&self) -> Result<Option<Outcome>, FileError> {
-        file::read_json(&self.outcome_path())
+        files::read_json(&self.outcome_path())
     }
 
-    pub fn post(&self, letter: &Letter) -> Result<Posted, FileError> {
+    pub fn post(&self, inbox_entry: &InboxEntry) -> Result<Posted, FileError> {
         let _lock = self.lock_inbox()?;
         if self.inbox_closed().exists() || self.outcome_path().exists() {
             return Ok(Posted::Closed);
         }
-        let path = self.inbox().join(format!("{:06}.json", self.count_letters()?));
-        file::replace_json(&path, letter, true)?;
+        let path = self.inbox().join(format!("{:06}.json", self.count_entries()?));
+        files::replace_json(&path, inbox_entry, true)?;
         Ok(Posted::Accepted)
     }
 
-    /// All letters from number `from` on, in the order in which they were posted.
-    pub fn letters(&self, from: usize) -> Result<Vec<Letter>, FileError> {
-        let mut letters = Vec::new();
-        while let Some(letter) = file::read_json(&self.inbox().join(format!("{:06}.json", from + letters.len())))? {
-            letters.push(letter);
+    /// All messages from number `from` on, in the order in which they were posted.
+    pub fn inbox_entries(&self, from: usize) -> Result<Vec<InboxEntry>, FileError> {
+        let mut inbox_entries = Vec::new();
+        while let Some(inbox_entry) =
+            files::read_json(&self.inbox().join(format!("{:06}.json", from + inbox_entries.len())))?
+        {
+            inbox_entries.push(inbox_entry);
         }
-        Ok(letters)
+        Ok(inbox_entries)
     }
 
-    /// Closes the inbox, unless there are letters from number `read` on: then it stays open and they are returned.
-    pub fn close_inbox(&self, read: usize) -> Result<Vec<Letter>, FileError> {
+    /// Closes the inbox, unless there are messages from number `read` on: then it stays open and they are returned.
+    pub fn close_inbox(&self, read: usize) -> Result<Vec<InboxEntry>, FileError> {
         let _lock = self.lock_inbox()?;
-        let unread = self.letters(read)?;
+        let unread = self.inbox_entries(read)?;
         if unread.is_empty() {
-            file::replace(&self.inbox_closed(), b"", false)?;
+            files::replace(&self.inbox_closed(), b"", false)?;
         }
         Ok(unread)
     }
 
     /// Closes the inbox and returns all messages that were ever posted.
-    pub fn close_inbox_unread(&self) -> Result<Vec<Letter>, FileError> {
+    pub fn close_inbox_unread(&self) -> Result<Vec<InboxEntry>, FileError> {
         self.make()?;
         let _lock = self.lock_inbox()?;
-        file::replace(&self.inbox_closed(), b"", false)?;
-        self.letters(0)
+        files::replace(&self.inbox_closed(), b"", false)?;
+        self.inbox_entries(0)
     }
 
     /// Returns the requested cancellation, if any.
     pub fn called_off(&self) -> Option<Cancelled> {
-        self.letters(0).unwrap_or_default().into_iter().find_map(|letter| match letter.content {
-            Content::Cancel { reason } => Some(Cancelled { by: letter.by, reason }),
-            Content::Message { .. } | Content::OverBudget { .. } => None,
+        self.inbox_entries(0).unwrap_or_default().into_iter().find_map(|inbox_entry| match inbox_entry.instruction {
+            Instruction::Cancel { reason } => Some(Cancelled { by: inbox_entry.by, reason }),
+            Instruction::Message { .. } | Instruction::OverBudget { .. } => None,
         })
     }
 
-    fn count_letters(&self) -> Result<usize, FileError> {
+    fn count_entries(&self) -> Result<usize, FileError> {
         let inbox = self.inbox();
         let entries = fs::read_dir(&inbox).map_err(|source| FileError::read(&inbox, source))?;
-        let is_letter = |entry: io::Result<fs::DirEntry>| {
+        let is_entry = |entry: io::Result<fs::DirEntry>| {
             entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(|name| name.ends_with(".json")))
         };
-        Ok(entries.filter_map(|entry| is_letter(entry).then_some(())).count())
+        Ok(entries.filter_map(|entry| is_entry(entry).then_some(())).count())
     }
 
     /// Held until dropped.
     fn lock_inbox(&self) -> Result<File, FileError> {
         let path = self.root.join("inbox.lock");
         let fail = |source| FileError::write(&path, source);
-        let file = file::private().create(true).append(true).open(&path).map_err(fail)?;
+        let file = files::private().create(true).append(true).open(&path).map_err(fail)?;
         file.lock().map_err(fail)?;
         Ok(file)
     }
@@ -356,7 +361,7 @@ pub struct LineWriter {
 impl LineWriter {
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let fail = |source| FileError::write(path, source);
-        let file = file::private().create(true).append(true).open(path).map_err(fail)?;
+        let file = files::private().create(true).append(true).open(path).map_err(fail)?;
         let whole = file.metadata().map_err(fail)?.len();
         Ok(Self { path: path.to_owned(), file, whole })
     }
@@ -383,9 +388,9 @@ impl LineWriter {
 mod tests {
     use super::*;
 
-    fn letter(text: &str) -> Letter {
-        let content = Content::Message { text: text.to_owned(), delivery: Delivery::WhenReady };
-        Letter { id: Uuid::new_v4(), at: Timestamp::UNIX_EPOCH, by: None, content }
+    fn inbox_entry(text: &str) -> InboxEntry {
+        let instruction = Instruction::Message { text: text.to_owned(), delivery: Delivery::WhenReady };
+        InboxEntry { id: Uuid::new_v4(), at: Timestamp::UNIX_EPOCH, by: None, instruction }
     }
 
     #[test]
@@ -393,16 +398,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
         attempt.create(&()).unwrap();
-        let first = letter("one");
+        let first = inbox_entry("one");
         assert_eq!(attempt.post(&first).unwrap(), Posted::Accepted);
-        assert_eq!(attempt.letters(0).unwrap(), [first]);
+        assert_eq!(attempt.inbox_entries(0).unwrap(), [first]);
 
-        let late = letter("two");
+        let late = inbox_entry("two");
         attempt.post(&late).unwrap();
-        assert_eq!(attempt.close_inbox(1).unwrap(), [late], "an unread letter keeps it open");
-        assert_eq!(attempt.post(&letter("three")).unwrap(), Posted::Accepted);
+        assert_eq!(attempt.close_inbox(1).unwrap(), [late], "an unread message keeps it open");
+        assert_eq!(attempt.post(&inbox_entry("three")).unwrap(), Posted::Accepted);
         assert_eq!(attempt.close_inbox(3).unwrap(), []);
-        assert_eq!(attempt.post(&letter("four")).unwrap(), Posted::Closed);
+        assert_eq!(attempt.post(&inbox_entry("four")).unwrap(), Posted::Closed);
     }
 
     #[test]
@@ -410,14 +415,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
         attempt.create(&()).unwrap();
-        let first = letter("one");
+        let first = inbox_entry("one");
         attempt.post(&first).unwrap();
         for _server in 0..2 {
             assert!(attempt.renounce().unwrap());
             assert_eq!(attempt.close_inbox_unread().unwrap(), std::slice::from_ref(&first));
         }
         assert!(!attempt.take_claim().unwrap());
-        assert_eq!(attempt.post(&letter("two")).unwrap(), Posted::Closed);
+        assert_eq!(attempt.post(&inbox_entry("two")).unwrap(), Posted::Closed);
     }
 
     #[test]

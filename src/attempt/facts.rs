@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::assignment::Assignment;
+use crate::attempt::worker_dir::AttemptDir;
+use crate::files;
 use crate::git::not_on_branch::Files;
 use crate::git::{self, Copied, Fingerprint, Repository};
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Changes, NotOnBranch, PartFiles};
-use crate::store::file;
-use crate::store::worker_dir::AttemptDir;
 
 /// Maximum number of paths that a record names.
 const NAMED_FILES: usize = 50;
@@ -133,7 +133,7 @@ fn parts(
 
 /// Lists the parts of a worker's work that its branch does not hold. `status` is that of its worktree, and `why` the
 /// reason why uncommitted changes were not committed.
-pub(super) fn not_on_branch(
+pub fn not_on_branch(
     assignment: &Assignment,
     before: Option<&Fingerprint>,
     why: Option<&str>,
@@ -212,7 +212,7 @@ pub fn before(assignment: &Assignment, dir: &AttemptDir) -> Option<Fingerprint> 
         return assignment.main_checkout.clone();
     }
     let first = AttemptDir::at(dir.root().with_file_name("1"));
-    let first = file::read_json::<Assignment>(&first.assignment()).ok().flatten();
+    let first = files::read_json::<Assignment>(&first.assignment()).ok().flatten();
     first.and_then(|first| first.main_checkout).or_else(|| assignment.main_checkout.clone())
 }
 

@@ -29,7 +29,7 @@ pub fn make(repo: &Repository, path: &Path, commit: &str) -> Result<(), Worktree
 pub fn remove(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(WorktreeError::RemoveTrial { path: path.to_owned(), source: error });
+            return Err(WorktreeError::RemoveVerificationTree { path: path.to_owned(), source: error });
         }
         _ => {}
     }
@@ -52,7 +52,7 @@ mod tests {
         let first = fixture.git(&["rev-parse", "HEAD"]);
         fixture.commit("readme.txt", "changed\n");
         let before = fixture.git(&["for-each-ref"]);
-        let path = fixture.beside("trial");
+        let path = fixture.beside("verification");
         make(&fixture.repo, &path, &first).unwrap();
         assert_eq!(read(&path, "readme.txt"), "hello\n");
         fixture_leaves_something(&path);

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::file::{self, FileError};
 use super::worker_dir::WorkerDir;
+use crate::files::{self, FileError};
 use crate::mission::id::{ServerId, WorkerId};
 
 /// The root of everything that orchestrator-boss keeps for one repository (or one folder outside any).
@@ -22,12 +22,32 @@ pub fn state_file(root: &Path) -> PathBuf {
     root.join("orchestrator-state.json")
 }
 
+/// Returns the folder of the workers' folders in the state directory with this root.
+fn workers(root: &Path) -> PathBuf {
+    root.join("workers")
+}
+
+/// Returns the folder of a worker in the state directory with this root, which need not exist.
+pub fn worker(root: &Path, id: &WorkerId) -> WorkerDir {
+    WorkerDir::new(workers(root).join(id.as_str()))
+}
+
+/// Returns the root of the state directory that a folder of a worker is in.
+pub(super) fn above_worker(worker: &Path) -> &Path {
+    worker.ancestors().nth(2).unwrap_or(worker)
+}
+
+/// Returns the root of the state directory that a folder of an attempt (`workers/<id>/attempts/<number>`) is in.
+pub(super) fn above_attempt(attempt: &Path) -> &Path {
+    attempt.ancestors().nth(4).unwrap_or(attempt)
+}
+
 /// Creates a `.gitignore` for tools that do not read git's own exclude file, such as `npm pack`. The state can be used
 /// without it.
 fn hide_from_tools(root: &Path) {
     let path = root.join(".gitignore");
     if path.symlink_metadata().is_err()
-        && let Err(error) = file::replace(&path, b"*\n", false)
+        && let Err(error) = files::replace(&path, b"*\n", false)
     {
         tracing::warn!(%error, "the state directory is not hidden from tools");
     }
@@ -53,19 +73,19 @@ impl StateDir {
         let named_by_us = root.ends_with(NAME).then(|| root.to_owned());
         let inside = ["workers", WORKTREES].map(|name| root.join(name));
         for folder in named_by_us.iter().chain(&inside) {
-            file::refuse_no_folder(folder)?;
+            files::refuse_no_folder(folder)?;
         }
         for folder in ["servers", "journal"] {
-            file::refuse_links_in(&root.join(folder))?;
+            files::refuse_links_in(&root.join(folder))?;
         }
         let is_new = !root.exists();
-        file::make_private_dir(root)?;
+        files::make_private_dir(root)?;
         let inside = ["workers", "servers", "journal"].map(|name| root.join(name));
         let own = named_by_us.into_iter();
         let named_by_us = root.ends_with(NAME);
         for folder in own.chain(inside) {
-            file::make_private_dir(&folder)?;
-            file::make_private(&folder)?;
+            files::make_private_dir(&folder)?;
+            files::make_private(&folder)?;
         }
         let is_ours = is_new || named_by_us;
         let root = root.canonicalize().map_err(|source| FileError::read(root, source))?;
@@ -81,7 +101,7 @@ impl StateDir {
     }
 
     /// The one whose `journal/` this is.
-    pub(super) fn around(journal: &Path) -> Self {
+    pub fn around(journal: &Path) -> Self {
         Self { root: journal.parent().unwrap_or(Path::new(".")).to_owned() }
     }
 
@@ -98,7 +118,7 @@ impl StateDir {
     }
 
     pub fn workers(&self) -> PathBuf {
-        self.root.join("workers")
+        workers(&self.root)
     }
 
     /// See [`super::history`].
@@ -107,11 +127,11 @@ impl StateDir {
     }
 
     pub fn worker(&self, id: &WorkerId) -> WorkerDir {
-        WorkerDir::new(self.workers().join(id.as_str()))
+        worker(&self.root, id)
     }
 
     /// Returns the folder of running verifications. Each has its own subfolder, which is removed at its end.
-    pub fn trials(&self) -> PathBuf {
+    pub fn verifications(&self) -> PathBuf {
         self.root.join("integrations")
     }
 

@@ -1,24 +1,16 @@
-//! The assignment of a supervisor, and its reports while it works. A server and a supervisor communicate through these
-//! files of an attempt. Each file is written by only one of them.
+//! The assignment of a supervisor: everything that it cannot determine by itself. The server that starts it writes it,
+//! once.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
-use uuid::Uuid;
 
 use crate::config::Settings;
 use crate::git::{Configuration, Copied, Fingerprint, Repository};
 use crate::mission::entry::Start;
 use crate::mission::id::{BackendName, WorkerId};
 use crate::mission::message::Message;
-use crate::mission::outcome::Usage;
 use crate::mission::spec::Mission;
-use crate::process::Identity;
-
-/// The line that a supervisor prints when it has claimed the attempt and can be reached.
-pub const READY: &str = "ready";
 
 /// The assignment of an attempt: everything that its supervisor cannot determine by itself. Written by the server that
 /// starts it.
@@ -81,101 +73,9 @@ impl Assignment {
     }
 }
 
-/// The current status of a worker. Its supervisor writes it and sends it to the clients of its socket.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LiveStatus {
-    pub phase: Phase,
-    pub supervisor: Identity,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cli: Option<Identity>,
-    pub turn: u32,
-    /// What it did last, in one line.
-    pub activity: String,
-    pub last_event_at: Timestamp,
-    /// When the attempt began and when it last showed anything, by [`crate::process::monotonic`].
-    #[serde(default)]
-    pub began: Duration,
-    #[serde(default)]
-    pub last_event: Duration,
-    pub usage: Usage,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session_id: Option<String>,
-    /// The evidence, where neither output nor CPU time has moved for long.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stalled: Option<String>,
-    /// The model has answered in this attempt.
-    #[serde(default)]
-    pub answered: bool,
-    pub receipts: Vec<Receipt>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    Starting,
-    Running,
-    Verifying,
-}
-
-/// What became of one message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
-    pub message_id: Uuid,
-    pub how: Delivered,
-    pub at: Timestamp,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivered {
-    /// Written to the running CLI.
-    Sent,
-    /// The CLI says that the model has it.
-    Received,
-    /// It began a turn of its own.
-    Turn,
-}
-
-/// From the server to the supervisor, one JSON line each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "snake_case")]
-pub enum ToSupervisor {
-    /// There is something in the inbox.
-    Look,
-}
-
-/// A report from the supervisor to every connected server, as one JSON line. The end of the stream means that the
-/// supervisor ended: the outcome record exists, or it was lost.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "tell", rename_all = "snake_case")]
-pub enum FromSupervisor {
-    Status { status: Box<LiveStatus> },
-    Settled,
-}
-
 /// Reads a fingerprint, or `None` if another build wrote it in another shape. The rest must stay readable, to find the
 /// worker's processes.
 fn of_this_build<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Fingerprint>, D::Error> {
     let found = serde_json::Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(found).ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mission::outcome::Outcome;
-
-    #[test]
-    fn what_an_earlier_build_wrote_is_read() {
-        let assignment = include_str!("../../tests/fixtures/state/assignment.json");
-        let assignment: Assignment = serde_json::from_str(assignment).unwrap();
-        assert_eq!(assignment.worker_id.as_str(), "w-2-greet-in-french");
-        assert_eq!(assignment.main_checkout, None);
-        let status: LiveStatus = serde_json::from_str(include_str!("../../tests/fixtures/state/status.json")).unwrap();
-        assert_eq!((status.phase, status.began), (Phase::Verifying, Duration::ZERO));
-        let outcome: Outcome = serde_json::from_str(include_str!("../../tests/fixtures/state/outcome.json")).unwrap();
-        assert_eq!(outcome.attempt, 2);
-        let worktree = include_str!("../../tests/fixtures/state/worktree.json");
-        assert!(serde_json::from_str::<crate::git::Worktree>(worktree).unwrap().created_branch);
-    }
 }

@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::file::{self, FileError};
 use super::state_dir::StateDir;
+use crate::files::{self, FileError};
 use crate::mission::id::ServerId;
 
 /// Of verifications that did not pass.
 const KEPT_LOGS: usize = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrialDir {
+pub struct VerificationDir {
     root: PathBuf,
 }
 
-impl TrialDir {
+impl VerificationDir {
     pub fn new(state: &StateDir, server: &ServerId) -> Self {
-        Self::at(state.trials().join(format!("{server}.{}", Uuid::new_v4().simple())))
+        Self::at(state.verifications().join(format!("{server}.{}", Uuid::new_v4().simple())))
     }
 
     pub fn at(root: PathBuf) -> Self {
@@ -29,7 +29,7 @@ impl TrialDir {
 
     /// All that are there, whoever's.
     pub fn all(state: &StateDir) -> Vec<Self> {
-        let entries = std::fs::read_dir(state.trials()).into_iter().flatten().flatten();
+        let entries = std::fs::read_dir(state.verifications()).into_iter().flatten().flatten();
         entries
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .map(|it| Self::at(it.path()))
@@ -47,7 +47,7 @@ impl TrialDir {
     }
 
     pub fn assignment(&self) -> PathBuf {
-        self.root.join("trial.json")
+        self.root.join("verification.json")
     }
 
     /// Locked by its supervisor for as long as that lives.
@@ -70,7 +70,7 @@ impl TrialDir {
 
     /// How it ended; written last.
     pub fn result(&self) -> PathBuf {
-        self.root.join("proof.json")
+        self.root.join("result.json")
     }
 
     /// The worktree.
@@ -81,9 +81,9 @@ impl TrialDir {
     /// Makes the folder, with the assignment in it.
     pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
         let (trials, state) = (self.root.parent().unwrap_or(&self.root), self.root.ancestors().nth(2));
-        file::refuse_no_folder(trials)?;
-        file::make_private_dir_within(state.unwrap_or(trials), &self.root)?;
-        file::replace_json(&self.assignment(), assignment, false)
+        files::refuse_no_folder(trials)?;
+        files::make_private_dir_within(state.unwrap_or(trials), &self.root)?;
+        files::replace_json(&self.assignment(), assignment, false)
     }
 
     /// Keeps what the command said when the rest of it goes; of earlier ones the newest few stay. `None`: it said nothing.
@@ -93,8 +93,8 @@ impl TrialDir {
             return Ok(None);
         }
         let kept = state.kept_logs();
-        file::refuse_no_folder(&kept)?;
-        file::make_private_dir_within(state.root(), &kept)?;
+        files::refuse_no_folder(&kept)?;
+        files::make_private_dir_within(state.root(), &kept)?;
         forget_old_logs(&kept);
         let short = commit.get(..12).unwrap_or(commit);
         let path = kept.join(format!("{short}-{}.log", &Uuid::new_v4().simple().to_string()[..8]));
@@ -136,7 +136,7 @@ mod tests {
         let state = StateDir::open(&folder.path().join("state")).unwrap();
         let mut kept = Vec::new();
         for n in 0..KEPT_LOGS + 3 {
-            let dir = TrialDir::new(&state, &ServerId::from("s"));
+            let dir = VerificationDir::new(&state, &ServerId::from("s"));
             dir.create(&()).unwrap();
             assert_eq!(dir.keep_log(&state, "0123456789abcdef").unwrap(), None);
             std::fs::write(dir.log(), format!("{n}")).unwrap();

@@ -1,5 +1,7 @@
 //! Files that are whole or absent, at every instant and through a crash: write beside, sync, rename.
 
+pub mod lease;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};

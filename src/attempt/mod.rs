@@ -1,0 +1,17 @@
+//! The contract between a server and its supervisors: the layout of the state directory's folders, the assignment, the
+//! inbox, the claim, the status and the outcome record. Files are the interface, each with one writer or a lock; the
+//! socket is only faster.
+//!
+//! This room starts no process and takes no decision about a mission. [`state_dir::StateDir`] alone knows where files
+//! are.
+
+pub mod assignment;
+pub mod facts;
+pub mod prompt;
+pub mod secrets;
+pub mod sockets;
+pub mod state_dir;
+pub mod status;
+pub mod verification;
+pub mod verification_dir;
+pub mod worker_dir;

@@ -1,0 +1,44 @@
+//! Folders for the sockets of a worker's programs, beside the socket of its supervisor. The supervisor makes and removes
+//! them; a server removes those that a killed supervisor left.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+/// Returns the folder for the sockets of the worker whose supervisor has this socket.
+pub fn folder_beside(socket: &Path) -> PathBuf {
+    socket.with_extension("d")
+}
+
+/// Returns the path of a new folder for sockets, in the folder that holds those of the user.
+pub fn new_folder_in(folder: &Path) -> PathBuf {
+    folder_beside(&folder.join(&Uuid::new_v4().simple().to_string()[..16]))
+}
+
+/// Removes a folder for sockets that its process has left. A worker may have written the path, so it must be in the
+/// folder that holds those of the user, and named like one.
+pub fn remove_left(path: &Path, folder: &Path) {
+    let id = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".d"));
+    let is_ours = id.is_some_and(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if is_ours && path.parent() == Some(folder) {
+        let _ = std::fs::remove_dir_all(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_named_socket_folders_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (left, other) = (new_folder_in(folder.path()), folder.path().join("other.d"));
+        for path in [&left, &other] {
+            std::fs::create_dir(path).unwrap();
+            remove_left(path, Path::new("/elsewhere"));
+            assert!(path.exists());
+            remove_left(path, folder.path());
+        }
+        assert!(!left.exists() && other.exists());
+    }
+}
