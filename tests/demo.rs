@@ -1,10 +1,15 @@
 //! The demo, as the README tells people to run it, on a machine where nothing is set up.
 
+#[path = "support/mod.rs"]
+mod support;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
+
+use crate::support::git::git;
 
 /// Runs the demo with its own home, temporary folder and git configuration.
 fn demo(home: &TempDir) -> Output {
@@ -23,12 +28,6 @@ fn run(home: &TempDir, directory: &Path, args: &[&str]) -> Output {
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .output()
         .expect("the demo starts")
-}
-
-fn git(repository: &Path, args: &[&str]) -> String {
-    let ended = Command::new("git").arg("-C").arg(repository).args(args).output().expect("git starts");
-    assert!(ended.status.success(), "git {args:?}: {ended:?}");
-    String::from_utf8(ended.stdout).expect("git prints text")
 }
 
 #[test]

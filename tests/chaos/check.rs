@@ -14,7 +14,7 @@ use crate::world::{CEILING, World};
 
 /// While servers live: no open worker is left to a dead one.
 pub fn leases(world: &World) {
-    let Ok(dir) = StateDir::open(&world.state()) else { return };
+    let Ok(dir) = StateDir::open(&world.state_dir()) else { return };
     let mut journal = Journal::open(&dir.journal(), ServerId::from("s-look")).expect("the journal can be read");
     let began = Instant::now();
     loop {
@@ -104,7 +104,7 @@ impl<'a> Looked<'a> {
             let newest = began.map(|(_, attempt, _)| *attempt).max().unwrap_or(0);
             return assert!(newest <= attempt, "{worker} began attempt {newest} though it is blocked: {task:#}");
         }
-        let path = self.world.state().join(format!("workers/{worker}/attempts/{attempt}/outcome.json"));
+        let path = self.world.state_dir().join(format!("workers/{worker}/attempts/{attempt}/outcome.json"));
         let record = std::fs::read(&path).unwrap_or_else(|error| panic!("{worker} has no record: {error}: {task:#}"));
         let outcome: Value = serde_json::from_slice(&record).expect("a whole record");
         let status = outcome["status"].as_str().expect("a status");
@@ -204,7 +204,7 @@ fn is_waiting(task: &Value) -> bool {
 }
 
 fn tasks(world: &World) -> BTreeMap<String, Value> {
-    let Ok(bytes) = std::fs::read(world.state().join("orchestrator-state.json")) else { return BTreeMap::new() };
+    let Ok(bytes) = std::fs::read(world.state_dir().join("orchestrator-state.json")) else { return BTreeMap::new() };
     let file: Value = serde_json::from_slice(&bytes).expect("it is valid");
     let lists = ["tasks", "completed_tasks", "blocked_tasks"];
     let tasks = lists.iter().flat_map(|list| file[list].as_array().expect("a list"));

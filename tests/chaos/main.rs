@@ -13,6 +13,8 @@ mod kind;
 mod model;
 mod round;
 mod server;
+#[path = "../support/mod.rs"]
+mod support;
 mod watch;
 mod world;
 
@@ -81,7 +83,7 @@ fn round(seed: u64) -> Result<(), String> {
 }
 
 fn play(world: &World, seed: u64) -> Result<(), String> {
-    let watch = Watch::begin(world.state());
+    let watch = Watch::begin(world.state_dir());
     let mut round = Round::new(world, seed);
     round.run();
     world.check_nothing_left();

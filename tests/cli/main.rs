@@ -6,10 +6,10 @@ mod clean;
 mod diff;
 mod faults;
 mod integrate;
-#[path = "../support/json_lines.rs"]
-mod json_lines;
 mod logs;
 mod retry;
+#[path = "../support/mod.rs"]
+mod support;
 mod terminal;
 mod told;
 mod wait;

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::json_lines::CEILING;
+use crate::support::wait::CEILING;
 use crate::world::*;
 
 /// A program on a terminal of its own.

@@ -1,19 +1,28 @@
 //! A sealed repository, a boss whose workers are scripted, and the program as a person calls it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::json_lines::{Boss, CEILING, processes_in};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_orchestrator-boss");
+use crate::support::json_lines::Boss;
+use crate::support::processes;
+use crate::support::sandbox::{PROGRAM, Sandbox};
+pub use crate::support::sandbox::{create, mission, status, with};
+pub use crate::support::wait::{until, until_exists};
 
 pub struct World {
-    folder: tempfile::TempDir,
+    sandbox: Sandbox,
+}
+
+impl Deref for World {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.sandbox
+    }
 }
 
 impl World {
@@ -23,59 +32,9 @@ impl World {
 
     /// With lines of the settings file.
     pub fn with(settings: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let world = Self { folder };
-        world.write_settings(settings);
-        fs::create_dir(world.repo()).expect("a folder");
-        for args in [
-            &["init", "-q", "-b", "main", "--template="][..],
-            &["config", "user.name", "Test"],
-            &["config", "user.email", "test@localhost"],
-        ] {
-            world.git(args);
-        }
-        fs::write(world.repo().join("README"), "hello\n").expect("a file");
-        world.git(&["add", "."]);
-        world.git(&["commit", "-q", "-m", "first"]);
-        world
-    }
-
-    /// Once: processes that were begun may read it at any moment.
-    fn write_settings(&self, settings: &str) {
-        let fake = Path::new(PROGRAM).with_file_name("examples/fake-cli");
-        assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples`");
-        let settings = format!(
-            "min_free_disk_mib = 1\n{settings}\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\nresume_args = [\"--resume\", \"{{session_id}}\"]\noutput = \"jsonl\"\n",
-        );
-        fs::write(self.path("config.toml"), settings).expect("a settings file");
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().canonicalize().expect("it is there").join(name)
-    }
-
-    pub fn repo(&self) -> PathBuf {
-        self.path("repo")
-    }
-
-    pub fn state_dir(&self) -> PathBuf {
-        self.repo().join(".orchestrator")
-    }
-
-    pub fn worktree(&self, worker: &str) -> PathBuf {
-        self.repo().with_extension("worktrees").join(worker)
-    }
-
-    pub fn attempt(&self, worker: &str, number: u32) -> PathBuf {
-        self.state_dir().join("workers").join(worker).join("attempts").join(number.to_string())
-    }
-
-    pub fn git(&self, args: &[&str]) -> String {
-        let mut git = Command::new("git");
-        git.args(args).current_dir(self.repo()).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-        let output = git.output().expect("git runs");
-        assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        let sandbox = Sandbox::new();
+        sandbox.write_settings(&format!("min_free_disk_mib = 1\n{settings}"), &["fake"]);
+        Self { sandbox }
     }
 
     /// The same boss each time, and another server.
@@ -84,48 +43,35 @@ impl World {
     }
 
     pub fn boss_named(&self, session: &str) -> Boss {
-        let log = fs::File::options().create(true).append(true).open(self.path("server.log")).expect("a log file");
         let mut command = self.program(&[]);
         command.env("CLAUDE_CODE_SESSION_ID", session);
-        Boss::start_logging(command, Stdio::from(log))
+        self.boss_of(command)
     }
 
     /// The program, as it is called in the repository.
     pub fn program(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command
-            .arg("--config")
-            .arg(self.path("config.toml"))
-            .args(args)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.folder.path())
-            .env("TZ", "UTC")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .current_dir(self.repo());
+        let mut command = self.bare_command(PROGRAM);
+        command.env_remove("LANG").arg("--config").arg(self.settings_file()).args(args);
         command
     }
 
-    /// Called to its end.
+    /// Runs a command to its end.
     pub fn run(&self, args: &[&str]) -> Ran {
         Ran::of(self.program(args).stdin(Stdio::null()).output().expect("it runs"))
     }
 
-    /// Called, and left to itself.
+    /// Starts a command and returns at once.
     pub fn begin(&self, args: &[&str]) -> Child {
         let mut command = self.program(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
     }
 
-    /// Whoever has told of an end has a moment to go, and may still write.
+    /// Waits until no process of this world runs.
     pub fn until_all_have_gone(&self) {
-        if cfg!(target_os = "linux") {
-            until("nothing is left running", || processes_in(self.folder.path()).is_empty());
-        }
+        processes::until_none_in(&self.root());
     }
 
-    /// All that the registry of a boss says of a worker.
+    /// The content of the journal's files.
     pub fn journal(&self) -> String {
         let mut files: Vec<PathBuf> = fs::read_dir(self.state_dir().join("journal"))
             .expect("a journal")
@@ -139,12 +85,10 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let log = fs::read_to_string(self.path("server.log")).unwrap_or_default();
-        if thread::panicking() {
-            return eprintln!("--- the servers' log\n{log}");
+        self.check_log();
+        if !std::thread::panicking() {
+            self.until_all_have_gone();
         }
-        assert!(!log.contains("panicked at"), "something panicked:\n{log}");
-        self.until_all_have_gone();
     }
 }
 
@@ -184,40 +128,8 @@ impl Ran {
     }
 }
 
-pub fn mission(title: &str, script: &str) -> Value {
-    json!({"title": title, "prompt": format!("FAKE:\n{script}"), "backend": "fake"})
-}
-
-pub fn with(mut mission: Value, field: &str, value: impl Into<Value>) -> Value {
-    mission[field] = value.into();
-    mission
-}
-
-/// The id of the new worker.
-pub fn create(boss: &mut Boss, mission: Value) -> String {
-    let answer = boss.succeed("create_worker_mission", mission);
-    answer["worker"]["worker_id"].as_str().unwrap_or_else(|| panic!("{answer:#}")).to_owned()
-}
-
-pub fn status(boss: &mut Boss, worker: &str) -> Value {
-    boss.succeed("get_worker_status", json!({"worker_id": worker}))["worker"].clone()
-}
-
 pub fn until_status(boss: &mut Boss, worker: &str, wanted: &str) {
     until(&format!("{worker} is {wanted}"), || status(boss, worker)["status"] == wanted);
-}
-
-/// Depends on other processes, so it is looked at again and again.
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < CEILING, "waited in vain until {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-pub fn until_exists(path: &Path) {
-    until(&format!("{} is there", path.display()), || path.exists());
 }
 
 /// What a call came to that was left to itself.

@@ -18,6 +18,8 @@ mod scenario;
 #[allow(dead_code)]
 #[path = "../chaos/server.rs"]
 mod server;
+#[path = "../support/mod.rs"]
+mod support;
 #[path = "../chaos/watch.rs"]
 mod watch;
 #[allow(dead_code)]
@@ -89,7 +91,7 @@ fn crash_at(armed: &str) -> Result<(), String> {
 }
 
 fn play(world: &World, armed: &str) -> Result<(), String> {
-    let watch = Watch::begin(world.state());
+    let watch = Watch::begin(world.state_dir());
     let mut scenario = Scenario::new(world, armed);
     scenario.run();
     world.check_nothing_left();

@@ -155,7 +155,7 @@ impl<'a> Scenario<'a> {
     /// What a server that died has left of them is found by the next.
     fn until_trials_are_gone(&mut self) {
         let began = Instant::now();
-        while self.world.state().join("integrations").exists() {
+        while self.world.state_dir().join("integrations").exists() {
             assert!(began.elapsed() < CEILING, "a verification was left");
             self.ask("list_worker_missions", &json!({})).expect("a list");
             std::thread::sleep(std::time::Duration::from_millis(20));

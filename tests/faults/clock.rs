@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::json_lines::Boss;
+use crate::support::json_lines::Boss;
 use crate::world::{World, create, mission, read_json, settled, skip, status, until, until_exists, with};
 
 const HOUR: i64 = 3_600;

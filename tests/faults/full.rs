@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use serde_json::{Value, json};
 
 use crate::disk::{Disk, with_disk};
-use crate::world::{World, create, git_in, mission, reason, settled, status, until, until_exists, with};
+use crate::world::{World, create, mission, reason, settled, status, try_git, until, until_exists, with};
 
 /// Reads the state file again and again: it is valid whenever it is there.
 struct Watch {
@@ -80,7 +80,7 @@ fn a_worker_that_ends_on_a_full_disk_is_recorded_at_once_and_told_when_there_is_
             [&worker, &earlier].iter().all(|id| state.to_string().contains(&format!("\"worker_id\":\"{id}\"")))
         });
         watch.end();
-        assert_eq!(git_in(&world.repo(), &["show", &format!("orchestrator/{worker}:a.txt")]).unwrap(), "x");
+        assert_eq!(try_git(&world.repo(), &["show", &format!("orchestrator/{worker}:a.txt")]).unwrap(), "x");
     });
 }
 

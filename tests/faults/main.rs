@@ -6,13 +6,13 @@
 mod clock;
 mod disk;
 mod full;
-#[path = "../support/json_lines.rs"]
-mod json_lines;
 mod moved;
 mod output;
 mod permission;
 mod state_file;
 mod stranger;
+#[path = "../support/mod.rs"]
+mod support;
 #[cfg(target_os = "linux")]
 mod watches;
 mod worker_files;

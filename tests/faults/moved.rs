@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::world::{World, create, git_in, mission, reason, settled, status, until, until_exists};
+use crate::world::{World, create, mission, reason, settled, status, try_git, until, until_exists};
 
 fn elsewhere(world: &World) -> PathBuf {
     world.path("elsewhere")
@@ -65,7 +65,7 @@ fn workers_that_lived_when_their_repository_was_moved_are_recorded_where_it_is_n
         assert!(reason(&ended).contains("moved") && reason(&ended).contains("git worktree repair"), "{ended:#}");
         assert!(!world.repo().exists(), "nothing was made at the old place");
         let branch = format!("orchestrator/{worker}");
-        assert_eq!(git_in(&elsewhere(&world), &["show", &format!("{branch}:a.txt")]).unwrap(), "x");
+        assert_eq!(try_git(&elsewhere(&world), &["show", &format!("{branch}:a.txt")]).unwrap(), "x");
         let merged = next.succeed("integrate_worker", json!({"branch": branch}));
         assert_eq!(merged["status"], "merged", "{merged:#}");
     }

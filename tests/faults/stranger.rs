@@ -125,7 +125,7 @@ fn a_state_folder_that_came_with_the_repository_starts_nothing() {
 
     let world = World::new();
     fs::remove_dir_all(world.repo()).unwrap();
-    crate::world::git_in(&world.path(""), &["clone", "-q", &origin.repo().to_string_lossy(), "repo"]).unwrap();
+    crate::world::try_git(&world.path(""), &["clone", "-q", &origin.repo().to_string_lossy(), "repo"]).unwrap();
     let mut boss = world.boss();
     let why = boss.refused("list_worker_missions", json!({"scope": "all"}));
     assert!(why.contains("git tracks") && why.contains("--state-dir"), "{why}");

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::json_lines::Boss;
-use crate::world::{World, create, git_in, mission, reason, settled, status, until, until_exists, with};
+use crate::support::json_lines::Boss;
+use crate::world::{World, create, mission, reason, settled, status, try_git, until, until_exists, with};
 
 fn remove_tree(path: &Path) {
     // Somebody may still write into it.
@@ -86,7 +86,7 @@ fn a_verifying_worker_whose_folder_is_removed_is_lost_and_leaves_nothing() {
     assert_eq!(settled(&mut boss, &worker)["status"], "lost");
     assert_eq!(world.git(&["show", &format!("orchestrator/{worker}:a.txt")]), "x");
     until("nothing of it runs", || {
-        let left = crate::json_lines::processes_in(&world.worktree(&worker));
+        let left = crate::support::processes::processes_in(&world.worktree(&worker));
         left.is_empty()
     });
 }
@@ -202,6 +202,6 @@ fn a_branch_that_was_deleted_is_told_with_its_last_commit_by_integrate() {
     world.git(&["branch", "-D", &branch]);
     let why = boss.refused("integrate_worker", json!({"worker_id": worker}));
     assert!(why.contains(&branch) && why.contains(&format!("git branch {branch} {head}")), "{why}");
-    git_in(&world.repo(), &["branch", &branch, &head]).unwrap();
+    try_git(&world.repo(), &["branch", &branch, &head]).unwrap();
     assert_eq!(boss.succeed("integrate_worker", json!({"worker_id": worker}))["status"], "merged");
 }

@@ -4,6 +4,8 @@
 #[path = "../mcp/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "../support/mod.rs"]
+mod support;
 mod targets;
 
 use std::path::Path;

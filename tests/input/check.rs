@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::world::git;
+use crate::support::git::git;
 
 /// The promised 8 kB, and what stands around them.
 const ANSWER: usize = 8_192;

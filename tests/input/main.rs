@@ -11,6 +11,8 @@ mod hostile;
 mod lines;
 mod random;
 mod shell;
+#[path = "../support/mod.rs"]
+mod support;
 mod table;
 #[path = "../workers/world.rs"]
 #[allow(dead_code)]

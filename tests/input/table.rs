@@ -113,7 +113,7 @@ fn branches_that_git_refuses_are_refused_by_name() {
             assert!(refused, "{tool} {name:?}: {text}");
         }
     }
-    let branches = crate::world::git(&sealed.repo(), &["for-each-ref", "--format=%(refname)"]);
+    let branches = crate::support::git::git(&sealed.repo(), &["for-each-ref", "--format=%(refname)"]);
     assert_eq!(branches, "refs/heads/main");
     sealed.check_the_world();
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use git2::{ObjectType, Oid};
 
-use crate::world::CEILING;
+use crate::support::wait::CEILING;
 
 #[derive(Default)]
 pub struct Ledger {

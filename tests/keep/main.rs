@@ -4,6 +4,8 @@
 mod ledger;
 mod orders;
 mod restore;
+#[path = "../support/mod.rs"]
+mod support;
 mod users_own;
 // The harness of the other tests with workers; not all of it is needed here.
 #[allow(dead_code)]

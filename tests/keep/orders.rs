@@ -15,7 +15,8 @@ use orchestrator_boss::orchestrator::{
 };
 
 use crate::ledger::Ledger;
-use crate::world::{CEILING, Server, World, mission};
+use crate::support::wait::CEILING;
+use crate::world::{Server, World, mission};
 
 const SEEDS: u64 = 3;
 const STEPS: usize = 40;

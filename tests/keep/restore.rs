@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_boss::orchestrator::{RemovalRequest, RemovalTarget, WorktreeRequest};
 
-use crate::world::{World, git};
+use crate::support::git::git;
+use crate::world::World;
 
 /// Files below a folder, by name: whether it can be executed, and its bytes. Links by where they lead.
 fn files(root: &Path) -> BTreeMap<PathBuf, (char, Vec<u8>)> {

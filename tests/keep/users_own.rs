@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::orchestrator::{RemovalRequest, RemovalTarget, RetryRequest};
 
-use crate::world::{World, git, in_time, mission};
+use crate::support::git::git;
+use crate::support::wait::in_time;
+use crate::world::{World, mission};
 
 /// Ours, and nobody's work: the state folder, its line in `info/exclude`, the lock beside it.
 const OURS: [&str; 3] = [".orchestrator", "exclude", "orchestrator-boss.lock"];

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, World, eventually, mission};
+use crate::server::{Server, World, mission};
+use crate::support::wait::until_some;
 
 fn create(server: &mut Server, mission: Value) -> String {
     let answer = server.call("create_worker_mission", mission);
@@ -38,7 +39,7 @@ fn on_a_machine_without_memory_a_mission_waits_and_says_so_everywhere() {
     assert!(is_told(&answer["workers"][0]["waits_for"]), "{answer:#}");
     let answer = server.call("get_backend_status", json!({"backend": "fake"}));
     assert!(is_told(&answer["backends"][0]["waits_for"]), "{answer:#}");
-    eventually("the reason in the state file", || is_told(&state(&world)["tasks"][0]["reason"]).then_some(()));
+    until_some("the reason in the state file", || is_told(&state(&world)["tasks"][0]["reason"]).then_some(()));
     server.leave();
 }
 
@@ -78,11 +79,11 @@ fn a_full_house_says_how_many_run() {
         let answer = server.call("get_worker_status", json!({"worker_id": second}));
         answer["worker"]["waits_for"].as_str().map(str::to_owned)
     };
-    eventually("the reason", || {
+    until_some("the reason", || {
         (waits_for(&mut server)? == "a free place: 1 of 1 workers run (max_workers)").then_some(())
     });
     std::fs::write(&gate, "").expect("a file");
-    eventually("both to settle", || {
+    until_some("both to settle", || {
         let answer = server.call("list_worker_missions", json!({"status": ["completed"]}));
         (answer["counts"]["completed"] == 2).then_some(())
     });

@@ -7,3 +7,5 @@
 mod floors;
 mod many;
 mod server;
+#[path = "../support/mod.rs"]
+mod support;

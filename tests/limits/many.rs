@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::server::{Server, World, eventually, mission};
+use crate::server::{Server, World, mission};
+use crate::support::wait::until_some;
 
 /// Sizes that a debug build on two cores does in well under a minute.
 const ALIVE: usize = 24;
@@ -81,7 +82,7 @@ fn counts(server: &mut Server) -> Value {
 }
 
 fn until_settled(server: &mut Server, expected: &Value) {
-    eventually("all to settle", || {
+    until_some("all to settle", || {
         let now = counts(server);
         let open = ["queued", "starting", "running", "verifying"].iter().any(|status| now.get(*status).is_some());
         (!open).then(|| assert_eq!(now, *expected))
@@ -90,7 +91,7 @@ fn until_settled(server: &mut Server, expected: &Value) {
 
 /// Everything that is not there for the server alone has gone.
 fn check_at_rest(before: &Holds, pid: u32, workers: usize) -> Holds {
-    let after = eventually("the server to let go of files, watches and threads", || {
+    let after = until_some("the server to let go of files, watches and threads", || {
         let now = Holds::of(pid);
         let at_rest = now.files <= before.files + 2 && now.watches <= before.watches + 1;
         // Threads for blocking work end after 10 s without any.
@@ -119,7 +120,7 @@ fn hundreds_alive_at_once_settle_and_leave_nothing_in_the_server() {
     let missions = (0..alive).map(|n| mission(&format!("w{n}"), &format!("{wait}\n{}", ends[n % 4]))).collect();
     let began = Instant::now();
     create(&mut server, missions);
-    eventually("all to be alive", || (counts(&mut server)["running"] == alive).then_some(()));
+    until_some("all to be alive", || (counts(&mut server)["running"] == alive).then_some(()));
     let started = began.elapsed();
     let busy = Holds::of(server.pid());
     std::fs::write(&gate, "").expect("a file");
@@ -170,9 +171,9 @@ fn with_few_descriptors_more_workers_than_there_are_descriptors_settle() {
     let script = format!("wait-file {} 600\nsay done", gate.display());
     create(&mut server, (0..alive).map(|n| mission(&format!("w{n}"), &script)).collect());
     // Not all need be alive at once: those that could not start wait.
-    eventually("many to be alive", || (counts(&mut server)["running"].as_u64()? >= alive as u64 / 3).then_some(()));
+    until_some("many to be alive", || (counts(&mut server)["running"].as_u64()? >= alive as u64 / 3).then_some(()));
     std::fs::write(&gate, "").expect("a file");
-    eventually("all to settle", || {
+    until_some("all to settle", || {
         let now = counts(&mut server);
         let open = ["queued", "starting", "running", "verifying"].iter().any(|status| now.get(*status).is_some());
         (!open).then(|| assert_eq!(now, json!({"completed": alive}), "{}", world.log()))

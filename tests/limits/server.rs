@@ -1,43 +1,34 @@
 //! A world of its own for each test, and the real server in it, spoken to in JSON lines.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::ops::Deref;
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Nothing takes this long; what does hangs.
-pub const CEILING: Duration = Duration::from_secs(120);
+pub use crate::support::sandbox::mission;
+use crate::support::sandbox::{PROGRAM, Sandbox};
+
+/// No answer takes this long, with hundreds of workers alive.
+const CEILING: Duration = Duration::from_secs(120);
 
 pub struct World {
-    folder: tempfile::TempDir,
+    sandbox: Sandbox,
+}
+
+impl Deref for World {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.sandbox
+    }
 }
 
 impl World {
     pub fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().expect("a temporary folder") };
-        std::fs::create_dir(world.repo()).expect("a folder");
-        for args in [
-            &["init", "-q", "-b", "main"][..],
-            &["config", "user.name", "Test"],
-            &["config", "user.email", "test@localhost"],
-            &["commit", "-q", "--allow-empty", "-m", "first"],
-        ] {
-            let mut git = Command::new("git");
-            git.args(args).current_dir(world.repo()).env("GIT_CONFIG_GLOBAL", "/dev/null");
-            assert!(git.env("GIT_CONFIG_NOSYSTEM", "1").status().expect("git runs").success());
-        }
-        world
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().canonicalize().expect("it is there").join(name)
-    }
-
-    pub fn repo(&self) -> PathBuf {
-        self.path("repo")
+        Self { sandbox: Sandbox::new() }
     }
 
     /// A server with these settings; the fake CLI is its backend `fake`.
@@ -47,23 +38,11 @@ impl World {
 
     /// The same, started by a shell that may set limits before.
     pub fn start(&self, shell: &str, settings: &str) -> Server {
-        let program = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
-        let fake = program.with_file_name("examples/fake-cli");
-        assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples`");
-        let settings = format!("{settings}\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\n");
-        std::fs::write(self.path("config.toml"), settings).expect("a settings file");
-        let mut server = Command::new("/bin/sh")
-            .args(["-c", shell])
-            .arg(program)
-            .arg("--config")
-            .arg(self.path("config.toml"))
-            .env("HOME", self.folder.path())
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
+        self.write_settings(settings, &["fake"]);
+        let mut server = self.command("/bin/sh");
+        server.args(["-c", shell, PROGRAM, "--config"]).arg(self.settings_file());
+        let mut server = server
             .env("CLAUDE_CODE_SESSION_ID", "the-boss")
-            .env_remove("ORCHESTRATOR_MAX_WORKERS")
-            .env_remove("ORCHESTRATOR_WORKER_TAG")
-            .current_dir(self.repo())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(self.path("server.log")).expect("a log"))
@@ -78,10 +57,6 @@ impl World {
         server.request("initialize", &hello);
         server.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
         server
-    }
-
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.path("server.log")).unwrap_or_default()
     }
 }
 
@@ -132,22 +107,5 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-/// A mission for the fake CLI.
-pub fn mission(title: &str, script: &str) -> Value {
-    json!({"title": title, "prompt": format!("FAKE:\n{script}"), "backend": "fake"})
-}
-
-/// Polls a condition that depends on other processes.
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(began.elapsed() < CEILING, "waited {} s for {what}", CEILING.as_secs());
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -227,16 +227,7 @@ impl Drop for Client {
     }
 }
 
-/// Polls: a condition that shows itself in its own time.
-pub fn until(what: &str, is: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is() {
-        assert!(began.elapsed() < CEILING, "never: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Enough of a CLI to be found and asked for its version.
+/// Writes just enough of a CLI to be found and asked for its version.
 fn fake_codex(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     script(&folder.join("codex"), "#!/bin/sh\necho codex-cli 0.169.0\n");

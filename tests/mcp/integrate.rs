@@ -5,16 +5,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, until};
-
-fn git(dir: &Path, args: &[&str]) -> String {
-    let identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"];
-    let git =
-        Command::new("git").args(identity).args(args).current_dir(dir).env("GIT_CONFIG_GLOBAL", "/dev/null").output();
-    let output = git.unwrap();
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
+use crate::client::Client;
+use crate::support::git::git;
+use crate::support::wait::until;
 
 /// Creates a repository with a branch `work` that is one commit ahead of `main`.
 pub fn repository(home: &Path) -> PathBuf {

@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, until};
+use crate::client::Client;
+use crate::support::wait::until;
 
 /// It believes in a login that the service does not know any more.
 const CODEX: &str = r#"#!/bin/sh

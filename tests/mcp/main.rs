@@ -12,6 +12,8 @@ mod resources;
 mod search;
 mod session;
 mod sizes;
+#[path = "../support/mod.rs"]
+mod support;
 mod surface;
 mod tolerance;
 mod traffic;

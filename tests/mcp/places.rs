@@ -1,13 +1,14 @@
 //! Where a boss may be: in a folder of a repository, in a linked worktree, at odd paths, in a bare repository, in none.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::{Client, until};
+use crate::client::Client;
+use crate::support::git::git;
+use crate::support::wait::until;
 
 #[test]
 fn a_boss_leads_from_a_folder_of_the_repository() {
@@ -110,12 +111,4 @@ fn home(repository: &str) -> TempDir {
     git(&repo, &["config", "user.email", "test@localhost"]);
     git(&repo, &["commit", "-q", "--allow-empty", "-m", "begin"]);
     home
-}
-
-fn git(directory: &Path, arguments: &[&str]) -> String {
-    let mut git = Command::new("git");
-    git.args(arguments).current_dir(directory).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-    let output = git.output().unwrap();
-    assert!(output.status.success(), "git {arguments:?} in {}: {output:?}", directory.display());
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

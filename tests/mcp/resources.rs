@@ -6,8 +6,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, until};
+use crate::client::Client;
 use crate::session::modern;
+use crate::support::wait::until;
 
 /// Says, runs and edits something, a lot of it, and commits nothing.
 const CODEX: &str = r#"#!/bin/sh

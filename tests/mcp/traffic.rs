@@ -4,11 +4,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::support::git::git;
 
 /// The rule: four bytes a token, as usual for English and JSON with words as keys; ids in hex take more, blanks less.
 const BYTES_A_TOKEN: usize = 4;
@@ -25,12 +25,6 @@ const MISSIONS: [(&str, &str); 8] = [
     ("Speed up the import of large CSV files", "src/import/csv.rs"),
     ("Show progress while the index is rebuilt", "src/index/rebuild.rs"),
 ];
-
-fn git(repo: &Path, args: &[&str]) {
-    let mut git = Command::new("git");
-    git.args(args).current_dir(repo).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-    assert!(git.status().expect("git runs").success(), "{args:?}");
-}
 
 struct Boss {
     client: Client,

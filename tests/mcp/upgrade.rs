@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, until};
+use crate::client::Client;
 use crate::integrate::repository;
+use crate::support::wait::until;
 
 /// A stand-in for Codex that waits for the file `gate`, then writes a file and completes.
 const CODEX: &str = r#"#!/bin/sh

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::world::{CEILING, World, git, mission, until_exists};
+use crate::support::git::git;
+use crate::support::wait::CEILING;
+use crate::world::{World, mission, until_exists};
 use crate::{program, stdout};
 
 const PLANTED_KEY: &str = "sk-planted-77aa10";

@@ -5,6 +5,8 @@ mod browser;
 mod doctor;
 mod page;
 mod story;
+#[path = "../support/mod.rs"]
+mod support;
 #[allow(dead_code)]
 #[path = "../workers/world.rs"]
 mod world;

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::browser::{Browser, Scheme};
 use crate::story::{self, PLANTED_KEY};
-use crate::world::{CEILING, World, mission};
+use crate::support::wait::CEILING;
+use crate::world::{World, mission};
 use crate::{program, stderr, stdout};
 
 /// What there is of the page once it is loaded. With its details open and closed.

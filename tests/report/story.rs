@@ -9,7 +9,9 @@ use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, NewMessage, RetryRequest};
 
 use crate::program;
-use crate::world::{CEILING, Server, World, fake_cli, mission, until_exists};
+use crate::support::sandbox::fake_cli;
+use crate::support::wait::CEILING;
+use crate::world::{Server, World, mission, until_exists};
 
 pub struct Story {
     pub world: World,
@@ -250,7 +252,7 @@ async fn steer(server: &Server, world: &World, workers: &[String]) {
 
 async fn until_settled(server: &Server, worker: &str) {
     let settled = async || server.orchestrator.get(worker).await.expect("it is known").worker.status.is_settled();
-    assert!(crate::world::in_time(async || settled().await).await, "{worker} never settled");
+    assert!(crate::support::wait::in_time(async || settled().await).await, "{worker} never settled");
 }
 
 async fn is_completed(server: &Server, worker: &str) -> bool {

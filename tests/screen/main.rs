@@ -7,5 +7,5 @@ mod terminal;
 mod watch;
 mod world;
 
-#[path = "../support/json_lines.rs"]
-mod json_lines;
+#[path = "../support/mod.rs"]
+mod support;

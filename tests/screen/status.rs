@@ -6,7 +6,7 @@ use crate::terminal::{Terminal, skipped};
 use crate::world::{World, mission};
 
 /// A running worker that says something, one that is done and one that failed its check.
-fn three_workers(world: &World) -> crate::json_lines::Boss {
+fn three_workers(world: &World) -> crate::support::json_lines::Boss {
     let mut boss = world.boss("6f1c2f3a-1111");
     let mut bad = mission("Speed up the lexer", "write l.rs x\ncommit lexer\nusage 20000 1000 0.11");
     bad["verify_command"] = json!("echo 3 tests failed; exit 1");
@@ -100,7 +100,7 @@ fn where_nothing_was_asked_for_it_says_what_to_do_and_makes_nothing() {
     let said = world.says(&["status"]);
     assert!(said.contains("No workers yet") && said.contains("setup claude"), "{said}");
     assert_eq!(world.json(&["status", "--json"])["bosses"], json!([]));
-    assert!(!world.state().exists());
+    assert!(!world.state_dir().exists());
 }
 
 #[test]

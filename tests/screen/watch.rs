@@ -8,7 +8,7 @@ use crate::world::{World, mission, until};
 const WATCH: &[&str] = &["status", "--watch"];
 
 /// Two that say something and wait to be let go.
-fn two_workers(world: &World) -> crate::json_lines::Boss {
+fn two_workers(world: &World) -> crate::support::json_lines::Boss {
     let mut boss = world.boss("6f1c2f3a-1111");
     let first = format!(
         "say I look at \u{1b}[2Jthe parser\nwrite parser.rs fn parse()\n{}\nsay Onwards\n{}",
@@ -155,9 +155,9 @@ fn servers_die_and_come_back_and_the_state_goes_away_while_it_watches() {
     terminal.until("2 completed");
     boss.leave();
     let aside = world.path("aside");
-    until("the state can be moved away", || std::fs::rename(world.state(), &aside).is_ok());
+    until("the state can be moved away", || std::fs::rename(world.state_dir(), &aside).is_ok());
     terminal.until("No workers yet");
-    std::fs::rename(&aside, world.state()).expect("it comes back");
+    std::fs::rename(&aside, world.state_dir()).expect("it comes back");
     terminal.until("2 completed");
     terminal.press(&["q"]);
     terminal.until("ended with 0");

@@ -1,56 +1,39 @@
 //! A sealed world for one test: a repository, settings in which the fake CLI is a backend, and servers of the real program.
 //! Nothing of the user's configuration is seen, and whatever happens, `Drop` ends the workers.
 
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::json_lines::Boss;
-
-/// Nothing that is waited for takes this long on any machine.
-pub const CEILING: Duration = Duration::from_secs(60);
+use crate::support::json_lines::Boss;
+pub use crate::support::sandbox::mission;
+use crate::support::sandbox::{PROGRAM, Sandbox, fake_cli};
+pub use crate::support::wait::until;
 
 pub struct World {
-    folder: tempfile::TempDir,
+    sandbox: Sandbox,
+}
+
+impl Deref for World {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.sandbox
+    }
 }
 
 impl World {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let world = Self { folder };
-        std::fs::create_dir_all(world.repo()).expect("a folder for the repository");
-        world.git(&["init", "-q", "-b", "main"]);
-        world.git(&["config", "user.name", "Test"]);
-        world.git(&["config", "user.email", "test@localhost"]);
-        std::fs::write(world.repo().join("README"), "hello\n").expect("a file");
-        world.git(&["add", "."]);
-        world.git(&["commit", "-q", "-m", "first"]);
+        let sandbox = Sandbox::new();
         let fake = fake_cli();
-        let settings = format!(
-            "max_workers = 8\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\nreports_cost = true\n\
+        let backend = format!(
+            "[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\nreports_cost = true\n\
              resume_args = [\"--resume\", \"{{session_id}}\"]\n"
         );
-        std::fs::write(world.path("config.toml"), settings).expect("settings");
-        world
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().canonicalize().expect("the folder is there").join(name)
-    }
-
-    pub fn repo(&self) -> PathBuf {
-        self.path("repo")
-    }
-
-    pub fn state(&self) -> PathBuf {
-        self.repo().join(".orchestrator")
-    }
-
-    fn git(&self, args: &[&str]) {
-        let mut command = self.sealed("git");
-        assert!(command.args(args).status().expect("git runs").success(), "git {args:?}");
+        sandbox.write_settings(&format!("max_workers = 8\n{backend}"), &[]);
+        Self { sandbox }
     }
 
     /// The whole environment of all that is started here.
@@ -78,7 +61,7 @@ impl World {
     }
 
     pub fn program() -> &'static str {
-        env!("CARGO_BIN_EXE_orchestrator-boss")
+        PROGRAM
     }
 
     /// Runs a command to its end, outside of any terminal.
@@ -117,31 +100,10 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if !self.state().exists() {
+        if !self.state_dir().exists() {
             return;
         }
         let everything = json!({"scope": "all", "reason": "the test is over"});
         drop(self.boss("the-end").call("cancel_all_workers", everything));
     }
-}
-
-pub fn mission(title: &str, script: &str) -> Value {
-    json!({"title": title, "prompt": format!("FAKE:\n{script}"), "backend": "fake"})
-}
-
-/// Looked at again and again: it depends on other processes.
-pub fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is() {
-        assert!(began.elapsed() < CEILING, "it never came: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Built by cargo with the tests.
-fn fake_cli() -> PathBuf {
-    let target = Path::new(World::program()).parent().expect("it lies in a folder");
-    let fake = target.join("examples/fake-cli");
-    assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples` (`cargo test` does)");
-    fake
 }

@@ -76,7 +76,7 @@ async fn a_repository_put_in_the_place_of_the_worktrees_own_runs_nothing() {
         ran.display()
     );
     let id = server.create_one(mission("swaps", &script)).await;
-    let waited = server.wait(&[&id], crate::world::CEILING).await;
+    let waited = server.wait(&[&id], crate::support::wait::CEILING).await;
     assert_eq!(waited.settled.len(), 1);
     assert!(!ran.exists(), "what a worker configured in a repository of its own was run");
     server.orchestrator.shut_down().await;

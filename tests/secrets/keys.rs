@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::world::{fake_cli, git};
+use crate::support::git::git;
+use crate::support::sandbox::fake_cli;
 
 /// Names of variables as users have them; each gets a value of its own.
 const PLANTED: [&str; 14] = [

@@ -7,6 +7,8 @@ mod client;
 mod guard;
 mod keys;
 mod repository;
+#[path = "../support/mod.rs"]
+mod support;
 #[path = "../workers/world.rs"]
 #[allow(dead_code)]
 mod world;

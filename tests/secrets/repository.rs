@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::world::git;
+use crate::support::git::git;
 
 fn repository(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();

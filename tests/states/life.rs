@@ -5,8 +5,8 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::case::{Case, Checkout, Ending, Layout, Meanwhile, Write};
-use crate::json_lines::Boss;
 use crate::oracle::{self, Mark};
+use crate::support::json_lines::Boss;
 use crate::world::{TAKEN_BACK, World};
 
 pub const TITLE: &str = "state";
@@ -107,7 +107,7 @@ impl Script {
             if is_settled(&status["worker"]) {
                 return world.path("begun").exists();
             }
-            assert!(began.elapsed() < crate::json_lines::CEILING, "it never began: {status:#}");
+            assert!(began.elapsed() < crate::support::wait::CEILING, "it never began: {status:#}");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         true

@@ -9,10 +9,10 @@
 //! test shrinks and prints a failing case, and keeps its folder.
 
 mod case;
-#[path = "../support/json_lines.rs"]
-mod json_lines;
 mod life;
 mod oracle;
+#[path = "../support/mod.rs"]
+mod support;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};

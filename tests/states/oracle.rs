@@ -6,8 +6,8 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::case::{Case, Checkout, Layout, Meanwhile};
-use crate::json_lines::Boss;
 use crate::life::{brought_by, may_be_refused};
+use crate::support::json_lines::Boss;
 use crate::world::{TAKEN_BACK, USERS_MARK, World, git, try_git};
 
 type Answer = Result<Value, String>;

@@ -5,6 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::git::{commit_all, identify, seal};
+pub use crate::support::git::{git, try_git};
+use crate::support::sandbox::{PROGRAM, fake_backend};
+
 use crate::case::{Case, Checkout, Layout, Names, Neighbour, Submodule};
 
 /// Text in the user's uncommitted files. It must neither move nor be merged as a worker's work.
@@ -65,22 +69,17 @@ impl World {
 
     /// Returns the server's command, without any configuration of the user.
     pub fn server(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss"));
+        let mut command = Command::new(PROGRAM);
         command.arg("--config").arg(self.path("config.toml")).current_dir(&self.boss);
         command.env("HOME", self.path("home")).env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME");
         command.env("CLAUDE_CODE_SESSION_ID", "states").env_remove("ORCHESTRATOR_MAX_WORKERS");
-        sealed(&mut command);
+        seal(&mut command);
         command
     }
 
     fn write_settings(&self, case: &Case) {
         fs::create_dir_all(self.path("home")).expect("a folder");
-        let fake = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).with_file_name("examples/fake-cli");
-        assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples`");
-        let settings = format!(
-            "commit_leftovers = {}\n[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\n",
-            case.commit_leftovers
-        );
+        let settings = format!("commit_leftovers = {}\n{}", case.commit_leftovers, fake_backend("fake"));
         fs::write(self.path("config.toml"), settings).expect("a settings file");
     }
 
@@ -94,7 +93,7 @@ impl World {
 fn make_seed(seed: &Path, case: &Case) {
     fs::create_dir_all(seed.join("packages/app")).expect("a folder");
     git(seed, &["init", "-q", "-b", "main"]);
-    name_committer(seed);
+    identify(seed);
     fs::write(seed.join("shared.txt"), "first\n").expect("a file");
     fs::write(seed.join("other.txt"), "other\n").expect("a file");
     fs::write(seed.join("packages/app/code.txt"), "code\n").expect("a file");
@@ -102,15 +101,15 @@ fn make_seed(seed: &Path, case: &Case) {
     if case.submodule != Submodule::None {
         add_submodule(seed);
     }
-    commit(seed, "first");
+    commit_all(seed, "first");
     fs::write(seed.join("older.txt"), "older\n").expect("a file");
-    commit(seed, "second");
+    commit_all(seed, "second");
     fs::write(seed.join(TAKEN_BACK), "taken back\n").expect("a file");
-    commit(seed, "third");
+    commit_all(seed, "third");
     git(seed, &["checkout", "-q", "-b", "rival"]);
     fs::write(seed.join("shared.txt"), "rival\n").expect("a file");
     fs::write(seed.join("rival.txt"), "rival\n").expect("a file");
-    commit(seed, "rival");
+    commit_all(seed, "rival");
     git(seed, &["checkout", "-q", "main"]);
 }
 
@@ -118,9 +117,9 @@ fn add_submodule(seed: &Path) {
     let library = seed.with_file_name("library");
     fs::create_dir_all(&library).expect("a folder");
     git(&library, &["init", "-q", "-b", "main"]);
-    name_committer(&library);
+    identify(&library);
     fs::write(library.join("library.txt"), "library\n").expect("a file");
-    commit(&library, "library");
+    commit_all(&library, "library");
     let url = library.to_str().expect("UTF-8");
     git(seed, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", url, "library"]);
 }
@@ -132,7 +131,7 @@ fn lay_out(root: &Path, seed: &Path, case: &Case) -> (PathBuf, PathBuf, &'static
         let (from, to) = (seed.to_str().expect("UTF-8"), target.to_str().expect("UTF-8"));
         git(root, &[&["clone", "-q"], options, &[from, to]].concat());
         git(target, &["fetch", "-q", "origin", "rival:rival"]);
-        name_committer(target);
+        identify(target);
     };
     let (boss, checkout, integration) = match case.layout {
         Layout::Plain => {
@@ -153,7 +152,7 @@ fn lay_out(root: &Path, seed: &Path, case: &Case) -> (PathBuf, PathBuf, &'static
             let bare = root.join("repo.git");
             let (from, to) = (seed.to_str().expect("UTF-8"), bare.to_str().expect("UTF-8"));
             git(root, &["clone", "-q", "--bare", from, to]);
-            name_committer(&bare);
+            identify(&bare);
             git(&bare, &["config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"]);
             if case.layout == Layout::Bare {
                 return (bare.clone(), bare, "main");
@@ -164,12 +163,12 @@ fn lay_out(root: &Path, seed: &Path, case: &Case) -> (PathBuf, PathBuf, &'static
         Layout::Submodule | Layout::SubmoduleWithWorktreeConfig => {
             fs::create_dir(&repo).expect("a folder");
             git(&repo, &["init", "-q", "-b", "main"]);
-            name_committer(&repo);
+            identify(&repo);
             let url = seed.to_str().expect("UTF-8");
             git(&repo, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", url, "part"]);
-            commit(&repo, "with a submodule");
+            commit_all(&repo, "with a submodule");
             let part = repo.join("part");
-            name_committer(&part);
+            identify(&part);
             git(&part, &["fetch", "-q", "origin", "rival:rival"]);
             if case.layout == Layout::SubmoduleWithWorktreeConfig {
                 git(&part, &["config", "extensions.worktreeConfig", "true"]);
@@ -229,33 +228,4 @@ fn dirty(checkout: &Path, case: &Case) {
 
 pub fn branch_ref(branch: &str) -> String {
     format!("refs/heads/{branch}")
-}
-
-fn name_committer(repository: &Path) {
-    git(repository, &["config", "user.name", "Test"]);
-    git(repository, &["config", "user.email", "test@localhost"]);
-}
-
-fn commit(repository: &Path, message: &str) {
-    git(repository, &["add", "-A"]);
-    git(repository, &["commit", "-q", "-m", message]);
-}
-
-pub fn git(directory: &Path, args: &[&str]) -> String {
-    try_git(directory, args).unwrap_or_else(|why| panic!("git {args:?} in {}: {why}", directory.display()))
-}
-
-pub fn try_git(directory: &Path, args: &[&str]) -> Result<String, String> {
-    let mut command = Command::new("git");
-    command.args(args).current_dir(directory);
-    sealed(&mut command);
-    let output = command.output().expect("git can be started");
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-    }
-}
-
-fn sealed(command: &mut Command) {
-    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
 }

@@ -1,18 +1,12 @@
 //! A boss over raw JSON lines: a real server, which may die at any moment, and may be started in any environment.
 
-// Each test binary uses another part of this.
-#![allow(dead_code)]
-
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Nothing takes this long; what does hangs.
-pub const CEILING: Duration = Duration::from_secs(90);
+use super::wait::CEILING;
 
 pub struct Boss {
     server: Child,
@@ -134,19 +128,4 @@ fn lines_of(output: ChildStdout) -> Receiver<String> {
         }
     });
     lines
-}
-
-/// Command lines of the processes that name a folder or work in it.
-pub fn processes_in(folder: &Path) -> Vec<(u32, String)> {
-    let folder = folder.canonicalize().expect("it is there");
-    let entries = std::fs::read_dir("/proc").expect("this test runs on Linux").flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let works_there = std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
-        let command = std::fs::read(proc.join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        (works_there || command.contains(&*folder.to_string_lossy())).then_some((pid, command))
-    })
-    .collect()
 }

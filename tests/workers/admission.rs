@@ -7,7 +7,8 @@ use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::{BackendView, Scope, WaitStatus};
 
-use crate::world::{CEILING, Server, World, in_time, mission, until_exists};
+use crate::support::wait::{CEILING, in_time};
+use crate::world::{Server, World, mission, until_exists};
 
 async fn fake(server: &Server) -> BackendView {
     let views = server.orchestrator.backend_status(Some(&BackendName::from("fake"))).await.unwrap();

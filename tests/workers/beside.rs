@@ -10,7 +10,8 @@ use orchestrator_boss::orchestrator::{
     IntegrationRequest, IntegrationSource, RemovalRequest, RemovalTarget, RetryRequest, WorktreeRequest,
 };
 
-use crate::world::{Server, World, git, mission};
+use crate::support::git::git;
+use crate::world::{Server, World, mission};
 
 /// Creates a workspace whose package `app` uses its package `lib`, installed in the main checkout as by `npm install`.
 fn node_workspace(world: &World) {

@@ -4,7 +4,8 @@ use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::WaitStatus;
 
-use crate::world::{CEILING, World, mission};
+use crate::support::wait::CEILING;
+use crate::world::{World, mission};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_is_done_on_a_branch_of_its_own_and_told_once() {

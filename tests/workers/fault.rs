@@ -11,7 +11,8 @@ use orchestrator_boss::orchestrator::{MessageDelivery, NewMessage, WaitStatus};
 use orchestrator_boss::process::{Identity, Signal, send};
 use orchestrator_boss::store::journal::Journal;
 
-use crate::world::{CEILING, World, mission, until_exists};
+use crate::support::wait::CEILING;
+use crate::world::{World, mission, until_exists};
 
 fn message(text: &str) -> NewMessage {
     NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady }

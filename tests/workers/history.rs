@@ -10,7 +10,8 @@ use orchestrator_boss::mission::outcome::Changes;
 use orchestrator_boss::orchestrator::*;
 use orchestrator_boss::store::journal::Journal;
 
-use crate::world::{CEILING, Server, World, mission};
+use crate::support::wait::CEILING;
+use crate::world::{Server, World, mission};
 
 /// More than the registry keeps.
 const MANY: u64 = 601;

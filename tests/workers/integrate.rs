@@ -10,7 +10,9 @@ use orchestrator_boss::orchestrator::{
 };
 use orchestrator_boss::process::{Signal, Tree, send};
 
-use crate::world::{Server, World, git, in_time, mission, until_exists};
+use crate::support::git::git;
+use crate::support::wait::eventually;
+use crate::world::{Server, World, mission, until_exists};
 
 async fn completed(server: &Server, missions: &[(&str, &str)]) -> Vec<String> {
     let drafts = missions.iter().map(|(title, script)| mission(title, script)).collect();
@@ -43,10 +45,6 @@ fn trials(world: &World) -> PathBuf {
 fn nothing_is_left(world: &World) {
     assert!(!trials(world).exists(), "{:?}", std::fs::read_dir(trials(world)).map(Iterator::count));
     assert!(!world.git(&["worktree", "list", "--porcelain"]).contains("verify-"));
-}
-
-async fn until(what: &str, is: impl Fn() -> bool) {
-    assert!(in_time(async || is()).await, "never: {what}");
 }
 
 /// Waits for the gate, and says before that it is there.
@@ -194,7 +192,7 @@ async fn an_answer_that_nobody_fetched_waits_for_the_same_call() {
     let before = world.git(&["rev-parse", "main"]);
     let hasty = IntegrationRequest { patience: Some(Duration::ZERO), ..of(&ids[0], "true") };
     assert_eq!(integrate(&server, &hasty).await.status.as_str(), "running");
-    until("it lands", || world.git(&["rev-parse", "main"]) != before).await;
+    eventually("it lands", || (world.git(&["rev-parse", "main"]) != before).then_some(())).await;
     let answer = integrate(&server, &of(&ids[0], "true")).await;
     assert_eq!((answer.status.as_str(), answer.verifications), ("merged", 1));
 }
@@ -229,7 +227,7 @@ async fn a_server_that_leaves_in_the_middle_leaves_nothing_and_the_next_one_does
     assert_eq!(integrate(&first, &hasty).await.status.as_str(), "running");
     until_exists(&here).await;
     first.orchestrator.shut_down().await;
-    until("it takes everything away", || !trials(&world).exists()).await;
+    eventually("it takes everything away", || (!trials(&world).exists()).then_some(())).await;
     nothing_is_left(&world);
     assert_eq!(world.git(&["rev-parse", "main"]), before);
     std::fs::write(&gate, "").unwrap();

@@ -13,7 +13,8 @@ use orchestrator_boss::orchestrator::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{CEILING, World, mission};
+use crate::support::wait::CEILING;
+use crate::world::{World, mission};
 
 fn message(text: &str, delivery: Delivery) -> NewMessage {
     NewMessage { text: text.to_owned(), delivery }

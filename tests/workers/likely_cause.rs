@@ -5,7 +5,8 @@ use orchestrator_boss::mission::create::Draft;
 use orchestrator_boss::mission::outcome::LikelyCause;
 use orchestrator_boss::orchestrator::{IntegrationAnswer, IntegrationRequest, IntegrationSource};
 
-use crate::world::{Server, World, git, mission};
+use crate::support::git::git;
+use crate::world::{Server, World, mission};
 
 /// Returns a mission that commits a file and is verified by this command.
 fn verified(title: &str, command: &str) -> Draft {

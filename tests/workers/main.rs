@@ -28,4 +28,6 @@ mod retry;
 mod share;
 mod stalls;
 mod starts;
+#[path = "../support/mod.rs"]
+mod support;
 mod world;

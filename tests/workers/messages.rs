@@ -4,7 +4,8 @@ use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::mission::message::Author;
 use orchestrator_boss::orchestrator::{Heard, Include, NewMessage, RetryRequest, Written};
 
-use crate::world::{CEILING, Server, World, in_time, mission};
+use crate::support::wait::{CEILING, in_time};
+use crate::world::{Server, World, mission};
 
 async fn write_to(server: &Server, worker: &str, text: &str) -> uuid::Uuid {
     let message = NewMessage { text: text.to_owned(), delivery: Delivery::WhenReady };

@@ -8,7 +8,8 @@ use orchestrator_boss::orchestrator::{
     IntegrationAnswer, IntegrationRequest, IntegrationSource, RemovalRequest, RemovalTarget, RetryRequest,
 };
 
-use crate::world::{Server, World, git, mission};
+use crate::support::git::git;
+use crate::world::{Server, World, mission};
 
 async fn changes(server: &Server, id: &str) -> Changes {
     server.orchestrator.get(id).await.unwrap().worker.last().expect("it has settled").changes.clone()

@@ -2,7 +2,8 @@
 
 use orchestrator_boss::orchestrator::{Observer, Overview, Scope};
 
-use crate::world::{CEILING, Server, World, in_time, mission, until_exists};
+use crate::support::wait::{CEILING, in_time};
+use crate::world::{Server, World, mission, until_exists};
 
 fn observer(world: &World) -> Observer {
     Observer::open(&world.repo().join(".orchestrator"), None).unwrap().expect("there is a state")

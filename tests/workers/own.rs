@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use orchestrator_boss::attempt::state_dir::StateDir;
 use orchestrator_boss::attempt::worker_dir::AttemptDir;
@@ -17,7 +16,8 @@ use orchestrator_boss::process::{Identity, Signal, TAG_VARIABLE, send};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
-use crate::world::{CEILING, Server, World, mission, until_exists};
+use crate::support::wait::{CEILING, eventually};
+use crate::world::{Server, World, mission, until_exists};
 
 /// Each starts something that is hard to get rid of, and lets it write its pid.
 const STUBBORN: [(&str, &str); 8] = [
@@ -69,21 +69,10 @@ impl Stubborn {
 
 /// Waits for a pid in this file, and returns its process.
 pub async fn process(path: &Path) -> Identity {
-    until(&format!("a pid in {}", path.display()), || {
+    eventually(&format!("a pid in {}", path.display()), || {
         Identity::of(std::fs::read_to_string(path).ok()?.trim().parse().ok()?)
     })
     .await
-}
-
-pub async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let began = std::time::Instant::now();
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(began.elapsed() < CEILING, "waited for {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 pub fn attempt(world: &World) -> AttemptDir {
@@ -105,7 +94,7 @@ pub fn tag(attempt: &AttemptDir) -> String {
 
 /// Waits until its supervisor has written all of them down.
 async fn until_written_down(attempt: &AttemptDir, stubborn: &Stubborn) {
-    until("the processes to be written down", || {
+    eventually("the processes to be written down", || {
         let known: Vec<Identity> = serde_json::from_value(json(attempt.processes())["processes"].clone()).ok()?;
         stubborn.processes.values().all(|process| known.contains(process)).then_some(())
     })
@@ -163,7 +152,7 @@ async fn nothing_is_left_though_the_supervisor_is_killed_first() {
     first.orchestrator.shut_down().await;
     let supervisor = supervisor(&attempt);
     send(&supervisor, Signal::Kill);
-    until("its end", || (!supervisor.is_alive()).then_some(())).await;
+    eventually("its end", || (!supervisor.is_alive()).then_some(())).await;
     let second = world.server(Some("boss"));
     second.until(&stubborn.id, "lost").await;
     let cleanup = outcome(&world).cleanup;
@@ -245,7 +234,7 @@ async fn a_record_with_the_pid_of_a_stranger_ends_nobody() {
     let id = server.create_one(mission("t", "touch ready\nhang")).await;
     until_exists(&world.worktree(&id).join("ready")).await;
     let attempt = attempt(&world);
-    until("the record", || attempt.processes().exists().then_some(())).await;
+    eventually("the record", || attempt.processes().exists().then_some(())).await;
     let supervisor = supervisor(&attempt);
     send(&supervisor, Signal::Stop);
     let (later, booted) = (Stranger::start(&world.repo(), &[]), Stranger::start(&world.repo(), &[]));
@@ -352,7 +341,7 @@ async fn a_supervisor_without_a_free_descriptor_listens_again_when_it_has_some()
     let socket = json(attempt.assignment())["socket"].as_str().unwrap().to_owned();
     let crowd: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&socket).unwrap()).collect();
     let log = attempt.supervisor_log();
-    until("a refusal", || std::fs::read_to_string(&log).ok()?.contains("could not accept").then_some(())).await;
+    eventually("a refusal", || std::fs::read_to_string(&log).ok()?.contains("could not accept").then_some(())).await;
     drop(crowd);
     prlimit(pid, Resource::Nofile, limit).unwrap();
     let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();

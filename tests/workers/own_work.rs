@@ -10,7 +10,9 @@ use orchestrator_boss::orchestrator::{
     RemovalRequest, RemovalTarget, RetryRequest, Scope, WorktreeRequest,
 };
 
-use crate::world::{CEILING, Server, World, git, in_time, mission};
+use crate::support::git::git;
+use crate::support::wait::{CEILING, in_time};
+use crate::world::{Server, World, mission};
 
 fn of(id: &str) -> IntegrationRequest {
     IntegrationRequest::of(IntegrationSource::Worker(id.to_owned()))

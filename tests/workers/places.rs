@@ -11,7 +11,9 @@ use orchestrator_boss::orchestrator::{
     Startup, WaitStatus, WorktreeRequest,
 };
 
-use crate::world::{CEILING, Server, World, git, in_time, mission};
+use crate::support::git::git;
+use crate::support::wait::{CEILING, in_time};
+use crate::world::{Server, World, mission};
 
 fn in_worktree(branch: &str, base: Option<&str>, path: Option<PathBuf>) -> DraftPlace {
     DraftPlace::Worktree { branch: Some(branch.to_owned()), base: base.map(str::to_owned), path, directory: None }

@@ -10,7 +10,8 @@ use orchestrator_boss::orchestrator::{
     IntegrationRequest, IntegrationSource, NewMessage, RaceView, RetryRequest, WaitStatus, WorkerView,
 };
 
-use crate::world::{CEILING, Server, World, mission, until_exists};
+use crate::support::wait::CEILING;
+use crate::world::{Server, World, mission, until_exists};
 
 const CANCELLED: WorkerStatus = WorkerStatus::Settled(Ending::Cancelled);
 const COMPLETED: WorkerStatus = WorkerStatus::Settled(Ending::Completed);
@@ -30,7 +31,7 @@ fn only(title: &str, command: &str) -> String {
     format!("run case \"$PWD\" in *-{title}) {command};; esac\n")
 }
 
-fn until(path: &Path) -> String {
+fn loop_until(path: &Path) -> String {
     format!("while [ ! -e {} ]; do sleep 0.02; done", path.display())
 }
 
@@ -51,7 +52,7 @@ async fn a_slower_racer_that_is_verified_beats_a_faster_one_that_is_not() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
-    let wait = format!("{}; echo right > good.txt", until(&gate));
+    let wait = format!("{}; echo right > good.txt", loop_until(&gate));
     let script = format!("write any.txt x\n{}commit work", only("slow", &wait));
     let mut drafts = racers(&["fast", "slow"], &script);
     drafts.iter_mut().for_each(|draft| draft.verify_command = Some("test -e good.txt".to_owned()));
@@ -92,7 +93,7 @@ async fn the_others_are_ended_with_all_their_processes_and_their_work_is_kept() 
         "usage 20 10 0.5\nwrite mine.txt x\nchild 600\ndaemon 600\ntouch {}\n{}{}commit work",
         begun.display(),
         only("stubborn", &hang),
-        only("quick", &until(&hung)),
+        only("quick", &loop_until(&hung)),
     );
     let racers = start(&server, racers(&["stubborn", "quick"], &script)).await;
     let told = server.wait(&[], CEILING).await;
@@ -168,7 +169,7 @@ async fn a_race_goes_on_when_its_server_goes_and_is_decided_by_the_next() {
     let gate = world.path("gate");
     let script = format!(
         "write a.txt x\n{}{}commit a",
-        only("quick", &until(&gate)),
+        only("quick", &loop_until(&gate)),
         only("slow", &format!("touch {}; sleep 600", world.path("slow").display())),
     );
     let first = world.server(Some("boss"));
@@ -194,7 +195,7 @@ async fn racers_that_two_servers_look_after_are_called_off_by_their_own() {
     let world = World::new();
     let (one, two) = (world.server(Some("boss")), world.server(Some("boss")));
     let gate = world.path("gate");
-    let script = format!("write a.txt x\n{}{}commit a", only("quick", &until(&gate)), only("slow", "sleep 600"));
+    let script = format!("write a.txt x\n{}{}commit a", only("quick", &loop_until(&gate)), only("slow", "sleep 600"));
     let mut drafts = racers(&["slow", "quick"], &script);
     drafts[0].verify_command = Some("true".to_owned());
     drafts[1].verify_command = Some("true".to_owned());
@@ -246,7 +247,7 @@ async fn a_racer_that_the_boss_cancels_leaves_the_race_to_the_others_and_their_t
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
-    let script = format!("write a.txt x\n{}commit a", until(&gate).replacen("while", "run while", 1) + "\n");
+    let script = format!("write a.txt x\n{}commit a", loop_until(&gate).replacen("while", "run while", 1) + "\n");
     let racers = start(&server, racers(&["one", "two"], &script)).await;
     let refused = server.orchestrator.cancel(&server.boss, "t", "no").await.unwrap_err().to_string();
     assert!(refused.contains(&racers[0]) && refused.contains(&racers[1]), "{refused}");

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, Unchecked};
 use serde_json::json;
 
-use crate::world::{CEILING, Server, World, git, in_time, mission};
+use crate::support::git::git;
+use crate::support::wait::{CEILING, in_time};
+use crate::world::{Server, World, mission};
 
 /// Waits until each of these workers conflicts with exactly these workers and branches.
 async fn until_collides(server: &Server, expected: &[(&str, &[&str])]) {

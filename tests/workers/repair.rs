@@ -3,7 +3,8 @@
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::orchestrator::WaitStatus;
 
-use crate::world::{CEILING, World, mission, until_exists};
+use crate::support::wait::CEILING;
+use crate::world::{World, mission, until_exists};
 
 const COMPLETED: WorkerStatus = WorkerStatus::Settled(Ending::Completed);
 

@@ -7,7 +7,8 @@ use orchestrator_boss::process::{Identity, Signal, send};
 use tokio_util::sync::CancellationToken;
 
 use crate::starts::visitor;
-use crate::world::{CEILING, World, mission, until_exists};
+use crate::support::wait::CEILING;
+use crate::world::{World, mission, until_exists};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_server_goes_on_with_all_workers_of_an_earlier_one() {

@@ -5,7 +5,8 @@ use orchestrator_boss::mission::entry::Start;
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::RetryRequest;
 
-use crate::world::{CEILING, World, mission};
+use crate::support::wait::CEILING;
+use crate::world::{World, mission};
 
 fn with_fallback(title: &str, script: &str) -> Draft {
     Draft { fallback_backends: vec!["other".into()], max_attempts: 4, ..mission(title, script) }

@@ -8,7 +8,8 @@ use orchestrator_boss::mission::id::ServerId;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
 use orchestrator_boss::orchestrator::{Scope, WaitAnswer, WaitStatus};
 
-use crate::world::{CEILING, Server, World, in_time, mission};
+use crate::support::wait::{CEILING, in_time};
+use crate::world::{Server, World, mission};
 
 /// The file whose lock says that a server lives.
 fn lock_of(world: &World, server: &str) -> std::path::PathBuf {

@@ -6,7 +6,8 @@ use orchestrator_boss::config::{OnStall, Settings};
 use orchestrator_boss::mission::outcome::FailureKind;
 use orchestrator_boss::orchestrator::WaitStatus;
 
-use crate::world::{CEILING, Server, World, in_time, mission};
+use crate::support::wait::{CEILING, in_time};
+use crate::world::{Server, World, mission};
 
 /// A stall is three seconds of silence: with less, one that works on a busy machine would have none of it for so long.
 fn settings(world: &World) -> Settings {

@@ -8,7 +8,8 @@ use orchestrator_boss::orchestrator::{
     Creation, IntegrationAnswer, IntegrationRequest, IntegrationSource, OrchestratorError,
 };
 
-use crate::world::{Server, World, git, mission};
+use crate::support::git::git;
+use crate::world::{Server, World, mission};
 
 fn commits(title: &str) -> Draft {
     mission(title, &format!("write {title}.txt x\ncommit {title}"))

@@ -1,8 +1,8 @@
 //! A sealed world for one test: a repository of its own, settings in which the fake CLI is a backend, and servers that
-//! start real supervisors. Nothing of the user's configuration is seen, and nothing is left running: `Drop` looks.
+//! start real supervisors. Nothing of the user's configuration is seen, and nothing is left running: `Drop` checks.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use orchestrator_boss::backend::Backends;
@@ -14,12 +14,20 @@ use orchestrator_boss::mission::spec::Permissions;
 use orchestrator_boss::orchestrator::{Orchestrator, Startup, WaitAnswer, WaitRequest};
 use tokio_util::sync::CancellationToken;
 
-/// Nothing that is waited for takes this long on any machine.
-pub const CEILING: Duration = Duration::from_secs(60);
+use crate::support::processes::until_none_in;
+use crate::support::sandbox::{PROGRAM, Sandbox, fake_cli};
+use crate::support::wait::in_time;
 
 pub struct World {
-    folder: tempfile::TempDir,
-    name: &'static str,
+    sandbox: Sandbox,
+}
+
+impl Deref for World {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.sandbox
+    }
 }
 
 impl World {
@@ -28,34 +36,8 @@ impl World {
     }
 
     /// With a repository of this name.
-    pub fn named(name: &'static str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let world = Self { folder, name };
-        std::fs::create_dir(world.repo()).expect("a folder for the repository");
-        world.git(&["init", "-q", "-b", "main"]);
-        world.git(&["config", "user.name", "Test"]);
-        world.git(&["config", "user.email", "test@localhost"]);
-        std::fs::write(world.repo().join("README"), "hello\n").expect("a file");
-        world.git(&["add", "."]);
-        world.git(&["commit", "-q", "-m", "first"]);
-        world
-    }
-
-    pub fn repo(&self) -> PathBuf {
-        self.folder.path().canonicalize().expect("the folder is there").join(self.name)
-    }
-
-    /// Returns the default path of this worker's worktree.
-    pub fn worktree(&self, worker: impl AsRef<Path>) -> PathBuf {
-        self.path(&format!("{}.worktrees", self.name)).join(worker)
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().canonicalize().expect("the folder is there").join(name)
-    }
-
-    pub fn git(&self, args: &[&str]) -> String {
-        git(&self.repo(), args)
+    pub fn named(name: &str) -> Self {
+        Self { sandbox: Sandbox::named(name) }
     }
 
     /// Returns settings with the fake CLI as the backends `fake` and `other`, and as `plain` without JSON.
@@ -99,7 +81,7 @@ impl World {
             settings,
             directory: directory.to_owned(),
             boss: boss.map(BossId::from),
-            program: PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-boss")),
+            program: PathBuf::from(PROGRAM),
         };
         let orchestrator = Orchestrator::start(startup, backends).expect("the server starts");
         let boss = orchestrator.default_boss().clone();
@@ -108,7 +90,7 @@ impl World {
 
     /// Waits until the state file says this; it follows the journal within 100 ms.
     pub async fn until_state(&self, says: impl Fn(&serde_json::Value) -> bool) {
-        let path = self.repo().join(".orchestrator/orchestrator-state.json");
+        let path = self.state_file();
         let read = || serde_json::from_slice(&std::fs::read(&path).unwrap_or_default()).unwrap_or_default();
         assert!(in_time(async || says(&read())).await, "the state file says {:#}", read());
     }
@@ -116,17 +98,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
+        if !std::thread::panicking() {
+            until_none_in(&self.root());
         }
-        // A supervisor that has written its outcome has a moment to go.
-        let began = std::time::Instant::now();
-        let mut left = processes_in(self.folder.path());
-        while !left.is_empty() && began.elapsed() < CEILING {
-            std::thread::sleep(Duration::from_millis(20));
-            left = processes_in(self.folder.path());
-        }
-        assert!(left.is_empty(), "processes were left behind: {left:?}");
     }
 }
 
@@ -203,58 +177,7 @@ pub fn mission(title: &str, script: &str) -> Draft {
     }
 }
 
-/// Waits until the file is there.
+/// Waits until the file exists.
 pub async fn until_exists(path: &Path) {
     assert!(in_time(async || path.exists()).await, "{} never came", path.display());
-}
-
-/// Whether it came true before the ceiling. Looked at again and again: it depends on other processes.
-pub async fn in_time(mut is: impl AsyncFnMut() -> bool) -> bool {
-    let reached = async {
-        while !is().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(CEILING, reached).await.is_ok()
-}
-
-pub fn git(dir: &Path, args: &[&str]) -> String {
-    let output = Command::new("git")
-        .args(args)
-        .current_dir(dir)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .expect("git runs");
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-/// Built by cargo with the tests.
-pub fn fake_cli() -> PathBuf {
-    let target = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).parent().expect("it lies in a folder");
-    let fake = target.join("examples/fake-cli");
-    assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples` (`cargo test` does)");
-    fake
-}
-
-/// Command lines of processes that name the folder or work in it.
-#[cfg(target_os = "linux")]
-fn processes_in(folder: &Path) -> Vec<String> {
-    let folder = folder.canonicalize().expect("it is there");
-    let entries = std::fs::read_dir("/proc").expect("Linux has /proc").flatten();
-    let pids = entries.filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()));
-    pids.filter_map(|entry| {
-        let works_there = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        let named = command.contains(&*folder.to_string_lossy());
-        (works_there || named).then_some(command)
-    })
-    .collect()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn processes_in(_folder: &Path) -> Vec<String> {
-    Vec::new()
 }
