@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use etcetera::BaseStrategy;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -17,55 +18,71 @@ use crate::backend::{Backends, CustomBackend};
 use crate::mission::hint::{Hint, Hinted};
 
 /// All settings, each with its default. `deny_unknown_fields`: a misspelt setting is reported, not ignored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+///
+/// The doc comments of the fields are the text of `src/docs/settings.md`, which a test regenerates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Maximum number of live workers over all backends. Default: about one for each GiB of memory, 2 to 16.
+    /// Maximum number of workers that run at the same time, over all backends. Further workers wait in a queue.
+    /// Default: one for each GiB of memory, from 2 to 16.
     pub max_workers: Option<usize>,
-    /// Maximum depth of nested workers. 1: a worker starts no workers. 2: a worker may start workers that start none.
+    /// Maximum depth of nested workers. With 1, a worker starts no workers. With 2, a worker may start workers that
+    /// start none, through a CLI that it runs itself: a worker's own CLI runs without this server.
     pub max_depth: u32,
     /// Duration of a wait unless the boss asks for another. Default: as long as the client allows.
     pub wait_seconds: Option<u64>,
+    /// Folder of the state. Default: `.orchestrator` in the main worktree of the repository.
     pub state_dir: Option<PathBuf>,
-    /// The branch that workers are merged into. Default: for each boss, the branch that is checked out where the boss
-    /// was started, at the time when it creates its first worker.
+    /// Branch in which work starts and into which it is merged. Each worker keeps the branch that it started from.
+    /// Default: for each boss, the branch that is checked out where the boss was started, when it creates its first
+    /// worker.
     pub integration_branch: Option<String>,
-    /// Prefix of the worker's id in the branches that we name.
+    /// Prefix of the worker's id in branches that the server names.
     pub branch_prefix: String,
-    /// True if missions may ask for `permissions: full`.
+    /// Whether missions may ask for `permissions: full`.
     pub allow_full_permissions: bool,
-    /// The folder for worktrees. `{repository}` is the name of the repository's folder, `{id}` a short id of the state
-    /// directory. Default: beside the repository.
+    /// Folder for worktrees. `{repository}` stands for the name of the repository's folder, `{id}` for a short id of
+    /// the state directory. Default: `../{repository}.worktrees`, beside the repository.
     pub worktrees_dir: Option<String>,
-    /// Folders in which worktrees may lie, besides the repository and its parent.
+    /// Further folders in which a boss may place worktrees. The repository and its parent are always allowed.
     pub worktree_roots: Vec<PathBuf>,
-    /// The frame around each prompt: `{prompt}`, `{directory}`, `{subfolder}`, `{branch}`, `{verify_command}`.
+    /// Text around each prompt. Placeholders: `{prompt}`, which needs a line of its own, `{directory}`, `{subfolder}`,
+    /// `{branch}` and `{verify_command}`. Default: a built-in text.
     pub prompt_frame: Option<String>,
-    /// True if uncommitted changes of a worker are committed, in a worktree that we made.
+    /// Whether uncommitted changes of a worker are committed, in a worktree that was made for it. With `false`, a
+    /// `verify_command` that passes beside uncommitted changes verifies no commit, so the mission is not completed.
     pub commit_leftovers: bool,
-    /// The message of that commit: `{title}`, `{worker_id}`.
+    /// Message of that commit. Placeholders: `{title}` and `{worker_id}`.
     pub commit_message: String,
-    /// The author of that commit. Default: the user's own git identity, or ours if there is none. Both or neither.
+    /// Author of that commit; set it together with `commit_email`. Missions in a repository need a git identity in any
+    /// case. Default: your git identity.
     pub commit_name: Option<String>,
+    /// E-mail address of that author; set it together with `commit_name`. Default: your git identity.
     pub commit_email: Option<String>,
-    /// Names of daemons that are shared between projects and are never ended by us.
+    /// Daemons that you share with workers and that never end with a worker. Each is a name from the default list, or
+    /// the name of a program or of a Java main class.
     pub shared_daemons: Vec<String>,
+    /// Time limit of one run of a `verify_command`.
     pub verify_timeout_minutes: u32,
-    /// Minutes without output and CPU time after which a worker counts as stalled; 0: never.
+    /// Time without events, output and CPU time of any of its processes after which a worker counts as stalled and its
+    /// boss is notified, once. 0: never.
     pub stall_minutes: f64,
+    /// Reaction to a stalled worker.
     pub on_stall: OnStall,
-    /// Limits for the workers of one boss together.
+    /// Limits for all workers of one boss together.
     pub boss: BossSettings,
-    /// Maximum size in MiB of an attempt's raw output; then the attempt is stopped.
+    /// Maximum size of the raw output of one attempt. An attempt that prints more is stopped.
     pub max_output_mib: u64,
-    /// Minimum of free resources for a start. Below it queued workers wait; 0 switches a limit off.
+    /// Free memory that the machine or the container must have for a worker to start. Below it, queued workers wait
+    /// with a stated reason and start later by themselves. 0: no limit.
     pub min_free_memory_mib: u64,
-    /// Minimum for the file systems of the state directory and of the worktree.
+    /// The same for free space in the file systems of the state directory and of the worktree.
     pub min_free_disk_mib: u64,
-    /// Processes and threads that the system would still let us start.
+    /// The same for processes and threads that the system still allows you to start.
     pub min_free_processes: u64,
+    /// Settings of one backend.
     pub backends: BTreeMap<String, BackendSettings>,
-    /// The user's own backends: `[[custom]]`.
+    /// Backends of your own.
     pub custom: Vec<CustomBackend>,
     /// The file that the settings were read from. `None`: there was no file.
     #[serde(skip)]
@@ -73,36 +90,39 @@ pub struct Settings {
 }
 
 /// Limits for all workers of a boss together. A missing limit does not apply.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BossSettings {
+    /// Maximum total cost, as far as the CLIs report it.
     pub max_cost_usd: Option<f64>,
-    /// Tokens read and written together.
+    /// Maximum number of tokens, read and written together.
     pub max_tokens: Option<u64>,
-    /// Total run time of all its workers.
+    /// Maximum total run time of the workers.
     pub timeout_minutes: Option<u64>,
 }
 
 /// The reaction to a worker that shows no sign of life.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStall {
     /// Notify its boss.
     #[default]
     Tell,
-    /// Also interrupt it and continue in its session, once.
+    /// Notify its boss, interrupt the worker and continue in its session, once.
     Resume,
-    /// The same, and end it if it stalls again.
+    /// The same, and end the worker if it stalls again.
     End,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// Settings of one backend.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BackendSettings {
-    /// A path, or a name to look for on the PATH.
+    /// The program: a path, or a name to look for on the PATH. Default: the usual name of the CLI.
     pub program: Option<String>,
+    /// Maximum number of workers of this backend that run at the same time.
     pub max_workers: Option<usize>,
-    /// Used where a mission names none.
+    /// Model of missions that name none. Default: the default of the CLI.
     pub model: Option<String>,
 }
 
@@ -474,7 +494,10 @@ mod tests {
             ("[backend.codex]", "did you mean backends?"),
             ("[backends.codx]\nprogram = 'x'", "did you mean [backends.codex]?"),
             ("[backends.claude]\nprogram = 'x'", "did you mean [backends.claudecode]?"),
-            ("colour = true", "there is no setting \"colour\" here; the README lists all settings"),
+            (
+                "colour = true",
+                "there is no setting \"colour\" here; run `orchestrator-boss help settings` for all settings",
+            ),
         ] {
             let error = Settings::parse(text).unwrap_err();
             assert!(error.contains(said) && !error.contains("expected one of"), "{text}: {error}");

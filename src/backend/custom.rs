@@ -9,6 +9,7 @@ mod stream;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{CLAUDE_CODE, CODEX, GEMINI, OPENCODE, unusable};
@@ -19,48 +20,54 @@ use super::{
 use crate::mission::spec::{Mission, Permissions};
 
 /// One `[[custom]]` entry of the settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CustomBackend {
+    /// The name that missions give as `backend`: lower-case letters, digits and hyphens.
     pub name: String,
-    /// A name on the PATH, or a path.
+    /// The program: a path, or a name to look for on the PATH.
     pub program: String,
+    /// Arguments. One that holds a placeholder without a value is left out.
     #[serde(default)]
     pub args: Vec<String>,
-    /// The arguments to go on with a session. Without them every turn is a new session.
+    /// Arguments that continue a session. Without them every turn is a new session.
     #[serde(default)]
     pub resume_args: Option<Vec<String>>,
+    /// Format of the program's output.
     #[serde(default)]
     pub output: CustomOutput,
+    /// Additional environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Variables of which one is enough to be logged in.
     #[serde(default)]
     pub key_variables: Vec<String>,
-    /// The models that may be asked for; empty: any.
+    /// Accepted models. Default: any.
     #[serde(default)]
     pub models: Vec<String>,
-    /// The efforts that may be asked for; empty: any.
+    /// Accepted efforts. Default: any.
     #[serde(default)]
     pub efforts: Vec<String>,
-    /// It says what a run costs, so that `max_cost_usd` can be kept.
+    /// Whether the program reports its cost while it runs, so that `max_cost_usd` can be enforced.
     #[serde(default)]
     pub reports_cost: bool,
+    /// Arguments that print the version.
     #[serde(default = "version_args")]
     pub version_args: Vec<String>,
+    /// First signal that ends the program. SIGKILL follows if it does not end.
     #[serde(default = "stop")]
     pub stop: StopSignal,
 }
 
 /// The format of the program's output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CustomOutput {
-    /// Text. Exit status 0 is then the only sign of success, and the final message is the end of the output. That is
-    /// weak: a program that gives up with status 0 counts as done. Use `verify_command` with it.
+    /// Text. Exit status 0 is the only sign of success, so use a `verify_command`. The final message is the end of the
+    /// output.
     #[default]
     Plain,
-    /// Lines of JSON, with a `result` at the end.
+    /// Lines of JSON, the last one with the result.
     Jsonl,
 }
 

@@ -23,6 +23,7 @@ mod recorded;
 mod report;
 mod retry;
 mod serve;
+mod settings;
 mod setup;
 mod status;
 mod terminal;
@@ -38,7 +39,7 @@ use crate::{mcp, process, supervisor};
 
 /// One coding agent leads many: real agent CLIs as workers, each in a git worktree of its own.
 #[derive(Debug, Parser)]
-#[command(name = "orchestrator-boss", version)]
+#[command(name = "orchestrator-boss", version, after_help = "All settings: orchestrator-boss help settings")]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -91,6 +92,9 @@ enum Command {
     Report(report::ReportArgs),
     /// Register this server with claude, codex, gemini or opencode
     Setup(setup::SetupArgs),
+    /// Show the reference of all settings
+    #[command(hide = true, long_about = settings::REFERENCE, help_template = "{about}")]
+    Settings,
     /// The agent that the demo's workers run
     #[command(hide = true)]
     DemoAgent(demo_agent::AgentArgs),
@@ -106,7 +110,7 @@ enum Command {
     /// Verify an integration in a worktree of its own; started by the server, and ends with it
     #[command(hide = true)]
     Verify { folder: PathBuf },
-    /// Print the README's tool table, or all that a client sees of the tools
+    /// Print the table of `src/docs/tools.md`, or all that a client sees of the tools
     #[command(hide = true)]
     Tools {
         #[arg(long)]
@@ -168,6 +172,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args, &arguments.places),
         Command::Report(args) => report::run(&args, &arguments.places),
         Command::Setup(args) => setup::run(&args, &arguments.places),
+        Command::Settings => settings::print(),
         Command::Guard => guard::run(&arguments.places),
         Command::Supervise { folder } => supervisor::run(&folder),
         Command::Verify { folder } => supervisor::run_verification(&folder),

@@ -38,7 +38,7 @@ fn advice(name: &str, known: &[String], top_level: &[String]) -> String {
     }
     match known.len() {
         0..=FEW => format!("there are {}", known.join(", ")),
-        _ => "the README lists all settings".to_owned(),
+        _ => "run `orchestrator-boss help settings` for all settings".to_owned(),
     }
 }
 
