@@ -1,4 +1,4 @@
-//! All that a client sees of the tools, as one value for the snapshot and one table for the README.
+//! All that a client sees of the tools, as one value for the snapshot and one table for `src/docs/tools.md`.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ pub fn surface() -> Value {
     json!({ "instructions": INSTRUCTIONS, "tools": tools::definitions() })
 }
 
-/// The README's table: what each tool is for, and its parameters, the necessary ones with a star.
+/// Returns the table for `src/docs/tools.md`: the purpose of each tool and its parameters, required ones with a star.
 pub fn tool_table() -> String {
     let mut table = "| tool | what it does | parameters |\n|---|---|---|\n".to_owned();
     for tool in tools::definitions() {
@@ -23,7 +23,7 @@ pub fn tool_table() -> String {
         let parameters: Vec<String> = parameters
             .into_iter()
             .flat_map(|parameters| parameters.keys())
-            .map(|name| format!("`{name}`{}", if is_required(name) { "*" } else { "" }))
+            .map(|name| format!("`{name}`{}", if is_required(name) { "\\*" } else { "" }))
             .collect();
         // Writing to a string cannot fail.
         let _ = writeln!(table, "| `{}` | {} | {} |", tool.name, what.trim_end_matches('.'), parameters.join(", "));

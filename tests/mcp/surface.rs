@@ -1,6 +1,6 @@
-//! The tool surface as a whole: one snapshot, portable schemas, the README's table.
+//! The tool surface as a whole: one snapshot, portable schemas, the table in `src/docs/tools.md`.
 //!
-//! `ORCHESTRATOR_BLESS=1 cargo nextest run --test mcp` rewrites the snapshot and the table.
+//! `ORCHESTRATOR_BLESS=1 cargo test --test mcp` rewrites the snapshot and the table.
 
 use std::path::{Path, PathBuf};
 
@@ -37,17 +37,26 @@ fn the_surface_is_the_committed_one() {
 }
 
 #[test]
-fn the_readme_shows_the_tools_as_they_are() {
-    let path = in_repository("README.md");
-    let readme = std::fs::read_to_string(&path).expect("README.md is there");
-    let (before, rest) = readme.split_once(BEGIN).expect("README.md has <!-- tools:begin -->");
-    let (table, after) = rest.split_once(END).expect("README.md has <!-- tools:end -->");
+fn the_tool_table_is_current() {
+    let path = in_repository("src/docs/tools.md");
+    let document = std::fs::read_to_string(&path).expect("src/docs/tools.md exists");
+    let (before, rest) = document.split_once(BEGIN).expect("src/docs/tools.md has <!-- tools:begin -->");
+    let (table, after) = rest.split_once(END).expect("src/docs/tools.md has <!-- tools:end -->");
     let current = orchestrator_boss::mcp::tool_table();
     if blessed() {
         std::fs::write(&path, format!("{before}{BEGIN}{current}{END}{after}")).unwrap();
         return;
     }
-    assert_eq!(table, current, "ORCHESTRATOR_BLESS=1 writes the table anew");
+    assert_eq!(table, current, "ORCHESTRATOR_BLESS=1 regenerates the table");
+}
+
+#[test]
+fn the_readme_names_every_tool() {
+    let readme = std::fs::read_to_string(in_repository("README.md")).expect("README.md exists");
+    for tool in tools() {
+        let name = tool["name"].as_str().unwrap();
+        assert!(readme.contains(&format!("`{name}`")), "README.md does not name {name}");
+    }
 }
 
 #[test]

@@ -112,17 +112,17 @@ fn install(world: &World, guard: bool) {
         write(&source.join(file), &fs::read_to_string(here.join(file)).expect("the repository has it"));
     }
     claude(world, &["plugin", "validate", "--strict", "."], &source);
-    let readme = fs::read_to_string(source.join("README.md")).expect("the README");
-    claude(world, &in_readme(&readme, "plugin marketplace add"), &source);
+    let guide = fs::read_to_string(here.join("src/docs/clients.md")).expect("the guide to clients");
+    claude(world, &in_guide(&guide, "plugin marketplace add"), &source);
     let guard = format!("guard={guard}");
-    let install = [&in_readme(&readme, "plugin install")[..], &["--config", &guard]].concat();
+    let install = [&in_guide(&guide, "plugin install")[..], &["--config", &guard]].concat();
     claude(world, &install, &source);
 }
 
-/// Returns the arguments of a command of Claude Code, as the README has it.
-fn in_readme<'a>(readme: &'a str, command: &str) -> Vec<&'a str> {
-    let commands = readme.split('`').filter_map(|code| code.strip_prefix("claude "));
-    let arguments = commands.into_iter().find(|code| code.starts_with(command)).expect("the README has the command");
+/// Returns the arguments of a command of Claude Code, as the guide to clients has it.
+fn in_guide<'a>(guide: &'a str, command: &str) -> Vec<&'a str> {
+    let commands = guide.split('`').filter_map(|code| code.strip_prefix("claude "));
+    let arguments = commands.into_iter().find(|code| code.starts_with(command)).expect("the guide has the command");
     arguments.split_whitespace().collect()
 }
 

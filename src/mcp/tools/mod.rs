@@ -52,7 +52,7 @@ pub(super) const ALL: [Entry; 14] = [
 /// One tool. The doc comments of its arguments and answer are what the model reads about them.
 trait Tool {
     const NAME: &'static str;
-    /// At most 2,000 bytes; the first sentence alone goes into the README.
+    /// At most 2,000 bytes; the first sentence alone goes into `src/docs/tools.md`.
     const DESCRIPTION: &'static str;
     const NATURE: Nature;
     type Arguments: DeserializeOwned + JsonSchema + Send;
