@@ -1,23 +1,119 @@
-//! orchestrator-boss: one coding agent leads many. The map of the house.
+//! orchestrator-boss: one coding agent (the boss) leads many worker CLIs. This page is the map for a new engineer.
 //!
-//! Two kinds of process share this crate. The **server** speaks MCP to the boss agent and keeps the registry; for each
-//! live worker it starts a **supervisor**, which owns the worker's CLI for a whole attempt and lives on when the server
-//! dies. They meet in the files of `.orchestrator/`, with a socket as the fast path.
+//! Two kinds of process share this crate. The **server** speaks MCP to the boss and keeps the registry of all missions.
+//! For each live worker it starts a **supervisor**, which owns the worker's CLI for a whole attempt and outlives the
+//! server. They communicate by the files of `.orchestrator/` (see [`store`]); a socket only makes it faster. The
+//! reasons for this design, and its invariants, are in `.github/ARCHITECTURE.md`.
 //!
-//! Rooms, from the top; each may use those below it, siblings leave each other alone (`tests/architecture.rs` checks):
+//! # Rooms
 //!
-//! - [`cli`]: what people type. [`mcp`]: what bosses call; the only room that names the protocol library.
-//! - [`orchestrator`]: the server's one stateful room, an actor that decides, saves, then answers.
-//! - [`launcher`]: how a supervisor is started and reached.
-//! - [`supervisor`]: the other process: turns, messages, limits, verification, facts, outcome.
-//! - [`config`]: the user's settings.
-//! - [`backend`], [`process`], [`git`], [`store`]: CLIs (pure), processes, git, files; they do not know each other.
-//! - [`mission`]: the pure core: what is asked for, what may happen to it, what it came to.
+//! A room uses only rooms below it, and rooms on one line do not know each other. `tests/architecture.rs` checks both.
 //!
-//! [`crash_point`] is for tests alone: steps at which a special build dies.
+//! ```text
+//! cli            commands for people; prints to stdout; starts every process
+//! mcp            tools, resources and prompts for bosses; the only room that names the protocol library
+//! orchestrator   the server's state: an actor that decides, saves, then answers, and tasks that report to it
+//! launcher       how a supervisor is started and reached
+//! supervisor     the other process: turns, messages, limits, verification, facts, outcome
+//! config         the user's settings
+//! backend  process  git  store    CLIs (pure), operating-system processes, git, files
+//! attempt        the contract between server and supervisor: folder, assignment, status, messages, outcome record
+//! mission        the pure core: missions, the legal status changes, the registry, rules for starts and retries
+//! ```
 //!
-//! New here? Read `mission/lifecycle.rs`, `orchestrator/actor.rs`, `backend/codex.rs`, `supervisor/finish.rs`, in that
-//! order.
+//! [`crash_point`] is for tests: named steps at which a special build ends. [`docs`] holds the reference documents.
+//!
+//! # The path of one batch
+//!
+//! 1. `mcp/server.rs` receives the call `batch_create_workers`. `mcp/tools/create.rs` parses it; `mcp/tools/mission.rs`
+//!    checks each mission and makes a draft. A bad mission fails alone.
+//! 2. `orchestrator/handle.rs` sends the drafts to the actor. `orchestrator/checks.rs` finds what can be refused before
+//!    anything is created.
+//! 3. `orchestrator/actor.rs` registers the missions (`mission/create.rs`), appends them to the journal
+//!    (`store/journal.rs`) and answers with their ids. Nothing slow has happened yet.
+//! 4. `orchestrator/schedule.rs` takes workers out of the queue, as far as `mission/admission.rs` (limits) and
+//!    `mission/graph.rs` (dependencies) allow.
+//! 5. `orchestrator/start.rs` creates the worktree (`git/worktree.rs`) and the folder of the attempt, and starts a
+//!    supervisor (`launcher/local.rs`). From here on `orchestrator/follow.rs` follows it.
+//! 6. The supervisor (`supervisor/run.rs`) claims the attempt. For each turn (`supervisor/turn.rs`) it asks the backend
+//!    for a launch plan, starts the CLI (`process/spawn.rs`), and turns its output into events (`backend/codex.rs`, …).
+//! 7. `supervisor/finish.rs` ends the attempt: commit what is uncommitted (`supervisor/leftovers.rs`), verify that commit
+//!    (`supervisor/verify.rs`), end all processes (`process/sweep.rs`), read the changes (`supervisor/facts.rs`), write
+//!    the outcome record.
+//! 8. `orchestrator/settle.rs` applies the outcome. The actor saves, `orchestrator/waiters.rs` answers the waits, and
+//!    step 4 starts what has become possible.
+//! 9. `mcp/tools/integrate.rs` merges: `orchestrator/train.rs` stacks the branches, `orchestrator/prove.rs` has the
+//!    result verified in a worktree of its own, and `git/land.rs` moves the integration branch.
+//!
+//! # Glossary
+//!
+//! | word | meaning |
+//! |---|---|
+//! | mission | a request: prompt, backend, place, limits |
+//! | worker | one mission that is carried out by one backend |
+//! | attempt | one run of a worker; a retry is the next one |
+//! | turn | one prompt and the CLI's work on it; an attempt has one or more |
+//! | backend | the adapter of one CLI |
+//! | boss | the agent that calls the tools |
+//! | server, supervisor | the two kinds of process |
+//! | launcher | how a supervisor is started |
+//! | worktree, base, branch, integration branch | as in git |
+//! | outcome | the record that settles an attempt: run, verification, changes |
+//! | settled | has an outcome; in texts for people: finished |
+//! | notification | the report of a settlement to its boss: pending, in flight, unconfirmed, acknowledged |
+//! | lease | which server looks after an open worker |
+//! | claim | the file by which one supervisor owns one attempt |
+//! | journal, segment, snapshot | the append-only log; one file of it; the state at its beginning |
+//! | salvage ref | where work is kept before it is removed by force |
+//! | train | several branches that are integrated in order and verified together |
+//! | race | several workers on one prompt; the first verified one wins |
+//!
+//! # Three typical changes
+//!
+//! After each of them: `cargo fmt`, `cargo clippy --all-targets -- -D warnings`, and the tests that are named.
+//!
+//! **Add a backend.**
+//!
+//! 1. `backend/catalog.rs`: a constant for its name, the models that belong to it, an example model, its efforts.
+//! 2. `backend/NAME.rs`: implement [`backend::Backend`] (command line, permissions, probe). `backend/NAME/stream.rs`:
+//!    implement [`backend::Decoder`] (output lines to events). A model is `backend/opencode.rs` with
+//!    `backend/opencode/stream.rs`. Declare and export it in `backend/mod.rs`.
+//! 3. `backend/registry.rs`: add it to the built-in backends. `backend/custom.rs`: reserve its name.
+//!    `backend/environment.rs`: the variables with which this CLI marks the programs that it starts.
+//! 4. Recordings: for each case a folder `tests/fixtures/NAME/CASE/` with `stream.jsonl` (what the CLI printed) and
+//!    `case.json` (how it ended, and why the case exists). Add the name to the lists in `tests/backend_streams.rs` and
+//!    `tests/backend_hostile_output.rs`. `UPDATE_FIXTURES=1 cargo test --test backend_streams` writes the expected
+//!    events: read them.
+//! 5. `INSTA_UPDATE=always cargo test --test backend_plans` records how it is started. Read the snapshot.
+//!    `tests/support/real_cli.rs` and `tests/real/package.json` add the real CLI to `tests/real/`.
+//! 6. Texts that list the backends: the doc comment of `backend` in `mcp/tools/mission.rs`, the table in
+//!    `skills/orchestrator-boss/SKILL.md`, the README. Then
+//!    `ORCHESTRATOR_BLESS=1 cargo test --test mcp --test documents`.
+//! 7. If it can also be a boss: `cli/setup/client.rs` and a file beside it, `mcp/client.rs` (its limits),
+//!    `orchestrator/registrations.rs` (so that its workers do not start this server), and a row in `tests/README.md`.
+//!
+//! **Add a parameter to a tool**, here a field of a mission. A parameter of another tool is a field of the `Arguments` in
+//! its file in `mcp/tools/`, and goes to the method of `orchestrator/handle.rs` that the tool calls.
+//!
+//! 1. `mcp/tools/mission.rs`: the field of `MissionArguments`. Its doc comment is what models read. Check its range in
+//!    `draft`, with the helpers of `mcp/arguments.rs`.
+//! 2. `mission/create.rs` and `mission/spec.rs`: the field of `Draft` and of `Mission`. `Mission` is stored: give the
+//!    field `#[serde(default)]`, so that older journals can be read. `cargo check --all-targets` names every literal.
+//! 3. The room that acts on it. A value that a supervisor needs is in the assignment, with the mission.
+//! 4. `mcp/wire.rs`, if answers show it.
+//! 5. Tests: a range in `tests/input/table.rs`, the effect in `tests/workers/`. Then
+//!    `ORCHESTRATOR_BLESS=1 cargo test --test mcp` writes `tests/snapshots/tools.json` and `src/docs/tools.md`.
+//!    `skills/orchestrator-boss/SKILL.md` lists the fields of a mission.
+//!
+//! **Change a limit.**
+//!
+//! 1. Find it. Limits are named constants beside the code that enforces them: the ranges of arguments in
+//!    `mcp/tools/mission.rs` and `mcp/arguments.rs`, the default time limit in `mission/spec.rs`, sizes of answers in
+//!    `mcp/size.rs`, the waits of each client in `mcp/client.rs`. Limits that a user can set are in `config.rs`.
+//! 2. Search for its number in the doc comments of `mcp/tools/`, in `skills/`, `src/docs/` and the README: texts repeat
+//!    limits.
+//! 3. Tests: `cargo test --test input --test mcp`, and `tests/limits/` for limits on workers. Generated texts:
+//!    `ORCHESTRATOR_BLESS=1 cargo test --test mcp --test documents`.
 #![deny(clippy::print_stdout)]
 
 pub mod attempt;
@@ -34,3 +130,15 @@ pub mod orchestrator;
 pub mod process;
 pub mod store;
 pub mod supervisor;
+
+/// The reference documents for users.
+pub mod docs {
+    #[doc = include_str!("docs/commands.md")]
+    pub mod commands {}
+    #[doc = include_str!("docs/settings.md")]
+    pub mod settings {}
+    #[doc = include_str!("docs/tools.md")]
+    pub mod tools {}
+    #[doc = include_str!("docs/clients.md")]
+    pub mod clients {}
+}

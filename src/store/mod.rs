@@ -1,8 +1,42 @@
 //! Everything on disk: the journal that several servers share, the state file for people and bosses, the folders of
 //! the workers, and which server is alive.
 //!
-//! Files have one writer each, or a lock. Folders of ours are 0700, files 0600. No value from the environment is
-//! written. This room decides nothing.
+//! Files have one writer each, or a lock. Folders are 0700, files 0600: only the user can read them. No value from the
+//! environment is written. This room decides nothing.
+//!
+//! # File layout
+//!
+//! `.orchestrator/` is in the root of the repository's main worktree, or in the working directory outside a repository.
+//! It is entered in `.git/info/exclude`; no tracked file is touched.
+//!
+//! ```text
+//! .orchestrator/
+//!   orchestrator-state.json   the state for bosses and people to read; only the server writes it
+//!   journal/                  what the state is made from: numbered files, and the lock that servers take in turn
+//!   history.jsonl             settled workers beyond the newest 500
+//!   git-configuration.json    the repository's git configuration before the first worker. While anything differs from
+//!                             it, nothing is integrated. Deleting it accepts the present configuration.
+//!   servers/                  a lock for each live server
+//!   bases/                    whether a `verify_command` passes on the base commit; checked when it fails on the work
+//!   integrations/             running verifications of integrations, each removed at its end
+//!   verifications/            the complete output of the last ten failed verifications of integrations
+//!   workers/ID/
+//!     worker.json             the worker when its attempt began; worktree.json: its worktree
+//!     attempts/N/
+//!       assignment.json       the input of the supervisor; claim and lock: which supervisor runs the attempt
+//!       status.json           the current status; events.jsonl: one event a line; processes.json: what runs below it
+//!       inbox/                messages to the supervisor, in order
+//!       stdout.log            raw output of the CLI; also stderr.log, verify.log and supervisor.log
+//!       outcome.json          the outcome record, whose existence means settled
+//! ```
+//!
+//! Worktrees without a path of their own are beside the repository, in `<repository>.worktrees/ID`. They are in the
+//! user's data directory (`~/.local/share/orchestrator-boss/worktrees`) if the repository is inside another project (a
+//! folder above it has `.git`, `package.json`, `Cargo.toml` or `go.work`), or if that folder cannot be created. The
+//! folder is removed with its last worktree.
+//!
+//! The removal of a worktree keeps its branch. A worktree with uncommitted work is removed only with `force`; its content
+//! is then kept under `refs/orchestrator/salvage/`. Ignored files that an outcome named are kept there in any case.
 
 pub mod generation;
 pub mod history;
