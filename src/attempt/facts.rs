@@ -64,7 +64,7 @@ fn worktree(assignment: &Assignment) -> Option<Ours> {
 fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Known) -> Changes {
     let (repository, directory) = (&ours.repository, &assignment.directory);
     let on_branch = |branch: &str| counted(directory, git::branch_changes(&repository.common_dir, branch, base));
-    let look = if known.not_on_branch.is_some() { git::uncommitted } else { git::left };
+    let look = if known.not_on_branch.is_some() { git::uncommitted } else { git::uncommitted_and_ignored };
     let checked = git::check_in_place(repository, directory)
         .map_err(|error| git::not_on_branch::out_of_place(directory, &with_hints(&error)));
     let unknown = |error| git::not_on_branch::unknown(directory, &with_hints(&error));
@@ -178,7 +178,7 @@ fn parts_now(
     }
     let files = || recorded.iter().filter_map(|part| part.files.as_ref());
     let of_ignored = files().find_map(PartFiles::ignored);
-    let look = if of_ignored.is_some() { git::left } else { git::uncommitted };
+    let look = if of_ignored.is_some() { git::uncommitted_and_ignored } else { git::uncommitted };
     let mut status = match look(directory) {
         Ok(status) => status,
         Err(error) => return vec![git::not_on_branch::unknown(directory, &with_hints(&error)).into()],
@@ -231,7 +231,7 @@ pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
 }
 
 /// Counts the changes. What git cannot read may be work, so that is a part of its own.
-fn counted(directory: &Path, changes: Result<git::Changes, git::RepositoryError>) -> Changes {
+fn counted(directory: &Path, changes: Result<git::BranchChanges, git::RepositoryError>) -> Changes {
     match changes {
         Ok(changes) => Changes {
             branch: changes.branch,

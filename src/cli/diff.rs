@@ -18,7 +18,7 @@ use super::here::Here;
 use super::out::{self, End};
 use super::{terminal, visit};
 use crate::cli::hint;
-use crate::git::{self, DiffError, Git, Look, Repository};
+use crate::git::{self, DiffError, DiffStyle, Git, Repository};
 use crate::mission::registry::Worker;
 use crate::orchestrator::{self, keep_git_to_what_is_remembered};
 
@@ -82,7 +82,7 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, End> {
         keep_git_to_what_is_remembered(observer.state_root(), repository).map_err(visit::refused)?;
     }
     let shown = terminal::is_terminal() && !args.json;
-    let look = Look { colour: shown && terminal::wants_colours(), stat: args.stat.then(terminal::width) };
+    let look = DiffStyle { colour: shown && terminal::wants_colours(), stat: args.stat.then(terminal::width) };
     if args.json {
         let text = Gathered::default();
         write(&worker, repository.as_ref(), &base, look, text.clone())?;
@@ -113,7 +113,7 @@ fn write(
     worker: &Worker,
     repository: Option<&Repository>,
     base: &str,
-    look: Look,
+    look: DiffStyle,
     out: impl Write + Send + 'static,
 ) -> Result<(), End> {
     let directory = worker.mission.place.path();

@@ -16,7 +16,7 @@ use git2::{ObjectType, Oid};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
-use super::loose::{linked_git_dirs, place};
+use super::reflog_only::{linked_git_dirs, worktree_of};
 use super::repository::{Repository, short_id};
 use super::worktree::MADE_FILE;
 
@@ -149,7 +149,7 @@ fn settings_of_others_worktrees(repo: &Repository) -> Result<Vec<(String, String
         let settings = listed.split_terminator('\0').map(|it| it.split_once('\n').unwrap_or((it, "")));
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // These two settings may come from `put_in_place`, which makes git work on the worktree itself.
-        let own = place(&folder).unwrap_or_default();
+        let own = worktree_of(&folder).unwrap_or_default();
         let is_ours = |(setting, value): &(&str, &str)| match *setting {
             "core.worktree" => Path::new(value) == own,
             "core.bare" => *value == "false",

@@ -48,7 +48,7 @@ pub fn diff(worktree: &Path, base: &str, offset: u64, max_bytes: usize) -> Resul
 
 /// How a person sees a diff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub struct DiffStyle {
     pub colour: bool,
     /// Only how much changed in each file, in lines of this many columns.
     pub stat: Option<usize>,
@@ -58,7 +58,7 @@ pub struct Look {
 pub fn show_diff(
     worktree: &Path,
     base: &str,
-    look: Look,
+    look: DiffStyle,
     out: impl std::io::Write + Send + 'static,
 ) -> Result<(), DiffError> {
     let (base, index) = announced(worktree, base)?;
@@ -70,14 +70,14 @@ pub fn show_branch_diff(
     repo: &Repository,
     branch: &str,
     base: &str,
-    look: Look,
+    look: DiffStyle,
     out: impl std::io::Write + Send + 'static,
 ) -> Result<(), DiffError> {
     let (base, tip) = (repo.resolve(base)?, repo.resolve(&format!("refs/heads/{branch}"))?);
     Ok(look.at(repo.read()).args([&base, &tip, "--"]).unlimited().pass_on(out)?)
 }
 
-impl Look {
+impl DiffStyle {
     fn at(self, git: Git) -> Git {
         let git = shown(git).args([if self.colour { "--color=always" } else { "--no-color" }]);
         match self.stat {

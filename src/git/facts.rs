@@ -17,7 +17,7 @@ const MOST_FILES: usize = 200;
 
 /// The state of a worktree against the commit that it began at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Changes {
+pub struct BranchChanges {
     /// `None` when HEAD is detached.
     pub branch: Option<String>,
     pub head: String,
@@ -41,12 +41,12 @@ pub struct FileChange {
     pub deletions: usize,
 }
 
-pub fn changes(worktree: &Path, base: &str) -> Result<Changes, RepositoryError> {
+pub fn changes(worktree: &Path, base: &str) -> Result<BranchChanges, RepositoryError> {
     changes_of(worktree, base, &status(worktree, Untracked::Files)?)
 }
 
 /// Returns the same as [`changes`] for a status that the caller has just read.
-pub fn changes_of(worktree: &Path, base: &str, status: &Status) -> Result<Changes, RepositoryError> {
+pub fn changes_of(worktree: &Path, base: &str, status: &Status) -> Result<BranchChanges, RepositoryError> {
     let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
     let base = match is_whole_id(base) {
         // Whether it is there, the readers find out.
@@ -69,7 +69,7 @@ fn is_whole_id(name: &str) -> bool {
 }
 
 /// What is committed on a branch whose worktree is gone. `repository` is its folder, or its git directory.
-pub fn branch_changes(repository: &Path, branch: &str, base: &str) -> Result<Changes, RepositoryError> {
+pub fn branch_changes(repository: &Path, branch: &str, base: &str) -> Result<BranchChanges, RepositoryError> {
     let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
     let base = resolve_commit(repository, base)?.ok_or_else(|| unknown(base))?;
     let head = branch_commit(repository, branch)?.ok_or_else(|| unknown(branch))?;
@@ -88,21 +88,37 @@ pub fn file_changes(repository: &Path, base: &str, head: &str) -> Result<Vec<Fil
     Ok(files)
 }
 
-fn counted(committed: Committed, branch: Option<String>, base: String, head: String, uncommitted: usize) -> Changes {
+fn counted(
+    committed: CommitStats,
+    branch: Option<String>,
+    base: String,
+    head: String,
+    uncommitted: usize,
+) -> BranchChanges {
     let mut files = committed.files;
     let (files_changed, insertions, deletions) =
         (files.len(), files.iter().map(|file| file.insertions).sum(), files.iter().map(|file| file.deletions).sum());
     files.truncate(MOST_FILES);
-    Changes { branch, commits: committed.commits, files, files_changed, insertions, deletions, uncommitted, head, base }
+    BranchChanges {
+        branch,
+        commits: committed.commits,
+        files,
+        files_changed,
+        insertions,
+        deletions,
+        uncommitted,
+        head,
+        base,
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Committed {
+struct CommitStats {
     commits: usize,
     files: Vec<FileChange>,
 }
 
-fn committed_by_libgit2(worktree: &Path, base: &str, head: &str) -> Result<Committed, git2::Error> {
+fn committed_by_libgit2(worktree: &Path, base: &str, head: &str) -> Result<CommitStats, git2::Error> {
     let repository = git2::Repository::open(worktree)?;
     let (base, head) = (git2::Oid::from_str(base)?, git2::Oid::from_str(head)?);
     let tree = |id| repository.find_commit(id)?.tree();
@@ -118,12 +134,12 @@ fn committed_by_libgit2(worktree: &Path, base: &str, head: &str) -> Result<Commi
         files.push(FileChange { path: String::from_utf8_lossy(path).into_owned(), insertions, deletions });
     }
     let (commits, _) = repository.graph_ahead_behind(head, base)?;
-    Ok(Committed { commits, files })
+    Ok(CommitStats { commits, files })
 }
 
-fn committed_by_git(worktree: &Path, base: &str, head: &str) -> Result<Committed, CommandError> {
+fn committed_by_git(worktree: &Path, base: &str, head: &str) -> Result<CommitStats, CommandError> {
     let commits = Git::read(worktree).args(["rev-list", "--count", head, "--not", base]).text()?;
-    Ok(Committed { commits: commits.parse().unwrap_or(0), files: numstat(worktree, base, head)? })
+    Ok(CommitStats { commits: commits.parse().unwrap_or(0), files: numstat(worktree, base, head)? })
 }
 
 fn numstat(dir: &Path, base: &str, head: &str) -> Result<Vec<FileChange>, CommandError> {

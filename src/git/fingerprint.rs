@@ -15,7 +15,7 @@ use super::configuration::Configuration;
 use super::index::IndexError;
 use super::refs;
 use super::repository::{Repository, current_branch, resolve_commit};
-use super::status::{Status, Untracked, status, status_behind_marks};
+use super::status::{Status, Untracked, status, status_despite_marks};
 use super::worktree::list;
 
 /// With more than so many, refs or changed files are told by a hash of all of them: a fingerprint is kept in a file.
@@ -137,7 +137,7 @@ pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
 /// Differs whenever HEAD, the index or a file that git does not ignore has changed. Files that were already uncommitted
 /// are told by size and time of change.
 pub fn tree_state(worktree: &Path) -> Result<String, IndexError> {
-    let status = status_behind_marks(worktree)?;
+    let status = status_despite_marks(worktree)?;
     let mut state = uncommitted_state(worktree, &status);
     state.extend(status.head.unwrap_or_default().into_bytes());
     Ok(hash(&state))

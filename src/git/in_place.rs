@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
-use super::loose::own_git_dir;
+use super::reflog_only::own_git_dir;
 use super::repository::Repository;
 use crate::mission::hint::{Hint, Hinted};
 

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
-use super::status::{Entry, git_dir};
+use super::status::{StatusEntry, git_dir};
 use crate::mission::hint::{Hint, Hinted};
 
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,7 @@ impl TemporaryIndex {
     /// Takes the marks `assume-unchanged` and `skip-worktree` off files that are there: behind them a change is hidden
     /// from `git status`. Files that a sparse checkout leaves out stay marked.
     fn look_at_all_files(&self, worktree: &Path) -> Result<(), CommandError> {
-        let hidden = hidden_by_marks(worktree)?;
+        let hidden = marked_unchanged(worktree)?;
         if hidden.is_empty() {
             return Ok(());
         }
@@ -115,7 +115,7 @@ fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Returns the existing tracked files that are marked as unchanged (`assume-unchanged`, `skip-worktree`).
-pub fn hidden_by_marks(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
+pub fn marked_unchanged(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
     let mut marked = match marked(worktree) {
         Some(marked) => marked,
         None => ask_marked(worktree)?,
@@ -142,7 +142,7 @@ fn ask_marked(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
 
 /// Stages what differs from the index, without the untracked repositories inside: of those git would record only the
 /// commit id, and refuse altogether where there is no commit.
-pub fn stage<'a>(git: Git, entries: impl IntoIterator<Item = &'a Entry>) -> Result<(), CommandError> {
+pub fn stage<'a>(git: Git, entries: impl IntoIterator<Item = &'a StatusEntry>) -> Result<(), CommandError> {
     let paths = entries
         .into_iter()
         .filter(|entry| entry.in_worktree && !entry.is_repository())

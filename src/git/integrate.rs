@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use super::blocking::{self, TreeChange};
 use super::command::{CommandError, Git};
 use super::index::IndexError;
-use super::overlap::{self, Change};
 use super::refs::Ancestry;
 use super::repository::{Identity, Repository, RepositoryError, branch_commit};
 use super::{names, refs};
@@ -107,7 +107,7 @@ pub enum Strategy {
 
 /// One branch to integrate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct IntegrationStep {
     /// Name of the branch, for messages.
     pub source: String,
     /// Commit at the tip of the branch.
@@ -118,42 +118,42 @@ pub struct Step {
     /// True if nothing is built on top of the result. A dry run then needs no commit for it.
     pub is_last: bool,
     /// Commits up to which the target already has the changes, as other commits.
-    pub had: Vec<String>,
+    pub contained: Vec<String>,
     /// Commits up to which the user removed the history from the target. None of it is integrated.
-    pub taken_back: Vec<String>,
+    pub withdrawn: Vec<String>,
 }
 
-impl Step {
+impl IntegrationStep {
     fn settled(&self) -> impl Iterator<Item = &str> {
-        self.had.iter().chain(&self.taken_back).map(String::as_str)
+        self.contained.iter().chain(&self.withdrawn).map(String::as_str)
     }
 }
 
 /// The result of one integration step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Coupled {
+pub enum Stacked {
     /// The target already contains all changes.
     Nothing,
-    Conflicts(Vec<Conflict>),
+    Conflicts(Vec<MergeConflict>),
     /// A new commit that no ref points at yet. For the last step of a dry run it is only a tree.
     Clean(String),
 }
 
 /// `kind` is git's own word: `contents`, `modify/delete`, `rename/rename`, `binary`, …
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Conflict {
+pub struct MergeConflict {
     pub path: String,
     pub kind: String,
 }
 
 /// A workspace that computes integrations, one on top of another.
-pub struct Bench<'a> {
+pub struct ScratchMerge<'a> {
     repo: &'a Repository,
     /// Folder for the objects of a dry run, deleted together with it.
     scratch: Option<TempDir>,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> ScratchMerge<'a> {
     /// Returns a workspace whose objects stay in the repository until `git gc` removes the unreachable ones.
     pub fn new(repo: &'a Repository) -> Self {
         Self { repo, scratch: None }
@@ -172,19 +172,19 @@ impl<'a> Bench<'a> {
     /// Computes the commit that integrates this step on top of `onto`. If that conflicts, it is retried without the
     /// changes that the user has already integrated by hand, and the commit up to which they were is returned too. The
     /// user may have reverted them since.
-    pub fn couple(&self, onto: &str, step: &Step) -> Result<(Coupled, Option<String>), IntegrateError> {
-        let coupled = self.couple_once(onto, step)?;
-        if !matches!(coupled, Coupled::Conflicts(_)) || step.settled().next().is_some() {
+    pub fn stack(&self, onto: &str, step: &IntegrationStep) -> Result<(Stacked, Option<String>), IntegrateError> {
+        let coupled = self.stack_once(onto, step)?;
+        if !matches!(coupled, Stacked::Conflicts(_)) || step.settled().next().is_some() {
             return Ok((coupled, None));
         }
-        let Some(had) = self.landed_by_hand(onto, &step.tip)? else { return Ok((coupled, None)) };
-        match self.couple_once(onto, &Step { had: vec![had.clone()], ..step.clone() })? {
-            Coupled::Conflicts(_) => Ok((coupled, None)),
-            beyond => Ok((beyond, Some(had))),
+        let Some(contained) = self.landed_by_hand(onto, &step.tip)? else { return Ok((coupled, None)) };
+        match self.stack_once(onto, &IntegrationStep { contained: vec![contained.clone()], ..step.clone() })? {
+            Stacked::Conflicts(_) => Ok((coupled, None)),
+            beyond => Ok((beyond, Some(contained))),
         }
     }
 
-    fn couple_once(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
+    fn stack_once(&self, onto: &str, step: &IntegrationStep) -> Result<Stacked, IntegrateError> {
         match step.strategy {
             Strategy::Merge | Strategy::Squash => self.combine(onto, step),
             Strategy::CherryPick => self.pick(onto, step),
@@ -192,8 +192,8 @@ impl<'a> Bench<'a> {
     }
 
     /// Returns the changes between one commit and another commit or tree.
-    pub fn changes(&self, from: &str, to: &str) -> Result<Vec<Change>, IntegrateError> {
-        Ok(overlap::changes(self.read(), from, to)?)
+    pub fn changes(&self, from: &str, to: &str) -> Result<Vec<TreeChange>, IntegrateError> {
+        Ok(blocking::tree_changes(self.read(), from, to)?)
     }
 
     /// Returns whether two commits, or a commit and a tree, have the same files.
@@ -226,27 +226,27 @@ impl<'a> Bench<'a> {
             .env("GIT_COMMITTER_EMAIL", &us.email)
     }
 
-    fn combine(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
+    fn combine(&self, onto: &str, step: &IntegrationStep) -> Result<Stacked, IntegrateError> {
         if self.is_in(onto, &step.tip)? {
-            return Ok(Coupled::Nothing);
+            return Ok(Stacked::Nothing);
         }
         let settled: Vec<&str> = step.settled().collect();
         let tree = match self.merge_beyond(onto, &step.tip, &settled)? {
             Ok(tree) => tree,
-            Err(conflicts) => return Ok(Coupled::Conflicts(conflicts)),
+            Err(conflicts) => return Ok(Stacked::Conflicts(conflicts)),
         };
         let squash = step.strategy == Strategy::Squash;
         if (squash || !settled.is_empty()) && tree == self.tree_of(onto)? {
-            return Ok(Coupled::Nothing);
+            return Ok(Stacked::Nothing);
         }
         if self.scratch.is_some() && step.is_last {
-            return Ok(Coupled::Clean(tree));
+            return Ok(Stacked::Clean(tree));
         }
         // The branch must not be a parent here: the removed commits would be in the history again, and later merges
         // could never bring them in.
-        let alone = squash || !step.taken_back.is_empty();
+        let alone = squash || !step.withdrawn.is_empty();
         let parents = if alone { &[onto][..] } else { &[onto, &step.tip] };
-        Ok(Coupled::Clean(commit_tree(self.write(), &tree, parents, step.message.clone().into_bytes())?))
+        Ok(Stacked::Clean(commit_tree(self.write(), &tree, parents, step.message.clone().into_bytes())?))
     }
 
     /// Merges the changes of `tip` beyond the `settled` commits, as if both sides had already merged those.
@@ -255,7 +255,7 @@ impl<'a> Bench<'a> {
         onto: &str,
         tip: &str,
         settled: &[&str],
-    ) -> Result<Result<String, Vec<Conflict>>, IntegrateError> {
+    ) -> Result<Result<String, Vec<MergeConflict>>, IntegrateError> {
         if settled.is_empty() {
             return Ok(self.merge_trees(onto, tip)?);
         }
@@ -319,7 +319,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Applies the commits one after another.
-    fn pick(&self, onto: &str, step: &Step) -> Result<Coupled, IntegrateError> {
+    fn pick(&self, onto: &str, step: &IntegrationStep) -> Result<Stacked, IntegrateError> {
         let commits = self
             .read()
             .args(["rev-list", "--reverse", "--topo-order", "--parents"])
@@ -334,10 +334,10 @@ impl<'a> Bench<'a> {
             };
             match self.pick_one(&picked, commit, parent)? {
                 Ok(next) => picked = next,
-                Err(conflicts) => return Ok(Coupled::Conflicts(conflicts)),
+                Err(conflicts) => return Ok(Stacked::Conflicts(conflicts)),
             }
         }
-        Ok(if picked == onto { Coupled::Nothing } else { Coupled::Clean(picked) })
+        Ok(if picked == onto { Stacked::Nothing } else { Stacked::Clean(picked) })
     }
 
     /// Merges `commit` with `onto`, as if both had `parent` as their merge base. `merge-tree --merge-base` does the
@@ -347,7 +347,7 @@ impl<'a> Bench<'a> {
         onto: &str,
         commit: &str,
         parent: &str,
-    ) -> Result<Result<String, Vec<Conflict>>, IntegrateError> {
+    ) -> Result<Result<String, Vec<MergeConflict>>, IntegrateError> {
         let onto_tree = self.tree_of(onto)?;
         let stand_in = commit_tree(self.write(), &onto_tree, &[parent], b"stand-in for a cherry-pick".to_vec())?;
         let tree = match self.merge_trees(&stand_in, commit)? {
@@ -372,7 +372,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The tree of a clean merge, or what is in conflict.
-    fn merge_trees(&self, ours: &str, theirs: &str) -> Result<Result<String, Vec<Conflict>>, CommandError> {
+    fn merge_trees(&self, ours: &str, theirs: &str) -> Result<Result<String, Vec<MergeConflict>>, CommandError> {
         let arguments = ["merge-tree", "--write-tree", "-z", "--messages", ours, theirs];
         // As in the checkout that the user would merge in: not in whatever is checked out at the root.
         let output = self.write().env("GIT_ATTR_SOURCE", ours).args(arguments).output()?;
@@ -404,7 +404,7 @@ pub fn merge_of(repo: &Repository, names: &[String]) -> Result<String, Integrate
 }
 
 fn join(repo: &Repository, branch: &str, base: &str, next: &str) -> Result<String, IntegrateError> {
-    let tree = Bench::new(repo).merge_trees(base, next)?.map_err(|conflicts| IntegrateError::Apart {
+    let tree = ScratchMerge::new(repo).merge_trees(base, next)?.map_err(|conflicts| IntegrateError::Apart {
         branch: branch.to_owned(),
         paths: conflicts.into_iter().map(|conflict| conflict.path).collect::<Vec<_>>().join(", "),
     })?;
@@ -439,16 +439,16 @@ pub(super) fn with_objects_in(git: Git, repo: &Repository, folder: &Path) -> Git
 
 /// Returns whether all commits of the one are in the other.
 pub fn contains(repo: &Repository, whole: &str, part: &str) -> bool {
-    History::of(repo).contains(whole, part)
+    CommitGraph::of(repo).contains(whole, part)
 }
 
 /// The history of a repository that is opened once for many questions.
-pub struct History<'a> {
+pub struct CommitGraph<'a> {
     repo: &'a Repository,
     ancestry: Option<refs::Ancestry>,
 }
 
-impl<'a> History<'a> {
+impl<'a> CommitGraph<'a> {
     pub fn of(repo: &'a Repository) -> Self {
         Self { repo, ancestry: refs::Ancestry::of(repo.root()) }
     }
@@ -470,7 +470,7 @@ fn commit_tree(git: Git, tree: &str, parents: &[&str], message: Vec<u8>) -> Resu
 
 /// The tree; the files in conflict (`<mode> <id> <stage> TAB <path>`) up to an empty record; then the messages: the
 /// number of paths, the paths, the type (`CONFLICT (contents)`, `Auto-merging`) and the text.
-fn parse_conflicts(text: &str, sides: &[&str]) -> Vec<Conflict> {
+fn parse_conflicts(text: &str, sides: &[&str]) -> Vec<MergeConflict> {
     let own = |path: &str| own_name(path, sides).to_owned();
     let mut records = text.split('\0').skip(1);
     let mut unmerged: Vec<String> = records
@@ -490,12 +490,12 @@ fn parse_conflicts(text: &str, sides: &[&str]) -> Vec<Conflict> {
         let open: Vec<&String> = paths.iter().filter(|path| unmerged.contains(path)).collect();
         let of = if open.is_empty() { vec![first] } else { open };
         named.extend(of.iter().map(|path| (*path).clone()));
-        conflicts.extend(of.into_iter().map(|path| Conflict { path: path.clone(), kind: kind.to_owned() }));
+        conflicts.extend(of.into_iter().map(|path| MergeConflict { path: path.clone(), kind: kind.to_owned() }));
     }
     conflicts.dedup();
     unmerged.retain(|path| !named.contains(path));
     unmerged.dedup();
-    conflicts.extend(unmerged.into_iter().map(|path| Conflict { path, kind: "unmerged".to_owned() }));
+    conflicts.extend(unmerged.into_iter().map(|path| MergeConflict { path, kind: "unmerged".to_owned() }));
     conflicts
 }
 

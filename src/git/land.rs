@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::blocking::{BlockingPaths, CheckoutState, TreeChange, tree_changes};
 use super::command::{CommandError, Git};
 use super::integrate::{IntegrateError, REASON, tip};
-use super::loose::{linked_git_dirs, place};
-use super::overlap::{Change, Dirt, InTheWay, changes};
+use super::reflog_only::{linked_git_dirs, worktree_of};
 use super::repository::Repository;
 use super::status::{git_dir, operation_in_progress_in};
 use super::worktree::list;
@@ -21,7 +21,7 @@ const STALE: Duration = Duration::from_secs(60);
 
 /// A branch with its expected commit and its new one.
 #[derive(Debug, Clone, Copy)]
-pub struct Move<'a> {
+pub struct BranchMove<'a> {
     pub branch: &'a str,
     pub from: &'a str,
     pub to: &'a str,
@@ -32,7 +32,7 @@ pub struct Move<'a> {
 /// The checkout of a branch, if there is one, and the uncommitted changes in it.
 pub struct Landing {
     branch: String,
-    checkout: Option<(PathBuf, Dirt)>,
+    checkout: Option<(PathBuf, CheckoutState)>,
 }
 
 impl Landing {
@@ -42,7 +42,7 @@ impl Landing {
         let checkout = match checkout_of(repo, branch)? {
             Some(worktree) => {
                 refuse_busy(branch, &worktree)?;
-                let dirt = Dirt::of(&worktree)?;
+                let dirt = CheckoutState::of(&worktree)?;
                 Some((worktree, dirt))
             }
             None => None,
@@ -51,9 +51,9 @@ impl Landing {
     }
 
     /// Returns an error where [`land`] would fail, so that no verification runs for a result that cannot land.
-    pub fn takes(&self, changes: &[Change]) -> Result<(), IntegrateError> {
+    pub fn check(&self, changes: &[TreeChange]) -> Result<(), IntegrateError> {
         let Some((worktree, dirt)) = &self.checkout else { return Ok(()) };
-        let InTheWay { unmerged, changed, untracked } = dirt.in_the_way(worktree, changes)?;
+        let BlockingPaths { unmerged, changed, untracked } = dirt.blocking_paths(worktree, changes)?;
         let (branch, worktree) = (self.branch.clone(), worktree.clone());
         let samples = |paths: &[PathBuf]| paths.iter().take(SAMPLES).map(|path| path.display().to_string()).collect();
         if !unmerged.is_empty() {
@@ -72,12 +72,12 @@ impl Landing {
 }
 
 /// Moves the branch if it still points at `step.from`.
-pub fn land(repo: &Repository, step: Move<'_>) -> Result<(), IntegrateError> {
+pub fn land(repo: &Repository, step: BranchMove<'_>) -> Result<(), IntegrateError> {
     // The lock keeps this program's other processes from checking the branch out between the check and the move.
     let _lock = repo.lock()?;
     refuse_moved(repo, step)?;
     let landing = Landing::of(repo, step.branch)?;
-    landing.takes(&changes(repo.read(), step.from, step.to)?)?;
+    landing.check(&tree_changes(repo.read(), step.from, step.to)?)?;
     let moved = match &landing.checkout {
         Some((worktree, _)) => fast_forward(worktree, step),
         None => compare_and_swap(repo, step),
@@ -90,7 +90,7 @@ pub fn land(repo: &Repository, step: Move<'_>) -> Result<(), IntegrateError> {
     Err(error.into())
 }
 
-fn refuse_moved(repo: &Repository, step: Move<'_>) -> Result<(), IntegrateError> {
+fn refuse_moved(repo: &Repository, step: BranchMove<'_>) -> Result<(), IntegrateError> {
     let found = tip(repo, step.branch)?;
     if found == step.from {
         return Ok(());
@@ -109,7 +109,7 @@ fn checkout_of(repo: &Repository, branch: &str) -> Result<Option<PathBuf>, Comma
 /// moves it. The git program is not used here: it fails while a worktree is half created.
 fn refuse_rebased(repo: &Repository, branch: &str) -> Result<(), IntegrateError> {
     let main = [(repo.common_dir.clone(), repo.root().to_owned())];
-    let linked = linked_git_dirs(repo).filter_map(|git_dir| place(&git_dir).map(|place| (git_dir, place)));
+    let linked = linked_git_dirs(repo).filter_map(|git_dir| worktree_of(&git_dir).map(|place| (git_dir, place)));
     let rebased = main.into_iter().chain(linked).find(|(git_dir, place)| place.exists() && is_rebased(git_dir, branch));
     match rebased {
         Some((_, worktree)) => {
@@ -125,7 +125,7 @@ fn is_rebased(git_dir: &Path, branch: &str) -> bool {
     names.map(|name| name.trim_end().to_owned()).any(|name| name.strip_prefix("refs/heads/") == Some(branch))
 }
 
-fn compare_and_swap(repo: &Repository, step: Move<'_>) -> Result<(), CommandError> {
+fn compare_and_swap(repo: &Repository, step: BranchMove<'_>) -> Result<(), CommandError> {
     let branch = format!("refs/heads/{}", step.branch);
     repo.write().args(["update-ref", "-m", &reason(step), &branch, step.to, step.from]).run().map(drop)
 }
@@ -146,7 +146,7 @@ fn refuse_busy(branch: &str, worktree: &Path) -> Result<(), IntegrateError> {
 }
 
 /// Fast-forwards the checkout. An error means that git refused, for example because of an untracked file.
-fn fast_forward(worktree: &Path, step: Move<'_>) -> Result<(), CommandError> {
+fn fast_forward(worktree: &Path, step: BranchMove<'_>) -> Result<(), CommandError> {
     let merge = Git::write(worktree)
         .env("GIT_REFLOG_ACTION", reason(step))
         .args(["merge", "--ff-only", "--no-squash", "--no-autostash", "--no-stat"])
@@ -155,7 +155,7 @@ fn fast_forward(worktree: &Path, step: Move<'_>) -> Result<(), CommandError> {
 }
 
 /// Takes the files of a failed fast-forward back, since git changes them before the branch. Uncommitted changes stay.
-fn take_back(worktree: &Path, step: Move<'_>) {
+fn take_back(worktree: &Path, step: BranchMove<'_>) {
     // Where nothing was changed, this changes nothing either; where it fails, git had refused to change anything.
     let taken_back = Git::write(worktree).args(["read-tree", "-m", "-u", step.to, step.from]).run();
     if let Err(error) = taken_back {
@@ -163,6 +163,6 @@ fn take_back(worktree: &Path, step: Move<'_>) {
     }
 }
 
-fn reason(step: Move<'_>) -> String {
+fn reason(step: BranchMove<'_>) -> String {
     format!("{REASON}{}", step.what)
 }

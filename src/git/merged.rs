@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::command::CommandError;
-use super::own::Brought;
-use super::radar::{self, Tried, fork, scratch, try_merges};
+use super::origins::EarlierIntegration;
+use super::radar::{self, MergeResult, merge_base, merge_pairs, scratch};
 use super::refs::Ancestry;
 use super::remove::is_picked_or_squashed;
 use super::repository::Repository;
@@ -20,7 +20,7 @@ const MOST_COMPARED: usize = 32;
 
 /// A branch to examine.
 #[derive(Debug, Clone, Default)]
-pub struct Work {
+pub struct MergeQuery {
     pub branch: String,
     /// Last known tip of the branch, used if the branch is gone.
     pub last_seen: Option<String>,
@@ -29,7 +29,7 @@ pub struct Work {
     /// Candidate target branches, the intended one first.
     pub targets: Vec<String>,
     /// Recorded integrations with their targets, oldest first.
-    pub brought: Vec<(String, Brought)>,
+    pub earlier_integrations: Vec<(String, EarlierIntegration)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,17 +45,19 @@ pub enum Merged {
 }
 
 /// Returns the answers for all branches, in the same order.
-pub fn merged(repo: &Repository, works: &[Work]) -> Vec<Merged> {
+pub fn merged(repo: &Repository, works: &[MergeQuery]) -> Vec<Merged> {
     look(repo, works).unwrap_or_else(|error| {
         unanswered::<()>(error);
         vec![Merged::Unknown; works.len()]
     })
 }
 
-fn look(repo: &Repository, works: &[Work]) -> Result<Vec<Merged>, CommandError> {
+fn look(repo: &Repository, works: &[MergeQuery]) -> Result<Vec<Merged>, CommandError> {
     let mut names: HashSet<&String> = HashSet::new();
     for work in works {
-        names.extend(work.targets.iter().chain([&work.branch]).chain(work.brought.iter().map(|(target, _)| target)));
+        names.extend(
+            work.targets.iter().chain([&work.branch]).chain(work.earlier_integrations.iter().map(|(target, _)| target)),
+        );
     }
     let names: Vec<String> = names.into_iter().cloned().collect();
     let tips = radar::tips(repo, &names)?;
@@ -80,32 +82,32 @@ fn look(repo: &Repository, works: &[Work]) -> Result<Vec<Merged>, CommandError> 
     Ok(answers)
 }
 
-fn tip<'a>(work: &'a Work, tips: &'a HashMap<String, String>) -> Option<&'a String> {
+fn tip<'a>(work: &'a MergeQuery, tips: &'a HashMap<String, String>) -> Option<&'a String> {
     tips.get(&work.branch).or(work.last_seen.as_ref())
 }
 
 /// Returns the two commits to compare when the history gives no answer: the branch's tip and the target's.
-fn pair<'a>(work: &'a Work, tips: &'a HashMap<String, String>) -> Option<(&'a String, &'a String)> {
+fn pair<'a>(work: &'a MergeQuery, tips: &'a HashMap<String, String>) -> Option<(&'a String, &'a String)> {
     let onto = tips.get(work.targets.first()?)?;
     Some((tip(work, tips).filter(|tip| work.base.as_ref() != Some(tip))?, onto))
 }
 
 /// Returns the answer that records and history give; `None` if they give none.
 fn by_history(
-    work: &Work,
+    work: &MergeQuery,
     tips: &HashMap<String, String>,
     is_in: &impl Fn(&str, &str) -> Result<bool, CommandError>,
 ) -> Result<Option<Merged>, CommandError> {
     let tip = tip(work, tips);
-    for (target, brought) in work.brought.iter().rev() {
+    for (target, earlier_integrations) in work.earlier_integrations.iter().rev() {
         let Some(onto) = tips.get(target) else { continue };
         // If the branch is gone and its last tip is unknown, the record is the only evidence.
         let is_all = match tip {
-            Some(tip) => *tip == brought.source || is_in(tip, &brought.source)?,
+            Some(tip) => *tip == earlier_integrations.source || is_in(tip, &earlier_integrations.source)?,
             None => true,
         };
-        if is_all && is_in(&brought.commit, onto)? {
-            return Ok(Some(Merged::Into { branch: target.clone(), commit: brought.commit.clone() }));
+        if is_all && is_in(&earlier_integrations.commit, onto)? {
+            return Ok(Some(Merged::Into { branch: target.clone(), commit: earlier_integrations.commit.clone() }));
         }
     }
     let Some(tip) = tip.filter(|tip| work.base.as_ref() != Some(tip)) else { return Ok(Some(Merged::No)) };
@@ -122,7 +124,7 @@ fn by_history(
 
 /// Compares the contents, by scratch merges in one git process per target. An error concerns only the branches that git
 /// could not compare.
-fn by_content(repo: &Repository, works: &[Work], open: &[(usize, String, String)], answers: &mut [Merged]) {
+fn by_content(repo: &Repository, works: &[MergeQuery], open: &[(usize, String, String)], answers: &mut [Merged]) {
     let mut by_target: BTreeMap<&String, Vec<(usize, &String)>> = BTreeMap::new();
     for (at, tip, onto) in open {
         answers[*at] = Merged::Unknown;
@@ -152,8 +154,8 @@ fn are_in(
     let scratch = scratch()?;
     let tree = radar::tree_of(repo, onto)?;
     let pairs: Vec<_> = branches.iter().map(|(_, tip)| (onto.to_owned(), (*tip).clone())).collect();
-    let tried = try_merges(repo, onto, &pairs, scratch.path())?;
-    let mut is_in = |tip: &str, tried: Option<Tried>| match tried {
+    let tried = merge_pairs(repo, onto, &pairs, scratch.path())?;
+    let mut is_in = |tip: &str, tried: Option<MergeResult>| match tried {
         Some(tried) if tried.conflicts.is_empty() => Ok(Some(tried.tree == tree)),
         Some(_) if *comparisons == 0 => Ok(None),
         Some(_) => {
@@ -161,7 +163,7 @@ fn are_in(
             is_picked_or_squashed(repo, tip, onto).map(Some)
         }
         // Git does not merge unrelated histories.
-        None => Ok(fork(repo, tip, onto)?.is_none().then_some(false)),
+        None => Ok(merge_base(repo, tip, onto)?.is_none().then_some(false)),
     };
     Ok(branches
         .iter()
@@ -181,16 +183,16 @@ mod tests {
     use super::*;
     use crate::git::testing::Fixture;
 
-    fn work(fixture: &Fixture) -> Work {
+    fn work(fixture: &Fixture) -> MergeQuery {
         let base = Some(fixture.git(&["rev-parse", "main"]));
         fixture.git(&["checkout", "-qb", "work"]);
         fixture.commit("work.txt", "1\n");
         fixture.commit("work.txt", "2\n");
         fixture.git(&["checkout", "-q", "main"]);
-        Work { branch: "work".to_owned(), base, targets: vec!["main".to_owned()], ..Work::default() }
+        MergeQuery { branch: "work".to_owned(), base, targets: vec!["main".to_owned()], ..MergeQuery::default() }
     }
 
-    fn is_merged(fixture: &Fixture, work: &Work) -> bool {
+    fn is_merged(fixture: &Fixture, work: &MergeQuery) -> bool {
         let both = merged(&fixture.repo, &[work.clone(), work.clone()]);
         assert_eq!(both[0], both[1]);
         assert_ne!(both[0], Merged::Unknown);
@@ -238,14 +240,17 @@ mod tests {
         fixture.git(&["merge", "-q", "--squash", "work"]);
         fixture.git(&["commit", "-qm", "squashed"]);
         let (source, commit) = (fixture.git(&["rev-parse", "work"]), fixture.git(&["rev-parse", "main"]));
-        work.brought.push(("main".to_owned(), Brought { source, commit: commit.clone(), partial: false, own: true }));
+        work.earlier_integrations.push((
+            "main".to_owned(),
+            EarlierIntegration { source, commit: commit.clone(), partial: false, own: true },
+        ));
         // The later change to the same lines makes a merge conflict.
         fixture.commit("work.txt", "changed\n");
         assert_eq!(merged(&fixture.repo, &[work.clone()]), [Merged::Into { branch: "main".to_owned(), commit }]);
-        let elsewhere = Work { targets: vec!["other".to_owned()], ..work.clone() };
+        let elsewhere = MergeQuery { targets: vec!["other".to_owned()], ..work.clone() };
         fixture.git(&["branch", "other", "main~2"]);
         assert!(is_merged(&fixture, &elsewhere), "the record is of another target");
-        let gone = Work { branch: "gone".to_owned(), ..work.clone() };
+        let gone = MergeQuery { branch: "gone".to_owned(), ..work.clone() };
         assert!(is_merged(&fixture, &gone), "its branch was deleted after the merge");
         fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
         assert!(!is_merged(&fixture, &work));
@@ -260,8 +265,8 @@ mod tests {
         fixture.git(&["checkout", "-q", "--orphan", "unrelated"]);
         fixture.commit("other.txt", "x\n");
         fixture.git(&["checkout", "-q", "main"]);
-        let unrelated = Work { branch: "unrelated".to_owned(), base: None, ..merged_work.clone() };
-        let gone = Work { branch: "gone".to_owned(), last_seen: Some("f".repeat(40)), ..unrelated.clone() };
+        let unrelated = MergeQuery { branch: "unrelated".to_owned(), base: None, ..merged_work.clone() };
+        let gone = MergeQuery { branch: "gone".to_owned(), last_seen: Some("f".repeat(40)), ..unrelated.clone() };
         let found = merged(&fixture.repo, &[gone, unrelated, merged_work]);
         assert_eq!(found[..2], [Merged::Unknown, Merged::No]);
         assert!(matches!(found[2], Merged::Into { .. }), "{found:?}");

@@ -12,10 +12,10 @@ use super::in_place::PlaceError;
 use super::include::IncludeError;
 use super::index::IndexError;
 use super::integrate::IntegrateError;
-use super::leftovers::LeftoversError;
 use super::remove::RemoveError;
 use super::repository::RepositoryError;
 use super::salvage::SalvageError;
+use super::uncommitted::UncommittedError;
 use super::worktree::WorktreeError;
 use crate::mission::hint::{Hint, Hinted, with_hints};
 
@@ -46,7 +46,7 @@ fn transparent_errors_keep_their_hints() {
         Box::new(repository()),
         Box::new(index()),
         Box::new(IncludeError::from(timed_out())),
-        Box::new(LeftoversError::from(timed_out())),
+        Box::new(UncommittedError::from(timed_out())),
         Box::new(DiffError::from(timed_out())),
         Box::new(DiffError::from(repository())),
         Box::new(DiffError::from(index())),
@@ -195,10 +195,10 @@ fn worktrees() -> Vec<Row> {
 fn removals() -> Vec<Row> {
     let samples = || vec!["a.txt".to_owned(), "b.txt".to_owned()];
     vec![
-        row(LeftoversError::InProgress { worktree: "/tree".into(), operation: "rebase" }),
-        row(LeftoversError::Conflicts { worktree: "/tree".into() }),
-        row(LeftoversError::Detached { worktree: "/tree".into() }),
-        row(LeftoversError::Unborn { worktree: "/tree".into(), branch: "topic".into() }),
+        row(UncommittedError::InProgress { worktree: "/tree".into(), operation: "rebase" }),
+        row(UncommittedError::Conflicts { worktree: "/tree".into() }),
+        row(UncommittedError::Detached { worktree: "/tree".into() }),
+        row(UncommittedError::Unborn { worktree: "/tree".into(), branch: "topic".into() }),
         row(SalvageError::InvalidName { name: "a..b".into() }),
         row(SalvageError::UnreadableRepository { path: "/tree/inner".into() }),
         row(SalvageError::Unreadable {
@@ -216,7 +216,7 @@ fn removals() -> Vec<Row> {
         row(RemoveError::InProgress { path: "/tree".into(), operation: "merge" }),
         row(RemoveError::HoldsWorktree { path: "/tree".into(), inner: "/tree/inner".into() }),
         row(RemoveError::Broken { path: "/tree".into() }),
-        row(RemoveError::MuchHidden {
+        row(RemoveError::ManyIgnored {
             path: "/tree".into(),
             count: 6_000,
             megabytes: 120,

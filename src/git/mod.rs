@@ -12,34 +12,34 @@
 //!
 //! Start reading in [`command`], then [`repository`] and [`worktree`].
 
+mod blocking;
+pub mod bypassed;
 pub mod check;
 pub mod command;
 pub mod configuration;
 pub mod diff;
 pub mod facts;
 pub mod fingerprint;
-mod hidden;
 mod in_place;
 pub mod include;
 mod index;
 pub mod integrate;
 pub mod lacks;
 pub mod land;
-pub mod leftovers;
+mod locally_ignored;
 mod locks;
-mod loose;
 pub mod merged;
 mod moved;
 pub mod names;
 mod nested;
 pub mod not_on_branch;
-mod overlap;
-pub mod own;
+pub mod origins;
 pub mod push;
 pub mod radar;
 mod reattach;
 mod records;
 mod reflog;
+mod reflog_only;
 mod refs;
 mod relink;
 pub mod remove;
@@ -47,7 +47,7 @@ pub mod repository;
 pub mod salvage;
 mod status;
 mod submodules;
-pub mod unheeded;
+pub mod uncommitted;
 pub mod verification_tree;
 pub mod worktree;
 
@@ -56,23 +56,24 @@ mod messages;
 #[cfg(test)]
 mod testing;
 
+pub use blocking::TreeChange;
 pub use check::{Request, check, check_prefix};
 pub use command::{CommandError, Git};
 pub use configuration::Configuration;
-pub use diff::{DiffError, DiffPage, Look, branch_diff, diff, show_branch_diff, show_diff};
-pub use facts::{Changes, FileChange, branch_changes, changes, changes_of, file_changes};
+pub use diff::{DiffError, DiffPage, DiffStyle, branch_diff, diff, show_branch_diff, show_diff};
+pub use facts::{BranchChanges, FileChange, branch_changes, changes, changes_of, file_changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, short_hash, tracked_state, tree_state};
 pub use in_place::{PlaceError, check_in_place};
 pub use include::Copied;
 pub use index::IndexError;
-pub use integrate::{Bench, Conflict, Coupled, IntegrateError, Step, Strategy, merge_of, only_integrated};
+pub use integrate::{
+    IntegrateError, IntegrationStep, MergeConflict, ScratchMerge, Stacked, Strategy, merge_of, only_integrated,
+};
 pub use lacks::{Lack, LackKind, is_better_equipped, lacks};
-pub use land::{Landing, Move, land};
-pub use leftovers::{Committed, LeftoversError, commit_leftovers, left, uncommitted};
+pub use land::{BranchMove, Landing, land};
 pub use locks::clear_stale_locks;
 pub use names::has_folder;
 pub use not_on_branch::{Asked, NotOnBranch, not_on_branch};
-pub use overlap::Change;
 pub use push::{PushResult, Pushed, push};
 pub use reattach::reattach;
 pub use relink::relink;
@@ -83,6 +84,7 @@ pub use repository::{
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
 pub use status::{Status, git_dir};
 pub use submodules::lacks_submodules;
+pub use uncommitted::{Committed, UncommittedError, commit_uncommitted, uncommitted, uncommitted_and_ignored};
 pub use worktree::{
     Worktree, WorktreeError, create, forget, has_record, leads_nowhere, list, lock, made_by_us, refill,
     remove_empty_folder, unlock,

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::loose::own_git_dir;
+use super::reflog_only::own_git_dir;
 use super::repository::Repository;
 use super::worktree::list;
 

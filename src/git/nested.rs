@@ -8,12 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
-use super::loose::tips;
 use super::records::links;
-use super::status::Entry;
+use super::reflog_only::without_children;
+use super::status::StatusEntry;
 
 /// The repositories directly inside `worktree`, as absolute paths. `entries` is the worktree's status.
-pub fn nested_repositories(worktree: &Path, entries: &[Entry]) -> Result<Vec<PathBuf>, CommandError> {
+pub fn nested_repositories(worktree: &Path, entries: &[StatusEntry]) -> Result<Vec<PathBuf>, CommandError> {
     let mut found = submodules(worktree)?;
     let untracked = entries.iter().filter(|entry| entry.is_repository());
     found.extend(untracked.map(|entry| worktree.join(&entry.path)));
@@ -27,7 +27,7 @@ pub fn nested_repositories(worktree: &Path, entries: &[Entry]) -> Result<Vec<Pat
 }
 
 /// Returns folders whose untracked files form a bare repository, which git lists as plain files.
-pub fn bare_repositories(worktree: &Path, entries: &[Entry]) -> Vec<PathBuf> {
+pub fn bare_repositories(worktree: &Path, entries: &[StatusEntry]) -> Vec<PathBuf> {
     let heads = entries.iter().filter(|entry| entry.untracked && entry.path.file_name() == Some(OsStr::new("HEAD")));
     let folders = heads.filter_map(|entry| entry.path.parent());
     let is_one =
@@ -89,7 +89,7 @@ fn unpublished(git: Git, head: Option<&str>) -> Result<Vec<String>, CommandError
         .args(head)
         .args(["--not", "--remotes"])
         .text()?;
-    Ok(tips(&listed))
+    Ok(without_children(&listed))
 }
 
 /// Whether its commits would go with the folder, as they do not for a linked worktree.

@@ -12,16 +12,16 @@ use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
 use super::fingerprint::Fingerprint;
-use super::hidden::can_be_made_again;
 use super::include::Copied;
-use super::index::{IndexError, hidden_by_marks};
-use super::loose::tips;
+use super::index::{IndexError, marked_unchanged};
+use super::locally_ignored::is_marked_regenerable;
 use super::nested::{bare_repositories, has_commit, is_own_repository, unpublished_commits};
 use super::records::{LINK, changed, staged};
-use super::reflog::{Move, moves_of_head, stashes_with_messages};
+use super::reflog::{HeadMove, head_moves, stashes_with_messages};
+use super::reflog_only::without_children;
 use super::refs;
 use super::repository::{Repository, branch_commit, resolve_commit};
-use super::status::{Entry, Status, git_dir, operation_in_progress_in, status_behind_marks};
+use super::status::{Status, StatusEntry, git_dir, operation_in_progress_in, status_despite_marks};
 use super::worktree::{Listed, list};
 use crate::mission::hint::with_hints;
 
@@ -138,7 +138,7 @@ struct Look<'a> {
     tip: Option<String>,
     git_dir: PathBuf,
     /// Moves of the worktree's own HEAD, oldest first.
-    moves: Vec<Move>,
+    moves: Vec<HeadMove>,
     /// Worktrees of the same repository inside this one.
     inside: Vec<Listed>,
 }
@@ -153,7 +153,7 @@ impl<'a> Look<'a> {
         Ok(Self {
             inside: list(asked.repo)?.into_iter().filter(is_inside).collect(),
             tip: branch_commit(asked.repo.root(), branch)?,
-            moves: moves_of_head(asked.worktree, &git_dir)?,
+            moves: head_moves(asked.worktree, &git_dir)?,
             asked,
             status,
             branch,
@@ -201,7 +201,7 @@ impl<'a> Look<'a> {
     fn uncommitted(&self) -> (Vec<String>, Vec<String>) {
         let bare = bare_repositories(self.asked.worktree, &self.status.entries);
         let is_copy = |path: &Path| self.asked.copies.iter().any(|copy| Path::new(&copy.path) == path);
-        let own = |entry: &&Entry| {
+        let own = |entry: &&StatusEntry| {
             // Uncommitted files of a submodule are listed with the submodule.
             let only_dirty =
                 entry.submodule.is_some_and(|submodule| submodule.dirty && !submodule.moved) && !entry.staged;
@@ -209,9 +209,9 @@ impl<'a> Look<'a> {
             let left_alone = entry.untracked && (is_copy(&entry.path) || is_in(&bare, &entry.path));
             !elsewhere && !left_alone
         };
-        let (conflicts, others): (Vec<&Entry>, Vec<&Entry>) =
+        let (conflicts, others): (Vec<&StatusEntry>, Vec<&StatusEntry>) =
             self.status.entries.iter().filter(own).partition(|entry| entry.in_conflict);
-        let paths = |entries: Vec<&Entry>| entries.into_iter().map(|entry| shown(&entry.path)).collect();
+        let paths = |entries: Vec<&StatusEntry>| entries.into_iter().map(|entry| shown(&entry.path)).collect();
         (paths(conflicts), paths(others))
     }
 
@@ -244,12 +244,12 @@ impl<'a> Look<'a> {
     /// Lists changes of files that are marked as unchanged in the index.
     fn marked(&self) -> Result<Vec<NotOnBranch>, IndexError> {
         let worktree = self.asked.worktree;
-        let marked = hidden_by_marks(worktree)?;
+        let marked = marked_unchanged(worktree)?;
         if marked.is_empty() {
             return Ok(Vec::new());
         }
         let seen: HashSet<&PathBuf> = self.status.entries.iter().map(|entry| &entry.path).collect();
-        let changed = status_behind_marks(worktree)?.entries;
+        let changed = status_despite_marks(worktree)?.entries;
         let changed = changed.iter().filter(|it| marked.contains(&it.path) && !seen.contains(&it.path));
         let changed: Vec<String> = changed.map(|entry| shown(&entry.path)).collect();
         if changed.is_empty() {
@@ -369,7 +369,7 @@ impl<'a> Look<'a> {
             made.iter().map(|id| format!("{id}\n")).chain(hidden.iter().map(|id| format!("^{id}\n"))).collect();
         let listed = ["rev-list", "--topo-order", "--parents", "--ignore-missing", "--stdin"];
         let listed = repo.read().args(listed).input(input).text()?;
-        let mut tips = tips(&listed);
+        let mut tips = without_children(&listed);
         let others = tips.split_off(tips.len().min(MOST_TIPS));
         let mut parts = Vec::new();
         for tip in tips {
@@ -386,9 +386,9 @@ impl<'a> Look<'a> {
     /// Returns the commits that were made here according to the reflog, except those replaced by an amendment or a
     /// rebase.
     fn made_here(&self) -> BTreeSet<String> {
-        let made = self.moves.iter().filter(|it| it.makes_a_commit()).map(|it| it.new.clone());
+        let made = self.moves.iter().filter(|it| it.created_commit()).map(|it| it.new.clone());
         let mut made: BTreeSet<String> = made.collect();
-        for superseded in self.moves.iter().filter(|it| it.makes_anew()) {
+        for superseded in self.moves.iter().filter(|it| it.replaced_commit()) {
             made.remove(&superseded.old);
         }
         made
@@ -465,7 +465,7 @@ impl<'a> Look<'a> {
         let on = |branch: &str| {
             message.starts_with(&format!("WIP on {branch}:")) || message.starts_with(&format!("On {branch}:"))
         };
-        let names = self.moves.iter().flat_map(Move::branches).chain([self.branch, self.asked.branch]);
+        let names = self.moves.iter().flat_map(HeadMove::branches).chain([self.branch, self.asked.branch]);
         if names.into_iter().any(on) {
             return Ok(true);
         }
@@ -635,7 +635,7 @@ pub(super) fn is_regenerable(worktree: &Path, path: &Path) -> bool {
     let absolute = worktree.join(path);
     in_regenerable
         || REGENERABLE_ENDINGS.iter().any(|ending| name.ends_with(ending))
-        || absolute.is_dir() && (REGENERABLE_FOLDERS.contains(&name.as_str()) || can_be_made_again(&absolute))
+        || absolute.is_dir() && (REGENERABLE_FOLDERS.contains(&name.as_str()) || is_marked_regenerable(&absolute))
 }
 
 fn path_of(bytes: &[u8]) -> PathBuf {

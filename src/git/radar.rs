@@ -19,15 +19,15 @@ mod own;
 pub use own::own_conflicts;
 
 /// Two commits; the second would be merged into the first.
-pub type Pair = (String, String);
+pub type CommitPair = (String, String);
 
 /// A cheap check value that shows, without starting git, that branches may have moved. A ref is written by replacing a
 /// file.
-pub type Stamp = Vec<Option<(u64, SystemTime, u64)>>;
+pub type RefStamp = Vec<Option<(u64, SystemTime, u64)>>;
 
 /// The result of a scratch merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tried {
+pub struct MergeResult {
     pub tree: String,
     /// Paths in conflict; empty for a clean merge.
     pub conflicts: Vec<String>,
@@ -39,20 +39,20 @@ pub struct Tried {
 pub fn collisions(
     repo: &Repository,
     target: &str,
-    pairs: &[Pair],
+    pairs: &[CommitPair],
     scratch: &Path,
 ) -> Result<Vec<Option<Vec<String>>>, CommandError> {
-    let tried = try_merges(repo, target, pairs, scratch)?;
+    let tried = merge_pairs(repo, target, pairs, scratch)?;
     Ok(tried.into_iter().map(|tried| Some(tried?.conflicts)).collect())
 }
 
 /// Returns the same as [`collisions`], with the tree of each merge.
-pub fn try_merges(
+pub fn merge_pairs(
     repo: &Repository,
     target: &str,
-    pairs: &[Pair],
+    pairs: &[CommitPair],
     scratch: &Path,
-) -> Result<Vec<Option<Tried>>, CommandError> {
+) -> Result<Vec<Option<MergeResult>>, CommandError> {
     // Once git has to be started, one more pair costs it little.
     let known = Ancestry::of(repo.root())
         .and_then(|ancestry| pairs.iter().map(|pair| without_git(&ancestry, pair).map(Some)).collect());
@@ -60,7 +60,7 @@ pub fn try_merges(
         return Ok(known);
     }
     let git = || git(repo, target, scratch);
-    let mut found: Vec<Option<Tried>> = Vec::new();
+    let mut found: Vec<Option<MergeResult>> = Vec::new();
     while found.len() < pairs.len() {
         let rest = &pairs[found.len()..];
         found.extend(together(git(), rest)?.into_iter().map(Some));
@@ -73,12 +73,12 @@ pub fn try_merges(
 }
 
 /// Returns the result of a merge in which one commit contains the other. No git process is started for it.
-fn without_git(ancestry: &Ancestry, (onto, other): &Pair) -> Option<Tried> {
+fn without_git(ancestry: &Ancestry, (onto, other): &CommitPair) -> Option<MergeResult> {
     let whole = match ancestry.is_ancestor(onto, other)? {
         true => other,
         false => ancestry.is_ancestor(other, onto)?.then_some(onto)?,
     };
-    Some(Tried { tree: ancestry.tree_of(whole)?, conflicts: Vec::new() })
+    Some(MergeResult { tree: ancestry.tree_of(whole)?, conflicts: Vec::new() })
 }
 
 /// Creates a temporary folder for the trees and files of scratch merges. The caller deletes it after answering: each
@@ -92,15 +92,18 @@ pub fn scratch() -> Result<TempDir, CommandError> {
 }
 
 /// Merges all pairs in one process, which saves most of the time.
-fn together(git: Git, pairs: &[Pair]) -> Result<Vec<Tried>, CommandError> {
+fn together(git: Git, pairs: &[CommitPair]) -> Result<Vec<MergeResult>, CommandError> {
     let lines: String = pairs.iter().map(|(onto, other)| format!("{onto} {other}\n")).collect();
     let output = git.args(["--stdin", "--no-messages", "--name-only"]).input(lines).output()?;
     let merges = parse(&String::from_utf8_lossy(&output.stdout));
-    let named = |(tried, pair): (Tried, &Pair)| Tried { conflicts: own_names(tried.conflicts, pair), ..tried };
+    let named = |(tried, pair): (MergeResult, &CommitPair)| MergeResult {
+        conflicts: own_names(tried.conflicts, pair),
+        ..tried
+    };
     Ok(merges.into_iter().zip(pairs).map(named).collect())
 }
 
-fn own_names(paths: Vec<String>, (onto, other): &Pair) -> Vec<String> {
+fn own_names(paths: Vec<String>, (onto, other): &CommitPair) -> Vec<String> {
     let own = |path: String| own_name(&path, &[onto, other]).to_owned();
     let named: BTreeSet<String> = paths.into_iter().map(own).collect();
     named.into_iter().collect()
@@ -108,26 +111,26 @@ fn own_names(paths: Vec<String>, (onto, other): &Pair) -> Vec<String> {
 
 /// Parses merges. Each is `1` or `0`, the tree, the files in conflict if it was `0`, and an empty record. An incomplete
 /// one at the end of the output is left out.
-fn parse(text: &str) -> Vec<Tried> {
+fn parse(text: &str) -> Vec<MergeResult> {
     let whole = &text[..text.rfind("\0\0").map_or(0, |end| end + 1)];
     let mut records = whole.split_terminator('\0');
     let mut merges = Vec::new();
     while let (Some("0" | "1"), Some(tree)) = (records.next(), records.next()) {
         let conflicts = records.by_ref().take_while(|record| !record.is_empty()).map(str::to_owned).collect();
-        merges.push(Tried { tree: tree.to_owned(), conflicts });
+        merges.push(MergeResult { tree: tree.to_owned(), conflicts });
     }
     merges
 }
 
-fn alone(git: Git, pair: &Pair) -> Result<Option<Tried>, CommandError> {
+fn alone(git: Git, pair: &CommitPair) -> Result<Option<MergeResult>, CommandError> {
     let output = git.args(["-z", "--no-messages", "--name-only", &pair.0, &pair.1]).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let mut records = text.split('\0').filter(|record| !record.is_empty()).map(str::to_owned);
     let tree = records.next().unwrap_or_default();
     Ok(match output.code {
-        Some(0) => Some(Tried { tree, conflicts: Vec::new() }),
+        Some(0) => Some(MergeResult { tree, conflicts: Vec::new() }),
         // Without a tree, git has only said that a commit is missing.
-        Some(1) if !tree.is_empty() => Some(Tried { tree, conflicts: own_names(records.collect(), pair) }),
+        Some(1) if !tree.is_empty() => Some(MergeResult { tree, conflicts: own_names(records.collect(), pair) }),
         _ => None,
     })
 }
@@ -150,7 +153,7 @@ pub fn tree_of(repo: &Repository, commit: &str) -> Result<String, CommandError> 
 }
 
 /// Returns the merge base of two commits; `None` for unrelated histories.
-pub fn fork(repo: &Repository, one: &str, other: &str) -> Result<Option<String>, CommandError> {
+pub fn merge_base(repo: &Repository, one: &str, other: &str) -> Result<Option<String>, CommandError> {
     let answer = repo.read().args(["merge-base", one, other]).answer()?;
     Ok(answer.map(|commit| String::from_utf8_lossy(&commit).trim().to_owned()))
 }
@@ -174,7 +177,7 @@ fn ask_tips(repo: &Repository, branches: &[String]) -> Result<HashMap<String, St
     Ok(text.lines().filter_map(tip).collect())
 }
 
-pub fn stamp(repo: &Repository, branches: &[String]) -> Stamp {
+pub fn stamp(repo: &Repository, branches: &[String]) -> RefStamp {
     let loose = branches.iter().map(|branch| format!("refs/heads/{branch}"));
     let shared = ["packed-refs", "reftable/tables.list"].map(str::to_owned);
     let of = |name: String| {
@@ -225,7 +228,7 @@ mod tests {
         assert_eq!(collisions(&fixture.repo, "main", &pairs, scratch.path()).unwrap(), expected);
         let one_by_one: Vec<_> =
             pairs.iter().map(|pair| alone(git(&fixture.repo, "main", scratch.path()), pair).unwrap()).collect();
-        assert_eq!(one_by_one, try_merges(&fixture.repo, "main", &pairs, scratch.path()).unwrap());
+        assert_eq!(one_by_one, merge_pairs(&fixture.repo, "main", &pairs, scratch.path()).unwrap());
         let paths: Vec<_> = one_by_one.into_iter().map(|tried| Some(tried?.conflicts)).collect();
         assert_eq!(paths, expected);
         assert_eq!(objects(), before, "no tree of a merge is kept");
@@ -265,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_cut_off_is_none() {
-        let tried = |tree: &str, paths: &[&str]| Tried {
+        let tried = |tree: &str, paths: &[&str]| MergeResult {
             tree: tree.to_owned(),
             conflicts: paths.iter().map(ToString::to_string).collect(),
         };

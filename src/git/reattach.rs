@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::command::CommandError;
 use super::integrate::contains;
-use super::reflog::moves_of_head;
+use super::reflog::head_moves;
 use super::repository::{Repository, branch_commit, current_branch, resolve_commit};
 use super::status::{git_dir, operation_in_progress_in};
 use super::worktree::{list, zero_id};
@@ -28,7 +28,7 @@ pub fn reattach(repo: &Repository, worktree: &Path, branch: &str, base: &str) ->
     if is_on_it {
         // The branch was deleted while HEAD was on it, so the reflog of HEAD contains its last commit. The deletion
         // itself may be logged too, with a zero id.
-        let mut moves = moves_of_head(worktree, &git_dir)?.into_iter().rev();
+        let mut moves = head_moves(worktree, &git_dir)?.into_iter().rev();
         let last = moves.find(|it| it.new.bytes().any(|digit| digit != b'0'));
         let last = last.map(|last| resolve_commit(repo.root(), &last.new)).transpose()?.flatten();
         let Some(last) = last.filter(|last| contains(repo, last, base)) else { return Ok(false) };

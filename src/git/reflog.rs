@@ -8,16 +8,16 @@ use super::repository::Repository;
 
 /// A move of HEAD from one commit to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Move {
+pub struct HeadMove {
     pub old: String,
     pub new: String,
     /// Message of the entry, such as `commit: …`, `checkout: moving from a to b` or `rebase (pick): …`.
     pub message: String,
 }
 
-impl Move {
+impl HeadMove {
     /// Returns whether the move created the new commit. Otherwise HEAD only moved to an existing one.
-    pub fn makes_a_commit(&self) -> bool {
+    pub fn created_commit(&self) -> bool {
         const MOVES: [&str; 5] = ["checkout", "reset", "clone", "branch", "Branch"];
         const TAKES: [&str; 3] = [": Fast-forward", ": forwarding", "(start)"];
         let message = self.message.as_str();
@@ -27,7 +27,7 @@ impl Move {
     }
 
     /// Returns whether the move replaces the old commit, by an amendment or a rebase.
-    pub fn makes_anew(&self) -> bool {
+    pub fn replaced_commit(&self) -> bool {
         let message = self.message.as_str();
         message.starts_with("commit (amend)") || message.starts_with("rebase") || message.starts_with("pull --rebase")
     }
@@ -40,7 +40,7 @@ impl Move {
 }
 
 /// Returns the moves of a worktree's HEAD, oldest first; none if git keeps no such log.
-pub fn moves_of_head(worktree: &Path, git_dir: &Path) -> Result<Vec<Move>, CommandError> {
+pub fn head_moves(worktree: &Path, git_dir: &Path) -> Result<Vec<HeadMove>, CommandError> {
     match fs::read(git_dir.join("logs/HEAD")) {
         Ok(log) => Ok(parse(&String::from_utf8_lossy(&log))),
         Err(_) if git_dir.join("reftable").exists() => ask(worktree, "HEAD"),
@@ -59,23 +59,23 @@ pub fn stashes_with_messages(repo: &Repository) -> Result<Vec<(String, String)>,
 }
 
 /// Parses lines of the form `<old> <new> <name> <email> <time> <zone> TAB <message>`.
-fn parse(log: &str) -> Vec<Move> {
+fn parse(log: &str) -> Vec<HeadMove> {
     let line = |line: &str| {
         let (head, message) = line.split_once('\t').unwrap_or((line, ""));
         let mut ids = head.split(' ');
-        Some(Move { old: ids.next()?.to_owned(), new: ids.next()?.to_owned(), message: message.to_owned() })
+        Some(HeadMove { old: ids.next()?.to_owned(), new: ids.next()?.to_owned(), message: message.to_owned() })
     };
     log.lines().filter_map(line).collect()
 }
 
-fn ask(dir: &Path, name: &str) -> Result<Vec<Move>, CommandError> {
+fn ask(dir: &Path, name: &str) -> Result<Vec<HeadMove>, CommandError> {
     let log = Git::read(dir).args(["log", "--walk-reflogs", "--format=%H %gs", name, "--"]).output()?;
     let log = String::from_utf8_lossy(&log.stdout).into_owned();
     let newest_first: Vec<(&str, &str)> = log.lines().filter_map(|line| line.split_once(' ')).collect();
     let mut old = String::new();
     let mut moves = Vec::new();
     for (new, message) in newest_first.into_iter().rev() {
-        moves.push(Move {
+        moves.push(HeadMove {
             old: std::mem::replace(&mut old, new.to_owned()),
             new: new.to_owned(),
             message: message.to_owned(),

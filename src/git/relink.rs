@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::Git;
-use super::loose::{linked_git_dirs, own_git_dir, place};
+use super::reflog_only::{linked_git_dirs, own_git_dir, worktree_of};
 use super::repository::{Repository, branch_commit};
 use super::worktree::{Worktree, WorktreeError, leads_nowhere, link, remember};
 
@@ -74,7 +74,7 @@ fn clear_unfinished(repo: &Repository) -> Result<(), WorktreeError> {
         return Ok(());
     }
     let _lock = repo.lock()?;
-    let is_in_it = |record: &PathBuf| place(record).is_some_and(|worktree| worktree.starts_with(&folder));
+    let is_in_it = |record: &PathBuf| worktree_of(record).is_some_and(|worktree| worktree.starts_with(&folder));
     let records: Vec<PathBuf> = linked_git_dirs(repo).filter(is_in_it).collect();
     for path in records.into_iter().chain([folder.clone()]) {
         match fs::remove_dir_all(&path) {

@@ -15,19 +15,19 @@ use serde::Serialize;
 
 use super::command::{CommandError, Git};
 use super::fingerprint::tree_state;
-use super::hidden::Hidden;
 use super::include::Copied;
 use super::index::IndexError;
 use super::integrate::with_objects_in;
-use super::loose::{Stays, own_git_dir, stays};
-use super::merged::{Merged, Work, merged};
+use super::locally_ignored::LocallyIgnored;
+use super::merged::{MergeQuery, Merged, merged};
 use super::moved::moved_to;
 use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
-use super::own::Brought;
+use super::origins::EarlierIntegration;
 use super::radar::scratch;
+use super::reflog_only::{Reachable, is_reachable, own_git_dir};
 use super::repository::{Identity, Repository, RepositoryError, branch_commit, resolve_commit};
 use super::salvage::{Keep, SalvageError, SalvageRef, keep_commit, salvage, salvage_missing};
-use super::status::{git_dir, operation_in_progress, status_behind_marks};
+use super::status::{git_dir, operation_in_progress, status_despite_marks};
 use super::worktree::{Listed, WorktreeError, find, list, made_by_us};
 use crate::mission::hint::{Hint, Hinted};
 
@@ -38,8 +38,8 @@ const SAMPLES: usize = 5;
 const ATTEMPTS: usize = 3;
 
 /// More than this is not put into the repository unasked: it may be what a package manager fetched.
-const MOST_HIDDEN_FILES: usize = 5_000;
-const MOST_HIDDEN_BYTES: u64 = 100 << 20;
+const MOST_IGNORED_FILES: usize = 5_000;
+const MOST_IGNORED_BYTES: u64 = 100 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
@@ -81,7 +81,7 @@ pub enum RemoveError {
         "cannot remove {}: {count} files that git ignores ({megabytes} MB, such as {sample}) may be work",
         path.display()
     )]
-    MuchHidden { path: PathBuf, count: usize, megabytes: u64, sample: String },
+    ManyIgnored { path: PathBuf, count: usize, megabytes: u64, sample: String },
     #[error("cannot remove {}: its folder was moved to {}, which git does not know", path.display(), now.display())]
     Moved { path: PathBuf, now: PathBuf },
     #[error("cannot remove {}: a process still changes files there", path.display())]
@@ -108,7 +108,7 @@ impl Hinted for RemoveError {
             Self::Broken { path } => {
                 vec![Hint::Run(format!("git worktree repair {}", path.display())), Hint::to("move the folder away")]
             }
-            Self::MuchHidden { .. } => vec![Hint::to("delete what is not needed"), Hint::Force("all of it")],
+            Self::ManyIgnored { .. } => vec![Hint::to("delete what is not needed"), Hint::Force("all of it")],
             Self::Moved { now, .. } => {
                 let repair = format!("git worktree repair {}", now.display());
                 vec![Hint::to(format!("run `{repair}`, then remove it by that path"))]
@@ -127,7 +127,7 @@ pub struct Remove {
     /// Branch whose commits count as integrated; without it, the one checked out at the repository's root.
     pub integration_branch: Option<String>,
     /// Earlier integrations of the branch, with their targets.
-    pub brought: Vec<(String, Brought)>,
+    pub earlier_integrations: Vec<(String, EarlierIntegration)>,
     /// Name of the ref that keeps work that would be lost.
     pub salvage_name: String,
     /// Files copied into the worktree, as returned by its creation.
@@ -209,7 +209,7 @@ fn remove_found(repo: &Repository, request: &Remove, found: Listed) -> Result<Re
         _ => None,
     };
     let going = found.branch.as_deref().filter(|_| request.delete_branch);
-    let salvage_ref = salvage_all(repo, request, &found, Stays { but_not: going, and: merged })?;
+    let salvage_ref = salvage_all(repo, request, &found, Reachable { except_branch: going, and: merged })?;
     delete(repo, request, found, salvage_ref)
 }
 
@@ -273,19 +273,19 @@ fn is_connected(repo: &Repository, path: &Path) -> bool {
 
 fn refuse_losses(repo: &Repository, request: &Remove, found: &Listed) -> Result<(), RemoveError> {
     let path = found.path.clone();
-    let mut hidden = Hidden::default();
+    let mut ignored = LocallyIgnored::default();
     if !found.missing {
         refuse_dirty(&path, &request.copies)?;
-        hidden = super::hidden::hidden(&path, &trusted(repo, request, found)?, &request.ignored)?;
-        refuse_much_hidden(&path, &hidden)?;
+        ignored = super::locally_ignored::locally_ignored(&path, &trusted(repo, request, found)?, &request.ignored)?;
+        refuse_many_ignored(&path, &ignored)?;
     }
-    if let Some(commit) = loose_head(repo, found)? {
+    if let Some(commit) = unreachable_head(repo, found)? {
         return Err(RemoveError::Detached { path, commit });
     }
     if found.missing {
         return Ok(());
     }
-    let repositories = unpublished_repositories(&path, &hidden.repositories)?;
+    let repositories = unpublished_repositories(&path, &ignored.repositories)?;
     if !repositories.is_empty() {
         return Err(RemoveError::SubmoduleCommits { path, repositories });
     }
@@ -296,7 +296,7 @@ fn refuse_losses(repo: &Repository, request: &Remove, found: &Listed) -> Result<
 }
 
 fn refuse_dirty(path: &Path, copies: &[Copied]) -> Result<(), RemoveError> {
-    let entries = status_behind_marks(path)?.entries;
+    let entries = status_despite_marks(path)?.entries;
     let changed = entries.iter().map(|e| e.path.display().to_string());
     let copies = copies.iter().filter(|copy| copy.is_changed(path));
     let mut samples: Vec<String> = changed.chain(copies.map(|c| c.path.clone())).collect();
@@ -308,15 +308,15 @@ fn refuse_dirty(path: &Path, copies: &[Copied]) -> Result<(), RemoveError> {
     Err(RemoveError::Dirty { path: path.to_owned(), count, samples })
 }
 
-fn refuse_much_hidden(path: &Path, hidden: &Hidden) -> Result<(), RemoveError> {
-    let Some(sample) = hidden.files.first() else { return Ok(()) };
-    if hidden.files.len() <= MOST_HIDDEN_FILES && hidden.bytes <= MOST_HIDDEN_BYTES {
+fn refuse_many_ignored(path: &Path, ignored: &LocallyIgnored) -> Result<(), RemoveError> {
+    let Some(sample) = ignored.files.first() else { return Ok(()) };
+    if ignored.files.len() <= MOST_IGNORED_FILES && ignored.bytes <= MOST_IGNORED_BYTES {
         return Ok(());
     }
-    Err(RemoveError::MuchHidden {
+    Err(RemoveError::ManyIgnored {
         path: path.to_owned(),
-        count: hidden.files.len(),
-        megabytes: hidden.bytes >> 20,
+        count: ignored.files.len(),
+        megabytes: ignored.bytes >> 20,
         sample: sample.display().to_string(),
     })
 }
@@ -333,19 +333,19 @@ fn trusted(repo: &Repository, request: &Remove, found: &Listed) -> Result<Vec<St
 }
 
 /// The commit of a detached HEAD that goes with the worktree.
-fn loose_head(repo: &Repository, found: &Listed) -> Result<Option<String>, CommandError> {
+fn unreachable_head(repo: &Repository, found: &Listed) -> Result<Option<String>, CommandError> {
     match (&found.branch, &found.head) {
-        (None, Some(head)) if !stays(repo, head, Stays::default())? => Ok(Some(head.clone())),
+        (None, Some(head)) if !is_reachable(repo, head, Reachable::default())? => Ok(Some(head.clone())),
         _ => Ok(None),
     }
 }
 
-/// `hidden`: repositories in folders that git ignores.
-fn unpublished_repositories(worktree: &Path, hidden: &[PathBuf]) -> Result<Vec<String>, CommandError> {
+/// `ignored`: repositories in folders that git ignores.
+fn unpublished_repositories(worktree: &Path, ignored: &[PathBuf]) -> Result<Vec<String>, CommandError> {
     let mut names = Vec::new();
     let name = |path: &Path| path.strip_prefix(worktree).unwrap_or(path).display().to_string();
-    let hidden = hidden.iter().map(|path| worktree.join(path));
-    for repository in nested_repositories(worktree, &[])?.into_iter().chain(hidden) {
+    let ignored = ignored.iter().map(|path| worktree.join(path));
+    for repository in nested_repositories(worktree, &[])?.into_iter().chain(ignored) {
         let head = resolve_commit(&repository, "HEAD")?;
         if !unpublished_commits(&repository, head.as_deref())?.is_empty()
             || !unpublished_repositories(&repository, &[])?.is_empty()
@@ -373,13 +373,18 @@ fn look_at_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result
         return Err(RemoveError::IntegrationBranch { branch: name });
     }
     let into = into.ok_or_else(|| RepositoryError::UnknownCommit { name: name.clone() })?;
-    let work = Work {
+    let work = MergeQuery {
         branch: branch.clone(),
         last_seen: Some(tip.clone()),
         base: None,
         targets: vec![name.clone()],
         // Commits that were left out would be lost with the branch.
-        brought: request.brought.iter().filter(|(_, brought)| !brought.partial).cloned().collect(),
+        earlier_integrations: request
+            .earlier_integrations
+            .iter()
+            .filter(|(_, earlier_integrations)| !earlier_integrations.partial)
+            .cloned()
+            .collect(),
     };
     if matches!(merged(repo, &[work])[..], [Merged::Into { .. }]) || is_integrated(repo, tip, &into)? {
         return Ok(Branch::Merged);
@@ -441,13 +446,13 @@ fn salvage_all(
     repo: &Repository,
     request: &Remove,
     found: &Listed,
-    stays: Stays,
+    reachable: Reachable,
 ) -> Result<Option<SalvageRef>, RemoveError> {
     if found.missing {
-        return Ok(salvage_missing(repo, &found.path, &request.salvage_name, stays)?);
+        return Ok(salvage_missing(repo, &found.path, &request.salvage_name, reachable)?);
     }
     let trusted = trusted(repo, request, found)?;
-    let keep = Keep { stays, copies: &request.copies, trusted: &trusted, ignored: &request.ignored };
+    let keep = Keep { reachable, copies: &request.copies, trusted: &trusted, ignored: &request.ignored };
     for _ in 0..ATTEMPTS {
         let before = tree_state(&found.path)?;
         let kept = salvage(repo, &found.path, &request.salvage_name, keep)?;

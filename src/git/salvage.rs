@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
-use super::hidden::hidden;
 use super::include::Copied;
 use super::index::{IndexError, TemporaryIndex, add, stage};
-use super::loose::{Stays, loose_commits, own_git_dir, stays};
+use super::locally_ignored::locally_ignored;
 use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
 use super::records::{Staged, staged};
+use super::reflog_only::{Reachable, is_reachable, own_git_dir, reflog_only_commits};
 use super::repository::{Identity, Repository, commit_with, resolve_commit};
-use super::status::{Entry, Status, git_dir, operation_in_progress_in, status_behind_marks};
+use super::status::{Status, StatusEntry, git_dir, operation_in_progress_in, status_despite_marks};
 use super::worktree::zero_id;
 use crate::mission::hint::{Hint, Hinted};
 
@@ -72,7 +72,7 @@ pub struct SalvageRef {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keep<'a> {
     /// Which commits need not be kept, because they stay.
-    pub stays: Stays<'a>,
+    pub reachable: Reachable<'a>,
     /// What we copied into the worktree; those that were changed are kept.
     pub copies: &'a [Copied],
     /// Commits whose ignore rules are the project's: what is ignored by others is kept.
@@ -87,10 +87,10 @@ pub fn salvage(repo: &Repository, worktree: &Path, name: &str, keep: Keep) -> Re
     check_name(name)?;
     let mut found = look(worktree, name, keep)?;
     if let Some(own) = own_git_dir(repo, worktree) {
-        let loose = loose_commits(repo, &own, keep.stays, found.head.as_deref())?;
+        let loose = reflog_only_commits(repo, &own, keep.reachable, found.head.as_deref())?;
         found.add_parents("commits that only the reflog knew", loose);
     }
-    keep_found(repo, name, found, keep.stays)
+    keep_found(repo, name, found, keep.reachable)
 }
 
 /// The same for a worktree whose folder is gone: what git still knows of it is its index and its reflog.
@@ -98,7 +98,7 @@ pub fn salvage_missing(
     repo: &Repository,
     worktree: &Path,
     name: &str,
-    keep: Stays,
+    keep: Reachable,
 ) -> Result<Option<SalvageRef>, SalvageError> {
     check_name(name)?;
     let Some(own) = own_git_dir(repo, worktree) else { return Ok(None) };
@@ -115,7 +115,7 @@ pub fn salvage_missing(
             found.tree = Some(tree);
         }
     }
-    let loose = loose_commits(repo, &own, keep, found.head.as_deref())?;
+    let loose = reflog_only_commits(repo, &own, keep, found.head.as_deref())?;
     found.add_parents("commits that only the reflog knew", loose);
     for (module, commits) in unpublished_modules(&own)? {
         fetch(repo.root(), &module, &commits)?;
@@ -124,13 +124,18 @@ pub fn salvage_missing(
     keep_found(repo, name, found, keep)
 }
 
-fn keep_found(repo: &Repository, name: &str, found: Found, keep: Stays) -> Result<Option<SalvageRef>, SalvageError> {
+fn keep_found(
+    repo: &Repository,
+    name: &str,
+    found: Found,
+    keep: Reachable,
+) -> Result<Option<SalvageRef>, SalvageError> {
     let commit = match found.is_only_head() {
         true => found.head,
         false => Some(found.commit(name)?),
     };
     let Some(commit) = commit else { return Ok(None) };
-    let lost = !stays(repo, &commit, keep)?;
+    let lost = !is_reachable(repo, &commit, keep)?;
     lost.then(|| keep_commit(repo, name, &commit)).transpose()
 }
 
@@ -166,7 +171,7 @@ pub fn keep_lost(
     for commit in commits {
         let commit = resolve_commit(repo.root(), &commit)?;
         if let Some(commit) = commit.filter(|commit| !lost.contains(commit))
-            && !stays(repo, &commit, Stays::default())?
+            && !is_reachable(repo, &commit, Reachable::default())?
         {
             lost.push(commit);
         }
@@ -259,10 +264,10 @@ impl Found {
 /// Everything that a worktree holds.
 fn look(worktree: &Path, title: &str, keep: Keep) -> Result<Found, SalvageError> {
     let copies = keep.copies;
-    let Status { head, entries, complaint, .. } = status_behind_marks(worktree)?;
-    let mut hidden = hidden(worktree, keep.trusted, keep.ignored)?;
-    hidden.files.retain(|file| !copies.iter().any(|copy| Path::new(&copy.path) == file));
-    let unreadable = hidden.unreadable.first().map(|path| path.display().to_string());
+    let Status { head, entries, complaint, .. } = status_despite_marks(worktree)?;
+    let mut ignored = locally_ignored(worktree, keep.trusted, keep.ignored)?;
+    ignored.files.retain(|file| !copies.iter().any(|copy| Path::new(&copy.path) == file));
+    let unreadable = ignored.unreadable.first().map(|path| path.display().to_string());
     if let Some(complaint) = complaint.or(unreadable) {
         return Err(SalvageError::Unreadable { worktree: worktree.to_owned(), complaint });
     }
@@ -270,9 +275,9 @@ fn look(worktree: &Path, title: &str, keep: Keep) -> Result<Found, SalvageError>
     let mut found = Found { dir: worktree.to_owned(), head, ..Found::default() };
     let mut index = TemporaryIndex::copy_of(worktree)?;
     let in_conflict = found.take_operation(&index, &own)?;
-    found.take_nested(title, &entries, &hidden.repositories, &own)?;
+    found.take_nested(title, &entries, &ignored.repositories, &own)?;
     let copies: Vec<&Copied> = copies.iter().filter(|c| c.is_changed(worktree)).collect();
-    if entries.is_empty() && copies.is_empty() && hidden.files.is_empty() {
+    if entries.is_empty() && copies.is_empty() && ignored.files.is_empty() {
         return Ok(found);
     }
     if entries.iter().any(|e| e.staged && e.in_worktree) {
@@ -283,7 +288,7 @@ fn look(worktree: &Path, title: &str, keep: Keep) -> Result<Found, SalvageError>
         index = TemporaryIndex::copy_of(worktree)?;
     }
     stage(index.git(), &entries)?;
-    let ignored = copies.iter().map(|copy| Path::new(&copy.path)).chain(hidden.files.iter().map(PathBuf::as_path));
+    let ignored = copies.iter().map(|copy| Path::new(&copy.path)).chain(ignored.files.iter().map(PathBuf::as_path));
     add(index.git(), &["--force", "--sparse"], ignored)?;
     found.tree = Some(index.write_tree()?);
     Ok(found)
@@ -295,8 +300,8 @@ impl Found {
     fn take_nested(
         &mut self,
         title: &str,
-        entries: &[Entry],
-        hidden: &[PathBuf],
+        entries: &[StatusEntry],
+        ignored: &[PathBuf],
         own: &Path,
     ) -> Result<(), SalvageError> {
         let worktree = self.dir.clone();
@@ -307,7 +312,7 @@ impl Found {
                 return Err(SalvageError::UnreadableRepository { path });
             }
         }
-        repositories.extend(hidden.iter().map(|path| worktree.join(path)));
+        repositories.extend(ignored.iter().map(|path| worktree.join(path)));
         for repository in repositories {
             let head = resolve_commit(&repository, "HEAD")?;
             let trusted: Vec<String> = head.into_iter().collect();

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
-use super::index::{IndexError, TemporaryIndex, hidden_by_marks};
+use super::index::{IndexError, TemporaryIndex, marked_unchanged};
 use super::repository::current_branch;
 
 /// Marker files of unfinished git operations, in order of precedence, with the operations' names. A commit during one
@@ -26,7 +26,7 @@ const OPERATIONS: [(&str, &str); 8] = [
 
 /// A path that differs from HEAD. Ignored files are never listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct StatusEntry {
     /// Path relative to the worktree. A nested repository, which git does not descend into, ends with a slash.
     pub path: PathBuf,
     /// True if the index differs from HEAD.
@@ -49,7 +49,7 @@ pub struct Submodule {
     pub dirty: bool,
 }
 
-impl Entry {
+impl StatusEntry {
     /// Returns whether this is an untracked nested repository. Adding it would record a commit id and none of its
     /// files.
     pub fn is_repository(&self) -> bool {
@@ -75,7 +75,7 @@ pub struct Status {
     pub head: Option<String>,
     /// `None` when HEAD is detached or a ref outside refs/heads.
     pub branch: Option<String>,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<StatusEntry>,
     /// Ignored files, and folders that are ignored as a whole; filled only by [`status_with_ignored`].
     pub ignored: Vec<PathBuf>,
     /// Records of the entries as git printed them.
@@ -86,7 +86,7 @@ pub struct Status {
 
 impl Status {
     /// Removes the entries for which `keep` is false, and their records.
-    pub(super) fn keep_entries(&mut self, keep: impl Fn(&Entry) -> bool) {
+    pub(super) fn keep_entries(&mut self, keep: impl Fn(&StatusEntry) -> bool) {
         let records = self.records.split_inclusive(|byte| *byte == 0);
         let kept = self.entries.iter().zip(records).filter(|(entry, _)| keep(entry));
         self.records = kept.flat_map(|(_, record)| record.to_vec()).collect();
@@ -105,8 +105,8 @@ pub fn status_with_ignored(worktree: &Path) -> Result<Status, CommandError> {
 }
 
 /// Returns the status including changes of files that are marked as unchanged. Needed before a deletion.
-pub fn status_behind_marks(worktree: &Path) -> Result<Status, IndexError> {
-    if hidden_by_marks(worktree)?.is_empty() {
+pub fn status_despite_marks(worktree: &Path) -> Result<Status, IndexError> {
+    if marked_unchanged(worktree)?.is_empty() {
         return Ok(status(worktree, Untracked::Files)?);
     }
     let index = TemporaryIndex::copy_of(worktree)?;
@@ -209,7 +209,7 @@ fn parse_header(header: &str, status: &mut Status) {
 }
 
 /// Parses `1 <XY> <6 fields> <path>` (changed), `u <XY> <8 fields> <path>` (in conflict) or `? <path>` (untracked).
-fn parse_record(record: &[u8]) -> Option<Entry> {
+fn parse_record(record: &[u8]) -> Option<StatusEntry> {
     let fields_before_path = match record.first()? {
         b'?' => 1,
         b'1' => 8,
@@ -219,7 +219,7 @@ fn parse_record(record: &[u8]) -> Option<Entry> {
     let path = record.splitn(fields_before_path + 1, |byte| *byte == b' ').nth(fields_before_path)?;
     let (untracked, conflict) = (record[0] == b'?', record[0] == b'u');
     let changed_at = |column: usize| record.get(column).is_some_and(|state| *state != b'.');
-    Some(Entry {
+    Some(StatusEntry {
         path: PathBuf::from(OsStr::from_bytes(path)),
         staged: !untracked && !conflict && changed_at(2),
         in_worktree: untracked || conflict || changed_at(3),

@@ -20,7 +20,7 @@ use super::check::{self, Place, Plan, Request};
 use super::command::{CommandError, Git};
 use super::in_place::{PlaceError, put_in_place};
 use super::include::{self, Copied, IncludeError, Included};
-use super::loose::own_git_dir;
+use super::reflog_only::own_git_dir;
 use super::repository::{Repository, RepositoryError, branch_commit};
 use super::status::git_dir;
 use super::{names, refs, submodules};

@@ -10,8 +10,8 @@ use thiserror::Error;
 use crate::backend::{Refusal, UnknownBackend};
 use crate::files::FileError;
 use crate::git::{
-    CommandError, DiffError, IndexError, IntegrateError, LeftoversError, PlaceError, RemoveError, RepositoryError,
-    SalvageError, WorktreeError,
+    CommandError, DiffError, IndexError, IntegrateError, PlaceError, RemoveError, RepositoryError, SalvageError,
+    UncommittedError, WorktreeError,
 };
 use crate::launcher::local::LaunchError;
 use crate::mission::create::Rejection;
@@ -145,7 +145,7 @@ pub enum OrchestratorError {
     #[error(transparent)]
     Index(#[from] IndexError),
     #[error(transparent)]
-    Leftovers(#[from] LeftoversError),
+    Leftovers(#[from] UncommittedError),
     #[error(transparent)]
     Remove(#[from] RemoveError),
     #[error(transparent)]

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::answers::WorkerView;
-use crate::git::merged::{self, Merged, Work};
-use crate::git::own::Brought;
-use crate::git::radar::{Stamp, stamp};
+use crate::git::merged::{self, MergeQuery, Merged};
+use crate::git::origins::EarlierIntegration;
+use crate::git::radar::{RefStamp, stamp};
 use crate::git::{self, Repository};
 use crate::mission::id::WorkerId;
 use crate::mission::registry::{Integrated, Worker};
@@ -28,7 +28,7 @@ pub(super) type Asked = (Arc<Worker>, Option<String>);
 /// The inputs that a cached state depends on.
 #[derive(Debug, Clone, PartialEq)]
 struct Key {
-    stamp: Stamp,
+    stamp: RefStamp,
     integrations: usize,
     attempts: usize,
 }
@@ -65,7 +65,8 @@ impl MergedLook {
             let checked_out = repository.integration_branch().ok();
             let target = |meant_for: &Option<String>| meant_for.clone().filter(|_| is_ours).or(checked_out.clone());
             let of = places.iter().map(|at| &workers[*at]);
-            let works: Vec<Work> = of.clone().map(|(worker, meant_for)| work(worker, target(meant_for))).collect();
+            let works: Vec<MergeQuery> =
+                of.clone().map(|(worker, meant_for)| work(worker, target(meant_for))).collect();
             let of: Vec<&Worker> = of.map(|(worker, _)| &**worker).collect();
             for (at, answer) in places.iter().zip(self.look(repository, &of, works)) {
                 answers[*at] = answer;
@@ -74,9 +75,9 @@ impl MergedLook {
         answers
     }
 
-    fn look(&self, repository: &Repository, workers: &[&Worker], works: Vec<Work>) -> Vec<Merged> {
+    fn look(&self, repository: &Repository, workers: &[&Worker], works: Vec<MergeQuery>) -> Vec<Merged> {
         let _asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = |(worker, work): (&&Worker, &Work)| Key {
+        let key = |(worker, work): (&&Worker, &MergeQuery)| Key {
             stamp: stamp(repository, &work.targets.iter().chain([&work.branch]).cloned().collect::<Vec<_>>()),
             integrations: worker.integrations().count(),
             attempts: worker.settled.len(),
@@ -143,27 +144,27 @@ fn place(worker: &Worker) -> Option<PathBuf> {
 }
 
 /// Returns what git is asked about a worker with work on a branch.
-pub(super) fn work(worker: &Worker, target: Option<String>) -> Work {
+pub(super) fn work(worker: &Worker, target: Option<String>) -> MergeQuery {
     let mut targets: Vec<String> = target.iter().map(|it| git::names::branch_name(it).to_owned()).collect();
     for integrated in worker.integrations() {
         if !targets.contains(&integrated.into) {
             targets.push(integrated.into.clone());
         }
     }
-    Work {
+    MergeQuery {
         branch: worker.branch().unwrap_or_default().to_owned(),
         last_seen: worker.last().and_then(|last| last.changes.head.clone()),
         base: worker.base_commit.clone(),
-        brought: brought(worker),
+        earlier_integrations: earlier_integrations(worker),
         targets,
     }
 }
 
 /// Returns the recorded integrations, for git to check whether they are still in place.
-pub(super) fn brought(worker: &Worker) -> Vec<(String, Brought)> {
-    let brought = |it: &Integrated| {
+pub(super) fn earlier_integrations(worker: &Worker) -> Vec<(String, EarlierIntegration)> {
+    let earlier_integrations = |it: &Integrated| {
         let (source, commit) = (it.source.clone()?, it.commit.clone());
-        Some((it.into.clone(), Brought { source, commit, partial: it.partial, own: true }))
+        Some((it.into.clone(), EarlierIntegration { source, commit, partial: it.partial, own: true }))
     };
-    worker.integrations().filter_map(brought).collect()
+    worker.integrations().filter_map(earlier_integrations).collect()
 }

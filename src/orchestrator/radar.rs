@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::actor::Actor;
 use super::answers::{Collision, Unchecked};
 use super::mail::Ask;
-use crate::git::integrate::History;
-use crate::git::radar::{self, Pair, Stamp, Tried};
+use crate::git::integrate::CommitGraph;
+use crate::git::radar::{self, CommitPair, MergeResult, RefStamp};
 use crate::git::{CommandError, Repository};
 use crate::mission::hint::with_hints;
 use crate::mission::id::{ServerId, WorkerId};
@@ -34,9 +34,9 @@ pub struct Collisions {
 /// Results of earlier checks. A running check owns them.
 #[derive(Debug, Default)]
 pub struct Radar {
-    known: HashMap<Pair, Option<Tried>>,
+    known: HashMap<CommitPair, Option<MergeResult>>,
     /// Parts of conflicts that are the pair's own, by the commit of the target and the pair.
-    own: HashMap<(String, Pair), Own>,
+    own: HashMap<(String, CommitPair), Own>,
     last: Option<Scene>,
 }
 
@@ -59,7 +59,7 @@ struct Scene {
     /// Branches of the watched workers, and the target.
     branches: Vec<String>,
     target: String,
-    stamp: Stamp,
+    stamp: RefStamp,
 }
 
 impl Scene {
@@ -170,7 +170,7 @@ impl Radar {
         let Some(onto) = tips.get(&scene.target) else { return Ok(Collisions::default()) };
         let mut look = Look {
             repository,
-            history: History::of(repository),
+            history: CommitGraph::of(repository),
             target: &scene.target,
             onto,
             scratch,
@@ -229,7 +229,7 @@ impl Collisions {
 /// A single check. It takes over earlier results as far as they are needed again.
 struct Look<'a> {
     repository: &'a Repository,
-    history: History<'a>,
+    history: CommitGraph<'a>,
     target: &'a str,
     /// The commit of the target.
     onto: &'a String,
@@ -237,16 +237,16 @@ struct Look<'a> {
     former: Radar,
     now: &'a mut Radar,
     /// The paths that are reported for each pair.
-    told: HashMap<Pair, Vec<String>>,
+    told: HashMap<CommitPair, Vec<String>>,
 }
 
 impl Look<'_> {
-    fn with_target(&self, tip: &str) -> Pair {
+    fn with_target(&self, tip: &str) -> CommitPair {
         (self.onto.clone(), tip.to_owned())
     }
 
     /// Queries git for the pairs without a known result.
-    fn learn(&mut self, pairs: Vec<Pair>) -> Result<(), CommandError> {
+    fn learn(&mut self, pairs: Vec<CommitPair>) -> Result<(), CommandError> {
         let mut new = Vec::new();
         for pair in pairs {
             match self.former.known.remove_entry(&pair) {
@@ -254,7 +254,7 @@ impl Look<'_> {
                 None => new.push(pair),
             }
         }
-        let tried = radar::try_merges(self.repository, self.target, &new, self.scratch)?;
+        let tried = radar::merge_pairs(self.repository, self.target, &new, self.scratch)?;
         self.now.known.extend(new.into_iter().zip(tried));
         Ok(())
     }
@@ -264,12 +264,12 @@ impl Look<'_> {
     fn unmerged<'b>(&mut self, branches: Vec<Branch<'b>>) -> Result<Vec<Branch<'b>>, CommandError> {
         self.learn(branches.iter().map(|(_, tip)| self.with_target(tip)).collect())?;
         let tree = radar::tree_of(self.repository, self.onto)?;
-        let is_in = |tried: &Tried| tried.conflicts.is_empty() && tried.tree == tree;
+        let is_in = |tried: &MergeResult| tried.conflicts.is_empty() && tried.tree == tree;
         let known = |tip: &str| self.now.known.get(&self.with_target(tip)).and_then(Option::as_ref);
         Ok(branches.into_iter().filter(|(_, tip)| !known(tip).is_some_and(is_in)).collect())
     }
 
-    fn conflicts(&self, pair: &Pair) -> &[String] {
+    fn conflicts(&self, pair: &CommitPair) -> &[String] {
         self.now.known.get(pair).and_then(Option::as_ref).map_or(&[], |tried| &tried.conflicts)
     }
 
@@ -279,7 +279,7 @@ impl Look<'_> {
 
     /// Returns the paths of a conflict that are the pair's own. They exclude conflicts with the target, and those that
     /// are reported with a third branch that one of the two contains.
-    fn own_conflicts(&mut self, pair: &Pair, branches: &[Branch<'_>]) -> Result<Vec<String>, CommandError> {
+    fn own_conflicts(&mut self, pair: &CommitPair, branches: &[Branch<'_>]) -> Result<Vec<String>, CommandError> {
         if self.conflicts(pair).is_empty() {
             return Ok(Vec::new());
         }
@@ -312,7 +312,7 @@ impl Look<'_> {
         Ok(paths)
     }
 
-    fn own(&mut self, pair: &Pair) -> Result<Own, CommandError> {
+    fn own(&mut self, pair: &CommitPair) -> Result<Own, CommandError> {
         let key = (self.onto.clone(), pair.clone());
         let own = match self.former.own.remove(&key) {
             Some(own) => own,
@@ -322,8 +322,8 @@ impl Look<'_> {
         Ok(own)
     }
 
-    fn ask_own(&self, pair: &Pair) -> Result<Own, CommandError> {
-        let fork = |tip: &str| radar::fork(self.repository, self.onto, tip);
+    fn ask_own(&self, pair: &CommitPair) -> Result<Own, CommandError> {
+        let fork = |tip: &str| radar::merge_base(self.repository, self.onto, tip);
         let (Some(one), Some(other)) = (fork(&pair.0)?, fork(&pair.1)?) else { return Ok(Own::All) };
         if one == other {
             return Ok(Own::All);
@@ -334,7 +334,7 @@ impl Look<'_> {
 }
 
 /// Returns all pairs of branches, except rivals for the same task.
-fn pairs<'a>(branches: &[Branch<'a>]) -> Vec<(Pair, &'a Arc<Worker>, &'a Arc<Worker>)> {
+fn pairs<'a>(branches: &[Branch<'a>]) -> Vec<(CommitPair, &'a Arc<Worker>, &'a Arc<Worker>)> {
     let mut pairs = Vec::new();
     for (at, (worker, tip)) in branches.iter().enumerate() {
         let others = branches[at + 1..].iter().filter(|(other, _)| other.task() != worker.task());
@@ -344,7 +344,7 @@ fn pairs<'a>(branches: &[Branch<'a>]) -> Vec<(Pair, &'a Arc<Worker>, &'a Arc<Wor
 }
 
 /// Returns a pair in a fixed order, whatever the order of the list.
-fn ordered(one: &str, other: &str) -> Pair {
+fn ordered(one: &str, other: &str) -> CommitPair {
     let (first, second) = if one < other { (one, other) } else { (other, one) };
     (first.to_owned(), second.to_owned())
 }

@@ -17,8 +17,11 @@ use super::jobs::{Done, Teller};
 use super::mail::Ask;
 use super::prove::{Proof, prove};
 use crate::crash_point::{self, Point};
-use crate::git::own::{self, Brought, Foreign, Known};
-use crate::git::{self, Bench, Conflict, Coupled, IntegrateError, Landing, Move, Repository, Step, Strategy};
+use crate::git::origins::{self, CommitOrigins, EarlierIntegration, WorkerHistory};
+use crate::git::{
+    self, BranchMove, IntegrateError, IntegrationStep, Landing, MergeConflict, Repository, ScratchMerge, Stacked,
+    Strategy,
+};
 use crate::mission::entry::Entry;
 use crate::mission::hint::with_hints;
 use crate::mission::id::WorkerId;
@@ -81,7 +84,7 @@ struct Car {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Why {
-    Conflicts(Vec<Conflict>),
+    Conflicts(Vec<MergeConflict>),
     NotProven(Verification),
     /// The target alone does not pass.
     TargetFails(Verification),
@@ -98,7 +101,7 @@ struct Train {
     there: Vec<(Car, bool)>,
     left: Vec<(usize, Why)>,
     /// Commits of the sources that are not their workers' own, by index in the order.
-    foreign: BTreeMap<usize, Foreign>,
+    origins: BTreeMap<usize, CommitOrigins>,
     /// Commits of the sources up to which the user has integrated the changes by hand, by index in the order.
     by_hand: BTreeMap<usize, String>,
     verification: Option<Verification>,
@@ -127,23 +130,23 @@ pub(super) async fn try_out(
         let repository = &order.repository;
         refuse_without_identity(&context, repository)?;
         let from = git::integrate::tip(repository, &order.into)?;
-        let bench = Bench::dry(repository)?;
+        let bench = ScratchMerge::dry(repository)?;
         // Runs in parallel, since each starts git.
-        let (coupled, unheeded, landing) = thread::scope(|scope| {
-            let unheeded = scope.spawn(|| git::unheeded::unheeded(repository, order.push));
+        let (coupled, bypassed, landing) = thread::scope(|scope| {
+            let bypassed = scope.spawn(|| git::bypassed::bypassed(repository, order.push));
             let landing = scope.spawn(|| Landing::of(repository, &order.into));
             let coupled = couple(&bench, &order, &recorded, from).and_then(|train| {
                 let changes = bench.changes(&train.from, train.end())?;
                 Ok((train, changes))
             });
-            (coupled, unheeded.join(), landing.join())
+            (coupled, bypassed.join(), landing.join())
         });
-        let ((train, changes), unheeded) =
-            (coupled?, unheeded.unwrap_or_else(|panic| resume_unwind(panic)).map_err(OrchestratorError::from));
+        let ((train, changes), bypassed) =
+            (coupled?, bypassed.unwrap_or_else(|panic| resume_unwind(panic)).map_err(OrchestratorError::from));
         let would_move = !train.cars.is_empty();
         if would_move {
             let landing = landing.unwrap_or_else(|panic| resume_unwind(panic))?;
-            landing.takes(&changes)?;
+            landing.check(&changes)?;
         }
         let mut answer = tell(&order, &train, left_out);
         if would_move {
@@ -151,7 +154,7 @@ pub(super) async fn try_out(
             answer.integrated.clear();
         }
         answer.commit = None;
-        answer.notes = notes(&order, &train, || unheeded)?;
+        answer.notes = notes(&order, &train, || bypassed)?;
         if order.push {
             answer.push = Some(git::push(repository, &order.into, true)?);
         }
@@ -222,15 +225,15 @@ async fn built_on(orchestrator: &Orchestrator, worker: &Worker) -> Vec<Arc<Worke
     found
 }
 
-fn known(worker: &Worker, below: &[Arc<Worker>], source: &Source, into: &str) -> Known {
-    let brought = |worker: &Worker, own: bool| {
+fn known(worker: &Worker, below: &[Arc<Worker>], source: &Source, into: &str) -> WorkerHistory {
+    let earlier_integrations = |worker: &Worker, own: bool| {
         let here = worker.integrations().filter(|it| it.into == into);
-        let brought = |it: &Integrated| {
-            Some(Brought { source: it.source.clone()?, commit: it.commit.clone(), partial: it.partial, own })
+        let earlier_integrations = |it: &Integrated| {
+            Some(EarlierIntegration { source: it.source.clone()?, commit: it.commit.clone(), partial: it.partial, own })
         };
-        here.filter_map(brought).collect::<Vec<_>>()
+        here.filter_map(earlier_integrations).collect::<Vec<_>>()
     };
-    Known {
+    WorkerHistory {
         base: worker.base_commit.clone(),
         from_target: worker.base_branch.as_deref() == Some(into),
         began: below.iter().map(|it| it.created_at).fold(worker.created_at, Ord::min).as_second(),
@@ -240,7 +243,10 @@ fn known(worker: &Worker, below: &[Arc<Worker>], source: &Source, into: &str) ->
             .map(str::to_owned)
             .collect(),
         assigned: worker.mission.place.branch().filter(|branch| *branch != source.branch).map(str::to_owned),
-        brought: brought(worker, true).into_iter().chain(below.iter().flat_map(|it| brought(it, false))).collect(),
+        earlier_integrations: earlier_integrations(worker, true)
+            .into_iter()
+            .chain(below.iter().flat_map(|it| earlier_integrations(it, false)))
+            .collect(),
     }
 }
 
@@ -249,7 +255,7 @@ struct Recorded {
     integrations: Vec<Integrated>,
     /// True if it has commits.
     worked: bool,
-    known: Known,
+    known: WorkerHistory,
 }
 
 impl Recorded {
@@ -261,7 +267,7 @@ impl Recorded {
     }
 }
 
-fn couple(bench: &Bench<'_>, order: &Order, recorded: &[Recorded], from: String) -> Result<Train> {
+fn couple(bench: &ScratchMerge<'_>, order: &Order, recorded: &[Recorded], from: String) -> Result<Train> {
     let mut train = Train { from, ..Train::default() };
     let mut rest = Vec::new();
     for (at, source) in order.sources.iter().enumerate() {
@@ -270,8 +276,8 @@ fn couple(bench: &Bench<'_>, order: &Order, recorded: &[Recorded], from: String)
             None => {
                 let (repository, known) = (&order.repository, &recorded[at].known);
                 if source.by().is_some() {
-                    let foreign = own::foreign(repository, &order.into, &train.from, &source.tip, known)?;
-                    train.foreign.insert(at, foreign);
+                    let origins = origins::commit_origins(repository, &order.into, &train.from, &source.tip, known)?;
+                    train.origins.insert(at, origins);
                 }
                 rest.push(at);
             }
@@ -296,31 +302,31 @@ fn refuse_without_identity(context: &Context, repository: &Repository) -> Result
     }
 }
 
-fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usize]) -> Result<()> {
+fn couple_on(bench: &ScratchMerge<'_>, order: &Order, train: &mut Train, sources: &[usize]) -> Result<()> {
     for &at in sources {
         let source = &order.sources[at];
-        let foreign = train.foreign.get(&at).cloned().unwrap_or_default();
-        let step = Step {
+        let origins = train.origins.get(&at).cloned().unwrap_or_default();
+        let step = IntegrationStep {
             source: source.branch.clone(),
             tip: source.tip.clone(),
             strategy: order.strategy,
             message: source.message.clone(),
             is_last: sources.last() == Some(&at),
-            had: foreign.had.into_iter().chain(had_of_train(order, train, at)).collect(),
-            taken_back: foreign.taken_back,
+            contained: origins.contained.into_iter().chain(had_of_train(order, train, at)).collect(),
+            withdrawn: origins.withdrawn,
         };
-        let coupled = bench.couple(train.end(), &step).map(|(coupled, by_hand)| {
+        let coupled = bench.stack(train.end(), &step).map(|(coupled, by_hand)| {
             train.by_hand.remove(&at);
             train.by_hand.extend(by_hand.map(|commit| (at, commit)));
             coupled
         });
         match coupled {
-            Ok(Coupled::Clean(commit)) if is_there(bench, train, &commit)? => {
+            Ok(Stacked::Clean(commit)) if is_there(bench, train, &commit)? => {
                 train.there.push((Car { source: at, commit: train.end().to_owned() }, false));
             }
-            Ok(Coupled::Clean(commit)) => train.cars.push(Car { source: at, commit }),
-            Ok(Coupled::Nothing) => train.there.push((Car { source: at, commit: train.end().to_owned() }, false)),
-            Ok(Coupled::Conflicts(conflicts)) => train.left.push((at, Why::Conflicts(conflicts))),
+            Ok(Stacked::Clean(commit)) => train.cars.push(Car { source: at, commit }),
+            Ok(Stacked::Nothing) => train.there.push((Car { source: at, commit: train.end().to_owned() }, false)),
+            Ok(Stacked::Conflicts(conflicts)) => train.left.push((at, Why::Conflicts(conflicts))),
             Err(error @ IntegrateError::MergeCommit { .. }) if order.sources.len() > 1 => {
                 train.left.push((at, Why::Refused(with_hints(&error))));
             }
@@ -332,7 +338,7 @@ fn couple_on(bench: &Bench<'_>, order: &Order, train: &mut Train, sources: &[usi
 
 /// Returns whether the target has all changes of the commit, as other commits: the user squashed, picked or copied
 /// them. Not on top of others of the train, which may yet be left out.
-fn is_there(bench: &Bench<'_>, train: &Train, commit: &str) -> Result<bool> {
+fn is_there(bench: &ScratchMerge<'_>, train: &Train, commit: &str) -> Result<bool> {
     Ok(train.cars.is_empty() && bench.is_same(&train.from, commit)?)
 }
 
@@ -370,11 +376,11 @@ impl Run<'_> {
             let repository = &order.repository;
             repository.identity()?;
             let from = git::integrate::tip(repository, &order.into)?;
-            let bench = Bench::new(repository);
+            let bench = ScratchMerge::new(repository);
             let train = couple(&bench, &order, &recorded, from)?;
             if !train.cars.is_empty() {
                 let changes = bench.changes(&train.from, train.end())?;
-                Landing::of(repository, &order.into).and_then(|it| it.takes(&changes))?;
+                Landing::of(repository, &order.into).and_then(|it| it.check(&changes))?;
             }
             Ok(train)
         })
@@ -445,7 +451,7 @@ impl Run<'_> {
     async fn couple_rest(&self, mut train: Train, rest: Vec<usize>) -> Result<Train> {
         let order = self.order.clone();
         blocking(move || {
-            couple_on(&Bench::new(&order.repository), &order, &mut train, &rest)?;
+            couple_on(&ScratchMerge::new(&order.repository), &order, &mut train, &rest)?;
             Ok(train)
         })
         .await
@@ -458,7 +464,7 @@ impl Run<'_> {
             let what = train.cars.iter().map(|car| order.sources[car.source].branch.clone()).collect::<Vec<_>>();
             let what = what.join(", ");
             adopt_target(&order)?;
-            let step = Move { branch: &order.into, from: &train.from, to: train.end(), what: &what };
+            let step = BranchMove { branch: &order.into, from: &train.from, to: train.end(), what: &what };
             match git::land(&order.repository, step) {
                 Ok(()) => Ok(Ok(())),
                 Err(moved @ IntegrateError::TargetMoved { .. }) => Ok(Err(moved)),
@@ -478,7 +484,7 @@ impl Run<'_> {
             let source = &self.order.sources[car.source];
             let Some(worker) = source.by().cloned() else { continue };
             let (into, commit, source) = (self.order.into.clone(), car.commit.clone(), Some(source.tip.clone()));
-            let partial = train.foreign.get(&car.source).is_some_and(|foreign| !foreign.dropped.is_empty());
+            let partial = train.origins.get(&car.source).is_some_and(|origins| !origins.dropped.is_empty());
             let entry = Entry::Integrated { worker: worker.clone(), into, commit, source, partial };
             self.orchestrator.ask(|reply| Ask::Record { worker, entry, reply }).await??;
         }
@@ -494,8 +500,8 @@ impl Run<'_> {
         let order = self.order.clone();
         blocking(move || {
             let mut answer = tell(&order, &train, left_out);
-            let unheeded = || git::unheeded::unheeded(&order.repository, order.push).map_err(OrchestratorError::from);
-            answer.notes = notes(&order, &train, unheeded)?;
+            let bypassed = || git::bypassed::bypassed(&order.repository, order.push).map_err(OrchestratorError::from);
+            answer.notes = notes(&order, &train, bypassed)?;
             if push {
                 adopt_target(&order)?;
                 // The merge is done, even if the push fails.

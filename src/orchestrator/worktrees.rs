@@ -281,7 +281,7 @@ fn removal(
         base: made.as_ref().map(|made| made.base_commit.clone()),
         copies: made.map(|made| made.copies).unwrap_or_default(),
         branch: worker.and_then(|worker| worker.mission.place.branch().map(str::to_owned)),
-        brought: worker.map(merged::brought).unwrap_or_default(),
+        earlier_integrations: worker.map(merged::earlier_integrations).unwrap_or_default(),
         path,
         ..git::Remove::default()
     }
@@ -295,7 +295,7 @@ fn ignored_work(path: &Path, worker: &Worker) -> Vec<PathBuf> {
         return Vec::new();
     }
     // Where git cannot list them, the removal finds that out too, and says so.
-    let now = git::left(path).map(|status| status.ignored).unwrap_or_default();
+    let now = git::uncommitted_and_ignored(path).map(|status| status.ignored).unwrap_or_default();
     recorded.iter().flat_map(|paths| git::not_on_branch::still_there(path, &now, *paths)).collect()
 }
 

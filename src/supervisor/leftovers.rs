@@ -39,7 +39,7 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
     if let Err(error) = git::reattach(&repository, directory, branch, base) {
         tracing::warn!(%error, "could not put the branch where the work is");
     }
-    let status = match git::left(directory) {
+    let status = match git::uncommitted_and_ignored(directory) {
         Ok(status) => status,
         Err(error) => {
             left.unreadable = Some(with_hints(&error));
@@ -61,7 +61,7 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
         Some(after) => Ok(after),
         // It is still valid if nothing was committed and nothing was refused.
         None if left.committed == 0 && why.is_none() => Ok(status),
-        None => git::left(directory),
+        None => git::uncommitted_and_ignored(directory),
     };
     match now {
         Ok(now) => {
@@ -92,11 +92,11 @@ pub(super) fn after_verification(
 fn commit(assignment: &Assignment, status: git::Status, left: &mut Left) -> Option<String> {
     let (message, own, fallback) = (message(assignment), own_identity(assignment), git::Identity::fallback());
     let copies = &assignment.copies;
-    match git::commit_leftovers(&assignment.directory, status, &message, &fallback, own.as_ref(), copies) {
+    match git::commit_uncommitted(&assignment.directory, status, &message, &fallback, own.as_ref(), copies) {
         Ok(committed) => {
             // A merge may have been concluded without any uncommitted file.
             left.committed = (committed.files as u32).max(u32::from(committed.commit.is_some()));
-            left.uncommitted = committed.left as u32;
+            left.uncommitted = committed.still_uncommitted as u32;
             left.status = committed.status;
             committed.refused
         }

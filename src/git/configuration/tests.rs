@@ -1,7 +1,7 @@
 use super::*;
 use crate::git::integrate::tests::{Integrate, integrate};
 use crate::git::testing::{Fixture, commit, git, read, write};
-use crate::git::{Identity, Request, Strategy, commit_leftovers, create, left, tree_state};
+use crate::git::{Identity, Request, Strategy, commit_uncommitted, create, tree_state, uncommitted_and_ignored};
 
 /// A program that leaves a mark, and what the mark is called.
 fn trap(fixture: &Fixture, name: &str) -> (String, PathBuf) {
@@ -177,7 +177,7 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
     crate::git::fingerprint(&fixture.repo).unwrap();
     crate::git::diff(&made.path, &base, 0, 10_000).unwrap();
     crate::git::changes(&made.path, &base).unwrap();
-    commit_leftovers(&made.path, left(&made.path).unwrap(), "left", &fallback, None, &[])
+    commit_uncommitted(&made.path, uncommitted_and_ignored(&made.path).unwrap(), "left", &fallback, None, &[])
         .unwrap()
         .commit
         .expect("it is committed");
@@ -201,7 +201,7 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
         force: true,
         delete_branch: true,
         integration_branch: Some("main".into()),
-        brought: Vec::new(),
+        earlier_integrations: Vec::new(),
         salvage_name: "w".into(),
         copies: Vec::new(),
         branch: None,
@@ -229,10 +229,17 @@ fn a_filter_that_was_there_before_stays_in_use_whatever_a_worker_makes_of_it() {
             git(&made.path, &["config", "filter.shout.clean", clean]);
         }
         write(&made.path, "new.txt", &format!("abc {clean:?}\n"));
-        let commit = commit_leftovers(&made.path, left(&made.path).unwrap(), "left", &Identity::fallback(), None, &[])
-            .unwrap()
-            .commit
-            .unwrap();
+        let commit = commit_uncommitted(
+            &made.path,
+            uncommitted_and_ignored(&made.path).unwrap(),
+            "left",
+            &Identity::fallback(),
+            None,
+            &[],
+        )
+        .unwrap()
+        .commit
+        .unwrap();
         assert!(crate::git::testing::show(&made.path, &commit, "new.txt").starts_with("ABC"));
     }
 }

@@ -196,7 +196,7 @@ impl Case {
     fn check_radar(&self) -> Result<(), String> {
         let repo = &self.fixture.repo;
         let (main, work) = (tip(repo, "main").unwrap(), tip(repo, "work").unwrap());
-        let merged = Bench::new(repo).merge_trees(&main, &work).map_err(|error| error.to_string())?;
+        let merged = ScratchMerge::new(repo).merge_trees(&main, &work).map_err(|error| error.to_string())?;
         let conflicts: BTreeSet<String> = merged.err().into_iter().flatten().map(|it| it.path).collect();
         let scratch = radar::scratch().map_err(|error| error.to_string())?;
         let foretold = radar::collisions(repo, &main, &[(main.clone(), work)], scratch.path());
@@ -212,25 +212,25 @@ impl Case {
         let repo = &self.fixture.repo;
         let main = tip(repo, "main").unwrap();
         let (source, message) = ("work".to_owned(), "merge".to_owned());
-        let step = Step {
+        let step = IntegrationStep {
             source,
             tip: tip(repo, "work").unwrap(),
             strategy,
             message,
             is_last: true,
-            had: Vec::new(),
-            taken_back: Vec::new(),
+            contained: Vec::new(),
+            withdrawn: Vec::new(),
         };
-        let ours = Bench::new(repo).couple(&main, &step).map_err(|error| error.to_string())?.0;
-        let dry = Bench::dry(repo).unwrap().couple(&main, &step).map_err(|error| error.to_string())?.0;
+        let ours = ScratchMerge::new(repo).stack(&main, &step).map_err(|error| error.to_string())?.0;
+        let dry = ScratchMerge::dry(repo).unwrap().stack(&main, &step).map_err(|error| error.to_string())?.0;
         if std::mem::discriminant(&ours) != std::mem::discriminant(&dry) {
             return Err(format!("a dry run says {dry:?}, and then it is {ours:?}"));
         }
         let tree = |commit: &str| self.fixture.git(&["rev-parse", &format!("{commit}^{{tree}}")]);
         let ours = match ours {
-            Coupled::Clean(commit) => Ok(tree(&commit)),
-            Coupled::Nothing => Ok(tree(&main)),
-            Coupled::Conflicts(conflicts) => Err(conflicts),
+            Stacked::Clean(commit) => Ok(tree(&commit)),
+            Stacked::Nothing => Ok(tree(&main)),
+            Stacked::Conflicts(conflicts) => Err(conflicts),
         };
         match (ours, self.by_git(scratch, strategy)) {
             (Ok(ours), Ok(gits)) if ours == gits => Ok(true),

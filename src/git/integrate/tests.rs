@@ -1,5 +1,5 @@
 use super::*;
-use crate::git::land::{Landing, Move, land};
+use crate::git::land::{BranchMove, Landing, land};
 use crate::git::testing::{Fixture, read, show};
 use std::fs;
 
@@ -24,33 +24,33 @@ pub enum IntegrationStatus {
 pub struct Integration {
     pub status: IntegrationStatus,
     pub commit: Option<String>,
-    pub conflicts: Vec<Conflict>,
+    pub conflicts: Vec<MergeConflict>,
 }
 
 /// From the question to the moved branch.
 pub fn integrate(repo: &Repository, request: &Integrate) -> Result<Integration, IntegrateError> {
     let (from, branch) = (tip(repo, &request.into)?, &request.into);
-    let step = Step {
+    let step = IntegrationStep {
         source: request.source.clone(),
         tip: tip(repo, &request.source)?,
         strategy: request.strategy,
         message: request.message.clone(),
         is_last: true,
-        had: Vec::new(),
-        taken_back: Vec::new(),
+        contained: Vec::new(),
+        withdrawn: Vec::new(),
     };
-    let bench = if request.dry_run { Bench::dry(repo)? } else { Bench::new(repo) };
+    let bench = if request.dry_run { ScratchMerge::dry(repo)? } else { ScratchMerge::new(repo) };
     let plain = |status| Integration { status, commit: None, conflicts: Vec::new() };
-    Ok(match bench.couple(&from, &step)?.0 {
-        Coupled::Nothing => plain(IntegrationStatus::AlreadyMerged),
-        Coupled::Conflicts(conflicts) => Integration { conflicts, ..plain(IntegrationStatus::Conflicts) },
-        Coupled::Clean(to) if request.dry_run => {
-            Landing::of(repo, branch)?.takes(&bench.changes(&from, &to)?)?;
+    Ok(match bench.stack(&from, &step)?.0 {
+        Stacked::Nothing => plain(IntegrationStatus::AlreadyMerged),
+        Stacked::Conflicts(conflicts) => Integration { conflicts, ..plain(IntegrationStatus::Conflicts) },
+        Stacked::Clean(to) if request.dry_run => {
+            Landing::of(repo, branch)?.check(&bench.changes(&from, &to)?)?;
             plain(IntegrationStatus::WouldMerge)
         }
-        Coupled::Clean(to) => {
-            Landing::of(repo, branch)?.takes(&bench.changes(&from, &to)?)?;
-            land(repo, Move { branch, from: &from, to: &to, what: &request.source })?;
+        Stacked::Clean(to) => {
+            Landing::of(repo, branch)?.check(&bench.changes(&from, &to)?)?;
+            land(repo, BranchMove { branch, from: &from, to: &to, what: &request.source })?;
             Integration { commit: Some(to), ..plain(IntegrationStatus::Merged) }
         }
     })
@@ -171,7 +171,7 @@ fn conflicts_are_listed_by_path_and_kind_and_touch_nothing() {
     let before = fixture.commit("both.txt", "main\n");
     for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
         let found = integrate(&fixture.repo, &request(strategy)).unwrap();
-        let conflict = |path: &str, kind: &str| Conflict { path: path.to_owned(), kind: kind.to_owned() };
+        let conflict = |path: &str, kind: &str| MergeConflict { path: path.to_owned(), kind: kind.to_owned() };
         assert_eq!(
             found,
             Integration {
@@ -298,7 +298,7 @@ fn a_target_that_moved_meanwhile_is_not_overwritten() {
         let message = b"late".to_vec();
         let git = fixture.repo.write();
         let late = commit_tree(git, &tree(&fixture, "work"), &[&old], message).unwrap();
-        let moved = land(&fixture.repo, Move { branch: "main", from: &old, to: &late, what: "late" });
+        let moved = land(&fixture.repo, BranchMove { branch: "main", from: &old, to: &late, what: "late" });
         assert!(matches!(moved, Err(IntegrateError::TargetMoved { .. })));
         assert_eq!(fixture.git(&["rev-parse", "main"]), new);
     }

@@ -11,8 +11,8 @@ use std::time::SystemTime;
 
 use super::{Asked, NotOnBranch, UNCOMMITTED, count, is_id, names, part, shown};
 use crate::git::command::CommandError;
-use crate::git::loose::{linked_git_dirs, place};
-use crate::git::reflog::moves_of_head;
+use crate::git::reflog::head_moves;
+use crate::git::reflog_only::{linked_git_dirs, worktree_of};
 use crate::git::refs;
 use crate::git::repository::{branch_commit, resolve_commit};
 use crate::git::status::{Untracked, git_dir, status};
@@ -33,7 +33,7 @@ pub fn appeared(asked: &Asked, prefix: &str) -> Result<Vec<NotOnBranch>, Command
     hidden.extend(branch_commit(asked.repo.root(), asked.branch)?.into_iter().chain([asked.base.to_owned()]));
     hidden.extend(resolve_commit(asked.repo.root(), "HEAD")?);
     let mut parts = Vec::new();
-    for worktree in added.iter().filter_map(|folder| place(folder)) {
+    for worktree in added.iter().filter_map(|folder| worktree_of(folder)) {
         if !worktree.starts_with(asked.worktree) && worktree.is_dir() {
             parts.extend(of_worktree(asked, &worktree, &hidden)?);
         }
@@ -107,7 +107,7 @@ fn branches(
     let used: BTreeSet<String> = list(asked.repo)?.into_iter().filter_map(|it| it.branch).collect();
     let mut made: BTreeSet<String> = BTreeSet::new();
     for folder in others.iter().map(PathBuf::as_path).chain([own]) {
-        made.extend(moves_of_head(asked.worktree, folder)?.into_iter().map(|it| it.new));
+        made.extend(head_moves(asked.worktree, folder)?.into_iter().map(|it| it.new));
     }
     found.retain(|(name, commit)| !used.contains(&name["refs/heads/".len()..]) && !made.contains(commit));
     let is_ours = |name: &str| {

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::{Pair, Tried, alone, git, in_scratch};
+use super::{CommitPair, MergeResult, alone, git, in_scratch};
 use crate::git::command::CommandError;
 use crate::git::repository::{Identity, Repository};
 
@@ -16,7 +16,7 @@ use crate::git::repository::{Identity, Repository};
 pub fn own_conflicts(
     repo: &Repository,
     target: &str,
-    pair: &Pair,
+    pair: &CommitPair,
     forks: (&str, &str),
     scratch: &Path,
 ) -> Result<Option<Vec<String>>, CommandError> {
@@ -37,7 +37,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn merge(&self, one: &str, other: &str) -> Result<Option<Tried>, CommandError> {
+    fn merge(&self, one: &str, other: &str) -> Result<Option<MergeResult>, CommandError> {
         alone(git(self.repo, self.target, self.scratch), &(one.to_owned(), other.to_owned()))
     }
 
@@ -66,7 +66,7 @@ impl Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::radar::{collisions, fork, scratch};
+    use crate::git::radar::{collisions, merge_base, scratch};
     use crate::git::testing::Fixture;
 
     const LINES: &str = "1\n2\n3\n4\n5\n6\n7\n8\n9\n";
@@ -101,7 +101,7 @@ mod tests {
             let pair = (self.old.clone(), self.new.clone());
             let whole = collisions(repo, "main", std::slice::from_ref(&pair), scratch.path()).unwrap().remove(0);
             let main = self.fixture.git(&["rev-parse", "main"]);
-            let forks = [&self.old, &self.new].map(|tip| fork(repo, &main, tip).unwrap().unwrap());
+            let forks = [&self.old, &self.new].map(|tip| merge_base(repo, &main, tip).unwrap().unwrap());
             let before = self.fixture.git(&["count-objects", "-v"]);
             let own = own_conflicts(repo, "main", &pair, (&forks[0], &forks[1]), scratch.path()).unwrap();
             assert_eq!(self.fixture.git(&["count-objects", "-v"]), before, "nothing is kept of it");

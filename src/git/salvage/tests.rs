@@ -20,7 +20,7 @@ fn a_clean_worktree_on_a_branch_has_nothing_to_lose() {
     let made = worktree(&fixture);
     commit(&made.path, "a.txt", "a\n");
     assert_eq!(keep_all(&fixture, &made.path), None);
-    let keep = Keep { stays: Stays { but_not: Some("work"), and: None }, ..Keep::default() };
+    let keep = Keep { reachable: Reachable { except_branch: Some("work"), and: None }, ..Keep::default() };
     let kept = salvage(&fixture.repo, &made.path, "w-1", keep).unwrap();
     assert_eq!(
         kept.unwrap(),
@@ -87,7 +87,7 @@ fn a_taken_name_gets_a_number_and_the_same_commit_no_second_ref() {
     git(&made.path, &["checkout", "-q", "--detach"]);
     commit(&made.path, "a.txt", "a\n");
     let first = keep_all(&fixture, &made.path).unwrap();
-    let keep = Keep { stays: Stays { but_not: Some("no-such"), and: None }, ..Keep::default() };
+    let keep = Keep { reachable: Reachable { except_branch: Some("no-such"), and: None }, ..Keep::default() };
     fixture.git(&["update-ref", "-d", &first.name]);
     let again = salvage(&fixture.repo, &made.path, "w-1", keep).unwrap();
     assert_eq!(again, Some(first));

@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::git::testing::Fixture;
     use crate::git::worktree::{Request, add, ask_list, create, create_branch, fill, list, refill};
-    use crate::git::{check, loose};
+    use crate::git::{check, reflog_only};
     use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -237,7 +237,7 @@ mod tests {
                 add(repo, &plan, &path, reason).unwrap();
             }
         }
-        let record = loose::own_git_dir(repo, &path).unwrap();
+        let record = reflog_only::own_git_dir(repo, &path).unwrap();
         let mut all = everything(&record);
         let of_files = |file: &Path| (file.metadata().unwrap().permissions().mode(), fs::read_to_string(file).unwrap());
         all.insert("link".into(), of_files(&path.join(".git")));

@@ -1,7 +1,7 @@
 //! The answer about an integration: its status, its notes, and why sources were left out.
 
 use super::{Order, Result, Train, Why};
-use crate::git::own::{self, Foreign};
+use crate::git::origins::{self, CommitOrigins};
 use crate::git::{self, Strategy};
 use crate::mission::outcome::{LikelyCause, Verification};
 use crate::orchestrator::OrchestratorError;
@@ -41,21 +41,21 @@ fn likely_cause(train: &Train) -> Option<LikelyCause> {
     (cause != LikelyCause::default()).then_some(cause)
 }
 
-/// Returns the notes of an answer. `unheeded` is called only if something is integrated.
+/// Returns the notes of an answer. `bypassed` is called only if something is integrated.
 pub(super) fn notes(
     order: &Order,
     train: &Train,
-    unheeded: impl FnOnce() -> Result<Vec<String>>,
+    bypassed: impl FnOnce() -> Result<Vec<String>>,
 ) -> Result<Vec<String>> {
     let log =
         train.log.iter().map(|log| format!("all that the verification that did not pass said: {}", log.display()));
     let mut notes: Vec<String> = log.chain(order.sources.iter().filter_map(|source| source.note.clone())).collect();
-    for (at, foreign) in &train.foreign {
-        notes.extend(note_on_foreign(order, train, *at, foreign)?);
+    for (at, origins) in &train.origins {
+        notes.extend(note_on_origins(order, train, *at, origins)?);
     }
     let is_left = |at: &usize| train.left.iter().any(|(left, _)| left == at);
     for (at, commit) in train.by_hand.iter().filter(|(at, _)| !is_left(at)) {
-        let title = own::titles(&order.repository, std::slice::from_ref(commit))?;
+        let title = origins::titles(&order.repository, std::slice::from_ref(commit))?;
         notes.push(format!(
             "{} already got the changes of {} up to {title} as other commits, and may have reverted them since: only its later changes count",
             order.into,
@@ -63,7 +63,7 @@ pub(super) fn notes(
         ));
     }
     if !train.cars.is_empty() {
-        notes.extend(unheeded()?);
+        notes.extend(bypassed()?);
     }
     let is_verified = order.verify_command.is_some() && (!train.cars.is_empty() || !train.left.is_empty());
     if is_verified && git::lacks_submodules(&order.repository, &train.from) {
@@ -74,29 +74,29 @@ pub(super) fn notes(
 
 /// Describes the commits of a source that are not its worker's own: those left out, and those that are included with
 /// it.
-fn note_on_foreign(order: &Order, train: &Train, at: usize, foreign: &Foreign) -> Result<Vec<String>> {
+fn note_on_origins(order: &Order, train: &Train, at: usize, origins: &CommitOrigins) -> Result<Vec<String>> {
     let (name, into) = (order.sources[at].name(), &order.into);
     let comes_in = train.cars.iter().any(|car| car.source == at);
-    let titles = |commits: &[String]| own::titles(&order.repository, commits).map_err(OrchestratorError::from);
+    let titles = |commits: &[String]| origins::titles(&order.repository, commits).map_err(OrchestratorError::from);
     let mut notes = Vec::new();
-    if !foreign.dropped.is_empty() {
+    if !origins.dropped.is_empty() {
         let as_one = if comes_in && order.strategy == Strategy::Merge { ", as one commit" } else { "" };
         notes.push(format!(
             "{into} held {} that {name} was built on and holds them no more ({}): they stay out, and of {name} only its own changes count{as_one}",
-            counted(foreign.dropped.len()),
-            titles(&foreign.dropped)?
+            counted(origins.dropped.len()),
+            titles(&origins.dropped)?
         ));
     }
-    if comes_in && !foreign.along.is_empty() {
+    if comes_in && !origins.inherited.is_empty() {
         notes.push(format!(
             "with {name} come in {} that it was built on and that are not its own: {}",
-            counted(foreign.along.len()),
-            titles(&foreign.along)?
+            counted(origins.inherited.len()),
+            titles(&origins.inherited)?
         ));
     }
     // What another source of the same order brings is no surprise.
     let is_source = |branch: &str| train.cars.iter().any(|car| order.sources[car.source].branch == branch);
-    let others = foreign.others.iter().filter(|(branch, _)| comes_in && !is_source(branch));
+    let others = origins.others.iter().filter(|(branch, _)| comes_in && !is_source(branch));
     let others: Vec<String> = others.map(|(branch, number)| format!("{} of {branch}", counted(*number))).collect();
     if !others.is_empty() {
         notes.push(format!("with {name} come in commits that it has taken from other branches: {}", others.join(", ")));

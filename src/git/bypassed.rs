@@ -18,7 +18,7 @@ const HOOKS: [&str; 7] = [
 ];
 
 /// Sentences for people; none where there is nothing to say.
-pub fn unheeded(repo: &Repository, push: bool) -> Result<Vec<String>, CommandError> {
+pub fn bypassed(repo: &Repository, push: bool) -> Result<Vec<String>, CommandError> {
     let mut notes = Vec::new();
     let set = set(repo)?;
     let is_set = |name: &str| set.iter().any(|it| it == name);
@@ -67,18 +67,18 @@ mod tests {
     #[test]
     fn hooks_and_signing_are_told_where_they_are_set() {
         let fixture = Fixture::new();
-        assert_eq!(unheeded(&fixture.repo, true).unwrap(), Vec::<String>::new());
+        assert_eq!(bypassed(&fixture.repo, true).unwrap(), Vec::<String>::new());
         for hook in ["hooks/post-merge", "hooks/pre-push"] {
             std::fs::create_dir_all(fixture.repo.common_dir.join("hooks")).unwrap();
             std::fs::write(fixture.repo.common_dir.join(hook), "#!/bin/sh\n").unwrap();
         }
         fixture.git(&["config", "commit.gpgsign", "yes"]);
-        let notes = unheeded(&fixture.repo, false).unwrap();
+        let notes = bypassed(&fixture.repo, false).unwrap();
         assert_eq!(notes.len(), 2);
         assert!(notes[0].ends_with(": post-merge") && notes[1].contains("not signed"), "{notes:?}");
-        assert!(unheeded(&fixture.repo, true).unwrap()[0].ends_with("post-merge, pre-push"));
+        assert!(bypassed(&fixture.repo, true).unwrap()[0].ends_with("post-merge, pre-push"));
         fixture.write("own/commit-msg", "");
         fixture.git(&["config", "core.hooksPath", "own"]);
-        assert!(unheeded(&fixture.repo, false).unwrap()[0].ends_with(": commit-msg"));
+        assert!(bypassed(&fixture.repo, false).unwrap()[0].ends_with(": commit-msg"));
     }
 }

@@ -10,26 +10,26 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
-use super::index::{IndexError, hidden_by_marks};
+use super::index::{IndexError, marked_unchanged};
 use super::records::{Changed, changed};
-use super::status::{Untracked, status, status_behind_marks};
+use super::status::{Untracked, status, status_despite_marks};
 
 /// A path that differs between two trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct TreeChange {
     path: PathBuf,
-    old: Blob,
-    new: Blob,
+    old: FileVersion,
+    new: FileVersion,
 }
 
 /// The mode and id of a file, as git prints them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Blob {
+struct FileVersion {
     mode: String,
     id: String,
 }
 
-impl Blob {
+impl FileVersion {
     fn is_absent(&self) -> bool {
         self.mode == "000000"
     }
@@ -37,7 +37,7 @@ impl Blob {
 
 /// Paths for which git would refuse the fast-forward, each list sorted.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct InTheWay {
+pub struct BlockingPaths {
     /// Files in conflict. Git merges nothing before they are resolved.
     pub unmerged: Vec<PathBuf>,
     /// Tracked files with uncommitted changes.
@@ -48,7 +48,7 @@ pub struct InTheWay {
 
 /// Uncommitted changes of tracked files in a checkout, at one moment.
 #[derive(Debug, Default)]
-pub struct Dirt {
+pub struct CheckoutState {
     tracked: HashMap<PathBuf, Tracked>,
     unmerged: Vec<PathBuf>,
 }
@@ -58,16 +58,16 @@ struct Tracked {
     staged: bool,
     in_worktree: bool,
     is_submodule: bool,
-    index: Blob,
+    index: FileVersion,
 }
 
 /// Lists what differs between two commits or trees, both of which `git` can read.
-pub fn changes(git: Git, from: &str, to: &str) -> Result<Vec<Change>, CommandError> {
+pub fn tree_changes(git: Git, from: &str, to: &str) -> Result<Vec<TreeChange>, CommandError> {
     let args =
         ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-commit-id", "--ignore-submodules=none"];
     let text = git.args(args).args([from, to]).run()?;
-    let blob = |mode: &str, id: &str| Blob { mode: mode.to_owned(), id: id.to_owned() };
-    let change = |it: Changed| Change {
+    let blob = |mode: &str, id: &str| FileVersion { mode: mode.to_owned(), id: id.to_owned() };
+    let change = |it: Changed| TreeChange {
         path: it.path.to_owned(),
         old: blob(it.old_mode, it.old_id),
         new: blob(it.new_mode, it.new_id),
@@ -75,12 +75,12 @@ pub fn changes(git: Git, from: &str, to: &str) -> Result<Vec<Change>, CommandErr
     Ok(changed(&text).map(change).collect())
 }
 
-impl Dirt {
+impl CheckoutState {
     /// Reads a checkout. Changes of files marked as unchanged are included, because git's merge sees them too.
     pub fn of(worktree: &Path) -> Result<Self, IndexError> {
-        let status = match hidden_by_marks(worktree)?.is_empty() {
+        let status = match marked_unchanged(worktree)?.is_empty() {
             true => status(worktree, Untracked::Left)?,
-            false => status_behind_marks(worktree)?,
+            false => status_despite_marks(worktree)?,
         };
         let mut dirt = Self::default();
         for record in status.records.split(|byte| *byte == 0) {
@@ -101,7 +101,7 @@ impl Dirt {
                     staged: !codes.starts_with('.'),
                     in_worktree: !codes.ends_with('.'),
                     is_submodule: text(2).starts_with('S'),
-                    index: Blob { mode: text(4), id: text(7) },
+                    index: FileVersion { mode: text(4), id: text(7) },
                 };
                 self.tracked.insert(path, tracked);
             }
@@ -111,9 +111,9 @@ impl Dirt {
     }
 
     /// Returns the paths of the checkout for which git would refuse these changes.
-    pub fn in_the_way(&self, worktree: &Path, changes: &[Change]) -> Result<InTheWay, CommandError> {
-        let by_path: HashMap<&Path, &Change> = changes.iter().map(|change| (&*change.path, change)).collect();
-        let mut found = InTheWay { unmerged: self.unmerged.clone(), ..InTheWay::default() };
+    pub fn blocking_paths(&self, worktree: &Path, changes: &[TreeChange]) -> Result<BlockingPaths, CommandError> {
+        let by_path: HashMap<&Path, &TreeChange> = changes.iter().map(|change| (&*change.path, change)).collect();
+        let mut found = BlockingPaths { unmerged: self.unmerged.clone(), ..BlockingPaths::default() };
         for change in changes {
             if let Some(tracked) = self.tracked.get(&change.path) {
                 found.changed.extend(tracked.blocks(worktree, change).then(|| change.path.clone()));
@@ -129,7 +129,7 @@ impl Dirt {
         // A staged path clashes with a path that the changes add if one is a folder of the other. Git itself would drop
         // the staged content without a warning.
         for (path, tracked) in self.tracked.iter().filter(|(path, it)| it.is_in_index_alone(&by_path, path)) {
-            let clashes = |change: &&Change| {
+            let clashes = |change: &&TreeChange| {
                 let (one, other) = (&change.path, path);
                 !change.new.is_absent() && one != other && (one.starts_with(other) || other.starts_with(one))
             };
@@ -152,8 +152,8 @@ impl Dirt {
     fn occupant(
         &self,
         worktree: &Path,
-        change: &Change,
-        changes: &HashMap<&Path, &Change>,
+        change: &TreeChange,
+        changes: &HashMap<&Path, &TreeChange>,
     ) -> Result<Option<PathBuf>, CommandError> {
         let mut part = PathBuf::new();
         for name in change.path.components() {
@@ -176,7 +176,7 @@ impl Dirt {
 }
 
 impl Tracked {
-    fn blocks(&self, worktree: &Path, change: &Change) -> bool {
+    fn blocks(&self, worktree: &Path, change: &TreeChange) -> bool {
         if self.staged {
             // Git keeps staged content that equals the new content, whatever the file in the worktree looks like.
             return self.index != change.new && !(self.index.is_absent() && change.new.is_absent());
@@ -189,7 +189,7 @@ impl Tracked {
         self.in_worktree && !self.is_submodule && !is_missing()
     }
 
-    fn is_in_index_alone(&self, changes: &HashMap<&Path, &Change>, path: &Path) -> bool {
+    fn is_in_index_alone(&self, changes: &HashMap<&Path, &TreeChange>, path: &Path) -> bool {
         !self.index.is_absent() && !changes.contains_key(path)
     }
 }
@@ -229,9 +229,9 @@ mod tests {
         fixture
     }
 
-    fn found(fixture: &Fixture) -> InTheWay {
-        let changes = changes(fixture.repo.read(), "main", "next").unwrap();
-        Dirt::of(fixture.root()).unwrap().in_the_way(fixture.root(), &changes).unwrap()
+    fn found(fixture: &Fixture) -> BlockingPaths {
+        let changes = tree_changes(fixture.repo.read(), "main", "next").unwrap();
+        CheckoutState::of(fixture.root()).unwrap().blocking_paths(fixture.root(), &changes).unwrap()
     }
 
     type Local = (&'static str, fn(&Fixture));
@@ -332,7 +332,7 @@ mod tests {
                 assert_eq!((ours.changed.len(), gits.code), (1, Some(0)), "{name}");
                 continue;
             }
-            if (ours == InTheWay::default()) != (gits.code == Some(0)) {
+            if (ours == BlockingPaths::default()) != (gits.code == Some(0)) {
                 wrong.push(format!("{name}: {ours:?}, git: {}", gits.stderr));
             }
         }
@@ -346,8 +346,11 @@ mod tests {
             fixture.write(path, "mine\n");
         }
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
-        let expected =
-            InTheWay { unmerged: vec![], changed: paths(&["mod.txt"]), untracked: paths(&["fold/b.ign", "made.ign"]) };
+        let expected = BlockingPaths {
+            unmerged: vec![],
+            changed: paths(&["mod.txt"]),
+            untracked: paths(&["fold/b.ign", "made.ign"]),
+        };
         assert_eq!(found(&fixture), expected);
     }
 }

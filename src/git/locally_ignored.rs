@@ -20,7 +20,7 @@ const CAN_BE_MADE_AGAIN: [&str; 2] = ["CACHEDIR.TAG", "pyvenv.cfg"];
 
 /// Relative to the worktree.
 #[derive(Debug, Default)]
-pub struct Hidden {
+pub struct LocallyIgnored {
     pub files: Vec<PathBuf>,
     /// Repositories of their own, in which git would not look.
     pub repositories: Vec<PathBuf>,
@@ -31,18 +31,18 @@ pub struct Hidden {
 
 /// Returns the ignored files that count as work. `trusted`: commits whose `.gitignore` files are the project's. `named`:
 /// ignored files and folders that count as work under any rule.
-pub fn hidden(worktree: &Path, trusted: &[String], named: &[PathBuf]) -> Result<Hidden, CommandError> {
-    let mut found = Hidden::default();
+pub fn locally_ignored(worktree: &Path, trusted: &[String], named: &[PathBuf]) -> Result<LocallyIgnored, CommandError> {
+    let mut found = LocallyIgnored::default();
     let ignored = ignored(worktree)?;
     let by_others = ignored_by_others(worktree, trusted, &ignored)?;
     for path in &ignored {
-        if path.ancestors().skip(1).any(|folder| can_be_made_again(&worktree.join(folder))) {
+        if path.ancestors().skip(1).any(|folder| is_marked_regenerable(&worktree.join(folder))) {
             continue;
         }
         if by_others.contains(path) {
             found.take_in(worktree, path);
         } else if named.contains(path) {
-            let mut inside = Hidden::default();
+            let mut inside = LocallyIgnored::default();
             inside.take_in(worktree, path);
             inside.files.retain(|file| !is_regenerable(worktree, file));
             found.add(inside);
@@ -53,8 +53,8 @@ pub fn hidden(worktree: &Path, trusted: &[String], named: &[PathBuf]) -> Result<
     Ok(found)
 }
 
-impl Hidden {
-    fn add(&mut self, other: Hidden) {
+impl LocallyIgnored {
+    fn add(&mut self, other: LocallyIgnored) {
         self.files.extend(other.files);
         self.repositories.extend(other.repositories);
         self.bytes += other.bytes;
@@ -63,7 +63,7 @@ impl Hidden {
 
     /// Adds the repositories in ignored folders, since their content is unknown.
     fn take_in_repositories(&mut self, worktree: &Path, path: &Path) -> Result<(), CommandError> {
-        let mut inside = Hidden::default();
+        let mut inside = LocallyIgnored::default();
         inside.take_in(worktree, path);
         for repository in inside.repositories {
             if !is_regenerable(worktree, &repository) && is_own_repository(&worktree.join(&repository))? {
@@ -86,7 +86,7 @@ impl Hidden {
         if absolute.join(".git").symlink_metadata().is_ok() {
             return self.repositories.push(path.to_owned());
         }
-        if can_be_made_again(&absolute) {
+        if is_marked_regenerable(&absolute) {
             return;
         }
         match fs::read_dir(&absolute) {
@@ -100,7 +100,7 @@ impl Hidden {
     }
 }
 
-pub(super) fn can_be_made_again(folder: &Path) -> bool {
+pub(super) fn is_marked_regenerable(folder: &Path) -> bool {
     CAN_BE_MADE_AGAIN.iter().any(|mark| folder.join(mark).is_file())
 }
 
@@ -189,8 +189,8 @@ mod tests {
     use crate::git::testing::Fixture;
 
     fn found(fixture: &Fixture, trusted: &str) -> Vec<String> {
-        let hidden = hidden(fixture.root(), &[fixture.git(&["rev-parse", trusted])], &[]).unwrap();
-        let mut names: Vec<_> = hidden.files.iter().map(|path| path.display().to_string()).collect();
+        let ignored = locally_ignored(fixture.root(), &[fixture.git(&["rev-parse", trusted])], &[]).unwrap();
+        let mut names: Vec<_> = ignored.files.iter().map(|path| path.display().to_string()).collect();
         names.sort();
         names
     }
@@ -219,8 +219,8 @@ mod tests {
         fixture.git(&["init", "-q", "work/inner"]);
         let names = found(&fixture, "HEAD");
         assert_eq!(names, [".gitignore", "work/a.txt"]);
-        let hidden = hidden(fixture.root(), &[], &[]).unwrap();
-        assert_eq!(hidden.repositories, [Path::new("work/inner")]);
+        let ignored = locally_ignored(fixture.root(), &[], &[]).unwrap();
+        assert_eq!(ignored.repositories, [Path::new("work/inner")]);
     }
 
     #[test]

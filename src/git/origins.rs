@@ -14,7 +14,7 @@ use super::repository::Repository;
 
 /// Known facts about a worker besides its branch.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct WorkerHistory {
     /// Commit at which the worker began.
     pub base: Option<String>,
     /// True if the target contained `base` at that time.
@@ -26,12 +26,12 @@ pub struct Known {
     /// The branch that the worker was given, if it ended on another one.
     pub assigned: Option<String>,
     /// Integrations into the target of the worker's branch and of those that it builds on.
-    pub brought: Vec<Brought>,
+    pub earlier_integrations: Vec<EarlierIntegration>,
 }
 
 /// An earlier integration into the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Brought {
+pub struct EarlierIntegration {
     /// Tip of the integrated branch.
     pub source: String,
     /// Commit of the target that integrated it.
@@ -44,16 +44,16 @@ pub struct Brought {
 
 /// Commits of a branch that are not new work of its worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Foreign {
+pub struct CommitOrigins {
     /// Commits up to which the target already has the changes.
-    pub had: Vec<String>,
+    pub contained: Vec<String>,
     /// Commits up to which the user removed the history from the target.
-    pub taken_back: Vec<String>,
-    /// All commits up to `taken_back`, oldest first.
+    pub withdrawn: Vec<String>,
+    /// All commits up to `withdrawn`, oldest first.
     pub dropped: Vec<String>,
     /// Commits of branches that the worker builds on, neither dropped nor already in the target. They are integrated
     /// together with the worker's own.
-    pub along: Vec<String>,
+    pub inherited: Vec<String>,
     /// Commits that the worker has taken from other branches since it began, by branch. They are integrated too.
     pub others: Vec<(String, usize)>,
 }
@@ -62,13 +62,23 @@ pub struct Foreign {
 const MOST_OTHERS: usize = 8;
 
 /// Finds the commits of `tip` that are not new work, for an integration into the branch `target`, which is at `onto`.
-pub fn foreign(repo: &Repository, target: &str, onto: &str, tip: &str, known: &Known) -> Result<Foreign, CommandError> {
+pub fn commit_origins(
+    repo: &Repository,
+    target: &str,
+    onto: &str,
+    tip: &str,
+    known: &WorkerHistory,
+) -> Result<CommitOrigins, CommandError> {
     let fresh = Fresh::of(repo, tip, onto)?;
     if fresh.parents.is_empty() {
-        return Ok(Foreign::default());
+        return Ok(CommitOrigins::default());
     }
-    let had: Vec<String> =
-        known.brought.iter().filter(|it| is_had(repo, onto, tip, &fresh, it)).map(|it| it.source.clone()).collect();
+    let contained: Vec<String> = known
+        .earlier_integrations
+        .iter()
+        .filter(|it| is_had(repo, onto, tip, &fresh, it))
+        .map(|it| it.source.clone())
+        .collect();
     // The worker's own branch comes first.
     let mut made = HashSet::new();
     let mut own = HashSet::new();
@@ -77,22 +87,22 @@ pub fn foreign(repo: &Repository, target: &str, onto: &str, tip: &str, known: &K
         made.extend(there.iter().cloned());
         own.extend(there.into_iter().filter(|_| at == 0));
     }
-    let taken_back = taken_back(repo, target, onto, tip, known, &fresh, &made)?;
-    let dropped = fresh.up_to(&taken_back);
-    let settled = fresh.up_to(&had);
+    let withdrawn = withdrawn(repo, target, onto, tip, known, &fresh, &made)?;
+    let dropped = fresh.up_to(&withdrawn);
+    let settled = fresh.up_to(&contained);
     let below = fresh.up_to(known.base.as_slice());
-    let is_along = |it: &&String| below.contains(*it) && !own.contains(*it);
+    let is_inherited = |it: &&String| below.contains(*it) && !own.contains(*it);
     let is_left_out = |it: &String| dropped.contains(it) || settled.contains(it);
-    let along = fresh.order.iter().filter(is_along).filter(|it| !is_left_out(it));
+    let inherited = fresh.order.iter().filter(is_inherited).filter(|it| !is_left_out(it));
     let by_worker = made_by_worker(repo, &fresh, &below, known)?;
     let is_others = |it: &&String| !by_worker.contains(*it) && !below.contains(*it) && !is_left_out(it);
     let taken: HashSet<&String> = fresh.order.iter().filter(is_others).collect();
-    Ok(Foreign {
-        along: along.cloned().collect(),
+    Ok(CommitOrigins {
+        inherited: inherited.cloned().collect(),
         others: holders(repo, target, &fresh, taken, known)?,
         dropped: fresh.order.iter().filter(|it| dropped.contains(*it)).cloned().collect(),
-        had,
-        taken_back,
+        contained,
+        withdrawn,
     })
 }
 
@@ -102,7 +112,7 @@ fn made_by_worker<'a>(
     repo: &Repository,
     fresh: &'a Fresh,
     below: &HashSet<&String>,
-    known: &Known,
+    known: &WorkerHistory,
 ) -> Result<HashSet<&'a String>, CommandError> {
     let mut log = Vec::new();
     for branch in known.branches.first().into_iter().chain(&known.assigned) {
@@ -135,7 +145,7 @@ fn holders(
     target: &str,
     fresh: &Fresh,
     taken: HashSet<&String>,
-    known: &Known,
+    known: &WorkerHistory,
 ) -> Result<Vec<(String, usize)>, CommandError> {
     let own: Vec<&String> = known.branches.first().into_iter().chain(&known.assigned).collect();
     let is_own = |branch: &str| own.iter().any(|own| *own == branch);
@@ -210,21 +220,21 @@ impl Fresh {
     }
 }
 
-/// Returns whether an integration brought the changes in as other commits. They must still be there, and the branch
+/// Returns whether an integration earlier_integrations the changes in as other commits. They must still be there, and the branch
 /// must not have merged them back.
-fn is_had(repo: &Repository, onto: &str, tip: &str, fresh: &Fresh, brought: &Brought) -> bool {
-    (brought.own || fresh.has(&brought.source))
-        && contains(repo, onto, &brought.commit)
-        && !contains(repo, onto, &brought.source)
-        && !contains(repo, tip, &brought.commit)
+fn is_had(repo: &Repository, onto: &str, tip: &str, fresh: &Fresh, earlier_integrations: &EarlierIntegration) -> bool {
+    (earlier_integrations.own || fresh.has(&earlier_integrations.source))
+        && contains(repo, onto, &earlier_integrations.commit)
+        && !contains(repo, onto, &earlier_integrations.source)
+        && !contains(repo, tip, &earlier_integrations.commit)
 }
 
-fn taken_back(
+fn withdrawn(
     repo: &Repository,
     target: &str,
     onto: &str,
     tip: &str,
-    known: &Known,
+    known: &WorkerHistory,
     fresh: &Fresh,
     own: &HashSet<String>,
 ) -> Result<Vec<String>, CommandError> {

@@ -1,6 +1,6 @@
 use super::*;
-use crate::git::integrate::{Bench, Coupled, Step, Strategy, tip};
-use crate::git::land::{Move, land};
+use crate::git::integrate::{IntegrationStep, ScratchMerge, Stacked, Strategy, tip};
+use crate::git::land::{BranchMove, land};
 use crate::git::testing::{Fixture, git, show};
 
 const ALL: [Strategy; 3] = [Strategy::Merge, Strategy::Squash, Strategy::CherryPick];
@@ -13,20 +13,20 @@ const LATER: i64 = i64::MAX;
 /// A worker on branch `work`, which begins at the tip of `main`.
 struct Worker {
     fixture: Fixture,
-    known: Known,
+    known: WorkerHistory,
 }
 
 impl Worker {
     fn new(fixture: Fixture) -> Self {
         let base = fixture.git(&["rev-parse", "main"]);
         fixture.git(&["branch", "work"]);
-        let known = Known {
+        let known = WorkerHistory {
             base: Some(base),
             from_target: true,
             began: BEFORE,
             branches: vec!["work".to_owned()],
             assigned: None,
-            brought: vec![],
+            earlier_integrations: vec![],
         };
         Self { fixture, known }
     }
@@ -50,38 +50,43 @@ impl Worker {
         self.on("work", |fixture| drop(fixture.commit(path, text)));
     }
 
-    fn foreign(&self, into: &str) -> Foreign {
+    fn origins(&self, into: &str) -> CommitOrigins {
         let (onto, tip) = (tip(&self.fixture.repo, into).unwrap(), tip(&self.fixture.repo, "work").unwrap());
-        foreign(&self.fixture.repo, into, &onto, &tip, &self.known).unwrap()
+        commit_origins(&self.fixture.repo, into, &onto, &tip, &self.known).unwrap()
     }
 
-    fn couple(&self, into: &str, strategy: Strategy) -> (String, Coupled, Option<String>) {
+    fn stack(&self, into: &str, strategy: Strategy) -> (String, Stacked, Option<String>) {
         let onto = tip(&self.fixture.repo, into).unwrap();
-        let foreign = self.foreign(into);
-        let step = Step {
+        let origins = self.origins(into);
+        let step = IntegrationStep {
             source: "work".to_owned(),
             tip: tip(&self.fixture.repo, "work").unwrap(),
             strategy,
             message: "integrate".to_owned(),
             is_last: true,
-            had: foreign.had,
-            taken_back: foreign.taken_back,
+            contained: origins.contained,
+            withdrawn: origins.withdrawn,
         };
-        let (dry, _) = Bench::dry(&self.fixture.repo).unwrap().couple(&onto, &step).unwrap();
-        let (coupled, by_hand) = Bench::new(&self.fixture.repo).couple(&onto, &step).unwrap();
-        let is_clean = |it: &Coupled| matches!(it, Coupled::Clean(_));
+        let (dry, _) = ScratchMerge::dry(&self.fixture.repo).unwrap().stack(&onto, &step).unwrap();
+        let (coupled, by_hand) = ScratchMerge::new(&self.fixture.repo).stack(&onto, &step).unwrap();
+        let is_clean = |it: &Stacked| matches!(it, Stacked::Clean(_));
         assert_eq!(is_clean(&dry), is_clean(&coupled), "{dry:?} {coupled:?}");
         (onto, coupled, by_hand)
     }
 
     /// Integrates the worker and records it as the orchestrator does.
     fn comes_in(&mut self, into: &str, strategy: Strategy) -> String {
-        let (from, coupled, _) = self.couple(into, strategy);
-        let Coupled::Clean(to) = coupled else { panic!("{strategy:?} into {into}: {coupled:?}") };
-        land(&self.fixture.repo, Move { branch: into, from: &from, to: &to, what: "work" }).unwrap();
+        let (from, coupled, _) = self.stack(into, strategy);
+        let Stacked::Clean(to) = coupled else { panic!("{strategy:?} into {into}: {coupled:?}") };
+        land(&self.fixture.repo, BranchMove { branch: into, from: &from, to: &to, what: "work" }).unwrap();
         if into == "main" {
             let source = tip(&self.fixture.repo, "work").unwrap();
-            self.known.brought.push(Brought { source, commit: to.clone(), partial: false, own: true });
+            self.known.earlier_integrations.push(EarlierIntegration {
+                source,
+                commit: to.clone(),
+                partial: false,
+                own: true,
+            });
         }
         to
     }
@@ -98,7 +103,7 @@ impl Worker {
 type TakeBack = fn(&Fixture);
 
 /// Returns ways in which a user removes `b.txt` and later commits while the worker runs.
-fn taken_back() -> Vec<(&'static str, TakeBack, usize)> {
+fn withdrawn() -> Vec<(&'static str, TakeBack, usize)> {
     vec![
         ("reset", |f| drop(f.git(&["reset", "-q", "--hard", "HEAD~2"])), 2),
         (
@@ -143,13 +148,13 @@ fn taken_back() -> Vec<(&'static str, TakeBack, usize)> {
 
 #[test]
 fn what_was_taken_back_stays_out() {
-    for (name, take_back, dropped) in taken_back() {
+    for (name, take_back, dropped) in withdrawn() {
         for strategy in ALL {
             let mut worker = Worker::after_commits();
             worker.commits("work.txt", "work\n");
             take_back(&worker.fixture);
             assert!(!worker.main_holds("b.txt"), "{name}");
-            assert_eq!(worker.foreign("main").dropped.len(), dropped, "{name}");
+            assert_eq!(worker.origins("main").dropped.len(), dropped, "{name}");
             let before = worker.fixture.git(&["rev-list", "main"]);
             let commit = worker.comes_in("main", strategy);
             assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"), "{name} {strategy:?}");
@@ -172,7 +177,7 @@ fn what_was_taken_back_stays_out_the_second_time_too() {
     worker.commits("work.txt", "two\n");
     worker.comes_in("main", Strategy::Merge);
     assert_eq!((worker.main_says("work.txt").as_str(), worker.main_holds("b.txt")), ("two\n", false));
-    assert_eq!(worker.couple("main", Strategy::Merge).1, Coupled::Nothing);
+    assert_eq!(worker.stack("main", Strategy::Merge).1, Stacked::Nothing);
 }
 
 #[test]
@@ -206,8 +211,8 @@ fn commits_moved_to_the_branch_before_the_worker_began_come_in() {
         worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
         (worker.known.from_target, worker.known.began) = (false, LATER);
         worker.commits("work.txt", "work\n");
-        let found = worker.foreign("main");
-        assert_eq!((found.dropped.len(), found.along.len()), (0, 2));
+        let found = worker.origins("main");
+        assert_eq!((found.dropped.len(), found.inherited.len()), (0, 2));
         worker.comes_in("main", strategy);
         assert!(worker.main_holds("work.txt") && worker.main_holds("b.txt"), "{strategy:?}");
     }
@@ -219,7 +224,7 @@ fn a_reverted_commit_stays_reverted() {
         let mut worker = Worker::after_commits();
         worker.commits("work.txt", "work\n");
         worker.fixture.git(&["revert", "--no-edit", "HEAD~1"]);
-        assert_eq!(worker.foreign("main"), Foreign::default());
+        assert_eq!(worker.origins("main"), CommitOrigins::default());
         worker.comes_in("main", strategy);
         assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"));
     }
@@ -243,7 +248,7 @@ fn an_integration_that_was_taken_back_can_be_made_again() {
             worker.comes_in("main", strategy);
             undo(&worker.fixture);
             assert!(!worker.main_holds("work.txt"));
-            assert_eq!(worker.foreign("main"), Foreign::default());
+            assert_eq!(worker.origins("main"), CommitOrigins::default());
             worker.comes_in("main", strategy);
             assert!(worker.main_holds("work.txt"));
         }
@@ -268,7 +273,7 @@ fn the_same_worker_comes_in_again_by_any_strategy_after_any() {
                 worker.comes_in("main", second);
                 let a = if between { "one\nuser\n" } else { "two\n" };
                 assert_eq!((worker.main_says("a.txt").as_str(), worker.main_says("b.txt").as_str()), (a, "two\n"));
-                assert_eq!(worker.couple("main", second).1, Coupled::Nothing, "{first:?} {second:?}");
+                assert_eq!(worker.stack("main", second).1, Stacked::Nothing, "{first:?} {second:?}");
             }
         }
     }
@@ -309,7 +314,7 @@ fn commits_picked_by_hand_and_reverted_stay_out_and_are_named() {
         worker.fixture.git(&["revert", "--no-edit", "HEAD"]);
         worker.fixture.commit("a.txt", "user\n");
         worker.commits("b.txt", "two\n");
-        assert_eq!(worker.couple("main", strategy).2, Some(picked), "{strategy:?}");
+        assert_eq!(worker.stack("main", strategy).2, Some(picked), "{strategy:?}");
         worker.comes_in("main", strategy);
         assert_eq!((worker.main_says("a.txt").as_str(), worker.main_says("b.txt").as_str()), ("user\n", "two\n"));
     }
@@ -326,8 +331,8 @@ fn a_first_commit_beyond_the_limit_is_not_left_out() {
     });
     worker.fixture.commit("a.txt", "user\n");
     worker.fixture.git(&["cherry-pick", "work~100..work"]);
-    let (_, coupled, by_hand) = worker.couple("main", Strategy::Merge);
-    assert!(matches!(coupled, Coupled::Conflicts(_)) && by_hand.is_none(), "{coupled:?}");
+    let (_, coupled, by_hand) = worker.stack("main", Strategy::Merge);
+    assert!(matches!(coupled, Stacked::Conflicts(_)) && by_hand.is_none(), "{coupled:?}");
 }
 
 #[test]
@@ -384,21 +389,26 @@ fn what_it_builds_on_comes_along_unless_that_is_in_already() {
     worker.known.branches.push("below".to_owned());
     worker.commits("a.txt", "below\nabove\n");
     worker.known.branches.pop();
-    assert_eq!(worker.foreign("main").along, std::slice::from_ref(&below));
+    assert_eq!(worker.origins("main").inherited, std::slice::from_ref(&below));
     // A branch that was squashed separately is not integrated a second time.
     worker.fixture.git(&["merge", "-q", "--squash", "below"]);
     worker.fixture.git(&["commit", "-qm", "below, squashed"]);
     let squashed = worker.fixture.git(&["rev-parse", "main"]);
-    worker.known.brought.push(Brought { source: below.clone(), commit: squashed, partial: false, own: false });
-    let found = worker.foreign("main");
-    assert_eq!((found.had, found.along), (vec![below], vec![]));
+    worker.known.earlier_integrations.push(EarlierIntegration {
+        source: below.clone(),
+        commit: squashed,
+        partial: false,
+        own: false,
+    });
+    let found = worker.origins("main");
+    assert_eq!((found.contained, found.inherited), (vec![below], vec![]));
     worker.comes_in("main", Strategy::Squash);
     assert_eq!(worker.main_says("a.txt"), "below\nabove\n");
 }
 
 #[test]
 fn what_the_worker_took_from_other_branches_is_named_with_them() {
-    let others = |worker: &Worker| worker.foreign("main").others;
+    let others = |worker: &Worker| worker.origins("main").others;
     let of = |branch: &str, number| vec![(branch.to_owned(), number)];
     let with_rival = || {
         let worker = Worker::new(Fixture::new());
@@ -457,7 +467,7 @@ fn where_libgit2_cannot_read_git_says_the_same() {
         let mut worker = Worker::new(fixture);
         worker.commits("work.txt", "work\n");
         worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
-        assert_eq!(worker.foreign("main").dropped.len(), 2, "{option}");
+        assert_eq!(worker.origins("main").dropped.len(), 2, "{option}");
         worker.comes_in("main", Strategy::Merge);
         assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"));
         let log = git(worker.fixture.root(), &["log", "-g", "--format=%H", "main"]);

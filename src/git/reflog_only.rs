@@ -17,19 +17,19 @@ const NO_RECORDS: [&str; 8] =
 
 /// What stays when a worktree goes.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Stays<'a> {
+pub struct Reachable<'a> {
     /// A branch that goes too.
-    pub but_not: Option<&'a str>,
+    pub except_branch: Option<&'a str>,
     /// A commit that counts as kept although no ref holds it: what is in it was squashed or picked.
     pub and: Option<&'a str>,
 }
 
-impl Stays<'_> {
+impl Reachable<'_> {
     /// For `git rev-list`: without what a branch, tag, remote branch, stash or any other ref that all worktrees share
     /// reaches.
     fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["--not".to_owned()];
-        arguments.extend(self.but_not.map(|branch| format!("--exclude=refs/heads/{branch}")));
+        arguments.extend(self.except_branch.map(|branch| format!("--exclude=refs/heads/{branch}")));
         arguments.push("--glob=refs/".to_owned());
         arguments.extend(self.and.map(str::to_owned));
         arguments
@@ -37,23 +37,23 @@ impl Stays<'_> {
 }
 
 /// Whether the commit stays. Asked at the root, because refs of a linked worktree go with it.
-pub fn stays(repo: &Repository, commit: &str, stays: Stays) -> Result<bool, CommandError> {
+pub fn is_reachable(repo: &Repository, commit: &str, stays: Reachable) -> Result<bool, CommandError> {
     let unreached = repo.read().args(["rev-list", "--max-count=1", commit]).args(stays.arguments()).text()?;
     Ok(unreached.is_empty())
 }
 
 /// The newest commits among those that go with the worktree whose own git folder this is; none contains another.
 /// Those that `also` reaches are left out.
-pub fn loose_commits(
+pub fn reflog_only_commits(
     repo: &Repository,
     git_dir: &Path,
-    keep: Stays,
+    keep: Reachable,
     also: Option<&str>,
 ) -> Result<Vec<String>, CommandError> {
     let mut ids = HashSet::new();
     collect_ids(git_dir, &mut ids);
     ids.extend(recorded_by_git(repo, git_dir)?);
-    if let Some(branch) = keep.but_not {
+    if let Some(branch) = keep.except_branch {
         collect_ids(&repo.common_dir.join("logs/refs/heads").join(branch), &mut ids);
     }
     let commits = existing_commits(repo, &ids)?;
@@ -67,11 +67,11 @@ pub fn loose_commits(
         .args(also)
         .input(commits.join("\n"))
         .text()?;
-    Ok(tips(&listed))
+    Ok(without_children(&listed))
 }
 
 /// Of `<commit> <parents>` lines, the commits that are nobody's parent.
-pub fn tips(listed: &str) -> Vec<String> {
+pub fn without_children(listed: &str) -> Vec<String> {
     let parents: HashSet<&str> = listed.lines().flat_map(|line| line.split(' ').skip(1)).collect();
     let commits = listed.lines().filter_map(|line| line.split(' ').next());
     commits.filter(|commit| !parents.contains(commit)).map(str::to_owned).collect()
@@ -117,7 +117,7 @@ fn existing_commits(repo: &Repository, ids: &HashSet<String>) -> Result<Vec<Stri
 /// `None` when git has none for it.
 pub fn own_git_dir(repo: &Repository, worktree: &Path) -> Option<PathBuf> {
     let is_its = |folder: &PathBuf| {
-        place(folder).is_some_and(|it| it == worktree || it.canonicalize().is_ok_and(|it| it == worktree))
+        worktree_of(folder).is_some_and(|it| it == worktree || it.canonicalize().is_ok_and(|it| it == worktree))
     };
     linked_git_dirs(repo).find(is_its)
 }
@@ -129,7 +129,7 @@ pub(super) fn linked_git_dirs(repo: &Repository) -> impl Iterator<Item = PathBuf
 }
 
 /// The root of the linked worktree that git keeps this folder for.
-pub(super) fn place(git_dir: &Path) -> Option<PathBuf> {
+pub(super) fn worktree_of(git_dir: &Path) -> Option<PathBuf> {
     let link = fs::read_to_string(git_dir.join("gitdir")).ok()?;
     // It may be relative to this folder.
     let link = git_dir.join(link.trim_end_matches('\n'));

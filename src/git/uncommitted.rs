@@ -15,7 +15,8 @@ use super::index::stage;
 use super::nested::{bare_repositories, is_own_repository, unpublished_commits};
 use super::repository::{Identity, commit_with, resolve_commit};
 use super::status::{
-    Entry, Status, Untracked, git_dir, operation_in_progress_in, status, status_with_ignored, waits_for_its_commit,
+    Status, StatusEntry, Untracked, git_dir, operation_in_progress_in, status, status_with_ignored,
+    waits_for_its_commit,
 };
 use crate::mission::hint::{Hint, Hinted};
 
@@ -23,7 +24,7 @@ use crate::mission::hint::{Hint, Hinted};
 const MOST_REFUSED: usize = 20;
 
 #[derive(Debug, thiserror::Error)]
-pub enum LeftoversError {
+pub enum UncommittedError {
     #[error(transparent)]
     Git(#[from] CommandError),
     #[error("cannot commit the uncommitted changes in {}: a {operation} is not finished there", worktree.display())]
@@ -36,7 +37,7 @@ pub enum LeftoversError {
     Unborn { worktree: PathBuf, branch: String },
 }
 
-impl Hinted for LeftoversError {
+impl Hinted for UncommittedError {
     fn hints(&self) -> Vec<Hint> {
         match self {
             Self::Git(error) => error.hints(),
@@ -55,7 +56,7 @@ pub struct Committed {
     /// Number of files committed, over all commits of the call.
     pub files: usize,
     /// Number of status entries that are still uncommitted, without copies that this program made.
-    pub left: usize,
+    pub still_uncommitted: usize,
     /// The first reason why git refused to stage a file.
     pub refused: Option<String>,
     /// The status after the commit, if it is certain without asking git again.
@@ -67,8 +68,8 @@ pub fn uncommitted(worktree: &Path) -> Result<Status, CommandError> {
     status(worktree, Untracked::Files)
 }
 
-/// Returns the uncommitted changes of a worktree for [`commit_leftovers`], and the ignored files.
-pub fn left(worktree: &Path) -> Result<Status, CommandError> {
+/// Returns the uncommitted changes of a worktree for [`commit_uncommitted`], and the ignored files.
+pub fn uncommitted_and_ignored(worktree: &Path) -> Result<Status, CommandError> {
     status_with_ignored(worktree)
 }
 
@@ -79,21 +80,21 @@ pub fn left(worktree: &Path) -> Result<Status, CommandError> {
 /// The commit's identity is `own`, else the user's, else `fallback`.
 ///
 /// A merge, cherry-pick or revert that lacks only its commit is committed too. Git then reports that nothing else
-/// remains, and its resolutions are stored nowhere else. `left` is the result of [`left`], taken just before.
-pub fn commit_leftovers(
+/// remains, and its resolutions are stored nowhere else. `left` is the result of [`uncommitted_and_ignored`], taken just before.
+pub fn commit_uncommitted(
     worktree: &Path,
     left: Status,
     message: &str,
     fallback: &Identity,
     own: Option<&Identity>,
     copies: &[Copied],
-) -> Result<Committed, LeftoversError> {
+) -> Result<Committed, UncommittedError> {
     let git_dir = git_dir(worktree)?;
     let operation = operation_in_progress_in(&git_dir);
     let (head, branch, before) = (left.head.clone(), left.branch.clone(), left.clone());
-    let mut what = What::of(worktree, left, copies)?;
+    let mut what = ToCommit::of(worktree, left, copies)?;
     if what.entries.is_empty() && operation.is_none() {
-        return Ok(Committed { left: what.left_alone, ..Committed::default() });
+        return Ok(Committed { still_uncommitted: what.left_alone, ..Committed::default() });
     }
     let place = || worktree.to_owned();
     let mut committed = Committed::default();
@@ -105,33 +106,33 @@ pub fn commit_leftovers(
             && !has_conflict_markers(worktree)?;
         if !can_end {
             return match what.entries.is_empty() && operation == "bisect" {
-                true => Ok(Committed { left: what.left_alone, ..Committed::default() }),
-                false => Err(LeftoversError::InProgress { worktree: place(), operation }),
+                true => Ok(Committed { still_uncommitted: what.left_alone, ..Committed::default() }),
+                false => Err(UncommittedError::InProgress { worktree: place(), operation }),
             };
         }
         files.extend(what.entries.iter().filter(|entry| entry.staged).map(|entry| entry.path.clone()));
         committed.files = files.len();
         committed.commit = conclude(worktree, fallback, own)?;
-        what = What::of(worktree, status(worktree, Untracked::Files)?, copies)?;
+        what = ToCommit::of(worktree, status(worktree, Untracked::Files)?, copies)?;
     }
-    committed.left = what.left_alone;
+    committed.still_uncommitted = what.left_alone;
     if what.entries.is_empty() {
         return Ok(committed);
     }
     match (&head, branch) {
-        _ if what.has_conflicts() => return Err(LeftoversError::Conflicts { worktree: place() }),
-        (_, None) => return Err(LeftoversError::Detached { worktree: place() }),
-        (None, Some(branch)) => return Err(LeftoversError::Unborn { worktree: place(), branch }),
+        _ if what.has_conflicts() => return Err(UncommittedError::Conflicts { worktree: place() }),
+        (_, None) => return Err(UncommittedError::Detached { worktree: place() }),
+        (None, Some(branch)) => return Err(UncommittedError::Unborn { worktree: place(), branch }),
         (Some(_), Some(_)) => {}
     }
     if what.entries.iter().any(|entry| entry.staged && entry.in_worktree) {
         committed.commit = commit_staged(worktree, message, fallback, own)?.or(committed.commit);
     }
     let refused = stage_what_git_takes(worktree, &what.entries)?;
-    let is_refused = |entry: &&Entry| refused.iter().any(|(path, _)| *path == entry.path);
+    let is_refused = |entry: &&StatusEntry| refused.iter().any(|(path, _)| *path == entry.path);
     files.extend(what.entries.iter().filter(|entry| !is_refused(entry)).map(|entry| entry.path.clone()));
     committed.files = files.len();
-    committed.left += refused.len();
+    committed.still_uncommitted += refused.len();
     committed.refused = refused.into_iter().next().map(|(_, why)| why);
     committed.commit = commit_staged(worktree, message, fallback, own)?.or(committed.commit);
     if operation.is_none() && committed.refused.is_none() {
@@ -142,13 +143,13 @@ pub fn commit_leftovers(
 
 /// Returns the status after these entries were committed. `None` if libgit2 does not confirm that HEAD, the index and the
 /// files agree, or cannot tell.
-fn after(worktree: &Path, mut before: Status, commit: &str, committed: &[Entry]) -> Option<Status> {
+fn after(worktree: &Path, mut before: Status, commit: &str, committed: &[StatusEntry]) -> Option<Status> {
     let opened = git2::Repository::open(worktree).ok()?;
     let head = opened.head().ok()?.peel_to_commit().ok()?;
     let mut index = opened.index().ok()?;
     // Git has just written this tree and noted its id in the index.
     let is_committed = head.id().to_string() == commit && index.write_tree().ok()? == head.tree_id();
-    let is_as_staged = |entry: &Entry| {
+    let is_as_staged = |entry: &StatusEntry| {
         let found = worktree.join(&entry.path).symlink_metadata();
         match (index.get_path(&entry.path, 0), found) {
             (Some(staged), Ok(file)) => {
@@ -160,7 +161,7 @@ fn after(worktree: &Path, mut before: Status, commit: &str, committed: &[Entry])
             _ => false,
         }
     };
-    let is_certain = |entry: &Entry| entry.submodule.is_none() && is_as_staged(entry);
+    let is_certain = |entry: &StatusEntry| entry.submodule.is_none() && is_as_staged(entry);
     if !is_committed || before.complaint.is_some() || !committed.iter().all(is_certain) {
         return None;
     }
@@ -171,12 +172,12 @@ fn after(worktree: &Path, mut before: Status, commit: &str, committed: &[Entry])
 }
 
 /// The entries of a status that are to be committed.
-struct What {
-    entries: Vec<Entry>,
+struct ToCommit {
+    entries: Vec<StatusEntry>,
     left_alone: usize,
 }
 
-impl What {
+impl ToCommit {
     fn of(worktree: &Path, status: Status, copies: &[Copied]) -> Result<Self, CommandError> {
         let is_copy = |path: &Path| copies.iter().any(|copy| Path::new(&copy.path) == path);
         let bare = bare_repositories(worktree, &status.entries);
@@ -236,7 +237,7 @@ fn conclude(worktree: &Path, fallback: &Identity, own: Option<&Identity>) -> Res
 
 /// Stages the entries and returns those that git refuses, each with git's message. One unreadable file must not block
 /// the others.
-fn stage_what_git_takes(worktree: &Path, entries: &[Entry]) -> Result<Vec<(PathBuf, String)>, CommandError> {
+fn stage_what_git_takes(worktree: &Path, entries: &[StatusEntry]) -> Result<Vec<(PathBuf, String)>, CommandError> {
     let Err(error) = stage(Git::write(worktree), entries) else { return Ok(Vec::new()) };
     let is_of_all = |stderr: &str| stderr.contains(".lock'") || stderr.contains("No space left");
     match &error {
@@ -263,7 +264,7 @@ fn commit_staged(
     message: &str,
     fallback: &Identity,
     own: Option<&Identity>,
-) -> Result<Option<String>, LeftoversError> {
+) -> Result<Option<String>, UncommittedError> {
     let committed = commit_with(worktree, fallback, |git| {
         let git = own.into_iter().fold(git, |git, own| own.commit_as(git));
         git.config("commit.gpgSign=false")
@@ -288,13 +289,20 @@ mod tests {
     use crate::git::testing::{Fixture, show};
     use std::fs;
 
-    fn commit(fixture: &Fixture, copies: &[Copied]) -> Result<Option<String>, LeftoversError> {
+    fn commit(fixture: &Fixture, copies: &[Copied]) -> Result<Option<String>, UncommittedError> {
         Ok(commit_all(fixture, copies)?.commit)
     }
 
-    fn commit_all(fixture: &Fixture, copies: &[Copied]) -> Result<Committed, LeftoversError> {
+    fn commit_all(fixture: &Fixture, copies: &[Copied]) -> Result<Committed, UncommittedError> {
         let fallback = Identity::fallback();
-        commit_leftovers(fixture.root(), left(fixture.root())?, "left by the worker", &fallback, None, copies)
+        commit_uncommitted(
+            fixture.root(),
+            uncommitted_and_ignored(fixture.root())?,
+            "left by the worker",
+            &fallback,
+            None,
+            copies,
+        )
     }
 
     #[test]
@@ -369,7 +377,7 @@ mod tests {
         fixture.write("merged.txt", "changed\n");
         fixture.write("new.txt", "x\n");
         let committed = commit_all(&fixture, &[]).unwrap();
-        assert_eq!((committed.files, committed.left), (2, 0));
+        assert_eq!((committed.files, committed.still_uncommitted), (2, 0));
         assert_eq!(
             show(fixture.root(), "HEAD~", "merged.txt") + &show(fixture.root(), "HEAD", "merged.txt"),
             "x\nchanged\n"
@@ -398,7 +406,7 @@ mod tests {
         fs::set_permissions(fixture.root().join("mode.sh"), executable).unwrap();
         let copies = [Copied { path: ".env".to_owned(), hash: String::new() }];
         let committed = commit_all(&fixture, &copies).unwrap();
-        let after = left(fixture.root()).unwrap();
+        let after = uncommitted_and_ignored(fixture.root()).unwrap();
         let names: Vec<_> = after.entries.iter().map(|entry| entry.path.to_str().unwrap()).collect();
         assert_eq!((committed.status.as_ref(), names), (Some(&after), vec![".env", "inner/"]));
     }
@@ -407,7 +415,7 @@ mod tests {
     fn the_status_after_it_is_unknown_if_anything_changed_or_git_alone_can_tell() {
         let fixture = Fixture::new();
         fixture.write("new.txt", "1\n");
-        let before = left(fixture.root()).unwrap();
+        let before = uncommitted_and_ignored(fixture.root()).unwrap();
         let commit = commit(&fixture, &[]).unwrap().unwrap();
         let entries = &before.entries;
         let known = || after(fixture.root(), before.clone(), &commit, entries).is_some();
@@ -438,7 +446,7 @@ mod tests {
         let merge = Git::write(fixture.root()).args(["merge", "-q", "other"]);
         assert!(!merge.succeeds().unwrap());
         let error = commit(&fixture, &[]).unwrap_err();
-        let LeftoversError::InProgress { operation, .. } = error else {
+        let UncommittedError::InProgress { operation, .. } = error else {
             panic!("{error}");
         };
         assert_eq!(operation, "merge");
@@ -446,6 +454,6 @@ mod tests {
         fixture.git(&["checkout", "-q", "--detach"]);
         fixture.write("new.txt", "x\n");
         let error = commit(&fixture, &[]).unwrap_err();
-        assert!(matches!(error, LeftoversError::Detached { .. }), "{error}");
+        assert!(matches!(error, UncommittedError::Detached { .. }), "{error}");
     }
 }
