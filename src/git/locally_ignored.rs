@@ -1,9 +1,8 @@
-//! Finds work that git ignores although the project does not: by a `.gitignore` that was written in the worktree and is in
-//! no trusted commit.
+//! Finds work that is ignored only locally: by a `.gitignore` that was written in the worktree and is in no trusted commit.
 //!
-//! Files that the project's own rules ignore do not count as work, except repositories, and files that an outcome of the
-//! worker named. Folders that can be regenerated (a cache, a Python environment) do not count either. This module only
-//! reads.
+//! Files that the project's own rules ignore do not count as work. Exceptions are repositories, and files that an outcome
+//! of the worker named. Folders that can be regenerated (a cache, a Python environment) do not count either. This module
+//! changes nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -15,39 +14,39 @@ use super::command::{CommandError, Git};
 use super::nested::is_own_repository;
 use super::not_on_branch::is_regenerable;
 
-/// In a folder, it says that tools can make the folder again: <https://bford.info/cachedir/>, and Python's own mark.
-const CAN_BE_MADE_AGAIN: [&str; 2] = ["CACHEDIR.TAG", "pyvenv.cfg"];
+/// Files that mark a folder as regenerable: <https://bford.info/cachedir/>, and the one of Python environments.
+const REGENERABLE_MARKS: [&str; 2] = ["CACHEDIR.TAG", "pyvenv.cfg"];
 
-/// Relative to the worktree.
+/// Ignored files that count as work. All paths are relative to the worktree.
 #[derive(Debug, Default)]
 pub struct LocallyIgnored {
     pub files: Vec<PathBuf>,
-    /// Repositories of their own, in which git would not look.
+    /// Nested repositories, which git does not descend into.
     pub repositories: Vec<PathBuf>,
     pub bytes: u64,
-    /// Folders that could not be looked into.
+    /// Folders that could not be read.
     pub unreadable: Vec<PathBuf>,
 }
 
-/// Returns the ignored files that count as work. `trusted`: commits whose `.gitignore` files are the project's. `named`:
-/// ignored files and folders that count as work under any rule.
+/// Returns the ignored files that count as work. The `.gitignore` files of the `trusted` commits are the project's. The
+/// `named` files and folders count as work under any rule.
 pub fn locally_ignored(worktree: &Path, trusted: &[String], named: &[PathBuf]) -> Result<LocallyIgnored, CommandError> {
     let mut found = LocallyIgnored::default();
     let ignored = ignored(worktree)?;
-    let by_others = ignored_by_others(worktree, trusted, &ignored)?;
+    let local = ignored_locally(worktree, trusted, &ignored)?;
     for path in &ignored {
         if path.ancestors().skip(1).any(|folder| is_marked_regenerable(&worktree.join(folder))) {
             continue;
         }
-        if by_others.contains(path) {
-            found.take_in(worktree, path);
+        if local.contains(path) {
+            found.add_path(worktree, path);
         } else if named.contains(path) {
             let mut inside = LocallyIgnored::default();
-            inside.take_in(worktree, path);
+            inside.add_path(worktree, path);
             inside.files.retain(|file| !is_regenerable(worktree, file));
             found.add(inside);
         } else if !is_regenerable(worktree, path) {
-            found.take_in_repositories(worktree, path)?;
+            found.add_repositories(worktree, path)?;
         }
     }
     Ok(found)
@@ -62,9 +61,9 @@ impl LocallyIgnored {
     }
 
     /// Adds the repositories in ignored folders, since their content is unknown.
-    fn take_in_repositories(&mut self, worktree: &Path, path: &Path) -> Result<(), CommandError> {
+    fn add_repositories(&mut self, worktree: &Path, path: &Path) -> Result<(), CommandError> {
         let mut inside = LocallyIgnored::default();
-        inside.take_in(worktree, path);
+        inside.add_path(worktree, path);
         for repository in inside.repositories {
             if !is_regenerable(worktree, &repository) && is_own_repository(&worktree.join(&repository))? {
                 self.repositories.push(repository);
@@ -73,7 +72,7 @@ impl LocallyIgnored {
         Ok(())
     }
 
-    fn take_in(&mut self, worktree: &Path, path: &Path) {
+    fn add_path(&mut self, worktree: &Path, path: &Path) {
         let absolute = worktree.join(path);
         let Ok(kind) = absolute.symlink_metadata() else { return };
         if !kind.is_dir() {
@@ -92,7 +91,7 @@ impl LocallyIgnored {
         match fs::read_dir(&absolute) {
             Ok(entries) => {
                 for entry in entries.flatten() {
-                    self.take_in(worktree, &path.join(entry.file_name()));
+                    self.add_path(worktree, &path.join(entry.file_name()));
                 }
             }
             Err(_) => self.unreadable.push(path.to_owned()),
@@ -101,29 +100,25 @@ impl LocallyIgnored {
 }
 
 pub(super) fn is_marked_regenerable(folder: &Path) -> bool {
-    CAN_BE_MADE_AGAIN.iter().any(|mark| folder.join(mark).is_file())
+    REGENERABLE_MARKS.iter().any(|mark| folder.join(mark).is_file())
 }
 
-fn ignored_by_others(
-    worktree: &Path,
-    trusted: &[String],
-    ignored: &[PathBuf],
-) -> Result<HashSet<PathBuf>, CommandError> {
+fn ignored_locally(worktree: &Path, trusted: &[String], ignored: &[PathBuf]) -> Result<HashSet<PathBuf>, CommandError> {
     if ignored.is_empty() {
         return Ok(HashSet::new());
     }
-    let mut rules = Rules { worktree, trusted, read: HashMap::new() };
-    // Those for which git gives no answer are included, since their work may still be wanted.
-    let mut by_others: HashSet<PathBuf> = ignored.iter().cloned().collect();
-    for decision in decisions(worktree, ignored)? {
-        if rules.is_the_projects(&decision.source, &decision.pattern)? {
-            by_others.remove(&decision.path);
+    let mut rules = ProjectRules { worktree, trusted, read: HashMap::new() };
+    // Paths without an answer from git count as work, as they may be needed.
+    let mut local: HashSet<PathBuf> = ignored.iter().cloned().collect();
+    for rule in matching_rules(worktree, ignored)? {
+        if rules.is_of_project(&rule.source, &rule.pattern)? {
+            local.remove(&rule.path);
         }
     }
-    Ok(by_others)
+    Ok(local)
 }
 
-/// Ignored files, and folders that are ignored as a whole.
+/// Returns the ignored files, and folders that are ignored as a whole.
 fn ignored(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
     let answer = Git::read(worktree)
         .args(["status", "--porcelain=v2", "-z", "--no-renames", "--ignore-submodules=all"])
@@ -136,14 +131,14 @@ fn ignored(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
     Ok(answer.split(|byte| *byte == 0).filter_map(path).collect())
 }
 
-/// Which rule made git ignore a path.
-struct Decision {
+/// The rule by which git ignores a path.
+struct MatchingRule {
     source: String,
     pattern: String,
     path: PathBuf,
 }
 
-fn decisions(worktree: &Path, paths: &[PathBuf]) -> Result<Vec<Decision>, CommandError> {
+fn matching_rules(worktree: &Path, paths: &[PathBuf]) -> Result<Vec<MatchingRule>, CommandError> {
     let list: Vec<u8> = paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
     let answer = Git::read(worktree).args(["check-ignore", "--verbose", "-z", "--stdin"]).input(list).answer()?;
     let answer = answer.unwrap_or_default();
@@ -151,19 +146,24 @@ fn decisions(worktree: &Path, paths: &[PathBuf]) -> Result<Vec<Decision>, Comman
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(fields
         .chunks_exact(4)
-        .map(|of| Decision { source: text(of[0]), pattern: text(of[2]), path: PathBuf::from(OsStr::from_bytes(of[3])) })
+        .map(|of| MatchingRule {
+            source: text(of[0]),
+            pattern: text(of[2]),
+            path: PathBuf::from(OsStr::from_bytes(of[3])),
+        })
         .collect())
 }
 
-struct Rules<'a> {
+/// The ignore rules of the project, read as needed.
+struct ProjectRules<'a> {
     worktree: &'a Path,
     trusted: &'a [String],
     read: HashMap<String, String>,
 }
 
-impl Rules<'_> {
-    /// Rules outside the worktree (the user's own file, `info/exclude`) are the user's.
-    fn is_the_projects(&mut self, source: &str, pattern: &str) -> Result<bool, CommandError> {
+impl ProjectRules<'_> {
+    /// Returns whether a rule is in a trusted commit. Rules outside of the worktree, which are the user's, count too.
+    fn is_of_project(&mut self, source: &str, pattern: &str) -> Result<bool, CommandError> {
         if Path::new(source).is_absolute() || source.starts_with(".git/") {
             return Ok(true);
         }
@@ -171,7 +171,7 @@ impl Rules<'_> {
             let mut lines = String::new();
             for commit in self.trusted {
                 let file = Git::read(self.worktree).args(["show", &format!("{commit}:{source}")]).output()?;
-                // It may not be in this commit.
+                // The commit may not contain the file.
                 if file.code == Some(0) {
                     lines.push_str(&String::from_utf8_lossy(&file.stdout));
                     lines.push('\n');
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_project_ignores_is_not_work_and_what_a_new_rule_hides_is() {
+    fn only_files_ignored_by_new_rules_count() {
         let fixture = Fixture::new();
         fixture.commit(".gitignore", "build/\n*.log\n");
         fixture.write("build/out", "x");
@@ -208,11 +208,11 @@ mod tests {
         assert_eq!(found(&fixture, "HEAD"), ["deep/my.key", "secret/deep/er.txt"]);
         fixture.git(&["commit", "-qam", "rules"]);
         assert!(found(&fixture, "HEAD").is_empty());
-        assert_eq!(found(&fixture, "HEAD~").len(), 2, "a commit that does not count");
+        assert_eq!(found(&fixture, "HEAD~").len(), 2, "the commit is not trusted");
     }
 
     #[test]
-    fn a_rule_that_hides_itself_hides_nothing_from_us() {
+    fn a_rule_that_ignores_everything_has_no_effect() {
         let fixture = Fixture::new();
         fixture.write(".gitignore", "*\n");
         fixture.write("work/a.txt", "x");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_can_be_made_again_is_no_work() {
+    fn regenerable_folders_do_not_count() {
         let fixture = Fixture::new();
         fixture.write("cache/.gitignore", "*\n");
         fixture.write("cache/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");

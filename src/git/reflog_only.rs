@@ -1,7 +1,7 @@
-//! Commits that only a worktree's own records still know: its reflog (a commit that was amended or reset away), its
-//! bisect and other private refs, and the state of an operation that is not finished. All of that goes with the worktree.
+//! Finds commits that only a worktree's own records name. These are its reflog (for amended or reset commits), its
+//! private refs such as those of a bisect, and the state of an unfinished operation. Git deletes them with the worktree.
 //!
-//! This file only finds; it changes nothing.
+//! This module changes nothing.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,22 +11,21 @@ use super::command::CommandError;
 use super::repository::Repository;
 use super::worktree::MADE_FILE;
 
-/// Of a worktree's git folder, what holds no record of its own work: files, ids of trees, and what was fetched.
+/// Entries of a worktree's git directory that do not record its work: files, ids of trees, and fetched commits.
 const NO_RECORDS: [&str; 8] =
     ["index", "modules", "objects", "gitdir", "commondir", "FETCH_HEAD", "AUTO_MERGE", MADE_FILE];
 
-/// What stays when a worktree goes.
+/// The refs and commits that remain when a worktree is removed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reachable<'a> {
-    /// A branch that goes too.
+    /// A branch that is deleted together with the worktree.
     pub except_branch: Option<&'a str>,
-    /// A commit that counts as kept although no ref holds it: what is in it was squashed or picked.
+    /// A commit that counts as reachable without a ref, because its changes were squashed or picked.
     pub and: Option<&'a str>,
 }
 
 impl Reachable<'_> {
-    /// For `git rev-list`: without what a branch, tag, remote branch, stash or any other ref that all worktrees share
-    /// reaches.
+    /// Returns arguments for `git rev-list` that exclude everything reachable from the refs that all worktrees share.
     fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["--not".to_owned()];
         arguments.extend(self.except_branch.map(|branch| format!("--exclude=refs/heads/{branch}")));
@@ -36,24 +35,24 @@ impl Reachable<'_> {
     }
 }
 
-/// Whether the commit stays. Asked at the root, because refs of a linked worktree go with it.
-pub fn is_reachable(repo: &Repository, commit: &str, stays: Reachable) -> Result<bool, CommandError> {
-    let unreached = repo.read().args(["rev-list", "--max-count=1", commit]).args(stays.arguments()).text()?;
+/// Returns whether the commit remains reachable. Git runs at the root, because refs of a linked worktree are deleted with it.
+pub fn is_reachable(repo: &Repository, commit: &str, from: Reachable) -> Result<bool, CommandError> {
+    let unreached = repo.read().args(["rev-list", "--max-count=1", commit]).args(from.arguments()).text()?;
     Ok(unreached.is_empty())
 }
 
-/// The newest commits among those that go with the worktree whose own git folder this is; none contains another.
-/// Those that `also` reaches are left out.
+/// Returns the newest commits that would be lost with the worktree of this git directory. None of them contains another,
+/// and commits reachable from `also` are left out.
 pub fn reflog_only_commits(
     repo: &Repository,
     git_dir: &Path,
-    keep: Reachable,
+    from: Reachable,
     also: Option<&str>,
 ) -> Result<Vec<String>, CommandError> {
     let mut ids = HashSet::new();
     collect_ids(git_dir, &mut ids);
     ids.extend(recorded_by_git(repo, git_dir)?);
-    if let Some(branch) = keep.except_branch {
+    if let Some(branch) = from.except_branch {
         collect_ids(&repo.common_dir.join("logs/refs/heads").join(branch), &mut ids);
     }
     let commits = existing_commits(repo, &ids)?;
@@ -63,21 +62,21 @@ pub fn reflog_only_commits(
     let listed = repo
         .read()
         .args(["rev-list", "--topo-order", "--parents", "--stdin"])
-        .args(keep.arguments())
+        .args(from.arguments())
         .args(also)
         .input(commits.join("\n"))
         .text()?;
     Ok(without_children(&listed))
 }
 
-/// Of `<commit> <parents>` lines, the commits that are nobody's parent.
+/// Returns the commits of `<commit> <parents>` lines that are no parent of another one.
 pub fn without_children(listed: &str) -> Vec<String> {
     let parents: HashSet<&str> = listed.lines().flat_map(|line| line.split(' ').skip(1)).collect();
     let commits = listed.lines().filter_map(|line| line.split(' ').next());
     commits.filter(|commit| !parents.contains(commit)).map(str::to_owned).collect()
 }
 
-/// Every word in the files of a folder that could be the id of an object.
+/// Collects every word in the files of a folder that could be the id of an object.
 fn collect_ids(path: &Path, ids: &mut HashSet<String>) {
     if path.file_name().is_some_and(|name| NO_RECORDS.iter().any(|no| name == *no)) {
         return;
@@ -92,7 +91,7 @@ fn collect_ids(path: &Path, ids: &mut HashSet<String>) {
     ids.extend(long.map(|word| String::from_utf8_lossy(word).into_owned()));
 }
 
-/// The same for a repository whose refs are no files.
+/// Returns the ids that git names, for a repository whose refs are not stored in files.
 fn recorded_by_git(repo: &Repository, git_dir: &Path) -> Result<Vec<String>, CommandError> {
     if !git_dir.join("reftable").exists() {
         return Ok(Vec::new());
@@ -113,25 +112,25 @@ fn existing_commits(repo: &Repository, ids: &HashSet<String>) -> Result<Vec<Stri
     Ok(kinds.lines().filter_map(|line| line.strip_prefix("commit ")).map(str::to_owned).collect())
 }
 
-/// The folder in which git keeps a linked worktree's HEAD, index and reflog; also when the worktree's own folder is gone.
-/// `None` when git has none for it.
+/// Returns the git directory of a linked worktree, which holds its HEAD, index and reflog, even if the worktree's folder
+/// is gone. `None` if git has no record of it.
 pub fn own_git_dir(repo: &Repository, worktree: &Path) -> Option<PathBuf> {
-    let is_its = |folder: &PathBuf| {
+    let is_of_worktree = |folder: &PathBuf| {
         worktree_of(folder).is_some_and(|it| it == worktree || it.canonicalize().is_ok_and(|it| it == worktree))
     };
-    linked_git_dirs(repo).find(is_its)
+    linked_git_dirs(repo).find(is_of_worktree)
 }
 
-/// Git's folders of all linked worktrees, also of those that are half made, or whose own folders are gone.
+/// Returns the git directories of all linked worktrees, including half created ones and those whose folders are gone.
 pub(super) fn linked_git_dirs(repo: &Repository) -> impl Iterator<Item = PathBuf> {
     let folders = fs::read_dir(repo.common_dir.join("worktrees")).into_iter().flatten().flatten();
     folders.map(|folder| folder.path())
 }
 
-/// The root of the linked worktree that git keeps this folder for.
+/// Returns the root of the linked worktree that this git directory belongs to.
 pub(super) fn worktree_of(git_dir: &Path) -> Option<PathBuf> {
     let link = fs::read_to_string(git_dir.join("gitdir")).ok()?;
-    // It may be relative to this folder.
+    // The link may be relative to the git directory.
     let link = git_dir.join(link.trim_end_matches('\n'));
     Some(link.parent().unwrap_or(&link).to_owned())
 }

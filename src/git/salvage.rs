@@ -1,12 +1,11 @@
-//! Salvage: everything that a worktree holds, put into one commit under `refs/orchestrator/salvage/`, so that the
-//! worktree may then be deleted.
+//! Salvages the whole content of a worktree into one commit under `refs/orchestrator/salvage/`. The worktree can then be
+//! deleted.
 //!
-//! Modified, staged, untracked and conflicted files are in the commit's tree, as are changed copies of ours that git
-//! ignores, files that are ignored only by rules made in this worktree, and ignored files that an outcome named. Its
-//! first parent is HEAD. What was staged and differs from the files, the state of an unfinished merge or rebase, commits
-//! that only the worktree's reflog knows, and the commits of submodules and other repositories inside are further
-//! parents, so that the one ref keeps all of it. The message says which is which. The worktree and its index are only
-//! read: the tree is built in a temporary index.
+//! The commit's tree contains modified, staged, untracked and conflicted files. It also contains changed copies made by
+//! this program, locally ignored files, and ignored files that an outcome named. The first parent is HEAD. Further
+//! parents hold staged content that differs from the files, the state of an unfinished merge or rebase, reflog-only
+//! commits, and commits of submodules and nested repositories. So one ref keeps all of it, and the message explains each
+//! parent. The worktree and its index are only read; the tree is built in a temporary index.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +27,7 @@ use crate::mission::hint::{Hint, Hinted};
 
 const PREFIX: &str = "refs/orchestrator/salvage/";
 
-/// So many salvages of one name are a mistake somewhere else.
+/// Maximum number of salvage refs per name. More of them indicate a different problem.
 const MOST_OF_ONE_NAME: u32 = 10_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -60,40 +59,39 @@ impl Hinted for SalvageError {
     }
 }
 
-/// Where salvaged work is kept: `git show <name>` tells what is in it, `git worktree add <folder> <name>` brings the
-/// files back.
+/// A ref that keeps salvaged work. `git show <name>` describes it; `git worktree add <folder> <name>` restores the files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SalvageRef {
     pub name: String,
     pub commit: String,
 }
 
-/// What to keep, beyond what git itself sees as uncommitted.
+/// Options of a salvage: work to keep beyond the changes that git reports as uncommitted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keep<'a> {
-    /// Which commits need not be kept, because they stay.
+    /// Commits that need not be kept, because they remain reachable.
     pub reachable: Reachable<'a>,
-    /// What we copied into the worktree; those that were changed are kept.
+    /// Copies that this program made in the worktree. Changed ones are kept.
     pub copies: &'a [Copied],
-    /// Commits whose ignore rules are the project's: what is ignored by others is kept.
+    /// Commits whose ignore rules are the project's. Files that are ignored by other rules are kept.
     pub trusted: &'a [String],
     /// Ignored files and folders that are kept under any ignore rule.
     pub ignored: &'a [PathBuf],
 }
 
-/// Keeps the work in `worktree` as `refs/orchestrator/salvage/<name>`, or with a number behind the name if that is
-/// taken. `None` when there is nothing that would be lost with the worktree.
+/// Keeps the work in `worktree` as `refs/orchestrator/salvage/<name>`, with a number appended if that name is taken.
+/// Returns `None` if nothing would be lost with the worktree.
 pub fn salvage(repo: &Repository, worktree: &Path, name: &str, keep: Keep) -> Result<Option<SalvageRef>, SalvageError> {
     check_name(name)?;
-    let mut found = look(worktree, name, keep)?;
+    let mut found = collect(worktree, name, keep)?;
     if let Some(own) = own_git_dir(repo, worktree) {
-        let loose = reflog_only_commits(repo, &own, keep.reachable, found.head.as_deref())?;
-        found.add_parents("commits that only the reflog knew", loose);
+        let commits = reflog_only_commits(repo, &own, keep.reachable, found.head.as_deref())?;
+        found.add_parents("commits that were only in the reflog", commits);
     }
-    keep_found(repo, name, found, keep.reachable)
+    keep_content(repo, name, found, keep.reachable)
 }
 
-/// The same for a worktree whose folder is gone: what git still knows of it is its index and its reflog.
+/// Salvages a worktree whose folder is gone. Git still has its index and its reflog.
 pub fn salvage_missing(
     repo: &Repository,
     worktree: &Path,
@@ -105,48 +103,41 @@ pub fn salvage_missing(
     let ask = || repo.read().env("GIT_DIR", &own);
     let head = ask().args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).answer()?;
     let head = head.map(|id| String::from_utf8_lossy(&id).trim().to_owned());
-    let mut found = Found { dir: repo.root().to_owned(), head, ..Found::default() };
+    let mut found = SalvageContent { dir: repo.root().to_owned(), head, ..SalvageContent::default() };
     if own.join("index").is_file() {
         let index = TemporaryIndex::of_git_dir(repo.root(), &own)?;
-        found.take_operation(&index, &own)?;
+        found.add_operation(&index, &own)?;
         let tree = index.write_tree()?;
         let committed = found.head.as_ref().map(|head| Git::read(&found.dir).tree_of(head)).transpose()?;
         if committed.is_none_or(|committed| committed != tree) && !is_empty_tree(repo, &tree)? {
             found.tree = Some(tree);
         }
     }
-    let loose = reflog_only_commits(repo, &own, keep, found.head.as_deref())?;
-    found.add_parents("commits that only the reflog knew", loose);
+    let commits = reflog_only_commits(repo, &own, keep, found.head.as_deref())?;
+    found.add_parents("commits that were only in the reflog", commits);
     for (module, commits) in unpublished_modules(&own)? {
         fetch(repo.root(), &module, &commits)?;
         found.add_parents(&module.display().to_string(), commits);
     }
-    keep_found(repo, name, found, keep)
+    keep_content(repo, name, found, keep)
 }
 
-fn keep_found(
+fn keep_content(
     repo: &Repository,
     name: &str,
-    found: Found,
+    found: SalvageContent,
     keep: Reachable,
 ) -> Result<Option<SalvageRef>, SalvageError> {
-    let commit = match found.is_only_head() {
-        true => found.head,
-        false => Some(found.commit(name)?),
-    };
-    let Some(commit) = commit else { return Ok(None) };
+    let Some(commit) = found.into_commit(name)? else { return Ok(None) };
     let lost = !is_reachable(repo, &commit, keep)?;
     lost.then(|| keep_commit(repo, name, &commit)).transpose()
 }
 
-/// Keeps a commit that is in no worktree any more. The caller knows that it is worth it.
+/// Keeps a commit under a salvage ref without checking whether it is reachable.
 pub fn keep_commit(repo: &Repository, name: &str, commit: &str) -> Result<SalvageRef, SalvageError> {
     check_name(name)?;
     for number in 1..MOST_OF_ONE_NAME {
-        let suffix = match number {
-            1 => String::new(),
-            number => format!("-{number}"),
-        };
+        let suffix = if number == 1 { String::new() } else { format!("-{number}") };
         let full = format!("{PREFIX}{name}{suffix}");
         let made = repo.write().args(["update-ref", "-m", "salvage", &full, commit]).arg(zero_id(commit)).run();
         let taken_by = match made {
@@ -160,7 +151,7 @@ pub fn keep_commit(repo: &Repository, name: &str, commit: &str) -> Result<Salvag
     Err(SalvageError::NoFreeName { name: name.to_owned() })
 }
 
-/// Keeps those of the commits that no ref reaches any more under one ref; `None` when all of them are reached.
+/// Keeps the unreachable ones among these commits under one ref. Returns `None` if all of them are reachable.
 pub fn keep_lost(
     repo: &Repository,
     name: &str,
@@ -184,18 +175,18 @@ pub fn keep_lost(
     keep_commit(repo, name, &commit).map(Some)
 }
 
-/// What is in a worktree beyond HEAD.
+/// The content of a worktree beyond HEAD.
 #[derive(Debug, Default)]
-struct Found {
+struct SalvageContent {
     dir: PathBuf,
     head: Option<String>,
-    /// Of the files, if they differ from HEAD.
+    /// Tree of the files, if they differ from HEAD.
     tree: Option<String>,
-    /// With what each of them is.
+    /// Further parents of the salvage commit, each with its description.
     parents: Vec<(String, String)>,
 }
 
-impl Found {
+impl SalvageContent {
     fn is_only_head(&self) -> bool {
         self.tree.is_none() && self.parents.is_empty()
     }
@@ -204,7 +195,7 @@ impl Found {
         self.parents.extend(commits.into_iter().map(|commit| (what.to_owned(), commit)));
     }
 
-    /// A commit of these files on HEAD, as one more parent.
+    /// Adds a commit with this tree on top of HEAD as a further parent.
     fn add_tree(&mut self, what: &str, tree: &str) -> Result<(), SalvageError> {
         let head: Vec<String> = self.head.iter().cloned().collect();
         let commit = commit_tree(&self.dir, tree, &head, &format!("salvage: {what}"))?;
@@ -212,9 +203,9 @@ impl Found {
         Ok(())
     }
 
-    /// The state of an unfinished operation, and all sides of what is in conflict, which is taken out of the index so
-    /// that the rest of it can be written as a tree. Tells whether anything was in conflict.
-    fn take_operation(&mut self, index: &TemporaryIndex, git_dir: &Path) -> Result<bool, SalvageError> {
+    /// Adds the state of an unfinished operation, and all sides of files in conflict. These are removed from the index, so
+    /// that the rest of it can be written as a tree. Returns whether there were conflicts.
+    fn add_operation(&mut self, index: &TemporaryIndex, git_dir: &Path) -> Result<bool, SalvageError> {
         let conflicts = index.conflicts()?;
         let operation = operation_in_progress_in(git_dir);
         if conflicts.is_empty() && operation.is_none() {
@@ -243,6 +234,11 @@ impl Found {
         Ok(!conflicts.is_empty())
     }
 
+    /// Returns HEAD if nothing else was found, and otherwise a new commit with everything.
+    fn into_commit(self, title: &str) -> Result<Option<String>, SalvageError> {
+        if self.is_only_head() { Ok(self.head) } else { self.commit(title).map(Some) }
+    }
+
     fn commit(self, title: &str) -> Result<String, SalvageError> {
         let tree = match (&self.tree, &self.head) {
             (Some(tree), _) => tree.clone(),
@@ -261,8 +257,8 @@ impl Found {
     }
 }
 
-/// Everything that a worktree holds.
-fn look(worktree: &Path, title: &str, keep: Keep) -> Result<Found, SalvageError> {
+/// Collects everything that a worktree contains.
+fn collect(worktree: &Path, title: &str, keep: Keep) -> Result<SalvageContent, SalvageError> {
     let copies = keep.copies;
     let Status { head, entries, complaint, .. } = status_despite_marks(worktree)?;
     let mut ignored = locally_ignored(worktree, keep.trusted, keep.ignored)?;
@@ -272,19 +268,19 @@ fn look(worktree: &Path, title: &str, keep: Keep) -> Result<Found, SalvageError>
         return Err(SalvageError::Unreadable { worktree: worktree.to_owned(), complaint });
     }
     let own = git_dir(worktree)?;
-    let mut found = Found { dir: worktree.to_owned(), head, ..Found::default() };
+    let mut found = SalvageContent { dir: worktree.to_owned(), head, ..SalvageContent::default() };
     let mut index = TemporaryIndex::copy_of(worktree)?;
-    let in_conflict = found.take_operation(&index, &own)?;
-    found.take_nested(title, &entries, &ignored.repositories, &own)?;
+    let in_conflict = found.add_operation(&index, &own)?;
+    found.add_nested(title, &entries, &ignored.repositories, &own)?;
     let copies: Vec<&Copied> = copies.iter().filter(|c| c.is_changed(worktree)).collect();
     if entries.is_empty() && copies.is_empty() && ignored.files.is_empty() {
         return Ok(found);
     }
     if entries.iter().any(|e| e.staged && e.in_worktree) {
-        found.add_tree("what was staged", &index.write_tree()?)?;
+        found.add_tree("staged content", &index.write_tree()?)?;
     }
     if in_conflict {
-        // Git adds a file that is gone only where its index knows it.
+        // Git can stage the deletion of a file only if the index contains it.
         index = TemporaryIndex::copy_of(worktree)?;
     }
     stage(index.git(), &entries)?;
@@ -294,10 +290,10 @@ fn look(worktree: &Path, title: &str, keep: Keep) -> Result<Found, SalvageError>
     Ok(found)
 }
 
-impl Found {
-    /// Brings the unpublished commits and the uncommitted files of the repositories inside into the object store around
-    /// them, where nothing keeps them yet.
-    fn take_nested(
+impl SalvageContent {
+    /// Fetches the unpublished commits and the uncommitted files of nested repositories into the surrounding repository,
+    /// where no ref keeps them yet.
+    fn add_nested(
         &mut self,
         title: &str,
         entries: &[StatusEntry],
@@ -316,20 +312,17 @@ impl Found {
         for repository in repositories {
             let head = resolve_commit(&repository, "HEAD")?;
             let trusted: Vec<String> = head.into_iter().collect();
-            let whole = look(&repository, title, Keep { trusted: &trusted, ..Keep::default() })?;
-            let whole = match whole.is_only_head() {
-                true => whole.head,
-                false => Some(whole.commit(title)?),
-            };
-            self.take_commits(&repository, unpublished_commits(&repository, whole.as_deref())?)?;
+            let whole =
+                collect(&repository, title, Keep { trusted: &trusted, ..Keep::default() })?.into_commit(title)?;
+            self.add_commits(&repository, unpublished_commits(&repository, whole.as_deref())?)?;
         }
         for (module, commits) in unpublished_modules(own)? {
-            self.take_commits(&module, commits)?;
+            self.add_commits(&module, commits)?;
         }
         Ok(())
     }
 
-    fn take_commits(&mut self, from: &Path, commits: Vec<String>) -> Result<(), SalvageError> {
+    fn add_commits(&mut self, from: &Path, commits: Vec<String>) -> Result<(), SalvageError> {
         let (dir, name) = (self.dir.clone(), from.strip_prefix(&self.dir).unwrap_or(from).display().to_string());
         let known = |commit: &String| self.parents.iter().any(|(_, parent)| parent == commit);
         let new: Vec<String> = commits.into_iter().filter(|commit| !known(commit)).collect();
@@ -348,14 +341,14 @@ fn fetch(into: &Path, from: &Path, commits: &[String]) -> Result<(), CommandErro
         .config("protocol.version=2")
         .args(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"])
         .args(["--no-recurse-submodules", "--update-shallow"])
-        // A submodule's repository may name a folder that is gone as the place of its files, and then git fails there.
+        // A submodule's repository may name a missing folder as its worktree, and git fails there without this.
         .args(["--upload-pack", "GIT_WORK_TREE=. git upload-pack", "--"])
         .arg(from)
         .args(commits);
     fetch.run().map(drop)
 }
 
-/// What tells of an operation that is not finished, relative to the worktree's own git folder.
+/// Returns the files that describe an unfinished operation, relative to the worktree's git directory.
 fn state_files(git_dir: &Path) -> Vec<PathBuf> {
     const FOLDERS: [&str; 3] = ["rebase-merge", "rebase-apply", "sequencer"];
     const OTHERS: [&str; 4] = ["HEAD", "FETCH_HEAD", "COMMIT_EDITMSG", "index"];

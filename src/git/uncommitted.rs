@@ -1,7 +1,7 @@
 //! Commits the uncommitted changes of a worker to its branch, so that a result is always a commit.
 //!
 //! This applies only to worktrees that this program created. No hook runs and nothing is signed, as both could prompt.
-//! Where a commit would be misleading (with conflicts, in the middle of a rebase, on no branch), an error is returned.
+//! A commit that would be misleading is an error: with conflicts, in the middle of a rebase, or on no branch.
 //! [`super::not_on_branch`] then lists the uncommitted changes.
 
 use std::collections::HashSet;
@@ -80,7 +80,7 @@ pub fn uncommitted_and_ignored(worktree: &Path) -> Result<Status, CommandError> 
 /// The commit's identity is `own`, else the user's, else `fallback`.
 ///
 /// A merge, cherry-pick or revert that lacks only its commit is committed too. Git then reports that nothing else
-/// remains, and its resolutions are stored nowhere else. `left` is the result of [`uncommitted_and_ignored`], taken just before.
+/// remains, and its resolutions are stored nowhere else. `left` is a recent result of [`uncommitted_and_ignored`].
 pub fn commit_uncommitted(
     worktree: &Path,
     left: Status,
@@ -92,9 +92,9 @@ pub fn commit_uncommitted(
     let git_dir = git_dir(worktree)?;
     let operation = operation_in_progress_in(&git_dir);
     let (head, branch, before) = (left.head.clone(), left.branch.clone(), left.clone());
-    let mut what = ToCommit::of(worktree, left, copies)?;
-    if what.entries.is_empty() && operation.is_none() {
-        return Ok(Committed { still_uncommitted: what.left_alone, ..Committed::default() });
+    let mut work = ToCommit::of(worktree, left, copies)?;
+    if work.entries.is_empty() && operation.is_none() {
+        return Ok(Committed { still_uncommitted: work.skipped, ..Committed::default() });
     }
     let place = || worktree.to_owned();
     let mut committed = Committed::default();
@@ -102,47 +102,47 @@ pub fn commit_uncommitted(
     if let Some(operation) = operation {
         let can_end = branch.is_some()
             && waits_for_its_commit(&git_dir)
-            && !what.has_conflicts()
+            && !work.has_conflicts()
             && !has_conflict_markers(worktree)?;
         if !can_end {
-            return match what.entries.is_empty() && operation == "bisect" {
-                true => Ok(Committed { still_uncommitted: what.left_alone, ..Committed::default() }),
-                false => Err(UncommittedError::InProgress { worktree: place(), operation }),
-            };
+            if work.entries.is_empty() && operation == "bisect" {
+                return Ok(Committed { still_uncommitted: work.skipped, ..Committed::default() });
+            }
+            return Err(UncommittedError::InProgress { worktree: place(), operation });
         }
-        files.extend(what.entries.iter().filter(|entry| entry.staged).map(|entry| entry.path.clone()));
+        files.extend(work.entries.iter().filter(|entry| entry.staged).map(|entry| entry.path.clone()));
         committed.files = files.len();
-        committed.commit = conclude(worktree, fallback, own)?;
-        what = ToCommit::of(worktree, status(worktree, Untracked::Files)?, copies)?;
+        committed.commit = finish_operation(worktree, fallback, own)?;
+        work = ToCommit::of(worktree, status(worktree, Untracked::Files)?, copies)?;
     }
-    committed.still_uncommitted = what.left_alone;
-    if what.entries.is_empty() {
+    committed.still_uncommitted = work.skipped;
+    if work.entries.is_empty() {
         return Ok(committed);
     }
     match (&head, branch) {
-        _ if what.has_conflicts() => return Err(UncommittedError::Conflicts { worktree: place() }),
+        _ if work.has_conflicts() => return Err(UncommittedError::Conflicts { worktree: place() }),
         (_, None) => return Err(UncommittedError::Detached { worktree: place() }),
         (None, Some(branch)) => return Err(UncommittedError::Unborn { worktree: place(), branch }),
         (Some(_), Some(_)) => {}
     }
-    if what.entries.iter().any(|entry| entry.staged && entry.in_worktree) {
+    if work.entries.iter().any(|entry| entry.staged && entry.in_worktree) {
         committed.commit = commit_staged(worktree, message, fallback, own)?.or(committed.commit);
     }
-    let refused = stage_what_git_takes(worktree, &what.entries)?;
+    let refused = stage_accepted(worktree, &work.entries)?;
     let is_refused = |entry: &&StatusEntry| refused.iter().any(|(path, _)| *path == entry.path);
-    files.extend(what.entries.iter().filter(|entry| !is_refused(entry)).map(|entry| entry.path.clone()));
+    files.extend(work.entries.iter().filter(|entry| !is_refused(entry)).map(|entry| entry.path.clone()));
     committed.files = files.len();
     committed.still_uncommitted += refused.len();
     committed.refused = refused.into_iter().next().map(|(_, why)| why);
     committed.commit = commit_staged(worktree, message, fallback, own)?.or(committed.commit);
     if operation.is_none() && committed.refused.is_none() {
-        committed.status = committed.commit.as_ref().and_then(|commit| after(worktree, before, commit, &what.entries));
+        committed.status = committed.commit.as_ref().and_then(|commit| after(worktree, before, commit, &work.entries));
     }
     Ok(committed)
 }
 
-/// Returns the status after these entries were committed. `None` if libgit2 does not confirm that HEAD, the index and the
-/// files agree, or cannot tell.
+/// Returns the status after these entries were committed. `None` unless libgit2 confirms that HEAD, the index and the files
+/// agree.
 fn after(worktree: &Path, mut before: Status, commit: &str, committed: &[StatusEntry]) -> Option<Status> {
     let opened = git2::Repository::open(worktree).ok()?;
     let head = opened.head().ok()?.peel_to_commit().ok()?;
@@ -156,7 +156,7 @@ fn after(worktree: &Path, mut before: Status, commit: &str, committed: &[StatusE
                 let staged_at = (i64::from(staged.mtime.seconds()), i64::from(staged.mtime.nanoseconds()));
                 staged.file_size == file.len() as u32 && staged_at == (file.mtime(), file.mtime_nsec())
             }
-            // The second kind: a folder on the way is a file now.
+            // The second kind occurs if a parent folder is a file now.
             (None, Err(error)) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
             _ => false,
         }
@@ -174,14 +174,14 @@ fn after(worktree: &Path, mut before: Status, commit: &str, committed: &[StatusE
 /// The entries of a status that are to be committed.
 struct ToCommit {
     entries: Vec<StatusEntry>,
-    left_alone: usize,
+    skipped: usize,
 }
 
 impl ToCommit {
     fn of(worktree: &Path, status: Status, copies: &[Copied]) -> Result<Self, CommandError> {
         let is_copy = |path: &Path| copies.iter().any(|copy| Path::new(&copy.path) == path);
         let bare = bare_repositories(worktree, &status.entries);
-        let (mut entries, mut left_alone) = (Vec::new(), 0);
+        let (mut entries, mut skipped) = (Vec::new(), 0);
         for entry in status.entries {
             if entry.untracked && is_copy(&entry.path) {
                 continue;
@@ -194,12 +194,12 @@ impl ToCommit {
                 Some(submodule) => submodule.moved && !is_nowhere_else(&worktree.join(&entry.path))?,
             };
             // A submodule that is committed at its new commit can still have uncommitted files of its own.
-            left_alone += usize::from(!is_own || entry.submodule.is_some_and(|submodule| submodule.dirty));
+            skipped += usize::from(!is_own || entry.submodule.is_some_and(|submodule| submodule.dirty));
             if is_own {
                 entries.push(entry);
             }
         }
-        Ok(Self { entries, left_alone })
+        Ok(Self { entries, skipped })
     }
 
     fn has_conflicts(&self) -> bool {
@@ -219,12 +219,16 @@ fn is_nowhere_else(submodule: &Path) -> Result<bool, CommandError> {
 /// Returns whether the staged changes contain conflict markers.
 fn has_conflict_markers(worktree: &Path) -> Result<bool, CommandError> {
     let check = ["diff", "--no-ext-diff", "--no-textconv", "--cached", "--check", "--ignore-submodules"];
-    let said = Git::read(worktree).args(check).output()?;
-    Ok(String::from_utf8_lossy(&said.stdout).contains("leftover conflict marker"))
+    let output = Git::read(worktree).args(check).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).contains("leftover conflict marker"))
 }
 
 /// Commits as `git commit` would, with the message and the author that the operation has prepared.
-fn conclude(worktree: &Path, fallback: &Identity, own: Option<&Identity>) -> Result<Option<String>, CommandError> {
+fn finish_operation(
+    worktree: &Path,
+    fallback: &Identity,
+    own: Option<&Identity>,
+) -> Result<Option<String>, CommandError> {
     commit_with(worktree, fallback, |git| {
         let git = own.into_iter().fold(git, |git, own| own.commit_as(git));
         git.config("commit.gpgSign=false")
@@ -237,18 +241,18 @@ fn conclude(worktree: &Path, fallback: &Identity, own: Option<&Identity>) -> Res
 
 /// Stages the entries and returns those that git refuses, each with git's message. One unreadable file must not block
 /// the others.
-fn stage_what_git_takes(worktree: &Path, entries: &[StatusEntry]) -> Result<Vec<(PathBuf, String)>, CommandError> {
+fn stage_accepted(worktree: &Path, entries: &[StatusEntry]) -> Result<Vec<(PathBuf, String)>, CommandError> {
     let Err(error) = stage(Git::write(worktree), entries) else { return Ok(Vec::new()) };
-    let is_of_all = |stderr: &str| stderr.contains(".lock'") || stderr.contains("No space left");
+    let concerns_all_files = |stderr: &str| stderr.contains(".lock'") || stderr.contains("No space left");
     match &error {
-        CommandError::Failed { stderr, .. } if is_of_all(stderr) => Err(error),
+        CommandError::Failed { stderr, .. } if concerns_all_files(stderr) => Err(error),
         CommandError::Failed { .. } if entries.len() > 1 => {
             let (some, others) = entries.split_at(entries.len() / 2);
-            let mut refused = stage_what_git_takes(worktree, some)?;
+            let mut refused = stage_accepted(worktree, some)?;
             if refused.len() > MOST_REFUSED {
                 return Err(error);
             }
-            refused.extend(stage_what_git_takes(worktree, others)?);
+            refused.extend(stage_accepted(worktree, others)?);
             Ok(refused)
         }
         CommandError::Failed { stderr, .. } => {
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_left_becomes_one_commit_without_hooks() {
+    fn all_changes_become_one_commit_without_hooks() {
         let fixture = Fixture::new();
         fixture.commit("gone.txt", "x\n");
         assert_eq!(commit(&fixture, &[]).unwrap(), None);
@@ -327,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_staged_and_then_changed_or_deleted_is_committed_too() {
+    fn replaced_staged_content_is_committed_first() {
         let fixture = Fixture::new();
         fixture.write("changed.txt", "staged\n");
         fixture.write("gone.txt", "only staged\n");
@@ -355,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_and_repositories_inside_stay_out() {
+    fn copies_and_nested_repositories_stay_out() {
         let fixture = Fixture::new();
         fixture.write(".env", "SECRET=1\n");
         fixture.git(&["init", "-q", "inner"]);
@@ -385,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_after_it_is_the_one_that_git_reports() {
+    fn the_returned_status_equals_that_of_git() {
         let fixture = Fixture::new();
         for name in ["gone.txt", "deep/er/old.txt", "mode.sh"] {
             fixture.commit(name, "x\n");
@@ -412,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_after_it_is_unknown_if_anything_changed_or_git_alone_can_tell() {
+    fn an_uncertain_status_is_not_returned() {
         let fixture = Fixture::new();
         fixture.write("new.txt", "1\n");
         let before = uncommitted_and_ignored(fixture.root()).unwrap();

@@ -15,7 +15,7 @@ fn keep_all(fixture: &Fixture, dir: &Path) -> Option<SalvageRef> {
 }
 
 #[test]
-fn a_clean_worktree_on_a_branch_has_nothing_to_lose() {
+fn a_clean_worktree_on_a_branch_loses_nothing() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     commit(&made.path, "a.txt", "a\n");
@@ -32,7 +32,7 @@ fn a_clean_worktree_on_a_branch_has_nothing_to_lose() {
 }
 
 #[test]
-fn everything_uncommitted_is_kept_and_the_worktree_untouched() {
+fn salvage_keeps_uncommitted_work_and_changes_nothing() {
     let fixture = Fixture::new();
     fixture.write(".gitignore", "ignored\n");
     fixture.write("gone.txt", "gone\n");
@@ -59,7 +59,7 @@ fn everything_uncommitted_is_kept_and_the_worktree_untouched() {
 }
 
 #[test]
-fn conflicts_are_kept_as_they_stand() {
+fn files_in_conflict_are_kept_with_markers() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     commit(&made.path, "readme.txt", "work\n");
@@ -81,7 +81,7 @@ fn a_detached_head_is_kept_by_its_own_commit() {
 }
 
 #[test]
-fn a_taken_name_gets_a_number_and_the_same_commit_no_second_ref() {
+fn only_another_commit_gets_a_numbered_ref() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     git(&made.path, &["checkout", "-q", "--detach"]);
@@ -101,7 +101,7 @@ fn a_taken_name_gets_a_number_and_the_same_commit_no_second_ref() {
 }
 
 #[test]
-fn changed_copies_are_kept_and_unchanged_ones_not() {
+fn only_changed_copies_are_kept() {
     let fixture = Fixture::new();
     fixture.write(".worktreeinclude", ".env*\n");
     fixture.commit(".gitignore", ".env*\n");
@@ -121,7 +121,7 @@ fn changed_copies_are_kept_and_unchanged_ones_not() {
 }
 
 #[test]
-fn submodules_and_repositories_inside_are_kept_with_all_their_work() {
+fn work_in_submodules_and_nested_repositories_is_kept() {
     let fixture = Fixture::new();
     fixture.git(&["clone", "-q", "--bare", ".", "../library.git"]);
     fixture.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", "../library.git", "lib"]);
@@ -155,7 +155,7 @@ fn submodules_and_repositories_inside_are_kept_with_all_their_work() {
 }
 
 #[test]
-fn a_missing_identity_does_not_stop_a_salvage() {
+fn salvage_works_without_an_identity() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     for setting in ["user.name", "user.email"] {
@@ -169,7 +169,7 @@ fn a_missing_identity_does_not_stop_a_salvage() {
 }
 
 #[test]
-fn what_is_only_called_a_repository_is_kept_as_files_or_refused() {
+fn broken_nested_repositories_are_kept_or_refused() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     write(&made.path, "plain/.git/nothing", "x\n");
@@ -183,7 +183,7 @@ fn what_is_only_called_a_repository_is_kept_as_files_or_refused() {
 }
 
 #[test]
-fn line_endings_do_not_stop_a_salvage() {
+fn salvage_ignores_line_ending_warnings() {
     let fixture = Fixture::new();
     fixture.git(&["config", "core.autocrlf", "input"]);
     fixture.git(&["config", "core.safecrlf", "true"]);
@@ -194,7 +194,7 @@ fn line_endings_do_not_stop_a_salvage() {
 }
 
 #[test]
-fn a_worktree_before_its_first_commit_is_kept() {
+fn a_worktree_without_commits_is_kept() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     git(&made.path, &["checkout", "-q", "--orphan", "fresh"]);
@@ -206,12 +206,12 @@ fn a_worktree_before_its_first_commit_is_kept() {
 }
 
 #[test]
-fn a_change_of_the_same_size_in_the_second_of_the_index_is_kept() {
+fn a_racy_change_of_the_same_size_is_kept() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     let (file, index) = (made.path.join("racy.txt"), git_dir(&made.path).unwrap().join("index"));
     commit(&made.path, "racy.txt", "1\n");
-    // As if all of it had happened within one moment, some time ago.
+    // Simulates that everything happened at the same moment in the past.
     let then = std::time::SystemTime::now() - std::time::Duration::from_secs(1_000);
     let set = |path: &Path| fs::File::options().write(true).open(path).unwrap().set_modified(then).unwrap();
     set(&file);
