@@ -1,6 +1,6 @@
 //! Determines what in a checkout blocks a fast-forward, by the rules of `git merge --ff-only --no-overwrite-ignore`.
-//! Only paths that the fast-forward itself changes can block it. Nothing is changed here; git decides finally when the
-//! branch moves.
+//! Only paths that the fast-forward itself changes can block it. This module changes nothing; git makes the final decision
+//! when the branch moves.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -35,7 +35,7 @@ impl FileVersion {
     }
 }
 
-/// Paths for which git would refuse the fast-forward, each list sorted.
+/// Paths that block the fast-forward, each list sorted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct BlockingPaths {
     /// Files in conflict. Git merges nothing before they are resolved.
@@ -66,11 +66,11 @@ pub fn tree_changes(git: Git, from: &str, to: &str) -> Result<Vec<TreeChange>, C
     let args =
         ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-commit-id", "--ignore-submodules=none"];
     let text = git.args(args).args([from, to]).run()?;
-    let blob = |mode: &str, id: &str| FileVersion { mode: mode.to_owned(), id: id.to_owned() };
+    let version = |mode: &str, id: &str| FileVersion { mode: mode.to_owned(), id: id.to_owned() };
     let change = |it: Changed| TreeChange {
         path: it.path.to_owned(),
-        old: blob(it.old_mode, it.old_id),
-        new: blob(it.new_mode, it.new_id),
+        old: version(it.old_mode, it.old_id),
+        new: version(it.new_mode, it.new_id),
     };
     Ok(changed(&text).map(change).collect())
 }
@@ -78,15 +78,16 @@ pub fn tree_changes(git: Git, from: &str, to: &str) -> Result<Vec<TreeChange>, C
 impl CheckoutState {
     /// Reads a checkout. Changes of files marked as unchanged are included, because git's merge sees them too.
     pub fn of(worktree: &Path) -> Result<Self, IndexError> {
-        let status = match marked_unchanged(worktree)?.is_empty() {
-            true => status(worktree, Untracked::Left)?,
-            false => status_despite_marks(worktree)?,
+        let status = if marked_unchanged(worktree)?.is_empty() {
+            status(worktree, Untracked::Omitted)?
+        } else {
+            status_despite_marks(worktree)?
         };
-        let mut dirt = Self::default();
+        let mut state = Self::default();
         for record in status.records.split(|byte| *byte == 0) {
-            dirt.note(record);
+            state.note(record);
         }
-        Ok(dirt)
+        Ok(state)
     }
 
     /// Records one line: `1 XY sub mH mI mW hH hI path` or `u XY sub m1 m2 m3 mW h1 h2 h3 path`.
@@ -165,8 +166,8 @@ impl CheckoutState {
             if metadata.is_some_and(|it| it.is_dir()) {
                 continue;
             }
-            let goes = changes.get(&*part).is_some_and(|it| !it.old.is_absent() && it.new.is_absent());
-            return Ok((!goes && !self.is_staged(&part)).then_some(part));
+            let is_removed = changes.get(&*part).is_some_and(|it| !it.old.is_absent() && it.new.is_absent());
+            return Ok((!is_removed && !self.is_staged(&part)).then_some(part));
         }
         // The place is a folder: git removes tracked files in it, and the folder itself if it is empty.
         let listed = Git::read(worktree).env("GIT_LITERAL_PATHSPECS", "1").args(["ls-files", "-z", "--others", "--"]);
@@ -178,7 +179,7 @@ impl CheckoutState {
 impl Tracked {
     fn blocks(&self, worktree: &Path, change: &TreeChange) -> bool {
         if self.staged {
-            // Git keeps staged content that equals the new content, whatever the file in the worktree looks like.
+            // Git keeps staged content that equals the new content, regardless of the file in the worktree.
             return self.index != change.new && !(self.index.is_absent() && change.new.is_absent());
         }
         let is_missing = || {
@@ -267,10 +268,10 @@ mod tests {
             }),
             ("deletion of a changed file", |f| remove(f, "mod.txt")),
             ("staged deletion of a changed file", |f| drop(f.git(&["rm", "-q", "mod.txt"]))),
-            ("deletion of a file that goes", |f| remove(f, "del.txt")),
-            ("staged deletion of a file that goes", |f| drop(f.git(&["rm", "-q", "del.txt"]))),
-            ("edit of a file that goes", |f| f.write("del.txt", "mine\n")),
-            ("untracked copy of a file that goes", |f| drop(f.git(&["rm", "-q", "--cached", "del.txt"]))),
+            ("deletion of a removed file", |f| remove(f, "del.txt")),
+            ("staged deletion of a removed file", |f| drop(f.git(&["rm", "-q", "del.txt"]))),
+            ("edit of a removed file", |f| f.write("del.txt", "mine\n")),
+            ("untracked copy of a removed file", |f| drop(f.git(&["rm", "-q", "--cached", "del.txt"]))),
             ("untracked file in the place of a new one", |f| f.write("new.txt", "mine\n")),
             ("the same file, untracked", |f| f.write("new.txt", "two\n")),
             ("the new file, staged the same", |f| stage(f, "new.txt", "two\n")),
@@ -287,7 +288,7 @@ mod tests {
             ("untracked file in a folder that becomes a file", |f| f.write("fold/mine.txt", "mine\n")),
             ("ignored file in a folder that becomes a file", |f| f.write("fold/mine.ign", "mine\n")),
             ("staged file in a folder that becomes a file", |f| stage(f, "fold/mine.txt", "mine\n")),
-            ("untracked file in a folder that goes", |f| f.write("deep/er/mine.txt", "mine\n")),
+            ("untracked file in a removed folder", |f| f.write("deep/er/mine.txt", "mine\n")),
             ("edit of a file that becomes a folder", |f| f.write("swap", "mine\n")),
             ("folder in the place of that file", |f| {
                 remove(f, "swap");
@@ -302,11 +303,11 @@ mod tests {
                 let mode = fs::Permissions::from_mode(0o755);
                 fs::set_permissions(f.root().join("run.sh"), mode).unwrap();
             }),
-            ("edit hidden by a mark", |f| {
+            ("edit of a file marked as unchanged", |f| {
                 f.git(&["update-index", "--assume-unchanged", "mod.txt"]);
                 f.write("mod.txt", "mine\n");
             }),
-            ("edit of another file hidden by a mark", |f| {
+            ("edit of another file marked as unchanged", |f| {
                 f.git(&["update-index", "--assume-unchanged", "other.txt"]);
                 f.write("other.txt", "mine\n");
             }),
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_is_that_of_git_itself() {
+    fn blocking_paths_match_the_decision_of_git() {
         let mut wrong = Vec::new();
         for (name, local) in locals() {
             let fixture = ahead();
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_way_is_named() {
+    fn blocking_paths_are_named() {
         let fixture = ahead();
         for path in ["mod.txt", "other.txt", "made.ign", "fold/b.ign"] {
             fixture.write(path, "mine\n");

@@ -1,8 +1,8 @@
-//! Integrating a worker's branch into another branch: a merge, a squash or a cherry-pick.
+//! Computes the integration of one branch into another: a merge, a squash or a cherry-pick.
 //!
-//! The result is computed without a working tree, by `git merge-tree`: it is the tree that the user's own `git merge`
-//! would make. Nothing is touched: [`super::land`] moves the target branch to a clean result. Commits made here are not
-//! signed and run no hook.
+//! The result is computed by `git merge-tree` without a working tree. It is the tree that the user's own `git merge` would
+//! create. This module moves no branch; [`super::land`] moves the target to a clean result. Its commits are not signed
+//! and run no hook.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -94,14 +94,15 @@ impl Hinted for IntegrateError {
     }
 }
 
+/// The way in which a branch is integrated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
-    /// One merge commit, also where a fast-forward would do: it records what came from where.
+    /// One merge commit even if a fast-forward is possible, to record the origin of the commits.
     Merge,
     /// One commit with all changes, and the target as its only parent.
     Squash,
-    /// Every commit by itself, with its author and message. Those that change nothing any more are left out.
+    /// Every commit separately, with its author and message. Commits that no longer change anything are left out.
     CherryPick,
 }
 
@@ -139,14 +140,14 @@ pub enum Stacked {
     Clean(String),
 }
 
-/// `kind` is git's own word: `contents`, `modify/delete`, `rename/rename`, `binary`, …
+/// A path in conflict. `kind` is git's own word: `contents`, `modify/delete`, `rename/rename`, `binary`, …
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MergeConflict {
     pub path: String,
     pub kind: String,
 }
 
-/// A workspace that computes integrations, one on top of another.
+/// A scratch merge, which computes integrations on top of each other.
 pub struct ScratchMerge<'a> {
     repo: &'a Repository,
     /// Folder for the objects of a dry run, deleted together with it.
@@ -154,12 +155,12 @@ pub struct ScratchMerge<'a> {
 }
 
 impl<'a> ScratchMerge<'a> {
-    /// Returns a workspace whose objects stay in the repository until `git gc` removes the unreachable ones.
+    /// Creates one whose objects stay in the repository until `git gc` removes the unreachable ones.
     pub fn new(repo: &'a Repository) -> Self {
         Self { repo, scratch: None }
     }
 
-    /// Returns a workspace that writes nothing to the repository.
+    /// Creates one that writes nothing to the repository.
     pub fn dry(repo: &'a Repository) -> Result<Self, IntegrateError> {
         Ok(Self { repo, scratch: Some(tempfile::tempdir().map_err(IntegrateError::Scratch)?) })
     }
@@ -169,17 +170,17 @@ impl<'a> ScratchMerge<'a> {
         self.scratch
     }
 
-    /// Computes the commit that integrates this step on top of `onto`. If that conflicts, it is retried without the
-    /// changes that the user has already integrated by hand, and the commit up to which they were is returned too. The
-    /// user may have reverted them since.
+    /// Computes the commit that integrates this step on top of `onto`. After a conflict, it is retried without the changes
+    /// that the user has already integrated by hand. The commit up to which those reach is then returned too. The user
+    /// may have reverted them since.
     pub fn stack(&self, onto: &str, step: &IntegrationStep) -> Result<(Stacked, Option<String>), IntegrateError> {
-        let coupled = self.stack_once(onto, step)?;
-        if !matches!(coupled, Stacked::Conflicts(_)) || step.settled().next().is_some() {
-            return Ok((coupled, None));
+        let stacked = self.stack_once(onto, step)?;
+        if !matches!(stacked, Stacked::Conflicts(_)) || step.settled().next().is_some() {
+            return Ok((stacked, None));
         }
-        let Some(contained) = self.landed_by_hand(onto, &step.tip)? else { return Ok((coupled, None)) };
+        let Some(contained) = self.integrated_by_hand(onto, &step.tip)? else { return Ok((stacked, None)) };
         match self.stack_once(onto, &IntegrationStep { contained: vec![contained.clone()], ..step.clone() })? {
-            Stacked::Conflicts(_) => Ok((coupled, None)),
+            Stacked::Conflicts(_) => Ok((stacked, None)),
             beyond => Ok((beyond, Some(contained))),
         }
     }
@@ -278,7 +279,7 @@ impl<'a> ScratchMerge<'a> {
 
     /// Returns the newest commit of `tip` whose changes the user has already integrated into `onto`, picked one by one
     /// or squashed into one commit. Called only after a merge conflict, and only the newest commits are compared.
-    fn landed_by_hand(&self, onto: &str, tip: &str) -> Result<Option<String>, IntegrateError> {
+    fn integrated_by_hand(&self, onto: &str, tip: &str) -> Result<Option<String>, IntegrateError> {
         let Some(base) = self.read().args(["merge-base", onto, tip]).answer()? else { return Ok(None) };
         let base = String::from_utf8_lossy(&base).trim().to_owned();
         let listed = |kind: &str, of: &str| {
@@ -371,10 +372,10 @@ impl<'a> ScratchMerge<'a> {
         Ok(Ok(commit_tree(git, &tree, &[onto], message)?))
     }
 
-    /// The tree of a clean merge, or what is in conflict.
+    /// Returns the tree of a clean merge, or the conflicts.
     fn merge_trees(&self, ours: &str, theirs: &str) -> Result<Result<String, Vec<MergeConflict>>, CommandError> {
         let arguments = ["merge-tree", "--write-tree", "-z", "--messages", ours, theirs];
-        // As in the checkout that the user would merge in: not in whatever is checked out at the root.
+        // Attributes come from the target, as in a checkout of it, and not from the branch checked out at the root.
         let output = self.write().env("GIT_ATTR_SOURCE", ours).args(arguments).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         match output.code {
@@ -390,7 +391,8 @@ impl<'a> ScratchMerge<'a> {
     }
 }
 
-/// A commit with all of these branches or commits in it, that no ref points at. For work that builds on several others.
+/// Creates a commit that contains all of these branches or commits, as the base of work that builds on several others.
+/// No ref points at it.
 pub fn merge_of(repo: &Repository, names: &[String]) -> Result<String, IntegrateError> {
     let mut merged: Option<String> = None;
     for name in names {
@@ -412,6 +414,7 @@ fn join(repo: &Repository, branch: &str, base: &str, next: &str) -> Result<Strin
     Ok(commit_tree(repo.write(), &tree, &[base, next], message)?)
 }
 
+/// Returns the tip of a local branch, or else of the remote branch of that name.
 pub fn tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
     names::tip(repo, branch)?.map_or_else(|| unknown(repo, branch), Ok)
 }
@@ -432,17 +435,17 @@ fn unknown<T>(repo: &Repository, branch: &str) -> Result<T, IntegrateError> {
 /// Configures a call to write new objects to `folder` and still read those of the repository.
 pub(super) fn with_objects_in(git: Git, repo: &Repository, folder: &Path) -> Git {
     let objects = repo.common_dir.join("objects");
-    // In quotes a colon in it does not end it.
+    // Git separates paths at colons, unless they are quoted.
     let objects = objects.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
     git.env("GIT_OBJECT_DIRECTORY", folder).env("GIT_ALTERNATE_OBJECT_DIRECTORIES", format!("\"{objects}\""))
 }
 
-/// Returns whether all commits of the one are in the other.
+/// Returns whether the history of `whole` contains the commit `part`.
 pub fn contains(repo: &Repository, whole: &str, part: &str) -> bool {
     CommitGraph::of(repo).contains(whole, part)
 }
 
-/// The history of a repository that is opened once for many questions.
+/// The commit graph of a repository, opened once for many queries.
 pub struct CommitGraph<'a> {
     repo: &'a Repository,
     ancestry: Option<refs::Ancestry>,
@@ -453,10 +456,10 @@ impl<'a> CommitGraph<'a> {
         Self { repo, ancestry: refs::Ancestry::of(repo.root()) }
     }
 
-    /// See [`contains`].
+    /// Returns whether the history of `whole` contains the commit `part`.
     pub fn contains(&self, whole: &str, part: &str) -> bool {
-        let told = self.ancestry.as_ref().and_then(|it| it.is_ancestor(part, whole));
-        told.unwrap_or_else(|| self.repo.read().is_ancestor(part, whole).unwrap_or(false))
+        let known = self.ancestry.as_ref().and_then(|it| it.is_ancestor(part, whole));
+        known.unwrap_or_else(|| self.repo.read().is_ancestor(part, whole).unwrap_or(false))
     }
 }
 
@@ -468,8 +471,9 @@ fn commit_tree(git: Git, tree: &str, parents: &[&str], message: Vec<u8>) -> Resu
         .text()
 }
 
-/// The tree; the files in conflict (`<mode> <id> <stage> TAB <path>`) up to an empty record; then the messages: the
-/// number of paths, the paths, the type (`CONFLICT (contents)`, `Auto-merging`) and the text.
+/// Parses the output of `git merge-tree`. It consists of the tree, the files in conflict (`<mode> <id> <stage> TAB <path>`),
+/// an empty record, and messages. A message is the number of paths, the paths, the type (`CONFLICT (contents)`,
+/// `Auto-merging`) and the text.
 fn parse_conflicts(text: &str, sides: &[&str]) -> Vec<MergeConflict> {
     let own = |path: &str| own_name(path, sides).to_owned();
     let mut records = text.split('\0').skip(1);
@@ -486,7 +490,7 @@ fn parse_conflicts(text: &str, sides: &[&str]) -> Vec<MergeConflict> {
         records.next();
         let kind = kind.strip_prefix("CONFLICT (").map(|kind| kind.trim_end_matches(')'));
         let (Some(kind), Some(first)) = (kind, paths.first()) else { continue };
-        // A conflict of several paths is one of those that are unmerged; a few leave no path so.
+        // A conflict of several paths concerns the unmerged ones. A few kinds of conflict leave no path unmerged.
         let open: Vec<&String> = paths.iter().filter(|path| unmerged.contains(path)).collect();
         let of = if open.is_empty() { vec![first] } else { open };
         named.extend(of.iter().map(|path| (*path).clone()));
@@ -499,7 +503,7 @@ fn parse_conflicts(text: &str, sides: &[&str]) -> Vec<MergeConflict> {
     conflicts
 }
 
-/// Where both sides would have one path, git moves one aside as `<path>~<side>`: that file is nowhere yet.
+/// Returns the original path of `<path>~<side>`, the name that git uses if both sides need the same path.
 pub(super) fn own_name<'a>(path: &'a str, sides: &[&str]) -> &'a str {
     match path.rsplit_once('~') {
         Some((own, side)) if sides.contains(&side) => own,
@@ -507,7 +511,7 @@ pub(super) fn own_name<'a>(path: &'a str, sides: &[&str]) -> &'a str {
     }
 }
 
-/// How the reflog's lines of our moves begin.
+/// Beginning of the reflog messages of this program's moves.
 pub(super) const REASON: &str = "orchestrator-boss: integrate ";
 
 /// Returns whether only integrations of this program moved the ref from one commit to the other, according to its

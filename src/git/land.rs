@@ -42,8 +42,8 @@ impl Landing {
         let checkout = match checkout_of(repo, branch)? {
             Some(worktree) => {
                 refuse_busy(branch, &worktree)?;
-                let dirt = CheckoutState::of(&worktree)?;
-                Some((worktree, dirt))
+                let state = CheckoutState::of(&worktree)?;
+                Some((worktree, state))
             }
             None => None,
         };
@@ -52,8 +52,8 @@ impl Landing {
 
     /// Returns an error where [`land`] would fail, so that no verification runs for a result that cannot land.
     pub fn check(&self, changes: &[TreeChange]) -> Result<(), IntegrateError> {
-        let Some((worktree, dirt)) = &self.checkout else { return Ok(()) };
-        let BlockingPaths { unmerged, changed, untracked } = dirt.blocking_paths(worktree, changes)?;
+        let Some((worktree, state)) = &self.checkout else { return Ok(()) };
+        let BlockingPaths { unmerged, changed, untracked } = state.blocking_paths(worktree, changes)?;
         let (branch, worktree) = (self.branch.clone(), worktree.clone());
         let samples = |paths: &[PathBuf]| paths.iter().take(SAMPLES).map(|path| path.display().to_string()).collect();
         if !unmerged.is_empty() {
@@ -85,7 +85,7 @@ pub fn land(repo: &Repository, step: BranchMove<'_>) -> Result<(), IntegrateErro
     let Err(error) = moved else { return Ok(()) };
     refuse_moved(repo, step)?;
     if let Some((worktree, _)) = &landing.checkout {
-        take_back(worktree, step);
+        undo_fast_forward(worktree, step);
     }
     Err(error.into())
 }
@@ -100,7 +100,7 @@ fn refuse_moved(repo: &Repository, step: BranchMove<'_>) -> Result<(), Integrate
 }
 
 fn checkout_of(repo: &Repository, branch: &str) -> Result<Option<PathBuf>, CommandError> {
-    // One whose folder is gone has no files that an integration could change.
+    // A checkout without a folder has no files that an integration could change.
     let checkout = |it: &super::worktree::Listed| !it.bare && !it.missing && it.branch.as_deref() == Some(branch);
     Ok(list(repo)?.into_iter().find(checkout).map(|worktree| worktree.path))
 }
@@ -139,10 +139,7 @@ fn refuse_busy(branch: &str, worktree: &Path) -> Result<(), IntegrateError> {
     }
     let lock = git_dir.join("index.lock");
     let age = fs::metadata(&lock).and_then(|found| found.modified()).ok().and_then(|it| it.elapsed().ok());
-    match age.is_some_and(|age| age > STALE) {
-        true => Err(IntegrateError::TargetLocked { branch, lock }),
-        false => Ok(()),
-    }
+    if age.is_some_and(|age| age > STALE) { Err(IntegrateError::TargetLocked { branch, lock }) } else { Ok(()) }
 }
 
 /// Fast-forwards the checkout. An error means that git refused, for example because of an untracked file.
@@ -154,12 +151,12 @@ fn fast_forward(worktree: &Path, step: BranchMove<'_>) -> Result<(), CommandErro
     merge.run().map(drop)
 }
 
-/// Takes the files of a failed fast-forward back, since git changes them before the branch. Uncommitted changes stay.
-fn take_back(worktree: &Path, step: BranchMove<'_>) {
-    // Where nothing was changed, this changes nothing either; where it fails, git had refused to change anything.
-    let taken_back = Git::write(worktree).args(["read-tree", "-m", "-u", step.to, step.from]).run();
-    if let Err(error) = taken_back {
-        tracing::warn!(%error, "could not take a failed fast-forward back");
+/// Restores the files after a failed fast-forward, since git changes them before the branch. Uncommitted changes stay.
+fn undo_fast_forward(worktree: &Path, step: BranchMove<'_>) {
+    // This changes nothing if nothing was changed, and fails if git had refused to change anything.
+    let restored = Git::write(worktree).args(["read-tree", "-m", "-u", step.to, step.from]).run();
+    if let Err(error) = restored {
+        tracing::warn!(%error, "could not undo a failed fast-forward");
     }
 }
 

@@ -1,8 +1,8 @@
 //! Determines from the current state of git whether branches are merged, for any number of branches at once.
 //!
-//! A branch is merged if its tip is in its target. It is also merged if an integration brought it in as other commits
-//! that are still there. The same holds if the user squashed or picked it: merging it would change nothing, or the
-//! target has its changes as other commits.
+//! A branch is merged if its tip is in its target, or if the target contains the commits of an earlier integration. It is
+//! also merged if the user squashed or picked it: merging it would change nothing, or the target has its changes as
+//! other commits.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -18,7 +18,7 @@ const MOST_TRIED: usize = 256;
 /// Maximum number of conflicting branches that are compared commit by commit.
 const MOST_COMPARED: usize = 32;
 
-/// A branch to examine.
+/// A query whether a branch is merged.
 #[derive(Debug, Clone, Default)]
 pub struct MergeQuery {
     pub branch: String,
@@ -32,6 +32,7 @@ pub struct MergeQuery {
     pub earlier_integrations: Vec<(String, EarlierIntegration)>,
 }
 
+/// The answer to a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Merged {
     /// The branch that contains the work, and a commit of it that does.
@@ -46,13 +47,13 @@ pub enum Merged {
 
 /// Returns the answers for all branches, in the same order.
 pub fn merged(repo: &Repository, works: &[MergeQuery]) -> Vec<Merged> {
-    look(repo, works).unwrap_or_else(|error| {
+    answers(repo, works).unwrap_or_else(|error| {
         unanswered::<()>(error);
         vec![Merged::Unknown; works.len()]
     })
 }
 
-fn look(repo: &Repository, works: &[MergeQuery]) -> Result<Vec<Merged>, CommandError> {
+fn answers(repo: &Repository, works: &[MergeQuery]) -> Result<Vec<Merged>, CommandError> {
     let mut names: HashSet<&String> = HashSet::new();
     for work in works {
         names.extend(
@@ -99,15 +100,15 @@ fn by_history(
     is_in: &impl Fn(&str, &str) -> Result<bool, CommandError>,
 ) -> Result<Option<Merged>, CommandError> {
     let tip = tip(work, tips);
-    for (target, earlier_integrations) in work.earlier_integrations.iter().rev() {
+    for (target, earlier) in work.earlier_integrations.iter().rev() {
         let Some(onto) = tips.get(target) else { continue };
         // If the branch is gone and its last tip is unknown, the record is the only evidence.
         let is_all = match tip {
-            Some(tip) => *tip == earlier_integrations.source || is_in(tip, &earlier_integrations.source)?,
+            Some(tip) => *tip == earlier.source || is_in(tip, &earlier.source)?,
             None => true,
         };
-        if is_all && is_in(&earlier_integrations.commit, onto)? {
-            return Ok(Some(Merged::Into { branch: target.clone(), commit: earlier_integrations.commit.clone() }));
+        if is_all && is_in(&earlier.commit, onto)? {
+            return Ok(Some(Merged::Into { branch: target.clone(), commit: earlier.commit.clone() }));
         }
     }
     let Some(tip) = tip.filter(|tip| work.base.as_ref() != Some(tip)) else { return Ok(Some(Merged::No)) };
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_merge_by_hand_is_seen_and_so_is_taking_it_back() {
+    fn merges_and_resets_by_hand_are_detected() {
         let ways: [&[&[&str]]; 5] = [
             &[&["merge", "-q", "--ff-only", "work"]],
             &[&["merge", "-q", "--no-ff", "--no-edit", "work"]],
@@ -225,7 +226,7 @@ mod tests {
                 fixture.git(&["checkout", "-q", "work"]);
                 fixture.commit("more.txt", "1\n");
                 fixture.git(&["checkout", "-q", "main"]);
-                assert!(!is_merged(&fixture, &work), "it has gone on: {way:?}");
+                assert!(!is_merged(&fixture, &work), "a later commit is not merged: {way:?}");
                 fixture.git(&["branch", "-f", "work", "work~1"]);
                 fixture.git(&["reset", "-q", "--hard", &before]);
                 assert!(!is_merged(&fixture, &work), "{way:?}");
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_counts_while_its_commit_is_there_and_the_branch_has_not_gone_on() {
+    fn a_record_counts_while_its_commit_is_contained() {
         let fixture = Fixture::new();
         let mut work = work(&fixture);
         fixture.git(&["merge", "-q", "--squash", "work"]);
@@ -257,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn one_branch_without_an_answer_does_not_affect_the_others() {
+    fn an_unanswered_branch_does_not_affect_others() {
         let fixture = Fixture::new();
         let merged_work = work(&fixture);
         fixture.git(&["merge", "-q", "--squash", "work"]);
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_nothing_is_not_merged_and_what_git_does_not_tell_is_unknown() {
+    fn a_branch_without_work_is_not_merged() {
         let fixture = Fixture::new();
         let work = work(&fixture);
         fixture.git(&["branch", "-f", "work", "main"]);

@@ -12,7 +12,7 @@ use super::integrate::contains;
 use super::refs::{self, Logged};
 use super::repository::Repository;
 
-/// Known facts about a worker besides its branch.
+/// The recorded history of a worker and its branches.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerHistory {
     /// Commit at which the worker began.
@@ -42,7 +42,7 @@ pub struct EarlierIntegration {
     pub own: bool,
 }
 
-/// Commits of a branch that are not new work of its worker.
+/// The origins of those commits of a branch that are not new work of its worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommitOrigins {
     /// Commits up to which the target already has the changes.
@@ -58,7 +58,7 @@ pub struct CommitOrigins {
     pub others: Vec<(String, usize)>,
 }
 
-/// Maximum number of other branches that are looked for.
+/// Maximum number of other branches that are named.
 const MOST_OTHERS: usize = 8;
 
 /// Finds the commits of `tip` that are not new work, for an integration into the branch `target`, which is at `onto`.
@@ -69,38 +69,39 @@ pub fn commit_origins(
     tip: &str,
     known: &WorkerHistory,
 ) -> Result<CommitOrigins, CommandError> {
-    let fresh = Fresh::of(repo, tip, onto)?;
-    if fresh.parents.is_empty() {
+    let new = NewCommits::of(repo, tip, onto)?;
+    if new.parents.is_empty() {
         return Ok(CommitOrigins::default());
     }
     let contained: Vec<String> = known
         .earlier_integrations
         .iter()
-        .filter(|it| is_had(repo, onto, tip, &fresh, it))
+        .filter(|it| is_contained(repo, onto, tip, &new, it))
         .map(|it| it.source.clone())
         .collect();
     // The worker's own branch comes first.
     let mut made = HashSet::new();
     let mut own = HashSet::new();
     for (at, branch) in known.branches.iter().enumerate() {
-        let there: Vec<String> = refs::log(repo, branch)?.into_iter().filter(is_made_there).map(|it| it.to).collect();
+        let there: Vec<String> =
+            refs::log(repo, branch)?.into_iter().filter(is_created_there).map(|it| it.to).collect();
         made.extend(there.iter().cloned());
         own.extend(there.into_iter().filter(|_| at == 0));
     }
-    let withdrawn = withdrawn(repo, target, onto, tip, known, &fresh, &made)?;
-    let dropped = fresh.up_to(&withdrawn);
-    let settled = fresh.up_to(&contained);
-    let below = fresh.up_to(known.base.as_slice());
+    let withdrawn = withdrawn(repo, target, onto, tip, known, &new, &made)?;
+    let dropped = new.up_to(&withdrawn);
+    let settled = new.up_to(&contained);
+    let below = new.up_to(known.base.as_slice());
     let is_inherited = |it: &&String| below.contains(*it) && !own.contains(*it);
     let is_left_out = |it: &String| dropped.contains(it) || settled.contains(it);
-    let inherited = fresh.order.iter().filter(is_inherited).filter(|it| !is_left_out(it));
-    let by_worker = made_by_worker(repo, &fresh, &below, known)?;
+    let inherited = new.order.iter().filter(is_inherited).filter(|it| !is_left_out(it));
+    let by_worker = made_by_worker(repo, &new, &below, known)?;
     let is_others = |it: &&String| !by_worker.contains(*it) && !below.contains(*it) && !is_left_out(it);
-    let taken: HashSet<&String> = fresh.order.iter().filter(is_others).collect();
+    let taken: HashSet<&String> = new.order.iter().filter(is_others).collect();
     Ok(CommitOrigins {
         inherited: inherited.cloned().collect(),
-        others: holders(repo, target, &fresh, taken, known)?,
-        dropped: fresh.order.iter().filter(|it| dropped.contains(*it)).cloned().collect(),
+        others: holders(repo, target, &new, taken, known)?,
+        dropped: new.order.iter().filter(|it| dropped.contains(*it)).cloned().collect(),
         contained,
         withdrawn,
     })
@@ -110,7 +111,7 @@ pub fn commit_origins(
 /// last commit only, so the first parents are followed to where the branch came from. All commits if there is no log.
 fn made_by_worker<'a>(
     repo: &Repository,
-    fresh: &'a Fresh,
+    new: &'a NewCommits,
     below: &HashSet<&String>,
     known: &WorkerHistory,
 ) -> Result<HashSet<&'a String>, CommandError> {
@@ -119,15 +120,15 @@ fn made_by_worker<'a>(
         log.extend(refs::log(repo, branch)?);
     }
     if log.is_empty() {
-        return Ok(fresh.parents.keys().collect());
+        return Ok(new.parents.keys().collect());
     }
-    let (made, moved): (Vec<Logged>, Vec<Logged>) = log.into_iter().partition(is_made_there);
+    let (made, moved): (Vec<Logged>, Vec<Logged>) = log.into_iter().partition(is_created_there);
     let onto = made.iter().filter_map(|it| Some(it.why.rsplit_once(" onto ")?.1));
     let origins: HashSet<&str> = moved.iter().map(|it| it.to.as_str()).chain(onto).collect();
     let mut own = HashSet::new();
     for commit in made.iter().map(|it| &it.to) {
         let mut next = Some(commit);
-        while let Some((id, parents)) = next.and_then(|id| fresh.parents.get_key_value(id)) {
+        while let Some((id, parents)) = next.and_then(|id| new.parents.get_key_value(id)) {
             let is_origin = id != commit && origins.contains(id.as_str());
             if is_origin || below.contains(id) || !own.insert(id) {
                 break;
@@ -143,7 +144,7 @@ fn made_by_worker<'a>(
 fn holders(
     repo: &Repository,
     target: &str,
-    fresh: &Fresh,
+    new: &NewCommits,
     taken: HashSet<&String>,
     known: &WorkerHistory,
 ) -> Result<Vec<(String, usize)>, CommandError> {
@@ -158,11 +159,11 @@ fn holders(
     };
     let mut left = taken;
     let mut found: Vec<(String, usize)> = Vec::new();
-    for tip in fresh.newest(&left).into_iter().take(MOST_OTHERS) {
+    for tip in new.newest(&left).into_iter().take(MOST_OTHERS) {
         let names = ["for-each-ref", "--format=%(refname)", "--contains", &tip, "refs/heads", "refs/remotes"];
         let names = repo.read().args(names).text()?;
         let Some(name) = names.lines().find_map(other) else { continue };
-        let with_it = fresh.up_to(&[tip]);
+        let with_it = new.up_to(&[tip]);
         let before = left.len();
         left.retain(|it| !with_it.contains(it));
         match found.iter_mut().find(|(branch, _)| *branch == name) {
@@ -174,13 +175,13 @@ fn holders(
 }
 
 /// Commits that `tip` has and `onto` lacks, with their parents.
-struct Fresh {
+struct NewCommits {
     /// Ids of the commits, oldest first.
     order: Vec<String>,
     parents: HashMap<String, Vec<String>>,
 }
 
-impl Fresh {
+impl NewCommits {
     fn of(repo: &Repository, tip: &str, onto: &str) -> Result<Self, CommandError> {
         let listed = match refs::only_in(repo.root(), tip, onto) {
             Some(listed) => listed,
@@ -222,11 +223,11 @@ impl Fresh {
 
 /// Returns whether an integration earlier_integrations the changes in as other commits. They must still be there, and the branch
 /// must not have merged them back.
-fn is_had(repo: &Repository, onto: &str, tip: &str, fresh: &Fresh, earlier_integrations: &EarlierIntegration) -> bool {
-    (earlier_integrations.own || fresh.has(&earlier_integrations.source))
-        && contains(repo, onto, &earlier_integrations.commit)
-        && !contains(repo, onto, &earlier_integrations.source)
-        && !contains(repo, tip, &earlier_integrations.commit)
+fn is_contained(repo: &Repository, onto: &str, tip: &str, new: &NewCommits, earlier: &EarlierIntegration) -> bool {
+    (earlier.own || new.has(&earlier.source))
+        && contains(repo, onto, &earlier.commit)
+        && !contains(repo, onto, &earlier.source)
+        && !contains(repo, tip, &earlier.commit)
 }
 
 fn withdrawn(
@@ -235,27 +236,27 @@ fn withdrawn(
     onto: &str,
     tip: &str,
     known: &WorkerHistory,
-    fresh: &Fresh,
+    new: &NewCommits,
     own: &HashSet<String>,
 ) -> Result<Vec<String>, CommandError> {
-    let base = known.base.as_ref().filter(|base| fresh.has(base));
+    let base = known.base.as_ref().filter(|base| new.has(base));
     let log = refs::log(repo, target)?;
     // What left the target before the worker began, such as commits that the user moved to a branch, is no longer the
     // target's concern.
     let began = log.iter().position(|it| it.at <= known.began);
     let since = &log[..began.map_or(log.len(), |at| at + 1)];
     // The branch's commits cannot be distinguished from others on the target if its reflog is gone.
-    let was_target = since.iter().filter(|it| !own.is_empty() && fresh.has(&it.to) && !own.contains(&it.to));
+    let was_target = since.iter().filter(|it| !own.is_empty() && new.has(&it.to) && !own.contains(&it.to));
     let mut tips: Vec<String> = was_target.map(|it| it.to.clone()).collect();
     tips.extend(base.filter(|_| known.from_target).cloned());
-    let mut dropped = fresh.up_to(&tips);
+    let mut dropped = new.up_to(&tips);
     if base.is_some() {
-        let then = began.map(|at| &log[at].to).filter(|to| !own.contains(*to) && !fresh.has(to));
+        let then = began.map(|at| &log[at].to).filter(|to| !own.contains(*to) && !new.has(to));
         let never = then.map(|then| never_on(repo, tip, onto, then)).transpose()?;
-        let below = fresh.up_to(known.base.as_slice());
+        let below = new.up_to(known.base.as_slice());
         dropped.extend(never.iter().flat_map(|never| below.iter().filter(|it| !never.contains(**it)).copied()));
     }
-    Ok(fresh.newest(&dropped))
+    Ok(new.newest(&dropped))
 }
 
 /// Returns the commits of `tip` that are in neither `onto` nor the commit of the target at which the worker began.
@@ -276,7 +277,7 @@ pub fn titles(repo: &Repository, commits: &[String]) -> Result<String, CommandEr
 }
 
 /// Returns whether the entry is a commit made on the branch, and not a move of the branch to an existing commit.
-fn is_made_there(logged: &Logged) -> bool {
+fn is_created_there(logged: &Logged) -> bool {
     let why = logged.why.as_str();
     let moved =
         ["branch:", "reset:", "clone:", "fetch"].iter().any(|it| why.starts_with(it)) || why.ends_with("Fast-forward");

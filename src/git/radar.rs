@@ -21,8 +21,8 @@ pub use own::own_conflicts;
 /// Two commits; the second would be merged into the first.
 pub type CommitPair = (String, String);
 
-/// A cheap check value that shows, without starting git, that branches may have moved. A ref is written by replacing a
-/// file.
+/// The state of the files that hold refs. It shows without a git process that branches may have moved, since git writes a
+/// ref by replacing a file.
 pub type RefStamp = Vec<Option<(u64, SystemTime, u64)>>;
 
 /// The result of a scratch merge.
@@ -42,8 +42,8 @@ pub fn collisions(
     pairs: &[CommitPair],
     scratch: &Path,
 ) -> Result<Vec<Option<Vec<String>>>, CommandError> {
-    let tried = merge_pairs(repo, target, pairs, scratch)?;
-    Ok(tried.into_iter().map(|tried| Some(tried?.conflicts)).collect())
+    let result = merge_pairs(repo, target, pairs, scratch)?;
+    Ok(result.into_iter().map(|result| Some(result?.conflicts)).collect())
 }
 
 /// Returns the same as [`collisions`], with the tree of each merge.
@@ -63,10 +63,10 @@ pub fn merge_pairs(
     let mut found: Vec<Option<MergeResult>> = Vec::new();
     while found.len() < pairs.len() {
         let rest = &pairs[found.len()..];
-        found.extend(together(git(), rest)?.into_iter().map(Some));
+        found.extend(merge_all(git(), rest)?.into_iter().map(Some));
         // Git stopped at this pair. Git 2.38 stops at the first one, since it does not support `--stdin`.
         if let Some(pair) = pairs.get(found.len()) {
-            found.push(alone(git(), pair)?);
+            found.push(merge_one(git(), pair)?);
         }
     }
     Ok(found)
@@ -74,10 +74,8 @@ pub fn merge_pairs(
 
 /// Returns the result of a merge in which one commit contains the other. No git process is started for it.
 fn without_git(ancestry: &Ancestry, (onto, other): &CommitPair) -> Option<MergeResult> {
-    let whole = match ancestry.is_ancestor(onto, other)? {
-        true => other,
-        false => ancestry.is_ancestor(other, onto)?.then_some(onto)?,
-    };
+    let whole =
+        if ancestry.is_ancestor(onto, other)? { other } else { ancestry.is_ancestor(other, onto)?.then_some(onto)? };
     Some(MergeResult { tree: ancestry.tree_of(whole)?, conflicts: Vec::new() })
 }
 
@@ -92,13 +90,13 @@ pub fn scratch() -> Result<TempDir, CommandError> {
 }
 
 /// Merges all pairs in one process, which saves most of the time.
-fn together(git: Git, pairs: &[CommitPair]) -> Result<Vec<MergeResult>, CommandError> {
+fn merge_all(git: Git, pairs: &[CommitPair]) -> Result<Vec<MergeResult>, CommandError> {
     let lines: String = pairs.iter().map(|(onto, other)| format!("{onto} {other}\n")).collect();
     let output = git.args(["--stdin", "--no-messages", "--name-only"]).input(lines).output()?;
     let merges = parse(&String::from_utf8_lossy(&output.stdout));
-    let named = |(tried, pair): (MergeResult, &CommitPair)| MergeResult {
-        conflicts: own_names(tried.conflicts, pair),
-        ..tried
+    let named = |(result, pair): (MergeResult, &CommitPair)| MergeResult {
+        conflicts: own_names(result.conflicts, pair),
+        ..result
     };
     Ok(merges.into_iter().zip(pairs).map(named).collect())
 }
@@ -122,14 +120,14 @@ fn parse(text: &str) -> Vec<MergeResult> {
     merges
 }
 
-fn alone(git: Git, pair: &CommitPair) -> Result<Option<MergeResult>, CommandError> {
+fn merge_one(git: Git, pair: &CommitPair) -> Result<Option<MergeResult>, CommandError> {
     let output = git.args(["-z", "--no-messages", "--name-only", &pair.0, &pair.1]).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let mut records = text.split('\0').filter(|record| !record.is_empty()).map(str::to_owned);
     let tree = records.next().unwrap_or_default();
     Ok(match output.code {
         Some(0) => Some(MergeResult { tree, conflicts: Vec::new() }),
-        // Without a tree, git has only said that a commit is missing.
+        // Without a tree, the output only reports a missing commit.
         Some(1) if !tree.is_empty() => Some(MergeResult { tree, conflicts: own_names(records.collect(), pair) }),
         _ => None,
     })
@@ -163,7 +161,7 @@ pub fn tips(repo: &Repository, branches: &[String]) -> Result<HashMap<String, St
     refs::tips(repo.root(), branches).map_or_else(|| ask_tips(repo, branches), Ok)
 }
 
-/// The same, by the git program.
+/// Returns the same as [`tips`], read by the git program.
 fn ask_tips(repo: &Repository, branches: &[String]) -> Result<HashMap<String, String>, CommandError> {
     const PREFIX: &str = "refs/heads/";
     let names = branches.iter().map(|branch| format!("{PREFIX}{branch}"));
@@ -177,14 +175,15 @@ fn ask_tips(repo: &Repository, branches: &[String]) -> Result<HashMap<String, St
     Ok(text.lines().filter_map(tip).collect())
 }
 
+/// Reads the state of the files that hold these branches.
 pub fn stamp(repo: &Repository, branches: &[String]) -> RefStamp {
-    let loose = branches.iter().map(|branch| format!("refs/heads/{branch}"));
+    let single = branches.iter().map(|branch| format!("refs/heads/{branch}"));
     let shared = ["packed-refs", "reftable/tables.list"].map(str::to_owned);
     let of = |name: String| {
         let found = fs::symlink_metadata(repo.common_dir.join(name)).ok()?;
         Some((found.ino(), found.modified().ok()?, found.len()))
     };
-    loose.chain(shared).map(of).collect()
+    single.chain(shared).map(of).collect()
 }
 
 #[cfg(test)]
@@ -192,7 +191,7 @@ mod tests {
     use super::*;
     use crate::git::testing::Fixture;
 
-    /// One branch a file: `(name, path, text)`, each from `main`.
+    /// Creates branches from `main`, each with one file: `(name, path, text)`.
     fn with_branches(branches: &[(&str, &str, &str)]) -> (Fixture, HashMap<String, String>) {
         let fixture = Fixture::new();
         for (name, path, text) in branches {
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn each_pair_is_told_apart_and_nothing_is_left_in_the_repository() {
+    fn pairs_are_distinguished_without_leaving_objects() {
         let (fixture, tips) =
             with_branches(&[("a", "readme.txt", "a\n"), ("b", "readme.txt", "b\n"), ("c", "c.txt", "c\n")]);
         fixture.git(&["checkout", "-q", "--orphan", "stranger"]);
@@ -227,15 +226,15 @@ mod tests {
         let scratch = scratch().unwrap();
         assert_eq!(collisions(&fixture.repo, "main", &pairs, scratch.path()).unwrap(), expected);
         let one_by_one: Vec<_> =
-            pairs.iter().map(|pair| alone(git(&fixture.repo, "main", scratch.path()), pair).unwrap()).collect();
+            pairs.iter().map(|pair| merge_one(git(&fixture.repo, "main", scratch.path()), pair).unwrap()).collect();
         assert_eq!(one_by_one, merge_pairs(&fixture.repo, "main", &pairs, scratch.path()).unwrap());
-        let paths: Vec<_> = one_by_one.into_iter().map(|tried| Some(tried?.conflicts)).collect();
+        let paths: Vec<_> = one_by_one.into_iter().map(|result| Some(result?.conflicts)).collect();
         assert_eq!(paths, expected);
         assert_eq!(objects(), before, "no tree of a merge is kept");
     }
 
     #[test]
-    fn a_merge_in_which_one_contains_the_other_is_the_same_from_git() {
+    fn trivial_merges_equal_those_of_git() {
         let (fixture, tips) = with_branches(&[("a", "readme.txt", "a\n")]);
         let main = fixture.git(&["rev-parse", "main"]);
         let pair = |one: &str, other: &str| (one.to_owned(), other.to_owned());
@@ -243,7 +242,7 @@ mod tests {
         let ancestry = Ancestry::of(fixture.root()).unwrap();
         let scratch = scratch().unwrap();
         for pair in &pairs {
-            let from_git = alone(git(&fixture.repo, "main", scratch.path()), pair).unwrap();
+            let from_git = merge_one(git(&fixture.repo, "main", scratch.path()), pair).unwrap();
             assert!(from_git.is_some());
             assert_eq!(without_git(&ancestry, pair), from_git);
         }
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_that_moves_is_noticed_without_git() {
+    fn a_moved_branch_is_detected_without_git() {
         let (fixture, tips) = with_branches(&[("a", "a.txt", "a\n"), ("deep/b", "b.txt", "b\n")]);
         let names = ["a".to_owned(), "deep".to_owned(), "deep/b".to_owned()];
         assert_eq!(tips.len(), 2);
@@ -267,14 +266,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_cut_off_is_none() {
-        let tried = |tree: &str, paths: &[&str]| MergeResult {
+    fn a_truncated_answer_is_ignored() {
+        let result = |tree: &str, paths: &[&str]| MergeResult {
             tree: tree.to_owned(),
             conflicts: paths.iter().map(ToString::to_string).collect(),
         };
         assert_eq!(parse(""), []);
-        assert_eq!(parse("1\0abc\0\0"), [tried("abc", &[])]);
-        assert_eq!(parse("0\0abc\0f\0g\0\x001\0def\0\0"), [tried("abc", &["f", "g"]), tried("def", &[])]);
-        assert_eq!(parse("0\0abc\0f\0\x000\0def\0half"), [tried("abc", &["f"])]);
+        assert_eq!(parse("1\0abc\0\0"), [result("abc", &[])]);
+        assert_eq!(parse("0\0abc\0f\0g\0\x001\0def\0\0"), [result("abc", &["f", "g"]), result("def", &[])]);
+        assert_eq!(parse("0\0abc\0f\0\x000\0def\0half"), [result("abc", &["f"])]);
     }
 }

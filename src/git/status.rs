@@ -1,6 +1,6 @@
-//! What is uncommitted in a worktree, as the git program sees it: it alone applies the user's filters and encodings.
+//! Reads the uncommitted changes of a worktree from the git program, which alone applies the user's filters and encodings.
 //!
-//! Reading takes no lock and refreshes nothing, so that it can run beside a worker.
+//! Reading takes no lock and refreshes nothing, so it can run beside a worker.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -62,10 +62,10 @@ impl StatusEntry {
 pub enum Untracked {
     /// Every file.
     Files,
-    /// A folder with nothing tracked in it is one entry: cheaper in a large checkout.
+    /// One entry for a folder without tracked files, which is faster in a large checkout.
     Folders,
-    /// None, which saves searching the folders.
-    Left,
+    /// No untracked files, which saves searching the folders.
+    Omitted,
 }
 
 /// The status of a worktree at one moment.
@@ -96,7 +96,7 @@ impl Status {
 
 /// Returns everything that `git status` would show, including submodules regardless of the configuration.
 pub fn status(worktree: &Path, untracked: Untracked) -> Result<Status, CommandError> {
-    status_by(Git::read(worktree), worktree, untracked, Ignored::Left)
+    status_by(Git::read(worktree), worktree, untracked, Ignored::Omitted)
 }
 
 /// Returns the status with all untracked files and the ignored ones.
@@ -110,12 +110,12 @@ pub fn status_despite_marks(worktree: &Path) -> Result<Status, IndexError> {
         return Ok(status(worktree, Untracked::Files)?);
     }
     let index = TemporaryIndex::copy_of(worktree)?;
-    Ok(status_by(index.git(), worktree, Untracked::Files, Ignored::Left)?)
+    Ok(status_by(index.git(), worktree, Untracked::Files, Ignored::Omitted)?)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ignored {
-    Left,
+    Omitted,
     Listed,
 }
 
@@ -123,7 +123,7 @@ fn status_by(git: Git, worktree: &Path, untracked: Untracked, ignored: Ignored) 
     let untracked = match untracked {
         Untracked::Files => "--untracked-files=all",
         Untracked::Folders => "--untracked-files=normal",
-        Untracked::Left => "--untracked-files=no",
+        Untracked::Omitted => "--untracked-files=no",
     };
     let (answer, complaint) = git
         .args(["status", "--porcelain=v2", "-z", "--no-renames"])
@@ -134,7 +134,7 @@ fn status_by(git: Git, worktree: &Path, untracked: Untracked, ignored: Ignored) 
     let mut status = parse(&answer);
     status.complaint = Some(complaint).filter(|complaint| complaint.contains("could not open directory"));
     match status.branch.as_deref() {
-        // Also a valid branch name; git prints it too where HEAD is a ref outside refs/heads.
+        // These are valid branch names. Git also prints them if HEAD is a ref outside of refs/heads.
         Some("(detached)" | "(null)") => status.branch = current_branch(worktree)?,
         Some("(unknown)") => {
             // The branch is broken, unless it has this name. This call then fails with git's reason.
@@ -242,7 +242,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn every_kind_of_change_is_told_apart() {
+    fn every_kind_of_change_is_distinguished() {
         let fixture = Fixture::new();
         fixture.commit("gone.txt", "1\n");
         fixture.write("a name with spaces.txt", "new\n");
@@ -287,31 +287,31 @@ mod tests {
     }
 
     #[test]
-    fn head_and_branch_are_told_in_every_state() {
+    fn head_and_branch_are_read_in_every_state() {
         let fixture = Fixture::empty(&[]);
-        let look = || {
+        let read = || {
             let status = status(fixture.root(), Untracked::Files).unwrap();
             (status.head, status.branch)
         };
         let on = |branch: &str| Some(branch.to_owned());
-        assert_eq!(look(), (None, on("main")));
+        assert_eq!(read(), (None, on("main")));
         let head = Some(fixture.commit("a.txt", "a\n"));
-        assert_eq!(look(), (head.clone(), on("main")));
+        assert_eq!(read(), (head.clone(), on("main")));
         fixture.git(&["checkout", "-q", "--detach"]);
-        assert_eq!(look(), (head.clone(), None));
+        assert_eq!(read(), (head.clone(), None));
         for name in ["(detached)", "(null)", "(unknown)"] {
             fixture.git(&["checkout", "-qb", name]);
-            assert_eq!(look(), (head.clone(), on(name)));
+            assert_eq!(read(), (head.clone(), on(name)));
         }
         fixture.git(&["update-ref", "refs/foo/bar", "HEAD"]);
         fixture.git(&["symbolic-ref", "HEAD", "refs/foo/bar"]);
-        assert_eq!(look(), (head, None));
+        assert_eq!(read(), (head, None));
         fixture.git(&["symbolic-ref", "HEAD", "refs/foo/none"]);
-        assert_eq!(look(), (None, None));
+        assert_eq!(read(), (None, None));
     }
 
     #[test]
-    fn a_broken_branch_is_an_error_and_not_a_name() {
+    fn a_broken_branch_is_an_error() {
         let fixture = Fixture::new();
         fs::write(fixture.repo.common_dir.join("refs/heads/main"), "junk").unwrap();
         let error = status(fixture.root(), Untracked::Files).unwrap_err().to_string();

@@ -1,15 +1,15 @@
-//! Repositories that libgit2 cannot open or gets wrong: integrating, landing in a checkout, and verifying work in them.
+//! Integrates, lands and verifies in repositories that libgit2 cannot open or handles incorrectly.
 
 use std::path::Path;
 
-use super::tests::{Integrate, Integration, IntegrationStatus, integrate};
+use super::tests::{Integrate, Integration, TestStatus, integrate};
 use super::*;
 use crate::git::testing::{Fixture, commit, git, read, write};
 use crate::git::{push, verification_tree};
 
 const ALL: [Strategy; 3] = [Strategy::Merge, Strategy::Squash, Strategy::CherryPick];
 
-/// `work` and `main` have both gone on; `main` is checked out.
+/// Adds a commit each to `work` and `main`, which is checked out afterwards.
 fn diverge(fixture: &Fixture) {
     fixture.git(&["checkout", "-q", "-b", "work"]);
     fixture.commit("work.txt", "work\n");
@@ -20,13 +20,13 @@ fn diverge(fixture: &Fixture) {
 fn merge(repo: &Repository, strategy: Strategy) -> Integration {
     let (source, into, message) = ("work".to_owned(), "main".to_owned(), "merge".to_owned());
     let dry = Integrate { source, into, strategy, message, dry_run: true };
-    assert_eq!(integrate(repo, &dry).unwrap().status, IntegrationStatus::WouldMerge);
+    assert_eq!(integrate(repo, &dry).unwrap().status, TestStatus::WouldMerge);
     integrate(repo, &Integrate { dry_run: false, ..dry }).unwrap()
 }
 
-/// It is in, in the checkout too, and can be verified.
-fn is_in(repo: &Repository, done: &Integration, verified_at: &Path) {
-    assert_eq!(done.status, IntegrationStatus::Merged);
+/// Checks that the work is in the branch and its checkout, and can be verified.
+fn assert_integrated(repo: &Repository, done: &Integration, verified_at: &Path) {
+    assert_eq!(done.status, TestStatus::Merged);
     assert_eq!(read(repo.root(), "work.txt"), "work\n");
     assert_eq!(git(repo.root(), &["status", "--porcelain"]), "");
     verification_tree::make(repo, verified_at, done.commit.as_ref().unwrap()).unwrap();
@@ -39,17 +39,17 @@ fn works_everywhere(options: &[&str]) {
         let fixture = Fixture::empty(options);
         fixture.commit("readme.txt", "hello\n");
         diverge(&fixture);
-        is_in(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("verification"));
+        assert_integrated(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("verification"));
     }
 }
 
 #[test]
-fn with_sha256() {
+fn sha256_repository_is_integrated() {
     works_everywhere(&["--object-format=sha256"]);
 }
 
 #[test]
-fn with_reftable() {
+fn reftable_repository_is_integrated() {
     let folder = tempfile::tempdir().unwrap();
     let known = Git::write(folder.path()).args(["init", "-q", "--ref-format=reftable"]).succeeds();
     if !known.unwrap_or(false) {
@@ -61,7 +61,7 @@ fn with_reftable() {
 }
 
 #[test]
-fn in_a_partial_clone() {
+fn partial_clone_is_integrated() {
     for strategy in ALL {
         let fixture = Fixture::new();
         diverge(&fixture);
@@ -74,12 +74,12 @@ fn in_a_partial_clone() {
         }
         git(&clone, &["branch", "-q", "--no-track", "work", "origin/work"]);
         let repo = Repository::discover(&clone).unwrap().unwrap();
-        is_in(&repo, &merge(&repo, strategy), &fixture.beside("verification"));
+        assert_integrated(&repo, &merge(&repo, strategy), &fixture.beside("verification"));
     }
 }
 
 #[test]
-fn with_submodules() {
+fn submodule_commits_are_integrated_and_verified() {
     for strategy in ALL {
         let (fixture, library) = (Fixture::new(), Fixture::new());
         let url = library.root().to_str().unwrap();
@@ -96,20 +96,20 @@ fn with_submodules() {
         fixture.git(&["checkout", "-q", "main"]);
         fixture.commit("main.txt", "main\n");
         let done = merge(&fixture.repo, strategy);
-        assert_eq!(done.status, IntegrationStatus::Merged);
-        // The submodule's own checkout is the user's to update, as after their own merge.
+        assert_eq!(done.status, TestStatus::Merged);
+        // As after the user's own merge, the submodule's checkout is not updated.
         assert_eq!(fixture.git(&["rev-parse", "main:lib"]), newer);
         assert_ne!(git(&lib, &["rev-parse", "HEAD"]), newer);
         assert!(!crate::git::lacks_submodules(&fixture.repo, "main"));
-        let trial = fixture.beside("verification");
-        verification_tree::make(&fixture.repo, &trial, &done.commit.unwrap()).unwrap();
-        assert_eq!(git(&trial.join("lib"), &["rev-parse", "HEAD"]), newer);
-        verification_tree::remove(&fixture.repo, &trial).unwrap();
+        let tree = fixture.beside("verification");
+        verification_tree::make(&fixture.repo, &tree, &done.commit.unwrap()).unwrap();
+        assert_eq!(git(&tree.join("lib"), &["rev-parse", "HEAD"]), newer);
+        verification_tree::remove(&fixture.repo, &tree).unwrap();
     }
 }
 
 #[test]
-fn with_a_filter_as_that_of_large_files() {
+fn filters_apply_to_integrated_files() {
     for strategy in ALL {
         let fixture = Fixture::new();
         fixture.git(&["config", "filter.shout.clean", "tr a-z A-Z"]);
@@ -119,12 +119,12 @@ fn with_a_filter_as_that_of_large_files() {
         fixture.git(&["commit", "-q", "--allow-empty", "-m", "all of them"]);
         diverge(&fixture);
         assert_eq!(fixture.git(&["cat-file", "blob", "work:work.txt"]), "WORK");
-        is_in(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("verification"));
+        assert_integrated(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("verification"));
     }
 }
 
 #[test]
-fn in_a_sparse_checkout() {
+fn sparse_checkout_is_integrated() {
     for strategy in ALL {
         let fixture = Fixture::new();
         fixture.commit("in/a.txt", "a\n");
@@ -135,19 +135,19 @@ fn in_a_sparse_checkout() {
         fixture.git(&["checkout", "-q", "main"]);
         fixture.commit("main.txt", "main\n");
         fixture.git(&["sparse-checkout", "set", "in"]);
-        is_in(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("verification"));
-        assert!(!fixture.root().join("out").exists(), "what is left out stays so");
+        assert_integrated(&fixture.repo, &merge(&fixture.repo, strategy), &fixture.beside("verification"));
+        assert!(!fixture.root().join("out").exists(), "the sparse checkout stays sparse");
         assert_eq!(fixture.git(&["show", "main:out/b.txt"]), "b of work");
     }
 }
 
 #[test]
-fn line_endings_are_those_that_the_user_has_set() {
+fn line_endings_follow_the_users_settings() {
     let fixture = Fixture::new();
     fixture.git(&["config", "core.autocrlf", "true"]);
     diverge(&fixture);
     let done = merge(&fixture.repo, Strategy::Merge);
-    assert_eq!(done.status, IntegrationStatus::Merged);
+    assert_eq!(done.status, TestStatus::Merged);
     assert_eq!(read(fixture.root(), "work.txt"), "work\r\n");
     assert_eq!(fixture.git(&["status", "--porcelain"]), "");
 }
@@ -178,7 +178,7 @@ fn a_bare_repository_is_integrated_and_pushed() {
 }
 
 #[test]
-fn how_files_are_merged_is_said_by_the_target_and_not_by_what_is_checked_out() {
+fn merge_attributes_come_from_the_target() {
     let fixture = Fixture::new();
     write(fixture.root(), ".gitattributes", "*.log merge=union\n");
     fixture.commit("a.log", "first\n");
@@ -188,6 +188,6 @@ fn how_files_are_merged_is_said_by_the_target_and_not_by_what_is_checked_out() {
     fixture.commit("a.log", "first\nmain\n");
     fixture.git(&["checkout", "-q", "--detach", "main~2"]);
     let done = merge(&fixture.repo, Strategy::Merge);
-    assert_eq!(done.status, IntegrationStatus::Merged);
+    assert_eq!(done.status, TestStatus::Merged);
     assert_eq!(fixture.git(&["show", "main:a.log"]), "first\nmain\nwork");
 }

@@ -13,7 +13,7 @@ pub struct Integrate {
 }
 
 #[derive(Debug, PartialEq)]
-pub enum IntegrationStatus {
+pub enum TestStatus {
     Merged,
     AlreadyMerged,
     Conflicts,
@@ -22,12 +22,12 @@ pub enum IntegrationStatus {
 
 #[derive(Debug, PartialEq)]
 pub struct Integration {
-    pub status: IntegrationStatus,
+    pub status: TestStatus,
     pub commit: Option<String>,
     pub conflicts: Vec<MergeConflict>,
 }
 
-/// From the question to the moved branch.
+/// Computes an integration and moves the branch, as the orchestrator does.
 pub fn integrate(repo: &Repository, request: &Integrate) -> Result<Integration, IntegrateError> {
     let (from, branch) = (tip(repo, &request.into)?, &request.into);
     let step = IntegrationStep {
@@ -39,24 +39,24 @@ pub fn integrate(repo: &Repository, request: &Integrate) -> Result<Integration, 
         contained: Vec::new(),
         withdrawn: Vec::new(),
     };
-    let bench = if request.dry_run { ScratchMerge::dry(repo)? } else { ScratchMerge::new(repo) };
+    let scratch = if request.dry_run { ScratchMerge::dry(repo)? } else { ScratchMerge::new(repo) };
     let plain = |status| Integration { status, commit: None, conflicts: Vec::new() };
-    Ok(match bench.stack(&from, &step)?.0 {
-        Stacked::Nothing => plain(IntegrationStatus::AlreadyMerged),
-        Stacked::Conflicts(conflicts) => Integration { conflicts, ..plain(IntegrationStatus::Conflicts) },
+    Ok(match scratch.stack(&from, &step)?.0 {
+        Stacked::Nothing => plain(TestStatus::AlreadyMerged),
+        Stacked::Conflicts(conflicts) => Integration { conflicts, ..plain(TestStatus::Conflicts) },
         Stacked::Clean(to) if request.dry_run => {
-            Landing::of(repo, branch)?.check(&bench.changes(&from, &to)?)?;
-            plain(IntegrationStatus::WouldMerge)
+            Landing::of(repo, branch)?.check(&scratch.changes(&from, &to)?)?;
+            plain(TestStatus::WouldMerge)
         }
         Stacked::Clean(to) => {
-            Landing::of(repo, branch)?.check(&bench.changes(&from, &to)?)?;
+            Landing::of(repo, branch)?.check(&scratch.changes(&from, &to)?)?;
             land(repo, BranchMove { branch, from: &from, to: &to, what: &request.source })?;
-            Integration { commit: Some(to), ..plain(IntegrationStatus::Merged) }
+            Integration { commit: Some(to), ..plain(TestStatus::Merged) }
         }
     })
 }
 
-/// `work` and `main` have both gone on from a common commit; `main` is checked out.
+/// Creates a repository in which `work` and `main` have diverged; `main` is checked out.
 fn diverged() -> Fixture {
     let fixture = Fixture::new();
     let lines: String = (0..20).map(|n| format!("line {n}\n")).collect();
@@ -85,7 +85,7 @@ fn tree(fixture: &Fixture, commit: &str) -> String {
 }
 
 #[test]
-fn the_result_is_the_tree_that_git_itself_makes() {
+fn the_result_is_the_tree_of_git() {
     let by_git: [(Strategy, &[&str]); 3] = [
         (Strategy::Merge, &["merge", "-q", "--no-edit", "work"]),
         (Strategy::Squash, &["merge", "-q", "--no-edit", "work"]),
@@ -98,7 +98,7 @@ fn the_result_is_the_tree_that_git_itself_makes() {
         fixture.git(&["checkout", "-q", "main"]);
         let done = integrate(&fixture.repo, &request(strategy)).unwrap();
         let commit = done.commit.unwrap();
-        assert_eq!(done.status, IntegrationStatus::Merged);
+        assert_eq!(done.status, TestStatus::Merged);
         assert_eq!(tree(&fixture, &commit), tree(&fixture, "expected"), "{strategy:?}");
         assert_eq!(fixture.git(&["rev-parse", "main"]), commit);
         assert_eq!(read(fixture.root(), "work.txt"), "work\n");
@@ -147,19 +147,19 @@ fn picked_commits_keep_author_date_and_message() {
 }
 
 #[test]
-fn integrating_twice_does_nothing_the_second_time() {
+fn a_second_integration_changes_nothing() {
     for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
         let fixture = diverged();
         integrate(&fixture.repo, &request(strategy)).unwrap();
         let before = fixture.git(&["rev-parse", "main"]);
         let again = integrate(&fixture.repo, &request(strategy)).unwrap();
-        assert_eq!(again.status, IntegrationStatus::AlreadyMerged, "{strategy:?}");
+        assert_eq!(again.status, TestStatus::AlreadyMerged, "{strategy:?}");
         assert_eq!(fixture.git(&["rev-parse", "main"]), before);
     }
 }
 
 #[test]
-fn conflicts_are_listed_by_path_and_kind_and_touch_nothing() {
+fn conflicts_are_listed_and_change_nothing() {
     let fixture = Fixture::new();
     fixture.commit("both.txt", "0\n");
     fixture.commit("deleted.txt", "0\n");
@@ -175,7 +175,7 @@ fn conflicts_are_listed_by_path_and_kind_and_touch_nothing() {
         assert_eq!(
             found,
             Integration {
-                status: IntegrationStatus::Conflicts,
+                status: TestStatus::Conflicts,
                 commit: None,
                 conflicts: vec![conflict("both.txt", "contents"), conflict("deleted.txt", "modify/delete"),],
             }
@@ -186,7 +186,7 @@ fn conflicts_are_listed_by_path_and_kind_and_touch_nothing() {
 }
 
 #[test]
-fn a_dirty_file_is_in_the_way_only_where_the_merge_changes_it() {
+fn only_dirty_files_that_change_block_a_merge() {
     for dry_run in [true, false] {
         let fixture = diverged();
         let request = Integrate { dry_run, ..request(Strategy::Merge) };
@@ -209,7 +209,7 @@ fn a_dirty_file_is_in_the_way_only_where_the_merge_changes_it() {
 }
 
 #[test]
-fn an_unfinished_merge_and_files_in_conflict_are_reasons() {
+fn an_unfinished_merge_blocks_the_target() {
     for dry_run in [true, false] {
         let fixture = diverged();
         let request = Integrate { dry_run, source: "apart".to_owned(), ..request(Strategy::Merge) };
@@ -233,7 +233,7 @@ fn an_unfinished_merge_and_files_in_conflict_are_reasons() {
 }
 
 #[test]
-fn files_in_the_way_are_never_overwritten_even_if_ignored() {
+fn ignored_files_are_never_overwritten() {
     let fixture = diverged();
     fs::write(fixture.repo.common_dir.join("info/exclude"), "work.txt\n").unwrap();
     fixture.write("work.txt", "mine\n");
@@ -245,7 +245,7 @@ fn files_in_the_way_are_never_overwritten_even_if_ignored() {
 }
 
 #[test]
-fn a_branch_that_nobody_has_checked_out_moves_by_its_ref_alone() {
+fn a_branch_without_a_checkout_moves_by_ref() {
     let fixture = diverged();
     fixture.git(&["checkout", "-q", "--detach"]);
     fixture.write("readme.txt", "not committed\n");
@@ -258,7 +258,7 @@ fn a_branch_that_nobody_has_checked_out_moves_by_its_ref_alone() {
 }
 
 #[test]
-fn a_checkout_whose_folder_is_gone_is_not_in_the_way() {
+fn a_missing_checkout_blocks_no_integration() {
     let fixture = diverged();
     fixture.git(&["checkout", "-q", "--detach"]);
     let gone = fixture.beside("gone");
@@ -269,7 +269,7 @@ fn a_checkout_whose_folder_is_gone_is_not_in_the_way() {
 }
 
 #[test]
-fn a_branch_that_cannot_be_moved_leaves_its_checkout_as_it_was() {
+fn a_failed_move_restores_the_checkout() {
     let fixture = diverged();
     fixture.write("readme.txt", "not committed\n");
     fixture.write("new.txt", "staged\n");
@@ -287,7 +287,7 @@ fn a_branch_that_cannot_be_moved_leaves_its_checkout_as_it_was() {
 }
 
 #[test]
-fn a_target_that_moved_meanwhile_is_not_overwritten() {
+fn a_moved_target_is_not_overwritten() {
     for checked_out in [true, false] {
         let fixture = diverged();
         let (old, new) = ("main~1", fixture.git(&["rev-parse", "main"]));
@@ -305,20 +305,20 @@ fn a_target_that_moved_meanwhile_is_not_overwritten() {
 }
 
 #[test]
-fn a_dry_run_tells_and_moves_nothing() {
+fn a_dry_run_writes_nothing() {
     for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
         let fixture = diverged();
         let state = || (fixture.git(&["for-each-ref"]), fixture.git(&["count-objects", "-v"]));
         let before = state();
         let dry = Integrate { dry_run: true, ..request(strategy) };
-        let told = integrate(&fixture.repo, &dry).unwrap();
-        assert_eq!(told.status, IntegrationStatus::WouldMerge);
+        let answer = integrate(&fixture.repo, &dry).unwrap();
+        assert_eq!(answer.status, TestStatus::WouldMerge);
         assert_eq!(state(), before, "not even an object");
     }
 }
 
 #[test]
-fn what_cannot_be_integrated_is_refused_by_name() {
+fn unknown_branches_and_merge_commits_are_refused() {
     let fixture = diverged();
     let with = |source: &str, into: &str| Integrate {
         source: source.to_owned(),
@@ -338,7 +338,7 @@ fn what_cannot_be_integrated_is_refused_by_name() {
 }
 
 #[test]
-fn a_branch_that_is_being_rebased_is_left_alone() {
+fn a_branch_being_rebased_does_not_move() {
     let fixture = Fixture::new();
     fixture.git(&["checkout", "-qb", "work"]);
     fixture.commit("readme.txt", "work\n");
@@ -355,7 +355,7 @@ fn a_branch_that_is_being_rebased_is_left_alone() {
 }
 
 #[test]
-fn a_branch_that_is_being_rebased_in_another_worktree_is_left_alone_too() {
+fn a_rebase_in_another_worktree_blocks_the_branch() {
     let fixture = diverged();
     let place = fixture.beside("elsewhere");
     fixture.git(&["checkout", "-q", "--detach"]);
@@ -365,9 +365,9 @@ fn a_branch_that_is_being_rebased_in_another_worktree_is_left_alone_too() {
     assert!(matches!(error, IntegrateError::TargetBusy { worktree, .. } if worktree == place));
 }
 
-/// As git leaves it for a moment while it makes one.
 #[test]
-fn a_worktree_that_is_half_made_is_in_nobodys_way() {
+fn a_half_created_worktree_blocks_no_integration() {
+    // Git leaves this state for a moment while it creates a worktree.
     let fixture = diverged();
     let place = fixture.beside("half");
     fixture.git(&["worktree", "add", "-q", "--detach", place.to_str().unwrap(), "main"]);
@@ -376,7 +376,7 @@ fn a_worktree_that_is_half_made_is_in_nobodys_way() {
 }
 
 #[test]
-fn what_moved_by_integration_alone_is_told_from_what_somebody_else_moved() {
+fn moves_by_integration_are_recognized() {
     let fixture = diverged();
     fixture.git(&["branch", "more", "work"]);
     fixture.git(&["branch", "aside", "main"]);
@@ -394,7 +394,7 @@ fn what_moved_by_integration_alone_is_told_from_what_somebody_else_moved() {
 }
 
 #[test]
-fn a_branch_that_git_cannot_read_is_not_called_unknown() {
+fn an_unreadable_branch_is_not_reported_as_unknown() {
     for content in ["junk\n", "", "0123456789012345678901234567890123456789\n"] {
         let fixture = Fixture::new();
         fs::write(fixture.repo.common_dir.join("refs/heads/work"), content).unwrap();

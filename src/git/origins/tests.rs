@@ -11,12 +11,12 @@ const BEFORE: i64 = 0;
 const LATER: i64 = i64::MAX;
 
 /// A worker on branch `work`, which begins at the tip of `main`.
-struct Worker {
+struct WorkerFixture {
     fixture: Fixture,
     known: WorkerHistory,
 }
 
-impl Worker {
+impl WorkerFixture {
     fn new(fixture: Fixture) -> Self {
         let base = fixture.git(&["rev-parse", "main"]);
         fixture.git(&["branch", "work"]);
@@ -68,16 +68,16 @@ impl Worker {
             withdrawn: origins.withdrawn,
         };
         let (dry, _) = ScratchMerge::dry(&self.fixture.repo).unwrap().stack(&onto, &step).unwrap();
-        let (coupled, by_hand) = ScratchMerge::new(&self.fixture.repo).stack(&onto, &step).unwrap();
+        let (stacked, by_hand) = ScratchMerge::new(&self.fixture.repo).stack(&onto, &step).unwrap();
         let is_clean = |it: &Stacked| matches!(it, Stacked::Clean(_));
-        assert_eq!(is_clean(&dry), is_clean(&coupled), "{dry:?} {coupled:?}");
-        (onto, coupled, by_hand)
+        assert_eq!(is_clean(&dry), is_clean(&stacked), "{dry:?} {stacked:?}");
+        (onto, stacked, by_hand)
     }
 
     /// Integrates the worker and records it as the orchestrator does.
-    fn comes_in(&mut self, into: &str, strategy: Strategy) -> String {
-        let (from, coupled, _) = self.stack(into, strategy);
-        let Stacked::Clean(to) = coupled else { panic!("{strategy:?} into {into}: {coupled:?}") };
+    fn integrate(&mut self, into: &str, strategy: Strategy) -> String {
+        let (from, stacked, _) = self.stack(into, strategy);
+        let Stacked::Clean(to) = stacked else { panic!("{strategy:?} into {into}: {stacked:?}") };
         land(&self.fixture.repo, BranchMove { branch: into, from: &from, to: &to, what: "work" }).unwrap();
         if into == "main" {
             let source = tip(&self.fixture.repo, "work").unwrap();
@@ -95,15 +95,15 @@ impl Worker {
         !self.fixture.git(&["ls-tree", "-r", "--name-only", "main", path]).is_empty()
     }
 
-    fn main_says(&self, path: &str) -> String {
+    fn main_text(&self, path: &str) -> String {
         show(self.fixture.root(), "main", path)
     }
 }
 
-type TakeBack = fn(&Fixture);
+type Withdraw = fn(&Fixture);
 
 /// Returns ways in which a user removes `b.txt` and later commits while the worker runs.
-fn withdrawn() -> Vec<(&'static str, TakeBack, usize)> {
+fn withdrawals() -> Vec<(&'static str, Withdraw, usize)> {
     vec![
         ("reset", |f| drop(f.git(&["reset", "-q", "--hard", "HEAD~2"])), 2),
         (
@@ -147,16 +147,16 @@ fn withdrawn() -> Vec<(&'static str, TakeBack, usize)> {
 }
 
 #[test]
-fn what_was_taken_back_stays_out() {
-    for (name, take_back, dropped) in withdrawn() {
+fn withdrawn_commits_stay_out() {
+    for (name, withdraw, dropped) in withdrawals() {
         for strategy in ALL {
-            let mut worker = Worker::after_commits();
+            let mut worker = WorkerFixture::after_commits();
             worker.commits("work.txt", "work\n");
-            take_back(&worker.fixture);
+            withdraw(&worker.fixture);
             assert!(!worker.main_holds("b.txt"), "{name}");
             assert_eq!(worker.origins("main").dropped.len(), dropped, "{name}");
             let before = worker.fixture.git(&["rev-list", "main"]);
-            let commit = worker.comes_in("main", strategy);
+            let commit = worker.integrate("main", strategy);
             assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"), "{name} {strategy:?}");
             let after = worker.fixture.git(&["rev-list", "main"]);
             assert_eq!(
@@ -169,19 +169,19 @@ fn what_was_taken_back_stays_out() {
 }
 
 #[test]
-fn what_was_taken_back_stays_out_the_second_time_too() {
-    let mut worker = Worker::after_commits();
+fn withdrawn_commits_stay_out_the_second_time() {
+    let mut worker = WorkerFixture::after_commits();
     worker.commits("work.txt", "one\n");
     worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
-    worker.comes_in("main", Strategy::Merge);
+    worker.integrate("main", Strategy::Merge);
     worker.commits("work.txt", "two\n");
-    worker.comes_in("main", Strategy::Merge);
-    assert_eq!((worker.main_says("work.txt").as_str(), worker.main_holds("b.txt")), ("two\n", false));
+    worker.integrate("main", Strategy::Merge);
+    assert_eq!((worker.main_text("work.txt").as_str(), worker.main_holds("b.txt")), ("two\n", false));
     assert_eq!(worker.stack("main", Strategy::Merge).1, Stacked::Nothing);
 }
 
 #[test]
-fn what_the_worker_merged_and_the_user_took_back_then_stays_out() {
+fn merged_and_then_withdrawn_commits_stay_out() {
     let with_merge: [fn(&Fixture); 3] = [
         |f| drop(f.git(&["merge", "-q", "--no-edit", "main"])),
         |f| drop(f.git(&["merge", "-q", "--no-edit", "--no-ff", "main"])),
@@ -189,7 +189,7 @@ fn what_the_worker_merged_and_the_user_took_back_then_stays_out() {
     ];
     for merge in with_merge {
         for own_before in [true, false] {
-            let mut worker = Worker::after_commits();
+            let mut worker = WorkerFixture::after_commits();
             if own_before {
                 worker.commits("work.txt", "work\n");
             }
@@ -197,7 +197,7 @@ fn what_the_worker_merged_and_the_user_took_back_then_stays_out() {
             worker.on("work", merge);
             worker.commits("more.txt", "more\n");
             worker.fixture.git(&["reset", "-q", "--hard", "HEAD~1"]);
-            worker.comes_in("main", Strategy::Merge);
+            worker.integrate("main", Strategy::Merge);
             assert!(worker.main_holds("more.txt") && !worker.main_holds("regretted.txt"));
             assert_eq!(worker.main_holds("work.txt"), own_before);
         }
@@ -205,15 +205,15 @@ fn what_the_worker_merged_and_the_user_took_back_then_stays_out() {
 }
 
 #[test]
-fn commits_moved_to_the_branch_before_the_worker_began_come_in() {
+fn commits_withdrawn_before_the_start_are_integrated() {
     for strategy in ALL {
-        let mut worker = Worker::after_commits();
+        let mut worker = WorkerFixture::after_commits();
         worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
         (worker.known.from_target, worker.known.began) = (false, LATER);
         worker.commits("work.txt", "work\n");
         let found = worker.origins("main");
         assert_eq!((found.dropped.len(), found.inherited.len()), (0, 2));
-        worker.comes_in("main", strategy);
+        worker.integrate("main", strategy);
         assert!(worker.main_holds("work.txt") && worker.main_holds("b.txt"), "{strategy:?}");
     }
 }
@@ -221,17 +221,17 @@ fn commits_moved_to_the_branch_before_the_worker_began_come_in() {
 #[test]
 fn a_reverted_commit_stays_reverted() {
     for strategy in ALL {
-        let mut worker = Worker::after_commits();
+        let mut worker = WorkerFixture::after_commits();
         worker.commits("work.txt", "work\n");
         worker.fixture.git(&["revert", "--no-edit", "HEAD~1"]);
         assert_eq!(worker.origins("main"), CommitOrigins::default());
-        worker.comes_in("main", strategy);
+        worker.integrate("main", strategy);
         assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"));
     }
 }
 
 #[test]
-fn an_integration_that_was_taken_back_can_be_made_again() {
+fn a_withdrawn_integration_can_be_repeated() {
     let undone: [fn(&Fixture); 2] = [
         |f| drop(f.git(&["reset", "-q", "--hard", "main@{1}"])),
         |f| {
@@ -243,26 +243,26 @@ fn an_integration_that_was_taken_back_can_be_made_again() {
     ];
     for undo in undone {
         for strategy in ALL {
-            let mut worker = Worker::after_commits();
+            let mut worker = WorkerFixture::after_commits();
             worker.commits("work.txt", "work\n");
-            worker.comes_in("main", strategy);
+            worker.integrate("main", strategy);
             undo(&worker.fixture);
             assert!(!worker.main_holds("work.txt"));
             assert_eq!(worker.origins("main"), CommitOrigins::default());
-            worker.comes_in("main", strategy);
+            worker.integrate("main", strategy);
             assert!(worker.main_holds("work.txt"));
         }
     }
 }
 
 #[test]
-fn the_same_worker_comes_in_again_by_any_strategy_after_any() {
+fn any_strategy_integrates_again_after_any_other() {
     for first in ALL {
         for second in ALL {
             for between in [false, true] {
-                let mut worker = Worker::after_commits();
+                let mut worker = WorkerFixture::after_commits();
                 worker.commits("a.txt", "one\n");
-                worker.comes_in("main", first);
+                worker.integrate("main", first);
                 if between {
                     worker.fixture.commit("a.txt", "one\nuser\n");
                 }
@@ -270,9 +270,9 @@ fn the_same_worker_comes_in_again_by_any_strategy_after_any() {
                 if !between {
                     worker.commits("a.txt", "two\n");
                 }
-                worker.comes_in("main", second);
+                worker.integrate("main", second);
                 let a = if between { "one\nuser\n" } else { "two\n" };
-                assert_eq!((worker.main_says("a.txt").as_str(), worker.main_says("b.txt").as_str()), (a, "two\n"));
+                assert_eq!((worker.main_text("a.txt").as_str(), worker.main_text("b.txt").as_str()), (a, "two\n"));
                 assert_eq!(worker.stack("main", second).1, Stacked::Nothing, "{first:?} {second:?}");
             }
         }
@@ -280,7 +280,7 @@ fn the_same_worker_comes_in_again_by_any_strategy_after_any() {
 }
 
 #[test]
-fn what_the_user_landed_by_hand_does_not_conflict_with_what_comes_after() {
+fn later_work_merges_after_integration_by_hand() {
     let by_hand: [fn(&Fixture); 4] = [
         |f| {
             f.git(&["merge", "-q", "--squash", "work"]);
@@ -292,21 +292,21 @@ fn what_the_user_landed_by_hand_does_not_conflict_with_what_comes_after() {
     ];
     for land in by_hand {
         for strategy in ALL {
-            let mut worker = Worker::after_commits();
+            let mut worker = WorkerFixture::after_commits();
             worker.commits("a.txt", "one\n");
             worker.commits("a.txt", "one and a half\n");
             land(&worker.fixture);
             worker.commits("a.txt", "two\n");
-            worker.comes_in("main", strategy);
-            assert_eq!(worker.main_says("a.txt"), "two\n");
+            worker.integrate("main", strategy);
+            assert_eq!(worker.main_text("a.txt"), "two\n");
         }
     }
 }
 
 #[test]
-fn commits_picked_by_hand_and_reverted_stay_out_and_are_named() {
+fn reverted_picks_stay_out_and_are_named() {
     for strategy in ALL {
-        let mut worker = Worker::after_commits();
+        let mut worker = WorkerFixture::after_commits();
         worker.commits("a.txt", "one\n");
         let picked = worker.fixture.git(&["rev-parse", "work"]);
         worker.fixture.commit("main.txt", "1\n");
@@ -315,14 +315,14 @@ fn commits_picked_by_hand_and_reverted_stay_out_and_are_named() {
         worker.fixture.commit("a.txt", "user\n");
         worker.commits("b.txt", "two\n");
         assert_eq!(worker.stack("main", strategy).2, Some(picked), "{strategy:?}");
-        worker.comes_in("main", strategy);
-        assert_eq!((worker.main_says("a.txt").as_str(), worker.main_says("b.txt").as_str()), ("user\n", "two\n"));
+        worker.integrate("main", strategy);
+        assert_eq!((worker.main_text("a.txt").as_str(), worker.main_text("b.txt").as_str()), ("user\n", "two\n"));
     }
 }
 
 #[test]
 fn a_first_commit_beyond_the_limit_is_not_left_out() {
-    let worker = Worker::after_commits();
+    let worker = WorkerFixture::after_commits();
     worker.commits("a.txt", "one\n");
     worker.on("work", |fixture| {
         for number in 0..100 {
@@ -331,58 +331,58 @@ fn a_first_commit_beyond_the_limit_is_not_left_out() {
     });
     worker.fixture.commit("a.txt", "user\n");
     worker.fixture.git(&["cherry-pick", "work~100..work"]);
-    let (_, coupled, by_hand) = worker.stack("main", Strategy::Merge);
-    assert!(matches!(coupled, Stacked::Conflicts(_)) && by_hand.is_none(), "{coupled:?}");
+    let (_, stacked, by_hand) = worker.stack("main", Strategy::Merge);
+    assert!(matches!(stacked, Stacked::Conflicts(_)) && by_hand.is_none(), "{stacked:?}");
 }
 
 #[test]
-fn a_worker_that_rewrote_what_was_squashed_brings_the_difference() {
-    let mut worker = Worker::after_commits();
+fn an_amended_squashed_commit_brings_its_difference() {
+    let mut worker = WorkerFixture::after_commits();
     worker.commits("a.txt", "one\n");
-    worker.comes_in("main", Strategy::Squash);
+    worker.integrate("main", Strategy::Squash);
     worker.on("work", |fixture| {
         fixture.write("a.txt", "amended\n");
         fixture.git(&["commit", "-qa", "--amend", "-m", "amended"]);
     });
-    worker.comes_in("main", Strategy::Squash);
-    assert_eq!(worker.main_says("a.txt"), "amended\n");
+    worker.integrate("main", Strategy::Squash);
+    assert_eq!(worker.main_text("a.txt"), "amended\n");
 }
 
 #[test]
-fn a_worker_that_merged_its_own_squash_comes_in_as_git_merges() {
-    let mut worker = Worker::after_commits();
+fn a_branch_with_its_own_squash_merges_normally() {
+    let mut worker = WorkerFixture::after_commits();
     worker.commits("a.txt", "one\n");
-    worker.comes_in("main", Strategy::Squash);
+    worker.integrate("main", Strategy::Squash);
     worker.fixture.commit("a.txt", "one\nuser\n");
     worker.on("work", |fixture| {
         fixture.git(&["merge", "-q", "--no-edit", "-X", "theirs", "main"]);
         fixture.commit("a.txt", "one\nuser\ntwo\n");
     });
-    worker.comes_in("main", Strategy::Squash);
-    assert_eq!(worker.main_says("a.txt"), "one\nuser\ntwo\n");
+    worker.integrate("main", Strategy::Squash);
+    assert_eq!(worker.main_text("a.txt"), "one\nuser\ntwo\n");
 }
 
 #[test]
-fn two_targets_are_two_stories() {
-    let mut worker = Worker::after_commits();
+fn integrations_into_two_targets_are_independent() {
+    let mut worker = WorkerFixture::after_commits();
     worker.fixture.git(&["branch", "release", "main"]);
     worker.commits("a.txt", "one\n");
-    worker.comes_in("main", Strategy::Squash);
-    worker.comes_in("release", Strategy::Squash);
+    worker.integrate("main", Strategy::Squash);
+    worker.integrate("release", Strategy::Squash);
     worker.commits("a.txt", "two\n");
-    worker.comes_in("main", Strategy::Squash);
-    assert_eq!(worker.main_says("a.txt"), "two\n");
+    worker.integrate("main", Strategy::Squash);
+    assert_eq!(worker.main_text("a.txt"), "two\n");
     assert_eq!(show(worker.fixture.root(), "release", "a.txt"), "one\n");
 }
 
 #[test]
-fn what_it_builds_on_comes_along_unless_that_is_in_already() {
+fn dependencies_are_integrated_unless_already_contained() {
     let fixture = Fixture::new();
     fixture.commit("a.txt", "1\n");
     fixture.git(&["checkout", "-q", "-b", "below"]);
     let below = fixture.commit("a.txt", "below\n");
     fixture.git(&["checkout", "-q", "main"]);
-    let mut worker = Worker::new(fixture);
+    let mut worker = WorkerFixture::new(fixture);
     worker.fixture.git(&["branch", "-f", "work", "below"]);
     worker.known.base = Some(below.clone());
     worker.known.from_target = false;
@@ -402,16 +402,16 @@ fn what_it_builds_on_comes_along_unless_that_is_in_already() {
     });
     let found = worker.origins("main");
     assert_eq!((found.contained, found.inherited), (vec![below], vec![]));
-    worker.comes_in("main", Strategy::Squash);
-    assert_eq!(worker.main_says("a.txt"), "below\nabove\n");
+    worker.integrate("main", Strategy::Squash);
+    assert_eq!(worker.main_text("a.txt"), "below\nabove\n");
 }
 
 #[test]
-fn what_the_worker_took_from_other_branches_is_named_with_them() {
-    let others = |worker: &Worker| worker.origins("main").others;
+fn commits_from_other_branches_are_named() {
+    let others = |worker: &WorkerFixture| worker.origins("main").others;
     let of = |branch: &str, number| vec![(branch.to_owned(), number)];
     let with_rival = || {
-        let worker = Worker::new(Fixture::new());
+        let worker = WorkerFixture::new(Fixture::new());
         worker.fixture.git(&["branch", "rival"]);
         worker.on("rival", |fixture| ["r1", "r2", "r3"].iter().for_each(|name| drop(fixture.commit(name, "x\n"))));
         worker
@@ -448,27 +448,27 @@ fn what_the_worker_took_from_other_branches_is_named_with_them() {
 }
 
 #[test]
-fn without_a_reflog_the_base_alone_tells() {
-    let mut worker = Worker::after_commits();
+fn the_base_suffices_without_a_reflog() {
+    let mut worker = WorkerFixture::after_commits();
     worker.commits("work.txt", "work\n");
     worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
     std::fs::remove_dir_all(worker.fixture.repo.common_dir.join("logs")).unwrap();
-    worker.comes_in("main", Strategy::Merge);
+    worker.integrate("main", Strategy::Merge);
     assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"));
 }
 
 #[test]
-fn where_libgit2_cannot_read_git_says_the_same() {
+fn git_gives_the_same_answers_as_libgit2() {
     for option in ["--object-format=sha256", "--ref-format=reftable"] {
         let fixture = Fixture::empty(&[option]);
         for name in ["a.txt", "b.txt", "c.txt"] {
             fixture.commit(name, "1\n");
         }
-        let mut worker = Worker::new(fixture);
+        let mut worker = WorkerFixture::new(fixture);
         worker.commits("work.txt", "work\n");
         worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);
         assert_eq!(worker.origins("main").dropped.len(), 2, "{option}");
-        worker.comes_in("main", Strategy::Merge);
+        worker.integrate("main", Strategy::Merge);
         assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"));
         let log = git(worker.fixture.root(), &["log", "-g", "--format=%H", "main"]);
         assert_eq!(refs::log(&worker.fixture.repo, "main").unwrap().len(), log.lines().count());

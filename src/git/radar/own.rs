@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::{CommitPair, MergeResult, alone, git, in_scratch};
+use super::{CommitPair, MergeResult, git, in_scratch, merge_one};
 use crate::git::command::CommandError;
 use crate::git::repository::{Identity, Repository};
 
@@ -20,33 +20,33 @@ pub fn own_conflicts(
     forks: (&str, &str),
     scratch: &Path,
 ) -> Result<Option<Vec<String>>, CommandError> {
-    let place = Place { repo, target, scratch };
+    let transplant = Transplant { repo, target, scratch };
     for (tip, fork, other, others_fork) in [(&pair.1, forks.1, &pair.0, forks.0), (&pair.0, forks.0, &pair.1, forks.1)]
     {
-        let Some(moved) = place.transplant(tip, fork, others_fork)? else { continue };
-        return Ok(place.merge(other, &moved)?.map(|tried| tried.conflicts));
+        let Some(moved) = transplant.commit_onto(tip, fork, others_fork)? else { continue };
+        return Ok(transplant.merge(other, &moved)?.map(|result| result.conflicts));
     }
     Ok(None)
 }
 
 /// The repository and folder in which scratch merges are computed.
-struct Place<'a> {
+struct Transplant<'a> {
     repo: &'a Repository,
     target: &'a str,
     scratch: &'a Path,
 }
 
-impl Place<'_> {
+impl Transplant<'_> {
     fn merge(&self, one: &str, other: &str) -> Result<Option<MergeResult>, CommandError> {
-        alone(git(self.repo, self.target, self.scratch), &(one.to_owned(), other.to_owned()))
+        merge_one(git(self.repo, self.target, self.scratch), &(one.to_owned(), other.to_owned()))
     }
 
     /// Creates a commit on top of `onto` with the changes between `fork` and `tip`. A stand-in commit with the tree of
     /// `onto` makes `fork` the merge base. `merge-tree --merge-base` does the same, but only since git 2.40.
-    fn transplant(&self, tip: &str, fork: &str, onto: &str) -> Result<Option<String>, CommandError> {
+    fn commit_onto(&self, tip: &str, fork: &str, onto: &str) -> Result<Option<String>, CommandError> {
         let stand_in = self.commit(&format!("{onto}^{{tree}}"), fork)?;
         match self.merge(&stand_in, tip)? {
-            Some(tried) if tried.conflicts.is_empty() => Ok(Some(self.commit(&tried.tree, onto)?)),
+            Some(result) if result.conflicts.is_empty() => Ok(Some(self.commit(&result.tree, onto)?)),
             _ => Ok(None),
         }
     }
@@ -58,7 +58,7 @@ impl Place<'_> {
             .env("GIT_AUTHOR_EMAIL", &us.email)
             .env("GIT_COMMITTER_NAME", &us.name)
             .env("GIT_COMMITTER_EMAIL", &us.email)
-            .args(["commit-tree", tree, "-p", parent, "-m", "tried by the conflict radar"])
+            .args(["commit-tree", tree, "-p", parent, "-m", "computed by the conflict radar"])
             .text()
     }
 }
@@ -72,13 +72,13 @@ mod tests {
     const LINES: &str = "1\n2\n3\n4\n5\n6\n7\n8\n9\n";
 
     /// A branch `old` from the first commit, and a branch `new` from a later commit of main.
-    struct Two {
+    struct Diverged {
         fixture: Fixture,
         old: String,
         new: String,
     }
 
-    impl Two {
+    impl Diverged {
         fn of(old: &[(&str, &str)], main: &[(&str, &str)], new: &[(&str, &str)]) -> Self {
             let fixture = Fixture::new();
             fixture.commit("list.txt", LINES);
@@ -114,48 +114,54 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_branch_has_of_main_is_not_its_own() {
-        let (whole, own) =
-            Two::of(&[("list.txt", &changed(2, "old"))], &[("list.txt", &changed(2, "main"))], &[("new.txt", "x\n")])
-                .conflicts();
+    fn changes_inherited_from_main_are_not_own() {
+        let (whole, own) = Diverged::of(
+            &[("list.txt", &changed(2, "old"))],
+            &[("list.txt", &changed(2, "main"))],
+            &[("new.txt", "x\n")],
+        )
+        .conflicts();
         assert_eq!((whole, own), (vec!["list.txt".to_owned()], Some(vec![])));
     }
 
     #[test]
-    fn a_change_elsewhere_in_the_same_file_is_no_conflict_of_its_own() {
+    fn separate_changes_in_one_file_do_not_conflict() {
         let main = changed(2, "main");
-        let two = Two::of(
+        let diverged = Diverged::of(
             &[("list.txt", &changed(2, "old"))],
             &[("list.txt", &main)],
             &[("list.txt", &main.replace("8\n", "new\n"))],
         );
-        assert_eq!(two.conflicts(), (vec!["list.txt".to_owned()], Some(vec![])));
+        assert_eq!(diverged.conflicts(), (vec!["list.txt".to_owned()], Some(vec![])));
     }
 
     #[test]
-    fn a_conflict_of_their_own_stays_beside_that_with_main() {
+    fn own_conflicts_remain_beside_those_with_main() {
         let main = changed(2, "main");
         let old = changed(2, "old").replace("8\n", "old\n");
-        let two =
-            Two::of(&[("list.txt", &old)], &[("list.txt", &main)], &[("list.txt", &main.replace("8\n", "new\n"))]);
-        assert_eq!(two.conflicts(), (vec!["list.txt".to_owned()], Some(vec!["list.txt".to_owned()])));
+        let diverged =
+            Diverged::of(&[("list.txt", &old)], &[("list.txt", &main)], &[("list.txt", &main.replace("8\n", "new\n"))]);
+        assert_eq!(diverged.conflicts(), (vec!["list.txt".to_owned()], Some(vec!["list.txt".to_owned()])));
     }
 
     #[test]
-    fn what_main_took_back_is_nobodys() {
-        let fixture =
-            Two::of(&[("list.txt", &changed(2, "old"))], &[("list.txt", &changed(2, "main"))], &[("new.txt", "x\n")]);
+    fn changes_reverted_on_main_are_not_own() {
+        let fixture = Diverged::of(
+            &[("list.txt", &changed(2, "old"))],
+            &[("list.txt", &changed(2, "main"))],
+            &[("new.txt", "x\n")],
+        );
         fixture.fixture.commit("list.txt", LINES);
         assert_eq!(fixture.conflicts(), (vec!["list.txt".to_owned()], Some(vec![])));
     }
 
     #[test]
-    fn changes_that_need_each_others_beginning_cannot_be_told_apart() {
-        let two = Two::of(
+    fn inseparable_changes_have_no_answer() {
+        let diverged = Diverged::of(
             &[("list.txt", &changed(2, "old"))],
             &[("list.txt", &changed(2, "main"))],
             &[("list.txt", &changed(2, "new"))],
         );
-        assert_eq!(two.conflicts(), (vec!["list.txt".to_owned()], None));
+        assert_eq!(diverged.conflicts(), (vec!["list.txt".to_owned()], None));
     }
 }
