@@ -1,12 +1,12 @@
-//! What of the user's git settings is not heeded when we commit, merge and push: an answer says so. A hook would run what a
-//! worker may have written, and a signature could ask for a passphrase that nobody is there to type.
+//! Lists the user's git settings that this program bypasses when it commits, merges and pushes, so that answers can name
+//! them. A hook could run code that a worker has written. A signature could prompt for a passphrase.
 
 use std::path::PathBuf;
 
 use super::command::CommandError;
 use super::repository::Repository;
 
-/// What `git merge` and `git commit` run.
+/// Hooks that `git merge` and `git commit` run.
 const HOOKS: [&str; 7] = [
     "pre-merge-commit",
     "pre-commit",
@@ -17,7 +17,7 @@ const HOOKS: [&str; 7] = [
     "reference-transaction",
 ];
 
-/// Sentences for people; none where there is nothing to say.
+/// Returns a sentence for the user about each kind of bypassed setting.
 pub fn bypassed(repo: &Repository, push: bool) -> Result<Vec<String>, CommandError> {
     let mut notes = Vec::new();
     let set = set(repo)?;
@@ -34,7 +34,7 @@ pub fn bypassed(repo: &Repository, push: bool) -> Result<Vec<String>, CommandErr
     Ok(notes)
 }
 
-/// Which of the two settings there are, in one start of git; mostly none.
+/// Returns which of the two settings exist. One git process answers in the usual case that there are none.
 fn set(repo: &Repository) -> Result<Vec<String>, CommandError> {
     let names = r"^(core\.hookspath|commit\.gpgsign)$";
     let found = repo.read().args(["config", "--name-only", "--show-scope", "--get-regexp", names]).output()?;
@@ -48,15 +48,13 @@ fn signs(repo: &Repository) -> Result<bool, CommandError> {
     Ok(signs.stdout.starts_with(b"true"))
 }
 
-/// As the user's own git would find it: our calls set another one.
+/// Returns the hooks folder of the user's own git. Calls of this program set another one.
 fn hooks_folder(repo: &Repository) -> Result<PathBuf, CommandError> {
     let set = repo.read().args(["config", "--type=path", "--show-scope", "--get-all", "core.hooksPath"]).output()?;
     let set = String::from_utf8_lossy(&set.stdout);
     let mut set = set.lines().filter_map(|line| line.split_once('\t')).filter(|(scope, _)| *scope != "command");
-    Ok(match set.next_back() {
-        Some((_, folder)) => repo.root().join(folder),
-        None => repo.common_dir.join("hooks"),
-    })
+    let set = set.next_back().map(|(_, folder)| repo.root().join(folder));
+    Ok(set.unwrap_or_else(|| repo.common_dir.join("hooks")))
 }
 
 #[cfg(test)]
@@ -65,7 +63,7 @@ mod tests {
     use crate::git::testing::Fixture;
 
     #[test]
-    fn hooks_and_signing_are_told_where_they_are_set() {
+    fn bypassed_hooks_and_signing_are_named() {
         let fixture = Fixture::new();
         assert_eq!(bypassed(&fixture.repo, true).unwrap(), Vec::<String>::new());
         for hook in ["hooks/post-merge", "hooks/pre-push"] {

@@ -1,6 +1,6 @@
-//! A worker's changes as text, page by page: what is committed since its base together with what is not.
+//! Shows a worker's changes as text, page by page: committed changes since its base together with uncommitted ones.
 //!
-//! No external diff program or text conversion of the user's is run.
+//! It runs no external diff program and no text conversion that the user has configured.
 
 use std::path::Path;
 
@@ -36,49 +36,49 @@ impl Hinted for DiffError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiffPage {
     pub text: String,
-    /// Where the next page begins, in bytes; `None` at the end.
+    /// Byte offset of the next page; `None` at the end.
     pub next_offset: Option<u64>,
 }
 
-/// The diff from `base` to the files in `worktree`, untracked ones included, at most `max_bytes` from `offset` on.
+/// Returns at most `max_bytes` from `offset` on of the diff from `base` to the files in `worktree`, including untracked ones.
 pub fn diff(worktree: &Path, base: &str, offset: u64, max_bytes: usize) -> Result<DiffPage, DiffError> {
-    let (base, index) = announced(worktree, base)?;
+    let (base, index) = with_untracked(worktree, base)?;
     Ok(page(shown(index.git()).args([&base, "--"]), offset, max_bytes)?)
 }
 
-/// How a person sees a diff.
+/// Format of a diff for a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiffStyle {
     pub colour: bool,
-    /// Only how much changed in each file, in lines of this many columns.
+    /// Shows only the size of each file's change, in lines of this many columns.
     pub stat: Option<usize>,
 }
 
-/// All of [`diff`], as it comes, to whoever reads it.
+/// Writes the whole of [`diff`] to `out` while git prints it.
 pub fn show_diff(
     worktree: &Path,
     base: &str,
-    look: DiffStyle,
+    style: DiffStyle,
     out: impl std::io::Write + Send + 'static,
 ) -> Result<(), DiffError> {
-    let (base, index) = announced(worktree, base)?;
-    Ok(look.at(index.git()).args([&base, "--"]).unlimited().pass_on(out)?)
+    let (base, index) = with_untracked(worktree, base)?;
+    Ok(style.apply(index.git()).args([&base, "--"]).unlimited().pass_on(out)?)
 }
 
-/// All of [`branch_diff`].
+/// Writes the whole of [`branch_diff`] to `out`.
 pub fn show_branch_diff(
     repo: &Repository,
     branch: &str,
     base: &str,
-    look: DiffStyle,
+    style: DiffStyle,
     out: impl std::io::Write + Send + 'static,
 ) -> Result<(), DiffError> {
     let (base, tip) = (repo.resolve(base)?, repo.resolve(&format!("refs/heads/{branch}"))?);
-    Ok(look.at(repo.read()).args([&base, &tip, "--"]).unlimited().pass_on(out)?)
+    Ok(style.apply(repo.read()).args([&base, &tip, "--"]).unlimited().pass_on(out)?)
 }
 
 impl DiffStyle {
-    fn at(self, git: Git) -> Git {
+    fn apply(self, git: Git) -> Git {
         let git = shown(git).args([if self.colour { "--color=always" } else { "--no-color" }]);
         match self.stat {
             Some(columns) => git.args([format!("--stat={columns}")]),
@@ -87,20 +87,20 @@ impl DiffStyle {
     }
 }
 
-/// The commit that `base` names, and an index in which untracked files show up.
-fn announced(worktree: &Path, base: &str) -> Result<(String, TemporaryIndex), DiffError> {
+/// Returns the commit that `base` names, and an index in which untracked files appear.
+fn with_untracked(worktree: &Path, base: &str) -> Result<(String, TemporaryIndex), DiffError> {
     let base =
         resolve_commit(worktree, base)?.ok_or_else(|| RepositoryError::UnknownCommit { name: base.to_owned() })?;
     let index = TemporaryIndex::copy_of(worktree)?;
     let entries = status(worktree, Untracked::Files)?.entries;
     let untracked = entries.iter().filter(|e| e.untracked && !e.is_repository());
-    // Makes them show up without storing them.
+    // Makes them appear in a diff without storing them.
     let announce = ["--intent-to-add", "--sparse"];
     add(index.git(), &announce, untracked.map(|e| e.path.as_path()))?;
     Ok((base, index))
 }
 
-/// The diff from `base` to a branch whose worktree is gone.
+/// Returns a page of the diff from `base` to a branch without a worktree.
 pub fn branch_diff(
     repo: &Repository,
     branch: &str,
@@ -128,7 +128,7 @@ fn page(git: Git, offset: u64, max_bytes: usize) -> Result<DiffPage, CommandErro
     })
 }
 
-/// Takes a character that is cut in two off the end. A page that would become empty stays as it is.
+/// Removes an incomplete character from the end. A page that would become empty stays as it is.
 fn cut_at_character(bytes: &mut Vec<u8>) {
     let incomplete = match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
@@ -145,7 +145,7 @@ mod tests {
     use crate::git::testing::Fixture;
 
     #[test]
-    fn pages_add_up_to_the_whole_and_break_no_character() {
+    fn pages_add_up_without_breaking_characters() {
         let fixture = Fixture::new();
         let base = fixture.git(&["rev-parse", "HEAD"]);
         fixture.commit("committed.txt", "ä€😀 committed\n");

@@ -1,8 +1,8 @@
-//! What a worker did, from git and never from what it says: commits, files and lines since its base, and what is left
-//! uncommitted.
+//! Counts a worker's changes: commits, files and lines since its base, and uncommitted files. All of it comes from git,
+//! never from the worker's own report.
 //!
-//! Commits are read with libgit2. Where it cannot (sha256, reftable, a partial clone), the git program gives the same
-//! answer. What is uncommitted is always asked of the git program, which alone applies the user's filters.
+//! Commits are read with libgit2. For repositories that it cannot read (sha256, reftable, partial clones), the git program
+//! gives the same answer. Uncommitted files always come from the git program, which alone applies the user's filters.
 
 use std::path::Path;
 
@@ -12,28 +12,28 @@ use super::command::{CommandError, Git};
 use super::repository::{RepositoryError, branch_commit, resolve_commit};
 use super::status::{Status, Untracked, status};
 
-/// So many files are named; the numbers count all.
+/// Maximum number of files listed. The totals count all of them.
 const MOST_FILES: usize = 200;
 
-/// The state of a worktree against the commit that it began at.
+/// Changes of a worktree or branch since its base commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BranchChanges {
     /// `None` when HEAD is detached.
     pub branch: Option<String>,
     pub head: String,
     pub base: String,
-    /// Reachable from `head` and not from `base`.
+    /// Number of commits reachable from `head` and not from `base`.
     pub commits: usize,
-    /// Committed changes between `base` and `head`, at most 200 of them.
+    /// Changed files between `base` and `head`, up to a limit.
     pub files: Vec<FileChange>,
     pub files_changed: usize,
     pub insertions: usize,
     pub deletions: usize,
-    /// Files that differ from `head`, untracked ones included and ignored ones not.
+    /// Number of files that differ from `head`, including untracked ones, without ignored ones.
     pub uncommitted: usize,
 }
 
-/// Lines are counted as zero in binary files. A renamed file is one change, under its new name.
+/// A changed file with its line counts, which are zero for binary files. A renamed file has its new name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileChange {
     pub path: String,
@@ -48,10 +48,11 @@ pub fn changes(worktree: &Path, base: &str) -> Result<BranchChanges, RepositoryE
 /// Returns the same as [`changes`] for a status that the caller has just read.
 pub fn changes_of(worktree: &Path, base: &str, status: &Status) -> Result<BranchChanges, RepositoryError> {
     let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
-    let base = match is_whole_id(base) {
-        // Whether it is there, the readers find out.
-        true => base.to_owned(),
-        false => resolve_commit(worktree, base)?.ok_or_else(|| unknown(base))?,
+    // The readers below fail if a full id does not exist.
+    let base = if is_full_id(base) {
+        base.to_owned()
+    } else {
+        resolve_commit(worktree, base)?.ok_or_else(|| unknown(base))?
     };
     let head = status.head.clone().ok_or_else(|| unknown("HEAD"))?;
     let committed = match committed_by_libgit2(worktree, &base, &head) {
@@ -64,11 +65,11 @@ pub fn changes_of(worktree: &Path, base: &str, status: &Status) -> Result<Branch
     Ok(counted(committed, status.branch.clone(), base, head, status.entries.len()))
 }
 
-fn is_whole_id(name: &str) -> bool {
+fn is_full_id(name: &str) -> bool {
     matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// What is committed on a branch whose worktree is gone. `repository` is its folder, or its git directory.
+/// Returns the committed changes of a branch without a worktree. `repository` is its folder or its git directory.
 pub fn branch_changes(repository: &Path, branch: &str, base: &str) -> Result<BranchChanges, RepositoryError> {
     let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
     let base = resolve_commit(repository, base)?.ok_or_else(|| unknown(base))?;
@@ -77,10 +78,9 @@ pub fn branch_changes(repository: &Path, branch: &str, base: &str) -> Result<Bra
     Ok(counted(committed, Some(branch.to_owned()), base, head, 0))
 }
 
-/// What differs between two commits, file by file. Their ids are as an earlier look told them.
+/// Returns the files that differ between two commits, which are given as full ids.
 pub fn file_changes(repository: &Path, base: &str, head: &str) -> Result<Vec<FileChange>, RepositoryError> {
-    let is_id = |name: &&str| name.len() >= 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if let Some(name) = [base, head].iter().find(|name| !is_id(name)) {
+    if let Some(name) = [base, head].iter().find(|name| !is_full_id(name)) {
         return Err(RepositoryError::UnknownCommit { name: (*name).to_owned() });
     }
     let mut files = numstat(repository, base, head)?;
@@ -150,8 +150,8 @@ fn numstat(dir: &Path, base: &str, head: &str) -> Result<Vec<FileChange>, Comman
     Ok(parse_numstat(&numbers))
 }
 
-/// `<insertions> TAB <deletions> TAB <path>`, for a rename with an empty path and old and new path as records behind
-/// it; `-` instead of numbers for binary files.
+/// Parses records of the form `<insertions> TAB <deletions> TAB <path>`. After a rename's empty path, the old and new path
+/// follow as records. Binary files have `-` instead of numbers.
 fn parse_numstat(records: &[u8]) -> Vec<FileChange> {
     let text = String::from_utf8_lossy(records);
     let mut records = text.split('\0');
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_that_libgit2_cannot_open_is_read_by_git() {
+    fn git_reads_what_libgit2_cannot_open() {
         for option in ["--object-format=sha256", "--ref-format=reftable"] {
             let fixture = Fixture::empty(&[option]);
             let base = fixture.commit("a.txt", "1\n");

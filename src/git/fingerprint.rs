@@ -1,7 +1,7 @@
-//! Cheap fingerprints: whether a tree is still the one that was verified, and what changed in the main checkout and in
-//! what all worktrees share while a worker ran.
+//! Cheap fingerprints. One shows whether a tree is still the one that was verified. The other shows what changed in the
+//! main checkout, and in everything that all worktrees share, while a worker ran.
 //!
-//! They read no file's content, and they tell what is different, not who did it.
+//! They read no file contents and do not identify who made a change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -18,43 +18,44 @@ use super::repository::{Repository, current_branch, resolve_commit};
 use super::status::{Status, Untracked, status, status_despite_marks};
 use super::worktree::list;
 
-/// With more than so many, refs or changed files are told by a hash of all of them: a fingerprint is kept in a file.
+/// Maximum number of refs or changed files listed by name, since a fingerprint is stored in a file. Beyond it, one hash
+/// stands for all of them.
 const MOST_NAMED: usize = 5_000;
 
-/// The main checkout and what all worktrees share, at one moment.
+/// The state of the main checkout, and of everything that all worktrees share, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// `None` before the first commit.
     pub head: Option<String>,
     /// `None` when HEAD is detached.
     pub branch: Option<String>,
-    /// What is uncommitted, by path, with a hash of how. `None` for a bare repository, which has no files.
+    /// Uncommitted files by path, each with a hash of its state. `None` for a bare repository.
     pub files: Option<BTreeMap<String, String>>,
-    /// All refs but our own and the stash, with their commits.
+    /// All refs with their commits, without this program's own refs and the stash.
     pub refs: BTreeMap<String, String>,
-    /// Of these, the branches that are checked out in linked worktrees: those may move at any time.
+    /// The branches among them that are checked out in linked worktrees. They may move at any time.
     pub worktree_branches: BTreeSet<String>,
-    /// The newest first.
+    /// Commits of the stashes, newest first.
     pub stashes: Vec<String>,
-    /// What can make git run programs.
+    /// Configuration that can make git run programs.
     pub configuration: Configuration,
 }
 
-/// What differs between two fingerprints of one repository.
+/// Differences between two fingerprints of one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CheckoutChanges {
     pub head: bool,
     pub branch: bool,
-    /// By path.
+    /// Paths of the files that changed.
     pub files: Vec<String>,
     pub refs: Vec<RefChange>,
     pub stashes_pushed: Vec<String>,
     pub stashes_dropped: Vec<String>,
-    /// Settings, hooks and attributes, each with what became of it; see [`Configuration::changes`].
+    /// Changed settings, hooks and attributes; see [`Configuration::changes`].
     pub configuration: Vec<String>,
 }
 
-/// A ref of nobody's worktree that is not what it was. `before` is `None` for a new one, `after` for a deleted one.
+/// A changed ref that is checked out in no worktree. `before` is `None` for a new one, `after` for a deleted one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefChange {
     pub name: String,
@@ -69,7 +70,7 @@ impl CheckoutChanges {
 }
 
 impl Fingerprint {
-    /// What changed from `self` to `after`. The branch that is checked out in the main worktree is told as its HEAD.
+    /// Returns the changes from `self` to `after`. A branch that stays checked out in the main worktree counts as its HEAD.
     pub fn compare(&self, after: &Fingerprint) -> CheckoutChanges {
         let none = BTreeMap::new();
         let files = |of: &Fingerprint| of.files.clone().unwrap_or_else(|| none.clone());
@@ -106,7 +107,7 @@ impl Fingerprint {
     }
 }
 
-/// The names whose values differ.
+/// Returns the names whose values differ.
 fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     names.into_iter().filter(|name| before.get(*name) != after.get(*name)).cloned().collect()
@@ -134,8 +135,8 @@ pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
     })
 }
 
-/// Differs whenever HEAD, the index or a file that git does not ignore has changed. Files that were already uncommitted
-/// are told by size and time of change.
+/// Returns a hash that differs if HEAD, the index or a file that git does not ignore has changed. Files that were already
+/// uncommitted are compared by size and time of change.
 pub fn tree_state(worktree: &Path) -> Result<String, IndexError> {
     let status = status_despite_marks(worktree)?;
     let mut state = uncommitted_state(worktree, &status);
@@ -143,7 +144,7 @@ pub fn tree_state(worktree: &Path) -> Result<String, IndexError> {
     Ok(hash(&state))
 }
 
-/// Differs whenever HEAD, the index or a tracked file has changed. Builds and tests leave files beside those.
+/// Returns a hash that differs if HEAD, the index or a tracked file has changed. Builds and tests may add untracked files.
 pub fn tracked_state(worktree: &Path) -> Result<String, CommandError> {
     let mut status = status(worktree, Untracked::Folders)?;
     status.entries.retain(|entry| !entry.untracked);
@@ -160,12 +161,16 @@ pub fn tracked_state(worktree: &Path) -> Result<String, CommandError> {
 fn uncommitted_state(worktree: &Path, status: &Status) -> Vec<u8> {
     let mut state = status.records.clone();
     for entry in &status.entries {
-        if let Ok(file) = worktree.join(&entry.path).symlink_metadata() {
-            let times = (file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec());
-            state.extend(format!("{times:?} {} ", file.size()).into_bytes());
-        }
+        state.extend(file_state(&worktree.join(&entry.path)));
     }
     state
+}
+
+/// Returns the times and the size of a file; nothing for a missing one.
+fn file_state(path: &Path) -> Vec<u8> {
+    let Ok(file) = path.symlink_metadata() else { return Vec::new() };
+    let times = (file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec());
+    format!("{times:?} {} ", file.size()).into_bytes()
 }
 
 fn uncommitted_files(worktree: &Path, status: &Status) -> BTreeMap<String, String> {
@@ -173,11 +178,7 @@ fn uncommitted_files(worktree: &Path, status: &Status) -> BTreeMap<String, Strin
     let entries = status.entries.iter().zip(records);
     entries
         .map(|(entry, record)| {
-            let mut state = record.to_vec();
-            if let Ok(file) = worktree.join(&entry.path).symlink_metadata() {
-                let times = (file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec());
-                state.extend(format!("{times:?} {} ", file.size()).into_bytes());
-            }
+            let state = [record, &file_state(&worktree.join(&entry.path))].concat();
             (entry.path.to_string_lossy().into_owned(), hash(&state))
         })
         .collect()
@@ -191,7 +192,7 @@ fn bounded(named: BTreeMap<String, String>) -> BTreeMap<String, String> {
     BTreeMap::from([(format!("more than {MOST_NAMED}, together"), hash(all.as_bytes()))])
 }
 
-/// All but our own and the stash, and whether there is one of those.
+/// Returns all refs without this program's own and the stash, and whether there is a stash.
 fn other_refs(repo: &Repository) -> Result<(BTreeMap<String, String>, bool), CommandError> {
     let mut refs: BTreeMap<String, String> = match refs::all(repo.root()) {
         Some(refs) => refs.into_iter().collect(),
@@ -210,7 +211,7 @@ fn ask_refs(repo: &Repository) -> Result<BTreeMap<String, String>, CommandError>
 }
 
 fn stashes(repo: &Repository) -> Result<Vec<String>, CommandError> {
-    // One without a reflog is one all the same.
+    // The newest stash may have no reflog.
     let Some(newest) = resolve_commit(repo.root(), "refs/stash")? else { return Ok(Vec::new()) };
     let listed = repo.read().args(["log", "--walk-reflogs", "--format=%H", "refs/stash", "--"]).output()?;
     let mut stashes: Vec<String> = String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect();
@@ -241,7 +242,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn a_tree_state_sees_a_second_change_of_the_same_file() {
+    fn tree_state_detects_a_second_change_of_a_file() {
         let fixture = Fixture::new();
         let state = || tree_state(fixture.root()).unwrap();
         let clean = state();
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_main_checkout_is_unchanged_by_a_worker_that_stays_in_its_worktree() {
+    fn work_inside_a_worktree_leaves_the_fingerprint_unchanged() {
         let fixture = Fixture::new();
         let request = Request { branch: "work".to_owned(), ..Request::default() };
         let made = create(&fixture.repo, &request, None).unwrap();
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_change_of_the_main_checkout_is_told() {
+    fn each_kind_of_checkout_change_is_reported() {
         let fixture = Fixture::new();
         let mut before = fingerprint(&fixture.repo).unwrap();
         let mut changed = || {

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worktree_of_a_submodule_is_the_folder_that_was_meant() {
+    fn a_worktree_of_a_submodule_is_in_place() {
         for settings_of_worktrees in [false, true] {
             let (_fixture, repo) = submodule(settings_of_worktrees);
             let before = git(repo.root(), &["status", "--porcelain"]);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_put_right_is_refused_and_undone() {
+    fn redirecting_settings_are_refused() {
         let fixture = Fixture::new();
         let made = create(&fixture.repo, &work(), None).unwrap();
         // A worker can change these settings too.
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_git_that_was_replaced_is_another_place() {
+    fn a_replaced_dot_git_is_refused() {
         let fixture = Fixture::new();
         let made = create(&fixture.repo, &work(), None).unwrap();
         let own = fs::read(made.path.join(".git")).unwrap();

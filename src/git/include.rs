@@ -1,9 +1,9 @@
-//! The files that `.worktreeinclude` names come along into a new worktree: what a project needs and git ignores, such
-//! as `.env`.
+//! Copies the files that `.worktreeinclude` names into a new worktree. A project needs them although git ignores them, for
+//! example `.env`.
 //!
-//! The file lies at the root of the main worktree and has gitignore syntax; a file is copied only if it matches and is
-//! ignored by git (the rule of Claude Code, Codex and Conductor, which read the same file). Nothing that the branch
-//! itself brings is ever overwritten, and nothing is written outside the new worktree.
+//! The list is at the root of the main worktree and has gitignore syntax. A file is copied only if it matches and git
+//! ignores it, which is the rule of Claude Code, Codex and Conductor for the same list. No file of the branch is
+//! overwritten, and nothing is written outside the new worktree.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::mission::hint::{Hint, Hinted};
 
 const LIST_FILE: &str = ".worktreeinclude";
 
-/// Our own folder is never copied, whatever the patterns say: it holds the worktrees themselves.
+/// Folder of this program. It contains the worktrees, so it is never copied.
 const OWN_FOLDER: &str = ".orchestrator";
 
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ impl Hinted for IncludeError {
     }
 }
 
-/// A file that we copied into a worktree, relative to it, with the hash of what we copied.
+/// A file that was copied into a worktree, by its path there, with the hash of its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copied {
     pub path: String,
@@ -49,20 +49,21 @@ pub struct Copied {
 }
 
 impl Copied {
-    /// The copy in `worktree` holds something else now. One that was deleted holds nothing to lose.
+    /// Returns whether the copy in `worktree` has another content now. A deleted copy does not count as changed.
     pub fn is_changed(&self, worktree: &Path) -> bool {
         hash(&worktree.join(&self.path)).is_ok_and(|hash| hash != self.hash)
     }
 }
 
+/// The result of copying.
 #[derive(Debug, Default)]
 pub struct Included {
     pub copied: Vec<Copied>,
-    /// With the reason, for people.
+    /// Files that were not copied, each with the reason for the user.
     pub skipped: Vec<String>,
 }
 
-/// Copies what the main worktree's `.worktreeinclude` names. A bare repository has none.
+/// Copies the files that the main worktree's `.worktreeinclude` names. A bare repository has no such list.
 pub fn copy(repo: &Repository, worktree: &Path) -> Result<Included, IncludeError> {
     let mut included = Included::default();
     let Some(from) = &repo.main_worktree else {
@@ -99,21 +100,21 @@ fn included_paths(from: &Path) -> Result<Vec<PathBuf>, CommandError> {
     let ignored = Git::read(from).args(["check-ignore", "-z", "--stdin"]).input(matching).answer()?.unwrap_or_default();
     Ok(ignored
         .split(|byte| *byte == 0)
-        // A repository inside the main worktree ends with a slash; its files are not ours to copy.
+        // The path of a nested repository ends with a slash. Its files are not copied.
         .filter(|path| !path.is_empty() && !path.ends_with(b"/"))
         .map(|path| PathBuf::from(OsStr::from_bytes(path)))
         .filter(|path| !path.starts_with(OWN_FOLDER))
         .collect())
 }
 
-/// The reason when the file stays behind.
+/// Copies one file. Returns the reason if it cannot be copied.
 fn copy_one(from: &Path, to: &Path, path: &Path) -> io::Result<Option<&'static str>> {
     let (source, target) = (from.join(path), to.join(path));
     if target.symlink_metadata().is_ok() {
         return Ok(Some("the branch has a file there"));
     }
     if !make_parents(to, path)? {
-        return Ok(Some("the branch has something else than a folder on the way to it"));
+        return Ok(Some("the branch has a file or link as one of its parent folders"));
     }
     let kind = source.symlink_metadata()?.file_type();
     if kind.is_symlink() {
@@ -126,7 +127,7 @@ fn copy_one(from: &Path, to: &Path, path: &Path) -> io::Result<Option<&'static s
     Ok(None)
 }
 
-/// False when a symbolic link or a file is on the way: a link could lead out of the worktree.
+/// Creates the parent folders. Returns `false` if one of them is a file or a symbolic link, which could lead outside.
 fn make_parents(root: &Path, path: &Path) -> io::Result<bool> {
     let mut folder = root.to_owned();
     for component in path.parent().into_iter().flat_map(Path::components) {
@@ -144,7 +145,7 @@ fn make_parents(root: &Path, path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Of a file's content, or of where a symbolic link leads.
+/// Returns the hash of a file's content, or of a symbolic link's target.
 fn hash(path: &Path) -> io::Result<String> {
     let hash = if path.symlink_metadata()?.is_symlink() {
         Oid::hash_object(ObjectType::Blob, fs::read_link(path)?.as_os_str().as_bytes())
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn named_and_ignored_files_come_along() {
+    fn only_named_and_ignored_files_are_copied() {
         let fixture = project();
         let made = worktree(&fixture, "work");
         let copied: Vec<_> = made.copies.iter().map(|c| c.path.as_str()).collect();
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_branch_cannot_lead_a_copy_outside() {
+    fn no_copy_follows_a_link_of_the_branch() {
         let fixture = project();
         let outside = fixture.beside("outside");
         fs::create_dir(&outside).unwrap();

@@ -1,5 +1,5 @@
-//! A temporary index: a copy of a worktree's index in which things can be staged without touching the worktree, and
-//! the staging itself.
+//! A temporary copy of a worktree's index, in which files can be staged without touching the worktree. The staging itself
+//! is here too.
 
 use std::ffi::OsString;
 use std::fs;
@@ -28,30 +28,30 @@ impl Hinted for IndexError {
     }
 }
 
-/// Deleted with its folder when it is dropped.
+/// An index in a temporary folder, which is deleted when this is dropped.
 pub struct TemporaryIndex {
-    /// Where git is run.
+    /// Folder in which git is run.
     dir: PathBuf,
-    /// Named where no worktree is left that would lead to it.
+    /// Git directory of a worktree whose own folder is gone.
     git_dir: Option<PathBuf>,
     folder: tempfile::TempDir,
 }
 
 impl TemporaryIndex {
-    /// A copy and not an empty one, because it knows which files are unchanged: only the others are read again. Files
-    /// that git was told to take for unchanged are ordinary files in it.
+    /// Copies the index of a worktree, so that git reads only changed files again. Files that are marked as unchanged
+    /// lose their marks in the copy.
     pub fn copy_of(worktree: &Path) -> Result<TemporaryIndex, IndexError> {
         let index = Self::copy(&git_dir(worktree)?, worktree, None)?;
-        index.look_at_all_files(worktree)?;
+        index.clear_marks(worktree)?;
         Ok(index)
     }
 
-    /// The index of a worktree whose files are gone. `root` is any other folder of the repository.
+    /// Copies the index of a worktree whose files are gone. `root` is any other folder of the repository.
     pub fn of_git_dir(root: &Path, git_dir: &Path) -> Result<TemporaryIndex, IndexError> {
         Self::copy(git_dir, root, Some(git_dir.to_owned()))
     }
 
-    /// One with nothing in it.
+    /// Creates an empty index.
     pub fn empty(dir: &Path, git_dir: Option<&Path>) -> Result<TemporaryIndex, IndexError> {
         let failed = |source| IndexError::Copy { worktree: dir.to_owned(), source };
         let folder = tempfile::tempdir().map_err(failed)?;
@@ -68,21 +68,21 @@ impl TemporaryIndex {
         }
     }
 
-    /// Takes the marks `assume-unchanged` and `skip-worktree` off files that are there: behind them a change is hidden
-    /// from `git status`. Files that a sparse checkout leaves out stay marked.
-    fn look_at_all_files(&self, worktree: &Path) -> Result<(), CommandError> {
-        let hidden = marked_unchanged(worktree)?;
-        if hidden.is_empty() {
+    /// Removes the marks `assume-unchanged` and `skip-worktree` from existing files, since `git status` shows no change of
+    /// a marked file. Files that a sparse checkout leaves out stay marked.
+    fn clear_marks(&self, worktree: &Path) -> Result<(), CommandError> {
+        let marked = marked_unchanged(worktree)?;
+        if marked.is_empty() {
             return Ok(());
         }
-        let list: Vec<u8> = hidden.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
+        let list: Vec<u8> = marked.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
         for mark in ["--no-assume-unchanged", "--no-skip-worktree"] {
             self.git().args(["update-index", mark, "-z", "--stdin"]).input(list.clone()).run()?;
         }
         Ok(())
     }
 
-    /// A call that sees this index in place of the worktree's own.
+    /// Returns a git call that uses this index instead of the worktree's own.
     pub fn git(&self) -> Git {
         let git = Git::write(&self.dir).env("GIT_INDEX_FILE", self.folder.path().join("index"));
         match &self.git_dir {
@@ -95,19 +95,19 @@ impl TemporaryIndex {
         self.git().arg("write-tree").text()
     }
 
-    /// `<mode> <id> <stage> TAB <path>`, each ended by NUL: what a merge could not decide.
+    /// Returns the entries in conflict: `<mode> <id> <stage> TAB <path>`, each ended by NUL.
     pub fn conflicts(&self) -> Result<Vec<u8>, CommandError> {
         self.git().args(["ls-files", "--unmerged", "-z"]).run()
     }
 
-    /// Sets entries without looking at files: `<mode> <id> TAB <path>` each ended by NUL. Mode 0 takes a path out.
+    /// Sets entries without reading files: `<mode> <id> TAB <path>`, each ended by NUL. Mode 0 removes a path.
     pub fn set(&self, entries: Vec<u8>) -> Result<(), CommandError> {
         self.git().args(["update-index", "--add", "-z", "--index-info"]).input(entries).run().map(drop)
     }
 }
 
-/// Git looks at the content of files that were changed no earlier than the index was written, and believes their size
-/// and time otherwise: a copy with a time of its own would hide a change made within the same second.
+/// Copies a file with its time of change. Git trusts the size and time of files that changed before the index was written.
+/// With a newer time, the copy would hide a change made within the same second.
 fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
     let written = fs::metadata(from)?.modified()?;
     fs::copy(from, to)?;
@@ -124,7 +124,7 @@ pub fn marked_unchanged(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
     Ok(marked)
 }
 
-/// `None`: only the git program can answer.
+/// Returns the marked files by libgit2; `None` if only the git program can answer.
 fn marked(worktree: &Path) -> Option<Vec<PathBuf>> {
     const ASSUME_UNCHANGED: u16 = 0x8000;
     const SKIP_WORKTREE: u16 = 1 << 14;
@@ -140,8 +140,8 @@ fn ask_marked(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
     Ok(paths.map(|path| PathBuf::from(OsString::from_vec(path.to_vec()))).collect())
 }
 
-/// Stages what differs from the index, without the untracked repositories inside: of those git would record only the
-/// commit id, and refuse altogether where there is no commit.
+/// Stages the entries that differ from the index, without untracked nested repositories. Of those, git would record only
+/// the commit id, and it would fail if they had no commit.
 pub fn stage<'a>(git: Git, entries: impl IntoIterator<Item = &'a StatusEntry>) -> Result<(), CommandError> {
     let paths = entries
         .into_iter()
@@ -150,7 +150,7 @@ pub fn stage<'a>(git: Git, entries: impl IntoIterator<Item = &'a StatusEntry>) -
     add(git, &["--all", "--sparse"], paths)
 }
 
-/// `git add` of exactly these paths, whatever characters are in them.
+/// Runs `git add` for exactly these paths, without treating any character as a pattern.
 pub fn add<'a>(git: Git, options: &[&str], paths: impl Iterator<Item = &'a Path>) -> Result<(), CommandError> {
     let mut list = Vec::new();
     for path in paths {
@@ -161,7 +161,7 @@ pub fn add<'a>(git: Git, options: &[&str], paths: impl Iterator<Item = &'a Path>
     if list.is_empty() {
         return Ok(());
     }
-    // A warning about line endings must not become a refusal to keep work; a large file is streamed, not held in memory.
+    // A warning about line endings must not prevent work from being kept. Large files are streamed.
     git.config("core.safecrlf=false")
         .config("core.bigFileThreshold=32m")
         .args(["--literal-pathspecs", "add"])

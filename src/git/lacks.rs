@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::command::{CommandError, Git};
 use super::records::links;
 
+/// A file or folder that a worktree lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lack {
     /// Relative to the worktree.
@@ -59,7 +60,7 @@ const INSTALLED: [(&str, &[&str]); 17] = [
 ];
 
 /// Names of files and folders that are regenerated automatically or irrelevant.
-const OF_NO_USE: [&str; 20] = [
+const IRRELEVANT: [&str; 20] = [
     ".orchestrator",
     ".git",
     ".DS_Store",
@@ -107,17 +108,18 @@ fn untracked(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
     let listed = Git::read(main).args(["ls-files", "-z", "--others", "--directory", "--no-empty-directory"]).run()?;
     let paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).take(MOST);
     let paths = paths.map(|path| Path::new(OsStr::from_bytes(path)));
-    let missing = paths.filter(|path| is_of_use(path) && is_empty(&worktree.join(path)) && !is_empty(&main.join(path)));
+    let missing =
+        paths.filter(|path| is_relevant(path) && is_empty(&worktree.join(path)) && !is_empty(&main.join(path)));
     // If the branch does not have the parent folder, it removed that folder as a whole, and nothing is missing.
     let has_place = |path: &&Path| path.parent().is_none_or(|parent| worktree.join(parent).is_dir());
     Ok(missing.filter(has_place).map(|path| lack(path, kind_of(main, path))).collect())
 }
 
-fn is_of_use(path: &Path) -> bool {
+fn is_relevant(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let of_an_editor =
+    let is_temporary =
         name.ends_with('~') || [".log", ".swp", ".pyc", ".tmp", ".pid"].iter().any(|end| name.ends_with(end));
-    !of_an_editor && !path.iter().any(|part| OF_NO_USE.iter().any(|it| part == OsStr::new(it)))
+    !is_temporary && !path.iter().any(|part| IRRELEVANT.iter().any(|it| part == OsStr::new(it)))
 }
 
 /// Returns whether the path does not exist or is an empty folder.
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn installed_dependencies_and_local_files_are_missed() {
+    fn dependencies_and_local_files_are_listed() {
         let fixture = Fixture::new();
         let ignored = "node_modules\n.venv\nmyenv\nvendor/\n.env*\ngen/\ntarget\n*.log\n__pycache__\n";
         fixture.commit(".gitignore", ignored);
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_submodule_and_raw_files_of_filters_are_missed() {
+    fn empty_submodules_and_unfiltered_files_are_listed() {
         let fixture = Fixture::new();
         let library = fixture.beside("library");
         fixture.git(&["clone", "-q", ".", library.to_str().unwrap()]);

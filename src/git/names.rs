@@ -152,7 +152,7 @@ pub fn commit(repo: &Repository, tree: &Path, name: &str) -> Result<String, Repo
     // Only the stem of a name such as `main~2` is looked up; git then applies the suffix.
     let ends = ["~", "^", ":", "@{"].into_iter().filter_map(|end| name.find(end)).min();
     let at = ends.filter(|at| *at > 0).unwrap_or(name.len());
-    let (stem, way) = name.split_at(at);
+    let (stem, suffix) = name.split_at(at);
     let meanings = meanings(repo, tree, stem)?;
     let Some((first, commit)) = meanings.first() else {
         return resolve_commit(tree, name)?.ok_or_else(unknown);
@@ -163,10 +163,10 @@ pub fn commit(repo: &Repository, tree: &Path, name: &str) -> Result<String, Repo
             meanings: meanings.iter().map(|(what, commit)| format!("{what} ({})", &commit[..10])).collect(),
         });
     }
-    match way.is_empty() {
-        true => Ok(commit.clone()),
-        false => resolve_commit(tree, &format!("{first}{way}"))?.ok_or_else(unknown),
+    if suffix.is_empty() {
+        return Ok(commit.clone());
     }
+    resolve_commit(tree, &format!("{first}{suffix}"))?.ok_or_else(unknown)
 }
 
 /// Returns everything that a name can stand for, as full name and commit. The list is empty if no ref matches; git may
@@ -177,15 +177,16 @@ fn meanings(repo: &Repository, tree: &Path, name: &str) -> Result<Vec<(String, S
     if !is_plain {
         return Ok(Vec::new());
     }
-    let mut full_names = match name.starts_with("refs/") {
-        true => vec![name.to_owned()],
-        false => vec![
+    let mut full_names = if name.starts_with("refs/") {
+        vec![name.to_owned()]
+    } else {
+        vec![
             format!("refs/heads/{name}"),
             format!("refs/tags/{name}"),
             format!("refs/remotes/{name}"),
             format!("refs/remotes/{name}/HEAD"),
             format!("refs/{name}"),
-        ],
+        ]
     };
     if name == "HEAD" {
         full_names.insert(0, "HEAD".to_owned());

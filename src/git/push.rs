@@ -1,5 +1,5 @@
-//! Sending a branch to its upstream: never by force, without a question on any terminal, and not for ever. What the remote
-//! said is the answer, also where it said no.
+//! Pushes a branch to its upstream: never by force, without a prompt on any terminal, and with a time limit. A rejection
+//! by the remote is a result, not an error.
 
 use std::env;
 use std::time::Duration;
@@ -10,20 +10,21 @@ use super::command::{CommandError, Output};
 use super::repository::Repository;
 use crate::mission::hint::with_hints;
 
-/// Longer than a push of much over a slow line; what takes longer waits for somebody.
+/// Time limit of a push, long enough for a large push over a slow line. A longer one probably waits for input.
 const LIMIT: Duration = Duration::from_secs(180);
-/// How much is kept of what the remote said, in bytes.
-const SAID: usize = 1_500;
+/// Maximum length of the remote's answer, in bytes.
+const MOST_SAID: usize = 1_500;
 
+/// The result of a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pushed {
     pub result: PushResult,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
-    /// The branch there.
+    /// Name of the branch at the remote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// In its own words, or what to do.
+    /// The remote's own answer, or the command that sets an upstream.
     pub said: String,
 }
 
@@ -36,7 +37,7 @@ pub enum PushResult {
     NoUpstream,
     /// The remote has commits that are not here.
     Rejected,
-    /// A hook or a rule of the remote.
+    /// A hook or a rule of the remote refused the push.
     Declined,
     NotAuthorised,
     TimedOut,
@@ -59,7 +60,7 @@ impl PushResult {
     }
 }
 
-/// Sends the branch, or with `dry_run` only says where it would go, which asks no remote.
+/// Pushes the branch. With `dry_run` it only determines the upstream and contacts no remote.
 pub fn push(repo: &Repository, branch: &str, dry_run: bool) -> Result<Pushed, CommandError> {
     push_within(repo, branch, dry_run, LIMIT)
 }
@@ -69,39 +70,37 @@ fn push_within(repo: &Repository, branch: &str, dry_run: bool, limit: Duration) 
         Ok(upstream) => upstream,
         Err(said) => return Ok(Pushed { result: PushResult::NoUpstream, remote: None, branch: None, said }),
     };
-    let (result, said) = match dry_run {
-        true => (PushResult::WouldPush, String::new()),
-        false => {
-            let sent = repo
-                .write()
-                .limit(limit)
-                .env("GIT_SSH_COMMAND", ssh_that_asks_nothing(repo)?)
-                .args(["push", "--porcelain", "--no-progress", "--", &remote])
-                .arg(format!("refs/heads/{branch}:{there}"))
-                .output();
-            match sent {
-                Ok(output) => (result_of(&output), said(&output)),
-                Err(error @ CommandError::TimeUp { .. }) => (PushResult::TimedOut, with_hints(&error)),
-                Err(error) => return Err(error),
-            }
+    let (result, said) = if dry_run {
+        (PushResult::WouldPush, String::new())
+    } else {
+        let sent = repo
+            .write()
+            .limit(limit)
+            .env("GIT_SSH_COMMAND", ssh_without_prompts(repo)?)
+            .args(["push", "--porcelain", "--no-progress", "--", &remote])
+            .arg(format!("refs/heads/{branch}:{there}"))
+            .output();
+        match sent {
+            Ok(output) => (result_of(&output), said(&output)),
+            Err(error @ CommandError::TimeUp { .. }) => (PushResult::TimedOut, with_hints(&error)),
+            Err(error) => return Err(error),
         }
     };
     let there = there.strip_prefix("refs/heads/").unwrap_or(&there).to_owned();
     Ok(Pushed { result, remote: Some(remote), branch: Some(there), said })
 }
 
-/// The remote, by a name that is configured, and the ref there; or what to do about it.
+/// Returns the name of the configured remote and the ref there, or the command that sets an upstream.
 fn upstream(repo: &Repository, branch: &str) -> Result<Result<(String, String), String>, CommandError> {
     let format = "--format=%(upstream:remotename)%00%(upstream:remoteref)";
     let found = repo.read().args(["for-each-ref", format, &format!("refs/heads/{branch}")]).text()?;
     let (remote, there) = found.lines().next().and_then(|line| line.split_once('\0')).unwrap_or_default();
     let remotes = repo.read().args(["remote"]).text()?;
-    // A worker can write the upstream of a branch, but not add a remote unseen.
+    // A worker can set a branch's upstream to any URL. A new remote would be reported as a change of configuration.
     if remotes.lines().any(|known| known == remote) && there.starts_with("refs/heads/") {
         return Ok(Ok((remote.to_owned(), there.to_owned())));
     }
-    let first = remotes.lines().next();
-    Ok(Err(match first {
+    Ok(Err(match remotes.lines().next() {
         None => {
             "there is no remote: `git remote add origin <url>`, then `git push -u origin <branch>` sets the upstream"
                 .into()
@@ -110,8 +109,8 @@ fn upstream(repo: &Repository, branch: &str) -> Result<Result<(String, String), 
     }))
 }
 
-/// The user's own ssh, told not to ask for anything.
-fn ssh_that_asks_nothing(repo: &Repository) -> Result<String, CommandError> {
+/// Returns the user's own ssh command, with an option that disables prompts.
+fn ssh_without_prompts(repo: &Repository) -> Result<String, CommandError> {
     let set = repo.read().args(["config", "--get", "core.sshCommand"]).output()?;
     let set = String::from_utf8_lossy(&set.stdout).trim_end().to_owned();
     let own = env::var("GIT_SSH_COMMAND").ok().or(Some(set).filter(|set| !set.is_empty()));
@@ -119,7 +118,7 @@ fn ssh_that_asks_nothing(repo: &Repository) -> Result<String, CommandError> {
     Ok(format!("{} -o BatchMode=yes", own.unwrap_or_else(|| "ssh".to_owned())))
 }
 
-/// By the flags of `--porcelain`, and only where there is none by words.
+/// Derives the result from the flags of `--porcelain`, and without any from the error text.
 fn result_of(output: &Output) -> PushResult {
     let status = String::from_utf8_lossy(&output.stdout).into_owned();
     let has = |flag: &str| status.lines().any(|line| line.starts_with(flag));
@@ -138,17 +137,15 @@ fn result_of(output: &Output) -> PushResult {
         "terminal prompts disabled",
         "Host key verification failed",
     ];
-    match REFUSED.iter().any(|words| output.stderr.contains(words)) {
-        true => PushResult::NotAuthorised,
-        false => PushResult::Failed,
-    }
+    let is_refused = REFUSED.iter().any(|words| output.stderr.contains(words));
+    if is_refused { PushResult::NotAuthorised } else { PushResult::Failed }
 }
 
 fn said(output: &Output) -> String {
     let status = String::from_utf8_lossy(&output.stdout).into_owned();
     let refusals = status.lines().filter_map(|line| line.strip_prefix('!')).map(|line| line.trim().replace('\t', " "));
     let said = refusals.chain([output.stderr.trim().to_owned()]).collect::<Vec<_>>().join("\n");
-    said[..said.floor_char_boundary(SAID)].trim().to_owned()
+    said[..said.floor_char_boundary(MOST_SAID)].trim().to_owned()
 }
 
 #[cfg(test)]
@@ -158,7 +155,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
-    /// Its `main` has its upstream in a bare repository beside it.
+    /// Creates a repository whose `main` has its upstream in a bare repository beside it.
     fn with_remote() -> (Fixture, PathBuf) {
         let fixture = Fixture::new();
         let bare = fixture.beside("remote.git");
@@ -176,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_push_arrives_once_and_a_dry_run_never() {
+    fn only_a_real_push_moves_the_remote_branch() {
         let (fixture, bare) = with_remote();
         let old = git(&bare, &["rev-parse", "main"]);
         let new = fixture.commit("more.txt", "x\n");
@@ -192,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remote_that_went_on_is_never_overwritten() {
+    fn newer_commits_of_a_remote_are_never_overwritten() {
         let (fixture, bare) = with_remote();
         let other = fixture.beside("other");
         git(fixture.root(), &["clone", "-q", bare.to_str().unwrap(), other.to_str().unwrap()]);
@@ -209,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hook_of_the_remote_says_is_told() {
+    fn output_of_a_remote_hook_is_reported() {
         let (fixture, bare) = with_remote();
         hook(&bare, "echo 'not on a Friday' >&2; exit 1");
         fixture.commit("more.txt", "x\n");
@@ -219,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_remote_that_hangs_is_given_up() {
+    fn a_hanging_remote_times_out() {
         let (fixture, bare) = with_remote();
         let gate = fixture.beside("gate");
         git(&bare, &["init", "-q", "--bare"]);
@@ -228,12 +225,12 @@ mod tests {
         fixture.commit("more.txt", "x\n");
         let pushed = push_within(&fixture.repo, "main", false, Duration::from_secs(2)).unwrap();
         assert_eq!(pushed.result, PushResult::TimedOut);
-        // Whoever still waits at the gate goes.
+        // Lets the hook exit, which still waits at the gate.
         drop(std::fs::OpenOptions::new().read(true).write(true).open(&gate));
     }
 
     #[test]
-    fn without_an_upstream_at_a_remote_the_command_that_sets_it_is_told() {
+    fn a_missing_upstream_yields_the_command_for_it() {
         let fixture = Fixture::new();
         let said = |fixture: &Fixture| {
             let pushed = push(&fixture.repo, "main", false).unwrap();
@@ -243,7 +240,7 @@ mod tests {
         assert!(said(&fixture).contains("git remote add"));
         fixture.git(&["remote", "add", "home", "/nowhere"]);
         assert!(said(&fixture).contains("git push -u home main"));
-        // What is no remote, such as a place that a worker wrote there, gets nothing.
+        // Nothing is pushed to a place that is no configured remote.
         for anywhere in ["/tmp/anywhere", ".", "ext::sh -c exit"] {
             fixture.git(&["config", "branch.main.remote", anywhere]);
             fixture.git(&["config", "branch.main.merge", "refs/heads/main"]);

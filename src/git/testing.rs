@@ -1,4 +1,4 @@
-//! A sealed temporary repository for the tests of this room. No test here sees the settings of the machine or its user.
+//! Temporary repositories for the tests of this room, isolated from the settings of the machine and its user.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::Repository;
 use super::command::Git;
 
-/// Cuts a call of git in a test off from everything that the machine and its user have configured.
+/// Isolates a git call of a test from everything that the machine and its user have configured.
 pub fn seal(command: &mut Command) {
     command.env("HOME", "/nonexistent").env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
     for name in ["AUTHOR", "COMMITTER"] {
@@ -31,7 +31,7 @@ impl Fixture {
         fixture
     }
 
-    /// Without any commit; `options` go to `git init`.
+    /// Creates a repository without any commit. `options` are passed to `git init`.
     pub fn empty(options: &[&str]) -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap().join("repo");
@@ -44,12 +44,12 @@ impl Fixture {
         Fixture { folder, repo }
     }
 
-    /// The main worktree.
+    /// Returns the main worktree.
     pub fn root(&self) -> &Path {
         self.repo.root()
     }
 
-    /// The folder that the repository lies in.
+    /// Returns a path beside the repository.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.folder.path().canonicalize().unwrap().join(name)
     }
@@ -89,7 +89,7 @@ pub fn commit(dir: &Path, path: &str, text: &str) -> String {
     git(dir, &["rev-parse", "HEAD"])
 }
 
-/// The text of a file in a commit or ref.
+/// Returns the text of a file in a commit or ref.
 pub fn show(dir: &Path, commit: &str, path: &str) -> String {
     Git::read(dir)
         .args(["show", &format!("{commit}:{path}")])

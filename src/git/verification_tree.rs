@@ -27,15 +27,14 @@ pub fn make(repo: &Repository, path: &Path, commit: &str) -> Result<(), Worktree
 
 /// Removes the worktree with all its content, even if its creation was interrupted. A missing worktree is not an error.
 pub fn remove(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(WorktreeError::RemoveVerificationTree { path: path.to_owned(), source: error });
-        }
-        _ => {}
+    if let Err(source) = fs::remove_dir_all(path)
+        && source.kind() != io::ErrorKind::NotFound
+    {
+        return Err(WorktreeError::RemoveVerificationTree { path: path.to_owned(), source });
     }
     let _lock = repo.lock()?;
     if list(repo)?.iter().any(|listed| listed.path == path) {
-        // Forced twice because it is locked, by us.
+        // The second `--force` overrides this program's own lock.
         repo.write().args(["worktree", "remove", "--force", "--force", "--"]).arg(path).run()?;
     }
     Ok(())
@@ -44,10 +43,10 @@ pub fn remove(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::{Fixture, read};
+    use crate::git::testing::{Fixture, commit, read, write};
 
     #[test]
-    fn it_is_at_the_commit_and_nothing_is_left_of_it() {
+    fn it_checks_out_the_commit_and_leaves_nothing() {
         let fixture = Fixture::new();
         let first = fixture.git(&["rev-parse", "HEAD"]);
         fixture.commit("readme.txt", "changed\n");
@@ -55,7 +54,8 @@ mod tests {
         let path = fixture.beside("verification");
         make(&fixture.repo, &path, &first).unwrap();
         assert_eq!(read(&path, "readme.txt"), "hello\n");
-        fixture_leaves_something(&path);
+        commit(&path, "readme.txt", "changed there\n");
+        write(&path, "build/out.o", "x");
         for _again in 0..2 {
             remove(&fixture.repo, &path).unwrap();
             assert!(!path.exists());
@@ -63,10 +63,5 @@ mod tests {
         }
         assert_eq!(fixture.git(&["for-each-ref"]), before);
         assert!(!fixture.repo.common_dir.join("worktrees").exists());
-    }
-
-    fn fixture_leaves_something(path: &Path) {
-        crate::git::testing::commit(path, "readme.txt", "changed there\n");
-        crate::git::testing::write(path, "build/out.o", "x");
     }
 }

@@ -22,7 +22,7 @@ fn found(fixture: &Fixture, name: &str) -> Result<String, RepositoryError> {
 }
 
 #[test]
-fn a_name_of_two_commits_is_refused_with_both() {
+fn an_ambiguous_name_is_refused_with_its_meanings() {
     let fixture = with_remote();
     let first = fixture.git(&["rev-parse", "HEAD~1"]);
     fixture.git(&["tag", "main", &first]);
@@ -57,7 +57,7 @@ fn a_name_of_two_commits_is_refused_with_both() {
 }
 
 #[test]
-fn a_name_of_one_commit_is_that() {
+fn an_unambiguous_name_resolves_to_its_commit() {
     let fixture = with_remote();
     let (head, first) = (fixture.git(&["rev-parse", "HEAD"]), fixture.git(&["rev-parse", "HEAD~1"]));
     fixture.git(&["tag", "-am", "x", "v1", &first]);
@@ -88,7 +88,7 @@ fn a_name_of_one_commit_is_that() {
 }
 
 #[test]
-fn head_is_that_of_the_working_tree() {
+fn head_comes_from_the_working_tree() {
     let fixture = Fixture::new();
     let linked = fixture.beside("linked");
     fixture.git(&["worktree", "add", "-q", "-b", "other", linked.to_str().unwrap()]);
@@ -99,7 +99,7 @@ fn head_is_that_of_the_working_tree() {
 }
 
 #[test]
-fn a_branch_that_only_a_remote_has_is_not_made_anew() {
+fn a_remote_branch_is_adopted_at_its_commit() {
     let fixture = with_remote();
     let first = fixture.git(&["rev-parse", "HEAD~1"]);
     let start = Some(fixture.git(&["rev-parse", "HEAD"]));
@@ -143,7 +143,7 @@ fn a_remote_branch_is_found_where_its_refspec_stores_it() {
 }
 
 #[test]
-fn of_several_remotes_the_default_one_counts() {
+fn the_default_remote_decides_among_several() {
     let fixture = with_remote();
     fixture.git(&["remote", "add", "team/fork", "/nowhere"]);
     fixture.git(&["update-ref", "refs/remotes/team/fork/shared", "HEAD"]);
@@ -154,7 +154,7 @@ fn of_several_remotes_the_default_one_counts() {
 }
 
 #[test]
-fn names_of_other_things_are_no_branch_names() {
+fn tags_and_remote_branches_are_no_branch_names() {
     let fixture = with_remote();
     let refused = |branch: &str| {
         let request = Request { branch: branch.into(), ..Request::default() };
@@ -168,7 +168,7 @@ fn names_of_other_things_are_no_branch_names() {
 }
 
 #[test]
-fn a_tag_beside_a_branch_changes_nothing_for_the_branch() {
+fn a_tag_does_not_affect_a_branch() {
     let fixture = Fixture::new();
     let first = fixture.git(&["rev-parse", "HEAD"]);
     fixture.git(&["branch", "work"]);
@@ -181,7 +181,7 @@ fn a_tag_beside_a_branch_changes_nothing_for_the_branch() {
 }
 
 #[test]
-fn where_case_counts_for_nothing_another_case_is_in_the_way() {
+fn names_that_differ_in_case_collide() {
     let fixture = Fixture::new();
     fixture.git(&["branch", "Feature"]);
     let feature = |branch: &str| check(&fixture.repo, &Request { branch: branch.into(), ..Request::default() });
@@ -195,7 +195,7 @@ fn where_case_counts_for_nothing_another_case_is_in_the_way() {
 }
 
 #[test]
-fn what_libgit2_cannot_read_is_found_by_git() {
+fn git_resolves_what_libgit2_cannot_read() {
     for option in ["--object-format=sha256", "--ref-format=reftable"] {
         let fixture = Fixture::empty(&[option]);
         let first = fixture.commit("a.txt", "x\n");
