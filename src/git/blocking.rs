@@ -1,6 +1,6 @@
 //! Determines what in a checkout blocks a fast-forward, by the rules of `git merge --ff-only --no-overwrite-ignore`.
-//! Only paths that the fast-forward itself changes can block it. This module changes nothing; git makes the final decision
-//! when the branch moves.
+//! Only paths that the fast-forward itself changes can block it. This module changes nothing; git makes the final
+//! decision when the branch moves.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

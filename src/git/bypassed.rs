@@ -1,5 +1,5 @@
-//! Lists the user's git settings that this program bypasses when it commits, merges and pushes, so that answers can name
-//! them. A hook could run code that a worker has written. A signature could prompt for a passphrase.
+//! Lists the user's git settings that this program bypasses when it commits, merges and pushes, so that answers can
+//! name them. A hook could run code that a worker has written. A signature could prompt for a passphrase.
 
 use std::path::PathBuf;
 

@@ -40,7 +40,8 @@ pub struct DiffPage {
     pub next_offset: Option<u64>,
 }
 
-/// Returns at most `max_bytes` from `offset` on of the diff from `base` to the files in `worktree`, including untracked ones.
+/// Returns at most `max_bytes` from `offset` on of the diff from `base` to the files in `worktree`, including untracked
+/// ones.
 pub fn diff(worktree: &Path, base: &str, offset: u64, max_bytes: usize) -> Result<DiffPage, DiffError> {
     let (base, index) = with_untracked(worktree, base)?;
     Ok(page(shown(index.git()).args([&base, "--"]), offset, max_bytes)?)

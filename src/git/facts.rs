@@ -1,8 +1,9 @@
 //! Counts a worker's changes: commits, files and lines since its base, and uncommitted files. All of it comes from git,
 //! never from the worker's own report.
 //!
-//! Commits are read with libgit2. For repositories that it cannot read (sha256, reftable, partial clones), the git program
-//! gives the same answer. Uncommitted files always come from the git program, which alone applies the user's filters.
+//! Commits are read with libgit2. For repositories that it cannot read (sha256, reftable, partial clones), the git
+//! program gives the same answer. Uncommitted files always come from the git program, which alone applies the user's
+//! filters.
 
 use std::path::Path;
 
@@ -150,8 +151,8 @@ fn numstat(dir: &Path, base: &str, head: &str) -> Result<Vec<FileChange>, Comman
     Ok(parse_numstat(&numbers))
 }
 
-/// Parses records of the form `<insertions> TAB <deletions> TAB <path>`. After a rename's empty path, the old and new path
-/// follow as records. Binary files have `-` instead of numbers.
+/// Parses records of the form `<insertions> TAB <deletions> TAB <path>`. After a rename's empty path, the old and new
+/// path follow as records. Binary files have `-` instead of numbers.
 fn parse_numstat(records: &[u8]) -> Vec<FileChange> {
     let text = String::from_utf8_lossy(records);
     let mut records = text.split('\0');

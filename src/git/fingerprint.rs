@@ -70,7 +70,8 @@ impl CheckoutChanges {
 }
 
 impl Fingerprint {
-    /// Returns the changes from `self` to `after`. A branch that stays checked out in the main worktree counts as its HEAD.
+    /// Returns the changes from `self` to `after`. A branch that stays checked out in the main worktree counts as its
+    /// HEAD.
     pub fn compare(&self, after: &Fingerprint) -> CheckoutChanges {
         let none = BTreeMap::new();
         let files = |of: &Fingerprint| of.files.clone().unwrap_or_else(|| none.clone());
@@ -135,8 +136,8 @@ pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
     })
 }
 
-/// Returns a hash that differs if HEAD, the index or a file that git does not ignore has changed. Files that were already
-/// uncommitted are compared by size and time of change.
+/// Returns a hash that differs if HEAD, the index or a file that git does not ignore has changed. Files that were
+/// already uncommitted are compared by size and time of change.
 pub fn tree_state(worktree: &Path) -> Result<String, IndexError> {
     let status = status_despite_marks(worktree)?;
     let mut state = uncommitted_state(worktree, &status);
@@ -144,7 +145,8 @@ pub fn tree_state(worktree: &Path) -> Result<String, IndexError> {
     Ok(hash(&state))
 }
 
-/// Returns a hash that differs if HEAD, the index or a tracked file has changed. Builds and tests may add untracked files.
+/// Returns a hash that differs if HEAD, the index or a tracked file has changed. Builds and tests may add untracked
+/// files.
 pub fn tracked_state(worktree: &Path) -> Result<String, CommandError> {
     let mut status = status(worktree, Untracked::Folders)?;
     status.entries.retain(|entry| !entry.untracked);
@@ -242,7 +244,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn tree_state_detects_a_second_change_of_a_file() {
+    fn tree_state_detects_every_change_of_a_file() {
         let fixture = Fixture::new();
         let state = || tree_state(fixture.root()).unwrap();
         let clean = state();

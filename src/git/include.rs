@@ -1,5 +1,5 @@
-//! Copies the files that `.worktreeinclude` names into a new worktree. A project needs them although git ignores them, for
-//! example `.env`.
+//! Copies the files that `.worktreeinclude` names into a new worktree. A project needs them although git ignores them,
+//! for example `.env`.
 //!
 //! The list is at the root of the main worktree and has gitignore syntax. A file is copied only if it matches and git
 //! ignores it, which is the rule of Claude Code, Codex and Conductor for the same list. No file of the branch is

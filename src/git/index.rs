@@ -1,5 +1,5 @@
-//! A temporary copy of a worktree's index, in which files can be staged without touching the worktree. The staging itself
-//! is here too.
+//! A temporary copy of a worktree's index, in which files can be staged without touching the worktree. The staging
+//! itself is here too.
 
 use std::ffi::OsString;
 use std::fs;
@@ -68,8 +68,8 @@ impl TemporaryIndex {
         }
     }
 
-    /// Removes the marks `assume-unchanged` and `skip-worktree` from existing files, since `git status` shows no change of
-    /// a marked file. Files that a sparse checkout leaves out stay marked.
+    /// Removes the marks `assume-unchanged` and `skip-worktree` from existing files, since `git status` shows no change
+    /// of a marked file. Files that a sparse checkout leaves out stay marked.
     fn clear_marks(&self, worktree: &Path) -> Result<(), CommandError> {
         let marked = marked_unchanged(worktree)?;
         if marked.is_empty() {
@@ -106,8 +106,8 @@ impl TemporaryIndex {
     }
 }
 
-/// Copies a file with its time of change. Git trusts the size and time of files that changed before the index was written.
-/// With a newer time, the copy would hide a change made within the same second.
+/// Copies a file with its time of change. Git trusts the size and time of files that changed before the index was
+/// written. With a newer time, the copy would hide a change made within the same second.
 fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
     let written = fs::metadata(from)?.modified()?;
     fs::copy(from, to)?;
@@ -140,8 +140,8 @@ fn ask_marked(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
     Ok(paths.map(|path| PathBuf::from(OsString::from_vec(path.to_vec()))).collect())
 }
 
-/// Stages the entries that differ from the index, without untracked nested repositories. Of those, git would record only
-/// the commit id, and it would fail if they had no commit.
+/// Stages the entries that differ from the index, without untracked nested repositories. Of those, git would record
+/// only the commit id, and it would fail if they had no commit.
 pub fn stage<'a>(git: Git, entries: impl IntoIterator<Item = &'a StatusEntry>) -> Result<(), CommandError> {
     let paths = entries
         .into_iter()

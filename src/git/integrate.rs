@@ -1,8 +1,8 @@
 //! Computes the integration of one branch into another: a merge, a squash or a cherry-pick.
 //!
-//! The result is computed by `git merge-tree` without a working tree. It is the tree that the user's own `git merge` would
-//! create. This module moves no branch; [`super::land`] moves the target to a clean result. Its commits are not signed
-//! and run no hook.
+//! The result is computed by `git merge-tree` without a working tree. It is the tree that the user's own `git merge`
+//! would create. This module moves no branch; [`super::land`] moves the target to a clean result. Its commits are not
+//! signed and run no hook.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -170,9 +170,9 @@ impl<'a> ScratchMerge<'a> {
         self.scratch
     }
 
-    /// Computes the commit that integrates this step on top of `onto`. After a conflict, it is retried without the changes
-    /// that the user has already integrated by hand. The commit up to which those reach is then returned too. The user
-    /// may have reverted them since.
+    /// Computes the commit that integrates this step on top of `onto`. After a conflict, it is retried without the
+    /// changes that the user has already integrated by hand. The commit up to which those reach is then returned too.
+    /// The user may have reverted them since.
     pub fn stack(&self, onto: &str, step: &IntegrationStep) -> Result<(Stacked, Option<String>), IntegrateError> {
         let stacked = self.stack_once(onto, step)?;
         if !matches!(stacked, Stacked::Conflicts(_)) || step.settled().next().is_some() {
@@ -471,9 +471,9 @@ fn commit_tree(git: Git, tree: &str, parents: &[&str], message: Vec<u8>) -> Resu
         .text()
 }
 
-/// Parses the output of `git merge-tree`. It consists of the tree, the files in conflict (`<mode> <id> <stage> TAB <path>`),
-/// an empty record, and messages. A message is the number of paths, the paths, the type (`CONFLICT (contents)`,
-/// `Auto-merging`) and the text.
+/// Parses the output of `git merge-tree`. It consists of the tree, the files in conflict
+/// (`<mode> <id> <stage> TAB <path>`), an empty record, and messages. A message is the number of paths, the paths, the
+/// type (`CONFLICT (contents)`, `Auto-merging`) and the text.
 fn parse_conflicts(text: &str, sides: &[&str]) -> Vec<MergeConflict> {
     let own = |path: &str| own_name(path, sides).to_owned();
     let mut records = text.split('\0').skip(1);

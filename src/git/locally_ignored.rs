@@ -1,8 +1,9 @@
-//! Finds work that is ignored only locally: by a `.gitignore` that was written in the worktree and is in no trusted commit.
+//! Finds work that is ignored only locally: by a `.gitignore` that was written in the worktree and is in no trusted
+//! commit.
 //!
-//! Files that the project's own rules ignore do not count as work. Exceptions are repositories, and files that an outcome
-//! of the worker named. Folders that can be regenerated (a cache, a Python environment) do not count either. This module
-//! changes nothing.
+//! Files that the project's own rules ignore do not count as work. Exceptions are repositories, and files that an
+//! outcome of the worker named. Folders that can be regenerated (a cache, a Python environment) do not count either.
+//! This module changes nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;

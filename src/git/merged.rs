@@ -1,7 +1,7 @@
 //! Determines from the current state of git whether branches are merged, for any number of branches at once.
 //!
-//! A branch is merged if its tip is in its target, or if the target contains the commits of an earlier integration. It is
-//! also merged if the user squashed or picked it: merging it would change nothing, or the target has its changes as
+//! A branch is merged if its tip is in its target, or if the target contains the commits of an earlier integration. It
+//! is also merged if the user squashed or picked it: merging it would change nothing, or the target has its changes as
 //! other commits.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

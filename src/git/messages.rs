@@ -68,9 +68,9 @@ fn transparent_errors_keep_their_hints() {
     }
 }
 
-type Row = (String, String);
+type MessageRow = (String, String);
 
-fn row<E: Hinted>(error: E) -> Row {
+fn row<E: Hinted>(error: E) -> MessageRow {
     let name = type_name::<E>().rsplit("::").next().unwrap_or_default();
     let debug = format!("{error:?}");
     let variant = debug.split([' ', '(']).next().unwrap_or_default();
@@ -104,7 +104,7 @@ fn timed_out() -> CommandError {
     CommandError::TimeUp { command: "worktree add".into(), dir: "/repo".into(), seconds: 1_800 }
 }
 
-fn commands() -> Vec<Row> {
+fn commands() -> Vec<MessageRow> {
     vec![
         row(CommandError::NotInstalled),
         row(CommandError::TooOld { found: "git version 2.30.2".into() }),
@@ -124,7 +124,7 @@ fn commands() -> Vec<Row> {
     ]
 }
 
-fn repositories() -> Vec<Row> {
+fn repositories() -> Vec<MessageRow> {
     let no_commits = |tree: Option<&str>| RepositoryError::NoCommits {
         what: "the repository at /repo".into(),
         tree: tree.map(Into::into),
@@ -157,7 +157,7 @@ fn repositories() -> Vec<Row> {
     ]
 }
 
-fn worktrees() -> Vec<Row> {
+fn worktrees() -> Vec<MessageRow> {
     let taken = || Box::new(WorktreeError::PathTaken { path: "/tree".into() });
     vec![
         row(PlaceError::Elsewhere { worktree: "/tree".into(), works_on: "/repo".into(), records: "/repo/.git".into() }),
@@ -192,7 +192,7 @@ fn worktrees() -> Vec<Row> {
     ]
 }
 
-fn removals() -> Vec<Row> {
+fn removals() -> Vec<MessageRow> {
     let samples = || vec!["a.txt".to_owned(), "b.txt".to_owned()];
     vec![
         row(UncommittedError::InProgress { worktree: "/tree".into(), operation: "rebase" }),
@@ -227,7 +227,7 @@ fn removals() -> Vec<Row> {
     ]
 }
 
-fn integrations() -> Vec<Row> {
+fn integrations() -> Vec<MessageRow> {
     let samples = || vec!["a.txt".to_owned(), "b.txt".to_owned()];
     let main = || "main".to_owned();
     vec![

@@ -221,8 +221,8 @@ impl NewCommits {
     }
 }
 
-/// Returns whether an integration earlier_integrations the changes in as other commits. They must still be there, and the branch
-/// must not have merged them back.
+/// Returns whether an earlier integration added the changes as other commits. They must still be in the target, and
+/// the branch must not have merged them back.
 fn is_contained(repo: &Repository, onto: &str, tip: &str, new: &NewCommits, earlier: &EarlierIntegration) -> bool {
     (earlier.own || new.has(&earlier.source))
         && contains(repo, onto, &earlier.commit)

@@ -1,5 +1,5 @@
-//! Pushes a branch to its upstream: never by force, without a prompt on any terminal, and with a time limit. A rejection
-//! by the remote is a result, not an error.
+//! Pushes a branch to its upstream: never by force, without a prompt on any terminal, and with a time limit. A
+//! rejection by the remote is a result, not an error.
 
 use std::env;
 use std::time::Duration;

@@ -21,8 +21,8 @@ pub use own::own_conflicts;
 /// Two commits; the second would be merged into the first.
 pub type CommitPair = (String, String);
 
-/// The state of the files that hold refs. It shows without a git process that branches may have moved, since git writes a
-/// ref by replacing a file.
+/// The state of the files that hold refs. It shows without a git process that branches may have moved, since git writes
+/// a ref by replacing a file.
 pub type RefStamp = Vec<Option<(u64, SystemTime, u64)>>;
 
 /// The result of a scratch merge.

@@ -1,5 +1,6 @@
 //! Finds commits that only a worktree's own records name. These are its reflog (for amended or reset commits), its
-//! private refs such as those of a bisect, and the state of an unfinished operation. Git deletes them with the worktree.
+//! private refs such as those of a bisect, and the state of an unfinished operation. Git deletes them with the
+//! worktree.
 //!
 //! This module changes nothing.
 
@@ -35,14 +36,15 @@ impl Reachable<'_> {
     }
 }
 
-/// Returns whether the commit remains reachable. Git runs at the root, because refs of a linked worktree are deleted with it.
+/// Returns whether the commit remains reachable. Git runs at the root, because refs of a linked worktree are deleted
+/// with it.
 pub fn is_reachable(repo: &Repository, commit: &str, from: Reachable) -> Result<bool, CommandError> {
     let unreached = repo.read().args(["rev-list", "--max-count=1", commit]).args(from.arguments()).text()?;
     Ok(unreached.is_empty())
 }
 
-/// Returns the newest commits that would be lost with the worktree of this git directory. None of them contains another,
-/// and commits reachable from `also` are left out.
+/// Returns the newest commits that would be lost with the worktree of this git directory. None of them contains
+/// another, and commits reachable from `also` are left out.
 pub fn reflog_only_commits(
     repo: &Repository,
     git_dir: &Path,
@@ -112,8 +114,8 @@ fn existing_commits(repo: &Repository, ids: &HashSet<String>) -> Result<Vec<Stri
     Ok(kinds.lines().filter_map(|line| line.strip_prefix("commit ")).map(str::to_owned).collect())
 }
 
-/// Returns the git directory of a linked worktree, which holds its HEAD, index and reflog, even if the worktree's folder
-/// is gone. `None` if git has no record of it.
+/// Returns the git directory of a linked worktree, which holds its HEAD, index and reflog, even if the worktree's
+/// folder is gone. `None` if git has no record of it.
 pub fn own_git_dir(repo: &Repository, worktree: &Path) -> Option<PathBuf> {
     let is_of_worktree = |folder: &PathBuf| {
         worktree_of(folder).is_some_and(|it| it == worktree || it.canonicalize().is_ok_and(|it| it == worktree))

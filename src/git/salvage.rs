@@ -1,11 +1,11 @@
-//! Salvages the whole content of a worktree into one commit under `refs/orchestrator/salvage/`. The worktree can then be
-//! deleted.
+//! Salvages the whole content of a worktree into one commit under `refs/orchestrator/salvage/`. The worktree can then
+//! be deleted.
 //!
 //! The commit's tree contains modified, staged, untracked and conflicted files. It also contains changed copies made by
 //! this program, locally ignored files, and ignored files that an outcome named. The first parent is HEAD. Further
 //! parents hold staged content that differs from the files, the state of an unfinished merge or rebase, reflog-only
-//! commits, and commits of submodules and nested repositories. So one ref keeps all of it, and the message explains each
-//! parent. The worktree and its index are only read; the tree is built in a temporary index.
+//! commits, and commits of submodules and nested repositories. So one ref keeps all of it, and the message explains
+//! each parent. The worktree and its index are only read; the tree is built in a temporary index.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -59,7 +59,8 @@ impl Hinted for SalvageError {
     }
 }
 
-/// A ref that keeps salvaged work. `git show <name>` describes it; `git worktree add <folder> <name>` restores the files.
+/// A ref that keeps salvaged work. `git show <name>` describes it; `git worktree add <folder> <name>` restores the
+/// files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SalvageRef {
     pub name: String,
@@ -203,8 +204,8 @@ impl SalvageContent {
         Ok(())
     }
 
-    /// Adds the state of an unfinished operation, and all sides of files in conflict. These are removed from the index, so
-    /// that the rest of it can be written as a tree. Returns whether there were conflicts.
+    /// Adds the state of an unfinished operation, and all sides of files in conflict. These are removed from the index,
+    /// so that the rest of it can be written as a tree. Returns whether there were conflicts.
     fn add_operation(&mut self, index: &TemporaryIndex, git_dir: &Path) -> Result<bool, SalvageError> {
         let conflicts = index.conflicts()?;
         let operation = operation_in_progress_in(git_dir);
@@ -291,8 +292,8 @@ fn collect(worktree: &Path, title: &str, keep: Keep) -> Result<SalvageContent, S
 }
 
 impl SalvageContent {
-    /// Fetches the unpublished commits and the uncommitted files of nested repositories into the surrounding repository,
-    /// where no ref keeps them yet.
+    /// Fetches the unpublished commits and the uncommitted files of nested repositories into the surrounding
+    /// repository, where no ref keeps them yet.
     fn add_nested(
         &mut self,
         title: &str,

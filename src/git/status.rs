@@ -1,4 +1,5 @@
-//! Reads the uncommitted changes of a worktree from the git program, which alone applies the user's filters and encodings.
+//! Reads the uncommitted changes of a worktree from the git program, which alone applies the user's filters and
+//! encodings.
 //!
 //! Reading takes no lock and refreshes nothing, so it can run beside a worker.
 

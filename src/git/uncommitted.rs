@@ -141,8 +141,8 @@ pub fn commit_uncommitted(
     Ok(committed)
 }
 
-/// Returns the status after these entries were committed. `None` unless libgit2 confirms that HEAD, the index and the files
-/// agree.
+/// Returns the status after these entries were committed. `None` unless libgit2 confirms that HEAD, the index and the
+/// files agree.
 fn after(worktree: &Path, mut before: Status, commit: &str, committed: &[StatusEntry]) -> Option<Status> {
     let opened = git2::Repository::open(worktree).ok()?;
     let head = opened.head().ok()?.peel_to_commit().ok()?;
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_merge_and_a_detached_head_are_refused() {
+    fn unfinished_merges_and_detached_heads_are_refused() {
         let fixture = Fixture::new();
         fixture.git(&["checkout", "-qb", "other"]);
         fixture.commit("readme.txt", "other\n");

@@ -123,7 +123,7 @@ fn a_remote_branch_is_adopted_at_its_commit() {
 }
 
 #[test]
-fn a_remote_branch_is_found_where_its_refspec_stores_it() {
+fn remote_branches_are_found_by_their_refspecs() {
     let fixture = with_remote();
     for (name, refspec) in [
         ("origin", "+refs/heads/*:refs/remotes/team/up-*"),

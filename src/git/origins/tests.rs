@@ -321,7 +321,7 @@ fn reverted_picks_stay_out_and_are_named() {
 }
 
 #[test]
-fn a_first_commit_beyond_the_limit_is_not_left_out() {
+fn commits_beyond_the_limit_are_not_left_out() {
     let worker = WorkerFixture::after_commits();
     worker.commits("a.txt", "one\n");
     worker.on("work", |fixture| {

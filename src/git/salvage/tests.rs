@@ -71,7 +71,7 @@ fn files_in_conflict_are_kept_with_markers() {
 }
 
 #[test]
-fn a_detached_head_is_kept_by_its_own_commit() {
+fn a_detached_head_keeps_its_own_commit() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     git(&made.path, &["checkout", "-q", "--detach"]);
@@ -206,7 +206,7 @@ fn a_worktree_without_commits_is_kept() {
 }
 
 #[test]
-fn a_racy_change_of_the_same_size_is_kept() {
+fn a_racy_same_size_change_is_kept() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     let (file, index) = (made.path.join("racy.txt"), git_dir(&made.path).unwrap().join("index"));
