@@ -103,6 +103,20 @@ pub(super) fn fit<T: Serialize>(items: impl IntoIterator<Item = T>, room: usize)
     (fitting, 0)
 }
 
+/// Returns the first items that fit, and in place of the others their number.
+pub(super) fn fit_or_say<T: Serialize>(
+    items: impl ExactSizeIterator<Item = T>,
+    room: usize,
+    say: impl Fn(usize) -> T,
+) -> Vec<T> {
+    let keeps = room.saturating_sub(of(&say(items.len())) + 1);
+    let (mut fitting, more) = fit(items, keeps);
+    if more > 0 {
+        fitting.push(say(more));
+    }
+    fitting
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -271,7 +271,7 @@ impl IntegrateReport {
         let not_included = answer.not_included.iter();
         let not_included = not_included
             .map(|(id, part)| NotIncluded { worker_id: size::line(id, 120), part: wire::NotOnBranchReport::new(part) });
-        let not_included = wire::fit_or_say(not_included, room / 2, |more| NotIncluded {
+        let not_included = size::fit_or_say(not_included, room / 2, |more| NotIncluded {
             worker_id: String::new(),
             part: wire::NotOnBranchReport::more(more),
         });

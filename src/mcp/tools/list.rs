@@ -230,7 +230,7 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::wire::tests::{longest, settled, view};
+    use crate::mcp::wire::testing::{longest, settled, view};
     use crate::orchestrator::WorkerView;
 
     /// As the orchestrator would choose from these, the oldest first.

@@ -214,7 +214,7 @@ impl Message {
 mod tests {
     use super::*;
     use crate::backend::AgentEvent;
-    use crate::mcp::wire::tests::{longest, now, settled};
+    use crate::mcp::wire::testing::{longest, now, settled};
     use crate::mission::lifecycle::Ending;
 
     fn details(view: orchestrator::WorkerView) -> Details {

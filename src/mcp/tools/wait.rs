@@ -257,7 +257,7 @@ fn next_step(status: WaitReportStatus, settled: &[wire::Worker], more: usize, bl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mcp::wire::tests::{longest, settled, view};
+    use crate::mcp::wire::testing::{longest, settled, view};
     use crate::mission::id::TaskId;
     use crate::mission::lifecycle::{Ending, WorkerStatus};
     use crate::orchestrator::WaitAnswer;

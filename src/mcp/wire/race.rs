@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::super::size;
-use super::tokens;
+use super::outcome::tokens;
+use crate::mcp::size;
 use crate::orchestrator::{RaceView, RacerView};
 
 /// Bytes for the racers of one race; about ten.

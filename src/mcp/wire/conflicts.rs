@@ -1,0 +1,44 @@
+//! Conflicts between branches, as many as have room.
+
+use serde::Serialize;
+
+use super::is_zero;
+use crate::mcp::size;
+use crate::orchestrator::Collision;
+
+/// A conflict of a branch with another, and the files. No name is cut: names without room are counted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(in crate::mcp) struct ConflictReport {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<String>,
+    paths: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    more_paths: usize,
+}
+
+/// Returns the conflicts that fit into `room` bytes, and the number of those that do not.
+pub(in crate::mcp) fn conflicts(collisions: &[Collision], room: usize) -> (Vec<ConflictReport>, usize) {
+    let mut left = room;
+    let mut named = Vec::new();
+    for collision in collisions {
+        let report = ConflictReport::new(collision, left);
+        let Some(rest) = left.checked_sub(size::of(&report) + 1) else { continue };
+        left = rest;
+        named.push(report);
+    }
+    let more = collisions.len() - named.len();
+    (named, more)
+}
+
+impl ConflictReport {
+    fn new(collision: &Collision, room: usize) -> Self {
+        let name = Some(collision.with.clone());
+        let (worker_id, branch) = if collision.is_integration_branch { (None, name) } else { (name, None) };
+        let mut report = Self { worker_id, branch, paths: Vec::new(), more_paths: collision.paths.len() };
+        let left = room.saturating_sub(size::of(&report) + 1);
+        (report.paths, report.more_paths) = size::fit(collision.paths.iter().cloned(), left);
+        report
+    }
+}

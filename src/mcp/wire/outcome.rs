@@ -1,0 +1,284 @@
+//! An attempt's outcome, as the boss reads it: run, verification and changes.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Described, SomeOutcome, is_zero};
+use crate::mcp::size;
+use crate::mission::entry;
+use crate::mission::lifecycle::Ending;
+use crate::mission::outcome::{Changes, Exit, FailureKind, LikelyCause, NotOnBranch, Outcome, Usage, Verification};
+
+const LIKELY_CAUSE: usize = 400;
+
+/// Maximum size in bytes of the final message: roughly its first 400 and its last 1,200 characters.
+pub(super) const FINAL_MESSAGE: usize = 1_700;
+
+/// Maximum sizes in bytes: of the work that is not on the branch, of one note, and of all notes.
+pub(super) const NOT_ON_BRANCH: usize = 2_400;
+pub(super) const NOTE: usize = 500;
+pub(super) const NOTES: usize = 1_200;
+
+/// Three separate answers, from facts and never from prose.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(in crate::mcp) struct OutcomeReport {
+    pub(super) run: Run,
+    pub(super) verification: VerificationReport,
+    pub(super) changes: ChangesReport,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(in crate::mcp) struct Run {
+    /// completed, failed, cancelled, timed_out, interrupted or lost.
+    result: &'static str,
+    /// turn_complete, verification_failed, auth_error, rate_limited, usage_limit, model_error, crashed, …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(in crate::mcp) struct VerificationReport {
+    /// passed, failed, timed_out, could_not_run or not_requested.
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    /// What was verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) output_tail: Option<String>,
+    /// Why it did not pass, where that seems not to be the work's fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    likely_cause: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(in crate::mcp) struct ChangesReport {
+    commits: u32,
+    files_changed: u32,
+    insertions: u32,
+    deletions: u32,
+    /// As found at the turn's end; in a worktree of its own they were then committed to its branch.
+    #[serde(skip_serializing_if = "is_zero")]
+    uncommitted: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_commit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_commit: Option<String>,
+    /// Files elsewhere that this worker edited, as its CLI says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    outside_worktree: Vec<String>,
+    /// What became different in the main checkout meanwhile; it may have been anybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    main_checkout_changed: Option<String>,
+    /// How often the worker's CLI refused itself something for want of permission.
+    #[serde(skip_serializing_if = "is_zero")]
+    permission_denials: u32,
+    /// [{what, where, how_to_include}]: its work that its branch did not hold when it settled; no integration brings
+    /// it in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<Described>")]
+    pub(super) not_on_branch: Vec<NotOnBranchReport>,
+    /// The first of the changed files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) files: Vec<String>,
+    /// What the facts cannot say, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(in crate::mcp) struct NotOnBranchReport {
+    what: String,
+    #[serde(rename = "where", skip_serializing_if = "String::is_empty")]
+    place: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    how_to_include: String,
+}
+
+/// One attempt, as get_worker_status tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(in crate::mcp) struct Attempt {
+    attempt: u32,
+    backend: String,
+    #[schemars(with = "SomeOutcome")]
+    outcome: OutcomeReport,
+    settled_at: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    final_message: String,
+}
+
+impl OutcomeReport {
+    /// Without the texts, which [`Worker::fill`] adds as there is room.
+    pub(super) fn of_brief(brief: &entry::Brief) -> Self {
+        let reason = match (&brief.failure, brief.status) {
+            (Some(failure), _) => Some(reason(failure.kind)),
+            (None, Ending::Completed) => Some("turn_complete"),
+            (None, _) => None,
+        };
+        let (exit_code, signal) = exit(brief.exit);
+        Self {
+            run: Run { result: brief.status.as_str(), reason, message: None, exit_code, signal },
+            verification: VerificationReport::new(&brief.verification).because(brief.likely_cause.as_ref()),
+            changes: ChangesReport::new(&brief.changes, brief.denials),
+        }
+    }
+
+    fn of_outcome(outcome: &Outcome, text: usize) -> Self {
+        let failure = outcome.run.failure.as_ref();
+        let (exit_code, signal) = exit(outcome.run.exit);
+        let note = outcome.verification.note();
+        Self {
+            run: Run {
+                result: outcome.status.as_str(),
+                reason: failure.map(|failure| reason(failure.kind)),
+                message: entry::reasons(
+                    failure.map(|failure| failure.message.as_str()),
+                    &outcome.run.cancelled,
+                    &outcome.run.unheard,
+                )
+                .map(|reasons| size::ends(&reasons, text)),
+                exit_code,
+                signal,
+            },
+            verification: VerificationReport {
+                output_tail: note.map(|note| size::ends(&note, text)),
+                ..VerificationReport::new(&outcome.verification).because(outcome.likely_cause.as_ref())
+            },
+            changes: ChangesReport {
+                not_on_branch: not_on_branch(&outcome.changes, NOT_ON_BRANCH),
+                notes: notes(&outcome.changes, NOTES),
+                ..ChangesReport::new(&outcome.changes, outcome.run.denials)
+            },
+        }
+    }
+}
+
+impl VerificationReport {
+    /// With the end of what it said, if it did not pass.
+    pub(in crate::mcp) fn with_tail(verification: &Verification, most: usize) -> Self {
+        let output_tail = verification.note().map(|note| size::ends(&note, most));
+        Self { output_tail, ..Self::new(verification) }
+    }
+
+    pub(in crate::mcp) fn because(mut self, cause: Option<&LikelyCause>) -> Self {
+        self.likely_cause = cause.map(|cause| size::line(&cause.words(), LIKELY_CAUSE));
+        self
+    }
+
+    /// Builds a report without the output, which is added if there is room.
+    fn new(verification: &Verification) -> Self {
+        let exit_code = match verification {
+            Verification::Passed { .. } => Some(0),
+            Verification::Failed { exit: Exit::Code(code), .. } => Some(*code),
+            _ => None,
+        };
+        let commit = verification.commit().map(|commit| size::line(commit, 64));
+        Self { result: verification.as_str(), exit_code, commit, output_tail: None, likely_cause: None }
+    }
+}
+
+impl ChangesReport {
+    fn new(changes: &Changes, denials: u32) -> Self {
+        Self {
+            commits: changes.commits,
+            files_changed: changes.files_changed,
+            insertions: changes.insertions,
+            deletions: changes.deletions,
+            uncommitted: changes.uncommitted + changes.committed_by_us,
+            head_commit: changes.head.as_deref().map(|commit| size::line(commit, 64)),
+            base_commit: changes.base_commit.as_deref().map(|commit| size::line(commit, 64)),
+            outside_worktree: changes.outside_worktree.iter().take(3).map(|path| size::line(path, 120)).collect(),
+            main_checkout_changed: main_checkout(&changes.main_checkout_changes),
+            permission_denials: denials,
+            not_on_branch: Vec::new(),
+            files: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl NotOnBranchReport {
+    pub(in crate::mcp) fn new(part: &NotOnBranch) -> Self {
+        Self {
+            what: one_line(&part.what, 400),
+            place: one_line(&part.place, 260),
+            how_to_include: one_line(&part.how_to_include, 600),
+        }
+    }
+
+    /// Returns a placeholder for parts that had no room.
+    pub(in crate::mcp) fn more(count: usize) -> Self {
+        let what = format!("and {count} more");
+        Self { what, place: String::new(), how_to_include: String::new() }
+    }
+}
+
+impl Attempt {
+    pub(in crate::mcp) fn new(outcome: &Outcome) -> Self {
+        Self {
+            attempt: outcome.attempt,
+            backend: outcome.backend.to_string(),
+            outcome: OutcomeReport::of_outcome(outcome, 800),
+            settled_at: outcome.settled_at.to_string(),
+            final_message: size::ends(&outcome.run.final_message, FINAL_MESSAGE),
+        }
+    }
+}
+
+/// Returns the parts that fit, or at least a placeholder for them, however little room there is.
+pub(super) fn not_on_branch(changes: &Changes, room: usize) -> Vec<NotOnBranchReport> {
+    size::fit_or_say(changes.not_on_branch.iter().map(NotOnBranchReport::new), room, NotOnBranchReport::more)
+}
+
+pub(super) fn notes(changes: &Changes, room: usize) -> Vec<String> {
+    if room == 0 {
+        return Vec::new();
+    }
+    size::fit_or_say(changes.notes.iter().map(|note| one_line(note, NOTE)), room, |more| format!("and {more} more"))
+}
+
+/// Returns the size of a list; 0 for an empty one, which is left out.
+pub(super) fn size_of_list<T: Serialize>(list: &[T]) -> usize {
+    if list.is_empty() { 0 } else { size::of(&list) }
+}
+
+/// Shortens a text to one line with its beginning and its end, since a reason stands at the end.
+fn one_line(text: &str, most: usize) -> String {
+    size::line(&size::ends(&size::line(text, usize::MAX), most), most)
+}
+
+pub(super) fn tokens(usage: &Usage) -> Option<u64> {
+    Some(usage.input_tokens + usage.output_tokens).filter(|tokens| *tokens > 0)
+}
+
+/// In the contract's words.
+fn reason(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Auth => "auth_error",
+        FailureKind::RateLimit => "rate_limited",
+        FailureKind::Server => "model_error",
+        FailureKind::Network => "network_error",
+        FailureKind::NoResult => "crashed",
+        FailureKind::Verification => "verification_failed",
+        kind => kind.as_str(),
+    }
+}
+
+fn main_checkout(changes: &[String]) -> Option<String> {
+    (!changes.is_empty()).then(|| size::line(&changes.join("; "), 160))
+}
+
+fn exit(exit: Option<Exit>) -> (Option<i32>, Option<i32>) {
+    match exit {
+        Some(Exit::Code(code)) => (Some(code), None),
+        Some(Exit::Signal(signal)) => (None, Some(signal)),
+        None => (None, None),
+    }
+}
