@@ -1,25 +1,25 @@
-//! From a call's arguments to checked values, with errors that teach: which field, what is accepted.
+//! Checks the arguments of a call. Each error names the field and the accepted values.
 //!
-//! The protocol library does not hold a call to its schema, so everything is checked here by hand. What concerns the
-//! world outside of the call (does the branch exist, is the model the backend's) is not this room's business.
+//! The protocol library does not validate calls against their schema, so all checks are here. Checks that need anything
+//! but the call (whether a branch exists, whether a backend has a model) belong to other rooms.
 
 use rmcp::model::JsonObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::tolerant;
+use super::coercion;
 use crate::mission::causes::in_plain_types;
 
-/// Longest id, name of a branch or model, in bytes.
+/// Maximum size in bytes of an id, or of the name of a branch or model.
 pub(super) const NAME: usize = 200;
-/// Longest title, in bytes.
+/// Maximum size in bytes of a title.
 pub(super) const TITLE: usize = 200;
-/// Longest key that a boss may give a task or a request, in bytes.
+/// Maximum size in bytes of a `task_id` or `request_id`.
 pub(super) const KEY: usize = 100;
-/// Longest command line or path, in bytes.
+/// Maximum size in bytes of a command line or path.
 pub(super) const LINE: usize = 8 * 1024;
-/// Longest prompt or message, in bytes.
+/// Maximum size in bytes of a prompt or message.
 pub(super) const PROMPT: usize = 1024 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -30,39 +30,39 @@ pub(super) enum ArgumentError {
     ShapeAt { path: String, message: String },
     #[error("{field} is empty: give it a text, or leave it out if it is optional")]
     Empty { field: &'static str },
-    #[error("{field} is {is} bytes long, at most {most} are accepted: {mend}")]
-    TooLong { field: &'static str, is: usize, most: usize, mend: &'static str },
-    #[error("{field} holds the control character {character:?}: one plain line of text is accepted")]
+    #[error("{field} is {is} bytes long, at most {max} are accepted: {advice}")]
+    TooLong { field: &'static str, is: usize, max: usize, advice: &'static str },
+    #[error("{field} contains the control character {character:?}: one line of plain text is accepted")]
     Control { field: &'static str, character: char },
-    #[error("{field} holds a NUL character: take it out")]
+    #[error("{field} contains a NUL character: remove it")]
     Nul { field: &'static str },
-    #[error("{field} {text:?} begins with a dash, which programs would take for an option: choose another name")]
+    #[error("{field} {text:?} begins with a dash, like an option: choose another name")]
     Dash { field: &'static str, text: String },
-    #[error("{field} is {is}: from {least} to {most} is accepted")]
-    Range { field: &'static str, is: String, least: u64, most: u64 },
+    #[error("{field} is {is}: from {least} to {max} is accepted")]
+    Range { field: &'static str, is: String, least: u64, max: u64 },
     #[error("{one} and {other} exclude each other: give one of them")]
     Both { one: &'static str, other: &'static str },
     #[error("one of {choices} is needed")]
     NoneOf { choices: &'static str },
     #[error("{0}")]
     Backend(String),
-    #[error("max_cost_usd is {is}: more than 0 and at most {most} is accepted")]
-    Cost { is: f64, most: f64 },
+    #[error("max_cost_usd is {is}: more than 0 and at most {max} is accepted")]
+    Cost { is: f64, max: f64 },
     #[error(
         "permissions \"full\" is not allowed here: use \"edit\", or ask the user to set allow_full_permissions = true in the settings of orchestrator-boss"
     )]
     FullPermissions,
-    #[error("cursor {0:?} is not one that this tool gave: leave it out to begin at the start")]
+    #[error("cursor {0:?} is not from this tool: leave it out to start at the beginning")]
     Cursor(String),
 }
 
 type Result<T> = std::result::Result<T, ArgumentError>;
 
-/// Names that other orchestrators use for a parameter, and ours.
+/// Names of other orchestrators for a parameter, and ours.
 const ALIASES: [(&str, &str); 3] = [("mission_id", "worker_id"), ("mission_ids", "worker_ids"), ("content", "message")];
 
 /// Returns the arguments of a call under our own names, each converted to the type in the tool's schema.
-pub(super) fn understood(mut arguments: JsonObject, schema: &JsonObject) -> JsonObject {
+pub(super) fn normalize(mut arguments: JsonObject, schema: &JsonObject) -> JsonObject {
     let known = schema.get("properties").and_then(Value::as_object);
     for (alias, name) in ALIASES {
         if known.is_some_and(|known| known.contains_key(name))
@@ -72,7 +72,7 @@ pub(super) fn understood(mut arguments: JsonObject, schema: &JsonObject) -> Json
             arguments.insert(name.to_owned(), value);
         }
     }
-    tolerant::read(&mut arguments, schema);
+    coercion::coerce(&mut arguments, schema);
     arguments
 }
 
@@ -88,14 +88,14 @@ pub(super) fn parse_value<P: DeserializeOwned>(mut value: Value) -> Result<P> {
         let message = in_plain_types(&error.into_inner().to_string());
         match path.as_str() {
             "." => ArgumentError::Shape { message },
-            // An unknown field is named by the message already.
+            // The message already names the field.
             _ if message.starts_with("unknown field") && !path.contains(['.', '[']) => ArgumentError::Shape { message },
             _ => ArgumentError::ShapeAt { path, message },
         }
     })
 }
 
-/// Models write `null` for what they leave out.
+/// Removes nulls, which models write for parameters that they leave out.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(object) => {
@@ -107,16 +107,16 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// One line: no control characters, nothing that turns the direction of what is shown after it.
-pub(super) fn line(field: &'static str, text: String, most: usize) -> Result<String> {
-    let text = filled(field, text, most)?;
+/// Checks one line: no control characters, and none that change the direction of text.
+pub(super) fn line(field: &'static str, text: String, max: usize) -> Result<String> {
+    let text = filled(field, text, max)?;
     match text.chars().find(|c| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')) {
         Some(character) => Err(ArgumentError::Control { field, character }),
         None => Ok(text.trim().to_owned()),
     }
 }
 
-/// A line that becomes an argument of some program.
+/// Checks a line that becomes an argument of a program.
 pub(super) fn name(field: &'static str, text: String) -> Result<String> {
     match line(field, text, NAME)? {
         text if text.starts_with('-') => Err(ArgumentError::Dash { field, text }),
@@ -124,37 +124,32 @@ pub(super) fn name(field: &'static str, text: String) -> Result<String> {
     }
 }
 
-/// Any text that a program can take.
-pub(super) fn text(field: &'static str, text: String, most: usize) -> Result<String> {
-    let text = filled(field, text, most)?;
-    match text.contains('\0') {
-        true => Err(ArgumentError::Nul { field }),
-        false => Ok(text),
-    }
+/// Checks a text that a program can take as an argument.
+pub(super) fn text(field: &'static str, text: String, max: usize) -> Result<String> {
+    let text = filled(field, text, max)?;
+    if text.contains('\0') { Err(ArgumentError::Nul { field }) } else { Ok(text) }
 }
 
-fn filled(field: &'static str, text: String, most: usize) -> Result<String> {
+fn filled(field: &'static str, text: String, max: usize) -> Result<String> {
     if text.trim().is_empty() {
         return Err(ArgumentError::Empty { field });
     }
-    if text.len() > most {
-        let mend = match most {
-            PROMPT => "put long material into a file and name its path",
-            _ => "shorten it",
-        };
-        return Err(ArgumentError::TooLong { field, is: text.len(), most, mend });
+    if text.len() > max {
+        let advice = if max == PROMPT { "put long material into a file and name its path" } else { "shorten it" };
+        return Err(ArgumentError::TooLong { field, is: text.len(), max, advice });
     }
     Ok(text)
 }
 
-pub(super) fn range(field: &'static str, value: u64, least: u64, most: u64) -> Result<u64> {
-    match (least..=most).contains(&value) {
-        true => Ok(value),
-        false => Err(ArgumentError::Range { field, is: value.to_string(), least, most }),
+pub(super) fn range(field: &'static str, value: u64, least: u64, max: u64) -> Result<u64> {
+    if (least..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(ArgumentError::Range { field, is: value.to_string(), least, max })
     }
 }
 
-/// Applies a check to a field that may be left out.
+/// Applies a check to an optional field.
 pub(super) fn optional<T, U>(value: Option<T>, check: impl FnOnce(T) -> Result<U>) -> Result<Option<U>> {
     value.map(check).transpose()
 }
@@ -175,16 +170,16 @@ mod tests {
 
     #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
-    struct Probe {
+    struct Arguments {
         worker_id: String,
         #[serde(default)]
         list: Vec<Inner>,
     }
 
-    fn probe(arguments: Value) -> std::result::Result<Probe, String> {
+    fn parsed(arguments: Value) -> std::result::Result<Arguments, String> {
         let Value::Object(arguments) = arguments else { panic!("an object is needed") };
-        let schema = schema::input::<Probe>();
-        parse(understood(arguments, &schema)).map_err(|error: ArgumentError| error.to_string())
+        let schema = schema::input::<Arguments>();
+        parse(normalize(arguments, &schema)).map_err(|error: ArgumentError| error.to_string())
     }
 
     #[test]
@@ -212,18 +207,18 @@ mod tests {
             ),
         ];
         for (arguments, message) in cases {
-            assert_eq!(probe(arguments), Err(message.to_owned()));
+            assert_eq!(parsed(arguments), Err(message.to_owned()));
         }
     }
 
     #[test]
-    fn aliases_and_nulls_are_understood() {
-        let expected = Ok(Probe { worker_id: "w-1".into(), list: Vec::new() });
-        assert_eq!(probe(json!({"mission_id": "w-1", "list": null})), expected);
+    fn aliases_and_nulls_are_accepted() {
+        let expected = Ok(Arguments { worker_id: "w-1".into(), list: Vec::new() });
+        assert_eq!(parsed(json!({"mission_id": "w-1", "list": null})), expected);
     }
 
     #[test]
-    fn hostile_texts_are_refused_by_name() {
+    fn hostile_texts_are_refused_with_their_field() {
         assert_eq!(line("title", "  a b ".into(), TITLE).unwrap(), "a b");
         let refused = [
             line("title", " \n".into(), TITLE),

@@ -1,5 +1,5 @@
-//! Who is on the other end: what this client shows its model, how long it lets a call last, and whose session it is.
-//! Facts about clients live here and nowhere else; each was seen in a run of the version named.
+//! Facts about clients: the part of an answer that they show their model, the time limits of calls, and the name of
+//! their session. No other module knows clients. Each fact was observed in a run of the named version.
 
 use std::env;
 use std::sync::LazyLock;
@@ -25,27 +25,27 @@ pub(super) enum Client {
     Unknown,
 }
 
-/// The longest wait that may be asked for at all.
+/// The longest wait that a call may ask for.
 pub(super) const LONGEST_WAIT_SECONDS: u64 = 6 * 60 * 60;
 
-/// How long a wait lasts by default, and at most.
+/// The default and the longest duration of a wait, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Patience {
+struct WaitLimits {
     default: u64,
-    most: u64,
+    longest: u64,
 }
 
-/// Claude Code hands its environment on: the user may have limited how long a call lasts, in milliseconds (2.1.330).
-static CLAUDES_MOST: LazyLock<u64> =
-    LazyLock::new(|| env::var("MCP_TOOL_TIMEOUT").map_or(LONGEST_WAIT_SECONDS, |limit| most_within(&limit)));
+/// The limit of a call that the user set for Claude Code, which passes its environment on (2.1.330).
+static CLAUDE_LIMIT: LazyLock<u64> =
+    LazyLock::new(|| env::var("MCP_TOOL_TIMEOUT").map_or(LONGEST_WAIT_SECONDS, |limit| longest_within(&limit)));
 
-/// What is no number, and zero, is no limit.
-fn most_within(limit: &str) -> u64 {
+/// Returns the longest wait within a limit in milliseconds. Zero and any invalid text mean no limit.
+fn longest_within(limit: &str) -> u64 {
     limit.trim().parse().ok().filter(|limit| *limit > 0).map_or(LONGEST_WAIT_SECONDS, seconds_before)
 }
 
-/// It counts from before the call is sent, and takes it back up to half a second after its end: what is answered in
-/// between nobody hears.
+/// Returns a duration that ends safely before the limit, which counts from before the call is sent. Claude Code drops
+/// answers that come later, but cancels the call only up to half a second afterwards.
 fn seconds_before(limit_ms: u64) -> u64 {
     ((limit_ms / 10 * 9).saturating_sub(1_000) / 1_000).clamp(1, LONGEST_WAIT_SECONDS)
 }
@@ -65,54 +65,54 @@ impl Client {
         }
     }
 
-    /// Claude Code and Codex show their model the structured content alone, the others (as far as known) the text.
+    /// Returns whether the client shows its model the structured content. Others show the text, as far as known.
     pub(super) fn shows_structured(self) -> bool {
         matches!(self, Client::ClaudeCode | Client::Codex)
     }
 
-    /// How long a wait shall last. `settled` is what the user's settings say: it also stands for what they let their
-    /// client do. `progress`: the client asked to hear of progress, which makes some of them more patient.
-    pub(super) fn wait(self, asked: Option<u64>, settled: Option<u64>, progress: bool) -> Duration {
-        let Patience { default, most } = self.patience(progress);
-        let most = most.max(settled.unwrap_or(0));
-        Duration::from_secs(asked.or(settled).unwrap_or(default).min(most))
+    /// Returns the duration of a wait. `configured` comes from the user's settings, and also raises the limit. Some
+    /// clients allow longer calls that report progress.
+    pub(super) fn wait(self, requested: Option<u64>, configured: Option<u64>, progress: bool) -> Duration {
+        let WaitLimits { default, longest } = self.wait_limits(progress);
+        let longest = longest.max(configured.unwrap_or(0));
+        Duration::from_secs(requested.or(configured).unwrap_or(default).min(longest))
     }
 
-    fn patience(self, progress: bool) -> Patience {
+    fn wait_limits(self, progress: bool) -> WaitLimits {
         match (self, progress) {
-            // Ends a call after 28 h; a silent one after 30 min, and we are not silent.
-            (Client::ClaudeCode, _) => Patience { default: 600, most: *CLAUDES_MOST },
+            // Ends a call after 28 h, and one without progress after 30 min.
+            (Client::ClaudeCode, _) => WaitLimits { default: 600, longest: *CLAUDE_LIMIT },
             // Ends a call after 300 s, progress or not.
-            (Client::Codex, _) => Patience { default: 240, most: 280 },
+            (Client::Codex, _) => WaitLimits { default: 240, longest: 280 },
             // Ends a call after 600 s, progress or not.
-            (Client::Gemini, _) => Patience { default: 240, most: 560 },
+            (Client::Gemini, _) => WaitLimits { default: 240, longest: 560 },
             // Ends a call after 60 s without progress.
-            (Client::OpenCode, true) => Patience { default: 50, most: LONGEST_WAIT_SECONDS },
-            (Client::Unknown, true) => Patience { default: 50, most: 280 },
-            (Client::OpenCode | Client::Unknown, false) => Patience { default: 50, most: 50 },
+            (Client::OpenCode, true) => WaitLimits { default: 50, longest: LONGEST_WAIT_SECONDS },
+            (Client::Unknown, true) => WaitLimits { default: 50, longest: 280 },
+            (Client::OpenCode | Client::Unknown, false) => WaitLimits { default: 50, longest: 50 },
         }
     }
 
-    /// The boss that the request names by itself: Codex tells its session in each `_meta`.
-    pub(super) fn boss(self, meta: &RequestMetaObject) -> Option<BossId> {
+    /// Returns the boss that the request names: Codex sends its session in each `_meta`.
+    pub(super) fn named_boss(self, meta: &RequestMetaObject) -> Option<BossId> {
         if self != Client::Codex {
             return None;
         }
         let turn = meta.get("x-codex-turn-metadata");
-        let session = text(meta.get("sessionId"))
-            .or_else(|| text(turn.and_then(|turn| turn.get("session_id"))))
-            .or_else(|| text(meta.get("threadId")))?;
+        let session = id(meta.get("sessionId"))
+            .or_else(|| id(turn.and_then(|turn| turn.get("session_id"))))
+            .or_else(|| id(meta.get("threadId")))?;
         Some(BossId::from(format!("codex:{session}")))
     }
 
-    /// What Claude Code calls this call in the transcript of its conversation.
-    pub(super) fn call(self, meta: &RequestMetaObject) -> Option<&str> {
-        text(meta.get("claudecode/toolUseId")).filter(|_| self == Client::ClaudeCode)
+    /// Returns the id of this call in the transcript of Claude Code.
+    pub(super) fn tool_use_id(self, meta: &RequestMetaObject) -> Option<&str> {
+        id(meta.get("claudecode/toolUseId")).filter(|_| self == Client::ClaudeCode)
     }
 }
 
-/// A usable id; anything else is as good as none.
-fn text(value: Option<&Value>) -> Option<&str> {
+/// Returns a usable id, if there is one.
+fn id(value: Option<&Value>) -> Option<&str> {
     value?.as_str().filter(|text| !text.is_empty() && text.len() <= 200 && !text.contains(char::is_control))
 }
 
@@ -122,7 +122,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn waits_last_as_long_as_the_client_allows() {
+    fn waits_keep_to_the_limits_of_the_client() {
         let cases = [
             (Client::ClaudeCode, None, None, true, 600),
             (Client::ClaudeCode, Some(21_600), None, true, 21_600),
@@ -137,29 +137,29 @@ mod tests {
             (Client::Unknown, None, Some(5), false, 5),
             (Client::Unknown, Some(0), None, false, 0),
         ];
-        for (client, asked, settled, progress, seconds) in cases {
-            let wait = client.wait(asked, settled, progress);
-            assert_eq!(wait.as_secs(), seconds, "{client:?} {asked:?} {settled:?} {progress}");
+        for (client, requested, configured, progress, seconds) in cases {
+            let wait = client.wait(requested, configured, progress);
+            assert_eq!(wait.as_secs(), seconds, "{client:?} {requested:?} {configured:?} {progress}");
         }
     }
 
     #[test]
-    fn a_wait_ends_before_the_client_gives_it_up() {
+    fn wait_ends_before_the_limit_of_claude_code() {
         let cases = [("3000", 1), (" 10000 ", 8), ("600000", 539), ("100000000", LONGEST_WAIT_SECONDS)];
         let none = ["", "0", "-1", "soon"].map(|limit| (limit, LONGEST_WAIT_SECONDS));
         for (limit, seconds) in cases.into_iter().chain(none) {
-            assert_eq!(most_within(limit), seconds, "{limit:?} ms");
+            assert_eq!(longest_within(limit), seconds, "{limit:?} ms");
         }
     }
 
     #[test]
-    fn codex_names_its_session_and_nobody_else_may() {
+    fn only_codex_names_its_session() {
         let meta = |value: Value| serde_json::from_value::<RequestMetaObject>(value).unwrap();
         let both = meta(json!({"sessionId": "s-1", "threadId": "t-1"}));
-        assert_eq!(Client::Codex.boss(&both), Some(BossId::from("codex:s-1")));
-        assert_eq!(Client::Codex.boss(&meta(json!({"threadId": "t-1"}))), Some(BossId::from("codex:t-1")));
-        assert_eq!(Client::Codex.boss(&meta(json!({"sessionId": "a\nb"}))), None);
-        assert_eq!(Client::Codex.boss(&meta(json!({"sessionId": 7}))), None);
-        assert_eq!(Client::Unknown.boss(&both), None);
+        assert_eq!(Client::Codex.named_boss(&both), Some(BossId::from("codex:s-1")));
+        assert_eq!(Client::Codex.named_boss(&meta(json!({"threadId": "t-1"}))), Some(BossId::from("codex:t-1")));
+        assert_eq!(Client::Codex.named_boss(&meta(json!({"sessionId": "a\nb"}))), None);
+        assert_eq!(Client::Codex.named_boss(&meta(json!({"sessionId": 7}))), None);
+        assert_eq!(Client::Unknown.named_boss(&both), None);
     }
 }

@@ -1,9 +1,9 @@
-//! Which conversation of Claude Code makes a call. What its servers are started with (`CLAUDE_CODE_SESSION_ID`) is not
-//! always it: `claude -p --continue` gives them an id of no conversation at all, and in a terminal `/resume` and `/clear`
-//! change the conversation under a server that stays. Each call names itself (`claudecode/toolUseId`), and the transcript
-//! of the conversation that makes it has it, within 20 to 250 ms of the call. Seen in runs of 2.1.330.
+//! Finds the conversation of Claude Code that makes a call.
 //!
-//! Only reads, and only what says so beyond doubt counts: a call that is open in exactly one transcript.
+//! The environment of a server (`CLAUDE_CODE_SESSION_ID`) is not reliable: `claude -p --continue` passes an id
+//! without a conversation, and `/resume` and `/clear` change the conversation of a running server. But each call has
+//! an id (`claudecode/toolUseId`), which appears in the transcript of its conversation within 20 to 250 ms (2.1.330).
+//! A call must be open in exactly one transcript to count. This module only reads.
 
 use std::env;
 use std::fs::{self, File};
@@ -18,28 +18,27 @@ use tokio::time::{Instant, sleep};
 use crate::mission::id::BossId;
 use crate::orchestrator::{Orchestrator, Scope};
 
-/// How long the first call is looked for: once, where Claude Code keeps no transcripts.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// How long a later one is, which is in the same conversation nearly always.
-const LATER_LOOK: Duration = Duration::from_millis(300);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(15);
-/// Transcripts that were written last; several sessions may work in one folder.
-const NEWEST: usize = 8;
-/// Of each transcript, from its end: more than the longest call.
+/// The time to search for the first call. Without transcripts it is spent once.
+const FIRST_SEARCH: Duration = Duration::from_secs(1);
+/// The time to search for a later call, which is nearly always in the same conversation.
+const LATER_SEARCH: Duration = Duration::from_millis(300);
+const SEARCH_INTERVAL: Duration = Duration::from_millis(15);
+/// Number of newest transcripts to search, since several sessions may share a folder.
+const SEARCHED: usize = 8;
+/// Bytes to read from the end of a transcript: more than the longest call.
 const TAIL: u64 = 2 << 20;
 
 pub(super) struct Conversations {
-    /// Where Claude Code keeps the transcripts of what works in this directory.
+    /// The folder of the transcripts of this directory.
     folder: Option<PathBuf>,
-    known: Mutex<Known>,
+    last: Mutex<LastCall>,
 }
 
 #[derive(Debug, Default, Clone)]
-struct Known {
-    /// Whose the calls so far were.
+struct LastCall {
     boss: Option<BossId>,
-    /// No transcript has ever said so: not waited for again.
-    silent: bool,
+    /// No call was ever found in a transcript, so later searches do not wait.
+    no_transcripts: bool,
 }
 
 impl Conversations {
@@ -52,57 +51,59 @@ impl Conversations {
     }
 
     fn new(folder: Option<PathBuf>) -> Self {
-        Self { folder, known: Mutex::default() }
+        Self { folder, last: Mutex::default() }
     }
 
-    /// The boss that makes this call.
+    /// Returns the boss that makes this call.
     pub(super) async fn boss(&self, call: &str, orchestrator: &Orchestrator) -> BossId {
-        let Known { boss: before, silent } = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let patience = match (silent, &before) {
-            (true, _) => Duration::ZERO,
-            (false, None) => FIRST_LOOK,
-            (false, Some(_)) => LATER_LOOK,
+        let LastCall { boss: before, no_transcripts } =
+            self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let time = match &before {
+            _ if no_transcripts => Duration::ZERO,
+            None => FIRST_SEARCH,
+            Some(_) => LATER_SEARCH,
         };
-        let found = self.look(call, patience).await;
-        let silent = found.is_none() && (silent || before.is_none());
+        let found = self.search(call, time).await;
+        let no_transcripts = found.is_none() && (no_transcripts || before.is_none());
         let boss = match (found, before) {
             (Some(found), None) => found,
-            // After `/clear` a conversation goes on that never led: the workers stay with the one before, since its
-            // user goes on in the same window. After `/resume` one may that has workers of its own.
-            (Some(found), Some(before)) if found == before || leads(orchestrator, &found).await => found,
+            // `/clear` starts a conversation without workers; those of the previous one stay with the user's window.
+            // `/resume` may continue one that has workers.
+            (Some(found), Some(before)) if found == before || has_workers(orchestrator, &found).await => found,
             (_, Some(before)) => before,
             (None, None) => orchestrator.default_boss().clone(),
         };
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Known { boss: Some(boss.clone()), silent };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            LastCall { boss: Some(boss.clone()), no_transcripts };
         boss
     }
 
-    async fn look(&self, call: &str, patience: Duration) -> Option<BossId> {
+    async fn search(&self, call: &str, time: Duration) -> Option<BossId> {
         let folder = self.folder.as_ref()?;
-        let end = Instant::now() + patience;
+        let end = Instant::now() + time;
         loop {
             let (folder, call) = (folder.clone(), call.to_owned());
-            let looked = tokio::task::spawn_blocking(move || caller(&folder, &call)).await;
-            let found = looked.ok().flatten().and_then(|session| BossId::of_claude(&session));
+            let searched = tokio::task::spawn_blocking(move || caller(&folder, &call)).await;
+            let found = searched.ok().flatten().and_then(|session| BossId::of_claude(&session));
             if found.is_some() || Instant::now() >= end {
                 return found;
             }
-            sleep(BETWEEN_LOOKS).await;
+            sleep(SEARCH_INTERVAL).await;
         }
     }
 }
 
-async fn leads(orchestrator: &Orchestrator, boss: &BossId) -> bool {
+async fn has_workers(orchestrator: &Orchestrator, boss: &BossId) -> bool {
     orchestrator.list(boss, Scope::Mine).await.is_ok_and(|list| !list.workers.is_empty())
 }
 
-/// As Claude Code names the folder of a project.
+/// Returns the name that Claude Code gives the folder of a project.
 fn folder_name(project: &Path) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     project.to_string_lossy().chars().map(plain).collect()
 }
 
-/// The session in whose transcript alone this call is open.
+/// Returns the session of the only transcript in which this call is open.
 fn caller(folder: &Path, call: &str) -> Option<String> {
     let mut open = newest(folder).into_iter().filter(|path| is_open_in(path, call));
     let session = open.next()?.file_stem()?.to_str()?.to_owned();
@@ -117,20 +118,20 @@ fn newest(folder: &Path) -> Vec<PathBuf> {
         .filter_map(|path| Some((fs::metadata(&path).ok().filter(|it| it.is_file())?.modified().ok()?, path)))
         .collect();
     transcripts.sort_by(|a, b| b.cmp(a));
-    transcripts.into_iter().take(NEWEST).map(|(_, path)| path).collect()
+    transcripts.into_iter().take(SEARCHED).map(|(_, path)| path).collect()
 }
 
-/// Made there and not answered yet. What was taken along from another conversation is answered.
+/// Returns whether the transcript has the call without its answer. Calls copied from other conversations are answered.
 fn is_open_in(transcript: &Path, call: &str) -> bool {
     let Ok(tail) = tail(transcript) else { return false };
     let tail = String::from_utf8_lossy(&tail);
     let lines = tail.lines().filter(|line| line.contains(call));
     let lines: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let says = |key: &str| {
+    let has_part = |key: &str| {
         let mut parts = lines.iter().filter_map(|line| line["message"]["content"].as_array()).flatten();
         parts.any(|part| part[key] == call)
     };
-    says("id") && !says("tool_use_id")
+    has_part("id") && !has_part("tool_use_id")
 }
 
 fn tail(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_transcript_in_which_a_call_is_open_names_its_conversation() {
+    fn only_transcript_with_the_open_call_counts() {
         let folder = tempfile::tempdir().unwrap();
         let write = |session: &str, lines: &[String]| {
             fs::write(folder.path().join(session).with_extension("jsonl"), lines.concat()).unwrap();
@@ -168,11 +169,11 @@ mod tests {
         write("b", &[made("toolu_1"), answered("toolu_1"), made("toolu_2")]);
         assert_eq!(caller(folder.path(), "toolu_2").as_deref(), Some("b"));
         write("c", &[made("toolu_2")]);
-        assert_eq!(caller(folder.path(), "toolu_2"), None, "two say so");
+        assert_eq!(caller(folder.path(), "toolu_2"), None, "it is open in two");
     }
 
     #[test]
-    fn a_long_transcript_is_read_from_its_end() {
+    fn long_transcript_is_read_from_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let long = format!("{{\"text\": \"{}\"}}\n", "é".repeat(TAIL as usize));
         fs::write(folder.path().join("a.jsonl"), long + &made("toolu_9")).unwrap();
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_a_project_is_named_as_claude_code_does() {
+    fn folder_name_matches_claude_code() {
         assert_eq!(folder_name(Path::new("/tmp/a b/w.1o_C/repo")), "-tmp-a-b-w-1o-C-repo");
     }
 }

@@ -1,4 +1,4 @@
-//! What a tool says when it cannot do what was asked. The boss reads it, so it names the next call to make.
+//! Errors of tool calls. The boss reads them, so they name the next call to make.
 
 use thiserror::Error;
 
@@ -14,21 +14,21 @@ pub(super) enum ToolError {
     Arguments(#[from] ArgumentError),
     #[error(transparent)]
     Orchestrator(#[from] OrchestratorError),
-    /// A batch without any created mission, with each item's reason on a line.
+    /// A batch without any created mission, with one line for each mission.
     #[error(
-        "none of the {count} missions was created; nothing runs because of this call. Mend them and call again:\n{reasons}"
+        "none of the {count} missions was created, and no worker was started. Correct them and call again:\n{reasons}"
     )]
     NothingCreated { count: usize, reasons: String },
     #[error("{reason}")]
-    CannotLead { reason: String },
+    NotStarted { reason: String },
     #[error(
-        "{tool} failed inside of orchestrator-boss, which is a bug in it: the workers go on. Call list_worker_missions to see where things stand, then try once more"
+        "{tool} failed because of a bug in orchestrator-boss; the workers keep running. Call list_worker_missions to see their state, then try again"
     )]
     Panicked { tool: &'static str },
 }
 
 impl ToolError {
-    /// Returns the whole answer. The first word is for Codex, which shows errors to its model without any mark.
+    /// Returns the whole answer. Its first word is for Codex, which does not mark errors for its model.
     pub(super) fn answer(&self) -> String {
         let text = match self {
             Self::Orchestrator(error) => hint::line(&Advice::of(error)),

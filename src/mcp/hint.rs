@@ -1,8 +1,8 @@
-//! Renders the next steps of errors and blocked tasks as calls of tools, since a boss reads them.
+//! Renders the hints of errors and blocked tasks as tool calls for the boss.
 
 use crate::mission::hint::{Advice, Hint};
 
-/// Returns a text with its next steps in one line.
+/// Returns a text with its hints in one line.
 pub(super) fn line(advice: &Advice) -> String {
     advice.line(call)
 }

@@ -1,7 +1,8 @@
-//! Which requests wait for their answer, so that an answer and a cancellation of the same request cannot cross: either
-//! the call learns that it was cancelled, or its answer goes out and the cancellation is ignored.
+//! Tracks the requests that wait for an answer, so that an answer and a cancellation of one request exclude each other:
+//! a cancelled call is not answered, and a cancellation after the answer is ignored.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rmcp::model::RequestId;
@@ -14,22 +15,23 @@ pub(super) struct InFlight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// The answer is on its way out.
+    /// The answer is about to be written.
     Answered,
 }
 
 impl InFlight {
-    /// `false`: a request with this id is in flight already.
+    /// Adds a request. Returns `false` if its id is already in flight.
     pub(super) fn begin(&self, id: &RequestId) -> bool {
-        let mut requests = self.requests();
-        let new = !requests.contains_key(id);
-        if new {
-            requests.insert(id.clone(), Stage::Running);
+        match self.requests().entry(id.clone()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(Stage::Running);
+                true
+            }
         }
-        new
     }
 
-    /// `false`: too late, the answer is on its way. A cancelled request is never answered, so its id is free at once.
+    /// Cancels a request and frees its id. Returns `false` if it was answered before.
     pub(super) fn cancel(&self, id: &RequestId) -> bool {
         let mut requests = self.requests();
         match requests.get(id) {
@@ -39,18 +41,12 @@ impl InFlight {
         }
     }
 
-    /// The call is done. `false`: it was cancelled, and what it says will be heard by nobody.
+    /// Marks a request as answered. Returns `false` if it was cancelled.
     pub(super) fn answer(&self, id: &RequestId) -> bool {
-        match self.requests().get_mut(id) {
-            Some(stage) => {
-                *stage = Stage::Answered;
-                true
-            }
-            None => false,
-        }
+        self.requests().get_mut(id).map(|stage| *stage = Stage::Answered).is_some()
     }
 
-    /// The answer is written.
+    /// Removes a request whose answer is being written.
     pub(super) fn end(&self, id: &RequestId) {
         self.requests().remove(id);
     }
@@ -65,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_and_a_cancellation_exclude_each_other() {
+    fn answer_and_cancellation_exclude_each_other() {
         let in_flight = InFlight::default();
         let id = RequestId::Number(1);
         assert!(in_flight.begin(&id) && !in_flight.begin(&id));

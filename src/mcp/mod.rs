@@ -1,25 +1,25 @@
-//! The protocol layer: the part of the orchestrator that an MCP client sees. No other module uses the protocol library.
+//! The protocol layer: the interface for MCP clients. No other room uses the protocol library.
 //!
-//! A call arrives as a line ([`transport`]) and goes through a single entry point ([`server`]) to its tool (`tools/`).
-//! The tool checks its arguments ([`arguments`]), asks the orchestrator, and answers with wire types ([`wire`]). Their
-//! sizes stay within the limits of clients ([`size`]). Besides tools there are [`resources`] and [`prompts`]. This
-//! module decides nothing and stores nothing: state that must outlast a connection belongs to the orchestrator.
+//! A call arrives as a line ([`transport`]) and goes through one entry point ([`server`]) to its tool (`tools/`). The
+//! tool checks its arguments ([`arguments`]), asks the orchestrator, and answers with wire types ([`wire`]), whose
+//! sizes stay within the limits of clients ([`size`]). There are also [`resources`] and [`prompts`]. This room
+//! decides and stores nothing: state that must outlast a connection belongs to the orchestrator.
 
 mod arguments;
 mod client;
+mod coercion;
 mod conversation;
 mod error;
 mod hint;
 mod in_flight;
 mod instructions;
-mod lead;
 mod prompts;
 mod resources;
 mod schema;
 mod server;
 mod size;
+mod starter;
 mod surface;
-mod tolerant;
 mod tools;
 mod transcript;
 mod transport;

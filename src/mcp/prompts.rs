@@ -1,4 +1,4 @@
-//! Prompts that a client offers its user, as commands in most: beginning to orchestrate, and looking at what came of it.
+//! Prompts that a client shows its user, mostly as commands: reach a goal with workers, and review their work.
 
 use rmcp::model::{ErrorData, GetPromptResult, JsonObject, Prompt, PromptArgument, PromptMessage, Role};
 
@@ -6,20 +6,20 @@ use super::arguments::{self, ArgumentError};
 
 const ORCHESTRATE: &str = "orchestrate";
 const REVIEW: &str = "review-workers";
-/// Longest goal, in bytes.
+/// Maximum size in bytes of a goal.
 const GOAL: usize = 32 * 1024;
 
 const LOOP: &str = "\
 Lead worker agents to reach this goal. Use the tools of orchestrator-boss, and its skill if you have it.
 
-1. get_backend_status: which agent CLIs can work here.
-2. Split the goal into missions that can be done and checked each by itself: goal, files, constraints, how to check. Give \
-each a verify_command. What builds on another goes into depends_on.
+1. get_backend_status: check which agent CLIs can work here.
+2. Split the goal into missions that can be done and checked independently: goal, files, constraints, how to check. Give \
+each a verify_command. Use depends_on for missions that build on others.
 3. batch_create_workers with all of them.
-4. wait_for_any_worker, and follow the next_step of each that settled: integrate_worker where it is completed and \
-verified, retry_worker with feedback or another backend where it is not, send_message_to_worker where it asks. Then wait \
-again, until nothing runs.
-5. Check the whole, and tell the user what was done, what was not, and why.
+4. wait_for_any_worker, and follow the next_step of each settled worker: integrate_worker if it is completed and \
+verified, otherwise retry_worker with feedback or another backend; send_message_to_worker if it asks. Then wait again, \
+until no worker is running or queued.
+5. Check the result as a whole, and report to the user what was done, what was not, and why.
 
 Do not do the work yourself, and do not poll.
 
@@ -27,20 +27,19 @@ The goal:
 ";
 
 const REVIEW_TEXT: &str = "\
-Look at the worker agents of orchestrator-boss and judge what is there. Change nothing before the user agrees.
+Review the worker agents of orchestrator-boss. Change nothing before the user agrees.
 
-1. list_worker_missions: who runs, who is queued, who settled how.
-2. get_worker_status of each that settled and is not integrated, with include [\"diff\"]. Trust its outcome (run, \
-verification, changes), not its last words.
-3. Tell the user for each in one line: what it was for, how it ended, whether it verifies, and what you would do next \
-(integrate_worker, retry_worker with which feedback, remove_worktree, nothing). Name what is blocked or stalled first.";
+1. list_worker_missions: see which are running, queued and settled.
+2. get_worker_status, with include [\"diff\"], for each that settled and is not integrated. Trust its outcome (run, \
+verification, changes), not its final message.
+3. Report one line for each to the user: its purpose, its result, whether verification passed, and the next step you \
+suggest (integrate_worker, retry_worker with which feedback, remove_worktree, nothing). Start with blocked and stalled ones.";
 
 pub(super) fn list() -> Vec<Prompt> {
-    let goal =
-        PromptArgument::new("goal").with_description("What shall be reached, in a few sentences").with_required(true);
+    let goal = PromptArgument::new("goal").with_description("The goal, in a few sentences").with_required(true);
     vec![
         Prompt::new(ORCHESTRATE, Some("Reach a goal with worker agents: split, start, wait, merge"), Some(vec![goal])),
-        Prompt::new(REVIEW, Some("Look at the worker agents there are, judge their work, say what is next"), None),
+        Prompt::new(REVIEW, Some("Review the worker agents and their work, and suggest next steps"), None),
     ]
 }
 
@@ -59,6 +58,6 @@ pub(super) fn get(name: &str, arguments: Option<JsonObject>) -> Result<GetPrompt
 
 fn goal(arguments: Option<JsonObject>) -> Result<String, String> {
     let goal = arguments.as_ref().and_then(|arguments| arguments.get("goal")).and_then(|goal| goal.as_str());
-    let goal = goal.ok_or_else(|| "the argument goal is missing: a text that says what shall be reached".to_owned())?;
+    let goal = goal.ok_or_else(|| "the argument goal is missing: give the goal as a text".to_owned())?;
     arguments::text("goal", goal.to_owned(), GOAL).map_err(|error: ArgumentError| error.to_string())
 }

@@ -1,15 +1,15 @@
 //! Resources: the state file, and the log, diff, transcript and prompt of each worker.
 //!
-//! They are for clients that let their users or models pick resources; the tools report the same data. The list has the
-//! workers of this boss. Any worker can be read by its id, as with `get_worker_status`. A text over 40 kB comes in
-//! pages, and each page names the next one.
+//! They are for clients that let their users or models pick resources; the tools report the same data. The list holds
+//! the workers of this boss, but any worker can be read by its id. A text over 40 kB comes in pages, and each page
+//! names the next one.
 
 use std::path::Path;
 
 use rmcp::model::{ErrorData, ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
 use serde_json::json;
 
-use super::transcript::{self, Page};
+use super::transcript::{self, TextPage};
 use super::{arguments, size};
 use crate::attempt::assignment::Assignment;
 use crate::attempt::prompt;
@@ -22,10 +22,10 @@ use crate::orchestrator::{Include, Orchestrator, OrchestratorError, Scope, Worke
 
 pub(super) const STATE: &str = "orchestrator://state";
 const WORKERS: &str = "orchestrator://workers/";
-/// For the line that names the next page, and for what is around the text.
+/// Bytes for everything but the text.
 const ENVELOPE: usize = 1_000;
 const ROOM: usize = size::LONG_ANSWER - ENVELOPE;
-/// Workers in a list, the newest first; each has four resources.
+/// Maximum number of workers in a list, newest first; each has four resources.
 const LISTED: usize = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,10 +50,10 @@ impl Part {
 
     fn about(self) -> &'static str {
         match self {
-            Part::Log => "What it did, one line for each event, the newest page first",
-            Part::Diff => "What it changed against its base, as a unified diff",
-            Part::Transcript => "What it said, ran and edited, in full, attempt by attempt",
-            Part::Prompt => "The prompt that it was given, with the frame around it",
+            Part::Log => "Its actions, one line for each event, newest page first",
+            Part::Diff => "Its changes against its base, as a unified diff",
+            Part::Transcript => "All its messages, commands and edits in full, attempt by attempt",
+            Part::Prompt => "Its full prompt, with the text that the server adds",
         }
     }
 
@@ -65,7 +65,7 @@ impl Part {
     }
 }
 
-/// What an address names.
+/// The address of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
     State,
@@ -73,7 +73,7 @@ pub(super) enum Address {
 }
 
 impl Address {
-    /// With the place to go on from, if there is one. `None`: no address of ours.
+    /// Parses an address and its cursor. Returns `None` for any other URI.
     pub(super) fn parse(uri: &str) -> Option<(Self, Option<usize>)> {
         let (path, cursor) = match uri.split_once('?') {
             Some((path, query)) => (path, Some(query.strip_prefix("cursor=")?.parse().ok()?)),
@@ -98,9 +98,9 @@ impl Address {
 
 /// Lists the state and the resources of this boss's newest workers. Before the orchestrator has started, only the
 /// state.
-pub(super) async fn list(lead: Option<(Orchestrator, BossId)>) -> Vec<Resource> {
+pub(super) async fn list(started: Option<(Orchestrator, BossId)>) -> Vec<Resource> {
     let mut resources = vec![state()];
-    if let Some((orchestrator, boss)) = lead
+    if let Some((orchestrator, boss)) = started
         && let Ok(list) = orchestrator.list(&boss, Scope::Mine).await
     {
         resources.extend(list.workers.iter().rev().take(LISTED).flat_map(of_worker));
@@ -118,9 +118,9 @@ fn state() -> Resource {
 fn of_worker(view: &WorkerView) -> impl Iterator<Item = Resource> {
     let name = view.worker.id.to_string();
     let title = size::line(&view.worker.mission.title, 80);
-    // What is not there yet is not offered; the prompt is there from the start.
-    let begun = view.worker.attempt > 0;
-    Part::ALL.into_iter().filter(move |part| begun || *part == Part::Prompt).map(move |part| {
+    // Before the first attempt only the prompt exists.
+    let has_attempt = view.worker.attempt > 0;
+    Part::ALL.into_iter().filter(move |part| has_attempt || *part == Part::Prompt).map(move |part| {
         let address = Address::Worker { name: name.clone(), part };
         Resource::new(address.uri(), format!("{name} {}", part.name()))
             .with_title(format!("{title}: {}", part.name()))
@@ -131,7 +131,7 @@ fn of_worker(view: &WorkerView) -> impl Iterator<Item = Resource> {
 pub(super) fn templates() -> Vec<ResourceTemplate> {
     let of_worker = Part::ALL.into_iter().map(|part| {
         let uri = format!("{WORKERS}{{id}}/{}{{?cursor}}", part.name());
-        let about = format!("{}. id: a worker's, such as w-3. cursor: as a page before named it.", part.about());
+        let about = format!("{}. id: a worker's, such as w-3. cursor: from the previous page.", part.about());
         ResourceTemplate::new(uri, format!("worker {}", part.name()))
             .with_description(about)
             .with_mime_type(part.mime_type())
@@ -139,7 +139,7 @@ pub(super) fn templates() -> Vec<ResourceTemplate> {
     of_worker.collect()
 }
 
-/// One page. An address that nothing lies at is "not found", with what there is.
+/// Reads one page. The error for an unknown address lists the known ones.
 pub(super) async fn read(orchestrator: &Orchestrator, uri: &str) -> Result<ReadResourceResult, ErrorData> {
     let (address, cursor) = Address::parse(uri).ok_or_else(|| unknown(uri))?;
     let (text, mime_type) = match &address {
@@ -152,19 +152,19 @@ pub(super) async fn read(orchestrator: &Orchestrator, uri: &str) -> Result<ReadR
     Ok(ReadResourceResult::new(vec![ResourceContents::text(text, uri).with_mime_type(mime_type)]))
 }
 
-/// JSON only if it is whole.
+/// Reads a page of the state file. Only the whole file has the type of JSON.
 async fn state_page(orchestrator: &Orchestrator, cursor: Option<usize>) -> Result<(String, &'static str), ErrorData> {
     let path = orchestrator.state_file();
-    let text = off_the_runtime(move || std::fs::read_to_string(path)).await?;
+    let text = run_blocking(move || std::fs::read_to_string(path)).await?;
     let text = match text {
         Ok(text) => text,
-        // It is written with the first mission; it is listed before, so it has to be readable.
+        // It is listed before the first mission creates it, so it must be readable.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             json!({"tasks": [], "completed_tasks": [], "blocked_tasks": []}).to_string()
         }
-        Err(error) => return Err(ErrorData::internal_error(format!("the state file cannot be read: {error}"), None)),
+        Err(error) => return Err(ErrorData::internal_error(format!("cannot read the state file: {error}"), None)),
     };
-    let mut page = Page::new(cursor.unwrap_or(0), ROOM);
+    let mut page = TextPage::new(cursor.unwrap_or(0), ROOM);
     page.push(&text);
     let (page, next) = page.end();
     let whole = cursor.is_none() && next.is_none();
@@ -186,26 +186,26 @@ async fn part_page(
         Part::Diff => diff(orchestrator, &view.worker.id, start).await.map_err(|error| cannot(uri, &error))?,
         Part::Log => {
             let events = folder.attempt(view.worker.attempt).events();
-            let (text, first) = off_the_runtime(move || transcript::newest_lines(&events, cursor, ROOM)).await?;
+            let (text, first) = run_blocking(move || transcript::newest_lines(&events, cursor, ROOM)).await?;
             let text = if text.is_empty() { "nothing yet\n".to_owned() } else { text };
-            // Read backwards, so the way on stands where the reader looks first.
+            // The log is read backwards, so the link to earlier lines comes first.
             return Ok(match first {
                 0 => text,
                 first => format!("[earlier: {}?cursor={first}]\n{text}", address.uri()),
             });
         }
         Part::Transcript => {
-            off_the_runtime(move || {
-                let mut page = Page::new(start, ROOM);
-                tell_attempts(&folder, &mut page);
+            run_blocking(move || {
+                let mut page = TextPage::new(start, ROOM);
+                write_attempts(&folder, &mut page);
                 page.end()
             })
             .await?
         }
         Part::Prompt => {
-            off_the_runtime(move || {
-                let mut page = Page::new(start, ROOM);
-                page.push(&framed(&folder, &view));
+            run_blocking(move || {
+                let mut page = TextPage::new(start, ROOM);
+                page.push(&full_prompt(&folder, &view));
                 page.end()
             })
             .await?
@@ -221,23 +221,19 @@ async fn diff(
 ) -> Result<(String, Option<usize>), OrchestratorError> {
     let include = Include { diff: true, diff_offset: start, diff_bytes: ROOM, ..Include::default() };
     let Some(page) = orchestrator.details(id.as_str(), include).await?.diff else {
-        return Ok((
-            "there is nothing to compare with: it has not begun, or works outside of a repository\n".into(),
-            None,
-        ));
+        return Ok(("there is no diff: the worker has not started, or works outside of a repository\n".into(), None));
     };
     let text = size::head(&page.text, ROOM);
-    Ok(match text.len() == page.text.len() {
-        true => (page.text, page.next_offset),
-        false => (text.to_owned(), Some(start + text.len())),
-    })
+    let is_whole = text.len() == page.text.len();
+    let next = if is_whole { page.next_offset } else { Some(start + text.len()) };
+    Ok((text.to_owned(), next))
 }
 
-fn tell_attempts(folder: &WorkerDir, page: &mut Page) {
+fn write_attempts(folder: &WorkerDir, page: &mut TextPage) {
     for number in folder.attempts() {
         let attempt = folder.attempt(number);
         page.push(&format!("== attempt {number} ==\n"));
-        transcript::tell(&attempt.events(), page);
+        transcript::write_attempt(&attempt.events(), page);
         if let Ok(Some(outcome)) = attempt.outcome() {
             page.push(&format!("== {} ==\n", outcome.status.as_str()));
         }
@@ -247,8 +243,8 @@ fn tell_attempts(folder: &WorkerDir, page: &mut Page) {
     }
 }
 
-/// As its newest attempt was given it; before the first, the boss's own words.
-fn framed(folder: &WorkerDir, view: &WorkerView) -> String {
+/// Returns the prompt of the newest attempt; before the first attempt, the mission's own.
+fn full_prompt(folder: &WorkerDir, view: &WorkerView) -> String {
     match assignment(&folder.attempt(view.worker.attempt).assignment()) {
         Some(assignment) => prompt::first(&assignment).0,
         None => view.worker.mission.prompt.clone(),
@@ -261,7 +257,7 @@ fn assignment(path: &Path) -> Option<Assignment> {
 
 fn with_next(text: String, next: Option<usize>, address: &Address) -> String {
     match next {
-        Some(next) => format!("{text}\n[goes on at {}?cursor={next}]", address.uri()),
+        Some(next) => format!("{text}\n[continued: {}?cursor={next}]", address.uri()),
         None => text,
     }
 }
@@ -269,7 +265,7 @@ fn with_next(text: String, next: Option<usize>, address: &Address) -> String {
 pub(super) fn unknown(uri: &str) -> ErrorData {
     let shown = size::line(uri, 200);
     let why = format!(
-        "there is no resource {shown:?}: there are {STATE} and {WORKERS}<worker id>/log, /diff, /transcript and /prompt, each with ?cursor=<number> as a page before named it"
+        "there is no resource {shown:?}: there are {STATE} and {WORKERS}<worker id>/log, /diff, /transcript and /prompt, each with ?cursor=<number> from the previous page"
     );
     ErrorData::resource_not_found(why, Some(json!({ "uri": shown })))
 }
@@ -286,9 +282,9 @@ fn cannot(uri: &str, error: &OrchestratorError) -> ErrorData {
     }
 }
 
-async fn off_the_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ErrorData> {
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ErrorData> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| ErrorData::internal_error("it could not be read, which is a bug: the log (stderr) has more", None))
+    done.map_err(|_| ErrorData::internal_error("cannot read the resource because of a bug: see the log (stderr)", None))
 }
 
 #[cfg(test)]
@@ -296,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_they_are_written() {
+    fn addresses_round_trip() {
         let log = Address::Worker { name: "w-3".into(), part: Part::Log };
         assert_eq!(Address::parse("orchestrator://state"), Some((Address::State, None)));
         assert_eq!(Address::parse("orchestrator://workers/w-3/log"), Some((log.clone(), None)));

@@ -1,20 +1,19 @@
-//! Schemas that every client's model accepts: plain types, nothing that refers or chooses.
+//! Schemas that the models of all clients accept: plain types, without references or alternatives.
 //!
-//! Anthropic and OpenAI refuse a root `oneOf`/`anyOf`, Gemini refuses `$ref` and type arrays, Codex turns `anyOf` into a
-//! string and drops limits and defaults (so those are said in words too, in the fields' descriptions). Parameters and
-//! answers therefore derive their schema, and it is made portable here.
+//! Anthropic and OpenAI refuse a root `oneOf`/`anyOf`. Gemini refuses `$ref` and type arrays. Codex turns `anyOf`
+//! into a string and drops limits and defaults, so descriptions state those in words too.
 
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-/// What a tool takes.
+/// Returns the schema of a tool's arguments.
 pub(super) fn input<T: JsonSchema>() -> JsonObject {
     portable_object(settings().into_generator().into_root_schema_for::<T>().to_value())
 }
 
-/// What a tool answers: fields that may be left out are not required.
+/// Returns the schema of a tool's answer. Fields that may be left out are not required.
 pub(super) fn output<T: JsonSchema>() -> JsonObject {
     portable_object(settings().for_serialize().into_generator().into_root_schema_for::<T>().to_value())
 }
@@ -28,21 +27,17 @@ fn settings() -> SchemaSettings {
 
 fn portable_object(mut schema: Value) -> JsonObject {
     make_portable(&mut schema);
-    match schema {
-        Value::Object(object) => object,
-        _ => JsonObject::new(),
-    }
+    if let Value::Object(object) = schema { object } else { JsonObject::new() }
 }
 
-/// Takes `null` out of what an optional field accepts (it may be left out instead, and a null is read as left out), and
-/// drops the keywords that some client or other does not know.
+/// Removes `null` from the types of optional fields, since they can be left out, and drops keywords that some client
+/// does not know.
 fn make_portable(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
     for keyword in ["$schema", "title", "format", "default", "minimum"] {
         object.shift_remove(keyword);
     }
     if let Some(Value::String(description)) = object.get_mut("description") {
-        // A doc comment's lines.
         *description = description.replace('\n', " ");
     }
     if let Some(Value::Array(choices)) = object.shift_remove("anyOf") {
@@ -77,7 +72,7 @@ mod tests {
 
     #[derive(Serialize, Deserialize, JsonSchema)]
     #[serde(rename_all = "snake_case")]
-    enum Colour {
+    enum Color {
         Red,
         DeepBlue,
     }
@@ -91,12 +86,12 @@ mod tests {
 
     #[derive(Serialize, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
-    struct Probe {
+    struct Arguments {
         name: String,
-        /// Which.
+        /// A color.
         #[serde(default)]
-        colour: Option<Colour>,
-        /// Within.
+        color: Option<Color>,
+        /// An inner object.
         #[serde(default)]
         inner: Option<Inner>,
         #[serde(default)]
@@ -104,25 +99,25 @@ mod tests {
     }
 
     #[test]
-    fn optional_enums_structs_and_numbers_become_plain_types() {
+    fn optional_types_become_plain_types() {
         let inner = serde_json::json!({
             "type": "object",
             "properties": {"many": {"description": "How many, 1 to 9.", "type": "integer"}},
             "additionalProperties": false
         });
         let mut described = inner.clone();
-        described["description"] = "Within.".into();
+        described["description"] = "An inner object.".into();
         let expected = serde_json::json!({
             "type": "object",
             "properties": {
                 "name": {"type": "string"},
-                "colour": {"description": "Which.", "type": "string", "enum": ["red", "deep_blue"]},
+                "color": {"description": "A color.", "type": "string", "enum": ["red", "deep_blue"]},
                 "inner": described,
                 "list": {"type": "array", "items": inner}
             },
             "additionalProperties": false,
             "required": ["name"]
         });
-        assert_eq!(Value::Object(input::<Probe>()), expected);
+        assert_eq!(Value::Object(input::<Arguments>()), expected);
     }
 }

@@ -1,9 +1,8 @@
-//! The server: one session over stdin and stdout, and the one place that every tool call goes through.
+//! The server: one session over stdin and stdout, and the entry point of every tool call.
 //!
-//! The session is answered at once, while the orchestrator still starts; only tool calls wait for it. The orchestrator
-//! may fail to start (an invalid setting, a state of a newer version, a worker's own server). The session then
-//! continues, and every call tries again and reports the reason. A server that exited could not, since a client shows
-//! its user nothing of it.
+//! The session begins at once, while the orchestrator starts; only calls wait for it. If the orchestrator cannot
+//! start (an invalid setting, a state of a newer version, a worker's own server), the session continues. Every call
+//! then tries again and reports the reason, since clients do not show the output of a server that exits.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -30,27 +29,27 @@ use super::conversation::Conversations;
 use super::error::ToolError;
 use super::in_flight::InFlight;
 use super::instructions::INSTRUCTIONS;
-use super::lead::Lead;
 use super::resources::Address;
-use super::tools::{self, Call, Handover};
+use super::starter::Starter;
+use super::tools::{self, AnswerDelivery, ToolCall};
 use super::transport::Lines;
-use super::watch::{self, Seen, Subscriptions};
+use super::watch::{self, FileVersions, Subscriptions};
 use super::{prompts, resources};
 use crate::mission::id::BossId;
 use crate::orchestrator::Orchestrator;
 
-/// Between two notes on the progress of a call.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-/// For answers that are on their way when the input ends or a signal comes. Claude Code insists after 500 ms.
-const LAST_ANSWERS: Duration = Duration::from_millis(100);
-/// For letting go in order. What was answered is in the journal already, so nothing is lost when it takes longer.
-const LETTING_GO: Duration = Duration::from_millis(120);
+/// The time between two progress notifications of a call.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// The time for pending answers when the input ends or a signal arrives. Claude Code kills the server after 500 ms.
+const LAST_ANSWERS_TIME: Duration = Duration::from_millis(100);
+/// The time for an orderly shutdown. Everything answered is in the journal, so nothing is lost if it is too short.
+const SHUTDOWN_TIME: Duration = Duration::from_millis(120);
 
 #[derive(Debug, Error)]
 pub enum ServeError {
-    #[error("the session could not begin")]
+    #[error("cannot begin the session")]
     Begin(#[source] Box<ServerInitializeError>),
-    #[error("the session broke")]
+    #[error("cannot continue the session")]
     Session(#[from] tokio::task::JoinError),
 }
 
@@ -60,35 +59,35 @@ pub async fn serve(
     start: impl Fn() -> Result<Orchestrator, String> + Send + Sync + 'static,
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
-    let lead = Lead::start(start);
+    let starter = Starter::new(start);
     let in_flight = InFlight::default();
-    let boss = Boss {
-        lead: lead.clone(),
+    let handler = Handler {
+        starter: starter.clone(),
         in_flight: in_flight.clone(),
         closing: closing.clone(),
         conversations: Conversations::of_this_directory(),
         subscriptions: Subscriptions::default(),
     };
     let (input, output) = rmcp::transport::io::stdio_pipes();
-    let session = session(boss, Lines::new(input, output, in_flight, closing.clone()));
+    let session = run_session(handler, Lines::new(input, output, in_flight, closing.clone()));
     tokio::pin!(session);
     let result = tokio::select! {
         result = &mut session => result,
-        () = closing.cancelled() => timeout(LAST_ANSWERS, &mut session).await.unwrap_or(Ok(())),
+        () = closing.cancelled() => timeout(LAST_ANSWERS_TIME, &mut session).await.unwrap_or(Ok(())),
     };
-    if let Some(orchestrator) = lead.now()
-        && timeout(LETTING_GO, orchestrator.shut_down()).await.is_err()
+    if let Some(orchestrator) = starter.started()
+        && timeout(SHUTDOWN_TIME, orchestrator.shut_down()).await.is_err()
     {
-        tracing::warn!("ending before everything was let go of; the next server takes it over");
+        tracing::warn!("the shutdown took too long; the next server takes over what is left");
     }
     result
 }
 
-async fn session<T>(boss: Boss, transport: T) -> Result<(), ServeError>
+async fn run_session<T>(handler: Handler, transport: T) -> Result<(), ServeError>
 where
     T: rmcp::transport::Transport<RoleServer> + 'static,
 {
-    match boss.serve(transport).await {
+    match handler.serve(transport).await {
         Ok(service) => {
             service.waiting().await?;
             Ok(())
@@ -98,18 +97,18 @@ where
     }
 }
 
-struct Boss {
-    lead: Lead,
+struct Handler {
+    starter: Starter,
     in_flight: InFlight,
     closing: CancellationToken,
     conversations: Conversations,
     subscriptions: Subscriptions,
 }
 
-impl ServerHandler for Boss {
+impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
-        let offers = ServerCapabilities::builder().enable_tools().enable_prompts();
-        ServerConfig::new(offers.enable_resources().enable_resources_subscribe().build())
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_prompts();
+        ServerConfig::new(capabilities.enable_resources().enable_resources_subscribe().build())
             .with_server_info(Implementation::new("orchestrator-boss", env!("CARGO_PKG_VERSION")))
             .with_instructions(INSTRUCTIONS)
     }
@@ -133,7 +132,7 @@ impl ServerHandler for Boss {
         let client = Client::of(&context);
         let result = self.call(tool, request.arguments.unwrap_or_default(), client, &context).await;
         Ok(match result {
-            Ok(answer) => success(answer, client).into(),
+            Ok(answer) => call_result(answer, client).into(),
             Err(error) => {
                 tracing::info!(tool = tool.name, %error, "refused");
                 CallToolResult::error(vec![ContentBlock::text(error.answer())]).into()
@@ -157,20 +156,18 @@ impl ServerHandler for Boss {
         prompts::get(&request.name, request.arguments).map(GetPromptResponse::from)
     }
 
-    /// Clients ask at their start, so nothing is waited for.
+    /// Does not wait for the orchestrator, since clients ask at their own start.
     async fn list_resources(
         &self,
         _: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let lead = match self.lead.now() {
-            Some(orchestrator) => {
-                let boss = self.whose(Client::of(&context), &context, &orchestrator).await;
-                Some((orchestrator, boss))
-            }
-            None => None,
-        };
-        Ok(ListResourcesResult::with_all_items(resources::list(lead).await))
+        let mut started = None;
+        if let Some(orchestrator) = self.starter.started() {
+            let boss = self.boss_of(Client::of(&context), &context, &orchestrator).await;
+            started = Some((orchestrator, boss));
+        }
+        Ok(ListResourcesResult::with_all_items(resources::list(started).await))
     }
 
     async fn list_resource_templates(
@@ -186,12 +183,12 @@ impl ServerHandler for Boss {
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let lead = self.lead.get().await;
-        let orchestrator = lead.map_err(|reason| ErrorData::internal_error(reason.to_string(), None))?;
+        let started = self.starter.get().await;
+        let orchestrator = started.map_err(|reason| ErrorData::internal_error(reason.to_string(), None))?;
         resources::read(&orchestrator, &request.uri).await.map(ReadResourceResponse::from)
     }
 
-    #[allow(deprecated)] // The older era has nothing else.
+    #[allow(deprecated)] // Only the older era has it.
     async fn subscribe(
         &self,
         request: SubscribeRequestParams,
@@ -199,30 +196,33 @@ impl ServerHandler for Boss {
     ) -> Result<(), ErrorData> {
         let uri = request.uri;
         let (address, _) = Address::parse(&uri).ok_or_else(|| resources::unknown(&uri))?;
-        let begun = self.subscriptions.add(&uri, &self.closing);
-        let begun = begun.map_err(|()| {
-            let why = format!("at most {} resources can be subscribed to: unsubscribe from others first", watch::MOST);
+        let added = self.subscriptions.add(&uri, &self.closing);
+        let added = added.map_err(|()| {
+            let why = format!(
+                "cannot subscribe to more than {} resources: unsubscribe from others first",
+                watch::MAX_SUBSCRIPTIONS
+            );
             ErrorData::invalid_params(why, None)
         })?;
-        if let Some(stop) = begun {
-            // Before the answer, so that no change after it is missed.
-            let mut seen = watch::now(&self.lead, &address).await;
-            let lead = self.lead.clone();
-            let tell = async move {
+        if let Some(stop) = added {
+            // Read before the answer, so that no later change is missed.
+            let mut versions = watch::current(&self.starter, &address).await;
+            let starter = self.starter.clone();
+            let notify = async move {
                 loop {
-                    watch::changed(&lead, &address, &mut seen).await;
+                    watch::changed(&starter, &address, &mut versions).await;
                     let note = ResourceUpdatedNotificationParam::new(uri.clone());
                     if context.peer.notify_resource_updated(note).await.is_err() {
                         return;
                     }
                 }
             };
-            tokio::spawn(async move { stop.run_until_cancelled(tell).await });
+            tokio::spawn(async move { stop.run_until_cancelled(notify).await });
         }
         Ok(())
     }
 
-    #[allow(deprecated)] // The older era has nothing else.
+    #[allow(deprecated)] // Only the older era has it.
     async fn unsubscribe(
         &self,
         request: UnsubscribeRequestParams,
@@ -232,42 +232,42 @@ impl ServerHandler for Boss {
         Ok(())
     }
 
-    /// Addresses of ours, whether or not anything lies there yet.
+    /// Accepts all addresses of resources, even if nothing exists there yet.
     fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
         let uris = requested.resource_subscriptions.iter().flatten();
-        let ours = uris.filter(|uri| Address::parse(uri).is_some()).take(watch::MOST);
+        let ours = uris.filter(|uri| Address::parse(uri).is_some()).take(watch::MAX_SUBSCRIPTIONS);
         Some(SubscriptionFilter::builder().resource_subscriptions(ours.cloned()).build())
     }
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
         let uris = context.accepted().resource_subscriptions.iter().flatten();
-        let told = uris.filter_map(|uri| Some((uri, Address::parse(uri)?.0))).map(|(uri, address)| {
+        let notifications = uris.filter_map(|uri| Some((uri, Address::parse(uri)?.0))).map(|(uri, address)| {
             let sink = context.sink();
             async move {
-                // It was acknowledged before anything could be looked at, so the first look is told of.
-                let mut seen = Seen::default();
+                // The subscription was acknowledged before the first version was read, so that is reported too.
+                let mut versions = FileVersions::default();
                 loop {
-                    watch::changed(&self.lead, &address, &mut seen).await;
+                    watch::changed(&self.starter, &address, &mut versions).await;
                     if sink.notify_resource_updated(uri.clone()).await.is_err() {
                         return;
                     }
                 }
             }
         });
-        let told = async {
-            join_all(told).await;
-            // With nothing to tell it stays open, as the client asked.
+        let notify = async {
+            join_all(notifications).await;
+            // Without resources it stays open until the client ends it.
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = told => {}
+            () = notify => {}
             () = context.cancelled() => {}
             () = self.closing.cancelled() => {}
         }
         Ok(())
     }
 
-    /// Where requests end up that have a known method and a shape that the library cannot read.
+    /// Answers requests that the library cannot read, although it may know their method.
     async fn on_custom_request(
         &self,
         request: CustomRequest,
@@ -280,65 +280,67 @@ impl ServerHandler for Boss {
     }
 }
 
-impl Boss {
-    async fn whose(&self, client: Client, context: &RequestContext<RoleServer>, orchestrator: &Orchestrator) -> BossId {
-        if let Some(boss) = client.boss(&context.meta) {
+impl Handler {
+    async fn boss_of(
+        &self,
+        client: Client,
+        context: &RequestContext<RoleServer>,
+        orchestrator: &Orchestrator,
+    ) -> BossId {
+        if let Some(boss) = client.named_boss(&context.meta) {
             return boss;
         }
-        match client.call(&context.meta) {
+        match client.tool_use_id(&context.meta) {
             Some(call) => self.conversations.boss(call, orchestrator).await,
             None => orchestrator.default_boss().clone(),
         }
     }
 
-    /// The choke point: whose call it is, signs of life while it runs, and no way out but an answer.
+    /// Runs a call for its boss, reports its progress, and always returns an answer.
     async fn call(
         &self,
-        tool: &tools::Entry,
+        tool: &tools::ToolEntry,
         arguments: tools::Arguments,
         client: Client,
         context: &RequestContext<RoleServer>,
-    ) -> Result<tools::Answer, ToolError> {
-        let lead = self.lead.get().await;
-        let orchestrator = lead.map_err(|reason| ToolError::CannotLead { reason: reason.to_string() })?;
-        let boss = self.whose(client, context, &orchestrator).await;
+    ) -> Result<tools::ToolAnswer, ToolError> {
+        let started = self.starter.get().await;
+        let orchestrator = started.map_err(|reason| ToolError::NotStarted { reason: reason.to_string() })?;
+        let boss = self.boss_of(client, context, &orchestrator).await;
         orchestrator.arrived(&boss);
 
         let stop = context.ct.child_token();
-        let arguments = tool.understood(arguments);
+        let arguments = tool.normalize(arguments);
         let watched = tools::named_workers(&arguments);
-        let call = Call {
+        let call = ToolCall {
             orchestrator: orchestrator.clone(),
             boss: boss.clone(),
             client,
-            hears_progress: context.meta.get_progress_token().is_some(),
+            wants_progress: context.meta.get_progress_token().is_some(),
             stop: stop.clone(),
-            handover: Handover::default(),
+            delivery: AnswerDelivery::default(),
         };
-        let handover = call.handover.clone();
+        let delivery = call.delivery.clone();
         let result = tokio::select! {
-            result = always_answered(tool.name, (tool.run)(call, arguments)) => result,
-            never = heartbeat(context, &orchestrator, &boss, &watched) => match never {},
+            result = catch_panic(tool.name, (tool.run)(call, arguments)) => result,
+            never = report_progress(context, &orchestrator, &boss, &watched) => match never {},
             never = stop_when(&self.closing, &stop) => match never {},
         };
-        // A cancellation frees the id for another request, and is known to the token by then.
+        // A cancelled id may belong to another request by now, so the token is checked too.
         if self.in_flight.answer(&context.id) && !context.ct.is_cancelled() {
-            handover.sent();
+            delivery.sent();
         }
         result
     }
 }
 
-/// A call that panics would never be answered, and its client would hang.
-async fn always_answered<T>(
-    tool: &'static str,
-    run: impl Future<Output = Result<T, ToolError>>,
-) -> Result<T, ToolError> {
+/// Turns a panic into an error, since the client would otherwise wait forever.
+async fn catch_panic<T>(tool: &'static str, run: impl Future<Output = Result<T, ToolError>>) -> Result<T, ToolError> {
     AssertUnwindSafe(run).catch_unwind().await.unwrap_or(Err(ToolError::Panicked { tool }))
 }
 
-/// Says who does what, so that the client knows that the call lives, and its user what happens meanwhile.
-async fn heartbeat(
+/// Reports the activity of the workers, so that the client does not abort the call.
+async fn report_progress(
     context: &RequestContext<RoleServer>,
     orchestrator: &Orchestrator,
     boss: &BossId,
@@ -346,11 +348,11 @@ async fn heartbeat(
 ) -> Infallible {
     let Some(token) = context.meta.get_progress_token() else { return std::future::pending().await };
     let start = Instant::now();
-    let mut beat = interval_at(start + HEARTBEAT, HEARTBEAT);
+    let mut ticks = interval_at(start + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
     loop {
-        beat.tick().await;
+        ticks.tick().await;
         if context.ct.is_cancelled() {
-            // After a cancellation nothing more may be said about this request.
+            // A cancelled request must not be mentioned again.
             return std::future::pending().await;
         }
         let note = ProgressNotificationParam::new(token.clone(), start.elapsed().as_secs() as f64);
@@ -359,7 +361,7 @@ async fn heartbeat(
             Err(_) => note,
         };
         if let Err(error) = context.peer.notify_progress(note).await {
-            tracing::debug!(%error, "could not tell of progress");
+            tracing::debug!(%error, "cannot send a progress notification");
         }
     }
 }
@@ -370,12 +372,9 @@ async fn stop_when(closing: &CancellationToken, stop: &CancellationToken) -> Inf
     std::future::pending().await
 }
 
-/// Clients show their model either the structured content or the text, so both say the same where it matters.
-fn success(answer: tools::Answer, client: Client) -> CallToolResult {
-    let text = match client.shows_structured() {
-        true => answer.line,
-        false => answer.value.to_string(),
-    };
+/// Builds a result. Clients show their model the structured content or the text, so the text repeats the essentials.
+fn call_result(answer: tools::ToolAnswer, client: Client) -> CallToolResult {
+    let text = if client.shows_structured() { answer.line } else { answer.value.to_string() };
     let mut result = CallToolResult::structured(answer.value);
     result.content = vec![ContentBlock::text(text)];
     result
@@ -384,7 +383,7 @@ fn success(answer: tools::Answer, client: Client) -> CallToolResult {
 fn unknown_tool(name: &str) -> ErrorData {
     let known: Vec<&str> = tools::ALL.iter().map(|tool| tool.name).collect();
     let name: String = name.chars().take(80).collect();
-    ErrorData::invalid_params(format!("there is no tool {name:?}; there are {}", known.join(", ")), None)
+    ErrorData::invalid_params(format!("unknown tool {name:?}; the tools are {}", known.join(", ")), None)
 }
 
 fn malformed_call(params: Option<&Value>) -> String {
@@ -399,7 +398,7 @@ fn malformed_call(params: Option<&Value>) -> String {
         Some(_) => "params is no object",
     };
     format!(
-        "tools/call was sent wrongly: {wrong}; params must be {{\"name\": <tool>, \"arguments\": {{…}}}} with arguments an object, not a string"
+        "malformed tools/call: {wrong}; params must be {{\"name\": <tool>, \"arguments\": {{…}}}} with arguments an object, not a string"
     )
 }
 
@@ -409,15 +408,15 @@ mod tests {
     use serde_json::json;
 
     #[tokio::test]
-    async fn a_panic_becomes_an_answer_that_says_what_to_do() {
+    async fn panic_becomes_an_error_with_a_next_step() {
         let run = async { panic!("on purpose") };
-        let error = always_answered::<()>("cancel_worker", run).await.unwrap_err();
+        let error = catch_panic::<()>("cancel_worker", run).await.unwrap_err();
         let answer = error.answer();
         assert!(answer.contains("cancel_worker failed") && answer.contains("list_worker_missions"), "{answer}");
     }
 
     #[test]
-    fn a_malformed_call_is_told_what_is_wrong_with_it() {
+    fn malformed_call_error_names_the_cause() {
         let cases = [
             (None, "it has no params"),
             (Some(json!([])), "params is no object"),
@@ -432,10 +431,10 @@ mod tests {
     }
 
     #[test]
-    fn each_client_gets_what_it_shows() {
-        let answer = || tools::Answer { value: json!({"status": "idle"}), line: "wait: done".to_owned() };
+    fn result_fits_what_the_client_shows() {
+        let answer = || tools::ToolAnswer { value: json!({"status": "idle"}), line: "wait: done".to_owned() };
         for (client, text) in [(Client::ClaudeCode, "wait: done"), (Client::Gemini, r#"{"status":"idle"}"#)] {
-            let result = success(answer(), client);
+            let result = call_result(answer(), client);
             assert_eq!(result.structured_content, Some(json!({"status": "idle"})));
             assert_eq!(result.content, vec![ContentBlock::text(text)]);
         }

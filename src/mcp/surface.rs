@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::instructions::INSTRUCTIONS;
 use super::tools;
 
-/// The instructions and the tools with their schemas, as `tools/list` gives them in both eras of the protocol.
+/// Returns the instructions and the tools with their schemas, as in both eras of the protocol.
 pub fn surface() -> Value {
     json!({ "instructions": INSTRUCTIONS, "tools": tools::definitions() })
 }

@@ -1,5 +1,5 @@
-//! What a worker did, in words: its normalised events as lines that a model or a person reads. Reads files of events one
-//! line at a time, whatever their length; a page is all that is held.
+//! Renders a worker's normalized events as lines of text. It reads files of events line by line, so that only a page is
+//! in memory.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,10 +10,10 @@ use super::size;
 use crate::backend::AgentEvent;
 use crate::orchestrator::LoggedEvent;
 
-/// Longest line of a log, in bytes.
+/// Maximum size in bytes of a line of a log.
 pub(super) const LINE: usize = 400;
 
-/// The newest lines of a log that fit into `room` bytes, of those before line `before`, and the number of the first.
+/// Returns the newest lines before line `before` that fit into `room` bytes, and the number of the first.
 pub(super) fn newest_lines(events: &Path, before: Option<usize>, room: usize) -> (String, usize) {
     let mut lines: VecDeque<String> = VecDeque::new();
     let (mut used, mut count) = (0, 0);
@@ -31,18 +31,18 @@ pub(super) fn newest_lines(events: &Path, before: Option<usize>, room: usize) ->
     (lines.into_iter().collect(), first)
 }
 
-/// A part of a long text that is told piece by piece.
-pub(super) struct Page {
+/// A part of a long text that is written piece by piece.
+pub(super) struct TextPage {
     text: String,
-    /// Bytes to pass over.
+    /// Bytes to skip.
     skip: usize,
     start: usize,
     room: usize,
     full: bool,
 }
 
-impl Page {
-    /// `start`: bytes of the whole text before this page. `room`: most bytes of it as JSON.
+impl TextPage {
+    /// Begins a page after `start` bytes of the whole text. It takes at most `room` bytes as JSON.
     pub(super) fn new(start: usize, room: usize) -> Self {
         Self { text: String::new(), skip: start, start, room, full: false }
     }
@@ -52,7 +52,7 @@ impl Page {
             self.skip -= piece.len();
             return;
         }
-        // A cursor that was made up may point into a character.
+        // An invented cursor may point into a character.
         let from = (self.skip..piece.len()).find(|at| piece.is_char_boundary(*at)).unwrap_or(piece.len());
         self.start += from - self.skip;
         self.skip = 0;
@@ -67,15 +67,15 @@ impl Page {
         self.full
     }
 
-    /// The text, and where the next page begins.
+    /// Returns the text, and the start of the next page.
     pub(super) fn end(self) -> (String, Option<usize>) {
         let next = self.full.then_some(self.start + self.text.len());
         (self.text, next)
     }
 }
 
-/// What an attempt said, ran and edited, in full; without the bookkeeping between it.
-pub(super) fn tell(events: &Path, page: &mut Page) {
+/// Writes the messages, commands and edits of an attempt in full.
+pub(super) fn write_attempt(events: &Path, page: &mut TextPage) {
     for logged in read(events) {
         if page.is_full() {
             return;
@@ -86,7 +86,7 @@ pub(super) fn tell(events: &Path, page: &mut Page) {
     }
 }
 
-/// Lines that are no events (half of one, after a crash) are passed over.
+/// Reads the events. It skips invalid lines, such as a partial one after a crash.
 fn read(events: &Path) -> impl Iterator<Item = LoggedEvent> {
     let lines = File::open(events).ok().map(|file| BufReader::new(file).lines().map_while(Result::ok));
     lines.into_iter().flatten().filter_map(|line| serde_json::from_str(&line).ok())
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_read_backwards_line_by_line() {
+    fn log_pages_cover_every_line() {
         let file = events(2_000, "\u{1}\"é x");
         let mut before = None;
         let mut seen = Vec::new();
@@ -126,10 +126,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pages_put_together_are_the_whole_text(pieces in prop::collection::vec(any::<String>(), 0..30), room in 20usize..200) {
+        fn pages_add_up_to_the_whole_text(pieces in prop::collection::vec(any::<String>(), 0..30), room in 20usize..200) {
             let (mut start, mut whole) = (0, String::new());
             loop {
-                let mut page = Page::new(start, room);
+                let mut page = TextPage::new(start, room);
                 for piece in &pieces {
                     if page.is_full() {
                         break;

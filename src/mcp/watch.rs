@@ -1,5 +1,5 @@
-//! Telling a client that a resource changed. The files behind it are looked at once a second, and only while somebody
-//! listens: their writers are other processes, and a look costs a few calls to the system.
+//! Detects changes of resources for subscribed clients. It polls the files behind a resource once a second, since other
+//! processes write them, and only while a client is subscribed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,39 +9,39 @@ use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
-use super::lead::Lead;
 use super::resources::Address;
+use super::starter::Starter;
 use crate::orchestrator::Orchestrator;
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Resources that one client may listen to at once.
-pub(super) const MOST: usize = 100;
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum number of subscriptions of a client.
+pub(super) const MAX_SUBSCRIPTIONS: usize = 100;
 
-/// What tells one version of some files from another. Nothing was looked at: as good as changed.
+/// The modification times and sizes of some files. Empty if they were never read, which differs from any version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Seen(Option<Vec<Option<(SystemTime, u64)>>>);
+pub(super) struct FileVersions(Option<Vec<Option<(SystemTime, u64)>>>);
 
-/// What it looks like now. Never drives a start of the orchestrator: that is for calls.
-pub(super) async fn now(lead: &Lead, address: &Address) -> Seen {
-    match lead.now() {
-        Some(orchestrator) => Seen(Some(look(&orchestrator, address).await)),
-        None => Seen::default(),
+/// Reads the current versions. It never starts the orchestrator: only calls do.
+pub(super) async fn current(starter: &Starter, address: &Address) -> FileVersions {
+    match starter.started() {
+        Some(orchestrator) => FileVersions(Some(versions(&orchestrator, address).await)),
+        None => FileVersions::default(),
     }
 }
 
-/// Returns when the resource looks otherwise than it was seen last, and remembers that.
-pub(super) async fn changed(lead: &Lead, address: &Address, seen: &mut Seen) {
+/// Returns when the resource differs from the last versions, and updates them.
+pub(super) async fn changed(starter: &Starter, address: &Address, last: &mut FileVersions) {
     loop {
-        let now = now(lead, address).await;
-        if now.0.is_some() && now != *seen {
-            *seen = now;
+        let current = current(starter, address).await;
+        if current.0.is_some() && current != *last {
+            *last = current;
             return;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-async fn look(orchestrator: &Orchestrator, address: &Address) -> Vec<Option<(SystemTime, u64)>> {
+async fn versions(orchestrator: &Orchestrator, address: &Address) -> Vec<Option<(SystemTime, u64)>> {
     let files = match address {
         Address::State => vec![orchestrator.state_file()],
         Address::Worker { name, .. } => match orchestrator.get(name).await {
@@ -52,8 +52,8 @@ async fn look(orchestrator: &Orchestrator, address: &Address) -> Vec<Option<(Sys
             Err(_) => Vec::new(),
         },
     };
-    let versions = move || files.iter().map(version).collect();
-    tokio::task::spawn_blocking(versions).await.unwrap_or_default()
+    let read = move || files.iter().map(version).collect();
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 fn version(file: &PathBuf) -> Option<(SystemTime, u64)> {
@@ -61,20 +61,21 @@ fn version(file: &PathBuf) -> Option<(SystemTime, u64)> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-/// The subscriptions of the older era: each runs until it is given up or the session ends.
+/// The subscriptions of the older era. Each runs until the client unsubscribes or the session ends.
 #[derive(Clone, Default)]
 pub(super) struct Subscriptions {
     running: Arc<Mutex<HashMap<String, CancellationToken>>>,
 }
 
 impl Subscriptions {
-    /// The token that ends it. `None`: it runs already. `Err`: there are too many.
+    /// Adds a subscription and returns the token that ends it; `None` if it exists already, `Err` if there are too
+    /// many.
     pub(super) fn add(&self, uri: &str, closing: &CancellationToken) -> Result<Option<CancellationToken>, ()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.contains_key(uri) {
             return Ok(None);
         }
-        if running.len() >= MOST {
+        if running.len() >= MAX_SUBSCRIPTIONS {
             return Err(());
         }
         let stop = closing.child_token();

@@ -1,7 +1,7 @@
-//! What the boss reads: twins of the domain's types, in the contract's words, with every text cut to size.
+//! Serializable twins of the domain's types, in the words of the contract, with every text cut to size.
 //!
-//! Pure, and without a clock. Each constructor keeps to the room it is given, so that an answer made of them
-//! keeps to its own.
+//! Pure, and without a clock. Each constructor keeps to the bytes it is given, so that a whole answer keeps to its
+//! limit.
 
 use schemars::JsonSchema;
 
@@ -15,26 +15,26 @@ mod race;
 pub(super) mod testing;
 mod worker;
 
-pub(super) use next_step::{of_others, perhaps_missing};
-pub(super) use outcome::{Attempt, NotOnBranchReport, VerificationReport};
+pub(super) use next_step::{hint_at_others, perhaps_missing};
+pub(super) use outcome::{AttemptReport, NotOnBranchReport, VerificationReport};
 pub use worker::worker_json;
-pub(super) use worker::{Brief, Worker};
+pub(super) use worker::{WorkerReport, WorkerSummary};
 
-/// A placeholder for a [`Worker`] in the schemas of all tools but one. The full schema is long, and a client would hold
-/// it seven times.
+/// A placeholder for a [`WorkerReport`] in the schemas of all tools but one, so that a client does not load the long
+/// schema seven times.
 #[derive(JsonSchema)]
 #[schemars(description = "A worker, as wait_for_any_worker describes it.")]
-pub(super) struct SomeWorker {}
+pub(super) struct WorkerPlaceholder {}
 
-/// A placeholder for an [`OutcomeReport`] that another schema has in full.
+/// A placeholder for an outcome, which another schema has in full.
 #[derive(JsonSchema)]
 #[schemars(inline, description = "An outcome, as wait_for_any_worker describes it.")]
-pub(super) struct SomeOutcome {}
+pub(super) struct OutcomePlaceholder {}
 
-/// Stands for an object whose shape is told in words, or with a worker's outcome.
+/// A placeholder for an object that is described in words, or in another schema.
 #[derive(JsonSchema)]
 #[schemars(inline)]
-pub(super) struct Described {}
+pub(super) struct ObjectPlaceholder {}
 
 /// Returns whether a count is zero, so that it is left out.
 pub(super) fn is_zero<T: Default + PartialEq>(count: &T) -> bool {

@@ -70,7 +70,7 @@ impl Sealed {
         if refused && (!text.starts_with("ERROR: ") || text.len() < 30) {
             return Err(format!("a refusal that teaches nothing: {text}"));
         }
-        if text.contains("bug in it") || text.contains("os error") || text.contains("panicked") {
+        if text.contains("because of a bug") || text.contains("os error") || text.contains("panicked") {
             return Err(format!("an inner failure: {text}"));
         }
         match first_control(&json!([text, result["structuredContent"]])) {

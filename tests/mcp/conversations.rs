@@ -47,7 +47,7 @@ fn a_boss_without_workers_is_told_of_those_of_other_sessions() {
     for (id, tool) in [(1, "wait_for_any_worker"), (2, "list_worker_missions")] {
         let answer = call(&mut second, id, "toolu_2", tool);
         let next = answer["next_step"].as_str().unwrap();
-        assert!(next.contains("1 of other sessions") && next.contains("scope all"), "{tool}: {answer:#}");
+        assert!(next.contains("other sessions have 1 here") && next.contains("scope all"), "{tool}: {answer:#}");
     }
     assert_ne!(create(&mut second, 3, "toolu_3"), "");
     let list = call(&mut second, 4, "toolu_4", "list_worker_missions");

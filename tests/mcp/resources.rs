@@ -76,7 +76,7 @@ impl Reader {
         loop {
             let page = self.read(&uri);
             pages += 1;
-            match page.rsplit_once("\n[goes on at ") {
+            match page.rsplit_once("\n[continued: ") {
                 Some((text, next)) => {
                     whole.push_str(text);
                     uri = next.trim_end_matches(']').to_owned();

@@ -1,10 +1,10 @@
-//! Which agent CLIs can be used here.
+//! Reports which agent CLIs can be used here.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::mission::backend;
-use super::{Call, Nature, Tool};
+use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::optional;
 use crate::mcp::error::ToolError;
 use crate::mcp::size;
@@ -18,28 +18,28 @@ pub(super) struct GetBackendStatus;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BackendArguments {
-    /// Only this one; default: all.
+    /// Only this backend; default: all.
     backend: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct BackendsReport {
     next_step: String,
-    backends: Vec<Backend>,
+    backends: Vec<BackendReport>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Backend {
+pub(super) struct BackendReport {
     backend: String,
     installed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
-    /// Says so where this version was not tested, and what that means.
+    /// Set if this version was not tested.
     #[serde(skip_serializing_if = "Option::is_none")]
     untested: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
-    /// yes, no, or unknown where it cannot be told without spending.
+    /// yes, no, or unknown if a check would cost money.
     authenticated: Authenticated,
     #[serde(skip_serializing_if = "Option::is_none")]
     how_to_fix: Option<String>,
@@ -48,12 +48,12 @@ pub(super) struct Backend {
     models: Vec<String>,
     running: usize,
     queued: usize,
-    /// Most workers of it at once.
+    /// Maximum number of parallel workers.
     limit: usize,
-    /// What the first of the queued ones waits for.
+    /// Why the first queued worker has not started.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
-    /// Its login is lost or its limit reached: what is queued waits until then, or until it is back.
+    /// Its login is invalid or its limit is reached; queued workers wait until then at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     held_until: Option<String>,
 }
@@ -69,15 +69,14 @@ enum Authenticated {
 impl Tool for GetBackendStatus {
     const NAME: &'static str = "get_backend_status";
     const DESCRIPTION: &'static str = "\
-Show which agent CLIs (backends) can work here: installed, version, logged in, models, how many workers run and are \
-queued, and how to fix what is missing (install, login). Call it once before the first missions, and when a worker failed with \
-auth_error \
-or could_not_start.";
-    const NATURE: Nature = Nature::Looks;
+Show which agent CLIs (backends) can work here: installed, version, logged in, models, running and queued workers, \
+and how to fix what is missing (install, login). Call it once before the first missions, and when a worker failed \
+with auth_error or could_not_start.";
+    const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = BackendArguments;
     type Answer = BackendsReport;
 
-    async fn run(call: Call, arguments: BackendArguments) -> Result<BackendsReport, ToolError> {
+    async fn run(call: ToolCall, arguments: BackendArguments) -> Result<BackendsReport, ToolError> {
         let only = optional(arguments.backend, |name| backend(&call.orchestrator, name))?;
         let views = call.orchestrator.backend_status(only.as_ref()).await?;
         Ok(BackendsReport::new(&views))
@@ -88,15 +87,15 @@ impl BackendsReport {
     fn new(views: &[BackendView]) -> Self {
         let usable = |view: &&BackendView| view.installed && view.authenticated != Some(false);
         let next_step = match views.iter().find(usable) {
-            Some(_) => "batch_create_workers with those that are installed and logged in".to_owned(),
-            None => "tell the user how_to_fix; nothing can run before".to_owned(),
+            Some(_) => "batch_create_workers with backends that are installed and logged in".to_owned(),
+            None => "give the user how_to_fix; no worker can run before that".to_owned(),
         };
-        let (backends, _) = size::fit(views.iter().map(Backend::new), size::ANSWER - ENVELOPE);
+        let (backends, _) = size::fit(views.iter().map(BackendReport::new), size::ANSWER - ENVELOPE);
         Self { backends, next_step }
     }
 }
 
-impl Backend {
+impl BackendReport {
     fn new(view: &BackendView) -> Self {
         Self {
             backend: size::line(view.backend.as_str(), 60),
@@ -126,7 +125,7 @@ mod tests {
     use crate::mission::id::BackendName;
 
     #[test]
-    fn a_backend_that_cannot_be_used_says_how_to_mend_it() {
+    fn unusable_backend_has_a_fix() {
         let view = BackendView {
             backend: BackendName::from("codex"),
             installed: true,
@@ -149,7 +148,7 @@ mod tests {
                 "how_to_fix": "codex login", "running": 0, "queued": 2, "limit": 4,
                 "waits_for": "a free place"
             }],
-            "next_step": "tell the user how_to_fix; nothing can run before"
+            "next_step": "give the user how_to_fix; no worker can run before that"
         });
         assert_eq!(report, expected);
     }

@@ -1,10 +1,10 @@
-//! Ending workers, with proof that nothing of theirs is left.
+//! Cancels workers and reports the processes that are left.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::list::ScopeArgument;
-use super::{Call, Nature, Tool};
+use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::{self, NAME, TITLE};
 use crate::mcp::error::ToolError;
 use crate::mcp::size;
@@ -14,7 +14,7 @@ use crate::mission::outcome::Proof;
 use crate::orchestrator::{CancelAnswer, OrchestratorError, Scope};
 
 const ENVELOPE: usize = 1_400;
-/// Maximum size in bytes of the messages that did not reach the worker.
+/// Maximum size in bytes of the undelivered messages.
 const UNHEARD: usize = 600;
 
 pub(super) struct CancelWorker;
@@ -23,18 +23,18 @@ pub(super) struct CancelAllWorkers;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CancelArguments {
-    /// The worker, such as w-3 or w-3-fix-parser.
+    /// Worker id, such as w-3 or w-3-fix-parser.
     worker_id: String,
-    /// Why, in one line of at most 200 bytes; it is kept with the outcome.
+    /// One line of at most 200 bytes, kept in the outcome.
     reason: Option<String>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CancelAllArguments {
-    /// Why, in one line of at most 200 bytes; it is kept with the outcomes.
+    /// One line of at most 200 bytes, kept in the outcomes.
     reason: Option<String>,
-    /// mine (default) or all, which ends the workers of other sessions on this repository too.
+    /// mine (default), or all to include workers of other sessions on this repository.
     scope: Option<ScopeArgument>,
 }
 
@@ -42,11 +42,11 @@ pub(super) struct CancelAllArguments {
 pub(super) struct CancelReport {
     worker_id: String,
     status: &'static str,
-    /// Processes of its that are still there.
+    /// Processes still running.
     survivors: u32,
-    /// full: every process that could be its was looked at; best_effort: the system hides some.
+    /// full: all candidate processes were checked; best_effort: the system hides some.
     proof: ProofReport,
-    /// It had settled before; nothing was done.
+    /// It had already settled; nothing was done.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     already_settled: bool,
     next_step: String,
@@ -61,14 +61,14 @@ enum ProofReport {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct CancelAllReport {
-    /// Processes of theirs that are still there.
+    /// Processes still running.
     survivors: u32,
     already_settled: usize,
     next_step: String,
-    /// The ids of those that were ended now.
+    /// Ids of the workers that this call cancelled.
     cancelled: Vec<String>,
     failed: Vec<NotCancelled>,
-    /// Ids that had no room here; list_worker_missions has them.
+    /// Number of omitted ids; list_worker_missions shows them.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_shown: Option<usize>,
 }
@@ -82,15 +82,15 @@ pub(super) struct NotCancelled {
 impl Tool for CancelWorker {
     const NAME: &'static str = "cancel_worker";
     const DESCRIPTION: &'static str = "\
-Cancel one worker agent: stop, kill, abort or terminate it and every process that it started. Returns when that is done, \
-with how many processes are left (survivors, normally 0) and how strong the proof is. Its work is kept: commits on its \
-branch, uncommitted files in its worktree. A queued one never starts; one that has settled stays as it is. retry_worker \
-begins again. To stop all use cancel_all_workers.";
-    const NATURE: Nature = Nature::Ends;
+Cancel one worker agent: stop, kill, abort or terminate it and every process that it started. Returns when that is \
+done, with the number of processes left (survivors, normally 0) and how thorough the check was. Its work is kept: \
+commits on its branch, uncommitted files in its worktree. A queued worker never starts; a settled one stays as it \
+is. retry_worker starts it again. To stop all use cancel_all_workers.";
+    const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = CancelArguments;
     type Answer = CancelReport;
 
-    async fn run(call: Call, arguments: CancelArguments) -> Result<CancelReport, ToolError> {
+    async fn run(call: ToolCall, arguments: CancelArguments) -> Result<CancelReport, ToolError> {
         let name = arguments::line("worker_id", arguments.worker_id, NAME)?;
         let reason = reason(arguments.reason)?;
         let answer = call.orchestrator.cancel(&call.boss, &name, &reason).await?;
@@ -107,15 +107,15 @@ impl CancelReport {
     fn new(answer: CancelAnswer) -> Self {
         let id = &answer.worker_id;
         let next_step = match (answer.survivors, not_heard(&answer.unheard)) {
-            (0, None) => format!("wait_for_any_worker for the others; retry_worker {id} begins this one again"),
+            (0, None) => format!("wait_for_any_worker for the others; retry_worker {id} starts this one again"),
             (0, Some(unheard)) => {
                 let unheard = size::line(&unheard, UNHEARD);
                 format!(
-                    "{unheard}; retry_worker {id} begins it again, and it hears that first; else wait_for_any_worker"
+                    "{unheard}; retry_worker {id} starts it again and delivers that first; otherwise wait_for_any_worker"
                 )
             }
             (left, _) => {
-                format!("{left} of its processes could not be ended: tell the user, or cancel_worker {id} once more")
+                format!("{left} of its processes are still running: inform the user, or cancel_worker {id} again")
             }
         };
         Self {
@@ -135,17 +135,17 @@ impl CancelReport {
 impl Tool for CancelAllWorkers {
     const NAME: &'static str = "cancel_all_workers";
     const DESCRIPTION: &'static str = "\
-Cancel all your worker agents: stop, kill or abort everything that runs or is queued. Returns when that is done. Their \
-work is kept: commits on their branches, uncommitted files in their worktrees. Use it when the plan has changed or the \
-user says stop; for one use cancel_worker. scope all ends the workers of other sessions too: only on the user's word.";
-    const NATURE: Nature = Nature::Ends;
+Cancel all your worker agents: stop, kill or abort everything that is running or queued. Returns when that is done. \
+Their work is kept: commits on their branches, uncommitted files in their worktrees. Use it when the plan has \
+changed or the user says stop; for one worker use cancel_worker. scope all includes workers of other sessions: use \
+it only if the user asks.";
+    const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = CancelAllArguments;
     type Answer = CancelAllReport;
 
-    async fn run(call: Call, arguments: CancelAllArguments) -> Result<CancelAllReport, ToolError> {
+    async fn run(call: ToolCall, arguments: CancelAllArguments) -> Result<CancelAllReport, ToolError> {
         let reason = reason(arguments.reason)?;
         let scope = arguments.scope.map(Scope::from).unwrap_or_default();
-        // Scope `all` was asked for by name, so workers of other bosses are ended in their bosses' place.
         let (ended, already_settled) = call.orchestrator.cancel_all(&call.boss, scope, &reason).await?;
         Ok(CancelAllReport::new(already_settled, ended))
     }
@@ -173,13 +173,13 @@ impl CancelAllReport {
             }
         }
         let next_step = match (failed.len(), survivors) {
-            (0, 0) => "nothing of theirs is left; list_worker_missions has their outcomes".to_owned(),
-            (0, left) => format!("{left} processes could not be ended: tell the user, or cancel_all_workers once more"),
-            _ => "cancel_worker those that failed, by id".to_owned(),
+            (0, 0) => "no process is left; list_worker_missions has the outcomes".to_owned(),
+            (0, left) => format!("{left} processes are still running: inform the user, or cancel_all_workers again"),
+            _ => "cancel_worker for each in failed".to_owned(),
         };
         let next_step = match not_heard(&unheard) {
             None => next_step,
-            Some(unheard) => format!("{next_step}; {}; retry_worker has it heard first", size::line(&unheard, UNHEARD)),
+            Some(unheard) => format!("{next_step}; {}; retry_worker delivers it first", size::line(&unheard, UNHEARD)),
         };
         let (failed, rest) = size::fit(failed, (size::ANSWER - ENVELOPE) / 2);
         let (cancelled, others) = size::fit(cancelled, size::ANSWER - ENVELOPE - size::of(&failed));
@@ -194,7 +194,7 @@ mod tests {
     use crate::mission::lifecycle::{Ending, WorkerStatus};
 
     #[test]
-    fn a_thousand_cancelled_workers_fit() {
+    fn thousand_cancelled_workers_fit() {
         let results = (1..=2_000).map(|number| {
             let worker_id = WorkerId::new(number, "some rather long title of a mission");
             let answer = CancelAnswer {

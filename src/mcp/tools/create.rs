@@ -1,4 +1,4 @@
-//! Setting workers to work: a whole batch at once, or one.
+//! Starts workers: a batch, or a single one.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::mission::MissionArguments;
-use super::{Call, Nature, Tool};
+use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::error::ToolError;
 use crate::mcp::hint;
 use crate::mcp::{arguments, size, wire};
@@ -17,9 +17,9 @@ use crate::mission::id::WorkerId;
 use crate::orchestrator::OrchestratorError;
 use crate::orchestrator::{Base, Created};
 
-/// Maximum number of missions that are answered one by one; more are answered by ranges of ids.
+/// Maximum number of missions with a result each; larger batches get ranges of ids.
 const LISTED: usize = 50;
-/// Bytes for the list; the rest of the answer is small.
+/// Bytes for the list.
 const ROOM: usize = size::ANSWER - 1_600;
 
 pub(super) struct BatchCreateWorkers;
@@ -28,11 +28,11 @@ pub(super) struct CreateWorkerMission;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Batch {
-    /// The missions, any number; each becomes one worker.
+    /// The missions. Each becomes one worker.
     #[schemars(with = "Vec<MissionArguments>")]
     workers: Vec<Value>,
-    /// true: all get the same prompt and race: the first that is completed and verified (without verify_command,
-    /// completed with changes) wins, and the others are cancelled. Default false.
+    /// true: all work on the same prompt. The first that is completed and verified (without verify_command: completed
+    /// with changes) wins; the others are cancelled. Default false.
     race: Option<bool>,
 }
 
@@ -40,20 +40,20 @@ pub(super) struct Batch {
 pub(super) struct BatchAnswer {
     created: usize,
     failed: usize,
-    /// {branch, commit, note?}: where workers start and are merged into.
+    /// {branch, commit, note?}: the start of new branches and the target of merges.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<wire::Described>")]
+    #[schemars(with = "Option<wire::ObjectPlaceholder>")]
     base: Option<BaseReport>,
     next_step: String,
-    /// Of each mission, in order; over 50 missions only of those that failed.
+    /// One for each mission, in order; over 50 missions only the failed ones.
     results: Vec<ItemResult>,
-    /// And its task_id, unless you gave one.
+    /// Also the default task_id.
     #[serde(skip_serializing_if = "Option::is_none")]
     race_id: Option<String>,
-    /// Over 50 missions: the workers' ids as ranges of numbers, such as w-1..w-60; w-1 alone is an id too.
+    /// Over 50 missions: ranges of worker ids, such as w-1..w-60.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     id_ranges: Vec<String>,
-    /// Results and ranges that had no room here; list_worker_missions has the workers.
+    /// Number of omitted results and ranges; list_worker_missions shows the workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<usize>,
 }
@@ -62,7 +62,7 @@ pub(super) struct BatchAnswer {
 struct BaseReport {
     branch: String,
     commit: String,
-    /// A note if the checkout has moved to another branch since.
+    /// Set if the checkout has moved to another branch since.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }
@@ -81,7 +81,7 @@ pub(super) struct ItemResult {
     worker_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'static str>,
-    /// The request_id was known: this worker was there before.
+    /// The worker already existed under this request_id.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     existing: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,43 +91,45 @@ pub(super) struct ItemResult {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct CreateAnswer {
     next_step: String,
-    /// {branch, commit, note?}: where workers start and are merged into.
+    /// {branch, commit, note?}: the start of new branches and the target of merges.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<wire::Described>")]
+    #[schemars(with = "Option<wire::ObjectPlaceholder>")]
     base: Option<BaseReport>,
-    #[schemars(with = "wire::SomeWorker")]
-    worker: wire::Worker,
+    #[schemars(with = "wire::WorkerPlaceholder")]
+    worker: wire::WorkerReport,
 }
 
 impl Tool for BatchCreateWorkers {
     const NAME: &'static str = "batch_create_workers";
     const DESCRIPTION: &'static str = "\
-Start many coding agents in parallel, one worker for each mission. Use it to run tasks in parallel, to spawn, \
-launch or delegate to subagents: each worker is a real codex, claude, gemini or opencode process in a git worktree and branch of its own, and goes on when \
-you stop. Returns at once with the ids; missions over the limit on parallel workers are queued and start by themselves. \
-Each mission stands for itself: one that is refused fails alone, with its index and what to mend. Order them with task_id \
-and depends_on. With race true several agents compete at one task; a race starts whole or not at all. Then call wait_for_any_worker. For one mission create_worker_mission does the same.";
-    const NATURE: Nature = Nature::SetsToWork;
+Start many coding agents in parallel, one worker for each mission. Use it to run tasks in parallel, or to spawn, \
+launch or delegate to subagents. Each worker is a real codex, claude, gemini or opencode process in its own git \
+worktree and branch, and keeps running when you stop. Returns the ids at once; missions over the limit are queued \
+and start by themselves. An invalid mission fails alone, with its index and the cause. Order missions with task_id \
+and depends_on. With race true, several agents compete on one task; a race starts completely or not at all. Then \
+call wait_for_any_worker. For one mission, create_worker_mission does the same.";
+    const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = Batch;
     type Answer = BatchAnswer;
 
-    async fn run(call: Call, batch: Batch) -> Result<BatchAnswer, ToolError> {
+    async fn run(call: ToolCall, batch: Batch) -> Result<BatchAnswer, ToolError> {
         if batch.workers.is_empty() {
             return Err(arguments::ArgumentError::Empty { field: "workers" }.into());
         }
         let drafts = batch.workers.into_iter().map(|mission| draft(&call, mission)).collect();
-        let creation = match batch.race.unwrap_or(false) {
-            true => call.orchestrator.create_race(&call.boss, drafts).await?,
-            false => call.orchestrator.create(&call.boss, drafts).await?,
+        let creation = if batch.race.unwrap_or(false) {
+            call.orchestrator.create_race(&call.boss, drafts).await?
+        } else {
+            call.orchestrator.create(&call.boss, drafts).await?
         };
-        match creation.results.iter().any(Result::is_ok) {
-            true => Ok(BatchAnswer { base: creation.base.map(BaseReport::new), ..BatchAnswer::new(creation.results) }),
-            false => Err(nothing_created(creation.results)),
+        if creation.results.iter().all(Result::is_err) {
+            return Err(nothing_created(creation.results));
         }
+        Ok(BatchAnswer { base: creation.base.map(BaseReport::new), ..BatchAnswer::new(creation.results) })
     }
 }
 
-fn draft(call: &Call, mission: Value) -> Result<Draft, OrchestratorError> {
+fn draft(call: &ToolCall, mission: Value) -> Result<Draft, OrchestratorError> {
     arguments::parse_value::<MissionArguments>(mission)
         .and_then(|mission| mission.draft(&call.orchestrator))
         .map_err(|error| OrchestratorError::Malformed { reason: error.to_string() })
@@ -153,21 +155,20 @@ impl BatchAnswer {
         let race_id = results.iter().flatten().find_map(|created| Some(created.race.as_ref()?.to_string()));
         let failed = results.iter().filter(|result| result.is_err()).count();
         let created = results.len() - failed;
-        let (id_ranges, ranges_left) = match many {
-            true => size::fit(ranges(&results), ROOM / 2),
-            false => (Vec::new(), 0),
-        };
+        let (id_ranges, ranges_left) = if many { size::fit(ranges(&results), ROOM / 2) } else { (Vec::new(), 0) };
         let room = ROOM - size::of(&id_ranges);
-        // So that each reason is told in part rather than some of them not at all.
+        // Cut every reason rather than omit some.
         let share = (room / results.len().min(LISTED)).saturating_sub(30).min(600);
         let items = results.into_iter().enumerate().filter(|(_, result)| !many || result.is_err());
         let (results, results_left) =
             size::fit(items.map(|(index, result)| ItemResult::new(index, result, share)), room);
         let left_out = Some(ranges_left + results_left).filter(|left| *left > 0);
         let next_step = match failed {
-            0 if race_id.is_some() => "wait_for_any_worker: it answers when one has won, or none can".to_owned(),
+            0 if race_id.is_some() => {
+                "wait_for_any_worker: it returns when a worker has won or all have failed".to_owned()
+            }
             0 => "wait_for_any_worker".to_owned(),
-            _ => "mend the failed missions and create them again; then wait_for_any_worker".to_owned(),
+            _ => "correct the failed missions and create them again; then wait_for_any_worker".to_owned(),
         };
         Self { created, failed, base: None, results, race_id, id_ranges, left_out, next_step }
     }
@@ -189,7 +190,7 @@ impl ItemResult {
     }
 }
 
-/// Runs of numbers among the created.
+/// Returns the ids of the created workers as ranges of consecutive numbers.
 fn ranges(results: &[Result<Created, OrchestratorError>]) -> Vec<String> {
     let numbers = results.iter().flatten().filter_map(|created| WorkerId::number_in(created.worker_id.as_str()));
     let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
@@ -206,15 +207,15 @@ fn ranges(results: &[Result<Created, OrchestratorError>]) -> Vec<String> {
 impl Tool for CreateWorkerMission {
     const NAME: &'static str = "create_worker_mission";
     const DESCRIPTION: &'static str = "\
-Start one coding agent on a mission of its own. Use it to spawn, launch or delegate to a subagent: a real codex, claude, \
-gemini or opencode process in a git worktree and branch of its own, which goes on when you stop. For several missions use \
-batch_create_workers, which starts them all by one call. Returns at once with the worker's id; over the \
-limit on workers it is queued and starts by itself. Then call wait_for_any_worker.";
-    const NATURE: Nature = Nature::SetsToWork;
+Start one coding agent on a mission. Use it to spawn, launch or delegate to a subagent: a real codex, claude, \
+gemini or opencode process in its own git worktree and branch, which keeps running when you stop. For several \
+missions, batch_create_workers starts all of them in one call. Returns the worker's id at once; over the limit it \
+is queued and starts by itself. Then call wait_for_any_worker.";
+    const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = MissionArguments;
     type Answer = CreateAnswer;
 
-    async fn run(call: Call, mission: MissionArguments) -> Result<CreateAnswer, ToolError> {
+    async fn run(call: ToolCall, mission: MissionArguments) -> Result<CreateAnswer, ToolError> {
         let draft = mission.draft(&call.orchestrator)?;
         let mut creation = call.orchestrator.create(&call.boss, vec![Ok(draft)]).await?;
         let created = match creation.results.pop() {
@@ -222,13 +223,14 @@ limit on workers it is queued and starts by itself. Then call wait_for_any_worke
             refused => return Err(nothing_created(refused.into_iter().collect())),
         };
         let view = call.orchestrator.get(created.worker_id.as_str()).await?;
-        let next_step = match created.existing {
-            true => "this request_id was known, so nothing new was made; wait_for_any_worker".to_owned(),
-            false => "create the other missions, then wait_for_any_worker".to_owned(),
+        let next_step = if created.existing {
+            "this request_id already has a worker, so none was created; wait_for_any_worker"
+        } else {
+            "create the other missions, then wait_for_any_worker"
         };
-        let mut worker = wire::Worker::new(&view, size::ANSWER - 1_500);
+        let mut worker = wire::WorkerReport::new(&view, size::ANSWER - 1_500);
         worker.take_next_step();
-        Ok(CreateAnswer { next_step, base: creation.base.map(BaseReport::new), worker })
+        Ok(CreateAnswer { next_step: next_step.to_owned(), base: creation.base.map(BaseReport::new), worker })
     }
 }
 
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_batch_is_answered_item_by_item() {
+    fn small_batch_has_a_result_per_item() {
         let answer = BatchAnswer::new(vec![created(1), refused(), created(2)]);
         assert_eq!((answer.created, answer.failed, answer.left_out), (2, 1, None));
         let ids: Vec<_> = answer.results.iter().map(|item| (item.index, item.worker_id.as_deref())).collect();
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_batch_is_answered_by_ranges_and_errors() {
+    fn large_batch_has_ranges_and_errors() {
         let mut results: Vec<_> = (1..=1_000).map(created).collect();
         results[500] = refused();
         let answer = BatchAnswer::new(results);
@@ -266,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn no_batch_makes_an_answer_too_long() {
+    fn answer_to_any_batch_fits() {
         let mixed = |count: u64| (1..=count).map(|n| if n % 2 == 0 { created(n) } else { refused() }).collect();
         for count in [1, 2, 10, 50, 51, 1_000, 10_000] {
             for results in [mixed(count), (1..=count).map(created).collect(), mixed(2 * count)] {
@@ -278,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_item_of_a_small_batch_is_told_of() {
+    fn small_batch_lists_every_item() {
         let answer = BatchAnswer::new((1..=50).map(|n| if n == 1 { created(n) } else { refused() }).collect());
         assert_eq!((answer.results.len(), answer.left_out), (50, None));
     }

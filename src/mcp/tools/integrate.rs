@@ -1,4 +1,4 @@
-//! Bringing a worker's branch into another.
+//! Integrates a worker's branch, or several as a train.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::mission::{lines, path};
-use super::{Call, Nature, Tool};
+use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::{self, ArgumentError, NAME, optional};
 use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
@@ -16,37 +16,37 @@ use crate::orchestrator::{
     OrchestratorError, PushResult, Pushed,
 };
 
-/// Bytes for everything in the answer that is not a list.
+/// Bytes for everything but the lists.
 const ENVELOPE: usize = 1_500;
-/// Bytes kept of a failed verification's output, of the remote's message, and of the reason why an entry is left out.
+/// Maximum sizes in bytes: of a failed verification's output, of the remote's output, of the reason for an omission.
 const TAIL: usize = 900;
-const SAID: usize = 600;
-const WHY: usize = 500;
-const MOST_NAMED: u64 = 100;
+const REMOTE_OUTPUT: usize = 600;
+const REASON: usize = 500;
+const MAX_NAMED: u64 = 100;
 
 pub(super) struct IntegrateWorker;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IntegrateArguments {
-    /// The worker whose branch to integrate, such as w-3. Give one of it, worker_ids and branch.
+    /// The worker to integrate, such as w-3. Give worker_id, worker_ids or branch.
     worker_id: Option<String>,
-    /// A train, in this order, verified as a whole; what conflicts or fails is left out. At most 100.
+    /// A train: integrated in this order and verified together, without those that conflict or fail. At most 100.
     #[serde(default)]
     worker_ids: Vec<String>,
-    /// Any other branch to integrate.
+    /// A branch to integrate.
     branch: Option<String>,
-    /// The branch that it goes into; default: the integration branch.
+    /// Target branch; default: the integration branch.
     into: Option<String>,
     /// merge (default), squash or cherry_pick.
     strategy: Option<StrategyArgument>,
-    /// Shell command that must pass on the result, in a private worktree, before the branch moves.
+    /// Shell command that must pass on the result, in a private worktree, before the target moves.
     verify_command: Option<String>,
-    /// true: then push to its upstream, never by force. Default false.
+    /// true: then push to its upstream, never with force. Default false.
     push: Option<bool>,
-    /// true: only say what would happen. Default false.
+    /// true: only report what would happen. Default false.
     dry_run: Option<bool>,
-    /// Repository of the branch; default: where the worker worked, or the server's.
+    /// Repository of the branch; default: the worker's, or the server's.
     repo_path: Option<String>,
 }
 
@@ -60,33 +60,32 @@ enum StrategyArgument {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct IntegrateReport {
-    /// merged, already_merged, already_integrated, incomplete (nothing new on the branch, see not_included),
+    /// merged, already_merged, already_integrated, incomplete (nothing new on the branch; see not_included),
     /// would_merge, conflicts, verification_failed, verification_timed_out, could_not_verify, refused or running.
     status: &'static str,
-    /// What is in now.
     integrated: Vec<String>,
     into: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
     next_step: String,
-    /// As in a worker's outcome.
+    /// As in an outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "wire::Described")]
+    #[schemars(with = "wire::ObjectPlaceholder")]
     verification: Option<wire::VerificationReport>,
     #[serde(skip_serializing_if = "wire::is_zero")]
     verifications: usize,
-    /// Its result (pushed, rejected, declined, …) and what the remote said.
+    /// Its result (pushed, rejected, declined, …) and the output of the remote.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "wire::Described")]
+    #[schemars(with = "wire::ObjectPlaceholder")]
     push: Option<PushReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     left_out: Vec<LeftOut>,
-    /// Work that is not on the integrated branch, and so not in.
+    /// Work that is missing because it is not on the integrated branch.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     not_included: Vec<NotIncluded>,
-    conflicts: Vec<Conflict>,
-    /// Conflicts that had no room here.
+    conflicts: Vec<ConflictedPath>,
+    /// Number of omitted conflicts.
     #[serde(skip_serializing_if = "wire::is_zero")]
     more_conflicts: usize,
 }
@@ -101,7 +100,7 @@ pub(super) struct LeftOut {
 pub(super) struct NotIncluded {
     worker_id: String,
     #[serde(flatten)]
-    #[schemars(with = "wire::Described")]
+    #[schemars(with = "wire::ObjectPlaceholder")]
     part: wire::NotOnBranchReport,
 }
 
@@ -117,7 +116,7 @@ pub(super) struct PushReport {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Conflict {
+pub(super) struct ConflictedPath {
     path: String,
     kind: String,
 }
@@ -125,18 +124,18 @@ pub(super) struct Conflict {
 impl Tool for IntegrateWorker {
     const NAME: &'static str = "integrate_worker";
     const DESCRIPTION: &'static str = "\
-Integrate a worker agent's branch, or a train of them: merge, squash or cherry-pick commits into the integration branch (or \
-another). With verify_command the result is verified first. Where it conflicts or fails, nothing is touched and the answer \
-says why. Uncommitted files in the way are never touched. Status running: call again with the same \
-arguments. Look at the worker's outcome first: completed and verified is worth merging.";
-    const NATURE: Nature = Nature::Ends;
+Integrate a worker agent's branch, or a train of them: merge, squash or cherry-pick commits into the integration \
+branch (or another). With verify_command the result is verified first. If it conflicts or fails, nothing changes \
+and the answer has the cause. Uncommitted files in the way are never touched. Status running: call again with the \
+same arguments. Check the worker's outcome first: merge work that is completed and verified.";
+    const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = IntegrateArguments;
     type Answer = IntegrateReport;
 
-    async fn run(call: Call, arguments: IntegrateArguments) -> Result<IntegrateReport, ToolError> {
+    async fn run(call: ToolCall, arguments: IntegrateArguments) -> Result<IntegrateReport, ToolError> {
         let source = source(arguments.worker_id, arguments.worker_ids, arguments.branch)?;
-        let patience = call.client.wait(None, call.orchestrator.settings().wait_seconds, call.hears_progress);
-        let patience = patience.max(Duration::from_secs(1));
+        let time = call.client.wait(None, call.orchestrator.settings().wait_seconds, call.wants_progress);
+        let time = time.max(Duration::from_secs(1));
         let request = IntegrationRequest {
             into: optional(arguments.into, |branch| arguments::name("into", branch))?,
             strategy: match arguments.strategy {
@@ -150,7 +149,7 @@ arguments. Look at the worker's outcome first: completed and verified is worth m
             push: arguments.push.unwrap_or(false),
             dry_run: arguments.dry_run.unwrap_or(false),
             repo_path: optional(arguments.repo_path, |text| path("repo_path", text))?,
-            patience: Some(patience),
+            patience: Some(time),
             ..IntegrationRequest::of(source)
         };
         let answer = tokio::select! {
@@ -176,7 +175,7 @@ fn source(
         (Some(worker), true, None) => arguments::line("worker_id", worker, NAME).map(IntegrationSource::Worker),
         (None, true, Some(branch)) => arguments::name("branch", branch).map(IntegrationSource::Branch),
         (None, false, None) => {
-            arguments::range("worker_ids (their number)", workers.len() as u64, 1, MOST_NAMED)?;
+            arguments::range("worker_ids (their number)", workers.len() as u64, 1, MAX_NAMED)?;
             lines("worker_ids", workers, NAME).map(IntegrationSource::Train)
         }
         (None, true, None) => Err(ArgumentError::NoneOf { choices: "worker_id, worker_ids and branch" }),
@@ -192,7 +191,7 @@ fn next_step(answer: &IntegrationAnswer) -> String {
     };
     let into = size::line(&answer.into, 200);
     match (answer.status, &answer.worker) {
-        (Running, _) => "integrate_worker with the same arguments again: it joins what goes on".to_owned(),
+        (Running, _) => "integrate_worker again with the same arguments, to continue waiting".to_owned(),
         (VerificationFailed | CouldNotVerify, _) if answer.likely_cause.is_some() => {
             answer.likely_cause.as_ref().map_or_else(String::new, |cause| after_likely_cause(&into, cause))
         }
@@ -204,49 +203,49 @@ fn next_step(answer: &IntegrationAnswer) -> String {
         ),
         (Conflicts | VerificationFailed | VerificationTimedOut, None) => {
             format!(
-                "have {into} merged into each that was left out, and what is said mended there; then integrate_worker again"
+                "send_message_to_worker to each in left_out: ask it to merge {into} and fix the cause; then integrate_worker again"
             )
         }
         (CouldNotVerify, _) => {
-            "look at verification: the command itself has to run; then integrate_worker again".to_owned()
+            "see verification: the command could not run; fix that, then integrate_worker again".to_owned()
         }
         (WouldMerge, _) if answer.not_included.is_empty() => "integrate_worker without dry_run".to_owned(),
         (WouldMerge, _) => {
-            "look at not_included: have it put on the branch first, or integrate_worker without dry_run to do without it"
+            "see not_included: have it put on the branch first, or integrate_worker without dry_run to merge without it"
                 .to_owned()
         }
-        (Refused, _) => "look at left_out".to_owned(),
+        (Refused, _) => "see left_out".to_owned(),
         _ if answer.push.as_ref().is_some_and(|push| !is_sent(push)) => {
             format!(
-                "it is integrated here, but not pushed: see push; integrate_worker again with push once {into} can be sent"
+                "integrated here, but not pushed: see push; integrate_worker again with push when {into} can be pushed"
             )
         }
         _ if !answer.not_included.is_empty() => {
-            "look at not_included: that work is not on its branch; do what how_to_include says, or send_message_to_worker to do it; then integrate_worker again"
+            "see not_included: that work is not on the branch; follow how_to_include, or send_message_to_worker to do it; then integrate_worker again"
                 .to_owned()
         }
         _ if !answer.left_out.is_empty() => {
             format!(
-                "send_message_to_worker to each that was left out: ask it to merge {into} and mend it; then integrate_worker again"
+                "send_message_to_worker to each in left_out: ask it to merge {into} and fix the cause; then integrate_worker again"
             )
         }
         (_, Some(worker)) if answer.own_worktree => {
-            format!("remove_worktree {worker}, or go on with wait_for_any_worker")
+            format!("remove_worktree {worker}, or wait_for_any_worker")
         }
-        _ => "go on with wait_for_any_worker".to_owned(),
+        _ => "wait_for_any_worker".to_owned(),
     }
 }
 
 fn after_likely_cause(into: &str, cause: &LikelyCause) -> String {
     match cause.fix() {
         Some(fix) => format!(
-            "{into} alone fails too: the worktree in which it is verified is fresh, so let verify_command make what is \
-             missing ({}); then integrate_worker again",
+            "{into} fails by itself: it is verified in a fresh worktree, so verify_command must create what is missing \
+             ({}); then integrate_worker again",
             size::line(&fix, 200)
         ),
         None => {
             let perhaps = wire::perhaps_missing(cause);
-            format!("have {into} fixed first, as it fails by itself{perhaps}; then integrate_worker again")
+            format!("{into} fails by itself{perhaps}: have it fixed first; then integrate_worker again")
         }
     }
 }
@@ -265,13 +264,14 @@ impl IntegrateReport {
         let notes: Vec<String> = answer.notes.iter().map(|note| size::line(note, 300)).take(4).collect();
         let mut room = size::ANSWER - ENVELOPE - size::of(&verification) - size::of(&push) - size::of(&notes);
         let left_out = answer.left_out.iter();
-        let left_out = left_out.map(|(id, why)| LeftOut { worker_id: size::line(id, 120), why: size::ends(why, WHY) });
+        let left_out =
+            left_out.map(|(id, why)| LeftOut { worker_id: size::line(id, 120), why: size::ends(why, REASON) });
         let (left_out, _) = size::fit(left_out, room / 2);
         room -= size::of(&left_out);
         let not_included = answer.not_included.iter();
         let not_included = not_included
             .map(|(id, part)| NotIncluded { worker_id: size::line(id, 120), part: wire::NotOnBranchReport::new(part) });
-        let not_included = size::fit_or_say(not_included, room / 2, |more| NotIncluded {
+        let not_included = size::fit_or_count(not_included, room / 2, |more| NotIncluded {
             worker_id: String::new(),
             part: wire::NotOnBranchReport::more(more),
         });
@@ -281,7 +281,7 @@ impl IntegrateReport {
         let conflicts = answer
             .conflicts
             .iter()
-            .map(|(path, kind)| Conflict { path: size::line(path, 300), kind: size::line(kind, 100) });
+            .map(|(path, kind)| ConflictedPath { path: size::line(path, 300), kind: size::line(kind, 100) });
         let (conflicts, more_conflicts) = size::fit(conflicts, room);
         Self {
             status: answer.status.as_str(),
@@ -307,7 +307,7 @@ impl PushReport {
             result: push.result.as_str(),
             remote: push.remote.as_deref().map(|remote| size::line(remote, 100)),
             branch: push.branch.as_deref().map(|branch| size::line(branch, 200)),
-            said: size::ends(&push.said, SAID),
+            said: size::ends(&push.said, REMOTE_OUTPUT),
         }
     }
 }
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn no_removal_is_suggested_while_work_is_not_included() {
+    fn missing_work_rules_out_removal() {
         for status in [IntegrationStatus::Merged, IntegrationStatus::Incomplete, IntegrationStatus::WouldMerge] {
             let not_included = vec![("w-1-try".to_owned(), part("a.txt"))];
             let worker = Some(WorkerId::new(1, "try"));
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_step_names_the_worker_and_never_its_branch() {
+    fn next_step_names_the_worker_not_its_branch() {
         let all = [
             IntegrationStatus::Merged,
             IntegrationStatus::AlreadyMerged,
@@ -404,14 +404,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_was_not_made_for_it_is_not_to_be_removed_by_its_name() {
+    fn shared_directory_is_not_suggested_for_removal() {
         let worker = Some(WorkerId::new(1, "try"));
         let report = IntegrateReport::new(IntegrationAnswer { worker, ..answer(IntegrationStatus::Merged, "main") });
-        assert_eq!(report.next_step, "go on with wait_for_any_worker");
+        assert_eq!(report.next_step, "wait_for_any_worker");
     }
 
     #[test]
-    fn one_of_the_three_is_named() {
+    fn exactly_one_source_is_needed() {
         let id = || Some("w-1".to_owned());
         assert!(matches!(source(id(), Vec::new(), None), Ok(IntegrationSource::Worker(_))));
         assert!(matches!(source(None, vec!["w-1".to_owned()], None), Ok(IntegrationSource::Train(_))));

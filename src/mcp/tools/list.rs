@@ -1,9 +1,9 @@
-//! The workers at a glance.
+//! Lists workers in pages, with their counts by status.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Nature, Tool};
+use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::{self, ArgumentError};
 use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
@@ -12,7 +12,7 @@ use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::orchestrator::{Glance, ListPage, PageRequest, Scope};
 
 const DEFAULT_LIMIT: u64 = 20;
-const MOST_LISTED: u64 = 100;
+const MAX_LISTED: u64 = 100;
 const ENVELOPE: usize = 960;
 
 pub(super) struct ListWorkerMissions;
@@ -20,14 +20,14 @@ pub(super) struct ListWorkerMissions;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListArguments {
-    /// Only workers of these statuses; default: all.
+    /// Only workers with these statuses; default: all.
     #[serde(default)]
     status: Vec<StatusFilter>,
-    /// mine (default) or all, which shows the workers of other sessions too.
+    /// mine (default), or all to include workers of other sessions.
     scope: Option<ScopeArgument>,
-    /// 1 to 100 a page, default 20; fewer where they are long.
+    /// Page size, 1 to 100, default 20; a page may hold fewer.
     limit: Option<u64>,
-    /// next_cursor of the answer before.
+    /// next_cursor of the previous answer.
     cursor: Option<String>,
 }
 
@@ -66,12 +66,12 @@ impl From<ScopeArgument> for Scope {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ListReport {
-    /// Of all in this scope, whatever was asked for.
-    counts: Counts,
+    /// All workers in this scope, regardless of filters.
+    counts: StatusCounts,
     next_step: String,
-    /// The newest first.
-    workers: Vec<wire::Brief>,
-    /// Workers of other sessions that scope all would show.
+    /// Newest first.
+    workers: Vec<wire::WorkerSummary>,
+    /// Number of workers of other sessions; scope all shows them.
     others: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     spent: Option<String>,
@@ -79,10 +79,10 @@ pub(super) struct ListReport {
     next_cursor: Option<String>,
 }
 
-/// Statuses that no worker has are left out.
+/// Only statuses with workers.
 #[derive(Debug, Default, PartialEq, Serialize, JsonSchema)]
 #[serde(default)]
-struct Counts {
+struct StatusCounts {
     #[serde(skip_serializing_if = "wire::is_zero")]
     queued: usize,
     #[serde(skip_serializing_if = "wire::is_zero")]
@@ -103,7 +103,7 @@ struct Counts {
     interrupted: usize,
     #[serde(skip_serializing_if = "wire::is_zero")]
     lost: usize,
-    /// Queued ones that wait for you; not counted as queued.
+    /// Queued tasks that need you; not counted in queued.
     #[serde(skip_serializing_if = "wire::is_zero")]
     blocked: usize,
 }
@@ -111,33 +111,34 @@ struct Counts {
 impl Tool for ListWorkerMissions {
     const NAME: &'static str = "list_worker_missions";
     const DESCRIPTION: &'static str = "\
-List your worker agents and their missions, with status, branch and what they do now. Use it after a restart to find your \
-workers again, or for an overview; to be told of what happens use wait_for_any_worker instead of listing again and again. \
-Page with limit and cursor. scope all shows the workers of other sessions on this repository too.";
-    const NATURE: Nature = Nature::Looks;
+List your worker agents and their missions, with status, branch and current activity. Use it after a restart to \
+find your workers again, or for an overview; to react to changes use wait_for_any_worker instead of listing \
+repeatedly. Page with limit and cursor. scope all includes the workers of other sessions on this repository.";
+    const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = ListArguments;
     type Answer = ListReport;
 
-    async fn run(call: Call, arguments: ListArguments) -> Result<ListReport, ToolError> {
-        let limit = arguments::range("limit", arguments.limit.unwrap_or(DEFAULT_LIMIT), 1, MOST_LISTED)?;
+    async fn run(call: ToolCall, arguments: ListArguments) -> Result<ListReport, ToolError> {
+        let limit = arguments::range("limit", arguments.limit.unwrap_or(DEFAULT_LIMIT), 1, MAX_LISTED)?;
         let before = arguments::optional(arguments.cursor, |cursor| {
             WorkerId::number_in(&cursor).ok_or(ArgumentError::Cursor(size::line(&cursor, 80)))
         })?;
         let scope = arguments.scope.map(Scope::from).unwrap_or_default();
-        let page = Page { statuses: arguments.status, before };
-        let request = PageRequest { scope, shows: Box::new(move |worker| page.admits(worker)), limit: limit as usize };
+        let filter = PageFilter { statuses: arguments.status, before };
+        let request =
+            PageRequest { scope, shows: Box::new(move |worker| filter.admits(worker)), limit: limit as usize };
         Ok(ListReport::new(&call.orchestrator.page(&call.boss, request).await?))
     }
 }
 
-struct Page {
-    /// Empty: all.
+struct PageFilter {
+    /// All if empty.
     statuses: Vec<StatusFilter>,
-    /// The number of the last worker of the page before.
+    /// The number of the last worker on the previous page.
     before: Option<u64>,
 }
 
-impl Page {
+impl PageFilter {
     fn admits(&self, glance: &Glance<'_>) -> bool {
         let older = self.before.is_none_or(|before| number(&glance.worker.id) < before);
         older && (self.statuses.is_empty() || self.statuses.iter().any(|status| status.matches(glance)))
@@ -149,7 +150,7 @@ impl StatusFilter {
         match self {
             StatusFilter::Blocked => glance.blocked,
             StatusFilter::Stalled => glance.stalled,
-            // Written the same by both.
+            // Both enums serialize to the same words.
             status => serde_json::to_value(status).ok() == serde_json::to_value(glance.worker.status).ok(),
         }
     }
@@ -161,23 +162,23 @@ fn number(id: &WorkerId) -> u64 {
 
 impl ListReport {
     fn new(list: &ListPage) -> Self {
-        let briefs = list.workers.iter().map(wire::Brief::new);
-        let (workers, _) = size::fit(briefs, size::ANSWER - ENVELOPE);
+        let summaries = list.workers.iter().map(wire::WorkerSummary::new);
+        let (workers, _) = size::fit(summaries, size::ANSWER - ENVELOPE);
         let last = workers.len().checked_sub(1).filter(|_| workers.len() < list.matching);
         let next_cursor = last.map(|last| format!("w-{}", number(&list.workers[last].worker.id)));
-        let counts = Counts::of(&list.statuses);
+        let counts = StatusCounts::of(&list.statuses);
         let open = counts.queued + counts.blocked + counts.starting + counts.running + counts.verifying;
         let next_step = match (&next_cursor, open) {
-            (Some(cursor), _) => format!("list_worker_missions with cursor {cursor:?} shows older ones"),
-            (None, 0) if list.statuses.is_empty() && list.others > 0 => wire::of_others(list.others),
-            (None, 0) if list.statuses.is_empty() => "there are none yet: batch_create_workers".to_owned(),
-            (None, 0) => "nothing runs; get_worker_status has the outcome of each".to_owned(),
+            (Some(cursor), _) => format!("list_worker_missions with cursor {cursor:?} for older workers"),
+            (None, 0) if list.statuses.is_empty() && list.others > 0 => wire::hint_at_others(list.others),
+            (None, 0) if list.statuses.is_empty() => "there are no workers yet: batch_create_workers".to_owned(),
+            (None, 0) => "nothing is running; get_worker_status has each outcome".to_owned(),
             (None, _) => "wait_for_any_worker".to_owned(),
         };
         let next_step = match list.in_history {
             0 => next_step,
             n => {
-                format!("{next_step}; {n} settled long ago are in the history: get_worker_status knows each by its id")
+                format!("{next_step}; {n} older settled workers are not listed: get_worker_status finds each by its id")
             }
         };
         let next_step = next_step + &unchecked(list);
@@ -200,12 +201,10 @@ fn unchecked(list: &ListPage) -> String {
     let more = ids.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let named = ids[..ids.len().min(NAMED)].join(", ");
-    format!(
-        "; not checked for all conflicts, as there are too many branches or other integration branches: {named}{more}"
-    )
+    format!("; not checked for all conflicts (too many branches, or different integration branches): {named}{more}")
 }
 
-impl Counts {
+impl StatusCounts {
     fn of(statuses: &[(WorkerStatus, bool)]) -> Self {
         let mut counts = Self::default();
         for (status, blocked) in statuses {
@@ -233,11 +232,11 @@ mod tests {
     use crate::mcp::wire::testing::{longest, settled, view};
     use crate::orchestrator::WorkerView;
 
-    /// As the orchestrator would choose from these, the oldest first.
+    /// Selects a page from workers that are sorted oldest first, as the orchestrator does.
     fn page(all: &[WorkerView], statuses: Vec<StatusFilter>, before: Option<u64>) -> ListPage {
-        let page = Page { statuses, before };
+        let filter = PageFilter { statuses, before };
         let shows = |view: &&WorkerView| {
-            page.admits(&Glance { worker: &view.worker, blocked: view.block.is_some(), stalled: false })
+            filter.admits(&Glance { worker: &view.worker, blocked: view.block.is_some(), stalled: false })
         };
         let matching: Vec<_> = all.iter().rev().filter(shows).cloned().collect();
         ListPage {
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_show_every_worker_once_newest_first() {
+    fn pages_show_each_worker_once() {
         let mut workers: Vec<_> = (1..=999).map(|n| view(n, WorkerStatus::Running)).collect();
         workers.push(longest(1_000));
         let mut before = None;
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_know_every_status() {
+    fn filters_match_their_status() {
         let mut blocked = view(3, WorkerStatus::Queued);
         blocked.block = Some(crate::mission::hint::Advice::new("why", Vec::new()));
         let workers = vec![settled(1, Ending::TimedOut), view(2, WorkerStatus::Running), blocked];

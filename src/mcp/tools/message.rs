@@ -1,9 +1,9 @@
-//! Telling a worker something.
+//! Sends a message to a worker.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Nature, Tool};
+use super::{Tool, ToolCall, ToolKind};
 use crate::attempt::worker_dir::Delivery;
 use crate::mcp::arguments::{self, NAME, PROMPT};
 use crate::mcp::error::ToolError;
@@ -14,11 +14,11 @@ pub(super) struct SendMessageToWorker;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MessageArguments {
-    /// The worker, such as w-3 or w-3-fix-parser.
+    /// Worker id, such as w-3 or w-3-fix-parser.
     worker_id: String,
-    /// What to tell it, at most 1 MiB.
+    /// At most 1 MiB.
     message: String,
-    /// when_ready (default: as soon as it listens, without stopping what it does) or interrupt (stops its turn first).
+    /// when_ready (default: as soon as it accepts input) or interrupt (stops its turn first).
     delivery: Option<DeliveryArgument>,
 }
 
@@ -32,8 +32,8 @@ enum DeliveryArgument {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct MessageReport {
     message_id: String,
-    /// live (handed to the running agent), queued (heard at the end of its turn or when it starts), next_attempt (it had
-    /// settled; the message began another attempt).
+    /// live (passed to the running agent), queued (delivered after its turn or when it starts), next_attempt (it had
+    /// settled; the message started another attempt).
     delivered: DeliveredReport,
     status: &'static str,
     next_step: String,
@@ -50,15 +50,15 @@ enum DeliveredReport {
 impl Tool for SendMessageToWorker {
     const NAME: &'static str = "send_message_to_worker";
     const DESCRIPTION: &'static str = "\
-Send a message to a worker agent: steer it, answer its question, give feedback, add work. A running one hears it at once \
-(Claude Code) or at the end of its turn (the others), or right away with delivery interrupt, which stops the turn and \
-goes on in the same session. A settled one begins its next attempt with it, in the same worktree and, where its CLI can, \
-the same session. get_worker_status with include [\"messages\"] shows whether it arrived.";
-    const NATURE: Nature = Nature::SetsToWork;
+Send a message to a worker agent: steer it, answer its question, give feedback, add work. A running worker gets it \
+at once (Claude Code) or after its turn (others); delivery interrupt stops the turn and continues in the same \
+session. A settled worker starts its next attempt with it, in the same worktree and, if its CLI supports it, the \
+same session. get_worker_status with include [\"messages\"] shows whether it arrived.";
+    const KIND: ToolKind = ToolKind::StartsAgent;
     type Arguments = MessageArguments;
     type Answer = MessageReport;
 
-    async fn run(call: Call, arguments: MessageArguments) -> Result<MessageReport, ToolError> {
+    async fn run(call: ToolCall, arguments: MessageArguments) -> Result<MessageReport, ToolError> {
         let name = arguments::line("worker_id", arguments.worker_id, NAME)?;
         let text = arguments::text("message", arguments.message, PROMPT)?;
         let delivery = match arguments.delivery {

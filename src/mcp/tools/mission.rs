@@ -1,4 +1,4 @@
-//! A mission as the boss gives it: its shape, its checks, and the draft that the orchestrator takes.
+//! A mission in the arguments of a call: its fields, their checks, and its conversion to a draft.
 
 use std::path::PathBuf;
 
@@ -14,66 +14,66 @@ use crate::orchestrator::Orchestrator;
 
 /// A week.
 const LONGEST_TIMEOUT_MINUTES: u64 = 7 * 24 * 60;
-const MOST_ATTEMPTS: u64 = 20;
-const MOST_DEPENDENCIES: u64 = 100;
-const MOST_FALLBACKS: u64 = 10;
-const MOST_COST_USD: f64 = 100_000.0;
+const MAX_ATTEMPTS: u64 = 20;
+const MAX_DEPENDENCIES: u64 = 100;
+const MAX_FALLBACKS: u64 = 10;
+const MAX_COST_USD: f64 = 100_000.0;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MissionArguments {
-    /// A few words that say what it is, on one line, at most 200 bytes. They become part of the worker's id.
+    /// A few words on one line, at most 200 bytes; part of the worker's id.
     title: String,
-    /// All that the worker is told, at most 1 MiB: goal, context, files, constraints, how to check, what to report. It
-    /// sees nothing of this conversation.
+    /// All that the worker knows, at most 1 MiB: goal, context, files, constraints, how to check, what to report. It
+    /// does not see this conversation.
     prompt: String,
-    /// The agent CLI that does it: codex, claudecode, gemini, opencode, or one from the user's settings.
+    /// The agent CLI: codex, claudecode, gemini, opencode, or one from the user's settings.
     backend: String,
-    /// A model of that backend; default: the user's setting or the CLI's own.
+    /// A model of that backend; default: from the user's settings or the CLI.
     model_override: Option<String>,
-    /// low, medium or high, and what the backend adds; default: the CLI's own.
+    /// low, medium, high, or another level of that backend; default: the CLI's.
     model_effort: Option<String>,
-    /// An existing directory to work in, used as it is. Not together with worktree. With neither, the worker gets a
-    /// worktree of its own on a new branch from the integration branch.
+    /// An existing directory to work in, instead of worktree. Without both, the worker gets a new worktree, on a new
+    /// branch from the integration branch.
     working_directory: Option<String>,
-    /// The worktree to make for this worker.
+    /// The worktree to create for this worker.
     worktree: Option<WorktreeArguments>,
-    /// A shell command that proves the work, such as cargo test. It runs in the worktree after the worker's turn; the
+    /// A shell command that checks the work, such as cargo test. It runs in the worktree after the worker's turn; the
     /// mission is completed only if it exits with 0.
     verify_command: Option<String>,
-    /// Your own key for the task, at most 100 bytes, for depends_on and the state file. Default: the worker's id.
+    /// Your own id for the task, at most 100 bytes, for depends_on and the state file. Default: the worker's id.
     task_id: Option<String>,
-    /// Task or worker ids that must be completed before this starts; it begins on their branches.
+    /// Task or worker ids that must be completed first; this starts on top of their branches.
     #[serde(default)]
     depends_on: Vec<String>,
-    /// 1 to 10080, default 120. Time in the queue does not count.
+    /// 1 to 10080, default 120, without time in the queue.
     timeout_minutes: Option<u64>,
-    /// More than 0. Only for backends that tell their cost.
+    /// More than 0; only for backends that report their cost.
     max_cost_usd: Option<f64>,
-    /// At least 1; read and written together.
+    /// At least 1; input and output together.
     max_tokens: Option<u64>,
-    /// Backends to try by itself, in order, when this one fails; at most 10.
+    /// Backends to try in order when this one fails; at most 10.
     #[serde(default)]
     fallback_backends: Vec<String>,
-    /// 1 to 20; default 1 + the number of fallback_backends.
+    /// 1 to 20; default: 1 + number of fallback_backends.
     max_attempts: Option<u64>,
-    /// Any text of at most 100 bytes. A call repeated with the same one never starts a second worker.
+    /// Any text of at most 100 bytes. A second call with the same one starts no second worker.
     request_id: Option<String>,
-    /// read_only, edit (default: change the worktree, run commands, commit, use the network) or full (no sandbox; only
-    /// where the user's settings allow it).
+    /// read_only, edit (default: change the worktree, run commands, commit, use the network) or full (no sandbox; needs
+    /// the user's permission in the settings).
     permissions: Option<Permissions>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WorktreeArguments {
-    /// A new or existing branch; default: made from the worker's id.
+    /// A new or existing branch; default: named after the worker.
     branch: Option<String>,
-    /// Branch, tag or commit to begin at; default: the integration branch.
+    /// Branch, tag or commit to start from; default: the integration branch.
     base: Option<String>,
-    /// Where to put it, in the repository or beside it; default: beside the repository.
+    /// Its directory, in or beside the repository; default: beside it.
     path: Option<String>,
-    /// The subfolder to run in, as verify_command does; default: the one of this server.
+    /// Subfolder for the worker and verify_command; default: the subfolder of this server.
     directory: Option<String>,
 }
 
@@ -89,8 +89,8 @@ impl MissionArguments {
     pub(super) fn draft(self, orchestrator: &Orchestrator) -> Result<Draft, ArgumentError> {
         let backend = backend(orchestrator, self.backend)?;
         let fallbacks = self.fallback_backends.len() as u64;
-        arguments::range("fallback_backends (their number)", fallbacks, 0, MOST_FALLBACKS)?;
-        arguments::range("depends_on (their number)", self.depends_on.len() as u64, 0, MOST_DEPENDENCIES)?;
+        arguments::range("fallback_backends (their number)", fallbacks, 0, MAX_FALLBACKS)?;
+        arguments::range("depends_on (their number)", self.depends_on.len() as u64, 0, MAX_DEPENDENCIES)?;
         let attempts = self.max_attempts.unwrap_or(1 + fallbacks);
         let timeout = self.timeout_minutes.unwrap_or(spec::DEFAULT_TIMEOUT_MINUTES.into());
         Ok(Draft {
@@ -107,10 +107,10 @@ impl MissionArguments {
             max_cost_usd: optional(self.max_cost_usd, cost)?,
             max_tokens: optional(self.max_tokens, |tokens| arguments::range("max_tokens", tokens, 1, u64::MAX))?,
             fallback_backends: backends(orchestrator, self.fallback_backends)?,
-            max_attempts: small(arguments::range("max_attempts", attempts, 1, MOST_ATTEMPTS)?),
+            max_attempts: small(arguments::range("max_attempts", attempts, 1, MAX_ATTEMPTS)?),
             request_id: optional(self.request_id, |key| arguments::line("request_id", key, KEY))?,
             permissions: permissions(self.permissions, orchestrator.settings())?,
-            // Known when the mission is checked.
+            // Filled in when the mission is checked.
             needs: Vec::new(),
         })
     }
@@ -128,8 +128,8 @@ fn backends(orchestrator: &Orchestrator, names: Vec<String>) -> Result<Vec<Backe
     names.into_iter().map(|name| backend(orchestrator, name)).collect()
 }
 
-pub(super) fn lines(field: &'static str, texts: Vec<String>, most: usize) -> Result<Vec<String>, ArgumentError> {
-    texts.into_iter().map(|text| arguments::line(field, text, most)).collect()
+pub(super) fn lines(field: &'static str, texts: Vec<String>, max: usize) -> Result<Vec<String>, ArgumentError> {
+    texts.into_iter().map(|text| arguments::line(field, text, max)).collect()
 }
 
 pub(super) fn path(field: &'static str, text: String) -> Result<PathBuf, ArgumentError> {
@@ -162,13 +162,14 @@ fn permissions(asked: Option<Permissions>, settings: &Settings) -> Result<spec::
 }
 
 fn cost(dollars: f64) -> Result<f64, ArgumentError> {
-    match dollars > 0.0 && dollars <= MOST_COST_USD {
-        true => Ok(dollars),
-        false => Err(ArgumentError::Cost { is: dollars, most: MOST_COST_USD }),
+    if dollars > 0.0 && dollars <= MAX_COST_USD {
+        Ok(dollars)
+    } else {
+        Err(ArgumentError::Cost { is: dollars, max: MAX_COST_USD })
     }
 }
 
-/// Of a number that was found in a small range.
+/// Converts a number whose range was checked.
 fn small(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

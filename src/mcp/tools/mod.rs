@@ -1,4 +1,5 @@
-//! The tools, one file a verb: each parses, calls the orchestrator, converts. The list of all of them is [`ALL`].
+//! The tools, one file for each verb: it parses the arguments, calls the orchestrator and converts the answer. [`ALL`]
+//! lists them.
 
 mod backends;
 mod cancel;
@@ -31,8 +32,8 @@ use crate::orchestrator::{Handing, Orchestrator};
 
 pub(super) type Arguments = JsonObject;
 
-/// In the order of the contract, which is the order in which a boss needs them.
-pub(super) const ALL: [Entry; 14] = [
+/// All tools, in the order of the contract.
+pub(super) const ALL: [ToolEntry; 14] = [
     entry::<create::BatchCreateWorkers>(),
     entry::<create::CreateWorkerMission>(),
     entry::<wait::WaitForAnyWorker>(),
@@ -49,79 +50,77 @@ pub(super) const ALL: [Entry; 14] = [
     entry::<backends::GetBackendStatus>(),
 ];
 
-/// One tool. The doc comments of its arguments and answer are what the model reads about them.
+/// A tool. The doc comments of its arguments and answer are their descriptions in the schema.
 trait Tool {
     const NAME: &'static str;
     /// At most 2,000 bytes; the first sentence alone goes into `src/docs/tools.md`.
     const DESCRIPTION: &'static str;
-    const NATURE: Nature;
+    const KIND: ToolKind;
     type Arguments: DeserializeOwned + JsonSchema + Send;
     type Answer: Serialize + JsonSchema;
 
-    /// The schema of the answer.
     fn output() -> JsonObject {
         schema::output::<Self::Answer>()
     }
 
-    fn run(call: Call, arguments: Self::Arguments) -> impl Future<Output = Result<Self::Answer, ToolError>> + Send;
+    fn run(call: ToolCall, arguments: Self::Arguments) -> impl Future<Output = Result<Self::Answer, ToolError>> + Send;
 }
 
-/// What a client may know of a tool before it lets its model call it. Claude Code and Codex run only those that look
-/// beside others; Codex asks its user about the rest, unless they neither destroy nor leave this machine.
-enum Nature {
-    /// Changes nothing.
-    Looks,
-    /// Makes something, here.
-    Makes,
-    /// Sets an agent to work, which talks to its model and may use the network.
-    SetsToWork,
-    /// Ends something, takes it away or moves it, and may be asked twice.
-    Ends,
+/// The kind of a tool, from which its annotations follow. Claude Code and Codex run only read-only tools in parallel;
+/// Codex asks its user about the others, unless they neither destroy nor leave this machine.
+enum ToolKind {
+    ReadOnly,
+    /// Creates something on this machine.
+    Creates,
+    /// Starts an agent, which may use the network.
+    StartsAgent,
+    /// Stops, removes or moves something. Repeating it is harmless.
+    Destructive,
 }
 
-/// Who calls, and how.
-pub(super) struct Call {
+/// A call of a tool, and its caller.
+pub(super) struct ToolCall {
     pub(super) orchestrator: Orchestrator,
     pub(super) boss: BossId,
     pub(super) client: Client,
-    pub(super) hears_progress: bool,
-    /// Cancelled when the client takes the call back or the server ends.
+    pub(super) wants_progress: bool,
+    /// Cancelled when the client cancels the call or the server ends.
     pub(super) stop: CancellationToken,
-    pub(super) handover: Handover,
+    pub(super) delivery: AnswerDelivery,
 }
 
-/// News that a wait took to the boss: given only once its answer is on the way, else kept for the next wait.
+/// The notifications in the answer of a wait. They count as sent once the answer can no longer be cancelled; otherwise
+/// the next wait returns them again.
 #[derive(Clone, Default)]
-pub(super) struct Handover {
-    news: Arc<Mutex<Option<Handing>>>,
+pub(super) struct AnswerDelivery {
+    notifications: Arc<Mutex<Option<Handing>>>,
 }
 
-impl Handover {
-    fn hold(&self, news: Handing) {
-        *self.news() = Some(news);
+impl AnswerDelivery {
+    fn set(&self, notifications: Handing) {
+        *self.notifications() = Some(notifications);
     }
 
-    /// The answer of this call can no longer be taken back.
     pub(super) fn sent(&self) {
-        if let Some(news) = self.news().take() {
-            news.sent();
+        if let Some(notifications) = self.notifications().take() {
+            notifications.sent();
         }
     }
 
-    fn news(&self) -> MutexGuard<'_, Option<Handing>> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    fn notifications(&self) -> MutexGuard<'_, Option<Handing>> {
+        self.notifications.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A tool as the server sees it.
-pub(super) struct Entry {
+/// A tool without its types.
+pub(super) struct ToolEntry {
     pub(super) name: &'static str,
-    pub(super) run: fn(Call, Arguments) -> BoxFuture<'static, Result<Answer, ToolError>>,
+    pub(super) run: fn(ToolCall, Arguments) -> BoxFuture<'static, Result<ToolAnswer, ToolError>>,
     definition: fn() -> rmcp::model::Tool,
 }
 
-/// The answer, and one line of it for clients that show their model the value.
-pub(super) struct Answer {
+/// An answer, and its summary in one line for clients that show their model the value.
+pub(super) struct ToolAnswer {
     pub(super) value: Value,
     pub(super) line: String,
 }
@@ -142,38 +141,35 @@ pub(super) fn named_workers(arguments: &Arguments) -> Vec<String> {
     }
 }
 
-impl Entry {
+impl ToolEntry {
     /// Converts the arguments to our names and to the types in the tool's schema.
-    pub(super) fn understood(&self, arguments: Arguments) -> Arguments {
+    pub(super) fn normalize(&self, arguments: Arguments) -> Arguments {
         let definition = definitions().iter().find(|definition| definition.name == self.name);
-        match definition {
-            Some(definition) => arguments::understood(arguments, &definition.input_schema),
-            None => arguments,
-        }
+        let Some(definition) = definition else { return arguments };
+        arguments::normalize(arguments, &definition.input_schema)
     }
 }
 
-const fn entry<T: Tool + 'static>() -> Entry {
-    Entry { name: T::NAME, run: run::<T>, definition: definition::<T> }
+const fn entry<T: Tool + 'static>() -> ToolEntry {
+    ToolEntry { name: T::NAME, run: run::<T>, definition: definition::<T> }
 }
 
-fn run<T: Tool + 'static>(call: Call, arguments: Arguments) -> BoxFuture<'static, Result<Answer, ToolError>> {
+fn run<T: Tool + 'static>(call: ToolCall, arguments: Arguments) -> BoxFuture<'static, Result<ToolAnswer, ToolError>> {
     async move {
         let answer = T::run(call, arguments::parse(arguments)?).await?;
-        // Only a map with keys that are no strings could fail, and the answers have none.
-        let value = serde_json::to_value(&answer).expect("answers are plain structs");
+        let value = serde_json::to_value(&answer).expect("plain structs always serialize");
         let next = value.get("next_step").and_then(Value::as_str).unwrap_or("done");
-        Ok(Answer { line: format!("{}: {next}", T::NAME), value })
+        Ok(ToolAnswer { line: format!("{}: {next}", T::NAME), value })
     }
     .boxed()
 }
 
 fn definition<T: Tool>() -> rmcp::model::Tool {
-    let annotations = match T::NATURE {
-        Nature::Looks => hints(true, false, true, false),
-        Nature::Makes => hints(false, false, false, false),
-        Nature::SetsToWork => hints(false, false, false, true),
-        Nature::Ends => hints(false, true, true, false),
+    let annotations = match T::KIND {
+        ToolKind::ReadOnly => hints(true, false, true, false),
+        ToolKind::Creates => hints(false, false, false, false),
+        ToolKind::StartsAgent => hints(false, false, false, true),
+        ToolKind::Destructive => hints(false, true, true, false),
     };
     let meta = json!({"anthropic/alwaysLoad": true});
     let meta = meta.as_object().cloned().map(MetaObject::from).unwrap_or_default();

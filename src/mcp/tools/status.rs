@@ -1,9 +1,9 @@
-//! One worker in detail, with its log, diff, messages or attempts where they are asked for.
+//! Reports one worker in detail, with its log, diff, messages or attempts on request.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Nature, Tool};
+use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::{self, ArgumentError, NAME};
 use crate::mcp::error::ToolError;
 use crate::mcp::transcript::LINE;
@@ -12,7 +12,7 @@ use crate::mission::message::Author;
 use crate::orchestrator::{self, Details, DiffPage, Heard, LoggedEvent, Written};
 
 const DEFAULT_LOG_LINES: u64 = 40;
-const MOST_LOG_LINES: u64 = 500;
+const MAX_LOG_LINES: u64 = 500;
 const ENVELOPE: usize = 900;
 const WORKER: usize = 5_000;
 
@@ -21,14 +21,14 @@ pub(super) struct GetWorkerStatus;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StatusArguments {
-    /// The worker, such as w-3 or w-3-fix-parser.
+    /// Worker id, such as w-3 or w-3-fix-parser.
     worker_id: String,
-    /// What to show beside it: log (what it did), diff (against its base), messages (yours, with receipts), attempts.
+    /// Adds log (its actions), diff (against its base), messages (with receipts), attempts.
     #[serde(default)]
     include: Vec<IncludeArgument>,
-    /// Newest lines of the log, 1 to 500, default 40.
+    /// Number of newest log lines, 1 to 500, default 40.
     log_lines: Option<u64>,
-    /// next_cursor of the answer before: goes on with the diff.
+    /// next_cursor of the previous answer, to continue the diff.
     cursor: Option<String>,
 }
 
@@ -43,10 +43,10 @@ enum IncludeArgument {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct StatusReport {
-    /// What to do about the worker, or how to read on.
+    /// For the worker, or to read the rest of the diff.
     next_step: String,
-    #[schemars(with = "wire::SomeWorker")]
-    worker: wire::Worker,
+    #[schemars(with = "wire::WorkerPlaceholder")]
+    worker: wire::WorkerReport,
     /// Oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<Vec<LogLine>>,
@@ -55,16 +55,16 @@ pub(super) struct StatusReport {
     diff: Option<String>,
     /// Newest first.
     #[serde(skip_serializing_if = "Option::is_none")]
-    messages: Option<Vec<Message>>,
+    messages: Option<Vec<SentMessage>>,
     /// Newest first.
     #[serde(skip_serializing_if = "Option::is_none")]
-    attempts: Option<Vec<wire::Attempt>>,
-    /// Older log lines, messages and attempts that had no room here; they are in the folder.
+    attempts: Option<Vec<wire::AttemptReport>>,
+    /// Number of omitted older log lines, messages and attempts; they are in the folder.
     #[serde(skip_serializing_if = "wire::is_zero")]
     left_out: usize,
-    /// All files of the worker: raw output, events, outcomes.
+    /// Holds all files of the worker: raw output, events, outcomes.
     folder: String,
-    /// Give it as cursor to go on with the diff.
+    /// Pass it as cursor to continue the diff.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -76,12 +76,12 @@ pub(super) struct LogLine {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Message {
+pub(super) struct SentMessage {
     message_id: String,
     at: String,
     text: String,
-    /// sent (written to the running agent), received (its model has it), turn (it began a turn); without one it waits,
-    /// or was not heard.
+    /// sent (written to the running agent), received (its model has it) or turn (it started a turn). Absent: still
+    /// waiting, or not delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<String>,
 }
@@ -89,18 +89,18 @@ pub(super) struct Message {
 impl Tool for GetWorkerStatus {
     const NAME: &'static str = "get_worker_status";
     const DESCRIPTION: &'static str = "\
-Get the status of one worker agent in detail: outcome, verification, changes, final message, cost. include adds its log (what \
-it did, tool by tool), its diff, your messages to it with their receipts, or all its attempts. Use it to judge a worker \
-that failed, stalled or is to be merged; to learn when something changes use wait_for_any_worker instead of asking for the status again. \
-Long diffs come in pages: pass next_cursor as cursor.";
-    const NATURE: Nature = Nature::Looks;
+Get the status of one worker agent in detail: outcome, verification, changes, final message, cost. include adds its \
+log (what it did, tool by tool), its diff, your messages to it with their receipts, or all its attempts. Use it to \
+judge a worker that failed, stalled or is ready to merge; to react to changes use wait_for_any_worker instead of \
+asking for the status again. Long diffs come in pages: pass next_cursor as cursor.";
+    const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = StatusArguments;
     type Answer = StatusReport;
 
-    async fn run(call: Call, arguments: StatusArguments) -> Result<StatusReport, ToolError> {
+    async fn run(call: ToolCall, arguments: StatusArguments) -> Result<StatusReport, ToolError> {
         let name = arguments::line("worker_id", arguments.worker_id, NAME)?;
         let log_lines = arguments.log_lines.unwrap_or(DEFAULT_LOG_LINES);
-        let log_lines = arguments::range("log_lines", log_lines, 1, MOST_LOG_LINES)?;
+        let log_lines = arguments::range("log_lines", log_lines, 1, MAX_LOG_LINES)?;
         let offset = arguments::optional(arguments.cursor, |cursor| diff_offset(&cursor))?;
         let asks = |what| arguments.include.contains(&what);
         let include = orchestrator::Include {
@@ -118,7 +118,7 @@ Long diffs come in pages: pass next_cursor as cursor.";
     }
 }
 
-/// A cursor is `diff:` and the byte to go on from.
+/// Parses a cursor: `diff:` and a byte offset.
 fn diff_offset(cursor: &str) -> Result<usize, ArgumentError> {
     let offset = cursor.strip_prefix("diff:").and_then(|offset| offset.parse().ok());
     offset.ok_or_else(|| ArgumentError::Cursor(size::line(cursor, 80)))
@@ -130,22 +130,22 @@ impl StatusReport {
             [details.log.is_some(), details.diff.is_some(), details.messages.is_some(), details.attempts.is_some()];
         let extras = extras.into_iter().filter(|asked| *asked).count();
         let most = if extras == 0 { size::ANSWER } else { size::LONG_ANSWER };
-        let mut worker = wire::Worker::new(&details.view, WORKER);
-        let mut shares = Shares { left: most - ENVELOPE - size::of(&worker), parts: extras, left_out: 0 };
+        let mut worker = wire::WorkerReport::new(&details.view, WORKER);
+        let mut space = SharedSpace { left: most - ENVELOPE - size::of(&worker), parts: extras, left_out: 0 };
 
-        let attempts = details.attempts.map(|all| shares.fill(all.iter().rev().map(wire::Attempt::new)));
-        let messages = details.messages.map(|all| shares.fill(all.iter().rev().map(Message::new)));
+        let attempts = details.attempts.map(|all| space.fill(all.iter().rev().map(wire::AttemptReport::new)));
+        let messages = details.messages.map(|all| space.fill(all.iter().rev().map(SentMessage::new)));
         let log = details.log.map(|all| {
-            let mut newest = shares.fill(all.iter().rev().map(LogLine::new));
+            let mut newest = space.fill(all.iter().rev().map(LogLine::new));
             newest.reverse();
             newest
         });
         let (diff, next_cursor) = match details.diff {
-            Some(page) => shares.diff(&page, diff_start),
+            Some(page) => space.diff(&page, diff_start),
             None => (None, None),
         };
         let next_step = match &next_cursor {
-            Some(cursor) => format!("get_worker_status with cursor {cursor:?} goes on with the diff"),
+            Some(cursor) => format!("get_worker_status with cursor {cursor:?} for the rest of the diff"),
             None => worker.take_next_step(),
         };
         Self {
@@ -155,21 +155,21 @@ impl StatusReport {
             diff,
             messages,
             attempts,
-            left_out: shares.left_out,
+            left_out: space.left_out,
             folder: size::line(&details.folder.to_string_lossy(), 400),
             next_cursor,
         }
     }
 }
 
-/// What is left of the room, evenly for what is still to come.
-struct Shares {
+/// The remaining bytes of an answer, divided evenly among its remaining parts.
+struct SharedSpace {
     left: usize,
     parts: usize,
     left_out: usize,
 }
 
-impl Shares {
+impl SharedSpace {
     fn next(&mut self) -> usize {
         let share = self.left / self.parts.max(1);
         self.parts = self.parts.saturating_sub(1);
@@ -183,13 +183,11 @@ impl Shares {
         items
     }
 
-    /// A cursor may cut the diff anywhere but inside of a character.
+    /// Cuts the diff at the boundary of a character and returns the cursor of the rest.
     fn diff(&mut self, page: &DiffPage, start: usize) -> (Option<String>, Option<String>) {
         let text = size::head(&page.text, self.next().saturating_sub(2));
-        let next = match text.len() == page.text.len() {
-            true => page.next_offset,
-            false => Some(start + text.len()),
-        };
+        let is_whole = text.len() == page.text.len();
+        let next = if is_whole { page.next_offset } else { Some(start + text.len()) };
         (Some(text.to_owned()), next.map(|offset| format!("diff:{offset}")))
     }
 }
@@ -200,10 +198,10 @@ impl LogLine {
     }
 }
 
-impl Message {
+impl SentMessage {
     fn new(written: &Written) -> Self {
         let by = if written.by == Some(Author::User) { "(by the user) " } else { "" };
-        let unheard = if written.heard == Heard::Never { "(not heard) " } else { "" };
+        let unheard = if written.heard == Heard::Never { "(not delivered) " } else { "" };
         let text = format!("{unheard}{by}{}", size::ends(&written.text, 1_000));
         let receipt = written.delivered.and_then(|how| Some(serde_json::to_value(how).ok()?.as_str()?.to_owned()));
         Self { message_id: written.id.to_string(), at: written.at.to_string(), text, receipt }
@@ -222,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_diff_is_read_whole_by_following_the_cursor() {
+    fn following_cursors_reads_the_whole_diff() {
         let whole = "+ \"é\"\t\u{1}\n".repeat(20_000);
         let mut start = 0;
         let mut read = String::new();
@@ -248,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_log_lines_are_kept_and_the_others_counted() {
+    fn old_log_lines_are_omitted_and_counted() {
         let mut details = details(settled(1, Ending::Completed));
         let event = |n: usize| AgentEvent::Said { text: format!("{n} {}", "\u{1}x".repeat(900)) };
         details.log = Some((0..500).map(|n| LoggedEvent { at: now(), event: event(n) }).collect());
@@ -260,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn strange_cursors_are_refused() {
+    fn invalid_cursors_are_refused() {
         for cursor in ["", "diff:", "diff:-1", "log:3", "diff:99999999999999999999999"] {
             assert!(diff_offset(cursor).is_err(), "{cursor}");
         }

@@ -1,11 +1,11 @@
-//! Waiting until something happened, without asking again and again.
+//! Waits until a worker needs attention, in place of polling.
 
 use rmcp::model::JsonObject;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::mission::lines;
-use super::{Call, Nature, Tool};
+use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::{self, NAME};
 use crate::mcp::client::LONGEST_WAIT_SECONDS;
 use crate::mcp::error::ToolError;
@@ -13,13 +13,13 @@ use crate::mcp::{hint, schema, size, wire};
 use crate::mission::hint::Advice;
 use crate::orchestrator::{self, Scope, WaitRequest, WaitStatus, WorkerView};
 
-/// Settlements in one answer: as many as have room for what they came to and for their last words.
+/// Maximum number of settled workers in one answer, so that each has space for its outcome and final message.
 const AT_ONCE: usize = 4;
-const MOST_NAMED: u64 = 1_000;
-/// For everything in the answer that is no list.
+const MAX_NAMED: u64 = 1_000;
+/// Bytes for everything but the lists.
 const ENVELOPE: usize = 660;
 const WAITS_FOR: usize = 320;
-/// Kept from the texts of the settled ones for the lists beside them.
+/// Bytes kept for the lists beside the settled workers.
 const FOR_OTHERS: usize = 900;
 
 pub(super) struct WaitForAnyWorker;
@@ -28,49 +28,48 @@ pub(super) struct WaitForWorker;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AnyArguments {
-    /// Which workers; default: all of yours. At most 1000.
+    /// At most 1000; default: all of yours.
     #[serde(default)]
     worker_ids: Vec<String>,
-    /// 0 to 21600; default: as long as your client allows (Claude Code 600, Codex and Gemini CLI 240, others 50). More
-    /// than it allows is shortened.
+    /// 0 to 21600. The default, and the limit, depend on your client (default: Claude Code 600, Codex and Gemini CLI
+    /// 240, others 50).
     timeout_seconds: Option<u64>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OneArguments {
-    /// The worker, such as w-3 or w-3-fix-parser.
+    /// Worker id, such as w-3 or w-3-fix-parser.
     worker_id: String,
-    /// 0 to 21600; default: as long as your client allows (Claude Code 600, Codex and Gemini CLI 240, others 50). More
-    /// than it allows is shortened.
+    /// 0 to 21600. The default, and the limit, depend on your client (default: Claude Code 600, Codex and Gemini CLI
+    /// 240, others 50).
     timeout_seconds: Option<u64>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct WaitReport {
-    /// settled, attention (a worker shows no sign of life, or nothing
-    /// can start: see waits_for), blocked (a task waits for you), still_running (the time was
-    /// up, which is no error), idle (nothing is left that could settle).
+    /// settled, attention (a worker has stalled, or nothing can start: see waits_for), blocked (a task needs you),
+    /// still_running (time is up; not an error), idle (nothing is running or queued).
     status: WaitReportStatus,
     next_step: String,
-    settled: Vec<wire::Worker>,
+    settled: Vec<wire::WorkerReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<wire::SomeWorker>")]
-    attention: Vec<wire::Worker>,
+    #[schemars(with = "Vec<wire::WorkerPlaceholder>")]
+    attention: Vec<wire::WorkerReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blocked: Vec<BlockedTask>,
-    still_running: Vec<wire::Brief>,
+    still_running: Vec<wire::WorkerSummary>,
     queued: usize,
-    /// What the queued ones wait for: tasks, a free place, or room on the machine.
+    /// Why queued workers have not started: dependencies, a worker limit, or machine load.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
-    /// Settlements that come with the next wait.
+    /// Settled workers that the next wait returns.
     #[serde(skip_serializing_if = "wire::is_zero")]
     more: usize,
-    /// By all your workers.
+    /// Total of all your workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     spent: Option<String>,
-    /// Workers and tasks that had no room in the lists here; list_worker_missions has them all.
+    /// Number of omitted workers and tasks; list_worker_missions shows all.
     #[serde(skip_serializing_if = "wire::is_zero")]
     not_shown: usize,
 }
@@ -94,17 +93,18 @@ pub(super) struct BlockedTask {
 impl Tool for WaitForAnyWorker {
     const NAME: &'static str = "wait_for_any_worker";
     const DESCRIPTION: &'static str = "\
-Wait until any worker agent has finished, failed, stalled or is blocked. Call it after starting workers, and again after \
-each answer, instead of polling for status. It returns everything that settled since you were last told, each once, with \
-its outcome, verification, changes and next_step; at once if something settled already. When the time is up it answers \
-status still_running, which is no error: call it again. It blocks nothing else. To wait for one worker alone use \
-wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
-    const NATURE: Nature = Nature::Looks;
+Wait until any worker agent has finished, failed, stalled or is blocked. Call it after starting workers, and again \
+after each answer, instead of polling for status. It returns everything that settled since the last wait, each \
+once, with its outcome, verification, changes and next_step; at once if something has settled already. Status \
+still_running means that the time is up; it is not an error: call it again. It blocks no other call. To wait for \
+one worker alone use wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of \
+the script.";
+    const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = AnyArguments;
     type Answer = WaitReport;
 
-    async fn run(call: Call, arguments: AnyArguments) -> Result<WaitReport, ToolError> {
-        arguments::range("worker_ids (their number)", arguments.worker_ids.len() as u64, 0, MOST_NAMED)?;
+    async fn run(call: ToolCall, arguments: AnyArguments) -> Result<WaitReport, ToolError> {
+        arguments::range("worker_ids (their number)", arguments.worker_ids.len() as u64, 0, MAX_NAMED)?;
         let workers = lines("worker_ids", arguments.worker_ids, NAME)?;
         wait(call, workers, arguments.timeout_seconds).await
     }
@@ -113,43 +113,44 @@ wait_for_worker. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} 
 impl Tool for WaitForWorker {
     const NAME: &'static str = "wait_for_worker";
     const DESCRIPTION: &'static str = "\
-Wait until one worker agent has finished, failed, stalled or is blocked. Use it when nothing else can go on before that \
-worker; otherwise wait_for_any_worker reacts to whichever is first. Same answer as wait_for_any_worker: outcome, \
-verification, changes, final message, next_step; at once if it has settled already, and status still_running when the \
-time is up, which is no error. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the script.";
-    const NATURE: Nature = Nature::Looks;
+Wait until one worker agent has finished, failed, stalled or is blocked. Use it only when you need that worker \
+first; wait_for_any_worker reacts to whichever finishes first. Same answer as wait_for_any_worker: outcome, \
+verification, changes, final message, next_step; at once if it has settled already; status still_running when the \
+time is up, which is not an error. In Codex's code mode put // @exec: {\"yield_time_ms\": 280000} at the top of the \
+script.";
+    const KIND: ToolKind = ToolKind::ReadOnly;
     type Arguments = OneArguments;
     type Answer = WaitReport;
 
-    /// The same as the other's, which says what a worker looks like.
+    /// Returns the schema of `wait_for_any_worker` with placeholders, since that one describes a worker in full.
     fn output() -> JsonObject {
         let mut schema = schema::output::<WaitReport>();
         for list in ["settled", "still_running"] {
             if let Some(list) = schema.get_mut("properties").and_then(|properties| properties.get_mut(list)) {
-                list["items"] = schema::output::<wire::SomeWorker>().into();
+                list["items"] = schema::output::<wire::WorkerPlaceholder>().into();
             }
         }
         schema
     }
 
-    async fn run(call: Call, arguments: OneArguments) -> Result<WaitReport, ToolError> {
+    async fn run(call: ToolCall, arguments: OneArguments) -> Result<WaitReport, ToolError> {
         let worker = arguments::line("worker_id", arguments.worker_id, NAME)?;
         wait(call, vec![worker], arguments.timeout_seconds).await
     }
 }
 
-async fn wait(call: Call, workers: Vec<String>, seconds: Option<u64>) -> Result<WaitReport, ToolError> {
-    let asked =
-        arguments::optional(seconds, |asked| arguments::range("timeout_seconds", asked, 0, LONGEST_WAIT_SECONDS))?;
-    let timeout = call.client.wait(asked, call.orchestrator.settings().wait_seconds, call.hears_progress);
+async fn wait(call: ToolCall, workers: Vec<String>, seconds: Option<u64>) -> Result<WaitReport, ToolError> {
+    let requested =
+        arguments::optional(seconds, |it| arguments::range("timeout_seconds", it, 0, LONGEST_WAIT_SECONDS))?;
+    let timeout = call.client.wait(requested, call.orchestrator.settings().wait_seconds, call.wants_progress);
     let request = WaitRequest { workers, timeout, most: AT_ONCE };
-    let (answer, handing) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
-    call.handover.hold(handing);
+    let (answer, notifications) = call.orchestrator.wait(&call.boss, request, &call.stop).await?;
+    call.delivery.set(notifications);
     let mut report = WaitReport::new(answer);
     if report.is_empty() {
         let list = call.orchestrator.list(&call.boss, Scope::Mine).await;
         if let Some(list) = list.ok().filter(|list| list.workers.is_empty() && list.others > 0) {
-            report.next_step = wire::of_others(list.others);
+            report.next_step = wire::hint_at_others(list.others);
         }
     }
     Ok(report)
@@ -158,16 +159,17 @@ async fn wait(call: Call, workers: Vec<String>, seconds: Option<u64>) -> Result<
 impl WaitReport {
     fn new(answer: orchestrator::WaitAnswer) -> Self {
         let waits_for = answer.waits_for.as_deref().map(|what| size::line(what, WAITS_FOR));
-        let mut room = Room { left: size::ANSWER - ENVELOPE - waits_for.as_ref().map_or(0, size::of), not_shown: 0 };
-        // What is told only once comes before what can be seen at any time.
-        let known = answer.already_reported.iter().map(|view| (view, true));
-        let settled = workers(answer.settled.iter().map(|view| (view, false)).chain(known), &mut room);
-        let (blocked, rest) = size::fit(answer.blocked.iter().map(BlockedTask::new), room.left / 2);
-        room.spend(&blocked, rest);
-        let attention = workers(answer.attention.iter().map(|view| (view, false)), &mut room);
-        let briefs = answer.still_running.iter().map(wire::Brief::new);
-        let (still_running, rest) = size::fit(briefs, room.left);
-        room.spend(&still_running, rest);
+        let mut space =
+            AnswerSpace { left: size::ANSWER - ENVELOPE - waits_for.as_ref().map_or(0, size::of), not_shown: 0 };
+        // Settlements are reported once and come first; the other lists can be read at any time.
+        let reported = answer.already_reported.iter().map(|view| (view, true));
+        let settled = workers(answer.settled.iter().map(|view| (view, false)).chain(reported), &mut space);
+        let (blocked, rest) = size::fit(answer.blocked.iter().map(BlockedTask::new), space.left / 2);
+        space.spend(&blocked, rest);
+        let attention = workers(answer.attention.iter().map(|view| (view, false)), &mut space);
+        let summaries = answer.still_running.iter().map(wire::WorkerSummary::new);
+        let (still_running, rest) = size::fit(summaries, space.left);
+        space.spend(&still_running, rest);
 
         let status = status(answer.status);
         let next_step = next_step(status, &settled, answer.more, answer.blocked.first().map(|(task, _)| task.as_str()));
@@ -181,40 +183,42 @@ impl WaitReport {
             waits_for,
             more: answer.more,
             spent: wire::spent(&answer.spent),
-            not_shown: room.not_shown,
+            not_shown: space.not_shown,
             next_step,
         }
     }
-}
 
-impl WaitReport {
     fn is_empty(&self) -> bool {
         self.status == WaitReportStatus::Idle && self.settled.is_empty()
     }
 }
 
-struct Room {
+/// The remaining bytes of an answer, and the number of omitted items.
+struct AnswerSpace {
     left: usize,
     not_shown: usize,
 }
 
-impl Room {
+impl AnswerSpace {
     fn spend(&mut self, list: &impl Serialize, not_shown: usize) {
         self.left = self.left.saturating_sub(size::of(list));
         self.not_shown += not_shown;
     }
 }
 
-/// In full as far as there is room for all of them, and at least the bare facts of each.
-fn workers<'a>(views: impl Iterator<Item = (&'a WorkerView, bool)>, room: &mut Room) -> Vec<wire::Worker> {
+/// Reports the workers, each with an equal share of the remaining bytes.
+fn workers<'a>(
+    views: impl Iterator<Item = (&'a WorkerView, bool)>,
+    space: &mut AnswerSpace,
+) -> Vec<wire::WorkerReport> {
     let views: Vec<(&WorkerView, bool)> = views.collect();
-    let share = room.left.saturating_sub(FOR_OTHERS) / views.len().clamp(1, AT_ONCE);
-    let reports = views.iter().map(|(view, known)| {
-        let report = wire::Worker::new(view, share.saturating_sub(1));
-        if *known { report.already_reported() } else { report }
+    let share = space.left.saturating_sub(FOR_OTHERS) / views.len().clamp(1, AT_ONCE);
+    let reports = views.iter().map(|(view, already_reported)| {
+        let report = wire::WorkerReport::new(view, share.saturating_sub(1));
+        if *already_reported { report.already_reported() } else { report }
     });
-    let (reports, rest) = size::fit(reports, room.left);
-    room.spend(&reports, rest);
+    let (reports, rest) = size::fit(reports, space.left);
+    space.spend(&reports, rest);
     reports
 }
 
@@ -234,22 +238,22 @@ fn status(status: WaitStatus) -> WaitReportStatus {
     }
 }
 
-fn next_step(status: WaitReportStatus, settled: &[wire::Worker], more: usize, blocked: Option<&str>) -> String {
+fn next_step(status: WaitReportStatus, settled: &[wire::WorkerReport], more: usize, blocked: Option<&str>) -> String {
     match (status, settled) {
         (WaitReportStatus::Settled, [one]) if more == 0 => format!("{}; then wait_for_any_worker", one.next_step()),
         (WaitReportStatus::Settled, _) => "follow each worker's next_step, then wait_for_any_worker".to_owned(),
-        (WaitReportStatus::Attention, _) => "follow the next_step of each worker under attention".to_owned(),
+        (WaitReportStatus::Attention, _) => "follow the next_step of each worker in attention".to_owned(),
         (WaitReportStatus::Blocked, _) => match blocked {
             Some(task) => {
-                format!("narrow or retry what blocks task {}: retry_worker, or a new mission", size::line(task, 110))
+                format!("task {} is blocked: retry_worker, or create a narrower mission", size::line(task, 110))
             }
             None => "list_worker_missions with status [\"blocked\"]".to_owned(),
         },
         (WaitReportStatus::StillRunning, _) => {
-            "wait_for_any_worker again; what is queued starts by itself when it can".to_owned()
+            "wait_for_any_worker again; queued workers start by themselves".to_owned()
         }
         (WaitReportStatus::Idle, _) => {
-            "nothing runs and nothing is queued: batch_create_workers for the next missions, or finish".to_owned()
+            "nothing is running or queued: batch_create_workers for the next missions, or finish".to_owned()
         }
     }
 }
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_decision_comes_first() {
+    fn status_comes_first() {
         let mut answer = answer(WaitStatus::Settled);
         answer.settled.push(settled(3, Ending::Completed));
         answer.still_running.push(view(4, WorkerStatus::Running));
@@ -291,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_worker_that_was_reported_is_marked() {
+    fn worker_reported_before_is_marked() {
         let mut answer = answer(WaitStatus::Settled);
         answer.already_reported.push(settled(3, Ending::Failed));
         let report = serde_json::to_value(WaitReport::new(answer)).unwrap();
@@ -299,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_whole_where_there_is_room() {
+    fn final_messages_are_whole_if_they_fit() {
         let mut answer = answer(WaitStatus::Settled);
         let words = "word ".repeat(300).trim().to_owned();
         for number in 1..=3 {
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_workers_fit_and_no_settlement_is_dropped() {
+    fn thousand_workers_fit_with_every_settlement() {
         let mut full = answer(WaitStatus::Settled);
         full.settled = (1..=AT_ONCE as u64).map(longest).collect();
         full.attention = (10..=60).map(longest).collect();

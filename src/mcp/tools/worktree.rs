@@ -1,10 +1,10 @@
-//! Worktrees by hand: making one, and taking away what is needed no more.
+//! Creates and removes worktrees on request.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::mission::path;
-use super::{Call, Nature, Tool};
+use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::{self, ArgumentError, NAME, optional};
 use crate::mcp::error::ToolError;
 use crate::mcp::size;
@@ -14,8 +14,8 @@ use crate::orchestrator::{
 
 const ENVELOPE: usize = 1_000;
 
-const KEPT: &str = "see why each was kept; integrate_worker or cancel_worker first, or force, which saves everything under \
-                    a salvage ref";
+const KEPT: &str = "see why each was kept; integrate_worker or cancel_worker first, or use force, which saves everything \
+                    under a salvage ref";
 
 pub(super) struct CreateWorktree;
 pub(super) struct RemoveWorktree;
@@ -23,13 +23,13 @@ pub(super) struct RemoveWorktree;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateArguments {
-    /// A new branch, or an existing one that is checked out nowhere.
+    /// A new branch, or an existing one that is not checked out.
     branch: String,
-    /// Where to put it, in the repository or beside it; default: beside the repository.
+    /// Its directory, in or beside the repository; default: beside it.
     path: Option<String>,
-    /// Branch, tag or commit that a new branch begins at; default: the integration branch.
+    /// Branch, tag or commit for a new branch to start from; default: the integration branch.
     base: Option<String>,
-    /// A directory in the repository; default: where this server was started.
+    /// A directory in the repository; default: the server's.
     repo_path: Option<String>,
 }
 
@@ -46,46 +46,46 @@ pub(super) struct CreateReport {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RemoveArguments {
-    /// The worktree's directory. Give one of path, worker_id and all_integrated.
+    /// The worktree's directory. Give path, worker_id or all_integrated.
     path: Option<String>,
-    /// The worker whose worktree it is, such as w-3.
+    /// The worker that has the worktree, such as w-3.
     worker_id: Option<String>,
-    /// true: the worktrees of all settled workers whose work is integrated.
+    /// true: all worktrees of settled, integrated workers.
     all_integrated: Option<bool>,
-    /// A directory in the repository; default: where this server was started.
+    /// A directory in the repository; default: the server's.
     repo_path: Option<String>,
-    /// Also with uncommitted files; all of them are kept under a salvage ref first. Never a worktree in use. Default
-    /// false.
+    /// true: remove it even with uncommitted files, which are saved under a salvage ref first. A worktree in use
+    /// always stays. Default false.
     force: Option<bool>,
-    /// Delete its branch too, if that is merged (or force is given, and a salvage ref keeps it). Default false.
+    /// true: also delete its branch if merged (with force: also unmerged, saved under a salvage ref). Default false.
     delete_branch: Option<bool>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct RemoveReport {
     next_step: String,
-    removed: Vec<Removed>,
-    kept: Vec<Kept>,
-    /// Worktrees that had no room in the lists here.
+    removed: Vec<RemovedReport>,
+    kept: Vec<KeptReport>,
+    /// Number of omitted worktrees.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_shown: Option<usize>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Removed {
+pub(super) struct RemovedReport {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     branch: Option<String>,
-    /// What would have been lost is kept under this ref.
+    /// Holds everything that would have been lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     salvage_ref: Option<String>,
-    /// What did not go as asked.
+    /// Anything that could not be done as requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Kept {
+pub(super) struct KeptReport {
     path: String,
     why: String,
 }
@@ -93,14 +93,14 @@ pub(super) struct Kept {
 impl Tool for CreateWorktree {
     const NAME: &'static str = "create_worktree";
     const DESCRIPTION: &'static str = "\
-Make a git worktree: a second working directory of the repository on a branch of its own. A worker gets one by itself, so \
-this is only for a worktree that several missions shall use one after the other (as working_directory), or that you \
-want for yourself. Fails without a trace where the branch is checked out elsewhere or the path is taken.";
-    const NATURE: Nature = Nature::Makes;
+Create a git worktree: a second working directory of the repository, with its own branch. Workers get one \
+automatically; use this for a worktree that several missions share one after the other (as working_directory), or \
+for yourself. Fails without side effects if the branch is checked out or the path exists.";
+    const KIND: ToolKind = ToolKind::Creates;
     type Arguments = CreateArguments;
     type Answer = CreateReport;
 
-    async fn run(call: Call, arguments: CreateArguments) -> Result<CreateReport, ToolError> {
+    async fn run(call: ToolCall, arguments: CreateArguments) -> Result<CreateReport, ToolError> {
         let request = WorktreeRequest {
             branch: arguments::name("branch", arguments.branch)?,
             path: optional(arguments.path, |text| path("path", text))?,
@@ -109,7 +109,7 @@ want for yourself. Fails without a trace where the branch is checked out elsewhe
         };
         let answer = call.orchestrator.create_worktree(&call.boss, request).await?;
         Ok(CreateReport {
-            // No system has longer paths. They would be cut, since the size of an answer is limited.
+            // Longer than the longest path of any system, so that none is cut.
             path: size::line(&answer.path.to_string_lossy(), 4_200),
             branch: answer.branch,
             base_commit: answer.base_commit,
@@ -123,14 +123,14 @@ want for yourself. Fails without a trace where the branch is checked out elsewhe
 impl Tool for RemoveWorktree {
     const NAME: &'static str = "remove_worktree";
     const DESCRIPTION: &'static str = "\
-Remove a git worktree that is needed no more, by path, by worker, or all of those whose work is integrated. Nothing is \
-ever lost: one that a worker uses is kept, one with uncommitted files is removed only with force and after everything in \
-it was saved under a salvage ref that the answer names; commits stay on their branch.";
-    const NATURE: Nature = Nature::Ends;
+Remove a git worktree that is no longer needed: by path, by worker, or all whose work is integrated. Nothing is \
+lost: a worktree in use is kept; one with uncommitted files is removed only with force, after everything in it was \
+saved under a salvage ref named in the answer; commits stay on their branch.";
+    const KIND: ToolKind = ToolKind::Destructive;
     type Arguments = RemoveArguments;
     type Answer = RemoveReport;
 
-    async fn run(call: Call, arguments: RemoveArguments) -> Result<RemoveReport, ToolError> {
+    async fn run(call: ToolCall, arguments: RemoveArguments) -> Result<RemoveReport, ToolError> {
         let request = RemovalRequest {
             target: target(arguments.path, arguments.worker_id, arguments.all_integrated)?,
             repo_path: optional(arguments.repo_path, |text| path("repo_path", text))?,
@@ -162,25 +162,25 @@ impl RemoveReport {
     fn new(answer: RemovalAnswer) -> Self {
         let next_step = [(!answer.kept.is_empty()).then(|| KEPT.to_owned()), answer.removed.iter().find_map(restore)];
         let next_step = next_step.into_iter().flatten().collect::<Vec<_>>();
-        let next_step = if next_step.is_empty() { "nothing; go on".to_owned() } else { next_step.join("; ") };
+        let next_step = if next_step.is_empty() { "nothing".to_owned() } else { next_step.join("; ") };
         let room = size::ANSWER - ENVELOPE;
-        let (kept, rest) = size::fit(answer.kept.iter().map(Kept::new), room / 2);
-        let (removed, others) = size::fit(answer.removed.iter().map(Removed::new), room - size::of(&kept));
+        let (kept, rest) = size::fit(answer.kept.iter().map(KeptReport::new), room / 2);
+        let (removed, others) = size::fit(answer.removed.iter().map(RemovedReport::new), room - size::of(&kept));
         let not_shown = Some(rest + others).filter(|count| *count > 0);
         Self { removed, kept, not_shown, next_step }
     }
 }
 
-/// How to get back what was saved, by the first of those that have something.
+/// Returns how to restore saved work, for the first worktree that has some.
 fn restore(removed: &RemovedWorktree) -> Option<String> {
     let name = size::line(removed.salvage_ref.as_deref()?, 200);
     Some(format!(
-        "`git show {name}` tells what was saved, `git worktree add --detach FOLDER {name}` brings its files back \
+        "`git show {name}` shows the saved work, `git worktree add --detach FOLDER {name}` restores its files \
          (then `git reset {name}^` there makes them uncommitted again)"
     ))
 }
 
-impl Removed {
+impl RemovedReport {
     fn new(removed: &RemovedWorktree) -> Self {
         Self {
             path: size::line(&removed.path.to_string_lossy(), 400),
@@ -191,7 +191,7 @@ impl Removed {
     }
 }
 
-impl Kept {
+impl KeptReport {
     fn new(kept: &KeptWorktree) -> Self {
         Self { path: size::line(&kept.path.to_string_lossy(), 400), why: size::line(&kept.why, 400) }
     }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_removed_worktrees_fit() {
+    fn thousand_removed_worktrees_fit() {
         let long = "\u{1}/é".repeat(500);
         let removed = RemovedWorktree {
             path: long.clone().into(),

@@ -1,4 +1,4 @@
-//! Conflicts between branches, as many as have room.
+//! Conflicts between branches, as many as fit.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use super::is_zero;
 use crate::mcp::size;
 use crate::orchestrator::Collision;
 
-/// A conflict of a branch with another, and the files. No name is cut: names without room are counted.
+/// A conflict with another branch, and its files. Names are never cut; those that do not fit are counted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(in crate::mcp) struct ConflictReport {
     #[serde(skip_serializing_if = "Option::is_none")]

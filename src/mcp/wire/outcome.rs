@@ -1,9 +1,9 @@
-//! An attempt's outcome, as the boss reads it: run, verification and changes.
+//! The outcome of an attempt: run, verification and changes.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Described, SomeOutcome, is_zero};
+use super::{ObjectPlaceholder, OutcomePlaceholder, is_zero};
 use crate::mcp::size;
 use crate::mission::entry;
 use crate::mission::lifecycle::Ending;
@@ -19,16 +19,16 @@ pub(super) const NOT_ON_BRANCH: usize = 2_400;
 pub(super) const NOTE: usize = 500;
 pub(super) const NOTES: usize = 1_200;
 
-/// Three separate answers, from facts and never from prose.
+/// Three separate results, from facts and never from prose.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(in crate::mcp) struct OutcomeReport {
-    pub(super) run: Run,
+    pub(super) run: RunReport,
     pub(super) verification: VerificationReport,
     pub(super) changes: ChangesReport,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(in crate::mcp) struct Run {
+pub(in crate::mcp) struct RunReport {
     /// completed, failed, cancelled, timed_out, interrupted or lost.
     result: &'static str,
     /// turn_complete, verification_failed, auth_error, rate_limited, usage_limit, model_error, crashed, …
@@ -48,12 +48,11 @@ pub(in crate::mcp) struct VerificationReport {
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<i32>,
-    /// What was verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) output_tail: Option<String>,
-    /// Why it did not pass, where that seems not to be the work's fault.
+    /// Set if the failure seems to have another cause than the work.
     #[serde(skip_serializing_if = "Option::is_none")]
     likely_cause: Option<String>,
 }
@@ -64,31 +63,30 @@ pub(in crate::mcp) struct ChangesReport {
     files_changed: u32,
     insertions: u32,
     deletions: u32,
-    /// As found at the turn's end; in a worktree of its own they were then committed to its branch.
+    /// At the end of the turn; in a worktree they were then committed to its branch.
     #[serde(skip_serializing_if = "is_zero")]
     uncommitted: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     head_commit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     base_commit: Option<String>,
-    /// Files elsewhere that this worker edited, as its CLI says.
+    /// Files outside its directory that its CLI reports as edited.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     outside_worktree: Vec<String>,
-    /// What became different in the main checkout meanwhile; it may have been anybody.
+    /// Changes in the main checkout during the run; their author is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     main_checkout_changed: Option<String>,
-    /// How often the worker's CLI refused itself something for want of permission.
+    /// Number of actions that its CLI refused for lack of permission.
     #[serde(skip_serializing_if = "is_zero")]
     permission_denials: u32,
-    /// [{what, where, how_to_include}]: its work that its branch did not hold when it settled; no integration brings
-    /// it in.
+    /// [{what, where, how_to_include}]: work that was not on its branch when it settled, and so is not integrated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<Described>")]
+    #[schemars(with = "Vec<ObjectPlaceholder>")]
     pub(super) not_on_branch: Vec<NotOnBranchReport>,
-    /// The first of the changed files.
+    /// The first changed files.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) files: Vec<String>,
-    /// What the facts cannot say, and why.
+    /// Facts that could not be gathered, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) notes: Vec<String>,
 }
@@ -102,12 +100,12 @@ pub(in crate::mcp) struct NotOnBranchReport {
     how_to_include: String,
 }
 
-/// One attempt, as get_worker_status tells it.
+/// One attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(in crate::mcp) struct Attempt {
+pub(in crate::mcp) struct AttemptReport {
     attempt: u32,
     backend: String,
-    #[schemars(with = "SomeOutcome")]
+    #[schemars(with = "OutcomePlaceholder")]
     outcome: OutcomeReport,
     settled_at: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -115,7 +113,7 @@ pub(in crate::mcp) struct Attempt {
 }
 
 impl OutcomeReport {
-    /// Without the texts, which [`Worker::fill`] adds as there is room.
+    /// Builds a report without the texts, which the worker adds if they fit.
     pub(super) fn of_brief(brief: &entry::Brief) -> Self {
         let reason = match (&brief.failure, brief.status) {
             (Some(failure), _) => Some(reason(failure.kind)),
@@ -124,7 +122,7 @@ impl OutcomeReport {
         };
         let (exit_code, signal) = exit(brief.exit);
         Self {
-            run: Run { result: brief.status.as_str(), reason, message: None, exit_code, signal },
+            run: RunReport { result: brief.status.as_str(), reason, message: None, exit_code, signal },
             verification: VerificationReport::new(&brief.verification).because(brief.likely_cause.as_ref()),
             changes: ChangesReport::new(&brief.changes, brief.denials),
         }
@@ -135,7 +133,7 @@ impl OutcomeReport {
         let (exit_code, signal) = exit(outcome.run.exit);
         let note = outcome.verification.note();
         Self {
-            run: Run {
+            run: RunReport {
                 result: outcome.status.as_str(),
                 reason: failure.map(|failure| reason(failure.kind)),
                 message: entry::reasons(
@@ -161,7 +159,7 @@ impl OutcomeReport {
 }
 
 impl VerificationReport {
-    /// With the end of what it said, if it did not pass.
+    /// Builds a report with the end of the output, if it did not pass.
     pub(in crate::mcp) fn with_tail(verification: &Verification, most: usize) -> Self {
         let output_tail = verification.note().map(|note| size::ends(&note, most));
         Self { output_tail, ..Self::new(verification) }
@@ -172,7 +170,7 @@ impl VerificationReport {
         self
     }
 
-    /// Builds a report without the output, which is added if there is room.
+    /// Builds a report without the output.
     fn new(verification: &Verification) -> Self {
         let exit_code = match verification {
             Verification::Passed { .. } => Some(0),
@@ -213,14 +211,14 @@ impl NotOnBranchReport {
         }
     }
 
-    /// Returns a placeholder for parts that had no room.
+    /// Returns a placeholder for parts that did not fit.
     pub(in crate::mcp) fn more(count: usize) -> Self {
         let what = format!("and {count} more");
         Self { what, place: String::new(), how_to_include: String::new() }
     }
 }
 
-impl Attempt {
+impl AttemptReport {
     pub(in crate::mcp) fn new(outcome: &Outcome) -> Self {
         Self {
             attempt: outcome.attempt,
@@ -232,24 +230,24 @@ impl Attempt {
     }
 }
 
-/// Returns the parts that fit, or at least a placeholder for them, however little room there is.
+/// Returns the parts that fit, and a placeholder for the others.
 pub(super) fn not_on_branch(changes: &Changes, room: usize) -> Vec<NotOnBranchReport> {
-    size::fit_or_say(changes.not_on_branch.iter().map(NotOnBranchReport::new), room, NotOnBranchReport::more)
+    size::fit_or_count(changes.not_on_branch.iter().map(NotOnBranchReport::new), room, NotOnBranchReport::more)
 }
 
 pub(super) fn notes(changes: &Changes, room: usize) -> Vec<String> {
     if room == 0 {
         return Vec::new();
     }
-    size::fit_or_say(changes.notes.iter().map(|note| one_line(note, NOTE)), room, |more| format!("and {more} more"))
+    size::fit_or_count(changes.notes.iter().map(|note| one_line(note, NOTE)), room, |more| format!("and {more} more"))
 }
 
-/// Returns the size of a list; 0 for an empty one, which is left out.
+/// Returns the size of a list; 0 if empty, as it is left out then.
 pub(super) fn size_of_list<T: Serialize>(list: &[T]) -> usize {
     if list.is_empty() { 0 } else { size::of(&list) }
 }
 
-/// Shortens a text to one line with its beginning and its end, since a reason stands at the end.
+/// Shortens a text to one line. It keeps the end, which holds the cause.
 fn one_line(text: &str, most: usize) -> String {
     size::line(&size::ends(&size::line(text, usize::MAX), most), most)
 }
@@ -258,7 +256,7 @@ pub(super) fn tokens(usage: &Usage) -> Option<u64> {
     Some(usage.input_tokens + usage.output_tokens).filter(|tokens| *tokens > 0)
 }
 
-/// In the contract's words.
+/// Returns the reason in the words of the contract.
 fn reason(kind: FailureKind) -> &'static str {
     match kind {
         FailureKind::Auth => "auth_error",

@@ -1,4 +1,4 @@
-//! A worker, as the boss reads it: in a list, and by itself.
+//! A worker as a list shows it, and as an answer about it does.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,37 +9,37 @@ use super::outcome::{
     FINAL_MESSAGE, NOT_ON_BRANCH, NOTE, NOTES, OutcomeReport, not_on_branch, notes, size_of_list, tokens,
 };
 use super::race::RaceReport;
-use super::{Described, is_zero};
+use super::{ObjectPlaceholder, is_zero};
 use crate::backend::Enforcement;
 use crate::mcp::{hint, size};
 use crate::mission::registry;
 use crate::mission::spec::Place;
 use crate::orchestrator::WorkerView;
 
-/// Bytes that a list spends on the conflicts of one worker.
+/// Maximum size in bytes of the conflicts of a worker in a list.
 const CONFLICTS: usize = 400;
-/// Bytes that an answer about one worker spends on its conflicts, if there is room.
+/// Maximum size in bytes of the conflicts of a worker in an answer about it.
 const ALL_CONFLICTS: usize = 2_000;
 
 /// A worker in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(in crate::mcp) struct Brief {
+pub(in crate::mcp) struct WorkerSummary {
     #[serde(flatten)]
-    head: Head,
+    identity: Identity,
     #[serde(flatten)]
-    about: About,
+    description: Description,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-struct Head {
-    /// How every other tool calls it; `w-3` alone is enough.
+struct Identity {
+    /// `w-3` is enough for other tools.
     worker_id: String,
     /// queued, starting, running, verifying; settled: completed, failed, cancelled, timed_out, interrupted, lost.
     status: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-struct About {
+struct Description {
     title: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<String>,
@@ -48,24 +48,24 @@ struct About {
     model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     branch: Option<String>,
-    /// How long it ran, over all its attempts and with verification.
+    /// Over all attempts, with verification.
     #[serde(skip_serializing_if = "Option::is_none")]
     elapsed_seconds: Option<u64>,
-    /// Since it last showed anything.
+    /// Seconds since its last activity.
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_seconds: Option<u64>,
-    /// No sign of life for long; get_worker_status has the evidence.
+    /// Inactive for long; get_worker_status has the evidence.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     stalled: bool,
-    /// Why its task waits for the boss.
+    /// Why its task needs you.
     #[serde(skip_serializing_if = "Option::is_none")]
     blocked: Option<String>,
-    /// What a queued worker waits for.
+    /// Why a queued worker has not started.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits_for: Option<String>,
-    /// What its branch, as it stands, does not merge cleanly with: {worker_id or branch, paths, more_paths?}.
+    /// Branches that its branch does not merge cleanly with: {worker_id or branch, paths, more_paths?}.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<Described>")]
+    #[schemars(with = "Vec<ObjectPlaceholder>")]
     conflicts_with: Vec<ConflictReport>,
     #[serde(skip_serializing_if = "is_zero")]
     more_conflicts: usize,
@@ -73,29 +73,28 @@ struct About {
     last_activity: Option<String>,
 }
 
-/// One worker, with what it came to. The order is that in which it is read: how it ended, what changed, whether it
-/// verifies and what to do next come before everything that could be cut off.
+/// A worker with its outcome. The outcome and the next step come first, since clients may cut the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(in crate::mcp) struct Worker {
+pub(in crate::mcp) struct WorkerReport {
     #[serde(flatten)]
-    head: Head,
+    identity: Identity,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    integrated: Option<Integrated>,
-    /// Its last line began with BLOCKED: it says that it cannot go on.
+    integrated: Option<IntegratedReport>,
+    /// Its last line began with BLOCKED: it cannot continue without help.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     says_blocked: bool,
-    /// What to do about it; not said twice where the whole answer is about this worker.
+    /// Empty if the answer itself has it.
     #[serde(skip_serializing_if = "String::is_empty")]
     next_step: String,
-    /// This news may have reached you before.
+    /// An earlier answer may have reported this settlement.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     redelivered: bool,
-    /// You were told before, and asked again by name.
+    /// An earlier answer reported this settlement; you named the worker again.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     already_reported: bool,
-    /// Processes of its that could not be ended.
+    /// Processes still running.
     #[serde(skip_serializing_if = "is_zero")]
     survivors: u32,
     /// Evidence of a stall.
@@ -104,41 +103,41 @@ pub(in crate::mcp) struct Worker {
     #[serde(skip_serializing_if = "Option::is_none")]
     race: Option<RaceReport>,
     #[serde(flatten)]
-    about: About,
+    description: Description,
     attempt: u32,
-    /// The directory that it works in.
+    /// Its working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     worktree: Option<String>,
-    /// The subfolder in which it runs.
+    /// The subfolder it runs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<String>,
-    /// {branch, commit}: where it is merged into, and started.
+    /// {branch, commit}: the target of its merge, and its first commit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Described>")]
+    #[schemars(with = "Option<ObjectPlaceholder>")]
     base: Option<WorkerBase>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
-    /// Who keeps it to its permissions: sandbox, cli or none.
+    /// Its permissions are enforced by: sandbox, cli or none.
     #[serde(skip_serializing_if = "Option::is_none")]
     enforced: Option<&'static str>,
-    /// And whether it is enforced.
+    /// Its limits, and whether they are enforced.
     #[serde(skip_serializing_if = "Option::is_none")]
     budget: Option<String>,
-    /// Why it is not on its first backend.
+    /// Why it runs on another backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     diverted: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_usd: Option<f64>,
-    /// Read and written together.
+    /// Input and output together.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<u64>,
-    /// The worker's own last words; what it claims, not what was proven.
+    /// The worker's own summary: a claim, not a fact.
     #[serde(skip_serializing_if = "String::is_empty")]
     final_message: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub(in crate::mcp) struct Integrated {
+pub(in crate::mcp) struct IntegratedReport {
     into: String,
     commit: String,
 }
@@ -151,14 +150,14 @@ pub(in crate::mcp) struct WorkerBase {
     commit: Option<String>,
 }
 
-/// A worker as the tools answer it, for programs that ask on the command line: without what to call next.
+/// Returns a worker as the tools report it, without the next step, for the command line.
 pub fn worker_json(view: &WorkerView) -> serde_json::Value {
-    let mut worker = Worker::new(view, size::LONG_ANSWER);
+    let mut worker = WorkerReport::new(view, size::LONG_ANSWER);
     worker.next_step = String::new();
     serde_json::to_value(worker).unwrap_or_default()
 }
 
-impl Brief {
+impl WorkerSummary {
     pub(in crate::mcp) fn new(view: &WorkerView) -> Self {
         let worker = &view.worker;
         let live = view.live.as_ref().filter(|_| worker.status.is_live());
@@ -166,9 +165,9 @@ impl Brief {
         let last = worker.last().filter(|_| worker.status.is_settled());
         let backend = last.map_or(&worker.next.backend, |last| &last.backend);
         let model = last.map_or(&worker.next.model, |last| &last.model);
-        let head = Head { worker_id: worker.id.to_string(), status: worker.status.as_str() };
+        let identity = Identity { worker_id: worker.id.to_string(), status: worker.status.as_str() };
         let (conflicts_with, more_conflicts) = conflicts(&view.collisions, CONFLICTS);
-        let about = About {
+        let description = Description {
             title: size::line(&worker.mission.title, 80),
             task_id: task,
             backend: size::line(backend.as_str(), 40),
@@ -183,11 +182,11 @@ impl Brief {
             more_conflicts,
             last_activity: live.map(|live| size::line(&live.activity, 120)).filter(|line| !line.is_empty()),
         };
-        Self { head, about }
+        Self { identity, description }
     }
 }
 
-impl Worker {
+impl WorkerReport {
     /// Builds a report of at most `room` bytes. It always has the identity and the result, which take up to 2,080 bytes
     /// (and 700 in practice).
     pub(in crate::mcp) fn new(view: &WorkerView, room: usize) -> Self {
@@ -196,10 +195,10 @@ impl Worker {
         let live = view.live.as_ref().filter(|_| worker.status.is_live());
         let usage = last.map(|last| last.usage).or(live.map(|live| live.usage)).unwrap_or_default();
         let session = last.and_then(|last| last.session_id.as_ref()).or(live.and_then(|live| live.session_id.as_ref()));
-        let Brief { head, about } = Brief::new(view);
+        let WorkerSummary { identity, description } = WorkerSummary::new(view);
         let mut report = Self {
-            head,
-            about,
+            identity,
+            description,
             worktree: directory(worker),
             directory: worker.mission.place.subfolder().map(|inner| size::line(&inner.to_string_lossy(), 160)),
             base: WorkerBase::of(worker),
@@ -211,7 +210,7 @@ impl Worker {
             cost_usd: usage.cost_usd,
             tokens: tokens(&usage),
             outcome: last.map(OutcomeReport::of_brief),
-            integrated: worker.integrated.as_ref().map(|integrated| Integrated {
+            integrated: worker.integrated.as_ref().map(|integrated| IntegratedReport {
                 into: size::line(&integrated.into, 80),
                 commit: integrated.commit.clone(),
             }),
@@ -237,24 +236,24 @@ impl Worker {
         &self.next_step
     }
 
-    /// For an answer that is about this worker alone and says it by itself.
+    /// Moves the next step out, for an answer about this worker alone.
     pub(in crate::mcp) fn take_next_step(&mut self) -> String {
         std::mem::take(&mut self.next_step)
     }
 
-    /// Spends the room that is left on the texts: first why it failed, then its last words, then the files.
+    /// Fills the remaining bytes with texts: first the causes of failure, then the final message, then the files.
     fn fill(&mut self, view: &WorkerView, room: usize) {
-        // What the keys of the texts take, when all of them are there.
+        /// Bytes for the keys of all texts.
         const KEYS: usize = 120;
         let mut left = room.saturating_sub(size::of(self) + KEYS);
         if let (Some(report), Some(race)) = (&mut self.race, &view.race) {
             left = left.saturating_sub(report.fill(race, left));
         }
-        let about = &mut self.about;
-        let before = size::of(&about.conflicts_with);
-        (about.conflicts_with, about.more_conflicts) =
+        let description = &mut self.description;
+        let before = size::of(&description.conflicts_with);
+        (description.conflicts_with, description.more_conflicts) =
             conflicts(&view.collisions, CONFLICTS.max((before + left / 3).min(ALL_CONFLICTS)));
-        left = left.saturating_sub(size::of(&about.conflicts_with).saturating_sub(before));
+        left = left.saturating_sub(size::of(&description.conflicts_with).saturating_sub(before));
         let mut share = |text: &str, most: usize| {
             let cut = size::ends(text, most.min(left));
             left = left.saturating_sub(size::of(&cut));
@@ -275,7 +274,7 @@ impl Worker {
         left = left.saturating_sub(size_of_list(&outcome.changes.not_on_branch));
         outcome.changes.notes = notes(&last.changes, NOTES.min(left / 2));
         if let Some(names) = last.left_running().filter(|_| left > 200) {
-            let note = size::line(&format!("left running, as others may use it: {names}"), NOTE.min(left / 4));
+            let note = size::line(&format!("left running, as other processes may use it: {names}"), NOTE.min(left / 4));
             outcome.changes.notes.push(note);
         }
         left = left.saturating_sub(size_of_list(&outcome.changes.notes));
@@ -288,7 +287,7 @@ impl Worker {
 
 impl WorkerBase {
     fn of(worker: &registry::Worker) -> Option<Self> {
-        // The recorded branch is one of this state directory's repository.
+        // The recorded branch belongs to the repository of this state directory.
         let branch = worker.integration_branch.as_deref().filter(|_| worker.repository.is_none());
         let branch = branch.map(|branch| size::line(branch, 160));
         let commit = worker.base_commit.as_deref().map(|commit| size::line(commit, 64));

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Brief, Worker};
+use super::{WorkerReport, WorkerSummary};
 use crate::mcp::size;
 use crate::mcp::wire::testing::{longest, settled, view};
 use crate::mission::entry::BriefFailure;
@@ -14,7 +14,7 @@ use crate::mission::spec::Place;
 use crate::orchestrator::{Collision, Unchecked};
 
 #[test]
-fn a_worker_that_collides_says_with_whom_and_what_to_do() {
+fn conflicts_are_named_with_the_next_step() {
     let mut view = settled(3, Ending::Completed);
     let with = |name: &str, is_integration_branch| Collision {
         with: name.into(),
@@ -22,22 +22,22 @@ fn a_worker_that_collides_says_with_whom_and_what_to_do() {
         paths: vec!["a.rs".into(), "b.rs".into()],
     };
     view.collisions = (4..11).map(|number| with(&format!("w-{number}"), false)).collect();
-    let brief = serde_json::to_value(Brief::new(&view)).unwrap();
-    let named = brief["conflicts_with"].as_array().unwrap();
+    let summary = serde_json::to_value(WorkerSummary::new(&view)).unwrap();
+    let named = summary["conflicts_with"].as_array().unwrap();
     assert_eq!(named[0], json!({"worker_id": "w-4", "paths": ["a.rs", "b.rs"]}));
-    assert_eq!(named.len() as u64 + brief["more_conflicts"].as_u64().unwrap_or(0), 7);
-    let whole = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
+    assert_eq!(named.len() as u64 + summary["more_conflicts"].as_u64().unwrap_or(0), 7);
+    let whole = serde_json::to_value(WorkerReport::new(&view, 4_000)).unwrap();
     assert_eq!(whole["conflicts_with"].as_array().unwrap().len(), 7);
-    assert_eq!(Worker::new(&view, 4_000).next_step(), "integrate_worker w-3-fix-parser");
+    assert_eq!(WorkerReport::new(&view, 4_000).next_step(), "integrate_worker w-3-fix-parser");
     view.unchecked = Some(Unchecked::OtherWorkers);
-    assert!(Worker::new(&view, 4_000).next_step().contains("was not checked"));
+    assert!(WorkerReport::new(&view, 4_000).next_step().contains("not checked"));
     view.collisions = vec![with("main", true)];
-    let next_step = Worker::new(&view, 4_000).next_step().to_owned();
+    let next_step = WorkerReport::new(&view, 4_000).next_step().to_owned();
     assert!(next_step.contains("main in a.rs, b.rs") && next_step.contains("send_message_to_worker"), "{next_step}");
 }
 
 #[test]
-fn no_name_and_no_path_of_a_conflict_is_cut() {
+fn names_and_paths_of_conflicts_are_never_cut() {
     let mut view = settled(3, Ending::Completed);
     let long = WorkerId::new(12, "rename total to sum in every single file").to_string();
     let paths: Vec<String> = (0..40).map(|number| format!("src/a/rather/long/path/to/file_{number}.rs")).collect();
@@ -45,17 +45,17 @@ fn no_name_and_no_path_of_a_conflict_is_cut() {
         Collision { with: "b".repeat(600), is_integration_branch: true, paths: paths.clone() },
         Collision { with: long.clone(), is_integration_branch: false, paths: paths.clone() },
     ];
-    let brief = serde_json::to_value(Brief::new(&view)).unwrap();
-    let conflict = &brief["conflicts_with"][0];
-    assert_eq!((&conflict["worker_id"], &brief["more_conflicts"]), (&json!(long), &json!(1)));
+    let summary = serde_json::to_value(WorkerSummary::new(&view)).unwrap();
+    let conflict = &summary["conflicts_with"][0];
+    assert_eq!((&conflict["worker_id"], &summary["more_conflicts"]), (&json!(long), &json!(1)));
     let named = conflict["paths"].as_array().unwrap();
-    assert!(!named.is_empty() && named.iter().all(|path| paths.iter().any(|whole| path == whole)), "{brief:#}");
+    assert!(!named.is_empty() && named.iter().all(|path| paths.iter().any(|whole| path == whole)), "{summary:#}");
     assert_eq!(named.len() as u64 + conflict["more_paths"].as_u64().unwrap(), 40);
 }
 
 #[test]
-fn a_settled_worker_reads_as_the_contract_says() {
-    let worker = Worker::new(&settled(3, Ending::Completed), 4_000);
+fn settled_worker_serializes_as_in_the_contract() {
+    let worker = WorkerReport::new(&settled(3, Ending::Completed), 4_000);
     let expected = json!({
         "worker_id": "w-3-fix-parser",
         "title": "Fix parser",
@@ -82,7 +82,7 @@ fn a_settled_worker_reads_as_the_contract_says() {
 }
 
 #[test]
-fn work_that_is_not_on_the_branch_is_said_whole_and_held_against_a_merge() {
+fn missing_work_is_reported_in_full() {
     let mut view = settled(3, Ending::Completed);
     let part = |what: &str| NotOnBranch {
         what: what.into(),
@@ -91,7 +91,7 @@ fn work_that_is_not_on_the_branch_is_said_whole_and_held_against_a_merge() {
         files: None,
     };
     Arc::make_mut(&mut view.worker).settled[0].changes.not_on_branch = vec![part("2 files"), part("a stash")];
-    let worker = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
+    let worker = serde_json::to_value(WorkerReport::new(&view, 4_000)).unwrap();
     let parts = worker["outcome"]["changes"]["not_on_branch"].as_array().unwrap();
     assert_eq!(
         (parts.len(), &parts[0]["what"], &parts[0]["where"]),
@@ -102,92 +102,92 @@ fn work_that_is_not_on_the_branch_is_said_whole_and_held_against_a_merge() {
     assert!(next.starts_with("not all of its work is on its branch"), "{next}");
     let integrated = registry::Integrated { into: "main".into(), commit: "c".repeat(40), source: None, partial: false };
     Arc::make_mut(&mut view.worker).integrated = Some(integrated);
-    let next = Worker::new(&view, 4_000).next_step;
+    let next = WorkerReport::new(&view, 4_000).next_step;
     assert!(!next.contains("remove_worktree") && next.contains("not_on_branch"), "{next}");
 }
 
 #[test]
-fn work_in_a_directory_is_integrated_and_then_removed_by_its_path() {
+fn work_in_a_directory_is_removed_by_path() {
     let mut view = settled(3, Ending::Completed);
     let worker = Arc::make_mut(&mut view.worker);
     worker.mission.place = Place::Directory { path: "/r.worktrees/task".into() };
     worker.settled[0].changes.branch = Some("task".into());
     worker.integration_branch = Some("main".into());
-    let report = Worker::new(&view, 4_000);
+    let report = WorkerReport::new(&view, 4_000);
     assert_eq!(report.next_step, "integrate_worker w-3-fix-parser");
     assert_eq!(report.base.unwrap().branch.as_deref(), Some("main"));
     let worker = Arc::make_mut(&mut view.worker);
     worker.repository = Some("/second".into());
     worker.integrated =
         Some(registry::Integrated { into: "trunk".into(), commit: "c".repeat(40), source: None, partial: false });
-    let report = Worker::new(&view, 4_000);
+    let report = WorkerReport::new(&view, 4_000);
     assert!(report.next_step.contains("remove_worktree with that path"), "{}", report.next_step);
     assert!(report.base.is_none_or(|base| base.branch.is_none()));
 }
 
 #[test]
-fn a_note_is_not_cut_before_its_reason() {
+fn note_keeps_its_cause() {
     let mut view = settled(3, Ending::Completed);
     let note = format!("could not be committed: {}: the reason", "/a/long/path".repeat(30));
     Arc::make_mut(&mut view.worker).settled[0].changes.notes = vec![note];
-    let worker = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
+    let worker = serde_json::to_value(WorkerReport::new(&view, 4_000)).unwrap();
     let note = worker["outcome"]["changes"]["notes"][0].as_str().unwrap();
     assert!(note.starts_with("could not be committed") && note.ends_with(": the reason"), "{note}");
 }
 
 #[test]
-fn only_a_backend_that_could_not_start_is_blamed() {
-    for (place_failed, says) in [(true, "fix what its message names"), (false, "get_backend_status")] {
+fn failed_worktree_does_not_blame_the_backend() {
+    for (place_failed, start) in [(true, "fix the cause in its message"), (false, "get_backend_status")] {
         let mut view = settled(3, Ending::Failed);
         let last = &mut Arc::make_mut(&mut view.worker).settled[0];
         last.failure = Some(BriefFailure { kind: FailureKind::CouldNotStart, message: "no".to_owned() });
         last.place_failed = place_failed;
-        let next = Worker::new(&view, 4_000).next_step;
-        assert!(next.starts_with(says), "{next}");
+        let next = WorkerReport::new(&view, 4_000).next_step;
+        assert!(next.starts_with(start), "{next}");
     }
 }
 
 #[test]
-fn shared_daemons_that_were_left_alone_are_named() {
+fn processes_left_running_are_named() {
     let mut view = settled(3, Ending::Completed);
     Arc::make_mut(&mut view.worker).settled[0].spared =
         vec!["sccache".to_owned(), "bazel".to_owned(), "bazel".to_owned()];
-    let worker = serde_json::to_value(Worker::new(&view, 4_000)).unwrap();
-    assert_eq!(worker["outcome"]["changes"]["notes"][0], "left running, as others may use it: bazel, sccache");
-    let brief = serde_json::to_string(&Brief::new(&view)).unwrap();
-    assert!(!brief.contains("bazel"), "{brief}");
+    let worker = serde_json::to_value(WorkerReport::new(&view, 4_000)).unwrap();
+    assert_eq!(worker["outcome"]["changes"]["notes"][0], "left running, as other processes may use it: bazel, sccache");
+    let summary = serde_json::to_string(&WorkerSummary::new(&view)).unwrap();
+    assert!(!summary.contains("bazel"), "{summary}");
 }
 
 #[test]
-fn a_running_worker_shows_signs_of_life() {
+fn running_worker_shows_its_activity() {
     let running = view(1, WorkerStatus::Running);
-    let brief = serde_json::to_value(Brief::new(&running)).unwrap();
-    assert_eq!(brief["elapsed_seconds"], 60);
-    assert!(brief.get("idle_seconds").is_none() && brief.get("stalled").is_none(), "{brief}");
+    let summary = serde_json::to_value(WorkerSummary::new(&running)).unwrap();
+    assert_eq!(summary["elapsed_seconds"], 60);
+    assert!(summary.get("idle_seconds").is_none() && summary.get("stalled").is_none(), "{summary}");
 }
 
 #[test]
-fn texts_give_way_before_facts_do() {
+fn texts_are_cut_before_facts() {
     for room in [0, 1_500, 3_000, 8_000] {
-        let worker = Worker::new(&longest(7), room);
+        let worker = WorkerReport::new(&longest(7), room);
         assert!(size::of(&worker) <= room.max(2_080), "{} of {room}", size::of(&worker));
         assert_eq!(worker.outcome.unwrap().run.reason, Some("model_not_found"));
     }
 }
 
 #[test]
-fn the_reason_of_a_failure_and_the_mend_come_with_it() {
+fn failure_has_its_reason_and_next_step() {
     let cases = [
         (FailureKind::Auth, "auth_error", "get_backend_status codex"),
         (FailureKind::UsageLimit, "usage_limit", "with another backend"),
         (FailureKind::Verification, "verification_failed", "with feedback"),
         (FailureKind::NoResult, "crashed", "retry_worker w-3-fix-parser"),
     ];
-    for (kind, reason, mend) in cases {
+    for (kind, reason, step) in cases {
         let mut view = settled(3, Ending::Failed);
         Arc::make_mut(&mut view.worker).settled[0].failure = Some(BriefFailure { kind, message: "why".into() });
-        let worker = Worker::new(&view, 4_000);
-        assert!(worker.next_step.contains(mend), "{}", worker.next_step);
+        let worker = WorkerReport::new(&view, 4_000);
+        assert!(worker.next_step.contains(step), "{}", worker.next_step);
         let run = worker.outcome.unwrap().run;
         assert_eq!((run.reason, run.message.as_deref()), (Some(reason), Some("why")));
     }

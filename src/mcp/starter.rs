@@ -1,5 +1,5 @@
-//! The orchestrator behind the session: started beside it, and started again by the next call where it could not be,
-//! since what spoke against it (a full disk, a folder without permission, a wrong setting) may have been mended meanwhile.
+//! Starts the orchestrator beside the session. After a failed start the next call starts it again, since the cause (a
+//! full disk, a missing permission, a wrong setting) may be gone by then.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,31 +12,31 @@ type Start = dyn Fn() -> Result<Orchestrator, String> + Send + Sync;
 type Starting = Shared<BoxFuture<'static, Result<Orchestrator, Arc<str>>>>;
 
 #[derive(Clone)]
-pub(super) struct Lead {
+pub(super) struct Starter {
     start: Arc<Start>,
     newest: Arc<Mutex<Starting>>,
 }
 
-impl Lead {
-    /// Begins at once.
-    pub fn start(start: impl Fn() -> Result<Orchestrator, String> + Send + Sync + 'static) -> Self {
+impl Starter {
+    /// Begins the first start at once.
+    pub fn new(start: impl Fn() -> Result<Orchestrator, String> + Send + Sync + 'static) -> Self {
         let start: Arc<Start> = Arc::new(start);
         let newest = Arc::new(Mutex::new(begin(Arc::clone(&start))));
         Self { start, newest }
     }
 
-    /// The orchestrator, once it has started, or why it cannot lead.
+    /// Returns the orchestrator once it has started, or the reason why it did not.
     pub async fn get(&self) -> Result<Orchestrator, Arc<str>> {
         self.newest().await
     }
 
-    /// What there is without waiting.
-    pub fn now(&self) -> Option<Orchestrator> {
+    /// Returns the orchestrator if it has started already.
+    pub fn started(&self) -> Option<Orchestrator> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest.peek()?.as_ref().ok().cloned()
     }
 
-    /// A start that runs is waited for by all; one that failed before is made anew.
+    /// Returns the current start, or a new one if that has failed.
     fn newest(&self) -> Starting {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(newest.peek(), Some(Err(_))) {
@@ -52,13 +52,11 @@ fn begin(start: Arc<Start>) -> Starting {
         match started.await {
             Ok(Ok(orchestrator)) => Ok(orchestrator),
             Ok(Err(reason)) => Err(Arc::from(reason)),
-            Err(_) => {
-                Err(Arc::from("orchestrator-boss could not start, which is a bug in it: its log (stderr) has more"))
-            }
+            Err(_) => Err(Arc::from("orchestrator-boss cannot start because of a bug: see its log (stderr)")),
         }
     };
     let starting = starting.boxed().shared();
-    // Somebody has to drive it while no call waits for it.
+    // The start must progress while no call waits for it.
     tokio::spawn(starting.clone());
     starting
 }

@@ -1,39 +1,38 @@
-//! Converts arguments from the forms that real clients send. Some send arrays, objects, numbers and booleans as JSON
-//! text. Some send a single value instead of a list, or the number of a worker instead of its name. A value with a
-//! clear meaning is converted. Any other value stays as it is, and is later refused with the parameter's name. A text
-//! parameter stays a text, whatever it looks like.
+//! Coerces arguments to the types of a tool's schema. Some clients send arrays, objects, numbers and booleans as JSON
+//! text, a single value instead of a list, or the number of a worker instead of its name.
 //!
-//! The types come from the tool's own schema, so that there is no second list of parameters.
+//! A value without a clear meaning stays unchanged, and is later refused with the parameter's name. A text parameter
+//! always stays a text.
 
 use rmcp::model::JsonObject;
 use serde_json::{Number, Value};
 
-/// Text parameters that name a worker, a task or a request. For them a number counts as a text without its quotes.
+/// Text parameters that accept a number as a text without its quotes.
 const NAMES: [&str; 5] = ["worker_id", "worker_ids", "task_id", "depends_on", "request_id"];
 
 /// Converts all parameters of an object to the types in its schema.
-pub(super) fn read(arguments: &mut JsonObject, schema: &JsonObject) {
+pub(super) fn coerce(arguments: &mut JsonObject, schema: &JsonObject) {
     let Some(Value::Object(properties)) = schema.get("properties") else { return };
     for (name, schema) in properties {
         if let (Some(value), Value::Object(schema)) = (arguments.get_mut(name), schema) {
-            read_value(value, schema, NAMES.contains(&name.as_str()));
+            coerce_value(value, schema, NAMES.contains(&name.as_str()));
         }
     }
 }
 
-fn read_value(value: &mut Value, schema: &JsonObject, is_name: bool) {
+fn coerce_value(value: &mut Value, schema: &JsonObject, is_name: bool) {
     let kind = schema.get("type").and_then(Value::as_str).unwrap_or_default();
-    if let Some(said) = value.as_str().and_then(|text| said_by(text, kind)) {
-        *value = said;
+    if let Some(parsed) = value.as_str().and_then(|text| parse_as(text, kind)) {
+        *value = parsed;
     }
     match (kind, &mut *value) {
         ("array", Value::Array(items)) => {
             if let Some(Value::Object(schema)) = schema.get("items") {
-                items.iter_mut().for_each(|item| read_value(item, schema, is_name));
+                items.iter_mut().for_each(|item| coerce_value(item, schema, is_name));
             }
         }
-        ("array", Value::String(_) | Value::Object(_) | Value::Number(_)) => read_alone(value, schema, is_name),
-        ("object", Value::Object(object)) => read(object, schema),
+        ("array", Value::String(_) | Value::Object(_) | Value::Number(_)) => wrap_in_list(value, schema, is_name),
+        ("object", Value::Object(object)) => coerce(object, schema),
         ("integer", Value::Number(number)) => {
             if let Some(whole) = whole(number) {
                 *number = whole;
@@ -48,43 +47,43 @@ fn read_value(value: &mut Value, schema: &JsonObject, is_name: bool) {
 }
 
 /// Parses a text as JSON, if the result has the parameter's type. `null` stands for a value that was left out.
-fn said_by(text: &str, kind: &str) -> Option<Value> {
+fn parse_as(text: &str, kind: &str) -> Option<Value> {
     let text = text.trim();
     if kind == "boolean" {
         // Python writes `True` and `False`.
         return text.to_ascii_lowercase().parse().ok().map(Value::Bool);
     }
-    let said: Value = serde_json::from_str(text).ok()?;
+    let parsed: Value = serde_json::from_str(text).ok()?;
     let fits = match kind {
-        "array" => said.is_array() || said.is_object() || said.is_null(),
-        "object" => said.is_object() || said.is_null(),
-        "integer" | "number" => said.is_number() || said.is_null(),
+        "array" => parsed.is_array() || parsed.is_object() || parsed.is_null(),
+        "object" => parsed.is_object() || parsed.is_null(),
+        "integer" | "number" => parsed.is_number() || parsed.is_null(),
         _ => false,
     };
-    fits.then_some(said)
+    fits.then_some(parsed)
 }
 
 /// Wraps a single element in a list, if it has the type of the list's items.
-fn read_alone(value: &mut Value, schema: &JsonObject, is_name: bool) {
+fn wrap_in_list(value: &mut Value, schema: &JsonObject, is_name: bool) {
     let Some(Value::Object(items)) = schema.get("items") else { return };
-    let mut alone = value.clone();
-    read_value(&mut alone, items, is_name);
+    let mut item = value.clone();
+    coerce_value(&mut item, items, is_name);
     let fits = match items.get("type").and_then(Value::as_str) {
-        Some("string") => alone.as_str().is_some_and(|text| !text.trim().is_empty()),
-        Some("object") => alone.is_object(),
+        Some("string") => item.as_str().is_some_and(|text| !text.trim().is_empty()),
+        Some("object") => item.is_object(),
         _ => false,
     };
     if fits {
-        *value = Value::Array(vec![alone]);
+        *value = Value::Array(vec![item]);
     }
 }
 
 /// Converts a number such as `5.0` to a whole one. Some clients have only floating-point numbers.
 fn whole(number: &Number) -> Option<Number> {
-    /// Maximum up to which every whole number has a floating-point form.
-    const MOST: f64 = 9_007_199_254_740_992.0;
+    /// The largest number below which every whole number has a floating-point form.
+    const MAX: f64 = 9_007_199_254_740_992.0;
     let value = number.as_f64().filter(|value| number.is_f64() && value.fract() == 0.0)?;
-    (0.0..=MOST).contains(&value).then(|| Number::from(value as u64))
+    (0.0..=MAX).contains(&value).then(|| Number::from(value as u64))
 }
 
 #[cfg(test)]
@@ -99,9 +98,9 @@ mod tests {
         tool.input_schema.as_ref().clone()
     }
 
-    fn as_read(tool: &str, arguments: Value) -> Value {
+    fn coerced(tool: &str, arguments: Value) -> Value {
         let Value::Object(mut arguments) = arguments else { panic!("an object is needed") };
-        read(&mut arguments, &schema(tool));
+        coerce(&mut arguments, &schema(tool));
         Value::Object(arguments)
     }
 
@@ -139,25 +138,25 @@ mod tests {
     }
 
     #[test]
-    fn every_parameter_of_every_tool_is_read_from_json_text() {
-        let mut read_of_all = 0;
+    fn every_parameter_is_accepted_as_json_text() {
+        let mut checked = 0;
         for tool in tools::definitions() {
             let schema = &tool.input_schema;
             let Some(Value::Object(properties)) = schema.get("properties") else { continue };
             for (name, property) in properties {
                 let meant = sample(name, property.as_object().unwrap());
                 for sent in [meant.clone(), stringified(&meant), stringified(&meant).to_string().parse().unwrap()] {
-                    let read = as_read(&tool.name, json!({ name: sent }));
-                    assert_eq!(read[name], meant, "{} {name}: {sent}", tool.name);
+                    let value = coerced(&tool.name, json!({ name: sent }));
+                    assert_eq!(value[name], meant, "{} {name}: {sent}", tool.name);
                 }
-                read_of_all += 1;
+                checked += 1;
             }
         }
-        assert!(read_of_all > 40, "{read_of_all}");
+        assert!(checked > 40, "{checked}");
     }
 
     #[test]
-    fn what_a_value_plainly_says_is_taken_as_that() {
+    fn values_with_a_clear_meaning_are_coerced() {
         for (tool, sent, meant) in [
             ("wait_for_any_worker", json!({"worker_ids": "w-3"}), json!({"worker_ids": ["w-3"]})),
             ("wait_for_any_worker", json!({"worker_ids": 3}), json!({"worker_ids": ["3"]})),
@@ -182,12 +181,12 @@ mod tests {
             ),
             ("create_worker_mission", json!({"task_id": 7}), json!({"task_id": "7"})),
         ] {
-            assert_eq!(as_read(tool, sent.clone()), meant, "{tool} {sent}");
+            assert_eq!(coerced(tool, sent.clone()), meant, "{tool} {sent}");
         }
     }
 
     #[test]
-    fn a_text_stays_a_text_and_nonsense_stays_what_it_is() {
+    fn texts_and_unclear_values_stay_unchanged() {
         for (tool, sent) in [
             ("create_worker_mission", json!({"prompt": "[1, 2]", "title": "{\"a\": 1}", "verify_command": "true"})),
             ("send_message_to_worker", json!({"message": "null"})),
@@ -203,16 +202,16 @@ mod tests {
             ("batch_create_workers", json!({"workers": ["not a mission", 3]})),
             ("batch_create_workers", json!({"workers": "not a mission"})),
         ] {
-            assert_eq!(as_read(tool, sent.clone()), sent, "{tool}");
+            assert_eq!(coerced(tool, sent.clone()), sent, "{tool}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_of_a_text_parameter_is_ever_changed(text in any::<String>()) {
+        fn text_parameters_stay_unchanged(text in any::<String>()) {
             for name in ["prompt", "title", "task_id", "verify_command"] {
                 let sent = json!({ name: text });
-                prop_assert_eq!(as_read("create_worker_mission", sent.clone()), sent);
+                prop_assert_eq!(coerced("create_worker_mission", sent.clone()), sent);
             }
         }
     }
