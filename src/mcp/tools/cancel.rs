@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::list::ScopeArgument;
 use super::{Tool, ToolCall, ToolKind};
 use crate::mcp::arguments::{self, NAME, TITLE};
 use crate::mcp::error::ToolError;
@@ -35,7 +34,8 @@ pub(super) struct CancelAllArguments {
     /// One line of at most 200 bytes, kept in the outcomes.
     reason: Option<String>,
     /// mine (default), or all to include workers of other sessions on this repository.
-    scope: Option<ScopeArgument>,
+    #[schemars(with = "Option<String>", extend("enum" = ["mine", "all"]))]
+    scope: Option<Scope>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -45,18 +45,12 @@ pub(super) struct CancelReport {
     /// Processes still running.
     survivors: u32,
     /// full: all candidate processes were checked; best_effort: the system hides some.
-    proof: ProofReport,
+    #[schemars(with = "String", extend("enum" = ["full", "best_effort"]))]
+    proof: Proof,
     /// It had already settled; nothing was done.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     already_settled: bool,
     next_step: String,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum ProofReport {
-    Full,
-    BestEffort,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -122,10 +116,7 @@ impl CancelReport {
             worker_id: id.to_string(),
             status: answer.status.as_str(),
             survivors: answer.survivors,
-            proof: match answer.proof {
-                Proof::Full => ProofReport::Full,
-                Proof::BestEffort => ProofReport::BestEffort,
-            },
+            proof: answer.proof,
             already_settled: answer.already_settled,
             next_step,
         }
@@ -145,7 +136,7 @@ it only if the user asks.";
 
     async fn run(call: ToolCall, arguments: CancelAllArguments) -> Result<CancelAllReport, ToolError> {
         let reason = reason(arguments.reason)?;
-        let scope = arguments.scope.map(Scope::from).unwrap_or_default();
+        let scope = arguments.scope.unwrap_or_default();
         let (ended, already_settled) = call.orchestrator.cancel_all(&call.boss, scope, &reason).await?;
         Ok(CancelAllReport::new(already_settled, ended))
     }

@@ -39,7 +39,8 @@ pub(super) struct IntegrateArguments {
     /// Target branch; default: the integration branch.
     into: Option<String>,
     /// merge (default), squash or cherry_pick.
-    strategy: Option<StrategyArgument>,
+    #[schemars(with = "Option<String>", extend("enum" = ["merge", "squash", "cherry_pick"]))]
+    strategy: Option<IntegrationStrategy>,
     /// Shell command that must pass on the result, in a private worktree, before the target moves.
     verify_command: Option<String>,
     /// true: then push to its upstream, never with force. Default false.
@@ -48,14 +49,6 @@ pub(super) struct IntegrateArguments {
     dry_run: Option<bool>,
     /// Repository of the branch; default: the worker's, or the server's.
     repo_path: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum StrategyArgument {
-    Merge,
-    Squash,
-    CherryPick,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -138,11 +131,7 @@ same arguments. Check the worker's outcome first: merge work that is completed a
         let time = time.max(Duration::from_secs(1));
         let request = IntegrationRequest {
             into: optional(arguments.into, |branch| arguments::name("into", branch))?,
-            strategy: match arguments.strategy {
-                None | Some(StrategyArgument::Merge) => IntegrationStrategy::Merge,
-                Some(StrategyArgument::Squash) => IntegrationStrategy::Squash,
-                Some(StrategyArgument::CherryPick) => IntegrationStrategy::CherryPick,
-            },
+            strategy: arguments.strategy.unwrap_or_default(),
             verify_command: optional(arguments.verify_command, |it| {
                 arguments::text("verify_command", it, arguments::LINE)
             })?,

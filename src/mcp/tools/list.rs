@@ -24,7 +24,8 @@ pub(super) struct ListArguments {
     #[serde(default)]
     status: Vec<StatusFilter>,
     /// mine (default), or all to include workers of other sessions.
-    scope: Option<ScopeArgument>,
+    #[schemars(with = "Option<String>", extend("enum" = ["mine", "all"]))]
+    scope: Option<Scope>,
     /// Page size, 1 to 100, default 20; a page may hold fewer.
     limit: Option<u64>,
     /// next_cursor of the previous answer.
@@ -46,22 +47,6 @@ enum StatusFilter {
     Lost,
     Blocked,
     Stalled,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ScopeArgument {
-    Mine,
-    All,
-}
-
-impl From<ScopeArgument> for Scope {
-    fn from(scope: ScopeArgument) -> Self {
-        match scope {
-            ScopeArgument::Mine => Scope::Mine,
-            ScopeArgument::All => Scope::All,
-        }
-    }
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -123,7 +108,7 @@ repeatedly. Page with limit and cursor. scope all includes the workers of other 
         let before = arguments::optional(arguments.cursor, |cursor| {
             WorkerId::number_in(&cursor).ok_or(ArgumentError::Cursor(size::line(&cursor, 80)))
         })?;
-        let scope = arguments.scope.map(Scope::from).unwrap_or_default();
+        let scope = arguments.scope.unwrap_or_default();
         let filter = PageFilter { statuses: arguments.status, before };
         let request =
             PageRequest { scope, shows: Box::new(move |worker| filter.admits(worker)), limit: limit as usize };

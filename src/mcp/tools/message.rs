@@ -19,14 +19,8 @@ pub(super) struct MessageArguments {
     /// At most 1 MiB.
     message: String,
     /// when_ready (default: as soon as it accepts input) or interrupt (stops its turn first).
-    delivery: Option<DeliveryArgument>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum DeliveryArgument {
-    WhenReady,
-    Interrupt,
+    #[schemars(with = "Option<String>", extend("enum" = ["when_ready", "interrupt"]))]
+    delivery: Option<Delivery>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -34,17 +28,10 @@ pub(super) struct MessageReport {
     message_id: String,
     /// live (passed to the running agent), queued (delivered after its turn or when it starts), next_attempt (it had
     /// settled; the message started another attempt).
-    delivered: DeliveredReport,
+    #[schemars(with = "String", extend("enum" = ["live", "queued", "next_attempt"]))]
+    delivered: MessageDelivery,
     status: &'static str,
     next_step: String,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum DeliveredReport {
-    Live,
-    Queued,
-    NextAttempt,
 }
 
 impl Tool for SendMessageToWorker {
@@ -61,18 +48,11 @@ same session. get_worker_status with include [\"messages\"] shows whether it arr
     async fn run(call: ToolCall, arguments: MessageArguments) -> Result<MessageReport, ToolError> {
         let name = arguments::line("worker_id", arguments.worker_id, NAME)?;
         let text = arguments::text("message", arguments.message, PROMPT)?;
-        let delivery = match arguments.delivery {
-            None | Some(DeliveryArgument::WhenReady) => Delivery::WhenReady,
-            Some(DeliveryArgument::Interrupt) => Delivery::Interrupt,
-        };
+        let delivery = arguments.delivery.unwrap_or_default();
         let answer = call.orchestrator.send_message(&call.boss, &name, NewMessage { text, delivery }).await?;
         Ok(MessageReport {
             message_id: answer.message_id.to_string(),
-            delivered: match answer.delivered {
-                MessageDelivery::Live => DeliveredReport::Live,
-                MessageDelivery::Queued => DeliveredReport::Queued,
-                MessageDelivery::NextAttempt => DeliveredReport::NextAttempt,
-            },
+            delivered: answer.delivered,
             status: answer.status.as_str(),
             next_step: "wait_for_any_worker".to_owned(),
         })

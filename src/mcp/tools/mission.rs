@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::config::Settings;
 use crate::mcp::arguments::{self, ArgumentError, KEY, LINE, NAME, PROMPT, TITLE, optional};
 use crate::mission::create::{Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId};
-use crate::mission::spec;
+use crate::mission::spec::{self, Permissions};
 use crate::orchestrator::Orchestrator;
 
 /// A week.
@@ -61,6 +61,7 @@ pub(super) struct MissionArguments {
     request_id: Option<String>,
     /// read_only, edit (default: change the worktree, run commands, commit, use the network) or full (no sandbox; needs
     /// the user's permission in the settings).
+    #[schemars(with = "Option<String>", extend("enum" = ["read_only", "edit", "full"]))]
     permissions: Option<Permissions>,
 }
 
@@ -75,14 +76,6 @@ pub(super) struct WorktreeArguments {
     path: Option<String>,
     /// Subfolder for the worker and verify_command; default: the subfolder of this server.
     directory: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Permissions {
-    ReadOnly,
-    Edit,
-    Full,
 }
 
 impl MissionArguments {
@@ -152,12 +145,10 @@ fn place(directory: Option<String>, worktree: Option<WorktreeArguments>) -> Resu
     }
 }
 
-fn permissions(asked: Option<Permissions>, settings: &Settings) -> Result<spec::Permissions, ArgumentError> {
-    match asked {
-        None | Some(Permissions::Edit) => Ok(spec::Permissions::Edit),
-        Some(Permissions::ReadOnly) => Ok(spec::Permissions::ReadOnly),
-        Some(Permissions::Full) if settings.allow_full_permissions => Ok(spec::Permissions::Full),
-        Some(Permissions::Full) => Err(ArgumentError::FullPermissions),
+fn permissions(requested: Option<Permissions>, settings: &Settings) -> Result<Permissions, ArgumentError> {
+    match requested.unwrap_or_default() {
+        Permissions::Full if !settings.allow_full_permissions => Err(ArgumentError::FullPermissions),
+        permissions => Ok(permissions),
     }
 }
 

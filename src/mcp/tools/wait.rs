@@ -50,7 +50,8 @@ pub(super) struct OneArguments {
 pub(super) struct WaitReport {
     /// settled, attention (a worker has stalled, or nothing can start: see waits_for), blocked (a task needs you),
     /// still_running (time is up; not an error), idle (nothing is running or queued).
-    status: WaitReportStatus,
+    #[schemars(with = "String", extend("enum" = ["settled", "attention", "blocked", "still_running", "idle"]))]
+    status: WaitStatus,
     next_step: String,
     settled: Vec<wire::WorkerReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -72,16 +73,6 @@ pub(super) struct WaitReport {
     /// Number of omitted workers and tasks; list_worker_missions shows all.
     #[serde(skip_serializing_if = "wire::is_zero")]
     not_shown: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum WaitReportStatus {
-    Settled,
-    Attention,
-    Blocked,
-    StillRunning,
-    Idle,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -171,7 +162,7 @@ impl WaitReport {
         let (still_running, rest) = size::fit(summaries, space.left);
         space.spend(&still_running, rest);
 
-        let status = status(answer.status);
+        let status = answer.status;
         let next_step = next_step(status, &settled, answer.more, answer.blocked.first().map(|(task, _)| task.as_str()));
         Self {
             status,
@@ -189,7 +180,7 @@ impl WaitReport {
     }
 
     fn is_empty(&self) -> bool {
-        self.status == WaitReportStatus::Idle && self.settled.is_empty()
+        self.status == WaitStatus::Idle && self.settled.is_empty()
     }
 }
 
@@ -228,31 +219,19 @@ impl BlockedTask {
     }
 }
 
-fn status(status: WaitStatus) -> WaitReportStatus {
-    match status {
-        WaitStatus::Settled => WaitReportStatus::Settled,
-        WaitStatus::Attention => WaitReportStatus::Attention,
-        WaitStatus::Blocked => WaitReportStatus::Blocked,
-        WaitStatus::StillRunning => WaitReportStatus::StillRunning,
-        WaitStatus::Idle => WaitReportStatus::Idle,
-    }
-}
-
-fn next_step(status: WaitReportStatus, settled: &[wire::WorkerReport], more: usize, blocked: Option<&str>) -> String {
+fn next_step(status: WaitStatus, settled: &[wire::WorkerReport], more: usize, blocked: Option<&str>) -> String {
     match (status, settled) {
-        (WaitReportStatus::Settled, [one]) if more == 0 => format!("{}; then wait_for_any_worker", one.next_step()),
-        (WaitReportStatus::Settled, _) => "follow each worker's next_step, then wait_for_any_worker".to_owned(),
-        (WaitReportStatus::Attention, _) => "follow the next_step of each worker in attention".to_owned(),
-        (WaitReportStatus::Blocked, _) => match blocked {
+        (WaitStatus::Settled, [one]) if more == 0 => format!("{}; then wait_for_any_worker", one.next_step()),
+        (WaitStatus::Settled, _) => "follow each worker's next_step, then wait_for_any_worker".to_owned(),
+        (WaitStatus::Attention, _) => "follow the next_step of each worker in attention".to_owned(),
+        (WaitStatus::Blocked, _) => match blocked {
             Some(task) => {
                 format!("task {} is blocked: retry_worker, or create a narrower mission", size::line(task, 110))
             }
             None => "list_worker_missions with status [\"blocked\"]".to_owned(),
         },
-        (WaitReportStatus::StillRunning, _) => {
-            "wait_for_any_worker again; queued workers start by themselves".to_owned()
-        }
-        (WaitReportStatus::Idle, _) => {
+        (WaitStatus::StillRunning, _) => "wait_for_any_worker again; queued workers start by themselves".to_owned(),
+        (WaitStatus::Idle, _) => {
             "nothing is running or queued: batch_create_workers for the next missions, or finish".to_owned()
         }
     }
