@@ -22,7 +22,7 @@ points! {
     JournalAppend, JournalLine, JournalWritten, JournalSynced,
     RotationBegins, GenerationWritten, GenerationOpened, OldGenerationRemoved,
     // The server: what it decided is saved, and not yet acted on or answered.
-    Joined, Decided, BatchRegistered, InboxEntryPosted, CancelNoted, Requeued, RetriedByItself, Offered, Delivered,
+    Joined, Decided, BatchRegistered, InboxEntryPosted, CancelNoted, Requeued, RetriedByItself, Notified, Acknowledged,
     AnswerSent, AnswerWritten, CalledOffRecorded, VerificationPrepared, Proven, Merged, WorktreeRemoved, Leaving,
     // The server, on the way from admitted to running, and to the end.
     Admitted, BranchBegun, WorktreeRecorded, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,

@@ -21,7 +21,7 @@ use super::visit;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::cli::hint;
 use crate::files::lease;
-use crate::mission::handover;
+use crate::mission::delivery;
 use crate::mission::id::WorkerId;
 use crate::orchestrator::{LoggedEvent, Observer, WorkerView};
 use crate::process::Tail;
@@ -272,7 +272,7 @@ impl Logs<'_> {
         }
         let view = self.look()?;
         let this = attempt.root().file_name().and_then(|name| name.to_str()?.parse().ok()).unwrap_or(0);
-        Ok(view.worker.attempt > this || (view.worker.attempt == this && handover::is_final(&view.worker)))
+        Ok(view.worker.attempt > this || (view.worker.attempt == this && delivery::is_final(&view.worker)))
     }
 
     fn look(&mut self) -> Result<WorkerView, End> {
@@ -291,7 +291,7 @@ impl Logs<'_> {
             if let Some(next) = folder.attempts().into_iter().find(|number| *number > shown) {
                 return Ok(Some(next));
             }
-            if handover::is_final(&view.worker) && view.worker.attempt <= shown {
+            if delivery::is_final(&view.worker) && view.worker.attempt <= shown {
                 return Ok(None);
             }
             if !said && !view.worker.status.is_live() {

@@ -16,8 +16,8 @@ use super::terminal::{self, paint};
 use super::visit;
 use crate::cli::hint;
 use crate::files::lease;
+use crate::mission::delivery;
 use crate::mission::entry::Brief;
-use crate::mission::handover;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::blocked_by;
@@ -135,7 +135,7 @@ fn heeds(path: &std::path::Path) -> bool {
 fn named(args: &WaitArgs, observer: &Observer, overview: &Overview) -> Result<Vec<WorkerId>, End> {
     let mut ids: Vec<WorkerId> = match args.workers.is_empty() {
         true => {
-            overview.workers().filter(|it| !handover::is_final(&it.worker)).map(|it| it.worker.id.clone()).collect()
+            overview.workers().filter(|it| !delivery::is_final(&it.worker)).map(|it| it.worker.id.clone()).collect()
         }
         false => {
             let find = |name: &String| Ok(observer.find(name).map_err(visit::refused)?.worker.id.clone());
@@ -172,7 +172,7 @@ impl Wait<'_> {
         for id in std::mem::take(&mut self.open) {
             let view = overview.workers().find(|it| it.worker.id == id).cloned();
             let view = view.map_or_else(|| observer.find(id.as_str()).map_err(visit::refused), Ok)?;
-            if handover::is_final(&view.worker) {
+            if delivery::is_final(&view.worker) {
                 settled = true;
                 self.failed |= view.worker.status != WorkerStatus::Settled(Ending::Completed);
                 self.blocked |= view.worker.needs_you();

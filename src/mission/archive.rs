@@ -5,11 +5,11 @@ use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::delivery::{self, Notification};
 use super::graph;
-use super::handover;
 use super::id::{TaskId, WorkerId};
 use super::race;
-use super::registry::{Registry, Report, Worker};
+use super::registry::{Registry, Worker};
 
 /// What was handed to a client this long ago and never proven to have arrived is not waited for any longer.
 const PROOF_CEILING: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -37,7 +37,7 @@ pub fn movable(registry: &Registry, kept: Kept, now: Timestamp) -> Vec<WorkerId>
     if settled <= kept.newest + kept.slack {
         return Vec::new();
     }
-    let open = registry.workers().filter(|worker| !handover::is_final(worker));
+    let open = registry.workers().filter(|worker| !delivery::is_final(worker));
     let mut held: HashSet<&TaskId> = open.flat_map(|worker| &worker.mission.depends_on).collect();
     let mut moved = Vec::new();
     let mut racers = HashSet::new();
@@ -67,16 +67,16 @@ fn together<'a>(registry: &'a Registry, worker: &'a Worker) -> Vec<&'a Worker> {
 }
 
 fn is_done_with(registry: &Registry, worker: &Worker, now: Timestamp) -> bool {
-    let told = |report: &Report| match report {
-        Report::Delivered => true,
-        Report::Offered { .. } => {
+    let reported = |notification: &Notification| match notification {
+        Notification::Acknowledged => true,
+        Notification::InFlight { .. } => {
             worker.last().is_some_and(|brief| now.duration_since(brief.settled_at) > PROOF_CEILING)
         }
-        Report::Due | Report::Unproven => false,
+        Notification::Pending | Notification::Unconfirmed => false,
     };
-    handover::is_final(worker)
-        && told(&worker.report)
-        && (told(&worker.block_report) || graph::block(registry, worker).is_none())
+    delivery::is_final(worker)
+        && reported(&worker.notification)
+        && (reported(&worker.block_notification) || graph::block(registry, worker).is_none())
 }
 
 #[cfg(test)]
@@ -89,12 +89,12 @@ mod tests {
     const KEPT: Kept = Kept { newest: 1, slack: 1 };
 
     fn tell(registry: &mut Registry, id: &WorkerId) {
-        apply(registry, "s", Entry::Offered { boss: "b".into(), settled: vec![(id.clone(), 1)], blocked: Vec::new() });
+        apply(registry, "s", Entry::Notified { boss: "b".into(), settled: vec![(id.clone(), 1)], blocked: Vec::new() });
     }
 
     fn deliver(registry: &mut Registry) {
         let offers = (0..=registry.seq).collect();
-        apply(registry, "s", Entry::Delivered { offers, settled: Vec::new(), blocked: Vec::new() });
+        apply(registry, "s", Entry::Acknowledged { deliveries: offers, settled: Vec::new(), blocked: Vec::new() });
     }
 
     fn moved(registry: &Registry, now: Timestamp) -> Vec<String> {

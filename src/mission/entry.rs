@@ -114,24 +114,28 @@ pub enum Entry {
         by: BossId,
         reason: String,
     },
-    /// Settlements and blocks that a wait is about to answer with. The line's `seq` is the name of this offer.
-    Offered {
+    /// Settlements and blocks that a wait is about to answer with. The line's `seq` identifies this delivery.
+    #[serde(alias = "offered")]
+    Notified {
         boss: BossId,
         settled: Vec<(WorkerId, u32)>,
         blocked: Vec<WorkerId>,
     },
-    /// The delivery of offers, shown by a later request of the boss. It includes their content, which another server
-    /// may have offered again meanwhile.
-    Delivered {
-        offers: Vec<u64>,
+    /// The acknowledgement of deliveries by a later request of the boss. It includes their content, which another
+    /// server may have sent again meanwhile.
+    #[serde(alias = "delivered")]
+    Acknowledged {
+        #[serde(alias = "offers")]
+        deliveries: Vec<u64>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         settled: Vec<(WorkerId, u32)>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         blocked: Vec<WorkerId>,
     },
-    /// The answer that an offer was made for was never sent.
+    /// The answer of a delivery was never sent.
     Withdrawn {
-        offer: u64,
+        #[serde(alias = "offer")]
+        delivery: u64,
     },
     /// This server looks after these workers from now on.
     LeaseTaken {
@@ -169,8 +173,8 @@ impl Entry {
     pub(super) fn is_only_news(&self) -> bool {
         matches!(
             self,
-            Entry::Offered { .. }
-                | Entry::Delivered { .. }
+            Entry::Notified { .. }
+                | Entry::Acknowledged { .. }
                 | Entry::Withdrawn { .. }
                 | Entry::Answered { .. }
                 | Entry::Running { .. }

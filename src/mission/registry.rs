@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::budget::Spent;
+use super::delivery::Notification;
 use super::entry::{Brief, Entry, Line, NewWorker, NextAttempt, Start};
 use super::graph;
 use super::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
@@ -102,11 +103,11 @@ pub struct Worker {
     pub integration_branch: Option<String>,
     /// One brief per attempt, oldest first.
     pub settled: Vec<Brief>,
-    #[serde(default)]
-    pub report: Report,
-    /// The report of its current block, which its boss gets only once.
-    #[serde(default)]
-    pub block_report: Report,
+    #[serde(default, alias = "report")]
+    pub notification: Notification,
+    /// The notification of its current block, which its boss gets only once.
+    #[serde(default, alias = "block_report")]
+    pub block_notification: Notification,
     pub created_at: Timestamp,
     pub queued_at: Timestamp,
     /// The journal's entry that queued it: what is first in the queue does not depend on a clock.
@@ -156,33 +157,6 @@ pub struct Integrated {
     pub partial: bool,
 }
 
-/// The delivery state of the notification of the last settlement or block.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum Report {
-    #[default]
-    Due,
-    /// An answer with it was handed to the client; nothing shows yet that it arrived.
-    Offered {
-        offer: u64,
-        server: ServerId,
-        /// It had been offered before.
-        again: bool,
-    },
-    /// It was offered, may have arrived, and is to be told once more.
-    Unproven,
-    Delivered,
-}
-
-impl Report {
-    fn offer(&mut self, line: &Line) {
-        if *self != Report::Delivered {
-            let again = *self != Report::Due;
-            *self = Report::Offered { offer: line.seq, server: line.server.clone(), again };
-        }
-    }
-}
-
 impl Worker {
     fn new(new: &NewWorker, line: &Line) -> Self {
         let mission = new.mission.clone();
@@ -205,8 +179,8 @@ impl Worker {
             race: new.race.clone(),
             integration_branch: new.integration_branch.clone(),
             settled: Vec::new(),
-            report: Report::Due,
-            block_report: Report::Due,
+            notification: Notification::Pending,
+            block_notification: Notification::Pending,
             created_at: line.at,
             queued_at: line.at,
             queued_seq: line.seq,
@@ -391,14 +365,14 @@ impl Registry {
                 workers.iter().for_each(|new| self.add(new, line));
                 self.forget_mended_blocks();
             }
-            Entry::Offered { settled, blocked, .. } => self.offer(line, settled, blocked),
-            Entry::Delivered { offers, settled, blocked } => {
-                self.move_reports(|offer| offers.contains(&offer), |_| Report::Delivered);
-                self.note_arrived(settled, blocked);
+            Entry::Notified { settled, blocked, .. } => {
+                self.change_notifications(settled, blocked, |it| it.send(line.seq, &line.server));
             }
-            Entry::Withdrawn { offer } => {
-                self.move_reports(|it| it == *offer, |again| if again { Report::Unproven } else { Report::Due });
+            Entry::Acknowledged { deliveries, settled, blocked } => {
+                self.change_all_notifications(|it| it.acknowledged(deliveries));
+                self.change_notifications(settled, blocked, Notification::confirm);
             }
+            Entry::Withdrawn { delivery } => self.change_all_notifications(|it| it.withdrawn(*delivery)),
             Entry::LeaseTaken { workers } => {
                 for id in workers {
                     self.change(id, |worker| worker.lease = line.server.clone());
@@ -473,7 +447,7 @@ impl Registry {
                 spent = Some((worker.boss.clone(), Spent::by(brief, &worker.settled)));
                 worker.attempt = brief.attempt;
                 worker.settled.push(brief.clone());
-                worker.report = Report::Due;
+                worker.notification = Notification::Pending;
             }
         });
         if let Some((boss, spent)) = spent {
@@ -523,8 +497,8 @@ impl Registry {
                 worker.started_at = None;
                 (worker.cancel, worker.cancelled_by) = (None, None);
                 worker.diverted = None;
-                worker.report = Report::Due;
-                worker.block_report = Report::Due;
+                worker.notification = Notification::Pending;
+                worker.block_notification = Notification::Pending;
                 if let Some(race) = &mut worker.race {
                     race.is_over_for_it = race.winner.is_some();
                 }
@@ -557,57 +531,39 @@ impl Registry {
 
     /// What no longer blocks may block again, and that is news then.
     fn forget_mended_blocks(&mut self) {
-        let told = self.workers.values().filter(|worker| worker.block_report != Report::Due);
+        let told = self.workers.values().filter(|worker| worker.block_notification != Notification::Pending);
         let mended: Vec<WorkerId> =
             told.filter(|worker| graph::block(self, worker).is_none()).map(|worker| worker.id.clone()).collect();
         for id in mended {
-            self.change(&id, |worker| worker.block_report = Report::Due);
+            self.change(&id, |worker| worker.block_notification = Notification::Pending);
         }
     }
 
-    fn offer(&mut self, line: &Line, settled: &[(WorkerId, u32)], blocked: &[WorkerId]) {
+    fn change_notifications(
+        &mut self,
+        settled: &[(WorkerId, u32)],
+        blocked: &[WorkerId],
+        change: impl Fn(&mut Notification),
+    ) {
         for (id, attempt) in settled {
             self.change(id, |worker| {
                 if worker.attempt == *attempt {
-                    worker.report.offer(line);
+                    change(&mut worker.notification);
                 }
             });
         }
         for id in blocked {
-            self.change(id, |worker| worker.block_report.offer(line));
+            self.change(id, |worker| change(&mut worker.block_notification));
         }
     }
 
-    /// Whoever offered it last: the boss has it.
-    fn note_arrived(&mut self, settled: &[(WorkerId, u32)], blocked: &[WorkerId]) {
-        let arrived = |report: &mut Report| {
-            if *report != Report::Due {
-                *report = Report::Delivered;
-            }
-        };
-        for (id, attempt) in settled {
-            self.change(id, |worker| {
-                if worker.attempt == *attempt {
-                    arrived(&mut worker.report);
-                }
-            });
-        }
-        for id in blocked {
-            self.change(id, |worker| arrived(&mut worker.block_report));
-        }
-    }
-
-    fn move_reports(&mut self, concerns: impl Fn(u64) -> bool, to: impl Fn(bool) -> Report) {
-        let moved = |report: &Report| match report {
-            Report::Offered { offer, again, .. } if concerns(*offer) => Some(to(*again)),
-            _ => None,
-        };
+    fn change_all_notifications(&mut self, changed: impl Fn(&Notification) -> Option<Notification>) {
         for worker in self.workers.values_mut() {
-            if let Some(report) = moved(&worker.report) {
-                Arc::make_mut(worker).report = report;
+            if let Some(changed) = changed(&worker.notification) {
+                Arc::make_mut(worker).notification = changed;
             }
-            if let Some(report) = moved(&worker.block_report) {
-                Arc::make_mut(worker).block_report = report;
+            if let Some(changed) = changed(&worker.block_notification) {
+                Arc::make_mut(worker).block_notification = changed;
             }
         }
     }

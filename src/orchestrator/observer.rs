@@ -25,7 +25,7 @@ use crate::git::{self, Repository};
 use crate::mission::budget::Spent;
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
-use crate::mission::{graph, handover, race};
+use crate::mission::{delivery, graph, race};
 use crate::process;
 use crate::store::reader::Reader;
 use crate::store::state_file::{Told, ToldTask};
@@ -78,7 +78,7 @@ impl Overview {
 
     /// Its server lives, or it needs none any more.
     pub fn is_led(&self, worker: &Worker) -> bool {
-        handover::is_final(worker) || self.alive.contains(&worker.lease)
+        delivery::is_final(worker) || self.alive.contains(&worker.lease)
     }
 }
 

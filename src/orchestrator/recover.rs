@@ -10,8 +10,8 @@ use super::{follow, schedule};
 use crate::attempt::state_dir::StateDir;
 use crate::crash_point::{self, Point};
 use crate::files::lease;
+use crate::mission::delivery;
 use crate::mission::entry::{Brief, Entry};
-use crate::mission::handover;
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
@@ -193,7 +193,7 @@ fn orphans<'a>(
 ) -> impl Iterator<Item = &'a Arc<Worker>> {
     registry.workers().filter(move |worker| {
         let gone = dead.contains(&worker.lease) || !registry.servers.contains_key(&worker.lease);
-        !handover::is_final(worker) && worker.lease != *me && gone
+        !delivery::is_final(worker) && worker.lease != *me && gone
     })
 }
 

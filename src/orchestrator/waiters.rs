@@ -6,28 +6,23 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::actor::Actor;
 use super::answers::*;
 use super::error::OrchestratorError;
 use crate::crash_point::{self, Point};
 use crate::mission::admission::Load;
+use crate::mission::delivery::{self, Content, Deliveries, Due, InFlight, Selection, SentSettlement};
 use crate::mission::entry::Entry;
-use crate::mission::handover::{self, News, Selection, Settlement};
 use crate::mission::hint::Advice;
 use crate::mission::id::{BossId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::race;
 use crate::mission::registry::Registry;
 use crate::mission::registry::Worker;
-
-/// A request that comes sooner than this after an answer may have been sent before the answer arrived (clients call in
-/// parallel), and so proves nothing.
-const PROOF_GAP: Duration = Duration::from_millis(100);
 
 /// So many different reasons why something is queued are told at once.
 const REASONS: usize = 3;
@@ -38,8 +33,7 @@ const HELD_SHOWN: usize = 3;
 pub(super) struct Waiters {
     next_ticket: u64,
     waiting: Vec<Waiting>,
-    /// Answers that are on their way, until the boss's next request.
-    offers: Vec<Offer>,
+    deliveries: Deliveries,
     /// Stalls that were told, so that each is told once.
     told_stalls: HashSet<WorkerId>,
     /// Bosses that were told that none of their workers can start (the machine is full, a plan or a budget is used up);
@@ -53,17 +47,6 @@ struct Waiting {
     selection: Selection,
     most: usize,
     answer: oneshot::Sender<WaitAnswer>,
-}
-
-struct Offer {
-    ticket: u64,
-    boss: BossId,
-    /// Sequence number of the journal's line.
-    line: u64,
-    settled: Vec<(WorkerId, u32)>,
-    blocked: Vec<WorkerId>,
-    /// When the answer was written to the client; it may have been a moment before it got there.
-    sent: Option<Instant>,
 }
 
 impl Actor {
@@ -108,7 +91,7 @@ impl Actor {
         let waiting = self.waiters.waiting.swap_remove(at);
         let told = self.try_answer(&waiting);
         told.or_else(|| {
-            let mut news = handover::news(self.registry(), &waiting.boss, &waiting.selection, &self.context.server);
+            let mut news = delivery::due(self.registry(), &waiting.boss, &waiting.selection, &self.context.server);
             // What could not be noted as told (a full disk) is not told: it stays for later.
             news.open += news.settled.len() + news.blocked.len();
             (news.settled, news.blocked) = (Vec::new(), Vec::new());
@@ -118,8 +101,7 @@ impl Actor {
 
     /// The answer was written; from now on the boss's next request shows that it arrived.
     pub(super) fn note_sent(&mut self, ticket: u64) {
-        for offer in self.waiters.offers.iter_mut().filter(|offer| offer.ticket == ticket) {
-            offer.sent = Some(Instant::now());
+        if self.waiters.deliveries.mark_sent(ticket, Instant::now()) {
             crash_point::at(Point::AnswerSent);
         }
         self.answer_waits();
@@ -128,24 +110,15 @@ impl Actor {
     /// The client has gone, or called the wait off before it was answered.
     pub(super) fn forget_wait(&mut self, ticket: u64) {
         self.waiters.waiting.retain(|waiting| waiting.ticket != ticket);
-        let unsent = |offer: &Offer| offer.ticket == ticket && offer.sent.is_none();
-        if let Some(at) = self.waiters.offers.iter().position(unsent) {
-            let offer = self.waiters.offers.swap_remove(at);
-            self.save(vec![Entry::Withdrawn { offer: offer.line }]);
+        if let Some(withdrawn) = self.waiters.deliveries.withdraw(ticket) {
+            self.save(vec![withdrawn]);
         }
     }
 
     pub(super) fn note_arrival(&mut self, boss: &BossId) {
-        let proven = |offer: &Offer| offer.boss == *boss && offer.sent.is_some_and(|sent| sent.elapsed() >= PROOF_GAP);
-        let (arrived, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiters.offers).into_iter().partition(proven);
-        self.waiters.offers = open;
-        if !arrived.is_empty() {
-            self.save(vec![Entry::Delivered {
-                offers: arrived.iter().map(|offer| offer.line).collect(),
-                settled: arrived.iter().flat_map(|offer| offer.settled.clone()).collect(),
-                blocked: arrived.iter().flat_map(|offer| offer.blocked.clone()).collect(),
-            }]);
-            crash_point::at(Point::Delivered);
+        if let Some(acknowledged) = self.waiters.deliveries.acknowledge(boss, Instant::now()) {
+            self.save(vec![acknowledged]);
+            crash_point::at(Point::Acknowledged);
         }
     }
 
@@ -171,13 +144,13 @@ impl Actor {
         let server = self.context.server.clone();
         let stalled = self.new_stalls(&waiting.selection, &waiting.boss);
         let full = self.newly_full(&waiting.selection, &waiting.boss);
-        let news = handover::news(self.registry(), &waiting.boss, &waiting.selection, &server);
+        let news = delivery::due(self.registry(), &waiting.boss, &waiting.selection, &server);
         if !news.is_pressing() && stalled.is_empty() && !full {
             return None;
         }
         // What another wait was answered and may still be called off is this one's news then.
         let has_news = !news.settled.is_empty() || !news.blocked.is_empty() || !stalled.is_empty();
-        if !has_news && self.waiters.offers.iter().any(|it| it.boss == waiting.boss && it.sent.is_none()) {
+        if !has_news && self.waiters.deliveries.has_unsent(&waiting.boss) {
             return None;
         }
         let answer = self.to_answer(&news, &waiting.selection, &waiting.boss, waiting.most);
@@ -192,42 +165,27 @@ impl Actor {
     /// Journals what is about to be told. `None`: it could not be saved, or another server of this boss was quicker;
     /// then nothing is told now.
     fn offer(&mut self, waiting: &Waiting, answer: &WaitAnswer) -> Option<()> {
-        let settled: Vec<_> = answer.settled.iter().map(|view| (view.worker.id.clone(), view.worker.attempt)).collect();
-        let marks: Vec<bool> = answer.settled.iter().map(|view| view.redelivered).collect();
-        let told: Vec<_> = answer.blocked.iter().map(|(task, _)| task.clone()).collect();
-        if settled.is_empty() && told.is_empty() {
+        let settled = answer.settled.iter().map(|view| SentSettlement {
+            worker: view.worker.id.clone(),
+            attempt: view.worker.attempt,
+            redelivered: view.redelivered,
+        });
+        let blocked = answer.blocked.iter().map(|(task, _)| task.clone());
+        let content = Content { settled: settled.collect(), blocked: blocked.collect() };
+        if content.is_empty() {
             return Some(());
         }
-        let (boss, server) = (waiting.boss.clone(), self.context.server.clone());
-        let line = self.transact(|registry| {
-            let now = handover::news(registry, &boss, &waiting.selection, &server);
-            // With its mark: another server of this boss may have offered it since we looked.
-            let still = settled.iter().zip(&marks).all(|((id, attempt), mark)| {
-                let same = |it: &Settlement| it.worker.id == *id && it.worker.attempt == *attempt;
-                now.settled.iter().any(|it| same(it) && it.redelivered == *mark)
-            });
-            if !still {
-                return (Vec::new(), None);
-            }
-            let blocked = now.blocked.iter().filter(|(worker, _)| told.contains(worker.task()));
-            let blocked: Vec<WorkerId> = blocked.map(|(worker, _)| worker.id.clone()).collect();
-            let (line, boss) = (registry.seq + 1, boss.clone());
-            let ticket = waiting.ticket;
-            let offer = Offer {
-                ticket,
-                boss: boss.clone(),
-                line,
-                settled: settled.clone(),
-                blocked: blocked.clone(),
-                sent: None,
-            };
-            (vec![Entry::Offered { boss, settled, blocked }], Some(offer))
+        let server = self.context.server.clone();
+        let recorded = self.transact(|registry| {
+            let wait = (waiting.ticket, &waiting.boss, &waiting.selection);
+            let (entry, in_flight) = InFlight::begin(registry, &server, wait, &content).unzip();
+            (entry.into_iter().collect(), in_flight)
         });
-        match line {
-            Ok(offer) => {
-                let offer = offer?;
-                crash_point::at(Point::Offered);
-                self.waiters.offers.push(offer);
+        match recorded {
+            Ok(in_flight) => {
+                let in_flight = in_flight?;
+                crash_point::at(Point::Notified);
+                self.waiters.deliveries.add(in_flight);
                 Some(())
             }
             Err(error) => {
@@ -293,7 +251,7 @@ impl Actor {
         (!texts.is_empty()).then(|| texts.join("; "))
     }
 
-    fn to_answer(&self, news: &News<'_>, selection: &Selection, boss: &BossId, most: usize) -> WaitAnswer {
+    fn to_answer(&self, news: &Due<'_>, selection: &Selection, boss: &BossId, most: usize) -> WaitAnswer {
         let settled: Vec<WorkerView> = news
             .settled
             .iter()
@@ -337,9 +295,8 @@ impl Actor {
     }
 
     /// Whoever has moved into the history was reported long ago.
-    fn already_reported(&self, news: &News<'_>, selection: &Selection, most: usize) -> Vec<WorkerView> {
-        let quiet = news.settled.is_empty() && news.blocked.is_empty() && news.open == 0;
-        let archived = archived(selection, self.registry()).filter(|_| quiet);
+    fn already_reported(&self, news: &Due<'_>, selection: &Selection, most: usize) -> Vec<WorkerView> {
+        let archived = archived(selection, self.registry()).filter(|_| news.is_exhausted());
         let archived = archived.filter_map(|id| self.find(id.as_str()).ok());
         news.already_reported
             .iter()
@@ -384,7 +341,7 @@ impl Actor {
 }
 
 /// Each task once, though several race for it.
-fn blocked_tasks(news: &News<'_>) -> Vec<(TaskId, Advice)> {
+fn blocked_tasks(news: &Due<'_>) -> Vec<(TaskId, Advice)> {
     let mut tasks: Vec<(TaskId, Advice)> = Vec::new();
     for (worker, why) in &news.blocked {
         let is_told = worker.race.is_some() && tasks.iter().any(|(task, _)| task == worker.task());

@@ -538,7 +538,7 @@ impl Journal {
 fn must_outlast_power_failure(entry: &Entry) -> bool {
     !matches!(
         entry,
-        Entry::Offered { .. } | Entry::Delivered { .. } | Entry::Withdrawn { .. } | Entry::Verifying { .. }
+        Entry::Notified { .. } | Entry::Acknowledged { .. } | Entry::Withdrawn { .. } | Entry::Verifying { .. }
     )
 }
 

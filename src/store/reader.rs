@@ -14,9 +14,10 @@ use super::mend::{apply_later, around_damaged_head};
 use super::rebuild;
 use crate::attempt::state_dir::{self, StateDir};
 use crate::files::{self, FileError};
+use crate::mission::delivery::Notification;
 use crate::mission::id::WorkerId;
 use crate::mission::name::Named;
-use crate::mission::registry::{Registry, Report, Worker};
+use crate::mission::registry::{Registry, Worker};
 
 /// A state directory as of the last read.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl Reader {
     /// Returns the worker with the data that its folder has and the journal lacks: without a server, no end is recorded
     /// in the journal.
     pub fn up_to_date(&self, worker: &Arc<Worker>) -> Arc<Worker> {
-        let brought = rebuild::up_to_date(worker, &self.dir.worker(&worker.id), Report::Due);
+        let brought = rebuild::up_to_date(worker, &self.dir.worker(&worker.id), Notification::Pending);
         if brought == **worker { Arc::clone(worker) } else { Arc::new(brought) }
     }
 

@@ -12,10 +12,11 @@ use super::history::History;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::files;
+use crate::mission::delivery::Notification;
 use crate::mission::entry::Brief;
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::registry::{Registry, Report, Worker};
+use crate::mission::registry::{Registry, Worker};
 use crate::mission::spec::Place;
 
 /// What is older was told long ago, or nobody waits for it.
@@ -81,7 +82,7 @@ pub fn rebuild(registry: &mut Registry, dir: &StateDir, history: &History, now: 
         let folder = dir.worker(id);
         match registry.get(id).cloned() {
             Some(known) => {
-                let brought = up_to_date(&known, &folder, Report::Due);
+                let brought = up_to_date(&known, &folder, Notification::Pending);
                 if brought != *known {
                     registry.restore(Arc::new(brought));
                     found.brought_up_to_date += 1;
@@ -129,10 +130,10 @@ fn is_in(history: &History, id: &WorkerId) -> bool {
 /// A worker as its folder knows it: as it was when its newest attempt began, and what came of that.
 fn newly_found(worker: &Worker, folder: &WorkerDir, now: Timestamp) -> Worker {
     // It may have been told of, or not.
-    let mut worker = up_to_date(worker, folder, Report::Unproven);
+    let mut worker = up_to_date(worker, folder, Notification::Unconfirmed);
     let is_old = |brief: &Brief| now.duration_since(brief.settled_at) > TOLD_BEFORE;
     if worker.status.is_settled() && worker.last().is_some_and(is_old) {
-        worker.report = Report::Delivered;
+        worker.notification = Notification::Acknowledged;
     }
     let place = &worker.mission.place;
     worker.worktree_removed |=
@@ -141,7 +142,7 @@ fn newly_found(worker: &Worker, folder: &WorkerDir, now: Timestamp) -> Worker {
 }
 
 /// With the attempts that its folder has and it has not.
-pub(super) fn up_to_date(worker: &Worker, folder: &WorkerDir, report: Report) -> Worker {
+pub(super) fn up_to_date(worker: &Worker, folder: &WorkerDir, notification: Notification) -> Worker {
     let mut worker = worker.clone();
     for number in folder.attempts() {
         let known = worker.settled.iter().any(|brief| brief.attempt == number);
@@ -153,7 +154,7 @@ pub(super) fn up_to_date(worker: &Worker, folder: &WorkerDir, report: Report) ->
                 let model = worker.next.model.clone();
                 worker.status = WorkerStatus::Settled(outcome.status);
                 worker.settled.push(Brief::of(&outcome, model));
-                worker.report = report.clone();
+                worker.notification = notification.clone();
             }
             // Whoever follows it finds out what it came to.
             None if number > worker.attempt => worker.status = WorkerStatus::Starting,

@@ -20,7 +20,7 @@ use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::spec::Place;
-use crate::mission::{graph, handover};
+use crate::mission::{delivery, graph};
 
 #[derive(Debug, Error)]
 pub enum StateFileError {
@@ -222,7 +222,7 @@ pub fn project<'a>(
     };
     for worker in registry.workers() {
         let block = graph::block(registry, worker)
-            .filter(|_| worker.status == WorkerStatus::Queued || handover::is_final(worker));
+            .filter(|_| worker.status == WorkerStatus::Queued || delivery::is_final(worker));
         let list = match (&block, worker.status) {
             (Some(_), _) => &mut file.blocked_tasks,
             (None, WorkerStatus::Settled(Ending::Completed)) => &mut file.completed_tasks,

@@ -52,8 +52,8 @@ fn a_year_later(world: &World, like: &str) {
     let (last, others) = ids.split_last().unwrap();
     write(others.iter().map(settled).collect());
     let told = others.iter().chain([&first.id]).map(|id| (id.clone(), 1)).collect();
-    let offer = write(vec![Entry::Offered { boss: first.boss.clone(), settled: told, blocked: Vec::new() }]);
-    write(vec![Entry::Delivered { offers: vec![offer], settled: Vec::new(), blocked: Vec::new() }]);
+    let offer = write(vec![Entry::Notified { boss: first.boss.clone(), settled: told, blocked: Vec::new() }]);
+    write(vec![Entry::Acknowledged { deliveries: vec![offer], settled: Vec::new(), blocked: Vec::new() }]);
     write(vec![settled(last)]);
     assert!(journal.registry().get(&first.id).is_none(), "it has moved");
 }

@@ -1,7 +1,7 @@
 //! Servers come and go; workers stay.
 
+use orchestrator_boss::mission::delivery::Notification;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
-use orchestrator_boss::mission::registry::Report;
 use orchestrator_boss::orchestrator::{IntegrationRequest, IntegrationSource, Scope, WaitRequest, WaitStatus};
 use orchestrator_boss::process::{Identity, Signal, send};
 use tokio_util::sync::CancellationToken;
@@ -115,7 +115,7 @@ async fn what_was_told_and_not_proven_to_have_arrived_is_told_once_more_and_mark
     assert_eq!((answer.settled.len(), answer.settled[0].redelivered), (1, true));
     // The client goes on, and so shows that it has heard; a request that comes at once could have crossed the answer.
     let began = std::time::Instant::now();
-    while second.orchestrator.get(&id).await.unwrap().worker.report != Report::Delivered {
+    while second.orchestrator.get(&id).await.unwrap().worker.notification != Notification::Acknowledged {
         assert!(began.elapsed() < CEILING, "no later request counts as a proof");
         second.orchestrator.arrived(&second.boss);
         tokio::task::yield_now().await;

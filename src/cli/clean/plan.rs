@@ -13,7 +13,7 @@ use crate::cli::hint;
 use crate::cli::out::End;
 use crate::cli::visit;
 use crate::git::{self, Repository};
-use crate::mission::handover;
+use crate::mission::delivery;
 use crate::mission::hint::Hinted;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
@@ -67,7 +67,7 @@ impl Plan {
 
     fn add(&mut self, observer: &Observer, repository: &Repository, worker: &Worker, into: Option<String>) {
         let path = worker.mission.place.path();
-        let stays = match handover::is_final(worker) {
+        let stays = match delivery::is_final(worker) {
             false => Some(format!("its worker is {}", worker.status)),
             true => why_it_stays(repository, &observer.folder(&worker.id), worker, into.clone()),
         };

@@ -8,7 +8,8 @@ use crate::mission::entry::{self, BriefFailure, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, NotOnBranch, Usage, Verification};
-use crate::mission::registry::{self, Report};
+use crate::mission::registry;
+use crate::mission::delivery::Notification;
 use crate::mission::spec::{Mission, Permissions, Place};
 use crate::orchestrator::{Collision, RaceView, RacerView, WorkerView};
 
@@ -61,8 +62,8 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         race: None,
         integration_branch: None,
         settled: Vec::new(),
-        report: Report::Due,
-        block_report: Report::Due,
+        notification: Notification::Pending,
+        block_notification: Notification::Pending,
         created_at: now(),
         queued_at: now(),
         queued_seq: 0,

@@ -2,9 +2,9 @@ use proptest::prelude::*;
 
 use super::super::archive::{Kept, movable};
 use super::super::create::{Draft, Rejection};
+use super::super::delivery::{Selection, due};
 use super::super::entry::{Entry, NextAttempt, Start};
 use super::super::graph::{self, Readiness};
-use super::super::handover::{Selection, news};
 use super::super::id::ServerId;
 use super::super::lifecycle::Event;
 use super::super::outcome::Verification;
@@ -165,7 +165,7 @@ fn the_end_of_a_racer_is_told_with_the_news_of_the_winner_or_when_nothing_else_c
     let server = ServerId::from("s");
     let boss = "b".into();
     let told = |registry: &Registry, selection: &Selection| {
-        let news = news(registry, &boss, selection, &server);
+        let news = due(registry, &boss, selection, &server);
         (news.is_pressing(), news.settled.iter().map(|it| it.worker.id.clone()).collect::<Vec<_>>())
     };
     run(&mut registry, &ids[0], Ending::Failed, 0);
@@ -176,7 +176,7 @@ fn the_end_of_a_racer_is_told_with_the_news_of_the_winner_or_when_nothing_else_c
     assert_eq!(told(&registry, &Selection::Mine), (true, vec![ids[2].clone(), ids[0].clone()]), "the winner first");
 
     let settled = vec![(ids[2].clone(), 1), (ids[0].clone(), 1)];
-    apply(&mut registry, "s", Entry::Offered { boss: boss.clone(), settled, blocked: Vec::new() });
+    apply(&mut registry, "s", Entry::Notified { boss: boss.clone(), settled, blocked: Vec::new() });
     end(&mut registry, &ids[1], Ending::Cancelled, 0);
     assert_eq!(told(&registry, &Selection::Mine), (false, vec![ids[1].clone()]), "the dependant is still to come");
     run(&mut registry, &after, Ending::Completed, 1);
@@ -255,8 +255,8 @@ fn a_race_moves_into_the_history_whole() {
     run(&mut registry, &after, Ending::Completed, 1);
     let tell = |registry: &mut Registry, ids: &[WorkerId]| {
         let settled: Vec<_> = ids.iter().map(|id| (id.clone(), 1)).collect();
-        apply(registry, "s", Entry::Offered { boss: "b".into(), settled: settled.clone(), blocked: Vec::new() });
-        apply(registry, "s", Entry::Delivered { offers: Vec::new(), settled, blocked: Vec::new() });
+        apply(registry, "s", Entry::Notified { boss: "b".into(), settled: settled.clone(), blocked: Vec::new() });
+        apply(registry, "s", Entry::Acknowledged { deliveries: Vec::new(), settled, blocked: Vec::new() });
     };
     tell(&mut registry, &ids[..2]);
     let kept = Kept { newest: 2, slack: 0 };
@@ -397,7 +397,7 @@ proptest! {
         for id in &ids {
             let worker = registry.get(id).unwrap();
             prop_assert!(is_final(worker), "{} is left: {:?}", id, worker.status);
-            let alone = news(&registry, &"b".into(), &Selection::Named(vec![id.clone()]), &"s".into());
+            let alone = due(&registry, &"b".into(), &Selection::Named(vec![id.clone()]), &"s".into());
             prop_assert_eq!(alone.settled.len(), 1, "{} is forgotten", id);
             prop_assert!(lifecycle_is_legal(worker));
         }

@@ -79,15 +79,23 @@ fn a_dependant_that_is_blocked_again_is_told_again() {
     let ids: Vec<WorkerId> = made.into_iter().map(Result::unwrap).collect();
     settle(&mut registry, &ids[0], Ending::Failed);
     let blocked = ids[1..].to_vec();
-    apply(&mut registry, "s", Entry::Offered { boss: "b".into(), settled: Vec::new(), blocked });
+    apply(&mut registry, "s", Entry::Notified { boss: "b".into(), settled: Vec::new(), blocked });
     let offer = registry.seq;
-    apply(&mut registry, "s", Entry::Delivered { offers: vec![offer], settled: Vec::new(), blocked: Vec::new() });
-    assert_eq!(registry.get(&ids[1]).unwrap().block_report, Report::Delivered);
+    apply(
+        &mut registry,
+        "s",
+        Entry::Acknowledged { deliveries: vec![offer], settled: Vec::new(), blocked: Vec::new() },
+    );
+    assert_eq!(registry.get(&ids[1]).unwrap().block_notification, Notification::Acknowledged);
 
     requeue(&mut registry, &ids[0]);
     for id in &ids[1..] {
         let worker = registry.get(id).unwrap();
-        assert_eq!((graph::block(&registry, worker), &worker.block_report), (None, &Report::Due), "{id}");
+        assert_eq!(
+            (graph::block(&registry, worker), &worker.block_notification),
+            (None, &Notification::Pending),
+            "{id}"
+        );
     }
 }
 

@@ -136,12 +136,16 @@ impl Pair {
     fn tell(&mut self, by: usize, at: usize) {
         let Some(worker) = self.worker(at).filter(|worker| worker.status.is_settled()) else { return };
         let settled = vec![(worker.id.clone(), worker.attempt)];
-        self.change(by, &Needed::default(), vec![Entry::Offered { boss: self.boss.clone(), settled, blocked: vec![] }]);
+        self.change(
+            by,
+            &Needed::default(),
+            vec![Entry::Notified { boss: self.boss.clone(), settled, blocked: vec![] }],
+        );
         let offers = vec![self.all.seq];
         self.change(
             by,
             &Needed::default(),
-            vec![Entry::Delivered { offers, settled: Vec::new(), blocked: Vec::new() }],
+            vec![Entry::Acknowledged { deliveries: offers, settled: Vec::new(), blocked: Vec::new() }],
         );
     }
 

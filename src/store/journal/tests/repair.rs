@@ -1,11 +1,11 @@
 //! Damage that is really made, and what is known afterwards.
 
 use super::*;
+use crate::mission::delivery::Notification;
 use crate::mission::entry::{Brief, NextAttempt, Start};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Cleanup, Outcome, Run, Verification};
-use crate::mission::registry::Report;
 use crate::store::state_file;
 
 fn say(journal: &mut Journal, entry: Entry) {
@@ -89,7 +89,7 @@ fn a_damaged_line_costs_nothing_that_lines_around_it_and_folders_know() {
     let mut journal = open(folder.path(), "b");
     assert_eq!(status(&journal, 1), COMPLETED, "its record says so");
     assert_eq!(journal.registry().by_number(1).unwrap().settled.len(), 1);
-    assert_eq!(journal.registry().by_number(1).unwrap().report, Report::Due);
+    assert_eq!(journal.registry().by_number(1).unwrap().notification, Notification::Pending);
     assert_eq!((status(&journal, 2), status(&journal, 4)), (WorkerStatus::Starting, WorkerStatus::Queued));
     assert!(journal.registry().repaired.as_ref().unwrap().contains("1 lines could not be read"));
     let kept = kept_aside(folder.path());
@@ -301,7 +301,7 @@ fn without_any_journal_the_folders_and_the_state_file_tell_what_was() {
 
     let mut journal = open(folder.path(), "b");
     let done = journal.registry().by_number(1).unwrap();
-    assert_eq!((done.status, &done.report), (COMPLETED, &Report::Unproven), "told once more, marked");
+    assert_eq!((done.status, &done.notification), (COMPLETED, &Notification::Unconfirmed), "told once more, marked");
     assert_eq!(done.settled, before.by_number(1).unwrap().settled);
     assert_eq!(journal.registry().by_number(2), before.by_number(2));
     let said = journal.registry().repaired.clone().unwrap();

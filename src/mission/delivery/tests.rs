@@ -14,7 +14,7 @@ enum Step {
     Answer(usize),
     /// The boss's next request reaches it.
     Arrive(usize),
-    /// The last answer was called off before it was sent.
+    /// The last answer was withdrawn before it was sent.
     Withdraw(usize),
 }
 
@@ -30,18 +30,18 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 const SERVERS: [&str; 2] = ["s", "other"];
 
-/// The line of an offer, and what is in it.
-type Offer = (u64, Vec<(WorkerId, u32)>);
+/// The sequence number of a delivery, and its content.
+type Delivery = (u64, Vec<(WorkerId, u32)>);
 
 /// A boss with two servers, one after the other or both at once.
 #[derive(Default)]
 struct Model {
     registry: Registry,
     ids: Vec<WorkerId>,
-    /// Offers of each server that nothing has proven yet, with what they hold.
-    open: [Vec<Offer>; 2],
-    /// What the boss was told: worker, attempt, marked.
-    told: Vec<(WorkerId, u32, bool)>,
+    /// Deliveries of each server that are not acknowledged yet, with their content.
+    open: [Vec<Delivery>; 2],
+    /// The settlements that the boss received: worker, attempt, marked.
+    sent: Vec<(WorkerId, u32, bool)>,
 }
 
 impl Model {
@@ -71,58 +71,59 @@ impl Model {
             Step::Answer(server) => self.answer(server),
             Step::Arrive(server) => {
                 let (offers, settled): (Vec<_>, Vec<_>) = self.open[server].drain(..).unzip();
-                let delivered = Entry::Delivered { offers, settled: settled.concat(), blocked: Vec::new() };
+                let delivered =
+                    Entry::Acknowledged { deliveries: offers, settled: settled.concat(), blocked: Vec::new() };
                 apply(&mut self.registry, SERVERS[server], delivered);
             }
             Step::Withdraw(server) => {
                 let Some((offer, what)) = self.open[server].pop() else { return };
                 for (id, attempt) in what {
-                    let at = self.told.iter().rposition(|(told, number, _)| *told == id && *number == attempt);
-                    self.told.remove(at.expect("it was told"));
+                    let at = self.sent.iter().rposition(|(sent, number, _)| *sent == id && *number == attempt);
+                    self.sent.remove(at.expect("it was sent"));
                 }
-                apply(&mut self.registry, SERVERS[server], Entry::Withdrawn { offer });
+                apply(&mut self.registry, SERVERS[server], Entry::Withdrawn { delivery: offer });
             }
         }
     }
 
     fn answer(&mut self, server: usize) {
         let (boss, me) = (BossId::from("b"), ServerId::from(SERVERS[server]));
-        let news = news(&self.registry, &boss, &Selection::Mine, &me);
+        let news = due(&self.registry, &boss, &Selection::Mine, &me);
         let settled: Vec<_> = news.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt)).collect();
-        self.told.extend(news.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt, it.redelivered)));
+        self.sent.extend(news.settled.iter().map(|it| (it.worker.id.clone(), it.worker.attempt, it.redelivered)));
         if settled.is_empty() {
             return;
         }
-        let offered = Entry::Offered { boss, settled: settled.clone(), blocked: Vec::new() };
+        let offered = Entry::Notified { boss, settled: settled.clone(), blocked: Vec::new() };
         apply(&mut self.registry, SERVERS[server], offered);
         self.open[server].push((self.registry.seq, settled));
     }
 }
 
 proptest! {
-    /// Whatever happens in whatever order: nothing is told twice without a mark, and in the end nothing was left out.
+    /// In any order of steps, nothing is sent twice without a mark, and nothing is left out.
     #[test]
-    fn a_settlement_is_told_exactly_once_or_marked(steps in prop::collection::vec(any_step(), 0..60)) {
+    fn settlement_arrives_once_or_is_marked(steps in prop::collection::vec(any_step(), 0..60)) {
         let mut model = Model::new();
         for step in steps {
             model.step(step);
-            // What was settled and then tried again before anybody asked is old news, not lost news.
-            for (id, attempt, marked) in model.told.clone() {
-                let unmarked = model.told.iter().filter(|it| (&it.0, it.1, it.2) == (&id, attempt, false)).count();
-                prop_assert!(unmarked <= 1, "{id} {attempt} was told {unmarked} times unmarked");
-                prop_assert!(!marked || model.told.iter().filter(|it| it.0 == id && it.1 == attempt).count() >= 1);
+            // What was settled and retried before a request is superseded, not lost.
+            for (id, attempt, marked) in model.sent.clone() {
+                let unmarked = model.sent.iter().filter(|it| (&it.0, it.1, it.2) == (&id, attempt, false)).count();
+                prop_assert!(unmarked <= 1, "{id} {attempt} was sent {unmarked} times unmarked");
+                prop_assert!(!marked || model.sent.iter().filter(|it| it.0 == id && it.1 == attempt).count() >= 1);
             }
         }
         model.step(Step::Answer(0));
         for worker in model.registry.workers().filter(|worker| worker.status.is_settled()) {
-            let told = model.told.iter().any(|(id, attempt, _)| *id == worker.id && *attempt == worker.attempt);
-            prop_assert!(told, "{} was never told", worker.id);
+            let sent = model.sent.iter().any(|(id, attempt, _)| *id == worker.id && *attempt == worker.attempt);
+            prop_assert!(sent, "{} was never sent", worker.id);
         }
     }
 }
 
 #[test]
-fn two_servers_that_wait_in_turns_do_not_tell_the_same_for_ever() {
+fn two_servers_redeliver_at_most_once() {
     let mut model = Model::new();
     model.step(Step::Settle(0));
     for _wait in 0..5 {
@@ -131,28 +132,28 @@ fn two_servers_that_wait_in_turns_do_not_tell_the_same_for_ever() {
             model.step(Step::Answer(server));
         }
     }
-    let marks: Vec<bool> = model.told.iter().map(|(_, _, marked)| *marked).collect();
+    let marks: Vec<bool> = model.sent.iter().map(|(_, _, marked)| *marked).collect();
     assert_eq!(marks, [false, true]);
 }
 
 #[test]
-fn a_failure_with_a_retry_to_come_is_no_news() {
+fn failure_with_a_pending_retry_is_not_due() {
     let mut registry = Registry::default();
     let id = create(&mut registry, &[Draft { max_attempts: 2, ..draft("a") }]).remove(0).unwrap();
     settle(&mut registry, &id, Ending::Failed);
-    let told = news(&registry, &BossId::from("b"), &Selection::Mine, &ServerId::from("s"));
-    assert_eq!((told.settled.len(), told.open), (0, 1));
+    let sent = due(&registry, &BossId::from("b"), &Selection::Mine, &ServerId::from("s"));
+    assert_eq!((sent.settled.len(), sent.open), (0, 1));
 }
 
 #[test]
-fn a_block_is_told_once() {
+fn block_is_sent_once() {
     let mut registry = Registry::default();
     let (boss, me) = (BossId::from("b"), ServerId::from("s"));
     let made = create(&mut registry, &[draft("a"), needs("b", &["a"])]);
     let id = made[0].as_ref().unwrap();
     settle(&mut registry, id, Ending::Failed);
-    let blocked = news(&registry, &boss, &Selection::Mine, &me).blocked.len();
+    let blocked = due(&registry, &boss, &Selection::Mine, &me).blocked.len();
     let on = made[1].clone().unwrap();
-    apply(&mut registry, "s", Entry::Offered { boss: boss.clone(), settled: Vec::new(), blocked: vec![on] });
-    assert_eq!((blocked, news(&registry, &boss, &Selection::Mine, &me).blocked.len()), (1, 0));
+    apply(&mut registry, "s", Entry::Notified { boss: boss.clone(), settled: Vec::new(), blocked: vec![on] });
+    assert_eq!((blocked, due(&registry, &boss, &Selection::Mine, &me).blocked.len()), (1, 0));
 }
