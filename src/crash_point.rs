@@ -20,7 +20,7 @@ macro_rules! points {
 points! {
     // The journal.
     JournalAppend, JournalLine, JournalWritten, JournalSynced,
-    RotationBegins, GenerationWritten, GenerationOpened, OldGenerationRemoved,
+    RotationBegins, SegmentWritten, SegmentOpened, OldSegmentRemoved,
     // The server: what it decided is saved, and not yet acted on or answered.
     Joined, Decided, BatchRegistered, InboxEntryPosted, CancelNoted, Requeued, RetriedByItself, Notified, Acknowledged,
     AnswerSent, AnswerWritten, CalledOffRecorded, VerificationPrepared, Proven, Merged, WorktreeRemoved, Leaving,

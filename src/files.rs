@@ -1,4 +1,5 @@
-//! Files that are whole or absent, at every instant and through a crash: write beside, sync, rename.
+//! Atomic files: whole or absent at every instant, also after a crash. They are written to a temporary file, synced and
+//! renamed.
 
 pub mod lease;
 
@@ -73,13 +74,13 @@ impl FileError {
     }
 }
 
-/// Makes a folder and its parents, for its owner alone.
+/// Creates a folder and its parents, for its owner only.
 pub fn make_private_dir(path: &Path) -> Result<(), FileError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| FileError::write(path, source))
 }
 
-/// Makes `base`, a folder within it, and what lies between them. What `base` lies in must be there: one that was moved is not
-/// made again at its old place, not even when it is moved at this instant.
+/// Creates `base`, a folder within it, and the folders between them. The parent of `base` must exist, so that a state
+/// directory that is being moved is not created again at its old path.
 pub fn make_private_dir_within(base: &Path, folder: &Path) -> Result<(), FileError> {
     let between: Vec<&Path> = folder.ancestors().take_while(|it| it.starts_with(base)).collect();
     for folder in between.into_iter().rev() {
@@ -95,7 +96,7 @@ pub fn make_private_dir_within(base: &Path, folder: &Path) -> Result<(), FileErr
     Ok(())
 }
 
-/// Refuses a link, a pipe or whatever else lies where a folder of ours is, or will be.
+/// Refuses anything but a folder at this path. A missing one is accepted.
 pub fn refuse_no_folder(path: &Path) -> Result<(), FileError> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.is_dir() => Err(FileError::Foreign { path: path.to_owned(), expected: "a folder" }),
@@ -103,7 +104,7 @@ pub fn refuse_no_folder(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Refuses a folder in which something lies that is neither a file nor a folder. One that is not there is fine.
+/// Refuses a folder that contains anything but files and folders. A missing one is accepted.
 pub fn refuse_links_in(folder: &Path) -> Result<(), FileError> {
     refuse_no_folder(folder)?;
     let entries = match fs::read_dir(folder) {
@@ -113,7 +114,7 @@ pub fn refuse_links_in(folder: &Path) -> Result<(), FileError> {
     };
     for entry in entries {
         let entry = entry.map_err(|source| FileError::read(folder, source))?;
-        // Of the entry itself: a link is not followed.
+        // This does not follow links.
         let kind = entry.file_type().map_err(|source| FileError::read(&entry.path(), source))?;
         if !kind.is_file() && !kind.is_dir() {
             return Err(FileError::Foreign { path: entry.path(), expected: "a file" });
@@ -122,24 +123,23 @@ pub fn refuse_links_in(folder: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Takes from everybody but its owner what they may do with a folder that is there already.
+/// Removes the permissions of all but the owner from an existing folder.
 pub fn make_private(folder: &Path) -> Result<(), FileError> {
     let mode = fs::metadata(folder).map_err(|source| FileError::read(folder, source))?.permissions().mode();
-    match mode & 0o077 {
-        0 => Ok(()),
-        _ => fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
-            .map_err(|source| FileError::write(folder, source)),
+    if mode & 0o077 == 0 {
+        return Ok(());
     }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(|source| FileError::write(folder, source))
 }
 
-/// Options for a file that only its owner may read.
+/// Returns options for a file that only its owner may read.
 pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600);
     options
 }
 
-/// Replaces a file. Readers see the old or the new content, never a part.
+/// Replaces a file. Readers see the old or the new content.
 pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<(), FileError> {
     let temporary = write_beside(path, content, durable)?;
     crash_point::at_file(path, Moment::Written);
@@ -148,7 +148,7 @@ pub fn replace(path: &Path, content: &[u8], durable: bool) -> Result<(), FileErr
     if durable { sync_parent(path) } else { Ok(()) }
 }
 
-/// Replaces a file of the user's. It keeps its mode, and a symlink that leads to it stays.
+/// Replaces a file of the user. It keeps its mode, and a symlink to it stays.
 pub fn replace_users_own(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let path = &path.canonicalize().map_err(|source| FileError::read(path, source))?;
     let fail = |source| FileError::write(path, source);
@@ -159,7 +159,7 @@ pub fn replace_users_own(path: &Path, content: &[u8]) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Writes a file that must not be there yet, whole or not at all.
+/// Creates a file that must not exist yet.
 pub fn create_once(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let temporary = write_beside(path, content, true)?;
     crash_point::at_file(path, Moment::Written);
@@ -176,7 +176,7 @@ pub fn create_json_once(path: &Path, value: &impl Serialize) -> Result<(), FileE
     create_once(path, &to_json(path, value)?)
 }
 
-/// `None` when the file is not there.
+/// Reads a JSON file. `None` if it does not exist.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FileError> {
     match fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -187,13 +187,13 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FileErro
     }
 }
 
-/// What a rename or a new name in the folder of `path` needs to outlast a power failure.
+/// Syncs the folder of `path`, so that a rename or a new name survives a power failure.
 pub fn sync_parent(path: &Path) -> Result<(), FileError> {
     let parent = path.parent().unwrap_or(Path::new("."));
     File::open(parent).and_then(|folder| folder.sync_all()).map_err(|source| FileError::write(parent, source))
 }
 
-/// Whether an open file is the one that lies at this path now, and not one that was removed or replaced since.
+/// Returns whether an open file is still the one at this path, neither removed nor replaced.
 pub fn is_at(file: &File, path: &Path) -> bool {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     match (file.metadata(), fs::metadata(path)) {
@@ -210,7 +210,7 @@ fn to_json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, FileError> {
 fn write_beside(path: &Path, content: &[u8], durable: bool) -> Result<tempfile::NamedTempFile, FileError> {
     let fail = |source| FileError::write(path, source);
     let folder = path.parent().unwrap_or(Path::new("."));
-    // tempfile makes them 0600.
+    // tempfile sets mode 0600.
     let mut temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(folder).map_err(fail)?;
     temporary.write_all(content).map_err(fail)?;
     if durable {
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_once_is_never_changed() {
+    fn created_file_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("outcome.json");
         create_once(&path, b"first").unwrap();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_where_the_folder_above_is_gone() {
+    fn missing_parent_is_not_created() {
         let folder = tempfile::tempdir().unwrap();
         let (base, deep) = (folder.path().join("repo/state"), folder.path().join("repo/state/a/b"));
         let refused = make_private_dir_within(&base, &deep).unwrap_err();

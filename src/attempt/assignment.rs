@@ -1,9 +1,8 @@
-//! The assignment of a supervisor: everything that it cannot determine by itself. The server that starts it writes it,
-//! once.
+//! The assignment of a supervisor, which the server that starts it writes once.
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
 use crate::git::{Configuration, Copied, Fingerprint, Repository};
@@ -29,16 +28,16 @@ pub struct Assignment {
     /// Messages that were written for this attempt. `start` contains their texts too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<Message>,
-    /// The worktree, or the directory that was asked for. The CLI runs in it: see [`Assignment::start_directory`].
+    /// The worktree, or the directory of the mission. The CLI runs in it: see [`Assignment::start_directory`].
     pub directory: PathBuf,
     /// True if orchestrator-boss created the directory, and so may commit in it.
     pub ours: bool,
     /// The commit that the work begins at. `None` outside a repository.
     pub base_commit: Option<String>,
     /// The main checkout before the worktree was made. Only set if orchestrator-boss made a worktree.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "of_this_build")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_checkout: Option<Fingerprint>,
-    /// The repository that contains the directory. `None` outside any, and from a server of an older build.
+    /// The repository that contains the directory. `None` outside any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<Repository>,
     /// The configuration of the directory's repository before any worker. Git calls of orchestrator-boss there use it.
@@ -71,11 +70,4 @@ impl Assignment {
         let inner = self.mission.place.subfolder().and_then(|inner| folder_within(&self.directory, inner));
         inner.unwrap_or_else(|| self.directory.clone())
     }
-}
-
-/// Reads a fingerprint, or `None` if another build wrote it in another shape. The rest must stay readable, to find the
-/// worker's processes.
-fn of_this_build<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Fingerprint>, D::Error> {
-    let found = serde_json::Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(found).ok())
 }

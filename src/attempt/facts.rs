@@ -18,7 +18,7 @@ const NAMED_LACKS: usize = 5;
 
 /// Facts about the end of an attempt that are already known.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct KnownFacts {
     /// The state before the worker's first attempt.
     pub before: Option<Fingerprint>,
     /// Parts of the work that its branch does not hold, from before a verification wrote its own files. `None` if they
@@ -29,7 +29,7 @@ pub struct Known {
 }
 
 /// Collects the changes of an attempt. Never fails: facts that cannot be determined are listed in the notes. Blocks.
-pub fn changes(assignment: &Assignment, known: Known) -> Changes {
+pub fn changes(assignment: &Assignment, known: KnownFacts) -> Changes {
     let Some(base) = &assignment.base_commit else {
         return Changes {
             notes: vec!["not in a git repository: changes are not counted".to_owned()],
@@ -52,8 +52,8 @@ struct Ours {
 /// Returns the worktree of an attempt. `None` for a user's own directory, in which the author of uncommitted files is
 /// unknown.
 fn worktree(assignment: &Assignment) -> Option<Ours> {
-    let told = assignment.repository.clone();
-    let repository = told.or_else(|| Repository::discover(&assignment.directory).ok().flatten())?;
+    let known = assignment.repository.clone();
+    let repository = known.or_else(|| Repository::discover(&assignment.directory).ok().flatten())?;
     if let Some(branch) = assignment.mission.place.branch().filter(|_| assignment.ours) {
         return Some(Ours { repository, branch: branch.to_owned(), copies: assignment.copies.clone() });
     }
@@ -61,14 +61,14 @@ fn worktree(assignment: &Assignment) -> Option<Ours> {
     Some(Ours { repository, branch: made.branch, copies: made.copies })
 }
 
-fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Known) -> Changes {
+fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: KnownFacts) -> Changes {
     let (repository, directory) = (&ours.repository, &assignment.directory);
     let on_branch = |branch: &str| counted(directory, git::branch_changes(&repository.common_dir, branch, base));
-    let look = if known.not_on_branch.is_some() { git::uncommitted } else { git::uncommitted_and_ignored };
+    let scan = if known.not_on_branch.is_some() { git::uncommitted } else { git::uncommitted_and_ignored };
     let checked = git::check_in_place(repository, directory)
         .map_err(|error| git::not_on_branch::out_of_place(directory, &with_hints(&error)));
     let unknown = |error| git::not_on_branch::unknown(directory, &with_hints(&error));
-    let status = checked.and_then(|()| known.status.map_or_else(|| look(directory).map_err(unknown), Ok));
+    let status = checked.and_then(|()| known.status.map_or_else(|| scan(directory).map_err(unknown), Ok));
     let status = match status {
         Ok(status) => status,
         Err(part) => {
@@ -80,9 +80,10 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
     let before = known.before.as_ref();
     let checked_out = status.branch.as_deref().filter(|_| status.head.is_some());
     let branch = git::not_on_branch::own_branch(&ours.branch, checked_out, before);
-    let changes = match checked_out == Some(branch) {
-        true => counted(directory, git::changes_of(directory, base, &status)),
-        false => Changes { uncommitted: status.entries.len() as u32, ..on_branch(branch) },
+    let changes = if checked_out == Some(branch) {
+        counted(directory, git::changes_of(directory, base, &status))
+    } else {
+        Changes { uncommitted: status.entries.len() as u32, ..on_branch(branch) }
     };
     let parts = known.not_on_branch.unwrap_or_else(|| parts(directory, ours, base, before, None, &status));
     let unreadable = changes.not_on_branch.iter().cloned();
@@ -99,7 +100,7 @@ fn appeared(assignment: &Assignment, ours: &Ours, base: &str, before: Option<&Fi
     let asked = asked(&assignment.directory, ours, base, before, None);
     match git::not_on_branch::appeared(&asked, &assignment.settings.branch_prefix) {
         Ok(parts) => {
-            let note = |part: git::NotOnBranch| format!("{} ({}); whose it is cannot be told", part.what, part.place);
+            let note = |part: git::NotOnBranch| format!("{} ({}); its author is unknown", part.what, part.place);
             parts.into_iter().take(NAMED_LACKS).map(note).collect()
         }
         Err(error) => vec![format!("what appeared outside its worktree is unknown: {}", with_hints(&error))],
@@ -178,8 +179,8 @@ fn parts_now(
     }
     let files = || recorded.iter().filter_map(|part| part.files.as_ref());
     let of_ignored = files().find_map(PartFiles::ignored);
-    let look = if of_ignored.is_some() { git::uncommitted_and_ignored } else { git::uncommitted };
-    let mut status = match look(directory) {
+    let scan = if of_ignored.is_some() { git::uncommitted_and_ignored } else { git::uncommitted };
+    let mut status = match scan(directory) {
         Ok(status) => status,
         Err(error) => return vec![git::not_on_branch::unknown(directory, &with_hints(&error)).into()],
     };

@@ -25,17 +25,17 @@ You are a worker; another agent leads you and reads your last message.
 - Look around in {directory} and change nothing.
 - End when you are done: do not ask questions, nobody answers. If you cannot finish, begin the last line of your last message with `BLOCKED:` and say what is missing.";
 
-/// The text of an attempt's first turn, and the session that it goes to, if it goes on with one.
+/// Returns the prompt of an attempt's first turn, and the session that it resumes, if any.
 pub fn first(assignment: &Assignment) -> (String, Option<String>) {
     match &assignment.start {
         Start::Mission => (framed(assignment, &assignment.mission.prompt), None),
         Start::Prompt { text } => (framed(assignment, text), None),
-        // It was given the frame when the session began.
+        // The session began with the frame.
         Start::Resume { session_id, text } => (text.clone(), Some(session_id.clone())),
     }
 }
 
-/// For a turn that cannot go on in the session it should: the mission again, and then the messages.
+/// Returns the prompt of a turn that cannot resume its session: the mission and the messages.
 pub fn anew(assignment: &Assignment, messages: &str) -> String {
     framed(assignment, &format!("{}\n\n{messages}", assignment.mission.prompt))
 }
@@ -55,7 +55,7 @@ fn framed(assignment: &Assignment, prompt: &str) -> String {
         ("{verify_command}", assignment.mission.verify_command.as_deref()),
     ];
     let lines = frame.lines().filter_map(|line| fill(line, &values));
-    // Last, so that braces in the boss's own words stay as they are.
+    // Last, so that braces in the boss's text are not filled in.
     lines.collect::<Vec<_>>().join("\n").replacen("{prompt}", prompt, 1)
 }
 
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_without_its_value_is_left_out_and_braces_of_the_boss_stay() {
+    fn lines_without_a_value_are_left_out() {
         let values = [("{directory}", Some("/w")), ("{branch}", None)];
         assert_eq!(fill("in {directory}", &values).as_deref(), Some("in /w"));
         assert_eq!(fill("on {branch}", &values), None);

@@ -1,6 +1,5 @@
-//! What the user's settings give to CLIs of their own (`env` of a custom backend), often keys: on its way from the server
-//! to the supervisor it lies in no file, since a worker may read the files of all attempts. It goes by the environment,
-//! which no worker inherits (`ORCHESTRATOR_*`).
+//! Secrets in the user's settings (`env` of a custom backend). No file may hold them, since a worker can read the files of
+//! all attempts. The server passes them to the supervisor in an environment variable, which no worker inherits.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,7 +10,7 @@ use crate::config::Settings;
 
 const VARIABLE: &str = "ORCHESTRATOR_BACKEND_ENV";
 
-/// By the name of the backend.
+/// Environment variables by the name of the backend.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Secrets(BTreeMap<String, BTreeMap<String, String>>);
 
@@ -21,26 +20,26 @@ impl Secrets {
         Self(with_any.map(|backend| (backend.name.clone(), backend.env.clone())).collect())
     }
 
-    /// The settings as they may lie in a file.
+    /// Returns the settings without secrets, for a file.
     pub fn without(settings: &Settings) -> Settings {
         let mut settings = settings.clone();
         settings.custom.iter_mut().for_each(|backend| backend.env.clear());
         settings
     }
 
-    /// For the environment of a supervisor.
+    /// Returns the variable for the environment of a supervisor.
     pub fn variable(&self) -> BTreeMap<String, OsString> {
         let json = serde_json::to_string(self).expect("maps of strings are JSON");
         BTreeMap::from([(VARIABLE.to_owned(), json.into())])
     }
 
-    /// From the server that started this supervisor.
+    /// Reads the variable that the server set.
     pub fn inherited() -> Self {
         let json = std::env::var(VARIABLE).unwrap_or_default();
         serde_json::from_str(&json).unwrap_or_default()
     }
 
-    pub fn give(mut self, settings: &mut Settings) {
+    pub fn restore(mut self, settings: &mut Settings) {
         for backend in &mut settings.custom {
             if let Some(env) = self.0.remove(&backend.name) {
                 backend.env = env;
@@ -54,15 +53,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_taken_out_of_the_settings_comes_back_from_the_environment() {
+    fn secrets_return_through_the_environment() {
         let settings: Settings = toml::from_str(
             "[[custom]]\nname = 'a'\nprogram = 'x'\nenv = { KEY = 'secret' }\n[[custom]]\nname = 'b'\nprogram = 'y'\n",
         )
         .unwrap();
-        let mut told = Secrets::without(&settings);
-        assert!(!serde_json::to_string(&told).unwrap().contains("secret"));
+        let mut received = Secrets::without(&settings);
+        assert!(!serde_json::to_string(&received).unwrap().contains("secret"));
         let variable = Secrets::of(&settings).variable()[VARIABLE].clone();
-        serde_json::from_str::<Secrets>(variable.to_str().unwrap()).unwrap().give(&mut told);
-        assert_eq!(told, settings);
+        serde_json::from_str::<Secrets>(variable.to_str().unwrap()).unwrap().restore(&mut received);
+        assert_eq!(received, settings);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::worker_dir::WorkerDir;
+use super::worker_dir::{AttemptDir, WorkerDir, above_attempt};
 use crate::files::{self, FileError};
 use crate::mission::id::{ServerId, WorkerId};
 
@@ -14,7 +14,7 @@ pub struct StateDir {
 }
 
 pub const NAME: &str = ".orchestrator";
-/// The folder within it that held the worktrees of earlier builds.
+/// The folder within it for worktrees, where there is neither a repository nor a home directory.
 pub const WORKTREES: &str = "worktrees";
 
 /// Returns the path of the state file in the state directory with this root, which need not exist.
@@ -30,16 +30,6 @@ fn workers(root: &Path) -> PathBuf {
 /// Returns the folder of a worker in the state directory with this root, which need not exist.
 pub fn worker(root: &Path, id: &WorkerId) -> WorkerDir {
     WorkerDir::new(workers(root).join(id.as_str()))
-}
-
-/// Returns the root of the state directory that a folder of a worker is in.
-pub(super) fn above_worker(worker: &Path) -> &Path {
-    worker.ancestors().nth(2).unwrap_or(worker)
-}
-
-/// Returns the root of the state directory that a folder of an attempt (`workers/<id>/attempts/<number>`) is in.
-pub(super) fn above_attempt(attempt: &Path) -> &Path {
-    attempt.ancestors().nth(4).unwrap_or(attempt)
 }
 
 /// Creates a `.gitignore` for tools that do not read git's own exclude file, such as `npm pack`. The state can be used
@@ -121,7 +111,7 @@ impl StateDir {
         workers(&self.root)
     }
 
-    /// See [`super::history`].
+    /// Returns the file of the settled workers that are no longer in the registry.
     pub fn history(&self) -> PathBuf {
         self.root.join("history.jsonl")
     }
@@ -147,6 +137,13 @@ impl StateDir {
 
     pub fn server_lock(&self, id: &ServerId) -> PathBuf {
         self.root.join("servers").join(format!("{id}.lock"))
+    }
+}
+
+impl AttemptDir {
+    /// Returns the state directory that this attempt is in.
+    pub fn state_dir(&self) -> StateDir {
+        StateDir::at(above_attempt(self.root()))
     }
 }
 

@@ -21,22 +21,19 @@ pub struct LiveStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cli: Option<Identity>,
     pub turn: u32,
-    /// What it did last, in one line.
+    /// Its last activity, in one line.
     pub activity: String,
     pub last_event_at: Timestamp,
     /// When the attempt began and when it last showed anything, by [`crate::process::monotonic`].
-    #[serde(default)]
     pub began: Duration,
-    #[serde(default)]
     pub last_event: Duration,
     pub usage: Usage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
-    /// The evidence, where neither output nor CPU time has moved for long.
+    /// The evidence of a stall: no output and no CPU time for long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<String>,
     /// The model has answered in this attempt.
-    #[serde(default)]
     pub answered: bool,
     pub receipts: Vec<Receipt>,
 }
@@ -49,7 +46,7 @@ pub enum Phase {
     Verifying,
 }
 
-/// What became of one message.
+/// The delivery of a message to the CLI.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     pub message_id: Uuid,
@@ -62,24 +59,24 @@ pub struct Receipt {
 pub enum Delivered {
     /// Written to the running CLI.
     Sent,
-    /// The CLI says that the model has it.
+    /// The CLI reports that the model has it.
     Received,
-    /// It began a turn of its own.
+    /// It began a new turn.
     Turn,
 }
 
-/// From the server to the supervisor, one JSON line each.
+/// A request from a server to a supervisor, as one JSON line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ToSupervisor {
-    /// There is something in the inbox.
-    Look,
+    /// The inbox has a new entry.
+    CheckInbox,
 }
 
 /// A report from the supervisor to every connected server, as one JSON line. The end of the stream means that the
 /// supervisor ended: the outcome record exists, or it was lost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "tell", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FromSupervisor {
     Status { status: Box<LiveStatus> },
     Settled,

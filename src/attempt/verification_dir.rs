@@ -1,5 +1,5 @@
-//! `integrations/<server>.<id>/`: one folder for each verification of an integration, with its worktree in it. It is there
-//! for as long as that goes on, and names the server that wants to know: what is left of a dead one is taken away.
+//! `integrations/<server>.<id>/`: one folder per verification of an integration, with its worktree. It exists while the
+//! verification runs. Its name contains the server, so that the folders of a dead server can be removed.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use super::state_dir::StateDir;
 use crate::files::{self, FileError};
 use crate::mission::id::ServerId;
 
-/// Of verifications that did not pass.
+/// Maximum number of logs of failed verifications.
 const KEPT_LOGS: usize = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl VerificationDir {
         Self { root }
     }
 
-    /// All that are there, whoever's.
+    /// Returns the folders of all servers.
     pub fn all(state: &StateDir) -> Vec<Self> {
         let entries = std::fs::read_dir(state.verifications()).into_iter().flatten().flatten();
         entries
@@ -40,7 +40,7 @@ impl VerificationDir {
         &self.root
     }
 
-    /// For whom it is.
+    /// Returns the server that requested it.
     pub fn server(&self) -> Option<ServerId> {
         let name = self.root.file_name()?.to_str()?;
         name.split_once('.').map(|(server, _)| ServerId::from(server.to_owned()))
@@ -68,7 +68,7 @@ impl VerificationDir {
         self.root.join("supervisor.log")
     }
 
-    /// How it ended; written last.
+    /// The result, which is written last.
     pub fn result(&self) -> PathBuf {
         self.root.join("result.json")
     }
@@ -78,15 +78,15 @@ impl VerificationDir {
         self.root.join("tree")
     }
 
-    /// Makes the folder, with the assignment in it.
+    /// Creates the folder, with the assignment in it.
     pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
-        let (trials, state) = (self.root.parent().unwrap_or(&self.root), self.root.ancestors().nth(2));
-        files::refuse_no_folder(trials)?;
-        files::make_private_dir_within(state.unwrap_or(trials), &self.root)?;
+        let (folders, state) = (self.root.parent().unwrap_or(&self.root), self.root.ancestors().nth(2));
+        files::refuse_no_folder(folders)?;
+        files::make_private_dir_within(state.unwrap_or(folders), &self.root)?;
         files::replace_json(&self.assignment(), assignment, false)
     }
 
-    /// Keeps what the command said when the rest of it goes; of earlier ones the newest few stay. `None`: it said nothing.
+    /// Keeps the log of the command, and only the newest logs of others. `None` if the log is empty.
     pub fn keep_log(&self, state: &StateDir, commit: &str) -> Result<Option<PathBuf>, FileError> {
         let log = self.log();
         if std::fs::metadata(&log).map_or(0, |log| log.len()) == 0 {
@@ -95,14 +95,14 @@ impl VerificationDir {
         let kept = state.kept_logs();
         files::refuse_no_folder(&kept)?;
         files::make_private_dir_within(state.root(), &kept)?;
-        forget_old_logs(&kept);
+        remove_old_logs(&kept);
         let short = commit.get(..12).unwrap_or(commit);
         let path = kept.join(format!("{short}-{}.log", &Uuid::new_v4().simple().to_string()[..8]));
         std::fs::rename(&log, &path).map_err(|source| FileError::write(&path, source))?;
         Ok(Some(path))
     }
 
-    /// Takes away what is left of it, and the folder of all of them if it was the last one. Gone already is fine.
+    /// Removes the folder, and that of all verifications if it is empty then.
     pub fn remove(&self) -> Result<(), FileError> {
         match std::fs::remove_dir_all(&self.root) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -110,14 +110,13 @@ impl VerificationDir {
             }
             _ => {}
         }
-        // Only an empty one can be removed so.
         let _ = self.root.parent().map(std::fs::remove_dir);
         Ok(())
     }
 }
 
-/// Leaves room for one more.
-fn forget_old_logs(folder: &Path) {
+/// Removes the oldest logs, so that there is room for one more.
+fn remove_old_logs(folder: &Path) {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut logs: Vec<_> = entries.filter_map(|it| Some((it.metadata().ok()?.modified().ok()?, it.path()))).collect();
     logs.sort();
@@ -131,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_logs_are_kept_and_an_empty_one_is_none() {
+    fn only_the_newest_logs_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(&folder.path().join("state")).unwrap();
         let mut kept = Vec::new();
@@ -140,9 +139,9 @@ mod tests {
             dir.create(&()).unwrap();
             assert_eq!(dir.keep_log(&state, "0123456789abcdef").unwrap(), None);
             std::fs::write(dir.log(), format!("{n}")).unwrap();
-            let path = dir.keep_log(&state, "0123456789abcdef").unwrap().expect("it said something");
-            let told = std::fs::File::options().write(true).open(&path).unwrap();
-            told.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(n as u64)).unwrap();
+            let path = dir.keep_log(&state, "0123456789abcdef").unwrap().expect("its log is not empty");
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(n as u64)).unwrap();
             kept.push(path);
             dir.remove().unwrap();
         }

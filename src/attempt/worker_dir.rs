@@ -1,8 +1,7 @@
-//! `workers/<id>/`: one folder a worker, one folder in it for each attempt, one writer a file.
+//! `workers/<id>/`: one folder per worker, and in it one per attempt. Each file has one writer.
 //!
-//! The outcome record is what makes an attempt settled: it is created once, and space for it is kept free from the
-//! start, so that a full disk cannot swallow an ending. The inbox has many writers and is guarded by a lock of its own,
-//! so that no message falls between the last look of a supervisor and its end.
+//! The outcome record settles an attempt. It is created once, and disk space for it is reserved at the start. The inbox
+//! has many writers and a lock, so that no message is lost between the last check of a supervisor and its end.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,7 +12,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::state_dir::{self, StateDir};
 use crate::files::{self, FileError};
 use crate::mission::message::{Author, Cancelled};
 use crate::mission::outcome::Outcome;
@@ -36,13 +34,13 @@ impl WorkerDir {
         &self.root
     }
 
-    /// Within `<state folder>/workers/`, which may be gone as well.
+    /// Creates the folder, and `workers/` if necessary.
     fn make(&self) -> Result<(), FileError> {
-        files::make_private_dir_within(state_dir::above_worker(&self.root), &self.root)
+        files::make_private_dir_within(above_worker(&self.root), &self.root)
     }
 
-    /// Keeps what is known of the worktree that was made for this worker.
-    pub fn remember_worktree(&self, worktree: &impl Serialize) -> Result<(), FileError> {
+    /// Records the worktree that was created for this worker.
+    pub fn record_worktree(&self, worktree: &impl Serialize) -> Result<(), FileError> {
         files::refuse_links_in(&self.root)?;
         self.make()?;
         files::replace_json(&self.root.join("worktree.json"), worktree, true)
@@ -52,17 +50,17 @@ impl WorkerDir {
         files::read_json(&self.root.join("worktree.json"))
     }
 
-    /// Keeps the worker as it is when an attempt begins: what a registry that was lost can be rebuilt from.
-    pub fn remember(&self, worker: &Worker) -> Result<(), FileError> {
+    /// Records the worker at the beginning of an attempt, so that a lost registry can be rebuilt.
+    pub fn record(&self, worker: &Worker) -> Result<(), FileError> {
         self.make()?;
         files::replace_json(&self.root.join("worker.json"), worker, true)
     }
 
-    pub fn remembered(&self) -> Result<Option<Worker>, FileError> {
+    pub fn recorded(&self) -> Result<Option<Worker>, FileError> {
         files::read_json(&self.root.join("worker.json"))
     }
 
-    /// Numbers of the attempts that have a folder, in order.
+    /// Returns the numbers of the attempts that have a folder, in order.
     pub fn attempts(&self) -> Vec<u32> {
         let Ok(entries) = fs::read_dir(self.root.join("attempts")) else { return Vec::new() };
         let mut numbers: Vec<u32> =
@@ -76,27 +74,27 @@ impl WorkerDir {
     }
 }
 
-/// `workers/<id>/attempts/<n>/`.
+/// The folder of an attempt, `workers/<id>/attempts/<n>/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptDir {
     root: PathBuf,
 }
 
-/// Who has the right to run an attempt; decided once, for good.
+/// The owner of an attempt. It is decided once and never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Claim {
     Supervisor,
-    /// A server made sure that it never begins.
-    Nobody,
+    /// A server fenced the attempt, so that it never begins.
+    Fenced,
 }
 
-/// A message to the supervisor, on which it acts.
+/// An instruction to a supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboxEntry {
     pub id: Uuid,
     pub at: Timestamp,
-    /// The author. `None` if the server wrote it on its own, or if an earlier build did not record the author.
+    /// The author. `None` if the server wrote it on its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Author>,
     #[serde(flatten)]
@@ -113,7 +111,7 @@ pub enum Instruction {
     Cancel {
         reason: String,
     },
-    /// What its boss's workers may use up together is used up.
+    /// The budget of its boss is used up.
     OverBudget {
         reason: String,
     },
@@ -122,18 +120,18 @@ pub enum Instruction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    /// Live where the CLI can hear it, else at the end of the turn.
+    /// Live if the CLI supports it, or else at the end of the turn.
     #[default]
     WhenReady,
-    /// Stops what the worker is doing.
+    /// Interrupts the current turn.
     Interrupt,
 }
 
-/// What became of a posted message.
+/// The result of posting a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Posted {
+pub enum PostResult {
     Accepted,
-    /// The attempt is over: a message opens the next one.
+    /// The attempt is over. A message opens the next one.
     Closed,
 }
 
@@ -146,16 +144,11 @@ impl AttemptDir {
         &self.root
     }
 
-    /// Returns the state directory that this attempt is in.
-    pub fn state_dir(&self) -> StateDir {
-        StateDir::at(state_dir::above_attempt(&self.root))
-    }
-
     pub fn assignment(&self) -> PathBuf {
         self.root.join("assignment.json")
     }
 
-    /// Created once, by whoever decides whether this attempt runs.
+    /// Created once, by the process that decides whether this attempt runs.
     fn claim(&self) -> PathBuf {
         self.root.join("claim")
     }
@@ -169,7 +162,7 @@ impl AttemptDir {
         self.root.join("status.json")
     }
 
-    /// What runs below the supervisor, as it was written down last.
+    /// The processes below the supervisor, as last recorded.
     pub fn processes(&self) -> PathBuf {
         self.root.join("processes.json")
     }
@@ -191,7 +184,7 @@ impl AttemptDir {
         self.root.join("verify.log")
     }
 
-    /// What the supervisor itself has to say.
+    /// The log of the supervisor.
     pub fn supervisor_log(&self) -> PathBuf {
         self.root.join("supervisor.log")
     }
@@ -217,36 +210,37 @@ impl AttemptDir {
         self.root.join("inbox/closed")
     }
 
-    /// Makes the folder, with the assignment in it.
+    /// Creates the folder, with the assignment in it.
     pub fn create(&self, assignment: &impl Serialize) -> Result<(), FileError> {
         self.make()?;
         files::replace_json(&self.assignment(), assignment, true)
     }
 
-    /// Makes what is missing of the folder. What lies there already may have been put there by anybody.
+    /// Creates missing parts of the folder. The existing parts may have been put there by the repository, so links in them
+    /// are refused.
     pub fn make(&self) -> Result<(), FileError> {
         for folder in self.root.ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {
             files::refuse_links_in(folder)?;
         }
-        files::make_private_dir_within(state_dir::above_attempt(&self.root), &self.inbox())
+        files::make_private_dir_within(above_attempt(&self.root), &self.inbox())
     }
 
-    /// Takes the right to run this attempt; `false` when it was taken before.
+    /// Claims the attempt for this supervisor. `false` if it was claimed before.
     pub fn take_claim(&self) -> Result<bool, FileError> {
         self.claim_for(Claim::Supervisor)
     }
 
-    /// Takes the claim for nobody, so that the attempt never begins. `false`: a supervisor has it.
-    pub fn renounce(&self) -> Result<bool, FileError> {
-        // Looked at first: on a full disk it cannot be written, and it may be there.
+    /// Fences the attempt, so that it never begins. `false` if a supervisor has claimed it.
+    pub fn fence(&self) -> Result<bool, FileError> {
+        // Read first: a full disk prevents writing it, and it may exist.
         if let Some(claim) = self.claimed_for()? {
-            return Ok(claim == Claim::Nobody);
+            return Ok(claim == Claim::Fenced);
         }
         self.make()?;
-        Ok(self.claim_for(Claim::Nobody)? || self.claimed_for()? == Some(Claim::Nobody))
+        Ok(self.claim_for(Claim::Fenced)? || self.claimed_for()? == Some(Claim::Fenced))
     }
 
-    /// By the supervisor that took it. No longer, when somebody has removed the folder.
+    /// Returns whether a supervisor has the claim. It is lost if the folder was removed.
     pub fn is_still_claimed(&self) -> bool {
         matches!(self.claimed_for(), Ok(Some(Claim::Supervisor)))
     }
@@ -263,13 +257,13 @@ impl AttemptDir {
         files::read_json(&self.claim())
     }
 
-    /// Keeps space free for the outcome.
+    /// Reserves disk space for the outcome record.
     pub fn reserve_outcome(&self) -> Result<(), FileError> {
-        // Written, not truncated to size: a hole reserves nothing.
+        // Written in full, since a sparse file reserves nothing.
         files::replace(&self.reserve(), &vec![b' '; RESERVE], false)
     }
 
-    /// Writes the record that settles the attempt. `false`: it was settled before, and stays as it was.
+    /// Writes the record that settles the attempt. `false` if it was settled before, which does not change.
     pub fn settle(&self, outcome: &Outcome) -> Result<bool, FileError> {
         let _ = fs::remove_file(self.reserve());
         match files::create_json_once(&self.outcome_path(), outcome) {
@@ -283,17 +277,17 @@ impl AttemptDir {
         files::read_json(&self.outcome_path())
     }
 
-    pub fn post(&self, inbox_entry: &InboxEntry) -> Result<Posted, FileError> {
+    pub fn post(&self, inbox_entry: &InboxEntry) -> Result<PostResult, FileError> {
         let _lock = self.lock_inbox()?;
         if self.inbox_closed().exists() || self.outcome_path().exists() {
-            return Ok(Posted::Closed);
+            return Ok(PostResult::Closed);
         }
         let path = self.inbox().join(format!("{:06}.json", self.count_entries()?));
         files::replace_json(&path, inbox_entry, true)?;
-        Ok(Posted::Accepted)
+        Ok(PostResult::Accepted)
     }
 
-    /// All messages from number `from` on, in the order in which they were posted.
+    /// Returns the entries from number `from` on, in the order in which they were posted.
     pub fn inbox_entries(&self, from: usize) -> Result<Vec<InboxEntry>, FileError> {
         let mut inbox_entries = Vec::new();
         while let Some(inbox_entry) =
@@ -304,7 +298,7 @@ impl AttemptDir {
         Ok(inbox_entries)
     }
 
-    /// Closes the inbox, unless there are messages from number `read` on: then it stays open and they are returned.
+    /// Closes the inbox, unless there are entries from number `read` on. Those are returned, and it stays open.
     pub fn close_inbox(&self, read: usize) -> Result<Vec<InboxEntry>, FileError> {
         let _lock = self.lock_inbox()?;
         let unread = self.inbox_entries(read)?;
@@ -314,7 +308,7 @@ impl AttemptDir {
         Ok(unread)
     }
 
-    /// Closes the inbox and returns all messages that were ever posted.
+    /// Closes the inbox and returns all entries.
     pub fn close_inbox_unread(&self) -> Result<Vec<InboxEntry>, FileError> {
         self.make()?;
         let _lock = self.lock_inbox()?;
@@ -323,7 +317,7 @@ impl AttemptDir {
     }
 
     /// Returns the requested cancellation, if any.
-    pub fn called_off(&self) -> Option<Cancelled> {
+    pub fn cancelled(&self) -> Option<Cancelled> {
         self.inbox_entries(0).unwrap_or_default().into_iter().find_map(|inbox_entry| match inbox_entry.instruction {
             Instruction::Cancel { reason } => Some(Cancelled { by: inbox_entry.by, reason }),
             Instruction::Message { .. } | Instruction::OverBudget { .. } => None,
@@ -349,12 +343,22 @@ impl AttemptDir {
     }
 }
 
+/// Returns the root of the state directory that a folder of a worker is in.
+fn above_worker(worker: &Path) -> &Path {
+    worker.ancestors().nth(2).unwrap_or(worker)
+}
+
+/// Returns the root of the state directory that a folder of an attempt (`workers/<id>/attempts/<number>`) is in.
+pub(super) fn above_attempt(attempt: &Path) -> &Path {
+    attempt.ancestors().nth(4).unwrap_or(attempt)
+}
+
 /// Appends JSON lines to one file.
 #[derive(Debug)]
 pub struct LineWriter {
     path: PathBuf,
     file: File,
-    /// Its length in bytes, without a line that could not be written whole. Nobody else writes to it.
+    /// Its length in bytes, without a partial line. It has no other writer.
     whole: u64,
 }
 
@@ -367,13 +371,12 @@ impl LineWriter {
     }
 
     pub fn write(&mut self, value: &impl Serialize) -> Result<(), FileError> {
-        // Most are that short; else it grows.
         let mut line = Vec::with_capacity(1024);
         serde_json::to_writer(&mut line, value)
             .map_err(|error| FileError::Damaged { path: self.path.clone(), reason: error.to_string() })?;
         line.push(b'\n');
         if let Err(source) = self.file.write_all(&line) {
-            // The disk is full: half a line would spoil the next one too.
+            // The disk is full. A partial line would damage the next one too.
             if self.file.metadata().is_ok_and(|metadata| metadata.len() > self.whole) {
                 let _ = self.file.set_len(self.whole);
             }
@@ -394,44 +397,44 @@ mod tests {
     }
 
     #[test]
-    fn no_letter_falls_between_the_last_look_and_the_close() {
+    fn unread_entry_keeps_the_inbox_open() {
         let folder = tempfile::tempdir().unwrap();
         let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
         attempt.create(&()).unwrap();
         let first = inbox_entry("one");
-        assert_eq!(attempt.post(&first).unwrap(), Posted::Accepted);
+        assert_eq!(attempt.post(&first).unwrap(), PostResult::Accepted);
         assert_eq!(attempt.inbox_entries(0).unwrap(), [first]);
 
         let late = inbox_entry("two");
         attempt.post(&late).unwrap();
         assert_eq!(attempt.close_inbox(1).unwrap(), [late], "an unread message keeps it open");
-        assert_eq!(attempt.post(&inbox_entry("three")).unwrap(), Posted::Accepted);
+        assert_eq!(attempt.post(&inbox_entry("three")).unwrap(), PostResult::Accepted);
         assert_eq!(attempt.close_inbox(3).unwrap(), []);
-        assert_eq!(attempt.post(&inbox_entry("four")).unwrap(), Posted::Closed);
+        assert_eq!(attempt.post(&inbox_entry("four")).unwrap(), PostResult::Closed);
     }
 
     #[test]
-    fn what_nobody_will_run_stays_so_and_its_letters_are_kept() {
+    fn fenced_attempt_keeps_its_inbox() {
         let folder = tempfile::tempdir().unwrap();
         let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
         attempt.create(&()).unwrap();
         let first = inbox_entry("one");
         attempt.post(&first).unwrap();
         for _server in 0..2 {
-            assert!(attempt.renounce().unwrap());
+            assert!(attempt.fence().unwrap());
             assert_eq!(attempt.close_inbox_unread().unwrap(), std::slice::from_ref(&first));
         }
         assert!(!attempt.take_claim().unwrap());
-        assert_eq!(attempt.post(&inbox_entry("two")).unwrap(), Posted::Closed);
+        assert_eq!(attempt.post(&inbox_entry("two")).unwrap(), PostResult::Closed);
     }
 
     #[test]
-    fn an_attempt_is_claimed_once() {
+    fn attempt_is_claimed_once() {
         let folder = tempfile::tempdir().unwrap();
         let attempt = WorkerDir::new(folder.path().to_owned()).attempt(1);
         attempt.create(&()).unwrap();
         assert!(attempt.take_claim().unwrap());
         assert!(!attempt.take_claim().unwrap());
-        assert!(!attempt.renounce().unwrap(), "a supervisor has it");
+        assert!(!attempt.fence().unwrap(), "a supervisor has it");
     }
 }

@@ -11,7 +11,7 @@ use super::Places;
 use super::out::{self, End};
 use super::visit::{self, Visit};
 use crate::mission::message::not_heard;
-use crate::mission::outcome::Proof;
+use crate::mission::outcome::Containment;
 use crate::orchestrator::{CancelAnswer, Scope};
 
 #[derive(Debug, Args)]
@@ -128,8 +128,8 @@ impl Cancelled {
                 status: Some(answer.status.as_str()),
                 survivors: Some(answer.survivors),
                 proof: Some(match answer.proof {
-                    Proof::Full => "full",
-                    Proof::BestEffort => "best_effort",
+                    Containment::Full => "full",
+                    Containment::BestEffort => "best_effort",
                 }),
                 already_settled: answer.already_settled,
                 unheard: answer.unheard,

@@ -7,7 +7,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::mission::causes::written_out;
+use crate::mission::sanitize;
 
 pub(super) fn to_stderr() {
     let named = ["ORCHESTRATOR_LOG", "RUST_LOG"].into_iter().find_map(|name| std::env::var(name).ok()?.parse().ok());
@@ -27,7 +27,7 @@ struct Lines<W>(W);
 impl<W: Write> Write for Lines<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        let line = written_out(text.strip_suffix('\n').unwrap_or(&text), |_| false);
+        let line = sanitize::escaped(text.strip_suffix('\n').unwrap_or(&text), |_| false);
         self.0.write_all(format!("{line}\n").as_bytes())?;
         Ok(event.len())
     }

@@ -17,7 +17,7 @@ use super::visit;
 use crate::cli::hint;
 use crate::files::lease;
 use crate::mission::delivery;
-use crate::mission::entry::Brief;
+use crate::mission::entry::AttemptSummary;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::blocked_by;
@@ -228,7 +228,7 @@ impl Wait<'_> {
     fn tell_settled(&self, view: &WorkerView, progress: &Progress) -> Result<(), End> {
         let worker = &view.worker;
         let last = worker.last();
-        let reason = last.and_then(Brief::reasons);
+        let reason = last.and_then(AttemptSummary::reasons);
         let reason = reason.as_deref();
         let commits = last.map_or(0, |last| last.changes.commits);
         let seconds = view.ran_seconds().unwrap_or(0);

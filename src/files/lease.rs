@@ -1,6 +1,5 @@
-//! Whether a server or a supervisor lives: it holds a lock on a file of its own for as long as it does.
-//!
-//! A lock goes with its process, however that ends; a pid proves nothing.
+//! Liveness of servers and supervisors: each holds a lock on its own file. The lock ends with the process, however it
+//! ends. A pid is no evidence.
 
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
@@ -8,21 +7,21 @@ use std::path::Path;
 
 use super::{self as files, FileError};
 
-/// Held until it is dropped, or the process ends.
+/// A lock that lasts until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lease {
     file: File,
 }
 
-/// To close the file is not enough: a child that was just forked has it too, until it becomes another program.
+/// Unlocks explicitly: a child between fork and exec still has the file open.
 impl Drop for Lease {
     fn drop(&mut self) {
-        // The lock goes with the file in any case, a moment later.
+        // Without it, the lock ends with the file, slightly later.
         let _ = self.file.unlock();
     }
 }
 
-/// Takes the lock; `None` when a living process holds it.
+/// Takes the lock. `None` if a living process holds it.
 pub fn take(path: &Path) -> Result<Option<Lease>, FileError> {
     let file =
         files::private().create(true).append(true).open(path).map_err(|source| FileError::write(path, source))?;
@@ -33,13 +32,13 @@ pub fn take(path: &Path) -> Result<Option<Lease>, FileError> {
     }
 }
 
-/// A living process holds the lock. A file that is not there was never locked, or its holder went in order. Where it
-/// cannot be told (too many open files, no permission), the holder counts as living: whoever is called dead loses his work.
+/// Returns whether a living process holds the lock. A missing file means that its process shut down or never ran. If the
+/// file cannot be checked, the process counts as alive, since a worker that counts as dead loses its work.
 pub fn is_held(path: &Path) -> bool {
     match File::open(path) {
         Ok(file) => match file.try_lock_shared() {
             Ok(()) => {
-                // As with a lease, see there: whoever wants to take it now shall be able to.
+                // Explicitly, as with a lease, so that another process can take it now.
                 let _ = file.unlock();
                 false
             }
@@ -54,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_is_held_by_one_and_ends_with_it() {
+    fn lease_has_one_holder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         assert!(!is_held(&path));
@@ -67,11 +66,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_still_has_open_of_a_lease_does_not_hold_it() {
+    fn open_file_of_a_child_holds_no_lease() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let lease = take(&path).unwrap().unwrap();
-        // As a child has it between fork and exec.
+        // As in a child between fork and exec.
         let _of_a_child = lease.file.try_clone().unwrap();
         drop(lease);
         assert!(!is_held(&path));
@@ -79,9 +78,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_called_dead_because_he_could_not_be_looked_at() {
+    fn unreadable_lock_counts_as_alive() {
         let folder = tempfile::tempdir().unwrap();
-        // A link to itself cannot be opened, whoever tries.
+        // No user can open a link to itself.
         let path = folder.path().join("lock");
         std::os::unix::fs::symlink(&path, &path).unwrap();
         assert!(is_held(&path));

@@ -140,7 +140,7 @@ pub async fn connect(socket: &Path) -> Option<UnixStream> {
 /// Tells a supervisor that there is something in its inbox.
 pub async fn wake(socket: &Path) {
     let Some(mut stream) = connect(socket).await else { return };
-    let Ok(mut line) = serde_json::to_vec(&ToSupervisor::Look) else { return };
+    let Ok(mut line) = serde_json::to_vec(&ToSupervisor::CheckInbox) else { return };
     line.push(b'\n');
     // Not reached is not lost: the inbox is looked at every second.
     let _ = stream.write_all(&line).await;

@@ -4,8 +4,9 @@ use thiserror::Error;
 
 use super::arguments::ArgumentError;
 use super::{hint, size};
-use crate::mission::causes::{with_causes, written_out};
+use crate::mission::causes::with_causes;
 use crate::mission::hint::Advice;
+use crate::mission::sanitize;
 use crate::orchestrator::OrchestratorError;
 
 #[derive(Debug, Error)]
@@ -35,7 +36,7 @@ impl ToolError {
             error => with_causes(error),
         };
         // The answer quotes wrong arguments, and clients print answers to terminals.
-        let text = written_out(&text, |c| matches!(c, '\n' | '\t'));
+        let text = sanitize::escaped(&text, |c| matches!(c, '\n' | '\t'));
         format!("ERROR: {}", size::ends(&text, size::ANSWER - 200))
     }
 }

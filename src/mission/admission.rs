@@ -1,6 +1,6 @@
-//! Who may start now, and why the others may not: limits over all and per backend, backends that take no work now, budgets,
-//! what the machine has left. Bosses take turns, and each one's workers start in the order in which they were asked for.
-//! Pure: what the machine has left, and what time it is, come in as arguments.
+//! Admission: the queued workers that may start now, and the reasons why the others wait. Limits apply in total and per
+//! backend; backoffs, budgets and the machine's free resources apply too. Bosses take turns, and each one's workers start
+//! in the order of their creation. Pure: free resources and time come in as arguments.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -9,68 +9,68 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::backoff::{self, Backoff};
 use super::budget::{Budget, Spent};
 use super::graph::{self, Readiness};
-use super::hold::{self, Held};
 use super::id::{BackendName, BossId, ServerId, WorkerId};
 use super::lifecycle::WorkerStatus;
 use super::outcome::FailureKind;
 use super::registry::{Registry, Worker};
 use super::spec::Place;
 
-/// What a worker that has just been started is reckoned to take before it shows in what is free: a CLI takes 200 to
-/// 600 MiB within seconds, tens of threads, and a checkout.
+/// The resources that are reserved for a worker that was just started, until the measurements include it. A CLI takes
+/// 200 to 600 MiB within seconds, tens of threads, and a checkout.
 pub const TAKES: Floors = Floors { memory_mib: 256, disk_mib: 64, processes: 32, files: 12 };
 
-/// How many workers may live at once, over all servers of a state directory, and what must be left of the machine.
+/// The user's limits on workers, over all servers of a state directory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     pub total: usize,
     pub per_backend: HashMap<BackendName, usize>,
     pub floors: Floors,
-    /// Of each boss.
+    /// For each boss.
     pub budget: Budget,
 }
 
-/// What the registry does not tell, at one moment.
+/// The facts outside the registry that admission depends on, at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Moment {
+pub struct Conditions {
     pub now: Timestamp,
     pub free: Headroom,
-    /// What attempts that have not settled have used up, as far as it is known.
+    /// Known usage of attempts that have not settled.
     pub spending: HashMap<BossId, Spent>,
 }
 
-/// What must be free for a worker to start; 0 switches one off.
+/// The resources that must be free for a worker to start. 0 disables a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Floors {
     pub memory_mib: u64,
     pub disk_mib: u64,
-    /// Processes and threads that the system would still let us start.
+    /// Processes and threads that this user may still start.
     pub processes: u64,
     /// Files that this server may still open.
     pub files: u64,
 }
 
-/// What the machine has left. What the system does not tell holds nobody up.
+/// The free resources of the machine. An unknown amount delays no worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Headroom {
     pub memory_mib: Option<u64>,
     pub processes: Option<u64>,
     pub files: Option<u64>,
-    /// Of the file system that the state lies on.
+    /// On the file system of the state directory.
     pub state_disk_mib: Option<u64>,
-    /// Of those that workers are to work in, by [`folder`].
+    /// On the file systems of workers, by [`folder`].
     pub disk_mib: BTreeMap<PathBuf, u64>,
-    /// Folders whose file system was asked, and has not answered yet for the first time.
+    /// Folders whose file system was queried and has not answered yet.
     pub unseen: BTreeSet<PathBuf>,
-    /// Those of them that were asked a moment ago: who works there keeps its place meanwhile.
+    /// Those that were queried a moment ago. Their workers keep their place meanwhile.
     pub just_asked: BTreeSet<PathBuf>,
 }
 
-/// Why a queued worker does not start. As text it is what the worker waits for.
+/// The reason why a queued worker does not start. Its text says what the worker waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hold {
+pub enum WaitReason {
     /// Other tasks, by their ids.
     Tasks(String),
     /// A server that can start it.
@@ -84,16 +84,16 @@ pub enum Hold {
         running: usize,
         limit: usize,
     },
-    /// A backend that takes no work now.
-    Backend(Held),
-    /// It may take work again, and this one tries.
-    Trial {
+    /// A backend in backoff.
+    Backend(Backoff),
+    /// A half-open probe of a backend, which is running.
+    Probe {
         backend: BackendName,
         by: WorkerId,
     },
-    /// What the boss's workers may use up is used up.
+    /// The boss's budget is used up.
     Budget(String),
-    /// A file system that has not said yet what is free.
+    /// A file system whose free space is not known yet.
     Unseen(PathBuf),
     Memory {
         free: u64,
@@ -107,7 +107,7 @@ pub enum Hold {
         free: u64,
         floor: u64,
     },
-    /// `None`: where the state lies.
+    /// The folder is `None` for the state directory.
     Disk {
         folder: Option<PathBuf>,
         free: u64,
@@ -115,46 +115,54 @@ pub enum Hold {
     },
 }
 
-impl Hold {
-    /// The machine is full, and it may be that no worker's end changes that.
-    pub fn is_of_the_machine(&self) -> bool {
-        matches!(self, Hold::Memory { .. } | Hold::Processes { .. } | Hold::Files { .. } | Hold::Disk { .. })
+impl WaitReason {
+    /// Returns whether the machine is full, which the end of a worker may not change.
+    pub fn is_machine_limit(&self) -> bool {
+        matches!(
+            self,
+            WaitReason::Memory { .. }
+                | WaitReason::Processes { .. }
+                | WaitReason::Files { .. }
+                | WaitReason::Disk { .. }
+        )
     }
 
-    /// Where nothing else of a boss runs, nothing may happen by itself for long, if ever.
+    /// Returns whether it may last long, or for ever, if no other worker of the boss runs.
     pub fn is_lasting(&self) -> bool {
-        let backend = |held: &Held| held.kind != FailureKind::RateLimit;
-        self.is_of_the_machine()
-            || matches!(self, Hold::Budget(_))
-            || matches!(self, Hold::Backend(held) if backend(held))
+        let backend = |it: &Backoff| it.kind != FailureKind::RateLimit;
+        self.is_machine_limit()
+            || matches!(self, WaitReason::Budget(_))
+            || matches!(self, WaitReason::Backend(it) if backend(it))
     }
 }
 
-impl fmt::Display for Hold {
+impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Hold::Tasks(what) | Hold::Server(what) => f.write_str(what),
-            Hold::Backend(held) => held.fmt(f),
-            Hold::Trial { backend, by } => write!(f, "{by}, which tries whether {backend} takes work again"),
-            Hold::Budget(what) => write!(f, "the user to raise the budget: {what}"),
-            Hold::Unseen(folder) => write!(f, "the file system at {} to say what is free", folder.display()),
-            Hold::Limit { running, limit } => write!(f, "a free place: {running} of {limit} workers run (max_workers)"),
-            Hold::BackendLimit { backend, running, limit } => {
+            WaitReason::Tasks(what) | WaitReason::Server(what) => f.write_str(what),
+            WaitReason::Backend(backoff) => backoff.fmt(f),
+            WaitReason::Probe { backend, by } => write!(f, "{by}, which tries whether {backend} takes work again"),
+            WaitReason::Budget(what) => write!(f, "the user to raise the budget: {what}"),
+            WaitReason::Unseen(folder) => write!(f, "the file system at {} to say what is free", folder.display()),
+            WaitReason::Limit { running, limit } => {
+                write!(f, "a free place: {running} of {limit} workers run (max_workers)")
+            }
+            WaitReason::BackendLimit { backend, running, limit } => {
                 write!(f, "a free place: {running} of {limit} {backend} workers run (its max_workers)")
             }
-            Hold::Memory { free, floor } => {
+            WaitReason::Memory { free, floor } => {
                 write!(f, "memory: {free} MiB are free, less than {floor} (min_free_memory_mib)")
             }
-            Hold::Processes { free, floor } => {
+            WaitReason::Processes { free, floor } => {
                 write!(f, "room for processes: {free} more can be started, less than {floor} (min_free_processes)")
             }
-            Hold::Files { free, floor } => {
+            WaitReason::Files { free, floor } => {
                 write!(
                     f,
                     "open files: the server may open {free} more, less than {floor} (`ulimit -n` where it is started)"
                 )
             }
-            Hold::Disk { folder, free, floor } => {
+            WaitReason::Disk { folder, free, floor } => {
                 let folder = folder.as_deref().unwrap_or(Path::new("the state directory")).display();
                 write!(f, "disk space: {free} MiB are free at {folder}, less than {floor} (min_free_disk_mib)")
             }
@@ -168,16 +176,16 @@ impl Limits {
     }
 }
 
-/// The folder whose file system a worker's work needs room on. It need not be there yet.
+/// Returns a folder on the file system that a worker writes to. It need not exist yet.
 pub fn folder(worker: &Worker) -> &Path {
     match &worker.mission.place {
         Place::Directory { path } => path,
-        // Of hundreds of worktrees beside each other one is looked at.
+        // Hundreds of worktrees may lie beside each other; their file system is queried once.
         Place::Worktree { path, .. } => path.parent().unwrap_or(path),
     }
 }
 
-/// Those who wait for this server to start them.
+/// Returns the workers that wait for this server to start them.
 pub fn queue<'a>(registry: &'a Registry, server: &'a ServerId) -> impl Iterator<Item = &'a Arc<Worker>> {
     let waits = move |worker: &&Arc<Worker>| {
         worker.status == WorkerStatus::Queued && worker.lease == *server && worker.cancel.is_none()
@@ -185,27 +193,27 @@ pub fn queue<'a>(registry: &'a Registry, server: &'a ServerId) -> impl Iterator<
     registry.workers().filter(waits)
 }
 
-/// The queued workers of this server that can start now, in the order in which they get their turn; and what is then left
-/// of the machine. A worker that another server looks after gets its turn too, if this one `leaves` it the place: the
-/// server that is quicker would else take them all.
+/// Returns the queued workers of this server that can start now, in order, and the resources that are then free. Workers
+/// of other servers get their turn if this server `leaves` them a place. Otherwise, the quickest server would take all.
 pub fn admit(
     registry: &Registry,
     limits: &Limits,
     server: &ServerId,
-    moment: Moment,
+    conditions: Conditions,
     can_start: impl Fn(&Worker) -> bool,
     leaves: impl Fn(&Worker) -> bool,
 ) -> (Vec<WorkerId>, Headroom) {
-    let mut load = Load::of(registry, limits, moment);
+    let mut load = Load::of(registry, limits, conditions);
     let mut admitted = Vec::new();
-    // Most changes find nobody a place.
+    // Most changes free no place.
     let mut turns = if load.live < limits.total { Turns::of(registry) } else { Turns::default() };
     while load.live < limits.total {
         let Some(worker) = turns.next(&load) else { break };
         let mine = worker.lease == *server;
-        let hold = load.hold(worker);
-        let soon = matches!(&hold, Some(Hold::Unseen(folder)) if load.moment.free.just_asked.contains(folder));
-        let able = (hold.is_none() || soon) && if mine { can_start(worker) } else { leaves(worker) };
+        let reason = load.wait_reason(worker);
+        let soon =
+            matches!(&reason, Some(WaitReason::Unseen(folder)) if load.conditions.free.just_asked.contains(folder));
+        let able = (reason.is_none() || soon) && if mine { can_start(worker) } else { leaves(worker) };
         if able && graph::readiness(registry, worker) == Readiness::Ready {
             load.take(worker);
             if mine && !soon {
@@ -213,10 +221,10 @@ pub fn admit(
             }
         }
     }
-    (admitted, load.moment.free)
+    (admitted, load.conditions.free)
 }
 
-/// The queues of all bosses.
+/// The queue of each boss.
 #[derive(Default)]
 struct Turns<'a> {
     queues: HashMap<&'a BossId, VecDeque<&'a Worker>>,
@@ -234,7 +242,7 @@ impl<'a> Turns<'a> {
         turns
     }
 
-    /// The first one of the boss of whom fewest run; of two, the one that was last given a place longer ago.
+    /// Returns the first worker of the boss with the fewest running workers, or of the one that was served longest ago.
     fn next(&mut self, load: &Load<'_>) -> Option<&'a Worker> {
         let turn = |boss: &BossId, first: &Worker| {
             let (runs, served) = (load.per_boss.get(boss), load.served.get(boss));
@@ -247,23 +255,23 @@ impl<'a> Turns<'a> {
     }
 }
 
-/// Why a queued worker does not start; `None` if it is not queued, or is just about to. `lacks` says what this server
-/// would need to start it.
-pub fn hold(
+/// Returns why a queued worker does not start. `None` if it is not queued, or is about to start. `lacks` returns what this
+/// server lacks to start it.
+pub fn wait_reason(
     registry: &Registry,
     load: &Load<'_>,
     server: &ServerId,
     worker: &Worker,
     lacks: impl Fn(&Worker) -> Option<String>,
-) -> Option<Hold> {
+) -> Option<WaitReason> {
     if worker.status != WorkerStatus::Queued {
         return None;
     }
     match graph::readiness(registry, worker) {
         Readiness::Waiting(tasks) => {
-            return Some(Hold::Tasks(tasks.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", ")));
+            return Some(WaitReason::Tasks(tasks.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", ")));
         }
-        // That is a matter for the boss, and told as one.
+        // Blocks are reported to the boss.
         Readiness::Blocked(_) => return None,
         Readiness::Ready => {}
     }
@@ -271,40 +279,40 @@ pub fn hold(
         return Some(full);
     }
     match (worker.lease == *server, registry.servers.contains_key(&worker.lease)) {
-        (false, true) => Some(Hold::Server("the other server that leads it".to_owned())),
-        _ => lacks(worker).map(Hold::Server).or_else(|| load.no_room(worker)),
+        (false, true) => Some(WaitReason::Server("the other server that leads it".to_owned())),
+        _ => lacks(worker).map(WaitReason::Server).or_else(|| load.no_room(worker)),
     }
 }
 
-/// How much runs, and what is left, at one moment.
+/// The running workers and free resources at one moment.
 pub struct Load<'a> {
     limits: &'a Limits,
-    moment: Moment,
+    conditions: Conditions,
     live: usize,
     per_backend: HashMap<&'a BackendName, usize>,
     per_boss: HashMap<&'a BossId, usize>,
-    /// When each boss was last given a place: larger is later.
+    /// When each boss was last served: larger is later.
     served: HashMap<&'a BossId, u64>,
-    held: HashMap<BackendName, Held>,
-    /// Who tries whether a held backend takes work again.
-    trials: HashMap<&'a BackendName, &'a WorkerId>,
-    /// Bosses whose budget is used up, with what of it.
+    backoffs: HashMap<BackendName, Backoff>,
+    /// The workers that probe backends.
+    probes: HashMap<&'a BackendName, &'a WorkerId>,
+    /// Bosses whose budget is used up, with the limit that was reached.
     spent: HashMap<&'a BossId, String>,
 }
 
 impl<'a> Load<'a> {
-    pub fn of(registry: &'a Registry, limits: &'a Limits, moment: Moment) -> Self {
-        let held = hold::held(registry);
-        let spent = over_budget(registry, limits, &moment);
+    pub fn of(registry: &'a Registry, limits: &'a Limits, conditions: Conditions) -> Self {
+        let backoffs = backoff::backoffs(registry);
+        let spent = over_budget(registry, limits, &conditions);
         let mut load = Self {
             limits,
-            moment,
+            conditions,
             live: 0,
             per_backend: HashMap::new(),
             per_boss: HashMap::new(),
             served: HashMap::new(),
-            held,
-            trials: HashMap::new(),
+            backoffs,
+            probes: HashMap::new(),
             spent,
         };
         for worker in registry.workers().filter(|worker| worker.admitted_seq > 0) {
@@ -313,8 +321,8 @@ impl<'a> Load<'a> {
         }
         for worker in registry.workers().filter(|worker| worker.status.is_live()) {
             load.count(worker);
-            if load.held.get(&worker.next.backend).is_some_and(|held| held.is_tried_by(worker)) {
-                load.trials.insert(&worker.next.backend, &worker.id);
+            if load.backoffs.get(&worker.next.backend).is_some_and(|it| it.is_probed_by(worker)) {
+                load.probes.insert(&worker.next.backend, &worker.id);
             }
         }
         load
@@ -326,87 +334,87 @@ impl<'a> Load<'a> {
         *self.per_boss.entry(&worker.boss).or_default() += 1;
     }
 
-    fn hold(&self, worker: &Worker) -> Option<Hold> {
+    fn wait_reason(&self, worker: &Worker) -> Option<WaitReason> {
         self.no_place(worker).or_else(|| self.no_room(worker))
     }
 
-    fn no_place(&self, worker: &Worker) -> Option<Hold> {
+    fn no_place(&self, worker: &Worker) -> Option<WaitReason> {
         let backend = &worker.next.backend;
         if let Some(what) = self.spent.get(&worker.boss) {
-            return Some(Hold::Budget(what.clone()));
+            return Some(WaitReason::Budget(what.clone()));
         }
-        if let Some(held) = self.held.get(backend) {
-            if held.lasts(self.moment.now) {
-                return Some(Hold::Backend(held.clone()));
+        if let Some(backoff) = self.backoffs.get(backend) {
+            if backoff.lasts(self.conditions.now) {
+                return Some(WaitReason::Backend(backoff.clone()));
             }
-            if let Some(by) = self.trials.get(backend) {
-                return Some(Hold::Trial { backend: backend.clone(), by: (*by).clone() });
+            if let Some(by) = self.probes.get(backend) {
+                return Some(WaitReason::Probe { backend: backend.clone(), by: (*by).clone() });
             }
         }
         if self.live >= self.limits.total {
-            return Some(Hold::Limit { running: self.live, limit: self.limits.total });
+            return Some(WaitReason::Limit { running: self.live, limit: self.limits.total });
         }
         let (running, limit) = (self.per_backend.get(backend).copied().unwrap_or(0), self.limits.of(backend));
-        (running >= limit).then(|| Hold::BackendLimit { backend: backend.clone(), running, limit })
+        (running >= limit).then(|| WaitReason::BackendLimit { backend: backend.clone(), running, limit })
     }
 
-    fn no_room(&self, worker: &Worker) -> Option<Hold> {
+    fn no_room(&self, worker: &Worker) -> Option<WaitReason> {
         let below = |free: Option<u64>, floor: u64| free.filter(|free| *free < floor).map(|free| (free, floor));
         let Floors { memory_mib, disk_mib, processes, files } = self.limits.floors;
-        if let Some((free, floor)) = below(self.moment.free.memory_mib, memory_mib) {
-            return Some(Hold::Memory { free, floor });
+        if let Some((free, floor)) = below(self.conditions.free.memory_mib, memory_mib) {
+            return Some(WaitReason::Memory { free, floor });
         }
-        if let Some((free, floor)) = below(self.moment.free.processes, processes) {
-            return Some(Hold::Processes { free, floor });
+        if let Some((free, floor)) = below(self.conditions.free.processes, processes) {
+            return Some(WaitReason::Processes { free, floor });
         }
-        if let Some((free, floor)) = below(self.moment.free.files, files) {
-            return Some(Hold::Files { free, floor });
+        if let Some((free, floor)) = below(self.conditions.free.files, files) {
+            return Some(WaitReason::Files { free, floor });
         }
-        if let Some((free, floor)) = below(self.moment.free.state_disk_mib, disk_mib) {
-            return Some(Hold::Disk { folder: None, free, floor });
+        if let Some((free, floor)) = below(self.conditions.free.state_disk_mib, disk_mib) {
+            return Some(WaitReason::Disk { folder: None, free, floor });
         }
         let folder = folder(worker);
-        if disk_mib > 0 && self.moment.free.unseen.contains(folder) {
-            return Some(Hold::Unseen(folder.to_owned()));
+        if disk_mib > 0 && self.conditions.free.unseen.contains(folder) {
+            return Some(WaitReason::Unseen(folder.to_owned()));
         }
-        let (free, floor) = below(self.moment.free.disk_mib.get(folder).copied(), disk_mib)?;
-        Some(Hold::Disk { folder: Some(folder.to_owned()), free, floor })
+        let (free, floor) = below(self.conditions.free.disk_mib.get(folder).copied(), disk_mib)?;
+        Some(WaitReason::Disk { folder: Some(folder.to_owned()), free, floor })
     }
 
-    /// Whether anything is below its floor, for some worker at least.
+    /// Returns whether any resource is below its floor.
     pub fn is_full(&self) -> bool {
         let Floors { memory_mib, disk_mib, processes, files } = self.limits.floors;
-        let disks = self.moment.free.disk_mib.values().copied().chain(self.moment.free.state_disk_mib);
-        self.moment.free.memory_mib.is_some_and(|free| free < memory_mib)
-            || self.moment.free.processes.is_some_and(|free| free < processes)
-            || self.moment.free.files.is_some_and(|free| free < files)
+        let disks = self.conditions.free.disk_mib.values().copied().chain(self.conditions.free.state_disk_mib);
+        self.conditions.free.memory_mib.is_some_and(|free| free < memory_mib)
+            || self.conditions.free.processes.is_some_and(|free| free < processes)
+            || self.conditions.free.files.is_some_and(|free| free < files)
             || disks.into_iter().any(|free| free < disk_mib)
     }
 
-    /// Whether there is any reason to wait that [`Hold::is_lasting`].
-    pub fn holds_for_long(&self) -> bool {
-        let is_lasting = |held: &Held| Hold::Backend(held.clone()).is_lasting();
-        self.is_full() || !self.spent.is_empty() || self.held.values().any(is_lasting)
+    /// Returns whether there is a reason to wait that is lasting: see [`WaitReason::is_lasting`].
+    pub fn waits_for_long(&self) -> bool {
+        let is_lasting = |it: &Backoff| WaitReason::Backend(it.clone()).is_lasting();
+        self.is_full() || !self.spent.is_empty() || self.backoffs.values().any(is_lasting)
     }
 
-    /// The backends of which nothing new is started, or only one that tries.
-    pub fn held(&self) -> &HashMap<BackendName, Held> {
-        &self.held
+    /// Returns the backoffs by backend.
+    pub fn backoffs(&self) -> &HashMap<BackendName, Backoff> {
+        &self.backoffs
     }
 
     fn take(&mut self, worker: &'a Worker) {
         let latest = self.served.values().max().copied().unwrap_or_default();
         self.served.insert(&worker.boss, latest + 1);
         self.count(worker);
-        if self.held.contains_key(&worker.next.backend) {
-            self.trials.insert(&worker.next.backend, &worker.id);
+        if self.backoffs.contains_key(&worker.next.backend) {
+            self.probes.insert(&worker.next.backend, &worker.id);
         }
-        self.moment.free.take(worker);
+        self.conditions.free.take(worker);
     }
 }
 
 impl Headroom {
-    /// Less what a worker takes that was just started.
+    /// Reserves the resources of a worker that was just started.
     pub fn take(&mut self, worker: &Worker) {
         let take = |free: &mut u64, what: u64| *free = free.saturating_sub(what);
         self.memory_mib.iter_mut().for_each(|free| take(free, TAKES.memory_mib));
@@ -417,19 +425,19 @@ impl Headroom {
     }
 }
 
-/// What a boss's attempts have used up, settled or not.
-pub fn spent(registry: &Registry, moment: &Moment, boss: &BossId) -> Spent {
+/// Returns the usage of all attempts of a boss, settled or not.
+pub fn spent(registry: &Registry, conditions: &Conditions, boss: &BossId) -> Spent {
     let mut spent = registry.spent.get(boss).copied().unwrap_or_default();
-    moment.spending.get(boss).into_iter().for_each(|now| spent.add(*now));
+    conditions.spending.get(boss).into_iter().for_each(|now| spent.add(*now));
     spent
 }
 
-fn over_budget<'a>(registry: &'a Registry, limits: &Limits, moment: &Moment) -> HashMap<&'a BossId, String> {
+fn over_budget<'a>(registry: &'a Registry, limits: &Limits, conditions: &Conditions) -> HashMap<&'a BossId, String> {
     let mut over = HashMap::new();
     if limits.budget.is_set() {
         for worker in registry.workers().filter(|worker| worker.status == WorkerStatus::Queued) {
             if !over.contains_key(&worker.boss)
-                && let Some(what) = limits.budget.reached(&spent(registry, moment, &worker.boss))
+                && let Some(what) = limits.budget.reached(&spent(registry, conditions, &worker.boss))
             {
                 over.insert(&worker.boss, what);
             }

@@ -1,21 +1,21 @@
-//! What all workers of one boss may use up together, and what they have. Pure.
+//! The budget of a boss, for all its workers together, and their usage. Pure.
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::Brief;
 use super::outcome::Usage;
+use super::summary::AttemptSummary;
 
-/// The user's settings `[boss]`; what is left out is not limited.
+/// The user's settings `[boss]`. A missing one is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Budget {
     pub max_cost_usd: Option<f64>,
-    /// Read and written together.
+    /// Input and output tokens together.
     pub max_tokens: Option<u64>,
-    /// For which its workers run, all of them together.
+    /// The total running time of its workers.
     pub timeout_minutes: Option<u64>,
 }
 
-/// As far as the CLIs told it.
+/// Usage, as far as the CLIs reported it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spent {
     pub cost_usd: f64,
@@ -24,7 +24,7 @@ pub struct Spent {
 }
 
 impl Budget {
-    /// What is used up, in words.
+    /// Returns the limit that is reached, in words.
     pub fn reached(&self, spent: &Spent) -> Option<String> {
         let Spent { cost_usd, tokens, seconds } = spent;
         if let Some(most) = self.max_cost_usd.filter(|most| cost_usd >= most) {
@@ -53,17 +53,17 @@ impl Spent {
 
     /// Returns the usage that an attempt added to the earlier ones. In a resumed session, some CLIs report totals that
     /// include the earlier attempts.
-    pub fn by(brief: &Brief, before: &[Brief]) -> Self {
+    pub fn by(brief: &AttemptSummary, before: &[AttemptSummary]) -> Self {
         let whole = Self::of(&brief.usage, brief.elapsed());
-        let same = |it: &&Brief| it.session_id == brief.session_id && it.backend == brief.backend;
-        let counts_on = brief.usage_goes_on && brief.session_id.is_some();
-        match before.iter().rev().filter(|_| counts_on).find(same) {
+        let same = |it: &&AttemptSummary| it.session_id == brief.session_id && it.backend == brief.backend;
+        let is_cumulative = brief.usage_is_cumulative && brief.session_id.is_some();
+        match before.iter().rev().filter(|_| is_cumulative).find(same) {
             Some(before) => whole.since(&before.usage),
             None => whole,
         }
     }
 
-    /// Without what was counted up to then.
+    /// Returns the usage since an earlier total.
     pub fn since(self, before: &Usage) -> Self {
         let before = Self::of(before, 0);
         Self {
@@ -87,18 +87,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_that_counts_on_is_counted_once() {
-        let attempt = |number, tokens, session: &str, usage_goes_on| {
+    fn cumulative_usage_is_counted_once() {
+        let attempt = |number, tokens, session: &str, usage_is_cumulative| {
             let usage = Usage { input_tokens: tokens, cost_usd: Some(tokens as f64), ..Usage::default() };
             let session_id = Some(session.to_owned());
-            Brief { usage, session_id, usage_goes_on, ..brief(number, Ending::Failed) }
+            AttemptSummary { usage, session_id, usage_is_cumulative, ..brief(number, Ending::Failed) }
         };
         let first = attempt(1, 100, "s", true);
         for (second, added) in [
             (attempt(2, 150, "s", true), 50),
             (attempt(2, 150, "other", true), 150),
             (attempt(2, 150, "s", false), 150),
-            // Killed before it told anything.
+            // Killed before it reported anything.
             (attempt(2, 0, "s", true), 0),
         ] {
             let spent = Spent::by(&second, std::slice::from_ref(&first));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reached_is_named_with_what_was_spent() {
+    fn reached_limit_is_named_with_the_usage() {
         let spent = Spent { cost_usd: 5.2, tokens: 900, seconds: 125 };
         let budget = Budget { max_cost_usd: Some(5.0), ..Budget::default() };
         assert_eq!(budget.reached(&spent).unwrap(), "max_cost_usd 5 of [boss] is reached (5.20 USD spent)");

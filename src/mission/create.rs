@@ -1,5 +1,5 @@
-//! Registering a batch: which of the drafts become workers, and why the others do not. Pure; each item stands for
-//! itself, so that one bad item fails alone.
+//! Registration of a batch: which drafts become workers, and why the others are refused. Each draft is decided by itself,
+//! so that a bad one fails alone. Pure.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -140,11 +140,11 @@ pub fn register(
     drafts: &[Draft],
     defaults: Defaults<'_>,
 ) -> Vec<Result<Registered, Rejection>> {
-    let mut batch = Batch::new(registry, drafts);
+    let mut batch = Registration::new(registry, drafts);
     drafts.iter().map(|draft| batch.register(boss, draft, defaults)).collect()
 }
 
-/// The same for missions that race each other: all of them are registered, or none is.
+/// Decides on missions that race each other. All of them are registered, or none.
 pub fn register_race(
     registry: &Registry,
     boss: &BossId,
@@ -160,7 +160,7 @@ pub fn register_race(
         .iter()
         .map(|draft| Draft { task_id: draft.task_id.clone().or_else(|| Some(id.as_str().into())), ..draft.clone() })
         .collect();
-    let mut batch = Batch { is_race: true, ..Batch::new(registry, &drafts) };
+    let mut batch = Registration { is_race: true, ..Registration::new(registry, &drafts) };
     let mut made: Vec<_> = drafts.iter().map(|draft| batch.register(boss, draft, defaults)).collect();
     if let Some(refused) = made.iter().position(Result::is_err) {
         for other in made.iter_mut().filter(|it| it.is_ok()) {
@@ -180,7 +180,7 @@ pub fn register_race(
     made
 }
 
-/// What makes one task of several missions.
+/// Refuses missions that are not one task.
 fn check_race(drafts: &[Draft]) -> Result<(), Rejection> {
     let Some(first) = drafts.first().filter(|_| drafts.len() > 1) else { return Err(Rejection::RaceOfOne) };
     for (index, draft) in drafts.iter().enumerate() {
@@ -198,7 +198,7 @@ fn check_race(drafts: &[Draft]) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// A request id for which nothing new is made, unless all of them are those of one whole race: then it was asked again.
+/// Returns a request id of an existing worker, unless all of them are those of one race, which is then a repeated request.
 fn known_request(registry: &Registry, drafts: &[Draft], made: &[Result<Registered, Rejection>]) -> Option<String> {
     let existing = |it: &Result<Registered, Rejection>| match it {
         Ok(Registered::Existing(id)) => Some(id.clone()),
@@ -225,7 +225,7 @@ impl Registered {
 /// How many tasks an error names at most.
 const MOST_KNOWN: usize = 10;
 
-struct Batch<'a> {
+struct Registration<'a> {
     registry: &'a Registry,
     next_number: u64,
     /// Task ids that any draft of this batch bears, so that the order within it does not matter.
@@ -234,15 +234,15 @@ struct Batch<'a> {
     requests: HashMap<&'a str, WorkerId>,
     paths: HashMap<PathBuf, WorkerId>,
     branches: HashMap<String, WorkerId>,
-    /// Tasks from which no way leads into a cycle, found once for the whole batch.
+    /// Tasks that are in no cycle and depend on none, determined once for the whole batch.
     acyclic: HashSet<TaskId>,
-    /// What an error names as known.
+    /// The names that an error lists as known.
     known: Vec<TaskId>,
     /// All of them bear the same task id.
     is_race: bool,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> Registration<'a> {
     fn new(registry: &'a Registry, drafts: &'a [Draft]) -> Self {
         let named: HashMap<_, _> = drafts.iter().filter_map(|draft| Some((draft.task_id.clone()?, draft))).collect();
         let mut known: Vec<TaskId> = named.keys().cloned().collect();
@@ -345,7 +345,7 @@ impl<'a> Batch<'a> {
         }
         match self.registry.named(name) {
             Named::One(worker) => Ok(worker.task().clone()),
-            Named::Nobody => Err(self.unknown(name)),
+            Named::Unknown => Err(self.unknown(name)),
             Named::Several(found) => {
                 let meanings = meanings(&found);
                 Err(Rejection::AmbiguousDependency { name: name.to_owned(), meanings })
@@ -354,10 +354,8 @@ impl<'a> Batch<'a> {
     }
 
     fn unknown(&self, name: &str) -> Rejection {
-        let known = match self.known.is_empty() {
-            true => "(there are none yet)".to_owned(),
-            false => self.known.iter().map(TaskId::as_str).collect::<Vec<_>>().join(", "),
-        };
+        let known: Vec<&str> = self.known.iter().map(TaskId::as_str).collect();
+        let known = if known.is_empty() { "(there are none yet)".to_owned() } else { known.join(", ") };
         Rejection::UnknownDependency { name: name.to_owned(), known }
     }
 
@@ -373,7 +371,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Takes away what needs nothing, then what needs only what was taken away, and so on: each need is looked at once.
+    /// Returns the tasks that are in no cycle, by topological order. Each dependency is visited once.
     fn find_acyclic(&self) -> HashSet<TaskId> {
         let mut needs: HashMap<TaskId, Vec<TaskId>> = HashMap::new();
         let mut todo: Vec<TaskId> = self.named.keys().cloned().collect();
@@ -404,8 +402,8 @@ impl<'a> Batch<'a> {
         acyclic
     }
 
-    /// Walks what this draft needs, through the batch and then the registry, looking for itself. What this batch has
-    /// accepted before is not walked again: it is in no cycle, and so not in one with this draft.
+    /// Searches the dependencies of this draft, in the batch and the registry, for the draft itself. Accepted drafts of this
+    /// batch are skipped, since they are in no cycle.
     fn check_cycle(&self, task: &TaskId, draft: &Draft) -> Result<(), Rejection> {
         let is_named = self.named.get(task).is_some_and(|named| std::ptr::eq(*named, draft));
         if draft.task_id.is_none() || is_named && self.acyclic.contains(task) {
@@ -416,7 +414,7 @@ impl<'a> Batch<'a> {
         while let Some((at, below)) = todo.pop() {
             for next in below {
                 if next == *task {
-                    return Err(Rejection::Cycle { path: way_back(task, &at, &needed_by) });
+                    return Err(Rejection::Cycle { path: cycle_path(task, &at, &needed_by) });
                 }
                 if !self.taken_tasks.contains(&next) && !needed_by.contains_key(&next) {
                     needed_by.insert(next.clone(), at.clone());
@@ -455,17 +453,17 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// From the task through what it needs, down to the last that needs it again.
-fn way_back(task: &TaskId, last: &TaskId, needed_by: &HashMap<TaskId, TaskId>) -> String {
-    let mut way = vec![task.as_str()];
+/// Returns the path from the task through its dependencies back to the task.
+fn cycle_path(task: &TaskId, last: &TaskId, needed_by: &HashMap<TaskId, TaskId>) -> String {
+    let mut path = vec![task.as_str()];
     let mut at = Some(last);
     while let Some(here) = at.filter(|here| *here != task) {
-        way.push(here.as_str());
+        path.push(here.as_str());
         at = needed_by.get(here);
     }
-    way.push(task.as_str());
-    way.reverse();
-    way.join(" → ")
+    path.push(task.as_str());
+    path.reverse();
+    path.join(" → ")
 }
 
 fn mission(draft: &Draft, task_id: TaskId, depends_on: Vec<TaskId>, place: Place) -> Mission {

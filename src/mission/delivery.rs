@@ -7,13 +7,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use super::entry::Entry;
 use super::graph;
 use super::hint::Advice;
 use super::id::{BossId, ServerId, TaskId, WorkerId};
 use super::lifecycle::WorkerStatus;
+pub use super::notification::Notification;
 use super::race;
 use super::registry::{Registry, Worker};
 use super::retry;
@@ -21,74 +20,6 @@ use super::retry;
 /// A request that follows an answer sooner than this may have been sent before the answer arrived (clients call in
 /// parallel), so it acknowledges nothing.
 const ACKNOWLEDGED_AFTER: Duration = Duration::from_millis(100);
-
-/// The delivery state of the notification of a worker's last settlement, or of its current block.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum Notification {
-    #[default]
-    #[serde(alias = "due")]
-    Pending,
-    /// Part of an answer to the client, with no evidence yet that it arrived.
-    #[serde(alias = "offered")]
-    InFlight {
-        /// The sequence number of the journal entry that recorded the answer.
-        #[serde(alias = "offer")]
-        delivery: u64,
-        server: ServerId,
-        #[serde(alias = "again")]
-        redelivered: bool,
-    },
-    /// It may have arrived, and is sent once more, marked.
-    #[serde(alias = "unproven")]
-    Unconfirmed,
-    #[serde(alias = "delivered")]
-    Acknowledged,
-}
-
-impl Notification {
-    /// Records that an answer with it is about to be sent.
-    pub(super) fn send(&mut self, delivery: u64, server: &ServerId) {
-        if *self != Notification::Acknowledged {
-            let redelivered = *self != Notification::Pending;
-            *self = Notification::InFlight { delivery, server: server.clone(), redelivered };
-        }
-    }
-
-    /// Records that the boss has it, whichever server sent it last.
-    pub(super) fn confirm(&mut self) {
-        if *self != Notification::Pending {
-            *self = Notification::Acknowledged;
-        }
-    }
-
-    /// Returns the state after the acknowledgement of these deliveries. `None` if it was in none of them.
-    pub(super) fn acknowledged(&self, deliveries: &[u64]) -> Option<Self> {
-        let concerned = matches!(self, Notification::InFlight { delivery, .. } if deliveries.contains(delivery));
-        concerned.then_some(Notification::Acknowledged)
-    }
-
-    /// Returns the state after the withdrawal of a delivery that was never sent. `None` if it was not in it.
-    pub(super) fn withdrawn(&self, withdrawn: u64) -> Option<Self> {
-        match self {
-            Notification::InFlight { delivery, redelivered, .. } if *delivery == withdrawn => {
-                Some(if *redelivered { Notification::Unconfirmed } else { Notification::Pending })
-            }
-            _ => None,
-        }
-    }
-
-    /// Returns whether it must be sent, and then whether it must be marked as sent before. An answer of another server
-    /// may be lost; one of this server is still in flight.
-    fn due(&self, server: &ServerId) -> Option<bool> {
-        match self {
-            Notification::Pending => Some(false),
-            Notification::Unconfirmed => Some(true),
-            Notification::InFlight { server: sender, .. } if sender != server => Some(true),
-            Notification::InFlight { .. } | Notification::Acknowledged => None,
-        }
-    }
-}
 
 /// The workers that a wait is about.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,25 +3,26 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::entry::Brief;
 use super::hint::{Advice, Hint};
 use super::id::{TaskId, WorkerId};
 use super::lifecycle::{Ending, WorkerStatus};
 use super::race::{self, Standing};
-use super::registry::{Registry, Worker};
+use super::registry::Registry;
 use super::retry;
+use super::summary::AttemptSummary;
+use super::worker::Worker;
 
-/// Whether a queued worker may start as far as other tasks are concerned.
+/// The readiness of a queued worker with regard to other tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     Ready,
     Waiting(Vec<TaskId>),
-    /// Something it needs ended badly, and nothing that runs by itself will fix that.
+    /// A dependency failed, and no automatic retry will fix that.
     Blocked(Advice),
 }
 
 impl Readiness {
-    /// The tasks, in words.
+    /// Returns the tasks that it waits for, joined by commas.
     pub fn waits_for(&self) -> Option<String> {
         match self {
             Readiness::Waiting(tasks) => Some(tasks.iter().map(TaskId::as_str).collect::<Vec<_>>().join(", ")),
@@ -50,7 +51,7 @@ enum Dependency {
 
 fn dependency(registry: &Registry, task: &TaskId) -> Dependency {
     match end_of(registry, task) {
-        Dependency::Open => match registry.task(task).filter(|worker| registry.is_broken_below(worker)) {
+        Dependency::Open => match registry.task(task).filter(|worker| is_broken_below(registry, worker)) {
             Some(worker) => {
                 let why = format!("task {task}, which it depends on, is blocked itself ({})", worker.id);
                 Dependency::Broken(Advice::new(why, Vec::new()))
@@ -61,7 +62,7 @@ fn dependency(registry: &Registry, task: &TaskId) -> Dependency {
     }
 }
 
-/// What this task by itself came to, whatever it waits for.
+/// Returns the state of a task, apart from its own dependencies.
 fn end_of(registry: &Registry, task: &TaskId) -> Dependency {
     let Some(worker) = registry.task(task) else {
         let why = format!("task {task}, which it depends on, is not known any more");
@@ -89,9 +90,16 @@ fn end_of(registry: &Registry, task: &TaskId) -> Dependency {
     }
 }
 
-/// The numbers of all queued workers for which something that they wait for, however far below, has ended badly. Each
-/// dependency is looked at once: in a plan of waves the ways down are too many to be walked.
-pub(super) fn broken_below(registry: &Registry) -> HashSet<u64> {
+/// Returns whether something that a queued worker waits for has failed. It is needed for each worker after each
+/// change, so it is determined once for all of them.
+fn is_broken_below(registry: &Registry, worker: &Worker) -> bool {
+    let broken = registry.broken_below.0.get_or_init(|| broken_below(registry));
+    !broken.is_empty() && worker.number().is_some_and(|number| broken.contains(&number))
+}
+
+/// Returns the numbers of all queued workers with a failed direct or indirect dependency. Each dependency is visited once,
+/// since the number of paths can be exponential.
+fn broken_below(registry: &Registry) -> HashSet<u64> {
     let number = |worker: &Worker| WorkerId::number_in(worker.id.as_str());
     let mut waiting_for: HashMap<u64, Vec<u64>> = HashMap::new();
     let mut todo = Vec::new();
@@ -117,7 +125,7 @@ pub(super) fn broken_below(registry: &Registry) -> HashSet<u64> {
     broken
 }
 
-/// Why the boss has to decide about this worker's task, if it has to.
+/// Returns why the boss has to decide about this worker's task, if it has to.
 pub fn block(registry: &Registry, worker: &Worker) -> Option<Advice> {
     match worker.status {
         WorkerStatus::Queued => match readiness(registry, worker) {
@@ -125,7 +133,7 @@ pub fn block(registry: &Registry, worker: &Worker) -> Option<Advice> {
             _ => None,
         },
         WorkerStatus::Settled(_) if race::is_undecided(worker) => race::block(registry, worker),
-        // The task was done by another.
+        // Another racer completed the task.
         WorkerStatus::Settled(_) if race::lost_to(worker).is_some() => None,
         WorkerStatus::Settled(ending) if ending != Ending::Completed => retry::exhausted(worker),
         _ => None,
@@ -148,7 +156,7 @@ pub fn bases(registry: &Registry, worker: &Worker, integration_branch: Option<&s
 }
 
 /// Returns the commit that holds an attempt's work, if it has any commits.
-fn work_of(brief: &Brief) -> Option<String> {
+fn work_of(brief: &AttemptSummary) -> Option<String> {
     brief.changes.head.clone().filter(|_| brief.changes.commits > 0)
 }
 
@@ -160,9 +168,9 @@ mod tests {
     use super::super::testing::{create, draft, needs, settle};
     use super::*;
 
-    /// Each of a wave needs all of the wave before it: there are 4^30 ways from the last to the first.
+    /// Each task of a wave needs all tasks of the wave before, so there are 4^30 paths.
     #[test]
-    fn many_ways_to_a_task_are_walked_once() {
+    fn many_paths_to_a_task_take_linear_time() {
         let name = |wave: usize, at: usize| format!("t{wave}-{at}");
         let mut drafts = Vec::new();
         for wave in 0..30 {
@@ -181,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_is_tried_again_by_itself_blocks_nobody() {
+    fn automatically_retried_failure_blocks_no_worker() {
         let mut registry = Registry::default();
         let twice = super::super::create::Draft { max_attempts: 2, ..draft("a") };
         let ids: Vec<_> = create(&mut registry, &[twice, needs("b", &["a"])]).into_iter().map(Result::unwrap).collect();
@@ -190,7 +198,7 @@ mod tests {
         assert_eq!(readiness(&registry, registry.get(&ids[1]).unwrap()), waits);
     }
 
-    /// As the word says: something in the way down ended badly, and all above it waits.
+    /// Follows all paths of dependencies to a failed task.
     fn is_broken_by_walking(registry: &Registry, worker: &Worker) -> bool {
         worker.status == WorkerStatus::Queued
             && worker.mission.depends_on.iter().any(|task| {
@@ -201,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_worked_out_for_all_at_once_is_what_walking_from_each_finds(
+        fn all_broken_workers_are_found_at_once(
             below in prop::collection::vec(prop::collection::vec(0..12usize, 0..3), 12),
             ends in prop::collection::vec((0..12usize, any::<bool>()), 0..8),
         ) {
@@ -215,7 +223,7 @@ mod tests {
             for (at, good) in ends {
                 settle(&mut registry, &ids[at], if good { Ending::Completed } else { Ending::Failed });
                 for worker in registry.workers() {
-                    prop_assert_eq!(registry.is_broken_below(worker), is_broken_by_walking(&registry, worker));
+                    prop_assert_eq!(is_broken_below(&registry, worker), is_broken_by_walking(&registry, worker));
                 }
             }
         }

@@ -1,12 +1,11 @@
-//! Names of things: workers, tasks, bosses, servers, backends. Newtypes, so that one is never passed for another.
-//! Making an id is pure; which number is next is the registry's business.
+//! Ids of workers, tasks, bosses, servers and backends, as newtypes. The registry determines the next number. Pure.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-// Thousands of workers name the same few of them, so a copy shares the text.
+// Thousands of workers share a few ids, so a clone shares the text.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -45,39 +44,39 @@ text_id! {
     TaskId
 }
 text_id! {
-    /// `race-<number of its first worker>`: unique for ever, as that number is.
+    /// `race-<number of its first worker>`, which is unique for ever.
     RaceId
 }
 text_id! {
-    /// Who leads: `claude:<session>`, `codex:<session>`, or `anon:<server>` for a client that names no session.
+    /// An agent that calls the tools: `claude:<session>`, `codex:<session>`, or `anon:<server>` for a client that names no session.
     BossId
 }
 impl BossId {
-    /// The boss of a client that names no session: known by the server that it started.
+    /// Returns the boss of a client that names no session. Its server identifies it.
     pub fn anonymous(server: &ServerId) -> Self {
         Self::from(format!("anon:{server}"))
     }
 
-    /// A session of Claude Code; an id that is no usable one is nobody's.
+    /// Returns the boss of a session of Claude Code. `None` if the session id is unusable.
     pub fn of_claude(session: &str) -> Option<Self> {
         let usable = !session.is_empty() && session.len() <= 200 && !session.contains(char::is_control);
         usable.then(|| Self::from(format!("claude:{session}")))
     }
 
-    /// Whoever acts by a command and goes again. No worker is a visitor's own.
-    pub fn visitor(server: &ServerId) -> Self {
-        Self::from(format!("visitor:{server}"))
+    /// Returns the boss of a one-shot client, such as a command of the user. It owns no workers.
+    pub fn one_shot_client(server: &ServerId) -> Self {
+        Self::from(format!("client:{server}"))
     }
 
-    pub fn is_visitor(&self) -> bool {
-        self.0.starts_with("visitor:")
+    pub fn is_one_shot_client(&self) -> bool {
+        self.0.starts_with("client:")
     }
 
     pub fn is_anonymous(&self) -> bool {
         self.0.starts_with("anon:")
     }
 
-    /// Whether this boss is the anonymous one of that server.
+    /// Returns whether this boss is the anonymous one of that server.
     pub fn is_of(&self, server: &ServerId) -> bool {
         self.0.strip_prefix("anon:") == Some(server.as_str())
     }
@@ -108,7 +107,7 @@ impl WorkerId {
         }
     }
 
-    /// The number in an id or in a prefix of one that holds the whole number (`w-3`, `w-3-fix`); `None` for anything else.
+    /// Returns the number in an id, or in a prefix of one with the whole number (`w-3`, `w-3-fix`).
     pub fn number_in(text: &str) -> Option<u64> {
         let rest = text.strip_prefix("w-")?;
         let digits = rest.split('-').next().unwrap_or_default();
@@ -116,7 +115,7 @@ impl WorkerId {
         digits.parse().ok().filter(|_| canonical)
     }
 
-    /// From the name of a worker's folder.
+    /// Returns the id that a worker's folder is named after.
     pub fn from_folder(name: &str) -> Option<Self> {
         Self::number_in(name).map(|_| Self(name.to_owned()))
     }
@@ -132,7 +131,7 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// ASCII letters and digits of a title, lower case, words joined by single hyphens.
+/// Returns the ASCII letters and digits of a title in lower case, with words joined by hyphens.
 fn slug(title: &str) -> String {
     let mut slug = String::new();
     for word in title.split(|c: char| !c.is_ascii_alphanumeric()) {
@@ -159,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_readable_and_safe_in_paths_and_branches() {
+    fn ids_are_safe_in_paths_and_branches() {
         let cases = [
             ("Fix parser", "w-3-fix-parser"),
             ("  ../../etc/passwd\0 ", "w-3-etc-passwd"),
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_counts_only_with_its_whole_number() {
+    fn prefix_needs_the_whole_number() {
         assert_eq!(WorkerId::number_in("w-3-fix-parser"), Some(3));
         assert_eq!(WorkerId::number_in("w-31"), Some(31));
         assert_eq!(WorkerId::number_in("w-3-"), Some(3));

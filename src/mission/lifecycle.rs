@@ -1,4 +1,4 @@
-//! The one place that says which status may follow which. Pure and small enough to see at once.
+//! The legal changes of a worker's status. Pure.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -14,22 +14,22 @@ pub enum WorkerStatus {
     Settled(Ending),
 }
 
-/// How an attempt ended; once recorded it never changes.
+/// The end of an attempt. Once recorded, it never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// The run ended well by its structured end, and verification passed or was not asked for.
+    /// The run ended well by its structured end, and verification passed or was not requested.
     Completed,
     Failed,
     Cancelled,
     TimedOut,
-    /// Stopped from outside (a signal that we did not send) before it could end by itself.
+    /// Stopped by a signal that orchestrator-boss did not send.
     Interrupted,
-    /// Nobody saw the end.
+    /// The end was not observed.
     Lost,
 }
 
-/// What can happen to a worker.
+/// An event of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A server took it out of the queue.
@@ -40,7 +40,7 @@ pub enum Event {
     Settled(Ending),
     /// A retry, or a message to a settled worker, opened the next attempt.
     Requeued,
-    /// The server that admitted it died before anything ran, and that was proven.
+    /// The server that admitted it died, provably before anything ran.
     StartAbandoned,
 }
 
@@ -58,7 +58,7 @@ pub fn next(from: WorkerStatus, event: Event) -> Result<WorkerStatus, IllegalTra
         (S::Queued, Admitted) => Ok(S::Starting),
         (S::Starting | S::Running | S::Verifying, TurnStarted) => Ok(S::Running),
         (S::Running | S::Verifying, VerificationStarted) => Ok(S::Verifying),
-        // Nothing ran yet, so it can only have been called off, or found impossible to start.
+        // Nothing ran yet, so it was cancelled or could not start.
         (S::Queued, Settled(Ending::Cancelled | Ending::Failed)) => Ok(to_settled(event)),
         (S::Starting | S::Running | S::Verifying, Settled(_)) => Ok(to_settled(event)),
         (S::Settled(_), Requeued) | (S::Starting, StartAbandoned) => Ok(S::Queued),
@@ -78,7 +78,7 @@ impl WorkerStatus {
         matches!(self, WorkerStatus::Settled(_))
     }
 
-    /// Admitted and not settled: it holds a slot, and processes of its may live.
+    /// Returns whether it is admitted and not settled: it holds a slot and may have processes.
     pub fn is_live(self) -> bool {
         matches!(self, WorkerStatus::Starting | WorkerStatus::Running | WorkerStatus::Verifying)
     }
@@ -134,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_sequence_of_events_leaves_an_ending_but_by_requeueing(events in prop::collection::vec(any_event(), 0..40)) {
+        fn only_requeueing_leaves_a_settled_status(events in prop::collection::vec(any_event(), 0..40)) {
             let mut status = WorkerStatus::Queued;
             for event in events {
                 let was = status;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_written_as_the_contract_names_them() {
+    fn statuses_have_their_contract_names() {
         for ending in ENDINGS {
             let status = WorkerStatus::Settled(ending);
             let json = serde_json::to_string(&status).unwrap();

@@ -23,8 +23,7 @@ pub struct Message {
     pub text: String,
 }
 
-/// The reason for a cancellation. `by` is `None` if no author requested it (another worker won the race), or if an
-/// earlier build did not record the author.
+/// The reason for a cancellation. `by` is `None` if no author requested it: another worker won the race.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cancelled {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,9 +49,7 @@ impl Cancelled {
             _ => self.reason.clone(),
         }
     }
-}
 
-impl Cancelled {
     /// Returns a sentence such as `cancelled by the user: the plan has changed`.
     pub fn sentence(&self) -> String {
         let words = self.words();

@@ -1,27 +1,31 @@
-//! The pure core: what is asked for, what may happen to it, what it came to.
+//! The pure core: missions, workers, the journal's entries and their fold, and the decisions on them.
 //!
-//! No I/O, no clock, no randomness in this room: time and ids come in as arguments, so that every rule here can be
-//! tested by a table or a property. The rooms above act on what it decides.
+//! This room does no I/O and reads no clock. Time and ids come in as arguments, so that every rule can be tested by a table
+//! or a property. The rooms above carry out its decisions.
 
 pub mod admission;
 pub mod archive;
+pub mod backoff;
 pub mod budget;
 pub mod causes;
 pub mod create;
 pub mod delivery;
 pub mod entry;
+mod fold;
 pub mod graph;
 pub mod hint;
-pub mod hold;
 pub mod id;
 pub mod lifecycle;
 pub mod message;
 pub mod name;
+mod notification;
 pub mod outcome;
 pub mod race;
 pub mod registry;
 pub mod retry;
-pub mod reunion;
+pub mod sanitize;
 pub mod spec;
+pub mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod worker;

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use super::id::WorkerId;
-use super::registry::{Registry, Worker};
+use super::id::{TaskId, WorkerId};
+use super::registry::Registry;
+use super::worker::Worker;
 
 /// A name of a worker, to be looked up by number, by task and by branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum Meaning {
 /// The result of resolving a name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Named {
-    Nobody,
+    Unknown,
     One(Arc<Worker>),
     /// Several workers, each listed once.
     Several(Vec<(Meaning, Arc<Worker>)>),
@@ -82,10 +83,22 @@ impl<'a> Name<'a> {
             }
         }
         match found.len() {
-            0 => Named::Nobody,
+            0 => Named::Unknown,
             1 => Named::One(found.remove(0).1),
             _ => Named::Several(found),
         }
+    }
+}
+
+impl Registry {
+    /// Resolves a name to a worker: see [`Name`].
+    pub fn named(&self, text: &str) -> Named {
+        let name = Name::new(text);
+        name.choose(Candidates {
+            numbered: name.number().and_then(|number| self.by_number(number)).cloned(),
+            task: self.task(&TaskId::from(name.task())).cloned(),
+            on_branch: self.on_branch(name.branch()).cloned().collect(),
+        })
     }
 }
 
@@ -93,13 +106,13 @@ impl Named {
     pub fn one(self) -> Option<Arc<Worker>> {
         match self {
             Named::One(worker) => Some(worker),
-            Named::Nobody | Named::Several(_) => None,
+            Named::Unknown | Named::Several(_) => None,
         }
     }
 
     pub fn all(self) -> Vec<Arc<Worker>> {
         match self {
-            Named::Nobody => Vec::new(),
+            Named::Unknown => Vec::new(),
             Named::One(worker) => vec![worker],
             Named::Several(found) => found.into_iter().map(|(_, worker)| worker).collect(),
         }
@@ -200,12 +213,12 @@ mod tests {
             assert_eq!(found.number(), Some(number), "{name:?}");
         }
         for name in ["", "w-", "w-5", "5", "03", "-3", "3.0", "w-3-other", "Tax", "o/w-1"] {
-            assert_eq!(registry.named(name), Named::Nobody, "{name:?}");
+            assert_eq!(registry.named(name), Named::Unknown, "{name:?}");
         }
     }
 
     #[test]
-    fn what_means_two_workers_is_refused_with_both() {
+    fn ambiguous_name_is_refused_with_all_meanings() {
         let mut registry = registry();
         let Named::Several(found) = registry.named("1") else { panic!("{:?}", registry.named("1")) };
         assert_eq!(meanings(&found), "the number of w-1-fix-parser and the task of w-2-numeric");
@@ -221,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_nobody_bears_has_a_close_one_or_none() {
+    fn unknown_name_has_a_close_one_or_none() {
         let registry = registry();
         let close = |name: &str| closest(&registry, name).map(|id| id.to_string());
         assert_eq!(close("w-1-fix-parsr").as_deref(), Some("w-1-fix-parser"));

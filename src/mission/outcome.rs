@@ -48,21 +48,16 @@ pub struct Run {
     /// The agent's final message, complete.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub final_message: String,
-    /// Its last line began with `BLOCKED:`: a hint and no more.
-    #[serde(default)]
+    /// Its last line began with `BLOCKED:`, which is only a hint.
     pub says_blocked: bool,
     /// Number of actions that the CLI refused for lack of permission.
-    #[serde(default)]
     pub denials: u32,
-    #[serde(default)]
     pub usage: Usage,
-    /// The CLI counts on when a session is resumed, so that `usage` holds earlier attempts in it too.
-    #[serde(default)]
-    pub usage_goes_on: bool,
-    /// Messages that came too late to be heard; the next attempt hears them first.
+    /// True if `usage` includes earlier attempts in the same session.
+    pub usage_is_cumulative: bool,
+    /// Messages that came too late. The next attempt receives them first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unheard: Vec<String>,
-    #[serde(default)]
     pub turns: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
@@ -71,7 +66,7 @@ pub struct Run {
     /// Duration from its beginning to the end of its last turn, by a monotonic clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u64>,
-    /// Duration from its beginning to its record, including verification: see [`super::entry::Brief::elapsed`].
+    /// Duration from its beginning to its record, including verification: see [`super::summary::AttemptSummary::elapsed`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_seconds: Option<u64>,
     /// It could not start because of the repository or its place in it, not because of the backend.
@@ -90,25 +85,24 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// Tokens and money, as the CLI counted them, over the whole attempt.
+/// Tokens and cost of an attempt, as the CLI reported them.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Usage {
     pub input_tokens: u64,
     /// The part of `input_tokens` that was read from a cache.
-    #[serde(default)]
     pub cached_tokens: u64,
     pub output_tokens: u64,
-    /// Only where the CLI says it (Claude Code, OpenCode); never estimated.
+    /// The cost, if the CLI reports it (Claude Code, OpenCode). It is never estimated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
 }
 
-/// Why a run did not end well.
+/// The reason why a run failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     pub kind: FailureKind,
     pub message: String,
-    /// When the service says that it will take work again.
+    /// The time at which the service accepts work again, as it stated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resets_at: Option<Timestamp>,
 }
@@ -116,9 +110,9 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// Not logged in, a key refused, a bill not paid: trying again changes nothing.
+    /// Not logged in, a refused key, or an unpaid bill. A retry is useless.
     Auth,
-    /// Too many requests just now.
+    /// Too many requests at the moment.
     RateLimit,
     /// The plan's allowance is used up until it resets.
     UsageLimit,
@@ -133,25 +127,25 @@ pub enum FailureKind {
     TurnLimit,
     /// `max_cost_usd` or `max_tokens` was reached.
     Budget,
-    /// It stopped because something was not permitted.
+    /// It lacked a permission.
     Permission,
-    /// It ended without the structured end that this CLI gives when it is done.
+    /// It ended without the structured result of this CLI.
     NoResult,
     /// The program, the worktree or the supervisor could not be started.
     CouldNotStart,
-    /// It wrote more than the cap on raw output.
+    /// It wrote more than the limit on raw output.
     OutputLimit,
-    /// It showed no sign of life, twice, and the settings say that it is ended then.
+    /// It stalled twice, and the settings end such workers.
     Stalled,
-    /// The run was good, the verification was not.
+    /// The run ended well, but the verification did not pass.
     Verification,
-    /// The end of the supervisor was not seen either.
+    /// The end of the supervisor was not observed either.
     Lost,
     Other,
 }
 
 impl FailureKind {
-    /// Does not count against a backend's ability to do the task.
+    /// Returns whether it is no evidence of the backend's ability to do the task.
     pub fn is_circumstance(self) -> bool {
         matches!(
             self,
@@ -187,10 +181,10 @@ impl FailureKind {
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Verification {
     #[default]
-    NotAsked,
-    /// Asked for, but the run did not end well, so there was nothing to prove.
+    NotRequested,
+    /// Requested, but the run failed, so there was nothing to verify.
     Skipped,
-    /// `commit` is what was proven; `None` in a directory that is not ours to commit in.
+    /// `commit` is `None` in a directory of the user.
     Passed {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         commit: Option<String>,
@@ -208,12 +202,12 @@ pub enum Verification {
         seconds: f64,
         log_tail: String,
     },
-    /// It says nothing about the work: command not found, no space, killed.
+    /// The command was not found, had no disk space, or was killed. This is no evidence against the work.
     CouldNotRun {
         why: String,
     },
     /// A pass during which the tree was changed.
-    NotProven {
+    Inconclusive {
         why: String,
     },
 }
@@ -235,7 +229,6 @@ pub struct Missing {
     pub path: String,
     pub kind: MissingKind,
     /// The output of the verification points to it. Otherwise it is only possible that it matters.
-    #[serde(default)]
     pub named: bool,
 }
 
@@ -328,11 +321,11 @@ impl Verification {
     /// [`Verification::note`] gives the reason.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Verification::NotAsked => "not_requested",
+            Verification::NotRequested => "not_requested",
             Verification::Passed { .. } => "passed",
             Verification::Failed { .. } => "failed",
             Verification::TimedOut { .. } => "timed_out",
-            Verification::Skipped | Verification::CouldNotRun { .. } | Verification::NotProven { .. } => {
+            Verification::Skipped | Verification::CouldNotRun { .. } | Verification::Inconclusive { .. } => {
                 "could_not_run"
             }
         }
@@ -341,7 +334,7 @@ impl Verification {
     /// Explains a verification that did not pass.
     pub fn note(&self) -> Option<String> {
         match self {
-            Verification::NotAsked | Verification::Passed { .. } => None,
+            Verification::NotRequested | Verification::Passed { .. } => None,
             Verification::Skipped => Some("the run did not end well, so there was nothing to verify".to_owned()),
             Verification::Failed { exit: Exit::Code(code), log_tail, .. } => {
                 Some(format!("exit status {code}\n{log_tail}"))
@@ -350,7 +343,7 @@ impl Verification {
                 Some(format!("ended by signal {signal}\n{log_tail}"))
             }
             Verification::TimedOut { seconds, log_tail } => Some(format!("stopped after {seconds:.0} s\n{log_tail}")),
-            Verification::CouldNotRun { why } | Verification::NotProven { why } => Some(why.clone()),
+            Verification::CouldNotRun { why } | Verification::Inconclusive { why } => Some(why.clone()),
         }
     }
 
@@ -372,7 +365,7 @@ impl Verification {
         }
     }
 
-    /// The same with at most the last `most` bytes of its log.
+    /// Returns it with at most the last `most` bytes of its log.
     pub fn cut(self, most: usize) -> Self {
         let end = |text: String| tail(&text, most).to_owned();
         match self {
@@ -386,7 +379,7 @@ impl Verification {
     }
 }
 
-/// What is different in the worktree since the worker's base.
+/// The changes of a worker since its base.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Changes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -399,15 +392,14 @@ pub struct Changes {
     pub files_changed: u32,
     pub insertions: u32,
     pub deletions: u32,
-    /// The first of them, by path; `files_changed` counts all.
+    /// The first changed files, by path. `files_changed` counts all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
-    /// Files that are still not committed.
+    /// Number of uncommitted files.
     pub uncommitted: u32,
-    /// Files that the worker left uncommitted and that we committed for it.
-    #[serde(default)]
+    /// Number of files that the worker left uncommitted and that orchestrator-boss committed.
     pub committed_by_us: u32,
-    /// Files that the worker's CLI says it edited elsewhere.
+    /// Files outside the worktree that the worker's CLI reports as edited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outside_worktree: Vec<String>,
     /// Changes in the main checkout while the worker ran, in words. Their author is unknown.
@@ -429,7 +421,7 @@ pub struct NotOnBranch {
     #[serde(rename = "where")]
     pub place: String,
     pub how_to_include: String,
-    /// Set if the part is about files that an integration looks for again.
+    /// Set if the part is about files that an integration checks again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<PartFiles>,
 }
@@ -457,21 +449,20 @@ impl PartFiles {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Cleanup {
     pub survivors: u32,
-    pub proof: Proof,
+    pub containment: Containment,
     /// Processes that outlived the CLI and that the supervisor or server ended.
-    #[serde(default)]
     pub ended: u32,
-    /// Shared daemons that were left alone.
+    /// Allowlisted daemons that were left running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub spared: Vec<String>,
+    pub daemons_left: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Proof {
-    /// Every process that could be ours was looked at.
+pub enum Containment {
+    /// Every process that could be the worker's was checked.
     Full,
-    /// The system hides what would be needed.
+    /// The system hides some of the necessary information.
     #[default]
     BestEffort,
 }
@@ -498,7 +489,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_last_line_says_blocked() {
+    fn only_the_last_line_counts() {
         assert!(says_blocked("I tried.\nBLOCKED: no network\n\n"));
         assert!(!says_blocked("BLOCKED: at first, then it worked\nDone."));
         assert!(!says_blocked(""));

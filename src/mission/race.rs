@@ -1,65 +1,45 @@
-//! Races: the same task given to several workers, of which the first to do it well wins. Pure.
+//! Races: several workers with the same task, of which the first verified one wins. Pure.
 //!
-//! A race is decided by the journal's own order: the first settlement in it that qualifies wins, and in taking in that
-//! line every registry calls off the others too. So there is nothing to decide twice, no step between the decision and
-//! its consequences, and no server that could be missing for it.
+//! The order of the journal decides a race. The first settlement that qualifies wins, and the fold of that line cancels
+//! the other racers too. So no race is decided twice, and no server is needed to carry out the decision.
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use super::entry::Brief;
 use super::hint::{Advice, Hint};
-use super::id::{RaceId, WorkerId};
+use super::id::{TaskId, WorkerId};
 use super::lifecycle::{Ending, WorkerStatus};
 use super::name::Name;
 use super::outcome::{Changes, Usage};
-use super::registry::{Registry, Worker};
+use super::registry::Registry;
 use super::retry;
 use super::spec::{Mission, Permissions};
+use super::summary::AttemptSummary;
+pub use super::worker::Race;
+use super::worker::Worker;
 
-/// The state of a worker's race. The decision is stored with each racer and never changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Race {
-    pub id: RaceId,
-    /// All of them, this worker too, in the order in which they were asked for.
-    pub racers: Vec<WorkerId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub winner: Option<WorkerId>,
-    /// It was begun again after the race was decided, and is a worker like any other since.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_over_for_it: bool,
-}
-
-impl Race {
-    pub fn new(id: RaceId, racers: Vec<WorkerId>) -> Self {
-        Self { id, racers, winner: None, is_over_for_it: false }
-    }
-}
-
-/// How a race stands.
+/// The state of a race.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// Somebody may still win.
+    /// A racer may still win.
     On,
     Won(WorkerId),
-    /// Nobody won and nobody runs any more, with each racer's reason. A retry puts it on again.
+    /// All racers ended without a winner, for these reasons. A retry reopens the race.
     Lost(String),
 }
 
-/// Whether this outcome wins a race that is not decided. Where nothing was to be verified, it must have changed
-/// something, if it was allowed to.
-pub fn qualifies(mission: &Mission, brief: &Brief) -> bool {
+/// Returns whether this outcome wins an undecided race. Without a verification, it must have changed something, if it was
+/// allowed to.
+pub fn qualifies(mission: &Mission, brief: &AttemptSummary) -> bool {
     let may_change = mission.permissions != Permissions::ReadOnly;
-    let proven = mission.verify_command.is_some() || !may_change || is_change(&brief.changes);
-    brief.status == Ending::Completed && proven
+    let has_result = mission.verify_command.is_some() || !may_change || is_change(&brief.changes);
+    brief.status == Ending::Completed && has_result
 }
 
 fn is_change(changes: &Changes) -> bool {
     changes.commits > 0 || changes.files_changed > 0 || changes.uncommitted > 0
 }
 
-/// All of its race that the registry has, with itself; none for a worker that does not race.
+/// Returns the racers that the registry has, including this worker. None for a worker that does not race.
 pub fn racers<'a>(registry: &'a Registry, worker: &'a Worker) -> impl Iterator<Item = &'a Arc<Worker>> {
     let race = worker.race.as_ref();
     race.into_iter()
@@ -68,16 +48,14 @@ pub fn racers<'a>(registry: &'a Registry, worker: &'a Worker) -> impl Iterator<I
         .filter(move |racer| racer.race.as_ref().map(|race| &race.id) == race.map(|race| &race.id))
 }
 
-/// `None` for a worker that does not race.
+/// Returns the state of a worker's race. `None` if it does not race.
 pub fn standing(registry: &Registry, worker: &Worker) -> Option<Standing> {
     let race = worker.race.as_ref()?;
     if let Some(winner) = &race.winner {
         return Some(Standing::Won(winner.clone()));
     }
-    match racers(registry, worker).all(|racer| is_final(racer)) {
-        true => Some(Standing::Lost(reasons(registry, worker))),
-        false => Some(Standing::On),
-    }
+    let is_over = racers(registry, worker).all(|racer| is_final(racer));
+    Some(if is_over { Standing::Lost(reasons(registry, worker)) } else { Standing::On })
 }
 
 /// Returns whether the worker races and no racer has won yet.
@@ -92,18 +70,15 @@ pub fn is_named_by_task(worker: &Worker, name: &str) -> bool {
 
 /// Returns whether another racer has won and this one was not retried since.
 pub fn has_lost(worker: &Worker) -> bool {
-    worker
-        .race
-        .as_ref()
-        .is_some_and(|race| !race.is_over_for_it && race.winner.as_ref().is_some_and(|winner| *winner != worker.id))
+    worker.has_lost_race()
 }
 
-/// The race's winner, if it is another.
+/// Returns the race's winner, if it is another worker.
 pub fn lost_to(worker: &Worker) -> Option<&WorkerId> {
     worker.race.as_ref()?.winner.as_ref().filter(|winner| **winner != worker.id)
 }
 
-/// What is to be known by whoever takes its work for the task's.
+/// Returns a note for a caller that uses a worker's work although another racer won.
 pub fn note_on_loser(worker: &Worker) -> Option<String> {
     let winner = lost_to(worker)?;
     Some(format!(
@@ -112,17 +87,17 @@ pub fn note_on_loser(worker: &Worker) -> Option<String> {
     ))
 }
 
-/// Its end by itself is no news: others run on, or have won. It is told with the next news that is some.
+/// Returns whether its end alone notifies no boss, since other racers still run or have won. It is reported together with
+/// the next notification.
 pub fn ends_quietly(registry: &Registry, worker: &Worker) -> bool {
     has_lost(worker) || (is_undecided(worker) && standing(registry, worker) == Some(Standing::On))
 }
 
-/// Why the boss has to decide about a task for which racers ran: nobody did it. Whom it called off itself, all of them,
-/// it need not be told.
+/// Returns why the boss has to decide about a task: the race has no winner. `None` if the boss cancelled all racers.
 pub fn block(registry: &Registry, worker: &Worker) -> Option<Advice> {
-    let called_off = |racer: &Arc<Worker>| racer.status == WorkerStatus::Settled(Ending::Cancelled);
+    let cancelled = |racer: &Arc<Worker>| racer.status == WorkerStatus::Settled(Ending::Cancelled);
     match standing(registry, worker)? {
-        Standing::Lost(reasons) if !racers(registry, worker).all(called_off) => Some(Advice::new(
+        Standing::Lost(reasons) if !racers(registry, worker).all(cancelled) => Some(Advice::new(
             format!("no worker won the race ({reasons})"),
             vec![Hint::to("retry one of them with feedback"), Hint::to("narrow the task"), Hint::to("do without it")],
         )),
@@ -147,9 +122,15 @@ fn reasons(registry: &Registry, worker: &Worker) -> String {
     racers(registry, worker).map(reason).collect::<Vec<_>>().join("; ")
 }
 
-/// Which worker stands for a task for which racers run: the winner; before there is one, one that shows whether the
-/// race can go on.
-pub(super) fn spokesman<'a>(registry: &'a Registry, newest: &'a Arc<Worker>) -> &'a Arc<Worker> {
+impl Registry {
+    /// Returns the newest worker of a task. For a race, it is the winner, or a racer that may still win.
+    pub fn task(&self, task: &TaskId) -> Option<&Arc<Worker>> {
+        self.newest_of_task(task).map(|newest| representative(self, newest))
+    }
+}
+
+/// Returns the worker that represents a task with racers: the winner, or else one that shows whether the race can go on.
+fn representative<'a>(registry: &'a Registry, newest: &'a Arc<Worker>) -> &'a Arc<Worker> {
     let Some(race) = &newest.race else { return newest };
     if let Some(winner) = &race.winner {
         return registry.get(winner).unwrap_or(newest);
@@ -158,21 +139,22 @@ pub(super) fn spokesman<'a>(registry: &'a Registry, newest: &'a Arc<Worker>) -> 
     racers(registry, newest).max_by_key(rank).unwrap_or(newest)
 }
 
-/// What the settlement of a worker decides, to be asked once it is in the registry.
+/// The decision of a race.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Decision {
+pub(super) struct RaceDecision {
     pub racers: Vec<WorkerId>,
-    /// Those who may still run, or would be tried again.
+    /// Racers that may still run, or would be retried.
     pub called_off: Vec<WorkerId>,
 }
 
-pub(super) fn decide(registry: &Registry, worker: &Worker) -> Option<Decision> {
+/// Returns the decision that follows from the settlement of this worker.
+pub(super) fn decide(registry: &Registry, worker: &Worker) -> Option<RaceDecision> {
     let won = worker.status.is_settled() && worker.settled.iter().any(|brief| qualifies(&worker.mission, brief));
     if !won || !is_undecided(worker) || racers(registry, worker).any(|racer| !is_undecided(racer)) {
         return None;
     }
     let others = racers(registry, worker).filter(|racer| racer.id != worker.id && !is_final(racer));
-    Some(Decision {
+    Some(RaceDecision {
         racers: racers(registry, worker).map(|racer| racer.id.clone()).collect(),
         called_off: others.map(|racer| racer.id.clone()).collect(),
     })
@@ -192,7 +174,8 @@ pub(super) fn winners_by_time(registry: &Registry) -> Vec<WorkerId> {
     registry.workers().filter(|it| is_undecided(it)).filter(is_first).map(|worker| worker.id.clone()).collect()
 }
 
-/// What all its attempts together took, as their CLIs said; `live` is that of the one that runs. `None`: nobody said.
+/// Returns the usage of all attempts of a worker, as the CLIs reported it. `live` is that of the running attempt. `None`
+/// if no CLI reported any.
 pub fn spent(worker: &Worker, live: Option<Usage>) -> Option<Usage> {
     let never_ran = worker.status.is_settled() && worker.started_at.is_none() && worker.settled.len() <= 1;
     let known = |usage: &Usage| usage.cost_usd.is_some() || usage.input_tokens + usage.output_tokens > 0;

@@ -1,12 +1,12 @@
 //! Retries: when a failed attempt is followed by another without asking the boss, and when further attempts make no
 //! sense. Pure.
 
-use super::entry::{Brief, NextAttempt, Start, reasons};
 use super::hint::{Advice, Hint};
 use super::id::BackendName;
 use super::lifecycle::{Ending, WorkerStatus};
 use super::outcome::FailureKind;
-use super::registry::Worker;
+use super::summary::{AttemptSummary, reasons};
+use super::worker::{NextAttempt, Start, Worker};
 
 /// Returns the attempt that follows a failed one automatically, if the mission allows it.
 ///
@@ -38,9 +38,9 @@ fn fallback(worker: &Worker) -> Option<BackendName> {
 
 /// Returns the attempt that a queued worker runs instead, while its backend is in backoff. It uses the first fallback
 /// that was not tried and is not in backoff. A session cannot be moved to another backend.
-pub fn instead(worker: &Worker, held: impl Fn(&BackendName) -> bool) -> Option<NextAttempt> {
+pub fn failover(worker: &Worker, in_backoff: impl Fn(&BackendName) -> bool) -> Option<NextAttempt> {
     let tried = |name: &BackendName| worker.settled.iter().any(|brief| brief.backend == *name);
-    let usable = |name: &&BackendName| **name != worker.next.backend && !tried(name) && !held(name);
+    let usable = |name: &&BackendName| **name != worker.next.backend && !tried(name) && !in_backoff(name);
     let backend = worker.mission.fallback_backends.iter().find(usable)?.clone();
     let NextAttempt { start, .. } = worker.next.clone();
     let written = worker.next.written.clone();
@@ -110,7 +110,7 @@ pub fn still_unheard(worker: &Worker) -> Vec<String> {
 }
 
 /// Returns the prompt that resumes a session when the boss gives no feedback. It states how the last turn ended.
-pub fn go_on(last: &Brief) -> String {
+pub fn go_on(last: &AttemptSummary) -> String {
     let verification = last.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Verification);
     let how = match last.status {
         Ending::Completed if last.says_blocked => "You said that you were blocked.",
@@ -120,7 +120,7 @@ pub fn go_on(last: &Brief) -> String {
         Ending::TimedOut => "Your last turn was stopped because its time was up.",
         Ending::Cancelled => "Your last turn was cancelled before it had ended.",
         Ending::Interrupted => "Your last turn was interrupted from outside.",
-        Ending::Lost => "Your last turn ended and nobody saw how.",
+        Ending::Lost => "The end of your last turn was not observed.",
     };
     let said = last.verification.note().filter(|_| verification);
     let said = said.map_or_else(String::new, |note| format!("\nThe verification said:\n{}\n", note.trim_end()));
@@ -130,7 +130,7 @@ pub fn go_on(last: &Brief) -> String {
 
 /// Returns whether an attempt shows that the backend cannot do the task. Login, limits, failures to start or verify, an
 /// incomplete worktree and external stops are no evidence.
-fn is_failure_of_the_backend(brief: &Brief) -> bool {
+fn is_failure_of_the_backend(brief: &AttemptSummary) -> bool {
     let circumstance = brief.failure.as_ref().is_some_and(|failure| {
         failure.kind.is_circumstance()
             || (failure.kind == FailureKind::Verification && brief.verification.as_str() == "could_not_run")

@@ -1,5 +1,4 @@
-//! What is asked for: a mission, as the boss gave it, checked and with its defaults filled in.
-//! No I/O: whether the directory or the branch exists is asked elsewhere, before the mission gets here.
+//! Missions: checked, and with defaults filled in. Other rooms check before whether the directory or branch exists. Pure.
 
 use std::path::PathBuf;
 
@@ -7,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{BackendName, TaskId};
 
-/// So that a forgotten worker does not spend for ever.
+/// Ends forgotten workers.
 pub const DEFAULT_TIMEOUT_MINUTES: u32 = 120;
 
-/// One mission. The same shape is kept in the journal and in the worker's folder.
+/// A mission. The journal and the worker's folder store it in this form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mission {
     pub title: String,
-    /// The boss's own words. The frame that the worker's prompt gets around them is added when a turn is planned.
+    /// The boss's prompt, without the frame that is added when a turn is planned.
     pub prompt: String,
     pub backend: BackendName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,7 +24,7 @@ pub struct Mission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify_command: Option<String>,
     pub task_id: TaskId,
-    /// By task id: where a task is begun anew under the same id, the newest counts.
+    /// Task ids. If several workers have the same task, the newest counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<TaskId>,
     pub timeout_minutes: u32,
@@ -45,7 +44,7 @@ pub struct Mission {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Place {
-    /// A directory of the user's, used as it is: never committed to, reset or cleaned by us.
+    /// A directory of the user. orchestrator-boss never commits there, and never resets or cleans it.
     Directory { path: PathBuf },
     /// A worktree that orchestrator-boss makes for this worker alone.
     Worktree {
@@ -83,12 +82,12 @@ impl Place {
     }
 }
 
-/// What a worker may do. How far a backend can hold it to that is its `Enforcement`.
+/// The permissions of a worker. The `Enforcement` of a backend tells how far it can enforce them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Permissions {
     ReadOnly,
-    /// Change its worktree, run commands, commit, use the network.
+    /// It may change its worktree, run commands, commit and use the network.
     #[default]
     Edit,
     /// No sandbox and no questions; only where the user's own settings allow it.

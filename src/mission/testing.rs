@@ -1,11 +1,11 @@
-//! Shorthands for the tests of this room.
+//! Helpers for the tests of this room and of those above.
 
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::create::{Defaults, Draft, DraftPlace, Registered, Rejection, register, register_race};
-use super::entry::{Brief, Entry, Line};
+use super::entry::{AttemptSummary, Entry, Line};
 use super::id::{BossId, ServerId, WorkerId};
 use super::lifecycle::Ending;
 use super::outcome::{Changes, Usage, Verification};
@@ -43,17 +43,20 @@ pub fn apply(registry: &mut Registry, server: &str, entry: Entry) {
     registry.apply(&line);
 }
 
-/// Registers as the server `s` for the boss `b`, and takes in what was accepted.
+/// Registers drafts as the server `s` for the boss `b`, and applies the accepted ones.
 pub fn create(registry: &mut Registry, drafts: &[Draft]) -> Vec<Result<WorkerId, Rejection>> {
     let made = register(registry, &BossId::from("b"), drafts, defaults());
-    take_in(registry, made)
+    apply_created(registry, made)
 }
 
 fn defaults() -> Defaults<'static> {
     Defaults { worktrees: Path::new("/worktrees"), branch_prefix: "o/", integration_branch: None }
 }
 
-fn take_in(registry: &mut Registry, made: Vec<Result<Registered, Rejection>>) -> Vec<Result<WorkerId, Rejection>> {
+fn apply_created(
+    registry: &mut Registry,
+    made: Vec<Result<Registered, Rejection>>,
+) -> Vec<Result<WorkerId, Rejection>> {
     let new = made.iter().filter_map(|it| match it {
         Ok(Registered::New(new)) => Some((**new).clone()),
         _ => None,
@@ -67,9 +70,9 @@ fn take_in(registry: &mut Registry, made: Vec<Result<Registered, Rejection>>) ->
     made.into_iter().map(|it| it.map(id)).collect()
 }
 
-/// The same for missions that race each other.
+/// Registers drafts that race each other.
 pub fn create_race(registry: &mut Registry, drafts: &[Draft]) -> Vec<Result<WorkerId, Rejection>> {
-    take_in(registry, register_race(registry, &BossId::from("b"), drafts, defaults()))
+    apply_created(registry, register_race(registry, &BossId::from("b"), drafts, defaults()))
 }
 
 /// Starts and ends the next attempt of a worker.
@@ -79,15 +82,15 @@ pub fn settle(registry: &mut Registry, id: &WorkerId, status: Ending) {
     apply(registry, "s", Entry::Settled { worker: id.clone(), brief: Box::new(brief(attempt, status)) });
 }
 
-pub fn brief(attempt: u32, status: Ending) -> Brief {
-    Brief {
+pub fn brief(attempt: u32, status: Ending) -> AttemptSummary {
+    AttemptSummary {
         attempt,
         backend: "codex".into(),
         model: None,
         status,
         failure: None,
         exit: None,
-        verification: Verification::NotAsked,
+        verification: Verification::NotRequested,
         likely_cause: None,
         changes: Changes::default(),
         final_message: String::new(),
@@ -96,7 +99,7 @@ pub fn brief(attempt: u32, status: Ending) -> Brief {
         denials: 0,
         usage: Usage::default(),
         session_id: None,
-        usage_goes_on: false,
+        usage_is_cumulative: false,
         resets_at: None,
         started_at: None,
         seconds: 1,
@@ -104,7 +107,7 @@ pub fn brief(attempt: u32, status: Ending) -> Brief {
         cancelled: None,
         survivors: 0,
         place_failed: false,
-        spared: Vec::new(),
+        daemons_left: Vec::new(),
         settled_at: Timestamp::UNIX_EPOCH,
     }
 }

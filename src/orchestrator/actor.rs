@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::answers::*;
 use super::context::Context;
 use super::error::OrchestratorError;
+use super::former_state;
 use super::integration_branch;
 use super::logins::Logins;
 use super::machine::Machine;
@@ -36,7 +37,7 @@ use crate::mission::entry::Entry;
 use crate::mission::id::WorkerId;
 use crate::mission::registry::{Registry, Worker};
 use crate::store::journal::{Journal, Needed};
-use crate::store::state_file::{self, Conflict, Told};
+use crate::store::state_file::{self, Conflict, SavedState};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -81,7 +82,7 @@ struct Store {
     dir: StateDir,
     journal: Journal,
     _lease: Lease,
-    watch: Option<notify::RecommendedWatcher>,
+    _watch: Option<notify::RecommendedWatcher>,
 }
 
 /// Maximum delay between the journal and the state file.
@@ -249,9 +250,6 @@ impl Actor {
         if let Err(error) = store.journal.catch_up() {
             tracing::error!(%error, "could not read the journal");
         }
-        if store.journal.take_is_new_folder() {
-            store.watch = watch(&store.dir.journal(), &self.mailbox);
-        }
     }
 
     fn shut_down(mut self, reply: Reply<()>) {
@@ -347,16 +345,17 @@ impl Actor {
                 error => OrchestratorError::from(error),
             })?;
         }
+        former_state::set_aside(&context, &dir)?;
         make_way_for_state_file(&dir)?;
         if context.visitor {
             // A one-shot client does not check for conflicts, so it uses the results that servers have written down.
-            self.collisions = Collisions::told(&Told::read(&dir.state_file()));
+            self.collisions = Collisions::told(&SavedState::read(&dir.state_file()));
         }
         let lock = dir.server_lock(&context.server);
         let lease = lease::take(&lock)?.ok_or(OrchestratorError::ShuttingDown)?;
         let journal = Journal::open(&dir.journal(), context.server.clone())?;
         let watch = watch(&dir.journal(), &self.mailbox);
-        self.store = Some(Store { dir, journal, _lease: lease, watch });
+        self.store = Some(Store { dir, journal, _lease: lease, _watch: watch });
         let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
         let result = self.transact(|_| (vec![joined], ()));
         crash_point::at(Point::Joined);
@@ -390,7 +389,7 @@ impl Actor {
         let load = self.load();
         let waits_for = |worker: &Worker| self.hold(&load, worker).map(|hold| hold.to_string());
         // A one-shot client does not check for conflicts, so it keeps the results of the last server.
-        let told = if self.context.visitor { Told::read(&store.dir.state_file()) } else { Told::default() };
+        let told = if self.context.visitor { SavedState::read(&store.dir.state_file()) } else { SavedState::default() };
         let told = told.by_worker();
         let collides = |worker: &Worker| match told.get(&worker.id) {
             Some(told) if told.status == worker.status.as_str() && worker.integrated.is_none() => {
@@ -399,7 +398,7 @@ impl Actor {
             _ => (self.collisions_of(worker).into_iter().map(Conflict::from).collect(), self.unchecked_of(worker)),
         };
         let branch = integration_branch::checked_out_at_a_glance(&self.context);
-        let about = state_file::About { repository, integration_branch: branch.as_deref() };
+        let about = state_file::RepositoryInfo { repository, integration_branch: branch.as_deref() };
         let content = state_file::project(store.journal.registry(), about, Timestamp::now(), waits_for, collides);
         if let Err(error) = state_file::write(&store.dir.state_file(), &content) {
             // The journal is complete. The file is written again when there is space.
@@ -414,7 +413,7 @@ impl Actor {
             .registry()
             .servers
             .iter()
-            .filter(|(id, it)| **id != self.context.server && !it.boss.is_visitor());
+            .filter(|(id, it)| **id != self.context.server && !it.boss.is_one_shot_client());
         others.into_iter().any(|(id, _)| lease::is_held(&store.dir.server_lock(id)))
     }
 

@@ -20,7 +20,7 @@ use crate::mission::budget::Spent;
 use crate::mission::hint::Advice;
 use crate::mission::id::{BackendName, RaceId, TaskId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
-use crate::mission::outcome::{LikelyCause, NotOnBranch, Outcome, Proof, Usage, Verification};
+use crate::mission::outcome::{Containment, LikelyCause, NotOnBranch, Outcome, Usage, Verification};
 use crate::mission::registry::Worker;
 pub use crate::store::state_file::Unchecked;
 use crate::store::state_file::{Conflict, With};
@@ -300,7 +300,7 @@ pub struct CancelAnswer {
     pub worker_id: WorkerId,
     pub status: WorkerStatus,
     pub survivors: u32,
-    pub proof: Proof,
+    pub proof: Containment,
     /// True if it had settled before, so that nothing was done.
     pub already_settled: bool,
     /// Messages that it never received. Its next attempt receives them first.

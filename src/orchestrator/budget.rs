@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::actor::Actor;
 use crate::attempt::status::LiveStatus;
@@ -67,14 +66,10 @@ impl Actor {
 
 /// What the attempt that runs has used up; in a session that goes on, without what earlier attempts used in it.
 pub(super) fn so_far(worker: &Worker, status: &LiveStatus) -> Spent {
-    let ran = match status.began {
-        // What a supervisor of an older build leaves.
-        Duration::ZERO => Duration::ZERO,
-        began => process::monotonic().saturating_sub(began),
-    };
+    let ran = process::monotonic().saturating_sub(status.began);
     let spent = Spent::of(&status.usage, ran.as_secs());
     let goes_on = matches!(worker.next.start, Start::Resume { .. });
-    match worker.last().filter(|last| goes_on && last.usage_goes_on) {
+    match worker.last().filter(|last| goes_on && last.usage_is_cumulative) {
         Some(last) => spent.since(&last.usage),
         None => spent,
     }

@@ -12,7 +12,7 @@ use super::answers::*;
 use super::error::OrchestratorError;
 use super::{follow, recover, settle};
 use crate::attempt::status::Phase;
-use crate::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction, Posted};
+use crate::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction, PostResult};
 use crate::crash_point::{self, Point};
 use crate::mission::create::{self, Defaults, Draft, Registered};
 use crate::mission::entry::{Entry, NextAttempt, Start};
@@ -150,8 +150,8 @@ impl Actor {
         // The task that starts the worker creates the folder too, but a message may come first.
         attempt.make()?;
         match attempt.post(&inbox_entry)? {
-            Posted::Closed => Ok(None),
-            Posted::Accepted => {
+            PostResult::Closed => Ok(None),
+            PostResult::Accepted => {
                 crash_point::at(Point::InboxEntryPosted);
                 self.runtime.spawn(follow::wake(attempt));
                 Ok(Some(inbox_entry.id))
@@ -166,7 +166,7 @@ impl Actor {
 
     /// Returns the id that the journal records for the author of a cancellation.
     fn cancels_as(&self, boss: &BossId) -> BossId {
-        if self.context.visitor { BossId::visitor(&self.context.server) } else { boss.clone() }
+        if self.context.visitor { BossId::one_shot_client(&self.context.server) } else { boss.clone() }
     }
 
     fn written(&self, text: &str) -> Message {
@@ -334,7 +334,7 @@ impl Actor {
             let entry = settled.map(|worker| Entry::Requeued {
                 worker: id.clone(),
                 next: Box::new(next),
-                lead: visited.and_then(|dir| recover::leader(registry, worker, &dir)),
+                lease: visited.and_then(|dir| recover::leader(registry, worker, &dir)),
             });
             let requeued = entry.is_some();
             (entry.into_iter().collect(), requeued)

@@ -71,7 +71,7 @@ impl Context {
         let server = ServerId::from(format!("s-{}", Uuid::new_v4().simple()));
         let anonymous = boss.is_none() && !visitor;
         let boss = boss.unwrap_or_else(|| match visitor {
-            true => BossId::visitor(&server),
+            true => BossId::one_shot_client(&server),
             false => BossId::anonymous(&server),
         });
         let limits = super::schedule::limits(&settings);

@@ -24,7 +24,7 @@ use crate::launcher::local;
 use crate::mission::hint::with_hints;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::Ending;
-use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run};
+use crate::mission::outcome::{Changes, Cleanup, Containment, Failure, FailureKind, Outcome, Run};
 use crate::mission::registry::Worker;
 use crate::process::{self, Identity, Private, Scope, Signal, Tree};
 
@@ -115,7 +115,7 @@ enum Holder {
 /// Whose an attempt is whose lock was seen free. A supervisor takes the lock before the claim and keeps it to its end,
 /// so a claim of one whose lock is free is that of a dead one.
 fn who_has_it(attempt: &AttemptDir) -> Result<Holder, FileError> {
-    if attempt.renounce()? {
+    if attempt.fence()? {
         return Ok(Holder::Nobody(attempt.close_inbox_unread()?));
     }
     let gone = !lease::is_held(&attempt.lock()) && attempt.outcome()?.is_none();
@@ -155,11 +155,11 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
     let cleanup = swept.map_or(Cleanup::default(), |swept| Cleanup {
         survivors: swept.survivors.len() as u32,
         ended: swept.ended as u32,
-        spared: swept.spared,
+        daemons_left: swept.spared,
         // A dead supervisor adopts no orphans, so processes that hid their tag may have escaped.
-        proof: Proof::BestEffort,
+        containment: Containment::BestEffort,
     });
-    let called_off = attempt.called_off();
+    let called_off = attempt.cancelled();
     let message = "its supervisor died; what it did until then is in its directory and its log".to_owned();
     let run = Run {
         failure: Some(Failure { kind: FailureKind::Lost, message, resets_at: None }),
@@ -175,7 +175,8 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
     // Git may take minutes, and these few threads also serve the protocol.
     let changes = match assignment {
         Some(assignment) => {
-            let known = facts::Known { before: facts::before(&assignment, attempt), ..facts::Known::default() };
+            let known =
+                facts::KnownFacts { before: facts::before(&assignment, attempt), ..facts::KnownFacts::default() };
             blocking(move || Ok(facts::changes(&assignment, known))).await.unwrap_or_default()
         }
         None => Changes::default(),
@@ -201,7 +202,7 @@ fn ran(worker: &Worker, status: &LiveStatus) -> Option<u64> {
     let seconds = |from: Timestamp, to: Timestamp| u64::try_from(to.duration_since(from).as_secs()).unwrap_or(0);
     let by_clock = seconds(worker.started_at?, Timestamp::now());
     let shown = process::monotonic().checked_sub(status.began).map(|it| it.as_secs());
-    match shown.filter(|shown| !status.began.is_zero() && *shown <= by_clock.saturating_add(60)) {
+    match shown.filter(|shown| *shown <= by_clock.saturating_add(60)) {
         Some(shown) => Some(shown),
         None => Some(seconds(worker.started_at?, status.last_event_at)),
     }
@@ -248,7 +249,8 @@ fn written_down(attempt: &AttemptDir) -> Vec<Identity> {
 /// Sweeps again the attempts for which the cleanup was not conclusive.
 pub(super) async fn sweep_again(dir: &WorkerDir, attempts: u32) {
     for attempt in (1..=attempts).map(|number| dir.attempt(number)) {
-        let proven = |outcome: Outcome| outcome.cleanup.proof == Proof::Full && outcome.cleanup.survivors == 0;
+        let proven =
+            |outcome: Outcome| outcome.cleanup.containment == Containment::Full && outcome.cleanup.survivors == 0;
         if attempt.outcome().ok().flatten().is_none_or(proven) {
             continue;
         }

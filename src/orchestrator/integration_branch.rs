@@ -24,15 +24,15 @@ impl Actor {
     /// See [`of_worker`].
     pub(super) fn branch_of(&self, worker: &Worker) -> Option<String> {
         let set = self.context.settings.integration_branch.as_deref();
-        of_worker(set, Some(worker), self.registry().integration_branch.as_deref())
+        of_worker(set, Some(worker))
     }
 }
 
-/// Returns the branch that a worker's work starts from and is merged into: the one that is set, the worker's own, or
-/// else the one that is recorded for all. `None` if there is none.
-pub(super) fn of_worker(set: Option<&str>, worker: Option<&Worker>, for_all: Option<&str>) -> Option<String> {
-    let own = worker.and_then(|worker| worker.integration_branch.as_deref());
-    set.or(own).or(for_all).map(str::to_owned)
+/// Returns the branch that a worker's work starts from and is merged into: the one that is set, or else the worker's
+/// own. `None` if there is none.
+pub(super) fn of_worker(set: Option<&str>, worker: Option<&Worker>) -> Option<String> {
+    let own = || worker.and_then(|worker| worker.integration_branch.as_deref());
+    set.or_else(own).map(str::to_owned)
 }
 
 /// Determines where the next workers of a boss start, or why that is unknown. Blocks.

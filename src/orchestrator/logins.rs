@@ -1,5 +1,5 @@
 //! Backends that take no work just now: what waits for one goes to its fallback, and a lost login is watched until it is
-//! back. Who is held, and for how long, is [`hold::held`]; those that run end by themselves.
+//! back. Who is held, and for how long, is [`backoff::backoffs`]; those that run end by themselves.
 //!
 //! A login counts as back when the CLI's own answer, or the files of its login, have changed since (a token that the
 //! service refuses may well be one that the CLI believes in).
@@ -15,9 +15,9 @@ use super::actor::Actor;
 use super::context::Context;
 use super::mail::Ask;
 use super::probe::{self, Login};
+use crate::mission::backoff::{self, Backoff};
 use crate::mission::entry::Entry;
 use crate::mission::graph::{self, Readiness};
-use crate::mission::hold::{self, Held};
 use crate::mission::id::BackendName;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::outcome::FailureKind;
@@ -49,7 +49,7 @@ struct Watched {
 impl Actor {
     /// What waits for a backend that takes no work now, and may go to another one, goes there.
     pub(super) fn divert(&mut self) {
-        let held = hold::held(self.registry());
+        let held = backoff::backoffs(self.registry());
         held.keys().for_each(|backend| self.context.forget_ready(backend));
         self.logins.watched.retain(|backend, _| held.contains_key(backend));
         let context = Arc::clone(&self.context);
@@ -64,7 +64,7 @@ impl Actor {
     /// A worker that was started to try whether its backend takes work again has had an answer of its model.
     pub(super) fn note_answer(&mut self, worker: &Worker) {
         let backend = &worker.next.backend;
-        if hold::held(self.registry()).get(backend).is_some_and(|held| held.is_tried_by(worker)) {
+        if backoff::backoffs(self.registry()).get(backend).is_some_and(|held| held.is_probed_by(worker)) {
             self.note(Entry::Answered { backend: backend.clone() });
         }
     }
@@ -75,7 +75,7 @@ impl Actor {
             let queued = |worker: &&Arc<Worker>| worker.status == WorkerStatus::Queued;
             self.registry().workers().filter(queued).any(|worker| worker.next.backend == *backend)
         };
-        let lost = hold::held(self.registry()).into_values().filter(|held| held.kind == FailureKind::Auth);
+        let lost = backoff::backoffs(self.registry()).into_values().filter(|held| held.kind == FailureKind::Auth);
         let lost: Vec<BackendName> = lost.map(|held| held.backend).filter(waited_for).collect();
         for backend in lost {
             let watched = self.logins.watched.get(&backend);
@@ -94,7 +94,7 @@ impl Actor {
     }
 
     pub(super) fn note_login(&mut self, backend: BackendName, login: Login) {
-        let held = hold::held(self.registry());
+        let held = backoff::backoffs(self.registry());
         let was_lost_before = held.get(&backend).is_some_and(|held| held.since < self.logins.begun);
         let Some(watched) = self.logins.watched.get_mut(&backend) else { return };
         let changed = was_lost_before || watched.first.as_ref().is_some_and(|first| *first != login);
@@ -108,13 +108,13 @@ impl Actor {
 }
 
 fn diversions(context: &Context, registry: &Registry) -> Vec<Entry> {
-    let held = hold::held(registry);
+    let held = backoff::backoffs(registry);
     let mut usable: HashMap<BackendName, bool> = HashMap::new();
     let waiting = registry.workers().filter(|worker| {
         let waits = worker.status == WorkerStatus::Queued && worker.cancel.is_none();
         waits && worker.lease == context.server && !worker.mission.fallback_backends.is_empty()
     });
-    let diverted = waiting.filter_map(|worker| {
+    let failed_over = waiting.filter_map(|worker| {
         let now = held.get(&worker.next.backend)?;
         if graph::readiness(registry, worker) != Readiness::Ready {
             return None;
@@ -124,11 +124,11 @@ fn diversions(context: &Context, registry: &Registry) -> Vec<Entry> {
             usable.entry(backend.clone()).or_insert_with(find);
         }
         let takes = |backend: &BackendName| usable.get(backend) == Some(&true) && can_take(context, worker, backend);
-        let next = retry::instead(worker, |backend| held.contains_key(backend) || !takes(backend))?;
+        let next = retry::failover(worker, |backend| held.contains_key(backend) || !takes(backend))?;
         let why = format!("{} instead of waiting for {}", next.backend, with_login_command(context, now.clone()));
-        Some(Entry::Diverted { worker: worker.id.clone(), next: Box::new(next), why })
+        Some(Entry::FailedOver { worker: worker.id.clone(), next: Box::new(next), reason: why })
     });
-    diverted.collect()
+    failed_over.collect()
 }
 
 fn can_take(context: &Context, worker: &Worker, backend: &BackendName) -> bool {
@@ -138,10 +138,10 @@ fn can_take(context: &Context, worker: &Worker, backend: &BackendName) -> bool {
 }
 
 /// Of a lost login it is said how to mend it.
-pub(super) fn with_login_command(context: &Context, held: Held) -> Held {
+pub(super) fn with_login_command(context: &Context, held: Backoff) -> Backoff {
     let adapter = context.backends.get(held.backend.as_str()).ok().filter(|_| held.kind == FailureKind::Auth);
     match adapter.map(|adapter| adapter.probe().login_command) {
-        Some(login) => Held { message: format!("`{login}` ({})", held.message), ..held },
+        Some(login) => Backoff { message: format!("`{login}` ({})", held.message), ..held },
         None => held,
     }
 }

@@ -195,8 +195,6 @@ pub struct Lookup {
     pub all: Vec<Arc<Worker>>,
     /// The integration branch of that worker, from the setting or the records.
     pub integration_branch: Option<String>,
-    /// The integration branch of workers that recorded none.
-    pub recorded_for_all: Option<String>,
 }
 
 /// A message to an attempt (of this number) that was just ending.

@@ -15,6 +15,7 @@ mod configuration;
 mod context;
 mod error;
 mod follow;
+mod former_state;
 mod handle;
 mod integrate;
 mod integration_branch;

@@ -28,7 +28,7 @@ use crate::mission::registry::{Registry, Worker};
 use crate::mission::{delivery, graph, race};
 use crate::process;
 use crate::store::reader::Reader;
-use crate::store::state_file::{Told, ToldTask};
+use crate::store::state_file::{SavedState, SavedTask};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -104,7 +104,7 @@ impl Observer {
     pub fn look(&mut self) -> Result<Overview> {
         self.reader.catch_up()?;
         let registry = self.reader.registry();
-        let told = Told::read(&state_dir::state_file(self.state_root()));
+        let told = SavedState::read(&state_dir::state_file(self.state_root()));
         let tasks = told.by_worker();
         let alive = self.alive();
         let mut bosses: Vec<BossOverview> = Vec::new();
@@ -120,7 +120,6 @@ impl Observer {
             }
             bosses[at].workers.push(view);
         }
-        let integration_branch = registry.integration_branch.clone();
         let repaired = registry.repaired.clone();
         self.find_repository(told.repository.as_deref());
         let repository = self.repository.as_ref().map(|(_, repository)| repository);
@@ -128,7 +127,7 @@ impl Observer {
         Ok(Overview {
             as_of: Timestamp::now(),
             repository: told.repository.clone(),
-            integration_branch: told.integration_branch.clone().or(integration_branch),
+            integration_branch: told.integration_branch.clone(),
             bosses,
             in_history: self.reader.in_history(),
             repaired,
@@ -168,7 +167,7 @@ impl Observer {
         servers.filter(|server| lease::is_held(&self.reader.dir().server_lock(server))).cloned().collect()
     }
 
-    fn view(&self, worker: &Arc<Worker>, alive: &BTreeSet<ServerId>, task: Option<&ToldTask>) -> WorkerView {
+    fn view(&self, worker: &Arc<Worker>, alive: &BTreeSet<ServerId>, task: Option<&SavedTask>) -> WorkerView {
         let registry = self.reader.registry();
         // Nobody but its server notes its end, and without one its folder knows more than the journal.
         let worker = match worker.status.is_live() && !alive.contains(&worker.lease) {
@@ -176,20 +175,16 @@ impl Observer {
             false => Arc::clone(worker),
         };
         let live = worker.status.is_live().then(|| self.live(&worker)).flatten();
-        let since = |then: Duration| (!then.is_zero()).then(|| process::monotonic().saturating_sub(then).as_secs());
+        let since = |then: Duration| process::monotonic().saturating_sub(then).as_secs();
         let task = task.filter(|task| task.status == worker.status.as_str());
         let waits = task.and_then(|task| task.reason.as_deref()?.strip_prefix("waits for "));
         let collisions = task.into_iter().flat_map(|task| &task.conflicts_with).cloned().map(Collision::from);
         let worker = &worker;
         WorkerView {
-            meant_for: integration_branch::of_worker(
-                self.set_branch.as_deref(),
-                Some(worker),
-                registry.integration_branch.as_deref(),
-            ),
+            meant_for: integration_branch::of_worker(self.set_branch.as_deref(), Some(worker)),
             merge_is_unknown: false,
-            elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
-            idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),
+            elapsed_seconds: live.as_ref().map(|live| since(live.began)),
+            idle_seconds: live.as_ref().map(|live| since(live.last_event)),
             live,
             block: graph::block(registry, worker),
             waits_for: waits.map(str::to_owned),

@@ -17,7 +17,7 @@ use crate::mission::id::{ServerId, WorkerId};
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::race;
 use crate::mission::registry::{Registry, Worker};
-use crate::store::state_file::Told;
+use crate::store::state_file::SavedState;
 
 /// Maximum number of branches that are checked with the integration branch.
 const MOST: usize = 256;
@@ -206,7 +206,7 @@ impl Radar {
 
 impl Collisions {
     /// Returns the results that a server has written down.
-    pub(super) fn told(told: &Told) -> Self {
+    pub(super) fn told(told: &SavedState) -> Self {
         let mut collisions = Self::default();
         for (worker, task) in told.by_worker() {
             let with: Vec<_> = task.conflicts_with.iter().cloned().map(Collision::from).collect();

@@ -11,7 +11,7 @@ use crate::attempt::state_dir::StateDir;
 use crate::crash_point::{self, Point};
 use crate::files::lease;
 use crate::mission::delivery;
-use crate::mission::entry::{Brief, Entry};
+use crate::mission::entry::{AttemptSummary, Entry};
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
@@ -100,7 +100,7 @@ impl Actor {
         let found = live.filter_map(|worker| {
             // One that cannot be read is told by following it.
             let outcome = dir.worker(&worker.id).attempt(worker.attempt).outcome().ok().flatten()?;
-            let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
+            let brief = Box::new(AttemptSummary::of(&outcome, worker.next.model.clone()));
             Some((worker.attempt, Entry::Settled { worker: worker.id.clone(), brief }))
         });
         let found: Vec<(u32, Entry)> = found.collect();
@@ -175,7 +175,7 @@ fn anything_left(
 pub(super) fn leader(registry: &Registry, worker: &Worker, dir: &StateDir) -> Option<ServerId> {
     let last = registry.servers.get_key_value(&worker.lease);
     let of_boss = registry.servers.iter().filter(|(_, server)| server.boss == worker.boss);
-    let mut candidates = last.into_iter().chain(of_boss).filter(|(_, server)| !server.boss.is_visitor());
+    let mut candidates = last.into_iter().chain(of_boss).filter(|(_, server)| !server.boss.is_one_shot_client());
     candidates.find(|(id, _)| lease::is_held(&dir.server_lock(id))).map(|(id, _)| id.clone())
 }
 

@@ -17,7 +17,7 @@ use super::mail::Ask;
 use super::{logins, machine, start};
 use crate::config::Settings;
 use crate::crash_point::{self, Point};
-use crate::mission::admission::{self, Floors, Hold, Limits, Load, Moment};
+use crate::mission::admission::{self, Conditions, Floors, Limits, Load, WaitReason};
 use crate::mission::budget::Budget;
 use crate::mission::entry::Entry;
 use crate::mission::id::BackendName;
@@ -128,7 +128,7 @@ impl Actor {
 
     fn machine_holds_somebody(&self) -> bool {
         let load = self.load();
-        let is_held = |worker: &Arc<Worker>| self.hold(&load, worker).is_some_and(|hold| hold.is_of_the_machine());
+        let is_held = |worker: &Arc<Worker>| self.hold(&load, worker).is_some_and(|hold| hold.is_machine_limit());
         load.is_full() && admission::queue(self.registry(), &self.context.server).any(is_held)
     }
 
@@ -137,15 +137,16 @@ impl Actor {
         Load::of(self.registry(), &self.context.limits, self.moment())
     }
 
-    pub(super) fn moment(&self) -> Moment {
-        Moment { now: Timestamp::now(), free: self.machine.free(), spending: self.spending() }
+    pub(super) fn moment(&self) -> Conditions {
+        Conditions { now: Timestamp::now(), free: self.machine.free(), spending: self.spending() }
     }
 
-    pub(super) fn hold(&self, load: &Load<'_>, worker: &Worker) -> Option<Hold> {
+    pub(super) fn hold(&self, load: &Load<'_>, worker: &Worker) -> Option<WaitReason> {
         let context = &self.context;
-        let hold = admission::hold(self.registry(), load, &context.server, worker, |worker| lacks(context, worker))?;
+        let hold =
+            admission::wait_reason(self.registry(), load, &context.server, worker, |worker| lacks(context, worker))?;
         Some(match hold {
-            Hold::Backend(held) => Hold::Backend(logins::with_login_command(context, held)),
+            WaitReason::Backend(held) => WaitReason::Backend(logins::with_login_command(context, held)),
             other => other,
         })
     }
@@ -185,7 +186,7 @@ impl Actor {
         let requeued = self.transact(|registry| {
             let next = again.iter().filter_map(|id| {
                 let next = retry::automatic(registry.get(id)?)?;
-                Some(Entry::Requeued { worker: id.clone(), next: Box::new(next), lead: None })
+                Some(Entry::Requeued { worker: id.clone(), next: Box::new(next), lease: None })
             });
             (next.collect(), ())
         });

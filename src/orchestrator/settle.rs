@@ -13,11 +13,11 @@ use crate::attempt::status::{LiveStatus, Phase};
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction, WorkerDir};
 use crate::crash_point::{self, Point};
 use crate::files::FileError;
-use crate::mission::entry::{Brief, Entry, NextAttempt, Start};
+use crate::mission::entry::{AttemptSummary, Entry, NextAttempt, Start};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::message::{Author, Message};
-use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, Outcome, Proof, Run, Verification};
+use crate::mission::outcome::{Changes, Cleanup, Containment, Failure, FailureKind, Outcome, Run, Verification};
 use crate::mission::registry::Worker;
 use crate::mission::retry;
 use crate::mission::spec::Mission;
@@ -68,7 +68,7 @@ impl Actor {
     fn settle(&mut self, worker: &Worker, outcome: &Outcome) {
         crash_point::at(Point::EndSeen);
         self.live.remove(&worker.id);
-        let brief = Box::new(Brief::of(outcome, worker.next.model.clone()));
+        let brief = Box::new(AttemptSummary::of(outcome, worker.next.model.clone()));
         let id = worker.id.clone();
         self.note(Entry::Settled { worker: id, brief });
         crash_point::at(Point::EndNoted);
@@ -172,7 +172,7 @@ impl Actor {
             worker_id: worker.id.clone(),
             status: worker.status,
             survivors,
-            proof: cleanup.map_or(Proof::BestEffort, |cleanup| cleanup.proof),
+            proof: cleanup.map_or(Containment::BestEffort, |cleanup| cleanup.containment),
             already_settled,
             unheard: worker.last().map(|brief| brief.unheard.clone()).unwrap_or_default(),
         }
@@ -188,7 +188,7 @@ fn record_called_off(dir: &StateDir, workers: &[&Arc<Worker>]) -> Vec<Entry> {
         crash_point::at(Point::CalledOffRecorded);
         match recorded {
             Ok(outcome) => {
-                let brief = Box::new(Brief::of(&outcome, worker.next.model.clone()));
+                let brief = Box::new(AttemptSummary::of(&outcome, worker.next.model.clone()));
                 Some(Entry::Settled { worker: worker.id.clone(), brief })
             }
             Err(error) => {
@@ -217,14 +217,14 @@ pub(super) fn never_ran(worker: &Worker, attempt: u32, status: Ending, failure: 
         likely_cause: None,
         changes: Changes::default(),
         // Nothing was started, so nothing can be left.
-        cleanup: Cleanup { proof: Proof::Full, ..Cleanup::default() },
+        cleanup: Cleanup { containment: Containment::Full, ..Cleanup::default() },
         settled_at: Timestamp::now(),
     }
 }
 
 /// Writes the record, or reads an existing one.
 fn record(folder: &WorkerDir, worker: &Worker, dir: &AttemptDir, outcome: Outcome) -> Result<Outcome, FileError> {
-    folder.remember(worker)?;
+    folder.record(worker)?;
     dir.make()?;
     match dir.settle(&outcome)? {
         true => Ok(outcome),
@@ -236,7 +236,7 @@ fn folder_removed(worker: &Worker) -> Outcome {
     let message =
         "its folder was removed while it ran, so nobody can say how it ended; what it did is in its directory";
     let failure = Failure { kind: FailureKind::Lost, message: message.to_owned(), resets_at: None };
-    let cleanup = Cleanup { proof: Proof::BestEffort, ..Cleanup::default() };
+    let cleanup = Cleanup { containment: Containment::BestEffort, ..Cleanup::default() };
     Outcome { cleanup, ..never_ran(worker, worker.attempt, Ending::Lost, Some(failure)) }
 }
 
@@ -256,6 +256,6 @@ pub(super) fn with_message(next: &NextAttempt, mission: &Mission, message: Messa
 pub(super) fn skipped(worker: &Worker) -> Verification {
     match worker.mission.verify_command {
         Some(_) => Verification::Skipped,
-        None => Verification::NotAsked,
+        None => Verification::NotRequested,
     }
 }

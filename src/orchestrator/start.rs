@@ -15,7 +15,6 @@ use super::mail::{Ask, News};
 use super::{configuration, follow, probe, registrations, settle};
 use crate::attempt::assignment::{Assignment, folder_within};
 use crate::attempt::secrets::Secrets;
-use crate::attempt::state_dir;
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction, WorkerDir};
 use crate::crash_point::{self, Point};
 use crate::files::FileError;
@@ -49,7 +48,7 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
             let Worker { base_commit, base_branch, repository, .. } = worker;
             reporter.tell(News::Started { base_commit, base_branch, repository });
         }
-        Err(error) => match order.attempt_dir.renounce() {
+        Err(error) => match order.attempt_dir.fence() {
             Ok(true) => return give_up(&context, &reporter, &order, &with_hints(&error)),
             // It claimed the attempt and failed later. Its record, or its loss, is found by following it.
             Ok(false) => tracing::warn!(worker = %order.worker.id, %error, "a supervisor had trouble starting"),
@@ -129,7 +128,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
     };
     // Runs in parallel, since each waits for the disk.
     std::thread::scope(|scope| {
-        let remembered = scope.spawn(|| order.worker_dir.remember(&begins));
+        let remembered = scope.spawn(|| order.worker_dir.record(&begins));
         order.attempt_dir.create(&assignment)?;
         remembered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
@@ -173,7 +172,7 @@ fn place(
             crash_point::at(Point::WorktreeMade);
             let base = order.worker.base_commit.clone().unwrap_or_else(|| made.base_commit.clone());
             if fresh {
-                order.worker_dir.remember_worktree(&git::Worktree { base_commit: base.clone(), ..made.clone() })?;
+                order.worker_dir.record_worktree(&git::Worktree { base_commit: base.clone(), ..made.clone() })?;
             }
             crash_point::at(Point::WorktreeRemembered);
             // Only at first, since the worker itself may remove it later.
@@ -259,8 +258,8 @@ fn refuse_worktree_of_old(
     path: &Path,
 ) -> Result<(), OrchestratorError> {
     let name = path.file_name().unwrap_or_default();
-    let places = [context.state_root.join(state_dir::WORKTREES), context.worktrees()].map(|folder| folder.join(name));
-    let moved = places.into_iter().find(|now| now != path && now.exists());
+    let now = context.worktrees().join(name);
+    let moved = (now != path && now.exists()).then_some(now);
     let Some(now) = moved.filter(|_| worker.attempt > 1 && !path.starts_with(repository.root())) else {
         return Ok(());
     };

@@ -85,7 +85,7 @@ struct Car {
 #[derive(Debug, Clone, PartialEq)]
 enum Why {
     Conflicts(Vec<MergeConflict>),
-    NotProven(Verification),
+    Inconclusive(Verification),
     /// The target alone does not pass.
     TargetFails(Verification),
     Refused(String),
@@ -423,7 +423,7 @@ impl Run<'_> {
             }
             train.verification = Some(why.clone());
             let rest: Vec<usize> = train.cars.drain(good..).map(|car| car.source).collect();
-            train.left.push((rest[0], Why::NotProven(why)));
+            train.left.push((rest[0], Why::Inconclusive(why)));
             train = self.couple_rest(train, rest[1..].to_vec()).await?;
         }
         train.verification = passed.or(train.verification);
@@ -540,5 +540,5 @@ fn may_be_the_targets(verification: &Verification, lacks: &[Missing]) -> bool {
 }
 
 fn is_of_proof(why: &Why) -> bool {
-    matches!(why, Why::NotProven(_))
+    matches!(why, Why::Inconclusive(_))
 }

@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 
 impl Actor {
     pub(super) fn find(&self, name: &str) -> Result<Arc<Worker>> {
-        let named = self.journal().map_or(Named::Nobody, |journal| journal.named(name));
+        let named = self.journal().map_or(Named::Unknown, |journal| journal.named(name));
         found(self.registry(), name, named)
     }
 
@@ -37,14 +37,13 @@ impl Actor {
     /// Returns a view with a given load, which is the same for many workers.
     pub(super) fn view_in(&self, load: &Load<'_>, worker: &Arc<Worker>) -> WorkerView {
         let live = self.live.get(&worker.id).filter(|_| worker.status.is_live()).cloned();
-        // Supervisors of older builds leave zero.
-        let since = |then: Duration| (!then.is_zero()).then(|| process::monotonic().saturating_sub(then).as_secs());
+        let since = |then: Duration| process::monotonic().saturating_sub(then).as_secs();
         let waits_for = self.hold(load, worker).map(|hold| hold.to_string());
         WorkerView {
             meant_for: self.branch_of(worker),
             merge_is_unknown: false,
-            elapsed_seconds: live.as_ref().and_then(|live| since(live.began)),
-            idle_seconds: live.as_ref().and_then(|live| since(live.last_event)),
+            elapsed_seconds: live.as_ref().map(|live| since(live.began)),
+            idle_seconds: live.as_ref().map(|live| since(live.last_event)),
             live,
             block: graph::block(self.registry(), worker),
             waits_for,
@@ -138,7 +137,7 @@ impl Actor {
                 of.waits_for = of.waits_for.take().or_else(|| Some(self.hold(&load, worker)?.to_string()));
             }
         }
-        for (backend, held) in load.held() {
+        for (backend, held) in load.backoffs() {
             let counts = counts.entry(backend.clone()).or_default();
             counts.held_until = held.lasts(Timestamp::now()).then_some(held.until);
             counts.login_lost = held.kind == FailureKind::Auth;
@@ -154,12 +153,7 @@ impl Actor {
     pub(super) fn lookup(&self, name: Option<&str>) -> Result<Lookup> {
         let worker = name.map(|name| self.find(name)).transpose()?;
         let all = if worker.is_some() { Vec::new() } else { self.all_with_worktrees() };
-        Ok(Lookup {
-            integration_branch: worker.as_ref().and_then(|worker| self.branch_of(worker)),
-            worker,
-            all,
-            recorded_for_all: self.registry().integration_branch.clone(),
-        })
+        Ok(Lookup { integration_branch: worker.as_ref().and_then(|worker| self.branch_of(worker)), worker, all })
     }
 
     /// Returns the workers of the registry, and those in the history whose worktree may still exist. It reads the whole
@@ -176,7 +170,7 @@ impl Actor {
 pub(super) fn found(registry: &Registry, name: &str, named: Named) -> Result<Arc<Worker>> {
     match named {
         Named::One(worker) => Ok(worker),
-        Named::Nobody => {
+        Named::Unknown => {
             let (name, close) = (shown(name), closest(registry, name).map(|close| close.to_string()));
             Err(match some_known(registry) {
                 Some(known) => OrchestratorError::UnknownWorker { name, close, known },

@@ -224,7 +224,7 @@ impl Actor {
     fn held_up(&self, selection: &Selection, boss: &BossId) -> Vec<&Arc<Worker>> {
         let workers = selection.workers(self.registry(), boss);
         let load = self.load();
-        if !load.holds_for_long() || workers.iter().any(|worker| worker.status.is_live()) {
+        if !load.waits_for_long() || workers.iter().any(|worker| worker.status.is_live()) {
             return Vec::new();
         }
         let held = |worker: &&Arc<Worker>| self.hold(&load, worker).is_some_and(|hold| hold.is_lasting());

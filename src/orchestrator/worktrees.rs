@@ -107,8 +107,8 @@ pub(super) async fn remove(
         }
         RemovalTarget::AllIntegrated => {
             let ours: Vec<Arc<Worker>> = lookup.all.iter().filter(|it| is_removable(it, boss)).cloned().collect();
-            let (inner, target) = (Arc::clone(&context), lookup.recorded_for_all.clone());
-            let (integrated, unknown) = blocking(move || Ok(only_merged(&inner, target, ours))).await?;
+            let inner = Arc::clone(&context);
+            let (integrated, unknown) = blocking(move || Ok(only_merged(&inner, ours))).await?;
             answer.kept.extend(unknown);
             integrated.into_iter().map(|worker| of_worker(&lookup, worker)).collect()
         }
@@ -116,7 +116,7 @@ pub(super) async fn remove(
     for target in targets {
         let worker = target.worker.clone();
         let set = context.settings.integration_branch.as_deref();
-        let branch = integration_branch::of_worker(set, worker.as_deref(), lookup.recorded_for_all.as_deref());
+        let branch = integration_branch::of_worker(set, worker.as_deref());
         let (context, request) = (Arc::clone(&context), request.clone());
         let path = target.path.clone();
         if let Some(settled) = worker.as_ref().filter(|worker| worker.status.is_settled()) {
@@ -167,13 +167,9 @@ fn is_removable(worker: &Worker, boss: &BossId) -> bool {
 }
 
 /// Returns the workers whose work is merged, and the worktrees of those of which git does not show whether it is.
-fn only_merged(
-    context: &Context,
-    target: Option<String>,
-    workers: Vec<Arc<Worker>>,
-) -> (Vec<Arc<Worker>>, Vec<KeptWorktree>) {
+fn only_merged(context: &Context, workers: Vec<Arc<Worker>>) -> (Vec<Arc<Worker>>, Vec<KeptWorktree>) {
     let set = context.settings.integration_branch.as_deref();
-    let target = |worker: &Worker| integration_branch::of_worker(set, Some(worker), target.as_deref());
+    let target = |worker: &Worker| integration_branch::of_worker(set, Some(worker));
     let asked: Vec<_> = workers.iter().map(|worker| (Arc::clone(worker), target(worker))).collect();
     let answers = context.merged.ask(context.repository.as_ref(), &asked);
     let (mut merged, mut unknown) = (Vec::new(), Vec::new());

@@ -16,7 +16,7 @@ pub struct Written {
     pub attempt: u32,
     pub id: Uuid,
     pub at: Timestamp,
-    /// The author. `None` if an earlier build did not record it.
+    /// The author. `None` if the server wrote it on its own.
     pub by: Option<Author>,
     pub text: String,
     pub heard: Heard,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::journal::JournalError;
+use super::error::JournalError;
 use crate::files::{self, FileError};
 use crate::mission::entry::FORMAT;
 use crate::mission::id::{BossId, TaskId, WorkerId};
@@ -33,15 +33,14 @@ pub struct History {
     file: Option<File>,
     /// Bytes of the file that are in the index.
     read: u64,
-    index: Index,
+    index: HistoryIndex,
 }
 
 #[derive(Debug, Default)]
-struct Index {
+struct HistoryIndex {
     /// Position of each worker's last line, by number: its first byte and its length.
     lines: BTreeMap<u64, (u64, u32)>,
-    /// Number of the newest worker, by hash of the task id. The line that is read is compared with the text that was
-    /// looked for.
+    /// Number of the newest worker, by hash of the task id. The line itself is compared with the whole id.
     tasks: HashMap<u64, u64>,
     requests: HashMap<u64, u64>,
     /// Numbers of all workers of each branch, by hash of the branch name.
@@ -53,7 +52,7 @@ struct Index {
 /// A line after the first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Record {
+pub enum HistoryRecord {
     Worker(Arc<Worker>),
     /// Successions of bosses that the journal recorded, for the workers that are here.
     Succeeded {
@@ -64,14 +63,14 @@ pub enum Record {
 
 /// The first line.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct HistoryHeader {
     format: u32,
 }
 
 /// As much of a record as the index needs.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Key {
+enum RecordKey {
     Worker(WorkerKey),
     Succeeded { from: Vec<BossId>, to: BossId },
 }
@@ -102,12 +101,12 @@ impl History {
 
     /// Opens the history for reading only. If the file is removed, it is not restored, and the lines that were read
     /// stay available.
-    pub fn look_at(path: PathBuf) -> Result<Self, JournalError> {
+    pub fn open_read_only(path: PathBuf) -> Result<Self, JournalError> {
         Self::open_with(path, true)
     }
 
     fn open_with(path: PathBuf, read_only: bool) -> Result<Self, JournalError> {
-        let mut history = Self { path, read_only, file: None, read: 0, index: Index::default() };
+        let mut history = Self { path, read_only, file: None, read: 0, index: HistoryIndex::default() };
         history.catch_up()?;
         Ok(history)
     }
@@ -179,17 +178,17 @@ impl History {
         let mut line = vec![0; length as usize];
         file.read_exact_at(&mut line, offset)?;
         match serde_json::from_slice(&line)? {
-            Record::Worker(mut worker) => {
+            HistoryRecord::Worker(mut worker) => {
                 if let Some(boss) = self.index.successor(&worker.boss) {
                     Arc::make_mut(&mut worker).boss = boss;
                 }
                 Ok(worker)
             }
-            Record::Succeeded { .. } => Err(io::ErrorKind::InvalidData.into()),
+            HistoryRecord::Succeeded { .. } => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 
-    /// Takes in what other servers have appended.
+    /// Reads what other servers have appended.
     pub fn catch_up(&mut self) -> Result<(), JournalError> {
         self.follow_path()?;
         let Some(file) = &mut self.file else { return Ok(()) };
@@ -210,14 +209,14 @@ impl History {
         Ok(())
     }
 
-    /// The file at the path may be another one than ours: made by another server just now, or taken away by somebody.
+    /// Opens the file at the path if it is another one: another server created it, or it was removed.
     fn follow_path(&mut self) -> Result<(), JournalError> {
         let fail = |source| FileError::read(&self.path, source);
         if self.file.as_ref().is_some_and(|ours| files::is_at(ours, &self.path)) {
             return Ok(());
         }
         match files::private().read(true).write(!self.read_only).open(&self.path) {
-            Ok(there) => (self.file, self.read, self.index) = (Some(there), 0, Index::default()),
+            Ok(there) => (self.file, self.read, self.index) = (Some(there), 0, HistoryIndex::default()),
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.read_only => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.put_back()?,
             Err(source) => return Err(fail(source).into()),
@@ -225,7 +224,7 @@ impl History {
         Ok(())
     }
 
-    /// Whoever took the file away, what we have open is still there to be read.
+    /// Writes a file that was removed again, from the one that is still open.
     fn put_back(&mut self) -> Result<(), JournalError> {
         let Some(ours) = &mut self.file else { return Ok(()) };
         let fail = |source| FileError::read(&self.path, source);
@@ -237,11 +236,11 @@ impl History {
         Ok(())
     }
 
-    /// On disk when this returns; on an error, none of them is.
-    pub fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+    /// Appends records. They are on disk when this returns; on an error, none of them is.
+    pub fn append(&mut self, records: &[HistoryRecord]) -> Result<(), JournalError> {
         self.catch_up()?;
         if self.file.is_none() {
-            files::replace(&self.path, &json_line(&self.path, &Head { format: FORMAT })?, true)?;
+            files::replace(&self.path, &json_line(&self.path, &HistoryHeader { format: FORMAT })?, true)?;
             self.catch_up()?;
         }
         let mut bytes = Vec::new();
@@ -249,7 +248,7 @@ impl History {
             bytes.extend(json_line(&self.path, record)?);
         }
         let Some(file) = &mut self.file else { return Ok(()) };
-        // What a killed writer left of a line is written over.
+        // This overwrites the part of a line that a killed writer left.
         let written = file
             .set_len(self.read)
             .and_then(|()| file.seek(SeekFrom::Start(self.read)))
@@ -263,11 +262,11 @@ impl History {
     }
 }
 
-impl Index {
+impl HistoryIndex {
     /// Adds a line to the index. A damaged line is left out, which does not affect the others.
     fn add(&mut self, path: &Path, offset: u64, line: &[u8]) {
         match serde_json::from_slice(line) {
-            Ok(Key::Worker(worker)) => {
+            Ok(RecordKey::Worker(worker)) => {
                 let Some(number) = WorkerId::number_in(worker.id.as_str()) else { return };
                 self.lines.insert(number, (offset, line.len() as u32));
                 let newest = self.tasks.entry(hash(worker.mission.task_id.as_str())).or_default();
@@ -279,7 +278,7 @@ impl Index {
                     self.requests.insert(hash(&request), number);
                 }
             }
-            Ok(Key::Succeeded { from, to }) => {
+            Ok(RecordKey::Succeeded { from, to }) => {
                 self.successors.extend(from.into_iter().map(|boss| (boss, to.clone())));
             }
             Err(error) => {
@@ -290,7 +289,7 @@ impl Index {
 
     fn successor(&self, boss: &BossId) -> Option<BossId> {
         let next = |boss: &&BossId| self.successors.get(*boss);
-        // As many steps as there can be without a circle.
+        // The chain has at most this length unless it is a circle.
         let line = std::iter::successors(self.successors.get(boss), next).take(self.successors.len());
         line.last().cloned()
     }
@@ -298,7 +297,12 @@ impl Index {
 
 fn check_head(path: &Path, line: &[u8]) -> Result<(), JournalError> {
     match serde_json::from_slice(line) {
-        Ok(Head { format }) if format > FORMAT => Err(JournalError::Newer { path: path.to_owned(), found: format }),
+        Ok(HistoryHeader { format }) if format > FORMAT => {
+            Err(JournalError::Newer { path: path.to_owned(), found: format })
+        }
+        Ok(HistoryHeader { format }) if format < FORMAT => {
+            Err(JournalError::Former { path: path.to_owned(), found: format })
+        }
         Ok(_) => Ok(()),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "the first line of the history is damaged; the others are read");
@@ -314,7 +318,7 @@ fn json_line(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, FileError> 
     Ok(line)
 }
 
-/// The same in every process of this build; it is never written down.
+/// Returns a key of the index. It is never written to disk.
 fn hash(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);

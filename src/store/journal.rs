@@ -5,9 +5,9 @@
 //! segment begins with a snapshot of the registry, followed by lines. When it has grown, the next segment begins with a
 //! new snapshot under the same lock.
 //!
-//! Damage and removal are repaired under that lock too. The state is restored from the remaining lines, the registry in
-//! each server's memory, and the workers' folders. A damaged file is kept under another name. Each server that finds
-//! such a new segment adds the entries that only it has.
+//! Damage is repaired under that lock too, from the remaining lines, this server's registry and the workers' folders. A
+//! damaged file is kept under another name. A journal that is missing at the start is rebuilt. One that is removed while
+//! a server runs is refused by that server until it is restarted.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -15,59 +15,35 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use thiserror::Error;
 
-use super::generation::{self, Damage, Generation};
-use super::history::{History, Record};
-use super::mend::{apply_later, gather, mended, open_newest, replace_damaged};
+pub use super::error::JournalError;
+use super::former_format;
+use super::history::{History, HistoryRecord};
+use super::lock::{self, LOCK};
 use super::rebuild;
+use super::repair::{self, apply_later};
+use super::segment::{self, DamagedLines, JournalSegment};
 use crate::attempt::state_dir::StateDir;
 use crate::crash_point::{self, Point};
 use crate::files::{self, FileError};
-use crate::mission::archive::{self, Kept};
-use crate::mission::entry::{Entry, FORMAT, Line};
-use crate::mission::hint::{Hint, Hinted};
+use crate::mission::archive::{self, Retention};
+use crate::mission::entry::{Entry, Line};
 use crate::mission::id::{ServerId, TaskId};
 use crate::mission::name::Named;
 use crate::mission::registry::{Registry, Worker};
-use crate::mission::reunion;
 
 /// Number of lines after which a new segment begins: about a megabyte, which is read in about 10 ms.
-const LINES_PER_GENERATION: u64 = if cfg!(feature = "crash-points") { 20 } else { 2_000 };
+const LINES_PER_SEGMENT: u64 = if cfg!(feature = "crash-points") { 20 } else { 2_000 };
 
-#[derive(Debug, Error)]
-pub enum JournalError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error("cannot read {}: a newer version of orchestrator-boss wrote it (format {found}; this one knows {FORMAT})", path.display())]
-    Newer { path: PathBuf, found: u32 },
-    #[error("cannot read {}: it is damaged: {reason}", path.display())]
-    Damaged { path: PathBuf, reason: String },
-    #[error("cannot save to {}: it was removed meanwhile, and another server began it anew; nothing of this was saved", path.display())]
-    Removed { path: PathBuf },
-}
-
-impl Hinted for JournalError {
-    fn hints(&self) -> Vec<Hint> {
-        match self {
-            Self::File(error) => error.hints(),
-            Self::Newer { .. } => vec![Hint::to("use that version"), Hint::to("choose another --state-dir")],
-            Self::Removed { .. } => vec![Hint::to("repeat the call")],
-            Self::Damaged { .. } => Vec::new(),
-        }
-    }
-}
-
-/// This process's view of the journal: a registry that is up to date as of the last look.
+/// A server's view of the journal: a registry that is up to date as of the last read.
 #[derive(Debug)]
 pub struct Journal {
     folder: PathBuf,
     dir: StateDir,
     server: ServerId,
     lock: File,
-    /// The folder was made anew since somebody last asked.
-    is_new_folder: bool,
-    generation: u64,
+    /// The number of the open segment.
+    segment: u64,
     file: File,
     /// Bytes of `file` that `registry` holds.
     offset: u64,
@@ -75,54 +51,39 @@ pub struct Journal {
     registry: Registry,
     /// Settled workers beyond those that the registry keeps.
     history: History,
-    pub(super) kept: Kept,
+    pub(super) retention: Retention,
 }
 
-/// Where a journal stood before a change that may come to nothing.
-struct Before {
-    generation: u64,
-    file: File,
-    offset: u64,
-    lines: u64,
-    registry: Registry,
-}
-
-/// Who is needed in the registry for a decision, though he may have moved into the history.
+/// Workers that a decision needs in the registry, from the history if necessary.
 #[derive(Debug, Clone, Default)]
 pub struct Needed {
-    /// As [`Journal::find`] takes them.
+    /// Any of their names: see [`Journal::find`].
     pub names: Vec<String>,
     pub requests: Vec<String>,
 }
 
 impl Journal {
-    /// Opens the newest generation, or begins the first.
-    ///
-    /// `folder` is the `journal/` of a state directory; the history lies beside it.
+    /// Opens the newest segment, or begins the first. `folder` is the `journal/` of a state directory.
     pub fn open(folder: &Path, server: ServerId) -> Result<Self, JournalError> {
-        let lock = lock(folder, None)?;
+        let lock = lock::take(folder)?;
         let dir = StateDir::around(folder);
         let history = History::open(dir.history())?;
-        let Generation { number, format, file, offset, registry, .. } = open_newest(folder, &dir, &history)?;
+        former_format::refuse(&dir)?;
+        let JournalSegment { number, file, offset, registry } = repair::open_newest(folder, &dir, &history)?;
         let mut journal = Self {
             folder: folder.to_owned(),
             dir,
             server,
             lock,
-            is_new_folder: false,
-            generation: number,
+            segment: number,
             file,
             offset,
             lines: 0,
             registry,
             history,
-            kept: Kept::default(),
+            retention: Retention::default(),
         };
-        let mut opened = journal.read_new_lines().and_then(|()| journal.find_what_is_missing());
-        if format < FORMAT {
-            // A server of the former build refuses that clearly; lines of ours after its own it would take for damage.
-            opened = opened.and_then(|()| journal.rotate());
-        }
+        let opened = journal.read_new_lines().and_then(|()| journal.find_missing_lines());
         journal.unlock()?;
         opened.map(|()| journal)
     }
@@ -149,17 +110,14 @@ impl Journal {
         self.history.moved_from(&self.registry).count()
     }
 
-    /// Those in the history alone, oldest first, each read from there.
+    /// Returns the workers that are only in the history, oldest first, each read from there.
     pub fn archived(&self) -> impl Iterator<Item = Arc<Worker>> {
         self.history.moved_from(&self.registry).filter_map(|number| self.history.worker(number))
     }
 
-    /// Takes in what others have written. Under the lock, since a writer whose disk is full takes back what it wrote.
+    /// Reads what others have written. This takes the lock, since a writer whose disk is full removes what it wrote.
     pub fn catch_up(&mut self) -> Result<(), JournalError> {
-        match self.is_behind()? {
-            true => self.locked(Self::read_news),
-            false => Ok(()),
-        }
+        if self.is_behind()? { self.locked(Self::read_changes) } else { Ok(()) }
     }
 
     fn is_behind(&self) -> Result<bool, JournalError> {
@@ -168,42 +126,40 @@ impl Journal {
         Ok(length > self.offset || self.is_outdated())
     }
 
-    /// Whether the folder was made anew, once: whoever watches it watches one that is gone.
-    pub fn take_is_new_folder(&mut self) -> bool {
-        std::mem::take(&mut self.is_new_folder)
-    }
-
     fn locked<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, JournalError>) -> Result<T, JournalError> {
-        self.take_lock()?;
-        let result = work(self);
+        self.lock.lock().map_err(|source| FileError::write(&self.folder, source))?;
+        let result = self.check_in_place().and_then(|()| work(self));
         self.unlock()?;
         result
     }
 
-    fn take_lock(&mut self) -> Result<(), JournalError> {
-        let held = self.lock.try_clone().map_err(|source| FileError::read(&self.folder, source))?;
-        let there = lock(&self.folder, Some(held))?;
-        if !files::is_at(&self.lock, &self.folder.join(LOCK)) {
-            (self.lock, self.is_new_folder) = (there, true);
+    /// Refuses a journal that was removed or replaced, or whose whole state directory was moved.
+    fn check_in_place(&self) -> Result<(), JournalError> {
+        if files::is_at(&self.lock, &self.folder.join(LOCK)) {
+            return Ok(());
         }
-        Ok(())
+        let root = self.dir.root();
+        match root.parent() {
+            Some(above) if !root.exists() => Err(FileError::Gone { path: above.to_owned() }.into()),
+            _ => Err(JournalError::Removed { path: self.folder.clone() }),
+        }
     }
 
-    fn read_news(&mut self) -> Result<(), JournalError> {
-        self.follow_generations()?;
+    fn read_changes(&mut self) -> Result<(), JournalError> {
+        self.follow_segments()?;
         self.read_new_lines()?;
-        // After the lines: what they say has moved was there before.
+        // After the lines: a worker that they archive was in the history before.
         self.history.catch_up()
     }
 
     /// Returns whether the open segment is outdated. Two segments are kept, so a server that missed two rotations finds
-    /// neither its own nor the next. The same holds if the folder was removed.
+    /// neither its own nor the next.
     fn is_outdated(&self) -> bool {
-        generation::path(&self.folder, self.generation + 1).exists() || !files::is_at(&self.file, &self.path())
+        segment::path(&self.folder, self.segment + 1).exists() || !files::is_at(&self.file, &self.path())
     }
 
-    /// Decides on the newest state and makes it so: `decide` sees every change of every server, and nobody else decides
-    /// meanwhile. When this returns, the entries are on disk; on an error, none of them is.
+    /// Decides on the newest state and saves the decision. `decide` sees every change of every server, and no other
+    /// server decides meanwhile. When this returns, the entries are on disk; on an error, none of them is.
     pub fn transact<T>(
         &mut self,
         now: Timestamp,
@@ -212,7 +168,7 @@ impl Journal {
         self.transact_with(now, &Needed::default(), decide)
     }
 
-    /// The same, with these workers back in the registry, should they be in the history.
+    /// Does the same after it has recalled these workers from the history.
     pub fn transact_with<T>(
         &mut self,
         now: Timestamp,
@@ -228,7 +184,7 @@ impl Journal {
         needed: &Needed,
         decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
     ) -> Result<T, JournalError> {
-        self.read_news()?;
+        self.read_changes()?;
         self.cut_torn_tail()?;
         self.recall(now, needed)?;
         let (entries, answer) = decide(&self.registry);
@@ -237,12 +193,12 @@ impl Journal {
             let has_settled = entries.iter().any(|entry| matches!(entry, Entry::Settled { .. }));
             self.append(now, entries)?;
             if has_settled && let Err(error) = self.archive(now) {
-                tracing::warn!(%error, "could not move settled workers into the history; they stay where they are");
+                tracing::warn!(%error, "could not move settled workers into the history");
             }
-            if self.lines >= LINES_PER_GENERATION {
-                // Not worth failing a change that is already made; the next one tries again.
+            if self.lines >= LINES_PER_SEGMENT {
+                // The change is already saved, and the next one tries again.
                 if let Err(error) = self.rotate() {
-                    tracing::warn!(%error, "could not begin a new journal generation");
+                    tracing::warn!(%error, "could not begin a new journal segment");
                 }
             }
         }
@@ -267,24 +223,24 @@ impl Journal {
         if workers.is_empty() { Ok(()) } else { self.append(now, vec![Entry::Recalled { workers }]) }
     }
 
-    /// A boss is succeeded in all that was his, in the history too.
+    /// Records successions of bosses in the history too.
     fn note_succession(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
         let succeeded = entries.iter().filter_map(|entry| match entry {
-            Entry::BossSucceeded { from, to } => Some(Record::Succeeded { from: from.clone(), to: to.clone() }),
+            Entry::BossSucceeded { from, to } => Some(HistoryRecord::Succeeded { from: from.clone(), to: to.clone() }),
             _ => None,
         });
-        let records: Vec<Record> = succeeded.filter(|_| !self.history.is_empty()).collect();
+        let records: Vec<HistoryRecord> = succeeded.filter(|_| !self.history.is_empty()).collect();
         if records.is_empty() { Ok(()) } else { self.history.append(&records) }
     }
 
-    /// Into the history first: whatever happens in between, nobody is nowhere.
+    /// Moves settled workers into the history. They are written there first, so that a crash loses none.
     fn archive(&mut self, now: Timestamp) -> Result<(), JournalError> {
-        let ids = archive::movable(&self.registry, self.kept, now);
+        let ids = archive::movable(&self.registry, self.retention, now);
         if ids.is_empty() {
             return Ok(());
         }
         let workers = ids.iter().filter_map(|id| self.registry.get(id)).cloned();
-        self.history.append(&workers.map(Record::Worker).collect::<Vec<_>>())?;
+        self.history.append(&workers.map(HistoryRecord::Worker).collect::<Vec<_>>())?;
         self.append(now, vec![Entry::Archived { workers: ids }])
     }
 
@@ -299,55 +255,25 @@ impl Journal {
             })
             .collect();
         let bytes = to_bytes(&self.path(), &lines)?;
-        if let Err(source) = self.write(&bytes, durable) {
-            // Nothing of a change that failed may be seen by anybody.
+        let written = self.write(&bytes, durable).map_err(|source| FileError::write(&self.path(), source).into());
+        if let Err(error) = written.and_then(|()| self.check_written()) {
+            // No reader may see anything of a change that failed.
             let _ = self.file.set_len(self.offset);
-            return Err(FileError::write(&self.path(), source).into());
+            return Err(error);
         }
-        let before = match self.is_in_place() {
-            true => None,
-            false => Some(self.before()?),
-        };
         self.offset += bytes.len() as u64;
         self.lines += lines.len() as u64;
         lines.iter().for_each(|line| self.registry.apply(line));
-        match before {
-            None => Ok(()),
-            Some(before) => self.save_elsewhere(&lines).inspect_err(|_| self.go_back_to(before)),
-        }
+        Ok(())
     }
 
-    fn before(&self) -> Result<Before, JournalError> {
-        let file = self.file.try_clone().map_err(|source| FileError::read(&self.path(), source))?;
-        let (generation, offset, lines) = (self.generation, self.offset, self.lines);
-        Ok(Before { generation, file, offset, lines, registry: self.registry.clone() })
-    }
-
-    /// In the file that was ours, which is not the one that others began meanwhile: the next look follows those.
-    fn go_back_to(&mut self, before: Before) {
-        let _ = before.file.set_len(before.offset);
-        (self.generation, self.offset, self.lines) = (before.generation, before.offset, before.lines);
-        (self.file, self.registry) = (before.file, before.registry);
-    }
-
-    /// Returns whether the written file and the lock are still the ones that all servers use.
-    fn is_in_place(&self) -> bool {
-        files::is_at(&self.lock, &self.folder.join(LOCK)) && files::is_at(&self.file, &self.path())
-    }
-
-    /// The folder was removed while these lines were written. They are in memory now, and with that they are put back,
-    /// unless somebody else was quicker and gave the same numbers to others.
-    fn save_elsewhere(&mut self, lines: &[Line]) -> Result<(), JournalError> {
-        self.take_lock()?;
-        self.follow_generations()?;
-        self.read_new_lines()?;
-        let created = lines.iter().filter_map(|line| match &line.entry {
-            Entry::Created { workers } => Some(workers),
-            _ => None,
-        });
-        match created.flatten().all(|new| self.registry.get(&new.id).is_some()) {
-            true => Ok(()),
-            false => Err(JournalError::Removed { path: self.folder.clone() }),
+    /// Refuses lines that were written into files that are no longer the journal's.
+    fn check_written(&self) -> Result<(), JournalError> {
+        self.check_in_place()?;
+        if files::is_at(&self.file, &self.path()) {
+            Ok(())
+        } else {
+            Err(JournalError::Removed { path: self.folder.clone() })
         }
     }
 
@@ -362,7 +288,7 @@ impl Journal {
         synced
     }
 
-    /// A writer that was killed in the middle of a line left a part of it; what is not whole was never answered.
+    /// Removes the part of a line that a killed writer left. Its change was never answered.
     fn cut_torn_tail(&mut self) -> Result<(), JournalError> {
         let path = self.path();
         let length = self.file.metadata().map_err(|source| FileError::read(&path, source))?.len();
@@ -374,104 +300,51 @@ impl Journal {
 
     fn rotate(&mut self) -> Result<(), JournalError> {
         crash_point::at(Point::RotationBegins);
-        generation::write(&self.folder, self.generation + 1, &self.registry, false)?;
-        crash_point::at(Point::GenerationWritten);
-        let older = self.generation.checked_sub(1).map(|older| generation::path(&self.folder, older));
-        self.follow_generations()?;
-        crash_point::at(Point::GenerationOpened);
-        // One former generation stays, for a reader that has it open, and should the new one get damaged.
+        segment::write(&self.folder, self.segment + 1, &self.registry)?;
+        crash_point::at(Point::SegmentWritten);
+        let older = self.segment.checked_sub(1).map(|older| segment::path(&self.folder, older));
+        self.follow_segments()?;
+        crash_point::at(Point::SegmentOpened);
+        // The segment before stays, for readers that have it open, and in case the new one gets damaged.
         if let Some(older) = older {
             let _ = fs::remove_file(older);
         }
-        crash_point::at(Point::OldGenerationRemoved);
+        crash_point::at(Point::OldSegmentRemoved);
         Ok(())
     }
 
-    fn follow_generations(&mut self) -> Result<(), JournalError> {
+    fn follow_segments(&mut self) -> Result<(), JournalError> {
         if !self.is_outdated() {
             return Ok(());
         }
-        let newest = generation::newest(&self.folder)?.filter(|newest| *newest >= self.generation);
-        let Some(newest) = newest else { return self.begin_anew() };
-        match generation::load(&self.folder, newest) {
-            Ok(generation) => self.go_on_with(generation),
-            Err(JournalError::Damaged { reason, .. }) => self.mend_head(newest, &reason),
+        let newest = segment::newest(&self.folder)?.filter(|newest| *newest > self.segment);
+        let Some(newest) = newest else { return Err(JournalError::Removed { path: self.folder.clone() }) };
+        match segment::open(&self.folder, newest) {
+            Ok(segment) => {
+                self.adopt(segment);
+                Ok(())
+            }
+            Err(JournalError::Damaged { reason, .. }) => self.repair_header(newest, &reason),
             Err(error) => Err(error),
         }
     }
 
-    fn go_on_with(&mut self, next: Generation) -> Result<(), JournalError> {
-        let begun = next.repaired.then(|| {
-            self.take_in_what_is_left();
-            next.registry.clone()
-        });
-        let before = (self.generation, self.offset, self.lines);
-        let file = std::mem::replace(&mut self.file, next.file);
-        let known = std::mem::replace(&mut self.registry, next.registry);
-        (self.generation, self.offset, self.lines) = (next.number, next.offset, 0);
-        let Some(begun) = begun else { return Ok(()) };
-        let put_back = self.read_new_lines().and_then(|()| self.put_back(&known, &begun));
-        if put_back.is_err() {
-            // As if it had not been seen: the next look tries again.
-            (self.generation, self.offset, self.lines) = before;
-            (self.file, self.registry) = (file, known);
-        }
-        put_back
-    }
-
-    /// What was appended to our file, wherever that is now, can be read by whoever has it open.
-    fn take_in_what_is_left(&mut self) {
-        match self.take_in_new_lines() {
-            Ok(Some(damage)) => apply_later(&mut self.registry, &damage.after),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the end of the former journal cannot be read"),
-        }
-    }
-
-    /// Ours is all that there is to know: nothing is to be put back.
-    fn adopt(&mut self, next: Generation) {
-        (self.generation, self.offset, self.lines) = (next.number, next.offset, 0);
+    fn adopt(&mut self, next: JournalSegment) {
+        (self.segment, self.offset, self.lines) = (next.number, next.offset, 0);
         (self.file, self.registry) = (next.file, next.registry);
     }
 
-    fn put_back(&mut self, known: &Registry, begun: &Registry) -> Result<(), JournalError> {
-        self.history.catch_up()?;
-        for worker in reunion::conflicts(known, &self.registry) {
-            tracing::error!(worker = %worker.id, "its number was given to another while the journal was lost; its folder and branch are there, its mission is to be asked for again");
-        }
-        let is_archived = |number| self.history.contains(number);
-        let entries = reunion::missing(known, begun, &self.registry, &self.server, is_archived);
-        if entries.is_empty() {
-            return Ok(());
-        }
-        // The names of offers that are on their way are given to no others.
-        self.registry.seq = self.registry.seq.max(known.seq);
-        self.append(Timestamp::now(), entries)
-    }
-
-    /// Begins a new journal after the old one was removed. It begins with this server's registry and the lines that
-    /// others appended to the file that is still open. Other servers add what only they have.
-    fn begin_anew(&mut self) -> Result<(), JournalError> {
-        self.take_in_what_is_left();
-        let mut registry = self.registry.clone();
-        mended(&mut registry, "the journal was removed; it was written again from a server's memory");
-        let next = self.generation + 1;
-        generation::write(&self.folder, next, &registry, true)?;
-        self.adopt(generation::load(&self.folder, next)?);
-        Ok(())
-    }
-
-    /// What is damaged is set aside, and what it said is gathered from the lines around it and the workers' folders.
+    /// Reads and applies new lines. Damage is repaired.
     fn read_new_lines(&mut self) -> Result<(), JournalError> {
-        match self.take_in_new_lines()? {
-            Some(damage) => self.mend(damage),
+        match self.apply_new_lines()? {
+            Some(damage) => self.repair_lines(damage),
             None => Ok(()),
         }
     }
 
-    fn take_in_new_lines(&mut self) -> Result<Option<Damage>, JournalError> {
+    fn apply_new_lines(&mut self) -> Result<Option<DamagedLines>, JournalError> {
         let path = self.path();
-        let read = generation::read_lines(&mut self.file, self.offset);
+        let read = segment::read_lines(&mut self.file, self.offset);
         let read = read.map_err(|source| FileError::read(&path, source))?;
         read.lines.iter().for_each(|line| self.registry.apply(line));
         self.offset += read.length;
@@ -479,40 +352,43 @@ impl Journal {
         Ok(read.damage)
     }
 
-    fn mend(&mut self, damage: Damage) -> Result<(), JournalError> {
+    fn repair_lines(&mut self, damage: DamagedLines) -> Result<(), JournalError> {
         let mut registry = self.registry.clone();
         apply_later(&mut registry, &damage.after);
         let what = format!("{} lines could not be read ({})", damage.unreadable, damage.reason);
-        let next = replace_damaged(&self.folder, self.generation, registry, &self.dir, &self.history, &what)?;
-        self.adopt(next);
-        Ok(())
+        self.replace_damaged(self.segment, registry, &what)
     }
 
-    /// What this server knew leads up to the first line that is damaged.
-    fn mend_head(&mut self, number: u64, reason: &str) -> Result<(), JournalError> {
-        self.take_in_what_is_left();
+    /// Repairs the first line of the next segment. The registry of this server leads up to it.
+    fn repair_header(&mut self, number: u64, reason: &str) -> Result<(), JournalError> {
+        if let Some(damage) = self.apply_new_lines()? {
+            apply_later(&mut self.registry, &damage.after);
+        }
         let mut registry = self.registry.clone();
-        apply_later(&mut registry, &generation::lines_without_head(&self.folder, number)?);
-        let what = format!("its first line could not be read ({reason})");
-        let next = replace_damaged(&self.folder, number, registry, &self.dir, &self.history, &what)?;
+        apply_later(&mut registry, &segment::lines_after_header(&self.folder, number)?);
+        self.replace_damaged(number, registry, &format!("its first line could not be read ({reason})"))
+    }
+
+    fn replace_damaged(&mut self, number: u64, registry: Registry, what: &str) -> Result<(), JournalError> {
+        let next = repair::replace_damaged(&self.folder, number, registry, &self.dir, &self.history, what)?;
         self.adopt(next);
         Ok(())
     }
 
-    /// What was removed while no server ran, though what is left looks whole.
-    fn find_what_is_missing(&mut self) -> Result<(), JournalError> {
-        let told = rebuild::newest_told(&self.dir);
-        if told > self.registry.seq {
-            let what = format!("the journal ends at change {}, and change {told} was made", self.registry.seq);
+    /// Rebuilds changes that the state file has and the journal lacks: a segment was removed while no server ran.
+    fn find_missing_lines(&mut self) -> Result<(), JournalError> {
+        let recorded = rebuild::newest_in_state_file(&self.dir);
+        if recorded > self.registry.seq {
+            let what = format!("the journal ends at change {}, and change {recorded} was made", self.registry.seq);
             let mut registry = self.registry.clone();
-            gather(&mut registry, &self.dir, &self.history, &what);
-            generation::write(&self.folder, self.generation + 1, &registry, true)?;
-            self.adopt(generation::load(&self.folder, self.generation + 1)?);
+            repair::gather(&mut registry, &self.dir, &self.history, &what);
+            segment::write(&self.folder, self.segment + 1, &registry)?;
+            self.adopt(segment::open(&self.folder, self.segment + 1)?);
         }
         self.find_lost_history()
     }
 
-    /// A history that was removed while no server ran is written again from the folders of those who were in it.
+    /// Writes a history that was removed while no server ran again, from the folders of its workers.
     fn find_lost_history(&mut self) -> Result<(), JournalError> {
         if self.registry.archived == 0 || !self.history.is_empty() {
             return Ok(());
@@ -520,13 +396,13 @@ impl Journal {
         let mut all = self.registry.clone();
         let found = rebuild::rebuild(&mut all, &self.dir, &self.history, Timestamp::now());
         let moved = all.workers().filter(|worker| self.registry.get(&worker.id).is_none()).cloned();
-        let moved: Vec<Record> = moved.map(Record::Worker).collect();
+        let moved: Vec<HistoryRecord> = moved.map(HistoryRecord::Worker).collect();
         tracing::warn!(rebuilt = moved.len(), lost = ?found.lost, "the history was missing; it was rebuilt from the workers' folders");
         if moved.is_empty() { Ok(()) } else { self.history.append(&moved) }
     }
 
     fn path(&self) -> PathBuf {
-        generation::path(&self.folder, self.generation)
+        segment::path(&self.folder, self.segment)
     }
 
     fn unlock(&self) -> Result<(), JournalError> {
@@ -534,7 +410,7 @@ impl Journal {
     }
 }
 
-/// Notes of delivery may be lost with the power: then something is told twice, marked. All else was promised.
+/// Returns whether an entry was promised. Without a delivery record, a notification is sent twice, marked.
 fn must_outlast_power_failure(entry: &Entry) -> bool {
     !matches!(
         entry,
@@ -550,29 +426,6 @@ fn to_bytes(path: &Path, lines: &[Line]) -> Result<Vec<u8>, FileError> {
         bytes.push(b'\n');
     }
     Ok(bytes)
-}
-
-pub(super) const LOCK: &str = "lock";
-
-/// Takes the lock that lies in the folder: one that was removed, or replaced, while it was waited for is nobody's, and
-/// whoever holds it holds nothing.
-fn lock(folder: &Path, held: Option<File>) -> Result<File, JournalError> {
-    let path = folder.join(LOCK);
-    let fail = |source| FileError::write(&path, source);
-    let mut held = held.filter(|file| files::is_at(file, &path));
-    loop {
-        let file = match held.take() {
-            Some(file) => file,
-            None => {
-                files::make_private_dir_within(StateDir::around(folder).root(), folder)?;
-                files::private().create(true).append(true).open(&path).map_err(fail)?
-            }
-        };
-        file.lock().map_err(fail)?;
-        if files::is_at(&file, &path) {
-            return Ok(file);
-        }
-    }
 }
 
 #[cfg(test)]

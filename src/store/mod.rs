@@ -1,8 +1,8 @@
-//! Everything on disk: the journal that several servers share, the state file for people and bosses, the folders of
-//! the workers, and which server is alive.
+//! The state on disk: the journal that several servers share, the history of settled workers, and the state file for
+//! users and bosses.
 //!
 //! Files have one writer each, or a lock. Folders are 0700, files 0600: only the user can read them. No value from the
-//! environment is written. This room decides nothing.
+//! environment is written. This room decides nothing about missions.
 //!
 //! # File layout
 //!
@@ -38,10 +38,13 @@
 //! The removal of a worktree keeps its branch. A worktree with uncommitted work is removed only with `force`; its content
 //! is then kept under `refs/orchestrator/salvage/`. Ignored files that an outcome named are kept there in any case.
 
-pub mod generation;
+pub mod error;
+pub mod former_format;
 pub mod history;
 pub mod journal;
-mod mend;
+mod lock;
 pub mod reader;
 mod rebuild;
+mod repair;
+pub mod segment;
 pub mod state_file;

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::generation::{self, Generation};
+use super::error::JournalError;
+use super::former_format;
 use super::history::History;
-use super::journal::{JournalError, LOCK};
-use super::mend::{apply_later, around_damaged_head};
+use super::lock::LOCK;
 use super::rebuild;
+use super::repair::{apply_later, around_damaged_header};
+use super::segment::{self, JournalSegment};
 use crate::attempt::state_dir::{self, StateDir};
 use crate::files::{self, FileError};
 use crate::mission::delivery::Notification;
@@ -24,13 +26,13 @@ use crate::mission::registry::{Registry, Worker};
 pub struct Reader {
     dir: StateDir,
     /// The open segment. `None` if the journal, or its first line, was lost. The registry then comes from other files.
-    open: Option<Open>,
+    open: Option<OpenSegment>,
     registry: Registry,
     history: History,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenSegment {
     number: u64,
     file: File,
     /// Bytes of it that the registry holds.
@@ -49,7 +51,8 @@ impl Reader {
         if !dir.journal().exists() && !rebuild::is_possible(&dir) {
             return Ok(None);
         }
-        let history = History::look_at(dir.history())?;
+        former_format::refuse(&dir)?;
+        let history = History::open_read_only(dir.history())?;
         let mut reader = Self { dir, open: None, registry: Registry::default(), history };
         reader.catch_up()?;
         Ok(Some(reader))
@@ -93,14 +96,14 @@ impl Reader {
         self.dir.worker(id)
     }
 
-    /// Takes in what was written since; next to nothing when nothing was.
+    /// Reads what was written since the last call.
     pub fn catch_up(&mut self) -> Result<(), JournalError> {
-        // A writer whose disk is full takes back what it wrote: nobody writes while this is read.
+        // A writer whose disk is full removes what it wrote, so this must not read while it writes.
         let _lock = self.wait_for_writers()?;
         let journal = self.dir.journal();
-        let newest = if journal.exists() { generation::newest(&journal)? } else { None };
-        let is_same = |open: &Open| {
-            newest == Some(open.number) && files::is_at(&open.file, &generation::path(&journal, open.number))
+        let newest = if journal.exists() { segment::newest(&journal)? } else { None };
+        let is_same = |open: &OpenSegment| {
+            newest == Some(open.number) && files::is_at(&open.file, &segment::path(&journal, open.number))
         };
         match newest {
             Some(_) if self.open.as_ref().is_some_and(is_same) => {}
@@ -111,7 +114,7 @@ impl Reader {
         self.history.catch_up()
     }
 
-    /// `None`: nobody ever wrote here.
+    /// Returns a lock that keeps writers out. `None` if there is no journal yet.
     fn wait_for_writers(&self) -> Result<Option<File>, JournalError> {
         let path = self.dir.journal().join(LOCK);
         let Ok(lock) = File::open(&path) else { return Ok(None) };
@@ -120,14 +123,14 @@ impl Reader {
     }
 
     fn begin(&mut self, journal: &Path, number: u64) -> Result<(), JournalError> {
-        match generation::look_at(journal, number) {
-            Ok(Generation { number, file, offset, registry, .. }) => {
-                self.open = Some(Open { number, file, offset, is_damaged: false });
+        match segment::open_read_only(journal, number) {
+            Ok(JournalSegment { number, file, offset, registry }) => {
+                self.open = Some(OpenSegment { number, file, offset, is_damaged: false });
                 self.registry = registry;
             }
             Err(JournalError::Damaged { .. }) => {
                 self.open = None;
-                self.registry = around_damaged_head(journal, number)?;
+                self.registry = around_damaged_header(journal, number)?;
                 rebuild::rebuild(&mut self.registry, &self.dir, &self.history, Timestamp::now());
             }
             Err(error) => return Err(error),
@@ -142,13 +145,13 @@ impl Reader {
 
     fn read_lines(&mut self, journal: &Path) -> Result<(), JournalError> {
         let Some(open) = self.open.as_mut().filter(|open| !open.is_damaged) else { return Ok(()) };
-        let path: PathBuf = generation::path(journal, open.number);
-        let read = generation::read_lines(&mut open.file, open.offset);
+        let path: PathBuf = segment::path(journal, open.number);
+        let read = segment::read_lines(&mut open.file, open.offset);
         let read = read.map_err(|source| FileError::read(&path, source))?;
         read.lines.iter().for_each(|line| self.registry.apply(line));
         open.offset += read.length;
         if let Some(damage) = read.damage {
-            // Whoever writes next mends it, and that begins another generation.
+            // The next writer repairs it and begins another segment.
             open.is_damaged = true;
             apply_later(&mut self.registry, &damage.after);
         }

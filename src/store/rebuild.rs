@@ -1,5 +1,5 @@
-//! What the folders of the workers and the state file prove, for a registry that was damaged or lost: workers that it
-//! does not know, attempts that it has not heard of, numbers that were given. Reads files; changes none.
+//! Rebuilds a damaged or lost registry from the workers' folders and the state file: workers and attempts that it lacks,
+//! and the highest number that was given. Changes no file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,75 +8,72 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use super::former_format;
 use super::history::History;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::files;
 use crate::mission::delivery::Notification;
-use crate::mission::entry::Brief;
+use crate::mission::entry::AttemptSummary;
 use crate::mission::id::{BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::spec::Place;
 
-/// What is older was told long ago, or nobody waits for it.
-const TOLD_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Settlements older than this count as reported.
+const REPORTED_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Workers that were not known.
+pub struct Rebuilt {
+    /// Number of workers that were not known.
     pub rebuilt: usize,
-    /// Known ones with an attempt that was not known.
+    /// Number of known workers with an attempt that was not known.
     pub brought_up_to_date: usize,
-    /// What was asked for and cannot be rebuilt: to be asked for again.
+    /// Missions that cannot be rebuilt and must be created again.
     pub lost: Vec<String>,
 }
 
-/// The state file, as far as it knows what the folders do not.
+/// Content of the state file that the folders lack.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Remembered {
+struct StateFileTasks {
     seq: u64,
-    integration_branch: Option<String>,
-    tasks: Vec<Task>,
-    completed_tasks: Vec<Task>,
-    blocked_tasks: Vec<Task>,
+    tasks: Vec<RecordedTask>,
+    completed_tasks: Vec<RecordedTask>,
+    blocked_tasks: Vec<RecordedTask>,
 }
 
 #[derive(Deserialize)]
-struct Task {
+struct RecordedTask {
     description: String,
     status: String,
     worker_id: WorkerId,
     #[serde(default)]
-    race: Option<Race>,
+    race: Option<RecordedRace>,
 }
 
 #[derive(Deserialize)]
-struct Race {
+struct RecordedRace {
     #[serde(default)]
     winner: Option<WorkerId>,
 }
 
-impl Remembered {
-    fn tasks(&self) -> impl Iterator<Item = &Task> {
+impl StateFileTasks {
+    fn tasks(&self) -> impl Iterator<Item = &RecordedTask> {
         self.tasks.iter().chain(&self.completed_tasks).chain(&self.blocked_tasks)
     }
 }
 
-/// Whether there is anything to rebuild from.
+/// Returns whether there is anything to rebuild from.
 pub fn is_possible(dir: &StateDir) -> bool {
     !worker_ids(dir).is_empty() || dir.state_file().exists()
 }
 
-/// Adds to the registry what the files prove. Whoever is in the history stays there.
-pub fn rebuild(registry: &mut Registry, dir: &StateDir, history: &History, now: Timestamp) -> Found {
-    let remembered = remembered(dir);
-    let mut found = Found::default();
-    registry.seq = registry.seq.max(remembered.seq);
-    if registry.integration_branch.is_none() {
-        registry.integration_branch = remembered.integration_branch.clone();
-    }
+/// Adds to the registry what the files show. Workers in the history stay there.
+pub fn rebuild(registry: &mut Registry, dir: &StateDir, history: &History, now: Timestamp) -> Rebuilt {
+    let recorded = read_state_file(dir);
+    let mut found = Rebuilt::default();
+    registry.seq = registry.seq.max(recorded.seq);
     let ids = worker_ids(dir);
     for id in &ids {
         let folder = dir.worker(id);
@@ -89,32 +86,33 @@ pub fn rebuild(registry: &mut Registry, dir: &StateDir, history: &History, now: 
                 }
             }
             None if is_in(history, id) => {}
-            None => match folder.remembered().ok().flatten() {
+            None => match folder.recorded().ok().flatten() {
                 Some(worker) if worker.id == *id => {
-                    registry.restore(Arc::new(newly_found(&worker, &folder, now)));
+                    registry.restore(Arc::new(from_folder(&worker, &folder, now)));
                     found.rebuilt += 1;
                 }
-                _ => found.lost.push(format!("{id} (its folder does not say what its mission was)")),
+                _ => found.lost.push(format!("{id} (its folder does not hold its mission)")),
             },
         }
     }
-    let winners: Vec<WorkerId> = remembered.tasks().filter_map(|task| task.race.as_ref()?.winner.clone()).collect();
+    let winners: Vec<WorkerId> = recorded.tasks().filter_map(|task| task.race.as_ref()?.winner.clone()).collect();
     registry.decide_races(&winners);
-    let numbers = ids.iter().chain(remembered.tasks().map(|task| &task.worker_id));
+    let former = former_format::former_workers(dir);
+    let numbers = ids.iter().chain(&former).chain(recorded.tasks().map(|task| &task.worker_id));
     let numbers = numbers.filter_map(|id| WorkerId::number_in(id.as_str())).chain(history.numbers());
     registry.last_number = numbers.max().unwrap_or(0).max(registry.last_number);
     take_in_bosses(registry, dir);
-    let lost = remembered.tasks().filter(|task| is_lost(registry, history, &ids, task));
+    let lost = recorded.tasks().filter(|task| is_lost(registry, history, &ids, task));
     found.lost.extend(lost.map(|task| format!("{} {:?} ({})", task.worker_id, task.description, task.status)));
     found
 }
 
-/// The newest change that the state file has seen.
-pub fn newest_told(dir: &StateDir) -> u64 {
-    remembered(dir).seq
+/// Returns the number of the newest change in the state file.
+pub fn newest_in_state_file(dir: &StateDir) -> u64 {
+    read_state_file(dir).seq
 }
 
-fn remembered(dir: &StateDir) -> Remembered {
+fn read_state_file(dir: &StateDir) -> StateFileTasks {
     files::read_json(&dir.state_file()).ok().flatten().unwrap_or_default()
 }
 
@@ -127,11 +125,11 @@ fn is_in(history: &History, id: &WorkerId) -> bool {
     WorkerId::number_in(id.as_str()).is_some_and(|number| history.contains(number))
 }
 
-/// A worker as its folder knows it: as it was when its newest attempt began, and what came of that.
-fn newly_found(worker: &Worker, folder: &WorkerDir, now: Timestamp) -> Worker {
-    // It may have been told of, or not.
+/// Returns a worker as its folder has it: as of the beginning of its newest attempt, with the outcome of that.
+fn from_folder(worker: &Worker, folder: &WorkerDir, now: Timestamp) -> Worker {
+    // Whether it was reported is unknown.
     let mut worker = up_to_date(worker, folder, Notification::Unconfirmed);
-    let is_old = |brief: &Brief| now.duration_since(brief.settled_at) > TOLD_BEFORE;
+    let is_old = |brief: &AttemptSummary| now.duration_since(brief.settled_at) > REPORTED_BEFORE;
     if worker.status.is_settled() && worker.last().is_some_and(is_old) {
         worker.notification = Notification::Acknowledged;
     }
@@ -141,7 +139,7 @@ fn newly_found(worker: &Worker, folder: &WorkerDir, now: Timestamp) -> Worker {
     worker
 }
 
-/// With the attempts that its folder has and it has not.
+/// Adds the attempts that its folder has and the worker lacks.
 pub(super) fn up_to_date(worker: &Worker, folder: &WorkerDir, notification: Notification) -> Worker {
     let mut worker = worker.clone();
     for number in folder.attempts() {
@@ -153,10 +151,10 @@ pub(super) fn up_to_date(worker: &Worker, folder: &WorkerDir, notification: Noti
             Some(outcome) => {
                 let model = worker.next.model.clone();
                 worker.status = WorkerStatus::Settled(outcome.status);
-                worker.settled.push(Brief::of(&outcome, model));
+                worker.settled.push(AttemptSummary::of(&outcome, model));
                 worker.notification = notification.clone();
             }
-            // Whoever follows it finds out what it came to.
+            // The server that follows it finds its end.
             None if number > worker.attempt => worker.status = WorkerStatus::Starting,
             None => {}
         }
@@ -165,7 +163,8 @@ pub(super) fn up_to_date(worker: &Worker, folder: &WorkerDir, notification: Noti
     worker
 }
 
-/// A boss without a session is succeeded by the next one in its directory; that was the repository's root, most likely.
+/// Adds the directories of bosses without a session, so that the next one there succeeds them. It was probably the root
+/// of the repository.
 fn take_in_bosses(registry: &mut Registry, dir: &StateDir) {
     let Some(directory) = dir.root().parent() else { return };
     let anonymous: BTreeSet<BossId> =
@@ -175,11 +174,11 @@ fn take_in_bosses(registry: &mut Registry, dir: &StateDir) {
     }
 }
 
-/// Queued as the state file has it, and of that nothing is known.
-fn is_lost(registry: &Registry, history: &History, ids: &BTreeSet<WorkerId>, task: &Task) -> bool {
+/// Returns whether the state file has a task as queued and nothing else is known of it.
+fn is_lost(registry: &Registry, history: &History, ids: &BTreeSet<WorkerId>, task: &RecordedTask) -> bool {
     match registry.get(&task.worker_id) {
         Some(worker) => task.status == "queued" && worker.status.is_settled(),
-        // One with a folder was named already.
+        // Those with a folder were reported before.
         None => !is_in(history, &task.worker_id) && !ids.contains(&task.worker_id),
     }
 }

@@ -42,12 +42,12 @@ impl Hinted for StateFileError {
 #[derive(Debug, Serialize)]
 pub struct StateFile<'a> {
     version: u32,
-    /// The journal's entry that this file is as new as.
+    /// The sequence number of the newest journal entry that it includes.
     seq: u64,
     as_of: Timestamp,
     integration_branch: Option<&'a str>,
     repository: Option<&'a Path>,
-    /// What was done when the journal was last found damaged or missing.
+    /// The last repair of the journal, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     repaired: Option<&'a str>,
     tasks: Vec<Task<'a>>,
@@ -107,7 +107,6 @@ struct TaskRace<'a> {
 
 /// A worker or branch that a branch does not merge cleanly with, and the conflicting files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "WrittenConflict")]
 pub struct Conflict {
     #[serde(flatten)]
     pub with: With,
@@ -121,31 +120,6 @@ pub enum With {
     Branch(String),
 }
 
-/// A conflict as it is stored. Older servers wrote only the name.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WrittenConflict {
-    Name(String),
-    Whole {
-        #[serde(flatten)]
-        with: With,
-        #[serde(default)]
-        paths: Vec<String>,
-    },
-}
-
-impl From<WrittenConflict> for Conflict {
-    fn from(written: WrittenConflict) -> Self {
-        match written {
-            WrittenConflict::Name(name) if WorkerId::number_in(&name).is_some() => {
-                Self { with: With::WorkerId(name), paths: Vec::new() }
-            }
-            WrittenConflict::Name(name) => Self { with: With::Branch(name), paths: Vec::new() },
-            WrittenConflict::Whole { with, paths } => Self { with, paths },
-        }
-    }
-}
-
 /// The part of the conflict check that was skipped for a branch, usually because there are too many branches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -156,19 +130,19 @@ pub enum Unchecked {
     OtherTarget,
 }
 
-/// Data that only servers determine and that they write down for people.
+/// The data in the file that only servers determine, for display.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Told {
+pub struct SavedState {
     pub repository: Option<PathBuf>,
     pub integration_branch: Option<String>,
-    tasks: Vec<ToldTask>,
-    completed_tasks: Vec<ToldTask>,
-    blocked_tasks: Vec<ToldTask>,
+    tasks: Vec<SavedTask>,
+    completed_tasks: Vec<SavedTask>,
+    blocked_tasks: Vec<SavedTask>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct ToldTask {
+pub struct SavedTask {
     worker_id: WorkerId,
     pub status: String,
     #[serde(default)]
@@ -179,14 +153,14 @@ pub struct ToldTask {
     pub conflicts_unchecked: Option<Unchecked>,
 }
 
-impl Told {
+impl SavedState {
     /// Reads the state file. Empty if it cannot be read. Anything but a regular file, such as a pipe, is not opened.
     pub fn read(path: &Path) -> Self {
         let read = is_there(path).then(|| files::read_json(path).ok().flatten());
         read.flatten().unwrap_or_default()
     }
 
-    pub fn by_worker(&self) -> HashMap<&WorkerId, &ToldTask> {
+    pub fn by_worker(&self) -> HashMap<&WorkerId, &SavedTask> {
         let tasks = self.tasks.iter().chain(&self.completed_tasks).chain(&self.blocked_tasks);
         tasks.map(|task| (&task.worker_id, task)).collect()
     }
@@ -194,7 +168,7 @@ impl Told {
 
 /// Content of the file that the registry does not hold.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct About<'a> {
+pub struct RepositoryInfo<'a> {
     pub repository: Option<&'a Path>,
     /// The setting, or else the branch that is checked out where the server was started. Each task has its own.
     pub integration_branch: Option<&'a str>,
@@ -204,7 +178,7 @@ pub struct About<'a> {
 /// returns the conflicts of a worker's branch, and the part of the check that was skipped.
 pub fn project<'a>(
     registry: &'a Registry,
-    about: About<'a>,
+    about: RepositoryInfo<'a>,
     now: Timestamp,
     waits_for: impl Fn(&Worker) -> Option<String>,
     collides: impl Fn(&Worker) -> (Vec<Conflict>, Option<Unchecked>),
@@ -282,8 +256,8 @@ struct VersionOnly {
     version: u64,
 }
 
-/// Looks at what lies there before it is overwritten for the first time. Returns where a damaged file was put, or
-/// something else than a file: a link is not followed (its target may be anybody's), a pipe not waited for.
+/// Checks the file before it is overwritten for the first time. A damaged file, or anything but a file, is set aside, and
+/// its new path is returned. A symbolic link is not followed, since its target may be the user's, and a pipe is not read.
 pub fn make_way(path: &Path, now: Timestamp) -> Result<Option<PathBuf>, StateFileError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -303,12 +277,12 @@ pub fn make_way(path: &Path, now: Timestamp) -> Result<Option<PathBuf>, StateFil
     }
 }
 
-/// Whether the file is there and is one: somebody may have deleted or replaced it since it was written.
+/// Returns whether the file exists and is a regular file.
 pub fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }
 
-/// Under a name that is free.
+/// Renames the file to a free name.
 fn set_aside(path: &Path, now: Timestamp) -> Result<PathBuf, StateFileError> {
     let name = |n: u32| path.with_extension(format!("json.damaged-{}-{n}", now.as_second()));
     let aside = (0..).map(name).find(|aside| fs::symlink_metadata(aside).is_err()).unwrap_or_else(|| name(0));
@@ -321,13 +295,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_file_is_set_aside_and_a_newer_one_refused() {
+    fn damaged_file_is_set_aside_and_newer_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("orchestrator-state.json");
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());
         write(
             &path,
-            &project(&Registry::default(), About::default(), Timestamp::UNIX_EPOCH, |_| None, |_| (vec![], None)),
+            &project(
+                &Registry::default(),
+                RepositoryInfo::default(),
+                Timestamp::UNIX_EPOCH,
+                |_| None,
+                |_| (vec![], None),
+            ),
         )
         .unwrap();
         assert!(make_way(&path, Timestamp::UNIX_EPOCH).unwrap().is_none());

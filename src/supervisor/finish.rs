@@ -14,14 +14,15 @@ use super::run::{Attempt, Stop, moved_to, was_interrupted};
 use super::turn::{Begin, Ended};
 use super::{outside, verify};
 use crate::attempt::facts;
-use crate::attempt::state_dir::WORKTREES;
 use crate::attempt::status::Phase;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::crash_point::{self, Point};
 use crate::git::{self, CommandError, Repository};
 use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::Ending;
-use crate::mission::outcome::{Changes, Cleanup, Failure, FailureKind, LikelyCause, Outcome, Proof, Verification};
+use crate::mission::outcome::{
+    Changes, Cleanup, Containment, Failure, FailureKind, LikelyCause, Outcome, Verification,
+};
 use crate::process::{self, Sweep};
 
 /// Time that processes get to exit by themselves if they outlive their turn.
@@ -42,16 +43,16 @@ pub(super) struct CleanupSoFar {
 impl CleanupSoFar {
     pub(super) fn add(&mut self, swept: Sweep) {
         self.ended += swept.ended as u32;
-        let proof = match swept.proof {
-            process::Proof::Full => Proof::Full,
-            process::Proof::BestEffort => Proof::BestEffort,
+        let containment = match swept.proof {
+            process::Proof::Full => Containment::Full,
+            process::Proof::BestEffort => Containment::BestEffort,
         };
         let survivors = swept.survivors.len() as u32;
-        self.last = Cleanup { survivors, proof, ended: self.ended, spared: swept.spared };
+        self.last = Cleanup { survivors, containment, ended: self.ended, daemons_left: swept.spared };
     }
 
     fn is_in_doubt(&self) -> bool {
-        self.last.survivors > 0 || self.last.proof != Proof::Full
+        self.last.survivors > 0 || self.last.containment != Containment::Full
     }
 
     /// Returns whether it is certain that no process of the worker has run since an earlier sweep.
@@ -111,7 +112,7 @@ impl Attempt {
 
     async fn prove(&mut self, ended: &Ended) -> Proven {
         let mut proven = Proven {
-            verification: Verification::NotAsked,
+            verification: Verification::NotRequested,
             likely_cause: None,
             left: Left::default(),
             before: facts::before(&self.assignment, &self.dir),
@@ -211,7 +212,7 @@ impl Attempt {
 
     async fn changes(&self, proven: &mut Proven) -> Changes {
         let assignment = self.assignment.clone();
-        let known = facts::Known {
+        let known = facts::KnownFacts {
             before: proven.before.take(),
             not_on_branch: proven.left.not_on_branch.take(),
             status: proven.left.status.take(),
@@ -275,16 +276,11 @@ impl Attempt {
     fn worktree_removed(&self) -> Failure {
         let branch = self.assignment.mission.place.branch().unwrap_or_default();
         let here = &self.assignment.directory;
-        // Earlier builds put worktrees into the state directory, which was moved along with the repository.
-        let along = moved_to(&self.dir).and_then(|now| {
-            let name = here.file_name().unwrap_or_default();
-            Some(now.state_dir().root().join(WORKTREES).join(name)).filter(|worktree| worktree.exists())
-        });
         let is_moved = self.git.as_ref().is_some_and(|git| !git.common.exists());
-        if let Some(worktree) = along.or_else(|| (is_moved && git::leads_nowhere(here)).then(|| here.clone())) {
+        if is_moved && git::leads_nowhere(here) {
             let message = format!(
                 "its repository was moved while it ran, so it was not followed any further: what it had committed is on branch {branch}, what it had not is in {0}; `git worktree repair {0}` mends git's links",
-                worktree.display()
+                here.display()
             );
             return Failure { kind: FailureKind::Lost, message, resets_at: None };
         }
@@ -303,7 +299,7 @@ impl Attempt {
     }
 
     fn status(&self, ended: &Ended, verification: &Verification) -> Ending {
-        let proven = matches!(verification, Verification::NotAsked | Verification::Passed { .. });
+        let proven = matches!(verification, Verification::NotRequested | Verification::Passed { .. });
         match &ended.stop {
             Some(Stop::Cancelled) => Ending::Cancelled,
             Some(Stop::TimedOut) => Ending::TimedOut,
@@ -337,13 +333,13 @@ pub(super) fn of_unchanged(
             format!("it passed, but whether it changed tracked files is unknown: {}", with_hints(&error))
         }
     };
-    Verification::NotProven { why }
+    Verification::Inconclusive { why }
 }
 
 /// What passed with files there that are in no commit proves none.
 fn of_a_commit(verification: Verification, left: u32) -> Verification {
     match verification {
-        Verification::Passed { .. } if left > 0 => Verification::NotProven {
+        Verification::Passed { .. } if left > 0 => Verification::Inconclusive {
             why: format!(
                 "it passed, but with {left} uncommitted files, and so proves no commit: tell the worker to commit them, or let the user set commit_leftovers"
             ),

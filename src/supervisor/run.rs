@@ -129,7 +129,7 @@ async fn supervise(root: &Path) -> Result<(), SupervisorError> {
         .ok_or_else(|| SupervisorError::NoAssignment(root.display().to_string()))?;
     let _lease = take_lease(&dir.lock()).await?;
     dir.reserve_outcome()?;
-    Secrets::inherited().give(&mut assignment.settings);
+    Secrets::inherited().restore(&mut assignment.settings);
     let backends = Backends::with_custom(assignment.settings.custom.clone());
     let mut attempt = Attempt::new(assignment, dir, &backends)?;
     // After everything that can fail: an attempt without a claim never began, and the server reports why.
@@ -282,7 +282,7 @@ impl Attempt {
         self.run.denials += report.denials;
         self.turns_add_up = !report.usage_is_cumulative;
         self.run.usage = self.spent_with(report.usage);
-        self.run.usage_goes_on = report.usage_is_cumulative;
+        self.run.usage_is_cumulative = report.usage_is_cumulative;
         self.board.set_usage(self.run.usage);
         if report.session_id.is_some() {
             self.run.session_id.clone_from(&report.session_id);

@@ -57,8 +57,8 @@ fn a_state_of_a_newer_version_is_refused_by_every_command_and_left_alone() {
     let journal = fs::read_dir(world.state_dir().join("journal")).unwrap().map(|entry| entry.unwrap().path());
     let journal = journal.filter(|path| path.metadata().unwrap().len() > 0).max().unwrap();
     let text = fs::read_to_string(&journal).unwrap();
-    assert!(text.contains("\"format\":2"), "{text}");
-    fs::write(&journal, text.replacen("\"format\":2", "\"format\":99", 1)).unwrap();
+    assert!(text.contains("\"format\":3"), "{text}");
+    fs::write(&journal, text.replacen("\"format\":3", "\"format\":99", 1)).unwrap();
     let before = files(&world.state_dir());
     for command in ["logs", "diff", "wait", "cancel", "retry", "integrate"] {
         let ran = world.run(&[command, &worker]);

@@ -43,7 +43,7 @@ async fn a_used_up_plan_holds_its_queue_until_it_resets_and_sends_what_may_go_el
     let until = refused.resets_at.expect("it was stated");
     let third = server.orchestrator.get(&ids[2]).await.unwrap().worker;
     assert_eq!(third.last().unwrap().backend.as_str(), "other");
-    let why = third.diverted.clone().unwrap_or_default();
+    let why = third.failed_over.clone().unwrap_or_default();
     assert!(why.contains("other instead of waiting for fake") && why.contains("the plan is used up"), "{why}");
 
     server.until(&ids[1], "completed").await;

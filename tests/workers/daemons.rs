@@ -120,7 +120,7 @@ async fn by_command_line(end: &str) {
     for (is_shared, (name, line), process) in &processes {
         assert_eq!(process.is_alive(), *is_shared, "{name} at its end by {end:?}: {line}");
     }
-    let mut spared = outcome(&world).cleanup.spared;
+    let mut spared = outcome(&world).cleanup.daemons_left;
     spared.sort();
     let mut expected: Vec<&str> = SHARED.iter().map(|(name, _)| *name).collect();
     expected.sort();

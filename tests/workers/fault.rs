@@ -3,10 +3,10 @@
 
 use orchestrator_boss::attempt::state_dir::StateDir;
 use orchestrator_boss::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction};
-use orchestrator_boss::mission::entry::Entry;
+use orchestrator_boss::mission::entry::{AttemptSummary, Entry};
 use orchestrator_boss::mission::id::{ServerId, WorkerId};
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
-use orchestrator_boss::mission::outcome::Outcome;
+use orchestrator_boss::mission::outcome::{Changes, Cleanup, Containment, Outcome, Run, Verification};
 use orchestrator_boss::orchestrator::{MessageDelivery, NewMessage, WaitStatus};
 use orchestrator_boss::process::{Identity, Signal, send};
 use orchestrator_boss::store::journal::Journal;
@@ -90,7 +90,7 @@ async fn one_that_was_called_off_while_it_started_never_begins() {
 async fn a_start_that_was_given_up_is_made_again_and_not_called_lost() {
     let world = World::new();
     let (killed, worker) = Killed::while_starting(&world, "say done").await;
-    assert!(killed.attempt(&worker, Vec::new()).renounce().unwrap());
+    assert!(killed.attempt(&worker, Vec::new()).fence().unwrap());
     let server = world.server(Some("boss"));
     let answer = server.wait(&[], CEILING).await;
     assert_eq!(answer.settled[0].worker.status, WorkerStatus::Settled(Ending::Completed), "{answer:#?}");
@@ -125,16 +125,29 @@ async fn a_retry_that_a_dead_server_owed_is_made_by_the_next() {
     let dir = StateDir::open(&world.repo().join(".orchestrator")).unwrap();
     let mut journal = Journal::open(&dir.journal(), ServerId::from("s-killed")).unwrap();
     let worker = WorkerId::new(1, "t");
-    let failed = r#"{"attempt": 1, "backend": "fake", "status": "failed", "verification": {"status": "not_asked"},
-        "changes": {"commits": 0, "files_changed": 0, "insertions": 0, "deletions": 0, "uncommitted": 0,
-        "committed_by_us": 0}, "final_message": "", "seconds": 1, "survivors": 0, "settled_at": "2026-01-01T00:00:00Z"}"#;
-    let brief = serde_json::from_str(failed).unwrap();
+    let brief = Box::new(AttemptSummary::of(&outcome(&worker, Ending::Failed), None));
     let entries = vec![Entry::Starting { worker: worker.clone(), attempt: 1 }, Entry::Settled { worker, brief }];
     journal.transact(jiff::Timestamp::now(), |_| (entries, ())).unwrap();
 
     let second = world.server(Some("boss"));
     let answer = second.wait(&[], CEILING).await;
     assert_eq!((answer.status, answer.settled[0].worker.settled.len()), (WaitStatus::Settled, 2), "{answer:#?}");
+}
+
+/// Returns the record of a first attempt that did nothing.
+fn outcome(worker: &WorkerId, status: Ending) -> Outcome {
+    Outcome {
+        worker_id: worker.clone(),
+        attempt: 1,
+        backend: "fake".into(),
+        status,
+        run: Run { seconds: Some(1), ..Run::default() },
+        verification: Verification::NotRequested,
+        likely_cause: None,
+        changes: Changes::default(),
+        cleanup: Cleanup { containment: Containment::Full, ..Cleanup::default() },
+        settled_at: jiff::Timestamp::now(),
+    }
 }
 
 fn supervisor(attempt: &AttemptDir) -> Identity {
@@ -154,7 +167,7 @@ async fn one_that_was_called_off_is_cancelled_though_its_supervisor_hangs_and_is
     send(&supervisor, Signal::Stop);
     let cancel = server.orchestrator.cancel(&server.boss, &id, "no");
     let kill = async {
-        while attempt.called_off().is_none() {
+        while attempt.cancelled().is_none() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
         send(&supervisor, Signal::Kill);
@@ -177,11 +190,8 @@ async fn a_message_to_an_ending_attempt_reaches_the_next_though_another_server_s
     let settling = async {
         // Answered after the message was taken in: requests are dealt with in their order.
         server.orchestrator.get("w-1").await.unwrap();
-        let brief = serde_json::json!({"attempt": 1, "backend": "fake", "status": "completed",
-            "verification": {"status": "not_asked"}, "changes": {"commits": 0, "files_changed": 0, "insertions": 0,
-            "deletions": 0, "uncommitted": 0, "committed_by_us": 0}, "final_message": "", "seconds": 1, "survivors": 0,
-            "settled_at": "2026-01-01T00:00:00Z"});
-        killed.write(Entry::Settled { worker: worker.clone(), brief: serde_json::from_value(brief).unwrap() });
+        let brief = Box::new(AttemptSummary::of(&outcome(&worker, Ending::Completed), None));
+        killed.write(Entry::Settled { worker: worker.clone(), brief });
     };
     let both = async { tokio::join!(sending, settling) };
     let (answer, ()) = tokio::time::timeout(CEILING, both).await.expect("the message is answered");
@@ -319,15 +329,7 @@ async fn a_server_that_was_killed_while_it_called_many_off_leaves_the_rest_to_th
         killed.write(Entry::CancelRequested { worker: id.clone(), by: "boss".into(), reason: "no".to_owned() });
     }
     // It had written two records, and no entry.
-    let record = |id: &WorkerId| {
-        let json = serde_json::json!({
-            "worker_id": id, "attempt": 1, "backend": "fake", "status": "cancelled", "run": {},
-            "verification": {"status": "not_asked"}, "cleanup": {"survivors": 0, "proof": "full"},
-            "changes": {"commits": 0, "files_changed": 0, "insertions": 0, "deletions": 0, "uncommitted": 0},
-            "settled_at": "2026-01-01T00:00:00Z",
-        });
-        serde_json::from_value::<Outcome>(json).unwrap()
-    };
+    let record = |id: &WorkerId| outcome(id, Ending::Cancelled);
     for id in &ids[..2] {
         let attempt = killed.dir.worker(id).attempt(1);
         attempt.make().unwrap();

@@ -3,7 +3,7 @@
 use orchestrator_boss::attempt::state_dir::StateDir;
 use orchestrator_boss::attempt::worker_dir::Delivery;
 use orchestrator_boss::files::lease;
-use orchestrator_boss::mission::entry::{Brief, Entry, NewWorker};
+use orchestrator_boss::mission::entry::{AttemptSummary, Entry, NewWorker};
 use orchestrator_boss::mission::id::{ServerId, WorkerId};
 use orchestrator_boss::mission::lifecycle::WorkerStatus;
 use orchestrator_boss::mission::outcome::Changes;
@@ -47,7 +47,7 @@ fn a_year_later(world: &World, like: &str) {
     write(vec![Entry::Created { workers }]);
     write(ids.iter().map(|id| Entry::Starting { worker: id.clone(), attempt: 1 }).collect());
     // They have no changes, since changes on the first worker's branch would be merged with it.
-    let brief = Brief { attempt: 1, changes: Changes::default(), ..first.last().unwrap().clone() };
+    let brief = AttemptSummary { attempt: 1, changes: Changes::default(), ..first.last().unwrap().clone() };
     let settled = |id: &WorkerId| Entry::Settled { worker: id.clone(), brief: Box::new(brief.clone()) };
     let (last, others) = ids.split_last().unwrap();
     write(others.iter().map(settled).collect());

@@ -151,7 +151,7 @@ async fn a_worktree_of_its_own_making_outside_is_named() {
     let changes = changes(&server, &id).await;
     let note = format!(
         "a worktree that appeared since its own was made, with 1 commit on branch feat-out and 1 uncommitted file: u.txt \
-         ({}); whose it is cannot be told",
+         ({}); its author is unknown",
         outside.display()
     );
     assert_eq!((changes.not_on_branch, changes.notes), (vec![], vec![note]));

@@ -10,7 +10,7 @@ use orchestrator_boss::attempt::state_dir::StateDir;
 use orchestrator_boss::attempt::worker_dir::AttemptDir;
 use orchestrator_boss::mission::id::WorkerId;
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
-use orchestrator_boss::mission::outcome::{Outcome, Proof};
+use orchestrator_boss::mission::outcome::{Containment, Outcome};
 use orchestrator_boss::orchestrator::{RemovalRequest, RemovalTarget};
 use orchestrator_boss::process::{Identity, Signal, TAG_VARIABLE, send};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -112,7 +112,7 @@ async fn a_cancellation_leaves_nothing_whatever_was_done_to_escape() {
     let stubborn = Stubborn::start(&world, &server, 10).await;
     let answer = server.orchestrator.cancel(&server.boss, &stubborn.id, "enough").await.unwrap();
     assert_eq!((answer.status, answer.survivors), (WorkerStatus::Settled(Ending::Cancelled), 0));
-    assert_eq!(answer.proof, Proof::Full);
+    assert_eq!(answer.proof, Containment::Full);
     stubborn.check_gone();
 }
 
@@ -125,7 +125,7 @@ async fn a_time_out_leaves_nothing_whatever_was_done_to_escape() {
     let answer = server.wait(&[&stubborn.id], CEILING * 3).await;
     assert_eq!(answer.settled[0].worker.status, WorkerStatus::Settled(Ending::TimedOut), "{answer:#?}");
     let cleanup = outcome(&world).cleanup;
-    assert_eq!((cleanup.survivors, cleanup.proof), (0, Proof::Full));
+    assert_eq!((cleanup.survivors, cleanup.containment), (0, Containment::Full));
     stubborn.check_gone();
 }
 
@@ -137,7 +137,7 @@ async fn a_worker_that_another_server_adopted_leaves_nothing() {
     first.orchestrator.shut_down().await;
     let second = world.server(Some("boss"));
     let answer = second.orchestrator.cancel(&second.boss, &stubborn.id, "enough").await.unwrap();
-    assert_eq!((answer.survivors, answer.proof), (0, Proof::Full));
+    assert_eq!((answer.survivors, answer.proof), (0, Containment::Full));
     stubborn.check_gone();
 }
 
@@ -157,8 +157,8 @@ async fn nothing_is_left_though_the_supervisor_is_killed_first() {
     second.until(&stubborn.id, "lost").await;
     let cleanup = outcome(&world).cleanup;
     assert_eq!(
-        (cleanup.survivors, cleanup.proof),
-        (0, Proof::BestEffort),
+        (cleanup.survivors, cleanup.containment),
+        (0, Containment::BestEffort),
         "what escaped between two looks is not known"
     );
     stubborn.check_gone();
@@ -191,7 +191,7 @@ async fn strangers_that_look_alike_live_on() {
 
     // It is said to have left something, so that the removal looks again; and finds one that is ours.
     let mut changed = json(attempt.outcome_path());
-    changed["cleanup"]["proof"] = "best_effort".into();
+    changed["cleanup"]["containment"] = "best_effort".into();
     std::fs::write(attempt.outcome_path(), changed.to_string()).unwrap();
     let ours = Stranger::start(&world.repo(), &[(TAG_VARIABLE, &tag)]);
     let target = RemovalTarget::Worker(stubborn.id.clone());
@@ -293,7 +293,7 @@ async fn daemons(world: &World, settings: Vec<String>, end: &str, listed: &str, 
     for (name, way, Ended(identity)) in &found {
         assert_eq!(identity.is_alive(), *name == listed, "{name} in the {way}, at its end by {end:?}");
     }
-    let spared = outcome(world).cleanup.spared;
+    let spared = outcome(world).cleanup.daemons_left;
     assert_eq!(spared, [listed, listed]);
 }
 

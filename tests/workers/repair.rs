@@ -1,7 +1,6 @@
-//! The journal's folder is removed: by somebody who tidies up while workers run, or before a server comes.
+//! The journal's folder is removed, while servers run or before one starts.
 
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
-use orchestrator_boss::orchestrator::WaitStatus;
 
 use crate::support::wait::CEILING;
 use crate::world::{World, mission, until_exists};
@@ -9,51 +8,30 @@ use crate::world::{World, mission, until_exists};
 const COMPLETED: WorkerStatus = WorkerStatus::Settled(Ending::Completed);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_whose_journal_is_removed_while_it_runs_settles_and_is_told_once() {
+async fn removed_journal_is_refused_and_rebuilt_after_a_restart() {
     let world = World::new();
     let first = world.server(Some("boss"));
-    let second = world.server(Some("boss"));
     let gate = world.path("gate");
     let id = first.create_one(mission("t", &format!("wait-file {}\nsay done", gate.display()))).await;
-    let mut after = mission("after", "say next");
-    after.depends_on = vec![id.clone()];
-    let after = first.create_one(after).await;
     first.until(&id, "running").await;
-    second.until(&id, "running").await;
-    let journal = world.repo().join(".orchestrator/journal");
-    // Moved away first: a server that notices may write it again at once.
-    let gone = world.path("gone");
-    std::fs::rename(&journal, &gone).unwrap();
-    std::fs::remove_dir_all(&gone).unwrap();
-    // Whatever comes next writes it again; and if nothing comes, the regular look does.
-    until_exists(&journal).await;
+    std::fs::remove_dir_all(world.repo().join(".orchestrator/journal")).unwrap();
+    let refused = first.orchestrator.create(&first.boss, vec![Ok(mission("u", "say never"))]).await;
+    let refused = refused.err().expect("it is refused").to_string();
+    assert!(refused.contains("it was removed or replaced while this server ran"), "{refused}");
     std::fs::write(&gate, "").unwrap();
+    until_exists(&world.repo().join(".orchestrator/workers").join(&id).join("attempts/1/outcome.json")).await;
+    first.orchestrator.shut_down().await;
 
-    first.until(&id, "completed").await;
-    second.until(&after, "completed").await;
-    let mut told = Vec::new();
-    while told.len() < 2 {
-        told.extend(first.wait(&[], CEILING).await.settled.into_iter().map(|view| view.worker.id.to_string()));
-    }
-    told.sort();
-    assert_eq!(told, [id.as_str(), after.as_str()]);
-    assert_eq!(first.wait(&[], CEILING).await.status, WaitStatus::Idle, "each was told once");
+    let second = world.server(Some("boss"));
     second.until(&id, "completed").await;
-    assert_eq!(first.create_one(mission("third", "say hello")).await, "w-3-third");
-    second.until("w-3", "completed").await;
-    let all = |server: &crate::world::Server| {
-        let (orchestrator, boss) = (server.orchestrator.clone(), server.boss.clone());
-        async move {
-            let list = orchestrator.list(&boss, orchestrator_boss::orchestrator::Scope::All).await.unwrap();
-            list.workers.into_iter().map(|view| (view.worker.id.to_string(), view.worker.status)).collect::<Vec<_>>()
-        }
-    };
-    first.until("w-3", "completed").await;
-    assert_eq!(all(&first).await, all(&second).await);
+    let answer = second.wait(&[&id], CEILING).await;
+    assert_eq!((answer.settled.len(), answer.settled[0].worker.status), (1, COMPLETED));
+    assert_eq!(second.create_one(mission("next", "say hello")).await, "w-2-next");
+    second.until("w-2", "completed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_journal_knew_that_is_gone_before_a_start_the_folders_know() {
+async fn lost_journal_is_rebuilt_from_the_folders() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(2);

@@ -62,7 +62,7 @@ fn workers(overview: &Overview, observer: &Observer) -> Vec<Check> {
     let open = all.iter().filter(|view| !view.worker.status.is_settled()).count();
     let mut checks = Vec::new();
     if let Some(repaired) = &overview.repaired {
-        checks.push(Check::warn("journal", format!("it was found damaged once, and mended: {repaired}")));
+        checks.push(Check::warn("journal", repaired.clone()));
     }
     let ids = |views: &[&WorkerView]| -> Vec<String> { views.iter().map(|view| short(view)).collect() };
     let alone: Vec<&WorkerView> =
@@ -250,7 +250,7 @@ mod tests {
     use crate::mission::entry::{Entry, NewWorker};
     use crate::mission::id::{BossId, ServerId, WorkerId};
     use crate::mission::testing::draft;
-    use crate::store::history::{History, Record};
+    use crate::store::history::{History, HistoryRecord};
     use crate::store::journal::Journal;
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
         moved.mission.place =
             Where::Worktree { path: path.clone(), branch: "o/w-7-moved".to_owned(), base: None, directory: None };
         fs::create_dir_all(&path).unwrap();
-        History::open(StateDir::at(folder.path()).history()).unwrap().append(&[Record::Worker(worker)]).unwrap();
+        History::open(StateDir::at(folder.path()).history()).unwrap().append(&[HistoryRecord::Worker(worker)]).unwrap();
         let mut observer = Observer::open(folder.path(), None).unwrap().unwrap();
         let overview = observer.look().unwrap();
         let found = worktrees(&overview, &observer, &[folder.path().join("worktrees")]).unwrap();

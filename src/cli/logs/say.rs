@@ -15,7 +15,7 @@ use crate::backend::AgentEvent;
 use crate::cli::out::{self, End};
 use crate::cli::terminal::{self, Tone, count, paint};
 use crate::files;
-use crate::mission::entry::Brief;
+use crate::mission::entry::AttemptSummary;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::message::Author;
 use crate::mission::outcome::{Outcome, Verification, blocked_by};
@@ -148,7 +148,10 @@ impl Teller {
     fn seconds_before(&self) -> u64 {
         let Some(attempts) = self.attempt.root().parent() else { return 0 };
         let before = (1..self.number).map(|number| AttemptDir::at(attempts.join(number.to_string())));
-        before.filter_map(|attempt| attempt.outcome().ok().flatten()).map(|it| Brief::of(&it, None).elapsed()).sum()
+        before
+            .filter_map(|attempt| attempt.outcome().ok().flatten())
+            .map(|it| AttemptSummary::of(&it, None).elapsed())
+            .sum()
     }
 
     fn is_open(&self) -> Result<(), End> {
@@ -235,7 +238,7 @@ fn last_lines(text: &str, most: usize) -> String {
 
 fn verification(verification: &Verification) -> Option<(Option<Tone>, String)> {
     match verification {
-        Verification::NotAsked => None,
+        Verification::NotRequested => None,
         Verification::Passed { seconds, .. } => {
             Some((Some(Tone::Good), format!("verification passed ({seconds:.1} s)")))
         }
@@ -250,7 +253,7 @@ fn verification(verification: &Verification) -> Option<(Option<Tone>, String)> {
 fn ending(outcome: &Outcome, seconds_before: u64) -> String {
     let mut text = outcome.status.as_str().replace('_', " ");
     // All outputs count the elapsed time like this.
-    let brief = Brief::of(outcome, None);
+    let brief = AttemptSummary::of(outcome, None);
     if outcome.run.seconds.or(outcome.run.elapsed_seconds).is_some() {
         text.push_str(&format!(" after {}", terminal::duration(brief.elapsed())));
     }

@@ -12,7 +12,7 @@ use crate::attempt::worker_dir::AttemptDir;
 use crate::files;
 use crate::git::{self, FileChange};
 use crate::mission::budget::Spent;
-use crate::mission::entry::{Brief, Start};
+use crate::mission::entry::{AttemptSummary, Start};
 use crate::mission::id::BossId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::message::Author;
@@ -86,7 +86,7 @@ pub struct Attempt {
     /// Seconds that it ran, verification included, and the seconds of verification.
     pub seconds: u64,
     pub verifying_seconds: f64,
-    pub brief: Option<Brief>,
+    pub brief: Option<AttemptSummary>,
     /// The final message, as far as it is kept.
     pub final_message: String,
     /// Messages that it began with, if not with the mission's prompt, and their authors. A text without an author is
@@ -181,7 +181,7 @@ impl Told {
         Self { attempts, spent, files, folder: folder.root().to_owned(), view }
     }
 
-    pub fn brief(&self) -> Option<&Brief> {
+    pub fn brief(&self) -> Option<&AttemptSummary> {
         self.view.worker.last().filter(|_| self.view.worker.status.is_settled())
     }
 
@@ -191,7 +191,7 @@ impl Told {
 }
 
 impl Attempt {
-    fn settled(dir: &AttemptDir, brief: &Brief, room: Option<usize>) -> Self {
+    fn settled(dir: &AttemptDir, brief: &AttemptSummary, room: Option<usize>) -> Self {
         let outcome = dir.outcome().ok().flatten();
         let final_message = match outcome {
             Some(outcome) => outcome.run.final_message,

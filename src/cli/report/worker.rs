@@ -6,7 +6,7 @@ use super::conversation::{Conversation, End, Item, What};
 use super::gather::{Attempt, Told};
 use super::text;
 use crate::cli::hint;
-use crate::mission::entry::Brief;
+use crate::mission::entry::AttemptSummary;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::message::{Author, not_heard};
@@ -50,13 +50,13 @@ fn sign(status: WorkerStatus) -> &'static str {
 
 pub fn verification(verification: &Verification) -> Option<Markup> {
     let (class, words) = match verification {
-        Verification::NotAsked => return None,
+        Verification::NotRequested => return None,
         Verification::Passed { .. } => ("good", "passed"),
         Verification::Failed { .. } => ("bad", "failed"),
         Verification::TimedOut { .. } => ("bad", "timed out"),
         Verification::Skipped => ("none", "not run"),
         Verification::CouldNotRun { .. } => ("bad", "could not run"),
-        Verification::NotProven { .. } => ("bad", "not proven"),
+        Verification::Inconclusive { .. } => ("bad", "not proven"),
     };
     Some(html! { span class=(class) { (words) } })
 }
@@ -137,7 +137,7 @@ fn facts(told: &Told) -> Markup {
             @if let Some(unheard) = told.brief().and_then(|brief| not_heard(&brief.unheard)) {
                 (fact("Not heard", plain(&unheard)))
             }
-            @if let Some(why) = &worker.diverted { (fact("Went to", plain(why))) }
+            @if let Some(why) = &worker.failed_over { (fact("Went to", plain(why))) }
             @if !worker.mission.depends_on.is_empty() {
                 @let tasks = worker.mission.depends_on.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", ");
                 (fact("After", plain(&tasks)))
@@ -301,7 +301,7 @@ fn author(by: Option<Author>) -> &'static str {
 }
 
 /// Renders the end of an attempt that was not the last.
-fn earlier(told: &Told, brief: &Brief) -> Markup {
+fn earlier(told: &Told, brief: &AttemptSummary) -> Markup {
     let failure = brief.failure.as_ref().filter(|failure| failure.kind != FailureKind::Verification);
     html! {
         @if let Some(failure) = failure {

@@ -9,7 +9,7 @@ use super::text;
 use crate::cli::hint;
 use crate::cli::terminal::{self, Tone};
 use crate::mission::budget::Spent;
-use crate::mission::entry::{Brief, BriefFailure};
+use crate::mission::entry::{AttemptSummary, FailureSummary};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::message::not_heard;
@@ -155,7 +155,7 @@ impl Row {
 
 fn verification(verification: &Verification) -> &'static str {
     match verification {
-        Verification::NotAsked => "",
+        Verification::NotRequested => "",
         other => other.as_str(),
     }
 }
@@ -191,7 +191,7 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
 }
 
 /// Returns what a settled worker needs, and its results.
-fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
+fn came_to(worker: &Worker, last: &AttemptSummary) -> Vec<String> {
     let mut notes = Vec::new();
     if last.survivors > 0 {
         notes.push(format!("{} processes could not be ended", last.survivors));
@@ -219,7 +219,7 @@ fn came_to(worker: &Worker, last: &Brief) -> Vec<String> {
 }
 
 /// Returns the reason of a failure in one line; for a failed verification, with the last line of its output.
-fn why(failure: &BriefFailure, last: &Brief) -> String {
+fn why(failure: &FailureSummary, last: &AttemptSummary) -> String {
     let said = match failure.kind {
         FailureKind::Verification => last.verification.note().unwrap_or_default(),
         _ => failure.message.clone(),
@@ -237,7 +237,7 @@ fn why(failure: &BriefFailure, last: &Brief) -> String {
     }
 }
 
-pub(super) fn changes(last: &Brief) -> String {
+pub(super) fn changes(last: &AttemptSummary) -> String {
     let changes = &last.changes;
     let plural = |count: u32, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let unknown = || changes.notes.first().map(|note| text::clean(note));

@@ -8,7 +8,7 @@ use super::screen::{self, Line};
 use super::{detail, text};
 use crate::attempt::status::{LiveStatus, Phase};
 use crate::mission::budget::Spent;
-use crate::mission::entry::{Brief, BriefFailure, Entry};
+use crate::mission::entry::{AttemptSummary, Entry, FailureSummary};
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Exit, FailureKind, Usage, Verification};
 use crate::mission::registry::Registry;
@@ -62,9 +62,9 @@ pub fn live(activity: &str) -> LiveStatus {
     }
 }
 
-pub fn settled(status: Ending, brief: impl FnOnce(&mut Brief)) -> Brief {
+pub fn settled(status: Ending, brief: impl FnOnce(&mut AttemptSummary)) -> AttemptSummary {
     let changes = Changes { commits: 2, files_changed: 3, insertions: 40, deletions: 7, ..Changes::default() };
-    let mut made = Brief { seconds: 250, settled_at: ago(90), changes, ..testing::brief(1, status) };
+    let mut made = AttemptSummary { seconds: 250, settled_at: ago(90), changes, ..testing::brief(1, status) };
     brief(&mut made);
     made
 }
@@ -96,7 +96,7 @@ pub fn mixed() -> Vec<WorkerView> {
             4 => settled(Ending::Failed, |brief| {
                 let log_tail = "running\n\u{1b}[31m3 tests failed\n".to_owned();
                 brief.verification = Verification::Failed { commit: None, exit: Exit::Code(1), log_tail, seconds: 3.0 };
-                brief.failure = Some(BriefFailure { kind: FailureKind::Verification, message: "failed".to_owned() });
+                brief.failure = Some(FailureSummary { kind: FailureKind::Verification, message: "failed".to_owned() });
             }),
             _ => continue,
         };
@@ -255,7 +255,7 @@ fn an_open_worker_without_a_server_says_so() {
 #[test]
 fn one_in_detail_says_what_its_check_said() {
     let mut views = mixed();
-    std::sync::Arc::make_mut(&mut views[4].worker).settled[0].spared = vec!["bazel".to_owned()];
+    std::sync::Arc::make_mut(&mut views[4].worker).settled[0].daemons_left = vec!["bazel".to_owned()];
     let board = board(views);
     let failed = board.workers().find(|it| it.row.short == "w-5").unwrap();
     let text = plain(&detail::lines(failed, 80, None)).join("\n");
@@ -309,7 +309,7 @@ fn what_was_not_counted_is_not_called_no_changes() {
 fn a_settled_worker_is_not_idle_and_its_time_holds_all_attempts() {
     let mut views = mixed();
     let worker = std::sync::Arc::make_mut(&mut views[3].worker);
-    let again = Brief { attempt: 2, elapsed_seconds: Some(20), ..worker.settled[0].clone() };
+    let again = AttemptSummary { attempt: 2, elapsed_seconds: Some(20), ..worker.settled[0].clone() };
     worker.settled.push(again);
     let row = Row::of(&views[3], true, now());
     // 250 s and 3 s of verification in the first attempt, 20 s in the second.

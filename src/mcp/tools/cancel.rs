@@ -9,7 +9,7 @@ use crate::mcp::error::ToolError;
 use crate::mcp::size;
 use crate::mission::id::WorkerId;
 use crate::mission::message::not_heard;
-use crate::mission::outcome::Proof;
+use crate::mission::outcome::Containment;
 use crate::orchestrator::{CancelAnswer, OrchestratorError, Scope};
 
 const ENVELOPE: usize = 1_400;
@@ -46,7 +46,7 @@ pub(super) struct CancelReport {
     survivors: u32,
     /// full: all candidate processes were checked; best_effort: the system hides some.
     #[schemars(with = "String", extend("enum" = ["full", "best_effort"]))]
-    proof: Proof,
+    proof: Containment,
     /// It had already settled; nothing was done.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     already_settled: bool,
@@ -192,7 +192,7 @@ mod tests {
                 worker_id: worker_id.clone(),
                 status: WorkerStatus::Settled(Ending::Cancelled),
                 survivors: u32::from(number == 1),
-                proof: Proof::Full,
+                proof: Containment::Full,
                 already_settled: number == 2,
                 unheard: vec!["a \"message\"".repeat(100)],
             };

@@ -98,7 +98,7 @@ fn after_collision(id: &str, collision: &Collision) -> String {
     )
 }
 
-fn after_failure(id: &str, last: &entry::Brief) -> String {
+fn after_failure(id: &str, last: &entry::AttemptSummary) -> String {
     let backend = size::line(last.backend.as_str(), 40);
     match last.failure.as_ref().map(|failure| failure.kind) {
         Some(FailureKind::CouldNotStart) if last.place_failed => {

@@ -114,7 +114,7 @@ pub(in crate::mcp) struct AttemptReport {
 
 impl OutcomeReport {
     /// Builds a report without the texts, which the worker adds if they fit.
-    pub(super) fn of_brief(brief: &entry::Brief) -> Self {
+    pub(super) fn of_brief(brief: &entry::AttemptSummary) -> Self {
         let reason = match (&brief.failure, brief.status) {
             (Some(failure), _) => Some(reason(failure.kind)),
             (None, Ending::Completed) => Some("turn_complete"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::mission::entry::{self, BriefFailure, NextAttempt, Start};
+use crate::mission::entry::{self, FailureSummary, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, NotOnBranch, Usage, Verification};
@@ -78,7 +78,7 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
         repository: None,
         worktree_removed: false,
         salvage_ref: None,
-        diverted: None,
+        failed_over: None,
     };
     WorkerView {
         meant_for: None,
@@ -100,14 +100,14 @@ pub(in crate::mcp) fn view(number: u64, status: WorkerStatus) -> WorkerView {
 
 pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
     let mut view = view(number, WorkerStatus::Settled(ending));
-    Arc::make_mut(&mut view.worker).settled.push(entry::Brief {
+    Arc::make_mut(&mut view.worker).settled.push(entry::AttemptSummary {
         attempt: 1,
         backend: BackendName::from("codex"),
         model: None,
         status: ending,
         failure: None,
         exit: Some(Exit::Code(0)),
-        verification: Verification::NotAsked,
+        verification: Verification::NotRequested,
         likely_cause: None,
         changes: Changes {
             commits: 2,
@@ -124,7 +124,7 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
         denials: 0,
         usage: Usage { input_tokens: 1_000, cached_tokens: 0, output_tokens: 50, cost_usd: None },
         session_id: Some("s-1".into()),
-        usage_goes_on: false,
+        usage_is_cumulative: false,
         resets_at: None,
         started_at: None,
         seconds: 42,
@@ -132,7 +132,7 @@ pub(in crate::mcp) fn settled(number: u64, ending: Ending) -> WorkerView {
         cancelled: None,
         survivors: 0,
         place_failed: false,
-        spared: Vec::new(),
+        daemons_left: Vec::new(),
         settled_at: now(),
     });
     view
@@ -158,7 +158,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     let winner = Some(WorkerId::new(u64::MAX, &"long title ".repeat(20)));
     view.race = Some(RaceView { id: "race-18446744073709551615".into(), winner, racers: (0..50).map(racer).collect() });
     let last = &mut Arc::make_mut(&mut view.worker).settled[0];
-    last.failure = Some(BriefFailure { kind: FailureKind::ModelNotFound, message: long(9_000) });
+    last.failure = Some(FailureSummary { kind: FailureKind::ModelNotFound, message: long(9_000) });
     last.backend = BackendName::from(long(200));
     last.model = Some(long(400));
     last.session_id = Some(long(400));
@@ -166,7 +166,7 @@ pub(in crate::mcp) fn longest(number: u64) -> WorkerView {
     last.final_message = long(90_000);
     last.changes.files = (0..500).map(|_| long(400)).collect();
     last.changes.notes = (0..50).map(|_| long(400)).collect();
-    last.spared = (0..50).map(|number| format!("{number} {}", long(400))).collect();
+    last.daemons_left = (0..50).map(|number| format!("{number} {}", long(400))).collect();
     let part = NotOnBranch { what: long(4_000), place: long(4_000), how_to_include: long(4_000), files: None };
     last.changes.not_on_branch = vec![part; 50];
     last.changes.base_commit = Some("c".repeat(64));

@@ -206,7 +206,7 @@ impl WorkerReport {
             session_id: session.map(|id| size::line(id, 60)),
             enforced: view.enforced.map(enforced),
             budget: view.budget.as_deref().map(|budget| size::line(budget, 140)),
-            diverted: worker.diverted.as_deref().map(|why| size::line(why, 160)),
+            diverted: worker.failed_over.as_deref().map(|why| size::line(why, 160)),
             cost_usd: usage.cost_usd,
             tokens: tokens(&usage),
             outcome: last.map(OutcomeReport::of_brief),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::path::Path;
 
 use super::super::create::{Defaults, Draft, DraftPlace, Registered, register};
-use super::super::entry::{BriefFailure, Entry, Line};
+use super::super::entry::{Entry, FailureSummary, Line};
 use super::super::lifecycle::Ending;
 use super::super::outcome::Usage;
 use super::super::testing::{apply, brief, create, draft, needs};
@@ -18,12 +18,12 @@ fn limits() -> Limits {
     Limits { total: 4, per_backend, floors: FLOORS, budget: Budget::default() }
 }
 
-fn now() -> Moment {
-    moment(Headroom::default())
+fn now() -> Conditions {
+    conditions(Headroom::default())
 }
 
-fn moment(free: Headroom) -> Moment {
-    Moment { now: Timestamp::UNIX_EPOCH, free, spending: HashMap::new() }
+fn conditions(free: Headroom) -> Conditions {
+    Conditions { now: Timestamp::UNIX_EPOCH, free, spending: HashMap::new() }
 }
 
 /// Registers for a boss, as one of its servers.
@@ -45,7 +45,7 @@ fn apply_at(registry: &mut Registry, now: Timestamp, server: &str, entry: Entry)
     registry.apply(&Line { seq: registry.seq + 1, at: now, server: server.into(), entry });
 }
 
-/// How a worker of the property below ends: well, or refused by its service, which may say until when.
+/// The end of a worker in the property below: well, or refused, maybe with a stated reset.
 #[derive(Debug, Clone, Copy)]
 enum How {
     Well,
@@ -69,7 +69,7 @@ fn end(registry: &mut Registry, id: &WorkerId, how: How, now: Timestamp) {
     (brief.started_at, brief.settled_at) = (worker.started_at, now);
     if let How::Refused(kind, resets) = how {
         brief.status = Ending::Failed;
-        brief.failure = Some(BriefFailure { kind, message: "no".to_owned() });
+        brief.failure = Some(FailureSummary { kind, message: "no".to_owned() });
         brief.resets_at = resets.map(|after| now + jiff::SignedDuration::from_secs(after));
     }
     apply_at(registry, now, "s", Entry::Settled { worker: id.clone(), brief: Box::new(brief) });
@@ -77,17 +77,17 @@ fn end(registry: &mut Registry, id: &WorkerId, how: How, now: Timestamp) {
 
 /// Starts what may start on one server, and checks for each that it was its turn and within all limits.
 fn start(registry: &mut Registry, server: &str, now: Timestamp) -> Result<usize, TestCaseError> {
-    let at = |now| Moment { now, ..self::now() };
+    let at = |now| Conditions { now, ..self::now() };
     let (admitted, _) = admit(registry, &limits(), &server.into(), at(now), |_| true, |_| false);
     for id in &admitted {
         let limits = limits();
         let load = Load::of(registry, &limits, at(now));
         let worker = registry.get(id).unwrap();
         prop_assert_eq!(worker.status, WorkerStatus::Queued);
-        prop_assert_eq!(load.hold(worker), None);
+        prop_assert_eq!(load.wait_reason(worker), None);
         let running = |boss: &BossId| load.per_boss.get(boss).copied().unwrap_or(0);
         for other in queue(registry, &server.into()) {
-            let could = load.hold(other).is_none() && graph::readiness(registry, other) == Readiness::Ready;
+            let could = load.wait_reason(other).is_none() && graph::readiness(registry, other) == Readiness::Ready;
             let fewer = running(&other.boss) < running(&worker.boss);
             prop_assert!(!(could && fewer), "{id} starts while {} of a boss with fewer waits", other.id);
         }
@@ -102,8 +102,8 @@ fn start(registry: &mut Registry, server: &str, now: Timestamp) -> Result<usize,
     let live: Vec<_> = registry.workers().filter(|worker| worker.status.is_live()).collect();
     let codex = live.iter().filter(|worker| worker.next.backend.as_str() == "codex").count();
     prop_assert!(live.len() <= 4 && codex <= 3, "{} at once, {codex} of codex", live.len());
-    for (backend, held) in hold::held(registry) {
-        let tries = live.iter().filter(|it| it.next.backend == backend && held.is_tried_by(it)).count();
+    for (backend, backoff) in backoff::backoffs(registry) {
+        let tries = live.iter().filter(|it| it.next.backend == backend && backoff.is_probed_by(it)).count();
         prop_assert!(tries <= 1, "{tries} try {backend}");
     }
     Ok(admitted.len())
@@ -113,7 +113,7 @@ proptest! {
     /// However workers of three bosses on two servers start, end and are refused: the limits hold, a backend that takes no
     /// work is left alone and tried by one, bosses take turns, nobody runs twice at once, and in the end all have run.
     #[test]
-    fn limits_hold_bosses_take_turns_and_nobody_is_forgotten(ends in prop::collection::vec(any_end(), 0..80)) {
+    fn limits_hold_and_every_worker_starts(ends in prop::collection::vec(any_end(), 0..80)) {
         let mut registry = Registry::default();
         let mut ids = Vec::new();
         for (boss, server, count) in [("many", "s", 16), ("few", "s", 4), ("elsewhere", "t", 4)] {
@@ -143,7 +143,7 @@ proptest! {
 }
 
 #[test]
-fn a_thousand_of_one_boss_do_not_keep_the_one_of_another_waiting() {
+fn bosses_take_turns_whatever_their_queues() {
     let mut registry = Registry::default();
     let many: Vec<_> = (0..1_000).map(|n| draft(&format!("many-{n}"))).collect();
     let many = create_for(&mut registry, "many", "s", &many);
@@ -170,14 +170,14 @@ fn a_thousand_of_one_boss_do_not_keep_the_one_of_another_waiting() {
 }
 
 #[test]
-fn nobody_is_overtaken_while_a_file_system_answers_and_everybody_by_one_that_hangs() {
+fn hanging_file_system_delays_only_its_workers() {
     let mut registry = Registry::default();
     let place =
         |folder: &str| DraftPlace::Worktree { branch: None, base: None, path: Some(folder.into()), directory: None };
     let drafts = [Draft { place: place("/slow/a"), ..draft("a") }, Draft { place: place("/quick/b"), ..draft("b") }];
     let ids: Vec<_> = create(&mut registry, &drafts).into_iter().map(Result::unwrap).collect();
     let one = Limits { total: 1, ..limits() };
-    let starts = |free: Headroom| admit(&registry, &one, &"s".into(), moment(free), |_| true, |_| true).0;
+    let starts = |free: Headroom| admit(&registry, &one, &"s".into(), conditions(free), |_| true, |_| true).0;
     let unseen = Headroom { unseen: BTreeSet::from(["/slow".into()]), ..Headroom::default() };
     let asked = Headroom { just_asked: unseen.unseen.clone(), ..unseen.clone() };
     assert_eq!(starts(asked), []);
@@ -186,27 +186,27 @@ fn nobody_is_overtaken_while_a_file_system_answers_and_everybody_by_one_that_han
 }
 
 #[test]
-fn a_boss_that_has_used_up_its_budget_starts_nothing_and_is_told_why() {
+fn used_up_budget_starts_nothing_with_a_reason() {
     let mut registry = Registry::default();
     let rich = create_for(&mut registry, "rich", "s", &[draft("a"), draft("b")]);
     let other = create_for(&mut registry, "other", "s", &[draft("c")]);
     apply(&mut registry, "s", Entry::Starting { worker: rich[0].clone(), attempt: 1 });
     let usage = Usage { input_tokens: 60, output_tokens: 1, ..Usage::default() };
-    let brief = Box::new(super::super::entry::Brief { usage, ..brief(1, Ending::Completed) });
+    let brief = Box::new(super::super::entry::AttemptSummary { usage, ..brief(1, Ending::Completed) });
     apply(&mut registry, "s", Entry::Settled { worker: rich[0].clone(), brief });
     let limits = Limits { budget: Budget { max_tokens: Some(100), ..Budget::default() }, ..limits() };
     let spending = |tokens| HashMap::from([("rich".into(), Spent { tokens, ..Spent::default() })]);
-    let moment = |tokens| Moment { spending: spending(tokens), ..now() };
-    let starts = |tokens| admit(&registry, &limits, &"s".into(), moment(tokens), |_| true, |_| true).0;
+    let conditions = |tokens| Conditions { spending: spending(tokens), ..now() };
+    let starts = |tokens| admit(&registry, &limits, &"s".into(), conditions(tokens), |_| true, |_| true).0;
     assert_eq!(starts(38), [other[0].clone(), rich[1].clone()], "rich had its turn before");
     assert_eq!(starts(39), [other[0].clone()]);
-    let load = Load::of(&registry, &limits, moment(39));
-    let why = hold(&registry, &load, &"s".into(), registry.get(&rich[1]).unwrap(), |_| None).unwrap();
+    let load = Load::of(&registry, &limits, conditions(39));
+    let why = wait_reason(&registry, &load, &"s".into(), registry.get(&rich[1]).unwrap(), |_| None).unwrap();
     assert!(why.is_lasting() && why.to_string().contains("max_tokens 100 of [boss]"), "{why}");
 }
 
 #[test]
-fn only_this_servers_workers_and_those_that_it_can_start() {
+fn a_server_starts_only_what_it_can() {
     let mut registry = Registry::default();
     create(&mut registry, &[draft("a"), draft("b")]);
     assert!(admit(&registry, &limits(), &"other".into(), now(), |_| true, |_| true).0.is_empty());
@@ -220,17 +220,18 @@ fn with(limits: &Limits, free: Headroom) -> (Vec<String>, Option<String>, Headro
     let mut registry = Registry::default();
     let ids: Vec<_> = create(&mut registry, &[draft("a"), draft("b")]).into_iter().map(Result::unwrap).collect();
     let me = ServerId::from("s");
-    let (admitted, left) = admit(&registry, limits, &me, moment(free), |_| true, |_| true);
+    let (admitted, left) = admit(&registry, limits, &me, conditions(free), |_| true, |_| true);
     for id in &admitted {
         apply(&mut registry, "s", Entry::Starting { worker: id.clone(), attempt: 1 });
     }
-    let load = Load::of(&registry, limits, moment(left.clone()));
-    let why = hold(&registry, &load, &me, registry.get(&ids[1]).unwrap(), |_| None).map(|hold| hold.to_string());
+    let load = Load::of(&registry, limits, conditions(left.clone()));
+    let why =
+        wait_reason(&registry, &load, &me, registry.get(&ids[1]).unwrap(), |_| None).map(|reason| reason.to_string());
     (admitted.iter().map(ToString::to_string).collect(), why, left)
 }
 
 #[test]
-fn below_a_floor_nobody_starts_and_the_reason_names_the_setting() {
+fn reason_below_a_floor_names_the_setting() {
     let disk =
         |folder: &str, free| Headroom { disk_mib: BTreeMap::from([(folder.into(), free)]), ..Headroom::default() };
     let cases = [
@@ -253,7 +254,7 @@ fn below_a_floor_nobody_starts_and_the_reason_names_the_setting() {
 }
 
 #[test]
-fn what_has_just_started_is_reckoned_with_before_it_shows() {
+fn just_started_workers_reserve_resources() {
     let (admitted, why, left) = with(&limits(), Headroom { memory_mib: Some(700), ..Headroom::default() });
     assert_eq!(admitted, ["w-1-a"]);
     assert_eq!(left.memory_mib, Some(444));
@@ -261,7 +262,7 @@ fn what_has_just_started_is_reckoned_with_before_it_shows() {
 }
 
 #[test]
-fn every_reason_to_wait_is_told() {
+fn each_wait_reason_has_a_text() {
     let one = Limits { total: 1, ..limits() };
     assert_eq!(with(&one, Headroom::default()).1.unwrap(), "a free place: 1 of 1 workers run (max_workers)");
     let one = Limits { per_backend: HashMap::from([("codex".into(), 1)]), ..limits() };
@@ -275,7 +276,7 @@ fn every_reason_to_wait_is_told() {
     let lacks = |_: &Worker| Some("a server with KEY".to_owned());
     let why = |server: &ServerId, task: &str| {
         let worker = registry.task(&task.into()).unwrap();
-        hold(&registry, &load, server, worker, lacks).map(|hold| hold.to_string()).unwrap()
+        wait_reason(&registry, &load, server, worker, lacks).map(|reason| reason.to_string()).unwrap()
     };
     assert_eq!(why(&me, "b"), "a");
     assert_eq!(why(&me, "a"), "a server with KEY");

@@ -11,14 +11,14 @@ fn rejection(made: Vec<Result<WorkerId, Rejection>>, at: usize) -> String {
 #[test]
 fn one_bad_item_fails_alone() {
     let mut registry = Registry::default();
-    let made = create(&mut registry, &[draft("a"), needs("b", &["nobody"]), draft("c")]);
+    let made = create(&mut registry, &[draft("a"), needs("b", &["unknown"]), draft("c")]);
     assert_eq!((made[0].is_ok(), made[1].is_ok(), made[2].is_ok()), (true, false, true));
     assert_eq!(made[2].as_ref().unwrap().as_str(), "w-2-c", "a refused item takes no number");
-    assert!(rejection(made, 1).contains("\"nobody\""));
+    assert!(rejection(made, 1).contains("\"unknown\""));
 }
 
 #[test]
-fn dependencies_are_found_in_the_batch_in_any_order_and_among_earlier_workers() {
+fn dependencies_resolve_in_batch_and_registry() {
     let mut registry = Registry::default();
     create(&mut registry, &[draft("early")]);
     let made = create(&mut registry, &[needs("x", &["y", "w-1"]), draft("y")]);
@@ -36,7 +36,7 @@ fn cycles_are_refused_with_their_path() {
 }
 
 #[test]
-fn a_cycle_through_an_earlier_open_worker_is_found_too() {
+fn cycle_through_an_open_worker_is_found() {
     let mut registry = Registry::default();
     let made = create(&mut registry, &[draft("a"), needs("b", &["a"])]);
     settle(&mut registry, made[0].as_ref().unwrap(), Ending::Failed);
@@ -45,7 +45,7 @@ fn a_cycle_through_an_earlier_open_worker_is_found_too() {
 }
 
 #[test]
-fn a_task_id_is_free_again_when_its_worker_has_settled() {
+fn settled_worker_frees_its_task_id() {
     let mut registry = Registry::default();
     let first = create(&mut registry, &[draft("t"), draft("t")]);
     assert!(rejection(first.clone(), 1).contains("more than once"));
@@ -77,7 +77,7 @@ fn one_branch_has_one_worker() {
 
 /// Under the journal's lock, so all servers wait for it.
 #[test]
-fn a_batch_of_many_waves_is_registered_at_once() {
+fn batch_of_many_waves_registers_fast() {
     let name = |wave: usize, at: usize| format!("t{wave}-{at}");
     let mut drafts = Vec::new();
     for wave in 0..10 {

@@ -65,7 +65,7 @@ impl Model {
                 apply(
                     &mut self.registry,
                     "s",
-                    Entry::Requeued { worker: self.ids[at].clone(), next: Box::new(next), lead: None },
+                    Entry::Requeued { worker: self.ids[at].clone(), next: Box::new(next), lease: None },
                 );
             }
             Step::Answer(server) => self.answer(server),

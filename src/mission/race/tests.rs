@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::archive::{Kept, movable};
+use super::super::archive::{Retention, movable};
 use super::super::create::{Draft, Rejection};
 use super::super::delivery::{Selection, due};
 use super::super::entry::{Entry, NextAttempt, Start};
@@ -49,7 +49,7 @@ fn run(registry: &mut Registry, id: &WorkerId, status: Ending, commits: u32) {
 fn requeue(registry: &mut Registry, id: &WorkerId) {
     let next =
         NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission, written: Vec::new() };
-    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lead: None });
+    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lease: None });
 }
 
 fn winner(registry: &Registry, id: &WorkerId) -> Option<WorkerId> {
@@ -61,7 +61,7 @@ fn readiness(registry: &Registry, id: &WorkerId) -> Readiness {
 }
 
 #[test]
-fn the_first_with_changes_wins_and_the_others_are_called_off_in_the_same_moment() {
+fn first_with_changes_wins_and_cancels_the_others() {
     let (mut registry, ids, after) = race();
     ids.iter().take(2).for_each(|id| start(&mut registry, id));
     end(&mut registry, &ids[0], Ending::Completed, 0);
@@ -80,7 +80,7 @@ fn the_first_with_changes_wins_and_the_others_are_called_off_in_the_same_moment(
 }
 
 #[test]
-fn what_is_verified_wins_and_what_may_change_nothing_needs_no_changes() {
+fn read_only_racer_wins_without_changes() {
     let verified = Draft { verify_command: Some("true".to_owned()), ..racer("a") };
     let (mut registry, ids, _) = race_of(&[verified.clone(), verified]);
     run(&mut registry, &ids[0], Ending::Failed, 3);
@@ -91,14 +91,14 @@ fn what_is_verified_wins_and_what_may_change_nothing_needs_no_changes() {
     apply(&mut registry, "s", Entry::Settled { worker: ids[1].clone(), brief: Box::new(passed) });
     assert_eq!(winner(&registry, &ids[0]).as_ref(), Some(&ids[1]));
 
-    let looks = Draft { permissions: Permissions::ReadOnly, ..racer("a") };
-    let (mut registry, ids, _) = race_of(&[looks.clone(), looks]);
+    let read_only = Draft { permissions: Permissions::ReadOnly, ..racer("a") };
+    let (mut registry, ids, _) = race_of(&[read_only.clone(), read_only]);
     run(&mut registry, &ids[1], Ending::Completed, 0);
     assert_eq!(winner(&registry, &ids[0]).as_ref(), Some(&ids[1]));
 }
 
 #[test]
-fn who_completes_a_moment_later_or_is_begun_again_is_no_second_winner() {
+fn a_race_has_one_winner() {
     let (mut registry, ids, after) = race();
     ids.iter().for_each(|id| start(&mut registry, id));
     end(&mut registry, &ids[2], Ending::Completed, 1);
@@ -119,7 +119,7 @@ fn who_completes_a_moment_later_or_is_begun_again_is_no_second_winner() {
 }
 
 #[test]
-fn a_race_that_nobody_won_blocks_with_each_reason_until_one_is_tried_again_and_wins() {
+fn lost_race_blocks_until_a_retry_wins() {
     let (mut registry, ids, after) = race();
     run(&mut registry, &ids[0], Ending::Failed, 0);
     run(&mut registry, &ids[1], Ending::Completed, 0);
@@ -141,14 +141,14 @@ fn a_race_that_nobody_won_blocks_with_each_reason_until_one_is_tried_again_and_w
 }
 
 #[test]
-fn what_the_boss_called_off_altogether_is_no_block() {
+fn race_cancelled_by_its_boss_is_no_block() {
     let (mut registry, ids, _) = race();
     ids.iter().for_each(|id| run(&mut registry, id, Ending::Cancelled, 0));
     assert_eq!(graph::block(&registry, registry.get(&ids[0]).unwrap()), None);
 }
 
 #[test]
-fn a_racer_whose_fallback_is_still_to_come_keeps_the_race_on_and_is_not_tried_once_it_is_lost() {
+fn pending_fallback_keeps_the_race_open() {
     let twice = |name: &str| Draft { fallback_backends: vec!["other".into()], max_attempts: 2, ..racer(name) };
     let (mut registry, ids, _) = race_of(&[twice("a"), twice("b")]);
     ids.iter().for_each(|id| start(&mut registry, id));
@@ -160,31 +160,31 @@ fn a_racer_whose_fallback_is_still_to_come_keeps_the_race_on_and_is_not_tried_on
 }
 
 #[test]
-fn the_end_of_a_racer_is_told_with_the_news_of_the_winner_or_when_nothing_else_can_come() {
+fn losers_are_reported_with_the_winner() {
     let (mut registry, ids, after) = race();
     let server = ServerId::from("s");
     let boss = "b".into();
-    let told = |registry: &Registry, selection: &Selection| {
-        let news = due(registry, &boss, selection, &server);
-        (news.is_pressing(), news.settled.iter().map(|it| it.worker.id.clone()).collect::<Vec<_>>())
+    let reported = |registry: &Registry, selection: &Selection| {
+        let due = due(registry, &boss, selection, &server);
+        (due.is_pressing(), due.settled.iter().map(|it| it.worker.id.clone()).collect::<Vec<_>>())
     };
     run(&mut registry, &ids[0], Ending::Failed, 0);
-    assert_eq!(told(&registry, &Selection::Mine), (false, vec![ids[0].clone()]));
-    assert!(told(&registry, &Selection::Named(vec![ids[0].clone()])).0, "it alone was asked for");
+    assert_eq!(reported(&registry, &Selection::Mine), (false, vec![ids[0].clone()]));
+    assert!(reported(&registry, &Selection::Named(vec![ids[0].clone()])).0, "it alone was named");
     ids[1..].iter().for_each(|id| start(&mut registry, id));
     end(&mut registry, &ids[2], Ending::Completed, 1);
-    assert_eq!(told(&registry, &Selection::Mine), (true, vec![ids[2].clone(), ids[0].clone()]), "the winner first");
+    assert_eq!(reported(&registry, &Selection::Mine), (true, vec![ids[2].clone(), ids[0].clone()]), "the winner first");
 
     let settled = vec![(ids[2].clone(), 1), (ids[0].clone(), 1)];
     apply(&mut registry, "s", Entry::Notified { boss: boss.clone(), settled, blocked: Vec::new() });
     end(&mut registry, &ids[1], Ending::Cancelled, 0);
-    assert_eq!(told(&registry, &Selection::Mine), (false, vec![ids[1].clone()]), "the dependant is still to come");
+    assert_eq!(reported(&registry, &Selection::Mine), (false, vec![ids[1].clone()]), "the dependant is still to come");
     run(&mut registry, &after, Ending::Completed, 1);
-    assert_eq!(told(&registry, &Selection::Mine), (true, vec![after, ids[1].clone()]));
+    assert_eq!(reported(&registry, &Selection::Mine), (true, vec![after, ids[1].clone()]));
 }
 
 #[test]
-fn a_race_is_registered_whole_or_not_at_all() {
+fn race_is_registered_whole_or_not() {
     let refused = |drafts: &[Draft]| {
         let mut registry = Registry::default();
         create(&mut registry, &[draft("known")]);
@@ -209,7 +209,7 @@ fn a_race_is_registered_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_task_is_taken_while_any_of_its_racers_runs() {
+fn task_is_taken_while_a_racer_runs() {
     let (mut registry, ids, _) = race();
     ids.iter().for_each(|id| start(&mut registry, id));
     end(&mut registry, &ids[2], Ending::Completed, 1);
@@ -221,7 +221,7 @@ fn a_task_is_taken_while_any_of_its_racers_runs() {
 }
 
 #[test]
-fn a_race_that_is_asked_for_again_is_the_same_race() {
+fn repeated_request_is_the_same_race() {
     let asked = |name: &str| Draft { request_id: Some(name.to_owned()), ..racer(name) };
     let mut registry = Registry::default();
     let ids = create_race(&mut registry, &[asked("a"), asked("b")]);
@@ -235,7 +235,7 @@ fn a_race_that_is_asked_for_again_is_the_same_race() {
 }
 
 #[test]
-fn without_a_task_id_the_race_has_one_of_its_own() {
+fn race_without_task_id_gets_one() {
     let unnamed = |name| Draft { task_id: None, ..racer(name) };
     let mut registry = Registry::default();
     create(&mut registry, &[draft("first")]);
@@ -247,27 +247,27 @@ fn without_a_task_id_the_race_has_one_of_its_own() {
 }
 
 #[test]
-fn a_race_moves_into_the_history_whole() {
+fn race_is_archived_whole() {
     let (mut registry, ids, after) = race();
     run(&mut registry, &ids[0], Ending::Failed, 0);
     run(&mut registry, &ids[1], Ending::Completed, 1);
     end(&mut registry, &ids[2], Ending::Cancelled, 0);
     run(&mut registry, &after, Ending::Completed, 1);
-    let tell = |registry: &mut Registry, ids: &[WorkerId]| {
+    let report = |registry: &mut Registry, ids: &[WorkerId]| {
         let settled: Vec<_> = ids.iter().map(|id| (id.clone(), 1)).collect();
         apply(registry, "s", Entry::Notified { boss: "b".into(), settled: settled.clone(), blocked: Vec::new() });
         apply(registry, "s", Entry::Acknowledged { deliveries: Vec::new(), settled, blocked: Vec::new() });
     };
-    tell(&mut registry, &ids[..2]);
-    let kept = Kept { newest: 2, slack: 0 };
+    report(&mut registry, &ids[..2]);
+    let kept = Retention { newest: 2, slack: 0 };
     let now = jiff::Timestamp::UNIX_EPOCH;
-    assert_eq!(movable(&registry, kept, now), [], "the end of one was not told");
-    tell(&mut registry, &ids[2..]);
+    assert_eq!(movable(&registry, kept, now), [], "the end of one was not reported");
+    report(&mut registry, &ids[2..]);
     assert_eq!(movable(&registry, kept, now), ids);
 }
 
 #[test]
-fn where_the_journal_s_order_is_lost_the_one_that_was_told_wins_or_else_the_earliest_record() {
+fn rebuilt_race_keeps_winner_or_takes_earliest() {
     let (mut registry, ids, _) = race();
     let before = registry.clone();
     for (id, at) in [(&ids[2], 30), (&ids[0], 10), (&ids[1], 20)] {
@@ -279,9 +279,9 @@ fn where_the_journal_s_order_is_lost_the_one_that_was_told_wins_or_else_the_earl
         worker.settled.push(brief);
         registry.restore(Arc::new(worker));
     }
-    for (told, wins) in [(&[][..], &ids[0]), (&ids[2..], &ids[2])] {
+    for (recorded, wins) in [(&[][..], &ids[0]), (&ids[2..], &ids[2])] {
         let mut registry = registry.clone();
-        registry.decide_races(told);
+        registry.decide_races(recorded);
         registry.decide_races(&[]);
         for id in &ids {
             assert_eq!(winner(&registry, id).as_ref(), Some(wins));
@@ -290,7 +290,7 @@ fn where_the_journal_s_order_is_lost_the_one_that_was_told_wins_or_else_the_earl
 }
 
 #[test]
-fn what_a_racer_spent_is_of_all_its_attempts_or_unknown() {
+fn usage_sums_all_attempts_or_is_unknown() {
     let (mut registry, ids, _) = race();
     let usage = |tokens, cost_usd| Usage { input_tokens: tokens, cost_usd, ..Usage::default() };
     let worker = registry.get(&ids[0]).unwrap();
@@ -306,7 +306,7 @@ fn what_a_racer_spent_is_of_all_its_attempts_or_unknown() {
     assert_eq!((never_ran.cost_usd, never_ran.input_tokens), (Some(0.0), 0));
 }
 
-/// What may befall a racer, in whatever order, from whichever server.
+/// An event of a racer, in any order, from any server.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Start(usize),
@@ -343,7 +343,7 @@ fn carry_out(registry: &mut Registry, ids: &[WorkerId], step: Step) {
     }
 }
 
-/// What servers do by themselves, until nothing moves: end those that were called off, try again, start, and run each to
+/// Does what servers do by themselves until nothing changes: cancels, retries, starts, and runs each to
 /// its end.
 fn run_out(registry: &mut Registry, ids: &[WorkerId]) {
     for _ in 0..30 {
@@ -354,7 +354,7 @@ fn run_out(registry: &mut Registry, ids: &[WorkerId]) {
                 WorkerStatus::Queued => start(registry, id),
                 WorkerStatus::Settled(_) if retry::automatic(&worker).is_some() => {
                     let next = Box::new(retry::automatic(&worker).unwrap());
-                    apply(registry, "other", Entry::Requeued { worker: id.clone(), next, lead: None });
+                    apply(registry, "other", Entry::Requeued { worker: id.clone(), next, lease: None });
                 }
                 WorkerStatus::Settled(_) => {}
                 _ => end(registry, id, Ending::Failed, 0),
@@ -414,7 +414,7 @@ proptest! {
     }
 }
 
-/// What has settled can only be begun again.
+/// A settled worker can only be retried.
 fn lifecycle_is_legal(worker: &Worker) -> bool {
     super::super::lifecycle::next(worker.status, Event::Requeued).is_ok()
 }

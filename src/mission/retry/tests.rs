@@ -1,5 +1,5 @@
 use super::super::create::Draft;
-use super::super::entry::{BriefFailure, Entry};
+use super::super::entry::{Entry, FailureSummary};
 use super::super::id::WorkerId;
 use super::super::outcome::Verification;
 use super::super::registry::Registry;
@@ -33,11 +33,11 @@ impl Tried {
         &mut self,
         status: Ending,
         kind: Option<FailureKind>,
-        change: impl FnOnce(&mut Brief),
+        change: impl FnOnce(&mut AttemptSummary),
     ) -> Option<NextAttempt> {
         let mut brief = brief(self.worker().attempt + 1, status);
         brief.backend = self.worker().next.backend.clone();
-        brief.failure = kind.map(|kind| BriefFailure { kind, message: format!("{} failed", brief.backend) });
+        brief.failure = kind.map(|kind| FailureSummary { kind, message: format!("{} failed", brief.backend) });
         change(&mut brief);
         apply(&mut self.registry, "s", Entry::Starting { worker: self.id.clone(), attempt: brief.attempt });
         apply(&mut self.registry, "s", Entry::Settled { worker: self.id.clone(), brief: Box::new(brief) });
@@ -45,7 +45,7 @@ impl Tried {
         apply(
             &mut self.registry,
             "s",
-            Entry::Requeued { worker: self.id.clone(), next: Box::new(next.clone()), lead: None },
+            Entry::Requeued { worker: self.id.clone(), next: Box::new(next.clone()), lease: None },
         );
         Some(next)
     }
@@ -55,7 +55,7 @@ const CIRCUMSTANCES: [FailureKind; 4] =
     [FailureKind::Auth, FailureKind::RateLimit, FailureKind::UsageLimit, FailureKind::CouldNotStart];
 
 #[test]
-fn after_login_or_limits_it_is_tried_elsewhere_or_not_at_all() {
+fn login_and_limit_failures_use_a_fallback() {
     for kind in CIRCUMSTANCES {
         assert_eq!(Tried::new(&[], 5).ends(kind), None, "{kind:?}");
         let mut tried = Tried::new(&["other"], 5);
@@ -66,7 +66,7 @@ fn after_login_or_limits_it_is_tried_elsewhere_or_not_at_all() {
 }
 
 #[test]
-fn never_beside_what_may_still_run_nor_after_an_end_that_nobody_saw() {
+fn survivors_and_lost_ends_prevent_retries() {
     let failed = Some(FailureKind::NoResult);
     for status in [Ending::Lost, Ending::Interrupted, Ending::Cancelled, Ending::Completed] {
         assert_eq!(Tried::new(&["other"], 5).ends_as(status, failed, |_| {}), None, "{status:?}");
@@ -75,7 +75,7 @@ fn never_beside_what_may_still_run_nor_after_an_end_that_nobody_saw() {
 }
 
 #[test]
-fn attempts_are_counted_and_the_next_one_knows_what_was_tried() {
+fn next_attempt_describes_the_last() {
     let mut tried = Tried::new(&["other"], 2);
     let next = tried.ends_as(Ending::Failed, Some(FailureKind::Verification), |brief| {
         brief.verification = Verification::Failed {
@@ -90,11 +90,11 @@ fn attempts_are_counted_and_the_next_one_knows_what_was_tried() {
     for said in ["do it", "codex failed", "1 of 2 tests", "I did it"] {
         assert!(text.contains(said), "{said}: {text}");
     }
-    assert_eq!(tried.ends(FailureKind::NoResult), None, "two attempts were asked for");
+    assert_eq!(tried.ends(FailureKind::NoResult), None, "two attempts were requested");
 }
 
 #[test]
-fn two_backends_that_failed_block_and_what_says_nothing_of_them_does_not() {
+fn two_failed_backends_block() {
     let mut tried = Tried::new(&["other"], 2);
     tried.ends(FailureKind::NoResult);
     tried.ends(FailureKind::ModelNotFound);
@@ -125,25 +125,25 @@ fn two_backends_that_failed_block_and_what_says_nothing_of_them_does_not() {
 }
 
 #[test]
-fn a_session_is_told_truly_how_its_last_turn_ended() {
-    let failed = BriefFailure { kind: FailureKind::NoResult, message: "it crashed".to_owned() };
-    let unverified = BriefFailure { kind: FailureKind::Verification, message: "verification: failed".to_owned() };
+fn resume_prompt_states_how_the_turn_ended() {
+    let failed = FailureSummary { kind: FailureKind::NoResult, message: "it crashed".to_owned() };
+    let unverified = FailureSummary { kind: FailureKind::Verification, message: "verification: failed".to_owned() };
     let exit = crate::mission::outcome::Exit::Code(1);
     let verification = Verification::Failed { commit: None, exit, log_tail: "2 tests failed".to_owned(), seconds: 1.0 };
     let ended = |status| brief(1, status);
-    for (last, says) in [
+    for (last, expected) in [
         (ended(Ending::Completed), "ended well"),
-        (Brief { says_blocked: true, ..ended(Ending::Completed) }, "You said that you were blocked"),
-        (Brief { failure: Some(failed), ..ended(Ending::Failed) }, "did not end well"),
-        (Brief { failure: Some(unverified), verification, ..ended(Ending::Failed) }, "2 tests failed"),
+        (AttemptSummary { says_blocked: true, ..ended(Ending::Completed) }, "You said that you were blocked"),
+        (AttemptSummary { failure: Some(failed), ..ended(Ending::Failed) }, "did not end well"),
+        (AttemptSummary { failure: Some(unverified), verification, ..ended(Ending::Failed) }, "2 tests failed"),
         (ended(Ending::TimedOut), "its time was up"),
         (ended(Ending::Cancelled), "was cancelled"),
         (ended(Ending::Interrupted), "was interrupted"),
-        (ended(Ending::Lost), "nobody saw how"),
+        (ended(Ending::Lost), "was not observed"),
     ] {
-        let told = go_on(&last);
-        assert!(told.contains(says) && told.ends_with("finish what is missing."), "{told}");
-        assert_eq!(told.contains("did not end well"), says == "did not end well", "{told}");
+        let prompt = go_on(&last);
+        assert!(prompt.contains(expected) && prompt.ends_with("finish what is missing."), "{prompt}");
+        assert_eq!(prompt.contains("did not end well"), expected == "did not end well", "{prompt}");
     }
     let mut tried = Tried::new(&[], 1);
     tried.ends_as(Ending::Completed, None, |_| {});

@@ -139,7 +139,7 @@ fn status(train: &Train) -> IntegrationStatus {
         return IntegrationStatus::Merged;
     }
     let unproven = train.left.iter().find_map(|(_, why)| match why {
-        Why::NotProven(verification) | Why::TargetFails(verification) => Some(verification),
+        Why::Inconclusive(verification) | Why::TargetFails(verification) => Some(verification),
         _ => None,
     });
     let conflicts = train.left.iter().any(|(_, why)| matches!(why, Why::Conflicts(_)));
@@ -162,7 +162,7 @@ fn reason(order: &Order, why: &Why) -> String {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             format!("it conflicts: {}{more}", named.join(", "))
         }
-        Why::NotProven(found) => format!("with it the verification {}", found_out(found)),
+        Why::Inconclusive(found) => format!("with it the verification {}", found_out(found)),
         Why::TargetFails(found) => {
             format!("{} alone does not pass: the verification {}", order.into, found_out(found))
         }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::mission::archive::Kept;
+use crate::mission::archive::Retention;
 use crate::mission::create::{Defaults, Draft, Registered, register, register_race};
 use crate::mission::entry::{Entry, Line, NextAttempt, Start};
 use crate::mission::id::ServerId;
@@ -13,27 +13,27 @@ use crate::mission::registry::Registry;
 use crate::mission::testing::{brief, draft};
 use crate::store::journal::{Journal, Needed};
 
-const KEPT: Kept = Kept { newest: 2, slack: 1 };
+const RETENTION: Retention = Retention { newest: 2, slack: 1 };
 
 fn open(folder: &Path, name: &str) -> Journal {
     let mut journal = Journal::open(&folder.join("journal"), ServerId::from(name)).unwrap();
-    journal.kept = KEPT;
+    journal.retention = RETENTION;
     journal
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A mission for this task, asked for under this request, that needs this task.
+    /// A mission for the first task, with this request id, that needs the last task.
     Create(usize, Option<usize>, Option<usize>),
-    /// Two that race for this task, which needs that one.
+    /// A race of two workers for the first task, which needs the second.
     Race(usize, Option<usize>),
     /// The next attempt of a worker begins and ends.
     Settle(usize, bool),
-    Tell(usize),
+    Report(usize),
     Retry(usize),
     Note(usize),
     Succeed,
-    /// The server goes and comes.
+    /// The server stops and starts again.
     Restart,
 }
 
@@ -43,7 +43,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => (0..6usize, few.clone(), few).prop_map(|(task, request, needs)| Step::Create(task, request, needs)),
         2 => (0..6usize, prop::option::of(0..4usize)).prop_map(|(task, needs)| Step::Race(task, needs)),
         6 => (0..12usize, any::<bool>()).prop_map(|(at, good)| Step::Settle(at, good)),
-        6 => (0..12usize).prop_map(Step::Tell),
+        6 => (0..12usize).prop_map(Step::Report),
         1 => (0..12usize).prop_map(Step::Retry),
         1 => (0..12usize).prop_map(Step::Note),
         1 => Just(Step::Succeed),
@@ -71,7 +71,7 @@ impl Pair {
             Step::Create(task, request, needs) => self.create(by, task, request, needs),
             Step::Race(task, needs) => self.create_all(by, task, None, needs, 2),
             Step::Settle(at, good) => self.settle(by, at, if good { Ending::Completed } else { Ending::Failed }),
-            Step::Tell(at) => self.tell(by, at),
+            Step::Report(at) => self.report(by, at),
             Step::Retry(at) => self.retry(by, at),
             Step::Note(at) => {
                 let Some(worker) = self.worker(at) else { return };
@@ -119,7 +119,7 @@ impl Pair {
                 (entries, (made, registry.seq + 1))
             })
             .unwrap();
-        assert_eq!(made, decide(&all), "it is decided as if nothing had moved");
+        assert_eq!(made, decide(&all), "decided as if nothing were archived");
         self.note(by, seq, made.iter().filter_map(created).collect());
     }
 
@@ -133,7 +133,7 @@ impl Pair {
         self.change(by, &Needed::default(), entries);
     }
 
-    fn tell(&mut self, by: usize, at: usize) {
+    fn report(&mut self, by: usize, at: usize) {
         let Some(worker) = self.worker(at).filter(|worker| worker.status.is_settled()) else { return };
         let settled = vec![(worker.id.clone(), worker.attempt)];
         self.change(
@@ -141,11 +141,11 @@ impl Pair {
             &Needed::default(),
             vec![Entry::Notified { boss: self.boss.clone(), settled, blocked: vec![] }],
         );
-        let offers = vec![self.all.seq];
+        let deliveries = vec![self.all.seq];
         self.change(
             by,
             &Needed::default(),
-            vec![Entry::Acknowledged { deliveries: offers, settled: Vec::new(), blocked: Vec::new() }],
+            vec![Entry::Acknowledged { deliveries, settled: Vec::new(), blocked: Vec::new() }],
         );
     }
 
@@ -160,7 +160,7 @@ impl Pair {
         };
         let mut names: Vec<String> = worker.mission.depends_on.iter().map(|task| task.to_string()).collect();
         names.push(worker.id.to_string());
-        let entry = Entry::Requeued { worker: worker.id.clone(), next: Box::new(next), lead: None };
+        let entry = Entry::Requeued { worker: worker.id.clone(), next: Box::new(next), lease: None };
         self.change(by, &Needed { names, ..Needed::default() }, vec![entry]);
     }
 
@@ -181,7 +181,7 @@ impl Pair {
         }
     }
 
-    /// Everybody is found once, by each of his names, by both servers, and is what he would be without a history.
+    /// Both servers find each worker once by each of its names, as they would without a history.
     fn check(&mut self) {
         for server in &mut self.servers {
             server.catch_up().unwrap();
@@ -216,7 +216,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn with_a_history_everybody_is_who_he_would_be_without(
+    fn archiving_changes_no_answer(
         steps in prop::collection::vec((0..2usize, any_step()), 0..80),
     ) {
         let mut pair = Pair::new();
@@ -227,20 +227,20 @@ proptest! {
     }
 }
 
-/// Settled and told, one after the other; the oldest four have moved.
+/// Six workers, settled and reported; the oldest four are archived.
 fn with_four_moved() -> Pair {
     let mut pair = Pair::new();
     for at in 0..6 {
         pair.create(0, at, Some(at), None);
         pair.settle(0, at, Ending::Completed);
-        pair.tell(0, at);
+        pair.report(0, at);
     }
     assert_eq!(pair.servers[0].in_history(), 4);
     pair
 }
 
 #[test]
-fn a_request_is_answered_once_for_ever_and_a_task_of_old_can_be_built_on() {
+fn archived_requests_and_tasks_are_found() {
     let mut pair = with_four_moved();
     pair.create(1, 5, Some(0), None);
     pair.create(1, 5, None, Some(1));
@@ -249,18 +249,18 @@ fn a_request_is_answered_once_for_ever_and_a_task_of_old_can_be_built_on() {
 }
 
 #[test]
-fn a_crash_before_the_journal_says_so_leaves_nobody_twice() {
+fn crash_before_archiving_leaves_one_worker() {
     let mut pair = with_four_moved();
     let kept = pair.servers[0].registry().workers().next().cloned().unwrap();
     let mut history = History::open(pair.folder.path().join("history.jsonl")).unwrap();
-    history.append(&[Record::Worker(kept)]).unwrap();
+    history.append(&[HistoryRecord::Worker(kept)]).unwrap();
     pair.check();
     pair.retry(1, 4);
     pair.check();
 }
 
 #[test]
-fn damage_in_the_history_costs_what_it_hit() {
+fn damaged_line_costs_only_its_worker() {
     let mut pair = with_four_moved();
     let path = pair.folder.path().join("history.jsonl");
     let mut bytes = std::fs::read(&path).unwrap();
@@ -275,11 +275,11 @@ fn damage_in_the_history_costs_what_it_hit() {
     assert_eq!(found(&late, "t2").as_deref(), Some("w-3-t"));
 
     // The next that moves is written over the torn end.
-    late.kept = KEPT;
+    late.retention = RETENTION;
     pair.servers[0] = late;
     pair.create(0, 5, None, None);
     pair.settle(0, 6, Ending::Completed);
-    pair.tell(0, 6);
+    pair.report(0, 6);
     pair.create(0, 4, None, None);
     pair.settle(0, 7, Ending::Completed);
     assert_eq!(found(&open(pair.folder.path(), "last"), "w-5").as_deref(), Some("w-5-t"));
@@ -287,7 +287,7 @@ fn damage_in_the_history_costs_what_it_hit() {
 }
 
 #[test]
-fn a_history_that_is_removed_is_written_again_and_a_newer_one_is_refused() {
+fn removed_history_is_rewritten_and_newer_refused() {
     let mut pair = with_four_moved();
     let path = pair.folder.path().join("history.jsonl");
     let before = std::fs::read(&path).unwrap();

@@ -6,7 +6,7 @@ use crate::mission::create::{Defaults, Registered, register};
 use crate::mission::entry::{Entry, NewWorker};
 use crate::mission::id::{BossId, ServerId};
 use crate::mission::testing::draft;
-use crate::store::history::Record;
+use crate::store::history::HistoryRecord;
 use crate::store::journal::Journal;
 
 fn create(journal: &mut Journal, title: &str) {
@@ -23,14 +23,15 @@ fn journal(root: &Path) -> Journal {
     Journal::open(&root.join("journal"), ServerId::from("s")).unwrap()
 }
 
-/// Every file with what is in it.
+/// Returns all files with their content.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).unwrap());
         }
     }
     found
@@ -41,7 +42,7 @@ fn titles(reader: &Reader) -> Vec<&str> {
 }
 
 #[test]
-fn where_nothing_was_there_is_nothing_and_nothing_is_made() {
+fn no_state_is_none_and_nothing_is_created() {
     let folder = tempfile::tempdir().unwrap();
     assert!(Reader::open(&folder.path().join("gone")).unwrap().is_none());
     assert!(Reader::open(folder.path()).unwrap().is_none());
@@ -49,7 +50,7 @@ fn where_nothing_was_there_is_nothing_and_nothing_is_made() {
 }
 
 #[test]
-fn it_follows_what_servers_write_and_changes_nothing() {
+fn it_follows_servers_and_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = journal(folder.path());
     create(&mut journal, "one");
@@ -65,26 +66,26 @@ fn it_follows_what_servers_write_and_changes_nothing() {
 }
 
 #[test]
-fn generations_are_followed() {
+fn segments_are_followed() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = journal(folder.path());
     create(&mut journal, "one");
     let mut reader = Reader::open(folder.path()).unwrap().unwrap();
     let begun = journal.registry().clone();
-    generation::write(&folder.path().join("journal"), 2, &begun, false).unwrap();
+    segment::write(&folder.path().join("journal"), 2, &begun).unwrap();
     create(&mut journal, "two");
     reader.catch_up().unwrap();
     assert_eq!(titles(&reader), ["one", "two"]);
 }
 
 #[test]
-fn what_is_damaged_is_read_around_and_left_as_it_lies() {
+fn damage_is_skipped_and_left_in_place() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = journal(folder.path());
     for title in ["one", "two", "three"] {
         create(&mut journal, title);
     }
-    let path = generation::path(&folder.path().join("journal"), 1);
+    let path = segment::path(&folder.path().join("journal"), 1);
     let whole = fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = whole.lines().collect();
     for (damaged, expected) in [(0, &["one", "two", "three"][..]), (2, &["one", "three"][..])] {
@@ -101,14 +102,14 @@ fn what_is_damaged_is_read_around_and_left_as_it_lies() {
 }
 
 #[test]
-fn a_history_that_is_removed_is_not_put_back_and_still_told() {
+fn removed_history_stays_readable_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = journal(folder.path());
     create(&mut journal, "one");
     let mut moved = Arc::clone(journal.registry().workers().next().unwrap());
     Arc::make_mut(&mut moved).id = WorkerId::new(7, "moved");
     let path = StateDir::at(folder.path()).history();
-    History::open(path.clone()).unwrap().append(&[Record::Worker(moved)]).unwrap();
+    History::open(path.clone()).unwrap().append(&[HistoryRecord::Worker(moved)]).unwrap();
     let mut reader = Reader::open(folder.path()).unwrap().unwrap();
     assert_eq!((reader.in_history(), reader.find("w-7").unwrap().id.as_str()), (1, "w-7-moved"));
     fs::remove_file(&path).unwrap();
@@ -118,10 +119,10 @@ fn a_history_that_is_removed_is_not_put_back_and_still_told() {
 }
 
 #[test]
-fn a_state_of_a_newer_build_is_refused() {
+fn newer_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     create(&mut journal(folder.path()), "one");
-    let path = generation::path(&folder.path().join("journal"), 1);
+    let path = segment::path(&folder.path().join("journal"), 1);
     fs::write(&path, "{\"format\":99}\n").unwrap();
     assert!(matches!(Reader::open(folder.path()), Err(JournalError::Newer { found: 99, .. })));
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{WorkerReport, WorkerSummary};
 use crate::mcp::size;
 use crate::mcp::wire::testing::{longest, settled, view};
-use crate::mission::entry::BriefFailure;
+use crate::mission::entry::FailureSummary;
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{FailureKind, NotOnBranch};
@@ -140,7 +140,7 @@ fn failed_worktree_does_not_blame_the_backend() {
     for (place_failed, start) in [(true, "fix the cause in its message"), (false, "get_backend_status")] {
         let mut view = settled(3, Ending::Failed);
         let last = &mut Arc::make_mut(&mut view.worker).settled[0];
-        last.failure = Some(BriefFailure { kind: FailureKind::CouldNotStart, message: "no".to_owned() });
+        last.failure = Some(FailureSummary { kind: FailureKind::CouldNotStart, message: "no".to_owned() });
         last.place_failed = place_failed;
         let next = WorkerReport::new(&view, 4_000).next_step;
         assert!(next.starts_with(start), "{next}");
@@ -150,7 +150,7 @@ fn failed_worktree_does_not_blame_the_backend() {
 #[test]
 fn processes_left_running_are_named() {
     let mut view = settled(3, Ending::Completed);
-    Arc::make_mut(&mut view.worker).settled[0].spared =
+    Arc::make_mut(&mut view.worker).settled[0].daemons_left =
         vec!["sccache".to_owned(), "bazel".to_owned(), "bazel".to_owned()];
     let worker = serde_json::to_value(WorkerReport::new(&view, 4_000)).unwrap();
     assert_eq!(worker["outcome"]["changes"]["notes"][0], "left running, as other processes may use it: bazel, sccache");
@@ -185,7 +185,7 @@ fn failure_has_its_reason_and_next_step() {
     ];
     for (kind, reason, step) in cases {
         let mut view = settled(3, Ending::Failed);
-        Arc::make_mut(&mut view.worker).settled[0].failure = Some(BriefFailure { kind, message: "why".into() });
+        Arc::make_mut(&mut view.worker).settled[0].failure = Some(FailureSummary { kind, message: "why".into() });
         let worker = WorkerReport::new(&view, 4_000);
         assert!(worker.next_step.contains(step), "{}", worker.next_step);
         let run = worker.outcome.unwrap().run;

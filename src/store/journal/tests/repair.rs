@@ -1,14 +1,14 @@
-//! Damage that is really made, and what is known afterwards.
+//! Damaged and missing files, and the state afterwards.
 
 use super::*;
 use crate::mission::delivery::Notification;
-use crate::mission::entry::{Brief, NextAttempt, Start};
+use crate::mission::entry::{AttemptSummary, NextAttempt, Start};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Cleanup, Outcome, Run, Verification};
 use crate::store::state_file;
 
-fn say(journal: &mut Journal, entry: Entry) {
+fn apply(journal: &mut Journal, entry: Entry) {
     journal.transact(Timestamp::UNIX_EPOCH, |_| (vec![entry], ())).unwrap();
 }
 
@@ -19,7 +19,7 @@ fn outcome(worker: &Worker, attempt: u32) -> Outcome {
         backend: "codex".into(),
         status: Ending::Completed,
         run: Run::default(),
-        verification: Verification::NotAsked,
+        verification: Verification::NotRequested,
         likely_cause: None,
         changes: Changes::default(),
         cleanup: Cleanup::default(),
@@ -27,18 +27,18 @@ fn outcome(worker: &Worker, attempt: u32) -> Outcome {
     }
 }
 
-/// As a server does: the line, the folder, and the record of the end if it has ended.
+/// Runs an attempt as a server does: the line, the folder, and the outcome record if it ends.
 fn run(folder: &Path, journal: &mut Journal, number: u64, attempt: u32, ends: bool) {
     let id = journal.registry().by_number(number).unwrap().id.clone();
-    say(journal, Entry::Starting { worker: id.clone(), attempt });
+    apply(journal, Entry::Starting { worker: id.clone(), attempt });
     let worker = journal.registry().get(&id).unwrap().clone();
     let dir = StateDir::around(&journal_in(folder)).worker(&id);
-    dir.remember(&worker).unwrap();
+    dir.record(&worker).unwrap();
     dir.attempt(attempt).create(&()).unwrap();
     if ends {
         let outcome = outcome(&worker, attempt);
         dir.attempt(attempt).settle(&outcome).unwrap();
-        say(journal, Entry::Settled { worker: id, brief: Box::new(Brief::of(&outcome, None)) });
+        apply(journal, Entry::Settled { worker: id, brief: Box::new(AttemptSummary::of(&outcome, None)) });
     }
 }
 
@@ -63,7 +63,7 @@ fn status(journal: &Journal, number: u64) -> WorkerStatus {
 
 const COMPLETED: WorkerStatus = WorkerStatus::Settled(Ending::Completed);
 
-/// A hole of NULs, as a power failure leaves it, where this text is.
+/// Overwrites the last occurrence of a text with NULs, as a power failure does.
 fn damage(path: &Path, text: &str) {
     let mut bytes = std::fs::read(path).unwrap();
     let at = bytes.windows(text.len()).rposition(|it| it == text.as_bytes()).expect("it is there");
@@ -72,7 +72,7 @@ fn damage(path: &Path, text: &str) {
 }
 
 #[test]
-fn a_damaged_line_costs_nothing_that_lines_around_it_and_folders_know() {
+fn damaged_line_is_recovered_from_lines_and_folders() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path(), "a");
     for title in ["one", "two", "three"] {
@@ -82,12 +82,12 @@ fn a_damaged_line_costs_nothing_that_lines_around_it_and_folders_know() {
     run(folder.path(), &mut journal, 2, 1, false);
     create(&mut journal, "four");
     drop(journal);
-    let path = generation::path(&journal_in(folder.path()), 1);
-    damage(&path, "\"did\":\"settled\"");
+    let path = segment::path(&journal_in(folder.path()), 1);
+    damage(&path, "\"kind\":\"settled\"");
     let damaged = std::fs::read(&path).unwrap();
 
     let mut journal = open(folder.path(), "b");
-    assert_eq!(status(&journal, 1), COMPLETED, "its record says so");
+    assert_eq!(status(&journal, 1), COMPLETED, "by its record");
     assert_eq!(journal.registry().by_number(1).unwrap().settled.len(), 1);
     assert_eq!(journal.registry().by_number(1).unwrap().notification, Notification::Pending);
     assert_eq!((status(&journal, 2), status(&journal, 4)), (WorkerStatus::Starting, WorkerStatus::Queued));
@@ -99,7 +99,7 @@ fn a_damaged_line_costs_nothing_that_lines_around_it_and_folders_know() {
 }
 
 #[test]
-fn a_start_and_a_retry_that_a_damaged_line_told_of_are_found_in_the_folder() {
+fn damaged_start_and_retry_are_found_in_folders() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path(), "a");
     create(&mut journal, "one");
@@ -112,13 +112,13 @@ fn a_start_and_a_retry_that_a_damaged_line_told_of_are_found_in_the_folder() {
         start: Start::Mission,
         written: Vec::new(),
     });
-    say(&mut journal, Entry::Requeued { worker: WorkerId::new(1, "one"), next, lead: None });
+    apply(&mut journal, Entry::Requeued { worker: WorkerId::new(1, "one"), next, lease: None });
     run(folder.path(), &mut journal, 1, 2, true);
     run(folder.path(), &mut journal, 2, 1, false);
     drop(journal);
-    let path = generation::path(&journal_in(folder.path()), 1);
-    damage(&path, "\"did\":\"requeued\"");
-    damage(&path, "\"did\":\"starting\"");
+    let path = segment::path(&journal_in(folder.path()), 1);
+    damage(&path, "\"kind\":\"requeued\"");
+    damage(&path, "\"kind\":\"starting\"");
 
     let journal = open(folder.path(), "b");
     let one = journal.registry().by_number(1).unwrap();
@@ -128,29 +128,7 @@ fn a_start_and_a_retry_that_a_damaged_line_told_of_are_found_in_the_folder() {
 }
 
 #[test]
-fn what_a_damaged_line_told_a_living_server_it_puts_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut alive = open(folder.path(), "alive");
-    say(&mut alive, Entry::ServerJoined { boss: "b".into(), directory: "/d".into() });
-    create(&mut alive, "one");
-    create(&mut alive, "two");
-    let known = alive.registry().clone();
-    damage(&generation::path(&journal_in(folder.path()), 1), "\"id\":\"w-1-one\"");
-
-    let mut late = open(folder.path(), "late");
-    assert!(late.registry().by_number(1).is_none(), "it had not started: nothing else knows of it");
-    assert_eq!(create(&mut late, "three"), 3);
-    alive.catch_up().unwrap();
-    late.catch_up().unwrap();
-    assert_eq!(late.registry(), alive.registry());
-    for worker in known.workers() {
-        assert_eq!(late.registry().get(&worker.id), Some(worker));
-    }
-    assert_eq!(create(&mut alive, "four"), 4);
-}
-
-#[test]
-fn when_the_first_line_is_damaged_the_generation_before_leads_up_to_it() {
+fn segment_before_replaces_a_damaged_first_line() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path(), "a");
     create(&mut journal, "one");
@@ -158,7 +136,7 @@ fn when_the_first_line_is_damaged_the_generation_before_leads_up_to_it() {
     journal.rotate().unwrap();
     create(&mut journal, "two");
     let before = journal.registry().clone();
-    let path = generation::path(&journal_in(folder.path()), 2);
+    let path = segment::path(&journal_in(folder.path()), 2);
     damage(&path, "\"last_number\"");
 
     for name in ["b", "c"] {
@@ -171,122 +149,59 @@ fn when_the_first_line_is_damaged_the_generation_before_leads_up_to_it() {
 }
 
 #[test]
-fn a_journal_that_is_removed_is_written_again_by_whoever_notices_first() {
+fn removed_journal_is_refused_until_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let mut first = open(folder.path(), "a");
-    let mut second = open(folder.path(), "b");
-    for journal in [&mut first, &mut second] {
-        say(journal, Entry::ServerJoined { boss: "b".into(), directory: "/d".into() });
-    }
-    create(&mut first, "one");
-    create(&mut second, "two");
-    create(&mut first, "three");
+    let mut journal = open(folder.path(), "a");
+    create(&mut journal, "one");
+    run(folder.path(), &mut journal, 1, 1, true);
+    let before = journal.registry().clone();
     std::fs::remove_dir_all(journal_in(folder.path())).unwrap();
-
-    assert_eq!(create(&mut second, "four"), 4, "it had not read the third yet");
-    assert_eq!(create(&mut first, "five"), 5);
-    second.catch_up().unwrap();
-    assert_eq!(first.registry(), second.registry());
-    assert_eq!(first.registry().workers().count(), 5);
-    assert!(first.registry().servers.len() == 2 && second.take_is_new_folder());
-    assert_eq!(open(folder.path(), "c").registry(), first.registry());
-}
-
-/// Removed while four servers write: whatever was answered as saved is there, for all of them, under its own number.
-#[test]
-fn a_removal_in_the_midst_of_work_takes_nothing_that_was_saved() {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    let folder = tempfile::tempdir().unwrap();
-    let mut servers: Vec<Journal> = (0..4).map(|n| open(folder.path(), &format!("s{n}"))).collect();
-    let mut saved = Vec::new();
-    for _round in 0..5 {
-        servers.iter_mut().for_each(|journal| journal.catch_up().unwrap());
-        let begun = AtomicUsize::new(0);
-        saved.extend(std::thread::scope(|scope| {
-            let threads: Vec<_> = servers
-                .iter_mut()
-                .map(|journal| {
-                    // One that comes in the very moment is refused, and comes again.
-                    let save_ten = || -> Vec<u64> {
-                        let tries = std::iter::repeat_with(|| {
-                            begun.fetch_add(1, Ordering::Relaxed);
-                            try_create(journal, "t").ok()
-                        });
-                        tries.take(100_000).flatten().take(10).collect()
-                    };
-                    scope.spawn(save_ten)
-                })
-                .collect();
-            while begun.load(Ordering::Relaxed) < 12 {
-                std::thread::yield_now();
-            }
-            // A folder that is being written to may not be empty at the end.
-            while std::fs::remove_dir_all(journal_in(folder.path())).is_err() {}
-            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<u64>>()
-        }));
+    for refused in [journal.catch_up().unwrap_err(), try_create(&mut journal, "two").unwrap_err()] {
+        assert!(matches!(&refused, JournalError::Removed { path } if *path == journal_in(folder.path())), "{refused}");
     }
-    saved.sort_unstable();
-    saved.dedup();
-    assert_eq!(saved.len(), 200, "all are saved, and no number is given twice");
-    servers.iter_mut().for_each(|journal| journal.catch_up().unwrap());
-    for journal in &mut servers {
-        journal.catch_up().unwrap();
-        assert!(saved.iter().all(|number| journal.registry().by_number(*number).is_some()));
-    }
-    assert_eq!(open(folder.path(), "late").registry(), servers[0].registry());
+    assert!(!journal_in(folder.path()).exists(), "this server does not begin it anew");
+    assert_eq!(journal.registry(), &before);
+
+    let mut late = open(folder.path(), "late");
+    assert_eq!((status(&late, 1), create(&mut late, "two")), (COMPLETED, 2));
+    assert!(
+        matches!(try_create(&mut journal, "three"), Err(JournalError::Removed { .. })),
+        "the rebuilt one is not its own"
+    );
+    assert_eq!(open(folder.path(), "last").registry(), late.registry());
 }
 
 #[test]
-fn what_was_written_into_a_removed_folder_is_called_saved_only_when_it_is() {
+fn removed_segment_is_refused_until_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path(), "a");
     create(&mut journal, "one");
-    // Between its decision and its answer somebody removes the folder, and another server comes.
-    let path = journal_in(folder.path());
-    let meanwhile = |registry: &Registry| {
-        std::fs::remove_dir_all(&path).unwrap();
-        let entry = Entry::IntegrationBranch { branch: "main".to_owned() };
-        (vec![entry], registry.seq)
-    };
-    journal.transact(Timestamp::UNIX_EPOCH, meanwhile).unwrap();
-    let late = open(folder.path(), "late");
-    assert_eq!(late.registry().integration_branch.as_deref(), Some("main"));
-    assert_eq!(late.registry(), journal.registry());
+    std::fs::remove_file(segment::path(&journal_in(folder.path()), 1)).unwrap();
+    assert!(matches!(journal.catch_up(), Err(JournalError::Removed { .. })));
+    assert!(matches!(try_create(&mut journal, "two"), Err(JournalError::Removed { .. })));
+    assert_eq!(open(folder.path(), "late").registry().workers().count(), 0);
 }
 
 #[test]
-fn what_could_not_be_saved_in_a_removed_folder_takes_nothing_from_the_new_one() {
+fn lines_in_a_removed_folder_are_not_saved() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path(), "a");
     create(&mut journal, "one");
+    let before = journal.registry().clone();
+    // The folder is removed between the decision and the write.
     let path = journal_in(folder.path());
-    let defaults = Defaults { worktrees: Path::new("/w"), branch_prefix: "o/", integration_branch: None };
-    // Another server begins anew and gives the number away that this decision gave.
-    let mut other = None;
-    let meanwhile = |registry: &Registry| {
+    let meanwhile = |_: &Registry| {
         std::fs::remove_dir_all(&path).unwrap();
-        let mut began = open(folder.path(), "b");
-        for title in ["x", "y", "z"] {
-            create(&mut began, title);
-        }
-        other = Some(began);
-        let made = register(registry, &BossId::from("b"), &[draft("two")], defaults);
-        let Ok(Registered::New(new)) = &made[0] else { panic!("{made:?}") };
-        (vec![Entry::Created { workers: vec![NewWorker::clone(new)] }], ())
+        (vec![Entry::Answered { backend: "codex".into() }], ())
     };
     let saved = journal.transact(Timestamp::UNIX_EPOCH, meanwhile);
     assert!(matches!(saved, Err(JournalError::Removed { .. })), "{saved:?}");
-    let late = open(folder.path(), "late");
-    assert!(kept_aside(folder.path()).is_empty(), "nothing of it was damaged");
-    assert_eq!(late.registry().workers().count(), 3);
-    journal.catch_up().unwrap();
-    assert_eq!(journal.registry(), late.registry());
-    assert_eq!(create(&mut journal, "next"), 4);
-    assert_eq!(open(folder.path(), "last").registry().workers().count(), 4);
+    assert_eq!(journal.registry(), &before);
+    assert!(open(folder.path(), "late").registry().answered.is_empty());
 }
 
 #[test]
-fn without_any_journal_the_folders_and_the_state_file_tell_what_was() {
+fn lost_journal_is_rebuilt_from_folders_and_state_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path(), "a");
     for title in ["done", "runs", "waits"] {
@@ -301,7 +216,11 @@ fn without_any_journal_the_folders_and_the_state_file_tell_what_was() {
 
     let mut journal = open(folder.path(), "b");
     let done = journal.registry().by_number(1).unwrap();
-    assert_eq!((done.status, &done.notification), (COMPLETED, &Notification::Unconfirmed), "told once more, marked");
+    assert_eq!(
+        (done.status, &done.notification),
+        (COMPLETED, &Notification::Unconfirmed),
+        "reported once more, marked"
+    );
     assert_eq!(done.settled, before.by_number(1).unwrap().settled);
     assert_eq!(journal.registry().by_number(2), before.by_number(2));
     let said = journal.registry().repaired.clone().unwrap();
@@ -310,7 +229,7 @@ fn without_any_journal_the_folders_and_the_state_file_tell_what_was() {
 }
 
 #[test]
-fn a_journal_that_lost_its_newest_file_is_not_taken_for_whole() {
+fn journal_without_its_newest_segment_is_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path(), "a");
     create(&mut journal, "one");
@@ -318,21 +237,20 @@ fn a_journal_that_lost_its_newest_file_is_not_taken_for_whole() {
     create(&mut journal, "two");
     run(folder.path(), &mut journal, 2, 1, true);
     write_state_file(folder.path(), &journal);
-    std::fs::remove_file(generation::path(&journal_in(folder.path()), 2)).unwrap();
+    std::fs::remove_file(segment::path(&journal_in(folder.path()), 2)).unwrap();
 
-    let late = open(folder.path(), "late");
+    let mut late = open(folder.path(), "late");
     assert_eq!(status(&late, 2), COMPLETED);
-    journal.catch_up().unwrap();
-    assert_eq!(create(&mut journal, "three"), 3);
+    assert!(matches!(journal.catch_up(), Err(JournalError::Removed { .. })));
+    assert_eq!(create(&mut late, "three"), 3);
 }
 
 #[test]
-fn a_newer_generation_is_not_touched_however_damaged_the_rest_is() {
+fn newer_format_is_left_alone_despite_damage() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path(), "a");
     create(&mut journal, "one");
-    let (first, second) =
-        (generation::path(&journal_in(folder.path()), 1), generation::path(&journal_in(folder.path()), 2));
+    let (first, second) = (segment::path(&journal_in(folder.path()), 1), segment::path(&journal_in(folder.path()), 2));
     std::fs::write(&first, "{\"format\":99}\n").unwrap();
     std::fs::write(&second, "\0\0\0\n").unwrap();
     let refused = Journal::open(&journal_in(folder.path()), ServerId::from("b"));
@@ -345,7 +263,7 @@ fn a_newer_generation_is_not_touched_however_damaged_the_rest_is() {
 }
 
 #[test]
-fn a_state_folder_that_was_moved_is_not_made_again_at_its_old_place() {
+fn moved_state_folder_is_not_created_again() {
     let above = tempfile::tempdir().unwrap();
     let (here, elsewhere) = (above.path().join("here"), above.path().join("elsewhere"));
     fs::create_dir_all(here.join("state")).unwrap();
@@ -356,7 +274,7 @@ fn a_state_folder_that_was_moved_is_not_made_again_at_its_old_place() {
         assert!(matches!(&refused, JournalError::File(FileError::Gone { path }) if *path == here), "{refused}");
     }
     assert!(!here.exists());
-    assert_eq!(journal.registry().last_number, 1, "what it knew it knows");
+    assert_eq!(journal.registry().last_number, 1, "its registry stays");
     fs::rename(&elsewhere, &here).unwrap();
     journal.catch_up().unwrap();
     assert_eq!(create(&mut journal, "two"), 2);

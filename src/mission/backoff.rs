@@ -1,56 +1,56 @@
-//! Which backends nothing may be started of just now: a lost login, a rate limit, a plan that is used up. Pure, and read
-//! off what has settled, so that every server of a state directory agrees and a restart forgets nothing.
+//! Backoff of backends that take no work: a lost login, a rate limit, a plan that is used up. Pure, and derived from the
+//! settled attempts, so that every server of a state directory agrees and a restart forgets nothing.
 //!
-//! One refusal holds the queue of its backend: the others would only be refused too. When the hold is over one worker
-//! tries; if that is refused again it is held for longer, and when its model answers the rest may go.
+//! Like a circuit breaker: one refusal stops all queued workers of the backend. When the backoff ends, one worker probes
+//! the backend. If it is refused too, the next backoff is longer; if its model answers, the others start.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::entry::Brief;
 use super::id::BackendName;
 use super::lifecycle::{Ending, WorkerStatus};
 use super::outcome::FailureKind;
-use super::registry::{Registry, Worker};
+use super::registry::Registry;
+use super::summary::AttemptSummary;
+use super::worker::Worker;
 
-/// A login is looked at meanwhile; where nothing tells that it is back, one worker tries after this.
+/// Backoff after a lost login. The login is also checked meanwhile.
 const LOGIN: SignedDuration = SignedDuration::from_mins(10);
-/// Where a service does not say when it takes work again: doubled with each refusal, up to [`LONGEST`].
+/// First backoff if the service states no end. It doubles with each refusal, up to [`LONGEST`].
 const FIRST: SignedDuration = SignedDuration::from_secs(30);
-/// Also what a plan without a stated end is held for.
+/// Also the backoff of a used-up plan without a stated end.
 const LONGEST: SignedDuration = SignedDuration::from_mins(15);
-/// A refusal so long after the one before begins to count anew.
+/// A refusal this long after the one before starts at [`FIRST`] again.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
 
-/// Why and for how long a backend is held.
+/// The backoff of a backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct Backoff {
     pub backend: BackendName,
-    /// When it was last refused.
+    /// The time of the last refusal.
     pub since: Timestamp,
     pub until: Timestamp,
     pub kind: FailureKind,
-    /// What the CLI said, its first line.
+    /// The first line of the CLI's message.
     pub message: String,
 }
 
-impl Held {
-    /// Before its end. After that one worker may try. A clock that was set back ends it too.
+impl Backoff {
+    /// Returns whether it is still on. Afterwards one worker may probe the backend. A clock that was set back ends it.
     pub fn lasts(&self, now: Timestamp) -> bool {
         (self.since..self.until).contains(&now)
     }
 
-    /// Whether a live worker was started after the refusal, and so tries whether it is over.
-    pub fn is_tried_by(&self, worker: &Worker) -> bool {
+    /// Returns whether a live worker was started after the refusal, and so probes the backend.
+    pub fn is_probed_by(&self, worker: &Worker) -> bool {
         worker.status.is_live()
             && (worker.status == WorkerStatus::Starting || worker.started_at.is_none_or(|at| at > self.since))
     }
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for Backoff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { backend, until, message, .. } = self;
         match self.kind {
@@ -62,9 +62,9 @@ impl fmt::Display for Held {
     }
 }
 
-/// By backend. A hold ends for good when a worker that was started after the refusal got work done, or when the backend was
-/// seen to answer ([`Registry::answered`]).
-pub fn held(registry: &Registry) -> HashMap<BackendName, Held> {
+/// Returns the backoffs by backend. One ends for good when a worker that was started after the refusal made progress, or
+/// when the backend answered ([`Registry::answered`]).
+pub fn backoffs(registry: &Registry) -> HashMap<BackendName, Backoff> {
     let briefs = || registry.workers().flat_map(|worker| worker.settled.iter().map(move |brief| (worker, brief)));
     if !briefs().any(|(_, brief)| is_refusal(brief)) {
         return HashMap::new();
@@ -74,36 +74,37 @@ pub fn held(registry: &Registry) -> HashMap<BackendName, Held> {
         let newest = good.entry(&brief.backend).or_insert(started(brief));
         *newest = started(brief).max(*newest);
     }
-    let mut refusals: HashMap<&BackendName, Vec<(&Worker, &Brief)>> = HashMap::new();
+    let mut refusals: HashMap<&BackendName, Vec<(&Worker, &AttemptSummary)>> = HashMap::new();
     for (worker, brief) in briefs().filter(|(_, brief)| is_refusal(brief)) {
         if good.get(&brief.backend).is_none_or(|good| *good <= brief.settled_at) {
             refusals.entry(&brief.backend).or_default().push((worker, brief));
         }
     }
-    let held = refusals.into_values().filter_map(|mut refusals| {
+    let backoffs = refusals.into_values().filter_map(|mut refusals| {
         refusals.sort_by_key(|(_, brief)| brief.settled_at);
-        after(&refusals).filter(|held| registry.answered.get(&held.backend).is_none_or(|at| *at < held.since))
+        after(&refusals).filter(|it| registry.answered.get(&it.backend).is_none_or(|at| *at < it.since))
     });
-    held.map(|held| (held.backend.clone(), held)).collect()
+    backoffs.map(|backoff| (backoff.backend.clone(), backoff)).collect()
 }
 
-/// What follows from refusals of one backend, oldest first. Those that ran at the same time count as one.
-fn after(refusals: &[(&Worker, &Brief)]) -> Option<Held> {
-    let mut held: Option<Held> = None;
-    let mut strikes = 0;
+/// Returns the backoff that follows from refusals of one backend, oldest first. Those of workers that ran at the same
+/// time count as one.
+fn after(refusals: &[(&Worker, &AttemptSummary)]) -> Option<Backoff> {
+    let mut backoff: Option<Backoff> = None;
+    let mut count = 0;
     for (worker, brief) in refusals {
         let at = brief.settled_at;
-        match held.as_ref().map(|held| held.since) {
+        match backoff.as_ref().map(|backoff| backoff.since) {
             Some(before) if started(brief) <= before => {}
-            Some(before) if at.duration_since(before) < FORGOTTEN => strikes += 1,
-            _ => (held, strikes) = (None, 1),
+            Some(before) if at.duration_since(before) < FORGOTTEN => count += 1,
+            _ => (backoff, count) = (None, 1),
         }
         let failure = brief.failure.as_ref()?;
-        let until = until(worker, brief, failure.kind, strikes);
-        let longer = held.take().filter(|held| held.until > until && failure.kind != FailureKind::Auth);
-        held = Some(match longer {
-            Some(longer) => Held { since: at, ..longer },
-            None => Held {
+        let until = until(worker, brief, failure.kind, count);
+        let longer = backoff.take().filter(|it| it.until > until && failure.kind != FailureKind::Auth);
+        backoff = Some(match longer {
+            Some(longer) => Backoff { since: at, ..longer },
+            None => Backoff {
                 backend: brief.backend.clone(),
                 since: at,
                 until,
@@ -112,50 +113,54 @@ fn after(refusals: &[(&Worker, &Brief)]) -> Option<Held> {
             },
         });
     }
-    held
+    backoff
 }
 
-fn until(worker: &Worker, brief: &Brief, kind: FailureKind, strikes: u32) -> Timestamp {
+fn until(worker: &Worker, brief: &AttemptSummary, kind: FailureKind, count: u32) -> Timestamp {
     let at = brief.settled_at;
     let later = |wait: SignedDuration| at.checked_add(wait).unwrap_or(Timestamp::MAX);
-    let again = |strikes| later(less_a_little(back_off(strikes), &(worker.id.as_str(), brief.attempt, at)));
+    let seed = format!("{} {} {at}", worker.id, brief.attempt);
+    let again = |count| later(with_jitter(doubled(count), &seed));
     match (kind, brief.resets_at.filter(|stated| *stated > at)) {
         (FailureKind::Auth, _) => later(LOGIN),
-        // It was there again as stated, and refused again.
-        (_, Some(stated)) if strikes > 1 => stated.max(again(strikes - 1)),
+        // An earlier stated end was wrong.
+        (_, Some(stated)) if count > 1 => stated.max(again(count - 1)),
         (_, Some(stated)) => stated,
         (FailureKind::UsageLimit, None) => again(u32::MAX),
-        _ => again(strikes),
+        _ => again(count),
     }
 }
 
-fn back_off(strikes: u32) -> SignedDuration {
-    let doubled = FIRST.as_secs().saturating_mul(1 << strikes.clamp(1, 20).saturating_sub(1));
-    SignedDuration::from_secs(doubled).min(LONGEST)
+fn doubled(count: u32) -> SignedDuration {
+    let seconds = FIRST.as_secs().saturating_mul(1 << count.clamp(1, 20).saturating_sub(1));
+    SignedDuration::from_secs(seconds).min(LONGEST)
 }
 
-/// Up to a quarter less, by what no two installations have in common: those that were refused together do not come back
-/// together. The same for everybody who reads the same journal.
-fn less_a_little(wait: SignedDuration, seed: &impl Hash) -> SignedDuration {
-    let mut hasher = DefaultHasher::new();
-    seed.hash(&mut hasher);
+/// Returns up to a quarter less, so that installations which were refused together do not retry together. All readers of
+/// a journal get the same result.
+fn with_jitter(wait: SignedDuration, seed: &str) -> SignedDuration {
     let millis = wait.as_millis() as i64;
-    SignedDuration::from_millis(millis - (hasher.finish() % 1_000) as i64 * millis / 4_000)
+    SignedDuration::from_millis(millis - (fnv(seed) % 1_000) as i64 * millis / 4_000)
 }
 
-fn started(brief: &Brief) -> Timestamp {
+/// FNV-1a, which is the same in every build.
+fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+fn started(brief: &AttemptSummary) -> Timestamp {
     let seconds = SignedDuration::from_secs(i64::try_from(brief.elapsed()).unwrap_or(0));
     brief.started_at.unwrap_or_else(|| brief.settled_at.checked_sub(seconds).unwrap_or(Timestamp::MIN))
 }
 
-fn is_refusal(brief: &Brief) -> bool {
+fn is_refusal(brief: &AttemptSummary) -> bool {
     brief.failure.as_ref().is_some_and(|failure| {
         matches!(failure.kind, FailureKind::Auth | FailureKind::RateLimit | FailureKind::UsageLimit)
     })
 }
 
-/// Its model answered.
-fn is_good(brief: &Brief) -> bool {
+/// Returns whether the backend's model answered.
+fn is_good(brief: &AttemptSummary) -> bool {
     let ended_well = brief.status == Ending::Completed
         || brief.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Verification);
     !is_refusal(brief) && (ended_well || brief.usage.output_tokens > 0)
@@ -163,12 +168,12 @@ fn is_good(brief: &Brief) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::{BriefFailure, Entry, Line};
+    use super::super::entry::{Entry, FailureSummary, Line};
     use super::super::testing::{apply, brief, create, draft};
     use super::*;
     use FailureKind::{Auth, RateLimit, UsageLimit};
 
-    /// When a worker started and settled, how, and when the service said that it takes work again.
+    /// The start and end of a worker, its failure, and the stated reset.
     type End = (i64, i64, Option<FailureKind>, Option<i64>);
 
     fn at(second: i64) -> Timestamp {
@@ -184,35 +189,34 @@ mod tests {
             let mut brief = brief(1, if failure.is_none() { Ending::Completed } else { Ending::Failed });
             (brief.started_at, brief.settled_at) = (Some(at(*started)), at(*settled));
             brief.resets_at = resets.map(at);
-            brief.failure = failure.map(|kind| BriefFailure { kind, message: format!("at {settled}") });
+            brief.failure = failure.map(|kind| FailureSummary { kind, message: format!("at {settled}") });
             apply(&mut registry, "s", Entry::Settled { worker: id, brief: Box::new(brief) });
         }
         registry
     }
 
-    fn codex(registry: &Registry) -> Option<Held> {
-        held(registry).remove(&BackendName::from("codex"))
+    fn codex(registry: &Registry) -> Option<Backoff> {
+        backoffs(registry).remove(&BackendName::from("codex"))
     }
 
     fn newest(ends: &[End]) -> Option<String> {
-        codex(&registry(ends)).map(|held| held.message)
+        codex(&registry(ends)).map(|it| it.message)
     }
 
-    /// How long the last refusal holds.
+    /// Returns the length of the last backoff.
     fn seconds(ends: &[End]) -> i64 {
-        let held = codex(&registry(ends)).unwrap();
-        held.until.duration_since(held.since).as_secs()
+        let backoff = codex(&registry(ends)).unwrap();
+        backoff.until.duration_since(backoff.since).as_secs()
     }
 
     #[test]
-    fn a_backend_is_held_until_something_later_shows_that_it_is_back() {
+    fn a_backend_is_on_until_something_later_shows_that_it_is_back() {
         for kind in [Auth, RateLimit, UsageLimit] {
             let no = Some(kind);
             let cases: [(&[End], Option<&str>); 6] = [
                 (&[], None),
                 (&[(5, 10, None, None)], None),
                 (&[(5, 10, no, None), (7, 12, no, None)], Some("at 12")),
-                // It had its last answer before.
                 (&[(5, 10, no, None), (6, 11, None, None)], Some("at 10")),
                 (&[(5, 10, no, None), (15, 20, None, None)], None),
                 (&[(5, 10, no, None), (15, 20, Some(FailureKind::Other), None)], Some("at 10")),
@@ -224,36 +228,37 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_was_seen_frees_it_and_one_from_before_does_not() {
-        for (seen, is_held) in [(9, true), (11, false)] {
+    fn only_a_later_answer_ends_it() {
+        for (seen, is_on) in [(9, true), (11, false)] {
             let mut registry = registry(&[(5, 10, Some(RateLimit), None)]);
             let entry = Entry::Answered { backend: "codex".into() };
             registry.apply(&Line { seq: registry.seq + 1, at: at(seen), server: "s".into(), entry });
-            assert_eq!(codex(&registry).is_some(), is_held);
+            assert_eq!(codex(&registry).is_some(), is_on);
         }
     }
 
     #[test]
-    fn a_stated_reset_is_kept_to() {
+    fn stated_reset_is_kept() {
         assert_eq!(seconds(&[(0, 10, Some(UsageLimit), Some(5_010))]), 5_000);
-        // One that ran then and was only told of the rate does not shorten it.
-        let held = codex(&registry(&[(0, 10, Some(UsageLimit), Some(5_010)), (1, 12, Some(RateLimit), None)])).unwrap();
-        assert_eq!((held.since, held.until, held.kind), (at(12), at(5_010), UsageLimit));
-        // Stated, and refused again all the same.
+        // A rate limit during a used-up plan does not shorten it.
+        let backoff =
+            codex(&registry(&[(0, 10, Some(UsageLimit), Some(5_010)), (1, 12, Some(RateLimit), None)])).unwrap();
+        assert_eq!((backoff.since, backoff.until, backoff.kind), (at(12), at(5_010), UsageLimit));
+        // Refused again after the stated reset.
         assert!(seconds(&[(0, 10, Some(RateLimit), Some(11)), (12, 13, Some(RateLimit), Some(14))]) >= 22);
     }
 
     #[test]
-    fn without_a_stated_reset_each_trial_that_fails_holds_for_longer_up_to_a_limit() {
+    fn each_failed_probe_doubles_the_backoff() {
         let mut ends: Vec<End> = Vec::new();
         let mut now = 0;
         for full in [30, 60, 120, 240, 480, 900, 900] {
             ends.push((now, now + 1, Some(RateLimit), None));
-            // Another one that ran at the same time counts for nothing.
+            // A second refusal at the same time does not count.
             ends.push((now, now + 1, Some(RateLimit), None));
-            let held = seconds(&ends);
-            assert!((full * 3 / 4..=full).contains(&held), "{held} s, of {full}");
-            now += 1 + held + 1;
+            let backoff = seconds(&ends);
+            assert!((full * 3 / 4..=full).contains(&backoff), "{backoff} s, of {full}");
+            now += 1 + backoff + 1;
         }
         ends.push((now + 7_200, now + 7_201, Some(RateLimit), None));
         assert!(seconds(&ends) <= 30, "that was long ago");
@@ -261,18 +266,19 @@ mod tests {
     }
 
     #[test]
-    fn two_that_were_refused_together_do_not_come_back_together_and_all_servers_agree() {
+    fn jitter_differs_by_worker_and_not_by_server() {
         let one = registry(&[(0, 1, Some(UsageLimit), None)]);
         let other = registry(&[(0, 2, Some(UsageLimit), None)]);
-        assert_eq!(held(&one), held(&one.clone()));
-        let wait = |registry: &Registry| codex(registry).map(|held| held.until.duration_since(held.since)).unwrap();
+        assert_eq!(backoffs(&one), backoffs(&one.clone()));
+        let wait =
+            |registry: &Registry| codex(registry).map(|backoff| backoff.until.duration_since(backoff.since)).unwrap();
         assert_ne!(wait(&one), wait(&other));
     }
 
     #[test]
-    fn a_clock_that_was_set_back_holds_nobody() {
-        let held = codex(&registry(&[(5, 10, Some(RateLimit), Some(100))])).unwrap();
-        let lasts = |second| held.lasts(at(second));
+    fn clock_set_back_ends_it() {
+        let backoff = codex(&registry(&[(5, 10, Some(RateLimit), Some(100))])).unwrap();
+        let lasts = |second| backoff.lasts(at(second));
         assert_eq!((lasts(9), lasts(10), lasts(99), lasts(100)), (false, true, true, false));
     }
 }

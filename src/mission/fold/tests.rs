@@ -1,4 +1,5 @@
 use super::super::lifecycle::Ending;
+use super::super::message::Cancelled;
 use super::super::testing::{apply, brief, create, draft, needs, settle};
 use super::super::{graph, retry};
 use super::*;
@@ -6,7 +7,7 @@ use super::*;
 fn requeue(registry: &mut Registry, id: &WorkerId) {
     let next =
         NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission, written: Vec::new() };
-    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lead: None });
+    apply(registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lease: None });
 }
 
 fn start(registry: &mut Registry, id: &WorkerId, attempt: u32) {
@@ -14,7 +15,7 @@ fn start(registry: &mut Registry, id: &WorkerId, attempt: u32) {
 }
 
 #[test]
-fn what_a_slow_server_says_of_an_earlier_attempt_changes_nothing() {
+fn late_entry_of_an_earlier_attempt_has_no_effect() {
     let mut registry = Registry::default();
     let id = create(&mut registry, &[draft("t")]).remove(0).unwrap();
     settle(&mut registry, &id, Ending::Failed);
@@ -55,7 +56,7 @@ fn removed_worktree_counts_as_present_once_a_retry_runs_in_it() {
 }
 
 #[test]
-fn what_was_called_off_is_not_tried_again_by_itself() {
+fn cancelled_worker_is_not_retried_automatically() {
     let mut registry = Registry::default();
     let mut twice = draft("t");
     twice.max_attempts = 3;
@@ -73,18 +74,18 @@ fn what_was_called_off_is_not_tried_again_by_itself() {
 }
 
 #[test]
-fn a_dependant_that_is_blocked_again_is_told_again() {
+fn repeated_block_is_reported_again() {
     let mut registry = Registry::default();
     let made = create(&mut registry, &[draft("a"), needs("b", &["a"]), needs("c", &["b"])]);
     let ids: Vec<WorkerId> = made.into_iter().map(Result::unwrap).collect();
     settle(&mut registry, &ids[0], Ending::Failed);
     let blocked = ids[1..].to_vec();
     apply(&mut registry, "s", Entry::Notified { boss: "b".into(), settled: Vec::new(), blocked });
-    let offer = registry.seq;
+    let delivery = registry.seq;
     apply(
         &mut registry,
         "s",
-        Entry::Acknowledged { deliveries: vec![offer], settled: Vec::new(), blocked: Vec::new() },
+        Entry::Acknowledged { deliveries: vec![delivery], settled: Vec::new(), blocked: Vec::new() },
     );
     assert_eq!(registry.get(&ids[1]).unwrap().block_notification, Notification::Acknowledged);
 
@@ -100,24 +101,26 @@ fn a_dependant_that_is_blocked_again_is_told_again() {
 }
 
 #[test]
-fn who_cancels_is_remembered_and_a_race_is_cancelled_by_nobody() {
+fn cancellation_records_its_author() {
     let mut registry = Registry::default();
     let ids: Vec<_> = create(&mut registry, &[draft("a"), draft("b")]).into_iter().flatten().collect();
-    for (id, by, says) in [(&ids[0], BossId::from("b"), "boss"), (&ids[1], BossId::visitor(&"s".into()), "user")] {
+    for (id, by, author) in
+        [(&ids[0], BossId::from("b"), "boss"), (&ids[1], BossId::one_shot_client(&"s".into()), "user")]
+    {
         let cancel = Entry::CancelRequested { worker: id.clone(), by, reason: "the plan has changed".to_owned() };
         apply(&mut registry, "s", cancel);
         let cancelled = registry.get(id).unwrap().cancelled().unwrap();
-        assert_eq!(cancelled.sentence(), format!("cancelled by the {says}: the plan has changed"));
+        assert_eq!(cancelled.sentence(), format!("cancelled by the {author}: the plan has changed"));
     }
-    let nobody = Cancelled { by: None, reason: "w-2 won the race".to_owned() };
-    assert_eq!(nobody.sentence(), "cancelled: w-2 won the race");
+    let without_author = Cancelled { by: None, reason: "w-2 won the race".to_owned() };
+    assert_eq!(without_author.sentence(), "cancelled: w-2 won the race");
 }
 
 #[test]
-fn a_worker_that_is_blocked_needs_somebody_until_something_came_of_it() {
+fn blocked_worker_needs_attention_until_it_is_used() {
     let mut registry = Registry::default();
     let id = create(&mut registry, &[draft("a")]).remove(0).unwrap();
-    let blocked = Brief { says_blocked: true, ..brief(1, Ending::Completed) };
+    let blocked = AttemptSummary { says_blocked: true, ..brief(1, Ending::Completed) };
     apply(&mut registry, "s", Entry::Starting { worker: id.clone(), attempt: 1 });
     apply(&mut registry, "s", Entry::Settled { worker: id.clone(), brief: Box::new(blocked) });
     assert!(registry.get(&id).unwrap().needs_you());
@@ -127,15 +130,6 @@ fn a_worker_that_is_blocked_needs_somebody_until_something_came_of_it() {
     assert!(!merged.needs_you());
     let next =
         NextAttempt { backend: "codex".into(), model: None, effort: None, start: Start::Mission, written: Vec::new() };
-    apply(&mut registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lead: None });
+    apply(&mut registry, "s", Entry::Requeued { worker: id.clone(), next: Box::new(next), lease: None });
     assert!(!registry.get(&id).unwrap().needs_you());
-}
-
-#[test]
-fn what_an_earlier_build_noted_is_counted_with_its_verification() {
-    use crate::mission::outcome::Verification;
-    let verification = Verification::Passed { commit: None, seconds: 43.2 };
-    let old = Brief { seconds: 2, verification, ..brief(1, Ending::Completed) };
-    assert_eq!(old.elapsed(), 45);
-    assert_eq!(Brief { elapsed_seconds: Some(46), ..old }.elapsed(), 46);
 }
