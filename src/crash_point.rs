@@ -28,7 +28,7 @@ points! {
     Admitted, BranchBegun, WorktreeRecorded, WorktreeMade, WorktreeRemembered, AttemptPrepared, SupervisorSpawned, SupervisorReady, EndSeen, EndNoted,
     TakenOver, LossCleanedUp, LossRecorded,
     // The supervisor.
-    Claimed, SaidReady, CliSpawned, CliEnded, TurnSwept, LeftoversCommitted, Verified, Swept, FactsRead, InboxClosed,
+    Claimed, SaidReady, CliSpawned, CliEnded, TurnSwept, ChangesCommitted, Verified, Swept, FactsRead, InboxClosed,
     Settled,
     // The supervisor of a verification of an integration.
     VerificationBegun, VerificationTreeMade, VerificationVerified, VerificationTreeRemoved,
@@ -63,13 +63,13 @@ const FILES: [&str; 17] = [
     "jsonl",
 ];
 
-/// Dies here, if this is the step and the time.
+/// Crashes if this step and this pass are armed.
 #[inline(always)]
 pub fn at(point: Point) {
     in_the_middle(point, || {});
 }
 
-/// Dies here after half of what was to be done.
+/// Crashes after half of the step if it is armed.
 #[inline(always)]
 pub fn in_the_middle(_point: Point, _half: impl FnOnce()) {
     #[cfg(feature = "crash-points")]
@@ -79,6 +79,7 @@ pub fn in_the_middle(_point: Point, _half: impl FnOnce()) {
     }
 }
 
+/// Crashes at this moment of writing a file if it is armed.
 #[inline(always)]
 pub fn at_file(_path: &Path, _moment: Moment) {
     #[cfg(feature = "crash-points")]
@@ -87,7 +88,7 @@ pub fn at_file(_path: &Path, _moment: Moment) {
     }
 }
 
-/// All names that can be armed.
+/// Returns all names that can be armed.
 #[cfg(feature = "crash-points")]
 pub fn names() -> Vec<String> {
     let files = FILES.iter().flat_map(|file| [Moment::Written, Moment::Named].map(|it| format!("{it:?}({file})")));
@@ -110,16 +111,16 @@ mod armed {
         let path = variable("ORCHESTRATOR_CRASH_LOG").expect("ORCHESTRATOR_CRASH_LOG names a file");
         let opened = OpenOptions::new().create(true).read(true).append(true).open(path);
         let mut file = opened.expect("a log of crashes");
-        // Until this process ends, or the file is dropped: the count is right though several come by at once.
+        // Locked until the file is dropped, so that the count is right if several processes pass at once.
         file.lock().expect("a lock on the log of crashes");
         let mut before = String::new();
         file.read_to_string(&mut before).expect("a readable log of crashes");
-        let who: Vec<String> = std::env::args().skip(1).collect();
-        file.write_all(format!("{}\n", who.join(" ")).as_bytes()).expect("room in the log of crashes");
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        file.write_all(format!("{}\n", arguments.join(" ")).as_bytes()).expect("room in the log of crashes");
         Some(before.lines().count() + 1) == time.parse().ok()
     }
 
-    /// A kind of file that is not in the table is an error, so that none is forgotten.
+    /// Returns the kind of a file. Panics if it is not in the table, so that none is forgotten.
     pub fn kind(path: &Path) -> &'static str {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let folder = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();

@@ -1,5 +1,5 @@
-//! Dependencies point down. Single crates drift into import cycles unless something checks: this reads every
-//! `crate::<room>` in the sources and fails on an arrow that is not drawn here.
+//! Dependencies point down. Single crates drift into import cycles unless a test checks: this reads the imports in the
+//! sources. It fails on an arrow between rooms that is not drawn here, and on a circle between the files of a room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -65,6 +65,171 @@ fn every_room_is_in_the_picture_and_the_picture_has_no_cycle() {
             assert!(ARROWS[..at].iter().any(|(before, _)| before == used), "{room} uses {used}, which stands after it");
         }
     }
+}
+
+/// The rooms whose files still import each other in circles.
+const CIRCULAR_ROOMS: &[&str] = &["attempt", "cli", "git", "mission", "orchestrator", "store"];
+
+/// A module and its own submodules may import each other.
+#[test]
+fn files_of_a_room_form_no_circle() {
+    let mut circles = Vec::new();
+    for (room, _) in ARROWS.iter().filter(|(room, _)| !CIRCULAR_ROOMS.contains(room)) {
+        let modules = Modules::of(room);
+        circles.extend(modules.circle().map(|circle| circle.join(" -> ")));
+    }
+    assert!(circles.is_empty(), "files that import each other:\n{}", circles.join("\n"));
+}
+
+/// The modules of one room by path (`backend::codex::stream`), each with the paths that it imports.
+struct Modules {
+    imports: BTreeMap<String, Vec<Import>>,
+}
+
+struct Import {
+    path: String,
+    is_public: bool,
+}
+
+impl Modules {
+    fn of(room: &str) -> Self {
+        let files = sources(Path::new("src")).into_iter().filter(|file| room_of(file) == room);
+        let files = files.filter(|file| !file.ends_with("tests.rs") && !file.ends_with("testing.rs"));
+        let modules = files.map(|file| {
+            let text = std::fs::read_to_string(&file).expect("a readable source");
+            (module_of(&file), imports_in(&text))
+        });
+        Self { imports: modules.collect() }
+    }
+
+    /// Returns the modules of one circle, if there is any.
+    fn circle(&self) -> Option<Vec<String>> {
+        let arrows: BTreeMap<&str, BTreeSet<String>> =
+            self.imports.keys().map(|module| (module.as_str(), self.imported_by(module))).collect();
+        let mut finished = BTreeSet::new();
+        arrows.keys().find_map(|module| circle_from(module, &arrows, &mut Vec::new(), &mut finished))
+    }
+
+    fn imported_by(&self, module: &str) -> BTreeSet<String> {
+        let imported = self.imports[module].iter().filter_map(|import| self.module_of(module, &import.path));
+        let is_within = |inner: &str, outer: &str| format!("{inner}::").starts_with(&format!("{outer}::"));
+        imported.filter(|other| !is_within(other, module) && !is_within(module, other)).collect()
+    }
+
+    /// Finds the module of the room that defines an imported item, through re-exports.
+    fn module_of(&self, module: &str, path: &str) -> Option<String> {
+        let absolute = absolute_path(module, path);
+        let (mut found, mut rest) = (String::new(), absolute.split("::").peekable());
+        while let Some(name) = rest.peek() {
+            let inner = if found.is_empty() { (*name).to_owned() } else { format!("{found}::{name}") };
+            // `linux.rs` and `macos.rs` are one module.
+            let inner = inner.replace("process::platform", "process::linux");
+            if !self.imports.contains_key(&inner) {
+                break;
+            }
+            found = inner;
+            rest.next();
+        }
+        let defined_in = self.imports.get(&found)?;
+        let reexport = |item: &&str| {
+            defined_in.iter().find(|import| import.is_public && import.path.rsplit("::").next() == Some(*item))
+        };
+        match rest.peek().and_then(reexport) {
+            Some(import) if absolute != absolute_path(&found, &import.path) => self.module_of(&found, &import.path),
+            _ => Some(found),
+        }
+    }
+}
+
+/// Returns a path without `crate`, `self` and `super`.
+fn absolute_path(module: &str, path: &str) -> String {
+    let mut start: Vec<&str> = module.split("::").collect();
+    let mut rest = path;
+    if let Some(inner) = path.strip_prefix("crate::") {
+        return inner.to_owned();
+    }
+    while let Some(inner) = rest.strip_prefix("super::") {
+        start.pop();
+        rest = inner;
+    }
+    start.push(rest.strip_prefix("self::").unwrap_or(rest));
+    start.join("::")
+}
+
+fn circle_from(
+    module: &str,
+    arrows: &BTreeMap<&str, BTreeSet<String>>,
+    path: &mut Vec<String>,
+    finished: &mut BTreeSet<String>,
+) -> Option<Vec<String>> {
+    if let Some(at) = path.iter().position(|earlier| earlier == module) {
+        return Some(path[at..].iter().cloned().chain([module.to_owned()]).collect());
+    }
+    if finished.contains(module) {
+        return None;
+    }
+    path.push(module.to_owned());
+    let circle = arrows[module].iter().find_map(|next| circle_from(next, arrows, path, finished));
+    path.pop();
+    finished.insert(module.to_owned());
+    circle
+}
+
+/// `src/git/facts.rs` is `git::facts`, and `src/git/mod.rs` is `git`.
+fn module_of(file: &Path) -> String {
+    let path = file.with_extension("");
+    let names: Vec<_> = path.components().skip(1).map(|name| name.as_os_str().to_string_lossy()).collect();
+    names.join("::").trim_end_matches("::mod").to_owned()
+}
+
+/// Returns the imports of a source without its tests, and the paths that it uses without an import.
+fn imports_in(text: &str) -> Vec<Import> {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let code: String = code.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
+    let mut imports = Vec::new();
+    for statement in code.split(';') {
+        let statement = statement.rsplit("}\n\n").next().unwrap_or_default().trim();
+        if let Some((before, tree)) = statement.rsplit_once("use ").filter(|(before, _)| is_visibility(before)) {
+            let is_public = before.trim_end().lines().last().is_some_and(|line| line.starts_with("pub"));
+            imports.extend(paths_in(tree).into_iter().map(|path| Import { path, is_public }));
+        }
+    }
+    for start in ["super::", "crate::"] {
+        let used =
+            code.match_indices(start).map(|(at, _)| code[at..].chars().take_while(|it| is_in_path(*it)).collect());
+        imports.extend(used.map(|path: String| Import { path, is_public: false }));
+    }
+    imports
+}
+
+/// Returns whether the text before `use` ends a line, apart from a visibility.
+fn is_visibility(before: &str) -> bool {
+    let line = before.rsplit('\n').next().unwrap_or_default().trim();
+    line.is_empty() || line.starts_with("pub")
+}
+
+fn is_in_path(character: char) -> bool {
+    character.is_alphanumeric() || "_:".contains(character)
+}
+
+/// Returns the paths of a `use` with braces, which may be nested.
+fn paths_in(tree: &str) -> Vec<String> {
+    let tree = tree.trim();
+    let Some((start, list)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap_or_default().trim().to_owned()];
+    };
+    let list = list.trim_end().strip_suffix('}').unwrap_or(list);
+    let (mut items, mut depth) = (vec![String::new()], 0);
+    for character in list.chars() {
+        depth += i32::from(character == '{') - i32::from(character == '}');
+        if character == ',' && depth == 0 {
+            items.push(String::new());
+        } else {
+            items.last_mut().expect("the list begins with one item").push(character);
+        }
+    }
+    let items = items.iter().filter(|item| !item.trim().is_empty());
+    items.flat_map(|item| paths_in(item)).map(|path| format!("{}{path}", start.trim())).collect()
 }
 
 #[test]

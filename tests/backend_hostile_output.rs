@@ -1,4 +1,4 @@
-//! Whatever a CLI prints, in whatever order, no decoder panics, and what it keeps stays small.
+//! No decoder panics on any output of a CLI, and its memory stays bounded.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 const BACKENDS: [&str; 6] = ["claudecode", "codex", "gemini", "opencode", "lines", "plain"];
 
-/// Words that decoders look for, as keys and as values, so that random lines get past the first look.
+/// Words that decoders search for, as keys and as values, so that random lines pass the first checks.
 const WORDS: &[&str] = &[
     "type",
     "subtype",
@@ -130,7 +130,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_output_makes_a_decoder_panic(lines in proptest::collection::vec(any_line(), 0..30), exit in any_exit(), stderr in ".{0,80}") {
+    fn no_output_makes_decoder_panic(lines in proptest::collection::vec(any_line(), 0..30), exit in any_exit(), stderr in ".{0,80}") {
         for backend in BACKENDS {
             let mission = mission(backend);
             let mut decoder = backends().get(backend).unwrap().decoder(&turn(&mission));
@@ -145,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_but_a_structured_end_is_a_success(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+    fn only_structured_end_is_success(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
         for backend in &BACKENDS[..5] {
             let mission = mission(backend);
             let mut decoder = backends().get(backend).unwrap().decoder(&turn(&mission));
@@ -158,7 +158,7 @@ proptest! {
 }
 
 #[test]
-fn a_flood_is_kept_small() {
+fn flood_is_bounded() {
     let megabyte = "日".repeat(350_000);
     let said: [(&str, Value); 6] = [
         ("claudecode", json!({"type": "assistant", "message": {"content": [{"type": "text", "text": megabyte}]}})),

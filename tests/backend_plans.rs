@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use orchestrator_boss::backend::{
-    Backends, CustomBackend, CustomOutput, GitDirs, LaunchPlan, Session, Stdin, StopSignal, Turn,
+    Backends, CustomBackend, CustomOutput, GitDirs, LaunchPlan, PromptInput, Session, StopSignal, Turn,
 };
 use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::id::{BackendName, TaskId};
@@ -17,7 +17,7 @@ const SESSION: Uuid = Uuid::from_u128(0x5e55);
 const MESSAGE: Uuid = Uuid::from_u128(0x3e55);
 
 #[test]
-fn every_backend_is_started_as_its_facts_recommend() {
+fn backends_have_the_recommended_command_lines() {
     let backends = Backends::with_custom(vec![custom()]);
     let mut text = String::new();
     for name in backends.names() {
@@ -35,7 +35,7 @@ fn every_backend_is_started_as_its_facts_recommend() {
 }
 
 #[test]
-fn without_wishes_nothing_is_chosen_for_the_cli() {
+fn unset_fields_set_no_options() {
     let backends = Backends::with_custom(vec![custom()]);
     let mut text = String::new();
     for name in backends.names() {
@@ -54,7 +54,7 @@ fn without_wishes_nothing_is_chosen_for_the_cli() {
 }
 
 #[test]
-fn from_a_subfolder_the_tools_reach_the_whole_worktree() {
+fn tools_in_subfolder_reach_whole_worktree() {
     let backends = Backends::with_custom(Vec::new());
     let place = Place::Worktree {
         path: "/srv/tree".into(),
@@ -79,7 +79,7 @@ fn from_a_subfolder_the_tools_reach_the_whole_worktree() {
 }
 
 #[test]
-fn only_claude_code_hears_a_message_while_it_runs() {
+fn only_claude_code_reads_messages_while_running() {
     let backends = Backends::with_custom(vec![custom()]);
     let frame = backends.get("claudecode").unwrap().live_message(MESSAGE, "a \"b\"\nc").unwrap();
     assert_eq!(
@@ -92,7 +92,7 @@ fn only_claude_code_hears_a_message_while_it_runs() {
 }
 
 #[test]
-fn no_worker_inherits_what_marks_the_boss() {
+fn workers_inherit_no_boss_variables() {
     let backends = Backends::with_custom(vec![custom()]);
     for name in backends.names() {
         let mission = mission(name, Permissions::Edit);
@@ -133,7 +133,7 @@ fn no_worker_inherits_what_marks_the_boss() {
 }
 
 #[test]
-fn what_a_backend_cannot_keep_is_refused_with_the_mend() {
+fn unsupported_limits_are_refused_with_hints() {
     let backends = Backends::with_custom(vec![CustomBackend { args: Vec::new(), ..custom() }]);
     let cases = [
         ("codex", Mission { model: Some("opus".into()), ..plain("codex") }),
@@ -157,8 +157,8 @@ fn describe(text: &mut String, plan: &LaunchPlan) {
         writeln!(text, "    {name}={value}").unwrap();
     }
     match &plan.stdin {
-        Stdin::Once(input) => writeln!(text, "    stdin, then closed: {input:?}").unwrap(),
-        Stdin::Held(input) => writeln!(text, "    stdin, held open: {input:?}").unwrap(),
+        PromptInput::Once(input) => writeln!(text, "    stdin, then closed: {input:?}").unwrap(),
+        PromptInput::KeepOpen(input) => writeln!(text, "    stdin, held open: {input:?}").unwrap(),
     }
     for (path, content) in &plan.files {
         writeln!(text, "    file {}: {content:?}", path.display()).unwrap();

@@ -1,7 +1,7 @@
 //! Replays recorded output of each CLI through its decoder: `fixtures/<backend>/<case>/`.
 //!
-//! `stream.jsonl` is what the CLI printed, `case.json` how it ended and why the case is there. Expected are `events.jsonl`
-//! and `report.json`; `UPDATE_FIXTURES=1` writes them anew, to be read before they are committed.
+//! `stream.jsonl` is the output of the CLI, `case.json` its exit and the purpose of the case. `events.jsonl` and
+//! `report.json` are the expected results. `UPDATE_FIXTURES=1` rewrites them, to be read before they are committed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    /// What this case proves, in words.
+    /// The purpose of this case.
     #[allow(dead_code)]
     why: String,
     exit: Exit,
@@ -28,7 +28,7 @@ struct Case {
 }
 
 #[test]
-fn every_recorded_stream_is_understood() {
+fn recorded_streams_are_decoded() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut wrong = Vec::new();
     for (backend, least) in [("claudecode", 12), ("codex", 12), ("gemini", 10), ("opencode", 10), ("custom", 4)] {

@@ -1,7 +1,7 @@
-//! Sweeps over real processes, each from a supervisor of its own: the test starts itself again as a process that leads
-//! a session and adopts orphans, and looks from outside that nothing is left.
+//! Sweeps of real processes, each by a supervisor of its own: the test starts itself again as a process that leads a
+//! session and adopts orphans, and checks from outside that no process is left.
 //!
-//! Linux only, since the scripts need setsid(1) and the promise of a full proof holds there.
+//! Linux only, since the scripts need setsid(1) and full containment.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
@@ -11,8 +11,9 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use orchestrator_boss::process::{
-    Bystanders, Delivery, Evidence, Identity, Launch, Private, Proof, Scope, Signal, Started, Stdin, Sweep,
-    TAG_VARIABLE, become_session_leader, become_subreaper, look, reap_orphans, send, spawn, sweep,
+    Containment, Evidence, Identity, Launch, PreexistingProcesses, ProcessScope, Signal, SignalResult, SpawnedProcess,
+    StdinSource, Sweep, TAG_VARIABLE, WorkerPlaces, become_session_leader, become_subreaper, reap_orphans, scan, send,
+    spawn, sweep,
 };
 
 const GRACE: Duration = Duration::from_millis(50);
@@ -23,8 +24,8 @@ const SUPERVISED: &str = "TEST_SUPERVISED_TAG";
 /// A worker, seen from its supervisor.
 struct Worker {
     directory: tempfile::TempDir,
-    scope: Scope,
-    started: Started,
+    scope: ProcessScope,
+    started: SpawnedProcess,
 }
 
 impl Worker {
@@ -32,7 +33,7 @@ impl Worker {
         become_session_leader().unwrap();
         become_subreaper().unwrap();
         let directory = tempfile::tempdir().unwrap();
-        let bystanders = Bystanders::now();
+        let preexisting = PreexistingProcesses::now();
         let tag = std::env::var(SUPERVISED).unwrap();
         let started = spawn(&Launch {
             program: "/bin/sh".into(),
@@ -40,18 +41,18 @@ impl Worker {
             cwd: directory.path().to_owned(),
             env_set: BTreeMap::from([(TAG_VARIABLE.to_owned(), (&tag).into())]),
             env_remove: vec![SUPERVISED.to_owned()],
-            stdin: Stdin::Null,
+            stdin: StdinSource::Null,
             stdout: directory.path().join("stdout"),
             stderr: directory.path().join("stderr"),
         })
         .unwrap();
-        let scope = Scope {
+        let scope = ProcessScope {
             tag,
             roots: vec![Identity::own().unwrap()],
-            spare: Vec::new(),
-            private: Private::default(),
+            allowlist: Vec::new(),
+            private: WorkerPlaces::default(),
             own_children: vec![started.identity.pid],
-            bystanders,
+            preexisting,
         };
         Self { directory, scope, started }
     }
@@ -60,7 +61,7 @@ impl Worker {
         self.directory.path().join(file)
     }
 
-    /// The process that wrote its pid to this file.
+    /// Returns the process that wrote its pid to this file.
     fn process(&self, file: &str) -> Identity {
         let path = self.path(file);
         let pid = eventually(&format!("a pid in {file}"), || std::fs::read_to_string(&path).ok()?.trim().parse().ok());
@@ -101,24 +102,24 @@ fn as_supervisor<F: Future<Output = ()>>(test: &str, inside: impl FnOnce() -> F)
         .env(SUPERVISED, &tag)
         .output()
         .unwrap();
-    let scope = Scope { tag, ..Scope::default() };
+    let scope = ProcessScope { tag, ..ProcessScope::default() };
     let left = runtime.block_on(sweep(&scope, GRACE));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(left.survivors.is_empty(), "{left:?}");
-    assert_eq!(left.proof, Proof::BestEffort, "nobody adopts orphans once the supervisor is gone");
+    assert_eq!(left.containment, Containment::BestEffort, "no process adopts orphans after the supervisor ended");
     left.ended
 }
 
 #[test]
-fn a_grandchild_in_its_own_session_ends() {
-    let left = as_supervisor("a_grandchild_in_its_own_session_ends", async || {
+fn grandchild_in_own_session_is_ended() {
+    let left = as_supervisor("grandchild_in_own_session_is_ended", async || {
         let mut worker = Worker::start("setsid sh -c 'echo $$ > deep; exec sleep 60' & wait");
         let deep = worker.process("deep");
         let swept = worker.sweep(LONG_GRACE).await;
         assert!(!deep.is_alive());
-        assert_eq!(swept.proof, Proof::Full);
+        assert_eq!(swept.containment, Containment::Full);
         assert!(swept.ended >= 2, "{swept:?}");
-        // Its exit was left to tokio.
+        // Tokio waits for its exit.
         let status = worker.started.child.wait().await.unwrap();
         assert!(!status.success());
     });
@@ -126,21 +127,21 @@ fn a_grandchild_in_its_own_session_ends() {
 }
 
 #[test]
-fn a_daemon_that_outlived_the_cli_ends_and_is_reaped() {
-    let left = as_supervisor("a_daemon_that_outlived_the_cli_ends_and_is_reaped", async || {
+fn daemon_that_outlives_cli_is_ended_and_reaped() {
+    let left = as_supervisor("daemon_that_outlives_cli_is_ended_and_reaped", async || {
         let mut worker = Worker::start("(setsid sh -c 'echo $$ > daemon; exec sleep 60' &); exit 3");
         let daemon = worker.process("daemon");
         assert_eq!(worker.started.child.wait().await.unwrap().code(), Some(3));
         let swept = worker.sweep(LONG_GRACE).await;
         assert_eq!(Identity::of(daemon.pid).filter(|now| *now == daemon), None, "reaped, not only dead");
-        assert_eq!((swept.ended, swept.proof), (1, Proof::Full));
+        assert_eq!((swept.ended, swept.containment), (1, Containment::Full));
     });
     assert_eq!(left, 0);
 }
 
 #[test]
-fn an_orphan_that_ended_by_itself_is_reaped_between_sweeps() {
-    let left = as_supervisor("an_orphan_that_ended_by_itself_is_reaped_between_sweeps", async || {
+fn ended_orphan_is_reaped_between_sweeps() {
+    let left = as_supervisor("ended_orphan_is_reaped_between_sweeps", async || {
         let mut worker =
             Worker::start("(setsid sh -c 'while [ ! -e go ]; do sleep 0.01; done' & echo $! > orphan); exit 3");
         let orphan = worker.process("orphan");
@@ -156,8 +157,8 @@ fn an_orphan_that_ended_by_itself_is_reaped_between_sweeps() {
 }
 
 #[test]
-fn what_ignores_terminate_is_killed() {
-    let left = as_supervisor("what_ignores_terminate_is_killed", async || {
+fn process_that_ignores_sigterm_is_killed() {
+    let left = as_supervisor("process_that_ignores_sigterm_is_killed", async || {
         let worker = Worker::start("trap '' TERM; echo $$ > deaf; while :; do sleep 0.05; done");
         let deaf = worker.process("deaf");
         worker.sweep(GRACE).await;
@@ -167,13 +168,13 @@ fn what_ignores_terminate_is_killed() {
 }
 
 #[test]
-fn what_is_stopped_gets_to_end_by_itself() {
-    let left = as_supervisor("what_is_stopped_gets_to_end_by_itself", async || {
+fn stopped_process_may_exit_by_itself() {
+    let left = as_supervisor("stopped_process_may_exit_by_itself", async || {
         let script = "sh -c 'trap \"echo bye > farewell; exit\" TERM; echo $$ > pid; kill -STOP $$; sleep 60' & wait";
         let worker = Worker::start(script);
         let stopped = worker.process("pid");
         eventually("it to be stopped", || {
-            let found = look(&worker.scope).found;
+            let found = scan(&worker.scope).found;
             found.iter().any(|found| found.identity == stopped && found.stopped).then_some(())
         });
         worker.sweep(LONG_GRACE).await;
@@ -183,8 +184,8 @@ fn what_is_stopped_gets_to_end_by_itself() {
 }
 
 #[test]
-fn a_fork_loop_is_frozen_and_killed() {
-    let left = as_supervisor("a_fork_loop_is_frozen_and_killed", async || {
+fn fork_loop_is_frozen_and_killed() {
+    let left = as_supervisor("fork_loop_is_frozen_and_killed", async || {
         let script = "trap '' TERM; i=0; while [ $i -lt 400 ]; do sleep 60 & i=$((i+1)); echo $i > count; done; wait";
         let worker = Worker::start(script);
         let count = worker.path("count");
@@ -193,14 +194,14 @@ fn a_fork_loop_is_frozen_and_killed() {
         });
         let swept = worker.sweep(Duration::ZERO).await;
         assert!(swept.ended > 20, "{swept:?}");
-        assert_eq!(swept.proof, Proof::Full);
+        assert_eq!(swept.containment, Containment::Full);
     });
     assert_eq!(left, 0);
 }
 
 #[test]
-fn a_process_that_lives_on_only_in_its_children_ends() {
-    let left = as_supervisor("a_process_that_lives_on_only_in_its_children_ends", async || {
+fn chain_of_short_lived_processes_is_ended() {
+    let left = as_supervisor("chain_of_short_lived_processes_is_ended", async || {
         // Each shell starts the next one and ends: no pid is there long enough to be signalled by itself.
         let script =
             "trap '' TERM; echo 'echo $1 > hop; [ $1 -lt 5000 ] && { sh hop.sh $(($1+1)) & }' > hop.sh; sh hop.sh 0";
@@ -209,7 +210,7 @@ fn a_process_that_lives_on_only_in_its_children_ends() {
         let read = || std::fs::read_to_string(&hop).ok()?.trim().parse::<u32>().ok();
         eventually("some hops", || (read()? > 20).then_some(()));
         let swept = worker.sweep(GRACE).await;
-        assert_eq!(swept.proof, Proof::Full);
+        assert_eq!(swept.containment, Containment::Full);
         let last = read();
         assert!(last < Some(5000), "it ended by itself: {last:?}");
     });
@@ -217,14 +218,14 @@ fn a_process_that_lives_on_only_in_its_children_ends() {
 }
 
 #[test]
-fn a_daemon_without_the_tag_is_found_by_descent() {
-    let left = as_supervisor("a_daemon_without_the_tag_is_found_by_descent", async || {
+fn daemon_without_tag_is_found_by_descent() {
+    let left = as_supervisor("daemon_without_tag_is_found_by_descent", async || {
         let script = "(env -i setsid /bin/sh -c 'echo $$ > bare; exec sleep 60' &); exit 0";
         let mut worker = Worker::start(script);
         let bare = worker.process("bare");
         worker.started.child.wait().await.unwrap();
         eventually("the daemon to be ours", || {
-            let found = look(&worker.scope).found;
+            let found = scan(&worker.scope).found;
             found.iter().any(|found| found.identity == bare && found.by == Evidence::Descent).then_some(())
         });
         assert_eq!(bare.environment_has(TAG_VARIABLE, &worker.scope.tag), Some(false));
@@ -235,11 +236,11 @@ fn a_daemon_without_the_tag_is_found_by_descent() {
 }
 
 #[test]
-fn a_stranger_that_looks_alike_is_untouched() {
+fn similar_foreign_process_is_not_signalled() {
     const SCRIPT: &str = "echo $$ > same; while :; do sleep 0.05; done";
     let outside = std::env::var_os(SUPERVISED).is_none();
     let mut stranger = outside.then(|| stranger(SCRIPT));
-    let left = as_supervisor("a_stranger_that_looks_alike_is_untouched", async || {
+    let left = as_supervisor("similar_foreign_process_is_not_signalled", async || {
         let worker = Worker::start(SCRIPT);
         let same = worker.process("same");
         worker.sweep(GRACE).await;
@@ -259,21 +260,21 @@ fn stranger(script: &str) -> (Guarded, tempfile::TempDir) {
 }
 
 #[test]
-fn a_shared_daemon_lives_on_with_its_children() {
-    let left = as_supervisor("a_shared_daemon_lives_on_with_its_children", async || {
+fn shared_daemon_and_its_children_survive() {
+    let left = as_supervisor("shared_daemon_and_its_children_survive", async || {
         let script = "printf '#!/bin/sh\\necho $$ > shared\\nsleep 61 & echo $! > below\\nwait\\n' > sccache; \
             chmod +x sccache; (setsid ./sccache &); echo $$ > cli; sleep 60";
         let mut worker = Worker::start(script);
         let (cli, shared) = (worker.process("cli"), worker.process("shared"));
         let below = worker.process("below");
         eventually("the exec", || (below.name()? == "sleep").then_some(()));
-        worker.scope.spare = vec!["sccache".to_owned()];
+        worker.scope.allowlist = vec!["sccache".to_owned()];
         let swept = worker.sweep(GRACE).await;
         assert!(!cli.is_alive());
         assert!(shared.is_alive() && below.is_alive());
-        assert_eq!(swept.spared, ["sccache", "sleep"]);
+        assert_eq!(swept.allowlisted, ["sccache", "sleep"]);
 
-        worker.scope.spare.clear();
+        worker.scope.allowlist.clear();
         worker.sweep(GRACE).await;
         assert!(!shared.is_alive() && !below.is_alive());
     });
@@ -281,8 +282,8 @@ fn a_shared_daemon_lives_on_with_its_children() {
 }
 
 #[test]
-fn what_a_dead_supervisor_left_is_found_by_its_tag() {
-    let left = as_supervisor("what_a_dead_supervisor_left_is_found_by_its_tag", async || {
+fn processes_of_dead_supervisor_are_found_by_tag() {
+    let left = as_supervisor("processes_of_dead_supervisor_are_found_by_tag", async || {
         let worker = Worker::start("setsid sh -c 'echo $$ > deep; exec sleep 60' & echo $$ > cli; wait");
         worker.process("deep");
         worker.process("cli");
@@ -291,28 +292,31 @@ fn what_a_dead_supervisor_left_is_found_by_its_tag() {
 }
 
 #[test]
-fn an_empty_scope_finds_nothing() {
-    let survey = look(&Scope::default());
-    assert_eq!((survey.found, survey.spared, survey.proof), (Vec::new(), Vec::new(), Proof::BestEffort));
+fn empty_scope_finds_nothing() {
+    let survey = scan(&ProcessScope::default());
+    assert_eq!(
+        (survey.found, survey.allowlisted, survey.containment),
+        (Vec::new(), Vec::new(), Containment::BestEffort)
+    );
 }
 
 #[test]
-fn roots_of_another_time_prove_nothing() {
+fn root_with_other_start_time_is_no_evidence() {
     let child = Guarded(Command::new("sleep").arg("60").spawn().unwrap());
     let identity = Identity::of(child.0.id()).unwrap();
     let earlier = Identity { started: identity.started - 1, ..identity };
-    let by_earlier = look(&Scope { roots: vec![earlier], ..Scope::default() }).found;
-    let by_identity = look(&Scope { roots: vec![identity], ..Scope::default() }).found;
+    let by_earlier = scan(&ProcessScope { roots: vec![earlier], ..ProcessScope::default() }).found;
+    let by_identity = scan(&ProcessScope { roots: vec![identity], ..ProcessScope::default() }).found;
     assert_eq!(by_earlier, Vec::new());
     assert_eq!(by_identity.iter().map(|found| found.identity).collect::<Vec<_>>(), [identity]);
 }
 
-/// Really used again, in a namespace in which the next pid can be chosen.
+/// Reuses a pid, in a namespace in which the next pid can be chosen.
 #[test]
-fn a_pid_that_is_used_again_is_somebody_else() {
+fn reused_pid_is_another_process() {
     const INSIDE: &str = "TEST_IN_A_NAMESPACE_OF_ITS_OWN";
     if std::env::var_os(INSIDE).is_some() {
-        return use_a_pid_again();
+        return reuse_pid();
     }
     let namespace = ["-rpf", "--mount-proc"];
     let possible = Command::new("unshare").args(namespace).arg("true").status().is_ok_and(|status| status.success());
@@ -321,7 +325,7 @@ fn a_pid_that_is_used_again_is_somebody_else() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "nothing is skipped in continuous integration");
         return;
     }
-    let test = ["--exact", "a_pid_that_is_used_again_is_somebody_else", "--nocapture"];
+    let test = ["--exact", "reused_pid_is_another_process", "--nocapture"];
     let mut inside = Command::new("unshare");
     inside.args(namespace).arg(std::env::current_exe().unwrap()).args(test).env(INSIDE, "1");
     let output = inside.output().unwrap();
@@ -329,19 +333,19 @@ fn a_pid_that_is_used_again_is_somebody_else() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("USED AGAIN"), "nothing was tested");
 }
 
-fn use_a_pid_again() {
+fn reuse_pid() {
     let sleeper = || Guarded(Command::new("sleep").arg("60").spawn().unwrap());
     let first = sleeper();
     let ours = Identity::of(first.0.id()).unwrap();
-    let bystanders = Bystanders::now();
+    let preexisting = PreexistingProcesses::now();
     let is_found = |identity| {
-        let scope = Scope { roots: vec![identity], bystanders: bystanders.clone(), ..Scope::default() };
-        look(&scope).found.iter().any(|found| found.identity == identity)
+        let scope = ProcessScope { roots: vec![identity], preexisting: preexisting.clone(), ..ProcessScope::default() };
+        scan(&scope).found.iter().any(|found| found.identity == identity)
     };
     assert!(!is_found(ours), "a bystander is left out");
     drop(first);
     assert_eq!(Identity::of(ours.pid), None);
-    // Another thread may take the number in between, and within one tick of the clock nobody is another.
+    // Another thread may take the number, and within one clock tick two processes have the same start time.
     let stranger = eventually("the pid to be used again", || {
         std::fs::write("/proc/sys/kernel/ns_last_pid", (ours.pid - 1).to_string()).unwrap();
         let next = sleeper();
@@ -352,17 +356,17 @@ fn use_a_pid_again() {
     assert!(!ours.is_alive() && now.is_alive());
     assert!(is_found(now), "it was taken for the bystander");
     for signal in [Signal::Terminate, Signal::Kill] {
-        assert_eq!(send(&ours, signal), Delivery::Gone);
+        assert_eq!(send(&ours, signal), SignalResult::NoSuchProcess);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let swept = runtime.block_on(sweep(&Scope { roots: vec![ours], ..Scope::default() }, GRACE));
+    let swept = runtime.block_on(sweep(&ProcessScope { roots: vec![ours], ..ProcessScope::default() }, GRACE));
     assert_eq!((swept.ended, swept.survivors), (0, Vec::new()));
     assert!(now.is_alive(), "the stranger was ended");
     println!("USED AGAIN: {ours:?}, then {now:?}");
 }
 
 #[test]
-fn a_zombie_that_nobody_reaps_does_not_hold_up_a_sweep() {
+fn unreaped_zombie_does_not_delay_sweep() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     // `sleep` takes the place of the shell and never waits for the shell's child.
@@ -376,7 +380,7 @@ fn a_zombie_that_nobody_reaps_does_not_hold_up_a_sweep() {
     std::fs::write(path("go"), "").unwrap();
     eventually("its end", || (!zombie.is_alive()).then_some(()));
 
-    let scope = Scope { roots: vec![zombie], ..Scope::default() };
+    let scope = ProcessScope { roots: vec![zombie], ..ProcessScope::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let started = Instant::now();
     let swept = runtime.block_on(sweep(&scope, LONG_GRACE));
@@ -386,12 +390,12 @@ fn a_zombie_that_nobody_reaps_does_not_hold_up_a_sweep() {
 }
 
 #[test]
-fn every_daemon_that_is_known_is_shared_by_default() {
+fn known_daemons_are_shared_by_default() {
     let default = orchestrator_boss::config::Settings::default().shared_daemons;
     assert_eq!(default, orchestrator_boss::process::known_daemons().collect::<Vec<_>>());
 }
 
-/// A child process that is killed when the test ends, passed or not.
+/// A child process that is killed at the end of the test.
 struct Guarded(Child);
 
 impl Drop for Guarded {

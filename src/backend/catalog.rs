@@ -1,5 +1,5 @@
-//! Which models plainly belong to which backend, and which efforts each takes. Rules on names and no list of models: a
-//! list ages within weeks. A name that no rule knows is left for the CLI to judge. Examples are examples.
+//! The backend to which a model belongs, and the efforts that each backend accepts. It has rules about names and no
+//! list of models, which would age within weeks. A name that matches no rule is passed to the CLI.
 
 use super::Refusal;
 
@@ -8,7 +8,7 @@ pub const CLAUDE_CODE: &str = "claudecode";
 pub const GEMINI: &str = "gemini";
 pub const OPENCODE: &str = "opencode";
 
-/// The backend that a model plainly belongs to.
+/// Returns the backend to which a model clearly belongs.
 pub fn owner_of(model: &str) -> Option<&'static str> {
     let model = model.to_ascii_lowercase();
     let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| model.starts_with(prefix));
@@ -28,7 +28,7 @@ pub fn owner_of(model: &str) -> Option<&'static str> {
     (o_series || starts(&["gpt-", "chatgpt-", "codex"])).then_some(CODEX)
 }
 
-/// For error texts and hints.
+/// Returns a model for error texts and hints.
 pub fn example_model(backend: &str) -> &'static str {
     match backend {
         CODEX => "gpt-5.5",
@@ -39,8 +39,9 @@ pub fn example_model(backend: &str) -> &'static str {
     }
 }
 
-/// The efforts that a built-in backend takes. Codex sends any word on and Claude Code ignores a wrong one, so only what
-/// they document is let through. OpenCode calls them variants and ignores one that its provider does not have.
+/// Returns the efforts that a built-in backend accepts. Codex passes on any word and Claude Code ignores an unknown
+/// one, so only documented ones are accepted. OpenCode calls them variants and ignores one that its provider does not
+/// have.
 pub fn efforts_of(backend: &str) -> &'static [&'static str] {
     match backend {
         CODEX => &["none", "minimal", "low", "medium", "high", "xhigh"],
@@ -55,7 +56,7 @@ pub fn check_model(backend: &str, model: Option<&str>) -> Result<(), Refusal> {
     if let Some(why) = unusable(model) {
         return Err(Refusal::Model { backend: backend.into(), model: model.into(), accepted: why.into() });
     }
-    // Codex reaches models of other providers by such names too.
+    // Codex uses such names for models of other providers too.
     let through_a_provider = backend == CODEX && model.starts_with("openai/");
     match owner_of(model) {
         Some(owner) if owner != backend && !through_a_provider => Err(Refusal::ForeignModel {
@@ -68,7 +69,7 @@ pub fn check_model(backend: &str, model: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
-/// A name that cannot be one, and that a command line could take for something else.
+/// Returns why a name cannot be that of a model. A command line could mistake such a name for an option.
 pub fn unusable(model: &str) -> Option<&'static str> {
     let odd =
         model.is_empty() || model.starts_with('-') || model.contains(|c: char| c.is_whitespace() || c.is_control());
@@ -90,7 +91,7 @@ pub fn check_effort(backend: &str, effort: Option<&str>) -> Result<(), Refusal> 
     }
 }
 
-/// For the backends that never say what a run costs.
+/// Refuses a cost limit, for the backends that do not report their cost.
 pub fn check_no_cost_limit(backend: &str, max_cost_usd: Option<f64>) -> Result<(), Refusal> {
     match max_cost_usd {
         Some(_) => Err(Refusal::Cost { backend: backend.into() }),
@@ -104,7 +105,7 @@ mod tests {
     use crate::mission::hint::with_hints;
 
     #[test]
-    fn plain_names_have_one_owner_and_the_rest_none() {
+    fn clear_names_have_one_owner() {
         let cases = [
             ("gpt-5.5", Some(CODEX)),
             ("o3", Some(CODEX)),
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_without_efforts_says_so() {
+    fn backend_without_efforts_is_named() {
         let refusal = with_hints(&check_effort(GEMINI, Some("high")).unwrap_err());
         assert_eq!(
             refusal,

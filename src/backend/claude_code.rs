@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::catalog::{CLAUDE_CODE, check_effort, check_model};
 use super::{
-    Backend, Decoder, Enforcement, LaunchPlan, Probe, Refusal, Session, Stdin, StopSignal, StopStep, Turn, environment,
-    probe,
+    Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep, Turn,
+    environment, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -41,12 +41,12 @@ impl Backend for ClaudeCode {
         }
     }
 
-    fn tells_usage_in_time(&self) -> bool {
+    fn reports_usage_in_time(&self) -> bool {
         true
     }
 
     fn plan(&self, turn: &Turn<'_>) -> LaunchPlan {
-        // By itself it retries for minutes; beyond this the supervisor knows better what to do.
+        // By itself it retries for minutes. After a few retries the supervisor should decide.
         let mut env_set = environment::set(turn.dir, [("CLAUDE_CODE_MAX_RETRIES", "4"), ("DISABLE_AUTOUPDATER", "1")]);
         if turn.root && turn.mission.permissions == Permissions::Full {
             // Without it Claude Code refuses to skip permissions as root.
@@ -57,15 +57,15 @@ impl Backend for ClaudeCode {
             args: args(turn),
             env_set,
             env_remove: environment::removed(&[]),
-            stdin: Stdin::Held(user_frame(turn.message_id, turn.prompt)),
+            stdin: PromptInput::KeepOpen(user_frame(turn.message_id, turn.prompt)),
             files: Vec::new(),
-            // On SIGTERM it ends its commands and itself within 2 s; SIGKILL leaves them behind.
+            // On SIGTERM it ends its commands and exits within 2 s; SIGKILL leaves its commands running.
             stop: vec![StopStep { signal: StopSignal::Terminate, grace: Duration::from_secs(5) }],
         }
     }
 
     fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
-        Box::new(stream::Reader::default())
+        Box::new(stream::ClaudeStream::default())
     }
 
     fn live_message(&self, id: Uuid, text: &str) -> Option<String> {
@@ -77,7 +77,7 @@ impl Backend for ClaudeCode {
     }
 }
 
-/// A message on its stdin. The uuid comes back when the message reaches the model.
+/// Encodes a message for its stdin. The CLI echoes the uuid when the message reaches the model.
 fn user_frame(id: Uuid, text: &str) -> String {
     let frame = json!({"type": "user", "message": {"role": "user", "content": text}, "uuid": id});
     format!("{frame}\n")
@@ -91,7 +91,7 @@ fn args(turn: &Turn<'_>) -> Vec<String> {
         "--output-format=stream-json",
         "--input-format=stream-json",
         "--replay-user-messages",
-        // Otherwise it starts every MCP server of the project and of the user, this one too, and without asking.
+        // Otherwise it starts every MCP server of the project and of the user, this one too.
         "--strict-mcp-config",
     ];
     let mut args: Vec<String> = fixed.map(str::to_owned).to_vec();
@@ -107,7 +107,8 @@ fn args(turn: &Turn<'_>) -> Vec<String> {
     args
 }
 
-/// Read-only is not `plan`, in which the agent is told to hand in a plan and waits for its approval.
+/// Returns the options for permissions. Read-only is not `plan`, in which the agent submits a plan and waits for its
+/// approval.
 fn permissions(permissions: Permissions) -> &'static [&'static str] {
     match permissions {
         Permissions::ReadOnly => &[

@@ -1,5 +1,6 @@
-//! Codex CLI (tested with 0.169.0), driven by `codex exec --json` and `codex exec resume`. It reads its prompt once, so
-//! messages wait for the end of a turn. Its command lines are here, the meaning of its output in `codex/stream.rs`.
+//! The backend for Codex CLI (tested with 0.169.0), which runs as `codex exec --json` and `codex exec resume`. It reads
+//! its prompt once, so messages wait for the end of a turn. The command lines are here; `codex/stream.rs` decodes the
+//! output.
 
 mod stream;
 
@@ -9,8 +10,8 @@ use jiff::tz::TimeZone;
 
 use super::catalog::{CODEX, check_effort, check_model, check_no_cost_limit};
 use super::{
-    Backend, Decoder, Enforcement, LaunchPlan, Probe, Refusal, Session, Stdin, StopSignal, StopStep, Turn, environment,
-    probe,
+    Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep, Turn,
+    environment, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -26,7 +27,7 @@ impl Codex {
 }
 
 impl Default for Codex {
-    /// In this machine's zone, which is the one that a worker runs in too.
+    /// Uses this machine's zone, in which the worker runs too.
     fn default() -> Self {
         Self::in_zone(TimeZone::system())
     }
@@ -62,15 +63,15 @@ impl Backend for Codex {
             env_set: environment::set(turn.dir, []),
             // With RUST_BACKTRACE its error messages end in stack traces.
             env_remove: environment::removed(&["RUST_BACKTRACE", "RUST_LIB_BACKTRACE"]),
-            stdin: Stdin::Once(turn.prompt.into()),
+            stdin: PromptInput::Once(turn.prompt.into()),
             files: Vec::new(),
-            // On SIGINT it ends its commands and itself within 0.1 s; SIGTERM leaves grandchildren behind.
+            // On SIGINT it ends its commands and exits within 0.1 s; SIGTERM leaves grandchildren running.
             stop: vec![StopStep { signal: StopSignal::Interrupt, grace: Duration::from_secs(5) }],
         }
     }
 
     fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
-        Box::new(stream::Reader::new(self.zone.clone()))
+        Box::new(stream::CodexStream::new(self.zone.clone()))
     }
 
     fn probe(&self) -> Probe {
@@ -78,7 +79,8 @@ impl Backend for Codex {
     }
 }
 
-/// All options stand before `resume`, which takes neither a sandbox nor a directory after it, and remembers neither.
+/// Returns the arguments. All options stand before `resume`, which accepts no sandbox and no directory after it, and
+/// does not restore them.
 fn args(turn: &Turn<'_>) -> Vec<String> {
     let mission = turn.mission;
     let mut args = vec!["exec".to_owned(), "--json".into(), "--skip-git-repo-check".into()];
@@ -94,7 +96,7 @@ fn args(turn: &Turn<'_>) -> Vec<String> {
         args.extend(["-c".into(), format!("model_reasoning_effort={effort}")]);
     }
     for name in turn.own_registrations {
-        // Without a command the whole configuration is invalid, should Codex not read the file that has the name.
+        // Without a command the whole configuration is invalid if Codex does not read the file with this name.
         args.extend(["-c".into(), format!("mcp_servers.{name}.command=\"\"")]);
         args.extend(["-c".into(), format!("mcp_servers.{name}.enabled=false")]);
     }
@@ -113,8 +115,8 @@ fn sandbox(permissions: Permissions) -> &'static str {
     }
 }
 
-/// A commit in a linked worktree writes to the repository's own folder and to the worktree's folder in it, and fails
-/// unless both are named: the sandbox makes every `.git` read-only.
+/// Returns the options that make git's folders writable, since the sandbox makes every `.git` read-only. A commit in a
+/// linked worktree writes to the repository's folder and to the worktree's folder in it.
 fn git_dirs(turn: &Turn<'_>) -> Vec<String> {
     let Some(git) = turn.git else { return Vec::new() };
     let mut dirs = vec![git.common, git.own];

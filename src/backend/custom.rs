@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::catalog::{CLAUDE_CODE, CODEX, GEMINI, OPENCODE, unusable};
 use super::{
-    Backend, Decoder, Enforcement, LaunchPlan, Probe, Refusal, Session, Stdin, StopSignal, StopStep, Turn, environment,
-    permissions_word, probe,
+    Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep, Turn,
+    environment, permissions_word, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -39,7 +39,7 @@ pub struct CustomBackend {
     /// Additional environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Variables of which one is enough to be logged in.
+    /// The variables of which one is enough to be logged in.
     #[serde(default)]
     pub key_variables: Vec<String>,
     /// Accepted models. Default: any.
@@ -73,14 +73,14 @@ pub enum CustomOutput {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CustomError {
-    #[error("the backend name {name:?} is taken by a built-in one: choose another")]
+    #[error("cannot use the backend name {name:?}: a built-in backend has it")]
     NameTaken { name: String },
-    #[error("the backend name {name:?} cannot be used: use lower-case letters, digits and hyphens")]
+    #[error("cannot use the backend name {name:?}: it may contain only lower-case letters, digits and hyphens")]
     Name { name: String },
-    #[error("the backend {name:?} has no program: give the name of one on the PATH, or a path")]
+    #[error("cannot use the backend {name:?}: it has no program, which is a name on the PATH or a path")]
     NoProgram { name: String },
     #[error(
-        "the backend {name:?} has {argument:?} in its arguments: the placeholders are {{model}}, {{effort}}, {{session_id}}, {{dir}} and {{permissions}}"
+        "cannot use the backend {name:?}: its argument {argument:?} has an unknown placeholder; the placeholders are {{model}}, {{effort}}, {{session_id}}, {{dir}} and {{permissions}}"
     )]
     Placeholder { name: String, argument: String },
 }
@@ -96,7 +96,7 @@ fn stop() -> StopSignal {
 }
 
 impl CustomBackend {
-    /// What is wrong with the description, for whoever reads the settings.
+    /// Checks the entry.
     pub fn check_settings(&self) -> Result<(), CustomError> {
         let name = self.name.clone();
         if [CODEX, CLAUDE_CODE, GEMINI, OPENCODE].contains(&self.name.as_str()) {
@@ -176,7 +176,7 @@ impl CustomBackend {
     }
 }
 
-/// An argument with its values, or nothing where one of them is missing. A value is never searched for placeholders.
+/// Fills the placeholders of an argument. `None` if a value is missing. Values are never searched for placeholders.
 fn filled(argument: &str, values: &[Option<&str>; 5]) -> Option<String> {
     let mut filled = String::new();
     let mut rest = argument;
@@ -192,7 +192,7 @@ fn first_placeholder(text: &str) -> Option<(usize, usize)> {
     PLACEHOLDERS.iter().enumerate().filter_map(|(index, name)| Some((text.find(name)?, index))).min()
 }
 
-/// A lone word in braces that is none of ours; other braces (JSON, shell) are the program's business.
+/// Returns whether the argument has a word in braces that is no placeholder. Other braces (JSON, shell) are allowed.
 fn has_unknown_placeholder(argument: &str) -> bool {
     argument.split('{').skip(1).filter_map(|rest| rest.split_once('}')).any(|(word, _)| {
         let is_word = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
@@ -223,7 +223,7 @@ impl Backend for CustomBackend {
         Enforcement::None
     }
 
-    fn tells_usage_in_time(&self) -> bool {
+    fn reports_usage_in_time(&self) -> bool {
         self.output == CustomOutput::Jsonl
     }
 
@@ -235,7 +235,7 @@ impl Backend for CustomBackend {
             args: self.fill(turn),
             env_set,
             env_remove: environment::removed(&[]),
-            stdin: Stdin::Once(turn.prompt.into()),
+            stdin: PromptInput::Once(turn.prompt.into()),
             files: Vec::new(),
             stop: vec![StopStep { signal: self.stop, grace: Duration::from_secs(5) }],
         }
@@ -248,8 +248,8 @@ impl Backend for CustomBackend {
             _ => None,
         };
         match self.output {
-            CustomOutput::Plain => Box::new(stream::Plain::new(self.name.clone(), known_session)),
-            CustomOutput::Jsonl => Box::new(stream::Jsonl::new(self.name.clone(), known_session)),
+            CustomOutput::Plain => Box::new(stream::PlainStream::new(self.name.clone(), known_session)),
+            CustomOutput::Jsonl => Box::new(stream::JsonlStream::new(self.name.clone(), known_session)),
         }
     }
 
@@ -272,39 +272,36 @@ impl Backend for CustomBackend {
 mod tests {
     use super::*;
 
-    fn described(toml: &str) -> CustomBackend {
-        toml::from_str(toml).expect("a description that can be read")
+    fn entry(toml: &str) -> CustomBackend {
+        toml::from_str(toml).expect("a valid entry")
     }
 
     #[test]
-    fn a_description_needs_a_name_and_a_program() {
-        let mine = described("name = 'mine'\nprogram = 'mine'");
+    fn entry_needs_name_and_program() {
+        let mine = entry("name = 'mine'\nprogram = 'mine'");
         assert_eq!(mine.check_settings(), Ok(()));
         assert_eq!((mine.output, mine.stop), (CustomOutput::Plain, StopSignal::Terminate));
         assert!(toml::from_str::<CustomBackend>("name = 'mine'\nprogram = 'mine'\nargz = []").is_err());
     }
 
     #[test]
-    fn a_bad_description_is_refused_with_the_mend() {
+    fn invalid_entry_is_refused() {
         let cases = [
-            ("name = 'codex'\nprogram = 'x'", "taken by a built-in one"),
+            ("name = 'codex'\nprogram = 'x'", "a built-in backend has it"),
             ("name = 'My Agent'\nprogram = 'x'", "lower-case letters"),
-            ("name = 'mine'\nprogram = ''", "has no program"),
+            ("name = 'mine'\nprogram = ''", "it has no program"),
             ("name = 'mine'\nprogram = 'x'\nargs = ['--m={modle}']", "the placeholders are {model}"),
             ("name = 'mine'\nprogram = 'x'\nresume_args = ['{session}']", "the placeholders are {model}"),
         ];
         for (toml, words) in cases {
-            let error = described(toml).check_settings().unwrap_err().to_string();
+            let error = entry(toml).check_settings().unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
-        assert_eq!(
-            described("name = 'mine'\nprogram = 'x'\nargs = ['{\"a\": 1}', '${HOME}']").check_settings(),
-            Ok(())
-        );
+        assert_eq!(entry("name = 'mine'\nprogram = 'x'\nargs = ['{\"a\": 1}', '${HOME}']").check_settings(), Ok(()));
     }
 
     #[test]
-    fn an_argument_without_its_value_is_left_out_and_values_are_taken_as_they_are() {
+    fn argument_without_value_is_omitted() {
         let values = [None, Some("{dir}"), Some("s"), Some("/d"), Some("edit")];
         assert_eq!(filled("--model={model}", &values), None);
         assert_eq!(filled("--e={effort}:{dir}:{session_id}", &values).as_deref(), Some("--e={dir}:/d:s"));

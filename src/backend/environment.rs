@@ -1,13 +1,14 @@
-//! What no worker may inherit: the variables by which an agent CLI marks its own children, ours, and those by which a git
-//! hook or command points at another repository. What a user sets to log in or to configure a CLI (CLAUDE_CODE_OAUTH_TOKEN,
-//! CLAUDE_CODE_USE_BEDROCK, CLAUDE_CONFIG_DIR, CODEX_HOME, OPENCODE_CONFIG, keys, proxies) stays, hence no `CLAUDE_CODE_*`.
+//! The variables that no worker may inherit: those by which an agent CLI marks its own children, ours, and those by
+//! which a git hook or command points at another repository. Variables of the user that log in or configure a CLI stay
+//! (CLAUDE_CODE_OAUTH_TOKEN, CLAUDE_CODE_USE_BEDROCK, CLAUDE_CONFIG_DIR, CODEX_HOME, OPENCODE_CONFIG, keys, proxies),
+//! so there is no pattern `CLAUDE_CODE_*`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Claude Code 2.1.330, Codex 0.169.0, Gemini CLI 0.61.0 and OpenCode 1.18.33 set these for what they start. The boss's
-/// messaging token among them would let a worker speak for the boss.
-const OF_THE_BOSS: &[&str] = &[
+/// Variables that Claude Code 2.1.330, Codex 0.169.0, Gemini CLI 0.61.0 and OpenCode 1.18.33 set for their children.
+/// With the boss's messaging token a worker could act as the boss.
+const BOSS_VARIABLES: &[&str] = &[
     "AI_AGENT",
     "CLAUDECODE",
     "CLAUDE_CODE_CHILD_NOTES_DIR",
@@ -32,8 +33,8 @@ const OF_THE_BOSS: &[&str] = &[
     "ORCHESTRATOR_*",
 ];
 
-/// What `git rev-parse --local-env-vars` lists, less GIT_CONFIG_COUNT, by which some machines configure git at all.
-const OF_ANOTHER_REPOSITORY: &[&str] = &[
+/// The list of `git rev-parse --local-env-vars`, without GIT_CONFIG_COUNT, by which some machines configure git.
+const OTHER_REPOSITORY_VARIABLES: &[&str] = &[
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
     "GIT_CONFIG",
@@ -52,21 +53,21 @@ const OF_ANOTHER_REPOSITORY: &[&str] = &[
     "GIT_WORK_TREE",
 ];
 
-/// Whether the boss's CLI set this variable for its own children.
-pub fn is_the_bosses(variable: &str) -> bool {
-    OF_THE_BOSS.iter().any(|pattern| match pattern.strip_suffix('*') {
+/// Returns whether the boss's CLI set this variable for its own children.
+pub fn is_boss_variable(variable: &str) -> bool {
+    BOSS_VARIABLES.iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(prefix) => variable.starts_with(prefix),
         None => variable == *pattern,
     })
 }
 
-/// The variables to remove for any CLI, and those of this one.
+/// Returns the variables to remove for any CLI, and those of this one.
 pub fn removed(more: &[&str]) -> Vec<String> {
-    [OF_THE_BOSS, OF_ANOTHER_REPOSITORY, more].concat().into_iter().map(str::to_owned).collect()
+    [BOSS_VARIABLES, OTHER_REPOSITORY_VARIABLES, more].concat().into_iter().map(str::to_owned).collect()
 }
 
-/// The variables to set for any CLI, and those of this one. PWD because changing a child's directory does not change it,
-/// and OpenCode believes it more than its real directory.
+/// Returns the variables to set for any CLI, and those of this one. PWD is set because changing a child's directory
+/// does not change it, and OpenCode prefers it to its real directory.
 pub fn set<const N: usize>(dir: &Path, more: [(&str, &str); N]) -> BTreeMap<String, String> {
     let mut variables: BTreeMap<String, String> =
         more.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();

@@ -29,7 +29,7 @@ pub fn kind_of_status(status: u64) -> FailureKind {
 }
 
 /// Classifies a failure by the JSON in a service's response, which may be surrounded by other text.
-pub fn kind_of_answer(message: &str) -> Option<FailureKind> {
+pub fn kind_of_response(message: &str) -> Option<FailureKind> {
     let (start, end) = (message.find('{')?, message.rfind('}')?);
     let answer = object(message.get(start..=end)?)?;
     let error = &answer["error"];

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use super::catalog::{GEMINI, check_effort, check_model, check_no_cost_limit};
 use super::{
-    Backend, Decoder, Enforcement, LaunchPlan, Probe, Refusal, Session, Stdin, StopSignal, StopStep, Turn, environment,
-    probe,
+    Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep, Turn,
+    environment, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
-/// What holds a worker to reading. The approval mode alone does not: in `default` the agent may enter plan mode, and
-/// leaving it without a person to ask turns on `yolo`. A rule of this tier wins over the user's own.
+/// The policy of a read-only worker. The approval mode alone is not enough: in `default` the agent may enter plan mode,
+/// and leaving it without a user to ask turns on `yolo`. A rule of this tier takes precedence over the user's own.
 const READ_ONLY_POLICY: &str = r#"[[rule]]
 toolName = ["run_shell_command", "write_file", "replace", "enter_plan_mode", "exit_plan_mode"]
 decision = "deny"
@@ -57,7 +57,7 @@ impl Backend for Gemini {
             [
                 // Its launcher ignores SIGTERM and does not pass it on.
                 ("GEMINI_CLI_NO_RELAUNCH", "1"),
-                // Otherwise it exits with 55 in a directory that nobody has confirmed.
+                // Otherwise it exits with 55 in a directory that the user has not confirmed.
                 ("GEMINI_CLI_TRUST_WORKSPACE", "true"),
             ],
         );
@@ -67,14 +67,14 @@ impl Backend for Gemini {
             args: args(turn, read_only.then_some(&policy)),
             env_set,
             env_remove: environment::removed(&[]),
-            stdin: Stdin::Once(turn.prompt.into()),
+            stdin: PromptInput::Once(turn.prompt.into()),
             files: if read_only { vec![(policy, READ_ONLY_POLICY.into())] } else { Vec::new() },
             stop: vec![StopStep { signal: StopSignal::Terminate, grace: Duration::from_secs(5) }],
         }
     }
 
     fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
-        Box::new(stream::Reader::default())
+        Box::new(stream::GeminiStream::default())
     }
 
     fn hides_identity(&self) -> bool {
@@ -89,7 +89,7 @@ impl Backend for Gemini {
 fn args(turn: &Turn<'_>, read_only_policy: Option<&PathBuf>) -> Vec<String> {
     let mut args = vec![
         "--output-format=stream-json".to_owned(),
-        // No server has this name, so the CLI starts none, this one included, whatever the trusted project configures.
+        // No server has this name, so the CLI starts none that the project configures, this one included.
         "--allowed-mcp-server-names=none".into(),
     ];
     args.extend(turn.around().map(|top| format!("--include-directories={}", top.display())));
@@ -97,7 +97,7 @@ fn args(turn: &Turn<'_>, read_only_policy: Option<&PathBuf>) -> Vec<String> {
         Some(policy) => {
             args.extend(["--approval-mode=default".into(), format!("--admin-policy={}", policy.display())]);
         }
-        // In the milder modes the tools for commands are not even there.
+        // The other modes have no tools for commands.
         None => args.push("--approval-mode=yolo".into()),
     }
     args.extend(turn.mission.model.as_ref().map(|model| format!("--model={model}")));
@@ -108,7 +108,7 @@ fn args(turn: &Turn<'_>, read_only_policy: Option<&PathBuf>) -> Vec<String> {
     args
 }
 
-/// Its shell tool points git away from the user's configuration, so that a commit would not know who makes it.
+/// Returns the identity for commits, since its shell tool hides the user's git configuration.
 fn identity(turn: &Turn<'_>) -> Vec<(String, String)> {
     let Some((name, email)) = turn.identity else { return Vec::new() };
     [

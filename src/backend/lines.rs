@@ -1,14 +1,14 @@
-//! What all decoders share: reading one JSON line, and keeping text short. Everything that goes into an event or a
-//! report passes through here, so that a worker that prints without end cannot fill our memory. It knows no CLI.
+//! The common part of all decoders: parsing JSON lines, and limiting the length of texts. All texts of events and
+//! reports pass through here, so endless output cannot fill the memory. It knows no CLI.
 
 use serde_json::Value;
 
 use super::AgentEvent;
-use super::objects::Objects;
+use super::objects::{self, ObjectParser};
 use crate::mission::outcome::Usage;
 
 /// Maximum size in bytes of a final message. Of a longer one the end is kept, since it states the result.
-pub const FINAL_LIMIT: usize = 256 * 1024;
+pub const FINAL_LIMIT: usize = objects::TAIL;
 /// Bytes kept of a tool's output. The end is kept, since it shows the result.
 pub const OUTPUT_LIMIT: usize = 4 * 1024;
 /// Maximum size in bytes of one message of an agent, as an event.
@@ -39,22 +39,22 @@ pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     at(value, pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The whole number at a JSON pointer, 0 where there is none.
+/// Returns the whole number at a JSON pointer, 0 if there is none.
 pub fn count(value: &Value, pointer: &str) -> u64 {
     at(value, pointer).and_then(Value::as_u64).unwrap_or_default()
 }
 
-/// The amount of money at a JSON pointer.
+/// Returns the amount of money at a JSON pointer.
 pub fn dollars(value: &Value, pointer: &str) -> Option<f64> {
     at(value, pointer).and_then(Value::as_f64).filter(|cost| cost.is_finite() && *cost >= 0.0)
 }
 
-/// The items of an array at a JSON pointer, none where there is no array.
+/// Returns the items of an array at a JSON pointer. Empty if there is no array.
 pub fn items<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
     at(value, pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// The end of a text, at most `limit` bytes of it.
+/// Returns the end of a text, at most `limit` bytes.
 pub fn tail(text: &str, limit: usize) -> String {
     let mut start = text.len().saturating_sub(limit);
     while !text.is_char_boundary(start) {
@@ -63,7 +63,7 @@ pub fn tail(text: &str, limit: usize) -> String {
     text[start..].to_owned()
 }
 
-/// The beginning of a text, at most `limit` bytes of it and a mark that there was more.
+/// Returns the beginning of a text, at most `limit` bytes, and an ellipsis if it was cut.
 pub fn clip(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
@@ -75,7 +75,7 @@ pub fn clip(text: &str, limit: usize) -> String {
     format!("{}…", &text[..end])
 }
 
-/// A text on one line, short.
+/// Returns a text on one line, shortened.
 pub fn one_line(text: &str) -> String {
     let mut line = String::new();
     for word in text.split_whitespace() {
@@ -90,9 +90,9 @@ pub fn one_line(text: &str) -> String {
     clip(&line, GIST_LIMIT)
 }
 
-/// What a tool call is about: the command, the path, the pattern, or its whole input where none of these is in it.
+/// Summarises a tool call: the command, the path, the pattern, or its whole input if it has none of these.
 pub fn gist(input: &Value) -> String {
-    const TELLING: [&str; 12] = [
+    const FIELDS: [&str; 12] = [
         "command",
         "file_path",
         "filePath",
@@ -106,8 +106,8 @@ pub fn gist(input: &Value) -> String {
         "message",
         "dir_path",
     ];
-    let telling = TELLING.iter().find_map(|key| input.get(key).and_then(Value::as_str));
-    match (telling, input) {
+    let summary = FIELDS.iter().find_map(|key| input.get(key).and_then(Value::as_str));
+    match (summary, input) {
         (Some(text), _) => one_line(text),
         (None, Value::Null) => String::new(),
         (None, input) if input.as_object().is_some_and(|fields| fields.is_empty()) => String::new(),
@@ -115,7 +115,7 @@ pub fn gist(input: &Value) -> String {
     }
 }
 
-/// What an agent said, if it said anything.
+/// Returns the event for a text of an agent, unless the text is empty.
 pub fn said(text: &str) -> Option<AgentEvent> {
     (!text.trim().is_empty()).then(|| AgentEvent::Said { text: clip(text, SAID_LIMIT) })
 }
@@ -128,7 +128,7 @@ pub fn warning(text: &str) -> AgentEvent {
     AgentEvent::Warning { text: clip(text.trim(), 2 * 1024) }
 }
 
-/// Adds what one step used to what was used before.
+/// Adds the usage of one step to the total.
 pub fn add(total: &mut Usage, step: Usage) {
     total.input_tokens = total.input_tokens.saturating_add(step.input_tokens);
     total.cached_tokens = total.cached_tokens.saturating_add(step.cached_tokens);
@@ -143,7 +143,7 @@ fn objects(line: &str) -> Vec<Value> {
     if let Some(object) = object(line) {
         return vec![object];
     }
-    let mut objects = Objects::default();
+    let mut objects = ObjectParser::default();
     if line.contains('{') {
         objects.push(line.as_bytes());
     }
@@ -154,12 +154,12 @@ fn objects(line: &str) -> Vec<Value> {
 #[derive(Default)]
 pub struct JsonLines {
     noise: Noise,
-    unfinished: Option<Unfinished>,
+    unfinished: Option<UnfinishedObject>,
 }
 
 /// An object that continues in the next line.
-struct Unfinished {
-    objects: Objects,
+struct UnfinishedObject {
+    objects: ObjectParser,
     first_line: String,
     length: usize,
 }
@@ -177,17 +177,17 @@ impl JsonLines {
             return (objects, cut);
         }
         let (objects, noise) = match self.unfinished.take() {
-            Some(before) => self.go_on(before, line),
+            Some(before) => self.continue_object(before, line),
             None if line.contains('{') => {
                 let first_line = clip(line, GIST_LIMIT);
-                self.go_on(Unfinished { objects: Objects::default(), first_line, length: 0 }, line)
+                self.continue_object(UnfinishedObject { objects: ObjectParser::default(), first_line, length: 0 }, line)
             }
             None => (Vec::new(), self.noise.event(line)),
         };
         (objects, cut.or(noise))
     }
 
-    fn go_on(&mut self, mut before: Unfinished, line: &str) -> (Vec<Value>, Option<AgentEvent>) {
+    fn continue_object(&mut self, mut before: UnfinishedObject, line: &str) -> (Vec<Value>, Option<AgentEvent>) {
         before.objects.push(line.as_bytes());
         before.objects.push(b"\n");
         before.length += line.len();
@@ -216,9 +216,9 @@ impl Noise {
         self.seen = self.seen.saturating_add(1);
         match self.seen {
             seen if seen < NOISE_LIMIT => Some(AgentEvent::Warning { text: one_line(line) }),
-            NOISE_LIMIT => {
-                Some(AgentEvent::Warning { text: "more lines that are no JSON follow; they are in the raw log".into() })
-            }
+            NOISE_LIMIT => Some(AgentEvent::Warning {
+                text: "more lines that are not JSON follow; they are in the raw log".into(),
+            }),
             _ => None,
         }
     }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_call_is_told_by_what_it_is_about() {
+    fn tool_call_is_summarised() {
         assert_eq!(gist(&json!({"description": "d", "command": "ls\n-l"})), "ls -l");
         assert_eq!(gist(&json!({"n": 1})), r#"{"n":1}"#);
         assert_eq!(gist(&json!({})), "");
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_may_go_over_several_lines() {
+    fn object_may_span_several_lines() {
         let pretty = ["{", "  \"list\": [", "    {\"type\": \"inner\"}", "  ],", "  \"type\": \"a\"", "}"];
         assert_eq!(types(&pretty), (vec!["a".to_owned()], 0));
         let twice: Vec<&str> = pretty.iter().chain(&pretty).copied().collect();
@@ -263,10 +263,10 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_told_a_few_times_and_then_once_more() {
+    fn noise_is_reported_a_limited_number_of_times() {
         let mut noise = Noise::default();
-        let told = (0..1000).filter(|_| noise.event("not json").is_some()).count();
-        assert_eq!(told, NOISE_LIMIT as usize);
+        let reported = (0..1000).filter(|_| noise.event("not json").is_some()).count();
+        assert_eq!(reported, NOISE_LIMIT as usize);
         assert_eq!(noise.event("  "), None);
     }
 }

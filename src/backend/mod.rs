@@ -1,8 +1,8 @@
-//! The adapters: what each CLI wants on its command line, and what its output lines mean.
+//! The adapters of the CLIs: their command lines, and the meaning of their output.
 //!
-//! Pure. A backend turns a [`Turn`] into a [`LaunchPlan`] and lines of output into [`AgentEvent`]s; it never spawns,
-//! reads a file or looks at a clock. So each CLI is one short file with recorded streams as its tests. A new CLI is
-//! one file, one folder of recordings and one line in [`Backends::with_custom`].
+//! Backends are pure. A backend turns a [`Turn`] into a [`LaunchPlan`] and lines of output into [`AgentEvent`]s; it
+//! never spawns, reads a file or reads a clock. A new CLI is one file, one folder of recordings and one line in
+//! [`Backends::with_custom`].
 
 mod catalog;
 mod claude_code;
@@ -34,19 +34,19 @@ pub use catalog::{efforts_of, example_model, owner_of};
 pub use claude_code::ClaudeCode;
 pub use codex::Codex;
 pub use custom::{CustomBackend, CustomError, CustomOutput};
-pub use environment::is_the_bosses;
+pub use environment::is_boss_variable;
 pub use gemini::Gemini;
-pub use objects::{LongLine, Short};
+pub use objects::{LongLine, ShortenedLine};
 pub use opencode::OpenCode;
 pub use probe::{read_version, untested};
 pub use registry::{Backends, UnknownBackend};
 
-/// One CLI.
+/// The adapter of one CLI.
 pub trait Backend: Send + Sync {
-    /// The name that missions use, such as `codex`.
+    /// Returns the name that missions use, such as `codex`.
     fn name(&self) -> &str;
 
-    /// The program to look for on the PATH.
+    /// Returns the program to search on the PATH.
     fn program(&self) -> &str;
 
     /// Checks a mission before anything is made for it. Refuses a model of another backend, and a permission or a
@@ -58,17 +58,17 @@ pub trait Backend: Send + Sync {
 
     /// Returns whether the CLI reports its usage while it works, so that a budget can be enforced. Other CLIs report it
     /// at the end of a turn.
-    fn tells_usage_in_time(&self) -> bool {
+    fn reports_usage_in_time(&self) -> bool {
         false
     }
 
     /// Returns files, relative to a folder of the project, that the CLI edits by itself when it reads them.
-    fn edits_by_itself(&self) -> &'static [&'static str] {
+    fn self_edited_files(&self) -> &'static [&'static str] {
         &[]
     }
 
     /// Returns the text of such a file without that edit; `None` if the CLI made no such edit.
-    fn without_own_edit(&self, _before: &str, _now: &str) -> Option<String> {
+    fn without_self_edit(&self, _before: &str, _now: &str) -> Option<String> {
         None
     }
 
@@ -85,7 +85,7 @@ pub trait Backend: Send + Sync {
     }
 
     /// Returns whether a running turn can receive messages.
-    fn hears_messages(&self) -> bool {
+    fn accepts_live_messages(&self) -> bool {
         self.live_message(Uuid::nil(), "").is_some()
     }
 
@@ -99,7 +99,7 @@ pub trait Backend: Send + Sync {
     fn probe(&self) -> Probe;
 }
 
-/// Everything that a plan may depend on.
+/// The input of a plan.
 #[derive(Debug, Clone)]
 pub struct Turn<'a> {
     pub mission: &'a Mission,
@@ -114,7 +114,7 @@ pub struct Turn<'a> {
     pub git: Option<GitDirs<'a>>,
     /// Name and e-mail for commits, for backends with [`Backend::hides_identity`].
     pub identity: Option<(&'a str, &'a str)>,
-    /// A folder of this attempt's own, for files that the plan wants written.
+    /// A folder of this attempt, for the files of the plan.
     pub scratch: &'a Path,
     /// Names under which the user registered this server with this CLI. They keep a worker from starting it again.
     pub own_registrations: &'a [String],
@@ -137,14 +137,15 @@ pub struct GitDirs<'a> {
     pub own: &'a Path,
 }
 
+/// The session of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Session<'a> {
-    /// A new one; CLIs that let us choose the id take this one.
+    /// A new session; CLIs whose session id can be chosen get this one.
     New(Uuid),
     Resume(&'a str),
 }
 
-/// A process to start. The environment is what the supervisor has, less `env_remove`, plus `env_set`.
+/// A process to start. Its environment is the supervisor's without `env_remove`, plus `env_set`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LaunchPlan {
     pub program: String,
@@ -152,15 +153,15 @@ pub struct LaunchPlan {
     pub env_set: BTreeMap<String, String>,
     /// Exact names, or prefixes that end in `*`.
     pub env_remove: Vec<String>,
-    pub stdin: Stdin,
+    pub stdin: PromptInput,
     /// Files to write before the start: path (inside `scratch`) and content.
     pub files: Vec<(std::path::PathBuf, String)>,
-    /// How to make the process end, from gentle to certain. SIGKILL and the sweep follow by themselves.
+    /// The steps of stopping the process. SIGKILL and the sweep follow by themselves.
     pub stop: Vec<StopStep>,
 }
 
 impl LaunchPlan {
-    /// Whether a variable of the supervisor's own environment is kept from the process. `env_set` wins over this.
+    /// Returns whether a variable is removed from the inherited environment. `env_set` takes precedence.
     pub fn removes(&self, variable: &str) -> bool {
         self.env_remove.iter().any(|pattern| match pattern.strip_suffix('*') {
             Some(prefix) => variable.starts_with(prefix),
@@ -169,12 +170,13 @@ impl LaunchPlan {
     }
 }
 
+/// The way in which a CLI gets its prompt on stdin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stdin {
+pub enum PromptInput {
     /// Written, then closed.
     Once(String),
-    /// Written and held open for [`Backend::live_message`]; closed when the worker is done.
-    Held(String),
+    /// Written and kept open for [`Backend::live_message`]; closed when the worker is done.
+    KeepOpen(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +192,7 @@ pub enum StopSignal {
     Terminate,
 }
 
-/// Who keeps a worker to its permissions.
+/// The enforcement of a worker's permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Enforcement {
@@ -198,11 +200,11 @@ pub enum Enforcement {
     Sandbox,
     /// The CLI refuses by its own rules.
     Cli,
-    /// Nobody: the prompt asks for it.
+    /// Only the prompt asks for it.
     None,
 }
 
-/// A mission that this backend cannot take.
+/// The reason why a backend cannot accept a mission.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("cannot use the model {model:?} with {backend:?}: it belongs to the backend {belongs_to:?}")]
@@ -237,7 +239,7 @@ impl Hinted for Refusal {
     }
 }
 
-/// As missions write it.
+/// Returns the word for a permission in missions.
 fn permissions_word(permissions: Permissions) -> &'static str {
     match permissions {
         Permissions::ReadOnly => "read_only",
@@ -246,34 +248,33 @@ fn permissions_word(permissions: Permissions) -> &'static str {
     }
 }
 
-/// Reads one process's stdout.
+/// A decoder of the stdout of one process.
 pub trait Decoder: Send {
-    /// One line, without its newline. A line that makes no sense is a `Warning` or nothing, never an error.
+    /// Decodes one line, without its newline. An unreadable line is a `Warning` or no event, never an error.
     fn line(&mut self, line: &str) -> Vec<AgentEvent>;
 
-    /// The process is gone. `stderr_tail` is the end of its stderr, a few kB at most: for the words of a failure,
-    /// never for deciding whether there was one.
+    /// Reports the turn after the process ended. `stderr_tail` is the end of its stderr, a few kB at most. It may
+    /// classify and describe a failure, but never decides whether there was one.
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport;
 }
 
-/// What a turn came to.
+/// The report of a turn.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TurnReport {
     /// `Ok` only by the CLI's structured end.
     pub end: Result<(), Failure>,
     pub session_id: Option<String>,
     pub final_message: String,
-    /// As this CLI counts: see `usage_is_cumulative`.
+    /// The usage as this CLI counts it: see `usage_is_cumulative`.
     pub usage: Usage,
-    /// The numbers go on from turn to turn of one session (Codex, Claude Code, whose cost and tokens both do), so keep
-    /// the larger of what was known and what is reported: a turn that failed or was killed may report less, or nothing.
-    /// Otherwise the supervisor adds the turns up. The same holds for `AgentEvent::Usage`, which within one process
-    /// always replaces the one before.
+    /// True if the numbers continue from turn to turn of one session (Codex, Claude Code). The supervisor then keeps
+    /// the larger number, since a turn that failed or was killed may report less. Otherwise it adds the turns up. The
+    /// same holds for `AgentEvent::Usage`, which within one process always replaces the previous one.
     pub usage_is_cumulative: bool,
     pub denials: u32,
 }
 
-/// What happened, in words that are the same for every CLI. One line of `events.jsonl` each.
+/// An event of an agent, the same for every CLI. Each is one line of `events.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum AgentEvent {
@@ -288,13 +289,13 @@ pub enum AgentEvent {
     Thought {
         text: String,
     },
-    /// `what` is one line: the command, the path, the pattern.
+    /// The start of a tool call. `what` is one line: the command, the path, the pattern.
     ToolStarted {
         id: String,
         tool: String,
         what: String,
     },
-    /// `ok` is what the CLI says; `None` where it does not tell a failed command from a good one.
+    /// The end of a tool call. `ok` is the CLI's report; `None` if it does not distinguish failed commands.
     ToolEnded {
         id: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,11 +309,11 @@ pub enum AgentEvent {
     Edited {
         paths: Vec<String>,
     },
-    /// The CLI refused itself something for want of permission.
+    /// An action that the CLI refused because it was not permitted.
     Denied {
         what: String,
     },
-    /// The CLI tries again by itself. `fatal`: its retries are pointless (a refused key), stop it now.
+    /// A retry by the CLI itself. `fatal`: its retries cannot succeed (a refused key), so it is stopped now.
     Retrying {
         failure: Failure,
         fatal: bool,
@@ -333,42 +334,44 @@ pub enum AgentEvent {
     /// The end of a turn without background tasks: the process, if alive, only waits for more input. `Busy` may follow
     /// soon (a background task that has just ended wakes the agent), so wait a few seconds.
     Idle,
-    /// Another turn that began by itself in the same process (a background task ended, a queued message was read).
+    /// A further turn that began by itself in the same process (a background task ended, a queued message was read).
     Busy,
 }
 
-/// How to ask a CLI about itself. The answers are read here; asking is done elsewhere.
+/// The commands by which a CLI reports its version and login. The answers are parsed here; the commands run elsewhere.
 #[derive(Debug, Clone)]
 pub struct Probe {
     pub version_args: Vec<String>,
-    /// The CLI's own status command, where it has one that needs no network.
+    /// The CLI's own status command, if it has one that needs no network.
     pub auth_args: Option<Vec<String>>,
-    /// Environment variables of which one is enough to be logged in; only their presence is looked at.
+    /// Environment variables of which one is enough to be logged in. Only their presence is checked.
     pub key_variables: Vec<String>,
     /// Files whose existence shows a login, relative to the home folder or to the folder that the given variable names.
     pub login_files: Vec<LoginFile>,
     /// The command that fixes a missing installation, and the one that fixes a missing login.
     pub install_command: String,
     pub login_command: String,
-    /// Reads stdout and exit code of `auth_args`; `None` when they do not tell.
+    /// Parses stdout and exit code of `auth_args`. `None` if they do not show whether it is logged in.
     pub read_auth: fn(&str, i32) -> Option<bool>,
     pub own_service: Option<OwnService>,
     /// The versions that this adapter was tested with.
     pub tested_version: String,
 }
 
-/// A CLI may be configured to talk to a service with a login of its own, of which its status command knows nothing.
+/// A service with a login of its own, for which a CLI may be configured. Its status command does not report that login.
 #[derive(Debug, Clone)]
 pub struct OwnService {
     pub config: LoginFile,
-    /// Reads the configuration's content.
+    /// Returns whether the content of the configuration uses such a service.
     pub is_used: fn(&str) -> bool,
 }
 
+/// A file whose existence shows a login.
 #[derive(Debug, Clone)]
 pub struct LoginFile {
-    /// A variable that moves the folder, with the folder below the home that it stands for.
+    /// The variable that names the folder.
     pub variable: Option<String>,
+    /// The folder without the variable, relative to the home folder.
     pub default_folder: String,
     pub file: String,
 }

@@ -7,9 +7,10 @@
 
 use serde_json::{Number, Value};
 
-/// Bytes kept of a string's beginning; `TAIL` is for its end. In a field with many strings each keeps fewer.
+/// Bytes kept of the beginning of a string. In a field with many strings each keeps fewer.
 const HEAD: usize = 4 * 1024;
-const TAIL: usize = super::lines::FINAL_LIMIT;
+/// Bytes kept of the end of a string.
+pub const TAIL: usize = 256 * 1024;
 const LEAST: usize = 256;
 /// Approximate maximum size in bytes of a top-level field. The rest of a longer list is dropped.
 const FIELD: usize = 4 * 1024 * 1024;
@@ -24,13 +25,13 @@ const SCALAR: usize = 1024;
 
 /// A parser that takes a line piece by piece.
 #[derive(Default)]
-pub struct Objects {
+pub struct ObjectParser {
     done: Vec<Value>,
     size: usize,
     out: Vec<u8>,
     /// The open containers: `{` or `[`.
     open: Vec<u8>,
-    state: State,
+    state: ParserState,
     escape: Escape,
     /// True if a comma was read and not yet written, since nothing may follow it.
     comma: bool,
@@ -38,7 +39,7 @@ pub struct Objects {
     field: usize,
     /// The part that is skipped: nothing is written until it ends.
     skipped: Option<Skipped>,
-    string: Text,
+    string: BoundedText,
     scalar: Vec<u8>,
     /// Number of bytes outside of objects that a terminal would show before or after one.
     shown: usize,
@@ -57,7 +58,7 @@ enum Skipped {
 }
 
 #[derive(Default, Clone, Copy, PartialEq)]
-enum State {
+enum ParserState {
     #[default]
     Between,
     String,
@@ -81,7 +82,7 @@ enum Escape {
 
 /// The decoded text of one string, without its middle if it is long.
 #[derive(Default)]
-struct Text {
+struct BoundedText {
     head: Vec<u8>,
     tail: Vec<u8>,
     cut: bool,
@@ -89,11 +90,11 @@ struct Text {
     surrogate: Option<u16>,
 }
 
-impl Objects {
+impl ObjectParser {
     pub fn push(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() && !self.broken {
-            if self.state == State::String {
+            if self.state == ParserState::String {
                 let plain = rest.iter().take_while(|byte| !b"\"\\\0".contains(byte)).count();
                 if plain > 0 {
                     self.string.push(&rest[..plain]);
@@ -122,10 +123,10 @@ impl Objects {
 
     fn take(&mut self, byte: u8) {
         match self.state {
-            State::Between => self.between(byte),
-            State::String => self.in_string(byte),
-            State::Backslash => self.behind_backslash(byte),
-            State::Hex(missing, value) => self.hex_digit(byte, missing, value),
+            ParserState::Between => self.between(byte),
+            ParserState::String => self.in_string(byte),
+            ParserState::Backslash => self.behind_backslash(byte),
+            ParserState::Hex(missing, value) => self.hex_digit(byte, missing, value),
         }
     }
 
@@ -195,38 +196,38 @@ impl Objects {
                 Escape::None
             }
             (Escape::Command, 0x07) | (Escape::Began | Escape::Charset, _) => Escape::None,
-            (going_on, _) => going_on,
+            (unchanged, _) => unchanged,
         };
     }
 
     fn begin_string(&mut self) {
         let used = self.out.len() - self.field;
         let most = if self.open.len() == 1 { TAIL } else { (FIELD.saturating_sub(used) / 4).clamp(LEAST, TAIL) };
-        self.string = Text { most, ..Text::default() };
-        self.state = State::String;
+        self.string = BoundedText { most, ..BoundedText::default() };
+        self.state = ParserState::String;
     }
 
     fn in_string(&mut self, byte: u8) {
         match byte {
             b'"' => {
-                self.state = State::Between;
+                self.state = ParserState::Between;
                 let text = std::mem::take(&mut self.string).into_json();
                 self.write(&text);
             }
-            b'\\' => self.state = State::Backslash,
+            b'\\' => self.state = ParserState::Backslash,
             _ => self.string.push(&[byte]),
         }
     }
 
     fn behind_backslash(&mut self, byte: u8) {
-        self.state = State::String;
+        self.state = ParserState::String;
         match byte {
             b'n' => self.string.push(b"\n"),
             b't' => self.string.push(b"\t"),
             b'r' => self.string.push(b"\r"),
             b'b' => self.string.push(b"\x08"),
             b'f' => self.string.push(b"\x0c"),
-            b'u' => self.state = State::Hex(4, 0),
+            b'u' => self.state = ParserState::Hex(4, 0),
             other => self.string.push(&[other]),
         }
     }
@@ -237,9 +238,9 @@ impl Objects {
             return;
         };
         let value = value << 4 | digit as u16;
-        self.state = State::Hex(missing - 1, value);
+        self.state = ParserState::Hex(missing - 1, value);
         if missing == 1 {
-            self.state = State::String;
+            self.state = ParserState::String;
             self.string.push_unit(value);
         }
     }
@@ -321,7 +322,7 @@ impl Objects {
     }
 }
 
-impl Text {
+impl BoundedText {
     fn push(&mut self, bytes: &[u8]) {
         if self.surrogate.take().is_some() {
             self.append("\u{fffd}".as_bytes());
@@ -383,13 +384,13 @@ fn is_mark(byte: u8) -> bool {
 /// A line that was too long to keep, read again piece by piece.
 #[derive(Default)]
 pub struct LongLine {
-    objects: Objects,
-    text: Text,
+    objects: ObjectParser,
+    text: BoundedText,
 }
 
 /// The short form of a long line.
 #[derive(Debug, PartialEq)]
-pub enum Short {
+pub enum ShortenedLine {
     /// The objects of the line, complete except for the middle of long strings and the end of long lists.
     Objects(String),
     /// The beginning and the end of a line that is not JSON.
@@ -398,7 +399,7 @@ pub enum Short {
 
 impl LongLine {
     pub fn new() -> Self {
-        Self { objects: Objects::default(), text: Text { most: TAIL, ..Text::default() } }
+        Self { objects: ObjectParser::default(), text: BoundedText { most: TAIL, ..BoundedText::default() } }
     }
 
     pub fn push(&mut self, bytes: &[u8]) {
@@ -406,13 +407,13 @@ impl LongLine {
         self.text.append(bytes);
     }
 
-    pub fn finish(self) -> Short {
+    pub fn finish(self) -> ShortenedLine {
         let objects = self.objects.finish();
         if !objects.is_empty() {
-            return Short::Objects(objects.iter().map(Value::to_string).collect());
+            return ShortenedLine::Objects(objects.iter().map(Value::to_string).collect());
         }
         let text: String = serde_json::from_slice(&self.text.into_json()).unwrap_or_default();
-        Short::Text(text.trim_end().to_owned())
+        ShortenedLine::Text(text.trim_end().to_owned())
     }
 }
 
@@ -422,10 +423,10 @@ mod tests {
     use serde_json::json;
 
     fn objects(line: &[u8]) -> Vec<Value> {
-        let mut whole = Objects::default();
+        let mut whole = ObjectParser::default();
         whole.push(line);
         let whole = whole.finish();
-        let mut pieces = Objects::default();
+        let mut pieces = ObjectParser::default();
         line.chunks(1).for_each(|piece| pieces.push(piece));
         assert_eq!(pieces.finish(), whole, "in pieces");
         whole
@@ -440,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_does_not_show_is_no_part_of_a_line() {
+    fn hidden_terminal_text_is_ignored() {
         let object = json!({"type": "result", "n": [1, -2.5e3, true, null, "a\"\\\u{1f600}b"]});
         let text = object.to_string();
         let utf_16: Vec<u8> = "\u{feff}{\"type\":\"result\"}".encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -469,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn text_about_an_object_is_none() {
+    fn quoted_object_is_not_parsed() {
         for line in [
             "",
             "no object",
@@ -488,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn what_strict_readers_refuse_is_read() {
+    fn input_that_strict_parsers_refuse_is_parsed() {
         let line = b"{\"a\":\"x\\ud83dy\",\"b\":NaN,\"c\":-Infinity,\"d\":\"tab\there \xff\",\"e\":[1,],\"f\":\"\\ud83d\\ude00\"}";
         let read = json!({"a": "x\u{fffd}y", "b": null, "c": null, "d": "tab\there \u{fffd}", "e": [1], "f": "😀"});
         assert_eq!(objects(line), [read]);
@@ -499,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_object_is_shortened_and_stays_whole() {
+    fn long_object_is_shortened_and_stays_valid() {
         let long = "é\"\n".repeat(1 << 20);
         let denial = json!({"tool": "Write", "input": {"content": long}});
         let many: Vec<u32> = (0..2_000_000).collect();
@@ -511,7 +512,7 @@ mod tests {
         assert!(text.len() > 60 << 20);
         let mut line = LongLine::new();
         text.as_bytes().chunks(65_536).for_each(|piece| line.push(piece));
-        let Short::Objects(short) = line.finish() else { panic!("it is an object") };
+        let ShortenedLine::Objects(short) = line.finish() else { panic!("it is an object") };
         assert!(short.len() < 16 << 20, "{}", short.len());
         let short: Value = serde_json::from_str(&short).unwrap();
         assert_eq!(short["terminal_reason"], "completed");
@@ -523,10 +524,10 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_keeps_its_ends() {
+    fn long_text_keeps_both_ends() {
         let mut line = LongLine::new();
         line.push(format!("begin{}the \"end\"", "x".repeat(3 << 20)).as_bytes());
-        let Short::Text(text) = line.finish() else { panic!("it is no object") };
+        let ShortenedLine::Text(text) = line.finish() else { panic!("it is no object") };
         assert!(text.starts_with("begin") && text.ends_with("the \"end\"") && text.len() < 2 * TAIL);
     }
 }

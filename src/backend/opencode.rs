@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::catalog::{OPENCODE, check_effort, check_model, example_model};
 use super::{
-    Backend, Decoder, Enforcement, LaunchPlan, Probe, Refusal, Session, Stdin, StopSignal, StopStep, Turn, environment,
-    probe,
+    Backend, Decoder, Enforcement, LaunchPlan, Probe, PromptInput, Refusal, Session, StopSignal, StopStep, Turn,
+    environment, probe,
 };
 use crate::mission::spec::{Mission, Permissions};
 
@@ -39,15 +39,15 @@ impl Backend for OpenCode {
         }
     }
 
-    fn tells_usage_in_time(&self) -> bool {
+    fn reports_usage_in_time(&self) -> bool {
         true
     }
 
-    fn edits_by_itself(&self) -> &'static [&'static str] {
+    fn self_edited_files(&self) -> &'static [&'static str] {
         &["opencode.json", "opencode.jsonc", ".opencode/opencode.json", ".opencode/opencode.jsonc"]
     }
 
-    fn without_own_edit(&self, before: &str, now: &str) -> Option<String> {
+    fn without_self_edit(&self, before: &str, now: &str) -> Option<String> {
         without_schema(before, now)
     }
 
@@ -57,7 +57,7 @@ impl Backend for OpenCode {
             env_set.insert("OPENCODE_CONFIG_CONTENT".into(), config);
         }
         if turn.mission.permissions == Permissions::ReadOnly {
-            // Laid over every configuration file; `edit` covers all tools that write.
+            // Overrides every configuration file; `edit` covers all tools that write.
             env_set.insert("OPENCODE_PERMISSION".into(), json!({"edit": "deny", "bash": "deny"}).to_string());
         }
         LaunchPlan {
@@ -65,7 +65,7 @@ impl Backend for OpenCode {
             args: args(turn),
             env_set,
             env_remove: environment::removed(&[]),
-            stdin: Stdin::Once(turn.prompt.into()),
+            stdin: PromptInput::Once(turn.prompt.into()),
             files: Vec::new(),
             // It ignores SIGINT.
             stop: vec![StopStep { signal: StopSignal::Terminate, grace: Duration::from_secs(5) }],
@@ -73,7 +73,7 @@ impl Backend for OpenCode {
     }
 
     fn decoder(&self, _turn: &Turn<'_>) -> Box<dyn Decoder> {
-        Box::new(stream::Reader::default())
+        Box::new(stream::OpenCodeStream::default())
     }
 
     fn probe(&self) -> Probe {
@@ -96,7 +96,7 @@ fn check_provider(model: Option<&str>) -> Result<(), Refusal> {
         Some(model) if !model.contains('/') => Err(Refusal::Model {
             backend: OPENCODE.into(),
             model: model.into(),
-            accepted: format!("it wants provider/model, for example {:?}", example_model(OPENCODE)),
+            accepted: format!("it needs provider/model, for example {:?}", example_model(OPENCODE)),
         }),
         _ => Ok(()),
     }
@@ -104,9 +104,9 @@ fn check_provider(model: Option<&str>) -> Result<(), Refusal> {
 
 fn args(turn: &Turn<'_>) -> Vec<String> {
     let mission = turn.mission;
-    // Without --auto it stops, with status 0, at the first thing outside its directory.
+    // Without --auto it exits, with status 0, at the first access outside its directory.
     let mut args = vec!["run".to_owned(), "--format=json".into(), "--auto".into()];
-    // For a session this must be the directory that it began in: with another one it hangs.
+    // A session must continue in the directory in which it began: in another one it hangs.
     args.push(format!("--dir={}", turn.dir.display()));
     args.extend(mission.model.as_ref().map(|model| format!("--model={model}")));
     args.extend(mission.effort.as_ref().map(|effort| format!("--variant={effort}")));
@@ -130,7 +130,7 @@ mod tests {
     use super::without_schema;
 
     #[test]
-    fn only_the_schema_that_it_names_by_itself_is_taken_out() {
+    fn only_the_schema_added_by_opencode_is_removed() {
         let named = |rest: &str| format!("{{\n  \"$schema\": \"https://opencode.ai/config.json\",{rest}");
         for before in ["{}", " \n{ \"a\": 1 }\n", "{\n  // why\n  \"a\": 1\n}"] {
             let rest = before.trim_start().strip_prefix('{').unwrap();
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(without_schema("{}", &named("\"b\": 2}")).as_deref(), Some("{\"b\": 2}"));
         let has_it = named("\"a\": 1}");
         assert_eq!(without_schema(&has_it, &named("\"a\": 2}")), None, "it was there before");
-        assert_eq!(without_schema("// why\n{}", &named("}")), None, "there it leaves the file alone");
+        assert_eq!(without_schema("// why\n{}", &named("}")), None, "it does not change such a file");
         assert_eq!(without_schema("{}", "{\"a\": 1}"), None);
     }
 }

@@ -1,12 +1,12 @@
-//! How to ask each CLI what version it is and whether it is logged in, and what its answers mean. Only the questions and
-//! the reading: asking is done by whoever may start processes. Nothing here sees a key, only whether a variable is set.
+//! The commands by which each CLI reports its version and login, and the parsing of their output. The commands run
+//! elsewhere. Nothing here reads a key, only whether a variable is set.
 
 use serde_json::Value;
 
 use super::lines::object;
 use super::{LoginFile, OwnService, Probe};
 
-/// The version in what `--version` printed: `2.1.330 (Claude Code)`, `codex-cli 0.169.0`, `0.61.0`.
+/// Parses the output of `--version`: `2.1.330 (Claude Code)`, `codex-cli 0.169.0`, `0.61.0`.
 pub fn read_version(stdout: &str) -> Option<String> {
     stdout
         .split_whitespace()
@@ -15,16 +15,17 @@ pub fn read_version(stdout: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// What is to be said of a version that was not tested; `None` for the one that was, and where none was.
+/// Describes a version that was not tested. `None` for the tested version, and if no version was tested.
 pub fn untested(version: &str, tested: &str) -> Option<String> {
     let number =
         |version: &str| version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect::<Vec<u64>>();
     if tested.is_empty() || version == tested {
         return None;
     }
-    Some(match number(version) < number(tested) {
-        true => format!("untested: older than {tested}, which was; update it if its workers fail at once"),
-        false => format!("untested: newer than {tested}, which was; most likely it works"),
+    Some(if number(version) < number(tested) {
+        format!("untested: older than the tested {tested}; update it if its workers fail at once")
+    } else {
+        format!("untested: newer than the tested {tested}; most likely it works")
     })
 }
 
@@ -100,17 +101,17 @@ pub fn opencode() -> Probe {
     }
 }
 
-/// For backends that have no status command.
+/// Returns `None`, for backends without a status command.
 pub fn read_nothing(_stdout: &str, _exit_code: i32) -> Option<bool> {
     None
 }
 
-/// `claude auth status` prints one JSON object over several lines, and exits with 0 or 1.
+/// Parses `claude auth status`, which prints one JSON object over several lines, and exits with 0 or 1.
 fn read_claude_code(stdout: &str, _exit_code: i32) -> Option<bool> {
     object(stdout.trim())?.get("loggedIn").and_then(Value::as_bool)
 }
 
-/// `codex login status` exits with 0 when logged in and with 1 when not.
+/// Evaluates `codex login status`, which exits with 0 if logged in and with 1 if not.
 fn read_codex(_stdout: &str, exit_code: i32) -> Option<bool> {
     match exit_code {
         0 => Some(true),
@@ -119,7 +120,7 @@ fn read_codex(_stdout: &str, exit_code: i32) -> Option<bool> {
     }
 }
 
-/// A provider that the user configured has a key of its own, of which `codex login status` knows nothing.
+/// Returns whether the user configured a provider with a key of its own, which `codex login status` does not report.
 fn names_a_provider(config: &str) -> bool {
     let Ok(config) = toml::from_str::<toml::Table>(config) else { return false };
     let provider = |table: &toml::Table| table.get("model_provider").and_then(toml::Value::as_str).map(str::to_owned);
@@ -128,8 +129,8 @@ fn names_a_provider(config: &str) -> bool {
     profile.and_then(provider).or_else(|| provider(&config)).is_some_and(|provider| provider != "openai")
 }
 
-/// `opencode auth list` ends its lists with `2 credentials` and `1 environment variable`, between drawing characters.
-/// None of them does not mean that it cannot work: a provider in the user's configuration may hold its own key.
+/// Parses `opencode auth list`, which ends its lists with `2 credentials` and `1 environment variable`, between drawing
+/// characters. Without credentials the login is unknown: a provider in the user's configuration may hold its own key.
 fn read_opencode(stdout: &str, exit_code: i32) -> Option<bool> {
     let words: Vec<&str> = stdout.split_whitespace().collect();
     let has_some = words.windows(2).any(|pair| {
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_from_what_each_cli_prints() {
+    fn version_of_each_cli_is_parsed() {
         for (printed, version) in [
             ("2.1.330 (Claude Code)\n", Some("2.1.330")),
             ("codex-cli 0.169.0\n", Some("0.169.0")),
@@ -165,16 +166,16 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_was_not_tested_is_said_to_be_so() {
-        let said = |version| untested(version, "2.1.330").map(|text| text[..15].to_owned());
-        assert_eq!(said("2.1.330"), None);
-        assert_eq!(said("2.1.99").as_deref(), Some("untested: older"));
-        assert_eq!(said("2.10.0-beta.1").as_deref(), Some("untested: newer"));
+    fn untested_version_is_reported() {
+        let report = |version| untested(version, "2.1.330").map(|text| text[..15].to_owned());
+        assert_eq!(report("2.1.330"), None);
+        assert_eq!(report("2.1.99").as_deref(), Some("untested: older"));
+        assert_eq!(report("2.10.0-beta.1").as_deref(), Some("untested: newer"));
         assert_eq!(untested("1.0", ""), None);
     }
 
     #[test]
-    fn logins_are_read_from_what_each_cli_answers() {
+    fn login_of_each_cli_is_parsed() {
         let claude = "{\n  \"loggedIn\": false,\n  \"authMethod\": \"none\"\n}\n";
         assert_eq!(read_claude_code(claude, 1), Some(false));
         assert_eq!(read_claude_code(r#"{"loggedIn":true}"#, 0), Some(true));
@@ -186,8 +187,9 @@ mod tests {
         assert_eq!(read_opencode("└  2 credentials\n", 0), Some(true));
         assert_eq!(read_opencode("└  0 credentials\n┌  Environment\n└  1 environment variable\n", 0), Some(true));
     }
+
     #[test]
-    fn another_provider_is_read_from_the_configuration_of_codex() {
+    fn other_provider_of_codex_is_recognised() {
         for (config, named) in [
             ("model_provider = 'mine'", true),
             ("model_provider = 'openai'", false),

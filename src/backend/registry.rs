@@ -1,4 +1,4 @@
-//! The backends by name: the four built in and those of the user's settings. It only finds them.
+//! The backends by name: the four built-in ones and those of the user's settings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ pub struct Backends {
     by_name: BTreeMap<String, Arc<dyn Backend>>,
 }
 
+/// A name that no backend has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no backend {name:?}; there are {}", known.join(", "))]
+#[error("cannot use the backend {name:?}: there are only {}", known.join(", "))]
 pub struct UnknownBackend {
     pub name: String,
     pub known: Vec<String>,
@@ -26,8 +27,8 @@ impl Hinted for UnknownBackend {
 }
 
 impl Backends {
-    /// The built-in ones and the user's. A custom one cannot take a built-in's name ([`CustomBackend::check_settings`]
-    /// says so when the settings are read; here the built-in one wins).
+    /// Creates the built-in backends and the user's. A custom backend cannot have a built-in name:
+    /// [`CustomBackend::check_settings`] refuses it when the settings are read, and here the built-in one wins.
     pub fn with_custom(customs: Vec<CustomBackend>) -> Self {
         let built_in: [Arc<dyn Backend>; 4] =
             [Arc::new(Codex::default()), Arc::new(ClaudeCode), Arc::new(Gemini), Arc::new(OpenCode)];
@@ -43,7 +44,7 @@ impl Backends {
             .ok_or_else(|| UnknownBackend { name: name.to_owned(), known: self.names().map(str::to_owned).collect() })
     }
 
-    /// In alphabetical order.
+    /// Returns the names in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
     }
@@ -54,11 +55,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_backend_is_answered_with_the_known_ones() {
+    fn unknown_backend_lists_known_ones() {
         let error = Backends::with_custom(Vec::new()).get("claude").err().map(|error| error.to_string());
         assert_eq!(
             error.as_deref(),
-            Some(r#"there is no backend "claude"; there are claudecode, codex, gemini, opencode"#)
+            Some(r#"cannot use the backend "claude": there are only claudecode, codex, gemini, opencode"#)
         );
     }
 }

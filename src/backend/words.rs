@@ -27,8 +27,8 @@ impl AgentEvent {
             }
             AgentEvent::Edited { paths } => format!("edited {}", paths.join(", ")),
             AgentEvent::Denied { what } => format!("was not permitted: {what}"),
-            AgentEvent::Retrying { failure, .. } => format!("tries again after: {}", failure.message),
-            AgentEvent::Received { text: Some(text), .. } => format!("heard: {text}"),
+            AgentEvent::Retrying { failure, .. } => format!("retrying after: {}", failure.message),
+            AgentEvent::Received { text: Some(text), .. } => format!("received: {text}"),
             AgentEvent::Received { text: None, .. } => "received a message".to_owned(),
             AgentEvent::Usage { usage } => format!("used {} tokens", usage.input_tokens + usage.output_tokens),
             AgentEvent::Warning { text } => format!("warning: {text}"),

@@ -250,7 +250,7 @@ impl Logs<'_> {
                     None => return Ok(()),
                 },
                 () = self.changes.next() => {
-                    tail.look_again();
+                    tail.poll_now();
                     teller.look_again();
                     if self.is_over(attempt)? {
                         tail.finish();

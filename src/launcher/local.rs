@@ -1,4 +1,4 @@
-//! Supervisors on this host: started detached, so that they live on when the server dies, and woken over a socket.
+//! Supervisors on this host. They are started detached, so that they outlive the server, and woken over a socket.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -27,8 +27,8 @@ const READY_CEILING: Duration = Duration::from_secs(30);
 pub enum LaunchError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    #[error("cannot start the supervisor: {said}; its log is {}", log.display())]
-    NotReady { said: String, log: PathBuf },
+    #[error("cannot start the supervisor: {cause}; its log is {}", log.display())]
+    NotReady { cause: String, log: PathBuf },
     #[error("cannot use the folder for sockets {}: it belongs to another user", path.display())]
     ForeignFolder { path: PathBuf },
     #[error("cannot create the folder for sockets {}", path.display())]
@@ -55,12 +55,12 @@ pub async fn start(program: &Program, attempt: &AttemptDir, secrets: &Secrets) -
     let launch = DetachedLaunch {
         program: program.clone(),
         args: vec!["supervise".into(), attempt.root().into()],
-        // Not the worktree: a supervisor must not keep a folder in use that is to be removed.
+        // Not the worktree: a supervisor must not use a folder that is to be removed.
         cwd: attempt.root().to_owned(),
         env_set: secrets.variable(),
         env_remove: vec![TAG_VARIABLE.to_owned()],
         log: attempt.supervisor_log(),
-        held: false,
+        keep_stdin: false,
     };
     let started = start_detached(&launch)?;
     crash_point::at(Point::SupervisorSpawned);
@@ -71,7 +71,7 @@ pub async fn start(program: &Program, attempt: &AttemptDir, secrets: &Secrets) -
 #[derive(Debug)]
 pub struct RunningVerification {
     /// The supervisor's stdin. When it is dropped, or this process ends, the supervisor exits and removes everything.
-    pub held: Option<ChildStdin>,
+    pub stdin: Option<ChildStdin>,
     pub exited: JoinHandle<std::io::Result<ExitStatus>>,
 }
 
@@ -84,34 +84,35 @@ pub async fn start_verification(program: &Program, dir: &VerificationDir) -> Res
         env_set: BTreeMap::new(),
         env_remove: vec![TAG_VARIABLE.to_owned()],
         log: dir.supervisor_log(),
-        held: true,
+        keep_stdin: true,
     };
-    let Started { held, exited, .. } = until_ready(start_detached(&launch)?, launch.log).await?;
-    Ok(RunningVerification { held, exited })
+    let ReadySupervisor { stdin, exited, .. } = until_ready(start_detached(&launch)?, launch.log).await?;
+    Ok(RunningVerification { stdin, exited })
 }
 
-/// Without the stream on which it says that it is ready.
-struct Started {
+/// A supervisor that has reported that it is ready.
+struct ReadySupervisor {
     identity: Identity,
-    held: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
     exited: JoinHandle<std::io::Result<ExitStatus>>,
 }
 
-async fn until_ready(started: Detached, log: PathBuf) -> Result<Started, LaunchError> {
-    let Detached { identity, ready, held, exited } = started;
+async fn until_ready(started: Detached, log: PathBuf) -> Result<ReadySupervisor, LaunchError> {
+    let Detached { identity, ready, stdin, exited } = started;
     let mut line = String::new();
     let mut ready = BufReader::new(ready);
-    let said = match tokio::time::timeout(READY_CEILING, ready.read_line(&mut line)).await {
-        Ok(Ok(_)) if line.trim() == READY => return Ok(Started { identity, held, exited }),
-        Ok(Ok(0)) => "it ended at once".to_owned(),
+    let cause = match tokio::time::timeout(READY_CEILING, ready.read_line(&mut line)).await {
+        Ok(Ok(_)) if line.trim() == READY => return Ok(ReadySupervisor { identity, stdin, exited }),
+        Ok(Ok(0)) => "it exited at once".to_owned(),
         Ok(Ok(_)) => line.trim().to_owned(),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => "it said nothing".to_owned(),
+        Err(_) => "it did not report that it is ready".to_owned(),
     };
-    Err(LaunchError::NotReady { said, log })
+    Err(LaunchError::NotReady { cause, log })
 }
 
-/// Where the sockets lie: the user's runtime folder, since socket paths must be short (104 bytes on macOS).
+/// Returns the folder of the sockets, which it creates in the user's runtime folder, since socket paths must be short
+/// (104 bytes on macOS).
 pub fn socket_folder() -> Result<PathBuf, LaunchError> {
     let uid = rustix::process::getuid().as_raw();
     let folder = match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_dir()) {
@@ -121,7 +122,7 @@ pub fn socket_folder() -> Result<PathBuf, LaunchError> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
     let fail = |source| LaunchError::SocketFolder { path: folder.clone(), source };
     made.map_err(fail)?;
-    // In /tmp anybody could have made it before us.
+    // In /tmp another user could have created it before.
     let metadata = std::fs::symlink_metadata(&folder).map_err(fail)?;
     if !metadata.is_dir() || metadata.uid() != uid {
         return Err(LaunchError::ForeignFolder { path: folder });
@@ -132,17 +133,17 @@ pub fn socket_folder() -> Result<PathBuf, LaunchError> {
     Ok(folder)
 }
 
-/// The fast path to a supervisor; `None` where it cannot be reached (it looks at its files by itself then).
+/// Connects to the socket of a supervisor. `None` if it cannot be reached; it then polls its files.
 pub async fn connect(socket: &Path) -> Option<UnixStream> {
     UnixStream::connect(socket).await.ok()
 }
 
-/// Tells a supervisor that there is something in its inbox.
+/// Wakes a supervisor after an entry was posted to its inbox.
 pub async fn wake(socket: &Path) {
     let Some(mut stream) = connect(socket).await else { return };
     let Ok(mut line) = serde_json::to_vec(&ToSupervisor::CheckInbox) else { return };
     line.push(b'\n');
-    // Not reached is not lost: the inbox is looked at every second.
+    // An error loses nothing, since the supervisor polls its inbox every second.
     let _ = stream.write_all(&line).await;
     let _ = stream.shutdown().await;
 }

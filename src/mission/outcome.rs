@@ -457,12 +457,13 @@ pub struct Cleanup {
     pub daemons_left: Vec<String>,
 }
 
+/// How certain it is that no process of the worker is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Containment {
-    /// Every process that could be the worker's was checked.
+    /// Every process that could be the worker's was checked, and the process that ended them adopts every orphan.
     Full,
-    /// The system hides some of the necessary information.
+    /// The system hid something, or orphans without the tag could have escaped before the scan.
     #[default]
     BestEffort,
 }

@@ -134,7 +134,7 @@ impl Actor {
         let instruction = Instruction::Message { text: message.text.clone(), delivery: message.delivery };
         let Some(id) = self.post(worker, Some(self.author()), instruction)? else { return Ok(None) };
         let running = self.live.get(&worker.id).is_some_and(|status| status.phase == Phase::Running);
-        let hears = self.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.hears_messages());
+        let hears = self.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.accepts_live_messages());
         let live = running && (hears || message.delivery == Delivery::Interrupt);
         Ok(Some(MessageAnswer {
             message_id: id,

@@ -26,7 +26,7 @@ use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Cleanup, Containment, Failure, FailureKind, Outcome, Run};
 use crate::mission::registry::Worker;
-use crate::process::{self, Identity, Private, Scope, Signal, Tree};
+use crate::process::{self, Identity, ProcessScope, ProcessTree, Signal, WorkerPlaces};
 
 /// Interval at which files are polled if the socket cannot be used.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -155,7 +155,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
     let cleanup = swept.map_or(Cleanup::default(), |swept| Cleanup {
         survivors: swept.survivors.len() as u32,
         ended: swept.ended as u32,
-        daemons_left: swept.spared,
+        daemons_left: swept.allowlisted,
         // A dead supervisor adopts no orphans, so processes that hid their tag may have escaped.
         containment: Containment::BestEffort,
     });
@@ -225,25 +225,25 @@ fn unheard(attempt: &AttemptDir, status: Option<&LiveStatus>) -> Vec<String> {
 }
 
 /// Returns the scope of the processes that a dead supervisor started: those with its tag, and those that it recorded.
-fn scope_of(attempt: &AttemptDir, assignment: &Assignment) -> Scope {
-    Scope {
+fn scope_of(attempt: &AttemptDir, assignment: &Assignment) -> ProcessScope {
+    ProcessScope {
         tag: assignment.tag.clone(),
         roots: written_down(attempt),
-        spare: assignment.settings.shared_daemons.clone(),
+        allowlist: assignment.settings.shared_daemons.clone(),
         private: private_to(attempt, assignment),
-        ..Scope::default()
+        ..ProcessScope::default()
     }
 }
 
-fn private_to(attempt: &AttemptDir, assignment: &Assignment) -> Private {
+fn private_to(attempt: &AttemptDir, assignment: &Assignment) -> WorkerPlaces {
     let tree = assignment.ours.then(|| assignment.directory.clone());
     let places = [attempt.root().to_owned(), folder_beside(&assignment.socket)].into_iter().chain(tree).collect();
-    Private { places, since: None }
+    WorkerPlaces { places, since: None }
 }
 
 /// Returns the supervisor and its descendants as recorded. Empty if the machine was rebooted since.
 fn written_down(attempt: &AttemptDir) -> Vec<Identity> {
-    files::read_json::<Tree>(&attempt.processes()).ok().flatten().map(Tree::here).unwrap_or_default()
+    files::read_json::<ProcessTree>(&attempt.processes()).ok().flatten().map(ProcessTree::here).unwrap_or_default()
 }
 
 /// Sweeps again the attempts for which the cleanup was not conclusive.

@@ -295,7 +295,7 @@ fn why_not_started(error: io::Error, program: &Path) -> String {
 async fn ask(program: &Path, args: &[String], ceiling: Duration) -> Result<Said, NoAnswer> {
     let mut command = tokio::process::Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(backend::is_the_bosses)) {
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(backend::is_boss_variable)) {
         command.env_remove(name);
     }
     let started = command.process_group(0).kill_on_drop(true).spawn();

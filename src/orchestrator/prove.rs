@@ -23,7 +23,7 @@ use crate::git::Repository;
 use crate::launcher::local;
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Missing, Verification};
-use crate::process::{self, Private, Scope, Tree};
+use crate::process::{self, ProcessScope, ProcessTree, WorkerPlaces};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
@@ -57,7 +57,7 @@ pub(super) async fn prove(
         Ok(mut run) => {
             // Only its exit matters: by then, its result is in its folder.
             let _ = (&mut run.exited).await;
-            drop(run.held.take());
+            drop(run.stdin.take());
             files::read_json(&dir.result()).map_err(|error| with_hints(&error))
         }
         Err(error) => Err(with_hints(&error)),
@@ -123,10 +123,12 @@ async fn take_away(dir: &VerificationDir) {
     let Ok(Some(_lease)) = lease::take(&dir.lock()) else { return };
     let run: Option<VerificationAssignment> = files::read_json(&dir.assignment()).ok().flatten();
     if let Some(run) = &run {
-        let known = files::read_json::<Tree>(&dir.processes()).ok().flatten().map(Tree::here).unwrap_or_default();
-        let spare = run.settings.shared_daemons.clone();
-        let private = Private { places: [run.tree(dir)].into_iter().chain(run.sockets.clone()).collect(), since: None };
-        let scope = Scope { tag: run.tag.clone(), roots: known, spare, private, ..Scope::default() };
+        let known =
+            files::read_json::<ProcessTree>(&dir.processes()).ok().flatten().map(ProcessTree::here).unwrap_or_default();
+        let allowlist = run.settings.shared_daemons.clone();
+        let private =
+            WorkerPlaces { places: [run.tree(dir)].into_iter().chain(run.sockets.clone()).collect(), since: None };
+        let scope = ProcessScope { tag: run.tag.clone(), roots: known, allowlist, private, ..ProcessScope::default() };
         process::sweep(&scope, GRACE).await;
         if let Some((sockets, folder)) = run.sockets.as_ref().zip(local::socket_folder().ok()) {
             sockets::remove_left(sockets, &folder);

@@ -76,7 +76,7 @@ impl Actor {
     /// Claude Code keeps to a cost by itself; the supervisor does the rest, where the CLI tells in time.
     fn budget_of(&self, worker: &Worker) -> Option<String> {
         let backend = self.context.backends.get(worker.next.backend.as_str()).ok()?;
-        let how = match backend.tells_usage_in_time() {
+        let how = match backend.reports_usage_in_time() {
             true => "enforced while it works",
             false => "enforced: none, the CLI tells what it used only at the end of a turn",
         };

@@ -1,19 +1,19 @@
-//! What the control groups around this process leave it, read from /proc/self/cgroup and /sys/fs/cgroup; Linux alone.
+//! The limits of the control groups of this process, read from /proc/self/cgroup and /sys/fs/cgroup, on Linux only.
 //!
-//! Version 1 and 2. The limits of all groups above count too. In a container the path that /proc names may be the host's,
-//! and its own group the root of what is mounted: so the root is looked at as well.
+//! It reads versions 1 and 2. The limits of all parent groups count too. In a container the path in /proc may be the
+//! host's, and the container's own group the root of the mount, so the root is read as well.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The tightest limit on memory, in bytes.
+/// Returns the tightest limit on memory, in bytes.
 pub(super) fn memory_limit() -> Option<u64> {
     tightest("memory", |group| {
         number(&group.join("memory.max")).or_else(|| number(&group.join("memory.limit_in_bytes")))
     })
 }
 
-/// What is left below the tightest limit on memory, in bytes. What the page cache holds and would give back is free.
+/// Returns the free memory below the tightest limit, in bytes. Reclaimable page cache counts as free.
 pub(super) fn free_memory() -> Option<u64> {
     tightest("memory", free_memory_in)
 }
@@ -38,20 +38,18 @@ fn tightest(controller: &str, read: impl Fn(&Path) -> Option<u64>) -> Option<u64
     groups(Path::new("/sys/fs/cgroup"), &membership, controller).iter().filter_map(|group| read(group)).min()
 }
 
-/// All groups that this process is in as far as the controller is concerned.
+/// Returns all groups of this process for this controller.
 fn groups(mounted: &Path, membership: &str, controller: &str) -> Vec<PathBuf> {
     let lines = membership.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         Some((fields.next()?, fields.next()?))
     });
     let roots = lines.filter_map(|(controllers, path)| {
-        let root = match controllers.split(',').any(|name| name == controller) {
-            true => mounted.join(controllers),
-            // The line of version 2 names no controller.
-            false if controllers.is_empty() => mounted.to_owned(),
-            false => return None,
-        };
-        Some((root, path))
+        // The line of version 2 names no controller.
+        if controllers.is_empty() {
+            return Some((mounted.to_owned(), path));
+        }
+        controllers.split(',').any(|name| name == controller).then(|| (mounted.join(controllers), path))
     });
     let chains = roots.flat_map(|(root, path)| {
         let below = Path::new(path.trim_start_matches('/'));
@@ -60,7 +58,8 @@ fn groups(mounted: &Path, membership: &str, controller: &str) -> Vec<PathBuf> {
     chains.collect()
 }
 
-/// `None` for "max", and for what cannot be read. Version 1 says no limit by a number near 2^63.
+/// Reads a number. `None` for "max", for an unreadable file, and for the number near 2^63 by which version 1 sets no
+/// limit.
 fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok().filter(|number| *number < 1 << 60)
 }
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_with_the_tightest_limit_above() {
+    fn version_2_counts_limits_of_parents() {
         let root = tempfile::tempdir().unwrap();
         write(
             root.path(),
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_in_a_container_that_sees_the_path_of_its_host() {
+    fn version_1_in_container_reads_the_root() {
         let root = tempfile::tempdir().unwrap();
         write(
             root.path(),

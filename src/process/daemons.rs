@@ -10,19 +10,19 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::identity::Record;
 use super::platform;
+use super::record::ProcessRecord;
 
 /// The places that belong to a worker alone.
 #[derive(Clone, Debug, Default)]
-pub struct Private {
+pub struct WorkerPlaces {
     /// The worker's worktree, folder and sockets.
     pub places: Vec<PathBuf>,
-    /// The worker's start. A path among the temporary files that was made later is its own too. `None`: not known.
+    /// The worker's start, if it is known. A temporary path that was created later is the worker's own too.
     pub since: Option<SystemTime>,
 }
 
-impl Private {
+impl WorkerPlaces {
     fn has(&self, path: &Path) -> bool {
         self.places.iter().any(|place| path.starts_with(place)) || self.is_new_and_temporary(path)
     }
@@ -34,7 +34,7 @@ impl Private {
         else {
             return false;
         };
-        // The topmost folder on the way was made first, and is the one that was chosen for the data.
+        // The topmost folder was created first, and was chosen for the data.
         let (folder, rest) = inside;
         let Some(first) = rest.components().next() else { return false };
         let made = std::fs::metadata(folder.join(first)).and_then(|metadata| metadata.created());
@@ -43,9 +43,9 @@ impl Private {
 }
 
 /// One kind of daemon, by the name that the settings use.
-struct Kind {
+struct DaemonKind {
     name: &'static str,
-    looks: fn(&Program) -> bool,
+    matches: fn(&CommandLine) -> bool,
     /// The options and the variable that name the place of its data or its socket.
     folder: (&'static [&'static str], &'static str),
     /// True for a data server. One whose working directory lies in a place of the worker is the worker's. Only one in a
@@ -54,37 +54,37 @@ struct Kind {
 }
 
 /// A process as its command line describes it.
-struct Program<'a> {
+struct CommandLine<'a> {
     /// The system's short name.
     short: &'a str,
     words: &'a [String],
     /// True if it has a session of its own, as daemons do.
-    apart: bool,
+    has_own_session: bool,
 }
 
-const fn kind(name: &'static str, looks: fn(&Program) -> bool) -> Kind {
-    Kind { name, looks, folder: (&[], ""), keeps_data: false }
+const fn kind(name: &'static str, matches: fn(&CommandLine) -> bool) -> DaemonKind {
+    DaemonKind { name, matches, folder: (&[], ""), keeps_data: false }
 }
 
 const fn kept_in(
     name: &'static str,
     options: &'static [&'static str],
     variable: &'static str,
-    looks: fn(&Program) -> bool,
-) -> Kind {
-    Kind { name, looks, folder: (options, variable), keeps_data: false }
+    matches: fn(&CommandLine) -> bool,
+) -> DaemonKind {
+    DaemonKind { name, matches, folder: (options, variable), keeps_data: false }
 }
 
 const fn data(
     name: &'static str,
     options: &'static [&'static str],
     variable: &'static str,
-    looks: fn(&Program) -> bool,
-) -> Kind {
-    Kind { name, looks, folder: (options, variable), keeps_data: true }
+    matches: fn(&CommandLine) -> bool,
+) -> DaemonKind {
+    DaemonKind { name, matches, folder: (options, variable), keeps_data: true }
 }
 
-const KINDS: &[Kind] = &[
+const KINDS: &[DaemonKind] = &[
     // Builds.
     kind("sccache", |it| it.is("sccache") && !it.first_argument("sccache").is_some_and(names_a_program)),
     kind("watchman", |it| it.is("watchman")),
@@ -110,7 +110,7 @@ const KINDS: &[Kind] = &[
             || it.dotnet("rzc") && it.has("server")
     }),
     // The daemon forks from the first command that needs it, and keeps that command's arguments.
-    kind("dmypy", |it| it.apart && it.any(|word| word == "mypy.dmypy" || word.ends_with("/dmypy"))),
+    kind("dmypy", |it| it.has_own_session && it.any(|word| word == "mypy.dmypy" || word.ends_with("/dmypy"))),
     kind("spring", |it| it.titled("spring server") || it.titled("spring app")),
     kind("eslint_d", |it| it.script("/eslint_d/lib/daemon.js") || it.titled("eslint_d")),
     kind("prettierd", |it| it.any(|word| word.contains("/prettierd/")) && it.script(".js")),
@@ -139,12 +139,12 @@ const KINDS: &[Kind] = &[
     kind("op", |it| it.is("op") && it.has("daemon")),
     // Terminals and desktops.
     kept_in("tmux", &["-S"], "TMUX_TMPDIR", |it| {
-        it.short == "tmux: server" || it.is("tmux") && it.apart && it.short != "tmux: client"
+        it.short == "tmux: server" || it.is("tmux") && it.has_own_session && it.short != "tmux: client"
     }),
     kept_in("screen", &[], "SCREENDIR", |it| it.is("SCREEN")),
     kept_in("zellij", &["--server"], "ZELLIJ_SOCKET_DIR", |it| it.is("zellij") && it.has("--server")),
-    kept_in("dtach", &["-n", "-c", "-A", "-N"], "", |it| it.is("dtach") && it.apart),
-    kept_in("abduco", &[], "ABDUCO_SOCKET_DIR", |it| it.is("abduco") && it.apart),
+    kept_in("dtach", &["-n", "-c", "-A", "-N"], "", |it| it.is("dtach") && it.has_own_session),
+    kept_in("abduco", &[], "ABDUCO_SOCKET_DIR", |it| it.is("abduco") && it.has_own_session),
     kind("mosh-server", |it| it.is("mosh-server")),
     kind("emacs", |it| {
         it.short.starts_with("emacs") && it.any(|word| word.starts_with("--") && word.contains("daemon"))
@@ -175,7 +175,9 @@ const KINDS: &[Kind] = &[
     data("etcd", &["--data-dir", "-data-dir"], "ETCD_DATA_DIR", |it| it.is("etcd")),
     // Synchronisation of files.
     kept_in("mutagen", &[], "MUTAGEN_DATA_DIRECTORY", |it| it.is("mutagen") && it.has("daemon") && it.has("run")),
-    kept_in("syncthing", &["--home", "-home"], "STHOMEDIR", |it| it.is("syncthing") && it.apart && !it.has("cli")),
+    kept_in("syncthing", &["--home", "-home"], "STHOMEDIR", |it| {
+        it.is("syncthing") && it.has_own_session && !it.has("cli")
+    }),
     kind("ollama", |it| it.is("ollama") && it.has("serve")),
 ];
 
@@ -184,7 +186,7 @@ pub fn known_daemons() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|kind| kind.name)
 }
 
-impl Program<'_> {
+impl CommandLine<'_> {
     /// Returns whether this is the name by which the program was called, or the system's name for it.
     fn is(&self, name: &str) -> bool {
         self.called() == name || self.short == name
@@ -264,12 +266,13 @@ impl Program<'_> {
     }
 }
 
-impl Kind {
+impl DaemonKind {
     /// Returns whether it keeps its data, or listens, in a place of the worker.
-    fn is_private(&self, program: &Program, pid: u32, private: &Private) -> bool {
+    fn is_private(&self, program: &CommandLine, pid: u32, private: &WorkerPlaces) -> bool {
         let (options, variable) = self.folder;
-        let told = || platform::environment_value(pid, variable).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let named = program.option(options).or_else(|| (!variable.is_empty()).then(told).flatten());
+        let from_environment =
+            || platform::environment_value(pid, variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = program.option(options).or_else(|| (!variable.is_empty()).then(from_environment).flatten());
         let working = || platform::working_directory(pid);
         match named {
             Some(path) if path.is_absolute() => private.has(&path),
@@ -280,12 +283,19 @@ impl Kind {
 }
 
 /// Returns the daemon's name if this process is one of the daemons in `names` and not the worker's own.
-pub(super) fn shared_daemon(record: &Record, apart: bool, names: &[String], private: &Private) -> Option<String> {
+pub(super) fn shared_daemon(
+    record: &ProcessRecord,
+    has_own_session: bool,
+    names: &[String],
+    private: &WorkerPlaces,
+) -> Option<String> {
     let arguments = platform::arguments(record.pid);
     let arguments: Vec<String> = arguments.into_iter().filter(|word| !word.is_empty()).collect();
-    let is_named = |kind: &Kind| names.iter().any(|name| name == kind.name);
-    if let Some((kind, words)) = kind_of(&record.name, &arguments, apart).filter(|(kind, _)| is_named(kind)) {
-        let program = Program { short: &record.name, words: &words, apart };
+    let is_named = |kind: &DaemonKind| names.iter().any(|name| name == kind.name);
+    if let Some((kind, words)) =
+        daemon_kind(&record.name, &arguments, has_own_session).filter(|(kind, _)| is_named(kind))
+    {
+        let program = CommandLine { short: &record.name, words: &words, has_own_session };
         return (!kind.is_private(&program, record.pid, private)).then(|| kind.name.to_owned());
     }
     let plain: Vec<&String> = names.iter().filter(|name| KINDS.iter().all(|kind| kind.name != **name)).collect();
@@ -293,10 +303,14 @@ pub(super) fn shared_daemon(record: &Record, apart: bool, names: &[String], priv
 }
 
 /// Returns the kind of a process, and its command line in the words that matched.
-fn kind_of<'a>(short: &str, arguments: &'a [String], apart: bool) -> Option<(&'static Kind, Cow<'a, [String]>)> {
+fn daemon_kind<'a>(
+    short: &str,
+    arguments: &'a [String],
+    has_own_session: bool,
+) -> Option<(&'static DaemonKind, Cow<'a, [String]>)> {
     let matching = |words: Cow<'a, [String]>| {
-        let program = Program { short, words: &words, apart };
-        let kind = KINDS.iter().find(|kind| (kind.looks)(&program) && (apart || !kind.keeps_data))?;
+        let program = CommandLine { short, words: &words, has_own_session };
+        let kind = KINDS.iter().find(|kind| (kind.matches)(&program) && (has_own_session || !kind.keeps_data))?;
         Some((kind, words))
     };
     // A title is one word with spaces in it; a path may have spaces too.
@@ -324,7 +338,7 @@ fn names_a_program(word: &str) -> bool {
 }
 
 /// Returns whether the process's working directory lies in a place of the worker.
-pub(super) fn works_in(pid: u32, private: &Private) -> bool {
+pub(super) fn works_in(pid: u32, private: &WorkerPlaces) -> bool {
     !private.places.is_empty()
         && platform::working_directory(pid)
             .is_some_and(|working| private.places.iter().any(|it| working.starts_with(it)))
@@ -337,12 +351,12 @@ mod tests {
     fn named(line: &str) -> Option<&'static str> {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let short: String = file_name(&words[0]).chars().take(15).collect();
-        kind_of(&short, &words, true).map(|(kind, _)| kind.name)
+        daemon_kind(&short, &words, true).map(|(kind, _)| kind.name)
     }
 
     /// Checks command lines as they appear in the process table.
     #[test]
-    fn each_daemon_is_known_by_its_command_line() {
+    fn daemons_are_recognised_by_command_line() {
         for (name, line) in [
             ("sccache", "/usr/local/bin/sccache"),
             ("sccache", "sccache --start-server"),
@@ -420,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_and_a_look_alike_are_no_daemons() {
+    fn clients_and_similar_names_are_no_daemons() {
         for line in [
             "vim sccache",
             "sh -c sccache",
@@ -444,23 +458,27 @@ mod tests {
             assert_eq!(named(line), None, "{line}");
         }
         let words = ["redis-server".to_owned()];
-        assert!(kind_of("redis-server", &words, false).is_none(), "a server of the worker's own session is no daemon");
+        assert!(daemon_kind("redis-server", &words, false).is_none(), "a server in the worker's session is no daemon");
     }
 
     #[test]
-    fn a_title_is_read_as_words() {
+    fn title_is_split_into_words() {
         let title = ["java -Xmx64m org.gradle.launcher.daemon.bootstrap.GradleDaemon 8.5".to_owned(), "300".to_owned()];
-        assert_eq!(kind_of("sleep", &title, false).map(|(kind, _)| kind.name), Some("gradle"));
+        assert_eq!(daemon_kind("sleep", &title, false).map(|(kind, _)| kind.name), Some("gradle"));
     }
 
     #[test]
-    fn what_keeps_its_data_with_the_worker_is_its_own() {
+    fn daemon_with_data_in_worker_places_is_private() {
         let folder = tempfile::tempdir().unwrap();
-        let private = Private { places: vec!["/w/tree".into()], since: None };
-        let own = |line: &str, private: &Private| {
+        let private = WorkerPlaces { places: vec!["/w/tree".into()], since: None };
+        let own = |line: &str, private: &WorkerPlaces| {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            let (kind, _) = kind_of(file_name(&words[0]), &words, true).unwrap();
-            kind.is_private(&Program { short: "", words: &words, apart: true }, std::process::id(), private)
+            let (kind, _) = daemon_kind(file_name(&words[0]), &words, true).unwrap();
+            kind.is_private(
+                &CommandLine { short: "", words: &words, has_own_session: true },
+                std::process::id(),
+                private,
+            )
         };
         assert!(own("postgres -D /w/tree/data", &private));
         assert!(own("postgres -D/w/tree/data", &private));
@@ -468,22 +486,22 @@ mod tests {
         assert!(own("gpg-agent --homedir=/w/tree/keys --daemon", &private));
         assert!(!own("gpg-agent --homedir /home/u/.gnupg --daemon", &private));
         assert!(own("tmux -S /w/tree/socket new -d", &private));
-        let here = Private { places: vec![std::env::current_dir().unwrap()], since: None };
-        assert!(own("redis-server *:6379", &here), "it works there");
+        let here = WorkerPlaces { places: vec![std::env::current_dir().unwrap()], since: None };
+        assert!(own("redis-server *:6379", &here), "by its working directory");
         assert!(own("postgres -D data", &here));
         assert!(!own("postgres -D /var/data", &here));
 
         let line = format!("gpg-agent --homedir {} --daemon", folder.path().join("keys").display());
         let since = std::fs::metadata(folder.path()).and_then(|it| it.created());
         if let Ok(since) = since {
-            assert!(own(&line, &Private { places: Vec::new(), since: Some(since) }), "made by the worker");
+            assert!(own(&line, &WorkerPlaces { places: Vec::new(), since: Some(since) }), "made by the worker");
             let later = since + std::time::Duration::from_secs(1);
-            assert!(!own(&line, &Private { places: Vec::new(), since: Some(later) }), "was there before");
+            assert!(!own(&line, &WorkerPlaces { places: Vec::new(), since: Some(later) }), "made before the worker");
         }
     }
 
     #[test]
-    fn other_names_stand_for_programs_and_main_classes() {
+    fn unknown_names_match_programs_and_main_classes() {
         let names = ["mydaemon".to_owned(), "MyDaemon".to_owned()];
         let names: Vec<&String> = names.iter().collect();
         let called = |line: &str| {

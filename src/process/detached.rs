@@ -1,4 +1,4 @@
-//! Starts a supervisor: a program that lives on when the server dies.
+//! Starts a supervisor: a program that outlives the server.
 //!
 //! It must become a session leader by itself, so it is started without a process group of its own (a group leader
 //! cannot call setsid) and without `pre_exec`, which would make the start slower with every MB that the server has.
@@ -12,8 +12,8 @@ use std::process::{ExitStatus, Stdio};
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
-use super::identity::Identity;
 use super::program::Program;
+use super::record::Identity;
 use super::spawn::{SpawnError, append_to, command, start};
 
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct DetachedLaunch {
     /// The file to which its stderr is appended; created with mode 0600 if missing.
     pub log: PathBuf,
     /// True if it gets a stdin that closes when this process ends, so that it can end too. Otherwise it has no stdin.
-    pub held: bool,
+    pub keep_stdin: bool,
 }
 
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub struct Detached {
     pub identity: Identity,
     /// Its stdout. It prints one line when it is ready, and nothing later, since the reader may be gone by then.
     pub ready: ChildStdout,
-    /// Its stdin, if requested. To be kept for as long as it is to run.
-    pub held: Option<ChildStdin>,
+    /// Its stdin, if requested. Dropping it ends the process.
+    pub stdin: Option<ChildStdin>,
     /// Its exit status. A task of the runtime reaps the process even if this handle is dropped.
     pub exited: JoinHandle<io::Result<ExitStatus>>,
 }
@@ -44,16 +44,17 @@ pub struct Detached {
 /// Starts a detached process. Must be called on a tokio runtime.
 pub fn start_detached(launch: &DetachedLaunch) -> Result<Detached, SpawnError> {
     let path = launch.program.path();
-    let program = launch.program.startable().ok_or_else(|| SpawnError::OwnProgramGone { program: path.to_owned() })?;
+    let program =
+        launch.program.startable().ok_or_else(|| SpawnError::OwnProgramMissing { program: path.to_owned() })?;
     let mut command = command(&program, &launch.args, &launch.cwd, &launch.env_set, &launch.env_remove);
     command.arg0(path);
-    let stdin = if launch.held { Stdio::piped() } else { Stdio::null() };
+    let stdin = if launch.keep_stdin { Stdio::piped() } else { Stdio::null() };
     command.stdin(stdin).stdout(Stdio::piped()).stderr(append_to(&launch.log, path)?);
     let (mut child, identity) = start(&mut command, &program, &launch.cwd)?;
     let ready = child.stdout.take().expect("stdout was asked for as a pipe three lines above");
-    let held = child.stdin.take();
+    let stdin = child.stdin.take();
     let exited = tokio::spawn(async move { child.wait().await });
-    Ok(Detached { identity, ready, held, exited })
+    Ok(Detached { identity, ready, stdin, exited })
 }
 
 #[cfg(test)]
@@ -70,12 +71,12 @@ mod tests {
             env_set: BTreeMap::from([("GREETING".to_owned(), "ready".into())]),
             env_remove: vec!["PATH".to_owned()],
             log: directory.path().join("log"),
-            held: false,
+            keep_stdin: false,
         }
     }
 
     #[tokio::test]
-    async fn says_that_it_is_ready_and_is_reaped() {
+    async fn detached_process_reports_ready_and_is_reaped() {
         let directory = tempfile::tempdir().unwrap();
         let script = "echo $GREETING; echo trouble >&2; while [ ! -e go ]; do :; done; exit 6";
         let detached = start_detached(&launch(&directory, script)).unwrap();
@@ -91,7 +92,7 @@ mod tests {
     /// `setsid` (util-linux) calls setsid directly if it can, and must fork if it leads a group.
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn can_become_a_session_leader() {
+    async fn detached_process_can_lead_session() {
         let directory = tempfile::tempdir().unwrap();
         let mut launch = launch(&directory, "");
         launch.program = Program::at("setsid".into());
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_program_is_named() {
+    async fn missing_program_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let mut launch = launch(&directory, "");
         launch.program = Program::at("/nowhere/supervisor".into());

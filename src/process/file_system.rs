@@ -1,15 +1,15 @@
-//! What kind of file system a folder lies on: locks do not hold everywhere.
+//! Detects network file systems, on which locks may not work.
 
 use std::path::Path;
 
-/// The kind, where it is one shared over a network, by which locks may be kept from others or forgotten. Of a folder that is
-/// not there yet, the nearest one above it that is. May hang, as network file systems do.
+/// Returns the kind of a network file system, on which locks may be invisible to others or lost. `None` for a local
+/// one. If the folder does not exist, checks the nearest parent that does. May hang, as network file systems do.
 pub fn network_file_system(folder: &Path) -> Option<&'static str> {
     let found = folder.ancestors().find_map(|folder| rustix::fs::statfs(folder).ok())?;
     kind(&found)
 }
 
-/// Numbers of `linux/magic.h` and of `statfs(2)`.
+/// Recognises the numbers of `linux/magic.h` and `statfs(2)`.
 #[cfg(target_os = "linux")]
 fn kind(found: &rustix::fs::StatFs) -> Option<&'static str> {
     const KINDS: [(u32, &str); 9] = [
@@ -23,7 +23,7 @@ fn kind(found: &rustix::fs::StatFs) -> Option<&'static str> {
         (0x7375_7245, "coda"),
         (0x6573_5546, "fuse"),
     ];
-    // The type of this field is another one on each architecture.
+    // The type of this field depends on the architecture.
     let number = found.f_type as u32;
     KINDS.iter().find(|(kind, _)| *kind == number).map(|(_, name)| *name)
 }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_is_not_there_yet_is_asked_for_as_well() {
+    fn missing_folder_is_checked_by_parent() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(network_file_system(folder.path()), network_file_system(&folder.path().join("not/yet/there")));
     }

@@ -1,12 +1,12 @@
-//! Waits until a file was written to or cut: inotify on Linux, kqueue on macOS. Does not read the file.
+//! Waits until a file was written to or truncated: inotify on Linux, kqueue on macOS. Does not read the file.
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::Growth;
+pub(super) use linux::GrowthWatch;
 #[cfg(not(target_os = "linux"))]
-pub(super) use others::Growth;
+pub(super) use others::GrowthWatch;
 
-/// Read on the runtime's own thread: `notify` has a thread for each file, and waking two threads for every line that a
-/// CLI prints costs more than all that is done with the line.
+/// Inotify is read on the runtime's own thread. The crate `notify` has a thread for each file, and waking two threads
+/// for every line that a CLI prints costs more than handling the line.
 #[cfg(target_os = "linux")]
 mod linux {
     use std::future::poll_fn;
@@ -19,32 +19,34 @@ mod linux {
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
-    /// What was written since the last read is one event of 16 bytes: the kernel joins equal ones. A few, to be sure.
-    const EVENTS: usize = 256;
+    /// Size of the buffer in bytes. All writes since the last read are one event of 16 bytes, since the kernel joins
+    /// equal events.
+    const BUFFER: usize = 256;
 
-    pub struct Growth {
+    pub struct GrowthWatch {
         inotify: AsyncFd<OwnedFd>,
     }
 
-    impl Growth {
-        /// Must be called within a runtime. An error: the user's instances or watches are used up.
-        pub fn watch(path: &Path) -> io::Result<Self> {
+    impl GrowthWatch {
+        /// Watches a file. Must be called within a runtime. Fails if the user's instances or watches are exhausted.
+        pub fn new(path: &Path) -> io::Result<Self> {
             let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
             inotify::add_watch(&inotify, path, inotify::WatchFlags::MODIFY)?;
-            // SAFETY: what an `OwnedFd` says is its descriptor is open and stays the same until it is dropped, which the
-            // `AsyncFd` does that owns it.
+            // SAFETY: the descriptor of an `OwnedFd` stays open and the same until it is dropped, and the `AsyncFd`
+            // owns it.
             Ok(Self { inotify: unsafe { AsyncFd::register_with_interest(inotify, Interest::READABLE)? } })
         }
 
-        /// Returns at once if it was written to since the last time. Dropping the future misses nothing.
+        /// Waits for the next write. Returns at once if there was one since the last call. Dropping the future loses no
+        /// event.
         pub async fn next(&self) -> io::Result<()> {
             loop {
                 let mut ready = poll_fn(|context| self.inotify.poll_read_ready(context)).await?;
-                let mut events = [0_u8; EVENTS];
+                let mut events = [0_u8; BUFFER];
                 match rustix::io::read(self.inotify.get_ref(), &mut events) {
                     Ok(count) => {
-                        // Less than it holds: there are no more, and the next one is told anew.
-                        if count < EVENTS / 2 {
+                        // There are no more events in the queue.
+                        if count < BUFFER / 2 {
                             ready.clear_ready();
                         }
                         return Ok(());
@@ -67,20 +69,20 @@ mod others {
     use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
     use tokio::sync::Notify;
 
-    pub struct Growth {
+    pub struct GrowthWatch {
         wake: Arc<Notify>,
-        /// Held only for its life.
+        /// Keeps the watch alive.
         _watcher: RecommendedWatcher,
     }
 
-    impl Growth {
-        pub fn watch(path: &Path) -> io::Result<Self> {
+    impl GrowthWatch {
+        pub fn new(path: &Path) -> io::Result<Self> {
             let wake = Arc::new(Notify::new());
-            let news = Arc::clone(&wake);
+            let on_event = Arc::clone(&wake);
             let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                // Opening and reading, by ourselves too, is not news.
+                // Opening and reading do not change the file.
                 if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
-                    news.notify_one();
+                    on_event.notify_one();
                 }
             });
             let mut watcher = watcher.map_err(io::Error::other)?;
@@ -88,7 +90,7 @@ mod others {
             Ok(Self { wake, _watcher: watcher })
         }
 
-        /// The permit of an event that came while nobody waited is kept, so none is missed.
+        /// Waits for the next event. An event that arrives while nothing waits is kept.
         pub async fn next(&self) -> io::Result<()> {
             self.wake.notified().await;
             Ok(())

@@ -1,7 +1,7 @@
-//! What the machine has left: memory, processes, disk. Facts only; what is too little is decided elsewhere.
+//! The free memory, processes, files and disk space of the machine. It sets no thresholds.
 //!
-//! A container's limits count where they are tighter than the machine's. Each fact is `None` where the system does not
-//! tell it. A look takes well under a millisecond.
+//! A container's limits count if they are tighter than the machine's. Each value is `None` if the system does not
+//! report it. Reading one takes well under a millisecond.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use super::cgroup;
 use super::platform;
 
-/// Physical memory, or the limit of the container around us where that is smaller, in bytes.
+/// Returns the physical memory, or the limit of the container if that is smaller, in bytes.
 pub fn total_memory_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     let limit = cgroup::memory_limit();
@@ -20,7 +20,7 @@ pub fn total_memory_bytes() -> Option<u64> {
     smaller(platform::total_memory(), limit)
 }
 
-/// What programs could still take without swapping, in bytes: memory that is free, or held by caches only.
+/// Returns the memory that programs could take without swapping, in bytes: free memory and caches.
 pub fn free_memory_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     let limit = cgroup::free_memory();
@@ -29,7 +29,7 @@ pub fn free_memory_bytes() -> Option<u64> {
     smaller(platform::free_memory(), limit)
 }
 
-/// How many more processes (on Linux threads too) the system would let this user start.
+/// Returns the number of processes (on Linux also threads) that this user may still start.
 pub fn free_processes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     let limit = cgroup::free_processes();
@@ -38,16 +38,16 @@ pub fn free_processes() -> Option<u64> {
     smaller(platform::free_processes(), limit)
 }
 
-/// How many more files this process may open.
+/// Returns the number of files that this process may still open.
 pub fn free_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile).current?;
-    // On Linux a link to /proc/self/fd. To look takes a file as well.
+    // On Linux a link to /proc/self/fd. Reading it takes a file as well.
     let open = std::fs::read_dir("/dev/fd").map_or(limit, |files| files.count() as u64);
     Some(limit.saturating_sub(open))
 }
 
-/// What this user may still write on the file system of a folder, in bytes. Of one that is not there yet, the nearest
-/// folder above it that is.
+/// Returns the free space for this user on the file system of a folder, in bytes. If the folder does not exist, uses
+/// the nearest parent that does.
 pub fn free_disk_bytes(folder: &Path) -> Option<u64> {
     let found = folder.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok())?;
     Some(found.f_bavail.saturating_mul(found.f_frsize))
@@ -62,12 +62,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_has_something_left() {
+    fn machine_has_free_resources() {
         let (total, free) = (total_memory_bytes().unwrap(), free_memory_bytes().unwrap());
         assert!(free > 0 && free <= total, "{free} of {total}");
         assert!(free_processes().unwrap() > 0);
         assert!(free_files().unwrap() > 0);
-        // Other tests in this process open and close files, too.
+        // Other tests in this process open and close files too.
         let is_counted = || {
             let files = free_files().unwrap();
             let _open = std::fs::File::open("/dev/null").unwrap();

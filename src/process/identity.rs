@@ -1,129 +1,92 @@
-//! Who a process is: its pid together with the time it started, since pids are used again.
-//!
-//! Reads only; nothing here signals or waits.
+//! Identification of processes by pid and start time, since pids are reused. Nothing here signals or waits.
 
 use std::collections::{BTreeSet, HashSet};
 
-use serde::{Deserialize, Serialize};
-
 use super::platform;
+use super::record::{Identity, ListedPid, ProcessRecord, ProcessState};
 
-/// On a machine that starts processes all the time there is always somebody new.
+/// Maximum number of listings, since a busy machine starts new processes all the time.
 const LISTINGS: usize = 5;
 
-/// A process that cannot be confused with a later one of the same pid. Valid on this host until it reboots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Identity {
-    pub pid: u32,
-    /// When it started. Linux: clock ticks since boot; macOS: microseconds since 1970. Only ever compared.
-    pub started: u64,
-}
-
-/// Why a process could not be identified.
+/// The reason why a process could not be identified.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("read the start time of this process ({pid}): the process table is hidden; on Linux /proc must be mounted")]
+    #[error(
+        "cannot read the start time of this process ({pid}): the process table is hidden; on Linux /proc must be mounted"
+    )]
     OwnHidden { pid: u32 },
 }
 
 impl Identity {
-    /// This very process.
+    /// Returns the identity of this process.
     pub fn own() -> Result<Self, IdentityError> {
         let pid = std::process::id();
         Self::of(pid).ok_or(IdentityError::OwnHidden { pid })
     }
 
-    /// Whoever has this pid now, a zombie that nobody has reaped included.
+    /// Returns the process that has this pid now, also if it is an unreaped zombie.
     pub fn of(pid: u32) -> Option<Self> {
         platform::record(pid).map(|record| record.identity())
     }
 
-    /// True while exactly this process exists and has not ended. A zombie has ended.
+    /// Returns whether exactly this process exists and has not ended. A zombie has ended.
     pub fn is_alive(&self) -> bool {
-        self.record().is_some_and(|record| record.state != State::Zombie)
+        self.record().is_some_and(|record| record.state != ProcessState::Zombie)
     }
 
-    /// The parent, if both still exist.
+    /// Returns the parent, if both still exist.
     pub fn parent(&self) -> Option<Self> {
         let parent = Self::of(self.record()?.parent)?;
-        // The parent may have ended, and its pid been used again, between the two reads.
+        // The parent may have ended between the two reads, and its pid may have been reused.
         let in_order = !platform::STARTS_IN_ORDER || parent.started <= self.started;
         let still = in_order && self.record()?.parent == parent.pid;
         still.then_some(parent)
     }
 
-    /// The short name that the system keeps: a hint for people, never a proof.
+    /// Returns the short name in the process table. It is a hint for users and no evidence.
     pub fn name(&self) -> Option<String> {
         self.record().map(|record| record.name)
     }
 
-    /// Whether it was started with `key=value` in its environment. `None`: the system hides that from us.
+    /// Returns whether it was started with `key=value` in its environment. `None` if the system hides the environment.
     pub fn environment_has(&self, key: &str, value: &str) -> Option<bool> {
         let has = platform::environment_has(self.pid, key, value)?;
-        // Read last: if it is the same process now, it was the same one while its environment was read.
+        // Checked last: if it is the same process now, it was the same while its environment was read.
         Some(has && self.record().is_some())
     }
 
-    pub(super) fn record(&self) -> Option<Record> {
+    pub(super) fn record(&self) -> Option<ProcessRecord> {
         platform::record(self.pid).filter(|record| record.started == self.started)
     }
 }
 
-/// One line of the process table.
-#[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub pid: u32,
-    pub started: u64,
-    pub parent: u32,
-    pub group: u32,
-    pub session: u32,
-    pub state: State,
-    pub name: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Active,
-    Stopped,
-    Zombie,
-}
-
-impl Record {
-    pub fn identity(&self) -> Identity {
-        Identity { pid: self.pid, started: self.started }
-    }
-}
-
-/// A pid, and what tells it from a later one of the same number, where the system lists that too.
-pub(super) type Listed = (u32, Option<u64>);
-
-/// Who was there at one moment. What costs in a look is to read about each process, not to list them; a later look leaves
-/// these out, since nobody is started by somebody who came after him.
+/// The processes that existed at one moment. A later scan skips them, since reading each process is expensive and
+/// listing them is not. None of them can descend from a process that was started later.
 #[derive(Clone, Debug, Default)]
-pub struct Bystanders(HashSet<(u32, u64)>);
+pub struct PreexistingProcesses(HashSet<(u32, u64)>);
 
-impl Bystanders {
-    /// All but this process. To be called before it starts anything.
+impl PreexistingProcesses {
+    /// Returns all processes except this one. To be called before this process starts any.
     pub fn now() -> Self {
         let own = std::process::id();
         let others = platform::listed().into_iter().filter(|(pid, _)| *pid != own);
-        Self(others.filter_map(|(pid, folder)| Some((pid, folder?))).collect())
+        Self(others.filter_map(|(pid, number)| Some((pid, number?))).collect())
     }
 
-    fn contain(&self, (pid, folder): &Listed) -> bool {
-        folder.is_some_and(|folder| self.0.contains(&(*pid, folder)))
+    fn contain(&self, (pid, number): &ListedPid) -> bool {
+        number.is_some_and(|number| self.0.contains(&(*pid, number)))
     }
 }
 
-/// The process table but for these, zombies included; empty if it cannot be read.
+/// Returns the process table without these processes, zombies included. Empty if it cannot be read.
 ///
-/// A list of pids is older than what is then read about them: a process that lives for a millisecond, and goes on in
-/// its child, is listed while it lives and read when it is gone. So it is listed again until there is nobody new.
-pub(super) fn records(but: &Bystanders) -> Vec<Record> {
+/// The pids are listed first and then read. A process that lives for a millisecond and continues in its child may be
+/// listed while it lives and read when it is gone. Therefore they are listed again until no new pid appears.
+pub(super) fn records(except: &PreexistingProcesses) -> Vec<ProcessRecord> {
     let mut listed = BTreeSet::new();
     let mut records = Vec::new();
     for _ in 0..LISTINGS {
-        let others = platform::listed().into_iter().filter(|listed| !but.contain(listed)).map(|(pid, _)| pid);
+        let others = platform::listed().into_iter().filter(|listed| !except.contain(listed)).map(|(pid, _)| pid);
         let new: Vec<u32> = others.filter(|pid| listed.insert(*pid)).collect();
         if new.is_empty() {
             break;
@@ -139,7 +102,7 @@ mod tests {
     use std::process::{Child, Command};
     use std::time::{Duration, Instant};
 
-    /// A child that is ended with the test, passed or not.
+    /// A child that is killed at the end of the test.
     struct Guarded(Child);
 
     impl Guarded {
@@ -169,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_itself_and_its_child() {
+    fn own_process_and_child_are_identified() {
         let own = Identity::own().unwrap();
         let mut child = Guarded::start("sleep", "30");
         let identity = Identity::of(child.0.id()).unwrap();
@@ -188,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_is_known_but_not_alive() {
+    fn zombie_is_identified_but_not_alive() {
         let mut child = Guarded::start("true", "");
         let identity = Identity::of(child.0.id()).unwrap();
         eventually("`true` to end", || !identity.is_alive());
@@ -198,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn another_start_time_is_another_process() {
+    fn other_start_time_is_another_process() {
         let own = Identity::own().unwrap();
         let earlier = Identity { started: own.started - 1, ..own };
         let path = std::env::var("PATH").unwrap();

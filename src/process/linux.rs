@@ -1,7 +1,8 @@
-//! The process table of Linux, read from /proc, and signals through pidfds. Twin of `macos.rs`.
+//! The process table of Linux, read from /proc, and signals by pidfd. It has the same functions as `macos.rs`.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirEntryExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,57 +11,56 @@ use procfs::FromRead;
 use procfs::process::{Stat, Status};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Resource, WaitId, WaitIdOptions, geteuid, getpid, getrlimit, getuid, pidfd_open,
+    Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions, geteuid, getpid, getrlimit, getuid, pidfd_open,
     pidfd_send_signal, waitid,
 };
 
-use super::Identity;
-use super::identity::{Listed, Record, State};
-use super::signal::{Delivery, checked_kill};
-use super::usage::Usage;
+use super::record::{ListedPid, ProcessRecord, ProcessState};
 
 /// Start times come from one monotonic clock, so a worker's processes never start before its root.
 pub(super) const STARTS_IN_ORDER: bool = true;
 
-/// Of the line of one process: a name of 64 characters and 51 numbers are fewer bytes.
-const STAT_MOST: usize = 2_048;
+/// Maximum size in bytes of a process's line, which has a name of 64 characters and 51 numbers.
+const STAT_SIZE: usize = 2_048;
 
-/// So near to the limit on processes it is looked at more closely.
-const NEAR: u64 = 2_000;
+/// Distance to the limit on processes below which the threads of this user are counted.
+const NEAR_LIMIT: u64 = 2_000;
 
-/// Read by hand: a look asks about every process of the machine, and reading all fields of each takes twice the time.
-pub(super) fn record(pid: u32) -> Option<Record> {
-    let mut buffer = [0; STAT_MOST];
+/// Reads a process. Parses only the necessary fields, since a scan reads every process and all fields take twice the
+/// time.
+pub(super) fn record(pid: u32) -> Option<ProcessRecord> {
+    let mut buffer = [0; STAT_SIZE];
     let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)).ok()?;
     parse(pid, &String::from_utf8_lossy(&buffer[..length]))
 }
 
-/// `<pid> (<name>) <state> <parent> <group> <session> …`, see proc(5); a name may hold anything.
-fn parse(pid: u32, stat: &str) -> Option<Record> {
+/// Parses `<pid> (<name>) <state> <parent> <group> <session> …`, see proc(5). A name may contain any character.
+fn parse(pid: u32, stat: &str) -> Option<ProcessRecord> {
     let (head, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().take(20).collect();
     let number = |at: usize| fields.get(at)?.parse().ok();
-    Some(Record {
+    Some(ProcessRecord {
         pid,
         started: fields.get(19)?.parse().ok()?,
         parent: number(1)?,
         group: number(2)?,
         session: number(3)?,
         state: match *fields.first()? {
-            // A main thread that has ended looks like a zombie while the other threads go on.
-            "Z" | "X" | "x" if number(17)? <= 1 => State::Zombie,
-            "T" | "t" => State::Stopped,
-            _ => State::Active,
+            // A main thread that has ended has the state of a zombie while the other threads continue.
+            "Z" | "X" | "x" if number(17)? <= 1 => ProcessState::Zombie,
+            "T" | "t" => ProcessState::Stopped,
+            _ => ProcessState::Active,
         },
         name: head.split_once('(')?.1.to_owned(),
     })
 }
 
-/// Every pid that can be seen, with the inode number of its folder; empty if /proc cannot be read.
+/// Returns every visible pid with the inode number of its folder. Empty if /proc cannot be read.
 ///
-/// The kernel drops a folder with its process, and numbers each new one anew (`proc_flush_pid`, `get_next_ino`). It may
-/// forget one earlier, for want of memory: then a process gets another number, but never that of another.
-pub(super) fn listed() -> Vec<Listed> {
+/// The kernel removes a folder with its process and gives each new folder a new number (`proc_flush_pid`,
+/// `get_next_ino`). Short of memory it may remove a folder earlier. The process then gets a new number, but never that
+/// of another process.
+pub(super) fn listed() -> Vec<ListedPid> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -68,14 +68,14 @@ pub(super) fn listed() -> Vec<Listed> {
     entries.flatten().filter_map(listed).collect()
 }
 
-/// Its children, by each of its threads.
+/// Returns the children of all threads of a process.
 pub(super) fn children(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
-/// Where a pid and a start time mean one process: this boot, and this namespace of processes.
+/// Identifies the boot and the process namespace in which a pid and a start time are unique.
 pub(super) fn host() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
@@ -85,7 +85,8 @@ pub(super) fn host() -> String {
     }
 }
 
-/// `None` if the system hides the environment. A process that has gone has no environment: `Some(false)`.
+/// Returns whether a process was started with this variable. `None` if the system hides the environment. `Some(false)`
+/// if the process has ended.
 pub(super) fn environment_has(pid: u32, key: &str, value: &str) -> Option<bool> {
     match fs::read(format!("/proc/{pid}/environ")) {
         Ok(environment) => Some(environment.split(|byte| *byte == 0).any(|entry| is_entry(entry, key, value))),
@@ -94,7 +95,7 @@ pub(super) fn environment_has(pid: u32, key: &str, value: &str) -> Option<bool> 
     }
 }
 
-/// What a process was started with under this name, if that can be seen.
+/// Returns the value with which a process was started for this variable, if it is visible.
 pub(super) fn environment_value(pid: u32, key: &str) -> Option<String> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let mut entries = environment.split(|byte| *byte == 0);
@@ -124,30 +125,21 @@ pub(super) fn runs_as_us(pid: u32) -> bool {
         .is_ok_and(|status| [status.ruid, status.euid, status.suid].contains(&us))
 }
 
-/// CPU time of the process and of the children it has waited for, and its resident memory.
-pub(super) fn usage(pid: u32) -> Option<Usage> {
+/// Returns the CPU time of the process and of the children that it has waited for.
+pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
     let stat = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
     let waited_for = u64::try_from(stat.cutime + stat.cstime).unwrap_or(0);
     let ticks = stat.utime + stat.stime + waited_for;
-    Some(Usage {
-        cpu_time: Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64),
-        rss_bytes: stat.rss * procfs::page_size(),
-        processes: 1,
-    })
+    Some(Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64))
 }
 
-/// The pidfd is opened before the start time is compared, so what was compared is what gets the signal.
-pub(super) fn signal(target: &Identity, signal: rustix::process::Signal) -> Delivery {
-    let Some(pid) = i32::try_from(target.pid).ok().and_then(Pid::from_raw) else {
-        return Delivery::Gone;
-    };
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(_) if !target.is_alive() => Delivery::Gone,
-        Ok(process) => Delivery::from(pidfd_send_signal(process, signal)),
-        Err(Errno::SRCH) => Delivery::Gone,
-        // No free descriptor, or a sandbox that forbids the call: still better to signal than not to.
-        Err(_) => checked_kill(target, pid, signal),
-    }
+/// Returns a descriptor of exactly the process that has this pid now.
+pub(super) fn open_pidfd(pid: Pid) -> rustix::io::Result<OwnedFd> {
+    pidfd_open(pid, PidfdFlags::empty())
+}
+
+pub(super) fn signal_pidfd(pidfd: &OwnedFd, signal: Signal) -> rustix::io::Result<()> {
+    pidfd_send_signal(pidfd, signal)
 }
 
 pub(super) fn total_memory() -> Option<u64> {
@@ -161,16 +153,17 @@ pub(super) fn free_memory() -> Option<u64> {
     Some(available.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
-/// By the system's limits, and by this user's. Threads count as processes.
+/// Returns the free processes by the limits of the system and of this user. Threads count as processes.
 pub(super) fn free_processes() -> Option<u64> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    // "0.20 0.18 0.12 1/80 11206": those that run, and all that are there.
+    // "0.20 0.18 0.12 1/80 11206": the fourth word has the running and all threads.
     let load = fs::read_to_string("/proc/loadavg").ok()?;
     let all: u64 = load.split(['/', ' ']).nth(4)?.parse().ok()?;
     let most = [number("/proc/sys/kernel/pid_max"), number("/proc/sys/kernel/threads-max")].into_iter().flatten().min();
     let own = getrlimit(Resource::Nproc).current.filter(|_| !geteuid().is_root());
-    // Only near the limit is it worth the walk to know whose they are.
-    let own = own.map(|limit| limit.saturating_sub(if limit < all + NEAR { threads_of_this_user() } else { all }));
+    // The threads of this user are counted only near the limit, since that reads every process.
+    let own =
+        own.map(|limit| limit.saturating_sub(if limit < all + NEAR_LIMIT { threads_of_this_user() } else { all }));
     own.into_iter().chain(most.map(|most| most.saturating_sub(all))).min()
 }
 
@@ -187,8 +180,8 @@ pub(super) fn become_subreaper() -> rustix::io::Result<()> {
 /// Returns whether this process has no child, dead or alive. It adopts all orphans below it, so it then has no
 /// descendant.
 pub(super) fn has_no_descendants() -> bool {
-    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    is_subreaper() && matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    is_subreaper() && matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
 }
 
 /// Returns whether orphans below this process become its children, so that descent alone finds them all.
@@ -200,27 +193,27 @@ pub(super) fn is_subreaper() -> bool {
 mod tests {
     use super::*;
 
-    /// The library reads every field, and so knows where each is.
+    /// The library reads every field, so it checks the positions of the parsed ones.
     #[test]
-    fn a_process_is_read_as_the_library_reads_it() {
+    fn process_is_read_as_library_reads_it() {
         let own = std::process::id();
         let stat = Stat::from_file("/proc/self/stat").unwrap();
         let record = record(own).unwrap();
         let numbers = (record.started, record.parent as i32, record.group as i32, record.session as i32);
         assert_eq!(numbers, (stat.starttime, stat.ppid, stat.pgrp, stat.session));
-        assert_eq!((record.name, record.state), (stat.comm, State::Active));
+        assert_eq!((record.name, record.state), (stat.comm, ProcessState::Active));
     }
 
     #[test]
-    fn a_name_may_hold_anything_and_a_main_thread_may_end_first() {
+    fn names_and_ended_main_threads_are_parsed() {
         let line = |state: &str, threads: u32| {
             format!("7 (a) (Z 1) b) {state} 1 2 3 0 -1 4 5 6 7 8 9 10 11 12 20 0 {threads} 0 99 1000 1")
         };
         let found = parse(7, &line("Z", 1)).unwrap();
         assert_eq!((found.name.as_str(), found.parent, found.session, found.started), ("a) (Z 1) b", 1, 3, 99));
-        assert_eq!(found.state, State::Zombie);
-        assert_eq!(parse(7, &line("Z", 2)).unwrap().state, State::Active);
-        assert_eq!(parse(7, &line("T", 1)).unwrap().state, State::Stopped);
+        assert_eq!(found.state, ProcessState::Zombie);
+        assert_eq!(parse(7, &line("Z", 2)).unwrap().state, ProcessState::Active);
+        assert_eq!(parse(7, &line("T", 1)).unwrap().state, ProcessState::Stopped);
         assert!(parse(7, "7 (cut) S 1").is_none());
     }
 }

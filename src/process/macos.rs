@@ -1,6 +1,7 @@
-//! The process table of macOS, by libproc and sysctl, and signals by `kill`. Twin of `linux.rs`.
+//! The process table of macOS, by libproc and sysctl. It has the same functions as `linux.rs`.
 
 use std::ffi::c_int;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,19 +9,17 @@ use libproc::libproc::bsd_info::BSDInfo;
 use libproc::libproc::pid_rusage::{RUsageInfoV2, pidrusage};
 use libproc::libproc::proc_pid::pidinfo;
 use libproc::processes::{ProcFilter, pids_by_type};
-use rustix::process::{Pid, Resource, geteuid, getrlimit, getsid, getuid};
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Signal, geteuid, getrlimit, getsid, getuid};
 
-use super::Identity;
-use super::identity::{Listed, Record, State};
-use super::signal::{Delivery, checked_kill};
-use super::usage::Usage;
+use super::record::{ListedPid, ProcessRecord, ProcessState};
 
-/// Start times come from the wall clock, which may be set back; so nothing is concluded from their order.
+/// Start times come from the wall clock, which may be set back, so their order is no evidence.
 pub(super) const STARTS_IN_ORDER: bool = false;
 
-pub(super) fn record(pid: u32) -> Option<Record> {
+pub(super) fn record(pid: u32) -> Option<ProcessRecord> {
     let info = bsd_info(pid)?;
-    Some(Record {
+    Some(ProcessRecord {
         pid,
         started: info.pbi_start_tvsec * 1_000_000 + info.pbi_start_tvusec,
         parent: info.pbi_ppid,
@@ -29,16 +28,16 @@ pub(super) fn record(pid: u32) -> Option<Record> {
             .and_then(|pid| getsid(Some(pid)).ok())
             .map_or(0, |leader| leader.as_raw_pid().unsigned_abs()),
         state: match info.pbi_status {
-            libc::SZOMB => State::Zombie,
-            libc::SSTOP => State::Stopped,
-            _ => State::Active,
+            libc::SZOMB => ProcessState::Zombie,
+            libc::SSTOP => ProcessState::Stopped,
+            _ => ProcessState::Active,
         },
         name: text(&info.pbi_name).or_else(|| text(&info.pbi_comm)).unwrap_or_default(),
     })
 }
 
-/// Every pid that can be seen; empty if the list cannot be read. It tells no more of them.
-pub(super) fn listed() -> Vec<Listed> {
+/// Returns every visible pid. Empty if the list cannot be read.
+pub(super) fn listed() -> Vec<ListedPid> {
     pids_by_type(ProcFilter::All).unwrap_or_default().into_iter().map(|pid| (pid, None)).collect()
 }
 
@@ -46,13 +45,13 @@ pub(super) fn children(pid: u32) -> Vec<u32> {
     pids_by_type(ProcFilter::ByParentProcess { ppid: pid }).unwrap_or_default()
 }
 
-/// Start times are microseconds since 1970 here: they tell one boot from another by themselves.
+/// Returns a constant, since start times in microseconds since 1970 already differ between boots.
 pub(super) fn host() -> String {
     "macos".to_owned()
 }
 
 fn bsd_info(pid: u32) -> Option<BSDInfo> {
-    // The argument 1 asks for zombies too (xnu `proc_pidinfo`, PROC_PIDTBSDINFO); without it they are not found.
+    // The argument 1 includes zombies (xnu `proc_pidinfo`, PROC_PIDTBSDINFO).
     pidinfo::<BSDInfo>(i32::try_from(pid).ok()?, 1).ok()
 }
 
@@ -65,7 +64,8 @@ fn text(field: &[std::ffi::c_char]) -> Option<String> {
     (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// `None` if the system hides the environment, as it does for its own protected programs, which show none at all.
+/// Returns whether a process was started with this variable. `None` if the system hides the environment, as it does for
+/// its own protected programs.
 pub(super) fn environment_has(pid: u32, key: &str, value: &str) -> Option<bool> {
     let Some((_, environment)) = arguments_and_environment(pid) else {
         return if bsd_info(pid).is_some() { None } else { Some(false) };
@@ -100,8 +100,8 @@ fn arguments_and_environment(pid: u32) -> Option<(Vec<String>, Vec<String>)> {
     parse_arguments(&process_arguments(c_int::try_from(pid).ok()?)?)
 }
 
-/// The layout of KERN_PROCARGS2: the number of arguments, the program's path, zero bytes as padding, the arguments,
-/// the environment, an empty string, and what the loader keeps for itself.
+/// Parses the layout of KERN_PROCARGS2: the number of arguments, the program's path, zero bytes as padding, the
+/// arguments, the environment, an empty string, and the data of the loader.
 fn parse_arguments(bytes: &[u8]) -> Option<(Vec<String>, Vec<String>)> {
     let (count, rest) = bytes.split_first_chunk::<4>()?;
     let count = usize::try_from(i32::from_ne_bytes(*count)).ok()?;
@@ -124,31 +124,31 @@ fn process_arguments(pid: c_int) -> Option<Vec<u8>> {
     (result == 0).then_some(buffer)
 }
 
-/// The most that arguments and environment of one process can take, in bytes.
+/// Returns the maximum size in bytes of the arguments and the environment of one process.
 fn argument_space() -> Option<usize> {
     let mut name = [libc::CTL_KERN, libc::KERN_ARGMAX];
     let mut space: c_int = 0;
     let mut size = size_of::<c_int>();
-    // SAFETY: `space` is the one int that KERN_ARGMAX writes, and `size` says so.
+    // SAFETY: `space` is the one int that KERN_ARGMAX writes, and `size` is its size.
     let result =
         unsafe { libc::sysctl(name.as_mut_ptr(), 2, (&raw mut space).cast(), &mut size, std::ptr::null_mut(), 0) };
     if result == 0 { usize::try_from(space).ok() } else { None }
 }
 
-/// Whether the process runs as our user.
+/// Returns whether the process runs as our user.
 pub(super) fn runs_as_us(pid: u32) -> bool {
     let us = geteuid().as_raw();
     bsd_info(pid).is_some_and(|info| [info.pbi_uid, info.pbi_ruid, info.pbi_svuid].contains(&us))
 }
 
-/// CPU time of the process and of the children it has waited for, and its resident memory.
-pub(super) fn usage(pid: u32) -> Option<Usage> {
+/// Returns the CPU time of the process and of the children that it has waited for.
+pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
     let usage = pidrusage::<RUsageInfoV2>(i32::try_from(pid).ok()?).ok()?;
     let ticks = usage.ri_user_time + usage.ri_system_time + usage.ri_child_user_time + usage.ri_child_system_time;
-    Some(Usage { cpu_time: from_mach_time(ticks), rss_bytes: usage.ri_resident_size, processes: 1 })
+    Some(from_mach_time(ticks))
 }
 
-/// Mach time is nanoseconds on Intel, but ticks of 125/3 ns on Apple silicon.
+/// Converts Mach time, which is in nanoseconds on Intel and in ticks of 125/3 ns on Apple silicon.
 #[allow(deprecated)] // libc points to another crate for two integers
 fn from_mach_time(ticks: u64) -> Duration {
     let mut base = libc::mach_timebase_info { numer: 0, denom: 0 };
@@ -158,12 +158,14 @@ fn from_mach_time(ticks: u64) -> Duration {
     Duration::from_secs_f64(ticks as f64 * factor / 1e9)
 }
 
-/// There is no pidfd here; the start time is compared immediately before the call, and pids are handed out in a circle.
-pub(super) fn signal(target: &Identity, signal: rustix::process::Signal) -> Delivery {
-    match raw_pid(target.pid) {
-        Some(pid) => checked_kill(target, pid, signal),
-        None => Delivery::Gone,
-    }
+/// Fails, since macOS has no pidfds. The start time is then compared immediately before the call of `kill`, and pids
+/// are handed out in a circle.
+pub(super) fn open_pidfd(_pid: Pid) -> rustix::io::Result<OwnedFd> {
+    Err(Errno::NOSYS)
+}
+
+pub(super) fn signal_pidfd(_pidfd: &OwnedFd, _signal: Signal) -> rustix::io::Result<()> {
+    Err(Errno::NOSYS)
 }
 
 pub(super) fn total_memory() -> Option<u64> {
@@ -176,7 +178,7 @@ pub(super) fn total_memory() -> Option<u64> {
     (failed == 0).then_some(bytes)
 }
 
-/// By the share that the system itself goes by when it is short of memory (`memory_pressure` prints it).
+/// Returns the free memory by the percentage that the system itself uses (`memory_pressure` prints it).
 pub(super) fn free_memory() -> Option<u64> {
     let percent = small_number(c"kern.memorystatus_level")?;
     Some(total_memory()? / 100 * percent)
@@ -190,7 +192,7 @@ pub(super) fn free_processes() -> Option<u64> {
     mine.map(|mine| mine.saturating_sub(own)).into_iter().chain(most).min()
 }
 
-/// A setting of the kernel that is a C int.
+/// Reads a kernel setting that is a C int.
 fn small_number(name: &std::ffi::CStr) -> Option<u64> {
     let mut number: c_int = 0;
     let mut length = size_of::<c_int>();
@@ -200,12 +202,12 @@ fn small_number(name: &std::ffi::CStr) -> Option<u64> {
     if failed == 0 { u64::try_from(number).ok() } else { None }
 }
 
-/// macOS has no subreapers: orphans go to launchd, and only the tag and the session find them.
+/// Does nothing: macOS has no subreapers. Orphans go to launchd, and only the tag and the session find them.
 pub(super) fn become_subreaper() -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Orphans go to launchd, so there is no telling.
+/// Returns false, since orphans go to launchd.
 pub(super) fn has_no_descendants() -> bool {
     false
 }
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arguments_and_environment_are_told_apart() {
+    fn arguments_and_environment_are_parsed() {
         let mut bytes = 2_i32.to_ne_bytes().to_vec();
         bytes.extend_from_slice(b"/bin/sleep\0\0\0\0sleep\x0030\0A=1\0B=2\0\0loader=1\0");
         let (arguments, environment) = parse_arguments(&bytes).unwrap();

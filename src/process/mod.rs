@@ -1,18 +1,17 @@
 //! Operating-system processes: starting them, identifying them again, following what they write, and ending them.
 //!
 //! The supervisor is the main user. It starts the worker's CLI ([`spawn`]), follows its output files ([`Tail`]) and
-//! signals it ([`send`]). It records the processes below the CLI ([`tree()`]), and verifies with a [`sweep`] that none
+//! signals it ([`send`]). It records the processes below the CLI ([`tree()`]), and checks with a [`sweep`] that none
 //! is left. The server only checks whether a supervisor is alive ([`Identity`]), starts new ones ([`start_detached`])
 //! and sweeps after one that died.
 //!
-//! Rules of this module: A bare pid is never trusted, only pid and start time. No signal goes to a process that is not
-//! proven ours by tag or descent, now or when it was recorded; a name proves nothing. `pre_exec` is not used, since it
+//! Rules of this module: A bare pid is never trusted, only pid and start time. A signal goes only to a process that is
+//! ours by tag or descent, now or when it was recorded; a name is no evidence. `pre_exec` is not used, since it
 //! forces a fork that gets slower with the memory of the parent. Nothing here depends on backends, missions or state
 //! files.
 //!
 //! Linux and macOS differ in one module each (`linux.rs`, `macos.rs`) with the same functions.
 
-mod at_work;
 #[cfg(target_os = "linux")]
 mod cgroup;
 mod clock;
@@ -27,6 +26,8 @@ mod identity;
 #[cfg_attr(target_os = "macos", path = "macos.rs")]
 mod platform;
 mod program;
+mod record;
+mod running_in;
 mod scope;
 mod session;
 mod signal;
@@ -37,21 +38,24 @@ mod tree;
 mod usage;
 mod watching;
 
-pub use at_work::is_at_work_in;
 pub use clock::monotonic;
-pub use daemons::{Private, known_daemons};
+pub use daemons::{WorkerPlaces, known_daemons};
 pub use detached::{Detached, DetachedLaunch, start_detached};
 pub use file_system::network_file_system;
 pub use headroom::{free_disk_bytes, free_files, free_memory_bytes, free_processes, total_memory_bytes};
 pub use heap::use_one_heap;
-pub use identity::{Bystanders, Identity, IdentityError};
+pub use identity::{IdentityError, PreexistingProcesses};
 pub use program::{Program, show_program_name};
-pub use scope::{Evidence, Found, Proof, Scope, Survey, TAG_VARIABLE, depth_of, inherited_tag, look, tag_at_depth};
+pub use record::Identity;
+pub use running_in::is_running_in;
+pub use scope::{
+    Evidence, FoundProcess, ProcessScope, ScanResult, TAG_VARIABLE, depth_of, inherited_tag, scan, tag_at_depth,
+};
 pub use session::{SessionError, become_session_leader, become_subreaper};
-pub use signal::{Delivery, Signal, send};
-pub use spawn::{Launch, SpawnError, Started, Stdin, explain, spawn};
+pub use signal::{Signal, SignalResult, send};
+pub use spawn::{Launch, SpawnError, SpawnedProcess, StdinSource, explain, spawn};
 pub use sweep::{Sweep, reap_orphans, sweep};
-pub use tail::{Line, Tail, TailError};
-pub use tree::{Tree, tree};
-pub use usage::{Usage, tree_usage};
+pub use tail::{Tail, TailError, TailLine};
+pub use tree::{ProcessTree, tree};
+pub use usage::{ResourceUsage, scope_usage};
 pub use watching::{Watching, watching};

@@ -108,7 +108,7 @@ mod own {
         use super::*;
 
         #[test]
-        fn a_program_that_was_moved_by_an_upgrade_is_found_again() {
+        fn program_moved_by_upgrade_is_found_again() {
             let folder = tempfile::tempdir().unwrap();
             let (old, link) = (folder.path().join("1/no-such-program"), folder.path().join("link"));
             assert_eq!(find_again(&old, Some(&link)), None);
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_program_is_started_by_its_path() {
+    fn other_program_is_started_by_path() {
         let program = Program::at("/bin/sh".into());
         assert_eq!(program.startable(), Some("/bin/sh".into()));
         assert_eq!(program.path(), Path::new("/bin/sh"));
@@ -141,7 +141,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_running_program_starts_whatever_became_of_its_file() {
+    fn running_program_starts_after_file_is_replaced() {
         let own = std::env::current_exe().unwrap();
         let mut program = Program::at(own.clone());
         assert_eq!(program.startable(), Some(own));

@@ -1,6 +1,5 @@
-//! What a supervisor does to itself first: its own session, the reaping of orphans.
-//!
-//! Called once, before any child is started. Nothing here is for the server.
+//! The session of a supervisor, and its adoption of orphans. A supervisor calls both functions once, before it starts a
+//! child. A server calls neither.
 
 use rustix::process::{getpid, getsid, setsid};
 
@@ -9,14 +8,15 @@ use super::platform;
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error(
-        "begin a session of its own: {source}; a process that leads a process group cannot, so it must be started without one"
+        "cannot begin a session of its own: {source}; the leader of a process group cannot, so it must be started without one"
     )]
     Session { source: std::io::Error },
-    #[error("become the one that adopts orphans (PR_SET_CHILD_SUBREAPER): {source}")]
+    #[error("cannot become a subreaper (PR_SET_CHILD_SUBREAPER): {source}")]
     Subreaper { source: std::io::Error },
 }
 
-/// Leaves the session of whoever started us, so that closing their terminal does not reach us. Fine if already done.
+/// Leaves the session of the parent, so that closing its terminal does not signal this process. Succeeds if already
+/// done.
 pub fn become_session_leader() -> Result<(), SessionError> {
     match setsid() {
         Ok(_) => Ok(()),
@@ -25,8 +25,8 @@ pub fn become_session_leader() -> Result<(), SessionError> {
     }
 }
 
-/// From now on, whatever is orphaned below this process becomes its child. On macOS there is no such thing: orphans
-/// go to launchd, a sweep finds them by tag and session, and its proof is [`super::Proof::BestEffort`].
+/// Makes all later orphans below this process its children. macOS has no subreapers: orphans go to launchd, and a sweep
+/// finds them by tag and session with [`crate::mission::outcome::Containment::BestEffort`].
 pub fn become_subreaper() -> Result<(), SessionError> {
     platform::become_subreaper().map_err(|errno| SessionError::Subreaper { source: errno.into() })
 }

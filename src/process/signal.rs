@@ -1,10 +1,10 @@
-//! Signals, to proven identities only. Groups are signalled by a sweep alone, which knows all their members.
+//! Signals, only to identified processes. Only a sweep signals groups, since it knows all their members.
 
 use rustix::io::Errno;
 use rustix::process::{Pid, getpgrp, kill_process, kill_process_group};
 
-use super::identity::Identity;
 use super::platform;
+use super::record::Identity;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -16,32 +16,41 @@ pub enum Signal {
     Hangup,
 }
 
-/// What became of a signal.
+/// The result of sending a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub enum SignalResult {
     Sent,
-    /// That process does not exist any more, or has ended; a later one with its pid was left alone.
-    Gone,
-    /// The system said no, with this errno; EPERM if it runs as another user.
+    /// The process has ended. A later process with its pid was not signalled.
+    NoSuchProcess,
+    /// The system refused, with this errno: EPERM if the process runs as another user.
     Refused(i32),
 }
 
-/// Signals exactly this process, or nobody.
-pub fn send(target: &Identity, signal: Signal) -> Delivery {
-    platform::signal(target, signal.raw())
-}
-
-/// For groups of which every member is known to be ours. Never our own group, and never "everybody" (0 and 1).
-pub(super) fn signal_group(group: u32, signal: Signal) -> Delivery {
-    match i32::try_from(group).ok().and_then(Pid::from_raw) {
-        Some(group) if group != Pid::INIT && group != getpgrp() => kill_process_group(group, signal.raw()).into(),
-        _ => Delivery::Refused(Errno::INVAL.raw_os_error()),
+/// Signals exactly this process, or none.
+pub fn send(target: &Identity, signal: Signal) -> SignalResult {
+    let Some(pid) = i32::try_from(target.pid).ok().and_then(Pid::from_raw) else {
+        return SignalResult::NoSuchProcess;
+    };
+    // The pidfd is opened before the start time is compared, so the compared process is the one that gets the signal.
+    let pidfd = platform::open_pidfd(pid);
+    if !target.is_alive() {
+        return SignalResult::NoSuchProcess;
+    }
+    match pidfd {
+        Ok(pidfd) => platform::signal_pidfd(&pidfd, signal.raw()).into(),
+        Err(Errno::SRCH) => SignalResult::NoSuchProcess,
+        // There are no pidfds or no free descriptors, or a sandbox forbids the call.
+        Err(_) => kill_process(pid, signal.raw()).into(),
     }
 }
 
-/// Compares the start time, then signals by pid: where there is no pidfd.
-pub(super) fn checked_kill(target: &Identity, pid: Pid, signal: rustix::process::Signal) -> Delivery {
-    if target.is_alive() { kill_process(pid, signal).into() } else { Delivery::Gone }
+/// Signals a group, every member of which must be known to be ours. Refuses our own group and the groups 0 and 1, which
+/// reach other processes.
+pub(super) fn signal_group(group: u32, signal: Signal) -> SignalResult {
+    match i32::try_from(group).ok().and_then(Pid::from_raw) {
+        Some(group) if group != Pid::INIT && group != getpgrp() => kill_process_group(group, signal.raw()).into(),
+        _ => SignalResult::Refused(Errno::INVAL.raw_os_error()),
+    }
 }
 
 impl Signal {
@@ -57,11 +66,11 @@ impl Signal {
     }
 }
 
-impl From<rustix::io::Result<()>> for Delivery {
+impl From<rustix::io::Result<()>> for SignalResult {
     fn from(result: rustix::io::Result<()>) -> Self {
         match result {
             Ok(()) => Self::Sent,
-            Err(Errno::SRCH) => Self::Gone,
+            Err(Errno::SRCH) => Self::NoSuchProcess,
             Err(errno) => Self::Refused(errno.raw_os_error()),
         }
     }
@@ -73,32 +82,32 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn a_process_that_ended_by_itself_is_not_signalled() {
+    fn ended_process_is_not_signalled() {
         let mut child = Command::new("true").spawn().unwrap();
         let identity = Identity::of(child.id()).unwrap();
         while identity.is_alive() {
             std::thread::yield_now();
         }
-        assert_eq!(send(&identity, Signal::Kill), Delivery::Gone, "a zombie has ended");
+        assert_eq!(send(&identity, Signal::Kill), SignalResult::NoSuchProcess, "a zombie has ended");
         assert!(child.wait().unwrap().success());
-        assert_eq!(send(&identity, Signal::Kill), Delivery::Gone);
+        assert_eq!(send(&identity, Signal::Kill), SignalResult::NoSuchProcess);
     }
 
     #[test]
-    fn a_reused_pid_is_never_signalled() {
+    fn reused_pid_is_not_signalled() {
         let mut child = Command::new("sleep").arg("30").spawn().unwrap();
         let identity = Identity::of(child.id()).unwrap();
         let earlier = Identity { started: identity.started - 1, ..identity };
-        assert_eq!(send(&earlier, Signal::Kill), Delivery::Gone);
+        assert_eq!(send(&earlier, Signal::Kill), SignalResult::NoSuchProcess);
         assert!(identity.is_alive());
-        assert_eq!(send(&identity, Signal::Kill), Delivery::Sent);
+        assert_eq!(send(&identity, Signal::Kill), SignalResult::Sent);
         child.wait().unwrap();
     }
 
     #[test]
-    fn everybodys_group_and_our_own_are_refused() {
+    fn own_and_universal_groups_are_refused() {
         for group in [0, 1, getpgrp().as_raw_pid().unsigned_abs()] {
-            assert!(matches!(signal_group(group, Signal::Continue), Delivery::Refused(_)), "{group}");
+            assert!(matches!(signal_group(group, Signal::Continue), SignalResult::Refused(_)), "{group}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Starts a worker's CLI: its own process group, output straight to files, a cleaned environment.
+//! Starts a worker's CLI in its own process group, with a cleaned environment and its output in files.
 //!
-//! Output goes to files and not down pipes, since a CLI whose pipe loses its reader dies (facts: Codex panics with
-//! EPIPE). Nothing here uses `pre_exec`, so the standard library can use posix_spawn.
+//! Output goes to files and not to pipes, since a CLI whose pipe loses its reader dies (Codex panics with EPIPE).
+//! Nothing here uses `pre_exec`, so the standard library can use posix_spawn.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,41 +14,42 @@ use std::process::Stdio;
 use rustix::io::Errno;
 use tokio::process::{Child, ChildStdin, Command};
 
-use super::identity::Identity;
+use super::record::Identity;
 use crate::mission::hint::{Hint, Hinted};
 
-/// What to start, and where its streams go.
+/// A program to start, and its streams.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// A path, or a name that is looked up in PATH.
+    /// A path, or a name to search on the PATH.
     pub program: PathBuf,
     pub args: Vec<OsString>,
-    /// Also becomes its `PWD`: OpenCode believes that variable more than the real directory.
+    /// Also becomes its `PWD`, since OpenCode prefers that variable to the real directory.
     pub cwd: PathBuf,
-    /// Added to, or replacing, the inherited environment; applied after `env_remove`.
+    /// Variables added to the inherited environment, or replacing it; applied after `env_remove`.
     pub env_set: BTreeMap<String, OsString>,
     pub env_remove: Vec<String>,
-    pub stdin: Stdin,
-    /// Appended to; made with mode 0600 if missing. May be the same file as `stderr`.
+    pub stdin: StdinSource,
+    /// The file to which stdout is appended; created with mode 0600 if missing. May be the same file as `stderr`.
     pub stdout: PathBuf,
     pub stderr: PathBuf,
 }
 
+/// The stdin of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stdin {
+pub enum StdinSource {
     Null,
-    /// Read from the start of this file.
+    /// This file, from its start.
     File(PathBuf),
-    /// Held open by us, for a CLI that takes messages while it works.
+    /// A pipe that the caller holds open, for a CLI that reads messages while it works.
     Pipe,
 }
 
-/// A running CLI. Dropping it kills nothing.
+/// A running process. Dropping it kills nothing.
 #[derive(Debug)]
-pub struct Started {
+pub struct SpawnedProcess {
     pub child: Child,
     pub identity: Identity,
-    /// Present if the launch asked for [`Stdin::Pipe`].
+    /// The pipe, for [`StdinSource::Pipe`].
     pub stdin: Option<ChildStdin>,
 }
 
@@ -60,7 +61,7 @@ pub enum SpawnError {
     #[error(
         "cannot start another process of {program}: it was removed while it runs, as an upgrade does, and is not on the PATH"
     )]
-    OwnProgramGone { program: PathBuf },
+    OwnProgramMissing { program: PathBuf },
     #[error(
         "cannot start {program}: its first line (#!) names a missing interpreter, or it is built for another system"
     )]
@@ -89,7 +90,7 @@ impl Hinted for SpawnError {
             Self::ProgramNotFound { .. } => {
                 vec![Hint::to("install it"), Hint::to("give its full path in the settings")]
             }
-            Self::OwnProgramGone { .. } => vec![Hint::to("restart the client, which starts the new version")],
+            Self::OwnProgramMissing { .. } => vec![Hint::to("restart the client, which starts the new version")],
             Self::NotExecutable { .. } => vec![Hint::to("check its permissions (chmod +x), and that it is a program")],
             Self::TooMany { .. } => {
                 vec![Hint::to("end some workers"), Hint::to("raise `ulimit -u` and `ulimit -n`")]
@@ -105,8 +106,8 @@ impl Hinted for SpawnError {
     }
 }
 
-/// Starts it as the leader of a new process group. Needs a tokio runtime, which reaps it when it is waited for.
-pub fn spawn(launch: &Launch) -> Result<Started, SpawnError> {
+/// Starts a program as the leader of a new process group. Must be called on a tokio runtime, which reaps it.
+pub fn spawn(launch: &Launch) -> Result<SpawnedProcess, SpawnError> {
     let mut command = command(&launch.program, &launch.args, &launch.cwd, &launch.env_set, &launch.env_remove);
     command
         .stdin(input(launch)?)
@@ -115,7 +116,7 @@ pub fn spawn(launch: &Launch) -> Result<Started, SpawnError> {
         .process_group(0);
     let (mut child, identity) = start(&mut command, &launch.program, &launch.cwd)?;
     let stdin = child.stdin.take();
-    Ok(Started { child, identity, stdin })
+    Ok(SpawnedProcess { child, identity, stdin })
 }
 
 pub(super) fn command(
@@ -136,19 +137,19 @@ pub(super) fn command(
 
 pub(super) fn start(command: &mut Command, program: &Path, cwd: &Path) -> Result<(Child, Identity), SpawnError> {
     let mut child = command.spawn().map_err(|error| explain(error, program, cwd))?;
-    // It is not reaped before it is waited for, so its pid cannot be anybody else's yet.
+    // It is not reaped before it is waited for, so its pid cannot have been reused.
     let pid = child.id().unwrap_or_default();
     match Identity::of(pid) {
         Some(identity) => Ok((child, identity)),
         None => {
-            // Without an identity it could never be signalled again; better not to have it at all.
+            // Without an identity it could never be signalled later.
             let _ = child.start_kill();
             Err(SpawnError::Unidentified { program: program.to_owned(), pid })
         }
     }
 }
 
-/// A private file (0600) that is only ever appended to.
+/// Opens a private file (0600) to append to it.
 pub(super) fn append_to(path: &Path, program: &Path) -> Result<File, SpawnError> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(|source| match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => SpawnError::NoSpace { path: path.to_owned() },
@@ -158,9 +159,9 @@ pub(super) fn append_to(path: &Path, program: &Path) -> Result<File, SpawnError>
 
 fn input(launch: &Launch) -> Result<Stdio, SpawnError> {
     match &launch.stdin {
-        Stdin::Null => Ok(Stdio::null()),
-        Stdin::Pipe => Ok(Stdio::piped()),
-        Stdin::File(path) => File::open(path).map(Stdio::from).map_err(|source| SpawnError::Input {
+        StdinSource::Null => Ok(Stdio::null()),
+        StdinSource::Pipe => Ok(Stdio::piped()),
+        StdinSource::File(path) => File::open(path).map(Stdio::from).map_err(|source| SpawnError::Input {
             path: path.clone(),
             program: launch.program.clone(),
             source,
@@ -168,7 +169,8 @@ fn input(launch: &Launch) -> Result<Stdio, SpawnError> {
     }
 }
 
-/// The system has one error for a missing program, a missing interpreter and a missing directory; people need three.
+/// Explains a failed start. The system has one error for a missing program, a missing interpreter and a missing
+/// directory.
 pub fn explain(source: io::Error, program: &Path, cwd: &Path) -> SpawnError {
     let program = program.to_owned();
     match source.kind() {

@@ -1,7 +1,7 @@
-//! Follows a growing file line by line: complete lines only, soon after they are written, with bounded memory.
+//! Follows a growing file by complete lines, soon after they are written, with bounded memory.
 //!
-//! Inotify or kqueue wakes it, and its owner does so now and then. If watches are exhausted, it polls. It does not
-//! interpret the lines.
+//! Inotify or kqueue wakes it, and its owner makes it poll regularly. If watches are exhausted, it polls by itself. It
+//! does not interpret the lines.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::growth::Growth;
+use super::growth::GrowthWatch;
 use crate::mission::hint::{Hint, Hinted};
 
 /// Maximum length of a line in bytes. A longer one is cut; it can be read again in pieces.
@@ -22,11 +22,11 @@ pub const LINE_CAP: usize = 1024 * 1024;
 pub const LINE_HEAD: usize = 256 * 1024;
 const CHUNK: usize = 64 * 1024;
 /// Interval of polling without a watch.
-const POLL: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// One line, without its end (`\n` or `\r\n`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct TailLine {
     /// The line's text, with invalid UTF-8 replaced by U+FFFD.
     pub text: String,
     /// Number of bytes dropped because the line was longer than [`LINE_CAP`], or by [`Tail::skip_to_last`]; else 0.
@@ -49,12 +49,12 @@ impl Hinted for TailError {
     }
 }
 
-/// The source of wake-ups when the file has grown.
-enum News {
+/// The source of events that the file may have grown.
+enum GrowthEvents {
     /// A watch, without a timer beside it. Setting a timer for each wait would cost more than handling a line.
-    Told(Growth),
+    Watch(GrowthWatch),
     /// A polling interval, for when watches are exhausted.
-    Looked(Interval),
+    Poll(Interval),
 }
 
 /// A reader that waits for more. If the file was truncated to less than what was read, it continues from the file's
@@ -66,15 +66,15 @@ pub struct Tail {
     /// The offset at which the unfinished line begins.
     line_start: u64,
     /// Lines that were read and not yet returned, each with the offset behind it.
-    ready: VecDeque<(Line, u64)>,
+    ready: VecDeque<(TailLine, u64)>,
     offset: u64,
-    unfinished: Unfinished,
+    unfinished: UnfinishedLine,
     /// The end that [`Tail::finish`] sets: nothing behind it is read.
     end: Option<u64>,
-    /// True if the last read reached the end of the file. The file is read again after a wake-up or at the next poll.
-    rests: bool,
+    /// True if the last read reached the end of the file. It is read again after an event or at the next poll.
+    at_end: bool,
     chunk: Box<[u8]>,
-    news: News,
+    events: GrowthEvents,
 }
 
 impl Tail {
@@ -83,7 +83,8 @@ impl Tail {
     pub fn open(path: &Path, offset: u64) -> Result<Self, TailError> {
         let file = File::open(path).map_err(|source| TailError::Open { path: path.to_owned(), source })?;
         // The watch begins before the first read, so that no later write is missed.
-        let news = Growth::watch(path).map_or_else(|error| News::looked(path, &error), News::Told);
+        let watch = GrowthWatch::new(path);
+        let events = watch.map_or_else(|error| GrowthEvents::polling(path, &error), GrowthEvents::Watch);
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -91,17 +92,17 @@ impl Tail {
             line_start: offset,
             ready: VecDeque::new(),
             offset,
-            unfinished: Unfinished::default(),
+            unfinished: UnfinishedLine::default(),
             end: None,
-            rests: false,
+            at_end: false,
             chunk: vec![0; CHUNK].into(),
-            news,
+            events,
         })
     }
 
     /// Waits for the next complete line and returns it. `None` only after [`Tail::finish`], when all is read.
     /// Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Result<Option<Line>, TailError> {
+    pub async fn next(&mut self) -> Result<Option<TailLine>, TailError> {
         loop {
             if let Some((line, end)) = self.ready.pop_front() {
                 self.offset = end;
@@ -109,10 +110,10 @@ impl Tail {
             }
             // A flood of output must not keep the other tasks of a one-thread runtime from running.
             tokio::task::consume_budget().await;
-            match (self.rests, self.end) {
+            match (self.at_end, self.end) {
                 (true, None) => {
                     self.wait_for_more().await;
-                    self.rests = false;
+                    self.at_end = false;
                 }
                 (true, Some(_)) if self.unfinished.is_empty() => return Ok(None),
                 (true, Some(_)) => self.end_line(),
@@ -122,29 +123,29 @@ impl Tail {
     }
 
     async fn wait_for_more(&mut self) {
-        let lost = match &mut self.news {
-            News::Told(growth) => growth.next().await.err(),
-            News::Looked(clock) => {
-                clock.tick().await;
+        let lost = match &mut self.events {
+            GrowthEvents::Watch(watch) => watch.next().await.err(),
+            GrowthEvents::Poll(interval) => {
+                interval.tick().await;
                 None
             }
         };
         if let Some(error) = lost {
-            self.news = News::looked(&self.path, &error);
+            self.events = GrowthEvents::polling(&self.path, &error);
         }
     }
 
-    /// Makes it read once more without a wake-up, since one may be lost (network file system, fault of the system). To
+    /// Makes it read once more without an event, since one may be lost (network file system, fault of the system). To
     /// be called every few seconds.
-    pub fn look_again(&mut self) {
-        self.rests = false;
+    pub fn poll_now(&mut self) {
+        self.at_end = false;
     }
 
     /// Sets the current end of the file as the last one. [`Tail::next`] then reads to that end, returns a last line
     /// even without a newline, and finally returns `None`. Later writes are not waited for.
     pub fn finish(&mut self) {
         self.end = Some(self.length());
-        self.rests = false;
+        self.at_end = false;
     }
 
     /// Skips what was not read yet, except the last `most` bytes and the whole line in which they begin. The line that
@@ -191,13 +192,13 @@ impl Tail {
         (!self.unfinished.is_empty()).then_some(self.position)
     }
 
-    /// Ends the unfinished line if it satisfies the condition. [`Tail::next`] then returns it, and what is written later
-    /// begins a new line. A line that was cut is not ended.
+    /// Ends the unfinished line if it satisfies the condition. [`Tail::next`] then returns it, and what is written
+    /// later begins a new line. A line that was cut is not ended.
     pub fn end_unfinished_if(&mut self, is_whole: impl Fn(&[u8]) -> bool) {
         if !self.unfinished.is_empty() && self.unfinished.dropped == 0 && is_whole(&self.unfinished.kept) {
             self.end_line();
             // The line is ready, and the next read must not wait for the file to grow.
-            self.rests = false;
+            self.at_end = false;
         }
     }
 
@@ -205,20 +206,19 @@ impl Tail {
         self.file.metadata().map_or(self.position, |metadata| metadata.len())
     }
 
-    /// The offset behind the last line that was handed out, in bytes.
+    /// Returns the offset behind the last line that was returned, in bytes.
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
     fn read_chunk(&mut self) -> Result<(), TailError> {
-        // Taken for as long as it is read into and from.
         let mut chunk = std::mem::take(&mut self.chunk);
         let most = self.end.map_or(CHUNK as u64, |end| end.saturating_sub(self.position).min(CHUNK as u64)) as usize;
         let read = self.read_at_position(&mut chunk[..most]);
         if let Ok(count) = read {
             self.take(&chunk[..count]);
-            // A short read came to the end: asking once more would cost as much, and find nothing.
-            self.rests = count < most || most == 0;
+            // A short read reached the end, so no further read is needed.
+            self.at_end = count < most || most == 0;
         }
         self.chunk = chunk;
         let (path, offset) = (&self.path, self.position);
@@ -233,7 +233,7 @@ impl Tail {
         self.position = 0;
         self.line_start = 0;
         self.offset = 0;
-        self.unfinished = Unfinished::default();
+        self.unfinished = UnfinishedLine::default();
         self.file.read_at(chunk, 0)
     }
 
@@ -259,12 +259,12 @@ impl Tail {
 
 /// The line that is being read. Never holds more than [`LINE_CAP`] bytes and a chunk.
 #[derive(Default)]
-struct Unfinished {
+struct UnfinishedLine {
     kept: Vec<u8>,
     dropped: u64,
 }
 
-impl Unfinished {
+impl UnfinishedLine {
     fn is_empty(&self) -> bool {
         self.kept.is_empty() && self.dropped == 0
     }
@@ -283,24 +283,24 @@ impl Unfinished {
         }
     }
 
-    fn end_line(&mut self, at: Range<u64>) -> Line {
+    fn end_line(&mut self, at: Range<u64>) -> TailLine {
         let Self { mut kept, dropped } = std::mem::take(self);
         if dropped == 0 && kept.last() == Some(&b'\r') {
             kept.pop();
         }
         let text =
             String::from_utf8(kept).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        Line { text, dropped_bytes: dropped, at }
+        TailLine { text, dropped_bytes: dropped, at }
     }
 }
 
-impl News {
-    fn looked(path: &Path, error: &io::Error) -> Self {
-        // No error for the caller: the lines only come a moment later.
-        tracing::info!(path = %path.display(), %error, "cannot watch, polling instead");
-        let mut clock = interval_at(Instant::now() + POLL, POLL);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self::Looked(clock)
+impl GrowthEvents {
+    fn polling(path: &Path, error: &io::Error) -> Self {
+        // Not an error for the caller, since the lines are only delayed.
+        tracing::info!(path = %path.display(), %error, "cannot watch the file, polling instead");
+        let mut interval = interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self::Poll(interval)
     }
 }
 

@@ -1,46 +1,44 @@
-//! What runs below this process, to be written down for a successor.
+//! The processes below this process, to be recorded for a successor.
 //!
-//! Descent proves whose a process is, but only while the processes above it live: what clears its environment, begins a
-//! session and is orphaned can no longer be told from a stranger once its supervisor is killed. So a supervisor writes
-//! down now and then what descends from it. Pid and start time together are that process and no other, on this machine
-//! until it boots again, and in this process namespace.
+//! Descent is evidence only while the ancestors live. A process that clears its environment, begins a session and is
+//! orphaned can no longer be attributed once its supervisor is killed. Therefore a supervisor records its descendants
+//! regularly. Pid and start time together are unique on this machine until it boots again, and in this process
+//! namespace.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Identity, State};
 use super::platform;
+use super::record::{Identity, ProcessState};
 
-/// More than a build with all its compilers; a tree that is larger is known in part.
-const MOST: usize = 2_000;
+/// Maximum size of a tree, above that of a build with all its compilers. Only a part of a larger tree is recorded.
+const SIZE_LIMIT: usize = 2_000;
 
-/// Everything that descended from one process at one moment, itself included.
+/// A process and all its descendants at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tree {
-    /// Where the identities mean anything.
+pub struct ProcessTree {
+    /// The boot and the process namespace in which the identities are valid.
     pub host: String,
     pub processes: BTreeSet<Identity>,
 }
 
-impl Tree {
-    /// The identities; none if they were written down on another machine, before it booted, or in another namespace.
+impl ProcessTree {
+    /// Returns the identities. Empty if they were recorded on another machine, before a boot, or in another namespace.
     pub fn here(self) -> Vec<Identity> {
-        match !self.host.is_empty() && self.host == platform::host() {
-            true => self.processes.into_iter().collect(),
-            false => Vec::new(),
-        }
+        let is_valid = !self.host.is_empty() && self.host == platform::host();
+        if is_valid { self.processes.into_iter().collect() } else { Vec::new() }
     }
 }
 
-/// What descends from this process now. Asks about its own processes only, so it costs little on a busy machine.
-pub fn tree() -> Tree {
-    let mut tree = Tree { host: platform::host(), processes: BTreeSet::new() };
+/// Returns this process and its descendants. Reads no other processes, so it is cheap on a busy machine.
+pub fn tree() -> ProcessTree {
+    let mut tree = ProcessTree { host: platform::host(), processes: BTreeSet::new() };
     let mut queue: Vec<Identity> = Identity::own().into_iter().collect();
     while let Some(process) = queue.pop() {
         queue.extend(children(&process));
         tree.processes.insert(process);
-        if tree.processes.len() >= MOST {
+        if tree.processes.len() >= SIZE_LIMIT {
             break;
         }
     }
@@ -49,9 +47,9 @@ pub fn tree() -> Tree {
 
 fn children(parent: &Identity) -> Vec<Identity> {
     let records = platform::children(parent.pid).into_iter().filter_map(platform::record);
-    let living = records.filter(|child| child.parent == parent.pid && child.state != State::Zombie);
+    let living = records.filter(|child| child.parent == parent.pid && child.state != ProcessState::Zombie);
     let children: Vec<Identity> = living.map(|child| child.identity()).collect();
-    // Asked last: if it is the same process now, it was the parent all the while, and no stranger with its pid.
+    // Checked last: if it is the same process now, its pid was not reused while the children were read.
     if parent.record().is_some() { children } else { Vec::new() }
 }
 
@@ -61,7 +59,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn a_grandchild_is_in_the_tree_and_a_stranger_is_not() {
+    fn tree_has_grandchild_and_no_other_process() {
         let script = "sleep 30 & echo $!; wait";
         let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -73,8 +71,8 @@ mod tests {
         }
         assert!(!tree.processes.contains(&Identity::own().unwrap().parent().unwrap()));
         assert!(tree.clone().here().contains(&grandchild));
-        assert_eq!(Tree { host: "elsewhere".to_owned(), ..tree.clone() }.here(), []);
-        assert_eq!(Tree { host: String::new(), ..tree }.here(), []);
+        assert_eq!(ProcessTree { host: "elsewhere".to_owned(), ..tree.clone() }.here(), []);
+        assert_eq!(ProcessTree { host: String::new(), ..tree }.here(), []);
         super::super::send(&grandchild, super::super::Signal::Kill);
         child.wait().unwrap();
     }

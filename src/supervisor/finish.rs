@@ -3,180 +3,143 @@
 //! outcome. A message that arrives before the inbox closes returns the attempt to its turns.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::inbox::Inbox;
-use super::leftovers::{self, Left};
-use super::run::{Attempt, Stop, moved_to, was_interrupted};
-use super::turn::{Begin, Ended};
-use super::{outside, verify};
+use super::attempt::{LiveAttempt, Stop, TurnEnd, TurnInput};
+use super::blocking::{blocking, in_parallel};
+use super::main_checkout;
+
+use super::uncommitted::{self, BranchState};
+use super::verify::{self, VerifyCommand};
 use crate::attempt::facts;
 use crate::attempt::status::Phase;
-use crate::attempt::worker_dir::AttemptDir;
 use crate::crash_point::{self, Point};
 use crate::git::{self, CommandError, Repository};
-use crate::mission::hint::with_hints;
 use crate::mission::lifecycle::Ending;
-use crate::mission::outcome::{
-    Changes, Cleanup, Containment, Failure, FailureKind, LikelyCause, Outcome, Verification,
-};
-use crate::process::{self, Sweep};
-
-/// Time that processes get to exit by themselves if they outlive their turn.
-pub(super) const SWEEP_GRACE: Duration = Duration::from_secs(3);
+use crate::mission::outcome::{Changes, Failure, FailureKind, LikelyCause, Outcome, Verification};
 
 pub(super) enum Finished {
     Settled(Box<Outcome>),
-    GoOn(Begin),
+    NextTurn(TurnInput),
 }
 
-/// The sweeps of all turns together.
-#[derive(Debug, Clone, Default)]
-pub(super) struct CleanupSoFar {
-    ended: u32,
-    last: Cleanup,
-}
-
-impl CleanupSoFar {
-    pub(super) fn add(&mut self, swept: Sweep) {
-        self.ended += swept.ended as u32;
-        let containment = match swept.proof {
-            process::Proof::Full => Containment::Full,
-            process::Proof::BestEffort => Containment::BestEffort,
-        };
-        let survivors = swept.survivors.len() as u32;
-        self.last = Cleanup { survivors, containment, ended: self.ended, daemons_left: swept.spared };
-    }
-
-    fn is_in_doubt(&self) -> bool {
-        self.last.survivors > 0 || self.last.containment != Containment::Full
-    }
-
-    /// Returns whether it is certain that no process of the worker has run since an earlier sweep.
-    fn found_nothing_since(&self, earlier: &Self) -> bool {
-        !earlier.is_in_doubt() && !self.is_in_doubt() && earlier.ended == self.ended
-    }
-}
-
-/// Results of checking the work at the end of an attempt.
-struct Proven {
+/// The results of checking the work at the end of an attempt.
+struct WorkCheck {
     verification: Verification,
     likely_cause: Option<LikelyCause>,
-    left: Left,
+    branch: BranchState,
     /// The state before the worker's first attempt.
     before: Option<git::Fingerprint>,
     /// True if the worktree was removed, or its link to the repository leads nowhere.
-    place_is_gone: bool,
+    worktree_is_gone: bool,
     /// Changes of the main checkout, if nothing that could change it has run since they were read.
     main_checkout_changes: Option<Vec<String>>,
 }
 
-impl Attempt {
-    pub(super) async fn finish(&mut self, ended: &Ended) -> Finished {
+impl LiveAttempt {
+    pub(super) async fn finish(&mut self, end: &TurnEnd) -> Finished {
         let after_turn = self.cleanup.clone();
-        let mut proven = self.prove(ended).await;
-        if self.was_anything_started_since() {
+        let mut check = self.check_work(end).await;
+        if self.may_have_started_processes() {
             self.sweep().await;
         }
         if !self.cleanup.found_nothing_since(&after_turn) {
-            proven.left.status = None;
-            proven.main_checkout_changes = None;
+            check.branch.status = None;
+            check.main_checkout_changes = None;
         }
         crash_point::at(Point::Swept);
-        let changes = self.changes(&mut proven).await;
+        let changes = self.changes(&mut check).await;
         crash_point::at(Point::FactsRead);
-        if let Some(begin) = self.next_turn(ended) {
-            return Finished::GoOn(begin);
+        if let Some(input) = self.next_turn(end) {
+            return Finished::NextTurn(input);
         }
         loop {
             match self.inbox.close() {
                 Ok(true) => break,
                 // A new message may open another turn. A cancellation, or a message to a turn that failed, does not.
                 Ok(false) => {
-                    if let Some(begin) = self.next_turn(ended) {
-                        return Finished::GoOn(begin);
+                    if let Some(input) = self.next_turn(end) {
+                        return Finished::NextTurn(input);
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "could not close the inbox");
+                    tracing::warn!(%error, "cannot close the inbox");
                     break;
                 }
             }
         }
         crash_point::at(Point::InboxClosed);
-        Finished::Settled(Box::new(self.outcome(ended, proven, changes)))
+        Finished::Settled(Box::new(self.outcome(end, check, changes)))
     }
 
-    async fn prove(&mut self, ended: &Ended) -> Proven {
-        let mut proven = Proven {
+    async fn check_work(&mut self, end: &TurnEnd) -> WorkCheck {
+        let mut check = WorkCheck {
             verification: Verification::NotRequested,
             likely_cause: None,
-            left: Left::default(),
+            branch: BranchState::default(),
             before: facts::before(&self.assignment, &self.dir),
-            place_is_gone: self.place_is_gone(),
+            worktree_is_gone: self.worktree_is_gone(),
             main_checkout_changes: None,
         };
         let command = self.assignment.mission.verify_command.clone();
         // Nothing is ever committed in a user's own directory.
-        if self.assignment.ours && !proven.place_is_gone {
-            let (assignment, before) = (self.assignment.clone(), proven.before.clone());
+        if self.assignment.ours && !check.worktree_is_gone {
+            let (assignment, before) = (self.assignment.clone(), check.before.clone());
             let is_unverified = command.is_none();
             let both = move || {
-                beside(
-                    || is_unverified.then(|| outside::main_checkout_changes(&assignment)),
-                    || leftovers::put_on_branch(&assignment, before.as_ref()),
+                in_parallel(
+                    || is_unverified.then(|| main_checkout::changes(&assignment)),
+                    || uncommitted::put_on_branch(&assignment, before.as_ref()),
                 )
             };
-            (proven.main_checkout_changes, proven.left) = blocking(both).await;
+            (check.main_checkout_changes, check.branch) = blocking(both).await;
         }
-        crash_point::at(Point::LeftoversCommitted);
-        let Some(command) = command else { return proven };
-        // It may change files.
-        proven.left.status = None;
-        let ran_well = ended.stop.is_none() && ended.report.end.is_ok() && !proven.place_is_gone;
-        proven.verification = match ran_well {
-            true => match &proven.left.unreadable {
-                Some(why) => Verification::CouldNotRun { why: why.clone() },
-                None => of_a_commit(self.verify(&command).await, proven.left.uncommitted),
-            },
-            false => Verification::Skipped,
+        crash_point::at(Point::ChangesCommitted);
+        let Some(command) = command else { return check };
+        // The command may change files.
+        check.branch.status = None;
+        let ran_well = end.stop.is_none() && end.report.end.is_ok() && !check.worktree_is_gone;
+        check.verification = match &check.branch.unreadable {
+            _ if !ran_well => Verification::Skipped,
+            Some(why) => Verification::CouldNotRun { why: why.clone() },
+            None => passed_if_committed(self.verify(&command).await, check.branch.uncommitted),
         };
         if ran_well && self.assignment.ours {
-            self.look_again(&mut proven).await;
+            self.add_lost_to_verification(&mut check).await;
         }
-        proven.likely_cause = self.likely_cause(&command, &proven.verification).await;
-        proven
+        check.likely_cause = self.likely_cause(&command, &check.verification).await;
+        check
     }
 
-    /// Adds what the verification took off the branch, such as commits by a reset.
-    async fn look_again(&self, proven: &mut Proven) {
-        let Some(known) = proven.left.not_on_branch.take() else { return };
-        let (assignment, before) = (self.assignment.clone(), proven.before.clone());
-        let all = blocking(move || leftovers::after_verification(&assignment, before.as_ref(), known)).await;
-        proven.left.not_on_branch = Some(all);
+    /// Adds the parts of the work that the verification removed from the branch, such as commits by a reset.
+    async fn add_lost_to_verification(&self, check: &mut WorkCheck) {
+        let Some(known) = check.branch.not_on_branch.take() else { return };
+        let (assignment, before) = (self.assignment.clone(), check.before.clone());
+        let all = blocking(move || uncommitted::after_verification(&assignment, before.as_ref(), known)).await;
+        check.branch.not_on_branch = Some(all);
     }
 
     /// Returns whether git or the verification may have started processes since the sweep after the turn. Also true if
     /// that sweep was inconclusive.
-    fn was_anything_started_since(&self) -> bool {
-        self.cleanup.is_in_doubt() || self.assignment.ours || self.assignment.mission.verify_command.is_some()
+    fn may_have_started_processes(&self) -> bool {
+        self.cleanup.is_inconclusive() || self.assignment.ours || self.assignment.mission.verify_command.is_some()
     }
 
     /// Returns whether the worktree was removed, and with it its link to the repository, or the repository was moved.
-    fn place_is_gone(&self) -> bool {
-        let place = &self.assignment.directory;
-        self.assignment.ours && (std::fs::symlink_metadata(place.join(".git")).is_err() || git::leads_nowhere(place))
+    fn worktree_is_gone(&self) -> bool {
+        let directory = &self.assignment.directory;
+        let has_link = std::fs::symlink_metadata(directory.join(".git")).is_ok();
+        self.assignment.ours && (!has_link || git::leads_nowhere(directory))
     }
 
     async fn verify(&mut self, command: &str) -> Verification {
-        self.board.set_phase(Phase::Verifying, "verifying");
+        self.status.set_phase(Phase::Verifying, "verifying");
         let state = self.tree_state().await;
         let commit = if self.assignment.ours { self.head().await } else { None };
         let log = self.dir.verify_log();
-        let check = verify::Check {
+        let verify_command = VerifyCommand {
             command,
             directory: &self.assignment.start_directory(),
             tag: &self.assignment.tag,
@@ -185,18 +148,21 @@ impl Attempt {
             sockets: &self.sockets,
             commit,
         };
-        let result = verify::verify(check, called_off(&mut self.inbox, &self.dir)).await;
+        let result = verify::verify(verify_command, self.inbox.until_stopped()).await;
         crash_point::at(Point::Verified);
-        // Processes that it left running could still change the tree.
+        // Processes that the command left running could still change the tree.
         self.sweep().await;
         match result {
             None => Verification::Skipped,
-            Some(passed @ Verification::Passed { .. }) => of_unchanged(passed, state, self.tree_state().await),
+            Some(passed @ Verification::Passed { .. }) => {
+                verify::passed_if_unchanged(passed, state, self.tree_state().await)
+            }
             Some(verification) => verification,
         }
     }
 
-    /// HEAD and tracked files; what a verification builds beside them does not matter. Empty outside a repository.
+    /// Returns the state of HEAD and the tracked files, without the untracked files that a verification builds. Empty
+    /// outside a repository.
     async fn tree_state(&self) -> Result<String, CommandError> {
         if self.git.is_none() {
             return Ok(String::new());
@@ -210,38 +176,37 @@ impl Attempt {
         blocking(move || git::head(&directory)).await.ok().flatten()
     }
 
-    async fn changes(&self, proven: &mut Proven) -> Changes {
+    async fn changes(&self, check: &mut WorkCheck) -> Changes {
         let assignment = self.assignment.clone();
         let known = facts::KnownFacts {
-            before: proven.before.take(),
-            not_on_branch: proven.left.not_on_branch.take(),
-            status: proven.left.status.take(),
+            before: check.before.take(),
+            not_on_branch: check.branch.not_on_branch.take(),
+            status: check.branch.status.take(),
         };
-        let gone = self.git.as_ref().filter(|_| proven.place_is_gone).map(|git| match moved_to(&self.dir) {
+        let gone = self.git.as_ref().filter(|_| check.worktree_is_gone).map(|git| match self.moved_to() {
             Some(now) => Repository::discover(now.root()).ok().flatten().map_or_else(PathBuf::new, |it| it.common_dir),
             None => git.common.clone(),
         });
-        let main_checkout_changes = proven.main_checkout_changes.take();
+        let main_checkout_changes = check.main_checkout_changes.take();
         let mut changes = blocking(move || match gone {
             Some(common) => facts::branch_changes(&assignment, &common),
             None => {
-                let outside = || main_checkout_changes.unwrap_or_else(|| outside::main_checkout_changes(&assignment));
-                let (main_checkout_changes, changes) = beside(outside, || facts::changes(&assignment, known));
+                let outside = || main_checkout_changes.unwrap_or_else(|| main_checkout::changes(&assignment));
+                let (main_checkout_changes, changes) = in_parallel(outside, || facts::changes(&assignment, known));
                 Changes { main_checkout_changes, ..changes }
             }
         })
         .await;
-        changes.committed_by_us = proven.left.committed;
-        changes.outside_worktree = self.outside.edited();
+        changes.committed_by_us = check.branch.committed;
+        changes.outside_worktree = self.outside_edits.paths();
         changes
     }
 
-    fn outcome(&mut self, ended: &Ended, proven: Proven, changes: Changes) -> Outcome {
-        let mut status = self.status(ended, &proven.verification);
+    fn outcome(&mut self, end: &TurnEnd, check: WorkCheck, changes: Changes) -> Outcome {
+        let mut status = self.ending(end, &check.verification);
         let mut run = std::mem::take(&mut self.run);
         // Texts that the supervisor queued by itself are not messages of the boss or the user.
-        let posted: Vec<Uuid> =
-            self.dir.inbox_entries(0).unwrap_or_default().iter().map(|inbox_entry| inbox_entry.id).collect();
+        let posted: Vec<Uuid> = self.dir.inbox_entries(0).unwrap_or_default().iter().map(|entry| entry.id).collect();
         let unheard = self.inbox.take_queue().into_iter().filter(|message| posted.contains(&message.id));
         run.unheard = unheard.map(|message| message.text).collect();
         let never_ran = run.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::CouldNotStart);
@@ -249,14 +214,14 @@ impl Attempt {
             let written = self.assignment.written.iter().map(|message| message.text.clone());
             run.unheard = written.chain(std::mem::take(&mut run.unheard)).collect();
         }
-        run.elapsed_seconds = Some(self.board.elapsed_seconds());
+        run.elapsed_seconds = Some(self.status.elapsed_seconds());
         run.cancelled = self.inbox.cancelled().filter(|_| status == Ending::Cancelled).cloned();
-        if proven.place_is_gone && matches!(status, Ending::Completed | Ending::Failed | Ending::Interrupted) {
+        if check.worktree_is_gone && matches!(status, Ending::Completed | Ending::Failed | Ending::Interrupted) {
             status = Ending::Failed;
             run.failure = Some(self.worktree_removed());
         }
         if status == Ending::Failed && run.failure.is_none() {
-            let message = format!("verification: {}", proven.verification.as_str());
+            let message = format!("verification: {}", check.verification.as_str());
             run.failure = Some(Failure { kind: FailureKind::Verification, message, resets_at: None });
         }
         Outcome {
@@ -265,8 +230,8 @@ impl Attempt {
             backend: self.assignment.backend.clone(),
             status,
             run,
-            verification: proven.verification,
-            likely_cause: proven.likely_cause,
+            verification: check.verification,
+            likely_cause: check.likely_cause,
             changes,
             cleanup: self.cleanup.last.clone(),
             settled_at: Timestamp::now(),
@@ -279,103 +244,55 @@ impl Attempt {
         let is_moved = self.git.as_ref().is_some_and(|git| !git.common.exists());
         if is_moved && git::leads_nowhere(here) {
             let message = format!(
-                "its repository was moved while it ran, so it was not followed any further: what it had committed is on branch {branch}, what it had not is in {0}; `git worktree repair {0}` mends git's links",
+                "its repository was moved while it ran, so the attempt was stopped: its commits are on branch {branch}, its uncommitted changes are in {0}; `git worktree repair {0}` repairs git's links",
                 here.display()
             );
             return Failure { kind: FailureKind::Lost, message, resets_at: None };
         }
         if std::fs::symlink_metadata(here).is_ok() {
             let message = format!(
-                "its worktree was cut off from git while it ran (its `.git` file or git's record of it is gone): what it had committed is on branch {branch}, what it had not is in {}; a retry repairs that and continues there",
+                "its worktree was disconnected from git while it ran (its `.git` file or git's record of it is gone): its commits are on branch {branch}, its uncommitted changes are in {}; a retry repairs the worktree and continues there",
                 here.display()
             );
             return Failure { kind: FailureKind::Lost, message, resets_at: None };
         }
         let message = format!(
-            "its worktree {} was removed or moved while it ran: what it had committed is on branch {branch}, what it had not went with the folder; a retry makes the worktree again from the branch",
+            "its worktree {} was removed or moved while it ran: its commits are on branch {branch}, its uncommitted changes are gone with the folder; a retry makes the worktree again from the branch",
             here.display()
         );
         Failure { kind: FailureKind::Lost, message, resets_at: None }
     }
 
-    fn status(&self, ended: &Ended, verification: &Verification) -> Ending {
-        let proven = matches!(verification, Verification::NotRequested | Verification::Passed { .. });
-        match &ended.stop {
+    fn ending(&self, end: &TurnEnd, verification: &Verification) -> Ending {
+        let is_verified = matches!(verification, Verification::NotRequested | Verification::Passed { .. });
+        match &end.stop {
             Some(Stop::Cancelled) => Ending::Cancelled,
             Some(Stop::TimedOut) => Ending::TimedOut,
             Some(Stop::Interrupted) => Ending::Interrupted,
             Some(Stop::Failed(..)) => Ending::Failed,
-            Some(Stop::ForMessage) if self.inbox.is_over() => self.called_off(),
-            None if was_interrupted(ended) => Ending::Interrupted,
-            None if ended.report.end.is_ok() && proven => Ending::Completed,
-            // Called off while it was being verified: that is no failure.
-            None if *verification == Verification::Skipped && ended.report.end.is_ok() => self.called_off(),
+            Some(Stop::ForMessage) if self.inbox.must_stop() => self.cancelled_or_interrupted(),
+            None if end.is_interrupted() => Ending::Interrupted,
+            None if end.report.end.is_ok() && is_verified => Ending::Completed,
+            // A cancellation during the verification is not a failure.
+            None if *verification == Verification::Skipped && end.report.end.is_ok() => self.cancelled_or_interrupted(),
             Some(Stop::ForMessage) | None => Ending::Failed,
         }
     }
 
-    /// By the boss, or else by the system.
-    fn called_off(&self) -> Ending {
+    /// Returns whether the boss or else the system stopped the attempt.
+    fn cancelled_or_interrupted(&self) -> Ending {
         if self.inbox.is_cancelled() { Ending::Cancelled } else { Ending::Interrupted }
     }
 }
 
-/// Returns a pass unless the tree was changed meanwhile, according to its state before and after, or cannot be read.
-pub(super) fn of_unchanged(
-    passed: Verification,
-    before: Result<String, CommandError>,
-    after: Result<String, CommandError>,
-) -> Verification {
-    let why = match (before, after) {
-        (Ok(before), Ok(after)) if before == after => return passed,
-        (Ok(_), Ok(_)) => "it passed, but commits or tracked files were changed while it ran".to_owned(),
-        (Err(error), _) | (_, Err(error)) => {
-            format!("it passed, but whether it changed tracked files is unknown: {}", with_hints(&error))
-        }
-    };
-    Verification::Inconclusive { why }
-}
-
-/// What passed with files there that are in no commit proves none.
-fn of_a_commit(verification: Verification, left: u32) -> Verification {
+/// Returns a pass as unproven if there are uncommitted files, since the commit alone was not verified.
+fn passed_if_committed(verification: Verification, uncommitted: u32) -> Verification {
     match verification {
-        Verification::Passed { .. } if left > 0 => Verification::Inconclusive {
+        Verification::Passed { .. } if uncommitted > 0 => Verification::Inconclusive {
             why: format!(
-                "it passed, but with {left} uncommitted files, and so proves no commit: tell the worker to commit them, or let the user set commit_leftovers"
+                "it passed, but with {uncommitted} uncommitted files, so it verifies no commit: ask the worker to commit them, or let the user set commit_leftovers"
             ),
         },
         other => other,
-    }
-}
-
-/// Waits until a cancellation arrives or the system asks this process to end. Also returns if the attempt's folder is
-/// gone, since its end could not be recorded then.
-pub(super) async fn called_off(inbox: &mut Inbox, dir: &AttemptDir) {
-    let bell = inbox.bell();
-    loop {
-        Inbox::knock(&bell).await;
-        for message in inbox.look() {
-            inbox.keep(message);
-        }
-        if inbox.is_over() || !dir.is_still_claimed() {
-            return;
-        }
-    }
-}
-
-/// Runs two pieces of work that mostly wait for git in parallel.
-fn beside<One: Send, Other>(one: impl FnOnce() -> One + Send, other: impl FnOnce() -> Other) -> (One, Other) {
-    std::thread::scope(|scope| {
-        let one = scope.spawn(one);
-        let other = other();
-        (one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), other)
-    })
-}
-
-/// Runs work that blocks, such as git, outside the event loop's thread.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -9,79 +9,91 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::attempt::worker_dir::{AttemptDir, Delivery, Instruction};
+use crate::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction};
 use crate::files::FileError;
 use crate::mission::message::Cancelled;
 
 /// Interval at which the folder is polled if no notification arrives (another host, no socket).
-pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 pub struct Inbox {
     dir: AttemptDir,
-    knocked: Arc<Notify>,
+    notifier: Arc<Notify>,
     read: usize,
     /// Messages that wait for the end of the turn.
-    queue: VecDeque<Message>,
+    queue: VecDeque<QueuedMessage>,
     cancelled: Option<Cancelled>,
     over_budget: Option<String>,
     /// True if the system has asked this process to end (a logout, a shutdown).
-    leaving: Arc<AtomicBool>,
+    shutting_down: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct QueuedMessage {
     pub id: Uuid,
     pub text: String,
     pub interrupt: bool,
 }
 
 impl Inbox {
-    pub fn new(dir: &AttemptDir, knocked: Arc<Notify>) -> Self {
+    pub fn new(dir: &AttemptDir, notifier: Arc<Notify>) -> Self {
         Self {
             dir: dir.clone(),
-            knocked,
+            notifier,
             read: 0,
             queue: VecDeque::new(),
             cancelled: None,
             over_budget: None,
-            leaving: Arc::default(),
+            shutting_down: Arc::default(),
         }
     }
 
-    /// Returns when the inbox should be read again. Dropping the future loses no notification, but its time starts
-    /// again. Use an interval if other events are more frequent than [`LOOK_EVERY`].
-    pub async fn knock(knocked: &Notify) {
-        let _ = tokio::time::timeout(LOOK_EVERY, knocked.notified()).await;
+    /// Returns the notifier that fires when the inbox should be polled.
+    pub fn notifier(&self) -> Arc<Notify> {
+        Arc::clone(&self.notifier)
     }
 
-    pub fn bell(&self) -> Arc<Notify> {
-        Arc::clone(&self.knocked)
-    }
-
-    /// Takes in what is new; the messages among it, for the caller to deliver or to [`Inbox::keep`].
-    pub fn look(&mut self) -> Vec<Message> {
+    /// Reads new entries. Returns the messages among them, for the caller to deliver or to [`Inbox::enqueue`].
+    pub fn poll(&mut self) -> Vec<QueuedMessage> {
         match self.dir.inbox_entries(self.read) {
-            Ok(inbox_entries) => self.take(inbox_entries),
+            Ok(entries) => self.take(entries),
             Err(error) => {
-                tracing::warn!(%error, "could not read the inbox; trying again");
+                tracing::warn!(%error, "cannot read the inbox; trying again");
                 Vec::new()
             }
         }
     }
 
-    fn take(&mut self, inbox_entries: Vec<crate::attempt::worker_dir::InboxEntry>) -> Vec<Message> {
-        self.read += inbox_entries.len();
+    fn take(&mut self, entries: Vec<InboxEntry>) -> Vec<QueuedMessage> {
+        self.read += entries.len();
         let mut messages = Vec::new();
-        for inbox_entry in inbox_entries {
-            match inbox_entry.instruction {
-                Instruction::Cancel { reason } => self.cancelled = Some(Cancelled { by: inbox_entry.by, reason }),
+        for entry in entries {
+            match entry.instruction {
+                Instruction::Cancel { reason } => self.cancelled = Some(Cancelled { by: entry.by, reason }),
                 Instruction::OverBudget { reason } => self.over_budget = Some(reason),
                 Instruction::Message { text, delivery } => {
-                    messages.push(Message { id: inbox_entry.id, text, interrupt: delivery == Delivery::Interrupt });
+                    messages.push(QueuedMessage { id: entry.id, text, interrupt: delivery == Delivery::Interrupt });
                 }
             }
         }
         messages
+    }
+
+    /// Reads new entries and enqueues the messages among them.
+    pub fn enqueue_new(&mut self) {
+        for message in self.poll() {
+            self.enqueue(message);
+        }
+    }
+
+    /// Enqueues a message for the end of the turn.
+    pub fn enqueue(&mut self, message: QueuedMessage) {
+        self.queue.push_back(message);
+    }
+
+    /// Takes all queued messages, oldest first.
+    pub fn take_queue(&mut self) -> Vec<QueuedMessage> {
+        self.queue.drain(..).collect()
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -98,45 +110,48 @@ impl Inbox {
         self.over_budget.as_ref()
     }
 
-    pub fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
+    pub fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Relaxed)
     }
 
-    /// No turn may begin, and none that runs may go on.
-    pub fn is_over(&self) -> bool {
-        self.is_cancelled() || self.is_leaving()
+    /// Returns whether no turn may begin or continue.
+    pub fn must_stop(&self) -> bool {
+        self.is_cancelled() || self.is_shutting_down()
     }
 
-    /// From now on, what the system asks is heard like a message: there is still time for the work to be kept and for a
-    /// record of how it ended.
-    pub fn heed(&self, kind: SignalKind) -> std::io::Result<()> {
+    /// Waits until a cancellation arrives or the system asks this process to end. Also returns if the attempt's folder
+    /// is gone, since its end could not be recorded then.
+    pub async fn until_stopped(&mut self) {
+        loop {
+            let _ = tokio::time::timeout(POLL_INTERVAL, self.notifier.notified()).await;
+            self.enqueue_new();
+            if self.must_stop() || !self.dir.is_still_claimed() {
+                return;
+            }
+        }
+    }
+
+    /// Treats a signal as a request to stop instead of ending at once, which leaves time to keep the work and to write
+    /// the outcome.
+    pub fn stop_on_signal(&self, kind: SignalKind) -> std::io::Result<()> {
         let mut signal = signal(kind)?;
-        let (leaving, bell) = (Arc::clone(&self.leaving), self.bell());
+        let (shutting_down, notifier) = (Arc::clone(&self.shutting_down), self.notifier());
         tokio::spawn(async move {
             while signal.recv().await.is_some() {
-                leaving.store(true, Ordering::Relaxed);
-                bell.notify_one();
+                shutting_down.store(true, Ordering::Relaxed);
+                notifier.notify_one();
             }
         });
         Ok(())
     }
 
-    /// For the end of the turn.
-    pub fn keep(&mut self, message: Message) {
-        self.queue.push_back(message);
-    }
-
-    /// All that waits, oldest first.
-    pub fn take_queue(&mut self) -> Vec<Message> {
-        self.queue.drain(..).collect()
-    }
-
-    /// Closes it for good, unless something came in meanwhile; then that is taken in and it stays open.
+    /// Closes the inbox for good and returns true. If an entry has arrived meanwhile, enqueues it and returns false:
+    /// the inbox stays open.
     pub fn close(&mut self) -> Result<bool, FileError> {
         let unread = self.dir.close_inbox(self.read)?;
         let closed = unread.is_empty();
         for message in self.take(unread) {
-            self.keep(message);
+            self.enqueue(message);
         }
         Ok(closed)
     }

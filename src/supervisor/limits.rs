@@ -1,4 +1,4 @@
-//! What a worker may not exceed, and whether it still shows signs of life.
+//! The limits of a worker, and the detection of a worker that shows no activity.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,36 +8,35 @@ use tokio::time::Instant;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::mission::outcome::Usage;
-use crate::process::{self, Scope};
+use crate::process::{self, ProcessScope};
 
-/// Quiet workers are looked at this often, or more often where less time makes a stall; a look costs a walk through the
-/// process table.
-const LOOK_EVERY: Duration = Duration::from_secs(20);
-/// A waiting runtime uses a little CPU time by itself, work uses more than this part of a processor.
+/// Longest interval between two checks of a quiet worker. A check scans the process table.
+const CHECK_INTERVAL: Duration = Duration::from_secs(20);
+/// Divisor of the time: work uses more than this part of a processor, and an idle runtime less.
 const IDLE_PART: u32 = 40;
 
-pub struct Limits {
+pub struct WorkerLimits {
     pub deadline: Instant,
     max_cost_usd: Option<f64>,
     max_tokens: Option<u64>,
     max_output: u64,
-    /// `None`: never.
+    /// `None` if stalls are not detected.
     stall_after: Option<Duration>,
-    /// All that grows with what it prints.
+    /// The files that grow with the output.
     output: [PathBuf; 3],
-    life: Life,
+    activity: Activity,
 }
 
-/// The last signs of life, and how things were when they were last looked at.
-struct Life {
+/// The last activity of a worker, and its state at the last check.
+struct Activity {
     at: Instant,
-    looked: Instant,
+    checked: Instant,
     output: u64,
     cpu: Duration,
 }
 
-impl Life {
-    /// Output is sign enough: then the processes need not be looked at.
+impl Activity {
+    /// Returns whether there is new output. It is sufficient, so the processes need not be checked.
     fn has_printed(&mut self, now: Instant, output: u64) -> bool {
         let printed = output != self.output;
         if printed {
@@ -46,27 +45,27 @@ impl Life {
         printed
     }
 
-    /// Takes in a look; returns for how long there was no sign of life.
-    fn look(&mut self, now: Instant, cpu: Duration) -> Duration {
-        let since = now.saturating_duration_since(self.looked);
-        // CPU time of what has ended goes away with it, and to end is a sign of life too.
+    /// Takes the CPU time of a check. Returns how long there has been no activity.
+    fn sample(&mut self, now: Instant, cpu: Duration) -> Duration {
+        let since = now.saturating_duration_since(self.checked);
+        // The CPU time of a process that ended is no longer counted, and its end is activity too.
         let worked = cpu > self.cpu + since / IDLE_PART || cpu < self.cpu;
         if worked {
             self.at = now;
         }
-        (self.looked, self.cpu) = (now, cpu);
+        (self.checked, self.cpu) = (now, cpu);
         now.saturating_duration_since(self.at)
     }
 }
 
-/// A limit that was reached, in words for the boss.
+/// A limit that was reached, described for the boss.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Exceeded {
     Budget(String),
     Output(String),
 }
 
-impl Limits {
+impl WorkerLimits {
     pub fn new(assignment: &Assignment, dir: &AttemptDir) -> Self {
         let now = Instant::now();
         let mission = &assignment.mission;
@@ -77,7 +76,7 @@ impl Limits {
             max_output: assignment.settings.max_output_mib << 20,
             stall_after: assignment.settings.stall_after(),
             output: [dir.stdout(), dir.stderr(), dir.events()],
-            life: Life { at: now, looked: now, output: 0, cpu: Duration::ZERO },
+            activity: Activity { at: now, checked: now, output: 0, cpu: Duration::ZERO },
         }
     }
 
@@ -91,8 +90,8 @@ impl Limits {
         Some(Exceeded::Budget(format!("max_cost_usd {most} was reached ({cost:.4} spent)")))
     }
 
-    pub fn note_life(&mut self) {
-        self.life.at = Instant::now();
+    pub fn record_activity(&mut self) {
+        self.activity.at = Instant::now();
     }
 
     pub fn check_output(&self) -> Option<Exceeded> {
@@ -106,22 +105,22 @@ impl Limits {
         })
     }
 
-    /// How often to look.
-    pub fn look_every(&self) -> Duration {
-        let stall = self.stall_after.map_or(LOOK_EVERY, |after| after / 4);
-        stall.clamp(Duration::from_millis(100), LOOK_EVERY)
+    /// Returns the interval between two checks.
+    pub fn check_interval(&self) -> Duration {
+        let stall = self.stall_after.map_or(CHECK_INTERVAL, |after| after / 4);
+        stall.clamp(Duration::from_millis(100), CHECK_INTERVAL)
     }
 
-    /// Evidence, when neither events nor output nor CPU time have moved for long.
-    pub fn check_stall(&mut self, scope: &Scope) -> Option<String> {
+    /// Returns the evidence of a stall: no event, no output and no CPU time for a long time.
+    pub fn check_stall(&mut self, scope: &ProcessScope) -> Option<String> {
         let after = self.stall_after?;
-        if self.life.has_printed(Instant::now(), self.output_size()) {
+        if self.activity.has_printed(Instant::now(), self.output_size()) {
             return None;
         }
-        let usage = process::tree_usage(scope);
-        let silent = self.life.look(Instant::now(), usage.cpu_time);
+        let usage = process::scope_usage(scope);
+        let silent = self.activity.sample(Instant::now(), usage.cpu_time);
         (silent >= after).then(|| {
-            format!("no event, no output and no CPU time in {} processes for {}", usage.processes, in_words(silent))
+            format!("no event, no output and no CPU time in {} processes for {}", usage.processes, describe(silent))
         })
     }
 
@@ -130,7 +129,7 @@ impl Limits {
     }
 }
 
-fn in_words(time: Duration) -> String {
+fn describe(time: Duration) -> String {
     match time.as_secs() {
         seconds if seconds < 120 => format!("{seconds} seconds"),
         seconds => format!("{} minutes", seconds / 60),
@@ -141,29 +140,30 @@ fn in_words(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    /// After each step of 20 s: how many bytes and how much CPU time there are, and for how long nothing was seen.
+    /// Returns the seconds without activity after each step of 20 s, given the bytes of output and the CPU time.
     fn silences(steps: &[(u64, u64)]) -> Vec<u64> {
         let begin = Instant::now();
-        let mut life = Life { at: begin, looked: begin, output: 0, cpu: Duration::ZERO };
-        let looks = steps.iter().zip(1..).map(|((output, cpu), step)| {
-            let now = begin + LOOK_EVERY * step;
-            match life.has_printed(now, *output) {
-                true => 0,
-                false => life.look(now, Duration::from_millis(*cpu)).as_secs(),
+        let mut activity = Activity { at: begin, checked: begin, output: 0, cpu: Duration::ZERO };
+        let silences = steps.iter().zip(1..).map(|((output, cpu), step)| {
+            let now = begin + CHECK_INTERVAL * step;
+            if activity.has_printed(now, *output) {
+                0
+            } else {
+                activity.sample(now, Duration::from_millis(*cpu)).as_secs()
             }
         });
-        looks.collect()
+        silences.collect()
     }
 
     #[test]
-    fn output_work_and_the_end_of_a_process_are_signs_of_life() {
+    fn output_cpu_time_and_ended_processes_are_activity() {
         assert_eq!(silences(&[(0, 0), (0, 0), (5, 0), (5, 0)]), [20, 40, 0, 20]);
         assert_eq!(silences(&[(0, 600), (0, 600), (0, 1_200)]), [0, 20, 0]);
         assert_eq!(silences(&[(0, 9_000), (0, 100), (0, 100)]), [0, 0, 20]);
     }
 
     #[test]
-    fn the_little_that_a_waiting_runtime_uses_does_not_add_up_to_work() {
+    fn idle_cpu_time_does_not_add_up() {
         let idle: Vec<(u64, u64)> = (1..=60).map(|step| (0, step * 100)).collect();
         assert_eq!(silences(&idle).last(), Some(&1_200));
     }

@@ -2,26 +2,29 @@
 //! server. It starts turns, delivers messages, enforces the limits, verifies, collects the facts and writes the
 //! outcome, once.
 //!
-//! Its interface is the attempt's folder (see [`assignment`]); the socket only makes it faster. It never touches the
-//! journal or other workers. Start reading in [`run`].
+//! Its interface is the attempt's folder (see [`crate::attempt`]); the socket only makes it faster. It never touches
+//! the journal or other workers. Start reading in [`run`].
 
-mod apart;
-
-mod board;
-
+mod attempt;
+mod blocking;
+mod cleanup;
+mod exit;
 mod finish;
 mod inbox;
-mod leftovers;
+mod isolation;
 mod likely_cause;
 mod limits;
-mod outside;
-mod own_edits;
-
+mod main_checkout;
+mod missing;
+mod outside_edits;
+mod process_record;
 mod run;
-
+mod self_edits;
 mod socket;
-mod tree;
+mod startup;
+mod status_publisher;
 mod turn;
+mod uncommitted;
 mod verification_run;
 mod verify;
 

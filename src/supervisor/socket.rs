@@ -1,5 +1,5 @@
-//! The fast path: whoever connects hears every change of status, and can say that there is something in the inbox.
-//! Nothing depends on it but speed.
+//! The supervisor's socket: it sends every change of status to its clients, and a client can wake the supervisor after
+//! posting to the inbox. Only speed depends on it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use tokio::sync::{Notify, watch};
 
 use crate::attempt::status::{FromSupervisor, LiveStatus};
 
-/// An accept that failed fails again at once, until somebody closes a file.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+/// Pause after a failed accept, which would fail again at once until a file is closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Bound until dropped.
+/// A bound socket. Dropping it removes the socket.
 pub struct Socket {
     path: PathBuf,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Socket {
-    /// `knocked` is notified whenever a server says that it has posted something.
-    pub fn bind(path: &Path, status: watch::Receiver<LiveStatus>, knocked: Arc<Notify>) -> std::io::Result<Self> {
+    /// Binds the socket. `notifier` is notified whenever a client sends a line.
+    pub fn bind(path: &Path, status: watch::Receiver<LiveStatus>, notifier: Arc<Notify>) -> std::io::Result<Self> {
         let listener = UnixListener::bind(path)?;
-        let task = tokio::spawn(accept(listener, status, knocked));
+        let task = tokio::spawn(accept(listener, status, notifier));
         Ok(Self { path: path.to_owned(), task })
     }
 }
@@ -36,31 +36,31 @@ impl Drop for Socket {
     }
 }
 
-async fn accept(listener: UnixListener, status: watch::Receiver<LiveStatus>, knocked: Arc<Notify>) {
+async fn accept(listener: UnixListener, status: watch::Receiver<LiveStatus>, notifier: Arc<Notify>) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(serve(stream, status.clone(), Arc::clone(&knocked)))),
-            // Too many open files, mostly: whoever knocks waits in the socket's queue until there is room.
+            Ok((stream, _)) => drop(tokio::spawn(serve(stream, status.clone(), Arc::clone(&notifier)))),
+            // Usually too many open files. Clients wait in the queue of the socket.
             Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// One connection. A listener that reads slowly gets the newest status, not every one.
-async fn serve(stream: UnixStream, mut status: watch::Receiver<LiveStatus>, knocked: Arc<Notify>) {
+/// Serves one connection. A client that reads slowly gets the newest status, not every one.
+async fn serve(stream: UnixStream, mut status: watch::Receiver<LiveStatus>, notifier: Arc<Notify>) {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
     status.mark_changed();
     loop {
         tokio::select! {
-            // What was said counts even if whoever said it has gone already, and cannot be written to.
+            // A line counts even if its client has disconnected and cannot be written to.
             biased;
             line = lines.next_line() => match line {
-                // Whatever it says, it can only mean: look.
-                Ok(Some(_)) => knocked.notify_one(),
+                // The content of the line does not matter.
+                Ok(Some(_)) => notifier.notify_one(),
                 _ => return,
             },
             changed = status.changed() => {
@@ -85,21 +85,21 @@ mod tests {
     use super::*;
     use crate::attempt::worker_dir::AttemptDir;
     use crate::process::Identity;
-    use crate::supervisor::board::Board;
+    use crate::supervisor::status_publisher::StatusPublisher;
 
     #[tokio::test]
-    async fn a_knock_counts_although_whoever_knocked_has_gone() {
+    async fn wake_counts_after_client_disconnected() {
         let folder = tempfile::tempdir().unwrap();
-        let board = Board::new(&AttemptDir::at(folder.path().to_owned()), Identity::own().unwrap()).unwrap();
-        let knocked = Arc::new(Notify::new());
+        let status = StatusPublisher::new(&AttemptDir::at(folder.path().to_owned()), Identity::own().unwrap()).unwrap();
+        let notifier = Arc::new(Notify::new());
         let path = folder.path().join("s");
-        let _socket = Socket::bind(&path, board.listen(), Arc::clone(&knocked)).unwrap();
-        for knock in 0..50 {
+        let _socket = Socket::bind(&path, status.subscribe(), Arc::clone(&notifier)).unwrap();
+        for wake in 0..50 {
             let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-            stream.write_all(b"{\"ask\":\"look\"}\n").unwrap();
+            stream.write_all(b"{\"request\":\"wake\"}\n").unwrap();
             drop(stream);
-            let heard = tokio::time::timeout(Duration::from_secs(60), knocked.notified()).await;
-            assert!(heard.is_ok(), "knock {knock} was not heard");
+            let woken = tokio::time::timeout(Duration::from_secs(60), notifier.notified()).await;
+            assert!(woken.is_ok(), "wake {wake} was lost");
         }
     }
 }

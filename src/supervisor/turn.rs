@@ -1,72 +1,47 @@
-//! One turn: the start of the CLI, and the end of the turn. The event loop in between is in [`running`].
+//! One turn: the start of the CLI, and the end of the turn. The event loop in between is in `turn/running.rs`.
 
+mod cli_input;
 mod running;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
-use std::process::ExitStatus;
 
 use uuid::Uuid;
 
-use self::running::{Running, heard};
-use super::apart;
-use super::inbox::Message;
-use super::own_edits::OwnEdits;
-use super::run::{Attempt, Stop};
+use self::running::{Running, received};
+use super::attempt::{LiveAttempt, TurnEnd, TurnInput};
+use super::isolation::reaches_boss_terminal;
+use super::self_edits::SelfEdits;
 use crate::attempt::status::Delivered;
 use crate::backend::{GitDirs, LaunchPlan, Session, Turn, TurnReport};
 use crate::crash_point::{self, Point};
 use crate::files;
 use crate::mission::hint::with_hints;
-use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
-use crate::process::{self, Launch, TAG_VARIABLE, Tail};
+use crate::mission::outcome::{Failure, FailureKind, Usage};
+use crate::process::{self, Launch, StdinSource, TAG_VARIABLE, Tail};
 
-/// The input of a turn.
-#[derive(Debug)]
-pub(super) struct Begin {
-    pub text: String,
-    /// The session to resume.
-    pub session: Option<String>,
-    /// Messages that this text delivers.
-    pub messages: Vec<Message>,
-}
-
-/// The end of a turn.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub report: TurnReport,
-    /// The exit of the CLI. `None` if nothing was started.
-    pub exit: Option<Exit>,
-    pub stop: Option<Stop>,
-}
-
-/// Bytes at the end of stderr that failures may quote.
-const STDERR_TAIL: u64 = 8 * 1024;
-
-impl Attempt {
-    pub(super) async fn turn(&mut self, begin: Begin) -> Ended {
-        let mut running = match self.start(&begin) {
+impl LiveAttempt {
+    pub(super) async fn turn(&mut self, input: TurnInput) -> TurnEnd {
+        let mut running = match self.start(&input) {
             Ok(running) => running,
             Err(message) => {
-                // It may be that only following it failed.
+                // The CLI may run if only opening its output failed.
                 self.sweep().await;
-                return Ended { report: not_started(message), exit: None, stop: None };
+                return TurnEnd { report: not_started(message), exit: None, stop: None };
             }
         };
-        let exit = running.listen(self).await;
+        let exit = running.until_exit(self).await;
         crash_point::at(Point::CliEnded);
         // Before the rest is read: processes that outlive the CLI may print for ever.
         self.sweep().await;
-        self.own_edits.undo(&*self.backend);
+        self.self_edits.undo(&*self.backend);
         crash_point::at(Point::TurnSwept);
         running.read_rest(self).await;
         running.end(self, exit)
     }
 
-    fn start(&mut self, begin: &Begin) -> Result<Running, String> {
+    fn start(&mut self, input: &TurnInput) -> Result<Running, String> {
         let assignment = &self.assignment;
         let scratch = self.dir.scratch();
         files::make_private_dir_within(&scratch, &scratch).map_err(|error| with_hints(&error))?;
@@ -78,20 +53,20 @@ impl Attempt {
         let directory = assignment.start_directory();
         let turn = Turn {
             mission: &mission,
-            prompt: &begin.text,
+            prompt: &input.text,
             dir: &directory,
-            session: match &begin.session {
+            session: match &input.session {
                 Some(session) => Session::Resume(session),
                 None => Session::New(Uuid::new_v4()),
             },
-            message_id: begin.messages.first().map_or_else(Uuid::new_v4, |message| message.id),
+            message_id: input.messages.first().map_or_else(Uuid::new_v4, |message| message.id),
             git: git.map(|git| GitDirs { common: &git.common, own: &git.own }),
             identity: identity.map(|identity| (identity.name.as_str(), identity.email.as_str())),
             scratch: &scratch,
             own_registrations: &assignment.own_registrations,
             root: rustix::process::getuid().is_root(),
         };
-        let own_edits = OwnEdits::before(&*self.backend, &assignment.directory);
+        let self_edits = SelfEdits::before(&*self.backend, &assignment.directory);
         let plan = self.backend.plan(&turn);
         let decoder = self.backend.decoder(&turn);
         for (path, content) in &plan.files {
@@ -100,16 +75,16 @@ impl Attempt {
         let stdout = self.dir.stdout();
         let from = std::fs::metadata(&stdout).map_or(0, |metadata| metadata.len());
         let stderr_from = std::fs::metadata(self.dir.stderr()).map_or(0, |metadata| metadata.len());
-        let started = process::spawn(&self.launch(&plan)).map_err(|error| with_hints(&error))?;
+        let cli = process::spawn(&self.launch(&plan)).map_err(|error| with_hints(&error))?;
         crash_point::at(Point::CliSpawned);
-        self.own_edits = own_edits;
+        self.self_edits = self_edits;
         let tail = Tail::open(&stdout, from).map_err(|error| with_hints(&error))?;
-        self.board.begin_turn(started.identity);
-        for message in &begin.messages {
-            self.board.note_receipt(message.id, Delivered::Turn);
-            self.board.note(&heard(message));
+        self.status.begin_turn(cli.identity);
+        for message in &input.messages {
+            self.status.record_receipt(message.id, Delivered::Turn);
+            self.status.record(&received(message));
         }
-        Ok(Running::new(started, tail, decoder, plan, stderr_from))
+        Ok(Running::new(cli, tail, decoder, plan, stderr_from))
     }
 
     fn launch(&self, plan: &LaunchPlan) -> Launch {
@@ -125,19 +100,11 @@ impl Attempt {
             args: plan.args.iter().map(OsString::from).collect(),
             cwd: self.assignment.start_directory(),
             env_set,
-            env_remove: inherited.filter(|name| plan.removes(name) || apart::leads_to_the_terminal(name)).collect(),
-            stdin: process::Stdin::Pipe,
+            env_remove: inherited.filter(|name| plan.removes(name) || reaches_boss_terminal(name)).collect(),
+            stdin: StdinSource::Pipe,
             stdout: self.dir.stdout(),
             stderr: self.dir.stderr(),
         }
-    }
-}
-
-pub(super) fn to_exit(status: ExitStatus) -> Exit {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, signal) => Exit::Signal(signal.unwrap_or_default()),
     }
 }
 
@@ -147,21 +114,8 @@ fn not_started(message: String) -> TurnReport {
         session_id: None,
         final_message: String::new(),
         usage: Usage::default(),
-        // Adds nothing either way.
+        // Without effect, since the usage is zero.
         usage_is_cumulative: false,
         denials: 0,
     }
-}
-
-/// The end of a file from an offset on, a few kB at most.
-pub(super) fn end_of(path: &Path, from: u64) -> String {
-    let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(from.max(length.saturating_sub(STDERR_TAIL))))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }

@@ -10,10 +10,12 @@ use std::time::SystemTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::apart::Sockets;
-use super::finish::{SWEEP_GRACE, of_unchanged};
-use super::run::{SupervisorError, say_ready, take_lease};
-use super::{likely_cause, tree, verify};
+use super::blocking::blocking;
+use super::cleanup::SWEEP_GRACE;
+use super::isolation::SocketFolder;
+use super::startup::{SupervisorError, report_ready, run_process, separate_from_server, take_lease};
+use super::verify::{VerifyCommand, passed_if_unchanged, verify};
+use super::{missing, process_record};
 use crate::attempt::assignment::folder_within;
 use crate::attempt::verification::{VerificationAssignment, VerificationResult};
 use crate::attempt::verification_dir::VerificationDir;
@@ -22,45 +24,32 @@ use crate::files;
 use crate::git;
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Missing, Verification};
-use crate::process::{self, Identity, Private, Scope};
+use crate::process::{self, Identity, ProcessScope, WorkerPlaces};
 
 /// Runs the process of a verification run.
 pub fn run(root: &Path) -> ExitCode {
-    process::show_program_name();
-    let ran = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(SupervisorError::Runtime)
-        .and_then(|runtime| runtime.block_on(supervise(VerificationDir::at(root.to_owned()))));
-    match ran {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "an integration could not be verified");
-            ExitCode::FAILURE
-        }
-    }
+    run_process(supervise(VerificationDir::at(root.to_owned())))
 }
 
 async fn supervise(dir: VerificationDir) -> Result<(), SupervisorError> {
-    process::become_session_leader()?;
-    process::become_subreaper()?;
+    separate_from_server()?;
     let assignment: Option<VerificationAssignment> = files::read_json(&dir.assignment())?;
     let run = assignment.ok_or_else(|| SupervisorError::NoAssignment(dir.root().display().to_string()))?;
     let _lease = take_lease(&dir.lock()).await?;
-    let me = Identity::own()?;
+    let supervisor = Identity::own()?;
     git::configuration::keep_to_known();
     git::configuration::keep_to(&run.repository, run.configuration.clone());
-    let unwanted = until_unwanted();
-    let processes = tree::keep(dir.processes());
-    say_ready();
+    let cancelled = cancelled();
+    let process_record = process_record::keep(dir.processes());
+    report_ready();
     crash_point::at(Point::VerificationBegun);
-    let result = verify_commit(&run, &dir, me, &unwanted).await;
+    let result = verify_commit(&run, &dir, supervisor, &cancelled).await;
     let result = match result {
         Some(verification) => Some(VerificationResult { lacks: lacks(&run, &dir, &verification).await, verification }),
         None => None,
     };
     crash_point::at(Point::VerificationVerified);
-    processes.abort();
+    process_record.abort();
     let (made, place) = (run.clone(), dir.clone());
     let removed = blocking(move || made.remove_tree(&place)).await;
     crash_point::at(Point::VerificationTreeRemoved);
@@ -68,30 +57,30 @@ async fn supervise(dir: VerificationDir) -> Result<(), SupervisorError> {
         (Some(result), _) => files::replace_json(&dir.result(), &result, false)?,
         // No server waits for the result.
         (None, Ok(())) => dir.remove()?,
-        (None, Err(error)) => tracing::warn!(error = %with_hints(&error), "a verification worktree stays"),
+        (None, Err(error)) => tracing::warn!(error = %with_hints(&error), "cannot remove a verification worktree"),
     }
     Ok(())
 }
 
-/// Verifies the commit. `None` if the result is no longer wanted.
+/// Verifies the commit. `None` if the run was cancelled.
 pub(super) async fn verify_commit(
     run: &VerificationAssignment,
     dir: &VerificationDir,
-    me: Identity,
-    unwanted: &CancellationToken,
+    supervisor: Identity,
+    cancelled: &CancellationToken,
 ) -> Option<Verification> {
     let tree = run.tree(dir);
     let (repository, worktree, commit) = (run.repository.clone(), tree.clone(), run.commit.clone());
     if let Err(error) = blocking(move || git::verification_tree::make(&repository, &worktree, &commit)).await {
-        let why = format!("there is no worktree to verify it in: {}", with_hints(&error));
+        let why = format!("cannot create a worktree for the verification: {}", with_hints(&error));
         return Some(Verification::CouldNotRun { why });
     }
     crash_point::at(Point::VerificationTreeMade);
     let (before, since) = (state(tree.clone()).await, SystemTime::now());
     let inner = run.directory.as_ref().and_then(|inner| folder_within(&tree, inner));
     let (start, log) = (inner.unwrap_or_else(|| tree.clone()), dir.log());
-    let sockets = run.sockets.clone().map(Sockets::make).unwrap_or_default();
-    let check = verify::Check {
+    let sockets = run.sockets.clone().map(SocketFolder::make).unwrap_or_default();
+    let command = VerifyCommand {
         command: &run.command,
         directory: &start,
         tag: &run.tag,
@@ -100,54 +89,48 @@ pub(super) async fn verify_commit(
         sockets: &sockets,
         commit: Some(run.commit.clone()),
     };
-    let result = verify::verify(check, unwanted.cancelled()).await;
-    let spare = run.settings.shared_daemons.clone();
+    let result = verify(command, cancelled.cancelled()).await;
+    let allowlist = run.settings.shared_daemons.clone();
     let places = [Some(tree.clone()), sockets.path().map(Path::to_owned)].into_iter().flatten().collect();
-    let private = Private { places, since: Some(since) };
-    let scope = Scope { tag: run.tag.clone(), roots: vec![me], spare, private, ..Scope::default() };
+    let private = WorkerPlaces { places, since: Some(since) };
+    let scope =
+        ProcessScope { tag: run.tag.clone(), roots: vec![supervisor], allowlist, private, ..ProcessScope::default() };
     process::sweep(&scope, SWEEP_GRACE).await;
     match result {
-        Some(passed @ Verification::Passed { .. }) => Some(of_unchanged(passed, before, state(tree).await)),
+        Some(passed @ Verification::Passed { .. }) => Some(passed_if_unchanged(passed, before, state(tree).await)),
         result => result,
     }
 }
 
 async fn lacks(run: &VerificationAssignment, dir: &VerificationDir, verification: &Verification) -> Vec<Missing> {
     let (repository, worktree, verification) = (run.repository.clone(), run.tree(dir), verification.clone());
-    blocking(move || likely_cause::missing(&repository, &worktree, &verification)).await
+    blocking(move || missing::missing(&repository, &worktree, &verification)).await
 }
 
 async fn state(worktree: PathBuf) -> Result<String, git::CommandError> {
     blocking(move || git::tracked_state(&worktree)).await
 }
 
-/// Returns a token that is cancelled when the system asks this process to end, or when stdin ends, as it does with the
-/// server.
-fn until_unwanted() -> CancellationToken {
-    let unwanted = CancellationToken::new();
-    let ended = unwanted.clone();
-    // Not by the runtime: at its end it would wait for a read that does not return.
+/// Returns a token that is cancelled when the system asks this process to end, or when stdin ends because the server
+/// ended.
+fn cancelled() -> CancellationToken {
+    let cancelled = CancellationToken::new();
+    let by_stdin = cancelled.clone();
+    // A thread, since the runtime would wait at its end for a read that does not return.
     std::thread::spawn(move || {
         let mut byte = [0];
         while matches!(std::io::stdin().read(&mut byte), Ok(1)) {}
-        ended.cancel();
+        by_stdin.cancel();
     });
     for kind in [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()] {
-        let asked = unwanted.clone();
+        let by_signal = cancelled.clone();
         match signal(kind) {
             Ok(mut signal) => drop(tokio::spawn(async move {
                 signal.recv().await;
-                asked.cancel();
+                by_signal.cancel();
             })),
-            Err(error) => tracing::warn!(%error, "a signal cannot be heeded"),
+            Err(error) => tracing::warn!(%error, "cannot handle a signal"),
         }
     }
-    unwanted
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    cancelled
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::apart::{Sockets, leads_to_the_terminal};
-use super::turn::{end_of, to_exit};
+use super::exit::{end_of, to_exit};
+use super::isolation::{SocketFolder, reaches_boss_terminal};
 use crate::config::Settings;
+use crate::git::CommandError;
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Exit, Verification};
-use crate::process::{self, Launch, Signal, TAG_VARIABLE};
+use crate::process::{self, Launch, Signal, SpawnedProcess, StdinSource, TAG_VARIABLE};
 
 /// Exit statuses of a shell that cannot find, or cannot run, the command.
 const NOT_RUN: [i32; 2] = [126, 127];
@@ -21,7 +22,7 @@ const NOT_RUN: [i32; 2] = [126, 127];
 const SECRET: [&str; 8] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "COOKIE"];
 /// Ends of such names.
 const SECRET_END: [&str; 5] = ["_PASS", "_AUTH", "_PAT", "_DSN", "_ASKPASS"];
-/// Variables that lead to a program that signs or logs in on request.
+/// Variables that connect to a program that signs or logs in on request.
 const AGENTS: [&str; 6] =
     ["SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_ASKPASS", "GPG_AGENT_INFO", "GNOME_KEYRING_CONTROL", "KRB5CCNAME"];
 /// Variables beginning with `GIT_` that neither point at another repository nor run or unlock anything. The others
@@ -46,7 +47,7 @@ const GIT_KEPT: [&str; 16] = [
 ];
 
 /// The command to run, its directory, and the commit to verify.
-pub struct Check<'a> {
+pub struct VerifyCommand<'a> {
     pub command: &'a str,
     pub directory: &'a Path,
     /// The tag in the environment of all its processes.
@@ -54,39 +55,39 @@ pub struct Check<'a> {
     /// The log file, to which the output is appended.
     pub log: &'a Path,
     pub settings: &'a Settings,
-    pub sockets: &'a Sockets,
+    pub sockets: &'a SocketFolder,
     /// The commit that a success verifies.
     pub commit: Option<String>,
 }
 
-/// Runs the command. `None` if it was stopped because `called_off` completed.
-pub async fn verify(check: Check<'_>, called_off: impl Future<Output = ()>) -> Option<Verification> {
+/// Runs the command. `None` if it was stopped because `cancelled` completed.
+pub async fn verify(run: VerifyCommand<'_>, cancelled: impl Future<Output = ()>) -> Option<Verification> {
     let began = Instant::now();
-    let log_from = std::fs::metadata(check.log).map_or(0, |metadata| metadata.len());
-    let mut started = match process::spawn(&launch(&check)) {
+    let log_from = std::fs::metadata(run.log).map_or(0, |metadata| metadata.len());
+    let mut started = match process::spawn(&launch(&run)) {
         Ok(started) => started,
         Err(error) => return Some(Verification::CouldNotRun { why: with_hints(&error) }),
     };
-    let limit = Duration::from_secs(60) * check.settings.verify_timeout_minutes;
+    let limit = Duration::from_secs(60) * run.settings.verify_timeout_minutes;
     let exit = tokio::select! {
         exit = started.child.wait() => exit.ok().map(to_exit),
         () = tokio::time::sleep_until(began + limit) => None,
-        () = called_off => {
+        () = cancelled => {
             stop(&mut started).await;
             return None;
         }
     };
     let seconds = began.elapsed().as_secs_f64();
-    let log_tail = end_of(check.log, log_from);
-    let commit = check.commit;
+    let log_tail = end_of(run.log, log_from);
+    let commit = run.commit;
     Some(match exit {
         Some(Exit::Code(0)) => Verification::Passed { commit, seconds },
         Some(Exit::Code(code)) if NOT_RUN.contains(&code) => Verification::CouldNotRun { why: log_tail },
         Some(Exit::Signal(signal)) => {
             Verification::CouldNotRun { why: format!("it was ended by signal {signal}\n{log_tail}") }
         }
-        Some(_) if is_out_of_space(check.directory, &log_tail) => {
-            Verification::CouldNotRun { why: format!("there was no space left on the disk\n{log_tail}") }
+        Some(_) if is_out_of_space(run.directory, &log_tail) => {
+            Verification::CouldNotRun { why: format!("no space was left on the disk\n{log_tail}") }
         }
         Some(exit) => Verification::Failed { commit, exit, log_tail, seconds },
         None => {
@@ -96,50 +97,66 @@ pub async fn verify(check: Check<'_>, called_off: impl Future<Output = ()>) -> O
     })
 }
 
-/// Whether it failed for want of space: it says so, or the disk that it wrote to is as good as full.
+/// Returns a pass unless the tree was changed meanwhile, according to its state before and after, or cannot be read.
+pub(super) fn passed_if_unchanged(
+    passed: Verification,
+    before: Result<String, CommandError>,
+    after: Result<String, CommandError>,
+) -> Verification {
+    let why = match (before, after) {
+        (Ok(before), Ok(after)) if before == after => return passed,
+        (Ok(_), Ok(_)) => "it passed, but commits or tracked files were changed while it ran".to_owned(),
+        (Err(error), _) | (_, Err(error)) => {
+            format!("it passed, but whether it changed tracked files is unknown: {}", with_hints(&error))
+        }
+    };
+    Verification::Inconclusive { why }
+}
+
+/// Returns whether a full disk caused the failure, by the command's output or by the free space of its disks.
 fn is_out_of_space(directory: &Path, log: &str) -> bool {
-    /// What a build needs is more than this, whatever it is.
+    /// Any build needs more than this.
     const LEAST: u64 = 1 << 20;
-    let says_so = ["No space left on device", "ENOSPC", "Disk quota exceeded", "EDQUOT"];
-    says_so.iter().any(|words| log.contains(words))
+    let messages = ["No space left on device", "ENOSPC", "Disk quota exceeded", "EDQUOT"];
+    messages.iter().any(|words| log.contains(words))
         || [directory, &std::env::temp_dir()]
             .iter()
             .any(|path| process::free_disk_bytes(path).is_some_and(|free| free < LEAST))
 }
 
 /// Kills the shell. The processes that it has started are swept afterwards.
-async fn stop(started: &mut process::Started) {
+async fn stop(started: &mut SpawnedProcess) {
     process::send(&started.identity, Signal::Kill);
     let _ = tokio::time::timeout(Duration::from_secs(5), started.child.wait()).await;
 }
 
-fn launch(check: &Check<'_>) -> Launch {
-    let mut env_set = check.sockets.variables();
-    env_set.insert(TAG_VARIABLE.to_owned(), check.tag.into());
+fn launch(run: &VerifyCommand<'_>) -> Launch {
+    let mut env_set = run.sockets.variables();
+    env_set.insert(TAG_VARIABLE.to_owned(), run.tag.into());
     Launch {
         program: "/bin/sh".into(),
-        args: vec!["-c".into(), check.command.into()],
-        cwd: check.directory.to_owned(),
+        args: vec!["-c".into(), run.command.into()],
+        cwd: run.directory.to_owned(),
         env_set,
         env_remove: std::env::vars_os()
             .filter_map(|(name, _)| name.into_string().ok())
-            .filter(|name| is_kept_back(name, check.settings))
+            .filter(|name| is_removed(name, run.settings))
             .collect(),
-        stdin: process::Stdin::Null,
-        stdout: check.log.to_owned(),
-        stderr: check.log.to_owned(),
+        stdin: StdinSource::Null,
+        stdout: run.log.to_owned(),
+        stderr: run.log.to_owned(),
     }
 }
 
 /// Returns whether a variable is removed from the environment of the command. This is a denylist, since the user's
 /// toolchain may need any variable.
-fn is_kept_back(name: &str, settings: &Settings) -> bool {
-    let named_by_the_user = || settings.custom.iter().any(|it| it.key_variables.iter().any(|key| key == name));
+fn is_removed(name: &str, settings: &Settings) -> bool {
+    let is_custom_key = || settings.custom.iter().any(|it| it.key_variables.iter().any(|key| key == name));
     is_secret(name)
-        || leads_elsewhere(name)
-        || leads_to_the_terminal(name)
-        || crate::backend::is_the_bosses(name)
-        || named_by_the_user()
+        || redirects(name)
+        || reaches_boss_terminal(name)
+        || crate::backend::is_boss_variable(name)
+        || is_custom_key()
 }
 
 fn is_secret(name: &str) -> bool {
@@ -147,7 +164,8 @@ fn is_secret(name: &str) -> bool {
     SECRET.iter().any(|part| name.contains(part)) || SECRET_END.iter().any(|end| name.ends_with(end))
 }
 
-fn leads_elsewhere(name: &str) -> bool {
+/// Returns whether a variable connects to an agent, or points git at another repository.
+fn redirects(name: &str) -> bool {
     AGENTS.contains(&name) || (name.starts_with("GIT_") && !GIT_KEPT.contains(&name))
 }
 
@@ -156,8 +174,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_agents_and_other_repositories_are_kept_back_and_the_toolchain_is_not() {
-        let back = [
+    fn secrets_are_removed_and_toolchain_variables_kept() {
+        let removed = [
             "ANTHROPIC_API_KEY",
             "GITHUB_TOKEN",
             "db_password",
@@ -181,8 +199,8 @@ mod tests {
             "GIT_NAMESPACE",
             "GIT_EDITOR",
         ];
-        for name in back {
-            assert!(is_secret(name) || leads_elsewhere(name), "{name} would be seen");
+        for name in removed {
+            assert!(is_secret(name) || redirects(name), "{name} is not removed");
         }
         let kept = [
             "PATH",
@@ -202,7 +220,7 @@ mod tests {
             "CI",
         ];
         for name in kept {
-            assert!(!is_secret(name) && !leads_elsewhere(name), "{name} would be missed");
+            assert!(!is_secret(name) && !redirects(name), "{name} is removed");
         }
     }
 }

@@ -108,7 +108,7 @@ fn one_bad_mission_fails_alone_with_its_index() {
     let answer = client.succeed(1, "batch_create_workers", json!({"workers": missions}));
     assert_eq!((&answer["created"], &answer["failed"]), (&json!(1), &json!(4)), "{answer}");
     let expected = [
-        (1, "there is no backend \"claude\""),
+        (1, "cannot use the backend \"claude\""),
         (2, "unknown field `timeout`, expected one of `title`"),
         (3, "worktree.branch \"--force\" begins with a dash"),
         (4, "invalid type: string"),
@@ -139,7 +139,7 @@ fn wrong_arguments_are_answered_with_a_hint() {
         ("create_worker_mission", mission(json!({"max_cost_usd": -1})), "max_cost_usd is -1"),
         ("create_worker_mission", mission(json!({"permissions": "full"})), "allow_full_permissions"),
         ("create_worker_mission", mission(json!({"permissions": "root"})), "expected one of `read_only`"),
-        ("create_worker_mission", mission(json!({"fallback_backends": ["gpt"]})), "there is no backend \"gpt\""),
+        ("create_worker_mission", mission(json!({"fallback_backends": ["gpt"]})), "cannot use the backend \"gpt\""),
         ("create_worker_mission", mission(json!({"working_directory": "/", "worktree": {}})), "exclude each other"),
         ("create_worker_mission", mission(json!({"worktree": {"brunch": "x"}})), "worktree.brunch: unknown field"),
         ("batch_create_workers", json!({"workers": []}), "workers is empty"),

@@ -8,7 +8,7 @@ use orchestrator_boss::mission::outcome::Verification;
 use orchestrator_boss::orchestrator::{
     IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, PushResult,
 };
-use orchestrator_boss::process::{Signal, Tree, send};
+use orchestrator_boss::process::{ProcessTree, Signal, send};
 
 use crate::support::git::git;
 use crate::support::wait::eventually;
@@ -248,7 +248,7 @@ async fn a_supervisor_that_is_killed_leaves_nothing_and_lands_nothing() {
     let kill = async {
         until_exists(&here).await;
         let folder = std::fs::read_dir(trials(&world)).unwrap().flatten().next().unwrap().path();
-        let tree: Tree = serde_json::from_slice(&std::fs::read(folder.join("processes.json")).unwrap()).unwrap();
+        let tree: ProcessTree = serde_json::from_slice(&std::fs::read(folder.join("processes.json")).unwrap()).unwrap();
         // Itself, and by now perhaps what it has started: pids need not go up.
         send(tree.processes.iter().min_by_key(|it| it.started).unwrap(), Signal::Kill);
     };

@@ -279,7 +279,7 @@ async fn a_worktree_without_records_is_not_called_moved() {
         let worker = server.orchestrator.get(&id).await.unwrap().worker;
         let last = worker.last().unwrap();
         let failure = &last.failure.as_ref().unwrap().message;
-        assert!(failure.contains("its worktree was cut off from git"), "{failure}");
+        assert!(failure.contains("its worktree was disconnected from git"), "{failure}");
         let [part] = last.changes.not_on_branch.as_slice() else { panic!("{last:#?}") };
         assert_eq!((part.what.as_str(), last.changes.commits), ("the files in its worktree", 1));
         let remove = async |force| {

@@ -28,14 +28,14 @@ pub fn api_kind(error: &str, status: Option<u64>) -> FailureKind {
     }
 }
 
-/// Why a turn's result is not a good one. `api_error` is what the assistant lines of the turn said of the API.
+/// Classifies the result of a failed turn. `api_error` is the API failure in the assistant lines of the turn.
 pub fn of_result(result: &Value, api_error: Option<&Failure>) -> Failure {
     let reason = text(result, "/terminal_reason");
     let kind = match (reason, text(result, "/subtype")) {
         ("budget_exhausted", _) | (_, "error_max_budget_usd") => FailureKind::Budget,
         ("max_turns", _) | (_, "error_max_turns") => FailureKind::TurnLimit,
         ("prompt_too_long" | "rapid_refill_breaker" | "blocking_limit", _) => FailureKind::ContextFull,
-        // The turn was cut off: by a signal, by an interrupt, or by an urgent message that opened the next one.
+        // A signal, an interrupt or an urgent message ended the turn.
         ("aborted_tools" | "aborted_streaming", _) => FailureKind::NoResult,
         ("hook_stopped", _) => return failure(FailureKind::Permission, "a hook of the user's settings stopped it"),
         ("", _) if text(result, "/result").starts_with(PROMPT_BLOCKED) => {
@@ -43,14 +43,14 @@ pub fn of_result(result: &Value, api_error: Option<&Failure>) -> Failure {
         }
         _ => return of_api(result, api_error),
     };
-    failure(kind, words(result))
+    failure(kind, message_of(result))
 }
 
 fn of_api(result: &Value, api_error: Option<&Failure>) -> Failure {
     if let Some(failure) = api_error {
         return failure.clone();
     }
-    let message = words(result);
+    let message = message_of(result);
     let kind = match result["api_error_status"].as_u64() {
         Some(status) => kind_of_status(status),
         None if message.starts_with("No conversation found") => FailureKind::BadRequest,
@@ -59,13 +59,13 @@ fn of_api(result: &Value, api_error: Option<&Failure>) -> Failure {
     failure(kind, message)
 }
 
-/// The CLI's own words: its list of errors, or the result's text, which for an API failure is no word of the agent's.
-fn words(result: &Value) -> String {
+/// Returns the CLI's message: its list of errors, or the result's text, which for an API failure is not the agent's.
+fn message_of(result: &Value) -> String {
     let errors: Vec<&str> = items(result, "/errors").filter_map(Value::as_str).collect();
     let reason = text(result, "/terminal_reason");
     match (errors.join("; "), text(result, "/result")) {
         (errors, _) if !errors.is_empty() && !errors.starts_with("[ede_diagnostic]") => errors,
-        (_, told) if !told.is_empty() && result["is_error"] == true => told.to_owned(),
+        (_, message) if !message.is_empty() && result["is_error"] == true => message.to_owned(),
         _ if reason.is_empty() => format!("the turn ended as {}", text(result, "/subtype")),
         _ => format!("the turn ended as {reason}"),
     }

@@ -23,7 +23,7 @@ use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 const FOLLOWED: usize = 10_000;
 
 #[derive(Default)]
-pub struct Reader {
+pub struct ClaudeStream {
     lines: JsonLines,
     session_id: Option<String>,
     model: String,
@@ -33,28 +33,28 @@ pub struct Reader {
     end: Option<Result<(), Failure>>,
     final_message: String,
     background_tasks: usize,
-    /// Messages of ours that it holds and that the model has not seen.
+    /// Our messages in its queue, which have not reached the model.
     queued: BTreeSet<Uuid>,
     /// Tool calls without a result yet, by id.
-    calls: BTreeMap<String, Call>,
+    calls: BTreeMap<String, ClaudeToolCall>,
     denied: BTreeSet<String>,
     api_error: Option<Failure>,
-    /// A retry that can only fail again: the reason, should we or it give up before there is a result.
-    hopeless_retry: Option<Failure>,
+    /// The failure of a retry that can only fail again. It decides if the process ends without a result.
+    fatal_retry: Option<Failure>,
     resets_at: Option<Timestamp>,
-    /// By the last result: tokens and money of the whole session, subagents and earlier processes included.
+    /// The usage in the last result, of the whole session with subagents and earlier processes.
     usage: Usage,
-    /// What the calls to the model since then said of themselves, by message; too little, but in time.
-    since: BTreeMap<String, Usage>,
+    /// The usage of the model calls since that result, by message. It is too low, but available in time.
+    since_result: BTreeMap<String, Usage>,
 }
 
-struct Call {
+struct ClaudeToolCall {
     what: String,
     edits: Option<String>,
     is_command: bool,
 }
 
-impl Reader {
+impl ClaudeStream {
     fn read(&mut self, event: &Value) -> Vec<AgentEvent> {
         match text(event, "/type") {
             "system" => self.system(event),
@@ -105,13 +105,13 @@ impl Reader {
         let (attempt, most) = (count(event, "/attempt"), count(event, "/max_retries"));
         let failure = failure(api_kind(error, status), format!("{error}{status_words}, retry {attempt} of {most}"));
         let fatal = failure.kind == FailureKind::Auth;
-        self.hopeless_retry = fatal.then(|| failure.clone());
+        self.fatal_retry = fatal.then(|| failure.clone());
         vec![AgentEvent::Retrying { failure, fatal }]
     }
 
     fn denial(&mut self, id: &str, tool: &str, input: Option<&Value>) -> Vec<AgentEvent> {
         if self.denied.len() >= FOLLOWED || !self.denied.insert(id.to_owned()) {
-            return Vec::new(); // Both the event and the result tell of it.
+            return Vec::new(); // Both the event and the result report it.
         }
         let what = match (self.calls.get(id), input) {
             (Some(call), _) => call.what.clone(),
@@ -125,7 +125,7 @@ impl Reader {
         if !error.is_empty() {
             return self.failed_call(error, event);
         }
-        self.hopeless_retry = None;
+        self.fatal_retry = None;
         let of_main_agent = event["parent_tool_use_id"].is_null();
         let mut events = Vec::new();
         for part in items(event, "/message/content") {
@@ -143,7 +143,7 @@ impl Reader {
         events
     }
 
-    /// An API failure comes as if the agent had said it.
+    /// Handles an API failure, which the CLI reports in an assistant line.
     fn failed_call(&mut self, error: &str, event: &Value) -> Vec<AgentEvent> {
         let message: Vec<&str> = items(event, "/message/content").map(|part| text(part, "/text")).collect();
         let mut failure = failure(api_kind(error, event["api_error_status"].as_u64()), message.join("\n"));
@@ -151,9 +151,9 @@ impl Reader {
             failure.kind = FailureKind::UsageLimit;
             failure.resets_at = self.resets_at;
         }
-        let told = warning(&failure.message);
+        let warning_event = warning(&failure.message);
         self.api_error = Some(failure);
-        vec![told]
+        vec![warning_event]
     }
 
     fn tool_started(&mut self, part: &Value) -> AgentEvent {
@@ -164,19 +164,20 @@ impl Reader {
             let edits = matches!(tool, "Edit" | "MultiEdit" | "Write" | "NotebookEdit")
                 .then(|| path.concat())
                 .filter(|path| !path.is_empty());
-            self.calls.insert(id.to_owned(), Call { what: what.clone(), edits, is_command: tool == "Bash" });
+            self.calls.insert(id.to_owned(), ClaudeToolCall { what: what.clone(), edits, is_command: tool == "Bash" });
         }
         AgentEvent::ToolStarted { id: id.to_owned(), tool: tool.to_owned(), what }
     }
 
-    /// Several lines tell of one message with the same numbers, and `output_tokens` is what was known when it began.
+    /// Adds the usage of a model call. Several lines report one message with the same numbers, and `output_tokens` is
+    /// the number at its beginning.
     fn call_used(&mut self, message: &Value) -> Option<AgentEvent> {
         let id = text(message, "/id");
         let used = used(&message["usage"]);
-        if id.is_empty() || used == Usage::default() || self.since.len() >= FOLLOWED {
+        if id.is_empty() || used == Usage::default() || self.since_result.len() >= FOLLOWED {
             return None;
         }
-        match self.since.insert(id.to_owned(), used) {
+        match self.since_result.insert(id.to_owned(), used) {
             Some(before) if before == used => None,
             _ => Some(AgentEvent::Usage { usage: self.known_usage() }),
         }
@@ -184,7 +185,7 @@ impl Reader {
 
     fn known_usage(&self) -> Usage {
         let mut total = self.usage;
-        self.since.values().for_each(|used| add(&mut total, *used));
+        self.since_result.values().for_each(|used| add(&mut total, *used));
         total
     }
 
@@ -236,7 +237,8 @@ impl Reader {
         }
     }
 
-    /// Read in the binary, never seen: only subscription accounts get it. `resetsAt` is in seconds since 1970.
+    /// Handles a rate limit, which was found in the binary and never seen: only subscription accounts get it.
+    /// `resetsAt` is in seconds since 1970.
     fn rate_limit(&mut self, info: &Value) -> Vec<AgentEvent> {
         let rejected = text(info, "/status") == "rejected";
         let seconds = info["resetsAt"].as_i64().filter(|_| rejected);
@@ -260,7 +262,7 @@ impl Reader {
         }
         self.end = Some(if completed { Ok(()) } else { Err(of_result(event, self.api_error.as_ref())) });
         self.running = false;
-        self.hopeless_retry = None;
+        self.fatal_retry = None;
         events.extend(self.session_used(event));
         if count(event, "/queued_turn_count") == 0 {
             events.extend(self.idle_if_done());
@@ -268,9 +270,10 @@ impl Reader {
         events
     }
 
-    /// `usage` of a result is of its turn and without subagents; `modelUsage` and the cost are of the whole session.
+    /// Reads the usage of the whole session from `modelUsage` and the cost. The field `usage` of a result is only of
+    /// its turn and without subagents.
     fn session_used(&mut self, result: &Value) -> Option<AgentEvent> {
-        self.since.clear();
+        self.since_result.clear();
         let models = result["modelUsage"].as_object().filter(|models| !models.is_empty())?;
         let mut total = Usage { cost_usd: dollars(result, "/total_cost_usd"), ..Usage::default() };
         for model in models.values() {
@@ -300,14 +303,14 @@ impl Reader {
     }
 }
 
-impl Decoder for Reader {
+impl Decoder for ClaudeStream {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
         let (events, noise) = self.lines.read(line);
         noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {
-        let end = match (self.end.take(), self.hopeless_retry.take()) {
+        let end = match (self.end.take(), self.fatal_retry.take()) {
             (Some(end), _) if !self.running => end,
             (_, Some(failure)) => Err(failure),
             _ => Err(without_result("claude", exit, stderr_tail)),
@@ -341,7 +344,7 @@ fn tool_output(content: &Value) -> String {
     }
 }
 
-/// A failed command's output begins with the line `Exit code 128`, written by the CLI.
+/// Parses the line `Exit code 128`, with which the CLI begins the output of a failed command.
 fn exit_code(output: &str) -> Option<i32> {
     output.strip_prefix("Exit code ")?.lines().next()?.trim().parse().ok()
 }

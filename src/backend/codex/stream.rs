@@ -6,14 +6,14 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use crate::backend::failure::{failure, kind_of_answer, kind_of_status, without_result};
+use crate::backend::failure::{failure, kind_of_response, kind_of_status, without_result};
 use crate::backend::lines::{
     FINAL_LIMIT, JsonLines, OUTPUT_LIMIT, count, gist, items, one_line, said, tail, text, thought, warning,
 };
 use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 
-pub struct Reader {
+pub struct CodexStream {
     zone: TimeZone,
     lines: JsonLines,
     session_id: Option<String>,
@@ -21,11 +21,11 @@ pub struct Reader {
     usage: Usage,
     denials: u32,
     end: Option<Result<(), Failure>>,
-    /// The last top-level error. It decides only when the process dies without an end, and only if it was hopeless.
+    /// The last top-level error. It decides only if the process dies without an end, and only if a retry cannot fix it.
     last_error: Option<Failure>,
 }
 
-impl Reader {
+impl CodexStream {
     pub fn new(zone: TimeZone) -> Self {
         Self {
             zone,
@@ -81,12 +81,12 @@ impl Reader {
     fn tool_ended(&mut self, item: &Value) -> Vec<AgentEvent> {
         let mut events = Vec::new();
         if text(item, "/type") == "web_search" {
-            events.extend(started(item)); // It has no start of its own in every version.
+            events.extend(started(item)); // Not every version prints its start.
         }
         let status = text(item, "/status");
-        // A tool of an MCP server that would need a question: `codex exec` never asks one.
-        let unasked = text(item, "/error/message").contains("approval policy is never");
-        if status == "declined" || unasked {
+        // A tool of an MCP server that needs an approval: `codex exec` never asks for one.
+        let needs_approval = text(item, "/error/message").contains("approval policy is never");
+        if status == "declined" || needs_approval {
             self.denials = self.denials.saturating_add(1);
             events.push(AgentEvent::Denied { what: what(item) });
         }
@@ -101,7 +101,7 @@ impl Reader {
 
     fn turn_completed(&mut self, usage: &Value) -> Vec<AgentEvent> {
         self.end = Some(Ok(()));
-        // `input_tokens` holds the cached ones and `output_tokens` the reasoning, as in the service's own count.
+        // `input_tokens` includes the cached ones and `output_tokens` the reasoning, as the service counts them.
         self.usage = Usage {
             input_tokens: count(usage, "/input_tokens"),
             cached_tokens: count(usage, "/cached_input_tokens"),
@@ -111,16 +111,16 @@ impl Reader {
         vec![AgentEvent::Usage { usage: self.usage }]
     }
 
-    /// `Reconnecting... 2/5 (why)` is a retry; anything else is said again by `turn.failed`, if that comes. When the
-    /// service limits the rate and says for how long, Codex waits that out in silence, be it hours; without that it
-    /// gives up at once.
+    /// Handles a top-level error. `Reconnecting... 2/5 (why)` is a retry; `turn.failed` repeats any other error. If the
+    /// service limits the rate for a stated time, Codex waits in silence, even for hours. Otherwise it gives up at
+    /// once.
     fn error(&mut self, message: &str) -> Vec<AgentEvent> {
         let failure = self.failure(message);
         self.last_error = Some(failure.clone());
         if !message.starts_with("Reconnecting...") {
             return Vec::new();
         }
-        let fatal = is_hopeless(&failure);
+        let fatal = is_permanent(&failure);
         vec![AgentEvent::Retrying { failure, fatal }]
     }
 
@@ -133,7 +133,7 @@ impl Reader {
     }
 
     fn without_end(&mut self, exit: Exit, stderr_tail: &str) -> Failure {
-        if let Some(failure) = self.last_error.take().filter(is_hopeless) {
+        if let Some(failure) = self.last_error.take().filter(is_permanent) {
             return failure;
         }
         let mut failure = without_result("codex", exit, stderr_tail);
@@ -144,7 +144,7 @@ impl Reader {
     }
 }
 
-impl Decoder for Reader {
+impl Decoder for CodexStream {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
         let (events, noise) = self.lines.read(line);
         noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
@@ -163,8 +163,8 @@ impl Decoder for Reader {
     }
 }
 
-/// Trying again soon cannot mend it.
-fn is_hopeless(failure: &Failure) -> bool {
+/// Returns whether a retry cannot fix the failure soon.
+fn is_permanent(failure: &Failure) -> bool {
     matches!(failure.kind, FailureKind::Auth | FailureKind::RateLimit | FailureKind::UsageLimit)
 }
 
@@ -213,7 +213,7 @@ fn kind_of(message: &str) -> FailureKind {
     let message = message.replace('’', "'");
     let has = |words: &str| message.contains(words);
     // For some refusals Codex prints only the service's raw response.
-    if let Some(kind) = status_in(&message).map(kind_of_status).or_else(|| kind_of_answer(&message)) {
+    if let Some(kind) = status_in(&message).map(kind_of_status).or_else(|| kind_of_response(&message)) {
         return kind;
     }
     if has("hit your usage limit") {
@@ -233,14 +233,14 @@ fn kind_of(message: &str) -> FailureKind {
     }
 }
 
-/// `unexpected status 401 Unauthorized: …`, `exceeded retry limit, last status: 429 Too Many Requests`.
+/// Parses `unexpected status 401 Unauthorized: …` and `exceeded retry limit, last status: 429 Too Many Requests`.
 fn status_in(message: &str) -> Option<u64> {
     let rest =
         ["unexpected status ", "last status: "].iter().find_map(|words| message.split_once(words)).map(|(_, r)| r)?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// `… or try again at Nov 23rd, 2026 2:13 AM.` On the day itself only the time is printed, which says too little here.
+/// Parses `… or try again at Nov 23rd, 2026 2:13 AM.` On the day itself Codex prints only the time, which is ambiguous.
 fn reset_time(message: &str, zone: &TimeZone) -> Option<Timestamp> {
     let (_, when) = message.rsplit_once("try again at ")?;
     let words: Vec<&str> = when.trim().trim_end_matches('.').split_whitespace().collect();
@@ -250,7 +250,7 @@ fn reset_time(message: &str, zone: &TimeZone) -> Option<Timestamp> {
     local.to_zoned(zone.clone()).ok().map(|zoned| zoned.timestamp())
 }
 
-/// Codex ended before there was a thread, by a status of clap's or by words on stderr.
+/// Classifies the exit of a Codex that ended before it opened a thread, by its exit status or its stderr.
 fn kind_of_setup(exit: Exit, stderr: &str) -> Option<FailureKind> {
     if stderr.contains("no rollout found for thread id") {
         return Some(FailureKind::BadRequest);

@@ -1,5 +1,5 @@
-//! Decodes the output of a custom program. Plain text is passed on line by line. JSON lines are one object each, in
-//! this vocabulary. A program may leave out fields, and unknown types are ignored:
+//! Decodes the output of a custom program. PlainStream text is passed on line by line. JSON lines are one object each,
+//! in this vocabulary. A program may leave out fields, and unknown types are ignored:
 //!
 //! ```text
 //! {"type":"session","id":"…"}                                        what to resume with
@@ -31,19 +31,19 @@ use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 /// Bytes at the end of a plain text that are its final message.
 const PLAIN_LIMIT: usize = 16 * 1024;
 
-pub struct Plain {
+pub struct PlainStream {
     name: String,
     session_id: Option<String>,
     printed: String,
 }
 
-impl Plain {
+impl PlainStream {
     pub fn new(name: String, session_id: Option<String>) -> Self {
         Self { name, session_id, printed: String::new() }
     }
 }
 
-impl Decoder for Plain {
+impl Decoder for PlainStream {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
         self.printed.push_str(&tail(line, PLAIN_LIMIT));
         self.printed.push('\n');
@@ -70,7 +70,7 @@ impl Decoder for Plain {
     }
 }
 
-pub struct Jsonl {
+pub struct JsonlStream {
     name: String,
     session_id: Option<String>,
     lines: JsonLines,
@@ -78,12 +78,12 @@ pub struct Jsonl {
     usage: Usage,
     denials: u32,
     end: Option<Result<(), Failure>>,
-    hopeless_retry: Option<Failure>,
-    /// The result was printed, and nothing that is work after it.
-    at_rest: bool,
+    fatal_retry: Option<Failure>,
+    /// True if the result was printed, and no further work after it.
+    is_idle: bool,
 }
 
-impl Jsonl {
+impl JsonlStream {
     pub fn new(name: String, session_id: Option<String>) -> Self {
         Self {
             name,
@@ -93,8 +93,8 @@ impl Jsonl {
             usage: Usage::default(),
             denials: 0,
             end: None,
-            hopeless_retry: None,
-            at_rest: false,
+            fatal_retry: None,
+            is_idle: false,
         }
     }
 
@@ -107,7 +107,7 @@ impl Jsonl {
                 AgentEvent::Session { id, model: event["model"].as_str().map(str::to_owned) }
             }
             "message" => {
-                self.hopeless_retry = None;
+                self.fatal_retry = None;
                 self.final_message = tail(words, FINAL_LIMIT);
                 return said(words);
             }
@@ -149,7 +149,7 @@ impl Jsonl {
     fn retrying(&mut self, event: &Value) -> AgentEvent {
         let failure = failure_in(event);
         let fatal = event["fatal"].as_bool().unwrap_or(failure.kind == FailureKind::Auth);
-        self.hopeless_retry = fatal.then(|| failure.clone());
+        self.fatal_retry = fatal.then(|| failure.clone());
         AgentEvent::Retrying { failure, fatal }
     }
 
@@ -163,15 +163,15 @@ impl Jsonl {
         None
     }
 
-    /// Whether it has come to rest, or goes on after its result.
-    fn rest(&mut self, event: &Value) -> Option<AgentEvent> {
-        let (was, is) = (self.at_rest, text(event, "/type"));
-        self.at_rest = match is {
+    /// Returns whether the agent has become idle, or continues after its result.
+    fn activity_change(&mut self, event: &Value) -> Option<AgentEvent> {
+        let (was, is) = (self.is_idle, text(event, "/type"));
+        self.is_idle = match is {
             "result" => true,
             "message" | "thought" | "tool" | "edit" => false,
             _ => was,
         };
-        match (was, self.at_rest) {
+        match (was, self.is_idle) {
             (false, true) => Some(AgentEvent::Idle),
             (true, false) => Some(AgentEvent::Busy),
             _ => None,
@@ -179,15 +179,15 @@ impl Jsonl {
     }
 }
 
-impl Decoder for Jsonl {
+impl Decoder for JsonlStream {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
         let (events, noise) = self.lines.read(line);
-        let read = events.iter().flat_map(|event| [self.read(event), self.rest(event)]).flatten();
+        let read = events.iter().flat_map(|event| [self.read(event), self.activity_change(event)]).flatten();
         noise.into_iter().chain(read).collect()
     }
 
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {
-        let end = match (self.end.take(), self.hopeless_retry.take(), exit) {
+        let end = match (self.end.take(), self.fatal_retry.take(), exit) {
             (Some(Ok(())), _, Exit::Code(0)) => Ok(()),
             (Some(Ok(())), _, exit) => {
                 Err(failure(FailureKind::NoResult, ended(&self.name, exit, "after its result", stderr_tail)))

@@ -19,42 +19,42 @@ const FOLLOWED: usize = 10_000;
 const WITHHELD: [&str; 3] = ["run_shell_command", "write_file", "replace"];
 
 #[derive(Default)]
-pub struct Reader {
+pub struct GeminiStream {
     lines: JsonLines,
     session_id: Option<String>,
-    /// Text that was said since the last tool's result.
-    words: String,
-    /// Bytes of `words` that were reported as an event.
-    told: usize,
-    calls: BTreeMap<String, Call>,
+    /// The agent's text since the last tool's result.
+    text: String,
+    /// Bytes of `text` that were reported as an event.
+    reported: usize,
+    calls: BTreeMap<String, GeminiToolCall>,
     usage: Usage,
     denials: u32,
-    end: Option<Result<(), Complaint>>,
+    end: Option<Result<(), ReportedError>>,
 }
 
-struct Call {
+struct GeminiToolCall {
     tool: String,
     what: String,
     path: String,
 }
 
-/// An error as the result tells it; what kind it is also depends on the exit status.
-struct Complaint {
+/// The error in a result. Its kind also depends on the exit status.
+struct ReportedError {
     kind: String,
     message: String,
 }
 
-impl Reader {
+impl GeminiStream {
     fn read(&mut self, event: &Value) -> Vec<AgentEvent> {
         match text(event, "/type") {
             "init" => self.session(event),
             "message" if text(event, "/role") == "assistant" => {
-                self.say(text(event, "/content"));
+                self.append_text(text(event, "/content"));
                 Vec::new()
             }
             "tool_use" => self.tool_started(event),
             "tool_result" => self.tool_ended(event),
-            // Read in its code, never seen: something that does not end the run.
+            // Found in its code, never seen: an error that does not end the run.
             "error" => vec![warning(text(event, "/message"))],
             "result" => self.result(event),
             _ => Vec::new(),
@@ -70,19 +70,19 @@ impl Reader {
         vec![AgentEvent::Session { id, model: event["model"].as_str().map(str::to_owned) }]
     }
 
-    /// Pieces of a few letters each; they become one event when something else happens.
-    fn say(&mut self, piece: &str) {
-        self.words.push_str(piece);
-        if self.words.len() > 2 * FINAL_LIMIT {
-            self.words = tail(&self.words, FINAL_LIMIT);
-            self.told = 0;
+    /// Appends a piece of a few letters. The pieces become one event before the next other event.
+    fn append_text(&mut self, piece: &str) {
+        self.text.push_str(piece);
+        if self.text.len() > 2 * FINAL_LIMIT {
+            self.text = tail(&self.text, FINAL_LIMIT);
+            self.reported = 0;
         }
     }
 
-    fn tell(&mut self) -> Option<AgentEvent> {
-        let news = &self.words[self.told..];
-        self.told = self.words.len();
-        said(news)
+    fn flush_text(&mut self) -> Option<AgentEvent> {
+        let new = &self.text[self.reported..];
+        self.reported = self.text.len();
+        said(new)
     }
 
     fn tool_started(&mut self, event: &Value) -> Vec<AgentEvent> {
@@ -90,19 +90,19 @@ impl Reader {
         let what = gist(&event["parameters"]);
         if self.calls.len() < FOLLOWED {
             let path = text(event, "/parameters/file_path").to_owned();
-            self.calls.insert(id.clone(), Call { tool: tool.clone(), what: what.clone(), path });
+            self.calls.insert(id.clone(), GeminiToolCall { tool: tool.clone(), what: what.clone(), path });
         }
-        self.tell().into_iter().chain([AgentEvent::ToolStarted { id, tool, what }]).collect()
+        self.flush_text().into_iter().chain([AgentEvent::ToolStarted { id, tool, what }]).collect()
     }
 
     fn tool_ended(&mut self, event: &Value) -> Vec<AgentEvent> {
-        let mut events: Vec<AgentEvent> = self.tell().into_iter().collect();
-        self.words.clear();
-        self.told = 0;
+        let mut events: Vec<AgentEvent> = self.flush_text().into_iter().collect();
+        self.text.clear();
+        self.reported = 0;
         let id = text(event, "/tool_id");
         let call = self.calls.remove(id);
         let failed = text(event, "/status") == "error";
-        // A command that exits with 3 is a "success" too.
+        // A command that exits with 3 is reported as "success" too.
         let is_command = call.as_ref().is_some_and(|call| call.tool == "run_shell_command");
         let ok = if is_command && !failed { None } else { Some(!failed) };
         let output = tail(text(event, "/output"), OUTPUT_LIMIT);
@@ -113,7 +113,7 @@ impl Reader {
         events
     }
 
-    fn consequence(&mut self, call: &Call, failed: bool, event: &Value) -> Option<AgentEvent> {
+    fn consequence(&mut self, call: &GeminiToolCall, failed: bool, event: &Value) -> Option<AgentEvent> {
         let edits = matches!(call.tool.as_str(), "write_file" | "replace") && !call.path.is_empty();
         if !failed {
             return edits.then(|| AgentEvent::Edited { paths: vec![call.path.clone()] });
@@ -129,16 +129,16 @@ impl Reader {
     }
 
     fn result(&mut self, event: &Value) -> Vec<AgentEvent> {
-        let mut events: Vec<AgentEvent> = self.tell().into_iter().collect();
+        let mut events: Vec<AgentEvent> = self.flush_text().into_iter().collect();
         self.end = Some(match text(event, "/status") {
             "success" => Ok(()),
-            _ => Err(Complaint {
+            _ => Err(ReportedError {
                 kind: text(event, "/error/type").to_owned(),
                 message: text(event, "/error/message").to_owned(),
             }),
         });
         let input = count(event, "/stats/input_tokens");
-        // The total also holds the thinking, where `output_tokens` may not.
+        // The total includes the thinking, which `output_tokens` may not.
         let output =
             count(event, "/stats/total_tokens").saturating_sub(input).max(count(event, "/stats/output_tokens"));
         self.usage = Usage {
@@ -154,7 +154,7 @@ impl Reader {
     }
 }
 
-impl Decoder for Reader {
+impl Decoder for GeminiStream {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
         let (events, noise) = self.lines.read(line);
         noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
@@ -163,13 +163,13 @@ impl Decoder for Reader {
     fn end(&mut self, exit: Exit, stderr_tail: &str) -> TurnReport {
         let end = match self.end.take() {
             Some(Ok(())) => Ok(()),
-            Some(Err(complaint)) => Err(complaint.failure(exit, stderr_tail)),
-            None => Err(never_ended(exit, stderr_tail)),
+            Some(Err(error)) => Err(error.failure(exit, stderr_tail)),
+            None => Err(failure_without_result(exit, stderr_tail)),
         };
         TurnReport {
             end,
             session_id: self.session_id.clone(),
-            final_message: tail(std::mem::take(&mut self.words).trim_end(), FINAL_LIMIT),
+            final_message: tail(std::mem::take(&mut self.text).trim_end(), FINAL_LIMIT),
             usage: self.usage,
             usage_is_cumulative: false,
             denials: self.denials,
@@ -177,7 +177,7 @@ impl Decoder for Reader {
     }
 }
 
-impl Complaint {
+impl ReportedError {
     fn failure(&self, exit: Exit, stderr_tail: &str) -> Failure {
         let kind = kind_of_type(&self.kind)
             .or_else(|| status_in(&self.message).map(kind_of_status))
@@ -199,13 +199,14 @@ fn kind_of_type(kind: &str) -> Option<FailureKind> {
     })
 }
 
-/// `[API Error: {"error":{"code":401,…}}]`: the service's answer as it came.
+/// Parses `[API Error: {"error":{"code":401,…}}]`, the raw response of the service.
 fn status_in(message: &str) -> Option<u64> {
     let (start, end) = (message.find('{')?, message.rfind('}')?);
     object(message.get(start..=end)?)?.pointer("/error/code")?.as_u64()
 }
 
-/// The CLI's own statuses, and HTTP's modulo 256, from 400 = 144 on. 1 says nothing.
+/// Classifies an exit status: one of the CLI's own, or an HTTP status modulo 256, from 400 = 144 on. Status 1 is
+/// unspecific.
 fn kind_of_exit(exit: Exit) -> Option<FailureKind> {
     let Exit::Code(code) = exit else { return None };
     match u64::try_from(code).ok()? {
@@ -229,15 +230,16 @@ fn kind_of_own_exit(code: i32) -> Option<FailureKind> {
 fn kind_of_own_error(stderr: &str) -> Option<FailureKind> {
     let line = stderr.lines().rev().find(|line| line.contains("Error when talking to Gemini API"))?;
     let has = |name: &str| line.split_whitespace().any(|word| word.trim_end_matches(':') == name);
-    Some(match () {
-        () if has("ModelNotFoundError") => FailureKind::ModelNotFound,
-        () if has("TerminalQuotaError") => FailureKind::UsageLimit,
-        () if has("RetryableQuotaError") => FailureKind::RateLimit,
-        () if line.contains("fetch failed") || line.contains("ECONN") || line.contains("ENOTFOUND") => {
-            FailureKind::Network
-        }
-        () => return None,
-    })
+    if has("ModelNotFoundError") {
+        Some(FailureKind::ModelNotFound)
+    } else if has("TerminalQuotaError") {
+        Some(FailureKind::UsageLimit)
+    } else if has("RetryableQuotaError") {
+        Some(FailureKind::RateLimit)
+    } else {
+        let is_network = ["fetch failed", "ECONN", "ENOTFOUND"].iter().any(|words| line.contains(words));
+        is_network.then_some(FailureKind::Network)
+    }
 }
 
 fn kind_of_words(message: &str) -> Option<FailureKind> {
@@ -247,8 +249,8 @@ fn kind_of_words(message: &str) -> Option<FailureKind> {
     message.contains("[API Error: terminated]").then_some(FailureKind::Network)
 }
 
-/// Without a result the statuses above 128 are a shell's for signals, not HTTP's.
-fn never_ended(exit: Exit, stderr_tail: &str) -> Failure {
+/// Classifies an exit without a result, in which the statuses above 128 are a shell's for signals, not HTTP's.
+fn failure_without_result(exit: Exit, stderr_tail: &str) -> Failure {
     let mut failure = without_result("gemini", exit, stderr_tail);
     if let Exit::Code(code) = exit {
         failure.kind = kind_of_own_exit(code).unwrap_or(failure.kind);

@@ -1,5 +1,5 @@
-//! What the lines of `opencode run --format json` mean. There is no event for the end: a run is done when its last step
-//! finished with the reason `stop` and the process then left by itself. A tool is only told of when it has ended.
+//! Decodes the lines of `opencode run --format json`. There is no event for the end: a run is done if its last step
+//! finished with the reason `stop` and the process then exited by itself. A tool is only reported when it has ended.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::backend::{AgentEvent, Decoder, TurnReport};
 use crate::mission::outcome::{Exit, Failure, FailureKind, Usage};
 
 #[derive(Default)]
-pub struct Reader {
+pub struct OpenCodeStream {
     lines: JsonLines,
     session_id: Option<String>,
     final_message: String,
@@ -22,12 +22,12 @@ pub struct Reader {
     error: Option<Failure>,
 }
 
-impl Reader {
+impl OpenCodeStream {
     fn read(&mut self, event: &Value) -> Vec<AgentEvent> {
         let mut events = self.session(text(event, "/sessionID"));
         let part = &event["part"];
         match text(event, "/type") {
-            // A retry of a broken answer prints another start of the same step.
+            // A retry of a broken response prints another start of the same step.
             "step_start" => self.last_reason = None,
             "text" => {
                 self.final_message = tail(text(part, "/text"), FINAL_LIMIT);
@@ -98,20 +98,19 @@ impl Reader {
             (Some("stop"), exit) => {
                 Err(failure(FailureKind::NoResult, ended("opencode", exit, "after its last step", stderr_tail)))
             }
-            // It stops here when something was refused that nobody could be asked about.
-            (Some("tool-calls"), Exit::Code(0)) if self.denials > 0 => Err(failure(
-                FailureKind::Permission,
-                "opencode stopped because something that it wanted was not permitted",
-            )),
+            // It stops here if an action was refused because no user could be asked.
+            (Some("tool-calls"), Exit::Code(0)) if self.denials > 0 => {
+                Err(failure(FailureKind::Permission, "opencode stopped because an action was not permitted"))
+            }
             (Some("length"), Exit::Code(0)) => {
-                Err(failure(FailureKind::Other, "opencode stopped because the model's answer was too long"))
+                Err(failure(FailureKind::Other, "opencode stopped because the model's response was too long"))
             }
             (_, exit) => Err(unfinished(exit, stderr_tail)),
         }
     }
 }
 
-impl Decoder for Reader {
+impl Decoder for OpenCodeStream {
     fn line(&mut self, line: &str) -> Vec<AgentEvent> {
         let (events, noise) = self.lines.read(line);
         noise.into_iter().chain(events.iter().flat_map(|event| self.read(event))).collect()
@@ -137,7 +136,7 @@ fn unfinished(exit: Exit, stderr_tail: &str) -> Failure {
     failure
 }
 
-/// The beginnings of its two refusals: by a rule, and for want of somebody to ask.
+/// Recognises the beginnings of its two refusals: by a rule, and without a user to ask.
 fn was_denied(error: &str) -> bool {
     error.starts_with("The user rejected permission")
         || error.starts_with("The user has specified a rule which prevents")
@@ -152,7 +151,7 @@ fn edited(tool: &str, state: &Value) -> Option<AgentEvent> {
     edits.then(|| AgentEvent::Edited { paths: vec![path.to_owned()] })
 }
 
-/// An unknown model of a configured provider comes as `UnknownError`, without a word of what it is.
+/// Classifies an error event. An unknown model of a configured provider is reported as a plain `UnknownError`.
 fn failure_of(error: &Value) -> Failure {
     let message = match text(error, "/data/message") {
         "" => text(error, "/name"),

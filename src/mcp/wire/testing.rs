@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::mission::delivery::Notification;
 use crate::mission::entry::{self, FailureSummary, NextAttempt, Start};
 use crate::mission::id::{BackendName, BossId, ServerId, TaskId, WorkerId};
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::outcome::{Changes, Exit, FailureKind, NotOnBranch, Usage, Verification};
 use crate::mission::registry;
-use crate::mission::delivery::Notification;
 use crate::mission::spec::{Mission, Permissions, Place};
 use crate::orchestrator::{Collision, RaceView, RacerView, WorkerView};
 

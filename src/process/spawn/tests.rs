@@ -4,11 +4,11 @@ use tokio::io::AsyncWriteExt;
 
 use super::*;
 
-struct Bench {
+struct Fixture {
     directory: tempfile::TempDir,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
@@ -24,14 +24,14 @@ impl Bench {
             cwd: self.directory.path().to_owned(),
             env_set: BTreeMap::new(),
             env_remove: Vec::new(),
-            stdin: Stdin::Null,
+            stdin: StdinSource::Null,
             stdout: self.path("stdout"),
             stderr: self.path("stderr"),
         }
     }
 
-    /// A file that is to be started, with this mode. Written by another process: what this one has open to write is for a
-    /// moment open in what its other threads start, and cannot be started then.
+    /// Creates a program with this mode. Another process writes it: children of other threads could inherit a file that
+    /// this process has open to write, and such a file cannot be started.
     fn program(&self, text: &str, mode: &str) -> PathBuf {
         let path = self.path("program");
         let mut writer = std::process::Command::new("sh");
@@ -51,31 +51,31 @@ async fn run(launch: &Launch) -> Option<i32> {
 
 #[tokio::test]
 async fn output_is_appended_to_private_files() {
-    let bench = Bench::new();
-    let launch = bench.launch("echo out; echo err >&2; exit 4");
+    let fixture = Fixture::new();
+    let launch = fixture.launch("echo out; echo err >&2; exit 4");
     assert_eq!(run(&launch).await, Some(4));
     assert_eq!(run(&launch).await, Some(4));
-    assert_eq!(bench.stdout(), "out\nout\n");
+    assert_eq!(fixture.stdout(), "out\nout\n");
     assert_eq!(std::fs::read_to_string(&launch.stderr).unwrap(), "err\nerr\n");
     assert_eq!(launch.stdout.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[tokio::test]
-async fn environment_and_directory_are_what_was_asked() {
-    let bench = Bench::new();
-    let mut launch = bench.launch("echo \"$PWD|$ADDED|${CARGO_MANIFEST_DIR-gone}|$(pwd -P)\"");
+async fn environment_and_directory_are_set() {
+    let fixture = Fixture::new();
+    let mut launch = fixture.launch("echo \"$PWD|$ADDED|${CARGO_MANIFEST_DIR-gone}|$(pwd -P)\"");
     launch.env_set.insert("ADDED".into(), "a b".into());
     launch.env_set.insert("PWD".into(), "/wrong".into());
     launch.env_remove.push("CARGO_MANIFEST_DIR".into());
     assert_eq!(run(&launch).await, Some(0));
-    let real = bench.directory.path().canonicalize().unwrap();
-    assert_eq!(bench.stdout(), format!("{}|a b|gone|{}\n", launch.cwd.display(), real.display()));
+    let real = fixture.directory.path().canonicalize().unwrap();
+    assert_eq!(fixture.stdout(), format!("{}|a b|gone|{}\n", launch.cwd.display(), real.display()));
 }
 
 #[tokio::test]
-async fn it_leads_its_own_process_group() {
-    let bench = Bench::new();
-    let mut started = spawn(&bench.launch("exec sleep 30")).unwrap();
+async fn cli_leads_its_own_process_group() {
+    let fixture = Fixture::new();
+    let mut started = spawn(&fixture.launch("exec sleep 30")).unwrap();
     let record = started.identity.record().unwrap();
     assert_eq!((record.pid, record.group), (started.child.id().unwrap(), record.pid));
     started.child.kill().await.unwrap();
@@ -83,27 +83,27 @@ async fn it_leads_its_own_process_group() {
 
 #[tokio::test]
 async fn input_comes_from_a_file_or_a_pipe() {
-    let bench = Bench::new();
-    std::fs::write(bench.path("prompt"), "from a file\n").unwrap();
-    let mut launch = bench.launch("cat");
-    launch.stdin = Stdin::File(bench.path("prompt"));
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("prompt"), "from a file\n").unwrap();
+    let mut launch = fixture.launch("cat");
+    launch.stdin = StdinSource::File(fixture.path("prompt"));
     assert_eq!(run(&launch).await, Some(0));
 
-    launch.stdin = Stdin::Pipe;
+    launch.stdin = StdinSource::Pipe;
     let mut started = spawn(&launch).unwrap();
     let mut stdin = started.stdin.take().unwrap();
     stdin.write_all(b"from a pipe\n").await.unwrap();
     drop(stdin);
     assert!(started.child.wait().await.unwrap().success());
-    assert_eq!(bench.stdout(), "from a file\nfrom a pipe\n");
+    assert_eq!(fixture.stdout(), "from a file\nfrom a pipe\n");
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_is_told_apart() {
-    let bench = Bench::new();
-    let mut launch = bench.launch("");
+async fn start_failures_have_distinct_errors() {
+    let fixture = Fixture::new();
+    let mut launch = fixture.launch("");
     let mut error = |change: &dyn Fn(&mut Launch)| {
-        launch = bench.launch("");
+        launch = fixture.launch("");
         change(&mut launch);
         spawn(&launch).unwrap_err()
     };
@@ -115,24 +115,24 @@ async fn what_cannot_be_started_is_told_apart() {
     let directory = error(&|launch| launch.cwd = "/nowhere".into());
     assert!(matches!(directory, SpawnError::DirectoryMissing { .. }), "{directory:?}");
 
-    let plain = error(&|launch| launch.program = bench.program("text", "644"));
+    let plain = error(&|launch| launch.program = fixture.program("text", "644"));
     assert!(matches!(plain, SpawnError::NotExecutable { .. }), "{plain:?}");
 
-    let orphaned = error(&|launch| launch.program = bench.program("#!/no/such/interpreter\n", "755"));
+    let orphaned = error(&|launch| launch.program = fixture.program("#!/no/such/interpreter\n", "755"));
     assert!(matches!(orphaned, SpawnError::InterpreterNotFound { .. }), "{orphaned:?}");
 
-    let binary = error(&|launch| launch.program = bench.program("\u{1}\u{2}", "755"));
+    let binary = error(&|launch| launch.program = fixture.program("\u{1}\u{2}", "755"));
     assert!(matches!(binary, SpawnError::NotExecutable { .. }), "{binary:?}");
 
     let output = error(&|launch| launch.stdout = "/nowhere/stdout".into());
     assert!(matches!(output, SpawnError::Output { .. }), "{output:?}");
 
-    let input = error(&|launch| launch.stdin = Stdin::File("/nowhere/prompt".into()));
+    let input = error(&|launch| launch.stdin = StdinSource::File("/nowhere/prompt".into()));
     assert!(matches!(input, SpawnError::Input { .. }), "{input:?}");
 }
 
 #[test]
-fn limits_and_a_full_disk_have_their_own_errors() {
+fn limits_have_their_own_error() {
     let explained = |errno: Errno| explain(errno.into(), Path::new("cli"), Path::new("/"));
     assert!(matches!(explained(Errno::AGAIN), SpawnError::TooMany { .. }));
     assert!(matches!(explained(Errno::MFILE), SpawnError::TooMany { .. }));

@@ -8,7 +8,7 @@ use super::*;
 
 const CEILING: Duration = Duration::from_secs(90);
 
-/// A file that grows, and its follower.
+/// A growing file and its tail.
 struct Growing {
     _directory: tempfile::TempDir,
     path: PathBuf,
@@ -46,13 +46,13 @@ async fn rest(mut tail: Tail) -> Vec<String> {
     lines
 }
 
-/// Nothing comes, as far as the tail can know now.
+/// Returns whether no line arrives for a moment.
 async fn nothing_yet(tail: &mut Tail) -> bool {
     timeout(Duration::from_millis(20), tail.next()).await.is_err()
 }
 
 #[tokio::test]
-async fn lines_come_whole_and_in_order() {
+async fn lines_are_whole_and_in_order() {
     let mut file = Growing::new();
     let mut tail = file.tail();
     file.write(b"one\ntwo\nthr");
@@ -66,14 +66,14 @@ async fn lines_come_whole_and_in_order() {
 }
 
 #[tokio::test]
-async fn carriage_returns_go_and_broken_text_stays_readable() {
+async fn carriage_returns_and_invalid_text_are_replaced() {
     let mut file = Growing::new();
     file.write(b"dos\r\nin\rside\nbad \xff\xfe end\n\r\n");
     assert_eq!(rest(file.tail()).await, ["dos", "in\rside", "bad \u{fffd}\u{fffd} end", ""]);
 }
 
 #[tokio::test]
-async fn a_character_written_in_two_parts_is_one_character() {
+async fn character_written_in_two_parts_is_whole() {
     let mut file = Growing::new();
     let mut tail = file.tail();
     file.write(b"gr\xc3");
@@ -83,7 +83,7 @@ async fn a_character_written_in_two_parts_is_one_character() {
 }
 
 #[tokio::test]
-async fn the_last_line_needs_no_newline_once_finished() {
+async fn finished_tail_returns_line_without_newline() {
     let mut file = Growing::new();
     file.write(b"one\nlast");
     let mut tail = file.tail();
@@ -97,7 +97,7 @@ async fn the_last_line_needs_no_newline_once_finished() {
 }
 
 #[tokio::test]
-async fn goes_on_from_an_offset() {
+async fn tail_continues_from_offset() {
     let mut file = Growing::new();
     file.write(b"one\ntwo\nthree\n");
     let mut first = file.tail();
@@ -107,7 +107,7 @@ async fn goes_on_from_an_offset() {
 }
 
 #[tokio::test]
-async fn a_huge_line_is_cut_and_counted() {
+async fn huge_line_is_cut_and_counted() {
     const HUGE: usize = 10 * 1024 * 1024;
     let mut file = Growing::new();
     let mut tail = file.tail();
@@ -127,7 +127,7 @@ async fn a_huge_line_is_cut_and_counted() {
 }
 
 #[tokio::test]
-async fn a_line_of_exactly_the_cap_is_whole() {
+async fn line_of_exactly_the_cap_is_whole() {
     let mut file = Growing::new();
     file.write(&vec![b'y'; LINE_CAP]);
     file.write(b"\n");
@@ -137,7 +137,7 @@ async fn a_line_of_exactly_the_cap_is_whole() {
 }
 
 #[tokio::test]
-async fn a_cut_does_not_split_a_character() {
+async fn cut_does_not_split_character() {
     let mut file = Growing::new();
     // Three bytes each: 256 kB is not a multiple of three.
     file.write("€".repeat(LINE_CAP / 2).as_bytes());
@@ -149,7 +149,7 @@ async fn a_cut_does_not_split_a_character() {
 }
 
 #[tokio::test]
-async fn survives_a_file_that_is_emptied() {
+async fn tail_survives_truncation() {
     let mut file = Growing::new();
     file.write(b"a long first line\nunfinis");
     let mut tail = file.tail();
@@ -163,63 +163,63 @@ async fn survives_a_file_that_is_emptied() {
 }
 
 #[tokio::test]
-async fn polls_where_it_cannot_watch() {
+async fn tail_polls_without_watch() {
     let mut file = Growing::new();
     let mut tail = file.tail();
-    tail.news = News::looked(&file.path, &io::Error::other("no watches are left"));
+    tail.events = GrowthEvents::polling(&file.path, &io::Error::other("no watches are left"));
     assert!(nothing_yet(&mut tail).await);
     file.write(b"seen\n");
     assert_eq!(text(&mut tail).await, "seen");
 }
 
 #[tokio::test]
-async fn a_word_that_is_lost_does_not_lose_the_line() {
+async fn lost_event_does_not_lose_line() {
     let mut file = Growing::new();
     let elsewhere = Growing::new();
     let mut tail = file.tail();
-    tail.news = News::Told(Growth::watch(&elsewhere.path).unwrap());
+    tail.events = GrowthEvents::Watch(GrowthWatch::new(&elsewhere.path).unwrap());
     assert!(nothing_yet(&mut tail).await);
     file.write(b"seen\n");
-    assert!(nothing_yet(&mut tail).await, "nobody told");
-    tail.look_again();
+    assert!(nothing_yet(&mut tail).await, "there is no event");
+    tail.poll_now();
     assert_eq!(text(&mut tail).await, "seen");
 }
 
 #[tokio::test]
-async fn a_line_wakes_the_reader_and_not_the_clock() {
+async fn event_wakes_reader_without_timer() {
     let mut file = Growing::new();
     let mut tail = file.tail();
     for number in 0..50 {
         assert!(nothing_yet(&mut tail).await);
         file.write(format!("{number}\n").as_bytes());
         assert_eq!(text(&mut tail).await, number.to_string());
-        // Who is told has no clock beside it that could have woken it instead.
-        assert!(matches!(tail.news, News::Told(_)));
+        // A watch has no timer beside it.
+        assert!(matches!(tail.events, GrowthEvents::Watch(_)));
     }
 }
 
-/// As in a loop that has other things to do more often than the file is looked at.
+/// As in a loop whose other events are more frequent than the polls.
 #[tokio::test]
-async fn being_called_off_again_and_again_does_not_put_off_the_next_look() {
+async fn repeated_cancellation_does_not_delay_poll() {
     let mut file = Growing::new();
     let mut tail = file.tail();
-    tail.news = News::looked(&file.path, &io::Error::other("no watches are left"));
+    tail.events = GrowthEvents::polling(&file.path, &io::Error::other("no watches are left"));
     assert!(nothing_yet(&mut tail).await);
     file.write(b"seen\n");
     let begun = Instant::now();
     while nothing_yet(&mut tail).await {
-        assert!(begun.elapsed() < CEILING, "it is never looked at again");
+        assert!(begun.elapsed() < CEILING, "it is never polled again");
     }
 }
 
 #[tokio::test]
-async fn a_missing_file_is_named() {
+async fn missing_file_is_named() {
     let error = Tail::open(Path::new("/nowhere/output"), 0).err().unwrap();
     assert_eq!(error.to_string(), "cannot open /nowhere/output to follow it");
 }
 
 #[tokio::test]
-async fn what_is_written_after_the_end_is_not_waited_for() {
+async fn finished_tail_ignores_later_writes() {
     let mut file = Growing::new();
     let mut tail = file.tail();
     file.write(b"one\ntwo");
@@ -231,7 +231,7 @@ async fn what_is_written_after_the_end_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn the_middle_can_be_left_out_and_says_so() {
+async fn skipped_middle_is_counted() {
     let mut file = Growing::new();
     let mut tail = file.tail();
     file.write(b"first\nsecond");
@@ -240,7 +240,7 @@ async fn the_middle_can_be_left_out_and_says_so() {
     tail.skip_to_last(8);
     tail.finish();
     let cut = tail.next().await.unwrap().unwrap();
-    assert_eq!((cut.text.as_str(), cut.dropped_bytes), ("second", 6), "what of it was read, and how much is missing");
+    assert_eq!((cut.text.as_str(), cut.dropped_bytes), ("second", 6), "the part that was read, and the missing bytes");
     assert!(cut.at.is_empty());
     assert_eq!(text(&mut tail).await, "third", "the line in which the last bytes begin is whole");
     assert_eq!(text(&mut tail).await, "last");
@@ -248,7 +248,7 @@ async fn the_middle_can_be_left_out_and_says_so() {
 }
 
 #[tokio::test]
-async fn an_unfinished_line_is_ended_on_request() {
+async fn unfinished_line_is_ended_on_request() {
     let mut file = Growing::new();
     let mut tail = file.tail();
     file.write(b"one\ntwo");

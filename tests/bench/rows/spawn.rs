@@ -178,7 +178,7 @@ pub fn spawn_on_demand(mebibytes: usize) {
         env_set: BTreeMap::new(),
         env_remove: Vec::new(),
         log: folder.path().join("log"),
-        held: false,
+        keep_stdin: false,
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");

@@ -9,17 +9,17 @@ use crate::files;
 
 /// The files that the CLI may edit by itself, as they were before it started.
 #[derive(Debug, Default)]
-pub(super) struct OwnEdits {
+pub(super) struct SelfEdits {
     before: Vec<(PathBuf, String)>,
 }
 
-impl OwnEdits {
+impl SelfEdits {
     /// Reads the files in the directory and in its parents, up to the root of its worktree.
     pub fn before(backend: &dyn Backend, directory: &Path) -> Self {
         let root = directory.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
         let folders =
             directory.ancestors().take_while(|folder| root.map_or(*folder == directory, |it| folder.starts_with(it)));
-        let files = folders.flat_map(|folder| backend.edits_by_itself().iter().map(|name| folder.join(name)));
+        let files = folders.flat_map(|folder| backend.self_edited_files().iter().map(|name| folder.join(name)));
         let text_of = |path: PathBuf| fs::read_to_string(&path).ok().map(|text| (path, text));
         Self { before: files.filter_map(text_of).collect() }
     }
@@ -28,9 +28,9 @@ impl OwnEdits {
     pub fn undo(&self, backend: &dyn Backend) {
         for (path, before) in &self.before {
             let Some(now) = fs::read_to_string(path).ok().filter(|now| now != before) else { continue };
-            let Some(without) = backend.without_own_edit(before, &now) else { continue };
+            let Some(without) = backend.without_self_edit(before, &now) else { continue };
             if let Err(error) = files::replace_users_own(path, without.as_bytes()) {
-                tracing::warn!(path = %path.display(), %error, "an edit that the CLI made by itself could not be undone");
+                tracing::warn!(path = %path.display(), %error, "cannot undo an edit that the CLI made by itself");
             }
         }
     }
@@ -45,13 +45,13 @@ mod tests {
     use crate::backend::OpenCode;
 
     #[test]
-    fn edited_file_is_replaced_whole_and_keeps_its_mode_and_link() {
+    fn restored_file_keeps_mode_and_link() {
         let folder = tempfile::tempdir().unwrap();
         let (real, link) = (folder.path().join("real.json"), folder.path().join("opencode.json"));
         fs::write(&real, "{}").unwrap();
         fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
         symlink(&real, &link).unwrap();
-        let edits = OwnEdits::before(&OpenCode, folder.path());
+        let edits = SelfEdits::before(&OpenCode, folder.path());
         let edited = "{\n  \"$schema\": \"https://opencode.ai/config.json\",}";
         fs::write(&real, edited).unwrap();
         let mut open = fs::File::open(&real).unwrap();

@@ -6,7 +6,7 @@ use super::platform;
 
 /// Returns whether a process of this program has its working directory in the folder. Checks all visible processes
 /// except this one. A process that hides its directory belongs to another user.
-pub fn is_at_work_in(program: &str, folder: &Path) -> bool {
+pub fn is_running_in(program: &str, folder: &Path) -> bool {
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let works_there =
         |pid: u32| platform::working_directory(pid).is_some_and(|directory| directory.starts_with(&folder));
@@ -25,21 +25,21 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn a_program_is_seen_where_it_works() {
+    fn program_is_found_by_working_directory() {
         let folder = tempfile::tempdir().unwrap();
         let inside = folder.path().join("inside");
         std::fs::create_dir(&inside).unwrap();
-        assert!(!is_at_work_in("sleep", folder.path()));
+        assert!(!is_running_in("sleep", folder.path()));
         let mut sleep = Command::new("sleep").arg("600").current_dir(&inside).stdin(Stdio::null()).spawn().unwrap();
         // Until exec, the child is a copy of this program.
         let began = std::time::Instant::now();
-        while !is_at_work_in("sleep", folder.path()) && began.elapsed() < std::time::Duration::from_secs(60) {
+        while !is_running_in("sleep", folder.path()) && began.elapsed() < std::time::Duration::from_secs(60) {
             std::thread::yield_now();
         }
-        let seen = (is_at_work_in("sleep", folder.path()), is_at_work_in("git", folder.path()));
+        let found = (is_running_in("sleep", folder.path()), is_running_in("git", folder.path()));
         sleep.kill().unwrap();
         sleep.wait().unwrap();
-        assert_eq!(seen, (true, false));
-        assert!(!is_at_work_in("sleep", folder.path()));
+        assert_eq!(found, (true, false));
+        assert!(!is_running_in("sleep", folder.path()));
     }
 }

@@ -15,21 +15,21 @@ const SOCKETS: [&str; 3] = ["TMUX_TMPDIR", "SCREENDIR", "ZELLIJ_SOCKET_DIR"];
 /// Variables that disable shared daemons. Nx's daemon serves one folder and would outlive the worktree. MSBuild's nodes
 /// serve any later build.
 const SWITCHES: [(&str, &str); 2] = [("NX_DAEMON", "false"), ("MSBUILDDISABLENODEREUSE", "1")];
-/// Variables that lead to the boss's terminal: a worker's `tmux kill-server` would end it.
+/// Variables that connect to the boss's terminal: a worker's `tmux kill-server` would end it.
 const TERMINAL: [&str; 6] = ["TMUX", "TMUX_PANE", "STY", "ZELLIJ", "ZELLIJ_PANE_ID", "ZELLIJ_SESSION_NAME"];
 
 /// A folder for the sockets of one worker. It is removed when this is dropped.
 #[derive(Debug, Default)]
-pub struct Sockets(Option<PathBuf>);
+pub struct SocketFolder(Option<PathBuf>);
 
-impl Sockets {
+impl SocketFolder {
     /// Creates the folder. Socket paths must be short, so it is not in the worker's folder.
     pub fn make(path: PathBuf) -> Self {
         match std::fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => Self(Some(path)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self(Some(path)),
             Err(error) => {
-                tracing::warn!(%error, "no folder for the worker's sockets: it shares the user's");
+                tracing::warn!(%error, "cannot create the worker's folder for sockets: it shares the user's");
                 Self(None)
             }
         }
@@ -48,7 +48,7 @@ impl Sockets {
     }
 }
 
-impl Drop for Sockets {
+impl Drop for SocketFolder {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
             // A server that cleans up may have removed it.
@@ -57,8 +57,8 @@ impl Drop for Sockets {
     }
 }
 
-/// Returns whether this variable leads a worker's programs to the boss's terminal.
-pub fn leads_to_the_terminal(name: &str) -> bool {
+/// Returns whether a variable connects a worker's programs to the boss's terminal.
+pub fn reaches_boss_terminal(name: &str) -> bool {
     TERMINAL.contains(&name)
 }
 
@@ -68,17 +68,19 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn the_folder_is_private_and_goes_with_its_worker() {
+    fn folder_is_private_and_removed_with_worker() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0123.d");
-        let sockets = Sockets::make(path.clone());
+        let sockets = SocketFolder::make(path.clone());
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         let variables = sockets.variables();
         assert_eq!(variables.get("SCREENDIR"), Some(&path.clone().into_os_string()));
         assert_eq!(variables.get("NX_DAEMON"), Some(&"false".into()));
-        std::fs::write(path.join("left"), "").unwrap();
+        std::fs::write(path.join("file"), "").unwrap();
         drop(sockets);
         assert!(!path.exists());
-        assert!(Sockets::make("/nowhere/at/all".into()).variables().keys().all(|name| !SOCKETS.contains(&&**name)));
+        assert!(
+            SocketFolder::make("/nowhere/at/all".into()).variables().keys().all(|name| !SOCKETS.contains(&&**name))
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What the supervisor tells while it works: the status file, the event log, and whoever listens on the socket.
+//! Publishes the status of a running attempt in the status file and on the socket, and writes the event log.
 
 use std::time::Duration;
 
@@ -16,31 +16,31 @@ use crate::process::{self, Identity};
 
 /// Interval at which data is written that others act on, such as the session and the usage. A busy CLI prints hundreds
 /// of lines a second.
-const WRITE_EVERY: Duration = Duration::from_millis(200);
+const WRITE_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval at which data is written that is only displayed. Writing and sending a status costs more than logging
 /// dozens of events.
-const SHOW_EVERY: Duration = Duration::from_secs(1);
+const DISPLAY_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest activity line, in bytes.
-const ACTIVITY: usize = 120;
+const ACTIVITY_LIMIT: usize = 120;
 
-pub struct Board {
+pub struct StatusPublisher {
     dir: AttemptDir,
     status: LiveStatus,
     events: LineWriter,
-    listeners: watch::Sender<LiveStatus>,
-    /// When what has changed is to be written, if anything has.
+    subscribers: watch::Sender<LiveStatus>,
+    /// Time of the next write, if anything has changed.
     due: Option<Instant>,
     last_write: Option<Instant>,
 }
 
 #[derive(serde::Serialize)]
-struct Logged<'a> {
+struct EventLine<'a> {
     at: Timestamp,
     #[serde(flatten)]
     event: &'a AgentEvent,
 }
 
-impl Board {
+impl StatusPublisher {
     pub fn new(dir: &AttemptDir, supervisor: Identity) -> Result<Self, files::FileError> {
         let status = LiveStatus {
             phase: Phase::Starting,
@@ -58,19 +58,19 @@ impl Board {
             receipts: Vec::new(),
         };
         let events = LineWriter::open(&dir.events())?;
-        let (listeners, _) = watch::channel(status.clone());
-        Ok(Self { dir: dir.clone(), status, events, listeners, due: None, last_write: None })
+        let (subscribers, _) = watch::channel(status.clone());
+        Ok(Self { dir: dir.clone(), status, events, subscribers, due: None, last_write: None })
     }
 
-    pub fn listen(&self) -> watch::Receiver<LiveStatus> {
-        self.listeners.subscribe()
+    pub fn subscribe(&self) -> watch::Receiver<LiveStatus> {
+        self.subscribers.subscribe()
     }
 
     /// Sets the phase. Clients may be waiting for the change, so it is written at once.
     pub fn set_phase(&mut self, phase: Phase, activity: &str) {
         self.status.phase = phase;
         self.set_activity("", activity);
-        self.write();
+        self.publish();
     }
 
     pub fn begin_turn(&mut self, cli: Identity) {
@@ -79,7 +79,7 @@ impl Board {
         self.set_phase(Phase::Running, "thinking");
     }
 
-    /// Returns the seconds since the attempt began, rounded up, so that no screen has shown more before.
+    /// Returns the seconds since the attempt began, rounded up, so that no earlier display exceeds it.
     pub fn elapsed_seconds(&self) -> u64 {
         let elapsed = process::monotonic().saturating_sub(self.status.began);
         u64::try_from(elapsed.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX)
@@ -87,26 +87,26 @@ impl Board {
 
     pub fn set_usage(&mut self, usage: Usage) {
         self.status.usage = usage;
-        self.touch(WRITE_EVERY);
+        self.schedule(WRITE_INTERVAL);
     }
 
     pub fn set_stalled(&mut self, evidence: Option<String>) {
         if self.status.stalled != evidence {
             self.status.stalled = evidence;
-            self.write();
+            self.publish();
         }
     }
 
-    pub fn note_receipt(&mut self, message_id: Uuid, how: Delivered) {
+    pub fn record_receipt(&mut self, message_id: Uuid, how: Delivered) {
         self.status.receipts.push(Receipt { message_id, how, at: Timestamp::now() });
-        self.write();
+        self.publish();
     }
 
-    /// Logs an event and takes from it what the status shows.
-    pub fn note(&mut self, event: &AgentEvent) {
+    /// Logs an event and updates the status from it.
+    pub fn record(&mut self, event: &AgentEvent) {
         let at = Timestamp::now();
-        if let Err(error) = self.events.write(&Logged { at, event }) {
-            tracing::warn!(%error, "could not log an event; the raw output has it");
+        if let Err(error) = self.events.write(&EventLine { at, event }) {
+            tracing::warn!(%error, "cannot log an event; the raw output has it");
         }
         self.status.last_event_at = at;
         self.status.last_event = process::monotonic();
@@ -118,7 +118,7 @@ impl Board {
         match event {
             AgentEvent::Session { id, .. } => {
                 self.status.session_id = Some(id.clone());
-                self.touch(WRITE_EVERY);
+                self.schedule(WRITE_INTERVAL);
             }
             AgentEvent::Said { text } => self.set_activity("said: ", first_line(text)),
             AgentEvent::Thought { .. } => self.set_activity("", "thinking"),
@@ -127,36 +127,36 @@ impl Board {
             AgentEvent::Retrying { failure, .. } => self.set_activity("retrying: ", first_line(&failure.message)),
             _ => {}
         }
-        // Others of its backend may wait for just that.
-        if first { self.write() } else { self.touch(SHOW_EVERY) }
+        // Other workers of the backend may wait for its first answer.
+        if first { self.publish() } else { self.schedule(DISPLAY_INTERVAL) }
     }
 
-    fn set_activity(&mut self, does: &str, what: &str) {
+    fn set_activity(&mut self, verb: &str, object: &str) {
         let activity = &mut self.status.activity;
         activity.clear();
-        for text in [does, what] {
-            let room = ACTIVITY.saturating_sub(activity.len());
+        for text in [verb, object] {
+            let room = ACTIVITY_LIMIT.saturating_sub(activity.len());
             activity.push_str(&text[..text.floor_char_boundary(room)]);
         }
     }
 
-    /// Has it written, `every` so long at most.
-    fn touch(&mut self, every: Duration) {
-        let earliest = self.last_write.map_or_else(Instant::now, |last| last + every);
+    /// Schedules a write, `interval` after the last one at the earliest.
+    fn schedule(&mut self, interval: Duration) {
+        let earliest = self.last_write.map_or_else(Instant::now, |last| last + interval);
         self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
     }
 
-    /// Sleeps until something is to be written; for ever when nothing has changed.
+    /// Returns the time of the next write. `None` if nothing has changed.
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    pub fn write(&mut self) {
+    pub fn publish(&mut self) {
         self.due = None;
         self.last_write = Some(Instant::now());
-        self.listeners.send_replace(self.status.clone());
+        self.subscribers.send_replace(self.status.clone());
         if let Err(error) = files::replace_json(&self.dir.status(), &self.status, false) {
-            tracing::warn!(%error, "could not write the status");
+            tracing::warn!(%error, "cannot write the status");
         }
     }
 }
@@ -170,18 +170,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_only_shown_is_written_less_often_than_what_others_act_on() {
+    fn display_data_is_written_less_often_than_usage() {
         let folder = tempfile::tempdir().unwrap();
-        let mut board = Board::new(&AttemptDir::at(folder.path().to_owned()), Identity::own().unwrap()).unwrap();
-        let say = |text: &str| AgentEvent::Said { text: text.to_owned() };
-        board.note(&say("its first word"));
-        assert_eq!(board.due(), None, "others of its backend may wait for that: it is written at once");
-        let written = board.last_write.unwrap();
-        board.note(&say("more"));
-        assert_eq!(board.due(), Some(written + SHOW_EVERY));
-        board.set_usage(Usage { input_tokens: 1, ..Usage::default() });
-        assert_eq!(board.due(), Some(written + WRITE_EVERY));
-        board.note(&say("still more"));
-        assert_eq!(board.due(), Some(written + WRITE_EVERY), "it is not put off");
+        let mut status =
+            StatusPublisher::new(&AttemptDir::at(folder.path().to_owned()), Identity::own().unwrap()).unwrap();
+        let said = |text: &str| AgentEvent::Said { text: text.to_owned() };
+        status.record(&said("its first word"));
+        assert_eq!(status.due(), None, "the first answer is written at once");
+        let written = status.last_write.unwrap();
+        status.record(&said("more"));
+        assert_eq!(status.due(), Some(written + DISPLAY_INTERVAL));
+        status.set_usage(Usage { input_tokens: 1, ..Usage::default() });
+        assert_eq!(status.due(), Some(written + WRITE_INTERVAL));
+        status.record(&said("still more"));
+        assert_eq!(status.due(), Some(written + WRITE_INTERVAL), "it is not delayed");
     }
 }

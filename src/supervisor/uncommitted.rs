@@ -7,70 +7,70 @@ use crate::git::{self, Fingerprint, NotOnBranch, Repository};
 use crate::mission::hint::with_hints;
 use crate::process;
 
-/// The result of putting uncommitted changes on the branch.
+/// The state of a worker's branch and worktree after its uncommitted changes were committed.
 #[derive(Debug, Default)]
-pub(super) struct Left {
+pub(super) struct BranchState {
     /// Number of files that were committed.
     pub committed: u32,
     /// Number of entries that are still uncommitted.
     pub uncommitted: u32,
     /// Parts of the work that its branch does not hold afterwards. `None` if they could not be determined.
     pub not_on_branch: Option<Vec<NotOnBranch>>,
-    /// The reason why git does not work on this folder or cannot read its state. A verification proves no commit then.
+    /// The reason why git does not work on this folder or cannot read its state. No commit can be verified then.
     pub unreadable: Option<String>,
     /// The status of the worktree after that.
     pub status: Option<git::Status>,
 }
 
 /// Puts the uncommitted changes of a worker on its branch. Blocks. `before` is the state before its first attempt.
-pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint>) -> Left {
-    let mut left = Left::default();
-    let told = assignment.repository.clone();
-    let repository = told.or_else(|| Repository::discover(&assignment.directory).ok().flatten());
-    let (Some(repository), Some(branch)) = (repository, assignment.mission.place.branch()) else { return left };
+pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint>) -> BranchState {
+    let mut state = BranchState::default();
+    let known = assignment.repository.clone();
+    let repository = known.or_else(|| Repository::discover(&assignment.directory).ok().flatten());
+    let (Some(repository), Some(branch)) = (repository, assignment.mission.place.branch()) else { return state };
     let directory = &assignment.directory;
     if let Err(error) = git::check_in_place(&repository, directory) {
-        left.unreadable = Some(with_hints(&error));
-        return left;
+        state.unreadable = Some(with_hints(&error));
+        return state;
     }
-    let is_git_at_work = || process::is_at_work_in("git", directory);
-    let locks = git::clear_stale_locks(&repository, directory, Some(branch), is_git_at_work);
+    let is_git_running = || process::is_running_in("git", directory);
+    let locks = git::clear_stale_locks(&repository, directory, Some(branch), is_git_running);
     let base = assignment.base_commit.as_deref().unwrap_or_default();
     if let Err(error) = git::reattach(&repository, directory, branch, base) {
-        tracing::warn!(%error, "could not put the branch where the work is");
+        tracing::warn!(%error, "cannot move the branch to the worker's commits");
     }
     let status = match git::uncommitted_and_ignored(directory) {
         Ok(status) => status,
         Err(error) => {
-            left.unreadable = Some(with_hints(&error));
-            return left;
+            state.unreadable = Some(with_hints(&error));
+            return state;
         }
     };
-    left.uncommitted = status.entries.len() as u32;
+    state.uncommitted = status.entries.len() as u32;
     let is_anothers = |name: &str| git::not_on_branch::is_anothers(branch, name, before);
     let mut why = None;
     if !assignment.settings.commit_leftovers {
         why = Some("the user's setting commit_leftovers is false".to_owned());
     } else if status.branch.as_deref().is_none_or(|name| !is_anothers(name)) {
-        why = commit(assignment, status.clone(), &mut left);
+        why = commit(assignment, status.clone(), &mut state);
     }
-    if let Some(lock) = locks.first().filter(|_| left.uncommitted > 0) {
-        why = Some(format!("{} is there, and a git is at work in this worktree", lock.display()));
+    if let Some(lock) = locks.first().filter(|_| state.uncommitted > 0) {
+        why = Some(format!("{} exists, and git is running in this worktree", lock.display()));
     }
-    let now = match left.status.take() {
+    let now = match state.status.take() {
         Some(after) => Ok(after),
         // It is still valid if nothing was committed and nothing was refused.
-        None if left.committed == 0 && why.is_none() => Ok(status),
+        None if state.committed == 0 && why.is_none() => Ok(status),
         None => git::uncommitted_and_ignored(directory),
     };
     match now {
         Ok(now) => {
-            left.not_on_branch = Some(facts::not_on_branch(assignment, before, why.as_deref(), &now));
-            left.status = Some(now);
+            state.not_on_branch = Some(facts::not_on_branch(assignment, before, why.as_deref(), &now));
+            state.status = Some(now);
         }
-        Err(error) => left.unreadable = Some(with_hints(&error)),
+        Err(error) => state.unreadable = Some(with_hints(&error)),
     }
-    left
+    state
 }
 
 /// Adds the parts that the branch does not hold since the verification ran, except files: those are not the worker's.
@@ -79,7 +79,7 @@ pub(super) fn after_verification(
     before: Option<&Fingerprint>,
     mut known: Vec<NotOnBranch>,
 ) -> Vec<NotOnBranch> {
-    // One that cannot be read is named when the changes are counted.
+    // A worktree that cannot be read is reported when the changes are counted.
     let Ok(mut status) = git::uncommitted(&assignment.directory) else { return known };
     status.entries.retain(|entry| !entry.untracked);
     let now = facts::not_on_branch(assignment, before, None, &status);
@@ -89,15 +89,15 @@ pub(super) fn after_verification(
 }
 
 /// Commits the changes. Returns why something could not be committed.
-fn commit(assignment: &Assignment, status: git::Status, left: &mut Left) -> Option<String> {
+fn commit(assignment: &Assignment, status: git::Status, state: &mut BranchState) -> Option<String> {
     let (message, own, fallback) = (message(assignment), own_identity(assignment), git::Identity::fallback());
     let copies = &assignment.copies;
     match git::commit_uncommitted(&assignment.directory, status, &message, &fallback, own.as_ref(), copies) {
         Ok(committed) => {
             // A merge may have been concluded without any uncommitted file.
-            left.committed = (committed.files as u32).max(u32::from(committed.commit.is_some()));
-            left.uncommitted = committed.still_uncommitted as u32;
-            left.status = committed.status;
+            state.committed = (committed.files as u32).max(u32::from(committed.commit.is_some()));
+            state.uncommitted = committed.still_uncommitted as u32;
+            state.status = committed.status;
             committed.refused
         }
         Err(error) => Some(with_hints(&error)),

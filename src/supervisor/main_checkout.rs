@@ -1,62 +1,32 @@
-//! Whether a worker reached outside its worktree: what its CLI says that it edited elsewhere, and whether the main
-//! checkout is another than before. The first is the worker's doing; the second only happened meanwhile.
-
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+//! Changes of the main checkout, and of what all worktrees share, while a worker ran. Any process may have made them.
 
 use crate::attempt::assignment::Assignment;
 use crate::git::{self, Fingerprint, RefChange, Repository};
 use crate::mission::hint::with_hints;
 
-/// As many paths as a record names.
-const NAMED_PATHS: usize = 20;
-
-/// As many names as one sentence has.
+/// Maximum number of names in one sentence.
 const NAMED_CHANGES: usize = 5;
 
-pub struct Outside {
-    directory: PathBuf,
-    edited: BTreeSet<String>,
-}
-
-impl Outside {
-    pub fn of(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), edited: BTreeSet::new() }
-    }
-
-    /// Takes note of a path that the CLI says it edited.
-    pub fn note_edit(&mut self, path: &str) {
-        let outside = Path::new(path).is_absolute() && !Path::new(path).starts_with(&self.directory);
-        if outside && self.edited.len() < NAMED_PATHS {
-            self.edited.insert(path.to_owned());
-        }
-    }
-
-    pub fn edited(&self) -> Vec<String> {
-        self.edited.iter().cloned().collect()
-    }
-}
-
-/// What is different in the main checkout, and in what all worktrees share, since before the worktree was made, in
-/// words: it may have been anybody. What nothing reaches any more (a deleted branch, a dropped stash) is put under a
-/// salvage ref, which is named too. Blocks.
-pub fn main_checkout_changes(assignment: &Assignment) -> Vec<String> {
+/// Describes the changes since before the worktree was made. Commits that nothing reaches any more (a deleted branch, a
+/// dropped stash) are put under a salvage ref, which is named too. Blocks.
+pub fn changes(assignment: &Assignment) -> Vec<String> {
     let Some(before) = &assignment.main_checkout else { return Vec::new() };
-    let told = assignment.repository.clone();
-    let repository = told.or_else(|| Repository::discover(&assignment.directory).ok().flatten());
+    let known = assignment.repository.clone();
+    let repository = known.or_else(|| Repository::discover(&assignment.directory).ok().flatten());
     let after = repository.as_ref().map(|repository| (repository, git::fingerprint(repository)));
     let Some((repository, Ok(after))) = after else { return vec!["it can no longer be read".to_owned()] };
     let kept = keep_lost(repository, assignment, before, &after);
-    // First, since what is shown of all this is short.
+    // First, since only the beginning of this list is displayed.
     let integrated = |name: &str, from: &Option<String>, to: &Option<String>| match (from, to) {
         (Some(from), Some(to)) => git::only_integrated(repository, name, from, to).unwrap_or(false),
         _ => false,
     };
-    kept.into_iter().chain(changes(before, &after, &assignment.settings.branch_prefix, integrated)).collect()
+    kept.into_iter().chain(describe(before, &after, &assignment.settings.branch_prefix, integrated)).collect()
 }
 
-/// `integrated` tells whether a ref moved from one commit to the other by integrations alone, which the boss asked for.
-fn changes(
+/// `integrated` returns whether a ref moved from one commit to the other only by integrations, which the boss
+/// requested.
+fn describe(
     before: &Fingerprint,
     after: &Fingerprint,
     our_branches: &str,
@@ -74,16 +44,16 @@ fn changes(
         words.push(format!("its HEAD moved from {} to {}", short(&before.head), short(&after.head)));
     }
     words.extend(named("its index or files changed", changed.files));
-    // Workers' branches come and go with them; they are told of by those workers.
+    // Each worker reports its own branch.
     let others = changed.refs.iter().filter(|it| !it.name.starts_with(&format!("refs/heads/{our_branches}")));
-    words.extend(named("refs changed", others.map(in_words).collect()));
+    words.extend(named("refs changed", others.map(describe_ref).collect()));
     words.extend(named("a stash was pushed", changed.stashes_pushed));
     words.extend(named("a stash was dropped", changed.stashes_dropped));
     words.extend(named("the repository's configuration changed", changed.configuration));
     words
 }
 
-fn in_words(changed: &RefChange) -> String {
+fn describe_ref(changed: &RefChange) -> String {
     match (&changed.before, &changed.after) {
         (None, _) => format!("{} is new", changed.name),
         (_, None) => format!("{} was deleted (was {})", changed.name, short(&changed.before)),
@@ -95,14 +65,14 @@ fn short(commit: &Option<String>) -> &str {
     commit.as_deref().map_or("none", |id| &id[..id.len().min(12)])
 }
 
-fn named(what: &str, names: Vec<String>) -> Option<String> {
+fn named(label: &str, names: Vec<String>) -> Option<String> {
     let rest = names.len().saturating_sub(NAMED_CHANGES);
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     let shown = names.iter().take(NAMED_CHANGES).cloned().collect::<Vec<_>>().join(", ");
-    (!names.is_empty()).then(|| format!("{what}: {shown}{more}"))
+    (!names.is_empty()).then(|| format!("{label}: {shown}{more}"))
 }
 
-/// Refs and stashes that are gone, and whose commits nothing else holds, are held by one ref of ours.
+/// Puts the commits of deleted refs and dropped stashes under one salvage ref, unless another ref reaches them.
 fn keep_lost(
     repository: &Repository,
     assignment: &Assignment,
@@ -112,10 +82,10 @@ fn keep_lost(
     let changed = before.compare(after);
     let moved = changed.refs.into_iter().filter_map(|it| it.before);
     let head = before.head.clone().filter(|_| changed.head);
-    let gone: Vec<String> = moved.chain(changed.stashes_dropped).chain(head).collect();
+    let lost: Vec<String> = moved.chain(changed.stashes_dropped).chain(head).collect();
     let name = format!("{}-outside", assignment.worker_id);
-    match git::keep_lost(repository, &name, gone, "salvage: what refs and stashes outside the worktree held") {
-        Ok(kept) => kept.map(|kept| format!("what was lost is kept under {}", kept.name)),
-        Err(error) => Some(format!("what refs held before is not kept: {}", with_hints(&error))),
+    match git::keep_lost(repository, &name, lost, "salvage: commits of refs and stashes outside the worktree") {
+        Ok(kept) => kept.map(|kept| format!("lost commits are kept under {}", kept.name)),
+        Err(error) => Some(format!("cannot keep the commits of changed refs: {}", with_hints(&error))),
     }
 }

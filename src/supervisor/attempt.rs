@@ -1,0 +1,255 @@
+//! The state of the attempt that a supervisor runs, and the steps between two turns: the next input, the record of the
+//! run, and the sweep of processes. The turns, the end and the search for a likely cause are in files of their own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::cleanup::{CleanupTotal, SWEEP_GRACE};
+use super::inbox::{Inbox, QueuedMessage};
+use super::isolation::SocketFolder;
+use super::limits::WorkerLimits;
+use super::outside_edits::OutsideEdits;
+use super::self_edits::SelfEdits;
+use super::startup::SupervisorError;
+use super::status_publisher::StatusPublisher;
+use crate::attempt::assignment::Assignment;
+use crate::attempt::prompt;
+use crate::attempt::worker_dir::AttemptDir;
+use crate::backend::{Backend, Backends, TurnReport};
+use crate::git::{self, Repository};
+use crate::mission::outcome::{Exit, Failure, FailureKind, Run, Usage, says_blocked};
+use crate::process::{self, Identity, PreexistingProcesses, ProcessScope, WorkerPlaces};
+
+/// The state of a running attempt that its parts share.
+pub(super) struct LiveAttempt {
+    pub assignment: Assignment,
+    pub dir: AttemptDir,
+    pub backend: Arc<dyn Backend>,
+    pub status: StatusPublisher,
+    pub inbox: Inbox,
+    pub limits: WorkerLimits,
+    /// The supervisor's own process.
+    pub supervisor: Identity,
+    /// The processes from before the first process of this attempt.
+    preexisting: PreexistingProcesses,
+    began: Instant,
+    pub git: Option<GitContext>,
+    pub outside_edits: OutsideEdits,
+    pub self_edits: SelfEdits,
+    pub run: Run,
+    /// True if it was interrupted once because it showed no activity.
+    pub was_interrupted_as_stalled: bool,
+    /// True if each turn of this CLI counts its usage from zero, so that earlier turns are added.
+    turns_add_up: bool,
+    pub cleanup: CleanupTotal,
+    pub sockets: SocketFolder,
+    /// The beginning of the attempt, by the clock of file timestamps.
+    since: SystemTime,
+}
+
+/// The data of the repository that CLIs need to commit in it.
+pub(super) struct GitContext {
+    pub common: PathBuf,
+    pub own: PathBuf,
+    /// The identity of the committer, if the backend needs it.
+    pub identity: Option<git::Identity>,
+}
+
+/// The reason why the supervisor stopped a turn or the attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stop {
+    Cancelled,
+    TimedOut,
+    /// A request of the system that this process ends.
+    Interrupted,
+    /// A message that interrupts the turn. The attempt continues.
+    ForMessage,
+    /// A limit, or a failure that a retry cannot fix.
+    Failed(FailureKind, String),
+}
+
+/// The input of a turn.
+#[derive(Debug)]
+pub(super) struct TurnInput {
+    pub text: String,
+    /// The session to resume.
+    pub session: Option<String>,
+    /// Messages that this text delivers.
+    pub messages: Vec<QueuedMessage>,
+}
+
+/// The end of a turn.
+#[derive(Debug)]
+pub(super) struct TurnEnd {
+    pub report: TurnReport,
+    /// The exit of the CLI. `None` if nothing was started.
+    pub exit: Option<Exit>,
+    pub stop: Option<Stop>,
+}
+
+impl LiveAttempt {
+    pub fn new(assignment: Assignment, dir: AttemptDir, backends: &Backends) -> Result<Self, SupervisorError> {
+        let supervisor = Identity::own()?;
+        let preexisting = PreexistingProcesses::now();
+        let backend = backends.get(assignment.backend.as_str())?;
+        Ok(Self {
+            preexisting,
+            status: StatusPublisher::new(&dir, supervisor)?,
+            inbox: Inbox::new(&dir, Arc::new(Notify::new())),
+            limits: WorkerLimits::new(&assignment, &dir),
+            git: restrict_git_configuration(&assignment, backend.as_ref()),
+            backend,
+            outside_edits: OutsideEdits::of(&assignment.directory),
+            self_edits: SelfEdits::default(),
+            turns_add_up: false,
+            was_interrupted_as_stalled: false,
+            run: Run { started_at: Some(Timestamp::now()), ..Run::default() },
+            cleanup: CleanupTotal::default(),
+            sockets: SocketFolder::default(),
+            since: SystemTime::now(),
+            supervisor,
+            began: Instant::now(),
+            assignment,
+            dir,
+        })
+    }
+
+    /// Returns the input of another turn, if messages wait and the attempt may continue.
+    pub fn next_turn(&mut self, end: &TurnEnd) -> Option<TurnInput> {
+        self.inbox.enqueue_new();
+        let is_over = self.inbox.must_stop()
+            || self.inbox.over_budget().is_some()
+            || !matches!(end.stop, None | Some(Stop::ForMessage));
+        // The boss decides about a failed turn. A message to it opens the next attempt.
+        let failed = end.stop.is_none() && end.report.end.is_err();
+        let messages = if is_over || failed { Vec::new() } else { self.inbox.take_queue() };
+        (!messages.is_empty()).then(|| self.input_of(messages))
+    }
+
+    fn input_of(&self, messages: Vec<QueuedMessage>) -> TurnInput {
+        let text = messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n\n");
+        match &self.run.session_id {
+            Some(session) => TurnInput { text, session: Some(session.clone()), messages },
+            None => TurnInput { text: prompt::anew(&self.assignment, &text), session: None, messages },
+        }
+    }
+
+    /// Adds a turn to the record of the run.
+    pub fn record_turn(&mut self, end: &TurnEnd) {
+        let report = &end.report;
+        self.run.turns += 1;
+        self.run.exit = end.exit;
+        self.run.denials += report.denials;
+        self.turns_add_up = !report.usage_is_cumulative;
+        self.run.usage = self.spent_with(report.usage);
+        self.run.usage_is_cumulative = report.usage_is_cumulative;
+        self.status.set_usage(self.run.usage);
+        if report.session_id.is_some() {
+            self.run.session_id.clone_from(&report.session_id);
+        }
+        if !report.final_message.is_empty() {
+            self.run.final_message.clone_from(&report.final_message);
+            self.run.says_blocked = says_blocked(&report.final_message);
+        }
+        self.run.failure = end.failure();
+        self.run.ended_at = Some(Timestamp::now());
+        self.run.seconds = Some(self.began.elapsed().as_secs());
+    }
+
+    /// Returns the usage of the attempt when its current turn has used `now`.
+    pub fn spent_with(&self, now: Usage) -> Usage {
+        if self.turns_add_up {
+            joined(self.run.usage, now, u64::saturating_add, |before, now| before + now)
+        } else {
+            // A turn that was killed may report less than was already counted.
+            joined(self.run.usage, now, u64::max, f64::max)
+        }
+    }
+
+    /// Ends the processes of the worker that still run.
+    pub async fn sweep(&mut self) {
+        let swept = process::sweep(&self.scope(), SWEEP_GRACE).await;
+        self.cleanup.add(swept);
+    }
+
+    pub fn scope(&self) -> ProcessScope {
+        ProcessScope {
+            tag: self.assignment.tag.clone(),
+            roots: vec![self.supervisor],
+            allowlist: self.assignment.settings.shared_daemons.clone(),
+            private: self.private(),
+            own_children: Vec::new(),
+            preexisting: self.preexisting.clone(),
+        }
+    }
+
+    fn private(&self) -> WorkerPlaces {
+        let tree = self.assignment.ours.then(|| self.assignment.directory.clone());
+        let sockets = self.sockets.path().map(Path::to_owned);
+        let places = tree.into_iter().chain(sockets).chain([self.dir.root().to_owned()]).collect();
+        WorkerPlaces { places, since: Some(self.since) }
+    }
+
+    /// Returns the current path of the attempt's folder, if it was moved (with its repository) while the attempt ran.
+    /// It is the supervisor's working directory, so the system tracks it.
+    pub fn moved_to(&self) -> Option<AttemptDir> {
+        if self.dir.is_still_claimed() {
+            return None;
+        }
+        let now = AttemptDir::at(std::env::current_dir().ok()?);
+        now.is_still_claimed().then_some(now)
+    }
+}
+
+impl TurnEnd {
+    /// Returns whether a signal that the supervisor did not send ended the CLI.
+    pub fn is_interrupted(&self) -> bool {
+        let by_signal = matches!(self.exit, Some(Exit::Signal(_)));
+        let no_result = matches!(&self.report.end, Err(failure) if failure.kind == FailureKind::NoResult);
+        self.stop.is_none() && by_signal && no_result
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        let fail = |kind, message: &str| Some(Failure { kind, message: message.to_owned(), resets_at: None });
+        match (&self.stop, &self.report.end) {
+            (Some(Stop::Failed(kind, message)), _) => fail(*kind, message),
+            (Some(Stop::Interrupted), _) => {
+                fail(FailureKind::Other, "the system asked its supervisor to end (a logout or a shutdown)")
+            }
+            (Some(Stop::TimedOut), _) => fail(FailureKind::Other, "timeout_minutes was reached"),
+            (Some(Stop::Cancelled | Stop::ForMessage), _) | (None, Ok(())) => None,
+            (None, Err(failure)) => Some(failure.clone()),
+        }
+    }
+}
+
+fn joined(before: Usage, now: Usage, tokens: fn(u64, u64) -> u64, dollars: fn(f64, f64) -> f64) -> Usage {
+    Usage {
+        input_tokens: tokens(before.input_tokens, now.input_tokens),
+        cached_tokens: tokens(before.cached_tokens, now.cached_tokens),
+        output_tokens: tokens(before.output_tokens, now.output_tokens),
+        cost_usd: match (before.cost_usd, now.cost_usd) {
+            (Some(before), Some(now)) => Some(dollars(before, now)),
+            (before, now) => before.or(now),
+        },
+    }
+}
+
+/// Restricts git to the configuration from before the attempt. Called before the CLI runs for the first time, since the
+/// CLI could replace the repository.
+fn restrict_git_configuration(assignment: &Assignment, backend: &dyn Backend) -> Option<GitContext> {
+    git::configuration::keep_to_known();
+    // Outside of a repository there is none.
+    let before = assignment.configuration.clone()?;
+    let known = assignment.repository.clone();
+    let repository = known.or_else(|| Repository::discover(&assignment.directory).ok().flatten())?;
+    git::configuration::keep_to(&repository, before);
+    let own = git::git_dir(&assignment.directory).ok()?;
+    let identity = backend.hides_identity().then(|| repository.identity().ok()).flatten();
+    Some(GitContext { identity, common: repository.common_dir, own })
+}
