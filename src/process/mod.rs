@@ -36,7 +36,6 @@ mod sweep;
 mod tail;
 mod tree;
 mod usage;
-mod watching;
 
 pub use clock::monotonic;
 pub use daemons::{WorkerPlaces, known_daemons};
@@ -58,4 +57,3 @@ pub use sweep::{Sweep, reap_orphans, sweep};
 pub use tail::{Tail, TailError, TailLine};
 pub use tree::{ProcessTree, tree};
 pub use usage::{ResourceUsage, scope_usage};
-pub use watching::{Watching, watching};

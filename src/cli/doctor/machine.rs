@@ -16,9 +16,6 @@ use crate::files;
 use crate::mission::entry::FORMAT;
 use crate::process;
 
-/// As many as a worker takes, and some.
-const FEW_INSTANCES: u64 = 16;
-const FEW_WATCHES: u64 = 256;
 /// Each worker takes about 12 of the server.
 const FEW_FILES: u64 = 256;
 
@@ -120,7 +117,6 @@ fn too_little(name: &str, what: &str, free: u64, floor_mib: u64, setting: &str) 
 
 pub fn machine(settings: &Settings) -> Vec<Check> {
     let mut checks = vec![memory(settings), processes(settings), files()];
-    checks.extend(watching());
     if settings.max_workers == Some(0) {
         let is_variable = env::var_os("ORCHESTRATOR_MAX_WORKERS").is_some_and(|value| !value.is_empty());
         let (set, fix) = match (&settings.file, is_variable) {
@@ -173,23 +169,6 @@ fn files() -> Check {
         .fix("ulimit -n 4096"),
         Some(free) => Check::ok(NAME, format!("{free} more may be opened by a process")),
     }
-}
-
-/// Without watches, changes are seen when they are looked for: later, but seen.
-fn watching() -> Option<Check> {
-    const NAME: &str = "file watching";
-    let process::Watching { instances, watches } = process::watching()?;
-    let left = |(used, most): (u64, u64)| most.saturating_sub(used);
-    let says = format!(
-        "{} of {} inotify instances and {} of {} watches are used",
-        instances.0, instances.1, watches.0, watches.1
-    );
-    Some(if left(instances) < FEW_INSTANCES || left(watches) < FEW_WATCHES {
-        Check::warn(NAME, format!("{says}: when they run out, changes are noticed later"))
-            .fix("sudo sysctl fs.inotify.max_user_instances=1024 fs.inotify.max_user_watches=524288")
-    } else {
-        Check::ok(NAME, says)
-    })
 }
 
 /// Of a folder that is not there yet, the nearest above it that is.
