@@ -7,8 +7,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 
-use super::Places;
 use super::out::{self, End};
+use super::places::Places;
 use super::visit::{self, Visit};
 use crate::mission::message::not_heard;
 use crate::mission::outcome::Containment;

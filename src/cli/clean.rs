@@ -10,9 +10,9 @@ use clap::Args;
 use serde::Serialize;
 
 use self::plan::{Item, Plan};
-use super::Places;
 use super::here::Here;
 use super::out::{self, End};
+use super::places::Places;
 use super::terminal::{Tone, bytes, count, paint};
 use super::visit::{self, Visit};
 use crate::orchestrator::{RemovalRequest, RemovalTarget};

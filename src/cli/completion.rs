@@ -18,12 +18,12 @@ use clap::{Args, Command, ValueEnum};
 use clap_complete::CompletionCandidate;
 use clap_complete::engine::{self, ArgValueCandidates};
 
-use super::Places;
-use super::doctor::word;
 use super::help;
 use super::here::Here;
 use super::out::{self, End};
+use super::places::Places;
 use super::setup::program;
+use super::shell::word;
 use crate::backend::Backends;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::store::reader::Reader;

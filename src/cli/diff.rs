@@ -12,10 +12,10 @@ use clap::Args;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Places;
 use super::harmless::Harmless;
 use super::here::Here;
 use super::out::{self, End};
+use super::places::Places;
 use super::{terminal, visit};
 use crate::cli::hint;
 use crate::git::{self, DiffError, DiffStyle, Git, Repository};

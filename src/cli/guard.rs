@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Places;
+use super::places::Places;
 use crate::attempt::state_dir;
 use crate::config::Settings;
 use crate::files;

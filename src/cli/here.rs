@@ -4,7 +4,7 @@
 use std::env;
 use std::path::PathBuf;
 
-use super::Places;
+use super::places::Places;
 use crate::cli::hint;
 use crate::config::Settings;
 use crate::git::Repository;

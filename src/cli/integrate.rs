@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::Places;
 use super::out::{self, End, Progress};
+use super::places::Places;
 use super::terminal::{Tone, paint};
 use super::visit::{self, Visit};
 use crate::mission::outcome::{LikelyCause, NotOnBranch};

@@ -13,10 +13,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
-use super::Places;
 use super::changes::Changes;
 use super::here::Here;
 use super::out::{self, End};
+use super::places::Places;
 use super::visit;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::cli::hint;

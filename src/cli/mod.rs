@@ -19,12 +19,14 @@ mod integrate;
 mod log;
 mod logs;
 mod out;
+mod places;
 mod recorded;
 mod report;
 mod retry;
 mod serve;
 mod settings;
 mod setup;
+mod shell;
 mod status;
 mod terminal;
 mod visit;
@@ -33,8 +35,9 @@ mod wait;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, FromArgMatches, Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 
+use self::places::Places;
 use crate::{mcp, process, supervisor};
 
 /// One coding agent leads many: real agent CLIs as workers, each in a git worktree of its own.
@@ -45,16 +48,6 @@ struct Arguments {
     command: Option<Command>,
     #[command(flatten)]
     places: Places,
-}
-
-#[derive(Debug, Clone, Args)]
-struct Places {
-    /// Settings file [default: ~/.config/orchestrator-boss/config.toml, if it is there]
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Where the state is kept [default: .orchestrator in the repository's main worktree]
-    #[arg(long, value_name = "DIR", global = true)]
-    state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

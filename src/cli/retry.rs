@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::Places;
 use super::out::{self, End};
+use super::places::Places;
 use super::visit;
 use crate::mission::id::BackendName;
 use crate::orchestrator::RetryRequest;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::Places;
+use super::places::Places;
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::mcp::{self, ServeError};

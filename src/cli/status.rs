@@ -21,9 +21,9 @@ use clap::Args;
 use self::board::{Board, Shown};
 use self::row::Row;
 use self::screen::Line;
-use super::Places;
 use super::here::Here;
 use super::out::{self, End};
+use super::places::Places;
 use super::{terminal, visit};
 use crate::orchestrator::{self, Observer, Overview};
 

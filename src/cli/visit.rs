@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Places;
 use super::here::Here;
 use super::out::End;
+use super::places::Places;
 use super::recorded;
 use crate::attempt::worker_dir::Delivery;
 use crate::backend::Backends;

@@ -8,10 +8,10 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::Places;
 use super::changes::Changes;
 use super::here::Here;
 use super::out::{self, End, Progress};
+use super::places::Places;
 use super::terminal::{self, paint};
 use super::visit;
 use crate::cli::hint;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::check::Check;
 use crate::backend::Backends;
+use crate::cli::shell::quoted;
 use crate::config::Settings;
 use crate::orchestrator::{Looked, look_at_backends};
 
@@ -60,11 +61,11 @@ fn check(looked: &Looked, settings: &Settings, backends: &Backends) -> Check {
     if !looked.answered && view.authenticated != Some(false) {
         let says =
             format!("{place} does not say its version within {} s: whether it works is not known", PATIENCE.as_secs());
-        return Check::warn(name, says).fix(format!("{} --version", super::quoted(path)));
+        return Check::warn(name, says).fix(format!("{} --version", quoted(path)));
     }
     if let Some(trouble) = &looked.trouble {
         return Check::bad(name, format!("{place} does not start: {trouble}"))
-            .fix(format!("{} --version", super::quoted(path)));
+            .fix(format!("{} --version", quoted(path)));
     }
     let version = view.version.as_deref().unwrap_or("of unknown version");
     let untested = view.untested.as_deref().map(|what| format!("; {what}")).unwrap_or_default();

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Place;
 use super::check::Check;
-use super::{Place, quoted, word};
 use crate::cli::hint;
+use crate::cli::shell::{quoted, word};
 use crate::config::Settings;
 use crate::files;
 use crate::git::{self, Configuration, Git, Identity, Repository};

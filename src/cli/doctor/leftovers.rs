@@ -7,11 +7,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::Place;
 use super::check::Check;
-use super::{Place, quoted, word};
 use crate::attempt::verification;
 use crate::attempt::verification_dir::VerificationDir;
 use crate::cli::hint;
+use crate::cli::shell::{quoted, word};
 use crate::cli::terminal::bytes;
 use crate::files::lease;
 use crate::git::Git;

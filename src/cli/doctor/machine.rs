@@ -7,9 +7,10 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
+use super::Place;
 use super::check::Check;
-use super::{Place, quoted};
 use crate::attempt::state_dir::state_file;
+use crate::cli::shell::quoted;
 use crate::cli::terminal::bytes;
 use crate::config::{Settings, default_path};
 use crate::files;

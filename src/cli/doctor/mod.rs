@@ -10,11 +10,11 @@ mod clients;
 mod git;
 mod leftovers;
 mod machine;
-pub(super) mod plugin;
+mod plugin;
 mod trial;
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,8 @@ use unicode_width::UnicodeWidthStr;
 
 use self::agents::Usable;
 use self::check::{Check, Look, Mark, begin};
-use super::Places;
 use super::out::{self, End};
+use super::places::Places;
 use super::status::wrap_whole;
 use super::terminal::{self, Tone, paint};
 use crate::cli::hint;
@@ -253,29 +253,9 @@ fn as_json(topics: &[Topic], verdict: &Verdict) -> serde_json::Value {
     })
 }
 
-/// Quotes a path so that a shell takes it as one word.
-pub(super) fn quoted(path: &Path) -> String {
-    word(&path.to_string_lossy())
-}
-
-pub(super) fn word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_one_word_for_a_shell() {
-        for (path, word) in [("/a/b-c.d", "/a/b-c.d"), ("/a b", "'/a b'"), ("it's", r"'it'\''s'"), ("$(x)", "'$(x)'")] {
-            assert_eq!(quoted(Path::new(path)), word);
-        }
-    }
 
     #[test]
     fn the_verdict_names_who_would_work_or_what_is_in_the_way() {

@@ -10,9 +10,10 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::Place;
 use super::check::Check;
-use super::{Place, quoted};
 use crate::cli::hint;
+use crate::cli::shell::quoted;
 use crate::files;
 use crate::git::{self, CommandError, Configuration, Git, Repository};
 

@@ -20,9 +20,9 @@ use jiff::{Span, Timestamp, Zoned, civil};
 use serde_json::json;
 
 use self::gather::{Story, Wanted};
-use super::Places;
 use super::here::Here;
 use super::out::{self, End};
+use super::places::Places;
 use super::visit;
 
 #[derive(Debug, Clone, clap::Args)]

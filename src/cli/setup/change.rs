@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::client::{Registration, Rule};
-use super::document::{Damage, Format};
+use super::document::Format;
 use super::entry::{self, Wanted};
 use super::receipt::{Made, Receipt};
+use super::registration::{Registration, Rule};
+use super::syntax_error::SyntaxError;
 use super::{SetupError, file};
 
 /// One file. `None`: it is not there.
@@ -52,7 +53,7 @@ fn put(
     format: Format,
     containers: &[&str],
     receipt: &Receipt,
-    edit: impl FnOnce(&str) -> Result<String, Damage>,
+    edit: impl FnOnce(&str) -> Result<String, SyntaxError>,
 ) -> Result<Change, SetupError> {
     let damaged = |damage| SetupError::Damaged { path: path.to_owned(), damage };
     let before = file::read(path)?;
@@ -94,7 +95,7 @@ fn take(
     path: &Path,
     format: Format,
     receipt: &Receipt,
-    edit: impl FnOnce(&str) -> Result<String, Damage>,
+    edit: impl FnOnce(&str) -> Result<String, SyntaxError>,
 ) -> Result<Change, SetupError> {
     let damaged = |damage| SetupError::Damaged { path: path.to_owned(), damage };
     let made = receipt.of(path);

@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use super::SetupError;
-use super::client::{Environment, Registration, Rule, Scope};
 use super::document::Format;
 use super::entry::{NAME, Wanted};
 use super::json::Dialect;
+use super::registration::{Environment, Registration, Rule, Scope};
 
 const PROGRAM: &str = "claude";
 /// Strict, in both files.

@@ -2,9 +2,9 @@
 //!
 //! Not by `codex mcp add`, which has no options for what its defaults lack and rewrites the file.
 
-use super::client::{CALL_SECONDS, Environment, Registration, Scope};
 use super::document::Format;
 use super::entry::{NAME, Wanted};
+use super::registration::{CALL_SECONDS, Environment, Registration, Scope};
 use super::variables;
 
 pub fn registration(environment: &Environment, scope: Scope) -> Registration {

@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value};
 use similar::{Algorithm, DiffTag};
-use thiserror::Error;
 
+use super::syntax_error::SyntaxError;
 use super::{json, toml};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,28 +13,11 @@ pub enum Format {
     Toml,
 }
 
-/// Why a text is not of its format. Lines and columns begin with 1.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("line {line}, column {column}: {reason}")]
-pub struct Damage {
-    pub line: usize,
-    pub column: usize,
-    pub reason: String,
-}
-
-impl Damage {
-    pub fn at(text: &str, at: usize, reason: String) -> Self {
-        let before = text.get(..at).unwrap_or(text);
-        let line = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Self { line: before.matches('\n').count() + 1, column: before[line..].chars().count() + 1, reason }
-    }
-}
-
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 impl Format {
     /// What lies at this path.
-    pub fn get(self, text: &str, path: &[&str]) -> Result<Option<Value>, Damage> {
+    pub fn get(self, text: &str, path: &[&str]) -> Result<Option<Value>, SyntaxError> {
         let mut found = self.read(text)?;
         for name in path {
             match found.get_mut(name) {
@@ -45,7 +28,7 @@ impl Format {
         Ok(Some(found))
     }
 
-    pub fn set(self, text: &str, path: &[&str], value: &Value) -> Result<String, Damage> {
+    pub fn set(self, text: &str, path: &[&str], value: &Value) -> Result<String, SyntaxError> {
         let edit = |body: &str| match self {
             Format::Json(dialect) => json::set(dialect, body, path, value),
             Format::Toml => toml::set(body, path, value).map(|edited| with_line_ends_of(body, &edited)),
@@ -53,7 +36,7 @@ impl Format {
         self.edited(text, edit, |whole| put(whole, path, value.clone()))
     }
 
-    pub fn remove(self, text: &str, path: &[&str]) -> Result<String, Damage> {
+    pub fn remove(self, text: &str, path: &[&str]) -> Result<String, SyntaxError> {
         let edit = |body: &str| match self {
             Format::Json(dialect) => json::remove(dialect, body, path),
             Format::Toml => toml::remove(body, path).map(|edited| with_line_ends_of(body, &edited)),
@@ -62,7 +45,7 @@ impl Format {
     }
 
     /// Takes a text out of a list of texts. Only JSON files have such a list of ours.
-    pub fn remove_element(self, text: &str, path: &[&str], element: &str) -> Result<String, Damage> {
+    pub fn remove_element(self, text: &str, path: &[&str], element: &str) -> Result<String, SyntaxError> {
         let Format::Json(dialect) = self else { return Ok(text.to_owned()) };
         let edit = |body: &str| json::remove_element(dialect, body, path, element);
         self.edited(text, edit, |whole| {
@@ -74,7 +57,7 @@ impl Format {
         })
     }
 
-    fn read(self, text: &str) -> Result<Value, Damage> {
+    fn read(self, text: &str) -> Result<Value, SyntaxError> {
         let body = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         match self {
             Format::Json(dialect) => json::read(dialect, body),
@@ -87,9 +70,9 @@ impl Format {
     fn edited(
         self,
         text: &str,
-        edit: impl FnOnce(&str) -> Result<String, Damage>,
+        edit: impl FnOnce(&str) -> Result<String, SyntaxError>,
         meant: impl FnOnce(&mut Value),
-    ) -> Result<String, Damage> {
+    ) -> Result<String, SyntaxError> {
         let mut expected = self.read(text)?;
         let body = text.strip_prefix(BYTE_ORDER_MARK);
         let mark = body.map_or(String::new(), |_| BYTE_ORDER_MARK.to_string());
@@ -99,7 +82,7 @@ impl Format {
             true => Ok(edited),
             false => {
                 let reason = "this file cannot be edited safely: does a name stand in it twice?".into();
-                Err(Damage { line: 1, column: 1, reason })
+                Err(SyntaxError { line: 1, column: 1, reason })
             }
         }
     }

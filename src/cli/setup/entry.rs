@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::document::{Damage, Format};
+use super::{document::Format, syntax_error::SyntaxError};
 
 /// The name under which every client knows this server.
 pub const NAME: &str = "orchestrator-boss";
@@ -47,7 +47,7 @@ impl Wanted {
 }
 
 /// The text with the entry in it. The same text when it is there already.
-pub fn set(format: Format, text: &str, path: &[&str], fields: &[Field]) -> Result<String, Damage> {
+pub fn set(format: Format, text: &str, path: &[&str], fields: &[Field]) -> Result<String, SyntaxError> {
     let Some(old) = format.get(text, path)? else {
         return format.set(text, path, &fresh(fields));
     };
@@ -63,7 +63,7 @@ pub fn set(format: Format, text: &str, path: &[&str], fields: &[Field]) -> Resul
 }
 
 /// What the user has said otherwise. Theirs is not repeated: it may be a secret.
-pub fn kept(format: Format, text: &str, path: &[&str], fields: &[Field]) -> Result<Vec<String>, Damage> {
+pub fn kept(format: Format, text: &str, path: &[&str], fields: &[Field]) -> Result<Vec<String>, SyntaxError> {
     let Some(entry) = format.get(text, path)? else { return Ok(Vec::new()) };
     let kept = fields.iter().filter_map(|(name, wanted)| {
         let Wanted::Unless(ours) = wanted else { return None };

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::SetupError;
-use super::document::Damage;
+use super::syntax_error::SyntaxError;
 
 /// No client's settings are larger.
 const LARGEST: u64 = 64 << 20;
@@ -35,7 +35,7 @@ pub fn read(path: &Path) -> Result<Option<String>, SetupError> {
     }
     let text = String::from_utf8(fs::read(path).map_err(fail)?).map_err(|error| {
         let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
-        let damage = Damage::at(&valid, valid.len(), "this is not UTF-8".into());
+        let damage = SyntaxError::at(&valid, valid.len(), "this is not UTF-8".into());
         SetupError::Damaged { path: path.to_owned(), damage }
     })?;
     Ok(Some(text))

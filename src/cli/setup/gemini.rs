@@ -2,10 +2,10 @@
 //!
 //! Not by `gemini mcp add`, which writes the file anew and puts the values of all `$NAME`s of all servers into it.
 
-use super::client::{CALL_SECONDS, Environment, Registration, Scope};
 use super::document::Format;
 use super::entry::{NAME, Wanted};
 use super::json::Dialect;
+use super::registration::{CALL_SECONDS, Environment, Registration, Scope};
 use super::variables;
 
 pub fn registration(environment: &Environment, scope: Scope) -> Registration {

@@ -14,11 +14,14 @@ mod file;
 mod gemini;
 mod json;
 mod opencode;
+pub(super) mod plugin;
 pub(super) mod program;
 mod receipt;
 pub(super) mod registered;
+mod registration;
 mod show;
 mod skill;
+mod syntax_error;
 #[cfg(test)]
 mod tests;
 mod toml;
@@ -33,13 +36,13 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use self::change::Change;
-use self::client::{Client, Environment, Registration, Scope};
-use self::document::Damage;
+use self::client::Client;
 use self::receipt::Receipt;
 use self::registered::Registered;
-use super::Places;
-use super::doctor::plugin;
+use self::registration::{Environment, Registration, Scope};
+use self::syntax_error::SyntaxError;
 use super::out::{self, End};
+use super::places::Places;
 use crate::backend::Backends;
 use crate::cli::hint;
 use crate::config::Settings;
@@ -91,7 +94,7 @@ pub(crate) enum SetupError {
     #[error("could not write {}: check the owner and mode of it and of its folder; if another program manages it, make the change there (--dry-run shows it)", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("{} is not valid, and was not touched: {damage}; mend it there and run setup again", path.display())]
-    Damaged { path: PathBuf, damage: Damage },
+    Damaged { path: PathBuf, damage: SyntaxError },
     #[error("{} was changed by somebody else meanwhile, and was not touched: run setup again", path.display())]
     Changed { path: PathBuf },
     #[error("{} is not the skill as this program has it, and was not touched: {then} with --force if nothing in it is yours", path.display())]

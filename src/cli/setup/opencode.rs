@@ -4,10 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::client::{CALL_SECONDS, Environment, Registration, Scope};
 use super::document::Format;
 use super::entry::{NAME, Wanted};
 use super::json::Dialect;
+use super::registration::{CALL_SECONDS, Environment, Registration, Scope};
 
 pub fn registration(environment: &Environment, scope: Scope) -> Registration {
     let folder = match scope {

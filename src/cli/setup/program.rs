@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf, absolute};
 
 use super::entry::NAME;
 use crate::attempt::state_dir;
-use crate::cli::Places;
 use crate::cli::hint;
+use crate::cli::places::Places;
 use crate::config::Settings;
 
 /// Returns the command with which a client starts this program.

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::client::{Client, Environment, Registration, Scope};
+use super::client::Client;
 use super::file;
+use super::registration::{Environment, Registration, Scope};
+use crate::cli::shell::quoted;
 
 /// An entry of this server in a client's settings, or settings that cannot be read.
 pub struct Registered {
@@ -75,7 +77,7 @@ fn setup(client: Client, scope: Scope) -> String {
         (Some(this), Some(found)) if found.canonicalize().ok() == this.canonicalize().ok() => {
             "orchestrator-boss".into()
         }
-        (Some(this), _) => crate::cli::doctor::quoted(&this),
+        (Some(this), _) => quoted(&this),
         (None, _) => "orchestrator-boss".into(),
     };
     format!("{program} setup {name}{scope}")

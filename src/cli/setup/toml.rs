@@ -6,17 +6,17 @@ use std::ops::Range;
 use serde_json::Value;
 use toml_edit::{Array, Document, DocumentMut, InlineTable, Item, Table, TableLike, TomlError};
 
-use super::document::Damage;
+use super::syntax_error::SyntaxError;
 
 /// Longer lists get a line for each value.
 const LONGEST_LIST: usize = 100;
 
-pub fn read(text: &str) -> Result<Value, Damage> {
+pub fn read(text: &str) -> Result<Value, SyntaxError> {
     parse(text)?;
-    ::toml::from_str(text).map_err(|error| Damage { line: 1, column: 1, reason: error.message().to_owned() })
+    ::toml::from_str(text).map_err(|error| SyntaxError { line: 1, column: 1, reason: error.message().to_owned() })
 }
 
-pub fn set(text: &str, path: &[&str], value: &Value) -> Result<String, Damage> {
+pub fn set(text: &str, path: &[&str], value: &Value) -> Result<String, SyntaxError> {
     let mut document = parse(text)?;
     let Some((name, parents)) = path.split_last() else { return Ok(text.to_owned()) };
     let mut table: &mut dyn TableLike = document.as_table_mut();
@@ -39,7 +39,7 @@ pub fn set(text: &str, path: &[&str], value: &Value) -> Result<String, Damage> {
 }
 
 /// Takes out what lies at this path, with its subtables. Comments above a header stay: they may speak of more.
-pub fn remove(text: &str, path: &[&str]) -> Result<String, Damage> {
+pub fn remove(text: &str, path: &[&str]) -> Result<String, SyntaxError> {
     let spans = text.parse::<Document<String>>().map_err(|error| damage(text, &error))?;
     let Some((name, parents)) = path.split_last() else { return Ok(text.to_owned()) };
     let mut parent: &dyn TableLike = spans.as_table();
@@ -56,7 +56,7 @@ pub fn remove(text: &str, path: &[&str]) -> Result<String, Damage> {
     }
 }
 
-fn remove_value(text: &str, parents: &[&str], name: &str) -> Result<String, Damage> {
+fn remove_value(text: &str, parents: &[&str], name: &str) -> Result<String, SyntaxError> {
     let mut document = parse(text)?;
     let mut table: Option<&mut dyn TableLike> = Some(document.as_table_mut());
     for parent in parents {
@@ -173,15 +173,15 @@ fn list(values: &[Value]) -> Array {
     list
 }
 
-fn not_a_table(text: &str, name: &str) -> Damage {
+fn not_a_table(text: &str, name: &str) -> SyntaxError {
     let at = text.find(name).unwrap_or_default();
-    Damage::at(text, at, format!("{name} must be a table"))
+    SyntaxError::at(text, at, format!("{name} must be a table"))
 }
 
-fn parse(text: &str) -> Result<DocumentMut, Damage> {
+fn parse(text: &str) -> Result<DocumentMut, SyntaxError> {
     text.parse().map_err(|error| damage(text, &error))
 }
 
-fn damage(text: &str, error: &TomlError) -> Damage {
-    Damage::at(text, error.span().map_or(0, |span| span.start), error.message().to_owned())
+fn damage(text: &str, error: &TomlError) -> SyntaxError {
+    SyntaxError::at(text, error.span().map_or(0, |span| span.start), error.message().to_owned())
 }

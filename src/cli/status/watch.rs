@@ -28,7 +28,8 @@ use self::state::{App, Ask, Event};
 use crate::attempt::worker_dir::Delivery;
 use crate::cli::here::Here;
 use crate::cli::out::{self, End};
-use crate::cli::{Places, terminal, visit};
+use crate::cli::places::Places;
+use crate::cli::{terminal, visit};
 use crate::mission::id::WorkerId;
 
 /// Who leaves while a worker is being ended waits so long for it.
