@@ -37,7 +37,7 @@ fn the_demo_merges_what_its_workers_did_and_says_where() {
     let printed = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success(), "{printed}\n{}", String::from_utf8_lossy(&ended.stderr));
 
-    let repository = printed.lines().find_map(|line| line.strip_prefix("Look at it: ")).expect("the path is printed");
+    let repository = printed.lines().find_map(|line| line.strip_prefix("See ")).expect("the path is printed");
     let repository = Path::new(repository);
     let greetings = fs::read_to_string(repository.join("greetings.txt")).expect("the project is kept");
     for greeting in ["Hello, world!", "Bonjour, le monde!", "Hallo, Welt!"] {

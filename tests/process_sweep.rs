@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use orchestrator_boss::mission::outcome::Containment;
 use orchestrator_boss::process::{
-    Containment, Evidence, Identity, Launch, PreexistingProcesses, ProcessScope, Signal, SignalResult, SpawnedProcess,
-    StdinSource, Sweep, TAG_VARIABLE, WorkerPlaces, become_session_leader, become_subreaper, reap_orphans, scan, send,
-    spawn, sweep,
+    Evidence, Identity, Launch, PreexistingProcesses, ProcessScope, Signal, SignalResult, SpawnedProcess, StdinSource,
+    Sweep, TAG_VARIABLE, WorkerPlaces, become_session_leader, become_subreaper, reap_orphans, scan, send, spawn, sweep,
 };
 
 const GRACE: Duration = Duration::from_millis(50);

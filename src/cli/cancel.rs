@@ -1,4 +1,4 @@
-//! `cancel`: ends workers, and proves that nothing of theirs is left.
+//! `cancel`: cancels workers, and checks that none of their processes is left.
 
 use std::process::ExitCode;
 
@@ -7,9 +7,11 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::Serialize;
 
-use super::out::{self, End};
+use super::error::{self, CliError};
+use super::one_shot::{self, OneShotClient};
+use super::output;
 use super::places::Places;
-use super::visit::{self, Visit};
+use super::sanitize;
 use crate::mission::message::not_heard;
 use crate::mission::outcome::Containment;
 use crate::orchestrator::{CancelAnswer, Scope};
@@ -22,18 +24,18 @@ Examples:
   orchestrator-boss cancel --all
 
 Exit codes:
-  0    all of them have ended, and nothing of theirs is left running
-  1    some could not be ended; the lines say which
-  2    wrong usage, or no such worker
-  130  Ctrl-C: what was asked for goes on")]
+  0    all of them have ended, and no process is left
+  1    some could not be cancelled; the output names them
+  2    wrong usage, or unknown worker
+  130  Ctrl-C: the cancellation continues")]
 pub(super) struct CancelArgs {
     /// Workers, such as w-3
     #[arg(required_unless_present = "all", value_name = "WORKER")]
     workers: Vec<String>,
-    /// End every open worker of every boss here
+    /// Cancel all open workers of all bosses here
     #[arg(long, conflicts_with = "workers")]
     all: bool,
-    /// Why, in one line; kept with the outcome
+    /// Reason, in one line; recorded in the outcome
     #[arg(long, value_name = "TEXT", value_parser = one_line)]
     reason: Option<String>,
     /// Print one JSON document
@@ -43,7 +45,7 @@ pub(super) struct CancelArgs {
 
 fn one_line(text: &str) -> Result<String, String> {
     match text.trim() {
-        "" => Err("say why, or leave --reason out".to_owned()),
+        "" => Err("give a reason, or omit --reason".to_owned()),
         text if text.len() > 200 => Err(format!("at most 200 bytes, not {}", text.len())),
         text if text.contains(char::is_control) => Err("one line without control characters".to_owned()),
         text => Ok(text.to_owned()),
@@ -51,18 +53,17 @@ fn one_line(text: &str) -> Result<String, String> {
 }
 
 #[derive(Debug, Serialize)]
-struct Cancelled {
+struct CancelResult {
     worker_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     survivors: Option<u32>,
-    /// Containment level. full: every process that could be the worker's was checked; best_effort: the system hides
-    /// some.
+    /// Containment level. `full`: all possible processes of the worker were checked. `best_effort`: the system hides some.
     #[serde(skip_serializing_if = "Option::is_none")]
     proof: Option<&'static str>,
     already_settled: bool,
-    /// Messages that never reached the worker. The next attempt gets them first.
+    /// Messages that never reached the worker. The next attempt receives them first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unheard: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,58 +71,58 @@ struct Cancelled {
 }
 
 pub(super) fn run(args: &CancelArgs, places: &Places) -> ExitCode {
-    out::run(async {
-        let visit = visit::visit_for(places, &args.workers).await?;
-        let ended = out::unless_interrupted(cancel(args, &visit)).await;
-        visit.leave().await;
+    output::run(async {
+        let client = one_shot::open_for(places, &args.workers).await?;
+        let ended = output::unless_interrupted(cancel(args, &client)).await;
+        client.close().await;
         ended?
     })
 }
 
-async fn cancel(args: &CancelArgs, visit: &Visit) -> Result<ExitCode, End> {
-    let reason = args.reason.as_deref().unwrap_or("asked for at a terminal");
-    let mut cancelled = Vec::new();
+async fn cancel(args: &CancelArgs, client: &OneShotClient) -> Result<ExitCode, CliError> {
+    let reason = args.reason.as_deref().unwrap_or("requested at a terminal");
+    let mut results = Vec::new();
     if args.all {
-        let orchestrator = visit.orchestrator();
+        let orchestrator = client.orchestrator();
         let all = orchestrator.cancel_all(orchestrator.default_boss(), Scope::All, reason);
-        let ending = out::with_progress(|| "ending all workers".to_owned(), all).await;
-        let (ended, _) = ending.map_err(visit::refused)?;
+        let ending = output::with_progress(|| "cancelling all workers".to_owned(), all).await;
+        let (ended, _) = ending?;
         for (id, answer) in ended {
-            cancelled.push(tell(args, Cancelled::new(id.as_str(), answer.map_err(visit::refused))));
+            results.push(print(args, CancelResult::new(id.as_str(), answer.map_err(CliError::from))));
         }
     } else {
-        // A name that nobody bears is said before anything is ended.
+        // An unknown name is an error before any worker is cancelled.
         for name in &args.workers {
-            visit.find(name).await?;
+            client.find(name).await?;
         }
-        let one = async |name: &String| (name.clone(), visit.cancel(name, reason).await);
+        let one = async |name: &String| (name.clone(), client.cancel(name, reason).await);
         let mut ending: FuturesUnordered<_> = args.workers.iter().map(one).collect();
         while !ending.is_empty() {
-            let doing = || format!("ending {}", args.workers.join(", "));
-            if let Some((name, answer)) = out::with_progress(doing, ending.next()).await {
-                cancelled.push(tell(args, Cancelled::new(&name, answer)));
+            let doing = || format!("cancelling {}", args.workers.join(", "));
+            if let Some((name, answer)) = output::with_progress(doing, ending.next()).await {
+                results.push(print(args, CancelResult::new(&name, answer)));
             }
         }
     }
     if args.json {
-        let _ = out::json(&cancelled);
-    } else if cancelled.is_empty() {
-        let _ = out::line("no worker is open");
+        let _ = output::json(&results);
+    } else if results.is_empty() {
+        let _ = output::line("no worker is open");
     }
-    let good = cancelled.iter().all(|it| it.error.is_none() && it.survivors.unwrap_or(0) == 0);
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(out::FAILED) })
+    let good = results.iter().all(|it| it.error.is_none() && it.survivors.unwrap_or(0) == 0);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
 }
 
-/// As soon as it is known. Nobody may read it; the others are ended all the same.
-fn tell(args: &CancelArgs, cancelled: Cancelled) -> Cancelled {
+/// Prints a result as soon as it is known. The other workers are cancelled even if stdout is closed.
+fn print(args: &CancelArgs, results: CancelResult) -> CancelResult {
     if !args.json {
-        let _ = out::line(&out::harmless(&cancelled.line()));
+        let _ = output::line(&sanitize::text(&results.line()));
     }
-    cancelled
+    results
 }
 
-impl Cancelled {
-    fn new(name: &str, answer: Result<CancelAnswer, End>) -> Self {
+impl CancelResult {
+    fn new(name: &str, answer: Result<CancelAnswer, CliError>) -> Self {
         match answer {
             Ok(answer) => Self {
                 worker_id: answer.worker_id.to_string(),
@@ -150,7 +151,7 @@ impl Cancelled {
     fn line(&self) -> String {
         let unheard = not_heard(&self.unheard).filter(|_| !self.already_settled);
         let unheard =
-            unheard.map_or_else(String::new, |it| format!("; {it} (`orchestrator-boss retry` has it heard first)"));
+            unheard.map_or_else(String::new, |it| format!("; {it} (`orchestrator-boss retry` delivers it first)"));
         format!("{}{unheard}", self.end())
     }
 
@@ -159,12 +160,14 @@ impl Cancelled {
         let status = self.status.unwrap_or_default();
         match (&self.error, self.survivors) {
             (Some(error), _) => format!("{id}: {error}"),
-            (None, _) if self.already_settled => format!("{id}: had settled before ({status})"),
-            (None, Some(0)) if self.proof == Some("full") => format!("{id}: {status}, nothing of it is left running"),
+            (None, _) if self.already_settled => format!("{id}: already finished ({status})"),
+            (None, Some(0)) if self.proof == Some("full") => format!("{id}: {status}, no process is left"),
             (None, Some(0)) => {
-                format!("{id}: {status}, nothing of it is seen running (this system hides some processes)")
+                format!("{id}: {status}, no process is visible (this system hides some)")
             }
-            (None, left) => format!("{id}: {status}, but {} of its processes are left", left.unwrap_or_default()),
+            (None, left) => {
+                format!("{id}: {status}, but {} of its processes are still running", left.unwrap_or_default())
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `clean`: takes away the worktrees of settled workers of which nothing would be lost, branches excepted: those stay.
-//! It decides by looking; removing is the orchestrator's, which looks again and keeps what nobody can see.
+//! `clean`: removes the worktrees of settled workers that hold no unmerged work. Branches are kept. The orchestrator
+//! removes them: it checks again, and keeps ignored files in a salvage ref.
 
 mod plan;
 
@@ -9,12 +9,14 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use self::plan::{Item, Plan};
-use super::here::Here;
-use super::out::{self, End};
+use self::plan::{CleanPlan, WorktreeItem};
+use super::error::{self, CliError};
+use super::one_shot::{self, OneShotClient};
+use super::output;
 use super::places::Places;
+use super::sanitize;
 use super::terminal::{Tone, bytes, count, paint};
-use super::visit::{self, Visit};
+use super::workspace::Workspace;
 use crate::orchestrator::{RemovalRequest, RemovalTarget};
 
 #[derive(Debug, Args)]
@@ -24,20 +26,20 @@ Examples:
   orchestrator-boss clean
   orchestrator-boss clean --yes --json
 
-A worktree goes if its worker has settled, its branch is merged and nothing in
-it is uncommitted. Everything else stays and is listed with the reason. Branches
-and the workers' logs always stay.
+A worktree is removed if its worker has finished, its branch is merged and it
+has no uncommitted changes. Others are kept and listed with the reason. Branches
+and the workers' logs are always kept.
 
 Exit codes:
-  0    what was listed is removed, or there was nothing to remove
-  1    something stays that should have gone, or you said no
-  2    wrong usage, or --yes is needed: nobody can be asked, or --json is given
-  130  Ctrl-C: what was removed until then is removed")]
+  0    everything listed was removed, or there was nothing to remove
+  1    not everything was removed, or you declined
+  2    wrong usage, or --yes is required: no terminal, or --json
+  130  Ctrl-C: some worktrees may be removed already")]
 pub(super) struct CleanArgs {
-    /// Only list what would be removed, and what stays and why
+    /// List what would be removed and what is kept; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short, conflicts_with = "dry_run")]
     yes: bool,
     /// Print one JSON document
@@ -46,84 +48,85 @@ pub(super) struct CleanArgs {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct CleanReport {
     dry_run: bool,
-    /// With --dry-run, what would be.
-    removed: Vec<Gone>,
-    kept: Vec<Item>,
+    /// With `--dry-run`, the worktrees that would be removed.
+    removed: Vec<RemovedWorktree>,
+    kept: Vec<WorktreeItem>,
     bytes_freed: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct Gone {
+struct RemovedWorktree {
     #[serde(flatten)]
-    item: Item,
-    /// Keeps what was in it and nobody could see.
+    item: WorktreeItem,
+    /// Keeps the ignored files of the worktree.
     #[serde(skip_serializing_if = "Option::is_none")]
     salvage_ref: Option<String>,
 }
 
 pub(super) fn run(args: &CleanArgs, places: &Places) -> ExitCode {
-    out::run(clean(args, places))
+    output::run(clean(args, places))
 }
 
-async fn clean(args: &CleanArgs, places: &Places) -> Result<ExitCode, End> {
-    let here = Here::find(places).map_err(End::Failed)?;
-    let looking = tokio::task::spawn_blocking(move || Plan::of(&here));
-    let looking = out::with_progress(|| "looking at the worktrees".to_owned(), looking);
-    let plan = out::unless_interrupted(looking).await?.map_err(|error| End::Failed(error.to_string()))??;
-    let Plan { goes, stays } = plan;
+async fn clean(args: &CleanArgs, places: &Places) -> Result<ExitCode, CliError> {
+    let workspace = Workspace::find(places)?;
+    let checking = tokio::task::spawn_blocking(move || CleanPlan::of(&workspace));
+    let checking = output::with_progress(|| "checking the worktrees".to_owned(), checking);
+    let plan = output::unless_interrupted(checking).await?.map_err(|error| CliError::Failed(error.to_string()))??;
+    let CleanPlan { goes, stays } = plan;
     if !args.json {
         list(&goes, &stays)?;
     }
     if args.dry_run || goes.is_empty() {
         if args.json {
-            let removed = goes.into_iter().map(|item| Gone { item, salvage_ref: None }).collect::<Vec<_>>();
+            let removed = goes.into_iter().map(|item| RemovedWorktree { item, salvage_ref: None }).collect::<Vec<_>>();
             let bytes_freed = 0;
-            out::json(&Report { dry_run: args.dry_run, removed, kept: stays, bytes_freed })?;
+            output::json(&CleanReport { dry_run: args.dry_run, removed, kept: stays, bytes_freed })?;
         }
         return Ok(ExitCode::SUCCESS);
     }
     if !args.yes && args.json {
-        let how = "with --json nobody is asked: --yes removes them, --dry-run only lists";
-        return Err(End::Usage(how.to_owned()));
+        let how = "--json asks no question: use --yes to remove them or --dry-run to list them";
+        return Err(CliError::Usage(how.to_owned()));
     }
-    if !args.yes && !agreed(goes.len()).await? {
-        return Ok(ExitCode::from(out::FAILED));
+    if !args.yes && !confirmed(goes.len()).await? {
+        return Ok(ExitCode::from(error::FAILED));
     }
-    let mut done = Done { removed: Vec::new(), failed: Vec::new() };
-    let mut visit = None;
+    let mut done = RemovalResult { removed: Vec::new(), failed: Vec::new() };
+    let mut client = None;
     let removing = async {
-        let visit = visit.insert(visit::visit(places).await?);
-        remove(args, visit, goes, &mut done).await;
-        Ok::<(), End>(())
+        let client = client.insert(one_shot::open(places).await?);
+        remove(args, client, goes, &mut done).await;
+        Ok::<(), CliError>(())
     };
-    let ended = out::unless_interrupted(removing).await;
-    if let Some(visit) = visit {
-        visit.leave().await;
+    let ended = output::unless_interrupted(removing).await;
+    if let Some(client) = client {
+        client.close().await;
     }
-    let freed = done.removed.iter().map(|gone| gone.item.bytes).sum();
+    let freed = done.removed.iter().map(|removed| removed.item.bytes).sum();
     let good = done.failed.is_empty();
     if args.json {
         let kept = stays.into_iter().chain(done.failed).collect();
-        let _ = out::json(&Report { dry_run: false, removed: done.removed, kept, bytes_freed: freed });
+        let _ = output::json(&CleanReport { dry_run: false, removed: done.removed, kept, bytes_freed: freed });
     } else {
-        let _ = out::line(&format!("{} removed, {} freed", count(done.removed.len() as u64, "worktree"), bytes(freed)));
+        let _ =
+            output::line(&format!("{} removed, {} freed", count(done.removed.len() as u64, "worktree"), bytes(freed)));
     }
     ended??;
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(out::FAILED) })
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
 }
 
-struct Done {
-    removed: Vec<Gone>,
-    failed: Vec<Item>,
+struct RemovalResult {
+    removed: Vec<RemovedWorktree>,
+    failed: Vec<WorktreeItem>,
 }
 
-async fn remove(args: &CleanArgs, visit: &Visit, goes: Vec<Item>, done: &mut Done) {
-    let orchestrator = visit.orchestrator();
+async fn remove(args: &CleanArgs, client: &OneShotClient, goes: Vec<WorktreeItem>, done: &mut RemovalResult) {
+    let orchestrator = client.orchestrator();
     for mut item in goes {
         let name = item.worker_id.clone().unwrap_or_default();
-        // Somebody may have removed it since it was looked at.
+        // Another process may have removed it since the check.
         if !item.path.exists() {
             item.bytes = 0;
         }
@@ -134,54 +137,56 @@ async fn remove(args: &CleanArgs, visit: &Visit, goes: Vec<Item>, done: &mut Don
             delete_branch: false,
         };
         let removing = orchestrator.remove_worktree(orchestrator.default_boss(), request);
-        let removed = out::with_progress(|| format!("removing the worktree of {name}"), removing).await;
+        let removed = output::with_progress(|| format!("removing the worktree of {name}"), removing).await;
         let why = match removed {
             Ok(answer) if answer.kept.is_empty() => {
                 let salvage_ref = answer.removed.into_iter().find_map(|removed| removed.salvage_ref);
                 if let Some(kept) = salvage_ref.as_ref().filter(|_| !args.json) {
-                    let _ = out::line(&format!("{name}: what was hidden in it is kept in {kept}"));
+                    let _ = output::line(&format!("{name}: its ignored files are kept in {kept}"));
                 }
-                done.removed.push(Gone { item, salvage_ref });
+                done.removed.push(RemovedWorktree { item, salvage_ref });
                 continue;
             }
             Ok(answer) => answer.kept.into_iter().map(|kept| kept.why).collect::<Vec<_>>().join("; "),
-            Err(error) => visit::refused(error).to_string(),
+            Err(error) => CliError::from(error).to_string(),
         };
         if !args.json {
-            let _ = out::line(&out::harmless(&format!("{name} stays: {why}")));
+            let _ = output::line(&sanitize::text(&format!("{name} is kept: {why}")));
         }
-        done.failed.push(Item { why, ..item });
+        done.failed.push(WorktreeItem { why, ..item });
     }
 }
 
-fn list(goes: &[Item], stays: &[Item]) -> Result<(), End> {
+fn list(goes: &[WorktreeItem], stays: &[WorktreeItem]) -> Result<(), CliError> {
     let all: u64 = goes.iter().map(|item| item.bytes).sum();
-    let name = |item: &Item| item.worker_id.clone().unwrap_or_else(|| item.path.display().to_string());
+    let name = |item: &WorktreeItem| item.worker_id.clone().unwrap_or_else(|| item.path.display().to_string());
     let widest = goes.iter().chain(stays).map(|item| name(item).len()).max().unwrap_or(0).min(40);
-    let tell = |item: &Item| {
-        let (name, size) = (out::harmless(&name(item)), bytes(item.bytes));
-        out::line(&format!("  {name:<widest$}  {size:>8}  {}", out::harmless(&item.why)))
+    let print = |item: &WorktreeItem| {
+        let (name, size) = (sanitize::text(&name(item)), bytes(item.bytes));
+        output::line(&format!("  {name:<widest$}  {size:>8}  {}", sanitize::text(&item.why)))
     };
     if goes.is_empty() {
-        out::line("nothing to remove")?;
+        output::line("nothing to remove")?;
     } else {
-        out::line(&paint(Tone::Strong, &format!("can go ({}):", bytes(all))))?;
-        goes.iter().try_for_each(tell)?;
+        output::line(&paint(Tone::Strong, &format!("can be removed ({}):", bytes(all))))?;
+        goes.iter().try_for_each(print)?;
     }
     if !stays.is_empty() {
-        out::line(&paint(Tone::Strong, "stay:"))?;
-        stays.iter().try_for_each(tell)?;
+        output::line(&paint(Tone::Strong, "kept:"))?;
+        stays.iter().try_for_each(print)?;
     }
     Ok(())
 }
 
-async fn agreed(worktrees: usize) -> Result<bool, End> {
+async fn confirmed(worktrees: usize) -> Result<bool, CliError> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(End::Usage("nobody can be asked here: --yes removes them, --dry-run only lists".to_owned()));
+        return Err(CliError::Usage(
+            "cannot ask without a terminal: use --yes to remove them or --dry-run to list them".to_owned(),
+        ));
     }
     let question = format!("Remove {}? [y/N] ", count(worktrees as u64, "worktree"));
     let asked = async {
-        // Within, so that a Ctrl-C that answers it is heard.
+        // Printed here, so that a Ctrl-C in answer to it is noticed.
         let _ = io::stderr().write_all(question.as_bytes());
         let answer = tokio::task::spawn_blocking(|| {
             let mut answer = String::new();
@@ -191,5 +196,5 @@ async fn agreed(worktrees: usize) -> Result<bool, End> {
         let answer = answer.await.unwrap_or_default();
         matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
     };
-    out::unless_interrupted(asked).await
+    output::unless_interrupted(asked).await
 }

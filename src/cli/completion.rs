@@ -18,12 +18,14 @@ use clap::{Args, Command, ValueEnum};
 use clap_complete::CompletionCandidate;
 use clap_complete::engine::{self, ArgValueCandidates};
 
+use super::error::CliError;
 use super::help;
-use super::here::Here;
-use super::out::{self, End};
+use super::output;
 use super::places::Places;
+use super::sanitize;
 use super::setup::program;
 use super::shell::word;
+use super::workspace::Workspace;
 use crate::backend::Backends;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::store::reader::Reader;
@@ -41,18 +43,18 @@ Examples:
   orchestrator-boss completions fish | source
 
 Exit codes:
-  0    it was printed
-  1    this program's own path cannot be told
+  0    success
+  1    cannot find this program's path
   2    wrong usage")]
 pub(super) struct CompletionsArgs {
-    /// The shell to complete for
+    /// Shell to complete for
     shell: Shell,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct CompleteArgs {
     shell: Shell,
-    /// The command line up to the cursor
+    /// Command line up to the cursor
     #[arg(last = true)]
     words: Vec<OsString>,
 }
@@ -67,8 +69,8 @@ enum Shell {
 pub(super) fn print_script(args: &CompletionsArgs) -> ExitCode {
     let script = program::command(true)
         .map(|program| script(args.shell, &program))
-        .map_err(|error| End::Failed(format!("cannot find the path of this program: {error}")));
-    out::end(script.and_then(|script| out::line(script.trim_end())).map(|()| ExitCode::SUCCESS))
+        .map_err(|error| CliError::Failed(format!("cannot find the path of this program: {error}")));
+    output::end(script.and_then(|script| output::line(script.trim_end())).map(|()| ExitCode::SUCCESS))
 }
 
 /// Returns the script for a shell. The scripts use `2>/dev/null`, since a missing or older program must not print into
@@ -141,7 +143,7 @@ pub(super) fn answer(args: CompleteArgs) -> ExitCode {
     let (sender, found) = mpsc::channel();
     thread::spawn(move || sender.send(candidates(words)));
     for candidate in found.recv_timeout(LIMIT).unwrap_or_default() {
-        if out::line(&as_line(shell, &candidate)).is_err() {
+        if output::line(&as_line(shell, &candidate)).is_err() {
             break;
         }
     }
@@ -165,7 +167,7 @@ fn candidates(words: Vec<OsString>) -> Vec<CompletionCandidate> {
 }
 
 fn as_line(shell: Shell, candidate: &CompletionCandidate) -> String {
-    let one_line = |text: &str| out::harmless(text).replace(['\n', '\t'], " ");
+    let one_line = |text: &str| sanitize::text(text).replace(['\n', '\t'], " ");
     let value = one_line(&candidate.get_value().to_string_lossy());
     let about = candidate.get_help().map(|help| one_line(&help.to_string())).filter(|about| !about.is_empty());
     match (shell, about) {
@@ -194,27 +196,27 @@ fn named(words: &[OsString], option: &str) -> Option<PathBuf> {
 
 /// The workers that a command accepts.
 #[derive(Debug, Clone, Copy)]
-enum Taken {
+enum WorkerFilter {
     All,
     Open,
     Settled,
 }
 
 /// The commands with an argument for workers, the name of that argument, and the workers that make sense for it.
-const WORKERS: [(&str, &str, Taken); 7] = [
-    ("status", "worker", Taken::All),
-    ("logs", "worker", Taken::All),
-    ("diff", "worker", Taken::All),
-    ("wait", "workers", Taken::Open),
-    ("cancel", "workers", Taken::Open),
-    ("retry", "worker", Taken::Settled),
-    ("integrate", "workers", Taken::Settled),
+const WORKERS: [(&str, &str, WorkerFilter); 7] = [
+    ("status", "worker", WorkerFilter::All),
+    ("logs", "worker", WorkerFilter::All),
+    ("diff", "worker", WorkerFilter::All),
+    ("wait", "workers", WorkerFilter::Open),
+    ("cancel", "workers", WorkerFilter::Open),
+    ("retry", "worker", WorkerFilter::Settled),
+    ("integrate", "workers", WorkerFilter::Settled),
 ];
 
 fn command(places: &Places) -> Command {
-    let of_workers = |command: Command, (name, argument, taken): (&str, &'static str, Taken)| {
+    let of_workers = |command: Command, (name, argument, filter): (&str, &'static str, WorkerFilter)| {
         let places = places.clone();
-        let candidates = ArgValueCandidates::new(move || workers(&places, taken).unwrap_or_default());
+        let candidates = ArgValueCandidates::new(move || workers(&places, filter).unwrap_or_default());
         command.mut_subcommand(name, |sub| sub.mut_arg(argument, |arg| arg.add(candidates)))
     };
     let command = WORKERS.into_iter().fold(help::command(), of_workers);
@@ -224,20 +226,17 @@ fn command(places: &Places) -> Command {
 }
 
 /// Returns the workers as candidates, the newest first.
-fn workers(places: &Places, taken: Taken) -> Option<Vec<CompletionCandidate>> {
-    let reader = Reader::open(&Here::find(places).ok()?.state_root).ok()??;
+fn workers(places: &Places, filter: WorkerFilter) -> Option<Vec<CompletionCandidate>> {
+    let reader = Reader::open(&Workspace::find(places).ok()?.state_root).ok()??;
     let registry = reader.registry();
-    let known = registry.workers().map(|worker| match worker.status.is_live() {
-        // If no server runs, the worker's folder is more recent than the journal.
-        true => reader.up_to_date(worker),
-        false => worker.clone(),
-    });
-    let is_taken = |status: WorkerStatus| match taken {
-        Taken::All => true,
-        Taken::Open => !status.is_settled(),
-        Taken::Settled => status.is_settled(),
+    // If no server runs, the folder of a live worker is more recent than the journal.
+    let known = registry.workers().map(|it| if it.status.is_live() { reader.up_to_date(it) } else { it.clone() });
+    let is_listed = |status: WorkerStatus| match filter {
+        WorkerFilter::All => true,
+        WorkerFilter::Open => !status.is_settled(),
+        WorkerFilter::Settled => status.is_settled(),
     };
-    let mut known: Vec<_> = known.filter(|worker| is_taken(worker.status)).collect();
+    let mut known: Vec<_> = known.filter(|worker| is_listed(worker.status)).collect();
     known.sort_by_key(|worker| std::cmp::Reverse(worker.number()));
     let candidate = |(at, worker): (usize, &std::sync::Arc<crate::mission::registry::Worker>)| {
         let about = format!("{} · {}", worker.mission.title, worker.status.as_str());
@@ -247,7 +246,7 @@ fn workers(places: &Places, taken: Taken) -> Option<Vec<CompletionCandidate>> {
 }
 
 fn backends(places: &Places) -> Option<Vec<CompletionCandidate>> {
-    let settings = Here::find(places).ok()?.settings;
+    let settings = Workspace::find(places).ok()?.settings;
     Some(Backends::with_custom(settings.custom).names().map(CompletionCandidate::new).collect())
 }
 
@@ -255,37 +254,37 @@ fn backends(places: &Places) -> Option<Vec<CompletionCandidate>> {
 mod tests {
     use super::*;
 
-    fn offered(line: &[&str]) -> Vec<String> {
+    fn candidates_for(line: &[&str]) -> Vec<String> {
         let words = line.iter().map(OsString::from).collect();
         candidates(words).iter().map(|it| it.get_value().to_string_lossy().into_owned()).collect()
     }
 
     #[test]
-    fn hidden_commands_are_not_offered() {
-        let offered = offered(&["orchestrator-boss", ""]);
+    fn hidden_commands_are_no_candidates() {
+        let found = candidates_for(&["orchestrator-boss", ""]);
         for shown in ["status", "retry", "setup", "help"] {
-            assert!(offered.contains(&shown.to_owned()), "{offered:?}");
+            assert!(found.contains(&shown.to_owned()), "{found:?}");
         }
         for hidden in ["demo-agent", "guard", "supervise", "verify", "tools", "complete", "--config"] {
-            assert!(!offered.contains(&hidden.to_owned()), "{offered:?}");
+            assert!(!found.contains(&hidden.to_owned()), "{found:?}");
         }
     }
 
     #[test]
-    fn values_of_arguments_and_options_are_offered() {
+    fn values_of_arguments_and_options_are_candidates() {
         let boss = "orchestrator-boss";
-        assert_eq!(offered(&[boss, "setup", ""]), ["claude", "codex", "gemini", "opencode"]);
-        assert_eq!(offered(&[boss, "integrate", "--strategy", "sq"]), ["squash"]);
-        assert_eq!(offered(&[boss, "integrate", "--strategy=sq"]), ["--strategy=squash"]);
-        assert_eq!(offered(&[boss, "setup", "--sco"]), ["--scope"]);
-        assert!(offered(&[boss, "doctor", ""]).contains(&"--json".to_owned()));
+        assert_eq!(candidates_for(&[boss, "setup", ""]), ["claude", "codex", "gemini", "opencode"]);
+        assert_eq!(candidates_for(&[boss, "integrate", "--strategy", "sq"]), ["squash"]);
+        assert_eq!(candidates_for(&[boss, "integrate", "--strategy=sq"]), ["--strategy=squash"]);
+        assert_eq!(candidates_for(&[boss, "setup", "--sco"]), ["--scope"]);
+        assert!(candidates_for(&[boss, "doctor", ""]).contains(&"--json".to_owned()));
         // Free text: names of files would be wrong.
-        assert_eq!(offered(&[boss, "retry", "--feedback", ""]), [""; 0]);
-        assert_eq!(offered(&[]), [""; 0]);
+        assert_eq!(candidates_for(&[boss, "retry", "--feedback", ""]), [""; 0]);
+        assert_eq!(candidates_for(&[]), [""; 0]);
     }
 
     #[test]
-    fn the_places_that_the_line_names_count() {
+    fn options_on_the_line_are_used() {
         let words = |line: &[&str]| places(&line.iter().map(OsString::from).collect::<Vec<_>>());
         assert_eq!(words(&["x", "--config", "/a", "retry"]).config, Some("/a".into()));
         assert_eq!(words(&["x", "--state-dir=/s"]).state_dir, Some("/s".into()));
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_a_shell_cannot_steer_the_terminal() {
+    fn candidates_cannot_control_the_terminal() {
         let candidate = CompletionCandidate::new("a:b").help(Some("x\u{1b}[2Jy\nz".into()));
         assert_eq!(as_line(Shell::Bash, &candidate), "a:b");
         assert_eq!(as_line(Shell::Zsh, &candidate), "a\\:b:xy z");

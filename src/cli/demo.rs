@@ -1,8 +1,8 @@
-//! `orchestrator-boss demo`: the whole way once, with an agent that is built in. It makes a small repository, starts this
-//! very server over stdio, plays the boss by MCP (four workers at once; one fails and is retried, one is cancelled, one
-//! depends on another), merges, and then checks from outside that all is as promised. It needs no key and no CLI.
+//! `demo`: runs one batch of missions with a built-in agent. It creates a small repository, starts this server over
+//! stdio and acts as its boss: four workers at once, of which one is retried and one is cancelled, and one that depends
+//! on another. It merges their branches and checks the result. It needs no key and no agent CLI.
 //!
-//! It knows the server by its tools alone, like any boss.
+//! It uses only the server's tools, like any boss.
 
 mod answer;
 mod boss;
@@ -19,121 +19,121 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use answer::{items, text, worker_id};
-use boss::Boss;
-use missions::{Fate, Plan, plans};
+use boss::BossClient;
+use missions::{ExpectedResult, PlannedMission, plans};
 use project::{BACKEND, Project};
-use show::Show;
+use show::Display;
 
-/// It takes a few seconds; a demo that takes this long will never end.
-const CEILING: Duration = Duration::from_secs(90);
+/// Time limit for the demo, which usually takes a few seconds.
+const LIMIT: Duration = Duration::from_secs(90);
 const REDRAW: Duration = Duration::from_millis(150);
 
 #[derive(Debug, Error)]
 pub enum DemoError {
-    #[error("could not find the path of this program")]
+    #[error("cannot find the path of this program")]
     OwnPath { source: io::Error },
-    #[error("could not make the demo's folder: {source}; TMPDIR says where it is made")]
+    #[error("cannot create the demo's folder: {source}; TMPDIR sets its place")]
     Folder { source: io::Error },
     #[error("git {command} failed: {said}")]
     Git { command: String, said: String },
-    #[error("could not start the server: {said}; its log is {}", log.display())]
+    #[error("cannot start the server: {said}; its log is {}", log.display())]
     Server { said: String, log: PathBuf },
-    #[error("the server did not end in order: {said}")]
-    Leave { said: String },
+    #[error("the server did not shut down cleanly: {said}")]
+    Shutdown { said: String },
     #[error("{tool} failed: {said}")]
     Tool { tool: &'static str, said: String },
-    #[error("{what} was not to be expected: {answer}")]
+    #[error("unexpected {what}: {answer}")]
     Unexpected { what: String, answer: Value },
-    #[error("it was stopped before its end")]
+    #[error("interrupted")]
     Stopped,
-    #[error("the workers were not done after {} s", CEILING.as_secs())]
+    #[error("the workers had not finished after {} s", LIMIT.as_secs())]
     TooSlow,
-    #[error("{file} should hold {wanted:?} after the merges, and holds {found:?}")]
+    #[error("{file} holds {found:?} after the merges, expected {wanted:?}")]
     NotMerged { file: &'static str, wanted: &'static str, found: String },
-    #[error("the repository should be clean after the merges: {status}")]
+    #[error("the repository is not clean after the merges: {status}")]
     Dirty { status: String },
-    #[error("{} does not agree: {why}", path.display())]
+    #[error("wrong content of {}: {why}", path.display())]
     State { path: PathBuf, why: String },
-    #[error("these processes should have ended: {}", processes.join("; "))]
+    #[error("processes still running: {}", processes.join("; "))]
     LeftRunning { processes: Vec<String> },
 }
 
-/// Plays the demo and prints what happens. The repository is kept, whatever becomes of it.
+/// Runs the demo and prints its progress. The repository is kept.
 pub async fn run() -> Result<(), DemoError> {
     let began = Instant::now();
     let program = std::env::current_exe().map_err(|source| DemoError::OwnPath { source })?;
     let project = Project::make(&program)?;
-    show::print(&format!("A repository for the demo: {}", project.repository.display()));
+    show::print(&format!("Demo repository: {}", project.repository.display()));
 
-    let boss = Boss::start(&program, &project).await?;
+    let boss = BossClient::start(&program, &project).await?;
     let played = play(&boss, &project).await;
     if played.is_err() {
-        // What went wrong is told below; this is so that nothing goes on behind it.
+        // The error is reported below; no worker may keep running after it.
         let _ = boss.call("cancel_all_workers", json!({"reason": "the demo failed"})).await;
     }
-    let left = boss.leave().await;
+    let left = boss.close().await;
     let workers = played?;
     left?;
-    check::nothing_left(&project).await?;
+    check::no_process_left(&project).await?;
 
     show::print(&format!("\n{}", show::table(&workers)));
-    show::print(&format!("All merged and verified, nothing left running, {:.1} s.", began.elapsed().as_secs_f64()));
-    show::print(&format!("Look at it: {}", project.repository.display()));
+    show::print(&format!("All merged and verified, no process left, {:.1} s.", began.elapsed().as_secs_f64()));
+    show::print(&format!("See {}", project.repository.display()));
     Ok(())
 }
 
-/// Returns all workers as they were at the end.
-async fn play(boss: &Boss, project: &Project) -> Result<Vec<Value>, DemoError> {
+/// Runs the missions and returns the final state of all workers.
+async fn play(boss: &BossClient, project: &Project) -> Result<Vec<Value>, DemoError> {
     let plans = plans(project);
-    let mut game = Game::begin(boss, &plans).await?;
-    let led = tokio::select! {
-        led = game.lead() => led,
-        () = tokio::time::sleep(CEILING) => Err(DemoError::TooSlow),
+    let mut run = DemoRun::begin(boss, &plans).await?;
+    let driven = tokio::select! {
+        driven = run.drive() => driven,
+        () = tokio::time::sleep(LIMIT) => Err(DemoError::TooSlow),
         _ = tokio::signal::ctrl_c() => Err(DemoError::Stopped),
     };
-    game.show.finish();
-    led?;
+    run.show.finish();
+    driven?;
     check::files(project)?;
     check::state(project, &plans).await?;
-    game.workers().await
+    run.workers().await
 }
 
-struct Game<'a> {
-    boss: &'a Boss,
-    show: Show,
-    /// With the worker that got it.
-    plans: Vec<(&'a Plan, String)>,
-    /// Workers from which something is still to come.
+struct DemoRun<'a> {
+    boss: &'a BossClient,
+    show: Display,
+    /// The missions, each with the id of its worker.
+    plans: Vec<(&'a PlannedMission, String)>,
+    /// Workers that have not finished.
     open: Vec<String>,
     cancelled: bool,
 }
 
-impl<'a> Game<'a> {
-    async fn begin(boss: &'a Boss, plans: &'a [Plan]) -> Result<Self, DemoError> {
-        let show = Show::new();
+impl<'a> DemoRun<'a> {
+    async fn begin(boss: &'a BossClient, plans: &'a [PlannedMission]) -> Result<Self, DemoError> {
+        let show = Display::new();
         let backends = boss.call("get_backend_status", json!({"backend": BACKEND})).await?;
         match items(&backends, "/backends") {
             [backend] if backend["installed"] == true => {}
-            _ => return Err(unexpected("the status of the demo's backend", &backends)),
+            _ => return Err(unexpected("status of the demo's backend", &backends)),
         }
-        let missions: Vec<Value> = plans.iter().map(Plan::mission).collect();
+        let missions: Vec<Value> = plans.iter().map(PlannedMission::mission).collect();
         let created = boss.call("batch_create_workers", json!({"workers": missions})).await?;
         let open: Vec<String> = items(&created, "/results").iter().map(|result| worker_id(result).to_owned()).collect();
         if created["created"] != plans.len() || open.iter().any(String::is_empty) {
-            return Err(unexpected("the answer to the batch", &created));
+            return Err(unexpected("answer to the batch", &created));
         }
-        show.say(&format!("The boss asks for {} workers, {} of them at once.", plans.len(), missions::AT_ONCE));
+        show.print(&format!("The boss creates {} workers, {} of them at once.", plans.len(), missions::AT_ONCE));
         let plans = plans.iter().zip(open.iter().cloned()).collect();
         Ok(Self { boss, show, plans, open, cancelled: false })
     }
 
-    /// The boss's loop: wait, react at once, wait again.
-    async fn lead(&mut self) -> Result<(), DemoError> {
+    /// Waits for workers and handles each as it settles.
+    async fn drive(&mut self) -> Result<(), DemoError> {
         while !self.open.is_empty() {
             let answer = self.wait().await?;
             let settled = items(&answer, "/settled");
             if settled.is_empty() && text(&answer, "/status") == "idle" {
-                return Err(unexpected("an idle wait with workers open", &answer));
+                return Err(unexpected("idle wait with open workers", &answer));
             }
             for worker in settled {
                 self.react(worker).await?;
@@ -143,7 +143,7 @@ impl<'a> Game<'a> {
         Ok(())
     }
 
-    /// One wait. What is drawn meanwhile is for the person who watches; a boss needs none of it.
+    /// Waits for a worker. The redraw is for the user only; a boss needs none.
     async fn wait(&mut self) -> Result<Value, DemoError> {
         let boss = self.boss;
         let wait = boss.call("wait_for_any_worker", json!({"timeout_seconds": 30}));
@@ -165,14 +165,16 @@ impl<'a> Game<'a> {
     async fn react(&mut self, worker: &Value) -> Result<(), DemoError> {
         let id = worker_id(worker).to_owned();
         let Some(&(plan, _)) = self.plans.iter().find(|(_, worker)| *worker == id) else {
-            return Err(unexpected("a worker that nobody asked for", worker));
+            return Err(unexpected("worker without a mission", worker));
         };
         let attempt = worker["attempt"].as_u64().unwrap_or_default();
-        match (plan.fate, text(worker, "/status"), attempt) {
-            (Fate::Completes, "completed", 1) | (Fate::CompletesOnRetry, "completed", 2) => self.integrate(&id).await?,
-            (Fate::CompletesOnRetry, "failed", 1) => return self.retry(&id, plan.task, worker).await,
-            (Fate::IsCancelled, "cancelled", 1) => {}
-            _ => return Err(unexpected(&format!("this end of {id}"), worker)),
+        match (plan.expected, text(worker, "/status"), attempt) {
+            (ExpectedResult::Completes, "completed", 1) | (ExpectedResult::CompletesOnRetry, "completed", 2) => {
+                self.integrate(&id).await?
+            }
+            (ExpectedResult::CompletesOnRetry, "failed", 1) => return self.retry(&id, plan.task, worker).await,
+            (ExpectedResult::IsCancelled, "cancelled", 1) => {}
+            _ => return Err(unexpected(&format!("outcome of {id}"), worker)),
         }
         self.open.retain(|open| *open != id);
         if !self.cancelled {
@@ -184,34 +186,34 @@ impl<'a> Game<'a> {
     async fn integrate(&self, id: &str) -> Result<(), DemoError> {
         let merged = self.boss.call("integrate_worker", json!({"worker_id": id})).await?;
         if text(&merged, "/status") != "merged" {
-            return Err(unexpected(&format!("the merge of {id}"), &merged));
+            return Err(unexpected(&format!("merge of {id}"), &merged));
         }
-        self.show.say(&format!("The boss merged {id}."));
+        self.show.print(&format!("The boss merged {id}."));
         Ok(())
     }
 
     async fn retry(&self, id: &str, language: &str, worker: &Value) -> Result<(), DemoError> {
         if text(worker, "/outcome/verification/result") != "failed" {
-            return Err(unexpected(&format!("that {id} failed for another reason than its verification"), worker));
+            return Err(unexpected(&format!("failure of {id}, which is not its verification"), worker));
         }
         let said = text(worker, "/outcome/verification/output_tail").trim();
         let gist = said.lines().next_back().unwrap_or_default();
-        self.show.say(&format!("The boss has {id} try again: {gist}"));
+        self.show.print(&format!("The boss retries {id}: {gist}"));
         let feedback = missions::feedback(language, said);
         self.boss.call("retry_worker", json!({"worker_id": id, "feedback": feedback})).await?;
         Ok(())
     }
 
-    /// Cancels what has no end. It runs by now: the others only finish after all have met.
+    /// Cancels the endless mission. It runs by now, since the others finish only after all have met.
     async fn cancel(&mut self) -> Result<(), DemoError> {
         self.cancelled = true;
-        for (plan, id) in self.plans.iter().filter(|(plan, _)| plan.fate == Fate::IsCancelled) {
-            let reason = format!("{} has no end", plan.task);
+        for (plan, id) in self.plans.iter().filter(|(plan, _)| plan.expected == ExpectedResult::IsCancelled) {
+            let reason = format!("{} never ends", plan.task);
             let answer = self.boss.call("cancel_worker", json!({"worker_id": id, "reason": reason})).await?;
             if text(&answer, "/status") != "cancelled" || answer["survivors"] != 0 {
-                return Err(unexpected(&format!("the cancellation of {id}"), &answer));
+                return Err(unexpected(&format!("cancellation of {id}"), &answer));
             }
-            self.show.say(&format!("The boss cancelled {id}; nothing of it is left."));
+            self.show.print(&format!("The boss cancelled {id}; no process is left."));
             self.open.retain(|open| open != id);
         }
         Ok(())

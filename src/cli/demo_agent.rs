@@ -1,13 +1,13 @@
-//! The agent that the demo's workers run: a small deterministic program in place of a model, so that the demo needs no
-//! key and no network. It prints the JSONL of custom backends and executes the lines `DEMO: …` of its prompt. Like any
-//! agent it gets a prompt, a directory and git, and does not depend on the orchestrator.
+//! The agent of the demo's workers: a small deterministic program in place of a model, so that the demo needs no key and
+//! no network. It prints the JSONL of custom backends and executes the lines `DEMO: …` of its prompt. Like any agent, it
+//! gets a prompt, a directory and git, and does not depend on the orchestrator.
 // Its stdout is its protocol.
 #![allow(clippy::print_stdout)]
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 const STEP: Duration = Duration::from_millis(300);
-/// Agents that are to meet but never do; and the agent that works until it is cancelled.
-const MEETING_CEILING: Duration = Duration::from_secs(60);
-/// Longer than the whole demo may take.
-const ENDLESS_CEILING: Duration = Duration::from_secs(300);
+/// Time limit for the agents to meet.
+const MEETING_LIMIT: Duration = Duration::from_secs(60);
+/// Time limit of the endless mission, longer than that of the demo.
+const ENDLESS_LIMIT: Duration = Duration::from_secs(300);
 
 pub const GREETINGS: &str = "greetings.txt";
 pub const DICTIONARY: &str = "dictionary.txt";
@@ -26,30 +26,30 @@ pub const SHOUT: &str = "SHOUT.txt";
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct AgentArgs {
-    /// The id that this session gets, or that of the session to go on with.
+    /// Id of the new session, or of the session to resume
     #[arg(long)]
     pub session: String,
-    /// Where it works. It is its current directory anyway; named, it can be seen in a list of processes.
+    /// Working directory; named so that it appears in the list of processes
     pub directory: PathBuf,
 }
 
 #[derive(Debug, Error)]
 enum AgentError {
-    #[error("{0:?} is nothing that this agent can do")]
+    #[error("unknown instruction {0:?}")]
     Unknown(String),
-    #[error("could not {verb} {}", path.display())]
+    #[error("cannot {verb} {}", path.display())]
     File { verb: &'static str, path: PathBuf, source: io::Error },
     #[error("{file} has no line for {word}")]
     Missing { file: &'static str, word: String },
     #[error("git {what} failed: {said}")]
     Git { what: String, said: String },
-    #[error("only {here} agents of {wanted} came to the meeting")]
+    #[error("only {here} of {wanted} agents ran at the same time")]
     Alone { here: usize, wanted: usize },
 }
 
 /// Reads the prompt from stdin and works in the current directory. The result line and the exit status both report
 /// whether it succeeded.
-pub fn run(args: &AgentArgs) -> bool {
+pub fn run(args: &AgentArgs) -> ExitCode {
     emit(json!({"type": "session", "id": args.session}));
     let mut prompt = String::new();
     let read = io::stdin().read_to_string(&mut prompt);
@@ -60,33 +60,33 @@ pub fn run(args: &AgentArgs) -> bool {
         Ok(message) => emit(json!({"type": "result", "status": "success", "message": message})),
         Err(error) => emit(json!({"type": "result", "status": "error", "kind": "other", "message": error.to_string()})),
     }
-    worked.is_ok()
+    if worked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Executes the lines for the agent and returns its final message.
 fn work(prompt: &str) -> Result<&'static str, AgentError> {
-    let orders: Vec<&str> =
+    let instructions: Vec<&str> =
         prompt.lines().filter_map(|line| line.trim().strip_prefix("DEMO:")).map(str::trim).collect();
-    if orders.is_empty() {
+    if instructions.is_empty() {
         // This happens when a user tries `retry` in the demo's repository.
-        return Ok("Nothing was done: this agent does only what lines say that begin with DEMO:.");
+        return Ok("Nothing was done: this agent only executes lines that begin with DEMO:.");
     }
-    orders.into_iter().try_for_each(obey)?;
+    instructions.into_iter().try_for_each(execute)?;
     Ok("Done and committed.")
 }
 
-fn obey(order: &str) -> Result<(), AgentError> {
-    let words: Vec<&str> = order.splitn(3, ' ').collect();
+fn execute(instruction: &str) -> Result<(), AgentError> {
+    let words: Vec<&str> = instruction.splitn(3, ' ').collect();
     match words[..] {
-        ["think", steps] => think(steps.parse().map_err(|_| AgentError::Unknown(order.to_owned()))?),
+        ["think", steps] => think(steps.parse().map_err(|_| AgentError::Unknown(instruction.to_owned()))?),
         ["meet", count, folder] => {
-            meet(count.parse().map_err(|_| AgentError::Unknown(order.to_owned()))?, Path::new(folder))?
+            meet(count.parse().map_err(|_| AgentError::Unknown(instruction.to_owned()))?, Path::new(folder))?
         }
         ["greet", language] => greet(language, str::to_owned)?,
         ["greet", language, "hastily"] => greet(language, hasty)?,
         ["shout", language] => shout(language)?,
         ["search-for-ever"] => search_for_ever()?,
-        _ => return Err(AgentError::Unknown(order.to_owned())),
+        _ => return Err(AgentError::Unknown(instruction.to_owned())),
     }
     Ok(())
 }
@@ -98,12 +98,12 @@ fn think(steps: u32) {
     }
 }
 
-/// Goes on when so many agents are here: they can only all be here if they run at the same time.
+/// Waits until a number of agents are here, which proves that they run at the same time.
 fn meet(wanted: usize, folder: &Path) -> Result<(), AgentError> {
     say(&format!("waiting until {wanted} agents work at the same time"));
     let mark = folder.join(std::process::id().to_string());
     fs::write(&mark, "").map_err(|source| AgentError::File { verb: "write", path: mark, source })?;
-    let until = Instant::now() + MEETING_CEILING;
+    let until = Instant::now() + MEETING_LIMIT;
     loop {
         let here = fs::read_dir(folder).map_or(0, |entries| entries.count());
         match here {
@@ -130,30 +130,30 @@ fn shout(language: &str) -> Result<(), AgentError> {
     commit(SHOUT, &format!("Shout the greeting in {language}"))
 }
 
-/// Works until it is cancelled, with a helper of its own that has to end with it.
+/// Works until it is cancelled. Its helper process has to end with it.
 fn search_for_ever() -> Result<(), AgentError> {
     let path = std::env::current_dir()
         .map_err(|source| AgentError::File { verb: "find", path: ".".into(), source })?
         .join(GREETINGS);
     let helper = Command::new("tail").arg("-f").arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
     let mut helper = helper.map_err(|source| AgentError::File { verb: "watch", path, source })?;
-    let until = Instant::now() + ENDLESS_CEILING;
+    let until = Instant::now() + ENDLESS_LIMIT;
     while Instant::now() < until {
         say("still searching for one more language");
         thread::sleep(STEP);
     }
-    // Nobody cancelled it. That the helper is gone already is as good.
+    // The helper may have ended already.
     let _ = helper.kill();
     let _ = helper.wait();
     Ok(())
 }
 
-/// `language: greeting`, a line each.
+/// Returns the greeting of a line `language: greeting`.
 fn entry(dictionary: &str, language: &str) -> Option<String> {
     dictionary.lines().find_map(|line| line.strip_prefix(language)?.strip_prefix(": ")).map(str::to_owned)
 }
 
-/// The line below `[language]`.
+/// Returns the line below `[language]`.
 fn section(text: &str, language: &str) -> Option<String> {
     let heading = format!("[{language}]");
     text.lines().skip_while(|line| *line != heading).nth(1).map(str::to_owned)
@@ -167,13 +167,13 @@ fn with_section(text: &str, language: &str, greeting: &str) -> Option<String> {
     Some(lines.join("\n") + "\n")
 }
 
-/// The mistake that the demo's verification finds: two letters change places.
+/// Swaps two letters: the mistake that the demo's verification finds.
 fn hasty(greeting: &str) -> String {
-    let mut inbox_entries: Vec<char> = greeting.chars().collect();
-    if inbox_entries.len() > 5 {
-        inbox_entries.swap(4, 5);
+    let mut letters: Vec<char> = greeting.chars().collect();
+    if letters.len() > 5 {
+        letters.swap(4, 5);
     }
-    inbox_entries.into_iter().collect()
+    letters.into_iter().collect()
 }
 
 fn read(file: &'static str) -> Result<String, AgentError> {
@@ -219,7 +219,7 @@ mod tests {
     const TEXT: &str = "Greetings.\n\n[english]\n-\n\n[french]\n-\n";
 
     #[test]
-    fn a_greeting_goes_into_its_own_section() {
+    fn greeting_goes_into_its_section() {
         let text = with_section(TEXT, "french", "Bonjour !").unwrap();
         assert_eq!(text, "Greetings.\n\n[english]\n-\n\n[french]\nBonjour !\n");
         assert_eq!(section(&text, "french").as_deref(), Some("Bonjour !"));
@@ -232,8 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_without_orders_says_so() {
+    fn agent_without_instructions_does_nothing() {
         assert!(work("Please do something.").unwrap().starts_with("Nothing was done"));
-        assert!(matches!(work("DEMO: fly"), Err(AgentError::Unknown(order)) if order == "fly"));
+        assert!(matches!(work("DEMO: fly"), Err(AgentError::Unknown(instruction)) if instruction == "fly"));
     }
 }

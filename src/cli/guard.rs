@@ -46,14 +46,14 @@ struct ToolInput {
 }
 
 #[derive(Deserialize)]
-struct StateFile {
-    tasks: Vec<Task>,
-    completed_tasks: Vec<Task>,
-    blocked_tasks: Vec<Task>,
+struct HookStateFile {
+    tasks: Vec<HookTask>,
+    completed_tasks: Vec<HookTask>,
+    blocked_tasks: Vec<HookTask>,
 }
 
 #[derive(Deserialize)]
-struct Task {
+struct HookTask {
     boss_id: String,
 }
 
@@ -71,7 +71,7 @@ pub(super) fn run(places: &Places) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `None` where something needed for the answer cannot be read.
+/// Returns whether a boss edits a file of its repository; `None` if that cannot be read.
 fn is_edit_of_a_boss(places: &Places) -> Option<bool> {
     let mut text = Vec::new();
     stdin().lock().take(LONGEST_CALL).read_to_end(&mut text).ok()?;
@@ -82,7 +82,7 @@ fn is_edit_of_a_boss(places: &Places) -> Option<bool> {
     let repository = Repository::discover(&call.cwd).ok()?;
     let root = state_root(named, repository.as_ref(), &call.cwd);
     let file = call.cwd.join(&call.tool_input.file_path);
-    // The session may work in a linked worktree, which lies elsewhere.
+    // The session may work in a linked worktree, which is in another folder.
     let mut folders = vec![call.cwd.clone()];
     if let Some(repository) = &repository {
         let template = settings.worktrees_dir.as_deref();
@@ -92,12 +92,12 @@ fn is_edit_of_a_boss(places: &Places) -> Option<bool> {
     if !folders.iter().any(|folder| is_edited_in(folder, &file)) {
         return Some(false);
     }
-    let state: StateFile = files::read_json(&state_dir::state_file(&root)).ok()??;
+    let state: HookStateFile = files::read_json(&state_dir::state_file(&root)).ok()??;
     let mut tasks = state.tasks.iter().chain(&state.completed_tasks).chain(&state.blocked_tasks);
     Some(tasks.any(|task| task.boss_id == boss.as_str()))
 }
 
-/// The file may not be there yet, and the folder may be named by way of a link.
+/// Returns whether the file is in the folder. It may not exist yet, and the folder may be a link.
 fn is_edited_in(folder: &Path, file: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let Some(there) = file.ancestors().skip(1).find(|folder| folder.exists()) else { return false };

@@ -7,19 +7,20 @@ use std::process::ExitCode;
 use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
-use super::Arguments;
-use super::out::{self, End};
+use super::CommandLine;
+use super::error::CliError;
+use super::output;
 
 /// Groups of commands in the top-level help. The test below checks that every command is in one.
 const GROUPS: [(&str, &[&str]); 3] = [
-    ("Look", &["status", "logs", "diff", "wait", "report"]),
-    ("Work with workers", &["cancel", "retry", "integrate", "clean"]),
+    ("Show", &["status", "logs", "diff", "wait", "report"]),
+    ("Manage workers", &["cancel", "retry", "integrate", "clean"]),
     ("Set up", &["demo", "setup", "doctor", "serve", "completions", "man"]),
 ];
 
 /// Returns everything that a user may type, with the commands of the top level in groups.
 pub(super) fn command() -> Command {
-    let command = Arguments::command().max_term_width(80);
+    let command = CommandLine::command().max_term_width(80);
     let lists = GROUPS.iter().map(|(group, names)| {
         let of_group = names.iter().filter_map(|name| command.find_subcommand(name));
         let lines = of_group.map(|sub| {
@@ -36,14 +37,14 @@ pub(super) fn command() -> Command {
 pub(super) fn man() -> ExitCode {
     match page() {
         Ok(page) => print(&page),
-        Err(error) => out::end(Err(End::Failed(format!("could not make the manual page: {error}")))),
+        Err(error) => output::end(Err(CliError::Failed(format!("cannot create the manual page: {error}")))),
     }
 }
 
-/// One page with all commands, each a section below COMMANDS.
+/// Renders one page with all commands, each a section below COMMANDS.
 fn page() -> io::Result<Vec<u8>> {
-    // The groups are for terminals; here the sections follow them.
-    let command = Arguments::command().disable_help_subcommand(true);
+    // The sections have the order of the groups.
+    let command = CommandLine::command().disable_help_subcommand(true);
     let man = Man::new(command.clone());
     let mut page = Vec::new();
     man.render_title(&mut page)?;
@@ -69,7 +70,7 @@ fn section(page: &mut Vec<u8>, sub: Command) -> io::Result<()> {
     writeln!(parts, ".PP")?;
     man.render_synopsis_section(&mut parts)?;
     man.render_options_section(&mut parts)?;
-    // They come as sections of a page of their own.
+    // The library renders them with section headings of their own.
     let parts = String::from_utf8_lossy(&parts).into_owned();
     parts.lines().filter(|line| !line.starts_with(".SH")).try_for_each(|line| writeln!(page, "{line}"))?;
     match after {
@@ -78,20 +79,20 @@ fn section(page: &mut Vec<u8>, sub: Command) -> io::Result<()> {
     }
 }
 
-/// Nothing in it is a command of roff.
+/// Escapes a text so that it holds no roff commands.
 fn roff_text(text: &str) -> String {
     let escaped = text.replace('\\', "\\\\").replace('-', "\\-");
-    let lines = escaped.lines().map(|line| match line.starts_with(['.', '\'']) {
-        true => format!("\\&{line}"),
-        false => line.to_owned(),
+    let lines = escaped.lines().map(|line| {
+        let escape = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
+        format!("{escape}{line}")
     });
     lines.collect::<Vec<_>>().join("\n")
 }
 
 fn print(bytes: &[u8]) -> ExitCode {
     let mut out = io::stdout().lock();
-    let printed = out.write_all(bytes).and_then(|()| out.flush()).map_err(out::closed);
-    out::end(printed.map(|()| ExitCode::SUCCESS))
+    let printed = out.write_all(bytes).and_then(|()| out.flush()).map_err(CliError::from);
+    output::end(printed.map(|()| ExitCode::SUCCESS))
 }
 
 #[cfg(test)]
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn every_help_fits_into_80_columns_and_the_groups_have_every_command() {
+    fn help_fits_80_columns_and_groups_every_command() {
         let mut top = command().term_width(80);
         let whole = [top.render_help().to_string(), top.render_long_help().to_string()];
         for sub in shown() {
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_a_line_about_it_examples_that_parse_and_its_exit_codes() {
+    fn every_command_documents_examples_and_exit_codes() {
         for sub in shown() {
             let name = sub.get_name().to_owned();
             let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
@@ -135,13 +136,13 @@ mod tests {
             assert!(!examples.is_empty(), "examples of {name}");
             for example in examples {
                 let words = words(example);
-                let parsed = Arguments::command().try_get_matches_from(&words);
+                let parsed = CommandLine::command().try_get_matches_from(&words);
                 assert!(parsed.is_ok(), "{words:?}: {}", parsed.unwrap_err());
             }
         }
     }
 
-    /// As a shell takes them apart, as far as our examples need it.
+    /// Splits an example into words as a shell would, as far as the examples need it.
     fn words(example: &str) -> Vec<String> {
         let alone = example.split(['>', '<', '|', '&']).next().unwrap_or_default();
         let quoted = alone.split('"').enumerate();
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_page_has_every_command_and_its_exit_codes() {
+    fn manual_page_has_every_command() {
         let page = String::from_utf8(page().unwrap()).unwrap();
         for sub in shown() {
             assert!(page.contains(&format!(".SS {}\n", roff_text(sub.get_name()))), "{}", sub.get_name());

@@ -1,4 +1,4 @@
-//! Renders the next steps of errors and blocked tasks as commands, since a person at a terminal reads them.
+//! Renders the next steps of errors and blocked tasks as commands for users at a terminal.
 
 use crate::mission::hint::{Advice, Hint, Hinted};
 

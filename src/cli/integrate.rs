@@ -1,5 +1,4 @@
-//! `integrate`: integrates workers' branches into another, as the tool `integrate_worker` does, and waits until it is
-//! done.
+//! `integrate`: merges workers' branches into another, as the tool `integrate_worker` does, and waits for the result.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,10 +7,12 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::out::{self, End, Progress};
+use super::error::{self, CliError};
+use super::one_shot::{self, OneShotClient};
+use super::output::{self, Progress};
 use super::places::Places;
+use super::sanitize;
 use super::terminal::{Tone, paint};
-use super::visit::{self, Visit};
 use crate::mission::outcome::{LikelyCause, NotOnBranch};
 use crate::orchestrator::{
     IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStatus, IntegrationStrategy, PushResult,
@@ -25,38 +26,39 @@ Examples:
   orchestrator-boss integrate w-3 --dry-run
   orchestrator-boss integrate --branch fix/login --into main --push
 
-Several workers make a train: in this order, verified as a whole; what
-conflicts or fails is left out. Nothing is touched before the branch moves.
+Several workers make a train: merged in this order and verified together.
+Branches that conflict or fail are left out. The target branch moves only at
+the end.
 
 Exit codes:
-  0    all of it is in (with --dry-run: would come in)
-  1    conflicts, something left out or not included, not verified, not
-       pushed, or refused
-  2    wrong usage, or no such worker
-  130  Ctrl-C: the branch has moved, or nothing has happened")]
+  0    all branches are merged (with --dry-run: would be merged)
+  1    conflicts, a branch left out or not included, verification or push
+       failed, or refused
+  2    wrong usage, or unknown worker
+  130  Ctrl-C: the branch has moved, or nothing has changed")]
 pub(super) struct IntegrateArgs {
-    /// Workers that have completed, such as w-3
+    /// Completed workers, such as w-3
     #[arg(value_name = "WORKER", required_unless_present = "branch")]
     workers: Vec<String>,
-    /// Any other branch
+    /// Merge this branch instead of workers
     #[arg(long, value_name = "NAME", conflicts_with = "workers")]
     branch: Option<String>,
-    /// The branch that it goes into [default: the integration branch]
+    /// Target branch [default: the integration branch]
     #[arg(long, value_name = "BRANCH")]
     into: Option<String>,
-    /// How it comes in
-    #[arg(long, value_name = "HOW", default_value = "merge")]
-    strategy: StrategyArgument,
-    /// Must pass on the result before the branch moves
-    #[arg(long, value_name = "COMMAND", value_parser = some)]
+    /// Merge strategy
+    #[arg(long, value_name = "STRATEGY", default_value = "merge")]
+    strategy: StrategyOption,
+    /// Command that must pass on the result before the branch moves
+    #[arg(long, value_name = "COMMAND", value_parser = non_empty)]
     verify_command: Option<String>,
-    /// Then push the branch to its upstream, never by force
+    /// Push the branch to its upstream afterwards, without force
     #[arg(long)]
     push: bool,
-    /// Only say what would happen
+    /// Show the result without changing anything
     #[arg(long)]
     dry_run: bool,
-    /// The repository of the branch [default: where the worker worked]
+    /// Repository of the branch [default: the worker's repository]
     #[arg(long, value_name = "FOLDER")]
     repo_path: Option<PathBuf>,
     /// Print one JSON document
@@ -65,33 +67,33 @@ pub(super) struct IntegrateArgs {
 }
 
 /// Refuses an empty command, which would pass as a verification.
-fn some(command: &str) -> Result<String, &'static str> {
+fn non_empty(command: &str) -> Result<String, &'static str> {
     match command.trim() {
-        "" => Err("give a command, or leave --verify-command out"),
+        "" => Err("give a command, or omit --verify-command"),
         _ => Ok(command.to_owned()),
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum StrategyArgument {
+enum StrategyOption {
     Merge,
     Squash,
     CherryPick,
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct IntegrationSummary {
     status: &'static str,
     into: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
     integrated: Vec<String>,
-    left_out: Vec<LeftOut>,
+    left_out: Vec<LeftOutEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    not_included: Vec<NotIncluded>,
-    conflicts: Vec<Conflict>,
+    not_included: Vec<NotIncludedEntry>,
+    conflicts: Vec<ConflictEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    verification: Option<Verified>,
+    verification: Option<VerificationSummary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     likely_cause: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,30 +105,30 @@ struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct LeftOut {
+struct LeftOutEntry {
     name: String,
     why: String,
 }
 
 #[derive(Debug, Serialize)]
-struct NotIncluded {
+struct NotIncludedEntry {
     worker_id: String,
     #[serde(flatten)]
     part: NotOnBranch,
 }
 
 #[derive(Debug, Serialize)]
-struct Conflict {
+struct ConflictEntry {
     path: String,
     kind: String,
 }
 
 #[derive(Debug, Serialize)]
-struct Verified {
+struct VerificationSummary {
     result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
-    /// How often the command was run.
+    /// Number of runs of the command.
     runs: usize,
 }
 
@@ -137,31 +139,28 @@ struct Push {
 }
 
 pub(super) fn run(args: &IntegrateArgs, places: &Places) -> ExitCode {
-    out::run(async {
-        let visit = visit::visit_for(places, &args.workers).await?;
-        let answer = out::unless_interrupted(integrate(args, &visit)).await;
+    output::run(async {
+        let client = one_shot::open_for(places, &args.workers).await?;
+        let answer = output::unless_interrupted(integrate(args, &client)).await;
         let nothing = match &answer {
-            Ok(Ok(answer)) => visit.orchestrator().had_nothing_to_integrate(answer).await,
+            Ok(Ok(answer)) => client.orchestrator().had_nothing_to_integrate(answer).await,
             _ => false,
         };
-        visit.leave().await;
+        client.close().await;
         let answer = answer??;
         let good = is_good(&answer);
-        let report = Report { nothing, ..Report::new(answer) };
-        let _ = match args.json {
-            true => out::json(&report),
-            false => report.tell(good),
-        };
-        Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(out::FAILED) })
+        let report = IntegrationSummary { nothing, ..IntegrationSummary::new(answer) };
+        let _ = if args.json { output::json(&report) } else { report.print(good) };
+        Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
     })
 }
 
 const REDRAW: Duration = Duration::from_millis(200);
 
-async fn integrate(args: &IntegrateArgs, visit: &Visit) -> Result<IntegrationAnswer, End> {
-    let orchestrator = visit.orchestrator();
+async fn integrate(args: &IntegrateArgs, client: &OneShotClient) -> Result<IntegrationAnswer, CliError> {
+    let orchestrator = client.orchestrator();
     let boss = match args.workers.first() {
-        Some(name) => visit.find(name).await?.worker.boss.clone(),
+        Some(name) => client.find(name).await?.worker.boss.clone(),
         None => orchestrator.default_boss().clone(),
     };
     let source = match (&args.branch, args.workers.as_slice()) {
@@ -172,9 +171,9 @@ async fn integrate(args: &IntegrateArgs, visit: &Visit) -> Result<IntegrationAns
     let request = IntegrationRequest {
         into: args.into.clone(),
         strategy: match args.strategy {
-            StrategyArgument::Merge => IntegrationStrategy::Merge,
-            StrategyArgument::Squash => IntegrationStrategy::Squash,
-            StrategyArgument::CherryPick => IntegrationStrategy::CherryPick,
+            StrategyOption::Merge => IntegrationStrategy::Merge,
+            StrategyOption::Squash => IntegrationStrategy::Squash,
+            StrategyOption::CherryPick => IntegrationStrategy::CherryPick,
         },
         verify_command: args.verify_command.clone(),
         push: args.push,
@@ -188,10 +187,10 @@ async fn integrate(args: &IntegrateArgs, visit: &Visit) -> Result<IntegrationAns
     let progress = Progress::new();
     loop {
         tokio::select! {
-            answer = &mut work => return answer.map_err(visit::refused),
+            answer = &mut work => return answer.map_err(CliError::from),
             () = tokio::time::sleep(REDRAW) => {
                 let doing = orchestrator.integrations().join("; ");
-                progress.say(if doing.is_empty() { "integrating" } else { &doing });
+                progress.show(if doing.is_empty() { "integrating" } else { &doing });
             }
         }
     }
@@ -207,7 +206,7 @@ fn is_good(answer: &IntegrationAnswer) -> bool {
         && answer.push.as_ref().is_none_or(|push| sent.contains(&push.result))
 }
 
-impl Report {
+impl IntegrationSummary {
     fn new(answer: IntegrationAnswer) -> Self {
         let runs = answer.verifications;
         Self {
@@ -215,23 +214,27 @@ impl Report {
             into: answer.into,
             commit: answer.commit,
             integrated: answer.integrated,
-            left_out: answer.left_out.into_iter().map(|(name, why)| LeftOut { name, why }).collect(),
+            left_out: answer.left_out.into_iter().map(|(name, why)| LeftOutEntry { name, why }).collect(),
             not_included: answer
                 .not_included
                 .into_iter()
-                .map(|(worker_id, part)| NotIncluded { worker_id, part })
+                .map(|(worker_id, part)| NotIncludedEntry { worker_id, part })
                 .collect(),
-            conflicts: answer.conflicts.into_iter().map(|(path, kind)| Conflict { path, kind }).collect(),
+            conflicts: answer.conflicts.into_iter().map(|(path, kind)| ConflictEntry { path, kind }).collect(),
             likely_cause: answer.likely_cause.as_ref().map(LikelyCause::words),
-            verification: answer.verification.map(|it| Verified { result: it.as_str(), note: it.note(), runs }),
+            verification: answer.verification.map(|it| VerificationSummary {
+                result: it.as_str(),
+                note: it.note(),
+                runs,
+            }),
             push: answer.push.map(|push| Push { result: push.result.as_str(), said: push.said }),
             notes: answer.notes.clone(),
             nothing: false,
         }
     }
 
-    fn tell(&self, good: bool) -> Result<(), End> {
-        let say = |text: &str| out::line(&out::harmless(text));
+    fn print(&self, good: bool) -> Result<(), CliError> {
+        let print = |text: &str| output::line(&sanitize::text(text));
         let not_included = self.not_included.iter().map(|it| &it.worker_id);
         let what = match self.integrated.as_slice() {
             [] => not_included.collect::<std::collections::BTreeSet<_>>().into_iter().cloned().collect::<Vec<_>>(),
@@ -240,38 +243,38 @@ impl Report {
         let what = what.join(", ");
         let into = &self.into;
         let head = match (self.status, &self.commit) {
-            ("would_merge", _) => format!("it would merge into {into}"),
-            _ if self.nothing => format!("{what} has no commits: there is nothing to merge into {into}"),
-            ("already_merged" | "already_integrated", _) => format!("{what} is in {into} already"),
-            ("merged", Some(commit)) => format!("{what} is in {into}, which is at {} now", short(commit)),
-            ("incomplete", _) => format!("nothing new on the branch of {what}, and not all of its work is on it"),
-            (status, _) => format!("not in {into}: {}", status.replace('_', " ")),
+            ("would_merge", _) => format!("would merge into {into}"),
+            _ if self.nothing => format!("{what} has no commits to merge into {into}"),
+            ("already_merged" | "already_integrated", _) => format!("{what} is already in {into}"),
+            ("merged", Some(commit)) => format!("merged {what} into {into}, now at {}", short(commit)),
+            ("incomplete", _) => format!("no new commits on the branch of {what}, and some of its work is not on it"),
+            (status, _) => format!("not merged into {into}: {}", status.replace('_', " ")),
         };
-        out::line(&paint(if good { Tone::Good } else { Tone::Bad }, &out::harmless(&head)))?;
-        for LeftOut { name, why } in &self.left_out {
-            say(&format!("left out: {name}: {}", why.trim_end()))?;
+        output::line(&paint(if good { Tone::Good } else { Tone::Bad }, &sanitize::text(&head)))?;
+        for LeftOutEntry { name, why } in &self.left_out {
+            print(&format!("left out: {name}: {}", why.trim_end()))?;
         }
-        for NotIncluded { worker_id, part } in &self.not_included {
-            say(&format!("not included: {worker_id}: {} ({})", part.what, part.place))?;
-            say(&format!("  to include it: {}", part.how_to_include))?;
+        for NotIncludedEntry { worker_id, part } in &self.not_included {
+            print(&format!("not included: {worker_id}: {} ({})", part.what, part.place))?;
+            print(&format!("  to include it: {}", part.how_to_include))?;
         }
-        for Conflict { path, kind } in &self.conflicts {
-            say(&format!("conflict: {path} ({kind})"))?;
+        for ConflictEntry { path, kind } in &self.conflicts {
+            print(&format!("conflict: {path} ({kind})"))?;
         }
-        if let Some(Verified { result, note, .. }) = &self.verification {
-            say(&format!(
+        if let Some(VerificationSummary { result, note, .. }) = &self.verification {
+            print(&format!(
                 "verification: {} {}",
                 result.replace('_', " "),
                 note.as_deref().unwrap_or_default().trim_end()
             ))?;
         }
         if let Some(cause) = &self.likely_cause {
-            say(&format!("likely cause: {cause}"))?;
+            print(&format!("likely cause: {cause}"))?;
         }
         if let Some(Push { result, said }) = &self.push {
-            say(&format!("push: {} {}", result.replace('_', " "), said.trim_end()))?;
+            print(&format!("push: {} {}", result.replace('_', " "), said.trim_end()))?;
         }
-        self.notes.iter().try_for_each(|note| say(&format!("note: {note}")))
+        self.notes.iter().try_for_each(|note| print(&format!("note: {note}")))
     }
 }
 

@@ -3,34 +3,36 @@
 #![allow(clippy::print_stdout)]
 
 mod cancel;
-mod changes;
 mod clean;
 mod completion;
 mod demo;
 mod demo_agent;
 mod diff;
 mod doctor;
+mod error;
+mod file_watcher;
 mod guard;
-mod harmless;
 mod help;
-mod here;
 mod hint;
 mod integrate;
 mod log;
 mod logs;
-mod out;
+mod one_shot;
+mod output;
 mod places;
-mod recorded;
+mod recorded_settings;
 mod report;
 mod retry;
+mod sanitize;
 mod serve;
 mod settings;
 mod setup;
 mod shell;
 mod status;
 mod terminal;
-mod visit;
+mod text;
 mod wait;
+mod workspace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,10 +42,10 @@ use clap::{FromArgMatches, Parser, Subcommand};
 use self::places::Places;
 use crate::{mcp, process, supervisor};
 
-/// One coding agent leads many: real agent CLIs as workers, each in a git worktree of its own.
+/// Let one coding agent manage many: real agent CLIs as workers, each in its own git worktree.
 #[derive(Debug, Parser)]
 #[command(name = "orchestrator-boss", version, after_help = "All settings: orchestrator-boss help settings")]
-struct Arguments {
+struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -55,55 +57,55 @@ enum Command {
     /// Serve an MCP client on stdin and stdout (the default)
     #[command(after_help = SERVE_HELP)]
     Serve,
-    /// Show all workers, what they do and what came of them
+    /// Show the state of all workers
     Status(status::StatusArgs),
-    /// See it work, without any key or agent CLI
+    /// Run a demo, without any key or agent CLI
     #[command(after_help = DEMO_HELP)]
     Demo,
-    /// Show what a worker did, as it does it if you like
+    /// Show the log of a worker, optionally following live
     Logs(logs::LogsArgs),
-    /// Show what a worker changed
+    /// Show the changes of a worker
     Diff(diff::DiffArgs),
-    /// Wait until workers have settled
+    /// Wait until workers have finished
     Wait(wait::WaitArgs),
-    /// Bring workers' branches into another
+    /// Merge the branches of workers into another branch
     Integrate(integrate::IntegrateArgs),
-    /// Remove worktrees that are merged, and say what stays and why
+    /// Remove merged worktrees, and list those that are kept
     Clean(clean::CleanArgs),
-    /// End workers, with proof that nothing of theirs is left running
+    /// Cancel workers, and check that no process is left
     Cancel(cancel::CancelArgs),
-    /// Begin the next attempt of a settled worker
+    /// Start the next attempt of a finished worker
     Retry(retry::RetryArgs),
-    /// Print a script that completes commands and worker ids in a shell
+    /// Print a completion script for a shell
     Completions(completion::CompletionsArgs),
     /// Print the manual page: orchestrator-boss man | man -l -
     #[command(after_help = MAN_HELP)]
     Man,
-    /// Say whether a run would work here, and what is in its way
+    /// Check whether workers can run here
     Doctor(doctor::DoctorArgs),
-    /// Write one HTML file about what the workers did, for people
+    /// Write an HTML report about the workers
     Report(report::ReportArgs),
     /// Register this server with claude, codex, gemini or opencode
     Setup(setup::SetupArgs),
     /// Show the reference of all settings
     #[command(hide = true, long_about = settings::REFERENCE, help_template = "{about}")]
     Settings,
-    /// The agent that the demo's workers run
+    /// Run as the agent of the demo's workers
     #[command(hide = true)]
     DemoAgent(demo_agent::AgentArgs),
-    /// Say what could be typed next; called by the scripts for shells
+    /// Print completion candidates; called by the completion scripts
     #[command(hide = true)]
     Complete(completion::CompleteArgs),
-    /// Say whether the boss's own session may edit a file; called by the plugin's hook
+    /// Decide whether a boss may edit a file; called by the plugin's hook
     #[command(hide = true)]
     Guard,
-    /// Look after one attempt of a worker; started by the server
+    /// Supervise one attempt of a worker; started by the server
     #[command(hide = true)]
     Supervise { folder: PathBuf },
-    /// Verify an integration in a worktree of its own; started by the server, and ends with it
+    /// Verify an integration in a scratch worktree; started by the server
     #[command(hide = true)]
     Verify { folder: PathBuf },
-    /// Print the table of `src/docs/tools.md`, or all that a client sees of the tools
+    /// Print the table of the tools (`src/docs/tools.md`), or their definitions
     #[command(hide = true)]
     Tools {
         #[arg(long)]
@@ -116,38 +118,38 @@ Examples:
   orchestrator-boss
   orchestrator-boss serve --state-dir /srv/orchestrator
 
-A client starts it: `orchestrator-boss setup` registers it with one.
+MCP clients start the server: `orchestrator-boss setup` registers it.
 
 Exit codes:
-  0    the client has gone, or a signal came; the workers go on
-  1    it could not serve";
+  0    the client disconnected, or a signal arrived; workers keep running
+  1    startup failed";
 
 const DEMO_HELP: &str = "\
 Examples:
   orchestrator-boss demo
 
 Exit codes:
-  0    all went as promised
-  1    something did not, and it says what";
+  0    success
+  1    a step failed; the error names it";
 
 const MAN_HELP: &str = "\
 Examples:
   orchestrator-boss man > ~/.local/share/man/man1/orchestrator-boss.1
 
 Exit codes:
-  0    it was printed";
+  0    success";
 
 pub fn run() -> ExitCode {
     process::use_one_heap();
     let matches = help::command().get_matches();
-    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let arguments = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if !matches!(&arguments.command, Some(Command::Status(args)) if args.draws()) {
         log::to_stderr();
     }
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(arguments.places),
         Command::Status(args) => status::run(&args, &arguments.places),
-        Command::Demo => play_demo(),
+        Command::Demo => run_demo(),
         Command::Logs(args) => logs::run(&args, &arguments.places),
         Command::Diff(args) => diff::run(&args, &arguments.places),
         Command::Wait(args) => wait::run(&args, &arguments.places),
@@ -155,10 +157,7 @@ pub fn run() -> ExitCode {
         Command::Clean(args) => clean::run(&args, &arguments.places),
         Command::Cancel(args) => cancel::run(&args, &arguments.places),
         Command::Retry(args) => retry::run(&args, &arguments.places),
-        Command::DemoAgent(args) => match demo_agent::run(&args) {
-            true => ExitCode::SUCCESS,
-            false => ExitCode::FAILURE,
-        },
+        Command::DemoAgent(args) => demo_agent::run(&args),
         Command::Completions(args) => completion::print_script(&args),
         Command::Complete(args) => completion::answer(args),
         Command::Man => help::man(),
@@ -173,7 +172,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn play_demo() -> ExitCode {
+fn run_demo() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return demo_failed(&error),
@@ -190,9 +189,10 @@ fn demo_failed(error: &dyn std::error::Error) -> ExitCode {
 }
 
 fn print_tools(json: bool) -> ExitCode {
-    match json {
-        true => println!("{:#}", mcp::surface()),
-        false => print!("{}", mcp::tool_table()),
+    if json {
+        println!("{:#}", mcp::surface());
+    } else {
+        print!("{}", mcp::tool_table());
     }
     ExitCode::SUCCESS
 }
@@ -203,13 +203,13 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_options_may_stand_on_either_side_of_the_command() {
-        Arguments::command().debug_assert();
+    fn global_options_work_on_both_sides_of_a_command() {
+        CommandLine::command().debug_assert();
         for line in [["x", "--state-dir", "/s", "serve"], ["x", "serve", "--state-dir", "/s"]] {
-            let arguments = Arguments::parse_from(line);
+            let arguments = CommandLine::parse_from(line);
             assert_eq!(arguments.places.state_dir, Some(PathBuf::from("/s")));
             assert!(matches!(arguments.command, Some(Command::Serve)));
         }
-        assert!(Arguments::parse_from(["x"]).command.is_none());
+        assert!(CommandLine::parse_from(["x"]).command.is_none());
     }
 }

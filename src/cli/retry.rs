@@ -1,4 +1,4 @@
-//! `retry`: the next attempt of a worker that has settled.
+//! `retry`: starts the next attempt of a settled worker.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::out::{self, End};
+use super::error::{self, CliError};
+use super::one_shot;
+use super::output;
 use super::places::Places;
-use super::visit;
+use super::sanitize;
 use crate::mission::id::BackendName;
 use crate::orchestrator::RetryRequest;
 
@@ -20,33 +22,33 @@ Examples:
   orchestrator-boss retry w-3 --backend claudecode --fresh
   orchestrator-boss retry w-3 --prompt - < task.md
 
-The attempt goes on when this command has ended. A server of its boss leads
-it if one lives; else this command starts it, and the next server follows it.
+The attempt keeps running after the command exits. A running server of its boss
+manages it; otherwise this command starts it and the next server takes over.
 
 Exit codes:
-  0    it runs, or it is queued; the line says what it waits for
-  1    it was refused, or could not be started
-  2    wrong usage, or no such worker
-  130  Ctrl-C: it may begin all the same; `orchestrator-boss status` says")]
+  0    the attempt runs, or is queued; the output names the reason
+  1    refused, or the start failed
+  2    wrong usage, or unknown worker
+  130  Ctrl-C: it may start anyway; see `orchestrator-boss status`")]
 pub(super) struct RetryArgs {
-    /// A worker that has settled, such as w-3
+    /// Finished worker, such as w-3
     worker: String,
-    /// Another agent CLI: codex, claudecode, gemini, opencode, or your own
+    /// Use another agent CLI: codex, claudecode, gemini, opencode, or your own
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
-    /// A model of that backend
+    /// Use this model of the backend
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// low, medium or high, and what the backend adds
+    /// Reasoning effort: low, medium, high, or a level of the backend
     #[arg(long, value_name = "LEVEL")]
     effort: Option<String>,
-    /// A new prompt in place of its own; - reads it from stdin
+    /// Use a new prompt; - reads it from stdin
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// What was wrong and what to do differently; - reads it from stdin
+    /// Add feedback on the last attempt; - reads it from stdin
     #[arg(long, value_name = "TEXT")]
     feedback: Option<String>,
-    /// In a new session, even where the old one could go on
+    /// Start a new session even if the old one can be resumed
     #[arg(long)]
     fresh: bool,
     /// Print one JSON document
@@ -55,7 +57,7 @@ pub(super) struct RetryArgs {
 }
 
 #[derive(Debug, Serialize)]
-struct Retried {
+struct RetrySummary {
     worker_id: String,
     status: &'static str,
     attempt: u32,
@@ -67,36 +69,33 @@ struct Retried {
 pub(super) fn run(args: &RetryArgs, places: &Places) -> ExitCode {
     let request = match request(args) {
         Ok(request) => request,
-        Err(end) => return out::end(Err(end)),
+        Err(end) => return output::end(Err(end)),
     };
-    out::run(async {
-        let visit = visit::visit_for(places, std::slice::from_ref(&args.worker)).await?;
+    output::run(async {
+        let client = one_shot::open_for(places, std::slice::from_ref(&args.worker)).await?;
         let doing = || format!("starting {}", args.worker);
-        let retry = out::with_progress(doing, visit.retry(&args.worker, request));
-        let begun = out::unless_interrupted(retry).await;
-        visit.leave().await;
-        let begun = begun??;
-        let worker = &begun.view.worker;
-        let queued = begun.waits_for.is_some();
-        let retried = Retried {
+        let retry = output::with_progress(doing, client.retry(&args.worker, request));
+        let started = output::unless_interrupted(retry).await;
+        client.close().await;
+        let started = started??;
+        let worker = &started.view.worker;
+        let queued = started.waits_for.is_some();
+        let retried = RetrySummary {
             worker_id: worker.id.to_string(),
             status: worker.status.as_str(),
             attempt: worker.attempt + u32::from(queued),
             backend: worker.next.backend.to_string(),
-            waits_for: begun.waits_for,
+            waits_for: started.waits_for,
         };
-        let _ = match args.json {
-            true => out::json(&retried),
-            false => out::line(&out::harmless(&retried.line())),
-        };
+        let _ = if args.json { output::json(&retried) } else { output::line(&sanitize::text(&retried.line())) };
         let failed = worker.status.is_settled() && worker.last().is_some_and(|last| last.failure.is_some());
-        Ok(if failed { ExitCode::from(out::FAILED) } else { ExitCode::SUCCESS })
+        Ok(if failed { ExitCode::from(error::FAILED) } else { ExitCode::SUCCESS })
     })
 }
 
-fn request(args: &RetryArgs) -> Result<RetryRequest, End> {
+fn request(args: &RetryArgs) -> Result<RetryRequest, CliError> {
     if args.prompt.as_deref() == Some("-") && args.feedback.as_deref() == Some("-") {
-        return Err(End::Usage("only one of --prompt and --feedback can be read from stdin".to_owned()));
+        return Err(CliError::Usage("only one of --prompt and --feedback can be read from stdin".to_owned()));
     }
     Ok(RetryRequest {
         backend: args.backend.as_deref().map(BackendName::from),
@@ -108,32 +107,34 @@ fn request(args: &RetryArgs) -> Result<RetryRequest, End> {
     })
 }
 
-/// As large as a boss may make it.
-const MOST: u64 = 1024 * 1024;
+/// Maximum size of a text in bytes, as for a boss.
+const MAX_TEXT: u64 = 1024 * 1024;
 
-fn text(given: Option<&str>, option: &str) -> Result<Option<String>, End> {
+fn text(given: Option<&str>, option: &str) -> Result<Option<String>, CliError> {
     let text = match given {
         Some("-") => {
             let mut text = String::new();
-            let read = std::io::stdin().take(MOST + 1).read_to_string(&mut text);
-            read.map_err(|error| End::Failed(format!("could not read {option} from stdin: {error}")))?;
+            let read = std::io::stdin().take(MAX_TEXT + 1).read_to_string(&mut text);
+            read.map_err(|error| CliError::Failed(format!("cannot read {option} from stdin: {error}")))?;
             text
         }
         Some(text) => text.to_owned(),
         None => return Ok(None),
     };
-    match text.trim().is_empty() {
-        true => Err(End::Usage(format!("{option} is empty: leave it out, or say something"))),
-        false if text.len() as u64 > MOST => Err(End::Usage(format!("{option} may have 1 MiB at most"))),
-        false => Ok(Some(text)),
+    if text.trim().is_empty() {
+        return Err(CliError::Usage(format!("{option} is empty: give a text, or omit it")));
     }
+    if text.len() as u64 > MAX_TEXT {
+        return Err(CliError::Usage(format!("{option} is longer than 1 MiB")));
+    }
+    Ok(Some(text))
 }
 
-impl Retried {
+impl RetrySummary {
     fn line(&self) -> String {
         let Self { worker_id, status, attempt, backend, waits_for } = self;
         match waits_for {
-            Some(what) => format!("{worker_id}: queued (attempt {attempt}, {backend}), waits for {what}"),
+            Some(what) => format!("{worker_id}: queued (attempt {attempt}, {backend}), waiting for {what}"),
             None => format!("{worker_id}: {status} (attempt {attempt}, {backend})"),
         }
     }

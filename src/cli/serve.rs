@@ -1,5 +1,5 @@
-//! `serve`: gathers what the orchestrator starts with, and ends the session on a signal. Nothing slow happens before the
-//! client is listened to.
+//! `serve`: reads the settings and the environment for the orchestrator, and ends the session on a signal. Nothing slow
+//! happens before the server answers the client.
 
 use std::env;
 use std::io;
@@ -24,7 +24,7 @@ pub(super) fn run(places: Places) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let result = runtime.block_on(serve(places));
-    // A thread may hang in a read of stdin, and what else still runs has been let go of.
+    // A thread may hang in a read of stdin; all other work has ended or is abandoned.
     runtime.shutdown_background();
     match result {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -34,7 +34,7 @@ pub(super) fn run(places: Places) -> ExitCode {
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    tracing::error!(error, "orchestrator-boss could not serve");
+    tracing::error!(error, "startup failed");
     ExitCode::FAILURE
 }
 
@@ -51,13 +51,13 @@ async fn close_on(mut signal: Signal, closing: CancellationToken) {
     closing.cancel();
 }
 
-/// What speaks against leading is told to the boss by every tool.
+/// Starts the orchestrator. Every tool reports the error to the boss.
 fn start(places: &Places) -> Result<Orchestrator, String> {
     let settings = Settings::load(places.config.as_deref());
     let most = settings.as_ref().map_or(1, |settings| settings.max_depth);
     if let Some(tag) = process::inherited_tag().filter(|tag| process::depth_of(tag) >= most) {
         return Err(format!(
-            "this is a worker of another orchestrator ({tag}), and workers do not lead workers (the user's setting \
+            "this is a worker of another orchestrator ({tag}), and workers do not manage workers (the user's setting \
              max_depth is {most}): do the mission yourself, and end with a line that begins with BLOCKED: if you cannot"
         ));
     }
@@ -79,7 +79,7 @@ fn cannot(why: &str) -> String {
     text + "; tell the user, who can fix it: the next call tries again, no restart is needed"
 }
 
-/// Claude Code gives its servers the id of its session; other clients name it in each request, or never.
+/// Returns the boss whose session Claude Code names to its servers. Other clients name it in each request, or never.
 fn boss() -> Option<BossId> {
     let session = env::var("CLAUDE_CODE_SESSION_ID").ok()?;
     BossId::of_claude(&session)

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use super::out;
+use super::output;
 
 pub(super) const REFERENCE: &str = include_str!("../docs/settings.md");
 
 pub(super) fn print() -> ExitCode {
-    out::end(out::line(REFERENCE.trim_end()).map(|()| ExitCode::SUCCESS))
+    output::end(output::line(REFERENCE.trim_end()).map(|()| ExitCode::SUCCESS))
 }
 
 #[cfg(test)]

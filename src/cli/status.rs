@@ -1,7 +1,7 @@
 //! `status`: shows all workers, once, live (`--watch`) or for programs (`--json`). It reads the state directory and
 //! asks no server, so it shows the same with and without a running server. It changes nothing.
 
-mod board;
+mod dashboard;
 mod detail;
 mod json;
 mod row;
@@ -9,7 +9,6 @@ mod screen;
 mod table;
 #[cfg(test)]
 mod tests;
-mod text;
 mod watch;
 
 use std::env;
@@ -18,17 +17,17 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use self::board::{Board, Shown};
-use self::row::Row;
-use self::screen::Line;
-use super::here::Here;
-use super::out::{self, End};
+use self::dashboard::{Dashboard, DashboardWorker};
+use self::row::WorkerRow;
+use self::screen::ScreenLine;
+use super::error::CliError;
+use super::output;
 use super::places::Places;
-use super::{terminal, visit};
+use super::terminal;
+use super::workspace::Workspace;
 use crate::orchestrator::{self, Observer, Overview};
 
 pub(super) use self::row::unchecked_words;
-pub(super) use self::text::wrap_whole;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -38,21 +37,21 @@ Examples:
   orchestrator-boss status w-3
   orchestrator-boss status --json
 
---watch is left with q; ? shows its keys. The fields of --json are those of the
-tools: get_worker_status for a worker; beside it as_of, counts, spent,
-in_history, and bosses, each with boss, directory, is_here, spent and workers.
+In --watch, press q to quit and ? for help. The fields of a worker in --json are
+those of the tool get_worker_status. Others are as_of, counts, spent, in_history,
+and bosses, each with boss, directory, is_here, spent and workers.
 
 Exit codes:
-  0    it was shown; also when there are no workers
-  1    it could not be read
-  2    wrong usage, or no such worker")]
+  0    success; also if there are no workers
+  1    the state could not be read
+  2    wrong usage, or unknown worker")]
 pub(super) struct StatusArgs {
-    /// One worker in detail, such as w-3
+    /// Show one worker in detail, such as w-3
     worker: Option<String>,
-    /// A live screen: workers, their logs and changes, keys to cancel and write
+    /// Show a live screen with logs and changes, and keys to cancel and message
     #[arg(long, short, conflicts_with_all = ["worker", "json", "all"])]
     watch: bool,
-    /// All settled workers too, not only the newest
+    /// Show all finished workers, not only the newest
     #[arg(long, conflicts_with = "worker")]
     all: bool,
     /// Print one JSON document
@@ -61,63 +60,66 @@ pub(super) struct StatusArgs {
 }
 
 impl StatusArgs {
-    /// The terminal is drawn on: nothing else may be written there.
+    /// Returns whether the command draws on the terminal, so that nothing else may be written there.
     pub(super) fn draws(&self) -> bool {
         self.watch
     }
 }
 
 pub(super) fn run(args: &StatusArgs, places: &Places) -> ExitCode {
-    out::end(match args.watch {
-        true => watch::run(places),
-        false => said(args, places).and_then(|text| out::line(&text)).map(|()| ExitCode::SUCCESS),
+    output::end(if args.watch {
+        watch::run(places)
+    } else {
+        render(args, places).and_then(|text| output::line(&text)).map(|()| ExitCode::SUCCESS)
     })
 }
 
-fn said(args: &StatusArgs, places: &Places) -> Result<String, End> {
-    let here = Here::find(places).map_err(End::Failed)?;
-    let mut observer = here.observe().map_err(End::Failed)?;
-    // The wrong place is what surprises people here.
-    let nothing =
-        || format!("{}\n\nThe state directory that has none is {}", screen::NOTHING, here.state_root.display());
+fn render(args: &StatusArgs, places: &Places) -> Result<String, CliError> {
+    let workspace = Workspace::find(places)?;
+    let mut observer = workspace.try_observer()?;
+    // Names the state directory, since it may be the wrong one.
+    let nothing = || format!("{}\n\nState directory: {}", screen::NOTHING, workspace.state_root.display());
     let Some(observer) = &mut observer else {
         return match (&args.worker, args.json) {
-            (Some(_), _) => Err(visit::nobody(&here.directory, &here.state_root)),
-            (None, true) => Ok(json::nothing(&here)),
+            (Some(_), _) => Err(workspace.no_workers()),
+            (None, true) => Ok(json::nothing(&workspace)),
             (None, false) => Ok(nothing()),
         };
     };
-    let overview = observer.look().map_err(visit::refused)?;
+    let overview = observer.look()?;
     if let Some(name) = &args.worker {
-        let shown = one(observer, &overview, name)?;
-        return Ok(match args.json {
-            true => json::worker(&shown),
-            false => colour(&detail::lines(&shown, terminal::width(), home().as_deref())),
+        let shown = find_worker(observer, &overview, name)?;
+        return Ok(if args.json {
+            json::worker(&shown)
+        } else {
+            colour(&detail::lines(&shown, terminal::width(), home().as_deref()))
         });
     }
-    let board = Board::of(&overview);
-    Ok(match args.json {
-        true => json::board(&board, &overview, &here),
-        false if board.groups.is_empty() => nothing(),
-        false => colour(&screen::lines(&board, terminal::width(), args.all, home().as_deref())),
+    let dashboard = Dashboard::of(&overview);
+    Ok(if args.json {
+        json::dashboard(&dashboard, &overview, &workspace)
+    } else if dashboard.groups.is_empty() {
+        nothing()
+    } else {
+        colour(&screen::lines(&dashboard, terminal::width(), args.all, home().as_deref()))
     })
 }
 
-fn one(observer: &Observer, overview: &Overview, name: &str) -> Result<Shown, End> {
-    let found = observer.find(name).map_err(visit::refused)?;
+fn find_worker(observer: &Observer, overview: &Overview, name: &str) -> Result<DashboardWorker, CliError> {
+    let found = observer.find(name)?;
     // If the worker is not in the history, the overview has more facts about it.
     let view = overview.workers().find(|view| view.worker.id == found.worker.id).cloned().unwrap_or(found);
     let is_led = overview.is_led(&view.worker);
     let written = orchestrator::written(&view.worker, &observer.folder(&view.worker.id));
-    Ok(Shown { row: Row::of(&view, is_led, overview.as_of), view, is_led, written })
+    Ok(DashboardWorker { row: WorkerRow::of(&view, is_led, overview.as_of), view, is_led, written })
 }
 
-fn colour(lines: &[Line]) -> String {
-    let piece = |(tone, text): &table::Piece| match tone {
+fn colour(lines: &[ScreenLine]) -> String {
+    let span = |(tone, text): &table::Span| match tone {
         Some(tone) => terminal::paint(*tone, text),
         None => text.clone(),
     };
-    let line = |line: &Line| line.iter().map(piece).collect::<String>();
+    let line = |line: &ScreenLine| line.iter().map(span).collect::<String>();
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 

@@ -1,5 +1,5 @@
-//! How commands speak to people: colours where they are wanted, lengths of time and sizes in few characters. Colours add to
-//! words and never stand for them.
+//! Formats output for users: colours, durations and sizes. A colour always accompanies a word, so that no information
+//! depends on it.
 
 use std::env;
 use std::io::{IsTerminal, stdout};
@@ -8,16 +8,16 @@ use anstyle::{AnsiColor, Style};
 
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 
-/// What a colour says.
+/// The meaning of a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Good,
     Bad,
-    /// Something is being done.
+    /// Work in progress.
     Busy,
-    /// Somebody may have to do something.
+    /// The user may have to act.
     Waiting,
-    /// For those who look twice.
+    /// Secondary information.
     Quiet,
     Strong,
 }
@@ -50,14 +50,14 @@ pub(super) fn is_terminal() -> bool {
     stdout().is_terminal()
 }
 
-/// Columns of the terminal; 80 where there is none, or it does not say.
+/// Returns the columns of the terminal; 80 if there is none, or it does not report them.
 pub(super) fn width() -> usize {
     let named = env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let asked = || rustix::termios::tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_col));
     asked().or(named).filter(|columns| *columns > 0).unwrap_or(80)
 }
 
-/// See <https://no-color.org>, and <https://bixense.com/clicolors> for the variable that asks for colours in a pipe.
+/// Returns whether output is coloured. See <https://no-color.org>, and <https://bixense.com/clicolors> for the variable that asks for colours in a pipe.
 pub(super) fn wants_colours() -> bool {
     let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
     if is_set("NO_COLOR") {
@@ -75,7 +75,7 @@ pub(super) fn paint(tone: Tone, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Two units at most: `8s`, `4m 10s`, `3h 20m`, `2d 5h`.
+/// Formats a duration with at most two units: `8s`, `4m 10s`, `3h 20m`, `2d 5h`.
 pub(super) fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     match seconds {
@@ -86,7 +86,7 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
-/// `1 commit`, `2 commits`.
+/// Formats a number with its noun: `1 commit`, `2 commits`.
 pub(super) fn count(number: impl Into<u64>, what: &str) -> String {
     match number.into() {
         1 => format!("1 {what}"),
@@ -94,7 +94,7 @@ pub(super) fn count(number: impl Into<u64>, what: &str) -> String {
     }
 }
 
-/// In units of 1,024, as `du -h` counts.
+/// Formats a size in units of 1,024, as `du -h` does.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count < 1_024 {
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_of_time_and_sizes_are_short() {
+    fn durations_and_sizes_are_short() {
         let said = [0, 59, 60, 250, 3_600, 86_399, 86_400, 190_000].map(duration);
         assert_eq!(said, ["0s", "59s", "1m 0s", "4m 10s", "1h 0m", "23h 59m", "1d 0h", "2d 4h"]);
         let said = [0, 1_023, 1_024, 10_239, 1 << 20, (1 << 20) - 1, 5 << 30, 3 << 40].map(bytes);

@@ -1,4 +1,4 @@
-//! `wait`: until workers have settled. Only reads: no boss's news is consumed by it.
+//! `wait`: waits until workers have settled. Only reads: it does not consume the boss's notifications.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -8,13 +8,14 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::changes::Changes;
-use super::here::Here;
-use super::out::{self, End, Progress};
+use super::error::CliError;
+use super::file_watcher::FileWatcher;
+use super::hint;
+use super::output::{self, Progress};
 use super::places::Places;
+use super::sanitize;
 use super::terminal::{self, paint};
-use super::visit;
-use crate::cli::hint;
+use super::workspace::Workspace;
 use crate::files::lease;
 use crate::mission::delivery;
 use crate::mission::entry::AttemptSummary;
@@ -31,26 +32,26 @@ Examples:
   orchestrator-boss wait --any --json
   orchestrator-boss wait && orchestrator-boss integrate w-3
 
-Prints a line for each worker as it settles (with --json, an object). Without
-names it waits for all that are open when it begins. It tells the boss nothing
-and takes nothing from it.
+Prints a line for each worker that finishes (with --json, an object). Without
+names, it waits for all workers that are open at the start. It does not consume
+the boss's notifications.
 
 Exit codes:
-  0    all that it waited for completed
-  1    one failed, was cancelled, timed out, was interrupted or lost
-  2    wrong usage, or no such worker
-  3    one completed but reports that it is blocked, or the rest need you:
-       blocked, stalled, or without a server
-  124  the time was up
+  0    all of them completed
+  1    a worker failed, was cancelled, timed out, was interrupted or lost
+  2    wrong usage, or unknown worker
+  3    needs attention: a worker completed but reports that it is blocked, or
+       the others are blocked, stalled, or without a server
+  124  timeout
   130  Ctrl-C")]
 pub(super) struct WaitArgs {
     /// Workers, such as w-3 [default: all open ones]
     #[arg(value_name = "WORKER")]
     workers: Vec<String>,
-    /// Return when the first of them has settled
+    /// Return when the first of them has finished
     #[arg(long)]
     any: bool,
-    /// Give up after so many seconds
+    /// Stop waiting after this many seconds
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
     /// Print one JSON object a line
@@ -58,14 +59,14 @@ pub(super) struct WaitArgs {
     json: bool,
 }
 
-const NEEDS_SOMEBODY: u8 = 3;
+const NEEDS_ATTENTION: u8 = 3;
 const TIME_UP: u8 = 124;
-/// A living server takes over from a dead one within seconds; after this there is none.
-const WITHOUT_SERVER: Duration = Duration::from_secs(8);
+/// Time after which no server will take over. A running server does so within seconds.
+const NO_SERVER_LIMIT: Duration = Duration::from_secs(8);
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-enum Told<'a> {
+enum WaitEvent<'a> {
     Settled {
         worker_id: &'a str,
         status: &'static str,
@@ -80,7 +81,7 @@ enum Told<'a> {
         commits: u32,
         seconds: u64,
     },
-    NeedsSomebody {
+    NeedsAttention {
         worker_id: &'a str,
         why: &'a str,
     },
@@ -90,27 +91,28 @@ enum Told<'a> {
 }
 
 pub(super) fn run(args: &WaitArgs, places: &Places) -> ExitCode {
-    out::run(async { out::unless_interrupted(wait(args, places)).await? })
+    output::run(async { output::unless_interrupted(wait(args, places)).await? })
 }
 
-async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, End> {
-    let here = Here::find(places).map_err(End::Failed)?;
-    let mut observer = visit::observer(&here)?;
-    let mut overview = observer.look().map_err(visit::refused)?;
-    let mut wait = Wait { args, open: named(args, &observer, &overview)?, failed: false, blocked: false, unled: None };
+async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, CliError> {
+    let workspace = Workspace::find(places)?;
+    let mut observer = workspace.observer()?;
+    let mut overview = observer.look()?;
+    let mut wait =
+        Wait { args, open: named(args, &observer, &overview)?, failed: false, blocked: false, unmanaged_since: None };
     if wait.open.is_empty() {
         if !args.json {
-            out::line("no worker is open")?;
+            output::line("no worker is open")?;
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut changes = Changes::new(heeds);
-    changes.watch(&observer.state_root().join("journal"));
+    let mut watcher = FileWatcher::new(is_relevant);
+    watcher.watch(&observer.state_root().join("journal"));
     let progress = Progress::new();
-    // One that no clock can tell is none.
+    // A timeout beyond the range of the clock counts as none.
     let deadline = args.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     loop {
-        if let Some(code) = wait.look(&observer, &overview, &progress, &mut changes)? {
+        if let Some(code) = wait.update(&observer, &overview, &progress, &mut watcher)? {
             return Ok(ExitCode::from(code));
         }
         let time_up = async {
@@ -120,27 +122,24 @@ async fn wait(args: &WaitArgs, places: &Places) -> Result<ExitCode, End> {
             }
         };
         tokio::select! {
-            () = changes.next() => overview = observer.look().map_err(visit::refused)?,
+            () = watcher.next() => overview = observer.look()?,
             () = time_up => return wait.time_up(&progress),
         }
     }
 }
 
-/// A worker writes all the time; only its end matters here.
-fn heeds(path: &std::path::Path) -> bool {
+/// Returns whether a change can end the wait. A worker writes all the time, but only its outcome matters.
+fn is_relevant(path: &std::path::Path) -> bool {
     let in_journal = path.parent().is_some_and(|folder| folder.ends_with("journal"));
     in_journal || path.file_name().is_some_and(|name| name == "outcome.json")
 }
 
-fn named(args: &WaitArgs, observer: &Observer, overview: &Overview) -> Result<Vec<WorkerId>, End> {
-    let mut ids: Vec<WorkerId> = match args.workers.is_empty() {
-        true => {
-            overview.workers().filter(|it| !delivery::is_final(&it.worker)).map(|it| it.worker.id.clone()).collect()
-        }
-        false => {
-            let find = |name: &String| Ok(observer.find(name).map_err(visit::refused)?.worker.id.clone());
-            args.workers.iter().map(find).collect::<Result<_, End>>()?
-        }
+fn named(args: &WaitArgs, observer: &Observer, overview: &Overview) -> Result<Vec<WorkerId>, CliError> {
+    let mut ids: Vec<WorkerId> = if args.workers.is_empty() {
+        overview.workers().filter(|it| !delivery::is_final(&it.worker)).map(|it| it.worker.id.clone()).collect()
+    } else {
+        let find = |name: &String| Ok(observer.find(name)?.worker.id.clone());
+        args.workers.iter().map(find).collect::<Result<_, CliError>>()?
     };
     let mut seen = BTreeSet::new();
     ids.retain(|id| seen.insert(id.clone()));
@@ -150,36 +149,36 @@ fn named(args: &WaitArgs, observer: &Observer, overview: &Overview) -> Result<Ve
 struct Wait<'a> {
     args: &'a WaitArgs,
     open: Vec<WorkerId>,
-    /// One that settled did not complete.
+    /// True if a worker settled without completing.
     failed: bool,
-    /// One that settled says that it is blocked.
+    /// True if a completed worker reports that it is blocked.
     blocked: bool,
-    /// Since when nothing that is left has a server.
-    unled: Option<Instant>,
+    /// Time since which no open worker has a server.
+    unmanaged_since: Option<Instant>,
 }
 
 impl Wait<'_> {
-    /// Tells what has settled since; the exit code, if that was all.
-    fn look(
+    /// Prints the workers that settled since the last call. Returns the exit code if the wait is over.
+    fn update(
         &mut self,
         observer: &Observer,
         overview: &Overview,
         progress: &Progress,
-        changes: &mut Changes,
-    ) -> Result<Option<u8>, End> {
+        watcher: &mut FileWatcher,
+    ) -> Result<Option<u8>, CliError> {
         let mut left = Vec::new();
         let mut settled = false;
         for id in std::mem::take(&mut self.open) {
             let view = overview.workers().find(|it| it.worker.id == id).cloned();
-            let view = view.map_or_else(|| observer.find(id.as_str()).map_err(visit::refused), Ok)?;
+            let view = view.map_or_else(|| observer.find(id.as_str()).map_err(CliError::from), Ok)?;
             if delivery::is_final(&view.worker) {
                 settled = true;
                 self.failed |= view.worker.status != WorkerStatus::Settled(Ending::Completed);
                 self.blocked |= view.worker.needs_you();
-                self.tell_settled(&view, progress)?;
+                self.print_settled(&view, progress)?;
             } else {
                 if view.worker.status.is_live() {
-                    changes.watch(observer.folder(&id).attempt(view.worker.attempt).root());
+                    watcher.watch(observer.folder(&id).attempt(view.worker.attempt).root());
                 }
                 left.push(view);
             }
@@ -188,26 +187,26 @@ impl Wait<'_> {
         if left.is_empty() || (settled && self.args.any) {
             return Ok(Some(match (self.failed, self.blocked) {
                 (true, _) => 1,
-                (false, true) => NEEDS_SOMEBODY,
+                (false, true) => NEEDS_ATTENTION,
                 (false, false) => 0,
             }));
         }
         let stuck: Vec<(&WorkerView, String)> =
-            left.iter().filter_map(|view| Some((view, self.needs(view, observer, overview)?))).collect();
+            left.iter().filter_map(|view| Some((view, self.attention_reason(view, observer, overview)?))).collect();
         if stuck.len() < left.len() {
-            self.unled = None;
+            self.unmanaged_since = None;
         } else if stuck.iter().all(|(view, _)| overview.is_led(&view.worker))
-            || self.unled.get_or_insert_with(Instant::now).elapsed() > WITHOUT_SERVER
+            || self.unmanaged_since.get_or_insert_with(Instant::now).elapsed() > NO_SERVER_LIMIT
         {
-            stuck.iter().try_for_each(|(view, why)| self.tell_stuck(view, why, progress))?;
-            return Ok(Some(NEEDS_SOMEBODY));
+            stuck.iter().try_for_each(|(view, why)| self.print_stuck(view, why, progress))?;
+            return Ok(Some(NEEDS_ATTENTION));
         }
-        progress.say(&doing(&left));
+        progress.show(&progress_text(&left));
         Ok(None)
     }
 
-    /// Why it does not go on by itself.
-    fn needs(&self, view: &WorkerView, observer: &Observer, overview: &Overview) -> Option<String> {
+    /// Returns the reason why the worker needs attention, if it does.
+    fn attention_reason(&self, view: &WorkerView, observer: &Observer, overview: &Overview) -> Option<String> {
         if let Some(why) = &view.block {
             return Some(format!("blocked: {}", hint::line(why)));
         }
@@ -218,14 +217,14 @@ impl Wait<'_> {
             return None;
         }
         let attempt = observer.folder(&view.worker.id).attempt(view.worker.attempt);
-        match view.worker.status.is_live() {
-            true if lease::is_held(&attempt.lock()) => None,
-            true => Some("its supervisor is gone, and no server lives here that could tell how it ended".to_owned()),
-            false => Some("no server lives here that could start it: start one (any client does)".to_owned()),
+        if !view.worker.status.is_live() {
+            return Some("no server runs here to start it: start an MCP client here".to_owned());
         }
+        (!lease::is_held(&attempt.lock()))
+            .then(|| "its supervisor has ended, and no server runs here to record the outcome".to_owned())
     }
 
-    fn tell_settled(&self, view: &WorkerView, progress: &Progress) -> Result<(), End> {
+    fn print_settled(&self, view: &WorkerView, progress: &Progress) -> Result<(), CliError> {
         let worker = &view.worker;
         let last = worker.last();
         let reason = last.and_then(AttemptSummary::reasons);
@@ -235,7 +234,7 @@ impl Wait<'_> {
         let what =
             worker.needs_you().then(|| last.and_then(|last| blocked_by(&last.final_message)).unwrap_or_default());
         if self.args.json {
-            let told = Told::Settled {
+            let event = WaitEvent::Settled {
                 worker_id: worker.id.as_str(),
                 status: worker.status.as_str(),
                 title: &worker.mission.title,
@@ -246,7 +245,7 @@ impl Wait<'_> {
                 commits,
                 seconds,
             };
-            return self.object(&told, progress);
+            return self.object(&event, progress);
         }
         let status = paint(terminal::tone(worker.status), &worker.status.as_str().replace('_', " "));
         let mut text = format!("{} {status} after {}", worker.id, terminal::duration(seconds));
@@ -254,38 +253,40 @@ impl Wait<'_> {
             text.push_str(&format!(", {}", terminal::count(commits, "commit")));
         }
         if let Some(reason) = reason.and_then(|reason| reason.lines().next()) {
-            text.push_str(&format!(": {}", out::harmless(reason)));
+            text.push_str(&format!(": {}", sanitize::text(reason)));
         }
         if let Some(what) = what {
-            text.push_str(&format!(", but it says that it is blocked: {}", out::harmless(what)));
+            text.push_str(&format!(", but reports that it is blocked: {}", sanitize::text(what)));
         }
         progress.line(&text)
     }
 
-    fn tell_stuck(&self, view: &WorkerView, why: &str, progress: &Progress) -> Result<(), End> {
+    fn print_stuck(&self, view: &WorkerView, why: &str, progress: &Progress) -> Result<(), CliError> {
         let id = &view.worker.id;
-        match self.args.json {
-            true => self.object(&Told::NeedsSomebody { worker_id: id.as_str(), why }, progress),
-            false => progress.line(&format!("{id} {}", out::harmless(why))),
+        if self.args.json {
+            self.object(&WaitEvent::NeedsAttention { worker_id: id.as_str(), why }, progress)
+        } else {
+            progress.line(&format!("{id} {}", sanitize::text(why)))
         }
     }
 
-    fn time_up(&self, progress: &Progress) -> Result<ExitCode, End> {
+    fn time_up(&self, progress: &Progress) -> Result<ExitCode, CliError> {
         let open: Vec<&str> = self.open.iter().map(WorkerId::as_str).collect();
-        match self.args.json {
-            true => self.object(&Told::TimeUp { open }, progress)?,
-            false => progress.line(&format!("the time is up; still open: {}", open.join(", ")))?,
+        if self.args.json {
+            self.object(&WaitEvent::TimeUp { open }, progress)?;
+        } else {
+            progress.line(&format!("timeout; still open: {}", open.join(", ")))?;
         }
         Ok(ExitCode::from(TIME_UP))
     }
 
-    fn object(&self, told: &Told<'_>, progress: &Progress) -> Result<(), End> {
-        progress.line(&serde_json::to_string(told).map_err(|error| End::Failed(error.to_string()))?)
+    fn object(&self, event: &WaitEvent<'_>, progress: &Progress) -> Result<(), CliError> {
+        progress.line(&serde_json::to_string(event).map_err(|error| CliError::Failed(error.to_string()))?)
     }
 }
 
-/// On one line, for who looks on.
-fn doing(left: &[WorkerView]) -> String {
+/// Describes the open workers in one line.
+fn progress_text(left: &[WorkerView]) -> String {
     let one = |view: &WorkerView| {
         let activity = view.live.as_ref().map(|live| live.activity.as_str()).or(view.waits_for.as_deref());
         let activity = activity.map_or_else(String::new, |activity| format!(" ({activity})"));

@@ -13,7 +13,7 @@ fn cancel_ends_workers_and_their_boss_is_told() {
     until_status(&mut boss, &one, "running");
     until_status(&mut boss, &two, "running");
     let said = world.run(&["cancel", &one, "w-2", "--reason", "enough"]).ended(0);
-    assert!(said.contains(&format!("{one}: cancelled, nothing of it is left running")), "{said}");
+    assert!(said.contains(&format!("{one}: cancelled, no process is left")), "{said}");
     assert!(said.contains("w-2: cancelled") || said.contains(&format!("{two}: cancelled")), "{said}");
     // It was not the boss who asked, so it is news to him.
     let news = boss.succeed("wait_for_any_worker", json!({}));
@@ -53,7 +53,7 @@ fn a_worker_whose_server_is_dead_is_ended_and_nothing_else_is_taken_over() {
     until_status(&mut boss, &lives, "running");
     boss.kill_server();
     let said = world.run(&["cancel", &ended]).ended(0);
-    assert!(said.contains("cancelled, nothing of it is left running"), "{said}");
+    assert!(said.contains("cancelled, no process is left"), "{said}");
     let taken: Vec<String> = world
         .journal()
         .lines()
@@ -87,7 +87,7 @@ fn a_name_that_nobody_bears_is_refused_before_anything_is_ended() {
     let nobody = world.run(&["cancel", "w-1"]);
     assert_eq!(nobody.code, Some(2), "{nobody:?}");
     let looked_in = world.state_dir().to_string_lossy().into_owned();
-    assert!(nobody.stderr.contains("there are no workers here") && nobody.stderr.contains(&looked_in), "{nobody:?}");
+    assert!(nobody.stderr.contains("no missions in") && nobody.stderr.contains(&looked_in), "{nobody:?}");
     assert!(!world.state_dir().exists());
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("goes on", "wait-file ../../repo/go"));
@@ -124,5 +124,5 @@ fn a_worker_may_not_end_others() {
     let worker = create(&mut boss, mission("mutiny", &script));
     until_status(&mut boss, &worker, "completed");
     let events = std::fs::read_to_string(world.attempt(&worker, 1).join("events.jsonl")).unwrap();
-    assert!(events.contains("workers do not lead workers"), "{events}");
+    assert!(events.contains("workers do not manage workers"), "{events}");
 }

@@ -59,5 +59,5 @@ fn a_diff_of_what_did_not_begin_says_so() {
     let worker = create(&mut boss, mission("diff", "hang"));
     let ran = world.run(&["diff", &worker]);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("nothing to compare"), "{ran:?}");
+    assert!(ran.stderr.contains("cannot compare the changes"), "{ran:?}");
 }

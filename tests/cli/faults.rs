@@ -120,7 +120,7 @@ fn what_the_last_server_knew_of_conflicts_outlasts_a_visitor() {
         conflicts(&one) == serde_json::json!([{"worker_id": two, "paths": ["README"]}])
     });
     boss.leave();
-    assert!(world.run(&["cancel", &two]).ended(0).contains("had settled before"));
+    assert!(world.run(&["cancel", &two]).ended(0).contains("already finished"));
     assert_eq!(conflicts(&one), serde_json::json!([{"worker_id": two, "paths": ["README"]}]));
     assert_eq!(conflicts(&two), serde_json::json!([{"worker_id": one, "paths": ["README"]}]));
 }
@@ -164,7 +164,7 @@ fn where_nothing_was_asked_for_it_is_said_where_was_looked() {
     let world = World::new();
     let place = world.path("no/such/place").to_string_lossy().into_owned();
     let said = world.run(&["status", "--state-dir", &place]).ended(0);
-    assert!(said.contains("No workers yet") && said.contains(&place), "{said}");
+    assert!(said.contains("No workers here yet") && said.contains(&place), "{said}");
     for command in [["status", "w-1"], ["wait", "w-1"], ["diff", "w-1"], ["retry", "w-1"]] {
         let ran = world.run(&[&command[..], &["--state-dir", &place]].concat());
         assert!(ran.code == Some(2) && ran.stderr.contains(&place), "{command:?}: {ran:?}");

@@ -14,7 +14,10 @@ fn workers_are_integrated_and_their_boss_sees_it() {
     let said = world.run(&["integrate", &one, &two, "--dry-run"]).ended(0);
     assert!(said.contains("would merge into main"), "{said}");
     let said = world.run(&["integrate", &one, &two, "--verify-command", "test -f a.txt && test -f b.txt"]).ended(0);
-    assert!(said.contains(&format!("{one}, {two} is in main")) && said.contains("verification: passed"), "{said}");
+    assert!(
+        said.contains(&format!("merged {one}, {two} into main")) && said.contains("verification: passed"),
+        "{said}"
+    );
     assert!(world.repo().join("b.txt").exists());
     assert_eq!(status(&mut boss, &one)["integrated"]["into"], "main");
     assert!(world.run(&["integrate", &one]).ended(0).contains("already"));

@@ -20,7 +20,7 @@ fn what_the_user_writes_is_seen_on_every_screen() {
     let status = world.run(&["status", &worker]).ended(0);
     assert!(status.contains("boss, waiting: look at b"), "{status}");
     let logs = world.run(&["logs", &worker]).ended(0);
-    for says in ["user wrote: mind the tests in api", "boss wrote: look at b", "waiting to be heard: look at b"] {
+    for says in ["user wrote: mind the tests in api", "boss wrote: look at b", "not delivered yet: look at b"] {
         assert!(logs.contains(says), "{says} in\n{logs}");
     }
 
@@ -62,9 +62,9 @@ fn a_blocked_worker_is_no_green_tick_anywhere() {
     let row = all.lines().find(|line| line.contains("w-1")).unwrap();
     assert!(row.starts_with("◆ needs you") && !all.contains('✓'), "{all}");
     let waited = world.run(&["wait", &stuck]);
-    assert!(waited.stdout.contains("but it says that it is blocked: no key for the payment provider"), "{waited:?}");
+    assert!(waited.stdout.contains("but reports that it is blocked: no key for the payment provider"), "{waited:?}");
     let logs = world.run(&["logs", &stuck]).ended(0);
-    assert!(logs.contains("it says that it is blocked: no key for the payment provider"), "{logs}");
+    assert!(logs.contains("reports that it is blocked: no key for the payment provider"), "{logs}");
 
     // The retry of `good` completes; `worse` fails in both attempts.
     world.run(&["retry", &good, "--fresh"]).ended(0);
@@ -142,7 +142,7 @@ fn small_untruths_are_gone() {
     let empty = create(&mut boss, mission("empty", "say nothing to do"));
     until_status(&mut boss, &empty, "completed");
     let said = world.run(&["integrate", &empty]).ended(0);
-    assert!(said.contains("has no commits: there is nothing to merge into main"), "{said}");
+    assert!(said.contains("has no commits to merge into main"), "{said}");
     let told = boss.succeed("integrate_worker", json!({"worker_id": empty}));
     assert!(told["next_step"].as_str().unwrap().contains("the worker has no commits"), "{told:#}");
 
@@ -151,7 +151,7 @@ fn small_untruths_are_gone() {
     let waits = create(&mut boss, mission("waits", "hang"));
     world.run(&["cancel", &waits]).ended(0);
     let logs = world.run(&["logs", &waits]).ended(0);
-    assert!(logs.starts_with("attempt 1 never began\n"), "{logs}");
+    assert!(logs.starts_with("attempt 1 never started\n"), "{logs}");
     let needs = with(mission("needs", "hang"), "depends_on", json!([waits]));
     let blocked = create(&mut boss, needs);
     let refused = boss.refused("retry_worker", json!({"worker_id": blocked}));

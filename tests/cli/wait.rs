@@ -67,7 +67,7 @@ fn what_nobody_can_start_needs_somebody() {
     boss.kill_server();
     let ran = world.run(&["wait"]);
     let said = ran.ended(3);
-    assert!(said.contains(&worker) && said.contains("no server lives here"), "{said}");
+    assert!(said.contains(&worker) && said.contains("no server runs here"), "{said}");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn what_is_blocked_ends_a_wait_when_nothing_else_can_settle() {
     until_status(&mut boss, &below, "failed");
     let ran = world.run(&["wait", &above, "--json"]);
     assert_eq!(ran.code, Some(3), "{ran:?}");
-    assert_eq!(ran.json_lines()[0]["event"], "needs_somebody");
+    assert_eq!(ran.json_lines()[0]["event"], "needs_attention");
     let shown = [world.run(&["wait", &above]).stdout, world.run(&["status", &above]).stdout];
     for said in shown {
         assert!(said.contains("orchestrator-boss retry w-1") && !said.contains("retry_worker"), "{said}");
@@ -142,7 +142,7 @@ fn a_worker_whose_supervisor_died_where_no_server_lives_needs_somebody() {
     let supervisor = status["supervisor"]["pid"].as_i64().unwrap();
     let supervisor = rustix::process::Pid::from_raw(supervisor as i32).unwrap();
     rustix::process::kill_process(supervisor, rustix::process::Signal::KILL).unwrap();
-    assert!(world.run(&["wait"]).ended(3).contains("its supervisor is gone"));
+    assert!(world.run(&["wait"]).ended(3).contains("its supervisor has ended"));
     // The next server ends what is left of it.
     until_status(&mut world.boss(), &worker, "lost");
 }

@@ -210,7 +210,7 @@ fn a_worker_cannot_lead_workers() {
     assert_eq!(client.ask(1, "tools/list", json!({}))["result"]["tools"].as_array().unwrap().len(), 14);
     for (id, tool) in ["list_worker_missions", "wait_for_any_worker", "cancel_all_workers"].into_iter().enumerate() {
         let text = client.refused(id as i64 + 2, tool, json!({}));
-        assert!(text.contains("state-1/w-3/1") && text.contains("workers do not lead workers"), "{text}");
+        assert!(text.contains("state-1/w-3/1") && text.contains("workers do not manage workers"), "{text}");
     }
 }
 

@@ -52,7 +52,7 @@ async fn a_worker_does_not_lead_by_another_name(world: &World) {
     assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("I was refused")), "{told:#}");
     assert_eq!(server.starts(), ["user"], "it was started, or this proves nothing");
     let read = world.asked().iter().map(|request| request.body.to_string()).collect::<String>();
-    assert!(read.contains("workers do not lead workers"), "{read}");
+    assert!(read.contains("workers do not manage workers"), "{read}");
     let all = world.call("list_worker_missions", json!({"scope": "all"})).await;
     assert_eq!(all["workers"].as_array().map(Vec::len), Some(1), "{all:#}");
 }

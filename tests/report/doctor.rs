@@ -68,7 +68,7 @@ fn check(found: &Value, topic: &str, name: &str) -> (String, String, String) {
     let check = checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{name}: {found:#}"));
     let fixes = check["fix"].as_array().cloned().unwrap_or_default();
     let fixes: Vec<&str> = fixes.iter().filter_map(Value::as_str).collect();
-    (check["mark"].as_str().unwrap().into(), check["says"].as_str().unwrap().into(), fixes.join("\n"))
+    (check["severity"].as_str().unwrap().into(), check["message"].as_str().unwrap().into(), fixes.join("\n"))
 }
 
 /// Every file and folder, with what can be told of a change.
@@ -135,7 +135,7 @@ fn silent_cli_counts_as_unknown_and_ends_with_all_that_it_started() {
     let (found, code) = machine.ask();
     assert!(began.elapsed() < Duration::from_secs(300), "it waited for it");
     let (mark, says, fix) = check(&found, "agents", "codex");
-    assert!(mark == "warn" && says.contains("does not say its version") && fix.ends_with("codex --version"), "{says}");
+    assert!(mark == "warn" && says.contains("printed no version") && fix.ends_with("codex --version"), "{says}");
     assert_eq!((code, &found["would_work"], &found["could_work"]), (Some(3), &false.into(), &true.into()), "{found:#}");
     assert_eq!(found["verdict"], "A run could work with: codex (not all about that is known).");
     let pid: i32 = fs::read_to_string(pid).unwrap().trim().parse().unwrap();
@@ -299,7 +299,7 @@ fn an_unknown_login_is_called_unknown() {
     machine.install("gemini", "echo 0.61.0");
     let (found, code) = machine.ask();
     assert_eq!((code, &found["would_work"], &found["could_work"]), (Some(3), &false.into(), &true.into()), "{found:#}");
-    assert_eq!(found["verdict"], "A run could work with: gemini (whether it is logged in is not known).");
+    assert_eq!(found["verdict"], "Workers may run with: gemini (its login is unknown).");
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn a_checkout_that_cannot_be_made_is_found_and_leaves_nothing() {
     // The filter is not configured: git checks out the stored content.
     let (found, code) = machine.ask();
     let (mark, says, _) = check(&found, "git", "filter lfs");
-    assert!(code == Some(0) && mark == "warn" && says.contains("no such filter"), "{found:#}");
+    assert!(code == Some(0) && mark == "warn" && says.contains("git does not know"), "{found:#}");
     // The filter is configured and required, but not installed.
     git(&project, &["config", "filter.lfs.smudge", "no-such-lfs smudge -- %f"]);
     git(&project, &["config", "filter.lfs.required", "true"]);
@@ -498,7 +498,7 @@ async fn what_dead_bosses_left_is_named_with_the_commands_for_it() {
     for id in ["w-2", "w-3", "w-4"] {
         assert!(commands.contains(&&*format!("orchestrator-boss cancel {id}")), "{id}: {found:#}");
     }
-    let texts: Vec<&str> = left.iter().filter_map(|it| it["says"].as_str()).collect();
+    let texts: Vec<&str> = left.iter().filter_map(|it| it["message"].as_str()).collect();
     assert!(texts.iter().any(|it| it.contains("w-2, w-3 run under their supervisors")), "{texts:?}");
     assert!(texts.iter().any(|it| it.contains("w-4 wait")), "{texts:?}");
     // A worker may have made it, with a name that a shell would run.

@@ -186,7 +186,7 @@ async fn a_report_is_of_one_boss_or_of_a_time_and_is_never_written_over_somethin
         (output.status.code(), stdout(&output), stderr(&output))
     };
     let (code, _, said) = run(&[]);
-    assert!(code == Some(1) && said.contains("nothing was asked for here yet"), "{said}");
+    assert!(code == Some(1) && said.contains("no missions here yet"), "{said}");
     for boss in ["anna", "bert"] {
         let server = world.server(Some(boss));
         let id = server.create_one(mission(&format!("of {boss}"), "say done")).await;

@@ -98,7 +98,7 @@ fn programs_read_the_same_as_json_and_people_one_worker_in_detail() {
 fn where_nothing_was_asked_for_it_says_what_to_do_and_makes_nothing() {
     let world = World::new();
     let said = world.says(&["status"]);
-    assert!(said.contains("No workers yet") && said.contains("setup claude"), "{said}");
+    assert!(said.contains("No workers here yet") && said.contains("setup claude"), "{said}");
     assert_eq!(world.json(&["status", "--json"])["bosses"], json!([]));
     assert!(!world.state_dir().exists());
 }
@@ -111,7 +111,7 @@ fn workers_whose_server_died_say_so() {
     boss.succeed("create_worker_mission", queued);
     boss.kill_server();
     let said = world.says(&["status"]);
-    assert!(said.contains("away") && said.contains("its server is gone") && said.contains("no server"), "{said}");
+    assert!(said.contains("away") && said.contains("its server has ended") && said.contains("no server"), "{said}");
     let told = world.json(&["status", "--json"]);
     let led: Vec<_> = told["bosses"][0]["workers"].as_array().unwrap().iter().map(|it| it["led"] == true).collect();
     assert_eq!(led, [false, false, true, true]);

@@ -29,7 +29,7 @@ fn workers_are_followed_selected_and_seen_in_any_size_and_the_terminal_is_given_
     let world = World::new();
     // Before anything was ever asked for.
     let terminal = Terminal::start(&world, (80, 24), WATCH, &[]);
-    terminal.until("No workers yet");
+    terminal.until("No workers here yet");
     let mut boss = two_workers(&world);
     terminal.until("2 running");
     terminal.until("said: I look at ␛[2Jthe parser");
@@ -54,10 +54,10 @@ fn workers_are_followed_selected_and_seen_in_any_size_and_the_terminal_is_given_
     terminal
         .until_screen("a large screen", |screen| screen.contains("w-1-fix-the-parser") && screen.contains("BACKEND"));
     terminal.press(&["?"]);
-    terminal.until("cancel the worker, after a question");
+    terminal.until("cancel the worker, after a confirmation");
     terminal.press(&["Escape"]);
     // With what is pressed right after it, it would be another key.
-    terminal.until_gone("cancel the worker, after a question");
+    terminal.until_gone("cancel the worker, after a confirmation");
 
     world.release("go");
     terminal.until("2 completed");
@@ -105,12 +105,12 @@ fn a_worker_is_cancelled_with_a_y_and_hears_a_message() {
     let terminal = Terminal::start(&world, (100, 30), WATCH, &[]);
     terminal.until("2 running");
     terminal.press(&["c"]);
-    terminal.until("Cancel w-1-fix-the-parser and all that it started? y/n");
+    terminal.until("Cancel w-1-fix-the-parser and all its processes? y/n");
     terminal.press(&["n"]);
     terminal.until("not cancelled");
     terminal.press(&["c", "y"]);
     terminal.until("1 running · 1 cancelled");
-    terminal.until("nothing of it is left running");
+    terminal.until("no process is left");
 
     // It stands first now.
     terminal.press(&["Home", "m"]);
@@ -118,13 +118,13 @@ fn a_worker_is_cancelled_with_a_y_and_hears_a_message() {
     terminal.type_text("be quick, ");
     terminal.paste("please");
     terminal.press(&["Enter"]);
-    terminal.until("w-2-write-a-tutorial hears it");
+    terminal.until("w-2-write-a-tutorial receives it");
     let told = boss.succeed("get_worker_status", json!({"worker_id": "w-2", "include": ["messages"]}));
     assert_eq!(told["messages"][0]["text"], "(by the user) be quick, please", "{told:#}");
     // As keys, this text would cancel the worker.
     terminal.paste("cy");
     terminal.press(&["c"]);
-    terminal.until("Cancel w-2-write-a-tutorial and all that it started? y/n");
+    terminal.until("Cancel w-2-write-a-tutorial and all its processes? y/n");
     terminal.press(&["n"]);
     terminal.until("not cancelled");
     terminal.until("1 running");
@@ -146,17 +146,17 @@ fn servers_die_and_come_back_and_the_state_goes_away_while_it_watches() {
     terminal.until("2 running");
     terminal.until("here");
     boss.kill_server();
-    terminal.until("its server is gone");
+    terminal.until("its server has ended");
     let mut boss = world.boss("6f1c2f3a-1111");
     boss.succeed("list_worker_missions", json!({}));
-    terminal.until_gone("its server is gone");
+    terminal.until_gone("its server has ended");
     world.release("on");
     world.release("go");
     terminal.until("2 completed");
     boss.leave();
     let aside = world.path("aside");
     until("the state can be moved away", || std::fs::rename(world.state_dir(), &aside).is_ok());
-    terminal.until("No workers yet");
+    terminal.until("No workers here yet");
     std::fs::rename(&aside, world.state_dir()).expect("it comes back");
     terminal.until("2 completed");
     terminal.press(&["q"]);
@@ -201,7 +201,7 @@ fn whoever_ends_it_gets_the_terminal_back_and_a_pipe_is_refused() {
     let world = World::new();
     for (signal, code) in [("TERM", 143), ("HUP", 129), ("INT", 130)] {
         let terminal = Terminal::start(&world, (80, 24), WATCH, &[]);
-        terminal.until("No workers yet");
+        terminal.until("No workers here yet");
         let shell = terminal.knows("pane_pid");
         let children = std::process::Command::new("pgrep").args(["-P", &shell]).output().expect("pgrep runs");
         let child = String::from_utf8_lossy(&children.stdout).trim().to_owned();

@@ -93,7 +93,7 @@ fn removal_names_what_still_starts_the_server() {
     let set_up = text(&["setup", "claude"]);
     assert!(set_up.contains("also starts this server by the plugin") && set_up.contains("twice"), "{set_up}");
     fs::remove_file(home.path(".claude/settings.json")).expect("it was made");
-    assert!(text(&["setup", "claude", "--remove"]).contains("does not start this server any more"));
+    assert!(text(&["setup", "claude", "--remove"]).contains("no longer starts this server"));
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn claude_code_changes_its_own_file_and_is_not_believed_blindly() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let told = with_claude(&home, "exit 0");
-    assert!(told.contains("said that it worked") && told.contains(".claude.json"), "{told}");
+    assert!(told.contains("succeeded, but") && told.contains(".claude.json"), "{told}");
 
     fs::remove_file(home.path("asked")).expect("it was asked");
     let told = with_claude(&home, "[ \"$2\" = remove ] || { echo no room >&2; exit 3; }");

@@ -1,13 +1,13 @@
-//! Reading the tools' answers, which are plain JSON to a boss.
+//! Reads the tools' answers, which are plain JSON for a boss.
 
 use serde_json::Value;
 
-/// The string at a JSON pointer, empty where there is none.
+/// Returns the string at a JSON pointer, or an empty one.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The items of an array at a JSON pointer, none where there is no array.
+/// Returns the items of the array at a JSON pointer, or none.
 pub fn items<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }

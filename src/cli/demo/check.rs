@@ -1,5 +1,5 @@
-//! Whether everything is as it was promised, looked at from outside: the files, git, the state file and the list of
-//! processes, and nothing that the server says.
+//! Checks the demo's result from outside: the files, git, the state file and the list of processes. It asks the server
+//! nothing.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::DemoError;
 use super::answer::{items, text};
-use super::missions::{Fate, Plan};
+use super::missions::{ExpectedResult, PlannedMission};
 use super::project::Project;
 use crate::attempt::state_dir;
 use crate::cli::demo_agent::{GREETINGS, SHOUT};
@@ -20,10 +20,10 @@ const MERGED: &[(&str, &str)] = &[
     (SHOUT, "HELLO, WORLD!\n"),
 ];
 
-/// The state file follows within 100 ms, a supervisor ends right after its outcome; this is for a loaded machine.
-const CEILING: Duration = Duration::from_secs(30);
+/// Time limit on a loaded machine. Usually the state file follows within 100 ms, and a supervisor ends at once.
+const LIMIT: Duration = Duration::from_secs(30);
 
-/// The merged work is in the files, and nothing else was touched.
+/// Checks that the merged work is in the files, and that the working tree is clean.
 pub fn files(project: &Project) -> Result<(), DemoError> {
     for (file, wanted) in MERGED {
         let found = fs::read_to_string(project.repository.join(file)).unwrap_or_default();
@@ -37,35 +37,35 @@ pub fn files(project: &Project) -> Result<(), DemoError> {
     }
 }
 
-/// The state file tells of every mission what became of it.
-pub async fn state(project: &Project, plans: &[Plan]) -> Result<(), DemoError> {
+/// Checks that the state file has the outcome of every mission.
+pub async fn state(project: &Project, plans: &[PlannedMission]) -> Result<(), DemoError> {
     let path = project.repository.join(state_dir::NAME).join("orchestrator-state.json");
-    let complaint = || match fs::read(&path).map(|bytes| serde_json::from_slice::<Value>(&bytes)) {
-        Ok(Ok(state)) => plans.iter().find_map(|plan| disagreement(&state, plan)),
-        Ok(Err(error)) => Some(format!("it is no JSON: {error}")),
-        Err(error) => Some(format!("it cannot be read: {error}")),
+    let find_difference = || match fs::read(&path).map(|bytes| serde_json::from_slice::<Value>(&bytes)) {
+        Ok(Ok(state)) => plans.iter().find_map(|plan| difference(&state, plan)),
+        Ok(Err(error)) => Some(format!("invalid JSON: {error}")),
+        Err(error) => Some(format!("cannot read it: {error}")),
     };
-    match until_none(complaint).await {
+    match until_none(find_difference).await {
         None => Ok(()),
         Some(why) => Err(DemoError::State { path, why }),
     }
 }
 
-fn disagreement(state: &Value, plan: &Plan) -> Option<String> {
-    let (list, status, attempts) = match plan.fate {
-        Fate::Completes => ("/completed_tasks", "completed", 1),
-        Fate::CompletesOnRetry => ("/completed_tasks", "completed", 2),
-        Fate::IsCancelled => ("/tasks", "cancelled", 1),
+fn difference(state: &Value, plan: &PlannedMission) -> Option<String> {
+    let (list, status, attempts) = match plan.expected {
+        ExpectedResult::Completes => ("/completed_tasks", "completed", 1),
+        ExpectedResult::CompletesOnRetry => ("/completed_tasks", "completed", 2),
+        ExpectedResult::IsCancelled => ("/tasks", "cancelled", 1),
     };
     let Some(task) = items(state, list).iter().find(|task| text(task, "/id") == plan.task) else {
         return Some(format!("{list} has no task {:?}", plan.task));
     };
-    let agrees = text(task, "/status") == status && task["attempts"] == attempts;
-    (!agrees).then(|| format!("task {:?} is not {status} after {attempts} attempts: {task}", plan.task))
+    let is_as_expected = text(task, "/status") == status && task["attempts"] == attempts;
+    (!is_as_expected).then(|| format!("task {:?} is not {status} after {attempts} attempts: {task}", plan.task))
 }
 
-/// No process of this demo runs any more: agents and supervisors all have the demo's folder in their command line.
-pub async fn nothing_left(project: &Project) -> Result<(), DemoError> {
+/// Checks that no process of this demo is left. Agents and supervisors have the demo's folder in their command line.
+pub async fn no_process_left(project: &Project) -> Result<(), DemoError> {
     let folder = project.folder.to_string_lossy();
     let left = until_none(|| {
         let lines: Vec<String> = command_lines().into_iter().filter(|line| line.contains(&*folder)).collect();
@@ -77,18 +77,18 @@ pub async fn nothing_left(project: &Project) -> Result<(), DemoError> {
     }
 }
 
-/// Looks again until there is nothing to find, or the time is up: then what was found last.
-async fn until_none<T>(look: impl Fn() -> Option<T>) -> Option<T> {
-    let until = Instant::now() + CEILING;
+/// Repeats a check until it finds nothing, or until the time limit. Returns the last finding.
+async fn until_none<T>(check: impl Fn() -> Option<T>) -> Option<T> {
+    let until = Instant::now() + LIMIT;
     loop {
-        match look() {
+        match check() {
             Some(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(20)).await,
             found => return found,
         }
     }
 }
 
-/// The command line of every process that this user may see.
+/// Returns the command lines of all processes that this user may see.
 #[cfg(target_os = "linux")]
 fn command_lines() -> Vec<String> {
     // Not `ps`, which small container images lack.
@@ -100,7 +100,7 @@ fn command_lines() -> Vec<String> {
     entries.flatten().filter_map(|entry| line(&entry.path())).collect()
 }
 
-/// The command line of every process.
+/// Returns the command lines of all processes.
 #[cfg(not(target_os = "linux"))]
 fn command_lines() -> Vec<String> {
     let listed = std::process::Command::new("ps").args(["-A", "-ww", "-o", "args="]).output();
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_test_is_in_the_list_of_processes() {
+    fn own_process_is_listed() {
         let own = std::env::args().next().unwrap();
         assert!(command_lines().iter().any(|line| line.contains(&own)));
     }

@@ -1,26 +1,26 @@
-//! What the demo's boss asks for: five missions, of which four run at once.
+//! The demo's missions: five, of which four run at once.
 
 use serde_json::{Value, json};
 
 use super::project::{BACKEND, Project};
 
-/// What is to become of a mission.
+/// The expected outcome of a mission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum ExpectedResult {
     Completes,
-    /// Its verification fails, and it completes when it is told what was wrong.
+    /// Its verification fails, and the retry with feedback completes.
     CompletesOnRetry,
-    /// It has no end of its own.
+    /// It never ends by itself.
     IsCancelled,
 }
 
-pub struct Plan {
+pub struct PlannedMission {
     pub task: &'static str,
-    pub fate: Fate,
+    pub expected: ExpectedResult,
     mission: Value,
 }
 
-impl Plan {
+impl PlannedMission {
     pub fn mission(&self) -> Value {
         let mut mission = self.mission.clone();
         mission["task_id"] = self.task.into();
@@ -30,10 +30,10 @@ impl Plan {
     }
 }
 
-/// How many of them have to run at the same time.
+/// Number of missions that have to run at the same time.
 pub const AT_ONCE: usize = 4;
 
-pub fn plans(project: &Project) -> Vec<Plan> {
+pub fn plans(project: &Project) -> Vec<PlannedMission> {
     let meet = format!("DEMO: meet {AT_ONCE} {}", project.meeting.display());
     let greet = |language: &str, how: &str, steps: u32| {
         json!({
@@ -45,20 +45,24 @@ pub fn plans(project: &Project) -> Vec<Plan> {
         })
     };
     vec![
-        Plan { task: "english", fate: Fate::Completes, mission: greet("english", "", 3) },
-        Plan { task: "french", fate: Fate::CompletesOnRetry, mission: greet("french", " hastily", 5) },
-        Plan { task: "german", fate: Fate::Completes, mission: greet("german", "", 8) },
-        Plan {
+        PlannedMission { task: "english", expected: ExpectedResult::Completes, mission: greet("english", "", 3) },
+        PlannedMission {
+            task: "french",
+            expected: ExpectedResult::CompletesOnRetry,
+            mission: greet("french", " hastily", 5),
+        },
+        PlannedMission { task: "german", expected: ExpectedResult::Completes, mission: greet("german", "", 8) },
+        PlannedMission {
             task: "more",
-            fate: Fate::IsCancelled,
+            expected: ExpectedResult::IsCancelled,
             mission: json!({
                 "title": "Find more languages",
                 "prompt": format!("Find out in which other languages one could greet.\n\n{meet}\nDEMO: search-for-ever"),
             }),
         },
-        Plan {
+        PlannedMission {
             task: "shout",
-            fate: Fate::Completes,
+            expected: ExpectedResult::Completes,
             mission: json!({
                 "title": "Shout in english",
                 "prompt": "Write the English greeting into SHOUT.txt in capital letters.\n\nDEMO: think 3\nDEMO: shout english",
@@ -69,9 +73,9 @@ pub fn plans(project: &Project) -> Vec<Plan> {
     ]
 }
 
-/// What a boss writes who has read why the verification failed.
+/// Returns the boss's feedback on a failed verification.
 pub fn feedback(language: &str, verification: &str) -> String {
     format!(
-        "The verification failed:\n{verification}\nMend it, and take your time.\n\nDEMO: think 2\nDEMO: greet {language}"
+        "The verification failed:\n{verification}\nFix it, and take your time.\n\nDEMO: think 2\nDEMO: greet {language}"
     )
 }

@@ -1,5 +1,5 @@
-//! The small real repository that the demo works in, and the settings beside it. Made with the git program, with an
-//! identity of its own and without the user's hooks and signing, so that it comes out the same everywhere.
+//! Creates the demo's repository and settings. The repository has its own identity and none of the user's hooks and
+//! signing, so that it is the same everywhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,15 @@ const GREETINGS_TEXT: &str = "\
 Greetings, a section for each language.
 
 [english]
-(nobody has written this yet)
+(not written yet)
 
 
 [french]
-(nobody has written this yet)
+(not written yet)
 
 
 [german]
-(nobody has written this yet)
+(not written yet)
 ";
 
 const DICTIONARY_TEXT: &str = "\
@@ -33,9 +33,9 @@ french: Bonjour, le monde!
 german: Hallo, Welt!
 ";
 
-/// What the workers' results are verified with.
+/// The script that verifies the workers' results.
 const CHECK_TEXT: &str = r#"#!/bin/sh
-# Says whether a language's section of greetings.txt holds what the dictionary says.
+# Checks that a language's section of greetings.txt matches the dictionary.
 expected=$(sed -n "s/^$1: //p" dictionary.txt)
 found=$(sed -n "/^\[$1\]\$/{n;p;}" greetings.txt)
 [ "$found" = "$expected" ] && exit 0
@@ -44,22 +44,22 @@ exit 1
 "#;
 
 pub struct Project {
-    /// Holds all that the demo makes, and is kept.
+    /// The folder of the demo, which is kept.
     pub folder: PathBuf,
     pub repository: PathBuf,
     pub settings: PathBuf,
     pub server_log: PathBuf,
-    /// Where agents show that they run at the same time.
+    /// The folder in which agents wait for each other.
     pub meeting: PathBuf,
 }
 
 impl Project {
-    /// `agent`: the program that holds the embedded agent.
+    /// Creates the project. `agent`: the program with the built-in agent.
     pub fn make(agent: &Path) -> Result<Self, DemoError> {
         let folder = tempfile::Builder::new()
             .prefix("orchestrator-boss-demo-")
             .tempdir()
-            // The temporary folder is a symlink on macOS; workers are told and shown the real path.
+            // The temporary folder is a symlink on macOS; workers see the real path.
             .and_then(|folder| folder.keep().canonicalize())
             .map_err(|source| DemoError::Folder { source })?;
         let project = Self {
@@ -96,11 +96,11 @@ impl Project {
             self.git(&["config", key, value])?;
         }
         self.git(&["add", "--all"])?;
-        self.git(&["commit", "--quiet", "--message", "Begin with three languages to greet in"])?;
+        self.git(&["commit", "--quiet", "--message", "Add three languages to greet in"])?;
         Ok(())
     }
 
-    /// Runs git in the repository; returns what it printed.
+    /// Runs git in the repository and returns its output.
     pub fn git(&self, args: &[&str]) -> Result<String, DemoError> {
         let failed = |said: String| DemoError::Git { command: args.join(" "), said };
         let ended = Command::new("git")
@@ -109,14 +109,15 @@ impl Project {
             .args(args)
             .output()
             .map_err(|error| failed(format!("{error}; is git installed?")))?;
-        match ended.status.success() {
-            true => Ok(String::from_utf8_lossy(&ended.stdout).into_owned()),
-            false => Err(failed(String::from_utf8_lossy(&ended.stderr).trim().to_owned())),
+        if ended.status.success() {
+            Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
+        } else {
+            Err(failed(String::from_utf8_lossy(&ended.stderr).trim().to_owned()))
         }
     }
 }
 
-/// A JSON string is a TOML string too, whatever the path holds.
+/// Returns the settings. A JSON string is also a valid TOML string, so any path can be written.
 fn settings(agent: &Path) -> String {
     let program = serde_json::Value::from(&*agent.to_string_lossy());
     format!(
@@ -143,12 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn the_repository_is_clean_and_its_check_tells_right_from_wrong() {
+    fn repository_is_clean_and_its_check_works() {
         let project = Project::make(Path::new("/path/with \"quotes\"/orchestrator-boss")).unwrap();
         assert_eq!(project.git(&["status", "--porcelain"]).unwrap(), "");
-        assert_eq!(project.git(&["log", "--format=%an %s"]).unwrap(), "Demo Begin with three languages to greet in\n");
+        assert_eq!(project.git(&["log", "--format=%an %s"]).unwrap(), "Demo Add three languages to greet in\n");
 
-        let empty = "(nobody has written this yet)";
+        let empty = "(not written yet)";
         let said = format!("french: expected \"Bonjour, le monde!\", found \"{empty}\"\n");
         assert_eq!(check(&project, "french"), (false, said));
         let text = GREETINGS_TEXT.replacen(empty, "Hello, world!", 1);

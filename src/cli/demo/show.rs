@@ -1,39 +1,39 @@
-//! What a person sees: a line for each worker while they run (redrawn on a terminal, printed when it changes elsewhere),
-//! and the table at the end.
+//! The demo's display: a line for each worker while they run (redrawn on a terminal, otherwise printed at each change),
+//! and a table at the end.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use comfy_table::{Table, presets};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use super::answer::{text, worker_id};
+use crate::cli::text as columns;
 
-pub struct Show {
-    /// `None`: not a terminal.
+pub struct Display {
+    /// `None` without a terminal.
     bars: Option<MultiProgress>,
     bar_of: BTreeMap<String, ProgressBar>,
     last_line_of: BTreeMap<String, String>,
 }
 
-impl Show {
+impl Display {
     pub fn new() -> Self {
         let bars = (io::stdout().is_terminal() && io::stderr().is_terminal()).then(MultiProgress::new);
         Self { bars, bar_of: BTreeMap::new(), last_line_of: BTreeMap::new() }
     }
 
-    /// Something that the boss did.
-    pub fn say(&self, line: &str) {
+    /// Prints an action of the boss.
+    pub fn print(&self, line: &str) {
         match &self.bars {
-            // A terminal that cannot be drawn on is no reason to stop.
+            // The demo continues if the terminal cannot be drawn on.
             Some(bars) => drop(bars.println(line)),
             None => print(line),
         }
     }
 
-    /// How the workers are doing, as `list_worker_missions` says.
+    /// Shows the state of the workers, as `list_worker_missions` reports it.
     pub fn update(&mut self, workers: &[Value]) {
         let mut workers: Vec<&Value> = workers.iter().collect();
         workers.sort_by_key(|worker| worker_id(worker));
@@ -64,7 +64,7 @@ impl Show {
         }
     }
 
-    /// Leaves the last lines standing.
+    /// Keeps the last lines on the screen.
     pub fn finish(&self) {
         for bar in self.bar_of.values() {
             bar.abandon();
@@ -72,7 +72,7 @@ impl Show {
     }
 }
 
-/// When nobody reads any more the demo goes on all the same, so that it leaves nothing running.
+/// Prints a line. The demo continues after stdout is closed, so that it can end its workers.
 pub fn print(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
@@ -86,22 +86,27 @@ fn is_settled(status: &str) -> bool {
     !matches!(status, "queued" | "starting" | "running" | "verifying")
 }
 
-/// The table of all workers, as `get_worker_status` tells of each.
-pub fn table(workers: &[Value]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["worker", "status", "attempts", "verification", "commits", "seconds"]);
-    for worker in workers {
-        table.add_row([
+/// Renders the table of all workers from the answers of `get_worker_status`.
+pub fn table(workers: &[Value]) -> String {
+    let heading = ["worker", "status", "attempts", "verification", "commits", "seconds"].map(str::to_owned);
+    let row = |worker: &Value| {
+        [
             worker_id(worker).to_owned(),
             text(worker, "/status").to_owned(),
             number(worker, "/attempt"),
             text(worker, "/outcome/verification/result").to_owned(),
             number(worker, "/outcome/changes/commits"),
             number(worker, "/elapsed_seconds"),
-        ]);
-    }
-    table
+        ]
+    };
+    let rows: Vec<[String; 6]> = std::iter::once(heading).chain(workers.iter().map(row)).collect();
+    let widths: [usize; 6] =
+        std::array::from_fn(|at| rows.iter().map(|row| columns::width(&row[at])).max().unwrap_or(0));
+    let line = |row: &[String; 6]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| columns::left(cell, width));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn number(worker: &Value, pointer: &str) -> String {

@@ -1,15 +1,15 @@
-//! The CLIs that workers run: installed, answering, logged in.
+//! Checks the CLIs that workers run: installed, answering, logged in.
 
 use std::time::Duration;
 
-use super::check::Check;
+use super::check::Finding;
 use crate::backend::Backends;
 use crate::cli::shell::quoted;
 use crate::config::Settings;
 use crate::orchestrator::{Looked, look_at_backends};
 
 /// Time limit for an answer of a CLI. On a loaded machine, `--version` has taken 13 s.
-const PATIENCE: Duration = Duration::from_secs(15);
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// The backends with which a run would work.
 #[derive(Debug, Default)]
@@ -18,17 +18,17 @@ pub struct Usable {
     pub surely: Vec<String>,
     /// Backends of which it is not known whether they are logged in, or whether they work at all.
     pub maybe: Vec<String>,
-    /// True if one of these did not say its version in time.
+    /// True if one of these did not print its version in time.
     pub is_silent: bool,
 }
 
-pub fn look(settings: &Settings) -> (Vec<Check>, Usable) {
+pub fn check_all(settings: &Settings) -> (Vec<Finding>, Usable) {
     let backends = Backends::with_custom(settings.custom.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let looked = match runtime {
-        Ok(runtime) => runtime.block_on(look_at_backends(settings, &backends, PATIENCE)),
+        Ok(runtime) => runtime.block_on(look_at_backends(settings, &backends, ANSWER_LIMIT)),
         Err(error) => {
-            return (vec![Check::bad("agents", format!("nothing can be started here: {error}"))], Usable::default());
+            return (vec![Finding::bad("agents", format!("cannot start the checks: {error}"))], Usable::default());
         }
     };
     let mut usable = Usable::default();
@@ -46,25 +46,24 @@ fn needs_login(looked: &Looked, backends: &Backends) -> bool {
     probe.is_some_and(|probe| !probe.key_variables.is_empty() || probe.auth_args.is_some())
 }
 
-fn check(looked: &Looked, settings: &Settings, backends: &Backends) -> Check {
+fn check(looked: &Looked, settings: &Settings, backends: &Backends) -> Finding {
     let view = &looked.view;
     let name = view.backend.as_str();
     let Some(path) = &view.path else {
         let fix = view.how_to_fix.clone().unwrap_or_default();
         let is_named = settings.backend(name).program.is_some() || settings.custom.iter().any(|it| it.name == name);
         return match &looked.trouble {
-            Some(why) if is_named => Check::bad(name, why).fix(fix),
-            _ => Check::warn(name, "not installed, or not on the PATH").fix(fix),
+            Some(why) if is_named => Finding::bad(name, why).fix(fix),
+            _ => Finding::warn(name, "not installed, or not on the PATH").fix(fix),
         };
     };
     let place = path.display();
     if !looked.answered && view.authenticated != Some(false) {
-        let says =
-            format!("{place} does not say its version within {} s: whether it works is not known", PATIENCE.as_secs());
-        return Check::warn(name, says).fix(format!("{} --version", quoted(path)));
+        let message = format!("{place} printed no version within {} s, so it may not work", ANSWER_LIMIT.as_secs());
+        return Finding::warn(name, message).fix(format!("{} --version", quoted(path)));
     }
     if let Some(trouble) = &looked.trouble {
-        return Check::bad(name, format!("{place} does not start: {trouble}"))
+        return Finding::bad(name, format!("{place} does not start: {trouble}"))
             .fix(format!("{} --version", quoted(path)));
     }
     let version = view.version.as_deref().unwrap_or("of unknown version");
@@ -74,12 +73,14 @@ fn check(looked: &Looked, settings: &Settings, backends: &Backends) -> Check {
     let login = probe.as_ref().map(|probe| probe.login_command.clone()).unwrap_or_default();
     let needs_login = needs_login(looked, backends);
     match view.authenticated {
-        Some(false) => Check::bad(name, format!("not logged in ({about}{untested})")).fix(login),
-        None if needs_login => {
-            Check::warn(name, format!("installed ({about}{untested}); whether it is logged in cannot be told without spending, and nothing shows that it is")).fix(login)
-        }
-        _ if untested.contains("older") => Check::warn(name, format!("{about}{untested}")),
-        Some(true) => Check::ok(name, format!("logged in ({about}{untested})")),
-        None => Check::ok(name, format!("installed ({about}{untested})")),
+        Some(false) => Finding::bad(name, format!("not logged in ({about}{untested})")).fix(login),
+        None if needs_login => Finding::warn(
+            name,
+            format!("installed ({about}{untested}); the login cannot be checked without cost, and nothing shows one"),
+        )
+        .fix(login),
+        _ if untested.contains("older") => Finding::warn(name, format!("{about}{untested}")),
+        Some(true) => Finding::ok(name, format!("logged in ({about}{untested})")),
+        None => Finding::ok(name, format!("installed ({about}{untested})")),
     }
 }

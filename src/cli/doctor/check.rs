@@ -1,4 +1,4 @@
-//! One thing that was looked at, and how to look at things that may hang.
+//! A finding of `doctor`, and checks in the background, which may hang.
 
 use std::sync::mpsc;
 use std::thread;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mark {
+pub enum Severity {
     Ok,
     /// A neutral fact.
     Note,
@@ -19,11 +19,11 @@ pub enum Mark {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Check {
+pub struct Finding {
     pub name: String,
-    pub mark: Mark,
-    pub says: String,
-    /// Commands that fix it, or help to.
+    pub severity: Severity,
+    pub message: String,
+    /// Commands that fix it, or help to fix it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fix: Vec<String>,
     /// True if nothing can run until it is fixed.
@@ -31,25 +31,25 @@ pub struct Check {
     pub stops_all: bool,
 }
 
-impl Check {
-    fn new(mark: Mark, name: &str, says: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), mark, says: says.into(), fix: Vec::new(), stops_all: false }
+impl Finding {
+    fn new(severity: Severity, name: &str, message: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), severity, message: message.into(), fix: Vec::new(), stops_all: false }
     }
 
-    pub fn ok(name: &str, says: impl Into<String>) -> Self {
-        Self::new(Mark::Ok, name, says)
+    pub fn ok(name: &str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Ok, name, message)
     }
 
-    pub fn note(name: &str, says: impl Into<String>) -> Self {
-        Self::new(Mark::Note, name, says)
+    pub fn note(name: &str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Note, name, message)
     }
 
-    pub fn warn(name: &str, says: impl Into<String>) -> Self {
-        Self::new(Mark::Warn, name, says)
+    pub fn warn(name: &str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warn, name, message)
     }
 
-    pub fn bad(name: &str, says: impl Into<String>) -> Self {
-        Self::new(Mark::Bad, name, says)
+    pub fn bad(name: &str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Bad, name, message)
     }
 
     pub fn fix(mut self, command: impl Into<String>) -> Self {
@@ -63,22 +63,23 @@ impl Check {
     }
 }
 
-/// A look that goes on on a thread of its own.
-pub struct Look<T> {
+/// A check that runs on its own thread.
+pub struct BackgroundCheck<T> {
     found: mpsc::Receiver<T>,
-    begun: Instant,
+    started: Instant,
 }
 
-pub fn begin<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Look<T> {
+/// Starts a check in the background.
+pub fn start<T: Send + 'static>(check: impl FnOnce() -> T + Send + 'static) -> BackgroundCheck<T> {
     let (sender, found) = mpsc::channel();
-    thread::spawn(move || sender.send(look()));
-    Look { found, begun: Instant::now() }
+    thread::spawn(move || sender.send(check()));
+    BackgroundCheck { found, started: Instant::now() }
 }
 
-impl<T> Look<T> {
-    /// `limit` since it began. `None`: it hangs (or broke), and is left behind; it ends with this process.
-    pub fn end(self, limit: Duration) -> Option<T> {
-        self.found.recv_timeout(limit.saturating_sub(self.begun.elapsed())).ok()
+impl<T> BackgroundCheck<T> {
+    /// Waits for the result until a time limit since the start. `None`: the check hangs or has failed; it is abandoned.
+    pub fn finish(self, limit: Duration) -> Option<T> {
+        self.found.recv_timeout(limit.saturating_sub(self.started.elapsed())).ok()
     }
 }
 
@@ -87,22 +88,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_that_hang_together_cost_one_limit() {
+    fn hanging_checks_share_one_limit() {
         let (_open, hangs) = mpsc::channel::<()>();
         let hangs = std::sync::Arc::new(std::sync::Mutex::new(hangs));
         let hang = || {
             let hangs = std::sync::Arc::clone(&hangs);
-            begin(move || drop(hangs.lock().map(|hangs| hangs.recv())))
+            start(move || drop(hangs.lock().map(|hangs| hangs.recv())))
         };
-        let looks = [hang(), hang(), hang()];
-        let before = looks[0].begun;
+        let checks = [hang(), hang(), hang()];
+        let before = checks[0].started;
         let limit = Duration::from_millis(100);
-        assert!(looks.into_iter().all(|look| look.end(limit).is_none()));
+        assert!(checks.into_iter().all(|check| check.finish(limit).is_none()));
         assert!(before.elapsed() >= limit);
-        assert_eq!(begin(|| 7).end(Duration::from_secs(60)), Some(7));
-        // It began long ago, and what it found is there.
+        assert_eq!(start(|| 7).finish(Duration::from_secs(60)), Some(7));
+        // A result that is already there is returned after the limit, too.
         let (sender, found) = mpsc::channel();
         sender.send(8).unwrap();
-        assert_eq!(Look { found, begun: before }.end(limit), Some(8));
+        assert_eq!(BackgroundCheck { found, started: before }.finish(limit), Some(8));
     }
 }

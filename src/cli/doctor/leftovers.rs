@@ -1,5 +1,5 @@
-//! What earlier servers and workers left: workers that nobody leads, worktrees, salvage, trials, and how much all of it
-//! takes. Only reads.
+//! Checks what earlier runs left: workers without a server, worktrees, salvage refs, verification runs, and their size.
+//! Only reads.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::Place;
-use super::check::Check;
+use super::CheckContext;
+use super::check::Finding;
 use crate::attempt::verification;
 use crate::attempt::verification_dir::VerificationDir;
 use crate::cli::hint;
@@ -18,7 +18,7 @@ use crate::files::lease;
 use crate::git::Git;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::registry::Worker;
-use crate::mission::spec::Place as Where;
+use crate::mission::spec::Place;
 use crate::orchestrator::{Around, Observer, Overview, WorkerView, all_folders};
 
 /// Maximum number of items that are named; the others are counted.
@@ -27,89 +27,85 @@ const NAMED: usize = 5;
 const COUNTING: Duration = Duration::from_secs(5);
 
 /// Checks what earlier runs left. Takes as long as a scan of all worktrees.
-pub fn look(place: &Place) -> Vec<Check> {
+pub fn check_all(context: &CheckContext) -> Vec<Finding> {
     const NAME: &str = "workers";
     let mut checks = Vec::new();
-    let observer = Observer::open(&place.state_root, place.settings.integration_branch.as_deref());
+    let observer = Observer::open(&context.state_root, context.settings.integration_branch.as_deref());
     match observer.and_then(|found| found.map(|mut it| Ok((it.look()?, it))).transpose()) {
-        Err(error) => checks.push(Check::bad(NAME, hint::of(&error)).stops_all()),
-        Ok(None) => checks.push(Check::ok(NAME, "none were asked for here yet")),
+        Err(error) => checks.push(Finding::bad(NAME, hint::of(&error)).stops_all()),
+        Ok(None) => checks.push(Finding::ok(NAME, "no missions here yet")),
         Ok(Some((overview, observer))) => {
             checks.extend(workers(&overview, &observer));
-            checks.extend(worktrees(&overview, &observer, &folders(place)));
+            checks.extend(worktrees(&overview, &observer, &folders(context)));
         }
     }
-    checks.extend(trials(&place.state_root));
-    if let Ok(Some(repository)) = &place.repository {
+    checks.extend(verifications(&context.state_root));
+    if let Ok(Some(repository)) = &context.repository {
         checks.extend(salvage(repository.root()));
     }
-    if place.state_root.exists() {
-        let size = Size::of([place.state_root.as_path()]);
-        checks.push(Check::ok("size", format!("{} in {}", size.words(), place.state_root.display())));
+    if context.state_root.exists() {
+        let size = Size::of([context.state_root.as_path()]);
+        checks.push(Finding::ok("size", format!("{} in {}", size.text(), context.state_root.display())));
     }
     checks
 }
 
 /// Returns the folders in which our worktrees may lie.
-fn folders(place: &Place) -> Vec<PathBuf> {
-    let Ok(Some(repository)) = &place.repository else { return Vec::new() };
-    let template = place.settings.worktrees_dir.as_deref();
-    all_folders(Around { repository, state_root: &place.state_root, template })
+fn folders(context: &CheckContext) -> Vec<PathBuf> {
+    let Ok(Some(repository)) = &context.repository else { return Vec::new() };
+    let template = context.settings.worktrees_dir.as_deref();
+    all_folders(Around { repository, state_root: &context.state_root, template })
 }
 
-fn workers(overview: &Overview, observer: &Observer) -> Vec<Check> {
+fn workers(overview: &Overview, observer: &Observer) -> Vec<Finding> {
     const NAME: &str = "workers";
     let all: Vec<&WorkerView> = overview.workers().collect();
     let open = all.iter().filter(|view| !view.worker.status.is_settled()).count();
     let mut checks = Vec::new();
     if let Some(repaired) = &overview.repaired {
-        checks.push(Check::warn("journal", repaired.clone()));
+        checks.push(Finding::warn("journal", repaired.clone()));
     }
     let ids = |views: &[&WorkerView]| -> Vec<String> { views.iter().map(|view| short(view)).collect() };
     let alone: Vec<&WorkerView> =
         all.iter().copied().filter(|view| !view.worker.status.is_settled() && !overview.is_led(&view.worker)).collect();
-    let (waiting, begun): (Vec<_>, Vec<_>) =
+    let (waiting, started): (Vec<_>, Vec<_>) =
         alone.into_iter().partition(|view| view.worker.status == WorkerStatus::Queued);
     let runs =
         |view: &&&WorkerView| lease::is_held(&observer.folder(&view.worker.id).attempt(view.worker.attempt).lock());
-    let running: Vec<&WorkerView> = begun.iter().filter(runs).copied().collect();
-    let dead: Vec<&WorkerView> = begun.iter().filter(|view| !runs(view)).copied().collect();
+    let running: Vec<&WorkerView> = started.iter().filter(runs).copied().collect();
+    let dead: Vec<&WorkerView> = started.iter().filter(|view| !runs(view)).copied().collect();
     let lost: Vec<&WorkerView> =
         all.iter().copied().filter(|view| view.worker.status == WorkerStatus::Settled(Ending::Lost)).collect();
-    let say = |views: &[&WorkerView], what: &str, verb: &str| {
-        let check = Check::warn(NAME, format!("{} {what}", listed(&ids(views))));
+    let warn = |views: &[&WorkerView], what: &str, verb: &str| {
+        let check = Finding::warn(NAME, format!("{} {what}", listed(&ids(views))));
         ids(views).iter().take(NAMED).fold(check, |check, id| check.fix(format!("orchestrator-boss {verb} {id}")))
     };
     if !running.is_empty() {
-        checks.push(say(
+        checks.push(warn(
             &running,
-            "run under their supervisors, and no server leads them: the next one takes over, or",
+            "run under their supervisors without a server: the next server takes over, or",
             "cancel",
         ));
     }
     if !waiting.is_empty() {
-        checks.push(say(&waiting, "wait, and nothing starts without a server: start your agent here, or", "cancel"));
+        checks.push(warn(&waiting, "are queued without a server: start your agent here, or", "cancel"));
     }
     if !dead.is_empty() {
-        checks.push(say(
-            &dead,
-            "were cut off, supervisor and all: the next server records how they ended, or",
-            "cancel",
-        ));
+        checks.push(warn(&dead, "ended with their supervisors: the next server records the outcome, or", "cancel"));
     }
     if !lost.is_empty() {
-        checks.push(say(&lost, "ended without anybody seeing it", "retry"));
+        checks.push(warn(&lost, "ended without an outcome", "retry"));
     }
     if checks.is_empty() {
         let here = overview.bosses.iter().filter(|boss| boss.is_here).count();
         let history =
             if overview.in_history > 0 { format!(", {} in the history", overview.in_history) } else { String::new() };
-        checks.push(Check::ok(NAME, format!("{}, {open} open, {here} of their bosses here{history}", all.len())));
+        checks.push(Finding::ok(NAME, format!("{}, {open} open, {here} of their bosses here{history}", all.len())));
     }
     checks
 }
 
-/// `w-3` of `w-3-fix-parser`: enough to name it.
+/// Returns the short name: `w-3` for `w-3-fix-parser`.
 fn short(view: &WorkerView) -> String {
     match view.worker.number() {
         Some(number) => format!("w-{number}"),
@@ -123,7 +119,7 @@ fn listed(names: &[String]) -> String {
     if more > 0 { format!("{named} and {more} more") } else { named }
 }
 
-fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> Option<Check> {
+fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> Option<Finding> {
     let mut known: BTreeSet<PathBuf> = BTreeSet::new();
     let (mut merged, mut open, mut with_work, mut unknown) = (0, 0, 0, 0);
     let archived = observer.archived(|worker| worktree_of(worker).is_some());
@@ -151,14 +147,14 @@ fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> O
         (open, "of open workers"),
         (merged, "merged"),
         (with_work, "not merged"),
-        (unknown, "for which git does not tell whether they are merged"),
+        (unknown, "with unknown merge status"),
         (strays.len(), "of unknown origin"),
     ];
     let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    let check = Check::ok("worktrees", format!("{} ({})", parts.join(", "), size.words()));
+    let check = Finding::ok("worktrees", format!("{} ({})", parts.join(", "), size.text()));
     Some(match (merged, with_work + unknown + strays.len()) {
         (0, 0) => check,
-        // It says of each why it stays.
+        // `clean --dry-run` lists the reasons.
         (0, _) => check.fix("orchestrator-boss clean --dry-run"),
         _ => check.fix("orchestrator-boss clean"),
     })
@@ -167,47 +163,47 @@ fn worktrees(overview: &Overview, observer: &Observer, folders: &[PathBuf]) -> O
 /// Returns the worktree that was made for a worker, if it is still there.
 fn worktree_of(worker: &Worker) -> Option<&Path> {
     match &worker.mission.place {
-        Where::Worktree { path, .. } if !worker.worktree_removed && path.exists() => Some(path),
+        Place::Worktree { path, .. } if !worker.worktree_removed && path.exists() => Some(path),
         _ => None,
     }
 }
 
-fn trials(state_root: &Path) -> Option<Check> {
+fn verifications(state_root: &Path) -> Option<Finding> {
     let folders = fs::read_dir(state_root.join("integrations")).into_iter().flatten().flatten().map(|it| it.path());
-    let (going_on, left): (Vec<PathBuf>, Vec<PathBuf>) = folders
+    let (running, left): (Vec<PathBuf>, Vec<PathBuf>) = folders
         .filter(|path| path.is_dir())
         .partition(|path| lease::is_held(&VerificationDir::at(path.clone()).lock()));
     if !left.is_empty() {
         let size = Size::of(left.iter().map(PathBuf::as_path));
-        let says = format!(
-            "{} of integrations that were cut off, {}: nothing of them has landed, and the next server takes them away",
+        let message = format!(
+            "{} of interrupted integrations, {}: nothing was merged, and the next server removes them",
             left.len(),
-            size.words()
+            size.text()
         );
-        return Some(Check::warn("verifications", says));
+        return Some(Finding::warn("verifications", message));
     }
-    (!going_on.is_empty()).then(|| Check::ok("verifications", format!("{} going on", going_on.len())))
+    (!running.is_empty()).then(|| Finding::ok("verifications", format!("{} running", running.len())))
 }
 
-fn salvage(root: &Path) -> Option<Check> {
+fn salvage(root: &Path) -> Option<Finding> {
     let list =
         Git::read(root).args(["for-each-ref", "--format=%(refname)", "refs/orchestrator/salvage"]).text().ok()?;
     let refs: Vec<&str> = list.lines().filter(|line| !line.is_empty()).collect();
     let newest = refs.last()?;
-    // Workers can make refs, and their names may hold what a shell runs.
+    // Workers can create refs, whose names may hold shell commands.
     let (root, newest) = (quoted(root), word(newest));
-    let says = format!(
-        "{} kept under refs/orchestrator/salvage: show one, and delete it when you need it no more",
+    let message = format!(
+        "{} kept under refs/orchestrator/salvage: show them, and delete those that are no longer needed",
         refs.len()
     );
     Some(
-        Check::ok("salvaged work", says)
+        Finding::ok("salvaged work", message)
             .fix(format!("git -C {root} show {newest}"))
             .fix(format!("git -C {root} update-ref -d {newest}")),
     )
 }
 
-/// What folders take on their disks.
+/// The size of folders on disk.
 struct Size {
     bytes: u64,
     until: Instant,
@@ -215,7 +211,7 @@ struct Size {
 }
 
 impl Size {
-    /// Links are not followed.
+    /// Measures folders without following links.
     fn of<'a>(folders: impl IntoIterator<Item = &'a Path>) -> Self {
         let mut size = Self { bytes: 0, until: Instant::now() + COUNTING, is_whole: true };
         let mut folders: Vec<PathBuf> = folders.into_iter().map(Path::to_owned).collect();
@@ -235,7 +231,7 @@ impl Size {
         size
     }
 
-    fn words(&self) -> String {
+    fn text(&self) -> String {
         let least = if self.is_whole { "" } else { "at least " };
         format!("{least}{}", bytes(self.bytes))
     }
@@ -255,7 +251,7 @@ mod tests {
     use crate::store::journal::Journal;
 
     #[test]
-    fn a_worktree_of_a_worker_in_the_history_is_no_strangers() {
+    fn worktree_of_archived_worker_is_known() {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(&folder.path().join("journal"), ServerId::from("s")).unwrap();
         let made = journal.transact(jiff::Timestamp::UNIX_EPOCH, |registry| {
@@ -270,13 +266,13 @@ mod tests {
         (moved.id, moved.status) = (WorkerId::new(7, "moved"), WorkerStatus::Settled(Ending::Completed));
         let path = folder.path().join("worktrees/w-7-moved");
         moved.mission.place =
-            Where::Worktree { path: path.clone(), branch: "o/w-7-moved".to_owned(), base: None, directory: None };
+            Place::Worktree { path: path.clone(), branch: "o/w-7-moved".to_owned(), base: None, directory: None };
         fs::create_dir_all(&path).unwrap();
         History::open(StateDir::at(folder.path()).history()).unwrap().append(&[HistoryRecord::Worker(worker)]).unwrap();
         let mut observer = Observer::open(folder.path(), None).unwrap().unwrap();
         let overview = observer.look().unwrap();
         let found = worktrees(&overview, &observer, &[folder.path().join("worktrees")]).unwrap();
-        assert!(found.says.starts_with("1 not merged ("), "{}", found.says);
+        assert!(found.message.starts_with("1 not merged ("), "{}", found.message);
 
         let mut overview = overview;
         let view = &mut overview.bosses[0].workers[0];
@@ -284,9 +280,9 @@ mod tests {
         unknown.status = WorkerStatus::Settled(Ending::Completed);
         let place = folder.path().join("worktrees/unknown");
         fs::create_dir(&place).unwrap();
-        unknown.mission.place = Where::Worktree { path: place, branch: "o".to_owned(), base: None, directory: None };
+        unknown.mission.place = Place::Worktree { path: place, branch: "o".to_owned(), base: None, directory: None };
         view.merge_is_unknown = true;
         let found = worktrees(&overview, &observer, &[]).unwrap();
-        assert!(found.says.starts_with("1 not merged, 1 for which git does not tell"), "{}", found.says);
+        assert!(found.message.starts_with("1 not merged, 1 with unknown merge status"), "{}", found.message);
     }
 }

@@ -1,4 +1,4 @@
-//! What this machine has left, and the folder in which the state lies.
+//! Checks the resources of this machine and the state directory.
 
 use std::env;
 use std::fs;
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use super::Place;
-use super::check::Check;
+use super::CheckContext;
+use super::check::Finding;
 use crate::attempt::state_dir::state_file;
 use crate::cli::shell::quoted;
 use crate::cli::terminal::bytes;
@@ -17,22 +17,22 @@ use crate::files;
 use crate::mission::entry::FORMAT;
 use crate::process;
 
-/// Each worker takes about 12 of the server.
+/// Free files below which there is a warning. The server needs about 12 for each worker.
 const FEW_FILES: u64 = 256;
 
-pub fn settings(place: &Place) -> Check {
+pub fn settings(context: &CheckContext) -> Finding {
     const NAME: &str = "settings";
-    if let Some(why) = &place.settings_error {
-        let check = Check::bad(NAME, why).stops_all();
-        return match place.named_settings.clone().or_else(default_path).filter(|path| path.exists()) {
+    if let Some(why) = &context.settings_error {
+        let check = Finding::bad(NAME, why).stops_all();
+        return match context.named_settings.clone().or_else(default_path).filter(|path| path.exists()) {
             Some(path) => check.fix(edit(&path)),
             None => check,
         };
     }
-    match place.named_settings.clone().or_else(default_path) {
-        Some(path) if path.exists() => Check::ok(NAME, path.display().to_string()),
-        Some(path) => Check::ok(NAME, format!("none, so the defaults count ({} would be read)", path.display())),
-        None => Check::warn(NAME, "there is no home folder to look for them in: set HOME"),
+    match context.named_settings.clone().or_else(default_path) {
+        Some(path) if path.exists() => Finding::ok(NAME, path.display().to_string()),
+        Some(path) => Finding::ok(NAME, format!("none, so the defaults apply ({} would be read)", path.display())),
+        None => Finding::warn(NAME, "cannot find the home directory: set HOME"),
     }
 }
 
@@ -40,83 +40,85 @@ fn edit(file: &Path) -> String {
     format!("\"${{EDITOR:-vi}}\" {}", quoted(file))
 }
 
-/// May hang, if the file system does.
-pub fn state(place: &Place) -> Vec<Check> {
+/// Checks the state directory. Hangs if its file system does.
+pub fn state(context: &CheckContext) -> Vec<Finding> {
     const NAME: &str = "state";
-    let root = &place.state_root;
+    let root = &context.state_root;
     let mut checks = Vec::new();
     let at = root.display();
     match fs::symlink_metadata(root) {
         Ok(found) if found.is_symlink() && root.ends_with(".orchestrator") => {
             checks.push(
-                Check::bad(NAME, format!("{at} is a link, and nothing is written through one"))
+                Finding::bad(NAME, format!("{at} is a link, which is not allowed"))
                     .fix(format!("rm {}", quoted(root)))
                     .stops_all(),
             );
         }
         Ok(found) if !found.is_dir() && !found.is_symlink() => {
             checks.push(
-                Check::bad(NAME, format!("{at} is no folder")).fix(format!("mv {0} {0}.old", quoted(root))).stops_all(),
+                Finding::bad(NAME, format!("{at} is not a folder"))
+                    .fix(format!("mv {0} {0}.old", quoted(root)))
+                    .stops_all(),
             );
         }
         _ if !is_writable(root) => {
             checks.push(
-                Check::bad(NAME, format!("{at} cannot be written"))
+                Finding::bad(NAME, format!("{at} is not writable"))
                     .fix(format!("sudo chown -R \"$(id -un)\" {}", quoted(nearest(root))))
                     .stops_all(),
             );
         }
         Ok(found) if found.permissions().mode() & 0o077 != 0 && root.ends_with(".orchestrator") => {
             checks.push(
-                Check::warn(NAME, format!("{at} can be seen by others on this machine (the next server mends it)"))
+                Finding::warn(NAME, format!("{at} is readable by other users (the next server fixes it)"))
                     .fix(format!("chmod 700 {}", quoted(root))),
             );
         }
-        Ok(_) => checks.push(Check::ok(NAME, format!("{at}"))),
-        Err(_) => checks.push(Check::ok(NAME, format!("{at} will be made by the first mission"))),
+        Ok(_) => checks.push(Finding::ok(NAME, format!("{at}"))),
+        Err(_) => checks.push(Finding::ok(NAME, format!("the first mission creates {at}"))),
     }
     checks.extend(newer_state(root));
     if let Some(kind) = process::network_file_system(root) {
         checks.push(
-            Check::warn(
+            Finding::warn(
                 "file system",
-                format!("{at} lies on {kind}, where locks may not hold: keep the state on a local disk"),
+                format!("{at} is on {kind}, where locks may fail: keep the state on a local disk"),
             )
             .fix("export ORCHESTRATOR_STATE_DIR=\"$HOME/.local/state/orchestrator-boss/$(basename \"$PWD\")\""),
         );
     }
-    checks.push(disk("disk", root, &place.settings));
+    checks.push(disk("disk", root, &context.settings));
     checks
 }
 
-/// The journal says the same of itself when the workers are looked at.
-fn newer_state(root: &Path) -> Option<Check> {
+/// Checks the version of the state file. The check of the workers covers the journal.
+fn newer_state(root: &Path) -> Option<Finding> {
     let path = state_file(root);
-    let told: serde_json::Value = files::read_json(&path).ok().flatten()?;
-    let found = told.get("version")?.as_u64().filter(|version| *version > u64::from(FORMAT))?;
-    let says = format!(
+    let state: serde_json::Value = files::read_json(&path).ok().flatten()?;
+    let found = state.get("version")?.as_u64().filter(|version| *version > u64::from(FORMAT))?;
+    let message = format!(
         "{} was written by a newer orchestrator-boss (version {found}; this one knows {FORMAT}): use that one, or another \
          --state-dir",
         path.display()
     );
-    Some(Check::bad("state file", says).stops_all())
+    Some(Finding::bad("state file", message).stops_all())
 }
 
-pub fn disk(name: &str, root: &Path, settings: &Settings) -> Check {
+pub fn disk(name: &str, root: &Path, settings: &Settings) -> Finding {
     let floor = settings.min_free_disk_mib;
     match process::free_disk_bytes(root) {
-        None => Check::warn(name, "the system does not tell what is free"),
+        None => Finding::warn(name, "the system does not report the free amount"),
         Some(free) if free >> 20 < floor => too_little(name, "free", free, floor, "min_free_disk_mib"),
-        Some(free) => Check::ok(name, format!("{} free at {}", bytes(free), root.display())),
+        Some(free) => Finding::ok(name, format!("{} free at {}", bytes(free), root.display())),
     }
 }
 
-fn too_little(name: &str, what: &str, free: u64, floor_mib: u64, setting: &str) -> Check {
-    let says = format!("{} {what}, and nothing starts below {} ({setting})", bytes(free), bytes(floor_mib << 20));
-    Check::bad(name, says).stops_all()
+fn too_little(name: &str, what: &str, free: u64, floor_mib: u64, setting: &str) -> Finding {
+    let message = format!("{} {what}, and no worker starts below {} ({setting})", bytes(free), bytes(floor_mib << 20));
+    Finding::bad(name, message).stops_all()
 }
 
-pub fn machine(settings: &Settings) -> Vec<Check> {
+pub fn machine(settings: &Settings) -> Vec<Finding> {
     let mut checks = vec![memory(settings), processes(settings), files()];
     if settings.max_workers == Some(0) {
         let is_variable = env::var_os("ORCHESTRATOR_MAX_WORKERS").is_some_and(|value| !value.is_empty());
@@ -124,60 +126,61 @@ pub fn machine(settings: &Settings) -> Vec<Check> {
             (Some(file), false) => ("max_workers", edit(file)),
             _ => ("ORCHESTRATOR_MAX_WORKERS", "unset ORCHESTRATOR_MAX_WORKERS".to_owned()),
         };
-        checks.push(Check::bad("workers", format!("{set} is 0: nothing starts")).fix(fix).stops_all());
+        checks.push(Finding::bad("workers", format!("{set} is 0: no worker starts")).fix(fix).stops_all());
     }
     if let Some(tag) = process::inherited_tag().filter(|tag| process::depth_of(tag) >= settings.max_depth) {
-        let says = format!("this is a worker of another orchestrator ({tag}), and workers lead no workers (max_depth)");
-        checks.push(Check::bad("depth", says).stops_all());
+        let message =
+            format!("this is a worker of another orchestrator ({tag}), and workers do not manage workers (max_depth)");
+        checks.push(Finding::bad("depth", message).stops_all());
     }
     checks
 }
 
-fn memory(settings: &Settings) -> Check {
+fn memory(settings: &Settings) -> Finding {
     const NAME: &str = "memory";
     let floor = settings.min_free_memory_mib;
     match process::free_memory_bytes() {
-        None => Check::warn(NAME, "the system does not tell what is free"),
+        None => Finding::warn(NAME, "the system does not report the free amount"),
         Some(free) if free >> 20 < floor => too_little(NAME, "free", free, floor, "min_free_memory_mib"),
         Some(free) => {
             let total = process::total_memory_bytes().map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
-            Check::ok(NAME, format!("{} free{total}", bytes(free)))
+            Finding::ok(NAME, format!("{} free{total}", bytes(free)))
         }
     }
 }
 
-fn processes(settings: &Settings) -> Check {
+fn processes(settings: &Settings) -> Finding {
     const NAME: &str = "processes";
     let floor = settings.min_free_processes;
     match process::free_processes() {
-        None => Check::warn(NAME, "the system does not tell how many more there may be"),
+        None => Finding::warn(NAME, "the system does not report the limit"),
         Some(free) if free < floor => {
-            let says = format!("{free} more may be started, and nothing starts below {floor} (min_free_processes)");
-            Check::bad(NAME, says).fix("ulimit -u unlimited").stops_all()
+            let message =
+                format!("{free} more can be started, and no worker starts below {floor} (min_free_processes)");
+            Finding::bad(NAME, message).fix("ulimit -u unlimited").stops_all()
         }
-        Some(free) => Check::ok(NAME, format!("{free} more may be started")),
+        Some(free) => Finding::ok(NAME, format!("{free} more can be started")),
     }
 }
 
-fn files() -> Check {
+fn files() -> Finding {
     const NAME: &str = "open files";
     match process::free_files() {
-        None => Check::ok(NAME, "no limit is told"),
-        Some(free) if free < FEW_FILES => Check::warn(
-            NAME,
-            format!("{free} more may be opened by a process; a server wants about 12 for each worker"),
-        )
-        .fix("ulimit -n 4096"),
-        Some(free) => Check::ok(NAME, format!("{free} more may be opened by a process")),
+        None => Finding::ok(NAME, "no limit"),
+        Some(free) if free < FEW_FILES => {
+            Finding::warn(NAME, format!("a process can open {free} more; a server needs about 12 for each worker"))
+                .fix("ulimit -n 4096")
+        }
+        Some(free) => Finding::ok(NAME, format!("a process can open {free} more")),
     }
 }
 
-/// Of a folder that is not there yet, the nearest above it that is.
+/// Returns the folder, or its nearest ancestor that exists.
 pub fn nearest(folder: &Path) -> &Path {
     folder.ancestors().find(|folder| fs::symlink_metadata(folder).is_ok()).unwrap_or(folder)
 }
 
-/// Whether something can be made in it. Nothing is, to find out.
+/// Returns whether a file could be created in the folder. Creates nothing.
 pub fn is_writable(folder: &Path) -> bool {
     access(nearest(folder), Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }

@@ -6,12 +6,12 @@
 
 mod agents;
 mod check;
+mod checkout;
 mod clients;
 mod git;
 mod leftovers;
 mod machine;
 mod plugin;
-mod trial;
 
 use std::env;
 use std::path::PathBuf;
@@ -23,12 +23,14 @@ use serde_json::json;
 use unicode_width::UnicodeWidthStr;
 
 use self::agents::Usable;
-use self::check::{Check, Look, Mark, begin};
-use super::out::{self, End};
+use self::check::{BackgroundCheck, Finding, Severity, start};
 use super::places::Places;
-use super::status::wrap_whole;
 use super::terminal::{self, Tone, paint};
+use super::text::wrap_whole;
+use crate::cli::error::CliError;
 use crate::cli::hint;
+use crate::cli::output;
+use crate::cli::sanitize;
 use crate::config::Settings;
 use crate::git::Repository;
 use crate::orchestrator::state_root;
@@ -44,14 +46,14 @@ Examples:
   orchestrator-boss doctor
   orchestrator-boss doctor --json
 
-It makes and removes a worktree in a scratch place, and asks each agent CLI for
-its version and login; it changes nothing, but the CLIs may write caches.
+Creates and removes a scratch worktree, and asks each agent CLI for its version
+and login. It changes nothing, but the CLIs may write caches.
 
 Exit codes:
-  0    a run would work; there may be warnings
-  1    it would not
+  0    workers can run; there may be warnings
+  1    workers cannot run
   2    wrong usage
-  3    it could work: of no agent CLI is it known that it works and is logged in")]
+  3    unknown: no agent CLI is known to work and to be logged in")]
 pub(super) struct DoctorArgs {
     /// Print one JSON object
     #[arg(long)]
@@ -59,7 +61,7 @@ pub(super) struct DoctorArgs {
 }
 
 /// The place to check, with the facts that all topics need.
-struct Place {
+struct CheckContext {
     named_settings: Option<PathBuf>,
     /// The settings; the defaults if the file could not be read.
     settings: Settings,
@@ -72,7 +74,7 @@ struct Place {
 /// A topic with its findings.
 struct Topic {
     name: &'static str,
-    checks: Vec<Check>,
+    checks: Vec<Finding>,
 }
 
 struct Verdict {
@@ -101,19 +103,19 @@ impl Verdict {
     fn words(&self) -> String {
         let Usable { surely, maybe, is_silent } = &self.usable;
         if !self.stops.is_empty() {
-            return format!("A run would not work: look at {}.", self.stops.join(", "));
+            return format!("Workers cannot run: check {}.", self.stops.join(", "));
         }
         let unknown = match maybe.len() {
-            _ if *is_silent => "not all about that is known",
-            1 => "whether it is logged in is not known",
-            _ => "whether they are logged in is not known",
+            _ if *is_silent => "not everything could be checked",
+            1 => "its login is unknown",
+            _ => "their logins are unknown",
         };
         match (&surely[..], &maybe[..]) {
-            ([], []) => "A run would not work: no agent CLI can be used.".to_owned(),
-            (surely, []) => format!("A run would work with: {}.", surely.join(", ")),
-            ([], maybe) => format!("A run could work with: {} ({unknown}).", maybe.join(", ")),
+            ([], []) => "Workers cannot run: no agent CLI is usable.".to_owned(),
+            (surely, []) => format!("Workers can run with: {}.", surely.join(", ")),
+            ([], maybe) => format!("Workers may run with: {} ({unknown}).", maybe.join(", ")),
             (surely, maybe) => format!(
-                "A run would work with: {}. It could work with: {} ({unknown}).",
+                "Workers can run with: {}. They may run with: {} ({unknown}).",
                 surely.join(", "),
                 maybe.join(", ")
             ),
@@ -122,70 +124,68 @@ impl Verdict {
 }
 
 pub(super) fn run(args: &DoctorArgs, places: &Places) -> ExitCode {
-    out::run(async {
+    output::run(async {
         let places = places.clone();
-        let looking = tokio::task::spawn_blocking(move || look(places));
-        let looking =
-            out::with_progress(|| "looking at git, the agents, this machine and what is left".to_owned(), looking);
-        let (topics, verdict) = looking.await.map_err(|error| End::Failed(error.to_string()))?;
-        let printed = match args.json {
-            true => out::json(&as_json(&topics, &verdict)),
-            false => print(&topics, &verdict),
-        };
+        let checking = tokio::task::spawn_blocking(move || check_all(places));
+        let checking =
+            output::with_progress(|| "checking git, the agents, this machine and earlier runs".to_owned(), checking);
+        let (topics, verdict) = checking.await.map_err(|error| CliError::Failed(error.to_string()))?;
+        let printed = if args.json { output::json(&as_json(&topics, &verdict)) } else { print(&topics, &verdict) };
         match printed {
             // A caller that closed stdout still needs the exit status.
-            Ok(()) | Err(End::Closed) => Ok(verdict.exit_code()),
+            Ok(()) | Err(CliError::ClosedPipe) => Ok(verdict.exit_code()),
             Err(error) => Err(error),
         }
     })
 }
 
-fn look(places: Places) -> (Vec<Topic>, Verdict) {
-    let Some(place) = begin(move || Place::find(places)).end(LIMIT) else {
-        let hangs = Check::bad("here", "the current directory does not answer: its disk or network hangs").stops_all();
+fn check_all(places: Places) -> (Vec<Topic>, Verdict) {
+    let Some(context) = start(move || CheckContext::find(places)).finish(LIMIT) else {
+        let hangs =
+            Finding::bad("here", "the current directory does not respond: its disk or network hangs").stops_all();
         let verdict = Verdict { usable: Usable::default(), stops: vec!["here".to_owned()] };
         return (vec![Topic { name: "place", checks: vec![hangs] }], verdict);
     };
-    let place = Arc::new(place);
-    let beside = |look: fn(&Place) -> Vec<Check>| {
-        let place = Arc::clone(&place);
-        begin(move || look(&place))
+    let context = Arc::new(context);
+    let in_background = |check: fn(&CheckContext) -> Vec<Finding>| {
+        let context = Arc::clone(&context);
+        start(move || check(&context))
     };
-    let git = beside(git::look);
+    let git = in_background(git::check_all);
     let agents = {
-        let place = Arc::clone(&place);
-        begin(move || agents::look(&place.settings))
+        let context = Arc::clone(&context);
+        start(move || agents::check_all(&context.settings))
     };
-    let state = beside(machine::state);
-    let machine = beside(|place| machine::machine(&place.settings));
-    let clients = beside(|place| clients::look(&place.directory));
-    let left = beside(leftovers::look);
+    let state = in_background(machine::state);
+    let machine = in_background(|context| machine::machine(&context.settings));
+    let clients = in_background(|context| clients::check_all(&context.directory));
+    let left = in_background(leftovers::check_all);
 
-    let mut here = vec![machine::settings(&place)];
-    here.extend(ended(state, "state", true));
-    let (agents, usable) = agents.end(LIMIT).unwrap_or_else(|| (vec![hangs("agents")], Usable::default()));
+    let mut place = vec![machine::settings(&context)];
+    place.extend(finish(state, "state", true));
+    let (agents, usable) = agents.finish(LIMIT).unwrap_or_else(|| (vec![hangs("agents")], Usable::default()));
     let topics = vec![
-        Topic { name: "git", checks: ended(git, "git", true) },
+        Topic { name: "git", checks: finish(git, "git", true) },
         Topic { name: "agents", checks: agents },
-        Topic { name: "place", checks: here },
-        Topic { name: "machine", checks: ended(machine, "machine", false) },
-        Topic { name: "clients", checks: ended(clients, "clients", false) },
-        Topic { name: "left over", checks: ended(left, "left over", false) },
+        Topic { name: "place", checks: place },
+        Topic { name: "machine", checks: finish(machine, "machine", false) },
+        Topic { name: "clients", checks: finish(clients, "clients", false) },
+        Topic { name: "left over", checks: finish(left, "left over", false) },
     ];
     let stops = topics.iter().flat_map(|topic| &topic.checks).filter(|check| check.stops_all);
     let stops = stops.map(|check| check.name.clone()).collect();
     (topics, Verdict { usable, stops })
 }
 
-fn ended(look: Look<Vec<Check>>, name: &str, stops_all: bool) -> Vec<Check> {
-    look.end(LIMIT).unwrap_or_else(|| vec![Check { stops_all, ..hangs(name) }])
+fn finish(check: BackgroundCheck<Vec<Finding>>, name: &str, stops_all: bool) -> Vec<Finding> {
+    check.finish(LIMIT).unwrap_or_else(|| vec![Finding { stops_all, ..hangs(name) }])
 }
 
-fn hangs(name: &str) -> Check {
-    Check::bad(name, format!("no answer within {} s: a disk, a network or a program hangs", LIMIT.as_secs()))
+fn hangs(name: &str) -> Finding {
+    Finding::bad(name, format!("no answer within {} s: a disk, a network or a program hangs", LIMIT.as_secs()))
 }
 
-impl Place {
+impl CheckContext {
     fn find(Places { config, state_dir }: Places) -> Self {
         let loaded = Settings::load(config.as_deref());
         let settings_error = loaded.as_ref().err().map(|error| hint::of(error));
@@ -199,36 +199,37 @@ impl Place {
     }
 }
 
-fn print(topics: &[Topic], verdict: &Verdict) -> Result<(), End> {
+fn print(topics: &[Topic], verdict: &Verdict) -> Result<(), CliError> {
     let width =
         topics.iter().flat_map(|topic| &topic.checks).map(|check| check.name.chars().count()).max().unwrap_or(0);
     for topic in topics.iter().filter(|topic| !topic.checks.is_empty()) {
-        out::line(&paint(Tone::Strong, topic.name))?;
+        output::line(&paint(Tone::Strong, topic.name))?;
         for check in &topic.checks {
-            let (tone, mark) = match check.mark {
-                Mark::Ok => (Tone::Good, "✓ ok  "),
-                Mark::Note => (Tone::Quiet, "· note"),
-                Mark::Warn => (Tone::Waiting, "! warn"),
-                Mark::Bad => (Tone::Bad, "✗ bad "),
+            let (tone, severity) = match check.severity {
+                Severity::Ok => (Tone::Good, "✓ ok  "),
+                Severity::Note => (Tone::Quiet, "· note"),
+                Severity::Warn => (Tone::Waiting, "! warn"),
+                Severity::Bad => (Tone::Bad, "✗ bad "),
             };
             // An error may have several lines: one about the settings file quotes the file.
-            let says = out::harmless(check.says.trim_end());
+            let message = sanitize::text(check.message.trim_end());
             let indent = " ".repeat(width + 12);
             let room = terminal::is_terminal().then(|| terminal::width().saturating_sub(indent.len()).max(LEAST_ROOM));
-            let mut lines = says.lines().flat_map(|line| wrapped(line, room));
+            let mut lines = message.lines().flat_map(|line| wrapped(line, room));
             let first = lines.next().unwrap_or_default();
-            out::line(&format!("  {}  {:width$}  {first}", paint(tone, mark), out::harmless(&check.name)))?;
-            lines.try_for_each(|line| out::line(&format!("{indent}{line}")))?;
-            let fix = |command: &String| out::line(&format!("{indent}{}", paint(Tone::Busy, &out::harmless(command))));
+            output::line(&format!("  {}  {:width$}  {first}", paint(tone, severity), sanitize::text(&check.name)))?;
+            lines.try_for_each(|line| output::line(&format!("{indent}{line}")))?;
+            let fix =
+                |command: &String| output::line(&format!("{indent}{}", paint(Tone::Busy, &sanitize::text(command))));
             check.fix.iter().try_for_each(fix)?;
         }
-        out::line("")?;
+        output::line("")?;
     }
     let tone = if verdict.works() { Tone::Good } else { Tone::Bad };
-    out::line(&paint(tone, &out::harmless(&verdict.words())))
+    output::line(&paint(tone, &sanitize::text(&verdict.words())))
 }
 
-/// Minimum width for wrapped text, in columns; narrower text is hard to read.
+/// Minimum width for wrapped text, in columns.
 const LEAST_ROOM: usize = 24;
 
 /// Breaks a line between words if it is wider than `room`. A path stays whole, so that it can be copied.
@@ -258,28 +259,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_verdict_names_who_would_work_or_what_is_in_the_way() {
+    fn verdict_names_usable_agents_or_obstacles() {
         let list = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
         let verdict = |surely: &[&str], maybe: &[&str], stops: &[&str]| Verdict {
             usable: Usable { surely: list(surely), maybe: list(maybe), is_silent: false },
             stops: list(stops),
         };
-        assert_eq!(verdict(&["codex", "claudecode"], &[], &[]).words(), "A run would work with: codex, claudecode.");
+        assert_eq!(verdict(&["codex", "claudecode"], &[], &[]).words(), "Workers can run with: codex, claudecode.");
         let unknown = verdict(&[], &["gemini"], &[]);
-        assert_eq!(unknown.words(), "A run could work with: gemini (whether it is logged in is not known).");
+        assert_eq!(unknown.words(), "Workers may run with: gemini (its login is unknown).");
         assert!(!unknown.works() && unknown.could_work());
-        assert!(
-            verdict(&["a"], &["b", "c"], &[])
-                .words()
-                .ends_with("with: b, c (whether they are logged in is not known).")
-        );
+        assert!(verdict(&["a"], &["b", "c"], &[]).words().ends_with("with: b, c (their logins are unknown)."));
         assert!(!verdict(&[], &[], &[]).works());
         let stopped = verdict(&["codex"], &[], &["disk"]);
-        assert!(!stopped.works() && !stopped.could_work() && stopped.words().contains("look at disk"));
+        assert!(!stopped.works() && !stopped.could_work() && stopped.words().contains("check disk"));
     }
 
     #[test]
-    fn a_line_is_broken_between_words_and_a_path_stays_whole() {
+    fn wrapping_keeps_paths_whole() {
         let path = "/a/very/long/path/that/is/wider/than/the/room";
         let line = format!("the file {path} is not there, and so on");
         assert_eq!(wrapped(&line, Some(24)), ["the file", path, "is not there, and so on"]);

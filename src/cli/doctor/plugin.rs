@@ -4,7 +4,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use super::check::Check;
+use super::check::Finding;
 use crate::cli::setup::plugin::Plugin;
 use crate::cli::shell::quoted;
 
@@ -12,30 +12,31 @@ const NAME: &str = "plugin";
 const PROGRAM: &str = "orchestrator-boss";
 
 /// Checks the plugin; returns `None` if Claude Code has none. `setup`: Claude Code also has an entry made by `setup`.
-pub fn look(project: &Path, setup: bool) -> Option<Check> {
+pub fn check_all(project: &Path, setup: bool) -> Option<Finding> {
     Some(check(&Plugin::find(project)?, &etcetera::home_dir().ok()?, setup))
 }
 
-fn check(plugin: &Plugin, home: &Path, setup: bool) -> Check {
+fn check(plugin: &Plugin, home: &Path, setup: bool) -> Finding {
     let name = &plugin.name;
     if !plugin.is_enabled {
-        return Check::note(NAME, format!("Claude Code has {name}, switched off"));
+        return Finding::note(NAME, format!("Claude Code has {name}, disabled"));
     }
     if !plugin.is_installed {
-        return Check::warn(NAME, format!("Claude Code's settings name {name}, which is not installed"))
+        return Finding::warn(NAME, format!("Claude Code's settings name {name}, which is not installed"))
             .fix(format!("claude plugin install {name}"));
     }
     if setup {
-        let says =
+        let message =
             "Claude Code starts this server twice, by the plugin and by setup's entry: its agent has each tool twice";
-        return Check::warn(NAME, says)
+        return Finding::warn(NAME, message)
             .fix("orchestrator-boss setup claude --remove")
             .fix(format!("claude plugin disable {name}"));
     }
     match program(home) {
-        Some(path) => Check::ok(NAME, format!("Claude Code starts {} by {name}", path.display())),
-        None => Check::bad(NAME, format!("Claude Code has {name}, which does not find {PROGRAM}: it is on no PATH"))
-            .fix(link()),
+        Some(path) => Finding::ok(NAME, format!("Claude Code starts {} by {name}", path.display())),
+        None => {
+            Finding::bad(NAME, format!("Claude Code has {name}, which does not find {PROGRAM} on the PATH")).fix(link())
+        }
     }
 }
 

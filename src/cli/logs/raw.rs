@@ -1,37 +1,38 @@
-//! The bytes of one file, as they are; on a terminal without what would move it.
+//! Prints the bytes of one file. On a terminal, control sequences are removed.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-use crate::cli::harmless::Harmless;
-use crate::cli::out::{self, End};
+use crate::cli::error::CliError;
+use crate::cli::sanitize::Sanitizer;
 use crate::cli::terminal;
 
 const CHUNK: usize = 64 * 1024;
 
-pub(super) struct Raw {
+pub(super) struct RawOutput {
     path: PathBuf,
     file: Option<File>,
     out: Box<dyn Write>,
 }
 
-impl Raw {
+impl RawOutput {
     pub fn new(path: PathBuf) -> Self {
-        let out: Box<dyn Write> = match terminal::is_terminal() {
-            true => Box::new(Harmless::new(io::stdout(), false)),
-            false => Box::new(io::stdout()),
+        let out: Box<dyn Write> = if terminal::is_terminal() {
+            Box::new(Sanitizer::new(io::stdout(), false))
+        } else {
+            Box::new(io::stdout())
         };
         Self { path, file: None, out }
     }
 
-    /// Whether there was anything to read from yet.
+    /// Returns whether the file existed at the last read.
     pub fn is_open(&self) -> bool {
         self.file.is_some()
     }
 
-    /// All that is there and was not shown yet.
-    pub async fn show(&mut self) -> Result<(), End> {
+    /// Prints everything that was added since the last call.
+    pub async fn show(&mut self) -> Result<(), CliError> {
         if self.file.is_none() {
             self.file = self.open()?;
         }
@@ -40,14 +41,14 @@ impl Raw {
         loop {
             let count = file.read(&mut chunk).map_err(|error| cannot_read(&self.path, &error))?;
             if count == 0 {
-                return self.out.flush().map_err(out::closed);
+                return self.out.flush().map_err(CliError::from);
             }
-            self.out.write_all(&chunk[..count]).map_err(out::closed)?;
+            self.out.write_all(&chunk[..count]).map_err(CliError::from)?;
             tokio::task::yield_now().await;
         }
     }
 
-    fn open(&self) -> Result<Option<File>, End> {
+    fn open(&self) -> Result<Option<File>, CliError> {
         match File::open(&self.path) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -56,6 +57,6 @@ impl Raw {
     }
 }
 
-fn cannot_read(path: &std::path::Path, error: &io::Error) -> End {
-    End::Failed(format!("could not read {}: {error}", path.display()))
+fn cannot_read(path: &std::path::Path, error: &io::Error) -> CliError {
+    CliError::Failed(format!("cannot read {}: {error}", path.display()))
 }

@@ -1,5 +1,5 @@
-//! What was said and done in one attempt, as much of it as has room: its beginning and its end. Of a log of any length
-//! only so much is read.
+//! Reads the conversation of one attempt: its beginning and its end, as far as there is room. It never reads more of a
+//! log than that.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -26,28 +26,28 @@ const MARKUP: usize = 160;
 
 #[derive(Debug, Default)]
 pub struct Conversation {
-    pub items: Vec<Item>,
-    /// Where items were left out: before this one.
+    pub items: Vec<ConversationItem>,
+    /// The index before which items were left out.
     pub gap: Option<usize>,
-    /// The whole of it.
+    /// The complete log.
     pub log: PathBuf,
 }
 
 #[derive(Debug)]
-pub struct Item {
+pub struct ConversationItem {
     pub at: Timestamp,
-    pub what: What,
+    pub what: ItemKind,
 }
 
 #[derive(Debug, PartialEq)]
-pub enum What {
+pub enum ItemKind {
     Said(String),
     Thought(String),
-    /// A command or another tool, and how that ended, if it did.
+    /// A command or another tool, and its result once it has ended.
     Ran {
         tool: String,
         what: String,
-        end: Option<End>,
+        end: Option<ToolResult>,
     },
     Edited(String),
     /// A message from the boss or the user.
@@ -60,7 +60,7 @@ pub enum What {
 }
 
 #[derive(Debug, PartialEq)]
-pub struct End {
+pub struct ToolResult {
     /// `exit 1`, `ok`.
     pub how: String,
     pub is_bad: bool,
@@ -68,7 +68,7 @@ pub struct End {
 }
 
 impl Conversation {
-    /// `room`: most bytes of HTML, about.
+    /// Reads the conversation of an attempt. `room`: approximate maximum of bytes of HTML.
     pub fn of(attempt: &AttemptDir, room: usize) -> Self {
         let log = attempt.events();
         let (head, tail) = read_ends(&log, room as u64).unwrap_or_default();
@@ -77,7 +77,7 @@ impl Conversation {
         let (items, gap) = match tail.as_deref().map(events) {
             None => (items(head, &inbox_entries), None),
             Some(tail) => {
-                // What was written between the two is left out with what happened there.
+                // Messages in the gap are left out with its events.
                 let until = head.last().map_or(Timestamp::MIN, |event| event.at);
                 let from = tail.first().map_or(Timestamp::MAX, |event| event.at);
                 let early: Vec<InboxEntry> =
@@ -95,7 +95,7 @@ impl Conversation {
     }
 }
 
-/// The beginning and the end of the file; no end where the beginning is all of it.
+/// Reads the beginning and the end of a file; no end if the beginning is the whole file.
 fn read_ends(path: &Path, room: u64) -> io::Result<(Vec<u8>, Option<Vec<u8>>)> {
     let (most_of_head, most_of_tail) = (room * READ_HEAD, room * READ_TAIL);
     let mut file = File::open(path)?;
@@ -112,39 +112,43 @@ fn read_ends(path: &Path, room: u64) -> io::Result<(Vec<u8>, Option<Vec<u8>>)> {
     Ok((head, Some(tail)))
 }
 
-/// Lines that are no events (half of one, at the edge of what was read) are passed over.
+/// Parses the events of a log. Lines that are no events, such as half a line at the edge, are skipped.
 fn events(log: &[u8]) -> Vec<LoggedEvent> {
     log.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
-fn items(events: Vec<LoggedEvent>, inbox_entries: &[InboxEntry]) -> Vec<Item> {
-    let mut items: Vec<Item> = Vec::new();
+fn items(events: Vec<LoggedEvent>, inbox_entries: &[InboxEntry]) -> Vec<ConversationItem> {
+    let mut items: Vec<ConversationItem> = Vec::new();
     let mut running: HashMap<String, usize> = HashMap::new();
     for LoggedEvent { at, event } in events {
         if let AgentEvent::ToolEnded { id, ok, exit_code, output } = event {
             let end = Some(ended(ok, exit_code, &output));
             match running.remove(&id).and_then(|at| items.get_mut(at)) {
-                Some(Item { what: What::Ran { end: open, .. }, .. }) => *open = end,
-                _ => items.push(Item { at, what: What::Ran { tool: String::new(), what: String::new(), end } }),
+                Some(ConversationItem { what: ItemKind::Ran { end: open, .. }, .. }) => *open = end,
+                _ => items.push(ConversationItem {
+                    at,
+                    what: ItemKind::Ran { tool: String::new(), what: String::new(), end },
+                }),
             }
             continue;
         }
         if let AgentEvent::ToolStarted { id, .. } = &event {
             running.insert(id.clone(), items.len());
         }
-        items.extend(what(event).map(|what| Item { at, what }));
+        items.extend(what(event).map(|what| ConversationItem { at, what }));
     }
     for inbox_entry in inbox_entries {
         if let Instruction::Message { text, .. } = &inbox_entry.instruction {
-            let message = What::Message { by: inbox_entry.by, text: text::head(&text::clean(text), SAID).into_owned() };
+            let message =
+                ItemKind::Message { by: inbox_entry.by, text: text::head(&text::clean(text), SAID).into_owned() };
             let place = items.iter().position(|item| item.at > inbox_entry.at).unwrap_or(items.len());
-            items.insert(place, Item { at: inbox_entry.at, what: message });
+            items.insert(place, ConversationItem { at: inbox_entry.at, what: message });
         }
     }
     items
 }
 
-fn ended(ok: Option<bool>, exit_code: Option<i32>, output: &str) -> End {
+fn ended(ok: Option<bool>, exit_code: Option<i32>, output: &str) -> ToolResult {
     let how = match (exit_code, ok) {
         (Some(code), _) => format!("exit {code}"),
         (None, Some(true)) => "ok".to_owned(),
@@ -152,20 +156,20 @@ fn ended(ok: Option<bool>, exit_code: Option<i32>, output: &str) -> End {
         (None, None) => "ended".to_owned(),
     };
     let is_bad = exit_code.map_or(ok == Some(false), |code| code != 0);
-    End { how, is_bad, output: text::tail(text::clean(output).trim_end(), PRINTED).into_owned() }
+    ToolResult { how, is_bad, output: text::tail(text::clean(output).trim_end(), PRINTED).into_owned() }
 }
 
-fn what(event: AgentEvent) -> Option<What> {
+fn what(event: AgentEvent) -> Option<ItemKind> {
     let said = |text: &str| text::head(text::clean(text).trim(), SAID).into_owned();
     let line = |text: &str| text::head(&text::clean(text).replace('\n', " "), LINE).into_owned();
     Some(match event {
-        AgentEvent::Said { text } => What::Said(said(&text)),
-        AgentEvent::Thought { text } => What::Thought(said(&text)),
-        AgentEvent::ToolStarted { tool, what, .. } => What::Ran { tool: line(&tool), what: line(&what), end: None },
-        AgentEvent::Edited { paths } => What::Edited(line(&paths.join(", "))),
-        AgentEvent::Denied { what } => What::Note(line(&format!("was not permitted: {what}"))),
-        AgentEvent::Retrying { failure, .. } => What::Note(line(&format!("tries again after: {}", failure.message))),
-        AgentEvent::Warning { text } => What::Note(line(&text)),
+        AgentEvent::Said { text } => ItemKind::Said(said(&text)),
+        AgentEvent::Thought { text } => ItemKind::Thought(said(&text)),
+        AgentEvent::ToolStarted { tool, what, .. } => ItemKind::Ran { tool: line(&tool), what: line(&what), end: None },
+        AgentEvent::Edited { paths } => ItemKind::Edited(line(&paths.join(", "))),
+        AgentEvent::Denied { what } => ItemKind::Note(line(&format!("not permitted: {what}"))),
+        AgentEvent::Retrying { failure, .. } => ItemKind::Note(line(&format!("retrying after: {}", failure.message))),
+        AgentEvent::Warning { text } => ItemKind::Note(line(&text)),
         AgentEvent::Session { .. }
         | AgentEvent::ToolEnded { .. }
         | AgentEvent::Received { .. }
@@ -175,8 +179,8 @@ fn what(event: AgentEvent) -> Option<What> {
     })
 }
 
-/// A third of the room for how it began, the rest for how it ended.
-fn fit(items: Vec<Item>, gap: Option<usize>, room: usize) -> (Vec<Item>, Option<usize>) {
+/// Cuts items in the middle: a third of the room is for the beginning, the rest for the end.
+fn fit(items: Vec<ConversationItem>, gap: Option<usize>, room: usize) -> (Vec<ConversationItem>, Option<usize>) {
     let sizes: Vec<usize> = items.iter().map(size).collect();
     if gap.is_none() && sizes.iter().sum::<usize>() <= room {
         return (items, None);
@@ -201,12 +205,14 @@ fn fitting<'a>(sizes: impl Iterator<Item = &'a usize>, mut room: usize) -> usize
     sizes.take_while(fits).count()
 }
 
-fn size(item: &Item) -> usize {
+fn size(item: &ConversationItem) -> usize {
     let texts = match &item.what {
-        What::Said(text) | What::Thought(text) | What::Edited(text) | What::Message { text, .. } | What::Note(text) => {
-            text::escaped_len(text)
-        }
-        What::Ran { tool, what, end } => {
+        ItemKind::Said(text)
+        | ItemKind::Thought(text)
+        | ItemKind::Edited(text)
+        | ItemKind::Message { text, .. }
+        | ItemKind::Note(text) => text::escaped_len(text),
+        ItemKind::Ran { tool, what, end } => {
             let output = end.as_ref().map_or(0, |end| text::escaped_len(&end.output));
             text::escaped_len(tool) + text::escaped_len(what) + output
         }
@@ -234,15 +240,15 @@ mod tests {
     }
 
     fn texts(conversation: &Conversation) -> Vec<String> {
-        let text = |item: &Item| match &item.what {
-            What::Said(text) | What::Message { text, .. } => text.clone(),
+        let text = |item: &ConversationItem| match &item.what {
+            ItemKind::Said(text) | ItemKind::Message { text, .. } => text.clone(),
             other => format!("{other:?}"),
         };
         conversation.items.iter().map(text).collect()
     }
 
     #[test]
-    fn commands_stand_with_their_ends_and_messages_where_they_came() {
+    fn commands_have_results_and_messages_are_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let events = [
@@ -256,20 +262,20 @@ mod tests {
         attempt.post(&InboxEntry { id: uuid::Uuid::nil(), at: at(3), by: Some(Author::User), instruction }).unwrap();
         let conversation = Conversation::of(&attempt, 100_000);
         assert_eq!(conversation.gap, None);
-        let end = End { how: "exit 101".into(), is_bad: true, output: "red".into() };
-        let ran = |what: &str, end| What::Ran { tool: "shell".into(), what: what.into(), end };
-        let whats: Vec<What> = conversation.items.into_iter().map(|item| item.what).collect();
+        let end = ToolResult { how: "exit 101".into(), is_bad: true, output: "red".into() };
+        let ran = |what: &str, end| ItemKind::Ran { tool: "shell".into(), what: what.into(), end };
+        let whats: Vec<ItemKind> = conversation.items.into_iter().map(|item| item.what).collect();
         let expected = [
             ran("cargo test", Some(end)),
             ran("sleep 9", None),
-            What::Message { by: Some(Author::User), text: "look at b".into() },
-            What::Said("9000: late".into()),
+            ItemKind::Message { by: Some(Author::User), text: "look at b".into() },
+            ItemKind::Said("9000: late".into()),
         ];
         assert_eq!(whats, expected);
     }
 
     #[test]
-    fn of_a_long_one_the_beginning_and_the_end_are_shown_and_the_gap_is_marked() {
+    fn long_conversation_has_both_ends_and_a_gap() {
         let folder = tempfile::tempdir().unwrap();
         let events: Vec<_> = (0..500).map(|n| said(n, "<some text>")).collect();
         let conversation = Conversation::of(&attempt(folder.path(), &events), 10_000);
@@ -281,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_huge_log_only_the_ends_are_read() {
+    fn huge_log_is_read_at_its_ends() {
         let folder = tempfile::tempdir().unwrap();
         let long = "x".repeat(50_000);
         let mut events: Vec<_> = (0..200).map(|n| said(n, &long)).collect();
@@ -301,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_without_a_log_has_no_conversation() {
+    fn missing_log_gives_no_conversation() {
         let folder = tempfile::tempdir().unwrap();
         let attempt = WorkerDir::new(folder.path().join("w-1")).attempt(1);
         assert!(Conversation::of(&attempt, 1_000).items.is_empty());

@@ -20,24 +20,24 @@ use crate::mission::outcome::Changes;
 use crate::mission::registry::Worker;
 use crate::orchestrator::{Observer, OrchestratorError, Overview, WorkerView};
 
-/// The newest so many are told of.
+/// Maximum number of workers in a report, the newest ones.
 const MOST_WORKERS: usize = 500;
-/// For all conversations together, and for one attempt's, in bytes of HTML.
+/// Maximum size in bytes of HTML: of all conversations, and of one.
 const ALL_CONVERSATIONS: usize = 12 << 20;
 const ONE_CONVERSATION: usize = 96 << 10;
-/// So many attempts of a worker are told of in full; of the others the outcome.
+/// Maximum number of attempts of a worker with a conversation; the others only have the outcome.
 const MOST_CONVERSATIONS: usize = 4;
 
-/// Which workers a report is about.
+/// The filter for the workers of a report.
 #[derive(Debug, Default)]
-pub struct Wanted {
-    /// The boss's id, or how it begins.
+pub struct ReportFilter {
+    /// The boss's id, or its beginning.
     pub boss: Option<String>,
-    /// Those that were asked for or settled since then, and those that are open.
+    /// Includes workers that were created or settled since then, or are open.
     pub since: Option<Timestamp>,
 }
 
-pub struct Story {
+pub struct ReportData {
     /// The repository's name, or the folder's.
     pub name: String,
     pub place: PathBuf,
@@ -45,37 +45,37 @@ pub struct Story {
     pub as_of: Timestamp,
     pub since: Option<Timestamp>,
     pub integration_branch: Option<String>,
-    /// In the order of their first workers; each has one at least.
-    pub bosses: Vec<Boss>,
+    /// The bosses in order of their first workers; each has at least one.
+    pub bosses: Vec<BossReport>,
     /// Older workers that did not fit.
     pub left_out: usize,
 }
 
-pub struct Boss {
+pub struct BossReport {
     pub id: BossId,
     pub directory: Option<PathBuf>,
-    pub workers: Vec<Told>,
+    pub workers: Vec<WorkerReport>,
 }
 
-pub struct Told {
+pub struct WorkerReport {
     pub view: WorkerView,
     /// Oldest first; the last one may be open.
-    pub attempts: Vec<Attempt>,
-    /// Over all its attempts, the running one too.
+    pub attempts: Vec<AttemptReport>,
+    /// The spending of all attempts, including the running one.
     pub spent: Spent,
-    /// Of the last attempt that changed something, with its lines where git still has the commits.
+    /// The changed files of the last attempt with changes, with their lines if git still has the commits.
     pub files: Vec<FileLines>,
-    /// With all that is kept of it.
+    /// The worker's folder.
     pub folder: PathBuf,
 }
 
 pub struct FileLines {
     pub path: String,
-    /// Added and deleted.
+    /// The numbers of added and deleted lines.
     pub lines: Option<(usize, usize)>,
 }
 
-pub struct Attempt {
+pub struct AttemptReport {
     pub number: u32,
     pub backend: String,
     pub model: Option<String>,
@@ -95,16 +95,20 @@ pub struct Attempt {
     pub conversation: Option<Conversation>,
 }
 
-impl Story {
-    pub fn workers(&self) -> impl Iterator<Item = &Told> {
+impl ReportData {
+    pub fn workers(&self) -> impl Iterator<Item = &WorkerReport> {
         self.bosses.iter().flat_map(|boss| &boss.workers)
     }
 
-    /// `None`: nothing that is wanted is here.
-    pub fn gather(observer: &mut Observer, wanted: &Wanted, place: &Path) -> Result<Option<Self>, OrchestratorError> {
+    /// Reads the data; `None` if no worker matches the filter.
+    pub fn gather(
+        observer: &mut Observer,
+        filter: &ReportFilter,
+        place: &Path,
+    ) -> Result<Option<Self>, OrchestratorError> {
         let overview = observer.look()?;
-        let mut views = observer.archived(|worker| wanted.includes(worker));
-        views.extend(overview.workers().filter(|view| wanted.includes(&view.worker)).cloned());
+        let mut views = observer.archived(|worker| filter.includes(worker));
+        views.extend(overview.workers().filter(|view| filter.includes(&view.worker)).cloned());
         let left_out = views.len().saturating_sub(MOST_WORKERS);
         views.drain(..left_out);
         if views.is_empty() {
@@ -114,15 +118,16 @@ impl Story {
         let room = (ALL_CONVERSATIONS / attempts.max(1)).min(ONE_CONVERSATION);
         let repository = overview.repository.clone();
         let as_of = overview.as_of;
-        let told = views.into_iter().map(|view| Told::new(observer, view, repository.as_deref(), as_of, room));
-        let bosses = by_boss(told, &overview);
+        let report =
+            views.into_iter().map(|view| WorkerReport::new(observer, view, repository.as_deref(), as_of, room));
+        let bosses = by_boss(report, &overview);
         let place = repository.unwrap_or_else(|| place.to_owned());
         Ok(Some(Self {
             name: place.file_name().map_or_else(|| "/".to_owned(), |name| name.to_string_lossy().into_owned()),
             place,
             state_root: observer.state_root().to_owned(),
             as_of,
-            since: wanted.since,
+            since: filter.since,
             integration_branch: overview.integration_branch,
             bosses,
             left_out,
@@ -130,7 +135,7 @@ impl Story {
     }
 }
 
-impl Wanted {
+impl ReportFilter {
     fn includes(&self, worker: &Worker) -> bool {
         let is_boss = self.boss.as_ref().is_none_or(|boss| worker.boss.as_str().starts_with(boss));
         let is_new = |since: Timestamp| {
@@ -141,31 +146,35 @@ impl Wanted {
     }
 }
 
-fn by_boss(workers: impl Iterator<Item = Told>, overview: &Overview) -> Vec<Boss> {
-    let mut bosses: Vec<Boss> = Vec::new();
+fn by_boss(workers: impl Iterator<Item = WorkerReport>, overview: &Overview) -> Vec<BossReport> {
+    let mut bosses: Vec<BossReport> = Vec::new();
     let mut places: HashMap<BossId, usize> = HashMap::new();
-    for told in workers {
-        let id = told.view.worker.boss.clone();
+    for report in workers {
+        let id = report.view.worker.boss.clone();
         let place = *places.entry(id.clone()).or_insert_with(|| {
             let known = overview.bosses.iter().find(|boss| boss.boss == id);
-            bosses.push(Boss { directory: known.and_then(|boss| boss.directory.clone()), id, workers: Vec::new() });
+            bosses.push(BossReport {
+                directory: known.and_then(|boss| boss.directory.clone()),
+                id,
+                workers: Vec::new(),
+            });
             bosses.len() - 1
         });
-        bosses[place].workers.push(told);
+        bosses[place].workers.push(report);
     }
     bosses
 }
 
-impl Told {
+impl WorkerReport {
     fn new(observer: &Observer, view: WorkerView, repository: Option<&Path>, as_of: Timestamp, room: usize) -> Self {
         let worker = &view.worker;
         let folder = observer.folder(&worker.id);
         let settled = worker.settled.iter().enumerate();
-        let told_in_full = |at: usize| at + MOST_CONVERSATIONS >= worker.settled.len();
-        let mut attempts: Vec<Attempt> = settled
+        let has_conversation = |at: usize| at + MOST_CONVERSATIONS >= worker.settled.len();
+        let mut attempts: Vec<AttemptReport> = settled
             .map(|(at, brief)| {
                 let dir = folder.attempt(brief.attempt);
-                Attempt::settled(&dir, brief, told_in_full(at).then_some(room))
+                AttemptReport::settled(&dir, brief, has_conversation(at).then_some(room))
             })
             .collect();
         let mut spent = Spent::default();
@@ -173,7 +182,7 @@ impl Told {
             spent.add(Spent::by(brief, &worker.settled[..at]));
         }
         if worker.status.is_live() {
-            let open = Attempt::open(&folder.attempt(worker.attempt), &view, as_of, room);
+            let open = AttemptReport::open(&folder.attempt(worker.attempt), &view, as_of, room);
             spent.add(Spent::of(&view.live.as_ref().map(|live| live.usage).unwrap_or_default(), open.seconds));
             attempts.push(open);
         }
@@ -190,7 +199,7 @@ impl Told {
     }
 }
 
-impl Attempt {
+impl AttemptReport {
     fn settled(dir: &AttemptDir, brief: &AttemptSummary, room: Option<usize>) -> Self {
         let outcome = dir.outcome().ok().flatten();
         let final_message = match outcome {

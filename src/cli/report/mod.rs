@@ -19,11 +19,11 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned, civil};
 use serde_json::json;
 
-use self::gather::{Story, Wanted};
-use super::here::Here;
-use super::out::{self, End};
+use self::gather::{ReportData, ReportFilter};
 use super::places::Places;
-use super::visit;
+use crate::cli::error::CliError;
+use crate::cli::output;
+use crate::cli::workspace::Workspace;
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
@@ -33,76 +33,78 @@ Examples:
   orchestrator-boss report --output - > run.html
 
 Exit codes:
-  0    it was written
-  1    it could not be, or there is nothing to report
+  0    success
+  1    the report could not be written, or there is nothing to report
   2    wrong usage")]
 pub(super) struct ReportArgs {
-    /// Where to write it; `-` for stdout [default: orchestrator-report-<date>.html in the current directory]
+    /// Output file; `-` for stdout [default: orchestrator-report-<date>.html in the current directory]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Only the workers of this boss; the beginning of its id is enough
+    /// Include only workers of this boss; the beginning of its id is enough
     #[arg(long, value_name = "ID")]
     boss: Option<String>,
-    /// Only what was asked for, settled or still open since then: 2026-11-23, "2026-11-23 14:00", 3h, 2d
+    /// Include only workers created, finished or open since then: 2026-11-23, "2026-11-23 14:00", 3h, 2d
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     since: Option<Timestamp>,
-    /// Print one JSON object about what was written
+    /// Print one JSON object about the report
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &ReportArgs, places: &Places) -> ExitCode {
-    out::run(async {
+    output::run(async {
         let (inner, places) = (args.clone(), places.clone());
         let making = tokio::task::spawn_blocking(move || report(&inner, &places));
-        let made = out::with_progress(|| "reading what the workers did".to_owned(), making).await;
-        match made.map_err(|error| End::Failed(error.to_string()))? {
-            Err(End::Failed(why)) => {
+        let made = output::with_progress(|| "reading the workers' logs".to_owned(), making).await;
+        match made.map_err(|error| CliError::Failed(error.to_string()))? {
+            Err(CliError::Failed(why)) => {
                 if args.json {
-                    out::json_line(&json!({"status": "failed", "error": why}))?;
+                    output::json_line(&json!({"status": "failed", "error": why}))?;
                 }
-                Err(End::Failed(format!("no report: {why}")))
+                Err(CliError::Failed(format!("cannot write the report: {why}")))
             }
             made => made.map(|()| ExitCode::SUCCESS),
         }
     })
 }
 
-fn report(args: &ReportArgs, places: &Places) -> Result<(), End> {
-    let here = Here::find(places).map_err(End::Failed)?;
+fn report(args: &ReportArgs, places: &Places) -> Result<(), CliError> {
+    let workspace = Workspace::find(places)?;
     let nothing = || {
         format!(
-            "nothing was asked for here yet ({} has no workers): start your agent in the repository, or name another \
-             place with --state-dir",
-            here.state_root.display()
+            "no missions here yet ({} has no workers): start your agent in the repository, or name another place with \
+             --state-dir",
+            workspace.state_root.display()
         )
     };
-    let mut observer = here.observe().map_err(End::Failed)?.ok_or_else(|| End::Failed(nothing()))?;
-    let wanted = Wanted { boss: args.boss.clone(), since: args.since };
-    let place = here.repository.as_deref().unwrap_or(&here.directory);
-    let story = Story::gather(&mut observer, &wanted, place).map_err(visit::refused)?;
-    let story = story.ok_or_else(|| match args.boss.is_some() || args.since.is_some() {
-        true => "no worker is of that boss and that time; leave out --boss or --since to see all".to_owned(),
-        false => nothing(),
+    let mut observer = workspace.try_observer()?.ok_or_else(|| CliError::Failed(nothing()))?;
+    let filter = ReportFilter { boss: args.boss.clone(), since: args.since };
+    let place = workspace.repository.as_deref().unwrap_or(&workspace.directory);
+    let data = ReportData::gather(&mut observer, &filter, place)?;
+    let data = data.ok_or_else(|| {
+        if args.boss.is_some() || args.since.is_some() {
+            "no worker matches --boss and --since; omit them to see all".to_owned()
+        } else {
+            nothing()
+        }
     });
-    let story = story.map_err(End::Failed)?;
-    let html = page::page(&story).into_string();
+    let data = data.map_err(CliError::Failed)?;
+    let html = page::page(&data).into_string();
     if args.output.as_deref() == Some(Path::new("-")) {
         let mut stdout = io::stdout().lock();
-        return stdout.write_all(html.as_bytes()).and_then(|()| stdout.flush()).map_err(out::closed);
+        return stdout.write_all(html.as_bytes()).and_then(|()| stdout.flush()).map_err(CliError::from);
     }
-    let default = || format!("orchestrator-report-{}.html", text::date(story.as_of)).into();
+    let default = || format!("orchestrator-report-{}.html", text::date(data.as_of)).into();
     let path = args.output.clone().unwrap_or_else(default);
-    write(&path, &html).map_err(End::Failed)?;
-    let workers = story.workers().count();
-    match args.json {
-        true => out::json_line(
-            &json!({"status": "written", "path": path, "bytes": html.len(), "workers": workers, "left_out": story.left_out}),
-        ),
-        false => {
-            let size = text::bytes(html.len());
-            out::line(&format!("{} ({}, {size})", path.display(), text::count(workers as u64, "worker")))
-        }
+    write(&path, &html).map_err(CliError::Failed)?;
+    let workers = data.workers().count();
+    if args.json {
+        output::json_line(
+            &json!({"status": "written", "path": path, "bytes": html.len(), "workers": workers, "left_out": data.left_out}),
+        )
+    } else {
+        let size = text::bytes(html.len());
+        output::line(&format!("{} ({}, {size})", path.display(), text::count(workers as u64, "worker")))
     }
 }
 
@@ -110,18 +112,15 @@ fn report(args: &ReportArgs, places: &Places) -> Result<(), End> {
 /// earlier report.
 fn write(path: &Path, html: &str) -> Result<(), String> {
     let cannot = |error: io::Error| {
-        format!("{} could not be written: {}; name another with --output", path.display(), plain(&error))
+        format!("cannot write {}: {}; name another file with --output", path.display(), plain(&error))
     };
     if fs::symlink_metadata(path).is_ok() && !is_report(path) {
-        return Err(format!(
-            "{} is there and is no report, so it was left alone: name another with --output",
-            path.display()
-        ));
+        return Err(format!("cannot overwrite {}: it is no report; name another file with --output", path.display()));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         return Err(format!(
-            "cannot write {}: there is no folder {}; name another with --output",
+            "cannot write {}: there is no folder {}; name another file with --output",
             path.display(),
             folder.display()
         ));
@@ -147,7 +146,7 @@ fn is_report(path: &Path) -> bool {
     matches!(read, Some(Ok(_))) && String::from_utf8_lossy(&head).contains(page::GENERATOR)
 }
 
-/// A day, a time of a day, a time with its offset, or how long ago.
+/// Parses a day, a time of a day, a time with its offset, or a duration before now.
 fn moment(text: &str) -> Result<Timestamp, String> {
     let zone = TimeZone::system();
     let local = |at: civil::DateTime| at.to_zoned(zone.clone()).ok().map(|at| at.timestamp());
@@ -155,7 +154,9 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     let found = text.parse::<Timestamp>().ok();
     let found = found.or_else(|| local(text.parse::<civil::DateTime>().ok()?));
     let found = found.or_else(|| ago(text.parse::<Span>().ok()?.abs()));
-    found.ok_or_else(|| "give a day (2026-11-23), a time (2026-11-23 14:00) or how long ago (3h, 2d)".to_owned())
+    found.ok_or_else(|| {
+        "give a day (2026-11-23), a time (2026-11-23 14:00) or a duration before now (3h, 2d)".to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_a_day_a_time_or_how_long_ago() {
+    fn moment_is_a_day_time_or_duration() {
         let day = moment("2026-11-23").unwrap();
         assert_eq!(moment("2026-11-23 14:00").unwrap().duration_since(day).as_secs(), 14 * 3600);
         assert_eq!(moment("2026-11-23T14:00:00Z").unwrap(), "2026-11-23T14:00:00Z".parse().unwrap());
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_report_is_written_over() {
+    fn only_reports_are_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report.html");
         write(&path, &format!("<meta content=\"{}\">one", page::GENERATOR)).unwrap();

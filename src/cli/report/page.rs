@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::gather::{Boss, Story, Told};
+use super::gather::{BossReport, ReportData, WorkerReport};
 use super::text;
 use super::timeline::{Scale, timeline};
 use super::worker::{anchor, badge, lines, short, verification, worker};
 use crate::mission::budget::Spent;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 
-/// By this a later report knows the file for one of ours.
+/// Marks the file as a report, which a later report may overwrite.
 pub const GENERATOR: &str = "orchestrator-boss report";
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 const STYLE: &str = include_str!("style.css");
 const TITLE: usize = 120;
 
-pub fn page(story: &Story) -> Markup {
+pub fn page(data: &ReportData) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -29,68 +29,68 @@ pub fn page(story: &Story) -> Markup {
                 meta name="referrer" content="no-referrer";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (story.name) " · " (text::count(story.workers().count() as u64, "worker")) }
+                title { (data.name) " · " (text::count(data.workers().count() as u64, "worker")) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
                 a.skip href="#workers" { "Skip to the workers" }
                 main {
-                    (head(story))
-                    @for (at, boss) in story.bosses.iter().enumerate() {
+                    (head(data))
+                    @for (at, boss) in data.bosses.iter().enumerate() {
                         section {
-                            (boss_head(story, at, boss))
-                            (timeline(&boss.workers, story.as_of))
+                            (boss_head(data, at, boss))
+                            (timeline(&boss.workers, data.as_of))
                         }
                     }
                     section {
                         h2 { "Outcomes" }
-                        (outcomes(story))
+                        (outcomes(data))
                     }
-                    (backends(story))
+                    (backends(data))
                     section id="workers" {
                         h2 { "Workers" }
-                        @for told in story.workers() { (worker(told)) }
+                        @for report in data.workers() { (worker(report)) }
                     }
                 }
-                (foot(story))
+                (foot(data))
             }
         }
     }
 }
 
-fn head(story: &Story) -> Markup {
+fn head(data: &ReportData) -> Markup {
     html! {
         header.top {
             p.kicker { "orchestrator-boss report" }
-            h1 { (story.name) }
+            h1 { (data.name) }
             p.sub {
-                (text::moment(story.as_of)) " " (text::zone(story.as_of))
-                @if let Some(branch) = &story.integration_branch { " · integration branch " code { (branch) } }
-                @if let Some(since) = story.since { " · since " (text::moment(since)) }
+                (text::moment(data.as_of)) " " (text::zone(data.as_of))
+                @if let Some(branch) = &data.integration_branch { " · integration branch " code { (branch) } }
+                @if let Some(since) = data.since { " · since " (text::moment(since)) }
             }
-            (figures(story))
+            (figures(data))
         }
     }
 }
 
 /// Renders the most important numbers.
-fn figures(story: &Story) -> Markup {
-    let workers: Vec<&Told> = story.workers().collect();
-    let count = |is: &dyn Fn(&Told) -> bool| workers.iter().filter(|told| is(told)).count();
-    let needs_you = count(&|told| told.view.worker.needs_you());
-    let is_completed = |told: &Told| {
-        let worker = &told.view.worker;
+fn figures(data: &ReportData) -> Markup {
+    let workers: Vec<&WorkerReport> = data.workers().collect();
+    let count = |is: &dyn Fn(&WorkerReport) -> bool| workers.iter().filter(|report| is(report)).count();
+    let needs_you = count(&|report| report.view.worker.needs_you());
+    let is_completed = |report: &WorkerReport| {
+        let worker = &report.view.worker;
         worker.status == WorkerStatus::Settled(Ending::Completed) && !worker.needs_you()
     };
     let completed = count(&is_completed);
-    let open = count(&|told| !told.view.worker.status.is_settled());
-    let merged = count(&|told| told.view.worker.integrated.is_some());
-    let retried = count(&|told| is_completed(told) && told.attempts.len() > 1);
-    let changes = || workers.iter().filter_map(|told| told.changes());
+    let open = count(&|report| !report.view.worker.status.is_settled());
+    let merged = count(&|report| report.view.worker.integrated.is_some());
+    let retried = count(&|report| is_completed(report) && report.attempts.len() > 1);
+    let changes = || workers.iter().filter_map(|report| report.changes());
     let plus: u64 = changes().map(|it| u64::from(it.insertions)).sum();
     let minus: u64 = changes().map(|it| u64::from(it.deletions)).sum();
     let spent = sum(workers.iter().copied());
-    let bosses = story.bosses.iter().map(|boss| Scale::of(&boss.workers, story.as_of).seconds());
+    let bosses = data.bosses.iter().map(|boss| Scale::of(&boss.workers, data.as_of).seconds());
     let took = bosses.fold(0.0, f64::max) as u64;
     let figure = |value: Markup, name: &str, more: Option<String>| {
         html! { div { dt { (name) @if let Some(more) = more { small { (more) } } } dd { (value) } } }
@@ -109,17 +109,17 @@ fn figures(story: &Story) -> Markup {
     }
 }
 
-fn sum<'a>(workers: impl Iterator<Item = &'a Told>) -> Spent {
-    workers.fold(Spent::default(), |mut sum, told| {
-        sum.add(told.spent);
+fn sum<'a>(workers: impl Iterator<Item = &'a WorkerReport>) -> Spent {
+    workers.fold(Spent::default(), |mut sum, report| {
+        sum.add(report.spent);
         sum
     })
 }
 
-fn boss_head(story: &Story, at: usize, boss: &Boss) -> Markup {
+fn boss_head(data: &ReportData, at: usize, boss: &BossReport) -> Markup {
     let spent = sum(boss.workers.iter());
     html! {
-        @if story.bosses.len() == 1 {
+        @if data.bosses.len() == 1 {
             h2 { "Timeline" }
         } @else {
             h2 { "Timeline of boss " (at + 1) }
@@ -134,7 +134,7 @@ fn boss_head(story: &Story, at: usize, boss: &Boss) -> Markup {
     }
 }
 
-fn outcomes(story: &Story) -> Markup {
+fn outcomes(data: &ReportData) -> Markup {
     html! {
         table.outcomes {
             thead {
@@ -149,30 +149,30 @@ fn outcomes(story: &Story) -> Markup {
                     th.number scope="col" { "Cost" }
                 }
             }
-            tbody { @for told in story.workers() { (outcome(told)) } }
+            tbody { @for report in data.workers() { (outcome(report)) } }
         }
     }
 }
 
-fn outcome(told: &Told) -> Markup {
-    let worker = &told.view.worker;
+fn outcome(report: &WorkerReport) -> Markup {
+    let worker = &report.view.worker;
     let none = || html! { span.none { "–" } };
-    let backend = told.attempts.last().map_or(worker.next.backend.as_str(), |attempt| &attempt.backend);
+    let backend = report.attempts.last().map_or(worker.next.backend.as_str(), |attempt| &attempt.backend);
     html! {
         tr {
             th scope="row" {
                 a href={ "#" (anchor(&worker.id)) } { (text::head(&text::clean(&worker.mission.title), TITLE)) }
-                small { (backend) @if told.attempts.len() > 1 { " · " (told.attempts.len()) " attempts" } }
+                small { (backend) @if report.attempts.len() > 1 { " · " (report.attempts.len()) " attempts" } }
             }
             td data-name="Outcome" { (badge(worker)) }
             td data-name="Verified" {
-                @match told.brief().and_then(|brief| verification(&brief.verification)) {
+                @match report.brief().and_then(|brief| verification(&brief.verification)) {
                     Some(result) => { (result) }
                     None => { (none()) }
                 }
             }
             td data-name="Changes" {
-                @match told.changes().filter(|changes| changes.files_changed > 0) {
+                @match report.changes().filter(|changes| changes.files_changed > 0) {
                     Some(changes) => { (lines(changes.insertions.into(), changes.deletions.into())) }
                     None => { (none()) }
                 }
@@ -183,19 +183,19 @@ fn outcome(told: &Told) -> Markup {
                     None => { (none()) }
                 }
             }
-            td.number data-name="Time" { (text::seconds(told.spent.seconds)) }
+            td.number data-name="Time" { (text::seconds(report.spent.seconds)) }
             td.number data-name="Tokens" {
-                @if told.spent.tokens > 0 { (text::tokens(told.spent.tokens)) } @else { (none()) }
+                @if report.spent.tokens > 0 { (text::tokens(report.spent.tokens)) } @else { (none()) }
             }
             td.number data-name="Cost" {
-                @if told.spent.cost_usd > 0.0 { (text::dollars(told.spent.cost_usd)) } @else { (none()) }
+                @if report.spent.cost_usd > 0.0 { (text::dollars(report.spent.cost_usd)) } @else { (none()) }
             }
         }
     }
 }
 
 #[derive(Default)]
-struct Of {
+struct BackendTotals {
     attempts: usize,
     completed: usize,
     seconds: u64,
@@ -203,17 +203,17 @@ struct Of {
     cost_usd: f64,
 }
 
-/// Told by attempts: a worker may have gone from one to another.
-fn backends(story: &Story) -> Markup {
-    let mut backends: BTreeMap<&str, Of> = BTreeMap::new();
-    for told in story.workers() {
-        for attempt in &told.attempts {
+/// Renders the totals of each backend. They count attempts, since a worker may have used several backends.
+fn backends(data: &ReportData) -> Markup {
+    let mut backends: BTreeMap<&str, BackendTotals> = BTreeMap::new();
+    for report in data.workers() {
+        for attempt in &report.attempts {
             let of = backends.entry(&attempt.backend).or_default();
             of.attempts += 1;
             of.completed += usize::from(attempt.is_completed());
-            let settled = &told.view.worker.settled;
+            let settled = &report.view.worker.settled;
             let before = settled.iter().take_while(|brief| brief.attempt < attempt.number).count();
-            let live = told.view.live.as_ref().map(|live| Spent::of(&live.usage, attempt.seconds));
+            let live = report.view.live.as_ref().map(|live| Spent::of(&live.usage, attempt.seconds));
             let spent = match &attempt.brief {
                 Some(brief) => Spent::by(brief, &settled[..before]),
                 None => live.unwrap_or_default(),
@@ -261,17 +261,17 @@ fn backends(story: &Story) -> Markup {
     }
 }
 
-fn foot(story: &Story) -> Markup {
+fn foot(data: &ReportData) -> Markup {
     html! {
         footer {
-            @if story.left_out > 0 {
-                p { (text::count(story.left_out as u64, "older worker")) " left out; --since and --boss choose others." }
+            @if data.left_out > 0 {
+                p { (text::count(data.left_out as u64, "older worker")) " left out; --since and --boss choose others." }
             }
             p {
-                "Of " code { (story.place.to_string_lossy()) } ", made from " code { (story.state_root.to_string_lossy()) }
-                ", where all of it is kept. Costs and tokens are as the CLIs told them; a cost that none told is not counted."
+                "Report on " code { (data.place.to_string_lossy()) } ", generated from " code { (data.state_root.to_string_lossy()) }
+                ", which holds the complete data. Costs and tokens are those that the CLIs reported."
             }
-            p { "It holds what agents were told, said and printed: read it before you hand it on." }
+            p { "This report contains prompts, messages and output of agents: read it before you share it." }
         }
     }
 }

@@ -1,13 +1,13 @@
-//! How numbers, times and other people's texts are written in a report.
+//! Formats numbers, times and external texts for a report.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::cli::terminal;
+use crate::cli::{sanitize, terminal};
 
-/// Without what moves a terminal's cursor or colours its text; line ends are `\n`.
+/// Removes escape sequences and unsafe characters; line ends become `\n`.
 pub fn clean(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -17,16 +17,14 @@ pub fn clean(text: &str) -> String {
             '\r' if chars.peek() == Some(&'\n') => {}
             '\r' => result.push('\n'),
             '\n' | '\t' => result.push(c),
-            // These turn the direction of what follows, and so can make a text look like another.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
-            c if c.is_control() => {}
+            c if sanitize::is_unsafe(c) => {}
             c => result.push(c),
         }
     }
     result
 }
 
-/// `ESC [ … letter`, `ESC ] … BEL` (or `ESC \`), or `ESC` and one character.
+/// Skips an escape sequence: `ESC [ … letter`, `ESC ] … BEL` (or `ESC \`), or `ESC` and one character.
 fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match chars.next() {
         Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
@@ -46,7 +44,7 @@ fn skip_escape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     }
 }
 
-/// The beginning, with how much is missing behind it. `most` in bytes.
+/// Returns at most `most` bytes of the beginning, with the size of the rest.
 pub fn head(text: &str, most: usize) -> Cow<'_, str> {
     let end = text.floor_char_boundary(most);
     match text.len() - end {
@@ -55,7 +53,7 @@ pub fn head(text: &str, most: usize) -> Cow<'_, str> {
     }
 }
 
-/// The end, with how much is missing before it. `most` in bytes.
+/// Returns at most `most` bytes of the end, with the size of the rest.
 pub fn tail(text: &str, most: usize) -> Cow<'_, str> {
     let start = text.ceil_char_boundary(text.len().saturating_sub(most));
     match start {
@@ -64,7 +62,7 @@ pub fn tail(text: &str, most: usize) -> Cow<'_, str> {
     }
 }
 
-/// What a text takes in HTML.
+/// Returns the length of a text in HTML.
 pub fn escaped_len(text: &str) -> usize {
     let more = |byte| match byte {
         b'<' | b'>' => 3,
@@ -83,7 +81,7 @@ pub fn seconds(count: u64) -> String {
     terminal::duration(count)
 }
 
-/// `940`, `12.4k`, `3.1M`.
+/// Formats a number of tokens: `940`, `12.4k`, `3.1M`.
 pub fn tokens(count: u64) -> String {
     match count {
         0..1_000 => count.to_string(),
@@ -99,7 +97,7 @@ pub fn dollars(amount: f64) -> String {
     }
 }
 
-/// `2026-11-23 04:10`, where this program runs.
+/// Formats a time in the local zone: `2026-11-23 04:10`.
 pub fn moment(at: Timestamp) -> String {
     at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
 }
@@ -116,7 +114,7 @@ pub fn date(at: Timestamp) -> String {
     at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string()
 }
 
-/// `1 file`, `3 files`.
+/// Formats a number with its noun: `1 file`, `3 files`.
 pub fn count(number: u64, noun: &str) -> String {
     match number {
         1 => format!("1 {noun}"),
@@ -129,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminals_commands_and_turned_text_are_left_out() {
+    fn escape_sequences_and_unsafe_characters_are_removed() {
         for (from, to) in [
             ("\u{1b}[1;31mred\u{1b}[0m\r\nnext\rover", "red\nnext\nover"),
             ("\u{1b}]0;title\u{7}a\u{1b}]8;;x\u{1b}\\b\u{1b}(c\u{0}\u{8}", "abc"),
@@ -141,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_is_said() {
+    fn cuts_are_marked() {
         assert_eq!(head("abcdef", 6), "abcdef");
         assert!(head("äbcdef", 3).starts_with("äb […"), "{}", head("äbcdef", 3));
         assert!(tail("abcdef", 2).ends_with("…] ef"));

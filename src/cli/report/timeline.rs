@@ -1,17 +1,17 @@
-//! When each worker waited, ran and was verified: one bar a worker. Lengths are in percent of the whole time, so the bars
-//! are as wide as the page.
+//! Renders the time of each worker as bars: queued, running, verifying. Lengths are in percent of the whole time, so the
+//! bars are as wide as the page.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::gather::{Attempt, Told};
+use super::gather::{AttemptReport, WorkerReport};
 use super::text;
 use super::worker::anchor;
 use crate::mission::lifecycle::WorkerStatus;
 
-/// A longer name would take the bars' place.
+/// Maximum length of a name, which would take the bars' place.
 const NAME: usize = 60;
 
 pub struct Scale {
@@ -19,7 +19,7 @@ pub struct Scale {
     until: Timestamp,
 }
 
-struct Piece {
+struct Bar {
     kind: &'static str,
     status: WorkerStatus,
     from: f64,
@@ -28,12 +28,11 @@ struct Piece {
 }
 
 impl Scale {
-    /// From the first that was asked for to the last that ended.
-    pub fn of(workers: &[Told], as_of: Timestamp) -> Self {
-        let from = workers.iter().map(|told| told.view.worker.created_at).min().unwrap_or(as_of);
-        let ended = |told: &Told| match told.view.worker.status.is_settled() {
-            true => told.attempts.last().and_then(|attempt| attempt.ended),
-            false => Some(as_of),
+    /// Returns the scale from the first creation to the last end.
+    pub fn of(workers: &[WorkerReport], as_of: Timestamp) -> Self {
+        let from = workers.iter().map(|report| report.view.worker.created_at).min().unwrap_or(as_of);
+        let ended = |report: &WorkerReport| {
+            if report.view.worker.status.is_settled() { report.attempts.last()?.ended } else { Some(as_of) }
         };
         let until = workers.iter().filter_map(ended).max().unwrap_or(as_of);
         Self { from, until: until.max(from) }
@@ -43,15 +42,15 @@ impl Scale {
         self.until.duration_since(self.from).as_secs_f64()
     }
 
-    /// Clocks jump: what lies outside is put at the edge.
+    /// Returns the position of a time. Clocks may jump, so it is limited to the scale.
     fn percent(&self, at: Timestamp) -> f64 {
         let whole = self.seconds().max(0.001);
         (at.duration_since(self.from).as_secs_f64() / whole * 100.0).clamp(0.0, 100.0)
     }
 
-    /// About five, at even times.
+    /// Returns about five ticks at round times.
     fn ticks(&self) -> Vec<(f64, String)> {
-        /// In seconds, up to 30 days.
+        /// The steps in seconds, up to 30 days.
         const STEPS: [u32; 21] = [
             1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400, 172_800,
             604_800, 2_592_000,
@@ -59,7 +58,7 @@ impl Scale {
         let whole = self.seconds();
         let step = STEPS.into_iter().map(f64::from).find(|step| whole / step <= 5.5).unwrap_or(whole / 5.0);
         let times = (0..).map(|n| f64::from(n) * step).take_while(|at| *at <= whole);
-        // The last one would stand beyond the edge.
+        // A last tick near the edge would not fit.
         times.map(|at| (at / whole.max(0.001) * 100.0, at)).filter(|(percent, _)| *percent < 94.0).map(tick).collect()
     }
 }
@@ -73,11 +72,11 @@ fn tick((percent, seconds): (f64, f64)) -> (f64, String) {
     (percent, short.unwrap_or(words))
 }
 
-pub fn timeline(workers: &[Told], as_of: Timestamp) -> Markup {
+pub fn timeline(workers: &[WorkerReport], as_of: Timestamp) -> Markup {
     let scale = Scale::of(workers, as_of);
-    let all = workers.iter().flat_map(|told| &told.attempts).map(|attempt| attempt.status);
+    let all = workers.iter().flat_map(|report| &report.attempts).map(|attempt| attempt.status);
     let endings: BTreeSet<WorkerStatus> = all.collect();
-    let has = |kind: &str| workers.iter().any(|told| pieces(told, &scale, as_of).iter().any(|it| it.kind == kind));
+    let has = |kind: &str| workers.iter().any(|report| bars(report, &scale, as_of).iter().any(|it| it.kind == kind));
     html! {
         div.timeline role="list" aria-label="Timeline" {
             div.axis aria-hidden="true" {
@@ -88,8 +87,8 @@ pub fn timeline(workers: &[Told], as_of: Timestamp) -> Markup {
                     }
                 }
             }
-            @for told in workers {
-                (row(told, &scale, as_of))
+            @for report in workers {
+                (row(report, &scale, as_of))
             }
         }
         p.legend {
@@ -102,10 +101,10 @@ pub fn timeline(workers: &[Told], as_of: Timestamp) -> Markup {
     }
 }
 
-fn row(told: &Told, scale: &Scale, as_of: Timestamp) -> Markup {
-    let worker = &told.view.worker;
-    let pieces = pieces(told, scale, as_of);
-    let words = pieces.iter().map(|piece| piece.words.as_str()).collect::<Vec<_>>().join("; ");
+fn row(report: &WorkerReport, scale: &Scale, as_of: Timestamp) -> Markup {
+    let worker = &report.view.worker;
+    let bars = bars(report, scale, as_of);
+    let words = bars.iter().map(|bar| bar.words.as_str()).collect::<Vec<_>>().join("; ");
     let title = text::clean(&worker.mission.title);
     html! {
         div.row role="listitem" {
@@ -113,12 +112,12 @@ fn row(told: &Told, scale: &Scale, as_of: Timestamp) -> Markup {
                 (text::head(&title, NAME))
             }
             svg.bar width="100%" height="16" role="img" aria-label={ (worker.id.as_str()) ": " (words) } {
-                @for piece in &pieces {
-                    @let (y, height) = if piece.kind == "queued" { (7, 2) } else { (2, 12) };
-                    rect class={ (piece.kind) " " (piece.status.as_str()) }
-                        x={ (percent(piece.from)) "%" } y=(y)
-                        width={ (percent(piece.until - piece.from)) "%" } height=(height) rx="2" {
-                        title { (piece.words) }
+                @for bar in &bars {
+                    @let (y, height) = if bar.kind == "queued" { (7, 2) } else { (2, 12) };
+                    rect class={ (bar.kind) " " (bar.status.as_str()) }
+                        x={ (percent(bar.from)) "%" } y=(y)
+                        width={ (percent(bar.until - bar.from)) "%" } height=(height) rx="2" {
+                        title { (bar.words) }
                     }
                 }
             }
@@ -130,36 +129,36 @@ fn percent(value: f64) -> String {
     format!("{value:.2}")
 }
 
-fn pieces(told: &Told, scale: &Scale, as_of: Timestamp) -> Vec<Piece> {
-    let worker = &told.view.worker;
-    let mut pieces = Vec::new();
+fn bars(report: &WorkerReport, scale: &Scale, as_of: Timestamp) -> Vec<Bar> {
+    let worker = &report.view.worker;
+    let mut bars = Vec::new();
     let mut free_since = worker.created_at;
-    for attempt in &told.attempts {
+    for attempt in &report.attempts {
         let ended = attempt.ended.unwrap_or(as_of);
         let began = attempt.began.unwrap_or(ended);
-        push(&mut pieces, scale, "queued", WorkerStatus::Queued, free_since, began, "waiting".to_owned());
+        push(&mut bars, scale, "queued", WorkerStatus::Queued, free_since, began, "waiting".to_owned());
         let verified_since = verified_since(attempt, began, ended);
         let words = format!("attempt {} {} after {}", attempt.number, attempt.status, text::seconds(attempt.seconds));
-        push(&mut pieces, scale, "ran", attempt.status, began, verified_since, words);
+        push(&mut bars, scale, "ran", attempt.status, began, verified_since, words);
         if verified_since < ended {
             let words = format!("verifying for {}", text::seconds(attempt.verifying_seconds.round() as u64));
-            push(&mut pieces, scale, "verified", attempt.status, verified_since, ended, words);
+            push(&mut bars, scale, "verified", attempt.status, verified_since, ended, words);
         }
         free_since = ended;
     }
     if worker.status == WorkerStatus::Queued {
-        push(&mut pieces, scale, "queued", WorkerStatus::Queued, free_since, as_of, "queued".to_owned());
+        push(&mut bars, scale, "queued", WorkerStatus::Queued, free_since, as_of, "queued".to_owned());
     }
-    pieces
+    bars
 }
 
-fn verified_since(attempt: &Attempt, began: Timestamp, ended: Timestamp) -> Timestamp {
+fn verified_since(attempt: &AttemptReport, began: Timestamp, ended: Timestamp) -> Timestamp {
     let took = jiff::SignedDuration::try_from_secs_f64(attempt.verifying_seconds).unwrap_or_default();
     ended.checked_sub(took).unwrap_or(ended).max(began).min(ended.max(began))
 }
 
 fn push(
-    pieces: &mut Vec<Piece>,
+    bars: &mut Vec<Bar>,
     scale: &Scale,
     kind: &'static str,
     status: WorkerStatus,
@@ -168,5 +167,5 @@ fn push(
     words: String,
 ) {
     let (from, until) = (scale.percent(from), scale.percent(until.max(from)));
-    pieces.push(Piece { kind, status, from, until, words });
+    bars.push(Bar { kind, status, from, until, words });
 }

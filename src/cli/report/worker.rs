@@ -1,9 +1,9 @@
-//! One worker in a report: what was asked for, what came of it, the evidence, and what was said, folded away.
+//! Renders one worker: its outcome, verification and changes, and its folded prompt and conversations.
 
 use maud::{Markup, html};
 
-use super::conversation::{Conversation, End, Item, What};
-use super::gather::{Attempt, Told};
+use super::conversation::{Conversation, ConversationItem, ItemKind, ToolResult};
+use super::gather::{AttemptReport, WorkerReport};
 use super::text;
 use crate::cli::hint;
 use crate::mission::entry::AttemptSummary;
@@ -19,7 +19,7 @@ const PROMPT: usize = 12_000;
 const FINAL_MESSAGE: usize = 3_000;
 const REASON: usize = 1_000;
 const FILES: usize = 40;
-/// Bars of changed lines are as long as this at most, in characters.
+/// Maximum length of the bars of changed lines, in characters.
 const LONGEST_BAR: usize = 24;
 
 /// Returns the anchor for links to this worker.
@@ -56,12 +56,12 @@ pub fn verification(verification: &Verification) -> Option<Markup> {
         Verification::TimedOut { .. } => ("bad", "timed out"),
         Verification::Skipped => ("none", "not run"),
         Verification::CouldNotRun { .. } => ("bad", "could not run"),
-        Verification::Inconclusive { .. } => ("bad", "not proven"),
+        Verification::Inconclusive { .. } => ("bad", "not verified"),
     };
     Some(html! { span class=(class) { (words) } })
 }
 
-/// `+12 −3`.
+/// Renders changed lines: `+12 −3`.
 pub fn lines(insertions: u64, deletions: u64) -> Markup {
     html! { span.lines { span.plus { "+" (insertions) } " " span.minus { "−" (deletions) } } }
 }
@@ -70,9 +70,9 @@ pub fn short(commit: &str) -> &str {
     commit.get(..10).unwrap_or(commit)
 }
 
-pub fn worker(told: &Told) -> Markup {
-    let worker = &told.view.worker;
-    let last = told.attempts.last();
+pub fn worker(report: &WorkerReport) -> Markup {
+    let worker = &report.view.worker;
+    let last = report.attempts.last();
     let message = last.map(|attempt| attempt.final_message.as_str()).unwrap_or_default();
     let message = text::clean(message);
     let message = message.trim();
@@ -82,41 +82,41 @@ pub fn worker(told: &Told) -> Markup {
                 h3 { (text::head(&text::clean(&worker.mission.title), TITLE)) }
                 (badge(worker))
             }
-            p.meta { (meta(told)) }
+            p.meta { (meta(report)) }
             @if !message.is_empty() {
                 blockquote { (text::tail(message, FINAL_MESSAGE)) }
             }
-            (facts(told))
-            (changed_files(told))
+            (facts(report))
+            (changed_files(report))
             details {
-                summary { "What was asked for" }
+                summary { "Prompt" }
                 pre.prompt { (text::head(&text::clean(&worker.mission.prompt), PROMPT)) }
             }
-            @for attempt in &told.attempts {
-                (conversation(told, attempt))
+            @for attempt in &report.attempts {
+                (conversation(report, attempt))
             }
         }
     }
 }
 
-fn meta(told: &Told) -> Markup {
-    let worker = &told.view.worker;
-    let backend = told.attempts.last().map_or(worker.next.backend.as_str(), |attempt| &attempt.backend);
-    let model = told.attempts.last().map_or(&worker.next.model, |attempt| &attempt.model);
+fn meta(report: &WorkerReport) -> Markup {
+    let worker = &report.view.worker;
+    let backend = report.attempts.last().map_or(worker.next.backend.as_str(), |attempt| &attempt.backend);
+    let model = report.attempts.last().map_or(&worker.next.model, |attempt| &attempt.model);
     html! {
         code { (worker.id.as_str()) }
         span { (backend) @if let Some(model) = model { " · " (text::head(model, 80)) } }
-        @if told.spent.seconds > 0 { span { (text::seconds(told.spent.seconds)) } }
-        @if told.spent.tokens > 0 { span { (text::tokens(told.spent.tokens)) " tokens" } }
-        @if told.spent.cost_usd > 0.0 { span { (text::dollars(told.spent.cost_usd)) } }
-        @if told.attempts.len() > 1 { span { (told.attempts.len()) " attempts" } }
+        @if report.spent.seconds > 0 { span { (text::seconds(report.spent.seconds)) } }
+        @if report.spent.tokens > 0 { span { (text::tokens(report.spent.tokens)) " tokens" } }
+        @if report.spent.cost_usd > 0.0 { span { (text::dollars(report.spent.cost_usd)) } }
+        @if report.attempts.len() > 1 { span { (report.attempts.len()) " attempts" } }
     }
 }
 
-fn facts(told: &Told) -> Markup {
-    let worker = &told.view.worker;
-    // A verification tells of itself below.
-    let failure = told.brief().and_then(|brief| brief.failure.as_ref());
+fn facts(report: &WorkerReport) -> Markup {
+    let worker = &report.view.worker;
+    // The verification has a fact of its own.
+    let failure = report.brief().and_then(|brief| brief.failure.as_ref());
     let failure = failure.filter(|failure| failure.kind != FailureKind::Verification);
     let fact = |name: &str, value: Markup| html! { div { dt { (name) } dd { (value) } } };
     let code = |text: &str| html! { code { (text::head(&text::clean(text), REASON)) } };
@@ -126,23 +126,23 @@ fn facts(told: &Told) -> Markup {
             @if let Some(failure) = failure {
                 (fact("Ended by", html! { (failure.kind.as_str().replace('_', " ")) ": " (plain(&failure.message)) }))
             }
-            @if let Some(block) = &told.view.block { (fact("Blocked", plain(&hint::line(block)))) }
-            @if let Some(waits_for) = &told.view.waits_for { (fact("Waits for", plain(waits_for))) }
+            @if let Some(block) = &report.view.block { (fact("Blocked", plain(&hint::line(block)))) }
+            @if let Some(waits_for) = &report.view.waits_for { (fact("Waits for", plain(waits_for))) }
             @if worker.needs_you() {
-                (fact("Needs you", html! { "it says that it is blocked: " (plain(blocked_by(told.brief().map_or("", |brief| &brief.final_message)).unwrap_or_default())) }))
+                (fact("Needs you", html! { "it reports that it is blocked: " (plain(blocked_by(report.brief().map_or("", |brief| &brief.final_message)).unwrap_or_default())) }))
             }
-            @if let Some(cancelled) = told.brief().and_then(|brief| brief.cancelled.clone()).or_else(|| worker.cancelled()) {
+            @if let Some(cancelled) = report.brief().and_then(|brief| brief.cancelled.clone()).or_else(|| worker.cancelled()) {
                 (fact("Cancelled", plain(&cancelled.words())))
             }
-            @if let Some(unheard) = told.brief().and_then(|brief| not_heard(&brief.unheard)) {
-                (fact("Not heard", plain(&unheard)))
+            @if let Some(unheard) = report.brief().and_then(|brief| not_heard(&brief.unheard)) {
+                (fact("Not delivered", plain(&unheard)))
             }
-            @if let Some(why) = &worker.failed_over { (fact("Went to", plain(why))) }
+            @if let Some(why) = &worker.failed_over { (fact("Failed over", plain(why))) }
             @if !worker.mission.depends_on.is_empty() {
                 @let tasks = worker.mission.depends_on.iter().map(|task| task.as_str()).collect::<Vec<_>>().join(", ");
-                (fact("After", plain(&tasks)))
+                (fact("Depends on", plain(&tasks)))
             }
-            @if let Some(race) = &told.view.race {
+            @if let Some(race) = &report.view.race {
                 (fact("Race", html! {
                     "against " (race.racers.iter().filter(|it| it.worker_id != worker.id).map(|it| it.worker_id.as_str()).collect::<Vec<_>>().join(", "))
                     @match &race.winner {
@@ -152,7 +152,7 @@ fn facts(told: &Told) -> Markup {
                     }
                 }))
             }
-            (verified(told))
+            (verified(report))
             @match (&worker.mission.place, &worker.integrated) {
                 (_, Some(it)) => {
                     (fact("Merged", html! { "into " (code(&it.into)) " as " code title=(it.commit) { (short(&it.commit)) } }))
@@ -160,20 +160,20 @@ fn facts(told: &Told) -> Markup {
                 (Place::Worktree { branch, .. }, None) => { (fact("Branch", code(branch))) }
                 (Place::Directory { path }, None) => { (fact("Directory", code(&path.to_string_lossy()))) }
             }
-            @if !told.view.collisions.is_empty() {
+            @if !report.view.collisions.is_empty() {
                 (fact("Conflicts with", html! {
-                    @for (at, collision) in told.view.collisions.iter().enumerate() {
+                    @for (at, collision) in report.view.collisions.iter().enumerate() {
                         @if at > 0 { ", " }
                         (collision.with)
                         @if !collision.paths.is_empty() { " (" (plain(&collision.paths.join(", "))) ")" }
                     }
                 }))
             }
-            @if let Some(unchecked) = told.view.unchecked {
+            @if let Some(unchecked) = report.view.unchecked {
                 (fact("Not checked", plain(crate::cli::status::unchecked_words(unchecked))))
             }
             @if let Some(salvage) = &worker.salvage_ref { (fact("Salvaged to", code(salvage))) }
-            @if let Some(changes) = told.changes() {
+            @if let Some(changes) = report.changes() {
                 @for note in &changes.notes { (fact("Note", plain(note))) }
                 @if changes.uncommitted > 0 {
                     (fact("Not committed", html! { (text::count(changes.uncommitted.into(), "file")) }))
@@ -189,14 +189,17 @@ fn facts(told: &Told) -> Markup {
     }
 }
 
-fn verified(told: &Told) -> Markup {
-    let Some(proof) = told.brief().and_then(|brief| proof(told, &brief.verification)) else { return html! {} };
-    html! { div { dt { "Verification" } dd { (proof) } } }
+fn verified(report: &WorkerReport) -> Markup {
+    let Some(verification_detail) = report.brief().and_then(|brief| verification_detail(report, &brief.verification))
+    else {
+        return html! {};
+    };
+    html! { div { dt { "Verification" } dd { (verification_detail) } } }
 }
 
-/// What was run, how it went, and what it printed where it did not pass.
-fn proof(told: &Told, found: &Verification) -> Option<Markup> {
-    let command = told.view.worker.mission.verify_command.as_deref()?;
+/// Renders the command, its result, and the output of a failed run.
+fn verification_detail(report: &WorkerReport, found: &Verification) -> Option<Markup> {
+    let command = report.view.worker.mission.verify_command.as_deref()?;
     let result = verification(found)?;
     let log = match found {
         Verification::Failed { log_tail, .. } | Verification::TimedOut { log_tail, .. } => log_tail.clone(),
@@ -205,17 +208,17 @@ fn proof(told: &Told, found: &Verification) -> Option<Markup> {
     Some(html! {
         (result) " " code { (text::head(&text::clean(command), REASON)) }
         @if let Some(commit) = found.commit() { " at " code title=(commit) { (short(commit)) } }
-        @if let Some(cause) = told.brief().and_then(|brief| brief.likely_cause.as_ref()) {
+        @if let Some(cause) = report.brief().and_then(|brief| brief.likely_cause.as_ref()) {
             p { "Likely cause: " (text::head(&text::clean(&cause.words()), REASON)) }
         }
         @if !log.trim().is_empty() { pre { (text::clean(log.trim())) } }
     })
 }
 
-fn changed_files(told: &Told) -> Markup {
-    let Some(changes) = told.changes().filter(|changes| changes.files_changed > 0) else { return html! {} };
-    let most = told.files.iter().filter_map(|file| file.lines).map(|(plus, minus)| plus + minus).max().unwrap_or(0);
-    let left_out = (changes.files_changed as usize).saturating_sub(told.files.len().min(FILES));
+fn changed_files(report: &WorkerReport) -> Markup {
+    let Some(changes) = report.changes().filter(|changes| changes.files_changed > 0) else { return html! {} };
+    let most = report.files.iter().filter_map(|file| file.lines).map(|(plus, minus)| plus + minus).max().unwrap_or(0);
+    let left_out = (changes.files_changed as usize).saturating_sub(report.files.len().min(FILES));
     html! {
         details.files {
             summary {
@@ -224,7 +227,7 @@ fn changed_files(told: &Told) -> Markup {
                 span.quiet { " in " (text::count(changes.commits.into(), "commit")) }
             }
             ul {
-                @for file in told.files.iter().take(FILES) {
+                @for file in report.files.iter().take(FILES) {
                     li {
                         code { (text::tail(&text::clean(&file.path), 200)) }
                         @if let Some((plus, minus)) = file.lines {
@@ -242,37 +245,34 @@ fn changed_files(told: &Told) -> Markup {
     }
 }
 
-/// As `git diff --stat` draws it: what is there is seen.
+/// Returns the length of a bar, as `git diff --stat` draws it: at least one character for any change.
 fn share(lines: usize, most: usize) -> usize {
-    match most <= LONGEST_BAR {
-        true => lines,
-        false => (lines * LONGEST_BAR).div_ceil(most),
-    }
+    if most <= LONGEST_BAR { lines } else { (lines * LONGEST_BAR).div_ceil(most) }
 }
 
-fn conversation(told: &Told, attempt: &Attempt) -> Markup {
-    let whose = match told.attempts.len() {
+fn conversation(report: &WorkerReport, attempt: &AttemptReport) -> Markup {
+    let whose = match report.attempts.len() {
         1 => "Conversation".to_owned(),
         _ => format!("Attempt {}", attempt.number),
     };
     let empty = Conversation::default();
     let conversation = attempt.conversation.as_ref().unwrap_or(&empty);
-    let is_last = told.attempts.last().is_some_and(|last| last.number == attempt.number);
+    let is_last = report.attempts.last().is_some_and(|last| last.number == attempt.number);
     html! {
         details.conversation {
             summary {
                 (whose) " "
                 span.quiet {
                     (attempt.backend)
-                    @if told.attempts.len() > 1 { ", " (attempt.status.as_str().replace('_', " ")) }
+                    @if report.attempts.len() > 1 { ", " (attempt.status.as_str().replace('_', " ")) }
                     @if let Some(began) = attempt.began { ", from " (text::clock(began)) }
                 }
             }
-            @if let Some(brief) = attempt.brief.as_ref().filter(|_| !is_last) { (earlier(told, brief)) }
+            @if let Some(brief) = attempt.brief.as_ref().filter(|_| !is_last) { (earlier(report, brief)) }
             @if attempt.conversation.is_none() {
-                p.note { "Left out: " code { (told.folder.to_string_lossy()) } " has it." }
+                p.note { "Left out; see " code { (report.folder.to_string_lossy()) } "." }
             } @else if conversation.items.is_empty() && conversation.gap.is_none() {
-                p.note { "Nothing was said." }
+                p.note { "No messages." }
             }
             ol {
                 @for (by, text) in &attempt.asked {
@@ -291,7 +291,7 @@ fn conversation(told: &Told, attempt: &Attempt) -> Markup {
     }
 }
 
-/// Returns the label for an author. A text without an author is ours.
+/// Returns the label for an author. A text without an author is from this program.
 fn author(by: Option<Author>) -> &'static str {
     match by {
         Some(Author::Boss) => "Boss: ",
@@ -301,7 +301,7 @@ fn author(by: Option<Author>) -> &'static str {
 }
 
 /// Renders the end of an attempt that was not the last.
-fn earlier(told: &Told, brief: &AttemptSummary) -> Markup {
+fn earlier(report: &WorkerReport, brief: &AttemptSummary) -> Markup {
     let failure = brief.failure.as_ref().filter(|failure| failure.kind != FailureKind::Verification);
     html! {
         @if let Some(failure) = failure {
@@ -310,27 +310,27 @@ fn earlier(told: &Told, brief: &AttemptSummary) -> Markup {
                 (text::head(&text::clean(&failure.message), REASON))
             }
         }
-        @if let Some(proof) = proof(told, &brief.verification) { div.note { "Verification " (proof) } }
+        @if let Some(verification_detail) = verification_detail(report, &brief.verification) { div.note { "Verification " (verification_detail) } }
     }
 }
 
 fn gap(conversation: &Conversation) -> Markup {
-    html! { li.gap { "Left out here, for want of room. All of it lies in " code { (conversation.log.to_string_lossy()) } } }
+    html! { li.gap { "Left out for lack of space; the complete log is " code { (conversation.log.to_string_lossy()) } } }
 }
 
-fn line(item: &Item) -> Markup {
+fn line(item: &ConversationItem) -> Markup {
     let (class, body) = match &item.what {
-        What::Said(text) => ("said", html! { p { (text) } }),
-        What::Thought(text) => ("thought", html! { p { (text) } }),
-        What::Message { by, text } => ("message", html! { p { b { (author(by.or(Some(Author::Boss)))) } (text) } }),
-        What::Edited(paths) => ("edited", html! { p { "edited " code { (paths) } } }),
-        What::Note(text) => ("other", html! { p { (text) } }),
-        What::Ran { tool, what, end } => ("ran", ran(tool, what, end.as_ref())),
+        ItemKind::Said(text) => ("said", html! { p { (text) } }),
+        ItemKind::Thought(text) => ("thought", html! { p { (text) } }),
+        ItemKind::Message { by, text } => ("message", html! { p { b { (author(by.or(Some(Author::Boss)))) } (text) } }),
+        ItemKind::Edited(paths) => ("edited", html! { p { "edited " code { (paths) } } }),
+        ItemKind::Note(text) => ("other", html! { p { (text) } }),
+        ItemKind::Ran { tool, what, end } => ("ran", ran(tool, what, end.as_ref())),
     };
     html! { li class=(class) { time datetime=(item.at) { (text::clock(item.at)) } div { (body) } } }
 }
 
-fn ran(tool: &str, what: &str, end: Option<&End>) -> Markup {
+fn ran(tool: &str, what: &str, end: Option<&ToolResult>) -> Markup {
     let head = html! {
         @if !tool.is_empty() { span.quiet { (tool) " " } }
         code { (what) }

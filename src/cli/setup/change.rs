@@ -1,50 +1,50 @@
-//! What setup would change, worked out before anything is: for each file its text before and after.
+//! Computes the changes of setup before it applies any: for each file the text before and after.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::document::Format;
-use super::entry::{self, Wanted};
-use super::receipt::{Made, Receipt};
+use super::entry::{self, FieldRule};
+use super::manifest::{CreatedParts, Manifest};
 use super::registration::{Registration, Rule};
 use super::syntax_error::SyntaxError;
 use super::{SetupError, file};
 
-/// One file. `None`: it is not there.
+/// A change of one file. A text is `None` if the file does not exist.
 #[derive(Debug)]
-pub struct Change {
+pub struct SettingsChange {
     pub path: PathBuf,
     pub before: Option<String>,
     pub after: Option<String>,
-    /// What setup will have made in it then.
-    pub made: Made,
-    /// All of the file is ours, or is to be.
+    /// The parts of the file that setup will have created.
+    pub created: CreatedParts,
+    /// True if the whole file is ours.
     pub whole: bool,
 }
 
-impl Change {
+impl SettingsChange {
     pub fn is_none(&self) -> bool {
         self.before == self.after
     }
 }
 
-pub fn register(registration: &Registration, receipt: &Receipt) -> Result<Change, SetupError> {
+pub fn register(registration: &Registration, manifest: &Manifest) -> Result<SettingsChange, SetupError> {
     let Registration { path, format, keys, fields, .. } = registration;
-    // The entry itself goes as a whole.
+    // The entry itself is always removed as a whole.
     let containers = &keys[..keys.len() - 1];
-    put(path, *format, containers, receipt, |text| entry::set(*format, text, keys, fields))
+    put(path, *format, containers, manifest, |text| entry::set(*format, text, keys, fields))
 }
 
-pub fn allow(rule: &Rule, receipt: &Receipt) -> Result<Change, SetupError> {
+pub fn allow(rule: &Rule, manifest: &Manifest) -> Result<SettingsChange, SetupError> {
     let Rule { path, format, keys, text: rule } = rule;
-    let wanted = Wanted::Including(vec![(*rule).to_owned()]);
-    let mut change = put(path, *format, keys, receipt, |text| {
+    let wanted = FieldRule::Including(vec![(*rule).to_owned()]);
+    let mut change = put(path, *format, keys, manifest, |text| {
         let old = format.get(text, keys)?;
         let new = wanted.over(old.as_ref());
         if old.as_ref() == Some(&new) { Ok(text.to_owned()) } else { format.set(text, keys, &new) }
     })?;
-    change.made.rule |= !change.is_none();
+    change.created.rule |= !change.is_none();
     Ok(change)
 }
 
@@ -52,75 +52,93 @@ fn put(
     path: &Path,
     format: Format,
     containers: &[&str],
-    receipt: &Receipt,
+    manifest: &Manifest,
     edit: impl FnOnce(&str) -> Result<String, SyntaxError>,
-) -> Result<Change, SetupError> {
+) -> Result<SettingsChange, SetupError> {
     let damaged = |damage| SetupError::Damaged { path: path.to_owned(), damage };
     let before = file::read(path)?;
     let text = before.clone().unwrap_or_default();
     let after = edit(&text).map_err(damaged)?;
-    let mut made = receipt.of(path);
+    let mut created = manifest.of(path);
     if before.as_ref() != Some(&after) {
-        made.file |= before.is_none();
+        created.file |= before.is_none();
         if before.is_some() && text.trim().is_empty() {
-            made.blank = Some(text.clone());
+            created.blank = Some(text.clone());
         }
         for depth in 1..=containers.len() {
             let container = containers[..depth].iter().map(|key| (*key).to_owned()).collect();
             let is_new = format.get(&text, &containers[..depth]).map_err(damaged)?.is_none();
-            if is_new && !made.containers.contains(&container) {
-                made.containers.push(container);
+            if is_new && !created.containers.contains(&container) {
+                created.containers.push(container);
             }
         }
     }
-    Ok(Change { path: path.to_owned(), before, after: Some(after), made, whole: false })
+    Ok(SettingsChange { path: path.to_owned(), before, after: Some(after), created, whole: false })
 }
 
-pub fn unregister(registration: &Registration, receipt: &Receipt) -> Result<Change, SetupError> {
+pub fn unregister(registration: &Registration, manifest: &Manifest) -> Result<SettingsChange, SetupError> {
     let Registration { path, format, keys, .. } = registration;
-    take(path, *format, receipt, |text| format.remove(text, keys))
+    take(path, *format, manifest, |text| format.remove(text, keys))
 }
 
-/// Takes the rule out if setup put it in, or if the user asks for it.
-pub fn disallow(rule: &Rule, receipt: &Receipt, asked: bool) -> Result<Change, SetupError> {
+/// Removes the rule if setup added it, or if the user asks for it.
+pub fn disallow(rule: &Rule, manifest: &Manifest, asked: bool) -> Result<SettingsChange, SetupError> {
     let Rule { path, format, keys, text: rule } = rule;
-    if !asked && !receipt.of(path).rule {
+    if !asked && !manifest.of(path).rule {
         let before = file::read(path)?;
-        return Ok(Change { path: path.clone(), after: before.clone(), before, made: Made::default(), whole: false });
+        return Ok(SettingsChange {
+            path: path.clone(),
+            after: before.clone(),
+            before,
+            created: CreatedParts::default(),
+            whole: false,
+        });
     }
-    take(path, *format, receipt, |text| format.remove_element(text, keys, rule))
+    take(path, *format, manifest, |text| format.remove_element(text, keys, rule))
 }
 
 fn take(
     path: &Path,
     format: Format,
-    receipt: &Receipt,
+    manifest: &Manifest,
     edit: impl FnOnce(&str) -> Result<String, SyntaxError>,
-) -> Result<Change, SetupError> {
+) -> Result<SettingsChange, SetupError> {
     let damaged = |damage| SetupError::Damaged { path: path.to_owned(), damage };
-    let made = receipt.of(path);
+    let created = manifest.of(path);
     let Some(before) = file::read(path)? else {
-        return Ok(Change { path: path.to_owned(), before: None, after: None, made: Made::default(), whole: false });
+        return Ok(SettingsChange {
+            path: path.to_owned(),
+            before: None,
+            after: None,
+            created: CreatedParts::default(),
+            whole: false,
+        });
     };
     let mut after = edit(&before).map_err(damaged)?;
     if after == before {
-        return Ok(Change { path: path.to_owned(), after: Some(after), before: Some(before), made, whole: false });
+        return Ok(SettingsChange {
+            path: path.to_owned(),
+            after: Some(after),
+            before: Some(before),
+            created,
+            whole: false,
+        });
     }
-    for container in made.containers.iter().rev() {
+    for container in created.containers.iter().rev() {
         let keys: Vec<&str> = container.iter().map(String::as_str).collect();
         if format.get(&after, &keys).map_err(damaged)?.as_ref().is_some_and(is_empty) {
             after = format.remove(&after, &keys).map_err(damaged)?;
         }
     }
     let nothing_left = matches!(after.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']), "" | "{}");
-    let after = match (nothing_left, &made) {
-        (true, Made { file: true, .. }) => None,
-        (true, Made { blank: Some(blank), .. }) => Some(blank.clone()),
+    let after = match (nothing_left, &created) {
+        (true, CreatedParts { file: true, .. }) => None,
+        (true, CreatedParts { blank: Some(blank), .. }) => Some(blank.clone()),
         _ => Some(after),
     };
     // The folders are still needed when the file goes.
-    let made = Made { folders: made.folders, ..Made::default() };
-    Ok(Change { path: path.to_owned(), before: Some(before), after, made, whole: false })
+    let created = CreatedParts { folders: created.folders, ..CreatedParts::default() };
+    Ok(SettingsChange { path: path.to_owned(), before: Some(before), after, created, whole: false })
 }
 
 fn is_empty(value: &Value) -> bool {

@@ -1,7 +1,7 @@
 //! Claude Code (2.1.330): `.claude.json` in `$CLAUDE_CONFIG_DIR` or the home, or `.mcp.json` in the project.
 //!
-//! The first is where Claude Code keeps what it knows, and every session writes to it: it is changed by its own command,
-//! which takes its lock. Where that is not installed, nobody else writes, and setup does it.
+//! Every session writes to the first file, so setup changes it by Claude Code's own command, which takes its lock. If the
+//! command is not installed, no other program writes the file, and setup edits it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,28 +10,28 @@ use serde_json::{Value, json};
 
 use super::SetupError;
 use super::document::Format;
-use super::entry::{NAME, Wanted};
+use super::entry::{FieldRule, NAME};
 use super::json::Dialect;
-use super::registration::{Environment, Registration, Rule, Scope};
+use super::registration::{Environment, Registration, Rule, SetupScope};
 
 const PROGRAM: &str = "claude";
-/// Strict, in both files.
+/// Strict JSON, in both files.
 const FORMAT: Format = Format::Json(Dialect { comments: false, trailing_commas: false });
 
-pub fn registration(environment: &Environment, scope: Scope) -> Registration {
+pub fn registration(environment: &Environment, scope: SetupScope) -> Registration {
     let path = match scope {
-        Scope::User => environment.folder_in("CLAUDE_CONFIG_DIR", "").join(".claude.json"),
-        Scope::Project => environment.project.join(".mcp.json"),
+        SetupScope::User => environment.folder_in("CLAUDE_CONFIG_DIR", "").join(".claude.json"),
+        SetupScope::Project => environment.project.join(".mcp.json"),
     };
-    let mut fields = vec![(vec!["type"], Wanted::Unless("stdio".into()))];
+    let mut fields = vec![(vec!["type"], FieldRule::Default("stdio".into()))];
     fields.extend(environment.command_and_args());
     if environment.arguments.is_empty() {
-        fields.push((vec!["args"], Wanted::Unless(json!([]))));
+        fields.push((vec!["args"], FieldRule::Default(json!([]))));
     }
-    fields.push((vec!["env"], Wanted::Unless(json!({}))));
+    fields.push((vec!["env"], FieldRule::Default(json!({}))));
     let notes = match scope {
-        Scope::User => Vec::new(),
-        Scope::Project => vec!["Claude Code asks each user once before it starts a server of a project".into()],
+        SetupScope::User => Vec::new(),
+        SetupScope::Project => vec!["Claude Code asks each user once before it starts a server of a project".into()],
     };
     Registration {
         path,
@@ -43,10 +43,10 @@ pub fn registration(environment: &Environment, scope: Scope) -> Registration {
     }
 }
 
-fn rule(environment: &Environment, scope: Scope) -> Rule {
+fn rule(environment: &Environment, scope: SetupScope) -> Rule {
     let folder = match scope {
-        Scope::User => environment.folder_in("CLAUDE_CONFIG_DIR", ".claude"),
-        Scope::Project => environment.project.join(".claude"),
+        SetupScope::User => environment.folder_in("CLAUDE_CONFIG_DIR", ".claude"),
+        SetupScope::Project => environment.project.join(".claude"),
     };
     Rule {
         path: folder.join("settings.json"),
@@ -56,13 +56,13 @@ fn rule(environment: &Environment, scope: Scope) -> Rule {
     }
 }
 
-/// Where its own command is.
+/// Returns the path of Claude Code's own command.
 pub fn program() -> Option<PathBuf> {
     which::which(PROGRAM).ok()
 }
 
-/// Makes the entry in the user's settings what it is in `after`, with Claude Code's own commands. An entry that differs has
-/// to go first: its command changes none.
+/// Replaces the entry in the user's settings with Claude Code's own commands. An old entry is removed first, since the
+/// command to add one changes none.
 pub fn apply(program: &Path, before: Option<&Value>, after: Option<&Value>) -> Result<(), SetupError> {
     if before.is_some() {
         run(program, &["mcp", "remove", NAME, "-s", "user"])?;
@@ -71,7 +71,7 @@ pub fn apply(program: &Path, before: Option<&Value>, after: Option<&Value>) -> R
     let Some(entry) = after else { return Ok(()) };
     let added = add(entry);
     if let (Err(_), Some(before)) = (&added, before) {
-        // Better the old one than none; the first error is the one to tell.
+        // Restore the old entry; the first error is reported.
         let _ = add(before);
     }
     added
@@ -81,11 +81,9 @@ fn run(program: &Path, arguments: &[&str]) -> Result<(), SetupError> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let line = || format!("{PROGRAM} {}", arguments.join(" "));
     let output = output.map_err(|source| SetupError::Start { line: line(), source })?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            let told = [output.stderr, output.stdout].concat();
-            Err(SetupError::Client { line: line(), told: String::from_utf8_lossy(&told).trim().to_owned() })
-        }
+    if output.status.success() {
+        return Ok(());
     }
+    let output = [output.stderr, output.stdout].concat();
+    Err(SetupError::Client { line: line(), output: String::from_utf8_lossy(&output).trim().to_owned() })
 }

@@ -1,14 +1,14 @@
-//! What the four clients have in common: where they are told of a server, and what setup is asked for.
+//! The clients that setup can register this server with.
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::registration::{Environment, Registration, Scope};
+use super::registration::{Environment, Registration, SetupScope};
 use super::{claude, codex, gemini, opencode};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Client {
+pub enum ClientKind {
     #[value(alias = "claudecode", alias = "claude-code")]
     Claude,
     Codex,
@@ -18,42 +18,44 @@ pub enum Client {
     OpenCode,
 }
 
-impl Client {
-    pub fn registration(self, environment: &Environment, scope: Scope) -> Registration {
+impl ClientKind {
+    pub fn registration(self, environment: &Environment, scope: SetupScope) -> Registration {
         match self {
-            Client::Claude => claude::registration(environment, scope),
-            Client::Codex => codex::registration(environment, scope),
-            Client::Gemini => gemini::registration(environment, scope),
-            Client::OpenCode => opencode::registration(environment, scope),
+            ClientKind::Claude => claude::registration(environment, scope),
+            ClientKind::Codex => codex::registration(environment, scope),
+            ClientKind::Gemini => gemini::registration(environment, scope),
+            ClientKind::OpenCode => opencode::registration(environment, scope),
         }
     }
 
-    /// Where it reads skills: Claude Code in a place of its own, the others in the one that they share.
-    pub fn skills(self, environment: &Environment, scope: Scope) -> PathBuf {
+    /// Returns the folder of skills: Claude Code has its own, the others share one.
+    pub fn skills(self, environment: &Environment, scope: SetupScope) -> PathBuf {
         match (self, scope) {
-            (Client::Claude, Scope::User) => environment.folder_in("CLAUDE_CONFIG_DIR", ".claude").join("skills"),
-            (Client::Claude, Scope::Project) => environment.project.join(".claude/skills"),
-            (_, Scope::User) => environment.home.join(".agents/skills"),
-            (_, Scope::Project) => environment.project.join(".agents/skills"),
+            (ClientKind::Claude, SetupScope::User) => {
+                environment.folder_in("CLAUDE_CONFIG_DIR", ".claude").join("skills")
+            }
+            (ClientKind::Claude, SetupScope::Project) => environment.project.join(".claude/skills"),
+            (_, SetupScope::User) => environment.home.join(".agents/skills"),
+            (_, SetupScope::Project) => environment.project.join(".agents/skills"),
         }
     }
 
     pub fn title(self) -> &'static str {
         match self {
-            Client::Claude => "Claude Code",
-            Client::Codex => "Codex",
-            Client::Gemini => "Gemini CLI",
-            Client::OpenCode => "OpenCode",
+            ClientKind::Claude => "Claude Code",
+            ClientKind::Codex => "Codex",
+            ClientKind::Gemini => "Gemini CLI",
+            ClientKind::OpenCode => "OpenCode",
         }
     }
 
-    /// As the backends call it.
+    /// Returns the name of the client's backend.
     pub fn backend(self) -> &'static str {
         match self {
-            Client::Claude => "claudecode",
-            Client::Codex => "codex",
-            Client::Gemini => "gemini",
-            Client::OpenCode => "opencode",
+            ClientKind::Claude => "claudecode",
+            ClientKind::Codex => "codex",
+            ClientKind::Gemini => "gemini",
+            ClientKind::OpenCode => "opencode",
         }
     }
 }

@@ -1,27 +1,27 @@
 //! Codex (0.169.0): `config.toml` in `$CODEX_HOME`, or in `.codex` of a project that the user trusts.
 //!
-//! Not by `codex mcp add`, which has no options for what its defaults lack and rewrites the file.
+//! `codex mcp add` is not used: it rewrites the file and has no options for the timeout and other fields.
 
 use super::document::Format;
-use super::entry::{NAME, Wanted};
-use super::registration::{CALL_SECONDS, Environment, Registration, Scope};
+use super::entry::{FieldRule, NAME};
+use super::registration::{CALL_SECONDS, Environment, Registration, SetupScope};
 use super::variables;
 
-pub fn registration(environment: &Environment, scope: Scope) -> Registration {
+pub fn registration(environment: &Environment, scope: SetupScope) -> Registration {
     let folder = match scope {
-        Scope::User => environment.folder_in("CODEX_HOME", ".codex"),
-        Scope::Project => environment.project.join(".codex"),
+        SetupScope::User => environment.folder_in("CODEX_HOME", ".codex"),
+        SetupScope::Project => environment.project.join(".codex"),
     };
     let mut fields = environment.command_and_args();
     fields.extend([
-        // By default Codex ends a call after 300 s.
-        (vec!["tool_timeout_sec"], Wanted::AtLeast(CALL_SECONDS)),
-        // Otherwise a wait holds up the other tools of ours.
-        (vec!["supports_parallel_tool_calls"], Wanted::Unless(true.into())),
-        // Otherwise `codex exec` refuses those that change something.
-        (vec!["default_tools_approval_mode"], Wanted::Unless("approve".into())),
-        // Codex hands on no keys by itself.
-        (vec!["env_vars"], Wanted::Including(variables::keys_and_set_places())),
+        // The default of Codex is 300 s.
+        (vec!["tool_timeout_sec"], FieldRule::AtLeast(CALL_SECONDS)),
+        // Otherwise a wait blocks our other tools.
+        (vec!["supports_parallel_tool_calls"], FieldRule::Default(true.into())),
+        // Otherwise `codex exec` refuses tools that change something.
+        (vec!["default_tools_approval_mode"], FieldRule::Default("approve".into())),
+        // By default Codex passes no keys to its servers.
+        (vec!["env_vars"], FieldRule::Including(variables::keys_and_set_variables())),
     ]);
     Registration {
         path: folder.join("config.toml"),
@@ -30,8 +30,8 @@ pub fn registration(environment: &Environment, scope: Scope) -> Registration {
         fields,
         rule: None,
         notes: match scope {
-            Scope::User => Vec::new(),
-            Scope::Project => vec!["Codex reads a project's settings only when you trust the project".into()],
+            SetupScope::User => Vec::new(),
+            SetupScope::Project => vec!["Codex reads a project's settings only when you trust the project".into()],
         },
     }
 }

@@ -1,5 +1,5 @@
-//! A client's settings as text: read, set one thing, take one thing out. Nothing else in it may change, and each edit is
-//! checked for that before anybody sees it.
+//! Edits a client's settings as text: reads, sets or removes one value. Each edit is checked before it is returned:
+//! nothing else in the text may change.
 
 use serde_json::{Map, Value};
 use similar::{Algorithm, DiffTag};
@@ -16,7 +16,7 @@ pub enum Format {
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 impl Format {
-    /// What lies at this path.
+    /// Returns the value at this path.
     pub fn get(self, text: &str, path: &[&str]) -> Result<Option<Value>, SyntaxError> {
         let mut found = self.read(text)?;
         for name in path {
@@ -44,7 +44,7 @@ impl Format {
         self.edited(text, edit, |whole| take(whole, path))
     }
 
-    /// Takes a text out of a list of texts. Only JSON files have such a list of ours.
+    /// Removes a string from a list of strings. Only JSON files have such a list of ours.
     pub fn remove_element(self, text: &str, path: &[&str], element: &str) -> Result<String, SyntaxError> {
         let Format::Json(dialect) = self else { return Ok(text.to_owned()) };
         let edit = |body: &str| json::remove_element(dialect, body, path, element);
@@ -65,8 +65,7 @@ impl Format {
         }
     }
 
-    /// An edit that did anything but what it should is thrown away. A name that stands twice in an object is what leads
-    /// to one.
+    /// Applies an edit and refuses any unintended change. A name that occurs twice in an object causes one.
     fn edited(
         self,
         text: &str,
@@ -78,17 +77,15 @@ impl Format {
         let mark = body.map_or(String::new(), |_| BYTE_ORDER_MARK.to_string());
         let edited = mark + &edit(body.unwrap_or(text))?;
         meant(&mut expected);
-        match without_empty(self.read(&edited)?) == without_empty(expected) {
-            true => Ok(edited),
-            false => {
-                let reason = "this file cannot be edited safely: does a name stand in it twice?".into();
-                Err(SyntaxError { line: 1, column: 1, reason })
-            }
+        if without_empty(self.read(&edited)?) == without_empty(expected) {
+            return Ok(edited);
         }
+        let reason = "cannot edit this file safely: does a name occur twice in it?".into();
+        Err(SyntaxError { line: 1, column: 1, reason })
     }
 }
 
-/// A TOML table may come and go with what is in it.
+/// Removes empty objects, since a TOML table may come and go with its content.
 fn without_empty(value: Value) -> Value {
     match value {
         Value::Object(members) => {
@@ -124,7 +121,7 @@ fn pointer(path: &[&str]) -> String {
     path.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect()
 }
 
-/// Gives a text that was edited with `\n` at the end of each line the line ends that it had before, each line its own.
+/// Restores the line ends of a text that was edited with `\n` at the end of each line.
 fn with_line_ends_of(before: &str, edited: &str) -> String {
     let newline = if before.contains("\r\n") { "\r\n" } else { "\n" };
     let old: Vec<&str> = before.split_inclusive('\n').collect();
@@ -135,7 +132,7 @@ fn with_line_ends_of(before: &str, edited: &str) -> String {
         match change.tag() {
             DiffTag::Equal => change.old_range().for_each(|at| {
                 result.push_str(old[at]);
-                // It was the last.
+                // It was the last line.
                 if !old[at].ends_with('\n') {
                     result.push_str(newline);
                 }

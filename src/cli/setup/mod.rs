@@ -2,7 +2,7 @@
 //!
 //! It first shows what it would change. In a file that users write, only our entry changes: comments, order,
 //! indentation and line ends stay. A file that cannot be parsed is not touched. `entry.rs` separates our fields in the
-//! entry from the user's. `receipt.rs` records what setup made, for `--remove`. Each client has a file of its own.
+//! entry from the user's. `manifest.rs` records what setup created, for `--remove`. Each client has a file of its own.
 
 mod change;
 mod claude;
@@ -13,10 +13,10 @@ mod entry;
 mod file;
 mod gemini;
 mod json;
+mod manifest;
 mod opencode;
 pub(super) mod plugin;
 pub(super) mod program;
-mod receipt;
 pub(super) mod registered;
 mod registration;
 mod show;
@@ -35,16 +35,17 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use self::change::Change;
-use self::client::Client;
-use self::receipt::Receipt;
-use self::registered::Registered;
-use self::registration::{Environment, Registration, Scope};
+use self::change::SettingsChange;
+use self::client::ClientKind;
+use self::manifest::Manifest;
+use self::registered::FoundRegistration;
+use self::registration::{Environment, Registration, SetupScope};
 use self::syntax_error::SyntaxError;
-use super::out::{self, End};
 use super::places::Places;
 use crate::backend::Backends;
+use crate::cli::error::CliError;
 use crate::cli::hint;
+use crate::cli::output;
 use crate::config::Settings;
 
 #[derive(Debug, clap::Args)]
@@ -55,62 +56,62 @@ Examples:
   orchestrator-boss setup gemini --remove
 
 Exit codes:
-  0    it is set up (or removed), or nothing was to be changed
-  1    it was not; it says why
+  0    success, or nothing to change
+  1    setup failed, or you declined
   2    wrong usage")]
 pub(super) struct SetupArgs {
-    /// The client to set up
-    client: Client,
-    /// Where it applies
+    /// ClientKind to set up
+    client: ClientKind,
+    /// Where the registration applies
     #[arg(long, value_name = "SCOPE", default_value = "user")]
-    scope: Scope,
-    /// Take out what setup has put in
+    scope: SetupScope,
+    /// Undo setup
     #[arg(long)]
     remove: bool,
-    /// Install the skill too, which teaches an agent how to lead (with --remove: remove it)
+    /// Also install the skill, which teaches an agent to manage workers (with --remove: remove it)
     #[arg(long)]
     skill: bool,
-    /// Let the client call this server's tools without asking (Codex and OpenCode need no such rule)
+    /// Let the client call this server's tools without asking (not needed for Codex and OpenCode)
     #[arg(long)]
     allow_tools: bool,
-    /// Overwrite or remove a skill even if somebody has changed it
+    /// Overwrite or remove the skill even if it was changed
     #[arg(long)]
     force: bool,
-    /// Do not ask; nobody is asked where there is no terminal either
+    /// Do not ask for confirmation (the default without a terminal)
     #[arg(long, short)]
     yes: bool,
-    /// Show what would be done, and change nothing
+    /// Show the changes without applying them
     #[arg(long)]
     dry_run: bool,
-    /// Print one JSON object, and do not ask
+    /// Print one JSON object; do not ask for confirmation
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Error)]
 pub(crate) enum SetupError {
-    #[error("could not read {}: check that it is a file and that you may read it", path.display())]
+    #[error("cannot read {}: check that it is a file and that you may read it", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("could not write {}: check the owner and mode of it and of its folder; if another program manages it, make the change there (--dry-run shows it)", path.display())]
+    #[error("cannot write {}: check the owner and mode of it and of its folder; if another program manages it, make the change there (--dry-run shows it)", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("{} is not valid, and was not touched: {damage}; mend it there and run setup again", path.display())]
+    #[error("{} is invalid and was not changed: {damage}; fix it and run setup again", path.display())]
     Damaged { path: PathBuf, damage: SyntaxError },
-    #[error("{} was changed by somebody else meanwhile, and was not touched: run setup again", path.display())]
+    #[error("{} was not changed, since another process has just changed it: run setup again", path.display())]
     Changed { path: PathBuf },
-    #[error("{} is not the skill as this program has it, and was not touched: {then} with --force if nothing in it is yours", path.display())]
+    #[error("{} was not changed, since it differs from the bundled skill: {then} with --force to discard your changes", path.display())]
     ChangedSkill { path: PathBuf, then: &'static str },
-    #[error("could not start `{line}`: check its installation")]
+    #[error("cannot start `{line}`: check its installation")]
     Start { line: String, source: io::Error },
-    #[error("`{line}` failed: {told}")]
-    Client { line: String, told: String },
-    #[error("`{line}` said that it worked, but {} does not have the entry that it should: look there", path.display())]
-    NotDone { line: String, path: PathBuf },
-    #[error("there is no home directory: set HOME")]
+    #[error("`{line}` failed: {output}")]
+    Client { line: String, output: String },
+    #[error("`{line}` succeeded, but {} has no such entry: check the file", path.display())]
+    Unconfirmed { line: String, path: PathBuf },
+    #[error("cannot find the home directory: set HOME")]
     NoHome,
-    #[error("the server could not start with this: {why}")]
+    #[error("the server cannot start with these options: {why}")]
     Unusable { why: String },
-    #[error("could not say where this program, its options' files or the current directory are")]
-    Nowhere(#[source] io::Error),
+    #[error("cannot find the path of this program, of its files or of the current directory")]
+    UnknownPath(#[source] io::Error),
 }
 
 pub(super) fn run(args: &SetupArgs, places: &Places) -> ExitCode {
@@ -124,9 +125,9 @@ pub(super) fn run(args: &SetupArgs, places: &Places) -> ExitCode {
                 cause = error.source();
             }
             if args.json {
-                say(&json!({"status": "failed", "error": text}).to_string());
+                print(&json!({"status": "failed", "error": text}).to_string());
             }
-            out::end(Err(End::Failed(format!("setup failed: {text}"))))
+            output::end(Err(CliError::Failed(format!("setup failed: {text}"))))
         }
     }
 }
@@ -137,43 +138,45 @@ fn set_up(args: &SetupArgs, places: &Places) -> Result<ExitCode, SetupError> {
     }
     let environment = Environment {
         home: etcetera::home_dir().map_err(|_| SetupError::NoHome)?,
-        project: env::current_dir().map_err(SetupError::Nowhere)?,
-        command: program::command(args.scope == Scope::Project).map_err(SetupError::Nowhere)?,
-        arguments: program::arguments(places).map_err(SetupError::Nowhere)?,
+        project: env::current_dir().map_err(SetupError::UnknownPath)?,
+        command: program::command(args.scope == SetupScope::Project).map_err(SetupError::UnknownPath)?,
+        arguments: program::arguments(places).map_err(SetupError::UnknownPath)?,
         allow_tools: args.allow_tools,
     };
     let registration = args.client.registration(&environment, args.scope);
-    let mut receipt = Receipt::load();
-    let changes = changes(args, &environment, &registration, &receipt)?;
+    let mut manifest = Manifest::load();
+    let changes = changes(args, &environment, &registration, &manifest)?;
     let mut notes = notes(args, &registration)?;
-    let others = others(args, &registration, &environment.project);
-    notes.extend(others_note(args, &others));
+    let other_entries = other_entries(args, &registration, &environment.project);
+    notes.extend(other_entries_note(args, &other_entries));
     if !args.remove {
         notes.extend(settings_note(places));
         notes.extend(paths_note(args, &registration, &changes[0]));
     }
-    let status = match () {
-        () if changes.iter().all(Change::is_none) => "already",
-        () if args.dry_run => "would_change",
-        () => "changed",
+    let status = if changes.iter().all(SettingsChange::is_none) {
+        "already"
+    } else if args.dry_run {
+        "would_change"
+    } else {
+        "changed"
     };
     if !args.json {
         changes
             .iter()
             .filter(|change| !change.is_none())
-            .for_each(|change| say(show::diff(change).trim_end_matches('\n')));
+            .for_each(|change| print(show::diff(change).trim_end_matches('\n')));
     }
     if status == "changed" {
         let ask = !args.yes && !args.json && show::is_interactive();
         if ask && !show::confirm("Make this change?") {
-            say("Nothing was changed.");
+            print("Nothing was changed.");
             return Ok(ExitCode::FAILURE);
         }
         for change in changes.iter().filter(|change| !change.is_none()) {
-            apply(args, &registration, change, &mut receipt)?;
+            apply(args, &registration, change, &mut manifest)?;
         }
     }
-    tell(args, &registration, &changes, &notes, status, others.is_empty());
+    print_result(args, &registration, &changes, &notes, status, other_entries.is_empty());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -181,25 +184,21 @@ fn changes(
     args: &SetupArgs,
     environment: &Environment,
     registration: &Registration,
-    receipt: &Receipt,
-) -> Result<Vec<Change>, SetupError> {
-    let mut changes = vec![match args.remove {
-        true => change::unregister(registration, receipt)?,
-        false => change::register(registration, receipt)?,
-    }];
+    manifest: &Manifest,
+) -> Result<Vec<SettingsChange>, SetupError> {
+    let change = if args.remove { change::unregister } else { change::register };
+    let mut changes = vec![change(registration, manifest)?];
     if let Some(rule) = &registration.rule {
         if args.remove {
-            changes.push(change::disallow(rule, receipt, args.allow_tools)?);
+            changes.push(change::disallow(rule, manifest, args.allow_tools)?);
         } else if args.allow_tools {
-            changes.push(change::allow(rule, receipt)?);
+            changes.push(change::allow(rule, manifest)?);
         }
     }
     if args.skill {
         let skills = args.client.skills(environment, args.scope);
-        changes.push(match args.remove {
-            true => skill::uninstall(&skills, receipt, args.force)?,
-            false => skill::install(&skills, receipt, args.force)?,
-        });
+        let change = if args.remove { skill::uninstall } else { skill::install };
+        changes.push(change(&skills, manifest, args.force)?);
     }
     Ok(changes)
 }
@@ -216,38 +215,40 @@ fn notes(args: &SetupArgs, registration: &Registration) -> Result<Vec<String>, S
     if args.remove {
         return Ok(notes);
     }
-    if args.allow_tools && matches!(args.client, Client::Codex | Client::OpenCode) {
-        notes.push(format!("--allow-tools changes nothing for {}, which needs no such rule", args.client.title()));
+    if args.allow_tools && matches!(args.client, ClientKind::Codex | ClientKind::OpenCode) {
+        notes.push(format!("--allow-tools has no effect for {}, which needs no such rule", args.client.title()));
     }
     let Registration { path, format, keys, fields, .. } = registration;
     let text = file::read(path)?.unwrap_or_default();
-    let kept = entry::kept(*format, &text, keys, fields);
+    let kept = entry::user_choices(*format, &text, keys, fields);
     notes.extend(kept.map_err(|damage| SetupError::Damaged { path: path.clone(), damage })?);
     notes.extend(registration.notes.iter().cloned());
     Ok(notes)
 }
 
-/// Returns what else makes the client start this server here, with the command that takes it away.
-fn others(args: &SetupArgs, registration: &Registration, project: &Path) -> Vec<String> {
-    let is_other = |it: &Registered| it.client == args.client.title() && it.path != registration.path;
+/// Returns the other reasons why the client starts this server here, each with the command to remove it.
+fn other_entries(args: &SetupArgs, registration: &Registration, project: &Path) -> Vec<String> {
+    let is_other = |it: &FoundRegistration| it.client == args.client.title() && it.path != registration.path;
     let entries = registered::all(project).into_iter().filter(|it| is_other(it) && it.program.is_ok());
-    let mut others: Vec<String> =
+    let mut other_entries: Vec<String> =
         entries.map(|it| format!("the entry in {} ({} --remove)", it.path.display(), it.setup)).collect();
-    if args.client == Client::Claude
+    if args.client == ClientKind::Claude
         && let Some(name) = plugin::enabled(project)
     {
-        others.push(format!("the plugin (claude plugin disable {name})"));
+        other_entries.push(format!("the plugin (claude plugin disable {name})"));
     }
-    others
+    other_entries
 }
 
 /// Entries of a user and of a project have the same name, so only the plugin starts a second server.
-fn others_note(args: &SetupArgs, others: &[String]) -> Option<String> {
+fn other_entries_note(args: &SetupArgs, other_entries: &[String]) -> Option<String> {
     let title = args.client.title();
-    let plugin = others.last().filter(|other| other.starts_with("the plugin"));
-    match args.remove {
-        true => (!others.is_empty()).then(|| format!("{title} still starts this server, by {}", others.join(" and "))),
-        false => plugin.map(|it| format!("{title} also starts this server by {it}: its agent has each tool twice")),
+    let plugin = other_entries.last().filter(|other| other.starts_with("the plugin"));
+    if args.remove {
+        (!other_entries.is_empty())
+            .then(|| format!("{title} still starts this server, by {}", other_entries.join(" and ")))
+    } else {
+        plugin.map(|it| format!("{title} also starts this server by {it}: its agent has each tool twice"))
     }
 }
 
@@ -258,21 +259,20 @@ fn settings_note(places: &Places) -> Option<String> {
         Some(_) => return None,
         None => Settings::load(None).err()?,
     };
-    Some(format!("the server refuses all work until this is put right: {}", hint::of(&error)))
+    Some(format!("the server refuses all work until this is fixed: {}", hint::of(&error)))
 }
 
 /// Warns about absolute paths in a project's file. Other users share the file, and have other folders.
-fn paths_note(args: &SetupArgs, registration: &Registration, change: &Change) -> Option<String> {
-    if args.scope != Scope::Project {
+fn paths_note(args: &SetupArgs, registration: &Registration, change: &SettingsChange) -> Option<String> {
+    if args.scope != SetupScope::Project {
         return None;
     }
     let entry = registration.format.get(change.after.as_deref()?, &registration.keys).ok()??;
     let paths: Vec<String> = absolute_paths(&entry);
     (!paths.is_empty()).then(|| {
         format!(
-            "{} is shared with all who work on this project, and names paths of this machine: {}. They work only where \
-             the same is at the same place; with orchestrator-boss on the PATH, and without --config and --state-dir, \
-             setup writes none",
+            "{} is shared with all users of this project, and names paths of this machine: {}. To avoid them, put \
+             orchestrator-boss on the PATH and omit --config and --state-dir",
             change.path.display(),
             paths.join(", ")
         )
@@ -291,37 +291,37 @@ fn absolute_paths(value: &Value) -> Vec<String> {
 fn apply(
     args: &SetupArgs,
     registration: &Registration,
-    change: &Change,
-    receipt: &mut Receipt,
+    change: &SettingsChange,
+    manifest: &mut Manifest,
 ) -> Result<(), SetupError> {
     if file::read(&change.path)? != change.before {
         return Err(SetupError::Changed { path: change.path.clone() });
     }
-    let by_itself = claude::program().filter(|_| is_claudes_own(args, registration, &change.path));
-    let mut made = change.made.clone();
+    let by_itself = claude::program().filter(|_| is_claude_file(args, registration, &change.path));
+    let mut created = change.created.clone();
     match (&change.after, by_itself) {
-        (_, Some(program)) => return by_claude(&program, registration, change),
+        (_, Some(program)) => return apply_by_claude(&program, registration, change),
         (Some(after), None) => {
-            let folders = file::write(&change.path, after, args.scope == Scope::Project)?;
+            let folders = file::write(&change.path, after, args.scope == SetupScope::Project)?;
             if !folders.is_empty() {
-                made.folders = folders;
+                created.folders = folders;
             }
         }
-        (None, None) => file::remove(&change.path, &change.made.folders)?,
+        (None, None) => file::remove(&change.path, &change.created.folders)?,
     }
-    receipt.set(&change.path, if args.remove { Default::default() } else { made });
-    if let Err(error) = receipt.save() {
-        tracing::warn!(%error, "setup could not note what it made: --remove will leave empty files and objects");
+    manifest.set(&change.path, if args.remove { Default::default() } else { created });
+    if let Err(error) = manifest.save() {
+        tracing::warn!(%error, "cannot record what setup created: --remove will leave empty files and objects");
     }
     Ok(())
 }
 
-/// The file that every session of Claude Code writes to.
-fn is_claudes_own(args: &SetupArgs, registration: &Registration, path: &Path) -> bool {
-    args.client == Client::Claude && args.scope == Scope::User && path == registration.path
+/// Returns whether this is the file that every session of Claude Code writes to.
+fn is_claude_file(args: &SetupArgs, registration: &Registration, path: &Path) -> bool {
+    args.client == ClientKind::Claude && args.scope == SetupScope::User && path == registration.path
 }
 
-fn by_claude(program: &Path, registration: &Registration, change: &Change) -> Result<(), SetupError> {
+fn apply_by_claude(program: &Path, registration: &Registration, change: &SettingsChange) -> Result<(), SetupError> {
     let Registration { path, format, keys, .. } = registration;
     let entry = |text: &Option<String>| match text {
         Some(text) => format.get(text, keys).map_err(|damage| SetupError::Damaged { path: path.clone(), damage }),
@@ -329,16 +329,17 @@ fn by_claude(program: &Path, registration: &Registration, change: &Change) -> Re
     };
     let wanted = entry(&change.after)?;
     claude::apply(program, entry(&change.before)?.as_ref(), wanted.as_ref())?;
-    match entry(&file::read(path)?)? == wanted {
-        true => Ok(()),
-        false => Err(SetupError::NotDone { line: "claude mcp".into(), path: path.clone() }),
+    if entry(&file::read(path)?)? == wanted {
+        Ok(())
+    } else {
+        Err(SetupError::Unconfirmed { line: "claude mcp".into(), path: path.clone() })
     }
 }
 
-fn tell(
+fn print_result(
     args: &SetupArgs,
     registration: &Registration,
-    changes: &[Change],
+    changes: &[SettingsChange],
     notes: &[String],
     status: &str,
     is_only_entry: bool,
@@ -351,21 +352,21 @@ fn tell(
             "files": show::as_json(changes),
             "notes": notes,
         });
-        return say(&format!("{answer:#}"));
+        return print(&format!("{answer:#}"));
     }
     let (title, path) = (args.client.title(), registration.path.display());
     match (status, args.remove) {
-        ("already", false) => say(&format!("{title} is already set up ({path}).")),
-        ("already", true) => say(&format!("{title} has no entry of this server ({path}).")),
-        ("would_change", _) => say("Nothing was changed (--dry-run)."),
-        (_, true) if !is_only_entry => say(&format!("The entry is removed from {path}.")),
-        (_, true) => say(&format!("{title} does not start this server any more.")),
-        (_, false) => say(&format!("{title} starts this server from its next session on.")),
+        ("already", false) => print(&format!("{title} is already set up ({path}).")),
+        ("already", true) => print(&format!("{title} has no entry of this server ({path}).")),
+        ("would_change", _) => print("Nothing was changed (--dry-run)."),
+        (_, true) if !is_only_entry => print(&format!("The entry is removed from {path}.")),
+        (_, true) => print(&format!("{title} no longer starts this server.")),
+        (_, false) => print(&format!("{title} starts this server from its next session on.")),
     }
-    notes.iter().for_each(|note| say(&format!("Note: {note}.")));
+    notes.iter().for_each(|note| print(&format!("Note: {note}.")));
 }
 
-/// Nobody may read it; what was begun is done all the same.
-fn say(text: &str) {
-    let _ = out::line(text);
+/// Prints a line. Setup continues after stdout is closed.
+fn print(text: &str) {
+    let _ = output::line(text);
 }

@@ -1,4 +1,4 @@
-//! Which program a client is told to start, and with which arguments.
+//! The command line with which a client starts this program.
 
 use std::env;
 use std::io;
@@ -34,10 +34,11 @@ pub fn command(shared: bool) -> io::Result<String> {
     })
 }
 
-/// Settings are text, and a path that is none would lead elsewhere.
+/// Converts a path to text. A lossy conversion would name another file.
 fn text(path: &Path) -> io::Result<String> {
-    let text =
-        path.to_str().ok_or_else(|| io::Error::other(format!("{} is not UTF-8: use another path", path.display())));
+    let text = path
+        .to_str()
+        .ok_or_else(|| io::Error::other(format!("{} is not valid UTF-8: use another path", path.display())));
     text.map(str::to_owned)
 }
 

@@ -1,4 +1,4 @@
-//! In which clients this server is registered, as their settings say. Only reads them.
+//! Finds the registrations of this server in the clients' settings. Only reads them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,47 +6,49 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::ClientKind;
 use super::file;
-use super::registration::{Environment, Registration, Scope};
+use super::registration::{Environment, Registration, SetupScope};
 use crate::cli::shell::quoted;
 
 /// An entry of this server in a client's settings, or settings that cannot be read.
-pub struct Registered {
+pub struct FoundRegistration {
     pub client: &'static str,
-    /// Of a project and not of the user: somebody else may have written it.
+    /// True for a project's settings, which another user may have written.
     pub is_projects: bool,
     pub path: PathBuf,
-    /// The program that the client starts, as it is written there; or what is wrong with the file.
+    /// The program that the client starts, or an error of the file.
     pub program: Result<String, String>,
-    /// What to type to have it written anew.
+    /// The command that writes the entry again.
     pub setup: String,
 }
 
-/// The clients that are installed here, whether this server is registered there or not, with the command that does it.
+/// Returns the installed clients, each with the command to register this server.
 pub fn installed() -> Vec<(&'static str, String)> {
     let backends = crate::backend::Backends::with_custom(Vec::new());
-    let is_here = |client: &Client| {
+    let is_here = |client: &ClientKind| {
         let backend = backends.get(client.backend());
         backend.is_ok_and(|backend| which::which(backend.program()).is_ok())
     };
-    Client::value_variants()
+    ClientKind::value_variants()
         .iter()
         .filter(|client| is_here(client))
-        .map(|it| (it.title(), setup(*it, Scope::User)))
+        .map(|it| (it.title(), setup(*it, SetupScope::User)))
         .collect()
 }
 
-pub fn all(project: &Path) -> Vec<Registered> {
+pub fn all(project: &Path) -> Vec<FoundRegistration> {
     let Ok(home) = etcetera::home_dir() else { return Vec::new() };
-    // What an entry would say of them is not asked for here.
+    // Their values do not matter for reading.
     let (command, arguments) = (String::new(), Vec::new());
     let environment = Environment { home, project: project.to_owned(), command, arguments, allow_tools: false };
-    let places = Client::value_variants().iter().flat_map(|client| [(*client, Scope::User), (*client, Scope::Project)]);
+    let places = ClientKind::value_variants()
+        .iter()
+        .flat_map(|client| [(*client, SetupScope::User), (*client, SetupScope::Project)]);
     places.filter_map(|(client, scope)| of(client, scope, client.registration(&environment, scope))).collect()
 }
 
-fn of(client: Client, scope: Scope, registration: Registration) -> Option<Registered> {
+fn of(client: ClientKind, scope: SetupScope, registration: Registration) -> Option<FoundRegistration> {
     let Registration { path, format, keys, .. } = registration;
     let entry = match file::read(&path) {
         Ok(None) => return None,
@@ -58,19 +60,19 @@ fn of(client: Client, scope: Scope, registration: Registration) -> Option<Regist
         Ok(Some(entry)) => program(&entry).ok_or_else(|| "its entry names no program".to_owned()),
         Err(damage) => Err(damage),
     };
-    let is_projects = scope == Scope::Project;
-    Some(Registered { client: client.title(), is_projects, path, program, setup: setup(client, scope) })
+    let is_projects = scope == SetupScope::Project;
+    Some(FoundRegistration { client: client.title(), is_projects, path, program, setup: setup(client, scope) })
 }
 
-/// OpenCode has the program and its arguments in one list.
+/// Returns the program of an entry. OpenCode has the program and its arguments in one list.
 fn program(entry: &Value) -> Option<String> {
     let command = entry.get("command")?;
     command.as_str().or_else(|| command.get(0)?.as_str()).map(str::to_owned)
 }
 
-fn setup(client: Client, scope: Scope) -> String {
+fn setup(client: ClientKind, scope: SetupScope) -> String {
     let name = client.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-    let scope = if scope == Scope::Project { " --scope project" } else { "" };
+    let scope = if scope == SetupScope::Project { " --scope project" } else { "" };
     let this = env::current_exe().ok();
     let on_path = which::which("orchestrator-boss").ok();
     let program = match (this, on_path) {

@@ -6,23 +6,23 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::document::Format;
-use super::entry::{Field, Wanted};
+use super::entry::{Field, FieldRule};
 
-/// How long a call of a tool may last. Longer than the longest wait by default under any client that keeps count.
+/// Time limit for a tool call. It is longer than the longest default wait.
 pub const CALL_SECONDS: u64 = 600;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Scope {
+pub enum SetupScope {
     /// All your projects
     User,
-    /// The project in the current directory, for all who work on it
+    /// The project in the current directory, for all its users
     Project,
 }
 
-/// What a registration is made from.
+/// The facts from which a registration is built.
 pub struct Environment {
     pub home: PathBuf,
-    /// The current directory, in which the client is started.
+    /// The current directory, in which the client runs.
     pub project: PathBuf,
     /// The program that the client starts.
     pub command: String,
@@ -30,19 +30,19 @@ pub struct Environment {
     pub allow_tools: bool,
 }
 
-/// Where a client's entry for this server lies, and what it holds.
+/// A client's entry for this server, and the place of the entry.
 pub struct Registration {
     pub path: PathBuf,
     pub format: Format,
     pub keys: Vec<&'static str>,
     pub fields: Vec<Field>,
-    /// A rule in a file of its own by which the client asks nothing before it calls our tools.
+    /// A rule, in another file, that lets the client call our tools without asking.
     pub rule: Option<Rule>,
-    /// What else the user has to know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// A text in a list of texts.
+/// A string in a list of rules.
 pub struct Rule {
     pub path: PathBuf,
     pub format: Format,
@@ -51,17 +51,17 @@ pub struct Rule {
 }
 
 impl Environment {
-    /// The folder that this variable names, or this one in the home.
+    /// Returns the folder that a variable names, or else a folder in the home.
     pub fn folder_in(&self, variable: &str, folder: &str) -> PathBuf {
         let named = env::var_os(variable).filter(|value| !value.is_empty());
         named.map_or_else(|| self.home.join(folder), PathBuf::from)
     }
 
-    /// As most clients want them. Arguments of the user's stay unless we have some.
+    /// Returns the fields for command and arguments. The user's arguments stay unless setup has some.
     pub fn command_and_args(&self) -> Vec<Field> {
-        let mut fields = vec![(vec!["command"], Wanted::Exactly(self.command.clone().into()))];
+        let mut fields = vec![(vec!["command"], FieldRule::Exactly(self.command.clone().into()))];
         if !self.arguments.is_empty() {
-            fields.push((vec!["args"], Wanted::Exactly(self.arguments.clone().into())));
+            fields.push((vec!["args"], FieldRule::Exactly(self.arguments.clone().into())));
         }
         fields
     }

@@ -1,17 +1,17 @@
-//! What people and programs are told of a change.
+//! Formats changes for users and programs.
 
 use std::io::{self, IsTerminal, Write};
 
 use serde_json::{Value, json};
 use similar::TextDiff;
 
-use super::change::Change;
+use super::change::SettingsChange;
 
-/// Settings can be one long line, with a user's secrets in it.
+/// Maximum length of a printed line. Settings can be one long line with a user's secrets in it.
 const LONGEST_LINE: usize = 160;
 
-/// A file that is ours alone is only named: nobody has to look through it when it comes or goes.
-pub fn diff(change: &Change) -> String {
+/// Returns the diff of a change. If a whole file of ours is created or removed, it only names the file.
+pub fn diff(change: &SettingsChange) -> String {
     if change.whole && (change.before.is_none() || change.after.is_none()) {
         return format!("{} is {}\n", change.path.display(), action(change));
     }
@@ -30,8 +30,8 @@ fn shortened(line: &str) -> String {
     }
 }
 
-/// `created`, `changed`, `removed` or `unchanged`.
-pub fn action(change: &Change) -> &'static str {
+/// Returns `created`, `changed`, `removed` or `unchanged`.
+pub fn action(change: &SettingsChange) -> &'static str {
     match (&change.before, &change.after) {
         _ if change.is_none() => "unchanged",
         (None, _) => "created",
@@ -40,11 +40,11 @@ pub fn action(change: &Change) -> &'static str {
     }
 }
 
-pub fn as_json(changes: &[Change]) -> Value {
+pub fn as_json(changes: &[SettingsChange]) -> Value {
     changes.iter().map(|change| json!({"path": change.path, "action": action(change), "diff": diff(change)})).collect()
 }
 
-/// Whether there is somebody to ask.
+/// Returns whether the user can be asked.
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }

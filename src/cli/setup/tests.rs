@@ -1,4 +1,4 @@
-//! What an edit does to a text: what it puts in, that nothing else changes, and that taking it out gives back the bytes.
+//! Tests of edits: nothing else in a text changes, and removing an entry restores the text.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::document::Format;
 use super::entry::{self, Field, NAME};
 use super::json::Dialect;
-use super::registration::{CALL_SECONDS, Environment, Scope};
+use super::registration::{CALL_SECONDS, Environment, SetupScope};
 use super::{codex, gemini, opencode};
 
 const STRICT: Format = Format::Json(Dialect { comments: false, trailing_commas: false });
@@ -23,7 +23,7 @@ fn environment() -> Environment {
 }
 
 fn small() -> Vec<Field> {
-    vec![(vec!["command"], entry::Wanted::Exactly("/x".into())), (vec!["timeout"], entry::Wanted::AtLeast(7))]
+    vec![(vec!["command"], entry::FieldRule::Exactly("/x".into())), (vec!["timeout"], entry::FieldRule::AtLeast(7))]
 }
 
 fn set(format: Format, text: &str, path: &[&str]) -> String {
@@ -31,7 +31,7 @@ fn set(format: Format, text: &str, path: &[&str]) -> String {
 }
 
 #[test]
-fn our_entry_goes_where_a_person_would_put_it() {
+fn entry_follows_the_format_of_the_file() {
     let toml = "[mcp_servers.orchestrator-boss]\ncommand = \"/x\"\ntimeout = 7\n";
     let lines = "\"orchestrator-boss\": {\n      \"command\": \"/x\",\n      \"timeout\": 7\n    }";
     let whole = format!("{{\n  \"m\": {{\n    {lines}\n  }}\n}}");
@@ -70,7 +70,7 @@ fn our_entry_goes_where_a_person_would_put_it() {
 }
 
 #[test]
-fn other_forms_of_tables_and_odd_line_ends_are_understood() {
+fn other_table_forms_and_line_ends_work() {
     for before in [
         "[mcp_servers]\nb = { command = 'b' }\n",
         "mcp_servers = { b = { command = 'b' } }\n",
@@ -87,7 +87,7 @@ fn other_forms_of_tables_and_odd_line_ends_are_understood() {
 }
 
 #[test]
-fn what_stands_in_a_removed_tables_neighbourhood_stays() {
+fn removal_keeps_neighbouring_comments() {
     let indented = "[a]\n  [mcp_servers.orchestrator-boss]\n  command = 'x'\n  [b]\n";
     assert_eq!(Format::Toml.remove(indented, &["mcp_servers", NAME]).as_deref(), Ok("[a]\n  [b]\n"));
     let before = "a = 1\n\n# The boss. And:\n[mcp_servers.orchestrator-boss] # ours\ncommand = 'x'\nlist = [\n  1, # one\n] # tail\n\n\
@@ -97,7 +97,7 @@ fn what_stands_in_a_removed_tables_neighbourhood_stays() {
 }
 
 #[test]
-fn a_list_is_added_to_where_it_stands() {
+fn list_is_extended_in_place() {
     let wanted = json!(["a", "b", "c"]);
     let cases = [
         (LOOSE, r#"{"l": ["a", "b"]}"#, r#"{"l": ["a", "b", "c"]}"#),
@@ -119,7 +119,7 @@ fn a_list_is_added_to_where_it_stands() {
 }
 
 #[test]
-fn a_damaged_text_is_refused_with_its_place() {
+fn invalid_text_is_refused_with_its_position() {
     let cases = [
         (STRICT, "{\n  // no comments here\n}", 2, 3),
         (STRICT, "{\"a\": 1,}", 1, 8),
@@ -138,10 +138,10 @@ fn a_damaged_text_is_refused_with_its_place() {
 }
 
 #[test]
-fn an_entry_that_the_user_has_edited_keeps_what_is_theirs() {
+fn edited_entry_keeps_user_fields() {
     let before = "[mcp_servers.orchestrator-boss]\ncommand = \"/old\" # moved\ntool_timeout_sec = 1200\n\
                   env_vars = [\"MINE\"]\nenabled = true\ndefault_tools_approval_mode = \"prompt\"\n";
-    let registration = codex::registration(&environment(), Scope::User);
+    let registration = codex::registration(&environment(), SetupScope::User);
     let after = entry::set(Format::Toml, before, &registration.keys, &registration.fields).unwrap();
     for line in [
         "command = \"/bin/orchestrator-boss\" # moved",
@@ -153,19 +153,19 @@ fn an_entry_that_the_user_has_edited_keeps_what_is_theirs() {
     ] {
         assert!(after.contains(line), "{line} in {after}");
     }
-    let kept = entry::kept(Format::Toml, before, &registration.keys, &registration.fields).unwrap();
-    assert_eq!(kept, ["default_tools_approval_mode stays as it is there; by itself setup writes \"approve\""]);
+    let kept = entry::user_choices(Format::Toml, before, &registration.keys, &registration.fields).unwrap();
+    assert_eq!(kept, ["default_tools_approval_mode keeps its value; the default of setup is \"approve\""]);
 }
 
 #[test]
-fn no_client_counts_shorter_than_our_longest_wait_by_itself() {
-    let gemini = entry::fresh(&gemini::registration(&environment(), Scope::User).fields);
+fn client_timeouts_exceed_the_longest_wait() {
+    let gemini = entry::new_entry(&gemini::registration(&environment(), SetupScope::User).fields);
     assert_eq!(gemini["timeout"], CALL_SECONDS * 1000);
-    let opencode = entry::fresh(&opencode::registration(&environment(), Scope::Project).fields);
+    let opencode = entry::new_entry(&opencode::registration(&environment(), SetupScope::Project).fields);
     assert_eq!(opencode["command"], json!(["/bin/orchestrator-boss"]));
 }
 
-/// A JSON text as somebody may have written it: with or without lines, comments, trailing commas, CRLF.
+/// Generates JSON with or without lines, comments, trailing commas and CRLF.
 fn json_text() -> impl Strategy<Value = String> {
     let leaf =
         prop_oneof![Just("1"), Just("\"// x, }\""), Just("null"), Just("[1, 2]"), Just("{}"), Just("{ /* c */ }")];
@@ -235,7 +235,7 @@ fn toml_text() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn set_and_removed_again_is_as_it_was(json in json_text(), toml in toml_text()) {
+    fn removal_undoes_set(json in json_text(), toml in toml_text()) {
         for (format, before, keys) in [(LOOSE, &json, ["m", NAME]), (Format::Toml, &toml, ["mcp_servers", NAME])] {
             let Ok(whole) = format.get(before, &[]) else { continue };
             let after = set(format, before, &keys);
@@ -253,7 +253,7 @@ proptest! {
     }
 
     #[test]
-    fn a_change_of_one_field_changes_no_other_line(json in json_text()) {
+    fn field_change_keeps_other_lines(json in json_text()) {
         let after = set(LOOSE, &json, &["m", NAME]);
         let again = LOOSE.set(&after, &["m", NAME, "timeout"], &Value::from(99)).unwrap();
         prop_assert_eq!(again.replace("99", "7"), after);

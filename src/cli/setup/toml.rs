@@ -1,5 +1,5 @@
-//! Edits of TOML files in place. The library keeps comments and order, but writes every line end as `\n` and gives the
-//! last line one: `document.rs` puts back those of the file.
+//! Edits TOML files in place. The library keeps comments and order, but writes every line end as `\n` and adds one to the
+//! last line: `document.rs` restores those of the file.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use toml_edit::{Array, Document, DocumentMut, InlineTable, Item, Table, TableLik
 
 use super::syntax_error::SyntaxError;
 
-/// Longer lists get a line for each value.
+/// Maximum length of a list on one line, in characters.
 const LONGEST_LIST: usize = 100;
 
 pub fn read(text: &str) -> Result<Value, SyntaxError> {
@@ -21,12 +21,12 @@ pub fn set(text: &str, path: &[&str], value: &Value) -> Result<String, SyntaxErr
     let Some((name, parents)) = path.split_last() else { return Ok(text.to_owned()) };
     let mut table: &mut dyn TableLike = document.as_table_mut();
     for parent in parents {
-        let made = || {
+        let created = || {
             let mut table = Table::new();
             table.set_implicit(true);
             Item::Table(table)
         };
-        let item = table.entry(parent).or_insert_with(made);
+        let item = table.entry(parent).or_insert_with(created);
         table = item.as_table_like_mut().ok_or_else(|| not_a_table(text, parent))?;
     }
     match table.get_mut(name) {
@@ -38,7 +38,7 @@ pub fn set(text: &str, path: &[&str], value: &Value) -> Result<String, SyntaxErr
     Ok(document.to_string())
 }
 
-/// Takes out what lies at this path, with its subtables. Comments above a header stay: they may speak of more.
+/// Removes the value at this path, with its subtables. Comments above a header stay, since they may concern others.
 pub fn remove(text: &str, path: &[&str]) -> Result<String, SyntaxError> {
     let spans = text.parse::<Document<String>>().map_err(|error| damage(text, &error))?;
     let Some((name, parents)) = path.split_last() else { return Ok(text.to_owned()) };
@@ -66,7 +66,7 @@ fn remove_value(text: &str, parents: &[&str], name: &str) -> Result<String, Synt
     Ok(document.to_string())
 }
 
-/// From the header to the end of the last value, for the table and for each below it.
+/// Returns the lines from the header to the last value, for the table and for each below it.
 fn lines_of(text: &str, table: &Table) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
     let mut own = table.span().filter(|_| !table.is_implicit());
@@ -81,7 +81,7 @@ fn lines_of(text: &str, table: &Table) -> Vec<Range<usize>> {
     pieces
 }
 
-/// Of a dotted table, the end of its last value.
+/// Returns the end of an item; for a dotted table, of its last value.
 fn end_of(item: &Item) -> Option<usize> {
     match item {
         Item::Table(table) => table.iter().filter_map(|(_, item)| end_of(item)).max(),
@@ -97,7 +97,7 @@ fn end_of_line(text: &str, at: usize) -> usize {
     text[at..].find('\n').map_or(text.len(), |newline| at + newline + 1)
 }
 
-/// With each piece goes the blank line before it.
+/// Removes lines, each part with the blank line before it.
 fn without_lines(text: &str, pieces: Vec<Range<usize>>) -> String {
     let mut result = String::new();
     let mut done = 0;
@@ -115,7 +115,7 @@ fn change(old: &mut Item, value: &Value) {
         && list.len() <= wanted.len()
         && list.iter().zip(wanted).all(|(old, new)| old.as_str() == new.as_str() && new.is_string())
     {
-        // Those that are there keep their lines and comments.
+        // The old values keep their lines and comments.
         let multiline = list.iter().last().and_then(|last| last.decor().prefix()?.as_str()).map(str::to_owned);
         for new in &wanted[list.len()..] {
             let mut new = plain(new);
@@ -136,7 +136,7 @@ fn change(old: &mut Item, value: &Value) {
     }
 }
 
-/// An object becomes a table with a header of its own.
+/// Converts a value. An object becomes a table with its own header.
 fn item(value: &Value) -> Item {
     let Value::Object(members) = value else { return Item::Value(plain(value)) };
     let mut table = Table::new();

@@ -1,9 +1,9 @@
-//! What the workers need from the user's environment. Claude Code and OpenCode hand all of it on to their servers; Codex
-//! hands on nothing that it is not told to, Gemini CLI nothing that looks like a secret.
+//! The environment variables that workers need. Claude Code and OpenCode pass their whole environment to their servers;
+//! Codex passes only named variables, Gemini CLI none that look like a secret.
 
 use std::env;
 
-/// What the workers' CLIs log in with. The user may set one later, so it is named even while it is not set.
+/// Keys of the workers' CLIs. They are named even if they are not set, since the user may set one later.
 pub const KEYS: &[&str] = &[
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_AUTH_TOKEN",
@@ -17,8 +17,8 @@ pub const KEYS: &[&str] = &[
     "OPENROUTER_API_KEY",
 ];
 
-/// Where they and this server look for their settings, whom they ask, and how they get there.
-const PLACES: &[&str] = &[
+/// Variables for settings, services and proxies of the CLIs and of this server.
+const OTHERS: &[&str] = &[
     "ALL_PROXY",
     "ANTHROPIC_BASE_URL",
     "AWS_PROFILE",
@@ -55,12 +55,12 @@ const PLACES: &[&str] = &[
     "no_proxy",
 ];
 
-/// For Codex 0.169.0, which leaves out what is not set: all keys, and of the rest what is set.
-pub fn keys_and_set_places() -> Vec<String> {
-    KEYS.iter().chain(PLACES.iter().filter(|name| is_set(name))).map(|name| (*name).to_owned()).collect()
+/// Returns the variables for Codex 0.169.0, which omits those that are not set: all keys, and the others that are set.
+pub fn keys_and_set_variables() -> Vec<String> {
+    KEYS.iter().chain(OTHERS.iter().filter(|name| is_set(name))).map(|name| (*name).to_owned()).collect()
 }
 
-/// For Gemini CLI 0.61.0, which would hand on as empty what is not set, and holds back by itself only names like these.
+/// Returns the variables for Gemini CLI 0.61.0: only those that are set, since it would pass others as empty.
 pub fn set_secrets() -> Vec<&'static str> {
     KEYS.iter().chain(&["SSH_AUTH_SOCK"]).copied().filter(|name| is_set(name)).collect()
 }

@@ -1,15 +1,15 @@
-//! One worker in detail, as lines of a name and a text: for `status <worker>` and the pane of `--watch`. Pure.
+//! Formats one worker in detail, for `status <worker>` and the pane of `--watch`. Pure.
 
 use std::path::Path;
 
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
-use super::board::{Shown, shorten, spent_in_all};
+use super::dashboard::{DashboardWorker, shorten, spent_in_all};
 use super::row;
-use super::text;
 use crate::cli::hint;
 use crate::cli::terminal::Tone;
+use crate::cli::text;
 use crate::mission::entry::Start;
 use crate::mission::message::Author;
 use crate::mission::outcome::{LikelyCause, tail};
@@ -29,8 +29,8 @@ pub(super) struct Fact {
 }
 
 /// Returns the facts about a worker. Each text is one clean line.
-pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
-    let Shown { row, view, is_led, .. } = shown;
+pub(super) fn facts(shown: &DashboardWorker, home: Option<&Path>) -> Vec<Fact> {
+    let DashboardWorker { row, view, is_led, .. } = shown;
     let worker = &*view.worker;
     let mission = &worker.mission;
     let last = worker.last().filter(|_| worker.status.is_settled());
@@ -55,12 +55,12 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
     let gone = if worker.worktree_removed { " (removed)" } else { "" };
     facts.whole("directory", &format!("{}{gone}", shorten(mission.place.path(), home)));
     if !is_led {
-        facts.toned("server", "the one that looked after it is gone", Tone::Waiting);
+        facts.toned("server", "none: its server has ended", Tone::Waiting);
     }
     facts.toned("blocked", &view.block.as_ref().map(hint::line).unwrap_or_default(), Tone::Bad);
-    facts.add("waits for", view.waits_for.as_deref().unwrap_or_default());
+    facts.add("waiting", view.waits_for.as_deref().unwrap_or_default());
     let needs: Vec<&str> = mission.depends_on.iter().map(|task| task.as_str()).collect();
-    facts.add("builds on", &needs.join(", "));
+    facts.add("depends on", &needs.join(", "));
     for collision in &view.collisions {
         let paths =
             if collision.paths.is_empty() { String::new() } else { format!(" in {}", collision.paths.join(", ")) };
@@ -73,11 +73,11 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
         facts.toned("cancelled", &cancelled.words(), Tone::Waiting);
     }
     for written in shown.written.iter().rev().take(WRITTEN).rev() {
-        facts.toned("written", &in_words(written), tone_of(written));
+        facts.toned("message", &message_text(written), message_tone(written));
     }
     if let Some(live) = view.live.as_ref().filter(|_| worker.status.is_live()) {
         facts.toned("stalled", live.stalled.as_deref().unwrap_or_default(), Tone::Bad);
-        facts.add("does", &live.activity);
+        facts.add("now", &live.activity);
     }
     if let Some(last) = last {
         if let Some(failure) = &last.failure {
@@ -87,7 +87,7 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
         }
         facts.add("changes", &row::changes(last));
         last.changes.notes.iter().for_each(|note| facts.add("note", note));
-        facts.add("left alone", &last.left_running().unwrap_or_default());
+        facts.add("spared", &last.left_running().unwrap_or_default());
         facts.whole("salvage", worker.salvage_ref.as_deref().unwrap_or_default());
         for part in &last.changes.not_on_branch {
             let text = format!("{} ({}); to include it: {}", part.what, part.place, part.how_to_include);
@@ -101,12 +101,12 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
     facts.toned(if mission.verify_command.is_some() { "" } else { "check" }, &row.check, row.check_tone);
     facts.add("", tail(&last.and_then(|last| last.verification.note()).unwrap_or_default(), TEXT));
     let cause = last.and_then(|last| last.likely_cause.as_ref()).map(LikelyCause::words);
-    facts.toned("because", &cause.unwrap_or_default(), Tone::Waiting);
+    facts.toned("cause", &cause.unwrap_or_default(), Tone::Waiting);
     if let Some(race) = &view.race {
         let winner = race.winner.as_ref().map_or("undecided".to_owned(), |winner| format!("won by {winner}"));
         facts.add("race", &format!("{} of {}, {winner}", race.id, race.racers.len()));
     }
-    facts.add("says", last.map_or("", |last| tail(&last.final_message, TEXT)));
+    facts.add("reports", last.map_or("", |last| tail(&last.final_message, TEXT)));
     let prompt = match &worker.next.start {
         Start::Prompt { text } => text,
         Start::Mission | Start::Resume { .. } => &mission.prompt,
@@ -116,14 +116,14 @@ pub(super) fn facts(shown: &Shown, home: Option<&Path>) -> Vec<Fact> {
 }
 
 /// Formats a message as `12:03:04 user, waiting: look at b`.
-fn in_words(written: &Written) -> String {
+fn message_text(written: &Written) -> String {
     let at = Zoned::new(written.at, TimeZone::system()).strftime("%H:%M:%S").to_string();
-    let by = written.by.map_or("somebody", Author::as_str);
+    let by = written.by.map_or("unknown", Author::as_str);
     let text = &written.text[..written.text.floor_char_boundary(TEXT)];
     format!("{at} {by}, {}: {text}", written.heard.as_str())
 }
 
-fn tone_of(written: &Written) -> Tone {
+fn message_tone(written: &Written) -> Tone {
     match written.heard {
         Heard::AtTheStart | Heard::At(_) => Tone::Quiet,
         Heard::Waiting | Heard::Never => Tone::Waiting,
@@ -158,8 +158,8 @@ impl Facts {
 }
 
 /// Formats the facts in lines of at most `width` columns. Only a text that users copy may be longer, to stay in one
-/// piece.
-pub(super) fn lines(shown: &Shown, width: usize, home: Option<&Path>) -> Vec<super::screen::Line> {
+/// span.
+pub(super) fn lines(shown: &DashboardWorker, width: usize, home: Option<&Path>) -> Vec<super::screen::ScreenLine> {
     const NAME: usize = 11;
     let room = width.max(20).saturating_sub(NAME);
     let mut lines = Vec::new();

@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::board::{Board, Shown};
-use crate::cli::here::Here;
+use super::dashboard::{Dashboard, DashboardWorker};
+use crate::cli::workspace::Workspace;
 use crate::mcp;
 use crate::mission::lifecycle::WorkerStatus;
 use crate::orchestrator::{Overview, WorkerView};
 
-pub(super) fn board(board: &Board, overview: &Overview, here: &Here) -> String {
-    let bosses = board.groups.iter().zip(&overview.bosses).map(|(group, boss)| {
+pub(super) fn dashboard(dashboard: &Dashboard, overview: &Overview, workspace: &Workspace) -> String {
+    let bosses = dashboard.groups.iter().zip(&overview.bosses).map(|(group, boss)| {
         let mut object = Map::new();
         object.insert("boss".to_owned(), json!(boss.boss));
         put(&mut object, "directory", &boss.directory);
@@ -28,11 +28,11 @@ pub(super) fn board(board: &Board, overview: &Overview, here: &Here) -> String {
     });
     let mut object = Map::new();
     object.insert("as_of".to_owned(), json!(overview.as_of));
-    object.insert("state_dir".to_owned(), json!(here.state_root));
+    object.insert("state_dir".to_owned(), json!(workspace.state_root));
     put(&mut object, "repository", &overview.repository);
     put(&mut object, "integration_branch", &overview.integration_branch);
     object.insert("counts".to_owned(), json!(counts(overview.workers())));
-    object.insert("spent".to_owned(), json!(board.spent()));
+    object.insert("spent".to_owned(), json!(dashboard.spent()));
     object.insert("in_history".to_owned(), json!(overview.in_history));
     put(&mut object, "repaired", &overview.repaired);
     object.insert("bosses".to_owned(), bosses.collect());
@@ -52,12 +52,12 @@ fn counts<'a>(views: impl Iterator<Item = &'a WorkerView>) -> BTreeMap<&'static 
     counts
 }
 
-/// The same shape, where nothing was ever asked for.
-pub(super) fn nothing(here: &Here) -> String {
+/// Renders the same fields if no worker was ever created.
+pub(super) fn nothing(workspace: &Workspace) -> String {
     let mut object = Map::new();
     object.insert("as_of".to_owned(), json!(jiff::Timestamp::now()));
-    object.insert("state_dir".to_owned(), json!(here.state_root));
-    put(&mut object, "repository", &here.repository);
+    object.insert("state_dir".to_owned(), json!(workspace.state_root));
+    put(&mut object, "repository", &workspace.repository);
     object.insert("counts".to_owned(), json!({}));
     object.insert("spent".to_owned(), json!(crate::mission::budget::Spent::default()));
     object.insert("in_history".to_owned(), json!(0));
@@ -65,11 +65,11 @@ pub(super) fn nothing(here: &Here) -> String {
     format!("{:#}", Value::Object(object))
 }
 
-pub(super) fn worker(shown: &Shown) -> String {
+pub(super) fn worker(shown: &DashboardWorker) -> String {
     format!("{:#}", of_worker(shown))
 }
 
-fn of_worker(shown: &Shown) -> Value {
+fn of_worker(shown: &DashboardWorker) -> Value {
     let mut worker = mcp::worker_json(&shown.view);
     if let Value::Object(worker) = &mut worker {
         worker.insert("title".to_owned(), json!(shown.view.worker.mission.title));

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::text;
 use crate::cli::hint;
 use crate::cli::terminal::{self, Tone};
+use crate::cli::text;
 use crate::mission::budget::Spent;
 use crate::mission::entry::{AttemptSummary, FailureSummary};
 use crate::mission::id::WorkerId;
@@ -19,12 +19,12 @@ use crate::mission::registry::Worker;
 use crate::orchestrator::{Collision, Unchecked, WorkerView};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row {
+pub(super) struct WorkerRow {
     /// The id, such as `w-3-fix-parser`, and its short form `w-3`, which every command accepts.
     pub id: String,
     pub short: String,
     pub title: String,
-    pub state: State,
+    pub state: DisplayState,
     pub backend: String,
     pub model: String,
     /// Duration of its run; empty before the start.
@@ -48,7 +48,7 @@ pub(super) struct Row {
 
 /// A worker's state as a sign and a word, so that no colour is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct DisplayState {
     pub sign: &'static str,
     pub word: &'static str,
     pub tone: Tone,
@@ -74,7 +74,7 @@ const WORDS: [(&str, &str); 13] = [
     ("lost", "?"),
 ];
 
-impl State {
+impl DisplayState {
     /// Returns the state. A stalled live worker and a blocked queued one have states of their own.
     pub fn of(view: &WorkerView) -> Self {
         let status = view.worker.status;
@@ -93,9 +93,9 @@ pub(super) fn sign_of(word: &str) -> &'static str {
     WORDS.iter().find(|(it, _)| *it == word).map_or("?", |(_, sign)| sign)
 }
 
-/// How many there are of each state, in a fixed order, with how it is coloured.
-pub(super) fn counts<'a>(states: impl Iterator<Item = &'a State>) -> Vec<(State, usize)> {
-    let mut counts: Vec<(State, usize)> = Vec::new();
+/// Counts the workers by state, in a fixed order.
+pub(super) fn counts<'a>(states: impl Iterator<Item = &'a DisplayState>) -> Vec<(DisplayState, usize)> {
+    let mut counts: Vec<(DisplayState, usize)> = Vec::new();
     for state in states {
         match counts.iter_mut().find(|(it, _)| it == state) {
             Some((_, count)) => *count += 1,
@@ -106,7 +106,7 @@ pub(super) fn counts<'a>(states: impl Iterator<Item = &'a State>) -> Vec<(State,
     counts
 }
 
-impl Row {
+impl WorkerRow {
     /// Builds the row. `is_led`: a server manages the worker, or it no longer needs one.
     pub fn of(view: &WorkerView, is_led: bool, now: Timestamp) -> Self {
         let worker = &*view.worker;
@@ -119,7 +119,7 @@ impl Row {
             id: text::clean(worker.id.as_str()),
             short: worker.number().map_or_else(|| text::clean(worker.id.as_str()), |number| format!("w-{number}")),
             title: text::clean(&worker.mission.title),
-            state: State::of(view),
+            state: DisplayState::of(view),
             backend: text::clean(backend.as_str()),
             model: model.as_deref().map(text::clean).unwrap_or_default(),
             time: time(view.ran_seconds()),
@@ -142,11 +142,12 @@ impl Row {
 
     /// Joins the notes. Facts that need the user or the boss come before the current activity.
     pub fn note(&self, with_conflicts: bool) -> String {
-        let conflicts = match with_conflicts {
-            _ if self.conflicts.is_empty() => None,
-            true => Some(format!("conflicts {}", self.conflicts_in)),
-            false if self.conflict_files.is_empty() => None,
-            false => Some(format!("conflict in {}", self.conflict_files)),
+        let conflicts = if self.conflicts.is_empty() {
+            None
+        } else if with_conflicts {
+            Some(format!("conflicts {}", self.conflicts_in))
+        } else {
+            Some(&self.conflict_files).filter(|files| !files.is_empty()).map(|files| format!("conflict in {files}"))
         };
         let parts: Vec<String> = conflicts.into_iter().chain(self.notes.iter().cloned()).collect();
         parts.join(" · ")
@@ -164,25 +165,27 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
     let worker = &*view.worker;
     let mut notes = Vec::new();
     if !is_led {
-        notes.push(match worker.status.is_live() {
-            true => "its server is gone, it runs on".to_owned(),
-            false => "no server: its boss has to be started again".to_owned(),
-        });
+        let note = if worker.status.is_live() {
+            "its server has ended, it keeps running"
+        } else {
+            "no server: start its boss again"
+        };
+        notes.push(note.to_owned());
     }
     if let Some(why) = &view.block {
         notes.push(text::clean(&hint::line(why)));
     }
     if worker.status == WorkerStatus::Queued && view.block.is_none() {
-        notes.extend(view.waits_for.as_deref().map(|what| format!("waits for {}", text::clean(what))));
+        notes.extend(view.waits_for.as_deref().map(|what| format!("waiting for {}", text::clean(what))));
     }
     if let Some(live) = view.live.as_ref().filter(|_| worker.status.is_live()) {
         notes.extend(live.stalled.as_deref().map(text::clean));
         notes.push(text::clean(&live.activity));
     }
     if let Some(last) = worker.last().filter(|_| worker.status.is_settled()) {
-        notes.extend(came_to(worker, last));
+        notes.extend(results(worker, last));
         if view.merge_is_unknown {
-            notes.push("git could not be asked whether it is merged".to_owned());
+            notes.push("merge status unknown".to_owned());
         }
     }
     notes.extend(view.unchecked.map(|unchecked| unchecked_words(unchecked).to_owned()));
@@ -191,10 +194,10 @@ fn notes(view: &WorkerView, is_led: bool) -> Vec<String> {
 }
 
 /// Returns what a settled worker needs, and its results.
-fn came_to(worker: &Worker, last: &AttemptSummary) -> Vec<String> {
+fn results(worker: &Worker, last: &AttemptSummary) -> Vec<String> {
     let mut notes = Vec::new();
     if last.survivors > 0 {
-        notes.push(format!("{} processes could not be ended", last.survivors));
+        notes.push(format!("{} processes still running", last.survivors));
     }
     if let Some(what) = blocked_by(&last.final_message).filter(|_| last.says_blocked) {
         notes.push(format!("blocked: {}", text::clean(what)));
@@ -296,7 +299,7 @@ pub(super) fn spent(spent: &Spent) -> String {
     }
 }
 
-/// Three digits are enough to see how much it is.
+/// Formats a number with three digits at most.
 pub(super) fn short(count: u64) -> String {
     let units = [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
     let Some((unit, name)) = units.into_iter().find(|(unit, _)| count >= *unit) else { return count.to_string() };

@@ -1,25 +1,24 @@
-//! The one screen of `status`: counts first, then the bosses with their workers. Pure; lines of pieces, which whoever
-//! prints them colours.
+//! Lays out the screen of `status`: counts first, then the bosses with their workers. Pure: the caller colours the spans.
 
 use std::path::Path;
 
-use super::board::{Board, spent_in_all};
-use super::table::{Piece, Table};
-use super::text;
+use super::dashboard::{Dashboard, spent_in_all};
+use super::table::{Span, Table};
 use crate::cli::terminal::Tone;
+use crate::cli::text;
 
-/// Settled workers that are shown unless all are asked for.
+/// Maximum number of settled workers without `--all`.
 const SETTLED: usize = 20;
 
-pub(super) type Line = Vec<Piece>;
+pub(super) type ScreenLine = Vec<Span>;
 
-/// No line is wider than `width`. `home` is written as `~`.
-pub(super) fn lines(board: &Board, width: usize, all: bool, home: Option<&Path>) -> Vec<Line> {
+/// Lays out the screen in lines of at most `width` columns. `home` is written as `~`.
+pub(super) fn lines(dashboard: &Dashboard, width: usize, all: bool, home: Option<&Path>) -> Vec<ScreenLine> {
     let width = width.max(20);
     let mut left = if all { usize::MAX } else { SETTLED };
     // The last settled workers of each boss, up to a limit over all bosses.
     let mut shown = Vec::new();
-    for group in &board.groups {
+    for group in &dashboard.groups {
         let (settled, open): (Vec<_>, Vec<_>) = group.workers.iter().partition(|it| it.is_over());
         let taken = settled.len().min(left);
         left -= taken;
@@ -27,7 +26,7 @@ pub(super) fn lines(board: &Board, width: usize, all: bool, home: Option<&Path>)
     }
     let table = Table::fitting(shown.iter().flat_map(|(_, workers)| workers.iter().map(|it| &it.row)), width, true);
 
-    let mut lines = vec![summary(board), place(board, home)];
+    let mut lines = vec![summary(dashboard), place(dashboard, home)];
     for (at, (group, workers)) in shown.iter().enumerate() {
         lines.push(Vec::new());
         lines.push(vec![(Some(Tone::Strong), group.heading(home))]);
@@ -36,8 +35,8 @@ pub(super) fn lines(board: &Board, width: usize, all: bool, home: Option<&Path>)
         }
         lines.extend(workers.iter().map(|it| table.cells(&it.row)));
     }
-    let hidden = board.workers().count() - shown.iter().map(|(_, workers)| workers.len()).sum::<usize>();
-    let notes = footer(hidden, board);
+    let hidden = dashboard.workers().count() - shown.iter().map(|(_, workers)| workers.len()).sum::<usize>();
+    let notes = footer(hidden, dashboard);
     if !notes.is_empty() {
         lines.push(Vec::new());
         lines.extend(notes.into_iter().map(|note| vec![(Some(Tone::Quiet), note)]));
@@ -45,61 +44,61 @@ pub(super) fn lines(board: &Board, width: usize, all: bool, home: Option<&Path>)
     lines.into_iter().map(|line| cut(line, width)).collect()
 }
 
-/// How many are in each state, and what all of them cost.
-pub(super) fn summary(board: &Board) -> Line {
-    let mut line: Line = Vec::new();
-    for (state, count) in board.counts() {
+/// Formats the number of workers in each state, and the spending.
+pub(super) fn summary(dashboard: &Dashboard) -> ScreenLine {
+    let mut line: ScreenLine = Vec::new();
+    for (state, count) in dashboard.counts() {
         if !line.is_empty() {
             line.push((None, " · ".to_owned()));
         }
         line.push((Some(state.tone), format!("{count} {}", state.word.replace('_', " "))));
     }
-    let spent = spent_in_all(&board.spent());
+    let spent = spent_in_all(&dashboard.spent());
     if !spent.is_empty() {
         line.push((None, format!(" · {spent}")));
     }
     line
 }
 
-fn place(board: &Board, home: Option<&Path>) -> Line {
-    let repository = board.repository.as_deref().map(|path| text::clean(&super::board::shorten(path, home)));
-    let branch = board.integration_branch.as_deref().map(|branch| format!("integration branch {branch}"));
+fn place(dashboard: &Dashboard, home: Option<&Path>) -> ScreenLine {
+    let repository = dashboard.repository.as_deref().map(|path| text::clean(&super::dashboard::shorten(path, home)));
+    let branch = dashboard.integration_branch.as_deref().map(|branch| format!("integration branch {branch}"));
     let parts: Vec<String> = repository.into_iter().chain(branch).collect();
     vec![(Some(Tone::Quiet), parts.join(" · "))]
 }
 
-fn footer(hidden: usize, board: &Board) -> Vec<String> {
+fn footer(hidden: usize, dashboard: &Dashboard) -> Vec<String> {
     let mut notes = Vec::new();
     if hidden > 0 {
-        notes.push(format!("{hidden} more settled earlier: status --all shows them"));
+        notes.push(format!("{hidden} more finished earlier: see status --all"));
     }
-    if board.in_history > 0 {
-        notes.push(format!("{} in the history: by name, status <worker> finds them", board.in_history));
+    if dashboard.in_history > 0 {
+        notes.push(format!("{} in the history: see status <worker>", dashboard.in_history));
     }
-    notes.extend(board.repaired.clone());
+    notes.extend(dashboard.repaired.clone());
     notes
 }
 
-/// A line that is too long all the same, as of a long directory.
-fn cut(line: Line, width: usize) -> Line {
+/// Cuts a line that is still too long, for example because of a long directory.
+fn cut(line: ScreenLine, width: usize) -> ScreenLine {
     let mut left = width;
-    let mut kept: Line = Vec::new();
-    for (tone, piece) in line {
-        let piece = text::cut(&piece, left);
-        left -= text::width(&piece);
-        kept.push((tone, piece));
+    let mut kept: ScreenLine = Vec::new();
+    for (tone, span) in line {
+        let span = text::cut(&span, left);
+        left -= text::width(&span);
+        kept.push((tone, span));
     }
-    // Nothing is drawn by blanks at the end.
+    // Blanks at the end are removed.
     if let Some((_, last)) = kept.last_mut() {
         last.truncate(last.trim_end().len());
     }
     kept
 }
 
-/// Where there is nothing to show.
+/// The screen without workers.
 pub(super) const NOTHING: &str = "\
-No workers yet: nothing was asked for here.
+No workers here yet.
 
-Start your coding agent in the repository and have it lead workers.
+Start your coding agent in the repository and let it create workers.
   orchestrator-boss setup claude   registers this server with it (or codex, gemini, opencode)
-  orchestrator-boss demo           shows how it goes, without any key";
+  orchestrator-boss demo           runs a demo, without any key";

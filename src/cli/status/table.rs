@@ -1,22 +1,22 @@
-//! Which columns of a worker fit into how many columns of a terminal, and how wide each is. A row is never wrapped: what
-//! matters least is left out first, then titles and notes are cut. Pure; comfy-table wraps, and so does not fit.
+//! Fits the columns of the workers' table into the width of a terminal. A row is never wrapped: the least important
+//! columns are left out first, then titles and notes are cut. Pure.
 
-use super::row::Row;
-use super::text;
+use super::row::WorkerRow;
 use crate::cli::terminal::Tone;
+use crate::cli::text;
 
-/// A piece of a line; `None` is plain.
-pub(super) type Piece = (Option<Tone>, String);
+/// A part of a line with its tone; `None` is plain.
+pub(super) type Span = (Option<Tone>, String);
 
-/// Below this many columns every one counts.
+/// Number of columns from which the gaps are wider.
 const ROOMY: usize = 100;
-/// `✓ completed`.
+/// Width of the state: `✓ completed`.
 const STATE: usize = 11;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     Sign,
-    State,
+    DisplayState,
     Id,
     Title,
     Backend,
@@ -30,10 +30,10 @@ enum Column {
     Note,
 }
 
-/// As they stand on the screen.
+/// The order on the screen.
 const ORDER: [Column; 13] = [
     Column::Sign,
-    Column::State,
+    Column::DisplayState,
     Column::Id,
     Column::Title,
     Column::Backend,
@@ -47,7 +47,7 @@ const ORDER: [Column; 13] = [
     Column::Note,
 ];
 
-/// What is added as long as there is room, the most important first.
+/// The columns to add while there is room, the most important first.
 const WANTED: [Column; 10] = [
     Column::Title,
     Column::Note,
@@ -71,7 +71,7 @@ impl Column {
     fn heading(self) -> &'static str {
         match self {
             Column::Sign => "",
-            Column::State => "STATE",
+            Column::DisplayState => "STATE",
             Column::Id => "ID",
             Column::Title => "TITLE",
             Column::Backend => "BACKEND",
@@ -86,10 +86,10 @@ impl Column {
         }
     }
 
-    fn text(self, row: &Row, with_conflicts: bool) -> String {
+    fn text(self, row: &WorkerRow, with_conflicts: bool) -> String {
         match self {
             Column::Sign => row.state.sign.to_owned(),
-            Column::State => format!("{} {}", row.state.sign, row.state.word),
+            Column::DisplayState => format!("{} {}", row.state.sign, row.state.word),
             Column::Id => row.short.clone(),
             Column::Title => row.title.clone(),
             Column::Backend => row.backend.clone(),
@@ -104,9 +104,9 @@ impl Column {
         }
     }
 
-    fn tone(self, row: &Row) -> Option<Tone> {
+    fn tone(self, row: &WorkerRow) -> Option<Tone> {
         match self {
-            Column::Sign | Column::State => Some(row.state.tone),
+            Column::Sign | Column::DisplayState => Some(row.state.tone),
             Column::Conflicts => Some(Tone::Waiting),
             Column::Check => Some(row.check_tone),
             Column::Model | Column::Idle | Column::Branch => Some(Tone::Quiet),
@@ -118,7 +118,7 @@ impl Column {
         matches!(self, Column::Time | Column::Idle | Column::Cost)
     }
 
-    /// What it must have at least to be of use; `None`: all of its content.
+    /// Returns the minimum width; `None`: all of its content.
     fn least(self) -> Option<usize> {
         match self {
             Column::Title => Some(14),
@@ -129,7 +129,7 @@ impl Column {
         }
     }
 
-    /// Before less important columns come in.
+    /// Returns the width before less important columns are added.
     fn comfortable(self) -> Option<usize> {
         match self {
             Column::Title => Some(18),
@@ -140,15 +140,14 @@ impl Column {
 }
 
 impl Table {
-    /// For rows that are all known, so that columns without any content are left out. `notes`: what they are doing is
-    /// told beside them too.
-    pub fn fitting<'a>(rows: impl Iterator<Item = &'a Row> + Clone, width: usize, notes: bool) -> Self {
+    /// Chooses the columns for these rows; columns without content are left out. `notes`: the notes are shown too.
+    pub fn fitting<'a>(rows: impl Iterator<Item = &'a WorkerRow> + Clone, width: usize, notes: bool) -> Self {
         let gap = if width < ROOMY { 1 } else { 2 };
         let ideal = |column: Column| {
             let widest = rows.clone().map(|row| text::width(&column.text(row, true))).max().unwrap_or(0);
             match column {
-                // It stays as it is when states change.
-                Column::State => STATE.max(widest),
+                // A fixed width, so that the table does not move when states change.
+                Column::DisplayState => STATE.max(widest),
                 _ if widest == 0 => 0,
                 column => widest.max(text::width(column.heading())),
             }
@@ -156,7 +155,7 @@ impl Table {
         let ideals: Vec<(Column, usize)> = ORDER.iter().map(|column| (*column, ideal(*column))).collect();
         let ideal = |column: Column| ideals.iter().find(|(it, _)| *it == column).map_or(0, |(_, width)| *width);
 
-        let mut chosen = vec![if width < 40 { Column::Sign } else { Column::State }, Column::Id];
+        let mut chosen = vec![if width < 40 { Column::Sign } else { Column::DisplayState }, Column::Id];
         let used = |columns: &[Column], width_of: &dyn Fn(Column) -> usize| -> usize {
             columns.iter().map(|column| width_of(*column)).sum::<usize>() + gap * columns.len().saturating_sub(1)
         };
@@ -165,10 +164,10 @@ impl Table {
         let enough = |column: Column| ideal(column).min(if column == Column::Branch { 24 } else { 40 });
         for column in WANTED.into_iter().filter(|column| ideal(*column) > 0 && (notes || *column != Column::Note)) {
             chosen.push(column);
-            // The first two are better narrow than missing.
+            // The first two are kept even if they are narrow.
             let fits = match column {
                 Column::Title | Column::Note => used(&chosen, &least) <= width,
-                // They are told in the notes, or by the ids, or seldom asked for.
+                // The notes or ids show these too, or they are seldom needed.
                 Column::Check | Column::Branch | Column::Conflicts | Column::Model => used(&chosen, &enough) <= width,
                 _ => used(&chosen, &comfortable) <= width,
             };
@@ -179,7 +178,7 @@ impl Table {
         chosen.sort_by_key(|column| ORDER.iter().position(|it| it == column));
         let mut columns: Vec<(Column, usize)> = chosen.iter().map(|column| (*column, least(*column))).collect();
         let mut left = width.saturating_sub(used(&chosen, &least));
-        // What is left goes to those that are cut, in turns: each gets enough before any gets all.
+        // The remaining width goes to cut columns in turns: each gets enough before any gets all.
         for most in [&comfortable as &dyn Fn(Column) -> usize, &enough, &ideal] {
             for wanted in WANTED {
                 let Some((_, width)) = columns.iter_mut().find(|(column, _)| *column == wanted) else { continue };
@@ -196,16 +195,16 @@ impl Table {
         self.columns.iter().map(cell).collect::<Vec<_>>().join(&" ".repeat(self.gap)).trim_end().to_owned()
     }
 
-    pub fn cells(&self, row: &Row) -> Vec<Piece> {
+    pub fn cells(&self, row: &WorkerRow) -> Vec<Span> {
         let with_conflicts = !self.columns.iter().any(|(column, _)| *column == Column::Conflicts);
-        let mut pieces: Vec<Piece> = Vec::new();
+        let mut spans: Vec<Span> = Vec::new();
         for (column, width) in &self.columns {
-            if !pieces.is_empty() {
-                pieces.push((None, " ".repeat(self.gap)));
+            if !spans.is_empty() {
+                spans.push((None, " ".repeat(self.gap)));
             }
-            pieces.push((column.tone(row), pad(*column, &column.text(row, with_conflicts), *width)));
+            spans.push((column.tone(row), pad(*column, &column.text(row, with_conflicts), *width)));
         }
-        pieces
+        spans
     }
 }
 

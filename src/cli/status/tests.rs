@@ -1,12 +1,13 @@
-//! The screens of tables of workers: of none, of one, of two hundred, in every width.
+//! Tests of the status screens with any number of workers, in every width.
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::board::{Board, Group, Shown};
-use super::row::Row;
-use super::screen::{self, Line};
-use super::{detail, text};
+use super::dashboard::{Dashboard, DashboardWorker, Group};
+use super::detail;
+use super::row::WorkerRow;
+use super::screen::{self, ScreenLine};
 use crate::attempt::status::{LiveStatus, Phase};
+use crate::cli::text;
 use crate::mission::budget::Spent;
 use crate::mission::entry::{AttemptSummary, Entry, FailureSummary};
 use crate::mission::lifecycle::Ending;
@@ -16,7 +17,7 @@ use crate::mission::testing;
 use crate::orchestrator::{Collision, WorkerView};
 use crate::process::Identity;
 
-/// A moment of which all tests speak.
+/// The time of all tests.
 pub fn now() -> Timestamp {
     "2026-11-23T12:00:00Z".parse().unwrap()
 }
@@ -69,7 +70,7 @@ pub fn settled(status: Ending, brief: impl FnOnce(&mut AttemptSummary)) -> Attem
     made
 }
 
-/// One of each kind.
+/// Returns a worker of each kind.
 pub fn mixed() -> Vec<WorkerView> {
     let mut registry = Registry::default();
     let titles = [
@@ -119,8 +120,13 @@ pub fn mixed() -> Vec<WorkerView> {
     views
 }
 
-pub fn board(views: Vec<WorkerView>) -> Board {
-    let shown = |view: WorkerView| Shown { row: Row::of(&view, true, now()), view, is_led: true, written: Vec::new() };
+pub fn dashboard(views: Vec<WorkerView>) -> Dashboard {
+    let shown = |view: WorkerView| DashboardWorker {
+        row: WorkerRow::of(&view, true, now()),
+        view,
+        is_led: true,
+        written: Vec::new(),
+    };
     let (settled, open): (Vec<_>, Vec<_>) = views.into_iter().map(shown).partition(|it| it.is_over());
     let group = Group {
         boss: "claude:6f1c2f3a".to_owned(),
@@ -129,7 +135,7 @@ pub fn board(views: Vec<WorkerView>) -> Board {
         spent: Spent { cost_usd: 3.5, tokens: 310_000, seconds: 1 },
         workers: open.into_iter().chain(settled).collect(),
     };
-    Board {
+    Dashboard {
         as_of: now(),
         repository: Some("/home/ada/src/parser".into()),
         integration_branch: Some("main".to_owned()),
@@ -139,7 +145,7 @@ pub fn board(views: Vec<WorkerView>) -> Board {
     }
 }
 
-/// So many that run, all alike.
+/// Returns a number of equal workers.
 pub fn many(count: usize) -> Vec<WorkerView> {
     let mut registry = Registry::default();
     let titles: Vec<_> = (0..count).map(|number| testing::draft(&format!("Task number {number}"))).collect();
@@ -147,14 +153,14 @@ pub fn many(count: usize) -> Vec<WorkerView> {
     (1..=count as u64).map(|number| view(&registry, number)).collect()
 }
 
-fn plain(lines: &[Line]) -> Vec<String> {
+fn plain(lines: &[ScreenLine]) -> Vec<String> {
     lines.iter().map(|line| line.iter().map(|(_, text)| text.as_str()).collect()).collect()
 }
 
 #[test]
-fn a_screen_of_eighty_columns_says_what_matters() {
+fn eighty_columns_show_the_essentials() {
     let home = std::path::Path::new("/home/ada");
-    let lines = plain(&screen::lines(&board(mixed()), 80, false, Some(home)));
+    let lines = plain(&screen::lines(&dashboard(mixed()), 80, false, Some(home)));
     let expected = "\
 2 running · 1 stalled · 1 queued · 1 completed · 1 failed · $3.50, 310k tokens
 ~/src/parser · integration branch main
@@ -166,7 +172,7 @@ boss claude:6f1c2f3a · ~/src/parser · here · $3.50, 310k tokens
     for (line, says) in [
         (5, &["● running", "w-1", "Fix the parser", "1h 6m", "$0.42", "conflicts w-2"][..]),
         (6, &["● running", "w-2", "日本語のタイトル、", "…"]),
-        (7, &["○ queued", "w-3", "waits for a free"]),
+        (7, &["○ queued", "w-3", "waiting for a free"]),
         (8, &["! stalled", "w-6", "no event, no"]),
         (9, &["✓ completed", "w-4", "4m 13s", "to merge: 2 commits"]),
         (10, &["✗ failed", "w-5", "Bad ␛[2J news", "check: exit"]),
@@ -178,8 +184,8 @@ boss claude:6f1c2f3a · ~/src/parser · here · $3.50, 310k tokens
 }
 
 #[test]
-fn a_screen_of_two_hundred_columns_says_all() {
-    let lines = plain(&screen::lines(&board(mixed()), 200, false, None)).join("\n");
+fn two_hundred_columns_show_everything() {
+    let lines = plain(&screen::lines(&dashboard(mixed()), 200, false, None)).join("\n");
     for says in [
         "ID",
         "TITLE",
@@ -193,7 +199,7 @@ fn a_screen_of_two_hundred_columns_says_all() {
         "NOW",
         "w-2, main",
         "passed",
-        "waits for a free place: 6 of 6 workers run",
+        "waiting for a free place: 6 of 6 workers run",
         "shell: cargo test --all",
         "check: exit status 1: ␛[31m3 tests failed",
         "o/w-1-fix-the-parser",
@@ -203,13 +209,13 @@ fn a_screen_of_two_hundred_columns_says_all() {
 }
 
 #[test]
-fn no_line_is_wider_than_the_terminal_and_none_steers_it() {
+fn no_line_exceeds_or_controls_the_terminal() {
     let is_copied = |line: &str| line.starts_with("directory ") || line.starts_with("branch ") || line.contains('/');
     for views in [Vec::new(), mixed().split_off(5), mixed(), many(200)] {
-        let board = board(views);
+        let dashboard = dashboard(views);
         for width in (20..260).step_by(3) {
-            let mut lines = screen::lines(&board, width, true, None);
-            if let Some(shown) = board.workers().next() {
+            let mut lines = screen::lines(&dashboard, width, true, None);
+            if let Some(shown) = dashboard.workers().next() {
                 lines.extend(detail::lines(shown, width, None));
             }
             for line in plain(&lines) {
@@ -226,38 +232,38 @@ fn no_line_is_wider_than_the_terminal_and_none_steers_it() {
 }
 
 #[test]
-fn settled_workers_of_long_ago_are_counted_and_not_shown() {
+fn old_settled_workers_are_only_counted() {
     let mut registry = Registry::default();
     let titles: Vec<_> = (0..30).map(|number| testing::draft(&format!("Task {number}"))).collect();
     let ids: Vec<_> = testing::create(&mut registry, &titles).into_iter().flatten().collect();
     ids.iter().for_each(|id| testing::settle(&mut registry, id, Ending::Completed));
-    let mut board = board((1..=30).map(|number| view(&registry, number)).collect());
-    board.in_history = 7;
-    let lines = plain(&screen::lines(&board, 80, false, None)).join("\n");
+    let mut dashboard = dashboard((1..=30).map(|number| view(&registry, number)).collect());
+    dashboard.in_history = 7;
+    let lines = plain(&screen::lines(&dashboard, 80, false, None)).join("\n");
     assert_eq!(lines.matches("✓ completed").count(), 20);
-    assert!(lines.contains("30 completed") && lines.contains("10 more settled earlier"), "{lines}");
+    assert!(lines.contains("30 completed") && lines.contains("10 more finished earlier"), "{lines}");
     assert!(lines.contains("7 in the history"), "{lines}");
-    assert_eq!(plain(&screen::lines(&board, 80, true, None)).join("\n").matches("✓ completed").count(), 30);
+    assert_eq!(plain(&screen::lines(&dashboard, 80, true, None)).join("\n").matches("✓ completed").count(), 30);
 }
 
 #[test]
-fn an_open_worker_without_a_server_says_so() {
+fn open_worker_without_server_is_marked() {
     let queued = mixed().remove(2);
     let running = mixed().remove(0);
     for (view, says) in
-        [(queued, "no server: its boss has to be started again"), (running, "its server is gone, it runs on")]
+        [(queued, "no server: start its boss again"), (running, "its server has ended, it keeps running")]
     {
-        assert_eq!(Row::of(&view, false, now()).notes[0], says);
-        assert!(Row::of(&view, true, now()).notes.iter().all(|note| note != says));
+        assert_eq!(WorkerRow::of(&view, false, now()).notes[0], says);
+        assert!(WorkerRow::of(&view, true, now()).notes.iter().all(|note| note != says));
     }
 }
 
 #[test]
-fn one_in_detail_says_what_its_check_said() {
+fn detail_shows_the_verification_output() {
     let mut views = mixed();
     std::sync::Arc::make_mut(&mut views[4].worker).settled[0].daemons_left = vec!["bazel".to_owned()];
-    let board = board(views);
-    let failed = board.workers().find(|it| it.row.short == "w-5").unwrap();
+    let dashboard = dashboard(views);
+    let failed = dashboard.workers().find(|it| it.row.short == "w-5").unwrap();
     let text = plain(&detail::lines(failed, 80, None)).join("\n");
     for says in [
         "✗ failed",
@@ -266,19 +272,19 @@ fn one_in_detail_says_what_its_check_said() {
         "␛[31m3 tests failed",
         "2 commits, 3 files +40 -7",
         "do it",
-        "left alone bazel",
+        "spared     bazel",
     ] {
         assert!(text.contains(says), "{says:?} is missing in\n{text}");
     }
 }
 
 #[test]
-fn one_that_says_it_is_blocked_needs_somebody_and_stands_at_the_top() {
+fn blocked_worker_needs_attention_and_comes_first() {
     let mut views = mixed();
     let worker = std::sync::Arc::make_mut(&mut views[3].worker);
     worker.settled[0].says_blocked = true;
     worker.settled[0].final_message = "I tried.\nBLOCKED: no key for the payment provider".to_owned();
-    let lines = plain(&screen::lines(&board(views.clone()), 120, false, None));
+    let lines = plain(&screen::lines(&dashboard(views.clone()), 120, false, None));
     assert!(lines[0].starts_with("1 needs you · 2 running"), "{lines:#?}");
     let row = lines.iter().find(|line| line.contains("w-4")).unwrap();
     assert!(row.starts_with("◆ needs you") && row.contains("blocked: no key for the"), "{row}");
@@ -297,7 +303,7 @@ fn one_that_says_it_is_blocked_needs_somebody_and_stands_at_the_top() {
 }
 
 #[test]
-fn what_was_not_counted_is_not_called_no_changes() {
+fn uncounted_changes_are_not_no_changes() {
     let said = |changes: Changes| super::row::changes(&settled(Ending::Completed, |brief| brief.changes = changes));
     let note = "not in a git repository: changes are not counted".to_owned();
     assert_eq!(said(Changes { notes: vec![note.clone()], ..Changes::default() }), note);
@@ -306,27 +312,27 @@ fn what_was_not_counted_is_not_called_no_changes() {
 }
 
 #[test]
-fn a_settled_worker_is_not_idle_and_its_time_holds_all_attempts() {
+fn settled_worker_is_not_idle_and_sums_attempts() {
     let mut views = mixed();
     let worker = std::sync::Arc::make_mut(&mut views[3].worker);
     let again = AttemptSummary { attempt: 2, elapsed_seconds: Some(20), ..worker.settled[0].clone() };
     worker.settled.push(again);
-    let row = Row::of(&views[3], true, now());
+    let row = WorkerRow::of(&views[3], true, now());
     // 250 s and 3 s of verification in the first attempt, 20 s in the second.
     assert_eq!((row.time.as_str(), row.idle.as_str(), row.ended.as_str()), ("4m 33s", "", "1m 30s"));
-    let row = Row::of(&views[0], true, now());
+    let row = WorkerRow::of(&views[0], true, now());
     assert_eq!((row.time.as_str(), row.idle.as_str(), row.ended.as_str()), ("1h 6m", "12s", ""));
 }
 
 #[test]
-fn paths_in_detail_are_in_one_piece_and_all_else_is_wrapped() {
+fn detail_wraps_all_but_paths() {
     let mut views = mixed();
     let long = "/home/ada/src/a folder with spaces/and-a-name-that-is-much-longer-than-a-line/w-4-done";
     let worker = std::sync::Arc::make_mut(&mut views[3].worker);
     worker.mission.place = crate::mission::spec::Place::Directory { path: long.into() };
     worker.mission.prompt = "word ".repeat(40);
-    let board = board(views);
-    let shown = board.workers().find(|it| it.row.short == "w-4").unwrap();
+    let dashboard = dashboard(views);
+    let shown = dashboard.workers().find(|it| it.row.short == "w-4").unwrap();
     let lines = plain(&detail::lines(shown, 50, None));
     assert!(lines.iter().any(|line| *line == format!("directory  {long}")), "{lines:#?}");
     let prompt = lines.iter().position(|line| line.starts_with("prompt")).unwrap();
@@ -336,11 +342,11 @@ fn paths_in_detail_are_in_one_piece_and_all_else_is_wrapped() {
 }
 
 #[test]
-fn what_was_written_says_by_whom_and_whether_it_was_heard() {
+fn messages_show_author_and_delivery() {
     use crate::mission::message::{Author, Cancelled};
     use crate::orchestrator::{Heard, Written};
-    let mut board = board(mixed());
-    let shown = &mut board.groups[0].workers[0];
+    let mut dashboard = dashboard(mixed());
+    let shown = &mut dashboard.groups[0].workers[0];
     let at = |text: &str, by, heard| Written {
         attempt: 1,
         id: uuid::Uuid::nil(),
@@ -359,6 +365,6 @@ fn what_was_written_says_by_whom_and_whether_it_was_heard() {
     let worker = std::sync::Arc::make_mut(&mut views[4].worker);
     worker.settled[0].cancelled = Some(by_user);
     worker.settled[0].unheard = vec!["look at b".to_owned()];
-    let row = Row::of(&views[4], true, now()).note(false);
+    let row = WorkerRow::of(&views[4], true, now()).note(false);
     assert!(row.contains("by the user: the plan has changed · 1 message was not heard: \"look at b\""), "{row}");
 }

@@ -1,14 +1,14 @@
 //! `status --watch`: a live screen. [`state`] applies keys and events, and [`draw`] renders the result; both are pure.
-//! [`eyes`] watches the files in a thread of its own. This module connects them with the terminal, its keys, signals
+//! [`watcher`] watches the files on its own thread. This module connects them with the terminal, its keys, signals
 //! and the user's actions. Only those actions change anything.
 
 mod draw;
-mod eyes;
 mod log;
 mod state;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod watcher;
 
 use std::io::{self, IsTerminal, Write, stdin, stdout};
 use std::process::ExitCode;
@@ -23,213 +23,222 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use self::eyes::{Eyes, Poke, Wish};
-use self::state::{App, Ask, Event};
+use self::state::{Action, App, ScreenEvent};
+use self::watcher::{Focus, StateWatcher, WatcherMessage};
 use crate::attempt::worker_dir::Delivery;
-use crate::cli::here::Here;
-use crate::cli::out::{self, End};
+use crate::cli::error::{self, CliError};
+use crate::cli::output;
 use crate::cli::places::Places;
-use crate::cli::{terminal, visit};
+use crate::cli::workspace::Workspace;
+use crate::cli::{one_shot, terminal};
 use crate::mission::id::WorkerId;
 
-/// Who leaves while a worker is being ended waits so long for it.
+/// Time limit for running actions when the user quits.
 const FINISH: Duration = Duration::from_secs(20);
-/// As the exit status of any program of Rust that panics.
+/// The exit status of a Rust program that panics.
 const PANICKED: u8 = 101;
 
-pub(super) fn run(places: &Places) -> Result<ExitCode, End> {
+pub(super) fn run(places: &Places) -> Result<ExitCode, CliError> {
     if !stdout().is_terminal() || !stdin().is_terminal() {
-        let mend = "`orchestrator-boss status` prints one screen, and `status --json` all of it for programs";
-        return Err(End::Usage(format!("--watch needs a terminal: {mend}")));
+        let hint = "`orchestrator-boss status` prints one screen, and `status --json` prints all data for programs";
+        return Err(CliError::Usage(format!("--watch needs a terminal: {hint}")));
     }
-    let here = Here::find(places).map_err(End::Failed)?;
+    let workspace = Workspace::find(places)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|error| End::Failed(format!("could not start: {error}")))?;
-    let (news, inbox) = channel();
-    let (pokes, poked) = channel();
-    hear_signals(&runtime, &news).map_err(|error| End::Failed(format!("could not listen to signals: {error}")))?;
+    let runtime = runtime.map_err(|error| CliError::Failed(format!("cannot start the runtime: {error}")))?;
+    let (events, screen_events) = channel();
+    let (messages, inbox) = channel();
+    forward_signals(&runtime, &events)
+        .map_err(|error| CliError::Failed(format!("cannot listen for signals: {error}")))?;
 
     let mut screen =
-        take_terminal(&news).map_err(|error| End::Failed(format!("could not draw on the terminal: {error}")))?;
-    read_keys(news.clone());
-    open_eyes(&here, &news, &pokes, poked);
+        take_terminal(&events).map_err(|error| CliError::Failed(format!("cannot draw on the terminal: {error}")))?;
+    forward_keys(events.clone());
+    start_watcher(&workspace, &events, &messages, inbox);
     let mut watch = Watch {
         app: App { home: super::home(), colours: terminal::wants_colours(), ..App::default() },
-        hands: Hands { runtime, places: places.clone(), news, busy: Vec::new() },
-        pokes,
-        wish: Wish::default(),
+        actions: ActionRunner { runtime, places: places.clone(), events, busy: Vec::new() },
+        messages,
+        focus: Focus::default(),
     };
-    let ended = watch.live(&mut screen, &inbox);
-    give_terminal_back();
-    watch.hands.finish();
+    let ended = watch.live(&mut screen, &screen_events);
+    restore_terminal();
+    watch.actions.finish();
     match ended {
         Ok(0) => Ok(ExitCode::SUCCESS),
         Ok(code) => Ok(ExitCode::from(code)),
-        Err(error) => Err(End::Failed(format!("could not draw on the terminal: {error}"))),
+        Err(error) => Err(CliError::Failed(format!("cannot draw on the terminal: {error}"))),
     }
 }
 
-/// Given back when anything panics, on whatever thread: then all ends, and nothing is drawn over what that said.
-fn take_terminal(news: &Sender<Event>) -> io::Result<DefaultTerminal> {
+/// Takes over the terminal. A panic on any thread restores it and ends the screen, so that its message stays visible.
+fn take_terminal(events: &Sender<ScreenEvent>) -> io::Result<DefaultTerminal> {
     let screen = ratatui::try_init()?;
     // Pasted text must not be taken for keys: it may hold a `c` and a `y`. A terminal without this mode behaves as
     // before.
     let _ = execute!(stdout(), EnableBracketedPaste);
-    let (news, restore) = (news.clone(), std::panic::take_hook());
+    let (events, restore) = (events.clone(), std::panic::take_hook());
     std::panic::set_hook(Box::new(move |panic| {
         let _ = execute!(stdout(), DisableBracketedPaste);
         restore(panic);
-        let _ = news.send(Event::End(PANICKED));
+        let _ = events.send(ScreenEvent::End(PANICKED));
     }));
     Ok(screen)
 }
 
-/// It may be gone, and nothing more can be said then.
-fn give_terminal_back() {
+/// Restores the terminal. Errors are ignored, since the terminal may be gone.
+fn restore_terminal() {
     let _ = execute!(stdout(), DisableBracketedPaste);
     let _ = ratatui::try_restore();
 }
 
 struct Watch {
     app: App,
-    hands: Hands,
-    pokes: Sender<Poke>,
-    wish: Wish,
+    actions: ActionRunner,
+    messages: Sender<WatcherMessage>,
+    focus: Focus,
 }
 
 impl Watch {
-    /// Draws, waits for something to happen, and draws again; until it is left, with an exit status.
-    fn live(&mut self, screen: &mut DefaultTerminal, inbox: &Receiver<Event>) -> io::Result<u8> {
+    /// Draws the screen after each event until the user quits. Returns the exit status.
+    fn live(&mut self, screen: &mut DefaultTerminal, inbox: &Receiver<ScreenEvent>) -> io::Result<u8> {
         loop {
             let mut most = 0;
             screen.draw(|frame| most = draw::draw(&self.app, frame.area(), frame.buffer_mut()))?;
             self.app.scroll = self.app.scroll.min(most);
             // All senders are gone only when the threads behind them have failed.
-            let Ok(first) = inbox.recv() else { return Ok(out::FAILED) };
+            let Ok(first) = inbox.recv() else { return Ok(error::FAILED) };
             for event in std::iter::once(first).chain(inbox.try_iter()) {
-                if let Event::End(code) = event {
+                if let ScreenEvent::End(code) = event {
                     return Ok(code);
                 }
                 match self.app.handle(event) {
-                    Some(Ask::Leave) => return Ok(0),
-                    Some(Ask::Cancel(worker)) => self.hands.cancel(worker),
-                    Some(Ask::Send(worker, text)) => self.hands.send(worker, text),
-                    Some(Ask::Copy(path)) => {
+                    Some(Action::Quit) => return Ok(0),
+                    Some(Action::Cancel(worker)) => self.actions.cancel(worker),
+                    Some(Action::Send(worker, text)) => self.actions.send(worker, text),
+                    Some(Action::Copy(path)) => {
                         execute!(stdout(), CopyToClipboard::to_clipboard_from(path.to_string_lossy().as_bytes()))?
                     }
                     None => {}
                 }
             }
-            let wish = Wish { worker: self.app.selected.clone(), choice: self.app.choice, pane: self.app.pane };
-            if wish != self.wish {
-                self.wish = wish.clone();
-                // Its thread ends only with this one, or tells of it.
-                let _ = self.pokes.send(Poke::Wish(wish));
+            let focus = Focus { worker: self.app.selected.clone(), choice: self.app.choice, pane: self.app.pane };
+            if focus != self.focus {
+                self.focus = focus.clone();
+                // The watcher's thread ends only with this one, or after a panic, which sends an event.
+                let _ = self.messages.send(WatcherMessage::Focus(focus));
             }
         }
     }
 }
 
-/// Does what was asked for, as the commands do it: as a visitor, who takes over nothing.
-struct Hands {
+/// Runs the user's actions as one-shot clients, as the commands do.
+struct ActionRunner {
     runtime: Runtime,
     places: Places,
-    news: Sender<Event>,
+    events: Sender<ScreenEvent>,
     busy: Vec<JoinHandle<()>>,
 }
 
-impl Hands {
+impl ActionRunner {
     fn cancel(&mut self, worker: WorkerId) {
-        let what = state::doing_cancel(&worker);
+        let what = state::cancel_label(&worker);
         let places = self.places.clone();
         self.act(what, async move {
-            let visit = visit::visit_for(&places, &[worker.to_string()]).await?;
-            let answer = visit.cancel(worker.as_str(), "cancelled in status --watch").await;
-            visit.leave().await;
+            let client = one_shot::open_for(&places, &[worker.to_string()]).await?;
+            let answer = client.cancel(worker.as_str(), "cancelled in status --watch").await;
+            client.close().await;
             let answer = answer?;
             Ok(match (answer.already_settled, answer.survivors) {
-                (true, _) => format!("{worker} had ended before ({})", answer.status),
-                (false, 0) => format!("{worker} is {}, nothing of it is left running", answer.status),
-                (false, left) => format!("{worker} is {}, but {left} of its processes are left", answer.status),
+                (true, _) => format!("{worker} already finished ({})", answer.status),
+                (false, 0) => format!("{worker} is {}, no process is left", answer.status),
+                (false, left) => {
+                    format!("{worker} is {}, but {left} of its processes are still running", answer.status)
+                }
             })
         });
     }
 
     fn send(&mut self, worker: WorkerId, text: String) {
-        let what = state::doing_send(&worker);
+        let what = state::send_label(&worker);
         let places = self.places.clone();
         self.act(what, async move {
-            let visit = visit::visit_for(&places, &[worker.to_string()]).await?;
-            let answer = visit.message(worker.as_str(), text, Delivery::WhenReady).await;
-            visit.leave().await;
+            let client = one_shot::open_for(&places, &[worker.to_string()]).await?;
+            let answer = client.message(worker.as_str(), text, Delivery::WhenReady).await;
+            client.close().await;
             use crate::orchestrator::MessageDelivery::{Live, NextAttempt, Queued};
             Ok(match answer?.delivered {
-                Live => format!("{worker} hears it now"),
-                Queued => format!("{worker} hears it when it can"),
-                NextAttempt => format!("{worker} goes on with it: its next attempt"),
+                Live => format!("{worker} receives it now"),
+                Queued => format!("{worker} receives it at the next opportunity"),
+                NextAttempt => format!("{worker} resumes with it: its next attempt"),
             })
         });
     }
 
-    fn act(&mut self, what: String, work: impl Future<Output = Result<String, End>> + Send + 'static) {
-        let news = self.news.clone();
+    fn act(&mut self, what: String, work: impl Future<Output = Result<String, CliError>> + Send + 'static) {
+        let events = self.events.clone();
         self.busy.retain(|it| !it.is_finished());
         self.busy.push(self.runtime.spawn(async move {
             let answer = work.await.map_err(|error| error.to_string());
-            let _ = news.send(Event::Done { what, answer });
+            let _ = events.send(ScreenEvent::Done { what, answer });
         }));
     }
 
-    /// What was asked for is not left half done.
+    /// Waits for the running actions.
     fn finish(self) {
         let busy: Vec<_> = self.busy.into_iter().filter(|it| !it.is_finished()).collect();
         if !busy.is_empty() {
-            let say = |text: &str| drop(writeln!(io::stderr(), "{text}"));
-            say("finishing what was asked for …");
+            let print = |text: &str| drop(writeln!(io::stderr(), "{text}"));
+            print("finishing the running actions …");
             let all = tokio::time::timeout(FINISH, futures_util::future::join_all(busy));
-            let all = self.runtime.block_on(async { out::unless_interrupted(async { all.await.is_ok() }).await });
+            let all = self.runtime.block_on(async { output::unless_interrupted(async { all.await.is_ok() }).await });
             if !matches!(all, Ok(true)) {
-                say("it goes on without this screen");
+                print("they continue without this screen");
             }
         }
         self.runtime.shutdown_background();
     }
 }
 
-/// The terminal is given back when somebody ends us.
-fn hear_signals(runtime: &Runtime, news: &Sender<Event>) -> io::Result<()> {
+/// Forwards termination signals as events, so that the terminal is restored.
+fn forward_signals(runtime: &Runtime, events: &Sender<ScreenEvent>) -> io::Result<()> {
     let _inside = runtime.enter();
     for (kind, code) in [(SignalKind::terminate(), 143), (SignalKind::hangup(), 129), (SignalKind::interrupt(), 130)] {
-        let (mut signal, news) = (signal(kind)?, news.clone());
+        let (mut signal, events) = (signal(kind)?, events.clone());
         runtime.spawn(async move {
             signal.recv().await;
-            let _ = news.send(Event::End(code));
+            let _ = events.send(ScreenEvent::End(code));
         });
     }
     Ok(())
 }
 
-/// A thread that ends with the process, since nothing wakes it from reading.
-fn read_keys(news: Sender<Event>) {
+/// Forwards keys on a thread that ends with the process, since nothing interrupts its read.
+fn forward_keys(events: Sender<ScreenEvent>) {
     std::thread::spawn(move || {
         loop {
             let event = match crossterm::event::read() {
-                Ok(Input::Key(key)) if key.kind != KeyEventKind::Release => Event::Key(key),
-                Ok(Input::Paste(text)) => Event::Pasted(text),
-                Ok(Input::Resize(..)) => Event::Resized,
+                Ok(Input::Key(key)) if key.kind != KeyEventKind::Release => ScreenEvent::Key(key),
+                Ok(Input::Paste(text)) => ScreenEvent::Pasted(text),
+                Ok(Input::Resize(..)) => ScreenEvent::Resized,
                 Ok(_) => continue,
                 // The terminal is gone.
-                Err(_) => Event::End(129),
+                Err(_) => ScreenEvent::End(129),
             };
-            let is_end = matches!(event, Event::End(_));
-            if news.send(event).is_err() || is_end {
+            let is_end = matches!(event, ScreenEvent::End(_));
+            if events.send(event).is_err() || is_end {
                 return;
             }
         }
     });
 }
 
-fn open_eyes(here: &Here, news: &Sender<Event>, pokes: &Sender<Poke>, poked: Receiver<Poke>) {
-    let eyes = Eyes::new(here, news.clone(), pokes.clone());
-    std::thread::spawn(move || eyes.run(&poked));
+fn start_watcher(
+    workspace: &Workspace,
+    events: &Sender<ScreenEvent>,
+    messages: &Sender<WatcherMessage>,
+    inbox: Receiver<WatcherMessage>,
+) {
+    let watcher = StateWatcher::new(workspace, events.clone(), messages.clone());
+    std::thread::spawn(move || watcher.run(&inbox));
 }

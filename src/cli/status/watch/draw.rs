@@ -1,78 +1,79 @@
-//! The live screen as a picture: pure, from what is known to a buffer of cells, in any size.
+//! Draws the live screen into a buffer of cells of any size. Pure.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::{Line, Span};
+use ratatui::text::{Line, Span as StyledSpan};
 
-use super::super::board::{Board, Group, Shown, spent_in_all};
-use super::super::table::{Piece, Table};
-use super::super::{detail, screen, text};
-use super::log::LogLine;
+use super::super::dashboard::{Dashboard, DashboardWorker, Group, spent_in_all};
+use super::super::table::{Span, Table};
+use super::super::{detail, screen};
+use super::log::PaneLine;
 use super::state::{App, Mode, Pane};
 use super::timeline;
 use crate::cli::terminal::Tone;
+use crate::cli::text;
 
-/// With fewer lines there is a table or a pane, not both.
-const BOTH: u16 = 12;
-/// Below this many columns there are no bars.
-const BARS: usize = 60;
+/// Minimum number of lines for a table and a pane.
+const MIN_BOTH: u16 = 12;
+/// Minimum number of columns for bars.
+const MIN_BARS: usize = 60;
 const KEYS: &str = "↑↓ select  tab pane  c cancel  m message  y path  ? help  q quit";
 const HELP: [(&str, &str); 11] = [
     ("↑ ↓ j k", "select a worker (home, end: the first, the last)"),
     ("tab enter ← →", "log, diff, detail"),
     ("page up, down", "scroll"),
-    ("z", "the pane on the whole screen, and back"),
-    ("c", "cancel the worker, after a question"),
-    ("m", "write it a message: it hears it when it can"),
+    ("z", "show the pane on the whole screen, and back"),
+    ("c", "cancel the worker, after a confirmation"),
+    ("m", "send it a message"),
     ("y", "copy the path of its directory"),
-    ("q ctrl-c", "leave; the workers go on"),
+    ("q ctrl-c", "quit; the workers keep running"),
     ("", ""),
-    ("bars", "░ waits  █ works  ▓ is verified"),
+    ("bars", "░ queued  █ running  ▓ verifying"),
     ("", "◆ needs you  ✓ completed  ✗ failed  – cancelled  ? lost"),
 ];
 
 /// Returns how far the pane can be scrolled.
 pub(in crate::cli::status) fn draw(app: &App, area: Rect, buffer: &mut Buffer) -> usize {
-    let paper = &mut Paper { buffer, area, colours: app.colours };
+    let canvas = &mut Canvas { buffer, area, colours: app.colours };
     if area.width == 0 || area.height == 0 {
         return 0;
     }
-    header(app, paper);
+    header(app, canvas);
     let rows = area.height.saturating_sub(2);
     if area.height > 1 {
-        footer(app, area.height - 1, paper);
+        footer(app, area.height - 1, canvas);
     }
     if matches!(app.mode, Mode::Help) {
-        help(rows, paper);
+        help(rows, canvas);
         return 0;
     }
-    let Some(board) = app.board.as_ref().filter(|board| !board.groups.is_empty()) else {
-        nothing(app, rows, paper);
+    let Some(dashboard) = app.dashboard.as_ref().filter(|dashboard| !dashboard.groups.is_empty()) else {
+        nothing(app, rows, canvas);
         return 0;
     };
     if app.zoomed {
-        return pane(app, 1, rows, paper);
+        return pane(app, 1, rows, canvas);
     }
-    if rows < BOTH {
-        table(app, board, 1, rows, paper);
+    if rows < MIN_BOTH {
+        table(app, dashboard, 1, rows, canvas);
         return 0;
     }
-    let items = board.workers().count() + board.groups.len() + 1;
+    let items = dashboard.workers().count() + dashboard.groups.len() + 1;
     // The pane has half of the screen, and what the table does not need.
     let top = u16::try_from(items).unwrap_or(u16::MAX).min(rows / 2);
-    table(app, board, 1, top, paper);
-    pane(app, 1 + top, rows - top, paper)
+    table(app, dashboard, 1, top, canvas);
+    pane(app, 1 + top, rows - top, canvas)
 }
 
-/// Where is drawn: lines of pieces, cut at the edge.
-struct Paper<'a> {
+/// The drawing area: lines of spans, cut at the edge.
+struct Canvas<'a> {
     buffer: &'a mut Buffer,
     area: Rect,
     colours: bool,
 }
 
-impl Paper<'_> {
+impl Canvas<'_> {
     fn width(&self) -> usize {
         usize::from(self.area.width)
     }
@@ -90,10 +91,10 @@ impl Paper<'_> {
         }
     }
 
-    fn line(&mut self, column: usize, row: u16, pieces: &[Piece]) {
+    fn line(&mut self, column: usize, row: u16, spans: &[Span]) {
         let Some(left) = self.width().checked_sub(column).filter(|_| row < self.area.height) else { return };
-        let spans: Vec<Span> =
-            pieces.iter().map(|(tone, text)| Span::styled(text.as_str(), self.style(*tone))).collect();
+        let spans: Vec<StyledSpan> =
+            spans.iter().map(|(tone, text)| StyledSpan::styled(text.as_str(), self.style(*tone))).collect();
         let (x, y) = (self.area.x + column as u16, self.area.y + row);
         self.buffer.set_line(x, y, &Line::from(spans), left as u16);
     }
@@ -102,52 +103,54 @@ impl Paper<'_> {
         self.line(column, row, &[(tone, text.to_owned())]);
     }
 
-    /// Swaps text and ground of a part of a line.
+    /// Reverses the colours of a part of a line.
     fn reverse(&mut self, row: u16, columns: usize) {
         let area = Rect { y: self.area.y + row, height: 1, width: columns.min(self.width()) as u16, ..self.area };
         self.buffer.set_style(area, Style::reset().add_modifier(Modifier::REVERSED));
     }
 }
 
-/// What there is, in numbers, and where.
-fn header(app: &App, paper: &mut Paper) {
-    let Some(board) = &app.board else { return paper.text(0, 0, Some(Tone::Strong), "orchestrator-boss") };
-    let mut pieces = screen::summary(board);
-    let width: usize = pieces.iter().map(|(_, text)| text::width(text)).sum();
-    let place =
-        board.repository.as_deref().map(|path| text::clean(&super::super::board::shorten(path, app.home.as_deref())));
-    if let Some(place) = place.filter(|place| width + 2 + text::width(place) <= paper.width()) {
-        let gap = paper.width() - width - text::width(&place);
-        pieces.push((None, " ".repeat(gap)));
-        pieces.push((Some(Tone::Quiet), place));
+/// Draws the counts and the repository.
+fn header(app: &App, canvas: &mut Canvas) {
+    let Some(dashboard) = &app.dashboard else { return canvas.text(0, 0, Some(Tone::Strong), "orchestrator-boss") };
+    let mut spans = screen::summary(dashboard);
+    let width: usize = spans.iter().map(|(_, text)| text::width(text)).sum();
+    let place = dashboard
+        .repository
+        .as_deref()
+        .map(|path| text::clean(&super::super::dashboard::shorten(path, app.home.as_deref())));
+    if let Some(place) = place.filter(|place| width + 2 + text::width(place) <= canvas.width()) {
+        let gap = canvas.width() - width - text::width(&place);
+        spans.push((None, " ".repeat(gap)));
+        spans.push((Some(Tone::Quiet), place));
     }
-    paper.line(0, 0, &pieces);
+    canvas.line(0, 0, &spans);
 }
 
-fn footer(app: &App, row: u16, paper: &mut Paper) {
-    let pieces = match &app.mode {
+fn footer(app: &App, row: u16, canvas: &mut Canvas) {
+    let spans = match &app.mode {
         Mode::Cancel(worker) => vec![
-            (Some(Tone::Bad), format!("Cancel {worker} and all that it started? ")),
+            (Some(Tone::Bad), format!("Cancel {worker} and all its processes? ")),
             (Some(Tone::Strong), "y/n".to_owned()),
         ],
         Mode::Message(worker, line) => {
-            let prompt = format!("to {} (enter sends, esc does not): ", short(app, worker));
-            // The end of what is typed is seen.
-            let room = paper.width().saturating_sub(text::width(&prompt) + 1);
-            let shown = text::shown(line);
+            let prompt = format!("to {} (enter: send, esc: discard): ", short(app, worker));
+            // The end of the text is shown.
+            let room = canvas.width().saturating_sub(text::width(&prompt) + 1);
+            let shown = text::clean_code(line);
             let blank = if line.ends_with(' ') { " " } else { "" };
             let line = format!("{shown}{blank}");
             let tail = text::end(&line, room).to_owned();
             vec![(Some(Tone::Strong), prompt), (None, tail), (Some(Tone::Strong), "▏".to_owned())]
         }
         _ if !app.doing.is_empty() => vec![(Some(Tone::Busy), format!("{} …", app.doing.join(", ")))],
-        _ => match (&app.said, &app.trouble) {
+        _ => match (&app.message, &app.error) {
             (Some((tone, text)), _) => vec![(Some(*tone), text.clone())],
-            (None, Some(trouble)) => vec![(Some(Tone::Bad), trouble.clone())],
+            (None, Some(error)) => vec![(Some(Tone::Bad), error.clone())],
             (None, None) => vec![(Some(Tone::Quiet), KEYS.to_owned())],
         },
     };
-    paper.line(0, row, &pieces);
+    canvas.line(0, row, &spans);
 }
 
 fn short(app: &App, worker: &crate::mission::id::WorkerId) -> String {
@@ -155,39 +158,39 @@ fn short(app: &App, worker: &crate::mission::id::WorkerId) -> String {
     known.map_or_else(|| worker.to_string(), |it| it.row.short.clone())
 }
 
-fn help(rows: u16, paper: &mut Paper) {
+fn help(rows: u16, canvas: &mut Canvas) {
     for (row, (keys, what)) in (1..=rows).zip(HELP) {
-        paper.line(1, row, &[(Some(Tone::Strong), text::left(keys, 15)), (None, what.to_owned())]);
+        canvas.line(1, row, &[(Some(Tone::Strong), text::left(keys, 15)), (None, what.to_owned())]);
     }
 }
 
-fn nothing(app: &App, rows: u16, paper: &mut Paper) {
-    let text = match (&app.trouble, app.looked) {
-        (Some(trouble), _) => trouble.clone(),
+fn nothing(app: &App, rows: u16, canvas: &mut Canvas) {
+    let text = match (&app.error, app.is_loaded) {
+        (Some(error), _) => error.clone(),
         (None, false) => "…".to_owned(),
-        (None, true) => format!("{}\n\nThis screen shows them as soon as there are any.", screen::NOTHING),
+        (None, true) => format!("{}\n\nThis screen shows them as soon as they exist.", screen::NOTHING),
     };
-    let width = paper.width();
+    let width = canvas.width();
     let lines = text.lines().flat_map(|line| if line.is_empty() { vec![""] } else { text::wrap(line, width) });
     for (row, line) in (1..=rows).zip(lines) {
-        paper.text(0, row, None, line);
+        canvas.text(0, row, None, line);
     }
 }
 
-/// One line of the table.
+/// A line of the table.
 enum Item<'a> {
     Boss(&'a Group),
-    Worker(&'a Shown),
+    Worker(&'a DashboardWorker),
 }
 
-fn table(app: &App, board: &Board, top: u16, rows: u16, paper: &mut Paper) {
+fn table(app: &App, dashboard: &Dashboard, top: u16, rows: u16, canvas: &mut Canvas) {
     const MARK: usize = 2;
-    let width = paper.width();
-    let bars = if width < BARS { 0 } else { (width / 4).clamp(16, 60) };
+    let width = canvas.width();
+    let bars = if width < MIN_BARS { 0 } else { (width / 4).clamp(16, 60) };
     let room = width.saturating_sub(MARK + if bars > 0 { bars + 1 } else { 0 });
-    let table = Table::fitting(board.workers().map(|it| &it.row), room, width >= 100);
-    let window = timeline::window(board);
-    let items: Vec<Item> = board
+    let table = Table::fitting(dashboard.workers().map(|it| &it.row), room, width >= 100);
+    let window = timeline::window(dashboard);
+    let items: Vec<Item> = dashboard
         .groups
         .iter()
         .flat_map(|group| std::iter::once(Item::Boss(group)).chain(group.workers.iter().map(Item::Worker)))
@@ -196,9 +199,9 @@ fn table(app: &App, board: &Board, top: u16, rows: u16, paper: &mut Paper) {
     let mut row = top;
     // If there is little room, all of it is for workers.
     if rows > 3 {
-        paper.text(MARK, row, Some(Tone::Quiet), &table.heading());
+        canvas.text(MARK, row, Some(Tone::Quiet), &table.heading());
         if bars > 0 {
-            paper.text(width - bars, row, Some(Tone::Quiet), &timeline::axis(window, bars));
+            canvas.text(width - bars, row, Some(Tone::Quiet), &timeline::axis(window, bars));
         }
         row += 1;
     }
@@ -216,24 +219,24 @@ fn table(app: &App, board: &Board, top: u16, rows: u16, paper: &mut Paper) {
         let above = (says_more && at == first && first > 0).then(|| more('↑', &items[..=at]));
         let below = (says_more && at + 1 == end && end < items.len()).then(|| more('↓', &items[at..]));
         if let Some(text) = above.or(below) {
-            paper.text(MARK, row, Some(Tone::Quiet), &text);
+            canvas.text(MARK, row, Some(Tone::Quiet), &text);
             row += 1;
             continue;
         }
         match item {
             Item::Boss(group) => {
                 let heading = text::cut(&group.heading(app.home.as_deref()), width);
-                paper.text(0, row, Some(Tone::Strong), &heading);
+                canvas.text(0, row, Some(Tone::Strong), &heading);
             }
             Item::Worker(shown) => {
-                paper.line(MARK, row, &table.cells(&shown.row));
+                canvas.line(MARK, row, &table.cells(&shown.row));
                 if is_selected(item) {
-                    paper.text(0, row, None, "›");
-                    paper.reverse(row, MARK + room);
+                    canvas.text(0, row, None, "›");
+                    canvas.reverse(row, MARK + room);
                 }
-                let cells = timeline::bar(&shown.view, board.as_of, window, bars);
-                let cells: Vec<Piece> = cells.into_iter().map(|(sign, tone)| (Some(tone), sign.to_string())).collect();
-                paper.line(width - bars, row, &cells);
+                let cells = timeline::bar(&shown.view, dashboard.as_of, window, bars);
+                let cells: Vec<Span> = cells.into_iter().map(|(sign, tone)| (Some(tone), sign.to_string())).collect();
+                canvas.line(width - bars, row, &cells);
             }
         }
         row += 1;
@@ -242,7 +245,7 @@ fn table(app: &App, board: &Board, top: u16, rows: u16, paper: &mut Paper) {
 
 /// Describes how many workers are not shown there, and how many of them run.
 fn more(arrow: char, items: &[Item]) -> String {
-    let workers: Vec<&Shown> = items
+    let workers: Vec<&DashboardWorker> = items
         .iter()
         .filter_map(|item| match item {
             Item::Worker(shown) => Some(*shown),
@@ -254,77 +257,77 @@ fn more(arrow: char, items: &[Item]) -> String {
     format!("{arrow} {} more{running}", workers.len())
 }
 
-fn pane(app: &App, top: u16, rows: u16, paper: &mut Paper) -> usize {
+fn pane(app: &App, top: u16, rows: u16, canvas: &mut Canvas) -> usize {
     let Some(shown) = app.current() else { return 0 };
-    tabs(app, shown, top, paper);
+    tabs(app, shown, top, canvas);
     let (top, visible) = (top + 1, usize::from(rows.saturating_sub(1)));
-    let width = paper.width();
+    let width = canvas.width();
     match app.pane {
         Pane::Log if app.log.is_empty() => {
-            let empty = if shown.view.worker.attempt == 0 { "it has not begun" } else { "nothing yet" };
-            paper.text(0, top, Some(Tone::Quiet), empty);
+            let empty = if shown.view.worker.attempt == 0 { "not started" } else { "nothing yet" };
+            canvas.text(0, top, Some(Tone::Quiet), empty);
             0
         }
         Pane::Log => {
             let (lines, most) = newest(app.log.iter(), width, visible, app.scroll);
             for (row, line) in (top..).zip(lines) {
-                paper.line(0, row, &line);
+                canvas.line(0, row, &line);
             }
             most
         }
         Pane::Diff => match &app.diff {
-            None => put(app, &[vec![(Some(Tone::Quiet), "…".to_owned())]], top, visible, paper),
-            Some(Err(why)) => put(app, &[vec![(Some(Tone::Waiting), text::clean(why))]], top, visible, paper),
+            None => put(app, &[vec![(Some(Tone::Quiet), "…".to_owned())]], top, visible, canvas),
+            Some(Err(why)) => put(app, &[vec![(Some(Tone::Waiting), text::clean(why))]], top, visible, canvas),
             Some(Ok(lines)) if lines.is_empty() => {
-                put(app, &[vec![(Some(Tone::Quiet), "no changes".to_owned())]], top, visible, paper)
+                put(app, &[vec![(Some(Tone::Quiet), "no changes".to_owned())]], top, visible, canvas)
             }
             Some(Ok(lines)) => {
                 let lines: Vec<_> = lines.iter().map(|line| vec![(tone_of_diff(line), line.clone())]).collect();
-                put(app, &lines, top, visible, paper)
+                put(app, &lines, top, visible, canvas)
             }
         },
-        Pane::Detail => put(app, &detail::lines(shown, width, app.home.as_deref()), top, visible, paper),
+        Pane::Detail => put(app, &detail::lines(shown, width, app.home.as_deref()), top, visible, canvas),
     }
 }
 
-/// From the top, or as far below it as is scrolled.
-fn put(app: &App, lines: &[Vec<Piece>], top: u16, visible: usize, paper: &mut Paper) -> usize {
+/// Draws lines from the top or the scroll position.
+fn put(app: &App, lines: &[Vec<Span>], top: u16, visible: usize, canvas: &mut Canvas) -> usize {
     let most = lines.len().saturating_sub(visible);
     for (row, line) in (top..).zip(lines.iter().skip(app.scroll.min(most)).take(visible)) {
-        paper.line(0, row, line);
+        canvas.line(0, row, line);
     }
     most
 }
 
-/// Which pane it is, of whom, and what is the matter with it.
-fn tabs(app: &App, shown: &Shown, row: u16, paper: &mut Paper) {
-    let mut pieces: Vec<Piece> = vec![(Some(Tone::Quiet), "── ".to_owned())];
+/// Draws the panes' names, and the selected worker with its notes.
+fn tabs(app: &App, shown: &DashboardWorker, row: u16, canvas: &mut Canvas) {
+    let mut spans: Vec<Span> = vec![(Some(Tone::Quiet), "── ".to_owned())];
     for pane in Pane::ALL {
-        let is_it = pane == app.pane;
-        let name = if is_it { format!("[{}]", pane.name()) } else { format!(" {} ", pane.name()) };
-        pieces.push((Some(if is_it { Tone::Strong } else { Tone::Quiet }), name));
+        let is_open = pane == app.pane;
+        let name = if is_open { format!("[{}]", pane.name()) } else { format!(" {} ", pane.name()) };
+        spans.push((Some(if is_open { Tone::Strong } else { Tone::Quiet }), name));
     }
-    let who = format!(" {} {} ", shown.row.short, shown.row.title);
-    pieces.push((Some(Tone::Strong), who));
+    let worker = format!(" {} {} ", shown.row.short, shown.row.title);
+    spans.push((Some(Tone::Strong), worker));
     let spent = spent_in_all(&shown.view.spent());
     let about = [shown.row.note(true), shown.row.branch.clone(), spent].into_iter().filter(|it| !it.is_empty());
-    pieces.push((None, about.map(|it| format!("· {it} ")).collect::<String>()));
-    let used: usize = pieces.iter().map(|(_, text)| text::width(text)).sum();
-    pieces.push((Some(Tone::Quiet), "─".repeat(paper.width().saturating_sub(used))));
-    paper.line(0, row, &pieces);
+    spans.push((None, about.map(|it| format!("· {it} ")).collect::<String>()));
+    let used: usize = spans.iter().map(|(_, text)| text::width(text)).sum();
+    spans.push((Some(Tone::Quiet), "─".repeat(canvas.width().saturating_sub(used))));
+    canvas.line(0, row, &spans);
 }
 
 /// Returns the visible wrapped lines of a log, `scroll` lines above its end. Also returns how far it can be scrolled,
 /// as far as that is known without wrapping all lines.
 fn newest<'a>(
-    log: impl DoubleEndedIterator<Item = &'a LogLine> + ExactSizeIterator,
+    log: impl DoubleEndedIterator<Item = &'a PaneLine> + ExactSizeIterator,
     width: usize,
     visible: usize,
     scroll: usize,
-) -> (Vec<Vec<Piece>>, usize) {
+) -> (Vec<Vec<Span>>, usize) {
     const TIME: usize = 10;
     let indent = if width < 40 { 0 } else { TIME };
-    let mut lines: Vec<Vec<Piece>> = Vec::new();
+    let mut lines: Vec<Vec<Span>> = Vec::new();
     let mut log = log.rev();
     while lines.len() < visible + scroll {
         let Some(line) = log.next() else { break };
@@ -336,7 +339,7 @@ fn newest<'a>(
     }
     let most = log.len() + lines.len().saturating_sub(visible);
     let scroll = scroll.min(lines.len().saturating_sub(visible));
-    let mut shown: Vec<Vec<Piece>> = lines.into_iter().skip(scroll).take(visible).collect();
+    let mut shown: Vec<Vec<Span>> = lines.into_iter().skip(scroll).take(visible).collect();
     shown.reverse();
     (shown, most)
 }

@@ -1,4 +1,4 @@
-//! Follows the event log of one attempt: reads what was added, and holds the newest of it as lines.
+//! Follows the event log of one attempt and formats new events as lines.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
-use super::super::text;
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry};
 use crate::backend::AgentEvent;
-use crate::cli::logs::say::{tone, wrote};
+use crate::cli::logs::printer::{message_line, tone};
 use crate::cli::terminal::Tone;
+use crate::cli::text;
 use crate::orchestrator::LoggedEvent;
 
 /// Bytes read of an existing log, from its end.
@@ -24,14 +24,14 @@ const LINE: usize = 4 * 1024 * 1024;
 const OUTPUT_LINES: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli::status) struct LogLine {
+pub(in crate::cli::status) struct PaneLine {
     /// The time of day, on the first line of an event.
     pub time: String,
     pub text: String,
     pub tone: Option<Tone>,
 }
 
-pub(super) struct Follow {
+pub(super) struct LogTail {
     path: PathBuf,
     read: u64,
     /// The beginning of a line whose end is not written yet.
@@ -43,7 +43,7 @@ pub(super) struct Follow {
     zone: TimeZone,
 }
 
-impl Follow {
+impl LogTail {
     pub fn new(path: PathBuf) -> Self {
         let length = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
         let read = length.saturating_sub(BEHIND);
@@ -51,18 +51,18 @@ impl Follow {
     }
 
     /// Returns the lines since the last call, and whether there is more to read.
-    pub fn more(&mut self) -> (Vec<LogLine>, bool) {
-        let mut piece = Vec::new();
+    pub fn more(&mut self) -> (Vec<PaneLine>, bool) {
+        let mut span = Vec::new();
         let reading = File::open(&self.path).and_then(|mut file| {
             file.seek(SeekFrom::Start(self.read))?;
-            file.take(PIECE).read_to_end(&mut piece)
+            file.take(PIECE).read_to_end(&mut span)
         });
         // The file does not exist yet or is unreadable for a moment: the next poll reads it.
-        let inbox_entries = self.new_letters();
+        let inbox_entries = self.new_messages();
         let Ok(length) = reading else { return (inbox_entries.into_iter().map(|(_, line)| line).collect(), false) };
         self.read += length as u64;
-        let mut lines: Vec<(Timestamp, LogLine)> = inbox_entries;
-        let mut rest = &piece[..];
+        let mut lines: Vec<(Timestamp, PaneLine)> = inbox_entries;
+        let mut rest = &span[..];
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             self.half.extend_from_slice(&rest[..end]);
             if !std::mem::take(&mut self.skips) {
@@ -71,7 +71,7 @@ impl Follow {
                 let logged = logged.into_iter();
                 lines.extend(logged.flat_map(|logged| {
                     let at = logged.at;
-                    told(&logged, &self.zone).into_iter().map(move |line| (at, line))
+                    event_lines(&logged, &self.zone).into_iter().map(move |line| (at, line))
                 }));
             }
             self.half.clear();
@@ -89,21 +89,21 @@ impl Follow {
     }
 
     /// Returns the messages to the worker since the last call.
-    fn new_letters(&mut self) -> Vec<(Timestamp, LogLine)> {
+    fn new_messages(&mut self) -> Vec<(Timestamp, PaneLine)> {
         let Some(folder) = self.path.parent() else { return Vec::new() };
         let inbox_entries = AttemptDir::at(folder.to_owned()).inbox_entries(self.inbox_entries).unwrap_or_default();
         self.inbox_entries += inbox_entries.len();
         let line = |inbox_entry: &InboxEntry| {
-            let text = wrote(inbox_entry)?;
+            let text = message_line(inbox_entry)?;
             let time = Zoned::new(inbox_entry.at, self.zone.clone()).strftime("%H:%M:%S").to_string();
-            Some((inbox_entry.at, LogLine { time, text: text::clean(&text), tone: Some(Tone::Strong) }))
+            Some((inbox_entry.at, PaneLine { time, text: text::clean(&text), tone: Some(Tone::Strong) }))
         };
         inbox_entries.iter().filter_map(line).collect()
     }
 }
 
 /// Formats an event as lines; bookkeeping gives none.
-fn told(logged: &LoggedEvent, zone: &TimeZone) -> Vec<LogLine> {
+fn event_lines(logged: &LoggedEvent, zone: &TimeZone) -> Vec<PaneLine> {
     if logged.event.is_bookkeeping() {
         return Vec::new();
     }
@@ -119,9 +119,9 @@ fn told(logged: &LoggedEvent, zone: &TimeZone) -> Vec<LogLine> {
     let shown = shown.chain(all.iter().skip(1 + hidden).map(|line| (*line).to_owned()));
     let time = Zoned::new(logged.at, zone.clone()).strftime("%H:%M:%S").to_string();
     let tone = tone(&logged.event);
-    let line = |(at, line): (usize, String)| LogLine {
+    let line = |(at, line): (usize, String)| PaneLine {
         time: if at == 0 { time.clone() } else { String::new() },
-        text: text::shown(&line),
+        text: text::clean_code(&line),
         tone,
     };
     shown.enumerate().map(line).collect()
@@ -137,15 +137,15 @@ mod tests {
         json!({"at": "2026-11-23T12:00:00Z", "event": "said", "text": text}).to_string() + "\n"
     }
 
-    fn texts(lines: &[LogLine]) -> Vec<&str> {
+    fn texts(lines: &[PaneLine]) -> Vec<&str> {
         lines.iter().map(|line| line.text.as_str()).collect()
     }
 
     #[test]
-    fn a_log_is_followed_as_it_is_written_in_pieces() {
+    fn log_is_followed_in_parts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
-        let mut follow = Follow::new(path.clone());
+        let mut follow = LogTail::new(path.clone());
         assert!(follow.more().0.is_empty(), "it is not there yet");
         let mut file = File::create(&path).unwrap();
         let line = said("one \u{1b}[2J");
@@ -158,29 +158,29 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_passed_over_and_a_long_log_is_read_from_its_end() {
+    fn long_line_is_skipped_and_long_log_read_from_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
         let mut file = File::create(&path).unwrap();
-        let mut follow = Follow::new(path.clone());
+        let mut follow = LogTail::new(path.clone());
         write!(file, "{}{}", said(&"x".repeat(LINE + 10)), said("after it")).unwrap();
         let mut seen = Vec::new();
         while let (lines, true) = follow.more() {
             seen.extend(lines);
         }
         seen.extend(follow.more().0);
-        // The piece in which the line ended was read by the last look of the loop.
-        let mut again = Follow::new(path);
+        // The last call of the loop read the end of the line.
+        let mut again = LogTail::new(path);
         seen.extend(again.more().0);
         assert!(texts(&seen).contains(&"said: after it"), "{} lines", seen.len());
         assert!(seen.iter().all(|line| line.text.len() < 100));
     }
 
     #[test]
-    fn of_what_a_tool_printed_the_end_is_shown() {
+    fn tool_output_shows_its_end() {
         let output: String = (0..30).map(|number| format!("line {number}\n")).collect();
         let event = AgentEvent::ToolEnded { id: "1".to_owned(), ok: Some(true), exit_code: Some(0), output };
-        let lines = told(&LoggedEvent { at: jiff::Timestamp::UNIX_EPOCH, event }, &TimeZone::UTC);
+        let lines = event_lines(&LoggedEvent { at: jiff::Timestamp::UNIX_EPOCH, event }, &TimeZone::UTC);
         assert_eq!(texts(&lines)[..3], ["  exit 0: line 0", "… 21 more lines", "line 22"]);
         assert_eq!((lines.len(), lines[0].time.as_str(), lines[1].time.as_str()), (10, "00:00:00", ""));
     }

@@ -1,31 +1,31 @@
-//! What the live screen shows, and what keys and news make of it. Pure: what is to be done is answered, not done.
+//! The state of the live screen, and its changes by keys and events. Pure: actions are returned, not run.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::super::board::{Board, Shown};
-use super::log::LogLine;
+use super::super::dashboard::{Dashboard, DashboardWorker};
+use super::log::PaneLine;
 use crate::cli::terminal::Tone;
 use crate::mission::id::WorkerId;
 
-/// Lines of a log that are kept.
-const LOG: usize = 2_000;
+/// Maximum number of log lines that are kept.
+const MAX_LOG: usize = 2_000;
 
-/// Something happened.
-pub(in crate::cli::status) enum Event {
+/// An event for the screen.
+pub(in crate::cli::status) enum ScreenEvent {
     Key(KeyEvent),
     Pasted(String),
-    /// The terminal's size: it is drawn anew.
+    /// The terminal's size changed.
     Resized,
-    /// `None`: nothing was ever asked for here.
-    Seen(Result<Option<Box<Board>>, String>),
-    /// `fresh`: of another attempt than before.
+    /// New data; `None` if no worker was ever created here.
+    Seen(Result<Option<Box<Dashboard>>, String>),
+    /// New log lines; `fresh`: of another attempt than before.
     Logged {
         worker: WorkerId,
         fresh: bool,
-        lines: Vec<LogLine>,
+        lines: Vec<PaneLine>,
     },
     Diffed {
         worker: WorkerId,
@@ -35,14 +35,14 @@ pub(in crate::cli::status) enum Event {
         what: String,
         answer: Result<String, String>,
     },
-    /// It has to end, with this exit status.
+    /// The screen must end with this exit status.
     End(u8),
 }
 
-/// Something is to be done.
+/// An action of the user.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::cli::status) enum Ask {
-    Leave,
+pub(in crate::cli::status) enum Action {
+    Quit,
     Cancel(WorkerId),
     Send(WorkerId, String),
     Copy(PathBuf),
@@ -67,10 +67,10 @@ pub(in crate::cli::status) enum Mode {
 
 #[derive(Default)]
 pub(in crate::cli::status) struct App {
-    pub board: Option<Board>,
+    pub dashboard: Option<Dashboard>,
     /// The reason why nothing, or nothing new, is shown.
-    pub trouble: Option<String>,
-    pub looked: bool,
+    pub error: Option<String>,
+    pub is_loaded: bool,
     pub selected: Option<WorkerId>,
     /// True if the user chose the selected worker. Otherwise a running one is selected, and another one when it ends.
     pub is_chosen: bool,
@@ -85,11 +85,11 @@ pub(in crate::cli::status) struct App {
     pub zoomed: bool,
     /// Number of lines scrolled away from the end of a log, or from the beginning of the other panes.
     pub scroll: usize,
-    pub log: VecDeque<LogLine>,
+    pub log: VecDeque<PaneLine>,
     pub diff: Option<Result<Vec<String>, String>>,
     pub mode: Mode,
     /// The result of the user's last action.
-    pub said: Option<(Tone, String)>,
+    pub message: Option<(Tone, String)>,
     /// The actions in progress.
     pub doing: Vec<String>,
     pub home: Option<PathBuf>,
@@ -97,41 +97,41 @@ pub(in crate::cli::status) struct App {
 }
 
 impl App {
-    pub fn handle(&mut self, event: Event) -> Option<Ask> {
+    pub fn handle(&mut self, event: ScreenEvent) -> Option<Action> {
         match event {
-            Event::Key(key) => return self.press(key),
-            Event::Pasted(text) => self.paste(&text),
-            Event::Resized | Event::End(_) => {}
-            Event::Seen(seen) => self.see(seen),
-            Event::Logged { worker, fresh, lines } if Some(&worker) == self.selected.as_ref() => {
+            ScreenEvent::Key(key) => return self.press(key),
+            ScreenEvent::Pasted(text) => self.paste(&text),
+            ScreenEvent::Resized | ScreenEvent::End(_) => {}
+            ScreenEvent::Seen(seen) => self.see(seen),
+            ScreenEvent::Logged { worker, fresh, lines } if Some(&worker) == self.selected.as_ref() => {
                 self.take_log(fresh, lines)
             }
-            Event::Diffed { worker, text } if Some(&worker) == self.selected.as_ref() => {
-                self.diff = Some(text.map(|text| text.lines().map(super::super::text::shown).collect()));
+            ScreenEvent::Diffed { worker, text } if Some(&worker) == self.selected.as_ref() => {
+                self.diff = Some(text.map(|text| text.lines().map(crate::cli::text::clean_code).collect()));
             }
-            Event::Logged { .. } | Event::Diffed { .. } => {}
-            Event::Done { what, answer } => {
+            ScreenEvent::Logged { .. } | ScreenEvent::Diffed { .. } => {}
+            ScreenEvent::Done { what, answer } => {
                 if let Some(at) = self.doing.iter().position(|it| *it == what) {
                     self.doing.remove(at);
                 }
-                self.said = Some(match answer {
-                    Ok(text) => (Tone::Good, super::super::text::clean(&text)),
-                    Err(text) => (Tone::Bad, super::super::text::clean(&text)),
+                self.message = Some(match answer {
+                    Ok(text) => (Tone::Good, crate::cli::text::clean(&text)),
+                    Err(text) => (Tone::Bad, crate::cli::text::clean(&text)),
                 });
             }
         }
         None
     }
 
-    fn see(&mut self, seen: Result<Option<Box<Board>>, String>) {
-        self.looked = true;
+    fn see(&mut self, seen: Result<Option<Box<Dashboard>>, String>) {
+        self.is_loaded = true;
         match seen {
-            Ok(board) => {
+            Ok(dashboard) => {
                 let before = self.position();
-                self.board = board.map(|board| *board);
-                self.trouble = None;
+                self.dashboard = dashboard.map(|dashboard| *dashboard);
+                self.error = None;
                 if !self.is_chosen {
-                    self.select_what_runs();
+                    self.select_running();
                 } else if self.position().is_none() {
                     // The selected worker is gone: select the one that has its place now.
                     let count = self.workers().count();
@@ -142,24 +142,24 @@ impl App {
                 }
                 self.anchor = self.anchor.min(self.workers().count().saturating_sub(1));
             }
-            Err(trouble) => self.trouble = Some(super::super::text::clean(&trouble)),
+            Err(error) => self.error = Some(crate::cli::text::clean(&error)),
         }
     }
 
-    fn take_log(&mut self, fresh: bool, lines: Vec<LogLine>) {
+    fn take_log(&mut self, fresh: bool, lines: Vec<PaneLine>) {
         if fresh {
             self.log.clear();
         }
-        // Who reads further up keeps what is read where it is.
+        // Scrolled lines keep their place.
         if self.scroll > 0 && self.pane == Pane::Log && !fresh {
             self.scroll += lines.len();
         }
         self.log.extend(lines);
-        self.log.drain(..self.log.len().saturating_sub(LOG));
+        self.log.drain(..self.log.len().saturating_sub(MAX_LOG));
     }
 
-    pub fn workers(&self) -> impl Iterator<Item = &Shown> {
-        self.board.iter().flat_map(Board::workers)
+    pub fn workers(&self) -> impl Iterator<Item = &DashboardWorker> {
+        self.dashboard.iter().flat_map(Dashboard::workers)
     }
 
     fn position(&self) -> Option<usize> {
@@ -167,7 +167,7 @@ impl App {
         self.workers().position(|it| it.view.worker.id == *selected)
     }
 
-    pub fn current(&self) -> Option<&Shown> {
+    pub fn current(&self) -> Option<&DashboardWorker> {
         let selected = self.selected.as_ref()?;
         self.workers().find(|it| it.view.worker.id == *selected)
     }
@@ -183,8 +183,8 @@ impl App {
     }
 
     /// Selects a running worker, unless the selected one still runs or none does.
-    fn select_what_runs(&mut self) {
-        let is_live = |it: &&Shown| it.view.worker.status.is_live();
+    fn select_running(&mut self) {
+        let is_live = |it: &&DashboardWorker| it.view.worker.status.is_live();
         let stays = self.current().is_some_and(|it| is_live(&it)) || !self.workers().any(|it| is_live(&it));
         if !stays || self.position().is_none() {
             let next = self.workers().find(is_live).or_else(|| self.workers().next());
@@ -202,9 +202,9 @@ impl App {
         self.select(id);
     }
 
-    fn press(&mut self, key: KeyEvent) -> Option<Ask> {
+    fn press(&mut self, key: KeyEvent) -> Option<Action> {
         if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
-            return Some(Ask::Leave);
+            return Some(Action::Quit);
         }
         match std::mem::take(&mut self.mode) {
             Mode::Browse => self.browse(key),
@@ -214,18 +214,18 @@ impl App {
         }
     }
 
-    /// Into a message that is being written; it is no keys.
+    /// Adds pasted text to the open message. It is never taken as keys.
     fn paste(&mut self, text: &str) {
         if let Mode::Message(_, line) = &mut self.mode {
             line.extend(text.chars().map(|character| if character.is_control() { ' ' } else { character }));
         }
     }
 
-    fn browse(&mut self, key: KeyEvent) -> Option<Ask> {
-        self.said = None;
+    fn browse(&mut self, key: KeyEvent) -> Option<Action> {
+        self.message = None;
         let open = self.current().filter(|it| !it.view.worker.status.is_settled());
         match key.code {
-            KeyCode::Char('q') => return Some(Ask::Leave),
+            KeyCode::Char('q') => return Some(Action::Quit),
             KeyCode::Down | KeyCode::Char('j') => self.step(1),
             KeyCode::Up | KeyCode::Char('k') => self.step(-1),
             KeyCode::Home | KeyCode::Char('g') => self.step(isize::MIN),
@@ -239,11 +239,11 @@ impl App {
             KeyCode::Char('?' | 'h') => self.mode = Mode::Help,
             KeyCode::Char('c') => match open {
                 Some(it) => self.mode = Mode::Cancel(it.view.worker.id.clone()),
-                None => self.say(Tone::Waiting, "nothing to cancel: it has ended, or there is none"),
+                None => self.show_message(Tone::Waiting, "nothing to cancel: no open worker is selected"),
             },
             KeyCode::Char('m') => match &self.selected {
                 Some(worker) => self.mode = Mode::Message(worker.clone(), String::new()),
-                None => self.say(Tone::Waiting, "there is no worker to write to"),
+                None => self.show_message(Tone::Waiting, "no worker is selected"),
             },
             KeyCode::Char('y') => return self.copy(),
             _ => {}
@@ -251,29 +251,29 @@ impl App {
         None
     }
 
-    /// The directory that it works in.
-    fn copy(&mut self) -> Option<Ask> {
+    /// Copies the path of the worker's directory.
+    fn copy(&mut self) -> Option<Action> {
         let path = self.current()?.view.worker.mission.place.path().to_owned();
-        self.say(Tone::Good, &super::super::text::clean(&path.to_string_lossy()));
-        Some(Ask::Copy(path))
+        self.show_message(Tone::Good, &crate::cli::text::clean(&path.to_string_lossy()));
+        Some(Action::Copy(path))
     }
 
-    fn confirm(&mut self, worker: WorkerId, key: KeyEvent) -> Option<Ask> {
+    fn confirm(&mut self, worker: WorkerId, key: KeyEvent) -> Option<Action> {
         if !matches!(key.code, KeyCode::Char('y' | 'Y')) {
-            self.say(Tone::Quiet, "not cancelled");
+            self.show_message(Tone::Quiet, "not cancelled");
             return None;
         }
-        self.doing.push(doing_cancel(&worker));
-        Some(Ask::Cancel(worker))
+        self.doing.push(cancel_label(&worker));
+        Some(Action::Cancel(worker))
     }
 
-    fn edit(&mut self, worker: WorkerId, mut line: String, key: KeyEvent) -> Option<Ask> {
+    fn edit(&mut self, worker: WorkerId, mut line: String, key: KeyEvent) -> Option<Action> {
         match key.code {
             KeyCode::Esc => return None,
             KeyCode::Enter if line.trim().is_empty() => return None,
             KeyCode::Enter => {
-                self.doing.push(doing_send(&worker));
-                return Some(Ask::Send(worker, line));
+                self.doing.push(send_label(&worker));
+                return Some(Action::Send(worker, line));
             }
             KeyCode::Backspace => drop(line.pop()),
             KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => line.clear(),
@@ -286,8 +286,8 @@ impl App {
         None
     }
 
-    fn say(&mut self, tone: Tone, text: &str) {
-        self.said = Some((tone, text.to_owned()));
+    fn show_message(&mut self, tone: Tone, text: &str) {
+        self.message = Some((tone, text.to_owned()));
     }
 
     /// Shows a pane. Opening a pane counts as a choice of the worker.
@@ -325,10 +325,10 @@ impl Pane {
     }
 }
 
-pub(super) fn doing_cancel(worker: &WorkerId) -> String {
-    format!("ending {worker}")
+pub(super) fn cancel_label(worker: &WorkerId) -> String {
+    format!("cancelling {worker}")
 }
 
-pub(super) fn doing_send(worker: &WorkerId) -> String {
-    format!("writing to {worker}")
+pub(super) fn send_label(worker: &WorkerId) -> String {
+    format!("sending a message to {worker}")
 }

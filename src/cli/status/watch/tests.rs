@@ -1,4 +1,4 @@
-//! The live screen in every size, and what keys do to it.
+//! Tests of the live screen in every size, and of its keys.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,10 +12,10 @@ use ratatui::backend::TestBackend;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 
-use super::super::tests::{board, many, mixed, settled};
+use super::super::tests::{dashboard, many, mixed, settled};
 use super::draw::draw;
-use super::log::LogLine;
-use super::state::{App, Ask, Event, Mode, Pane};
+use super::log::PaneLine;
+use super::state::{Action, App, Mode, Pane, ScreenEvent};
 use super::{PANICKED, take_terminal};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
@@ -23,24 +23,24 @@ use crate::orchestrator::WorkerView;
 
 fn app(views: Vec<WorkerView>) -> App {
     let mut app = App { colours: true, ..App::default() };
-    app.handle(Event::Seen(Ok(Some(Box::new(board(views))))));
+    app.handle(ScreenEvent::Seen(Ok(Some(Box::new(dashboard(views))))));
     app
 }
 
-/// Line by line, as it stands on the screen.
+/// Returns the lines of the screen.
 fn drawn(app: &App, columns: u16, rows: u16) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
     let mut most = 0;
     terminal.draw(|frame| most = draw(app, frame.area(), frame.buffer_mut())).unwrap();
     assert!(most < 1_000, "{most} lines to scroll");
     let text = terminal.backend().to_string();
-    // Beside a line stands which cells are hidden by wide signs.
+    // The text after a line names the cells that wide characters cover.
     let cells = |line: &str| line.trim_start_matches('"').split('"').next().unwrap_or_default().trim_end().to_owned();
     text.lines().map(cells).collect()
 }
 
-fn press(app: &mut App, code: KeyCode) -> Option<Ask> {
-    app.handle(Event::Key(KeyEvent::new(code, KeyModifiers::NONE)))
+fn press(app: &mut App, code: KeyCode) -> Option<Action> {
+    app.handle(ScreenEvent::Key(KeyEvent::new(code, KeyModifiers::NONE)))
 }
 
 fn type_text(app: &mut App, text: &str) {
@@ -48,16 +48,16 @@ fn type_text(app: &mut App, text: &str) {
 }
 
 fn logged(app: &mut App, count: usize) {
-    let line = |number| LogLine { time: "12:00:00".to_owned(), text: format!("line {number}"), tone: None };
+    let line = |number| PaneLine { time: "12:00:00".to_owned(), text: format!("line {number}"), tone: None };
     let worker = app.selected.clone().unwrap();
-    app.handle(Event::Logged { worker, fresh: true, lines: (0..count).map(line).collect() });
+    app.handle(ScreenEvent::Logged { worker, fresh: true, lines: (0..count).map(line).collect() });
 }
 
 #[test]
-fn every_size_is_drawn_with_any_number_of_workers() {
+fn every_size_is_drawn() {
     let broken = || {
         let mut app = App::default();
-        app.handle(Event::Seen(Err("the journal cannot be read".to_owned())));
+        app.handle(ScreenEvent::Seen(Err("the journal cannot be read".to_owned())));
         app
     };
     for make in [
@@ -89,7 +89,7 @@ fn every_size_is_drawn_with_any_number_of_workers() {
 }
 
 #[test]
-fn a_screen_of_eighty_by_twenty_four_has_table_bars_log_and_keys() {
+fn default_size_has_table_bars_log_and_keys() {
     let mut app = app(mixed());
     logged(&mut app, 100);
     let lines = drawn(&app, 80, 24);
@@ -105,7 +105,7 @@ fn a_screen_of_eighty_by_twenty_four_has_table_bars_log_and_keys() {
 }
 
 #[test]
-fn a_tiny_screen_has_the_workers_and_a_pane_when_it_is_asked_for() {
+fn tiny_screen_has_table_or_pane() {
     let mut app = app(many(200));
     logged(&mut app, 30);
     press(&mut app, KeyCode::End);
@@ -117,45 +117,45 @@ fn a_tiny_screen_has_the_workers_and_a_pane_when_it_is_asked_for() {
 }
 
 #[test]
-fn the_selection_stays_with_its_worker_and_goes_to_the_next_when_it_is_gone() {
+fn selection_stays_with_its_worker() {
     let mut app = app(many(200));
     for _ in 0..100 {
         press(&mut app, KeyCode::Char('j'));
     }
     assert_eq!(app.current().unwrap().row.short, "w-101");
     assert!(drawn(&app, 80, 24).iter().any(|line| line.starts_with("› ○ queued    w-101")));
-    app.handle(Event::Seen(Ok(Some(Box::new(board(many(200).split_off(50)))))));
+    app.handle(ScreenEvent::Seen(Ok(Some(Box::new(dashboard(many(200).split_off(50)))))));
     assert_eq!(app.current().unwrap().row.short, "w-101");
-    app.handle(Event::Seen(Ok(Some(Box::new(board(many(20)))))));
+    app.handle(ScreenEvent::Seen(Ok(Some(Box::new(dashboard(many(20)))))));
     assert_eq!(app.current().unwrap().row.short, "w-20");
-    app.handle(Event::Seen(Ok(None)));
+    app.handle(ScreenEvent::Seen(Ok(None)));
     assert!(app.current().is_none());
-    assert!(drawn(&app, 80, 24).join("\n").contains("No workers yet"));
-    app.handle(Event::Seen(Ok(Some(Box::new(board(many(3)))))));
+    assert!(drawn(&app, 80, 24).join("\n").contains("No workers here yet"));
+    app.handle(ScreenEvent::Seen(Ok(Some(Box::new(dashboard(many(3)))))));
     assert_eq!(app.current().unwrap().row.short, "w-1");
 }
 
 #[test]
-fn a_worker_is_cancelled_only_after_a_yes() {
+fn cancel_needs_confirmation() {
     let mut app = app(mixed());
     press(&mut app, KeyCode::Char('c'));
-    assert!(drawn(&app, 80, 24)[23].contains("Cancel w-1-fix-the-parser and all that it started? y/n"));
+    assert!(drawn(&app, 80, 24)[23].contains("Cancel w-1-fix-the-parser and all its processes? y/n"));
     assert_eq!(press(&mut app, KeyCode::Char('n')), None);
     assert_eq!((&app.mode, app.doing.len()), (&Mode::Browse, 0));
     press(&mut app, KeyCode::Char('c'));
-    assert_eq!(press(&mut app, KeyCode::Char('y')), Some(Ask::Cancel(WorkerId::new(1, "Fix the parser"))));
-    assert!(drawn(&app, 80, 24)[23].contains("ending w-1-fix-the-parser …"));
+    assert_eq!(press(&mut app, KeyCode::Char('y')), Some(Action::Cancel(WorkerId::new(1, "Fix the parser"))));
+    assert!(drawn(&app, 80, 24)[23].contains("cancelling w-1-fix-the-parser …"));
     let what = app.doing[0].clone();
-    app.handle(Event::Done { what, answer: Err("no \u{1b}[2J".to_owned()) });
+    app.handle(ScreenEvent::Done { what, answer: Err("no \u{1b}[2J".to_owned()) });
     assert!(drawn(&app, 80, 24)[23].starts_with("no ␛[2J"));
-    // Of one that has ended nothing is asked.
+    // An ended worker cannot be cancelled.
     press(&mut app, KeyCode::End);
     press(&mut app, KeyCode::Char('c'));
     assert_eq!(app.mode, Mode::Browse);
 }
 
 #[test]
-fn a_message_is_a_line_that_can_be_mended_and_given_up() {
+fn message_can_be_edited_and_discarded() {
     let mut app = app(mixed());
     press(&mut app, KeyCode::Char('m'));
     type_text(&mut app, "quick, cx");
@@ -163,7 +163,7 @@ fn a_message_is_a_line_that_can_be_mended_and_given_up() {
     type_text(&mut app, "ancel?");
     assert!(drawn(&app, 80, 24)[23].contains("to w-1") && drawn(&app, 80, 24)[23].contains("quick, cancel?▏"));
     let id = WorkerId::new(1, "Fix the parser");
-    assert_eq!(press(&mut app, KeyCode::Enter), Some(Ask::Send(id, "quick, cancel?".to_owned())));
+    assert_eq!(press(&mut app, KeyCode::Enter), Some(Action::Send(id, "quick, cancel?".to_owned())));
     press(&mut app, KeyCode::Char('m'));
     type_text(&mut app, "q");
     assert_eq!(press(&mut app, KeyCode::Esc), None);
@@ -175,17 +175,17 @@ fn a_message_is_a_line_that_can_be_mended_and_given_up() {
 #[test]
 fn what_is_pasted_is_a_line_of_the_message_and_never_keys() {
     let mut app = app(mixed());
-    assert_eq!(app.handle(Event::Pasted("cy".to_owned())), None);
+    assert_eq!(app.handle(ScreenEvent::Pasted("cy".to_owned())), None);
     assert_eq!((&app.mode, app.doing.len()), (&Mode::Browse, 0));
     press(&mut app, KeyCode::Char('m'));
-    app.handle(Event::Pasted("look\nat\u{1b}[2J it".to_owned()));
+    app.handle(ScreenEvent::Pasted("look\nat\u{1b}[2J it".to_owned()));
     assert!(drawn(&app, 80, 24)[23].contains("look at [2J it"), "{:#?}", drawn(&app, 80, 24));
-    app.handle(Event::Pasted("日本語".repeat(100_000) + " its end"));
+    app.handle(ScreenEvent::Pasted("日本語".repeat(100_000) + " its end"));
     assert!(drawn(&app, 80, 24)[23].ends_with("日本語 its end▏"), "{:#?}", drawn(&app, 80, 24));
 }
 
 #[test]
-fn of_a_worker_that_is_selected_again_all_is_wanted_anew() {
+fn reselected_worker_is_loaded_again() {
     let mut app = app(mixed());
     logged(&mut app, 3);
     let (worker, choice) = (app.selected.clone(), app.choice);
@@ -196,29 +196,29 @@ fn of_a_worker_that_is_selected_again_all_is_wanted_anew() {
 }
 
 #[test]
-fn a_log_follows_its_end_unless_somebody_reads_further_up() {
+fn log_follows_its_end_unless_scrolled() {
     let mut app = app(mixed());
     logged(&mut app, 100);
     press(&mut app, KeyCode::PageUp);
     assert_eq!(drawn(&app, 80, 24)[22], "12:00:00  line 89");
-    let more = vec![LogLine { time: String::new(), text: "news".to_owned(), tone: None }];
-    app.handle(Event::Logged { worker: app.selected.clone().unwrap(), fresh: false, lines: more });
+    let more = vec![PaneLine { time: String::new(), text: "news".to_owned(), tone: None }];
+    app.handle(ScreenEvent::Logged { worker: app.selected.clone().unwrap(), fresh: false, lines: more });
     assert_eq!(drawn(&app, 80, 24)[22], "12:00:00  line 89");
     press(&mut app, KeyCode::PageDown);
     press(&mut app, KeyCode::PageDown);
     assert_eq!(drawn(&app, 80, 24)[22].trim(), "news");
-    // What belongs to another worker is not shown with this one.
-    let lines = vec![LogLine { time: String::new(), text: "of another".to_owned(), tone: None }];
-    app.handle(Event::Logged { worker: WorkerId::new(2, ""), fresh: false, lines });
+    // Lines of another worker are ignored.
+    let lines = vec![PaneLine { time: String::new(), text: "of another".to_owned(), tone: None }];
+    app.handle(ScreenEvent::Logged { worker: WorkerId::new(2, ""), fresh: false, lines });
     assert_eq!(drawn(&app, 80, 24)[22].trim(), "news");
 }
 
 #[test]
-fn panes_are_switched_and_a_diff_is_shown_as_it_is() {
+fn panes_switch_and_diff_keeps_blanks() {
     let mut app = app(mixed());
     press(&mut app, KeyCode::Tab);
     let worker = app.selected.clone().unwrap();
-    app.handle(Event::Diffed { worker, text: Ok("@@ -1 +1 @@\n-\told\u{1b}[2J\n+    new".to_owned()) });
+    app.handle(ScreenEvent::Diffed { worker, text: Ok("@@ -1 +1 @@\n-\told\u{1b}[2J\n+    new".to_owned()) });
     let lines = drawn(&app, 80, 24);
     assert_eq!(lines[10..13], ["@@ -1 +1 @@", "-    old␛[2J", "+    new"]);
     press(&mut app, KeyCode::Enter);
@@ -233,17 +233,17 @@ fn panes_are_switched_and_a_diff_is_shown_as_it_is() {
 
 /// Runs once more, in a process of its own on a terminal of its own.
 #[test]
-fn a_panic_on_any_thread_gives_the_terminal_back_and_ends_the_screen() {
+fn panic_restores_the_terminal_and_ends() {
     const INSIDE: &str = "ORCHESTRATOR_PANICS_ON_A_TERMINAL";
     if std::env::var_os(INSIDE).is_some() {
-        let (news, inbox) = channel();
-        let mut screen = take_terminal(&news).unwrap();
+        let (events, inbox) = channel();
+        let mut screen = take_terminal(&events).unwrap();
         let drawn = screen.draw(|frame| {
             draw(&app(mixed()), frame.area(), frame.buffer_mut());
         });
         assert!(drawn.is_ok());
         assert!(std::thread::spawn(|| panic!("on purpose")).join().is_err());
-        assert!(matches!(inbox.try_recv(), Ok(Event::End(PANICKED))));
+        assert!(matches!(inbox.try_recv(), Ok(ScreenEvent::End(PANICKED))));
         return;
     }
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
@@ -296,11 +296,11 @@ fn crowd(running: &[u64], settled_ones: &[u64], count: usize) -> Vec<WorkerView>
 }
 
 fn see(app: &mut App, views: Vec<WorkerView>) {
-    app.handle(Event::Seen(Ok(Some(Box::new(board(views))))));
+    app.handle(ScreenEvent::Seen(Ok(Some(Box::new(dashboard(views))))));
 }
 
 #[test]
-fn the_screen_stays_with_what_runs_until_somebody_chooses() {
+fn selection_follows_running_workers_until_chosen() {
     let mut app = app(crowd(&[1, 2], &[], 60));
     assert_eq!(app.current().unwrap().row.short, "w-1");
     see(&mut app, crowd(&[2, 3], &[1], 60));
@@ -313,7 +313,7 @@ fn the_screen_stays_with_what_runs_until_somebody_chooses() {
 }
 
 #[test]
-fn a_chosen_worker_that_settles_does_not_take_the_table_along() {
+fn settling_of_chosen_worker_keeps_table() {
     let mut app = app(crowd(&[1, 2, 3], &[], 60));
     press(&mut app, KeyCode::Down);
     assert_eq!(app.current().unwrap().row.short, "w-2");
@@ -330,7 +330,7 @@ fn a_chosen_worker_that_settles_does_not_take_the_table_along() {
 }
 
 #[test]
-fn what_is_above_and_below_is_counted() {
+fn rows_above_and_below_are_counted() {
     let mut app = app(crowd(&[1, 40], &[], 60));
     let lines = drawn(&app, 80, 24);
     assert!(lines.iter().any(|line| line.trim_start().starts_with("↓ 52 more, 1 running")), "{lines:#?}");

@@ -1,45 +1,45 @@
-//! The life of a worker as a bar: queued, at work, being verified, ended. Pure.
+//! Draws the time of a worker as a bar: queued, running, verifying, settled. Pure.
 
 use jiff::Timestamp;
 
-use super::super::board::Board;
+use super::super::dashboard::Dashboard;
 use crate::cli::terminal::{self, Tone};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::orchestrator::WorkerView;
 
-/// Windows of time that are easy to read, in seconds.
+/// The time windows of the bars, in seconds.
 const WINDOWS: [u64; 11] = [120, 300, 600, 1_200, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400, 604_800];
 /// Age in seconds from which an ended worker does not make the window longer.
 const RECENT: u64 = 900;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Segment {
+struct BarSegment {
     /// Both in seconds before now.
     from: u64,
     to: u64,
     sign: char,
     tone: Tone,
-    /// What stands at its end.
+    /// The sign at its end.
     end: Option<char>,
 }
 
 /// The sign of a bar's cell, and its tone.
-pub(super) type Cell = (char, Tone);
+pub(super) type BarCell = (char, Tone);
 
-/// How many seconds the bars show: from the first that is open, or ended a while ago, until now.
-pub(super) fn window(board: &Board) -> u64 {
-    let age = |view: &WorkerView| segments(view, board.as_of).first().map_or(0, |first| first.from);
+/// Returns the seconds that the bars show, so that all open and recently ended workers fit.
+pub(super) fn window(dashboard: &Dashboard) -> u64 {
+    let age = |view: &WorkerView| segments(view, dashboard.as_of).first().map_or(0, |first| first.from);
     let is_recent = |view: &WorkerView| {
         let ended = view.worker.last().filter(|_| view.worker.status.is_settled());
-        ended.is_none_or(|last| since(board.as_of, last.settled_at) < RECENT)
+        ended.is_none_or(|last| since(dashboard.as_of, last.settled_at) < RECENT)
     };
-    let recent = board.workers().filter(|it| is_recent(&it.view)).map(|it| age(&it.view)).max();
-    // Nothing happens: what happened last.
-    let needed = recent.or_else(|| board.workers().map(|it| age(&it.view)).min()).unwrap_or(0);
+    let recent = dashboard.workers().filter(|it| is_recent(&it.view)).map(|it| age(&it.view)).max();
+    // Without open or recent workers, the last one must fit.
+    let needed = recent.or_else(|| dashboard.workers().map(|it| age(&it.view)).min()).unwrap_or(0);
     WINDOWS.into_iter().find(|window| *window >= needed).unwrap_or(WINDOWS[WINDOWS.len() - 1])
 }
 
-/// `-20m` at the left and `now` at the right.
+/// Formats the axis, with `-20m` at the left and `now` at the right.
 pub(super) fn axis(window: u64, cells: usize) -> String {
     let whole = terminal::duration(window);
     let start = format!("-{}", whole.split(' ').next().unwrap_or_default());
@@ -47,11 +47,11 @@ pub(super) fn axis(window: u64, cells: usize) -> String {
     format!("{start}{}now", " ".repeat(middle))
 }
 
-pub(super) fn bar(view: &WorkerView, now: Timestamp, window: u64, cells: usize) -> Vec<Cell> {
+pub(super) fn bar(view: &WorkerView, now: Timestamp, window: u64, cells: usize) -> Vec<BarCell> {
     let mut bar = vec![(' ', Tone::Quiet); cells];
     let at = |ago: u64| (window.saturating_sub(ago) as usize * cells) / window.max(1) as usize;
     for segment in segments(view, now).iter().filter(|segment| segment.to < window) {
-        // What is shorter than a cell is seen all the same.
+        // A segment shorter than a cell gets one cell.
         let from = at(segment.from).min(cells.saturating_sub(1));
         let to = at(segment.to).max(from + 1).min(cells);
         for cell in &mut bar[from..to] {
@@ -64,14 +64,14 @@ pub(super) fn bar(view: &WorkerView, now: Timestamp, window: u64, cells: usize) 
     bar
 }
 
-/// In the order of time. How long attempts took is told by a clock that nobody can set.
-fn segments(view: &WorkerView, now: Timestamp) -> Vec<Segment> {
+/// Returns the segments in order of time. The durations of attempts come from a monotonic clock.
+fn segments(view: &WorkerView, now: Timestamp) -> Vec<BarSegment> {
     let worker = &view.worker;
     let ago = |then: Timestamp| since(now, then);
     let mut segments = Vec::new();
     let mut add = |from: u64, to: u64, sign, tone, end: Option<char>| {
         if from > to || end.is_some() {
-            segments.push(Segment { from, to, sign, tone, end });
+            segments.push(BarSegment { from, to, sign, tone, end });
         }
     };
     let mut before = ago(worker.created_at);
@@ -100,7 +100,7 @@ fn segments(view: &WorkerView, now: Timestamp) -> Vec<Segment> {
             add(begin, 0, '█', Tone::Busy, None);
         }
         WorkerStatus::Verifying => {
-            // Its CLI has shown nothing since.
+            // Its CLI has been idle since the verification began.
             let turned = view.idle_seconds.unwrap_or(0).min(begin);
             add(queued, begin, '░', Tone::Quiet, None);
             add(begin, turned, '█', Tone::Busy, None);
@@ -116,7 +116,7 @@ fn since(now: Timestamp, then: Timestamp) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::tests::{ago, board, mixed, now, settled};
+    use super::super::super::tests::{ago, dashboard, mixed, now, settled};
     use super::*;
     use crate::mission::lifecycle::Ending;
     use crate::mission::outcome::Verification;
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_shows_how_long_it_waited_worked_and_was_verified_and_how_it_ended() {
+    fn bar_shows_queued_running_verifying_and_end() {
         let at = |worker: &mut crate::mission::registry::Worker, seconds| {
             (worker.created_at, worker.queued_at) = (ago(seconds), ago(seconds));
         };
@@ -159,20 +159,20 @@ mod tests {
             })];
         });
         assert_eq!(drawn(&done, 100, 10), "░░███▓▓✓  ");
-        // However short, and however long ago it began.
+        // A short bar is still visible.
         assert_eq!(drawn(&done, 10_000, 10).trim_start(), "✓");
         assert_eq!(drawn(&done, 10, 10), " ".repeat(10));
     }
 
     #[test]
-    fn the_window_is_a_round_one_in_which_all_that_is_open_fits() {
+    fn window_fits_all_open_workers() {
         for (seconds, window_is) in
             [(0, 120), (100, 120), (500, 600), (4_000, 7_200), (90_000, 604_800), (9_999_999, 604_800)]
         {
             let view = changed(2, |worker| (worker.created_at, worker.queued_at) = (ago(seconds), ago(seconds)));
-            assert_eq!(window(&board(vec![view])), window_is);
+            assert_eq!(window(&dashboard(vec![view])), window_is);
         }
-        assert_eq!(window(&board(Vec::new())), 120);
+        assert_eq!(window(&dashboard(Vec::new())), 120);
         assert_eq!(axis(7_200, 12), "-2h      now");
     }
 }

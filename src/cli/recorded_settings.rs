@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::here::Here;
+use super::workspace::Workspace;
 use crate::attempt::assignment::Assignment;
 use crate::backend::Backends;
 use crate::config::Settings;
@@ -12,19 +12,22 @@ use crate::mission::id::WorkerId;
 use crate::orchestrator::Observer;
 
 /// Returns the settings for a command that acts on these workers and was given no settings file.
-pub(super) fn settings(here: &Here, names: &[String]) -> Settings {
-    let own = here.settings.clone();
-    let Some(recorded) = names.iter().find_map(|name| assignment(here, name)) else { return own };
-    let named = recorded.settings_file.as_deref().filter(|path| !is_within_reach_of_workers(here, path));
+pub(super) fn of(workspace: &Workspace, names: &[String]) -> Settings {
+    let own = workspace.settings.clone();
+    let Some(recorded) = names.iter().find_map(|name| assignment(workspace, name)) else { return own };
+    let named = recorded.settings_file.as_deref().filter(|path| !is_within_reach_of_workers(workspace, path));
     match named.and_then(|path| Settings::load(Some(path)).ok()) {
         Some(settings) => Settings { state_dir: own.state_dir, ..settings },
         None => with_backends_of(own, recorded.settings),
     }
 }
 
-/// Returns whether the file lies in the repository or the state directory. Such a file must not decide what is run.
-fn is_within_reach_of_workers(here: &Here, path: &Path) -> bool {
-    [Some(&here.state_root), here.repository.as_ref()].into_iter().flatten().any(|folder| path.starts_with(folder))
+/// Returns whether the file is in the repository or the state directory. Such a file must not decide which programs run.
+fn is_within_reach_of_workers(workspace: &Workspace, path: &Path) -> bool {
+    [Some(&workspace.state_root), workspace.repository.as_ref()]
+        .into_iter()
+        .flatten()
+        .any(|folder| path.starts_with(folder))
 }
 
 /// Adds the backends of the record to the user's own settings, when the file cannot be used. The record has no secrets.
@@ -37,9 +40,9 @@ fn with_backends_of(mut own: Settings, recorded: Settings) -> Settings {
     own
 }
 
-/// Returns the record of the worker's newest attempt; for a worker that never began, of any worker of the same backend.
-fn assignment(here: &Here, name: &str) -> Option<Assignment> {
-    let mut observer = here.observe().ok()??;
+/// Returns the record of the worker's newest attempt; for a worker that never started, of any worker of the same backend.
+fn assignment(workspace: &Workspace, name: &str) -> Option<Assignment> {
+    let mut observer = workspace.try_observer().ok()??;
     let worker = observer.find(name).ok()?.worker;
     newest(&observer, &worker.id).or_else(|| {
         let overview = observer.look().ok()?;

@@ -1,5 +1,5 @@
-//! Looks at the state directory, the selected worker's log and its changes, beside the thread that draws. It reads and
-//! changes nothing; a directory that is not there yet, is removed, or comes anew is looked for every second.
+//! Watches the state directory, and the log and changes of the selected worker, on its own thread. Only reads. A directory
+//! that does not exist yet, or is replaced, is checked every second.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,114 +10,115 @@ use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 
-use super::super::board::Board;
-use super::log::Follow;
-use super::state::{Event, Pane};
-use crate::cli::here::Here;
+use super::super::dashboard::Dashboard;
+use super::log::LogTail;
+use super::state::{Pane, ScreenEvent};
 use crate::cli::hint;
+use crate::cli::workspace::Workspace;
 use crate::git::{self, Repository};
 use crate::mission::id::WorkerId;
 use crate::mission::registry::Worker;
 use crate::orchestrator::{self, Observer, OrchestratorError, Overview};
 
-/// For the clocks, and for what watching may have missed.
+/// Interval of updates without changes: for the clocks, and for missed changes.
 const TICK: Duration = Duration::from_secs(1);
-/// Several changes in a row are looked at once.
-const GATHER: Duration = Duration::from_millis(100);
-/// A diff of a worker that works is made again so often.
-const DIFF_EVERY: Duration = Duration::from_secs(3);
-/// Most bytes of a diff.
-const DIFF: usize = 256 * 1024;
+/// Time in which several changes cause one update.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Interval of new diffs for a running worker.
+const DIFF_INTERVAL: Duration = Duration::from_secs(3);
+/// Maximum size of a diff in bytes.
+const MAX_DIFF: usize = 256 * 1024;
 
-/// What is looked at closely.
+/// The selected worker and pane.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Wish {
+pub(super) struct Focus {
     pub worker: Option<WorkerId>,
-    /// Another one each time when nothing that was told is known any more.
+    /// Number of the selection; a new one requests all data again.
     pub choice: u64,
     pub pane: Pane,
 }
 
-pub(super) enum Poke {
-    /// A file was written.
-    Changed,
-    Wish(Wish),
+pub(super) enum WatcherMessage {
+    /// A file has changed.
+    FileChanged,
+    Focus(Focus),
 }
 
-pub(super) struct Eyes {
+pub(super) struct StateWatcher {
     state_root: PathBuf,
     repository: Option<PathBuf>,
     /// The integration branch that the settings name.
     set_branch: Option<String>,
-    news: Sender<Event>,
+    events: Sender<ScreenEvent>,
     observer: Option<Observer>,
-    /// Which folder that is: another one may come in its place.
+    /// Identifies the journal's folder, which may be replaced.
     inode: Option<u64>,
     watcher: Option<RecommendedWatcher>,
     watched: Vec<PathBuf>,
-    wish: Wish,
-    followed: Option<(WorkerId, u32, Follow)>,
-    /// Whose changes were looked at last, whether it had settled, and when.
+    focus: Focus,
+    followed: Option<(WorkerId, u32, LogTail)>,
+    /// The last diff: its worker, whether that had settled, and the time.
     diffed: Option<(WorkerId, bool, Instant)>,
     diffing: Arc<AtomicBool>,
 }
 
-impl Eyes {
-    pub fn new(here: &Here, news: Sender<Event>, pokes: Sender<Poke>) -> Self {
+impl StateWatcher {
+    pub fn new(workspace: &Workspace, events: Sender<ScreenEvent>, messages: Sender<WatcherMessage>) -> Self {
         let on_event = move |event: notify::Result<notify::Event>| {
             if event.is_ok_and(|event| !event.kind.is_access()) {
-                // Nobody looks any more: there is nothing to tell.
-                let _ = pokes.send(Poke::Changed);
+                // The receiver is gone once the screen has ended.
+                let _ = messages.send(WatcherMessage::FileChanged);
             }
         };
         Self {
-            state_root: here.state_root.clone(),
-            repository: here.repository.clone(),
-            set_branch: here.settings.integration_branch.clone(),
-            news,
+            state_root: workspace.state_root.clone(),
+            repository: workspace.repository.clone(),
+            set_branch: workspace.settings.integration_branch.clone(),
+            events,
             observer: None,
             inode: None,
             watcher: notify::recommended_watcher(on_event).ok(),
             watched: Vec::new(),
-            wish: Wish::default(),
+            focus: Focus::default(),
             followed: None,
             diffed: None,
             diffing: Arc::new(AtomicBool::new(false)),
         }
     }
 
-    /// Until nobody listens any more.
-    pub fn run(mut self, pokes: &Receiver<Poke>) {
+    /// Sends updates until the screen has ended.
+    pub fn run(mut self, messages: &Receiver<WatcherMessage>) {
         loop {
             let began = Instant::now();
-            let overview = self.look();
+            let overview = self.read_overview();
             let more = self.follow();
             self.diff();
-            let board = match overview {
-                Ok(overview) => Ok(overview.map(|overview| Box::new(self.board(&overview)))),
+            let dashboard = match overview {
+                Ok(overview) => Ok(overview.map(|overview| Box::new(self.dashboard(&overview)))),
                 Err(error) => Err(error),
             };
-            if self.news.send(Event::Seen(board)).is_err() {
+            if self.events.send(ScreenEvent::Seen(dashboard)).is_err() {
                 return;
             }
             let patience = if more { Duration::ZERO } else { TICK };
-            if !self.wait(pokes, began, patience) {
+            if !self.wait(messages, began, patience) {
                 return;
             }
         }
     }
 
-    /// Whether to go on. Who chooses another worker sees it at once; changes of files are gathered.
-    fn wait(&mut self, pokes: &Receiver<Poke>, looked: Instant, patience: Duration) -> bool {
-        let mut until = looked + patience;
+    /// Waits for the next update: at once after a new selection, a little later after changes of files. Returns false if the
+    /// screen has ended.
+    fn wait(&mut self, messages: &Receiver<WatcherMessage>, last_read: Instant, patience: Duration) -> bool {
+        let mut until = last_read + patience;
         loop {
-            match pokes.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Poke::Changed) => until = until.min((looked + GATHER).max(Instant::now())),
-                Ok(Poke::Wish(wish)) => {
-                    if wish.choice != self.wish.choice {
+            match messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(WatcherMessage::FileChanged) => until = until.min((last_read + DEBOUNCE).max(Instant::now())),
+                Ok(WatcherMessage::Focus(focus)) => {
+                    if focus.choice != self.focus.choice {
                         (self.followed, self.diffed) = (None, None);
                     }
-                    self.wish = wish;
+                    self.focus = focus;
                     until = Instant::now();
                 }
                 Err(RecvTimeoutError::Timeout) => return true,
@@ -126,21 +127,21 @@ impl Eyes {
         }
     }
 
-    fn board(&self, overview: &Overview) -> Board {
-        let mut board = Board::of(overview);
-        let wanted = self.wish.worker.as_ref();
-        let mut all = board.groups.iter_mut().flat_map(|group| &mut group.workers);
+    fn dashboard(&self, overview: &Overview) -> Dashboard {
+        let mut dashboard = Dashboard::of(overview);
+        let wanted = self.focus.worker.as_ref();
+        let mut all = dashboard.groups.iter_mut().flat_map(|group| &mut group.workers);
         if let (Some(shown), Some(observer)) = (all.find(|it| Some(&it.view.worker.id) == wanted), &self.observer) {
             shown.written = orchestrator::written(&shown.view.worker, &observer.folder(&shown.view.worker.id));
         }
-        board
+        dashboard
     }
 
-    fn look(&mut self) -> Result<Option<Overview>, String> {
+    fn read_overview(&mut self) -> Result<Option<Overview>, String> {
         let inode = std::fs::metadata(self.state_root.join("journal")).ok().map(|metadata| metadata.ino());
         if inode.is_none() || inode != self.inode {
             (self.observer, self.inode) = (None, inode);
-            // Workers of the same names are different ones now.
+            // The same names are different workers now.
             (self.followed, self.diffed) = (None, None);
             self.forget_watches();
         }
@@ -167,47 +168,47 @@ impl Eyes {
     fn forget_watches(&mut self) {
         let Some(watcher) = &mut self.watcher else { return };
         for folder in self.watched.drain(..) {
-            // It is gone with its folder, if that is.
+            // A watch ends with its folder.
             let _ = watcher.unwatch(&folder);
         }
     }
 
     fn wanted(&self) -> Option<Arc<Worker>> {
         let observer = self.observer.as_ref()?;
-        Some(observer.find(self.wish.worker.as_ref()?.as_str()).ok()?.worker)
+        Some(observer.find(self.focus.worker.as_ref()?.as_str()).ok()?.worker)
     }
 
-    /// Tells whether there is more to read at once.
+    /// Sends new lines of the log. Returns whether there is more to read at once.
     fn follow(&mut self) -> bool {
         let (Some(worker), Some(observer)) = (self.wanted(), &self.observer) else { return false };
         let attempt = observer.folder(&worker.id).attempt(worker.attempt);
-        let is_it = |(id, number, _): &(WorkerId, u32, Follow)| *id == worker.id && *number == worker.attempt;
+        let is_it = |(id, number, _): &(WorkerId, u32, LogTail)| *id == worker.id && *number == worker.attempt;
         let fresh = !self.followed.as_ref().is_some_and(is_it);
         if fresh {
             self.forget_watches();
             self.watch(&self.state_root.join("journal"));
             self.watch(attempt.root());
-            self.followed = Some((worker.id.clone(), worker.attempt, Follow::new(attempt.events())));
+            self.followed = Some((worker.id.clone(), worker.attempt, LogTail::new(attempt.events())));
         }
         let Some((_, _, follow)) = &mut self.followed else { return false };
         let (lines, more) = follow.more();
         if fresh || !lines.is_empty() {
-            // That nobody listens is found at the end of the look.
-            let _ = self.news.send(Event::Logged { worker: worker.id.clone(), fresh, lines });
+            // A closed channel is noticed by `run`.
+            let _ = self.events.send(ScreenEvent::Logged { worker: worker.id.clone(), fresh, lines });
         }
         more
     }
 
-    /// Git may take its time: in a thread of its own, one at once.
+    /// Starts a diff on its own thread, since git may be slow; one at a time.
     fn diff(&mut self) {
-        let Some(worker) = self.wanted().filter(|_| self.wish.pane == Pane::Diff) else {
+        let Some(worker) = self.wanted().filter(|_| self.focus.pane == Pane::Diff) else {
             self.diffed = None;
             return;
         };
         let settled = worker.status.is_settled();
-        // What was looked at before its end may have changed until then.
+        // A diff from before the end may be outdated.
         let is_fresh = |(id, was_settled, at): &(WorkerId, bool, Instant)| {
-            *id == worker.id && *was_settled == settled && (settled || at.elapsed() < DIFF_EVERY)
+            *id == worker.id && *was_settled == settled && (settled || at.elapsed() < DIFF_INTERVAL)
         };
         if self.diffed.as_ref().is_some_and(is_fresh) || self.diffing.swap(true, Ordering::AcqRel) {
             return;
@@ -215,20 +216,20 @@ impl Eyes {
         self.diffed = Some((worker.id.clone(), settled, Instant::now()));
         let (state_root, repository) = (self.state_root.clone(), self.repository.clone());
         let attempt = self.observer.as_ref().map(|observer| observer.folder(&worker.id).attempt(worker.attempt));
-        let (news, diffing) = (self.news.clone(), Arc::clone(&self.diffing));
+        let (events, diffing) = (self.events.clone(), Arc::clone(&self.diffing));
         std::thread::spawn(move || {
             let base = attempt.map_or(Ok(None), |attempt| orchestrator::base_commit(&worker, &attempt));
             let text = base.map_err(|error| hint::of(&error)).and_then(|base| match base {
                 Some(base) => changes_of(&worker, &base, &state_root, repository.as_deref()),
-                None => Err("it did not begin, or not in a repository".to_owned()),
+                None => Err("nothing to compare: it never started, or not in a repository".to_owned()),
             });
             diffing.store(false, Ordering::Release);
-            let _ = news.send(Event::Diffed { worker: worker.id.clone(), text });
+            let _ = events.send(ScreenEvent::Diffed { worker: worker.id.clone(), text });
         });
     }
 }
 
-/// Against the files in its directory; of a worktree that is gone, what is on its branch.
+/// Returns the diff of the worker's directory or, if its worktree is gone, of its branch.
 fn changes_of(worker: &Worker, base: &str, state_root: &Path, repository: Option<&Path>) -> Result<String, String> {
     let discovered = repository.map(Repository::discover).transpose().map_err(|error| hint::of(&error))?.flatten();
     if let Some(repository) = &discovered {
@@ -237,12 +238,12 @@ fn changes_of(worker: &Worker, base: &str, state_root: &Path, repository: Option
     }
     let directory = worker.mission.place.path();
     let page = match (worker.mission.place.branch().filter(|_| !directory.exists()), &discovered) {
-        (Some(branch), Some(repository)) => git::branch_diff(repository, branch, base, 0, DIFF),
-        _ => git::diff(directory, base, 0, DIFF),
+        (Some(branch), Some(repository)) => git::branch_diff(repository, branch, base, 0, MAX_DIFF),
+        _ => git::diff(directory, base, 0, MAX_DIFF),
     };
     let page = page.map_err(|error| hint::of(&error))?;
     Ok(match page.next_offset {
-        Some(_) => format!("{}\n… orchestrator-boss diff {} shows all of it", page.text, worker.id),
+        Some(_) => format!("{}\n… see all with orchestrator-boss diff {}", page.text, worker.id),
         None => page.text,
     })
 }

@@ -1,8 +1,8 @@
-//! Makes a worktree as a run does, in a scratch place. It needs all that a checkout needs: filters, objects that are
-//! fetched on demand, room on the disk.
+//! Creates a worktree in a scratch place, as a run does. The checkout needs its filters, objects that are fetched on
+//! demand, and free disk space.
 //!
-//! The repository is not touched. A scratch repository borrows its objects and has a copy of its configuration. It is a
-//! folder among the temporary files, which stays only if this program is killed.
+//! The repository is not changed. A scratch repository borrows its objects and copies its configuration. It is a
+//! temporary folder, which is left behind only if this program is killed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Place;
-use super::check::Check;
+use super::CheckContext;
+use super::check::Finding;
 use crate::cli::hint;
 use crate::cli::shell::quoted;
 use crate::files;
@@ -22,48 +22,47 @@ const NAME: &str = "checkout";
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// Checks that a worktree can be made. The repository must have a commit.
-pub fn look(repository: &Repository, place: &Place) -> Vec<Check> {
+pub fn check(repository: &Repository, context: &CheckContext) -> Vec<Finding> {
     let filters = missing_filters(repository);
     if !filters.is_empty() {
         return filters;
     }
-    if has_changed_configuration(repository, place) {
+    if has_changed_configuration(repository, context) {
         // A checkout would run programs that the configuration names. The change has a finding of its own.
-        return vec![Check::warn(NAME, "not tried: git's configuration is not what it was before the first worker")];
+        return vec![Finding::warn(NAME, "not tried: git's configuration has changed since the first worker")];
     }
     vec![match try_checkout(repository) {
-        Ok(()) => Check::ok(NAME, "a worktree was made and removed again, in a scratch place"),
-        Err(Failed::Git(CommandError::TimeUp { .. })) => Check::warn(
-            NAME,
-            format!("a worktree takes longer than {} s to make: whether it ends well is not known", LIMIT.as_secs()),
-        ),
-        Err(Failed::Git(error)) => Check::bad(NAME, format!("no worktree can be made: {}", hint::of(&error)))
+        Ok(()) => Finding::ok(NAME, "a scratch worktree was created and removed"),
+        Err(CheckoutError::Git(CommandError::TimeUp { .. })) => {
+            Finding::warn(NAME, format!("creating a worktree takes longer than {} s, so it may fail", LIMIT.as_secs()))
+        }
+        Err(CheckoutError::Git(error)) => Finding::bad(NAME, format!("cannot create worktrees: {}", hint::of(&error)))
             .fix(format!("git -C {} status", quoted(repository.root())))
             .stops_all(),
-        Err(Failed::Scratch(error)) => {
-            Check::warn(NAME, format!("not tried: no scratch place could be made ({error}); TMPDIR says where"))
+        Err(CheckoutError::Scratch(error)) => {
+            Finding::warn(NAME, format!("not tried: cannot create a scratch place ({error}); TMPDIR sets it"))
         }
     }]
 }
 
-enum Failed {
+enum CheckoutError {
     Git(CommandError),
     Scratch(io::Error),
 }
 
-impl From<CommandError> for Failed {
+impl From<CommandError> for CheckoutError {
     fn from(error: CommandError) -> Self {
-        Failed::Git(error)
+        CheckoutError::Git(error)
     }
 }
 
-impl From<io::Error> for Failed {
+impl From<io::Error> for CheckoutError {
     fn from(error: io::Error) -> Self {
-        Failed::Scratch(error)
+        CheckoutError::Scratch(error)
     }
 }
 
-fn try_checkout(repository: &Repository) -> Result<(), Failed> {
+fn try_checkout(repository: &Repository) -> Result<(), CheckoutError> {
     let Some(commit) = git::head(repository.root())? else { return Ok(()) };
     let scratch = tempfile::Builder::new().prefix("orchestrator-boss-doctor-").tempdir()?;
     let borrowed = scratch.path().join("repository");
@@ -76,7 +75,7 @@ fn try_checkout(repository: &Repository) -> Result<(), Failed> {
 }
 
 /// Makes a bare repository with the objects and the configuration of this one.
-fn borrow(repository: &Repository, at: &Path) -> Result<(), Failed> {
+fn borrow(repository: &Repository, at: &Path) -> Result<(), CheckoutError> {
     let common = &repository.common_dir;
     for folder in ["objects/info", "refs/heads", "info"] {
         fs::create_dir_all(at.join(folder))?;
@@ -100,20 +99,20 @@ fn borrow(repository: &Repository, at: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-fn has_changed_configuration(repository: &Repository, place: &Place) -> bool {
-    let kept = place.state_root.join("git-configuration.json");
+fn has_changed_configuration(repository: &Repository, context: &CheckContext) -> bool {
+    let kept = context.state_root.join("git-configuration.json");
     let before: Option<Configuration> = files::read_json(&kept).ok().flatten();
     let now = Configuration::of(repository).ok();
     before.zip(now).is_some_and(|(before, now)| !before.changes(&now).is_empty())
 }
 
 /// Returns findings about filters that the committed files use and that are missing.
-fn missing_filters(repository: &Repository) -> Vec<Check> {
+fn missing_filters(repository: &Repository) -> Vec<Finding> {
     let used = used_filters(repository).unwrap_or_default();
     used.iter().filter_map(|filter| missing_filter(repository, filter)).collect()
 }
 
-fn missing_filter(repository: &Repository, filter: &str) -> Option<Check> {
+fn missing_filter(repository: &Repository, filter: &str) -> Option<Finding> {
     let name = format!("filter {filter}");
     let install = match filter {
         "lfs" => Some("git-lfs"),
@@ -123,27 +122,27 @@ fn missing_filter(repository: &Repository, filter: &str) -> Option<Check> {
     let command = ["process", "smudge"].iter().find_map(|what| setting(repository, &format!("filter.{filter}.{what}")));
     let Some(command) = command else {
         // Git then checks out the stored content: for large files, only pointers.
-        let says = format!(
-            "files ask for the filter {filter}, and git knows no such filter: workers get what is stored in their place"
-        );
-        return Some(with_install(Check::warn(&name, says), install));
+        let message =
+            format!("files need the filter {filter}, which git does not know: workers get the stored content instead");
+        return Some(with_install(Finding::warn(&name, message), install));
     };
     let program = program_of(&command)?;
     if which::which(&program).is_ok() {
         return None;
     }
     let is_required = setting(repository, &format!("filter.{filter}.required")).is_some_and(|it| it == "true");
-    let says = format!("files ask for the filter {filter}, whose program {program} is not on the PATH");
+    let message = format!("files need the filter {filter}, whose program {program} is not on the PATH");
     Some(with_install(
-        match is_required {
-            true => Check::bad(&name, format!("{says}: no worktree can be made")).stops_all(),
-            false => Check::warn(&name, format!("{says}: workers get what is stored in their place")),
+        if is_required {
+            Finding::bad(&name, format!("{message}: cannot create worktrees")).stops_all()
+        } else {
+            Finding::warn(&name, format!("{message}: workers get the stored content instead"))
         },
         install,
     ))
 }
 
-fn with_install(check: Check, package: Option<&str>) -> Check {
+fn with_install(check: Finding, package: Option<&str>) -> Finding {
     match package {
         Some(package) if cfg!(target_os = "macos") => check.fix(format!("brew install {package}")),
         Some(package) => check.fix(format!("sudo apt-get install {package}")),
@@ -183,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_program_of_a_filter_is_told_only_where_that_is_plain() {
+    fn program_of_a_plain_filter_is_found() {
         for (command, program) in [
             ("git-lfs smudge -- %f", Some("git-lfs")),
             ("git lfs filter-process", Some("git-lfs")),

@@ -1,4 +1,4 @@
-//! Prints an attempt: for users with local times, for programs as one JSON object per line.
+//! Prints an attempt: with local times for users, or as one JSON object per line for programs.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,9 @@ use crate::attempt::assignment::Assignment;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction};
 use crate::backend::AgentEvent;
-use crate::cli::out::{self, End};
+use crate::cli::error::CliError;
+use crate::cli::output;
+use crate::cli::sanitize;
 use crate::cli::terminal::{self, Tone, count, paint};
 use crate::files;
 use crate::mission::entry::AttemptSummary;
@@ -26,81 +28,81 @@ const OUTPUT_LINES: usize = 12;
 /// Indentation below the time of day.
 const INDENT: &str = "          ";
 
-pub(super) struct Teller {
+pub(super) struct LogPrinter {
     attempt: AttemptDir,
     number: u32,
     json: bool,
     zone: TimeZone,
-    /// Messages that were read and not yet printed. `read` is the number of messages that were read.
-    inbox_entries: Mutex<VecDeque<InboxEntry>>,
+    /// Messages that were read and not yet printed; `read` is the number of all that were read.
+    messages: Mutex<VecDeque<InboxEntry>>,
     read: Mutex<usize>,
 }
 
-impl Teller {
+impl LogPrinter {
     pub fn new(attempt: &AttemptDir, number: u32, json: bool) -> Self {
         Self {
             attempt: attempt.clone(),
             number,
             json,
             zone: TimeZone::system(),
-            inbox_entries: Mutex::default(),
+            messages: Mutex::default(),
             read: Mutex::default(),
         }
     }
 
-    pub fn begin(&self) -> Result<(), End> {
+    pub fn begin(&self) -> Result<(), CliError> {
         if self.json {
             return Ok(());
         }
-        self.look_again();
+        self.read_messages();
         let assignment: Option<Assignment> = files::read_json(&self.attempt.assignment()).ok().flatten();
-        let begun = assignment.is_some();
+        let started = assignment.is_some();
         let written = assignment.as_ref().map(|assignment| assignment.written.clone()).unwrap_or_default();
         let with = assignment.map_or_else(String::new, |assignment| match assignment.model {
             Some(model) => format!(", {} ({model})", assignment.backend),
             None => format!(", {}", assignment.backend),
         });
-        let never = match (begun, self.attempt.outcome_path().exists()) {
+        let never = match (started, self.attempt.outcome_path().exists()) {
             (true, _) => "",
-            (false, true) => " never began",
-            (false, false) => " has not begun",
+            (false, true) => " never started",
+            (false, false) => " has not started",
         };
-        out::line(&paint(Tone::Strong, &out::harmless(&format!("attempt {}{with}{never}", self.number))))?;
-        written.iter().try_for_each(|it| self.say(it.at, Some(Tone::Strong), &words(Some(it.by), &it.text)))
+        output::line(&paint(Tone::Strong, &sanitize::text(&format!("attempt {}{with}{never}", self.number))))?;
+        written.iter().try_for_each(|it| self.print_lines(it.at, Some(Tone::Strong), &wrote(Some(it.by), &it.text)))
     }
 
     /// Prints the messages to the worker up to this time that were not printed yet.
-    fn letters_until(&self, until: Timestamp) -> Result<(), End> {
-        let mut inbox_entries = self.inbox_entries.lock().unwrap_or_else(PoisonError::into_inner);
+    fn print_messages_until(&self, until: Timestamp) -> Result<(), CliError> {
+        let mut inbox_entries = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         let until = inbox_entries.iter().take_while(|inbox_entry| inbox_entry.at <= until).count();
         for inbox_entry in inbox_entries.drain(..until) {
-            if let Some(text) = wrote(&inbox_entry) {
-                self.say(inbox_entry.at, Some(Tone::Strong), &text)?;
+            if let Some(text) = message_line(&inbox_entry) {
+                self.print_lines(inbox_entry.at, Some(Tone::Strong), &text)?;
             }
         }
         Ok(())
     }
 
     /// Drops messages up to this time, for a log whose beginning is left out.
-    pub fn leave_out_letters(&self, until: Timestamp) {
-        self.inbox_entries.lock().unwrap_or_else(PoisonError::into_inner).retain(|inbox_entry| inbox_entry.at > until);
+    pub fn skip_messages_until(&self, until: Timestamp) {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).retain(|inbox_entry| inbox_entry.at > until);
     }
 
     /// Reads messages that were posted since the last call.
-    pub fn look_again(&self) {
-        let mut told = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = self.attempt.inbox_entries(*told).unwrap_or_default();
-        *told += new.len();
-        self.inbox_entries.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
+    pub fn read_messages(&self) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = self.attempt.inbox_entries(*read).unwrap_or_default();
+        *read += new.len();
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
     }
 
     /// Returns whether the event is printed. For users, bookkeeping is left out.
-    pub fn is_told(&self, logged: &LoggedEvent) -> bool {
+    pub fn is_printed(&self, logged: &LoggedEvent) -> bool {
         self.json || !logged.event.is_bookkeeping()
     }
 
-    pub fn tell(&self, logged: &LoggedEvent) -> Result<(), End> {
-        if !self.is_told(logged) {
+    pub fn print(&self, logged: &LoggedEvent) -> Result<(), CliError> {
+        if !self.is_printed(logged) {
             return Ok(());
         }
         if self.json {
@@ -108,9 +110,9 @@ impl Teller {
             if let (Value::Object(line), Ok(Value::Object(event))) = (&mut line, serde_json::to_value(logged)) {
                 line.extend(event);
             }
-            return out::json_line(&line);
+            return output::json_line(&line);
         }
-        self.letters_until(logged.at)?;
+        self.print_messages_until(logged.at)?;
         let text = match &logged.event {
             AgentEvent::Received { message_id, text: None } => {
                 self.message(*message_id).unwrap_or_else(|| logged.event.words())
@@ -121,23 +123,25 @@ impl Teller {
             }
             event => event.words(),
         };
-        self.say(logged.at, tone(&logged.event), &text)
+        self.print_lines(logged.at, tone(&logged.event), &text)
     }
 
-    /// How it ended, or that it has not.
-    pub fn end(&self) -> Result<(), End> {
-        let outcome = self.attempt.outcome().map_err(|error| End::Failed(error.to_string()))?;
-        let Some(outcome) = outcome else { return self.is_open() };
+    /// Prints the outcome, or the current activity of an open attempt.
+    pub fn end(&self) -> Result<(), CliError> {
+        let outcome = self.attempt.outcome().map_err(|error| CliError::Failed(error.to_string()))?;
+        let Some(outcome) = outcome else { return self.print_open() };
         if self.json {
             let at = outcome.settled_at;
-            return out::json_line(&json!({"attempt": self.number, "at": at, "event": "settled", "outcome": outcome}));
+            return output::json_line(
+                &json!({"attempt": self.number, "at": at, "event": "settled", "outcome": outcome}),
+            );
         }
-        self.look_again();
-        self.letters_until(outcome.settled_at)?;
+        self.read_messages();
+        self.print_messages_until(outcome.settled_at)?;
         if let Some((tone, text)) = verification(&outcome.verification) {
-            self.say(outcome.settled_at, tone, &text)?;
+            self.print_lines(outcome.settled_at, tone, &text)?;
         }
-        self.say(
+        self.print_lines(
             outcome.settled_at,
             Some(terminal::tone(WorkerStatus::Settled(outcome.status))),
             &ending(&outcome, self.seconds_before()),
@@ -154,20 +158,20 @@ impl Teller {
             .sum()
     }
 
-    fn is_open(&self) -> Result<(), End> {
+    fn print_open(&self) -> Result<(), CliError> {
         let live: Option<LiveStatus> = files::read_json(&self.attempt.status()).ok().flatten();
         match live {
             Some(live) if !self.json => {
-                self.look_again();
-                self.letters_until(Timestamp::MAX)?;
+                self.read_messages();
+                self.print_messages_until(Timestamp::MAX)?;
                 for waiting in orchestrator::inbox_entries(self.number, &self.attempt, false) {
                     if waiting.heard == Heard::Waiting {
-                        let text = format!("{INDENT}waiting to be heard: {}", out::harmless(&waiting.text));
-                        out::line(&paint(Tone::Waiting, &text))?;
+                        let text = format!("{INDENT}not delivered yet: {}", sanitize::text(&waiting.text));
+                        output::line(&paint(Tone::Waiting, &text))?;
                     }
                 }
-                let text = format!("{INDENT}not settled yet: {}", out::harmless(&live.activity));
-                out::line(&paint(Tone::Quiet, &text))
+                let text = format!("{INDENT}not finished yet: {}", sanitize::text(&live.activity));
+                output::line(&paint(Tone::Quiet, &text))
             }
             _ => Ok(()),
         }
@@ -177,20 +181,20 @@ impl Teller {
         let inbox_entries = self.attempt.inbox_entries(0).ok()?;
         inbox_entries.into_iter().find(|inbox_entry| inbox_entry.id == id).and_then(|inbox_entry| {
             match inbox_entry.instruction {
-                Instruction::Message { text, .. } => Some(format!("heard: {text}")),
+                Instruction::Message { text, .. } => Some(format!("received: {text}")),
                 _ => None,
             }
         })
     }
 
-    fn say(&self, at: Timestamp, tone: Option<Tone>, text: &str) -> Result<(), End> {
-        let text = out::harmless(text);
+    fn print_lines(&self, at: Timestamp, tone: Option<Tone>, text: &str) -> Result<(), CliError> {
+        let text = sanitize::text(text);
         let at = Zoned::new(at, self.zone.clone()).strftime("%H:%M:%S").to_string();
         let mut time = format!("{}  ", paint(Tone::Quiet, &at));
         for line in text.trim_end().lines() {
             let line = line.trim_end();
             let line = tone.map_or_else(|| line.to_owned(), |tone| paint(tone, line));
-            out::line(&format!("{time}{line}"))?;
+            output::line(&format!("{time}{line}"))?;
             INDENT.clone_into(&mut time);
         }
         Ok(())
@@ -198,9 +202,9 @@ impl Teller {
 }
 
 /// Describes a message to the worker, with its author.
-pub(in crate::cli) fn wrote(inbox_entry: &InboxEntry) -> Option<String> {
+pub(in crate::cli) fn message_line(inbox_entry: &InboxEntry) -> Option<String> {
     match &inbox_entry.instruction {
-        Instruction::Message { text, .. } => Some(words(inbox_entry.by, text)),
+        Instruction::Message { text, .. } => Some(wrote(inbox_entry.by, text)),
         Instruction::Cancel { reason } => {
             let by = inbox_entry.by.map_or_else(String::new, |by| format!(" by the {}", by.as_str()));
             Some(format!("cancelled{by}: {reason}"))
@@ -209,8 +213,8 @@ pub(in crate::cli) fn wrote(inbox_entry: &InboxEntry) -> Option<String> {
     }
 }
 
-fn words(by: Option<Author>, text: &str) -> String {
-    format!("{} wrote: {text}", by.map_or("somebody", Author::as_str))
+fn wrote(by: Option<Author>, text: &str) -> String {
+    format!("{} wrote: {text}", by.map_or("unknown", Author::as_str))
 }
 
 pub(in crate::cli) fn tone(event: &AgentEvent) -> Option<Tone> {
@@ -252,14 +256,14 @@ fn verification(verification: &Verification) -> Option<(Option<Tone>, String)> {
 
 fn ending(outcome: &Outcome, seconds_before: u64) -> String {
     let mut text = outcome.status.as_str().replace('_', " ");
-    // All outputs count the elapsed time like this.
+    // Every command counts the elapsed time like this.
     let brief = AttemptSummary::of(outcome, None);
     if outcome.run.seconds.or(outcome.run.elapsed_seconds).is_some() {
         text.push_str(&format!(" after {}", terminal::duration(brief.elapsed())));
     }
     if seconds_before > 0 {
         let all = terminal::duration(seconds_before + brief.elapsed());
-        text.push_str(&format!(" ({all} with the attempts before)"));
+        text.push_str(&format!(" ({all} in all attempts)"));
     }
     let changes = &outcome.changes;
     if changes.commits > 0 {
@@ -274,13 +278,13 @@ fn ending(outcome: &Outcome, seconds_before: u64) -> String {
         text.push_str(&format!(": {reasons}"));
     }
     if let Some(what) = blocked_by(&outcome.run.final_message).filter(|_| outcome.run.says_blocked) {
-        text.push_str(&format!("\nit says that it is blocked: {what}"));
+        text.push_str(&format!("\nreports that it is blocked: {what}"));
     }
     for note in &changes.notes {
         text.push_str(&format!("\n{note}"));
     }
     if outcome.cleanup.survivors > 0 {
-        text.push_str(&format!("\n{} of its processes could not be ended", outcome.cleanup.survivors));
+        text.push_str(&format!("\n{} of its processes are still running", outcome.cleanup.survivors));
     }
     text
 }
@@ -290,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_long_output_the_end_is_shown_and_how_much_is_not() {
+    fn long_output_shows_its_end() {
         assert_eq!(last_lines("a\nb", 2), "a\nb");
         assert_eq!(last_lines("a\nb\nc", 2), "(the last 2 of 3 lines)\nb\nc");
     }

@@ -1,16 +1,16 @@
-//! All that the screens show at one moment: the workers in groups of their bosses, those that are open first. Pure.
+//! The data of the status screens: the workers grouped by boss, open ones first. Pure.
 
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::row::{self, Row, State};
-use super::text;
+use super::row::{self, DisplayState, WorkerRow};
+use crate::cli::text;
 use crate::mission::budget::Spent;
 use crate::orchestrator::{BossOverview, Overview, WorkerView, Written};
 
 #[derive(Debug, Clone)]
-pub(super) struct Board {
+pub(super) struct Dashboard {
     pub as_of: Timestamp,
     pub repository: Option<PathBuf>,
     pub integration_branch: Option<String>,
@@ -19,7 +19,7 @@ pub(super) struct Board {
     pub repaired: Option<String>,
 }
 
-/// One boss and its workers.
+/// A boss and its workers.
 #[derive(Debug, Clone)]
 pub(super) struct Group {
     /// The boss's id in short, since users never type it.
@@ -28,27 +28,27 @@ pub(super) struct Group {
     pub is_here: bool,
     pub spent: Spent,
     /// Workers that need an answer, then open ones in order of creation, then settled ones, the last settled first.
-    pub workers: Vec<Shown>,
+    pub workers: Vec<DashboardWorker>,
 }
 
 /// The drawn row of a worker, and the data from which it was made.
 #[derive(Debug, Clone)]
-pub(super) struct Shown {
-    pub row: Row,
+pub(super) struct DashboardWorker {
+    pub row: WorkerRow,
     pub view: WorkerView,
     pub is_led: bool,
     /// Messages to the worker; only for a worker that is shown in detail.
     pub written: Vec<Written>,
 }
 
-impl Shown {
+impl DashboardWorker {
     /// Returns whether it has settled and needs no answer.
     pub fn is_over(&self) -> bool {
         self.view.worker.status.is_settled() && !self.view.worker.needs_you()
     }
 }
 
-impl Board {
+impl Dashboard {
     pub fn of(overview: &Overview) -> Self {
         let is_led = |view: &WorkerView| overview.is_led(&view.worker);
         Self {
@@ -61,15 +61,15 @@ impl Board {
         }
     }
 
-    pub fn workers(&self) -> impl Iterator<Item = &Shown> + Clone {
+    pub fn workers(&self) -> impl Iterator<Item = &DashboardWorker> + Clone {
         self.groups.iter().flat_map(|group| &group.workers)
     }
 
-    pub fn counts(&self) -> Vec<(State, usize)> {
+    pub fn counts(&self) -> Vec<(DisplayState, usize)> {
         row::counts(self.workers().map(|shown| &shown.row.state))
     }
 
-    /// By all bosses together.
+    /// Returns the spending of all bosses.
     pub fn spent(&self) -> Spent {
         let mut sum = Spent::default();
         self.groups.iter().for_each(|group| sum.add(group.spent));
@@ -89,7 +89,7 @@ impl Group {
         });
         let shown = |view: &WorkerView| {
             let is_led = is_led(view);
-            Shown { row: Row::of(view, is_led, now), view: view.clone(), is_led, written: Vec::new() }
+            DashboardWorker { row: WorkerRow::of(view, is_led, now), view: view.clone(), is_led, written: Vec::new() }
         };
         Self {
             boss: short_boss(boss.boss.as_str()),
@@ -100,7 +100,7 @@ impl Group {
         }
     }
 
-    /// Who it is, where, and what it spent.
+    /// Formats the boss with its directory and spending.
     pub fn heading(&self, home: Option<&Path>) -> String {
         let mut parts = vec![format!("boss {}", self.boss)];
         parts.extend(self.directory.as_deref().map(|directory| text::clean(&shorten(directory, home))));
@@ -112,14 +112,14 @@ impl Group {
     }
 }
 
-/// Money and tokens, as far as they are known.
+/// Formats money and tokens, as far as they are known.
 pub(super) fn spent_in_all(spent: &Spent) -> String {
     let cost = (spent.cost_usd > 0.0).then(|| format!("${:.2}", spent.cost_usd));
     let tokens = (spent.tokens > 0).then(|| format!("{} tokens", row::short(spent.tokens)));
     cost.into_iter().chain(tokens).collect::<Vec<_>>().join(", ")
 }
 
-/// `claude:6f1c2f3a`: the kind of client, and the beginning of its session.
+/// Shortens a boss's id to the client and the beginning of its session: `claude:6f1c2f3a`.
 fn short_boss(boss: &str) -> String {
     const KEPT: usize = 8;
     let boss = text::clean(boss);
@@ -129,7 +129,7 @@ fn short_boss(boss: &str) -> String {
     }
 }
 
-/// As a shell would write it.
+/// Writes a path as a shell would, with `~` for the home.
 pub(super) fn shorten(path: &Path, home: Option<&Path>) -> String {
     match home.filter(|home| home.components().count() > 1).and_then(|home| path.strip_prefix(home).ok()) {
         Some(below) if below.as_os_str().is_empty() => "~".to_owned(),

@@ -1,6 +1,5 @@
-//! What setup made besides the entry itself, so that `--remove` can undo it: without this nobody could tell an empty file
-//! or object of the user's from one of ours. It is only ever believed in favour of what the user has: where it says
-//! nothing, nothing but the entry goes.
+//! Records the parts that setup created besides the entry, so that `--remove` can tell an empty file or object of the
+//! user's from one of ours. Without a record, `--remove` only removes the entry.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,45 +10,46 @@ use serde::{Deserialize, Serialize};
 use crate::files::{self, FileError};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Receipt {
+pub struct Manifest {
     version: u32,
-    /// By path, as the client names it.
-    files: BTreeMap<PathBuf, Made>,
+    /// The created parts by path, as the client names it.
+    files: BTreeMap<PathBuf, CreatedParts>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Made {
-    /// The file was not there.
+pub struct CreatedParts {
+    /// True if the file did not exist.
     pub file: bool,
-    /// The folders that were made for it, the outermost first.
+    /// The folders that were created for the file, the outermost first.
     pub folders: Vec<PathBuf>,
-    /// It was there, and this blank text was all that was in it.
+    /// The blank text of a file that had no other content.
     pub blank: Option<String>,
-    /// The objects and lists that were made in it, the outermost first.
+    /// The objects and lists that were created in the file, the outermost first.
     pub containers: Vec<Vec<String>>,
-    /// The rule in it was.
+    /// True if the rule in the file was created.
     pub rule: bool,
-    /// All of it, when it is ours alone: a skill.
+    /// The whole text, if the file is ours: a skill.
     pub text: Option<String>,
 }
 
-impl Receipt {
-    /// One that cannot be read says nothing.
+impl Manifest {
+    /// Loads the record. An unreadable one counts as empty.
     pub fn load() -> Self {
         let path = path();
         path.and_then(|path| files::read_json(&path).ok()?).unwrap_or_default()
     }
 
-    pub fn of(&self, path: &Path) -> Made {
+    pub fn of(&self, path: &Path) -> CreatedParts {
         self.files.get(path).cloned().unwrap_or_default()
     }
 
-    pub fn set(&mut self, path: &Path, made: Made) {
-        match made == Made::default() {
-            true => self.files.remove(path),
-            false => self.files.insert(path.to_owned(), made),
-        };
+    pub fn set(&mut self, path: &Path, created: CreatedParts) {
+        if created == CreatedParts::default() {
+            self.files.remove(path);
+        } else {
+            self.files.insert(path.to_owned(), created);
+        }
     }
 
     pub fn save(&mut self) -> Result<(), FileError> {
@@ -64,7 +64,7 @@ impl Receipt {
     }
 }
 
-/// `~/.local/state/orchestrator-boss/setup.json`, or below `XDG_STATE_HOME`; on macOS too.
+/// Returns `~/.local/state/orchestrator-boss/setup.json`, or a path below `XDG_STATE_HOME`; on macOS too.
 fn path() -> Option<PathBuf> {
     let state = etcetera::base_strategy::Xdg::new().ok()?.state_dir()?;
     Some(state.join("orchestrator-boss").join("setup.json"))

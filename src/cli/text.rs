@@ -1,50 +1,49 @@
-//! Prepares texts of models, programs and users for a terminal. Nothing in them may control the terminal, and they are
-//! measured in columns, not in bytes. Pure.
+//! Lays out texts of models, programs and users in columns. Control characters are shown as signs, so that nothing in a
+//! text controls the terminal. Pure.
 
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-/// One line without anything that a terminal would obey: what steers it is shown as a sign.
+use super::sanitize;
+
+/// Returns a text as one line, with control characters shown as signs.
 pub(in crate::cli) fn clean(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         // Line feeds, tabs, and the separators of Unicode.
-        match character.is_whitespace() {
-            true if line.ends_with(' ') => {}
-            true => line.push(' '),
-            false => line.extend(seen(character)),
+        if !character.is_whitespace() {
+            line.extend(visible(character));
+        } else if !line.ends_with(' ') {
+            line.push(' ');
         }
     }
     line.trim().to_owned()
 }
 
-/// A line of code or output: the same, but its blanks stay as they are.
-pub(in crate::cli) fn shown(line: &str) -> String {
+/// Returns a line of code or output like [`clean`], but with its blanks.
+pub(in crate::cli) fn clean_code(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     for character in line.trim_end().chars() {
         match character {
             '\t' => shown.push_str("    "),
             space if space.is_whitespace() => shown.push(' '),
-            other => shown.extend(seen(other)),
+            other => shown.extend(visible(other)),
         }
     }
     shown
 }
 
-fn seen(character: char) -> Option<char> {
+fn visible(character: char) -> Option<char> {
     match character {
-        control if control.is_control() => Some(picture(control)),
-        // These turn the direction of what follows, or hide.
-        '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' => {
-            Some('\u{fffd}')
-        }
         '\u{feff}' => None,
+        it if it.is_control() => Some(control_picture(it)),
+        it if sanitize::is_unsafe(it) => Some('\u{fffd}'),
         plain => Some(plain),
     }
 }
 
-/// The sign that Unicode has for a control character.
-fn picture(control: char) -> char {
+/// Returns Unicode's sign for a control character.
+fn control_picture(control: char) -> char {
     match control as u32 {
         code @ 0..0x20 => char::from_u32(0x2400 + code).unwrap_or('\u{fffd}'),
         0x7f => '\u{2421}',
@@ -52,12 +51,12 @@ fn picture(control: char) -> char {
     }
 }
 
-/// Columns that a clean text takes.
+/// Returns the columns of a clean text.
 pub(in crate::cli) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// At most so many columns of a clean text, with `…` where something was cut off.
+/// Cuts a clean text to a number of columns, with `…` at a cut.
 pub(in crate::cli) fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -67,7 +66,7 @@ pub(in crate::cli) fn cut(text: &str, columns: usize) -> String {
     format!("{}…", head.trim_end())
 }
 
-/// What fits into so many columns, and the rest.
+/// Splits a text into the part that fits into a number of columns, and the rest.
 pub(in crate::cli) fn split(text: &str, columns: usize) -> (&str, &str) {
     let mut used = 0;
     let end = text.grapheme_indices(true).find(|(_, grapheme)| {
@@ -77,7 +76,7 @@ pub(in crate::cli) fn split(text: &str, columns: usize) -> (&str, &str) {
     text.split_at(end.map_or(text.len(), |(at, _)| at))
 }
 
-/// As much of its end as fits into so many columns.
+/// Returns the end of a text that fits into a number of columns.
 pub(in crate::cli) fn end(text: &str, columns: usize) -> &str {
     let mut used = 0;
     let fits = text.grapheme_indices(true).rev().take_while(|(_, grapheme)| {
@@ -87,27 +86,27 @@ pub(in crate::cli) fn end(text: &str, columns: usize) -> &str {
     &text[fits.last().map_or(text.len(), |(at, _)| at)..]
 }
 
-/// Exactly so many columns.
+/// Pads or cuts a text to a number of columns.
 pub(in crate::cli) fn left(text: &str, columns: usize) -> String {
     let text = cut(text, columns);
     let missing = columns.saturating_sub(width(&text));
     text + &" ".repeat(missing)
 }
 
-/// Exactly so many columns, the text at the right.
+/// Pads or cuts a text to a number of columns, aligned to the right.
 pub(in crate::cli) fn right(text: &str, columns: usize) -> String {
     let text = cut(text, columns);
     " ".repeat(columns.saturating_sub(width(&text))) + &text
 }
 
-/// In lines of at most so many columns; between words, where there is a gap in the second half of a line.
+/// Breaks a text into lines of a number of columns, between words if there is a gap in the second half of a line.
 pub(in crate::cli) fn wrap(text: &str, columns: usize) -> Vec<&str> {
     let columns = columns.max(2);
     let mut lines = Vec::new();
     let mut rest = text;
     loop {
         let (head, tail) = split(rest, columns);
-        // A sign that is wider than a line ends the text.
+        // A character that is wider than a line ends the text.
         if tail.is_empty() || head.is_empty() {
             lines.push(head);
             return lines;
@@ -143,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn nothing_that_steers_a_terminal_is_left_in_a_text() {
+    fn control_characters_become_signs() {
         for (text, is) in [
             ("\u{1b}[31mred\u{1b}]0;title\u{7}", "␛[31mred␛]0;title␇"),
             (" two\nlines\tand\r\n more ", "two lines and more"),
@@ -153,11 +152,11 @@ mod tests {
         ] {
             assert_eq!(clean(text), is);
         }
-        assert_eq!(shown("\tif  x {\u{1b}[2J \r"), "    if  x {␛[2J");
+        assert_eq!(clean_code("\tif  x {\u{1b}[2J \r"), "    if  x {␛[2J");
     }
 
     #[test]
-    fn widths_are_columns() {
+    fn widths_count_columns() {
         for (text, columns, is) in [
             ("plain", 5, "plain"),
             ("plain", 4, "pla…"),
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_paths_are_never_broken_in_the_middle() {
+    fn paths_are_never_broken() {
         for (text, columns, is) in [
             ("one two three", 7, &["one two", "three"][..]),
             ("see /a/long/path now", 8, &["see", "/a/long/path", "now"]),
@@ -189,9 +188,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_keeps_to_its_columns(text in any::<String>(), columns in 0usize..40) {
+        fn every_text_fits_its_columns(text in any::<String>(), columns in 0usize..40) {
             let text = clean(&text);
-            prop_assert!(!text.contains(char::is_control) && !shown(&text).contains(char::is_control));
+            prop_assert!(!text.contains(char::is_control) && !clean_code(&text).contains(char::is_control));
             prop_assert!(width(&cut(&text, columns)) <= columns);
             prop_assert_eq!(width(&left(&text, columns)), columns);
             prop_assert_eq!(width(&right(&text, columns)), columns);
