@@ -57,7 +57,7 @@ fn in_toml(config: &str) -> Option<Vec<String>> {
 }
 
 fn in_json(config: &str) -> Option<Vec<String>> {
-    let config: Value = serde_json::from_str(&plain_json(config)).ok()?;
+    let config: Value = jsonc_parser::parse_to_serde_value(config, &Default::default()).ok()?;
     Some(ours(config.get("mcp")?.as_object()?))
 }
 
@@ -66,44 +66,6 @@ fn ours(servers: &Map<String, Value>) -> Vec<String> {
     let named = |text: &str| text.contains(env!("CARGO_PKG_NAME"));
     let ours = servers.iter().filter(|(name, server)| named(name) || named(&server.to_string()));
     ours.map(|(name, _)| name.clone()).collect()
-}
-
-/// JSON as people write it, without its comments and its commas before a closing bracket.
-fn plain_json(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let taken = match first {
-            '"' => string_length(rest),
-            '/' if rest.starts_with("//") => {
-                rest = rest.find('\n').map_or("", |end| &rest[end..]);
-                continue;
-            }
-            '/' if rest.starts_with("/*") => {
-                rest = rest.find("*/").map_or("", |end| &rest[end + 2..]);
-                continue;
-            }
-            '}' | ']' => {
-                plain.truncate(plain.trim_end().trim_end_matches(',').len());
-                1
-            }
-            other => other.len_utf8(),
-        };
-        plain.push_str(&rest[..taken]);
-        rest = &rest[taken..];
-    }
-    plain
-}
-
-/// How long the string is that `text` begins with, quotes included.
-fn string_length(text: &str) -> usize {
-    let mut escaped = false;
-    let end = text.bytes().skip(1).position(|byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    });
-    end.map_or(text.len(), |end| end + 2)
 }
 
 #[cfg(test)]
