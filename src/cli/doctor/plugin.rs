@@ -1,5 +1,5 @@
-//! Checks that the Claude Code plugin can start this program. The plugin's launcher, `.claude-plugin/launch.sh`, searches
-//! the same places for it.
+//! Checks that the Claude Code plugin can start this program. The plugin's launcher, `.claude-plugin/launch.sh`,
+//! searches the same places for it.
 
 use std::env;
 use std::path::{Path, PathBuf};

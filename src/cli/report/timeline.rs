@@ -1,5 +1,5 @@
-//! Renders the time of each worker as bars: queued, running, verifying. Lengths are in percent of the whole time, so the
-//! bars are as wide as the page.
+//! Renders the time of each worker as bars: queued, running, verifying. Lengths are in percent of the whole time, so
+//! that the bars are as wide as the page.
 
 use std::collections::BTreeSet;
 

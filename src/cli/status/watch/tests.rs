@@ -173,7 +173,7 @@ fn message_can_be_edited_and_discarded() {
 }
 
 #[test]
-fn what_is_pasted_is_a_line_of_the_message_and_never_keys() {
+fn pasted_text_is_never_taken_as_keys() {
     let mut app = app(mixed());
     assert_eq!(app.handle(ScreenEvent::Pasted("cy".to_owned())), None);
     assert_eq!((&app.mode, app.doing.len()), (&Mode::Browse, 0));
