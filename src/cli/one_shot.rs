@@ -116,7 +116,7 @@ impl OneShotClient {
         let began = Instant::now();
         loop {
             let view = self.find(id).await?;
-            let ours = self.orchestrator.leads(&view.worker);
+            let ours = self.orchestrator.owns_lease_of(&view.worker);
             match view.worker.status {
                 WorkerStatus::Starting if ours || began.elapsed() < START_LIMIT_ELSEWHERE => {}
                 WorkerStatus::Queued => {

@@ -1,127 +1,125 @@
-//! The one writer: a mailbox loop that decides on the newest state, saves, then answers whoever waits.
+//! The only writer: a mailbox loop that decides on the newest state, saves, then answers.
 //!
-//! It runs on a thread of its own, so that taking the journal's lock and writing may block without holding up the
-//! protocol. Everything slow (git, starting and following workers) is done by tasks that report back by mail.
+//! Components own their state and return [`Effect`]s; the actor applies them, in the order of [`Actor::after_change`].
+//! It runs on a thread of its own, since taking the journal's lock and writing may block. Everything slow (git,
+//! starting and following workers) is done by tasks that report back by mail.
+//!
+//! Its submodules handle the requests of bosses, the reports of tasks, and takeovers. Nothing else has a method here.
 
-use std::collections::{HashMap, HashSet};
-use std::path::Path;
+mod reports;
+mod requests;
+mod takeover;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use notify::Watcher;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::admission::{self, Admission, retry_automatically};
 use super::answers::*;
+use super::cancellations::Cancellations;
+use super::collisions::Collisions;
 use super::context::Context;
+use super::effect::{Append, Effect};
 use super::error::OrchestratorError;
-use super::former_state;
-use super::integration_branch;
-use super::logins::Logins;
-use super::machine::Machine;
-use super::mail::{Ask, LateMessage, Reply};
-use super::place::refuse_moved;
-use super::prove;
-use super::radar::{Collisions, Radar};
-use super::waiters::Waiters;
-use crate::attempt::state_dir::{self, StateDir};
+use super::mailbox::{Ask, LateMessage, Reply};
+use super::records::Records;
+use super::scan::Scans;
+use super::state_file::StateFile;
+use super::views::Views;
+use super::waits::{self, Ready, Waits};
+use super::{settle, start, verify};
 use crate::attempt::status::LiveStatus;
 use crate::crash_point::{self, Point};
-use crate::files::lease::{self, Lease};
-use crate::files::{self, FileError};
-use crate::git::RepositoryError;
+use crate::mission::delivery::{Deliveries, InFlight};
 use crate::mission::entry::Entry;
-use crate::mission::id::WorkerId;
+use crate::mission::graph;
+use crate::mission::id::{BossId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
 use crate::store::journal::{Journal, Needed};
-use crate::store::state_file::{self, Conflict, SavedState};
+use crate::store::state_file::SavedState;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
+/// Interval at which a server checks for dead servers, and for changes that the file watch may have missed.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+
 pub(super) struct Actor {
-    pub context: Arc<Context>,
-    pub runtime: Handle,
+    state: State,
+    runtime: Handle,
     /// The actor's own mailbox, for the tasks that report back.
-    pub mailbox: mpsc::UnboundedSender<Ask>,
-    /// The open state directory. It is opened when there is something to keep, so that an unused server creates no
-    /// folder.
-    store: Option<Store>,
-    empty: Registry,
-    pub live: HashMap<WorkerId, LiveStatus>,
-    pub waiters: Waiters,
-    /// The tasks that start and follow workers for this server.
-    pub following: HashMap<WorkerId, JoinHandle<()>>,
-    pub cancels: HashMap<WorkerId, Vec<Reply<Result<CancelAnswer>>>>,
-    /// True if this process has created a worker for its own boss.
-    pub has_created: bool,
-    /// Attempts that were notified that another racer has won.
-    pub told_losers: HashSet<(WorkerId, u32)>,
+    mailbox: mpsc::UnboundedSender<Ask>,
+    waits: Waits,
+    deliveries: Deliveries,
+    cancellations: Cancellations,
     /// Messages that arrived between the closing of an inbox and the settlement.
-    pub late_messages: HashMap<WorkerId, Vec<LateMessage>>,
-    pub machine: Machine,
-    /// Workers of other servers to which a slot is left, and the time since when.
-    pub left_to: HashMap<WorkerId, Instant>,
-    /// Attempts that were asked to end because their boss's budget is used up.
-    pub stopped: HashSet<(WorkerId, u32)>,
-    pub logins: Logins,
-    /// The cached conflict checks. `None` while a check is running.
-    pub radar: Option<Radar>,
-    pub collisions: Collisions,
-    taking_away: Option<JoinHandle<()>>,
-    state_file_due: Option<Instant>,
-    next_look: Instant,
+    late_messages: HashMap<WorkerId, Vec<LateMessage>>,
+    /// The tasks that start and follow workers for this server.
+    following: HashMap<WorkerId, JoinHandle<()>>,
+    /// True if this process has created a worker for its own boss.
+    has_created: bool,
+    state_file: StateFile,
+    /// The task that removes worktrees of abandoned verifications.
+    cleanup: Option<JoinHandle<()>>,
+    next_check: Instant,
     /// The newest entry whose consequences were handled. A decision may include entries that other servers wrote just
     /// before it, so the state at the time of the request is not enough.
     considered: u64,
 }
 
-struct Store {
-    dir: StateDir,
-    journal: Journal,
-    _lease: Lease,
-    _watch: Option<notify::RecommendedWatcher>,
+/// The parts of the state that views show.
+struct State {
+    context: Arc<Context>,
+    records: Records,
+    live: HashMap<WorkerId, LiveStatus>,
+    admission: Admission,
+    scans: Scans,
 }
 
-/// Maximum delay between the journal and the state file.
-const STATE_FILE_DELAY: Duration = Duration::from_millis(50);
-/// Interval at which a server checks for dead servers, and for changes that the file watch may have missed.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+impl State {
+    fn views(&self) -> Views<'_> {
+        Views {
+            context: &self.context,
+            registry: self.records.registry(),
+            journal: self.records.journal(),
+            live: &self.live,
+            machine: self.admission.machine(),
+            collisions: self.scans.found(),
+        }
+    }
+}
 
 /// Starts the actor's thread, which also takes over from earlier servers.
 pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>> {
     // Unbounded: control messages, each caused by a request or by one of a bounded number of workers.
     let (mailbox, asks) = mpsc::unbounded_channel();
-    let mut actor = Actor {
-        context,
+    let mut records = Records::new(Arc::clone(&context), mailbox.clone());
+    if context.has_state() {
+        records.open()?;
+    }
+    // A one-shot client does not check for conflicts, so it uses the results that servers have written down.
+    let written = records.dir().filter(|_| context.is_one_shot).map(|dir| SavedState::read(&dir.state_file()));
+    let scans = Scans::new(written.map_or_else(Collisions::default, |written| Collisions::read(&written)));
+    let actor = Actor {
+        state: State { context, records, live: HashMap::new(), admission: Admission::default(), scans },
         runtime: Handle::current(),
         mailbox: mailbox.clone(),
-        store: None,
-        empty: Registry::default(),
-        live: HashMap::new(),
-        waiters: Waiters::default(),
-        following: HashMap::new(),
-        cancels: HashMap::new(),
-        has_created: false,
-        told_losers: HashSet::new(),
+        waits: Waits::default(),
+        deliveries: Deliveries::default(),
+        cancellations: Cancellations::default(),
         late_messages: HashMap::new(),
-        machine: Machine::default(),
-        left_to: HashMap::new(),
-        stopped: HashSet::new(),
-        logins: Logins::default(),
-        radar: Some(Radar::default()),
-        collisions: Collisions::default(),
-        taking_away: None,
-        state_file_due: None,
-        next_look: Instant::now() + LOOK_EVERY,
+        following: HashMap::new(),
+        has_created: false,
+        state_file: StateFile::default(),
+        cleanup: None,
+        next_check: Instant::now() + CHECK_EVERY,
         considered: 0,
     };
-    if actor.context.has_state() {
-        actor.open_store()?;
-    }
-    // A clock of its own: the server's runtime may go before this thread does.
+    // A clock of its own: the server's runtime may end before this thread does.
     let failed = OrchestratorError::Thread;
     let clock = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
     let thread = std::thread::Builder::new().name("actor".to_owned());
@@ -132,7 +130,7 @@ pub(super) fn start(context: Arc<Context>) -> Result<mpsc::UnboundedSender<Ask>>
 impl Actor {
     async fn run(mut self, mut asks: mpsc::UnboundedReceiver<Ask>) {
         self.take_over();
-        if !self.context.visitor {
+        if !self.is_one_shot() {
             self.remove_abandoned_verifications();
         }
         self.after_change();
@@ -151,13 +149,20 @@ impl Actor {
     fn handle(&mut self, ask: Ask) {
         self.join_if_there();
         // Entries of other servers apply to this one too, even if the file watch has not reported them yet.
-        self.look_at_journal();
-        // A caller that is gone needs no answer, so the result of each send is dropped.
+        self.state.records.catch_up();
+        self.dispatch(ask);
+        if self.is_one_shot() {
+            self.take_over();
+        }
+        self.consider_changes();
+    }
+
+    /// Handles one message. A caller that is gone needs no answer, so the result of each send is dropped.
+    fn dispatch(&mut self, ask: Ask) {
         match ask {
             Ask::Arrived { boss } => self.note_arrival(&boss),
-            Ask::Create { boss, drafts, race, integration_branch, reply } => {
-                drop(reply.send(self.create(&boss, drafts, race, integration_branch.as_deref())))
-            }
+            Ask::Create { boss, drafts, kind, reply } => self.check_batch(boss, drafts, kind, reply),
+            Ask::Register(batch) => self.register_batch(*batch),
             Ask::RecordedBranch { boss, reply } => drop(reply.send(self.recorded_branch(&boss))),
             Ask::Wait { boss, workers, most, answer, reply } => {
                 drop(reply.send(self.begin_wait(&boss, &workers, most, answer)))
@@ -165,299 +170,371 @@ impl Actor {
             Ask::EndWait { ticket, reply } => drop(reply.send(self.end_wait(ticket))),
             Ask::Sent { ticket } => self.note_sent(ticket),
             Ask::ForgetWait { ticket } => self.forget_wait(ticket),
-            Ask::Progress { boss, workers, reply } => drop(reply.send(self.progress(&boss, &workers))),
-            Ask::List { boss, scope, reply } => drop(reply.send(self.list(&boss, scope))),
-            Ask::Page { boss, request, reply } => drop(reply.send(self.page(&boss, &request))),
-            Ask::Get { name, reply } => drop(reply.send(self.find(&name).map(|worker| self.view(&worker)))),
-            Ask::Counts { reply } => drop(reply.send(self.counts())),
-            Ask::Known { requests, reply } => drop(reply.send(self.known(requests))),
+            Ask::Progress { boss, workers, reply } => drop(reply.send(waits::progress(&self.views(), &boss, &workers))),
+            Ask::List { boss, scope, reply } => drop(reply.send(self.views().list(&boss, scope))),
+            Ask::Page { boss, request, reply } => drop(reply.send(self.views().page(&boss, &request))),
+            Ask::Get { name, reply } => drop(reply.send(self.views().named(&name))),
+            Ask::Counts { reply } => drop(reply.send(self.views().counts())),
             Ask::Message { boss, name, message, reply } => self.message(&boss, &name, message, reply),
             Ask::Cancel { boss, name, reason, reply } => self.cancel(&boss, &name, &reason, reply),
             Ask::CancelAll { boss, scope, reason, reply } => drop(reply.send(self.cancel_all(&boss, scope, &reason))),
             Ask::Retry { boss, name, request, reply } => drop(reply.send(self.retry(&boss, &name, request))),
             Ask::Record { worker, entry, reply } => drop(reply.send(self.record(&worker, entry))),
-            Ask::StateDir { reply } => drop(reply.send(self.make_state_dir())),
-            Ask::Lookup { name, reply } => drop(reply.send(self.lookup(name.as_deref()))),
-            Ask::Told { worker, attempt, news } => self.told(worker, attempt, news),
-            Ask::Radar { radar, found } => self.note_radar(*radar, found),
-            Ask::LoginSeen { backend, login } => self.note_login(backend, login),
-            Ask::DiskSeen { folder, free_mib } => self.note_disk(folder, free_mib),
-            // It was looked at above.
+            Ask::StateDir { reply } => drop(reply.send(self.state.records.make_dir())),
+            Ask::Lookup { name, reply } => drop(reply.send(self.views().lookup(name.as_deref()))),
+            Ask::Reported { worker, attempt, report } => self.reported(worker, attempt, report),
+            Ask::Scanned { cache, found } => {
+                let effects = self.state.scans.note(*cache, found);
+                self.apply(effects);
+            }
+            Ask::LoginSeen { backend, login } => {
+                let State { admission, records, .. } = &mut self.state;
+                let effects = admission.note_login(records.registry(), backend, login);
+                self.apply(effects);
+            }
+            Ask::DiskSeen { folder, free_mib } => {
+                self.state.admission.note_disk(folder, free_mib);
+                self.admit_again();
+            }
+            // The journal was read before.
             Ask::JournalChanged | Ask::ShutDown { .. } => {}
         }
-        if self.context.visitor {
-            self.take_over();
-        }
-        self.draw_consequences();
     }
 
-    fn draw_consequences(&mut self) {
+    fn consider_changes(&mut self) {
         if self.registry().seq != self.considered {
             self.after_change();
         }
     }
 
-    /// What follows from any change, whoever made it.
-    pub(super) fn after_change(&mut self) {
-        self.settle_called_off();
+    /// Handles the consequences of any change, by this server or another one, in this order:
+    ///
+    /// 1. Workers that were cancelled in the queue settle first, so that none of them is admitted below.
+    /// 2. Losers of races are stopped, since they hold slots.
+    /// 3. Late messages, automatic retries and failovers change the queue, so they come before admission.
+    /// 4. Admission starts what may start.
+    /// 5. Cancellations are answered: the workers have settled, and nothing above can open them again in this round.
+    /// 6. The changes count as handled before the waits are answered. The entry that records an answer changes nothing
+    ///    that steps 1 to 5 depend on, and would otherwise cause another round.
+    /// 7. Waits are answered last, so that an answer shows the queue as it is now.
+    /// 8. The state file follows, since it is allowed to be late.
+    fn after_change(&mut self) {
+        self.step(|actor| settle::settle_cancelled(actor.registry(), actor.state.records.dir()));
         self.stop_losers();
         self.send_late_messages();
-        self.retry_automatically();
-        self.divert();
+        self.step(|actor| retry_automatically(actor.registry(), &actor.state.context));
+        self.step(|actor| {
+            let State { admission, records, context, .. } = &mut actor.state;
+            admission.fail_over(records.registry(), context)
+        });
         self.start_what_may();
-        self.answer_cancels();
+        self.step(|actor| {
+            let records = &actor.state.records;
+            actor.cancellations.answer(records.registry(), records.dir())
+        });
         self.considered = self.registry().seq;
         self.answer_waits();
-        self.write_state_file_soon();
-    }
-
-    pub(super) fn write_state_file_soon(&mut self) {
-        self.state_file_due.get_or_insert_with(|| Instant::now() + STATE_FILE_DELAY);
+        self.state_file.request();
     }
 
     fn next_timer(&self) -> Instant {
-        self.state_file_due.map_or(self.next_look, |due| due.min(self.next_look))
+        self.state_file.due().map_or(self.next_check, |due| due.min(self.next_check))
     }
 
     fn on_timer(&mut self) {
         let now = Instant::now();
-        if self.state_file_due.is_some_and(|due| due <= now) {
+        if self.state_file.due().is_some_and(|due| due <= now) {
             self.write_state_file();
         }
-        if self.next_look <= now {
-            self.next_look = now + LOOK_EVERY;
-            if !self.context.visitor {
-                self.miss_state_file();
-                self.remove_abandoned_verifications();
-                self.look_after_logins();
-            }
-            self.take_over();
-            self.follow_again();
-            self.stop_losers();
-            self.look_at_radar();
-            self.keep_to_budget();
-            // There may be room again on the machine, or none any more; a backend may take work again.
-            self.start_what_may();
-            if self.machine.holds {
-                self.answer_waits();
-            }
-            self.draw_consequences();
+        if self.next_check <= now {
+            self.next_check = now + CHECK_EVERY;
+            self.check();
         }
     }
 
-    pub(super) fn look_at_journal(&mut self) {
-        let Some(store) = &mut self.store else { return };
-        if let Err(error) = store.journal.catch_up() {
-            tracing::error!(%error, "could not read the journal");
+    /// Checks what no entry reports, in this order:
+    ///
+    /// 1. Files that the user or another program may have removed, and leftovers of dead servers.
+    /// 2. Takeovers, which give this server more workers to follow.
+    /// 3. Running workers: losers, collisions, budgets.
+    /// 4. Admission, since the machine may have room again, and a backend may accept work again.
+    /// 5. The consequences of all that.
+    fn check(&mut self) {
+        if !self.is_one_shot() {
+            self.state_file.check(&self.state.records);
+            self.remove_abandoned_verifications();
+            self.step(|actor| {
+                let State { admission, records, context, .. } = &mut actor.state;
+                admission.check_logins(records.registry(), context, &actor.mailbox)
+            });
+        }
+        self.take_over();
+        self.follow_again();
+        self.stop_losers();
+        self.scan_for_collisions();
+        self.stop_over_budget();
+        self.admit_again();
+        self.consider_changes();
+    }
+
+    fn step(&mut self, component: impl FnOnce(&mut Self) -> Vec<Effect>) {
+        let effects = component(self);
+        self.apply(effects);
+    }
+
+    /// Applies effects in the order in which a component returned them. A component that saves and answers returns the
+    /// entry first, so an answer never precedes its entry.
+    fn apply(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Append(append) => self.append(append),
+                Effect::Reply(reply, answer) => drop(reply.send(Ok(answer))),
+                Effect::Post { worker, by, instruction } => {
+                    if let Err(error) = self.post(&worker, by, instruction) {
+                        tracing::error!(worker = %worker.id, %error, "cannot notify a supervisor; retrying");
+                        self.cancellations.not_notified(&worker);
+                    }
+                }
+                Effect::Spawn(task) => drop(self.runtime.spawn(task)),
+                Effect::WriteState => self.state_file.request(),
+            }
+        }
+    }
+
+    /// An entry that cannot be saved is decided again with the next change: the state on disk is unchanged.
+    fn append(&mut self, append: Append) {
+        let Append { decide, purpose, crash_point } = append;
+        let saved = self.state.records.transact(|registry| (decide(registry), ()));
+        if let Some(point) = crash_point {
+            crash_point::at(point);
+        }
+        if let Err(error) = saved {
+            tracing::error!(%error, "cannot {purpose}");
+        }
+    }
+
+    /// Takes workers out of the queue, and starts each in a task of its own.
+    fn start_what_may(&mut self) {
+        let State { admission, records, context, .. } = &mut self.state;
+        admission.survey(records.registry(), context, &self.mailbox);
+        let moment = self.state.views().moment();
+        let State { admission, records, context, .. } = &mut self.state;
+        // Most changes admit no worker, so the lock is taken only if this one seems to.
+        if !admission.admit(records.registry(), context, moment.clone()).is_empty() {
+            let admitted = records.transact(|registry| {
+                let ids = admission.admit(registry, context, moment);
+                let workers = ids.iter().filter_map(|id| registry.get(id));
+                let entries =
+                    workers.map(|worker| Entry::Starting { worker: worker.id.clone(), attempt: worker.attempt + 1 });
+                (entries.collect(), ids)
+            });
+            match admitted {
+                Ok(ids) => {
+                    if !ids.is_empty() {
+                        crash_point::at(Point::Admitted);
+                    }
+                    ids.iter().for_each(|id| self.start_worker(id));
+                }
+                Err(error) => return tracing::error!(%error, "cannot save which workers start; they stay queued"),
+            }
+        }
+        let is_held = admission::is_held_by_machine(&self.views());
+        let effects = self.state.admission.note_hold(is_held);
+        self.apply(effects);
+    }
+
+    /// Admits after a change of the machine, which no entry reports. A wait may have to report that it is full.
+    fn admit_again(&mut self) {
+        self.start_what_may();
+        if self.state.admission.is_held() {
+            self.answer_waits();
+        }
+    }
+
+    fn start_worker(&mut self, id: &WorkerId) {
+        let Some(worker) = self.registry().get(id).cloned() else { return };
+        self.state.admission.note_started(&worker);
+        self.state.live.remove(id);
+        let branch = self.views().branch_of(&worker);
+        // The full name, since a tag of the same name may be another commit.
+        let integration_branch = branch.map(|branch| format!("refs/heads/{branch}"));
+        let needed = worker.mission.depends_on.iter().filter_map(|task| self.registry().task(task));
+        let integrated = needed.filter(|worker| worker.integrated.is_some()).cloned().collect();
+        let Some(dir) = self.state.records.dir().map(|dir| dir.worker(id)) else { return };
+        let order = start::Order {
+            bases: graph::bases(self.registry(), &worker, integration_branch.as_deref()),
+            integration_branch,
+            integrated,
+            attempt_dir: dir.attempt(worker.attempt),
+            worker_dir: dir,
+            worker,
+        };
+        let task = start::start(Arc::clone(&self.state.context), self.mailbox.clone(), order);
+        self.following.insert(id.clone(), self.runtime.spawn(task));
+    }
+
+    fn stop_losers(&mut self) {
+        let State { records, context, .. } = &self.state;
+        let effects = self.cancellations.stop_losers(records.registry(), &context.server);
+        self.apply(effects);
+    }
+
+    fn stop_over_budget(&mut self) {
+        let effects = self.cancellations.stop_over_budget(&self.state.views());
+        self.apply(effects);
+    }
+
+    fn scan_for_collisions(&mut self) {
+        let State { scans, records, context, .. } = &mut self.state;
+        let effects = scans.check(records.registry(), context, &self.mailbox);
+        self.apply(effects);
+    }
+
+    fn begin_wait(
+        &mut self,
+        boss: &BossId,
+        names: &[String],
+        most: usize,
+        answer: oneshot::Sender<WaitAnswer>,
+    ) -> Result<u64> {
+        let selection = self.views().select(boss, names)?;
+        let ticket = self.waits.begin(boss, selection, most, answer);
+        self.answer_waits();
+        Ok(ticket)
+    }
+
+    /// Returns the answer of a wait whose time is up. `None` if it was answered a moment ago.
+    fn end_wait(&mut self, ticket: u64) -> Option<WaitAnswer> {
+        if let Some(ready) = self.waits.ready(ticket, &self.state.views(), &self.deliveries)
+            && let Some((_, answer)) = self.deliver(ready)
+        {
+            return Some(answer);
+        }
+        let wait = self.waits.take(ticket)?;
+        Some(self.waits.timed_out(&wait, &self.state.views()))
+    }
+
+    /// Answers every wait that has something to report. Each sees what the ones before it have reported.
+    fn answer_waits(&mut self) {
+        for ticket in self.waits.tickets() {
+            let ready = self.waits.ready(ticket, &self.state.views(), &self.deliveries);
+            if let Some((reply, answer)) = ready.and_then(|ready| self.deliver(ready))
+                && reply.send(answer).is_err()
+            {
+                self.forget_wait(ticket);
+            }
+        }
+    }
+
+    /// Records an answer as in flight, and returns it with its reply channel. `None` if it cannot be saved, or another
+    /// server of this boss has sent the same meanwhile; the wait then stays open.
+    fn deliver(&mut self, ready: Ready) -> Option<(oneshot::Sender<WaitAnswer>, WaitAnswer)> {
+        let content = ready.content();
+        if !content.is_empty() {
+            let server = self.state.context.server.clone();
+            let recorded = self.state.records.transact(|registry| {
+                let wait = (ready.ticket, &ready.boss, &ready.selection);
+                let (entry, in_flight) = InFlight::begin(registry, &server, wait, &content).unzip();
+                (entry.into_iter().collect(), in_flight)
+            });
+            match recorded {
+                Ok(in_flight) => self.deliveries.add(in_flight?),
+                Err(error) => {
+                    tracing::error!(%error, "cannot save what a wait reports; it stays due");
+                    return None;
+                }
+            }
+            crash_point::at(Point::Notified);
+        }
+        self.waits.answered(ready)
+    }
+
+    /// Marks an answer as written. The boss's next request then acknowledges it.
+    fn note_sent(&mut self, ticket: u64) {
+        if self.deliveries.mark_sent(ticket, std::time::Instant::now()) {
+            crash_point::at(Point::AnswerSent);
+        }
+        self.answer_waits();
+    }
+
+    /// Forgets a wait whose client has gone or has cancelled it.
+    fn forget_wait(&mut self, ticket: u64) {
+        self.waits.take(ticket);
+        if let Some(withdrawn) = self.deliveries.withdraw(ticket) {
+            self.apply(vec![Effect::note("save the withdrawal of an answer", withdrawn)]);
+        }
+    }
+
+    fn note_arrival(&mut self, boss: &BossId) {
+        if let Some(acknowledged) = self.deliveries.acknowledge(boss, std::time::Instant::now()) {
+            let effect = Effect::note("save that notifications arrived", acknowledged);
+            self.apply(vec![effect.at(Point::Acknowledged)]);
         }
     }
 
     fn shut_down(mut self, reply: Reply<()>) {
-        if self.store.is_some() {
-            let server = self.context.server.clone();
-            let _ = self.transact(|_| (vec![Entry::ServersGone { servers: vec![server] }], ()));
-            crash_point::at(Point::Leaving);
+        if self.state.records.is_open() {
+            self.state.records.leave();
             self.write_state_file();
-            if let Some(store) = &self.store {
-                let _ = std::fs::remove_file(store.dir.server_lock(&self.context.server));
-            }
+            self.state.records.remove_lock();
         }
         let _ = reply.send(());
     }
 
-    /// The newest state that this server has seen.
-    pub(super) fn registry(&self) -> &Registry {
-        self.store.as_ref().map_or(&self.empty, |store| store.journal.registry())
+    fn is_one_shot(&self) -> bool {
+        self.state.context.is_one_shot
     }
 
-    /// Decides and saves in one step that no other server can come between.
-    pub(super) fn transact<T>(&mut self, decide: impl FnOnce(&Registry) -> (Vec<Entry>, T)) -> Result<T> {
-        self.transact_with(&Needed::default(), decide)
+    /// Returns the newest state that this server has seen.
+    fn registry(&self) -> &Registry {
+        self.state.records.registry()
     }
 
-    /// The same, for a decision on workers that may have moved into the history: they come back.
-    pub(super) fn transact_with<T>(
-        &mut self,
-        needed: &Needed,
-        decide: impl FnOnce(&Registry) -> (Vec<Entry>, T),
-    ) -> Result<T> {
-        // What lies above a folder that the user named may be made with it.
-        if self.store.is_some() || self.context.settings.state_dir.is_none() {
-            refuse_moved(self.context.state_root.parent().unwrap_or(&self.context.state_root))?;
-        }
-        self.open_store()?;
-        let Some(store) = &mut self.store else { return Err(OrchestratorError::ShuttingDown) };
-        let decided = store.journal.transact_with(Timestamp::now(), needed, decide)?;
-        crash_point::at(Point::Decided);
-        Ok(decided)
+    fn views(&self) -> Views<'_> {
+        self.state.views()
     }
 
-    /// `None` as long as there is nothing to keep.
-    pub(super) fn journal(&self) -> Option<&Journal> {
-        self.store.as_ref().map(|store| &store.journal)
-    }
-
-    pub(super) fn state_dir(&self) -> Option<&StateDir> {
-        self.store.as_ref().map(|store| &store.dir)
-    }
-
-    /// Another server may have made the folder since this one started.
+    /// Joins the other servers if one has created the folder since this one started.
     fn join_if_there(&mut self) {
-        if self.store.is_some() || !self.context.has_state() {
+        if self.state.records.is_open() || !self.state.context.has_state() {
             return;
         }
-        match self.open_store() {
+        match self.state.records.open() {
             Ok(()) => self.take_over(),
-            Err(error) => tracing::error!(%error, "could not open the state directory"),
+            Err(error) => tracing::error!(%error, "cannot open the state directory"),
         }
     }
 
-    fn make_state_dir(&mut self) -> Result<StateDir> {
-        self.open_store()?;
-        self.state_dir().cloned().ok_or(OrchestratorError::ShuttingDown)
-    }
-
-    /// What verifications of integrations left behind whose server is dead.
+    /// Removes the worktrees of verifications whose server is dead.
     fn remove_abandoned_verifications(&mut self) {
-        let Some(dir) = self.state_dir().cloned() else { return };
-        if !dir.verifications().exists() || self.taking_away.as_ref().is_some_and(|task| !task.is_finished()) {
+        let Some(dir) = self.state.records.dir().cloned() else { return };
+        if !dir.verifications().exists() || self.cleanup.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
-        self.taking_away = Some(self.runtime.spawn(prove::take_away_left(Arc::clone(&self.context), dir)));
-    }
-
-    /// Makes the folder, if need be, and joins the servers that use it.
-    fn open_store(&mut self) -> Result<()> {
-        if self.store.is_some() {
-            return Ok(());
-        }
-        let context = Arc::clone(&self.context);
-        refuse_prepared_state(&context)?;
-        let dir = StateDir::open(&context.state_root)?;
-        if let Some(repository) = &context.repository
-            && dir.root().starts_with(repository.root())
-        {
-            let excluded = repository.exclude(&format!("{}/", state_dir::NAME));
-            excluded.map_err(|error| match error {
-                RepositoryError::Exclude { path, source, .. } | RepositoryError::Lock { path, source } => {
-                    OrchestratorError::from(FileError::write(&path, source))
-                }
-                error => OrchestratorError::from(error),
-            })?;
-        }
-        former_state::set_aside(&context, &dir)?;
-        make_way_for_state_file(&dir)?;
-        if context.visitor {
-            // A one-shot client does not check for conflicts, so it uses the results that servers have written down.
-            self.collisions = Collisions::told(&SavedState::read(&dir.state_file()));
-        }
-        let lock = dir.server_lock(&context.server);
-        let lease = lease::take(&lock)?.ok_or(OrchestratorError::ShuttingDown)?;
-        let journal = Journal::open(&dir.journal(), context.server.clone())?;
-        let watch = watch(&dir.journal(), &self.mailbox);
-        self.store = Some(Store { dir, journal, _lease: lease, _watch: watch });
-        let joined = Entry::ServerJoined { boss: context.boss.clone(), directory: context.directory.clone() };
-        let result = self.transact(|_| (vec![joined], ()));
-        crash_point::at(Point::Joined);
-        if result.is_err() {
-            // To the others, what a server that never joined leases is nobody's.
-            self.store = None;
-        }
-        result
-    }
-
-    /// Somebody may have deleted it, or put something else in its place.
-    fn miss_state_file(&mut self) {
-        let Some(store) = &self.store else { return };
-        if state_file::is_there(&store.dir.state_file()) {
-            return;
-        }
-        match make_way_for_state_file(&store.dir) {
-            Ok(()) => self.state_file_due = self.state_file_due.or_else(|| Some(Instant::now())),
-            Err(error) => tracing::warn!(%error, "the state file cannot be written"),
-        }
+        let context = Arc::clone(&self.state.context);
+        self.cleanup = Some(self.runtime.spawn(verify::remove_abandoned(context, dir)));
     }
 
     fn write_state_file(&mut self) {
-        self.state_file_due = None;
-        let Some(store) = &self.store else { return };
-        if self.context.visitor && self.others_live(store) {
-            // They know what a visitor never looks at: which branches collide.
-            return;
-        }
-        let repository = self.context.repository.as_ref().map(|repository| repository.root());
-        let load = self.load();
-        let waits_for = |worker: &Worker| self.hold(&load, worker).map(|hold| hold.to_string());
-        // A one-shot client does not check for conflicts, so it keeps the results of the last server.
-        let told = if self.context.visitor { SavedState::read(&store.dir.state_file()) } else { SavedState::default() };
-        let told = told.by_worker();
-        let collides = |worker: &Worker| match told.get(&worker.id) {
-            Some(told) if told.status == worker.status.as_str() && worker.integrated.is_none() => {
-                (told.conflicts_with.clone(), told.conflicts_unchecked)
-            }
-            _ => (self.collisions_of(worker).into_iter().map(Conflict::from).collect(), self.unchecked_of(worker)),
-        };
-        let branch = integration_branch::checked_out_at_a_glance(&self.context);
-        let about = state_file::RepositoryInfo { repository, integration_branch: branch.as_deref() };
-        let content = state_file::project(store.journal.registry(), about, Timestamp::now(), waits_for, collides);
-        if let Err(error) = state_file::write(&store.dir.state_file(), &content) {
-            // The journal is complete. The file is written again when there is space.
-            tracing::warn!(%error, "could not write the state file");
-            self.state_file_due = Some(Instant::now() + LOOK_EVERY);
-        }
-    }
-
-    fn others_live(&self, store: &Store) -> bool {
-        let others = store
-            .journal
-            .registry()
-            .servers
-            .iter()
-            .filter(|(id, it)| **id != self.context.server && !it.boss.is_one_shot_client());
-        others.into_iter().any(|(id, _)| lease::is_held(&store.dir.server_lock(id)))
+        self.state_file.write(&self.state.records, &self.state.views());
     }
 
     fn record(&mut self, worker: &WorkerId, entry: Entry) -> Result<()> {
         let needed = Needed { names: vec![worker.to_string()], ..Needed::default() };
-        self.transact_with(&needed, |_| (vec![entry], ()))
+        self.state.records.transact_with(&needed, |_| (vec![entry], ()))
     }
-}
 
-/// Refuses a prepared state directory: an untrusted repository must not redirect writes or supply missions to start. A
-/// folder that the user named is accepted.
-fn refuse_prepared_state(context: &Context) -> Result<()> {
-    if context.settings.state_dir.is_some() {
-        return Ok(());
+    /// Returns the branch that this boss's workers recorded. An inherited boss whose workers have all settled starts
+    /// over, with `None`.
+    fn recorded_branch(&self, boss: &BossId) -> Option<String> {
+        let (registry, context) = (self.registry(), &self.state.context);
+        let is_inherited = context.anonymous && *boss == context.boss && !self.has_created;
+        let is_open = |worker: &Worker| worker.boss == *boss && !worker.status.is_settled();
+        let recorded = registry.integration_branches.get(boss).cloned();
+        recorded.filter(|_| !is_inherited || registry.workers().any(|worker| is_open(worker)))
     }
-    files::refuse_no_folder(&context.state_root)?;
-    let tracked = match &context.repository {
-        Some(repository) => repository.tracks(state_dir::NAME)?,
-        None => false,
-    };
-    match tracked {
-        true => Err(OrchestratorError::TrackedState { path: context.state_root.clone() }),
-        false => Ok(()),
-    }
-}
 
-fn make_way_for_state_file(dir: &StateDir) -> Result<()> {
-    if let Some(aside) = state_file::make_way(&dir.state_file(), Timestamp::now())? {
-        tracing::warn!(path = %aside.display(), "what lay in the state file's place was damaged or no file; it was set aside, and the state file is written anew from the journal");
+    fn knows_request(&self, request: &str) -> bool {
+        self.state.records.journal().is_some_and(|journal: &Journal| journal.knows_request(request))
     }
-    Ok(())
-}
-
-/// Notifies the actor when another server has appended. `None` if watching is not available, and then the regular check
-/// applies.
-fn watch(folder: &Path, mailbox: &mpsc::UnboundedSender<Ask>) -> Option<notify::RecommendedWatcher> {
-    let mailbox = mailbox.downgrade();
-    let on_event = move |event: notify::Result<notify::Event>| {
-        let written = event.is_ok_and(|event| event.kind.is_modify() || event.kind.is_create());
-        if let Some(mailbox) = mailbox.upgrade().filter(|_| written) {
-            let _ = mailbox.send(Ask::JournalChanged);
-        }
-    };
-    let mut watcher = notify::recommended_watcher(on_event).ok()?;
-    watcher.watch(folder, notify::RecursiveMode::NonRecursive).ok()?;
-    Some(watcher)
 }

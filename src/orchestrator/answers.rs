@@ -1,15 +1,15 @@
-//! What the handle's methods take and give: plain data, without the protocol's clothes.
+//! The arguments and answers of the facade: plain data, without the types of the protocol.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::budget;
+use super::budget::so_far;
 use super::error::OrchestratorError;
 use super::written::Written;
 use crate::attempt::status::LiveStatus;
@@ -72,7 +72,7 @@ impl WorkerView {
             sum.add(Spent::by(brief, &self.worker.settled[..at]));
         }
         if let Some(live) = &self.live {
-            sum.add(budget::so_far(&self.worker, live));
+            sum.add(so_far(&self.worker, live));
         }
         sum
     }
@@ -116,7 +116,7 @@ pub struct RacerView {
     pub worker_id: WorkerId,
     pub backend: BackendName,
     pub status: WorkerStatus,
-    /// Over all its attempts, so far; `None`: its CLI did not say.
+    /// The usage of all its attempts. `None` if its CLI did not report it.
     pub spent: Option<Usage>,
 }
 
@@ -139,9 +139,25 @@ pub struct Base {
 /// The answer to a batch, in its order.
 #[derive(Debug)]
 pub struct Creation {
-    pub results: Vec<Result<Created, OrchestratorError>>,
+    pub results: Vec<BatchItem>,
     /// The start of the workers. `None` if it could not be determined, such as outside a repository.
     pub base: Option<Base>,
+    /// The view of the worker of a [`BatchKind::Single`], if it was created.
+    pub view: Option<WorkerView>,
+}
+
+/// The answer to one mission of a batch.
+pub type BatchItem = Result<Created, OrchestratorError>;
+
+/// The relation between the missions of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchKind {
+    /// One mission, answered with the view of its worker.
+    Single,
+    /// Missions that are registered independently.
+    Independent,
+    /// One task for several workers, registered all or none: see [`crate::mission::race`].
+    Race,
 }
 
 #[derive(Debug, Clone)]
@@ -173,11 +189,11 @@ pub struct WaitAnswer {
     pub already_reported: Vec<WorkerView>,
     pub still_running: Vec<WorkerView>,
     pub queued: usize,
-    /// What the queued ones wait for, each reason once and with how many it holds up.
+    /// The reasons of the queued workers, each once and with the number of workers.
     pub waits_for: Option<String>,
-    /// Settlements that did not fit and come with the next wait.
+    /// Number of settlements that did not fit. The next wait reports them.
     pub more: usize,
-    /// By all workers of this boss, as far as the CLIs tell.
+    /// The usage of all workers of this boss, as far as the CLIs report it.
     pub spent: Spent,
 }
 
@@ -191,57 +207,57 @@ pub enum Scope {
 
 #[derive(Debug, Clone)]
 pub struct ListAnswer {
-    /// In order of creation, newest last; of the asked-for statuses only.
+    /// The workers with the requested statuses, in order of creation.
     pub workers: Vec<WorkerView>,
     /// Workers of other bosses that `mine` leaves out.
     pub others: usize,
-    /// Settled long ago, of all bosses: found by name, and not among `workers`.
+    /// Number of workers of all bosses in the history. They are found by name, and are not among `workers`.
     pub in_history: usize,
-    /// By all workers of this boss, as far as the CLIs tell.
+    /// The usage of all workers of this boss, as far as the CLIs report it.
     pub spent: Spent,
 }
 
-/// What a list is to show of the workers that it counts.
+/// The selection of one page. All workers in scope are counted.
 pub struct PageRequest {
     pub scope: Scope,
-    pub shows: Box<dyn Fn(&Glance<'_>) -> bool + Send>,
+    pub shows: Box<dyn Fn(&Summary<'_>) -> bool + Send>,
     pub limit: usize,
 }
 
-/// What is known of a worker without a closer look.
-pub struct Glance<'a> {
+/// The facts by which a page selects workers. They are cheap to determine.
+pub struct Summary<'a> {
     pub worker: &'a Worker,
-    /// Its task waits for the boss.
+    /// True if its task waits for the boss.
     pub blocked: bool,
     pub stalled: bool,
 }
 
 #[derive(Debug, Clone)]
 pub struct ListPage {
-    /// The newest first, as many as were asked for.
+    /// The newest first, up to the limit.
     pub workers: Vec<WorkerView>,
-    /// How many would be shown without the limit.
+    /// Number of workers that would be shown without the limit.
     pub matching: usize,
-    /// Of all in this scope, and whether their tasks wait for the boss.
+    /// The status of each worker in scope, and whether its task waits for the boss.
     pub statuses: Vec<(WorkerStatus, bool)>,
-    /// As in [`ListAnswer`].
+    /// Counts as in [`ListAnswer`].
     pub others: usize,
     pub in_history: usize,
     pub spent: Spent,
 }
 
-/// What to look up beside the worker itself.
+/// The parts to return beside the worker itself.
 #[derive(Debug, Clone, Default)]
 pub struct Include {
     pub log: bool,
     pub diff: bool,
     pub messages: bool,
     pub attempts: bool,
-    /// Newest events to give.
+    /// Maximum number of events. The newest are returned.
     pub log_lines: usize,
     /// Byte offset into the diff.
     pub diff_offset: usize,
-    /// Most bytes of diff to give.
+    /// Maximum number of bytes of diff.
     pub diff_bytes: usize,
 }
 
@@ -267,7 +283,7 @@ pub struct LoggedEvent {
 #[derive(Debug, Clone)]
 pub struct DiffPage {
     pub text: String,
-    /// Where the next page begins, if there is one.
+    /// The offset of the next page, if there is one.
     pub next_offset: Option<usize>,
 }
 
@@ -281,11 +297,11 @@ pub struct MessageAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageDelivery {
-    /// Handed to the running CLI, or on the way there.
+    /// Sent to the running CLI.
     Live,
-    /// Heard at the end of the turn, or when the worker starts.
+    /// Delivered at the end of the turn, or when the worker starts.
     Queued,
-    /// It opened the next attempt.
+    /// Part of the next attempt, which it has queued.
     NextAttempt,
 }
 
@@ -368,7 +384,7 @@ pub struct RemovedWorktree {
     pub branch: Option<String>,
     pub branch_deleted: bool,
     pub salvage_ref: Option<String>,
-    /// What did not go as asked although it is gone.
+    /// A part of the request that failed although the worktree is removed.
     pub note: Option<String>,
 }
 
@@ -390,7 +406,7 @@ pub enum IntegrationStrategy {
 #[derive(Debug, Clone)]
 pub enum IntegrationSource {
     Worker(String),
-    /// One after another; one that cannot come in is left out.
+    /// Several workers, in order. One that cannot be integrated is left out.
     Train(Vec<String>),
     Branch(String),
 }
@@ -499,19 +515,40 @@ pub struct BackendView {
     pub backend: BackendName,
     pub installed: bool,
     pub version: Option<String>,
-    /// Where it is another version than the one that was tested: what that means.
+    /// The consequence of a version that was not tested.
     pub untested: Option<String>,
     pub path: Option<PathBuf>,
-    /// `None`: it cannot be told without spending.
+    /// `None` if it cannot be determined without spending.
     pub authenticated: Option<bool>,
     pub how_to_fix: Option<String>,
     pub models: Vec<String>,
     pub running: usize,
     pub queued: usize,
     pub limit: usize,
-    /// What the first of the queued ones waits for.
+    /// The reason why the first queued worker waits.
     pub waits_for: Option<String>,
     /// Time before which no new worker of it starts, unless it recovers earlier. Its login was lost, or it accepts no
     /// work now.
     pub held_until: Option<Timestamp>,
+}
+
+/// The workers of a backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub running: usize,
+    pub queued: usize,
+    /// The reason why the first queued worker waits.
+    pub waits_for: Option<String>,
+    /// Time before which no new worker of it starts, unless it recovers earlier.
+    pub held_until: Option<Timestamp>,
+    /// True if it is in backoff since its login was lost.
+    pub login_lost: bool,
+}
+
+/// The evidence of a login. It changes when the user logs in again after a login was lost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Login {
+    pub answer: Option<bool>,
+    /// Modification time and length of each file that a login leaves.
+    pub(super) files: Vec<Option<(SystemTime, u64)>>,
 }

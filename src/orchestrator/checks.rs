@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::answers::Base;
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::{handle, integration_branch, probe, worktree_places};
+use super::{blocking, integration_branch, probe, worktree_places};
 use crate::git::{self, Repository};
 use crate::mission::create::{Draft, DraftPlace};
 use crate::mission::id::{BackendName, TaskId, WorkerId};
@@ -32,7 +32,7 @@ pub(super) async fn check_all(
     let total = drafts.len();
     let is_known = move |draft: &Draft| draft.request_id.as_ref().is_some_and(|request| known.contains(request));
     let (inner, was_there) = (Arc::clone(&context), is_known.clone());
-    let checked = handle::blocking(move || {
+    let checked = blocking::blocking(move || {
         let start = integration_branch::determine(&inner, recorded).map_err(Arc::new);
         let mut checks = Checks {
             context: &inner,
@@ -126,8 +126,8 @@ impl Checks<'_> {
     }
 
     fn program(&mut self, backend: &BackendName) -> Result<()> {
-        let look = || probe::find_program(self.context, backend).map(drop).map_err(Arc::new);
-        Ok(self.programs.entry(backend.clone()).or_insert_with(look).clone()?)
+        let find = || probe::find_program(self.context, backend).map(drop).map_err(Arc::new);
+        Ok(self.programs.entry(backend.clone()).or_insert_with(find).clone()?)
     }
 
     /// Checks a worktree request. Returns the commit that it would start from now.

@@ -11,17 +11,16 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::error::OrchestratorError;
-use super::handle::Startup;
-use super::jobs::Jobs;
-use super::merged::MergedLook;
+use super::merged::MergedCache;
 use super::place::{refuse_moved, state_root};
-use super::shared_look::SharedLook;
+use super::single_flight::SingleFlight;
 use super::worktree_places::{self, Around};
 use crate::attempt::state_dir;
 use crate::backend::Backends;
 use crate::config::Settings;
 use crate::git::{self, Fingerprint, Repository};
-use crate::mission::admission::Limits;
+use crate::mission::admission::{Floors, Limits};
+use crate::mission::budget::Budget;
 use crate::mission::id::{BackendName, BossId, ServerId};
 use crate::process::{self, Program};
 
@@ -29,6 +28,18 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 
 /// Time for which a backend that was logged in is not checked again.
 const READY_FOR: Duration = Duration::from_secs(300);
+
+/// The place and the boss of a server that starts.
+#[derive(Debug, Clone)]
+pub struct Startup {
+    pub settings: Settings,
+    /// The directory that the client started the server in.
+    pub directory: PathBuf,
+    /// `None` if the client names no session. The directory then stands for the boss.
+    pub boss: Option<BossId>,
+    /// Our own program, to start supervisors with.
+    pub program: PathBuf,
+}
 
 /// The constants of a running server, and its caches.
 pub struct Context {
@@ -42,7 +53,7 @@ pub struct Context {
     pub server: ServerId,
     /// True for a one-shot client: it takes over nothing, and owns the leases of what it began until another server
     /// takes over.
-    pub visitor: bool,
+    pub is_one_shot: bool,
     pub repository: Option<Repository>,
     /// The root of the working tree that contains `directory`. `None` outside any.
     tree: Option<PathBuf>,
@@ -50,17 +61,22 @@ pub struct Context {
     pub limits: Limits,
     /// Number of workers that this server is nested in: 0 if a user's CLI has started it.
     pub depth: u32,
+    pub(super) caches: Caches,
+}
+
+/// Answers of git and of CLIs that hold for a while. All other fields of a context are constants.
+#[derive(Default)]
+pub(super) struct Caches {
     /// Time at which each backend was last found ready.
     ready: Mutex<HashMap<BackendName, Instant>>,
-    pub(super) main_checkout: SharedLook<Fingerprint>,
+    pub main_checkout: SingleFlight<Fingerprint>,
     /// True if git has found the identity of the committer.
     has_identity: AtomicBool,
-    pub(super) jobs: Jobs,
-    pub(super) merged: MergedLook,
+    pub merged: MergedCache,
 }
 
 impl Context {
-    pub(super) fn new(startup: Startup, backends: Backends, visitor: bool) -> Result<Self> {
+    pub(super) fn new(startup: Startup, backends: Backends, is_one_shot: bool) -> Result<Self> {
         let Startup { settings, directory, boss, program } = startup;
         let directory = directory.canonicalize().unwrap_or(directory);
         let repository = Repository::discover(&directory)?;
@@ -69,12 +85,12 @@ impl Context {
         require_text(&directory)?;
         require_text(&state_root)?;
         let server = ServerId::from(format!("s-{}", Uuid::new_v4().simple()));
-        let anonymous = boss.is_none() && !visitor;
-        let boss = boss.unwrap_or_else(|| match visitor {
+        let anonymous = boss.is_none() && !is_one_shot;
+        let boss = boss.unwrap_or_else(|| match is_one_shot {
             true => BossId::one_shot_client(&server),
             false => BossId::anonymous(&server),
         });
-        let limits = super::schedule::limits(&settings);
+        let limits = limits(&settings);
         let depth = process::inherited_tag().map_or(0, |tag| process::depth_of(&tag));
         Ok(Self {
             settings,
@@ -84,17 +100,13 @@ impl Context {
             boss,
             anonymous,
             server,
-            visitor,
+            is_one_shot,
             repository,
             tree,
             state_root,
             limits,
             depth,
-            ready: Mutex::default(),
-            main_checkout: SharedLook::default(),
-            has_identity: AtomicBool::new(false),
-            jobs: Jobs::default(),
-            merged: MergedLook::default(),
+            caches: Caches::default(),
         })
     }
 }
@@ -158,24 +170,24 @@ impl Context {
 
     /// Returns whether the backend was found ready a short while ago.
     pub(super) fn was_ready(&self, backend: &BackendName) -> bool {
-        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = self.caches.ready.lock().unwrap_or_else(PoisonError::into_inner);
         ready.get(backend).is_some_and(|at| at.elapsed() < READY_FOR)
     }
 
     pub(super) fn note_ready(&self, backend: BackendName) {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(backend, Instant::now());
+        self.caches.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(backend, Instant::now());
     }
 
     /// Notes that the backend was not ready after all.
     pub(super) fn forget_ready(&self, backend: &BackendName) {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).remove(backend);
+        self.caches.ready.lock().unwrap_or_else(PoisonError::into_inner).remove(backend);
     }
 
     /// Refuses where git does not know who commits. Only a yes is remembered.
     pub(super) fn require_identity(&self) -> Result<()> {
-        if !self.has_identity.load(Ordering::Relaxed) {
+        if !self.caches.has_identity.load(Ordering::Relaxed) {
             self.repository()?.identity()?;
-            self.has_identity.store(true, Ordering::Relaxed);
+            self.caches.has_identity.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -186,4 +198,30 @@ impl Context {
         refuse_moved(repository.root())?;
         Ok(repository)
     }
+}
+
+/// Number of files that the server must be able to open beside those of workers that start: journal, clients, git.
+const MIN_FREE_FILES: u64 = 24;
+
+/// Returns the limits on workers. The default is one for each GiB of memory: a CLI takes 0.2 to 0.6 GiB, and builds and
+/// tests take the rest.
+pub(super) fn limits(settings: &Settings) -> Limits {
+    let gib = crate::process::total_memory_bytes().unwrap_or_default() >> 30;
+    // 0 is a choice too: nothing starts, and all stays queued.
+    let total = settings.max_workers.unwrap_or((gib as usize).clamp(2, 16));
+    let per_backend = settings
+        .backends
+        .iter()
+        .filter_map(|(name, backend)| Some((BackendName::from(name.clone()), backend.max_workers?)))
+        .collect::<HashMap<_, _>>();
+    let floors = Floors {
+        memory_mib: settings.min_free_memory_mib,
+        disk_mib: settings.min_free_disk_mib,
+        processes: settings.min_free_processes,
+        files: MIN_FREE_FILES,
+    };
+    let boss = &settings.boss;
+    let (max_cost_usd, max_tokens) = (boss.max_cost_usd, boss.max_tokens);
+    let budget = Budget { max_cost_usd, max_tokens, timeout_minutes: boss.timeout_minutes };
+    Limits { total, per_backend, floors, budget }
 }

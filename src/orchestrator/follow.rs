@@ -9,9 +9,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
-use super::handle::blocking;
-use super::mail::{Ask, News};
-use super::settle;
+use super::blocking::blocking;
+use super::mailbox::{Ask, Report};
+use super::outcomes;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::facts;
 use crate::attempt::sockets::folder_beside;
@@ -45,9 +45,9 @@ impl Reporter {
         Self { mailbox, worker: worker.id.clone(), attempt: worker.attempt }
     }
 
-    pub fn tell(&self, news: News) {
+    pub fn send(&self, report: Report) {
         // Without an actor the server is going; the next one finds the files.
-        let _ = self.mailbox.send(Ask::Told { worker: self.worker.clone(), attempt: self.attempt, news });
+        let _ = self.mailbox.send(Ask::Reported { worker: self.worker.clone(), attempt: self.attempt, report });
     }
 }
 
@@ -55,16 +55,16 @@ impl Reporter {
 pub(super) async fn follow(attempt: AttemptDir, worker: Arc<Worker>, reporter: Reporter) {
     loop {
         match attempt.outcome() {
-            Ok(Some(outcome)) => return reporter.tell(News::Ended(Box::new(outcome))),
+            Ok(Some(outcome)) => return reporter.send(Report::Ended(Box::new(outcome))),
             Ok(None) => {}
-            Err(error) => return reporter.tell(News::OutOfSight { why: with_hints(&error) }),
+            Err(error) => return reporter.send(Report::OutOfSight { why: with_hints(&error) }),
         }
         if !lease::is_held(&attempt.lock()) {
-            match who_has_it(&attempt) {
-                Ok(Holder::Nobody(inbox_entries)) => return reporter.tell(News::NeverBegan { inbox_entries }),
+            match holder_of(&attempt) {
+                Ok(Holder::None(inbox_entries)) => return reporter.send(Report::NeverBegan { inbox_entries }),
                 Ok(Holder::Dead) => return report_loss(&attempt, &worker, &reporter).await,
                 Ok(Holder::Lives) => continue,
-                Err(error) => return reporter.tell(News::OutOfSight { why: with_hints(&error) }),
+                Err(error) => return reporter.send(Report::OutOfSight { why: with_hints(&error) }),
             }
         }
         match connect(&attempt).await {
@@ -90,7 +90,7 @@ async fn listen(stream: UnixStream, reporter: &Reporter) {
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         match serde_json::from_str(&line) {
-            Ok(FromSupervisor::Status { status }) => reporter.tell(News::Status(status)),
+            Ok(FromSupervisor::Status { status }) => reporter.send(Report::Status(status)),
             Ok(FromSupervisor::Settled) => return,
             Err(error) => tracing::warn!(%error, "a supervisor said something that makes no sense"),
         }
@@ -99,42 +99,42 @@ async fn listen(stream: UnixStream, reporter: &Reporter) {
 
 fn report_status_file(attempt: &AttemptDir, reporter: &Reporter) {
     if let Ok(Some(status)) = files::read_json::<LiveStatus>(&attempt.status()) {
-        reporter.tell(News::Status(Box::new(status)));
+        reporter.send(Report::Status(Box::new(status)));
     }
 }
 
 enum Holder {
-    /// Nobody, and by our claim nobody ever will; with what was posted to it.
-    Nobody(Vec<InboxEntry>),
+    /// No supervisor, and by our claim none ever will be. With the entries of its inbox.
+    None(Vec<InboxEntry>),
     /// A supervisor that died.
     Dead,
     /// A supervisor that took it a moment ago, or that has just written its record.
     Lives,
 }
 
-/// Whose an attempt is whose lock was seen free. A supervisor takes the lock before the claim and keeps it to its end,
-/// so a claim of one whose lock is free is that of a dead one.
-fn who_has_it(attempt: &AttemptDir) -> Result<Holder, FileError> {
+/// Returns the holder of an attempt whose lock was free. A supervisor takes the lock before the claim and keeps it to its
+/// end, so a claim with a free lock belongs to a dead supervisor.
+fn holder_of(attempt: &AttemptDir) -> Result<Holder, FileError> {
     if attempt.fence()? {
-        return Ok(Holder::Nobody(attempt.close_inbox_unread()?));
+        return Ok(Holder::None(attempt.close_inbox_unread()?));
     }
     let gone = !lease::is_held(&attempt.lock()) && attempt.outcome()?.is_none();
     Ok(if gone { Holder::Dead } else { Holder::Lives })
 }
 
-/// Whatever it started is ended, and the end is `lost`.
+/// Ends what the dead supervisor has started, and reports the end as lost.
 async fn report_loss(attempt: &AttemptDir, worker: &Worker, reporter: &Reporter) {
     let outcome = clean_up_after(attempt, worker).await;
     crash_point::at(Point::LossCleanedUp);
     let settled = attempt.settle(&outcome);
     crash_point::at(Point::LossRecorded);
     match settled {
-        Ok(true) => reporter.tell(News::Ended(Box::new(outcome))),
+        Ok(true) => reporter.send(Report::Ended(Box::new(outcome))),
         Ok(false) => match attempt.outcome() {
-            Ok(Some(outcome)) => reporter.tell(News::Ended(Box::new(outcome))),
-            _ => reporter.tell(News::OutOfSight { why: "the outcome record cannot be read".to_owned() }),
+            Ok(Some(outcome)) => reporter.send(Report::Ended(Box::new(outcome))),
+            _ => reporter.send(Report::OutOfSight { why: "the outcome record cannot be read".to_owned() }),
         },
-        Err(error) => reporter.tell(News::OutOfSight { why: with_hints(&error) }),
+        Err(error) => reporter.send(Report::OutOfSight { why: with_hints(&error) }),
     }
 }
 
@@ -188,7 +188,7 @@ async fn clean_up_after(attempt: &AttemptDir, worker: &Worker) -> Outcome {
         // The cancellation has taken effect, although the supervisor died before it could record it.
         status: if called_off.is_some() { Ending::Cancelled } else { Ending::Lost },
         run,
-        verification: settle::skipped(worker),
+        verification: outcomes::skipped(worker),
         likely_cause: None,
         changes,
         cleanup,

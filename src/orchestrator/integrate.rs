@@ -4,13 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::actor_handle::ActorHandle;
 use super::answers::*;
+use super::blocking::blocking;
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::handle::{Orchestrator, blocking};
-use super::jobs::Joined;
-use super::mail::Ask;
-use super::train::{self, Order, Source};
+use super::jobs::{Joined, Order, Source};
+use super::mailbox::Ask;
+use super::train;
 use super::{configuration, integration_branch, merged, not_included, worktrees};
 use crate::git::merged::Merged;
 use crate::git::{self, IntegrateError, Repository, Strategy};
@@ -23,19 +24,19 @@ use crate::mission::spec::Place;
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
 pub(super) async fn integrate(
-    orchestrator: &Orchestrator,
+    actor: &ActorHandle,
     boss: &BossId,
     request: IntegrationRequest,
 ) -> Result<IntegrationAnswer> {
-    let context = orchestrator.shared();
-    let (order, left_out, workers) = read(orchestrator, boss, &request).await?;
+    let context = Arc::clone(&actor.context);
+    let (order, left_out, workers) = read(actor, boss, &request).await?;
     let (inner, repository) = (Arc::clone(&context), order.repository.clone());
     blocking(move || configuration::check(&inner, &repository)).await?;
     let own_worktree = matches!(workers.as_slice(), [one] if matches!(one.mission.place, Place::Worktree { .. }));
     let (inner, repository, sources) = (Arc::clone(&context), order.repository.clone(), order.sources.clone());
     let not_included = blocking(move || Ok(not_included::of_sources(&inner, &repository, &sources, &workers)));
     // Runs in parallel: both mostly start git, and neither changes what the other reads.
-    let (answer, not_included) = tokio::join!(carry_out(orchestrator, &request, order, left_out), not_included);
+    let (answer, not_included) = tokio::join!(carry_out(actor, &request, order, left_out), not_included);
     Ok(with_not_included(IntegrationAnswer { own_worktree, ..answer? }, not_included?))
 }
 
@@ -52,21 +53,20 @@ fn with_not_included(answer: IntegrationAnswer, not_included: Vec<(String, NotOn
 }
 
 async fn carry_out(
-    orchestrator: &Orchestrator,
+    actor: &ActorHandle,
     request: &IntegrationRequest,
     order: Order,
     left_out: Vec<(String, String)>,
 ) -> Result<IntegrationAnswer> {
-    let context = orchestrator.shared();
     if request.dry_run {
-        let mut answer = train::try_out(orchestrator, &order, left_out).await?;
-        answer.notes.extend(foretold(orchestrator, &order).await?);
+        let mut answer = train::try_out(actor, &order, left_out).await?;
+        answer.notes.extend(foretold(actor, &order).await?);
         return Ok(answer);
     }
     let (repository, into) = (order.repository.clone(), order.into.clone());
     let target = blocking(move || Ok(git::integrate::tip(&repository, &into).ok())).await?;
-    let begin = |teller| train::run(orchestrator.clone(), order.clone(), left_out, teller);
-    match context.jobs.join(&order, target.as_deref(), request.patience, begin).await {
+    let begin = |progress| train::run(actor.clone(), order.clone(), left_out, progress);
+    match actor.jobs.join(&order, target.as_deref(), request.patience, begin).await {
         Joined::Done(answer) => *answer,
         Joined::Running(doing) => Ok(running(&order, doing)),
     }
@@ -74,10 +74,10 @@ async fn carry_out(
 
 /// Returns notes on known conflicts with workers that are not part of the order. They will conflict when they are
 /// merged later.
-async fn foretold(orchestrator: &Orchestrator, order: &Order) -> Result<Vec<String>> {
+async fn foretold(actor: &ActorHandle, order: &Order) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     for worker in order.sources.iter().filter_map(|source| source.worker.as_ref()) {
-        let view = orchestrator.get(worker.as_str()).await?;
+        let view = actor.get(worker.as_str()).await?;
         let is_in = |id: &str| order.sources.iter().any(|it| it.worker.as_ref().is_some_and(|it| it.as_str() == id));
         let others = view.collisions.iter().filter(|it| !it.is_integration_branch && !is_in(&it.with));
         let named: Vec<String> = others.map(|it| format!("{} in {}", it.with, it.paths.join(", "))).collect();
@@ -100,7 +100,7 @@ fn running(order: &Order, doing: String) -> IntegrationAnswer {
 /// Reads a request. Returns the order, the workers that cannot be part of it with the reason, and the named workers. A
 /// single worker that cannot be integrated is an error.
 async fn read(
-    orchestrator: &Orchestrator,
+    actor: &ActorHandle,
     boss: &BossId,
     request: &IntegrationRequest,
 ) -> Result<(Order, Vec<(String, String)>, Vec<Arc<Worker>>)> {
@@ -112,11 +112,11 @@ async fn read(
     let mut workers = Vec::new();
     let mut targets = Vec::new();
     for name in names {
-        let lookup = orchestrator.ask(|reply| Ask::Lookup { name: Some(name.clone()), reply }).await??;
+        let lookup = actor.ask(|reply| Ask::Lookup { name: Some(name.clone()), reply }).await??;
         let unknown = || OrchestratorError::NoWorkers { name: name.clone() };
         let worker = lookup.worker.ok_or_else(unknown)?;
         // A one-shot client acts for the user, who may integrate the work of any boss.
-        if worker.boss != *boss && !orchestrator.visits() {
+        if worker.boss != *boss && !actor.context.is_one_shot {
             return Err(OrchestratorError::NotYours { name: worker.id.to_string(), what: "integrate" });
         }
         note(&mut targets, &worker, lookup.integration_branch);
@@ -126,14 +126,14 @@ async fn read(
     }
     let boss = boss.clone();
     let recorded = match workers.is_empty() {
-        true => orchestrator.ask(|reply| Ask::RecordedBranch { boss, reply }).await?,
+        true => actor.ask(|reply| Ask::RecordedBranch { boss, reply }).await?,
         false => only_target(&targets, request.into.is_some())?,
     };
     let all = match workers.is_empty() {
-        true => orchestrator.ask(|reply| Ask::Lookup { name: None, reply }).await??.all,
+        true => actor.ask(|reply| Ask::Lookup { name: None, reply }).await??.all,
         false => Vec::new(),
     };
-    let (context, request) = (orchestrator.shared(), request.clone());
+    let (context, request) = (Arc::clone(&actor.context), request.clone());
     blocking(move || {
         let (order, left_out) = order(&context, &request, recorded, &workers, &all)?;
         Ok((order, left_out, workers))
@@ -175,7 +175,7 @@ fn order(
     let mut left_out = Vec::new();
     let mut sources = Vec::new();
     let repository = match (&request.repo_path, workers.first()) {
-        (None, Some(worker)) => repository_of(context, worker)?,
+        (None, Some(worker)) => worktrees::repository_of(context, worker)?,
         (named, _) => worktrees::repository(context, named.as_deref())?,
     };
     if let IntegrationSource::Branch(branch) = &request.source {
@@ -184,7 +184,8 @@ fn order(
             .map_err(|error| elsewhere(context, &repository, all, branch, error))?;
         let message = format!("Merge branch '{branch}'");
         let is_its = |worker: &&Arc<Worker>| {
-            worker.branch() == Some(branch) && repository_of(context, worker).is_ok_and(|it| it == repository)
+            worker.branch() == Some(branch)
+                && worktrees::repository_of(context, worker).is_ok_and(|it| it == repository)
         };
         let made_by = all.iter().rev().find(is_its).map(|worker| worker.id.clone());
         sources.push(Source { worker: None, made_by, branch: branch.to_owned(), tip, message, note: None });
@@ -230,23 +231,6 @@ fn directory(context: &Context, workers: &[Arc<Worker>]) -> Option<PathBuf> {
     }
 }
 
-/// Returns the repository that holds a worker's work: the recorded one, or else the one around its directory, or else
-/// that of this state directory.
-pub(super) fn repository_of(context: &Context, worker: &Worker) -> Result<Repository> {
-    if let Some(root) = &worker.repository {
-        let found = if root.exists() { Repository::discover(root)? } else { None };
-        let gone = || OrchestratorError::RepositoryGone { worker: worker.id.to_string(), path: root.clone() };
-        return found.ok_or_else(gone);
-    }
-    if let Place::Directory { path } = &worker.mission.place
-        && path.exists()
-        && let Some(found) = Repository::discover(path)?
-    {
-        return Ok(found);
-    }
-    context.repository().cloned()
-}
-
 /// Improves the error for an unknown branch if a worker in another repository owns that branch.
 fn elsewhere(
     context: &Context,
@@ -256,7 +240,7 @@ fn elsewhere(
     error: IntegrateError,
 ) -> OrchestratorError {
     let is_its = |worker: &&Arc<Worker>| worker.branch() == Some(branch);
-    let with_place = |worker: &Arc<Worker>| Some((worker.clone(), repository_of(context, worker).ok()?));
+    let with_place = |worker: &Arc<Worker>| Some((worker.clone(), worktrees::repository_of(context, worker).ok()?));
     let mut others = all.iter().rev().filter(is_its).filter_map(with_place);
     let other = others.find(|(_, other)| other != repository);
     match (&error, other) {
@@ -271,7 +255,7 @@ fn elsewhere(
 
 fn source(context: &Context, repository: &Repository, worker: &Worker, into: Option<&str>) -> Result<Source> {
     check(worker)?;
-    let own = repository_of(context, worker)?;
+    let own = worktrees::repository_of(context, worker)?;
     if own != *repository {
         return Err(OrchestratorError::WorkElsewhere {
             worker: worker.id.to_string(),

@@ -2,31 +2,11 @@
 //! server's working tree when it creates its first worker. Each worker records it. The setting takes precedence over
 //! both.
 
-use super::actor::Actor;
 use super::answers::Base;
 use super::context::Context;
 use super::error::OrchestratorError;
 use crate::git::{self, Repository, RepositoryError, names};
-use crate::mission::id::BossId;
 use crate::mission::registry::Worker;
-
-impl Actor {
-    /// Returns the branch that this boss's workers recorded. An inherited boss whose workers have all settled starts
-    /// over, with `None`.
-    pub(super) fn recorded_branch(&self, boss: &BossId) -> Option<String> {
-        let registry = self.registry();
-        let is_inherited = self.context.anonymous && *boss == self.context.boss && !self.has_created;
-        let is_open = |worker: &Worker| worker.boss == *boss && !worker.status.is_settled();
-        let recorded = registry.integration_branches.get(boss).cloned();
-        recorded.filter(|_| !is_inherited || registry.workers().any(|worker| is_open(worker)))
-    }
-
-    /// See [`of_worker`].
-    pub(super) fn branch_of(&self, worker: &Worker) -> Option<String> {
-        let set = self.context.settings.integration_branch.as_deref();
-        of_worker(set, Some(worker))
-    }
-}
 
 /// Returns the branch that a worker's work starts from and is merged into: the one that is set, or else the worker's
 /// own. `None` if there is none.

@@ -3,6 +3,7 @@
 //! server was either landed and recorded, or not begun.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,15 +13,53 @@ use tokio::time::Instant;
 
 use super::answers::IntegrationAnswer;
 use super::error::OrchestratorError;
-use super::train::Order;
-use crate::git::Repository;
+use crate::git::{Repository, Strategy};
+use crate::mission::id::WorkerId;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 /// The answer, and the commit of the target branch at that time. The answer is stale once the target branch has moved.
 pub(super) type Done = (std::result::Result<IntegrationAnswer, Arc<OrchestratorError>>, Option<String>);
 
+/// A requested integration. Equal orders are the same job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Order {
+    pub repository: Repository,
+    pub sources: Vec<Source>,
+    pub into: String,
+    pub strategy: Strategy,
+    pub verify_command: Option<String>,
+    /// The subfolder in which the command runs.
+    pub directory: Option<PathBuf>,
+    pub push: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    pub worker: Option<WorkerId>,
+    /// The worker that owns the branch, if the branch was requested by name.
+    pub made_by: Option<WorkerId>,
+    pub branch: String,
+    /// The commit of the branch when it was requested.
+    pub tip: String,
+    /// The message of the merge or squash commit.
+    pub message: String,
+    /// A note for the boss who integrates it.
+    pub note: Option<String>,
+}
+
+impl Source {
+    pub fn name(&self) -> String {
+        self.worker.as_ref().map_or_else(|| self.branch.clone(), ToString::to_string)
+    }
+
+    /// Returns the worker that owns the branch, however it was requested.
+    pub fn by(&self) -> Option<&WorkerId> {
+        self.worker.as_ref().or(self.made_by.as_ref())
+    }
+}
+
 /// The branch queue: a lock that is held while one integration into a branch runs.
-pub(super) type Lane = Arc<tokio::sync::Mutex<()>>;
+pub(super) type BranchQueue = Arc<tokio::sync::Mutex<()>>;
 
 /// Number of jobs above which finished ones are dropped, even if no caller has fetched the answer.
 const MOST_UNFETCHED: usize = 64;
@@ -29,17 +68,17 @@ const MOST_UNFETCHED: usize = 64;
 pub(super) struct Jobs {
     jobs: Mutex<HashMap<Order, Job>>,
     /// Branch queues, by repository and target branch.
-    lanes: Mutex<HashMap<(Repository, String), Lane>>,
+    queues: Mutex<HashMap<(Repository, String), BranchQueue>>,
 }
 
 #[derive(Clone)]
 struct Job {
-    news: watch::Receiver<News>,
+    state: watch::Receiver<JobState>,
     task: AbortHandle,
 }
 
 #[derive(Clone)]
-struct News {
+struct JobState {
     doing: String,
     since: Instant,
     done: Option<Arc<Done>>,
@@ -47,11 +86,11 @@ struct News {
 
 /// A handle by which a job reports its progress.
 #[derive(Clone)]
-pub(super) struct Teller(watch::Sender<News>);
+pub(super) struct Progress(watch::Sender<JobState>);
 
-impl Teller {
+impl Progress {
     pub fn doing(&self, what: String) {
-        self.0.send_modify(|news| (news.doing, news.since) = (what, Instant::now()));
+        self.0.send_modify(|state| (state.doing, state.since) = (what, Instant::now()));
     }
 }
 
@@ -63,9 +102,9 @@ pub(super) enum Joined {
 }
 
 impl Jobs {
-    pub fn lane(&self, repository: &Repository, branch: &str) -> Lane {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(lanes.entry((repository.clone(), branch.to_owned())).or_default())
+    pub fn branch_queue(&self, repository: &Repository, branch: &str) -> BranchQueue {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(queues.entry((repository.clone(), branch.to_owned())).or_default())
     }
 
     /// Joins the job of this order, or starts it. `target` is the current commit of the branch. Dropping the future
@@ -75,21 +114,21 @@ impl Jobs {
         order: &Order,
         target: Option<&str>,
         patience: Option<Duration>,
-        begin: impl FnOnce(Teller) -> F,
+        begin: impl FnOnce(Progress) -> F,
     ) -> Joined
     where
         F: Future<Output = Done> + Send + 'static,
     {
-        let mut news = self.find_or_begin(order, target, begin);
+        let mut state = self.find_or_begin(order, target, begin);
         let until_done = async {
-            let done = news.wait_for(|news| news.done.is_some()).await;
-            done.ok().and_then(|news| news.done.clone())
+            let done = state.wait_for(|state| state.done.is_some()).await;
+            done.ok().and_then(|state| state.done.clone())
         };
         let done = match patience {
             None => Ok(until_done.await),
             Some(patience) => tokio::time::timeout(patience, until_done).await,
         };
-        let Ok(done) = done else { return Joined::Running(news.borrow().doing.clone()) };
+        let Ok(done) = done else { return Joined::Running(state.borrow().doing.clone()) };
         self.forget(order, done.as_ref());
         Joined::Done(Box::new(match done {
             Some(done) => done.0.clone().map_err(OrchestratorError::from),
@@ -101,38 +140,38 @@ impl Jobs {
         &self,
         order: &Order,
         target: Option<&str>,
-        begin: impl FnOnce(Teller) -> F,
-    ) -> watch::Receiver<News>
+        begin: impl FnOnce(Progress) -> F,
+    ) -> watch::Receiver<JobState>
     where
         F: Future<Output = Done> + Send + 'static,
     {
         let mut jobs = self.jobs();
         if let Some(job) = jobs.get(order) {
-            let news = job.news.borrow();
-            // One that panicked or was ended has told nothing and never will.
-            let goes_on = news.done.is_none() && !job.task.is_finished();
-            if goes_on || news.done.as_ref().is_some_and(|done| done.1.as_deref() == target) {
-                return job.news.clone();
+            let state = job.state.borrow();
+            // A job that panicked or was aborted has no result and never will.
+            let is_running = state.done.is_none() && !job.task.is_finished();
+            if is_running || state.done.as_ref().is_some_and(|done| done.1.as_deref() == target) {
+                return job.state.clone();
             }
         }
         if jobs.len() >= MOST_UNFETCHED {
             jobs.retain(|_, job| !job.task.is_finished());
         }
-        let (sender, news) = watch::channel(News { doing: String::new(), since: Instant::now(), done: None });
-        let work = begin(Teller(sender.clone()));
+        let (sender, state) = watch::channel(JobState { doing: String::new(), since: Instant::now(), done: None });
+        let work = begin(Progress(sender.clone()));
         let task = tokio::spawn(async move {
             let done = work.await;
-            sender.send_modify(|news| news.done = Some(Arc::new(done)));
+            sender.send_modify(|state| state.done = Some(Arc::new(done)));
         });
-        jobs.insert(order.clone(), Job { news: news.clone(), task: task.abort_handle() });
-        news
+        jobs.insert(order.clone(), Job { state: state.clone(), task: task.abort_handle() });
+        state
     }
 
-    /// It was told. The same order may have begun anew meanwhile, for another caller.
-    fn forget(&self, order: &Order, told: Option<&Arc<Done>>) {
+    /// Forgets a job whose result was returned. The same order may have begun anew meanwhile, for another caller.
+    fn forget(&self, order: &Order, returned: Option<&Arc<Done>>) {
         let mut jobs = self.jobs();
-        let same = |job: &Job| match (&job.news.borrow().done, told) {
-            (Some(done), Some(told)) => Arc::ptr_eq(done, told),
+        let same = |job: &Job| match (&job.state.borrow().done, returned) {
+            (Some(done), Some(returned)) => Arc::ptr_eq(done, returned),
             _ => job.task.is_finished(),
         };
         if jobs.get(order).is_some_and(same) {
@@ -140,18 +179,18 @@ impl Jobs {
         }
     }
 
-    /// What those that are going on do, each with how long it has done so.
+    /// Returns the current steps of the running jobs, each with its duration.
     pub fn doing(&self) -> Vec<String> {
         let jobs = self.jobs();
-        let going_on = jobs.values().filter(|job| !job.task.is_finished());
-        let doing = going_on.map(|job| {
-            let news = job.news.borrow();
-            format!("{} ({} s)", news.doing, news.since.elapsed().as_secs())
+        let running = jobs.values().filter(|job| !job.task.is_finished());
+        let doing = running.map(|job| {
+            let state = job.state.borrow();
+            format!("{} ({} s)", state.doing, state.since.elapsed().as_secs())
         });
         doing.collect()
     }
 
-    /// What is going on stops where it is; its processes and worktrees go with it.
+    /// Aborts all jobs. Their processes and worktrees end with them.
     pub fn end_all(&self) {
         self.jobs().drain().for_each(|(_, job)| job.task.abort());
     }

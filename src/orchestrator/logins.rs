@@ -1,21 +1,24 @@
-//! Backends that take no work just now: what waits for one goes to its fallback, and a lost login is watched until it is
-//! back. Who is held, and for how long, is [`backoff::backoffs`]; those that run end by themselves.
+//! Backends in backoff: workers that wait for one fail over to their fallback, and a lost login is checked until it is
+//! restored. [`backoff::backoffs`] decides which backends are in backoff, and how long.
 //!
-//! A login counts as back when the CLI's own answer, or the files of its login, have changed since (a token that the
-//! service refuses may well be one that the CLI believes in).
+//! A login counts as restored when the CLI's own answer, or the files of its login, have changed. The CLI may accept a
+//! token that the service refuses, so a positive answer alone is no evidence.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::actor::Actor;
+use super::answers::Login;
 use super::context::Context;
-use super::mail::Ask;
-use super::probe::{self, Login};
-use crate::mission::backoff::{self, Backoff};
+use super::effect::Effect;
+use super::mailbox::Ask;
+use super::probe;
+use super::views::with_login_command;
+use crate::mission::backoff;
 use crate::mission::entry::Entry;
 use crate::mission::graph::{self, Readiness};
 use crate::mission::id::BackendName;
@@ -24,12 +27,12 @@ use crate::mission::outcome::FailureKind;
 use crate::mission::registry::{Registry, Worker};
 use crate::mission::retry;
 
-/// Asking a CLI takes up to 2 s of a processor.
+/// Interval between queries of a CLI, each of which takes up to 2 s of a processor.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// What this server has seen of the logins that were lost.
+/// The lost logins that this server checks.
 pub(super) struct Logins {
-    /// Whoever starts a server again may have mended what was lost before.
+    /// The start of this server. The user may have logged in again before it.
     begun: Timestamp,
     watched: HashMap<BackendName, Watched>,
 }
@@ -41,73 +44,83 @@ impl Default for Logins {
 }
 
 struct Watched {
-    /// As it was when the loss was noticed.
+    /// The login when the loss was noticed.
     first: Option<Login>,
     asked: Instant,
 }
 
-impl Actor {
-    /// What waits for a backend that takes no work now, and may go to another one, goes there.
-    pub(super) fn divert(&mut self) {
-        let held = backoff::backoffs(self.registry());
-        held.keys().for_each(|backend| self.context.forget_ready(backend));
-        self.logins.watched.retain(|backend, _| held.contains_key(backend));
-        let context = Arc::clone(&self.context);
-        if held.is_empty() || diversions(&context, self.registry()).is_empty() {
-            return;
+impl Logins {
+    /// Moves workers that wait for a backend in backoff to their fallback.
+    pub fn fail_over(&mut self, registry: &Registry, context: &Arc<Context>) -> Vec<Effect> {
+        let held = backoff::backoffs(registry);
+        held.keys().for_each(|backend| context.forget_ready(backend));
+        self.watched.retain(|backend, _| held.contains_key(backend));
+        if held.is_empty() || failovers(context, registry).is_empty() {
+            return Vec::new();
         }
-        if let Err(error) = self.transact(|registry| (diversions(&context, registry), ())) {
-            tracing::error!(%error, "could not save that workers go to another backend; they wait");
-        }
+        let context = Arc::clone(context);
+        vec![Effect::append("save that workers fail over to another backend", move |registry| {
+            failovers(&context, registry)
+        })]
     }
 
-    /// A worker that was started to try whether its backend takes work again has had an answer of its model.
-    pub(super) fn note_answer(&mut self, worker: &Worker) {
-        let backend = &worker.next.backend;
-        if backoff::backoffs(self.registry()).get(backend).is_some_and(|held| held.is_probed_by(worker)) {
-            self.note(Entry::Answered { backend: backend.clone() });
-        }
-    }
-
-    /// Asks the CLIs for which somebody waits, now and then. Called by the clock.
-    pub(super) fn look_after_logins(&mut self) {
-        let waited_for = |backend: &BackendName| {
+    /// Queries the CLIs whose login was lost and for which workers are queued.
+    pub fn check(
+        &mut self,
+        registry: &Registry,
+        context: &Arc<Context>,
+        mailbox: &mpsc::UnboundedSender<Ask>,
+    ) -> Vec<Effect> {
+        let is_waited_for = |backend: &BackendName| {
             let queued = |worker: &&Arc<Worker>| worker.status == WorkerStatus::Queued;
-            self.registry().workers().filter(queued).any(|worker| worker.next.backend == *backend)
+            registry.workers().filter(queued).any(|worker| worker.next.backend == *backend)
         };
-        let lost = backoff::backoffs(self.registry()).into_values().filter(|held| held.kind == FailureKind::Auth);
-        let lost: Vec<BackendName> = lost.map(|held| held.backend).filter(waited_for).collect();
-        for backend in lost {
-            let watched = self.logins.watched.get(&backend);
+        let lost = backoff::backoffs(registry).into_values().filter(|held| held.kind == FailureKind::Auth);
+        let mut effects = Vec::new();
+        for backend in lost.map(|held| held.backend).filter(is_waited_for) {
+            let watched = self.watched.get(&backend);
             if watched.is_some_and(|watched| watched.asked.elapsed() < ASK_EVERY) {
                 continue;
             }
             let first = watched.and_then(|watched| watched.first.clone());
-            self.logins.watched.insert(backend.clone(), Watched { first, asked: Instant::now() });
-            let (context, mailbox) = (Arc::clone(&self.context), self.mailbox.clone());
-            self.runtime.spawn(async move {
+            self.watched.insert(backend.clone(), Watched { first, asked: Instant::now() });
+            let (context, mailbox) = (Arc::clone(context), mailbox.clone());
+            effects.push(Effect::spawn(async move {
                 if let Some(login) = probe::login(&context, &backend).await {
                     let _ = mailbox.send(Ask::LoginSeen { backend, login });
                 }
-            });
+            }));
         }
+        effects
     }
 
-    pub(super) fn note_login(&mut self, backend: BackendName, login: Login) {
-        let held = backoff::backoffs(self.registry());
-        let was_lost_before = held.get(&backend).is_some_and(|held| held.since < self.logins.begun);
-        let Some(watched) = self.logins.watched.get_mut(&backend) else { return };
+    /// Ends the backoff of a backend whose login has changed since it was lost.
+    pub fn note(&mut self, registry: &Registry, backend: BackendName, login: Login) -> Vec<Effect> {
+        let held = backoff::backoffs(registry);
+        let was_lost_before = held.get(&backend).is_some_and(|held| held.since < self.begun);
+        let Some(watched) = self.watched.get_mut(&backend) else { return Vec::new() };
         let changed = was_lost_before || watched.first.as_ref().is_some_and(|first| *first != login);
         if changed && login.answer != Some(false) {
-            self.logins.watched.remove(&backend);
-            self.note(Entry::Answered { backend });
-        } else if watched.first.is_none() || changed {
+            self.watched.remove(&backend);
+            return vec![Effect::note("save that a backend is logged in again", Entry::Answered { backend })];
+        }
+        if watched.first.is_none() || changed {
             watched.first = Some(login);
         }
+        Vec::new()
     }
 }
 
-fn diversions(context: &Context, registry: &Registry) -> Vec<Entry> {
+/// Ends the backoff of a backend whose half-open probe was answered by its model.
+pub(super) fn note_answer(registry: &Registry, worker: &Worker) -> Vec<Effect> {
+    let backend = &worker.next.backend;
+    if !backoff::backoffs(registry).get(backend).is_some_and(|held| held.is_probed_by(worker)) {
+        return Vec::new();
+    }
+    vec![Effect::note("save that a backend answers again", Entry::Answered { backend: backend.clone() })]
+}
+
+fn failovers(context: &Context, registry: &Registry) -> Vec<Entry> {
     let held = backoff::backoffs(registry);
     let mut usable: HashMap<BackendName, bool> = HashMap::new();
     let waiting = registry.workers().filter(|worker| {
@@ -135,13 +148,4 @@ fn can_take(context: &Context, worker: &Worker, backend: &BackendName) -> bool {
     let mut mission = worker.mission.clone();
     (mission.backend, mission.model, mission.effort) = (backend.clone(), None, None);
     context.backends.get(backend.as_str()).is_ok_and(|adapter| adapter.check(&mission).is_ok())
-}
-
-/// Of a lost login it is said how to mend it.
-pub(super) fn with_login_command(context: &Context, held: Backoff) -> Backoff {
-    let adapter = context.backends.get(held.backend.as_str()).ok().filter(|_| held.kind == FailureKind::Auth);
-    match adapter.map(|adapter| adapter.probe().login_command) {
-        Some(login) => Backoff { message: format!("`{login}` ({})", held.message), ..held },
-        None => held,
-    }
 }

@@ -1,6 +1,6 @@
-//! What the machine has left, as it was last seen. Memory, processes and files are read at once. File systems are asked on
-//! threads of their own: one that hangs (a network mount) would hang whoever asks it, and with the actor every answer.
-//! Until one has answered again, what it said last counts.
+//! The free resources of the machine, as last read. Memory, processes and files are read at once. File systems are
+//! queried on threads of their own, since one that hangs (a network mount) would hang the actor and every answer. Until
+//! a file system answers again, its last answer counts.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,34 +12,32 @@ use crate::mission::admission::{Headroom, TAKES, folder};
 use crate::mission::registry::Worker;
 use crate::process;
 
-/// So long what was seen of the machine counts: a batch of a thousand looks once.
+/// Time for which the resources are not read again, so that a batch of a thousand reads them once.
 const SEEN_FOR: Duration = Duration::from_secs(1);
 
-/// What was last seen of the machine, less what was started since.
+/// The resources as last read, less the share of workers that were started since.
 #[derive(Default)]
 pub(super) struct Machine {
     /// Without the disks of workers.
     free: Headroom,
     seen: Option<Instant>,
     disks: HashMap<PathBuf, Disk>,
-    /// Whether somebody is held up by it; told in the state file when it changes.
-    pub holds: bool,
 }
 
 #[derive(Default)]
 struct Disk {
-    /// `Some(None)`: it answered, and does not tell.
+    /// `Some(None)` if it answered without a figure.
     free_mib: Option<Option<u64>>,
     answered: Option<Instant>,
-    /// And has not answered since.
+    /// The time of a query without an answer yet.
     asked: Option<Instant>,
-    /// How many were started on it since it was asked.
+    /// Number of workers that were started on it since the query.
     started: u64,
 }
 
 impl Machine {
-    /// Looks, if it was not just looked at. `ask` is to find out about a folder elsewhere, and to [`Machine::note_disk`].
-    pub fn look<'a>(
+    /// Reads the resources, unless they were just read. `ask` queries a folder elsewhere and calls [`Machine::note_disk`].
+    pub fn survey<'a>(
         &mut self,
         now: Instant,
         state_root: &Path,
@@ -55,7 +53,7 @@ impl Machine {
             memory_mib: process::free_memory_bytes().map(|bytes| bytes >> 20),
             processes: process::free_processes(),
             files: process::free_files(),
-            // The journal lies there: if that hangs, the actor does.
+            // The journal is there, so the actor depends on it anyway.
             state_disk_mib: free_disk_mib(state_root),
             ..Headroom::default()
         };
@@ -70,7 +68,7 @@ impl Machine {
         }
     }
 
-    /// What a file system has answered.
+    /// Stores the answer of a file system.
     pub fn note_disk(&mut self, folder: PathBuf, free_mib: Option<u64>) {
         let disk = self.disks.entry(folder).or_default();
         let free_mib = free_mib.map(|free| free.saturating_sub(disk.started * TAKES.disk_mib));
@@ -112,32 +110,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_system_that_hangs_is_asked_once_and_its_last_answer_counts() {
+    fn hanging_file_system_is_queried_once() {
         let mut machine = Machine::default();
         let (here, there) = (PathBuf::from("/here"), PathBuf::from("/there"));
         let mut asked = Vec::new();
         let begin = Instant::now();
-        let mut look = |machine: &mut Machine, looks: u32| {
+        let mut survey = |machine: &mut Machine, surveys: u32| {
             let folders = [here.as_path(), there.as_path()];
             asked.clear();
-            machine.look(begin + (SEEN_FOR + SEEN_FOR) * looks, Path::new("/"), folders.into_iter(), |folder| {
+            machine.survey(begin + (SEEN_FOR + SEEN_FOR) * surveys, Path::new("/"), folders.into_iter(), |folder| {
                 asked.push(folder.to_owned());
                 true
             });
             asked.clone()
         };
-        assert_eq!(look(&mut machine, 0), [here.clone(), there.clone()]);
+        assert_eq!(survey(&mut machine, 0), [here.clone(), there.clone()]);
         assert_eq!(machine.free().unseen.len(), 2);
         machine.note_disk(here.clone(), Some(900));
-        assert_eq!(look(&mut machine, 0), Vec::<PathBuf>::new(), "it was just looked at");
-        for looks in 1..4 {
+        assert_eq!(survey(&mut machine, 0), Vec::<PathBuf>::new(), "it was just read");
+        for surveys in 1..4 {
             // The one that has answered is asked again; the other one still hangs.
-            assert_eq!(look(&mut machine, looks), std::slice::from_ref(&here));
+            assert_eq!(survey(&mut machine, surveys), std::slice::from_ref(&here));
             assert_eq!(machine.free().disk_mib.get(&here), Some(&900));
             assert!(machine.free().unseen.contains(&there));
             machine.note_disk(here.clone(), Some(900));
         }
         machine.note_disk(there.clone(), None);
-        assert!(machine.free().unseen.is_empty(), "one that does not tell holds nobody up");
+        assert!(machine.free().unseen.is_empty(), "an answer without a figure holds no worker up");
     }
 }

@@ -16,7 +16,7 @@ use crate::mission::spec::Place;
 
 /// A cache of merge states, each valid until a branch moves.
 #[derive(Debug, Default)]
-pub struct MergedLook {
+pub struct MergedCache {
     known: Mutex<HashMap<WorkerId, (Key, Merged)>>,
     /// Locked while git is queried. A later request finds the answers of an earlier one.
     asking: Mutex<()>,
@@ -33,7 +33,7 @@ struct Key {
     attempts: usize,
 }
 
-impl MergedLook {
+impl MergedCache {
     /// Sets `integrated` of these views to the current state in git. Git is queried only if a branch has moved. Blocks.
     pub fn bring_up_to_date<'a>(
         &self,
@@ -68,14 +68,14 @@ impl MergedLook {
             let works: Vec<MergeQuery> =
                 of.clone().map(|(worker, meant_for)| work(worker, target(meant_for))).collect();
             let of: Vec<&Worker> = of.map(|(worker, _)| &**worker).collect();
-            for (at, answer) in places.iter().zip(self.look(repository, &of, works)) {
+            for (at, answer) in places.iter().zip(self.query(repository, &of, works)) {
                 answers[*at] = answer;
             }
         }
         answers
     }
 
-    fn look(&self, repository: &Repository, workers: &[&Worker], works: Vec<MergeQuery>) -> Vec<Merged> {
+    fn query(&self, repository: &Repository, workers: &[&Worker], works: Vec<MergeQuery>) -> Vec<Merged> {
         let _asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let key = |(worker, work): (&&Worker, &MergeQuery)| Key {
             stamp: stamp(repository, &work.targets.iter().chain([&work.branch]).cloned().collect::<Vec<_>>()),

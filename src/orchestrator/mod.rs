@@ -2,17 +2,23 @@
 //!
 //! [`Orchestrator`] is the handle that the rooms above hold: cheap to clone, each method one message and its answer.
 //! [`Observer`] reads the same state without being a server.
-//! Inside, [`actor`] is a mailbox loop that decides, saves, then answers; [`schedule`] starts what may start;
-//! [`waiters`] holds the waits; [`recover`] takes over what dead servers left. No module but the actor touches the
-//! journal, and no lock is held across an await.
+//! Inside, [`actor`] is a mailbox loop that decides, saves, then answers. Its components own their state and return
+//! effects: [`waits`], [`admission`], [`cancellations`], [`scan`] (collisions). Tasks report by mail: [`start`],
+//! [`follow`], [`integrate`], [`verify`], [`probe`]. [`mailbox`] and [`views`] are below all of them. Only the actor
+//! touches the journal, and no lock is held across an await.
 
 mod actor;
+mod actor_handle;
+mod admission;
 pub mod answers;
+mod blocking;
 mod budget;
+mod cancellations;
 mod checks;
-mod commands;
+mod collisions;
 mod configuration;
 mod context;
+mod effect;
 mod error;
 mod follow;
 mod former_state;
@@ -22,33 +28,35 @@ mod integration_branch;
 mod jobs;
 mod logins;
 mod machine;
-mod mail;
+mod mailbox;
 mod merged;
 #[cfg(test)]
 mod messages;
 mod not_included;
 mod observer;
+mod outcomes;
 mod place;
 mod probe;
-mod prove;
-mod radar;
-mod recover;
+mod records;
 mod registrations;
-mod schedule;
+mod scan;
 mod settle;
-mod shared_look;
+mod single_flight;
 mod start;
+mod state_file;
 mod train;
+mod verify;
 mod views;
-mod waiters;
+mod waits;
 mod worktree_places;
 mod worktrees;
 mod written;
 
 pub use answers::*;
 pub use configuration::keep_git_to_what_is_remembered;
+pub use context::Startup;
 pub use error::OrchestratorError;
-pub use handle::{Handing, Orchestrator, Startup, WaitRequest};
+pub use handle::{DeliveryGuard, Orchestrator, WaitRequest};
 pub use observer::{BossOverview, Observer, Overview};
 pub use place::state_root;
 pub use probe::{Looked, look_at_backends};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::context::Context;
-use super::train::Source;
+use super::jobs::Source;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::facts;
 use crate::attempt::state_dir::StateDir;

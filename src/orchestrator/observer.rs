@@ -11,11 +11,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::answers::{Collision, RaceView, RacerView, WorkerView};
-use super::budget;
+use super::budget::so_far;
 use super::configuration::keep_git_to_what_is_remembered;
 use super::error::OrchestratorError;
 use super::integration_branch;
-use super::merged::MergedLook;
+use super::merged::MergedCache;
 use super::views;
 use crate::attempt::state_dir;
 use crate::attempt::status::LiveStatus;
@@ -38,7 +38,7 @@ pub struct Observer {
     reader: Reader,
     /// The repository that the state file last named, by its root.
     repository: Option<(PathBuf, Repository)>,
-    merged: MergedLook,
+    merged: MergedCache,
     /// The integration branch that the settings name.
     set_branch: Option<String>,
 }
@@ -53,7 +53,7 @@ pub struct Overview {
     pub bosses: Vec<BossOverview>,
     /// Workers that settled long ago and are not among those of the bosses.
     pub in_history: usize,
-    /// What was done when the journal was last found damaged or missing.
+    /// The repair when the journal was last found damaged or missing.
     pub repaired: Option<String>,
     alive: BTreeSet<ServerId>,
 }
@@ -61,13 +61,13 @@ pub struct Overview {
 #[derive(Debug, Clone)]
 pub struct BossOverview {
     pub boss: BossId,
-    /// Where it works, as far as that is known.
+    /// Its directory, if known.
     pub directory: Option<PathBuf>,
     /// A server of it lives.
     pub is_here: bool,
     /// In order of creation.
     pub workers: Vec<WorkerView>,
-    /// By all of its workers ever, as far as the CLIs tell.
+    /// The usage of all its workers ever, as far as the CLIs report it.
     pub spent: Spent,
 }
 
@@ -88,7 +88,7 @@ impl Observer {
     pub fn open(state_root: &Path, set_branch: Option<&str>) -> Result<Option<Self>> {
         git::configuration::keep_to_records_in(state_root);
         let set_branch = set_branch.map(str::to_owned);
-        let observer = |reader| Self { reader, repository: None, merged: MergedLook::default(), set_branch };
+        let observer = |reader| Self { reader, repository: None, merged: MergedCache::default(), set_branch };
         Ok(Reader::open(state_root)?.map(observer))
     }
 
@@ -116,7 +116,7 @@ impl Observer {
             });
             // The registry counts only settled attempts.
             if let Some(live) = &view.live {
-                bosses[at].spent.add(budget::so_far(&view.worker, live));
+                bosses[at].spent.add(so_far(&view.worker, live));
             }
             bosses[at].workers.push(view);
         }
@@ -169,7 +169,7 @@ impl Observer {
 
     fn view(&self, worker: &Arc<Worker>, alive: &BTreeSet<ServerId>, task: Option<&SavedTask>) -> WorkerView {
         let registry = self.reader.registry();
-        // Nobody but its server notes its end, and without one its folder knows more than the journal.
+        // Only its server records its end. Without a server, its folder knows more than the journal.
         let worker = match worker.status.is_live() && !alive.contains(&worker.lease) {
             true => self.reader.up_to_date(worker),
             false => Arc::clone(worker),

@@ -1,4 +1,4 @@
-//! Where the state of a folder lies: one rule for the server and for every command that looks at what it keeps.
+//! The state directory of a folder: one rule for the server and for every command that reads it.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -7,7 +7,8 @@ use super::error::OrchestratorError;
 use crate::attempt::state_dir;
 use crate::git::Repository;
 
-/// What the settings name (relative to `directory`), else `.orchestrator` in the repository, else in the folder itself.
+/// Returns the directory that the settings name (relative to `directory`), or else `.orchestrator` in the repository, or
+/// else in the folder itself.
 pub fn state_root(named: Option<&Path>, repository: Option<&Repository>, directory: &Path) -> PathBuf {
     match (named, repository) {
         (Some(folder), _) => directory.join(folder),
@@ -16,8 +17,8 @@ pub fn state_root(named: Option<&Path>, repository: Option<&Repository>, directo
     }
 }
 
-/// A folder that was there when the server started and is not any more was moved, or removed with all that is in it.
-/// Nothing may be made at the old place: it would be in the way of what comes back.
+/// Refuses a folder that was moved or removed since the server started. Nothing may be created at the old place, which
+/// would be in the way when it is restored.
 pub(super) fn refuse_moved(folder: &Path) -> Result<(), OrchestratorError> {
     match fs::symlink_metadata(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -7,14 +7,14 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::answers::BackendView;
+use super::answers::{Counts, Login};
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::mail::Counts;
 use crate::backend::{self, Backend, Backends, LoginFile, Probe};
 use crate::config::Settings;
 use crate::mission::id::BackendName;
@@ -161,7 +161,7 @@ async fn look(settings: &Settings, name: &BackendName, backend: &dyn Backend, ce
         models: models(settings, name),
         running: 0,
         queued: 0,
-        limit: super::schedule::limits(settings).of(name),
+        limit: super::context::limits(settings).of(name),
         waits_for: None,
         held_until: None,
     };
@@ -196,14 +196,6 @@ pub(super) async fn logged_out(
         }
     }
     refused
-}
-
-/// The evidence of a login. It changes when the user logs in again after a login was lost.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Login {
-    pub answer: Option<bool>,
-    /// Modification time and length of each file that a login leaves.
-    files: Vec<Option<(SystemTime, u64)>>,
 }
 
 /// Determines the login of a backend. `None` if the backend, or its program, is missing.
@@ -322,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unusable_program_is_told_apart() {
+    fn unusable_program_is_distinguished() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("plain"), "").unwrap();

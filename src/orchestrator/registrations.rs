@@ -61,7 +61,7 @@ fn in_json(config: &str) -> Option<Vec<String>> {
     Some(ours(config.get("mcp")?.as_object()?))
 }
 
-/// By the program's name, in the name or in what is started.
+/// Returns whether an entry starts our program, by its name or its command.
 fn ours(servers: &Map<String, Value>) -> Vec<String> {
     let named = |text: &str| text.contains(env!("CARGO_PKG_NAME"));
     let ours = servers.iter().filter(|(name, server)| named(name) || named(&server.to_string()));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_project_is_looked_at_up_to_the_root() {
+    fn project_is_searched_up_to_the_root() {
         let folder = tempfile::tempdir().unwrap();
         let below = folder.path().join("a/b");
         fs::create_dir_all(&below).unwrap();

@@ -8,11 +8,11 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::blocking::blocking;
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::handle::blocking;
-use super::mail::{Ask, News};
-use super::{configuration, follow, probe, registrations, settle};
+use super::mailbox::{Ask, Report};
+use super::{configuration, follow, outcomes, probe, registrations};
 use crate::attempt::assignment::{Assignment, folder_within};
 use crate::attempt::secrets::Secrets;
 use crate::attempt::worker_dir::{AttemptDir, InboxEntry, Instruction, WorkerDir};
@@ -46,7 +46,7 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
     match launch(&context, &order).await {
         Ok(worker) => {
             let Worker { base_commit, base_branch, repository, .. } = worker;
-            reporter.tell(News::Started { base_commit, base_branch, repository });
+            reporter.send(Report::Started { base_commit, base_branch, repository });
         }
         Err(error) => match order.attempt_dir.fence() {
             Ok(true) => return give_up(&context, &reporter, &order, &with_hints(&error)),
@@ -55,9 +55,9 @@ pub(super) async fn start(context: Arc<Context>, mailbox: mpsc::UnboundedSender<
             // The folder belongs to another program: nothing was started there, and nothing can be written there.
             Err(FileError::Foreign { .. }) => {
                 let outcome = could_not_start(&context, &order.worker, &with_hints(&error));
-                return reporter.tell(News::Ended(Box::new(outcome)));
+                return reporter.send(Report::Ended(Box::new(outcome)));
             }
-            Err(unsure) => return reporter.tell(News::OutOfSight { why: format!("{error}; {unsure}") }),
+            Err(unsure) => return reporter.send(Report::OutOfSight { why: format!("{error}; {unsure}") }),
         },
     }
     follow::follow(order.attempt_dir.clone(), order.worker.clone(), reporter).await;
@@ -153,7 +153,7 @@ fn base_branch(order: &Order, base: Option<&str>, repository: Option<&Repository
 fn main_checkout(context: &Context, worker: &Worker) -> Option<git::Fingerprint> {
     let made_for_it = matches!(worker.mission.place, Place::Worktree { .. });
     let repository = context.repository.as_ref().filter(|_| made_for_it)?;
-    context.main_checkout.since(Instant::now(), || git::fingerprint(repository).ok())
+    context.caches.main_checkout.since(Instant::now(), || git::fingerprint(repository).ok())
 }
 
 /// The directory to work in, whether it is ours, and the commit that its changes are counted from.
@@ -299,7 +299,7 @@ fn is_registered_for(repository: &Repository, path: &Path, worker: &Worker) -> R
 fn base_of(context: &Context, repository: &Repository, order: &Order) -> Result<Option<String>, OrchestratorError> {
     let asked: Vec<_> =
         order.integrated.iter().map(|worker| (Arc::clone(worker), order.integration_branch.clone())).collect();
-    let answers = context.merged.ask(Some(repository), &asked);
+    let answers = context.caches.merged.ask(Some(repository), &asked);
     let taken_back = asked.iter().zip(answers).filter(|(_, answer)| !matches!(answer, Merged::Into { .. }));
     let heads = taken_back.filter_map(|((worker, _), _)| worker.last()?.changes.head.clone());
     let heads = heads.filter(|head| !order.bases.contains(head));
@@ -318,14 +318,14 @@ fn give_up(context: &Context, reporter: &follow::Reporter, order: &Order, why: &
     if let Err(error) = order.attempt_dir.settle(&outcome) {
         tracing::error!(%error, "could not record that a worker did not start");
     }
-    reporter.tell(News::Ended(Box::new(outcome)));
+    reporter.send(Report::Ended(Box::new(outcome)));
 }
 
 /// Returns the record of an attempt that could not start. What fails although the backend's program is there is the
 /// repository or the place.
 fn could_not_start(context: &Context, worker: &Worker, why: &str) -> Outcome {
     let failure = Failure { kind: FailureKind::CouldNotStart, message: why.to_owned(), resets_at: None };
-    let mut outcome = settle::never_ran(worker, worker.attempt, Ending::Failed, Some(failure));
+    let mut outcome = outcomes::never_ran(worker, worker.attempt, Ending::Failed, Some(failure));
     outcome.run.place_failed = probe::find_program(context, &worker.next.backend).is_ok();
     outcome
 }

@@ -9,75 +9,34 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
+use super::actor_handle::ActorHandle;
 use super::answers::*;
+use super::blocking::blocking;
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::handle::{Orchestrator, blocking};
-use super::jobs::{Done, Teller};
-use super::mail::Ask;
-use super::prove::{Proof, prove};
-use crate::crash_point::{self, Point};
+use super::jobs::{Order, Source};
+use super::mailbox::Ask;
 use crate::git::origins::{self, CommitOrigins, EarlierIntegration, WorkerHistory};
-use crate::git::{
-    self, BranchMove, IntegrateError, IntegrationStep, Landing, MergeConflict, Repository, ScratchMerge, Stacked,
-    Strategy,
-};
-use crate::mission::entry::Entry;
+use crate::git::{self, IntegrateError, IntegrationStep, Landing, MergeConflict, Repository, ScratchMerge, Stacked};
 use crate::mission::hint::with_hints;
-use crate::mission::id::WorkerId;
 use crate::mission::outcome::{Missing, Verification};
 use crate::mission::registry::{Integrated, Worker};
 
 mod answer;
+mod run;
 
 pub(super) use answer::answer;
-use answer::{notes, tell};
+use answer::{describe, notes};
+pub(super) use run::run;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
 /// Maximum number of dependencies of a worker that are considered.
 const MOST_BELOW: usize = 100;
 
-/// A requested integration. Equal orders are the same job.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Order {
-    pub repository: Repository,
-    pub sources: Vec<Source>,
-    pub into: String,
-    pub strategy: Strategy,
-    pub verify_command: Option<String>,
-    /// The subfolder in which the command runs.
-    pub directory: Option<PathBuf>,
-    pub push: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Source {
-    pub worker: Option<WorkerId>,
-    /// The worker that owns the branch, if the branch was requested by name.
-    pub made_by: Option<WorkerId>,
-    pub branch: String,
-    /// The commit of the branch when it was requested.
-    pub tip: String,
-    /// The message of the merge or squash commit.
-    pub message: String,
-    /// A note for the boss who integrates it.
-    pub note: Option<String>,
-}
-
-impl Source {
-    fn name(&self) -> String {
-        self.worker.as_ref().map_or_else(|| self.branch.clone(), ToString::to_string)
-    }
-
-    fn by(&self) -> Option<&WorkerId> {
-        self.worker.as_ref().or(self.made_by.as_ref())
-    }
-}
-
 /// A batch entry: a source, by its index in the order, and the commit that includes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Car {
+struct BatchEntry {
     source: usize,
     commit: String,
 }
@@ -85,7 +44,7 @@ struct Car {
 #[derive(Debug, Clone, PartialEq)]
 enum Why {
     Conflicts(Vec<MergeConflict>),
-    Inconclusive(Verification),
+    NotVerified(Verification),
     /// The target alone does not pass.
     TargetFails(Verification),
     Refused(String),
@@ -95,10 +54,10 @@ enum Why {
 struct Train {
     /// The commit of the target, on which everything else is stacked.
     from: String,
-    cars: Vec<Car>,
+    stacked: Vec<BatchEntry>,
     /// Sources that bring nothing new, with the commit that includes them. True if that is recorded, false if git shows
     /// it.
-    there: Vec<(Car, bool)>,
+    there: Vec<(BatchEntry, bool)>,
     left: Vec<(usize, Why)>,
     /// Commits of the sources that are not their workers' own, by index in the order.
     origins: BTreeMap<usize, CommitOrigins>,
@@ -114,41 +73,41 @@ struct Train {
 
 impl Train {
     fn end(&self) -> &str {
-        self.cars.last().map_or(&self.from, |car| &car.commit)
+        self.stacked.last().map_or(&self.from, |entry| &entry.commit)
     }
 }
 
 /// Tries an integration without writing, running a command or contacting a remote.
 pub(super) async fn try_out(
-    orchestrator: &Orchestrator,
+    actor: &ActorHandle,
     order: &Order,
     left_out: Vec<(String, String)>,
 ) -> Result<IntegrationAnswer> {
-    let recorded = recorded(orchestrator, order).await?;
-    let (context, order) = (orchestrator.shared(), order.clone());
-    let (answer, scratch) = blocking(move || {
+    let recorded = recorded(actor, order).await?;
+    let (context, order) = (Arc::clone(&actor.context), order.clone());
+    let (answer, folder) = blocking(move || {
         let repository = &order.repository;
         refuse_without_identity(&context, repository)?;
         let from = git::integrate::tip(repository, &order.into)?;
-        let bench = ScratchMerge::dry(repository)?;
+        let scratch = ScratchMerge::dry(repository)?;
         // Runs in parallel, since each starts git.
-        let (coupled, bypassed, landing) = thread::scope(|scope| {
+        let (stack, bypassed, landing) = thread::scope(|scope| {
             let bypassed = scope.spawn(|| git::bypassed::bypassed(repository, order.push));
             let landing = scope.spawn(|| Landing::of(repository, &order.into));
-            let coupled = couple(&bench, &order, &recorded, from).and_then(|train| {
-                let changes = bench.changes(&train.from, train.end())?;
+            let stack = stack(&scratch, &order, &recorded, from).and_then(|train| {
+                let changes = scratch.changes(&train.from, train.end())?;
                 Ok((train, changes))
             });
-            (coupled, bypassed.join(), landing.join())
+            (stack, bypassed.join(), landing.join())
         });
         let ((train, changes), bypassed) =
-            (coupled?, bypassed.unwrap_or_else(|panic| resume_unwind(panic)).map_err(OrchestratorError::from));
-        let would_move = !train.cars.is_empty();
+            (stack?, bypassed.unwrap_or_else(|panic| resume_unwind(panic)).map_err(OrchestratorError::from));
+        let would_move = !train.stacked.is_empty();
         if would_move {
             let landing = landing.unwrap_or_else(|panic| resume_unwind(panic))?;
             landing.check(&changes)?;
         }
-        let mut answer = tell(&order, &train, left_out);
+        let mut answer = describe(&order, &train, left_out);
         if would_move {
             answer.status = IntegrationStatus::WouldMerge;
             answer.integrated.clear();
@@ -158,43 +117,27 @@ pub(super) async fn try_out(
         if order.push {
             answer.push = Some(git::push(repository, &order.into, true)?);
         }
-        Ok((answer, bench.into_scratch()))
+        Ok((answer, scratch.into_scratch()))
     })
     .await?;
     // Each freed block takes milliseconds on a disk that discards it, and no caller waits for this.
-    tokio::task::spawn_blocking(move || drop(scratch));
+    tokio::task::spawn_blocking(move || drop(folder));
     Ok(answer)
 }
 
-/// The job. Dropping the future leaves nothing half done: the branch has moved or it has not.
-pub(super) async fn run(
-    orchestrator: Orchestrator,
-    order: Order,
-    left_out: Vec<(String, String)>,
-    teller: Teller,
-) -> Done {
-    let context = orchestrator.shared();
-    teller.doing(format!("waits for another integration into {}", order.into));
-    let lane = context.jobs.lane(&order.repository, &order.into);
-    let _turn = lane.lock().await;
-    let answer = Run { orchestrator, order: &order, teller }.run(left_out).await;
-    let target = blocking(move || Ok(git::integrate::tip(&order.repository, &order.into).ok())).await;
-    (answer.map_err(Arc::new), target.ok().flatten())
-}
-
 /// Returns what the records contain about each source.
-async fn recorded(orchestrator: &Orchestrator, order: &Order) -> Result<Vec<Recorded>> {
+async fn recorded(actor: &ActorHandle, order: &Order) -> Result<Vec<Recorded>> {
     let mut recorded = Vec::new();
     for source in &order.sources {
         let Some(worker) = source.by() else {
             recorded.push(Recorded::default());
             continue;
         };
-        let Some(worker) = find(orchestrator, worker.as_str()).await else {
+        let Some(worker) = find(actor, worker.as_str()).await else {
             recorded.push(Recorded::default());
             continue;
         };
-        let below = built_on(orchestrator, &worker).await;
+        let below = built_on(actor, &worker).await;
         recorded.push(Recorded {
             integrations: worker.integrations().cloned().collect(),
             worked: worker.last().is_some_and(|last| last.changes.commits > 0),
@@ -204,13 +147,13 @@ async fn recorded(orchestrator: &Orchestrator, order: &Order) -> Result<Vec<Reco
     Ok(recorded)
 }
 
-async fn find(orchestrator: &Orchestrator, name: &str) -> Option<Arc<Worker>> {
+async fn find(actor: &ActorHandle, name: &str) -> Option<Arc<Worker>> {
     let name = Some(name.to_owned());
-    orchestrator.ask(|reply| Ask::Lookup { name, reply }).await.ok()?.ok()?.worker
+    actor.ask(|reply| Ask::Lookup { name, reply }).await.ok()?.ok()?.worker
 }
 
 /// Returns all direct and indirect dependencies of a worker, up to a limit.
-async fn built_on(orchestrator: &Orchestrator, worker: &Worker) -> Vec<Arc<Worker>> {
+async fn built_on(actor: &ActorHandle, worker: &Worker) -> Vec<Arc<Worker>> {
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
     let mut left = worker.mission.depends_on.clone();
     while let Some(task) = left.pop().filter(|_| found.len() < MOST_BELOW) {
@@ -218,7 +161,7 @@ async fn built_on(orchestrator: &Orchestrator, worker: &Worker) -> Vec<Arc<Worke
             continue;
         }
         // An unknown task was integrated long ago, or never.
-        let Some(below) = find(orchestrator, task.as_str()).await else { continue };
+        let Some(below) = find(actor, task.as_str()).await else { continue };
         left.extend(below.mission.depends_on.iter().cloned());
         found.push(below);
     }
@@ -267,12 +210,12 @@ impl Recorded {
     }
 }
 
-fn couple(bench: &ScratchMerge<'_>, order: &Order, recorded: &[Recorded], from: String) -> Result<Train> {
+fn stack(scratch: &ScratchMerge<'_>, order: &Order, recorded: &[Recorded], from: String) -> Result<Train> {
     let mut train = Train { from, ..Train::default() };
     let mut rest = Vec::new();
     for (at, source) in order.sources.iter().enumerate() {
         match recorded[at].commit_in(order, source, &train.from) {
-            Some(commit) => train.there.push((Car { source: at, commit }, true)),
+            Some(commit) => train.there.push((BatchEntry { source: at, commit }, true)),
             None => {
                 let (repository, known) = (&order.repository, &recorded[at].known);
                 if source.by().is_some() {
@@ -283,14 +226,17 @@ fn couple(bench: &ScratchMerge<'_>, order: &Order, recorded: &[Recorded], from: 
             }
         }
     }
-    couple_on(bench, order, &mut train, &rest)?;
+    stack_on(scratch, order, &mut train, &rest)?;
     Ok(train)
 }
 
 /// Returns the tips of earlier entries that this source is built on. They may be included as other commits.
 fn had_of_train(order: &Order, train: &Train, at: usize) -> Vec<String> {
-    let before =
-        train.cars.iter().chain(train.there.iter().map(|(car, _)| car)).map(|car| &order.sources[car.source].tip);
+    let before = train
+        .stacked
+        .iter()
+        .chain(train.there.iter().map(|(entry, _)| entry))
+        .map(|entry| &order.sources[entry.source].tip);
     let is_below = |tip: &&String| git::integrate::contains(&order.repository, &order.sources[at].tip, tip);
     before.filter(is_below).cloned().collect()
 }
@@ -302,7 +248,7 @@ fn refuse_without_identity(context: &Context, repository: &Repository) -> Result
     }
 }
 
-fn couple_on(bench: &ScratchMerge<'_>, order: &Order, train: &mut Train, sources: &[usize]) -> Result<()> {
+fn stack_on(scratch: &ScratchMerge<'_>, order: &Order, train: &mut Train, sources: &[usize]) -> Result<()> {
     for &at in sources {
         let source = &order.sources[at];
         let origins = train.origins.get(&at).cloned().unwrap_or_default();
@@ -315,17 +261,19 @@ fn couple_on(bench: &ScratchMerge<'_>, order: &Order, train: &mut Train, sources
             contained: origins.contained.into_iter().chain(had_of_train(order, train, at)).collect(),
             withdrawn: origins.withdrawn,
         };
-        let coupled = bench.stack(train.end(), &step).map(|(coupled, by_hand)| {
+        let stack = scratch.stack(train.end(), &step).map(|(stack, by_hand)| {
             train.by_hand.remove(&at);
             train.by_hand.extend(by_hand.map(|commit| (at, commit)));
-            coupled
+            stack
         });
-        match coupled {
-            Ok(Stacked::Clean(commit)) if is_there(bench, train, &commit)? => {
-                train.there.push((Car { source: at, commit: train.end().to_owned() }, false));
+        match stack {
+            Ok(Stacked::Clean(commit)) if is_there(scratch, train, &commit)? => {
+                train.there.push((BatchEntry { source: at, commit: train.end().to_owned() }, false));
             }
-            Ok(Stacked::Clean(commit)) => train.cars.push(Car { source: at, commit }),
-            Ok(Stacked::Nothing) => train.there.push((Car { source: at, commit: train.end().to_owned() }, false)),
+            Ok(Stacked::Clean(commit)) => train.stacked.push(BatchEntry { source: at, commit }),
+            Ok(Stacked::Nothing) => {
+                train.there.push((BatchEntry { source: at, commit: train.end().to_owned() }, false))
+            }
             Ok(Stacked::Conflicts(conflicts)) => train.left.push((at, Why::Conflicts(conflicts))),
             Err(error @ IntegrateError::MergeCommit { .. }) if order.sources.len() > 1 => {
                 train.left.push((at, Why::Refused(with_hints(&error))));
@@ -338,207 +286,6 @@ fn couple_on(bench: &ScratchMerge<'_>, order: &Order, train: &mut Train, sources
 
 /// Returns whether the target has all changes of the commit, as other commits: the user squashed, picked or copied
 /// them. Not on top of others of the train, which may yet be left out.
-fn is_there(bench: &ScratchMerge<'_>, train: &Train, commit: &str) -> Result<bool> {
-    Ok(train.cars.is_empty() && bench.is_same(&train.from, commit)?)
-}
-
-struct Run<'a> {
-    orchestrator: Orchestrator,
-    order: &'a Order,
-    teller: Teller,
-}
-
-impl Run<'_> {
-    async fn run(&self, left_out: Vec<(String, String)>) -> Result<IntegrationAnswer> {
-        let mut train = self.assemble().await?;
-        if !train.cars.is_empty()
-            && let Err(moved) = self.land(&train).await?
-        {
-            // Once more, with what is there now; whoever moves it all the time has to be told.
-            let before = train.verifications;
-            train = self.assemble().await?;
-            train.verifications += before;
-            if !train.cars.is_empty() {
-                self.land(&train).await?.map_err(|_| OrchestratorError::from(moved))?;
-            }
-        }
-        crash_point::at(Point::Merged);
-        self.record(&train).await?;
-        self.conclude(train, left_out).await
-    }
-
-    /// Returns the train that may land, on top of the current commit of the target.
-    async fn assemble(&self) -> Result<Train> {
-        self.teller.doing(format!("merges into {}", self.order.into));
-        let recorded = recorded(&self.orchestrator, self.order).await?;
-        let order = self.order.clone();
-        let train = blocking(move || {
-            let repository = &order.repository;
-            repository.identity()?;
-            let from = git::integrate::tip(repository, &order.into)?;
-            let bench = ScratchMerge::new(repository);
-            let train = couple(&bench, &order, &recorded, from)?;
-            if !train.cars.is_empty() {
-                let changes = bench.changes(&train.from, train.end())?;
-                Landing::of(repository, &order.into).and_then(|it| it.check(&changes))?;
-            }
-            Ok(train)
-        })
-        .await?;
-        match &self.order.verify_command {
-            Some(command) if !train.cars.is_empty() => self.prove(train, command).await,
-            _ => Ok(train),
-        }
-    }
-
-    /// Leaves out the branches that keep the whole from passing. The remaining train has passed as it is, or is empty.
-    async fn prove(&self, mut train: Train, command: &str) -> Result<Train> {
-        // Number of leading batch entries that have passed together.
-        let (mut good, mut passed) = (0, None);
-        while train.cars.len() > good {
-            let whole = self.verify(&mut train, None, command).await?;
-            if is_passed(&whole) {
-                passed = Some(whole);
-                break;
-            }
-            let may_be = self.order.sources.len() > 1 || may_be_the_targets(&whole, &train.lacks);
-            if good == 0 && may_be && train.left.iter().all(|(_, why)| !is_of_proof(why)) {
-                let alone = self.verify(&mut train, Some(0), command).await?;
-                if !is_passed(&alone) {
-                    let cars = std::mem::take(&mut train.cars);
-                    train.left.extend(cars.into_iter().map(|car| (car.source, Why::TargetFails(alone.clone()))));
-                    train.verification = Some(alone);
-                    return Ok(train);
-                }
-            }
-            let (mut bad, mut why) = (train.cars.len(), whole);
-            while bad - good > 1 {
-                let middle = good + (bad - good) / 2;
-                let part = self.verify(&mut train, Some(middle), command).await?;
-                if is_passed(&part) {
-                    (good, passed) = (middle, Some(part));
-                } else {
-                    (bad, why) = (middle, part);
-                }
-            }
-            train.verification = Some(why.clone());
-            let rest: Vec<usize> = train.cars.drain(good..).map(|car| car.source).collect();
-            train.left.push((rest[0], Why::Inconclusive(why)));
-            train = self.couple_rest(train, rest[1..].to_vec()).await?;
-        }
-        train.verification = passed.or(train.verification);
-        crash_point::at(Point::Proven);
-        Ok(train)
-    }
-
-    /// Verifies the first `first` batch entries. `None` means all of them.
-    async fn verify(&self, train: &mut Train, first: Option<usize>, command: &str) -> Result<Verification> {
-        let cars = &train.cars[..first.unwrap_or(train.cars.len())];
-        let commit = cars.last().map_or(&train.from, |car| &car.commit).clone();
-        train.verifications += 1;
-        let names: Vec<String> = cars.iter().map(|car| self.order.sources[car.source].name()).collect();
-        let with = if names.is_empty() { "alone".to_owned() } else { format!("with {}", names.join(", ")) };
-        self.teller.doing(format!("verifies {} {with} (run {})", self.order.into, train.verifications));
-        let (repository, directory) = (&self.order.repository, self.order.directory.as_deref());
-        let Proof { result, log, lacks } = prove(&self.orchestrator, repository, &commit, command, directory).await?;
-        train.log = log.or(train.log.take());
-        if !is_passed(&result) {
-            train.lacks = lacks;
-        }
-        Ok(result)
-    }
-
-    async fn couple_rest(&self, mut train: Train, rest: Vec<usize>) -> Result<Train> {
-        let order = self.order.clone();
-        blocking(move || {
-            couple_on(&ScratchMerge::new(&order.repository), &order, &mut train, &rest)?;
-            Ok(train)
-        })
-        .await
-    }
-
-    /// Moves the branch. The inner error means that the target has moved meanwhile and nothing was done.
-    async fn land(&self, train: &Train) -> Result<std::result::Result<(), IntegrateError>> {
-        let (order, train) = (self.order.clone(), train.clone());
-        blocking(move || {
-            let what = train.cars.iter().map(|car| order.sources[car.source].branch.clone()).collect::<Vec<_>>();
-            let what = what.join(", ");
-            adopt_target(&order)?;
-            let step = BranchMove { branch: &order.into, from: &train.from, to: train.end(), what: &what };
-            match git::land(&order.repository, step) {
-                Ok(()) => Ok(Ok(())),
-                Err(moved @ IntegrateError::TargetMoved { .. }) => Ok(Err(moved)),
-                Err(error) => Err(error.into()),
-            }
-        })
-        .await
-    }
-
-    /// Records what was integrated now, and what was integrated but not recorded because a server died before recording
-    /// it.
-    async fn record(&self, train: &Train) -> Result<()> {
-        let recorded = recorded(&self.orchestrator, self.order).await?;
-        let found = train.there.iter().filter(|(_, known)| !known).map(|(car, _)| car);
-        let found = found.filter(|car| recorded[car.source].worked);
-        for car in train.cars.iter().chain(found) {
-            let source = &self.order.sources[car.source];
-            let Some(worker) = source.by().cloned() else { continue };
-            let (into, commit, source) = (self.order.into.clone(), car.commit.clone(), Some(source.tip.clone()));
-            let partial = train.origins.get(&car.source).is_some_and(|origins| !origins.dropped.is_empty());
-            let entry = Entry::Integrated { worker: worker.clone(), into, commit, source, partial };
-            self.orchestrator.ask(|reply| Ask::Record { worker, entry, reply }).await??;
-        }
-        Ok(())
-    }
-
-    async fn conclude(&self, train: Train, left_out: Vec<(String, String)>) -> Result<IntegrationAnswer> {
-        let is_in = !train.cars.is_empty() || !train.there.is_empty();
-        let push = self.order.push && is_in;
-        if push {
-            self.teller.doing(format!("pushes {}", self.order.into));
-        }
-        let order = self.order.clone();
-        blocking(move || {
-            let mut answer = tell(&order, &train, left_out);
-            let bypassed = || git::bypassed::bypassed(&order.repository, order.push).map_err(OrchestratorError::from);
-            answer.notes = notes(&order, &train, bypassed)?;
-            if push {
-                adopt_target(&order)?;
-                // The merge is done, even if the push fails.
-                let pushed = git::push(&order.repository, &order.into, false);
-                answer.push = Some(pushed.unwrap_or_else(|error| Pushed {
-                    result: PushResult::Failed,
-                    remote: None,
-                    branch: None,
-                    said: with_hints(&error),
-                }));
-            }
-            Ok(answer)
-        })
-        .await
-    }
-}
-
-/// Creates a target branch that only a remote has from the remote's, and not anew. Called last, so that a refused order
-/// creates none.
-fn adopt_target(order: &Order) -> Result<()> {
-    git::names::adopt(&order.repository, &order.into).map(drop).map_err(OrchestratorError::from)
-}
-
-fn is_passed(verification: &Verification) -> bool {
-    matches!(verification, Verification::Passed { .. })
-}
-
-/// Returns whether a single source may have failed because of the target. After a timeout, verifying the target alone
-/// would take as long again. If the command did not run, it would show nothing, unless something was missing.
-fn may_be_the_targets(verification: &Verification, lacks: &[Missing]) -> bool {
-    match verification {
-        Verification::Failed { .. } => true,
-        Verification::CouldNotRun { .. } => !lacks.is_empty(),
-        _ => false,
-    }
-}
-
-fn is_of_proof(why: &Why) -> bool {
-    matches!(why, Why::Inconclusive(_))
+fn is_there(scratch: &ScratchMerge<'_>, train: &Train, commit: &str) -> Result<bool> {
+    Ok(train.stacked.is_empty() && scratch.is_same(&train.from, commit)?)
 }

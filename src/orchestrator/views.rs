@@ -1,17 +1,26 @@
-//! What the actor tells of its registry without changing anything: workers by name, lists, counts.
+//! Views of the registry: workers by name, lists, counts. They change nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::actor::Actor;
 use super::answers::*;
+use super::budget::so_far;
+use super::collisions::Collisions;
+use super::context::Context;
 use super::error::OrchestratorError;
-use super::mail::{Counts, Lookup};
+use super::integration_branch;
+use super::machine::Machine;
+use super::mailbox::Lookup;
+use crate::attempt::status::LiveStatus;
 use crate::backend::Enforcement;
-use crate::mission::admission::Load;
+use crate::mission::admission::{self, Conditions, Load, WaitReason};
+use crate::mission::backoff::Backoff;
+use crate::mission::budget::Spent;
+use crate::mission::delivery::Selection;
 use crate::mission::id::{BackendName, BossId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::name::{Named, closest, meanings};
@@ -24,18 +33,115 @@ use crate::store::journal::Journal;
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-impl Actor {
-    pub(super) fn find(&self, name: &str) -> Result<Arc<Worker>> {
-        let named = self.journal().map_or(Named::Unknown, |journal| journal.named(name));
-        found(self.registry(), name, named)
+/// Everything that a view shows, as it is now.
+#[derive(Clone, Copy)]
+pub(super) struct Views<'a> {
+    pub context: &'a Context,
+    pub registry: &'a Registry,
+    /// `None` as long as there is nothing to keep.
+    pub journal: Option<&'a Journal>,
+    pub live: &'a HashMap<WorkerId, LiveStatus>,
+    pub machine: &'a Machine,
+    pub collisions: &'a Collisions,
+}
+
+impl<'a> Views<'a> {
+    pub fn find(&self, name: &str) -> Result<Arc<Worker>> {
+        let named = self.journal.map_or(Named::Unknown, |journal| journal.named(name));
+        found(self.registry, name, named)
     }
 
-    pub(super) fn view(&self, worker: &Arc<Worker>) -> WorkerView {
+    pub fn named(&self, name: &str) -> Result<WorkerView> {
+        Ok(self.view(&self.find(name)?))
+    }
+
+    /// Returns the worker, if this boss owns it.
+    pub fn mine(&self, boss: &BossId, name: &str, what: &'static str) -> Result<Arc<Worker>> {
+        let worker = self.find(name)?;
+        if worker.boss == *boss {
+            Ok(worker)
+        } else {
+            Err(OrchestratorError::NotYours { name: worker.id.to_string(), what })
+        }
+    }
+
+    /// Returns the one worker that a name means. While a race is undecided, the name of its task means none of them.
+    pub fn one_of_mine(&self, boss: &BossId, name: &str, what: &'static str) -> Result<Arc<Worker>> {
+        let worker = self.mine(boss, name, what)?;
+        if !race::is_named_by_task(&worker, name) {
+            return Ok(worker);
+        }
+        let racers: Vec<String> = race::racers(self.registry, &worker).map(|it| it.id.to_string()).collect();
+        Err(OrchestratorError::Undecided { name: name.to_owned(), what, racers: racers.join(", ") })
+    }
+
+    /// Returns what a wait for these names is about. It includes only workers of this boss, since a notification
+    /// reaches one boss.
+    pub fn select(&self, boss: &BossId, names: &[String]) -> Result<Selection> {
+        if names.is_empty() {
+            return Ok(Selection::Mine);
+        }
+        let mut ids = Vec::new();
+        for name in names {
+            let worker = self.mine(boss, name, "wait for")?;
+            // The name of a task means all racers for it.
+            let by_task = race::is_named_by_task(&worker, name);
+            let racers = race::racers(self.registry, &worker).filter(|_| by_task).map(|it| it.id.clone());
+            for id in std::iter::once(worker.id.clone()).chain(racers) {
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
+            }
+        }
+        Ok(Selection::Named(ids))
+    }
+
+    /// Returns the usage of the running attempts that this server follows, by boss.
+    fn spending(&self) -> HashMap<BossId, Spent> {
+        let mut spending: HashMap<BossId, Spent> = HashMap::new();
+        for (id, status) in self.live {
+            if let Some(worker) = self.registry.get(id).filter(|worker| worker.status.is_live()) {
+                spending.entry(worker.boss.clone()).or_default().add(so_far(worker, status));
+            }
+        }
+        spending
+    }
+
+    pub fn spent(&self, boss: &BossId) -> Spent {
+        admission::spent(self.registry, &self.moment(), boss)
+    }
+
+    pub fn moment(&self) -> Conditions {
+        Conditions { now: Timestamp::now(), free: self.machine.free(), spending: self.spending() }
+    }
+
+    /// Returns the load and the free resources, from which the reasons of waiting workers follow.
+    pub fn load(&self) -> Load<'a> {
+        Load::of(self.registry, &self.context.limits, self.moment())
+    }
+
+    pub fn hold(&self, load: &Load<'_>, worker: &Worker) -> Option<WaitReason> {
+        let context = self.context;
+        let hold =
+            admission::wait_reason(self.registry, load, &context.server, worker, |worker| lacks(context, worker))?;
+        Some(match hold {
+            WaitReason::Backend(held) => WaitReason::Backend(with_login_command(context, held)),
+            other => other,
+        })
+    }
+
+    /// Returns the integration branch of a worker.
+    pub fn branch_of(&self, worker: &Worker) -> Option<String> {
+        let set = self.context.settings.integration_branch.as_deref();
+        integration_branch::of_worker(set, Some(worker))
+    }
+
+    pub fn view(&self, worker: &Arc<Worker>) -> WorkerView {
         self.view_in(&self.load(), worker)
     }
 
     /// Returns a view with a given load, which is the same for many workers.
-    pub(super) fn view_in(&self, load: &Load<'_>, worker: &Arc<Worker>) -> WorkerView {
+    pub fn view_in(&self, load: &Load<'_>, worker: &Arc<Worker>) -> WorkerView {
         let live = self.live.get(&worker.id).filter(|_| worker.status.is_live()).cloned();
         let since = |then: Duration| process::monotonic().saturating_sub(then).as_secs();
         let waits_for = self.hold(load, worker).map(|hold| hold.to_string());
@@ -45,10 +151,10 @@ impl Actor {
             elapsed_seconds: live.as_ref().map(|live| since(live.began)),
             idle_seconds: live.as_ref().map(|live| since(live.last_event)),
             live,
-            block: graph::block(self.registry(), worker),
+            block: graph::block(self.registry, worker),
             waits_for,
-            collisions: self.collisions_of(worker),
-            unchecked: self.unchecked_of(worker),
+            collisions: self.collisions.of(&worker.id).to_vec(),
+            unchecked: self.collisions.unchecked(&worker.id),
             redelivered: false,
             enforced: self.enforcement(worker),
             budget: self.budget_of(worker),
@@ -73,12 +179,14 @@ impl Actor {
         Some(backend.enforcement(worker.mission.permissions))
     }
 
-    /// Claude Code keeps to a cost by itself; the supervisor does the rest, where the CLI tells in time.
+    /// Returns the limits and how they are enforced. Claude Code enforces a cost itself; the supervisor enforces the rest
+    /// if the CLI reports its usage while it works.
     fn budget_of(&self, worker: &Worker) -> Option<String> {
         let backend = self.context.backends.get(worker.next.backend.as_str()).ok()?;
-        let how = match backend.reports_usage_in_time() {
-            true => "enforced while it works",
-            false => "enforced: none, the CLI tells what it used only at the end of a turn",
+        let how = if backend.reports_usage_in_time() {
+            "enforced while it works"
+        } else {
+            "enforced: none, the CLI tells what it used only at the end of a turn"
         };
         let (cost, tokens) = (worker.mission.max_cost_usd, worker.mission.max_tokens);
         let limits = [cost.map(|most| format!("max_cost_usd {most}")), tokens.map(|most| format!("max_tokens {most}"))];
@@ -86,31 +194,31 @@ impl Actor {
         (!limits.is_empty()).then(|| format!("{} ({how})", limits.join(", ")))
     }
 
-    pub(super) fn list(&self, boss: &BossId, scope: Scope) -> ListAnswer {
+    pub fn list(&self, boss: &BossId, scope: Scope) -> ListAnswer {
         let (mine, others): (Vec<_>, Vec<_>) =
-            self.registry().workers().partition(|worker| scope == Scope::All || worker.boss == *boss);
+            self.registry.workers().partition(|worker| scope == Scope::All || worker.boss == *boss);
         let load = self.load();
         let workers = mine.into_iter().map(|worker| self.view_in(&load, worker)).collect();
         ListAnswer {
             workers,
             others: others.len(),
-            in_history: self.journal().map_or(0, Journal::in_history),
+            in_history: self.journal.map_or(0, Journal::in_history),
             spent: self.spent(boss),
         }
     }
 
-    pub(super) fn page(&self, boss: &BossId, request: &PageRequest) -> ListPage {
+    pub fn page(&self, boss: &BossId, request: &PageRequest) -> ListPage {
         let (mut statuses, mut shown, mut matching, mut others) = (Vec::new(), Vec::new(), 0, 0);
-        for worker in self.registry().workers().rev() {
+        for worker in self.registry.workers().rev() {
             if request.scope == Scope::Mine && worker.boss != *boss {
                 others += 1;
                 continue;
             }
-            let blocked = graph::block(self.registry(), worker).is_some();
+            let blocked = graph::block(self.registry, worker).is_some();
             let live = self.live.get(&worker.id).filter(|_| worker.status.is_live());
             let stalled = live.is_some_and(|live| live.stalled.is_some());
             statuses.push((worker.status, blocked));
-            if (request.shows)(&Glance { worker, blocked, stalled }) {
+            if (request.shows)(&Summary { worker, blocked, stalled }) {
                 matching += 1;
                 shown.extend((matching <= request.limit).then_some(worker));
             }
@@ -121,15 +229,15 @@ impl Actor {
             matching,
             statuses,
             others,
-            in_history: self.journal().map_or(0, Journal::in_history),
+            in_history: self.journal.map_or(0, Journal::in_history),
             spent: self.spent(boss),
         }
     }
 
-    pub(super) fn counts(&self) -> HashMap<BackendName, Counts> {
+    pub fn counts(&self) -> HashMap<BackendName, Counts> {
         let load = self.load();
         let mut counts: HashMap<BackendName, Counts> = HashMap::new();
-        for worker in self.registry().workers() {
+        for worker in self.registry.workers() {
             let of = counts.entry(worker.next.backend.clone()).or_default();
             of.running += usize::from(worker.status.is_live());
             if worker.status == WorkerStatus::Queued {
@@ -145,12 +253,7 @@ impl Actor {
         counts
     }
 
-    pub(super) fn known(&self, requests: Vec<String>) -> HashSet<String> {
-        let is_known = |request: &String| self.journal().is_some_and(|journal| journal.knows_request(request));
-        requests.into_iter().filter(is_known).collect()
-    }
-
-    pub(super) fn lookup(&self, name: Option<&str>) -> Result<Lookup> {
+    pub fn lookup(&self, name: Option<&str>) -> Result<Lookup> {
         let worker = name.map(|name| self.find(name)).transpose()?;
         let all = if worker.is_some() { Vec::new() } else { self.all_with_worktrees() };
         Ok(Lookup { integration_branch: worker.as_ref().and_then(|worker| self.branch_of(worker)), worker, all })
@@ -161,8 +264,8 @@ impl Actor {
     fn all_with_worktrees(&self) -> Vec<Arc<Worker>> {
         let may_be_there =
             |worker: &Arc<Worker>| matches!(worker.mission.place, Place::Worktree { .. }) && !worker.worktree_removed;
-        let archived = self.journal().into_iter().flat_map(Journal::archived).filter(may_be_there);
-        archived.chain(self.registry().workers().cloned()).collect()
+        let archived = self.journal.into_iter().flat_map(Journal::archived).filter(may_be_there);
+        archived.chain(self.registry.workers().cloned()).collect()
     }
 }
 
@@ -206,4 +309,24 @@ fn some_known(registry: &Registry) -> Option<String> {
     let more = known.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Some(format!("{}{more}", named.join(", ")))
+}
+
+/// Returns what this server lacks to start the worker: its backend, or the keys that the boss's environment had at the
+/// request.
+pub(super) fn lacks(context: &Context, worker: &Worker) -> Option<String> {
+    if context.backends.get(worker.next.backend.as_str()).is_err() {
+        return Some(format!("a server whose settings have the backend {}", worker.next.backend));
+    }
+    let missing = |name: &&String| env::var_os(name).is_none_or(|value| value.is_empty());
+    let missing: Vec<&str> = worker.needs.iter().filter(missing).map(String::as_str).collect();
+    (!missing.is_empty()).then(|| format!("a server whose environment has {}", missing.join(" and ")))
+}
+
+/// Adds the login command to the message of a lost login.
+pub(super) fn with_login_command(context: &Context, held: Backoff) -> Backoff {
+    let adapter = context.backends.get(held.backend.as_str()).ok().filter(|_| held.kind == FailureKind::Auth);
+    match adapter.map(|adapter| adapter.probe().login_command) {
+        Some(login) => Backoff { message: format!("`{login}` ({})", held.message), ..held },
+        None => held,
+    }
 }

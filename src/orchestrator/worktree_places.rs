@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn they_lie_beside_the_repository() {
+    fn worktrees_are_beside_the_repository() {
         let case = Case::new();
         assert_eq!(case.folder(None), case.beside());
         fs::create_dir(case.beside()).unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn below_a_project_they_lie_in_the_data_directory() {
+    fn nested_repository_uses_the_data_directory() {
         for marker in MARKERS {
             for depth in [1, 2] {
                 let case = Case::new();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_the_home_itself_or_above_it_does_not_count() {
+    fn projects_in_or_above_home_are_ignored() {
         let case = Case::new();
         let home = case.root.ancestors().nth(2).unwrap();
         fs::create_dir(home.join(".git")).unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn where_they_cannot_be_beside_it_they_lie_in_the_data_directory() {
+    fn unwritable_parent_leads_to_the_data_directory() {
         let case = Case::new();
         fs::write(case.beside(), "a file").unwrap();
         assert!(case.is_in_data());
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn folder_in_which_everybody_can_write_is_not_used() {
+    fn world_writable_folder_is_not_used() {
         use std::os::unix::fs::{PermissionsExt, chown};
         let case = Case::new();
         fs::create_dir(case.beside()).unwrap();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_setting_is_a_template_and_no_two_repositories_share_a_folder() {
+    fn template_gives_each_repository_its_own_folder() {
         let case = Case::new();
         assert_eq!(case.folder(Some("../trees")), case.root.with_file_name("trees"));
         assert_eq!(case.folder(Some("../{repository}-wt")), case.root.with_file_name("repo-wt"));

@@ -1,16 +1,17 @@
-//! Worktrees that bosses ask for by name, their removal, and what a worker's folder has to tell.
+//! Worktrees that bosses request by name, their removal, and the details in a worker's folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::actor_handle::ActorHandle;
 use super::answers::*;
+use super::blocking::blocking;
 use super::checks;
 use super::context::Context;
 use super::error::OrchestratorError;
 use super::follow;
-use super::handle::{Orchestrator, blocking};
 use super::integration_branch;
-use super::mail::{Ask, Lookup};
+use super::mailbox::{Ask, Lookup};
 use super::merged;
 use super::not_included;
 use super::written;
@@ -91,18 +92,14 @@ struct Removal {
     in_use_by: Vec<Arc<Worker>>,
 }
 
-pub(super) async fn remove(
-    orchestrator: &Orchestrator,
-    boss: &BossId,
-    request: RemovalRequest,
-) -> Result<RemovalAnswer> {
-    let lookup = orchestrator.ask(|reply| Ask::Lookup { name: None, reply }).await??;
-    let context = orchestrator.shared();
+pub(super) async fn remove(actor: &ActorHandle, boss: &BossId, request: RemovalRequest) -> Result<RemovalAnswer> {
+    let lookup = actor.ask(|reply| Ask::Lookup { name: None, reply }).await??;
+    let context = Arc::clone(&actor.context);
     let mut answer = RemovalAnswer::default();
     let targets = match &request.target {
         RemovalTarget::Path(path) => vec![at_path(&lookup, &context.directory.join(path))],
         RemovalTarget::Worker(name) => {
-            let worker = orchestrator.ask(|reply| Ask::Lookup { name: Some(name.clone()), reply }).await??.worker;
+            let worker = actor.ask(|reply| Ask::Lookup { name: Some(name.clone()), reply }).await??.worker;
             worker.into_iter().map(|worker| of_worker(&lookup, worker)).collect()
         }
         RemovalTarget::AllIntegrated => {
@@ -134,7 +131,7 @@ pub(super) async fn remove(
                 if let Some(worker) = worker {
                     let entry = Entry::WorktreeRemoved { worker: worker.id.clone(), salvage_ref };
                     let worker = worker.id.clone();
-                    orchestrator.ask(|reply| Ask::Record { worker, entry, reply }).await??;
+                    actor.ask(|reply| Ask::Record { worker, entry, reply }).await??;
                 }
                 answer.removed.push(removed);
             }
@@ -171,7 +168,7 @@ fn only_merged(context: &Context, workers: Vec<Arc<Worker>>) -> (Vec<Arc<Worker>
     let set = context.settings.integration_branch.as_deref();
     let target = |worker: &Worker| integration_branch::of_worker(set, Some(worker));
     let asked: Vec<_> = workers.iter().map(|worker| (Arc::clone(worker), target(worker))).collect();
-    let answers = context.merged.ask(context.repository.as_ref(), &asked);
+    let answers = context.caches.merged.ask(context.repository.as_ref(), &asked);
     let (mut merged, mut unknown) = (Vec::new(), Vec::new());
     for (worker, answer) in workers.into_iter().zip(answers) {
         match answer {
@@ -222,7 +219,7 @@ fn remove_one(
     };
     let removed = match &target.worker {
         Some(worker) => {
-            // Its own lock, from when it was made; nobody else's is taken off.
+            // Only its own lock is removed, and no lock of the user.
             let unlocked = match unlock(&repository, &remove.path, worker) {
                 Err(_) if is_gone(&repository, &remove.path) => false,
                 unlocked => unlocked?,
@@ -257,7 +254,7 @@ fn repository_at(context: &Context, request: &RemovalRequest, target: &Removal) 
     if request.repo_path.is_none() {
         let is_there = target.by_path && target.path.exists();
         let around = if is_there { Repository::discover(&target.path).ok().flatten() } else { None };
-        let recorded = || Some(super::integrate::repository_of(context, target.worker.as_ref()?));
+        let recorded = || Some(repository_of(context, target.worker.as_ref()?));
         if let Some(found) = around.map(Ok).or_else(recorded) {
             return found;
         }
@@ -290,7 +287,7 @@ fn ignored_work(path: &Path, worker: &Worker) -> Vec<PathBuf> {
     if recorded.is_empty() || path.join(".git").symlink_metadata().is_err() {
         return Vec::new();
     }
-    // Where git cannot list them, the removal finds that out too, and says so.
+    // If git cannot list them, the removal fails too and reports why.
     let now = git::uncommitted_and_ignored(path).map(|status| status.ignored).unwrap_or_default();
     recorded.iter().flat_map(|paths| git::not_on_branch::still_there(path, &now, *paths)).collect()
 }
@@ -338,7 +335,7 @@ fn check_removable(context: &Context, repository: &Repository, target: &Removal)
         });
     }
     let users_own = target.worker.as_ref().is_some_and(|it| matches!(it.mission.place, Place::Directory { .. }));
-    // One that create_worktree made is taken away by its path, whoever worked in it.
+    // A worktree of create_worktree is removed by its path, regardless of the workers in it.
     if users_own && !(target.by_path && git::made_by_us(repository, &target.path).is_some()) {
         let path = target.path.clone();
         return Err(match git::made_by_us(repository, &path) {
@@ -357,7 +354,7 @@ fn is_gone(repository: &Repository, path: &Path) -> bool {
     !path.exists() && git::list(repository).is_ok_and(|known| known.iter().all(|it| it.path != path))
 }
 
-/// Tells whether it was locked by us.
+/// Returns whether the lock is ours.
 fn unlock(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool> {
     let worktrees = git::list(repository)?;
     let reason = super::start::lock_reason(worker);
@@ -368,7 +365,7 @@ fn unlock(repository: &Repository, path: &Path, worker: &Worker) -> Result<bool>
     Ok(locked_by_us)
 }
 
-/// What the files of a worker say beyond the registry. Blocks.
+/// Returns the details of a worker that only its files contain. Blocks.
 pub(super) fn details(context: &Context, view: WorkerView, include: &Include) -> Result<Details> {
     let worker = Arc::clone(&view.worker);
     let dir = context.state_root.join("workers").join(worker.id.as_str());
@@ -398,8 +395,8 @@ fn newest_events(attempt: &AttemptDir, most: usize) -> Vec<LoggedEvent> {
 /// Returns the commit that a worker's changes are counted from. `None` if it has not begun, or outside a repository.
 pub fn base_commit(worker: &Worker, attempt: &AttemptDir) -> Result<Option<String>> {
     let assignment = files::read_json::<Assignment>(&attempt.assignment())?;
-    let told = assignment.and_then(|assignment| assignment.base_commit);
-    Ok(told.or_else(|| worker.base_commit.clone()))
+    let recorded = assignment.and_then(|assignment| assignment.base_commit);
+    Ok(recorded.or_else(|| worker.base_commit.clone()))
 }
 
 /// Returns the changes in its directory or, if the worktree is gone, those on its branch.
@@ -408,7 +405,7 @@ fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Incl
     let (directory, offset, most) = (worker.mission.place.path(), include.diff_offset as u64, include.diff_bytes);
     let page = match worker.branch().filter(|_| !directory.exists()) {
         Some(branch) => {
-            let repository = super::integrate::repository_of(context, worker)?;
+            let repository = repository_of(context, worker)?;
             git::branch_diff(&repository, branch, &base, offset, most)?
         }
         None => git::diff(directory, &base, offset, most)?,
@@ -419,4 +416,21 @@ fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Incl
 /// Returns whether a worker has completed, so that its result can be merged.
 pub(super) fn completed(worker: &Worker) -> bool {
     worker.status == WorkerStatus::Settled(Ending::Completed)
+}
+
+/// Returns the repository that holds a worker's work: the recorded one, or else the one around its directory, or else
+/// that of this state directory.
+pub(super) fn repository_of(context: &Context, worker: &Worker) -> Result<Repository> {
+    if let Some(root) = &worker.repository {
+        let found = if root.exists() { Repository::discover(root)? } else { None };
+        let gone = || OrchestratorError::RepositoryGone { worker: worker.id.to_string(), path: root.clone() };
+        return found.ok_or_else(gone);
+    }
+    if let Place::Directory { path } = &worker.mission.place
+        && path.exists()
+        && let Some(found) = Repository::discover(path)?
+    {
+        return Ok(found);
+    }
+    context.repository().cloned()
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use orchestrator_boss::mission::create::{Draft, DraftPlace};
 use orchestrator_boss::orchestrator::{
-    IntegrationRequest, IntegrationSource, RemovalRequest, RemovalTarget, RetryRequest, WorktreeRequest,
+    BatchKind, IntegrationRequest, IntegrationSource, RemovalRequest, RemovalTarget, RetryRequest, WorktreeRequest,
 };
 
 use crate::support::git::git;
@@ -211,7 +211,7 @@ async fn a_worker_runs_in_the_folder_that_its_boss_is_in() {
     // A folder that is not on the branch is reported, and the worker runs at the top of its worktree.
     let server = world.server_in(&world.repo().join("untracked"), Some("other"), world.settings());
     let drafts = vec![Ok(mission("d", "write d.txt x\ncommit d"))];
-    let creation = server.orchestrator.create(&server.boss, drafts).await.unwrap();
+    let creation = server.orchestrator.create(&server.boss, drafts, BatchKind::Independent).await.unwrap();
     assert!(creation.base.unwrap().note.unwrap().contains("untracked is not in main"));
     let id = creation.results[0].as_ref().unwrap().worker_id.to_string();
     server.until(&id, "completed").await;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use orchestrator_boss::mission::create::DraftPlace;
 use orchestrator_boss::orchestrator::{
-    IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, Observer, RemovalAnswer,
+    BatchKind, IntegrationAnswer, IntegrationRequest, IntegrationSource, IntegrationStrategy, Observer, RemovalAnswer,
     RemovalRequest, RemovalTarget, RetryRequest, Scope, WorktreeRequest,
 };
 
@@ -185,7 +185,7 @@ async fn work_in_a_second_repository_comes_in_there() {
     assert!(beside.contains("/second.worktrees"), "it lies beside its own repository: {beside}");
     let mut draft = mission("there", "write there.txt x\ncommit there");
     draft.place = DraftPlace::Directory(made.path.clone());
-    let creation = server.orchestrator.create(&server.boss, vec![Ok(draft)]).await.unwrap();
+    let creation = server.orchestrator.create(&server.boss, vec![Ok(draft)], BatchKind::Single).await.unwrap();
     assert_eq!(creation.base, None, "it does not start at a branch of this repository");
     let id = creation.results[0].as_ref().unwrap().worker_id.to_string();
     server.until(&id, "completed").await;

@@ -1,6 +1,7 @@
 //! The journal's folder is removed, while servers run or before one starts.
 
 use orchestrator_boss::mission::lifecycle::{Ending, WorkerStatus};
+use orchestrator_boss::orchestrator::BatchKind;
 
 use crate::support::wait::CEILING;
 use crate::world::{World, mission, until_exists};
@@ -15,7 +16,7 @@ async fn removed_journal_is_refused_and_rebuilt_after_a_restart() {
     let id = first.create_one(mission("t", &format!("wait-file {}\nsay done", gate.display()))).await;
     first.until(&id, "running").await;
     std::fs::remove_dir_all(world.repo().join(".orchestrator/journal")).unwrap();
-    let refused = first.orchestrator.create(&first.boss, vec![Ok(mission("u", "say never"))]).await;
+    let refused = first.orchestrator.create(&first.boss, vec![Ok(mission("u", "say never"))], BatchKind::Single).await;
     let refused = refused.err().expect("it is refused").to_string();
     assert!(refused.contains("it was removed or replaced while this server ran"), "{refused}");
     std::fs::write(&gate, "").unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use orchestrator_boss::mission::create::{Draft, DraftPlace};
 use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::orchestrator::{
-    Creation, IntegrationAnswer, IntegrationRequest, IntegrationSource, OrchestratorError,
+    BatchKind, Creation, IntegrationAnswer, IntegrationRequest, IntegrationSource, OrchestratorError,
 };
 
 use crate::support::git::git;
@@ -21,7 +21,7 @@ fn on(branch: Option<&str>, base: Option<&str>, draft: Draft) -> Draft {
 }
 
 async fn created(server: &Server, draft: Draft) -> Creation {
-    server.orchestrator.create(&server.boss, vec![Ok(draft)]).await.expect("the batch is answered")
+    server.orchestrator.create(&server.boss, vec![Ok(draft)], BatchKind::Single).await.expect("the batch is answered")
 }
 
 /// Runs a mission. Returns the worker's id, and the branch that the answer named as its base.

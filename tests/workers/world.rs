@@ -11,7 +11,7 @@ use orchestrator_boss::mission::create::{Draft, DraftPlace};
 use orchestrator_boss::mission::hint::with_hints;
 use orchestrator_boss::mission::id::BossId;
 use orchestrator_boss::mission::spec::Permissions;
-use orchestrator_boss::orchestrator::{Orchestrator, Startup, WaitAnswer, WaitRequest};
+use orchestrator_boss::orchestrator::{BatchKind, Orchestrator, Startup, WaitAnswer, WaitRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::processes::until_none_in;
@@ -113,7 +113,8 @@ pub struct Server {
 impl Server {
     pub async fn create(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
         let drafts = drafts.into_iter().map(Ok).collect();
-        let created = self.orchestrator.create(&self.boss, drafts).await.expect("the batch is answered");
+        let created =
+            self.orchestrator.create(&self.boss, drafts, BatchKind::Independent).await.expect("the batch is answered");
         created
             .results
             .into_iter()
@@ -124,7 +125,8 @@ impl Server {
     /// Creates a race between these missions.
     pub async fn create_race(&self, drafts: Vec<Draft>) -> Vec<Result<String, String>> {
         let drafts = drafts.into_iter().map(Ok).collect();
-        let created = self.orchestrator.create_race(&self.boss, drafts).await.expect("the race is answered");
+        let created =
+            self.orchestrator.create(&self.boss, drafts, BatchKind::Race).await.expect("the race is answered");
         created
             .results
             .into_iter()

@@ -14,8 +14,7 @@ use crate::mcp::{arguments, size, wire};
 use crate::mission::create::Draft;
 use crate::mission::hint::Advice;
 use crate::mission::id::WorkerId;
-use crate::orchestrator::OrchestratorError;
-use crate::orchestrator::{Base, Created};
+use crate::orchestrator::{Base, BatchItem, BatchKind, OrchestratorError};
 
 /// Maximum number of missions with a result each; larger batches get ranges of ids.
 const LISTED: usize = 50;
@@ -117,11 +116,8 @@ call wait_for_any_worker. For one mission, create_worker_mission does the same."
             return Err(arguments::ArgumentError::Empty { field: "workers" }.into());
         }
         let drafts = batch.workers.into_iter().map(|mission| draft(&call, mission)).collect();
-        let creation = if batch.race.unwrap_or(false) {
-            call.orchestrator.create_race(&call.boss, drafts).await?
-        } else {
-            call.orchestrator.create(&call.boss, drafts).await?
-        };
+        let kind = if batch.race.unwrap_or(false) { BatchKind::Race } else { BatchKind::Independent };
+        let creation = call.orchestrator.create(&call.boss, drafts, kind).await?;
         if creation.results.iter().all(Result::is_err) {
             return Err(nothing_created(creation.results));
         }
@@ -135,7 +131,7 @@ fn draft(call: &ToolCall, mission: Value) -> Result<Draft, OrchestratorError> {
         .map_err(|error| OrchestratorError::Malformed { reason: error.to_string() })
 }
 
-fn nothing_created(results: Vec<Result<Created, OrchestratorError>>) -> ToolError {
+fn nothing_created(results: Vec<BatchItem>) -> ToolError {
     let count = results.len();
     let share = (ROOM / count).clamp(40, 600);
     let reasons = results.into_iter().enumerate();
@@ -150,7 +146,7 @@ fn reason(error: &OrchestratorError) -> String {
 }
 
 impl BatchAnswer {
-    fn new(results: Vec<Result<Created, OrchestratorError>>) -> Self {
+    fn new(results: Vec<BatchItem>) -> Self {
         let many = results.len() > LISTED;
         let race_id = results.iter().flatten().find_map(|created| Some(created.race.as_ref()?.to_string()));
         let failed = results.iter().filter(|result| result.is_err()).count();
@@ -175,7 +171,7 @@ impl BatchAnswer {
 }
 
 impl ItemResult {
-    fn new(index: usize, result: Result<Created, OrchestratorError>, share: usize) -> Self {
+    fn new(index: usize, result: BatchItem, share: usize) -> Self {
         let (created, error) = match result {
             Ok(created) => (Some(created), None),
             Err(error) => (None, Some(size::line(&reason(&error), share))),
@@ -191,7 +187,7 @@ impl ItemResult {
 }
 
 /// Returns the ids of the created workers as ranges of consecutive numbers.
-fn ranges(results: &[Result<Created, OrchestratorError>]) -> Vec<String> {
+fn ranges(results: &[BatchItem]) -> Vec<String> {
     let numbers = results.iter().flatten().filter_map(|created| WorkerId::number_in(created.worker_id.as_str()));
     let mut ranges: Vec<RangeInclusive<u64>> = Vec::new();
     for number in numbers {
@@ -217,12 +213,11 @@ is queued and starts by itself. Then call wait_for_any_worker.";
 
     async fn run(call: ToolCall, mission: MissionArguments) -> Result<CreateAnswer, ToolError> {
         let draft = mission.draft(&call.orchestrator)?;
-        let mut creation = call.orchestrator.create(&call.boss, vec![Ok(draft)]).await?;
-        let created = match creation.results.pop() {
-            Some(Ok(created)) => created,
-            refused => return Err(nothing_created(refused.into_iter().collect())),
+        let mut creation = call.orchestrator.create(&call.boss, vec![Ok(draft)], BatchKind::Single).await?;
+        let (created, view) = match (creation.results.pop(), creation.view) {
+            (Some(Ok(created)), Some(view)) => (created, view),
+            (refused, _) => return Err(nothing_created(refused.into_iter().collect())),
         };
-        let view = call.orchestrator.get(created.worker_id.as_str()).await?;
         let next_step = if created.existing {
             "this request_id already has a worker, so none was created; wait_for_any_worker"
         } else {
@@ -238,13 +233,14 @@ is queued and starts by itself. Then call wait_for_any_worker.";
 mod tests {
     use super::*;
     use crate::mission::lifecycle::WorkerStatus;
+    use crate::orchestrator::Created;
 
-    fn created(number: u64) -> Result<Created, OrchestratorError> {
+    fn created(number: u64) -> BatchItem {
         let worker_id = WorkerId::new(number, &"long title ".repeat(20));
         Ok(Created { worker_id, status: WorkerStatus::Queued, existing: false, race: None })
     }
 
-    fn refused() -> Result<Created, OrchestratorError> {
+    fn refused() -> BatchItem {
         Err(OrchestratorError::Malformed { reason: "\"\n\u{1}é".repeat(500) })
     }
 

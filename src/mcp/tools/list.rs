@@ -9,7 +9,7 @@ use crate::mcp::error::ToolError;
 use crate::mcp::{size, wire};
 use crate::mission::id::WorkerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
-use crate::orchestrator::{Glance, ListPage, PageRequest, Scope};
+use crate::orchestrator::{ListPage, PageRequest, Scope, Summary};
 
 const DEFAULT_LIMIT: u64 = 20;
 const MAX_LISTED: u64 = 100;
@@ -124,19 +124,19 @@ struct PageFilter {
 }
 
 impl PageFilter {
-    fn admits(&self, glance: &Glance<'_>) -> bool {
-        let older = self.before.is_none_or(|before| number(&glance.worker.id) < before);
-        older && (self.statuses.is_empty() || self.statuses.iter().any(|status| status.matches(glance)))
+    fn admits(&self, summary: &Summary<'_>) -> bool {
+        let older = self.before.is_none_or(|before| number(&summary.worker.id) < before);
+        older && (self.statuses.is_empty() || self.statuses.iter().any(|status| status.matches(summary)))
     }
 }
 
 impl StatusFilter {
-    fn matches(self, glance: &Glance<'_>) -> bool {
+    fn matches(self, summary: &Summary<'_>) -> bool {
         match self {
-            StatusFilter::Blocked => glance.blocked,
-            StatusFilter::Stalled => glance.stalled,
+            StatusFilter::Blocked => summary.blocked,
+            StatusFilter::Stalled => summary.stalled,
             // Both enums serialize to the same words.
-            status => serde_json::to_value(status).ok() == serde_json::to_value(glance.worker.status).ok(),
+            status => serde_json::to_value(status).ok() == serde_json::to_value(summary.worker.status).ok(),
         }
     }
 }
@@ -221,7 +221,7 @@ mod tests {
     fn page(all: &[WorkerView], statuses: Vec<StatusFilter>, before: Option<u64>) -> ListPage {
         let filter = PageFilter { statuses, before };
         let shows = |view: &&WorkerView| {
-            filter.admits(&Glance { worker: &view.worker, blocked: view.block.is_some(), stalled: false })
+            filter.admits(&Summary { worker: &view.worker, blocked: view.block.is_some(), stalled: false })
         };
         let matching: Vec<_> = all.iter().rev().filter(shows).cloned().collect();
         ListPage {

@@ -28,7 +28,7 @@ use super::client::Client;
 use super::error::ToolError;
 use super::{arguments, schema};
 use crate::mission::id::BossId;
-use crate::orchestrator::{Handing, Orchestrator};
+use crate::orchestrator::{DeliveryGuard, Orchestrator};
 
 pub(super) type Arguments = JsonObject;
 
@@ -93,11 +93,11 @@ pub(super) struct ToolCall {
 /// the next wait returns them again.
 #[derive(Clone, Default)]
 pub(super) struct AnswerDelivery {
-    notifications: Arc<Mutex<Option<Handing>>>,
+    notifications: Arc<Mutex<Option<DeliveryGuard>>>,
 }
 
 impl AnswerDelivery {
-    fn set(&self, notifications: Handing) {
+    fn set(&self, notifications: DeliveryGuard) {
         *self.notifications() = Some(notifications);
     }
 
@@ -107,7 +107,7 @@ impl AnswerDelivery {
         }
     }
 
-    fn notifications(&self) -> MutexGuard<'_, Option<Handing>> {
+    fn notifications(&self) -> MutexGuard<'_, Option<DeliveryGuard>> {
         self.notifications.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

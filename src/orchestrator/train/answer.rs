@@ -1,11 +1,12 @@
 //! The answer about an integration: its status, its notes, and why sources were left out.
 
-use super::{Order, Result, Train, Why};
+use super::{Result, Train, Why};
 use crate::git::origins::{self, CommitOrigins};
 use crate::git::{self, Strategy};
 use crate::mission::outcome::{LikelyCause, Verification};
 use crate::orchestrator::OrchestratorError;
 use crate::orchestrator::answers::*;
+use crate::orchestrator::jobs::Order;
 
 /// Returns an answer for an order with this status and nothing else.
 pub(in crate::orchestrator) fn answer(order: &Order, status: IntegrationStatus) -> IntegrationAnswer {
@@ -62,10 +63,10 @@ pub(super) fn notes(
             order.sources[*at].name()
         ));
     }
-    if !train.cars.is_empty() {
+    if !train.stacked.is_empty() {
         notes.extend(bypassed()?);
     }
-    let is_verified = order.verify_command.is_some() && (!train.cars.is_empty() || !train.left.is_empty());
+    let is_verified = order.verify_command.is_some() && (!train.stacked.is_empty() || !train.left.is_empty());
     if is_verified && git::lacks_submodules(&order.repository, &train.from) {
         notes.push("some submodules are empty where it is verified, because the main checkout does not have them: the command has to fetch them".to_owned());
     }
@@ -76,7 +77,7 @@ pub(super) fn notes(
 /// it.
 fn note_on_origins(order: &Order, train: &Train, at: usize, origins: &CommitOrigins) -> Result<Vec<String>> {
     let (name, into) = (order.sources[at].name(), &order.into);
-    let comes_in = train.cars.iter().any(|car| car.source == at);
+    let comes_in = train.stacked.iter().any(|entry| entry.source == at);
     let titles = |commits: &[String]| origins::titles(&order.repository, commits).map_err(OrchestratorError::from);
     let mut notes = Vec::new();
     if !origins.dropped.is_empty() {
@@ -94,8 +95,8 @@ fn note_on_origins(order: &Order, train: &Train, at: usize, origins: &CommitOrig
             titles(&origins.inherited)?
         ));
     }
-    // What another source of the same order brings is no surprise.
-    let is_source = |branch: &str| train.cars.iter().any(|car| order.sources[car.source].branch == branch);
+    // Commits of another source of the same order need no note.
+    let is_source = |branch: &str| train.stacked.iter().any(|entry| order.sources[entry.source].branch == branch);
     let others = origins.others.iter().filter(|(branch, _)| comes_in && !is_source(branch));
     let others: Vec<String> = others.map(|(branch, number)| format!("{} of {branch}", counted(*number))).collect();
     if !others.is_empty() {
@@ -108,10 +109,10 @@ fn counted(commits: usize) -> String {
     if commits == 1 { "1 commit".to_owned() } else { format!("{commits} commits") }
 }
 
-pub(super) fn tell(order: &Order, train: &Train, mut left_out: Vec<(String, String)>) -> IntegrationAnswer {
+pub(super) fn describe(order: &Order, train: &Train, mut left_out: Vec<(String, String)>) -> IntegrationAnswer {
     let name = |at: usize| order.sources[at].name();
     let mut inside: Vec<usize> =
-        train.cars.iter().chain(train.there.iter().map(|(car, _)| car)).map(|car| car.source).collect();
+        train.stacked.iter().chain(train.there.iter().map(|(entry, _)| entry)).map(|entry| entry.source).collect();
     inside.sort_unstable();
     left_out.extend(train.left.iter().map(|(at, why)| (name(*at), reason(order, why))));
     let conflicts = train.left.iter().filter_map(|(_, why)| match why {
@@ -122,9 +123,9 @@ pub(super) fn tell(order: &Order, train: &Train, mut left_out: Vec<(String, Stri
         integrated: inside.into_iter().map(name).collect(),
         left_out,
         conflicts: conflicts.flatten().collect(),
-        commit: match (train.cars.last(), train.there.as_slice()) {
-            (Some(car), _) => Some(car.commit.clone()),
-            (None, [(car, true)]) => Some(car.commit.clone()),
+        commit: match (train.stacked.last(), train.there.as_slice()) {
+            (Some(entry), _) => Some(entry.commit.clone()),
+            (None, [(entry, true)]) => Some(entry.commit.clone()),
             _ => None,
         },
         verification: train.verification.clone(),
@@ -135,15 +136,15 @@ pub(super) fn tell(order: &Order, train: &Train, mut left_out: Vec<(String, Stri
 }
 
 fn status(train: &Train) -> IntegrationStatus {
-    if !train.cars.is_empty() {
+    if !train.stacked.is_empty() {
         return IntegrationStatus::Merged;
     }
-    let unproven = train.left.iter().find_map(|(_, why)| match why {
-        Why::Inconclusive(verification) | Why::TargetFails(verification) => Some(verification),
+    let unverified = train.left.iter().find_map(|(_, why)| match why {
+        Why::NotVerified(verification) | Why::TargetFails(verification) => Some(verification),
         _ => None,
     });
     let conflicts = train.left.iter().any(|(_, why)| matches!(why, Why::Conflicts(_)));
-    match unproven {
+    match unverified {
         Some(Verification::Failed { .. }) => IntegrationStatus::VerificationFailed,
         Some(Verification::TimedOut { .. }) => IntegrationStatus::VerificationTimedOut,
         Some(_) => IntegrationStatus::CouldNotVerify,
@@ -162,7 +163,7 @@ fn reason(order: &Order, why: &Why) -> String {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             format!("it conflicts: {}{more}", named.join(", "))
         }
-        Why::Inconclusive(found) => format!("with it the verification {}", found_out(found)),
+        Why::NotVerified(found) => format!("with it the verification {}", found_out(found)),
         Why::TargetFails(found) => {
             format!("{} alone does not pass: the verification {}", order.into, found_out(found))
         }

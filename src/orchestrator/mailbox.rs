@@ -1,17 +1,14 @@
-//! All messages that reach the actor: what the handle asks for, what the tasks that follow workers report, and the
-//! snapshots that are given away. No logic.
+//! All messages to the actor: requests of the handle, reports of tasks, and the snapshots in their answers. No logic.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::answers::*;
+use super::collisions::{Collisions, ScanCache};
 use super::error::OrchestratorError;
-use super::probe::Login;
-use super::radar::{Collisions, Radar};
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::InboxEntry;
@@ -24,19 +21,20 @@ use crate::mission::registry::Worker;
 pub(super) type Reply<T> = oneshot::Sender<T>;
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
-/// What the actor is asked and told.
+/// A message to the actor: a request with its reply channel, or a report.
 pub enum Ask {
     Arrived {
         boss: BossId,
     },
+    /// A batch to check, then to register. Checking takes time, so the answer follows by [`Ask::Register`].
     Create {
         boss: BossId,
         drafts: Vec<Result<Draft>>,
-        /// True if all drafts are one task: see [`crate::mission::race`].
-        race: bool,
-        integration_branch: Option<String>,
-        reply: Reply<Result<Vec<Result<Created>>>>,
+        kind: BatchKind,
+        reply: Reply<Result<Creation>>,
     },
+    /// The end of the checks of a batch.
+    Register(Box<CheckedBatch>),
     /// The integration branch that the boss's workers recorded.
     RecordedBranch {
         boss: BossId,
@@ -81,11 +79,6 @@ pub enum Ask {
     Counts {
         reply: Reply<HashMap<BackendName, Counts>>,
     },
-    /// Which of these `request_id`s were here before.
-    Known {
-        requests: Vec<String>,
-        reply: Reply<HashSet<String>>,
-    },
     Message {
         boss: BossId,
         name: String,
@@ -110,7 +103,7 @@ pub enum Ask {
         request: RetryRequest,
         reply: Reply<Result<WorkerView>>,
     },
-    /// Something that was done outside and is to be remembered, for one worker.
+    /// An entry about one worker, for work that was done outside the actor.
     Record {
         worker: WorkerId,
         entry: Entry,
@@ -126,19 +119,19 @@ pub enum Ask {
         reply: Reply<Result<Lookup>>,
     },
     /// A report from the task that starts and follows a worker.
-    Told {
+    Reported {
         worker: WorkerId,
         attempt: u32,
-        news: News,
+        report: Report,
     },
     /// The current login state of a CLI.
     LoginSeen {
         backend: BackendName,
         login: Login,
     },
-    /// The end of a conflict check. `found` is `None` if git failed.
-    Radar {
-        radar: Box<Radar>,
+    /// The end of a scan for collisions. `found` is `None` if git failed.
+    Scanned {
+        cache: Box<ScanCache>,
         found: Option<Collisions>,
     },
     /// The free disk space where workers are to work.
@@ -153,8 +146,17 @@ pub enum Ask {
     },
 }
 
+/// A checked batch, with the reply channel of its request.
+pub struct CheckedBatch {
+    pub boss: BossId,
+    pub drafts: Vec<Result<Draft>>,
+    pub kind: BatchKind,
+    pub base: Option<Base>,
+    pub reply: Reply<Result<Creation>>,
+}
+
 /// A report from a worker's task.
-pub enum News {
+pub enum Report {
     /// The supervisor is running.
     Started {
         base_commit: Option<String>,
@@ -170,22 +172,10 @@ pub enum News {
     NeverBegan {
         inbox_entries: Vec<InboxEntry>,
     },
-    /// The attempt may run on, but it cannot be followed; looked at again later.
+    /// The attempt may run on, but it cannot be followed now.
     OutOfSight {
         why: String,
     },
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub running: usize,
-    pub queued: usize,
-    /// What the first of the queued ones waits for.
-    pub waits_for: Option<String>,
-    /// Nothing new of it starts before, unless it is found to be back.
-    pub held_until: Option<Timestamp>,
-    /// It is held for a login that was lost.
-    pub login_lost: bool,
 }
 
 #[derive(Debug, Clone)]

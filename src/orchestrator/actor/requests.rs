@@ -1,5 +1,6 @@
-//! What bosses tell workers: begin, listen, stop, try again.
+//! The requests of bosses that change workers: create, message, cancel, retry.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::actor::Actor;
-use super::answers::*;
-use super::error::OrchestratorError;
-use super::{follow, recover, settle};
+use super::{Actor, Effect, Reply, Result, takeover};
 use crate::attempt::status::Phase;
 use crate::attempt::worker_dir::{AttemptDir, Delivery, InboxEntry, Instruction, PostResult};
 use crate::crash_point::{self, Point};
@@ -20,23 +18,59 @@ use crate::mission::id::{BackendName, BossId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::message::{Author, Message};
 use crate::mission::registry::Worker;
-use crate::mission::{graph, race, retry};
+use crate::mission::{graph, retry};
+use crate::orchestrator::answers::*;
+use crate::orchestrator::error::OrchestratorError;
+use crate::orchestrator::mailbox::{Ask, CheckedBatch};
+use crate::orchestrator::{cancellations, checks, follow, settle};
 use crate::store::journal::Needed;
-
-type Result<T> = std::result::Result<T, OrchestratorError>;
 
 /// Time after which a supervisor that has not ended its worker is ended, together with the worker's processes.
 const CANCEL_CEILING: Duration = Duration::from_secs(60);
 
 impl Actor {
-    pub(super) fn create(
+    /// Checks a batch in a task of its own, which mails it back. Request ids that are known need no check.
+    pub(super) fn check_batch(
+        &mut self,
+        boss: BossId,
+        drafts: Vec<Result<Draft>>,
+        kind: BatchKind,
+        reply: Reply<Result<Creation>>,
+    ) {
+        let requests = drafts.iter().flatten().filter_map(|draft| draft.request_id.clone());
+        let known: HashSet<String> = requests.filter(|request| self.knows_request(request)).collect();
+        let recorded = self.recorded_branch(&boss);
+        let (context, mailbox) = (Arc::clone(&self.state.context), self.mailbox.clone());
+        self.apply(vec![Effect::spawn(async move {
+            let (drafts, base) = checks::check_all(context, drafts, known, recorded).await;
+            let _ = mailbox.send(Ask::Register(Box::new(CheckedBatch { boss, drafts, kind, base, reply })));
+        })]);
+    }
+
+    /// Registers a checked batch, unless its caller has gone.
+    pub(super) fn register_batch(&mut self, batch: CheckedBatch) {
+        let CheckedBatch { boss, drafts, kind, base, reply } = batch;
+        if reply.is_closed() {
+            return;
+        }
+        let branch = base.as_ref().map(|base| base.branch.clone());
+        let created = self.create(&boss, drafts, kind, branch.as_deref()).map(|items| {
+            let single = items.first().filter(|_| kind == BatchKind::Single).and_then(|item| item.as_ref().ok());
+            let view = single.and_then(|created| self.views().named(created.worker_id.as_str()).ok());
+            Creation { results: items, base, view }
+        });
+        let _ = reply.send(created);
+    }
+
+    fn create(
         &mut self,
         boss: &BossId,
         drafts: Vec<Result<Draft>>,
-        race: bool,
+        kind: BatchKind,
         integration_branch: Option<&str>,
-    ) -> Result<Vec<Result<Created>>> {
-        if let Some(index) = drafts.iter().position(|draft| draft.is_err()).filter(|_| race) {
+    ) -> Result<Vec<BatchItem>> {
+        let is_race = kind == BatchKind::Race;
+        if let Some(index) = drafts.iter().position(|draft| draft.is_err()).filter(|_| is_race) {
             let refused = || create::Rejection::RaceRefused { index }.into();
             return Ok(drafts.into_iter().map(|draft| Err(draft.err().unwrap_or_else(refused))).collect());
         }
@@ -44,27 +78,25 @@ impl Actor {
         for draft in drafts {
             refused.push(draft.map(|draft| good.push(draft)).err());
         }
-        let mut made = match good.is_empty() {
-            true => Vec::new(),
-            false => self.register(boss, &good, race, integration_branch)?,
-        }
-        .into_iter();
+        let registered =
+            if good.is_empty() { Vec::new() } else { self.register(boss, &good, is_race, integration_branch)? };
         crash_point::at(Point::BatchRegistered);
-        let answer = refused.into_iter().filter_map(|refused| match refused {
-            None => made.next(),
+        let mut registered = registered.into_iter();
+        let items = refused.into_iter().filter_map(|refused| match refused {
+            None => registered.next(),
             Some(error) => Some(Err(error)),
         });
-        Ok(answer.collect())
+        Ok(items.collect())
     }
 
     fn register(
         &mut self,
         boss: &BossId,
         drafts: &[Draft],
-        race: bool,
+        is_race: bool,
         integration_branch: Option<&str>,
-    ) -> Result<Vec<Result<Created>>> {
-        let context = Arc::clone(&self.context);
+    ) -> Result<Vec<BatchItem>> {
+        let context = Arc::clone(&self.state.context);
         let worktrees = context.worktrees();
         let branch_prefix = &context.settings.branch_prefix;
         let defaults = Defaults { worktrees: &worktrees, branch_prefix, integration_branch };
@@ -72,8 +104,8 @@ impl Actor {
             names: drafts.iter().flat_map(|draft| draft.depends_on.iter().cloned()).collect(),
             requests: drafts.iter().filter_map(|draft| draft.request_id.clone()).collect(),
         };
-        let created = self.transact_with(&needed, |registry| {
-            let register = if race { create::register_race } else { create::register };
+        let created = self.state.records.transact_with(&needed, |registry| {
+            let register = if is_race { create::register_race } else { create::register };
             let made = register(registry, boss, drafts, defaults);
             let mut workers = Vec::new();
             let created = made.into_iter().map(|it| match it {
@@ -97,7 +129,7 @@ impl Actor {
             }
             (entries, created)
         })?;
-        let is_new = |made: &Result<Created>| made.as_ref().is_ok_and(|made| !made.existing);
+        let is_new = |made: &BatchItem| made.as_ref().is_ok_and(|made| !made.existing);
         self.has_created |= boss == &context.boss && created.iter().any(is_new);
         Ok(created)
     }
@@ -109,7 +141,7 @@ impl Actor {
         message: NewMessage,
         reply: oneshot::Sender<Result<MessageAnswer>>,
     ) {
-        let worker = match self.one_of_mine(boss, name, "write to") {
+        let worker = match self.views().one_of_mine(boss, name, "write to") {
             Ok(worker) => worker,
             Err(error) => return drop(reply.send(Err(error))),
         };
@@ -121,7 +153,7 @@ impl Actor {
         match answer {
             Ok(Some(answer)) => drop(reply.send(Ok(answer))),
             Err(error) => drop(reply.send(Err(error))),
-            // It is changing at this moment: what it becomes is a moment away, and then this is sent again.
+            // The attempt is ending. The message is sent again as soon as the outcome is known.
             Ok(None) => {
                 let late = self.late_messages.entry(worker.id.clone()).or_default();
                 late.push((worker.attempt, message, reply));
@@ -133,8 +165,9 @@ impl Actor {
     fn post_message(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
         let instruction = Instruction::Message { text: message.text.clone(), delivery: message.delivery };
         let Some(id) = self.post(worker, Some(self.author()), instruction)? else { return Ok(None) };
-        let running = self.live.get(&worker.id).is_some_and(|status| status.phase == Phase::Running);
-        let hears = self.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.accepts_live_messages());
+        let running = self.state.live.get(&worker.id).is_some_and(|status| status.phase == Phase::Running);
+        let hears =
+            self.state.context.backends.get(worker.next.backend.as_str()).is_ok_and(|it| it.accepts_live_messages());
         let live = running && (hears || message.delivery == Delivery::Interrupt);
         Ok(Some(MessageAnswer {
             message_id: id,
@@ -143,13 +176,19 @@ impl Actor {
         }))
     }
 
-    /// Puts a message into the inbox of the running attempt and wakes its supervisor.
+    /// Puts an instruction into the inbox of the running attempt and wakes its supervisor. One that does not obey a
+    /// cancellation in time is ended. `None` if the inbox is closed.
     pub(super) fn post(&self, worker: &Worker, by: Option<Author>, instruction: Instruction) -> Result<Option<Uuid>> {
         let Some(attempt) = self.attempt_dir(worker) else { return Err(OrchestratorError::ShuttingDown) };
+        let is_cancel = matches!(instruction, Instruction::Cancel { .. });
         let inbox_entry = InboxEntry { id: Uuid::new_v4(), at: Timestamp::now(), by, instruction };
         // The task that starts the worker creates the folder too, but a message may come first.
         attempt.make()?;
-        match attempt.post(&inbox_entry)? {
+        let posted = attempt.post(&inbox_entry)?;
+        if is_cancel {
+            self.runtime.spawn(follow::insist(attempt.clone(), CANCEL_CEILING));
+        }
+        match posted {
             PostResult::Closed => Ok(None),
             PostResult::Accepted => {
                 crash_point::at(Point::InboxEntryPosted);
@@ -161,27 +200,27 @@ impl Actor {
 
     /// Returns the author of actions by this process. A one-shot client acts for the user.
     fn author(&self) -> Author {
-        if self.context.visitor { Author::User } else { Author::Boss }
+        if self.is_one_shot() { Author::User } else { Author::Boss }
     }
 
     /// Returns the id that the journal records for the author of a cancellation.
     fn cancels_as(&self, boss: &BossId) -> BossId {
-        if self.context.visitor { BossId::one_shot_client(&self.context.server) } else { boss.clone() }
+        if self.is_one_shot() { BossId::one_shot_client(&self.state.context.server) } else { boss.clone() }
     }
 
-    fn written(&self, text: &str) -> Message {
+    fn message_of(&self, text: &str) -> Message {
         Message { id: Uuid::new_v4(), at: Timestamp::now(), by: self.author(), text: text.to_owned() }
     }
 
     fn attempt_dir(&self, worker: &Worker) -> Option<AttemptDir> {
-        self.state_dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt))
+        self.state.records.dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt))
     }
 
     /// Adds a message to a queued worker. `None` if another server has dequeued the worker a moment ago.
     fn amend(&mut self, worker: &Worker, message: &NewMessage) -> Result<Option<MessageAnswer>> {
-        let written = self.written(&message.text);
+        let written = self.message_of(&message.text);
         let message_id = written.id;
-        let amended = self.transact(|registry| {
+        let amended = self.state.records.transact(|registry| {
             let queued = registry.get(&worker.id).filter(|worker| worker.status == WorkerStatus::Queued);
             let next = queued.map(|worker| settle::with_message(&worker.next, &worker.mission, written));
             let entry = next.map(|next| Entry::Amended { worker: worker.id.clone(), next: Box::new(next) });
@@ -194,7 +233,7 @@ impl Actor {
     /// Queues the next attempt of a settled worker, with the message.
     fn reopen(&mut self, worker: &Worker, message: &NewMessage) -> Result<MessageAnswer> {
         let request = RetryRequest { feedback: Some(message.text.clone()), ..RetryRequest::default() };
-        let written = self.written(&message.text);
+        let written = self.message_of(&message.text);
         let message_id = written.id;
         self.requeue(worker, &request, vec![written])?;
         Ok(MessageAnswer { message_id, delivered: MessageDelivery::NextAttempt, status: WorkerStatus::Queued })
@@ -203,7 +242,7 @@ impl Actor {
     /// Delivers late messages whose attempt has ended or was taken back, whichever server determined that.
     pub(super) fn send_late_messages(&mut self) {
         for (id, late) in std::mem::take(&mut self.late_messages) {
-            let Ok(worker) = self.find(id.as_str()) else { continue };
+            let Ok(worker) = self.state.records.find(id.as_str()) else { continue };
             for (attempt, message, reply) in late {
                 if worker.status.is_live() && worker.attempt == attempt {
                     self.late_messages.entry(id.clone()).or_default().push((attempt, message, reply));
@@ -221,16 +260,16 @@ impl Actor {
         reason: &str,
         reply: oneshot::Sender<Result<CancelAnswer>>,
     ) {
-        let worker = match self.one_of_mine(boss, name, "cancel") {
+        let worker = match self.views().one_of_mine(boss, name, "cancel") {
             Ok(worker) => worker,
             Err(error) => return drop(reply.send(Err(error))),
         };
         if worker.status.is_settled() {
-            return drop(reply.send(Ok(self.cancel_answer(&worker, true))));
+            return drop(reply.send(Ok(cancellations::answer(self.state.records.dir(), &worker, true))));
         }
-        match self.call_off(&worker, boss, reason) {
+        match self.request_cancellation(&worker, boss, reason) {
             // Answered as soon as it has settled.
-            Ok(()) => self.cancels.entry(worker.id.clone()).or_default().push(reply),
+            Ok(()) => self.cancellations.wait_for(&worker.id, reply),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -239,30 +278,23 @@ impl Actor {
     /// name of their bosses, except by a one-shot client.
     pub(super) fn cancel_all(&mut self, boss: &BossId, scope: Scope, reason: &str) -> Result<CancelAllAnswer> {
         let mine = |worker: &Worker| scope == Scope::All || worker.boss == *boss;
-        let as_visitor = self.context.visitor.then(|| self.cancels_as(boss));
-        let by = |worker: &Worker| as_visitor.clone().unwrap_or_else(|| worker.boss.clone());
-        let (open, settled) = self.transact(|registry| {
+        let as_user = self.is_one_shot().then(|| self.cancels_as(boss));
+        let by = |worker: &Worker| as_user.clone().unwrap_or_else(|| worker.boss.clone());
+        let (open, settled) = self.state.records.transact(|registry| {
             let (settled, open): (Vec<_>, Vec<_>) = registry
                 .workers()
                 .filter(|worker| mine(worker))
                 .cloned()
                 .partition(|worker| worker.status.is_settled());
-            let entries = open.iter().map(|worker| Entry::CancelRequested {
-                worker: worker.id.clone(),
-                by: by(worker),
-                reason: reason.to_owned(),
-            });
+            let entries = open.iter().map(|worker| cancellations::requested(worker, by(worker), reason));
             (entries.collect(), (open, settled.len()))
         })?;
         crash_point::at(Point::CancelNoted);
         let ending = open.into_iter().map(|worker| {
             let (reply, answer) = oneshot::channel();
-            let told = match worker.status.is_live() {
-                true => self.post_cancel(&worker, Some(self.author()), reason),
-                false => Ok(()),
-            };
-            match told {
-                Ok(()) => self.cancels.entry(worker.id.clone()).or_default().push(reply),
+            let posted = if worker.status.is_live() { self.post_cancel(&worker, reason) } else { Ok(()) };
+            match posted {
+                Ok(()) => self.cancellations.wait_for(&worker.id, reply),
                 Err(error) => drop(reply.send(Err(error))),
             }
             (worker.id.clone(), answer)
@@ -272,34 +304,26 @@ impl Actor {
 
     /// Records a cancellation and notifies a running attempt. A worker that is queued, or returns to the queue, is
     /// settled as a consequence of the entry.
-    fn call_off(&mut self, worker: &Worker, boss: &BossId, reason: &str) -> Result<()> {
+    fn request_cancellation(&mut self, worker: &Worker, boss: &BossId, reason: &str) -> Result<()> {
         let by = self.cancels_as(boss);
-        let worker = self.transact(|registry| {
+        let worker = self.state.records.transact(|registry| {
             let open = registry.get(&worker.id).filter(|worker| !worker.status.is_settled()).cloned();
-            let entry = open.as_ref().map(|worker| Entry::CancelRequested {
-                worker: worker.id.clone(),
-                by,
-                reason: reason.to_owned(),
-            });
+            let entry = open.as_ref().map(|worker| cancellations::requested(worker, by, reason));
             (entry.into_iter().collect(), open)
         })?;
         crash_point::at(Point::CancelNoted);
         match worker.filter(|worker| worker.status.is_live()) {
-            Some(worker) => self.post_cancel(&worker, Some(self.author()), reason),
+            Some(worker) => self.post_cancel(&worker, reason),
             None => Ok(()),
         }
     }
 
-    pub(super) fn post_cancel(&self, worker: &Worker, by: Option<Author>, reason: &str) -> Result<()> {
-        self.post(worker, by, Instruction::Cancel { reason: reason.to_owned() })?;
-        if let Some(attempt) = self.attempt_dir(worker) {
-            self.runtime.spawn(follow::insist(attempt, CANCEL_CEILING));
-        }
-        Ok(())
+    fn post_cancel(&self, worker: &Worker, reason: &str) -> Result<()> {
+        self.post(worker, Some(self.author()), Instruction::Cancel { reason: reason.to_owned() }).map(drop)
     }
 
     pub(super) fn retry(&mut self, boss: &BossId, name: &str, request: RetryRequest) -> Result<WorkerView> {
-        let worker = self.one_of_mine(boss, name, "retry")?;
+        let worker = self.views().one_of_mine(boss, name, "retry")?;
         if let Some(why) = graph::block(self.registry(), &worker).filter(|_| worker.status == WorkerStatus::Queued) {
             return Err(OrchestratorError::Blocked { worker: worker.id.to_string(), why: why.text });
         }
@@ -311,15 +335,14 @@ impl Actor {
             });
         }
         let texts = [request.prompt.as_deref(), request.feedback.as_deref()].into_iter().flatten();
-        let written = texts.map(|text| self.written(text)).collect();
+        let written = texts.map(|text| self.message_of(text)).collect();
         self.requeue(&worker, &request, written)?;
-        Ok(self.view(&self.find(worker.id.as_str())?))
+        self.views().named(worker.id.as_str())
     }
 
     fn requeue(&mut self, worker: &Worker, request: &RetryRequest, written: Vec<Message>) -> Result<()> {
         let next = NextAttempt { written, ..next_attempt(worker, request) };
-        let backend = self.context.backends.get(next.backend.as_str());
-        let backend = backend?;
+        let backend = self.state.context.backends.get(next.backend.as_str())?;
         let mut mission = worker.mission.clone();
         (mission.backend, mission.model, mission.effort) =
             (next.backend.clone(), next.model.clone(), next.effort.clone());
@@ -328,71 +351,24 @@ impl Actor {
         // Its dependencies are needed too, since they are checked again.
         let depends_on = worker.mission.depends_on.iter().map(|task| task.as_str().to_owned());
         let needed = Needed { names: depends_on.chain([id.to_string()]).collect(), ..Needed::default() };
-        let visited = self.state_dir().cloned().filter(|_| self.context.visitor);
-        let requeued = self.transact_with(&needed, |registry| {
+        let one_shot_dir = self.state.records.dir().cloned().filter(|_| self.is_one_shot());
+        let requeued = self.state.records.transact_with(&needed, |registry| {
             let settled = registry.get(&id).filter(|worker| worker.status.is_settled());
             let entry = settled.map(|worker| Entry::Requeued {
                 worker: id.clone(),
                 next: Box::new(next),
-                lease: visited.and_then(|dir| recover::leader(registry, worker, &dir)),
+                lease: one_shot_dir.and_then(|dir| takeover::lease_owner(registry, worker, &dir)),
             });
             let requeued = entry.is_some();
             (entry.into_iter().collect(), requeued)
         })?;
         crash_point::at(Point::Requeued);
-        match requeued {
-            true => Ok(()),
-            false => Err(OrchestratorError::StartedAgain { worker: worker.id.to_string() }),
-        }
-    }
-
-    /// Tells the supervisors of this server's racers that another has won. That they are called off is in the journal
-    /// with the winner's settlement; should this server be killed first, whoever takes over tells them.
-    pub(super) fn stop_losers(&mut self) {
-        let me = &self.context.server;
-        let mut told = std::mem::take(&mut self.told_losers);
-        let is_live = |worker: &Arc<Worker>, attempt: u32| worker.status.is_live() && worker.attempt == attempt;
-        told.retain(|(id, attempt)| self.registry().get(id).is_some_and(|worker| is_live(worker, *attempt)));
-        let is_to_stop = |worker: &&Arc<Worker>| {
-            worker.status.is_live()
-                && worker.lease == *me
-                && worker.cancel.is_some()
-                && race::has_lost(worker)
-                && !told.contains(&(worker.id.clone(), worker.attempt))
-        };
-        let losers: Vec<Arc<Worker>> = self.registry().workers().filter(is_to_stop).cloned().collect();
-        for worker in losers {
-            match self.post_cancel(&worker, worker.cancelled_by, worker.cancel.as_deref().unwrap_or_default()) {
-                Ok(()) => drop(told.insert((worker.id.clone(), worker.attempt))),
-                Err(error) => {
-                    tracing::error!(worker = %worker.id, %error, "could not stop the loser of a race; trying again")
-                }
-            }
-        }
-        self.told_losers = told;
-    }
-
-    /// One worker and no other: a task for which several race is nobody's name until one has won.
-    fn one_of_mine(&self, boss: &BossId, name: &str, what: &'static str) -> Result<Arc<Worker>> {
-        let worker = self.mine(boss, name, what)?;
-        let racers = match race::is_named_by_task(&worker, name) {
-            true => race::racers(self.registry(), &worker).map(|it| it.id.to_string()).collect::<Vec<_>>(),
-            false => return Ok(worker),
-        };
-        Err(OrchestratorError::Undecided { name: name.to_owned(), what, racers: racers.join(", ") })
-    }
-
-    /// The worker, if this boss leads it.
-    pub(super) fn mine(&self, boss: &BossId, name: &str, what: &'static str) -> Result<Arc<Worker>> {
-        let worker = self.find(name)?;
-        match worker.boss == *boss {
-            true => Ok(worker),
-            false => Err(OrchestratorError::NotYours { name: worker.id.to_string(), what }),
-        }
+        if requeued { Ok(()) } else { Err(OrchestratorError::StartedAgain { worker: worker.id.to_string() }) }
     }
 }
 
-/// In the session of the last attempt where that can be, else anew with a digest of what was tried.
+/// Returns the next attempt: in the session of the last one if possible, or else a new one with a digest of the earlier
+/// attempts.
 fn next_attempt(worker: &Worker, request: &RetryRequest) -> NextAttempt {
     let last = worker.last();
     let backend = request.backend.clone().unwrap_or_else(|| worker.next.backend.clone());

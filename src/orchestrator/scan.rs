@@ -1,138 +1,121 @@
-//! The conflict check: which workers' branches do not merge cleanly into the integration branch, or with each other, as
-//! they are now. It runs in the background, one check at a time, and only when a branch has moved. Its results are
+//! The scan for collisions: which workers' branches do not merge cleanly into the integration branch, or with each other, as
+//! they are now. It runs in the background, one scan at a time, and only when a branch has moved. Its results are
 //! hints for the boss. No decision depends on them.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::actor::Actor;
-use super::answers::{Collision, Unchecked};
-use super::mail::Ask;
+use tokio::sync::mpsc;
+
+use super::answers::Unchecked;
+use super::collisions::{Collisions, Own, ScanCache, Scene};
+use super::context::Context;
+use super::effect::Effect;
+use super::integration_branch;
+use super::mailbox::Ask;
 use crate::git::integrate::CommitGraph;
-use crate::git::radar::{self, CommitPair, MergeResult, RefStamp};
+use crate::git::radar::{self, CommitPair, MergeResult};
 use crate::git::{CommandError, Repository};
 use crate::mission::hint::with_hints;
-use crate::mission::id::{ServerId, WorkerId};
+use crate::mission::id::ServerId;
 use crate::mission::lifecycle::{Ending, WorkerStatus};
 use crate::mission::race;
 use crate::mission::registry::{Registry, Worker};
-use crate::store::state_file::SavedState;
 
 /// Maximum number of branches that are checked with the integration branch.
 const MOST: usize = 256;
 /// Maximum number of branches that are checked with each other: the number of pairs grows with the square.
 const MOST_WITH_EACH_OTHER: usize = 32;
 
-/// Results of the conflict check. The branch of a worker that is not listed merges cleanly, or does not exist.
-#[derive(Debug, Default, PartialEq)]
-pub struct Collisions {
-    of: HashMap<WorkerId, Vec<Collision>>,
-    unchecked: HashMap<WorkerId, Unchecked>,
+/// The scans of this server, one at a time.
+pub(super) struct Scans {
+    /// `None` while a scan is running.
+    cache: Option<ScanCache>,
+    found: Collisions,
 }
 
-/// Results of earlier checks. A running check owns them.
-#[derive(Debug, Default)]
-pub struct Radar {
-    known: HashMap<CommitPair, Option<MergeResult>>,
-    /// Parts of conflicts that are the pair's own, by the commit of the target and the pair.
-    own: HashMap<(String, CommitPair), Own>,
-    last: Option<Scene>,
-}
-
-/// The part of a pair's conflict that is its own, and not one with the target.
-#[derive(Debug, Clone)]
-enum Own {
-    /// The whole conflict: both branches left the target at the same commit, or are unrelated to it.
-    All,
-    Paths(Vec<String>),
-    /// A part that cannot be separated from the conflicts of each branch with the target.
-    Mixed,
-}
-
-/// The input of a check.
-#[derive(Debug)]
-struct Scene {
-    watched: Vec<Arc<Worker>>,
-    /// Workers that are not checked at all, and why.
-    beyond: Vec<(WorkerId, Unchecked)>,
-    /// Branches of the watched workers, and the target.
-    branches: Vec<String>,
-    target: String,
-    stamp: RefStamp,
-}
-
-impl Scene {
-    fn is_like(&self, other: &Scene) -> bool {
-        let same = |(one, other)| Arc::ptr_eq(one, other);
-        self.stamp == other.stamp
-            && self.branches == other.branches
-            && self.beyond == other.beyond
-            && self.watched.iter().zip(&other.watched).all(same)
+impl Scans {
+    pub fn new(found: Collisions) -> Self {
+        Self { cache: Some(ScanCache::default()), found }
     }
-}
 
-impl Actor {
-    pub(super) fn look_at_radar(&mut self) {
-        if self.context.visitor {
-            return;
+    pub fn found(&self) -> &Collisions {
+        &self.found
+    }
+
+    /// Starts a scan if a branch has moved since the last one.
+    pub fn check(
+        &mut self,
+        registry: &Registry,
+        context: &Context,
+        mailbox: &mpsc::UnboundedSender<Ask>,
+    ) -> Vec<Effect> {
+        let Some(repository) = context.repository.clone().filter(|_| !context.is_one_shot) else { return Vec::new() };
+        let watched = watched(registry);
+        let is_ours = |worker: &Arc<Worker>| is_checked_by(registry, &context.server, worker);
+        if !watched.iter().any(is_ours) {
+            self.found = Collisions::default();
+            return Vec::new();
         }
-        let Some(repository) = self.context.repository.clone() else { return };
-        let watched = watched(self.registry());
-        let is_ours = |worker: &Arc<Worker>| leads(self.registry(), &self.context.server, worker);
-        if watched.is_empty() || !watched.iter().any(is_ours) {
-            self.collisions = Collisions::default();
-            return;
+        let Some(cache) = &self.cache else { return Vec::new() };
+        let set = context.settings.integration_branch.as_deref();
+        let target_of = |worker: &Arc<Worker>| integration_branch::of_worker(set, Some(worker));
+        // A scan has one target: that of the first watched worker that this server checks. Work for other branches stays
+        // unchecked.
+        let Some(target) = watched.iter().find(|worker| is_ours(worker)).and_then(target_of) else {
+            return Vec::new();
+        };
+        // The stamp is read here, and before the branches are. An idle server then starts no thread for this, and a branch
+        // that moves during a scan is noticed at the next.
+        let scene = scene(&repository, watched, target, target_of);
+        if cache.last.as_ref().is_some_and(|last| last.is_like(&scene)) {
+            return Vec::new();
         }
-        let target_of = |worker: &Arc<Worker>| self.branch_of(worker);
-        // A check has one target: that of the first watched worker that this server checks. Work for other branches
-        // stays unchecked.
-        let Some(target) = watched.iter().find(|worker| is_ours(worker)).and_then(target_of) else { return };
-        let Some(radar) = &self.radar else { return };
-        let (mut watched, others): (Vec<_>, Vec<_>) =
-            watched.into_iter().partition(|worker| target_of(worker).as_ref() == Some(&target));
-        let too_many = watched.split_off(watched.len().min(MOST));
-        let named = |why: Unchecked| move |worker: Arc<Worker>| (worker.id.clone(), why);
-        let others = others.into_iter().map(named(Unchecked::OtherTarget));
-        let beyond = others.chain(too_many.into_iter().map(named(Unchecked::Anything))).collect();
-        let branch_of = |worker: &Arc<Worker>| worker.branch().map(str::to_owned);
-        let branches: Vec<String> = watched.iter().filter_map(branch_of).chain([target.clone()]).collect();
-        // Here, and before the branches are read. An idle server then starts no thread for this, and a branch that
-        // moves during a check is noticed at the next.
-        let scene = Scene { stamp: radar::stamp(&repository, &branches), watched, beyond, branches, target };
-        if radar.last.as_ref().is_some_and(|last| last.is_like(&scene)) {
-            return;
-        }
-        let Some(mut radar) = self.radar.take() else { return };
-        let mailbox = self.mailbox.clone();
-        self.runtime.spawn_blocking(move || {
+        let Some(mut cache) = self.cache.take() else { return Vec::new() };
+        let mailbox = mailbox.clone();
+        let scan = move || {
             let scratch = radar::scratch();
-            let looked = match &scratch {
-                Ok(scratch) => radar.look(&repository, scene, scratch.path()).map_err(|error| with_hints(&error)),
+            let scanned = match &scratch {
+                Ok(scratch) => cache.scan(&repository, scene, scratch.path()).map_err(|error| with_hints(&error)),
                 Err(error) => Err(with_hints(error)),
             };
-            let found = looked.inspect_err(|why| tracing::debug!(why, "could not look which branches collide"));
-            let _ = mailbox.send(Ask::Radar { radar: Box::new(radar), found: found.ok() });
-            // No caller waits for this.
+            let found = scanned.inspect_err(|why| tracing::debug!(why, "cannot determine which branches collide"));
+            let _ = mailbox.send(Ask::Scanned { cache: Box::new(cache), found: found.ok() });
+            // The folder is removed after the report, which waits for nothing.
             drop(scratch);
-        });
+        };
+        vec![Effect::spawn(async move { drop(tokio::task::spawn_blocking(scan).await) })]
     }
 
-    pub(super) fn note_radar(&mut self, radar: Radar, found: Option<Collisions>) {
-        self.radar = Some(radar);
-        if let Some(found) = found.filter(|found| *found != self.collisions) {
-            self.collisions = found;
-            self.write_state_file_soon();
+    /// Stores the results of a scan. `found` is `None` if git failed.
+    pub fn note(&mut self, cache: ScanCache, found: Option<Collisions>) -> Vec<Effect> {
+        self.cache = Some(cache);
+        match found.filter(|found| *found != self.found) {
+            Some(found) => {
+                self.found = found;
+                vec![Effect::WriteState]
+            }
+            None => Vec::new(),
         }
     }
+}
 
-    pub(super) fn collisions_of(&self, worker: &Worker) -> Vec<Collision> {
-        self.collisions.of.get(&worker.id).cloned().unwrap_or_default()
-    }
-
-    pub(super) fn unchecked_of(&self, worker: &Worker) -> Option<Unchecked> {
-        self.collisions.unchecked.get(&worker.id).copied()
-    }
+fn scene(
+    repository: &Repository,
+    watched: Vec<Arc<Worker>>,
+    target: String,
+    target_of: impl Fn(&Arc<Worker>) -> Option<String>,
+) -> Scene {
+    let (mut watched, others): (Vec<_>, Vec<_>) =
+        watched.into_iter().partition(|worker| target_of(worker).as_ref() == Some(&target));
+    let too_many = watched.split_off(watched.len().min(MOST));
+    let named = |why: Unchecked| move |worker: Arc<Worker>| (worker.id.clone(), why);
+    let others = others.into_iter().map(named(Unchecked::OtherTarget));
+    let beyond = others.chain(too_many.into_iter().map(named(Unchecked::Anything))).collect();
+    let branch_of = |worker: &Arc<Worker>| worker.branch().map(str::to_owned);
+    let branches: Vec<String> = watched.iter().filter_map(branch_of).chain([target.clone()]).collect();
+    Scene { stamp: radar::stamp(repository, &branches), watched, beyond, branches, target }
 }
 
 /// Returns the workers whose branches are to be merged, or may become so: running ones first, then settled ones, then
@@ -158,17 +141,17 @@ fn is_integrated(worker: &Worker, tip: &String) -> bool {
 
 /// Returns whether this server checks a worker: it owns the lease, or the lease owner is gone. One server is enough for
 /// each.
-fn leads(registry: &Registry, server: &ServerId, worker: &Worker) -> bool {
+fn is_checked_by(registry: &Registry, server: &ServerId, worker: &Worker) -> bool {
     worker.lease == *server || !registry.servers.contains_key(&worker.lease)
 }
 
 type Branch<'a> = (&'a Arc<Worker>, &'a String);
 
-impl Radar {
-    fn look(&mut self, repository: &Repository, scene: Scene, scratch: &Path) -> Result<Collisions, CommandError> {
+impl ScanCache {
+    fn scan(&mut self, repository: &Repository, scene: Scene, scratch: &Path) -> Result<Collisions, CommandError> {
         let tips = radar::tips(repository, &scene.branches)?;
         let Some(onto) = tips.get(&scene.target) else { return Ok(Collisions::default()) };
-        let mut look = Look {
+        let mut scan = Scan {
             repository,
             history: CommitGraph::of(repository),
             target: &scene.target,
@@ -176,71 +159,49 @@ impl Radar {
             scratch,
             former: std::mem::take(self),
             now: self,
-            told: HashMap::new(),
+            reported: HashMap::new(),
         };
         let with_commits = scene.watched.iter().filter_map(|worker| {
             let tip = tips.get(worker.branch()?)?;
             (worker.base_commit.as_ref() != Some(tip) && !is_integrated(worker, tip)).then_some((worker, tip))
         });
-        let branches = look.unmerged(with_commits.collect())?;
+        let branches = scan.unmerged(with_commits.collect())?;
         let (paired, alone) = branches.split_at(branches.len().min(MOST_WITH_EACH_OTHER));
         let pairs = pairs(paired);
-        look.learn(pairs.iter().map(|(pair, ..)| pair.clone()).collect())?;
+        scan.learn(pairs.iter().map(|(pair, ..)| pair.clone()).collect())?;
 
         let mut found = Collisions::default();
         for (worker, tip) in &branches {
-            let paths = look.conflicts_with_target(tip);
+            let paths = scan.conflicts_with_target(tip);
             found.note(worker, &scene.target, true, paths);
         }
         for (pair, one, other) in &pairs {
-            let paths = look.own_conflicts(pair, paired)?;
+            let paths = scan.own_conflicts(pair, paired)?;
             found.note(one, other.id.as_str(), false, &paths);
             found.note(other, one.id.as_str(), false, &paths);
         }
-        found.unchecked.extend(alone.iter().map(|(worker, _)| (worker.id.clone(), Unchecked::OtherWorkers)));
-        found.unchecked.extend(scene.beyond.iter().cloned());
+        found.note_unchecked(alone.iter().map(|(worker, _)| (worker.id.clone(), Unchecked::OtherWorkers)));
+        found.note_unchecked(scene.beyond.iter().cloned());
         self.last = Some(scene);
         Ok(found)
     }
 }
 
-impl Collisions {
-    /// Returns the results that a server has written down.
-    pub(super) fn told(told: &SavedState) -> Self {
-        let mut collisions = Self::default();
-        for (worker, task) in told.by_worker() {
-            let with: Vec<_> = task.conflicts_with.iter().cloned().map(Collision::from).collect();
-            if !with.is_empty() {
-                collisions.of.insert(worker.clone(), with);
-            }
-            collisions.unchecked.extend(task.conflicts_unchecked.map(|unchecked| (worker.clone(), unchecked)));
-        }
-        collisions
-    }
-
-    fn note(&mut self, worker: &Worker, with: &str, is_integration_branch: bool, paths: &[String]) {
-        if !paths.is_empty() {
-            let collision = Collision { with: with.to_owned(), is_integration_branch, paths: paths.to_vec() };
-            self.of.entry(worker.id.clone()).or_default().push(collision);
-        }
-    }
-}
-
-/// A single check. It takes over earlier results as far as they are needed again.
-struct Look<'a> {
+/// A running scan. It takes over earlier results as far as they are needed again.
+struct Scan<'a> {
     repository: &'a Repository,
     history: CommitGraph<'a>,
     target: &'a str,
     /// The commit of the target.
     onto: &'a String,
     scratch: &'a Path,
-    former: Radar,
-    now: &'a mut Radar,
+    former: ScanCache,
+    now: &'a mut ScanCache,
     /// The paths that are reported for each pair.
-    told: HashMap<CommitPair, Vec<String>>,
+    reported: HashMap<CommitPair, Vec<String>>,
 }
 
-impl Look<'_> {
+impl Scan<'_> {
     fn with_target(&self, tip: &str) -> CommitPair {
         (self.onto.clone(), tip.to_owned())
     }
@@ -283,7 +244,7 @@ impl Look<'_> {
         if self.conflicts(pair).is_empty() {
             return Ok(Vec::new());
         }
-        if let Some(known) = self.told.get(pair) {
+        if let Some(known) = self.reported.get(pair) {
             return Ok(known.clone());
         }
         let own = self.own(pair)?;
@@ -308,7 +269,7 @@ impl Look<'_> {
                 }
             }
         }
-        self.told.insert(pair.clone(), paths.clone());
+        self.reported.insert(pair.clone(), paths.clone());
         Ok(paths)
     }
 
@@ -343,7 +304,7 @@ fn pairs<'a>(branches: &[Branch<'a>]) -> Vec<(CommitPair, &'a Arc<Worker>, &'a A
     pairs
 }
 
-/// Returns a pair in a fixed order, whatever the order of the list.
+/// Returns a pair in a fixed order, regardless of the order of the list.
 fn ordered(one: &str, other: &str) -> CommitPair {
     let (first, second) = if one < other { (one, other) } else { (other, one) };
     (first.to_owned(), second.to_owned())

@@ -1,13 +1,12 @@
-//! Taking over from servers that are gone: their leases, exactly once, by whoever notices first; and what they had not
-//! finished. Whose worker it is does not change, but for bosses without a session, whose place the next one takes.
+//! Takeovers from servers that are gone: their leases, exactly once, by the first server that notices, and their
+//! unfinished work. A worker keeps its boss, except that the next boss without a session inherits from the last.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::actor::Actor;
-use super::{follow, schedule};
+use super::{Actor, Effect};
 use crate::attempt::state_dir::StateDir;
+use crate::attempt::worker_dir::Instruction;
 use crate::crash_point::{self, Point};
 use crate::files::lease;
 use crate::mission::delivery;
@@ -15,39 +14,44 @@ use crate::mission::entry::{AttemptSummary, Entry};
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::lifecycle::WorkerStatus;
 use crate::mission::registry::{Registry, Worker};
+use crate::orchestrator::follow;
+use crate::orchestrator::views::lacks;
 
 impl Actor {
-    /// Looks for dead servers; cheap when there are none. The actor does it at its start and every few seconds.
+    /// Checks for dead servers, which is cheap when there are none. Called at the start and every few seconds.
     pub(super) fn take_over(&mut self) {
-        if self.context.visitor {
-            self.settle_unled();
-            if self.cancels.is_empty() {
+        if self.is_one_shot() {
+            self.settle_unowned();
+            if self.cancellations.is_empty() {
                 return;
             }
         }
-        let Some(dir) = self.state_dir().cloned() else { return };
-        self.look_at_journal();
-        let me = self.context.server.clone();
-        let heir =
-            self.context.anonymous && !predecessors(self.registry(), &me, &[], &self.context.directory).is_empty();
-        let context = Arc::clone(&self.context);
-        // What waits for a key that is not here waits for a server that has it.
-        let ends = self.cancels.keys().cloned().collect::<HashSet<_>>();
-        let can_lead = |worker: &Worker| match context.visitor {
-            // What it was asked to end, and nothing else.
-            true => ends.contains(&worker.id),
-            false => worker.status != WorkerStatus::Queued || schedule::lacks(&context, worker).is_none(),
+        let Some(dir) = self.state.records.dir().cloned() else { return };
+        self.state.records.catch_up();
+        let me = self.state.context.server.clone();
+        let heir = self.state.context.anonymous
+            && !predecessors(self.registry(), &me, &[], &self.state.context.directory).is_empty();
+        let context = Arc::clone(&self.state.context);
+        // A worker whose key is missing here waits for a server that has it.
+        let cancellations = &self.cancellations;
+        let can_own = |worker: &Worker| {
+            if context.is_one_shot {
+                // A one-shot client takes over only the workers that it is to end.
+                cancellations.is_awaited(&worker.id)
+            } else {
+                worker.status != WorkerStatus::Queued || lacks(&context, worker).is_none()
+            }
         };
-        if !heir && !anything_left(self.registry(), &me, context.visitor, &dir, can_lead) {
+        if !heir && !anything_left(self.registry(), &me, context.is_one_shot, &dir, can_own) {
             return;
         }
         let (boss, directory, anonymous) =
-            (self.context.boss.clone(), self.context.directory.clone(), self.context.anonymous);
+            (self.state.context.boss.clone(), self.state.context.directory.clone(), self.state.context.anonymous);
         let dir_of_locks = dir.clone();
-        let taken = self.transact(|registry| {
+        let taken = self.state.records.transact(|registry| {
             let mut dead = dead_servers(registry, &me, &dir);
             let left: Vec<WorkerId> =
-                orphans(registry, &me, &dead).filter(|it| can_lead(it)).map(|worker| worker.id.clone()).collect();
+                orphans(registry, &me, &dead).filter(|it| can_own(it)).map(|worker| worker.id.clone()).collect();
             let mut entries = Vec::new();
             if anonymous {
                 let from: Vec<BossId> = predecessors(registry, &me, &dead, &directory);
@@ -58,7 +62,7 @@ impl Actor {
             if !left.is_empty() {
                 entries.push(Entry::LeaseTaken { workers: left.clone() });
             }
-            if context.visitor {
+            if context.is_one_shot {
                 dead.clear();
             }
             if !dead.is_empty() {
@@ -76,29 +80,29 @@ impl Actor {
                 self.cancel_again(&workers);
                 self.follow_again();
             }
-            Err(error) => tracing::error!(%error, "could not take over from a dead server; trying again"),
+            Err(error) => tracing::error!(%error, "cannot take over from a dead server; retrying"),
         }
     }
 
-    /// Settles what ended while no server lived, for a one-shot client, which leads nothing: the leases stay, and the
-    /// next server does the rest.
-    fn settle_unled(&mut self) {
-        let Some(dir) = self.state_dir() else { return };
-        let (registry, me) = (self.registry(), &self.context.server);
+    /// Settles what ended while no server was alive, for a one-shot client. The leases stay, and the next server does the
+    /// rest.
+    fn settle_unowned(&mut self) {
+        let Some(dir) = self.state.records.dir() else { return };
+        let (registry, me) = (self.registry(), &self.state.context.server);
         if !registry.workers().any(|worker| worker.status.is_live() && worker.lease != *me) {
             return;
         }
         let dead = dead_servers(registry, me, dir);
-        let unled: Vec<WorkerId> = orphans(registry, me, &dead).map(|worker| worker.id.clone()).collect();
-        self.settle_found(&unled);
+        let unowned: Vec<WorkerId> = orphans(registry, me, &dead).map(|worker| worker.id.clone()).collect();
+        self.settle_found(&unowned);
     }
 
     /// Settles the workers that ended while no server followed them, all at once, before any request is answered.
     fn settle_found(&mut self, workers: &[WorkerId]) {
-        let Some(dir) = self.state_dir().cloned() else { return };
+        let Some(dir) = self.state.records.dir().cloned() else { return };
         let live = workers.iter().filter_map(|id| self.registry().get(id)).filter(|worker| worker.status.is_live());
         let found = live.filter_map(|worker| {
-            // One that cannot be read is told by following it.
+            // A record that cannot be read is reported by following the attempt.
             let outcome = dir.worker(&worker.id).attempt(worker.attempt).outcome().ok().flatten()?;
             let brief = Box::new(AttemptSummary::of(&outcome, worker.next.model.clone()));
             Some((worker.attempt, Entry::Settled { worker: worker.id.clone(), brief }))
@@ -107,12 +111,12 @@ impl Actor {
         if found.is_empty() {
             return;
         }
-        let (me, visitor) = (self.context.server.clone(), self.context.visitor);
-        let settled = self.transact(|registry| {
+        let (me, is_one_shot) = (self.state.context.server.clone(), self.is_one_shot());
+        let settled = self.state.records.transact(|registry| {
             let has_server = |worker: &Worker| {
                 registry.servers.contains_key(&worker.lease) && lease::is_held(&dir.server_lock(&worker.lease))
             };
-            let is_ours = |worker: &Worker| worker.lease == me || (visitor && !has_server(worker));
+            let is_ours = |worker: &Worker| worker.lease == me || (is_one_shot && !has_server(worker));
             let is_still = |(attempt, entry): &(u32, Entry)| {
                 let Entry::Settled { worker, .. } = entry else { return false };
                 let worker = registry.get(worker);
@@ -121,35 +125,37 @@ impl Actor {
             (found.into_iter().filter(is_still).map(|(_, entry)| entry).collect(), ())
         });
         if let Err(error) = settled {
-            tracing::error!(%error, "could not save what became of workers; they are looked at one by one");
+            tracing::error!(%error, "cannot save the ends of workers; they are followed one by one");
         }
     }
 
     /// Repeats cancellations: a server may have died between recording one and notifying the supervisor.
-    fn cancel_again(&self, workers: &[WorkerId]) {
-        for worker in workers.iter().filter_map(|id| self.registry().get(id)).filter(|it| it.status.is_live()) {
-            let Some(reason) = &worker.cancel else { continue };
-            if let Err(error) = self.post_cancel(worker, worker.cancelled_by, reason) {
-                tracing::error!(worker = %worker.id, %error, "could not tell a supervisor of a cancellation");
-            }
-        }
+    fn cancel_again(&mut self, workers: &[WorkerId]) {
+        let live = workers.iter().filter_map(|id| self.registry().get(id)).filter(|it| it.status.is_live());
+        let cancelled = live.filter_map(|worker| {
+            let instruction = Instruction::Cancel { reason: worker.cancel.clone()? };
+            Some(Effect::Post { worker: Arc::clone(worker), by: worker.cancelled_by, instruction })
+        });
+        let effects = cancelled.collect();
+        self.apply(effects);
     }
 
     /// Follows the workers of this server that no task follows. It has taken them over, or could not follow them for a
     /// while (a full disk, too many open files). Queued workers are started as usual.
     pub(super) fn follow_again(&mut self) {
         self.following.retain(|_, task| !task.is_finished());
-        let me = &self.context.server;
+        let me = &self.state.context.server;
         // A one-shot client follows the workers that it cancels, whichever server owns the lease, since that server may
         // hang. A starting worker is left to its server, which would find the attempt claimed.
         let is_ended = |worker: &Worker| {
-            self.context.visitor && worker.status != WorkerStatus::Starting && self.cancels.contains_key(&worker.id)
+            self.is_one_shot() && worker.status != WorkerStatus::Starting && self.cancellations.is_awaited(&worker.id)
         };
         let is_mine = |worker: &&Arc<Worker>| worker.status.is_live() && (worker.lease == *me || is_ended(worker));
         let mine = self.registry().workers().filter(is_mine);
         let alone: Vec<_> = mine.filter(|worker| !self.following.contains_key(&worker.id)).cloned().collect();
         for worker in alone {
-            let Some(attempt) = self.state_dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt)) else {
+            let Some(attempt) = self.state.records.dir().map(|dir| dir.worker(&worker.id).attempt(worker.attempt))
+            else {
                 continue;
             };
             let reporter = follow::Reporter::new(self.mailbox.clone(), &worker);
@@ -162,17 +168,17 @@ impl Actor {
 fn anything_left(
     registry: &Registry,
     me: &ServerId,
-    visits: bool,
+    is_one_shot: bool,
     dir: &StateDir,
-    can_lead: impl Fn(&Worker) -> bool,
+    can_own: impl Fn(&Worker) -> bool,
 ) -> bool {
     let dead = dead_servers(registry, me, dir);
-    (!dead.is_empty() && !visits) || orphans(registry, me, &dead).any(|worker| can_lead(worker))
+    (!dead.is_empty() && !is_one_shot) || orphans(registry, me, &dead).any(|worker| can_own(worker))
 }
 
 /// Returns the server that owns a worker which a one-shot client has queued. It is the last lease owner if it is alive,
 /// or else another server of its boss.
-pub(super) fn leader(registry: &Registry, worker: &Worker, dir: &StateDir) -> Option<ServerId> {
+pub(super) fn lease_owner(registry: &Registry, worker: &Worker, dir: &StateDir) -> Option<ServerId> {
     let last = registry.servers.get_key_value(&worker.lease);
     let of_boss = registry.servers.iter().filter(|(_, server)| server.boss == worker.boss);
     let mut candidates = last.into_iter().chain(of_boss).filter(|(_, server)| !server.boss.is_one_shot_client());

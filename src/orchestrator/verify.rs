@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::actor_handle::ActorHandle;
+use super::blocking::blocking;
 use super::configuration;
 use super::context::Context;
 use super::error::OrchestratorError;
-use super::handle::{Orchestrator, blocking};
-use super::mail::Ask;
+use super::mailbox::Ask;
 use crate::attempt::secrets::Secrets;
 use crate::attempt::sockets;
 use crate::attempt::state_dir::StateDir;
@@ -31,7 +32,7 @@ type Result<T> = std::result::Result<T, OrchestratorError>;
 const GRACE: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// The result of a verification run. `log` is its full output, if it did not pass and printed anything.
-pub(super) struct Proof {
+pub(super) struct Verified {
     pub result: Verification,
     /// Files and folders that the main checkout has and its worktree lacks, if it did not pass.
     pub lacks: Vec<Missing>,
@@ -39,15 +40,15 @@ pub(super) struct Proof {
 }
 
 /// Runs the command on the commit. Dropping the future ends the run.
-pub(super) async fn prove(
-    orchestrator: &Orchestrator,
+pub(super) async fn verify(
+    actor: &ActorHandle,
     repository: &Repository,
     commit: &str,
     command: &str,
     directory: Option<&Path>,
-) -> Result<Proof> {
-    let context = orchestrator.shared();
-    let state = orchestrator.ask(|reply| Ask::StateDir { reply }).await??;
+) -> Result<Verified> {
+    let context = Arc::clone(&actor.context);
+    let state = actor.ask(|reply| Ask::StateDir { reply }).await??;
     let dir = VerificationDir::new(&state, &context.server);
     let (inner, place, repository) = (Arc::clone(&context), dir.clone(), repository.clone());
     let (what, command, directory) = (commit.to_owned(), command.to_owned(), directory.map(Path::to_owned));
@@ -69,13 +70,13 @@ pub(super) async fn prove(
     };
     let (result, lacks) = result;
     let log = if matches!(result, Verification::Passed { .. }) { None } else { keep_log(&dir, &state, commit) };
-    take_away(&dir).await;
-    Ok(Proof { result, lacks, log })
+    remove(&dir).await;
+    Ok(Verified { result, lacks, log })
 }
 
 fn keep_log(dir: &VerificationDir, state: &StateDir, commit: &str) -> Option<PathBuf> {
     dir.keep_log(state, commit).unwrap_or_else(|error| {
-        tracing::warn!(error = %with_hints(&error), "what a verification said could not be kept");
+        tracing::warn!(error = %with_hints(&error), "cannot keep the log of a verification");
         None
     })
 }
@@ -105,18 +106,18 @@ fn prepare(
 
 /// Removes the verification runs of dead servers. A supervisor that is still ending by itself is left alone and checked
 /// again later.
-pub(super) async fn take_away_left(context: Arc<Context>, state: StateDir) {
+pub(super) async fn remove_abandoned(context: Arc<Context>, state: StateDir) {
     for dir in VerificationDir::all(&state) {
         let Some(server) = dir.server() else { continue };
         if server != context.server && !lease::is_held(&state.server_lock(&server)) {
-            take_away(&dir).await;
+            remove(&dir).await;
         }
     }
 }
 
 /// Removes one verification run. The lock keeps its supervisor from starting now, and other servers from doing the
 /// same.
-async fn take_away(dir: &VerificationDir) {
+async fn remove(dir: &VerificationDir) {
     if !dir.root().exists() {
         return;
     }
@@ -142,6 +143,6 @@ async fn take_away(dir: &VerificationDir) {
         Ok(place.remove()?)
     });
     if let Err(error) = removed.await {
-        tracing::warn!(error = %with_hints(&error), folder = %dir.root().display(), "what is left of a verification could not be taken away");
+        tracing::warn!(error = %with_hints(&error), folder = %dir.root().display(), "cannot remove the files of a verification");
     }
 }

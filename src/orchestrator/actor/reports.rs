@@ -1,0 +1,57 @@
+//! Reports of the tasks that start and follow workers.
+
+use super::{Actor, Effect, settle};
+use crate::attempt::status::LiveStatus;
+use crate::crash_point::{self, Point};
+use crate::mission::entry::{AttemptSummary, Entry};
+use crate::mission::id::WorkerId;
+use crate::mission::outcome::Outcome;
+use crate::mission::registry::Worker;
+use crate::orchestrator::mailbox::Report;
+use crate::orchestrator::{logins, outcomes};
+
+impl Actor {
+    pub(super) fn reported(&mut self, id: WorkerId, attempt: u32, report: Report) {
+        let Some(worker) = self.registry().get(&id).cloned() else { return };
+        if worker.attempt != attempt || !worker.status.is_live() {
+            return;
+        }
+        match report {
+            Report::Started { base_commit, base_branch, repository } => {
+                let running = Entry::Running { worker: id, attempt, base_commit, base_branch, repository };
+                self.apply(vec![Effect::note("save that a worker runs", running)]);
+            }
+            Report::Status(status) => self.note_status(&worker, *status),
+            Report::Ended(outcome) => self.settle(&worker, &outcome),
+            Report::NeverBegan { inbox_entries } => match settle::requeue_unstarted(&worker, inbox_entries) {
+                Some(effect) => self.apply(vec![effect]),
+                // It did begin: its folder was removed, and with it the claim and everything else.
+                None => self.settle(&worker, &outcomes::folder_removed(&worker)),
+            },
+            Report::OutOfSight { why } => tracing::warn!(worker = %id, why, "cannot follow a worker now"),
+        }
+    }
+
+    fn note_status(&mut self, worker: &Worker, status: LiveStatus) {
+        self.apply(settle::phase_changed(worker, status.phase).into_iter().collect());
+        let (is_stalled, has_answered) = (status.stalled.is_some(), status.answered);
+        self.state.live.insert(worker.id.clone(), status);
+        if has_answered && let Some(worker) = self.registry().get(&worker.id).cloned() {
+            let effects = logins::note_answer(self.registry(), &worker);
+            self.apply(effects);
+        }
+        self.stop_over_budget();
+        if is_stalled {
+            self.answer_waits();
+        }
+    }
+
+    fn settle(&mut self, worker: &Worker, outcome: &Outcome) {
+        crash_point::at(Point::EndSeen);
+        self.state.live.remove(&worker.id);
+        let brief = Box::new(AttemptSummary::of(outcome, worker.next.model.clone()));
+        let settled = Entry::Settled { worker: worker.id.clone(), brief };
+        self.apply(vec![Effect::note("save the end of a worker", settled).at(Point::EndNoted)]);
+        self.scan_for_collisions();
+    }
+}

@@ -1,0 +1,291 @@
+//! The blocking waits: which of them can be answered now, and with what.
+//!
+//! A wait that begins after the end of a worker is answered at once. A wait whose client has gone is forgotten and
+//! consumes nothing. This module saves and sends nothing: the actor records an answer as in flight before it sends it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::answers::*;
+use super::views::Views;
+use crate::mission::admission::Load;
+use crate::mission::delivery::{self, Content, Deliveries, Due, Selection, SentSettlement};
+use crate::mission::hint::Advice;
+use crate::mission::id::{BossId, TaskId, WorkerId};
+use crate::mission::lifecycle::WorkerStatus;
+use crate::mission::registry::{Registry, Worker};
+use crate::process;
+
+/// Maximum number of reasons for queued workers in one answer.
+const REASONS: usize = 3;
+/// Maximum number of queued workers that are shown when the machine is full.
+const HELD_SHOWN: usize = 3;
+/// Maximum number of running workers in a line of progress.
+const RUNNING_SHOWN: usize = 3;
+
+#[derive(Default)]
+pub(super) struct Waits {
+    next_ticket: u64,
+    open: Vec<Wait>,
+    /// Workers whose stall was reported; each is reported once.
+    reported_stalls: HashSet<WorkerId>,
+    /// Bosses that were notified that none of their workers can start. Forgotten when one can again.
+    reported_full: HashSet<BossId>,
+}
+
+pub(super) struct Wait {
+    ticket: u64,
+    boss: BossId,
+    selection: Selection,
+    most: usize,
+    reply: oneshot::Sender<WaitAnswer>,
+}
+
+/// An answer that is to be recorded, and then sent.
+pub(super) struct Ready {
+    pub ticket: u64,
+    pub boss: BossId,
+    pub selection: Selection,
+    pub answer: WaitAnswer,
+    stalled: Vec<WorkerId>,
+    is_full: bool,
+}
+
+impl Ready {
+    /// Returns the notifications in the answer.
+    pub fn content(&self) -> Content {
+        let settled = self.answer.settled.iter().map(|view| SentSettlement {
+            worker: view.worker.id.clone(),
+            attempt: view.worker.attempt,
+            redelivered: view.redelivered,
+        });
+        let blocked = self.answer.blocked.iter().map(|(task, _)| task.clone());
+        Content { settled: settled.collect(), blocked: blocked.collect() }
+    }
+}
+
+impl Waits {
+    pub fn begin(
+        &mut self,
+        boss: &BossId,
+        selection: Selection,
+        most: usize,
+        reply: oneshot::Sender<WaitAnswer>,
+    ) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.open.push(Wait { ticket, boss: boss.clone(), selection, most, reply });
+        ticket
+    }
+
+    /// Removes a wait. `None` if it was answered or forgotten.
+    pub fn take(&mut self, ticket: u64) -> Option<Wait> {
+        let at = self.open.iter().position(|wait| wait.ticket == ticket)?;
+        Some(self.open.remove(at))
+    }
+
+    /// Returns the tickets of the waits whose clients still listen, and forgets the others.
+    pub fn tickets(&mut self) -> Vec<u64> {
+        self.open.retain(|wait| !wait.reply.is_closed());
+        self.open.iter().map(|wait| wait.ticket).collect()
+    }
+
+    /// Returns the answer of a wait that has something to report.
+    pub fn ready(&mut self, ticket: u64, views: &Views<'_>, deliveries: &Deliveries) -> Option<Ready> {
+        let wait = self.open.iter().find(|wait| wait.ticket == ticket)?;
+        let (boss, selection, most) = (wait.boss.clone(), wait.selection.clone(), wait.most);
+        let stalled = self.new_stalls(views, &selection, &boss);
+        let is_full = self.is_newly_full(views, &selection, &boss);
+        let due = delivery::due(views.registry, &boss, &selection, &views.context.server);
+        if !due.is_pressing() && stalled.is_empty() && !is_full {
+            return None;
+        }
+        // The content of an answer that may still be withdrawn becomes due again for this wait.
+        let has_content = !due.settled.is_empty() || !due.blocked.is_empty() || !stalled.is_empty();
+        if !has_content && deliveries.has_unsent(&boss) {
+            return None;
+        }
+        let answer = self.answer(views, &due, &selection, &boss, most);
+        Some(Ready { ticket, boss, selection, answer, stalled, is_full })
+    }
+
+    /// Removes a wait whose answer is recorded, with what the answer has reported.
+    pub fn answered(&mut self, ready: Ready) -> Option<(oneshot::Sender<WaitAnswer>, WaitAnswer)> {
+        if ready.is_full {
+            self.reported_full.insert(ready.boss);
+        }
+        self.reported_stalls.extend(ready.stalled);
+        Some((self.take(ready.ticket)?.reply, ready.answer))
+    }
+
+    /// Returns the answer of a wait whose time is up. Notifications that cannot be recorded stay for the next wait.
+    pub fn timed_out(&self, wait: &Wait, views: &Views<'_>) -> WaitAnswer {
+        let mut due = delivery::due(views.registry, &wait.boss, &wait.selection, &views.context.server);
+        due.open += due.settled.len() + due.blocked.len();
+        (due.settled, due.blocked) = (Vec::new(), Vec::new());
+        self.answer(views, &due, &wait.selection, &wait.boss, wait.most)
+    }
+
+    fn new_stalls(&mut self, views: &Views<'_>, selection: &Selection, boss: &BossId) -> Vec<WorkerId> {
+        let is_stalled = |id: &WorkerId| views.live.get(id).is_some_and(|status| status.stalled.is_some());
+        self.reported_stalls.retain(|id| is_stalled(id));
+        let workers = selection.workers(views.registry, boss);
+        let stalled = workers.into_iter().map(|worker| &worker.id).filter(|id| is_stalled(id));
+        stalled.filter(|id| !self.reported_stalls.contains(*id)).cloned().collect()
+    }
+
+    /// Returns whether nothing runs and nothing can start for long, if that was not reported yet. Without a report, the
+    /// caller could wait for ever.
+    fn is_newly_full(&mut self, views: &Views<'_>, selection: &Selection, boss: &BossId) -> bool {
+        if !self.reported_full.contains(boss) {
+            return !held_up(views, selection, boss).is_empty();
+        }
+        if held_up(views, &Selection::Mine, boss).is_empty() {
+            self.reported_full.remove(boss);
+        }
+        false
+    }
+
+    fn answer(
+        &self,
+        views: &Views<'_>,
+        due: &Due<'_>,
+        selection: &Selection,
+        boss: &BossId,
+        most: usize,
+    ) -> WaitAnswer {
+        let load = views.load();
+        let settled: Vec<WorkerView> = due
+            .settled
+            .iter()
+            .take(most)
+            .map(|it| WorkerView { redelivered: it.redelivered, ..views.view_in(&load, it.worker) })
+            .collect();
+        let workers = selection.workers(views.registry, boss);
+        let waits_for = reasons(views, &load, &workers);
+        let live = workers.into_iter().filter(|worker| worker.status.is_live());
+        let running: Vec<WorkerView> = live.map(|worker| views.view_in(&load, worker)).collect();
+        let mut attention: Vec<WorkerView> = running.iter().filter(|view| is_stalled(view)).cloned().collect();
+        if !self.reported_full.contains(boss) {
+            let held = held_up(views, selection, boss).into_iter().take(HELD_SHOWN);
+            attention.extend(held.map(|worker| views.view_in(&load, worker)));
+        }
+        let already_reported = already_reported(views, due, selection, most);
+        let status = if !settled.is_empty() || !already_reported.is_empty() {
+            WaitStatus::Settled
+        } else if !due.blocked.is_empty() {
+            WaitStatus::Blocked
+        } else if due.open == 0 {
+            WaitStatus::Idle
+        } else if attention.iter().any(|view| !self.reported_stalls.contains(&view.worker.id)) {
+            WaitStatus::Attention
+        } else {
+            WaitStatus::StillRunning
+        };
+        WaitAnswer {
+            status,
+            more: due.settled.len() - settled.len(),
+            settled,
+            attention,
+            blocked: blocked_tasks(due),
+            already_reported,
+            still_running: running,
+            queued: due.queued,
+            waits_for,
+            spent: views.spent(boss),
+        }
+    }
+}
+
+/// Returns the queued workers of a selection that cannot start for long, if none of the selection runs.
+fn held_up<'a>(views: &Views<'a>, selection: &Selection, boss: &BossId) -> Vec<&'a Arc<Worker>> {
+    let workers = selection.workers(views.registry, boss);
+    let load = views.load();
+    if !load.waits_for_long() || workers.iter().any(|worker| worker.status.is_live()) {
+        return Vec::new();
+    }
+    let is_held = |worker: &&Arc<Worker>| views.hold(&load, worker).is_some_and(|hold| hold.is_lasting());
+    workers.into_iter().filter(is_held).collect()
+}
+
+/// Returns the reasons of queued workers, the most frequent first, each with the number of workers.
+fn reasons(views: &Views<'_>, load: &Load<'_>, workers: &[&Arc<Worker>]) -> Option<String> {
+    let mut reasons: Vec<(String, usize)> = Vec::new();
+    for hold in workers.iter().filter_map(|worker| views.hold(load, worker)) {
+        let text = hold.to_string();
+        match reasons.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, count)) => *count += 1,
+            None => reasons.push((text, 1)),
+        }
+    }
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let more = reasons.len().saturating_sub(REASONS);
+    let mut texts: Vec<String> =
+        reasons.into_iter().take(REASONS).map(|(text, count)| format!("{count} for {text}")).collect();
+    if more > 0 {
+        texts.push(format!("{more} more reasons"));
+    }
+    (!texts.is_empty()).then(|| texts.join("; "))
+}
+
+/// Returns the settled workers to show when nothing is due. Workers in the history were reported before they moved
+/// there.
+fn already_reported(views: &Views<'_>, due: &Due<'_>, selection: &Selection, most: usize) -> Vec<WorkerView> {
+    let archived = archived(selection, views.registry).filter(|_| due.is_exhausted());
+    let archived = archived.filter_map(|id| views.find(id.as_str()).ok());
+    let all = due.already_reported.iter().map(|it| Arc::clone(it)).chain(archived);
+    all.take(most).map(|it| views.view(&it)).collect()
+}
+
+/// Returns one line for people: the number of settled workers, and the activity of those that moved last.
+pub(super) fn progress(views: &Views<'_>, boss: &BossId, names: &[String]) -> String {
+    let Ok(selection) = views.select(boss, names) else { return String::new() };
+    let workers = selection.workers(views.registry, boss);
+    let count = |wanted: fn(WorkerStatus) -> bool| workers.iter().filter(|worker| wanted(worker.status)).count();
+    let archived = archived(&selection, views.registry).count();
+    let settled = count(WorkerStatus::is_settled) + archived;
+    let mut line = format!("{settled} of {} settled", workers.len() + archived);
+    let queued = count(|status| status == WorkerStatus::Queued);
+    if queued > 0 {
+        line.push_str(&format!(", {queued} queued"));
+        if let Some(reasons) = reasons(views, &views.load(), &workers) {
+            line.push_str(&format!(" ({reasons})"));
+        }
+    }
+    let live = workers.iter().filter(|worker| worker.status.is_live());
+    let mut live: Vec<_> = live.filter_map(|worker| Some((worker, views.live.get(&worker.id)?))).collect();
+    live.sort_by_key(|(_, status)| std::cmp::Reverse(status.last_event));
+    for (worker, status) in live.into_iter().take(RUNNING_SHOWN) {
+        let idle = process::monotonic().saturating_sub(status.last_event).as_secs();
+        let number = WorkerId::number_in(worker.id.as_str()).unwrap_or_default();
+        line.push_str(&format!("; w-{number} {} ({idle} s)", status.activity));
+    }
+    line
+}
+
+/// Returns each blocked task once, although several workers may race for it.
+fn blocked_tasks(due: &Due<'_>) -> Vec<(TaskId, Advice)> {
+    let mut tasks: Vec<(TaskId, Advice)> = Vec::new();
+    for (worker, why) in &due.blocked {
+        let is_listed = worker.race.is_some() && tasks.iter().any(|(task, _)| task == worker.task());
+        if !is_listed {
+            tasks.push((worker.task().clone(), why.clone()));
+        }
+    }
+    tasks
+}
+
+/// Returns the named workers that the registry no longer holds.
+fn archived<'a>(selection: &'a Selection, registry: &'a Registry) -> impl Iterator<Item = &'a WorkerId> {
+    let named: &[WorkerId] = match selection {
+        Selection::Named(ids) => ids,
+        Selection::Mine => &[],
+    };
+    named.iter().filter(|id| registry.get(id).is_none())
+}
+
+fn is_stalled(view: &WorkerView) -> bool {
+    view.live.as_ref().is_some_and(|status| status.stalled.is_some())
+}
