@@ -295,3 +295,39 @@ fn only_verify_command_runs_through_a_shell() {
     }
     assert_eq!(found, ["src/supervisor/verify.rs"]);
 }
+
+/// A worker can change what a repository configures, so git runs with the trust that a repository carries.
+#[test]
+fn git_runs_without_trust_only_in_named_places() {
+    let doctor = ["src/cli/doctor/git.rs", "src/cli/doctor/mod.rs"];
+    let places: [(&str, &[&str]); 3] = [
+        // The demo's project and its agent are a user's own.
+        ("Command::new(\"git\")", &["src/cli/demo/project.rs", "src/cli/demo_agent.rs", "src/git/command.rs"]),
+        (
+            "Git::without_trust(",
+            &[
+                "src/cli/diff.rs",
+                "src/cli/doctor/git.rs",
+                "src/cli/doctor/leftovers.rs",
+                "src/git/command.rs",
+                "src/git/repository.rs",
+            ],
+        ),
+        ("Trust::everything()", &doctor),
+    ];
+    for (call, allowed) in places {
+        let mut found: Vec<String> = Vec::new();
+        for file in sources(Path::new("src")) {
+            let name = file.to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(&file).expect("a readable source");
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            let is_test =
+                ["tests.rs", "testing.rs", "as_git.rs", "repositories.rs"].iter().any(|it| name.ends_with(it));
+            if !is_test && code.contains(call) {
+                found.push(name);
+            }
+        }
+        found.sort();
+        assert_eq!(found, allowed, "places with {call}");
+    }
+}

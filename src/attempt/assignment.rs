@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
-use crate::git::{Configuration, Copied, Fingerprint, Repository};
+use crate::git::{Checkout, Copied, Fingerprint, Repository, Trust};
 use crate::mission::entry::Start;
 use crate::mission::id::{BackendName, WorkerId};
 use crate::mission::message::Message;
@@ -37,12 +37,9 @@ pub struct Assignment {
     /// The main checkout before the worktree was made. Only set if orchestrator-boss made a worktree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_checkout: Option<Fingerprint>,
-    /// The repository that contains the directory. `None` outside any.
+    /// The repository that contains the directory, with the configuration from before any worker. `None` outside any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<Repository>,
-    /// The configuration of the directory's repository before any worker. Git calls of orchestrator-boss there use it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub configuration: Option<Configuration>,
     /// Files that were copied into the worktree for `.worktreeinclude`, and that must never be committed.
     pub copies: Vec<Copied>,
     /// The program of the CLI, as found on the server's PATH.
@@ -64,6 +61,12 @@ pub fn folder_within(worktree: &Path, inner: &Path) -> Option<PathBuf> {
 }
 
 impl Assignment {
+    /// Returns the directory for calls of git. Outside a repository, no configuration is trusted.
+    pub fn checkout(&self) -> Checkout {
+        let trust = self.repository.as_ref().map_or_else(Trust::nothing, |repository| repository.trust.clone());
+        Checkout::new(&self.directory, &trust)
+    }
+
     /// Returns where the CLI and the verification run: in the mission's subfolder if it exists, or else at the root of
     /// the worktree.
     pub fn start_directory(&self) -> PathBuf {

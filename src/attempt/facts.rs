@@ -38,7 +38,7 @@ pub fn changes(assignment: &Assignment, known: KnownFacts) -> Changes {
     };
     match worktree(assignment) {
         Some(worktree) => changes_of_ours(assignment, &worktree, base, known),
-        None => counted(&assignment.directory, git::changes(&assignment.directory, base)),
+        None => counted(&assignment.directory, git::changes(&assignment.checkout(), base)),
     }
 }
 
@@ -52,8 +52,7 @@ struct Ours {
 /// Returns the worktree of an attempt. `None` for a user's own directory, in which the author of uncommitted files is
 /// unknown.
 fn worktree(assignment: &Assignment) -> Option<Ours> {
-    let known = assignment.repository.clone();
-    let repository = known.or_else(|| Repository::discover(&assignment.directory).ok().flatten())?;
+    let repository = assignment.repository.clone()?;
     if let Some(branch) = assignment.mission.place.branch().filter(|_| assignment.ours) {
         return Some(Ours { repository, branch: branch.to_owned(), copies: assignment.copies.clone() });
     }
@@ -63,12 +62,13 @@ fn worktree(assignment: &Assignment) -> Option<Ours> {
 
 fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: KnownFacts) -> Changes {
     let (repository, directory) = (&ours.repository, &assignment.directory);
-    let on_branch = |branch: &str| counted(directory, git::branch_changes(&repository.common_dir, branch, base));
+    let on_branch =
+        |branch: &str| counted(directory, git::branch_changes(&repository.at(&repository.common_dir), branch, base));
     let scan = if known.not_on_branch.is_some() { git::uncommitted } else { git::uncommitted_and_ignored };
     let checked = git::check_in_place(repository, directory)
         .map_err(|error| git::not_on_branch::out_of_place(directory, &with_hints(&error)));
     let unknown = |error| git::not_on_branch::unknown(directory, &with_hints(&error));
-    let status = checked.and_then(|()| known.status.map_or_else(|| scan(directory).map_err(unknown), Ok));
+    let status = checked.and_then(|()| known.status.map_or_else(|| scan(&assignment.checkout()).map_err(unknown), Ok));
     let status = match status {
         Ok(status) => status,
         Err(part) => {
@@ -81,7 +81,7 @@ fn changes_of_ours(assignment: &Assignment, ours: &Ours, base: &str, known: Know
     let checked_out = status.branch.as_deref().filter(|_| status.head.is_some());
     let branch = git::not_on_branch::own_branch(&ours.branch, checked_out, before);
     let changes = if checked_out == Some(branch) {
-        counted(directory, git::changes_of(directory, base, &status))
+        counted(directory, git::changes_of(&assignment.checkout(), base, &status))
     } else {
         Changes { uncommitted: status.entries.len() as u32, ..on_branch(branch) }
     };
@@ -180,7 +180,7 @@ fn parts_now(
     let files = || recorded.iter().filter_map(|part| part.files.as_ref());
     let of_ignored = files().find_map(PartFiles::ignored);
     let scan = if of_ignored.is_some() { git::uncommitted_and_ignored } else { git::uncommitted };
-    let mut status = match scan(directory) {
+    let mut status = match scan(&ours.repository.at(directory)) {
         Ok(status) => status,
         Err(error) => return vec![git::not_on_branch::unknown(directory, &with_hints(&error)).into()],
     };
@@ -224,9 +224,10 @@ pub fn branch_changes(assignment: &Assignment, common: &Path) -> Changes {
     let cut_off = || git::not_on_branch::out_of_place(directory, "cannot find git's record of it").into();
     let not_on_branch = directory.symlink_metadata().is_ok().then(cut_off).into_iter().collect();
     match (&assignment.base_commit, assignment.mission.place.branch()) {
-        (Some(base), Some(branch)) => {
-            Changes { not_on_branch, ..counted(directory, git::branch_changes(common, branch, base)) }
-        }
+        (Some(base), Some(branch)) => Changes {
+            not_on_branch,
+            ..counted(directory, git::branch_changes(&assignment.checkout().at(common), branch, base))
+        },
         _ => Changes::default(),
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::verification_dir::VerificationDir;
 use crate::config::Settings;
-use crate::git::{self, Configuration, Repository};
+use crate::git::{self, Repository};
 use crate::mission::outcome::{Missing, Verification};
 
 /// Everything that the supervisor of a verification run needs. Written by the process that starts it.
@@ -16,9 +16,8 @@ use crate::mission::outcome::{Missing, Verification};
 pub struct VerificationAssignment {
     /// The tag in the environment of all its processes. It is never used again.
     pub tag: String,
+    /// The repository, with the configuration from before any worker.
     pub repository: Repository,
-    /// The configuration of the repository before any worker.
-    pub configuration: Configuration,
     pub commit: String,
     pub command: String,
     /// The path of the worktree. The default is in the folder of the verification run.

@@ -19,9 +19,9 @@ use super::places::Places;
 use super::sanitize::Sanitizer;
 use super::terminal;
 use super::workspace::Workspace;
-use crate::git::{self, DiffError, DiffStyle, Git, Repository};
+use crate::git::{self, Checkout, DiffError, DiffStyle, Git, Repository, Trust};
 use crate::mission::registry::Worker;
-use crate::orchestrator::{self, keep_git_to_what_is_remembered};
+use crate::orchestrator::{self, own_repository};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -75,18 +75,20 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, CliError> {
             worker.id
         )));
     };
-    let root = worker.repository.as_deref().or(workspace.repository.as_deref());
-    let repository = root.map(Repository::discover);
-    let repository = repository.transpose().map_err(|error| CliError::Failed(hint::of(&error)))?.flatten();
-    // The observer keeps git to the records of other repositories.
-    if let Some(repository) = repository.as_ref().filter(|_| worker.repository.is_none()) {
-        keep_git_to_what_is_remembered(observer.state_root(), repository)?;
-    }
+    let state_root = observer.state_root();
+    let repository = match (&worker.repository, &workspace.repository) {
+        (Some(root), _) => Repository::discover(root, &Trust::recorded(state_root, None)),
+        (None, Some(root)) => own_repository(root, state_root),
+        (None, None) => Ok(None),
+    };
+    let repository = repository.map_err(|error| CliError::Failed(hint::of(&error)))?;
+    let trust = repository.as_ref().map_or_else(|| Trust::recorded(state_root, None), |it| it.trust.clone());
+    let directory = Checkout::new(worker.mission.place.path(), &trust);
     let shown = terminal::is_terminal() && !args.json;
     let look = DiffStyle { colour: shown && terminal::wants_colours(), stat: args.stat.then(terminal::width) };
     if args.json {
         let text = SharedBuffer::default();
-        write(&worker, repository.as_ref(), &base, look, text.clone())?;
+        write(&worker, &directory, repository.as_ref(), &base, look, text.clone())?;
         let text = text.text();
         let branch = worker.branch();
         output::json(&DiffDocument { worker_id: worker.id.as_str(), base_commit: &base, branch, diff: &text })?;
@@ -98,13 +100,15 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, CliError> {
             // The pager handles Ctrl-C. This process must survive it, since the pager reads from it.
             let _ignored = signal(SignalKind::interrupt());
             if let Some(input) = pager.stdin.take() {
-                write(&worker, repository.as_ref(), &base, look, input)?;
+                write(&worker, &directory, repository.as_ref(), &base, look, input)?;
             }
             let _ = pager.wait();
         }
         // Without a pager the text of workers goes to the terminal directly.
-        None if shown => write(&worker, repository.as_ref(), &base, look, Sanitizer::new(io::stdout(), true))?,
-        None => write(&worker, repository.as_ref(), &base, look, io::stdout())?,
+        None if shown => {
+            write(&worker, &directory, repository.as_ref(), &base, look, Sanitizer::new(io::stdout(), true))?
+        }
+        None => write(&worker, &directory, repository.as_ref(), &base, look, io::stdout())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -112,12 +116,12 @@ fn diff(args: &DiffArgs, places: &Places) -> Result<ExitCode, CliError> {
 /// Writes the diff. If the worktree is gone, its branch is compared.
 fn write(
     worker: &Worker,
+    directory: &Checkout,
     repository: Option<&Repository>,
     base: &str,
     look: DiffStyle,
     out: impl Write + Send + 'static,
 ) -> Result<(), CliError> {
-    let directory = worker.mission.place.path();
     let written = match (worker.branch().filter(|_| !directory.exists()), repository) {
         (Some(branch), Some(repository)) => git::show_branch_diff(repository, branch, base, look, out),
         _ => git::show_diff(directory, base, look, out),
@@ -168,6 +172,6 @@ fn pager(directory: &Path) -> Option<Child> {
 
 /// Reads the user's own configuration only, since a worker may have changed the repository's.
 fn own_pager(directory: &Path) -> Option<String> {
-    let ask = |scope| Git::read(directory).args(["config", scope, "--get", "core.pager"]).text().ok();
+    let ask = |scope| Git::without_trust(directory).args(["config", scope, "--get", "core.pager"]).text().ok();
     ask("--global").or_else(|| ask("--system"))
 }

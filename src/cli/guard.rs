@@ -17,7 +17,7 @@ use super::places::Places;
 use crate::attempt::state_dir;
 use crate::config::Settings;
 use crate::files;
-use crate::git::Repository;
+use crate::git::{Repository, Trust};
 use crate::mission::id::BossId;
 use crate::orchestrator::{Around, all_folders, state_root};
 use crate::process;
@@ -79,7 +79,7 @@ fn is_edit_of_a_boss(places: &Places) -> Option<bool> {
     let boss = BossId::of_claude(&call.session_id)?;
     let settings = Settings::load(places.config.as_deref()).ok()?;
     let named = places.state_dir.as_deref().or(settings.state_dir.as_deref());
-    let repository = Repository::discover(&call.cwd).ok()?;
+    let repository = Repository::discover(&call.cwd, &Trust::nothing()).ok()?;
     let root = state_root(named, repository.as_ref(), &call.cwd);
     let file = call.cwd.join(&call.tool_input.file_path);
     // The session may work in a linked worktree, which is in another folder.

@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::hint;
 use super::places::Places;
 use crate::config::Settings;
-use crate::git::Repository;
+use crate::git::{Repository, Trust};
 use crate::orchestrator::{Observer, state_root};
 
 pub(super) struct Workspace {
@@ -25,7 +25,8 @@ impl Workspace {
         let directory = env::current_dir()
             .map_err(|error| CliError::Failed(format!("cannot read the current directory: {error}")))?;
         let directory = directory.canonicalize().unwrap_or(directory);
-        let repository = Repository::discover(&directory).map_err(|error| CliError::Failed(hint::of(&error)))?;
+        let repository =
+            Repository::discover(&directory, &Trust::nothing()).map_err(|error| CliError::Failed(hint::of(&error)))?;
         let state_dir = places.state_dir.clone().or(settings.state_dir.clone());
         let state_root = state_root(state_dir.as_deref(), repository.as_ref(), &directory);
         let repository = repository.map(|repository| repository.root().to_owned());

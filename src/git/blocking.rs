@@ -10,9 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
-use super::index::{IndexError, marked_unchanged};
+use super::index::{IndexError, marked_unchanged, status_despite_marks};
 use super::records::{Changed, changed};
-use super::status::{Untracked, status, status_despite_marks};
+use super::status::{Untracked, status};
+use super::trust::Checkout;
 
 /// A path that differs between two trees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +78,7 @@ pub fn tree_changes(git: Git, from: &str, to: &str) -> Result<Vec<TreeChange>, C
 
 impl CheckoutState {
     /// Reads a checkout. Changes of files marked as unchanged are included, because git's merge sees them too.
-    pub fn of(worktree: &Path) -> Result<Self, IndexError> {
+    pub fn of(worktree: &Checkout) -> Result<Self, IndexError> {
         let status = if marked_unchanged(worktree)?.is_empty() {
             status(worktree, Untracked::Omitted)?
         } else {
@@ -112,7 +113,7 @@ impl CheckoutState {
     }
 
     /// Returns the paths of the checkout for which git would refuse these changes.
-    pub fn blocking_paths(&self, worktree: &Path, changes: &[TreeChange]) -> Result<BlockingPaths, CommandError> {
+    pub fn blocking_paths(&self, worktree: &Checkout, changes: &[TreeChange]) -> Result<BlockingPaths, CommandError> {
         let by_path: HashMap<&Path, &TreeChange> = changes.iter().map(|change| (&*change.path, change)).collect();
         let mut found = BlockingPaths { unmerged: self.unmerged.clone(), ..BlockingPaths::default() };
         for change in changes {
@@ -152,7 +153,7 @@ impl CheckoutState {
     /// Returns the path that occupies the place of a new file, unless the same changes remove it.
     fn occupant(
         &self,
-        worktree: &Path,
+        worktree: &Checkout,
         change: &TreeChange,
         changes: &HashMap<&Path, &TreeChange>,
     ) -> Result<Option<PathBuf>, CommandError> {
@@ -200,7 +201,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
-    use crate::git::testing::Fixture;
+    use crate::git::testing::{Fixture, at};
 
     /// Creates `main`, which is checked out, and `next`, one commit ahead, with every kind of change.
     fn ahead() -> Fixture {
@@ -232,7 +233,7 @@ mod tests {
 
     fn found(fixture: &Fixture) -> BlockingPaths {
         let changes = tree_changes(fixture.repo.read(), "main", "next").unwrap();
-        CheckoutState::of(fixture.root()).unwrap().blocking_paths(fixture.root(), &changes).unwrap()
+        CheckoutState::of(&at(fixture.root())).unwrap().blocking_paths(&at(fixture.root()), &changes).unwrap()
     }
 
     type Local = (&'static str, fn(&Fixture));
@@ -325,7 +326,8 @@ mod tests {
             let fixture = ahead();
             local(&fixture);
             let ours = found(&fixture);
-            let merge = Git::write(fixture.root()).args(["merge", "--ff-only", "--no-overwrite-ignore", "-q", "next"]);
+            let merge =
+                Git::write(&at(fixture.root())).args(["merge", "--ff-only", "--no-overwrite-ignore", "-q", "next"]);
             let gits = merge.output().unwrap();
             // Git removes the user's staged file here. This program must not.
             let git_loses = ["staged folder in the place of a new file", "staged file in a folder that becomes a file"];

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::configuration;
+use super::trust::{Checkout, Trust};
 use crate::mission::hint::{Hint, Hinted};
 
 /// The oldest git that we support: 2.38 brought `merge-tree --write-tree`.
@@ -133,33 +134,54 @@ pub struct Page {
 pub struct Git {
     command: Command,
     dir: PathBuf,
+    /// `None`: the call uses all settings of the repository.
+    trust: Option<Trust>,
     shown: Vec<String>,
     input: Option<Vec<u8>>,
     limit: Duration,
 }
 
 impl Git {
-    /// A call that reads: it takes no lock that could get in the way of somebody who works in `dir`.
-    pub fn read(dir: impl AsRef<Path>) -> Git {
-        let mut git = Git::write(dir);
-        git.limit = READ_LIMIT;
-        git.command.env("GIT_OPTIONAL_LOCKS", "0");
-        git
+    /// A call that reads. It takes no lock that could block another process that works in the folder.
+    ///
+    /// There is no call without trust:
+    ///
+    /// ```compile_fail,E0308
+    /// orchestrator_boss::git::Git::read(std::path::Path::new("/repo"));
+    /// ```
+    pub fn read(dir: &Checkout) -> Git {
+        Git::write(dir).reading()
     }
 
     /// A call that changes something.
-    pub fn write(dir: impl AsRef<Path>) -> Git {
+    pub fn write(dir: &Checkout) -> Git {
+        Git::new(dir, Some(dir.trust().clone()))
+    }
+
+    /// A reading call that uses all settings of the repository in `dir`. Only for questions by which git runs nothing
+    /// that a repository names, such as its version, where a repository lies, or what it has configured.
+    pub fn without_trust(dir: impl AsRef<Path>) -> Git {
+        Git::new(dir.as_ref(), None).reading()
+    }
+
+    fn new(dir: &Path, trust: Option<Trust>) -> Git {
         let mut command = Command::new("git");
         for name in INHERITED_VARIABLES {
             command.env_remove(name);
         }
-        command.current_dir(&dir).env("LC_ALL", "C").env("GIT_TERMINAL_PROMPT", "0");
+        command.current_dir(dir).env("LC_ALL", "C").env("GIT_TERMINAL_PROMPT", "0");
         for setting in SAFE_CONFIGURATION {
             command.args(["-c", setting]);
         }
         #[cfg(test)]
         super::testing::seal(&mut command);
-        Git { command, dir: dir.as_ref().to_owned(), shown: Vec::new(), input: None, limit: WRITE_LIMIT }
+        Git { command, dir: dir.to_owned(), trust, shown: Vec::new(), input: None, limit: WRITE_LIMIT }
+    }
+
+    fn reading(mut self) -> Git {
+        self.limit = READ_LIMIT;
+        self.command.env("GIT_OPTIONAL_LOCKS", "0");
+        self
     }
 
     /// One more setting for this call alone. Must come before the first argument.
@@ -342,7 +364,7 @@ impl Git {
     }
 
     fn start(&mut self) -> Result<Child, CommandError> {
-        self.keep_to_what_was_configured();
+        self.restrict_configuration();
         let stdin = match self.input {
             Some(_) => Stdio::piped(),
             None => Stdio::null(),
@@ -357,10 +379,12 @@ impl Git {
             .map_err(|source| self.start_error(source))
     }
 
-    /// By variables, which count as much as `-c` and may be added last.
-    fn keep_to_what_was_configured(&mut self) {
-        let command = self.shown.iter().find(|argument| !argument.starts_with("--literal")).map_or("", String::as_str);
-        let overrides = configuration::overrides(&self.dir, command);
+    /// Replaces the settings that are not trusted. Variables take precedence like `-c`, and may be added last.
+    fn restrict_configuration(&mut self) {
+        let before = self.trust.as_ref().and_then(|trust| trust.restriction(&self.dir));
+        // A configuration that cannot be read stops the call itself too.
+        let overrides =
+            before.and_then(|before| Some(before.overrides(own_settings(&self.dir).ok()?))).unwrap_or_default();
         self.command.env("GIT_CONFIG_COUNT", overrides.len().to_string());
         for (at, (name, value)) in overrides.iter().enumerate() {
             self.command.env(format!("GIT_CONFIG_KEY_{at}"), name).env(format!("GIT_CONFIG_VALUE_{at}"), value);
@@ -376,6 +400,12 @@ impl Git {
             _ => CommandError::Start { command: self.shown.join(" "), dir, source },
         }
     }
+}
+
+/// Returns the settings of the repository and of the worktree in `dir`, with those of included files.
+pub(super) fn own_settings(dir: &Path) -> Result<Vec<(String, String)>, CommandError> {
+    let args = ["config", "--includes", "--list", "--show-scope", "-z"];
+    Ok(configuration::parse_own(&Git::without_trust(dir).args(args).run()?))
 }
 
 /// What came of a call that ran to its end.
@@ -436,7 +466,7 @@ pub fn require_supported_version() -> Result<(), CommandError> {
     if SUPPORTED.get().is_some() {
         return Ok(());
     }
-    let found = Git::read("/").arg("--version").text()?;
+    let found = Git::without_trust("/").arg("--version").text()?;
     match parse_version(&found) {
         Some(version) if version >= OLDEST_SUPPORTED => {
             SUPPORTED.get_or_init(|| ());
@@ -491,7 +521,7 @@ mod tests {
 
     #[test]
     fn every_variable_that_git_calls_local_is_removed() {
-        let local = Git::read("/").args(["rev-parse", "--local-env-vars"]).text().unwrap();
+        let local = Git::without_trust("/").args(["rev-parse", "--local-env-vars"]).text().unwrap();
         for name in local.lines() {
             assert!(INHERITED_VARIABLES.contains(&name), "{name} would be inherited");
         }
@@ -499,14 +529,14 @@ mod tests {
 
     #[test]
     fn a_missing_directory_is_told_from_a_missing_git() {
-        let error = Git::read("/no/such/folder").arg("status").run();
+        let error = Git::without_trust("/no/such/folder").arg("status").run();
         assert!(matches!(error, Err(CommandError::NoDirectory { .. })));
     }
 
     #[test]
     fn a_failure_carries_the_command_and_what_git_said() {
         let fixture = Fixture::new();
-        let error = Git::read(fixture.root()).args(["rev-parse", "--verify", "nothing"]).run().unwrap_err().to_string();
+        let error = fixture.repo.read().args(["rev-parse", "--verify", "nothing"]).run().unwrap_err().to_string();
         assert!(error.contains("git rev-parse --verify nothing") && error.contains("exit code 128"), "{error}");
     }
 
@@ -514,7 +544,7 @@ mod tests {
     fn large_input_and_output_do_not_block_each_other() {
         let fixture = Fixture::new();
         let lines = "HEAD\n".repeat(200_000);
-        let answer = Git::read(fixture.root()).args(["cat-file", "--batch-check"]).input(lines).run().unwrap();
+        let answer = fixture.repo.read().args(["cat-file", "--batch-check"]).input(lines).run().unwrap();
         assert_eq!(answer.iter().filter(|byte| **byte == b'\n').count(), 200_000);
     }
 
@@ -523,7 +553,7 @@ mod tests {
         let fixture = Fixture::new();
         fixture.write("long.txt", &"0123456789".repeat(100_000));
         fixture.git(&["add", "."]);
-        let show = || Git::read(fixture.root()).args(["show", ":long.txt"]);
+        let show = || fixture.repo.read().args(["show", ":long.txt"]);
         let page = show().page(5, 10).unwrap();
         assert_eq!((page.bytes.as_slice(), page.more), (&b"5678901234"[..], true));
         let last = show().page(999_995, 10).unwrap();
@@ -540,7 +570,7 @@ mod tests {
         fixture.write("hang", script);
         fixture.write(".gitattributes", "*.big filter=hang\n");
         fixture.write("a.big", "x");
-        let add = Git::write(&folder).config("filter.hang.clean=sh ./hang").args(["add", "a.big"]);
+        let add = fixture.repo.write().config("filter.hang.clean=sh ./hang").args(["add", "a.big"]);
         let error = add.limit(Duration::from_secs(4)).run().unwrap_err();
         assert!(matches!(error, CommandError::TimeUp { .. }), "{error}");
         assert!(error.to_string().contains("git add a.big"), "{error}");

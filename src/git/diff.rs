@@ -2,14 +2,14 @@
 //!
 //! It runs no external diff program and no text conversion that the user has configured.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
+use super::checkout::resolve_commit;
 use super::command::{CommandError, Git};
 use super::index::{IndexError, TemporaryIndex, add};
-use super::repository::{Repository, RepositoryError, resolve_commit};
+use super::repository::{Repository, RepositoryError};
 use super::status::{Untracked, status};
+use super::trust::Checkout;
 use crate::mission::hint::{Hint, Hinted};
 
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub struct DiffPage {
 
 /// Returns at most `max_bytes` from `offset` on of the diff from `base` to the files in `worktree`, including untracked
 /// ones.
-pub fn diff(worktree: &Path, base: &str, offset: u64, max_bytes: usize) -> Result<DiffPage, DiffError> {
+pub fn diff(worktree: &Checkout, base: &str, offset: u64, max_bytes: usize) -> Result<DiffPage, DiffError> {
     let (base, index) = with_untracked(worktree, base)?;
     Ok(page(shown(index.git()).args([&base, "--"]), offset, max_bytes)?)
 }
@@ -57,7 +57,7 @@ pub struct DiffStyle {
 
 /// Writes the whole of [`diff`] to `out` while git prints it.
 pub fn show_diff(
-    worktree: &Path,
+    worktree: &Checkout,
     base: &str,
     style: DiffStyle,
     out: impl std::io::Write + Send + 'static,
@@ -89,7 +89,7 @@ impl DiffStyle {
 }
 
 /// Returns the commit that `base` names, and an index in which untracked files appear.
-fn with_untracked(worktree: &Path, base: &str) -> Result<(String, TemporaryIndex), DiffError> {
+fn with_untracked(worktree: &Checkout, base: &str) -> Result<(String, TemporaryIndex), DiffError> {
     let base =
         resolve_commit(worktree, base)?.ok_or_else(|| RepositoryError::UnknownCommit { name: base.to_owned() })?;
     let index = TemporaryIndex::copy_of(worktree)?;
@@ -143,7 +143,7 @@ fn cut_at_character(bytes: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::Fixture;
+    use crate::git::testing::{Fixture, at};
 
     #[test]
     fn pages_add_up_without_breaking_characters() {
@@ -152,14 +152,14 @@ mod tests {
         fixture.commit("committed.txt", "ä€😀 committed\n");
         fixture.write("readme.txt", "modified ä€😀\n");
         fixture.write("untracked.txt", "ä€😀 untracked\n");
-        let whole = diff(fixture.root(), &base, 0, 1_000_000).unwrap();
+        let whole = diff(&at(fixture.root()), &base, 0, 1_000_000).unwrap();
         assert_eq!(whole.next_offset, None);
         for part in ["+ä€😀 committed", "+modified ä€😀", "+ä€😀 untracked"] {
             assert!(whole.text.contains(part), "{part} in {}", whole.text);
         }
         let (mut text, mut offset) = (String::new(), Some(0));
         while let Some(from) = offset {
-            let page = diff(fixture.root(), &base, from, 100).unwrap();
+            let page = diff(&at(fixture.root()), &base, from, 100).unwrap();
             text.push_str(&page.text);
             offset = page.next_offset;
         }

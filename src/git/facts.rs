@@ -9,9 +9,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::checkout::{branch_commit, resolve_commit};
 use super::command::{CommandError, Git};
-use super::repository::{RepositoryError, branch_commit, resolve_commit};
+use super::repository::RepositoryError;
 use super::status::{Status, Untracked, status};
+use super::trust::Checkout;
 
 /// Maximum number of files listed. The totals count all of them.
 const MOST_FILES: usize = 200;
@@ -42,12 +44,12 @@ pub struct FileChange {
     pub deletions: usize,
 }
 
-pub fn changes(worktree: &Path, base: &str) -> Result<BranchChanges, RepositoryError> {
+pub fn changes(worktree: &Checkout, base: &str) -> Result<BranchChanges, RepositoryError> {
     changes_of(worktree, base, &status(worktree, Untracked::Files)?)
 }
 
 /// Returns the same as [`changes`] for a status that the caller has just read.
-pub fn changes_of(worktree: &Path, base: &str, status: &Status) -> Result<BranchChanges, RepositoryError> {
+pub fn changes_of(worktree: &Checkout, base: &str, status: &Status) -> Result<BranchChanges, RepositoryError> {
     let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
     // The readers below fail if a full id does not exist.
     let base = if is_full_id(base) {
@@ -71,7 +73,7 @@ fn is_full_id(name: &str) -> bool {
 }
 
 /// Returns the committed changes of a branch without a worktree. `repository` is its folder or its git directory.
-pub fn branch_changes(repository: &Path, branch: &str, base: &str) -> Result<BranchChanges, RepositoryError> {
+pub fn branch_changes(repository: &Checkout, branch: &str, base: &str) -> Result<BranchChanges, RepositoryError> {
     let unknown = |name: &str| RepositoryError::UnknownCommit { name: name.to_owned() };
     let base = resolve_commit(repository, base)?.ok_or_else(|| unknown(base))?;
     let head = branch_commit(repository, branch)?.ok_or_else(|| unknown(branch))?;
@@ -80,7 +82,7 @@ pub fn branch_changes(repository: &Path, branch: &str, base: &str) -> Result<Bra
 }
 
 /// Returns the files that differ between two commits, which are given as full ids.
-pub fn file_changes(repository: &Path, base: &str, head: &str) -> Result<Vec<FileChange>, RepositoryError> {
+pub fn file_changes(repository: &Checkout, base: &str, head: &str) -> Result<Vec<FileChange>, RepositoryError> {
     if let Some(name) = [base, head].iter().find(|name| !is_full_id(name)) {
         return Err(RepositoryError::UnknownCommit { name: (*name).to_owned() });
     }
@@ -138,12 +140,12 @@ fn committed_by_libgit2(worktree: &Path, base: &str, head: &str) -> Result<Commi
     Ok(CommitStats { commits, files })
 }
 
-fn committed_by_git(worktree: &Path, base: &str, head: &str) -> Result<CommitStats, CommandError> {
+fn committed_by_git(worktree: &Checkout, base: &str, head: &str) -> Result<CommitStats, CommandError> {
     let commits = Git::read(worktree).args(["rev-list", "--count", head, "--not", base]).text()?;
     Ok(CommitStats { commits: commits.parse().unwrap_or(0), files: numstat(worktree, base, head)? })
 }
 
-fn numstat(dir: &Path, base: &str, head: &str) -> Result<Vec<FileChange>, CommandError> {
+fn numstat(dir: &Checkout, base: &str, head: &str) -> Result<Vec<FileChange>, CommandError> {
     let numbers = Git::read(dir)
         .args(["diff", "--numstat", "-z", "--find-renames"])
         .args(["--no-ext-diff", "--no-textconv", base, head])
@@ -175,7 +177,7 @@ fn parse_numstat(records: &[u8]) -> Vec<FileChange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::{Fixture, git};
+    use crate::git::testing::{Fixture, at, git};
     use std::fs;
 
     fn work(fixture: &Fixture) -> String {
@@ -197,7 +199,7 @@ mod tests {
         let base = work(&fixture);
         let head = fixture.git(&["rev-parse", "HEAD"]);
         let mut fast = committed_by_libgit2(fixture.root(), &base, &head).unwrap();
-        let mut plain = committed_by_git(fixture.root(), &base, &head).unwrap();
+        let mut plain = committed_by_git(&at(fixture.root()), &base, &head).unwrap();
         fast.files.sort_by(|a, b| a.path.cmp(&b.path));
         plain.files.sort_by(|a, b| a.path.cmp(&b.path));
         assert_eq!(fast, plain);
@@ -217,7 +219,7 @@ mod tests {
         let base = work(&fixture);
         fixture.write("readme.txt", "changed\n");
         fixture.write("folder/untracked.txt", "x\n");
-        let found = changes(fixture.root(), &base).unwrap();
+        let found = changes(&at(fixture.root()), &base).unwrap();
         assert_eq!(found.branch.as_deref(), Some("main"));
         assert_eq!((found.files_changed, found.insertions, found.deletions), (4, 2, 2));
         assert_eq!((found.commits, found.uncommitted), (2, 2));
@@ -231,7 +233,7 @@ mod tests {
             let head = fixture.commit("a.txt", "1\n2\n");
             let dir = fixture.root();
             assert!(committed_by_libgit2(dir, &base, &head).is_err(), "{option}");
-            let found = changes(dir, &base).unwrap();
+            let found = changes(&at(dir), &base).unwrap();
             assert_eq!((found.commits, found.insertions), (1, 1), "{option}");
             assert_eq!(found.head, git(dir, &["rev-parse", "HEAD"]));
         }

@@ -10,13 +10,15 @@ use std::path::Path;
 use git2::{ObjectType, Oid};
 use serde::{Deserialize, Serialize};
 
+use super::checkout::{current_branch, resolve_commit};
 use super::command::CommandError;
 use super::configuration::Configuration;
-use super::index::IndexError;
+use super::index::{IndexError, status_despite_marks};
+use super::list::list;
 use super::refs;
-use super::repository::{Repository, current_branch, resolve_commit};
-use super::status::{Status, Untracked, status, status_despite_marks};
-use super::worktree::list;
+use super::repository::Repository;
+use super::status::{Status, Untracked, status};
+use super::trust::Checkout;
 
 /// Maximum number of refs or changed files listed by name, since a fingerprint is stored in a file. Beyond it, one hash
 /// stands for all of them.
@@ -115,7 +117,7 @@ fn differences(before: &BTreeMap<String, String>, after: &BTreeMap<String, Strin
 }
 
 pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
-    let root = repo.root();
+    let root = &repo.checkout();
     let (head, branch, files) = if repo.main_worktree.is_some() {
         let status = status(root, Untracked::Folders)?;
         let files = uncommitted_files(root, &status);
@@ -138,7 +140,7 @@ pub fn fingerprint(repo: &Repository) -> Result<Fingerprint, CommandError> {
 
 /// Returns a hash that differs if HEAD, the index or a file that git does not ignore has changed. Files that were
 /// already uncommitted are compared by size and time of change.
-pub fn tree_state(worktree: &Path) -> Result<String, IndexError> {
+pub fn tree_state(worktree: &Checkout) -> Result<String, IndexError> {
     let status = status_despite_marks(worktree)?;
     let mut state = uncommitted_state(worktree, &status);
     state.extend(status.head.unwrap_or_default().into_bytes());
@@ -147,7 +149,7 @@ pub fn tree_state(worktree: &Path) -> Result<String, IndexError> {
 
 /// Returns a hash that differs if HEAD, the index or a tracked file has changed. Builds and tests may add untracked
 /// files.
-pub fn tracked_state(worktree: &Path) -> Result<String, CommandError> {
+pub fn tracked_state(worktree: &Checkout) -> Result<String, CommandError> {
     let mut status = status(worktree, Untracked::Folders)?;
     status.entries.retain(|entry| !entry.untracked);
     let mut state = Vec::new();
@@ -214,7 +216,7 @@ fn ask_refs(repo: &Repository) -> Result<BTreeMap<String, String>, CommandError>
 
 fn stashes(repo: &Repository) -> Result<Vec<String>, CommandError> {
     // The newest stash may have no reflog.
-    let Some(newest) = resolve_commit(repo.root(), "refs/stash")? else { return Ok(Vec::new()) };
+    let Some(newest) = resolve_commit(&repo.checkout(), "refs/stash")? else { return Ok(Vec::new()) };
     let listed = repo.read().args(["log", "--walk-reflogs", "--format=%H", "refs/stash", "--"]).output()?;
     let mut stashes: Vec<String> = String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect();
     if !stashes.contains(&newest) {
@@ -239,14 +241,14 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::git::testing::{Fixture, commit, git};
+    use crate::git::testing::{Fixture, at, commit, git};
     use crate::git::{Request, create};
     use std::collections::HashSet;
 
     #[test]
     fn tree_state_detects_every_change_of_a_file() {
         let fixture = Fixture::new();
-        let state = || tree_state(fixture.root()).unwrap();
+        let state = || tree_state(&at(fixture.root())).unwrap();
         let clean = state();
         assert_eq!(clean, state());
         fixture.write("readme.txt", "first change\n");

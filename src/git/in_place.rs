@@ -6,8 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
-use super::reflog_only::own_git_dir;
+use super::layout::own_git_dir;
 use super::repository::Repository;
+use super::trust::Checkout;
 use crate::mission::hint::{Hint, Hinted};
 
 #[derive(Debug, thiserror::Error)]
@@ -43,13 +44,13 @@ impl Hinted for PlaceError {
 /// Returns an error unless git's top-level folder and git directory are those of this worktree.
 pub fn check_in_place(repo: &Repository, worktree: &Path) -> Result<(), PlaceError> {
     let replaced = || PlaceError::Replaced { worktree: worktree.to_owned() };
-    let own = own_git_dir(repo, worktree).and_then(|own| own.canonicalize().ok()).ok_or_else(replaced)?;
+    let own = own_git_dir(&repo.common_dir, worktree).and_then(|own| own.canonicalize().ok()).ok_or_else(replaced)?;
     if linked(worktree).is_none_or(|linked| linked != own) {
         return Err(replaced());
     }
     match has_own_settings(repo) {
         Some(false) => Ok(()),
-        _ => ask(worktree, &own),
+        _ => ask(&repo.at(worktree), &own),
     }
 }
 
@@ -57,7 +58,7 @@ pub fn check_in_place(repo: &Repository, worktree: &Path) -> Result<(), PlaceErr
 /// worktree gets settings of its own.
 pub(super) fn put_in_place(repo: &Repository, worktree: &Path) -> Result<(), PlaceError> {
     let Err(error) = check_in_place(repo, worktree) else { return Ok(()) };
-    let own = own_git_dir(repo, worktree).filter(|_| has_own_settings(repo) == Some(true));
+    let own = own_git_dir(&repo.common_dir, worktree).filter(|_| has_own_settings(repo) == Some(true));
     let (Some(own), false) = (own, matches!(error, PlaceError::Replaced { .. })) else { return Err(error) };
     let failed = |source| PlaceError::Unknown { worktree: worktree.to_owned(), source };
     let file = own.join("config.worktree");
@@ -88,18 +89,18 @@ fn has_own_settings(repo: &Repository) -> Option<bool> {
     }
 }
 
-fn ask(worktree: &Path, own: &Path) -> Result<(), PlaceError> {
-    let unknown = |source| PlaceError::Unknown { worktree: worktree.to_owned(), source };
+fn ask(worktree: &Checkout, own: &Path) -> Result<(), PlaceError> {
+    let unknown = |source| PlaceError::Unknown { worktree: worktree.to_path_buf(), source };
     let question = ["rev-parse", "--path-format=absolute", "--show-toplevel", "--absolute-git-dir"];
     let answer = Git::read(worktree).args(question).path().map_err(unknown)?;
-    let real = worktree.canonicalize().unwrap_or_else(|_| worktree.to_owned());
+    let real = worktree.canonicalize().unwrap_or_else(|_| worktree.to_path_buf());
     // The whole output is compared, because a path may contain a newline.
     if answer.as_os_str().as_bytes() == [real.as_os_str().as_bytes(), b"\n", own.as_os_str().as_bytes()].concat() {
         return Ok(());
     }
     let text = answer.to_string_lossy().into_owned();
     let (works_on, records) = text.split_once('\n').unwrap_or((&text, ""));
-    Err(PlaceError::Elsewhere { worktree: worktree.to_owned(), works_on: works_on.into(), records: records.into() })
+    Err(PlaceError::Elsewhere { worktree: worktree.to_path_buf(), works_on: works_on.into(), records: records.into() })
 }
 
 #[cfg(test)]
@@ -125,7 +126,7 @@ mod tests {
         if settings_of_worktrees {
             git(&root, &["config", "extensions.worktreeConfig", "true"]);
         }
-        let repo = Repository::discover(&root).unwrap().unwrap();
+        let repo = Repository::discover(&root, &crate::git::Trust::everything()).unwrap().unwrap();
         (fixture, repo)
     }
 

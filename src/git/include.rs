@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
 use super::repository::Repository;
+use super::trust::Checkout;
 use crate::mission::hint::{Hint, Hinted};
 
 const LIST_FILE: &str = ".worktreeinclude";
@@ -72,7 +73,7 @@ pub fn copy(repo: &Repository, worktree: &Path) -> Result<Included, IncludeError
     if !from.join(LIST_FILE).is_file() {
         return Ok(included);
     }
-    for path in included_paths(from)? {
+    for path in included_paths(&repo.checkout())? {
         let Some(name) = path.to_str() else {
             let shown = path.display();
             included.skipped.push(format!("{shown}: its name is not UTF-8"));
@@ -89,7 +90,7 @@ pub fn copy(repo: &Repository, worktree: &Path) -> Result<Included, IncludeError
     Ok(included)
 }
 
-fn included_paths(from: &Path) -> Result<Vec<PathBuf>, CommandError> {
+fn included_paths(from: &Checkout) -> Result<Vec<PathBuf>, CommandError> {
     let matching = Git::read(from)
         .args(["ls-files", "-z", "--others", "--ignored"])
         .arg(format!("--exclude-from={LIST_FILE}"))

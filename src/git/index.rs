@@ -7,8 +7,10 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use super::checkout::git_dir;
 use super::command::{CommandError, Git};
-use super::status::{StatusEntry, git_dir};
+use super::status::{Ignored, Status, StatusEntry, Untracked, status, status_by};
+use super::trust::Checkout;
 use crate::mission::hint::{Hint, Hinted};
 
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +33,7 @@ impl Hinted for IndexError {
 /// An index in a temporary folder, which is deleted when this is dropped.
 pub struct TemporaryIndex {
     /// Folder in which git is run.
-    dir: PathBuf,
+    dir: Checkout,
     /// Git directory of a worktree whose own folder is gone.
     git_dir: Option<PathBuf>,
     folder: tempfile::TempDir,
@@ -40,29 +42,29 @@ pub struct TemporaryIndex {
 impl TemporaryIndex {
     /// Copies the index of a worktree, so that git reads only changed files again. Files that are marked as unchanged
     /// lose their marks in the copy.
-    pub fn copy_of(worktree: &Path) -> Result<TemporaryIndex, IndexError> {
+    pub fn copy_of(worktree: &Checkout) -> Result<TemporaryIndex, IndexError> {
         let index = Self::copy(&git_dir(worktree)?, worktree, None)?;
         index.clear_marks(worktree)?;
         Ok(index)
     }
 
     /// Copies the index of a worktree whose files are gone. `root` is any other folder of the repository.
-    pub fn of_git_dir(root: &Path, git_dir: &Path) -> Result<TemporaryIndex, IndexError> {
+    pub fn of_git_dir(root: &Checkout, git_dir: &Path) -> Result<TemporaryIndex, IndexError> {
         Self::copy(git_dir, root, Some(git_dir.to_owned()))
     }
 
     /// Creates an empty index.
-    pub fn empty(dir: &Path, git_dir: Option<&Path>) -> Result<TemporaryIndex, IndexError> {
-        let failed = |source| IndexError::Copy { worktree: dir.to_owned(), source };
+    pub fn empty(dir: &Checkout, git_dir: Option<&Path>) -> Result<TemporaryIndex, IndexError> {
+        let failed = |source| IndexError::Copy { worktree: dir.to_path_buf(), source };
         let folder = tempfile::tempdir().map_err(failed)?;
-        Ok(TemporaryIndex { dir: dir.to_owned(), git_dir: git_dir.map(Path::to_owned), folder })
+        Ok(TemporaryIndex { dir: dir.clone(), git_dir: git_dir.map(Path::to_owned), folder })
     }
 
-    fn copy(from: &Path, dir: &Path, git_dir: Option<PathBuf>) -> Result<TemporaryIndex, IndexError> {
+    fn copy(from: &Path, dir: &Checkout, git_dir: Option<PathBuf>) -> Result<TemporaryIndex, IndexError> {
         let index = Self::empty(dir, git_dir.as_deref())?;
         match copy_with_time(&from.join("index"), &index.folder.path().join("index")) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(IndexError::Copy { worktree: dir.to_owned(), source })
+                Err(IndexError::Copy { worktree: dir.to_path_buf(), source })
             }
             _ => Ok(index),
         }
@@ -70,7 +72,7 @@ impl TemporaryIndex {
 
     /// Removes the marks `assume-unchanged` and `skip-worktree` from existing files, since `git status` shows no change
     /// of a marked file. Files that a sparse checkout leaves out stay marked.
-    fn clear_marks(&self, worktree: &Path) -> Result<(), CommandError> {
+    fn clear_marks(&self, worktree: &Checkout) -> Result<(), CommandError> {
         let marked = marked_unchanged(worktree)?;
         if marked.is_empty() {
             return Ok(());
@@ -115,13 +117,22 @@ fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Returns the existing tracked files that are marked as unchanged (`assume-unchanged`, `skip-worktree`).
-pub fn marked_unchanged(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
+pub fn marked_unchanged(worktree: &Checkout) -> Result<Vec<PathBuf>, CommandError> {
     let mut marked = match marked(worktree) {
         Some(marked) => marked,
         None => ask_marked(worktree)?,
     };
     marked.retain(|path| worktree.join(path).symlink_metadata().is_ok());
     Ok(marked)
+}
+
+/// Returns the status including changes of files that are marked as unchanged. Needed before a deletion.
+pub fn status_despite_marks(worktree: &Checkout) -> Result<Status, IndexError> {
+    if marked_unchanged(worktree)?.is_empty() {
+        return Ok(status(worktree, Untracked::Files)?);
+    }
+    let index = TemporaryIndex::copy_of(worktree)?;
+    Ok(status_by(index.git(), worktree, Untracked::Files, Ignored::Omitted)?)
 }
 
 /// Returns the marked files by libgit2; `None` if only the git program can answer.
@@ -133,7 +144,7 @@ fn marked(worktree: &Path) -> Option<Vec<PathBuf>> {
     Some(marked.map(|entry| PathBuf::from(OsString::from_vec(entry.path))).collect())
 }
 
-fn ask_marked(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
+fn ask_marked(worktree: &Checkout) -> Result<Vec<PathBuf>, CommandError> {
     let listed = Git::read(worktree).args(["ls-files", "-v", "-z"]).run()?;
     let is_marked = |record: &&[u8]| record.first().is_some_and(|tag| tag.is_ascii_lowercase() || *tag == b'S');
     let paths = listed.split(|byte| *byte == 0).filter(is_marked).filter_map(|record| record.get(2..));

@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::blocking::{self, TreeChange};
+use super::checkout::branch_commit;
 use super::command::{CommandError, Git};
+use super::identity::Identity;
 use super::index::IndexError;
 use super::refs::Ancestry;
-use super::repository::{Identity, Repository, RepositoryError, branch_commit};
+use super::repository::{Repository, RepositoryError};
 use super::{names, refs};
 use crate::mission::hint::{Hint, Hinted};
 
@@ -421,7 +423,7 @@ pub fn tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
 
 /// Returns the tip of a local branch; branches of remotes are not considered.
 pub fn local_tip(repo: &Repository, branch: &str) -> Result<String, IntegrateError> {
-    branch_commit(repo.root(), branch)?.map_or_else(|| unknown(repo, branch), Ok)
+    branch_commit(&repo.checkout(), branch)?.map_or_else(|| unknown(repo, branch), Ok)
 }
 
 fn unknown<T>(repo: &Repository, branch: &str) -> Result<T, IntegrateError> {

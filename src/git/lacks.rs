@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
 use super::records::links;
+use super::trust::Checkout;
 
 /// A file or folder that a worktree lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +89,7 @@ const MOST: usize = 20_000;
 
 /// Returns everything that `worktree` lacks, the most likely causes of a failure first. `main` and `worktree` are root
 /// folders.
-pub fn lacks(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
+pub fn lacks(main: &Checkout, worktree: &Checkout) -> Result<Vec<Lack>, CommandError> {
     let mut lacks = untracked(main, worktree)?;
     lacks.extend(submodules(main, worktree)?);
     lacks.extend(filtered(main, worktree, "lfs", LackKind::LargeFile, b"version https://git-lfs.github.com/spec/")?);
@@ -99,12 +100,12 @@ pub fn lacks(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
 
 /// Returns whether `worktree` has installed dependencies, submodule files, decoded files or local settings that `other`
 /// lacks. Other untracked files, such as build results, do not count.
-pub fn is_better_equipped(worktree: &Path, other: &Path) -> Result<bool, CommandError> {
+pub fn is_better_equipped(worktree: &Checkout, other: &Checkout) -> Result<bool, CommandError> {
     let strong = |lack: &Lack| !matches!(lack.kind, LackKind::Untracked);
     Ok(lacks(worktree, other)?.iter().any(strong))
 }
 
-fn untracked(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
+fn untracked(main: &Checkout, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
     let listed = Git::read(main).args(["ls-files", "-z", "--others", "--directory", "--no-empty-directory"]).run()?;
     let paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).take(MOST);
     let paths = paths.map(|path| Path::new(OsStr::from_bytes(path)));
@@ -146,7 +147,7 @@ fn kind_of(main: &Path, path: &Path) -> LackKind {
     if local { LackKind::LocalFile } else { LackKind::Untracked }
 }
 
-fn submodules(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
+fn submodules(main: &Path, worktree: &Checkout) -> Result<Vec<Lack>, CommandError> {
     let paths = links(worktree)?.into_iter().map(|link| link.path);
     let missing = paths.filter(|path| is_empty(&worktree.join(path)) && !is_empty(&main.join(path)));
     Ok(missing.map(|path| lack(&path, LackKind::Submodule)).collect())
@@ -154,7 +155,13 @@ fn submodules(main: &Path, worktree: &Path) -> Result<Vec<Lack>, CommandError> {
 
 /// Returns files of a filter that are unfiltered in the worktree, but not in the main checkout. Unfiltered content
 /// begins with `raw`.
-fn filtered(main: &Path, worktree: &Path, filter: &str, kind: LackKind, raw: &[u8]) -> Result<Vec<Lack>, CommandError> {
+fn filtered(
+    main: &Path,
+    worktree: &Checkout,
+    filter: &str,
+    kind: LackKind,
+    raw: &[u8],
+) -> Result<Vec<Lack>, CommandError> {
     /// Maximum number of files listed for one filter. A few are enough to identify the cause.
     const NAMED: usize = 3;
     let listed = Git::read(worktree).args(["ls-files", "-z", "--", &format!(":(attr:filter={filter})")]).run()?;
@@ -178,7 +185,7 @@ fn lack(path: &Path, kind: LackKind) -> Lack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::{Fixture, git, write};
+    use crate::git::testing::{Fixture, at, git, write};
     use std::path::PathBuf;
 
     fn worktree(fixture: &Fixture) -> PathBuf {
@@ -188,7 +195,7 @@ mod tests {
     }
 
     fn found(fixture: &Fixture, worktree: &Path) -> Vec<(String, LackKind)> {
-        lacks(fixture.root(), worktree).unwrap().into_iter().map(|lack| (lack.path, lack.kind)).collect()
+        lacks(&at(fixture.root()), &at(worktree)).unwrap().into_iter().map(|lack| (lack.path, lack.kind)).collect()
     }
 
     #[test]
@@ -234,12 +241,12 @@ mod tests {
             ("not-added.ts", Untracked),
         ];
         assert_eq!(found(&fixture, &worktree), expected.map(|(path, kind)| (path.to_owned(), kind)));
-        assert!(is_better_equipped(fixture.root(), &worktree).unwrap());
+        assert!(is_better_equipped(&at(fixture.root()), &at(&worktree)).unwrap());
         for path in ["node_modules/x", ".venv/x", "packages/a/node_modules/x", "php/vendor/x", "myenv/x", ".env"] {
             write(&worktree, path, "x");
         }
         assert!(found(&fixture, &worktree).iter().all(|(_, kind)| *kind == Untracked));
-        assert!(!is_better_equipped(fixture.root(), &worktree).unwrap());
+        assert!(!is_better_equipped(&at(fixture.root()), &at(&worktree)).unwrap());
     }
 
     #[test]

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::blocking::{BlockingPaths, CheckoutState, TreeChange, tree_changes};
+use super::checkout::git_dir;
 use super::command::{CommandError, Git};
 use super::integrate::{IntegrateError, REASON, tip};
-use super::reflog_only::{linked_git_dirs, worktree_of};
+use super::layout::{Listed, linked_git_dirs, worktree_of};
+use super::list::list;
 use super::repository::Repository;
-use super::status::{git_dir, operation_in_progress_in};
-use super::worktree::list;
+use super::status::operation_in_progress_in;
+use super::trust::Checkout;
 
 /// Maximum number of files that an error names.
 const SAMPLES: usize = 5;
@@ -32,7 +34,7 @@ pub struct BranchMove<'a> {
 /// The checkout of a branch, if there is one, and the uncommitted changes in it.
 pub struct Landing {
     branch: String,
-    checkout: Option<(PathBuf, CheckoutState)>,
+    checkout: Option<(Checkout, CheckoutState)>,
 }
 
 impl Landing {
@@ -54,7 +56,7 @@ impl Landing {
     pub fn check(&self, changes: &[TreeChange]) -> Result<(), IntegrateError> {
         let Some((worktree, state)) = &self.checkout else { return Ok(()) };
         let BlockingPaths { unmerged, changed, untracked } = state.blocking_paths(worktree, changes)?;
-        let (branch, worktree) = (self.branch.clone(), worktree.clone());
+        let (branch, worktree) = (self.branch.clone(), worktree.to_path_buf());
         let samples = |paths: &[PathBuf]| paths.iter().take(SAMPLES).map(|path| path.display().to_string()).collect();
         if !unmerged.is_empty() {
             return Err(IntegrateError::TargetUnmerged { branch, worktree, samples: samples(&unmerged) });
@@ -99,17 +101,18 @@ fn refuse_moved(repo: &Repository, step: BranchMove<'_>) -> Result<(), Integrate
     Err(IntegrateError::TargetMoved { branch, expected, found })
 }
 
-fn checkout_of(repo: &Repository, branch: &str) -> Result<Option<PathBuf>, CommandError> {
+fn checkout_of(repo: &Repository, branch: &str) -> Result<Option<Checkout>, CommandError> {
     // A checkout without a folder has no files that an integration could change.
-    let checkout = |it: &super::worktree::Listed| !it.bare && !it.missing && it.branch.as_deref() == Some(branch);
-    Ok(list(repo)?.into_iter().find(checkout).map(|worktree| worktree.path))
+    let checkout = |it: &Listed| !it.bare && !it.missing && it.branch.as_deref() == Some(branch);
+    Ok(list(repo)?.into_iter().find(checkout).map(|worktree| repo.at(worktree.path)))
 }
 
 /// Returns an error if the branch is being rebased. It is then checked out nowhere by name, but the end of the rebase
 /// moves it. The git program is not used here: it fails while a worktree is half created.
 fn refuse_rebased(repo: &Repository, branch: &str) -> Result<(), IntegrateError> {
     let main = [(repo.common_dir.clone(), repo.root().to_owned())];
-    let linked = linked_git_dirs(repo).filter_map(|git_dir| worktree_of(&git_dir).map(|place| (git_dir, place)));
+    let linked =
+        linked_git_dirs(&repo.common_dir).filter_map(|git_dir| worktree_of(&git_dir).map(|place| (git_dir, place)));
     let rebased = main.into_iter().chain(linked).find(|(git_dir, place)| place.exists() && is_rebased(git_dir, branch));
     match rebased {
         Some((_, worktree)) => {
@@ -131,11 +134,11 @@ fn compare_and_swap(repo: &Repository, step: BranchMove<'_>) -> Result<(), Comma
 }
 
 /// Returns an error if the checkout must not be touched at all.
-fn refuse_busy(branch: &str, worktree: &Path) -> Result<(), IntegrateError> {
+fn refuse_busy(branch: &str, worktree: &Checkout) -> Result<(), IntegrateError> {
     let (branch, git_dir) = (branch.to_owned(), git_dir(worktree)?);
     // An unfinished bisect does not prevent a merge.
     if let Some(operation) = operation_in_progress_in(&git_dir).filter(|it| *it != "bisect") {
-        return Err(IntegrateError::TargetBusy { branch, worktree: worktree.to_owned(), operation });
+        return Err(IntegrateError::TargetBusy { branch, worktree: worktree.to_path_buf(), operation });
     }
     let lock = git_dir.join("index.lock");
     let age = fs::metadata(&lock).and_then(|found| found.modified()).ok().and_then(|it| it.elapsed().ok());
@@ -143,7 +146,7 @@ fn refuse_busy(branch: &str, worktree: &Path) -> Result<(), IntegrateError> {
 }
 
 /// Fast-forwards the checkout. An error means that git refused, for example because of an untracked file.
-fn fast_forward(worktree: &Path, step: BranchMove<'_>) -> Result<(), CommandError> {
+fn fast_forward(worktree: &Checkout, step: BranchMove<'_>) -> Result<(), CommandError> {
     let merge = Git::write(worktree)
         .env("GIT_REFLOG_ACTION", reason(step))
         .args(["merge", "--ff-only", "--no-squash", "--no-autostash", "--no-stat"])
@@ -152,7 +155,7 @@ fn fast_forward(worktree: &Path, step: BranchMove<'_>) -> Result<(), CommandErro
 }
 
 /// Restores the files after a failed fast-forward, since git changes them before the branch. Uncommitted changes stay.
-fn undo_fast_forward(worktree: &Path, step: BranchMove<'_>) {
+fn undo_fast_forward(worktree: &Checkout, step: BranchMove<'_>) {
     // This changes nothing if nothing was changed, and fails if git had refused to change anything.
     let restored = Git::write(worktree).args(["read-tree", "-m", "-u", step.to, step.from]).run();
     if let Err(error) = restored {

@@ -13,10 +13,8 @@ use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
 use super::nested::is_own_repository;
-use super::not_on_branch::is_regenerable;
-
-/// Files that mark a folder as regenerable: <https://bford.info/cachedir/>, and the one of Python environments.
-const REGENERABLE_MARKS: [&str; 2] = ["CACHEDIR.TAG", "pyvenv.cfg"];
+use super::regenerable::{is_marked_regenerable, is_regenerable};
+use super::trust::Checkout;
 
 /// Ignored files that count as work. All paths are relative to the worktree.
 #[derive(Debug, Default)]
@@ -31,7 +29,11 @@ pub struct LocallyIgnored {
 
 /// Returns the ignored files that count as work. The `.gitignore` files of the `trusted` commits are the project's. The
 /// `named` files and folders count as work under any rule.
-pub fn locally_ignored(worktree: &Path, trusted: &[String], named: &[PathBuf]) -> Result<LocallyIgnored, CommandError> {
+pub fn locally_ignored(
+    worktree: &Checkout,
+    trusted: &[String],
+    named: &[PathBuf],
+) -> Result<LocallyIgnored, CommandError> {
     let mut found = LocallyIgnored::default();
     let ignored = ignored(worktree)?;
     let local = ignored_locally(worktree, trusted, &ignored)?;
@@ -62,11 +64,11 @@ impl LocallyIgnored {
     }
 
     /// Adds the repositories in ignored folders, since their content is unknown.
-    fn add_repositories(&mut self, worktree: &Path, path: &Path) -> Result<(), CommandError> {
+    fn add_repositories(&mut self, worktree: &Checkout, path: &Path) -> Result<(), CommandError> {
         let mut inside = LocallyIgnored::default();
         inside.add_path(worktree, path);
         for repository in inside.repositories {
-            if !is_regenerable(worktree, &repository) && is_own_repository(&worktree.join(&repository))? {
+            if !is_regenerable(worktree, &repository) && is_own_repository(&worktree.at(&repository))? {
                 self.repositories.push(repository);
             }
         }
@@ -100,11 +102,11 @@ impl LocallyIgnored {
     }
 }
 
-pub(super) fn is_marked_regenerable(folder: &Path) -> bool {
-    REGENERABLE_MARKS.iter().any(|mark| folder.join(mark).is_file())
-}
-
-fn ignored_locally(worktree: &Path, trusted: &[String], ignored: &[PathBuf]) -> Result<HashSet<PathBuf>, CommandError> {
+fn ignored_locally(
+    worktree: &Checkout,
+    trusted: &[String],
+    ignored: &[PathBuf],
+) -> Result<HashSet<PathBuf>, CommandError> {
     if ignored.is_empty() {
         return Ok(HashSet::new());
     }
@@ -120,7 +122,7 @@ fn ignored_locally(worktree: &Path, trusted: &[String], ignored: &[PathBuf]) -> 
 }
 
 /// Returns the ignored files, and folders that are ignored as a whole.
-fn ignored(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
+fn ignored(worktree: &Checkout) -> Result<Vec<PathBuf>, CommandError> {
     let answer = Git::read(worktree)
         .args(["status", "--porcelain=v2", "-z", "--no-renames", "--ignore-submodules=all"])
         .args(["--ignored=matching", "--untracked-files=all"])
@@ -139,7 +141,7 @@ struct MatchingRule {
     path: PathBuf,
 }
 
-fn matching_rules(worktree: &Path, paths: &[PathBuf]) -> Result<Vec<MatchingRule>, CommandError> {
+fn matching_rules(worktree: &Checkout, paths: &[PathBuf]) -> Result<Vec<MatchingRule>, CommandError> {
     let list: Vec<u8> = paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
     let answer = Git::read(worktree).args(["check-ignore", "--verbose", "-z", "--stdin"]).input(list).answer()?;
     let answer = answer.unwrap_or_default();
@@ -157,7 +159,7 @@ fn matching_rules(worktree: &Path, paths: &[PathBuf]) -> Result<Vec<MatchingRule
 
 /// The ignore rules of the project, read as needed.
 struct ProjectRules<'a> {
-    worktree: &'a Path,
+    worktree: &'a Checkout,
     trusted: &'a [String],
     read: HashMap<String, String>,
 }
@@ -187,10 +189,10 @@ impl ProjectRules<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::Fixture;
+    use crate::git::testing::{Fixture, at};
 
     fn found(fixture: &Fixture, trusted: &str) -> Vec<String> {
-        let ignored = locally_ignored(fixture.root(), &[fixture.git(&["rev-parse", trusted])], &[]).unwrap();
+        let ignored = locally_ignored(&at(fixture.root()), &[fixture.git(&["rev-parse", trusted])], &[]).unwrap();
         let mut names: Vec<_> = ignored.files.iter().map(|path| path.display().to_string()).collect();
         names.sort();
         names
@@ -220,7 +222,7 @@ mod tests {
         fixture.git(&["init", "-q", "work/inner"]);
         let names = found(&fixture, "HEAD");
         assert_eq!(names, [".gitignore", "work/a.txt"]);
-        let ignored = locally_ignored(fixture.root(), &[], &[]).unwrap();
+        let ignored = locally_ignored(&at(fixture.root()), &[], &[]).unwrap();
         assert_eq!(ignored.repositories, [Path::new("work/inner")]);
     }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::checkout::git_dir;
 use super::repository::Repository;
-use super::status::git_dir;
 
 /// Minimum age of a lock that may be deleted. A library that writes the index directly holds its lock for milliseconds.
 const AT_LEAST_AS_OLD: Duration = Duration::from_secs(2);
@@ -48,7 +48,7 @@ pub fn clear_stale_locks(
 }
 
 fn locks(repo: &Repository, worktree: &Path, branch: Option<&str>) -> Vec<PathBuf> {
-    let Ok(own) = git_dir(worktree) else { return Vec::new() };
+    let Ok(own) = git_dir(&repo.at(worktree)) else { return Vec::new() };
     let names = ["index.lock", "HEAD.lock", "config.worktree.lock"];
     let of_branch = branch.map(|branch| repo.common_dir.join("refs/heads").join(format!("{branch}.lock")));
     names.iter().map(|name| own.join(name)).chain(of_branch).filter(|path| path.is_file()).collect()

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::command::CommandError;
 use super::origins::EarlierIntegration;
+use super::picked::is_picked_or_squashed;
 use super::radar::{self, MergeResult, merge_base, merge_pairs, scratch};
 use super::refs::Ancestry;
-use super::remove::is_picked_or_squashed;
 use super::repository::Repository;
 
 /// Maximum number of branches for which one call computes a scratch merge.

@@ -79,12 +79,19 @@ fn row<E: Hinted>(error: E) -> MessageRow {
 
 /// Counts the variants with a text of their own.
 fn errors_in_sources() -> usize {
-    let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/git")).expect("a readable folder");
-    let files = files.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
-    let texts = files.map(|path| fs::read_to_string(path).expect("a readable source"));
+    errors_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/git"))
+}
+
+fn errors_below(folder: &Path) -> usize {
     let attribute = concat!("#[", "error(");
     let count = |text: String| text.split(attribute).skip(1).filter(|rest| !rest.starts_with("transparent)")).count();
-    texts.map(count).sum()
+    let entries = fs::read_dir(folder).expect("a readable folder").map(|entry| entry.expect("an entry").path());
+    entries
+        .map(|path| match path.is_dir() {
+            true => errors_below(&path),
+            false => count(fs::read_to_string(path).expect("a readable source")),
+        })
+        .sum()
 }
 
 fn denied() -> io::Error {

@@ -14,18 +14,22 @@
 
 mod blocking;
 pub mod bypassed;
-pub mod check;
+mod checkout;
 pub mod command;
-pub mod configuration;
+mod configuration;
+mod configured;
 pub mod diff;
 pub mod facts;
 pub mod fingerprint;
+mod identity;
 mod in_place;
 pub mod include;
 mod index;
 pub mod integrate;
 pub mod lacks;
 pub mod land;
+mod layout;
+mod list;
 mod locally_ignored;
 mod locks;
 pub mod merged;
@@ -34,6 +38,7 @@ pub mod names;
 mod nested;
 pub mod not_on_branch;
 pub mod origins;
+mod picked;
 pub mod push;
 pub mod radar;
 mod reattach;
@@ -41,12 +46,14 @@ mod records;
 mod reflog;
 mod reflog_only;
 mod refs;
+mod regenerable;
 mod relink;
 pub mod remove;
 pub mod repository;
 pub mod salvage;
 mod status;
 mod submodules;
+mod trust;
 pub mod uncommitted;
 pub mod verification_tree;
 pub mod worktree;
@@ -57,12 +64,13 @@ mod messages;
 mod testing;
 
 pub use blocking::TreeChange;
-pub use check::{Request, check, check_prefix};
+pub use checkout::{checked_out, checked_out_at_a_glance, git_dir, head};
 pub use command::{CommandError, Git};
 pub use configuration::Configuration;
 pub use diff::{DiffError, DiffPage, DiffStyle, branch_diff, diff, show_branch_diff, show_diff};
 pub use facts::{BranchChanges, FileChange, branch_changes, changes, changes_of, file_changes};
 pub use fingerprint::{CheckoutChanges, Fingerprint, RefChange, fingerprint, short_hash, tracked_state, tree_state};
+pub use identity::{Identity, has_identity};
 pub use in_place::{PlaceError, check_in_place};
 pub use include::Copied;
 pub use index::IndexError;
@@ -71,6 +79,7 @@ pub use integrate::{
 };
 pub use lacks::{Lack, LackKind, is_better_equipped, lacks};
 pub use land::{BranchMove, Landing, land};
+pub use list::list;
 pub use locks::clear_stale_locks;
 pub use names::has_folder;
 pub use not_on_branch::{Asked, NotOnBranch, not_on_branch};
@@ -78,14 +87,14 @@ pub use push::{PushResult, Pushed, push};
 pub use reattach::reattach;
 pub use relink::relink;
 pub use remove::{Remove, RemoveError, Removed, check_merged, remove};
-pub use repository::{
-    Identity, Repository, RepositoryError, checked_out, checked_out_at_a_glance, has_identity, head, working_tree,
-};
+pub use repository::{Repository, RepositoryError, working_tree};
 pub use salvage::{Keep, SalvageError, SalvageRef, keep_lost, salvage};
-pub use status::{Status, git_dir};
+pub use status::Status;
 pub use submodules::lacks_submodules;
+pub use trust::{Checkout, Trust};
 pub use uncommitted::{Committed, UncommittedError, commit_uncommitted, uncommitted, uncommitted_and_ignored};
+pub use worktree::check::{self, Request, check, check_prefix};
 pub use worktree::{
-    Worktree, WorktreeError, create, forget, has_record, leads_nowhere, list, lock, made_by_us, refill,
-    remove_empty_folder, unlock,
+    Worktree, WorktreeError, create, forget, has_record, leads_nowhere, lock, made_by_us, refill, remove_empty_folder,
+    unlock,
 };

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::reflog_only::own_git_dir;
+use super::layout::own_git_dir;
+use super::list::list;
 use super::repository::Repository;
-use super::worktree::list;
 
 /// Maximum number of folders searched beside the repository.
 const MOST_NEIGHBOURS: usize = 1_000;
@@ -15,7 +15,7 @@ const MOST_NEIGHBOURS: usize = 1_000;
 /// and the folders beside it. A folder matches if its `.git` file names git's record of the worktree, or the former path
 /// of that record.
 pub(super) fn moved_to(repo: &Repository, path: &Path) -> Option<PathBuf> {
-    let record = own_git_dir(repo, path)?;
+    let record = own_git_dir(&repo.common_dir, path)?;
     let known = list(repo).ok()?;
     let is_it = |folder: &PathBuf| {
         folder != path && !known.iter().any(|it| it.path == *folder && !it.missing) && names(folder, &record)

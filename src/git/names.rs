@@ -4,9 +4,12 @@
 
 use std::path::Path;
 
+use super::checkout::{branch_commit, ref_commit, resolve_commit};
 use super::command::Git;
+use super::layout::zero_id;
 use super::refs;
-use super::repository::{Repository, RepositoryError, branch_commit, ref_commit, resolve_commit};
+use super::repository::{Repository, RepositoryError};
+use super::trust::Checkout;
 
 /// Maximum number of branches that an error names.
 const MOST_NAMED: usize = 20;
@@ -49,7 +52,7 @@ fn remote_branches(repo: &Repository, branch: &str) -> Result<Vec<RemoteBranch>,
     };
     let mut found = Vec::new();
     for (remote, full_name) in places {
-        if let Some(commit) = ref_commit(repo.root(), &full_name)? {
+        if let Some(commit) = ref_commit(&repo.checkout(), &full_name)? {
             found.push(RemoteBranch { remote, full_name, commit });
         }
     }
@@ -87,7 +90,7 @@ pub(super) fn as_remote_branch(repo: &Repository, name: &str) -> Result<Option<(
 
 /// Returns the commit of a local branch, else of the remote branch of that name.
 pub fn tip(repo: &Repository, branch: &str) -> Result<Option<String>, RepositoryError> {
-    match branch_commit(repo.root(), branch)? {
+    match branch_commit(&repo.checkout(), branch)? {
         Some(commit) => Ok(Some(commit)),
         None => Ok(remote_branch(repo, branch)?.map(|found| found.commit)),
     }
@@ -96,12 +99,12 @@ pub fn tip(repo: &Repository, branch: &str) -> Result<Option<String>, Repository
 /// Creates a branch that only a remote has, at the same commit and with it as its upstream. Returns `false` if nothing
 /// had to be done.
 pub fn adopt(repo: &Repository, branch: &str) -> Result<bool, RepositoryError> {
-    if branch_commit(repo.root(), branch)?.is_some() {
+    if branch_commit(&repo.checkout(), branch)?.is_some() {
         return Ok(false);
     }
     let Some(found) = remote_branch(repo, branch)? else { return Ok(false) };
     let _lock = repo.lock()?;
-    let absent = "0".repeat(found.commit.len());
+    let absent = zero_id(&found.commit);
     let message = format!("branch: created from {}", found.full_name);
     let made = repo
         .write()
@@ -110,7 +113,7 @@ pub fn adopt(repo: &Repository, branch: &str) -> Result<bool, RepositoryError> {
     match made {
         Ok(_) => {}
         // Another process created it in the meantime.
-        Err(_) if branch_commit(repo.root(), branch)?.is_some() => return Ok(false),
+        Err(_) if branch_commit(&repo.checkout(), branch)?.is_some() => return Ok(false),
         Err(error) => return Err(error.into()),
     }
     track(repo, branch, &found.full_name)?;
@@ -146,8 +149,20 @@ pub fn branches(repo: &Repository) -> Result<String, RepositoryError> {
     })
 }
 
+impl Repository {
+    /// Builds the error for a missing branch; `why` states where its name comes from.
+    pub fn no_such_branch(&self, branch: &str, why: &'static str) -> RepositoryError {
+        match branches(self) {
+            Ok(branches) => {
+                RepositoryError::NoSuchBranch { branch: branch.to_owned(), why, root: self.root().to_owned(), branches }
+            }
+            Err(error) => error,
+        }
+    }
+}
+
 /// Resolves an untrusted name to a commit. `tree` is the working tree that provides HEAD.
-pub fn commit(repo: &Repository, tree: &Path, name: &str) -> Result<String, RepositoryError> {
+pub fn commit(repo: &Repository, tree: &Checkout, name: &str) -> Result<String, RepositoryError> {
     let unknown = || RepositoryError::UnknownCommit { name: name.to_owned() };
     // Only the stem of a name such as `main~2` is looked up; git then applies the suffix.
     let ends = ["~", "^", ":", "@{"].into_iter().filter_map(|end| name.find(end)).min();
@@ -171,7 +186,7 @@ pub fn commit(repo: &Repository, tree: &Path, name: &str) -> Result<String, Repo
 
 /// Returns everything that a name can stand for, as full name and commit. The list is empty if no ref matches; git may
 /// still resolve the name.
-fn meanings(repo: &Repository, tree: &Path, name: &str) -> Result<Vec<(String, String)>, RepositoryError> {
+fn meanings(repo: &Repository, tree: &Checkout, name: &str) -> Result<Vec<(String, String)>, RepositoryError> {
     let is_plain =
         !name.is_empty() && !name.starts_with(['-', '/']) && git2::Reference::is_valid_name(&format!("refs/{name}"));
     if !is_plain {
@@ -209,7 +224,7 @@ fn meanings(repo: &Repository, tree: &Path, name: &str) -> Result<Vec<(String, S
 }
 
 /// Returns the commits whose ids begin with this prefix.
-fn objects(tree: &Path, prefix: &str) -> Result<Vec<String>, RepositoryError> {
+fn objects(tree: &Checkout, prefix: &str) -> Result<Vec<String>, RepositoryError> {
     let listed = Git::read(tree).arg("rev-parse").arg(format!("--disambiguate={prefix}")).text()?;
     let commits = listed.lines().map(|id| resolve_commit(tree, id));
     Ok(commits.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())

@@ -11,15 +11,16 @@ use super::command::{CommandError, Git};
 use super::records::links;
 use super::reflog_only::without_children;
 use super::status::StatusEntry;
+use super::trust::Checkout;
 
 /// The repositories directly inside `worktree`, as absolute paths. `entries` is the worktree's status.
-pub fn nested_repositories(worktree: &Path, entries: &[StatusEntry]) -> Result<Vec<PathBuf>, CommandError> {
+pub fn nested_repositories(worktree: &Checkout, entries: &[StatusEntry]) -> Result<Vec<PathBuf>, CommandError> {
     let mut found = submodules(worktree)?;
     let untracked = entries.iter().filter(|entry| entry.is_repository());
     found.extend(untracked.map(|entry| worktree.join(&entry.path)));
     let mut repositories = Vec::new();
     for path in found {
-        if is_own_repository(&path)? {
+        if is_own_repository(&worktree.at(&path))? {
             repositories.push(path);
         }
     }
@@ -36,7 +37,7 @@ pub fn bare_repositories(worktree: &Path, entries: &[StatusEntry]) -> Vec<PathBu
 }
 
 /// Returns whether a separate repository exists at this path and has the commit.
-pub fn has_commit(path: &Path, commit: &str) -> bool {
+pub fn has_commit(path: &Checkout, commit: &str) -> bool {
     if path.join(".git").symlink_metadata().is_err() {
         return false;
     }
@@ -47,7 +48,7 @@ pub fn has_commit(path: &Path, commit: &str) -> bool {
 /// Returns the newest commits of a nested repository that exist nowhere else, according to its remote-tracking
 /// branches. HEAD (or `head` in its place), every branch, tag and stash, and the reflog are considered. No returned
 /// commit contains another.
-pub fn unpublished_commits(repository: &Path, head: Option<&str>) -> Result<Vec<String>, CommandError> {
+pub fn unpublished_commits(repository: &Checkout, head: Option<&str>) -> Result<Vec<String>, CommandError> {
     if !keeps_its_own_commits(repository)? {
         // A linked worktree of a repository elsewhere, which stays: only what is on none of its refs would go.
         let Some(head) = head else { return Ok(Vec::new()) };
@@ -58,7 +59,7 @@ pub fn unpublished_commits(repository: &Path, head: Option<&str>) -> Result<Vec<
 }
 
 /// The same for submodules whose files are gone, but not their repositories in the worktree's own part of `.git`.
-pub fn unpublished_modules(git_dir: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, CommandError> {
+pub fn unpublished_modules(git_dir: &Checkout) -> Result<Vec<(PathBuf, Vec<String>)>, CommandError> {
     let mut found = Vec::new();
     let mut folders = vec![git_dir.join("modules")];
     while let Some(folder) = folders.pop() {
@@ -68,11 +69,10 @@ pub fn unpublished_modules(git_dir: &Path) -> Result<Vec<(PathBuf, Vec<String>)>
                 folders.push(path);
                 continue;
             }
-            let git = Git::read(&path).env("GIT_DIR", &path).env("GIT_WORK_TREE", &path);
-            let head = Git::read(&path).env("GIT_DIR", &path).env("GIT_WORK_TREE", &path);
-            let head = head.args(["rev-parse", "--verify", "--quiet", "HEAD"]).answer()?;
+            let call = || Git::read(&git_dir.at(&path)).env("GIT_DIR", &path).env("GIT_WORK_TREE", &path);
+            let head = call().args(["rev-parse", "--verify", "--quiet", "HEAD"]).answer()?;
             let head = head.map(|head| String::from_utf8_lossy(&head).trim().to_owned());
-            let commits = unpublished(git, head.as_deref())?;
+            let commits = unpublished(call(), head.as_deref())?;
             if !commits.is_empty() {
                 found.push((path.clone(), commits));
             }
@@ -93,18 +93,18 @@ fn unpublished(git: Git, head: Option<&str>) -> Result<Vec<String>, CommandError
 }
 
 /// Whether its commits would go with the folder, as they do not for a linked worktree.
-fn keeps_its_own_commits(repository: &Path) -> Result<bool, CommandError> {
+fn keeps_its_own_commits(repository: &Checkout) -> Result<bool, CommandError> {
     let ask = |what| Git::read(repository).args(["rev-parse", "--path-format=absolute", what]).path();
     Ok(ask("--git-dir")? == ask("--git-common-dir")?)
 }
 
-fn submodules(worktree: &Path) -> Result<Vec<PathBuf>, CommandError> {
+fn submodules(worktree: &Checkout) -> Result<Vec<PathBuf>, CommandError> {
     Ok(links(worktree)?.into_iter().map(|link| worktree.join(link.path)).collect())
 }
 
 /// Returns whether the path is a repository of its own. An uninitialised submodule is an empty folder, where git would
 /// use the surrounding repository.
-pub(super) fn is_own_repository(path: &Path) -> Result<bool, CommandError> {
+pub(super) fn is_own_repository(path: &Checkout) -> Result<bool, CommandError> {
     if path.join(".git").symlink_metadata().is_err() {
         return Ok(false);
     }

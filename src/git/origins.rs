@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::command::CommandError;
 use super::integrate::contains;
+use super::reflog;
 use super::refs::{self, Logged};
 use super::repository::Repository;
 
@@ -84,7 +85,7 @@ pub fn commit_origins(
     let mut own = HashSet::new();
     for (at, branch) in known.branches.iter().enumerate() {
         let there: Vec<String> =
-            refs::log(repo, branch)?.into_iter().filter(is_created_there).map(|it| it.to).collect();
+            reflog::log(repo, branch)?.into_iter().filter(is_created_there).map(|it| it.to).collect();
         made.extend(there.iter().cloned());
         own.extend(there.into_iter().filter(|_| at == 0));
     }
@@ -117,7 +118,7 @@ fn made_by_worker<'a>(
 ) -> Result<HashSet<&'a String>, CommandError> {
     let mut log = Vec::new();
     for branch in known.branches.first().into_iter().chain(&known.assigned) {
-        log.extend(refs::log(repo, branch)?);
+        log.extend(reflog::log(repo, branch)?);
     }
     if log.is_empty() {
         return Ok(new.parents.keys().collect());
@@ -240,7 +241,7 @@ fn withdrawn(
     own: &HashSet<String>,
 ) -> Result<Vec<String>, CommandError> {
     let base = known.base.as_ref().filter(|base| new.has(base));
-    let log = refs::log(repo, target)?;
+    let log = reflog::log(repo, target)?;
     // What left the target before the worker began, such as commits that the user moved to a branch, is no longer the
     // target's concern.
     let began = log.iter().position(|it| it.at <= known.began);

@@ -5,12 +5,15 @@
 use std::fs;
 use std::path::Path;
 
-use super::command::CommandError;
+use super::checkout::{branch_commit, current_branch, git_dir, resolve_commit};
+use super::command::{CommandError, Git};
 use super::integrate::contains;
+use super::layout::zero_id;
+use super::list::list;
 use super::reflog::head_moves;
-use super::repository::{Repository, branch_commit, current_branch, resolve_commit};
-use super::status::{git_dir, operation_in_progress_in};
-use super::worktree::{list, zero_id};
+use super::repository::Repository;
+use super::status::operation_in_progress_in;
+use super::trust::Checkout;
 
 /// Reason written to the reflogs.
 const REASON: &str = "orchestrator-boss: put its branch where its work is";
@@ -18,8 +21,9 @@ const REASON: &str = "orchestrator-boss: put its branch where its work is";
 /// Reattaches HEAD to the branch, which is moved or restored if necessary. Returns whether something was changed. In
 /// the usual case, with HEAD on the branch, no git process is started.
 pub fn reattach(repo: &Repository, worktree: &Path, branch: &str, base: &str) -> Result<bool, CommandError> {
+    let worktree = &repo.at(worktree);
     let git_dir = git_dir(worktree)?;
-    let tip = branch_commit(repo.root(), branch)?;
+    let tip = branch_commit(&repo.checkout(), branch)?;
     let on = checked_out(worktree, &git_dir)?;
     let is_on_it = on.as_deref() == Some(branch);
     if on.is_some() && !(is_on_it && tip.is_none()) || operation_in_progress_in(&git_dir).is_some() {
@@ -30,7 +34,7 @@ pub fn reattach(repo: &Repository, worktree: &Path, branch: &str, base: &str) ->
         // itself may be logged too, with a zero id.
         let mut moves = head_moves(worktree, &git_dir)?.into_iter().rev();
         let last = moves.find(|it| it.new.bytes().any(|digit| digit != b'0'));
-        let last = last.map(|last| resolve_commit(repo.root(), &last.new)).transpose()?.flatten();
+        let last = last.map(|last| resolve_commit(&repo.checkout(), &last.new)).transpose()?.flatten();
         let Some(last) = last.filter(|last| contains(repo, last, base)) else { return Ok(false) };
         set(repo, branch, &last, None)?;
         return Ok(true);
@@ -46,12 +50,12 @@ pub fn reattach(repo: &Repository, worktree: &Path, branch: &str, base: &str) ->
         return Ok(false);
     }
     let name = format!("refs/heads/{branch}");
-    super::command::Git::write(worktree).args(["symbolic-ref", "-m", REASON, "HEAD", &name]).run()?;
+    Git::write(worktree).args(["symbolic-ref", "-m", REASON, "HEAD", &name]).run()?;
     Ok(true)
 }
 
 /// Returns the branch that HEAD is on, without starting git if git's files are enough.
-fn checked_out(worktree: &Path, git_dir: &Path) -> Result<Option<String>, CommandError> {
+fn checked_out(worktree: &Checkout, git_dir: &Path) -> Result<Option<String>, CommandError> {
     let head = fs::read_to_string(git_dir.join("HEAD")).unwrap_or_default();
     match head.trim_end().strip_prefix("ref: refs/heads/") {
         // Git writes this placeholder into the HEAD file if refs are stored as reftable.
@@ -79,7 +83,7 @@ fn is_only_here(repo: &Repository, from: &str, head: &str) -> Result<bool, Comma
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::{Fixture, commit, git};
+    use crate::git::testing::{Fixture, at, commit, git};
     use crate::git::{Request, create};
     use std::path::PathBuf;
 
@@ -138,7 +142,7 @@ mod tests {
         let (fixture, path, base) = work();
         commit(&path, "readme.txt", "mine\n");
         let theirs = fixture.commit("readme.txt", "theirs\n");
-        assert!(!super::super::command::Git::write(&path).args(["rebase", "-q", &theirs]).succeeds().unwrap());
+        assert!(!super::super::command::Git::write(&at(&path)).args(["rebase", "-q", &theirs]).succeeds().unwrap());
         assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap());
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
+use super::trust::Checkout;
 
 /// The mode of a link to a commit of another repository.
 pub const LINK: &str = "160000";
@@ -59,7 +60,7 @@ pub fn changed(raw: &[u8]) -> impl Iterator<Item = Changed<'_>> {
 }
 
 /// Returns the submodules in a worktree's index.
-pub fn links(worktree: &Path) -> Result<Vec<Link>, CommandError> {
+pub fn links(worktree: &Checkout) -> Result<Vec<Link>, CommandError> {
     let index = Git::read(worktree).args(["ls-files", "--stage", "-z"]).run()?;
     let links = staged(&index).filter(|file| file.mode == LINK);
     Ok(links.map(|link| Link { path: link.path.to_owned(), commit: link.id.to_owned() }).collect())

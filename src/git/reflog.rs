@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use super::command::{CommandError, Git};
+use super::refs::{self, Logged};
 use super::repository::Repository;
+use super::trust::Checkout;
 
 /// A move of HEAD from one commit to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +42,7 @@ impl HeadMove {
 }
 
 /// Returns the moves of a worktree's HEAD, oldest first; none if git keeps no such log.
-pub fn head_moves(worktree: &Path, git_dir: &Path) -> Result<Vec<HeadMove>, CommandError> {
+pub fn head_moves(worktree: &Checkout, git_dir: &Path) -> Result<Vec<HeadMove>, CommandError> {
     match fs::read(git_dir.join("logs/HEAD")) {
         Ok(log) => Ok(parse(&String::from_utf8_lossy(&log))),
         Err(_) if git_dir.join("reftable").exists() => ask(worktree, "HEAD"),
@@ -48,11 +50,29 @@ pub fn head_moves(worktree: &Path, git_dir: &Path) -> Result<Vec<HeadMove>, Comm
     }
 }
 
+/// Returns the moves of a branch, newest first.
+pub(super) fn log(repo: &Repository, branch: &str) -> Result<Vec<Logged>, CommandError> {
+    let name = format!("refs/heads/{branch}");
+    refs::log(repo.root(), &name).map_or_else(|| ask_log(repo, &name), Ok)
+}
+
+fn ask_log(repo: &Repository, name: &str) -> Result<Vec<Logged>, CommandError> {
+    let args = ["log", "--walk-reflogs", "--date=unix", "--format=%H %gd %gs", name, "--"];
+    let log = repo.read().args(args).output()?;
+    let logged = |line: &str| {
+        let (to, rest) = line.split_once(' ')?;
+        let (at, why) = rest.split_once("@{")?.1.split_once('}')?;
+        Some(Logged { to: to.to_owned(), at: at.parse().ok()?, why: why.trim_start().to_owned() })
+    };
+    // Git's exit code is ignored: a deleted branch has no reflog.
+    Ok(String::from_utf8_lossy(&log.stdout).lines().filter_map(logged).collect())
+}
+
 /// Returns each stash with its message, in no particular order.
 pub fn stashes_with_messages(repo: &Repository) -> Result<Vec<(String, String)>, CommandError> {
     let moves = match fs::read(repo.common_dir.join("logs/refs/stash")) {
         Ok(log) => parse(&String::from_utf8_lossy(&log)),
-        Err(_) if repo.common_dir.join("reftable").exists() => ask(repo.root(), "refs/stash")?,
+        Err(_) if repo.common_dir.join("reftable").exists() => ask(&repo.checkout(), "refs/stash")?,
         Err(_) => Vec::new(),
     };
     Ok(moves.into_iter().map(|it| (it.new, it.message)).collect())
@@ -68,7 +88,7 @@ fn parse(log: &str) -> Vec<HeadMove> {
     log.lines().filter_map(line).collect()
 }
 
-fn ask(dir: &Path, name: &str) -> Result<Vec<HeadMove>, CommandError> {
+fn ask(dir: &Checkout, name: &str) -> Result<Vec<HeadMove>, CommandError> {
     let log = Git::read(dir).args(["log", "--walk-reflogs", "--format=%H %gs", name, "--"]).output()?;
     let log = String::from_utf8_lossy(&log.stdout).into_owned();
     let newest_first: Vec<(&str, &str)> = log.lines().filter_map(|line| line.split_once(' ')).collect();
@@ -82,4 +102,19 @@ fn ask(dir: &Path, name: &str) -> Result<Vec<HeadMove>, CommandError> {
         });
     }
     Ok(moves)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::testing::Fixture;
+
+    #[test]
+    fn a_reflog_is_the_same_from_libgit2_and_from_git() {
+        let fixture = Fixture::new();
+        fixture.commit("readme.txt", "x\n");
+        fixture.git(&["commit", "-q", "--amend", "-m", "explain main@{1} and @{u} 5}"]);
+        let name = "refs/heads/main";
+        assert_eq!(ask_log(&fixture.repo, name).unwrap(), refs::log(fixture.root(), name).unwrap());
+    }
 }

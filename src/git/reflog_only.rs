@@ -6,11 +6,11 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::command::CommandError;
+use super::layout::MADE_FILE;
 use super::repository::Repository;
-use super::worktree::MADE_FILE;
 
 /// Entries of a worktree's git directory that do not record its work: files, ids of trees, and fetched commits.
 const NO_RECORDS: [&str; 8] =
@@ -112,27 +112,4 @@ fn existing_commits(repo: &Repository, ids: &HashSet<String>) -> Result<Vec<Stri
     let asked: String = ids.iter().flat_map(|id| [id, "\n"]).collect();
     let kinds = repo.read().args(["cat-file", "--batch-check=%(objecttype) %(objectname)"]).input(asked).text()?;
     Ok(kinds.lines().filter_map(|line| line.strip_prefix("commit ")).map(str::to_owned).collect())
-}
-
-/// Returns the git directory of a linked worktree, which holds its HEAD, index and reflog, even if the worktree's
-/// folder is gone. `None` if git has no record of it.
-pub fn own_git_dir(repo: &Repository, worktree: &Path) -> Option<PathBuf> {
-    let is_of_worktree = |folder: &PathBuf| {
-        worktree_of(folder).is_some_and(|it| it == worktree || it.canonicalize().is_ok_and(|it| it == worktree))
-    };
-    linked_git_dirs(repo).find(is_of_worktree)
-}
-
-/// Returns the git directories of all linked worktrees, including half created ones and those whose folders are gone.
-pub(super) fn linked_git_dirs(repo: &Repository) -> impl Iterator<Item = PathBuf> {
-    let folders = fs::read_dir(repo.common_dir.join("worktrees")).into_iter().flatten().flatten();
-    folders.map(|folder| folder.path())
-}
-
-/// Returns the root of the linked worktree that this git directory belongs to.
-pub(super) fn worktree_of(git_dir: &Path) -> Option<PathBuf> {
-    let link = fs::read_to_string(git_dir.join("gitdir")).ok()?;
-    // The link may be relative to the git directory.
-    let link = git_dir.join(link.trim_end_matches('\n'));
-    Some(link.parent().unwrap_or(&link).to_owned())
 }

@@ -2,7 +2,8 @@
 //! with the answer.
 //!
 //! Only what is certain is answered here. Everything else (sha256, reftable, partial clones, a worktree that is half
-//! made, names that only git understands) is `None`, and the caller asks the git program. Nothing is changed here.
+//! made, names that only git understands) is `None` or [`Lookup::AskGit`], and the caller asks the git program. Nothing
+//! is changed here.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,27 +12,37 @@ use std::path::{Path, PathBuf};
 
 use git2::{Direction, ErrorCode, ObjectType, Oid, Repository as Opened, Sort};
 
-use super::command::CommandError;
-use super::repository::Repository;
-use super::worktree::Listed;
+use super::layout::Listed;
 
-/// The result of a lookup. `None` means unknown; `Some(None)` means that the object certainly does not exist.
-type Answer<T> = Option<Option<T>>;
+/// The result of a lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lookup<T> {
+    Found(T),
+    /// It certainly does not exist.
+    Absent,
+    /// Only the git program knows.
+    AskGit,
+}
 
-/// The commit behind `HEAD`, a whole id, a full ref name, or a short one by git's order of places.
-pub(super) fn commit(dir: &Path, name: &str) -> Answer<String> {
+/// Looks up the commit behind `HEAD`, a whole id, a full ref name, or a short one by git's order of places.
+pub(super) fn commit(dir: &Path, name: &str) -> Lookup<String> {
+    try_commit(dir, name).unwrap_or(Lookup::AskGit)
+}
+
+fn try_commit(dir: &Path, name: &str) -> Option<Lookup<String>> {
     let repository = Opened::open(dir).ok()?;
     if name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let commit = repository.find_commit(Oid::from_str(name).ok()?).ok()?;
-        return Some(Some(commit.id().to_string()));
+        return Some(Lookup::Found(commit.id().to_string()));
     }
-    let found = match name == "HEAD" || name.starts_with("refs/") {
-        true => repository.find_reference(name),
-        false => repository.resolve_reference_from_short_name(name),
+    let found = if name == "HEAD" || name.starts_with("refs/") {
+        repository.find_reference(name)
+    } else {
+        repository.resolve_reference_from_short_name(name)
     };
     match found {
-        Ok(reference) => Some(Some(reference.peel_to_commit().ok()?.id().to_string())),
-        Err(error) if error.code() == ErrorCode::NotFound && name.starts_with("refs/") => Some(None),
+        Ok(reference) => Some(Lookup::Found(reference.peel_to_commit().ok()?.id().to_string())),
+        Err(error) if error.code() == ErrorCode::NotFound && name.starts_with("refs/") => Some(Lookup::Absent),
         Err(_) => None,
     }
 }
@@ -44,12 +55,8 @@ pub(super) fn checked_out(dir: &Path) -> Option<String> {
 }
 
 /// Returns the root of the working tree around a folder.
-pub(super) fn working_tree(dir: &Path) -> Answer<PathBuf> {
-    let top = Opened::discover(dir).ok()?.workdir().map(Path::to_owned);
-    match top {
-        Some(top) => Some(Some(top.canonicalize().ok()?)),
-        None => None,
-    }
+pub(super) fn working_tree(dir: &Path) -> Option<PathBuf> {
+    Opened::discover(dir).ok()?.workdir()?.canonicalize().ok()
 }
 
 /// Returns whether the commit `part` is contained in `whole`.
@@ -75,7 +82,7 @@ pub(super) fn only_in(dir: &Path, tip: &str, onto: &str) -> Option<Vec<(String, 
     walk.map(with_parents).collect()
 }
 
-/// A move of a branch, from its reflog.
+/// A move of a branch, as its reflog records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Logged {
     pub to: String,
@@ -84,34 +91,14 @@ pub(super) struct Logged {
     pub why: String,
 }
 
-/// Returns the moves of a branch from its reflog, newest first.
-pub(super) fn log(repo: &Repository, branch: &str) -> Result<Vec<Logged>, CommandError> {
-    let name = format!("refs/heads/{branch}");
-    match read_log(repo.root(), &name) {
-        Some(log) => Ok(log),
-        None => ask_log(repo, &name),
-    }
-}
-
-fn read_log(dir: &Path, name: &str) -> Option<Vec<Logged>> {
+/// Reads the reflog of a ref, newest move first.
+pub(super) fn log(dir: &Path, name: &str) -> Option<Vec<Logged>> {
     let log = Opened::open(dir).ok()?.reflog(name).ok()?;
     let logged = |entry: git2::ReflogEntry<'_>| {
         let why = String::from_utf8_lossy(entry.message_bytes().unwrap_or_default()).into_owned();
         Logged { to: entry.id_new().to_string(), at: entry.committer().when().seconds(), why }
     };
     Some(log.iter().map(logged).collect())
-}
-
-fn ask_log(repo: &Repository, name: &str) -> Result<Vec<Logged>, CommandError> {
-    let args = ["log", "--walk-reflogs", "--date=unix", "--format=%H %gd %gs", name, "--"];
-    let log = repo.read().args(args).output()?;
-    let logged = |line: &str| {
-        let (to, rest) = line.split_once(' ')?;
-        let (at, why) = rest.split_once("@{")?.1.split_once('}')?;
-        Some(Logged { to: to.to_owned(), at: at.parse().ok()?, why: why.trim_start().to_owned() })
-    };
-    // Git's exit code is ignored: a deleted branch has no reflog.
-    Ok(String::from_utf8_lossy(&log.stdout).lines().filter_map(logged).collect())
 }
 
 /// Returns the tips of these local branches. Missing branches are left out.
@@ -159,14 +146,14 @@ impl Ancestry {
     }
 }
 
-/// All refs by name, each with the id that it leads to.
+/// Returns all refs by name, each with the id that it leads to.
 pub(super) fn all(dir: &Path) -> Option<Vec<(String, String)>> {
     let repository = Opened::open(dir).ok()?;
     repository.references().ok()?.map(|found| named(&found.ok()?)).collect()
 }
 
-/// The branch of this name, and those that cannot be beside it, as git keeps branches like files and folders. Names are
-/// without `refs/heads/`.
+/// Returns the branch of this name, and those that cannot exist beside it, because git stores branches like files and
+/// folders. Names are without `refs/heads/`.
 pub(super) fn neighbours(dir: &Path, branch: &str) -> Option<Vec<(String, String)>> {
     let repository = Opened::open(dir).ok()?;
     let full = format!("refs/heads/{branch}");
@@ -220,11 +207,11 @@ pub(super) fn ignores_case(dir: &Path) -> bool {
 
 /// Returns all worktrees, the main one first. A bare repository, or one whose files are not beside its worktree, is
 /// left to the git program.
-pub(super) fn worktrees(repo: &Repository) -> Option<Vec<Listed>> {
-    let root = repo.main_worktree.as_ref().filter(|root| root.join(".git") == repo.common_dir)?;
+pub(super) fn worktrees(main_worktree: Option<&Path>, common_dir: &Path) -> Option<Vec<Listed>> {
+    let root = main_worktree.filter(|root| root.join(".git") == common_dir)?;
     let opened = Opened::open(root).ok().filter(|opened| !opened.is_bare())?;
-    let mut listed = vec![worktree(&opened, &repo.common_dir, root.clone())?];
-    let linked = match fs::read_dir(repo.common_dir.join("worktrees")) {
+    let mut listed = vec![worktree(&opened, common_dir, root.to_owned())?];
+    let linked = match fs::read_dir(common_dir.join("worktrees")) {
         Ok(linked) => linked.collect::<Result<Vec<_>, _>>().ok()?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(_) => return None,
@@ -237,12 +224,17 @@ pub(super) fn worktrees(repo: &Repository) -> Option<Vec<Listed>> {
         if !path.is_absolute() {
             return None;
         }
-        listed.push(Listed { locked: lock_reason(&folder)?, ..worktree(&opened, &folder, path)? });
+        let locked = match fs::read_to_string(folder.join("locked")) {
+            Ok(reason) => Some(reason.trim().to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => return None,
+        };
+        listed.push(Listed { locked, ..worktree(&opened, &folder, path)? });
     }
     Some(listed)
 }
 
-/// By the folder in which git keeps its HEAD.
+/// Reads a worktree from the folder in which git keeps its HEAD.
 fn worktree(opened: &Opened, folder: &Path, path: PathBuf) -> Option<Listed> {
     let file = folder.join("HEAD");
     // A symbolic link is how HEAD was written long ago.
@@ -251,34 +243,30 @@ fn worktree(opened: &Opened, folder: &Path, path: PathBuf) -> Option<Listed> {
     }
     let text = fs::read_to_string(file).ok()?;
     let (head, branch) = match text.trim_end().strip_prefix("ref: ") {
-        Some(name) => (branch_tip(opened, name)?, Some(name.strip_prefix("refs/heads/")?.to_owned())),
+        Some(name) => {
+            let tip = match opened.find_reference(name) {
+                Ok(reference) => Some(reference.target()?.to_string()),
+                // The branch has no commit yet.
+                Err(error) if error.code() == ErrorCode::NotFound => None,
+                Err(_) => return None,
+            };
+            (tip, Some(name.strip_prefix("refs/heads/")?.to_owned()))
+        }
         None => (Some(Oid::from_str(text.trim_end()).ok()?.to_string()), None),
     };
     Some(Listed { missing: !path.exists(), head, branch, path, ..Listed::default() })
 }
 
-fn branch_tip(opened: &Opened, name: &str) -> Answer<String> {
-    match opened.find_reference(name) {
-        Ok(reference) => Some(Some(reference.target()?.to_string())),
-        Err(error) if error.code() == ErrorCode::NotFound => Some(None),
-        Err(_) => None,
-    }
-}
-
-fn lock_reason(folder: &Path) -> Answer<String> {
-    match fs::read_to_string(folder.join("locked")) {
-        Ok(reason) => Some(Some(reason.trim().to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(None),
-        Err(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::repository::{ask_commit, resolve_commit};
-    use crate::git::testing::Fixture;
-    use crate::git::worktree::ask_list;
+    use crate::git::checkout::{ask_commit, resolve_commit};
+    use crate::git::list::ask_list;
+    use crate::git::testing::{Fixture, at};
+
+    fn found_in(fixture: &Fixture) -> Option<Vec<Listed>> {
+        worktrees(fixture.repo.main_worktree.as_deref(), &fixture.repo.common_dir)
+    }
 
     /// Branches, packed and not, tags of both kinds, a remote branch, a name that is two things.
     fn full_of_refs() -> Fixture {
@@ -301,13 +289,13 @@ mod tests {
         let tag = fixture.git(&["rev-parse", "v1"]);
         let told = ["HEAD", "main", "refs/heads/a/b/c", "v1", "origin/main", "origin", "twice", "heads/twice", &head];
         for name in told {
-            let expected = ask_commit(root, name).unwrap();
-            assert_eq!((commit(root, name), expected.is_some()), (Some(expected), true), "{name}");
+            let expected = ask_commit(&at(root), name).unwrap();
+            assert_eq!(commit(root, name), Lookup::Found(expected.expect("git knows it")), "{name}");
         }
-        assert_eq!(commit(root, "refs/heads/nothing"), Some(None));
+        assert_eq!(commit(root, "refs/heads/nothing"), Lookup::Absent);
         for name in ["nothing", "main~1", "@{u}", "index", &head[..9], &tag, "a/b"] {
-            assert_eq!(commit(root, name), None, "{name}");
-            assert_eq!(resolve_commit(root, name).unwrap(), ask_commit(root, name).unwrap(), "{name}");
+            assert_eq!(commit(root, name), Lookup::AskGit, "{name}");
+            assert_eq!(resolve_commit(&at(root), name).unwrap(), ask_commit(&at(root), name).unwrap(), "{name}");
         }
     }
 
@@ -316,7 +304,7 @@ mod tests {
         let fixture = Fixture::new();
         let (root, first) = (fixture.root(), fixture.git(&["rev-parse", "HEAD"]));
         let second = fixture.commit("readme.txt", "changed\n");
-        assert_eq!(checked_out(root).as_deref(), Some("main"));
+        assert_eq!(checked_out(&at(root)).as_deref(), Some("main"));
         for (part, whole, expected) in [(&first, &second, true), (&second, &first, false), (&first, &first, true)] {
             assert_eq!(is_ancestor(root, part, whole), Some(expected));
         }
@@ -324,16 +312,7 @@ mod tests {
         assert_eq!(is_ancestor(root, &first, &second), None);
         assert!(!crate::git::integrate::contains(&fixture.repo, &second, &first));
         fixture.git(&["checkout", "-q", "--detach"]);
-        assert_eq!(checked_out(root), None);
-    }
-
-    #[test]
-    fn a_reflog_is_the_same_from_libgit2_and_from_git() {
-        let fixture = Fixture::new();
-        fixture.commit("readme.txt", "x\n");
-        fixture.git(&["commit", "-q", "--amend", "-m", "explain main@{1} and @{u} 5}"]);
-        let name = "refs/heads/main";
-        assert_eq!(ask_log(&fixture.repo, name).unwrap(), read_log(fixture.root(), name).unwrap());
+        assert_eq!(checked_out(&at(root)), None);
     }
 
     #[test]
@@ -364,7 +343,7 @@ mod tests {
     #[test]
     fn worktrees_are_those_that_git_lists() {
         let fixture = full_of_refs();
-        assert_eq!(worktrees(&fixture.repo), Some(ask_list(&fixture.repo).unwrap()));
+        assert_eq!(found_in(&fixture), Some(ask_list(&fixture.repo).unwrap()));
         let place = |name: &str| fixture.beside(name).to_str().unwrap().to_owned();
         fixture.git(&["worktree", "add", "-q", "-b", "x/y", &place("on a branch")]);
         fixture.git(&["worktree", "add", "-q", "--detach", &place("detached")]);
@@ -372,7 +351,7 @@ mod tests {
         fixture.git(&["worktree", "add", "-q", "--lock", &place("gone")]);
         fixture.git(&["worktree", "add", "-q", "--orphan", &place("unborn")]);
         fs::remove_dir_all(fixture.beside("gone")).unwrap();
-        let mut found = worktrees(&fixture.repo).unwrap();
+        let mut found = found_in(&fixture).unwrap();
         let mut listed = ask_list(&fixture.repo).unwrap();
         assert_eq!((found.len(), found[0].path.as_path()), (6, fixture.root()));
         found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -380,7 +359,7 @@ mod tests {
         assert_eq!(found, listed);
         // Half made.
         fs::remove_file(fixture.repo.common_dir.join("worktrees/detached/commondir")).unwrap();
-        assert_eq!(worktrees(&fixture.repo), None);
+        assert_eq!(found_in(&fixture), None);
     }
 
     #[test]
@@ -389,8 +368,12 @@ mod tests {
             let fixture = Fixture::empty(&[option]);
             fixture.commit("a.txt", "x\n");
             let root = fixture.root();
-            assert_eq!((commit(root, "HEAD"), commit(root, "refs/heads/none")), (None, None), "{option}");
-            assert_eq!((all(root), neighbours(root, "main"), worktrees(&fixture.repo)), (None, None, None));
+            assert_eq!(
+                (commit(root, "HEAD"), commit(root, "refs/heads/none")),
+                (Lookup::AskGit, Lookup::AskGit),
+                "{option}"
+            );
+            assert_eq!((all(root), neighbours(root, "main"), found_in(&fixture)), (None, None, None));
         }
     }
 }

@@ -7,9 +7,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::checkout::branch_commit;
 use super::command::Git;
-use super::reflog_only::{linked_git_dirs, own_git_dir, worktree_of};
-use super::repository::{Repository, branch_commit};
+use super::layout::{linked_git_dirs, own_git_dir, worktree_of};
+use super::repository::Repository;
 use super::worktree::{Worktree, WorktreeError, leads_nowhere, link, remember};
 
 /// Folder for a new record, in the repository's git directory.
@@ -31,7 +32,7 @@ pub fn relink(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
         return Ok(());
     }
     let _lock = repo.lock()?;
-    match own_git_dir(repo, path) {
+    match own_git_dir(&repo.common_dir, path) {
         // The repository was moved, which its user repairs.
         Some(_) if has_link && made.repo_path != repo.root() => Ok(()),
         Some(record) => replace_link(path, &record).map_err(|source| write_error(&path.join(".git"), source)),
@@ -49,7 +50,7 @@ fn replace_link(worktree: &Path, record: &Path) -> io::Result<()> {
 
 /// Returns whether all files of the branch are there. Their contents may differ.
 fn holds_its_branch(repo: &Repository, made: &Worktree) -> Result<bool, WorktreeError> {
-    let tip = branch_commit(repo.root(), &made.branch)?.unwrap_or_else(|| made.base_commit.clone());
+    let tip = branch_commit(&repo.checkout(), &made.branch)?.unwrap_or_else(|| made.base_commit.clone());
     let listed = repo.read().args(["ls-tree", "-r", "-z", "--full-tree", "--name-only", &tip]).run()?;
     let mut paths = listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).peekable();
     let has = |path: &[u8]| made.path.join(OsStr::from_bytes(path)).symlink_metadata().is_ok();
@@ -63,8 +64,8 @@ fn record_again(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError>
     let recorded = record_beside(repo, made, &beside);
     let _ = fs::remove_dir_all(&folder);
     recorded?;
-    Git::write(&made.path).args(["reset", "--quiet"]).run()?;
-    remember(made)
+    Git::write(&repo.at(&made.path)).args(["reset", "--quiet"]).run()?;
+    remember(repo, made)
 }
 
 /// Removes what a call that was killed has left: the folder, and the record of an empty worktree in it.
@@ -75,7 +76,7 @@ fn clear_unfinished(repo: &Repository) -> Result<(), WorktreeError> {
     }
     let _lock = repo.lock()?;
     let is_in_it = |record: &PathBuf| worktree_of(record).is_some_and(|worktree| worktree.starts_with(&folder));
-    let records: Vec<PathBuf> = linked_git_dirs(repo).filter(is_in_it).collect();
+    let records: Vec<PathBuf> = linked_git_dirs(&repo.common_dir).filter(is_in_it).collect();
     for path in records.into_iter().chain([folder.clone()]) {
         match fs::remove_dir_all(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(write_error(&path, source)),
@@ -87,7 +88,7 @@ fn clear_unfinished(repo: &Repository) -> Result<(), WorktreeError> {
 
 fn record_beside(repo: &Repository, made: &Worktree, beside: &Path) -> Result<(), WorktreeError> {
     let add = repo.write().args(["worktree", "add", "--quiet", "--no-checkout"]);
-    match branch_commit(repo.root(), &made.branch)? {
+    match branch_commit(&repo.checkout(), &made.branch)? {
         Some(_) => add.arg("--").arg(beside).arg(&made.branch).run()?,
         None => add.args(["--detach", "--"]).arg(beside).arg(&made.base_commit).run()?,
     };
@@ -119,7 +120,7 @@ mod tests {
                 write(&made.path, ".git", "gitdir: /no/such/place\n");
             }
             if ["record", "both"].contains(&what) {
-                fs::remove_dir_all(own_git_dir(&fixture.repo, &made.path).unwrap()).unwrap();
+                fs::remove_dir_all(own_git_dir(&fixture.repo.common_dir, &made.path).unwrap()).unwrap();
             }
             if ["link", "both"].contains(&what) {
                 fs::remove_file(made.path.join(".git")).unwrap();
@@ -140,7 +141,7 @@ mod tests {
         let request = Request { branch: "work".to_owned(), ..Request::default() };
         let made = create(&fixture.repo, &request, None).unwrap();
         commit(&made.path, "a.txt", "a\n");
-        fs::remove_dir_all(own_git_dir(&fixture.repo, &made.path).unwrap()).unwrap();
+        fs::remove_dir_all(own_git_dir(&fixture.repo.common_dir, &made.path).unwrap()).unwrap();
         let beside = fixture.repo.common_dir.join(UNFINISHED).join(made.path.file_name().unwrap());
         fixture.git(&["worktree", "add", "-q", "--no-checkout", beside.to_str().unwrap(), "work"]);
         relink(&fixture.repo, &made).unwrap();

@@ -13,22 +13,25 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::command::{CommandError, Git};
+use super::checkout::{branch_commit, git_dir, resolve_commit};
+use super::command::CommandError;
 use super::fingerprint::tree_state;
 use super::include::Copied;
-use super::index::IndexError;
-use super::integrate::with_objects_in;
+use super::index::{IndexError, status_despite_marks};
+use super::layout::{Listed, own_git_dir};
+use super::list::list;
 use super::locally_ignored::LocallyIgnored;
 use super::merged::{MergeQuery, Merged, merged};
 use super::moved::moved_to;
 use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
 use super::origins::EarlierIntegration;
-use super::radar::scratch;
-use super::reflog_only::{Reachable, is_reachable, own_git_dir};
-use super::repository::{Identity, Repository, RepositoryError, branch_commit, resolve_commit};
+use super::picked::is_integrated;
+use super::reflog_only::{Reachable, is_reachable};
+use super::repository::{Repository, RepositoryError};
 use super::salvage::{Keep, SalvageError, SalvageRef, keep_commit, salvage, salvage_missing};
-use super::status::{git_dir, operation_in_progress, status_despite_marks};
-use super::worktree::{Listed, WorktreeError, find, list, made_by_us};
+use super::status::operation_in_progress;
+use super::trust::Checkout;
+use super::worktree::{WorktreeError, find, made_by_us};
 use crate::mission::hint::{Hint, Hinted};
 
 /// How many paths a refusal names.
@@ -175,7 +178,7 @@ pub fn check_merged(repo: &Repository, request: &Remove, own_lock: &str) -> Resu
 /// Finishes a removal after git has forgotten the worktree and its folder is gone. At most the branch remains.
 fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &str) -> Result<Removed, RemoveError> {
     refuse_moved(repo, &path)?;
-    let head = branch_commit(repo.root(), branch)?;
+    let head = branch_commit(&repo.checkout(), branch)?;
     let branch = head.is_some().then(|| branch.to_owned());
     let found = Listed { path, branch, head, missing: true, ..Listed::default() };
     let mut salvage_ref = None;
@@ -267,16 +270,17 @@ fn refuse_moved(repo: &Repository, path: &Path) -> Result<(), RemoveError> {
 /// Returns whether git run in the folder would use this worktree, and not another repository.
 fn is_connected(repo: &Repository, path: &Path) -> bool {
     let real = |path: PathBuf| path.canonicalize().ok();
-    let own = own_git_dir(repo, path).and_then(real);
-    own.is_some() && own == git_dir(path).ok().and_then(real)
+    let own = own_git_dir(&repo.common_dir, path).and_then(real);
+    own.is_some() && own == git_dir(&repo.at(path)).ok().and_then(real)
 }
 
 fn refuse_losses(repo: &Repository, request: &Remove, found: &Listed) -> Result<(), RemoveError> {
     let path = found.path.clone();
+    let worktree = &repo.at(&path);
     let mut ignored = LocallyIgnored::default();
     if !found.missing {
-        refuse_dirty(&path, &request.copies)?;
-        ignored = super::locally_ignored::locally_ignored(&path, &trusted(repo, request, found)?, &request.ignored)?;
+        refuse_dirty(worktree, &request.copies)?;
+        ignored = super::locally_ignored::locally_ignored(worktree, &trusted(repo, request, found)?, &request.ignored)?;
         refuse_many_ignored(&path, &ignored)?;
     }
     if let Some(commit) = unreachable_head(repo, found)? {
@@ -285,17 +289,17 @@ fn refuse_losses(repo: &Repository, request: &Remove, found: &Listed) -> Result<
     if found.missing {
         return Ok(());
     }
-    let repositories = unpublished_repositories(&path, &ignored.repositories)?;
+    let repositories = unpublished_repositories(worktree, &ignored.repositories)?;
     if !repositories.is_empty() {
         return Err(RemoveError::SubmoduleCommits { path, repositories });
     }
-    match operation_in_progress(&path)? {
+    match operation_in_progress(worktree)? {
         Some(operation) => Err(RemoveError::InProgress { path, operation }),
         None => Ok(()),
     }
 }
 
-fn refuse_dirty(path: &Path, copies: &[Copied]) -> Result<(), RemoveError> {
+fn refuse_dirty(path: &Checkout, copies: &[Copied]) -> Result<(), RemoveError> {
     let entries = status_despite_marks(path)?.entries;
     let changed = entries.iter().map(|e| e.path.display().to_string());
     let copies = copies.iter().filter(|copy| copy.is_changed(path));
@@ -305,7 +309,7 @@ fn refuse_dirty(path: &Path, copies: &[Copied]) -> Result<(), RemoveError> {
     if count == 0 {
         return Ok(());
     }
-    Err(RemoveError::Dirty { path: path.to_owned(), count, samples })
+    Err(RemoveError::Dirty { path: path.to_path_buf(), count, samples })
 }
 
 fn refuse_many_ignored(path: &Path, ignored: &LocallyIgnored) -> Result<(), RemoveError> {
@@ -325,8 +329,8 @@ fn refuse_many_ignored(path: &Path, ignored: &LocallyIgnored) -> Result<(), Remo
 /// that was not made for a worker nothing else is known than its own commit.
 fn trusted(repo: &Repository, request: &Remove, found: &Listed) -> Result<Vec<String>, CommandError> {
     let integrated = match &request.integration_branch {
-        Some(name) => branch_commit(repo.root(), name)?,
-        None => resolve_commit(repo.root(), "HEAD")?,
+        Some(name) => branch_commit(&repo.checkout(), name)?,
+        None => resolve_commit(&repo.checkout(), "HEAD")?,
     };
     let began = request.base.clone().or_else(|| found.head.clone());
     Ok(began.into_iter().chain(integrated).collect())
@@ -341,11 +345,12 @@ fn unreachable_head(repo: &Repository, found: &Listed) -> Result<Option<String>,
 }
 
 /// `ignored`: repositories in folders that git ignores.
-fn unpublished_repositories(worktree: &Path, ignored: &[PathBuf]) -> Result<Vec<String>, CommandError> {
+fn unpublished_repositories(worktree: &Checkout, ignored: &[PathBuf]) -> Result<Vec<String>, CommandError> {
     let mut names = Vec::new();
     let name = |path: &Path| path.strip_prefix(worktree).unwrap_or(path).display().to_string();
     let ignored = ignored.iter().map(|path| worktree.join(path));
     for repository in nested_repositories(worktree, &[])?.into_iter().chain(ignored) {
+        let repository = worktree.at(repository);
         let head = resolve_commit(&repository, "HEAD")?;
         if !unpublished_commits(&repository, head.as_deref())?.is_empty()
             || !unpublished_repositories(&repository, &[])?.is_empty()
@@ -354,7 +359,7 @@ fn unpublished_repositories(worktree: &Path, ignored: &[PathBuf]) -> Result<Vec<
         }
     }
     if names.is_empty() {
-        let modules = unpublished_modules(&git_dir(worktree)?)?;
+        let modules = unpublished_modules(&worktree.at(git_dir(worktree)?))?;
         names.extend(modules.iter().map(|(module, _)| name(module)));
     }
     Ok(names)
@@ -366,8 +371,8 @@ fn look_at_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result
         return Ok(Branch::None);
     };
     let (into, name) = match request.integration_branch.as_deref() {
-        Some(name) => (branch_commit(repo.root(), name)?, name.to_owned()),
-        None => (resolve_commit(repo.root(), "HEAD")?, repo.integration_branch()?),
+        Some(name) => (branch_commit(&repo.checkout(), name)?, name.to_owned()),
+        None => (resolve_commit(&repo.checkout(), "HEAD")?, repo.integration_branch()?),
     };
     if *branch == name {
         return Err(RemoveError::IntegrationBranch { branch: name });
@@ -394,53 +399,6 @@ fn look_at_branch(repo: &Repository, found: &Listed, request: &Remove) -> Result
     Ok(Branch::Unmerged(RemoveError::Unmerged { branch: branch.clone(), into: name, commits }))
 }
 
-/// Returns whether the commits are merged, or were squashed or picked with the same effect.
-pub(super) fn is_integrated(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
-    if repo.read().is_ancestor(tip, into)? {
-        return Ok(true);
-    }
-    let Some(base) = repo.read().args(["merge-base", tip, into]).answer()? else {
-        return Ok(false);
-    };
-    let base = String::from_utf8_lossy(&base).trim().to_owned();
-    let scratch = scratch()?;
-    let git = || with_objects_in(repo.read(), repo, scratch.path());
-    Ok(merging_changes_nothing(git, tip, into)? || is_picked_or_squashed_since(git, tip, &base, into)?)
-}
-
-/// Returns whether `into` has the changes in other commits, either one by one or squashed into one.
-pub(super) fn is_picked_or_squashed(repo: &Repository, tip: &str, into: &str) -> Result<bool, CommandError> {
-    let Some(base) = repo.read().args(["merge-base", tip, into]).answer()? else { return Ok(false) };
-    let scratch = scratch()?;
-    let git = || with_objects_in(repo.read(), repo, scratch.path());
-    is_picked_or_squashed_since(git, tip, String::from_utf8_lossy(&base).trim(), into)
-}
-
-/// The same, by calls of git whose new objects are not kept.
-fn is_picked_or_squashed_since(git: impl Fn() -> Git, tip: &str, base: &str, into: &str) -> Result<bool, CommandError> {
-    Ok(is_picked(&git, tip, into)? || is_picked(&git, &squash(&git, tip, base)?, into)?)
-}
-
-fn merging_changes_nothing(git: impl Fn() -> Git, tip: &str, into: &str) -> Result<bool, CommandError> {
-    let merged = git().args(["merge-tree", "--write-tree", "--no-messages", into, tip]).answer()?;
-    let tree = git().tree_of(into)?;
-    Ok(merged.is_some_and(|merged| merged.trim_ascii() == tree.as_bytes()))
-}
-
-/// Returns whether every commit has an equivalent with the same changes in `into`.
-fn is_picked(git: impl Fn() -> Git, tip: &str, into: &str) -> Result<bool, CommandError> {
-    let merges = git().args(["rev-list", "--merges", "--count", tip, "--not", into]).text()?;
-    let commits = git().args(["cherry", into, tip]).text()?;
-    // Merge commits are not compared by `git cherry`, and may hold changes of their own.
-    Ok(merges == "0" && commits.lines().all(|line| line.starts_with('-')))
-}
-
-/// All changes of a branch as one commit, which no ref points at.
-fn squash(git: impl Fn() -> Git, tip: &str, base: &str) -> Result<String, CommandError> {
-    let tree = format!("{tip}^{{tree}}");
-    Identity::fallback().commit_as(git()).args(["commit-tree", &tree, "-p", base, "-m", "squashed"]).text()
-}
-
 /// Salvages until nothing changes any more between the salvage and the look after it.
 fn salvage_all(
     repo: &Repository,
@@ -453,10 +411,11 @@ fn salvage_all(
     }
     let trusted = trusted(repo, request, found)?;
     let keep = Keep { reachable, copies: &request.copies, trusted: &trusted, ignored: &request.ignored };
+    let worktree = &repo.at(&found.path);
     for _ in 0..ATTEMPTS {
-        let before = tree_state(&found.path)?;
+        let before = tree_state(worktree)?;
         let kept = salvage(repo, &found.path, &request.salvage_name, keep)?;
-        if tree_state(&found.path)? == before {
+        if tree_state(worktree)? == before {
             return Ok(kept);
         }
     }
@@ -474,8 +433,9 @@ fn delete(
     check_removable(repo, &find(repo, &found.path)?)?;
     // Git refuses submodules altogether without force, also those that were taken out and left their repository in its
     // records. That they are clean was seen above.
-    let has_modules = own_git_dir(repo, &found.path).is_some_and(|own| own.join("modules").exists());
-    let has_repositories = !found.missing && (has_modules || !nested_repositories(&found.path, &[])?.is_empty());
+    let has_modules = own_git_dir(&repo.common_dir, &found.path).is_some_and(|own| own.join("modules").exists());
+    let has_repositories =
+        !found.missing && (has_modules || !nested_repositories(&repo.at(&found.path), &[])?.is_empty());
     let mut git = repo.write().args(["worktree", "remove"]);
     if request.force || has_repositories {
         git = git.arg("--force");
@@ -520,7 +480,7 @@ fn delete_branch(repo: &Repository, branch: &str, tip: &str) -> Result<(), Comma
     repo.write().args(["update-ref", "-d", &format!("refs/heads/{branch}"), tip]).run()?;
     let section = format!("branch.{branch}");
     // There is a section only if the branch was pushed with an upstream.
-    Git::write(repo.root()).args(["config", "--local", "--remove-section", &section]).output()?;
+    repo.write().args(["config", "--local", "--remove-section", &section]).output()?;
     Ok(())
 }
 

@@ -1,18 +1,21 @@
-//! The repository that the work happens in: where it lies, which branch it is on, who commits, and the lock under which
-//! the list of its worktrees changes.
+//! The repository that workers work in: its folders, its trust, its integration branch, and the lock under which the list
+//! of its worktrees changes.
 //!
-//! Nothing here touches a file that is tracked.
+//! Nothing here touches a tracked file.
 
 use std::fs::{self, File, OpenOptions};
+use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use git2::{ObjectType, Oid};
 use serde::{Deserialize, Serialize};
 
+use super::checkout::{branch_commit, checked_out, resolve_commit};
 use super::command::{CommandError, Git, require_supported_version};
-use super::{names, refs};
+use super::identity::{Identity, identity};
+use super::layout::{short_id, zero_id};
+use super::refs;
+use super::trust::{Checkout, Trust};
 use crate::mission::hint::{Hint, Hinted};
 
 const LOCK_FILE: &str = "orchestrator-boss.lock";
@@ -89,38 +92,48 @@ impl Hinted for RepositoryError {
     }
 }
 
-/// A git repository with all its worktrees. The value is equal for every folder of one repository.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A git repository with all its worktrees, and the trust of git calls in it. Values are equal if they are of one
+/// repository, whichever folder it was found from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Repository {
     /// `None` for a bare repository.
     pub main_worktree: Option<PathBuf>,
     /// The folder with the objects and refs, which all worktrees share.
     pub common_dir: PathBuf,
+    pub trust: Trust,
 }
 
-/// Name and e-mail address that commits carry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    pub name: String,
-    pub email: String,
+impl PartialEq for Repository {
+    fn eq(&self, other: &Repository) -> bool {
+        (&self.main_worktree, &self.common_dir) == (&other.main_worktree, &other.common_dir)
+    }
 }
 
-/// Held while the worktrees, or the branches they are on, change. Dropping it lets the next one in.
+impl Eq for Repository {}
+
+impl Hash for Repository {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.main_worktree, &self.common_dir).hash(state);
+    }
+}
+
+/// The lock under which worktrees, and the branches they are on, change. It is released when it is dropped.
 #[derive(Debug)]
 pub struct RepositoryLock {
     _file: File,
 }
 
 impl Repository {
-    /// The repository that `dir` lies in: a subfolder, a linked worktree and a bare repository are all fine. `None`
-    /// when there is none.
-    pub fn discover(dir: &Path) -> Result<Option<Repository>, RepositoryError> {
+    /// Returns the repository that `dir` lies in: a subfolder, a linked worktree and a bare repository are all fine.
+    /// `None` if there is none. Finding it runs nothing that the repository names.
+    pub fn discover(dir: &Path, trust: &Trust) -> Result<Option<Repository>, RepositoryError> {
         if is_surely_outside(dir) {
             return Ok(None);
         }
         require_supported_version()?;
-        if let Some(found) = main_worktree_around(dir) {
-            return Ok(Some(found));
+        let trust = trust.clone();
+        if let Some((root, common_dir)) = main_worktree_around(dir) {
+            return Ok(Some(Repository { main_worktree: Some(root), common_dir, trust }));
         }
         let git_dir = match rev_parse_path(dir, "--absolute-git-dir") {
             Ok(git_dir) => git_dir,
@@ -130,7 +143,7 @@ impl Repository {
         };
         let common_dir = rev_parse_path(dir, "--git-common-dir")?;
         let main_worktree = if is_bare(&common_dir)? { None } else { Some(main_worktree(dir, &git_dir, &common_dir)?) };
-        Ok(Some(Repository { main_worktree, common_dir }))
+        Ok(Some(Repository { main_worktree, common_dir, trust }))
     }
 
     /// Returns the main worktree, or the folder of a bare repository. Relative paths are resolved against it.
@@ -143,21 +156,38 @@ impl Repository {
         short_id(&self.common_dir)
     }
 
-    pub(super) fn read(&self) -> Git {
-        Git::read(self.root())
+    /// Returns this repository with another trust.
+    pub fn trusting(self, trust: Trust) -> Repository {
+        Repository { trust, ..self }
     }
 
-    pub(super) fn write(&self) -> Git {
-        Git::write(self.root())
+    /// Returns a folder of this repository, or of one inside it, in which git may run. A relative path is below the root.
+    pub fn at(&self, path: impl AsRef<Path>) -> Checkout {
+        Checkout::new(self.root().join(path), &self.trust)
+    }
+
+    /// Returns the root as a folder in which git may run.
+    pub fn checkout(&self) -> Checkout {
+        self.at(self.root())
+    }
+
+    /// A reading call at the root.
+    pub fn read(&self) -> Git {
+        Git::read(&self.checkout())
+    }
+
+    /// A call at the root that changes something.
+    pub fn write(&self) -> Git {
+        Git::write(&self.checkout())
     }
 
     /// Returns the branch checked out in the main worktree, without `refs/heads/`. It may have no commit yet.
     pub fn integration_branch(&self) -> Result<String, RepositoryError> {
-        checked_out(self.root())?.ok_or_else(|| RepositoryError::Detached { root: self.root().to_owned() })
+        checked_out(&self.checkout())?.ok_or_else(|| RepositoryError::Detached { root: self.root().to_owned() })
     }
 
     /// Returns the commit of a branch that is checked out in `tree`, or an error that explains why there is none.
-    pub fn commit_checked_out(&self, tree: &Path, branch: &str) -> Result<String, RepositoryError> {
+    pub fn commit_checked_out(&self, tree: &Checkout, branch: &str) -> Result<String, RepositoryError> {
         branch_commit(tree, branch)?.ok_or_else(|| self.no_commits(tree, branch))
     }
 
@@ -172,43 +202,33 @@ impl Repository {
         RepositoryError::NoCommits { what, tree }
     }
 
-    /// Builds the error for a missing branch; `why` states where its name comes from.
-    pub fn no_such_branch(&self, branch: &str, why: &'static str) -> RepositoryError {
-        match names::branches(self) {
-            Ok(branches) => {
-                RepositoryError::NoSuchBranch { branch: branch.to_owned(), why, root: self.root().to_owned(), branches }
-            }
-            Err(error) => error,
-        }
-    }
-
     /// Returns the commit id of an untrusted name.
     pub fn resolve(&self, name: &str) -> Result<String, RepositoryError> {
-        let seen = resolve_commit(self.root(), name)?;
+        let seen = resolve_commit(&self.checkout(), name)?;
         seen.ok_or_else(|| RepositoryError::UnknownCommit { name: name.to_owned() })
     }
 
     /// Restores a deleted branch at its last known commit. Returns `false` if the branch exists or the commit no longer
     /// does.
     pub fn restore_branch(&self, branch: &str, commit: &str) -> Result<bool, RepositoryError> {
-        if branch_commit(self.root(), branch)?.is_some() || resolve_commit(self.root(), commit)?.is_none() {
+        if branch_commit(&self.checkout(), branch)?.is_some() || resolve_commit(&self.checkout(), commit)?.is_none() {
             return Ok(false);
         }
         let message = "branch: made again at its last commit";
-        let (name, absent) = (format!("refs/heads/{branch}"), "0".repeat(commit.len()));
+        let (name, absent) = (format!("refs/heads/{branch}"), zero_id(commit));
         self.write().args(["update-ref", "-m", message, &name, commit, &absent]).run()?;
         Ok(true)
     }
 
-    /// Who would commit here, by git's own rules.
+    /// Returns who would commit here, by git's own rules.
     pub fn identity(&self) -> Result<Identity, RepositoryError> {
-        identity(self.root())?.ok_or_else(|| RepositoryError::MissingIdentity { dir: self.root().to_owned() })
+        identity(&self.checkout())?.ok_or_else(|| RepositoryError::MissingIdentity { dir: self.root().to_owned() })
     }
 
-    /// Hides `pattern` from git in all worktrees, without touching a tracked file. Asking twice adds one line.
+    /// Has git ignore `pattern` in all worktrees, without touching a tracked file. A repeated call adds nothing.
     pub fn exclude(&self, pattern: &str) -> Result<(), RepositoryError> {
         let path = self.common_dir.join("info/exclude");
-        // As a rule it is there, and many who begin at once need not wait for each other to see it.
+        // Usually it is there, and parallel creations need not wait for each other.
         if fs::read(&path).is_ok_and(|text| has_line(&text, pattern)) {
             return Ok(());
         }
@@ -220,7 +240,7 @@ impl Repository {
         })
     }
 
-    /// Whether anything under `path` (relative to the root) is committed, or is to be.
+    /// Returns whether the index has anything under `path`, which is relative to the root.
     pub fn tracks(&self, path: &str) -> Result<bool, CommandError> {
         if self.main_worktree.is_none() {
             return Ok(false);
@@ -228,7 +248,7 @@ impl Repository {
         Ok(!self.read().args(["ls-files", "-z", "--", path]).run()?.is_empty())
     }
 
-    /// Waits until nobody else changes worktrees of this repository, in this process or another. Without it, parallel
+    /// Waits until no other thread or process changes worktrees of this repository. Without this lock, parallel
     /// `git worktree add` fails up to a third of the time (measured, git 2.47). Held only for milliseconds.
     ///
     /// The lock belongs to the opened file, so that it also keeps the threads of one process apart.
@@ -247,124 +267,16 @@ impl Repository {
     }
 }
 
-pub(super) fn short_id(common_dir: &Path) -> String {
-    let id = Oid::hash_object(ObjectType::Blob, common_dir.as_os_str().as_bytes());
-    id.map_or_else(|_| "unnamed".to_owned(), |id| id.to_string()[..12].to_owned())
-}
-
-impl Identity {
-    /// For commits that must be made although the user has told git no identity.
-    pub fn fallback() -> Identity {
-        Identity { name: "orchestrator-boss".to_owned(), email: "orchestrator-boss@localhost".to_owned() }
-    }
-
-    pub(super) fn commit_as(&self, git: Git) -> Git {
-        git.env("GIT_AUTHOR_NAME", &self.name)
-            .env("GIT_AUTHOR_EMAIL", &self.email)
-            .env("GIT_COMMITTER_NAME", &self.name)
-            .env("GIT_COMMITTER_EMAIL", &self.email)
-    }
-}
-
-/// The identity that git itself would commit with in `dir`, `None` when it would refuse to.
-pub(super) fn identity(dir: &Path) -> Result<Option<Identity>, CommandError> {
-    let author = Git::read(dir).args(["var", "GIT_AUTHOR_IDENT"]).output()?;
-    let committer = Git::read(dir).args(["var", "GIT_COMMITTER_IDENT"]).output()?;
-    if author.code != Some(0) || committer.code != Some(0) {
-        return Ok(None);
-    }
-    let text = String::from_utf8_lossy(&author.stdout).into_owned();
-    Ok(text.split_once(" <").and_then(|(name, rest)| {
-        let (email, _) = rest.split_once('>')?;
-        Some(Identity { name: name.to_owned(), email: email.to_owned() })
-    }))
-}
-
-/// Returns whether git could commit in a directory, in a repository or not.
-pub fn has_identity(dir: &Path) -> bool {
-    identity(dir).is_ok_and(|identity| identity.is_some())
-}
-
-/// Runs a call that commits, with the user's identity or, where git has none, with `fallback`. Asking git beforehand
-/// would cost every commit two more starts of it.
-pub(super) fn commit_with(dir: &Path, fallback: &Identity, call: impl Fn(Git) -> Git) -> Result<String, CommandError> {
-    match call(Git::write(dir)).text() {
-        Err(CommandError::Failed { .. }) if identity(dir)?.is_none() => {
-            call(fallback.commit_as(Git::write(dir))).text()
-        }
-        answer => answer,
-    }
-}
-
-/// Returns the branch that is checked out in `dir`, `None` if HEAD is detached.
-pub(super) fn current_branch(dir: &Path) -> Result<Option<String>, CommandError> {
-    let symbolic = Git::read(dir).args(["symbolic-ref", "--quiet", "HEAD"]);
-    Ok(symbolic.answer()?.and_then(|name| {
-        let name = String::from_utf8_lossy(&name);
-        let branch = name.trim_end().strip_prefix("refs/heads/");
-        branch.map(str::to_owned)
-    }))
-}
-
-/// Returns the branch that is checked out in a working tree, `None` if HEAD is detached. It may have no commit yet.
-pub fn checked_out(tree: &Path) -> Result<Option<String>, CommandError> {
-    refs::checked_out(tree).map_or_else(|| current_branch(tree), |branch| Ok(Some(branch)))
-}
-
-/// Returns the branch that is checked out in a working tree, as far as that is known without starting git.
-pub fn checked_out_at_a_glance(tree: &Path) -> Option<String> {
-    refs::checked_out(tree)
+fn rev_parse_path(dir: &Path, question: &str) -> Result<PathBuf, CommandError> {
+    Git::without_trust(dir).args(["rev-parse", "--path-format=absolute", question]).path()
 }
 
 /// Returns the root of the main or linked working tree that contains a folder. `None` in a bare repository.
 pub fn working_tree(dir: &Path) -> Option<PathBuf> {
-    refs::working_tree(dir).unwrap_or_else(|| rev_parse_path(dir, "--show-toplevel").ok())
+    refs::working_tree(dir).or_else(|| rev_parse_path(dir, "--show-toplevel").ok())
 }
 
-/// Returns the checked out commit; `None` before the first one.
-pub fn head(worktree: &Path) -> Result<Option<String>, CommandError> {
-    resolve_commit(worktree, "HEAD")
-}
-
-/// Returns the commit id of any name that git understands; `None` for an unknown one. A name is never parsed as an
-/// option.
-pub(super) fn resolve_commit(dir: &Path, name: &str) -> Result<Option<String>, CommandError> {
-    if name.is_empty() || name.starts_with('-') || name.contains('\0') {
-        return Ok(None);
-    }
-    match refs::commit(dir, name) {
-        Some(answer) => Ok(answer),
-        None => ask_commit(dir, name),
-    }
-}
-
-/// The same, by the git program. The caller has looked at the name.
-pub(super) fn ask_commit(dir: &Path, name: &str) -> Result<Option<String>, CommandError> {
-    let output = Git::read(dir)
-        .args(["rev-parse", "--verify", "--quiet", "--end-of-options"])
-        .arg(format!("{name}^{{commit}}"))
-        .output()?;
-    let id = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    // Some errors (an ambiguous or malformed name) leave other text behind.
-    let is_id = id.len() >= 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    Ok((output.code == Some(0) && is_id).then_some(id))
-}
-
-/// The commit at the tip of a local branch, never of a tag or a remote branch of the same name.
-pub(super) fn branch_commit(dir: &Path, branch: &str) -> Result<Option<String>, CommandError> {
-    ref_commit(dir, &format!("refs/heads/{branch}"))
-}
-
-/// The commit of a ref by its full name. A revision such as `refs/heads/main~1` is none.
-pub(super) fn ref_commit(dir: &Path, full_name: &str) -> Result<Option<String>, CommandError> {
-    if git2::Reference::is_valid_name(full_name) { resolve_commit(dir, full_name) } else { Ok(None) }
-}
-
-fn rev_parse_path(dir: &Path, question: &str) -> Result<PathBuf, CommandError> {
-    Git::read(dir).args(["rev-parse", "--path-format=absolute", question]).path()
-}
-
-/// Told without git: there is nothing around that it could take for a repository.
+/// Returns whether nothing around the folder can be a repository. Git is not started.
 fn is_surely_outside(dir: &Path) -> bool {
     let is_absent =
         |path: &Path| fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
@@ -377,13 +289,13 @@ fn is_surely_outside(dir: &Path) -> bool {
     dir.canonicalize().is_ok_and(|dir| dir.ancestors().all(holds_none))
 }
 
-/// The usual case, in one start of git: a main worktree and its repository. `None` asks for a closer look.
-fn main_worktree_around(dir: &Path) -> Option<Repository> {
+/// Finds a main worktree and its shared folder in one start of git, the usual case. `None` in any other.
+fn main_worktree_around(dir: &Path) -> Option<(PathBuf, PathBuf)> {
     let questions = ["--absolute-git-dir", "--git-common-dir", "--show-toplevel"];
-    let said = Git::read(dir).args(["rev-parse", "--path-format=absolute"]).args(questions).text().ok()?;
+    let said = Git::without_trust(dir).args(["rev-parse", "--path-format=absolute"]).args(questions).text().ok()?;
     // A path may hold a newline; then there are more lines.
     let [git_dir, common_dir, root] = said.split('\n').collect::<Vec<_>>()[..] else { return None };
-    (git_dir == common_dir).then(|| Repository { main_worktree: Some(root.into()), common_dir: common_dir.into() })
+    (git_dir == common_dir).then(|| (root.into(), common_dir.into()))
 }
 
 fn is_outside_repository(error: &CommandError) -> bool {
@@ -392,7 +304,7 @@ fn is_outside_repository(error: &CommandError) -> bool {
 }
 
 fn is_bare(common_dir: &Path) -> Result<bool, CommandError> {
-    let answer = Git::read(common_dir).args(["rev-parse", "--is-bare-repository"]).text()?;
+    let answer = Git::without_trust(common_dir).args(["rev-parse", "--is-bare-repository"]).text()?;
     Ok(answer == "true")
 }
 
@@ -445,12 +357,12 @@ mod tests {
         let linked = fixture.beside("linked");
         fixture.git(&["worktree", "add", "-q", "-b", "x", linked.to_str().unwrap()]);
         for dir in [fixture.root().join("deep/er"), fixture.root().join(".git"), linked] {
-            let found = Repository::discover(&dir).unwrap().unwrap();
+            let found = Repository::discover(&dir, &Trust::everything()).unwrap().unwrap();
             assert_eq!(found, fixture.repo, "from {}", dir.display());
         }
         let outside = fixture.beside("outside");
         fs::create_dir_all(outside.join(".git")).unwrap();
-        assert_eq!(Repository::discover(&outside).unwrap(), None);
+        assert_eq!(Repository::discover(&outside, &Trust::everything()).unwrap(), None);
     }
 
     #[test]
@@ -460,7 +372,7 @@ mod tests {
         fixture.git(&["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);
         git(&bare, &["worktree", "add", "-q", "-b", "x", "../linked"]);
         for dir in [bare.clone(), fixture.beside("linked")] {
-            let found = Repository::discover(&dir).unwrap().unwrap();
+            let found = Repository::discover(&dir, &Trust::everything()).unwrap().unwrap();
             assert_eq!((found.main_worktree.as_ref(), found.root()), (None, &*bare));
             assert_eq!(found.integration_branch().unwrap(), "main");
         }
@@ -472,7 +384,7 @@ mod tests {
         let linked = fixture.beside("linked");
         fixture.git(&["worktree", "add", "-q", "-b", "x", linked.to_str().unwrap()]);
         fs::remove_dir_all(fixture.root().join(".git")).unwrap();
-        assert!(Repository::discover(&linked).is_err());
+        assert!(Repository::discover(&linked, &Trust::everything()).is_err());
     }
 
     #[test]

@@ -13,16 +13,19 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::checkout::{git_dir, resolve_commit};
 use super::command::{CommandError, Git};
+use super::identity::{Identity, commit_with};
 use super::include::Copied;
-use super::index::{IndexError, TemporaryIndex, add, stage};
+use super::index::{IndexError, TemporaryIndex, add, stage, status_despite_marks};
+use super::layout::{own_git_dir, zero_id};
 use super::locally_ignored::locally_ignored;
 use super::nested::{nested_repositories, unpublished_commits, unpublished_modules};
 use super::records::{Staged, staged};
-use super::reflog_only::{Reachable, is_reachable, own_git_dir, reflog_only_commits};
-use super::repository::{Identity, Repository, commit_with, resolve_commit};
-use super::status::{Status, StatusEntry, git_dir, operation_in_progress_in, status_despite_marks};
-use super::worktree::zero_id;
+use super::reflog_only::{Reachable, is_reachable, reflog_only_commits};
+use super::repository::Repository;
+use super::status::{Status, StatusEntry, operation_in_progress_in};
+use super::trust::Checkout;
 use crate::mission::hint::{Hint, Hinted};
 
 const PREFIX: &str = "refs/orchestrator/salvage/";
@@ -84,8 +87,8 @@ pub struct Keep<'a> {
 /// Returns `None` if nothing would be lost with the worktree.
 pub fn salvage(repo: &Repository, worktree: &Path, name: &str, keep: Keep) -> Result<Option<SalvageRef>, SalvageError> {
     check_name(name)?;
-    let mut found = collect(worktree, name, keep)?;
-    if let Some(own) = own_git_dir(repo, worktree) {
+    let mut found = collect(&repo.at(worktree), name, keep)?;
+    if let Some(own) = own_git_dir(&repo.common_dir, worktree) {
         let commits = reflog_only_commits(repo, &own, keep.reachable, found.head.as_deref())?;
         found.add_parents("commits that were only in the reflog", commits);
     }
@@ -100,13 +103,13 @@ pub fn salvage_missing(
     keep: Reachable,
 ) -> Result<Option<SalvageRef>, SalvageError> {
     check_name(name)?;
-    let Some(own) = own_git_dir(repo, worktree) else { return Ok(None) };
+    let Some(own) = own_git_dir(&repo.common_dir, worktree) else { return Ok(None) };
     let ask = || repo.read().env("GIT_DIR", &own);
     let head = ask().args(["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).answer()?;
     let head = head.map(|id| String::from_utf8_lossy(&id).trim().to_owned());
-    let mut found = SalvageContent { dir: repo.root().to_owned(), head, ..SalvageContent::default() };
+    let mut found = SalvageContent::new(&repo.checkout(), head);
     if own.join("index").is_file() {
-        let index = TemporaryIndex::of_git_dir(repo.root(), &own)?;
+        let index = TemporaryIndex::of_git_dir(&repo.checkout(), &own)?;
         found.add_operation(&index, &own)?;
         let tree = index.write_tree()?;
         let committed = found.head.as_ref().map(|head| Git::read(&found.dir).tree_of(head)).transpose()?;
@@ -116,8 +119,8 @@ pub fn salvage_missing(
     }
     let commits = reflog_only_commits(repo, &own, keep, found.head.as_deref())?;
     found.add_parents("commits that were only in the reflog", commits);
-    for (module, commits) in unpublished_modules(&own)? {
-        fetch(repo.root(), &module, &commits)?;
+    for (module, commits) in unpublished_modules(&repo.at(&own))? {
+        fetch(&repo.checkout(), &module, &commits)?;
         found.add_parents(&module.display().to_string(), commits);
     }
     keep_content(repo, name, found, keep)
@@ -143,7 +146,7 @@ pub fn keep_commit(repo: &Repository, name: &str, commit: &str) -> Result<Salvag
         let made = repo.write().args(["update-ref", "-m", "salvage", &full, commit]).arg(zero_id(commit)).run();
         let taken_by = match made {
             Ok(_) => commit.to_owned(),
-            Err(error) => resolve_commit(repo.root(), &full)?.ok_or(error)?,
+            Err(error) => resolve_commit(&repo.checkout(), &full)?.ok_or(error)?,
         };
         if taken_by == commit {
             return Ok(SalvageRef { name: full, commit: commit.to_owned() });
@@ -161,7 +164,7 @@ pub fn keep_lost(
 ) -> Result<Option<SalvageRef>, SalvageError> {
     let mut lost = Vec::new();
     for commit in commits {
-        let commit = resolve_commit(repo.root(), &commit)?;
+        let commit = resolve_commit(&repo.checkout(), &commit)?;
         if let Some(commit) = commit.filter(|commit| !lost.contains(commit))
             && !is_reachable(repo, &commit, Reachable::default())?
         {
@@ -172,14 +175,14 @@ pub fn keep_lost(
         return Ok(None);
     }
     let tree = repo.write().arg("mktree").input("").text()?;
-    let commit = commit_tree(repo.root(), &tree, &lost, why)?;
+    let commit = commit_tree(&repo.checkout(), &tree, &lost, why)?;
     keep_commit(repo, name, &commit).map(Some)
 }
 
 /// The content of a worktree beyond HEAD.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct SalvageContent {
-    dir: PathBuf,
+    dir: Checkout,
     head: Option<String>,
     /// Tree of the files, if they differ from HEAD.
     tree: Option<String>,
@@ -188,6 +191,10 @@ struct SalvageContent {
 }
 
 impl SalvageContent {
+    fn new(dir: &Checkout, head: Option<String>) -> SalvageContent {
+        SalvageContent { dir: dir.clone(), head, tree: None, parents: Vec::new() }
+    }
+
     fn is_only_head(&self) -> bool {
         self.tree.is_none() && self.parents.is_empty()
     }
@@ -259,17 +266,17 @@ impl SalvageContent {
 }
 
 /// Collects everything that a worktree contains.
-fn collect(worktree: &Path, title: &str, keep: Keep) -> Result<SalvageContent, SalvageError> {
+fn collect(worktree: &Checkout, title: &str, keep: Keep) -> Result<SalvageContent, SalvageError> {
     let copies = keep.copies;
     let Status { head, entries, complaint, .. } = status_despite_marks(worktree)?;
     let mut ignored = locally_ignored(worktree, keep.trusted, keep.ignored)?;
     ignored.files.retain(|file| !copies.iter().any(|copy| Path::new(&copy.path) == file));
     let unreadable = ignored.unreadable.first().map(|path| path.display().to_string());
     if let Some(complaint) = complaint.or(unreadable) {
-        return Err(SalvageError::Unreadable { worktree: worktree.to_owned(), complaint });
+        return Err(SalvageError::Unreadable { worktree: worktree.to_path_buf(), complaint });
     }
     let own = git_dir(worktree)?;
-    let mut found = SalvageContent { dir: worktree.to_owned(), head, ..SalvageContent::default() };
+    let mut found = SalvageContent::new(worktree, head);
     let mut index = TemporaryIndex::copy_of(worktree)?;
     let in_conflict = found.add_operation(&index, &own)?;
     found.add_nested(title, &entries, &ignored.repositories, &own)?;
@@ -311,13 +318,14 @@ impl SalvageContent {
         }
         repositories.extend(ignored.iter().map(|path| worktree.join(path)));
         for repository in repositories {
+            let repository = worktree.at(repository);
             let head = resolve_commit(&repository, "HEAD")?;
             let trusted: Vec<String> = head.into_iter().collect();
             let whole =
                 collect(&repository, title, Keep { trusted: &trusted, ..Keep::default() })?.into_commit(title)?;
             self.add_commits(&repository, unpublished_commits(&repository, whole.as_deref())?)?;
         }
-        for (module, commits) in unpublished_modules(own)? {
+        for (module, commits) in unpublished_modules(&worktree.at(own))? {
             self.add_commits(&module, commits)?;
         }
         Ok(())
@@ -333,7 +341,7 @@ impl SalvageContent {
     }
 }
 
-fn fetch(into: &Path, from: &Path, commits: &[String]) -> Result<(), CommandError> {
+fn fetch(into: &Checkout, from: &Path, commits: &[String]) -> Result<(), CommandError> {
     if commits.is_empty() {
         return Ok(());
     }
@@ -374,7 +382,7 @@ fn is_empty_tree(repo: &Repository, tree: &str) -> Result<bool, CommandError> {
     Ok(repo.read().args(["ls-tree", tree]).run()?.is_empty())
 }
 
-fn commit_tree(dir: &Path, tree: &str, parents: &[String], message: &str) -> Result<String, SalvageError> {
+fn commit_tree(dir: &Checkout, tree: &str, parents: &[String], message: &str) -> Result<String, SalvageError> {
     let commit = commit_with(dir, &Identity::fallback(), |git| {
         git.args(["commit-tree", tree])
             .args(parents.iter().flat_map(|parent| ["-p", parent]))

@@ -4,13 +4,12 @@
 //! Reading takes no lock and refreshes nothing, so it can run beside a worker.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::checkout::{current_branch, git_dir};
 use super::command::{CommandError, Git};
-use super::index::{IndexError, TemporaryIndex, marked_unchanged};
-use super::repository::current_branch;
+use super::trust::Checkout;
 
 /// Marker files of unfinished git operations, in order of precedence, with the operations' names. A commit during one
 /// of them would end it in an unintended way.
@@ -96,31 +95,28 @@ impl Status {
 }
 
 /// Returns everything that `git status` would show, including submodules regardless of the configuration.
-pub fn status(worktree: &Path, untracked: Untracked) -> Result<Status, CommandError> {
+pub fn status(worktree: &Checkout, untracked: Untracked) -> Result<Status, CommandError> {
     status_by(Git::read(worktree), worktree, untracked, Ignored::Omitted)
 }
 
 /// Returns the status with all untracked files and the ignored ones.
-pub fn status_with_ignored(worktree: &Path) -> Result<Status, CommandError> {
+pub fn status_with_ignored(worktree: &Checkout) -> Result<Status, CommandError> {
     status_by(Git::read(worktree), worktree, Untracked::Files, Ignored::Listed)
 }
 
-/// Returns the status including changes of files that are marked as unchanged. Needed before a deletion.
-pub fn status_despite_marks(worktree: &Path) -> Result<Status, IndexError> {
-    if marked_unchanged(worktree)?.is_empty() {
-        return Ok(status(worktree, Untracked::Files)?);
-    }
-    let index = TemporaryIndex::copy_of(worktree)?;
-    Ok(status_by(index.git(), worktree, Untracked::Files, Ignored::Omitted)?)
-}
-
+/// What a status contains about ignored files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ignored {
+pub(super) enum Ignored {
     Omitted,
     Listed,
 }
 
-fn status_by(git: Git, worktree: &Path, untracked: Untracked, ignored: Ignored) -> Result<Status, CommandError> {
+pub(super) fn status_by(
+    git: Git,
+    worktree: &Checkout,
+    untracked: Untracked,
+    ignored: Ignored,
+) -> Result<Status, CommandError> {
     let untracked = match untracked {
         Untracked::Files => "--untracked-files=all",
         Untracked::Folders => "--untracked-files=normal",
@@ -148,7 +144,7 @@ fn status_by(git: Git, worktree: &Path, untracked: Untracked, ignored: Ignored) 
 }
 
 /// Returns the name of the unfinished operation in a worktree (`merge`, `rebase`, …).
-pub fn operation_in_progress(worktree: &Path) -> Result<Option<&'static str>, CommandError> {
+pub fn operation_in_progress(worktree: &Checkout) -> Result<Option<&'static str>, CommandError> {
     Ok(operation_in_progress_in(&git_dir(worktree)?))
 }
 
@@ -164,23 +160,6 @@ pub(super) fn waits_for_its_commit(git_dir: &Path) -> bool {
 /// Returns the same as [`operation_in_progress`] for the git directory of a worktree.
 pub(super) fn operation_in_progress_in(git_dir: &Path) -> Option<&'static str> {
     OPERATIONS.iter().find(|(file, _)| git_dir.join(file).exists()).map(|(_, operation)| *operation)
-}
-
-/// Returns the git directory of a worktree, which holds its own HEAD and index.
-pub fn git_dir(worktree: &Path) -> Result<PathBuf, CommandError> {
-    // Read directly in the usual cases: a start of git takes longer than everything that callers do with the result.
-    let dot_git = worktree.join(".git");
-    if dot_git.join("HEAD").is_file() {
-        return Ok(dot_git);
-    }
-    let linked = fs::read_to_string(&dot_git).ok().and_then(|text| {
-        let path = text.strip_prefix("gitdir: ")?.trim_end_matches('\n');
-        worktree.join(path).canonicalize().ok()
-    });
-    match linked {
-        Some(git_dir) if git_dir.join("HEAD").is_file() => Ok(git_dir),
-        _ => Git::read(worktree).args(["rev-parse", "--absolute-git-dir"]).path(),
-    }
 }
 
 /// Parses records that end with NUL; those about HEAD come first.
@@ -239,7 +218,7 @@ fn parse_submodule(field: &[u8]) -> Option<Submodule> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::Fixture;
+    use crate::git::testing::{Fixture, at};
     use std::fs;
 
     #[test]
@@ -252,7 +231,7 @@ mod tests {
         fs::remove_file(fixture.root().join("gone.txt")).unwrap();
         fs::create_dir(fixture.root().join("inner")).unwrap();
         fixture.git(&["init", "-q", "inner"]);
-        let found: Vec<_> = status(fixture.root(), Untracked::Files)
+        let found: Vec<_> = status(&at(fixture.root()), Untracked::Files)
             .unwrap()
             .entries
             .into_iter()
@@ -280,18 +259,18 @@ mod tests {
         fixture.commit("readme.txt", "other\n");
         fixture.git(&["checkout", "-q", "main"]);
         fixture.commit("readme.txt", "main\n");
-        assert_eq!(operation_in_progress(fixture.root()).unwrap(), None);
-        let merge = Git::write(fixture.root()).args(["merge", "-q", "other"]);
+        assert_eq!(operation_in_progress(&at(fixture.root())).unwrap(), None);
+        let merge = Git::write(&at(fixture.root())).args(["merge", "-q", "other"]);
         assert!(!merge.succeeds().unwrap());
-        assert_eq!(operation_in_progress(fixture.root()).unwrap(), Some("merge"));
-        assert!(status(fixture.root(), Untracked::Files).unwrap().entries[0].in_worktree);
+        assert_eq!(operation_in_progress(&at(fixture.root())).unwrap(), Some("merge"));
+        assert!(status(&at(fixture.root()), Untracked::Files).unwrap().entries[0].in_worktree);
     }
 
     #[test]
     fn head_and_branch_are_read_in_every_state() {
         let fixture = Fixture::empty(&[]);
         let read = || {
-            let status = status(fixture.root(), Untracked::Files).unwrap();
+            let status = status(&at(fixture.root()), Untracked::Files).unwrap();
             (status.head, status.branch)
         };
         let on = |branch: &str| Some(branch.to_owned());
@@ -315,7 +294,7 @@ mod tests {
     fn a_broken_branch_is_an_error() {
         let fixture = Fixture::new();
         fs::write(fixture.repo.common_dir.join("refs/heads/main"), "junk").unwrap();
-        let error = status(fixture.root(), Untracked::Files).unwrap_err().to_string();
+        let error = status(&at(fixture.root()), Untracked::Files).unwrap_err().to_string();
         assert!(error.contains("appears to be broken"), "{error}");
     }
 }

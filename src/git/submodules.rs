@@ -13,11 +13,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::checkout::git_dir;
 use super::command::{CommandError, Git};
 use super::nested::{has_commit, is_own_repository};
 use super::records::{links, split_at_tab};
 use super::repository::Repository;
-use super::status::git_dir;
+use super::trust::Checkout;
 use crate::mission::hint::with_hints;
 
 /// Name of the remote during the clone. The source's branches stay under it as remote-tracking refs.
@@ -27,7 +28,7 @@ const FROM: &str = "main-checkout";
 pub fn fill(repo: &Repository, worktree: &Path) -> Result<Vec<String>, CommandError> {
     let Some(main) = &repo.main_worktree else { return Ok(Vec::new()) };
     let mut empty = Vec::new();
-    fill_all(main, worktree, Path::new(""), &mut empty)?;
+    fill_all(&repo.at(main), &repo.at(worktree), Path::new(""), &mut empty)?;
     Ok(empty)
 }
 
@@ -40,10 +41,10 @@ pub fn lacks_submodules(repo: &Repository, commit: &str) -> bool {
         Some((String::from_utf8_lossy(head).into_owned(), path))
     });
     let main = repo.main_worktree.as_ref();
-    links.into_iter().any(|(id, path)| main.is_none_or(|main| !has_commit(&main.join(path), &id)))
+    links.into_iter().any(|(id, path)| main.is_none_or(|main| !has_commit(&repo.at(main.join(path)), &id)))
 }
 
-fn fill_all(main: &Path, worktree: &Path, prefix: &Path, empty: &mut Vec<String>) -> Result<(), CommandError> {
+fn fill_all(main: &Checkout, worktree: &Checkout, prefix: &Path, empty: &mut Vec<String>) -> Result<(), CommandError> {
     if !may_have_links(worktree) {
         return Ok(());
     }
@@ -51,7 +52,7 @@ fn fill_all(main: &Path, worktree: &Path, prefix: &Path, empty: &mut Vec<String>
     let names = names(worktree)?;
     let modules = git_dir(worktree)?.join("modules");
     for link in links {
-        let (from, to) = (main.join(&link.path), worktree.join(&link.path));
+        let (from, to) = (main.at(&link.path), worktree.at(&link.path));
         let shown = prefix.join(&link.path);
         if is_own_repository(&to)? {
             continue;
@@ -101,7 +102,7 @@ fn in_the_way(to: &Path, own: &Path) -> Option<String> {
 
 /// Creates a separate repository with all objects of the source, and checks out the commit. A failure leaves an empty
 /// folder.
-fn make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), CommandError> {
+fn make(from: &Checkout, to: &Checkout, own: &Path, commit: &str) -> Result<(), CommandError> {
     let made = try_make(from, to, own, commit);
     if made.is_err() {
         let _ = fs::remove_dir_all(own);
@@ -111,14 +112,13 @@ fn make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), CommandE
     made
 }
 
-fn try_make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), CommandError> {
+fn try_make(from: &Checkout, to: &Checkout, own: &Path, commit: &str) -> Result<(), CommandError> {
     // Only an interrupted creation can have left one, see [`in_the_way`].
     let _ = fs::remove_dir_all(own);
     if let Some(folder) = own.parent() {
         let _ = fs::create_dir_all(folder);
     }
-    let around = to.parent().unwrap_or(to);
-    Git::write(around)
+    Git::write(&to.at(to.parent().unwrap_or(to)))
         .config("protocol.file.allow=always")
         .args(["clone", "--quiet", "--no-checkout", "--template=", "--origin", FROM])
         // Commits of the source's remotes must not count as commits that only this worktree has.
@@ -126,7 +126,7 @@ fn try_make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), Comm
         .arg("--separate-git-dir")
         .arg(own)
         .arg("--")
-        .args([from, to])
+        .args([&**from, &**to])
         .run()?;
     Git::write(to).args(["checkout", "--quiet", "--detach", commit, "--"]).run()?;
     take_settings(from, to)
@@ -134,7 +134,7 @@ fn try_make(from: &Path, to: &Path, own: &Path, commit: &str) -> Result<(), Comm
 
 /// Copies the settings that a checkout made by hand would have: remotes, submodules in use, and identity. The clone's
 /// own remote and its local branches are deleted; the remote-tracking refs stay.
-fn take_settings(from: &Path, to: &Path) -> Result<(), CommandError> {
+fn take_settings(from: &Checkout, to: &Checkout) -> Result<(), CommandError> {
     let branches = Git::read(to).args(["for-each-ref", "--format=%(refname:short)", "refs/heads/"]).text()?;
     for branch in branches.lines() {
         Git::write(to).args(["branch", "--quiet", "-D", "--", branch]).run()?;
@@ -159,7 +159,7 @@ fn may_have_links(worktree: &Path) -> bool {
 }
 
 /// Returns the name and path of each submodule in `.gitmodules`.
-fn names(worktree: &Path) -> Result<Vec<(String, PathBuf)>, CommandError> {
+fn names(worktree: &Checkout) -> Result<Vec<(String, PathBuf)>, CommandError> {
     if !worktree.join(".gitmodules").is_file() {
         return Ok(Vec::new());
     }
@@ -182,7 +182,7 @@ fn is_safe(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::{Fixture, commit, git, read, write};
+    use crate::git::testing::{Fixture, at, commit, git, read, write};
     use crate::git::{Remove, Request, Worktree, create, refill, remove};
 
     const ALLOW: [&str; 2] = ["-c", "protocol.file.allow=always"];
@@ -275,7 +275,7 @@ mod tests {
         let lib = made.path.join("lib");
         git(&lib, &["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-q", "--allow-empty", "-m", "mine"]);
         let mine = git(&lib, &["rev-parse", "HEAD"]);
-        let own = git_dir(&lib).unwrap();
+        let own = git_dir(&at(&lib)).unwrap();
         fs::remove_file(lib.join(".git")).unwrap();
         let refilled = refill(&fixture.repo, &made.path).unwrap();
         assert_eq!(read(&lib, "readme.txt"), "hello\n");
@@ -284,7 +284,7 @@ mod tests {
         fs::create_dir(&lib).unwrap();
         let refilled = refill(&fixture.repo, &made.path).unwrap();
         assert!(refilled.not_copied[0].contains("lib is not filled: it was taken out"), "{refilled:?}");
-        assert!(Git::read(&own).args(["cat-file", "-e", &mine]).succeeds().unwrap());
+        assert!(Git::read(&at(&own)).args(["cat-file", "-e", &mine]).succeeds().unwrap());
         // An interrupted creation was never used, and is made again.
         git(&own, &["config", &format!("remote.{FROM}.url"), "x"]);
         assert_eq!(refill(&fixture.repo, &made.path).unwrap().not_copied, Vec::<String>::new());

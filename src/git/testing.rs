@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::Repository;
 use super::command::Git;
+use super::trust::{Checkout, Trust};
 
 /// Isolates a git call of a test from everything that the machine and its user have configured.
 pub fn seal(command: &mut Command) {
@@ -40,7 +41,7 @@ impl Fixture {
         for setting in [["user.name", "Tess Ter"], ["user.email", "tess@example.org"]] {
             git(&root, &[&["config"][..], &setting].concat());
         }
-        let repo = Repository::discover(&root).unwrap().unwrap();
+        let repo = Repository::discover(&root, &Trust::everything()).unwrap().unwrap();
         Fixture { folder, repo }
     }
 
@@ -68,8 +69,13 @@ impl Fixture {
     }
 }
 
+/// A folder in which everything that is configured is trusted.
+pub fn at(dir: impl Into<PathBuf>) -> Checkout {
+    Checkout::new(dir, &Trust::everything())
+}
+
 pub fn git(dir: &Path, args: &[&str]) -> String {
-    Git::write(dir).args(args).text().unwrap()
+    Git::write(&at(dir)).args(args).text().unwrap()
 }
 
 pub fn write(dir: &Path, path: &str, text: &str) {
@@ -91,7 +97,7 @@ pub fn commit(dir: &Path, path: &str, text: &str) -> String {
 
 /// Returns the text of a file in a commit or ref.
 pub fn show(dir: &Path, commit: &str, path: &str) -> String {
-    Git::read(dir)
+    Git::read(&at(dir))
         .args(["show", &format!("{commit}:{path}")])
         .run()
         .map(|bytes| String::from_utf8(bytes).unwrap())

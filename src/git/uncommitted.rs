@@ -9,15 +9,16 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::checkout::{git_dir, resolve_commit};
 use super::command::{CommandError, Git};
+use super::identity::{Identity, commit_with};
 use super::include::Copied;
 use super::index::stage;
 use super::nested::{bare_repositories, is_own_repository, unpublished_commits};
-use super::repository::{Identity, commit_with, resolve_commit};
 use super::status::{
-    Status, StatusEntry, Untracked, git_dir, operation_in_progress_in, status, status_with_ignored,
-    waits_for_its_commit,
+    Status, StatusEntry, Untracked, operation_in_progress_in, status, status_with_ignored, waits_for_its_commit,
 };
+use super::trust::Checkout;
 use crate::mission::hint::{Hint, Hinted};
 
 /// Maximum number of files that git may refuse to stage. More of them indicate a different problem, and the call fails.
@@ -64,12 +65,12 @@ pub struct Committed {
 }
 
 /// Returns the uncommitted changes of a worktree, with every untracked file.
-pub fn uncommitted(worktree: &Path) -> Result<Status, CommandError> {
+pub fn uncommitted(worktree: &Checkout) -> Result<Status, CommandError> {
     status(worktree, Untracked::Files)
 }
 
 /// Returns the uncommitted changes of a worktree for [`commit_uncommitted`], and the ignored files.
-pub fn uncommitted_and_ignored(worktree: &Path) -> Result<Status, CommandError> {
+pub fn uncommitted_and_ignored(worktree: &Checkout) -> Result<Status, CommandError> {
     status_with_ignored(worktree)
 }
 
@@ -82,7 +83,7 @@ pub fn uncommitted_and_ignored(worktree: &Path) -> Result<Status, CommandError> 
 /// A merge, cherry-pick or revert that lacks only its commit is committed too. Git then reports that nothing else
 /// remains, and its resolutions are stored nowhere else. `left` is a recent result of [`uncommitted_and_ignored`].
 pub fn commit_uncommitted(
-    worktree: &Path,
+    worktree: &Checkout,
     left: Status,
     message: &str,
     fallback: &Identity,
@@ -96,7 +97,7 @@ pub fn commit_uncommitted(
     if work.entries.is_empty() && operation.is_none() {
         return Ok(Committed { still_uncommitted: work.skipped, ..Committed::default() });
     }
-    let place = || worktree.to_owned();
+    let place = || worktree.to_path_buf();
     let mut committed = Committed::default();
     let mut files: HashSet<PathBuf> = HashSet::new();
     if let Some(operation) = operation {
@@ -178,7 +179,7 @@ struct ToCommit {
 }
 
 impl ToCommit {
-    fn of(worktree: &Path, status: Status, copies: &[Copied]) -> Result<Self, CommandError> {
+    fn of(worktree: &Checkout, status: Status, copies: &[Copied]) -> Result<Self, CommandError> {
         let is_copy = |path: &Path| copies.iter().any(|copy| Path::new(&copy.path) == path);
         let bare = bare_repositories(worktree, &status.entries);
         let (mut entries, mut skipped) = (Vec::new(), 0);
@@ -191,7 +192,7 @@ impl ToCommit {
                 _ if entry.untracked => !entry.is_repository() && !in_bare,
                 None => true,
                 Some(_) if entry.staged => true,
-                Some(submodule) => submodule.moved && !is_nowhere_else(&worktree.join(&entry.path))?,
+                Some(submodule) => submodule.moved && !is_nowhere_else(&worktree.at(&entry.path))?,
             };
             // A submodule that is committed at its new commit can still have uncommitted files of its own.
             skipped += usize::from(!is_own || entry.submodule.is_some_and(|submodule| submodule.dirty));
@@ -208,7 +209,7 @@ impl ToCommit {
 }
 
 /// Returns whether a submodule has commits that exist nowhere else and would be lost with the worktree.
-fn is_nowhere_else(submodule: &Path) -> Result<bool, CommandError> {
+fn is_nowhere_else(submodule: &Checkout) -> Result<bool, CommandError> {
     if !is_own_repository(submodule)? {
         return Ok(false);
     }
@@ -217,7 +218,7 @@ fn is_nowhere_else(submodule: &Path) -> Result<bool, CommandError> {
 }
 
 /// Returns whether the staged changes contain conflict markers.
-fn has_conflict_markers(worktree: &Path) -> Result<bool, CommandError> {
+fn has_conflict_markers(worktree: &Checkout) -> Result<bool, CommandError> {
     let check = ["diff", "--no-ext-diff", "--no-textconv", "--cached", "--check", "--ignore-submodules"];
     let output = Git::read(worktree).args(check).output()?;
     Ok(String::from_utf8_lossy(&output.stdout).contains("leftover conflict marker"))
@@ -225,7 +226,7 @@ fn has_conflict_markers(worktree: &Path) -> Result<bool, CommandError> {
 
 /// Commits as `git commit` would, with the message and the author that the operation has prepared.
 fn finish_operation(
-    worktree: &Path,
+    worktree: &Checkout,
     fallback: &Identity,
     own: Option<&Identity>,
 ) -> Result<Option<String>, CommandError> {
@@ -241,7 +242,7 @@ fn finish_operation(
 
 /// Stages the entries and returns those that git refuses, each with git's message. One unreadable file must not block
 /// the others.
-fn stage_accepted(worktree: &Path, entries: &[StatusEntry]) -> Result<Vec<(PathBuf, String)>, CommandError> {
+fn stage_accepted(worktree: &Checkout, entries: &[StatusEntry]) -> Result<Vec<(PathBuf, String)>, CommandError> {
     let Err(error) = stage(Git::write(worktree), entries) else { return Ok(Vec::new()) };
     let concerns_all_files = |stderr: &str| stderr.contains(".lock'") || stderr.contains("No space left");
     match &error {
@@ -264,7 +265,7 @@ fn stage_accepted(worktree: &Path, entries: &[StatusEntry]) -> Result<Vec<(PathB
 }
 
 fn commit_staged(
-    worktree: &Path,
+    worktree: &Checkout,
     message: &str,
     fallback: &Identity,
     own: Option<&Identity>,
@@ -290,7 +291,7 @@ fn commit_staged(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::testing::{Fixture, show};
+    use crate::git::testing::{Fixture, at, show};
     use std::fs;
 
     fn commit(fixture: &Fixture, copies: &[Copied]) -> Result<Option<String>, UncommittedError> {
@@ -300,8 +301,8 @@ mod tests {
     fn commit_all(fixture: &Fixture, copies: &[Copied]) -> Result<Committed, UncommittedError> {
         let fallback = Identity::fallback();
         commit_uncommitted(
-            fixture.root(),
-            uncommitted_and_ignored(fixture.root())?,
+            &at(fixture.root()),
+            uncommitted_and_ignored(&at(fixture.root()))?,
             "left by the worker",
             &fallback,
             None,
@@ -410,7 +411,7 @@ mod tests {
         fs::set_permissions(fixture.root().join("mode.sh"), executable).unwrap();
         let copies = [Copied { path: ".env".to_owned(), hash: String::new() }];
         let committed = commit_all(&fixture, &copies).unwrap();
-        let after = uncommitted_and_ignored(fixture.root()).unwrap();
+        let after = uncommitted_and_ignored(&at(fixture.root())).unwrap();
         let names: Vec<_> = after.entries.iter().map(|entry| entry.path.to_str().unwrap()).collect();
         assert_eq!((committed.status.as_ref(), names), (Some(&after), vec![".env", "inner/"]));
     }
@@ -419,7 +420,7 @@ mod tests {
     fn an_uncertain_status_is_not_returned() {
         let fixture = Fixture::new();
         fixture.write("new.txt", "1\n");
-        let before = uncommitted_and_ignored(fixture.root()).unwrap();
+        let before = uncommitted_and_ignored(&at(fixture.root())).unwrap();
         let commit = commit(&fixture, &[]).unwrap().unwrap();
         let entries = &before.entries;
         let known = || after(fixture.root(), before.clone(), &commit, entries).is_some();
@@ -447,7 +448,7 @@ mod tests {
         fixture.commit("readme.txt", "other\n");
         fixture.git(&["checkout", "-q", "main"]);
         fixture.commit("readme.txt", "main\n");
-        let merge = Git::write(fixture.root()).args(["merge", "-q", "other"]);
+        let merge = Git::write(&at(fixture.root())).args(["merge", "-q", "other"]);
         assert!(!merge.succeeds().unwrap());
         let error = commit(&fixture, &[]).unwrap_err();
         let UncommittedError::InProgress { operation, .. } = error else {

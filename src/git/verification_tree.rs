@@ -4,8 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::list::{list, patiently};
 use super::repository::Repository;
-use super::worktree::{WorktreeError, fill, list, make_private, patiently};
+use super::worktree::{WorktreeError, fill, make_private};
 
 /// Lock reason that keeps other processes from pruning the worktree.
 const REASON: &str = "orchestrator-boss: an integration is verified here";

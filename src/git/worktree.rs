@@ -1,129 +1,45 @@
-//! Worktrees: listing them, making them, and locking the ones that a worker lives in.
+//! Creates the worktrees of workers, and locks those in which a worker lives.
 //!
-//! Many are made at once. Only the registration is done under the repository's lock (it takes milliseconds, and git
-//! itself is not safe there); the files are checked out beside each other. A creation that fails is undone exactly:
-//! what was there before, a branch or an empty folder, stays. Removing is [`super::remove`]'s.
+//! Many are created in parallel. Only the registration is done under the repository's lock, because parallel calls of
+//! `git worktree add` fail; it takes milliseconds. The files are checked out in parallel. A failed creation is undone
+//! exactly: a branch or an empty folder that existed before stays. [`super::remove`] removes worktrees.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::check::{self, Place, Plan, Request};
+use super::checkout::{branch_commit, git_dir};
 use super::command::{CommandError, Git};
-use super::in_place::{PlaceError, put_in_place};
-use super::include::{self, Copied, IncludeError, Included};
-use super::reflog_only::own_git_dir;
-use super::repository::{Repository, RepositoryError, branch_commit};
-use super::status::git_dir;
-use super::{names, refs, submodules};
-use crate::mission::hint::{Hint, Hinted};
+use super::in_place::put_in_place;
+use super::include::{self, Copied, Included};
+use super::layout::{Listed, MADE_FILE, own_git_dir, zero_id};
+use super::list::{list, patiently};
+use super::repository::Repository;
+use super::{names, submodules};
+use check::{Place, Plan, Request};
+pub use error::WorktreeError;
 use record::Made;
 pub(super) use record::link;
 
+pub mod check;
+mod error;
 mod record;
 
-/// More at once only makes the disk busier (measured: two threads on two cores halve the time, more do not help).
+/// More parallel checkouts only make the disk busier: two threads on two cores halve the time, more do not help.
 const MOST_CHECKOUTS_AT_ONCE: usize = 4;
 
-/// In git's own folder of a worktree that we made: what we made, so that its removal can tell copies of ours that were
-/// changed. It goes with the worktree.
-pub(super) const MADE_FILE: &str = "orchestrator-boss.json";
-
-/// In the log of a branch that we made.
+/// Message in the reflog of a branch that this program made.
 const BRANCH_MESSAGE: &str = "branch: created for a worktree";
 
-/// Hides our own folder, with the worktrees in it.
+/// Has git ignore this program's folder, with the worktrees in it.
 const OWN_FOLDER_PATTERN: &str = ".orchestrator/";
 
-#[derive(Debug, thiserror::Error)]
-pub enum WorktreeError {
-    #[error(transparent)]
-    Git(#[from] CommandError),
-    #[error(transparent)]
-    Repository(#[from] RepositoryError),
-    #[error(transparent)]
-    Include(#[from] IncludeError),
-    #[error(transparent)]
-    Place(#[from] PlaceError),
-    #[error("cannot use {branch:?} as a branch name: git does not allow it")]
-    InvalidBranch { branch: String },
-    #[error("cannot create branch {branch}: git stores branches as paths, and branch {existing} is in its way")]
-    BranchInTheWay { branch: String, existing: String },
-    #[error("cannot use branch {branch}: it is already checked out in {}", path.display())]
-    BranchInUse { branch: String, path: PathBuf },
-    #[error("cannot start branch {branch} at {base}: it already exists, at {commit}")]
-    BranchExists { branch: String, commit: String, base: String },
-    #[error("cannot create branch {branch} at {base}: the remote {remote} has a branch of that name, at {commit}")]
-    RemoteHasBranch { branch: String, remote: String, commit: String, base: String },
-    #[error("cannot use {branch:?} as a branch name: it is the full name of {what}")]
-    NotABranch { branch: String, what: &'static str, instead: Vec<Hint> },
-    #[error("cannot use {path:?} as the place of a worktree: {why}")]
-    InvalidPath { path: PathBuf, why: &'static str },
-    #[error(
-        "cannot create a worktree at {}: it is neither inside {} nor beside it",
-        path.display(),
-        root.display()
-    )]
-    PathOutside { path: PathBuf, root: PathBuf },
-    #[error("cannot create a worktree at {}: it lies inside the worktree {}", path.display(), worktree.display())]
-    PathInWorktree { path: PathBuf, worktree: PathBuf },
-    #[error("cannot create a worktree at {}: the path is not free", path.display())]
-    PathTaken { path: PathBuf },
-    #[error("cannot create a worktree at {}: git still records one there whose folder is gone", path.display())]
-    PathRegistered { path: PathBuf },
-    #[error("cannot remove the verification worktree {}", path.display())]
-    RemoveVerificationTree { path: PathBuf, source: io::Error },
-    #[error("cannot create the folder {} for worktrees", path.display())]
-    MakeFolder { path: PathBuf, source: io::Error },
-    #[error("cannot write {}", path.display())]
-    Remember { path: PathBuf, source: io::Error },
-    #[error("cannot read {}", path.display())]
-    ReadPath { path: PathBuf, source: io::Error },
-    #[error("cannot find a worktree at {}: it is not among the worktrees here ({})", path.display(), known.join(", "))]
-    NotAWorktree { path: PathBuf, known: Vec<String> },
-    #[error("cannot undo the failed creation of the worktree {} ({cause})", path.display())]
-    Undo { path: PathBuf, cause: Box<WorktreeError>, source: Box<WorktreeError> },
-}
-
-impl Hinted for WorktreeError {
-    fn hints(&self) -> Vec<Hint> {
-        let another_name = || Hint::to("choose another name");
-        let another_path = || Hint::to("choose another path");
-        let no_base = || Hint::to("leave out `base` to continue it");
-        match self {
-            Self::Git(error) => error.hints(),
-            Self::Repository(error) => error.hints(),
-            Self::Include(error) => error.hints(),
-            Self::Place(error) => error.hints(),
-            Self::InvalidBranch { .. } => vec![Hint::to("use letters, digits, `-`, `_`, `.` and `/`")],
-            Self::BranchInTheWay { .. } => vec![another_name()],
-            Self::BranchInUse { path, .. } => vec![another_name(), Hint::RemoveWorktree(path.display().to_string())],
-            Self::BranchExists { .. } | Self::RemoteHasBranch { .. } => vec![no_base(), another_name()],
-            Self::NotABranch { instead, .. } => instead.clone(),
-            Self::PathOutside { .. } => vec![another_path(), Hint::Set("worktree_roots")],
-            Self::PathTaken { .. } => vec![another_path()],
-            Self::PathRegistered { path } => vec![Hint::RemoveWorktree(path.display().to_string())],
-            Self::MakeFolder { .. } => vec![Hint::Set("worktrees_dir")],
-            Self::Undo { cause, source, .. } => [cause.hints(), source.hints()].concat(),
-            Self::InvalidPath { .. }
-            | Self::PathInWorktree { .. }
-            | Self::RemoveVerificationTree { .. }
-            | Self::Remember { .. }
-            | Self::ReadPath { .. }
-            | Self::NotAWorktree { .. } => Vec::new(),
-        }
-    }
-}
-
-/// A worktree that we made.
+/// A worktree that this program made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worktree {
     pub path: PathBuf,
@@ -139,55 +55,14 @@ pub struct Worktree {
     pub not_copied: Vec<String>,
 }
 
-/// A worktree that git knows, the main one first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listed {
-    pub path: PathBuf,
-    /// `None` for a bare repository and before the first commit.
-    pub head: Option<String>,
-    /// `None` when HEAD is detached.
-    pub branch: Option<String>,
-    pub bare: bool,
-    /// The reason given when it was locked, maybe empty.
-    pub locked: Option<String>,
-    /// Its folder is gone.
-    pub missing: bool,
-}
-
-/// All worktrees of a repository, the main one (or the bare repository) first.
-pub fn list(repo: &Repository) -> Result<Vec<Listed>, CommandError> {
-    refs::worktrees(repo).map_or_else(|| ask_list(repo), Ok)
-}
-
-/// The same, by the git program.
-pub(super) fn ask_list(repo: &Repository) -> Result<Vec<Listed>, CommandError> {
-    let records = patiently(|| repo.read().args(["worktree", "list", "--porcelain", "-z"]).run())?;
-    Ok(parse_list(&records))
-}
-
-/// Runs a command again while a worktree of the repository is half created. Git then fails with `failed to read
-/// …/commondir: Success` (seen with git 2.47). This program's own creations hold the lock, but a user's git does not,
-/// nor does a creation whose server was killed.
-pub(super) fn patiently<T>(command: impl Fn() -> Result<T, CommandError>) -> Result<T, CommandError> {
-    const PAUSE: Duration = Duration::from_millis(20);
-    const TRIES: usize = 100;
-    for _ in 0..TRIES {
-        match command() {
-            Err(CommandError::Failed { stderr, .. }) if stderr.contains("commondir") => thread::sleep(PAUSE),
-            result => return result,
-        }
-    }
-    command()
-}
-
 /// Creates a worktree and fills it. With `lock_reason`, it is locked against pruning and removal from the first moment.
 pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -> Result<Worktree, WorktreeError> {
     let plan = check::check(repo, request)?;
-    hide(repo, &plan.place)?;
-    let begun = register(repo, &plan, lock_reason)?;
-    let filled = set_upstream(repo, &plan).and_then(|()| fill(repo, &begun.path)).and_then(|included| {
+    ignore(repo, &plan.place)?;
+    let creation = register(repo, &plan, lock_reason)?;
+    let filled = set_upstream(repo, &plan).and_then(|()| fill(repo, &creation.path)).and_then(|included| {
         let made = Worktree {
-            path: begun.path.clone(),
+            path: creation.path.clone(),
             branch: plan.branch.clone(),
             base_commit: plan.base_commit.clone(),
             created_branch: plan.new_branch,
@@ -195,12 +70,12 @@ pub fn create(repo: &Repository, request: &Request, lock_reason: Option<&str>) -
             copies: included.copied,
             not_copied: included.skipped,
         };
-        remember(&made)?;
+        remember(repo, &made)?;
         Ok(made)
     });
     filled.or_else(|cause| {
         let _lock = repo.lock()?;
-        Err(undo(repo, &plan, &begun, cause))
+        Err(undo(repo, &plan, &creation, cause))
     })
 }
 
@@ -211,15 +86,15 @@ fn set_upstream(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
     Ok(names::track(repo, &plan.branch, &remote.full_name)?)
 }
 
-pub(super) fn remember(made: &Worktree) -> Result<(), WorktreeError> {
-    let path = git_dir(&made.path)?.join(MADE_FILE);
+pub(super) fn remember(repo: &Repository, made: &Worktree) -> Result<(), WorktreeError> {
+    let path = git_dir(&repo.at(&made.path))?.join(MADE_FILE);
     let text = serde_json::to_vec(made).expect("paths, names and ids are JSON");
     fs::write(&path, text).map_err(|source| WorktreeError::Remember { path, source })
 }
 
 /// Returns the record of a worktree that this program created; `None` for any other worktree.
 pub fn made_by_us(repo: &Repository, worktree: &Path) -> Option<Worktree> {
-    let record = fs::read(own_git_dir(repo, worktree)?.join(MADE_FILE)).ok()?;
+    let record = fs::read(own_git_dir(&repo.common_dir, worktree)?.join(MADE_FILE)).ok()?;
     serde_json::from_slice(&record).ok()
 }
 
@@ -233,7 +108,7 @@ pub fn leads_nowhere(worktree: &Path) -> bool {
 /// Returns whether the repository has a record of a worktree at this path. The record may date from before a move of
 /// the repository.
 pub fn has_record(repo: &Repository, worktree: &Path) -> bool {
-    own_git_dir(repo, worktree).is_some()
+    own_git_dir(&repo.common_dir, worktree).is_some()
 }
 
 /// Finishes an interrupted creation in which git already had the worktree, but not all of its files. If all files are
@@ -241,11 +116,11 @@ pub fn has_record(repo: &Repository, worktree: &Path) -> bool {
 /// criterion.
 pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError> {
     let found = find(repo, path)?;
-    if let Some(record) = own_git_dir(repo, &found.path) {
+    if let Some(record) = own_git_dir(&repo.common_dir, &found.path) {
         record::link(&found.path, &record)
             .map_err(|source| WorktreeError::Remember { path: found.path.join(".git"), source })?;
     }
-    let included = match git_dir(&found.path)?.join("index").exists() {
+    let included = match git_dir(&repo.at(&found.path))?.join("index").exists() {
         true => {
             put_in_place(repo, &found.path)?;
             come_along(repo, &found.path)?
@@ -261,15 +136,15 @@ pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError>
         copies: included.copied,
         not_copied: included.skipped,
     };
-    remember(&made)?;
+    remember(repo, &made)?;
     Ok(made)
 }
 
-/// Keeps a worktree from being removed or pruned, by us or by anybody else's git, until [`unlock`].
+/// Keeps a worktree from being removed or pruned, by this program or by another git, until [`unlock`].
 pub fn lock(repo: &Repository, path: &Path, reason: &str) -> Result<(), WorktreeError> {
     let _lock = repo.lock()?;
     let found = find(repo, path)?;
-    // Somebody else's lock keeps it as well.
+    // A lock of another program keeps it as well.
     if found.locked.is_some() {
         return Ok(());
     }
@@ -290,7 +165,7 @@ pub fn forget(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
     Ok(())
 }
 
-/// Takes back [`lock`]. Unlocking twice is harmless.
+/// Removes the lock of [`lock`]. A worktree without one is left alone.
 pub fn unlock(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
     let _lock = repo.lock()?;
     let found = find(repo, path)?;
@@ -301,7 +176,7 @@ pub fn unlock(repo: &Repository, path: &Path) -> Result<(), WorktreeError> {
     Ok(())
 }
 
-/// The worktree at `path`, which may be relative to the repository's root or lead through symbolic links.
+/// Returns the worktree at `path`, which may be relative to the repository's root or lead through symbolic links.
 pub(super) fn find(repo: &Repository, path: &Path) -> Result<Listed, WorktreeError> {
     let wanted = check::resolve(repo, path)?;
     let worktrees = list(repo)?;
@@ -311,8 +186,8 @@ pub(super) fn find(repo: &Repository, path: &Path) -> Result<Listed, WorktreeErr
     found.cloned().ok_or_else(|| WorktreeError::NotAWorktree { path: wanted.clone(), known: known().collect() })
 }
 
-/// Keeps a worktree that lies inside the main one from showing up there as untracked files.
-fn hide(repo: &Repository, place: &Place) -> Result<(), WorktreeError> {
+/// Has git ignore a worktree inside the main one, so that it does not show up there as untracked files.
+fn ignore(repo: &Repository, place: &Place) -> Result<(), WorktreeError> {
     let Some(main) = &repo.main_worktree else {
         return Ok(());
     };
@@ -333,7 +208,7 @@ fn hide(repo: &Repository, place: &Place) -> Result<(), WorktreeError> {
     Ok(())
 }
 
-/// A gitignore pattern for exactly one folder.
+/// Returns a gitignore pattern for exactly one folder.
 fn anchored_pattern(folder: &str) -> String {
     let mut pattern = String::from("/");
     for character in folder.chars() {
@@ -346,8 +221,8 @@ fn anchored_pattern(folder: &str) -> String {
     pattern
 }
 
-/// The state before a creation began, so that exactly the creation can be undone.
-struct Begun {
+/// The state before a creation, so that exactly the creation can be undone.
+struct Creation {
     path: PathBuf,
     path_existed: bool,
     /// True if this creation registered the worktree with git. A worktree that another process registered is not
@@ -358,7 +233,7 @@ struct Begun {
 }
 
 /// Creates the branch and git's record of the worktree, under the lock against parallel creations.
-fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result<Begun, WorktreeError> {
+fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result<Creation, WorktreeError> {
     let _lock = repo.lock()?;
     let path = match &plan.place {
         Place::Given(path) => path.clone(),
@@ -374,23 +249,23 @@ fn register(repo: &Repository, plan: &Plan, lock_reason: Option<&str>) -> Result
         None => Ok(()),
     };
     make_folder()?;
-    let mut begun = Begun { path_existed, first_new_folder, registered: false, path };
+    let mut creation = Creation { path_existed, first_new_folder, registered: false, path };
     let branch = record::Branch { name: &plan.branch, commit: &plan.base_commit, message: BRANCH_MESSAGE };
     let usual = record::Usual::of(repo).filter(|_| plan.new_branch);
-    let made = usual.map_or(Made::Nothing, |usual| usual.make(&begun.path, &branch, lock_reason));
+    let made = usual.map_or(Made::Nothing, |usual| usual.make(&creation.path, &branch, lock_reason));
     if plan.new_branch && made == Made::Nothing {
-        restore_folders(&begun);
+        restore_folders(&creation);
         create_branch(repo, plan)?;
-        // Git would make it readable by everybody.
+        // Git would make it readable by all users.
         make_folder()?;
     }
-    let added = if made == Made::Both { Ok(()) } else { add(repo, plan, &begun.path, lock_reason) };
+    let added = if made == Made::Both { Ok(()) } else { add(repo, plan, &creation.path, lock_reason) };
     match added {
         Ok(()) => {
-            begun.registered = true;
-            Ok(begun)
+            creation.registered = true;
+            Ok(creation)
         }
-        Err(cause) => Err(undo(repo, plan, &begun, cause.into())),
+        Err(cause) => Err(undo(repo, plan, &creation, cause.into())),
     }
 }
 
@@ -404,7 +279,7 @@ fn create_branch(repo: &Repository, plan: &Plan) -> Result<(), WorktreeError> {
         .args([&plan.base_commit, &zero_id(&plan.base_commit)])
         .run();
     let Err(error) = made else { return Ok(()) };
-    match branch_commit(repo.root(), &plan.branch)? {
+    match branch_commit(&repo.checkout(), &plan.branch)? {
         Some(commit) => {
             Err(WorktreeError::BranchExists { branch: plan.branch.clone(), commit, base: plan.base_commit.clone() })
         }
@@ -425,7 +300,7 @@ fn add(repo: &Repository, plan: &Plan, path: &Path, lock_reason: Option<&str>) -
 pub(super) fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {
     let _turn = CheckoutTurn::wait();
     put_in_place(repo, path)?;
-    Git::write(path).args(["reset", "--hard", "--quiet", "--no-recurse-submodules"]).run()?;
+    Git::write(&repo.at(path)).args(["reset", "--hard", "--quiet", "--no-recurse-submodules"]).run()?;
     come_along(repo, path)
 }
 
@@ -438,23 +313,23 @@ fn come_along(repo: &Repository, path: &Path) -> Result<Included, WorktreeError>
 }
 
 /// Undoes a failed creation. The caller holds the lock.
-fn undo(repo: &Repository, plan: &Plan, begun: &Begun, cause: WorktreeError) -> WorktreeError {
-    match try_undo(repo, plan, begun) {
+fn undo(repo: &Repository, plan: &Plan, creation: &Creation, cause: WorktreeError) -> WorktreeError {
+    match try_undo(repo, plan, creation) {
         Ok(()) => cause,
         Err(source) => {
-            WorktreeError::Undo { path: begun.path.clone(), cause: Box::new(cause), source: Box::new(source) }
+            WorktreeError::Undo { path: creation.path.clone(), cause: Box::new(cause), source: Box::new(source) }
         }
     }
 }
 
-fn try_undo(repo: &Repository, plan: &Plan, begun: &Begun) -> Result<(), WorktreeError> {
-    if begun.registered {
+fn try_undo(repo: &Repository, plan: &Plan, creation: &Creation) -> Result<(), WorktreeError> {
+    if creation.registered {
         // Forced twice because it may be locked, by us.
-        repo.write().args(["worktree", "remove", "--force", "--force", "--"]).arg(&begun.path).run()?;
+        repo.write().args(["worktree", "remove", "--force", "--force", "--"]).arg(&creation.path).run()?;
     }
-    restore_folders(begun);
+    restore_folders(creation);
     if plan.new_branch {
-        // Only where it still stands where we put it.
+        // Only while it is still at the commit at which it was created.
         repo.write()
             .args(["update-ref", "-d"])
             .arg(format!("refs/heads/{}", plan.branch))
@@ -477,14 +352,14 @@ pub fn remove_empty_folder(repo: &Repository, folder: &Path) -> Result<(), Workt
     Ok(())
 }
 
-/// Removes only folders that are empty and that we made; one that somebody else has begun to use stays.
-fn restore_folders(begun: &Begun) {
-    if begun.path_existed {
-        let _ = fs::create_dir(&begun.path);
+/// Removes only folders that are empty and that we made; one that somebody else has creation to use stays.
+fn restore_folders(creation: &Creation) {
+    if creation.path_existed {
+        let _ = fs::create_dir(&creation.path);
         return;
     }
-    for folder in begun.path.ancestors() {
-        if !folder.starts_with(&begun.first_new_folder) || fs::remove_dir(folder).is_err() && folder.exists() {
+    for folder in creation.path.ancestors() {
+        if !folder.starts_with(&creation.first_new_folder) || fs::remove_dir(folder).is_err() && folder.exists() {
             break;
         }
     }
@@ -494,12 +369,7 @@ fn first_missing(path: &Path) -> &Path {
     path.ancestors().take_while(|folder| !folder.exists()).last().unwrap_or(path)
 }
 
-/// The id that stands for "no object", in the length of the repository's ids.
-pub(super) fn zero_id(like: &str) -> String {
-    "0".repeat(like.len())
-}
-
-/// One of the few checkouts that run at the same time in this process.
+/// A slot for one of the few checkouts that run in parallel in this process.
 struct CheckoutTurn;
 
 static CHECKOUTS: Mutex<usize> = Mutex::new(0);
@@ -521,36 +391,6 @@ impl Drop for CheckoutTurn {
         *CHECKOUTS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         CHECKOUT_ENDED.notify_one();
     }
-}
-
-/// Attributes end with NUL, worktrees with one NUL more.
-fn parse_list(records: &[u8]) -> Vec<Listed> {
-    let mut worktrees = Vec::new();
-    for record in records.split(|byte| *byte == 0) {
-        let (name, value) = match record.iter().position(|byte| *byte == b' ') {
-            Some(space) => (&record[..space], &record[space + 1..]),
-            None => (record, &[][..]),
-        };
-        if name == b"worktree" {
-            worktrees.push(Listed { path: PathBuf::from(OsStr::from_bytes(value)), ..Listed::default() });
-        }
-        let Some(current) = worktrees.last_mut() else {
-            continue;
-        };
-        let text = || String::from_utf8_lossy(value).into_owned();
-        match name {
-            b"HEAD" => current.head = Some(text()).filter(|id| *id != zero_id(id)),
-            b"branch" => current.branch = text().strip_prefix("refs/heads/").map(str::to_owned),
-            b"bare" => current.bare = true,
-            b"locked" => current.locked = Some(text()),
-            _ => {}
-        }
-    }
-    for worktree in &mut worktrees {
-        // Git's own `prunable` mark is not given for a locked worktree.
-        worktree.missing = !worktree.path.exists();
-    }
-    worktrees
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub(super) async fn check_all(
 /// integration branch.
 fn is_elsewhere(context: &Context, checked: &[Checked]) -> bool {
     let is_outside = |draft: &Draft| match &draft.place {
-        DraftPlace::Directory(path) => Repository::discover(path).ok().flatten() != context.repository,
+        DraftPlace::Directory(path) => Repository::discover(path, &context.trust).ok().flatten() != context.repository,
         DraftPlace::Worktree { .. } => false,
     };
     let mut drafts = checked.iter().flatten().peekable();
@@ -225,7 +225,7 @@ impl Checks<'_> {
             (Some(start), _) => Ok(start.commit),
             (None, base) => {
                 let base = base.as_deref().unwrap_or_default();
-                Ok(git::names::commit(self.context.repository()?, self.context.tree(), base)?)
+                Ok(git::names::commit(self.context.repository()?, &self.context.checkout(), base)?)
             }
         }
     }

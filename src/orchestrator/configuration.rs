@@ -8,63 +8,57 @@ use std::path::{Path, PathBuf};
 use super::context::Context;
 use super::error::OrchestratorError;
 use crate::files::{self, FileError};
-use crate::git::{self, Configuration, Repository};
+use crate::git::{Configuration, Repository, RepositoryError, Trust};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
 /// Maximum number of changes that a refusal names.
 const NAMED: usize = 12;
 
-const FILE: &str = "git-configuration.json";
+/// Opens the repository that a state directory belongs to. Git calls there use the configuration from before the first
+/// worker.
+pub fn own_repository(root: &Path, state_root: &Path) -> std::result::Result<Option<Repository>, RepositoryError> {
+    let found = Repository::discover(root, &Trust::nothing())?;
+    Ok(found.map(|it| own(it, state_root)))
+}
+
+/// Returns the same repository, trusted as far as the records in its state directory say.
+pub(super) fn own(repository: Repository, state_root: &Path) -> Repository {
+    let trust = Trust::recorded(state_root, Some(&repository.common_dir));
+    repository.trusting(trust)
+}
 
 fn path(context: &Context, repository: &Repository) -> PathBuf {
-    match context.repository.as_ref() == Some(repository) {
-        true => context.state_root.join(FILE),
-        false => context.state_root.join(git::configuration::record_name(&repository.common_dir)),
-    }
+    context.trust.record(&repository.common_dir).expect("a server trusts the records in its state directory")
 }
 
-/// Makes git use the configuration that the repository of this state directory had before the workers, for a command
-/// that inspects their results.
-pub fn keep_git_to_what_is_remembered(state_root: &Path, repository: &Repository) -> Result<()> {
-    if let Some(kept) = files::read_json(&state_root.join(FILE))? {
-        git::configuration::keep_to(repository, kept);
-    }
-    Ok(())
-}
-
-/// Returns the configuration that a repository had before its first worker, and records it if necessary. From now on,
-/// git calls of this process use it.
-pub(super) fn remember(context: &Context, repository: &Repository) -> Result<Configuration> {
+/// Returns the configuration that a repository had before its first worker, and records it if necessary. From then on,
+/// git calls use it.
+fn remember(context: &Context, repository: &Repository) -> Result<Configuration> {
     let path = path(context, repository);
-    let kept = match files::read_json(&path)? {
-        Some(kept) => kept,
-        None => {
-            let now = Configuration::of(repository)?;
-            match files::create_json_once(&path, &now) {
-                Ok(()) => now,
-                // Another server has recorded it first.
-                Err(FileError::Exists { .. }) => files::read_json(&path)?.unwrap_or(now),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    };
-    git::configuration::keep_to(repository, kept.clone());
-    Ok(kept)
-}
-
-/// Does the same as [`remember`] for the repository of this state directory.
-pub(super) fn remember_ours(context: &Context) -> Result<Configuration> {
-    remember(context, context.repository()?)
-}
-
-/// Applies the recorded configuration when a server starts. Its first git call may be for a boss that only reads.
-pub(super) fn keep_to_what_is_remembered(context: &Context) {
-    git::configuration::keep_to_records_in(&context.state_root);
-    let known = context.repository.as_ref().is_some_and(|repository| path(context, repository).exists());
-    if known && let Err(error) = remember_ours(context) {
-        tracing::warn!(%error, "could not read what git was configured to before the first worker");
+    if let Some(recorded) = files::read_json(&path)? {
+        return Ok(recorded);
     }
+    let now = Configuration::of(repository)?;
+    match files::create_json_once(&path, &now) {
+        Ok(()) => Ok(now),
+        // Another server has recorded it first.
+        Err(FileError::Exists { .. }) => Ok(files::read_json(&path)?.unwrap_or(now)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Records the configuration of the repository of this state directory, before its first worker.
+pub(super) fn remember_ours(context: &Context) -> Result<()> {
+    remember(context, context.repository()?).map(drop)
+}
+
+/// Returns a repository for a supervisor, which trusts what was configured there before the first worker and nothing
+/// else.
+pub(super) fn for_supervisor(context: &Context, repository: Repository) -> Result<Repository> {
+    let before = remember(context, &repository)?;
+    let trust = Trust::only(&repository.common_dir, before);
+    Ok(repository.trusting(trust))
 }
 
 /// Refuses to integrate while the configuration differs from that before the first worker.

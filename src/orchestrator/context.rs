@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::configuration;
 use super::error::OrchestratorError;
 use super::merged::MergedCache;
 use super::place::{refuse_moved, state_root};
@@ -18,7 +19,7 @@ use super::worktree_places::{self, Around};
 use crate::attempt::state_dir;
 use crate::backend::Backends;
 use crate::config::Settings;
-use crate::git::{self, Fingerprint, Repository};
+use crate::git::{self, Checkout, Fingerprint, Repository, Trust};
 use crate::mission::admission::{Floors, Limits};
 use crate::mission::budget::Budget;
 use crate::mission::id::{BackendName, BossId, ServerId};
@@ -55,6 +56,8 @@ pub struct Context {
     /// takes over.
     pub is_one_shot: bool,
     pub repository: Option<Repository>,
+    /// Which configuration git calls may use, in this repository and in others.
+    pub(super) trust: Trust,
     /// The root of the working tree that contains `directory`. `None` outside any.
     tree: Option<PathBuf>,
     pub state_root: PathBuf,
@@ -79,11 +82,13 @@ impl Context {
     pub(super) fn new(startup: Startup, backends: Backends, is_one_shot: bool) -> Result<Self> {
         let Startup { settings, directory, boss, program } = startup;
         let directory = directory.canonicalize().unwrap_or(directory);
-        let repository = Repository::discover(&directory)?;
+        let repository = Repository::discover(&directory, &Trust::nothing())?;
         let tree = repository.as_ref().and_then(|_| git::working_tree(&directory));
         let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
         require_text(&directory)?;
         require_text(&state_root)?;
+        let repository = repository.map(|it| configuration::own(it, &state_root));
+        let trust = repository.as_ref().map_or_else(|| Trust::recorded(&state_root, None), |it| it.trust.clone());
         let server = ServerId::from(format!("s-{}", Uuid::new_v4().simple()));
         let anonymous = boss.is_none() && !is_one_shot;
         let boss = boss.unwrap_or_else(|| match is_one_shot {
@@ -103,6 +108,7 @@ impl Context {
             is_one_shot,
             repository,
             tree,
+            trust,
             state_root,
             limits,
             depth,
@@ -124,6 +130,11 @@ impl Context {
     pub(super) fn tree(&self) -> &Path {
         let root = self.repository.as_ref().map(Repository::root);
         self.tree.as_deref().or(root).unwrap_or(&self.directory)
+    }
+
+    /// Returns the same working tree for calls of git.
+    pub(super) fn checkout(&self) -> Checkout {
+        Checkout::new(self.tree(), &self.trust)
     }
 
     fn around<'a>(&'a self, repository: &'a Repository) -> Around<'a> {

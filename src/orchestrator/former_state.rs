@@ -4,7 +4,7 @@
 use super::context::Context;
 use super::error::OrchestratorError;
 use crate::attempt::state_dir::StateDir;
-use crate::git::{self, Git, Repository};
+use crate::git::{self, Repository};
 use crate::mission::id::WorkerId;
 use crate::store::former_format::{self, Remains};
 
@@ -18,7 +18,7 @@ pub(super) fn set_aside(context: &Context, dir: &StateDir) -> Result<(), Orchest
 /// Returns the branches, worktrees and salvage refs that carry the id of a worker. What git cannot list is left out.
 fn remains(repository: &Repository) -> Remains {
     let refs = |below: &str| {
-        let listed = Git::read(repository.root()).args(["for-each-ref", "--format=%(refname)", below]).text();
+        let listed = repository.read().args(["for-each-ref", "--format=%(refname)", below]).text();
         let short = |name: &str| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned();
         listed.unwrap_or_default().lines().map(short).collect::<Vec<String>>()
     };

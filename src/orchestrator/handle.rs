@@ -15,7 +15,7 @@ use super::blocking::blocking;
 use super::context::{Context, Startup};
 use super::error::OrchestratorError;
 use super::mailbox::Ask;
-use super::{configuration, integrate, probe, worktrees};
+use super::{integrate, probe, worktrees};
 use crate::attempt::state_dir;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::backend::Backends;
@@ -88,7 +88,6 @@ impl Orchestrator {
 
     fn start_in(context: Context) -> Result<Self> {
         let context = Arc::new(context);
-        configuration::keep_to_what_is_remembered(&context);
         let mailbox = actor::start(Arc::clone(&context))?;
         Ok(Self { actor: ActorHandle::new(context, mailbox) })
     }

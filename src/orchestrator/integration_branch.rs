@@ -5,7 +5,7 @@
 use super::answers::Base;
 use super::context::Context;
 use super::error::OrchestratorError;
-use crate::git::{self, Repository, RepositoryError, names};
+use crate::git::{self, Checkout, Repository, RepositoryError, names};
 use crate::mission::registry::Worker;
 
 /// Returns the branch that a worker's work starts from and is merged into: the one that is set, or else the worker's
@@ -32,7 +32,7 @@ fn branch_of(context: &Context, recorded: Option<String>) -> Result<Base, Orches
     if let Some(branch) = &context.settings.integration_branch {
         return Ok(set_by_user(repository, names::branch_name(branch))?);
     }
-    let tree = context.tree();
+    let tree = &context.checkout();
     let here = git::checked_out(tree)?;
     let Some(branch) = recorded else { return Ok(first(repository, tree, here)?) };
     let commit = git::integrate::local_tip(repository, &branch)
@@ -55,8 +55,8 @@ fn set_by_user(repository: &Repository, branch: &str) -> Result<Base, Repository
     }
 }
 
-fn first(repository: &Repository, tree: &std::path::Path, here: Option<String>) -> Result<Base, RepositoryError> {
-    let branch = here.ok_or_else(|| RepositoryError::Detached { root: tree.to_owned() })?;
+fn first(repository: &Repository, tree: &Checkout, here: Option<String>) -> Result<Base, RepositoryError> {
+    let branch = here.ok_or_else(|| RepositoryError::Detached { root: tree.to_path_buf() })?;
     let commit = repository.commit_checked_out(tree, &branch)?;
     Ok(Base { branch, commit, note: None })
 }
@@ -72,7 +72,7 @@ pub(super) fn checked_out(context: &Context) -> Result<String, OrchestratorError
     if let Some(branch) = &context.settings.integration_branch {
         return Ok(names::branch_name(branch).to_owned());
     }
-    let tree = context.tree();
+    let tree = &context.checkout();
     let here = git::checked_out(tree)?;
-    here.ok_or_else(|| RepositoryError::Detached { root: tree.to_owned() }.into())
+    here.ok_or_else(|| RepositoryError::Detached { root: tree.to_path_buf() }.into())
 }

@@ -9,7 +9,7 @@ use super::answers::WorkerView;
 use crate::git::merged::{self, MergeQuery, Merged};
 use crate::git::origins::EarlierIntegration;
 use crate::git::radar::{RefStamp, stamp};
-use crate::git::{self, Repository};
+use crate::git::{self, Repository, Trust};
 use crate::mission::id::WorkerId;
 use crate::mission::registry::{Integrated, Worker};
 use crate::mission::spec::Place;
@@ -55,8 +55,9 @@ impl MergedCache {
         for (at, (worker, _)) in workers.iter().enumerate().filter(|(_, (worker, _))| may_be_merged(worker)) {
             asked.entry(place(worker)).or_default().push(at);
         }
+        let trust = repository.map_or_else(Trust::nothing, |it| it.trust.clone());
         for (place, places) in asked {
-            let found = place.as_deref().and_then(|place| Repository::discover(place).ok().flatten());
+            let found = place.as_deref().and_then(|place| Repository::discover(place, &trust).ok().flatten());
             let is_ours = place.is_none() || found.as_ref() == repository;
             let Some(repository) = (if is_ours { repository } else { found.as_ref() }) else {
                 places.iter().for_each(|at| answers[*at] = Merged::Unknown);

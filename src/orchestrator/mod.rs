@@ -53,7 +53,7 @@ mod worktrees;
 mod written;
 
 pub use answers::*;
-pub use configuration::keep_git_to_what_is_remembered;
+pub use configuration::own_repository;
 pub use context::Startup;
 pub use error::OrchestratorError;
 pub use handle::{DeliveryGuard, Orchestrator, WaitRequest};

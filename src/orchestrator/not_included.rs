@@ -11,7 +11,7 @@ use crate::attempt::facts;
 use crate::attempt::state_dir::StateDir;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::files;
-use crate::git::{self, Repository};
+use crate::git::{self, Repository, Trust};
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::NotOnBranch;
 use crate::mission::registry::Worker;
@@ -27,7 +27,7 @@ pub(super) fn of_sources(
         Some(id) => {
             let worker = workers.iter().find(|worker| worker.id == *id);
             let folder = StateDir::open(&context.state_root).map(|dir| dir.worker(id)).ok();
-            worker.zip(folder).map(|(worker, folder)| of_worker(&folder, worker)).unwrap_or_default()
+            worker.zip(folder).map(|(worker, folder)| of_worker(&context.trust, &folder, worker)).unwrap_or_default()
         }
         None => of_branch(repository, &source.branch),
     };
@@ -37,12 +37,14 @@ pub(super) fn of_sources(
 
 /// Returns the parts of a settled worker. If its worktree is gone, they are those that its outcome named, which may be
 /// at the salvage ref.
-pub(super) fn of_worker(folder: &WorkerDir, worker: &Worker) -> Vec<NotOnBranch> {
+pub(super) fn of_worker(trust: &Trust, folder: &WorkerDir, worker: &Worker) -> Vec<NotOnBranch> {
     let recorded = worker.last().map(|last| last.changes.not_on_branch.clone()).unwrap_or_default();
     let attempt = folder.attempt(worker.attempt);
     let assignment = files::read_json::<Assignment>(&attempt.assignment()).ok().flatten();
     match assignment.filter(|assignment| assignment.directory.join(".git").symlink_metadata().is_ok()) {
-        Some(assignment) => {
+        Some(mut assignment) => {
+            // A worker can write that file too.
+            assignment.repository = assignment.repository.map(|it| it.trusting(trust.clone()));
             let before = facts::before(&assignment, &attempt);
             let settled_at = worker.last().map_or(SystemTime::UNIX_EPOCH, |last| last.settled_at.into());
             facts::not_on_branch_now(&assignment, before.as_ref(), settled_at, &recorded)

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::answers::{Collision, RaceView, RacerView, WorkerView};
 use super::budget::so_far;
-use super::configuration::keep_git_to_what_is_remembered;
+use super::configuration;
 use super::error::OrchestratorError;
 use super::integration_branch;
 use super::merged::MergedCache;
@@ -21,7 +21,7 @@ use crate::attempt::state_dir;
 use crate::attempt::status::LiveStatus;
 use crate::attempt::worker_dir::WorkerDir;
 use crate::files::{self, lease};
-use crate::git::{self, Repository};
+use crate::git::{Repository, Trust};
 use crate::mission::budget::Spent;
 use crate::mission::id::{BossId, ServerId, WorkerId};
 use crate::mission::registry::{Registry, Worker};
@@ -86,10 +86,15 @@ impl Observer {
     /// Opens a state directory. `None` if it has never held state. `set_branch` is the integration branch that the
     /// settings name.
     pub fn open(state_root: &Path, set_branch: Option<&str>) -> Result<Option<Self>> {
-        git::configuration::keep_to_records_in(state_root);
         let set_branch = set_branch.map(str::to_owned);
         let observer = |reader| Self { reader, repository: None, merged: MergedCache::default(), set_branch };
         Ok(Reader::open(state_root)?.map(observer))
+    }
+
+    /// Returns which configuration git calls may use, in this repository and in others.
+    pub fn trust(&self) -> Trust {
+        let own = self.repository.as_ref().map(|(_, it)| it.trust.clone());
+        own.unwrap_or_else(|| Trust::recorded(self.state_root(), None))
     }
 
     pub fn state_root(&self) -> &Path {
@@ -149,8 +154,8 @@ impl Observer {
         if named == self.repository.as_ref().map(|(root, _)| &**root) {
             return;
         }
-        let found = named.and_then(|root| Some((root.to_owned(), Repository::discover(root).ok().flatten()?)));
-        self.repository = found.filter(|(_, it)| keep_git_to_what_is_remembered(self.state_root(), it).is_ok());
+        let own = |root: &Path| configuration::own_repository(root, self.state_root()).ok().flatten();
+        self.repository = named.and_then(|root| Some((root.to_owned(), own(root)?)));
     }
 
     /// Returns the wanted workers in the history, oldest first, as of the last read. Git is queried for these only.

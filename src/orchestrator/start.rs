@@ -82,7 +82,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
         configuration::remember_ours(context)?;
     }
     let repository = match &worker.mission.place {
-        Place::Directory { path } => Repository::discover(path)?,
+        Place::Directory { path } => Repository::discover(path, &context.trust)?,
         Place::Worktree { .. } => context.repository.clone(),
     };
     let (placed, main_checkout) = std::thread::scope(|scope| {
@@ -106,8 +106,7 @@ fn prepare(context: &Context, order: &Order) -> Result<Worker, OrchestratorError
         effort: worker.next.effort.clone(),
         start: worker.next.start.clone(),
         written: worker.next.written.clone(),
-        configuration: repository.as_ref().map(|it| configuration::remember(context, it)).transpose()?,
-        repository,
+        repository: repository.map(|it| configuration::for_supervisor(context, it)).transpose()?,
         own_registrations: registrations::own(&worker.next.backend, &start),
         directory,
         copies: order.worker_dir.worktree()?.map(|made: git::Worktree| made.copies).unwrap_or_default(),
@@ -164,7 +163,7 @@ fn place(
 ) -> Result<(PathBuf, bool, Option<String>), OrchestratorError> {
     match &order.worker.mission.place {
         Place::Directory { path } => {
-            let head = repository.and_then(|_| git::head(path).ok().flatten());
+            let head = repository.and_then(|it| git::head(&it.at(path)).ok().flatten());
             Ok((path.clone(), false, head))
         }
         Place::Worktree { path, branch, base, directory } => {

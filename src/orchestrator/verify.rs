@@ -20,7 +20,7 @@ use crate::attempt::verification_dir::VerificationDir;
 use crate::crash_point::{self, Point};
 use crate::files;
 use crate::files::lease;
-use crate::git::Repository;
+use crate::git::{Repository, Trust};
 use crate::launcher::local;
 use crate::mission::hint::with_hints;
 use crate::mission::outcome::{Missing, Verification};
@@ -70,7 +70,7 @@ pub(super) async fn verify(
     };
     let (result, lacks) = result;
     let log = if matches!(result, Verification::Passed { .. }) { None } else { keep_log(&dir, &state, commit) };
-    remove(&dir).await;
+    remove(&context.trust, &dir).await;
     Ok(Verified { result, lacks, log })
 }
 
@@ -92,9 +92,8 @@ fn prepare(
     let tag = process::tag_at_depth(format!("integration.{}", Uuid::new_v4().simple()), context.depth + 1);
     let run = VerificationAssignment {
         tag,
-        configuration: configuration::remember(context, &repository)?,
         tree: Some(context.worktrees_of(&repository).join(verification::tree_name())),
-        repository,
+        repository: configuration::for_supervisor(context, repository)?,
         directory,
         commit,
         command,
@@ -110,14 +109,14 @@ pub(super) async fn remove_abandoned(context: Arc<Context>, state: StateDir) {
     for dir in VerificationDir::all(&state) {
         let Some(server) = dir.server() else { continue };
         if server != context.server && !lease::is_held(&state.server_lock(&server)) {
-            remove(&dir).await;
+            remove(&context.trust, &dir).await;
         }
     }
 }
 
 /// Removes one verification run. The lock keeps its supervisor from starting now, and other servers from doing the
 /// same.
-async fn remove(dir: &VerificationDir) {
+async fn remove(trust: &Trust, dir: &VerificationDir) {
     if !dir.root().exists() {
         return;
     }
@@ -135,9 +134,11 @@ async fn remove(dir: &VerificationDir) {
             sockets::remove_left(sockets, &folder);
         }
     }
-    let place = dir.clone();
+    let (trust, place) = (trust.clone(), dir.clone());
     let removed = blocking(move || {
-        if let Some(run) = run {
+        if let Some(mut run) = run {
+            // A worker can write that file too.
+            run.repository = run.repository.trusting(trust);
             run.remove_tree(&place)?;
         }
         Ok(place.remove()?)

@@ -180,12 +180,17 @@ mod tests {
         repository: Repository,
     }
 
+    fn repository(root: &Path) -> Repository {
+        let trust = git::Trust::nothing();
+        Repository { common_dir: root.join(".git"), main_worktree: Some(root.to_owned()), trust }
+    }
+
     impl Case {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let root = folder.path().canonicalize().unwrap().join("deep/er/repo");
             fs::create_dir_all(&root).unwrap();
-            let repository = Repository { common_dir: root.join(".git"), main_worktree: Some(root.clone()) };
+            let repository = repository(&root);
             Self { _folder: folder, root, repository }
         }
 
@@ -252,7 +257,7 @@ mod tests {
             let mut case = Case::new();
             case.root.set_file_name("r".repeat(length));
             fs::create_dir(&case.root).unwrap();
-            case.repository = Repository { common_dir: case.root.join(".git"), main_worktree: Some(case.root.clone()) };
+            case.repository = repository(&case.root);
             let folder = case.folder(None);
             let name = folder.file_name().unwrap();
             assert!(name.len() <= 255, "{length}: {folder:?}");

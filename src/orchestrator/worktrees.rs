@@ -21,7 +21,7 @@ use crate::attempt::worker_dir::{AttemptDir, WorkerDir};
 use crate::crash_point::{self, Point};
 use crate::files;
 use crate::git::merged::Merged;
-use crate::git::{self, RemoveError, Repository};
+use crate::git::{self, Checkout, RemoveError, Repository};
 use crate::mission::entry::Entry;
 use crate::mission::hint::with_hints;
 use crate::mission::id::BossId;
@@ -68,7 +68,7 @@ fn start(context: &Context, recorded: Option<String>, request: &WorktreeRequest)
     }
     match integration_branch::determine(context, recorded) {
         Ok(base) => Ok(Some(base.commit)),
-        Err(_) if git::checked_out(context.tree()).is_ok_and(|branch| branch.is_none()) => Ok(None),
+        Err(_) if git::checked_out(&context.checkout()).is_ok_and(|branch| branch.is_none()) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -78,7 +78,7 @@ pub(super) fn repository(context: &Context, named: Option<&Path>) -> Result<Repo
     let path = context.directory.join(path);
     let otherwise = "leave it out for the repository that this server works in";
     let path = checks::existing_directory("repo_path", &path, otherwise)?;
-    Repository::discover(&path)?.ok_or(OrchestratorError::NoRepository { path })
+    Repository::discover(&path, &context.trust)?.ok_or(OrchestratorError::NoRepository { path })
 }
 
 /// A worktree to remove.
@@ -193,7 +193,7 @@ fn why_not_all_is_on_its_branch(
     let RemovalTarget::AllIntegrated = request.target else { return Ok(None) };
     let Some(worker) = &target.worker else { return Ok(None) };
     let folder = StateDir::open(&context.state_root)?.worker(&worker.id);
-    Ok(not_included::in_words(&not_included::of_worker(&folder, worker)))
+    Ok(not_included::in_words(&not_included::of_worker(&context.trust, &folder, worker)))
 }
 
 fn remove_one(
@@ -214,7 +214,11 @@ fn remove_one(
     let remove = git::Remove {
         force: request.force,
         delete_branch: request.delete_branch,
-        ignored: target.worker.as_deref().map(|worker| ignored_work(&target.path, worker)).unwrap_or_default(),
+        ignored: target
+            .worker
+            .as_deref()
+            .map(|worker| ignored_work(&repository.at(&target.path), worker))
+            .unwrap_or_default(),
         ..removal(target.path, target.worker.as_deref(), made, integration_branch)
     };
     let removed = match &target.worker {
@@ -253,7 +257,7 @@ fn remove_one(
 fn repository_at(context: &Context, request: &RemovalRequest, target: &Removal) -> Result<Repository> {
     if request.repo_path.is_none() {
         let is_there = target.by_path && target.path.exists();
-        let around = if is_there { Repository::discover(&target.path).ok().flatten() } else { None };
+        let around = if is_there { Repository::discover(&target.path, &context.trust).ok().flatten() } else { None };
         let recorded = || Some(repository_of(context, target.worker.as_ref()?));
         if let Some(found) = around.map(Ok).or_else(recorded) {
             return found;
@@ -281,7 +285,7 @@ fn removal(
 }
 
 /// Returns the ignored files and folders that outcomes of the worker named and that are still there.
-fn ignored_work(path: &Path, worker: &Worker) -> Vec<PathBuf> {
+fn ignored_work(path: &Checkout, worker: &Worker) -> Vec<PathBuf> {
     let parts = worker.settled.iter().flat_map(|brief| &brief.changes.not_on_branch);
     let recorded: Vec<_> = parts.filter_map(|part| part.files.as_ref()).filter_map(PartFiles::ignored).collect();
     if recorded.is_empty() || path.join(".git").symlink_metadata().is_err() {
@@ -307,7 +311,7 @@ pub fn why_it_stays(
     let path = worker.mission.place.path().to_owned();
     let remove = removal(path, Some(worker), made, integration_branch);
     match git::check_merged(repository, &remove, &super::start::lock_reason(worker)) {
-        Ok(()) => not_included::in_words(&not_included::of_worker(folder, worker)),
+        Ok(()) => not_included::in_words(&not_included::of_worker(&repository.trust, folder, worker)),
         Err(RemoveError::Unmerged { branch, into, commits }) => {
             Some(format!("its branch {branch} is not merged into {into} (commits that are not there: {commits})"))
         }
@@ -408,7 +412,7 @@ fn diff(context: &Context, worker: &Worker, attempt: &AttemptDir, include: &Incl
             let repository = repository_of(context, worker)?;
             git::branch_diff(&repository, branch, &base, offset, most)?
         }
-        None => git::diff(directory, &base, offset, most)?,
+        None => git::diff(&Checkout::new(directory, &context.trust), &base, offset, most)?,
     };
     Ok(Some(DiffPage { text: page.text, next_offset: page.next_offset.map(|offset| offset as usize) }))
 }
@@ -422,13 +426,13 @@ pub(super) fn completed(worker: &Worker) -> bool {
 /// that of this state directory.
 pub(super) fn repository_of(context: &Context, worker: &Worker) -> Result<Repository> {
     if let Some(root) = &worker.repository {
-        let found = if root.exists() { Repository::discover(root)? } else { None };
+        let found = if root.exists() { Repository::discover(root, &context.trust)? } else { None };
         let gone = || OrchestratorError::RepositoryGone { worker: worker.id.to_string(), path: root.clone() };
         return found.ok_or_else(gone);
     }
     if let Place::Directory { path } = &worker.mission.place
         && path.exists()
-        && let Some(found) = Repository::discover(path)?
+        && let Some(found) = Repository::discover(path, &context.trust)?
     {
         return Ok(found);
     }

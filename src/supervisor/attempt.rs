@@ -21,7 +21,7 @@ use crate::attempt::assignment::Assignment;
 use crate::attempt::prompt;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::backend::{Backend, Backends, TurnReport};
-use crate::git::{self, Repository};
+use crate::git;
 use crate::mission::outcome::{Exit, Failure, FailureKind, Run, Usage, says_blocked};
 use crate::process::{self, Identity, PreexistingProcesses, ProcessScope, WorkerPlaces};
 
@@ -102,7 +102,7 @@ impl LiveAttempt {
             status: StatusPublisher::new(&dir, supervisor)?,
             inbox: Inbox::new(&dir, Arc::new(Notify::new())),
             limits: WorkerLimits::new(&assignment, &dir),
-            git: restrict_git_configuration(&assignment, backend.as_ref()),
+            git: git_context(&assignment, backend.as_ref()),
             backend,
             outside_edits: OutsideEdits::of(&assignment.directory),
             self_edits: SelfEdits::default(),
@@ -240,16 +240,11 @@ fn joined(before: Usage, now: Usage, tokens: fn(u64, u64) -> u64, dollars: fn(f6
     }
 }
 
-/// Restricts git to the configuration from before the attempt. Called before the CLI runs for the first time, since the
-/// CLI could replace the repository.
-fn restrict_git_configuration(assignment: &Assignment, backend: &dyn Backend) -> Option<GitContext> {
-    git::configuration::keep_to_known();
-    // Outside of a repository there is none.
-    let before = assignment.configuration.clone()?;
-    let known = assignment.repository.clone();
-    let repository = known.or_else(|| Repository::discover(&assignment.directory).ok().flatten())?;
-    git::configuration::keep_to(&repository, before);
-    let own = git::git_dir(&assignment.directory).ok()?;
+/// Reads the data of the repository. Called before the CLI runs, since the CLI could replace the repository. `None`
+/// outside a repository.
+fn git_context(assignment: &Assignment, backend: &dyn Backend) -> Option<GitContext> {
+    let repository = assignment.repository.as_ref()?;
+    let own = git::git_dir(&assignment.checkout()).ok()?;
     let identity = backend.hides_identity().then(|| repository.identity().ok()).flatten();
-    Some(GitContext { identity, common: repository.common_dir, own })
+    Some(GitContext { identity, common: repository.common_dir.clone(), own })
 }

@@ -16,7 +16,7 @@ use super::verify::{self, VerifyCommand};
 use crate::attempt::facts;
 use crate::attempt::status::Phase;
 use crate::crash_point::{self, Point};
-use crate::git::{self, CommandError, Repository};
+use crate::git::{self, CommandError, Repository, Trust};
 use crate::mission::lifecycle::Ending;
 use crate::mission::outcome::{Changes, Failure, FailureKind, LikelyCause, Outcome, Verification};
 
@@ -167,12 +167,12 @@ impl LiveAttempt {
         if self.git.is_none() {
             return Ok(String::new());
         }
-        let directory = self.assignment.directory.clone();
+        let directory = self.assignment.checkout();
         blocking(move || git::tracked_state(&directory)).await
     }
 
     async fn head(&self) -> Option<String> {
-        let directory = self.assignment.directory.clone();
+        let directory = self.assignment.checkout();
         blocking(move || git::head(&directory)).await.ok().flatten()
     }
 
@@ -184,7 +184,10 @@ impl LiveAttempt {
             status: check.branch.status.take(),
         };
         let gone = self.git.as_ref().filter(|_| check.worktree_is_gone).map(|git| match self.moved_to() {
-            Some(now) => Repository::discover(now.root()).ok().flatten().map_or_else(PathBuf::new, |it| it.common_dir),
+            Some(now) => Repository::discover(now.root(), &Trust::nothing())
+                .ok()
+                .flatten()
+                .map_or_else(PathBuf::new, |it| it.common_dir),
             None => git.common.clone(),
         });
         let main_checkout_changes = check.main_checkout_changes.take();

@@ -128,7 +128,6 @@ impl LiveAttempt {
         command: &str,
         allowance: Duration,
     ) -> BaseResult {
-        let Some(configuration) = self.assignment.configuration.clone() else { return BaseResult::Unknown };
         // Named after the worker: no server has this name, so any server removes the folder if this process is killed.
         let dir = VerificationDir::new(state, &ServerId::from(self.assignment.worker_id.as_str()));
         let run = VerificationAssignment {
@@ -137,7 +136,6 @@ impl LiveAttempt {
                 process::depth_of(&self.assignment.tag),
             ),
             repository: repository.clone(),
-            configuration,
             tree: beside(repository, worktree),
             directory: self.assignment.mission.place.subfolder().map(Path::to_owned),
             commit: commit.to_owned(),
@@ -169,7 +167,7 @@ impl LiveAttempt {
             }
         };
         let was_made = run.tree(&dir).join(".git").exists();
-        let (tree, other) = (run.tree(&dir), worktree.to_owned());
+        let (tree, other) = (repository.at(run.tree(&dir)), repository.at(worktree));
         // A fresh worktree may fail only because it lacks dependencies that the worker has installed for itself.
         let is_fair = blocking(move || git::is_better_equipped(&other, &tree).is_ok_and(|better| !better)).await;
         let (made, place) = (run.clone(), dir.clone());

@@ -11,9 +11,7 @@ const NAMED_CHANGES: usize = 5;
 /// dropped stash) are put under a salvage ref, which is named too. Blocks.
 pub fn changes(assignment: &Assignment) -> Vec<String> {
     let Some(before) = &assignment.main_checkout else { return Vec::new() };
-    let known = assignment.repository.clone();
-    let repository = known.or_else(|| Repository::discover(&assignment.directory).ok().flatten());
-    let after = repository.as_ref().map(|repository| (repository, git::fingerprint(repository)));
+    let after = assignment.repository.as_ref().map(|repository| (repository, git::fingerprint(repository)));
     let Some((repository, Ok(after))) = after else { return vec!["it can no longer be read".to_owned()] };
     let kept = keep_lost(repository, assignment, before, &after);
     // First, since only the beginning of this list is displayed.

@@ -14,7 +14,7 @@ pub(super) fn missing(repository: &Repository, worktree: &Path, found: &Verifica
     }
     let Some(main) = &repository.main_worktree else { return Vec::new() };
     let output = found.note().unwrap_or_default();
-    let lacks = git::lacks(main, worktree).unwrap_or_else(|error| {
+    let lacks = git::lacks(&repository.at(main), &repository.at(worktree)).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot list the files that the worktree lacks");
         Vec::new()
     });

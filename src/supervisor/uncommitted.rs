@@ -3,7 +3,7 @@
 
 use crate::attempt::assignment::Assignment;
 use crate::attempt::facts;
-use crate::git::{self, Fingerprint, NotOnBranch, Repository};
+use crate::git::{self, Fingerprint, NotOnBranch};
 use crate::mission::hint::with_hints;
 use crate::process;
 
@@ -25,21 +25,21 @@ pub(super) struct BranchState {
 /// Puts the uncommitted changes of a worker on its branch. Blocks. `before` is the state before its first attempt.
 pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint>) -> BranchState {
     let mut state = BranchState::default();
-    let known = assignment.repository.clone();
-    let repository = known.or_else(|| Repository::discover(&assignment.directory).ok().flatten());
-    let (Some(repository), Some(branch)) = (repository, assignment.mission.place.branch()) else { return state };
-    let directory = &assignment.directory;
-    if let Err(error) = git::check_in_place(&repository, directory) {
+    let (Some(repository), Some(branch)) = (&assignment.repository, assignment.mission.place.branch()) else {
+        return state;
+    };
+    let (directory, checkout) = (&assignment.directory, assignment.checkout());
+    if let Err(error) = git::check_in_place(repository, directory) {
         state.unreadable = Some(with_hints(&error));
         return state;
     }
     let is_git_running = || process::is_running_in("git", directory);
-    let locks = git::clear_stale_locks(&repository, directory, Some(branch), is_git_running);
+    let locks = git::clear_stale_locks(repository, directory, Some(branch), is_git_running);
     let base = assignment.base_commit.as_deref().unwrap_or_default();
-    if let Err(error) = git::reattach(&repository, directory, branch, base) {
+    if let Err(error) = git::reattach(repository, directory, branch, base) {
         tracing::warn!(%error, "cannot move the branch to the worker's commits");
     }
-    let status = match git::uncommitted_and_ignored(directory) {
+    let status = match git::uncommitted_and_ignored(&checkout) {
         Ok(status) => status,
         Err(error) => {
             state.unreadable = Some(with_hints(&error));
@@ -61,7 +61,7 @@ pub(super) fn put_on_branch(assignment: &Assignment, before: Option<&Fingerprint
         Some(after) => Ok(after),
         // It is still valid if nothing was committed and nothing was refused.
         None if state.committed == 0 && why.is_none() => Ok(status),
-        None => git::uncommitted_and_ignored(directory),
+        None => git::uncommitted_and_ignored(&checkout),
     };
     match now {
         Ok(now) => {
@@ -80,7 +80,7 @@ pub(super) fn after_verification(
     mut known: Vec<NotOnBranch>,
 ) -> Vec<NotOnBranch> {
     // A worktree that cannot be read is reported when the changes are counted.
-    let Ok(mut status) = git::uncommitted(&assignment.directory) else { return known };
+    let Ok(mut status) = git::uncommitted(&assignment.checkout()) else { return known };
     status.entries.retain(|entry| !entry.untracked);
     let now = facts::not_on_branch(assignment, before, None, &status);
     let new: Vec<_> = now.into_iter().filter(|part| part.files.is_none() && !known.contains(part)).collect();
@@ -92,7 +92,7 @@ pub(super) fn after_verification(
 fn commit(assignment: &Assignment, status: git::Status, state: &mut BranchState) -> Option<String> {
     let (message, own, fallback) = (message(assignment), own_identity(assignment), git::Identity::fallback());
     let copies = &assignment.copies;
-    match git::commit_uncommitted(&assignment.directory, status, &message, &fallback, own.as_ref(), copies) {
+    match git::commit_uncommitted(&assignment.checkout(), status, &message, &fallback, own.as_ref(), copies) {
         Ok(committed) => {
             // A merge may have been concluded without any uncommitted file.
             state.committed = (committed.files as u32).max(u32::from(committed.commit.is_some()));

@@ -3,7 +3,7 @@
 //! it is killed, any server finds its folder and removes what is left.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -37,8 +37,6 @@ async fn supervise(dir: VerificationDir) -> Result<(), SupervisorError> {
     let run = assignment.ok_or_else(|| SupervisorError::NoAssignment(dir.root().display().to_string()))?;
     let _lease = take_lease(&dir.lock()).await?;
     let supervisor = Identity::own()?;
-    git::configuration::keep_to_known();
-    git::configuration::keep_to(&run.repository, run.configuration.clone());
     let cancelled = cancelled();
     let process_record = process_record::keep(dir.processes());
     report_ready();
@@ -76,7 +74,7 @@ pub(super) async fn verify_commit(
         return Some(Verification::CouldNotRun { why });
     }
     crash_point::at(Point::VerificationTreeMade);
-    let (before, since) = (state(tree.clone()).await, SystemTime::now());
+    let (before, since) = (state(run, &tree).await, SystemTime::now());
     let inner = run.directory.as_ref().and_then(|inner| folder_within(&tree, inner));
     let (start, log) = (inner.unwrap_or_else(|| tree.clone()), dir.log());
     let sockets = run.sockets.clone().map(SocketFolder::make).unwrap_or_default();
@@ -97,7 +95,9 @@ pub(super) async fn verify_commit(
         ProcessScope { tag: run.tag.clone(), roots: vec![supervisor], allowlist, private, ..ProcessScope::default() };
     process::sweep(&scope, SWEEP_GRACE).await;
     match result {
-        Some(passed @ Verification::Passed { .. }) => Some(passed_if_unchanged(passed, before, state(tree).await)),
+        Some(passed @ Verification::Passed { .. }) => {
+            Some(passed_if_unchanged(passed, before, state(run, &tree).await))
+        }
         result => result,
     }
 }
@@ -107,7 +107,8 @@ async fn lacks(run: &VerificationAssignment, dir: &VerificationDir, verification
     blocking(move || missing::missing(&repository, &worktree, &verification)).await
 }
 
-async fn state(worktree: PathBuf) -> Result<String, git::CommandError> {
+async fn state(run: &VerificationAssignment, worktree: &Path) -> Result<String, git::CommandError> {
+    let worktree = run.repository.at(worktree);
     blocking(move || git::tracked_state(&worktree)).await
 }
 

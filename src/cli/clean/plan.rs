@@ -16,7 +16,7 @@ use crate::mission::delivery;
 use crate::mission::hint::Hinted;
 use crate::mission::registry::Worker;
 use crate::mission::spec::Place;
-use crate::orchestrator::{Around, Observer, WorkerView, all_folders, keep_git_to_what_is_remembered, why_it_stays};
+use crate::orchestrator::{Around, Observer, WorkerView, all_folders, own_repository, why_it_stays};
 
 /// A worktree that is removed or kept.
 #[derive(Debug, Serialize)]
@@ -45,8 +45,8 @@ impl CleanPlan {
         let overview = observer.look()?;
         let mut plan = Self { goes: Vec::new(), stays: Vec::new() };
         let Some(root) = &workspace.repository else { return Ok(plan) };
-        let Some(repository) = Repository::discover(root).map_err(|error| failed(&error))? else { return Ok(plan) };
-        keep_git_to_what_is_remembered(observer.state_root(), &repository)?;
+        let found = own_repository(root, observer.state_root()).map_err(|error| failed(&error))?;
+        let Some(repository) = found else { return Ok(plan) };
         let known = git::list(&repository).map_err(|error| failed(&error))?;
         let known: HashSet<PathBuf> = known.into_iter().map(|it| it.path).collect();
         let archived = observer.archived(|worker| is_there(worker, &known));

@@ -63,12 +63,15 @@ impl From<io::Error> for CheckoutError {
 }
 
 fn try_checkout(repository: &Repository) -> Result<(), CheckoutError> {
-    let Some(commit) = git::head(repository.root())? else { return Ok(()) };
+    let Some(commit) = git::head(&repository.checkout())? else { return Ok(()) };
     let scratch = tempfile::Builder::new().prefix("orchestrator-boss-doctor-").tempdir()?;
     let borrowed = scratch.path().join("repository");
     borrow(repository, &borrowed)?;
     let tree = scratch.path().join("worktree");
-    let add = Git::write(&borrowed).args(["worktree", "add", "--quiet", "--detach", "--"]).arg(&tree).arg(commit);
+    let add = Git::write(&repository.at(&borrowed))
+        .args(["worktree", "add", "--quiet", "--detach", "--"])
+        .arg(&tree)
+        .arg(commit);
     add.limit(LIMIT).run()?;
     scratch.close()?;
     Ok(())
@@ -88,11 +91,15 @@ fn borrow(repository: &Repository, at: &Path) -> Result<(), CheckoutError> {
             _ => {}
         }
     }
-    let set = |name: &str, value: &str| Git::write(at).args(["config", "--file", "config", name, value]).run();
+    let set = |name: &str, value: &str| {
+        Git::write(&repository.at(at)).args(["config", "--file", "config", name, value]).run()
+    };
     set("core.bare", "true")?;
     // Usually these are not set; the error of git is then expected.
-    let _ = Git::write(at).args(["config", "--file", "config", "--unset", "core.worktree"]).run();
-    let _ = Git::write(at).args(["config", "--file", "config", "--unset", "extensions.worktreeConfig"]).run();
+    let _ = Git::write(&repository.at(at)).args(["config", "--file", "config", "--unset", "core.worktree"]).run();
+    let _ = Git::write(&repository.at(at))
+        .args(["config", "--file", "config", "--unset", "extensions.worktreeConfig"])
+        .run();
     if common.join("lfs").is_dir() {
         set("lfs.storage", &common.join("lfs").to_string_lossy())?;
     }
@@ -164,13 +171,12 @@ fn program_of(command: &str) -> Option<String> {
 }
 
 fn setting(repository: &Repository, name: &str) -> Option<String> {
-    Git::read(repository.root()).args(["config", "--get", name]).text().ok().filter(|value| !value.is_empty())
+    repository.read().args(["config", "--get", name]).text().ok().filter(|value| !value.is_empty())
 }
 
 fn used_filters(repository: &Repository) -> Result<BTreeSet<String>, CommandError> {
-    let root = repository.root();
-    let files = Git::read(root).args(["ls-tree", "-r", "-z", "--name-only", "HEAD"]).run()?;
-    let asked = Git::read(root).args(["check-attr", "-z", "--stdin", "filter"]).input(files).run()?;
+    let files = repository.read().args(["ls-tree", "-r", "-z", "--name-only", "HEAD"]).run()?;
+    let asked = repository.read().args(["check-attr", "-z", "--stdin", "filter"]).input(files).run()?;
     // The output is a sequence of path, attribute and value.
     let values = asked.split(|byte| *byte == 0).skip(2).step_by(3);
     let values = values.map(|value| String::from_utf8_lossy(value).into_owned());

@@ -8,7 +8,7 @@ use crate::cli::hint;
 use crate::cli::shell::{quoted, word};
 use crate::config::Settings;
 use crate::files;
-use crate::git::{self, Configuration, Git, Identity, Repository};
+use crate::git::{self, Checkout, Configuration, Git, Identity, Repository, Trust};
 use crate::orchestrator::{Around, check_folder, worktrees_folder};
 
 pub fn check_all(context: &CheckContext) -> Vec<Finding> {
@@ -57,7 +57,7 @@ pub fn check_all(context: &CheckContext) -> Vec<Finding> {
 }
 
 fn version(directory: &Path) -> Finding {
-    let version = Git::read(directory).arg("--version").text();
+    let version = Git::without_trust(directory).arg("--version").text();
     match (git::command::require_supported_version(), version) {
         (Ok(()), Ok(version)) => Finding::ok("git", version.trim_start_matches("git version ").to_owned()),
         (Err(error), _) | (_, Err(error)) => Finding::bad("git", hint::of(&error)).fix(install()).stops_all(),
@@ -71,7 +71,7 @@ fn install() -> &'static str {
 fn worktrees(repository: &Repository, prefix: &str) -> Finding {
     const NAME: &str = "worktrees";
     let root = repository.root();
-    match git::head(root) {
+    match git::head(&repository.checkout()) {
         Ok(None) => {
             return Finding::bad(NAME, format!("{} has no commit yet, and a worktree needs one", root.display()))
                 .fix(format!("git -C {} commit --allow-empty -m 'First commit'", quoted(root)))
@@ -140,7 +140,7 @@ fn branch(repository: &Repository, settings: &Settings, directory: &Path) -> Fin
     let tree = git::working_tree(directory).unwrap_or_else(|| repository.root().to_owned());
     let found = match &settings.integration_branch {
         Some(set) => Ok(Some(git::names::branch_name(set).to_owned())),
-        None => git::checked_out(&tree),
+        None => git::checked_out(&repository.at(&tree)),
     };
     let (branch, whose) = match found {
         Ok(Some(branch)) => {
@@ -188,7 +188,11 @@ fn identity(repository: &Repository, settings: &Settings) -> Finding {
 
 /// Adds the commands without which the first commit fails, if git has no identity.
 fn with_identity(directory: &Path, check: Finding) -> Finding {
-    if git::has_identity(directory) { check } else { with_identity_commands(check) }
+    if git::has_identity(&Checkout::new(directory, &Trust::everything())) {
+        check
+    } else {
+        with_identity_commands(check)
+    }
 }
 
 fn with_identity_commands(check: Finding) -> Finding {

@@ -10,7 +10,7 @@ use super::conversation::Conversation;
 use crate::attempt::assignment::Assignment;
 use crate::attempt::worker_dir::AttemptDir;
 use crate::files;
-use crate::git::{self, FileChange};
+use crate::git::{self, Checkout, FileChange};
 use crate::mission::budget::Spent;
 use crate::mission::entry::{AttemptSummary, Start};
 use crate::mission::id::BossId;
@@ -186,7 +186,10 @@ impl WorkerReport {
             spent.add(Spent::of(&view.live.as_ref().map(|live| live.usage).unwrap_or_default(), open.seconds));
             attempts.push(open);
         }
-        let files = worker.last().map(|brief| files(&brief.changes, repository)).unwrap_or_default();
+        let files = worker
+            .last()
+            .map(|brief| files(&brief.changes, repository.map(|root| Checkout::new(root, &observer.trust())).as_ref()))
+            .unwrap_or_default();
         Self { attempts, spent, files, folder: folder.root().to_owned(), view }
     }
 
@@ -258,7 +261,7 @@ fn asked(dir: &AttemptDir) -> Vec<(Option<Author>, String)> {
 }
 
 /// Returns the changed files, each with its lines if git still has both commits.
-fn files(changes: &Changes, repository: Option<&Path>) -> Vec<FileLines> {
+fn files(changes: &Changes, repository: Option<&Checkout>) -> Vec<FileLines> {
     let counted = match (repository, &changes.base_commit, &changes.head) {
         (Some(repository), Some(base), Some(head)) if base != head => git::file_changes(repository, base, head).ok(),
         _ => None,

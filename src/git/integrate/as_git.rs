@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::git::radar;
-use crate::git::testing::{Fixture, git};
+use crate::git::testing::{Fixture, at, git};
 
 const CASES: u64 = 60;
 
@@ -174,19 +174,19 @@ impl GeneratedRepository {
             Strategy::Squash => &["merge", "--squash", "origin/work"],
             Strategy::CherryPick => &["cherry-pick", "--keep-redundant-commits", "origin/main..origin/work"],
         };
-        let ran = Git::write(scratch).args(command).output().unwrap();
+        let ran = Git::write(&at(scratch)).args(command).output().unwrap();
         let output = String::from_utf8_lossy(&ran.stdout).into_owned() + &ran.stderr;
         let result = match ran.code {
             Some(0) if strategy == Strategy::Squash => Ok(git(scratch, &["write-tree"])),
             Some(0) => Ok(git(scratch, &["rev-parse", "HEAD^{tree}"])),
             Some(1) => {
-                let unmerged = Git::read(scratch).args(["ls-files", "-u", "-z"]).text().unwrap();
+                let unmerged = Git::read(&at(scratch)).args(["ls-files", "-u", "-z"]).text().unwrap();
                 let paths = unmerged.split_terminator('\0').filter_map(|it| Some(own(it.split_once('\t')?.1)));
                 Err((paths.collect(), output))
             }
             code => panic!("git {command:?}: {code:?} {output}"),
         };
-        let _ = Git::write(scratch).args(["cherry-pick", "--quit"]).output();
+        let _ = Git::write(&at(scratch)).args(["cherry-pick", "--quit"]).output();
         git(scratch, &["reset", "-q", "--hard"]);
         git(scratch, &["clean", "-ffdxq"]);
         result

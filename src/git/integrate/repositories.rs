@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::tests::{Integrate, Integration, TestStatus, integrate};
 use super::*;
-use crate::git::testing::{Fixture, commit, git, read, write};
+use crate::git::testing::{Fixture, at, commit, git, read, write};
 use crate::git::{push, verification_tree};
 
 const ALL: [Strategy; 3] = [Strategy::Merge, Strategy::Squash, Strategy::CherryPick];
@@ -51,7 +51,7 @@ fn sha256_repository_is_integrated() {
 #[test]
 fn reftable_repository_is_integrated() {
     let folder = tempfile::tempdir().unwrap();
-    let known = Git::write(folder.path()).args(["init", "-q", "--ref-format=reftable"]).succeeds();
+    let known = Git::write(&at(folder.path())).args(["init", "-q", "--ref-format=reftable"]).succeeds();
     if !known.unwrap_or(false) {
         eprintln!("skipped: this git has no reftable");
         assert!(std::env::var_os("CI").is_none(), "CI has a git with reftable");
@@ -73,7 +73,7 @@ fn partial_clone_is_integrated() {
             git(&clone, &[&["config"][..], &setting].concat());
         }
         git(&clone, &["branch", "-q", "--no-track", "work", "origin/work"]);
-        let repo = Repository::discover(&clone).unwrap().unwrap();
+        let repo = Repository::discover(&clone, &crate::git::Trust::everything()).unwrap().unwrap();
         assert_integrated(&repo, &merge(&repo, strategy), &fixture.beside("verification"));
     }
 }
@@ -171,7 +171,7 @@ fn a_bare_repository_is_integrated_and_pushed() {
     }
     git(&bare, &["config", "remote.home.url", remote.to_str().unwrap()]);
     git(&bare, &["fetch", "-q", "home"]);
-    let repo = Repository::discover(&bare).unwrap().unwrap();
+    let repo = Repository::discover(&bare, &crate::git::Trust::everything()).unwrap().unwrap();
     let done = merge(&repo, Strategy::Squash);
     assert_eq!(push::push(&repo, "main", false).unwrap().result, push::PushResult::Pushed);
     assert_eq!(git(&remote, &["rev-parse", "main"]), done.commit.unwrap());

@@ -1,6 +1,6 @@
 use super::*;
 use crate::git::land::{BranchMove, Landing, land};
-use crate::git::testing::{Fixture, read, show};
+use crate::git::testing::{Fixture, at, read, show};
 use std::fs;
 
 #[derive(Clone)]
@@ -218,7 +218,7 @@ fn an_unfinished_merge_blocks_the_target() {
         fixture.git(&["checkout", "-qb", "other", "main~1"]);
         fixture.commit("text.txt", "other\n");
         fixture.git(&["checkout", "-q", "main"]);
-        assert!(!Git::write(fixture.root()).args(["merge", "-q", "other"]).succeeds().unwrap());
+        assert!(!Git::write(&at(fixture.root())).args(["merge", "-q", "other"]).succeeds().unwrap());
         let error = integrate(&fixture.repo, &request).unwrap_err();
         assert!(matches!(error, IntegrateError::TargetBusy { operation: "merge", .. }), "{error}");
         fixture.git(&["merge", "--abort"]);
@@ -226,7 +226,7 @@ fn an_unfinished_merge_blocks_the_target() {
         fixture.write("text.txt", "stashed\n");
         fixture.git(&["stash", "-q"]);
         fixture.commit("text.txt", "main again\n");
-        assert!(!Git::write(fixture.root()).args(["stash", "pop", "-q"]).succeeds().unwrap());
+        assert!(!Git::write(&at(fixture.root())).args(["stash", "pop", "-q"]).succeeds().unwrap());
         let error = integrate(&fixture.repo, &request).unwrap_err();
         assert!(matches!(error, IntegrateError::TargetUnmerged { .. }), "{error}");
     }
@@ -347,7 +347,7 @@ fn a_branch_being_rebased_does_not_move() {
     fixture.git(&["checkout", "-qb", "other", "main~1"]);
     fixture.commit("more.txt", "other\n");
     fixture.git(&["checkout", "-q", "main"]);
-    let rebase = Git::write(fixture.root()).args(["rebase", "-q", "other"]);
+    let rebase = Git::write(&at(fixture.root())).args(["rebase", "-q", "other"]);
     assert!(!rebase.succeeds().unwrap());
     let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
     assert!(matches!(error, IntegrateError::TargetBusy { .. }), "{error}");
@@ -360,7 +360,7 @@ fn a_rebase_in_another_worktree_blocks_the_branch() {
     let place = fixture.beside("elsewhere");
     fixture.git(&["checkout", "-q", "--detach"]);
     fixture.git(&["worktree", "add", "-q", place.to_str().unwrap(), "main"]);
-    assert!(Git::write(&place).args(["rebase", "-q", "--exec", "false", "main~1"]).succeeds().is_ok_and(|it| !it));
+    assert!(Git::write(&at(&place)).args(["rebase", "-q", "--exec", "false", "main~1"]).succeeds().is_ok_and(|it| !it));
     let error = integrate(&fixture.repo, &request(Strategy::Merge)).unwrap_err();
     assert!(matches!(error, IntegrateError::TargetBusy { worktree, .. } if worktree == place));
 }

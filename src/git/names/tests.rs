@@ -18,7 +18,7 @@ fn with_remote() -> Fixture {
 }
 
 fn found(fixture: &Fixture, name: &str) -> Result<String, RepositoryError> {
-    commit(&fixture.repo, fixture.root(), name)
+    commit(&fixture.repo, &fixture.repo.checkout(), name)
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn head_comes_from_the_working_tree() {
     let linked = fixture.beside("linked");
     fixture.git(&["worktree", "add", "-q", "-b", "other", linked.to_str().unwrap()]);
     let there = crate::git::testing::commit(&linked, "there.txt", "x\n");
-    assert_eq!(commit(&fixture.repo, &linked, "HEAD").unwrap(), there);
+    assert_eq!(commit(&fixture.repo, &fixture.repo.at(&linked), "HEAD").unwrap(), there);
     let request = Request { tree: Some(linked), branch: "work".into(), ..Request::default() };
     assert_eq!(check(&fixture.repo, &request).unwrap().base_commit, there);
 }

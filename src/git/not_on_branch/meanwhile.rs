@@ -10,28 +10,28 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::{Asked, NotOnBranch, UNCOMMITTED, count, is_id, names, part, shown};
+use crate::git::checkout::{branch_commit, git_dir, resolve_commit};
 use crate::git::command::CommandError;
-use crate::git::reflog::head_moves;
-use crate::git::reflog_only::{linked_git_dirs, worktree_of};
+use crate::git::layout::{MADE_FILE, linked_git_dirs, worktree_of};
+use crate::git::list::list;
+use crate::git::reflog::{self, head_moves};
 use crate::git::refs;
-use crate::git::repository::{branch_commit, resolve_commit};
-use crate::git::status::{Untracked, git_dir, status};
-use crate::git::worktree::{MADE_FILE, list};
+use crate::git::status::{Untracked, status};
 
 /// Returns what appeared since the worker's worktree was made. Branches whose names begin with `prefix` are those of other
 /// workers.
 pub fn appeared(asked: &Asked, prefix: &str) -> Result<Vec<NotOnBranch>, CommandError> {
     let Some(before) = asked.before else { return Ok(Vec::new()) };
-    let own = git_dir(asked.worktree)?;
+    let own = git_dir(&asked.checkout())?;
     let Some(began) = changed(&own.join("commondir")) else { return Ok(Vec::new()) };
     let is_own = |folder: &PathBuf| folder.canonicalize().ok() == own.canonicalize().ok();
-    let folders = linked_git_dirs(asked.repo).filter(|folder| !is_own(folder));
+    let folders = linked_git_dirs(&asked.repo.common_dir).filter(|folder| !is_own(folder));
     let (added, others): (Vec<PathBuf>, Vec<PathBuf>) = folders.partition(|folder| is_added(folder, began));
     let others: Vec<PathBuf> = others.into_iter().chain([asked.repo.common_dir.clone()]).collect();
     let mut hidden: BTreeSet<String> =
         before.head.iter().chain(before.refs.values()).filter(|id| is_id(id)).cloned().collect();
-    hidden.extend(branch_commit(asked.repo.root(), asked.branch)?.into_iter().chain([asked.base.to_owned()]));
-    hidden.extend(resolve_commit(asked.repo.root(), "HEAD")?);
+    hidden.extend(branch_commit(&asked.repo.checkout(), asked.branch)?.into_iter().chain([asked.base.to_owned()]));
+    hidden.extend(resolve_commit(&asked.repo.checkout(), "HEAD")?);
     let mut parts = Vec::new();
     for worktree in added.iter().filter_map(|folder| worktree_of(folder)) {
         if !worktree.starts_with(asked.worktree) && worktree.is_dir() {
@@ -62,7 +62,7 @@ fn changed(path: &Path) -> Option<SystemTime> {
 }
 
 fn of_worktree(asked: &Asked, worktree: &Path, hidden: &BTreeSet<String>) -> Result<Option<NotOnBranch>, CommandError> {
-    let status = status(worktree, Untracked::Files)?;
+    let status = status(&asked.repo.at(worktree), Untracked::Files)?;
     let commits = match &status.head {
         Some(head) => commits(asked, head, hidden)?,
         None => 0,
@@ -107,11 +107,11 @@ fn branches(
     let used: BTreeSet<String> = list(asked.repo)?.into_iter().filter_map(|it| it.branch).collect();
     let mut made: BTreeSet<String> = BTreeSet::new();
     for folder in others.iter().map(PathBuf::as_path).chain([own]) {
-        made.extend(head_moves(asked.worktree, folder)?.into_iter().map(|it| it.new));
+        made.extend(head_moves(&asked.checkout(), folder)?.into_iter().map(|it| it.new));
     }
     found.retain(|(name, commit)| !used.contains(&name["refs/heads/".len()..]) && !made.contains(commit));
     let is_ours = |name: &str| {
-        refs::log(asked.repo, name)
+        reflog::log(asked.repo, name)
             .is_ok_and(|log| log.first().is_some_and(|it| it.why.starts_with("orchestrator-boss")))
     };
     let named = found.into_iter().map(|(name, commit)| (name["refs/heads/".len()..].to_owned(), commit));

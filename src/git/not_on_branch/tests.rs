@@ -1,7 +1,9 @@
 use std::os::unix::fs::PermissionsExt;
 
+use super::commits::MOST_TIPS;
 use super::*;
-use crate::git::testing::{Fixture, commit, git, write};
+use crate::git::command::Git;
+use crate::git::testing::{Fixture, at, commit, git, write};
 use crate::git::{Request, Worktree, create, fingerprint, uncommitted_and_ignored};
 
 struct Work {
@@ -31,7 +33,7 @@ impl Work {
     }
 
     fn git_fails(&self, args: &[&str]) {
-        assert!(Git::write(self.path()).args(args).output().unwrap().code != Some(0), "{args:?}");
+        assert!(Git::write(&at(self.path())).args(args).output().unwrap().code != Some(0), "{args:?}");
     }
 
     fn parts(&self) -> Vec<NotOnBranch> {
@@ -44,7 +46,7 @@ impl Work {
             before: Some(&self.before),
             why: None,
         };
-        let status = uncommitted_and_ignored(self.path()).unwrap();
+        let status = uncommitted_and_ignored(&at(self.path())).unwrap();
         let ignored = ignored(self.path(), &status.ignored, &self.made.copies);
         not_on_branch(&asked, &status).into_iter().chain(ignored).collect()
     }
@@ -390,7 +392,8 @@ fn ignored_files_are_named_and_what_tools_make_is_not() {
     let part = work.part();
     assert_eq!(part.what, "files that git ignores: deep/my.key, out/ (2 files)");
     let Some(Files::Ignored(paths)) = &part.files else { panic!("{part:?}") };
-    let still = || still_ignored(work.path(), &uncommitted_and_ignored(work.path()).unwrap().ignored, paths.as_deref());
+    let still =
+        || still_ignored(work.path(), &uncommitted_and_ignored(&at(work.path())).unwrap().ignored, paths.as_deref());
     write(work.path(), "later.key", "x");
     assert_eq!(still(), Some(part.clone()));
     std::fs::remove_dir_all(work.path().join("out")).unwrap();
@@ -419,7 +422,7 @@ fn names_of_ignored_files_are_not_parsed() {
     let work = Work::of(fixture);
     let still = |recorded: &NotOnBranch| {
         let Some(Files::Ignored(paths)) = &recorded.files else { panic!("{recorded:?}") };
-        still_ignored(work.path(), &uncommitted_and_ignored(work.path()).unwrap().ignored, paths.as_deref())
+        still_ignored(work.path(), &uncommitted_and_ignored(&at(work.path())).unwrap().ignored, paths.as_deref())
             .map(|part| part.what)
     };
     write(work.path(), "one, two.key", "x");

@@ -471,6 +471,6 @@ fn git_gives_the_same_answers_as_libgit2() {
         worker.integrate("main", Strategy::Merge);
         assert!(worker.main_holds("work.txt") && !worker.main_holds("b.txt"));
         let log = git(worker.fixture.root(), &["log", "-g", "--format=%H", "main"]);
-        assert_eq!(refs::log(&worker.fixture.repo, "main").unwrap().len(), log.lines().count());
+        assert_eq!(reflog::log(&worker.fixture.repo, "main").unwrap().len(), log.lines().count());
     }
 }

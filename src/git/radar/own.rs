@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::{CommitPair, MergeResult, git, in_scratch, merge_one};
 use crate::git::command::CommandError;
-use crate::git::repository::{Identity, Repository};
+use crate::git::identity::Identity;
+use crate::git::repository::Repository;
 
 /// Returns the paths in which two branches would conflict if both had started at the same commit. The changes of one
 /// branch are applied to the commit where the other began, and the result is merged with the other.

@@ -1,5 +1,7 @@
 use super::*;
-use crate::git::testing::{Fixture, commit, git, show, write};
+use crate::git::command::Git;
+use crate::git::picked::is_picked_or_squashed;
+use crate::git::testing::{Fixture, at, commit, git, show, write};
 use crate::git::worktree::{create, lock};
 use crate::git::{Request, Worktree};
 use std::fs;
@@ -22,7 +24,7 @@ fn with_branch(made: &Worktree) -> Remove {
 }
 
 fn has_branch(fixture: &Fixture, branch: &str) -> bool {
-    branch_commit(fixture.root(), branch).unwrap().is_some()
+    branch_commit(&at(fixture.root()), branch).unwrap().is_some()
 }
 
 #[test]
@@ -312,7 +314,7 @@ fn what_was_staged_among_conflicts_and_all_their_sides_are_kept() {
     git(&made.path, &["commit", "-qm", "rm"]);
     fixture.commit("both.txt", "main\n");
     fixture.commit("readme.txt", "main\n");
-    assert!(!Git::write(&made.path).args(["merge", "-q", "main"]).succeeds().unwrap());
+    assert!(!Git::write(&at(&made.path)).args(["merge", "-q", "main"]).succeeds().unwrap());
     std::fs::remove_file(made.path.join("both.txt")).unwrap();
     write(&made.path, "staged.txt", "only staged\n");
     git(&made.path, &["add", "staged.txt"]);
@@ -335,7 +337,7 @@ fn an_unfinished_rebase_is_work() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     commit(&made.path, "a.txt", "a\n");
-    Git::write(&made.path)
+    Git::write(&at(&made.path))
         .env("GIT_SEQUENCE_EDITOR", "sed -i.bak '1i break'")
         .args(["rebase", "-q", "-i", "main"])
         .run()
@@ -481,7 +483,7 @@ fn worktree_of_a_moved_repository_is_not_called_removed() {
         if !inside {
             fs::rename(place.parent().unwrap(), moved.parent().unwrap()).unwrap();
         }
-        let repo = Repository::discover(&now).unwrap().unwrap();
+        let repo = Repository::discover(&now, &crate::git::Trust::everything()).unwrap().unwrap();
         for force in [false, true] {
             let request = Remove {
                 path: place.clone(),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::git::testing::{Fixture, commit, git, show, write};
+use crate::git::testing::{Fixture, at, commit, git, show, write};
 use crate::git::worktree::create;
 use crate::git::{Request, Worktree};
 use std::fs;
@@ -64,7 +64,7 @@ fn files_in_conflict_are_kept_with_markers() {
     let made = worktree(&fixture);
     commit(&made.path, "readme.txt", "work\n");
     fixture.commit("readme.txt", "main\n");
-    let merge = Git::write(&made.path).args(["merge", "-q", "main"]);
+    let merge = Git::write(&at(&made.path)).args(["merge", "-q", "main"]);
     assert!(!merge.succeeds().unwrap());
     let kept = keep_all(&fixture, &made.path).unwrap();
     assert!(show(&made.path, &kept.commit, "readme.txt").contains("<<<<<<<"));
@@ -209,7 +209,7 @@ fn a_worktree_without_commits_is_kept() {
 fn a_racy_same_size_change_is_kept() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
-    let (file, index) = (made.path.join("racy.txt"), git_dir(&made.path).unwrap().join("index"));
+    let (file, index) = (made.path.join("racy.txt"), git_dir(&at(&made.path)).unwrap().join("index"));
     commit(&made.path, "racy.txt", "1\n");
     // Simulates that everything happened at the same moment in the past.
     let then = std::time::SystemTime::now() - std::time::Duration::from_secs(1_000);

@@ -192,9 +192,10 @@ fn is_plain(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::git::list::{ask_list, list};
     use crate::git::testing::Fixture;
-    use crate::git::worktree::{Request, add, ask_list, create, create_branch, fill, list, refill};
-    use crate::git::{check, reflog_only};
+    use crate::git::worktree::{Request, add, create, create_branch, fill, refill};
+    use crate::git::{check, layout};
     use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -237,7 +238,7 @@ mod tests {
                 add(repo, &plan, &path, reason).unwrap();
             }
         }
-        let record = reflog_only::own_git_dir(repo, &path).unwrap();
+        let record = layout::own_git_dir(&repo.common_dir, &path).unwrap();
         let mut all = everything(&record);
         let of_files = |file: &Path| (file.metadata().unwrap().permissions().mode(), fs::read_to_string(file).unwrap());
         all.insert("link".into(), of_files(&path.join(".git")));

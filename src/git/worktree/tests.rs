@@ -1,5 +1,5 @@
 use super::*;
-use crate::git::testing::{Fixture, commit, git, read, show};
+use crate::git::testing::{Fixture, at, commit, git, read, show};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -163,7 +163,7 @@ fn hooks_and_fsmonitor_of_the_repository_are_not_run() {
     fs::remove_file(&trace).unwrap();
     let made = create(&fixture.repo, &on_branch("work"), None).unwrap();
     commit(&made.path, "a.txt", "a\n");
-    crate::git::tree_state(&made.path).unwrap();
+    crate::git::tree_state(&at(&made.path)).unwrap();
     assert!(!trace.exists(), "{}", fs::read_to_string(&trace).unwrap());
 }
 
@@ -182,7 +182,7 @@ fn a_bare_repository_gets_worktrees_beside_it_and_in_our_folder() {
     let fixture = Fixture::new();
     let bare = fixture.beside("bare.git");
     fixture.git(&["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);
-    let repo = Repository::discover(&bare).unwrap().unwrap();
+    let repo = Repository::discover(&bare, &crate::git::Trust::everything()).unwrap().unwrap();
     create(&repo, &on_branch("one"), None).unwrap();
     let beside = Request { path: Some(PathBuf::from("../two")), ..on_branch("two") };
     let made = create(&repo, &beside, None).unwrap();

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use orchestrator_boss::git::{self, Keep, Repository, radar};
+use orchestrator_boss::git::{self, Keep, Repository, Trust, radar};
 use serde_json::json;
 
 use crate::clock;
@@ -33,7 +33,7 @@ pub fn collisions() -> Vec<Line> {
     for (number, branch) in branches.iter().enumerate() {
         commit_on(&world, branch, &[number, number + 100, number + 200]);
     }
-    let repository = Repository::discover(&world.repo()).expect("git runs").expect("it is one");
+    let repository = Repository::discover(&world.repo(), &Trust::everything()).expect("git runs").expect("it is one");
     let mut sides = Sides::default();
     for round in 0..21 {
         // One has changed: it is looked at with the target and with each other.
@@ -64,7 +64,7 @@ pub fn salvage() -> Vec<Line> {
     let world = World::with_repository(600);
     let place = world.path("work/worktree");
     world.git(&["worktree", "add", "-q", "-b", "work", &place.to_string_lossy()]);
-    let repository = Repository::discover(&world.repo()).expect("git runs").expect("it is one");
+    let repository = Repository::discover(&world.repo(), &Trust::everything()).expect("git runs").expect("it is one");
     let mut sides = Sides::default();
     for round in 0..21 {
         // New contents each time, on either side, since what is in the object store already costs less.

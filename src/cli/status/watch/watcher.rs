@@ -15,10 +15,10 @@ use super::log::LogTail;
 use super::state::{Pane, ScreenEvent};
 use crate::cli::hint;
 use crate::cli::workspace::Workspace;
-use crate::git::{self, Repository};
+use crate::git::{self, Checkout, Trust};
 use crate::mission::id::WorkerId;
 use crate::mission::registry::Worker;
-use crate::orchestrator::{self, Observer, OrchestratorError, Overview};
+use crate::orchestrator::{self, Observer, Overview};
 
 /// Interval of updates without changes: for the clocks, and for missed changes.
 const TICK: Duration = Duration::from_secs(1);
@@ -231,13 +231,11 @@ impl StateWatcher {
 
 /// Returns the diff of the worker's directory or, if its worktree is gone, of its branch.
 fn changes_of(worker: &Worker, base: &str, state_root: &Path, repository: Option<&Path>) -> Result<String, String> {
-    let discovered = repository.map(Repository::discover).transpose().map_err(|error| hint::of(&error))?.flatten();
-    if let Some(repository) = &discovered {
-        let kept = orchestrator::keep_git_to_what_is_remembered(state_root, repository);
-        kept.map_err(|error: OrchestratorError| hint::of(&error))?;
-    }
-    let directory = worker.mission.place.path();
-    let page = match (worker.mission.place.branch().filter(|_| !directory.exists()), &discovered) {
+    let own = repository.map(|root| orchestrator::own_repository(root, state_root));
+    let own = own.transpose().map_err(|error| hint::of(&error))?.flatten();
+    let trust = own.as_ref().map_or_else(|| Trust::recorded(state_root, None), |it| it.trust.clone());
+    let directory = &Checkout::new(worker.mission.place.path(), &trust);
+    let page = match (worker.mission.place.branch().filter(|_| !directory.exists()), &own) {
         (Some(branch), Some(repository)) => git::branch_diff(repository, branch, base, 0, MAX_DIFF),
         _ => git::diff(directory, base, 0, MAX_DIFF),
     };

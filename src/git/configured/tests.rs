@@ -1,7 +1,24 @@
+use std::fs;
+
 use super::*;
+use crate::git::command::Git;
 use crate::git::integrate::tests::{Integrate, integrate};
-use crate::git::testing::{Fixture, commit, git, read, write};
+use crate::git::testing::{Fixture, at, commit, git, read, write};
+use crate::git::trust::Trust;
 use crate::git::{Identity, Request, Strategy, commit_uncommitted, create, tree_state, uncommitted_and_ignored};
+
+/// Has the repository trust only what is configured now.
+fn trust_what_is_configured(fixture: &mut Fixture) -> Configuration {
+    let before = Configuration::of(&fixture.repo).unwrap();
+    fixture.repo.trust = Trust::only(&fixture.repo.common_dir, before.clone());
+    before
+}
+
+/// Returns the settings that a call in `dir` would get.
+fn overrides(fixture: &Fixture, dir: &Path) -> Vec<(String, String)> {
+    let before = fixture.repo.trust.restriction(dir);
+    before.map(|before| before.overrides(own_settings(dir).unwrap())).unwrap_or_default()
+}
 
 /// A program that leaves a mark, and what the mark is called.
 fn trap(fixture: &Fixture, name: &str) -> (String, PathBuf) {
@@ -140,18 +157,20 @@ fn plant(fixture: &Fixture, worktree: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_recorded_repository_is_kept_to_its_record() {
-    for is_readable in [true, false] {
-        let fixture = Fixture::new();
+    for (is_own, is_readable) in [(false, true), (false, false), (true, true)] {
+        let mut fixture = Fixture::new();
         write(fixture.root(), "a.md", "a\n");
         let before = Configuration::of(&fixture.repo).unwrap();
         let records = fixture.beside("records");
         fs::create_dir(&records).unwrap();
-        keep_to_records_in(&records);
+        let common_dir = fixture.repo.common_dir.clone();
+        fixture.repo.trust = Trust::recorded(&records, is_own.then_some(&*common_dir));
+        assert_eq!(fixture.repo.trust.before(&common_dir), None, "there is no record yet");
         let record = if is_readable { serde_json::to_string(&before).unwrap() } else { "{".to_owned() };
-        write(&records, &record_name(&fixture.repo.common_dir), &record);
+        fs::write(fixture.repo.trust.record(&common_dir).unwrap(), record).unwrap();
         let marks = plant(&fixture, fixture.root());
-        Git::read(fixture.root()).args(["hash-object", "a.md"]).run().unwrap();
-        crate::git::diff(fixture.root(), "HEAD", 0, 10_000).unwrap();
+        fixture.repo.read().args(["hash-object", "a.md"]).run().unwrap();
+        crate::git::diff(&fixture.repo.checkout(), "HEAD", 0, 10_000).unwrap();
         let ran: Vec<_> = marks.iter().filter(|mark| mark.exists()).collect();
         assert!(ran.is_empty(), "these were run: {ran:#?}");
     }
@@ -159,12 +178,12 @@ fn a_recorded_repository_is_kept_to_its_record() {
 
 #[test]
 fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
-    let fixture = Fixture::new();
+    let mut fixture = Fixture::new();
     fixture.commit("notes.md", "notes\n");
     let request = |branch: &str| Request { branch: branch.to_owned(), ..Request::default() };
     let made = create(&fixture.repo, &request("work"), None).unwrap();
     let base = made.base_commit.clone();
-    keep_to(&fixture.repo, Configuration::of(&fixture.repo).unwrap());
+    trust_what_is_configured(&mut fixture);
     commit(&made.path, "readme.txt", "theirs\n");
     commit(&made.path, "a.md", "a\n");
     fixture.commit("readme.txt", "ours\n");
@@ -173,14 +192,21 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
     write(&made.path, "readme.txt", "uncommitted\n");
     write(&made.path, "b.md", "b\n");
     let fallback = Identity::fallback();
-    tree_state(&made.path).unwrap();
+    tree_state(&fixture.repo.at(&made.path)).unwrap();
     crate::git::fingerprint(&fixture.repo).unwrap();
-    crate::git::diff(&made.path, &base, 0, 10_000).unwrap();
-    crate::git::changes(&made.path, &base).unwrap();
-    commit_uncommitted(&made.path, uncommitted_and_ignored(&made.path).unwrap(), "left", &fallback, None, &[])
-        .unwrap()
-        .commit
-        .expect("it is committed");
+    crate::git::diff(&fixture.repo.at(&made.path), &base, 0, 10_000).unwrap();
+    crate::git::changes(&fixture.repo.at(&made.path), &base).unwrap();
+    commit_uncommitted(
+        &fixture.repo.at(&made.path),
+        uncommitted_and_ignored(&fixture.repo.at(&made.path)).unwrap(),
+        "left",
+        &fallback,
+        None,
+        &[],
+    )
+    .unwrap()
+    .commit
+    .expect("it is committed");
     write(&made.path, "readme.txt", "again\n");
     crate::git::salvage(&fixture.repo, &made.path, "kept", crate::git::Keep { copies: &[], ..Default::default() })
         .unwrap();
@@ -212,17 +238,17 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
     // An object that is not there.
     let missing = "1234567890123456789012345678901234567890";
     assert!(fixture.repo.resolve(missing).is_err());
-    let _ = Git::read(fixture.root()).args(["cat-file", "-e", missing]).output();
+    let _ = fixture.repo.read().args(["cat-file", "-e", missing]).output();
     let ran: Vec<_> = marks.iter().filter(|mark| mark.exists()).collect();
     assert!(ran.is_empty(), "these were run: {ran:#?}");
 }
 
 #[test]
 fn a_filter_that_was_there_before_stays_in_use_whatever_a_worker_makes_of_it() {
-    let fixture = Fixture::new();
+    let mut fixture = Fixture::new();
     fixture.git(&["config", "filter.shout.clean", "tr a-z A-Z"]);
     write(&fixture.repo.common_dir, "info/attributes", "*.txt filter=shout\n");
-    keep_to(&fixture.repo, Configuration::of(&fixture.repo).unwrap());
+    trust_what_is_configured(&mut fixture);
     let made = create(&fixture.repo, &Request { branch: "work".to_owned(), ..Request::default() }, None).unwrap();
     for clean in [None, Some("sed s/a/evil/")] {
         if let Some(clean) = clean {
@@ -230,8 +256,8 @@ fn a_filter_that_was_there_before_stays_in_use_whatever_a_worker_makes_of_it() {
         }
         write(&made.path, "new.txt", &format!("abc {clean:?}\n"));
         let commit = commit_uncommitted(
-            &made.path,
-            uncommitted_and_ignored(&made.path).unwrap(),
+            &fixture.repo.at(&made.path),
+            uncommitted_and_ignored(&fixture.repo.at(&made.path)).unwrap(),
             "left",
             &Identity::fallback(),
             None,
@@ -246,40 +272,54 @@ fn a_filter_that_was_there_before_stays_in_use_whatever_a_worker_makes_of_it() {
 
 #[test]
 fn a_repository_that_a_worker_puts_in_the_place_of_its_own_runs_nothing() {
-    // A process of its own would be needed to keep to known repositories alone, so this asks what would be set.
-    let fixture = Fixture::new();
-    let before = Configuration::default();
-    let (script, _) = trap(&fixture, "clean");
-    fixture.git(&["config", "filter.evil.clean", &script]);
-    let set = before.overrides(own_settings(fixture.root()).unwrap());
-    assert_eq!(set, [("filter.evil.clean".to_owned(), String::new())]);
+    let (mut fixture, other) = (Fixture::new(), Fixture::new());
+    trust_what_is_configured(&mut fixture);
+    let (script, mark) = trap(&other, "clean");
+    other.git(&["config", "filter.evil.clean", &script]);
+    other.commit(".gitattributes", "* filter=evil\n");
+    write(other.root(), "a.txt", "a\n");
+    let _ = fs::remove_file(&mark);
+    for trust in [fixture.repo.trust.clone(), Trust::nothing()] {
+        let place = crate::git::Checkout::new(other.root(), &trust);
+        Git::read(&place).args(["hash-object", "a.txt"]).run().unwrap();
+        assert!(!mark.exists());
+    }
+    Git::read(&at(other.root())).args(["hash-object", "a.txt"]).run().unwrap();
+    assert!(mark.exists(), "it would have been run");
+}
+
+#[test]
+fn trust_travels_with_a_repository() {
+    let mut fixture = Fixture::new();
+    trust_what_is_configured(&mut fixture);
+    let text = serde_json::to_string(&fixture.repo).unwrap();
+    let read: Repository = serde_json::from_str(&text).unwrap();
+    assert_eq!((&read, &read.trust), (&fixture.repo, &fixture.repo.trust));
 }
 
 #[test]
 fn what_an_included_file_says_is_noticed_though_the_repositorys_own_is_the_same() {
-    let fixture = Fixture::new();
+    let mut fixture = Fixture::new();
     let included = fixture.beside("included");
     fs::write(&included, "[core]\n\tpager = less\n").unwrap();
     fixture.git(&["config", "include.path", included.to_str().unwrap()]);
-    let before = Configuration::of(&fixture.repo).unwrap();
-    keep_to(&fixture.repo, before.clone());
-    assert_eq!(overrides(fixture.root(), "status"), []);
+    let before = trust_what_is_configured(&mut fixture);
+    assert_eq!(overrides(&fixture, fixture.root()), []);
     fs::write(&included, "[core]\n\tpager = less\n[filter \"Evil\"]\n\tclean = run-me\n").unwrap();
-    assert_eq!(overrides(fixture.root(), "status"), [("filter.Evil.clean".to_owned(), String::new())]);
+    assert_eq!(overrides(&fixture, fixture.root()), [("filter.Evil.clean".to_owned(), String::new())]);
     assert_eq!(before.changes(&Configuration::of(&fixture.repo).unwrap()), ["filter.Evil.clean (added)"]);
 }
 
 #[test]
 fn what_a_worktree_has_for_itself_is_noticed_though_the_repositorys_own_is_the_same() {
-    let fixture = Fixture::new();
+    let mut fixture = Fixture::new();
     fixture.git(&["config", "extensions.worktreeConfig", "true"]);
     let linked = fixture.beside("linked");
     fixture.git(&["worktree", "add", "-q", linked.to_str().unwrap()]);
-    let before = Configuration::of(&fixture.repo).unwrap();
-    keep_to(&fixture.repo, before.clone());
-    assert_eq!(overrides(&linked, "status"), []);
+    let before = trust_what_is_configured(&mut fixture);
+    assert_eq!(overrides(&fixture, &linked), []);
     git(&linked, &["config", "--worktree", "filter.Evil.clean", "run-me"]);
-    assert_eq!(overrides(&linked, "status"), [("filter.Evil.clean".to_owned(), String::new())]);
+    assert_eq!(overrides(&fixture, &linked), [("filter.Evil.clean".to_owned(), String::new())]);
     let changes = before.changes(&Configuration::of(&fixture.repo).unwrap());
     assert_eq!(changes, ["worktrees/linked: filter.Evil.clean (added)"]);
 }

@@ -6,11 +6,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::command::CommandError;
-use super::names::{self, RemoteBranch};
-use super::refs;
-use super::repository::{Repository, checked_out, resolve_commit};
-use super::worktree::{Listed, WorktreeError, list};
+use super::WorktreeError;
+use crate::git::checkout::{checked_out, resolve_commit};
+use crate::git::command::CommandError;
+use crate::git::layout::Listed;
+use crate::git::list::list;
+use crate::git::names::{self, RemoteBranch};
+use crate::git::refs;
+use crate::git::repository::Repository;
+use crate::git::trust::Checkout;
 use crate::mission::hint::Hint;
 
 /// Folder for worktrees, relative to the repository's root, if the request names neither a path nor a folder. Older
@@ -223,7 +227,7 @@ fn base_of_existing_branch(
     commit: String,
 ) -> Result<String, WorktreeError> {
     match &request.base {
-        Some(base) if names::commit(repo, tree(repo, request), base)? != commit => {
+        Some(base) if names::commit(repo, &tree(repo, request), base)? != commit => {
             Err(WorktreeError::BranchExists { branch: branch.to_owned(), commit, base: base.clone() })
         }
         _ => Ok(commit),
@@ -248,7 +252,7 @@ fn base_of_remote_branch(
     remote: &RemoteBranch,
 ) -> Result<String, WorktreeError> {
     match &request.base {
-        Some(base) if names::commit(repo, tree(repo, request), base)? != remote.commit => {
+        Some(base) if names::commit(repo, &tree(repo, request), base)? != remote.commit => {
             Err(WorktreeError::RemoteHasBranch {
                 branch: branch.to_owned(),
                 remote: remote.remote.clone(),
@@ -260,12 +264,12 @@ fn base_of_remote_branch(
     }
 }
 
-fn tree<'a>(repo: &'a Repository, request: &'a Request) -> &'a Path {
-    request.tree.as_deref().unwrap_or(repo.root())
+fn tree(repo: &Repository, request: &Request) -> Checkout {
+    repo.at(request.tree.as_deref().unwrap_or(repo.root()))
 }
 
 fn base_of_new_branch(repo: &Repository, request: &Request) -> Result<String, WorktreeError> {
-    let tree = tree(repo, request);
+    let tree = &tree(repo, request);
     match (&request.base, &request.start) {
         (Some(base), _) => Ok(names::commit(repo, tree, base)?),
         (None, Some(start)) => Ok(repo.resolve(start)?),

@@ -1,0 +1,81 @@
+//! Ignored files that only the worker can have created.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Files, MOST_PARTS, NotOnBranch, count, listed, names, part, shown};
+use crate::git::include::Copied;
+use crate::git::regenerable::is_regenerable;
+
+/// Maximum number of files counted in an ignored folder.
+const MOST_COUNTED: usize = 1_000;
+
+/// Returns the ignored files and folders that only the worker can have created. Files that tools regenerate are not
+/// work. `ignored` is git's current list for a worktree that was new when the work began.
+pub fn ignored(worktree: &Path, ignored: &[PathBuf], copies: &[Copied]) -> Option<NotOnBranch> {
+    // The path of each, and its description.
+    let mut found: Vec<(String, String)> = Vec::new();
+    for path in ignored {
+        if copies.iter().any(|copy| Path::new(&copy.path) == path) || is_regenerable(worktree, path) {
+            continue;
+        }
+        let described = match worktree.join(path).symlink_metadata() {
+            Ok(kind) if kind.is_dir() => ignored_folder(worktree, path),
+            Ok(kind) if kind.is_file() || kind.is_symlink() => Some(shown(path)),
+            _ => None,
+        };
+        found.extend(described.map(|described| (shown(path), described)));
+    }
+    if found.is_empty() {
+        return None;
+    }
+    let (paths, described): (Vec<String>, Vec<String>) = found.into_iter().unzip();
+    let what = format!("files that git ignores: {}", listed(&described, MOST_PARTS));
+    let how = "`git add -f` there what of it is wanted, and commit".to_owned();
+    let files = Files::Ignored(Some(paths).filter(|paths| paths.len() <= MOST_PARTS));
+    Some(NotOnBranch { files: Some(files), ..part(what, shown(worktree), how) })
+}
+
+/// Returns the files of a recorded [`Files::Ignored`] that are still there, as one part.
+pub fn still_ignored(worktree: &Path, now: &[PathBuf], recorded: Option<&[String]>) -> Option<NotOnBranch> {
+    ignored(worktree, &still_there(worktree, now, recorded), &[])
+}
+
+/// Returns the files and folders of a recorded [`Files::Ignored`] that are still there. Those that were added later are
+/// not the worker's. If there were too many to record, all ignored ones count that tools do not regenerate.
+pub fn still_there(worktree: &Path, now: &[PathBuf], recorded: Option<&[String]>) -> Vec<PathBuf> {
+    let is_recorded = |path: &&PathBuf| recorded.is_none_or(|paths| paths.contains(&shown(path)));
+    now.iter().filter(is_recorded).filter(|path| !is_regenerable(worktree, path)).cloned().collect()
+}
+
+/// Describes the content of an ignored folder; `None` if there is no work in it.
+fn ignored_folder(worktree: &Path, path: &Path) -> Option<String> {
+    let mut files = 0;
+    let mut repositories = Vec::new();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        if worktree.join(&folder).join(".git").symlink_metadata().is_ok() {
+            repositories.push(shown(&folder));
+            continue;
+        }
+        let Ok(entries) = fs::read_dir(worktree.join(&folder)) else {
+            return Some(format!("{}/ (unreadable)", shown(path)));
+        };
+        for entry in entries.flatten() {
+            let inside = folder.join(entry.file_name());
+            match entry.file_type() {
+                _ if is_regenerable(worktree, &inside) => {}
+                Ok(kind) if kind.is_dir() => folders.push(inside),
+                Ok(_) => files += 1,
+                Err(_) => {}
+            }
+            if files > MOST_COUNTED {
+                return Some(format!("{}/ (over {MOST_COUNTED} files)", shown(path)));
+            }
+        }
+    }
+    let repositories = (!repositories.is_empty()).then(|| format!("a repository at {}", names(&repositories)));
+    let files = (files > 0).then(|| count(files, "file"));
+    let content: Vec<String> = repositories.into_iter().chain(files).collect();
+    (!content.is_empty()).then(|| format!("{}/ ({})", shown(path), content.join(", ")))
+}

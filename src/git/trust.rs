@@ -1,0 +1,160 @@
+//! Which of a repository's settings a call of git may use. A worker can change all of them, so a call gets only what was
+//! configured before the first worker.
+//!
+//! Trust is a value: a [`Repository`](super::Repository) and a [`Checkout`] carry it, and [`Git`](super::Git) reads and
+//! writes only with it. There is no default, and nothing is remembered for the whole process.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+
+use super::configuration::Configuration;
+use super::layout::{folders, short_id};
+
+/// File with the record of the repository that a state folder belongs to. It keeps its name if the repository moves.
+const OWN_RECORD: &str = "git-configuration.json";
+
+/// The settings that calls of git may use, per repository.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Rule", into = "Rule")]
+pub struct Trust(Arc<Rule>);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Rule {
+    Everything,
+    Nothing,
+    Recorded {
+        folder: PathBuf,
+        /// Shared folder of the repository whose record is [`OWN_RECORD`].
+        own: Option<PathBuf>,
+    },
+    Before {
+        common_dir: PathBuf,
+        configuration: Configuration,
+    },
+}
+
+impl From<Rule> for Trust {
+    fn from(rule: Rule) -> Trust {
+        let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
+        Trust(Arc::new(match rule {
+            Rule::Recorded { folder, own } => Rule::Recorded { folder, own: own.map(real) },
+            Rule::Before { common_dir, configuration } => Rule::Before { common_dir: real(common_dir), configuration },
+            rule @ (Rule::Everything | Rule::Nothing) => rule,
+        }))
+    }
+}
+
+impl From<Trust> for Rule {
+    fn from(trust: Trust) -> Rule {
+        Arc::unwrap_or_clone(trust.0)
+    }
+}
+
+impl Trust {
+    /// Trusts all settings of all repositories. Only for checks that the user runs, and where no worker has been.
+    pub fn everything() -> Trust {
+        Rule::Everything.into()
+    }
+
+    /// Trusts no setting of any repository.
+    pub fn nothing() -> Trust {
+        Rule::Nothing.into()
+    }
+
+    /// Trusts what the records in a state folder contain. A repository without a record has had no worker yet, and all
+    /// of its settings are trusted. `own` is the shared folder of the repository that the state folder belongs to.
+    pub fn recorded(folder: &Path, own: Option<&Path>) -> Trust {
+        Rule::Recorded { folder: folder.to_owned(), own: own.map(Path::to_owned) }.into()
+    }
+
+    /// Trusts what one repository had configured before. Nothing of any other repository is trusted: a worker can put
+    /// one in the place of its own.
+    pub fn only(common_dir: &Path, before: Configuration) -> Trust {
+        Rule::Before { common_dir: common_dir.to_owned(), configuration: before }.into()
+    }
+
+    /// Returns the path of a repository's record, `None` if this trust does not depend on records.
+    pub fn record(&self, common_dir: &Path) -> Option<PathBuf> {
+        let Rule::Recorded { folder, own } = &*self.0 else { return None };
+        let common_dir = common_dir.canonicalize().unwrap_or_else(|_| common_dir.to_owned());
+        let name = if own.as_ref() == Some(&common_dir) {
+            OWN_RECORD.to_owned()
+        } else {
+            format!("git-configuration-{}.json", short_id(&common_dir))
+        };
+        Some(folder.join(name))
+    }
+
+    /// Returns the trusted configuration of the repository with this shared folder. `None` if all of it is trusted.
+    pub(super) fn before(&self, common_dir: &Path) -> Option<Configuration> {
+        match &*self.0 {
+            Rule::Everything => None,
+            Rule::Nothing => Some(Configuration::default()),
+            Rule::Recorded { .. } => read_record(&self.record(common_dir)?),
+            Rule::Before { common_dir: known, configuration } if known == common_dir => Some(configuration.clone()),
+            Rule::Before { .. } => Some(Configuration::default()),
+        }
+    }
+
+    /// Returns the configuration that a call in `dir` must be restricted to. `None` if it may use what is set now.
+    pub(super) fn restriction(&self, dir: &Path) -> Option<Configuration> {
+        if matches!(*self.0, Rule::Everything) {
+            return None;
+        }
+        match folders(dir) {
+            Some(folders) => self.before(&folders.common).filter(|before| !before.is_surely_unchanged(&folders)),
+            None if matches!(*self.0, Rule::Recorded { .. }) => None,
+            None => Some(Configuration::default()),
+        }
+    }
+}
+
+/// Reads a record. If it is damaged, nothing of the repository is trusted.
+fn read_record(path: &Path) -> Option<Configuration> {
+    match fs::read(path) {
+        Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or_default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(Configuration::default()),
+    }
+}
+
+/// A folder in which git runs, and the trust of its calls there: a worktree, a repository inside one, or a subfolder.
+#[derive(Debug, Clone)]
+pub struct Checkout {
+    path: PathBuf,
+    trust: Trust,
+}
+
+impl Checkout {
+    pub fn new(path: impl Into<PathBuf>, trust: &Trust) -> Checkout {
+        Checkout { path: path.into(), trust: trust.clone() }
+    }
+
+    /// Returns another folder with the same trust. A relative path is below this one.
+    pub fn at(&self, path: impl AsRef<Path>) -> Checkout {
+        Checkout::new(self.path.join(path), &self.trust)
+    }
+
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+}
+
+impl Deref for Checkout {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsRef<Path> for Checkout {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
