@@ -16,6 +16,7 @@ async fn a_changed_git_configuration_stops_integration_until_it_is_undone_or_acc
     let world = World::new();
     // What the user had before stays in use: the leftovers below are committed in capitals.
     world.git(&["config", "filter.shout.clean", "tr a-z A-Z"]);
+    std::fs::create_dir_all(world.repo().join(".git/info")).unwrap();
     std::fs::write(world.repo().join(".git/info/attributes"), "*.loud filter=shout\n").unwrap();
     let server = world.server(Some("boss"));
     let ran = world.path("ran");
