@@ -3,30 +3,17 @@
 //!
 //! Accepting is deleting the file: out of reach of a worker in a sandbox, and no call of a tool.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::context::Context;
 use super::error::OrchestratorError;
 use crate::files::{self, FileError};
-use crate::git::{Configuration, Repository, RepositoryError, Trust};
+use crate::git::{Configuration, Repository, Trust};
 
 type Result<T> = std::result::Result<T, OrchestratorError>;
 
 /// Maximum number of changes that a refusal names.
 const NAMED: usize = 12;
-
-/// Opens the repository that a state directory belongs to. Git calls there use the configuration from before the first
-/// worker.
-pub fn own_repository(root: &Path, state_root: &Path) -> std::result::Result<Option<Repository>, RepositoryError> {
-    let found = Repository::discover(root, &Trust::nothing())?;
-    Ok(found.map(|it| own(it, state_root)))
-}
-
-/// Returns the same repository, trusted as far as the records in its state directory say.
-pub(super) fn own(repository: Repository, state_root: &Path) -> Repository {
-    let trust = Trust::recorded(state_root, Some(&repository.common_dir));
-    repository.trusting(trust)
-}
 
 fn path(context: &Context, repository: &Repository) -> PathBuf {
     context.trust.record(&repository.common_dir).expect("a server trusts the records in its state directory")

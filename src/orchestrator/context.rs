@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::configuration;
 use super::error::OrchestratorError;
 use super::merged::MergedCache;
+use super::own_repository::with_recorded_trust;
 use super::place::{refuse_moved, state_root};
 use super::single_flight::SingleFlight;
 use super::worktree_places::{self, Around};
@@ -87,7 +87,7 @@ impl Context {
         let state_root = state_root(settings.state_dir.as_deref(), repository.as_ref(), &directory);
         require_text(&directory)?;
         require_text(&state_root)?;
-        let repository = repository.map(|it| configuration::own(it, &state_root));
+        let repository = repository.map(|it| with_recorded_trust(it, &state_root));
         let trust = repository.as_ref().map_or_else(|| Trust::recorded(&state_root, None), |it| it.trust.clone());
         let server = ServerId::from(format!("s-{}", Uuid::new_v4().simple()));
         let anonymous = boss.is_none() && !is_one_shot;

@@ -30,10 +30,13 @@ pub(super) enum Effect {
     WriteState,
 }
 
+/// Decides which entries follow from the registry.
+type Decision = Box<dyn FnOnce(&Registry) -> Vec<Entry> + Send>;
+
 /// Entries to append. They are decided on the newest registry, under the journal's lock, since another server may have
-/// appended since the component looked.
+/// appended since the component decided.
 pub(super) struct Append {
-    pub decide: Box<dyn FnOnce(&Registry) -> Vec<Entry> + Send>,
+    pub decide: Decision,
     /// Completes the error message "cannot …".
     pub purpose: &'static str,
     pub crash_point: Option<Point>,

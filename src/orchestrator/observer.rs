@@ -12,10 +12,10 @@ use jiff::Timestamp;
 
 use super::answers::{Collision, RaceView, RacerView, WorkerView};
 use super::budget::so_far;
-use super::configuration;
 use super::error::OrchestratorError;
 use super::integration_branch;
 use super::merged::MergedCache;
+use super::own_repository::own_repository;
 use super::views;
 use crate::attempt::state_dir;
 use crate::attempt::status::LiveStatus;
@@ -154,7 +154,7 @@ impl Observer {
         if named == self.repository.as_ref().map(|(root, _)| &**root) {
             return;
         }
-        let own = |root: &Path| configuration::own_repository(root, self.state_root()).ok().flatten();
+        let own = |root: &Path| own_repository(root, self.state_root()).ok().flatten();
         self.repository = named.and_then(|root| Some((root.to_owned(), own(root)?)));
     }
 
