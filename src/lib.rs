@@ -7,17 +7,19 @@
 //!
 //! # Rooms
 //!
-//! A room uses only rooms below it, and rooms on one line do not know each other. `tests/architecture.rs` checks both.
+//! A room uses only rooms below it, rooms on one line do not know each other, and the files of a room import each other
+//! in no circle. `tests/architecture.rs` checks all three.
 //!
 //! ```text
 //! cli            commands for people; prints to stdout; starts every process
 //! mcp            tools, resources and prompts for bosses; the only room that names the protocol library
-//! orchestrator   the server's state: an actor that decides, saves, then answers, and tasks that report to it
+//! orchestrator   the server's state: components that decide, an actor that saves and answers, tasks that report to it
 //! launcher       how a supervisor is started and reached
-//! supervisor     the other process: turns, messages, limits, verification, facts, outcome
+//! supervisor     the other process: turns, messages, limits, verification, outcome
+//! store          the journal of the servers, the history, the state file for people and bosses
+//! attempt        the contract between server and supervisor: folders, assignment, inbox, claim, status, outcome record
 //! config         the user's settings
-//! backend  process  git  store    CLIs (pure), operating-system processes, git, files
-//! attempt        the contract between server and supervisor: folder, assignment, status, messages, outcome record
+//! backend  process  git  files    CLIs (pure), operating-system processes, git, atomic files and leases
 //! mission        the pure core: missions, the legal status changes, the registry, rules for starts and retries
 //! ```
 //!
@@ -31,18 +33,18 @@
 //!    anything is created.
 //! 3. `orchestrator/actor.rs` registers the missions (`mission/create.rs`), appends them to the journal
 //!    (`store/journal.rs`) and answers with their ids. Nothing slow has happened yet.
-//! 4. `orchestrator/schedule.rs` takes workers out of the queue, as far as `mission/admission.rs` (limits) and
+//! 4. `orchestrator/admission.rs` takes workers out of the queue, as far as `mission/admission.rs` (limits) and
 //!    `mission/graph.rs` (dependencies) allow.
 //! 5. `orchestrator/start.rs` creates the worktree (`git/worktree.rs`) and the folder of the attempt, and starts a
 //!    supervisor (`launcher/local.rs`). From here on `orchestrator/follow.rs` follows it.
 //! 6. The supervisor (`supervisor/run.rs`) claims the attempt. For each turn (`supervisor/turn.rs`) it asks the backend
 //!    for a launch plan, starts the CLI (`process/spawn.rs`), and turns its output into events (`backend/codex.rs`, …).
-//! 7. `supervisor/finish.rs` ends the attempt: commit what is uncommitted (`supervisor/leftovers.rs`), verify that commit
-//!    (`supervisor/verify.rs`), end all processes (`process/sweep.rs`), read the changes (`supervisor/facts.rs`), write
+//! 7. `supervisor/finish.rs` ends the attempt: commit what is uncommitted (`supervisor/uncommitted.rs`), verify that commit
+//!    (`supervisor/verify.rs`), end all processes (`process/sweep.rs`), read the changes (`attempt/facts.rs`), write
 //!    the outcome record.
-//! 8. `orchestrator/settle.rs` applies the outcome. The actor saves, `orchestrator/waiters.rs` answers the waits, and
+//! 8. `orchestrator/settle.rs` applies the outcome. The actor saves, `orchestrator/waits.rs` answers the waits, and
 //!    step 4 starts what has become possible.
-//! 9. `mcp/tools/integrate.rs` merges: `orchestrator/train.rs` stacks the branches, `orchestrator/prove.rs` has the
+//! 9. `mcp/tools/integrate.rs` merges: `orchestrator/train.rs` stacks the branches, `orchestrator/verify.rs` has the
 //!    result verified in a worktree of its own, and `git/land.rs` moves the integration branch.
 //!
 //! # Glossary
@@ -100,7 +102,7 @@
 //! 2. `mission/create.rs` and `mission/spec.rs`: the field of `Draft` and of `Mission`. `Mission` is stored: give the
 //!    field `#[serde(default)]`, so that older journals can be read. `cargo check --all-targets` names every literal.
 //! 3. The room that acts on it. A value that a supervisor needs is in the assignment, with the mission.
-//! 4. `mcp/wire.rs`, if answers show it.
+//! 4. `mcp/wire/worker.rs` and `mcp/wire/outcome.rs`, if answers show it.
 //! 5. Tests: a range in `tests/input/table.rs`, the effect in `tests/workers/`. Then
 //!    `ORCHESTRATOR_BLESS=1 cargo test --test mcp` writes `tests/snapshots/tools.json` and `src/docs/tools.md`.
 //!    `skills/orchestrator-boss/SKILL.md` lists the fields of a mission.
