@@ -33,7 +33,7 @@ fn only_what_is_merged_and_clean_goes_and_the_rest_says_why_it_stays() {
         "not merged into main (commits that are not there: 1)",
         "not committed: 1 (c.txt)",
         "its worker is running",
-        "no worker's",
+        "it belongs to no worker",
     ]) {
         assert!(why.contains(part), "{part} in {why}");
     }

@@ -40,7 +40,7 @@ fn what_the_user_writes_is_seen_on_every_screen() {
     let message = &told["worker"]["outcome"]["run"]["message"];
     assert!(message.as_str().unwrap().contains("cancelled by the user: the plan has changed"), "{told:#}");
     let texts: Vec<_> = told["messages"].as_array().unwrap().iter().map(|it| it["text"].as_str().unwrap()).collect();
-    assert_eq!(texts, ["(not heard) look at b", "(by the user) mind the tests in api"]);
+    assert_eq!(texts, ["(not delivered) look at b", "(by the user) mind the tests in api"]);
 
     world.run(&["report", "--output", world.path("r.html").to_str().unwrap()]).ended(0);
     let html = fs::read_to_string(world.path("r.html")).unwrap();

@@ -17,7 +17,7 @@ async fn removed_journal_is_refused_and_rebuilt_after_a_restart() {
     first.until(&id, "running").await;
     std::fs::remove_dir_all(world.repo().join(".orchestrator/journal")).unwrap();
     let refused = first.orchestrator.create(&first.boss, vec![Ok(mission("u", "say never"))], BatchKind::Single).await;
-    let refused = refused.err().expect("it is refused").to_string();
+    let refused = refused.expect_err("it is refused").to_string();
     assert!(refused.contains("it was removed or replaced while this server ran"), "{refused}");
     std::fs::write(&gate, "").unwrap();
     until_exists(&world.repo().join(".orchestrator/workers").join(&id).join("attempts/1/outcome.json")).await;

@@ -65,7 +65,13 @@ pub fn live(activity: &str) -> LiveStatus {
 
 pub fn settled(status: Ending, brief: impl FnOnce(&mut AttemptSummary)) -> AttemptSummary {
     let changes = Changes { commits: 2, files_changed: 3, insertions: 40, deletions: 7, ..Changes::default() };
-    let mut made = AttemptSummary { seconds: 250, settled_at: ago(90), changes, ..testing::brief(1, status) };
+    let mut made = AttemptSummary {
+        seconds: 250,
+        elapsed_seconds: Some(253),
+        settled_at: ago(90),
+        changes,
+        ..testing::brief(1, status)
+    };
     brief(&mut made);
     made
 }
@@ -318,7 +324,7 @@ fn settled_worker_is_not_idle_and_sums_attempts() {
     let again = AttemptSummary { attempt: 2, elapsed_seconds: Some(20), ..worker.settled[0].clone() };
     worker.settled.push(again);
     let row = WorkerRow::of(&views[3], true, now());
-    // 250 s and 3 s of verification in the first attempt, 20 s in the second.
+    // 253 s in the first attempt, with its verification, and 20 s in the second.
     assert_eq!((row.time.as_str(), row.idle.as_str(), row.ended.as_str()), ("4m 33s", "", "1m 30s"));
     let row = WorkerRow::of(&views[0], true, now());
     assert_eq!((row.time.as_str(), row.idle.as_str(), row.ended.as_str()), ("1h 6m", "12s", ""));

@@ -154,7 +154,7 @@ mod tests {
         let done = changed(3, |worker| {
             at(worker, 100);
             worker.settled = vec![settled(Ending::Completed, |brief| {
-                (brief.seconds, brief.settled_at) = (30, ago(20));
+                (brief.seconds, brief.elapsed_seconds, brief.settled_at) = (30, Some(60), ago(20));
                 brief.verification = Verification::Passed { commit: None, seconds: 30.0 };
             })];
         });
