@@ -117,6 +117,7 @@
 //! 3. Tests: `cargo test --test input --test mcp`, and `tests/limits/` for limits on workers. Generated texts:
 //!    `ORCHESTRATOR_BLESS=1 cargo test --test mcp --test documents`.
 #![deny(clippy::print_stdout)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod attempt;
 pub mod backend;

@@ -307,14 +307,15 @@ impl Git {
             copied => copied.map(|()| true),
         };
         let Ended { status, stdout: all_taken, stderr } = self.collect(copy)?;
-        match status.success() || !all_taken {
-            true => Ok(()),
-            false => Err(CommandError::Failed {
+        if status.success() || !all_taken {
+            Ok(())
+        } else {
+            Err(CommandError::Failed {
                 command: self.shown.join(" "),
                 dir: self.dir,
                 code: status.code(),
                 stderr: shorten(&stderr),
-            }),
+            })
         }
     }
 
@@ -435,9 +436,10 @@ fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitSta
         if Instant::now() >= deadline {
             return Ok(None);
         }
-        match began.elapsed() < Duration::from_millis(1) {
-            true => thread::yield_now(),
-            false => thread::sleep(Duration::from_millis(1)),
+        if began.elapsed() < Duration::from_millis(1) {
+            thread::yield_now()
+        } else {
+            thread::sleep(Duration::from_millis(1))
         }
     }
 }

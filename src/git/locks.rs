@@ -34,9 +34,10 @@ pub fn clear_stale_locks(
         }
         let is_old = |lock: &PathBuf| age(lock).is_none_or(|age| age >= AT_LEAST_AS_OLD);
         if locks.iter().all(is_old) {
-            return match is_git_at_work() {
-                true => locks,
-                false => locks.into_iter().filter(|lock| fs::remove_file(lock).is_err() && lock.exists()).collect(),
+            return if is_git_at_work() {
+                locks
+            } else {
+                locks.into_iter().filter(|lock| fs::remove_file(lock).is_err() && lock.exists()).collect()
             };
         }
         if began.elapsed() > 2 * AT_LEAST_AS_OLD {

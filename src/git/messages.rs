@@ -87,9 +87,12 @@ fn errors_below(folder: &Path) -> usize {
     let count = |text: String| text.split(attribute).skip(1).filter(|rest| !rest.starts_with("transparent)")).count();
     let entries = fs::read_dir(folder).expect("a readable folder").map(|entry| entry.expect("an entry").path());
     entries
-        .map(|path| match path.is_dir() {
-            true => errors_below(&path),
-            false => count(fs::read_to_string(path).expect("a readable source")),
+        .map(|path| {
+            if path.is_dir() {
+                errors_below(&path)
+            } else {
+                count(fs::read_to_string(path).expect("a readable source"))
+            }
         })
         .sum()
 }

@@ -199,10 +199,7 @@ fn finish_removal(repo: &Repository, request: &Remove, path: PathBuf, branch: &s
 fn remove_found(repo: &Repository, request: &Remove, found: Listed) -> Result<Removed, RemoveError> {
     check_removable(repo, &found)?;
     let request = &with_record(repo, request, &found);
-    let integrated = match request.delete_branch {
-        true => Some(look_at_branch(repo, &found, request)?),
-        false => None,
-    };
+    let integrated = if request.delete_branch { Some(look_at_branch(repo, &found, request)?) } else { None };
     if !request.force {
         refuse_losses(repo, request, &found)?;
     }

@@ -193,9 +193,10 @@ impl Repository {
 
     fn no_commits(&self, tree: &Path, branch: &str) -> RepositoryError {
         let is_empty = refs::all(self.root()).is_some_and(|refs| refs.is_empty());
-        let what = match is_empty {
-            true => format!("the repository at {}", self.root().display()),
-            false => format!("branch {branch}, which is checked out in {}", tree.display()),
+        let what = if is_empty {
+            format!("the repository at {}", self.root().display())
+        } else {
+            format!("branch {branch}, which is checked out in {}", tree.display())
         };
         let is_bare = self.main_worktree.is_none() && tree == self.root();
         let tree = (!is_bare).then(|| tree.to_owned());

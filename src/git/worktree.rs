@@ -120,12 +120,11 @@ pub fn refill(repo: &Repository, path: &Path) -> Result<Worktree, WorktreeError>
         record::link(&found.path, &record)
             .map_err(|source| WorktreeError::Remember { path: found.path.join(".git"), source })?;
     }
-    let included = match git_dir(&repo.at(&found.path))?.join("index").exists() {
-        true => {
-            put_in_place(repo, &found.path)?;
-            come_along(repo, &found.path)?
-        }
-        false => fill(repo, &found.path)?,
+    let included = if git_dir(&repo.at(&found.path))?.join("index").exists() {
+        put_in_place(repo, &found.path)?;
+        come_along(repo, &found.path)?
+    } else {
+        fill(repo, &found.path)?
     };
     let made = Worktree {
         base_commit: found.head.unwrap_or_default(),

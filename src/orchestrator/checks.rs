@@ -154,13 +154,12 @@ impl Checks<'_> {
             allowed_roots: self.context.allowed_roots(repository),
         };
         let plan = git::check(repository, &request)?;
-        match plan.new_branch && plan.from_remote.is_none() {
-            true => self.base(base),
+        if plan.new_branch && plan.from_remote.is_none() {
+            self.base(base)
+        } else {
             // An existing branch starts at its own commit. Only the identity can be missing.
-            false => {
-                self.context.require_identity()?;
-                Ok(plan.base_commit)
-            }
+            self.context.require_identity()?;
+            Ok(plan.base_commit)
         }
     }
 
@@ -200,9 +199,12 @@ impl Checks<'_> {
         let check = || {
             let folder = self.context.worktrees();
             let is_full = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-            worktree_places::check_folder(&folder).or_else(|error| match is_full(&error) {
-                true => Ok(()),
-                false => Err(Arc::new(OrchestratorError::WorktreesFolder { folder, source: error })),
+            worktree_places::check_folder(&folder).or_else(|error| {
+                if is_full(&error) {
+                    Ok(())
+                } else {
+                    Err(Arc::new(OrchestratorError::WorktreesFolder { folder, source: error }))
+                }
             })
         };
         Ok(self.folder.get_or_insert_with(check).clone()?)

@@ -91,10 +91,8 @@ impl Context {
         let trust = repository.as_ref().map_or_else(|| Trust::recorded(&state_root, None), |it| it.trust.clone());
         let server = ServerId::from(format!("s-{}", Uuid::new_v4().simple()));
         let anonymous = boss.is_none() && !is_one_shot;
-        let boss = boss.unwrap_or_else(|| match is_one_shot {
-            true => BossId::one_shot_client(&server),
-            false => BossId::anonymous(&server),
-        });
+        let boss = boss
+            .unwrap_or_else(|| if is_one_shot { BossId::one_shot_client(&server) } else { BossId::anonymous(&server) });
         let limits = limits(&settings);
         let depth = process::inherited_tag().map_or(0, |tag| process::depth_of(&tag));
         Ok(Self {

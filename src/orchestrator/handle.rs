@@ -80,10 +80,7 @@ impl Orchestrator {
     pub fn visit(startup: Startup, backends: Backends) -> Result<Option<Self>> {
         let context = Context::new(startup, backends, true)?;
         state_dir::is_there(&context.state_root)?;
-        match context.has_state() {
-            true => Self::start_in(context).map(Some),
-            false => Ok(None),
-        }
+        if context.has_state() { Self::start_in(context).map(Some) } else { Ok(None) }
     }
 
     fn start_in(context: Context) -> Result<Self> {

@@ -125,14 +125,13 @@ async fn read(
         }
     }
     let boss = boss.clone();
-    let recorded = match workers.is_empty() {
-        true => actor.ask(|reply| Ask::RecordedBranch { boss, reply }).await?,
-        false => only_target(&targets, request.into.is_some())?,
+    let recorded = if workers.is_empty() {
+        actor.ask(|reply| Ask::RecordedBranch { boss, reply }).await?
+    } else {
+        only_target(&targets, request.into.is_some())?
     };
-    let all = match workers.is_empty() {
-        true => actor.ask(|reply| Ask::Lookup { name: None, reply }).await??.all,
-        false => Vec::new(),
-    };
+    let all =
+        if workers.is_empty() { actor.ask(|reply| Ask::Lookup { name: None, reply }).await??.all } else { Vec::new() };
     let (context, request) = (Arc::clone(&actor.context), request.clone());
     blocking(move || {
         let (order, left_out) = order(&context, &request, recorded, &workers, &all)?;

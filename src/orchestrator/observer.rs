@@ -175,9 +175,10 @@ impl Observer {
     fn view(&self, worker: &Arc<Worker>, alive: &BTreeSet<ServerId>, task: Option<&SavedTask>) -> WorkerView {
         let registry = self.reader.registry();
         // Only its server records its end. Without a server, its folder knows more than the journal.
-        let worker = match worker.status.is_live() && !alive.contains(&worker.lease) {
-            true => self.reader.up_to_date(worker),
-            false => Arc::clone(worker),
+        let worker = if worker.status.is_live() && !alive.contains(&worker.lease) {
+            self.reader.up_to_date(worker)
+        } else {
+            Arc::clone(worker)
         };
         let live = worker.status.is_live().then(|| self.live(&worker)).flatten();
         let since = |then: Duration| process::monotonic().saturating_sub(then).as_secs();

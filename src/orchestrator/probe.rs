@@ -268,10 +268,7 @@ impl Said {
         let text = if self.stderr.trim().is_empty() { &self.stdout } else { &self.stderr };
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let said: String = lines.take(2).collect::<Vec<_>>().join("; ").chars().take(200).collect();
-        match said.is_empty() {
-            true => format!("it ends with exit status {}", self.code),
-            false => said,
-        }
+        if said.is_empty() { format!("it ends with exit status {}", self.code) } else { said }
     }
 }
 

@@ -119,10 +119,7 @@ fn record_cancelled(dir: &StateDir, workers: &[&Arc<Worker>]) -> Vec<Entry> {
 fn record(folder: &WorkerDir, worker: &Worker, dir: &AttemptDir, outcome: Outcome) -> Result<Outcome, FileError> {
     folder.record(worker)?;
     dir.make()?;
-    match dir.settle(&outcome)? {
-        true => Ok(outcome),
-        false => Ok(dir.outcome()?.unwrap_or(outcome)),
-    }
+    if dir.settle(&outcome)? { Ok(outcome) } else { Ok(dir.outcome()?.unwrap_or(outcome)) }
 }
 
 /// Returns the next attempt with this message added.

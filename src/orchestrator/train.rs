@@ -242,9 +242,10 @@ fn had_of_train(order: &Order, train: &Train, at: usize) -> Vec<String> {
 }
 
 fn refuse_without_identity(context: &Context, repository: &Repository) -> Result<()> {
-    match context.repository.as_ref() == Some(repository) {
-        true => context.require_identity(),
-        false => repository.identity().map(drop).map_err(OrchestratorError::from),
+    if context.repository.as_ref() == Some(repository) {
+        context.require_identity()
+    } else {
+        repository.identity().map(drop).map_err(OrchestratorError::from)
     }
 }
 

@@ -181,9 +181,10 @@ impl Drop for Server {
 fn to_answer(message: &Value) -> Answer {
     let result = &message["result"];
     assert!(result.is_object(), "a protocol error: {message}");
-    match result["isError"] == true {
-        true => Err(result["content"][0]["text"].as_str().unwrap_or_default().to_owned()),
-        false => Ok(result["structuredContent"].clone()),
+    if result["isError"] == true {
+        Err(result["content"][0]["text"].as_str().unwrap_or_default().to_owned())
+    } else {
+        Ok(result["structuredContent"].clone())
     }
 }
 

@@ -25,12 +25,11 @@ fn obedient() -> Option<World> {
     set_mode(folder.path(), 0o500);
     let probe = format!("! touch {}/x", folder.path().display());
     let works = Command::new(drop[0]).args(&drop[1..]).args(["sh", "-c", &probe]).output();
-    match works.is_ok_and(|output| output.status.success()) {
-        true => Some(World::new().through(&drop)),
-        false => {
-            skip("root's capabilities cannot be dropped here (setpriv)");
-            None
-        }
+    if works.is_ok_and(|output| output.status.success()) {
+        Some(World::new().through(&drop))
+    } else {
+        skip("root's capabilities cannot be dropped here (setpriv)");
+        None
     }
 }
 

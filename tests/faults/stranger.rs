@@ -19,9 +19,10 @@ fn linked(place: &str, to_a_folder: bool) -> World {
 
 fn link(world: &World, place: &str, to_a_folder: bool) {
     let outside = world.path("outside");
-    match to_a_folder {
-        true => fs::create_dir(&outside).unwrap(),
-        false => fs::write(&outside, "precious").unwrap(),
+    if to_a_folder {
+        fs::create_dir(&outside).unwrap()
+    } else {
+        fs::write(&outside, "precious").unwrap()
     }
     let link = world.repo().join(place);
     fs::create_dir_all(link.parent().expect("it lies in the repository")).unwrap();
@@ -29,9 +30,10 @@ fn link(world: &World, place: &str, to_a_folder: bool) {
 }
 
 fn untouched(outside: &Path) -> bool {
-    match outside.is_dir() {
-        true => fs::read_dir(outside).unwrap().next().is_none(),
-        false => fs::read_to_string(outside).unwrap() == "precious",
+    if outside.is_dir() {
+        fs::read_dir(outside).unwrap().next().is_none()
+    } else {
+        fs::read_to_string(outside).unwrap() == "precious"
     }
 }
 

@@ -116,9 +116,10 @@ fn a_running_worker_whose_worktree_is_removed_is_lost_and_what_it_committed_is_n
         let worker = create(&mut boss, with(mission("t", &script), "verify_command", "true"));
         until_exists(&ready);
         let worktree = world.worktree(&worker);
-        match by_git {
-            true => drop(world.git(&["worktree", "remove", "--force", "--force", &worktree.to_string_lossy()])),
-            false => remove_tree(&worktree),
+        if by_git {
+            drop(world.git(&["worktree", "remove", "--force", "--force", &worktree.to_string_lossy()]))
+        } else {
+            remove_tree(&worktree)
         }
         fs::write(&gate, "").unwrap();
         let ended = settled(&mut boss, &worker);
@@ -142,9 +143,10 @@ fn a_worktree_that_was_removed_by_hand_is_made_again_for_a_retry() {
         let world = World::new();
         let (mut boss, worker) = with_a_result(&world);
         let worktree = world.worktree(&worker);
-        match by_git {
-            true => drop(world.git(&["worktree", "remove", "--force", "--force", &worktree.to_string_lossy()])),
-            false => remove_tree(&worktree),
+        if by_git {
+            drop(world.git(&["worktree", "remove", "--force", "--force", &worktree.to_string_lossy()]))
+        } else {
+            remove_tree(&worktree)
         }
         let again = retry(&mut boss, &worker, "say again");
         assert_eq!(again["status"], "completed", "by git: {by_git}: {again:#}");
@@ -158,9 +160,10 @@ fn a_worktree_that_was_removed_by_hand_can_still_be_integrated_shown_and_removed
         let world = World::new();
         let (mut boss, worker) = with_a_result(&world);
         let worktree = world.worktree(&worker);
-        match by_git {
-            true => drop(world.git(&["worktree", "remove", "--force", "--force", &worktree.to_string_lossy()])),
-            false => remove_tree(&worktree),
+        if by_git {
+            drop(world.git(&["worktree", "remove", "--force", "--force", &worktree.to_string_lossy()]))
+        } else {
+            remove_tree(&worktree)
         }
         let shown = boss.succeed("get_worker_status", json!({"worker_id": worker, "include": ["diff"]}));
         assert!(shown.to_string().contains("a.txt"), "the diff is that of its branch: {shown:#}");

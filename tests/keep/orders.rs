@@ -387,9 +387,10 @@ async fn whatever_order_workers_are_started_cancelled_told_retried_and_removed_i
             let text = run.content("worker");
             let work = run.chance.of(&WORKS).replace("FILE", &format!("f{step}")).replace("TEXT", text.trim());
             let script = format!("{work}\n{}", run.chance.of(&ENDS));
-            let (chosen, before) = match workers.is_empty() {
-                true => (0, BTreeSet::new()),
-                false => (run.chance.below(workers.len() + 2), run.ledger.findable(&run.world.repo())),
+            let (chosen, before) = if workers.is_empty() {
+                (0, BTreeSet::new())
+            } else {
+                (run.chance.below(workers.len() + 2), run.ledger.findable(&run.world.repo()))
             };
             let Some(worker) = workers.get(chosen).cloned() else {
                 let worker = run.server.create_one(mission(&format!("step {step}"), &script)).await;

@@ -166,7 +166,7 @@ fn wrong_arguments_are_answered_with_a_hint() {
         ("integrate_worker", json!({"worker_id": "w-1", "branch": "x"}), "exclude each other"),
         ("integrate_worker", json!({"workers": ["w-1"]}), "unknown field `workers`, expected one of `worker_id`"),
         ("create_worktree", json!({"branch": ""}), "branch is empty"),
-        ("get_backend_status", json!({"backend": "gpt"}), "there are claudecode, codex, gemini, opencode"),
+        ("get_backend_status", json!({"backend": "gpt"}), "there are only claudecode, codex, gemini, opencode"),
     ];
     for (id, (tool, arguments, mend)) in cases.into_iter().enumerate() {
         let text = client.refused(id as i64 + 1, tool, arguments.clone());

@@ -75,9 +75,6 @@ impl Home {
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
-        match path.is_dir() {
-            true => walk(&path, files),
-            false => files.push(path),
-        }
+        if path.is_dir() { walk(&path, files) } else { files.push(path) }
     }
 }

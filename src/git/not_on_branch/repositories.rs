@@ -90,11 +90,10 @@ impl Scan<'_> {
             }
             let what =
                 format!("the content of {}: branch {} only links to its commit {commit}", shown(&path), self.branch);
-            let how = match is_here {
-                true => {
-                    "push that commit to the submodule's remote; or, if it shall be no submodule, `git rm --cached` it, move its git folder away, and commit its files"
-                }
-                false => "nobody here has that commit: have it pushed to the submodule's remote, or take the link out",
+            let how = if is_here {
+                "push that commit to the submodule's remote; or, if it shall be no submodule, `git rm --cached` it, move its git folder away, and commit its files"
+            } else {
+                "nobody here has that commit: have it pushed to the submodule's remote, or take the link out"
             };
             parts.push(part(what, shown(&here), how.to_owned()));
         }

@@ -469,17 +469,16 @@ fn worktree_of_another_repository_is_not_called_moved() {
 fn worktree_of_a_moved_repository_is_not_called_removed() {
     for inside in [true, false] {
         let fixture = Fixture::new();
-        let place = match inside {
-            true => fixture.root().join(".orchestrator/worktrees/w-1"),
-            false => fixture.root().with_extension("worktrees").join("w-1"),
+        let place = if inside {
+            fixture.root().join(".orchestrator/worktrees/w-1")
+        } else {
+            fixture.root().with_extension("worktrees").join("w-1")
         };
         fixture.git(&["worktree", "add", "-q", "-b", "work", place.to_str().unwrap()]);
         let now = fixture.beside("renamed");
         fs::rename(fixture.root(), &now).unwrap();
-        let moved = match inside {
-            true => now.join(".orchestrator/worktrees/w-1"),
-            false => now.with_extension("worktrees").join("w-1"),
-        };
+        let moved =
+            if inside { now.join(".orchestrator/worktrees/w-1") } else { now.with_extension("worktrees").join("w-1") };
         if !inside {
             fs::rename(place.parent().unwrap(), moved.parent().unwrap()).unwrap();
         }

@@ -231,12 +231,11 @@ mod tests {
     fn made(fixture: &Fixture, name: &str, by_us: bool, reason: Option<&str>) -> BTreeMap<PathBuf, (u32, String)> {
         let (repo, path) = (&fixture.repo, fixture.beside(name));
         let plan = check::check(repo, &request(fixture, name)).unwrap();
-        match by_us {
-            true => assert_eq!(make(repo, &path, &plan.branch, &plan.base_commit, reason), Made::Both),
-            false => {
-                create_branch(repo, &plan).unwrap();
-                add(repo, &plan, &path, reason).unwrap();
-            }
+        if by_us {
+            assert_eq!(make(repo, &path, &plan.branch, &plan.base_commit, reason), Made::Both)
+        } else {
+            create_branch(repo, &plan).unwrap();
+            add(repo, &plan, &path, reason).unwrap();
         }
         let record = layout::own_git_dir(&repo.common_dir, &path).unwrap();
         let mut all = everything(&record);
