@@ -98,7 +98,7 @@ fn it_says_with_whom_a_run_would_work_and_changes_nothing() {
     assert_eq!((code, &found["would_work"]), (Some(0), &Value::Bool(true)), "{found:#}");
     assert_eq!(found["with"], serde_json::json!(["codex"]), "{found:#}");
     assert_eq!(found["maybe_with"], serde_json::json!(["gemini"]), "{found:#}");
-    let verdict = "A run would work with: codex. It could work with: gemini (whether it is logged in is not known).";
+    let verdict = "Workers can run with: codex. They may run with: gemini (its login is unknown).";
     assert_eq!(found["verdict"], verdict);
     let (mark, says, fix) = check(&found, "agents", "claudecode");
     assert_eq!((&*mark, &*fix), ("bad", "claude auth login"));
@@ -137,7 +137,7 @@ fn silent_cli_counts_as_unknown_and_ends_with_all_that_it_started() {
     let (mark, says, fix) = check(&found, "agents", "codex");
     assert!(mark == "warn" && says.contains("printed no version") && fix.ends_with("codex --version"), "{says}");
     assert_eq!((code, &found["would_work"], &found["could_work"]), (Some(3), &false.into(), &true.into()), "{found:#}");
-    assert_eq!(found["verdict"], "A run could work with: codex (not all about that is known).");
+    assert_eq!(found["verdict"], "Workers may run with: codex (not everything could be checked).");
     let pid: i32 = fs::read_to_string(pid).unwrap().trim().parse().unwrap();
     let until = Instant::now() + CEILING;
     while is_alive(pid) {
@@ -375,7 +375,7 @@ fn a_checkout_that_cannot_be_made_is_found_and_leaves_nothing() {
     let output = machine.command().arg("--json").env("TMPDIR", &temporary).output().unwrap();
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     let (mark, says, _) = check(&found, "git", "checkout");
-    assert!(mark == "bad" && says.contains("no worktree can be made: cannot "), "{found:#}");
+    assert!(mark == "bad" && says.contains("cannot create worktrees: cannot "), "{found:#}");
     assert_eq!(found["stopped_by"], serde_json::json!(["checkout"]));
     assert_eq!(seen(&project), before, "the repository is not touched");
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "nothing is left");
@@ -434,7 +434,7 @@ fn the_clients_entries_are_followed_to_the_program_that_they_start() {
         |program: &str| fs::write(&config, format!("[mcp_servers.orchestrator-boss]\ncommand = \"{program}\"\n"));
     entry("/gone/orchestrator-boss").unwrap();
     let (mark, says, fix) = check(&machine.ask().0, "clients", "Codex");
-    assert!(mark == "bad" && says.contains("which is not there") && fix.ends_with("setup codex"), "{says}");
+    assert!(mark == "bad" && says.contains("which does not exist") && fix.ends_with("setup codex"), "{says}");
     machine.install("orchestrator-boss", "echo orchestrator-boss 0.0.7");
     entry(&machine.path("bin/orchestrator-boss").display().to_string()).unwrap();
     let (mark, says, _) = check(&machine.ask().0, "clients", "Codex");
@@ -499,15 +499,15 @@ async fn what_dead_bosses_left_is_named_with_the_commands_for_it() {
         assert!(commands.contains(&&*format!("orchestrator-boss cancel {id}")), "{id}: {found:#}");
     }
     let texts: Vec<&str> = left.iter().filter_map(|it| it["message"].as_str()).collect();
-    assert!(texts.iter().any(|it| it.contains("w-2, w-3 run under their supervisors")), "{texts:?}");
-    assert!(texts.iter().any(|it| it.contains("w-4 wait")), "{texts:?}");
+    assert!(texts.iter().any(|it| it.contains("w-2, w-3: running under a supervisor")), "{texts:?}");
+    assert!(texts.iter().any(|it| it.contains("w-4: queued without a server")), "{texts:?}");
     // A worker may have made it, with a name that a shell would run.
     for command in ["show 'refs/orchestrator/salvage/w-9-$(x)'", "update-ref -d 'refs/orchestrator/salvage/w-9-$(x)'"] {
         assert!(commands.iter().any(|it| it.ends_with(command)), "{commands:?}");
     }
     assert!(commands.contains(&"orchestrator-boss clean --dry-run"), "{commands:?}");
     assert!(check(&found, "left_over", "worktrees").1.contains("1 not merged"), "{found:#}");
-    assert!(check(&found, "left_over", "verifications").1.contains("1 of integrations that were cut off"), "{found:#}");
+    assert!(check(&found, "left_over", "verifications").1.contains("1 of interrupted integrations"), "{found:#}");
     assert!(check(&found, "left_over", "size").1.contains(".orchestrator"), "{found:#}");
 
     fs::write(&gate, "").unwrap();

@@ -210,6 +210,6 @@ async fn a_report_is_of_one_boss_or_of_a_time_and_is_never_written_over_somethin
     assert!(told["path"].as_str().unwrap().starts_with("orchestrator-report-2"), "{told}");
     assert_eq!(run(&[]).0, Some(0), "a report is written over");
     let (code, _, said) = run(&["--output", "README"]);
-    assert!(code == Some(1) && said.contains("README is there and is no report"), "{said}");
+    assert!(code == Some(1) && said.contains("cannot overwrite README: it is not a report"), "{said}");
     assert_eq!(fs::read_to_string(world.repo().join("README")).unwrap(), "hello\n");
 }

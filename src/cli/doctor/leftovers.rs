@@ -77,21 +77,21 @@ fn workers(overview: &Overview, observer: &Observer) -> Vec<Finding> {
     let lost: Vec<&WorkerView> =
         all.iter().copied().filter(|view| view.worker.status == WorkerStatus::Settled(Ending::Lost)).collect();
     let warn = |views: &[&WorkerView], what: &str, verb: &str| {
-        let check = Finding::warn(NAME, format!("{} {what}", listed(&ids(views))));
+        let check = Finding::warn(NAME, format!("{}: {what}", listed(&ids(views))));
         ids(views).iter().take(NAMED).fold(check, |check, id| check.fix(format!("orchestrator-boss {verb} {id}")))
     };
     if !running.is_empty() {
         checks.push(warn(
             &running,
-            "run under their supervisors without a server: the next server takes over, or",
+            "running under a supervisor without a server; the next server takes over, or",
             "cancel",
         ));
     }
     if !waiting.is_empty() {
-        checks.push(warn(&waiting, "are queued without a server: start your agent here, or", "cancel"));
+        checks.push(warn(&waiting, "queued without a server; start your agent here, or", "cancel"));
     }
     if !dead.is_empty() {
-        checks.push(warn(&dead, "ended with their supervisors: the next server records the outcome, or", "cancel"));
+        checks.push(warn(&dead, "ended with the supervisor; the next server records the outcome, or", "cancel"));
     }
     if !lost.is_empty() {
         checks.push(warn(&lost, "ended without an outcome", "retry"));

@@ -115,7 +115,10 @@ fn write(path: &Path, html: &str) -> Result<(), String> {
         format!("cannot write {}: {}; name another file with --output", path.display(), plain(&error))
     };
     if fs::symlink_metadata(path).is_ok() && !is_report(path) {
-        return Err(format!("cannot overwrite {}: it is no report; name another file with --output", path.display()));
+        return Err(format!(
+            "cannot overwrite {}: it is not a report; name another file with --output",
+            path.display()
+        ));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
