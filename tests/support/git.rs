@@ -25,10 +25,13 @@ pub fn try_git(directory: &Path, args: &[&str]) -> Result<String, String> {
     }
 }
 
-/// Creates an empty repository with a branch `main` and an identity.
+/// Creates an empty repository with a branch `main` and an identity, and with the folders that git's own template has.
 pub fn init(directory: &Path) {
     std::fs::create_dir_all(directory).expect("a folder for the repository");
     git(directory, &["init", "-q", "-b", "main", "--template="]);
+    for folder in ["hooks", "info"] {
+        std::fs::create_dir(directory.join(".git").join(folder)).expect("a folder in the git directory");
+    }
     identify(directory);
 }
 
