@@ -341,7 +341,7 @@ async fn a_supervisor_without_a_free_descriptor_listens_again_when_it_has_some()
     let socket = json(attempt.assignment())["socket"].as_str().unwrap().to_owned();
     let crowd: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&socket).unwrap()).collect();
     let log = attempt.supervisor_log();
-    eventually("a refusal", || std::fs::read_to_string(&log).ok()?.contains("could not accept").then_some(())).await;
+    eventually("a refusal", || std::fs::read_to_string(&log).ok()?.contains("cannot accept").then_some(())).await;
     drop(crowd);
     prlimit(pid, Resource::Nofile, limit).unwrap();
     let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
