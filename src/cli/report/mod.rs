@@ -186,7 +186,7 @@ mod tests {
         write(&path, &format!("<meta content=\"{}\">two", page::GENERATOR)).unwrap();
         assert!(fs::read_to_string(&path).unwrap().ends_with("two"));
         fs::write(&path, "mine").unwrap();
-        assert!(write(&path, "x").unwrap_err().contains("is no report"));
+        assert!(write(&path, "x").unwrap_err().contains("is not a report"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
         let link = folder.path().join("link.html");
         std::os::unix::fs::symlink("elsewhere", &link).unwrap();
