@@ -25,13 +25,17 @@ pub(super) fn ask_list(repo: &Repository) -> Result<Vec<Listed>, CommandError> {
 
 /// Runs a command again while a worktree of the repository is half created. Git then fails with `failed to read
 /// …/commondir: Success` (seen with git 2.47). This program's own creations hold the lock, but a user's git does not,
-/// nor does a creation whose server was killed.
+/// nor does a creation whose server was killed. The git of a killed server may also still hold the lock file of a ref.
 pub(super) fn patiently<T>(command: impl Fn() -> Result<T, CommandError>) -> Result<T, CommandError> {
     const PAUSE: Duration = Duration::from_millis(20);
     const TRIES: usize = 100;
     for _ in 0..TRIES {
         match command() {
-            Err(CommandError::Failed { stderr, .. }) if stderr.contains("commondir") => thread::sleep(PAUSE),
+            Err(CommandError::Failed { stderr, .. })
+                if stderr.contains("commondir") || stderr.contains(".lock': File exists") =>
+            {
+                thread::sleep(PAUSE)
+            }
             result => return result,
         }
     }

@@ -299,7 +299,8 @@ fn add(repo: &Repository, plan: &Plan, path: &Path, lock_reason: Option<&str>) -
 pub(super) fn fill(repo: &Repository, path: &Path) -> Result<Included, WorktreeError> {
     let _turn = CheckoutTurn::wait();
     put_in_place(repo, path)?;
-    Git::write(&repo.at(path)).args(["reset", "--hard", "--quiet", "--no-recurse-submodules"]).run()?;
+    let checkout = repo.at(path);
+    patiently(|| Git::write(&checkout).args(["reset", "--hard", "--quiet", "--no-recurse-submodules"]).run())?;
     come_along(repo, path)
 }
 
