@@ -113,7 +113,7 @@ async fn cancel(args: &CancelArgs, client: &OneShotClient) -> Result<ExitCode, C
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(error::FAILED) })
 }
 
-/// Prints a result as soon as it is known. The other workers are cancelled even if stdout is closed.
+/// Prints each result at once. The other workers are cancelled even if stdout is closed.
 fn print(args: &CancelArgs, results: CancelResult) -> CancelResult {
     if !args.json {
         let _ = output::line(&sanitize::text(&results.line()));

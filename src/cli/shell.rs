@@ -7,7 +7,7 @@ pub(super) fn quoted(path: &Path) -> String {
     word(&path.to_string_lossy())
 }
 
-/// Quotes a text so that a shell takes it as one word. A plain text stays as it is.
+/// Quotes a text so that a shell takes it as one word. A plain text is returned unchanged.
 pub(super) fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {

@@ -129,7 +129,7 @@ fn page(git: Git, offset: u64, max_bytes: usize) -> Result<DiffPage, CommandErro
     })
 }
 
-/// Removes an incomplete character from the end. A page that would become empty stays as it is.
+/// Removes an incomplete character from the end. A page that would become empty is returned unchanged.
 fn cut_at_character(bytes: &mut Vec<u8>) {
     let incomplete = match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),

@@ -1,4 +1,4 @@
-//! Who commits: git's own identity, and commits where git has none.
+//! The identity for commits: git's own, and the one that is used if git has none.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Where git keeps things: the folders of a repository and of its linked worktrees, and the names that this program adds
+//! The layout of git's files: the folders of a repository and of its linked worktrees, and the names that this program adds
 //! to them.
 //!
 //! Only files are read here, and git is never started: the rest of this room builds on this file.

@@ -104,7 +104,7 @@ pub fn status_with_ignored(worktree: &Checkout) -> Result<Status, CommandError> 
     status_by(Git::read(worktree), worktree, Untracked::Files, Ignored::Listed)
 }
 
-/// What a status contains about ignored files.
+/// The ignored files that a status lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ignored {
     Omitted,

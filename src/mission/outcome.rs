@@ -457,7 +457,7 @@ pub struct Cleanup {
     pub daemons_left: Vec<String>,
 }
 
-/// How certain it is that no process of the worker is left.
+/// The certainty that no process of the worker is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Containment {

@@ -1,4 +1,4 @@
-//! What a component asks the actor to do. Components own their state and decide; only the actor acts.
+//! Requests of components to the actor. Components own their state and decide; only the actor acts.
 
 use std::sync::Arc;
 
