@@ -423,7 +423,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_that_makes_no_sense_is_refused_with_the_mend() {
+    fn invalid_value_is_refused_with_a_fix() {
         for (text, said) in [
             ("stall_minutes = -1", "0 for never"),
             ("stall_minutes = nan", "0 for never"),
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_setting_is_named() {
+    fn misspelt_setting_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         std::fs::write(&path, "max_worker = 3\n").unwrap();
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_answered_with_the_one_that_was_meant() {
+    fn unknown_name_suggests_the_intended_one() {
         for (text, said) in [
             ("\nmax_worker = 3", "line 2: there is no setting \"max_worker\" here; did you mean max_workers?"),
             ("[boss]\nmax_cost = 1.0", "line 2: there is no setting \"max_cost\" here; did you mean max_cost_usd?"),
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_variable_is_refused_and_a_strangers_is_not() {
+    fn misspelt_variable_is_refused_and_foreign_ignored() {
         let check = |name: &str| check_variables([name.to_owned()].into_iter()).map_err(|error| error.to_string());
         let error = check("ORCHESTRATOR_MAX_WORKER").unwrap_err();
         assert!(error.contains("did you mean ORCHESTRATOR_MAX_WORKERS"), "{error}");
@@ -516,13 +516,13 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_of_the_users_own_is_checked_when_the_settings_are_read() {
+    fn custom_backend_is_checked_when_settings_load() {
         let error = Settings::parse("[[custom]]\nname = \"codex\"\nprogram = \"x\"\n").unwrap_err();
         assert!(error.contains("codex"), "{error}");
     }
 
     #[test]
-    fn backends_have_settings_of_their_own() {
+    fn each_backend_has_its_own_settings() {
         let settings: Settings =
             toml::from_str("[backends.codex]\nmax_workers = 2\nprogram = \"/opt/codex\"\n").unwrap();
         assert_eq!(settings.backend("codex").max_workers, Some(2));

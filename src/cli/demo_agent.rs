@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hasty_agent_makes_a_mistake() {
+    fn hasty_agent_makes_a_mistake() {
         assert_eq!(hasty("Bonjour, le monde!"), "Bonjuor, le monde!");
     }
 

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_one_line() {
+    fn event_is_one_line() {
         let mut written = Vec::new();
         let event = "refused error=a\r\n2026-01-01 ERROR forged \u{1b}[2J\u{85}é\n";
         EventWriter(&mut written).write_all(event.as_bytes()).unwrap();

@@ -203,7 +203,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn global_options_work_on_both_sides_of_a_command() {
+    fn global_options_work_before_and_after_commands() {
         CommandLine::command().debug_assert();
         for line in [["x", "--state-dir", "/s", "serve"], ["x", "serve", "--state-dir", "/s"]] {
             let arguments = CommandLine::parse_from(line);

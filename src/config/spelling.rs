@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_name_that_is_alike_is_meant() {
+    fn only_similar_names_are_suggested() {
         let known = ["max_workers", "max_tokens", "wait_seconds", "verify_timeout_minutes", "backends"];
         for (name, meant) in [
             ("max_worker", Some("max_workers")),

@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn every_variable_that_git_calls_local_is_removed() {
+    fn local_variables_of_git_are_removed() {
         let local = Git::without_trust("/").args(["rev-parse", "--local-env-vars"]).text().unwrap();
         for name in local.lines() {
             assert!(INHERITED_VARIABLES.contains(&name), "{name} would be inherited");
@@ -530,20 +530,20 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_told_from_a_missing_git() {
+    fn missing_directory_differs_from_missing_git() {
         let error = Git::without_trust("/no/such/folder").arg("status").run();
         assert!(matches!(error, Err(CommandError::NoDirectory { .. })));
     }
 
     #[test]
-    fn a_failure_carries_the_command_and_what_git_said() {
+    fn failure_names_the_command_and_exit_code() {
         let fixture = Fixture::new();
         let error = fixture.repo.read().args(["rev-parse", "--verify", "nothing"]).run().unwrap_err().to_string();
         assert!(error.contains("git rev-parse --verify nothing") && error.contains("exit code 128"), "{error}");
     }
 
     #[test]
-    fn large_input_and_output_do_not_block_each_other() {
+    fn large_input_and_output_do_not_deadlock() {
         let fixture = Fixture::new();
         let lines = "HEAD\n".repeat(200_000);
         let answer = fixture.repo.read().args(["cat-file", "--batch-check"]).input(lines).run().unwrap();
@@ -551,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_a_window_on_the_output() {
+    fn page_is_a_window_on_the_output() {
         let fixture = Fixture::new();
         fixture.write("long.txt", &"0123456789".repeat(100_000));
         fixture.git(&["add", "."]);
@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn a_git_that_hangs_is_stopped_with_what_it_has_started() {
+    fn hanging_git_is_stopped_with_its_children() {
         let fixture = Fixture::new();
         let folder = fixture.root().to_owned();
         // A filter that hangs, and does not heed being asked to end.

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worktree_of_a_submodule_is_in_place() {
+    fn worktree_of_a_submodule_is_in_place() {
         for settings_of_worktrees in [false, true] {
             let (_fixture, repo) = submodule(settings_of_worktrees);
             let before = git(repo.root(), &["status", "--porcelain"]);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_dot_git_is_refused() {
+    fn replaced_dot_git_is_refused() {
         let fixture = Fixture::new();
         let made = create(&fixture.repo, &work(), None).unwrap();
         let own = fs::read(made.path.join(".git")).unwrap();

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_ignores_everything_has_no_effect() {
+    fn rule_that_ignores_everything_has_no_effect() {
         let fixture = Fixture::new();
         fixture.write(".gitignore", "*\n");
         fixture.write("work/a.txt", "x");

@@ -68,7 +68,7 @@ mod tests {
     use crate::git::testing::Fixture;
 
     #[test]
-    fn a_lock_goes_only_where_no_git_is_at_work() {
+    fn lock_is_removed_only_without_running_git() {
         let fixture = Fixture::new();
         let git = fixture.root().join(".git");
         let made = [git.join("index.lock"), git.join("HEAD.lock"), git.join("refs/heads/main.lock")];

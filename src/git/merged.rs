@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_counts_while_its_commit_is_contained() {
+    fn record_counts_while_its_commit_is_contained() {
         let fixture = Fixture::new();
         let mut work = work(&fixture);
         fixture.git(&["merge", "-q", "--squash", "work"]);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unanswered_branch_does_not_affect_others() {
+    fn unanswered_branch_does_not_affect_others() {
         let fixture = Fixture::new();
         let merged_work = work(&fixture);
         fixture.git(&["merge", "-q", "--squash", "work"]);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_without_work_is_not_merged() {
+    fn branch_without_work_is_not_merged() {
         let fixture = Fixture::new();
         let work = work(&fixture);
         fixture.git(&["branch", "-f", "work", "main"]);

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hanging_remote_times_out() {
+    fn hanging_remote_times_out() {
         let (fixture, bare) = with_remote();
         let gate = fixture.beside("gate");
         git(&bare, &["init", "-q", "--bare"]);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_upstream_yields_the_command_for_it() {
+    fn missing_upstream_yields_the_command_for_it() {
         let fixture = Fixture::new();
         let said = |fixture: &Fixture| {
             let pushed = push(&fixture.repo, "main", false).unwrap();

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_branch_is_detected_without_git() {
+    fn moved_branch_is_detected_without_git() {
         let (fixture, tips) = with_branches(&[("a", "a.txt", "a\n"), ("deep/b", "b.txt", "b\n")]);
         let names = ["a".to_owned(), "deep".to_owned(), "deep/b".to_owned()];
         assert_eq!(tips.len(), 2);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_answer_is_ignored() {
+    fn truncated_answer_is_ignored() {
         let result = |tree: &str, paths: &[&str]| MergeResult {
             tree: tree.to_owned(),
             conflicts: paths.iter().map(ToString::to_string).collect(),

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn commits_of_a_detached_head_come_onto_the_branch() {
+    fn detached_commits_move_onto_the_branch() {
         let (fixture, path, base) = work();
         assert!(!reattach(&fixture.repo, &path, "work", &base).unwrap());
         git(&path, &["checkout", "-q", "--detach"]);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_branch_is_made_again_where_it_was() {
+    fn deleted_branch_is_recreated_at_its_commit() {
         for detach in [false, true] {
             let (fixture, path, base) = work();
             let made = commit(&path, "a.txt", "a\n");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_anothers_or_beside_the_branch_is_not_taken() {
+    fn foreign_and_diverged_commits_are_not_taken() {
         let (fixture, path, base) = work();
         let theirs = fixture.commit("theirs.txt", "x\n");
         git(&path, &["checkout", "-q", "--detach", &theirs]);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_rebase_is_left_alone() {
+    fn unfinished_rebase_is_left_alone() {
         let (fixture, path, base) = work();
         commit(&path, "readme.txt", "mine\n");
         let theirs = fixture.commit("readme.txt", "theirs\n");

@@ -110,7 +110,7 @@ mod tests {
     use crate::git::testing::Fixture;
 
     #[test]
-    fn a_reflog_is_the_same_from_libgit2_and_from_git() {
+    fn libgit2_and_git_read_the_same_reflog() {
         let fixture = Fixture::new();
         fixture.commit("readme.txt", "x\n");
         fixture.git(&["commit", "-q", "--amend", "-m", "explain main@{1} and @{u} 5}"]);

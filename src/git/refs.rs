@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_leads_to_the_commit_that_git_says() {
+    fn names_resolve_as_in_git() {
         let fixture = full_of_refs();
         let (root, head) = (fixture.root(), fixture.git(&["rev-parse", "HEAD"]));
         let tag = fixture.git(&["rev-parse", "v1"]);
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_checked_out_and_what_is_in_what_is_as_git_says() {
+    fn checkouts_and_ancestry_match_git() {
         let fixture = Fixture::new();
         let (root, first) = (fixture.root(), fixture.git(&["rev-parse", "HEAD"]));
         let second = fixture.commit("readme.txt", "changed\n");
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn all_refs_are_those_that_git_lists() {
+    fn refs_match_those_of_git() {
         let fixture = full_of_refs();
         let mut found = all(fixture.root()).unwrap();
         found.sort();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_in_the_way_is_found_above_and_below() {
+    fn conflicting_branch_is_found_above_and_below() {
         let fixture = full_of_refs();
         let names = |branch: &str| {
             let found = neighbours(fixture.root(), branch).expect("it is certain");
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn worktrees_are_those_that_git_lists() {
+    fn worktrees_match_those_of_git() {
         let fixture = full_of_refs();
         assert_eq!(found_in(&fixture), Some(ask_list(&fixture.repo).unwrap()));
         let place = |name: &str| fixture.beside(name).to_str().unwrap().to_owned();
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_libgit2_cannot_read_is_left_to_git() {
+    fn unreadable_by_libgit2_is_left_to_git() {
         for option in ["--object-format=sha256", "--ref-format=reftable"] {
             let fixture = Fixture::empty(&[option]);
             fixture.commit("a.txt", "x\n");

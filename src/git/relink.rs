@@ -109,7 +109,7 @@ mod tests {
     use crate::git::{Request, check_in_place, create, made_by_us};
 
     #[test]
-    fn a_deleted_link_or_record_is_made_again_and_the_files_stay() {
+    fn deleted_link_or_record_is_recreated() {
         for what in ["link", "record", "both", "wrong link"] {
             let fixture = Fixture::new();
             let request = Request { branch: "work".to_owned(), ..Request::default() };
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_was_killed_is_no_obstacle_for_the_next() {
+    fn killed_call_does_not_block_the_next() {
         let fixture = Fixture::new();
         let request = Request { branch: "work".to_owned(), ..Request::default() };
         let made = create(&fixture.repo, &request, None).unwrap();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_lacks_files_of_the_branch_is_left_alone() {
+    fn folder_lacking_branch_files_is_left_alone() {
         for left in [None, Some("a.txt"), Some("precious.txt")] {
             let fixture = Fixture::new();
             let request = Request { branch: "work".to_owned(), ..Request::default() };
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn another_repository_and_a_folder_that_is_gone_are_left_alone() {
+    fn foreign_repository_and_missing_folder_stay_unchanged() {
         let fixture = Fixture::new();
         let request = Request { branch: "work".to_owned(), ..Request::default() };
         let made = create(&fixture.repo, &request, None).unwrap();

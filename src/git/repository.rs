@@ -352,7 +352,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn one_repository_is_found_from_everywhere_in_it() {
+    fn repository_is_found_from_every_folder() {
         let fixture = Fixture::new();
         fixture.write("deep/er/file", "");
         let linked = fixture.beside("linked");
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_repository_is_found_from_itself_and_its_worktrees() {
+    fn bare_repository_is_found_from_its_worktrees() {
         let fixture = Fixture::new();
         let bare = fixture.beside("bare.git");
         fixture.git(&["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worktree_without_its_repository_is_an_error_and_not_an_absence() {
+    fn worktree_without_its_repository_is_an_error() {
         let fixture = Fixture::new();
         let linked = fixture.beside("linked");
         fixture.git(&["worktree", "add", "-q", "-b", "x", linked.to_str().unwrap()]);
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_head_is_no_integration_branch() {
+    fn detached_head_is_no_integration_branch() {
         let fixture = Fixture::new();
         assert_eq!(fixture.repo.integration_branch().unwrap(), "main");
         fixture.git(&["checkout", "-q", "--detach"]);
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_identity_names_the_command_that_sets_it() {
+    fn missing_identity_names_the_fixing_command() {
         let fixture = Fixture::new();
         assert_eq!(fixture.repo.identity().unwrap().name, "Tess Ter");
         fixture.git(&["config", "--unset", "user.name"]);
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn excluding_at_once_from_many_threads_adds_one_line() {
+    fn concurrent_excludes_add_one_line() {
         let fixture = Fixture::new();
         let exclude = fixture.repo.common_dir.join("info/exclude");
         fs::write(&exclude, "*.swp").unwrap();

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_merge_is_named() {
+    fn unfinished_merge_is_named() {
         let fixture = Fixture::new();
         fixture.git(&["checkout", "-qb", "other"]);
         fixture.commit("readme.txt", "other\n");
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_branch_is_an_error() {
+    fn broken_branch_is_an_error() {
         let fixture = Fixture::new();
         fs::write(fixture.repo.common_dir.join("refs/heads/main"), "junk").unwrap();
         let error = status(&at(fixture.root()), Untracked::Files).unwrap_err().to_string();

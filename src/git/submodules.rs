@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worktree_has_the_submodules_that_the_main_checkout_has() {
+    fn worktree_has_submodules_of_the_main_checkout() {
         let (fixture, remotes) = with_submodules();
         let url = git(&fixture.root().join("lib"), &["config", "remote.origin.url"]);
         // The remotes are gone, so nothing can be fetched.
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_no_gitmodules_names_is_filled_too() {
+    fn gitlink_without_gitmodules_entry_is_filled() {
         let (fixture, lib) = (Fixture::new(), Fixture::new());
         fixture.git(&["clone", "-q", lib.root().to_str().unwrap(), "deps/lib"]);
         fixture.git(&["add", "deps/lib"]);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn it_can_be_removed_and_what_was_committed_in_it_is_kept() {
+    fn removal_keeps_commits_in_submodules() {
         let (fixture, _remotes) = with_submodules();
         for commits in [false, true] {
             let made = made(&fixture);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_main_checkout_lacks_stays_empty_and_is_said() {
+    fn unavailable_submodule_stays_empty_and_is_reported() {
         let (fixture, _remotes) = with_submodules();
         let known = fixture.git(&["rev-parse", ":lib"]);
         fixture.git(&["update-index", "--cacheinfo", &format!("160000,{},lib", "1".repeat(40))]);

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_identity_is_filled_in() {
+    fn missing_identity_is_filled_in() {
         let fixture = Fixture::new();
         fixture.git(&["config", "--unset", "user.name"]);
         fixture.git(&["config", "--unset", "user.email"]);
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_two_commits_is_counted_once() {
+    fn file_in_two_commits_is_counted_once() {
         let fixture = Fixture::new();
         fixture.git(&["checkout", "-qb", "other"]);
         fixture.commit("merged.txt", "x\n");
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_returned_status_equals_that_of_git() {
+    fn returned_status_equals_that_of_git() {
         let fixture = Fixture::new();
         for name in ["gone.txt", "deep/er/old.txt", "mode.sh"] {
             fixture.commit(name, "x\n");
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn an_uncertain_status_is_not_returned() {
+    fn uncertain_status_is_not_returned() {
         let fixture = Fixture::new();
         fixture.write("new.txt", "1\n");
         let before = uncommitted_and_ignored(&at(fixture.root())).unwrap();

@@ -47,7 +47,7 @@ mod tests {
     use crate::git::testing::{Fixture, commit, read, write};
 
     #[test]
-    fn it_checks_out_the_commit_and_leaves_nothing() {
+    fn checkout_has_the_commit_and_leaves_nothing() {
         let fixture = Fixture::new();
         let first = fixture.git(&["rev-parse", "HEAD"]);
         fixture.commit("readme.txt", "changed\n");

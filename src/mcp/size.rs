@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_is_cut() {
+    fn middle_is_cut() {
         let text = format!("start{}end", "-".repeat(1_000));
         let cut = ends(&text, 200);
         assert!(cut.starts_with("start-") && cut.ends_with("-end") && cut.contains("characters left out"), "{cut}");

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_is_on_until_something_later_shows_that_it_is_back() {
+    fn backoff_lasts_until_later_evidence_ends_it() {
         for kind in [Auth, RateLimit, UsageLimit] {
             let no = Some(kind);
             let cases: [(&[End], Option<&str>); 6] = [

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn folder_that_is_a_project_itself_is_not_used() {
+    fn project_folder_is_not_used() {
         for marker in MARKERS {
             let case = Case::new();
             fs::create_dir(case.beside()).unwrap();

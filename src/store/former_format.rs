@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn former_state_in_use_is_refused_and_left_alone() {
+    fn former_state_in_use_is_refused_unchanged() {
         let (_folder, dir) = former_state();
         let locks = [dir.server_lock(&"s-old".into()), dir.workers().join("w-9-old/attempts/1/lock")];
         for (lock, name) in locks.iter().zip(["server s-old", "worker w-9-old"]) {
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_start_is_completed_by_the_next() {
+    fn interrupted_start_is_completed_by_the_next() {
         let (_folder, dir) = former_state();
         let aside = folder_for(&dir, 2).unwrap();
         link_segments(&dir.journal(), &aside.join("journal")).unwrap();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_journal_does_not_repeat_former_numbers() {
+    fn lost_journal_does_not_repeat_former_numbers() {
         let (_folder, dir) = former_state();
         set_aside(&dir, Remains::default).unwrap();
         fs::remove_dir_all(dir.journal()).unwrap();

@@ -30,7 +30,7 @@ fn trap(fixture: &Fixture, name: &str) -> (String, PathBuf) {
 }
 
 #[test]
-fn changes_are_told_by_name_and_never_by_value() {
+fn changes_are_reported_by_name_without_values() {
     let fixture = Fixture::new();
     fixture.git(&["config", "user.signingKey", "old-secret"]);
     fixture.git(&["config", "core.pager", "less"]);
@@ -156,7 +156,7 @@ fn plant(fixture: &Fixture, worktree: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_recorded_repository_is_kept_to_its_record() {
+fn recorded_repository_runs_only_recorded_programs() {
     for (is_own, is_readable) in [(false, true), (false, false), (true, true)] {
         let mut fixture = Fixture::new();
         write(fixture.root(), "a.md", "a\n");
@@ -177,7 +177,7 @@ fn a_recorded_repository_is_kept_to_its_record() {
 }
 
 #[test]
-fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
+fn configuration_by_a_worker_is_never_run() {
     let mut fixture = Fixture::new();
     fixture.commit("notes.md", "notes\n");
     let request = |branch: &str| Request { branch: branch.to_owned(), ..Request::default() };
@@ -244,7 +244,7 @@ fn nothing_that_a_worker_configured_is_run_by_any_call_of_ours() {
 }
 
 #[test]
-fn a_filter_that_was_there_before_stays_in_use_whatever_a_worker_makes_of_it() {
+fn preexisting_filter_survives_changes_by_a_worker() {
     let mut fixture = Fixture::new();
     fixture.git(&["config", "filter.shout.clean", "tr a-z A-Z"]);
     write(&fixture.repo.common_dir, "info/attributes", "*.txt filter=shout\n");
@@ -271,7 +271,7 @@ fn a_filter_that_was_there_before_stays_in_use_whatever_a_worker_makes_of_it() {
 }
 
 #[test]
-fn a_repository_that_a_worker_puts_in_the_place_of_its_own_runs_nothing() {
+fn repository_replaced_by_a_worker_runs_nothing() {
     let (mut fixture, other) = (Fixture::new(), Fixture::new());
     trust_what_is_configured(&mut fixture);
     let (script, mark) = trap(&other, "clean");
@@ -289,7 +289,7 @@ fn a_repository_that_a_worker_puts_in_the_place_of_its_own_runs_nothing() {
 }
 
 #[test]
-fn trust_travels_with_a_repository() {
+fn trust_is_serialized_with_the_repository() {
     let mut fixture = Fixture::new();
     trust_what_is_configured(&mut fixture);
     let text = serde_json::to_string(&fixture.repo).unwrap();
@@ -298,7 +298,7 @@ fn trust_travels_with_a_repository() {
 }
 
 #[test]
-fn what_an_included_file_says_is_noticed_though_the_repositorys_own_is_the_same() {
+fn changed_include_file_is_detected() {
     let mut fixture = Fixture::new();
     let included = fixture.beside("included");
     fs::write(&included, "[core]\n\tpager = less\n").unwrap();
@@ -311,7 +311,7 @@ fn what_an_included_file_says_is_noticed_though_the_repositorys_own_is_the_same(
 }
 
 #[test]
-fn what_a_worktree_has_for_itself_is_noticed_though_the_repositorys_own_is_the_same() {
+fn changed_worktree_configuration_is_detected() {
     let mut fixture = Fixture::new();
     fixture.git(&["config", "extensions.worktreeConfig", "true"]);
     let linked = fixture.beside("linked");
@@ -325,7 +325,7 @@ fn what_a_worktree_has_for_itself_is_noticed_though_the_repositorys_own_is_the_s
 }
 
 #[test]
-fn the_shared_folder_is_found_from_everywhere() {
+fn common_directory_is_found_from_every_worktree() {
     let fixture = Fixture::new();
     let made = create(&fixture.repo, &Request { branch: "work".to_owned(), ..Request::default() }, None).unwrap();
     fixture.write("deep/file", "");

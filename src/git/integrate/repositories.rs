@@ -153,7 +153,7 @@ fn line_endings_follow_the_users_settings() {
 }
 
 #[test]
-fn a_bare_repository_is_integrated_and_pushed() {
+fn bare_repository_is_integrated_and_pushed() {
     let fixture = Fixture::new();
     diverge(&fixture);
     let (bare, remote) = (fixture.beside("bare.git"), fixture.beside("remote.git"));

@@ -85,7 +85,7 @@ fn tree(fixture: &Fixture, commit: &str) -> String {
 }
 
 #[test]
-fn the_result_is_the_tree_of_git() {
+fn result_is_the_tree_of_git() {
     let by_git: [(Strategy, &[&str]); 3] = [
         (Strategy::Merge, &["merge", "-q", "--no-edit", "work"]),
         (Strategy::Squash, &["merge", "-q", "--no-edit", "work"]),
@@ -147,7 +147,7 @@ fn picked_commits_keep_author_date_and_message() {
 }
 
 #[test]
-fn a_second_integration_changes_nothing() {
+fn second_integration_changes_nothing() {
     for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
         let fixture = diverged();
         integrate(&fixture.repo, &request(strategy)).unwrap();
@@ -209,7 +209,7 @@ fn only_dirty_files_that_change_block_a_merge() {
 }
 
 #[test]
-fn an_unfinished_merge_blocks_the_target() {
+fn unfinished_merge_blocks_the_target() {
     for dry_run in [true, false] {
         let fixture = diverged();
         let request = Integrate { dry_run, source: "apart".to_owned(), ..request(Strategy::Merge) };
@@ -245,7 +245,7 @@ fn ignored_files_are_never_overwritten() {
 }
 
 #[test]
-fn a_branch_without_a_checkout_moves_by_ref() {
+fn branch_without_a_checkout_moves_by_ref() {
     let fixture = diverged();
     fixture.git(&["checkout", "-q", "--detach"]);
     fixture.write("readme.txt", "not committed\n");
@@ -258,7 +258,7 @@ fn a_branch_without_a_checkout_moves_by_ref() {
 }
 
 #[test]
-fn a_missing_checkout_blocks_no_integration() {
+fn missing_checkout_blocks_no_integration() {
     let fixture = diverged();
     fixture.git(&["checkout", "-q", "--detach"]);
     let gone = fixture.beside("gone");
@@ -269,7 +269,7 @@ fn a_missing_checkout_blocks_no_integration() {
 }
 
 #[test]
-fn a_failed_move_restores_the_checkout() {
+fn failed_move_restores_the_checkout() {
     let fixture = diverged();
     fixture.write("readme.txt", "not committed\n");
     fixture.write("new.txt", "staged\n");
@@ -287,7 +287,7 @@ fn a_failed_move_restores_the_checkout() {
 }
 
 #[test]
-fn a_moved_target_is_not_overwritten() {
+fn moved_target_is_not_overwritten() {
     for checked_out in [true, false] {
         let fixture = diverged();
         let (old, new) = ("main~1", fixture.git(&["rev-parse", "main"]));
@@ -305,7 +305,7 @@ fn a_moved_target_is_not_overwritten() {
 }
 
 #[test]
-fn a_dry_run_writes_nothing() {
+fn dry_run_writes_nothing() {
     for strategy in [Strategy::Merge, Strategy::Squash, Strategy::CherryPick] {
         let fixture = diverged();
         let state = || (fixture.git(&["for-each-ref"]), fixture.git(&["count-objects", "-v"]));
@@ -338,7 +338,7 @@ fn unknown_branches_and_merge_commits_are_refused() {
 }
 
 #[test]
-fn a_branch_being_rebased_does_not_move() {
+fn branch_being_rebased_does_not_move() {
     let fixture = Fixture::new();
     fixture.git(&["checkout", "-qb", "work"]);
     fixture.commit("readme.txt", "work\n");
@@ -355,7 +355,7 @@ fn a_branch_being_rebased_does_not_move() {
 }
 
 #[test]
-fn a_rebase_in_another_worktree_blocks_the_branch() {
+fn rebase_in_another_worktree_blocks_the_branch() {
     let fixture = diverged();
     let place = fixture.beside("elsewhere");
     fixture.git(&["checkout", "-q", "--detach"]);
@@ -366,7 +366,7 @@ fn a_rebase_in_another_worktree_blocks_the_branch() {
 }
 
 #[test]
-fn a_half_created_worktree_blocks_no_integration() {
+fn half_created_worktree_blocks_no_integration() {
     // Git leaves this state for a moment while it creates a worktree.
     let fixture = diverged();
     let place = fixture.beside("half");
@@ -394,7 +394,7 @@ fn moves_by_integration_are_recognized() {
 }
 
 #[test]
-fn an_unreadable_branch_is_not_reported_as_unknown() {
+fn unreadable_branch_is_not_reported_as_unknown() {
     for content in ["junk\n", "", "0123456789012345678901234567890123456789\n"] {
         let fixture = Fixture::new();
         fs::write(fixture.repo.common_dir.join("refs/heads/work"), content).unwrap();

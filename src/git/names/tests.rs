@@ -22,7 +22,7 @@ fn found(fixture: &Fixture, name: &str) -> Result<String, RepositoryError> {
 }
 
 #[test]
-fn an_ambiguous_name_is_refused_with_its_meanings() {
+fn ambiguous_name_is_refused_with_its_meanings() {
     let fixture = with_remote();
     let first = fixture.git(&["rev-parse", "HEAD~1"]);
     fixture.git(&["tag", "main", &first]);
@@ -57,7 +57,7 @@ fn an_ambiguous_name_is_refused_with_its_meanings() {
 }
 
 #[test]
-fn an_unambiguous_name_resolves_to_its_commit() {
+fn unambiguous_name_resolves_to_its_commit() {
     let fixture = with_remote();
     let (head, first) = (fixture.git(&["rev-parse", "HEAD"]), fixture.git(&["rev-parse", "HEAD~1"]));
     fixture.git(&["tag", "-am", "x", "v1", &first]);
@@ -99,7 +99,7 @@ fn head_comes_from_the_working_tree() {
 }
 
 #[test]
-fn a_remote_branch_is_adopted_at_its_commit() {
+fn remote_branch_is_adopted_at_its_commit() {
     let fixture = with_remote();
     let first = fixture.git(&["rev-parse", "HEAD~1"]);
     let start = Some(fixture.git(&["rev-parse", "HEAD"]));
@@ -143,7 +143,7 @@ fn remote_branches_are_found_by_their_refspecs() {
 }
 
 #[test]
-fn the_default_remote_decides_among_several() {
+fn default_remote_decides_among_several() {
     let fixture = with_remote();
     fixture.git(&["remote", "add", "team/fork", "/nowhere"]);
     fixture.git(&["update-ref", "refs/remotes/team/fork/shared", "HEAD"]);
@@ -168,7 +168,7 @@ fn tags_and_remote_branches_are_no_branch_names() {
 }
 
 #[test]
-fn a_tag_does_not_affect_a_branch() {
+fn tag_does_not_affect_a_branch() {
     let fixture = Fixture::new();
     let first = fixture.git(&["rev-parse", "HEAD"]);
     fixture.git(&["branch", "work"]);
@@ -209,7 +209,7 @@ fn git_resolves_what_libgit2_cannot_read() {
 }
 
 #[test]
-fn a_revision_is_no_branch() {
+fn revision_is_no_branch() {
     let fixture = with_remote();
     fixture.commit("most.txt", "x\n");
     assert!(tip(&fixture.repo, "main").unwrap().is_some() && tip(&fixture.repo, "shared").unwrap().is_some());

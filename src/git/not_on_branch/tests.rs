@@ -66,7 +66,7 @@ impl Work {
 }
 
 #[test]
-fn nothing_is_named_where_all_is_on_the_branch() {
+fn complete_branch_lacks_nothing() {
     let work = Work::new();
     assert_eq!(work.parts(), []);
     commit(work.path(), "a.txt", "a\n");
@@ -79,7 +79,7 @@ fn nothing_is_named_where_all_is_on_the_branch() {
 }
 
 #[test]
-fn commits_on_a_ref_outside_the_branches_are_named_with_it() {
+fn commits_on_other_refs_are_named() {
     let work = Work::new();
     work.git(&["symbolic-ref", "HEAD", "refs/foo/bar"]);
     commit(work.path(), "a.txt", "a\n");
@@ -93,7 +93,7 @@ fn commits_on_a_ref_outside_the_branches_are_named_with_it() {
 }
 
 #[test]
-fn what_appeared_outside_its_worktree_is_found() {
+fn new_work_outside_the_worktree_is_found() {
     let work = Work::new();
     let appeared = || {
         let asked = Asked {
@@ -131,7 +131,7 @@ fn what_appeared_outside_its_worktree_is_found() {
 }
 
 #[test]
-fn uncommitted_files_are_named_with_how_to_commit_them() {
+fn uncommitted_files_are_named_with_a_fix() {
     let work = Work::new();
     write(work.path(), "new.txt", "x");
     write(work.path(), "readme.txt", "changed\n");
@@ -148,7 +148,7 @@ fn uncommitted_files_are_named_with_how_to_commit_them() {
 }
 
 #[test]
-fn every_operation_that_is_not_finished_is_named() {
+fn every_unfinished_operation_is_named() {
     type Begin<'a> = &'a dyn Fn(&Work, &str);
     let begin: [(&str, Begin); 6] = [
         ("merge", &|work, theirs| work.git_fails(&["merge", "-q", theirs])),
@@ -181,7 +181,7 @@ fn every_operation_that_is_not_finished_is_named() {
 }
 
 #[test]
-fn a_search_by_bisection_counts_only_with_what_is_uncommitted() {
+fn bisection_counts_only_with_uncommitted_changes() {
     let work = Work::new();
     for text in ["a\n", "b\n", "c\n"] {
         commit(work.path(), "a.txt", text);
@@ -222,7 +222,7 @@ fn commits_are_named_wherever_they_are() {
 }
 
 #[test]
-fn what_was_taken_back_and_committed_again_is_not_named() {
+fn squashed_and_rebased_commits_are_not_named() {
     let work = Work::new();
     commit(work.path(), "a.txt", "a\n");
     commit(work.path(), "b.txt", "b\n");
@@ -255,7 +255,7 @@ fn commits_beyond_a_limit_are_counted_only() {
 }
 
 #[test]
-fn commits_of_others_that_were_only_looked_at_are_not_the_workers() {
+fn checked_out_foreign_commits_are_not_named() {
     let fixture = Fixture::new();
     fixture.git(&["checkout", "-qb", "theirs"]);
     fixture.commit("theirs.txt", "x\n");
@@ -274,7 +274,7 @@ fn commits_of_others_that_were_only_looked_at_are_not_the_workers() {
 }
 
 #[test]
-fn an_unborn_branch_and_a_branch_without_the_past_are_named() {
+fn unborn_and_orphan_branches_are_named() {
     let work = Work::new();
     work.git(&["checkout", "-q", "--orphan", "fresh"]);
     write(work.path(), "new.txt", "x");
@@ -283,7 +283,7 @@ fn an_unborn_branch_and_a_branch_without_the_past_are_named() {
 }
 
 #[test]
-fn stashes_of_the_worker_are_named_and_those_of_others_are_not() {
+fn only_stashes_of_the_worker_are_named() {
     let fixture = Fixture::new();
     fixture.write("readme.txt", "before\n");
     fixture.git(&["stash", "-q"]);
@@ -305,7 +305,7 @@ fn stashes_of_the_worker_are_named_and_those_of_others_are_not() {
 }
 
 #[test]
-fn a_stash_on_a_detached_head_belongs_to_the_worktree_that_was_there() {
+fn detached_stash_belongs_to_its_worktree() {
     let work = Work::new();
     work.git(&["checkout", "-q", "-b", "renamed"]);
     work.fixture.git(&["checkout", "-q", "--detach"]);
@@ -319,7 +319,7 @@ fn a_stash_on_a_detached_head_belongs_to_the_worktree_that_was_there() {
 }
 
 #[test]
-fn repositories_inside_are_named() {
+fn nested_repositories_are_named() {
     let work = Work::new();
     work.git(&["init", "-q", "nested"]);
     write(work.path(), "nested/file.txt", "x");
@@ -333,7 +333,7 @@ fn repositories_inside_are_named() {
 }
 
 #[test]
-fn a_repository_around_tracked_files_is_named() {
+fn repository_around_tracked_files_is_named() {
     let fixture = Fixture::new();
     fixture.commit("src/deep/a.txt", "x\n");
     let work = Work::of(fixture);
@@ -347,7 +347,7 @@ fn a_repository_around_tracked_files_is_named() {
 }
 
 #[test]
-fn a_worktree_inside_is_named_with_its_commits() {
+fn nested_worktree_is_named_with_its_commits() {
     let work = Work::new();
     work.git(&["worktree", "add", "-q", "-b", "side", "inner"]);
     let inner = work.path().join("inner");
@@ -360,7 +360,7 @@ fn a_worktree_inside_is_named_with_its_commits() {
 }
 
 #[test]
-fn a_link_to_a_commit_that_is_only_here_is_named() {
+fn gitlink_to_a_local_commit_is_named() {
     let work = Work::new();
     work.git(&["init", "-q", "-b", "main", "nested"]);
     let nested = work.path().join("nested");
@@ -375,7 +375,7 @@ fn a_link_to_a_commit_that_is_only_here_is_named() {
 }
 
 #[test]
-fn ignored_files_are_named_and_what_tools_make_is_not() {
+fn ignored_files_are_named_without_tool_output() {
     let fixture = Fixture::new();
     fixture.write(".worktreeinclude", ".env\n");
     fixture.write(".env", "SECRET=1\n");
@@ -405,7 +405,7 @@ fn ignored_files_are_named_and_what_tools_make_is_not() {
 }
 
 #[test]
-fn a_repository_in_an_ignored_folder_is_named_as_one() {
+fn repository_in_ignored_folder_is_named() {
     let fixture = Fixture::new();
     fixture.commit(".gitignore", "tmp/\n");
     let work = Work::of(fixture);
@@ -439,7 +439,7 @@ fn names_of_ignored_files_are_not_parsed() {
 }
 
 #[test]
-fn changes_behind_marks_and_what_cannot_be_read_are_named() {
+fn changes_behind_index_flags_are_named() {
     let fixture = Fixture::new();
     fixture.commit("marked.txt", "x\n");
     fixture.commit("skipped.txt", "x\n");
@@ -454,7 +454,7 @@ fn changes_behind_marks_and_what_cannot_be_read_are_named() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_read_is_named() {
+fn unreadable_folder_is_named() {
     let work = Work::new();
     write(work.path(), "closed/a.txt", "x");
     let closed = work.path().join("closed");

@@ -219,7 +219,7 @@ fn commits_withdrawn_before_the_start_are_integrated() {
 }
 
 #[test]
-fn a_reverted_commit_stays_reverted() {
+fn reverted_commit_stays_reverted() {
     for strategy in ALL {
         let mut worker = WorkerFixture::after_commits();
         worker.commits("work.txt", "work\n");
@@ -231,7 +231,7 @@ fn a_reverted_commit_stays_reverted() {
 }
 
 #[test]
-fn a_withdrawn_integration_can_be_repeated() {
+fn withdrawn_integration_can_be_repeated() {
     let undone: [fn(&Fixture); 2] = [
         |f| drop(f.git(&["reset", "-q", "--hard", "main@{1}"])),
         |f| {
@@ -336,7 +336,7 @@ fn commits_beyond_the_limit_are_not_left_out() {
 }
 
 #[test]
-fn an_amended_squashed_commit_brings_its_difference() {
+fn amended_squashed_commit_brings_its_difference() {
     let mut worker = WorkerFixture::after_commits();
     worker.commits("a.txt", "one\n");
     worker.integrate("main", Strategy::Squash);
@@ -349,7 +349,7 @@ fn an_amended_squashed_commit_brings_its_difference() {
 }
 
 #[test]
-fn a_branch_with_its_own_squash_merges_normally() {
+fn branch_with_its_own_squash_merges_normally() {
     let mut worker = WorkerFixture::after_commits();
     worker.commits("a.txt", "one\n");
     worker.integrate("main", Strategy::Squash);
@@ -448,7 +448,7 @@ fn commits_from_other_branches_are_named() {
 }
 
 #[test]
-fn the_base_suffices_without_a_reflog() {
+fn base_suffices_without_a_reflog() {
     let mut worker = WorkerFixture::after_commits();
     worker.commits("work.txt", "work\n");
     worker.fixture.git(&["reset", "-q", "--hard", "HEAD~2"]);

@@ -28,7 +28,7 @@ fn has_branch(fixture: &Fixture, branch: &str) -> bool {
 }
 
 #[test]
-fn a_clean_worktree_goes_and_its_commits_stay() {
+fn clean_worktree_is_removed_and_commits_kept() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     let tip = commit(&made.path, "a.txt", "a\n");
@@ -69,7 +69,7 @@ fn dirty_is_refused_then_forced_with_equal_content() {
 }
 
 #[test]
-fn ignored_files_go_but_changed_copies_count_as_work() {
+fn changed_copies_are_work_but_ignored_files_not() {
     let fixture = Fixture::new();
     fixture.write(".worktreeinclude", ".env\n");
     fixture.commit(".gitignore", ".env\nbuild/\n");
@@ -87,7 +87,7 @@ fn ignored_files_go_but_changed_copies_count_as_work() {
 }
 
 #[test]
-fn a_detached_head_off_every_branch_is_work() {
+fn detached_head_off_every_branch_is_work() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     git(&made.path, &["checkout", "-q", "--detach"]);
@@ -99,7 +99,7 @@ fn a_detached_head_off_every_branch_is_work() {
 }
 
 #[test]
-fn a_detached_head_is_kept_although_its_folder_is_gone() {
+fn detached_head_of_missing_folder_is_kept() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     git(&made.path, &["checkout", "-q", "--detach"]);
@@ -140,7 +140,7 @@ fn commits_of_a_submodule_are_work() {
 }
 
 #[test]
-fn a_clean_submodule_does_not_stop_a_removal() {
+fn clean_submodule_does_not_stop_a_removal() {
     let fixture = Fixture::new();
     fixture.git(&["clone", "-q", "--bare", ".", "../library.git"]);
     let allow = "protocol.file.allow=always";
@@ -162,7 +162,7 @@ fn a_clean_submodule_does_not_stop_a_removal() {
 }
 
 #[test]
-fn a_branch_with_unmerged_commits_is_deleted_only_by_force() {
+fn unmerged_branch_is_deleted_only_by_force() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     let tip = commit(&made.path, "a.txt", "a\n");
@@ -179,7 +179,7 @@ fn a_branch_with_unmerged_commits_is_deleted_only_by_force() {
 }
 
 #[test]
-fn merged_squashed_and_picked_branches_may_go() {
+fn integrated_branches_may_be_deleted() {
     let integrations: [&[&[&str]]; 4] = [
         &[&["merge", "-q", "work"]],
         &[&["merge", "-q", "--squash", "work"], &["commit", "-qm", "s"]],
@@ -207,7 +207,7 @@ fn merged_squashed_and_picked_branches_may_go() {
 }
 
 #[test]
-fn a_locked_and_the_main_worktree_stay_by_force_too() {
+fn force_keeps_locked_and_main_worktrees() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     lock(&fixture.repo, &made.path, "worker w-1 lives here").unwrap();
@@ -229,7 +229,7 @@ fn reached(fixture: &Fixture, kept: &Removed) -> String {
 }
 
 #[test]
-fn commits_that_only_the_reflog_knows_are_kept_without_being_asked() {
+fn reflog_only_commits_are_always_salvaged() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     let reset = commit(&made.path, "a.txt", "reset away\n");
@@ -244,7 +244,7 @@ fn commits_that_only_the_reflog_knows_are_kept_without_being_asked() {
 }
 
 #[test]
-fn a_branch_that_was_squashed_goes_without_a_ref_and_its_reset_commits_with_one() {
+fn only_reset_commits_need_a_salvage_ref() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     commit(&made.path, "a.txt", "a\n");
@@ -278,7 +278,7 @@ fn changes_behind_marks_are_work() {
 }
 
 #[test]
-fn files_that_a_sparse_checkout_leaves_out_are_no_change() {
+fn sparse_checkout_is_no_change() {
     let fixture = Fixture::new();
     fixture.write("out/side.txt", "x\n");
     fixture.commit("in/side.txt", "x\n");
@@ -289,7 +289,7 @@ fn files_that_a_sparse_checkout_leaves_out_are_no_change() {
 }
 
 #[test]
-fn work_that_its_maker_hid_is_kept_without_being_asked() {
+fn locally_ignored_work_is_always_salvaged() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     write(&made.path, ".gitignore", "*\n");
@@ -305,7 +305,7 @@ fn work_that_its_maker_hid_is_kept_without_being_asked() {
 }
 
 #[test]
-fn what_was_staged_among_conflicts_and_all_their_sides_are_kept() {
+fn staged_changes_and_conflict_sides_are_kept() {
     let fixture = Fixture::new();
     fixture.commit("both.txt", "0\n");
     let made = worktree(&fixture);
@@ -333,7 +333,7 @@ fn what_was_staged_among_conflicts_and_all_their_sides_are_kept() {
 }
 
 #[test]
-fn an_unfinished_rebase_is_work() {
+fn unfinished_rebase_is_work() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     commit(&made.path, "a.txt", "a\n");
@@ -350,7 +350,7 @@ fn an_unfinished_rebase_is_work() {
 }
 
 #[test]
-fn what_was_staged_in_a_folder_that_is_gone_is_kept() {
+fn staged_changes_of_missing_folder_are_kept() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     write(&made.path, "staged.txt", "only in the index\n");
@@ -367,7 +367,7 @@ fn what_was_staged_in_a_folder_that_is_gone_is_kept() {
 }
 
 #[test]
-fn a_worktree_that_holds_another_or_is_cut_off_stays_by_force_too() {
+fn force_keeps_parent_and_disconnected_worktrees() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     git(&made.path, &["worktree", "add", "-q", "-b", "inner", "deep/inner"]);
@@ -392,7 +392,7 @@ fn a_worktree_that_holds_another_or_is_cut_off_stays_by_force_too() {
 }
 
 #[test]
-fn everything_in_a_submodule_of_a_submodule_and_in_one_that_was_taken_out_is_kept() {
+fn nested_and_removed_submodules_are_kept() {
     let fixture = Fixture::new();
     let allow = ["-c", "protocol.file.allow=always"];
     fixture.git(&["clone", "-q", "--bare", ".", "../inner.git"]);
@@ -439,7 +439,7 @@ fn everything_in_a_submodule_of_a_submodule_and_in_one_that_was_taken_out_is_kep
 }
 
 #[test]
-fn changed_copies_of_a_worktree_that_was_made_by_name_are_work() {
+fn changed_copies_in_a_named_worktree_are_work() {
     let fixture = Fixture::new();
     fixture.write(".worktreeinclude", ".env\n");
     fixture.commit(".gitignore", ".env\n");
@@ -466,7 +466,7 @@ fn worktree_of_another_repository_is_not_called_moved() {
 }
 
 #[test]
-fn worktree_of_a_moved_repository_is_not_called_removed() {
+fn worktree_of_moved_repository_is_not_called_removed() {
     for inside in [true, false] {
         let fixture = Fixture::new();
         let place = if inside {
@@ -503,7 +503,7 @@ fn worktree_of_a_moved_repository_is_not_called_removed() {
 }
 
 #[test]
-fn removal_of_a_folder_that_is_not_there_says_so() {
+fn removal_reports_a_missing_folder() {
     let fixture = Fixture::new();
     let place = fixture.beside("gone");
     fixture.git(&["worktree", "add", "-q", "-b", "work", place.to_str().unwrap()]);
@@ -544,7 +544,7 @@ fn ignored_files_that_an_outcome_named_are_kept() {
 }
 
 #[test]
-fn a_repository_with_commits_in_an_ignored_folder_is_work() {
+fn repository_in_ignored_folder_is_work() {
     let fixture = Fixture::new();
     fixture.commit(".gitignore", "tmp/\nnode_modules/\n");
     let made = worktree(&fixture);

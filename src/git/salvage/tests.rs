@@ -15,7 +15,7 @@ fn keep_all(fixture: &Fixture, dir: &Path) -> Option<SalvageRef> {
 }
 
 #[test]
-fn a_clean_worktree_on_a_branch_loses_nothing() {
+fn clean_worktree_on_a_branch_loses_nothing() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     commit(&made.path, "a.txt", "a\n");
@@ -71,7 +71,7 @@ fn files_in_conflict_are_kept_with_markers() {
 }
 
 #[test]
-fn a_detached_head_keeps_its_own_commit() {
+fn detached_head_keeps_its_own_commit() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     git(&made.path, &["checkout", "-q", "--detach"]);
@@ -194,7 +194,7 @@ fn salvage_ignores_line_ending_warnings() {
 }
 
 #[test]
-fn a_worktree_without_commits_is_kept() {
+fn worktree_without_commits_is_kept() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     git(&made.path, &["checkout", "-q", "--orphan", "fresh"]);
@@ -206,7 +206,7 @@ fn a_worktree_without_commits_is_kept() {
 }
 
 #[test]
-fn a_racy_same_size_change_is_kept() {
+fn racy_same_size_change_is_kept() {
     let fixture = Fixture::new();
     let made = worktree(&fixture);
     let (file, index) = (made.path.join("racy.txt"), git_dir(&at(&made.path)).unwrap().join("index"));

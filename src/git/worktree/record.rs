@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_git_writes() {
+    fn record_equals_that_of_git() {
         let fixture = Fixture::new();
         for (round, reason) in [None, Some("a reason")].into_iter().enumerate() {
             let by_git = made(&fixture, &format!("one{round}x"), false, reason);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_taken_is_numbered_as_git_does_it() {
+    fn taken_name_is_numbered_as_in_git() {
         let fixture = Fixture::new();
         for (folder, name) in [("a", "same"), ("b", "same1"), ("c", "same2")] {
             let path = Some(fixture.root().join(folder).join("same"));
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unusual_is_left_to_git() {
+    fn unusual_repositories_are_left_to_git() {
         assert!(Usual::of(&Fixture::new().repo).is_some());
         let settings = [
             ["extensions.worktreeConfig", "true"],
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_that_is_there_is_never_moved() {
+    fn existing_branch_is_never_moved() {
         let fixture = Fixture::new();
         let first = fixture.git(&["rev-parse", "HEAD"]);
         let second = fixture.commit("b.txt", "b\n");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_git_ever_sees_a_worktree_half_made() {
+    fn no_git_process_sees_a_partial_worktree() {
         let fixture = Fixture::new();
         let made = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_cut_off_before_its_folder_knew_of_it_is_finished() {
+    fn interrupted_creation_is_completed() {
         let fixture = Fixture::new();
         let head = fixture.git(&["rev-parse", "HEAD"]);
         for (name, cut_off) in [("one", false), ("two", true)] {
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_server_left_is_cleared_away_and_no_lock_of_somebody_else() {
+    fn only_locks_of_killed_server_are_removed() {
         let fixture = Fixture::new();
         let unfinished = fixture.repo.common_dir.join(UNFINISHED);
         let ref_lock = fixture.repo.common_dir.join("refs/heads/on/work.lock");
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_finished_is_taken_back() {
+    fn impossible_creation_is_undone() {
         let fixture = Fixture::new();
         let (path, head) = (fixture.beside("work"), fixture.git(&["rev-parse", "HEAD"]));
         crate::git::testing::write(&path, "somebodys", "x");

@@ -12,7 +12,7 @@ fn branches(fixture: &Fixture) -> String {
 }
 
 #[test]
-fn folder_of_worktrees_is_private_whoever_makes_the_worktree() {
+fn folder_of_worktrees_is_always_private() {
     // Git itself makes the second one.
     for branch in ["usual", "un\u{fc}sual"] {
         let fixture = Fixture::new();
@@ -29,7 +29,7 @@ fn write_script(path: &Path, text: &str) {
 }
 
 #[test]
-fn a_worktree_on_a_new_branch_with_a_nested_name() {
+fn nested_branch_name_gets_a_worktree() {
     let fixture = Fixture::new();
     let made = create(&fixture.repo, &on_branch("feature/one"), None).unwrap();
     assert_eq!(
@@ -51,7 +51,7 @@ fn a_worktree_on_a_new_branch_with_a_nested_name() {
 }
 
 #[test]
-fn names_that_would_share_a_folder_get_one_each() {
+fn colliding_names_get_separate_folders() {
     let fixture = Fixture::new();
     let one = create(&fixture.repo, &on_branch("a/b"), None).unwrap();
     let two = create(&fixture.repo, &on_branch("a-b"), None).unwrap();
@@ -59,7 +59,7 @@ fn names_that_would_share_a_folder_get_one_each() {
 }
 
 #[test]
-fn an_existing_branch_goes_on_where_it_is() {
+fn existing_branch_continues_at_its_commit() {
     let fixture = Fixture::new();
     fixture.git(&["checkout", "-qb", "work"]);
     let tip = fixture.commit("work.txt", "1\n");
@@ -70,7 +70,7 @@ fn an_existing_branch_goes_on_where_it_is() {
 }
 
 #[test]
-fn thirty_two_at_once_from_a_remote_branch() {
+fn concurrent_worktrees_start_from_a_remote_branch() {
     let fixture = Fixture::new();
     fixture.git(&["clone", "-q", "--bare", ".", "../origin.git"]);
     fixture.git(&["remote", "add", "origin", "../origin.git"]);
@@ -96,7 +96,7 @@ fn thirty_two_at_once_from_a_remote_branch() {
 }
 
 #[test]
-fn a_branch_that_somebody_was_faster_to_make_leaves_nothing() {
+fn concurrently_created_branch_leaves_nothing() {
     let fixture = Fixture::new();
     let request = Request { path: Some(PathBuf::from("in/new/folders")), ..on_branch("work") };
     let plan = check::check(&fixture.repo, &request).unwrap();
@@ -108,7 +108,7 @@ fn a_branch_that_somebody_was_faster_to_make_leaves_nothing() {
 }
 
 #[test]
-fn a_failed_checkout_leaves_nothing_and_takes_nothing() {
+fn failed_checkout_leaves_nothing_and_takes_nothing() {
     let fixture = Fixture::new();
     fixture.commit(".gitattributes", "*.txt filter=broken\n");
     fixture.git(&["config", "filter.broken.smudge", "exit 1"]);
@@ -128,7 +128,7 @@ fn a_failed_checkout_leaves_nothing_and_takes_nothing() {
 }
 
 #[test]
-fn filters_and_sparse_checkout_of_the_user_are_applied() {
+fn user_filters_and_sparse_checkout_are_applied() {
     let fixture = Fixture::new();
     fixture.write(".gitattributes", "*.up filter=upper\n");
     fixture.git(&["config", "filter.upper.smudge", "tr a-z A-Z"]);
@@ -144,7 +144,7 @@ fn filters_and_sparse_checkout_of_the_user_are_applied() {
 }
 
 #[test]
-fn hooks_and_fsmonitor_of_the_repository_are_not_run() {
+fn repository_hooks_and_fsmonitor_are_not_run() {
     let fixture = Fixture::new();
     let trace = fixture.beside("was-run");
     let script = format!("#!/bin/sh\necho \"$0\" >> '{}'\n", trace.display());
@@ -168,7 +168,7 @@ fn hooks_and_fsmonitor_of_the_repository_are_not_run() {
 }
 
 #[test]
-fn sha256_and_reftable_repositories_get_worktrees_too() {
+fn sha256_and_reftable_repositories_get_worktrees() {
     for option in ["--object-format=sha256", "--ref-format=reftable"] {
         let fixture = Fixture::empty(&[option]);
         fixture.commit("readme.txt", "hello\n");
@@ -178,7 +178,7 @@ fn sha256_and_reftable_repositories_get_worktrees_too() {
 }
 
 #[test]
-fn a_bare_repository_gets_worktrees_beside_it_and_in_our_folder() {
+fn bare_repository_gets_worktrees() {
     let fixture = Fixture::new();
     let bare = fixture.beside("bare.git");
     fixture.git(&["clone", "-q", "--bare", ".", bare.to_str().unwrap()]);
@@ -191,7 +191,7 @@ fn a_bare_repository_gets_worktrees_beside_it_and_in_our_folder() {
 }
 
 #[test]
-fn a_worktree_inside_the_main_one_does_not_show_up_there() {
+fn nested_worktree_is_invisible_in_the_main_one() {
     let fixture = Fixture::new();
     let request = Request { path: Some(PathBuf::from("sub/odd [name]* here")), ..on_branch("work") };
     create(&fixture.repo, &request, None).unwrap();
@@ -199,7 +199,7 @@ fn a_worktree_inside_the_main_one_does_not_show_up_there() {
 }
 
 #[test]
-fn a_lock_is_listed_and_taken_back() {
+fn worktree_lock_is_listed_and_released() {
     let fixture = Fixture::new();
     let made = create(&fixture.repo, &on_branch("work"), Some("worker w-1")).unwrap();
     let reason = || list(&fixture.repo).unwrap()[1].locked.clone();
@@ -216,7 +216,7 @@ fn a_lock_is_listed_and_taken_back() {
 }
 
 #[test]
-fn a_worktree_that_somebody_else_is_just_making_is_waited_for() {
+fn concurrent_creation_of_a_worktree_is_awaited() {
     let fixture = Fixture::new();
     let half = fixture.repo.common_dir.join("worktrees/half");
     fs::create_dir_all(&half).unwrap();

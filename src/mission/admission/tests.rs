@@ -206,7 +206,7 @@ fn used_up_budget_starts_nothing_with_a_reason() {
 }
 
 #[test]
-fn a_server_starts_only_what_it_can() {
+fn server_starts_only_what_it_can() {
     let mut registry = Registry::default();
     create(&mut registry, &[draft("a"), draft("b")]);
     assert!(admit(&registry, &limits(), &"other".into(), now(), |_| true, |_| true).0.is_empty());

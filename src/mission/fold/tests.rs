@@ -15,7 +15,7 @@ fn start(registry: &mut Registry, id: &WorkerId, attempt: u32) {
 }
 
 #[test]
-fn late_entry_of_an_earlier_attempt_has_no_effect() {
+fn late_entry_of_earlier_attempt_is_ignored() {
     let mut registry = Registry::default();
     let id = create(&mut registry, &[draft("t")]).remove(0).unwrap();
     settle(&mut registry, &id, Ending::Failed);
@@ -41,7 +41,7 @@ fn late_entry_of_an_earlier_attempt_has_no_effect() {
 }
 
 #[test]
-fn removed_worktree_counts_as_present_once_a_retry_runs_in_it() {
+fn retry_makes_a_removed_worktree_present_again() {
     let mut registry = Registry::default();
     let id = create(&mut registry, &[draft("t")]).remove(0).unwrap();
     settle(&mut registry, &id, Ending::Completed);

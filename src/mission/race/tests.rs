@@ -98,7 +98,7 @@ fn read_only_racer_wins_without_changes() {
 }
 
 #[test]
-fn a_race_has_one_winner() {
+fn race_has_one_winner() {
     let (mut registry, ids, after) = race();
     ids.iter().for_each(|id| start(&mut registry, id));
     end(&mut registry, &ids[2], Ending::Completed, 1);
@@ -365,7 +365,7 @@ fn run_out(registry: &mut Registry, ids: &[WorkerId]) {
 
 proptest! {
     #[test]
-    fn whatever_happens_in_whatever_order_one_wins_at_most_and_nobody_is_left_or_forgotten(
+    fn any_order_has_one_winner_and_settles_all(
         steps in prop::collection::vec(any_step(), 0..40),
     ) {
         let twice = |name: &str| Draft { fallback_backends: vec!["other".into()], max_attempts: 2, ..racer(name) };

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn long_line_is_skipped_and_long_log_read_from_end() {
+    fn long_lines_are_skipped_and_the_end_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
         let mut file = File::create(&path).unwrap();

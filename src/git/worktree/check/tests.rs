@@ -14,7 +14,7 @@ fn at(path: impl Into<PathBuf>) -> Request {
 }
 
 #[test]
-fn names_that_git_refuses_or_could_misread_are_invalid() {
+fn names_git_refuses_or_misreads_are_invalid() {
     let fixture = Fixture::new();
     for name in
         ["-d", "--force", "", "a b", "a..b", "@{-1}", "@", "HEAD", "a/", "/a", ".a", "a.lock", "a\0b", "a\nb", "x~1"]
@@ -28,7 +28,7 @@ fn names_that_git_refuses_or_could_misread_are_invalid() {
 }
 
 #[test]
-fn an_unknown_base_is_refused_by_name() {
+fn unknown_base_is_refused_by_name() {
     let fixture = Fixture::new();
     for base in ["nowhere", "--all", "-", "main..main", "HEAD:readme.txt"] {
         let request = Request { base: Some(base.to_owned()), ..request("work") };
@@ -38,7 +38,7 @@ fn an_unknown_base_is_refused_by_name() {
 }
 
 #[test]
-fn a_base_is_a_branch_a_tag_or_a_commit() {
+fn base_is_a_branch_tag_or_commit() {
     let fixture = Fixture::new();
     let first = fixture.git(&["rev-parse", "HEAD"]);
     fixture.git(&["tag", "-am", "x", "v1"]);
@@ -50,7 +50,7 @@ fn a_base_is_a_branch_a_tag_or_a_commit() {
 }
 
 #[test]
-fn an_existing_branch_takes_only_its_own_base() {
+fn existing_branch_takes_only_its_own_base() {
     let fixture = Fixture::new();
     fixture.git(&["branch", "work"]);
     let other = fixture.commit("more.txt", "x\n");
@@ -61,7 +61,7 @@ fn an_existing_branch_takes_only_its_own_base() {
 }
 
 #[test]
-fn a_branch_that_is_checked_out_says_where() {
+fn checked_out_branch_names_its_worktree() {
     let fixture = Fixture::new();
     let made = create(&fixture.repo, &request("work"), None).unwrap();
     for (branch, place) in [("main", fixture.root()), ("work", &made.path)] {
@@ -73,7 +73,7 @@ fn a_branch_that_is_checked_out_says_where() {
 }
 
 #[test]
-fn a_branch_cannot_be_a_file_and_a_folder() {
+fn branch_cannot_be_file_and_folder() {
     let fixture = Fixture::new();
     fixture.git(&["branch", "a/b"]);
     for (branch, in_the_way) in [("a", "a/b"), ("a/b/c", "a/b")] {
@@ -88,14 +88,14 @@ fn a_branch_cannot_be_a_file_and_a_folder() {
 }
 
 #[test]
-fn a_repository_without_a_commit_says_so() {
+fn repository_without_commits_is_refused() {
     let fixture = Fixture::empty(&[]);
     let error = check(&fixture.repo, &request("work")).unwrap_err();
     assert!(matches!(error, WorktreeError::Repository(RepositoryError::NoCommits { .. })), "{error}");
 }
 
 #[test]
-fn places_inside_and_beside_are_allowed_and_others_only_if_named() {
+fn other_places_are_allowed_only_if_named() {
     let fixture = Fixture::new();
     let outside = tempfile::tempdir().unwrap();
     let outside = outside.path().canonicalize().unwrap();
@@ -115,7 +115,7 @@ fn places_inside_and_beside_are_allowed_and_others_only_if_named() {
 }
 
 #[test]
-fn links_and_climbing_do_not_lead_outside() {
+fn links_and_parent_paths_stay_inside() {
     let fixture = Fixture::new();
     let outside = tempfile::tempdir().unwrap();
     symlink(outside.path(), fixture.root().join("link")).unwrap();
@@ -129,7 +129,7 @@ fn links_and_climbing_do_not_lead_outside() {
 }
 
 #[test]
-fn places_that_are_in_use_are_refused() {
+fn places_in_use_are_refused() {
     let fixture = Fixture::new();
     fixture.write("full/file", "x");
     fs::create_dir(fixture.root().join("empty")).unwrap();
@@ -149,7 +149,7 @@ fn places_that_are_in_use_are_refused() {
 }
 
 #[test]
-fn the_default_place_does_not_follow_a_link_outside() {
+fn default_place_follows_no_link_outside() {
     let fixture = Fixture::new();
     let outside = tempfile::tempdir().unwrap();
     symlink(outside.path(), fixture.root().join(".orchestrator")).unwrap();
@@ -160,7 +160,7 @@ fn the_default_place_does_not_follow_a_link_outside() {
 }
 
 #[test]
-fn the_default_place_avoids_one_whose_folder_is_gone() {
+fn default_place_avoids_missing_worktrees() {
     let fixture = Fixture::new();
     let gone = create(&fixture.repo, &request("a/b"), None).unwrap();
     fs::remove_dir_all(&gone.path).unwrap();

@@ -201,7 +201,7 @@ fn lines_in_a_removed_folder_are_not_saved() {
 }
 
 #[test]
-fn lost_journal_is_rebuilt_from_folders_and_state_file() {
+fn lost_journal_is_rebuilt_from_folders_and_state() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path(), "a");
     for title in ["done", "runs", "waits"] {
