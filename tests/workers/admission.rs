@@ -26,7 +26,7 @@ async fn until_waits_for(server: &Server, worker: &str, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_used_up_plan_holds_its_queue_until_it_resets_and_sends_what_may_go_elsewhere() {
+async fn usage_limit_queues_until_reset_and_uses_fallbacks() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(1);
@@ -64,7 +64,7 @@ async fn a_used_up_plan_holds_its_queue_until_it_resets_and_sends_what_may_go_el
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hold_is_told_once_and_outlives_the_server() {
+async fn backoff_is_reported_once_and_survives_restart() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(1);
@@ -88,7 +88,7 @@ async fn a_hold_is_told_once_and_outlives_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_tries_whether_a_backend_is_back_and_its_first_answer_frees_the_others() {
+async fn first_answer_to_the_probe_ends_the_backoff() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let refused = server.create_one(mission("refused", "limited 6 not now")).await;
@@ -112,7 +112,7 @@ async fn one_tries_whether_a_backend_is_back_and_its_first_answer_frees_the_othe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bosses_take_turns_whichever_server_is_quicker() {
+async fn bosses_take_turns_whichever_server_is_faster() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(1);
@@ -132,7 +132,7 @@ async fn bosses_take_turns_whichever_server_is_quicker() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_boss_is_kept_to_its_budget_while_its_workers_run_and_after() {
+async fn boss_budget_ends_workers_and_blocks_the_queue() {
     let world = World::new();
     let mut settings = world.settings();
     settings.boss.max_tokens = Some(100);
@@ -162,7 +162,7 @@ async fn a_boss_is_kept_to_its_budget_while_its_workers_run_and_after() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_queued_workers_are_called_off_in_one_step_each_with_its_record() {
+async fn thousand_queued_workers_are_cancelled_with_records() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(1);
@@ -186,7 +186,7 @@ async fn a_thousand_queued_workers_are_called_off_in_one_step_each_with_its_reco
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_budget_is_told_with_how_it_is_enforced() {
+async fn budget_is_shown_with_its_enforcement() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(0);

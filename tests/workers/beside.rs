@@ -49,7 +49,7 @@ fn has_node() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_workspace_package_is_not_found_whole_in_the_main_checkout() {
+async fn worktree_does_not_use_packages_of_main_checkout() {
     if !has_node() {
         return;
     }
@@ -74,7 +74,7 @@ async fn a_broken_workspace_package_is_not_found_whole_in_the_main_checkout() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tools_that_walk_the_main_checkout_see_nothing_of_ours() {
+async fn tools_in_the_main_checkout_find_no_worktree() {
     if !has_node() {
         return;
     }
@@ -100,7 +100,7 @@ async fn remove(server: &Server, worker: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_folder_beside_the_repository_goes_with_its_last_worktree() {
+async fn folder_of_worktrees_is_removed_with_the_last() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::new();
     let server = world.server(Some("boss"));
@@ -129,7 +129,7 @@ async fn the_folder_beside_the_repository_goes_with_its_last_worktree() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_worktree_stays_where_it_is_until_it_is_removed() {
+async fn worktree_at_the_former_place_stays_in_use() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let old = world.repo().join(".orchestrator/worktrees/w-1-a");
@@ -146,7 +146,7 @@ async fn an_old_worktree_stays_where_it_is_until_it_is_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn below_another_project_and_by_the_setting_they_lie_elsewhere() {
+async fn setting_and_state_directory_change_the_worktree_folder() {
     let world = World::new();
     let mut settings = world.settings();
     settings.worktrees_dir = Some("../trees/{repository}".to_owned());
@@ -173,7 +173,7 @@ fn in_folder(folder: &str, draft: Draft) -> Draft {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_runs_in_the_folder_that_its_boss_is_in() {
+async fn worker_runs_in_the_folder_of_its_boss() {
     let world = World::new();
     for package in ["app", "lib"] {
         fs::create_dir_all(world.repo().join("packages").join(package)).unwrap();

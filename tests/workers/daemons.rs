@@ -128,12 +128,12 @@ async fn by_command_line(end: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn daemons_live_on_by_what_they_look_like_at_a_good_end() {
+async fn daemons_recognised_by_command_line_survive_completion() {
     by_command_line("say done").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn daemons_live_on_by_what_they_look_like_at_a_cancellation() {
+async fn daemons_recognised_by_command_line_survive_cancellation() {
     by_command_line("hang").await;
 }
 
@@ -171,7 +171,7 @@ const OWN_PROGRAMS: [(&str, &str); 3] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn real_daemons_live_on_and_those_of_the_worker_end() {
+async fn real_shared_daemons_survive_and_own_daemons_end() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let home = world.path("home");

@@ -8,7 +8,7 @@ use crate::support::wait::CEILING;
 use crate::world::{World, mission};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_is_done_on_a_branch_of_its_own_and_told_once() {
+async fn work_is_on_its_branch_and_reported_once() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server
@@ -34,7 +34,7 @@ async fn work_is_done_on_a_branch_of_its_own_and_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_end_is_told_as_what_it_was() {
+async fn each_ending_has_its_status_and_failure() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let cases = [
@@ -58,7 +58,7 @@ async fn each_end_is_told_as_what_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_worker_leaves_uncommitted_is_committed_and_verified() {
+async fn uncommitted_changes_are_committed_and_verified() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut good = mission("good", "write a.txt fine");
@@ -87,7 +87,7 @@ async fn what_a_worker_leaves_uncommitted_is_committed_and_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_of_a_cancelled_worker_is_left() {
+async fn cancel_leaves_no_process() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let script = "ignore-term\ndaemon 300\nchild 300\nclear-env-child 300\ntouch ready\nhang";

@@ -64,7 +64,7 @@ fn told(text: &str) -> Instruction {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_worker_was_told_before_its_start_failed_reaches_its_next_attempt() {
+async fn message_before_failed_start_reaches_next_attempt() {
     let world = World::new();
     let (killed, worker) = Killed::while_starting(&world, "say not this").await;
     killed.attempt(&worker, vec![told("FAKE:\nsay heard")]);
@@ -75,7 +75,7 @@ async fn what_a_worker_was_told_before_its_start_failed_reaches_its_next_attempt
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_was_called_off_while_it_started_never_begins() {
+async fn worker_cancelled_while_starting_never_runs() {
     let world = World::new();
     let (mut killed, worker) = Killed::while_starting(&world, "touch ran").await;
     killed.write(Entry::CancelRequested { worker: worker.clone(), by: "boss".into(), reason: "no".to_owned() });
@@ -87,7 +87,7 @@ async fn one_that_was_called_off_while_it_started_never_begins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_that_was_given_up_is_made_again_and_not_called_lost() {
+async fn fenced_start_is_repeated_and_not_lost() {
     let world = World::new();
     let (killed, worker) = Killed::while_starting(&world, "say done").await;
     assert!(killed.attempt(&worker, Vec::new()).fence().unwrap());
@@ -97,7 +97,7 @@ async fn a_start_that_was_given_up_is_made_again_and_not_called_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancellation_that_was_noted_and_not_passed_on_is_passed_on_by_the_next_server() {
+async fn next_server_delivers_a_recorded_cancellation() {
     let world = World::new();
     let first = world.server(Some("boss"));
     let id = first.create_one(mission("t", "hang")).await;
@@ -113,7 +113,7 @@ async fn a_cancellation_that_was_noted_and_not_passed_on_is_passed_on_by_the_nex
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_retry_that_a_dead_server_owed_is_made_by_the_next() {
+async fn next_server_makes_the_pending_retry() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(0);
@@ -156,7 +156,7 @@ fn supervisor(attempt: &AttemptDir) -> Identity {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_was_called_off_is_cancelled_though_its_supervisor_hangs_and_is_killed() {
+async fn cancel_succeeds_though_hanging_supervisor_is_killed() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "touch ready\nhang")).await;
@@ -177,7 +177,7 @@ async fn one_that_was_called_off_is_cancelled_though_its_supervisor_hangs_and_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_to_an_ending_attempt_reaches_the_next_though_another_server_settles_it() {
+async fn message_during_foreign_settlement_reaches_next_attempt() {
     let world = World::new();
     let (mut killed, worker) = Killed::while_starting(&world, "say never").await;
     // The other server lives, and is slow: its inbox is closed, its settlement a moment away.
@@ -202,7 +202,7 @@ async fn a_message_to_an_ending_attempt_reaches_the_next_though_another_server_s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_was_lost_sight_of_is_found_again() {
+async fn unreadable_outcome_delays_the_settlement() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
@@ -225,7 +225,7 @@ async fn a_worker_that_was_lost_sight_of_is_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_whose_folder_is_removed_is_lost_and_leaves_nothing() {
+async fn worker_with_removed_folder_is_lost() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "touch ready\nhang")).await;
@@ -239,7 +239,7 @@ async fn a_worker_whose_folder_is_removed_is_lost_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_queued_mission_waits_for_a_server_that_has_its_backend() {
+async fn mission_waits_for_a_server_with_its_backend() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(0);
@@ -258,7 +258,7 @@ async fn a_queued_mission_waits_for_a_server_that_has_its_backend() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_logout_interrupts_a_worker_and_keeps_its_work() {
+async fn logout_interrupts_workers_and_keeps_their_work() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut verified = mission("u", "say done");
@@ -282,7 +282,7 @@ async fn a_logout_interrupts_a_worker_and_keeps_its_work() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mission_called_off_in_the_queue_settles_with_the_record_that_a_killed_server_left() {
+async fn queued_cancellation_uses_the_record_already_written() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(0);
@@ -313,7 +313,7 @@ async fn a_mission_called_off_in_the_queue_settles_with_the_record_that_a_killed
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_was_killed_while_it_called_many_off_leaves_the_rest_to_the_next() {
+async fn next_server_completes_interrupted_cancellations() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(0);

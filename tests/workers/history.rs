@@ -71,7 +71,7 @@ async fn with_one_of_old(world: &World) -> (Server, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_of_old_is_found_read_merged_and_tidied_by_its_name() {
+async fn archived_worker_is_shown_merged_and_removed() {
     let world = World::new();
     let (server, id) = with_one_of_old(&world).await;
     let orchestrator = &server.orchestrator;
@@ -105,7 +105,7 @@ async fn one_of_old_is_found_read_merged_and_tidied_by_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_of_old_is_asked_for_once_built_on_and_tried_again() {
+async fn archived_worker_is_reused_depended_on_and_retried() {
     let world = World::new();
     let (server, id) = with_one_of_old(&world).await;
     let mut same = mission("t", "say no");

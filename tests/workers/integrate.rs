@@ -59,7 +59,7 @@ fn runs(here: &Path) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_train_the_culprit_and_what_conflicts_are_left_out_and_the_rest_lands_proven() {
+async fn train_leaves_out_culprit_and_conflicts_merges_rest() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids = completed(
@@ -100,7 +100,7 @@ async fn of_a_train_the_culprit_and_what_conflicts_are_left_out_and_the_rest_lan
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_the_target_alone_does_not_pass_nobody_is_blamed() {
+async fn failing_target_blames_no_branch() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a"), ("b", "write b.txt b\ncommit b")]).await;
@@ -113,7 +113,7 @@ async fn where_the_target_alone_does_not_pass_nobody_is_blamed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_verified_in_a_worktree_of_its_own_before_the_branch_moves() {
+async fn verification_precedes_the_merge_in_its_own_worktree() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
@@ -149,7 +149,7 @@ async fn it_is_verified_in_a_worktree_of_its_own_before_the_branch_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_verification_that_takes_too_long_is_ended_and_told() {
+async fn verification_is_ended_at_its_time_limit() {
     let world = World::new();
     let mut settings = world.settings();
     settings.verify_timeout_minutes = 0;
@@ -161,7 +161,7 @@ async fn a_verification_that_takes_too_long_is_ended_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_on_is_joined_by_the_same_call_and_done_once() {
+async fn repeated_call_joins_the_running_integration() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
@@ -185,7 +185,7 @@ async fn what_goes_on_is_joined_by_the_same_call_and_done_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_that_nobody_fetched_waits_for_the_same_call() {
+async fn unread_result_is_returned_to_the_next_call() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
@@ -198,7 +198,7 @@ async fn an_answer_that_nobody_fetched_waits_for_the_same_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_target_that_moved_meanwhile_is_merged_into_and_verified_once_more() {
+async fn moved_target_is_merged_and_verified_again() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
@@ -216,7 +216,7 @@ async fn a_target_that_moved_meanwhile_is_merged_into_and_verified_once_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_leaves_in_the_middle_leaves_nothing_and_the_next_one_does_it() {
+async fn interrupted_integration_is_repeated_by_next_server() {
     let world = World::new();
     let first = world.server(Some("boss"));
     let ids = completed(&first, &[("a", "write a.txt a\ncommit a")]).await;
@@ -239,7 +239,7 @@ async fn a_server_that_leaves_in_the_middle_leaves_nothing_and_the_next_one_does
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_supervisor_that_is_killed_leaves_nothing_and_lands_nothing() {
+async fn killed_supervisor_leaves_nothing_and_merges_nothing() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write a.txt a\ncommit a")]).await;
@@ -266,7 +266,7 @@ async fn a_supervisor_that_is_killed_leaves_nothing_and_lands_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_came_in_by_squash_is_known_though_the_target_went_on() {
+async fn squash_is_recognised_after_target_moved() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids = completed(&server, &[("a", "write README a\ncommit a")]).await;
@@ -284,7 +284,7 @@ async fn what_came_in_by_squash_is_known_though_the_target_went_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_target_of_a_remote_becomes_a_local_branch_only_for_a_result() {
+async fn remote_target_becomes_local_only_when_merged() {
     let world = World::new();
     let remote = world.path("remote");
     world.git(&["switch", "-q", "-c", "trunk"]);
@@ -308,7 +308,7 @@ async fn a_target_of_a_remote_becomes_a_local_branch_only_for_a_result() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_push_says_what_the_remote_said_and_can_be_asked_for_again() {
+async fn push_reports_remote_output_and_can_be_repeated() {
     let world = World::new();
     let bare = world.path("remote.git");
     world.git(&["clone", "-q", "--bare", ".", &bare.to_string_lossy()]);

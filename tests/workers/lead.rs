@@ -21,7 +21,7 @@ fn message(text: &str, delivery: Delivery) -> NewMessage {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_the_limit_workers_wait_in_a_queue_and_all_settle() {
+async fn workers_over_the_limit_queue_and_settle() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(2);
@@ -47,7 +47,7 @@ async fn over_the_limit_workers_wait_in_a_queue_and_all_settle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wait_that_is_called_off_consumes_nothing() {
+async fn cancelled_wait_consumes_no_notification() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
@@ -72,7 +72,7 @@ async fn a_wait_that_is_called_off_consumes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_is_heard_at_the_end_of_the_turn_or_by_interrupt_or_opens_the_next_attempt() {
+async fn message_is_delivered_queued_interrupting_or_next_attempt() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
@@ -108,7 +108,7 @@ async fn a_message_is_heard_at_the_end_of_the_turn_or_by_interrupt_or_opens_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dependant_builds_on_what_it_needs_and_a_failure_blocks_it_until_it_is_mended() {
+async fn failed_dependency_blocks_until_its_retry_succeeds() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut parser = mission("parser", "write parser.txt one\nresult error not yet");
@@ -139,7 +139,7 @@ async fn a_dependant_builds_on_what_it_needs_and_a_failure_blocks_it_until_it_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_worker_is_tried_again_elsewhere_by_itself_and_blocked_after_two() {
+async fn failed_worker_uses_fallback_then_blocks() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut twice = mission("twice", "result error no");
@@ -160,7 +160,7 @@ async fn a_failed_worker_is_tried_again_elsewhere_by_itself_and_blocked_after_tw
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bosses_see_their_own_and_leave_others_alone() {
+async fn bosses_see_and_control_only_their_workers() {
     let world = World::new();
     let (first, second) = (world.server(Some("first")), world.server(Some("second")));
     let id = first.create_one(mission("mine", "say done")).await;
@@ -179,7 +179,7 @@ async fn bosses_see_their_own_and_leave_others_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_of_one_boss_is_not_taken_for_that_of_another() {
+async fn request_id_of_another_boss_is_refused() {
     let world = World::new();
     let (first, second) = (world.server(Some("first")), world.server(Some("second")));
     let asked = |title| {
@@ -194,7 +194,7 @@ async fn a_request_of_one_boss_is_not_taken_for_that_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_request_never_spawns_twice() {
+async fn repeated_request_starts_no_second_worker() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let asked = || {
@@ -210,7 +210,7 @@ async fn the_same_request_never_spawns_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_that_is_repeated_is_answered_though_what_it_was_given_is_in_its_way() {
+async fn repeated_request_ignores_its_own_branch_and_path() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let asked = || {
@@ -229,7 +229,7 @@ async fn a_request_that_is_repeated_is_answered_though_what_it_was_given_is_in_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_branch_is_integrated_once_and_conflicts_touch_nothing() {
+async fn branch_merges_once_and_conflicts_change_nothing() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids = server
@@ -284,7 +284,7 @@ async fn limits_end_a_worker_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_queued_worker_is_cancelled_without_ever_running() {
+async fn queued_worker_is_cancelled_without_running() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(1);
@@ -300,7 +300,7 @@ async fn a_queued_worker_is_cancelled_without_ever_running() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_came_too_late_is_heard_by_the_next_attempt() {
+async fn late_message_reaches_the_next_attempt() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
@@ -319,7 +319,7 @@ async fn a_message_that_came_too_late_is_heard_by_the_next_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_budget_is_of_all_turns_together() {
+async fn budget_covers_all_turns_together() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
@@ -337,7 +337,7 @@ async fn a_budget_is_of_all_turns_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dependant_builds_on_what_was_merged_and_tidied_away_before_it_started() {
+async fn dependent_starts_from_a_removed_merged_dependency() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");

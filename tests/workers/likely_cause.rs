@@ -59,7 +59,7 @@ async fn missing_dependencies_are_the_likely_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_that_fails_by_itself_has_no_other_cause() {
+async fn failure_by_the_work_has_no_other_cause() {
     let world = World::new();
     with_dependencies(&world);
     let server = world.server(Some("boss"));
@@ -78,7 +78,7 @@ async fn work_that_fails_by_itself_has_no_other_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn base_that_fails_alone_is_the_likely_cause_and_tried_once() {
+async fn failing_base_is_likely_cause_and_tried_once() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let tries = world.path("tries");
@@ -99,7 +99,7 @@ async fn base_that_fails_alone_is_the_likely_cause_and_tried_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn empty_submodule_is_said_where_nothing_landed() {
+async fn empty_submodule_is_reported_when_merge_fails() {
     let world = World::new();
     let library = world.path("library");
     world.git(&["clone", "-q", ".", &library.to_string_lossy()]);

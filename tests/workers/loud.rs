@@ -28,7 +28,7 @@ fn shell_mission() -> Draft {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_worker_leaves_printing_does_not_keep_it_from_settling() {
+async fn printing_child_does_not_delay_settlement() {
     let world = World::new();
     let settings = shell(&world, "while :; do echo noise; done &\necho done");
     let server = world.server_with(Some("boss"), settings);
@@ -38,7 +38,7 @@ async fn what_a_worker_leaves_printing_does_not_keep_it_from_settling() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_is_stopped_soon_and_its_end_is_not_waited_for() {
+async fn flood_is_stopped_at_the_output_limit() {
     for stream in ["1", "2"] {
         let world = World::new();
         let script = format!(
@@ -54,7 +54,7 @@ async fn a_flood_is_stopped_soon_and_its_end_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_never_stops_printing_is_cancelled_at_once() {
+async fn endlessly_printing_worker_is_cancelled_at_once() {
     let world = World::new();
     let settings = shell(&world, "echo begun\nwhile :; do echo y; done");
     let server = world.server_with(Some("boss"), settings);
@@ -65,7 +65,7 @@ async fn a_worker_that_never_stops_printing_is_cancelled_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn numbers_beyond_all_bounds_do_no_harm() {
+async fn huge_usage_numbers_do_no_harm() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let script = format!("usage {0} {0} 1\nsay done", u64::MAX);
@@ -76,7 +76,7 @@ async fn numbers_beyond_all_bounds_do_no_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cli_that_reads_nothing_can_be_written_to_and_cancelled() {
+async fn cli_that_reads_nothing_is_cancelled() {
     let world = World::new();
     let server = world.server_with(Some("boss"), shell(&world, "exec sleep 300"));
     let mut draft = mission("deaf", "");

@@ -32,7 +32,7 @@ async fn is_heard_after_a_retry(server: &Server, worker: &str, says: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_to_a_cancelled_worker_is_named_and_heard_next() {
+async fn message_to_cancelled_worker_reaches_next_attempt() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("waits", "session s-1\nhang")).await;
@@ -53,7 +53,7 @@ async fn a_message_to_a_cancelled_worker_is_named_and_heard_next() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_in_the_queue_outlives_its_cancellation() {
+async fn queued_message_survives_cancellation() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(1);
@@ -77,7 +77,7 @@ async fn a_message_in_the_queue_outlives_its_cancellation() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_to_a_worker_that_fails_is_named_and_heard_next() {
+async fn message_to_failing_worker_reaches_next_attempt() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
@@ -92,7 +92,7 @@ async fn a_message_to_a_worker_that_fails_is_named_and_heard_next() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_to_a_lost_worker_is_named_and_heard_next() {
+async fn message_to_lost_worker_reaches_next_attempt() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("lost", "session s-1\nhang")).await;
@@ -110,7 +110,7 @@ async fn a_message_to_a_lost_worker_is_named_and_heard_next() {
 
 /// Checks the time during verification, after settlement, at the retry, and after the next attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_time_of_a_worker_never_shrinks() {
+async fn time_of_a_worker_never_decreases() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");

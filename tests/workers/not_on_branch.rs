@@ -31,7 +31,7 @@ async fn directory(server: &Server, id: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_plainly_the_workers_comes_onto_its_branch() {
+async fn work_of_clear_origin_moves_onto_the_branch() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ends = [
@@ -63,7 +63,7 @@ async fn what_is_plainly_the_workers_comes_onto_its_branch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_on_the_branch_is_named_and_never_called_merged() {
+async fn work_off_the_branch_is_never_called_merged() {
     let world = World::new();
     std::fs::write(world.repo().join(".gitignore"), "*.secret\n").unwrap();
     world.git(&["add", "."]);
@@ -114,7 +114,7 @@ async fn what_is_not_on_the_branch_is_named_and_never_called_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removal_keeps_the_ignored_files_that_an_outcome_named() {
+async fn removal_keeps_ignored_files_named_in_outcome() {
     let world = World::new();
     std::fs::write(world.repo().join(".gitignore"), "*.secret\nnode_modules/\n").unwrap();
     world.git(&["add", "."]);
@@ -140,7 +140,7 @@ async fn a_removal_keeps_the_ignored_files_that_an_outcome_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worktree_of_its_own_making_outside_is_named() {
+async fn worktree_created_by_the_worker_is_named() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let outside = world.path("outside");
@@ -158,7 +158,7 @@ async fn a_worktree_of_its_own_making_outside_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_git_cannot_read_is_unknown_and_not_nothing() {
+async fn unreadable_git_data_is_unknown_not_nothing() {
     let object = |of: &str| {
         format!(
             "run f=$(git rev-parse {of}); rm -f $(git rev-parse --git-common-dir)/objects/$(echo $f | cut -c1-2)/$(echo $f | cut -c3-)"
@@ -185,7 +185,7 @@ async fn what_git_cannot_read_is_unknown_and_not_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_integration_compares_the_branch_with_what_is_there_now() {
+async fn integration_compares_branch_with_current_worktree() {
     let world = World::new();
     let mut settings = world.settings();
     settings.commit_leftovers = false;
@@ -210,7 +210,7 @@ async fn an_integration_compares_the_branch_with_what_is_there_now() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_verification_wrote_is_not_the_workers() {
+async fn files_of_a_verification_are_not_work() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut draft = mission("t", "write a.txt x\ncommit a");
@@ -223,7 +223,7 @@ async fn what_a_verification_wrote_is_not_the_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worktree_whose_git_was_replaced_is_neither_committed_nor_verified() {
+async fn replaced_git_directory_is_not_committed_or_verified() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut draft = mission("t", "write a.txt x\nrun rm .git && git init -q && git add -A");
@@ -238,7 +238,7 @@ async fn a_worktree_whose_git_was_replaced_is_neither_committed_nor_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worktree_that_git_cannot_read_is_never_called_merged() {
+async fn unreadable_worktree_is_never_called_merged() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let script = |title: &str| {
@@ -269,7 +269,7 @@ async fn a_worktree_that_git_cannot_read_is_never_called_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worktree_without_records_is_not_called_moved() {
+async fn worktree_without_records_is_not_called_moved() {
     let world = World::new();
     let server = world.server(Some("boss"));
     for deleted in ["-r $(git rev-parse --git-dir)", ".git"] {
@@ -295,7 +295,7 @@ async fn a_worktree_without_records_is_not_called_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worktree_that_was_cut_off_from_git_goes_on_after_a_retry() {
+async fn retry_reconnects_a_disconnected_worktree() {
     let world = World::new();
     let server = world.server(Some("boss"));
     for deleted in ["-r $(git rev-parse --git-dir)", ".git"] {
@@ -311,7 +311,7 @@ async fn a_worktree_that_was_cut_off_from_git_goes_on_after_a_retry() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_that_a_verification_took_off_the_branch_are_named() {
+async fn commits_reset_by_a_verification_are_named() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut draft = mission("t", "write a.txt x\ncommit a");
@@ -324,7 +324,7 @@ async fn commits_that_a_verification_took_off_the_branch_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_a_submodule_with_settings_of_worktrees_only_the_work_is_merged() {
+async fn submodule_with_worktree_configuration_merges_only_work() {
     let world = World::new();
     let library = World::new();
     let url = library.repo().display().to_string();
@@ -340,7 +340,7 @@ async fn in_a_submodule_with_settings_of_worktrees_only_the_work_is_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worktree_has_the_submodules_of_the_main_checkout() {
+async fn worktree_of_a_worker_has_the_submodules() {
     let world = World::new();
     let library = World::new();
     let url = library.repo().display().to_string();

@@ -22,7 +22,7 @@ async fn told_by(server: &Server) -> Vec<(String, String, Option<String>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_observer_sees_what_a_server_tells() {
+async fn observer_and_server_show_the_same() {
     let world = World::new();
     assert!(Observer::open(&world.repo().join(".orchestrator"), None).unwrap().is_none());
     let mut settings = world.settings();
@@ -68,7 +68,7 @@ async fn an_observer_sees_what_a_server_tells() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_end_that_no_server_saw_is_seen_by_an_observer() {
+async fn observer_sees_an_end_without_a_server() {
     let world = World::new();
     let gate = world.path("gate");
     let server = world.server(Some("boss"));
@@ -90,7 +90,7 @@ async fn an_end_that_no_server_saw_is_seen_by_an_observer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn observer_looks_in_the_branch_that_the_settings_name() {
+async fn observer_reads_the_configured_integration_branch() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("one", "write one.txt x\ncommit one")).await;

@@ -33,7 +33,7 @@ fn prints(title: &str, file: &Path) -> Draft {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_result_is_read_whatever_surrounds_it() {
+async fn result_is_read_whatever_surrounds_it() {
     let world = World::new();
     let server = world.server_with(Some("boss"), printing(&world, "jsonl"));
     let result = json!({"type": "result", "status": "success", "message": "all done"});
@@ -63,7 +63,7 @@ async fn a_result_is_read_whatever_surrounds_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_result_is_read_however_long_it_is() {
+async fn result_of_any_length_is_read() {
     let world = World::new();
     let server = world.server_with(Some("boss"), printing(&world, "jsonl"));
     let long = "a \"long\" word ".repeat(20 << 20 >> 4);
@@ -84,7 +84,7 @@ async fn a_result_is_read_however_long_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_long_line_of_plain_text_keeps_its_end() {
+async fn long_plain_text_line_keeps_its_end() {
     let world = World::new();
     let server = world.server_with(Some("boss"), printing(&world, "plain"));
     let file = world.path("text");
@@ -96,7 +96,7 @@ async fn a_long_line_of_plain_text_keeps_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_program_that_stays_after_its_result_is_ended_and_the_result_counts() {
+async fn program_lingering_after_its_result_is_ended() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let good = server.create_one(mission("good", "write a.txt a\ncommit a\nresult success\nhang")).await;
@@ -108,7 +108,7 @@ async fn a_program_that_stays_after_its_result_is_ended_and_the_result_counts() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_result_without_a_newline_counts_although_the_cli_hangs() {
+async fn result_without_newline_counts_though_cli_hangs() {
     let world = World::new();
     let settings = Settings { stall_minutes: 0.1, ..printing(&world, "jsonl") };
     let server = world.server_with(Some("boss"), settings);
@@ -125,7 +125,7 @@ async fn a_result_without_a_newline_counts_although_the_cli_hangs() {
 
 /// Checks that the supervisor ends the CLI, which otherwise would wait for messages until its time limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cli_at_rest_after_an_unreadable_line_ends() {
+async fn idle_cli_after_unreadable_line_is_ended() {
     let world = World::new();
     let server = world.server_with(Some("boss"), printing(&world, "jsonl"));
     for text in [format!("{}\n", "x".repeat(2 << 20)), format!("{{\"type\":\"result\",{}", " ".repeat(2 << 20))] {

@@ -106,7 +106,7 @@ pub fn outcome(world: &World) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancellation_leaves_nothing_whatever_was_done_to_escape() {
+async fn cancel_ends_every_escaping_process() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let stubborn = Stubborn::start(&world, &server, 10).await;
@@ -118,7 +118,7 @@ async fn a_cancellation_leaves_nothing_whatever_was_done_to_escape() {
 
 /// The shortest time-out is a minute.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_time_out_leaves_nothing_whatever_was_done_to_escape() {
+async fn time_limit_ends_every_escaping_process() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let stubborn = Stubborn::start(&world, &server, 1).await;
@@ -130,7 +130,7 @@ async fn a_time_out_leaves_nothing_whatever_was_done_to_escape() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_another_server_adopted_leaves_nothing() {
+async fn cancel_after_takeover_ends_every_escaping_process() {
     let world = World::new();
     let first = world.server(Some("boss"));
     let stubborn = Stubborn::start(&world, &first, 10).await;
@@ -143,7 +143,7 @@ async fn a_worker_that_another_server_adopted_leaves_nothing() {
 
 /// Then descent from it is gone, and so is the tag of some: what it had written down finds them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_left_though_the_supervisor_is_killed_first() {
+async fn killed_supervisor_leaves_no_process() {
     let world = World::new();
     let first = world.server(Some("boss"));
     let stubborn = Stubborn::start(&world, &first, 10).await;
@@ -165,7 +165,7 @@ async fn nothing_is_left_though_the_supervisor_is_killed_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_that_look_alike_live_on() {
+async fn similar_foreign_processes_survive() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let stubborn = Stubborn::start(&world, &server, 10).await;
@@ -228,7 +228,7 @@ impl Drop for Stranger {
 
 /// What is written down is a pid and a start time, and both must be right, on the right machine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_with_the_pid_of_a_stranger_ends_nobody() {
+async fn reused_pid_in_the_record_ends_no_process() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "touch ready\nhang")).await;
@@ -307,27 +307,27 @@ impl Drop for Ended {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shared_daemons_live_on_when_their_worker_is_cancelled() {
+async fn shared_daemons_survive_cancellation() {
     let world = World::new();
     let default = world.settings().shared_daemons;
     daemons(&world, default, "hang", "sccache", "mydaemon").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shared_daemons_live_on_when_their_worker_ends() {
+async fn shared_daemons_survive_completion() {
     let world = World::new();
     let default = world.settings().shared_daemons;
     daemons(&world, default, "say done", "sccache", "mydaemon").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_users_list_says_which_daemons_are_shared() {
+async fn setting_selects_the_shared_daemons() {
     let world = World::new();
     daemons(&world, vec!["mydaemon".to_owned()], "hang", "mydaemon", "sccache").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_supervisor_without_a_free_descriptor_listens_again_when_it_has_some() {
+async fn supervisor_accepts_again_after_descriptor_shortage() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "touch ready\nhang")).await;

@@ -40,7 +40,7 @@ fn commit(repo: &Path, path: &str, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_that_the_user_takes_back_do_not_come_in_with_a_worker() {
+async fn commits_removed_by_the_user_stay_out() {
     for strategy in [IntegrationStrategy::Merge, IntegrationStrategy::Squash, IntegrationStrategy::CherryPick] {
         let world = World::new();
         commit(&world.repo(), "regretted.txt", "secret\n");
@@ -70,7 +70,7 @@ async fn commits_that_the_user_takes_back_do_not_come_in_with_a_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_users_commits_on_an_existing_branch_come_in() {
+async fn user_commits_on_an_existing_branch_are_merged() {
     let world = World::new();
     let remote = world.path("remote");
     world.git(&["branch", "feature"]);
@@ -96,7 +96,7 @@ async fn the_users_commits_on_an_existing_branch_come_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_goes_on_after_a_squash_comes_in_again() {
+async fn work_after_a_squash_is_integrated() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("a", "write README one\ncommit one")).await;
@@ -122,7 +122,7 @@ async fn a_worker_that_goes_on_after_a_squash_comes_in_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chain_of_workers_is_squashed_one_by_one() {
+async fn dependent_workers_are_squashed_one_by_one() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let below = server.create_one(mission("below", "write README one\ncommit one")).await;
@@ -147,7 +147,7 @@ async fn a_chain_of_workers_is_squashed_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_users_own_changes_are_in_the_way_only_where_they_overlap() {
+async fn user_changes_block_only_overlapping_merges() {
     let world = World::new();
     commit(&world.repo(), "other.txt", "x\n");
     let server = world.server(Some("boss"));
@@ -169,7 +169,7 @@ async fn the_users_own_changes_are_in_the_way_only_where_they_overlap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_in_a_second_repository_comes_in_there() {
+async fn work_in_a_second_repository_is_merged_there() {
     let world = World::new();
     let second = world.path("second");
     git(&world.path(""), &["init", "-q", "-b", "trunk", "second"]);
@@ -233,7 +233,7 @@ async fn work_in_a_second_repository_comes_in_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_worker_took_from_another_one_is_named_with_its_branch() {
+async fn commits_of_another_worker_are_named() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut failing = mission("first", "write first.txt x\ncommit first");
@@ -252,7 +252,7 @@ async fn what_a_worker_took_from_another_one_is_named_with_its_branch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn merged_is_what_git_says_now_and_everywhere_the_same() {
+async fn merged_state_is_that_of_git_everywhere() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("a", "write a.txt a\ncommit a")).await;
@@ -316,7 +316,7 @@ async fn merged_is_what_git_says_now_and_everywhere_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_builds_on_a_merge_that_was_taken_back_has_the_work_all_the_same() {
+async fn dependent_has_the_work_of_an_undone_merge() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let below = server.create_one(mission("below", "write below.txt x\ncommit below")).await;
@@ -331,7 +331,7 @@ async fn what_builds_on_a_merge_that_was_taken_back_has_the_work_all_the_same() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn list_does_not_wait_for_a_git_that_hangs() {
+async fn list_does_not_wait_for_hanging_git() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("one", "write one.txt x\ncommit one")).await;

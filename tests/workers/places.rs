@@ -26,7 +26,7 @@ async fn remove(server: &Server, worker: &str, force: bool, delete_branch: bool)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_users_own_directory_is_worked_in_and_never_committed_or_removed() {
+async fn user_directory_is_never_committed_or_removed() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut draft = mission("here", "write mine.txt x");
@@ -42,7 +42,7 @@ async fn a_users_own_directory_is_worked_in_and_never_committed_or_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_outside_any_repository_is_worked_in_too() {
+async fn worker_runs_outside_any_repository() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let place = world.path("elsewhere");
@@ -55,7 +55,7 @@ async fn a_directory_outside_any_repository_is_worked_in_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worktree_at_a_relative_or_linked_path_can_be_removed() {
+async fn worktree_at_relative_or_linked_path_is_removed() {
     let world = World::new();
     std::os::unix::fs::symlink(world.path(""), world.path("link")).unwrap();
     let server = world.server(Some("boss"));
@@ -74,7 +74,7 @@ async fn a_worktree_at_a_relative_or_linked_path_can_be_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_live_worktree_is_never_removed_and_a_dirty_one_only_with_salvage() {
+async fn dirty_worktree_is_removed_only_with_salvage() {
     let world = World::new();
     let mut settings = world.settings();
     settings.commit_leftovers = false;
@@ -98,7 +98,7 @@ async fn a_live_worktree_is_never_removed_and_a_dirty_one_only_with_salvage() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_that_is_integrated_can_be_removed_at_once_and_a_removed_place_is_made_again_for_a_retry() {
+async fn integrated_worktrees_are_removed_and_recreated_for_retry() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ids =
@@ -144,7 +144,7 @@ async fn impossible_worktrees_folder_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_is_refused_by_name_and_leaves_nothing_half_made() {
+async fn impossible_mission_is_refused_and_leaves_nothing() {
     let world = World::new();
     let server = world.server(Some("boss"));
     world.git(&["branch", "taken"]);
@@ -182,7 +182,7 @@ async fn what_cannot_be_is_refused_by_name_and_leaves_nothing_half_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_fails_only_when_it_starts_settles_as_could_not_start() {
+async fn failure_at_start_settles_as_could_not_start() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(1);
@@ -203,7 +203,7 @@ async fn what_fails_only_when_it_starts_settles_as_could_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_git_identity_is_told_before_anything_is_made() {
+async fn missing_git_identity_is_refused_before_creation() {
     let world = World::new();
     world.git(&["config", "--unset", "user.name"]);
     world.git(&["config", "user.useConfigOnly", "true"]);
@@ -220,7 +220,7 @@ async fn a_missing_git_identity_is_told_before_anything_is_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worktree_can_be_made_by_name_and_worked_in() {
+async fn worker_runs_in_a_worktree_created_before() {
     let world = World::new();
     let server = world.server(Some("boss"));
     std::fs::write(world.repo().join(".gitignore"), ".env\n").unwrap();
@@ -261,7 +261,7 @@ async fn a_worktree_can_be_made_by_name_and_worked_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_reaches_outside_its_worktree_is_named() {
+async fn edits_outside_the_worktree_are_reported() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let readme = world.repo().join("README");
@@ -283,7 +283,7 @@ async fn a_worker_that_reaches_outside_its_worktree_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_thing_that_is_done_to_the_repository_around_a_worktree_is_told_and_can_be_undone() {
+async fn changes_to_the_repository_are_reported_and_salvaged() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let (repo, root) = (world.repo(), world.repo().display().to_string());
@@ -347,7 +347,7 @@ async fn each_thing_that_is_done_to_the_repository_around_a_worktree_is_told_and
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worktree_that_somebody_made_in_the_way_is_left_as_it_is() {
+async fn foreign_worktree_in_the_way_is_unchanged() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(1);
@@ -369,7 +369,7 @@ async fn a_worktree_that_somebody_made_in_the_way_is_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_state_folder_that_the_user_names_is_made_with_what_lies_above_it() {
+async fn configured_state_folder_is_created_with_its_parents() {
     let world = World::new();
     let mut settings = world.settings();
     settings.state_dir = Some(world.path("not/yet/there"));
@@ -380,7 +380,7 @@ async fn a_state_folder_that_the_user_names_is_made_with_what_lies_above_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_worker_leaves_on_a_branch_of_the_users_is_not_committed_there() {
+async fn uncommitted_changes_on_user_branch_stay_uncommitted() {
     let world = World::new();
     world.git(&["branch", "users"]);
     let server = world.server(Some("boss"));
@@ -399,7 +399,7 @@ async fn what_a_worker_leaves_on_a_branch_of_the_users_is_not_committed_there() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_is_not_told_of_an_integration_as_of_somebody_elses_change() {
+async fn integration_is_no_reported_change_of_the_checkout() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let go = world.path("go");
@@ -417,7 +417,7 @@ async fn a_worker_is_not_told_of_an_integration_as_of_somebody_elses_change() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whose_commit_it_is_and_what_it_says_is_the_users_to_choose() {
+async fn settings_choose_author_and_message_of_commits() {
     let world = World::new();
     let log = |id: &str| world.git(&["log", "-1", "--format=%an <%ae>|%cn|%s", &format!("orchestrator/{id}")]);
     let plain = world.server(Some("plain"));
@@ -435,7 +435,7 @@ async fn whose_commit_it_is_and_what_it_says_is_the_users_to_choose() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_passed_with_uncommitted_files_proves_no_commit() {
+async fn verification_with_uncommitted_files_does_not_pass() {
     let world = World::new();
     let mut settings = world.settings();
     settings.commit_leftovers = false;
@@ -494,7 +494,7 @@ async fn odd_repository_path_works_from_mission_to_removal() {
 /// Checks a path that is not UTF-8: the state is kept as JSON, which cannot represent it.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn path_that_is_no_text_is_refused_with_the_reason() {
+async fn path_without_utf8_is_refused_with_the_reason() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     let world = World::new();

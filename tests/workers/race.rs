@@ -48,7 +48,7 @@ fn ids(views: &[WorkerView]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slower_racer_that_is_verified_beats_a_faster_one_that_is_not() {
+async fn verified_slow_racer_beats_unverified_fast_one() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
@@ -84,7 +84,7 @@ async fn a_slower_racer_that_is_verified_beats_a_faster_one_that_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_others_are_ended_with_all_their_processes_and_their_work_is_kept() {
+async fn losers_are_ended_and_their_work_is_kept() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let (begun, hung) = (world.path("begun"), world.path("hung"));
@@ -113,7 +113,7 @@ async fn the_others_are_ended_with_all_their_processes_and_their_work_is_kept() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_race_that_nobody_wins_is_blocked_with_each_reason_until_one_that_is_tried_again_wins() {
+async fn lost_race_blocks_until_a_retried_racer_wins() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let script = format!("{}result error it is too hard", only("crashes", "kill -9 $PPID"));
@@ -146,7 +146,7 @@ async fn a_race_that_nobody_wins_is_blocked_with_each_reason_until_one_that_is_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_still_waits_for_a_place_when_the_race_is_won_never_starts() {
+async fn queued_racer_never_starts_after_the_win() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(1);
@@ -164,7 +164,7 @@ async fn who_still_waits_for_a_place_when_the_race_is_won_never_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_race_goes_on_when_its_server_goes_and_is_decided_by_the_next() {
+async fn next_server_decides_the_race() {
     let world = World::new();
     let gate = world.path("gate");
     let script = format!(
@@ -191,7 +191,7 @@ async fn a_race_goes_on_when_its_server_goes_and_is_decided_by_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn racers_that_two_servers_look_after_are_called_off_by_their_own() {
+async fn each_server_cancels_its_own_racers() {
     let world = World::new();
     let (one, two) = (world.server(Some("boss")), world.server(Some("boss")));
     let gate = world.path("gate");
@@ -215,7 +215,7 @@ async fn racers_that_two_servers_look_after_are_called_off_by_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_the_race_a_loser_is_a_worker_like_any_other() {
+async fn loser_is_an_ordinary_worker_after_the_race() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let script = format!("write a.txt x\n{}commit a", only("loser", "sleep 600"));
@@ -243,7 +243,7 @@ async fn after_the_race_a_loser_is_a_worker_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_racer_that_the_boss_cancels_leaves_the_race_to_the_others_and_their_task_is_no_single_name() {
+async fn cancelled_racer_leaves_race_to_others() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
@@ -259,7 +259,7 @@ async fn a_racer_that_the_boss_cancels_leaves_the_race_to_the_others_and_their_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_race_of_one_or_with_a_mission_that_is_refused_does_not_start() {
+async fn single_racer_or_refused_mission_prevents_the_race() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let alone = server.create_race(racers(&["one"], "say hi")).await.remove(0).unwrap_err();

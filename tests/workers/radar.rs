@@ -27,7 +27,7 @@ async fn until_collides(server: &Server, expected: &[(&str, &[&str])]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn branches_that_collide_are_told_while_they_run_and_no_longer_when_they_do_not() {
+async fn conflicting_branches_are_reported_until_they_merge_cleanly() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let gate = world.path("gate");
@@ -59,7 +59,7 @@ async fn branches_that_collide_are_told_while_they_run_and_no_longer_when_they_d
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_comes_later_knows_it_too() {
+async fn next_server_reports_the_same_conflicts() {
     let world = World::new();
     let first = world.server(Some("boss"));
     let mut ids = Vec::new();
@@ -110,7 +110,7 @@ async fn newer_branch_is_not_blamed_for_mains_conflict() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn conflict_is_not_hidden_behind_one_that_is_not_reported() {
+async fn unreported_conflict_does_not_hide_another() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let first = settled(&server, "first", "README").await;
@@ -125,7 +125,7 @@ async fn conflict_is_not_hidden_behind_one_that_is_not_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn branches_that_will_not_come_in_do_not_count() {
+async fn branches_that_will_not_merge_do_not_count() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let waits =
@@ -151,7 +151,7 @@ async fn branches_that_will_not_come_in_do_not_count() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn integrated_branch_that_went_on_is_checked_again() {
+async fn integrated_branch_with_new_commits_is_checked() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let one = settled(&server, "one", "one.txt").await;
@@ -183,7 +183,7 @@ async fn branch_for_another_target_is_named_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn above_the_limit_the_target_is_checked_and_the_rest_is_named() {
+async fn above_the_limit_only_the_target_is_checked() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let first = settled(&server, "first", "README").await;

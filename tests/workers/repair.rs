@@ -9,7 +9,7 @@ use crate::world::{World, mission, until_exists};
 const COMPLETED: WorkerStatus = WorkerStatus::Settled(Ending::Completed);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn removed_journal_is_refused_and_rebuilt_after_a_restart() {
+async fn removed_journal_is_refused_until_restart_rebuilds_it() {
     let world = World::new();
     let first = world.server(Some("boss"));
     let gate = world.path("gate");

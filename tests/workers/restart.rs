@@ -11,7 +11,7 @@ use crate::support::wait::CEILING;
 use crate::world::{World, mission, until_exists};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_server_goes_on_with_all_workers_of_an_earlier_one() {
+async fn next_server_continues_all_workers() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(2);
@@ -41,7 +41,7 @@ async fn a_new_server_goes_on_with_all_workers_of_an_earlier_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_answer_after_a_restart_knows_what_ended_meanwhile() {
+async fn first_answer_after_restart_has_all_ended_workers() {
     let world = World::new();
     let gate = world.path("gate");
     let first = world.server(Some("boss"));
@@ -63,7 +63,7 @@ async fn the_first_answer_after_a_restart_knows_what_ended_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands_settle_once_what_ended_while_no_server_lived() {
+async fn commands_settle_once_what_ended_without_server() {
     let world = World::new();
     let gate = world.path("gate");
     let first = world.server(Some("boss"));
@@ -89,7 +89,7 @@ async fn commands_settle_once_what_ended_while_no_server_lived() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands_leave_to_a_living_server_what_it_leads() {
+async fn commands_leave_workers_to_their_live_server() {
     let world = World::new();
     let gate = world.path("gate");
     let first = world.server(Some("boss"));
@@ -103,7 +103,7 @@ async fn commands_leave_to_a_living_server_what_it_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_told_and_not_proven_to_have_arrived_is_told_once_more_and_marked() {
+async fn unacknowledged_settlement_is_redelivered_once_with_a_mark() {
     let world = World::new();
     let first = world.server(Some("boss"));
     let id = first.create_one(mission("t", "say done")).await;
@@ -129,7 +129,7 @@ async fn what_was_told_and_not_proven_to_have_arrived_is_told_once_more_and_mark
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wait_beside_one_that_is_called_off_is_told_what_that_one_was_not() {
+async fn second_wait_gets_what_a_cancelled_one_missed() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "say done")).await;
@@ -144,7 +144,7 @@ async fn a_wait_beside_one_that_is_called_off_is_told_what_that_one_was_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_boss_without_a_session_takes_over_what_such_bosses_left_here() {
+async fn boss_without_session_takes_over_workers_left_here() {
     let world = World::new();
     let first = world.server(None);
     let gate = world.path("gate");
@@ -162,7 +162,7 @@ async fn a_boss_without_a_session_takes_over_what_such_bosses_left_here() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_whose_supervisor_is_killed_is_lost_and_leaves_nothing() {
+async fn killed_supervisor_loses_the_worker_and_leaves_nothing() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "write half.txt x\ndaemon 300\ntouch ready\nhang")).await;

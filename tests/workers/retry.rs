@@ -13,7 +13,7 @@ fn with_fallback(title: &str, script: &str) -> Draft {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_backends_that_failed_are_both_told_with_their_reasons_in_the_wait_and_in_the_state_file() {
+async fn both_failed_backends_are_reported_with_reasons() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut hard = with_fallback("hard", "run echo half >> tried.txt\ncommit half\nresult error no way");
@@ -39,7 +39,7 @@ async fn two_backends_that_failed_are_both_told_with_their_reasons_in_the_wait_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_usage_limit_or_a_refused_login_sends_it_to_the_fallback_once_and_nowhere_twice() {
+async fn usage_limit_or_refused_login_uses_fallback_once() {
     for (title, kind) in [("limit", FailureKind::UsageLimit), ("login", FailureKind::Auth)] {
         // Each time another: what was refused holds both backends.
         let world = World::new();
@@ -54,7 +54,7 @@ async fn a_usage_limit_or_a_refused_login_sends_it_to_the_fallback_once_and_nowh
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_could_not_be_verified_is_no_failure_of_the_backends() {
+async fn impossible_verification_does_not_blame_the_backends() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let mut unproven = with_fallback("unproven", "write a.txt x\ncommit a");
@@ -68,7 +68,7 @@ async fn what_could_not_be_verified_is_no_failure_of_the_backends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_retry_goes_on_in_its_session_unless_it_shall_be_fresh() {
+async fn retry_resumes_its_session_unless_fresh() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let id = server.create_one(mission("t", "session s-1\nwrite a.txt x\nresult error no")).await;

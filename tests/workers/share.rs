@@ -35,7 +35,7 @@ async fn told_unmarked(one: &Server, two: &Server, id: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_servers_of_a_boss_that_wait_together_tell_a_settlement_once_without_a_mark() {
+async fn concurrent_waits_report_a_settlement_once() {
     let world = World::new();
     let (one, two) = (world.server(Some("boss")), world.server(Some("boss")));
     for round in 0..8 {
@@ -45,7 +45,7 @@ async fn two_servers_of_a_boss_that_wait_together_tell_a_settlement_once_without
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_is_known_at_once_to_all_servers_once_its_creation_was_answered() {
+async fn created_worker_is_known_to_all_servers() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(0);
@@ -58,7 +58,7 @@ async fn a_worker_is_known_at_once_to_all_servers_once_its_creation_was_answered
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wait_hears_of_a_worker_that_another_server_of_its_boss_cancelled() {
+async fn wait_reports_a_cancellation_by_another_server() {
     let world = World::new();
     let (one, two) = (world.server(Some("boss")), world.server(Some("boss")));
     let id = one.create_one(mission("t", "hang")).await;
@@ -70,7 +70,7 @@ async fn a_wait_hears_of_a_worker_that_another_server_of_its_boss_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_three_servers_that_find_a_dead_one_a_single_one_takes_its_workers() {
+async fn one_server_takes_over_a_dead_one() {
     let world = World::new();
     let dying = world.server(Some("boss"));
     let id = dying.create_one(mission("t", "hang")).await;
@@ -90,7 +90,7 @@ async fn of_three_servers_that_find_a_dead_one_a_single_one_takes_its_workers() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn workers_stay_their_boss_s_after_another_boss_s_server_took_them_over() {
+async fn takeover_by_another_boss_keeps_the_owner() {
     let world = World::new();
     let first = world.server(Some("boss"));
     let id = first.create_one(mission("t", "hang")).await;
@@ -116,7 +116,7 @@ async fn workers_stay_their_boss_s_after_another_boss_s_server_took_them_over() 
 
 /// It stood still for so long that its place was taken, and has yet to find out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_wakes_after_its_workers_were_taken_does_no_harm() {
+async fn server_resuming_after_a_takeover_does_no_harm() {
     let world = World::new();
     let sleeper = world.server(Some("boss"));
     let gate = world.path("gate");

@@ -24,7 +24,7 @@ async fn until_stalled(server: &Server, worker: &str, stalled: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_only_sleeps_is_told_of_once_and_those_that_work_in_silence_are_not() {
+async fn only_idle_worker_is_reported_as_stalled_once() {
     let world = World::new();
     let server = world.server_with(Some("boss"), settings(&world));
     let gate = world.path("gate");
@@ -52,7 +52,7 @@ async fn one_that_only_sleeps_is_told_of_once_and_those_that_work_in_silence_are
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_goes_on_is_stalled_no_more_and_told_of_again_when_it_stalls_again() {
+async fn repeated_stall_is_reported_again() {
     let world = World::new();
     let server = world.server_with(Some("boss"), settings(&world));
     let (first, second, third) = (world.path("first"), world.path("second"), world.path("third"));
@@ -74,7 +74,7 @@ async fn one_that_goes_on_is_stalled_no_more_and_told_of_again_when_it_stalls_ag
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_the_settings_say_so_it_is_interrupted_and_goes_on_in_its_session() {
+async fn on_stall_resume_interrupts_and_resumes_the_session() {
     let world = World::new();
     let server = world.server_with(Some("boss"), Settings { on_stall: OnStall::Resume, ..settings(&world) });
     let id = server.create_one(mission("sleeper", "session s-1\nhang")).await;
@@ -86,7 +86,7 @@ async fn where_the_settings_say_so_it_is_interrupted_and_goes_on_in_its_session(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_ended_only_if_the_settings_say_so_and_it_stalls_again() {
+async fn on_stall_end_ends_the_second_stall() {
     let world = World::new();
     let server = world.server_with(Some("boss"), Settings { on_stall: OnStall::End, ..settings(&world) });
     // Without a session the mission is begun anew, and so it hangs again.

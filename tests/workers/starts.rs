@@ -45,7 +45,7 @@ async fn integrate(server: &Server, names: &[&str]) -> Result<IntegrationAnswer,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_boss_starts_from_and_lands_in_its_own_branch() {
+async fn each_boss_starts_from_its_own_branch() {
     let world = World::new();
     world.git(&["checkout", "-q", "-b", "feature-a"]);
     let first = world.server(Some("first"));
@@ -76,7 +76,7 @@ async fn each_boss_starts_from_and_lands_in_its_own_branch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_setting_wins_over_what_is_recorded() {
+async fn setting_overrides_the_recorded_branch() {
     let world = World::new();
     world.git(&["branch", "release"]);
     let server = world.server(Some("boss"));
@@ -101,7 +101,7 @@ async fn the_setting_wins_over_what_is_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_working_tree_of_the_boss_counts() {
+async fn working_tree_of_the_boss_sets_the_branch() {
     let world = World::new();
     let linked = world.path("linked");
     world.git(&["worktree", "add", "-q", "-b", "topic", linked.to_str().unwrap()]);
@@ -115,7 +115,7 @@ async fn the_working_tree_of_the_boss_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_boss_without_a_session_begins_anew_when_nothing_of_it_is_open() {
+async fn boss_without_session_restarts_when_nothing_is_open() {
     let world = World::new();
     world.git(&["branch", "other"]);
     let first = world.server(None);
@@ -143,7 +143,7 @@ async fn a_boss_without_a_session_begins_anew_when_nothing_of_it_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_train_of_different_branches_needs_into() {
+async fn train_of_different_branches_needs_into() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let (a, _) = completed(&server, commits("a")).await;
@@ -179,7 +179,7 @@ pub fn visitor(world: &World) -> orchestrator_boss::orchestrator::Orchestrator {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_detached_head_only_what_names_its_base_is_created() {
+async fn detached_head_needs_an_explicit_base() {
     let world = World::new();
     world.git(&["checkout", "-q", "--detach"]);
     let server = world.server(Some("boss"));
@@ -199,7 +199,7 @@ async fn on_a_detached_head_only_what_names_its_base_is_created() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repository_without_a_commit_says_first_what_to_do() {
+async fn repository_without_commits_names_the_first_step() {
     let world = World::new();
     let empty = world.path("empty");
     std::fs::create_dir(&empty).unwrap();
@@ -230,7 +230,7 @@ async fn a_repository_without_a_commit_says_first_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tag_is_never_taken_for_the_branch_of_its_name() {
+async fn tag_is_never_used_as_a_branch() {
     let world = World::new();
     world.git(&["branch", "rel"]);
     world.git(&["tag", "main"]);
@@ -255,7 +255,7 @@ async fn a_tag_is_never_taken_for_the_branch_of_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_goes_on_where_a_remote_has_the_branch() {
+async fn worker_continues_a_branch_of_a_remote() {
     let world = World::new();
     let origin = world.path("origin.git");
     world.git(&["branch", "shared"]);
@@ -287,7 +287,7 @@ async fn work_goes_on_where_a_remote_has_the_branch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_branch_in_the_way_of_our_prefix_is_said_with_the_setting() {
+async fn branch_equal_to_the_prefix_names_the_setting() {
     let world = World::new();
     world.git(&["branch", "orchestrator"]);
     let server = world.server(Some("boss"));
