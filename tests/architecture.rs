@@ -53,7 +53,7 @@ fn no_room_uses_one_above_or_beside_it() {
 }
 
 #[test]
-fn every_room_is_in_the_picture_and_the_picture_has_no_cycle() {
+fn map_has_every_room_and_no_cycle() {
     let arrows: BTreeMap<&str, &[&str]> = ARROWS.into_iter().collect();
     let rooms: BTreeSet<String> = sources(Path::new("src")).iter().map(|file| room_of(file)).collect();
     for room in rooms.iter().filter(|room| !["main", "lib", "crash_point"].contains(&room.as_str())) {
@@ -69,7 +69,7 @@ fn every_room_is_in_the_picture_and_the_picture_has_no_cycle() {
 
 /// A module and its own submodules may import each other.
 #[test]
-fn files_of_a_room_form_no_circle() {
+fn files_of_a_room_form_no_cycle() {
     let mut circles = Vec::new();
     for (room, _) in ARROWS {
         let modules = Modules::of(room);

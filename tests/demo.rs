@@ -31,7 +31,7 @@ fn run(home: &TempDir, directory: &Path, args: &[&str]) -> Output {
 }
 
 #[test]
-fn the_demo_merges_what_its_workers_did_and_says_where() {
+fn demo_merges_its_work_and_prints_the_path() {
     let home = tempfile::tempdir().expect("a temporary folder");
     let ended = demo(&home);
     let printed = String::from_utf8_lossy(&ended.stdout);

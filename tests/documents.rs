@@ -27,13 +27,13 @@ fn read(path: &str) -> String {
 }
 
 #[test]
-fn the_readme_stays_short() {
+fn readme_stays_short() {
     let size = read("README.md").len();
     assert!(size <= 10_240, "README.md has {size} bytes");
 }
 
 #[test]
-fn the_readme_names_the_checks_of_ci() {
+fn readme_names_the_checks_of_ci() {
     let readme = read("README.md");
     let steps = read(".ci/run");
     let named = steps.lines().filter_map(|line| line.strip_prefix("step '")?.split_once(" (README)' "));
@@ -95,7 +95,7 @@ fn named_source_files_exist() {
 }
 
 #[test]
-fn a_heading_has_the_anchor_of_the_forges() {
+fn heading_has_the_anchor_of_the_forges() {
     for (heading, expected) in [
         ("At a terminal", "at-a-terminal"),
         ("What `completed` means", "what-completed-means"),
@@ -108,7 +108,7 @@ fn a_heading_has_the_anchor_of_the_forges() {
 }
 
 #[test]
-fn the_settings_reference_is_current() {
+fn settings_reference_is_current() {
     let path = "src/docs/settings.md";
     let schema = serde_json::to_value(schemars::schema_for!(Settings)).expect("a schema is JSON");
     let mut current = read(path);

@@ -40,7 +40,7 @@ fn asked(call: &str, environment: &[(&str, &str)]) -> String {
 const ON: (&str, &str) = ("CLAUDE_PLUGIN_OPTION_GUARD", "true");
 
 #[test]
-fn an_edit_by_a_session_that_leads_workers_here_is_refused() {
+fn edit_by_a_leading_session_is_refused() {
     let folder = repository();
     for file in ["src/new/file.rs", "README.md"] {
         let decision = decision(folder.path(), "leader", &folder.path().join(file), &[ON]);
@@ -52,7 +52,7 @@ fn an_edit_by_a_session_that_leads_workers_here_is_refused() {
 }
 
 #[test]
-fn everything_else_is_let_through() {
+fn all_other_edits_are_allowed() {
     let folder = repository();
     let inside = folder.path().join("README.md");
     let elsewhere = tempfile::tempdir().expect("a temporary folder");

@@ -14,7 +14,7 @@ fn speak(text: &str, tool: Option<Step>) -> Answer {
 }
 
 #[test]
-fn a_prompt_carries_its_script_as_json_or_by_name() {
+fn prompt_has_its_script_as_json_or_name() {
     let script = Script::new().run("ls").say("done");
     let registered = HashMap::from([("list-it".to_owned(), script.clone())]);
     let inline = format!("do this: {}\nand end", script.marker());
@@ -24,7 +24,7 @@ fn a_prompt_carries_its_script_as_json_or_by_name() {
 }
 
 #[test]
-fn words_before_a_tool_belong_to_the_same_answer() {
+fn text_before_a_tool_is_one_answer() {
     let steps = Script::new().say("I list").run("ls").say("done").0;
     let at = |position| answer_at(&steps, &[""; 9][..position], |_| 0).0;
     assert_eq!(at(0), speak("I list", Some(Step::Run("ls".into()))));
@@ -33,7 +33,7 @@ fn words_before_a_tool_belong_to_the_same_answer() {
 }
 
 #[test]
-fn a_failure_ends_after_its_times() {
+fn failure_ends_after_its_count() {
     let steps = Script::new().run("ls").fail_times(429, 2).say("done").0;
     let Step::Fail(failure) = steps[1].clone() else { panic!("the second step is the failure") };
     let after = |failed| answer_at(&steps, &[""], move |_| failed).0;
@@ -43,7 +43,7 @@ fn a_failure_ends_after_its_times() {
 }
 
 #[test]
-fn a_call_is_made_again_until_it_is_told_something() {
+fn call_is_repeated_until_its_result_matches() {
     let steps = Script::new().run("ls").until("wait", json!({}), "status: idle").say("done").0;
     let at = |results: &[&str]| answer_at(&steps, results, |_| 0).0;
     let wait = speak("", Some(steps[1].clone()));
@@ -54,7 +54,7 @@ fn a_call_is_made_again_until_it_is_told_something() {
 }
 
 #[test]
-fn ids_are_taken_from_what_the_model_was_told() {
+fn ids_are_taken_from_earlier_results() {
     let told = [r#"{"worker_id":"w-12-add-it","branch":"b/w-12-add-it"}, "w-13-it""#];
     let arguments = json!({"worker_ids": ["{worker:it}", "w-1"], "worker_id": "{worker:add-it}", "dry_run": true});
     let expected = json!({"worker_ids": ["w-13-it", "w-1"], "worker_id": "w-12-add-it", "dry_run": true});
@@ -62,7 +62,7 @@ fn ids_are_taken_from_what_the_model_was_told() {
 }
 
 #[test]
-fn what_claude_code_puts_in_is_not_the_user() {
+fn text_by_claude_code_is_no_user_message() {
     let body = json!({"messages": [
         {"role": "user", "content": [
             {"type": "text", "text": "<system-reminder>\nstatus\n</system-reminder>\n\n"},
@@ -79,7 +79,7 @@ fn what_claude_code_puts_in_is_not_the_user() {
 }
 
 #[test]
-fn a_message_in_the_middle_of_a_turn_is_the_user() {
+fn message_during_a_turn_is_a_user_message() {
     let said = "The user sent a new message while you were working:\nstop it\n\nThis is how Claude Code surfaces it";
     let body = json!({"messages": [
         {"role": "user", "content": "do it"},
@@ -92,7 +92,7 @@ fn a_message_in_the_middle_of_a_turn_is_the_user() {
 }
 
 #[test]
-fn a_message_after_an_interrupt_is_the_user() {
+fn message_after_an_interrupt_is_a_user_message() {
     let body = json!({"messages": [
         {"role": "user", "content": "do it"},
         {"role": "assistant", "content": [{"type": "tool_use", "name": "Bash"}]},
@@ -107,7 +107,7 @@ fn a_message_after_an_interrupt_is_the_user() {
 }
 
 #[test]
-fn asking_codex_for_more_output_is_no_answer() {
+fn poll_of_codex_output_is_no_answer() {
     let call = |name: &str| json!({"type": "function_call", "name": name, "arguments": "{}"});
     let output = |text: &str| json!({"type": "function_call_output", "output": text});
     let body = json!({"input": [

@@ -86,7 +86,7 @@ fn is_installed_where_the_launcher_looks() -> bool {
 }
 
 #[test]
-fn a_missing_program_is_answered_with_how_to_install_it() {
+fn missing_program_names_its_installation() {
     if is_installed_where_the_launcher_looks() {
         return;
     }
@@ -112,7 +112,7 @@ fn a_missing_program_is_answered_with_how_to_install_it() {
 }
 
 #[test]
-fn a_program_that_does_not_start_is_answered_with_its_reason() {
+fn program_that_fails_to_start_reports_why() {
     let plugin = Plugin::new();
     plugin.install("bin", "#!/bin/sh\necho 'no such loader' >&2\nexit 127");
     let said = String::from_utf8_lossy(&plugin.serve(INITIALIZE).stdout).into_owned();
@@ -121,7 +121,7 @@ fn a_program_that_does_not_start_is_answered_with_its_reason() {
 }
 
 #[test]
-fn the_hook_is_silent_when_it_cannot_run() {
+fn hook_is_silent_when_it_cannot_run() {
     let plugin = Plugin::new();
     let silent = |why: &str| {
         let output = plugin.hook();
@@ -140,7 +140,7 @@ fn the_hook_is_silent_when_it_cannot_run() {
 }
 
 #[test]
-fn the_program_is_found_beyond_a_short_path() {
+fn program_is_found_outside_a_short_path() {
     for folder in ["bin", "home/.cargo/bin", "home/.local/bin"] {
         let plugin = Plugin::new();
         plugin.install(folder, "#!/bin/sh\necho \"$1\"");

@@ -26,7 +26,7 @@ fn skill() -> String {
 }
 
 #[test]
-fn the_installed_skill_reaches_the_model_of_every_cli() {
+fn installed_skill_reaches_every_model() {
     if skipped() {
         return;
     }

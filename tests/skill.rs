@@ -24,7 +24,7 @@ fn code_words() -> impl Iterator<Item = &'static str> {
 }
 
 #[test]
-fn it_is_named_as_its_folder_and_fits_the_limits_of_the_clis() {
+fn skill_name_and_size_fit_the_clis() {
     let front = SKILL.strip_prefix("---\n").and_then(|rest| rest.split_once("\n---\n")).expect("a front matter").0;
     let fields: Vec<(&str, &str)> = front.lines().filter_map(|line| line.split_once(": ")).collect();
     let [("name", "orchestrator-boss"), ("description", description)] = fields[..] else {
@@ -35,7 +35,7 @@ fn it_is_named_as_its_folder_and_fits_the_limits_of_the_clis() {
 }
 
 #[test]
-fn it_names_every_tool_and_no_other() {
+fn skill_names_exactly_the_tools() {
     let tools = tools();
     let known = names(&tools);
     let looks_like_a_tool = |word: &&str| {
@@ -49,7 +49,7 @@ fn it_names_every_tool_and_no_other() {
 }
 
 #[test]
-fn its_example_is_a_mission() {
+fn example_in_the_skill_is_a_mission() {
     let example = SKILL.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
     let example: Value = serde_json::from_str(example).expect("the example is JSON");
     let tools = tools();

@@ -32,7 +32,7 @@ const PARALLEL: u64 = 8;
 const ENOUGH_FAILED: usize = 3;
 
 #[test]
-fn whatever_is_killed_nothing_is_lost_left_or_untrue() {
+fn killed_processes_lose_and_leave_nothing() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     if let Some(seed) = number("CHAOS_SEED") {
         return assert_eq!(round(seed), Ok(()));

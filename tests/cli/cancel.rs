@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::world::*;
 
 #[test]
-fn cancel_ends_workers_and_their_boss_is_told() {
+fn cancel_ends_workers_and_notifies_their_boss() {
     let world = World::new();
     let mut boss = world.boss();
     let one = create(&mut boss, mission("one", "hang"));
@@ -25,7 +25,7 @@ fn cancel_ends_workers_and_their_boss_is_told() {
 }
 
 #[test]
-fn cancel_all_ends_the_workers_of_every_boss_queued_ones_too() {
+fn cancel_all_ends_workers_of_every_boss() {
     let world = World::with("max_workers = 1");
     let mut boss = world.boss();
     let mut other = world.boss_named("another-boss");
@@ -43,7 +43,7 @@ fn cancel_all_ends_the_workers_of_every_boss_queued_ones_too() {
 }
 
 #[test]
-fn a_worker_whose_server_is_dead_is_ended_and_nothing_else_is_taken_over() {
+fn cancel_takes_over_only_the_named_worker() {
     let world = World::new();
     let mut boss = world.boss();
     let ended = create(&mut boss, mission("ended", "hang"));
@@ -68,7 +68,7 @@ fn a_worker_whose_server_is_dead_is_ended_and_nothing_else_is_taken_over() {
 }
 
 #[test]
-fn a_server_that_dies_while_cancel_waits_does_not_hold_it_up() {
+fn cancel_completes_though_the_server_dies() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("stubborn", "ignore-term\nignore-int\ntouch here\nhang"));
@@ -82,7 +82,7 @@ fn a_server_that_dies_while_cancel_waits_does_not_hold_it_up() {
 }
 
 #[test]
-fn a_name_that_nobody_bears_is_refused_before_anything_is_ended() {
+fn unknown_name_is_refused_before_any_cancellation() {
     let world = World::new();
     let nobody = world.run(&["cancel", "w-1"]);
     assert_eq!(nobody.code, Some(2), "{nobody:?}");
@@ -101,7 +101,7 @@ fn a_name_that_nobody_bears_is_refused_before_anything_is_ended() {
 }
 
 #[test]
-fn ctrl_c_leaves_and_what_was_asked_for_goes_on() {
+fn ctrl_c_leaves_the_cancellation_running() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("slow to end", "ignore-term\nignore-int\ntouch here\nhang"));
@@ -115,7 +115,7 @@ fn ctrl_c_leaves_and_what_was_asked_for_goes_on() {
 }
 
 #[test]
-fn a_worker_may_not_end_others() {
+fn worker_cannot_cancel_others() {
     let world = World::new();
     let program = env!("CARGO_BIN_EXE_orchestrator-boss");
     let config = world.path("config.toml");

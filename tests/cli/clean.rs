@@ -10,7 +10,7 @@ fn ids(list: &Value) -> Vec<String> {
 }
 
 #[test]
-fn only_what_is_merged_and_clean_goes_and_the_rest_says_why_it_stays() {
+fn clean_removes_only_merged_committed_worktrees() {
     let world = World::with("commit_leftovers = false");
     let mut boss = world.boss();
     let merged = create(&mut boss, mission("merged", "write a.txt a\ncommit a"));
@@ -55,7 +55,7 @@ fn only_what_is_merged_and_clean_goes_and_the_rest_says_why_it_stays() {
 }
 
 #[test]
-fn two_at_once_and_a_worktree_that_was_removed_by_hand_are_no_trouble() {
+fn concurrent_cleans_tolerate_a_removed_worktree() {
     let world = World::new();
     let mut boss = world.boss();
     let one = create(&mut boss, mission("one", "write a.txt a\ncommit a"));
@@ -76,7 +76,7 @@ fn two_at_once_and_a_worktree_that_was_removed_by_hand_are_no_trouble() {
 }
 
 #[test]
-fn worktrees_in_the_data_directory_are_found_and_cleaned() {
+fn worktrees_in_the_data_directory_are_cleaned() {
     let world = World::new();
     // A file of that name prevents the folder beside the repository.
     std::fs::write(world.path("repo.worktrees"), "a file").unwrap();

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::world::*;
 
 #[test]
-fn a_diff_is_that_of_the_tool_committed_or_not() {
+fn diff_equals_that_of_the_tool() {
     let world = World::with("commit_leftovers = false");
     let mut boss = world.boss();
     let script = "write a.txt committed\ncommit a\nappend README changed\nwrite b.txt untracked";
@@ -24,7 +24,7 @@ fn a_diff_is_that_of_the_tool_committed_or_not() {
 }
 
 #[test]
-fn of_a_worktree_that_is_gone_the_branch_is_shown() {
+fn missing_worktree_shows_the_branch() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("diff", "write a.txt committed\ncommit a"));
@@ -34,7 +34,7 @@ fn of_a_worktree_that_is_gone_the_branch_is_shown() {
 }
 
 #[test]
-fn a_filter_set_by_a_worker_elsewhere_is_not_run() {
+fn filter_by_a_worker_elsewhere_is_not_run() {
     let world = World::with("commit_leftovers = false");
     let mut boss = world.boss();
     // The record of the repository of the state directory is of no use for the other one.
@@ -53,7 +53,7 @@ fn a_filter_set_by_a_worker_elsewhere_is_not_run() {
 }
 
 #[test]
-fn a_diff_of_what_did_not_begin_says_so() {
+fn diff_before_the_start_is_an_error() {
     let world = World::with("max_workers = 0");
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("diff", "hang"));

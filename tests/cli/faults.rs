@@ -27,7 +27,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u64)> {
 }
 
 #[test]
-fn what_only_looks_changes_nothing_and_needs_no_server() {
+fn read_only_commands_change_nothing_without_server() {
     let world = World::with("commit_leftovers = false");
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("looked at", "write a.txt a\ncommit a\nwrite b.txt b"));
@@ -47,7 +47,7 @@ fn what_only_looks_changes_nothing_and_needs_no_server() {
 }
 
 #[test]
-fn a_state_of_a_newer_version_is_refused_by_every_command_and_left_alone() {
+fn newer_state_is_refused_by_every_command() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("old", "say x"));
@@ -72,7 +72,7 @@ fn a_state_of_a_newer_version_is_refused_by_every_command_and_left_alone() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_is_no_trouble_for_any_command() {
+fn closed_pipe_fails_no_command() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("piped", "write a.txt a\ncommit a"));
@@ -107,7 +107,7 @@ fn a_pipe_that_nobody_reads_is_no_trouble_for_any_command() {
 }
 
 #[test]
-fn what_the_last_server_knew_of_conflicts_outlasts_a_visitor() {
+fn known_conflicts_survive_a_one_shot_client() {
     let world = World::new();
     let mut boss = world.boss();
     let one = create(&mut boss, mission("one", "write README one\ncommit one"));
@@ -126,7 +126,7 @@ fn what_the_last_server_knew_of_conflicts_outlasts_a_visitor() {
 }
 
 #[test]
-fn a_state_file_that_is_a_pipe_is_not_waited_for() {
+fn pipe_as_state_file_does_not_block() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("piped", "say x"));
@@ -145,7 +145,7 @@ fn a_state_file_that_is_a_pipe_is_not_waited_for() {
 }
 
 #[test]
-fn completions_are_sound_and_the_manual_page_is_one() {
+fn completions_and_manual_page_are_valid() {
     let world = World::new();
     let bash = world.run(&["completions", "bash"]).ended(0);
     assert!(bash.contains("complete bash --"), "{bash}");
@@ -160,7 +160,7 @@ fn completions_are_sound_and_the_manual_page_is_one() {
 }
 
 #[test]
-fn where_nothing_was_asked_for_it_is_said_where_was_looked() {
+fn missing_state_names_the_searched_folder() {
     let world = World::new();
     let place = world.path("no/such/place").to_string_lossy().into_owned();
     let said = world.run(&["status", "--state-dir", &place]).ended(0);
@@ -173,7 +173,7 @@ fn where_nothing_was_asked_for_it_is_said_where_was_looked() {
 }
 
 #[test]
-fn a_state_that_cannot_be_read_is_no_absence() {
+fn unreadable_state_differs_from_missing_state() {
     let world = World::new();
     let file = world.path("a-file");
     fs::write(&file, "").unwrap();

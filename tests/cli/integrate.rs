@@ -3,7 +3,7 @@
 use crate::world::*;
 
 #[test]
-fn workers_are_integrated_and_their_boss_sees_it() {
+fn integrate_merges_workers_and_informs_their_boss() {
     let world = World::new();
     let mut boss = world.boss();
     let mut other = world.boss_named("another-boss");
@@ -24,7 +24,7 @@ fn workers_are_integrated_and_their_boss_sees_it() {
 }
 
 #[test]
-fn ctrl_c_twice_moves_no_branch_and_leaves_nothing_running() {
+fn second_ctrl_c_merges_nothing_and_ends_verification() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("one", "write a.txt a\ncommit a"));
@@ -47,7 +47,7 @@ fn ctrl_c_twice_moves_no_branch_and_leaves_nothing_running() {
 }
 
 #[test]
-fn conflicts_and_failed_verifications_are_listed_and_end_with_one() {
+fn conflicts_and_failed_verifications_exit_with_1() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("clash", "write README theirs\ncommit theirs"));

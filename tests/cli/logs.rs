@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::world::*;
 
 #[test]
-fn a_log_tells_what_was_said_and_run_with_exit_codes_and_how_it_ended() {
+fn log_shows_messages_commands_and_the_end() {
     let world = World::new();
     let mut boss = world.boss();
     let script = "say looking around\nrun echo out; exit 3\nedit src/x.rs\nwrite a.txt a\ncommit a";
@@ -38,7 +38,7 @@ fn a_log_tells_what_was_said_and_run_with_exit_codes_and_how_it_ended() {
 }
 
 #[test]
-fn a_log_moves_no_terminal_but_the_raw_one_is_byte_by_byte() {
+fn log_is_sanitized_but_raw_log_unchanged() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("escape", "say a\u{1b}]0;title\u{7}b\u{1b}[2J"));
@@ -52,7 +52,7 @@ fn a_log_moves_no_terminal_but_the_raw_one_is_byte_by_byte() {
 }
 
 #[test]
-fn following_shows_what_comes_and_ends_with_the_worker_over_its_retries() {
+fn follow_spans_retries_and_ends_with_the_worker() {
     let world = World::new();
     let mut boss = world.boss();
     let script = "say first words\nwait-file ../../repo/go\nfail-once ../../repo/failed\nsay it works now";
@@ -71,7 +71,7 @@ fn following_shows_what_comes_and_ends_with_the_worker_over_its_retries() {
 }
 
 #[test]
-fn following_an_attempt_whose_folder_is_there_first_still_says_with_what_it_runs() {
+fn follow_shows_the_backend_of_a_prepared_attempt() {
     let world = World::new();
     let mut boss = world.boss();
     let below = create(&mut boss, mission("below", "wait-file ../../repo/go"));
@@ -86,7 +86,7 @@ fn following_an_attempt_whose_folder_is_there_first_still_says_with_what_it_runs
 }
 
 #[test]
-fn following_without_a_server_ends_too() {
+fn follow_without_a_server_ends() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("follow", "say words\nwait-file ../../repo/go"));
@@ -101,7 +101,7 @@ fn following_without_a_server_ends_too() {
 }
 
 #[test]
-fn ctrl_c_leaves_with_130_and_a_closed_pipe_is_quiet() {
+fn ctrl_c_exits_130_and_closed_pipe_0() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("loud", "flood 20000\ntouch here\nwait-file ../../repo/go"));
@@ -127,7 +127,7 @@ fn ctrl_c_leaves_with_130_and_a_closed_pipe_is_quiet() {
 }
 
 #[test]
-fn ctrl_c_twice_ends_it_though_nobody_reads_what_it_writes() {
+fn second_ctrl_c_ends_a_blocked_write() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("loud", "flood 20000\ntouch here\nwait-file ../../repo/go"));
@@ -153,7 +153,7 @@ fn ctrl_c_twice_ends_it_though_nobody_reads_what_it_writes() {
 }
 
 #[test]
-fn following_the_raw_log_of_an_attempt_that_never_ran_ends() {
+fn follow_of_unstarted_raw_log_ends() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("gone", "say x"));
@@ -165,7 +165,7 @@ fn following_the_raw_log_of_an_attempt_that_never_ran_ends() {
 }
 
 #[test]
-fn a_log_of_nobody_names_those_that_there_are() {
+fn log_of_unknown_worker_lists_known_ones() {
     let world = World::with("max_workers = 0");
     let ran = world.run(&["logs", "w-1"]);
     assert_eq!(ran.code, Some(2));

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::world::*;
 
 #[test]
-fn a_living_server_of_the_boss_leads_the_next_attempt_at_once() {
+fn live_server_starts_the_next_attempt_at_once() {
     let world = World::new();
     let mut other = world.boss_named("another-boss");
     other.succeed("get_backend_status", json!({"backend": "fake"}));
@@ -28,7 +28,7 @@ fn a_living_server_of_the_boss_leads_the_next_attempt_at_once() {
 }
 
 #[test]
-fn without_a_server_the_command_starts_it_and_the_next_server_follows_it() {
+fn retry_without_server_starts_the_attempt_itself() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(
@@ -47,7 +47,7 @@ fn without_a_server_the_command_starts_it_and_the_next_server_follows_it() {
 }
 
 #[test]
-fn what_has_no_room_is_queued_and_starts_with_the_next_server() {
+fn queued_retry_starts_with_the_next_server() {
     let world = World::with("max_workers = 1");
     let mut boss = world.boss();
     let again = create(&mut boss, mission("again", "fail-once ../../repo/failed\nwrite a.txt a\ncommit a"));
@@ -63,7 +63,7 @@ fn what_has_no_room_is_queued_and_starts_with_the_next_server() {
 }
 
 #[test]
-fn an_open_worker_is_not_retried_and_the_words_are_those_of_the_command_line() {
+fn retry_of_open_worker_hints_at_cancel() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("open", "wait-file ../../repo/go"));
@@ -85,7 +85,7 @@ fn without_config(world: &World, args: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_backend_of_the_servers_settings_is_known_without_them() {
+fn retry_finds_the_backend_without_settings() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("again", "fail-once ../../repo/failed\nsay done"));

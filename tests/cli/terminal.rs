@@ -71,7 +71,7 @@ impl Terminal {
 }
 
 #[test]
-fn clean_asks_before_it_removes_and_ctrl_c_is_a_no() {
+fn clean_asks_and_ctrl_c_declines() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("clean", "say nothing"));
@@ -97,7 +97,7 @@ fn clean_asks_before_it_removes_and_ctrl_c_is_a_no() {
 }
 
 #[test]
-fn a_diff_is_shown_by_the_users_pager_and_never_by_one_that_a_worker_named() {
+fn diff_uses_only_the_users_pager() {
     let world = World::new();
     let mut boss = world.boss();
     let evil = world.path("evil");
@@ -124,7 +124,7 @@ fn a_diff_is_shown_by_the_users_pager_and_never_by_one_that_a_worker_named() {
 }
 
 #[test]
-fn a_diff_without_a_pager_moves_no_terminal() {
+fn diff_without_pager_is_sanitized() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("escape", "run printf 'a\\033]0;evil\\007b\\n' > a.txt\ncommit a"));
@@ -145,7 +145,7 @@ fn a_diff_without_a_pager_moves_no_terminal() {
 }
 
 #[test]
-fn the_raw_log_of_a_worker_moves_no_terminal() {
+fn raw_log_on_a_terminal_is_sanitized() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("escape", "run printf 'a\\033[2Jb' >&2"));

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::world::*;
 
 #[test]
-fn what_the_user_writes_is_seen_on_every_screen() {
+fn user_messages_are_shown_on_every_screen() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("written", &format!("fail-once {}\nhang", world.path("failed").display())));
@@ -50,7 +50,7 @@ fn what_the_user_writes_is_seen_on_every_screen() {
 }
 
 #[test]
-fn a_blocked_worker_is_no_green_tick_anywhere() {
+fn blocked_worker_has_no_green_tick() {
     let world = World::new();
     let mut boss = world.boss();
     let stuck = create(&mut boss, mission("stuck", "say BLOCKED: no key for the payment provider"));
@@ -84,7 +84,7 @@ fn a_blocked_worker_is_no_green_tick_anywhere() {
 }
 
 #[test]
-fn the_time_is_the_same_on_every_screen() {
+fn time_is_the_same_on_every_screen() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(
@@ -115,7 +115,7 @@ fn the_time_is_the_same_on_every_screen() {
 }
 
 #[test]
-fn workers_are_found_by_every_name_at_the_terminal() {
+fn commands_find_workers_by_every_name() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, with(mission("Named", "write a.txt a\ncommit a"), "task_id", "tax"));
@@ -136,7 +136,7 @@ fn workers_are_found_by_every_name_at_the_terminal() {
 }
 
 #[test]
-fn small_untruths_are_gone() {
+fn empty_unstarted_and_refused_work_is_described_correctly() {
     let world = World::with("max_workers = 1");
     let mut boss = world.boss();
     let empty = create(&mut boss, mission("empty", "say nothing to do"));

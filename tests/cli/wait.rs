@@ -18,7 +18,7 @@ fn first_line(child: &mut Child) -> String {
 }
 
 #[test]
-fn waiting_tells_each_end_as_it_comes_and_takes_no_news_from_the_boss() {
+fn wait_prints_ends_without_consuming_notifications() {
     let world = World::new();
     let mut boss = world.boss();
     let good = create(&mut boss, mission("good", "write a.txt a\ncommit a"));
@@ -43,7 +43,7 @@ fn waiting_tells_each_end_as_it_comes_and_takes_no_news_from_the_boss() {
 }
 
 #[test]
-fn any_returns_with_the_first_and_the_time_may_be_up() {
+fn wait_any_returns_first_and_timeout_exits_124() {
     let world = World::new();
     let mut boss = world.boss();
     let quick = create(&mut boss, mission("quick", "say done"));
@@ -60,7 +60,7 @@ fn any_returns_with_the_first_and_the_time_may_be_up() {
 }
 
 #[test]
-fn what_nobody_can_start_needs_somebody() {
+fn queued_worker_without_server_needs_attention() {
     let world = World::with("max_workers = 0");
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("queued", "hang"));
@@ -71,7 +71,7 @@ fn what_nobody_can_start_needs_somebody() {
 }
 
 #[test]
-fn what_is_blocked_ends_a_wait_when_nothing_else_can_settle() {
+fn blocked_worker_ends_the_wait() {
     let world = World::new();
     let mut boss = world.boss();
     let below = create(&mut boss, mission("below", "result error no"));
@@ -88,7 +88,7 @@ fn what_is_blocked_ends_a_wait_when_nothing_else_can_settle() {
 }
 
 #[test]
-fn what_says_that_it_is_blocked_needs_somebody() {
+fn worker_reporting_a_block_needs_attention() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("asks", "say BLOCKED: which key?"));
@@ -99,7 +99,7 @@ fn what_says_that_it_is_blocked_needs_somebody() {
 }
 
 #[test]
-fn a_worker_that_ends_without_a_server_is_waited_for() {
+fn wait_sees_an_end_without_server() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("alone", "wait-file ../../repo/go"));
@@ -130,7 +130,7 @@ fn ctrl_c_ends_a_wait_with_130() {
 }
 
 #[test]
-fn a_worker_whose_supervisor_died_where_no_server_lives_needs_somebody() {
+fn dead_supervisor_without_server_needs_attention() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("orphan", "touch here\nhang"));

@@ -45,7 +45,7 @@ const OFTEN: [(&str, &[u32]); 6] = [
 ];
 
 #[test]
-fn wherever_it_dies_the_next_server_goes_on() {
+fn next_server_continues_after_every_crash_point() {
     let armed = match std::env::var("CRASH_AT") {
         Ok(one) => vec![one],
         Err(_) => orchestrator_boss::crash_point::names().into_iter().flat_map(|name| times(&name)).collect(),

@@ -120,7 +120,7 @@ fn in_state(world: &World, worker: &str) -> bool {
 }
 
 #[test]
-fn a_clock_that_jumps_while_workers_run_ends_none_and_spoils_no_figure() {
+fn clock_jump_ends_no_worker_and_distorts_nothing() {
     for jump in [49 * HOUR, -3 * HOUR, -500 * 24 * HOUR] {
         let Some(clock) = Clock::new("stall_minutes = 5") else { return };
         let world = &clock.world;
@@ -152,7 +152,7 @@ fn a_clock_that_jumps_while_workers_run_ends_none_and_spoils_no_figure() {
 }
 
 #[test]
-fn the_queue_keeps_its_order_when_the_clock_goes_back() {
+fn queue_keeps_its_order_after_clock_setback() {
     let Some(clock) = Clock::new("max_workers = 1") else { return };
     let world = &clock.world;
     let mut boss = world.boss();
@@ -193,7 +193,7 @@ fn wait_until_idle(boss: &mut Boss) -> Vec<String> {
 }
 
 #[test]
-fn a_server_that_wakes_at_another_time_takes_over_and_tells_each_end_once() {
+fn takeover_after_a_clock_jump_reports_once() {
     for jump in [-72 * HOUR, 72 * HOUR] {
         let Some(clock) = Clock::new("max_workers = 2") else { return };
         let world = &clock.world;

@@ -54,7 +54,7 @@ fn with_world(mib: u32, test: impl FnOnce(&Disk, World)) {
 }
 
 #[test]
-fn a_worker_that_ends_on_a_full_disk_is_recorded_at_once_and_told_when_there_is_room() {
+fn outcome_on_full_disk_is_recorded_and_reported() {
     with_world(6, |disk, world| {
         let mut boss = world.boss();
         let gate = world.path("gate");
@@ -85,7 +85,7 @@ fn a_worker_that_ends_on_a_full_disk_is_recorded_at_once_and_told_when_there_is_
 }
 
 #[test]
-fn the_end_of_a_worker_is_told_although_its_server_died_on_the_full_disk() {
+fn outcome_survives_server_death_on_full_disk() {
     with_world(6, |disk, world| {
         let mut boss = world.boss();
         let gate = world.path("gate");
@@ -109,7 +109,7 @@ fn the_end_of_a_worker_is_told_although_its_server_died_on_the_full_disk() {
 }
 
 #[test]
-fn what_cannot_be_saved_is_refused_and_never_half_made() {
+fn unsaved_call_is_refused_and_leaves_nothing() {
     with_world(8, |disk, world| {
         let mut boss = world.boss();
         let first = create(&mut boss, mission("first", "say done"));
@@ -146,7 +146,7 @@ fn what_cannot_be_saved_is_refused_and_never_half_made() {
 }
 
 #[test]
-fn a_first_mission_on_a_full_disk_is_refused_and_works_when_there_is_room() {
+fn first_mission_on_full_disk_is_refused() {
     with_world(6, |disk, world| {
         disk.fill();
         let mut boss = world.boss();
@@ -159,7 +159,7 @@ fn a_first_mission_on_a_full_disk_is_refused_and_works_when_there_is_room() {
 }
 
 #[test]
-fn a_worktree_that_does_not_fit_is_taken_back_and_made_when_there_is_room() {
+fn worktree_beyond_free_space_is_undone() {
     with_world(12, |disk, world| {
         let noise = format!("head -c 3000000 /dev/urandom > {}", world.repo().join("big").display());
         assert!(std::process::Command::new("sh").args(["-c", &noise]).status().unwrap().success());
@@ -181,7 +181,7 @@ fn a_worktree_that_does_not_fit_is_taken_back_and_made_when_there_is_room() {
 }
 
 #[test]
-fn leftovers_that_do_not_fit_into_a_commit_stay_and_are_committed_by_the_next_attempt() {
+fn next_attempt_commits_what_the_full_disk_refused() {
     with_world(12, |disk, world| {
         let mut boss = world.boss();
         let gate = world.path("gate");
@@ -210,7 +210,7 @@ fn leftovers_that_do_not_fit_into_a_commit_stay_and_are_committed_by_the_next_at
 }
 
 #[test]
-fn a_verification_that_runs_out_of_space_could_not_run() {
+fn verification_without_disk_space_could_not_run() {
     with_world(6, |disk, world| {
         let mut boss = world.boss();
         let (ready, gate) = (world.path("verifying"), world.path("gate"));

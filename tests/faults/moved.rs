@@ -13,7 +13,7 @@ fn elsewhere(world: &World) -> PathBuf {
 }
 
 #[test]
-fn a_server_whose_repository_was_moved_says_so_makes_nothing_there_and_goes_on_when_it_is_back() {
+fn moved_repository_is_refused_until_it_is_back() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("t", "session s\nwrite a.txt x\ncommit work\nsay done"));
@@ -39,7 +39,7 @@ fn a_server_whose_repository_was_moved_says_so_makes_nothing_there_and_goes_on_w
 }
 
 #[test]
-fn workers_that_lived_when_their_repository_was_moved_are_recorded_where_it_is_now() {
+fn running_workers_are_recorded_at_the_new_place() {
     for with_server in [true, false] {
         let world = World::new();
         let mut boss = world.boss();
@@ -72,7 +72,7 @@ fn workers_that_lived_when_their_repository_was_moved_are_recorded_where_it_is_n
 }
 
 #[test]
-fn what_was_settled_before_a_move_is_there_after_it() {
+fn settled_workers_remain_after_a_move() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("t", "session s\nwrite a.txt x\ncommit work\nsay done"));

@@ -9,7 +9,7 @@ use crate::disk::with_disk;
 use crate::world::{World, create, mission, settled, status, until, until_exists};
 
 #[test]
-fn a_cli_that_cannot_print_any_more_is_recorded_with_what_it_did() {
+fn cli_without_disk_space_keeps_its_work() {
     with_disk(6, |disk| {
         let world = World::at(&disk.root());
         let mut boss = world.boss();
@@ -38,7 +38,7 @@ fn a_cli_that_cannot_print_any_more_is_recorded_with_what_it_did() {
 }
 
 #[test]
-fn a_message_that_does_not_fit_is_refused_and_one_that_follows_is_heard() {
+fn message_is_refused_on_full_disk_then_delivered() {
     with_disk(6, |disk| {
         let world = World::at(&disk.root());
         let mut boss = world.boss();
@@ -61,7 +61,7 @@ fn a_message_that_does_not_fit_is_refused_and_one_that_follows_is_heard() {
 }
 
 #[test]
-fn a_status_that_cannot_be_written_stops_nobody() {
+fn unwritable_status_does_not_stop_the_worker() {
     let world = World::new();
     let mut boss = world.boss();
     let gate = world.path("gate");

@@ -39,7 +39,7 @@ fn check_message(why: &str, path: &Path) {
 }
 
 #[test]
-fn a_repository_that_may_not_be_written_is_told_and_used_once_it_may() {
+fn unwritable_repository_is_named_and_used_later() {
     let Some(world) = obedient() else { return };
     set_mode(&world.repo(), 0o500);
     let mut boss = world.boss();
@@ -52,7 +52,7 @@ fn a_repository_that_may_not_be_written_is_told_and_used_once_it_may() {
 }
 
 #[test]
-fn a_state_folder_that_may_not_be_written_or_read_is_told_and_used_once_it_may() {
+fn inaccessible_state_folder_is_named_and_used_later() {
     // A folder that may only be read still has the journal that was begun in it, which can be written.
     for (mode, folders) in [(0o500, &["servers"][..]), (0o000, &["journal", "servers"])] {
         let Some(world) = obedient() else { return };
@@ -76,7 +76,7 @@ fn a_state_folder_that_may_not_be_written_or_read_is_told_and_used_once_it_may()
 }
 
 #[test]
-fn a_workers_folder_that_may_not_be_written_is_told_and_nothing_is_lost() {
+fn unwritable_worker_folder_is_named_and_loses_nothing() {
     let Some(world) = obedient() else { return };
     let mut boss = world.boss();
     let workers = world.state_dir().join("workers");
@@ -91,7 +91,7 @@ fn a_workers_folder_that_may_not_be_written_is_told_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_runtime_folder_that_may_not_be_written_is_told() {
+fn unwritable_runtime_folder_is_named() {
     let Some(world) = obedient() else { return };
     let runtime = world.path("runtime");
     fs::create_dir(&runtime).unwrap();
@@ -109,7 +109,7 @@ fn a_runtime_folder_that_may_not_be_written_is_told() {
 }
 
 #[test]
-fn a_repository_on_a_read_only_mount_is_told_and_used_once_it_is_writable() {
+fn repository_on_read_only_mount_is_used_later() {
     in_own_mounts(|| {
         let world = World::new();
         set_read_only(&world.repo(), true);
@@ -126,7 +126,7 @@ fn a_repository_on_a_read_only_mount_is_told_and_used_once_it_is_writable() {
 }
 
 #[test]
-fn a_state_folder_that_becomes_read_only_while_a_worker_runs_loses_nothing() {
+fn state_folder_turning_read_only_loses_nothing() {
     in_own_mounts(|| {
         let world = World::new();
         let mut boss = world.boss();
@@ -146,7 +146,7 @@ fn a_state_folder_that_becomes_read_only_while_a_worker_runs_loses_nothing() {
 }
 
 #[test]
-fn what_only_looks_needs_no_folder_that_can_be_written() {
+fn read_only_commands_need_no_writable_folder() {
     in_own_mounts(|| {
         let world = World::new();
         let mut boss = world.boss();

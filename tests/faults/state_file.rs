@@ -34,7 +34,7 @@ fn set_aside(world: &World) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_truncated_or_damaged_state_file_is_set_aside_and_written_anew() {
+fn damaged_state_file_is_set_aside_and_rewritten() {
     for damage in ["", "{\"version\": 1, \"tas", "\0\0\0\0", "[]"] {
         let (world, worker) = world_with_a_result();
         fs::write(world.state_file(), damage).unwrap();
@@ -46,7 +46,7 @@ fn a_truncated_or_damaged_state_file_is_set_aside_and_written_anew() {
 }
 
 #[test]
-fn a_state_file_of_a_newer_version_is_refused_and_left_alone_until_it_is_gone() {
+fn newer_state_file_is_refused_until_removed() {
     let (world, worker) = world_with_a_result();
     fs::write(world.state_file(), "{\"version\": 99}").unwrap();
     let mut boss = world.boss();
@@ -58,7 +58,7 @@ fn a_state_file_of_a_newer_version_is_refused_and_left_alone_until_it_is_gone() 
 }
 
 #[test]
-fn a_link_in_place_of_the_state_file_is_set_aside_and_its_target_untouched() {
+fn link_as_state_file_is_set_aside() {
     for target_text in ["precious", "{\"version\": 1}"] {
         let (world, worker) = world_with_a_result();
         let target = world.path("precious");
@@ -71,7 +71,7 @@ fn a_link_in_place_of_the_state_file_is_set_aside_and_its_target_untouched() {
 }
 
 #[test]
-fn a_folder_in_place_of_the_state_file_is_set_aside() {
+fn folder_as_state_file_is_set_aside() {
     let (world, worker) = world_with_a_result();
     fs::remove_file(world.state_file()).unwrap();
     fs::create_dir(world.state_file()).unwrap();
@@ -81,7 +81,7 @@ fn a_folder_in_place_of_the_state_file_is_set_aside() {
 }
 
 #[test]
-fn a_pipe_in_place_of_the_state_file_hangs_nobody() {
+fn pipe_as_state_file_blocks_no_server() {
     let (world, worker) = world_with_a_result();
     fs::remove_file(world.state_file()).unwrap();
     assert!(Command::new("mkfifo").arg(world.state_file()).status().unwrap().success());
@@ -97,7 +97,7 @@ fn put_in_its_place(world: &World, put: impl Fn() -> std::io::Result<()>) {
 }
 
 #[test]
-fn a_state_file_that_is_deleted_or_replaced_while_the_server_runs_comes_back() {
+fn removed_or_replaced_state_file_is_rewritten() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("t", "say done"));
@@ -116,7 +116,7 @@ fn a_state_file_that_is_deleted_or_replaced_while_the_server_runs_comes_back() {
 }
 
 #[test]
-fn a_state_file_that_was_made_read_only_is_still_kept_current() {
+fn read_only_state_file_is_still_updated() {
     let world = World::new();
     let mut boss = world.boss();
     let first = create(&mut boss, mission("t", "say done"));

@@ -38,7 +38,7 @@ fn untouched(outside: &Path) -> bool {
 }
 
 #[test]
-fn links_in_the_state_folder_are_refused_and_nothing_is_written_through_them() {
+fn links_in_the_state_folder_are_refused() {
     let places = [
         (".orchestrator", true),
         (".orchestrator/workers", true),
@@ -76,7 +76,7 @@ fn end_of_one_that_meets_a_link(place: &str, to_a_folder: bool) -> Value {
 }
 
 #[test]
-fn a_link_in_place_of_a_workers_folder_is_refused() {
+fn link_as_worker_folder_is_refused() {
     for place in ["w-2-t", "w-2-t/attempts", "w-2-t/attempts/1", "w-2-t/attempts/1/inbox"] {
         let ended = end_of_one_that_meets_a_link(place, true);
         assert_eq!(ended["outcome"]["run"]["reason"], "could_not_start", "{place}: {ended:#}");
@@ -85,13 +85,13 @@ fn a_link_in_place_of_a_workers_folder_is_refused() {
 }
 
 #[test]
-fn a_link_in_place_of_a_workers_log_is_refused() {
+fn link_as_worker_log_is_refused() {
     let ended = end_of_one_that_meets_a_link("w-2-t/attempts/1/stdout.log", false);
     assert!(reason(&ended).contains("stdout.log: it is not a file"), "{ended:#}");
 }
 
 #[test]
-fn a_pipe_in_place_of_a_lock_hangs_nobody() {
+fn pipe_as_lock_is_refused() {
     let world = World::new();
     let journal = world.state_dir().join("journal");
     fs::create_dir_all(&journal).unwrap();
@@ -102,7 +102,7 @@ fn a_pipe_in_place_of_a_lock_hangs_nobody() {
 }
 
 #[test]
-fn a_folder_that_the_user_names_may_be_reached_by_a_link() {
+fn configured_folder_may_be_a_link() {
     let world = World::new();
     fs::create_dir(world.path("elsewhere")).unwrap();
     symlink(world.path("elsewhere"), world.path("link")).unwrap();
@@ -115,7 +115,7 @@ fn a_folder_that_the_user_names_may_be_reached_by_a_link() {
 
 /// Whoever clones a repository must not start its missions with the first look at the list.
 #[test]
-fn a_state_folder_that_came_with_the_repository_starts_nothing() {
+fn committed_state_folder_starts_nothing() {
     let origin = World::new().set("max_workers = 0");
     let mut boss = origin.boss();
     let proof = origin.path("it-ran");

@@ -10,7 +10,7 @@ const WITHOUT: [&str; 5] =
     ["unshare", "-r", "sh", "-c", "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\""];
 
 #[test]
-fn without_watches_workers_and_logs_are_followed_all_the_same_and_quietly() {
+fn workers_are_followed_without_inotify_watches() {
     let tried = Command::new(WITHOUT[0]).args(&WITHOUT[1..]).arg("true").output();
     if !tried.as_ref().is_ok_and(|output| output.status.success()) {
         return skip(&format!("no user namespace can be made here: {tried:?}"));

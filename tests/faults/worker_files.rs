@@ -28,7 +28,7 @@ fn with_a_result(world: &World) -> (Boss, String) {
 }
 
 #[test]
-fn the_folder_of_a_queued_worker_is_made_again() {
+fn folder_of_queued_worker_is_recreated() {
     let world = World::new().set("max_workers = 1");
     let mut boss = world.boss();
     let gate = world.path("gate");
@@ -43,7 +43,7 @@ fn the_folder_of_a_queued_worker_is_made_again() {
 }
 
 #[test]
-fn a_running_worker_whose_folder_is_removed_is_lost_and_its_worktree_stays() {
+fn removed_worker_folder_keeps_the_worktree() {
     let world = World::new();
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("t", "write a.txt x\ncommit work\nwrite b.txt y\ntouch ready\nhang"));
@@ -61,7 +61,7 @@ fn a_running_worker_whose_folder_is_removed_is_lost_and_its_worktree_stays() {
 }
 
 #[test]
-fn what_was_left_uncommitted_outlives_the_removal_of_the_workers_folder() {
+fn removed_worker_folder_keeps_uncommitted_changes() {
     let world = World::new().set("commit_leftovers = false");
     let mut boss = world.boss();
     let worker = create(&mut boss, mission("t", "write new.txt n\nwrite a.txt x\nrun git add a.txt\nsay done"));
@@ -74,7 +74,7 @@ fn what_was_left_uncommitted_outlives_the_removal_of_the_workers_folder() {
 }
 
 #[test]
-fn a_verifying_worker_whose_folder_is_removed_is_lost_and_leaves_nothing() {
+fn removed_folder_ends_a_verification() {
     let world = World::new();
     let mut boss = world.boss();
     let ready = world.path("verifying");
@@ -92,7 +92,7 @@ fn a_verifying_worker_whose_folder_is_removed_is_lost_and_leaves_nothing() {
 }
 
 #[test]
-fn a_settled_worker_whose_folder_is_removed_is_still_told_integrated_and_removed() {
+fn settled_worker_works_without_its_folder() {
     let world = World::new();
     let (mut boss, worker) = with_a_result(&world);
     remove_tree(&world.state_dir().join("workers").join(&worker));
@@ -106,7 +106,7 @@ fn a_settled_worker_whose_folder_is_removed_is_still_told_integrated_and_removed
 }
 
 #[test]
-fn a_running_worker_whose_worktree_is_removed_is_lost_and_what_it_committed_is_named() {
+fn removed_worktree_of_running_worker_keeps_commits() {
     for by_git in [false, true] {
         let world = World::new();
         let mut boss = world.boss();
@@ -138,7 +138,7 @@ fn a_running_worker_whose_worktree_is_removed_is_lost_and_what_it_committed_is_n
 }
 
 #[test]
-fn a_worktree_that_was_removed_by_hand_is_made_again_for_a_retry() {
+fn retry_recreates_a_worktree_removed_by_hand() {
     for by_git in [false, true] {
         let world = World::new();
         let (mut boss, worker) = with_a_result(&world);
@@ -155,7 +155,7 @@ fn a_worktree_that_was_removed_by_hand_is_made_again_for_a_retry() {
 }
 
 #[test]
-fn a_worktree_that_was_removed_by_hand_can_still_be_integrated_shown_and_removed() {
+fn worker_with_removed_worktree_can_be_integrated() {
     for by_git in [false, true] {
         let world = World::new();
         let (mut boss, worker) = with_a_result(&world);
@@ -178,7 +178,7 @@ fn a_worktree_that_was_removed_by_hand_can_still_be_integrated_shown_and_removed
 }
 
 #[test]
-fn a_branch_that_was_deleted_is_made_again_from_its_last_commit_for_a_retry() {
+fn retry_recreates_a_deleted_branch() {
     for with_worktree in [true, false] {
         let world = World::new();
         let (mut boss, worker) = with_a_result(&world);
@@ -196,7 +196,7 @@ fn a_branch_that_was_deleted_is_made_again_from_its_last_commit_for_a_retry() {
 }
 
 #[test]
-fn a_branch_that_was_deleted_is_told_with_its_last_commit_by_integrate() {
+fn integrate_names_last_commit_of_deleted_branch() {
     let world = World::new();
     let (mut boss, worker) = with_a_result(&world);
     let branch = format!("orchestrator/{worker}");

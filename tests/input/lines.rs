@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::check::Sealed;
 
 #[test]
-fn json_that_cannot_be_held_is_refused_with_its_id() {
+fn unrepresentable_json_is_refused_with_its_id() {
     let mut sealed = Sealed::new();
     let call = |id: u32, argument: &str| {
         format!(
@@ -31,7 +31,7 @@ fn json_that_cannot_be_held_is_refused_with_its_id() {
 }
 
 #[test]
-fn keys_that_are_given_twice_get_one_answer() {
+fn duplicate_keys_get_one_answer() {
     let mut sealed = Sealed::new();
     for arguments in [r#"{"limit":1,"limit":2}"#, r#"{"limit":"x","limit":2}"#, r#"{"scope":"all","scope":"mine"}"#] {
         let line = format!(

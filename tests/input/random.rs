@@ -14,7 +14,7 @@ fn cases() -> u32 {
 }
 
 #[test]
-fn every_tool_answers_whatever_it_is_given() {
+fn every_tool_answers_random_arguments() {
     let sealed = RefCell::new(Sealed::new());
     let marks = sealed.borrow().outside().to_string_lossy().into_owned();
     let (refused, text) = sealed

@@ -8,7 +8,7 @@ use crate::hostile::commands;
 use crate::world::{World, mission};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shell_commands_in_every_text_are_texts() {
+async fn shell_commands_in_texts_are_not_run() {
     let world = World::new();
     let marks = world.path("marks");
     std::fs::create_dir(&marks).unwrap();

@@ -11,7 +11,7 @@ fn mission(more: Value) -> Value {
 }
 
 #[test]
-fn what_is_refused_is_named_with_what_is_accepted() {
+fn refusals_name_what_is_accepted() {
     let mut sealed = Sealed::new();
     let megabyte = "x".repeat(1024 * 1024);
     let cases = [
@@ -71,7 +71,7 @@ fn what_is_refused_is_named_with_what_is_accepted() {
 }
 
 #[test]
-fn branches_that_git_refuses_are_refused_by_name() {
+fn invalid_branches_are_refused_by_name() {
     let mut sealed = Sealed::new();
     let names = [
         "..",
@@ -119,7 +119,7 @@ fn branches_that_git_refuses_are_refused_by_name() {
 }
 
 #[test]
-fn ten_thousand_missions_in_one_call_are_answered() {
+fn call_with_10000_missions_is_answered() {
     let mut sealed = Sealed::new();
     let workers: Vec<Value> =
         (0..10_000).map(|n| if n % 2 == 0 { json!({"title": n}) } else { json!([n, "\u{1b}"]) }).collect();
@@ -133,7 +133,7 @@ fn ten_thousand_missions_in_one_call_are_answered() {
 }
 
 #[test]
-fn a_place_that_becomes_a_link_after_it_was_checked_is_not_followed() {
+fn link_created_after_the_check_is_not_followed() {
     let mut sealed = Sealed::new();
     let created = sealed.ask("create_worktree", &json!({"branch": "one", "path": "places/one"})).unwrap();
     assert!(!created.0, "{}", created.1);

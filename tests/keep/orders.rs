@@ -337,7 +337,7 @@ fn commit_in(inner: &Path, before: &[&[&str]], text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_order_worktrees_are_made_worked_in_integrated_and_removed_in_nothing_is_lost() {
+async fn random_worktree_operations_lose_nothing() {
     for seed in seeds(SEEDS) {
         let mut run = Run::new(seed);
         for _ in 0..STEPS {
@@ -368,7 +368,7 @@ async fn whatever_order_worktrees_are_made_worked_in_integrated_and_removed_in_n
 
 /// The same with real workers: what they do is done by their own CLI, while they are cancelled, told more and retried.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_order_workers_are_started_cancelled_told_retried_and_removed_in_nothing_is_lost() {
+async fn random_worker_operations_lose_nothing() {
     const WORKS: [&str; 8] = [
         "write FILE TEXT",
         "write FILE TEXT\ncommit FILE",

@@ -34,7 +34,7 @@ fn files(root: &Path) -> BTreeMap<PathBuf, (char, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_file_comes_back_with_its_name_mode_and_content() {
+async fn salvaged_files_return_with_name_mode_content() {
     let world = World::new();
     let server = world.server(Some("boss"));
     fs::write(world.repo().join("script"), "#!/bin/sh\n").unwrap();
@@ -85,7 +85,7 @@ async fn every_file_comes_back_with_its_name_mode_and_content() {
 
 /// Streamed: as much memory as for a small one. `KEEP_LARGE=1` runs it; it writes 300 MB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_file_is_kept_without_holding_it_in_memory() {
+async fn large_file_is_salvaged_in_little_memory() {
     let megabytes = if std::env::var_os("KEEP_LARGE").is_some() { 300 } else { 40 };
     let world = World::new();
     let server = world.server(Some("boss"));

@@ -54,7 +54,7 @@ fn make_dirty(dir: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_users_own_directory_is_the_same_byte_for_byte_after_every_ending() {
+async fn user_directory_is_unchanged_after_every_ending() {
     let world = World::new();
     world.git(&["worktree", "add", "-q", "-b", "theirs", world.path("linked").to_str().unwrap()]);
     world.git(&["worktree", "add", "-q", "--detach", world.path("detached").to_str().unwrap()]);

@@ -18,7 +18,7 @@ fn state(world: &World) -> Value {
 }
 
 #[test]
-fn on_a_machine_without_memory_a_mission_waits_and_says_so_everywhere() {
+fn low_memory_queues_missions_with_the_reason() {
     let world = World::new();
     let mut server = world.server("min_free_memory_mib = 1000000000");
     let id = create(&mut server, mission("t", "say done"));
@@ -44,7 +44,7 @@ fn on_a_machine_without_memory_a_mission_waits_and_says_so_everywhere() {
 }
 
 #[test]
-fn what_waits_for_disk_space_starts_by_itself_when_there_is_some() {
+fn queued_mission_starts_when_disk_space_returns() {
     let Some(disk) = small_disk() else { return };
     let world = World::new();
     let ballast = disk.path().join("ballast");
@@ -69,7 +69,7 @@ fn what_waits_for_disk_space_starts_by_itself_when_there_is_some() {
 }
 
 #[test]
-fn a_full_house_says_how_many_run() {
+fn full_server_reports_how_many_run() {
     let world = World::new();
     let gate = world.path("gate");
     let mut server = world.server("max_workers = 1\n");

@@ -103,7 +103,7 @@ fn check_at_rest(before: &Holds, pid: u32, workers: usize) -> Holds {
 }
 
 #[test]
-fn hundreds_alive_at_once_settle_and_leave_nothing_in_the_server() {
+fn hundreds_of_live_workers_leave_no_resources() {
     let alive = size("LIMITS_ALIVE", ALIVE);
     let world = World::new();
     let gate = world.path("gate");
@@ -135,7 +135,7 @@ fn hundreds_alive_at_once_settle_and_leave_nothing_in_the_server() {
 }
 
 #[test]
-fn a_great_batch_settles_and_the_server_stays_small() {
+fn large_batch_settles_with_little_server_memory() {
     let batch = size("LIMITS_BATCH", BATCH);
     let world = World::new();
     let mut server = world.server("max_workers = 8\n");
@@ -162,7 +162,7 @@ fn a_great_batch_settles_and_the_server_stays_small() {
 }
 
 #[test]
-fn with_few_descriptors_more_workers_than_there_are_descriptors_settle() {
+fn workers_settle_despite_few_descriptors() {
     let alive = size("LIMITS_ALIVE", ALIVE).max(30);
     let world = World::new();
     let gate = world.path("gate");

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::client::Client;
 
 #[test]
-fn a_conversation_that_goes_on_under_another_id_leads_its_own_workers() {
+fn continued_conversation_with_new_id_keeps_workers() {
     let mut first = start(tempfile::tempdir().unwrap(), "a");
     open_call(first.home.path(), "a", "toolu_1");
     let worker = create(&mut first, 1, "toolu_1");
@@ -22,7 +22,7 @@ fn a_conversation_that_goes_on_under_another_id_leads_its_own_workers() {
 }
 
 #[test]
-fn after_a_clear_the_workers_stay_and_after_a_resume_its_own_are_there() {
+fn clear_keeps_workers_and_resume_restores_others() {
     let mut resumed = start(tempfile::tempdir().unwrap(), "a");
     open_call(resumed.home.path(), "a", "toolu_1");
     let of_a = create(&mut resumed, 1, "toolu_1");
@@ -38,7 +38,7 @@ fn after_a_clear_the_workers_stay_and_after_a_resume_its_own_are_there() {
 }
 
 #[test]
-fn a_boss_without_workers_is_told_of_those_of_other_sessions() {
+fn boss_without_workers_sees_those_of_others() {
     let mut first = start(tempfile::tempdir().unwrap(), "a");
     create(&mut first, 1, "toolu_1");
     let home = take_home(first);

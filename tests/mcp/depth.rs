@@ -18,7 +18,7 @@ echo '{"type":"turn.completed","usage":{"input_tokens":1,"cached_input_tokens":0
 "#;
 
 #[test]
-fn a_worker_leads_nobody() {
+fn server_below_a_worker_refuses_missions() {
     let mut worker = Client::start_with(&[(TAG, "w-1-x.1.0123")]);
     worker.initialize("claude-code", "2025-11-25");
     let tools = worker.ask(1, "tools/list", json!({}))["result"]["tools"].as_array().unwrap().len();
@@ -31,7 +31,7 @@ fn a_worker_leads_nobody() {
 }
 
 #[test]
-fn a_worker_leads_as_deep_as_the_settings_allow() {
+fn worker_leads_to_the_configured_depth() {
     let mut worker = deep("w-1-x.1.0123");
     worker.install("codex", CODEX);
     let mission = json!({

@@ -29,7 +29,7 @@ fn notifications_before_the_first_request_are_ignored() {
 }
 
 #[test]
-fn a_cancelled_discovery_does_not_end_the_server() {
+fn cancelled_discovery_does_not_end_the_server() {
     let mut client = Client::start();
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -42,7 +42,7 @@ fn a_cancelled_discovery_does_not_end_the_server() {
 }
 
 #[test]
-fn what_is_no_json_is_ignored() {
+fn invalid_json_is_ignored() {
     let mut client = Client::initialized("test");
     for line in [&b"{\"jsonrpc\": "[..], b"hello", b"", b"   ", b"\xff\xfe\x80", b"{\"a\": \"\\ud800\"}", b"\r"] {
         client.send_bytes(line);
@@ -52,7 +52,7 @@ fn what_is_no_json_is_ignored() {
 }
 
 #[test]
-fn what_is_no_message_is_refused_with_its_id() {
+fn invalid_message_is_refused_with_its_id() {
     let mut client = Client::initialized("test");
     client.send(&json!([{"jsonrpc": "2.0", "id": 1, "method": "ping"}]));
     client.send(&json!({"id": 2, "method": "ping"}));
@@ -64,7 +64,7 @@ fn what_is_no_message_is_refused_with_its_id() {
 }
 
 #[test]
-fn a_badly_shaped_call_is_told_what_is_wrong() {
+fn malformed_call_names_the_error() {
     let mut client = Client::initialized("test");
     let cases = [
         (json!({"name": "list_worker_missions", "arguments": "all"}), "params.arguments is no object"),
@@ -84,7 +84,7 @@ fn a_badly_shaped_call_is_told_what_is_wrong() {
 }
 
 #[test]
-fn an_unknown_tool_is_answered_with_the_known_ones() {
+fn unknown_tool_lists_known_ones() {
     let mut client = Client::initialized("test");
     let error = &client.ask(1, "tools/call", json!({"name": "spawn_agent", "arguments": {}}))["error"];
     assert_eq!(error["code"], -32602);
@@ -112,7 +112,7 @@ fn overlong_line_is_refused() {
 }
 
 #[test]
-fn a_line_of_ten_megabytes_is_read() {
+fn line_of_ten_megabytes_is_read() {
     let mut client = Client::initialized("test");
     let mission = json!({"title": "Long", "prompt": "a".repeat(10 * 1024 * 1024), "backend": "codex"});
     let text = client.refused(1, "create_worker_mission", mission);
@@ -120,7 +120,7 @@ fn a_line_of_ten_megabytes_is_read() {
 }
 
 #[test]
-fn a_repeated_id_runs_one_call_and_gets_one_answer() {
+fn repeated_id_runs_one_call() {
     let mut client = Client::initialized("test");
     client.create_queued(1);
     client.send_call(5, "wait_for_any_worker", json!({"timeout_seconds": 1}));
@@ -133,7 +133,7 @@ fn a_repeated_id_runs_one_call_and_gets_one_answer() {
 }
 
 #[test]
-fn an_answered_id_may_be_used_again() {
+fn answered_id_may_be_reused() {
     let mut client = Client::initialized("test");
     for _ in 0..2 {
         client.succeed(5, "list_worker_missions", json!({}));
@@ -141,7 +141,7 @@ fn an_answered_id_may_be_used_again() {
 }
 
 #[test]
-fn a_cancelled_wait_is_not_answered_and_consumes_nothing() {
+fn cancelled_wait_has_no_answer_and_consumes_nothing() {
     let mut client = Client::initialized("test");
     let worker = client.create_queued(1);
     client.send_call(2, "wait_for_any_worker", json!({"timeout_seconds": 50}));
@@ -155,7 +155,7 @@ fn a_cancelled_wait_is_not_answered_and_consumes_nothing() {
 }
 
 #[test]
-fn cancelling_what_is_finished_or_unknown_changes_nothing() {
+fn cancelling_finished_or_unknown_calls_changes_nothing() {
     let mut client = Client::initialized("test");
     client.succeed(1, "list_worker_missions", json!({}));
     for id in [json!(1), json!(99), json!("x"), Value::Null] {
@@ -165,7 +165,7 @@ fn cancelling_what_is_finished_or_unknown_changes_nothing() {
 }
 
 #[test]
-fn a_wait_blocks_no_other_call() {
+fn wait_blocks_no_other_call() {
     let mut client = Client::initialized("test");
     client.create_queued(1);
     client.send_call(2, "wait_for_any_worker", json!({"timeout_seconds": 50}));
@@ -174,7 +174,7 @@ fn a_wait_blocks_no_other_call() {
 }
 
 #[test]
-fn the_end_of_the_input_ends_the_server_at_once() {
+fn end_of_input_ends_the_server() {
     let mut client = Client::initialized("test");
     client.create_queued(1);
     client.send_call(2, "wait_for_any_worker", json!({"timeout_seconds": 50}));
@@ -185,7 +185,7 @@ fn the_end_of_the_input_ends_the_server_at_once() {
 }
 
 #[test]
-fn a_signal_ends_the_server_at_once() {
+fn signal_ends_the_server_at_once() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut client = Client::initialized("test");
         client.create_queued(1);
@@ -199,7 +199,7 @@ fn a_signal_ends_the_server_at_once() {
 }
 
 #[test]
-fn the_end_of_the_input_before_any_request_is_no_failure() {
+fn end_of_input_before_requests_is_success() {
     let (status, took) = Client::start().close();
     assert!(status.success(), "{status}");
     assert!(took < PROMPTLY, "{took:?}");

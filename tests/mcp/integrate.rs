@@ -38,7 +38,7 @@ fn gated(home: &Path) -> (PathBuf, PathBuf, Value) {
 }
 
 #[test]
-fn what_outlasts_the_call_is_running_and_the_same_call_joins_it() {
+fn repeated_call_joins_an_integration_still_running() {
     let home = tempfile::tempdir().unwrap();
     let repo = repository(home.path());
     let (here, gate, arguments) = gated(home.path());
@@ -68,7 +68,7 @@ fn what_outlasts_the_call_is_running_and_the_same_call_joins_it() {
 }
 
 #[test]
-fn a_server_that_is_killed_in_the_middle_leaves_no_process_and_no_worktree() {
+fn killed_server_leaves_no_verification() {
     let home = tempfile::tempdir().unwrap();
     let repo = repository(home.path());
     let (here, gate, arguments) = gated(home.path());

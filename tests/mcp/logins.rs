@@ -34,7 +34,7 @@ echo '{"type":"result","status":"success","stats":{"total_tokens":2,"input_token
 "#;
 
 #[test]
-fn a_lost_login_stops_its_queue_until_it_is_back() {
+fn lost_login_stops_only_its_queue() {
     let mut boss = Client::start_with(&[("ORCHESTRATOR_MAX_WORKERS", "1"), ("GEMINI_API_KEY", "x")]);
     boss.install("codex", CODEX);
     boss.install("gemini", GEMINI);

@@ -11,7 +11,7 @@ use crate::support::git::git;
 use crate::support::wait::until;
 
 #[test]
-fn a_boss_leads_from_a_folder_of_the_repository() {
+fn boss_leads_from_a_subfolder() {
     let home = home("repo");
     fs::create_dir_all(home.path().join("repo/some/folder")).unwrap();
     let led = lead(home, "repo/some/folder");
@@ -20,7 +20,7 @@ fn a_boss_leads_from_a_folder_of_the_repository() {
 }
 
 #[test]
-fn a_boss_leads_from_a_linked_worktree() {
+fn boss_leads_from_a_linked_worktree() {
     let home = home("repo");
     git(&home.path().join("repo"), &["worktree", "add", "-q", "-b", "side", "../linked"]);
     let led = lead(home, "linked");
@@ -30,7 +30,7 @@ fn a_boss_leads_from_a_linked_worktree() {
 }
 
 #[test]
-fn a_boss_leads_at_odd_paths() {
+fn boss_leads_at_odd_paths() {
     for name in
         ["with some spaces", "grüße 日本 🦀", "it's \"quoted\" $HOME `x`", "-dash", "a;b & c*?[d]", "back\\slash"]
     {
@@ -40,7 +40,7 @@ fn a_boss_leads_at_odd_paths() {
 }
 
 #[test]
-fn a_boss_leads_in_a_bare_repository() {
+fn boss_leads_in_a_bare_repository() {
     let home = home("repo");
     let bare = home.path().join("bare.git");
     git(home.path(), &["clone", "-q", "--bare", "repo", "bare.git"]);
@@ -51,7 +51,7 @@ fn a_boss_leads_in_a_bare_repository() {
 }
 
 #[test]
-fn a_boss_leads_outside_a_repository() {
+fn boss_leads_outside_a_repository() {
     let home = home("repo");
     fs::create_dir(home.path().join("plain")).unwrap();
     let mut boss = boss(home, "plain");

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::session::modern;
 
 #[test]
-fn prompts_are_listed_and_given_in_both_eras() {
+fn prompts_are_served_in_both_eras() {
     for era in [None, Some(modern("claude-code"))] {
         let mut client = Client::start();
         if era.is_none() {
@@ -48,7 +48,7 @@ fn prompts_are_listed_and_given_in_both_eras() {
 
 /// Every tool that a prompt names is there.
 #[test]
-fn prompts_name_tools_that_there_are() {
+fn prompts_name_existing_tools() {
     let mut client = Client::initialized("test");
     let surface = orchestrator_boss::mcp::surface();
     let known: Vec<&str> =

@@ -112,7 +112,7 @@ fn repository() -> Client {
 }
 
 #[test]
-fn a_worker_is_read_page_by_page_in_both_eras() {
+fn resources_of_a_worker_are_paged() {
     for era in ["2025-06-18", "2025-11-25", "modern"] {
         let mut reader = Reader::of(repository(), era);
         let mission = json!({"title": "Fix parser", "prompt": "Fix {it} properly.", "backend": "codex"});
@@ -173,7 +173,7 @@ fn a_worker_is_read_page_by_page_in_both_eras() {
 }
 
 #[test]
-fn what_is_not_there_is_answered_in_the_words_of_the_era() {
+fn unknown_resource_has_the_error_of_the_era() {
     for (era, code) in [("2025-11-25", -32002), ("modern", -32602)] {
         let mut reader = Reader::of(Client::start(), era);
         let worker = reader.client_queued();
@@ -210,7 +210,7 @@ impl Reader {
 }
 
 #[test]
-fn a_change_is_told_to_those_who_subscribed_in_the_older_era() {
+fn older_era_notifies_subscribers() {
     let mut reader = Reader::of(Client::start(), "2025-06-18");
     reader.client_queued();
     let uri = "orchestrator://state";
@@ -223,7 +223,7 @@ fn a_change_is_told_to_those_who_subscribed_in_the_older_era() {
 }
 
 #[test]
-fn a_change_is_told_to_those_who_listen_in_the_modern_era() {
+fn modern_era_notifies_listeners() {
     let mut reader = Reader::of(Client::start(), "modern");
     reader.client_queued();
     let uri = "orchestrator://state";
@@ -246,7 +246,7 @@ fn a_change_is_told_to_those_who_listen_in_the_modern_era() {
 }
 
 #[test]
-fn lists_are_answered_even_where_the_server_cannot_lead() {
+fn lists_are_answered_without_a_repository() {
     let mut client = Client::start_with(&[("ORCHESTRATOR_WAIT_SECONDS", "soon")]);
     client.initialize("test", "2025-06-18");
     let listed = client.ask(1, "resources/list", json!({}));
@@ -256,7 +256,7 @@ fn lists_are_answered_even_where_the_server_cannot_lead() {
 }
 
 #[test]
-fn one_boss_is_not_shown_the_workers_of_another() {
+fn resources_list_only_own_workers() {
     let mut client = Client::initialized("codex-mcp-client");
     let mission = json!({"title": "One", "prompt": "p", "backend": "codex", "working_directory": client.home.path()});
     let as_session = |mut params: Value, session: &str| {

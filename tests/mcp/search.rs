@@ -51,7 +51,7 @@ fn search<'a>(documents: &'a [(String, Vec<String>)], query: &str) -> Vec<(&'a s
 }
 
 #[test]
-fn the_words_of_a_model_find_the_right_tool_first() {
+fn typical_queries_find_the_right_tool_first() {
     let surface = orchestrator_boss::mcp::surface();
     let documents: Vec<(String, Vec<String>)> = surface["tools"]
         .as_array()

@@ -17,7 +17,7 @@ pub fn modern(client: &str) -> Value {
 }
 
 #[test]
-fn the_modern_era_opens_with_a_discovery() {
+fn modern_era_opens_with_discovery() {
     let mut client = Client::start();
     let found = client.ask("d", "server/discover", json!({"_meta": modern("claude-code")}));
     assert_eq!(found["result"]["instructions"], orchestrator_boss::mcp::surface()["instructions"]);
@@ -31,7 +31,7 @@ fn the_modern_era_opens_with_a_discovery() {
 }
 
 #[test]
-fn the_older_era_opens_with_initialize() {
+fn older_era_opens_with_initialize() {
     for version in ["2025-06-18", "2025-11-25"] {
         let mut client = Client::start();
         let begun = client.initialize("gemini-cli-mcp-client", version);
@@ -50,7 +50,7 @@ fn the_older_era_opens_with_initialize() {
 /// The best of several, since the machine may be busy with other tests. On a slow one, it is measured against what the
 /// program takes there to start and to say its version.
 #[test]
-fn the_first_request_is_answered_within_50_ms() {
+fn first_request_is_answered_within_50_ms() {
     let best = |run: fn()| (0..10).map(|_| timed(run)).min().unwrap();
     let started = best(|| {
         let version = Command::new(env!("CARGO_BIN_EXE_orchestrator-boss")).arg("--version").output().unwrap();
@@ -68,7 +68,7 @@ fn timed(run: fn()) -> Duration {
 }
 
 #[test]
-fn answers_keep_to_their_schemas() {
+fn answers_match_their_schemas() {
     let mut client = Client::initialized("test");
     let surface = orchestrator_boss::mcp::surface();
     let worker = client.create_queued(1);
@@ -96,7 +96,7 @@ fn answers_keep_to_their_schemas() {
 }
 
 #[test]
-fn one_bad_mission_fails_alone_with_its_index() {
+fn bad_mission_fails_alone_with_its_index() {
     let mut client = Client::initialized("test");
     let missions = json!([
         {"title": "Good", "prompt": "p", "backend": "codex", "working_directory": client.home.path()},
@@ -121,7 +121,7 @@ fn one_bad_mission_fails_alone_with_its_index() {
 }
 
 #[test]
-fn wrong_arguments_are_answered_with_a_hint() {
+fn wrong_arguments_get_a_hint() {
     let mut client = Client::initialized("test");
     let mission = |more: Value| {
         let mut mission = json!({"title": "t", "prompt": "p", "backend": "codex"});
@@ -175,7 +175,7 @@ fn wrong_arguments_are_answered_with_a_hint() {
 }
 
 #[test]
-fn aliases_and_nulls_are_understood() {
+fn aliases_and_nulls_in_calls_are_accepted() {
     let mut client = Client::initialized("test");
     let worker = client.create_queued(1);
     let status = client.succeed(2, "get_worker_status", json!({"mission_id": worker, "cursor": null}));
@@ -187,7 +187,7 @@ fn aliases_and_nulls_are_understood() {
 }
 
 #[test]
-fn a_wait_tells_of_progress_every_ten_seconds() {
+fn wait_reports_progress_every_ten_seconds() {
     let mut client = Client::initialized("test");
     client.create_queued(1);
     let arguments = json!({"timeout_seconds": 15});
@@ -204,7 +204,7 @@ fn a_wait_tells_of_progress_every_ten_seconds() {
 }
 
 #[test]
-fn a_worker_cannot_lead_workers() {
+fn worker_cannot_lead_workers() {
     let mut client = Client::start_with(&[("ORCHESTRATOR_WORKER_TAG", "state-1/w-3/1")]);
     client.initialize("codex-mcp-client", "2025-06-18");
     assert_eq!(client.ask(1, "tools/list", json!({}))["result"]["tools"].as_array().unwrap().len(), 14);
@@ -215,7 +215,7 @@ fn a_worker_cannot_lead_workers() {
 }
 
 #[test]
-fn settings_that_are_wrong_are_told_to_the_boss() {
+fn invalid_settings_are_reported_to_the_boss() {
     let mut client = Client::start_with(&[("ORCHESTRATOR_WAIT_SECONDS", "soon")]);
     client.initialize("test", "2025-06-18");
     let text = client.refused(1, "list_worker_missions", json!({}));
@@ -223,7 +223,7 @@ fn settings_that_are_wrong_are_told_to_the_boss() {
 }
 
 #[test]
-fn the_bosses_of_two_codex_sessions_see_their_own_workers() {
+fn codex_sessions_see_their_own_workers() {
     let mut client = Client::initialized("codex-mcp-client");
     let mission = json!({
         "title": "One", "prompt": "p", "backend": "codex", "working_directory": client.home.path()
@@ -238,7 +238,7 @@ fn the_bosses_of_two_codex_sessions_see_their_own_workers() {
 }
 
 #[test]
-fn a_mission_for_a_cli_that_is_not_logged_in_is_refused_with_the_mend() {
+fn mission_without_login_is_refused_with_the_fix() {
     let mut client = Client::initialized("test");
     client.install("claude", "#!/bin/sh\n[ \"$1\" = auth ] && echo '{\"loggedIn\": false}' && exit 1\necho 2.1.330\n");
     let mission = json!({"title": "a", "prompt": "b", "backend": "claudecode", "working_directory": "."});

@@ -30,7 +30,7 @@ fn begins(answer: &Value, keys: &[&str]) {
 }
 
 #[test]
-fn a_thousand_workers_with_the_worst_texts_fit_into_every_answer() {
+fn answers_about_1000_workers_keep_their_limit() {
     let mut client = Client::initialized("test");
     let created = client.succeed(1, "batch_create_workers", json!({"workers": missions(&client, WORKERS)}));
     assert_eq!(created["created"], WORKERS, "{created:.500}");
@@ -65,7 +65,7 @@ fn a_thousand_workers_with_the_worst_texts_fit_into_every_answer() {
 
 /// Fewer, since each is ended by itself.
 #[test]
-fn the_ends_of_many_workers_fit_into_every_answer() {
+fn answers_about_many_settlements_keep_their_limit() {
     let mut client = Client::initialized("test");
     client.succeed(1, "batch_create_workers", json!({"workers": missions(&client, 60)}));
     let calls = [
@@ -97,7 +97,7 @@ fn check<'a>(client: &mut Client, calls: impl IntoIterator<Item = (&'a str, Valu
 }
 
 #[test]
-fn the_commonest_errors_say_what_to_do_next() {
+fn common_errors_name_the_next_step() {
     let mut client = Client::initialized("test");
     let none = client.refused(1, "wait_for_any_worker", json!({"worker_ids": ["w-9"]}));
     assert!(none.contains("batch_create_workers"), "{none}");

@@ -22,7 +22,7 @@ fn tools() -> Vec<Value> {
 }
 
 #[test]
-fn the_surface_is_the_committed_one() {
+fn tools_equal_the_committed_snapshot() {
     let path = in_repository("tests/snapshots/tools.json");
     let surface = format!("{:#}\n", orchestrator_boss::mcp::surface());
     if blessed() {
@@ -37,7 +37,7 @@ fn the_surface_is_the_committed_one() {
 }
 
 #[test]
-fn the_tool_table_is_current() {
+fn tool_table_is_current() {
     let path = in_repository("src/docs/tools.md");
     let document = std::fs::read_to_string(&path).expect("src/docs/tools.md exists");
     let (before, rest) = document.split_once(BEGIN).expect("src/docs/tools.md has <!-- tools:begin -->");
@@ -51,7 +51,7 @@ fn the_tool_table_is_current() {
 }
 
 #[test]
-fn the_readme_names_every_tool() {
+fn readme_names_every_tool() {
     let readme = std::fs::read_to_string(in_repository("README.md")).expect("README.md exists");
     for tool in tools() {
         let name = tool["name"].as_str().unwrap();
@@ -101,7 +101,7 @@ fn described(schema: &Value, at: &str) {
 }
 
 #[test]
-fn descriptions_are_short_and_hold_the_words_of_a_search() {
+fn descriptions_are_short_and_searchable() {
     let tools = tools();
     let mut all = String::new();
     for tool in &tools {
@@ -116,7 +116,7 @@ fn descriptions_are_short_and_hold_the_words_of_a_search() {
 
 /// Codex's code mode gives a script 30 s unless it begins so, and then asks again and again.
 #[test]
-fn waits_say_how_to_wait_in_code_mode() {
+fn wait_tools_explain_code_mode() {
     for tool in tools() {
         let waits = tool["name"].as_str().unwrap().starts_with("wait_");
         let hint = tool["description"].as_str().unwrap().contains(r#"// @exec: {"yield_time_ms": 280000}"#);
@@ -125,7 +125,7 @@ fn waits_say_how_to_wait_in_code_mode() {
 }
 
 #[test]
-fn annotations_say_the_truth() {
+fn annotations_are_correct() {
     for tool in tools() {
         let name = tool["name"].as_str().unwrap();
         let hints = &tool["annotations"];

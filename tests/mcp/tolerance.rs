@@ -46,7 +46,7 @@ fn arguments_sent_as_json_text_are_accepted() {
 }
 
 #[test]
-fn a_call_whose_arguments_are_one_json_text_is_accepted() {
+fn arguments_as_one_json_text_are_accepted() {
     let mut client = Client::initialized("test");
     let params = json!({"name": "list_worker_missions", "arguments": "{\"limit\": \"5\"}"});
     let answer = client.ask(1, "tools/call", params);
@@ -57,7 +57,7 @@ fn a_call_whose_arguments_are_one_json_text_is_accepted() {
 }
 
 #[test]
-fn a_worker_is_found_by_each_of_its_names() {
+fn worker_is_found_by_each_name() {
     let mut client = Client::initialized("test");
     client.succeed(1, "batch_create_workers", json!({"workers": missions(&client)}));
     let names =
@@ -83,7 +83,7 @@ fn a_worker_is_found_by_each_of_its_names() {
 }
 
 #[test]
-fn an_unknown_worker_is_answered_once_and_shortly() {
+fn unknown_worker_gets_a_short_error() {
     let mut client = Client::initialized("test");
     let refused = client.refused(1, "cancel_worker", json!({"worker_id": "w-9"}));
     assert!(refused.contains("there are no workers yet; create some with batch_create_workers"), "{refused}");

@@ -84,7 +84,7 @@ fn mission(title: &str, file: &str) -> Value {
 }
 
 #[test]
-fn a_run_of_eight_workers_costs_less_than_12_000_tokens() {
+fn run_of_eight_workers_costs_few_tokens() {
     let mut boss = Boss::start();
     boss.call("get_backend_status", json!({}));
     let missions: Vec<Value> = MISSIONS.iter().map(|(title, file)| mission(title, file)).collect();
@@ -117,7 +117,7 @@ fn a_run_of_eight_workers_costs_less_than_12_000_tokens() {
 /// What a client loads before the first call. Models read names, descriptions and input schemas; output schemas are for
 /// clients (and for code that a model writes in Codex).
 #[test]
-fn the_list_of_tools_is_short() {
+fn list_of_tools_is_short() {
     let tools = orchestrator_boss::mcp::surface()["tools"].as_array().unwrap().clone();
     let whole = Value::from(tools.clone()).to_string().len();
     let of = |tool: &Value| {

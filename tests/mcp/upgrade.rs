@@ -111,7 +111,7 @@ fn works_on_after(upgrade: impl Fn(&Path)) {
 }
 
 #[test]
-fn all_goes_on_after_the_versions_folder_is_removed() {
+fn server_works_after_its_version_is_removed() {
     works_on_after(|home| {
         fs::create_dir(home.join("versions/2")).unwrap();
         fs::write(home.join("versions/2/orchestrator-boss"), "another version").unwrap();
@@ -122,7 +122,7 @@ fn all_goes_on_after_the_versions_folder_is_removed() {
 }
 
 #[test]
-fn all_goes_on_after_the_file_is_replaced() {
+fn server_works_after_its_file_is_replaced() {
     works_on_after(|home| {
         fs::write(home.join("new"), "another version").unwrap();
         fs::rename(home.join("new"), home.join("versions/1/orchestrator-boss")).unwrap();
@@ -130,7 +130,7 @@ fn all_goes_on_after_the_file_is_replaced() {
 }
 
 #[test]
-fn all_goes_on_after_the_program_is_uninstalled() {
+fn server_works_after_its_program_is_uninstalled() {
     works_on_after(|home| {
         fs::remove_dir_all(home.join("versions")).unwrap();
         fs::remove_dir_all(home.join("links")).unwrap();

@@ -12,9 +12,9 @@ use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
 use crate::world::{self, CEILING, World};
 
-with_each_cli!(a_boss_leads_workers_of_other_clis: Claude Codex Gemini OpenCode);
+with_each_cli!(boss_leads_workers_of_other_clis: Claude Codex Gemini OpenCode);
 
-async fn a_boss_leads_workers_of_other_clis(world: &World) {
+async fn boss_leads_workers_of_other_clis(world: &World) {
     lead_by(world);
     world.model.register("loop", session(world));
     let ended = run_to_end(&mut command(world), "Lead. SCRIPT:loop", CEILING);

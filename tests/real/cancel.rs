@@ -5,13 +5,13 @@ use serde_json::json;
 use crate::model_server::Script;
 use crate::world::{World, processes};
 
-with_each_cli!(leaves_nothing_of_a_worker_that_sleeps: Claude Codex Gemini OpenCode);
-with_each_cli!(leaves_nothing_of_a_daemon_that_outlives_its_turn: Claude Codex Gemini OpenCode);
+with_each_cli!(cancel_ends_a_sleeping_worker: Claude Codex Gemini OpenCode);
+with_each_cli!(cancel_ends_a_daemon_of_the_turn: Claude Codex Gemini OpenCode);
 
 /// Elsewhere the tests cannot look at all processes.
 const NOT_LINUX: bool = cfg!(not(target_os = "linux"));
 
-async fn leaves_nothing_of_a_worker_that_sleeps(world: &World) {
+async fn cancel_ends_a_sleeping_worker(world: &World) {
     let sleep = sleep_of(world);
     let command = format!("sh -c 'touch started; (setsid {sleep} &) ; {sleep}; true'");
     let worker = world.start(&Script::new().run(&command).say("slept"), json!({})).await;
@@ -37,7 +37,7 @@ async fn leaves_nothing_of_a_worker_that_sleeps(world: &World) {
     assert!(world.asked().last().is_some_and(|it| it.body.to_string().contains("SCRIPT:")), "it has forgotten");
 }
 
-async fn leaves_nothing_of_a_daemon_that_outlives_its_turn(world: &World) {
+async fn cancel_ends_a_daemon_of_the_turn(world: &World) {
     let sleep = sleep_of(world);
     let daemon = format!("(setsid {sleep} >/dev/null 2>&1 </dev/null & echo started; touch started)");
     let worker = world.start(&Script::new().run(&daemon).say("it runs"), json!({})).await;

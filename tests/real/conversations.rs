@@ -13,12 +13,12 @@ use crate::model_server::{Recorded, Script};
 use crate::real_cli::run_to_end;
 use crate::world::{CEILING, World};
 
-with_each_cli!(a_conversation_that_goes_on_is_told_of_its_workers: Claude);
-with_each_cli!(a_conversation_resumed_in_a_window_is_told_of_its_workers: Claude);
+with_each_cli!(continued_conversation_keeps_its_workers: Claude);
+with_each_cli!(resumed_conversation_keeps_its_workers: Claude);
 
 const SESSION: &str = "5f0c1c1e-8d1b-4c0e-9a53-0d8f4a3c2b12";
 
-async fn a_conversation_that_goes_on_is_told_of_its_workers(world: &World) {
+async fn continued_conversation_keeps_its_workers(world: &World) {
     for (number, goes_on) in [(1, "--continue".to_owned()), (2, format!("--resume={SESSION}"))] {
         begin(world, number, if number == 1 { format!("--session-id={SESSION}") } else { "--continue".to_owned() });
         finish(world, number);
@@ -30,7 +30,7 @@ async fn a_conversation_that_goes_on_is_told_of_its_workers(world: &World) {
     }
 }
 
-async fn a_conversation_resumed_in_a_window_is_told_of_its_workers(world: &World) {
+async fn resumed_conversation_keeps_its_workers(world: &World) {
     begin(world, 1, format!("--session-id={SESSION}"));
     finish(world, 1);
     answer_first_questions(world);

@@ -5,40 +5,40 @@ use serde_json::json;
 use crate::model_server::{Failure, Script};
 use crate::world::World;
 
-with_each_cli!(a_refused_key_ends_the_worker: Claude Codex Gemini OpenCode);
-with_each_cli!(an_unknown_model_is_named: Claude Codex Gemini OpenCode);
-with_each_cli!(a_refused_request_is_named: Claude Codex Gemini OpenCode);
+with_each_cli!(refused_key_ends_the_worker: Claude Codex Gemini OpenCode);
+with_each_cli!(unknown_model_is_named: Claude Codex Gemini OpenCode);
+with_each_cli!(refused_request_is_named: Claude Codex Gemini OpenCode);
 // Gemini CLI and OpenCode retry for minutes without output.
-with_each_cli!(a_rate_limit_ends_the_worker: Claude Codex);
-with_each_cli!(a_rate_limit_that_says_when_it_ends_is_not_waited_for: Codex);
-with_each_cli!(a_rate_limit_holds_its_backend_and_what_may_go_elsewhere_goes: Codex);
+with_each_cli!(rate_limit_ends_the_worker: Claude Codex);
+with_each_cli!(rate_limit_with_an_end_is_not_awaited: Codex);
+with_each_cli!(rate_limit_backs_off_and_uses_fallbacks: Codex);
 
-async fn a_refused_key_ends_the_worker(world: &World) {
+async fn refused_key_ends_the_worker(world: &World) {
     fails(world, &Script::new().fail(401), "auth_error").await;
     assert!(world.asked().len() <= 3, "it asked {} times", world.asked().len());
 }
 
-async fn an_unknown_model_is_named(world: &World) {
+async fn unknown_model_is_named(world: &World) {
     fails(world, &Script::new().fail(404), "model_not_found").await;
 }
 
-async fn a_refused_request_is_named(world: &World) {
+async fn refused_request_is_named(world: &World) {
     let failure =
         Failure { status: 400, times: None, kind: Some("invalid_request_error".into()), retry_after_seconds: None };
     fails(world, &Script::new().fail_with(failure), "bad_request").await;
 }
 
-async fn a_rate_limit_ends_the_worker(world: &World) {
+async fn rate_limit_ends_the_worker(world: &World) {
     fails(world, &Script::new().fail(429), "rate_limited").await;
 }
 
-async fn a_rate_limit_that_says_when_it_ends_is_not_waited_for(world: &World) {
+async fn rate_limit_with_an_end_is_not_awaited(world: &World) {
     let failure = Failure { status: 429, times: None, kind: None, retry_after_seconds: Some(600) };
     fails(world, &Script::new().fail_with(failure), "rate_limited").await;
 }
 
 /// Codex gives up at the first 429, so the waiting is ours.
-async fn a_rate_limit_holds_its_backend_and_what_may_go_elsewhere_goes(world: &World) {
+async fn rate_limit_backs_off_and_uses_fallbacks(world: &World) {
     fails(world, &Script::new().fail(429), "rate_limited").await;
     let elsewhere = world.start(&Script::new().say("done there"), json!({"fallback_backends": ["claudecode"]})).await;
     let waits = world.start(&Script::new().say("done here"), json!({})).await;

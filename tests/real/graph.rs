@@ -7,7 +7,7 @@ use crate::real_cli::Cli;
 use crate::world::{self, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_tasks_that_build_on_each_other_end_in_one_verified_branch() {
+async fn dependent_tasks_end_in_one_verified_branch() {
     world::with(Cli::Claude, builds_on_two).await;
 }
 

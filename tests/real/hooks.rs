@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 use crate::model_server::Script;
 use crate::world::World;
 
-with_each_cli!(a_stop_hook_that_blocks_keeps_the_last_words: Claude);
-with_each_cli!(a_stop_hook_that_ends_the_turn_is_a_good_end: Claude);
+with_each_cli!(blocking_stop_hook_keeps_the_final_message: Claude);
+with_each_cli!(stop_hook_that_ends_the_turn_succeeds: Claude);
 
-async fn a_stop_hook_that_blocks_keeps_the_last_words(world: &World) {
+async fn blocking_stop_hook_keeps_the_final_message(world: &World) {
     let told = ends(world, json!({"decision": "block", "reason": "not yet"})).await;
     assert_eq!(told["status"], "completed", "{told:#}");
     assert!(!told["final_message"].as_str().unwrap_or_default().is_empty(), "{told:#}");
 }
 
-async fn a_stop_hook_that_ends_the_turn_is_a_good_end(world: &World) {
+async fn stop_hook_that_ends_the_turn_succeeds(world: &World) {
     let told = ends(world, json!({"continue": false, "stopReason": "enough"})).await;
     assert_eq!((&told["status"], &told["final_message"]), (&json!("completed"), &json!("all is done")), "{told:#}");
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::real_cli::{ScratchHome, run_to_end, skipped};
 
 #[test]
-fn the_inspector_lists_the_tools_without_a_warning() {
+fn inspector_lists_the_tools_without_warning() {
     if skipped() {
         return;
     }

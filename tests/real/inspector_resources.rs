@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::real_cli::{ScratchHome, run_to_end, skipped};
 
 #[test]
-fn the_inspector_reads_resources_and_prompts_in_both_eras() {
+fn inspector_reads_resources_and_prompts() {
     if skipped() {
         return;
     }

@@ -18,9 +18,9 @@ use crate::lead::{tool_name, write};
 use crate::model_server::{Recorded, Script};
 use crate::world::{CEILING, World};
 
-with_each_cli!(the_return_of_a_wait_in_the_background_wakes_the_boss: Claude);
+with_each_cli!(background_wait_wakes_the_boss: Claude);
 
-async fn the_return_of_a_wait_in_the_background_wakes_the_boss(world: &World) {
+async fn background_wait_wakes_the_boss(world: &World) {
     lead_by(world);
     answer_first_questions(world);
     let tool = |name: &str| tool_name(world.cli, name);

@@ -11,9 +11,9 @@ use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
 use crate::world::{CEILING, World};
 
-with_each_cli!(a_boss_leads_a_worker_to_its_merge: Claude Codex Gemini OpenCode);
+with_each_cli!(boss_leads_a_worker_to_its_merge: Claude Codex Gemini OpenCode);
 
-async fn a_boss_leads_a_worker_to_its_merge(world: &World) {
+async fn boss_leads_a_worker_to_its_merge(world: &World) {
     let fake = Path::new(env!("CARGO_BIN_EXE_orchestrator-boss")).with_file_name("examples/fake-cli");
     let settings = format!("[[custom]]\nname = \"fake\"\nprogram = {fake:?}\noutput = \"jsonl\"\n");
     write(&world.path(".config/orchestrator-boss/config.toml"), &settings);

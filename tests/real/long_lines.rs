@@ -5,10 +5,10 @@ use serde_json::json;
 use crate::model_server::Script;
 use crate::world::{World, mission};
 
-with_each_cli!(a_result_that_repeats_refused_writes_ends_the_worker: Claude);
-with_each_cli!(long_output_of_a_tool_hides_no_result: Claude Codex Gemini OpenCode);
+with_each_cli!(long_result_with_refused_writes_ends_the_worker: Claude);
+with_each_cli!(long_tool_output_hides_no_result: Claude Codex Gemini OpenCode);
 
-async fn a_result_that_repeats_refused_writes_ends_the_worker(world: &World) {
+async fn long_result_with_refused_writes_ends_the_worker(world: &World) {
     let content = "0123456 ".repeat(349_000 / 8);
     let mut script = Script::new();
     for number in 1..=3 {
@@ -30,7 +30,7 @@ async fn a_result_that_repeats_refused_writes_ends_the_worker(world: &World) {
     assert!(longest > Some(1 << 20), "its longest line has only {longest:?} bytes");
 }
 
-async fn long_output_of_a_tool_hides_no_result(world: &World) {
+async fn long_tool_output_hides_no_result(world: &World) {
     let script = Script::new().run("head -c 3000000 /dev/zero | tr '\\0' x; echo").say("it was long");
     let worker = world.start(&script, json!({})).await;
     let told = world.settled(&worker).await;

@@ -9,26 +9,26 @@ use crate::model_server::Script;
 use crate::real_cli::Cli;
 use crate::world::World;
 
-with_each_cli!(is_heard_in_the_same_turn: Claude);
-with_each_cli!(is_heard_at_the_end_of_the_turn: Codex Gemini OpenCode);
-with_each_cli!(interrupts_and_the_session_goes_on: Claude Codex Gemini OpenCode);
+with_each_cli!(message_arrives_in_the_same_turn: Claude);
+with_each_cli!(message_arrives_after_the_turn: Codex Gemini OpenCode);
+with_each_cli!(message_interrupts_and_the_session_continues: Claude Codex Gemini OpenCode);
 
 /// A command that is told when to end by a file.
 fn until_told() -> Script {
     Script::new().run("touch started; while [ ! -e told ]; do sleep 0.1; done; rm started told").say("never told")
 }
 
-async fn is_heard_in_the_same_turn(world: &World) {
+async fn message_arrives_in_the_same_turn(world: &World) {
     let told = tell(world, "live").await;
     assert_eq!((&told.worker["attempt"], &told.turns, &told.receipt), (&json!(1), &json!(1), &json!("received")));
 }
 
-async fn is_heard_at_the_end_of_the_turn(world: &World) {
+async fn message_arrives_after_the_turn(world: &World) {
     let told = tell(world, "queued").await;
     assert_eq!((&told.worker["attempt"], &told.turns, &told.receipt), (&json!(1), &json!(2), &json!("turn")));
 }
 
-async fn interrupts_and_the_session_goes_on(world: &World) {
+async fn message_interrupts_and_the_session_continues(world: &World) {
     let worker = world.start(&Script::new().run("sh -c 'touch started; exec sleep 300'").say("slept"), json!({})).await;
     world.until_made(&worker, "started").await;
     let told = hears(world, &worker, "interrupt", "live").await;

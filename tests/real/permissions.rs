@@ -9,10 +9,10 @@ use crate::model_server::Script;
 use crate::real_cli::Cli;
 use crate::world::World;
 
-with_each_cli!(a_worker_in_a_sandbox_stays_in_its_worktree: Codex);
-with_each_cli!(a_worker_that_may_only_read_changes_nothing: Claude Codex Gemini OpenCode);
+with_each_cli!(sandboxed_worker_stays_in_its_worktree: Codex);
+with_each_cli!(read_only_worker_changes_nothing: Claude Codex Gemini OpenCode);
 
-async fn a_worker_that_may_only_read_changes_nothing(world: &World) {
+async fn read_only_worker_changes_nothing(world: &World) {
     let script = Script::new()
         .write("by-tool.txt", "x\n")
         .run("echo x > by-command.txt")
@@ -36,7 +36,7 @@ async fn a_worker_that_may_only_read_changes_nothing(world: &World) {
 }
 
 /// Temporary folders are open to it by Codex's own rules, but for this one.
-async fn a_worker_in_a_sandbox_stays_in_its_worktree(world: &World) {
+async fn sandboxed_worker_stays_in_its_worktree(world: &World) {
     let name = world.path("").file_name().expect("it has a name").to_string_lossy().into_owned();
     let outside = Path::new("/var/tmp").join(name);
     let script = Script::new().run(&format!("echo x > {}", outside.display())).run("echo x > inside.txt").say("done");
@@ -47,7 +47,7 @@ async fn a_worker_in_a_sandbox_stays_in_its_worktree(world: &World) {
     assert!(fs::remove_file(&outside).is_err(), "it wrote {}", outside.display());
 }
 
-with_each_cli!(what_a_cli_writes_by_itself_is_not_the_workers: Claude Codex Gemini OpenCode);
+with_each_cli!(files_of_the_cli_are_not_work: Claude Codex Gemini OpenCode);
 
 /// Configuration files that CLIs read in a project and may complete or update.
 const PROJECT_FILES: [(&str, &str); 8] = [
@@ -61,7 +61,7 @@ const PROJECT_FILES: [(&str, &str); 8] = [
     ("package.json", "{\"name\": \"x\", \"private\": true}\n"),
 ];
 
-async fn what_a_cli_writes_by_itself_is_not_the_workers(world: &World) {
+async fn files_of_the_cli_are_not_work(world: &World) {
     for (path, text) in PROJECT_FILES {
         let path = world.repo().join(path);
         fs::create_dir_all(path.parent().expect("it lies in the repository")).expect("a folder");

@@ -12,14 +12,14 @@ use crate::model_server::Script;
 use crate::real_cli::run_to_end;
 use crate::world::{CEILING, World};
 
-with_each_cli!(the_plugin_brings_the_server_and_the_skill: Claude);
-with_each_cli!(the_guard_refuses_what_the_boss_edits_itself: Claude);
-with_each_cli!(without_the_guard_the_boss_may_edit: Claude);
-with_each_cli!(without_the_program_the_plugin_says_how_to_install_it: Claude);
+with_each_cli!(plugin_provides_server_and_skill: Claude);
+with_each_cli!(guard_refuses_edits_by_the_boss: Claude);
+with_each_cli!(boss_may_edit_without_the_guard: Claude);
+with_each_cli!(plugin_names_installation_of_missing_program: Claude);
 
 const TOOLS: &str = "mcp__plugin_orchestrator-boss_boss";
 
-async fn the_plugin_brings_the_server_and_the_skill(world: &World) {
+async fn plugin_provides_server_and_skill(world: &World) {
     install(world, false);
     let listed = claude(world, &["mcp", "list"], &world.repo());
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
@@ -35,7 +35,7 @@ async fn the_plugin_brings_the_server_and_the_skill(world: &World) {
     }
 }
 
-async fn the_guard_refuses_what_the_boss_edits_itself(world: &World) {
+async fn guard_refuses_edits_by_the_boss(world: &World) {
     install(world, true);
     let told = lead_and_edit(world);
     assert!(told.contains("you do not edit its files yourself"), "{told}");
@@ -44,14 +44,14 @@ async fn the_guard_refuses_what_the_boss_edits_itself(world: &World) {
     assert_eq!(world.git(&["show", "orchestrator/w-1-edit-it:theirs.txt"]), "theirs");
 }
 
-async fn without_the_guard_the_boss_may_edit(world: &World) {
+async fn boss_may_edit_without_the_guard(world: &World) {
     install(world, false);
     let told = lead_and_edit(world);
     assert!(!told.contains("you do not edit its files yourself"), "{told}");
     assert_eq!(fs::read_to_string(world.repo().join("mine.txt")).expect("it was written"), "mine");
 }
 
-async fn without_the_program_the_plugin_says_how_to_install_it(world: &World) {
+async fn plugin_names_installation_of_missing_program(world: &World) {
     install(world, true);
     let mut list = world.home.command(world.cli.path());
     let listed = list.args(["mcp", "list"]).current_dir(world.repo()).output().expect("the CLI starts");

@@ -7,7 +7,7 @@ use crate::real_cli::Cli;
 use crate::world::{self, World, processes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_that_is_verified_wins_and_the_other_leaves_no_process() {
+async fn first_verified_racer_wins_and_others_end() {
     world::with(Cli::Claude, one_wins).await;
 }
 

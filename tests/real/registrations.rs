@@ -11,11 +11,11 @@ use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
 use crate::world::{CEILING, World};
 
-with_each_cli!(a_worker_does_not_start_this_server: Claude Codex Gemini OpenCode);
-with_each_cli!(a_worker_does_not_lead_by_another_name: Codex OpenCode);
-with_each_cli!(a_worker_does_not_start_what_a_variable_names: OpenCode);
+with_each_cli!(worker_does_not_start_this_server: Claude Codex Gemini OpenCode);
+with_each_cli!(worker_does_not_lead_under_another_name: Codex OpenCode);
+with_each_cli!(worker_ignores_servers_named_by_variables: OpenCode);
 
-async fn a_worker_does_not_start_this_server(world: &World) {
+async fn worker_does_not_start_this_server(world: &World) {
     let server = Registered::with_everyone(world);
     server.run_by_itself(world);
     // Of Codex's profiles none applies unless the command line names it, and a worker's names none.
@@ -39,7 +39,7 @@ async fn a_worker_does_not_start_this_server(world: &World) {
 
 /// Nothing in the settings says that this is our server, so it is started. It sees by its own environment, or that of the
 /// processes above it, where it is.
-async fn a_worker_does_not_lead_by_another_name(world: &World) {
+async fn worker_does_not_lead_under_another_name(world: &World) {
     let server = Registered::by_another_name(world);
     let tool = match world.cli {
         Cli::OpenCode => "helpers_batch_create_workers",
@@ -57,7 +57,7 @@ async fn a_worker_does_not_lead_by_another_name(world: &World) {
     assert_eq!(all["workers"].as_array().map(Vec::len), Some(1), "{all:#}");
 }
 
-async fn a_worker_does_not_start_what_a_variable_names(world: &World) {
+async fn worker_ignores_servers_named_by_variables(world: &World) {
     let server = Registered::new(world);
     let named = world.path("named.json");
     let entry = json!({"boss-of-variable": {"type": "local", "command": [server.program, "variable"]}});

@@ -8,9 +8,9 @@ use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
 use crate::world::{CEILING, World};
 
-with_each_cli!(a_client_that_was_set_up_reaches_this_server: Claude Codex Gemini OpenCode);
+with_each_cli!(client_reaches_the_server_after_setup: Claude Codex Gemini OpenCode);
 
-async fn a_client_that_was_set_up_reaches_this_server(world: &World) {
+async fn client_reaches_the_server_after_setup(world: &World) {
     // A name that the model can have from the server's answer alone.
     let settings = "[[custom]]\nname = \"known-to-the-server\"\nprogram = \"true\"\noutput = \"plain\"\n";
     write(&world.path(".config/orchestrator-boss/config.toml"), settings);

@@ -17,13 +17,13 @@ use crate::model_server::Script;
 use crate::real_cli::{Cli, run_to_end};
 use crate::world::{CEILING, Process, World, processes};
 
-with_each_cli!(a_client_is_known_by_the_name_that_it_gives: Claude Codex Gemini OpenCode);
-with_each_cli!(a_wait_that_the_client_gives_up_loses_nothing: Claude Codex Gemini OpenCode);
-with_each_cli!(a_wait_keeps_to_the_limit_that_the_user_gave: Claude);
-with_each_cli!(a_boss_that_is_killed_in_a_wait_goes_on: Claude Codex Gemini OpenCode);
+with_each_cli!(client_is_known_by_its_name: Claude Codex Gemini OpenCode);
+with_each_cli!(abandoned_wait_loses_no_settlement: Claude Codex Gemini OpenCode);
+with_each_cli!(wait_respects_the_users_limit: Claude);
+with_each_cli!(killed_boss_continues_after_a_wait: Claude Codex Gemini OpenCode);
 
 /// The default wait goes by this name.
-async fn a_client_is_known_by_the_name_that_it_gives(world: &World) {
+async fn client_is_known_by_its_name(world: &World) {
     lead_by(world);
     let heard = world.path("heard");
     let real = env!("CARGO_BIN_EXE_orchestrator-boss");
@@ -52,7 +52,7 @@ async fn a_client_is_known_by_the_name_that_it_gives(world: &World) {
     assert!(!names.is_empty() && names.iter().all(|it| it == name), "{names:?}");
 }
 
-async fn a_wait_that_the_client_gives_up_loses_nothing(world: &World) {
+async fn abandoned_wait_loses_no_settlement(world: &World) {
     lead_by(world);
     be_impatient(world);
     // Claude Code tells its model of the end of its patience up to half a second before it takes the call back: the worker
@@ -81,7 +81,7 @@ async fn a_wait_that_the_client_gives_up_loses_nothing(world: &World) {
 }
 
 /// By a variable that the client hands on: the wait comes back before the client would give it up.
-async fn a_wait_keeps_to_the_limit_that_the_user_gave(world: &World) {
+async fn wait_respects_the_users_limit(world: &World) {
     lead_by(world);
     let tool = |name: &str| tool_name(world.cli, name);
     let script = Script::new()
@@ -101,7 +101,7 @@ async fn a_wait_keeps_to_the_limit_that_the_user_gave(world: &World) {
     assert_told_once(&results);
 }
 
-async fn a_boss_that_is_killed_in_a_wait_goes_on(world: &World) {
+async fn killed_boss_continues_after_a_wait(world: &World) {
     lead_by(world);
     let tool = |name: &str| tool_name(world.cli, name);
     let script = Script::new()

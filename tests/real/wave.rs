@@ -9,7 +9,7 @@ use crate::real_cli::Cli;
 use crate::world::{self, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn four_clis_work_at_once_and_their_work_is_merged() {
+async fn work_of_four_clis_is_merged() {
     world::with(Cli::Claude, leads_all_four).await;
 }
 

@@ -7,7 +7,7 @@ use crate::real_cli::Cli;
 use crate::world::{OF_THE_BOSS, World};
 
 with_each_cli!(commits_and_is_resumed: Claude Codex Gemini OpenCode);
-with_each_cli!(a_long_prompt_arrives_whole: Claude Codex Gemini OpenCode);
+with_each_cli!(long_prompt_arrives_whole: Claude Codex Gemini OpenCode);
 
 /// OpenCode has no variants for a provider of the user's own, and Gemini CLI no efforts.
 const SENDS_EFFORT: [Cli; 2] = [Cli::Claude, Cli::Codex];
@@ -64,7 +64,7 @@ async fn commits_and_is_resumed(world: &World) {
 }
 
 /// Nearly as long as a prompt may be, and far longer than an argument.
-async fn a_long_prompt_arrives_whole(world: &World) {
+async fn long_prompt_arrives_whole(world: &World) {
     let long = "some line of the mission\n".repeat(40_000);
     let prompt = format!("begin {long} {}", Script::new().say("I read it all").marker());
     let worker = world.start(&Script::new(), json!({"prompt": prompt})).await;

@@ -88,7 +88,7 @@ fn seen(folder: &Path) -> BTreeMap<PathBuf, (u64, i64, i64, u32)> {
 }
 
 #[test]
-fn it_says_with_whom_a_run_would_work_and_changes_nothing() {
+fn doctor_names_usable_clis_and_changes_nothing() {
     let machine = Machine::new();
     machine.install("codex", "case $1 in --version) echo codex-cli 0.169.0;; *) exit 0;; esac");
     machine.install("claude", "case $1 in --version) echo 1.0.0;; *) echo '{\"loggedIn\": false}'; exit 1;; esac");
@@ -127,7 +127,7 @@ fn it_says_with_whom_a_run_would_work_and_changes_nothing() {
 }
 
 #[test]
-fn silent_cli_counts_as_unknown_and_ends_with_all_that_it_started() {
+fn silent_cli_is_unknown_and_its_processes_end() {
     let machine = Machine::new();
     let pid = machine.path("pid");
     machine.install("codex", &format!("sleep 600 & echo $! > {}; wait", pid.display()));
@@ -154,7 +154,7 @@ fn is_alive(pid: i32) -> bool {
 }
 
 #[test]
-fn what_is_in_the_way_is_named_with_the_mend() {
+fn obstacles_are_named_with_their_fixes() {
     let machine = Machine::new();
     machine.install("codex", "case $1 in --version) echo codex-cli 0.169.0;; *) exit 0;; esac");
     let stopped = |name: &str, machine: &Machine| {
@@ -227,7 +227,7 @@ fn worktree_that_cannot_be_created_stops_a_run() {
 }
 
 #[test]
-fn outside_of_a_repository_and_without_an_identity_it_is_said_what_that_means() {
+fn missing_repository_or_identity_is_explained() {
     let machine = Machine::new();
     machine.install("codex", "echo 0.169.0");
     let project = machine.path("project");
@@ -279,7 +279,7 @@ fn zero_workers_are_explained_by_their_source() {
 }
 
 #[test]
-fn a_detached_head_stops_a_run() {
+fn detached_head_stops_a_run() {
     let machine = Machine::new();
     machine.install("codex", "echo 0.169.0");
     let project = machine.path("project");
@@ -294,7 +294,7 @@ fn a_detached_head_stops_a_run() {
 }
 
 #[test]
-fn an_unknown_login_is_called_unknown() {
+fn unknown_login_is_called_unknown() {
     let machine = Machine::new();
     machine.install("gemini", "echo 0.61.0");
     let (found, code) = machine.ask();
@@ -303,7 +303,7 @@ fn an_unknown_login_is_called_unknown() {
 }
 
 #[test]
-fn a_cli_that_does_not_start_is_not_usable() {
+fn cli_that_fails_to_start_is_unusable() {
     let machine = Machine::new();
     let bad = |machine: &Machine, words: &str| {
         let (found, code) = machine.ask();
@@ -339,7 +339,7 @@ fn a_cli_that_does_not_start_is_not_usable() {
 }
 
 #[test]
-fn the_bosses_own_variables_are_kept_from_the_clis() {
+fn boss_variables_are_hidden_from_clis() {
     let machine = Machine::new();
     machine.install("codex", "[ -z \"$CODEX_THREAD_ID$CLAUDECODE\" ] && echo codex-cli 0.169.0");
     let mut doctor = machine.command();
@@ -349,7 +349,7 @@ fn the_bosses_own_variables_are_kept_from_the_clis() {
 }
 
 #[test]
-fn a_checkout_that_cannot_be_made_is_found_and_leaves_nothing() {
+fn impossible_checkout_is_found_and_leaves_nothing() {
     let machine = Machine::new();
     machine.install("codex", "echo codex-cli 0.169.0");
     let project = machine.path("project");
@@ -385,7 +385,7 @@ fn a_checkout_that_cannot_be_made_is_found_and_leaves_nothing() {
 }
 
 #[test]
-fn the_plugin_is_known_and_so_is_a_second_registration() {
+fn plugin_and_second_registration_are_reported() {
     let machine = Machine::new();
     machine.install("codex", "echo codex-cli 0.169.0");
     let claude = machine.path("home/.claude");
@@ -417,7 +417,7 @@ fn the_plugin_is_known_and_so_is_a_second_registration() {
 }
 
 #[test]
-fn the_clients_entries_are_followed_to_the_program_that_they_start() {
+fn client_entries_are_checked_to_their_program() {
     let machine = Machine::new();
     machine.install("codex", "echo 0.169.0");
     let (found, _) = machine.ask();
@@ -459,7 +459,7 @@ fn the_clients_entries_are_followed_to_the_program_that_they_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_dead_bosses_left_is_named_with_the_commands_for_it() {
+async fn leftovers_of_ended_bosses_are_named() {
     let world = World::new();
     let mut settings = world.settings();
     settings.max_workers = Some(2);

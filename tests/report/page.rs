@@ -21,7 +21,7 @@ const LOOK: &str = include_str!("look.js");
 const PICTURE: &str = "tests/report/report.png";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_report_tells_all_workers_and_is_read_on_every_screen_in_light_and_dark() {
+async fn report_is_complete_and_readable_on_every_screen() {
     let bless = std::env::var_os("ORCHESTRATOR_BLESS").is_some();
     let story = story::tell(if bless { 6.0 } else { 0.05 }).await;
     let (path, html) = story.report(&[]);
@@ -72,7 +72,7 @@ fn looks_right(seen: &Value, width: u32, workers: &[String]) {
 }
 
 #[test]
-fn the_readme_shows_a_small_picture_of_a_report() {
+fn readme_shows_a_small_report_picture() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     assert!(fs::read_to_string(root.join("README.md")).unwrap().contains(&format!("]({PICTURE})")));
     let size = fs::metadata(root.join(PICTURE)).unwrap().len();
@@ -81,7 +81,7 @@ fn the_readme_shows_a_small_picture_of_a_report() {
 
 /// Everything that a model can write: titles, prompts, words, commands, their output, file names, branches.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_a_model_writes_stays_text() {
+async fn output_of_models_stays_text() {
     let hits = Arc::new(AtomicUsize::new(0));
     let address = listen(&hits);
     let evil = format!(
@@ -145,7 +145,7 @@ fn listen(hits: &Arc<AtomicUsize>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_workers_with_long_logs_a_report_stays_small_and_says_what_it_left_out() {
+async fn large_report_is_limited_and_names_omissions() {
     const WORKERS: usize = 200;
     let world = World::new();
     let mut settings = world.settings();
@@ -179,7 +179,7 @@ async fn of_many_workers_with_long_logs_a_report_stays_small_and_says_what_it_le
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_report_is_of_one_boss_or_of_a_time_and_is_never_written_over_something_else() {
+async fn report_filters_and_overwrites_only_reports() {
     let world = World::new();
     let run = |arguments: &[&str]| {
         let output = program(&world.path("home"), &world.repo()).arg("report").args(arguments).output().unwrap();

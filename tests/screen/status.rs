@@ -31,7 +31,7 @@ fn three_workers(world: &World) -> crate::support::json_lines::Boss {
 }
 
 #[test]
-fn all_workers_are_seen_on_a_terminal_of_any_width_and_in_a_pipe() {
+fn status_shows_all_workers_at_any_width() {
     if skipped() {
         return;
     }
@@ -69,7 +69,7 @@ fn all_workers_are_seen_on_a_terminal_of_any_width_and_in_a_pipe() {
 }
 
 #[test]
-fn programs_read_the_same_as_json_and_people_one_worker_in_detail() {
+fn status_has_json_and_details() {
     let world = World::new();
     let mut boss = three_workers(&world);
     let told = world.json(&["status", "--json"]);
@@ -95,7 +95,7 @@ fn programs_read_the_same_as_json_and_people_one_worker_in_detail() {
 }
 
 #[test]
-fn where_nothing_was_asked_for_it_says_what_to_do_and_makes_nothing() {
+fn status_without_missions_creates_nothing() {
     let world = World::new();
     let said = world.says(&["status"]);
     assert!(said.contains("No workers here yet") && said.contains("setup claude"), "{said}");
@@ -104,7 +104,7 @@ fn where_nothing_was_asked_for_it_says_what_to_do_and_makes_nothing() {
 }
 
 #[test]
-fn workers_whose_server_died_say_so() {
+fn workers_of_dead_server_are_marked() {
     let world = World::new();
     let mut boss = three_workers(&world);
     let queued = json!({"title": "Later", "prompt": "x", "backend": "fake", "depends_on": ["w-1"]});

@@ -22,7 +22,7 @@ fn two_workers(world: &World) -> crate::support::json_lines::Boss {
 }
 
 #[test]
-fn workers_are_followed_selected_and_seen_in_any_size_and_the_terminal_is_given_back() {
+fn watch_follows_workers_and_restores_the_terminal() {
     if skipped() {
         return;
     }
@@ -72,7 +72,7 @@ fn workers_are_followed_selected_and_seen_in_any_size_and_the_terminal_is_given_
 }
 
 #[test]
-fn the_last_changes_of_a_worker_are_seen_and_what_is_selected_again_is_shown_again() {
+fn watch_shows_last_changes_and_reselected_workers() {
     if skipped() {
         return;
     }
@@ -96,7 +96,7 @@ fn the_last_changes_of_a_worker_are_seen_and_what_is_selected_again_is_shown_aga
 }
 
 #[test]
-fn a_worker_is_cancelled_with_a_y_and_hears_a_message() {
+fn watch_cancels_after_confirmation_and_sends_messages() {
     if skipped() {
         return;
     }
@@ -136,7 +136,7 @@ fn a_worker_is_cancelled_with_a_y_and_hears_a_message() {
 }
 
 #[test]
-fn servers_die_and_come_back_and_the_state_goes_away_while_it_watches() {
+fn watch_survives_server_deaths_and_missing_state() {
     if skipped() {
         return;
     }
@@ -164,7 +164,7 @@ fn servers_die_and_come_back_and_the_state_goes_away_while_it_watches() {
 }
 
 #[test]
-fn two_hundred_workers_are_scrolled_through() {
+fn two_hundred_workers_can_be_scrolled() {
     if skipped() {
         return;
     }
@@ -194,7 +194,7 @@ fn two_hundred_workers_are_scrolled_through() {
 }
 
 #[test]
-fn whoever_ends_it_gets_the_terminal_back_and_a_pipe_is_refused() {
+fn every_exit_restores_the_terminal_of_watch() {
     if skipped() {
         return;
     }

@@ -12,7 +12,7 @@ async fn integrate(server: &Server, worker: &str, dry_run: bool) -> Result<Integ
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_changed_git_configuration_stops_integration_until_it_is_undone_or_accepted() {
+async fn changed_git_configuration_blocks_integration_until_accepted() {
     let world = World::new();
     // What the user had before stays in use: the leftovers below are committed in capitals.
     world.git(&["config", "filter.shout.clean", "tr a-z A-Z"]);
@@ -65,7 +65,7 @@ async fn a_changed_git_configuration_stops_integration_until_it_is_undone_or_acc
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repository_put_in_the_place_of_the_worktrees_own_runs_nothing() {
+async fn replaced_worktree_repository_runs_nothing() {
     let world = World::new();
     let server = world.server(Some("boss"));
     let ran = world.path("ran");

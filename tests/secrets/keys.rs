@@ -89,7 +89,7 @@ impl Day {
 }
 
 #[test]
-fn planted_keys_are_found_nowhere_and_all_that_we_write_is_private() {
+fn planted_keys_leak_nowhere_and_files_are_private() {
     let home = tempfile::tempdir().unwrap();
     let root = home.path().canonicalize().unwrap();
     let repo = root.join("repo");

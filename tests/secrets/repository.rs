@@ -46,7 +46,7 @@ fn settings_in_the_repository_are_not_read() {
 }
 
 #[test]
-fn a_state_folder_that_is_a_link_of_the_repositorys_is_refused() {
+fn linked_state_folder_is_refused() {
     for (link, inside) in [(".orchestrator", false), (".orchestrator/workers", true)] {
         let home = tempfile::tempdir().unwrap();
         let (repo, elsewhere) = (home.path().join("repo"), home.path().join("elsewhere"));
@@ -66,7 +66,7 @@ fn a_state_folder_that_is_a_link_of_the_repositorys_is_refused() {
 }
 
 #[test]
-fn a_state_folder_that_others_could_see_is_made_private() {
+fn visible_state_folder_is_made_private() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
     let repo = home.path().join("repo");

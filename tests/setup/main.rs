@@ -17,7 +17,7 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn a_file_is_given_back_byte_for_byte() {
+fn removal_restores_every_byte() {
     let json = [
         "",
         "{}",
@@ -66,7 +66,7 @@ fn a_file_is_given_back_byte_for_byte() {
 }
 
 #[test]
-fn what_was_not_there_is_not_there_again() {
+fn removal_deletes_only_created_files() {
     for client in ["claude", "codex", "gemini", "opencode"] {
         for scope in ["user", "project"] {
             let home = Home::new();
@@ -81,7 +81,7 @@ fn what_was_not_there_is_not_there_again() {
 }
 
 #[test]
-fn removal_names_what_still_starts_the_server() {
+fn removal_names_remaining_registrations() {
     let home = Home::new();
     let text = |arguments: &[&str]| String::from_utf8_lossy(&home.run(arguments).stdout).into_owned();
     home.setup(&["claude"]);
@@ -113,7 +113,7 @@ fn option_without_effect_is_noted() {
 }
 
 #[test]
-fn without_a_receipt_only_the_entry_goes() {
+fn without_a_receipt_only_the_entry_is_removed() {
     let home = Home::new();
     home.setup(&["gemini"]);
     fs::remove_dir_all(home.path(".local")).expect("it was made");
@@ -122,7 +122,7 @@ fn without_a_receipt_only_the_entry_goes() {
 }
 
 #[test]
-fn what_others_added_meanwhile_stays() {
+fn later_additions_by_others_stay() {
     let home = Home::new();
     home.setup(&["claude", "--allow-tools"]);
     let rules = home.read(".claude/settings.json").replace("[", "[\"Bash(ls)\", ");
@@ -140,7 +140,7 @@ fn what_others_added_meanwhile_stays() {
 }
 
 #[test]
-fn a_dry_run_shows_the_same_and_changes_nothing() {
+fn dry_run_shows_the_changes_and_makes_none() {
     let home = Home::new();
     let before = home.files();
     let shown = home.run(&["setup", "codex", "--dry-run"]);
@@ -181,7 +181,7 @@ fn links_and_modes_are_kept() {
 }
 
 #[test]
-fn a_damaged_file_is_refused_with_its_place_and_not_touched() {
+fn damaged_file_is_refused_with_its_position() {
     for (client, file, text, place) in [
         ("claude", ".claude.json", "{\n  // none here\n}", "line 2, column 3"),
         ("codex", ".codex/config.toml", "a = 1\nb = = 2\n", "line 2, column 5"),
@@ -204,7 +204,7 @@ fn a_damaged_file_is_refused_with_its_place_and_not_touched() {
 }
 
 #[test]
-fn a_file_that_may_not_be_written_says_so() {
+fn unwritable_file_is_reported() {
     let home = Home::new();
     home.write(".codex", "a file where the folder should be");
     let output = home.run(&["setup", "codex"]);
@@ -213,7 +213,7 @@ fn a_file_that_may_not_be_written_says_so() {
 }
 
 #[test]
-fn unknown_names_are_answered_with_the_known_ones() {
+fn unknown_names_list_known_ones() {
     let home = Home::new();
     for (arguments, known) in [
         (["setup", "cursor"].to_vec(), "claude, codex, gemini, opencode"),
@@ -230,7 +230,7 @@ fn unknown_names_are_answered_with_the_known_ones() {
 }
 
 #[test]
-fn a_skill_that_somebody_changed_is_theirs() {
+fn skill_changed_by_the_user_is_kept() {
     let home = Home::new();
     let file = ".agents/skills/orchestrator-boss/SKILL.md";
     home.setup(&["gemini", "--skill"]);
@@ -247,7 +247,7 @@ fn a_skill_that_somebody_changed_is_theirs() {
 }
 
 #[test]
-fn the_programs_options_are_handed_on() {
+fn options_are_passed_to_the_server() {
     let home = Home::new();
     home.setup(&["claude", "--state-dir", "state"]);
     let state = home.path("project/state").display().to_string();
@@ -269,7 +269,7 @@ fn the_programs_options_are_handed_on() {
 }
 
 #[test]
-fn options_with_which_no_server_could_start_are_refused() {
+fn options_that_prevent_a_start_are_refused() {
     let home = Home::new();
     home.write("broken.toml", "max_worker = 3\n");
     home.write("a-file", "");
@@ -292,7 +292,7 @@ fn options_with_which_no_server_could_start_are_refused() {
 }
 
 #[test]
-fn paths_of_this_machine_in_a_shared_file_are_noted() {
+fn local_paths_in_a_shared_file_are_noted() {
     let mut home = Home::new();
     home.write("c.toml", "");
     let notes = |home: &Home, arguments: &[&str]| home.setup(arguments)["notes"].to_string();
@@ -309,7 +309,7 @@ fn paths_of_this_machine_in_a_shared_file_are_noted() {
 }
 
 #[test]
-fn the_entry_of_the_path_is_named_and_not_what_it_leads_to() {
+fn entry_names_the_link_not_its_target() {
     let mut home = Home::new();
     let program = |home: &Home, scope: &str, file: &str| {
         home.setup(&["gemini", "--scope", scope]);
@@ -330,7 +330,7 @@ fn the_entry_of_the_path_is_named_and_not_what_it_leads_to() {
 }
 
 #[test]
-fn keys_that_are_set_are_named_and_never_written_down() {
+fn set_keys_are_named_and_never_written() {
     let mut home = Home::new();
     home.variables.push(("OPENAI_API_KEY", "secret-value"));
     home.variables.push(("CLAUDE_CONFIG_DIR", "/elsewhere"));
@@ -346,7 +346,7 @@ fn keys_that_are_set_are_named_and_never_written_down() {
 }
 
 #[test]
-fn claude_code_changes_its_own_file_and_is_not_believed_blindly() {
+fn changes_by_claude_code_are_verified() {
     let mut home = Home::new();
     let old = "{\"mcpServers\": {\"orchestrator-boss\": {\"command\": \"/old\"}}}";
     home.write(".claude.json", old);

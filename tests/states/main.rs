@@ -31,7 +31,7 @@ const ENOUGH_FAILED: usize = 3;
 const MOST_SHRINKS: u32 = 25;
 
 #[test]
-fn no_state_of_a_repository_loses_work_or_merges_what_is_not_the_workers() {
+fn generated_states_lose_and_leak_no_work() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let (first, cases) = match number("STATES_SEED") {
         Some(seed) => (seed, 1),
