@@ -1,10 +1,10 @@
 //! The scripted fake CLI of the end-to-end tests: a worker that does exactly what its prompt says.
 //!
-//! It reads its prompt from stdin and carries out the lines after the last line that begins with `FAKE:`, up to an
-//! empty line, a line `END` or the end (so that a frame around the prompt does no harm). One command a line; `script.rs`
-//! lists them. A prompt without such a line gets `heard: <its last line>` and a good end; `--resume ID` is a later turn,
-//! which remembers nothing. Output is the JSONL vocabulary of custom backends, or with `--plain` plain text.
-//! A script that it cannot carry out ends it with status 64 and says so on stderr, so that a test cannot pass by a typo.
+//! It reads its prompt from stdin and runs the lines after the last line that begins with `FAKE:`, up to an empty line,
+//! a line `END` or the end, so that text around the script is ignored. Each line is one command; `script.rs` lists
+//! them. A prompt without such a line gets the answer `heard: <its last line>` and succeeds. `--resume ID` is a later
+//! turn, which remembers nothing. The output is the JSONL of custom backends, or plain text with `--plain`. An invalid
+//! script ends it with status 64 and an error on stderr, so that a typo cannot make a test pass.
 
 mod output;
 mod script;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
             "--version" => return print_version(),
             "--plain" => plain = true,
             "--resume" => resume = args.next(),
-            // What a settings file may add, such as `--model x`, is no business of ours.
+            // Ignores arguments that a settings file may add, such as `--model x`.
             _ => {}
         }
     }

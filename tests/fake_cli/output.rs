@@ -1,4 +1,5 @@
-//! What the fake prints: one JSON object a line, or plain text. Every line is flushed at once, since tests wait for it.
+//! Output of the fake CLI: one JSON object a line, or plain text. Each line is flushed at once, since tests wait for
+//! it.
 
 use std::io::{self, Write};
 use std::process::Output as Ended;
@@ -23,7 +24,7 @@ impl Output {
         self.line(text, json!({"type": "message", "text": text}));
     }
 
-    /// Returns the id that its end must bear.
+    /// Prints the start of a tool call, and returns the id for its end.
     pub fn tool(&mut self, what: &str) -> String {
         self.tools += 1;
         let id = format!("tool-{}", self.tools);
@@ -56,7 +57,7 @@ impl Output {
         );
     }
 
-    /// `failure`: the message, and its kind where the fake is to name one. Plain output tells it by the exit code alone.
+    /// Prints the result; `failure` is its message and optionally its kind. In plain text only the exit code shows it.
     pub fn result(&mut self, failure: Option<(&str, Option<&str>)>) {
         let Some((message, kind)) = failure else {
             return self.line("", json!({"type": "result", "status": "success"}));
@@ -75,7 +76,7 @@ impl Output {
         self.line(message, result);
     }
 
-    /// One message whose line is `bytes` long, newline included.
+    /// Prints one message whose line is `bytes` long, including the newline.
     pub fn big_line(&mut self, bytes: usize) {
         let around = if self.plain { 1 } else { json!({"type": "message", "text": ""}).to_string().len() + 1 };
         self.say(&"x".repeat(bytes.saturating_sub(around)));
@@ -91,7 +92,7 @@ impl Output {
         written(stdout.flush());
     }
 
-    /// A line that is no UTF-8.
+    /// Prints a line that is not UTF-8.
     pub fn garbage(&mut self) {
         let mut stdout = io::stdout().lock();
         written(stdout.write_all(b"\xff\xfe\x00\xc3\x28 no text\n"));
@@ -109,7 +110,7 @@ impl Output {
     }
 }
 
-/// A CLI that cannot write has no way to go on; the real ones end here too.
+/// Exits if the output failed, as the real CLIs do.
 fn written(result: io::Result<()>) {
     if let Err(error) = result {
         eprintln!("fake-cli: failed printing to stdout: {error}");

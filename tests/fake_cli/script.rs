@@ -1,4 +1,4 @@
-//! The script in a prompt, and how it is carried out. Paths are relative to the directory that the fake was started in.
+//! The script in a prompt and its commands. Paths are relative to the directory in which the fake CLI was started.
 
 use std::env;
 use std::fs::{self, OpenOptions};
@@ -12,21 +12,21 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::output::Output;
 use super::unix;
 
-/// How long `wait-file` waits unless it is told otherwise: longer than any test waits for what it does before.
+/// Default time limit of `wait-file`. It is longer than any test waits for the steps before.
 const WAIT_SECONDS: u64 = 300;
-/// So seldom that it does not count as work, on a slow machine neither.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Interval of polling. It is long enough not to count as activity, even on a slow machine.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Each process of the loop starts the next one and ends, so that a sweep has to catch up with it.
+/// A shell script in which each process starts the next one and exits, so that a sweep must catch up with it.
 const FORK_LOOP: &str = r#"[ "$1" -gt 0 ] || exit 0; sleep 0.02; sh -c "$0" "$0" $(($1 - 1)) &"#;
 
 pub struct Script {
     lines: Vec<String>,
-    /// What to say where there is nothing to carry out.
+    /// The last line of a prompt without a script.
     heard: Option<String>,
 }
 
-/// What one line leads to.
+/// The effect of one line on the script.
 enum Next {
     Go,
     Exit(u8),
@@ -64,7 +64,7 @@ impl Script {
         Self { lines: lines.map(str::to_owned).collect(), heard: None }
     }
 
-    /// Returns the exit code. A script that names no end ends well: a result, and status 0.
+    /// Runs the script and returns the exit code. A script without a result succeeds with status 0.
     pub fn run(&self, output: &mut Output) -> Result<u8, Cannot> {
         if let Some(last) = &self.heard {
             output.say(&format!("heard: {last}"));
@@ -77,7 +77,7 @@ impl Script {
                 has_result = true;
                 code = if line.starts_with("result success") { 0 } else { 1 };
             }
-            if let Next::Exit(code) = obey(line, output)? {
+            if let Next::Exit(code) = run_line(line, output)? {
                 return Ok(code);
             }
         }
@@ -88,7 +88,7 @@ impl Script {
     }
 }
 
-fn obey(line: &str, output: &mut Output) -> Result<Next, Cannot> {
+fn run_line(line: &str, output: &mut Output) -> Result<Next, Cannot> {
     let (verb, rest) = halves(line);
     match verb {
         "say" => output.say(rest),
@@ -112,7 +112,7 @@ fn obey(line: &str, output: &mut Output) -> Result<Next, Cannot> {
         "fail-once" => return fail_once(rest, output),
         "touch" => put(rest, "")?,
         "pid" => put(rest, &process::id().to_string())?,
-        "env" => tell_variable(rest)?,
+        "env" => write_variable(rest)?,
         "commit" => commit(rest, output)?,
         "run" => run(&["sh", "-c", rest], rest, output)?,
         "sleep" => thread::sleep(Duration::from_secs_f64(number(line, rest, "sleep SECONDS")?)),
@@ -151,7 +151,7 @@ fn result(line: &str, rest: &str, output: &mut Output) -> Result<(), Cannot> {
     Ok(())
 }
 
-/// `limited SECONDS MESSAGE`: the plan is used up, and says for how long.
+/// Runs `limited SECONDS MESSAGE`: prints a usage limit that resets after this time.
 fn limited(line: &str, rest: &str, output: &mut Output) -> Result<(), Cannot> {
     let (seconds, message) = halves(rest);
     let seconds: u64 = number(line, seconds, "limited SECONDS MESSAGE")?;
@@ -160,14 +160,14 @@ fn limited(line: &str, rest: &str, output: &mut Output) -> Result<(), Cannot> {
     Ok(())
 }
 
-/// Works without a word, until the file is there.
+/// Uses the CPU without output until the file exists.
 fn burn_until(path: &str) {
     while !Path::new(path).exists() {
         std::hint::black_box((0..100_000u64).sum::<u64>());
     }
 }
 
-/// `write PATH CONTENT`; `\n` in the content is a newline, and it ends with one, as files do.
+/// Runs `write PATH CONTENT`; `\n` in the content is a newline, and a newline is appended.
 fn write(rest: &str) -> Result<(), Cannot> {
     let (path, content) = halves(rest);
     put(path, &format!("{}\n", content.replace("\\n", "\n")))
@@ -180,7 +180,7 @@ fn append(rest: &str) -> Result<(), Cannot> {
     opened.and_then(|mut file| writeln!(file, "{text}")).map_err(|source| io_error("append to", path, source))
 }
 
-/// `trace PATH WORD`: one line, whole even when several write at once, that says which attempt came this far.
+/// Runs `trace PATH WORD`: appends a line with the attempt's tag and the word, atomically among several writers.
 fn trace(rest: &str) -> Result<(), Cannot> {
     let (path, word) = halves(rest);
     let tag = env::var("ORCHESTRATOR_WORKER_TAG").unwrap_or_default();
@@ -189,7 +189,7 @@ fn trace(rest: &str) -> Result<(), Cannot> {
     opened.and_then(|mut file| file.write_all(line.as_bytes())).map_err(|source| io_error("append to", path, source))
 }
 
-/// `fail-once PATH`: whoever comes first makes the file and fails; the others go on.
+/// Runs `fail-once PATH`: the first caller creates the file and fails; later callers continue.
 fn fail_once(path: &str, output: &mut Output) -> Result<Next, Cannot> {
     match OpenOptions::new().create_new(true).write(true).open(path) {
         Ok(_) => {
@@ -201,7 +201,7 @@ fn fail_once(path: &str, output: &mut Output) -> Result<Next, Cannot> {
     }
 }
 
-fn tell_variable(rest: &str) -> Result<(), Cannot> {
+fn write_variable(rest: &str) -> Result<(), Cannot> {
     let (name, path) = halves(rest);
     match env::var_os(name) {
         Some(value) => put(path, &format!("set {}\n", value.to_string_lossy())),
@@ -209,7 +209,7 @@ fn tell_variable(rest: &str) -> Result<(), Cannot> {
     }
 }
 
-/// Written beside and renamed, since tests wait for the file and read it at once.
+/// Writes a file by renaming a temporary one, since tests read the file as soon as it exists.
 fn put(path: &str, content: &str) -> Result<(), Cannot> {
     make_parent(path)?;
     let beside = format!("{path}.{}.tmp", process::id());
@@ -230,7 +230,7 @@ fn commit(message: &str, output: &mut Output) -> Result<(), Cannot> {
     run(&["git", "commit", "--quiet", "-m", message], &format!("git commit -m {message:?}"), output)
 }
 
-/// Runs a program as an agent's tool would. That it fails is told and no more.
+/// Runs a program as an agent's tool would. A failure is only reported.
 fn run(command: &[&str], what: &str, output: &mut Output) -> Result<(), Cannot> {
     let id = output.tool(what);
     let ended = ended(command).map_err(|source| io_error("run", what, source))?;
@@ -242,7 +242,7 @@ fn ended(command: &[&str]) -> io::Result<Ended> {
     Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).output()
 }
 
-/// `wait-file PATH [SECONDS]`.
+/// Runs `wait-file PATH [SECONDS]`.
 fn wait_for_file(line: &str, rest: &str) -> Result<(), Cannot> {
     let (path, seconds) = halves(rest);
     let seconds = if seconds.is_empty() { WAIT_SECONDS } else { number(line, seconds, "wait-file PATH [SECONDS]")? };
@@ -251,18 +251,18 @@ fn wait_for_file(line: &str, rest: &str) -> Result<(), Cannot> {
         if Instant::now() > until {
             return Err(Cannot::Waited { path: path.to_owned(), seconds });
         }
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(POLL_INTERVAL);
     }
     Ok(())
 }
 
-/// `daemon SECONDS [PIDFILE]`: in a session of its own, and nobody's child: the shell that starts it ends at once.
+/// Runs `daemon SECONDS [PIDFILE]`: starts an orphan in its own session; the shell that starts it exits at once.
 fn start_daemon(line: &str, rest: &str) -> Result<(), Cannot> {
     let (seconds, pid_file) = sleeper(line, rest)?;
     let mut shell = unix::quiet("sh", &["-c", "sleep \"$0\" & echo $!", &seconds.to_string()]);
     let ended = unix::in_own_session(shell.stdout(Stdio::piped())).spawn().and_then(|mut shell| {
         let mut pid = String::new();
-        // One line: the sleeper holds the pipe too, so there is no end to wait for.
+        // Reads one line only: the sleeper keeps the pipe open, so its end never comes.
         if let Some(stdout) = shell.stdout.take() {
             io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut pid)?;
         }
@@ -273,7 +273,7 @@ fn start_daemon(line: &str, rest: &str) -> Result<(), Cannot> {
     if pid_file.is_empty() { Ok(()) } else { put(pid_file, pid.trim()) }
 }
 
-/// `child SECONDS [PIDFILE]` and its like: a child that is left running.
+/// Runs `child SECONDS [PIDFILE]` and its variants: starts a child that keeps running.
 fn start_child(line: &str, rest: &str, change: impl FnOnce(&mut Command) -> &mut Command) -> Result<(), Cannot> {
     let (seconds, pid_file) = sleeper(line, rest)?;
     let mut command = unix::quiet("sleep", &[&seconds.to_string()]);
@@ -299,7 +299,7 @@ fn die(line: &str, rest: &str) -> Result<(), Cannot> {
     Ok(())
 }
 
-/// The first word, and what follows it.
+/// Returns the first word and the rest.
 fn halves(text: &str) -> (&str, &str) {
     match text.split_once(' ') {
         Some((first, rest)) => (first, rest.trim_start()),

@@ -1,4 +1,4 @@
-//! Signals and sessions, for which the standard library has no words. It links the C library anyway.
+//! Signals and sessions, which the standard library does not offer. It links the C library anyway.
 
 use std::io;
 use std::os::raw::c_int;
@@ -24,7 +24,7 @@ pub fn ignore(number: c_int) {
     signal(number, SIG_IGN);
 }
 
-/// Ends this process by the signal, whatever was set up for it.
+/// Ends this process by the signal, even if the signal was ignored.
 pub fn die_of(number: c_int) {
     signal(number, SIG_DFL);
     raise(number);
@@ -34,7 +34,7 @@ pub fn stop_self() {
     raise(SIGSTOP);
 }
 
-/// The signals that have one number on all systems that we run on.
+/// Returns the number of a signal that has the same number on all supported systems.
 pub fn number(name: &str) -> Option<c_int> {
     Some(match name.trim_start_matches("SIG") {
         "HUP" => 1,
@@ -49,14 +49,14 @@ pub fn number(name: &str) -> Option<c_int> {
     })
 }
 
-/// A command with nothing of our stdio, so that who waits for our output does not wait for it.
+/// Returns a command without this process's stdio, so that readers of our output do not wait for it.
 pub fn quiet(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-/// The command will run in a session of its own.
+/// Makes the command run in its own session.
 pub fn in_own_session(command: &mut Command) -> &mut Command {
     // SAFETY: setsid is async-signal-safe and touches no memory of ours.
     unsafe {

@@ -15,7 +15,7 @@ pub struct Boss {
 }
 
 impl Boss {
-    /// `command` brings the program, the directory and the environment; what the server logs goes to `log`.
+    /// Starts the server by this command, which sets program, directory and environment. Its stderr goes to `log`.
     pub async fn start(command: Command, log: &Path) -> Self {
         let log = File::create(log).expect("a new file for the server's log");
         let command = tokio::process::Command::from(command);
@@ -24,7 +24,7 @@ impl Boss {
         Self { client }
     }
 
-    /// The structured answer of a tool, or the text of its error.
+    /// Calls a tool. Returns its structured answer, or the text of its error.
     pub async fn call(&self, tool: &'static str, arguments: Value) -> Result<Value, String> {
         let arguments: JsonObject = serde_json::from_value(arguments).expect("arguments are an object");
         let request = CallToolRequestParams::new(tool).with_arguments(arguments);
@@ -32,10 +32,10 @@ impl Boss {
         if answer.is_error == Some(true) {
             return Err(text(&answer));
         }
-        Ok(answer.structured_content.expect("every good answer is structured"))
+        Ok(answer.structured_content.expect("every successful answer is structured"))
     }
 
-    /// Closes the server's stdin, as a client that goes does.
+    /// Closes the server's stdin, as a client does that exits.
     pub async fn leave(self) {
         self.client.cancel().await.expect("the server ends");
     }

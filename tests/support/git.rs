@@ -1,20 +1,20 @@
-//! The git program without any configuration of the user.
+//! The git program without the configuration of the user.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Adds the environment in which git reads neither the user's nor the system's configuration, and asks nothing.
+/// Sets the environment in which git reads neither the user's nor the system's configuration, and never prompts.
 pub fn seal(command: &mut Command) -> &mut Command {
     command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0")
 }
 
-/// Returns what git prints, without the blank at its end. Panics with git's own words if it fails.
+/// Returns git's trimmed output. Panics with git's error output if it fails.
 #[track_caller]
 pub fn git(directory: &Path, args: &[&str]) -> String {
     try_git(directory, args).unwrap_or_else(|error| panic!("git {args:?} in {}: {error}", directory.display()))
 }
 
-/// Returns what git prints, or its error output.
+/// Returns git's trimmed output, or its error output.
 pub fn try_git(directory: &Path, args: &[&str]) -> Result<String, String> {
     let mut command = Command::new("git");
     let output = seal(command.args(args).current_dir(directory)).output().map_err(|error| error.to_string())?;

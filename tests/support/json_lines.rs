@@ -1,4 +1,4 @@
-//! A boss over raw JSON lines: a real server, which may die at any moment, and may be started in any environment.
+//! A boss that speaks raw JSON lines to a real server. The server may be killed at any moment.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -17,7 +17,7 @@ pub struct Boss {
 }
 
 impl Boss {
-    /// `command` brings the program, the directory and the environment.
+    /// Starts the server by this command, which sets program, directory and environment.
     pub fn start(command: Command) -> Self {
         Self::start_logging(command, Stdio::null())
     }
@@ -26,7 +26,7 @@ impl Boss {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut server = piped.spawn().expect("the server starts");
         let input = server.stdin.take();
-        let output = lines_of(server.stdout.take().expect("it is piped"));
+        let output = lines_of(server.stdout.take().expect("a piped stream"));
         let mut boss = Self { server, input, output, next_id: 0, dead: false };
         let hello = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}});
         boss.request("initialize", hello).expect("a new server answers");
@@ -34,21 +34,21 @@ impl Boss {
         boss
     }
 
-    /// The answer of a call that succeeds.
+    /// Returns the answer of a call that must succeed.
     pub fn succeed(&mut self, tool: &str, arguments: Value) -> Value {
-        let answer = self.call(tool, arguments).expect("the server lives");
+        let answer = self.call(tool, arguments).expect("the server is alive");
         answer.unwrap_or_else(|error| panic!("{tool}: {error}"))
     }
 
-    /// What a refused call says.
+    /// Returns the error of a call that must be refused.
     pub fn refused(&mut self, tool: &str, arguments: Value) -> String {
-        match self.call(tool, arguments).expect("the server lives") {
+        match self.call(tool, arguments).expect("the server is alive") {
             Ok(answer) => panic!("{tool} was not refused: {answer:#}"),
             Err(error) => error,
         }
     }
 
-    /// The structured answer; the tool's refusal; or nothing, because the server died before it answered.
+    /// Returns the structured answer or the tool's error; `None` if the server died before it answered.
     pub fn call(&mut self, tool: &str, arguments: Value) -> Option<Result<Value, String>> {
         let answer = self.request("tools/call", json!({"name": tool, "arguments": arguments}))?;
         let result = &answer["result"];
@@ -57,7 +57,7 @@ impl Boss {
         Some(if result["isError"] == true { Err(text()) } else { Ok(result["structuredContent"].clone()) })
     }
 
-    /// Sends a call and kills the server before it can have answered, or just after.
+    /// Sends a call and kills the server at once, which may or may not have answered.
     pub fn call_and_kill(&mut self, tool: &str, arguments: Value) {
         self.next_id += 1;
         let params = json!({"name": tool, "arguments": arguments});
@@ -103,7 +103,7 @@ impl Boss {
         self.dead
     }
 
-    /// In order.
+    /// Closes the server's stdin and waits for its exit.
     pub fn leave(mut self) {
         self.input = None;
         let _ = self.server.wait();
@@ -117,7 +117,7 @@ impl Drop for Boss {
     }
 }
 
-/// Read by a thread of its own, so that waiting for one has a ceiling.
+/// Reads lines in a separate thread, so that waiting for one has a ceiling.
 fn lines_of(output: ChildStdout) -> Receiver<String> {
     let (sender, lines) = channel();
     std::thread::spawn(move || {

@@ -1,8 +1,8 @@
-//! What the end-to-end tests share: a sealed repository with the fake CLI ([`sandbox`]), git without the user's
-//! configuration ([`git`]), polling with a ceiling ([`wait`]), a look at the process table ([`processes`]), and a boss that
-//! speaks JSON lines ([`json_lines`]). What only one group of tests needs stays with that group.
+//! Helpers of the end-to-end tests: a sealed repository with the fake CLI ([`sandbox`]), git without the user's
+//! configuration ([`git`]), polling with a ceiling ([`wait`]), the process table ([`processes`]), and a boss that
+//! speaks JSON lines ([`json_lines`]). Helpers of a single group of tests stay with that group.
 
-// Each test binary uses another part of this.
+// Each test binary uses a different part.
 #![allow(dead_code)]
 
 pub mod git;

@@ -1,4 +1,4 @@
-//! The processes of a test, found by its folder.
+//! Processes of a test, found by its folder.
 
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,9 @@
-//! Where the four real CLIs are, and a home directory in which they know nothing but the scripted model.
+//! The four real CLIs, and a home directory in which they know only the scripted model.
 //!
 //! The CLIs and the node that runs them are pinned in `tests/real` and installed by `npm ci` there.
-//! How a worker is started is not said here: that is what the tests are about.
+//! Starting a worker is not part of this module, since the tests check it.
 
-// Each test binary uses another part of this.
+// Each test binary uses a different part.
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ impl Cli {
         bin_dir().join(self.program())
     }
 
-    /// A model that this CLI accepts in a [`ScratchHome`].
+    /// Returns a model that this CLI accepts in a [`ScratchHome`].
     pub fn model(self) -> &'static str {
         match self {
             Cli::Claude => "sonnet",
@@ -56,8 +56,7 @@ impl Cli {
     }
 }
 
-/// Whether the test must be skipped because the CLIs are not installed. Says so, and why.
-/// In continuous integration (`CI=true`) nothing is skipped: it panics.
+/// Returns whether a CLI is missing, and prints that the test is skipped. With `CI=true` it panics instead.
 pub fn skipped() -> bool {
     let Some(missing) = Cli::ALL.into_iter().find(|cli| !cli.path().exists()) else {
         return false;
@@ -76,7 +75,7 @@ pub struct ScratchHome {
 }
 
 impl ScratchHome {
-    /// `model_url` is the scripted model's, without a path.
+    /// Creates a home whose CLIs use the scripted model at this URL, which has no path.
     pub fn new(model_url: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut home = Self { dir, env: BTreeMap::new() };
@@ -92,7 +91,7 @@ impl ScratchHome {
         self.dir.path()
     }
 
-    /// The whole environment. Programs get this and nothing of ours.
+    /// Returns the whole environment of programs in this home. They inherit nothing from the test.
     pub fn env(&self) -> &BTreeMap<&'static str, String> {
         &self.env
     }
@@ -101,7 +100,7 @@ impl ScratchHome {
         self.env.insert(name, value.into());
     }
 
-    /// A command with this home's environment and no other.
+    /// Returns a command that has only this home's environment.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.env_clear().envs(&self.env);
@@ -128,7 +127,7 @@ impl ScratchHome {
         self.set("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
     }
 
-    /// Without `plugins = false` every start asks github.com for plugins, and takes 5 s where there is no network.
+    /// Configures Codex. Without `plugins = false` it asks github.com at every start, which takes 5 s when offline.
     fn point_codex_at(&mut self, model_url: &str) {
         let config = format!(
             r#"model_provider = "scripted"
@@ -151,7 +150,7 @@ plugins = false
         self.set("SCRIPTED_API_KEY", "dummy");
     }
 
-    /// A base URL alone makes Gemini CLI choose the auth type `gateway`, which it then refuses when headless.
+    /// Configures Gemini CLI. A base URL alone selects the auth type `gateway`, which it refuses without a terminal.
     fn point_gemini_at(&mut self, model_url: &str) {
         let settings = json!({
             "security": {"auth": {"selectedType": "gemini-api-key"}},
@@ -163,7 +162,7 @@ plugins = false
         self.set("GEMINI_API_KEY", "dummy");
     }
 
-    /// OpenCode installs a package in the background at every start; the scripted model, as its registry, has none.
+    /// Configures OpenCode. It installs a package at every start; the scripted model, as its registry, has none.
     fn point_opencode_at(&mut self, model_url: &str) {
         let config = json!({"provider": {"scripted": {
             "npm": "@ai-sdk/openai-compatible",
@@ -189,8 +188,8 @@ plugins = false
     }
 }
 
-/// Runs a CLI to its end with `input` on its stdin. It is killed, and the test fails, when `ceiling` is over.
-/// What its tools left running in sessions of their own is not killed: let such commands end by themselves.
+/// Runs a CLI with `input` on its stdin and waits for its exit. After `ceiling` it is killed and the test fails.
+/// Processes that its tools left in other sessions are not killed, so such commands must end by themselves.
 pub fn run_to_end(command: &mut Command, input: &str, ceiling: Duration) -> Output {
     let mut child = command
         .process_group(0)
@@ -204,7 +203,7 @@ pub fn run_to_end(command: &mut Command, input: &str, ceiling: Duration) -> Outp
     let input = input.to_owned();
     let (ended, end) = mpsc::channel();
     thread::spawn(move || {
-        // A CLI that ends without reading is the test's business.
+        // A CLI may exit without reading its input; the test judges that.
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         let _ = ended.send(child.wait_with_output());
@@ -218,7 +217,7 @@ pub fn run_to_end(command: &mut Command, input: &str, ceiling: Duration) -> Outp
     }
 }
 
-/// The pinned node is here too, so it comes first in the `PATH` of a [`ScratchHome`].
+/// Returns the folder of the pinned CLIs and node, which is first in the `PATH` of a [`ScratchHome`].
 fn bin_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/node_modules/.bin")
 }

@@ -30,14 +30,14 @@ impl Sandbox {
         Self::with(folder, repo)
     }
 
-    /// Creates a sandbox whose folder has a name with this prefix, to be recognized when a failed test keeps it.
+    /// Creates a sandbox whose folder name has this prefix, which identifies the folders kept by failed tests.
     pub fn prefixed(prefix: &str) -> Self {
         let folder = tempfile::Builder::new().prefix(prefix).tempdir().expect("a temporary folder");
         let repo = canonical(folder.path()).join("repo");
         Self::with(folder, repo)
     }
 
-    /// Creates a sandbox whose repository, with everything that is kept for it, is in another folder.
+    /// Creates a sandbox whose repository and its state are in another folder.
     pub fn with_repo_in(root: &Path) -> Self {
         Self::with(tempfile::tempdir().expect("a temporary folder"), root.join("repo"))
     }
@@ -49,7 +49,7 @@ impl Sandbox {
         Self { folder, repo }
     }
 
-    /// The folder around the repository, which is also the home directory.
+    /// Returns the folder around the repository, which is also the home directory.
     pub fn root(&self) -> PathBuf {
         canonical(self.folder.path())
     }
@@ -70,7 +70,7 @@ impl Sandbox {
         self.state_dir().join("orchestrator-state.json")
     }
 
-    /// The default path of a worker's worktree.
+    /// Returns the default path of a worker's worktree.
     pub fn worktree(&self, worker: impl AsRef<Path>) -> PathBuf {
         let mut folder = self.repo.clone().into_os_string();
         folder.push(".worktrees");
@@ -86,8 +86,8 @@ impl Sandbox {
         git::git(&self.repo, args)
     }
 
-    /// Writes the settings file: these lines, then the backends. Once, before anything is started, since a process may
-    /// read it at any moment.
+    /// Writes the settings file: these lines, then the backends. Call it once and before any process starts, since
+    /// processes may read the file at any moment.
     pub fn write_settings(&self, settings: &str, backends: &[&str]) {
         let backends: String = backends.iter().map(|name| fake_backend(name)).collect();
         fs::write(self.settings_file(), format!("{settings}\n{backends}")).expect("a settings file");
@@ -97,7 +97,7 @@ impl Sandbox {
         self.path("config.toml")
     }
 
-    /// A command in the repository. It has this home, and the environment of the test otherwise.
+    /// Returns a command in the repository with this home and otherwise the environment of the test.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         git::seal(&mut command).env("HOME", self.root()).current_dir(&self.repo);
@@ -105,7 +105,7 @@ impl Sandbox {
         command
     }
 
-    /// A command in the repository with nothing of the environment of the test but its PATH.
+    /// Returns a command in the repository that inherits only the PATH of the test.
     pub fn bare_command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -120,12 +120,12 @@ impl Sandbox {
         Boss::start_logging(server, Stdio::from(log))
     }
 
-    /// Everything that the servers logged.
+    /// Returns the log of all servers.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("server.log")).unwrap_or_default()
     }
 
-    /// Prints the servers' log if the test failed, and else checks that no server panicked.
+    /// Prints the servers' log if the test failed; otherwise checks that no server panicked.
     pub fn check_log(&self) {
         let log = self.log();
         if std::thread::panicking() {
@@ -145,14 +145,14 @@ fn canonical(path: &Path) -> PathBuf {
     path.canonicalize().expect("the folder exists")
 }
 
-/// The fake CLI, built by cargo with the tests.
+/// Returns the path of the fake CLI, which cargo builds with the tests.
 pub fn fake_cli() -> PathBuf {
     let fake = Path::new(PROGRAM).with_file_name("examples/fake-cli");
     assert!(fake.exists(), "the fake CLI is missing: run `cargo build --examples` (`cargo test` does)");
     fake
 }
 
-/// The lines of the settings file that make the fake CLI a backend of this name.
+/// Returns the lines of the settings file that define the fake CLI as a backend of this name.
 pub fn fake_backend(name: &str) -> String {
     format!(
         "[[custom]]\nname = \"{name}\"\nprogram = {:?}\noutput = \"jsonl\"\n\
@@ -161,12 +161,12 @@ pub fn fake_backend(name: &str) -> String {
     )
 }
 
-/// A mission that the fake CLI carries out line by line.
+/// Returns a mission whose script the fake CLI runs line by line.
 pub fn mission(title: &str, script: &str) -> Value {
     json!({"title": title, "prompt": format!("FAKE:\n{script}"), "backend": "fake"})
 }
 
-/// The same mission with one more field.
+/// Returns the mission with one more field.
 pub fn with(mut mission: Value, field: &str, value: impl Into<Value>) -> Value {
     mission[field] = value.into();
     mission

@@ -1,6 +1,6 @@
-//! Reads what was said so far out of a request, the same for all four dialects.
+//! Reads the conversation in a request, uniformly for all four dialects.
 //!
-//! The step that comes next is found only from here, so a resumed session goes on where it stopped.
+//! The next step depends only on the conversation, so a resumed session continues where it stopped.
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ pub enum Dialect {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Turn {
-    /// Words of the person or the program that drives the CLI, without what the CLI itself put in.
+    /// Text of the user or program that runs the CLI, without text that the CLI inserted.
     User(String),
     /// One answer of the model, with the tools that it called.
     Model {
@@ -30,12 +30,12 @@ pub enum Turn {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Conversation {
     pub turns: Vec<Turn>,
-    /// The names of the tools that the CLI offers. None at all marks a side request, such as one for a title.
+    /// The names of the tools that the CLI offers. A side request, such as one for a title, has none.
     pub tools: Vec<String>,
 }
 
-/// How texts begin that a CLI puts into the conversation with the role `user`.
-const PUT_IN_BY_THE_CLI: [&str; 7] = [
+/// Prefixes of texts that a CLI inserts into the conversation with the role `user`.
+const INSERTED_BY_CLI: [&str; 7] = [
     "<environment_context>",
     "<user_instructions>",
     "# AGENTS.md instructions",
@@ -57,8 +57,8 @@ impl Conversation {
         conversation
     }
 
-    /// The last words of the user, and what each answer of the model since led to (the results of its tools, if any).
-    /// Answers that only ask for more output of a running command go with the one before.
+    /// Returns the last user message, and the tool results of each later answer of the model. An answer that only polls
+    /// a running command belongs to the answer before.
     pub fn last_user_message(&self) -> Option<(&str, Vec<&str>)> {
         let at = self.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)))?;
         let Turn::User(text) = &self.turns[at] else {
@@ -107,7 +107,7 @@ impl Conversation {
                     for block in blocks.iter().filter(|block| block["type"] == "tool_result") {
                         self.turns.push(Turn::ToolResult(text_of(&block["content"])));
                     }
-                    let words = blocks.iter().map(text_of).filter(|text| !is_put_in(text));
+                    let words = blocks.iter().map(text_of).filter(|text| !is_inserted(text));
                     self.user(&words.collect::<Vec<_>>().join("\n"));
                 }
                 Some("system") => self.message_in_the_middle_of_a_turn(&text_of(&message["content"])),
@@ -116,7 +116,7 @@ impl Conversation {
         }
     }
 
-    /// Claude Code gives what the user says during a turn to the model as a system message.
+    /// Reads a user message during a turn, which Claude Code sends as a system message.
     fn message_in_the_middle_of_a_turn(&mut self, text: &str) {
         const BEFORE: &str = "The user sent a new message while you were working:\n";
         const AFTER: &str = "\n\nThis is how Claude Code surfaces";
@@ -169,7 +169,7 @@ impl Conversation {
         }
     }
 
-    /// A piece of a model's answer. Pieces with nothing between them are one answer.
+    /// Adds a part of an answer of the model. Consecutive parts are one answer.
     fn model(&mut self, tool: Option<&str>) {
         if !matches!(self.turns.last(), Some(Turn::Model { .. })) {
             self.turns.push(Turn::Model { tools: Vec::new() });
@@ -182,18 +182,18 @@ impl Conversation {
     fn user(&mut self, text: &str) {
         let text = without_reminders(text);
         let text = text.trim();
-        if !text.is_empty() && !is_put_in(text) {
+        if !text.is_empty() && !is_inserted(text) {
             self.turns.push(Turn::User(text.to_owned()));
         }
     }
 }
 
-fn is_put_in(text: &str) -> bool {
+fn is_inserted(text: &str) -> bool {
     let starts_with = |start: &&str| text.starts_with(*start);
-    PUT_IN_BY_THE_CLI.iter().any(starts_with)
+    INSERTED_BY_CLI.iter().any(starts_with)
 }
 
-/// Codex's tools with which a model asks for more output of a running command.
+/// Returns whether this is a tool of Codex that polls a running command.
 fn is_poll(tool: &str) -> bool {
     tool == "write_stdin" || tool == "wait"
 }
@@ -227,13 +227,13 @@ fn blocks_of(content: &Value) -> &[Value] {
     }
 }
 
-/// The text of a content that is either a string or a list of blocks with a `text`.
+/// Returns the text of a content that is either a string or a list of blocks with a `text`.
 fn text_of(content: &Value) -> String {
     let text = |block: &Value| block.as_str().or(block["text"].as_str()).map(str::to_owned);
     blocks_of(content).iter().filter_map(text).collect::<Vec<_>>().join("\n")
 }
 
-/// Claude Code puts `<system-reminder>` blocks into the user's messages.
+/// Removes the `<system-reminder>` blocks that Claude Code inserts into user messages.
 fn without_reminders(text: &str) -> String {
     const OPEN: &str = "<system-reminder>";
     const CLOSE: &str = "</system-reminder>";

@@ -1,14 +1,14 @@
-//! A scripted model on 127.0.0.1 that the four real CLIs can be pointed at, so that they run without an account.
+//! A scripted model on 127.0.0.1 for the four real CLIs, so that they run without an account.
 //!
-//! It speaks four dialects (see [`Dialect`]). The prompt says what the model does (see [`Script`]); which step comes
-//! next is found from the conversation in each request, so resumed sessions and restarted CLIs just go on.
-//! A user message without a script is answered by `heard: <message>`; a script that has no more steps
-//! by `script finished`; a request that offers no tools (a title, a classification) by `side answer`.
+//! It supports four dialects (see [`Dialect`]). The prompt has the script of the model (see [`Script`]). The next step
+//! depends on the conversation in each request, so resumed sessions and restarted CLIs continue. The answer to a user
+//! message without a script is `heard: <message>`, at the end of a script `script finished`, and to a request without
+//! tools (a title, a classification) `side answer`.
 //!
 //! Failures with a limited number of times are counted per prompt, so give such workers prompts that differ.
-//! It uses nothing of the crate under test. It stops, with all that hangs on it, when dropped.
+//! It uses nothing of the crate under test. It stops when dropped, including all open requests.
 
-// Each test binary uses another part of this.
+// Each test binary uses a different part.
 #![allow(dead_code, unused_imports)]
 
 pub mod conversation;
@@ -30,20 +30,20 @@ pub use script::{Failure, Script, Step};
 use stream::{Spoken, error_body, stream, whole};
 use tools::{ToolCall, call_for, poll_running_command};
 
-/// One request as it came in.
+/// One received request.
 #[derive(Debug, Clone)]
 pub struct Recorded {
     pub path: String,
-    /// Names in lower case. Keys are dummies, so nothing is left out.
+    /// All headers, with names in lower case. Keys are dummies.
     pub headers: BTreeMap<String, String>,
-    /// `Null` where the body is not JSON.
+    /// `Null` if the body is not JSON.
     pub body: Value,
-    /// What was asked for, where the path is one of a model.
+    /// The conversation, if the path belongs to a dialect.
     pub conversation: Option<Conversation>,
 }
 
 impl Recorded {
-    /// The last words of the user in this request.
+    /// Returns the last user message of this request.
     pub fn user_message(&self) -> &str {
         let last = self.conversation.as_ref().and_then(Conversation::last_user_message);
         last.map_or("", |(text, _)| text)
@@ -59,7 +59,7 @@ pub struct ModelServer {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Told of every request, and of the end.
+    /// Notified of every request, and of the end.
     changed: Condvar,
 }
 
@@ -67,7 +67,7 @@ struct Shared {
 struct State {
     requests: Vec<Recorded>,
     scripts: HashMap<String, Script>,
-    /// How often a step failed, by the user's message and the step's index.
+    /// The number of failures of each step, by the user message and the step's index.
     failures: HashMap<(String, usize), u32>,
     stopped: bool,
 }
@@ -83,12 +83,12 @@ impl ModelServer {
         Self { server, shared, accepting: Some(accepting) }
     }
 
-    /// `http://127.0.0.1:<port>`, without a path.
+    /// Returns `http://127.0.0.1:<port>`, without a path.
     pub fn url(&self) -> String {
         format!("http://{}", self.server.server_addr())
     }
 
-    /// Makes `SCRIPT:name` in a prompt mean this script.
+    /// Registers a script for `SCRIPT:name` in prompts.
     pub fn register(&self, name: &str, script: Script) {
         self.shared.lock().scripts.insert(name.to_owned(), script);
     }
@@ -129,7 +129,7 @@ impl Shared {
         state.requests.len()
     }
 
-    /// What the model does now, from the conversation and the scripts.
+    /// Returns the model's next answer, from the conversation and the scripts.
     fn answer(&self, conversation: &Conversation) -> Answer {
         let speak = |text: String| Answer::Speak { text, tool: None };
         let Some((message, results)) = conversation.last_user_message() else {
@@ -160,7 +160,7 @@ impl Shared {
     }
 }
 
-/// `recv` returns an error when it is unblocked at the end.
+/// Accepts requests until `recv` is unblocked at the end, which returns an error.
 fn accept(server: &Server, shared: &Arc<Shared>) {
     while let Ok(request) = server.recv() {
         let shared = shared.clone();
@@ -213,7 +213,7 @@ fn dialect_of(path: &str) -> Option<Dialect> {
     }
 }
 
-/// A request to the model that waits for its answer.
+/// A request to the model that waits for an answer.
 struct Exchange {
     dialect: Dialect,
     conversation: Conversation,
@@ -240,7 +240,7 @@ impl Exchange {
         }
     }
 
-    /// Gemini's requests name the model in the path only.
+    /// Returns the model's name, which requests of Gemini have only in the path.
     fn model(&self) -> &str {
         let in_path = || self.path.split("/models/").nth(1)?.split(':').next();
         self.body["model"].as_str().or_else(in_path).unwrap_or("scripted")
@@ -262,7 +262,7 @@ fn send_json(request: Request, status: u16, body: &Value, retry_after_seconds: O
     send(request, status, "application/json", body.to_string(), retry_after_seconds);
 }
 
-/// A CLI that was killed does not read its answer: that is its test's business, not an error here.
+/// Sends an answer. A killed CLI does not read it, which is no error here.
 fn send(request: Request, status: u16, content_type: &str, body: String, retry_after_seconds: Option<u32>) {
     let mut response =
         Response::from_string(body).with_status_code(status).with_header(header("content-type", content_type));

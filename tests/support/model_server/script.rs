@@ -1,7 +1,7 @@
-//! What the scripted model shall do: steps, and how a prompt carries them.
+//! The steps of the scripted model, and how a prompt has them.
 //!
-//! A prompt names its script by a marker, anywhere in its text: `SCRIPT:[...]` with the steps as JSON,
-//! or `SCRIPT:name` for steps that the test registered under that name.
+//! A prompt names its script by a marker anywhere in its text: `SCRIPT:[...]` with the steps as JSON, or `SCRIPT:name`
+//! for steps that the test registered under that name.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,8 @@ use serde_json::Value;
 
 const MARKER: &str = "SCRIPT:";
 
-/// One thing that the model does. Steps that use a tool name no CLI: each dialect uses the tools that its CLI offers.
+/// One step of the model. Steps with a tool are independent of the CLI: each dialect uses the tools that its CLI
+/// offers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
@@ -23,11 +24,12 @@ pub enum Step {
     Write { path: String, content: String },
     /// Any tool by the name that this CLI gives it. A tool `t` of an MCP server `s` is `mcp__s__t` for Claude Code
     /// and Codex, `mcp_s_t` for Gemini CLI and `s_t` for OpenCode.
-    /// `{worker:x}` in a text of the arguments becomes the id `w-<number>-x` that the model was told before.
+    /// `{worker:x}` in a text of the arguments becomes the id `w-<number>-x` from an earlier result.
     Call { tool: String, arguments: Value },
-    /// A call made again and again until its result says these words, both without quotes and spaces: `status:idle`.
+    /// A call that is repeated until its result contains these words, compared without quotes and spaces:
+    /// `status:idle`.
     Until { tool: String, arguments: Value, words: String },
-    /// An HTTP error instead of an answer: `times` requests long, or for ever.
+    /// An HTTP error instead of an answer, for `times` requests or forever.
     Fail(Failure),
     /// No answer at all until the server stops.
     Hang,
@@ -38,14 +40,14 @@ pub struct Failure {
     pub status: u16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// The provider's own word for it (`usage_limit_reached`, `insufficient_quota`, ...); a usual one without it.
+    /// The provider's error code (`usage_limit_reached`, `insufficient_quota`, ...); without it a typical one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u32>,
 }
 
-/// Steps, built in the order in which the model shall do them.
+/// Steps, in order of execution.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Script(pub Vec<Step>);
 
@@ -90,7 +92,7 @@ impl Script {
         self.then(Step::Hang)
     }
 
-    /// The marker that makes a prompt carry these steps.
+    /// Returns the marker of these steps for a prompt.
     pub fn marker(&self) -> String {
         let steps = serde_json::to_string(&self.0).expect("steps are plain data");
         format!("{MARKER}{steps}")
@@ -102,8 +104,8 @@ impl Script {
     }
 }
 
-/// The steps that the last marker in `text` names; `None` where there is no marker.
-/// A marker that cannot be understood becomes a step that says so, so that the test shows it.
+/// Returns the steps of the last marker in `text`; `None` without a marker. An invalid marker becomes a step with an
+/// error message, so that the test shows it.
 pub fn steps_named_in(text: &str, registered: &HashMap<String, Script>) -> Option<Vec<Step>> {
     let after = &text[text.rfind(MARKER)? + MARKER.len()..];
     if after.starts_with('[') {
@@ -122,7 +124,7 @@ pub fn steps_named_in(text: &str, registered: &HashMap<String, Script>) -> Optio
     })
 }
 
-/// What the model does in one answer.
+/// One answer of the model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// Text (may be empty) and at most one tool step. Without a tool the turn ends.
@@ -134,8 +136,8 @@ pub enum Answer {
     Hang,
 }
 
-/// The answer that follows those which had these results. `failed_before` says how often each step, by its index,
-/// has failed already: a failure leaves no trace in the conversation, so only the server can know.
+/// Returns the answer after those with these results. `failed_before` returns the earlier failures of each step, by its
+/// index: failures are not in the conversation, so only the server knows them.
 pub fn answer_at(steps: &[Step], results: &[&str], failed_before: impl Fn(usize) -> u32) -> (Answer, Option<usize>) {
     let position = results.len();
     let mut given = 0;
@@ -152,10 +154,10 @@ pub fn answer_at(steps: &[Step], results: &[&str], failed_before: impl Fn(usize)
             Step::Hang if given == position => return (Answer::Hang, Some(index)),
             Step::Hang => {}
             Step::Until { words, .. } if given < position => {
-                let told = results[given..].iter().position(|result| plain(result).contains(&plain(words)));
-                given = told.map_or(position, |rounds| given + rounds + 1);
+                let matching = results[given..].iter().position(|result| plain(result).contains(&plain(words)));
+                given = matching.map_or(position, |rounds| given + rounds + 1);
                 said.clear();
-                if told.is_none() {
+                if matching.is_none() {
                     return (Answer::Speak { text: String::new(), tool: Some(step.clone()) }, Some(index));
                 }
             }
@@ -173,12 +175,12 @@ pub fn answer_at(steps: &[Step], results: &[&str], failed_before: impl Fn(usize)
     (Answer::Speak { text, tool: None }, None)
 }
 
-/// Results come as JSON, and as JSON in a text of JSON.
+/// Removes blanks, quotes and backslashes. Results are JSON, sometimes as a string in JSON.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace() && !"\"\\".contains(*c)).collect()
 }
 
-/// The arguments with the ids in them that the model has read in these results.
+/// Returns the arguments with their placeholders replaced by ids from these results.
 pub fn with_ids(arguments: &Value, results: &[&str]) -> Value {
     match arguments {
         Value::String(text) => {
@@ -202,5 +204,5 @@ fn worker_id(name: &str, results: &[&str]) -> String {
         let number = word.strip_prefix("w-").and_then(|rest| rest.strip_suffix(name)?.strip_suffix('-'));
         number.is_some_and(|number| number.parse::<u64>().is_ok())
     };
-    words.into_iter().find(is_it).map_or_else(|| format!("never told the id of {name}"), str::to_owned)
+    words.into_iter().find(is_it).map_or_else(|| format!("no result has the id of {name}"), str::to_owned)
 }

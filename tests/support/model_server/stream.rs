@@ -1,4 +1,4 @@
-//! Writes an answer as the stream, or an error as the body, that each provider would send.
+//! Writes answers as each provider's stream, and errors as each provider's body.
 
 use serde_json::{Value, json};
 
@@ -6,20 +6,20 @@ use super::conversation::Dialect;
 use super::script::Failure;
 use super::tools::{Input, ToolCall};
 
-/// What every answer says it cost, so that tests can count answers by their tokens.
+/// The reported tokens of every answer, by which tests can count answers.
 pub const INPUT_TOKENS: u64 = 1000;
 pub const OUTPUT_TOKENS: u64 = 50;
 
-/// An answer of the model: text (may be empty), and perhaps one tool call.
+/// An answer of the model: text (may be empty), and optionally one tool call.
 pub struct Spoken<'a> {
     pub model: &'a str,
-    /// Makes ids that no other answer has.
+    /// Part of the ids, unique to this answer.
     pub serial: usize,
     pub text: &'a str,
     pub call: Option<&'a ToolCall>,
 }
 
-/// The whole body of a `text/event-stream` answer.
+/// Returns the whole body of a `text/event-stream` answer.
 pub fn stream(dialect: Dialect, spoken: &Spoken) -> String {
     match dialect {
         Dialect::Anthropic => named_events(&anthropic_events(spoken)),
@@ -32,7 +32,7 @@ pub fn stream(dialect: Dialect, spoken: &Spoken) -> String {
     }
 }
 
-/// The whole body of an answer to a request that wants no stream.
+/// Returns the whole body of an answer to a request without streaming.
 pub fn whole(dialect: Dialect, spoken: &Spoken) -> Value {
     match dialect {
         Dialect::Gemini => gemini_answer(spoken),
@@ -62,7 +62,7 @@ pub fn error_body(dialect: Dialect, failure: &Failure) -> Value {
     };
     let word = |usual: &str| failure.kind.clone().unwrap_or_else(|| usual.to_owned());
     let message = match (failure.status, dialect) {
-        // Codex reports nothing but the message, so it must be the real one.
+        // Codex reports only the message, so it must be the real one.
         (404, Dialect::Responses) => "The model `scripted` does not exist or you do not have access to it.".to_owned(),
         (status, _) => format!("scripted failure {status}"),
     };
@@ -79,7 +79,7 @@ pub fn error_body(dialect: Dialect, failure: &Failure) -> Value {
     }
 }
 
-/// Events whose `type` is also the name of the event.
+/// Formats events whose `type` is also the name of the event.
 fn named_events(events: &[Value]) -> String {
     let event = |event: &Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default());
     events.iter().map(event).collect()
@@ -127,7 +127,7 @@ fn responses_events(spoken: &Spoken) -> Vec<Value> {
         };
         let mut item = json!({"type": kind, "id": format!("item_{}", spoken.serial), "call_id": format!("call_{}", spoken.serial),
             "name": call.name, field: input_as_text(call), "status": "completed"});
-        // Codex knows the tools of an MCP server only by the server's namespace.
+        // Codex finds the tools of an MCP server only by the server's namespace.
         if let Some((namespace, name)) = call.name.rsplit_once("__") {
             item["namespace"] = namespace.into();
             item["name"] = name.into();

@@ -1,11 +1,11 @@
-//! Turns a step into a call of the tool that this CLI offers for it.
+//! Converts a step into a call of the tool that the CLI offers for it.
 
 use serde_json::{Value, json};
 
 use super::conversation::{Conversation, Dialect};
 use super::script::Step;
 
-/// A tool call as the model makes it.
+/// A tool call of the model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolCall {
     pub name: String,
@@ -19,19 +19,19 @@ pub enum Input {
     Freeform(String),
 }
 
-/// The longest that each shell tool accepts, so that a scripted `sleep` is not cut short by the CLI's default.
+/// The longest timeout that each shell tool accepts, so that the CLI's default does not end a scripted `sleep`.
 const TEN_MINUTES_IN_MS: u64 = 600_000;
-/// Codex gives a command's output back after at most this long, and the model then asks for more.
+/// Codex returns a command's output after at most this time, and the model then polls for more.
 const CODEX_YIELD_MS: u64 = 30_000;
 
-/// Waits for the command inside one `exec`, as a model in code mode does.
+/// A script that waits for the command inside one `exec`, as a model in code mode does.
 const CODE_MODE_RUN: &str = r#"let run = await tools.exec_command(ARGUMENTS);
 while (run.session_id !== undefined) {
   run = await tools.write_stdin({session_id: run.session_id, chars: "", yield_time_ms: 30000});
 }
 text(run.output);"#;
 
-/// The call for a step, or `None` for a step that is no tool.
+/// Returns the call for a step, or `None` for a step without a tool.
 pub fn call_for(dialect: Dialect, conversation: &Conversation, step: &Step) -> Option<ToolCall> {
     match step {
         Step::Run(command) => Some(run(dialect, conversation, command)),
@@ -46,7 +46,7 @@ pub fn call_for(dialect: Dialect, conversation: &Conversation, step: &Step) -> O
     }
 }
 
-/// The call with which Codex's model asks for the rest of a command that still runs.
+/// Returns the call with which Codex's model polls a running command.
 pub fn poll_running_command(conversation: &Conversation) -> Option<ToolCall> {
     let result = conversation.last_tool_result()?;
     let id_after = |words: &str| {
@@ -95,7 +95,8 @@ fn write(dialect: Dialect, conversation: &Conversation, path: &str, content: &st
     }
 }
 
-/// Most models of Codex's catalogue get a single tool, `exec`, which runs JavaScript that calls the others.
+/// Returns whether the model is in code mode: most models of Codex get a single tool `exec`, whose JavaScript calls
+/// others.
 fn in_code_mode(conversation: &Conversation) -> bool {
     let offers = |name: &str| conversation.tools.iter().any(|tool| tool == name);
     offers("exec") && !offers("exec_command")
